@@ -1,0 +1,1 @@
+"""The deployables. A service never imports another."""

@@ -1,0 +1,1 @@
+"""Owns invoices: commands in, events out."""

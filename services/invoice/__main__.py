@@ -1,0 +1,55 @@
+"""`python -m services.invoice` runs the service; `python -m services.invoice rebuild [--repair]` folds its events again."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from services.invoice.handlers import InvoiceWork
+from services.invoice.rebuild import rebuild
+from services.invoice.reminders import remind_for_ever
+from shared.clock import system_clock
+from shared.persistence.database import Database
+from shared.service import Runtime, run_service
+from shared.settings import ConfigurationError, Environment
+
+NAME = "invoice"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+REMIND_AFTER_S = 30.0
+"""Most payments end within a second; a deadline of the saga comes after two minutes."""
+
+
+async def assemble(runtime: Runtime) -> None:
+    """Two queues, and the reminder."""
+    remind_after_s = Environment().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
+    runtime.consume("invoice.commands", InvoiceWork(answers_commands=True))
+    runtime.consume("invoice.settlement", InvoiceWork(answers_commands=False))
+    runtime.in_background(
+        "reminder", lambda: remind_for_ever(runtime.database, runtime.relay, older_than_s=remind_after_s)
+    )
+
+
+async def _rebuild(*, repair: bool) -> int:
+    database = await Database.open(Environment().database_url(NAME), name="remit rebuild", connections_max=2)
+    try:
+        rebuilt = await rebuild(database, system_clock, repair=repair)
+    finally:
+        await database.close()
+    sys.stdout.write(f"{rebuilt.streams} streams folded, {len(rebuilt.differing)} differ\n")
+    for invoice_id in rebuilt.differing:
+        sys.stdout.write(f"{invoice_id}\n")
+    return 1 if rebuilt.differing and not repair else 0
+
+
+def main() -> None:
+    """Run, or rebuild."""
+    if sys.argv[1:2] != ["rebuild"]:
+        run_service(NAME, MIGRATIONS, assemble)
+    try:
+        sys.exit(asyncio.run(_rebuild(repair="--repair" in sys.argv)))
+    except ConfigurationError as error:
+        sys.exit(f"{NAME}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""The invoice: state, commands, events, decide, evolve. Pure: no I/O, clock, randomness, logging.
+
+A refusal is a value. A command done twice decides nothing (or is refused for what the first time brought about); a breach of a rule is an
+answer to the sender, never an exception.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import sha256
+from typing import Literal, assert_never
+from uuid import UUID
+
+from shared.decider import fold
+
+Outcome = Literal["declined", "not_charged"]
+
+
+class Status(StrEnum):
+    ABSENT = "absent"
+    OPEN = "open"
+    PAYMENT_PENDING = "payment_pending"
+    IN_DOUBT = "in_doubt"
+    PAID = "paid"
+    VOID = "void"
+
+
+class Refusal(StrEnum):
+    """Why a command is rejected: reason codes for programs, listed in the README."""
+
+    ALREADY_ISSUED = "already_issued"
+    UNKNOWN_INVOICE = "unknown_invoice"
+    ALREADY_PAID = "already_paid"
+    INVOICE_VOID = "invoice_void"
+    PAYMENT_UNDER_WAY = "payment_under_way"
+    AMOUNT_DIFFERS = "amount_differs"
+    CURRENCY_DIFFERS = "currency_differs"
+    PAYMENT_ID_USED = "payment_id_used"
+
+
+class SettlementRefusal(StrEnum):
+    """Why captured money cannot be booked: it has to go back."""
+
+    NOT_AWAITED = "payment_not_awaited"
+    AMOUNT_DIFFERS = "amount_differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How it is to be paid. The method itself is not part of the history: only the token or, for an encrypted card, a fingerprint."""
+
+    kind: Literal["token", "encrypted_card"]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """`payment_id` is the payment that is under way, or the one that paid. `version` is that of the stream; 0 does not exist."""
+
+    invoice_id: str
+    status: Status = Status.ABSENT
+    version: int = 0
+    customer_id: str = ""
+    amount_minor: int = 0
+    currency: str = ""
+    payment_id: UUID | None = None
+    receipt_number: str | None = None
+
+
+# -- commands --------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    customer_id: str
+    amount_minor: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pay:
+    """`payment_id_used`: some payment of any invoice has this id already (looked up by the shell; unique over all invoices)."""
+
+    payment_id: UUID
+    amount_minor: int
+    currency: str
+    method: Method
+    payment_id_used: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    payment_id: UUID
+    amount_minor: int
+    currency: str
+    receipt_number: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFailure:
+    payment_id: UUID
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlagInDoubt:
+    payment_id: UUID
+
+
+Command = Issue | Pay | Void | Record | RecordFailure | FlagInDoubt
+
+# -- events ----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    customer_id: str
+    amount_minor: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRequested:
+    payment_id: UUID
+    amount_minor: int
+    currency: str
+    method: Method
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    payment_id: UUID
+    amount_minor: int
+    currency: str
+    receipt_number: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFailed:
+    payment_id: UUID
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentInDoubt:
+    payment_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Voided:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementRejected:
+    payment_id: UUID
+    reason: str
+
+
+Event = Issued | PaymentRequested | Paid | PaymentFailed | PaymentInDoubt | Voided | SettlementRejected
+
+
+# -- decide ----------------------------------------------------------------------------------------------------------------------------
+
+
+def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | Refusal:
+    """What the command brings about. No event and no refusal: accepted, and nothing is new."""
+    match command:
+        case Issue():
+            return _issue(command, invoice)
+        case Pay():
+            return _pay(command, invoice)
+        case Void():
+            return _void(command, invoice)
+        case Record():
+            return _record(command, invoice)
+        case RecordFailure():
+            return _record_failure(command, invoice)
+        case FlagInDoubt():
+            return _flag_in_doubt(command, invoice)
+        case _:
+            assert_never(command)
+
+
+def _issue(command: Issue, invoice: Invoice) -> tuple[Event, ...] | Refusal:
+    if invoice.status is not Status.ABSENT:
+        return Refusal.ALREADY_ISSUED
+    return (Issued(command.customer_id, command.amount_minor, command.currency),)
+
+
+def _pay(command: Pay, invoice: Invoice) -> tuple[Event, ...] | Refusal:
+    match invoice.status:
+        case Status.ABSENT:
+            return Refusal.UNKNOWN_INVOICE
+        case Status.PAID:
+            return Refusal.ALREADY_PAID
+        case Status.VOID:
+            return Refusal.INVOICE_VOID
+        case Status.PAYMENT_PENDING | Status.IN_DOUBT:
+            return Refusal.PAYMENT_UNDER_WAY  # a second charge could follow: never while one is unresolved
+        case Status.OPEN:
+            return _pay_open(command, invoice)
+        case _:
+            assert_never(invoice.status)
+
+
+def _pay_open(command: Pay, invoice: Invoice) -> tuple[Event, ...] | Refusal:
+    if command.payment_id_used:
+        return Refusal.PAYMENT_ID_USED
+    if command.currency != invoice.currency:
+        return Refusal.CURRENCY_DIFFERS
+    if command.amount_minor != invoice.amount_minor:
+        return Refusal.AMOUNT_DIFFERS
+    return (PaymentRequested(command.payment_id, command.amount_minor, command.currency, command.method),)
+
+
+def _void(command: Void, invoice: Invoice) -> tuple[Event, ...] | Refusal:
+    match invoice.status:
+        case Status.ABSENT:
+            return Refusal.UNKNOWN_INVOICE
+        case Status.PAID:
+            return Refusal.ALREADY_PAID
+        case Status.VOID:
+            return Refusal.INVOICE_VOID
+        case Status.PAYMENT_PENDING | Status.IN_DOUBT:
+            return Refusal.PAYMENT_UNDER_WAY
+        case Status.OPEN:
+            return (Voided(command.reason),)
+        case _:
+            assert_never(invoice.status)
+
+
+def _record(command: Record, invoice: Invoice) -> tuple[Event, ...]:
+    if invoice.payment_id != command.payment_id or invoice.status not in {
+        Status.PAYMENT_PENDING,
+        Status.IN_DOUBT,
+        Status.PAID,
+    }:
+        return (SettlementRejected(command.payment_id, SettlementRefusal.NOT_AWAITED),)
+    if invoice.status is Status.PAID:
+        return ()
+    if (command.amount_minor, command.currency) != (invoice.amount_minor, invoice.currency):
+        return (SettlementRejected(command.payment_id, SettlementRefusal.AMOUNT_DIFFERS),)
+    return (Paid(command.payment_id, command.amount_minor, command.currency, command.receipt_number),)
+
+
+def _record_failure(command: RecordFailure, invoice: Invoice) -> tuple[Event, ...]:
+    """A stale one (another payment is under way, or this one is settled) is accepted with no event (DESIGN 6)."""
+    if invoice.payment_id == command.payment_id and invoice.status in {Status.PAYMENT_PENDING, Status.IN_DOUBT}:
+        return (PaymentFailed(command.payment_id, command.outcome, command.reason),)
+    return ()
+
+
+def _flag_in_doubt(command: FlagInDoubt, invoice: Invoice) -> tuple[Event, ...]:
+    if invoice.payment_id == command.payment_id and invoice.status is Status.PAYMENT_PENDING:
+        return (PaymentInDoubt(command.payment_id),)
+    return ()
+
+
+# -- evolve ----------------------------------------------------------------------------------------------------------------------------
+
+
+def evolve(invoice: Invoice, event: Event) -> Invoice:
+    """The invoice after one more event."""
+    return replace(_apply(invoice, event), version=invoice.version + 1)
+
+
+def _apply(invoice: Invoice, event: Event) -> Invoice:
+    match event:
+        case Issued():
+            return replace(
+                invoice,
+                status=Status.OPEN,
+                customer_id=event.customer_id,
+                amount_minor=event.amount_minor,
+                currency=event.currency,
+            )
+        case PaymentRequested():
+            return replace(invoice, status=Status.PAYMENT_PENDING, payment_id=event.payment_id)
+        case Paid():
+            return replace(invoice, status=Status.PAID, receipt_number=event.receipt_number)
+        case PaymentFailed():
+            return replace(invoice, status=Status.OPEN, payment_id=None)
+        case PaymentInDoubt():
+            return replace(invoice, status=Status.IN_DOUBT)
+        case Voided():
+            return replace(invoice, status=Status.VOID)
+        case SettlementRejected():
+            return invoice  # told to the coordinator; nothing about the invoice changes
+        case _:
+            assert_never(event)
+
+
+def replay(invoice_id: str, events: tuple[Event, ...]) -> Invoice:
+    """The invoice that these events made."""
+    return fold(evolve, Invoice(invoice_id), events)
+
+
+def reference_code(payment_id: UUID) -> str:
+    """What a customer quotes on the telephone about a failed payment: eight characters without look-alikes."""
+    alphabet = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
+    digest = sha256(payment_id.bytes).digest()
+    return "PF-" + "".join(alphabet[byte % len(alphabet)] for byte in digest[:8])

@@ -1,0 +1,200 @@
+"""The surface of this service: ROUTES says which message becomes which command; `announce` says who hears of which event."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, assert_never
+from uuid import UUID
+
+from services.invoice import domain, store
+from services.invoice.store import Loaded, NewEvent
+from shared.card_data.encryption import fingerprint
+from shared.contracts import invoice as messages
+from shared.contracts.base import Contract
+from shared.decider import fold
+from shared.messaging.envelope import Draft, Inbound, Outgoing
+from shared.persistence.answers import Answer
+from shared.persistence.database import Connection
+from shared.shell import ACCEPTED, Change, ClosedCommand, Reaction, Verdict
+
+# -- in: messages to commands ------------------------------------------------------------------------------------------------------------
+
+
+def _issue(message: messages.IssueInvoice, _: Loaded) -> domain.Command:
+    return domain.Issue(message.customer_id, message.amount_minor, message.currency)
+
+
+def _pay(message: messages.PayInvoice, loaded: Loaded) -> domain.Command:
+    used = message.payment_id in loaded.used_payment_ids
+    return domain.Pay(message.payment_id, message.amount_minor, message.currency, _method(message.method), used)
+
+
+def _void(message: messages.VoidInvoice, _: Loaded) -> domain.Command:
+    return domain.Void(message.reason)
+
+
+def _record(message: messages.RecordPayment, _: Loaded) -> domain.Command:
+    return domain.Record(message.payment_id, message.amount_minor, message.currency, message.receipt_number)
+
+
+def _record_failure(message: messages.RecordPaymentFailure, _: Loaded) -> domain.Command:
+    return domain.RecordFailure(message.payment_id, message.outcome, message.reason)
+
+
+def _flag_in_doubt(message: messages.FlagPaymentInDoubt, _: Loaded) -> domain.Command:
+    return domain.FlagInDoubt(message.payment_id)
+
+
+ROUTES: Mapping[type[Contract], Callable[[Any, Loaded], domain.Command]] = {
+    messages.IssueInvoice: _issue,
+    messages.PayInvoice: _pay,
+    messages.VoidInvoice: _void,
+    messages.RecordPayment: _record,
+    messages.RecordPaymentFailure: _record_failure,
+    messages.FlagPaymentInDoubt: _flag_in_doubt,
+}
+
+
+def _method(method: messages.PaymentMethod) -> domain.Method:
+    match method:
+        case messages.TokenMethod():
+            return domain.Method("token", method.token)
+        case messages.EncryptedCardMethod():
+            return domain.Method("encrypted_card", fingerprint(method.jwe))
+        case _:
+            assert_never(method)
+
+
+# -- out: events to messages -----------------------------------------------------------------------------------------------------------
+
+
+def announce(event: domain.Event, invoice_id: str, method: messages.PaymentMethod | None) -> Contract:
+    """What the world hears of an event. `method` is the payment method of a request: it is not part of the history."""
+    match event:
+        case domain.Issued():
+            return messages.InvoiceIssued(
+                invoice_id=invoice_id,
+                customer_id=event.customer_id,
+                amount_minor=event.amount_minor,
+                currency=event.currency,
+            )
+        case domain.PaymentRequested():
+            return messages.InvoicePaymentRequested(
+                invoice_id=invoice_id,
+                payment_id=event.payment_id,
+                amount_minor=event.amount_minor,
+                currency=event.currency,
+                method=method or messages.TokenMethod(token=event.method.fingerprint),
+            )
+        case domain.Paid():
+            return messages.InvoicePaid(
+                invoice_id=invoice_id,
+                payment_id=event.payment_id,
+                amount_minor=event.amount_minor,
+                currency=event.currency,
+                receipt_number=event.receipt_number,
+            )
+        case domain.PaymentFailed():
+            return messages.InvoicePaymentFailed(
+                invoice_id=invoice_id,
+                payment_id=event.payment_id,
+                outcome=event.outcome,
+                reason=event.reason,
+                reference_code=domain.reference_code(event.payment_id),
+            )
+        case domain.PaymentInDoubt():
+            return messages.InvoicePaymentInDoubt(invoice_id=invoice_id, payment_id=event.payment_id)
+        case domain.Voided():
+            return messages.InvoiceVoided(invoice_id=invoice_id, reason=event.reason)
+        case domain.SettlementRejected():
+            return messages.InvoiceSettlementRejected(
+                invoice_id=invoice_id, payment_id=event.payment_id, reason=event.reason
+            )
+        case _:
+            assert_never(event)
+
+
+# -- the work --------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A settlement command found its work done: what was said of this payment then is said again, with the same id and bytes, because
+    whoever asks again may have missed it."""
+
+    payment_id: UUID
+
+
+Effect = NewEvent | Again
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceWork:
+    """Commands of both queues; only those of the public queue are answered."""
+
+    answers_commands: bool
+    source: str = "invoice"
+
+    def key(self, message: Inbound) -> str:
+        return message.data.subject()
+
+    async def load(self, tx: Connection, messages_: Sequence[Inbound]) -> dict[str, Loaded]:
+        payment_ids = {m.data.payment_id for m in messages_ if isinstance(m.data, messages.PayInvoice)}
+        return await store.load(tx, {self.key(m) for m in messages_}, payment_ids)
+
+    def react(self, state: Loaded, message: Inbound) -> Reaction[Loaded, Effect]:
+        if isinstance(message.data, messages.CloseCommand):
+            return Reaction(state, closes=_closed(message.data))
+        command = ROUTES[type(message.data)](message.data, state)
+        decided = domain.decide(command, state.invoice)
+        if isinstance(decided, domain.Refusal):
+            return Reaction(state, verdict=Verdict(decided.value))
+        effects, says = self._happened(state, message, decided)
+        if not decided and isinstance(command, domain.Record | domain.RecordFailure):
+            effects = (Again(command.payment_id),)
+        after = replace(state, invoice=fold(domain.evolve, state.invoice, decided))
+        return Reaction(after.with_payment_ids_of(decided), effects, says, ACCEPTED if self.answers_commands else None)
+
+    def _happened(
+        self, state: Loaded, message: Inbound, events: tuple[domain.Event, ...]
+    ) -> tuple[tuple[Effect, ...], tuple[Draft, ...]]:
+        method = message.data.method if isinstance(message.data, messages.PayInvoice) else None
+        effects: list[Effect] = []
+        says: list[Draft] = []
+        invoice = state.invoice
+        for position, event in enumerate(events):
+            contract = announce(event, invoice.invoice_id, method)
+            invoice = domain.evolve(invoice, event)
+            effects.append(NewEvent(event, invoice.version, position, method))
+            says.append(Draft(contract))
+        return tuple(effects), tuple(says)
+
+    async def save(self, tx: Connection, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
+        await store.save(
+            tx,
+            new_events=[(c.key, c.cause, e) for c in changes for e in c.reaction.effects if isinstance(e, NewEvent)],
+            invoices={
+                c.key: c.reaction.state.invoice
+                for c in changes
+                if any(isinstance(e, NewEvent) for e in c.reaction.effects)
+            },
+        )
+        again = [(c.key, e.payment_id) for c in changes for e in c.reaction.effects if isinstance(e, Again)]
+        return await store.said_of(tx, again, announce) if again else []
+
+    def rejected(self, answer: Answer) -> Sequence[Draft]:
+        event = messages.InvoiceCommandRejected(
+            command_id=answer.command_id,
+            command_type=answer.command_type,
+            invoice_id=answer.invoice_id,
+            reason=answer.reason or "unknown",
+        )
+        return (Draft(event),)
+
+    def committed(self, changes: Sequence[Change[str, Loaded, Effect]]) -> None:
+        """Nothing to hand over: what was committed is also said."""
+
+
+def _closed(message: messages.CloseCommand) -> ClosedCommand:
+    return ClosedCommand(
+        message.command_id, message.command_type, "discarded", message.reply_to, message.reply_correlation_id
+    )

@@ -1,0 +1,36 @@
+"""What is pending longer than it should be is announced again with the same id, so that even a deleted queue loses nothing."""
+
+import asyncio
+
+import structlog
+
+from services.invoice import store
+from services.invoice.handlers import announce
+from shared.messaging.relay import Relay
+from shared.persistence import outbox
+from shared.persistence.database import AWAY_ERRORS, Database
+
+log = structlog.get_logger(__name__)
+
+REMIND_INTERVAL_S = 5.0
+
+
+async def remind_for_ever(database: Database, relay: Relay, *, older_than_s: float) -> None:
+    """Look every few seconds, until cancelled."""
+    while True:
+        await asyncio.sleep(REMIND_INTERVAL_S)
+        try:
+            await remind(database, relay, older_than_s=older_than_s)
+        except AWAY_ERRORS as error:
+            log.warning("reminder_failed", error=type(error).__name__)
+
+
+async def remind(database: Database, relay: Relay, *, older_than_s: float) -> int:
+    """Announce again, once; how many requests."""
+    async with database.transaction() as tx:
+        overdue = await store.overdue_requests(tx, older_than_s=older_than_s, announce=announce)
+        await outbox.insert(tx, overdue)
+    await relay.publish(overdue)
+    if overdue:
+        log.info("requests_announced_again", payments=len(overdue))
+    return len(overdue)

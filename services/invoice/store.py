@@ -1,0 +1,209 @@
+"""This service's own SQL, set-based: current state, payment ids, and what is pending longer than it should be."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from services.invoice import stored_events
+from services.invoice.domain import Event, Invoice, PaymentRequested, Status
+from shared.contracts.base import Contract
+from shared.contracts.invoice import EncryptedCardMethod, PaymentMethod, TokenMethod
+from shared.messaging.codec import encode
+from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.persistence import event_store
+from shared.persistence.database import Connection, Record
+from shared.persistence.event_store import StoredEvent
+
+SCHEMA = """
+CREATE TABLE invoices (
+    invoice_id     text PRIMARY KEY,
+    status         text NOT NULL,
+    version        integer NOT NULL,
+    customer_id    text NOT NULL,
+    amount_minor   bigint NOT NULL,
+    currency       text NOT NULL,
+    payment_id     uuid,
+    receipt_number text,
+    updated_at     timestamptz NOT NULL
+) WITH (fillfactor = 70);
+
+CREATE TABLE payments (
+    payment_id   uuid PRIMARY KEY,
+    invoice_id   text NOT NULL,
+    version      integer NOT NULL,  -- of the event that requested it
+    method       jsonb,             -- token or encrypted card; erased once the payment is over
+    pending      boolean NOT NULL,
+    announced_at timestamptz NOT NULL
+) WITH (fillfactor = 70);
+CREATE INDEX payments_pending ON payments (announced_at) WHERE pending;
+"""
+
+ANNOUNCE_AGAIN_ROWS_MAX = 100
+
+Announce = Callable[[Event, str, PaymentMethod | None], Contract]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An invoice, and which payment ids that this batch wants to use are used already, by whatever invoice.
+
+    `used_payment_ids` is one set shared by the states of a batch, so that a later command sees the id an earlier one took.
+    """
+
+    invoice: Invoice
+    used_payment_ids: set[UUID]
+
+    def with_payment_ids_of(self, events: Iterable[Event]) -> "Loaded":
+        taken = {event.payment_id for event in events if isinstance(event, PaymentRequested)}
+        self.used_payment_ids.update(taken)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    event: Event
+    version: int
+    position: int
+    method: PaymentMethod | None
+
+
+async def load(tx: Connection, invoice_ids: Collection[str], payment_ids: Collection[UUID]) -> dict[str, Loaded]:
+    """Current states, rows locked in the order of their ids; an invoice that does not exist is absent, version 0."""
+    rows = await tx.fetch(
+        """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
+           FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id FOR UPDATE""",
+        list(invoice_ids),
+    )
+    used: set[UUID] = set()
+    if payment_ids:
+        taken = await tx.fetch("SELECT payment_id FROM payments WHERE payment_id = ANY($1::uuid[])", list(payment_ids))
+        used = {row["payment_id"] for row in taken}
+    found = {row["invoice_id"]: _invoice(row) for row in rows}
+    return {id_: Loaded(found.get(id_) or Invoice(id_), used) for id_ in invoice_ids}
+
+
+async def save(
+    tx: Connection, *, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
+) -> None:
+    """Events, current states and payment ids, one statement each."""
+    if not new_events:
+        return
+    await event_store.append(tx, [_stored(key, cause, new) for key, cause, new in new_events])
+    await _save_invoices(tx, list(invoices.values()), new_events[0][1])
+    requested = [(key, cause, new) for key, cause, new in new_events if isinstance(new.event, PaymentRequested)]
+    if requested:
+        await tx.execute(
+            """INSERT INTO payments (payment_id, invoice_id, version, method, pending, announced_at)
+               SELECT u.payment_id, u.invoice_id, u.version, u.method, true, now()
+               FROM unnest($1::uuid[], $2::text[], $3::int[], $4::jsonb[]) AS u (payment_id, invoice_id, version, method)""",
+            [new.event.payment_id for _, _, new in requested if isinstance(new.event, PaymentRequested)],
+            [key for key, _, _ in requested],
+            [new.version for _, _, new in requested],
+            [new.method.model_dump(mode="json") if new.method else None for _, _, new in requested],
+        )
+    over = [new.event.payment_id for _, _, new in new_events if type(new.event).__name__ in {"Paid", "PaymentFailed"}]  # type: ignore[union-attr]
+    if over:
+        await tx.execute(
+            "UPDATE payments SET pending = false, method = NULL WHERE payment_id = ANY($1::uuid[])", sorted(over)
+        )
+
+
+async def _save_invoices(tx: Connection, invoices: Sequence[Invoice], cause: Cause) -> None:
+    await tx.execute(
+        """INSERT INTO invoices (invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, updated_at)
+           SELECT u.*, $9 FROM unnest(
+               $1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::uuid[], $8::text[]) u
+           ON CONFLICT (invoice_id) DO UPDATE SET
+               status = excluded.status, version = excluded.version, customer_id = excluded.customer_id,
+               amount_minor = excluded.amount_minor, currency = excluded.currency, payment_id = excluded.payment_id,
+               receipt_number = excluded.receipt_number, updated_at = excluded.updated_at""",
+        [i.invoice_id for i in invoices],
+        [i.status.value for i in invoices],
+        [i.version for i in invoices],
+        [i.customer_id for i in invoices],
+        [i.amount_minor for i in invoices],
+        [i.currency for i in invoices],
+        [i.payment_id for i in invoices],
+        [i.receipt_number for i in invoices],
+        cause.time,
+    )
+
+
+async def said_of(tx: Connection, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:
+    """What was said of these payments (invoice id, payment id) when they ended: the same ids, the same bytes."""
+    streams = await event_store.load(tx, {invoice_id for invoice_id, _ in payments})
+    wanted = {payment_id for _, payment_id in payments}
+    said: list[Outgoing] = []
+    for stream in streams.values():
+        for stored in stream:
+            event = stored_events.load(stored.type, stored.data)
+            if getattr(event, "payment_id", None) in wanted and not isinstance(event, PaymentRequested):
+                said.append(_announcement(stored, event, None, announce))
+    return said
+
+
+async def overdue_requests(tx: Connection, *, older_than_s: float, announce: Announce) -> list[Outgoing]:
+    """Requests of payments pending longer than they should be, as they were said the first time; reserved until the next round."""
+    rows = await tx.fetch(
+        """UPDATE payments SET announced_at = now() WHERE payment_id IN (
+               SELECT payment_id FROM payments WHERE pending AND announced_at < now() - make_interval(secs => $1)
+               ORDER BY announced_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+           RETURNING payment_id, invoice_id, version, method""",
+        older_than_s,
+        ANNOUNCE_AGAIN_ROWS_MAX,
+    )
+    streams = await event_store.load(tx, {row["invoice_id"] for row in rows})
+    said = []
+    for row in rows:
+        stored = streams[row["invoice_id"]][row["version"] - 1]
+        said.append(
+            _announcement(stored, stored_events.load(stored.type, stored.data), _method(row["method"]), announce)
+        )
+    return said
+
+
+async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list[str]:
+    """Ids of those whose stored current state is not this one."""
+    rows = await connection.fetch(
+        """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
+           FROM invoices WHERE invoice_id = ANY($1::text[])""",
+        [invoice.invoice_id for invoice in invoices],
+    )
+    found = {row["invoice_id"]: _invoice(row) for row in rows}
+    return [invoice.invoice_id for invoice in invoices if found.get(invoice.invoice_id) != invoice]
+
+
+async def overwrite(tx: Connection, invoices: Sequence[Invoice], cause: Cause) -> None:
+    """Put rebuilt states in place of the stored ones."""
+    await _save_invoices(tx, invoices, cause)
+
+
+def _announcement(stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce) -> Outgoing:
+    cause = Cause(stored.cause_id, stored.correlation_id, stored.recorded_at, stored.traceparent)
+    return encode(Draft(announce(event, stored.stream_id, method)), cause, stored.cause_position, source="invoice")
+
+
+def _stored(invoice_id: str, cause: Cause, new: NewEvent) -> StoredEvent:
+    name, data = stored_events.dump(new.event)
+    return StoredEvent(
+        stream_id=invoice_id,
+        version=new.version,
+        type=name,
+        data=data,
+        cause_id=cause.id,
+        cause_position=new.position,
+        correlation_id=cause.correlation_id,
+        traceparent=cause.traceparent,
+        recorded_at=cause.time,
+    )
+
+
+def _invoice(row: Record) -> Invoice:
+    return replace(Invoice(**row), status=Status(row["status"]))
+
+
+def _method(data: dict[str, Any] | None) -> PaymentMethod | None:
+    if data is None:
+        return None
+    return (TokenMethod if data["kind"] == "token" else EncryptedCardMethod).model_validate(data)

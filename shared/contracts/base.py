@@ -1,0 +1,78 @@
+"""The vocabulary that all contracts share.
+
+Readers ignore unknown fields (`extra="ignore"`); writers are closed: the published JSON Schemas say `additionalProperties: false`.
+Numbers are strict: `"100"`, `100.0` and `true` are not amounts.
+"""
+
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from shared.contracts.currencies import ISO_4217
+
+AMOUNT_MINOR_MAX = 999_999_999_999
+"""Ten thousand million in a two-decimal currency; fits a bigint sum over 9 million such invoices, and has fewer digits than a card number."""
+
+NAME_LENGTH_MAX = 64
+TEXT_LENGTH_MAX = 1_000
+EVIDENCE_LENGTH_MAX = 4_000
+
+
+def _known_currency(code: str) -> str:
+    if code not in ISO_4217:
+        raise ValueError("is not an ISO 4217 currency code")
+    return code
+
+
+AmountMinor = Annotated[
+    int, Field(strict=True, ge=1, le=AMOUNT_MINOR_MAX, description="in the minor unit of the currency")
+]
+Currency = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Z]{3}$"), AfterValidator(_known_currency)]
+Name = Annotated[
+    str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=NAME_LENGTH_MAX)
+]
+"""An identifier that another system chose: an invoice number, a customer number."""
+Code = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:-]+$", max_length=NAME_LENGTH_MAX)]
+"""A word for programs: a reason code, a decline code."""
+Text = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=TEXT_LENGTH_MAX)]
+LongText = Annotated[
+    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=EVIDENCE_LENGTH_MAX)
+]
+Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+
+Kind = Literal["command", "event", "answer"]
+
+
+class Part(BaseModel):
+    """A piece of a message."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class Contract(Part):
+    """The data of one message. A subclass names its own wire type, by hand, with its version."""
+
+    wire_name: ClassVar[str]
+    kind: ClassVar[Kind]
+    exchange: ClassVar[str]
+
+    def subject(self) -> str:
+        """What the message is about: the CloudEvents `subject`."""
+        raise NotImplementedError
+
+
+class AboutInvoice(Contract):
+    invoice_id: Name
+
+    def subject(self) -> str:
+        return self.invoice_id
+
+
+class AboutPayment(AboutInvoice):
+    payment_id: UUID
+
+
+class PaymentAmount(AboutPayment):
+    amount_minor: AmountMinor
+    currency: Currency

@@ -1,0 +1,213 @@
+"""Messages that the invoice service owns: the commands it takes, the events it publishes, the answers it gives."""
+
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from shared.contracts.base import (
+    AboutInvoice,
+    AboutPayment,
+    AmountMinor,
+    Code,
+    Contract,
+    Currency,
+    Kind,
+    Name,
+    Part,
+    PaymentAmount,
+    Text,
+)
+
+# -- payment methods -----------------------------------------------------------------------------------------------------------------
+
+JWE_LENGTH_MAX = 4_096
+"""A compact JWE of a card under RSA-4096 has about 1 000 characters; nothing legitimate comes near this."""
+
+
+class TokenMethod(Part):
+    """A token that the card gateway gave out."""
+
+    kind: Literal["token"] = "token"
+    token: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_-]+$", min_length=3, max_length=255)]
+
+
+class EncryptedCardMethod(Part):
+    """A card that the sender encrypted for the payment-gateway service (DESIGN 5): compact JWE, bound to the payment id."""
+
+    kind: Literal["encrypted_card"] = "encrypted_card"
+    jwe: Annotated[
+        str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.-]+$", min_length=50, max_length=JWE_LENGTH_MAX)
+    ]
+
+
+PaymentMethod = Annotated[TokenMethod | EncryptedCardMethod, Field(discriminator="kind")]
+
+# -- commands from upstream ------------------------------------------------------------------------------------------------------------
+
+
+class UpstreamCommand(AboutInvoice):
+    """A command that anyone who may write to `invoice.commands` can send."""
+
+    kind: ClassVar[Kind] = "command"
+    exchange: ClassVar[str] = "invoice.commands"
+
+
+class IssueInvoice(UpstreamCommand):
+    wire_name: ClassVar[str] = "remit.invoice.IssueInvoice.v1"
+    customer_id: Name
+    amount_minor: AmountMinor
+    currency: Currency
+
+
+class PayInvoice(UpstreamCommand):
+    """Pay the whole balance. `payment_id` is the sender's, new for every attempt to pay."""
+
+    wire_name: ClassVar[str] = "remit.invoice.PayInvoice.v1"
+    payment_id: UUID
+    amount_minor: AmountMinor
+    currency: Currency
+    method: PaymentMethod
+
+
+class VoidInvoice(UpstreamCommand):
+    wire_name: ClassVar[str] = "remit.invoice.VoidInvoice.v1"
+    reason: Text
+
+
+# -- commands from the saga and from staff -----------------------------------------------------------------------------------------------
+
+
+class RecordPayment(PaymentAmount):
+    """The money is there: mark the invoice paid."""
+
+    wire_name: ClassVar[str] = "remit.invoice.RecordPayment.v1"
+    kind: ClassVar[Kind] = "command"
+    exchange: ClassVar[str] = "settlement.commands"
+    receipt_number: Text
+
+
+class RecordPaymentFailure(AboutPayment):
+    """The payment is over without a charge: the invoice is open again."""
+
+    wire_name: ClassVar[str] = "remit.invoice.RecordPaymentFailure.v1"
+    kind: ClassVar[Kind] = "command"
+    exchange: ClassVar[str] = "settlement.commands"
+    outcome: Literal["declined", "not_charged"]
+    reason: Code
+
+
+class FlagPaymentInDoubt(AboutPayment):
+    """Nobody knows yet whether the card was charged."""
+
+    wire_name: ClassVar[str] = "remit.invoice.FlagPaymentInDoubt.v1"
+    kind: ClassVar[Kind] = "command"
+    exchange: ClassVar[str] = "settlement.commands"
+
+
+class CloseCommand(Contract):
+    """A dead-lettered command was discarded: give its sender the final answer."""
+
+    wire_name: ClassVar[str] = "remit.invoice.CloseCommand.v1"
+    kind: ClassVar[Kind] = "command"
+    exchange: ClassVar[str] = "settlement.commands"
+    command_id: UUID
+    command_type: Text
+    reply_to: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)] | None = None
+    reply_correlation_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)] | None = None
+    reason: Text
+
+    def subject(self) -> str:
+        return str(self.command_id)
+
+
+# -- events ------------------------------------------------------------------------------------------------------------------------------
+
+
+class InvoiceIssued(AboutInvoice):
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceIssued.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    customer_id: Name
+    amount_minor: AmountMinor
+    currency: Currency
+
+
+class InvoicePaymentRequested(PaymentAmount):
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentRequested.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    method: PaymentMethod
+
+
+class InvoicePaid(PaymentAmount):
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaid.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    receipt_number: Text
+
+
+class InvoicePaymentFailed(AboutPayment):
+    """`reference_code` is what a customer can quote on the telephone."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentFailed.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    outcome: Literal["declined", "not_charged"]
+    reason: Code
+    reference_code: Code
+
+
+class InvoicePaymentInDoubt(AboutPayment):
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentInDoubt.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+
+
+class InvoiceVoided(AboutInvoice):
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceVoided.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    reason: Text
+
+
+class InvoiceSettlementRejected(AboutPayment):
+    """Money was captured for an invoice that cannot take it: whoever coordinates gives it back."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceSettlementRejected.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    reason: Code
+
+
+class InvoiceCommandRejected(Contract):
+    """A command was refused. Told to anyone but the saga: an upstream duplicate must not move a good payment."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceCommandRejected.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    command_id: UUID
+    command_type: Text
+    invoice_id: Name | None = None
+    reason: Code
+
+    def subject(self) -> str:
+        return self.invoice_id or str(self.command_id)
+
+
+# -- the answer ------------------------------------------------------------------------------------------------------------------------
+
+
+class CommandAnswered(Contract):
+    """The one terminal answer of a command, sent to its `reply_to`; given again word for word if the command comes again."""
+
+    wire_name: ClassVar[str] = "remit.invoice.CommandAnswered.v1"
+    kind: ClassVar[Kind] = "answer"
+    exchange: ClassVar[str] = ""
+    command_id: UUID
+    answer: Literal["accepted", "rejected"]
+    reason: Code | None = Field(default=None, description="set if rejected; the table of codes is in the README")
+    detail: Text | None = Field(default=None, description="for people; never shows the input")
+
+    def subject(self) -> str:
+        return str(self.command_id)

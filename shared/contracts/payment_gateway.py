@@ -1,0 +1,136 @@
+"""Messages that the payment-gateway service owns: the commands it takes and the outcomes it publishes."""
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from shared.contracts.base import AboutPayment, Code, Kind, LongText, Part, PaymentAmount, Text, Version
+
+ATTEMPTS_SHOWN_MAX = 50
+"""A case shows the last fifty calls; the ladder makes fewer. Bounds the message well below the 64 KiB limit of a body."""
+
+EVIDENCE_SHOWN_MAX = 500
+
+
+class PaymentCommand(AboutPayment):
+    kind: ClassVar[Kind] = "command"
+    exchange: ClassVar[str] = "settlement.commands"
+
+
+class InquirePayment(PaymentCommand):
+    """What do you know of this payment? A known outcome is announced again; one in doubt is asked for at the gateway now; a payment
+    never seen is closed, so that a request arriving later under its id is never sent."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.InquirePayment.v1"
+
+
+class RefundPayment(PaymentCommand):
+    wire_name: ClassVar[str] = "remit.payment_gateway.RefundPayment.v1"
+    reason: Text
+
+
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
+
+
+class ResolvePayment(PaymentCommand):
+    """A person's decision about a payment in doubt, made on the version that the person saw."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.ResolvePayment.v1"
+    resolution: Resolution
+    expected_version: Version
+    evidence: LongText
+    decided_by: Text
+    reason: Text
+    receipt_number: Text | None = Field(default=None, description="required when the resolution is `captured`")
+
+
+class PaymentEvent(AboutPayment):
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "payment.events"
+    version: Version
+
+
+class PaymentCaptured(PaymentEvent, PaymentAmount):
+    """The card was charged. `late`: the payment had been settled otherwise before."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentCaptured.v1"
+    receipt_number: Text
+    gateway_id: Text | None = Field(
+        default=None, description="the gateway's id of the payment; absent where a person decided without it"
+    )
+    late: bool = False
+    decided_by: Text | None = Field(default=None, description="who decided, if a person did")
+
+
+class PaymentDeclined(PaymentEvent):
+    """The bank said no, and the payment was cancelled at the gateway afterwards."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentDeclined.v1"
+    reason: Code
+
+
+class PaymentNotCharged(PaymentEvent):
+    """It never happened and never will: cancelled at the gateway, never sent, or decided by a person."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentNotCharged.v1"
+    reason: Code
+    decided_by: Text | None = None
+
+
+class Attempt(Part):
+    """One call to the gateway and what came back."""
+
+    at: datetime
+    step: Code
+    answer: Code
+    evidence: Annotated[str, Field(max_length=EVIDENCE_SHOWN_MAX)]
+
+
+class Case(PaymentEvent, PaymentAmount):
+    """Something a person may have to look at: everything we know, so that staff need not ask anyone else."""
+
+    reason: Code
+    gateway_id: Text | None = None
+    attempts: Annotated[tuple[Attempt, ...], Field(max_length=ATTEMPTS_SHOWN_MAX)] = ()
+
+
+class PaymentInDoubt(Case):
+    """Nobody knows whether the card was charged; the gateway is being asked."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentInDoubt.v1"
+
+
+class PaymentNeedsDecision(Case):
+    """The gateway could not tell in any of our attempts: a person decides."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentNeedsDecision.v1"
+
+
+class PaymentRefunded(PaymentEvent, PaymentAmount):
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefunded.v1"
+    refund_id: Text | None = None
+    decided_by: Text | None = None
+
+
+class PaymentRefundInDoubt(Case):
+    """Nobody knows whether the money went back. A person may decide; the gateway is still being asked now and then."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefundInDoubt.v1"
+
+
+class PaymentRefundFailed(Case):
+    """The gateway refuses to give the money back: a person decides."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefundFailed.v1"
+    decided_by: Text | None = None
+
+
+class PaymentResolutionRefused(PaymentEvent):
+    """The decision came too late or does not fit: `version` and `state` are what stands."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentResolutionRefused.v1"
+    reason: Code
+    state: Code
+    decided_by: Text
+    resolution: Resolution

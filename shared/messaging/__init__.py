@@ -1,0 +1,1 @@
+"""Topology as data, codec, consumer, publisher, dead letters: the only importer of aio_pika."""

@@ -1,0 +1,70 @@
+"""A connection to RabbitMQ for one role (publish, consume), opened again whenever it was lost.
+
+One connection per role: a failing redeclare or a blocked publisher must not take the consumers down (FACTS.md). We use aio-pika's plain
+connection and reconnect ourselves, since what must happen after a loss (drop stale deliveries, leave unconfirmed messages to the
+sweeper) is ours to decide.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import aio_pika
+from aiormq.exceptions import AMQPError, PublishError
+
+if TYPE_CHECKING:
+    from aiormq.channel import Channel
+
+CONNECT_TIMEOUT_S = 5.0
+HEARTBEAT_S = 10
+"""A dead peer is noticed after about three times this (measured)."""
+RPC_TIMEOUT_S = 10.0
+
+BROKER_ERRORS: tuple[type[Exception], ...] = (AMQPError, OSError, TimeoutError, RuntimeError)
+"""What the client raises when the broker is away; aio-pika signals a closed transport with RuntimeError in places."""
+
+CLOSING_ERRORS: tuple[type[BaseException], ...] = (*BROKER_ERRORS, asyncio.CancelledError)
+"""Closing a channel that is being torn down cancels the one who closes it."""
+
+__all__ = ["BROKER_ERRORS", "CLOSING_ERRORS", "BrokerLink", "PublishError"]
+
+
+class BrokerLink:
+    """Opens channels, and the connection below them when there is none."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._connection: aio_pika.abc.AbstractConnection | None = None
+        self._lock = asyncio.Lock()
+        self._closed = False
+
+    async def channel(self, *, confirms: bool) -> "Channel":
+        """A fresh channel. Raises one of `BROKER_ERRORS` if the broker is away."""
+        async with self._lock, asyncio.timeout(CONNECT_TIMEOUT_S + RPC_TIMEOUT_S):
+            connection = await self._open_connection()
+            channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+            await channel.initialize(timeout=RPC_TIMEOUT_S)
+            return cast("Channel", await channel.get_underlay_channel())
+
+    async def _open_connection(self) -> aio_pika.abc.AbstractConnection:
+        if self._closed:
+            raise ConnectionError("this link is closed")
+        if self._connection is None or self._connection.is_closed:
+            self._connection = await aio_pika.connect(
+                self._url,
+                timeout=CONNECT_TIMEOUT_S,
+                heartbeat=HEARTBEAT_S,
+                client_properties={"connection_name": self._name},
+            )
+        return self._connection
+
+    async def close(self) -> None:
+        """Close for good; never raises."""
+        self._closed = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                async with asyncio.timeout(RPC_TIMEOUT_S):
+                    await connection.close()
+            except BROKER_ERRORS:
+                return

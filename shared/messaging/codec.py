@@ -1,0 +1,362 @@
+"""CloudEvents 1.0 JSON (https://cloudevents.io): structured mode out; structured and binary mode in.
+
+`decode` refuses, before anything is parsed or stored, whatever a later stage would choke on: each rule below comes from FACTS.md, "Input".
+A refusal is a value (`Malformed`); nothing here raises for what a sender did.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+
+from shared.card_data.scan import find_card_number, find_cvv, scan_value
+from shared.contracts.base import Contract
+from shared.contracts.catalogue import BY_WIRE_NAME, wire_name_without_version
+from shared.messaging.envelope import Cause, Draft, Outgoing
+
+STRUCTURED = "application/cloudevents+json"
+JSON_DATA = "application/json"
+
+BODY_BYTES_MAX = 64 * 1024
+"""Our largest message, a case with fifty attempts, stays below 40 KiB; the limit keeps a batch of 500 below the memory of one service."""
+DEPTH_MAX = 32
+"""The contracts nest three levels deep."""
+DIGITS_MAX = 19
+"""A bigint has at most 19 digits; Python refuses above 4 300 with an error of its own."""
+HEADERS_MAX = 64
+HEADER_BYTES_MAX = 8 * 1024
+CORRELATION_LENGTH_MAX = 128
+FIELD_ERRORS_SHOWN_MAX = 5
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
+_PRINTABLE = re.compile(r"[\x20-\x7e]+")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+class Fault(StrEnum):
+    """Why a message cannot be read. The value is the reason code that people and programs see."""
+
+    TOO_LARGE = "too_large"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    CONTENT_TYPE = "unsupported_content_type"
+    CARD_NUMBER = "clear_card_number"
+    CVV = "cvv_not_accepted"
+    NOT_JSON = "not_json"
+    DUPLICATE_KEY = "duplicate_key"
+    TOO_DEEP = "too_deep"
+    NUMBER_TOO_LONG = "number_too_long"
+    NUL_CHARACTER = "nul_character"
+    LONE_SURROGATE = "lone_surrogate"
+    NOT_A_CLOUD_EVENT = "not_a_cloud_event"
+    UNKNOWN_TYPE = "unknown_type"
+    UNKNOWN_VERSION = "unknown_version"
+    INVALID_DATA = "invalid_data"
+
+    @property
+    def is_card_data(self) -> bool:
+        return self in {Fault.CARD_NUMBER, Fault.CVV}
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A body that cannot become a message. `detail` never shows the input. Id and type are set as far as they could be read."""
+
+    fault: Fault
+    detail: str
+    id: UUID | None = None
+    type: str | None = None
+    content_hash: bytes | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    id: UUID
+    data: Contract
+    time: datetime
+    correlation_id: str
+    causation_id: UUID | None
+    traceparent: str | None
+    content_hash: bytes
+
+
+class _Refused(Exception):
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault, self.detail = fault, detail
+
+
+# -- out -----------------------------------------------------------------------------------------------------------------------------
+
+
+def encode(
+    draft: Draft, cause: Cause, position: int | str, *, source: str, causation_id: UUID | None = None
+) -> Outgoing:
+    """The draft as a message caused by `cause`: the same input gives the same bytes, today and after a crash."""
+    data = draft.data
+    message_id = draft.message_id or cause.message_id(position)
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": str(message_id),
+        "type": data.wire_name,
+        "source": f"/remit/{source}",
+        "subject": data.subject(),
+        "time": cause.time,
+        "datacontenttype": JSON_DATA,
+        "correlationid": cause.correlation_id,
+        "causationid": str(causation_id or cause.id),
+        "data": orjson.Fragment(data.__pydantic_serializer__.to_json(data)),
+    }
+    if cause.traceparent is not None:
+        attributes["traceparent"] = cause.traceparent
+    to_sender = draft.reply_to is not None
+    return Outgoing(
+        id=message_id,
+        exchange="" if to_sender else data.exchange,
+        routing_key=draft.reply_to or (f"{data.wire_name}.{draft.qualifier}" if draft.qualifier else data.wire_name),
+        type=data.wire_name,
+        correlation_id=draft.reply_correlation_id or cause.correlation_id,
+        body=orjson.dumps(attributes, option=orjson.OPT_UTC_Z),
+        droppable=to_sender,
+    )
+
+
+# -- in ------------------------------------------------------------------------------------------------------------------------------
+
+
+def decode(body: bytes, *, content_type: str | None, headers: Mapping[str, Any] | None = None) -> Decoded | Malformed:
+    """Read a message of either mode. `headers` are the AMQP application headers."""
+    headers = headers or {}
+    attributes: dict[str, Any] = {}
+    try:
+        _refuse_unreadable(body, headers)
+        attributes = _attributes(body, content_type, headers)
+        return _typed(attributes)
+    except _Refused as refused:
+        return Malformed(refused.fault, refused.detail, *_whatever_is_readable(attributes, refused.fault))
+
+
+def _whatever_is_readable(
+    attributes: dict[str, Any], fault: Fault
+) -> tuple[UUID | None, str | None, bytes | None, str | None]:
+    type_ = attributes.get("type")
+    correlation = attributes.get("correlationid")
+    # Of what carried card data nothing is kept, not even a hash: a PAN can be found from its hash by trying all of them.
+    digest = None if fault.is_card_data or "data" not in attributes else content_hash(str(type_), attributes["data"])
+    return (
+        _uuid(attributes.get("id")),
+        type_ if isinstance(type_, str) and _is_short_text(type_) else None,
+        digest,
+        correlation if isinstance(correlation, str) and _is_short_text(correlation) else None,
+    )
+
+
+def _refuse_unreadable(body: bytes, headers: Mapping[str, Any]) -> None:
+    if len(body) > BODY_BYTES_MAX:
+        raise _Refused(Fault.TOO_LARGE, f"the body has {len(body)} bytes; at most {BODY_BYTES_MAX} are taken")
+    if len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX:
+        raise _Refused(
+            Fault.HEADERS_TOO_LARGE, f"at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together are taken"
+        )
+    if find_card_number(body) or (headers and scan_value(_sendable(headers))):
+        raise _Refused(Fault.CARD_NUMBER, "a card number in the clear: send a gateway token or an encrypted card")
+    if find_cvv(body):
+        raise _Refused(Fault.CVV, "a card verification value is never accepted, not even encrypted (PCI DSS 3.3.1.2)")
+
+
+def _sendable(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Headers that a sender set; those the broker adds are its own."""
+    return {key: value for key, value in headers.items() if key not in {"x-death", "x-delivery-count"}}
+
+
+def _attributes(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> dict[str, Any]:
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if media_type == STRUCTURED:
+        attributes = parse(body)
+        if not isinstance(attributes, dict):
+            raise _Refused(Fault.NOT_A_CLOUD_EVENT, "the body is not a JSON object")
+        return attributes
+    if media_type == JSON_DATA:
+        attributes = _binary_mode(headers)
+        attributes["data"] = parse(body)
+        return attributes
+    raise _Refused(Fault.CONTENT_TYPE, f"content type must be {STRUCTURED}, or {JSON_DATA} with ce- headers")
+
+
+def _binary_mode(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """CloudEvents AMQP binding 3.1: attributes in headers; the prefix is `cloudEvents:` or `cloudEvents_` there, `ce-` in HTTP's manner."""
+    attributes = {}
+    for key, value in headers.items():
+        for prefix in ("ce-", "ce_", "cloudEvents:", "cloudEvents_"):
+            if key.startswith(prefix):
+                attributes[key.removeprefix(prefix)] = (
+                    value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+                )
+    if not attributes:
+        raise _Refused(Fault.NOT_A_CLOUD_EVENT, f"content type {JSON_DATA} needs ce- headers")
+    return attributes
+
+
+def parse(body: bytes) -> Any:
+    """JSON without what FACTS.md, "Input" warns of. Raises only `_Refused`."""
+    if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
+        _refuse_depth(body)
+    try:
+        value = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_int=_bounded_int, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError:
+        raise _Refused(Fault.NOT_JSON, "the body is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _Refused(Fault.NOT_JSON, f"the body is not JSON: line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise _Refused(Fault.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep") from None
+    if b"\\u" in body:  # only an escape can bring in what the raw bytes could not
+        _refuse_escaped(value)
+    return value
+
+
+def _refuse_depth(body: bytes) -> None:
+    depth = 0
+    for byte in _STRING.sub(b"", body):
+        if byte in b"{[":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise _Refused(Fault.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep")
+        elif byte in b"}]":
+            depth -= 1
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _Refused(Fault.DUPLICATE_KEY, "an object has the same key twice")
+    return members
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > DIGITS_MAX:
+        raise _Refused(Fault.NUMBER_TOO_LONG, f"an integer has more than {DIGITS_MAX} digits")
+    return int(digits)
+
+
+def _no_constant(name: str) -> None:
+    raise _Refused(Fault.NOT_JSON, f"{name} is not JSON")
+
+
+def _refuse_escaped(value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    if "\\u0000" in text:
+        raise _Refused(Fault.NUL_CHARACTER, "a string holds the character NUL, which no database takes")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _Refused(Fault.LONE_SURROGATE, "a string holds half of a surrogate pair") from None
+    if scan_value(value):
+        raise _Refused(Fault.CARD_NUMBER, "a card number in the clear: send a gateway token or an encrypted card")
+    if find_cvv(text.encode()):
+        raise _Refused(Fault.CVV, "a card verification value is never accepted, not even encrypted (PCI DSS 3.3.1.2)")
+
+
+def _typed(attributes: dict[str, Any]) -> Decoded:
+    if attributes.get("specversion") != "1.0":
+        raise _Refused(Fault.NOT_A_CLOUD_EVENT, "specversion must be 1.0")
+    message_id = _uuid(attributes.get("id"))
+    if message_id is None:
+        raise _Refused(Fault.NOT_A_CLOUD_EVENT, "id must be a UUID")
+    type_ = attributes.get("type")
+    if not isinstance(type_, str):
+        raise _Refused(Fault.NOT_A_CLOUD_EVENT, "type is missing")
+    contract = BY_WIRE_NAME.get(type_)
+    if contract is None:
+        raise _unknown(type_)
+    data = attributes.get("data")
+    if not isinstance(data, dict):
+        raise _Refused(Fault.INVALID_DATA, "data is missing or not a JSON object")
+    return Decoded(
+        id=message_id,
+        data=_validated(contract, data),
+        time=_time(attributes.get("time")),
+        correlation_id=_correlation(attributes, message_id),
+        causation_id=_uuid(attributes.get("causationid")),
+        traceparent=_traceparent(attributes.get("traceparent")),
+        content_hash=content_hash(type_, data),
+    )
+
+
+def _unknown(type_: str) -> _Refused:
+    known = {wire_name_without_version(name) for name in BY_WIRE_NAME}
+    if wire_name_without_version(type_) in known:
+        return _Refused(Fault.UNKNOWN_VERSION, "this version of the type is not known here")
+    return _Refused(Fault.UNKNOWN_TYPE, "no message of this type is known here")
+
+
+def _validated(contract: type[Contract], data: dict[str, Any]) -> Contract:
+    try:
+        return contract.model_validate(data)
+    except ValidationError as error:
+        raise _Refused(Fault.INVALID_DATA, field_errors(error)) from None
+
+
+def field_errors(error: ValidationError) -> str:
+    """`amount_minor: Input should be greater than or equal to 1`: which field and why, never what it held."""
+    errors = error.errors(include_input=False, include_url=False, include_context=False)
+    shown = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in errors[:FIELD_ERRORS_SHOWN_MAX]]
+    return "; ".join(shown)[:900]
+
+
+def content_hash(type_: str, data: Any) -> bytes:
+    """SHA-256 over the canonical (type, data): keys sorted, no white space. 32 bytes."""
+    try:
+        canonical = orjson.dumps([type_, data], option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # integers beyond 64 bits
+        canonical = json.dumps([type_, data], sort_keys=True, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return sha256(canonical).digest()
+
+
+def _uuid(value: Any) -> UUID | None:
+    if not isinstance(value, str) or len(value) != 36:  # noqa: PLR2004 - 8-4-4-4-12, no other spelling of the same id
+        return None
+    try:
+        return UUID(value)
+    except ValueError:
+        return None
+
+
+def _time(value: Any) -> datetime:
+    if value is None:
+        return datetime(1970, 1, 1, tzinfo=UTC)  # optional in CloudEvents; nothing of ours depends on a sender's clock
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise _Refused(Fault.NOT_A_CLOUD_EVENT, "time is not RFC 3339") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _is_short_text(value: str) -> bool:
+    return len(value) <= CORRELATION_LENGTH_MAX and _PRINTABLE.fullmatch(value) is not None
+
+
+def _correlation(attributes: dict[str, Any], message_id: UUID) -> str:
+    value = attributes.get("correlationid")
+    if value is None:
+        return str(message_id)
+    if not isinstance(value, str) or not _is_short_text(value):
+        raise _Refused(
+            Fault.NOT_A_CLOUD_EVENT,
+            f"correlationid must be printable ASCII of at most {CORRELATION_LENGTH_MAX} characters",
+        )
+    return value
+
+
+def _traceparent(value: Any) -> str | None:
+    """A broken trace context is ignored, as W3C Trace Context 3.2 asks: tracing must not refuse a payment."""
+    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None

@@ -1,0 +1,233 @@
+"""Deliveries of one queue, taken as they have arrived.
+
+The client's callback only enqueues: losing the connection cancels tasks that belong to the channel (FACTS.md), so the work runs in a task of
+the service. Deliveries buffered before a reconnect are stale (the broker delivers them again) and are dropped by channel generation.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiormq.abc import DeliveredMessage
+
+from shared.messaging.broker import BROKER_ERRORS, CLOSING_ERRORS, RPC_TIMEOUT_S, BrokerLink
+from shared.observability.health import Readiness
+
+if TYPE_CHECKING:
+    from aiormq.channel import Channel
+
+log = structlog.get_logger(__name__)
+
+BATCH_MAX = 200
+"""Messages handled in one transaction. Set-based statements gain little beyond (FACTS.md), and locks stay short."""
+PREFETCH = 2 * BATCH_MAX
+"""One batch in hand and one waiting; a crash counts a delivery against every one of them."""
+RECONNECT_BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Waits between attempts to get the consumer back; the last repeats. Recovery must be well under 10 s after a broker's restart."""
+WATCH_INTERVAL_S = 15.0
+"""How often we ask the broker whether it still knows our consumer."""
+SUSPICIONS_MAX = 2
+"""Checks in a row at which the queue had messages for us and none came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery as the broker gave it. `tries` counts earlier deliveries of it (quorum queues keep the count)."""
+
+    body: bytes
+    tag: int
+    generation: int
+    queue: str
+    exchange: str
+    routing_key: str
+    content_type: str | None
+    message_id: str | None
+    correlation_id: str | None
+    reply_to: str | None
+    type: str | None
+    headers: dict[str, Any] = field(default_factory=dict)
+    tries: int = 0
+
+
+class Consumer:
+    """Keeps a consumer on `queue` alive, whatever happens to broker, channel or queue."""
+
+    def __init__(self, link: BrokerLink, queue: str, *, readiness: Readiness, prefetch: int = PREFETCH) -> None:
+        self.queue = queue
+        self._link = link
+        self._prefetch = prefetch
+        self._readiness = readiness
+        self._channel: Channel | None = None
+        self._tag: str | None = None
+        self._generation = 0
+        self._buffer: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._stopping = False
+        self._paused = False
+        self._unsettled = 0
+        self._deliveries = 0
+
+    # -- what the shell does with it -------------------------------------------------------------------------------------------------
+
+    async def take(self, at_most: int = BATCH_MAX) -> list[Delivery]:
+        """Wait for the first delivery, then take what else is there. Empty: stopped and nothing is left."""
+        while not self._buffer:
+            if self._stopping:
+                return []
+            self._arrived.clear()
+            await self._arrived.wait()
+        return [self._buffer.popleft() for _ in range(min(at_most, len(self._buffer)))]
+
+    def is_stale(self, deliveries: Sequence[Delivery]) -> bool:
+        """Whether the channel they came on is gone: the broker delivers them again, to whomever."""
+        return deliveries[-1].generation != self._generation
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """One multiple-ack up to the last: what lies before it on this channel was settled earlier. Stale ones are skipped: their
+        redelivery finds them in the inbox."""
+        if self.is_stale(deliveries) or self._channel is None:
+            return
+        try:
+            await self._channel.basic_ack(deliveries[-1].tag, multiple=True, wait=False)
+            self._unsettled -= len(deliveries)
+        except BROKER_ERRORS:
+            self._lost.set()
+
+    async def pause(self) -> None:
+        """Give everything back to the broker (a long outage of the database: its consumer timeout would close the channel anyway)."""
+        self._paused = True
+        self._lost.set()
+        await self._drop_channel()
+
+    def resume(self) -> None:
+        self._paused = False
+        self._lost.set()
+
+    async def stop(self) -> None:
+        """Take no more deliveries; those buffered can still be taken and acked."""
+        self._stopping = True
+        channel = self._channel
+        if channel is not None and self._tag is not None:
+            try:
+                await channel.basic_cancel(self._tag, timeout=RPC_TIMEOUT_S)
+            except CLOSING_ERRORS:
+                log.info("consumer_was_gone", queue=self.queue)
+        self._arrived.set()
+        self._lost.set()
+
+    # -- keeping it alive ------------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Consume until `stop`: open, watch, and open again after every loss."""
+        failures = 0
+        while not self._stopping:
+            if self._paused:
+                await self._wait_for_loss(WATCH_INTERVAL_S)
+                continue
+            try:
+                await self._open()
+                failures = 0
+                self._readiness.set(f"consumer {self.queue}", ok=True)
+                await self._watch()
+            except BROKER_ERRORS as error:
+                reason = f"{type(error).__name__}: {error}"[:200]
+                log.warning("consumer_lost", queue=self.queue, reason=reason)
+                self._readiness.set(f"consumer {self.queue}", ok=False, reason=reason)
+            if not self._stopping:
+                await self._drop_channel()
+                await self._wait_for_loss(RECONNECT_BACKOFF_S[min(failures, len(RECONNECT_BACKOFF_S) - 1)])
+                failures += 1
+
+    async def _wait_for_loss(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._lost.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._lost.clear()
+        return True
+
+    async def _open(self) -> None:
+        self._lost.clear()
+        channel = await self._link.channel(confirms=False)
+        self._channel = channel
+        self._generation += 1
+        self._unsettled = 0
+        generation = self._generation
+        channel.on_consumer_cancel_callbacks.add(lambda _frame: self._lost.set())
+        channel.closing.add_done_callback(self._on_closed)
+        await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT_S)
+        await channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
+
+        async def on_message(message: DeliveredMessage) -> None:
+            if generation == self._generation:
+                self._deliveries += 1
+                self._unsettled += 1
+                self._buffer.append(_delivery(message, self.queue, generation))
+                self._arrived.set()
+
+        answer = await channel.basic_consume(self.queue, on_message, timeout=RPC_TIMEOUT_S)
+        self._tag = answer.consumer_tag
+        log.info("consuming", queue=self.queue, prefetch=self._prefetch)
+
+    def _on_closed(self, closing: "asyncio.Future[None]") -> None:
+        if not closing.cancelled():
+            closing.exception()  # retrieved: the loss is reported by `run`
+        self._lost.set()
+
+    async def _watch(self) -> None:
+        """Return when the consumer is lost. A lost consumer can look alive: ask the broker, and mistrust silence beside a full queue."""
+        suspicions = 0
+        while not self._stopping:
+            seen = self._deliveries
+            if await self._wait_for_loss(WATCH_INTERVAL_S):
+                return
+            if self._channel is None or self._channel.is_closed:
+                return
+            state = await self._channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
+            starving = bool(state.message_count) and self._deliveries == seen and self._unsettled < self._prefetch
+            suspicions = suspicions + 1 if starving else 0
+            if state.consumer_count == 0 or suspicions >= SUSPICIONS_MAX:
+                log.error(
+                    "consumer_unknown_at_broker",
+                    queue=self.queue,
+                    consumers=state.consumer_count,
+                    messages=state.message_count,
+                )
+                return
+
+    async def _drop_channel(self) -> None:
+        channel, self._channel, self._tag = self._channel, None, None
+        self._generation += 1
+        self._buffer.clear()
+        if channel is not None and not channel.is_closed:
+            try:
+                await channel.close(timeout=RPC_TIMEOUT_S)
+            except CLOSING_ERRORS:
+                log.info("channel_was_gone", queue=self.queue)
+
+
+def _delivery(message: DeliveredMessage, queue: str, generation: int) -> Delivery:
+    properties = message.header.properties
+    headers = dict(properties.headers or {})
+    count = headers.get("x-delivery-count", 0)
+    return Delivery(
+        body=message.body,
+        tag=message.delivery_tag or 0,
+        generation=generation,
+        queue=queue,
+        exchange=message.exchange or "",
+        routing_key=message.routing_key or "",
+        content_type=properties.content_type,
+        message_id=properties.message_id,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        type=properties.message_type,
+        headers=headers,
+        tries=count if isinstance(count, int) else 0,
+    )

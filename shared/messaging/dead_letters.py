@@ -1,0 +1,113 @@
+"""A message that cannot be handled, as it leaves for `dead-letters`: the body as it came, and headers that say why.
+
+The broker's own dead-lettering (`x-death`, delivery limit) arrives on the same queue with none of our headers; staff reads both.
+"""
+
+from uuid import UUID
+
+from shared.card_data.scan import find_card_number, find_cvv, scan_value
+from shared.clock import Clock
+from shared.ids import derived_id
+from shared.messaging.codec import BODY_BYTES_MAX
+from shared.messaging.consumer import Delivery
+from shared.messaging.envelope import Outgoing
+from shared.messaging.topology import DEAD_LETTERS
+from shared.observability.logs import redact
+
+REASON = "x-remit-reason"
+ERROR_TYPE = "x-remit-error-type"
+ERROR_TEXT = "x-remit-error-text"
+QUEUE = "x-remit-queue"
+EXCHANGE = "x-remit-exchange"
+ROUTING_KEY = "x-remit-routing-key"
+TRIES = "x-remit-tries"
+FAILED_AT = "x-remit-failed-at"
+MESSAGE_ID = "x-remit-message-id"
+REPLY_TO = "x-remit-reply-to"
+CORRELATION_ID = "x-remit-correlation-id"
+MESSAGE_TYPE = "x-remit-type"
+CONTENT_TYPE = "x-remit-content-type"
+BODY_WITHHELD = "x-remit-body-withheld"
+REPLAYS = "x-remit-replays"
+"""How often staff sent the message again; a service copies it onto a further dead letter, so that a stale duplicate can be told."""
+
+TEXT_LENGTH_MAX = 1_000
+HEADER_LENGTH_MAX = 255
+NAMESPACE = UUID("6f0f4b3c-2f9e-5a51-9a43-0d2a7f1c6b10")
+
+WITHHELD_CARD_DATA = "card_data"
+WITHHELD_TOO_LARGE = "too_large"
+
+
+def dead_letter(
+    delivery: Delivery, *, reason: str, error: BaseException | None, text: str, clock: Clock, tries: int
+) -> Outgoing:
+    """The delivery as a dead letter. Card data and oversized bodies are withheld; every text is redacted."""
+    withheld = _withheld(delivery)
+    headers: dict[str, str | int] = {
+        REASON: reason,
+        ERROR_TYPE: type(error).__name__ if error is not None else "",
+        ERROR_TEXT: redact(text)[:TEXT_LENGTH_MAX],
+        QUEUE: delivery.queue,
+        EXCHANGE: delivery.exchange,
+        ROUTING_KEY: redact(delivery.routing_key)[:HEADER_LENGTH_MAX],
+        TRIES: tries,
+        FAILED_AT: clock().isoformat(),
+        BODY_WITHHELD: withheld,
+        REPLAYS: replays(delivery),
+    }
+    # What the sender wrote into properties is scanned like its body: any of them could hold a card number.
+    for header, value in (
+        (MESSAGE_ID, delivery.message_id),
+        (REPLY_TO, delivery.reply_to),
+        (CORRELATION_ID, delivery.correlation_id),
+        (MESSAGE_TYPE, delivery.type),
+        (CONTENT_TYPE, delivery.content_type),
+    ):
+        if value:
+            headers[header] = redact(value)[:HEADER_LENGTH_MAX]
+    headers |= _ce_headers(delivery)
+    return Outgoing(
+        id=dead_letter_id(delivery),
+        exchange=DEAD_LETTERS,
+        routing_key=delivery.queue,
+        type="remit.DeadLetter.v1",
+        correlation_id=str(headers.get(CORRELATION_ID, "")),
+        body=b"" if withheld else delivery.body,
+        headers=headers,
+        content_type="application/octet-stream",
+    )
+
+
+def dead_letter_id(delivery: Delivery) -> UUID:
+    """The same delivery set aside twice (a crash between confirm and ack) is the same dead letter; set aside again after a replay is
+    another one. A withheld body gives no hash: a card number could be found from it."""
+    identity = delivery.message_id or ("" if _withheld(delivery) else delivery.body.hex())
+    return derived_id(
+        NAMESPACE, f"{delivery.queue}\n{identity}\n{delivery.tag if not identity else ''}\n{replays(delivery)}"
+    )
+
+
+def replays(delivery: Delivery) -> int:
+    count = delivery.headers.get(REPLAYS, 0)
+    return count if isinstance(count, int) and 0 <= count < 2**31 else 0
+
+
+def has_card_data(body: bytes) -> bool:
+    return find_card_number(body) or find_cvv(body)
+
+
+def _withheld(delivery: Delivery) -> str:
+    if len(delivery.body) > BODY_BYTES_MAX:
+        return WITHHELD_TOO_LARGE
+    return WITHHELD_CARD_DATA if has_card_data(delivery.body) else ""
+
+
+def _ce_headers(delivery: Delivery) -> dict[str, str | int]:
+    """CloudEvents attributes of a binary-mode message: without them it could not be replayed."""
+    kept: dict[str, str | int] = {}
+    for key, value in delivery.headers.items():
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        if key.startswith(("ce-", "ce_", "cloudEvents")) and not scan_value(text) and len(text) <= HEADER_LENGTH_MAX:
+            kept[key] = text
+    return kept

@@ -1,0 +1,205 @@
+"""Pipelined, confirmed publishing: a batch leaves in few socket writes, and only `Basic.Ack` counts as published.
+
+A return, a nack, a timeout, a lost channel: not published. The message stays in the outbox and goes again with the same id.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+from aiormq.abc import ChannelFrame
+from pamqp import commands
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
+
+from shared.messaging.broker import BROKER_ERRORS, CLOSING_ERRORS, BrokerLink, PublishError
+from shared.messaging.codec import BODY_BYTES_MAX
+from shared.messaging.envelope import Outgoing
+from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE
+from shared.observability import metrics
+
+if TYPE_CHECKING:
+    from aiormq.channel import Channel
+
+log = structlog.get_logger(__name__)
+
+IN_FLIGHT_MAX = 256
+"""Messages published before we wait for their confirms: 256 of 64 KiB are 16 MiB, far below a broker's default memory alarm."""
+CONFIRM_TIMEOUT_S = 10.0
+"""A quorum queue confirms in milliseconds; under an alarm it never does, and the outbox keeps the message."""
+PERSISTENT = 2
+
+
+@dataclass(slots=True)
+class Published:
+    """What became of a batch. `unroutable` messages were returned by the broker: no queue took them."""
+
+    confirmed: list[UUID] = field(default_factory=list)
+    unroutable: list[UUID] = field(default_factory=list)
+    failed: list[UUID] = field(default_factory=list)
+
+
+class Publisher:
+    """Publishes on one channel, one batch at a time, so that no two messages of the same id are ever in flight together: the return
+    of one would be credited to the other (FACTS.md)."""
+
+    def __init__(self, link: BrokerLink) -> None:
+        self._link = link
+        self._channel: Channel | None = None
+        self._turn = asyncio.Lock()
+
+    async def publish(self, messages: Sequence[Outgoing]) -> Published:
+        """Publish and wait for the confirms, `CONFIRM_TIMEOUT_S` at most. Never raises for what the broker does."""
+        result = Published()
+        async with self._turn:
+            for wave in _waves(messages):
+                await self._publish_wave(wave, result)
+        return result
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def _publish_wave(self, wave: Sequence[Outgoing], result: Published) -> None:
+        try:
+            channel = await self._open_channel()
+            confirms = await _send(channel, wave)
+        except BROKER_ERRORS as error:
+            self._give_up(wave, result, error)
+            return
+        try:
+            await asyncio.wait(confirms, timeout=CONFIRM_TIMEOUT_S)
+        finally:
+            self._sort_out(wave, confirms, result)
+
+    def _sort_out(
+        self, wave: Sequence[Outgoing], confirms: Sequence["asyncio.Future[object]"], result: Published
+    ) -> None:
+        problem: BaseException | None = None
+        for message, confirm in zip(wave, confirms, strict=True):
+            if not confirm.done():
+                confirm.cancel()
+                problem = TimeoutError(f"no confirm within {CONFIRM_TIMEOUT_S:g} s")
+                result.failed.append(message.id)
+            elif confirm.cancelled():
+                problem = ConnectionError("the channel was closed")
+                result.failed.append(message.id)
+            elif isinstance(confirm.exception(), PublishError):
+                result.unroutable.append(message.id)
+                _report_unroutable(message)
+            elif (error := confirm.exception()) is not None:
+                problem = error
+                result.failed.append(message.id)
+            elif isinstance(confirm.result(), commands.Basic.Ack):
+                result.confirmed.append(message.id)
+            else:
+                result.failed.append(message.id)
+        if problem is not None:
+            self._give_up((), result, problem)
+
+    def _give_up(self, wave: Sequence[Outgoing], result: Published, error: BaseException) -> None:
+        """Leave the messages to the sweeper, and the channel, whose state nobody knows, to the garbage."""
+        result.failed.extend(message.id for message in wave)
+        metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(result.failed))
+        log.warning("publish_failed", messages=len(result.failed), error=type(error).__name__, detail=str(error)[:200])
+        channel, self._channel = self._channel, None
+        if channel is not None and not channel.is_closed:
+            self._closing = asyncio.ensure_future(_close_quietly(channel))
+
+    async def _open_channel(self) -> "Channel":
+        if self._channel is None or self._channel.is_closed:
+            self._channel = await self._link.channel(confirms=True)
+        return self._channel
+
+
+async def _close_quietly(channel: "Channel") -> None:
+    try:
+        await channel.close(timeout=CONFIRM_TIMEOUT_S)
+    except CLOSING_ERRORS:
+        return
+
+
+def _waves(messages: Sequence[Outgoing]) -> list[list[Outgoing]]:
+    """Cut into pieces of at most `IN_FLIGHT_MAX` in which no id occurs twice, order kept."""
+    waves: list[list[Outgoing]] = []
+    wave: list[Outgoing] = []
+    ids: set[UUID] = set()
+    for message in messages:
+        if message.id in ids or len(wave) == IN_FLIGHT_MAX:
+            waves.append(wave)
+            wave, ids = [], set()
+        wave.append(message)
+        ids.add(message.id)
+    if wave:
+        waves.append(wave)
+    return waves
+
+
+async def _send(channel: "Channel", wave: Sequence[Outgoing]) -> "list[asyncio.Future[object]]":
+    """Write the frames of all messages at once and register their confirms.
+
+    `Channel.basic_publish` makes a socket write, a timer and three futures a message, which costs client and broker several times what
+    the message costs (FACTS.md: 117 + 91 against 12 + 24 microseconds). This does the same bookkeeping, over the channel's public
+    attributes, for a batch; aiormq then resolves the confirms and returns as for its own publishes.
+    """
+    confirms: list[asyncio.Future[object]] = []
+    frames: list[object] = []
+    async with channel.lock:
+        for message in wave:
+            channel.delivery_tag += 1
+            confirm = channel.create_future()
+            channel.confirmations[channel.delivery_tag] = confirm
+            channel.message_id_delivery_tag[str(message.id)] = channel.delivery_tag
+            confirms.append(confirm)
+            frames += _frames(message, channel.max_content_size)
+        await channel.write_queue.put(ChannelFrame.marshall(channel_number=channel.number, frames=frames))  # type: ignore[arg-type]
+    for message, confirm in zip(wave, confirms, strict=True):
+        confirm.add_done_callback(partial(_forget, channel.message_id_delivery_tag, str(message.id)))
+    return confirms
+
+
+def _forget(tags: dict[str, int], message_id: str, _confirm: "asyncio.Future[object]") -> None:
+    tags.pop(message_id, None)
+
+
+def _frames(message: Outgoing, content_bytes_max: int) -> list[object]:
+    if (
+        len(message.body) > 2 * BODY_BYTES_MAX
+    ):  # a dead letter may carry what was too large for a command; nothing may close the channel
+        raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
+    properties = commands.Basic.Properties(
+        content_type=message.content_type,
+        message_type=message.type,
+        message_id=str(message.id),
+        correlation_id=message.correlation_id,
+        delivery_mode=PERSISTENT,
+        headers=dict(message.headers),
+        app_id="remit",
+    )
+    mandatory = message.droppable or message.exchange == DEAD_LETTERS or message.type in MUST_ROUTE
+    return [
+        commands.Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=mandatory),
+        ContentHeader(properties=properties, body_size=len(message.body)),
+        *(
+            ContentBody(message.body[at : at + content_bytes_max])
+            for at in range(0, len(message.body), content_bytes_max)
+        ),
+    ]
+
+
+def _report_unroutable(message: Outgoing) -> None:
+    if message.droppable:
+        metrics.ANSWERS_UNROUTABLE.inc()
+        return
+    metrics.PUBLISH_FAILURES.labels(reason="unroutable").inc()
+    log.error(
+        "message_unroutable",
+        message_id=str(message.id),
+        type=message.type,
+        exchange=message.exchange,
+        routing_key=message.routing_key,
+        advice="a queue or binding is missing: run `remit topology apply`; the message waits in the outbox",
+    )

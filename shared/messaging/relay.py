@@ -1,0 +1,61 @@
+"""From the outbox to the broker: at once from memory, or later by the sweeper."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from shared.messaging.envelope import Outgoing
+from shared.messaging.publisher import Publisher
+from shared.observability import metrics
+from shared.persistence import outbox
+from shared.persistence.database import AWAY_ERRORS, Database
+
+log = structlog.get_logger(__name__)
+
+SWEEP_INTERVAL_S = 0.5
+SWEEP_OUTAGE_INTERVAL_S = 2.0
+
+
+class Relay:
+    """Publishes rows of one service's outbox and deletes each by its exact id once the broker has confirmed it."""
+
+    def __init__(self, database: Database, publisher: Publisher) -> None:
+        self._database = database
+        self._publisher = publisher
+
+    async def publish(self, messages: Sequence[Outgoing]) -> int:
+        """Publish what was just committed; how many of them left. Never raises for an outage: the sweeper takes what stays."""
+        if not messages:
+            return 0
+        published = await self._publisher.publish(messages)
+        droppable = {message.id for message in messages if message.droppable}
+        done = published.confirmed + [id_ for id_ in published.unroutable if id_ in droppable]
+        if done:
+            try:
+                async with self._database.connection() as connection:
+                    await outbox.delete(connection, done)
+            except AWAY_ERRORS as error:
+                log.warning("outbox_delete_failed", rows=len(done), error=type(error).__name__)
+        return len(done)
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            try:
+                swept = await self.sweep()
+                pause = 0.0 if swept else SWEEP_INTERVAL_S
+            except AWAY_ERRORS as error:
+                log.warning("sweep_failed", error=type(error).__name__)
+                pause = SWEEP_OUTAGE_INTERVAL_S
+            await asyncio.sleep(pause)
+
+    async def sweep(self) -> int:
+        """Publish overdue rows once; how many left."""
+        async with self._database.transaction() as tx:
+            overdue = await outbox.take_overdue(tx)
+        left = await self.publish(overdue)
+        if left:
+            metrics.OUTBOX_SWEPT.inc(left)
+            log.info("outbox_swept", messages=left)
+        return left

@@ -1,0 +1,261 @@
+"""Logs: JSON lines on stderr, everything redacted before anything renders it.
+
+Importing this module is enough to be safe: every structlog line is redacted before it reaches the standard library, so
+handlers of other parties see redacted records too. `configure_logs` then decides where lines go and takes in what
+libraries log, warn and leave uncaught.
+
+A line never stops a service: what cannot be rendered is reported under the name of the event, without its values.
+"""
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Final, TextIO
+from uuid import UUID
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from shared.observability.redaction import describe_error, error_text, redact, redact_member, traceback_text
+from shared.settings import ConfigurationError
+
+__all__ = ["configure_logs", "describe_error", "error_text", "get_logger", "message_context", "redact"]
+
+Logger = structlog.stdlib.BoundLogger
+
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+FORMATS: Final = ("auto", "json", "console")  # auto: console on a terminal, else JSON
+
+# Libraries whose lines below these levels tell an operator nothing that our own do not; Stripe's would quote requests.
+_LIBRARY_LEVELS: Final = {
+    "aio_pika": logging.WARNING,
+    "aiormq": logging.WARNING,
+    "aiohttp.access": logging.WARNING,
+    "alembic": logging.INFO,
+    "asyncio": logging.WARNING,
+    "asyncpg": logging.WARNING,
+    "sqlalchemy": logging.WARNING,
+    "stripe": logging.WARNING,
+}
+_FIRST_FIELDS: Final = ("time", "level", "service", "logger", "event")
+_STRUCTLOG_OWN: Final = frozenset({"_record", "_from_structlog"})
+
+
+def get_logger(name: str) -> Logger:
+    """The logger of a module (`get_logger(__name__)`); may be made before `configure_logs`."""
+    logger: Logger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def message_context(
+    *, message_id: UUID | str, correlation_id: UUID | str | None = None, traceparent: str | None = None
+) -> AbstractContextManager[None]:
+    """Every line logged inside, also by tasks started inside, names the message it belongs to."""
+    fields = {"message_id": message_id, "correlation_id": correlation_id, "traceparent": traceparent}
+    return structlog.contextvars.bound_contextvars(
+        **{name: str(value) for name, value in fields.items() if value is not None}
+    )
+
+
+def configure_logs(
+    service: str,
+    *,
+    level: str | None = None,
+    format: str | None = None,  # noqa: A002 - the operator's word: LOG_FORMAT
+    stream: TextIO | None = None,
+) -> None:
+    """Sends all logs of this process to `stream` (stderr), named after the service. Can be called again.
+
+    `level` and `format` default to LOG_LEVEL (INFO) and LOG_FORMAT (auto). Raises ConfigurationError for a value that is
+    not known, and for STRIPE_LOG, by which the SDK would print request bodies around the redaction.
+    """
+    if os.environ.get("STRIPE_LOG"):
+        raise ConfigurationError("STRIPE_LOG must not be set: it makes the Stripe SDK print what it sends, unredacted")
+    lowest = _one_of("LOG_LEVEL", (level or os.environ.get("LOG_LEVEL") or "INFO").upper(), LEVELS)
+    chosen = _one_of("LOG_FORMAT", (format or os.environ.get("LOG_FORMAT") or "auto").lower(), FORMATS)
+    terminal = (stream or sys.stderr).isatty()
+    pretty = chosen == "console" or (chosen == "auto" and terminal)
+    handler = _Handler(stream)
+    handler.setFormatter(_Formatter(service, _console(colors=terminal) if pretty else _render_json))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(lowest)
+    _take_in_libraries(root.level)
+    _take_in_uncaught()
+
+
+def _one_of(variable: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ConfigurationError(f"{variable} is {value!r}: it must be one of {', '.join(known)}")
+    return value
+
+
+def _take_in_libraries(lowest: int) -> None:
+    for name, level in _LIBRARY_LEVELS.items():
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+        library.setLevel(max(level, lowest))
+    logging.captureWarnings(capture=True)
+
+
+def _take_in_uncaught() -> None:
+    """What nobody caught would be printed by the interpreter, with all that the exception says.
+
+    A host that has hooks of its own (a test runner, a debugger) keeps them.
+    """
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _log_uncaught
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _log_uncaught_in_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _log_unraisable
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        get_logger("uncaught").critical("uncaught exception", exc_info=error)
+
+
+def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is not SystemExit:
+        get_logger("uncaught").critical("uncaught exception in a thread", exc_info=args.exc_value)
+
+
+def _log_unraisable(args: Any) -> None:  # its type, `sys.UnraisableHookArgs`, exists for type checkers only
+    get_logger("uncaught").error("exception that could not be raised", exc_info=args.exc_value)
+
+
+# -- from an event to a redacted record --------------------------------------------------------------------------------
+
+
+def _fill_in(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Puts positional arguments into the event's text; ones that do not fit stay beside it."""
+    arguments = event.pop("positional_args", None)
+    if arguments:
+        try:
+            event["event"] = str(event["event"]) % arguments
+        except (TypeError, ValueError):
+            event["arguments"] = arguments
+    return event
+
+
+def _describe_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    error = _exception_of(event.pop("exc_info", None))
+    if error is not None:
+        event["error_type"] = type(error).__qualname__
+        event["exception"] = _Traceback(traceback_text(error))
+    return event
+
+
+def _exception_of(exc_info: object) -> BaseException | None:
+    """`exc_info` as logging calls take it: an exception, the triple of `sys.exc_info`, or true for the current one."""
+    match exc_info:
+        case BaseException():
+            return exc_info
+        case (_, BaseException() as error, _):
+            return error
+        case _:
+            return sys.exc_info()[1] if exc_info else None
+
+
+class _Traceback(str):
+    """Redacted already, and longer than a value may be."""
+
+    __slots__ = ()
+
+
+_redact_name = lru_cache(maxsize=1024)(redact)  # the names of fields are few
+
+
+def _redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return {
+        _redact_name(name): value
+        if name in _STRUCTLOG_OWN or isinstance(value, _Traceback)
+        else redact_member(name, value)
+        for name, value in event.items()
+    }  # fmt: skip
+
+
+_TO_REDACTED: Final[tuple[Processor, ...]] = (
+    structlog.contextvars.merge_contextvars,
+    _fill_in,
+    _describe_exception,
+    _redact_event,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+)
+
+structlog.configure(
+    processors=[
+        structlog.stdlib.filter_by_level,
+        *_TO_REDACTED,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    wrapper_class=Logger,
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    cache_logger_on_first_use=True,
+)
+
+
+# -- from a redacted record to a line ----------------------------------------------------------------------------------
+
+
+def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    return orjson.dumps(event).decode()
+
+
+def _console(*, colors: bool) -> Processor:
+    return structlog.dev.ConsoleRenderer(
+        colors=colors, sort_keys=False, timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Lines of structlog and of libraries alike, the common fields first."""
+
+    def __init__(self, service: str, render: Processor) -> None:
+        super().__init__(
+            processors=[self.remove_processors_meta, _in_order(service), render],
+            foreign_pre_chain=_TO_REDACTED,
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            return super().format(record)
+        except Exception as error:  # noqa: BLE001 - arguments that do not fit, a field that JSON does not know
+            event = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
+            fields = {"level": record.levelname.lower(), "logger": record.name, "event": redact(str(event))}
+            return orjson.dumps({**fields, "log_error": describe_error(error)}).decode()
+
+
+def _in_order(service: str) -> Processor:
+    def put_in_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        named = {"service": service, **event}
+        return {name: named[name] for name in _FIRST_FIELDS if name in named} | named
+
+    return put_in_order
+
+
+class _Handler(logging.Handler):
+    """Writes to the given stream, or to what stderr is at the time."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        target = self._stream or sys.stderr
+        # A pipe that nobody reads any more loses the line. The default would print its arguments, unredacted.
+        with suppress(OSError, ValueError):
+            target.write(self.format(record) + "\n")
+            target.flush()

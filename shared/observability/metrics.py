@@ -1,0 +1,84 @@
+"""What operators watch, in Prometheus' words: names with units, counters that end in `_total`.
+
+Labels take values from closed lists only (queue names, reason codes, answer types): never ids, never free text, so
+that a label can neither grow without bound nor carry a card number. All are in the default registry of the process.
+"""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# From a lone message on an idle broker (2 ms) to the statement timeout.
+_BATCH_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# From a sandbox on this machine to the longest timeout of a gateway call.
+_GATEWAY_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BATCH_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+MESSAGES_HANDLED: Final = Counter(
+    "remit_messages_handled_total",
+    "Messages taken from a queue and settled, by what became of them (handled, duplicate, rejected, dead_lettered).",
+    ["queue", "outcome"],
+)
+MESSAGES_REDELIVERED: Final = Counter(
+    "remit_messages_redelivered_total", "Messages that the broker delivered again.", ["queue"]
+)
+BATCH_SIZE: Final = Histogram(
+    "remit_batch_size", "Messages in one batch transaction.", ["queue"], buckets=_BATCH_SIZES
+)  # fmt: skip
+BATCH_SECONDS: Final = Histogram(
+    "remit_batch_seconds", "From taking a batch to its acknowledgement.", ["queue"], buckets=_BATCH_SECONDS
+)
+CONFLICTS: Final = Counter(
+    "remit_batch_conflicts_total", "Batches repeated because a concurrent writer was first.", ["queue"]
+)
+DEAD_LETTERS: Final = Counter(
+    "remit_dead_letters_total", "Messages set aside, by the queue they came from and why.", ["queue", "reason"]
+)
+CARD_DATA_REFUSED: Final = Counter(
+    "remit_card_data_refused_total", "Messages refused unread, for a card number or a security code.", ["queue", "kind"]
+)
+
+# -- publishing --------------------------------------------------------------------------------------------------------
+
+MESSAGES_PUBLISHED: Final = Counter(
+    "remit_messages_published_total", "Messages that the broker confirmed.", ["exchange"]
+)  # fmt: skip
+PUBLISH_FAILURES: Final = Counter(
+    "remit_publish_failures_total",
+    "Publishes without a confirm, by reason (unroutable, or the type of the error). The outbox keeps them.",
+    ["reason"],
+)
+OUTBOX_SWEPT: Final = Counter(
+    "remit_outbox_swept_total", "Outbox rows that the sweeper published: a crash or a failed publish left them."
+)
+OUTBOX_ROWS: Final = Gauge("remit_outbox_rows", "Outbox rows not yet confirmed, at the last look of the sweeper.")
+ANSWERS_UNROUTABLE: Final = Counter(
+    "remit_answers_unroutable_total",
+    "Answers whose `reply_to` no longer exists: dropped, the stored answer is the truth.",
+)
+
+# -- payments ----------------------------------------------------------------------------------------------------------
+
+GATEWAY_CALLS: Final = Counter(
+    "remit_gateway_calls_total",
+    "Calls to the card gateway, by step (tokenise, prepare, execute, inquire, cancel, refund) and type of answer.",
+    ["step", "answer"],
+)
+GATEWAY_CALL_SECONDS: Final = Histogram(
+    "remit_gateway_call_seconds", "One call to the card gateway.", ["step"], buckets=_GATEWAY_SECONDS
+)
+PAYMENTS_DUE: Final = Gauge("remit_payments_due", "Payments whose next attempt is due and not yet claimed.")
+PAYMENTS_IN_DOUBT: Final = Gauge(
+    "remit_payments_in_doubt", "Payments of which nobody knows yet whether they charged: money at risk."
+)
+PAYMENTS_NEEDING_DECISION: Final = Gauge(
+    "remit_payments_needing_decision", "Payments that wait for a person: their ladder of inquiries is exhausted."
+)
+LATE_CAPTURES: Final = Counter("remit_late_captures_total", "Captures found on a payment that was settled otherwise.")
+SAGA_DEADLINES: Final = Counter("remit_saga_deadlines_total", "Saga deadlines that fired, by state.", ["state"])
+
+# -- the process -------------------------------------------------------------------------------------------------------
+
+READY: Final = Gauge("remit_ready", "1 while the component is usable, else 0.", ["component"])

@@ -1,0 +1,247 @@
+"""Makes a text fit to be kept or shown: in a log line, in a dead letter, in the evidence of a payment.
+
+Nothing here raises: what cannot be made fit is left out, and says so. Card numbers, security codes and keys are removed
+wherever they stand; what PostgreSQL and its drivers quote of a row is removed whole, since any column could hold them.
+"""
+
+import hashlib
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from shared.card_data.scan import (
+    CARD_PLACEHOLDER,
+    find_card_number_deep,
+    is_cvv_name,
+    mask_card_numbers,
+    mask_cvv,
+    scan_value,
+)
+
+MAX_TEXT = 4_096  # characters of one value: a page of text says what happened
+MAX_TRACEBACK = 16_384  # characters: 8 exceptions of 20 frames fit
+_MAX_READ = 65_536  # characters looked at before the cut: as long as the longest body we take
+_MAX_DEPTH = 6  # of a logged structure
+_MAX_ITEMS = 100  # of a logged list or mapping
+_MAX_CHAIN = 8  # exceptions that led to one another, and members of a group
+_MAX_FRAMES = 20  # of one traceback, the innermost
+
+_HIDDEN: Final = "***"
+_ENCODED_CARD: Final = "[text removed: it holds an encoded card number]"
+_UNFIT: Final = "[text removed: it could not be redacted]"
+_JWE_PARTS = 5  # RFC 7516, 7.1
+_MAX_JSON_INTEGER = 2**53  # beyond, readers of JSON lose digits (RFC 8259, 6)
+
+_SENSITIVE = (
+    "password",
+    "passwd",
+    "secret",
+    "api_key",
+    "api-key",
+    "apikey",
+    "authorization",
+    "private_key",
+    "access_token",
+)
+_IS_SENSITIVE = re.compile("|".join(_SENSITIVE), re.IGNORECASE)
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """`pattern` is tried where the lower-case text has the `hint`: most have none, and finding out costs little."""
+
+    hint: str
+    pattern: re.Pattern[str]
+    replacement: str | Callable[[re.Match[str]], str]
+
+
+def _name_token(found: re.Match[str]) -> str:
+    """A JWE is named by the beginning of its `fingerprint`, so that it can be matched with what events keep."""
+    parts = found[0].split(".")
+    return f"[jwe {hashlib.sha256(found[0].encode()).hexdigest()[:12]}]" if len(parts) == _JWE_PARTS else "[jwt]"
+
+
+_RULES = (
+    _Rule("://", re.compile(r"(://[^\s/?#:@\"']*):[^\s/?#\"']*@"), rf"\1:{_HIDDEN}@"),
+    _Rule("k_", re.compile(r"([spr]k_(?:live|test)_)\w+"), rf"\1{_HIDDEN}"),
+    _Rule("whsec_", re.compile(r"(whsec_)[\w+/=]+"), rf"\1{_HIDDEN}"),
+    _Rule("_secret_", re.compile(r"(_secret_)\w+"), rf"\1{_HIDDEN}"),
+    _Rule("eyj", re.compile(r"eyJ[\w-]{8,}(?:\.[\w-]*){2,4}"), _name_token),
+    _Rule(
+        "private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\Z)", re.DOTALL), "[private key]"
+    ),
+    _Rule(":", re.compile(r"([\"'\\](?:d|p|q|dp|dq|qi|k)[\"'\\]+\s*:\s*[\"'\\]+)[\w-]{16,}"), rf"\1{_HIDDEN}"),  # JWK
+    *(
+        _Rule(
+            word,
+            re.compile(rf"({word}[\"'\\]*\s*[:=]\s*[\"'\\]*(?:Bearer |Basic )?)[^\s\"'\\,;&}}]+", re.IGNORECASE),
+            rf"\1{_HIDDEN}",
+        )
+        for word in _SENSITIVE
+    ),
+    # What PostgreSQL, asyncpg and SQLAlchemy quote of the data.
+    _Rule(
+        "detail:",
+        re.compile(r"DETAIL:(?! \[removed).*?(?=\n(?:HINT|CONTEXT):|\n\s*\n|\Z)", re.DOTALL),
+        "DETAIL: [removed]",
+    ),
+    _Rule(")=(", re.compile(r"\)=\([^\n]*\)"), ")=(***)"),
+    _Rule("row contains (", re.compile(r"(row contains )\([^\n]*"), r"\1(***)"),
+    _Rule("query argument", re.compile(r"(query argument \$\d+[^:\n]*:)[^\n]*"), r"\1 [removed]"),
+    _Rule("invalid input", re.compile(r"(invalid input (?:syntax|value)[^:\n]*:)[^\n]*"), r"\1 [removed]"),
+    _Rule('value "', re.compile(r'value "[^"\n]*"'), f'value "{_HIDDEN}"'),
+    _Rule("out of range: ", re.compile(r"(out of range: )[^\n]*"), r"\1[removed]"),
+    _Rule("[parameters:", re.compile(r"\[parameters:[^\n]*"), "[parameters removed]"),
+)
+
+
+def redact(text: str, *, max_characters: int = MAX_TEXT) -> str:
+    """The text without card numbers, security codes, keys, passwords or quoted rows, cut to `max_characters`.
+
+    It is valid UTF-8 and holds no NUL, so that PostgreSQL and JSON take it. A text that hides a card number behind an
+    encoding is removed whole.
+    """
+    try:
+        return _redact(text, max_characters)
+    except Exception:  # noqa: BLE001 - a text that defeats the rules is left out; a log line must not stop a service
+        return _UNFIT
+
+
+def _redact(text: str, max_characters: int) -> str:
+    if len(text) > _MAX_READ:
+        text = text[:_MAX_READ].rstrip("0123456789 .-")  # a card number cut in two would pass for a short number
+    lowered = text.lower()
+    for rule in _RULES:
+        if rule.hint in lowered:
+            text = rule.pattern.sub(rule.replacement, text)
+    text = mask_card_numbers(mask_cvv(text))
+    if find_card_number_deep(text):
+        return _ENCODED_CARD
+    if len(text) > max_characters:
+        text = text[: max_characters - 1] + "…"
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# -- structures --------------------------------------------------------------------------------------------------------
+
+
+def redact_value(value: object) -> object:
+    """Any value as plain JSON data, redacted; what is no JSON is shown by its `repr`. Bounded in depth and items."""
+    try:
+        return _redact_value(value, _MAX_DEPTH)
+    except Exception:  # noqa: BLE001 - a `repr` or `__iter__` of someone else's may do anything
+        return _UNFIT
+
+
+def _redact_value(value: object, depth: int) -> object:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return redact(value)
+        case int() | float():
+            return _redact_number(value)
+        case bytes() | bytearray():
+            return redact(value.decode("utf-8", "backslashreplace"))
+        case BaseException():
+            return describe_error(value)
+        case Mapping() | list() | tuple() | set() | frozenset():
+            return "[too deep]" if depth == 0 else _redact_items(value, depth - 1)
+        case _:
+            return redact(str(value))
+
+
+def _redact_number(number: float) -> object:
+    if scan_value(number):
+        return CARD_PLACEHOLDER
+    return number if abs(number) < _MAX_JSON_INTEGER else redact(repr(number))
+
+
+def _redact_items(
+    value: Mapping[object, object] | list[object] | tuple[object, ...] | set[object] | frozenset[object], depth: int
+) -> object:
+    if isinstance(value, Mapping):
+        members = islice(value.items(), _MAX_ITEMS)
+        return {redact(str(name)): redact_member(str(name), member, depth) for name, member in members}
+    return [_redact_value(item, depth) for item in islice(value, _MAX_ITEMS)]
+
+
+def redact_member(name: str, value: object, depth: int = _MAX_DEPTH) -> object:
+    """The value of a named field: hidden whole if the name says that it is a secret or a security code."""
+    if value is not None and (is_cvv_name(name) or _IS_SENSITIVE.search(name)):
+        return _HIDDEN
+    try:
+        return _redact_value(value, depth)
+    except Exception:  # noqa: BLE001 - as in `redact_value`
+        return _UNFIT
+
+
+# -- exceptions --------------------------------------------------------------------------------------------------------
+
+
+def error_text(error: BaseException, *, max_characters: int = MAX_TEXT) -> str:
+    """What an exception says, redacted, without the data that database and validation errors carry along."""
+    try:
+        text = _words_of(error)
+    except Exception:  # noqa: BLE001 - `__str__` of someone else's may do anything
+        return _UNFIT
+    return redact(text, max_characters=max_characters)
+
+
+def describe_error(error: BaseException, *, max_characters: int = MAX_TEXT) -> str:
+    """`Type: what it says`, redacted."""
+    text = error_text(error, max_characters=max_characters)
+    return f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
+
+
+def traceback_text(error: BaseException, *, max_characters: int = MAX_TRACEBACK) -> str:
+    """The traceback, oldest exception first, groups with their members; source lines, never local variables."""
+    try:
+        text = "\n".join(_traceback_lines(error, depth=3))
+        return text if len(text) <= max_characters else "…" + text[1 - max_characters :]  # the end says most
+    except Exception:  # noqa: BLE001 - as in `redact_value`
+        return describe_error(error)
+
+
+def _words_of(error: BaseException) -> str:
+    """Known by module and attribute: this package imports neither driver nor validator."""
+    module = type(error).__module__
+    if module.startswith("asyncpg") and error.args:
+        # `str()` would add DETAIL, which shows the row.
+        known = (getattr(error, name, None) for name in ("sqlstate", "table_name", "constraint_name"))
+        return " / ".join([str(error.args[0]), *(str(part) for part in known if part)])
+    if module.startswith("pydantic_core") and hasattr(error, "errors"):
+        # `str()` would show the input.
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
+    return str(error)
+
+
+def _traceback_lines(error: BaseException, depth: int) -> Iterator[str]:
+    for position, link in enumerate(_chain(error)):
+        if position:
+            yield "which led to"
+        for frame in traceback.extract_tb(link.__traceback__)[-_MAX_FRAMES:]:
+            yield f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+            if frame.line:
+                yield f"    {redact(frame.line)}"
+        yield describe_error(link)
+        yield from (f"  note: {redact(str(note))}" for note in getattr(link, "__notes__", ()))
+        if isinstance(link, BaseExceptionGroup) and depth:
+            for member in link.exceptions[:_MAX_CHAIN]:
+                yield from (f"  | {line}" for line in _traceback_lines(member, depth - 1))
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in links and len(links) < _MAX_CHAIN:
+        links.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return links[::-1]

@@ -1,0 +1,68 @@
+"""The one terminal answer of every command, by command id: the truth, whatever became of the message that carried it.
+
+It is also the inbox of the commands: who is here was handled. It lives as long as the invoice.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from shared.persistence.database import Connection
+
+SCHEMA = """
+CREATE TABLE answers (
+    command_id     uuid PRIMARY KEY,
+    command_type   text NOT NULL,
+    content_hash   bytea,
+    invoice_id     text,
+    answer         text NOT NULL CHECK (answer IN ('accepted', 'rejected')),
+    reason         text,
+    detail         text,
+    correlation_id text NOT NULL,
+    answered_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX answers_invoice_id ON answers (invoice_id);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`content_hash` is None where nothing of the command may be kept (card data) or known (it was discarded unread)."""
+
+    command_id: UUID
+    command_type: str
+    answer: Literal["accepted", "rejected"]
+    correlation_id: str
+    reason: str | None = None
+    detail: str | None = None
+    invoice_id: str | None = None
+    content_hash: bytes | None = None
+
+
+async def load(tx: Connection, command_ids: Iterable[UUID]) -> dict[UUID, Answer]:
+    """The stored answers of those commands that have one."""
+    rows = await tx.fetch(
+        """SELECT command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash
+           FROM answers WHERE command_id = ANY($1::uuid[])""",
+        list(command_ids),
+    )
+    return {row["command_id"]: Answer(**row) for row in rows}
+
+
+async def insert(tx: Connection, answers: Sequence[Answer]) -> None:
+    """Store answers. A command id that already has one is a unique violation: a conflict, so the batch loads again and sees it."""
+    if not answers:
+        return
+    await tx.execute(
+        """INSERT INTO answers (command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash)
+           SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])""",
+        [a.command_id for a in answers],
+        [a.command_type for a in answers],
+        [a.answer for a in answers],
+        [a.correlation_id for a in answers],
+        [a.reason for a in answers],
+        [a.detail for a in answers],
+        [a.invoice_id for a in answers],
+        [a.content_hash for a in answers],
+    )

@@ -1,0 +1,134 @@
+"""A pool of PostgreSQL connections on which nothing can wait for ever, and what its errors mean for the caller."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = Any
+
+Record = asyncpg.Record
+
+ACQUIRE_TIMEOUT_S = 5.0
+"""`pool.acquire()` without a timeout waits for ever (measured)."""
+STATEMENT_TIMEOUT_S = 10
+"""The slowest statement of ours, a batch of 500 rows on a cold cache, takes far below a second."""
+LOCK_TIMEOUT_S = 5
+"""Longer than any transaction of ours; shorter than a statement may take."""
+IDLE_IN_TRANSACTION_S = 15
+"""A stopped process must not hold locks: the server ends its session."""
+COMMAND_TIMEOUT_S = 15.0
+"""Client side, beyond the server's own limit: a black hole answers nothing."""
+TCP_USER_TIMEOUT_MS = 10_000
+
+
+class Trouble(Enum):
+    """What an error of the database asks of the caller."""
+
+    AWAY = "hold what you have, back off, try again: the database is away or overloaded"
+    CONFLICT = "somebody else was faster: load again and decide again"
+    DATA = "this data can never be stored: find the offender and set it aside"
+    BUG = "the statement itself is wrong: as with DATA, the offender is set aside"
+
+
+_TROUBLE_OF_CLASS = {
+    "08": Trouble.AWAY,  # connection exception
+    "53": Trouble.AWAY,  # insufficient resources: disk full, too many connections
+    "55": Trouble.CONFLICT,  # object not in prerequisite state: lock not available
+    "57": Trouble.AWAY,  # operator intervention: shutdown, statement timeout
+    "58": Trouble.AWAY,  # system error: I/O
+    "25": Trouble.AWAY,  # invalid transaction state: idle timeout, read-only standby after a failover
+    "40": Trouble.CONFLICT,  # serialization failure, deadlock
+    "42": Trouble.AWAY,  # undefined table or column: this database is not migrated yet. Nothing wrong with the message
+    "22": Trouble.DATA,
+    "23": Trouble.DATA,
+    "54": Trouble.DATA,  # program limit exceeded
+}
+_UNIQUE_VIOLATION = "23505"
+"""A concurrent writer of the same stream version, payment id or command id: loading again shows which."""
+
+
+def trouble(error: BaseException) -> Trouble:
+    """How to go on after `error`. Whatever does not come from the server is an outage, unless it is a bug in our own arguments."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        if state == _UNIQUE_VIOLATION:
+            return Trouble.CONFLICT
+        return _TROUBLE_OF_CLASS.get(state[:2], Trouble.BUG)
+    if isinstance(error, asyncpg.exceptions.DataError | asyncpg.UnsupportedClientFeatureError):
+        return Trouble.DATA  # asyncpg could not encode an argument
+    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError | asyncio.TimeoutError):
+        return Trouble.AWAY
+    return Trouble.BUG
+
+
+AWAY_ERRORS: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What a call of `Database` may raise; `trouble` tells them apart."""
+
+
+async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + orjson.dumps(value),
+        decoder=lambda raw: orjson.loads(raw[1:]),
+    )
+
+
+class Database:
+    """One service's own database."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, url: str, *, name: str, connections_max: int) -> "Database":
+        """Connect; `name` shows in pg_stat_activity. Raises what `AWAY_ERRORS` lists when the server cannot be reached."""
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=connections_max,
+            timeout=ACQUIRE_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            max_inactive_connection_lifetime=300,
+            init=_prepare,
+            server_settings={
+                "application_name": name,
+                "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+                "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
+                "timezone": "UTC",
+                "jit": "off",
+            },
+        )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Wait briefly for what is in hand, then cut."""
+        try:
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection outside a transaction: each statement commits by itself."""
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One transaction, READ COMMITTED. If the commit itself fails, nobody knows: read the inbox to learn (FACTS.md)."""
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
+            yield connection

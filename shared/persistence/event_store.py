@@ -1,0 +1,96 @@
+"""Streams of events: append only, numbered 1..n without a gap, unique on stream and version.
+
+Stored events are not contracts: a service encodes them with its own codec and reads old ones through its own upcasters.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from shared.persistence.database import Connection, Record
+
+SCHEMA = """
+CREATE TABLE events (
+    stream_id      text NOT NULL,
+    version        integer NOT NULL CHECK (version > 0),
+    type           text NOT NULL,
+    data           jsonb NOT NULL,
+    cause_id       uuid NOT NULL,
+    cause_position integer NOT NULL,
+    correlation_id text NOT NULL,
+    traceparent    text,
+    recorded_at    timestamptz NOT NULL,
+    PRIMARY KEY (stream_id, version)
+);
+"""
+
+STREAMS_PER_PAGE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One event with what is needed to announce it again, byte for byte: its cause, its position among what the cause brought about,
+    and the time it was recorded."""
+
+    stream_id: str
+    version: int
+    type: str
+    data: dict[str, Any]
+    cause_id: UUID
+    cause_position: int
+    correlation_id: str
+    traceparent: str | None
+    recorded_at: datetime
+
+
+async def append(tx: Connection, events: Sequence[StoredEvent]) -> None:
+    """Add to the streams. A version that is taken is a unique violation: somebody else was faster, load again."""
+    if not events:
+        return
+    await tx.execute(
+        """INSERT INTO events (stream_id, version, type, data, cause_id, cause_position, correlation_id, traceparent, recorded_at)
+           SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::jsonb[], $5::uuid[], $6::int[], $7::text[], $8::text[],
+                                $9::timestamptz[])""",
+        [e.stream_id for e in events],
+        [e.version for e in events],
+        [e.type for e in events],
+        [e.data for e in events],
+        [e.cause_id for e in events],
+        [e.cause_position for e in events],
+        [e.correlation_id for e in events],
+        [e.traceparent for e in events],
+        [e.recorded_at for e in events],
+    )
+
+
+async def load(connection: Connection, stream_ids: Iterable[str]) -> dict[str, list[StoredEvent]]:
+    """Whole streams, in order; a stream that does not exist is absent."""
+    rows = await connection.fetch(
+        "SELECT * FROM events WHERE stream_id = ANY($1::text[]) ORDER BY stream_id, version", list(stream_ids)
+    )
+    streams: dict[str, list[StoredEvent]] = {}
+    for row in rows:
+        streams.setdefault(row["stream_id"], []).append(_event(row))
+    return streams
+
+
+async def all_streams(connection: Connection) -> AsyncIterator[tuple[str, list[StoredEvent]]]:
+    """Every stream by itself, page by page in the order of their ids: memory stays bounded by a page of streams."""
+    after = ""
+    while True:
+        rows = await connection.fetch(
+            "SELECT DISTINCT stream_id FROM events WHERE stream_id > $1 ORDER BY stream_id LIMIT $2",
+            after,
+            STREAMS_PER_PAGE,
+        )
+        if not rows:
+            return
+        for stream in (await load(connection, [row["stream_id"] for row in rows])).items():
+            yield stream
+        after = rows[-1]["stream_id"]
+
+
+def _event(row: Record) -> StoredEvent:
+    return StoredEvent(**row)

@@ -1,0 +1,42 @@
+"""Messages already handled, by id: a second delivery changes nothing."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from shared.persistence.database import Connection
+
+SCHEMA = """
+CREATE TABLE inbox (
+    message_id uuid PRIMARY KEY,
+    handled_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX inbox_handled_at ON inbox USING brin (handled_at);
+"""
+
+RETENTION_DAYS = 30
+"""Longer than any broker or dead letter is left alone; beyond it the domain itself recognises what was done (`done twice` decides nothing)."""
+FORGET_ROWS_MAX = 5_000
+"""Rows deleted at a time: short transactions that nobody notices."""
+
+
+async def insert_new(tx: Connection, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of `ids` that were not handled before, now marked as handled.
+
+    Waits for a concurrent transaction that holds the same id; ids go in sorted order, so that two of them never wait for each other.
+    """
+    rows = await tx.fetch(
+        "INSERT INTO inbox (message_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING message_id",
+        sorted(set(ids)),
+    )
+    return {row["message_id"] for row in rows}
+
+
+async def forget_old(connection: Connection) -> int:
+    """Delete a bounded number of rows past the retention; how many there were."""
+    status: str = await connection.execute(
+        """DELETE FROM inbox WHERE message_id IN (
+               SELECT message_id FROM inbox WHERE handled_at < now() - make_interval(days => $1) LIMIT $2)""",
+        RETENTION_DAYS,
+        FORGET_ROWS_MAX,
+    )
+    return int(status.rpartition(" ")[2])

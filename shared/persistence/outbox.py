@@ -1,0 +1,98 @@
+"""Messages committed and not yet confirmed by the broker.
+
+The process that wrote a row publishes it from memory right after its commit and deletes it by its exact id once the broker confirmed.
+The sweeper publishes what a crash, an outage or a refusal left behind: it reads *unsent rows*, never a cursor (rows become visible out of
+order), and leaves young rows to their own publisher. Published twice carries the same id and the same bytes.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from shared.messaging.envelope import Outgoing
+from shared.persistence.database import Connection, Record
+
+SCHEMA = """
+CREATE TABLE outbox (
+    id             uuid PRIMARY KEY,
+    exchange       text NOT NULL,
+    routing_key    text NOT NULL,
+    type           text NOT NULL,
+    correlation_id text NOT NULL,
+    content_type   text NOT NULL,
+    headers        jsonb NOT NULL,
+    droppable      boolean NOT NULL,
+    body           bytea NOT NULL,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    sweep_after    timestamptz NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+"""
+
+SWEEP_AFTER_S = 2.0
+"""How long a row is left to the process that wrote it; a confirm takes milliseconds."""
+SWEEP_BACKOFF_S = 5.0
+"""A row that a sweeper took is left alone that long, by the other sweepers too."""
+SWEEP_ROWS_MAX = 200
+
+
+async def insert(tx: Connection, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> None:
+    """Store what this transaction says. An id already waiting is the same message: left as it is.
+
+    `sweep_after_s=0` leaves publishing to the sweeper at once: for a writer that does not publish itself.
+    """
+    if not messages:
+        return
+    await tx.execute(
+        """INSERT INTO outbox (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, sweep_after)
+           SELECT u.*, now() + make_interval(secs => $10) FROM unnest(
+               $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::boolean[], $9::bytea[]) u
+           ON CONFLICT DO NOTHING""",
+        [m.id for m in messages],
+        [m.exchange for m in messages],
+        [m.routing_key for m in messages],
+        [m.type for m in messages],
+        [m.correlation_id for m in messages],
+        [m.content_type for m in messages],
+        [m.headers for m in messages],
+        [m.droppable for m in messages],
+        [m.body for m in messages],
+        sweep_after_s,
+    )
+
+
+async def delete(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Forget confirmed messages. If this is lost in a crash they are published once more, with the same ids: so it need not wait for
+    the disk (`synchronous_commit = off` for this statement only)."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL synchronous_commit = off")
+        await connection.execute("DELETE FROM outbox WHERE id = ANY($1::uuid[])", ids)
+
+
+async def take_overdue(tx: Connection) -> list[Outgoing]:
+    """Rows whose publisher did not come back, oldest first, reserved for `SWEEP_BACKOFF_S`."""
+    rows = await tx.fetch(
+        """UPDATE outbox SET sweep_after = now() + make_interval(secs => $1)
+           WHERE id IN (SELECT id FROM outbox WHERE sweep_after <= now() ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+           RETURNING *""",
+        SWEEP_BACKOFF_S,
+        SWEEP_ROWS_MAX,
+    )
+    return [_message(row) for row in sorted(rows, key=lambda row: row["created_at"])]
+
+
+def _message(row: Record) -> Outgoing:
+    return Outgoing(
+        id=row["id"],
+        exchange=row["exchange"],
+        routing_key=row["routing_key"],
+        type=row["type"],
+        correlation_id=row["correlation_id"],
+        body=row["body"],
+        droppable=row["droppable"],
+        headers=row["headers"],
+        content_type=row["content_type"],
+    )
+
+
+async def count(connection: Connection) -> int:
+    """Rows waiting."""
+    return int(await connection.fetchval("SELECT count(*) FROM outbox"))

@@ -1,0 +1,250 @@
+"""How a service starts, drains and stops.
+
+Start: settings, logs, database (migrated?), broker, then consumers. SIGTERM or SIGINT: take no more, finish what is in hand, say what was
+committed, close. A second signal exits at once: nothing is lost by that either, only done again. A part that ends by itself is a
+failure: the process exits with 1 and its supervisor starts it again.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+import uvloop
+
+from shared.clock import Clock, system_clock
+from shared.messaging.broker import BrokerLink
+from shared.messaging.consumer import PREFETCH, Consumer
+from shared.messaging.publisher import Publisher
+from shared.messaging.relay import Relay
+from shared.observability.health import Readiness, serve_health
+from shared.observability.logs import configure_logs
+from shared.persistence import inbox, migrate
+from shared.persistence.database import AWAY_ERRORS, Database
+from shared.settings import ConfigurationError, Environment
+from shared.shell import QueueWorker, Work
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+DRAIN_TIMEOUT_S = 20.0
+"""Kubernetes kills after 30 s; a batch in hand takes well below one."""
+START_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+CONNECTIONS_MAX = 10
+INBOX_SWEEP_INTERVAL_S = 60.0
+EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_FORCED = 1, 2, 130
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What every service reads. Environment: RABBITMQ_URL, <SERVICE>_DATABASE_URL, LOG_LEVEL, LOG_FORMAT, HEALTH_HOST, HEALTH_PORT."""
+
+    name: str
+    rabbitmq_url: str
+    database_url: str
+    log_level: str
+    log_format: str
+    health_host: str
+    health_port: int
+
+    @classmethod
+    def read(cls, name: str, environment: Environment) -> "ServiceSettings":
+        return cls(
+            name=name,
+            rabbitmq_url=environment.rabbitmq_url(),
+            database_url=environment.database_url(name),
+            log_level=environment.text("LOG_LEVEL", "INFO"),
+            log_format=environment.text("LOG_FORMAT", "auto"),
+            health_host=environment.text("HEALTH_HOST", "127.0.0.1"),
+            health_port=environment.integer("HEALTH_PORT", 0, least=0, most=65_535),
+        )
+
+
+@dataclass(slots=True)
+class Runtime:
+    """What a running service stands on; handed to its `assemble`, which adds consumers and background tasks."""
+
+    settings: ServiceSettings
+    database: Database
+    publisher: Publisher
+    relay: Relay
+    readiness: Readiness
+    clock: Clock
+    consume_link: BrokerLink
+    consumers: list[Consumer] = field(default_factory=list)
+    workers: list[QueueWorker[Any, Any, Any]] = field(default_factory=list)
+    background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
+    finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    def consume(self, queue: str, work: Work[Any, Any, Any], *, prefetch: int = PREFETCH) -> None:
+        """Handle `queue` with `work`."""
+        consumer = Consumer(self.consume_link, queue, readiness=self.readiness, prefetch=prefetch)
+        self.consumers.append(consumer)
+        self.workers.append(
+            QueueWorker(
+                work,
+                consumer=consumer,
+                database=self.database,
+                publisher=self.publisher,
+                clock=self.clock,
+                readiness=self.readiness,
+            )
+        )
+
+    def in_background(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run beside the consumers until the service stops; then cancelled, after the consumers have drained."""
+        self.background.append((name, run))
+
+    def on_drain(self, finish: Callable[[], Awaitable[None]]) -> None:
+        """Awaited when the consumers have drained and before anything is closed."""
+        self.finishers.append(finish)
+
+
+Assemble = Callable[[Runtime], Awaitable[None]]
+
+
+def run_service(name: str, migrations: Path, assemble: Assemble, *, environment: Environment | None = None) -> None:
+    """The main function of every service; ends the process with its exit code."""
+    try:
+        settings = ServiceSettings.read(name, environment or Environment())
+        configure_logs(name, level=settings.log_level, format=settings.log_format)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            code = runner.run(_serve_until_signal(settings, migrations, assemble))
+    except ConfigurationError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        code = EXIT_MISCONFIGURED
+    sys.exit(code)
+
+
+async def _serve_until_signal(settings: ServiceSettings, migrations: Path, assemble: Assemble) -> int:
+    return await serve(settings, migrations, assemble, _listen_for_signals())
+
+
+async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble, stopping: asyncio.Event) -> int:
+    """Run a service until `stopping` is set; its exit code. Logs must be configured; raises `ConfigurationError`."""
+    readiness = Readiness()
+    readiness.set("started", ok=False, reason="starting")
+    async with AsyncExitStack() as opened:
+        health = await serve_health(readiness, host=settings.health_host, port=settings.health_port)
+        opened.push_async_callback(health.close)
+        database = await _or_stop(_open_database(settings, migrations), stopping)
+        if database is None:
+            return 0
+        opened.push_async_callback(database.close)
+        publisher = Publisher(BrokerLink(settings.rabbitmq_url, name=f"{settings.name} publisher"))
+        opened.push_async_callback(publisher.close)
+        consume_link = BrokerLink(settings.rabbitmq_url, name=f"{settings.name} consumer")
+        opened.push_async_callback(consume_link.close)
+        relay = Relay(database, publisher)
+        runtime = Runtime(settings, database, publisher, relay, readiness, system_clock, consume_link)
+        await assemble(runtime)
+        return await _run_until_stopped(runtime, stopping)
+
+
+async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
+    background = [
+        asyncio.create_task(run(), name=name)
+        for name, run in [
+            *runtime.background,
+            ("relay", runtime.relay.run),
+            ("inbox", lambda: _forget_inbox(runtime.database)),
+        ]
+    ]
+    consumers = [
+        asyncio.create_task(consumer.run(), name=f"consumer {consumer.queue}") for consumer in runtime.consumers
+    ]
+    workers = [asyncio.create_task(worker.run(), name="worker") for worker in runtime.workers]
+    stop = asyncio.create_task(stopping.wait(), name="stop signal")
+    runtime.readiness.set("started", ok=True)
+    log.info("started", pid=os.getpid())
+    everything = {*background, *consumers, *workers, stop}
+    await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+    failed = [task for task in everything if task is not stop and task.done()]
+    for task in failed:
+        cause = None if task.cancelled() else task.exception()
+        log.error("part_ended", part=task.get_name(), exc_info=cause)
+    try:
+        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+            await _drain(runtime, workers)
+    except TimeoutError:
+        log.warning("drain_timed_out", seconds=DRAIN_TIMEOUT_S)
+    for task in everything:
+        task.cancel()
+    await asyncio.gather(*everything, return_exceptions=True)
+    log.info("stopped", failed=bool(failed))
+    return EXIT_FAILED if failed else 0
+
+
+async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
+    runtime.readiness.set("started", ok=False, reason="stopping")
+    log.info("draining")
+    await asyncio.gather(*(consumer.stop() for consumer in runtime.consumers))
+    for worker in runtime.workers:
+        worker.stop_holding()
+    await asyncio.gather(*workers, return_exceptions=True)
+    for finish in runtime.finishers:
+        await finish()
+
+
+async def _open_database(settings: ServiceSettings, migrations: Path) -> Database:
+    """Wait for a database that is away; refuse one that is not migrated."""
+    attempt = 0
+    while True:
+        try:
+            database = await Database.open(
+                settings.database_url, name=f"remit {settings.name}", connections_max=CONNECTIONS_MAX
+            )
+            async with database.connection() as connection:
+                problem = await migrate.pending(connection, migrations)
+        except AWAY_ERRORS as error:
+            log.warning("database_away", error=type(error).__name__, attempt=attempt + 1)
+            await asyncio.sleep(START_PAUSES_S[min(attempt, len(START_PAUSES_S) - 1)])
+            attempt += 1
+        else:
+            if problem is None:
+                return database
+            await database.close()
+            raise ConfigurationError(f"{settings.name.upper()}_DATABASE_URL: {problem}.")
+
+
+async def _or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
+    """The result of `work`, or None if we were told to stop before it was there."""
+    task, stop = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return None
+
+
+async def _forget_inbox(database: Database) -> None:
+    while True:
+        await asyncio.sleep(INBOX_SWEEP_INTERVAL_S)
+        try:
+            async with database.connection() as connection:
+                await inbox.forget_old(connection)
+        except AWAY_ERRORS as error:
+            log.warning("inbox_sweep_failed", error=type(error).__name__)
+
+
+def _listen_for_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            log.warning("second_signal")
+            os._exit(EXIT_FORCED)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stopping

@@ -1,0 +1,62 @@
+"""Settings come from the environment, are read once at the start, and a mistake stops the program with one sentence."""
+
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+
+class ConfigurationError(Exception):
+    """One sentence that names the variable and what to do."""
+
+
+class Environment:
+    """Reads variables. Every reader raises `ConfigurationError`, never shows the value of a URL (it holds a password)."""
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self._variables = os.environ if variables is None else variables
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._variables.get(name, "").strip() or default
+        if value is None:
+            raise ConfigurationError(f"{name} is not set.")
+        return value
+
+    def url(self, name: str, *, schemes: tuple[str, ...], example: str) -> str:
+        value = self._variables.get(name, "").strip()
+        if not value:
+            raise ConfigurationError(f"{name} is not set: it must be a URL such as {example}.")
+        try:
+            parts = urlsplit(value)
+            complete = parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            complete = False
+        if not complete:
+            raise ConfigurationError(f"{name} is not a URL such as {example}.")
+        return value
+
+    def integer(self, name: str, default: int, *, least: int, most: int) -> int:
+        value = self._variables.get(name, "").strip()
+        if not value:
+            return default
+        if not value.isdecimal() or not least <= int(value) <= most:
+            raise ConfigurationError(f"{name} must be a whole number from {least} to {most}.")
+        return int(value)
+
+    def seconds(self, name: str, default: float, *, least: float, most: float) -> float:
+        value = self._variables.get(name, "").strip()
+        try:
+            number = float(value) if value else default
+        except ValueError:
+            number = float("nan")
+        if not least <= number <= most:  # false for NaN
+            raise ConfigurationError(f"{name} must be a number of seconds from {least:g} to {most:g}.")
+        return number
+
+    def rabbitmq_url(self) -> str:
+        return self.url("RABBITMQ_URL", schemes=("amqp", "amqps"), example="amqp://user:password@host:5672/")
+
+    def database_url(self, service: str) -> str:
+        name = f"{service.upper()}_DATABASE_URL"
+        return self.url(
+            name, schemes=("postgresql", "postgres"), example=f"postgresql://user:password@host:5432/{service}"
+        )

@@ -1,0 +1,643 @@
+"""The batched shell: one transaction for what has arrived, a pure reaction per message in order, one statement per table.
+
+The shell is set-based and knows no business; the core knows nothing of batches (DESIGN 3). Around the core it does what every service
+needs: recognise duplicates, answer commands, set a bad message aside alone, repeat a batch that met a conflict, hold it through an
+outage, publish after the commit and acknowledge last.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
+
+import structlog
+
+from shared import faults
+from shared.clock import Clock
+from shared.contracts.catalogue import PUBLIC_COMMANDS
+from shared.contracts.invoice import CommandAnswered
+from shared.ids import derived_id
+from shared.messaging import dead_letters
+from shared.messaging.codec import Decoded, Fault, Malformed, decode, encode
+from shared.messaging.consumer import Consumer, Delivery
+from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
+from shared.messaging.publisher import Publisher
+from shared.messaging.relay import Relay
+from shared.messaging.topology import QUEUE_NAMES
+from shared.observability import metrics
+from shared.observability.health import Readiness
+from shared.observability.logs import redact
+from shared.persistence import answers as answer_store
+from shared.persistence import inbox, outbox
+from shared.persistence.answers import Answer
+from shared.persistence.database import Connection, Database, Trouble, trouble
+
+log = structlog.get_logger(__name__)
+
+TRIES_MAX = 3
+"""Tries of a message on which a handler or the database stumbles, before it is set aside: enough for a state that changes between them."""
+CONFLICTS_MAX = 20
+"""Repeats of a batch that met a concurrent writer; each repeat loads what that writer stored, so far fewer are needed."""
+CONFLICT_PAUSE_S = 0.01
+ALONE_AFTER_TRIES = 3
+"""Redelivered more often than this: a batch of its own, so that what kills the process takes no neighbours along."""
+OUTAGE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Waits while the database is away; the last repeats. Keeps recovery after its restart well under 10 s."""
+HOLD_MAX_S = 300.0
+"""How long a batch is held in an outage before everything is given back; the broker's consumer timeout is 30 minutes."""
+DEAD_LETTER_PAUSE_S = 1.0
+
+Key = TypeVar("Key", bound=Hashable)
+State = TypeVar("State")
+Effect = TypeVar("Effect")
+
+# -- what a service gives to the shell -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The terminal answer of a command: accepted (`reason` is None), or rejected with a reason code."""
+
+    reason: str | None = None
+    detail: str | None = None
+
+
+ACCEPTED = Verdict()
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedCommand:
+    """The answer of another command than the one handled: one that was discarded unread."""
+
+    command_id: UUID
+    command_type: str
+    reason: str
+    reply_to: str | None
+    reply_correlation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction(Generic[State, Effect]):
+    """What one message brings about: the state after it, what is to be stored beside the state, what is to be said."""
+
+    state: State
+    effects: tuple[Effect, ...] = ()
+    says: tuple[Draft, ...] = ()
+    verdict: Verdict | None = None
+    closes: ClosedCommand | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[Key, State, Effect]):
+    """A reaction with what it was about; `cause` gives every effect its id, time and correlation."""
+
+    key: Key
+    message: Inbound
+    cause: Cause
+    reaction: Reaction[State, Effect]
+
+
+class Work(Protocol[Key, State, Effect]):
+    """What a service does with the messages of one queue. `react` is pure; `load` and `save` are set-based."""
+
+    @property
+    def source(self) -> str:
+        """The service's name, as in CloudEvents `source`."""
+        ...
+
+    @property
+    def answers_commands(self) -> bool:
+        """Whether this is the public queue: every command on it gets exactly one answer."""
+        ...
+
+    def key(self, message: Inbound) -> Key:
+        """Which state the message is about."""
+        ...
+
+    async def load(self, tx: Connection, messages: Sequence[Inbound]) -> Mapping[Key, State]:
+        """The state behind every key of `messages`, its rows locked in sorted order until the transaction ends."""
+        ...
+
+    def react(self, state: State, message: Inbound) -> Reaction[State, Effect]:
+        """Decide. An exception is a bug: the message is set aside alone."""
+        ...
+
+    async def save(self, tx: Connection, changes: Sequence[Change[Key, State, Effect]]) -> Sequence[Outgoing]:
+        """One write a table; what is to be said again beside the drafts."""
+        ...
+
+    def rejected(self, answer: Answer) -> Sequence[Draft]:
+        """What is said of a command that was rejected, by the core or before it reached the core."""
+        ...
+
+    def committed(self, changes: Sequence[Change[Key, State, Effect]]) -> None:
+        """The changes are durable now."""
+        ...
+
+
+# -- what the shell makes of a delivery ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A delivery that will be settled in the transaction: handled by the core, or a command refused before it."""
+
+    id: UUID
+    delivery: Delivery
+    message: Inbound | None = None
+    refusal: Answer | None = None
+    reply_to: str | None = None
+    reply_correlation_id: str | None = None
+
+    @property
+    def content_hash(self) -> bytes | None:
+        if self.message is not None:
+            return self.message.content_hash
+        return self.refusal.content_hash if self.refusal is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A delivery that becomes a dead letter."""
+
+    delivery: Delivery
+    reason: str
+    text: str
+    error: BaseException | None = None
+    tries: int = 1
+
+
+class _Stumbled(Exception):
+    """The core raised for these items: a bug. The transaction is rolled back and repeated without them."""
+
+    def __init__(self, errors: Sequence[tuple[Item, Exception]]) -> None:
+        super().__init__()
+        self.items = [item for item, _ in errors]
+        self.__cause__ = errors[0][1]
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How often one batch was tried, and why it failed."""
+
+    conflicts: int = 0
+    outages: int = 0
+    tries: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+
+class _Stopped(Exception):
+    """The service stops while the batch is held: it goes back to the broker unacknowledged."""
+
+
+class QueueWorker(Generic[Key, State, Effect]):
+    """Handles one queue with one `Work`, batch after batch."""
+
+    def __init__(
+        self,
+        work: Work[Key, State, Effect],
+        *,
+        consumer: Consumer,
+        database: Database,
+        publisher: Publisher,
+        clock: Clock,
+        readiness: Readiness,
+    ) -> None:
+        self._work = work
+        self._consumer = consumer
+        self._database = database
+        self._publisher = publisher
+        self._relay = Relay(database, publisher)
+        self._clock = clock
+        self._readiness = readiness
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until the consumer is stopped and its buffer is empty."""
+        while deliveries := await self._consumer.take():
+            for batch in _batches(deliveries):
+                if self._consumer.is_stale(batch):
+                    break  # the broker delivers all of them again
+                try:
+                    await self.handle(batch)
+                except _Stopped:
+                    return
+
+    def stop_holding(self) -> None:
+        """Give up a batch that an outage holds; it is redelivered after the restart."""
+        self._stopping.set()
+
+    async def handle(self, batch: Sequence[Delivery]) -> None:
+        """Everything that is owed to these deliveries: durable, said, acknowledged."""
+        started = time.perf_counter()
+        items, aside = self._admit(batch)
+        said, stumbled = await self._settle(items)
+        await self._relay.publish(said)
+        if await self._set_aside([*aside, *stumbled]):
+            faults.point("shell.before_ack")
+            await self._consumer.ack(batch)
+            faults.point("shell.after_ack")
+        metrics.BATCH_SIZE.labels(queue=self._consumer.queue).observe(len(batch))
+        metrics.BATCH_SECONDS.labels(queue=self._consumer.queue).observe(time.perf_counter() - started)
+
+    # -- the border ------------------------------------------------------------------------------------------------------------------
+
+    def _admit(self, batch: Sequence[Delivery]) -> tuple[list[Item], list[SetAside]]:
+        items: list[Item] = []
+        aside: list[SetAside] = []
+        for delivery in batch:
+            match self._admit_one(delivery):
+                case Item() as item:
+                    items.append(item)
+                case SetAside() as one:
+                    aside.append(one)
+        return items, aside
+
+    def _admit_one(self, delivery: Delivery) -> Item | SetAside:
+        decoded = decode(delivery.body, content_type=delivery.content_type, headers=delivery.headers)
+        if isinstance(decoded, Malformed):
+            return self._refuse_malformed(delivery, decoded)
+        item = Item(
+            decoded.id,
+            delivery,
+            message=_inbound(delivery, decoded),
+            reply_to=delivery.reply_to,
+            reply_correlation_id=delivery.correlation_id or decoded.correlation_id,
+        )
+        if self._work.answers_commands:
+            if decoded.data.wire_name not in PUBLIC_COMMANDS:
+                return _refused(item, decoded, "not_public", "this type is not a public command")
+            if delivery.reply_to in QUEUE_NAMES:
+                return replace(
+                    _refused(item, decoded, "reply_to_not_allowed", "reply_to names a queue of Remit"), reply_to=None
+                )
+        return item
+
+    def _refuse_malformed(self, delivery: Delivery, malformed: Malformed) -> Item | SetAside:
+        """A command gets its answer if we know whose it is; anything else is a dead letter."""
+        command_id = malformed.id
+        if malformed.fault.is_card_data:  # nothing of the body may be used, not even its id
+            command_id = _uuid_or_none(delivery.message_id)
+        answerable = malformed.fault.is_card_data or (
+            malformed.fault is Fault.INVALID_DATA and malformed.type in PUBLIC_COMMANDS
+        )
+        if not (self._work.answers_commands and answerable and command_id is not None):
+            return SetAside(delivery, str(malformed.fault), malformed.detail)
+        answer = Answer(
+            command_id=command_id,
+            command_type=malformed.type or "unread",
+            answer="rejected",
+            correlation_id=malformed.correlation_id or str(command_id),
+            reason=str(malformed.fault),
+            detail=malformed.detail,
+            content_hash=malformed.content_hash,
+        )
+        reply_to = delivery.reply_to if delivery.reply_to not in QUEUE_NAMES else None
+        return Item(
+            command_id, delivery, refusal=answer, reply_to=reply_to, reply_correlation_id=delivery.correlation_id
+        )
+
+    # -- the transaction, and what can go wrong with it -------------------------------------------------------------------------------
+
+    async def _settle(self, items: Sequence[Item]) -> tuple[list[Outgoing], list[SetAside]]:
+        """Commit the items; what is to be published, and those that had to be set aside."""
+        if not items:
+            return [], []
+        patience = _Patience()
+        while True:
+            try:
+                said = await self._commit(items)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the batch must end somewhere: see `trouble`
+                if isinstance(error, _Stumbled) and len(items) > 1:
+                    return await self._without(items, error.items)
+                if not await self._can_repeat(error, patience, alone=len(items) == 1):
+                    return await self._halves(items) if len(items) > 1 else ([], [_set_aside(items[0], error)])
+            else:
+                self._readiness.set(f"database {self._consumer.queue}", ok=True)
+                return said, []
+
+    async def _can_repeat(self, error: Exception, patience: "_Patience", *, alone: bool) -> bool:
+        """Whether the same items can be committed later: after a conflict, after an outage, and a few times anyway when alone."""
+        match trouble(error):
+            case Trouble.CONFLICT if patience.conflicts < CONFLICTS_MAX:
+                patience.conflicts += 1
+                metrics.CONFLICTS.labels(queue=self._consumer.queue).inc()
+                await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S * patience.conflicts))
+                return True
+            case Trouble.AWAY:
+                await self._hold(error, patience)
+                return True
+            case _:
+                patience.tries += 1
+                return alone and patience.tries < TRIES_MAX
+
+    async def _without(self, items: Sequence[Item], stumblers: Sequence[Item]) -> tuple[list[Outgoing], list[SetAside]]:
+        """Settle the others first; then the stumblers, each alone."""
+        said, aside = await self._settle([item for item in items if item not in stumblers])
+        for stumbler in stumblers:
+            more, also = await self._settle([stumbler])
+            said, aside = said + more, aside + also
+        return said, aside
+
+    async def _halves(self, items: Sequence[Item]) -> tuple[list[Outgoing], list[SetAside]]:
+        """Some of this data can never be stored: halve until the offender is alone."""
+        middle = len(items) // 2
+        said, aside = await self._settle(items[:middle])
+        more, also = await self._settle(items[middle:])
+        return said + more, aside + also
+
+    async def _hold(self, error: Exception, patience: "_Patience") -> None:
+        """Wait for the database with the batch in hand; a message is never spent on an outage."""
+        patience.outages += 1
+        log.warning("database_away", queue=self._consumer.queue, error=type(error).__name__, attempt=patience.outages)
+        self._readiness.set(
+            f"database {self._consumer.queue}", ok=False, reason=redact(f"{type(error).__name__}: {error}")
+        )
+        if time.monotonic() - patience.since > HOLD_MAX_S:
+            await self._consumer.pause()
+            await self._until_database_answers()
+            self._consumer.resume()
+        else:
+            await self._pause(OUTAGE_PAUSES_S[min(patience.outages, len(OUTAGE_PAUSES_S)) - 1])
+
+    async def _until_database_answers(self) -> None:
+        while True:
+            try:
+                async with self._database.connection() as connection:
+                    await connection.fetchval("SELECT 1")
+                return
+            except Exception as error:  # noqa: BLE001 - any failure means: not yet
+                log.warning("database_still_away", queue=self._consumer.queue, error=type(error).__name__)
+                await self._pause(OUTAGE_PAUSES_S[-1])
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+        raise _Stopped
+
+    async def _commit(self, items: Sequence[Item]) -> list[Outgoing]:
+        """One transaction. Repeating it after a commit whose reply was lost finds every item already handled, and says nothing new:
+        the outbox rows of that commit are the sweeper's."""
+        now = self._clock()
+        async with self._database.transaction() as tx:
+            fresh, repeated, stored = await self._recognise(tx, items)
+            messages = [item.message for item in fresh if item.message is not None]
+            states = dict(await self._work.load(tx, messages)) if messages else {}
+            changes = self._react_all(fresh, states, now)
+            answers, says = self._conclude(fresh, changes, now)
+            stored |= {answer.command_id: answer for answer in answers}
+            said = [
+                *says,
+                *self._answer_again(repeated, stored, now),
+                *await self._work.save(tx, list(changes.values())),
+            ]
+            await answer_store.insert(tx, answers)
+            await outbox.insert(tx, said)
+            faults.point("shell.before_commit")
+        faults.point("shell.after_commit")
+        self._work.committed(list(changes.values()))
+        metrics.MESSAGES_HANDLED.labels(queue=self._consumer.queue, outcome="handled").inc(len(fresh))
+        if len(fresh) < len(items):
+            metrics.MESSAGES_HANDLED.labels(queue=self._consumer.queue, outcome="duplicate").inc(
+                len(items) - len(fresh)
+            )
+        return said
+
+    async def _recognise(
+        self, tx: Connection, items: Sequence[Item]
+    ) -> tuple[list[Item], list[Item], dict[UUID, Answer]]:
+        """Items seen for the first time, those that came before, and the stored answers of the latter (commands only)."""
+        stored: dict[UUID, Answer] = {}
+        if self._work.answers_commands:
+            stored = await answer_store.load(tx, {item.id for item in items})
+            known = set(stored)
+        else:
+            ids = {item.id for item in items}
+            known = ids - await inbox.insert_new(tx, list(ids))
+        fresh: list[Item] = []
+        repeated: list[Item] = []
+        for item in items:
+            (repeated if item.id in known else fresh).append(item)
+            known.add(item.id)  # the second of a pair within one batch is a repetition as well
+        return fresh, repeated, stored
+
+    def _react_all(
+        self, fresh: Sequence[Item], states: dict[Key, State], now: datetime
+    ) -> dict[UUID, Change[Key, State, Effect]]:
+        changes: dict[UUID, Change[Key, State, Effect]] = {}
+        errors: list[tuple[Item, Exception]] = []
+        for item in fresh:
+            message = item.message
+            if message is None:
+                continue
+            try:
+                key = self._work.key(message)
+                reaction = self._work.react(states[key], message)
+            except Exception as error:  # noqa: BLE001 - a bug in a handler must not take the neighbours along
+                errors.append((item, error))
+            else:
+                states[key] = reaction.state
+                changes[message.id] = Change(key, message, _cause(message, now), reaction)
+        if errors:
+            raise _Stumbled(errors)
+        return changes
+
+    # -- answers -----------------------------------------------------------------------------------------------------------------------
+
+    def _conclude(
+        self, fresh: Sequence[Item], changes: Mapping[UUID, Change[Key, State, Effect]], now: datetime
+    ) -> tuple[list[Answer], list[Outgoing]]:
+        """The answers to store, and everything that the reactions, refusals and answers say."""
+        answers: list[Answer] = []
+        says: list[Outgoing] = []
+        for item in fresh:
+            change = changes.get(item.id)
+            answer = item.refusal if change is None else _answer(change)
+            cause = change.cause if change is not None else _cause_of_refusal(item, now)
+            drafts = list(change.reaction.says) if change is not None else []
+            if answer is not None:
+                answers.append(answer)
+                if answer.answer == "rejected":
+                    drafts += self._work.rejected(answer)
+            says += [encode(draft, cause, at, source=self._work.source) for at, draft in enumerate(drafts)]
+            if answer is not None and item.reply_to:
+                says.append(self._answer_message(answer, item.reply_to, item.reply_correlation_id, cause))
+            if (
+                change is not None
+                and (closed := change.reaction.closes) is not None
+                and closed.reply_to not in QUEUE_NAMES
+            ):
+                says += self._closed(closed, cause)
+        return answers, says
+
+    def _closed(self, closed: ClosedCommand, cause: Cause) -> list[Outgoing]:
+        if not closed.reply_to:
+            return []
+        answer = Answer(closed.command_id, closed.command_type, "rejected", cause.correlation_id, reason=closed.reason)
+        return [self._answer_message(answer, closed.reply_to, closed.reply_correlation_id, cause)]
+
+    def _answer_again(self, repeated: Sequence[Item], stored: Mapping[UUID, Answer], now: datetime) -> list[Outgoing]:
+        """The stored answer for a command that came again; the same id with other data is told so, and nothing stored is touched."""
+        says: list[Outgoing] = []
+        for item in repeated:
+            answer = stored.get(item.id)
+            if answer is None or not item.reply_to:
+                continue
+            if (
+                answer.content_hash is not None
+                and item.content_hash is not None
+                and answer.content_hash != item.content_hash
+            ):
+                answer = replace(
+                    answer,
+                    answer="rejected",
+                    reason="command_id_reused",
+                    detail="another command came under this id before",
+                )
+            cause = Cause(answer.command_id, answer.correlation_id, now)
+            says.append(self._answer_message(answer, item.reply_to, item.reply_correlation_id, cause))
+        return says
+
+    def _answer_message(
+        self, answer: Answer, reply_to: str, reply_correlation_id: str | None, cause: Cause
+    ) -> Outgoing:
+        data = CommandAnswered(
+            command_id=answer.command_id, answer=answer.answer, reason=answer.reason, detail=answer.detail
+        )
+        # Each asker gets its own copy: its queue is part of the id, and so is a differing answer to a reused id.
+        position = f"answer:{reply_to}:{answer.reason}"
+        draft = Draft(
+            data,
+            message_id=derived_id(answer.command_id, position),
+            reply_to=reply_to,
+            reply_correlation_id=reply_correlation_id,
+        )
+        return encode(draft, cause, position, source=self._work.source, causation_id=answer.command_id)
+
+    # -- dead letters ------------------------------------------------------------------------------------------------------------------
+
+    async def _set_aside(self, aside: Sequence[SetAside]) -> bool:
+        """Publish dead letters and wait until the broker has every one: only then may their deliveries be acknowledged. False: the
+        channel that the deliveries came on is gone, they come again."""
+        waiting = {
+            letter.id: letter
+            for one in aside
+            for letter in [
+                dead_letters.dead_letter(
+                    one.delivery,
+                    reason=one.reason,
+                    error=one.error,
+                    text=one.text,
+                    clock=self._clock,
+                    tries=one.delivery.tries + one.tries,
+                )
+            ]
+        }
+        for one in aside:
+            metrics.DEAD_LETTERS.labels(queue=one.delivery.queue, reason=one.reason).inc()
+            log.warning(
+                "dead_letter", queue=one.delivery.queue, reason=one.reason, message_id=str(one.delivery.message_id)[:64]
+            )
+        while waiting:
+            published = await self._publisher.publish(list(waiting.values()))
+            for id_ in published.confirmed:
+                del waiting[id_]
+            if waiting:
+                if self._consumer.is_stale([aside[-1].delivery]):
+                    return False
+                await self._pause(DEAD_LETTER_PAUSE_S)
+        return True
+
+
+def _batches(deliveries: Sequence[Delivery]) -> Iterable[Sequence[Delivery]]:
+    """Whoever was redelivered often gets a batch of its own; order is kept."""
+    batch: list[Delivery] = []
+    for delivery in deliveries:
+        if delivery.tries > ALONE_AFTER_TRIES:
+            if batch:
+                yield batch
+            yield [delivery]
+            batch = []
+        else:
+            batch.append(delivery)
+    if batch:
+        yield batch
+
+
+def _inbound(delivery: Delivery, decoded: Decoded) -> Inbound:
+    return Inbound(
+        id=decoded.id,
+        data=decoded.data,
+        correlation_id=decoded.correlation_id,
+        time=decoded.time,
+        queue=delivery.queue,
+        causation_id=decoded.causation_id,
+        traceparent=decoded.traceparent,
+        reply_to=delivery.reply_to,
+        reply_correlation_id=delivery.correlation_id,
+        content_hash=decoded.content_hash,
+        replays=dead_letters.replays(delivery),
+    )
+
+
+def _refused(item: Item, decoded: Decoded, reason: str, detail: str) -> Item:
+    answer = Answer(
+        command_id=decoded.id,
+        command_type=decoded.data.wire_name,
+        answer="rejected",
+        correlation_id=decoded.correlation_id,
+        reason=reason,
+        detail=detail,
+        content_hash=decoded.content_hash,
+    )
+    return replace(item, message=None, refusal=answer)
+
+
+def _answer(change: Change[Key, State, Effect]) -> Answer | None:
+    message, reaction = change.message, change.reaction
+    if reaction.closes is not None:
+        closed = reaction.closes
+        return Answer(closed.command_id, closed.command_type, "rejected", message.correlation_id, reason=closed.reason)
+    verdict = reaction.verdict
+    if verdict is None:
+        return None
+    return Answer(
+        command_id=message.id,
+        command_type=message.type,
+        answer="accepted" if verdict.reason is None else "rejected",
+        correlation_id=message.correlation_id,
+        reason=verdict.reason,
+        detail=verdict.detail,
+        invoice_id=message.data.subject(),
+        content_hash=message.content_hash,
+    )
+
+
+def _cause(message: Inbound, now: datetime) -> Cause:
+    return Cause(message.id, message.correlation_id, now, message.traceparent)
+
+
+def _cause_of_refusal(item: Item, now: datetime) -> Cause:
+    correlation = item.refusal.correlation_id if item.refusal is not None else str(item.id)
+    return Cause(item.id, correlation, now)
+
+
+def _set_aside(item: Item, error: Exception) -> SetAside:
+    if isinstance(error, _Stumbled) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    log.error("message_failed", message_id=str(item.id), exc_info=error)
+    return SetAside(item.delivery, "handler_failed", f"{type(error).__name__}: {error}", error, tries=TRIES_MAX)
+
+
+def _uuid_or_none(text: str | None) -> UUID | None:
+    try:
+        return UUID(text or "")
+    except ValueError:
+        return None

@@ -1,0 +1,77 @@
+"""One stack per session, clean queues and tables per test. Nothing here sleeps: every wait has a condition and a deadline."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from deploy.local.stack import SERVICES, Stack, open_stack
+from shared.messaging.apply import apply_topology
+from shared.observability.logs import configure_logs
+from shared.persistence.migrate import migrate
+from tests.support.bus import Bus
+from tests.support.databases import truncate
+from tests.support.world import World
+
+ROOT = Path(__file__).parent.parent
+GIVEN = "REMIT_TEST_GIVEN"
+"""Tests delete what is in the queues: they use a broker that was given to them only if this says `yes`."""
+
+configure_logs("tests", level="WARNING", format="console")
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """RabbitMQ and PostgreSQL, real ones."""
+    if os.environ.get(GIVEN) != "yes":
+        for name in ("RABBITMQ_URL", "POSTGRES_URL", *(f"{service.upper()}_DATABASE_URL" for service in SERVICES)):
+            os.environ.pop(name, None)
+    with open_stack(say=lambda _: None) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def world_urls(stack: Stack) -> Iterator[World]:
+    """A virtual host with the topology and a migrated database for each service, for the tests in this process."""
+    suffix = uuid.uuid4().hex[:8]
+    given = stack.kind == "given"
+    rabbitmq_url = stack.rabbitmq_url if given else stack.create_vhost(f"tests-{suffix}")
+    databases: dict[str, str] = {service: stack.create_database(f"test_{service}_{suffix}") for service in SERVICES}
+
+    async def prepare() -> None:
+        await apply_topology(rabbitmq_url)
+        for service, url in databases.items():
+            await migrate(url, ROOT / "services" / service / "migrations")
+
+    asyncio.run(prepare())
+    yield World(rabbitmq_url, databases)
+    for service in SERVICES:
+        stack.drop_database(f"test_{service}_{suffix}")
+    if not given:
+        stack.drop_vhost(f"tests-{suffix}")
+
+
+@pytest.fixture
+async def world(world_urls: World) -> World:
+    """The same, empty."""
+    async with Bus.open(world_urls.rabbitmq_url) as bus:
+        await bus.purge()
+    for url in world_urls.databases.values():
+        await truncate(url)
+    return world_urls
+
+
+@pytest.fixture
+async def bus(world: World) -> AsyncIterator[Bus]:
+    """Sends commands and listens to what the services say."""
+    async with Bus.open(world.rabbitmq_url) as opened:
+        yield opened
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of production."""
+    return {"uvloop": uvloop.new_event_loop}

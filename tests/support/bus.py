@@ -1,0 +1,154 @@
+"""What an upstream system does: send commands, and listen."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+
+from shared.contracts.base import Contract
+from shared.messaging.codec import STRUCTURED
+from shared.messaging.topology import QUEUES
+
+DEADLINE_S = 20.0
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message as an outsider sees it."""
+
+    id: str
+    type: str
+    data: dict[str, Any]
+    event: dict[str, Any]
+    message: AbstractIncomingMessage
+
+
+class Tap:
+    """A queue of the test's own."""
+
+    def __init__(self, queue: AbstractQueue) -> None:
+        self._queue = queue
+        self.name = queue.name
+
+    async def next(self, within_s: float = DEADLINE_S) -> Heard:
+        """The next message; fails after the deadline."""
+        async with asyncio.timeout(within_s):
+            while True:
+                message = await self._queue.get(no_ack=True, fail=False)
+                if message is not None:
+                    return _heard(message)
+                await asyncio.sleep(0.01)
+
+    async def take(self, count: int, within_s: float = DEADLINE_S) -> list[Heard]:
+        """The next `count` messages."""
+        return [await self.next(within_s) for _ in range(count)]
+
+    async def waiting(self) -> list[Heard]:
+        """What is there now."""
+        heard = []
+        while (message := await self._queue.get(no_ack=True, fail=False)) is not None:
+            heard.append(_heard(message))
+        return heard
+
+
+def _heard(message: AbstractIncomingMessage) -> Heard:
+    event = json.loads(message.body) if message.body.startswith(b"{") else {}
+    return Heard(str(message.message_id), str(message.type), event.get("data", {}), event, message)
+
+
+class Bus:
+    """A connection of an upstream system."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> "AsyncIterator[Bus]":
+        connection = await aio_pika.connect(url, timeout=10)
+        try:
+            yield cls(await connection.channel(on_return_raises=True))
+        finally:
+            await connection.close()
+
+    async def send(
+        self, data: Contract, *, message_id: UUID | None = None, reply_to: str | None = None, **extensions: Any
+    ) -> UUID:
+        """Publish a message as CloudEvents JSON; its id."""
+        id_ = message_id or uuid4()
+        event = {
+            "specversion": "1.0",
+            "id": str(id_),
+            "type": data.wire_name,
+            "source": "/test",
+            "time": NOW.isoformat(),
+            "data": data.model_dump(mode="json"),
+            **extensions,
+        }
+        await self.send_raw(
+            json.dumps(event).encode(),
+            exchange=data.exchange,
+            key=data.wire_name,
+            message_id=str(id_),
+            reply_to=reply_to,
+        )
+        return id_
+
+    async def send_raw(
+        self,
+        body: bytes,
+        *,
+        exchange: str = "invoice.commands",
+        key: str = "any",
+        content_type: str | None = STRUCTURED,
+        message_id: str | None = None,
+        reply_to: str | None = None,
+        correlation_id: str | None = None,
+        headers: dict[str, Any] | None = None,
+    ) -> None:
+        """Publish any bytes, confirmed."""
+        message = aio_pika.Message(
+            body,
+            content_type=content_type,
+            message_id=message_id,
+            reply_to=reply_to,
+            correlation_id=correlation_id,
+            headers=headers,
+            delivery_mode=2,
+        )
+        target = (
+            await self._channel.get_exchange(exchange, ensure=False) if exchange else self._channel.default_exchange
+        )
+        await target.publish(message, routing_key=key, timeout=10)
+
+    async def tap(self, exchange: str, key: str = "#") -> Tap:
+        """Listen to an exchange from now on."""
+        queue = await self._channel.declare_queue(exclusive=True)
+        await queue.bind(exchange, key)
+        return Tap(queue)
+
+    async def inbox(self) -> Tap:
+        """A private queue to name in `reply_to`."""
+        return Tap(await self._channel.declare_queue(exclusive=True))
+
+    async def queue(self, name: str) -> Tap:
+        """One of Remit's queues, consumed by the test in place of its service."""
+        return Tap(await self._channel.get_queue(name))
+
+    async def depth(self, name: str) -> int:
+        """Messages ready in a queue."""
+        queue = await self._channel.declare_queue(name, passive=True)
+        return queue.declaration_result.message_count or 0
+
+    async def purge(self) -> None:
+        """Empty all of Remit's queues."""
+        for queue in QUEUES:
+            await (await self._channel.get_queue(queue.name)).purge()
