@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from shared.settings import ConfigurationError
+
 log = structlog.get_logger(__name__)
 
 ACTIONS = ("exit", "stop", "raise", "cancel")
@@ -27,21 +29,30 @@ class _Armed:
     action: str
 
 
-def _read(setting: str) -> _Armed | None:
+_armed: _Armed | None = None
+
+
+def arm(setting: str) -> None:
+    """Make the point `name` act the `nth` time a task comes by: `name:nth:action`. An empty setting disarms."""
+    global _armed  # noqa: PLW0603 - one process has one armed fault
     if not setting:
-        return None
-    name, nth, action = setting.split(":")
-    if action not in ACTIONS:
-        raise SystemExit(f"REMIT_FAULT: the action must be one of {', '.join(ACTIONS)}")
+        _armed = None
+        return
+    name, _, rest = setting.partition(":")
+    nth, _, action = rest.partition(":")
+    if action not in ACTIONS or not nth.isdecimal() or int(nth) < 1:
+        raise ConfigurationError(f"REMIT_FAULT must be name:nth:action, the action one of {', '.join(ACTIONS)}.")
     log.warning("fault_armed", point=name, nth=nth, action=action)
-    return _Armed(name, int(nth), action)
+    _armed = _Armed(name, int(nth), action)
 
 
-_armed = _read(os.environ.get("REMIT_FAULT", ""))
+def arm_from_environment() -> None:
+    """Called once when a service starts."""
+    arm(os.environ.get("REMIT_FAULT", ""))
 
 
 def point(name: str) -> None:
-    """Here the process may be made to fail, the nth time it comes by."""
+    """Here the process may be made to fail."""
     if _armed is not None and _armed.name == name:
         _come_by(_armed)
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import structlog
 import uvloop
 
+from shared import faults
 from shared.clock import Clock, system_clock
 from shared.messaging.broker import BrokerLink
 from shared.messaging.consumer import PREFETCH, Consumer
@@ -114,6 +115,7 @@ def run_service(name: str, migrations: Path, assemble: Assemble, *, environment:
     try:
         settings = ServiceSettings.read(name, environment or Environment())
         configure_logs(name, level=settings.log_level, format=settings.log_format)
+        faults.arm_from_environment()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_serve_until_signal(settings, migrations, assemble))
     except ConfigurationError as error:

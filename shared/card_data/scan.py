@@ -247,7 +247,7 @@ def _find_behind(text: str, layers: int) -> bool:
 def _decodings(text: str) -> Iterator[str]:
     if "\\" in text:
         yield _BACKSLASH_ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
-    if "%" in text:
+    if "%" in text or "+" in text:
         yield unquote_plus(text, errors="replace")
     if "&#" in text:
         yield html.unescape(text)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from shared.contracts.currencies import ISO_4217
 
 AMOUNT_MINOR_MAX = 999_999_999_999
-"""Ten thousand million in a two-decimal currency; fits a bigint sum over 9 million such invoices, and has fewer digits than a card number."""
+"""Ten thousand million in a two-decimal currency; fits a bigint sum over 9 million such invoices, and is shorter than a card number."""
 
 NAME_LENGTH_MAX = 64
 TEXT_LENGTH_MAX = 1_000

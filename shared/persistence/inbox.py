@@ -14,7 +14,7 @@ CREATE INDEX inbox_handled_at ON inbox USING brin (handled_at);
 """
 
 RETENTION_DAYS = 30
-"""Longer than any broker or dead letter is left alone; beyond it the domain itself recognises what was done (`done twice` decides nothing)."""
+"""Longer than a dead letter is left alone; beyond it the domain itself recognises what was done (done twice decides nothing)."""
 FORGET_ROWS_MAX = 5_000
 """Rows deleted at a time: short transactions that nobody notices."""
 

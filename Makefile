@@ -1,0 +1,55 @@
+# `make` or `make help` lists the targets. Each target makes what it needs: the virtual environment from the locked requirements,
+# then, at run time, a private RabbitMQ and PostgreSQL (deploy/local).
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := deploy/requirements/dev.txt
+READY := $(VENV)/.ready-$(shell sha256sum $(LOCK) pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+N ?= 200
+
+.PHONY: help demo up test check bench format lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(READY) ## pay N=200 invoices through real services, with a gateway that misbehaves; ends with the audit
+	@$(BIN)/python -m deploy.demo --invoices $(N)
+
+up: $(READY) ## the same services, kept running; prints what to type next
+	@$(BIN)/python -m deploy.demo.up
+
+test: $(READY) ## all tests, against a real broker and database
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## lint, format, types, imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: $(READY) ## payments per second, latency, CPU per payment; beside the limits of broker and database
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+format: $(READY) ## write the source as `make check` wants it
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+lock: $(READY) ## lock the requirements anew, from pyproject.toml
+	@for group in runtime dev; do \
+	  $(BIN)/uv pip compile pyproject.toml $$([ $$group = dev ] && echo --group dev) --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o deploy/requirements/$$group.txt || exit 1; done
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .remit *.egg-info
+
+$(READY): $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Remit needs Python 3.11 or newer: install it, or name it with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Remit needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version): name another with PYTHON=..." >&2; exit 1; }
+	@echo "Setting up the virtual environment in $(VENV) (once, until the lock changes)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.ready-* && touch $@

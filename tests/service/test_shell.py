@@ -1,0 +1,311 @@
+"""The batched shell on the real broker and database: what one bad message, a duplicate or a crash does to the others: nothing."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from services.invoice.__main__ import assemble
+from services.invoice.handlers import Effect, InvoiceWork
+from services.invoice.store import Loaded
+from shared import faults
+from shared.contracts import invoice as messages
+from shared.contracts.base import Contract
+from shared.messaging.envelope import Inbound, Outgoing
+from shared.persistence.database import Connection
+from shared.service import Runtime
+from shared.shell import Change, Reaction
+from tests.support.bus import Bus
+from tests.support.databases import execute, rows
+from tests.support.waiting import until
+from tests.support.world import World
+
+PAN = "4242424242424242"
+
+
+def issue(invoice_id: str, customer_id: str = "C-1") -> messages.IssueInvoice:
+    return messages.IssueInvoice(invoice_id=invoice_id, customer_id=customer_id, amount_minor=500, currency="EUR")
+
+
+def cloud_event(data: Contract, **changes: Any) -> bytes:
+    event = {
+        "specversion": "1.0",
+        "id": str(uuid4()),
+        "type": data.wire_name,
+        "source": "/t",
+        "data": data.model_dump(mode="json"),
+    }
+    return json.dumps(event | changes).encode()
+
+
+@pytest.fixture(autouse=True)
+def disarmed() -> Iterator[None]:
+    yield
+    faults.arm("")
+
+
+async def invoices(world: World) -> set[str]:
+    return {row["invoice_id"] for row in await rows(world.databases["invoice"], "SELECT invoice_id FROM invoices")}
+
+
+# -- one bad message ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Buggy(InvoiceWork):
+    """A handler with a bug that one customer brings out, and a statement that another customer's data breaks."""
+
+    def react(self, state: Loaded, message: Inbound) -> Reaction[Loaded, Effect]:
+        if getattr(message.data, "customer_id", "") == "raises":
+            raise ZeroDivisionError(f"a bug that shows {PAN}")
+        return InvoiceWork.react(self, state, message)
+
+    async def save(self, tx: Connection, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
+        for change in changes:
+            if getattr(change.message.data, "customer_id", "") == "unstorable":
+                await tx.execute("SELECT 1 / 0")
+        return await InvoiceWork.save(self, tx, changes)
+
+
+async def buggy(runtime: Runtime) -> None:
+    runtime.consume("invoice.commands", Buggy(answers_commands=True))
+
+
+@pytest.mark.parametrize("customer", ["raises", "unstorable"])
+async def test_a_message_that_fails_is_set_aside_alone(world: World, bus: Bus, customer: str) -> None:
+    answers = await bus.inbox()
+    ids = [await bus.send(issue(f"INV-{n}", customer if n == 7 else "C-1"), reply_to=answers.name) for n in range(20)]
+    async with world.running("invoice", buggy):
+        answered = {heard.data["command_id"] for heard in await answers.take(19)}
+        dead = await (await bus.queue("dead-letters")).next()
+    assert answered == {str(id_) for id_ in ids} - {str(ids[7])}
+    assert await invoices(world) == {f"INV-{n}" for n in range(20)} - {"INV-7"}
+    assert dead.id != "", "a dead letter has an id of its own"
+    headers = dead.message.headers
+    assert headers["x-remit-message-id"] == str(ids[7])
+    assert headers["x-remit-reason"] == "handler_failed"
+    assert headers["x-remit-queue"] == "invoice.commands"
+    assert (
+        headers["x-remit-error-type"] == {"raises": "ZeroDivisionError", "unstorable": "DivisionByZeroError"}[customer]
+    )
+    assert PAN not in str(headers), "texts are redacted"
+    assert dead.event["id"] == str(ids[7]), "the body is as it came"
+    assert await rows(world.databases["invoice"], "SELECT * FROM answers WHERE command_id = $1", ids[7]) == []
+
+
+MALFORMED = {
+    "not json": (b"PAY ME", "not_json"),
+    "unknown type": (cloud_event(issue("INV-X"), type="remit.invoice.BurnInvoice.v1"), "unknown_type"),
+    "unknown version": (cloud_event(issue("INV-X"), type="remit.invoice.IssueInvoice.v2"), "unknown_version"),
+    "too large": (b"{" + b" " * 70_000 + b"}", "too_large"),
+    "deep": (b"[" * 5_000 + b"]" * 5_000, "too_deep"),
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), MALFORMED.values(), ids=MALFORMED)
+async def test_what_is_no_command_is_a_dead_letter_with_its_reason(
+    world: World, bus: Bus, body: bytes, reason: str
+) -> None:
+    async with world.running("invoice", assemble):
+        await bus.send_raw(body, message_id="17", headers={"note": "x"})
+        await bus.send(issue("INV-1"))
+        dead = await (await bus.queue("dead-letters")).next()
+        await until(lambda: invoices(world), what="the neighbour")
+    assert dead.message.headers["x-remit-reason"] == reason
+    withheld = dead.message.headers["x-remit-body-withheld"]
+    assert (dead.message.body, withheld) == ((b"", "too_large") if reason == "too_large" else (body, ""))
+    assert await bus.depth("invoice.commands") == 0
+
+
+async def test_a_wrong_content_type_is_a_dead_letter(world: World, bus: Bus) -> None:
+    async with world.running("invoice", assemble):
+        await bus.send_raw(cloud_event(issue("INV-1")), content_type="text/plain")
+        dead = await (await bus.queue("dead-letters")).next()
+    assert dead.message.headers["x-remit-reason"] == "unsupported_content_type"
+
+
+# -- answers to what the core never sees ------------------------------------------------------------------------------------------------
+
+
+async def rejected(world: World, bus: Bus, body: bytes, message_id: UUID) -> dict[str, Any]:
+    """The answer to a body sent under that AMQP message id; nothing went to the dead letters."""
+    answers = await bus.inbox()
+    async with world.running("invoice", assemble):
+        await bus.send_raw(body, message_id=str(message_id), reply_to=answers.name, correlation_id="mine-1")
+        answer = await answers.next()
+    assert answer.message.correlation_id == "mine-1"
+    assert await bus.depth("dead-letters") == 0
+    return answer.data
+
+
+async def test_a_clear_card_number_is_answered_by_the_amqp_id_and_kept_nowhere(world: World, bus: Bus) -> None:
+    id_ = uuid4()
+    answer = await rejected(world, bus, cloud_event(issue("INV-1", PAN)), id_)
+    assert (answer["command_id"], answer["answer"], answer["reason"]) == (str(id_), "rejected", "clear_card_number")
+    stored = await rows(world.databases["invoice"], "SELECT * FROM answers")
+    assert [row["content_hash"] for row in stored] == [None]
+    assert PAN not in str(stored)
+
+
+async def test_a_cvv_is_refused(world: World, bus: Bus) -> None:
+    body = cloud_event(issue("INV-1")).replace(b'"C-1"', b'"C-1", "cvv": "123"')
+    assert (await rejected(world, bus, body, uuid4()))["reason"] == "cvv_not_accepted"
+
+
+async def test_invalid_data_is_answered_with_the_field_and_never_its_value(world: World, bus: Bus) -> None:
+    id_ = uuid4()
+    body = cloud_event(issue("INV-1"), id=str(id_)).replace(b"500", b"-987654")
+    answer = await rejected(world, bus, body, id_)
+    assert answer["reason"] == "invalid_data"
+    assert "amount_minor" in answer["detail"]
+    assert "987654" not in answer["detail"]
+
+
+async def test_nobody_outside_can_say_that_an_invoice_is_paid(world: World, bus: Bus) -> None:
+    id_ = uuid4()
+    forged = messages.RecordPayment(
+        invoice_id="INV-1", payment_id=uuid4(), amount_minor=500, currency="EUR", receipt_number="r"
+    )
+    assert (await rejected(world, bus, cloud_event(forged, id=str(id_)), id_))["reason"] == "not_public"
+
+
+async def test_a_reply_to_that_names_a_queue_of_ours_is_refused(world: World, bus: Bus) -> None:
+    events = await bus.tap("invoice.events", "remit.invoice.InvoiceCommandRejected.v1")
+    async with world.running("invoice", assemble):
+        id_ = await bus.send(issue("INV-1"), reply_to="invoice.settlement")
+        heard = await events.next()
+    assert (heard.data["command_id"], heard.data["reason"]) == (str(id_), "reply_to_not_allowed")
+    assert await bus.depth("invoice.settlement") == 0
+    assert await invoices(world) == set()
+
+
+async def test_an_answer_that_cannot_be_routed_is_dropped(world: World, bus: Bus) -> None:
+    async with world.running("invoice", assemble):
+        id_ = await bus.send(issue("INV-1"), reply_to="gone")
+        await until(lambda: invoices(world))
+        await until(lambda: _outbox_is_empty(world), what="the outbox")
+    assert (await rows(world.databases["invoice"], "SELECT answer FROM answers WHERE command_id = $1", id_)) == [
+        {"answer": "accepted"}
+    ]
+
+
+async def _outbox_is_empty(world: World) -> bool:
+    return await rows(world.databases["invoice"], "SELECT 1 FROM outbox") == []
+
+
+# -- duplicates ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
+async def test_a_command_that_comes_again_gets_the_same_answer(world: World, bus: Bus, together: bool) -> None:
+    answers = await bus.inbox()
+    events = await bus.tap("invoice.events")
+    id_ = uuid4()
+    if together:
+        for _ in range(3):
+            await bus.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+    async with world.running("invoice", assemble):
+        if not together:
+            for _ in range(3):
+                await bus.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+                await answers.next()
+            await bus.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+            heard = [await answers.next()]
+        else:
+            heard = await answers.take(3)
+    assert {(a.data["command_id"], a.data["answer"]) for a in heard} == {(str(id_), "accepted")}
+    assert [e.type for e in await events.waiting()] == ["remit.invoice.InvoiceIssued.v1"]
+
+
+async def test_the_same_id_with_other_data_is_rejected_and_nothing_stored_is_touched(world: World, bus: Bus) -> None:
+    answers = await bus.inbox()
+    id_ = uuid4()
+    async with world.running("invoice", assemble):
+        await bus.send(issue("INV-1"), message_id=id_)
+        await bus.send(issue("INV-2"), message_id=id_, reply_to=answers.name)
+        other = await answers.next()
+        await bus.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+        same = await answers.next()
+    assert (other.data["answer"], other.data["reason"]) == ("rejected", "command_id_reused")
+    assert same.data["answer"] == "accepted"
+    assert await invoices(world) == {"INV-1"}
+
+
+async def test_a_payment_id_is_unique_over_all_invoices_and_instances(world: World, bus: Bus) -> None:
+    answers = await bus.inbox()
+    payment = uuid4()
+    async with world.running("invoice", assemble), world.running("invoice", assemble):
+        for n in range(30):
+            await bus.send(issue(f"INV-{n}"), reply_to=answers.name)
+        await answers.take(30)
+        for n in range(30):
+            await bus.send(
+                messages.PayInvoice(
+                    invoice_id=f"INV-{n}",
+                    payment_id=payment,
+                    amount_minor=500,
+                    currency="EUR",
+                    method=messages.TokenMethod(token="pm_x"),
+                ),
+                reply_to=answers.name,
+            )
+        outcomes = [(a.data["answer"], a.data["reason"]) for a in await answers.take(30)]
+    assert sorted(outcomes, key=str) == [("accepted", None), *[("rejected", "payment_id_used")] * 29]
+
+
+# -- crashes ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["shell.before_commit", "shell.after_commit"])
+async def test_a_transaction_that_fails_or_whose_reply_is_lost_is_repeated_to_one_effect(
+    world: World, bus: Bus, point: str
+) -> None:
+    """After the commit the repetition finds the answer stored; what was to be said is the sweeper's, with the same id."""
+    events = await bus.tap("invoice.events")
+    answers = await bus.inbox()
+    await bus.send(issue("INV-1"), reply_to=answers.name)
+    faults.arm(f"{point}:1:raise")
+    async with world.running("invoice", assemble):
+        heard = await answers.next()
+        event = await events.next()
+        await until(lambda: _outbox_is_empty(world), what="the outbox")
+    assert heard.data["answer"] == "accepted"
+    assert event.type == "remit.invoice.InvoiceIssued.v1"
+    assert {e.id for e in await events.waiting()} <= {event.id}
+    assert await rows(world.databases["invoice"], "SELECT version FROM events") == [{"version": 1}]
+    assert await bus.depth("dead-letters") == 0
+
+
+async def test_a_database_that_goes_away_costs_no_message(world: World, bus: Bus) -> None:
+    """All sessions are cut again and again while 300 commands are handled."""
+    url = world.databases["invoice"]
+    name = url.rpartition("/")[2]
+    async with world.running("invoice", assemble):
+        for n in range(300):
+            await bus.send(issue(f"INV-{n}"))
+            if n % 60 == 0:
+                await execute(
+                    url,
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()",
+                    name,
+                )
+
+        async def all_there() -> bool:
+            return len(await invoices(world)) == 300
+
+        await until(all_there, what="300 invoices")
+        await until(lambda: _outbox_is_empty(world), what="the outbox")
+    assert await bus.depth("dead-letters") == 0
+    assert await rows(url, "SELECT count(*) AS n FROM events") == [{"n": 300}]
+
+
+async def test_the_database_refuses_a_second_event_under_one_version(world: World) -> None:
+    insert = """INSERT INTO events (stream_id, version, type, data, cause_id, cause_position, correlation_id, recorded_at)
+                VALUES ('INV-1', 1, 'Voided.1', '{}', gen_random_uuid(), 0, 'c', now())"""
+    await execute(world.databases["invoice"], insert)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await execute(world.databases["invoice"], insert)

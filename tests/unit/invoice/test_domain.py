@@ -1,0 +1,189 @@
+"""The invoice's rules: given what happened, when this is asked, then exactly that happens."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.invoice import stored_events
+from services.invoice.domain import (
+    Command,
+    Event,
+    FlagInDoubt,
+    Invoice,
+    Issue,
+    Issued,
+    Method,
+    Paid,
+    Pay,
+    PaymentFailed,
+    PaymentInDoubt,
+    PaymentRequested,
+    Record,
+    RecordFailure,
+    Refusal,
+    SettlementRejected,
+    Status,
+    Void,
+    Voided,
+    decide,
+    evolve,
+    reference_code,
+    replay,
+)
+
+P1, P2 = UUID(int=1), UUID(int=2)
+TOKEN = Method("token", "pm_card_visa")
+
+ISSUE = Issue("C-1", 500, "EUR")
+ISSUED = Issued("C-1", 500, "EUR")
+PAY = Pay(P1, 500, "EUR", TOKEN, payment_id_used=False)
+REQUESTED = PaymentRequested(P1, 500, "EUR", TOKEN)
+RECORD = Record(P1, 500, "EUR", "ch_1")
+PAID = Paid(P1, 500, "EUR", "ch_1")
+FAIL = RecordFailure(P1, "declined", "insufficient_funds")
+FAILED = PaymentFailed(P1, "declined", "insufficient_funds")
+IN_DOUBT = PaymentInDoubt(P1)
+VOID = Void("mistake")
+VOIDED = Voided("mistake")
+NOT_AWAITED = SettlementRejected(P1, "payment_not_awaited")
+
+HISTORIES: dict[str, tuple[Event, ...]] = {
+    "absent": (),
+    "open": (ISSUED,),
+    "pending": (ISSUED, REQUESTED),
+    "in_doubt": (ISSUED, REQUESTED, IN_DOUBT),
+    "paid": (ISSUED, REQUESTED, PAID),
+    "failed": (ISSUED, REQUESTED, FAILED),
+    "void": (ISSUED, VOIDED),
+}
+
+Decision = tuple[Event, ...] | Refusal
+# Every command in every state, written out.
+TABLE: dict[Command, dict[str, Decision]] = {
+    ISSUE: {"absent": (ISSUED,)} | dict.fromkeys(HISTORIES.keys() - {"absent"}, Refusal.ALREADY_ISSUED),
+    PAY: {
+        "absent": Refusal.UNKNOWN_INVOICE,
+        "open": (REQUESTED,),
+        "pending": Refusal.PAYMENT_UNDER_WAY,
+        "in_doubt": Refusal.PAYMENT_UNDER_WAY,
+        "paid": Refusal.ALREADY_PAID,
+        "failed": (REQUESTED,),
+        "void": Refusal.INVOICE_VOID,
+    },
+    VOID: {
+        "absent": Refusal.UNKNOWN_INVOICE,
+        "open": (VOIDED,),
+        "pending": Refusal.PAYMENT_UNDER_WAY,
+        "in_doubt": Refusal.PAYMENT_UNDER_WAY,
+        "paid": Refusal.ALREADY_PAID,
+        "failed": (VOIDED,),
+        "void": Refusal.INVOICE_VOID,
+    },
+    RECORD: {
+        "absent": (NOT_AWAITED,),
+        "open": (NOT_AWAITED,),
+        "pending": (PAID,),
+        "in_doubt": (PAID,),
+        "paid": (),
+        "failed": (NOT_AWAITED,),
+        "void": (NOT_AWAITED,),
+    },
+    FAIL: {"pending": (FAILED,), "in_doubt": (FAILED,)} | dict.fromkeys(HISTORIES.keys() - {"pending", "in_doubt"}, ()),
+    FlagInDoubt(P1): {"pending": (IN_DOUBT,)} | dict.fromkeys(HISTORIES.keys() - {"pending"}, ()),
+}
+
+
+@pytest.mark.parametrize("state", HISTORIES)
+@pytest.mark.parametrize("command", TABLE, ids=lambda c: type(c).__name__)
+def test_every_command_in_every_state(command: Command, state: str) -> None:
+    assert decide(command, replay("INV-1", HISTORIES[state])) == TABLE[command][state]
+
+
+def test_the_table_is_whole() -> None:
+    assert all(row.keys() == HISTORIES.keys() for row in TABLE.values())
+    assert {type(c) for c in TABLE} == set(Command.__args__)
+
+
+@pytest.mark.parametrize(
+    ("pay", "refusal"),
+    [
+        (Pay(P1, 499, "EUR", TOKEN, payment_id_used=False), Refusal.AMOUNT_DIFFERS),
+        (Pay(P1, 500, "USD", TOKEN, payment_id_used=False), Refusal.CURRENCY_DIFFERS),
+        (Pay(P1, 500, "EUR", TOKEN, payment_id_used=True), Refusal.PAYMENT_ID_USED),
+    ],
+)
+def test_a_payment_must_fit_its_invoice(pay: Pay, refusal: Refusal) -> None:
+    assert decide(pay, replay("INV-1", (ISSUED,))) is refusal
+
+
+def test_money_of_another_payment_than_the_awaited_one_is_rejected() -> None:
+    for history in ("pending", "in_doubt", "paid"):
+        other = Record(P2, 500, "EUR", "ch_2")
+        assert decide(other, replay("INV-1", HISTORIES[history])) == (SettlementRejected(P2, "payment_not_awaited"),)
+
+
+def test_another_amount_than_the_invoices_is_rejected() -> None:
+    wrong = Record(P1, 499, "EUR", "ch_1")
+    assert decide(wrong, replay("INV-1", HISTORIES["pending"])) == (SettlementRejected(P1, "amount_differs"),)
+
+
+PAYMENT_IDS = st.sampled_from([P1, P2])
+AMOUNTS = st.sampled_from([499, 500])
+COMMANDS = st.one_of(
+    st.just(ISSUE),
+    st.builds(Pay, PAYMENT_IDS, AMOUNTS, st.just("EUR"), st.just(TOKEN), st.booleans()),
+    st.just(VOID),
+    st.builds(Record, PAYMENT_IDS, AMOUNTS, st.just("EUR"), st.just("ch")),
+    st.builds(RecordFailure, PAYMENT_IDS, st.just("declined"), st.just("reason")),
+    st.builds(FlagInDoubt, PAYMENT_IDS),
+)
+
+
+def live(commands: list[Command]) -> tuple[Invoice, list[Event]]:
+    """What becomes of an invoice that gets these commands."""
+    invoice, happened = Invoice("INV-1"), []
+    for command in commands:
+        decided = decide(command, invoice)
+        for event in () if isinstance(decided, Refusal) else decided:
+            invoice = evolve(invoice, event)
+            happened.append(event)
+    return invoice, happened
+
+
+@given(st.lists(COMMANDS, max_size=30), COMMANDS)
+def test_a_repeated_command_decides_nothing_new(commands: list[Command], command: Command) -> None:
+    """The second time there is no event; but for settlement that was rejected, which is told again."""
+    invoice, _ = live([*commands, command])
+    again = decide(command, invoice)
+    if isinstance(again, Refusal):
+        return
+    assert all(isinstance(event, SettlementRejected) for event in again)
+
+
+@given(st.lists(COMMANDS, max_size=40))
+def test_laws_of_every_history(commands: list[Command]) -> None:
+    invoice, happened = live(commands)
+    assert sum(isinstance(event, Paid) for event in happened) <= 1
+    assert sum(isinstance(event, Issued) for event in happened) <= 1
+    assert (invoice.status is Status.PAID) == any(isinstance(event, Paid) for event in happened)
+    assert invoice.version == len(happened)
+    requests = [event for event in happened if isinstance(event, PaymentRequested)]
+    endings = [event for event in happened if isinstance(event, Paid | PaymentFailed)]
+    open_payments = len(requests) - len(endings)
+    assert open_payments in {0, 1}, "never a new charge while one is unresolved"
+    assert (open_payments == 1) == (invoice.status in {Status.PAYMENT_PENDING, Status.IN_DOUBT})
+
+
+@given(st.lists(COMMANDS, max_size=30))
+def test_stored_events_give_the_same_invoice(commands: list[Command]) -> None:
+    invoice, happened = live(commands)
+    stored = [stored_events.dump(event) for event in happened]
+    as_json = [(name, {k: str(v) if isinstance(v, UUID) else v for k, v in data.items()}) for name, data in stored]
+    assert replay("INV-1", tuple(stored_events.load(name, data) for name, data in as_json)) == invoice
+
+
+def test_a_reference_code_is_short_and_stable() -> None:
+    assert reference_code(P1) == reference_code(P1) != reference_code(P2)
+    assert len(reference_code(P1)) == len("PF-") + 8

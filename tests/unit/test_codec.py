@@ -1,0 +1,187 @@
+"""The border: what is refused, with which reason, and that nothing else ever happens to any bytes."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.contracts import invoice
+from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, Decoded, Fault, Malformed, decode, encode
+from shared.messaging.envelope import Cause, Draft
+
+ID = "0190a5c4-0000-7000-8000-000000000001"
+DATA: dict[str, Any] = {"invoice_id": "INV-1", "customer_id": "C-1", "amount_minor": 500, "currency": "EUR"}
+EVENT: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": ID,
+    "type": "remit.invoice.IssueInvoice.v1",
+    "source": "/billing",
+    "time": "2026-11-22T12:00:00Z",
+    "data": DATA,
+}
+PAN = "4242424242424242"
+
+
+def body(**changes: Any) -> bytes:
+    return json.dumps({k: v for k, v in (EVENT | changes).items() if v is not None}).encode()
+
+
+def fault(raw: bytes, content_type: str | None = STRUCTURED, headers: dict[str, Any] | None = None) -> Fault:
+    decoded = decode(raw, content_type=content_type, headers=headers)
+    assert isinstance(decoded, Malformed), decoded
+    return decoded.fault
+
+
+def test_structured_mode() -> None:
+    decoded = decode(body(correlationid="order-7", traceparent=f"00-{'a' * 32}-{'b' * 16}-01"), content_type=STRUCTURED)
+    assert isinstance(decoded, Decoded)
+    assert decoded.data == invoice.IssueInvoice(**DATA)
+    assert (decoded.id, decoded.correlation_id) == (UUID(ID), "order-7")
+    assert decoded.traceparent == f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+@pytest.mark.parametrize("prefix", ["ce-", "ce_", "cloudEvents:", "cloudEvents_"])
+def test_binary_mode(prefix: str) -> None:
+    headers = {f"{prefix}{key}": value for key, value in EVENT.items() if key != "data"}
+    decoded = decode(json.dumps(DATA).encode(), content_type=JSON_DATA, headers=headers)
+    structured = decode(body(), content_type=f"{STRUCTURED}; charset=utf-8")
+    assert decoded == structured
+
+
+REFUSED = {
+    "not utf-8": (b'{"a": "\xff"}', Fault.NOT_JSON),
+    "not json": (b"PAY ME", Fault.NOT_JSON),
+    "empty": (b"", Fault.NOT_JSON),
+    "not an object": (b"[]", Fault.NOT_A_CLOUD_EVENT),
+    "NaN": (body().replace(b"500", b"NaN"), Fault.NOT_JSON),
+    "too large": (b" " * (BODY_BYTES_MAX + 1), Fault.TOO_LARGE),
+    "duplicate key": (body().replace(b'"amount_minor"', b'"currency": "USD", "amount_minor"'), Fault.DUPLICATE_KEY),
+    "too deep": (b"[" * 30_000 + b"]" * 30_000, Fault.TOO_DEEP),
+    "long integer": (body().replace(b"500", b"9" * 5_000), Fault.NUMBER_TOO_LONG),
+    "NUL": (body(data=DATA | {"customer_id": "a\x00b"}), Fault.NUL_CHARACTER),
+    "lone surrogate": (body(data=DATA | {"customer_id": "\ud800"}), Fault.LONE_SURROGATE),
+    "no specversion": (body(specversion=None), Fault.NOT_A_CLOUD_EVENT),
+    "old specversion": (body(specversion="0.3"), Fault.NOT_A_CLOUD_EVENT),
+    "no id": (body(id=None), Fault.NOT_A_CLOUD_EVENT),
+    "id is no uuid": (body(id="17"), Fault.NOT_A_CLOUD_EVENT),
+    "bad time": (body(time="yesterday"), Fault.NOT_A_CLOUD_EVENT),
+    "bad correlation": (body(correlationid="a\nb"), Fault.NOT_A_CLOUD_EVENT),
+    "unknown type": (body(type="remit.invoice.BurnInvoice.v1"), Fault.UNKNOWN_TYPE),
+    "type is a number": (body(type=5), Fault.NOT_A_CLOUD_EVENT),
+    "unknown version": (body(type="remit.invoice.IssueInvoice.v9"), Fault.UNKNOWN_VERSION),
+    "no data": (body(data=None), Fault.INVALID_DATA),
+    "data is text": (body(data="x"), Fault.INVALID_DATA),
+    "field missing": (body(data={"invoice_id": "INV-1"}), Fault.INVALID_DATA),
+    "negative amount": (body(data=DATA | {"amount_minor": -5}), Fault.INVALID_DATA),
+    "huge amount": (body(data=DATA | {"amount_minor": 10**18}), Fault.INVALID_DATA),
+    "unknown currency": (body(data=DATA | {"currency": "XXX"}), Fault.INVALID_DATA),
+    "card number": (body(data=DATA | {"customer_id": PAN}), Fault.CARD_NUMBER),
+    "card number, grouped": (body(data=DATA | {"note": "4242 4242 4242 4242"}), Fault.CARD_NUMBER),
+    "card number, escaped": (
+        body(data=DATA | {"note": "x"}).replace(b'"x"', b'"\\u0034242424242424242"'),
+        Fault.CARD_NUMBER,
+    ),
+    "cvv": (body(data=DATA | {"cvc": "123"}), Fault.CVV),
+}
+
+
+@pytest.mark.parametrize(("raw", "expected"), REFUSED.values(), ids=REFUSED)
+def test_refused(raw: bytes, expected: Fault) -> None:
+    assert fault(raw) is expected
+
+
+def test_wrong_content_types() -> None:
+    assert fault(body(), None) is Fault.CONTENT_TYPE
+    assert fault(body(), "text/plain") is Fault.CONTENT_TYPE
+    assert fault(body(), JSON_DATA) is Fault.NOT_A_CLOUD_EVENT, "JSON without ce- headers"
+
+
+def test_headers_are_bounded_and_scanned() -> None:
+    assert fault(body(), headers={"x": "y" * 10_000}) is Fault.HEADERS_TOO_LARGE
+    assert fault(body(), headers={f"h{n}": 1 for n in range(100)}) is Fault.HEADERS_TOO_LARGE
+    assert fault(body(), headers={"note": PAN}) is Fault.CARD_NUMBER
+
+
+@pytest.mark.parametrize("raw", [raw for raw, _ in REFUSED.values()], ids=REFUSED)
+def test_a_refusal_never_shows_the_input(raw: bytes) -> None:
+    refused = decode(raw, content_type=STRUCTURED)
+    assert isinstance(refused, Malformed)
+    assert PAN not in repr(refused)
+    assert "4242 4242" not in repr(refused)
+
+
+def test_of_card_data_not_even_a_hash_is_kept() -> None:
+    refused = decode(REFUSED["card number"][0], content_type=STRUCTURED)
+    assert isinstance(refused, Malformed)
+    assert refused.content_hash is None
+
+
+def test_an_invalid_command_is_known_by_its_id_so_that_it_can_be_answered() -> None:
+    refused = decode(REFUSED["negative amount"][0], content_type=STRUCTURED)
+    assert isinstance(refused, Malformed)
+    assert (refused.id, refused.type) == (UUID(ID), "remit.invoice.IssueInvoice.v1")
+    assert refused.content_hash is not None
+    assert "amount_minor" in refused.detail
+
+
+def test_a_broken_trace_context_is_ignored() -> None:
+    decoded = decode(body(traceparent="nonsense"), content_type=STRUCTURED)
+    assert isinstance(decoded, Decoded)
+    assert decoded.traceparent is None
+
+
+def test_the_content_hash_does_not_depend_on_order_or_white_space() -> None:
+    one = decode(body(), content_type=STRUCTURED)
+    other = decode(
+        json.dumps(dict(reversed(EVENT.items())) | {"data": dict(reversed(DATA.items()))}, indent=4).encode(),
+        content_type=STRUCTURED,
+    )
+    different = decode(body(data=DATA | {"amount_minor": 501}), content_type=STRUCTURED)
+    assert isinstance(one, Decoded)
+    assert isinstance(other, Decoded)
+    assert isinstance(different, Decoded)
+    assert one.content_hash == other.content_hash != different.content_hash
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_refused_or_read(raw: bytes) -> None:
+    for content_type in (STRUCTURED, JSON_DATA, None):
+        assert isinstance(decode(raw, content_type=content_type), Malformed)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*EVENT, "correlationid", "traceparent"]), JSON))
+def test_any_attributes_are_refused_or_read(changes: dict[str, Any]) -> None:
+    assert isinstance(decode(json.dumps(EVENT | changes).encode(), content_type=STRUCTURED), Decoded | Malformed)
+
+
+CAUSE = Cause(UUID(int=7), "order-7", datetime(2026, 11, 22, 12, tzinfo=UTC))
+
+
+def test_what_we_write_we_can_read() -> None:
+    written = encode(Draft(invoice.IssueInvoice(**DATA)), CAUSE, 0, source="invoice")
+    decoded = decode(written.body, content_type=written.content_type)
+    assert isinstance(decoded, Decoded)
+    assert decoded.data == invoice.IssueInvoice(**DATA)
+    assert (decoded.id, decoded.causation_id, decoded.correlation_id) == (written.id, CAUSE.id, "order-7")
+
+
+def test_the_same_cause_gives_the_same_bytes() -> None:
+    draft = Draft(invoice.IssueInvoice(**DATA))
+    assert encode(draft, CAUSE, 0, source="invoice") == encode(draft, CAUSE, 0, source="invoice")
+    assert encode(draft, CAUSE, 0, source="invoice").id != encode(draft, CAUSE, 1, source="invoice").id
+    assert (
+        encode(draft, replace(CAUSE, id=UUID(int=8)), 0, source="invoice").id
+        != encode(draft, CAUSE, 0, source="invoice").id
+    )
