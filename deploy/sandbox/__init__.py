@@ -1,0 +1,3 @@
+"""The sandbox card gateway: Stripe's HTTP API over a durable ledger, with faults chosen by the test token. See
+README.md.
+"""

@@ -1,0 +1,343 @@
+"""The HTTP side of the sandbox: authentication, idempotency keys, modes, and how a reply is delivered or withheld."""
+
+import asyncio
+import hashlib
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from itertools import count
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import web
+
+from deploy.sandbox import replies
+from deploy.sandbox.bank import Bank, Params
+from deploy.sandbox.faults import BEHAVIOURS, CARDS, Manner
+from deploy.sandbox.ledger import Ledger, Row
+from deploy.sandbox.replies import Json, Reply
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024  # a payment is 300 bytes
+MAX_FIELDS = 64  # Stripe takes 50 metadata entries; ours has two
+MAX_KEY_CHARS = 255  # Stripe's
+MAX_SILENCE_S = 600.0  # a connection that is never answered is cut after ten minutes, as load balancers do
+KEY_AGE_S = 86_400.0  # Stripe may prune keys after 24 hours
+SLOW_S = 1.5  # longer than a test's client waits, shorter than a person does
+
+_RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN
+
+Action = Callable[[str, Params, str | None], Reply]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Mode(Enum):
+    """How the whole gateway behaves: a fault run's switch. Not durable: a restart is normal again."""
+
+    NORMAL = "normal"
+    DOWN_500 = "down_500"  # every request is answered 500 and not acted upon
+    SILENT = "silent"  # every request is taken and never answered nor acted upon
+    REFUSE = "refuse"  # nobody listens: connections are refused (only the admin port is left)
+    SLOW = "slow"  # every request waits `delay_ms` before it is acted upon, whether or not the client still waits
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`key_age_s`: when an idempotency key expires. `slow_s`: how late `pm_remit_slow` acts."""
+
+    key_age_s: float = KEY_AGE_S
+    slow_s: float = SLOW_S
+
+
+class Api:
+    """The routes of the public listener; `admin_routes` are those that a second listener offers as well."""
+
+    def __init__(self, ledger: Ledger, bank: Bank, *, clock: Callable[[], float], settings: Settings) -> None:
+        self._ledger = ledger
+        self._bank = bank
+        self._keys = _Keys(ledger, clock=clock, age_s=settings.key_age_s)
+        self._slow_s = settings.slow_s
+        self._mode, self._delay_s = Mode.NORMAL, 0.0
+        self._closing = asyncio.Event()
+        self._late: set[asyncio.Task[Reply]] = set()
+        self._request_numbers = count(1)
+        self.on_refuse: Callable[[bool], Awaitable[None]] | None = None
+
+    def routes(self) -> list[web.RouteDef]:
+        bank = self._bank
+        confirm = self._endpoint(bank.confirm, {"payment_method", "expand["}, kind="confirm")
+        return [
+            web.post("/v1/payment_methods", self._endpoint(bank.create_payment_method, {"type", "card["})),
+            web.get("/v1/payment_methods/{id}", self._endpoint(bank.retrieve_payment_method, {"expand["})),
+            web.post("/v1/payment_intents", self._endpoint(bank.create_intent, _INTENT_PARAMS)),
+            web.get("/v1/payment_intents", self._endpoint(bank.list_intents, {"created[", "limit", "starting_after"})),
+            web.get("/v1/payment_intents/{id}", self._endpoint(bank.retrieve_intent, {"expand["})),
+            web.post("/v1/payment_intents/{id}/confirm", confirm),
+            web.post("/v1/payment_intents/{id}/cancel", self._endpoint(bank.cancel, set(), kind="cancel")),
+            web.post("/v1/refunds", self._endpoint(bank.create_refund, {"payment_intent", "amount", "metadata["})),
+            web.get("/v1/refunds", self._endpoint(bank.list_refunds, {"payment_intent", "limit"})),
+            web.get("/v1/refunds/{id}", self._endpoint(bank.retrieve_refund, set())),
+            *self.admin_routes(),
+            web.route("*", "/{unknown:.*}", self._endpoint(_unrecognised, {""})),
+        ]
+
+    def admin_routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/_sandbox/", self._show_state),
+            web.get("/_sandbox/ledger", self._show_ledger),
+            web.get("/_sandbox/faults", _show_faults),
+            web.post("/_sandbox/mode", self._set_mode),
+            web.post("/_sandbox/payments/{id}/{deed:settle|heal}", self._mend),
+        ]
+
+    async def close(self) -> None:
+        """Everything that hangs is let go; what was to act late does not act any more."""
+        self._closing.set()
+        for task in self._late:
+            task.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
+
+    # -- one request
+
+    def _endpoint(self, action: Action, allowed: set[str], kind: str = "") -> Handler:
+        """`allowed`: names of parameters, or their beginning where it ends in "["; anything else is refused, as at
+        Stripe.
+        """
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            refused = _refuse_key(request) or await self._under_mode(request, kind)
+            reply = refused or await self._answer(request, action, allowed, kind)
+            await self._ledger.committed()
+            return await self._deliver(request, reply)
+
+        return handle
+
+    async def _under_mode(self, request: web.Request, kind: str) -> Reply | None:
+        if self._mode not in {Mode.DOWN_500, Mode.SILENT}:
+            return None
+        if kind:
+            self._bank.log(kind, request.match_info["id"], request.headers.get("Idempotency-Key"), self._mode.value)
+        return replies.silence() if self._mode is Mode.SILENT else replies.server_error(saved=False)
+
+    async def _answer(self, request: web.Request, action: Action, allowed: set[str], kind: str) -> Reply:
+        params = _parse(request.query_string if request.method == "GET" else await request.text())
+        if params is None:
+            return replies.invalid("Invalid form encoding")
+        unknown = next((name for name in params if not _is_allowed(name, allowed)), None)
+        if unknown is not None:
+            return replies.invalid(
+                "Received unknown parameter", code="parameter_unknown", param=replies.printable(unknown)
+            )
+        target = request.match_info.get("id", "")
+        if request.method == "GET":
+            await asyncio.sleep(self._delay_s)
+            return action(target, params, None)
+        key = request.headers.get("Idempotency-Key")
+        known = self._keys.check(key, request.path, params)
+        if known:
+            if kind:
+                self._bank.log(kind, target, key, _known_words(known))
+            return known
+
+        def act() -> Reply:
+            reply = action(target, params, key)
+            self._keys.save(key, request.path, params, reply)
+            return reply
+
+        delay_s = self._delay_s + (self._slow_s if kind == "confirm" and self._bank.slow(target) else 0.0)
+        return await self._act_late(key, act, delay_s) if delay_s else act()
+
+    async def _act_late(self, key: str | None, act: Callable[[], Reply], delay_s: float) -> Reply:
+        """In a task of its own: a client that hangs up does not stop the gateway."""
+
+        async def later() -> Reply:
+            await asyncio.sleep(delay_s)
+            return act()
+
+        self._keys.begin(key)
+        task = asyncio.create_task(later())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        task.add_done_callback(lambda _: self._keys.end(key))
+        return await asyncio.shield(task)
+
+    async def _deliver(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+        body = orjson.dumps(reply.body)
+        match reply.manner:
+            case Manner.HANG:
+                await self._hold(request)
+            case Manner.RESET:
+                _reset(request)
+            case Manner.BAD_JSON:
+                body = body[: len(body) // 2]
+            case Manner.BAD_FIELDS:
+                body = orjson.dumps(reply.body | {"amount": "some", "amount_received": None, "currency": 978})
+            case _:
+                pass
+        headers = {"Request-Id": f"req_sandbox_{next(self._request_numbers)}", **reply.headers}
+        return web.Response(body=body, status=reply.status, content_type="application/json", headers=headers)
+
+    async def _hold(self, request: web.Request) -> None:
+        try:
+            async with asyncio.timeout(MAX_SILENCE_S):
+                await self._closing.wait()
+        except TimeoutError:
+            log.info("a connection held in silence was cut")
+        _reset(request)
+
+    # -- for people and fault runs
+
+    async def _show_state(self, _: web.Request) -> web.Response:
+        return _pretty({"mode": self._mode.value, "delay_ms": self._delay_s * 1000})
+
+    async def _show_ledger(self, request: web.Request) -> web.Response:
+        return _pretty(self._bank.show(request.query.get("payment")))
+
+    async def _set_mode(self, request: web.Request) -> web.Response:
+        try:
+            wanted = orjson.loads(await request.read())
+            mode, delay_s = Mode(wanted["mode"]), float(wanted.get("delay_ms", 0)) / 1000
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            choices = ", ".join(mode.value for mode in Mode)
+            return _pretty({"error": f'send {{"mode": one of {choices}, "delay_ms": number}}'}, status=400)
+        changed = (mode is Mode.REFUSE) is not (self._mode is Mode.REFUSE)
+        self._mode, self._delay_s = mode, delay_s if mode is Mode.SLOW else 0.0
+        if changed and self.on_refuse:
+            await self.on_refuse(mode is Mode.REFUSE)
+        return await self._show_state(request)
+
+    async def _mend(self, request: web.Request) -> web.Response:
+        deed = self._bank.settle if request.match_info["deed"] == "settle" else self._bank.heal
+        done = deed(request.match_info["id"])
+        await self._ledger.committed()
+        return _pretty({"done": done}, status=200 if done else 404)
+
+
+_INTENT_PARAMS = {
+    "amount",
+    "currency",
+    "payment_method",
+    "payment_method_types[",
+    "allowed_payment_method_types[",
+    "capture_method",
+    "metadata[",
+    "expand[",
+}
+
+
+class _Keys:
+    """Idempotency keys (https://docs.stripe.com/api/idempotent_requests)."""
+
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], float], age_s: float) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._age_s = age_s
+        self._in_flight: set[str] = set()
+
+    def check(self, key: str | None, path: str, params: Params) -> Reply | None:
+        """The saved answer or a refusal; None: this request is to be acted upon."""
+        if key is None:
+            return None
+        if len(key) > MAX_KEY_CHARS:
+            return replies.idempotency_error("Idempotency keys are at most 255 characters.", status=400)
+        if key in self._in_flight:
+            words = "There is currently another in-progress request using this Idempotent Key."
+            return replies.idempotency_error(words, status=409, code="idempotency_key_in_use")
+        row = self._ledger.one("SELECT * FROM idempotency_keys WHERE key = ? ORDER BY seq DESC LIMIT 1", key)
+        if row is None or row["created"] + self._age_s <= self._clock():
+            return None
+        return self._known(row, path, params)
+
+    def _known(self, row: Row, path: str, params: Params) -> Reply:
+        same = row["path"] == path and row["parameters_sha256"] == _hash(params)
+        column = "replays" if same else "mismatches"
+        self._ledger.write(f"UPDATE idempotency_keys SET {column} = {column} + 1 WHERE seq = ?", row["seq"])  # noqa: S608 - one of two constants
+        if not same:
+            words = "Keys for idempotent requests can only be used with the same parameters they were first used with."
+            return replies.idempotency_error(words, status=400)
+        return Reply(row["status"], orjson.loads(row["body"]), headers={"Idempotent-Replayed": "true"})
+
+    def save(self, key: str | None, path: str, params: Params, reply: Reply) -> None:
+        if key is None or not reply.saved:
+            return
+        self._ledger.write(
+            "INSERT INTO idempotency_keys (key, path, parameters_sha256, status, body, created)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            *(key, path, _hash(params), reply.status, orjson.dumps(reply.body).decode(), int(self._clock())),
+        )
+
+    def begin(self, key: str | None) -> None:
+        """A request under this key is being acted upon: another one is a conflict until `end`."""
+        if key is not None:
+            self._in_flight.add(key)
+
+    def end(self, key: str | None) -> None:
+        if key is not None:
+            self._in_flight.discard(key)
+
+
+def _hash(params: Params) -> str:
+    """Of the parameters, but never of a card number: sixteen digits are soon guessed from their hash."""
+    shown = dict(params)
+    number = shown.pop("card[number]", None)
+    if number:
+        shown["card"] = f"{CARDS.get(number, 'unknown')} {number[-4:]}"
+    return hashlib.sha256(orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _known_words(reply: Reply) -> str:
+    return f"replayed {reply.status}" if reply.headers else f"{reply.status} nothing"
+
+
+def _parse(text: str) -> Params | None:
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        return None
+
+
+def _is_allowed(name: str, allowed: set[str]) -> bool:
+    root, bracket, _ = name.partition("[")
+    return root + bracket in allowed or "" in allowed
+
+
+def _refuse_key(request: web.Request) -> Reply | None:
+    """Secret test keys are taken. A restricted key (`rk_`) lacks the permission, so that 403 can be tested too."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    if scheme == "Bearer" and key.startswith("sk_test_"):
+        return None
+    if scheme == "Bearer" and key.startswith("rk_test_"):
+        return replies.unauthorised("The provided key does not have the required permissions.", 403)
+    return replies.unauthorised("Invalid API Key provided.", 401)
+
+
+def _unrecognised(_: str, __: Params, ___: str | None) -> Reply:
+    return replies.invalid("Unrecognized request URL.", status=404)
+
+
+def _reset(request: web.Request) -> None:
+    transport = request.transport
+    if transport is None:
+        return
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+    transport.abort()
+
+
+async def _show_faults(_: web.Request) -> web.Response:
+    shown: Mapping[str, Any] = {
+        token: {"about": b.about, "ends": [ending.value for ending in b.ends]} for token, b in BEHAVIOURS.items()
+    }
+    return _pretty(dict(shown))
+
+
+def _pretty(body: Json, status: int = 200) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(body, option=orjson.OPT_INDENT_2), status=status, content_type="application/json"
+    )

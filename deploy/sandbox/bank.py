@@ -1,0 +1,470 @@
+"""What the gateway does: payment methods, PaymentIntents and refunds over the ledger, with Stripe's rules.
+
+Everything here is synchronous and runs between two turns of the event loop, so no two requests interleave inside one
+payment. The rules: https://docs.stripe.com/payments/paymentintents/lifecycle. Faults come from `faults.py` and from
+nowhere else.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from deploy.sandbox import replies
+from deploy.sandbox.faults import CARDS, Behaviour, Confirm, Effect, Manner, behaviour_of, luhn_holds
+from deploy.sandbox.ledger import Ledger, Row
+from deploy.sandbox.replies import Json, Reply
+
+MAX_AMOUNT = 99_999_999  # Stripe takes at most eight digits
+MAX_PAGE, DEFAULT_PAGE = 100, 10  # Stripe's
+MAX_PEOPLE_ROWS = 200  # what a person can read on one page
+MONTHS = range(1, 13)
+YEARS = range(2000, 2100)
+
+CONFIRMABLE = frozenset({"requires_confirmation", "requires_payment_method", "requires_action"})
+CANCELABLE = frozenset({"requires_confirmation", "requires_payment_method", "requires_action"})
+_CANCELABLE_WORDS = "requires_payment_method, requires_capture, requires_confirmation, requires_action, processing"
+
+Params = Mapping[str, str]
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+class Bank:
+    """`clock` gives Unix seconds, `ids` an id for a prefix (`pi`, `ch`, `re`, `pm`)."""
+
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], float], ids: Callable[[str], str] = new_id) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._ids = ids
+
+    # -- payment methods
+
+    def create_payment_method(self, _: str, params: Params, __: str | None) -> Reply:
+        """The number is looked up and forgotten: the ledger gets brand and last four digits."""
+        number = params.get("card[number]", "").replace(" ", "")
+        month, year = _integer(params.get("card[exp_month]")), _integer(params.get("card[exp_year]"))
+        if params.get("type") != "card":
+            return replies.invalid("Only cards are taken here.", param="type")
+        if not (number.isascii() and number.isdigit() and luhn_holds(number)):
+            return replies.card_error(402, "incorrect_number", None)
+        if month is None or month not in MONTHS:
+            return replies.card_error(402, "invalid_expiry_month", None)
+        if year is None or year not in YEARS:
+            return replies.card_error(402, "invalid_expiry_year", None)
+        if number not in CARDS:
+            return replies.card_error(402, "card_declined", "test_mode_live_card")
+        return self._new_method(number, month, year)
+
+    def _new_method(self, number: str, month: int, year: int) -> Reply:
+        token, created = self._ids("pm"), int(self._clock())
+        brand = "mastercard" if number.startswith("5") else "visa"
+        self._ledger.write(
+            "INSERT INTO payment_methods VALUES (?, ?, ?, ?, ?, ?, ?)",
+            *(token, brand, number[-4:], month, year, CARDS[number], created),
+        )
+        return replies.ok(_method_json(token, brand, number[-4:], month, year, created))
+
+    def retrieve_payment_method(self, token: str, _: Params, __: str | None) -> Reply:
+        row = self._ledger.one("SELECT * FROM payment_methods WHERE id = ?", token)
+        if row:
+            return replies.ok(
+                _method_json(row["id"], row["brand"], row["last4"], row["exp_month"], row["exp_year"], row["created"])
+            )
+        if behaviour_of(token):
+            return replies.ok(_method_json(token, "visa", "4242", 12, 2050, int(self._clock())))
+        return replies.missing("PaymentMethod", token, param="payment_method")
+
+    def _behaviour(self, token: str) -> Behaviour | None:
+        row = self._ledger.one("SELECT behaves_like FROM payment_methods WHERE id = ?", token)
+        return behaviour_of(row["behaves_like"] if row else token)
+
+    # -- PaymentIntents
+
+    def create_intent(self, _: str, params: Params, __: str | None) -> Reply:
+        amount, currency = _integer(params.get("amount")), params.get("currency", "").lower()
+        token = params.get("payment_method")
+        if "payment_method_types[0]" in params:  # gone since API version 2026-09-30.endive, which the SDK 16 speaks
+            return replies.invalid("payment_method_types is gone", code="payment_method_types_no_longer_supported")
+        if amount is None or not 0 < amount <= MAX_AMOUNT:
+            return replies.invalid("Invalid amount", code="parameter_invalid_integer", param="amount")
+        if not (len(currency) == 3 and currency.isascii() and currency.isalpha()):  # noqa: PLR2004 - ISO 4217 alphabetic
+            return replies.invalid("Invalid currency", param="currency")
+        if token and self._behaviour(token) is None:
+            return replies.missing("PaymentMethod", token, param="payment_method", status=400)
+        intent_id = self._ids("pi")
+        status = "requires_confirmation" if token else "requires_payment_method"
+        metadata = {name[9:-1]: value for name, value in params.items() if name.startswith("metadata[")}
+        self._ledger.write(
+            "INSERT INTO payment_intents"
+            " (id, amount, currency, payment_method, method_attached, metadata, status, created)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            *(intent_id, amount, currency, token, bool(token), orjson.dumps(metadata).decode(), status),
+            int(self._clock()),
+        )
+        return replies.ok(_intent_json(self._intent_row(intent_id)))
+
+    def retrieve_intent(self, intent_id: str, _: Params, __: str | None) -> Reply:
+        row = self._intent(intent_id)
+        if row is None:
+            return replies.missing("payment_intent", intent_id, param="intent")
+        behaviour = self._of(row)
+        silenced = _silenced(row, behaviour)
+        if silenced:
+            return silenced
+        if row["status"] == "processing" and behaviour.settles_after is not None:
+            row = self._look(row, behaviour.settles_after)
+        return replies.ok(_intent_json(row))
+
+    def _look(self, row: Row, settles_after: int) -> Row:
+        """Each retrieval brings a late success nearer: counted, so that a test needs no clock."""
+        if row["looks"] >= settles_after:
+            self._capture(row)
+        else:
+            self._ledger.write("UPDATE payment_intents SET looks = looks + 1 WHERE id = ?", row["id"])
+        return self._intent_row(row["id"])
+
+    def list_intents(self, _: str, params: Params, __: str | None) -> Reply:
+        """Newest first. No filter by metadata, as at Stripe."""
+        limit = _integer(params.get("limit", str(DEFAULT_PAGE)))
+        if limit is None or not 1 <= limit <= MAX_PAGE:
+            return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
+        conditions, args = ["1"], list[Any]()
+        for name, operator in {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}.items():
+            if f"created[{name}]" in params:
+                conditions.append(f"created {operator} ?")
+                args.append(_integer(params[f"created[{name}]"]))
+        if None in args:
+            return replies.invalid("Invalid timestamp", code="parameter_invalid_integer", param="created")
+        if "starting_after" in params:
+            last = self._intent(params["starting_after"])
+            if last is None:
+                return replies.missing("payment_intent", params["starting_after"], param="starting_after", status=400)
+            conditions.append("(created, seq) < (?, ?)")
+            args += [last["created"], last["seq"]]
+        where = " AND ".join(conditions)
+        rows = self._ledger.all(
+            f"SELECT * FROM payment_intents WHERE {where} ORDER BY created DESC, seq DESC LIMIT ?",  # noqa: S608 - `where` is made of the constants above
+            *(*args, limit + 1),
+        )
+        return replies.ok(_list_json("/v1/payment_intents", [_intent_json(row) for row in rows], limit))
+
+    # -- confirm
+
+    def slow(self, intent_id: str) -> bool:
+        """Whether the next confirm of this payment acts late."""
+        row = self._intent(intent_id)
+        return row is not None and row["status"] in CONFIRMABLE and _next_confirm(row, self._of(row)).late
+
+    def confirm(self, intent_id: str, params: Params, key: str | None) -> Reply:
+        reply, effect = self._confirm(intent_id, params.get("payment_method"))
+        self.log("confirm", intent_id, key, f"{_seen(reply)} {effect}")
+        return reply
+
+    def _confirm(self, intent_id: str, method: str | None) -> tuple[Reply, str]:
+        row = self._intent(intent_id)
+        if row is None:
+            return replies.missing("payment_intent", intent_id, param="intent"), "unknown"
+        silenced = _silenced(row, self._of(row))
+        if silenced:
+            return silenced, "nothing"
+        if row["status"] not in CONFIRMABLE:
+            words = f"This PaymentIntent could not be confirmed because it has a status of {row['status']}."
+            return replies.unexpected_state(words, _intent_json(row)), "nothing"
+        if method:
+            if self._behaviour(method) is None:
+                return replies.missing("PaymentMethod", method, param="payment_method", status=400), "nothing"
+            self._ledger.write(
+                "UPDATE payment_intents SET payment_method = ?, method_attached = 1, confirm_attempts = 0 WHERE id = ?",
+                *(method, intent_id),
+            )
+            row = self._intent_row(intent_id)
+        if not row["method_attached"]:
+            words = "You cannot confirm this PaymentIntent because it's missing a payment method."
+            return replies.unexpected_state(words, _intent_json(row)), "nothing"
+        return self._act(row, self._of(row))
+
+    def _act(self, row: Row, behaviour: Behaviour) -> tuple[Reply, str]:
+        step = _next_confirm(row, behaviour)
+        self._ledger.write("UPDATE payment_intents SET confirm_attempts = confirm_attempts + 1 WHERE id = ?", row["id"])
+        match step.effect:
+            case Effect.CAPTURE:
+                self._capture(row)
+            case Effect.DECLINE:
+                self._decline(row, step.decline_code, keeps_method=behaviour.keeps_method)
+            case Effect.ACTION:
+                self._set_status(row["id"], "requires_action")
+            case Effect.PROCESS:
+                self._set_status(row["id"], "processing")
+            case Effect.NOTHING:
+                pass
+        return self._confirm_reply(row["id"], step), step.effect.value
+
+    def _confirm_reply(self, intent_id: str, step: Confirm) -> Reply:
+        intent = _intent_json(self._intent_row(intent_id))
+        if step.effect is Effect.DECLINE:
+            return replies.card_error(402, "card_declined", step.decline_code, intent)
+        match step.manner:
+            case Manner.ERROR_500:
+                return replies.server_error(saved=True)
+            case Manner.RATE_LIMIT:
+                return replies.rate_limited()
+            case Manner.RESET if (
+                step.effect is Effect.NOTHING
+            ):  # cut before anything was done: there is no answer to keep
+                return Reply(200, intent, Manner.RESET, saved=False)
+            case manner:
+                return replies.ok(intent, manner)
+
+    def _capture(self, row: Row) -> None:
+        charge = self._ids("ch")
+        self._ledger.write(
+            "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?)",
+            *(charge, row["id"], row["amount"], row["currency"], row["payment_method"], int(self._clock())),
+        )
+        self._ledger.write(
+            "UPDATE payment_intents SET status = 'succeeded', latest_charge = ?, last_error = NULL WHERE id = ?",
+            *(charge, row["id"]),
+        )
+
+    def _decline(self, row: Row, decline_code: str, *, keeps_method: bool) -> None:
+        error = {"code": "card_declined", "decline_code": decline_code, "message": "Your card was declined."}
+        method = {"type": "card_error", "payment_method": {"id": row["payment_method"], "object": "payment_method"}}
+        self._ledger.write(
+            "UPDATE payment_intents SET status = 'requires_payment_method', last_error = ?, method_attached = ?"
+            " WHERE id = ?",
+            *(orjson.dumps(error | method).decode(), keeps_method, row["id"]),
+        )
+
+    def _set_status(self, intent_id: str, status: str) -> None:
+        self._ledger.write("UPDATE payment_intents SET status = ?, looks = 0 WHERE id = ?", status, intent_id)
+
+    # -- cancel
+
+    def cancel(self, intent_id: str, _: Params, key: str | None) -> Reply:
+        reply, effect = self._cancel(intent_id)
+        self.log("cancel", intent_id, key, f"{_seen(reply)} {effect}")
+        return reply
+
+    def _cancel(self, intent_id: str) -> tuple[Reply, str]:
+        row = self._intent(intent_id)
+        if row is None:
+            return replies.missing("payment_intent", intent_id, param="intent"), "unknown"
+        behaviour = self._of(row)
+        silenced = _silenced(row, behaviour)
+        if silenced:
+            return silenced, "nothing"
+        effect = "nothing"
+        if row["status"] == "requires_action" and behaviour.captures_on_cancel:
+            self._capture(row)
+            row, effect = self._intent_row(intent_id), "captured"
+        if row["status"] not in CANCELABLE:
+            words = (
+                f"You cannot cancel this PaymentIntent because it has a status of {row['status']}."
+                f" Only a PaymentIntent with one of the following statuses may be canceled: {_CANCELABLE_WORDS}."
+            )
+            return replies.unexpected_state(words, _intent_json(row)), effect
+        self._ledger.write(
+            "UPDATE payment_intents SET status = 'canceled', canceled_at = ? WHERE id = ?",
+            *(int(self._clock()), intent_id),
+        )
+        return replies.ok(_intent_json(self._intent_row(intent_id))), "canceled"
+
+    def log(self, kind: str, intent_id: str, key: str | None, result: str) -> None:
+        """One line for a confirm or cancel that arrived."""
+        self._ledger.write(
+            "INSERT INTO confirms (at, kind, payment_intent, idempotency_key, result) VALUES (?, ?, ?, ?, ?)",
+            *(self._clock(), kind, replies.printable(intent_id), key, result),
+        )
+
+    # -- refunds
+
+    def create_refund(self, _: str, params: Params, __: str | None) -> Reply:
+        intent_id = params.get("payment_intent", "")
+        row = self._intent(intent_id)
+        if row is None:
+            return replies.missing("payment_intent", intent_id, param="payment_intent")
+        silenced = _silenced(row, self._of(row))
+        if silenced:
+            return silenced
+        if row["status"] != "succeeded":
+            words = "This PaymentIntent does not have a successful charge to refund."
+            return replies.unexpected_state(words, _intent_json(row))
+        left = row["amount"] - self._refunded(intent_id)
+        if left == 0:
+            return replies.refused_refund("charge_already_refunded", "This charge has already been refunded.")
+        amount = _integer(params.get("amount", str(left)))
+        if amount is None or not 0 < amount <= left:
+            return replies.invalid("Invalid amount", code="parameter_invalid_integer", param="amount")
+        return self._refund(row, amount)
+
+    def _refund(self, row: Row, amount: int) -> Reply:
+        script, refund_id = self._of(row).refund, self._ids("re")
+        reason = "expired_or_canceled_card" if script.status == "failed" else None
+        self._ledger.write(
+            "INSERT INTO refunds (id, payment_intent, charge, amount, currency, status, failure_reason, created)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            *(refund_id, row["id"], row["latest_charge"], amount, row["currency"], script.status, reason),
+            int(self._clock()),
+        )
+        if script.manner is Manner.ERROR_500:
+            return replies.server_error(saved=True)
+        return replies.ok(_refund_json(self._refund_row(refund_id)), script.manner)
+
+    def _refunded(self, intent_id: str) -> int:
+        sql = "SELECT coalesce(sum(amount), 0) AS total FROM refunds WHERE payment_intent = ? AND status != 'failed'"
+        row = self._ledger.one(sql, intent_id)
+        return int(row["total"]) if row else 0
+
+    def retrieve_refund(self, refund_id: str, _: Params, __: str | None) -> Reply:
+        row = self._ledger.one("SELECT * FROM refunds WHERE id = ?", refund_id)
+        if row is None:
+            return replies.missing("refund", refund_id, param="refund")
+        return replies.ok(_refund_json(self._look_at_refund(row)))
+
+    def list_refunds(self, _: str, params: Params, __: str | None) -> Reply:
+        intent_id, limit = params.get("payment_intent", ""), _integer(params.get("limit", str(DEFAULT_PAGE)))
+        if limit is None or not 1 <= limit <= MAX_PAGE:
+            return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
+        row = self._intent(intent_id)
+        if row is None:
+            return replies.missing("payment_intent", intent_id, param="payment_intent")
+        silenced = _silenced(row, self._of(row))
+        if silenced:
+            return silenced
+        sql = "SELECT * FROM refunds WHERE payment_intent = ? ORDER BY seq DESC LIMIT ?"
+        refunds = [self._look_at_refund(refund) for refund in self._ledger.all(sql, intent_id, limit + 1)]
+        return replies.ok(_list_json("/v1/refunds", [_refund_json(refund) for refund in refunds], limit))
+
+    def _look_at_refund(self, row: Row) -> Row:
+        settles_after = self._of(self._intent_row(row["payment_intent"])).refund.settles_after
+        if row["status"] != "pending" or settles_after is None:
+            return row
+        status = "succeeded" if row["looks"] >= settles_after else "pending"
+        self._ledger.write("UPDATE refunds SET looks = looks + 1, status = ? WHERE id = ?", status, row["id"])
+        return self._refund_row(row["id"])
+
+    # -- what people may do beside the API
+
+    def settle(self, intent_id: str) -> bool:
+        """The bank's answer arrives at last: a payment that is processing is captured. False: there is none."""
+        row = self._intent(intent_id)
+        if row is None or row["status"] != "processing":
+            return False
+        self._capture(row)
+        return True
+
+    def heal(self, intent_id: str) -> bool:
+        """A payment that hangs, breaks or is unknown since its confirm answers again. False: there is none."""
+        self._ledger.write("UPDATE payment_intents SET healed = 1 WHERE id = ?", intent_id)
+        return self._intent(intent_id) is not None
+
+    def show(self, payment: str | None) -> Json:
+        """The newest rows of the ledger, or those of one payment: its gateway id or the payment id in its metadata."""
+        chosen = "SELECT id FROM payment_intents WHERE id = ?1 OR json_extract(metadata, '$.payment_id') = ?1"
+        owner = {
+            "payment_intents": "id",
+            "charges": "payment_intent",
+            "refunds": "payment_intent",
+            "confirms": "payment_intent",
+        }
+        shown: Json = {}
+        for table, column in owner.items():
+            where = f"WHERE {column} IN ({chosen})" if payment else ""
+            sql = f"SELECT * FROM {table} {where} ORDER BY rowid DESC LIMIT {MAX_PEOPLE_ROWS}"  # noqa: S608 - constants
+            shown[table] = [dict(row) for row in self._ledger.all(sql, *([payment] if payment else []))]
+        return shown
+
+    # -- rows
+
+    def _of(self, row: Row) -> Behaviour:
+        behaviour = self._behaviour(row["payment_method"]) if row["payment_method"] else None
+        return behaviour or Behaviour("no payment method yet", ())
+
+    def _intent(self, intent_id: str) -> Row | None:
+        return self._ledger.one("SELECT * FROM payment_intents WHERE id = ?", intent_id)
+
+    def _intent_row(self, intent_id: str) -> Row:
+        row = self._intent(intent_id)
+        if row is None:
+            raise LookupError(intent_id)
+        return row
+
+    def _refund_row(self, refund_id: str) -> Row:
+        row = self._ledger.one("SELECT * FROM refunds WHERE id = ?", refund_id)
+        if row is None:
+            raise LookupError(refund_id)
+        return row
+
+
+def _next_confirm(row: Row, behaviour: Behaviour) -> Confirm:
+    attempts: int = row["confirm_attempts"]
+    return behaviour.confirms[min(attempts, len(behaviour.confirms) - 1)]
+
+
+def _silenced(row: Row, behaviour: Behaviour) -> Reply | None:
+    """Some payments stop answering for good at their first confirm, until a person heals them."""
+    if not row["confirm_attempts"] or row["healed"]:
+        return None
+    match behaviour.once_confirmed:
+        case Manner.HANG:
+            return replies.silence()
+        case Manner.ERROR_500:
+            return replies.server_error(saved=False)
+        case Manner.MISSING:
+            return replies.missing("payment_intent", row["id"], param="intent")
+        case _:
+            return None
+
+
+def _seen(reply: Reply) -> str:
+    return str(reply.status) if reply.manner is Manner.ANSWER else reply.manner.name.lower()
+
+
+def _integer(text: str | None) -> int | None:
+    """At most twelve digits: no amount, time or page is longer, and a card number is."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 12 else None  # noqa: PLR2004
+
+
+def _method_json(token: str, brand: str, last4: str, month: int, year: int, created: int) -> Json:
+    card = {"brand": brand, "last4": last4, "exp_month": month, "exp_year": year, "funding": "credit"}
+    return {"id": token, "object": "payment_method", "type": "card", "card": card, "created": created} | _TEST_MODE
+
+
+def _intent_json(row: Row) -> Json:
+    status = row["status"]
+    action = {"type": "use_stripe_sdk", "use_stripe_sdk": {}} if status == "requires_action" else None
+    return {
+        "id": row["id"],
+        "object": "payment_intent",
+        "amount": row["amount"],
+        "amount_capturable": 0,
+        "amount_received": row["amount"] if status == "succeeded" else 0,
+        "canceled_at": row["canceled_at"],
+        "capture_method": "automatic",
+        "created": row["created"],
+        "currency": row["currency"],
+        "last_payment_error": orjson.loads(row["last_error"]) if row["last_error"] else None,
+        "latest_charge": row["latest_charge"],
+        "metadata": orjson.loads(row["metadata"]),
+        "next_action": action,
+        "payment_method": row["payment_method"] if row["method_attached"] else None,
+        "payment_method_types": ["card"],
+        "status": status,
+    } | _TEST_MODE
+
+
+def _refund_json(row: Row) -> Json:
+    names = ("id", "payment_intent", "charge", "amount", "currency", "status", "created")
+    refund = {"object": "refund"} | {name: row[name] for name in names}
+    return refund | ({"failure_reason": row["failure_reason"]} if row["failure_reason"] else {})
+
+
+def _list_json(url: str, found: list[Json], limit: int) -> Json:
+    return {"object": "list", "url": url, "has_more": len(found) > limit, "data": found[:limit]}
+
+
+_TEST_MODE = {"livemode": False}

@@ -1,0 +1,211 @@
+"""What each test token does, as data. README.md shows the same table to people; a test keeps the two equal.
+
+A token is `<behaviour>` or `<behaviour>__<refund behaviour>`: `pm_remit_late_success__refund_fails` charges late, and
+its refund fails.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+
+class Effect(Enum):
+    """What a confirm does to the money."""
+
+    CAPTURE = "captured"
+    DECLINE = "declined"
+    ACTION = "action required"
+    PROCESS = "processing"
+    NOTHING = "nothing"
+
+
+class Manner(Enum):
+    """What the client gets to see of it."""
+
+    ANSWER = "answer"
+    HANG = "hang"  # the connection stays open and silent
+    RESET = "reset"  # the connection is cut with RST
+    ERROR_500 = "500"
+    RATE_LIMIT = "429"
+    MISSING = "404"
+    BAD_JSON = "200, cut in the middle"
+    BAD_FIELDS = "200, fields of the wrong type"
+
+
+class Ending(Enum):
+    """What a client that never guesses must end with."""
+
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    NOT_CHARGED = "not charged"
+    PERSON = "a person decides"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """One confirm. `late`: it acts only after the sandbox's slowness, whether or not the client still waits."""
+
+    effect: Effect = Effect.CAPTURE
+    manner: Manner = Manner.ANSWER
+    decline_code: str = ""
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """One refund: its first status, and after how many looks at it a pending one succeeds (None: never)."""
+
+    status: str = "succeeded"
+    settles_after: int | None = None
+    manner: Manner = Manner.ANSWER
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """`confirms`: the first confirm, the second, ...; the last repeats. Everything is counted, nothing is random."""
+
+    about: str
+    ends: tuple[Ending, ...]
+    confirms: tuple[Confirm, ...] = (Confirm(),)
+    settles_after: int | None = None  # retrievals that still see `processing` before it is captured; None: never
+    once_confirmed: Manner = Manner.ANSWER  # how retrieve, confirm and cancel answer after the first confirm
+    captures_on_cancel: bool = False
+    keeps_method: bool = False  # Stripe detaches a declined method, so that a second confirm must name one
+    refund: Refund = Refund()
+
+
+_OK = Confirm()
+_CAPTURED, _DECLINED = (Ending.CAPTURED,), (Ending.DECLINED,)
+_PERSON, _EITHER = (Ending.PERSON,), (Ending.CAPTURED, Ending.NOT_CHARGED)
+
+
+def _declines(code: str) -> Behaviour:
+    return Behaviour(f"declined: {code}", _DECLINED, (Confirm(Effect.DECLINE, decline_code=code),))
+
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    # Stripe's own test tokens
+    "pm_card_visa": Behaviour("captured", _CAPTURED),
+    "pm_card_mastercard": Behaviour("captured", _CAPTURED),
+    "pm_card_chargeDeclined": _declines("generic_decline"),
+    "pm_card_visa_chargeDeclined": _declines("generic_decline"),
+    "pm_card_chargeCustomerFail": _declines("generic_decline"),
+    "pm_card_visa_chargeDeclinedInsufficientFunds": _declines("insufficient_funds"),
+    "pm_card_chargeDeclinedExpiredCard": _declines("expired_card"),
+    "pm_card_chargeDeclinedIncorrectCvc": _declines("incorrect_cvc"),
+    "pm_card_chargeDeclinedProcessingError": _declines("processing_error"),
+    # faults
+    "pm_remit_slow": Behaviour(
+        "acts on the confirm late (see --slow-ms), even if the client has gone", _EITHER, (Confirm(late=True),)
+    ),
+    "pm_remit_charged_then_timeout": Behaviour(
+        "charges and never answers that confirm", _CAPTURED, (Confirm(manner=Manner.HANG), _OK)
+    ),
+    "pm_remit_charged_then_500": Behaviour(
+        "charges, answers 500 and replays that 500", _CAPTURED, (Confirm(manner=Manner.ERROR_500), _OK)
+    ),
+    "pm_remit_reset_before_charge": Behaviour(
+        "cuts the first confirm before charging", _EITHER, (Confirm(Effect.NOTHING, Manner.RESET), _OK)
+    ),
+    "pm_remit_reset_after_charge": Behaviour(
+        "charges, then cuts the connection", _CAPTURED, (Confirm(manner=Manner.RESET), _OK)
+    ),
+    "pm_remit_rate_limited": Behaviour(
+        "429 to the first two confirms, then captured",
+        _CAPTURED,
+        (Confirm(Effect.NOTHING, Manner.RATE_LIMIT), Confirm(Effect.NOTHING, Manner.RATE_LIMIT), _OK),
+    ),
+    "pm_remit_malformed_200": Behaviour(
+        "charges and answers 200 with half a JSON", _CAPTURED, (Confirm(manner=Manner.BAD_JSON), _OK)
+    ),
+    "pm_remit_malformed_fields": Behaviour(
+        "charges and answers 200 with fields of the wrong type", _CAPTURED, (Confirm(manner=Manner.BAD_FIELDS), _OK)
+    ),
+    "pm_remit_late_success": Behaviour(
+        "answers 500, is `processing` for three retrievals, then captured",
+        _CAPTURED,
+        (Confirm(Effect.PROCESS, Manner.ERROR_500),),
+        settles_after=3,
+    ),
+    "pm_remit_processing": Behaviour(
+        "`processing` for two retrievals, then captured", _CAPTURED, (Confirm(Effect.PROCESS),), settles_after=2
+    ),
+    "pm_remit_processing_forever": Behaviour("`processing` for ever", _PERSON, (Confirm(Effect.PROCESS),)),
+    "pm_remit_action_required": Behaviour(
+        "the customer would have to act; can be cancelled", _DECLINED, (Confirm(Effect.ACTION),)
+    ),
+    "pm_remit_declined_then_confirmable": Behaviour(
+        "declined; a second confirm would charge: why a declined payment is cancelled",
+        _DECLINED,
+        (Confirm(Effect.DECLINE, decline_code="generic_decline"), _OK),
+        keeps_method=True,
+    ),
+    "pm_remit_cancel_crosses": Behaviour(
+        "action required; the customer acts as the cancel arrives: captured, cancel refused",
+        _CAPTURED,
+        (Confirm(Effect.ACTION),),
+        captures_on_cancel=True,
+    ),
+    "pm_remit_never_answers": Behaviour(
+        "charges; from that confirm on everything about this payment hangs",
+        _PERSON,
+        (Confirm(manner=Manner.HANG),),
+        once_confirmed=Manner.HANG,
+    ),
+    "pm_remit_broken_for_good": Behaviour(
+        "does not charge; from that confirm on everything about this payment is a 500",
+        _PERSON,
+        (Confirm(Effect.NOTHING, Manner.ERROR_500),),
+        once_confirmed=Manner.ERROR_500,
+    ),
+    "pm_remit_unknown_after": Behaviour(
+        "does not charge, answers 500; from then on the payment is unknown (404)",
+        _PERSON,
+        (Confirm(Effect.NOTHING, Manner.ERROR_500),),
+        once_confirmed=Manner.MISSING,
+    ),
+}
+
+REFUNDS: dict[str, Refund] = {
+    "refund_fails": Refund("failed"),
+    "refund_pending": Refund("pending", settles_after=2),
+    "refund_pending_forever": Refund("pending"),
+    "refund_then_500": Refund(manner=Manner.ERROR_500),
+    "refund_then_timeout": Refund(manner=Manner.HANG),
+}
+"""Each is also a token of its own: `pm_remit_refund_fails` is captured, and its refund fails."""
+
+_REFUND_PREFIX = "pm_remit_"
+
+# Stripe's published test cards (https://docs.stripe.com/testing): number -> the token it behaves like. No other number
+# is taken, so that nobody puts a real card in here.
+CARDS: dict[str, str] = {
+    "4242424242424242": "pm_card_visa",
+    "4000056655665556": "pm_card_visa",
+    "5555555555554444": "pm_card_mastercard",
+    "4000000000000002": "pm_card_chargeDeclined",
+    "4000000000000341": "pm_card_chargeCustomerFail",
+    "4000000000009995": "pm_card_visa_chargeDeclinedInsufficientFunds",
+    "4000000000000069": "pm_card_chargeDeclinedExpiredCard",
+    "4000000000000127": "pm_card_chargeDeclinedIncorrectCvc",
+    "4000000000000119": "pm_card_chargeDeclinedProcessingError",
+    "4000002500003155": "pm_remit_action_required",
+    "4000000000005126": "pm_remit_refund_fails",
+    "4000000000007726": "pm_remit_refund_pending",
+}
+
+
+def behaviour_of(token: str) -> Behaviour | None:
+    """None: there is no such token."""
+    charge, divided, refund = token.partition("__")
+    if not divided and charge.removeprefix(_REFUND_PREFIX) in REFUNDS:
+        charge, refund, divided = "pm_card_visa", charge.removeprefix(_REFUND_PREFIX), "__"
+    behaviour = BEHAVIOURS.get(charge)
+    if behaviour is None or not divided:
+        return behaviour
+    return replace(behaviour, refund=REFUNDS[refund]) if refund in REFUNDS else None
+
+
+def luhn_holds(number: str) -> bool:
+    """The check digit of ISO/IEC 7812-1."""
+    doubled = (sum(divmod(2 * int(digit), 10)) for digit in number[-2::-2])
+    return (sum(int(digit) for digit in number[::-2]) + sum(doubled)) % 10 == 0

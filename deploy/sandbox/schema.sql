@@ -1,0 +1,87 @@
+-- The ledger. Its readers are independent of the sandbox: the audit opens this file with SQL of its own.
+-- Deliberately without UNIQUE on charges.payment_intent: a double charge must be visible to an auditor, not hidden by a constraint.
+-- Money is integer minor units with a lower-case currency, as at Stripe. `created` and `at` are Unix seconds.
+
+CREATE TABLE IF NOT EXISTS payment_methods (
+    id TEXT PRIMARY KEY,
+    brand TEXT NOT NULL,
+    last4 TEXT NOT NULL,
+    exp_month INTEGER NOT NULL,
+    exp_year INTEGER NOT NULL,
+    behaves_like TEXT NOT NULL,          -- the test token; the card number itself is stored nowhere
+    created INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS payment_intents (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    currency TEXT NOT NULL,
+    payment_method TEXT,
+    method_attached INTEGER NOT NULL,    -- 0 after a decline: Stripe then shows payment_method as null
+    metadata TEXT NOT NULL,              -- JSON; Remit puts payment_id and invoice_id here
+    status TEXT NOT NULL,
+    latest_charge TEXT,
+    last_error TEXT,                     -- JSON
+    confirm_attempts INTEGER NOT NULL DEFAULT 0,
+    looks INTEGER NOT NULL DEFAULT 0,    -- retrievals since it began to process
+    healed INTEGER NOT NULL DEFAULT 0,   -- 1: a person switched the silence of this payment off
+    canceled_at INTEGER,
+    created INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS payment_intents_by_time ON payment_intents (created, seq);
+
+-- one row per capture
+CREATE TABLE IF NOT EXISTS charges (
+    id TEXT PRIMARY KEY,
+    payment_intent TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    currency TEXT NOT NULL,
+    payment_method TEXT NOT NULL,
+    created INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS charges_by_payment ON charges (payment_intent);
+
+CREATE TABLE IF NOT EXISTS refunds (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    payment_intent TEXT NOT NULL,
+    charge TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    currency TEXT NOT NULL,
+    status TEXT NOT NULL,                -- succeeded | pending | failed
+    failure_reason TEXT,
+    looks INTEGER NOT NULL DEFAULT 0,
+    created INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS refunds_by_payment ON refunds (payment_intent);
+
+-- every confirm and cancel that arrived, whatever became of it
+CREATE TABLE IF NOT EXISTS confirms (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,                  -- confirm | cancel
+    payment_intent TEXT NOT NULL,
+    idempotency_key TEXT,
+    result TEXT NOT NULL                 -- what the client saw, then what it did: "200 captured", "hang captured", "429 nothing"
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS confirms_by_payment ON confirms (payment_intent);
+
+-- one row per use of a key; a key used again after it expired has two rows
+CREATE TABLE IF NOT EXISTS idempotency_keys (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL,
+    path TEXT NOT NULL,
+    parameters_sha256 TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    replays INTEGER NOT NULL DEFAULT 0,
+    mismatches INTEGER NOT NULL DEFAULT 0,
+    created INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS idempotency_keys_by_key ON idempotency_keys (key, seq);

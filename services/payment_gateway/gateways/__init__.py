@@ -1,0 +1,1 @@
+"""Card gateways: the port every adapter implements, and the adapters."""

@@ -1,0 +1,41 @@
+"""Which gateway a URL means. `https://api.stripe.com` and `http://127.0.0.1:PORT` (the sandbox) are the same
+adapter.
+"""
+
+from urllib.parse import parse_qs, urlsplit
+
+from services.payment_gateway.gateways.memory import MemoryGateway
+from services.payment_gateway.gateways.port import Gateway
+from services.payment_gateway.gateways.stripe import StripeGateway
+
+MAX_MEMORY_LATENCY_MS = 60_000  # a minute: beyond it a typing mistake is likelier than a wish
+
+
+def open_gateway(url: str, *, api_key: str, timeout_s: float, connections: int) -> Gateway:
+    """`memory://?latency_ms=20`, or the base address of an API that speaks Stripe's language. To be called inside a
+    running event loop.
+
+    ValueError is one sentence for an operator; it never contains the key.
+    """
+    match urlsplit(url).scheme:
+        case "memory":
+            return MemoryGateway(_latency_ms(url) / 1000)
+        case "http" | "https":
+            if not api_key:
+                raise ValueError(f"a gateway at {url} needs an API key")
+            return StripeGateway(api_key=api_key, base_url=url, timeout_s=timeout_s, connections=connections)
+        case scheme:
+            raise ValueError(f"a gateway URL begins with https://, http:// or memory://, not {scheme or url!r}")
+
+
+def _latency_ms(url: str) -> float:
+    text = parse_qs(urlsplit(url).query).get("latency_ms", ["0"])[-1]
+    try:
+        latency_ms = float(text)
+    except ValueError:
+        latency_ms = -1.0
+    if not 0 <= latency_ms <= MAX_MEMORY_LATENCY_MS:
+        raise ValueError(
+            f"latency_ms of a memory gateway is a number of milliseconds up to {MAX_MEMORY_LATENCY_MS}, not {text!r}"
+        )
+    return latency_ms

@@ -1,0 +1,138 @@
+"""An in-process gateway for measurements: the same port and tokens, no HTTP, a set latency.
+
+It answers truthfully and at once (`pm_card_*`: captured or declined), forgets everything when the process ends, and is
+known to this process only: never for money, never for two instances.
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from uuid import UUID
+
+from services.payment_gateway.gateways import port
+
+DECLINED_TOKENS = {
+    "pm_card_chargeDeclined": "generic_decline",
+    "pm_card_visa_chargeDeclined": "generic_decline",
+    "pm_card_visa_chargeDeclinedInsufficientFunds": "insufficient_funds",
+}
+"""Stripe's own test tokens for declines, with the code each is declined for."""
+
+DECLINED_NUMBER = "4000000000000002"  # Stripe's published test card for a decline
+
+
+class _Status(Enum):
+    UNCONFIRMED = "unconfirmed"
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    CANCELLED = "cancelled"
+    REFUNDED = "refunded"
+
+
+@dataclass(frozen=True, slots=True)
+class _Payment:
+    order: port.Order
+    created: datetime
+    status: _Status = _Status.UNCONFIRMED
+
+
+class MemoryGateway:
+    """See `port.Gateway`. `latency_s` is how long every request takes."""
+
+    def __init__(self, latency_s: float = 0.0) -> None:
+        self._latency_s = latency_s
+        self._payments: dict[str, _Payment] = {}
+
+    async def tokenise(self, card: port.Card, *, key: str) -> port.TokeniseAnswer:  # noqa: ARG002 - the port's
+        await self._travel()
+        token = "pm_card_chargeDeclined" if card.number == DECLINED_NUMBER else "pm_card_visa"
+        return port.Tokenised(token, "memory")
+
+    async def prepare(self, order: port.Order, *, key: str) -> port.PrepareAnswer:
+        await self._travel()
+        if not order.method_token.startswith("pm_"):
+            return port.Refused("resource_missing", "memory")
+        gateway_id = f"pi_memory_{key}"
+        created = datetime.now(UTC)  # noqa: TID251 - the gateway's clock is its own, as at any other gateway
+        self._payments.setdefault(gateway_id, _Payment(order, created))
+        return port.Prepared(gateway_id, "memory")
+
+    async def execute(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:  # noqa: ARG002 - the port's
+        await self._travel()
+        payment = self._payments.get(gateway_id)
+        if payment and payment.status in {_Status.UNCONFIRMED, _Status.DECLINED}:
+            declined = payment.order.method_token in DECLINED_TOKENS
+            self._payments[gateway_id] = replace(payment, status=_Status.DECLINED if declined else _Status.CAPTURED)
+        return self._tell(gateway_id)
+
+    async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
+        await self._travel()
+        return self._tell(gateway_id)
+
+    async def cancel(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:  # noqa: ARG002 - the port's
+        await self._travel()
+        payment = self._payments.get(gateway_id)
+        if payment and payment.status in {_Status.UNCONFIRMED, _Status.DECLINED}:
+            self._payments[gateway_id] = replace(payment, status=_Status.CANCELLED)
+        return self._tell(gateway_id)
+
+    async def refund(self, gateway_id: str, *, key: str) -> port.RefundAnswer:  # noqa: ARG002 - the port's
+        await self._travel()
+        payment = self._payments.get(gateway_id)
+        match payment:
+            case None:
+                return port.NotFound("memory")
+            case _Payment(status=_Status.CAPTURED):
+                self._payments[gateway_id] = replace(payment, status=_Status.REFUNDED)
+            case _Payment(status=_Status.REFUNDED):
+                pass
+            case _:
+                return port.RefundFailed("payment_intent_unexpected_state", "memory")
+        return port.Refunded(_refund_id(gateway_id), "memory")
+
+    async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
+        await self._travel()
+        payment = self._payments.get(gateway_id)
+        if payment is None:
+            return port.NotFound("memory")
+        if payment.status is _Status.REFUNDED:
+            return port.Refunded(_refund_id(gateway_id), "memory")
+        return port.NoRefund("memory")
+
+    async def find(
+        self, payment_id: UUID, *, created_after: datetime, created_before: datetime
+    ) -> tuple[str, ...] | port.NotSent | port.Unknown:
+        await self._travel()
+        return tuple(
+            gateway_id
+            for gateway_id, payment in self._payments.items()
+            if payment.order.payment_id == payment_id and created_after <= payment.created <= created_before
+        )
+
+    async def close(self) -> None:
+        self._payments.clear()
+
+    async def _travel(self) -> None:
+        if self._latency_s:
+            await asyncio.sleep(self._latency_s)
+
+    def _tell(self, gateway_id: str) -> port.ChargeAnswer:
+        payment = self._payments.get(gateway_id)
+        if payment is None:
+            return port.NotFound("memory")
+        order = payment.order
+        match payment.status:
+            case _Status.UNCONFIRMED:
+                return port.Unconfirmed("memory")
+            case _Status.CAPTURED | _Status.REFUNDED:
+                receipt = gateway_id.replace("pi_", "ch_", 1)
+                return port.Captured(gateway_id, order.amount_minor, order.currency, receipt, "memory")
+            case _Status.DECLINED:
+                return port.Declined(DECLINED_TOKENS[order.method_token], "memory")
+            case _Status.CANCELLED:
+                return port.Cancelled("memory")
+
+
+def _refund_id(gateway_id: str) -> str:
+    return gateway_id.replace("pi_", "re_", 1)

@@ -1,0 +1,216 @@
+"""What Stripe's JSON means to us: pure functions from parsed answers to the port's answers.
+
+Every field is read as if a stranger had written it: a 200 with a missing amount, a status that does not exist or the
+object of another payment is `Unknown`, never a guess. Sources:
+https://docs.stripe.com/payments/paymentintents/lifecycle, /api/errors, /api/idempotent_requests.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.evidence import evidence
+
+MAX_RETRY_AFTER_S = 3600.0  # a gateway may ask for patience, not park a payment for a day
+_CURRENCY_LETTERS = 3
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A 2xx with a JSON object. `replayed`: the saved answer to an earlier request under this key, so it tells how
+    things *were*.
+    """
+
+    body: Json
+    replayed: bool
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A 400, 402 or 404 in Stripe's own words: it understood and did not do what was asked."""
+
+    status: int
+    code: str
+    payment_intent: Json | None
+    replayed: bool
+    evidence: str
+
+
+Reply = Accepted | Rejected | port.NotSent | port.Unknown
+
+
+def read_success(body: object, headers: Mapping[str, str]) -> Reply:
+    """A 2xx: an object is an answer, anything else is not."""
+    words = evidence("HTTP 200", headers.get("Request-Id"))
+    if not isinstance(body, Mapping):
+        return port.Unknown(evidence(words, "the answer is not a JSON object"))
+    return Accepted(body, _replayed(headers), evidence(words, body.get("status")))
+
+
+def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> Reply:
+    """A non-2xx. Only what Stripe itself says it refused is `Rejected`; a conflict, a parameter mismatch and every 5xx
+    leave it open.
+    """
+    error = body.get("error") if isinstance(body, Mapping) else None
+    error = error if isinstance(error, Mapping) else {}
+    code = _text(error.get("decline_code")) or _text(error.get("code")) or _text(error.get("type")) or "unspecified"
+    words = evidence(
+        f"HTTP {status}",
+        _request_id(headers, body),
+        "(replayed)" if _replayed(headers) else "",
+        code,
+        error.get("message"),
+    )
+    match status, error.get("type"):
+        case 429, _:
+            return port.NotSent(words, _retry_after_s(headers))
+        case ((401 | 403), _):
+            return port.NotSent(words)  # nothing was charged; the payment waits until an operator mends the API key
+        case (int(refused), "invalid_request_error" | "card_error") if refused in {400, 402, 404}:
+            intent = error.get("payment_intent")
+            return Rejected(refused, code, intent if isinstance(intent, Mapping) else None, _replayed(headers), words)
+        case _:
+            return port.Unknown(words)
+
+
+def read_token(reply: Accepted) -> port.TokeniseAnswer:
+    token = _id(reply.body, "pm_")
+    if token is None:
+        return port.Unknown(evidence(reply.evidence, "no payment method in the answer"))
+    return port.Tokenised(token, reply.evidence)
+
+
+def read_prepared(reply: Accepted, order: port.Order) -> port.PrepareAnswer:
+    """An id counts only with our own amount and currency beside it: confirming another payment's id would charge
+    something else.
+    """
+    gateway_id = _id(reply.body, "pi_")
+    same = reply.body.get("amount") == order.amount_minor and _currency(reply.body) == order.currency
+    if gateway_id is None or not same:
+        return port.Unknown(evidence(reply.evidence, "the answer is not the payment we asked for"))
+    return port.Prepared(gateway_id, reply.evidence)
+
+
+def read_charge(intent: Json, gateway_id: str, words: str) -> port.ChargeAnswer:
+    """The state of one PaymentIntent."""
+    if intent.get("id") != gateway_id:
+        return port.Unknown(evidence(words, "the answer is about another payment"))
+    status = intent.get("status")
+    match status:
+        case "succeeded":
+            return _captured(intent, gateway_id, words)
+        case "requires_payment_method" | "requires_confirmation":
+            return _unpaid(intent, words)
+        case "requires_action":
+            return port.ActionRequired(words)
+        case "processing":
+            return port.Processing(words)
+        case "canceled":
+            return port.Cancelled(words)
+        case _:
+            return port.Unknown(evidence(words, "unexpected status", status))
+
+
+def _captured(intent: Json, gateway_id: str, words: str) -> port.Captured | port.Unknown:
+    amount = intent.get("amount_received", intent.get("amount"))
+    currency = _currency(intent)
+    if not _is_amount(amount) or currency is None:
+        return port.Unknown(evidence(words, "succeeded, but the amount or currency is unreadable"))
+    return port.Captured(gateway_id, amount, currency, _receipt(intent) or gateway_id, words)
+
+
+def _receipt(intent: Json) -> str | None:
+    """The charge id. Not the charge's `receipt_number`: that is null until Stripe has mailed a receipt, so two readings
+    of one capture would name two receipts.
+    """
+    charge = intent.get("latest_charge")
+    return _text(charge.get("id")) if isinstance(charge, Mapping) else _text(charge)
+
+
+def _unpaid(intent: Json, words: str) -> port.Declined | port.Unconfirmed:
+    """After a decline Stripe goes back to `requires_payment_method`, with the reason; a payment never confirmed has
+    none.
+    """
+    error = intent.get("last_payment_error")
+    if intent.get("status") != "requires_payment_method" or not isinstance(error, Mapping):
+        return port.Unconfirmed(words)
+    code = _text(error.get("decline_code")) or _text(error.get("code")) or "card_declined"
+    return port.Declined(code, words if code in words else evidence(words, code))
+
+
+def read_refund(refund: Json, words: str) -> port.RefundAnswer:
+    """One refund. It was asked for without an amount, so it is of everything that was left."""
+    refund_id = _id(refund, "re_")
+    if refund_id is None:
+        return port.Unknown(evidence(words, "no refund in the answer"))
+    status = refund.get("status")
+    match status:
+        case "succeeded":
+            return port.Refunded(refund_id, words)
+        case "pending" | "requires_action":
+            return port.RefundPending(refund_id, words)
+        case "failed" | "canceled":
+            return port.RefundFailed(_text(refund.get("failure_reason")) or status, words)
+        case _:
+            return port.Unknown(evidence(words, "unexpected refund status", status))
+
+
+def read_refunds(refunds: list[Json], captured_minor: int, words: str) -> port.RefundAnswer:
+    """All refunds of one payment, newest first: is the whole amount back, on its way, or not?"""
+    if not refunds:
+        return port.NoRefund(words)
+    answers = [read_refund(refund, words) for refund in refunds]
+    open_ones = [a for a in answers if isinstance(a, port.RefundPending | port.Unknown)]
+    if open_ones:
+        return open_ones[0]
+    returned = [
+        refund.get("amount") for refund, a in zip(refunds, answers, strict=True) if isinstance(a, port.Refunded)
+    ]
+    if not all(_is_amount(amount) for amount in returned):
+        return port.Unknown(evidence(words, "a refund without a readable amount"))
+    returned_minor = sum(amount for amount in returned if amount is not None)
+    if 0 < returned_minor < captured_minor:  # someone gave a part back by hand: only a person can say what that settles
+        return port.Unknown(evidence(words, f"partly refunded: {returned_minor} of {captured_minor}"))
+    return next((a for a in answers if isinstance(a, port.Refunded)), answers[0])
+
+
+def _replayed(headers: Mapping[str, str]) -> bool:
+    return headers.get("Idempotent-Replayed", "").lower() == "true"
+
+
+def _request_id(headers: Mapping[str, str], body: object) -> str | None:
+    return headers.get("Request-Id") or (None if isinstance(body, Mapping) else "(no readable body)")
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds only: Stripe never sends the date form of RFC 9110."""
+    try:
+        seconds = float(headers.get("Retry-After", ""))
+    except ValueError:
+        return None
+    return min(seconds, MAX_RETRY_AFTER_S) if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _currency(intent: Json) -> str | None:
+    currency = intent.get("currency")
+    if not isinstance(currency, str) or len(currency) != _CURRENCY_LETTERS or not currency.isascii():
+        return None
+    return currency.upper()
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _id(thing: Json, prefix: str) -> str | None:
+    value = _text(thing.get("id"))
+    return value if value and value.startswith(prefix) else None

@@ -1,0 +1,559 @@
+"""The sandbox gateway: every fault of the catalogue, Stripe's rules, and a ledger that survives a kill."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import pytest
+
+import deploy.sandbox
+from deploy.sandbox.app import Settings
+from deploy.sandbox.faults import BEHAVIOURS, CARDS, REFUNDS, Behaviour, Ending, Manner, behaviour_of, luhn_holds
+from deploy.sandbox.process import start_sandbox
+from deploy.sandbox.server import Sandbox
+from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.choose import open_gateway
+from services.payment_gateway.gateways.port import Gateway
+
+DEADLINE_S = 20.0
+PATIENT_S = DEADLINE_S  # a busy machine must not turn an answer into a timeout
+HASTY_S = 0.3  # against what never answers
+SLOW_S = 0.6  # longer than the hasty client waits
+NOON = 1_800_000_000.0
+KEY_AGE_S = 86_400.0
+MOST_LOOKS = 6  # more than any payment of the catalogue needs to settle
+
+Json = dict[str, Any]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = NOON
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A sandbox, the production adapter in front of it, and eyes on its ledger."""
+
+    sandbox: Sandbox
+    gateway: Gateway
+    hasty: Gateway
+    ledger: Path
+    clock: Clock
+
+    def rows(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.ledger)) as reader:
+            return reader.execute(sql, args).fetchall()
+
+    def charges(self, gateway_id: str) -> int:
+        return len(self.rows("SELECT 1 FROM charges WHERE payment_intent = ?", gateway_id))
+
+    async def prepared(self, method: str = "pm_card_visa", number: int = 1) -> str:
+        order = port.Order(UUID(int=number), f"inv-{number}", 1250, "EUR", method)
+        answer = await self.gateway.prepare(order, key=f"prepare {number}")
+        assert isinstance(answer, port.Prepared), answer
+        return answer.gateway_id
+
+    async def captured(self, method: str = "pm_card_visa") -> str:
+        gateway_id = await self.prepared(method)
+        assert isinstance(await self.gateway.execute(gateway_id, key="execute"), port.Captured)
+        return gateway_id
+
+    async def raw(self, method: str, path: str, key: str | None = None, **data: Any) -> tuple[int, Json, bool]:
+        """Status, body, whether it was replayed."""
+        headers = {"Authorization": "Bearer sk_test_1"} | ({"Idempotency-Key": key} if key else {})
+        async with aiohttp.ClientSession(headers=headers) as session:
+            where = {"params": data} if method == "GET" else {"data": data}
+            async with session.request(method, self.sandbox.url + path, **where) as answer:  # type: ignore[arg-type]
+                return answer.status, await answer.json(), "Idempotent-Replayed" in answer.headers
+
+    async def mode(self, mode: str, **more: Any) -> None:
+        async with aiohttp.ClientSession() as session:
+            url = f"{self.sandbox.admin_url}/_sandbox/mode"
+            async with session.post(url, json={"mode": mode, **more}) as answer:
+                assert answer.status == 200
+
+
+@asynccontextmanager
+async def open_bench(folder: Path) -> AsyncIterator[Bench]:
+    clock, ledger = Clock(), folder / "ledger.sqlite"
+    settings = Settings(key_age_s=KEY_AGE_S, slow_s=SLOW_S)
+    async with Sandbox(ledger, clock=clock, settings=settings) as sandbox:
+        gateway = open_gateway(sandbox.url, api_key="sk_test_1", timeout_s=PATIENT_S, connections=8)
+        hasty = open_gateway(sandbox.url, api_key="sk_test_1", timeout_s=HASTY_S, connections=8)
+        yield Bench(sandbox, gateway, hasty, ledger, clock)
+        await hasty.close()
+        await gateway.close()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(tmp_path) as opened:
+        yield opened
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+# -- the catalogue
+
+
+async def careful(gateway: Gateway, gateway_id: str) -> Ending:
+    """What a client does that never guesses: confirm, ask while unknown, cancel before it says "not charged"."""
+    answer = await gateway.execute(gateway_id, key="execute")
+    for step in range(MOST_LOOKS):
+        match answer:
+            case port.Captured():
+                return Ending.CAPTURED
+            case port.Declined() | port.ActionRequired() | port.Unconfirmed():
+                ending = Ending.NOT_CHARGED if isinstance(answer, port.Unconfirmed) else Ending.DECLINED
+                answer = await gateway.cancel(gateway_id, key=f"cancel {step}")
+                if isinstance(answer, port.Cancelled):
+                    return ending
+            case port.NotSent():
+                answer = await gateway.execute(gateway_id, key=f"execute {step}")
+            case _:
+                answer = await gateway.inquire(gateway_id)
+    return Ending.PERSON
+
+
+@pytest.mark.parametrize("token", BEHAVIOURS)
+async def test_a_careful_client_ends_where_the_catalogue_says(bench: Bench, token: str) -> None:
+    gateway_id = await bench.prepared(token)
+    ending = await careful(bench.hasty if _stalls(BEHAVIOURS[token]) else bench.gateway, gateway_id)
+    assert ending in BEHAVIOURS[token].ends
+    if ending is not Ending.PERSON:
+        assert bench.charges(gateway_id) == (1 if ending is Ending.CAPTURED else 0)
+    assert bench.charges(gateway_id) <= 1
+
+
+def _stalls(behaviour: Behaviour) -> bool:
+    return any(confirm.manner is Manner.HANG or confirm.late for confirm in behaviour.confirms)
+
+
+def test_the_readme_tells_the_same_catalogue() -> None:
+    readme = Path(deploy.sandbox.__file__).with_name("README.md").read_text()
+    for token, behaviour in BEHAVIOURS.items():
+        ends = " or ".join(ending.value for ending in behaviour.ends)
+        assert f"| `{token}` | {behaviour.about} | {ends} |" in readme
+    for name in REFUNDS:
+        assert f"| `pm_remit_{name}` |" in readme
+
+
+def test_every_card_is_a_valid_number_of_a_known_behaviour() -> None:
+    for number, token in CARDS.items():
+        assert luhn_holds(number)
+        assert behaviour_of(token)
+
+
+@pytest.mark.parametrize("token", ["pm_nope", "pm_card_visa__nope", "pm_nope__refund_fails", "", "pm_remit_"])
+async def test_an_unknown_token_is_refused(bench: Bench, token: str) -> None:
+    assert behaviour_of(token) is None
+
+
+async def test_a_saved_500_is_replayed_although_it_charged(bench: Bench) -> None:
+    gateway_id = await bench.prepared("pm_remit_charged_then_500")
+    path = f"/v1/payment_intents/{gateway_id}/confirm"
+    first = await bench.raw("POST", path, "k")
+    second = await bench.raw("POST", path, "k")
+    assert (first[0], first[2]) == (500, False)
+    assert (second[0], second[2]) == (500, True)
+    assert first[1] == second[1]
+    assert bench.charges(gateway_id) == 1
+    assert bench.rows("SELECT kind, idempotency_key, result FROM confirms") == [
+        ("confirm", "k", "500 captured"),
+        ("confirm", "k", "replayed 500"),
+    ]
+
+
+async def test_a_confirm_that_was_cut_before_it_acted_may_come_again_under_its_key(bench: Bench) -> None:
+    gateway_id = await bench.prepared("pm_remit_reset_before_charge")
+    assert isinstance(await bench.gateway.execute(gateway_id, key="k"), port.Unknown)
+    assert bench.charges(gateway_id) == 0
+    assert isinstance(await bench.gateway.execute(gateway_id, key="k"), port.Captured)
+
+
+async def test_a_rate_limit_passes(bench: Bench) -> None:
+    gateway_id = await bench.prepared("pm_remit_rate_limited")
+    answers = [await bench.gateway.execute(gateway_id, key="k") for _ in range(3)]
+    assert [type(answer) for answer in answers] == [port.NotSent, port.NotSent, port.Captured]
+    assert isinstance(answers[0], port.NotSent)
+    assert answers[0].retry_after_s == 1
+
+
+@pytest.mark.parametrize(("token", "looks"), [("pm_remit_processing", 2), ("pm_remit_late_success", 3)])
+async def test_a_late_success_comes_after_a_counted_number_of_looks(bench: Bench, token: str, looks: int) -> None:
+    gateway_id = await bench.prepared(token)
+    await bench.gateway.execute(gateway_id, key="k")
+    for _ in range(looks):
+        assert isinstance(await bench.gateway.inquire(gateway_id), port.Processing)
+        refused = await bench.raw("POST", f"/v1/payment_intents/{gateway_id}/cancel")
+        assert refused[1]["error"]["payment_intent"]["status"] == "processing"
+    assert isinstance(await bench.gateway.inquire(gateway_id), port.Captured)
+
+
+async def test_a_slow_confirm_charges_although_its_client_has_gone(bench: Bench) -> None:
+    gateway_id = await bench.prepared("pm_remit_slow")
+    assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
+    assert isinstance(await bench.gateway.inquire(gateway_id), port.Unconfirmed)
+    await until(lambda: bench.charges(gateway_id) == 1)
+
+
+async def test_a_slow_confirm_cannot_charge_what_was_cancelled_meanwhile(bench: Bench) -> None:
+    gateway_id = await bench.prepared("pm_remit_slow")
+    assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
+    assert isinstance(await bench.gateway.cancel(gateway_id, key="c"), port.Cancelled)
+    late = "SELECT 1 FROM confirms WHERE kind = 'confirm' AND result = '400 nothing'"
+    await until(lambda: bench.rows(late))
+    assert bench.charges(gateway_id) == 0
+
+
+async def test_a_person_can_settle_and_heal(bench: Bench) -> None:
+    forever, silent = (
+        await bench.prepared("pm_remit_processing_forever"),
+        await bench.prepared("pm_remit_never_answers", 2),
+    )
+    await bench.gateway.execute(forever, key="e1")
+    await bench.hasty.execute(silent, key="e2")
+    assert isinstance(await bench.hasty.refund(silent, key="r"), port.Unknown)
+    assert (await bench.raw("POST", f"/_sandbox/payments/{forever}/settle"))[1] == {"done": True}
+    assert (await bench.raw("POST", f"/_sandbox/payments/{silent}/heal"))[1] == {"done": True}
+    assert (await bench.raw("POST", "/_sandbox/payments/pi_none/settle"))[0] == 404
+    assert isinstance(await bench.gateway.inquire(forever), port.Captured)
+    assert isinstance(await bench.gateway.inquire(silent), port.Captured)
+    shown = (await bench.raw("GET", "/_sandbox/ledger", payment=str(UUID(int=1))))[1]
+    assert [row["id"] for row in shown["payment_intents"]] == [forever]
+    assert [row["payment_intent"] for row in shown["charges"]] == [forever]
+    assert "pm_remit_slow" in (await bench.raw("GET", "/_sandbox/faults"))[1]
+
+
+# -- Stripe's rules (FACTS, "Gateway")
+
+
+async def test_a_declined_payment_stays_confirmable_until_it_is_cancelled(bench: Bench) -> None:
+    """Stripe detaches the declined method: a confirm that names one charges."""
+    gateway_id = await bench.prepared("pm_card_chargeDeclined")
+    path = f"/v1/payment_intents/{gateway_id}/confirm"
+    status, body, _ = await bench.raw("POST", path, "k1")
+    assert (status, body["error"]["type"], body["error"]["decline_code"]) == (402, "card_error", "generic_decline")
+    assert body["error"]["payment_intent"]["status"] == "requires_payment_method"
+    assert body["error"]["payment_intent"]["payment_method"] is None
+    status, body, _ = await bench.raw("POST", path, "k2")
+    assert (status, body["error"]["code"]) == (400, "payment_intent_unexpected_state")
+    status, body, _ = await bench.raw("POST", path, "k3", payment_method="pm_card_visa")
+    assert (status, body["status"], body["amount_received"]) == (200, "succeeded", 1250)
+
+
+async def test_a_declined_payment_that_keeps_its_method_would_be_charged_by_a_second_confirm(bench: Bench) -> None:
+    gateway_id = await bench.prepared("pm_remit_declined_then_confirmable")
+    assert isinstance(await bench.gateway.execute(gateway_id, key="k1"), port.Declined)
+    assert isinstance(await bench.gateway.execute(gateway_id, key="k2"), port.Captured)
+
+
+async def test_a_succeeded_payment_is_neither_confirmed_nor_cancelled_again(bench: Bench) -> None:
+    gateway_id = await bench.captured()
+    for deed in ("confirm", "cancel"):
+        status, body, _ = await bench.raw("POST", f"/v1/payment_intents/{gateway_id}/{deed}", f"again {deed}")
+        assert (status, body["error"]["code"]) == (400, "payment_intent_unexpected_state")
+        assert body["error"]["payment_intent"]["status"] == "succeeded"
+    assert bench.charges(gateway_id) == 1
+
+
+async def test_a_key_is_replayed_and_takes_no_other_parameters(bench: Bench) -> None:
+    first = await bench.raw("POST", "/v1/payment_intents", "k", amount=5, currency="eur", payment_method="pm_card_visa")
+    again = await bench.raw("POST", "/v1/payment_intents", "k", currency="eur", amount=5, payment_method="pm_card_visa")
+    other = await bench.raw("POST", "/v1/payment_intents", "k", amount=6, currency="eur", payment_method="pm_card_visa")
+    elsewhere = await bench.raw("POST", "/v1/refunds", "k", payment_intent=first[1]["id"])
+    assert again == (200, first[1], True)
+    assert {(status, body["error"]["type"]) for status, body, _ in (other, elsewhere)} == {(400, "idempotency_error")}
+    assert bench.rows("SELECT count(*), max(replays), max(mismatches) FROM idempotency_keys") == [(1, 1, 2)]
+
+
+async def test_other_parameters_under_a_key_are_unknown_to_the_adapter(bench: Bench) -> None:
+    await bench.prepared()
+    order = port.Order(UUID(int=1), "inv-1", 9999, "EUR", "pm_card_visa")
+    answer = await bench.gateway.prepare(order, key="prepare 1")
+    assert isinstance(answer, port.Unknown)
+    assert "idempotency_error" in answer.evidence
+
+
+async def test_a_key_in_flight_is_a_conflict(bench: Bench) -> None:
+    gateway_id = await bench.prepared("pm_remit_slow")
+    assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
+    answer = await bench.gateway.execute(gateway_id, key="k")
+    assert isinstance(answer, port.Unknown)
+    assert "HTTP 409" in answer.evidence
+
+
+async def test_an_expired_key_acts_anew(bench: Bench) -> None:
+    first = await bench.prepared()
+    bench.clock.now_s += KEY_AGE_S - 1
+    assert await bench.prepared() == first
+    bench.clock.now_s += 1
+    assert await bench.prepared() != first
+
+
+async def test_a_replayed_answer_is_a_memory_so_the_adapter_asks(bench: Bench) -> None:
+    """Under the first confirm's key Stripe goes on answering "declined", whatever has happened since."""
+    gateway_id = await bench.prepared("pm_remit_declined_then_confirmable")
+    assert isinstance(await bench.gateway.execute(gateway_id, key="k1"), port.Declined)
+    assert isinstance(await bench.gateway.execute(gateway_id, key="k2"), port.Captured)
+    assert isinstance(await bench.gateway.execute(gateway_id, key="k1"), port.Captured)
+
+
+async def test_orphans_are_found_by_window_and_metadata(bench: Bench) -> None:
+    """Two pages; the list has no filter by metadata."""
+    wanted = await bench.prepared(number=7)
+    bench.clock.now_s += 10
+    for number in range(100, 205):
+        await bench.prepared(number=number)
+    start, now = datetime.fromtimestamp(NOON, UTC), datetime.fromtimestamp(bench.clock.now_s, UTC)
+    assert await bench.gateway.find(UUID(int=7), created_after=start, created_before=now) == (wanted,)
+    assert await bench.gateway.find(UUID(int=8), created_after=start, created_before=now) == ()
+    assert await bench.gateway.find(UUID(int=7), created_after=now, created_before=now) == ()
+    filtered = await bench.raw("GET", "/v1/payment_intents", **{"metadata[payment_id]": str(UUID(int=7))})
+    assert (filtered[0], filtered[1]["error"]["code"]) == (400, "parameter_unknown")
+
+
+async def test_keys_of_the_wrong_kind_are_turned_away(bench: Bench) -> None:
+    for key, status in {"wrong": 401, "rk_test_1": 403, "sk_live_1": 401}.items():
+        headers = {"Authorization": f"Bearer {key}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"{bench.sandbox.url}/v1/payment_intents") as answer,
+        ):
+            assert answer.status == status
+
+
+async def test_the_parameter_that_stripe_dropped_is_refused(bench: Bench) -> None:
+    """https://docs.stripe.com/changelog, endive 2026-09-30."""
+    intent: Json = {"amount": 5, "currency": "eur", "payment_method_types[0]": "card"}
+    _, body, _ = await bench.raw("POST", "/v1/payment_intents", None, **intent)
+    assert body["error"]["code"] == "payment_method_types_no_longer_supported"
+
+
+# -- refunds
+
+
+async def test_a_second_refund_finds_the_first(bench: Bench) -> None:
+    gateway_id = await bench.captured()
+    first = await bench.gateway.refund(gateway_id, key="r1")
+    second = await bench.gateway.refund(gateway_id, key="r2")
+    assert isinstance(first, port.Refunded)
+    assert isinstance(second, port.Refunded)
+    assert first.refund_id == second.refund_id
+    assert bench.rows("SELECT count(*), sum(amount) FROM refunds") == [(1, 1250)]
+
+
+async def test_a_failed_refund_gives_nothing_back(bench: Bench) -> None:
+    gateway_id = await bench.captured("pm_remit_refund_fails")
+    failed = await bench.gateway.refund(gateway_id, key="r1")
+    assert isinstance(failed, port.RefundFailed)
+    assert failed.code == "expired_or_canceled_card"
+    assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.RefundFailed)
+
+
+async def test_a_pending_refund_settles_after_two_looks(bench: Bench) -> None:
+    gateway_id = await bench.captured("pm_remit_refund_pending")
+    answers = [await bench.gateway.refund(gateway_id, key="r1")]
+    answers += [await bench.gateway.inquire_refund(gateway_id) for _ in range(3)]
+    assert [type(answer) for answer in answers] == [port.RefundPending] * 3 + [port.Refunded]
+
+
+@pytest.mark.parametrize("token", ["pm_remit_refund_then_500", "pm_remit_refund_then_timeout"])
+async def test_a_refund_without_an_answer_is_found_by_asking(bench: Bench, token: str) -> None:
+    gateway_id = await bench.captured(token)
+    assert isinstance(await bench.hasty.refund(gateway_id, key="r1"), port.Unknown)
+    assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Refunded)
+
+
+async def test_a_part_given_back_by_hand_is_for_a_person(bench: Bench) -> None:
+    gateway_id = await bench.captured()
+    assert (await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id, amount=250))[0] == 200
+    assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Unknown)
+    assert isinstance(await bench.gateway.refund(gateway_id, key="r"), port.Refunded)
+    assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Refunded)
+
+
+async def test_behaviours_combine(bench: Bench) -> None:
+    gateway_id = await bench.prepared("pm_remit_charged_then_500__refund_fails")
+    assert await careful(bench.gateway, gateway_id) is Ending.CAPTURED
+    assert isinstance(await bench.gateway.refund(gateway_id, key="r"), port.RefundFailed)
+
+
+# -- the whole gateway away
+
+
+@pytest.mark.parametrize("mode", ["down_500", "silent"])
+async def test_a_gateway_that_is_down_acts_on_nothing(bench: Bench, mode: str) -> None:
+    gateway_id = await bench.prepared()
+    await bench.mode(mode)
+    assert isinstance(await bench.hasty.execute(gateway_id, key="e1"), port.Unknown)
+    await bench.mode("normal")
+    assert isinstance(await bench.gateway.inquire(gateway_id), port.Unconfirmed)
+    assert bench.rows("SELECT result FROM confirms") == [(mode,)]
+
+
+async def test_a_gateway_that_refuses_connections_was_sent_nothing_and_comes_back(bench: Bench) -> None:
+    gateway_id = await bench.prepared()
+    await bench.mode("refuse")
+    async with asyncio.timeout(DEADLINE_S):  # a connection kept open is cut a moment after the mode is set
+        while not isinstance(await bench.gateway.inquire(gateway_id), port.NotSent):
+            pass
+    assert isinstance(await bench.gateway.execute(gateway_id, key="e1"), port.NotSent)
+    await bench.mode("normal")
+    assert isinstance(await bench.gateway.execute(gateway_id, key="e1"), port.Captured)
+
+
+async def test_a_slow_gateway_acts_late(bench: Bench) -> None:
+    gateway_id = await bench.prepared()
+    await bench.mode("slow", delay_ms=SLOW_S * 1000)
+    assert isinstance(await bench.hasty.execute(gateway_id, key="e1"), port.Unknown)
+    await until(lambda: bench.charges(gateway_id) == 1)
+
+
+async def test_a_mode_that_does_not_exist_is_told(bench: Bench) -> None:
+    status, body, _ = await bench.raw("POST", "/_sandbox/mode", mode="nope")
+    assert status == 400
+    assert "down_500" in body["error"]
+
+
+# -- cards
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        ("4242424242424241", "incorrect_number"),
+        ("4111111111111111", "test_mode_live_card"),
+        ("424242424242424a", "incorrect_number"),
+        ("", "incorrect_number"),
+    ],
+)
+async def test_a_card_that_is_no_test_card_is_refused(bench: Bench, number: str, code: str) -> None:
+    answer = await bench.gateway.tokenise(port.Card(number, 12, 2030), key="t")
+    assert isinstance(answer, port.Refused)
+    assert answer.code == code
+
+
+async def test_a_card_behaves_like_its_token(bench: Bench) -> None:
+    answer = await bench.gateway.tokenise(port.Card("4000000000009995", 12, 2030), key="t")
+    assert isinstance(answer, port.Tokenised)
+    again = await bench.gateway.tokenise(port.Card("4000000000009995", 12, 2030), key="t")
+    assert isinstance(again, port.Tokenised)
+    assert again.method_token == answer.method_token
+    gateway_id = await bench.prepared(answer.method_token)
+    declined = await bench.gateway.execute(gateway_id, key="e")
+    assert isinstance(declined, port.Declined)
+    assert declined.code == "insufficient_funds"
+    _, card, _ = await bench.raw("GET", f"/v1/payment_methods/{answer.method_token}")
+    assert (card["card"]["brand"], card["card"]["last4"]) == ("visa", "9995")
+
+
+def test_no_card_number_reaches_the_ledger_or_a_log(tmp_path: Path) -> None:
+    """Every way a number can arrive: as a card, a bad card, a token, an id in the path, the name of a parameter."""
+    number, log = "4242424242424242", tmp_path / "sandbox.log"
+    plant: dict[str, Any] = {"type": "card", "card[exp_month]": 12, "card[exp_year]": 2030}
+
+    async def send(url: str) -> str:
+        headers = {"Authorization": "Bearer sk_test_1"}
+        async with aiohttp.ClientSession(url, headers=headers) as session:
+            texts = []
+            for path, data in {
+                "/v1/payment_methods": plant | {"card[number]": number},
+                f"/v1/payment_methods?{number}": plant | {"card[number]": number, "card[exp_month]": number},
+                "/v1/payment_intents": {"amount": 5, "currency": "eur", "payment_method": number},
+                f"/v1/payment_intents/{number}x/confirm": {},
+                "/v1/refunds": {"payment_intent": number, number: "1"},
+            }.items():
+                async with session.post(path, data=data, headers={"Idempotency-Key": path[:24]}) as answer:
+                    texts.append(await answer.text())
+            return "".join(texts)
+
+    with start_sandbox(tmp_path / "ledger.sqlite", log=log) as sandbox:
+        told = asyncio.run(send(sandbox.url))
+        kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"pm_card_visa" in kept  # the card did arrive, so the search is not vacuous
+    assert b"sandbox gateway on" in kept
+    assert b"4242" in kept
+    assert number not in told
+    assert number.encode() not in kept
+
+
+# -- the process
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[Any]:
+    with start_sandbox(tmp_path / "ledger.sqlite", slow_ms=50, log=tmp_path / "sandbox.log") as sandbox:
+        yield sandbox
+
+
+async def test_what_was_answered_survives_a_kill(durable: Any) -> None:
+    """Payments are under way when it dies; every capture that was told is in the ledger, at the same address."""
+    url = durable.url
+    gateway = open_gateway(url, api_key="sk_test_1", timeout_s=5, connections=32)
+    told: list[str] = []
+
+    async def pay(number: int) -> None:
+        order = port.Order(UUID(int=number), "inv", 100, "EUR", "pm_card_visa")
+        prepared = await gateway.prepare(order, key=f"p{number}")
+        if isinstance(prepared, port.Prepared):
+            answer = await gateway.execute(prepared.gateway_id, key=f"e{number}")
+            if isinstance(answer, port.Captured):
+                told.append(prepared.gateway_id)
+
+    payments = [asyncio.create_task(pay(number)) for number in range(300)]
+    await until(lambda: len(told) >= 20)
+    durable.kill()
+    await asyncio.gather(*payments)
+    assert len(told) < 300
+    durable.start()
+    assert durable.url == url
+    with closing(sqlite3.connect(durable.ledger)) as reader:
+        charged = {row[0] for row in reader.execute("SELECT payment_intent FROM charges")}
+        twice = reader.execute("SELECT 1 FROM charges GROUP BY payment_intent HAVING count(*) > 1").fetchall()
+    assert set(told) <= charged
+    assert twice == []
+    again = await gateway.inquire(told[0])
+    assert isinstance(again, port.Captured)
+    await gateway.close()
+
+
+async def test_sigterm_lets_go_of_what_hangs_and_keeps_the_ledger(durable: Any) -> None:
+    gateway = open_gateway(durable.url, api_key="sk_test_1", timeout_s=DEADLINE_S, connections=4)
+    order = port.Order(UUID(int=1), "inv", 100, "EUR", "pm_remit_charged_then_timeout")
+    prepared = await gateway.prepare(order, key="p")
+    assert isinstance(prepared, port.Prepared)
+    hanging = asyncio.create_task(gateway.execute(prepared.gateway_id, key="e"))
+    async with asyncio.timeout(DEADLINE_S):
+        while not isinstance(await gateway.inquire(prepared.gateway_id), port.Captured):
+            pass
+    await asyncio.to_thread(durable.restart)
+    assert isinstance(await hanging, port.Unknown)
+    assert isinstance(await gateway.inquire(prepared.gateway_id), port.Captured)
+    await gateway.close()
+
+
+def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deploy.sandbox", "--until-stdin-closes", "--ledger", str(tmp_path / "l.sqlite")]
+    ports = tmp_path / "ports"
+    child = subprocess.Popen([*command, "--port-file", str(ports)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert child.stdin
+    child.stdin.close()
+    assert child.wait(DEADLINE_S) == 0

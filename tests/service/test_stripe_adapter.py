@@ -1,0 +1,264 @@
+"""The adapter against servers that misbehave at the level of TCP and HTTP: was it sent, or is it unknown?"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import pytest
+
+from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.stripe import StripeGateway
+
+TIMEOUT_S = 0.4  # against what never answers
+PATIENT_S = 20.0  # a busy machine must not turn an answer into a timeout
+ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
+CARD = port.Card("4242424242424242", 12, 2030)
+DECLINED = '{"error": {"type": "card_error", "code": "card_declined"}}'
+LATER = b'{"error": {"type": "invalid_request_error", "code": "lock_timeout"}}'
+
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Server:
+    url: str
+    requests: list[bytes] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def server(answer: Answer, *, reads: bool = True) -> AsyncIterator[Server]:
+    """One answer to every connection, after reading its request."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if reads:
+                found.requests.append(await _read_request(reader))
+            await answer(writer)
+        finally:
+            writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    found = Server(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    try:
+        yield found
+    finally:
+        listener.close()
+
+
+async def _read_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
+    )
+    return head + await reader.readexactly(length)
+
+
+def http(status: str, body: bytes = b"{}", headers: str = "", *, length: int | None = None) -> Answer:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body) if length is None else length}\r\n{headers}\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+
+    return answer
+
+
+async def reset(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def silence(writer: asyncio.StreamWriter) -> None:
+    await writer.wait_closed()
+
+
+async def drip(writer: asyncio.StreamWriter) -> None:
+    """An answer that never ends: each byte is in time, the whole is not."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(TIMEOUT_S / 20)
+
+
+async def close(_: asyncio.StreamWriter) -> None: ...
+
+
+@asynccontextmanager
+async def stripe_at(url: str, timeout_s: float = PATIENT_S) -> AsyncIterator[StripeGateway]:
+    gateway = StripeGateway(api_key="sk_test_1", base_url=url, timeout_s=timeout_s, connections=8)
+    try:
+        yield gateway
+    finally:
+        await gateway.close()
+
+
+async def all_answers(gateway: StripeGateway) -> list[object]:
+    return await asyncio.gather(
+        gateway.tokenise(CARD, key="k1"),
+        gateway.prepare(ORDER, key="k2"),
+        gateway.execute("pi_1", key="k3"),
+        gateway.inquire("pi_1"),
+        gateway.cancel("pi_1", key="k4"),
+        gateway.refund("pi_1", key="k5"),
+        gateway.inquire_refund("pi_1"),
+    )
+
+
+@contextmanager
+def full_backlog() -> Iterator[int]:
+    """A port whose listener accepts nothing more: the handshake of the next connection never completes."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port_number = listener.getsockname()[1]
+        waiting = []
+        for _ in range(4):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port_number))
+            waiting.append(client)
+        try:
+            yield port_number
+        finally:
+            for client in waiting:
+                client.close()
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+        return number
+
+
+async def test_a_refused_connection_was_not_sent() -> None:
+    async with stripe_at(f"http://127.0.0.1:{closed_port()}") as gateway:
+        assert {type(answer) for answer in await all_answers(gateway)} == {port.NotSent}
+
+
+async def test_a_handshake_that_never_completes_was_not_sent() -> None:
+    with full_backlog() as port_number:
+        async with stripe_at(f"http://127.0.0.1:{port_number}", TIMEOUT_S) as gateway:
+            answer = await gateway.execute("pi_1", key="k")
+    assert answer == port.NotSent("no connection: ConnectionTimeoutError")
+
+
+async def test_a_name_that_does_not_resolve_was_not_sent() -> None:
+    async with stripe_at("http://gateway.invalid") as gateway:
+        assert isinstance(await gateway.execute("pi_1", key="k"), port.NotSent)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reads"),
+    [
+        pytest.param(close, False, id="closed before the request is read"),
+        pytest.param(reset, False, id="reset before the request is read"),
+        pytest.param(close, True, id="closed after the request"),
+        pytest.param(reset, True, id="reset after the request"),
+        pytest.param(silence, True, id="silence"),
+        pytest.param(drip, True, id="an answer that drips"),
+        pytest.param(http("200 OK", b'{"id": "pi_1"', length=500), True, id="cut in the body"),
+        pytest.param(http("200 OK", b"<html>"), True, id="not JSON"),
+        pytest.param(http("200 OK", b""), True, id="empty"),
+        pytest.param(http("200 OK", b"\xff\xfe"), True, id="not UTF-8"),
+        pytest.param(http("200 OK", b"[]"), True, id="a list"),
+        pytest.param(http("200 OK", b"null"), True, id="null"),
+        pytest.param(http("200 OK", b'"succeeded"'), True, id="a string"),
+        pytest.param(http("200 OK", b"[" * 100_000), True, id="too deep"),
+        pytest.param(http("200 OK", b" " * 5_000_000 + b"{}"), True, id="too large"),
+        pytest.param(http("200 OK", b'{"id": "pi_1", "object": 3, "data": 7}'), True, id="strange fields"),
+        pytest.param(http("200 OK", b'{"object": "list", "data": {"a": 1}}'), True, id="a strange list"),
+        pytest.param(http("400 Bad Request", b'{"error": {"type": "idempotency_error"}}'), True, id="other parameters"),
+        pytest.param(http("400 Bad Request", b'{"error": []}'), True, id="an error that is a list"),
+        pytest.param(http("400 Bad Request", b'{"error": null}'), True, id="an error that is null"),
+        pytest.param(http("404 Not Found", b"<html>nginx</html>"), True, id="a 404 that is not Stripe's"),
+        pytest.param(http("409 Conflict", b'{"error": {"type": "idempotency_error"}}'), True, id="key in flight"),
+        pytest.param(http("500 Internal Server Error", b'{"error": {"type": "api_error"}}'), True, id="500"),
+        pytest.param(http("502 Bad Gateway", b"<html>"), True, id="502"),
+        pytest.param(http("503 Service Unavailable", DECLINED.encode()), True, id="503 that claims a decline"),
+    ],
+)
+async def test_whatever_may_have_been_received_is_unknown(answer: Answer, reads: bool) -> None:
+    async with server(answer, reads=reads) as far, stripe_at(far.url, TIMEOUT_S) as gateway:
+        assert {type(found) for found in await all_answers(gateway)} == {port.Unknown}
+
+
+async def test_a_dripping_answer_ends_in_time() -> None:
+    async with server(drip) as far, stripe_at(far.url, TIMEOUT_S) as gateway, asyncio.timeout(PATIENT_S):
+        assert isinstance(await gateway.execute("pi_1", key="k"), port.Unknown)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"), [("7", 7.0), ("0.5", 0.5), ("soon", None), ("-1", None), ("inf", None), ("1e9", 3600.0)]
+)
+async def test_a_rate_limit_was_not_sent_and_says_when(retry_after: str, seconds: float | None) -> None:
+    limited = http("429 Too Many Requests", LATER, f"Retry-After: {retry_after}\r\n")
+    async with server(limited) as far, stripe_at(far.url) as gateway:
+        answer = await gateway.execute("pi_1", key="k")
+    assert isinstance(answer, port.NotSent)
+    assert answer.retry_after_s == seconds
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+async def test_a_wrong_key_charged_nothing(status: str) -> None:
+    refusal = http(status, b'{"error": {"type": "invalid_request_error", "message": "Invalid API Key sk_test_abc"}}')
+    async with server(refusal) as far, stripe_at(far.url) as gateway:
+        found = await all_answers(gateway)
+    assert {type(answer) for answer in found} == {port.NotSent}
+    assert "sk_test_abc" not in str(found)
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async with server(http("200 OK")) as elsewhere:
+        redirect = http("307 Temporary Redirect", b"", f"Location: {elsewhere.url}/v1/x\r\n")
+        async with server(redirect) as far, stripe_at(far.url) as gateway:
+            assert {type(answer) for answer in await all_answers(gateway)} == {port.Unknown}
+        assert elsewhere.requests == []
+
+
+async def test_one_request_per_call_with_our_key_and_our_ids() -> None:
+    broken = http("500 Internal Server Error", b'{"error": {"type": "api_error"}}')
+    async with server(broken) as far, stripe_at(far.url) as gateway:
+        await gateway.prepare(ORDER, key="prepare-1")
+    (request,) = far.requests
+    head, _, body = request.partition(b"\r\n\r\n")
+    assert b"Idempotency-Key: prepare-1\r\n" in head
+    assert b"Authorization: Bearer sk_test_1\r\n" in head
+    assert b"metadata[payment_id]=00000000-0000-0000-0000-000000000001" in body
+    assert b"metadata[invoice_id]=inv-1" in body
+    assert b"amount=1250&currency=eur&payment_method=pm_card_visa" in body
+
+
+@pytest.mark.parametrize("currency", ["ISK", "UGX", "MGA"])
+async def test_a_currency_counted_otherwise_is_refused_before_it_is_sent(currency: str) -> None:
+    async with stripe_at(f"http://127.0.0.1:{closed_port()}") as gateway:
+        order = port.Order(UUID(int=1), "inv-1", 500, currency, "pm_card_visa")
+        answer = await gateway.prepare(order, key="k")
+    assert isinstance(answer, port.Refused)
+    assert answer.code == "currency_not_supported"
+
+
+async def test_cancellation_passes_through() -> None:
+    async with server(silence) as far, stripe_at(far.url) as gateway:
+        task = asyncio.create_task(gateway.execute("pi_1", key="k"))
+        async with asyncio.timeout(5):
+            while not far.requests:
+                await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_no_card_number_reaches_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    echo = http("400 Bad Request", b'{"error": {"type": "invalid_request_error", "message": "bad: 4242424242424242"}}')
+    with caplog.at_level(logging.DEBUG):
+        async with server(echo) as far, stripe_at(far.url) as gateway:
+            answer = await gateway.tokenise(CARD, key="k")
+    assert b"4242424242424242" in far.requests[0]  # it was sent: the search below is not vacuous
+    assert isinstance(answer, port.Refused)
+    assert "4242424242424242" not in caplog.text + repr(answer) + repr(CARD)

@@ -1,0 +1,201 @@
+"""Reading a gateway's words: what each JSON means, and that no JSON breaks the reader."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways import stripe_answers as answers
+from services.payment_gateway.gateways.choose import open_gateway
+from services.payment_gateway.gateways.evidence import MAX_EVIDENCE_CHARS, evidence
+from services.payment_gateway.gateways.memory import MemoryGateway
+
+ID = "pi_1"
+ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
+CARD_NUMBER = "4242424242424242"
+
+SUCCEEDED = {
+    "id": ID,
+    "object": "payment_intent",
+    "status": "succeeded",
+    "amount": 1250,
+    "amount_received": 1250,
+    "currency": "eur",
+    "latest_charge": "ch_1",
+}
+DECLINED = {"code": "card_declined", "decline_code": "insufficient_funds"}
+
+
+@pytest.mark.parametrize(
+    ("intent", "meaning"),
+    [
+        (SUCCEEDED, port.Captured(ID, 1250, "EUR", "ch_1", "seen")),
+        (SUCCEEDED | {"latest_charge": {"id": "ch_1"}}, port.Captured(ID, 1250, "EUR", "ch_1", "seen")),
+        (SUCCEEDED | {"latest_charge": None}, port.Captured(ID, 1250, "EUR", ID, "seen")),
+        ({"id": ID, "status": "requires_confirmation"}, port.Unconfirmed("seen")),
+        ({"id": ID, "status": "requires_payment_method"}, port.Unconfirmed("seen")),
+        (
+            {"id": ID, "status": "requires_payment_method", "last_payment_error": DECLINED},
+            port.Declined("insufficient_funds", "seen insufficient_funds"),
+        ),
+        (
+            {"id": ID, "status": "requires_payment_method", "last_payment_error": {}},
+            port.Declined("card_declined", "seen card_declined"),
+        ),
+        ({"id": ID, "status": "requires_action"}, port.ActionRequired("seen")),
+        ({"id": ID, "status": "processing"}, port.Processing("seen")),
+        ({"id": ID, "status": "canceled"}, port.Cancelled("seen")),
+    ],
+)
+def test_the_state_of_a_payment_has_one_meaning(intent: dict[str, Any], meaning: port.ChargeAnswer) -> None:
+    assert answers.read_charge(intent, ID, "seen") == meaning
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "pi_another"},
+        {"status": None},
+        {"status": "requires_capture"},
+        {"status": "a status of the year 2040"},
+        {"amount_received": None},
+        {"amount_received": "1250"},
+        {"amount_received": True},
+        {"amount_received": 0},
+        {"amount_received": 12.5},
+        {"currency": None},
+        {"currency": 978},
+        {"currency": "euro"},
+    ],
+)
+def test_what_cannot_be_read_is_unknown(change: dict[str, Any]) -> None:
+    assert isinstance(answers.read_charge(SUCCEEDED | change, ID, "seen"), port.Unknown)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"id": "pi_9", "amount": 1251, "currency": "eur"}, {"id": "pi_9", "amount": 1250, "currency": "usd"}, {}]
+)
+def test_another_payment_is_not_taken_for_the_one_prepared(answer: dict[str, Any]) -> None:
+    assert isinstance(answers.read_prepared(answers.Accepted(answer, False, ""), ORDER), port.Unknown)
+
+
+def _refund(status: str, amount: int = 1250, **more: Any) -> dict[str, Any]:
+    return {"id": f"re_{status}", "status": status, "amount": amount} | more
+
+
+@pytest.mark.parametrize(
+    ("refunds", "meaning"),
+    [
+        ([], port.NoRefund("seen")),
+        ([_refund("succeeded")], port.Refunded("re_succeeded", "seen")),
+        ([_refund("pending"), _refund("failed")], port.RefundPending("re_pending", "seen")),
+        ([_refund("failed", failure_reason="declined")], port.RefundFailed("declined", "seen")),
+        ([_refund("failed"), _refund("succeeded")], port.Refunded("re_succeeded", "seen")),
+        ([_refund("succeeded", 250), _refund("succeeded", 1000)], port.Refunded("re_succeeded", "seen")),
+        ([_refund("succeeded", 250)], port.Unknown("seen partly refunded: 250 of 1250")),
+        ([_refund("succeeded") | {"amount": "1250"}], port.Unknown("seen a refund without a readable amount")),
+        ([_refund("strange")], port.Unknown("seen unexpected refund status strange")),
+    ],
+)
+def test_all_refunds_of_a_payment_together_have_one_meaning(
+    refunds: list[answers.Json], meaning: port.RefundAnswer
+) -> None:
+    assert answers.read_refunds(refunds, 1250, "seen") == meaning
+
+
+TEXT = st.text("ai_\x00é\ud800", max_size=8)  # a small alphabet: hypothesis builds no table of all of Unicode for it
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+INTENTS = st.dictionaries(
+    st.sampled_from([*SUCCEEDED, "last_payment_error"]), JSON | st.sampled_from(list(SUCCEEDED.values()))
+)
+
+
+@given(INTENTS)
+def test_no_payment_breaks_the_reader_and_nothing_strange_is_a_capture(intent: dict[str, Any]) -> None:
+    answer = answers.read_charge(intent, ID, "")
+    if isinstance(answer, port.Captured):
+        assert intent["status"] == "succeeded"
+        assert intent["id"] == ID
+
+
+@given(st.integers(300, 599), JSON | st.fixed_dictionaries({"error": JSON}))
+def test_no_error_breaks_the_reader(status: int, body: object) -> None:
+    answer = answers.read_error(status, body, {"Retry-After": "nan"})
+    if status >= 500 or status == 409:
+        assert isinstance(answer, port.Unknown)
+
+
+def test_evidence_is_short_and_carries_no_secret() -> None:
+    spaced = "4242 4242 4242 4242"
+    words = evidence("No such token", CARD_NUMBER, spaced, "sk_live_abc123 rk_test_x1", "a\x00b\nc\ud800", "x" * 1000)
+    assert len(words) <= MAX_EVIDENCE_CHARS
+    assert CARD_NUMBER not in words
+    assert spaced not in words
+    assert "abc123" not in words
+    assert words.startswith("No such token **** **** sk_live_**** rk_test_**** a b c")
+    words.encode()
+
+
+def test_evidence_keeps_ids() -> None:
+    assert evidence("pi_3MtwBwLkdIwHu7ix28a3tqPa", "1234567890123456") == "pi_3MtwBwLkdIwHu7ix28a3tqPa 1234567890123456"
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("ftp://x", "begins with"),
+        ("api.stripe.com", "begins with"),
+        ("memory://?latency_ms=soon", "number of milliseconds"),
+        ("memory://?latency_ms=-1", "number of milliseconds"),
+        ("https://api.stripe.com", "needs an API key"),
+    ],
+)
+def test_a_wrong_gateway_url_is_one_sentence(url: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        open_gateway(url, api_key="", timeout_s=1, connections=1)
+
+
+def test_a_live_key_is_never_sent_in_the_clear() -> None:
+    with pytest.raises(ValueError, match="must not be sent over http") as refused:
+        open_gateway("http://127.0.0.1:1", api_key="sk_live_secret", timeout_s=1, connections=1)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_sdk_must_not_be_told_to_print_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_LOG", "debug")
+    with pytest.raises(ValueError, match="STRIPE_LOG"):
+        open_gateway("http://127.0.0.1:1", api_key="sk_test_1", timeout_s=1, connections=1)
+
+
+async def test_the_memory_gateway_charges_at_most_once_and_keeps_a_cancel() -> None:
+    gateway = open_gateway("memory://", api_key="", timeout_s=1, connections=1)
+    assert isinstance(gateway, MemoryGateway)
+    prepared = await gateway.prepare(ORDER, key="k1")
+    assert prepared == await gateway.prepare(ORDER, key="k1")
+    assert isinstance(prepared, port.Prepared)
+    captured = await gateway.execute(prepared.gateway_id, key="k2")
+    assert captured == port.Captured(prepared.gateway_id, 1250, "EUR", "ch_memory_k1", "memory")
+    assert await gateway.execute(prepared.gateway_id, key="k3") == captured
+    assert await gateway.cancel(prepared.gateway_id, key="k4") == captured
+    assert await gateway.inquire_refund(prepared.gateway_id) == port.NoRefund("memory")
+    assert await gateway.refund(prepared.gateway_id, key="k5") == port.Refunded("re_memory_k1", "memory")
+    assert await gateway.inquire_refund(prepared.gateway_id) == port.Refunded("re_memory_k1", "memory")
+    assert await gateway.inquire("pi_unknown") == port.NotFound("memory")
+
+
+async def test_the_memory_gateway_declines_the_declined_token() -> None:
+    gateway = MemoryGateway()
+    order = port.Order(UUID(int=2), "inv-2", 100, "USD", "pm_card_chargeDeclined")
+    prepared = await gateway.prepare(order, key="k1")
+    assert isinstance(prepared, port.Prepared)
+    assert await gateway.inquire(prepared.gateway_id) == port.Unconfirmed("memory")
+    assert await gateway.execute(prepared.gateway_id, key="k2") == port.Declined("generic_decline", "memory")
+    assert await gateway.cancel(prepared.gateway_id, key="k3") == port.Cancelled("memory")
+    assert await gateway.execute(prepared.gateway_id, key="k4") == port.Cancelled("memory")
