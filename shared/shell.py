@@ -30,7 +30,7 @@ from shared.messaging.relay import Relay
 from shared.messaging.topology import QUEUE_NAMES
 from shared.observability import metrics
 from shared.observability.health import Readiness
-from shared.observability.logs import redact
+from shared.observability.logs import describe_error
 from shared.persistence import answers as answer_store
 from shared.persistence import inbox, outbox
 from shared.persistence.answers import Answer
@@ -354,9 +354,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         """Wait for the database with the batch in hand; a message is never spent on an outage."""
         patience.outages += 1
         log.warning("database_away", queue=self._consumer.queue, error=type(error).__name__, attempt=patience.outages)
-        self._readiness.set(
-            f"database {self._consumer.queue}", ok=False, reason=redact(f"{type(error).__name__}: {error}")
-        )
+        self._readiness.set(f"database {self._consumer.queue}", ok=False, reason=describe_error(error))
         if time.monotonic() - patience.since > HOLD_MAX_S:
             await self._consumer.pause()
             await self._until_database_answers()
@@ -633,7 +631,7 @@ def _set_aside(item: Item, error: Exception) -> SetAside:
     if isinstance(error, _Stumbled) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     log.error("message_failed", message_id=str(item.id), exc_info=error)
-    return SetAside(item.delivery, "handler_failed", f"{type(error).__name__}: {error}", error, tries=TRIES_MAX)
+    return SetAside(item.delivery, "handler_failed", describe_error(error), error, tries=TRIES_MAX)
 
 
 def _uuid_or_none(text: str | None) -> UUID | None:

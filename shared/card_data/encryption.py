@@ -51,14 +51,14 @@ JwkSet = Mapping[str, Any]
 class CardRefusal(StrEnum):
     """Why a card is not taken. The values are reason codes: a sender's program reads them."""
 
-    UNREADABLE = "CARD_UNREADABLE"
-    UNSUPPORTED_ENCRYPTION = "CARD_ENCRYPTION_UNSUPPORTED"
-    UNKNOWN_KEY = "CARD_KEY_UNKNOWN"
-    NOT_FOR_PAYMENT = "CARD_NOT_FOR_THIS_PAYMENT"
-    CVV_PRESENT = "CARD_CVV_PRESENT"
-    UNEXPECTED_MEMBER = "CARD_MEMBER_UNEXPECTED"
-    INVALID_NUMBER = "CARD_NUMBER_INVALID"
-    INVALID_EXPIRY = "CARD_EXPIRY_INVALID"
+    UNREADABLE = "card_unreadable"
+    UNSUPPORTED_ENCRYPTION = "card_encryption_unsupported"
+    UNKNOWN_KEY = "card_key_unknown"
+    NOT_FOR_PAYMENT = "card_not_for_this_payment"
+    CVV_PRESENT = "card_cvv_present"
+    UNEXPECTED_MEMBER = "card_member_unexpected"
+    INVALID_NUMBER = "card_number_invalid"
+    INVALID_EXPIRY = "card_expiry_invalid"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -10,7 +10,8 @@ Three depths, by price:
 
 A card number is 12 to 19 digits with at most one space, hyphen or full stop between two of them, of a known brand and
 length, and with a right Luhn digit. Identifiers are told apart by their shape: over digits alone 0.7 % of healthy UUIDs
-pass a Luhn check. What remains is chance: of a million all-digit numbers of 16 digits, about 28 000 look like cards.
+pass a Luhn check. What remains is chance: of a million numbers of 16 digits, about 28 000 look like cards; and a card
+number glued to letters a-f so that they have the length of a trace id or a hash together passes for one.
 """
 
 import base64

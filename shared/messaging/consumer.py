@@ -15,6 +15,7 @@ from aiormq.abc import DeliveredMessage
 
 from shared.messaging.broker import BROKER_ERRORS, CLOSING_ERRORS, RPC_TIMEOUT_S, BrokerLink
 from shared.observability.health import Readiness
+from shared.observability.logs import describe_error
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel
@@ -134,7 +135,7 @@ class Consumer:
                 self._readiness.set(f"consumer {self.queue}", ok=True)
                 await self._watch()
             except BROKER_ERRORS as error:
-                reason = f"{type(error).__name__}: {error}"[:200]
+                reason = describe_error(error, max_characters=200)
                 log.warning("consumer_lost", queue=self.queue, reason=reason)
                 self._readiness.set(f"consumer {self.queue}", ok=False, reason=reason)
             if not self._stopping:

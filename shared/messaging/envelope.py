@@ -55,6 +55,8 @@ class Outgoing:
 
     `droppable`: if no queue takes it, count and forget it (an answer whose asker has gone); otherwise it stays in the outbox until
     something does take it.
+    `message_id` and `reply_to` are set where a message of somebody else is sent again as it came: its own id, which need not be a UUID and
+    may wait for several queues at once, and whom it wants to be answered.
     """
 
     id: UUID
@@ -66,6 +68,12 @@ class Outgoing:
     droppable: bool = False
     headers: dict[str, str | int] = field(default_factory=dict)
     content_type: str = "application/cloudevents+json"
+    message_id: str | None = None
+    reply_to: str | None = None
+
+    @property
+    def amqp_message_id(self) -> str:
+        return self.message_id or str(self.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Outgoing
 from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE
 from shared.observability import metrics
+from shared.observability.logs import error_text
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel
@@ -104,7 +105,12 @@ class Publisher:
         """Leave the messages to the sweeper, and the channel, whose state nobody knows, to the garbage."""
         result.failed.extend(message.id for message in wave)
         metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(result.failed))
-        log.warning("publish_failed", messages=len(result.failed), error=type(error).__name__, detail=str(error)[:200])
+        log.warning(
+            "publish_failed",
+            messages=len(result.failed),
+            error=type(error).__name__,
+            detail=error_text(error, max_characters=200),
+        )
         channel, self._channel = self._channel, None
         if channel is not None and not channel.is_closed:
             self._closing = asyncio.ensure_future(_close_quietly(channel))
@@ -126,13 +132,13 @@ def _waves(messages: Sequence[Outgoing]) -> list[list[Outgoing]]:
     """Cut into pieces of at most `IN_FLIGHT_MAX` in which no id occurs twice, order kept."""
     waves: list[list[Outgoing]] = []
     wave: list[Outgoing] = []
-    ids: set[UUID] = set()
+    ids: set[str] = set()
     for message in messages:
-        if message.id in ids or len(wave) == IN_FLIGHT_MAX:
+        if message.amqp_message_id in ids or len(wave) == IN_FLIGHT_MAX:
             waves.append(wave)
             wave, ids = [], set()
         wave.append(message)
-        ids.add(message.id)
+        ids.add(message.amqp_message_id)
     if wave:
         waves.append(wave)
     return waves
@@ -152,12 +158,12 @@ async def _send(channel: "Channel", wave: Sequence[Outgoing]) -> "list[asyncio.F
             channel.delivery_tag += 1
             confirm = channel.create_future()
             channel.confirmations[channel.delivery_tag] = confirm
-            channel.message_id_delivery_tag[str(message.id)] = channel.delivery_tag
+            channel.message_id_delivery_tag[message.amqp_message_id] = channel.delivery_tag
             confirms.append(confirm)
             frames += _frames(message, channel.max_content_size)
         await channel.write_queue.put(ChannelFrame.marshall(channel_number=channel.number, frames=frames))  # type: ignore[arg-type]
     for message, confirm in zip(wave, confirms, strict=True):
-        confirm.add_done_callback(partial(_forget, channel.message_id_delivery_tag, str(message.id)))
+        confirm.add_done_callback(partial(_forget, channel.message_id_delivery_tag, message.amqp_message_id))
     return confirms
 
 
@@ -171,15 +177,16 @@ def _frames(message: Outgoing, content_bytes_max: int) -> list[object]:
     ):  # a dead letter may carry what was too large for a command; nothing may close the channel
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
     properties = commands.Basic.Properties(
-        content_type=message.content_type,
-        message_type=message.type,
-        message_id=str(message.id),
-        correlation_id=message.correlation_id,
+        content_type=message.content_type or None,
+        message_type=message.type or None,
+        message_id=message.amqp_message_id,
+        correlation_id=message.correlation_id or None,
+        reply_to=message.reply_to,
         delivery_mode=PERSISTENT,
         headers=dict(message.headers),
         app_id="remit",
     )
-    mandatory = message.droppable or message.exchange == DEAD_LETTERS or message.type in MUST_ROUTE
+    mandatory = message.droppable or message.exchange in {"", DEAD_LETTERS} or message.type in MUST_ROUTE
     return [
         commands.Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=mandatory),
         ContentHeader(properties=properties, body_size=len(message.body)),

@@ -22,6 +22,8 @@ CREATE TABLE outbox (
     headers        jsonb NOT NULL,
     droppable      boolean NOT NULL,
     body           bytea NOT NULL,
+    message_id     text,
+    reply_to       text,
     created_at     timestamptz NOT NULL DEFAULT now(),
     sweep_after    timestamptz NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
@@ -42,9 +44,11 @@ async def insert(tx: Connection, messages: Sequence[Outgoing], *, sweep_after_s:
     if not messages:
         return
     await tx.execute(
-        """INSERT INTO outbox (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, sweep_after)
-           SELECT u.*, now() + make_interval(secs => $10) FROM unnest(
-               $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::boolean[], $9::bytea[]) u
+        """INSERT INTO outbox (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, message_id,
+                               reply_to, sweep_after)
+           SELECT u.*, now() + make_interval(secs => $12) FROM unnest(
+               $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::boolean[], $9::bytea[],
+               $10::text[], $11::text[]) u
            ON CONFLICT DO NOTHING""",
         [m.id for m in messages],
         [m.exchange for m in messages],
@@ -55,6 +59,8 @@ async def insert(tx: Connection, messages: Sequence[Outgoing], *, sweep_after_s:
         [m.headers for m in messages],
         [m.droppable for m in messages],
         [m.body for m in messages],
+        [m.message_id for m in messages],
+        [m.reply_to for m in messages],
         sweep_after_s,
     )
 
@@ -90,6 +96,8 @@ def _message(row: Record) -> Outgoing:
         droppable=row["droppable"],
         headers=row["headers"],
         content_type=row["content_type"],
+        message_id=row["message_id"],
+        reply_to=row["reply_to"],
     )
 
 

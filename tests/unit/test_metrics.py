@@ -1,0 +1,128 @@
+"""What a service tells an orchestrator and an operator over HTTP."""
+
+import re
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
+
+from shared.observability import metrics
+from shared.observability.health import Readiness, health_app, serve_health
+
+Client = TestClient[web.Request, web.Application]
+
+
+@pytest.fixture
+def readiness() -> Readiness:
+    return Readiness("broker", "database")
+
+
+@pytest.fixture
+async def probe(readiness: Readiness) -> AsyncIterator["Client"]:
+    async with TestClient(TestServer(health_app(readiness))) as client:
+        yield client
+
+
+async def test_a_service_is_alive_before_it_is_ready(probe: "Client", readiness: Readiness) -> None:
+    assert (await probe.get("/live")).status == 200
+    answer = await probe.get("/ready")
+    assert answer.status == 503
+    assert await answer.json() == {"ready": False, "reasons": {"broker": "starting", "database": "starting"}}
+    assert not readiness.ready
+
+
+async def test_readiness_follows_the_components(probe: "Client", readiness: Readiness) -> None:
+    readiness.set("broker", ok=True)
+    readiness.set("database", ok=True, reason="not shown")
+    answer = await probe.get("/ready")
+    assert answer.status == 200
+    assert await answer.json() == {"ready": True, "reasons": {}}
+    readiness.set("broker", ok=False, reason="cannot reach amqp://remit:hunter2@127.0.0.1/")
+    answer = await probe.get("/ready")
+    assert answer.status == 503
+    assert await answer.json() == {"ready": False, "reasons": {"broker": "cannot reach amqp://remit:***@127.0.0.1/"}}
+    assert (await probe.get("/live")).status == 200, "a restart would help nobody"
+
+
+def test_a_reason_is_always_given() -> None:
+    readiness = Readiness()
+    assert readiness.ready
+    readiness.set("broker", ok=False)
+    assert readiness.reasons == {"broker": "not ready"}
+    readiness.set("broker", ok=False, reason="x" * 10_000)
+    assert len(readiness.reasons["broker"]) == 200
+
+
+async def test_metrics_are_prometheus_text(probe: "Client", readiness: Readiness) -> None:
+    readiness.set("broker", ok=True)
+    metrics.MESSAGES_HANDLED.labels(queue="invoice.commands", outcome="handled").inc(3)
+    metrics.BATCH_SIZE.labels(queue="invoice.commands").observe(7)
+    answer = await probe.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    families = {family.name: family for family in text_string_to_metric_families(await answer.text())}
+    assert any(sample.value >= 3 for sample in families["remit_messages_handled"].samples)
+    assert families["remit_batch_size"].type == "histogram"
+    ready = {sample.labels["component"]: sample.value for sample in families["remit_ready"].samples}
+    assert ready["broker"] == 1
+    assert ready["database"] == 0
+
+
+async def test_other_paths_are_unknown(probe: "Client") -> None:
+    assert (await probe.get("/")).status == 404
+    assert (await probe.post("/ready")).status == 405
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_it_listens_where_it_is_told_until_closed(readiness: Readiness) -> None:
+    port = free_port()
+    server = await serve_health(readiness, port=port)
+    assert server.addresses == [("127.0.0.1", port)]
+    async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/live") as answer:
+        assert answer.status == 200
+    with pytest.raises(OSError, match="address already in use"):
+        await serve_health(readiness, port=port)
+    await server.close()
+    await server.close()
+    with socket.socket() as sock:
+        assert sock.connect_ex(("127.0.0.1", port)) != 0
+
+
+async def test_port_zero_is_off(readiness: Readiness) -> None:
+    server = await serve_health(readiness, port=0)
+    assert server.addresses == []
+    await server.close()
+
+
+def ours() -> list[tuple[str, str]]:
+    return [(family.name, family.type) for family in REGISTRY.collect() if family.name.startswith("remit_")]
+
+
+def test_names_say_their_unit() -> None:
+    assert len(ours()) >= 15
+    for name, kind in ours():
+        assert re.fullmatch(r"remit_[a-z_]+", name)
+        if kind == "histogram":
+            assert name.endswith(("_seconds", "_size")), name
+
+
+def test_labels_never_carry_ids() -> None:
+    """A label of unbounded values would grow for ever, and could carry what a sender wrote."""
+    known = {"queue", "outcome", "reason", "kind", "exchange", "step", "answer", "state", "component", "le"}
+    labels = {
+        label
+        for family in REGISTRY.collect()
+        if family.name.startswith("remit_")
+        for s in family.samples
+        for label in s.labels
+    }
+    assert labels <= known
