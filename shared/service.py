@@ -83,9 +83,11 @@ class Runtime:
     background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
-    def consume(self, queue: str, work: Work[Any, Any, Any], *, prefetch: int = PREFETCH) -> None:
-        """Handle `queue` with `work`."""
-        consumer = Consumer(self.consume_link, queue, readiness=self.readiness, prefetch=prefetch)
+    def consume(
+        self, queue: str, work: Work[Any, Any, Any], *, prefetch: int = PREFETCH, after: Consumer | None = None
+    ) -> Consumer:
+        """Handle `queue` with `work`. With `after`, begin when that consumer has handled what waited for it when it came."""
+        consumer = Consumer(self.consume_link, queue, readiness=self.readiness, prefetch=prefetch, after=after)
         self.consumers.append(consumer)
         self.workers.append(
             QueueWorker(
@@ -97,6 +99,7 @@ class Runtime:
                 readiness=self.readiness,
             )
         )
+        return consumer
 
     def in_background(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run beside the consumers until the service stops; then cancelled, after the consumers have drained."""

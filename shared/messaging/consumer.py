@@ -1,7 +1,7 @@
 """Deliveries of one queue, taken as they have arrived.
 
-The client's callback only enqueues: losing the connection cancels tasks that belong to the channel (measured), so the work runs
-in a task of the service. Deliveries buffered before a reconnect are stale (the broker delivers them again) and are dropped by channel generation.
+The client's callback only enqueues: losing the connection cancels tasks that belong to the channel (measured), so the work
+runs in a task of the service. Deliveries buffered before a reconnect are stale (the broker delivers them again) and are dropped by channel generation.
 """
 
 import asyncio
@@ -56,8 +56,20 @@ class Delivery:
 class Consumer:
     """Keeps a consumer on `queue` alive, whatever happens to broker, channel or queue."""
 
-    def __init__(self, link: BrokerLink, queue: str, *, readiness: Readiness, prefetch: int = PREFETCH) -> None:
+    def __init__(
+        self,
+        link: BrokerLink,
+        queue: str,
+        *,
+        readiness: Readiness,
+        prefetch: int = PREFETCH,
+        after: "Consumer | None" = None,
+    ) -> None:
         self.queue = queue
+        self.caught_up = asyncio.Event()
+        """Set once what waited in the queue when we first came has been handled."""
+        self._after = after
+        self._waited_at_start = 0
         self._link = link
         self._prefetch = prefetch
         self._readiness = readiness
@@ -95,6 +107,9 @@ class Consumer:
         try:
             await self._channel.basic_ack(deliveries[-1].tag, multiple=True, wait=False)
             self._unsettled -= len(deliveries)
+            self._note_handled(len(deliveries))
+            if not self._unsettled:
+                self.caught_up.set()  # nothing more is coming our way: other instances took the rest
         except BROKER_ERRORS:
             self._lost.set()
 
@@ -123,7 +138,9 @@ class Consumer:
     # -- keeping it alive ------------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Consume until `stop`: open, watch, and open again after every loss."""
+        """Consume until `stop`: open, watch, and open again after every loss. With `after`, begin when that one has caught up."""
+        if self._after is not None:
+            await self._after.caught_up.wait()
         failures = 0
         while not self._stopping:
             if self._paused:
@@ -163,7 +180,10 @@ class Consumer:
         channel.on_consumer_cancel_callbacks.add(lambda _frame: self._lost.set())
         channel.closing.add_done_callback(self._on_closed)
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT_S)
-        await channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
+        state = await channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
+        if not self.caught_up.is_set():
+            self._waited_at_start = state.message_count or 0
+            self._note_handled(0)
 
         async def on_message(message: DeliveredMessage) -> None:
             if generation == self._generation:
@@ -175,6 +195,11 @@ class Consumer:
         answer = await channel.basic_consume(self.queue, on_message, timeout=RPC_TIMEOUT_S)
         self._tag = answer.consumer_tag
         log.info("consuming", queue=self.queue, prefetch=self._prefetch)
+
+    def _note_handled(self, messages: int) -> None:
+        self._waited_at_start -= messages
+        if self._waited_at_start <= 0:
+            self.caught_up.set()
 
     def _on_closed(self, closing: "asyncio.Future[None]") -> None:
         if not closing.cancelled():

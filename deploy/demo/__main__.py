@@ -1,0 +1,266 @@
+"""`make demo`: real invoices, through real services, RabbitMQ and PostgreSQL, with a card gateway that misbehaves on purpose.
+
+It ends with what a person would do (replay a dead letter, settle a payment that nobody knows of) and with the audit: exit status 0 only
+if every line of it holds.
+"""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import quantiles
+from typing import Any
+from uuid import UUID
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from deploy.demo.scenes import SCENES, Played, Scene, Stage, UnexpectedError, programme, reject_one
+from deploy.demo.upstream import Upstream
+from deploy.local.errors import StackError
+from deploy.local.stack import SERVICES
+from deploy.local.system import System, audit, open_system, remit
+from shared.contracts.currencies import in_major_units
+from shared.contracts.invoice import IssueInvoice
+from shared.ids import new_id
+
+AT_ONCE = 40
+"""Scenes that play at the same time."""
+SETTLED_WITHIN_S = 60.0
+POLL_S = 0.25
+INVOICES_MAX = 20_000
+
+console = Console()
+
+
+@dataclass(slots=True)
+class Show:
+    """What happened so far."""
+
+    results: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    surprises: list[str] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    playing: int = 0
+
+    def note(self, scene: Scene, played: Played, upstream: Upstream) -> None:
+        self.results[scene.name][played.result] += 1
+        if played.result not in scene.results:
+            self.surprises.append(f"{scene.name}: expected {' or '.join(scene.results)}, got {played.result}")
+        for payment in played.payments if played.timed else ():
+            news = upstream.payments[payment]
+            if news.outcome_at is not None:
+                self.latencies_ms.append((news.outcome_at - news.sent_at) * 1_000)
+
+    def progress(self, total: int, upstream: Upstream) -> Table:
+        done = sum(sum(results.values()) for results in self.results.values())
+        table = Table(
+            title=f"{done} of {total} invoices played, {time.monotonic() - self.started:.0f} s",
+            title_justify="left",
+            box=None,
+        )
+        for name, count in sorted(upstream.events.items()):
+            table.add_row(str(count), name)
+        table.add_row(str(self.playing), "scenes playing now", style="dim")
+        return table
+
+
+def main() -> int:
+    """Run the demonstration; the exit status."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--invoices", type=int, default=200, help="how many invoices (N=)")
+    options = parser.parse_args()
+    if not len(SCENES) <= options.invoices <= INVOICES_MAX:
+        console.print(f"N must be from {len(SCENES)} (each scene once) to {INVOICES_MAX}.")
+        return 2
+    try:
+        with open_system(say=lambda line: console.print(f"[dim]{line}[/]")) as system, _logs_on_failure(system):
+            return _demonstrate(system, options.invoices)
+    except StackError as error:
+        console.print(f"[red]{error}[/]")
+        return 1
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started is stopped")
+        return 130
+
+
+@contextmanager
+def _logs_on_failure(system: System) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        for name in [*SERVICES, "sandbox"]:
+            path = system.folder / f"{name}.log"
+            tail = path.read_text(errors="replace").splitlines()[-15:] if path.exists() else []
+            console.print(f"[bold]last words of {name}[/]", *tail, sep="\n", markup=True)
+        raise
+
+
+def _demonstrate(system: System, invoices: int) -> int:
+    asyncio.run(_spoil_one(system))
+    for service in SERVICES:
+        pid = system.fleet.start(service)
+        console.print(f"[dim]{service} runs as process {pid}[/]")
+    system.fleet.keep_running()
+    show = asyncio.run(_play_all(system, invoices))
+    _print_results(show, system)
+    _act_as_staff(system)
+    console.print("\n[bold]The audit reads the raw stores, the gateway's ledger and the sender's own history[/]")
+    system.fleet.stop_keeping()
+    audited = audit(system)
+    sys.stdout.write(audited.stdout + audited.stderr)
+    console.print(
+        f"{time.monotonic() - show.started:.0f} s in all; services that had to be started again: {system.fleet.restarts}"
+    )
+    for surprise in show.surprises:
+        console.print(f"[red]{surprise}[/]")
+    return 1 if show.surprises else audited.returncode
+
+
+SPOILED = IssueInvoice(invoice_id="DEMO-SPOILED", customer_id="C-100", amount_minor=9_900, currency="EUR")
+SPOILED_ID = new_id()
+
+
+async def _spoil_one(system: System) -> None:
+    """A good command that an old build of a consumer rejected, before the services start."""
+    event = {
+        "specversion": "1.0",
+        "id": str(SPOILED_ID),
+        "type": SPOILED.wire_name,
+        "source": "/demo",
+        "data": SPOILED.model_dump(mode="json"),
+    }
+    await reject_one(system.stack.rabbitmq_url, SPOILED, json.dumps(event).encode(), SPOILED_ID)
+    system.history.write_text(
+        json.dumps({"command_id": str(SPOILED_ID), "type": SPOILED.wire_name, "confirmed": True}) + "\n"
+    )
+
+
+async def _play_all(system: System, invoices: int) -> Show:
+    show = Show()
+    turns = asyncio.Semaphore(AT_ONCE)
+    async with Upstream.open(system.stack.rabbitmq_url, name="demo", history=system.history) as upstream:
+        keys: Any = system.public_keys["keys"]
+        stage = Stage(upstream, keys[0])
+
+        async def play(scene: Scene, number: int) -> None:
+            async with turns:
+                show.playing += 1
+                try:
+                    show.note(scene, await scene.play(stage, f"DEMO-{number:05d}"), upstream)
+                except (UnexpectedError, TimeoutError) as error:
+                    show.surprises.append(f"{scene.name}: {error!r}")
+                finally:
+                    show.playing -= 1
+
+        plays = [asyncio.create_task(play(scene, number)) for number, scene in enumerate(programme(invoices), 1)]
+        with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
+            while any(not task.done() for task in plays):
+                await asyncio.wait(plays, timeout=POLL_S)
+                live.update(show.progress(len(plays), upstream))
+        await asyncio.gather(*plays)
+    return show
+
+
+def _print_results(show: Show, system: System) -> None:
+    table = Table(title="What was sent, and what became of it", title_justify="left")
+    for column in ("scene", "invoices", "result"):
+        table.add_column(column, justify="right" if column == "invoices" else "left")
+    for name, results in show.results.items():
+        table.add_row(
+            name, str(sum(results.values())), ", ".join(f"{count} {result}" for result, count in results.most_common())
+        )
+    console.print(table)
+    if len(show.latencies_ms) > 1:
+        cuts = quantiles(show.latencies_ms, n=100)
+        console.print(
+            f"From sending PayInvoice to hearing InvoicePaid, {AT_ONCE} scenes at once, {len(show.latencies_ms)} healthy cards: "
+            f"p50 {cuts[49]:.0f} ms, p95 {cuts[94]:.0f} ms"
+        )
+    history = [json.loads(line) for line in system.history.read_text().splitlines()]
+    console.print(f"{len({line['command_id'] for line in history})} commands in {len(history)} sendings")
+
+
+# -- what a person does ----------------------------------------------------------------------------------------------------------------
+
+
+def _remit(system: System, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return remit(system, *arguments, columns=console.width)
+
+
+def _remit_json(system: System, *arguments: str) -> Any:
+    done = _remit(system, *arguments, "--json")
+    if done.returncode != 0:
+        raise UnexpectedError(f"remit {' '.join(arguments)} failed: {done.stderr or done.stdout}")
+    return json.loads(done.stdout)
+
+
+def _act_as_staff(system: System) -> None:
+    console.print("\n[bold]What waits for a person[/]")
+    sys.stdout.write(_remit(system, "payments", "in-doubt").stdout)
+    sys.stdout.write(_remit(system, "dead-letters", "list").stdout)
+    _replay_the_spoiled(system)
+    _settle_one(system)
+
+
+def _replay_the_spoiled(system: System) -> None:
+    """The command that a consumer rejected was good: it is sent again, and now it is handled."""
+    letters = _remit_json(system, "dead-letters", "list")
+    letter = next(one for one in letters if one["message_id"] == str(SPOILED_ID))
+    console.print(f"\n$ remit dead-letters replay {letter['id']} --yes")
+    sys.stdout.write(_remit(system, "dead-letters", "replay", letter["id"], "--yes", "--who", "demo").stdout)
+    _until(
+        lambda: _remit(system, "command", "show", str(SPOILED_ID), "--json").stdout.find("accepted") >= 0,
+        "the replayed command",
+    )
+    sys.stdout.write(_remit(system, "command", "show", str(SPOILED_ID)).stdout)
+
+
+def _settle_one(system: System) -> None:
+    """Look at the gateway's own books, as a person would, and decide by what they say."""
+    cases = [case for case in _remit_json(system, "payments", "in-doubt") if case["state"] == "needs_decision"]
+    if not cases:
+        raise UnexpectedError("no payment waits for a decision")
+    case = cases[0]
+    charges = system.sandbox.show(case["payment_id"])["charges"]
+    resolution = ["captured", "--receipt", charges[0]["id"]] if charges else ["not-charged"]
+    amount = in_major_units(case["amount_minor"], case["currency"])
+    found = f"charge {charges[0]['id']}" if charges else "no charge"
+    console.print(f"\nThe gateway's books show {found} for payment {case['payment_id']} ({amount}); a person decides:")
+    arguments = ("payments", "resolve", case["payment_id"], *resolution)
+    arguments += (
+        "--evidence",
+        f"the gateway's ledger shows {found}",
+        "--reason",
+        "seen in the ledger",
+        "--who",
+        "demo",
+        "--yes",
+    )
+    console.print(f"$ remit {' '.join(arguments)}", soft_wrap=True)
+    done = _remit(system, *arguments)
+    sys.stdout.write(done.stdout + done.stderr)
+    _until(lambda: UUID(case["payment_id"]) not in _waiting(system), "the decision")
+
+
+def _waiting(system: System) -> set[UUID]:
+    return {UUID(case["payment_id"]) for case in _remit_json(system, "payments", "in-doubt")}
+
+
+def _until(condition: Any, what: str) -> None:
+    give_up_at = time.monotonic() + SETTLED_WITHIN_S
+    while not condition():
+        if time.monotonic() > give_up_at:
+            raise UnexpectedError(f"{what} had no effect within {SETTLED_WITHIN_S:.0f} s")
+        time.sleep(POLL_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""`make up`: everything runs until Ctrl-C, and the terminal says what to type next."""
+
+import shlex
+import signal
+import sys
+
+from rich.console import Console
+
+from deploy.local.errors import StackError
+from deploy.local.fleet import ROOT
+from deploy.local.stack import SERVICES
+from deploy.local.system import System, open_system
+
+ENVIRONMENT_FILE = ROOT / ".remit" / "env"
+
+console = Console()
+
+
+def main() -> int:
+    """Run until interrupted."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        with open_system(say=lambda line: console.print(f"[dim]{line}[/]")) as system:
+            for service in SERVICES:
+                system.fleet.start(service)
+            system.fleet.keep_running()
+            _write_environment(system)
+            _say_what_next(system)
+            while True:
+                signal.pause()
+    except StackError as error:
+        console.print(f"[red]{error}[/]")
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped; nothing was left running")
+        return 0
+    finally:
+        ENVIRONMENT_FILE.unlink(missing_ok=True)
+
+
+def _write_environment(system: System) -> None:
+    """For other terminals; readable by this user only, for it holds passwords."""
+    ENVIRONMENT_FILE.parent.mkdir(exist_ok=True)
+    ENVIRONMENT_FILE.unlink(missing_ok=True)
+    ENVIRONMENT_FILE.touch(mode=0o600)
+    ENVIRONMENT_FILE.write_text(
+        "".join(f"export {name}={shlex.quote(value)}\n" for name, value in system.environment.items())
+    )
+
+
+def _say_what_next(system: System) -> None:
+    console.print(
+        f"""
+[bold]Remit runs.[/] In another terminal, in this folder:
+
+  . .remit/env; PATH=$PWD/.venv/bin:$PATH
+  remit invoice issue INV-1 --customer C-1 --amount 12500 --currency EUR
+  remit invoice pay INV-1 --amount 12500 --currency EUR --token pm_card_visa
+  remit invoice show INV-1
+  remit invoice pay INV-1 --amount 12500 --currency EUR --token pm_remit_never_answers
+  remit payments in-doubt
+  remit audit
+
+Other tokens: deploy/sandbox/README.md. Logs: {system.folder}. Ctrl-C stops everything.""",
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

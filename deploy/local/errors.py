@@ -1,0 +1,12 @@
+"""What can go wrong with the local stack."""
+
+
+class StackError(Exception):
+    """The stack cannot be opened or has failed; the message is one sentence for the person who typed the command."""
+
+
+class NotOursError(StackError):
+    """A broker or database that was given to us is never stopped, restarted or reconfigured."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"The {what} was given by environment variables: only one that we started is treated so.")

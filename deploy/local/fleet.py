@@ -1,0 +1,144 @@
+"""The services of Remit as processes of this machine: for the demo, the system tests and the benchmark.
+
+Each runs as `python -m services.X`, alone, as it would in production; one that ends by itself is started again, as a supervisor would.
+None outlives the fleet's owner, however that ends.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from deploy.local.errors import StackError
+from deploy.local.processes import Command, Processes
+from deploy.local.scratch import Scratch
+
+ROOT: Final = Path(__file__).parents[2]
+STOP_DEADLINE_S: Final = 25.0
+"""Longer than a service's own drain."""
+POLL_S: Final = 0.05
+RESTART_POLL_S: Final = 0.2
+
+_INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "VIRTUAL_ENV")
+
+
+class Fleet:
+    """Instances by name: `invoice`, `invoice-2`. Their logs lie in `folder`, one file an instance, appended at a restart."""
+
+    def __init__(self, processes: Processes, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._processes = processes
+        self._environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(environment)
+        self._running: dict[str, tuple[int, Command]] = {}
+        self._guard = threading.RLock()
+        self._keeper_stops = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self.restarts = 0
+
+    def add_to_environment(self, variables: Mapping[str, str]) -> None:
+        """For instances that are started from now on."""
+        self._environment |= variables
+
+    def start(self, service: str, *, instance: int = 1, **environment: str) -> int:
+        """Start an instance; its process id. `environment` is added to the fleet's."""
+        name = service if instance == 1 else f"{service}-{instance}"
+        command = Command(
+            argv=(sys.executable, "-m", f"services.{service}"),
+            environment=self._environment | environment,
+            folder=ROOT,
+            log=self.folder / f"{name}.log",
+            stop_signal=signal.SIGTERM,
+        )
+        with self._guard:
+            pid = self._processes.spawn(name, command)
+            self._running[name] = (pid, command)
+        return pid
+
+    def pid(self, name: str) -> int:
+        """The process id of an instance."""
+        return self._running[name][0]
+
+    @property
+    def names(self) -> list[str]:
+        """Instances that should be running."""
+        return list(self._running)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal, if the process is still there."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid(name), number)
+
+    def kill(self, name: str) -> None:
+        """kill -9; returns when it is gone. It is not started again by itself."""
+        with self._guard:
+            self._running.pop(name)
+            self._processes.kill(name)
+
+    def stop(self, name: str) -> None:
+        """SIGTERM; returns when it has drained. Raises StackError if it does not end in time."""
+        with self._guard:
+            pid, _ = self._running.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        give_up_at = time.monotonic() + STOP_DEADLINE_S
+        while self._processes.is_running(name):
+            if time.monotonic() > give_up_at:
+                raise StackError(f"{name} did not stop within {STOP_DEADLINE_S:.0f} s: see {self.folder / name}.log")
+            time.sleep(POLL_S)
+
+    def is_running(self, name: str) -> bool:
+        """Whether its process is there."""
+        return self._processes.is_running(name)
+
+    def stop_all(self) -> None:
+        """SIGTERM to all, then wait for each."""
+        self.stop_keeping()
+        for name in self.names:
+            self.signal(name, signal.SIGTERM)
+        for name in self.names:
+            self.stop(name)
+
+    def log(self, name: str) -> str:
+        """What an instance has logged so far."""
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def logs(self) -> str:
+        """What all have logged."""
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+    # -- starting again what ends by itself --------------------------------------------------------------------------------------------
+
+    def keep_running(self) -> None:
+        """From now on start again whatever ends without having been told to."""
+        self._keeper = threading.Thread(target=self._keep, name="fleet-keeper", daemon=True)
+        self._keeper.start()
+
+    def stop_keeping(self) -> None:
+        self._keeper_stops.set()
+        if self._keeper is not None:
+            self._keeper.join()
+
+    def _keep(self) -> None:
+        while not self._keeper_stops.wait(RESTART_POLL_S):
+            with self._guard:
+                for name, (_, command) in list(self._running.items()):
+                    if not self._processes.is_running(name):
+                        self._running[name] = (self._processes.spawn(name, command), command)
+                        self.restarts += 1
+
+
+@contextmanager
+def open_fleet(environment: Mapping[str, str]) -> Iterator[Fleet]:
+    """A fleet with a scratch folder for its logs; all its processes end with the block, or with its owner."""
+    home = Scratch.create()
+    try:
+        with Processes(home.folder, home.held_locks) as processes:
+            yield Fleet(processes, home.folder, environment)
+    finally:
+        home.release()

@@ -1,0 +1,193 @@
+"""A private RabbitMQ node from an installed `rabbitmq-server`, kept apart from any other node of the machine.
+
+Its data, ports, cookie, plugins, configuration and port mapper (epmd) are its own, and all that listens, listens on
+127.0.0.1. Works with RabbitMQ 3.10 (Debian 12) and 4.x. Environment variables: rabbitmq.com/docs/configure.
+"""
+
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from deploy.local import debian
+from deploy.local.errors import StackError
+from deploy.local.processes import Command, Processes
+from deploy.local.scratch import Scratch, exclusive_lock
+
+_NAME: Final = "rabbitmq"
+_PORT_MAPPER: Final = "epmd"
+_PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")
+"""Where Debian keeps the programs that run as whoever calls them; those in /usr/sbin change to the package's user."""
+
+_READY_DEADLINE_S: Final = 120.0  # seven seconds on an idle machine
+_CTL_DEADLINE_S: Final = 60.0  # a second or two
+QUEUE_REGISTERED_S: Final = 2.0
+"""How old a quorum queue must be to survive a kill. RabbitMQ's Raft library saves its register of queues when it has been
+idle for half a second (github.com/rabbitmq/ra/pull/443); a kill before that loses the new queue's confirmed messages and
+leaves it without a leader for ever (reproduced with 3.10.8 and 4.0.5)."""
+_POLL_S: Final = 0.05
+_PROBE_TIMEOUT_S: Final = 2.0
+_INSTALL_LOCK_S: Final = 900.0  # another run is installing: an update and a download
+
+_PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
+_METHOD_FRAME_ON_CHANNEL_0: Final = b"\x01\x00\x00"
+_CONNECTION_START: Final = b"\x00\x0a\x00\x0a"
+_LOOPBACK: Final = "-kernel inet_dist_use_interface {127,0,0,1}"
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateRabbit:
+    """One node of ours; `start`, `kill` and `start` again keep ports and data."""
+
+    url: str
+    control_program: Path
+    _processes: Processes
+    _node: Command
+    _port: int
+
+    @classmethod
+    def open(cls, scratch: Scratch, processes: Processes) -> Self:
+        """Writes the node's configuration, starts its port mapper and the node; returns when it speaks AMQP."""
+        programs = _programs()
+        home = scratch.folder / _NAME
+        home.mkdir(mode=0o700)
+        port, distribution_port, mapper_port = (scratch.claim_port() for _ in range(3))
+        user, password = "remit", secrets.token_hex(16)
+        configuration = (
+            f"listeners.tcp.local = 127.0.0.1:{port}\n"
+            f"default_user = {user}\ndefault_pass = {password}\n"
+            "log.console = true\nlog.console.level = info\nlog.file = false\n"
+        )
+        (home / "rabbitmq.conf").write_text(configuration)
+        (home / "enabled_plugins").write_text("[].\n")
+        environment = _environment(home, scratch.name, distribution_port, mapper_port)
+        mapper = (shutil.which("epmd") or "epmd", "-port", str(mapper_port), "-address", "127.0.0.1")
+        processes.start(
+            _PORT_MAPPER,
+            Command(mapper, environment, home, home / "epmd.log"),
+            lambda: _listens(mapper_port),
+            deadline_s=_READY_DEADLINE_S,
+        )
+        node = cls(
+            f"amqp://{user}:{password}@127.0.0.1:{port}/",
+            _write_control_program(home, programs, environment),
+            processes,
+            Command((programs / "rabbitmq-server",), environment, home, home / "log"),
+            port,
+        )
+        node.start()
+        return node
+
+    def start(self) -> None:
+        """Starts the node and returns when it speaks AMQP; raises StackError otherwise."""
+        self._processes.start(
+            _NAME, self._node, lambda: speaks_amqp("127.0.0.1", self._port), deadline_s=_READY_DEADLINE_S
+        )
+
+    def kill(self) -> None:
+        """kill -9 of the node and all that it started; returns when they are gone.
+
+        Waits first until the newest quorum queue is safe from it: see QUEUE_REGISTERED_S.
+        """
+        while time.time() - self._newest_queue_s() < QUEUE_REGISTERED_S:
+            time.sleep(_POLL_S)
+        self._processes.kill(_NAME)
+
+    def _newest_queue_s(self) -> float:
+        """When the newest quorum queue was made, in seconds since the epoch; 0 if there is none."""
+        queues = self._node.folder.glob("data/*/quorum/*/*/config")
+        return max((queue.stat().st_mtime for queue in queues), default=0.0)
+
+    def ctl(self, *arguments: str) -> str:
+        """Runs rabbitmqctl against this node and returns its output; raises StackError if it fails."""
+        command = Command((self.control_program, *arguments), {"PATH": os.defpath}, self._node.folder, self._node.log)
+        return self._processes.run("rabbitmqctl", command, deadline_s=_CTL_DEADLINE_S)
+
+
+def ensure_installed(say: Callable[[str], None]) -> None:
+    """Installs RabbitMQ where we may; raises StackError with one sentence on what to do where we may not."""
+    if _is_installed():
+        return
+    if not debian.can_install():
+        raise StackError(
+            "RabbitMQ is not installed: install the package rabbitmq-server (as root on Debian and Ubuntu it is done "
+            "for you), or start Docker, or set RABBITMQ_URL and the four *_DATABASE_URL."
+        )
+    with exclusive_lock("install", deadline_s=_INSTALL_LOCK_S):
+        if not _is_installed():  # the run that held the lock before us may have done it
+            debian.install_rabbitmq(say)
+
+
+def speaks_amqp(host: str, port: int) -> bool:
+    """Whether a broker answers the protocol header there with Connection.Start (AMQP 0-9-1, sections 2.2.4 and 4.2.3).
+
+    RabbitMQ opens its listeners as the last step of its start.
+    """
+    try:
+        with socket.create_connection((host, port), _PROBE_TIMEOUT_S) as connection:
+            connection.sendall(_PROTOCOL_HEADER)
+            answer = connection.recv(11, socket.MSG_WAITALL)
+    except OSError:
+        return False
+    return answer[:3] == _METHOD_FRAME_ON_CHANNEL_0 and answer[7:11] == _CONNECTION_START
+
+
+def _is_installed() -> bool:
+    return (_PROGRAMS / "rabbitmq-server").exists() or shutil.which("rabbitmq-server") is not None
+
+
+def _programs() -> Path:
+    if (_PROGRAMS / "rabbitmq-server").exists():
+        return _PROGRAMS
+    found = shutil.which("rabbitmq-server")
+    if found is None:
+        raise StackError("RabbitMQ is not installed.")
+    return Path(found).resolve().parent
+
+
+def _environment(home: Path, name: str, distribution_port: int, mapper_port: int) -> dict[str, str]:
+    return {
+        "PATH": os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/bin", "/bin")),
+        "LANG": "C.UTF-8",
+        "HOME": str(home),  # where Erlang keeps the cookie
+        "ERL_EPMD_PORT": str(mapper_port),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_CRASH_DUMP": str(home / "erl_crash.dump"),
+        "RABBITMQ_CONF_ENV_FILE": str(home / "no-environment-file"),  # else /etc/rabbitmq/rabbitmq-env.conf
+        "RABBITMQ_NODENAME": f"{name}@localhost",
+        "RABBITMQ_DIST_PORT": str(distribution_port),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false",
+        "RABBITMQ_CTL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false",
+        "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
+        "RABBITMQ_MNESIA_BASE": str(home / "data"),
+        "RABBITMQ_LOG_BASE": str(home / "logs"),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_PID_FILE": str(home / "pid"),
+        # Makes the script replace itself by the node, as a service manager expects: no shell in between to outlive it.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
+
+
+def _write_control_program(home: Path, programs: Path, environment: dict[str, str]) -> Path:
+    """`rabbitmqctl` for this node and no other: also for people, who need not know any of the environment."""
+    settings = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
+    program = home / "rabbitmqctl"
+    program.write_text(f'#!/bin/sh\nexec env -i {settings} {shlex.quote(str(programs / "rabbitmqctl"))} "$@"\n')
+    program.chmod(0o700)
+    return program
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), _PROBE_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True

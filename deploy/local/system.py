@@ -1,0 +1,112 @@
+"""The whole of Remit on this machine: stack, sandbox gateway, card keys, and the four services as processes."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.local.fleet import ROOT, Fleet, open_fleet
+from deploy.local.stack import SERVICES, Stack, open_stack
+from deploy.sandbox.process import SandboxProcess, start_sandbox
+from shared.card_data.encryption import generate_keyset
+from shared.messaging.apply import apply_topology
+from shared.persistence.migrate import migrate
+
+SANDBOX_KEY: Final = "sk_test_remit"
+
+IMPATIENT: Final = {
+    "GATEWAY_TIMEOUT_S": "1.5",
+    "GATEWAY_LADDER_S": "0.3,0.7,1.5,3",
+    "SAGA_DEADLINE_S": "15,30,60",
+    "INVOICE_REMIND_AFTER_S": "10",
+    "LOG_FORMAT": "json",
+    "LOG_LEVEL": "INFO",
+}
+"""Settings of a demonstration: what takes minutes or hours in production takes seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Everything that runs, and the environment that `remit` needs to reach it."""
+
+    stack: Stack
+    sandbox: SandboxProcess
+    fleet: Fleet
+    environment: Mapping[str, str]
+    public_keys: Mapping[str, object]
+    folder: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The sandbox's ledger file."""
+        return self.sandbox.ledger
+
+    @property
+    def history(self) -> Path:
+        """Where a sender on this system keeps what it sent, for the audit."""
+        return self.folder / "history.jsonl"
+
+
+@contextmanager
+def open_system(*, say: Callable[[str], None], **settings: str) -> Iterator[System]:
+    """Broker, databases (migrated), topology and sandbox run; the services are started by the caller through `fleet`.
+
+    `settings` are added to the services' environment. All ends with the block, or with the owner of it.
+    """
+    with open_stack(say=say) as stack, open_system_on(stack, **settings) as system:
+        yield system
+
+
+@contextmanager
+def open_system_on(stack: Stack, **settings: str) -> Iterator[System]:
+    """The same on a stack that is there already, which stays."""
+    with open_fleet(stack.environment() | IMPATIENT | settings) as fleet:
+        folder = fleet.folder
+        keys, public_keys = folder / "card-keys.json", folder / "card-keys.public.json"
+        public, private = generate_keyset("demo")
+        _write_secret(keys, json.dumps(private))
+        public_keys.write_text(json.dumps(public), encoding="utf-8")
+        asyncio.run(_prepare(stack))
+        with start_sandbox(folder / "ledger.sqlite", log=folder / "sandbox.log") as sandbox:
+            environment = stack.environment() | {
+                "GATEWAY_URL": sandbox.url,
+                "GATEWAY_API_KEY": SANDBOX_KEY,
+                "CARD_KEYS_FILE": str(keys),
+                "CARD_PUBLIC_KEYS_FILE": str(public_keys),
+            }
+            fleet.add_to_environment(environment)
+            yield System(stack, sandbox, fleet, environment, public, folder)
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+
+
+async def _prepare(stack: Stack) -> None:
+    await apply_topology(stack.rabbitmq_url)
+    for service in SERVICES:
+        await migrate(stack.service_database_url(service), ROOT / "services" / service / "migrations")
+
+
+def remit(system: System, *arguments: str, columns: int = 120) -> "subprocess.CompletedProcess[str]":
+    """Run `remit` on this system, as an operator would in a terminal of that width."""
+    return subprocess.run(
+        (sys.executable, "-m", "deploy.cli.main", *arguments),
+        cwd=ROOT,
+        env=dict(os.environ) | dict(system.environment) | {"COLUMNS": str(columns)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def audit(system: System) -> "subprocess.CompletedProcess[str]":
+    """Ask the checker about everything this system has left behind, the gateway's ledger and the sender's history included."""
+    return remit(system, "audit", "--drained", "--ledger", str(system.ledger), "--history", str(system.history))

@@ -1,0 +1,1 @@
+"""Coordinates payments: events in, commands out, deadlines."""

@@ -1,0 +1,29 @@
+"""`python -m services.saga` runs the service."""
+
+from pathlib import Path
+
+from services.saga.deadlines import Deadlines, read_patience
+from services.saga.handlers import SagaWork
+from shared.service import Runtime, run_service
+from shared.settings import Environment
+
+NAME = "saga"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+async def assemble(runtime: Runtime) -> None:
+    """One queue, and the deadlines."""
+    patience = read_patience(Environment())
+    deadlines = Deadlines(runtime.database, runtime.relay, runtime.clock, patience)
+    runtime.consume("saga.events", SagaWork(patience))
+    runtime.in_background("deadlines", deadlines.run)
+    runtime.in_background("fired deadlines", deadlines.forget_for_ever)
+
+
+def main() -> None:
+    """Run."""
+    run_service(NAME, MIGRATIONS, assemble)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Deadlines: rows that fire once, by the database's clock. State decides what one means; it only ever asks, or says again.
+
+A clock that is wrong, by an hour or a day, makes questions come earlier or later and changes no outcome.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+
+import structlog
+
+from services.saga import store
+from services.saga.domain import DeadlineFired, Patience, Saga
+from services.saga.handlers import SOURCE, advance
+from services.saga.store import Due, Transition
+from shared import faults
+from shared.clock import Clock
+from shared.messaging.codec import encode
+from shared.messaging.envelope import Cause, Outgoing
+from shared.messaging.relay import Relay
+from shared.observability import metrics
+from shared.persistence import outbox
+from shared.persistence.database import AWAY_ERRORS, Connection, Database
+from shared.settings import ConfigurationError, Environment
+
+log = structlog.get_logger(__name__)
+
+POLL_INTERVAL_S = 0.5
+"""Well below the shortest sensible deadline, and one small indexed query."""
+OUTAGE_INTERVAL_S = 2.0
+FIRE_ROWS_MAX = 200
+"""As many as a batch of messages: short transactions, short locks."""
+FORGET_INTERVAL_S = 60.0
+
+VARIABLE = "SAGA_DEADLINE_S"
+DEFAULT_LADDER_S = "120,300,900,3600"
+"""Most payments end within a second, and the payment gateway climbs a ladder of its own: two minutes mean that something was lost."""
+STEP_LEAST_S, STEP_MOST_S = 0.1, 86_400.0
+STEPS_MAX = 10
+
+
+def read_patience(environment: Environment) -> Patience:
+    """SAGA_DEADLINE_S: seconds until the first, second ... reminder, ascending, separated by commas. Raises `ConfigurationError`."""
+    steps = environment.text(VARIABLE, DEFAULT_LADDER_S).split(",")
+    try:
+        ladder_s = tuple(float(step) for step in steps)
+    except ValueError:
+        ladder_s = ()
+    in_bounds = all(STEP_LEAST_S <= step_s <= STEP_MOST_S for step_s in ladder_s)  # false for NaN
+    ascending = all(earlier <= later for earlier, later in pairwise(ladder_s))
+    if not (1 <= len(ladder_s) <= STEPS_MAX and in_bounds and ascending):
+        raise ConfigurationError(
+            f"{VARIABLE} must be 1 to {STEPS_MAX} ascending numbers of seconds from {STEP_LEAST_S:g} to {STEP_MOST_S:g}, "
+            f"separated by commas, such as {DEFAULT_LADDER_S}."
+        )
+    return Patience(ladder_s)
+
+
+class Deadlines:
+    """Fires what is due. Any number of instances may do so side by side."""
+
+    def __init__(self, database: Database, relay: Relay, clock: Clock, patience: Patience) -> None:
+        self._database = database
+        self._relay = relay
+        self._clock = clock
+        self._patience = patience
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                fired = await self.fire()
+                pause_s = 0.0 if fired == FIRE_ROWS_MAX else POLL_INTERVAL_S
+            except AWAY_ERRORS as error:
+                log.warning("deadlines_not_fired", error=type(error).__name__)
+                pause_s = OUTAGE_INTERVAL_S
+            await asyncio.sleep(pause_s)
+
+    async def fire(self, now: datetime | None = None) -> int:
+        """Fire one bounded batch of those due at `now`, by default the database's; how many there were.
+
+        If the reply to the commit is lost, either all of it happened, and the sweeper publishes, or nothing did, and they fire again.
+        """
+        async with self._database.transaction() as tx:
+            due = await store.fire_due(tx, at_most=FIRE_ROWS_MAX, now=now)
+            if not due:
+                return 0
+            said = await self._advance(tx, due)
+            faults.point("saga.deadlines.before_commit")
+        faults.point("saga.deadlines.after_commit")
+        await self._relay.publish(said)
+        return len(due)
+
+    async def forget_for_ever(self) -> None:
+        """Delete old fired deadlines now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(FORGET_INTERVAL_S)
+            try:
+                async with self._database.connection() as connection:
+                    await store.forget_fired(connection)
+            except AWAY_ERRORS as error:
+                log.warning("deadline_sweep_failed", error=type(error).__name__)
+
+    async def _advance(self, tx: Connection, due: Sequence[Due]) -> list[Outgoing]:
+        """The transition of every saga whose deadline fired, stored; what they say."""
+        sagas = await store.load(tx, {deadline.payment_id for deadline in due})
+        now = self._clock()
+        moves: list[tuple[Cause, Transition]] = []
+        said: list[Outgoing] = []
+        for deadline in due:
+            saga: Saga = sagas[deadline.payment_id]
+            metrics.SAGA_DEADLINES.labels(state=saga.status.value).inc()
+            reaction = advance(saga, DeadlineFired(deadline.number), self._patience)
+            cause = Cause(deadline.id, deadline.correlation_id, now)
+            sagas[deadline.payment_id] = reaction.state
+            moves += [(cause, moved) for moved in reaction.effects]
+            said += [encode(draft, cause, at, source=SOURCE) for at, draft in enumerate(reaction.says)]
+        await store.save(tx, moves)
+        await outbox.insert(tx, said)
+        return said

@@ -1,0 +1,514 @@
+"""The saga of one payment: facts in, commands out. Pure: no I/O, clock, randomness, logging.
+
+Facts may arrive in any order, again and again, late or never. The same fact a second time changes nothing and says
+nothing. What is said is said again by a deadline until its effect was seen, so the loss of any message only costs time.
+Nothing here guesses: whether money can be booked is the invoice's answer, whether a card was charged or refunded is the
+payment gateway's.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Literal, assert_never
+from uuid import UUID
+
+FailureOutcome = Literal["declined", "not_charged"]
+
+REPEATS_MAX = 1_000
+"""How often the same is said again before a saga falls silent: six weeks at the last, hourly step of the default
+ladder. It bounds the journal of a saga that nobody answers; such a saga stays visible in its status."""
+
+
+class Status(StrEnum):
+    """Where the payment stands.
+
+    `NOT_REFUNDED` is beyond the list of DESIGN 6: a person decided that captured money stays. The case is closed
+    then, and `REFUND_IN_DOUBT`, which has one open, must not look the same to staff and auditors.
+    """
+
+    ABSENT = "absent"
+    AWAITING_OUTCOME = "awaiting_outcome"
+    IN_DOUBT = "in_doubt"
+    NEEDS_DECISION = "needs_decision"
+    SETTLING = "settling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REFUNDING = "refunding"
+    REFUND_IN_DOUBT = "refund_in_doubt"
+    REFUNDED = "refunded"
+    NOT_REFUNDED = "not_refunded"
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Money that the gateway took. `amount_minor` is in the minor unit of `currency`."""
+
+    amount_minor: int
+    currency: str
+    receipt_number: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the invoice stays unpaid, as it was told, or told us."""
+
+    outcome: FailureOutcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Saga:
+    """All that is known of one payment.
+
+    `version` counts the transitions of the saga; `payment_version` is the newest heard of the payment gateway's row.
+    `failure` is what the invoice was told; it is owed until `failure_recorded`. `repeats` counts how often the present
+    reminder was said. `deadline` is the number of the newest deadline, set `deadline_s` seconds ahead; None: none is
+    under way.
+    """
+
+    payment_id: UUID
+    invoice_id: str
+    status: Status = Status.ABSENT
+    version: int = 0
+    payment_version: int = 0
+    amount_minor: int | None = None
+    currency: str | None = None
+    capture: Capture | None = None
+    failure: Failure | None = None
+    failure_recorded: bool = False
+    flagged: bool = False
+    refund_reason: str | None = None
+    repeats: int = 0
+    deadline: int = 0
+    deadline_s: float | None = None
+
+
+# -- facts: what the invoice says --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRequested:
+    amount_minor: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """The invoice is paid by this payment."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFailed:
+    """The invoice took note that this payment failed, and is open again."""
+
+    outcome: FailureOutcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementRejected:
+    """The invoice cannot take the money."""
+
+    reason: str
+
+
+# -- facts: what the payment gateway says; `version` is that of its row ------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The card was charged. Late or not makes no difference here: before a failure was told, the invoice decides whether
+    it takes the money; afterwards the money goes back."""
+
+    version: int
+    amount_minor: int
+    currency: str
+    receipt_number: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotCharged:
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsDecision:
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefundInDoubt:
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefundFailed:
+    """`closed`: a person decided that the money stays where it is."""
+
+    version: int
+    closed: bool
+
+
+# -- facts: time -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineFired:
+    number: int
+
+
+InvoiceFact = PaymentRequested | Paid | PaymentFailed | SettlementRejected
+ChargeFact = Captured | Declined | NotCharged | InDoubt | NeedsDecision
+RefundFact = Refunded | RefundInDoubt | RefundFailed
+Fact = InvoiceFact | ChargeFact | RefundFact | DeadlineFired
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPayment:
+    capture: Capture
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPaymentFailure:
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class FlagPaymentInDoubt:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class InquirePayment:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RefundPayment:
+    reason: str
+
+
+Command = RecordPayment | RecordPaymentFailure | FlagPaymentInDoubt | InquirePayment | RefundPayment
+Says = tuple[Command, ...]
+
+REJECTED_CODE, REFUNDED_CODE = "settlement_rejected", "refunded"
+"""Reason codes of a failure that the saga itself tells the invoice."""
+CAPTURED_AFTER_FAILURE = "captured after the payment had failed"
+REJECTED = "the invoice cannot take the money"
+LOST_REASON = "the payment is being refunded"
+"""For a refund that began before the memory of this saga does."""
+
+# -- the transition ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait before saying the same again, in seconds, growing; the last step repeats. A person is waited for
+    in last steps only."""
+
+    ladder_s: tuple[float, ...]
+
+    def delay_s(self, saga: Saga) -> float:
+        if saga.status is Status.NEEDS_DECISION:
+            return self.ladder_s[-1]
+        return self.ladder_s[min(saga.repeats, len(self.ladder_s) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The saga after a fact, what it says, and in how many seconds its deadline number `saga.deadline` is due, if a new one is set."""
+
+    saga: Saga
+    says: Says = ()
+    deadline_s: float | None = None
+
+
+def transition(saga: Saga, fact: Fact, patience: Patience) -> Step:
+    """What the fact changes; a step to the very same saga if it changes nothing. Total: no order of arrival is an error."""
+    if _is_stale(saga, fact):
+        return Step(saga)
+    after, says = _after(_learn(saga, fact), fact)
+    if after == saga:
+        return Step(saga)
+    if _pursuit(after) is not _pursuit(saga):
+        after = replace(after, repeats=0)
+    return _with_deadline(saga, replace(after, version=saga.version + 1), says, patience)
+
+
+def _is_stale(saga: Saga, fact: Fact) -> bool:
+    """Whether the payment gateway has said something newer. Money that moved is never stale."""
+    match fact:
+        case Declined() | NotCharged() | InDoubt() | NeedsDecision() | RefundInDoubt() | RefundFailed():
+            return fact.version < saga.payment_version
+        case Captured() | Refunded() | PaymentRequested() | Paid() | PaymentFailed() | SettlementRejected():
+            return False
+        case DeadlineFired():
+            return saga.deadline_s is None or fact.number != saga.deadline
+        case _:
+            assert_never(fact)
+
+
+def _learn(saga: Saga, fact: Fact) -> Saga:
+    """What is worth knowing whatever the status."""
+    if isinstance(fact, ChargeFact | RefundFact):
+        saga = replace(saga, payment_version=max(saga.payment_version, fact.version))
+    if isinstance(fact, PaymentRequested | Captured) and saga.amount_minor is None:
+        saga = replace(saga, amount_minor=fact.amount_minor, currency=fact.currency)
+    if isinstance(fact, Captured) and saga.capture is None:
+        saga = replace(saga, capture=Capture(fact.amount_minor, fact.currency, fact.receipt_number))
+    return saga
+
+
+def _with_deadline(before: Saga, after: Saga, says: Says, patience: Patience) -> Step:
+    """Set a deadline, unless one that is due no later is under way: deadlines are never cancelled, and state decides when
+    one fires. So a healthy payment has a single one."""
+    if not reminders(after) or after.repeats >= REPEATS_MAX:
+        return Step(after, says)
+    delay_s = patience.delay_s(after)
+    under_way_s = after.deadline_s if reminders(before) else None
+    if under_way_s is not None and under_way_s <= delay_s:
+        return Step(after, says)
+    return Step(replace(after, deadline=after.deadline + 1, deadline_s=delay_s), says, delay_s)
+
+
+def reminders(saga: Saga) -> Says:
+    """What a deadline says in this state; nothing: the saga has ended, as far as it depends on others."""
+    match saga.status:
+        case Status.ABSENT | Status.COMPLETED:
+            return ()
+        case Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+            return (InquirePayment(),)
+        case Status.SETTLING:
+            return (RecordPayment(saga.capture),) if saga.capture else (InquirePayment(),)
+        case Status.REFUNDING | Status.REFUND_IN_DOUBT:
+            return (RefundPayment(saga.refund_reason or LOST_REASON), *_owed_to_invoice(saga))
+        case Status.FAILED | Status.REFUNDED | Status.NOT_REFUNDED:
+            return _owed_to_invoice(saga)
+        case _:
+            assert_never(saga.status)
+
+
+def _owed_to_invoice(saga: Saga) -> Says:
+    return () if saga.failure is None or saga.failure_recorded else (RecordPaymentFailure(saga.failure),)
+
+
+def _pursuit(saga: Saga) -> type[Command] | None:
+    """What the saga is after; the ladder begins anew when that changes, but not when doubt only changes its name."""
+    return next((type(reminder) for reminder in reminders(saga)), None)
+
+
+# -- fact by fact ------------------------------------------------------------------------------------------------------
+
+
+def _after(saga: Saga, fact: Fact) -> tuple[Saga, Says]:
+    match fact:
+        case PaymentRequested() | Paid() | PaymentFailed() | SettlementRejected():
+            return _after_invoice(saga, fact)
+        case Captured() | Declined() | NotCharged() | InDoubt() | NeedsDecision():
+            return _after_charge(saga, fact)
+        case Refunded() | RefundInDoubt() | RefundFailed():
+            return _after_refund(saga, fact)
+        case DeadlineFired():
+            return _deadline_fired(saga)
+        case _:
+            assert_never(fact)
+
+
+def _after_invoice(saga: Saga, fact: InvoiceFact) -> tuple[Saga, Says]:
+    match fact:
+        case PaymentRequested():
+            return _requested(saga)
+        case Paid():
+            return _paid(saga)
+        case PaymentFailed():
+            return _payment_failed(saga, Failure(fact.outcome, fact.reason))
+        case SettlementRejected():
+            return _settlement_rejected(saga, fact)
+        case _:
+            assert_never(fact)
+
+
+def _after_charge(saga: Saga, fact: ChargeFact) -> tuple[Saga, Says]:
+    match fact:
+        case Captured():
+            return _captured(saga, Capture(fact.amount_minor, fact.currency, fact.receipt_number))
+        case Declined():
+            return _over_without_charge(saga, Failure("declined", fact.reason))
+        case NotCharged():
+            return _over_without_charge(saga, Failure("not_charged", fact.reason))
+        case InDoubt():
+            return _doubted(saga, Status.IN_DOUBT)
+        case NeedsDecision():
+            return _doubted(saga, Status.NEEDS_DECISION)
+        case _:
+            assert_never(fact)
+
+
+def _after_refund(saga: Saga, fact: RefundFact) -> tuple[Saga, Says]:
+    match fact:
+        case Refunded():
+            return _refunded(saga)
+        case RefundInDoubt():
+            return _refund_doubted(saga, Status.REFUND_IN_DOUBT)
+        case RefundFailed():
+            return _refund_doubted(saga, Status.NOT_REFUNDED if fact.closed else Status.REFUND_IN_DOUBT)
+        case _:
+            assert_never(fact)
+
+
+def _requested(saga: Saga) -> tuple[Saga, Says]:
+    return (replace(saga, status=Status.AWAITING_OUTCOME) if saga.status is Status.ABSENT else saga), ()
+
+
+def _paid(saga: Saga) -> tuple[Saga, Says]:
+    match saga.status:
+        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+            return replace(saga, status=Status.COMPLETED), ()  # whatever we missed, the invoice has its money
+        case Status.SETTLING | Status.FAILED:
+            return replace(saga, status=Status.COMPLETED), ()
+        case Status.COMPLETED:
+            return saga, ()
+        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+            return saga, ()  # a refund cannot be called back; the audit shows an invoice paid by money that went back
+        case _:
+            assert_never(saga.status)
+
+
+def _payment_failed(saga: Saga, failure: Failure) -> tuple[Saga, Says]:
+    noted = replace(saga, failure=saga.failure or failure, failure_recorded=True)
+    match saga.status:
+        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+            return replace(noted, status=Status.FAILED), ()
+        case Status.SETTLING:
+            return noted, ()  # the invoice will reject the settlement: its answer decides
+        case Status.FAILED | Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+            return noted, ()
+        case Status.COMPLETED:
+            return saga, ()
+        case _:
+            assert_never(saga.status)
+
+
+def _settlement_rejected(saga: Saga, fact: SettlementRejected) -> tuple[Saga, Says]:
+    match saga.status:
+        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+            return _refund(saga, f"{REJECTED}: {fact.reason}")  # only captured money can be rejected
+        case Status.SETTLING | Status.FAILED:
+            return _refund(saga, f"{REJECTED}: {fact.reason}")
+        case Status.COMPLETED:
+            return saga, ()  # the invoice is paid by this very payment: the money is where it belongs
+        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+            return saga, ()
+        case _:
+            assert_never(saga.status)
+
+
+def _captured(saga: Saga, capture: Capture) -> tuple[Saga, Says]:
+    match saga.status:
+        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+            capture = saga.capture or capture
+            return replace(saga, status=Status.SETTLING, capture=capture), (RecordPayment(capture),)
+        case Status.FAILED:
+            return _refund(saga, CAPTURED_AFTER_FAILURE)
+        case Status.SETTLING | Status.COMPLETED:
+            return saga, ()  # one payment is captured at most once: it is the same capture
+        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+            return saga, ()
+        case _:
+            assert_never(saga.status)
+
+
+def _over_without_charge(saga: Saga, failure: Failure) -> tuple[Saga, Says]:
+    match saga.status:
+        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+            return replace(saga, status=Status.FAILED, failure=failure), (RecordPaymentFailure(failure),)
+        case Status.FAILED:
+            return saga, ()
+        case Status.SETTLING | Status.COMPLETED:
+            return saga, ()  # a capture is final
+        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+            return saga, ()
+        case _:
+            assert_never(saga.status)
+
+
+def _doubted(saga: Saga, status: Literal[Status.IN_DOUBT, Status.NEEDS_DECISION]) -> tuple[Saga, Says]:
+    match saga.status:
+        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+            says: Says = () if saga.flagged else (FlagPaymentInDoubt(),)
+            return replace(saga, status=status, flagged=True), says
+        case Status.SETTLING | Status.COMPLETED | Status.FAILED:
+            return saga, ()  # an outcome is known
+        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+            return saga, ()
+        case _:
+            assert_never(saga.status)
+
+
+def _refunded(saga: Saga) -> tuple[Saga, Says]:
+    match saga.status:
+        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION | Status.SETTLING:
+            return _tell_failure(replace(saga, status=Status.REFUNDED), REFUNDED_CODE)
+        case Status.FAILED | Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.NOT_REFUNDED:
+            return replace(saga, status=Status.REFUNDED), ()
+        case Status.COMPLETED:
+            return replace(saga, status=Status.REFUNDED), ()  # what is true of the money; the invoice's record is final
+        case Status.REFUNDED:
+            return saga, ()
+        case _:
+            assert_never(saga.status)
+
+
+def _refund_doubted(saga: Saga, status: Literal[Status.REFUND_IN_DOUBT, Status.NOT_REFUNDED]) -> tuple[Saga, Says]:
+    match saga.status:
+        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION | Status.SETTLING:
+            return _tell_failure(replace(saga, status=status), REFUNDED_CODE)
+        case Status.FAILED | Status.REFUNDING | Status.REFUND_IN_DOUBT:
+            return replace(saga, status=status), ()
+        case Status.COMPLETED:
+            return (
+                saga,
+                (),
+            )  # our deadline would ask for the refund of a paid invoice; the case is with staff in any event
+        case Status.REFUNDED | Status.NOT_REFUNDED:
+            return saga, ()
+        case _:
+            assert_never(saga.status)
+
+
+def _deadline_fired(saga: Saga) -> tuple[Saga, Says]:
+    says = reminders(saga)
+    return (replace(saga, repeats=saga.repeats + 1, deadline_s=None) if says else saga), says
+
+
+def _refund(saga: Saga, reason: str) -> tuple[Saga, Says]:
+    refunding = replace(saga, status=Status.REFUNDING, refund_reason=reason)
+    told, says = _tell_failure(refunding, REJECTED_CODE)
+    return told, (RefundPayment(reason), *says)
+
+
+def _tell_failure(saga: Saga, reason: str) -> tuple[Saga, Says]:
+    """Money that goes back leaves the invoice unpaid. Unless that was told before, it is told now, and owed until the
+    invoice took note: it may wait for this payment still (it rejects an amount that differs without ending the wait)."""
+    if saga.failure is not None:
+        return saga, ()
+    failure = Failure("not_charged", reason)
+    return replace(saga, failure=failure), (RecordPaymentFailure(failure),)

@@ -1,0 +1,163 @@
+"""The surface of this service: ROUTES says which message is which fact; `say` gives every command its contract."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+from uuid import UUID
+
+from services.saga import domain, store
+from services.saga.domain import Fact, Patience, Saga
+from services.saga.store import Transition
+from shared.contracts import invoice as invoice_messages
+from shared.contracts import payment_gateway as payment_messages
+from shared.contracts.base import AboutPayment, Contract
+from shared.messaging.envelope import Draft, Inbound, Outgoing
+from shared.persistence.answers import Answer
+from shared.persistence.database import Connection
+from shared.shell import Change, Reaction
+
+SOURCE = "saga"
+
+# -- in: messages to facts ---------------------------------------------------------------------------------------------
+
+
+def _requested(message: invoice_messages.InvoicePaymentRequested) -> Fact:
+    return domain.PaymentRequested(message.amount_minor, message.currency)
+
+
+def _paid(_: invoice_messages.InvoicePaid) -> Fact:
+    return domain.Paid()
+
+
+def _payment_failed(message: invoice_messages.InvoicePaymentFailed) -> Fact:
+    return domain.PaymentFailed(message.outcome, message.reason)
+
+
+def _settlement_rejected(message: invoice_messages.InvoiceSettlementRejected) -> Fact:
+    return domain.SettlementRejected(message.reason)
+
+
+def _captured(message: payment_messages.PaymentCaptured) -> Fact:
+    return domain.Captured(message.version, message.amount_minor, message.currency, message.receipt_number)
+
+
+def _declined(message: payment_messages.PaymentDeclined) -> Fact:
+    return domain.Declined(message.version, message.reason)
+
+
+def _not_charged(message: payment_messages.PaymentNotCharged) -> Fact:
+    return domain.NotCharged(message.version, message.reason)
+
+
+def _in_doubt(message: payment_messages.PaymentInDoubt) -> Fact:
+    return domain.InDoubt(message.version)
+
+
+def _needs_decision(message: payment_messages.PaymentNeedsDecision) -> Fact:
+    return domain.NeedsDecision(message.version)
+
+
+def _refunded(message: payment_messages.PaymentRefunded) -> Fact:
+    return domain.Refunded(message.version)
+
+
+def _refund_in_doubt(message: payment_messages.PaymentRefundInDoubt) -> Fact:
+    return domain.RefundInDoubt(message.version)
+
+
+def _refund_failed(message: payment_messages.PaymentRefundFailed) -> Fact:
+    return domain.RefundFailed(message.version, closed=message.decided_by is not None)
+
+
+ROUTES: Mapping[type[Contract], Callable[[Any], Fact]] = {
+    invoice_messages.InvoicePaymentRequested: _requested,
+    invoice_messages.InvoicePaid: _paid,
+    invoice_messages.InvoicePaymentFailed: _payment_failed,
+    invoice_messages.InvoiceSettlementRejected: _settlement_rejected,
+    payment_messages.PaymentCaptured: _captured,
+    payment_messages.PaymentDeclined: _declined,
+    payment_messages.PaymentNotCharged: _not_charged,
+    payment_messages.PaymentInDoubt: _in_doubt,
+    payment_messages.PaymentNeedsDecision: _needs_decision,
+    payment_messages.PaymentRefunded: _refunded,
+    payment_messages.PaymentRefundInDoubt: _refund_in_doubt,
+    payment_messages.PaymentRefundFailed: _refund_failed,
+}
+
+# -- out: commands to messages -----------------------------------------------------------------------------------------
+
+
+def say(command: domain.Command, saga: Saga) -> Contract:
+    """The command as its receiver reads it."""
+    invoice_id, payment_id = saga.invoice_id, saga.payment_id
+    match command:
+        case domain.RecordPayment():
+            return invoice_messages.RecordPayment(
+                invoice_id=invoice_id,
+                payment_id=payment_id,
+                amount_minor=command.capture.amount_minor,
+                currency=command.capture.currency,
+                receipt_number=command.capture.receipt_number,
+            )
+        case domain.RecordPaymentFailure():
+            return invoice_messages.RecordPaymentFailure(
+                invoice_id=invoice_id,
+                payment_id=payment_id,
+                outcome=command.failure.outcome,
+                reason=command.failure.reason,
+            )
+        case domain.FlagPaymentInDoubt():
+            return invoice_messages.FlagPaymentInDoubt(invoice_id=invoice_id, payment_id=payment_id)
+        case domain.InquirePayment():
+            return payment_messages.InquirePayment(invoice_id=invoice_id, payment_id=payment_id)
+        case domain.RefundPayment():
+            return payment_messages.RefundPayment(invoice_id=invoice_id, payment_id=payment_id, reason=command.reason)
+        case _:
+            assert_never(command)
+
+
+# -- the work ----------------------------------------------------------------------------------------------------------
+
+
+def advance(saga: Saga, fact: Fact, patience: Patience) -> Reaction[Saga, Transition]:
+    """What a fact brings about. A fact that changes nothing leaves no trace."""
+    step = domain.transition(saga, fact, patience)
+    if step.saga == saga:
+        return Reaction(saga)
+    moved = Transition(step.saga, saga.status, type(fact).__name__, step.deadline_s)
+    return Reaction(step.saga, (moved,), tuple(Draft(say(command, step.saga)) for command in step.says))
+
+
+@dataclass(frozen=True, slots=True)
+class SagaWork:
+    """Every event that mentions a payment, in whatever order."""
+
+    patience: Patience
+    source: str = SOURCE
+    answers_commands: bool = False
+
+    def key(self, message: Inbound) -> UUID:
+        return _about(message).payment_id
+
+    async def load(self, tx: Connection, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
+        absent = {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}
+        return absent | await store.load(tx, absent)
+
+    def react(self, state: Saga, message: Inbound) -> Reaction[Saga, Transition]:
+        return advance(state, ROUTES[type(message.data)](message.data), self.patience)
+
+    async def save(self, tx: Connection, changes: Sequence[Change[UUID, Saga, Transition]]) -> Sequence[Outgoing]:
+        await store.save(tx, [(change.cause, moved) for change in changes for moved in change.reaction.effects])
+        return ()
+
+    def rejected(self, answer: Answer) -> Sequence[Draft]:  # noqa: ARG002 - events are not answered
+        return ()
+
+    def committed(self, changes: Sequence[Change[UUID, Saga, Transition]]) -> None:
+        """Nothing to hand over: what was committed is also said."""
+
+
+def _about(message: Inbound) -> AboutPayment:
+    if not isinstance(message.data, AboutPayment):
+        raise TypeError(f"{message.type} is not about a payment")
+    return message.data

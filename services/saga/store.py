@@ -1,0 +1,232 @@
+"""This service's own SQL, set-based: sagas, the journal of their transitions, deadlines."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from services.saga.domain import Capture, Failure, Saga, Status
+from shared.ids import derived_id
+from shared.messaging.envelope import Cause
+from shared.persistence.database import Connection, Record
+
+SCHEMA = """
+CREATE TABLE sagas (
+    payment_id       uuid PRIMARY KEY,
+    invoice_id       text NOT NULL,
+    status           text NOT NULL CHECK (status <> 'absent'),
+    version          integer NOT NULL CHECK (version > 0),
+    payment_version  integer NOT NULL,  -- the newest heard of the payment gateway's row
+    amount_minor     bigint,
+    currency         text,
+    captured_minor   bigint,
+    captured_currency text,
+    receipt_number   text,
+    failure_outcome  text,
+    failure_reason   text,
+    failure_recorded boolean NOT NULL,
+    flagged          boolean NOT NULL,
+    refund_reason    text,
+    repeats          integer NOT NULL,
+    deadline         integer NOT NULL,
+    deadline_s       double precision,
+    updated_at       timestamptz NOT NULL
+) WITH (fillfactor = 70);
+
+CREATE TABLE transitions (
+    payment_id     uuid NOT NULL,
+    version        integer NOT NULL,
+    from_status    text NOT NULL,
+    to_status      text NOT NULL,
+    fact           text NOT NULL,
+    cause_id       uuid NOT NULL,  -- of the message, or of the deadline
+    correlation_id text NOT NULL,
+    at             timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (payment_id, version)  -- one transition a version: the loser of a race decides again
+);
+
+CREATE TABLE deadlines (
+    id             uuid PRIMARY KEY,
+    payment_id     uuid NOT NULL,
+    number         integer NOT NULL,
+    correlation_id text NOT NULL,
+    due_at         timestamptz NOT NULL,
+    fired_at       timestamptz
+);
+CREATE INDEX deadlines_due ON deadlines (due_at) WHERE fired_at IS NULL;
+CREATE INDEX deadlines_fired ON deadlines USING brin (fired_at);
+"""
+
+FIRED_RETENTION_DAYS = 7
+"""Fired deadlines are kept for people who look into a case; the journal has what came of them for ever."""
+FORGET_ROWS_MAX = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The saga after a fact; its deadline is due in `deadline_s` seconds if a new one was set."""
+
+    saga: Saga
+    from_status: Status
+    fact: str
+    deadline_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A deadline that fires."""
+
+    id: UUID
+    payment_id: UUID
+    number: int
+    correlation_id: str
+
+
+def deadline_id(payment_id: UUID, number: int) -> UUID:
+    """What the messages that a deadline brings about derive their ids from (DESIGN 2)."""
+    return derived_id(payment_id, f"deadline:{number}")
+
+
+async def load(tx: Connection, payment_ids: Collection[UUID]) -> dict[UUID, Saga]:
+    """Those that exist, rows locked in the order of their ids."""
+    rows = await tx.fetch(
+        "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
+    )
+    return {row["payment_id"]: _saga(row) for row in rows}
+
+
+async def save(tx: Connection, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+    """Journal, sagas, deadlines: one statement each.
+
+    The journal comes first: two instances that start the same saga at once meet on its version, and one of them loads again.
+    """
+    if not transitions:
+        return
+    await _insert_journal(tx, transitions)
+    await _upsert_sagas(tx, list({moved.saga.payment_id: moved.saga for _, moved in transitions}.values()))
+    await _insert_deadlines(tx, [(cause, moved) for cause, moved in transitions if moved.deadline_s is not None])
+
+
+async def _insert_journal(tx: Connection, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+    await tx.execute(
+        """INSERT INTO transitions (payment_id, version, from_status, to_status, fact, cause_id, correlation_id)
+           SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[])""",
+        [moved.saga.payment_id for _, moved in transitions],
+        [moved.saga.version for _, moved in transitions],
+        [moved.from_status.value for _, moved in transitions],
+        [moved.saga.status.value for _, moved in transitions],
+        [moved.fact for _, moved in transitions],
+        [cause.id for cause, _ in transitions],
+        [cause.correlation_id for cause, _ in transitions],
+    )
+
+
+async def _upsert_sagas(tx: Connection, sagas: Sequence[Saga]) -> None:
+    await tx.execute(
+        """INSERT INTO sagas (payment_id, invoice_id, status, version, payment_version, amount_minor, currency,
+               captured_minor, captured_currency, receipt_number, failure_outcome, failure_reason, failure_recorded,
+               flagged, refund_reason, repeats, deadline, deadline_s, updated_at)
+           SELECT u.*, now() FROM unnest(
+               $1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::text[], $8::bigint[], $9::text[],
+               $10::text[], $11::text[], $12::text[], $13::boolean[], $14::boolean[], $15::text[], $16::int[], $17::int[],
+               $18::double precision[]) u
+           ON CONFLICT (payment_id) DO UPDATE SET
+               status = excluded.status, version = excluded.version, payment_version = excluded.payment_version,
+               amount_minor = excluded.amount_minor, currency = excluded.currency,
+               captured_minor = excluded.captured_minor, captured_currency = excluded.captured_currency,
+               receipt_number = excluded.receipt_number, failure_outcome = excluded.failure_outcome,
+               failure_reason = excluded.failure_reason, failure_recorded = excluded.failure_recorded,
+               flagged = excluded.flagged, refund_reason = excluded.refund_reason, repeats = excluded.repeats,
+               deadline = excluded.deadline, deadline_s = excluded.deadline_s, updated_at = excluded.updated_at""",
+        [saga.payment_id for saga in sagas],
+        [saga.invoice_id for saga in sagas],
+        [saga.status.value for saga in sagas],
+        [saga.version for saga in sagas],
+        [saga.payment_version for saga in sagas],
+        [saga.amount_minor for saga in sagas],
+        [saga.currency for saga in sagas],
+        [saga.capture.amount_minor if saga.capture else None for saga in sagas],
+        [saga.capture.currency if saga.capture else None for saga in sagas],
+        [saga.capture.receipt_number if saga.capture else None for saga in sagas],
+        [saga.failure.outcome if saga.failure else None for saga in sagas],
+        [saga.failure.reason if saga.failure else None for saga in sagas],
+        [saga.failure_recorded for saga in sagas],
+        [saga.flagged for saga in sagas],
+        [saga.refund_reason for saga in sagas],
+        [saga.repeats for saga in sagas],
+        [saga.deadline for saga in sagas],
+        [saga.deadline_s for saga in sagas],
+    )
+
+
+async def _insert_deadlines(tx: Connection, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+    """Due by the database's clock: all instances share it."""
+    if not transitions:
+        return
+    await tx.execute(
+        """INSERT INTO deadlines (id, payment_id, number, correlation_id, due_at)
+           SELECT u.id, u.payment_id, u.number, u.correlation_id, now() + make_interval(secs => u.delay_s)
+           FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::double precision[])
+               AS u (id, payment_id, number, correlation_id, delay_s)""",
+        [deadline_id(moved.saga.payment_id, moved.saga.deadline) for _, moved in transitions],
+        [moved.saga.payment_id for _, moved in transitions],
+        [moved.saga.deadline for _, moved in transitions],
+        [cause.correlation_id for cause, _ in transitions],
+        [moved.deadline_s for _, moved in transitions],
+    )
+
+
+async def fire_due(tx: Connection, *, at_most: int, now: datetime | None = None) -> list[Due]:
+    """Deadlines that are due at `now`, or else by the database's clock, earliest first; marked as fired. Those that another instance
+    is firing are left to it."""
+    rows = await tx.fetch(
+        """UPDATE deadlines SET fired_at = now() WHERE id IN (
+               SELECT id FROM deadlines WHERE fired_at IS NULL AND due_at <= coalesce($1::timestamptz, now())
+               ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+           RETURNING id, payment_id, number, correlation_id, due_at""",
+        now,
+        at_most,
+    )
+    in_order = sorted(rows, key=lambda row: (row["due_at"], row["number"]))
+    return [Due(row["id"], row["payment_id"], row["number"], row["correlation_id"]) for row in in_order]
+
+
+async def forget_fired(connection: Connection) -> int:
+    """Delete a bounded number of deadlines that fired longer ago than the retention; how many there were."""
+    status: str = await connection.execute(
+        """DELETE FROM deadlines WHERE id IN (
+               SELECT id FROM deadlines WHERE fired_at < now() - make_interval(days => $1) LIMIT $2)""",
+        FIRED_RETENTION_DAYS,
+        FORGET_ROWS_MAX,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+def _saga(row: Record) -> Saga:
+    return Saga(
+        payment_id=row["payment_id"],
+        invoice_id=row["invoice_id"],
+        status=Status(row["status"]),
+        version=row["version"],
+        payment_version=row["payment_version"],
+        amount_minor=row["amount_minor"],
+        currency=row["currency"],
+        capture=_capture(row),
+        failure=_failure(row),
+        failure_recorded=row["failure_recorded"],
+        flagged=row["flagged"],
+        refund_reason=row["refund_reason"],
+        repeats=row["repeats"],
+        deadline=row["deadline"],
+        deadline_s=row["deadline_s"],
+    )
+
+
+def _capture(row: Record) -> Capture | None:
+    if row["receipt_number"] is None:
+        return None
+    return Capture(row["captured_minor"], row["captured_currency"], row["receipt_number"])
+
+
+def _failure(row: Record) -> Failure | None:
+    return None if row["failure_outcome"] is None else Failure(row["failure_outcome"], row["failure_reason"])

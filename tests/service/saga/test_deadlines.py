@@ -1,0 +1,253 @@
+"""Deadlines: rows that fire once, whoever fires them and whatever the clock says; state decides what they mean."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.saga import store
+from services.saga.__main__ import assemble
+from services.saga.deadlines import Deadlines
+from services.saga.domain import Capture, Failure, Saga, Status
+from services.saga.store import Transition, deadline_id
+from shared import faults
+from shared.contracts import invoice as invoice_messages
+from shared.contracts import payment_gateway as payment_messages
+from shared.contracts.base import Contract
+from shared.ids import derived_id
+from shared.messaging.envelope import Cause
+from shared.persistence.database import Database
+from tests.support.bus import Bus
+from tests.support.databases import execute, rows
+from tests.support.waiting import until
+from tests.support.world import World
+
+PAYMENT = UUID("6d0c3d1e-0d2f-4a0e-9a35-8a0f4a2b7d11")
+ABOUT: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": PAYMENT}
+MONEY: dict[str, Any] = {"amount_minor": 1_250, "currency": "EUR"}
+FIRST, SECOND = deadline_id(PAYMENT, 1), deadline_id(PAYMENT, 2)
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+
+REQUESTED = invoice_messages.InvoicePaymentRequested(
+    **ABOUT, **MONEY, method=invoice_messages.TokenMethod(token="pm_card_visa")
+)
+PAID = invoice_messages.InvoicePaid(**ABOUT, **MONEY, receipt_number="R-1")
+FAILED = invoice_messages.InvoicePaymentFailed(**ABOUT, outcome="declined", reason="no", reference_code="PF-1")
+REJECTED = invoice_messages.InvoiceSettlementRejected(**ABOUT, reason="void")
+CAPTURED = payment_messages.PaymentCaptured(**ABOUT, **MONEY, version=4, receipt_number="R-1")
+DECLINED = payment_messages.PaymentDeclined(**ABOUT, version=4, reason="no")
+NEEDS_DECISION = payment_messages.PaymentNeedsDecision(**ABOUT, **MONEY, version=3, reason="silent")
+REFUND_IN_DOUBT = payment_messages.PaymentRefundInDoubt(**ABOUT, **MONEY, version=6, reason="timeout")
+REFUNDED = payment_messages.PaymentRefunded(**ABOUT, **MONEY, version=7)
+
+ASK = payment_messages.InquirePayment(**ABOUT)
+RECORD = invoice_messages.RecordPayment(**ABOUT, **MONEY, receipt_number="R-1")
+TELL = invoice_messages.RecordPaymentFailure(**ABOUT, outcome="declined", reason="no")
+TELL_REJECTED = invoice_messages.RecordPaymentFailure(**ABOUT, outcome="not_charged", reason="settlement_rejected")
+REFUND = payment_messages.RefundPayment(**ABOUT, reason="the invoice cannot take the money: void")
+
+Handled = Callable[[set[UUID]], Awaitable[None]]
+Instances = tuple[Deadlines, Deadlines]
+
+MEANINGS: dict[str, tuple[list[Contract], list[Contract]]] = {
+    "awaiting_outcome": ([REQUESTED], [ASK]),
+    "needs_decision": ([REQUESTED, NEEDS_DECISION], [ASK]),
+    "settling": ([REQUESTED, CAPTURED], [RECORD]),
+    "completed": ([REQUESTED, CAPTURED, PAID], []),
+    "failed, not noted": ([REQUESTED, DECLINED], [TELL]),
+    "failed": ([REQUESTED, DECLINED, FAILED], []),
+    "refunding": ([REQUESTED, CAPTURED, REJECTED], [REFUND, TELL_REJECTED]),
+    "refund_in_doubt": ([REQUESTED, CAPTURED, REJECTED, REFUND_IN_DOUBT], [REFUND, TELL_REJECTED]),
+    "refunded": ([REQUESTED, CAPTURED, REJECTED, FAILED, REFUNDED], []),
+}
+
+
+@pytest.fixture(autouse=True)
+def disarmed() -> Iterator[None]:
+    yield
+    faults.arm("")
+
+
+async def given(world: World, bus: Bus, handled: Handled, *messages: Contract) -> None:
+    """These messages arrived, one after the other."""
+    async with world.running("saga", assemble):
+        for message in messages:
+            await handled({await bus.send(message, correlationid="flow-1")})
+
+
+async def sagas(world: World) -> list[dict[str, Any]]:
+    return await rows(world.databases["saga"], "SELECT status, version, repeats FROM sagas")
+
+
+async def unfired(world: World) -> list[UUID]:
+    query = "SELECT id FROM deadlines WHERE fired_at IS NULL ORDER BY number"
+    return [row["id"] for row in await rows(world.databases["saga"], query)]
+
+
+@pytest.mark.parametrize("name", MEANINGS)
+async def test_state_decides_what_a_deadline_means(
+    world: World, bus: Bus, handled: Handled, instances: Instances, name: str
+) -> None:
+    messages, says = MEANINGS[name]
+    await given(world, bus, handled, *messages)
+    before = await sagas(world)
+    leaving = await bus.tap("settlement.commands")
+    assert await instances[0].fire(LATER) == 1
+    heard = await leaving.waiting()
+    assert [(one.type, one.data) for one in heard] == [(m.wire_name, m.model_dump(mode="json")) for m in says]
+    assert [one.id for one in heard] == [str(derived_id(FIRST, position)) for position in range(len(says))]
+    assert {(one.event["causationid"], one.event["correlationid"]) for one in heard} <= {(str(FIRST), "flow-1")}
+    after = await sagas(world)
+    assert after[0]["status"] == before[0]["status"], "a deadline only asks"
+    assert await unfired(world) == ([SECOND] if says else []), "whoever waits has a deadline, whoever has ended none"
+    assert (after != before) == bool(says)
+
+
+async def test_a_deadline_fires_once_when_two_instances_fire_at_the_same_time(
+    world: World, bus: Bus, handled: Handled, instances: Instances
+) -> None:
+    payments = [uuid4() for _ in range(50)]
+    requests = [REQUESTED.model_copy(update={"payment_id": payment}) for payment in payments]
+    async with world.running("saga", assemble):
+        await handled({await bus.send(request) for request in requests})
+    leaving = await bus.tap("settlement.commands")
+    due = datetime.now(UTC) + timedelta(seconds=200)  # the first deadlines are due then, the second ones are not
+    fired = await asyncio.gather(*(instance.fire(due) for instance in (*instances, *instances)))
+    assert sum(fired) == len(payments)
+    heard = await leaving.waiting()
+    assert {one.id for one in heard} == {str(derived_id(deadline_id(payment, 1), 0)) for payment in payments}
+    assert len(heard) == len(payments)
+    assert await sagas(world) == [{"status": "awaiting_outcome", "version": 2, "repeats": 1}] * len(payments)
+
+
+async def test_a_deadline_and_an_outcome_at_the_same_time_end_as_if_one_came_first(
+    world: World, bus: Bus, handled: Handled, instances: Instances
+) -> None:
+    await given(world, bus, handled, REQUESTED)
+    async with world.running("saga", assemble):
+        captured = await bus.send(CAPTURED)
+        await asyncio.gather(handled({captured}), instances[0].fire(LATER), instances[1].fire(LATER))
+        await handled({await bus.send(PAID)})
+    assert [saga["status"] for saga in await sagas(world)] == ["completed"]
+    versions = await rows(world.databases["saga"], "SELECT version FROM transitions ORDER BY version")
+    assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
+
+
+async def test_a_clock_that_is_an_hour_off_only_moves_the_questions(
+    world: World, bus: Bus, handled: Handled, instances: Instances
+) -> None:
+    await given(world, bus, handled, REQUESTED)
+    now = datetime.now(UTC)
+    leaving = await bus.tap("settlement.commands")
+    assert await instances[0].fire(now - timedelta(hours=1)) == 0
+    assert await instances[0].fire() == 0, "by the database's clock nothing is due yet"
+    assert await instances[0].fire(now + timedelta(hours=1)) == 1
+    assert [one.type for one in await leaving.waiting()] == [ASK.wire_name]
+    async with world.running("saga", assemble):
+        for message in (CAPTURED, PAID):
+            await handled({await bus.send(message)})
+    assert [saga["status"] for saga in await sagas(world)] == ["completed"]
+
+
+async def test_a_crash_before_the_commit_leaves_the_deadline_to_fire_again_with_the_same_ids(
+    world: World, bus: Bus, handled: Handled, instances: Instances
+) -> None:
+    await given(world, bus, handled, REQUESTED)
+    before = await sagas(world)
+    leaving = await bus.tap("settlement.commands")
+    faults.arm("saga.deadlines.before_commit:1:raise")
+    with pytest.raises(faults.InjectedFault):
+        await instances[0].fire(LATER)
+    assert (await sagas(world), await unfired(world), await leaving.waiting()) == (before, [FIRST], [])
+    assert await instances[1].fire(LATER) == 1
+    assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
+
+
+async def test_a_crash_after_the_commit_leaves_the_question_to_the_sweeper(
+    world: World, bus: Bus, handled: Handled, instances: Instances
+) -> None:
+    await given(world, bus, handled, REQUESTED)
+    leaving = await bus.tap("settlement.commands")
+    faults.arm("saga.deadlines.after_commit:1:raise")
+    with pytest.raises(faults.InjectedFault):
+        await instances[0].fire(LATER)
+    await execute(world.databases["saga"], "UPDATE outbox SET sweep_after = now()")
+    assert await instances[1]._relay.sweep() == 1
+    assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
+
+
+async def test_the_running_service_asks_by_itself_and_ever_more_slowly(
+    world: World, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGA_DEADLINE_S", "0.1,0.2,3600")
+    leaving = await bus.tap("settlement.commands")
+    async with world.running("saga", assemble), world.running("saga", assemble):
+        await bus.send(REQUESTED)
+        asked = await leaving.take(2)
+
+        async def waits_long() -> bool:
+            query = "SELECT deadline_s FROM sagas WHERE deadline = 3"
+            return await rows(world.databases["saga"], query) == [{"deadline_s": 3600.0}]
+
+        await until(waits_long, what="the third deadline")
+    assert [one.id for one in asked] == [str(derived_id(deadline, 0)) for deadline in (FIRST, SECOND)]
+    assert await leaving.waiting() == []
+
+
+# -- the store -----------------------------------------------------------------------------------------------------------------------------
+
+BARE = Saga(UUID(int=1), "INV-1", status=Status.COMPLETED, version=1)
+FULL = Saga(
+    UUID(int=2),
+    "INV-2",
+    status=Status.REFUND_IN_DOUBT,
+    version=7,
+    payment_version=9,
+    amount_minor=1_250,
+    currency="EUR",
+    capture=Capture(1_250, "EUR", "R-1"),
+    failure=Failure("declined", "do_not_honor"),
+    failure_recorded=True,
+    flagged=True,
+    refund_reason="captured after the payment had failed",
+    repeats=3,
+    deadline=5,
+    deadline_s=120.0,
+)
+
+
+async def test_a_saga_is_stored_whole(world: World) -> None:
+    database = await Database.open(world.databases["saga"], name="test", connections_max=1)
+    cause = Cause(uuid4(), "flow-1", LATER)
+    try:
+        async with database.transaction() as tx:
+            await store.save(tx, [(cause, Transition(saga, Status.ABSENT, "Paid", None)) for saga in (BARE, FULL)])
+        async with database.transaction() as tx:
+            assert await store.load(tx, [BARE.payment_id, FULL.payment_id, uuid4()]) == {
+                BARE.payment_id: BARE,
+                FULL.payment_id: FULL,
+            }
+    finally:
+        await database.close()
+
+
+async def test_only_deadlines_that_fired_long_ago_are_forgotten(world: World) -> None:
+    for number, fired in ((1, "now() - interval '8 days'"), (2, "now() - interval '6 days'"), (3, "NULL")):
+        await execute(
+            world.databases["saga"],
+            f"""INSERT INTO deadlines (id, payment_id, number, correlation_id, due_at, fired_at)
+                VALUES ($1, $2, {number}, 'flow-1', now() - interval '9 days', {fired})""",
+            deadline_id(PAYMENT, number),
+            PAYMENT,
+        )
+    database = await Database.open(world.databases["saga"], name="test", connections_max=1)
+    try:
+        async with database.connection() as connection:
+            assert await store.forget_fired(connection) == 1
+    finally:
+        await database.close()
+    kept = await rows(world.databases["saga"], "SELECT number FROM deadlines ORDER BY number")
+    assert [row["number"] for row in kept] == [2, 3]

@@ -1,0 +1,183 @@
+"""Given what happened, when this arrives, then exactly these messages leave: on the real broker and database."""
+
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.saga.__main__ import assemble
+from shared.contracts import invoice as invoice_messages
+from shared.contracts import payment_gateway as payment_messages
+from shared.contracts.base import Contract
+from shared.ids import derived_id
+from tests.support.bus import Bus, Heard
+from tests.support.databases import rows
+from tests.support.world import World
+
+PAYMENT = UUID("6d0c3d1e-0d2f-4a0e-9a35-8a0f4a2b7d11")
+ABOUT: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": PAYMENT}
+MONEY: dict[str, Any] = {"amount_minor": 1_250, "currency": "EUR"}
+Handled = Callable[[set[UUID]], Awaitable[None]]
+
+REQUESTED = invoice_messages.InvoicePaymentRequested(
+    **ABOUT, **MONEY, method=invoice_messages.TokenMethod(token="pm_card_visa")
+)
+PAID = invoice_messages.InvoicePaid(**ABOUT, **MONEY, receipt_number="R-1")
+FAILED = invoice_messages.InvoicePaymentFailed(
+    **ABOUT, outcome="declined", reason="do_not_honor", reference_code="PF-1"
+)
+REJECTED = invoice_messages.InvoiceSettlementRejected(**ABOUT, reason="payment_not_awaited")
+CAPTURED = payment_messages.PaymentCaptured(**ABOUT, **MONEY, version=4, receipt_number="R-1")
+LATE = payment_messages.PaymentCaptured(**ABOUT, **MONEY, version=5, receipt_number="R-1", late=True)
+DECLINED = payment_messages.PaymentDeclined(**ABOUT, version=4, reason="do_not_honor")
+NOT_CHARGED = payment_messages.PaymentNotCharged(**ABOUT, version=4, reason="cancelled")
+IN_DOUBT = payment_messages.PaymentInDoubt(**ABOUT, **MONEY, version=2, reason="timeout")
+NEEDS_DECISION = payment_messages.PaymentNeedsDecision(**ABOUT, **MONEY, version=3, reason="silent")
+REFUNDED = payment_messages.PaymentRefunded(**ABOUT, **MONEY, version=7)
+REFUND_IN_DOUBT = payment_messages.PaymentRefundInDoubt(**ABOUT, **MONEY, version=6, reason="timeout")
+REFUND_FAILED = payment_messages.PaymentRefundFailed(**ABOUT, **MONEY, version=7, reason="refused")
+REFUND_CLOSED = payment_messages.PaymentRefundFailed(**ABOUT, **MONEY, version=8, reason="kept", decided_by="kim")
+
+RECORD = invoice_messages.RecordPayment(**ABOUT, **MONEY, receipt_number="R-1")
+TELL_DECLINED = invoice_messages.RecordPaymentFailure(**ABOUT, outcome="declined", reason="do_not_honor")
+TELL_NOT_CHARGED = invoice_messages.RecordPaymentFailure(**ABOUT, outcome="not_charged", reason="cancelled")
+TELL_REJECTED = invoice_messages.RecordPaymentFailure(**ABOUT, outcome="not_charged", reason="settlement_rejected")
+FLAG = invoice_messages.FlagPaymentInDoubt(**ABOUT)
+REFUND_REJECTED = payment_messages.RefundPayment(
+    **ABOUT, reason="the invoice cannot take the money: payment_not_awaited"
+)
+REFUND_LATE = payment_messages.RefundPayment(**ABOUT, reason="captured after the payment had failed")
+
+STORIES: dict[str, tuple[list[Contract], Contract, list[Contract], str]] = {
+    # given, when, then, and the status it ends in
+    "a request is awaited in silence": ([], REQUESTED, [], "awaiting_outcome"),
+    "a capture is recorded": ([REQUESTED], CAPTURED, [RECORD], "settling"),
+    "a capture before its request is recorded": ([], CAPTURED, [RECORD], "settling"),
+    "a request after its capture says nothing": ([CAPTURED], REQUESTED, [], "settling"),
+    "a paid invoice ends it": ([REQUESTED, CAPTURED], PAID, [], "completed"),
+    "a paid invoice ends it whatever was missed": ([], PAID, [], "completed"),
+    "a capture after the invoice was paid says nothing": ([PAID], CAPTURED, [], "completed"),
+    "a decline is told": ([REQUESTED], DECLINED, [TELL_DECLINED], "failed"),
+    "what was not charged is told": ([REQUESTED, IN_DOUBT], NOT_CHARGED, [TELL_NOT_CHARGED], "failed"),
+    "a failure that was noted ends it": ([REQUESTED, DECLINED], FAILED, [], "failed"),
+    "doubt is flagged": ([REQUESTED], IN_DOUBT, [FLAG], "in_doubt"),
+    "doubt is flagged once": ([REQUESTED, IN_DOUBT], NEEDS_DECISION, [], "needs_decision"),
+    "a stale doubt says nothing": ([REQUESTED, NEEDS_DECISION], IN_DOUBT, [], "needs_decision"),
+    "a capture ends doubt": ([REQUESTED, IN_DOUBT, NEEDS_DECISION], CAPTURED, [RECORD], "settling"),
+    "a late capture of what never failed here is recorded": ([REQUESTED], LATE, [RECORD], "settling"),
+    "the decline before it is stale then": ([REQUESTED, LATE], DECLINED, [], "settling"),
+    "a capture after failure is refunded": ([REQUESTED, DECLINED, FAILED], LATE, [REFUND_LATE], "refunding"),
+    "rejected money goes back": ([REQUESTED, CAPTURED], REJECTED, [REFUND_REJECTED, TELL_REJECTED], "refunding"),
+    "a refund ends it": ([REQUESTED, CAPTURED, REJECTED, REFUND_IN_DOUBT], REFUNDED, [], "refunded"),
+    "a refund that failed is a case": ([REQUESTED, CAPTURED, REJECTED], REFUND_FAILED, [], "refund_in_doubt"),
+    "a person closes the case": ([CAPTURED, REJECTED, REFUND_FAILED], REFUND_CLOSED, [], "not_refunded"),
+}
+
+
+def contents(heard: list[Heard]) -> list[tuple[str, dict[str, Any]]]:
+    return [(one.type, one.data) for one in heard]
+
+
+def expected(messages: list[Contract]) -> list[tuple[str, dict[str, Any]]]:
+    return [(message.wire_name, message.model_dump(mode="json")) for message in messages]
+
+
+async def statuses(world: World) -> list[str]:
+    return [row["status"] for row in await rows(world.databases["saga"], "SELECT status FROM sagas")]
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_story(world: World, bus: Bus, handled: Handled, name: str) -> None:
+    given, when, then, status = STORIES[name]
+    async with world.running("saga", assemble):
+        for message in given:
+            await handled({await bus.send(message)})
+        leaving = await bus.tap("settlement.commands")
+        id_ = await bus.send(when, correlationid="flow-1")
+        await handled({id_})
+        heard = await leaving.waiting()
+    assert contents(heard) == expected(then)
+    assert [one.id for one in heard] == [str(derived_id(id_, position)) for position in range(len(then))]
+    assert {(one.event["causationid"], one.event["correlationid"]) for one in heard} <= {(str(id_), "flow-1")}
+    assert await statuses(world) == [status]
+    assert await bus.depth("dead-letters") == 0
+
+
+async def test_every_transition_is_in_the_journal_with_its_cause(world: World, bus: Bus, handled: Handled) -> None:
+    async with world.running("saga", assemble):
+        ids = []
+        for message in (REQUESTED, IN_DOUBT, CAPTURED, PAID, PAID):
+            ids.append(await bus.send(message, correlationid="flow-1"))
+            await handled({ids[-1]})
+    journal = await rows(
+        world.databases["saga"],
+        """SELECT version, from_status, to_status, fact, cause_id, correlation_id FROM transitions ORDER BY version""",
+    )
+    assert [tuple(row.values()) for row in journal] == [
+        (1, "absent", "awaiting_outcome", "PaymentRequested", ids[0], "flow-1"),
+        (2, "awaiting_outcome", "in_doubt", "InDoubt", ids[1], "flow-1"),
+        (3, "in_doubt", "settling", "Captured", ids[2], "flow-1"),
+        (4, "settling", "completed", "Paid", ids[3], "flow-1"),
+    ]
+
+
+async def test_duplicates_say_nothing_whatever_their_id(world: World, bus: Bus, handled: Handled) -> None:
+    leaving = await bus.tap("settlement.commands")
+    async with world.running("saga", assemble):
+        same = uuid4()
+        for id_ in (same, same, uuid4(), uuid4()):
+            await bus.send(CAPTURED, message_id=id_)
+        last = await bus.send(REQUESTED)
+        await handled({same, last})
+        heard = await leaving.waiting()
+    assert contents(heard) == expected([RECORD])
+    assert await statuses(world) == ["settling"]
+
+
+async def test_two_instances_on_the_same_sagas_make_one_transition_a_version(
+    world: World, bus: Bus, handled: Handled
+) -> None:
+    payments = [uuid4() for _ in range(30)]
+    sent: set[UUID] = set()
+    arrivals = [
+        message.model_copy(update={"payment_id": payment, "invoice_id": f"INV-{number}"})
+        for number, payment in enumerate(payments)
+        for message in (REQUESTED, IN_DOUBT, NEEDS_DECISION, CAPTURED, CAPTURED)
+    ]
+    Random(11).shuffle(arrivals)
+    leaving = await bus.tap("settlement.commands", RECORD.wire_name)
+    async with world.running("saga", assemble), world.running("saga", assemble):
+        for message in arrivals:
+            sent.add(await bus.send(message))
+        await handled(sent)
+        heard = await leaving.waiting()
+    assert sorted(one.data["payment_id"] for one in heard) == sorted(map(str, payments))
+    assert await statuses(world) == ["settling"] * len(payments)
+    gaps = await rows(
+        world.databases["saga"],
+        """SELECT payment_id FROM transitions JOIN sagas USING (payment_id)
+           GROUP BY payment_id, sagas.version HAVING count(*) <> sagas.version OR max(transitions.version) <> sagas.version""",
+    )
+    assert gaps == []
+
+
+async def test_a_message_that_is_no_fact_is_set_aside_and_its_neighbours_go_on(
+    world: World, bus: Bus, handled: Handled
+) -> None:
+    stray = invoice_messages.InvoiceVoided(invoice_id="INV-1", reason="not for the saga")
+    async with world.running("saga", assemble):
+        channel = bus._channel.default_exchange
+        body = (await _as_sent(bus, stray)).message
+        await channel.publish(body, routing_key="saga.events")
+        await handled({await bus.send(REQUESTED)})
+        dead = await (await bus.queue("dead-letters")).next()
+    assert dead.message.headers["x-remit-queue"] == "saga.events"
+    assert await statuses(world) == ["awaiting_outcome"]
+
+
+async def _as_sent(bus: Bus, message: Contract) -> Heard:
+    tap = await bus.tap(message.exchange, message.wire_name)
+    await bus.send(message)
+    return await tap.next()

@@ -1,0 +1,175 @@
+"""Real processes are killed in the middle of a run, and started again: everything drains by itself and the audit holds."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from deploy.demo.scenes import SCENES, Scene, Stage
+from deploy.demo.upstream import Upstream
+from deploy.local.stack import SERVICES
+from deploy.local.system import System, audit
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+BY_NAME = {scene.name: scene for scene in SCENES}
+MIX = (
+    "paid by token",
+    "paid by token",
+    "paid by token",
+    "paid by encrypted card",
+    "declined",
+    "command sent three times",
+    "void against pay",
+    "payment id used twice",
+    "paid before issued",
+    "pm_remit_charged_then_timeout",
+    "pm_remit_charged_then_500",
+    "pm_remit_reset_after_charge",
+    "pm_remit_reset_before_charge",
+    "pm_remit_late_success",
+)
+ROUNDS = 4
+AT_ONCE = 14
+
+
+@dataclass(slots=True)
+class Run:
+    """A run of scenes, and what came of them that should not have."""
+
+    total: int
+    surprises: list[str] = field(default_factory=list)
+    played: int = 0
+    some_played: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]] | None = None) -> list[str]:
+    """Play the mix; `disturb` when a quarter of it has been played. What was unexpected."""
+    return asyncio.run(_play(system, name, disturb))
+
+
+async def _play(system: System, name: str, disturb: Callable[[System], Awaitable[None]] | None) -> list[str]:
+    run = Run(total=len(MIX) * ROUNDS)
+    turns = asyncio.Semaphore(AT_ONCE)
+    async with Upstream.open(system.stack.rabbitmq_url, name=name, history=system.history) as upstream:
+        keys = system.public_keys["keys"]
+        assert isinstance(keys, list)
+        stage = Stage(upstream, keys[0])
+
+        async def one(scene: Scene, number: int) -> None:
+            async with turns:
+                played = await scene.play(stage, f"{name}-{number}")
+            run.played += 1
+            if played.result not in scene.results:
+                run.surprises.append(f"{scene.name}: {played.result}")
+            if run.played == run.total // 4:
+                run.some_played.set()
+
+        async def disturbance() -> None:
+            await run.some_played.wait()
+            if disturb is not None:
+                await disturb(system)
+
+        scenes = [BY_NAME[name_] for _ in range(ROUNDS) for name_ in MIX]
+        async with asyncio.timeout(120):
+            await asyncio.gather(disturbance(), *(one(scene, number) for number, scene in enumerate(scenes)))
+    return run.surprises
+
+
+def holds(system: System) -> None:
+    """The audit finds every line to hold."""
+    checked = audit(system)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def killing(name: str) -> Callable[[System], Awaitable[None]]:
+    async def kill(system: System) -> None:
+        await asyncio.to_thread(system.fleet.kill, name)
+        await asyncio.to_thread(system.fleet.start, name)
+
+    return kill
+
+
+def test_everything_is_paid_and_the_audit_holds(system: System) -> None:
+    assert play(system, "calm") == []
+    holds(system)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_kill_9_of_a_service(system: System, service: str) -> None:
+    assert play(system, f"kill-{service}", killing(service)) == []
+    holds(system)
+
+
+def test_the_broker_is_killed_and_comes_back(system: System) -> None:
+    async def disturb(system: System) -> None:
+        await asyncio.to_thread(system.stack.broker.kill)
+        await asyncio.to_thread(system.stack.broker.start)
+
+    assert play(system, "broker", disturb) == []
+    holds(system)
+    assert all(system.fleet.is_running(service) for service in SERVICES), "services resume unaided"
+
+
+def test_the_database_is_killed_and_comes_back(system: System) -> None:
+    async def disturb(system: System) -> None:
+        await asyncio.to_thread(system.stack.database.kill)
+        await asyncio.to_thread(system.stack.database.start)
+
+    assert play(system, "database", disturb) == []
+    holds(system)
+    assert all(system.fleet.is_running(service) for service in SERVICES), "services resume unaided"
+
+
+def test_two_instances_of_each_service(system: System) -> None:
+    for service in SERVICES:
+        system.fleet.start(service, instance=2)
+
+    async def disturb(system: System) -> None:
+        for service in SERVICES:
+            await asyncio.to_thread(system.fleet.kill, f"{service}-2")
+
+    assert play(system, "pairs", disturb) == []
+    holds(system)
+
+
+def test_a_rolling_restart_loses_nothing(system: System) -> None:
+    async def disturb(system: System) -> None:
+        for service in SERVICES:
+            await asyncio.to_thread(system.fleet.start, service, instance=2)
+            await asyncio.to_thread(system.fleet.stop, service)
+            await asyncio.to_thread(system.fleet.start, service)
+            await asyncio.to_thread(system.fleet.stop, f"{service}-2")
+
+    assert play(system, "rolling", disturb) == []
+    holds(system)
+    assert "Traceback" not in system.fleet.logs()
+
+
+def test_a_stopped_process_holds_nobody_up_and_changes_nothing_when_it_wakes(system: System) -> None:
+    async def disturb(system: System) -> None:
+        await asyncio.to_thread(system.fleet.start, "payment_gateway", instance=2)
+        system.fleet.signal("payment_gateway", signal.SIGSTOP)
+
+    try:
+        assert play(system, "zombie", disturb) == []
+    finally:
+        system.fleet.signal("payment_gateway", signal.SIGCONT)
+    holds(system)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_without_settings_says_which_one_is_missing(whole_system: System, service: str) -> None:
+    name = f"{service}-9"
+    whole_system.fleet.start(service, instance=9, **{f"{service.upper()}_DATABASE_URL": ""})
+
+    async def ended() -> None:
+        async with asyncio.timeout(15):
+            while whole_system.fleet.is_running(name):
+                await asyncio.sleep(0.05)
+
+    asyncio.run(ended())
+    whole_system.fleet.kill(name)
+    assert f"{service}: {service.upper()}_DATABASE_URL is not set" in whole_system.fleet.log(name)
