@@ -1,7 +1,8 @@
 """Deliveries of one queue, taken as they have arrived.
 
 The client's callback only enqueues: losing the connection cancels tasks that belong to the channel (measured), so the work
-runs in a task of the service. Deliveries buffered before a reconnect are stale (the broker delivers them again) and are dropped by channel generation.
+runs in a task of the service. Deliveries buffered before a reconnect are stale (the broker delivers them again) and are
+dropped by channel generation.
 """
 
 import asyncio

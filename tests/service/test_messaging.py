@@ -1,0 +1,158 @@
+"""Publisher and consumer against the real broker: only a confirm counts, and what is stale stays away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from shared.contracts import invoice
+from shared.messaging import consumer as consuming
+from shared.messaging import publisher as publishing
+from shared.messaging.broker import BrokerLink
+from shared.messaging.codec import encode
+from shared.messaging.consumer import Consumer
+from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.messaging.publisher import Publisher
+from shared.observability.health import Readiness
+from tests.support.bus import Bus
+from tests.support.waiting import until
+from tests.support.world import World
+
+
+def message(invoice_id: str = "INV-1") -> Outgoing:
+    data = invoice.IssueInvoice(invoice_id=invoice_id, customer_id="C-1", amount_minor=5, currency="EUR")
+    return encode(Draft(data), Cause(uuid4(), "c", datetime(2026, 1, 1, tzinfo=UTC)), 0, source="test")
+
+
+@pytest.fixture
+async def publisher(world: World) -> AsyncIterator[Publisher]:
+    opened = Publisher(BrokerLink(world.rabbitmq_url, name="test publisher"))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def consumer(world: World) -> AsyncIterator[Consumer]:
+    link = BrokerLink(world.rabbitmq_url, name="test consumer")
+    opened = Consumer(link, "invoice.commands", readiness=Readiness())
+    task = asyncio.create_task(opened.run())
+    yield opened
+    await opened.stop()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await link.close()
+
+
+async def test_a_batch_is_confirmed(publisher: Publisher, bus: Bus) -> None:
+    messages = [message(f"INV-{n}") for n in range(1_000)]
+    published = await publisher.publish(messages)
+    assert published.confirmed == [m.id for m in messages]
+    tap = await bus.queue("invoice.commands")
+    assert [h.id for h in await tap.take(1_000)] == [str(m.id) for m in messages]
+
+
+async def test_what_no_queue_takes_is_not_published(publisher: Publisher) -> None:
+    good = message()
+    lost = Outgoing(uuid4(), "", "no-such-queue", "t", "c", b"{}", droppable=True)
+    published = await publisher.publish([lost, good])
+    assert (published.unroutable, published.confirmed) == ([lost.id], [good.id])
+
+
+async def test_events_that_nobody_bound_a_queue_for_are_published(publisher: Publisher) -> None:
+    data = invoice.InvoiceVoided(invoice_id="INV-1", reason="r")
+    event = encode(Draft(data), Cause(uuid4(), "c", datetime(2026, 1, 1, tzinfo=UTC)), 0, source="test")
+    assert (await publisher.publish([event])).confirmed == [event.id]
+
+
+async def test_the_same_id_twice_in_a_batch_is_confirmed_twice(publisher: Publisher, bus: Bus) -> None:
+    one = message()
+    assert (await publisher.publish([one, one])).confirmed == [one.id, one.id]
+    assert len(await (await bus.queue("invoice.commands")).take(2)) == 2
+
+
+async def test_a_missing_exchange_fails_its_batch_and_the_next_one_is_published(publisher: Publisher) -> None:
+    lost = Outgoing(uuid4(), "no-such-exchange", "k", "t", "c", b"{}")
+    neighbour = message()
+    assert set((await publisher.publish([lost, neighbour])).failed) == {lost.id, neighbour.id}
+    assert (await publisher.publish([neighbour])).confirmed == [neighbour.id]
+
+
+async def test_a_confirm_that_never_comes_is_a_failure(
+    publisher: Publisher, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker is not reading: we pause its answers by never letting the confirm through."""
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.2)
+    await publisher.publish([message()])
+    channel = await publisher._open_channel()
+    channel._confirm_delivery = lambda *_: None  # type: ignore[attr-defined, method-assign]
+    silent = message()
+    assert (await publisher.publish([silent])).failed == [silent.id]
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 10.0)
+    assert (await publisher.publish([silent])).confirmed == [silent.id], "a fresh channel"
+
+
+async def test_an_unreachable_broker_is_a_failure_and_no_exception() -> None:
+    publisher = Publisher(BrokerLink("amqp://nobody:x@127.0.0.1:1/", name="test"))
+    one = message()
+    assert (await publisher.publish([one])).failed == [one.id]
+    await publisher.close()
+
+
+async def test_a_batch_is_what_has_arrived(publisher: Publisher, consumer: Consumer, bus: Bus) -> None:
+    messages = [message(f"INV-{n}") for n in range(50)]
+    await publisher.publish(messages)
+    taken = []
+    while len(taken) < 50:
+        async with asyncio.timeout(10):
+            batch = await consumer.take(at_most=20)
+        assert 1 <= len(batch) <= 20
+        taken += batch
+        await consumer.ack(batch)
+    assert [d.message_id for d in taken] == [str(m.id) for m in messages]
+    await until(lambda: _is_empty(bus), what="the queue")
+
+
+async def _is_empty(bus: Bus) -> bool:
+    return await bus.depth("invoice.commands") == 0
+
+
+async def test_deliveries_of_a_lost_channel_are_stale_and_come_again(publisher: Publisher, consumer: Consumer) -> None:
+    await publisher.publish([message()])
+    async with asyncio.timeout(10):
+        first = await consumer.take()
+        assert consumer._channel is not None
+        await consumer._channel.close()
+        await until(lambda: _stale(consumer, first), what="staleness")
+        await consumer.ack(first)  # does nothing, and does not raise
+        second = await consumer.take()
+    assert [d.message_id for d in second] == [d.message_id for d in first]
+    assert second[0].tries == 1
+
+
+async def _stale(consumer: Consumer, batch: list[consuming.Delivery]) -> bool:
+    return consumer.is_stale(batch)
+
+
+async def test_a_consumer_that_the_broker_does_not_know_any_more_is_replaced(
+    publisher: Publisher, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks alive (its channel is open) and gets nothing."""
+    monkeypatch.setattr(consuming, "WATCH_INTERVAL_S", 0.1)
+    link = BrokerLink(world.rabbitmq_url, name="test consumer")
+    consumer = Consumer(link, "invoice.commands", readiness=Readiness())
+    task = asyncio.create_task(consumer.run())
+    try:
+        await publisher.publish([message()])
+        async with asyncio.timeout(10):
+            await consumer.ack(await consumer.take())
+            assert consumer._channel is not None
+            await consumer._channel.basic_cancel(consumer._tag or "")  # behind the consumer's back
+            await publisher.publish([message()])
+            assert len(await consumer.take()) == 1
+    finally:
+        await consumer.stop()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await link.close()
