@@ -83,7 +83,7 @@ def main() -> int:
     try:
         with open_system(say=lambda line: console.print(f"[dim]{line}[/]")) as system, _logs_on_failure(system):
             return _demonstrate(system, options.invoices)
-    except StackError as error:
+    except (StackError, UnexpectedError) as error:
         console.print(f"[red]{error}[/]")
         return 1
     except KeyboardInterrupt:

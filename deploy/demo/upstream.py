@@ -46,6 +46,7 @@ class PaymentNews:
     outcome: str | None = None
     outcome_at: float | None = None
     in_doubt: bool = False
+    needs_decision: bool = False
 
 
 class Upstream:
@@ -78,6 +79,7 @@ class Upstream:
                 f"upstream.{name}.events", durable=True, arguments={"x-queue-type": "quorum"}
             )
             await events.bind("invoice.events", "#")
+            await events.bind("payment.events", "remit.payment_gateway.PaymentNeedsDecision.v1.#")
             tags = [await answers.consume(upstream._on_answer), await events.consume(upstream._on_event)]
             try:
                 yield upstream
@@ -153,9 +155,10 @@ class Upstream:
             return await asyncio.shield(self._answers[command_id])
 
     async def outcome(self, payment_id: UUID, *, within_s: float) -> str | None:
-        """`paid`, `declined` or `not_charged`; None if nobody knew within the time."""
+        """`paid`, `declined` or `not_charged`; None if a person has to decide, or nobody knew within the time."""
         give_up_at = time.monotonic() + within_s
-        while self.payments[payment_id].outcome is None:
+        news = self.payments[payment_id]
+        while news.outcome is None and not news.needs_decision:
             left = give_up_at - time.monotonic()
             if left <= 0:
                 return None
@@ -165,7 +168,7 @@ class Upstream:
                     await self.news.wait()
             except TimeoutError:
                 continue
-        return self.payments[payment_id].outcome
+        return news.outcome
 
     async def _on_answer(self, message: AbstractIncomingMessage) -> None:
         data = json.loads(message.body)["data"]
@@ -190,6 +193,8 @@ class Upstream:
         match name:
             case "InvoicePaymentInDoubt":
                 news.in_doubt = True
+            case "PaymentNeedsDecision":
+                news.needs_decision = True
             case "InvoicePaid" | "InvoicePaymentFailed" if news.outcome is None:
                 news.outcome = "paid" if name == "InvoicePaid" else data["outcome"]
                 news.outcome_at = time.monotonic()

@@ -139,6 +139,10 @@ def open_fleet(environment: Mapping[str, str]) -> Iterator[Fleet]:
     home = Scratch.create()
     try:
         with Processes(home.folder, home.held_locks) as processes:
-            yield Fleet(processes, home.folder, environment)
+            fleet = Fleet(processes, home.folder, environment)
+            try:
+                yield fleet
+            finally:
+                fleet.stop_keeping()
     finally:
         home.release()

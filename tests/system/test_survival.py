@@ -5,12 +5,14 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import aio_pika
 import pytest
 
 from deploy.demo.scenes import SCENES, Scene, Stage
 from deploy.demo.upstream import Upstream
 from deploy.local.stack import SERVICES
 from deploy.local.system import System, audit
+from shared.messaging.apply import apply_topology
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -121,6 +123,21 @@ def test_the_database_is_killed_and_comes_back(system: System) -> None:
     assert play(system, "database", disturb) == []
     holds(system)
     assert all(system.fleet.is_running(service) for service in SERVICES), "services resume unaided"
+
+
+def test_deleted_queues_lose_no_payment(system: System) -> None:
+    """What was in them is gone, confirmed or not; it is announced again with the same ids."""
+
+    async def disturb(system: System) -> None:
+        connection = await aio_pika.connect(system.stack.rabbitmq_url, timeout=10)
+        async with connection:
+            channel = await connection.channel()
+            for queue in ("saga.events", "payment_gateway.requests"):
+                await channel.queue_delete(queue)
+        await apply_topology(system.stack.rabbitmq_url)
+
+    assert play(system, "deleted", disturb) == []
+    holds(system)
 
 
 def test_two_instances_of_each_service(system: System) -> None:
