@@ -1,0 +1,1 @@
+"""Owns charges: `InvoicePaymentRequested` in, outcome events out."""

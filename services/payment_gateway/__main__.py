@@ -1,0 +1,56 @@
+"""`python -m services.payment_gateway` runs the service."""
+
+from pathlib import Path
+
+from services.payment_gateway.charging import Charging, lease_for
+from services.payment_gateway.gateways.port import Gateway
+from services.payment_gateway.group_commit import GroupCommit
+from services.payment_gateway.handlers import PaymentWork
+from services.payment_gateway.settings import Settings
+from shared.ids import new_id
+from shared.service import Runtime, run_service
+from shared.settings import Environment
+
+NAME = "payment_gateway"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+async def assemble(runtime: Runtime) -> None:
+    """The service with the gateway that its settings name."""
+    settings = Settings.read(Environment())
+    assemble_with(runtime, settings, settings.open_gateway())
+
+
+def assemble_with(runtime: Runtime, settings: Settings, gateway: Gateway) -> None:
+    """Two queues, the payments at work, and who records what came of them."""
+    lease = lease_for(new_id(), settings.timeout_s)
+    commit = GroupCommit(database=runtime.database, relay=runtime.relay, readiness=runtime.readiness, lease=lease)
+    charging = Charging(
+        gateway=gateway,
+        keyring=settings.keyring,
+        policy=settings.policy,
+        lease=lease,
+        calls_in_flight=settings.calls_in_flight,
+        call_timeout_s=settings.timeout_s,
+        database=runtime.database,
+        commit=commit,
+        readiness=runtime.readiness,
+        clock=runtime.clock,
+    )
+    requests = runtime.consume("payment_gateway.requests", PaymentWork(charging))
+    # After an outage the saga's questions wait beside the requests they are about: asked first, a question would close its payment.
+    runtime.consume("payment_gateway.commands", PaymentWork(charging), after=requests)
+    runtime.in_background("record", commit.run)
+    runtime.in_background("say", commit.say)
+    runtime.in_background("poll", charging.poll)
+    runtime.in_background("sample", charging.sample)
+    runtime.on_drain(charging.finish)
+
+
+def main() -> None:
+    """Run until told to stop."""
+    run_service(NAME, MIGRATIONS, assemble)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""Works on payments: decide, act, record (DESIGN 4).
+
+Each payment at work is a task of its own, outside any transaction, that no lost broker connection can cancel. It decides the step, calls
+the gateway, records the answer in a group commit and goes on while there is something to do at once; the rest are rows that come due.
+A gateway id is durable before it is confirmed: the record of `prepare` is awaited before `execute` is called.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+import structlog
+
+from services.payment_gateway import domain, store
+from services.payment_gateway.domain import Answer, Payment, Policy, Step, Transition
+from services.payment_gateway.gateways import port
+from services.payment_gateway.group_commit import GroupCommit, Result
+from services.payment_gateway.store import Attempt, Lease, Row
+from shared import faults
+from shared.card_data.encryption import CardKeyring, CardRefusal
+from shared.clock import Clock
+from shared.observability import metrics
+from shared.observability.health import Readiness
+from shared.observability.logs import redact
+from shared.persistence.database import AWAY_ERRORS, Database
+
+log = structlog.get_logger(__name__)
+
+POLL_LEAST_S = 0.02
+"""Between looks for due rows while there are some."""
+POLL_MOST_S = 0.25
+"""Between looks while there are none: what another instance, a crash or the ladder made due starts at most this late."""
+POLL_AWAY_S = 1.0
+CLAIM_MAX = 200
+"""Rows claimed at a time; set-based statements gain little beyond."""
+STEPS_MAX = 12
+"""Calls in a row for one payment without a wait; the longest way (tokenise, prepare, execute, cancel) has four."""
+FINISH_TIMEOUT_S = 12.0
+"""How long a stopping service waits for calls in hand; the whole drain has 20 s."""
+RELEASE_TIMEOUT_S = 3.0
+REQUESTS_A_CALL = 3
+"""Requests that one call of the port may come to (a refund that was refused asks for the payment and its refunds)."""
+LEASE_MARGIN_S = 10.0
+"""What a lease leaves beyond the longest call, for recording its answer; a crashed instance's payments wait that much longer."""
+EVIDENCE_LENGTH_MAX = 400
+SAMPLE_INTERVAL_S = 5.0
+
+COMPONENT = "charging"
+
+
+def lease_for(holder: UUID, timeout_s: float) -> Lease:
+    """A lease that outlives a call made just before it would be renewed."""
+    call_s = REQUESTS_A_CALL * timeout_s
+    return Lease(holder, seconds=call_s + LEASE_MARGIN_S, renew_below_s=call_s + LEASE_MARGIN_S / 2)
+
+
+@dataclass(slots=True)
+class Charging:
+    """All payments at work in this process. `calls_in_flight` bounds them, and with them the gateway's connections and our memory."""
+
+    gateway: port.Gateway
+    keyring: CardKeyring | None
+    policy: Policy
+    lease: Lease
+    calls_in_flight: int
+    call_timeout_s: float
+    database: Database
+    commit: GroupCommit
+    readiness: Readiness
+    clock: Clock
+    _tasks: dict[asyncio.Task[None], Row] = field(default_factory=dict)
+    _stopping: bool = False
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _calls: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._calls = asyncio.Semaphore(self.calls_in_flight)
+
+    # -- which payments --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def free(self) -> int:
+        """How many more payments can be worked on now."""
+        return 0 if self._stopping else self.calls_in_flight - len(self._tasks)
+
+    def accept(self, rows: Sequence[Row]) -> None:
+        """Work on these: they are leased to us."""
+        for row in rows:
+            task = asyncio.create_task(self._carry(row), name=f"payment {row.payment.payment_id}")
+            self._tasks[task] = row
+            task.add_done_callback(self._ended)
+
+    def wake(self) -> None:
+        """Look for due rows now."""
+        self._woken.set()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        row = self._tasks.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Its lease runs out, and whoever claims the row then asks the gateway first.
+            log.error("payment_task_failed", payment_id=str(row.payment.payment_id), exc_info=error)
+
+    async def poll(self) -> None:
+        """Claim what is due, until cancelled."""
+        pause_s = POLL_LEAST_S
+        while True:
+            try:
+                claimed = await self._claim()
+            except AWAY_ERRORS as error:
+                log.warning("claim_failed", error=type(error).__name__)
+                self.readiness.set(COMPONENT, ok=False, reason=type(error).__name__)
+                pause_s = POLL_AWAY_S
+            else:
+                self.readiness.set(COMPONENT, ok=True)
+                pause_s = POLL_LEAST_S if claimed else min(2 * pause_s, POLL_MOST_S)
+            await self._pause(pause_s)
+
+    async def _claim(self) -> int:
+        at_most = min(self.free, CLAIM_MAX)
+        if at_most <= 0:
+            return 0
+        async with self.database.connection() as connection:
+            rows = await store.claim(connection, self.lease, at_most=at_most)
+        faults.point("charging.after_claim")
+        if self._stopping:
+            await self._release([(row.payment.payment_id, row.fence) for row in rows])
+        else:
+            self.accept(rows)
+        return len(rows)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._woken.clear()
+
+    async def finish(self) -> None:
+        """Take nothing more, let calls in hand end and be recorded, give up the leases of the rest."""
+        self._stopping = True
+        tasks = list(self._tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=FINISH_TIMEOUT_S)
+            left = [(self._tasks[task].payment.payment_id, self._tasks[task].fence) for task in late]
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+            await self._release(left)
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT_S):
+                await self.commit.all_said()
+        except TimeoutError:
+            log.info("left_to_the_sweeper")
+        await self.gateway.close()
+
+    async def _release(self, held: Sequence[tuple[UUID, int]]) -> None:
+        if not held:
+            return
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT_S), self.database.connection() as connection:
+                await store.release(connection, held)
+        except AWAY_ERRORS as error:
+            log.warning("release_failed", leases=len(held), error=type(error).__name__)  # they run out by themselves
+
+    # -- one payment -----------------------------------------------------------------------------------------------------------------
+
+    async def _carry(self, row: Row) -> None:
+        """Step after step, as long as the next one is due at once and the row is ours."""
+        step = domain.next_step(row.payment)
+        for seq in range(1, STEPS_MAX + 1):
+            result = await self._take(step, row, seq)
+            if not await self.commit.record(result):
+                log.info("lease_lost", payment_id=str(row.payment.payment_id), step=step)
+                return
+            step = result.transition.then
+            if step is None:
+                return
+            row = replace(row, payment=result.transition.payment)
+        raise RuntimeError(f"{STEPS_MAX} steps in a row: the gateway's answers lead nowhere")
+
+    async def _take(self, step: Step | None, row: Row, seq: int) -> Result:
+        """Ask the gateway and decide what the answer means. A service that stops decides the same, and leaves the next step to others."""
+        if step is None:
+            return Result(row, Transition(row.payment), self.clock())
+        key = domain.idempotency_key(row.payment, step)
+        answer = await self._ask(step, row.payment, key or "")
+        at = self.clock()
+        attempt = Attempt(
+            payment_id=row.payment.payment_id,
+            fence=row.fence,
+            seq=seq,
+            at=at,
+            step=step,
+            answer=domain.answer_code(answer),
+            evidence=redact(answer.evidence, max_characters=EVIDENCE_LENGTH_MAX),
+            idempotency_key=key,
+        )
+        transition = domain.after(row.payment, step, answer, self.policy)
+        if self._stopping and transition.then is not None:
+            transition = replace(transition, then=None, delay_s=0.0)
+        return Result(row, transition, at, attempt, answer)
+
+    async def _ask(self, step: Step, payment: Payment, key: str) -> Answer:
+        """One call, bounded; intake and poll may together have taken a few payments too many."""
+        async with self._calls:
+            started = time.perf_counter()
+            answer = await self._guarded(step, payment, key)
+        metrics.GATEWAY_CALLS.labels(step=step, answer=type(answer).__name__).inc()
+        metrics.GATEWAY_CALL_SECONDS.labels(step=step).observe(time.perf_counter() - started)
+        return answer
+
+    async def _guarded(self, step: Step, payment: Payment, key: str) -> Answer:
+        """What an adapter does wrong is in doubt like anything else that nobody can read."""
+        try:
+            async with asyncio.timeout(REQUESTS_A_CALL * self.call_timeout_s + 1.0):
+                return await self._call(step, payment, key)
+        except TimeoutError:
+            return port.Unknown("no answer within the time allowed")
+        except faults.InjectedFault:
+            raise
+        except Exception as error:  # the adapter promised not to
+            log.exception("gateway_adapter_failed", payment_id=str(payment.payment_id), step=step)
+            return port.Unknown(f"the adapter failed: {type(error).__name__}")
+
+    async def _call(self, step: Step, payment: Payment, key: str) -> Answer:
+        match step:
+            case Step.TOKENISE:
+                return await self._tokenise(payment, key)
+            case Step.PREPARE:
+                return await self._prepare(payment, key)
+            case Step.REFUND | Step.INQUIRE_REFUND:
+                return await self._call_about_refund(step, _gateway_id(payment), key)
+            case Step.EXECUTE | Step.INQUIRE | Step.CANCEL:
+                return await self._call_about_charge(step, _gateway_id(payment), key)
+
+    async def _tokenise(self, payment: Payment, key: str) -> port.TokeniseAnswer:
+        """The card is in the clear between these lines only."""
+        card = await self._decrypt(payment)
+        if isinstance(card, CardRefusal):
+            return port.Refused(card.value, "the encrypted card could not be read")
+        faults.point("charging.before_tokenise")
+        answer = await self.gateway.tokenise(card, key=key)
+        faults.point("charging.after_tokenise")
+        return answer
+
+    async def _decrypt(self, payment: Payment) -> port.Card | CardRefusal:
+        if self.keyring is None:
+            return CardRefusal.UNKNOWN_KEY
+        # A private-key operation takes milliseconds: not on the loop that keeps the heartbeats.
+        details = await asyncio.to_thread(self.keyring.decrypt, payment.card_jwe or "", payment.payment_id)
+        if isinstance(details, CardRefusal):
+            return details
+        return port.Card(details.number, details.exp_month, details.exp_year)
+
+    async def _prepare(self, payment: Payment, key: str) -> port.PrepareAnswer:
+        assert payment.amount_minor is not None  # noqa: S101 - a request has all of these
+        assert payment.currency is not None  # noqa: S101
+        assert payment.method_token is not None  # noqa: S101
+        order = port.Order(
+            payment.payment_id, payment.invoice_id, payment.amount_minor, payment.currency, payment.method_token
+        )
+        faults.point("charging.before_prepare")
+        answer = await self.gateway.prepare(order, key=key)
+        faults.point("charging.after_prepare")
+        return answer
+
+    async def _call_about_charge(self, step: Step, gateway_id: str, key: str) -> port.ChargeAnswer:
+        answer: port.ChargeAnswer
+        match step:
+            case Step.EXECUTE:
+                faults.point("charging.before_execute")
+                answer = await self.gateway.execute(gateway_id, key=key)
+                faults.point("charging.after_execute")
+            case Step.CANCEL:
+                faults.point("charging.before_cancel")
+                answer = await self.gateway.cancel(gateway_id, key=key)
+                faults.point("charging.after_cancel")
+            case _:
+                faults.point("charging.before_inquire")
+                answer = await self.gateway.inquire(gateway_id)
+                faults.point("charging.after_inquire")
+        return answer
+
+    async def _call_about_refund(self, step: Step, gateway_id: str, key: str) -> port.RefundAnswer:
+        answer: port.RefundAnswer
+        if step is Step.REFUND:
+            faults.point("charging.before_refund")
+            answer = await self.gateway.refund(gateway_id, key=key)
+            faults.point("charging.after_refund")
+        else:
+            faults.point("charging.before_inquire_refund")
+            answer = await self.gateway.inquire_refund(gateway_id)
+            faults.point("charging.after_inquire_refund")
+        return answer
+
+    # -- for the operator ------------------------------------------------------------------------------------------------------------
+
+    async def sample(self) -> None:
+        """Count what waits and what is at risk, until cancelled."""
+        while True:
+            try:
+                async with self.database.connection() as connection:
+                    counts = await store.counts(connection)
+                metrics.PAYMENTS_DUE.set(counts.due)
+                metrics.PAYMENTS_IN_DOUBT.set(counts.in_doubt)
+                metrics.PAYMENTS_NEEDING_DECISION.set(counts.needs_decision)
+            except AWAY_ERRORS as error:
+                log.warning("sample_failed", error=type(error).__name__)
+            await asyncio.sleep(SAMPLE_INTERVAL_S)
+
+
+def _gateway_id(payment: Payment) -> str:
+    assert payment.gateway_id is not None  # noqa: S101 - the database holds it recorded before any such step
+    return payment.gateway_id

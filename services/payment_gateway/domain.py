@@ -1,0 +1,635 @@
+"""A payment at the card gateway: what to do next, and what every answer and every command makes of it. Pure: no I/O, clock, randomness.
+
+Three meanings stay apart: declined (the bank said no), not charged (it never happened), in doubt (nobody knows). The rules of DESIGN 4:
+
+- only a gateway id that is recorded is ever confirmed; a row without one is known not charged;
+- not charged and declined are recorded only after the gateway confirmed a cancel; a cancel that finds a success means captured;
+- what nobody knows is asked for on a ladder of due times; at its end a person decides;
+- a capture is the truth, whoever learned it and whatever was recorded before.
+
+Every change of status is a new version, and a version says at most one thing to the world.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from hashlib import sha256
+from typing import Literal, assert_never
+from uuid import UUID
+
+from services.payment_gateway.gateways import port
+
+EXECUTIONS_MAX = 3
+"""Confirms sent before we cancel instead: a gateway that took none of three will not take the fourth."""
+RETRY_AFTER_MAX_S = 3_600.0
+"""A gateway may ask for patience, not park a payment for a day."""
+CODE_LENGTH_MAX = 64
+RECEIPT_LENGTH_MAX = 255
+
+
+class Status(StrEnum):
+    REQUESTED = "requested"  # no gateway id is recorded: known not charged
+    PREPARED = "prepared"  # the gateway id is recorded; whether it was confirmed is not known to who finds the row
+    CANCELLING = "cancelling"  # the verdict is pending until the gateway confirms the cancel
+    IN_DOUBT = "in_doubt"
+    NEEDS_DECISION = "needs_decision"
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    NOT_CHARGED = "not_charged"
+    REFUNDING = "refunding"
+    REFUND_IN_DOUBT = "refund_in_doubt"
+    REFUND_FAILED = "refund_failed"
+    REFUNDED = "refunded"
+
+
+CHARGED = frozenset({Status.CAPTURED, Status.REFUNDING, Status.REFUND_IN_DOUBT, Status.REFUND_FAILED, Status.REFUNDED})
+CASES = frozenset({Status.IN_DOUBT, Status.NEEDS_DECISION, Status.REFUND_IN_DOUBT, Status.REFUND_FAILED})
+"""What staff hear of. Whatever happens to such a payment later they hear of as well."""
+
+
+class Step(StrEnum):
+    """One call to the gateway."""
+
+    TOKENISE = "tokenise"
+    PREPARE = "prepare"
+    EXECUTE = "execute"
+    INQUIRE = "inquire"
+    CANCEL = "cancel"
+    REFUND = "refund"
+    INQUIRE_REFUND = "inquire_refund"
+
+
+class Outcome(StrEnum):
+    """What the world is told. The payment holds the particulars."""
+
+    CAPTURED = "captured"
+    CAPTURED_LATE = "captured_late"  # it had been settled otherwise before
+    DECLINED = "declined"
+    NOT_CHARGED = "not_charged"
+    IN_DOUBT = "in_doubt"
+    NEEDS_DECISION = "needs_decision"
+    REFUNDED = "refunded"
+    REFUND_IN_DOUBT = "refund_in_doubt"
+    REFUND_FAILED = "refund_failed"
+
+
+class Reason(StrEnum):
+    """Our own reason codes; a decline or a refusal carries the gateway's."""
+
+    NEVER_REQUESTED = "never_requested"
+    GATEWAY_UNAVAILABLE = "gateway_unavailable"
+    NOT_CONFIRMED = "not_confirmed"
+    CANCELLED_AT_GATEWAY = "cancelled_at_gateway"
+    ACTION_REQUIRED = "action_required"
+    DECIDED = "decided_by_person"
+    CAPTURE_DIFFERS = "capture_differs"
+    CANCEL_UNCONFIRMED = "cancel_unconfirmed"
+    NO_READABLE_ANSWER = "no_readable_answer"
+    PROCESSING = "processing"
+    UNCONFIRMED = "unconfirmed"
+    UNKNOWN_TO_GATEWAY = "unknown_to_gateway"
+    REFUND_PENDING = "refund_pending"
+    REFUND_MISSING = "refund_missing"
+
+
+class PaymentIdReusedError(Exception):
+    """payment_id_reused: a request with other parameters came before under this payment id. Never an outcome: it would be that of the
+    first request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a payment will be called once its cancel is confirmed."""
+
+    status: Literal[Status.DECLINED, Status.NOT_CHARGED]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """`params_hash` is None in a closed row: one that was asked about before any request came. `rung` is the next rung of the ladder.
+    `key_number` numbers the idempotency keys: a gateway replays what it saved under a key, its failures included. `reason` says why it
+    stands as it does, `decided_by` which person said so."""
+
+    payment_id: UUID
+    invoice_id: str
+    status: Status
+    version: int = 1
+    amount_minor: int | None = None
+    currency: str | None = None
+    method_token: str | None = None
+    card_jwe: str | None = field(default=None, repr=False)
+    params_hash: bytes | None = None
+    gateway_id: str | None = None
+    pending: Verdict | None = None
+    reason: str | None = None
+    receipt_number: str | None = None
+    refund_id: str | None = None
+    decided_by: str | None = None
+    was_case: bool = False
+    rung: int = 0
+    key_number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`ladder_s`: how long to wait before each further attempt. `remind_s`: how often a case that waits for a person is asked about at
+    the gateway and announced again."""
+
+    ladder_s: tuple[float, ...]
+    remind_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResolutionRefused:
+    """The decision came too late or does not fit."""
+
+    reason: Literal["version_differs", "nothing_to_decide", "receipt_number_required", "unknown_payment"]
+    decided_by: str
+    resolution: "Resolution"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The payment afterwards, what the world is told, and how it goes on: `then` at once, or after `delay_s`, or (neither) not by itself.
+
+    `again`: what this version said is said again, with the same id. `hurry`: the next attempt is due now.
+    """
+
+    payment: Payment
+    outcome: Outcome | None = None
+    then: Step | None = None
+    delay_s: float | None = None
+    again: bool = False
+    hurry: bool = False
+    refused: ResolutionRefused | None = None
+
+
+Answer = port.TokeniseAnswer | port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer
+TELLS_OF_MONEY = (port.Captured, port.Refunded)
+"""Answers that a row must learn of even if it has moved on (`found_out`)."""
+
+
+# -- steps -----------------------------------------------------------------------------------------------------------------------------
+
+
+def next_step(payment: Payment) -> Step | None:
+    """What whoever finds the row does first: ask before sending, because a crash may have hidden what was sent. None: nothing."""
+    match payment.status:
+        case Status.REQUESTED:
+            return Step.TOKENISE if payment.method_token is None else Step.PREPARE
+        case Status.PREPARED | Status.IN_DOUBT | Status.NEEDS_DECISION:
+            return Step.INQUIRE
+        case Status.CANCELLING:
+            return Step.CANCEL
+        case Status.NOT_CHARGED:
+            return Step.CANCEL if payment.decided_by else None  # the watch after a decision
+        case Status.REFUNDING | Status.REFUND_IN_DOUBT:
+            return Step.INQUIRE_REFUND
+        case Status.REFUND_FAILED:
+            return None if payment.decided_by else Step.INQUIRE_REFUND
+        case Status.CAPTURED | Status.DECLINED | Status.REFUNDED:
+            return None
+        case _:
+            assert_never(payment.status)
+
+
+def idempotency_key(payment: Payment, step: Step) -> str | None:
+    """Our key for the call. That of a refund never changes, so that at most one is ever made under it."""
+    match step:
+        case Step.INQUIRE | Step.INQUIRE_REFUND:
+            return None
+        case Step.REFUND:
+            return f"{payment.payment_id}:refund"
+        case Step.TOKENISE | Step.PREPARE | Step.EXECUTE | Step.CANCEL:
+            return f"{payment.payment_id}:{step}:{payment.key_number}"
+        case _:
+            assert_never(step)
+
+
+def after(payment: Payment, step: Step, answer: Answer, policy: Policy) -> Transition:
+    """What the answer to the step makes of the payment."""
+    match step:
+        case Step.TOKENISE | Step.PREPARE:
+            return _after_preparing(payment, answer, policy)
+        case Step.EXECUTE | Step.INQUIRE | Step.CANCEL:
+            return _after_charging(payment, step, answer, policy)
+        case Step.REFUND | Step.INQUIRE_REFUND:
+            return _after_refunding(payment, step, answer, policy)
+        case _:
+            assert_never(step)
+
+
+def found_out(payment: Payment, answer: Answer | None) -> Transition | None:
+    """A truth that came in when the row had moved on: the money was taken, or it went back. None: the row knows already, or the answer is
+    for whoever owns the row now to ask for."""
+    match answer:
+        case port.Captured() if payment.status not in CHARGED and _is_of(payment, answer):
+            return _captured(payment, answer)
+        case port.Refunded() if payment.status in CHARGED - {Status.CAPTURED, Status.REFUNDED}:
+            return _refunded(payment, answer.refund_id)
+        case _:
+            return None
+
+
+# -- before a gateway id is recorded: nothing can be charged ---------------------------------------------------------------------------
+
+
+def _after_preparing(payment: Payment, answer: Answer, policy: Policy) -> Transition:
+    match answer:
+        case port.Tokenised(method_token=token):
+            return Transition(replace(payment, method_token=token, card_jwe=None), then=Step.PREPARE)
+        case port.Prepared(gateway_id=gateway_id):
+            prepared = _move(payment, Status.PREPARED, gateway_id=gateway_id, key_number=1)
+            return Transition(prepared, then=Step.EXECUTE)
+        case port.Refused(code=code):
+            return _not_charged(payment, code_of(code))
+        case port.NotSent() | port.Unknown():
+            return _later(payment, answer, policy)
+        case _:
+            raise _no_answer_to(payment, answer)
+
+
+# -- charging --------------------------------------------------------------------------------------------------------------------------
+
+
+def _after_charging(payment: Payment, step: Step, answer: Answer, policy: Policy) -> Transition:
+    match answer:
+        case port.Captured():
+            if _is_of(payment, answer):
+                return _captured(payment, answer)
+            return _needs_decision(payment, Reason.CAPTURE_DIFFERS, policy)
+        case port.Cancelled():
+            return _cancelled(payment)
+        case _ if step is Step.CANCEL:
+            return _later(payment, answer, policy)
+        case port.Declined() | port.ActionRequired():
+            reason = code_of(answer.code) if isinstance(answer, port.Declined) else Reason.ACTION_REQUIRED
+            return _cancel(payment, Verdict(Status.DECLINED, reason))
+        case port.Unconfirmed() if step is Step.INQUIRE:
+            return _execute_again(payment)
+        case port.Unconfirmed() | port.Processing() | port.NotFound() | port.NotSent() | port.Unknown():
+            return _doubt(payment, answer, policy)
+        case _:
+            raise _no_answer_to(payment, answer)
+
+
+def _is_of(payment: Payment, answer: port.Captured) -> bool:
+    """Whether the capture is the one we asked for: what the gateway took must be what the invoice says."""
+    captured = (answer.gateway_id, answer.amount_minor, answer.currency.upper())
+    return captured == (payment.gateway_id, payment.amount_minor, payment.currency)
+
+
+def _captured(payment: Payment, answer: port.Captured) -> Transition:
+    late = payment.status in {Status.DECLINED, Status.NOT_CHARGED}
+    receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX) or answer.gateway_id
+    captured = _move(payment, Status.CAPTURED, receipt_number=receipt)
+    return Transition(captured, Outcome.CAPTURED_LATE if late else Outcome.CAPTURED)
+
+
+def _cancelled(payment: Payment) -> Transition:
+    """No confirm can charge it any more: now, and not before, the verdict may be recorded."""
+    if payment.status is Status.NOT_CHARGED:
+        return Transition(payment)  # the decision was right; the watch ends
+    verdict = payment.pending or Verdict(Status.NOT_CHARGED, Reason.CANCELLED_AT_GATEWAY)
+    if verdict.status is Status.NOT_CHARGED:
+        return _not_charged(payment, verdict.reason)
+    return Transition(_move(payment, Status.DECLINED, reason=verdict.reason), Outcome.DECLINED)
+
+
+def _cancel(payment: Payment, verdict: Verdict) -> Transition:
+    return Transition(_move(payment, Status.CANCELLING, pending=verdict), then=Step.CANCEL)
+
+
+def _execute_again(payment: Payment) -> Transition:
+    """It was never confirmed at the gateway, or the confirm is still on its way there: confirming the same id again charges once."""
+    match payment.status:
+        case Status.PREPARED:
+            return Transition(payment, then=Step.EXECUTE)
+        case Status.IN_DOUBT if payment.key_number < EXECUTIONS_MAX:
+            return Transition(replace(payment, key_number=payment.key_number + 1), then=Step.EXECUTE)
+        case _:  # also when a person was called: a charge hours later would surprise everybody
+            return _cancel(payment, Verdict(Status.NOT_CHARGED, Reason.NOT_CONFIRMED))
+
+
+def _doubt(payment: Payment, answer: Answer, policy: Policy) -> Transition:
+    if payment.status is not Status.PREPARED or isinstance(answer, port.NotSent):
+        return _later(payment, answer, policy)
+    in_doubt = _move(payment, Status.IN_DOUBT, reason=_why_in_doubt(answer))
+    return _begin_ladder(in_doubt, Outcome.IN_DOUBT, policy)
+
+
+def _not_charged(payment: Payment, reason: str) -> Transition:
+    return Transition(_move(payment, Status.NOT_CHARGED, reason=reason, card_jwe=None), Outcome.NOT_CHARGED)
+
+
+def _needs_decision(payment: Payment, reason: str, policy: Policy) -> Transition:
+    if payment.status is Status.NEEDS_DECISION:
+        return _remind(payment, policy)
+    waiting = _move(payment, Status.NEEDS_DECISION, reason=reason)
+    return Transition(waiting, Outcome.NEEDS_DECISION, delay_s=policy.remind_s)
+
+
+# -- refunding -------------------------------------------------------------------------------------------------------------------------
+
+
+def _after_refunding(payment: Payment, step: Step, answer: Answer, policy: Policy) -> Transition:
+    match answer:
+        case port.Refunded(refund_id=refund_id):
+            return _refunded(payment, refund_id)
+        case port.RefundFailed(code=code) if payment.status is not Status.REFUND_FAILED:
+            return _refund_failed(payment, code_of(code), policy)
+        case port.NoRefund() if step is Step.INQUIRE_REFUND and _may_send_refund(payment, policy):
+            return Transition(payment, then=Step.REFUND)
+        case port.NotSent() | port.NoRefund() if payment.status is Status.REFUNDING:
+            return _later(payment, answer, policy)
+        case port.RefundPending() | port.NotFound() | port.Unknown() if payment.status is Status.REFUNDING:
+            in_doubt = _move(payment, Status.REFUND_IN_DOUBT, reason=_why_in_doubt(answer))
+            return _begin_ladder(in_doubt, Outcome.REFUND_IN_DOUBT, policy)
+        case (
+            port.RefundPending()
+            | port.RefundFailed()
+            | port.NoRefund()
+            | port.NotFound()
+            | port.NotSent()
+            | port.Unknown()
+        ):
+            return _later(payment, answer, policy)
+        case _:
+            raise _no_answer_to(payment, answer)
+
+
+def _may_send_refund(payment: Payment, policy: Policy) -> bool:
+    """Not once a person was left with it: the gateway may have forgotten our key by then."""
+    on_ladder = payment.status is Status.REFUND_IN_DOUBT and payment.rung < len(policy.ladder_s)
+    return payment.status is Status.REFUNDING or on_ladder
+
+
+def _refunded(payment: Payment, refund_id: str) -> Transition:
+    refunded = _move(payment, Status.REFUNDED, refund_id=_printable(refund_id, RECEIPT_LENGTH_MAX) or None)
+    return Transition(refunded, Outcome.REFUNDED)
+
+
+def _refund_failed(payment: Payment, reason: str, policy: Policy) -> Transition:
+    failed = _move(payment, Status.REFUND_FAILED, reason=reason)
+    return Transition(failed, Outcome.REFUND_FAILED, delay_s=policy.remind_s)
+
+
+# -- the ladder ------------------------------------------------------------------------------------------------------------------------
+
+
+def _begin_ladder(payment: Payment, outcome: Outcome, policy: Policy) -> Transition:
+    return Transition(replace(payment, rung=1), outcome, delay_s=policy.ladder_s[0])
+
+
+def _later(payment: Payment, answer: Answer, policy: Policy) -> Transition:
+    """Try again on the next rung; behind the last one, what this state comes to."""
+    if payment.status in {Status.NEEDS_DECISION, Status.REFUND_FAILED} or payment.rung >= len(policy.ladder_s):
+        return _exhausted(payment, answer, policy)
+    delay_s = policy.ladder_s[payment.rung]
+    if isinstance(answer, port.NotSent) and answer.retry_after_s is not None:
+        delay_s = max(delay_s, min(answer.retry_after_s, RETRY_AFTER_MAX_S))
+    key_number = payment.key_number
+    if isinstance(answer, port.Unknown) and payment.status in {
+        Status.REQUESTED,
+        Status.CANCELLING,
+        Status.NOT_CHARGED,
+    }:
+        key_number += 1  # the gateway may have saved a failure under the key and would replay it for ever
+    return Transition(replace(payment, rung=payment.rung + 1, key_number=key_number), delay_s=delay_s)
+
+
+def _exhausted(payment: Payment, answer: Answer, policy: Policy) -> Transition:
+    match payment.status:
+        case Status.REQUESTED:
+            return _not_charged(payment, Reason.GATEWAY_UNAVAILABLE)
+        case Status.PREPARED:
+            return _cancel(payment, Verdict(Status.NOT_CHARGED, Reason.GATEWAY_UNAVAILABLE))
+        case Status.IN_DOUBT:
+            return _needs_decision(payment, _why_in_doubt(answer), policy)
+        case Status.CANCELLING:
+            return _needs_decision(payment, Reason.CANCEL_UNCONFIRMED, policy)
+        case Status.NOT_CHARGED:
+            return Transition(payment)  # the watch after a decision has its end, too
+        case Status.REFUNDING:
+            return _refund_failed(payment, Reason.GATEWAY_UNAVAILABLE, policy)
+        case Status.NEEDS_DECISION | Status.REFUND_IN_DOUBT | Status.REFUND_FAILED:
+            return _remind(payment, policy)
+        case _:
+            raise _no_answer_to(payment, answer)
+
+
+def _remind(payment: Payment, policy: Policy) -> Transition:
+    return Transition(payment, delay_s=policy.remind_s, again=True)
+
+
+def _why_in_doubt(answer: Answer) -> Reason:
+    match answer:
+        case port.Processing():
+            return Reason.PROCESSING
+        case port.NotFound():
+            return Reason.UNKNOWN_TO_GATEWAY
+        case port.NotSent():
+            return Reason.GATEWAY_UNAVAILABLE
+        case port.Unconfirmed():
+            return Reason.UNCONFIRMED
+        case port.RefundPending():
+            return Reason.REFUND_PENDING
+        case port.NoRefund():
+            return Reason.REFUND_MISSING
+        case _:
+            return Reason.NO_READABLE_ANSWER
+
+
+# -- commands --------------------------------------------------------------------------------------------------------------------------
+
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Charge this: `method_token`, or a card encrypted for us."""
+
+    payment_id: UUID
+    invoice_id: str
+    amount_minor: int
+    currency: str
+    method_token: str | None = None
+    card_jwe: str | None = field(default=None, repr=False)
+
+    @property
+    def params_hash(self) -> bytes:
+        """SHA-256 over everything that makes the payment what it is; the contracts let no line break into any of it."""
+        params = (self.invoice_id, str(self.amount_minor), self.currency, self.method_token or "", self.card_jwe or "")
+        return sha256("\n".join(params).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What do you know of this payment?"""
+
+    payment_id: UUID
+    invoice_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Refund the whole amount."""
+
+    payment_id: UUID
+    invoice_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """A person's decision, made on the version that the person saw."""
+
+    payment_id: UUID
+    invoice_id: str
+    resolution: Resolution
+    expected_version: int
+    decided_by: str
+    receipt_number: str | None = None
+
+
+Command = Request | Ask | GiveBack | Resolve
+
+
+def decide(command: Command, payment: Payment | None) -> Transition:
+    """What the command makes of the payment, or of its absence. A command done twice changes nothing; it is told again what is known.
+
+    Raises `PaymentIdReusedError`.
+    """
+    match command:
+        case Request():
+            return _request(command, payment)
+        case Ask():
+            return _ask(command, payment)
+        case GiveBack():
+            return _give_back(command, payment)
+        case Resolve():
+            return _resolve(command, payment)
+        case _:
+            assert_never(command)
+
+
+def _request(command: Request, payment: Payment | None) -> Transition:
+    if payment is None:
+        requested = Payment(
+            payment_id=command.payment_id,
+            invoice_id=command.invoice_id,
+            status=Status.REQUESTED,
+            amount_minor=command.amount_minor,
+            currency=command.currency,
+            method_token=command.method_token,
+            card_jwe=command.card_jwe,
+            params_hash=command.params_hash,
+        )
+        return Transition(requested, delay_s=0.0)
+    if payment.params_hash not in {None, command.params_hash}:
+        raise PaymentIdReusedError("payment_id_reused: other parameters came before under this payment id")
+    return Transition(payment, again=True)
+
+
+def _close(command: Ask | GiveBack | Resolve) -> Transition:
+    """A payment never seen: from now on it never will be. A request that arrives later under this id is not sent."""
+    closed = Payment(
+        command.payment_id, command.invoice_id, Status.NOT_CHARGED, version=1, reason=Reason.NEVER_REQUESTED
+    )
+    return Transition(closed, Outcome.NOT_CHARGED)
+
+
+def _ask(command: Ask, payment: Payment | None) -> Transition:
+    if payment is None:
+        return _close(command)
+    return Transition(payment, again=True, hurry=next_step(payment) is not None)
+
+
+def _give_back(command: GiveBack, payment: Payment | None) -> Transition:
+    """Where nothing was captured there is nothing to give back; whoever asks is told how things stand."""
+    if payment is None:
+        return _close(command)
+    if payment.status is not Status.CAPTURED:
+        return Transition(payment, again=True)
+    return Transition(_move(payment, Status.REFUNDING), delay_s=0.0)
+
+
+def _resolve(command: Resolve, payment: Payment | None) -> Transition:
+    if payment is None:
+        refused = ResolutionRefused("unknown_payment", command.decided_by, command.resolution)
+        return replace(_close(command), refused=refused)
+    resolved = _resolved(command, payment)
+    if isinstance(resolved, Transition):
+        return resolved
+    return Transition(payment, refused=ResolutionRefused(resolved, command.decided_by, command.resolution))
+
+
+def _resolved(
+    command: Resolve, payment: Payment
+) -> Transition | Literal["version_differs", "nothing_to_decide", "receipt_number_required"]:
+    by = command.decided_by
+    if command.expected_version != payment.version:
+        return "version_differs"
+    match payment.status, command.resolution:
+        case ((Status.IN_DOUBT | Status.NEEDS_DECISION), "captured"):
+            if command.receipt_number is None:
+                return "receipt_number_required"
+            captured = _move(payment, Status.CAPTURED, receipt_number=command.receipt_number, decided_by=by)
+            return Transition(captured, Outcome.CAPTURED)
+        case ((Status.IN_DOUBT | Status.NEEDS_DECISION), "not_charged"):
+            decided = _move(payment, Status.NOT_CHARGED, reason=Reason.DECIDED, decided_by=by)
+            return Transition(decided, Outcome.NOT_CHARGED, delay_s=0.0)  # watched: cancelled for good if it can be
+        case ((Status.REFUND_IN_DOUBT | Status.REFUND_FAILED), "refunded") if not payment.decided_by:
+            return Transition(_move(payment, Status.REFUNDED, decided_by=by), Outcome.REFUNDED)
+        case ((Status.REFUND_IN_DOUBT | Status.REFUND_FAILED), "not_refunded") if not payment.decided_by:
+            settled = _move(payment, Status.REFUND_FAILED, reason=Reason.DECIDED, decided_by=by)
+            return Transition(settled, Outcome.REFUND_FAILED)
+        case _:
+            return "nothing_to_decide"
+
+
+# -- small things ----------------------------------------------------------------------------------------------------------------------
+
+
+def _move(
+    payment: Payment,
+    status: Status,
+    *,
+    reason: str | None = None,
+    decided_by: str | None = None,
+    pending: Verdict | None = None,
+    **changes: str | int | None,
+) -> Payment:
+    """Another status is another version: what was said and decided of the last one no longer holds. A verdict waits for its cancel through
+    a case, too."""
+    return replace(
+        payment,
+        status=status,
+        version=payment.version + 1,
+        rung=0,
+        reason=reason,
+        decided_by=decided_by,
+        pending=payment.pending if status is Status.NEEDS_DECISION else pending,
+        was_case=payment.was_case or status in CASES,
+        **changes,  # type: ignore[arg-type] # replace() is not typed field by field for keywords passed on
+    )
+
+
+def answer_code(answer: Answer) -> str:
+    """The answer in one word for the record: `captured`, `declined:insufficient_funds`."""
+    word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(answer).__name__).lower()
+    code = getattr(answer, "code", None)
+    return code_of(f"{word}:{code}") if code else word
+
+
+def code_of(text: str) -> str:
+    """Any text as a reason code of the contracts: whatever a gateway says must never stand in the way of recording it."""
+    return re.sub(r"[^A-Za-z0-9_.:-]", "_", text)[:CODE_LENGTH_MAX] or "unspecified"
+
+
+def _printable(text: str, length_max: int) -> str:
+    return re.sub(r"[^\x20-\x7e]", "", text).strip()[:length_max]
+
+
+def _no_answer_to(payment: Payment, answer: Answer) -> AssertionError:
+    return AssertionError(f"{type(answer).__name__} answers nothing that is asked while {payment.status}")

@@ -1,0 +1,229 @@
+"""Records what the gateway answered: one transaction for the results that have arrived, however many payments they belong to.
+
+An answer is never dropped. While the database is away it is held and offered again until it is recorded; if the row has another holder
+by then, the answer is still kept, and if it says that money moved, the row learns it in the same transaction. A process that dies with
+answers in hand loses nothing either: the gateway is asked again when the lease ends.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+
+from services.payment_gateway import domain, store
+from services.payment_gateway.domain import Answer, Outcome, Transition
+from services.payment_gateway.handlers import TELLS_ATTEMPTS, said_by
+from services.payment_gateway.store import Attempt, Lease, Row, Said, Update
+from shared import faults
+from shared.messaging.envelope import Outgoing
+from shared.observability import metrics
+from shared.observability.health import Readiness
+from shared.persistence import outbox
+from shared.persistence.database import Connection, Database, Trouble, trouble
+
+log = structlog.get_logger(__name__)
+
+RESULTS_MAX = 200
+"""Results in one transaction, as many as messages in one batch of the shell."""
+TRIES_MAX = 20
+"""Repeats of a transaction that met a conflict or stumbled, before it is cut in two to find the offender."""
+OUTAGE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Waits while the database is away; the last repeats, for as long as the process lives."""
+CONFLICT_PAUSE_S = 0.01
+SAY_MAX = 2_000
+"""Messages kept in memory for publishing; beyond, they are left to the sweeper, who reads them from the outbox."""
+
+COMPONENT = "database charging"
+
+
+class Publishes(Protocol):
+    """`shared.messaging.relay.Relay`."""
+
+    async def publish(self, messages: Sequence[Outgoing]) -> int: ...
+
+
+class UnrecordableError(Exception):
+    """The database refuses this result, whatever we try. The gateway is asked again when the lease ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a step that was decided on `row`. `attempt` and `answer` are None where nothing was asked."""
+
+    row: Row
+    transition: Transition
+    at: datetime
+    attempt: Attempt | None = None
+    answer: Answer | None = None
+
+    @property
+    def update(self) -> Update:
+        transition = self.transition
+        after = replace(self.row, payment=transition.payment)
+        return Update(after, self.row.fence, transition.delay_s, kept=transition.then is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    result: Result
+    recorded: "asyncio.Future[bool]"
+
+
+class GroupCommit:
+    """One writer for all payments at work in this process."""
+
+    def __init__(self, *, database: Database, relay: Publishes, readiness: Readiness, lease: Lease) -> None:
+        self._database = database
+        self._relay = relay
+        self._readiness = readiness
+        self._lease = lease
+        self._waiting: deque[_Waiting] = deque()  # bounded by the payments at work: each waits for its record
+        self._arrived = asyncio.Event()
+        self._unsaid: deque[Outgoing] = deque(maxlen=SAY_MAX)
+        self._unsaid_arrived = asyncio.Event()
+        self._all_said = asyncio.Event()
+        self._all_said.set()
+
+    async def record(self, result: Result) -> bool:
+        """Durable when this returns. False: the row has another holder now, who goes on with it; the answer is kept all the same.
+
+        Raises `UnrecordableError`.
+        """
+        waiting = _Waiting(result, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._arrived.set()
+        return await waiting.recorded
+
+    async def all_said(self) -> None:
+        """Wait until what was recorded has been offered to the broker."""
+        await self._all_said.wait()
+
+    async def run(self) -> None:
+        """Record until cancelled."""
+        while True:
+            while self._waiting:
+                await self._settle([self._waiting.popleft() for _ in range(min(RESULTS_MAX, len(self._waiting)))])
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def say(self) -> None:
+        """Publish what was recorded, until cancelled: a broker that is away holds up no record."""
+        while True:
+            while self._unsaid:
+                messages = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
+                await self._relay.publish(messages)
+            self._all_said.set()
+            self._unsaid_arrived.clear()
+            await self._unsaid_arrived.wait()
+
+    # -- the transaction, and what can go wrong with it ------------------------------------------------------------------------------
+
+    async def _settle(self, batch: Sequence[_Waiting]) -> None:
+        tries = outages = 0
+        while True:
+            try:
+                held, said = await self._commit([waiting.result for waiting in batch])
+            except Exception as error:  # noqa: BLE001 - whatever it is, an answer must not be lost to it: see `trouble`
+                kind = trouble(error)
+                log.warning("record_failed", results=len(batch), error=type(error).__name__, trouble=kind.name)
+                if kind is Trouble.AWAY:
+                    await self._sit_out(error, outages)
+                    outages += 1
+                elif tries < TRIES_MAX and (kind is Trouble.CONFLICT or len(batch) == 1):
+                    tries += 1
+                    await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S * tries))
+                else:
+                    await self._halve(batch, error)
+                    return
+            else:
+                self._readiness.set(COMPONENT, ok=True)
+                self._conclude(batch, held, said)
+                return
+
+    async def _sit_out(self, error: Exception, outages: int) -> None:
+        self._readiness.set(COMPONENT, ok=False, reason=type(error).__name__)
+        await asyncio.sleep(OUTAGE_PAUSES_S[min(outages, len(OUTAGE_PAUSES_S) - 1)])
+
+    async def _halve(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        """Some result can never be stored: halve until the offender is alone."""
+        if len(batch) == 1:
+            _give_up(batch[0], error)
+            return
+        middle = len(batch) // 2
+        await self._settle(batch[:middle])
+        await self._settle(batch[middle:])
+
+    def _conclude(self, batch: Sequence[_Waiting], held: Sequence[bool], said: Sequence[Outgoing]) -> None:
+        if said:
+            self._unsaid.extend(said)
+            self._all_said.clear()
+            self._unsaid_arrived.set()
+        for waiting, is_held in zip(batch, held, strict=True):
+            if not waiting.recorded.done():  # its task may have been cancelled meanwhile
+                waiting.recorded.set_result(is_held)
+
+    async def _commit(self, results: Sequence[Result]) -> tuple[list[bool], list[Outgoing]]:
+        """One transaction; which rows are still held, and what is to be published. Repeated after a commit whose reply was lost, it
+        stores the same again."""
+        async with self._database.transaction() as tx:
+            faults.point("charging.before_record")
+            await store.insert_attempts(tx, [r.attempt for r in results if r.attempt is not None])
+            stored = await store.update(tx, [result.update for result in results], self._lease)
+            held = [(r.row.payment.payment_id, r.row.fence) in stored for r in results]
+            told = [result for result, is_held in zip(results, held, strict=True) if is_held]
+            lost = [result for result, is_held in zip(results, held, strict=True) if not is_held]
+            told += await self._found_out(tx, lost)
+            said = await store.save_outcomes(tx, await _said(tx, told))
+            said += await store.outcomes_of(tx, [_version(r.transition) for r in told if r.transition.again])
+            await outbox.insert(tx, said)
+            faults.point("charging.before_record_commit")
+        faults.point("charging.after_record_commit")
+        metrics.LATE_CAPTURES.inc(sum(r.transition.outcome is Outcome.CAPTURED_LATE for r in told))
+        return held, said
+
+    async def _found_out(self, tx: Connection, lost: Sequence[Result]) -> list[Result]:
+        """The row moved on while we asked. If the answer says that money moved, the row learns it now, whoever holds it."""
+        telling = {r.row.payment.payment_id: r for r in lost if isinstance(r.answer, domain.TELLS_OF_MONEY)}
+        if not telling:
+            return []
+        rows = await store.load(tx, telling.keys())
+        found: list[Result] = []
+        for payment_id, row in rows.items():
+            result = telling[payment_id]
+            transition = domain.found_out(row.payment, result.answer)
+            if transition is not None:
+                found.append(replace(result, row=row, transition=transition))
+                log.warning(
+                    "found_out", payment_id=str(payment_id), was=row.payment.status, now=transition.payment.status
+                )
+        await store.update(tx, [_taken_over(result) for result in found], self._lease)
+        return found
+
+
+def _taken_over(result: Result) -> Update:
+    update = result.update
+    return replace(update, row=replace(update.row, fence=update.row.fence + 1), kept=False)
+
+
+async def _said(tx: Connection, told: Sequence[Result]) -> list[Said]:
+    telling = [result for result in told if result.transition.outcome is not None]
+    cases = {r.row.payment.payment_id for r in telling if r.transition.outcome in TELLS_ATTEMPTS}
+    attempts = await store.last_attempts(tx, cases)
+    return [said_by(r.transition, r.row.origin.at(r.at), attempts.get(r.row.payment.payment_id, ())) for r in telling]
+
+
+def _version(transition: Transition) -> tuple[UUID, int]:
+    return transition.payment.payment_id, transition.payment.version
+
+
+def _give_up(waiting: _Waiting, error: Exception) -> None:
+    payment_id = str(waiting.result.row.payment.payment_id)
+    log.error("result_unrecordable", payment_id=payment_id, exc_info=error)
+    if not waiting.recorded.done():
+        waiting.recorded.set_exception(UnrecordableError(payment_id))

@@ -1,0 +1,298 @@
+"""The surface of this service: ROUTES says which message becomes which command; `announce` says what the world hears of an outcome."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, assert_never
+from uuid import UUID
+
+from services.payment_gateway import domain, store
+from services.payment_gateway.domain import Outcome, Payment, Status, Transition
+from services.payment_gateway.store import Attempt, Decision, Origin, Row, Said, Update
+from shared.contracts import payment_gateway as messages
+from shared.contracts.base import Contract
+from shared.contracts.invoice import EncryptedCardMethod, InvoicePaymentRequested, TokenMethod
+from shared.ids import derived_id
+from shared.messaging.codec import encode
+from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
+from shared.messaging.topology import CASE
+from shared.persistence.answers import Answer
+from shared.persistence.database import Connection
+from shared.shell import Change, Reaction
+
+SOURCE = "payment_gateway"
+EVIDENCE_TOLD_MAX = 300
+"""Fifty attempts of this length, in ASCII and every character escaped, stay below 40 KiB: the body limit is 64 KiB."""
+
+# -- in: messages to commands ----------------------------------------------------------------------------------------------------------
+
+
+def _request(message: InvoicePaymentRequested) -> domain.Command:
+    method = message.method
+    return domain.Request(
+        message.payment_id,
+        message.invoice_id,
+        message.amount_minor,
+        message.currency,
+        method_token=method.token if isinstance(method, TokenMethod) else None,
+        card_jwe=method.jwe if isinstance(method, EncryptedCardMethod) else None,
+    )
+
+
+def _ask(message: messages.InquirePayment) -> domain.Command:
+    return domain.Ask(message.payment_id, message.invoice_id)
+
+
+def _give_back(message: messages.RefundPayment) -> domain.Command:
+    return domain.GiveBack(message.payment_id, message.invoice_id)
+
+
+def _resolve(message: messages.ResolvePayment) -> domain.Command:
+    return domain.Resolve(
+        message.payment_id,
+        message.invoice_id,
+        message.resolution,
+        message.expected_version,
+        message.decided_by,
+        message.receipt_number,
+    )
+
+
+ROUTES: Mapping[type[Contract], Callable[[Any], domain.Command]] = {
+    InvoicePaymentRequested: _request,
+    messages.InquirePayment: _ask,
+    messages.RefundPayment: _give_back,
+    messages.ResolvePayment: _resolve,
+}
+
+
+# -- out: outcomes to messages ---------------------------------------------------------------------------------------------------------
+
+
+def announce(outcome: Outcome, payment: Payment, attempts: Sequence[Attempt] = ()) -> Draft:
+    """What the world hears of the outcome that `payment` has now. Its id comes from the payment id and the version, so that the same
+    outcome is the same message, whoever finds it out."""
+    return Draft(
+        _told(outcome, payment, attempts),
+        message_id=derived_id(payment.payment_id, payment.version),
+        qualifier=CASE if payment.was_case else "",
+    )
+
+
+def _told(outcome: Outcome, payment: Payment, attempts: Sequence[Attempt]) -> Contract:
+    match outcome:
+        case Outcome.CAPTURED | Outcome.CAPTURED_LATE:
+            return messages.PaymentCaptured(
+                **_amount(payment),
+                receipt_number=payment.receipt_number or "",
+                gateway_id=payment.gateway_id,
+                late=outcome is Outcome.CAPTURED_LATE,
+                decided_by=payment.decided_by,
+            )
+        case Outcome.DECLINED:
+            return messages.PaymentDeclined(**_about(payment), reason=payment.reason or "")
+        case Outcome.NOT_CHARGED:
+            return messages.PaymentNotCharged(
+                **_about(payment), reason=payment.reason or "", decided_by=payment.decided_by
+            )
+        case Outcome.IN_DOUBT:
+            return messages.PaymentInDoubt(**_case(payment, attempts))
+        case Outcome.NEEDS_DECISION:
+            return messages.PaymentNeedsDecision(**_case(payment, attempts))
+        case Outcome.REFUNDED | Outcome.REFUND_IN_DOUBT | Outcome.REFUND_FAILED:
+            return _told_of_refund(outcome, payment, attempts)
+        case _:
+            assert_never(outcome)
+
+
+def _told_of_refund(
+    outcome: Literal[Outcome.REFUNDED, Outcome.REFUND_IN_DOUBT, Outcome.REFUND_FAILED],
+    payment: Payment,
+    attempts: Sequence[Attempt],
+) -> Contract:
+    match outcome:
+        case Outcome.REFUNDED:
+            return messages.PaymentRefunded(
+                **_amount(payment), refund_id=payment.refund_id, decided_by=payment.decided_by
+            )
+        case Outcome.REFUND_IN_DOUBT:
+            return messages.PaymentRefundInDoubt(**_case(payment, attempts))
+        case Outcome.REFUND_FAILED:
+            return messages.PaymentRefundFailed(**_case(payment, attempts), decided_by=payment.decided_by)
+        case _:
+            assert_never(outcome)
+
+
+TELLS_ATTEMPTS = frozenset({Outcome.IN_DOUBT, Outcome.NEEDS_DECISION, Outcome.REFUND_IN_DOUBT, Outcome.REFUND_FAILED})
+
+
+def _about(payment: Payment) -> dict[str, Any]:
+    return {"invoice_id": payment.invoice_id, "payment_id": payment.payment_id, "version": payment.version}
+
+
+def _amount(payment: Payment) -> dict[str, Any]:
+    return {**_about(payment), "amount_minor": payment.amount_minor, "currency": payment.currency}
+
+
+def _case(payment: Payment, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    told = tuple(
+        messages.Attempt(at=a.at, step=a.step, answer=a.answer, evidence=_ascii(a.evidence))
+        for a in attempts[-messages.ATTEMPTS_SHOWN_MAX :]
+    )
+    return {**_amount(payment), "reason": payment.reason or "", "gateway_id": payment.gateway_id, "attempts": told}
+
+
+def _ascii(evidence: str) -> str:
+    return re.sub(r"[^\x20-\x7e]", "?", evidence)[:EVIDENCE_TOLD_MAX]
+
+
+def _refused(refused: domain.ResolutionRefused, payment: Payment) -> Draft:
+    return Draft(
+        messages.PaymentResolutionRefused(
+            **_about(payment),
+            reason=refused.reason,
+            state=payment.status,
+            decided_by=refused.decided_by,
+            resolution=refused.resolution,
+        )
+    )
+
+
+# -- the work --------------------------------------------------------------------------------------------------------------------------
+
+
+class Charger(Protocol):
+    """Who works on the payments (`charging.Charging`)."""
+
+    @property
+    def lease(self) -> store.Lease: ...
+
+    @property
+    def free(self) -> int:
+        """How many more payments this instance can work on now."""
+        ...
+
+    def accept(self, rows: Sequence[Row]) -> None:
+        """Work on these: they are committed, and leased to this instance."""
+        ...
+
+    def wake(self) -> None:
+        """Something became due."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a message made of the payment. `before` is None where it had never been seen."""
+
+    before: Row | None
+    transition: Transition
+    decision: Decision | None = None
+
+
+State = Row | None
+
+
+@dataclass(slots=True)
+class PaymentWork:
+    """Requests and commands about payments. Requests that this instance has room for are its own from the first moment: committed under
+    its lease, and handed over in memory."""
+
+    charger: Charger
+    source: str = SOURCE
+    answers_commands: bool = False
+    _own: list[Row] = field(default_factory=list)
+
+    def key(self, message: Inbound) -> UUID:
+        return message.data.payment_id  # type: ignore[attr-defined,no-any-return] # every message of ROUTES has one
+
+    async def load(self, tx: Connection, messages_: Sequence[Inbound]) -> dict[UUID, State]:
+        keys = {self.key(message) for message in messages_ if type(message.data) in ROUTES}
+        rows = await store.load(tx, keys)
+        return {key: rows.get(key) for key in keys}
+
+    def react(self, state: State, message: Inbound) -> Reaction[State, Decided]:
+        command = ROUTES[type(message.data)](message.data)
+        transition = domain.decide(command, state.payment if state else None)
+        says = () if transition.refused is None else (_refused(transition.refused, transition.payment),)
+        decision = _decision(message, transition) if isinstance(message.data, messages.ResolvePayment) else None
+        return Reaction(_after(state, transition.payment, message), (Decided(state, transition, decision),), says)
+
+    async def save(self, tx: Connection, changes: Sequence[Change[UUID, State, Decided]]) -> Sequence[Outgoing]:
+        decided = [(change.cause, effect) for change in changes for effect in change.reaction.effects]
+        new, updates = _writes(decided)
+        own = [row for row in new if row.payment.status is Status.REQUESTED][: max(self.charger.free, 0)]
+        self._own = own
+        await store.insert(tx, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
+        await store.update(tx, updates, self.charger.lease)
+        await store.hurry(
+            tx, [effect.transition.payment.payment_id for _, effect in decided if effect.transition.hurry]
+        )
+        await store.insert_decisions(tx, [effect.decision for _, effect in decided if effect.decision is not None])
+        said = await store.save_outcomes(
+            tx, [said_by(e.transition, cause) for cause, e in decided if e.transition.outcome]
+        )
+        again = {
+            (e.transition.payment.payment_id, e.transition.payment.version) for _, e in decided if e.transition.again
+        }
+        return [*said, *await store.outcomes_of(tx, sorted(again))]
+
+    def rejected(self, answer: Answer) -> Sequence[Draft]:  # noqa: ARG002 - the shell's; no command here has an answer
+        return ()
+
+    def committed(self, changes: Sequence[Change[UUID, State, Decided]]) -> None:
+        own, self._own = self._own, []
+        if own:
+            self.charger.accept(own)
+        if any(e.transition.hurry or e.transition.delay_s is not None for c in changes for e in c.reaction.effects):
+            self.charger.wake()
+
+
+def said_by(transition: Transition, cause: Cause, attempts: Sequence[Attempt] = ()) -> Said:
+    """The outcome of the transition, ready to be kept and sent."""
+    payment, outcome = transition.payment, transition.outcome
+    assert outcome is not None  # noqa: S101 - whoever calls has looked
+    message = encode(announce(outcome, payment, attempts), cause, payment.version, source=SOURCE)
+    return Said(payment.payment_id, payment.version, message)
+
+
+def _after(state: State, payment: Payment, message: Inbound) -> Row:
+    """The fence moves with every change that a message makes: whoever was at work on the old state works for the record only."""
+    if state is None:
+        return Row(payment, 1, Origin(message.id, message.correlation_id, message.traceparent))
+    if payment is state.payment:
+        return state
+    return Row(payment, state.fence + 1, Origin(message.id, message.correlation_id, message.traceparent))
+
+
+def _writes(decided: Sequence[tuple[Cause, Decided]]) -> tuple[list[Row], list[Update]]:
+    """One write a row, although a batch may hold several messages about it."""
+    new: dict[UUID, Row] = {}
+    updates: dict[UUID, Update] = {}
+    for cause, effect in decided:
+        before, payment = effect.before, effect.transition.payment
+        key, origin = payment.payment_id, Origin.of(cause)
+        if before is None:
+            new[key] = Row(payment, 1, origin)
+        elif payment is before.payment:
+            continue
+        else:
+            held_fence = updates[key].held_fence if key in updates else before.fence
+            updates[key] = Update(Row(payment, before.fence + 1, origin), held_fence, effect.transition.delay_s)
+    return list(new.values()), list(updates.values())
+
+
+def _decision(message: Inbound, transition: Transition) -> Decision:
+    data = message.data
+    assert isinstance(data, messages.ResolvePayment)  # noqa: S101 - whoever calls has looked
+    return Decision(
+        message_id=message.id,
+        payment_id=data.payment_id,
+        resolution=data.resolution,
+        expected_version=data.expected_version,
+        receipt_number=data.receipt_number,
+        evidence=data.evidence,
+        decided_by=data.decided_by,
+        reason=data.reason,
+        refusal=transition.refused.reason if transition.refused else None,
+    )

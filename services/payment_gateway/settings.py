@@ -1,0 +1,92 @@
+"""What this service reads from the environment, beside what every service reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from services.payment_gateway.domain import Policy
+from services.payment_gateway.gateways.choose import open_gateway
+from services.payment_gateway.gateways.port import Gateway
+from shared.card_data.encryption import CardKeyring
+from shared.settings import ConfigurationError, Environment
+
+TIMEOUT_S = 10.0
+"""Card payments take one to three seconds; what takes ten is in doubt anyway."""
+CALLS_IN_FLIGHT = 200
+"""At a gateway that answers in 200 ms this makes 1 000 calls a second; each holds a connection and a few kilobytes."""
+LADDER_S = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 3_600.0, 7_200.0, 14_400.0)
+"""Most doubts end within seconds; a gateway that is silent for eight hours needs a person."""
+RUNGS_MAX = 40
+RUNG_MOST_S = 86_400.0
+REMIND_S = 3_600.0
+"""How often a case that waits for a person is asked about and announced again: a deleted staff queue hears of it within the hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_TIMEOUT_S, GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S, GATEWAY_REMIND_S, CARD_KEYS_FILE."""
+
+    gateway_url: str
+    gateway_api_key: str
+    timeout_s: float
+    calls_in_flight: int
+    policy: Policy
+    keyring: CardKeyring | None
+
+    @classmethod
+    def read(cls, environment: Environment) -> "Settings":
+        """Raises `ConfigurationError`, which names the variable and never shows a secret."""
+        return cls(
+            gateway_url=environment.text("GATEWAY_URL"),
+            gateway_api_key=environment.text("GATEWAY_API_KEY", ""),
+            timeout_s=environment.seconds("GATEWAY_TIMEOUT_S", TIMEOUT_S, least=0.05, most=120),
+            calls_in_flight=environment.integer("GATEWAY_CALLS_IN_FLIGHT", CALLS_IN_FLIGHT, least=1, most=10_000),
+            policy=Policy(
+                ladder_s=_ladder(environment.text("GATEWAY_LADDER_S", ",".join(f"{rung:g}" for rung in LADDER_S))),
+                remind_s=environment.seconds("GATEWAY_REMIND_S", REMIND_S, least=0.1, most=RUNG_MOST_S),
+            ),
+            keyring=_keyring(environment.text("CARD_KEYS_FILE", "")),
+        )
+
+    def open_gateway(self) -> Gateway:
+        """Inside the running loop. Raises `ConfigurationError`."""
+        try:
+            return open_gateway(
+                self.gateway_url,
+                api_key=self.gateway_api_key,
+                timeout_s=self.timeout_s,
+                connections=self.calls_in_flight,
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"GATEWAY_URL, GATEWAY_API_KEY: {error}.") from None
+
+
+def _ladder(text: str) -> tuple[float, ...]:
+    try:
+        rungs = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        rungs = ()
+    if not 1 <= len(rungs) <= RUNGS_MAX or not all(0 < rung <= RUNG_MOST_S for rung in rungs):
+        raise ConfigurationError(
+            f"GATEWAY_LADDER_S must be 1 to {RUNGS_MAX} numbers of seconds up to {RUNG_MOST_S:g}, separated by commas."
+        )
+    return rungs
+
+
+def _keyring(path: str) -> CardKeyring | None:
+    """None without a file: then encrypted cards are refused, with a reason."""
+    if not path:
+        return None
+    try:
+        jwks = orjson.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"CARD_KEYS_FILE cannot be read: {error.strerror}.") from None
+    except orjson.JSONDecodeError:
+        raise ConfigurationError("CARD_KEYS_FILE is not JSON: it must hold a private JWK set.") from None
+    if not isinstance(jwks, dict):
+        raise ConfigurationError("CARD_KEYS_FILE must hold a private JWK set.")
+    try:
+        return CardKeyring.load(jwks)
+    except ValueError as error:
+        raise ConfigurationError(f"CARD_KEYS_FILE: {error}.") from None

@@ -1,0 +1,469 @@
+"""This service's own SQL, set-based.
+
+A row is worked on by one holder: whoever claims it raises its `fence`, and a state is stored only under the fence it was decided on.
+What the gateway answered is kept without looking at any fence (`attempts`). `due_at` is when the row may be claimed: the end of the
+holder's lease (`leased_by`), else the time of the next attempt; NULL, nothing is to be done. Only PostgreSQL's clock is asked.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from services.payment_gateway.domain import Payment, Status, Verdict
+from shared.messaging.envelope import Cause, Outgoing
+from shared.persistence.database import Connection, Record
+
+SCHEMA = """
+CREATE TABLE payments (
+    payment_id     uuid PRIMARY KEY,
+    invoice_id     text NOT NULL,
+    amount_minor   bigint,
+    currency       text,
+    params_hash    bytea,              -- NULL: closed, asked about before any request came
+    status         text NOT NULL CHECK (status IN ('requested', 'prepared', 'cancelling', 'in_doubt', 'needs_decision', 'captured',
+                       'declined', 'not_charged', 'refunding', 'refund_in_doubt', 'refund_failed', 'refunded')),
+    version        integer NOT NULL,
+    method_token   text,
+    card_jwe       text,               -- erased when the token is stored
+    gateway_id     text,
+    pending_status text,               -- the verdict that waits for a confirmed cancel
+    pending_reason text,
+    reason         text,
+    receipt_number text,
+    refund_id      text,
+    decided_by     text,
+    was_case       boolean NOT NULL,
+    rung           integer NOT NULL,
+    key_number     integer NOT NULL,
+    cause_id       uuid NOT NULL,
+    correlation_id text NOT NULL,
+    traceparent    text,
+    fence          bigint NOT NULL,
+    leased_by      uuid,
+    due_at         timestamptz,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    updated_at     timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT recorded_before_confirmed CHECK (gateway_id IS NOT NULL OR status IN ('requested', 'not_charged')),
+    CONSTRAINT captured_with_receipt CHECK (receipt_number IS NOT NULL OR status <> 'captured'),
+    CONSTRAINT card_erased CHECK (card_jwe IS NULL OR (method_token IS NULL AND status = 'requested'))
+) WITH (fillfactor = 60);
+CREATE INDEX payments_due ON payments (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX payments_cases ON payments (status)
+    WHERE status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed');
+
+CREATE TABLE attempts (
+    payment_id      uuid NOT NULL,
+    fence           bigint NOT NULL,   -- the holder's; with `seq` it makes a repeated insert recognisable
+    seq             smallint NOT NULL,
+    at              timestamptz NOT NULL,
+    step            text NOT NULL,
+    answer          text NOT NULL,
+    evidence        text NOT NULL,
+    idempotency_key text,
+    PRIMARY KEY (payment_id, fence, seq)
+);
+
+CREATE TABLE outcomes (
+    payment_id     uuid NOT NULL,
+    version        integer NOT NULL,
+    message_id     uuid NOT NULL,
+    exchange       text NOT NULL,
+    routing_key    text NOT NULL,
+    type           text NOT NULL,
+    correlation_id text NOT NULL,
+    body           bytea NOT NULL,
+    recorded_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (payment_id, version)
+);
+
+CREATE TABLE decisions (
+    message_id       uuid PRIMARY KEY,
+    payment_id       uuid NOT NULL,
+    resolution       text NOT NULL,
+    expected_version integer NOT NULL,
+    receipt_number   text,
+    evidence         text NOT NULL,
+    decided_by       text NOT NULL,
+    reason           text NOT NULL,
+    refusal          text,             -- NULL: it took effect
+    decided_at       timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX decisions_payment_id ON decisions (payment_id);
+"""
+
+ATTEMPTS_TOLD_MAX = 50
+"""As many as a case carries (`shared.contracts.payment_gateway.ATTEMPTS_SHOWN_MAX`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The message that the payment's present doings go back to: the request, or the command that moved it since."""
+
+    message_id: UUID
+    correlation_id: str
+    traceparent: str | None
+
+    @classmethod
+    def of(cls, cause: Cause) -> "Origin":
+        return cls(cause.id, cause.correlation_id, cause.traceparent)
+
+    def at(self, time: datetime) -> Cause:
+        return Cause(self.message_id, self.correlation_id, time, self.traceparent)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A payment as stored, under the fence it was read with."""
+
+    payment: Payment
+    fence: int
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """`seconds` is how long a row stays claimed; a holder that goes on renews once less than `renew_below_s` is left."""
+
+    holder: UUID
+    seconds: float
+    renew_below_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """`row` as it is to be, `held_fence` as it must still be. `delay_s`: due again after that; None: at rest. `kept`: the holder goes on
+    with it instead."""
+
+    row: Row
+    held_fence: int
+    delay_s: float | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to the gateway and what came back; `evidence` is redacted."""
+
+    payment_id: UUID
+    fence: int
+    seq: int
+    at: datetime
+    step: str
+    answer: str
+    evidence: str
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An outcome as it was announced, bytes and all: announced again it is the same message."""
+
+    payment_id: UUID
+    version: int
+    message: Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's decision, whether it took effect or not."""
+
+    message_id: UUID
+    payment_id: UUID
+    resolution: str
+    expected_version: int
+    receipt_number: str | None
+    evidence: str
+    decided_by: str
+    reason: str
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    due: int
+    in_doubt: int
+    needs_decision: int
+
+
+# -- payments --------------------------------------------------------------------------------------------------------------------------
+
+
+async def load(tx: Connection, payment_ids: Collection[UUID]) -> dict[UUID, Row]:
+    """Rows locked in the order of their ids; a payment never seen is absent."""
+    rows = await tx.fetch(
+        "SELECT * FROM payments WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
+    )
+    return {row["payment_id"]: _row(row) for row in rows}
+
+
+async def insert(tx: Connection, rows: Sequence[Row], *, held: Collection[UUID], lease: Lease) -> None:
+    """New payments. Those in `held` are leased at once to whom took them in; other unsettled ones are due now. An id that is taken is a
+    unique violation: somebody else was faster, load again."""
+    if not rows:
+        return
+    payments = [row.payment for row in rows]
+    await tx.execute(
+        """INSERT INTO payments (payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, card_jwe,
+               reason, was_case, rung, key_number, cause_id, correlation_id, traceparent, fence, leased_by, due_at)
+           SELECT u.payment_id, u.invoice_id, u.amount_minor, u.currency, u.params_hash, u.status, u.version, u.method_token, u.card_jwe,
+               u.reason, false, 0, 1, u.cause_id, u.correlation_id, u.traceparent, u.fence,
+               CASE WHEN u.held THEN $16::uuid END,
+               CASE WHEN u.held THEN now() + make_interval(secs => $17) WHEN u.status = 'requested' THEN now() END
+           FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::int[], $8::text[], $9::text[],
+                       $10::text[], $11::uuid[], $12::text[], $13::text[], $14::bigint[], $15::boolean[])
+               AS u (payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, card_jwe, reason,
+                     cause_id, correlation_id, traceparent, fence, held)""",
+        [p.payment_id for p in payments],
+        [p.invoice_id for p in payments],
+        [p.amount_minor for p in payments],
+        [p.currency for p in payments],
+        [p.params_hash for p in payments],
+        [p.status.value for p in payments],
+        [p.version for p in payments],
+        [p.method_token for p in payments],
+        [p.card_jwe for p in payments],
+        [p.reason for p in payments],
+        [row.origin.message_id for row in rows],
+        [row.origin.correlation_id for row in rows],
+        [row.origin.traceparent for row in rows],
+        [row.fence for row in rows],
+        [row.payment.payment_id in held for row in rows],
+        lease.holder,
+        lease.seconds,
+    )
+
+
+async def update(tx: Connection, updates: Sequence[Update], lease: Lease) -> set[tuple[UUID, int]]:
+    """Store the new states of those rows whose fence still is the one they were decided on; their ids and that fence."""
+    if not updates:
+        return set()
+    payments = [u.row.payment for u in updates]
+    origins = [u.row.origin for u in updates]
+    rows = await tx.fetch(
+        """UPDATE payments p SET
+               status = u.status, version = u.version, method_token = u.method_token, card_jwe = u.card_jwe, gateway_id = u.gateway_id,
+               pending_status = u.pending_status, pending_reason = u.pending_reason, reason = u.reason,
+               receipt_number = u.receipt_number, refund_id = u.refund_id, decided_by = u.decided_by, was_case = u.was_case,
+               rung = u.rung, key_number = u.key_number, cause_id = u.cause_id, correlation_id = u.correlation_id,
+               traceparent = u.traceparent, fence = u.fence, updated_at = now(),
+               leased_by = CASE WHEN u.kept THEN $23::uuid END,
+               due_at = CASE WHEN NOT u.kept THEN now() + make_interval(secs => u.delay_s)
+                             WHEN p.due_at > now() + make_interval(secs => $25) THEN p.due_at
+                             ELSE now() + make_interval(secs => $24) END
+           FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                       $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::int[], $16::int[], $17::uuid[],
+                       $18::text[], $19::text[], $20::bigint[], $21::boolean[], $22::float8[])
+               AS u (payment_id, held_fence, status, version, method_token, card_jwe, gateway_id, pending_status, pending_reason, reason,
+                     receipt_number, refund_id, decided_by, was_case, rung, key_number, cause_id, correlation_id, traceparent, fence,
+                     kept, delay_s)
+           WHERE p.payment_id = u.payment_id AND p.fence = u.held_fence
+           RETURNING p.payment_id, u.held_fence""",
+        [p.payment_id for p in payments],
+        [u.held_fence for u in updates],
+        [p.status.value for p in payments],
+        [p.version for p in payments],
+        [p.method_token for p in payments],
+        [p.card_jwe for p in payments],
+        [p.gateway_id for p in payments],
+        [p.pending.status.value if p.pending else None for p in payments],
+        [p.pending.reason if p.pending else None for p in payments],
+        [p.reason for p in payments],
+        [p.receipt_number for p in payments],
+        [p.refund_id for p in payments],
+        [p.decided_by for p in payments],
+        [p.was_case for p in payments],
+        [p.rung for p in payments],
+        [p.key_number for p in payments],
+        [origin.message_id for origin in origins],
+        [origin.correlation_id for origin in origins],
+        [origin.traceparent for origin in origins],
+        [u.row.fence for u in updates],
+        [u.kept for u in updates],
+        [u.delay_s for u in updates],
+        lease.holder,
+        lease.seconds,
+        lease.renew_below_s,
+    )
+    return {(row["payment_id"], row["held_fence"]) for row in rows}
+
+
+async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[Row]:
+    """Rows that are due, now leased to the holder under a new fence: nobody else's results count any more. A crashed holder's rows are
+    due when its lease ends."""
+    rows = await connection.fetch(
+        """WITH due AS (
+               SELECT payment_id FROM payments WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+           UPDATE payments p SET fence = p.fence + 1, leased_by = $2, due_at = now() + make_interval(secs => $3)
+           FROM due WHERE p.payment_id = due.payment_id RETURNING p.*""",
+        at_most,
+        lease.holder,
+        lease.seconds,
+    )
+    return [_row(row) for row in rows]
+
+
+async def release(connection: Connection, held: Sequence[tuple[UUID, int]]) -> None:
+    """Give up leases (payment id, fence) before their end: whoever is free takes the rows now."""
+    await connection.execute(
+        """UPDATE payments p SET leased_by = NULL, due_at = now()
+           FROM unnest($1::uuid[], $2::bigint[]) AS u (payment_id, fence)
+           WHERE p.payment_id = u.payment_id AND p.fence = u.fence AND p.leased_by IS NOT NULL""",
+        [payment_id for payment_id, _ in held],
+        [fence for _, fence in held],
+    )
+
+
+async def hurry(tx: Connection, payment_ids: Sequence[UUID]) -> None:
+    """Make the next attempt due now, unless someone is at it. An attempt that was asked for takes no rung of the ladder."""
+    if payment_ids:
+        await tx.execute(
+            """UPDATE payments SET due_at = now(), rung = greatest(rung - 1, 0)
+               WHERE payment_id = ANY($1::uuid[]) AND leased_by IS NULL AND (due_at IS NULL OR due_at > now())""",
+            payment_ids,
+        )
+
+
+async def counts(connection: Connection) -> Counts:
+    """What waits, for the metrics."""
+    row = await connection.fetchrow(
+        """SELECT (SELECT count(*) FROM payments WHERE due_at <= now()) AS due,
+                  (SELECT count(*) FROM payments WHERE status = 'in_doubt') AS in_doubt,
+                  (SELECT count(*) FROM payments WHERE status = 'needs_decision') AS needs_decision"""
+    )
+    return Counts(**row) if row is not None else Counts(0, 0, 0)
+
+
+def _row(row: Record) -> Row:
+    pending_status = row["pending_status"]
+    payment = Payment(
+        payment_id=row["payment_id"],
+        invoice_id=row["invoice_id"],
+        status=Status(row["status"]),
+        version=row["version"],
+        amount_minor=row["amount_minor"],
+        currency=row["currency"],
+        method_token=row["method_token"],
+        card_jwe=row["card_jwe"],
+        params_hash=row["params_hash"],
+        gateway_id=row["gateway_id"],
+        pending=_verdict(pending_status, row["pending_reason"]) if pending_status else None,
+        reason=row["reason"],
+        receipt_number=row["receipt_number"],
+        refund_id=row["refund_id"],
+        decided_by=row["decided_by"],
+        was_case=row["was_case"],
+        rung=row["rung"],
+        key_number=row["key_number"],
+    )
+    return Row(payment, row["fence"], Origin(row["cause_id"], row["correlation_id"], row["traceparent"]))
+
+
+def _verdict(status: str, reason: str) -> Verdict:
+    return Verdict(Status.DECLINED if status == Status.DECLINED else Status.NOT_CHARGED, reason)
+
+
+# -- attempts, outcomes, decisions: append only ----------------------------------------------------------------------------------------
+
+
+async def insert_attempts(tx: Connection, attempts: Sequence[Attempt]) -> None:
+    """Keep what the gateway said, whoever holds the row by now."""
+    if not attempts:
+        return
+    await tx.execute(
+        """INSERT INTO attempts (payment_id, fence, seq, at, step, answer, evidence, idempotency_key)
+           SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::text[])
+           ON CONFLICT DO NOTHING""",
+        [a.payment_id for a in attempts],
+        [a.fence for a in attempts],
+        [a.seq for a in attempts],
+        [a.at for a in attempts],
+        [a.step for a in attempts],
+        [a.answer for a in attempts],
+        [a.evidence for a in attempts],
+        [a.idempotency_key for a in attempts],
+    )
+
+
+async def last_attempts(tx: Connection, payment_ids: Collection[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
+    """The last attempts of each payment, oldest first."""
+    if not payment_ids:
+        return {}
+    rows = await tx.fetch(
+        """SELECT a.* FROM unnest($1::uuid[]) AS u (payment_id) CROSS JOIN LATERAL (
+               SELECT * FROM attempts WHERE attempts.payment_id = u.payment_id ORDER BY fence DESC, seq DESC LIMIT $2) a
+           ORDER BY a.payment_id, a.fence, a.seq""",
+        list(payment_ids),
+        ATTEMPTS_TOLD_MAX,
+    )
+    attempts: dict[UUID, tuple[Attempt, ...]] = {}
+    for row in rows:
+        attempts[row["payment_id"]] = (*attempts.get(row["payment_id"], ()), Attempt(**row))
+    return attempts
+
+
+async def save_outcomes(tx: Connection, said: Sequence[Said]) -> list[Outgoing]:
+    """Keep what is announced, one a version; what is to be sent. A version that has its outcome already keeps it: a commit whose reply was
+    lost is repeated with the bytes of the first time."""
+    if not said:
+        return []
+    rows = await tx.fetch(
+        """INSERT INTO outcomes (payment_id, version, message_id, exchange, routing_key, type, correlation_id, body)
+           SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])
+           ON CONFLICT (payment_id, version) DO UPDATE SET version = excluded.version
+           RETURNING *""",
+        [s.payment_id for s in said],
+        [s.version for s in said],
+        [s.message.id for s in said],
+        [s.message.exchange for s in said],
+        [s.message.routing_key for s in said],
+        [s.message.type for s in said],
+        [s.message.correlation_id for s in said],
+        [s.message.body for s in said],
+    )
+    return [_outgoing(row) for row in rows]
+
+
+async def outcomes_of(tx: Connection, versions: Sequence[tuple[UUID, int]]) -> list[Outgoing]:
+    """What these (payment id, version) announced; a version that announced nothing is absent."""
+    if not versions:
+        return []
+    rows = await tx.fetch(
+        """SELECT o.* FROM outcomes o JOIN unnest($1::uuid[], $2::int[]) AS u (payment_id, version)
+               ON o.payment_id = u.payment_id AND o.version = u.version""",
+        [payment_id for payment_id, _ in versions],
+        [version for _, version in versions],
+    )
+    return [_outgoing(row) for row in rows]
+
+
+def _outgoing(row: Record) -> Outgoing:
+    return Outgoing(
+        id=row["message_id"],
+        exchange=row["exchange"],
+        routing_key=row["routing_key"],
+        type=row["type"],
+        correlation_id=row["correlation_id"],
+        body=row["body"],
+    )
+
+
+async def insert_decisions(tx: Connection, decisions: Sequence[Decision]) -> None:
+    """Keep who decided what on which evidence."""
+    if not decisions:
+        return
+    await tx.execute(
+        """INSERT INTO decisions (message_id, payment_id, resolution, expected_version, receipt_number, evidence, decided_by, reason,
+               refusal)
+           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
+               $9::text[])""",
+        [d.message_id for d in decisions],
+        [d.payment_id for d in decisions],
+        [d.resolution for d in decisions],
+        [d.expected_version for d in decisions],
+        [d.receipt_number for d in decisions],
+        [d.evidence for d in decisions],
+        [d.decided_by for d in decisions],
+        [d.reason for d in decisions],
+        [d.refusal for d in decisions],
+    )

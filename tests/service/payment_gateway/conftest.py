@@ -1,0 +1,137 @@
+"""An instance of the service over a scripted gateway, and what a test wants to know of it."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.payment_gateway import charging
+from services.payment_gateway.__main__ import assemble_with
+from services.payment_gateway.domain import Policy
+from services.payment_gateway.settings import Settings
+from shared.card_data.encryption import CardKeyring, generate_keyset
+from shared.contracts import invoice, payment_gateway
+from shared.service import Runtime
+from tests.service.payment_gateway.scripted import ScriptedGateway
+from tests.support.databases import rows
+from tests.support.waiting import until
+from tests.support.world import World
+
+Start = Callable[..., AbstractAsyncContextManager[None]]
+
+
+class Payments:
+    """The service's database, seen from outside."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def row(self, payment_id: UUID) -> dict[str, Any]:
+        found = await rows(self.url, "SELECT * FROM payments WHERE payment_id = $1", payment_id)
+        return found[0] if found else {"status": None}
+
+    async def until(self, payment_id: UUID, *statuses: str) -> dict[str, Any]:
+        """The row once it stands like this."""
+
+        async def stands() -> dict[str, Any] | None:
+            row = await self.row(payment_id)
+            return row if row["status"] in statuses else None
+
+        found = await until(stands, what=f"{payment_id} {' or '.join(statuses)}")
+        assert found is not None
+        return found
+
+    async def attempts(self, payment_id: UUID) -> list[tuple[str, str]]:
+        found = await rows(
+            self.url, "SELECT step, answer FROM attempts WHERE payment_id = $1 ORDER BY fence, seq", payment_id
+        )
+        return [(row["step"], row["answer"]) for row in found]
+
+    async def outbox_is_empty(self) -> None:
+        async def empty() -> bool:
+            return not await rows(self.url, "SELECT 1 FROM outbox")
+
+        await until(empty, what="the outbox empty")
+
+
+Keyset = tuple[dict[str, Any], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def keyset() -> Keyset:
+    """One for all: making a key takes longer than a test."""
+    return generate_keyset()
+
+
+@pytest.fixture
+def gateway() -> ScriptedGateway:
+    return ScriptedGateway()
+
+
+@pytest.fixture
+def payments(world: World) -> Payments:
+    return Payments(world.databases["payment_gateway"])
+
+
+@pytest.fixture
+def start(world: World, gateway: ScriptedGateway, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """`async with start():` runs an instance; leases are short, so that a test need not wait for a crashed one's."""
+    monkeypatch.setattr(charging, "LEASE_MARGIN_S", 0.5)
+
+    def running(
+        *,
+        ladder_s: tuple[float, ...] = (0.05, 0.05, 0.05),
+        remind_s: float = 3_600.0,
+        timeout_s: float = 0.2,
+        keyring: CardKeyring | None = None,
+    ) -> AbstractAsyncContextManager[None]:
+        settings = Settings("memory://", "", timeout_s, 20, Policy(ladder_s, remind_s), keyring)
+
+        async def assemble(runtime: Runtime) -> None:
+            assemble_with(runtime, settings, gateway)
+
+        return world.running("payment_gateway", assemble)
+
+    return running
+
+
+def kind(wire_name: str) -> str:
+    """`remit.payment_gateway.PaymentCaptured.v1` -> `PaymentCaptured`."""
+    return wire_name.split(".")[-2]
+
+
+def requested(
+    payment_id: UUID | None = None, *, amount_minor: int = 1_250, method: str = "pm_card_visa"
+) -> invoice.InvoicePaymentRequested:
+    return invoice.InvoicePaymentRequested(
+        invoice_id="INV-1",
+        payment_id=payment_id or uuid4(),
+        amount_minor=amount_minor,
+        currency="EUR",
+        method=invoice.TokenMethod(token=method),
+    )
+
+
+def asked(payment_id: UUID) -> payment_gateway.InquirePayment:
+    return payment_gateway.InquirePayment(invoice_id="INV-1", payment_id=payment_id)
+
+
+def to_refund(payment_id: UUID) -> payment_gateway.RefundPayment:
+    return payment_gateway.RefundPayment(invoice_id="INV-1", payment_id=payment_id, reason="the invoice is void")
+
+
+def decision(
+    payment_id: UUID, resolution: payment_gateway.Resolution, version: int, *, by: str = "ann"
+) -> payment_gateway.ResolvePayment:
+    return payment_gateway.ResolvePayment(
+        invoice_id="INV-1",
+        payment_id=payment_id,
+        resolution=resolution,
+        expected_version=version,
+        evidence="statement of 22 November, line 4",
+        decided_by=by,
+        reason="asked the acquirer",
+        receipt_number="R-77" if resolution == "captured" else None,
+    )

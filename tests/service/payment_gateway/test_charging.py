@@ -1,0 +1,340 @@
+"""Requests in, outcomes out: on a real broker and database, with a gateway that misbehaves as told."""
+
+import asyncio
+import json
+
+from services.payment_gateway.__main__ import assemble_with
+from services.payment_gateway.domain import Policy, Step
+from services.payment_gateway.gateways import port
+from services.payment_gateway.settings import Settings
+from shared.ids import derived_id
+from shared.service import Runtime
+from tests.service.payment_gateway.conftest import Payments, Start, decision, kind, requested
+from tests.service.payment_gateway.scripted import UNKNOWN, Hold, Say, ScriptedGateway
+from tests.support.bus import Bus
+from tests.support.databases import execute, rows
+from tests.support.waiting import until
+from tests.support.world import World
+
+
+async def test_a_payment_is_captured_in_two_steps(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start():
+        message_id = await bus.send(asking, correlationid="C-9")
+        captured = await events.next()
+    gateway_id = f"pi_memory_{asking.payment_id}:prepare:1"
+    assert (kind(captured.type), captured.data) == (
+        "PaymentCaptured",
+        {
+            "invoice_id": "INV-1",
+            "payment_id": str(asking.payment_id),
+            "version": 3,
+            "amount_minor": 1_250,
+            "currency": "EUR",
+            "receipt_number": gateway_id.replace("pi_", "ch_", 1),
+            "gateway_id": gateway_id,
+            "late": False,
+            "decided_by": None,
+        },
+    )
+    assert captured.id == str(derived_id(asking.payment_id, 3))
+    assert (captured.event["correlationid"], captured.event["causationid"]) == ("C-9", str(message_id))
+    assert captured.message.routing_key == captured.type
+    assert await payments.attempts(asking.payment_id) == [("prepare", "prepared"), ("execute", "captured")]
+    row = await payments.row(asking.payment_id)
+    assert (row["status"], row["fence"], row["leased_by"], row["due_at"]) == ("captured", 1, None, None)
+    await payments.outbox_is_empty()
+
+
+async def test_a_decline_is_recorded_after_its_cancel(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    events, asking = await bus.tap("payment.events"), requested(method="pm_card_visa_chargeDeclinedInsufficientFunds")
+    async with start():
+        await bus.send(asking)
+        declined = await events.next()
+    assert (kind(declined.type), declined.data["reason"]) == ("PaymentDeclined", "insufficient_funds")
+    assert await payments.attempts(asking.payment_id) == [
+        ("prepare", "prepared"),
+        ("execute", "declined:insufficient_funds"),
+        ("cancel", "cancelled"),
+    ]
+
+
+async def test_a_refusal_was_never_charged(start: Start, bus: Bus) -> None:
+    events = await bus.tap("payment.events")
+    async with start():
+        await bus.send(requested(method="tok_unknown"))
+        refused = await events.next()
+    assert (kind(refused.type), refused.data["reason"]) == ("PaymentNotCharged", "resource_missing")
+
+
+async def test_a_charge_whose_answer_was_lost_is_found_by_retrieving(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start():
+        await bus.send(asking)
+        doubt, captured = await events.take(2)
+    assert (kind(doubt.type), doubt.data["reason"], doubt.data["version"]) == (
+        "PaymentInDoubt",
+        "no_readable_answer",
+        3,
+    )
+    assert [(a["step"], a["answer"], a["evidence"]) for a in doubt.data["attempts"]] == [
+        ("prepare", "prepared", "memory"),
+        ("execute", "unknown", "HTTP 504 req_1"),
+    ]
+    assert (kind(captured.type), captured.data["version"], captured.data["late"]) == ("PaymentCaptured", 4, False)
+    assert captured.message.routing_key == f"{captured.type}.case", "staff hear how a case ends"
+    assert gateway.count(Step.EXECUTE) == 1
+
+
+async def test_a_confirm_that_never_arrived_is_sent_again_under_another_key(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=False))
+    asking = requested()
+    async with start():
+        await bus.send(asking)
+        await payments.until(asking.payment_id, "captured")
+    keys = [key for step, key in gateway.calls if step is Step.EXECUTE]
+    assert keys == [f"{asking.payment_id}:execute:1", f"{asking.payment_id}:execute:2"]
+
+
+async def test_what_was_not_sent_is_tried_again_after_the_time_asked_for(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    busy = Say(port.NotSent("HTTP 429", retry_after_s=0.1))
+    gateway.then(Step.PREPARE, busy, busy)
+    gateway.then(Step.EXECUTE, busy)
+    asking = requested()
+    async with start():
+        await bus.send(asking)
+        await payments.until(asking.payment_id, "captured")
+    steps = [step for step, _ in await payments.attempts(asking.payment_id)]
+    assert steps == ["prepare", "prepare", "prepare", "execute", "inquire", "execute"]
+
+
+async def test_a_silent_gateway_needs_a_person_whose_decision_is_watched(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.always(Step.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.always(Step.INQUIRE, Say(UNKNOWN))
+    cases, asking = await bus.queue("staff.cases"), requested()
+    async with start():
+        await bus.send(asking)
+        doubt, needs = await cases.take(2)
+        assert (kind(doubt.type), kind(needs.type)) == ("PaymentInDoubt", "PaymentNeedsDecision")
+        assert [a["step"] for a in needs.data["attempts"]] == ["prepare", "execute", "inquire", "inquire", "inquire"]
+        decided = await bus.send(decision(asking.payment_id, "not_charged", needs.data["version"]))
+        not_charged, late = await cases.take(2)
+    assert (kind(not_charged.type), not_charged.data["decided_by"]) == ("PaymentNotCharged", "ann")
+    assert not_charged.event["causationid"] == str(decided)
+    assert (kind(late.type), late.data["late"], late.data["version"]) == ("PaymentCaptured", True, 6)
+    stored = await rows(payments.url, "SELECT resolution, evidence, decided_by, refusal FROM decisions")
+    assert stored == [
+        {
+            "resolution": "not_charged",
+            "evidence": "statement of 22 November, line 4",
+            "decided_by": "ann",
+            "refusal": None,
+        }
+    ]
+
+
+async def test_of_two_deciders_one_wins_and_the_other_is_told(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.always(Step.EXECUTE, Say(UNKNOWN))
+    gateway.always(Step.INQUIRE, Say(UNKNOWN))
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start():
+        await bus.send(asking)
+        version = (await payments.until(asking.payment_id, "needs_decision"))["version"]
+        await bus.send(decision(asking.payment_id, "captured", version, by="ann"))
+        await bus.send(decision(asking.payment_id, "not_charged", version, by="bob"))
+        told = [
+            heard
+            for heard in await events.take(4)
+            if kind(heard.type) not in {"PaymentInDoubt", "PaymentNeedsDecision"}
+        ]
+    captured, refused = told
+    assert (captured.data["receipt_number"], captured.data["decided_by"]) == ("R-77", "ann")
+    assert (kind(refused.type), refused.data["reason"], refused.data["decided_by"]) == (
+        "PaymentResolutionRefused",
+        "version_differs",
+        "bob",
+    )
+    assert (refused.data["state"], refused.data["version"]) == ("captured", version + 1)
+
+
+async def test_an_answer_that_comes_after_the_decision_is_a_late_capture(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    held = Hold()
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.then(Step.INQUIRE, held)
+    gateway.always(Step.CANCEL, Say(UNKNOWN))
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start(timeout_s=5.0):
+        await bus.send(asking)
+        doubt = await events.next()
+        async with asyncio.timeout(10):
+            await held.reached.wait()
+        await bus.send(decision(asking.payment_id, "not_charged", doubt.data["version"]))
+        await events.next()
+        held.let_go.set()
+        late = await events.next()
+    assert (kind(late.type), late.data["late"]) == ("PaymentCaptured", True)
+    assert ("inquire", "captured") in await payments.attempts(asking.payment_id), "kept without looking at the fence"
+
+
+async def test_a_holder_that_slept_through_its_lease_changes_nothing(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    slept = Hold()
+    gateway.then(Step.EXECUTE, slept)
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start(timeout_s=5.0):
+        await bus.send(asking)
+        async with asyncio.timeout(10):
+            await slept.reached.wait()
+        await execute(payments.url, "UPDATE payments SET due_at = now()")  # the lease is over
+        captured = await events.next()
+        slept.let_go.set()
+
+        async def recorded() -> bool:
+            return len(await payments.attempts(asking.payment_id)) == 3
+
+        await until(recorded, what="the sleeper's answer recorded")
+        assert await events.waiting() == []
+    assert (captured.data["version"], captured.data["late"]) == (3, False)
+    row = await payments.row(asking.payment_id)
+    assert (row["status"], row["version"], row["fence"]) == ("captured", 3, 2)
+    assert await payments.attempts(asking.payment_id) == [
+        ("prepare", "prepared"),
+        ("execute", "captured"),
+        ("inquire", "captured"),
+    ]
+
+
+async def test_duplicates_on_two_instances_are_one_payment(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    events = await bus.tap("payment.events")
+    askings = [requested() for _ in range(30)]
+    async with start(), start():
+        for _ in range(3):  # other message ids: not the inbox but the payment id recognises them
+            await asyncio.gather(*(bus.send(asking) for asking in askings))
+        heard = [await events.next() for _ in askings]
+        await payments.outbox_is_empty()
+    ids = {str(asking.payment_id) for asking in askings}
+    assert {h.data["payment_id"] for h in heard} == ids
+    assert gateway.count(Step.PREPARE) == gateway.count(Step.EXECUTE) == len(askings)
+    assert await bus.depth("dead-letters") == 0
+    # Whoever came after the outcome was told it again, word for word.
+    bodies: dict[str, set[bytes]] = {}
+    for h in [*heard, *await events.waiting()]:
+        bodies.setdefault(h.id, set()).add(h.message.body)
+    assert {len(same) for same in bodies.values()} == {1}
+
+
+async def test_a_payment_id_used_for_something_else_is_a_dead_letter(
+    start: Start, bus: Bus, payments: Payments
+) -> None:
+    letters, asking = await bus.queue("dead-letters"), requested()
+    async with start():
+        await bus.send(asking)
+        await payments.until(asking.payment_id, "captured")
+        await bus.send(requested(asking.payment_id, amount_minor=99))
+        letter = await letters.next()
+    assert "payment_id_reused" in str(letter.message.headers["x-remit-error-text"])
+    assert json.loads(letter.message.body)["data"]["amount_minor"] == 99
+    assert (await payments.row(asking.payment_id))["amount_minor"] == 1_250
+
+
+async def test_answers_are_held_while_the_database_is_away(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway, world: World
+) -> None:
+    held = Hold()
+    gateway.then(Step.EXECUTE, held)
+    events, asking = await bus.tap("payment.events"), requested()
+    name = payments.url.rpartition("/")[2]
+    other = world.databases["invoice"]
+    async with start(timeout_s=20.0):
+        await bus.send(asking)
+        async with asyncio.timeout(10):
+            await held.reached.wait()
+        await execute(other, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        try:
+            await execute(other, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            held.let_go.set()
+            await _until_refused(payments.url)
+        finally:
+            await execute(other, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+        captured = await events.next()
+    assert captured.data["version"] == 3
+    assert gateway.calls == [
+        (Step.PREPARE, f"{asking.payment_id}:prepare:1"),
+        (Step.EXECUTE, f"{asking.payment_id}:execute:1"),
+    ], "the gateway was not asked again"
+
+
+async def _until_refused(url: str) -> None:
+    async def refused() -> bool:
+        try:
+            await rows(url, "SELECT 1")
+        except Exception:  # noqa: BLE001 - however it says no
+            return True
+        return False
+
+    await until(refused, what="the database refusing connections")
+
+
+async def test_a_lost_broker_connection_cancels_no_charge(
+    world: World, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    held, runtimes = Hold(), list[Runtime]()
+    gateway.then(Step.EXECUTE, held)
+    asking = requested()
+
+    async def assemble(runtime: Runtime) -> None:
+        runtimes.append(runtime)
+        assemble_with(runtime, Settings("memory://", "", 10.0, 20, Policy((0.05,), 3_600.0), None), gateway)
+
+    async with world.running("payment_gateway", assemble), asyncio.timeout(20):
+        await bus.send(asking)
+        await held.reached.wait()
+        connection = runtimes[0].consume_link._connection
+        assert connection is not None
+        await connection.close()
+        held.let_go.set()
+        await payments.until(asking.payment_id, "captured")
+        second = requested()
+        await bus.send(second)  # and the consumers come back by themselves
+        await payments.until(second.payment_id, "captured")
+    assert gateway.count(Step.EXECUTE) == 2
+
+
+async def test_a_stopping_instance_finishes_its_call_and_leaves_the_rest_to_others(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    held = Hold()
+    gateway.then(Step.PREPARE, held)
+    events, asking = await bus.tap("payment.events"), requested()
+    async with asyncio.timeout(20):
+        async with start(timeout_s=5.0):
+            await bus.send(asking)
+            await held.reached.wait()
+            asyncio.get_running_loop().call_later(0.2, held.let_go.set)  # after the stop has begun
+        row = await payments.row(asking.payment_id)
+        assert (row["status"], row["leased_by"]) == ("prepared", None)
+        assert gateway.count(Step.EXECUTE) == 0
+        async with start():
+            captured = await events.next()
+    assert kind(captured.type) == "PaymentCaptured"
+    assert [step for step, _ in await payments.attempts(asking.payment_id)] == ["prepare", "inquire", "execute"]

@@ -1,0 +1,199 @@
+"""Inquiries, refunds, decisions, reminders: what staff and the saga ask of a payment."""
+
+import pytest
+
+from services.payment_gateway.domain import Step
+from services.payment_gateway.gateways import port
+from tests.service.payment_gateway.conftest import (
+    Payments,
+    Start,
+    asked,
+    decision,
+    kind,
+    requested,
+    to_refund,
+)
+from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
+from tests.support.bus import Bus
+from tests.support.databases import rows
+from tests.support.waiting import until
+
+# -- inquiries -------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_payment_never_seen_is_closed_and_its_request_is_never_sent(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start():
+        await bus.send(asked(asking.payment_id))
+        closed = await events.next()
+        await bus.send(asking)
+        again = await events.next()
+    assert (kind(closed.type), closed.data["reason"]) == ("PaymentNotCharged", "never_requested")
+    assert (again.id, again.message.body) == (closed.id, closed.message.body)
+    assert gateway.calls == []
+    assert (await payments.row(asking.payment_id))["status"] == "not_charged"
+
+
+async def test_a_known_outcome_is_announced_again_word_for_word(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start():
+        await bus.send(asking)
+        captured = await events.next()
+        await bus.send(asked(asking.payment_id))
+        again = await events.next()
+    assert (again.id, again.message.body) == (captured.id, captured.message.body)
+    assert gateway.count(Step.INQUIRE) == 0
+
+
+async def test_asking_about_a_doubt_asks_the_gateway_now(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start(ladder_s=(3_600.0,)):
+        await bus.send(asking)
+        doubt = await events.next()
+        await bus.send(asked(asking.payment_id))
+        again, captured = await events.take(2)
+    assert (again.id, again.message.body) == (doubt.id, doubt.message.body)
+    assert kind(captured.type) == "PaymentCaptured"
+
+
+async def test_a_case_that_waits_for_a_person_is_asked_about_and_announced_again(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.always(Step.INQUIRE, Say(UNKNOWN))
+    cases, asking = await bus.queue("staff.cases"), requested()
+    async with start(ladder_s=(0.05,), remind_s=0.2):
+        await bus.send(asking)
+        _, needs, again = await cases.take(3)
+        assert kind(needs.type) == "PaymentNeedsDecision"
+        assert (again.id, again.message.body) == (needs.id, needs.message.body)
+        gateway.always(Step.INQUIRE, None)  # the gateway is back: nobody need decide
+        await payments.until(asking.payment_id, "captured")
+
+
+# -- refunds ---------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refund_is_asked_for_then_made_once(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start():
+        await bus.send(asking)
+        await events.next()
+        order = await bus.send(to_refund(asking.payment_id))
+        refunded = await events.next()
+        await bus.send(to_refund(asking.payment_id))
+        again = await events.next()
+    assert (kind(refunded.type), refunded.data["version"], refunded.data["amount_minor"]) == (
+        "PaymentRefunded",
+        5,
+        1_250,
+    )
+    assert refunded.event["causationid"] == str(order)
+    assert (again.id, again.message.body) == (refunded.id, refunded.message.body)
+    assert (await payments.attempts(asking.payment_id))[2:] == [
+        ("inquire_refund", "no_refund"),
+        ("refund", "refunded"),
+    ]
+
+
+async def test_a_refund_whose_answer_was_lost_is_found_by_asking(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.then(Step.REFUND, Say(UNKNOWN, done=True))
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start():
+        await bus.send(asking)
+        await events.next()
+        await bus.send(to_refund(asking.payment_id))
+        doubt, refunded = await events.take(2)
+    assert (kind(doubt.type), kind(refunded.type)) == ("PaymentRefundInDoubt", "PaymentRefunded")
+    assert gateway.count(Step.REFUND) == 1
+
+
+@pytest.mark.parametrize(
+    ("resolution", "told"), [("not_refunded", "PaymentRefundFailed"), ("refunded", "PaymentRefunded")]
+)
+async def test_a_refund_that_fails_is_a_case_that_a_person_settles(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway, resolution: str, told: str
+) -> None:
+    gateway.always(Step.REFUND, Say(port.RefundFailed("expired_or_canceled_card", "HTTP 400")))
+    cases, asking = await bus.queue("staff.cases"), requested()
+    async with start():
+        await bus.send(asking)
+        await payments.until(asking.payment_id, "captured")
+        await bus.send(to_refund(asking.payment_id))
+        failed = await cases.next()
+        assert (kind(failed.type), failed.data["reason"]) == ("PaymentRefundFailed", "expired_or_canceled_card")
+        assert failed.data["attempts"][-1]["answer"] == "refund_failed:expired_or_canceled_card"
+        await bus.send(decision(asking.payment_id, resolution, failed.data["version"]))  # type: ignore[arg-type]
+        settled = await cases.next()
+    assert (kind(settled.type), settled.data["decided_by"]) == (told, "ann")
+    assert (await payments.row(asking.payment_id))["due_at"] is None
+
+
+async def test_what_was_never_captured_is_not_given_back(start: Start, bus: Bus, gateway: ScriptedGateway) -> None:
+    events, asking = await bus.tap("payment.events"), requested(method="pm_card_chargeDeclined")
+    async with start():
+        await bus.send(asking)
+        declined = await events.next()
+        await bus.send(to_refund(asking.payment_id))
+        again = await events.next()
+    assert (again.id, again.message.body) == (declined.id, declined.message.body)
+    assert gateway.count(Step.REFUND) == 0
+
+
+# -- decisions -------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_decision_about_what_is_settled_is_refused_and_kept(start: Start, bus: Bus, payments: Payments) -> None:
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start():
+        await bus.send(asking)
+        captured = await events.next()
+        await bus.send(decision(asking.payment_id, "not_charged", captured.data["version"]))
+        refused = await events.next()
+    assert (kind(refused.type), refused.data["reason"], refused.data["state"]) == (
+        "PaymentResolutionRefused",
+        "nothing_to_decide",
+        "captured",
+    )
+    assert await rows(payments.url, "SELECT decided_by, refusal FROM decisions") == [
+        {"decided_by": "ann", "refusal": "nothing_to_decide"}
+    ]
+
+
+async def test_a_decision_about_a_payment_never_seen_closes_it(start: Start, bus: Bus, payments: Payments) -> None:
+    cases, asking = await bus.queue("staff.cases"), requested()
+    async with start():
+        await bus.send(decision(asking.payment_id, "captured", 1))
+        refused = await cases.next()
+    assert (refused.data["reason"], refused.data["version"]) == ("unknown_payment", 1)
+    assert (await payments.row(asking.payment_id))["reason"] == "never_requested"
+
+
+async def test_a_message_that_is_not_for_this_queue_is_set_aside(start: Start, bus: Bus) -> None:
+    letters = await bus.queue("dead-letters")
+    async with start():
+        stranger = (
+            b'{"specversion":"1.0","id":"018f3c5e-0000-7000-8000-000000000009","type":"remit.invoice.VoidInvoice.v1",'
+        )
+        stranger += b'"source":"/x","data":{"invoice_id":"INV-1","reason":"no"}}'
+        await bus.send_raw(stranger, exchange="", key="payment_gateway.commands")
+        letter = await letters.next()
+        assert letter.message.routing_key == "payment_gateway.commands"
+        events, asking = await bus.tap("payment.events"), requested()
+        await bus.send(asking)
+
+        async def captured() -> bool:
+            return bool(await events.waiting())
+
+        await until(captured, what="the next payment captured")

@@ -1,0 +1,72 @@
+"""A crash at every named point on the way of a charge and of a refund: afterwards it is charged once, and everybody agrees."""
+
+import asyncio
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+
+from services.payment_gateway import charging
+from services.payment_gateway.domain import Step
+from shared import faults
+from shared.card_data.encryption import CardKeyring
+from tests.service.payment_gateway.conftest import Keyset, Payments, Start, requested, to_refund
+from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
+from tests.service.payment_gateway.test_cards import with_card
+from tests.support.bus import Bus
+
+FIRST_INSTANCE_S = 4.0
+"""It needs less than two; one that has ended will never be done."""
+
+_SOURCES = Path(charging.__file__).parent.glob("*.py")
+POINTS = sorted({name for path in _SOURCES for name in re.findall(r'faults\.point\("([^"]+)"\)', path.read_text())})
+
+
+def test_there_is_a_point_before_and_after_every_call_and_every_record() -> None:
+    calls = {f"charging.{when}_{step}" for step in Step for when in ("before", "after")}
+    assert set(POINTS) == calls | {
+        "charging.after_claim",
+        "charging.before_record",
+        "charging.before_record_commit",
+        "charging.after_record_commit",
+    }
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_crash_here_charges_once_and_loses_nothing(
+    start: Start,
+    bus: Bus,
+    payments: Payments,
+    gateway: ScriptedGateway,
+    keyset: Keyset,
+    monkeypatch: pytest.MonkeyPatch,
+    point: str,
+) -> None:
+    """Two payments: one with an encrypted card, whose first answers are lost and which is refunded; one that is declined."""
+    public, private = keyset
+    keyring = CardKeyring.load(private)
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True), Say(UNKNOWN, done=True))
+    good, bad = with_card(public), requested(method="pm_card_chargeDeclined")
+    armed = faults._Armed(point, 1, "raise")
+    monkeypatch.setattr(faults, "_armed", armed)
+
+    async def run_to_the_end() -> None:
+        await bus.send(good)
+        await bus.send(bad)
+        await payments.until(good.payment_id, "captured", "refunding", "refunded")
+        await payments.until(bad.payment_id, "declined")
+        await bus.send(to_refund(good.payment_id))
+        await payments.until(good.payment_id, "refunded")
+
+    # The instance may end with an error, as a process would: then the next one takes over.
+    with contextlib.suppress(AssertionError, TimeoutError):
+        async with start(timeout_s=0.1, keyring=keyring), asyncio.timeout(FIRST_INSTANCE_S):
+            await run_to_the_end()
+    async with start(timeout_s=0.1, keyring=keyring):
+        await run_to_the_end()
+        await payments.outbox_is_empty()
+    assert armed.remaining <= 0, "the fault did not fire"
+    captured = [p for p in gateway.truth._payments.values() if p.status.value in {"captured", "refunded"}]
+    assert [p.order.payment_id for p in captured] == [good.payment_id]
+    assert len(set(gateway.confirmed)) == 2, "one gateway id a payment was confirmed"

@@ -1,0 +1,81 @@
+"""What the world is told: every outcome has its message, and no evidence makes one too large."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from services.payment_gateway.domain import Outcome, Payment, Status
+from services.payment_gateway.handlers import ROUTES, TELLS_ATTEMPTS, announce
+from services.payment_gateway.store import Attempt
+from shared.contracts import payment_gateway as messages
+from shared.contracts.catalogue import MESSAGES
+from shared.ids import derived_id
+from shared.messaging.codec import BODY_BYTES_MAX, decode, encode
+from shared.messaging.envelope import Cause
+from shared.messaging.topology import QUEUES
+
+ID = UUID("018f3c5e-0000-7000-8000-000000000001")
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+PAYMENT = Payment(
+    ID,
+    "INV-1",
+    Status.CAPTURED,
+    version=4,
+    amount_minor=1_250,
+    currency="EUR",
+    gateway_id="pi_1",
+    reason="processing",
+    receipt_number="ch_1",
+    refund_id="re_1",
+    was_case=True,
+)
+ABOUT = {"invoice_id": "INV-1", "payment_id": ID, "version": 4}
+AMOUNT = {**ABOUT, "amount_minor": 1_250, "currency": "EUR"}
+ATTEMPT = Attempt(ID, 1, 1, NOW, "inquire", "unknown", "HTTP 504", None)
+CASE = {
+    **AMOUNT,
+    "reason": "processing",
+    "gateway_id": "pi_1",
+    "attempts": ({"at": NOW, "step": "inquire", "answer": "unknown", "evidence": "HTTP 504"},),
+}
+EXPECTED = {
+    Outcome.CAPTURED: messages.PaymentCaptured(**AMOUNT, receipt_number="ch_1", gateway_id="pi_1"),
+    Outcome.CAPTURED_LATE: messages.PaymentCaptured(**AMOUNT, receipt_number="ch_1", gateway_id="pi_1", late=True),
+    Outcome.DECLINED: messages.PaymentDeclined(**ABOUT, reason="processing"),
+    Outcome.NOT_CHARGED: messages.PaymentNotCharged(**ABOUT, reason="processing"),
+    Outcome.IN_DOUBT: messages.PaymentInDoubt(**CASE),
+    Outcome.NEEDS_DECISION: messages.PaymentNeedsDecision(**CASE),
+    Outcome.REFUNDED: messages.PaymentRefunded(**AMOUNT, refund_id="re_1"),
+    Outcome.REFUND_IN_DOUBT: messages.PaymentRefundInDoubt(**CASE),
+    Outcome.REFUND_FAILED: messages.PaymentRefundFailed(**CASE),
+}
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_every_outcome_has_its_message(outcome: Outcome) -> None:
+    draft = announce(outcome, PAYMENT, (ATTEMPT,))
+    assert draft.data == EXPECTED[outcome]
+    assert draft.message_id == derived_id(ID, 4), "payment id and version name an outcome"
+
+
+def test_staff_hear_only_of_what_was_a_case() -> None:
+    assert announce(Outcome.CAPTURED, PAYMENT).qualifier == "case"
+    assert announce(Outcome.CAPTURED, replace(PAYMENT, was_case=False)).qualifier == ""
+
+
+def test_whatever_our_queues_bring_has_a_route() -> None:
+    ours = {"payment_gateway.requests", "payment_gateway.commands"}
+    bound = {b.routing_key.removesuffix(".#") for queue in QUEUES if queue.name in ours for b in queue.bindings}
+    assert bound == {message.wire_name for message in ROUTES}
+    assert set(ROUTES) <= set(MESSAGES)
+
+
+@pytest.mark.parametrize("letter", ['"', "\\", "\u20ac", "\U0001f4b8", "\x01"])
+@pytest.mark.parametrize("outcome", TELLS_ATTEMPTS)
+def test_no_evidence_makes_a_case_too_large(letter: str, outcome: Outcome) -> None:
+    attempt = replace(ATTEMPT, answer="refund_failed:" + "x" * 50, evidence=letter * 400)
+    message = encode(announce(outcome, PAYMENT, [attempt] * 80), Cause(ID, "C-1", NOW), 0, source="payment_gateway")
+    assert len(message.body) < BODY_BYTES_MAX * 3 // 4
+    assert not hasattr(decode(message.body, content_type=message.content_type), "fault")
