@@ -43,13 +43,17 @@ class BrokerLink:
         async with self._lock, asyncio.timeout(CONNECT_TIMEOUT_S + RPC_TIMEOUT_S):
             connection = await self._open_connection()
             channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-            await channel.initialize(timeout=RPC_TIMEOUT_S)
+            try:
+                await channel.initialize(timeout=RPC_TIMEOUT_S)
+            except BROKER_ERRORS:
+                await self._drop_connection()
+                raise
             return cast("Channel", await channel.get_underlay_channel())
 
     async def _open_connection(self) -> aio_pika.abc.AbstractConnection:
         if self._closed:
             raise ConnectionError("this link is closed")
-        if self._connection is None or self._connection.is_closed:
+        if self._connection is None or not _is_usable(self._connection):
             self._connection = await aio_pika.connect(
                 self._url,
                 timeout=CONNECT_TIMEOUT_S,
@@ -61,6 +65,9 @@ class BrokerLink:
     async def close(self) -> None:
         """Close for good; never raises."""
         self._closed = True
+        await self._drop_connection()
+
+    async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
@@ -68,3 +75,8 @@ class BrokerLink:
                     await connection.close()
             except BROKER_ERRORS:
                 return
+
+
+def _is_usable(connection: aio_pika.abc.AbstractConnection) -> bool:
+    """`is_closed` of aio-pika's connection says whether *we* closed it; the transport below knows whether it is still there."""
+    return not connection.is_closed and connection.transport is not None and not connection.transport.connection.is_closed

@@ -66,12 +66,18 @@ def trouble(error: BaseException) -> Trouble:
         return _TROUBLE_OF_CLASS.get(state[:2], Trouble.BUG)
     if isinstance(error, asyncpg.exceptions.DataError | asyncpg.UnsupportedClientFeatureError):
         return Trouble.DATA  # asyncpg could not encode an argument
-    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError | asyncio.TimeoutError):
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
         return Trouble.AWAY
     return Trouble.BUG
 
 
-AWAY_ERRORS: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+AWAY_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection cut in the middle of a protocol exchange (seen at a kill -9 of the server)
+    OSError,
+    TimeoutError,
+)
 """What a call of `Database` may raise; `trouble` tells them apart."""
 
 
@@ -96,7 +102,7 @@ class Database:
         """Connect; `name` shows in pg_stat_activity. Raises what `AWAY_ERRORS` lists when the server cannot be reached."""
         pool = await asyncpg.create_pool(
             url,
-            min_size=1,
+            min_size=0,  # a floor would be restored in the background, with a traceback a try while the server is away
             max_size=connections_max,
             timeout=ACQUIRE_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,

@@ -1,6 +1,6 @@
 """The real processes: four services, the sandbox gateway, RabbitMQ and PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -15,10 +15,27 @@ def whole_system(stack: Stack) -> Iterator[System]:
         yield opened
 
 
+FAILED = pytest.StashKey[bool]()
+LINES_SHOWN = 60
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember whether a test failed, so that the logs of its services can be shown."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture
-def system(whole_system: System) -> Iterator[System]:
-    """One instance of each service runs; all are stopped at the end."""
+def system(whole_system: System, request: pytest.FixtureRequest) -> Iterator[System]:
+    """One instance of each service runs; all are stopped at the end. After a failure their logs are shown."""
+    before = {path: path.stat().st_size for path in whole_system.folder.glob("*.log")}
     for service in SERVICES:
         whole_system.fleet.start(service)
     yield whole_system
+    if request.node.stash.get(FAILED, False):
+        for path in sorted(whole_system.folder.glob("*.log")):
+            lines = path.read_bytes()[before.get(path, 0) :].decode(errors="replace").splitlines()
+            print(f"---- {path.name}", *(line[:600] for line in lines[-LINES_SHOWN:]), sep="\n")  # noqa: T201 - pytest shows it
     whole_system.fleet.stop_all()

@@ -162,7 +162,7 @@ def test_a_rolling_restart_loses_nothing(system: System) -> None:
 
     assert play(system, "rolling", disturb) == []
     holds(system)
-    assert "Traceback" not in system.fleet.logs()
+    assert '"level":"error"' not in system.fleet.logs()
 
 
 def test_a_stopped_process_holds_nobody_up_and_changes_nothing_when_it_wakes(system: System) -> None:
@@ -171,9 +171,11 @@ def test_a_stopped_process_holds_nobody_up_and_changes_nothing_when_it_wakes(sys
         system.fleet.signal("payment_gateway", signal.SIGSTOP)
 
     try:
-        assert play(system, "zombie", disturb) == []
+        surprises = play(system, "zombie", disturb)
     finally:
         system.fleet.signal("payment_gateway", signal.SIGCONT)
+    # These settings give up on a request sooner than the broker notices that its consumer is stopped: it is closed, never charged.
+    assert all(surprise.endswith("not_charged") for surprise in surprises)
     holds(system)
 
 
