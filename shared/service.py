@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import uvloop
@@ -67,6 +67,18 @@ class ServiceSettings:
         )
 
 
+class Worker(Protocol):
+    """Handles what its consumer takes."""
+
+    async def run(self) -> None:
+        """Until the consumer is stopped and its buffer is empty."""
+        ...
+
+    def stop_holding(self) -> None:
+        """Give up a batch that an outage holds."""
+        ...
+
+
 @dataclass(slots=True)
 class Runtime:
     """What a running service stands on; handed to its `assemble`, which adds consumers and background tasks."""
@@ -79,7 +91,7 @@ class Runtime:
     clock: Clock
     consume_link: BrokerLink
     consumers: list[Consumer] = field(default_factory=list)
-    workers: list[QueueWorker[Any, Any, Any]] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
     background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 

@@ -5,11 +5,9 @@ needs: recognise duplicates, answer commands, set a bad message aside alone, rep
 outage, publish after the commit and acknowledge last.
 """
 
-import asyncio
-import random
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
@@ -20,6 +18,7 @@ from shared import faults
 from shared.clock import Clock
 from shared.contracts.catalogue import PUBLIC_COMMANDS
 from shared.contracts.invoice import CommandAnswered
+from shared.holding import TRIES_MAX, Holding, Patience, Stopped
 from shared.ids import derived_id
 from shared.messaging import dead_letters
 from shared.messaging.codec import Decoded, Fault, Malformed, decode, encode
@@ -34,21 +33,12 @@ from shared.observability.logs import describe_error
 from shared.persistence import answers as answer_store
 from shared.persistence import inbox, outbox
 from shared.persistence.answers import Answer
-from shared.persistence.database import Connection, Database, Trouble, trouble
+from shared.persistence.database import Connection, Database
 
 log = structlog.get_logger(__name__)
 
-TRIES_MAX = 3
-"""Tries of a message on which a handler or the database stumbles, before it is set aside: enough for a state that changes between them."""
-CONFLICTS_MAX = 20
-"""Repeats of a batch that met a concurrent writer; each repeat loads what that writer stored, so far fewer are needed."""
-CONFLICT_PAUSE_S = 0.01
 ALONE_AFTER_TRIES = 3
 """Redelivered more often than this: a batch of its own, so that what kills the process takes no neighbours along."""
-OUTAGE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Waits while the database is away; the last repeats. Keeps recovery after its restart well under 10 s."""
-HOLD_MAX_S = 300.0
-"""How long a batch is held in an outage before everything is given back; the broker's consumer timeout is 30 minutes."""
 DEAD_LETTER_PAUSE_S = 1.0
 
 Key = TypeVar("Key", bound=Hashable)
@@ -180,20 +170,6 @@ class _Stumbled(Exception):
         self.__cause__ = errors[0][1]
 
 
-@dataclass(slots=True)
-class _Patience:
-    """How often one batch was tried, and why it failed."""
-
-    conflicts: int = 0
-    outages: int = 0
-    tries: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-
-class _Stopped(Exception):
-    """The service stops while the batch is held: it goes back to the broker unacknowledged."""
-
-
 class QueueWorker(Generic[Key, State, Effect]):
     """Handles one queue with one `Work`, batch after batch."""
 
@@ -213,8 +189,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._publisher = publisher
         self._relay = Relay(database, publisher)
         self._clock = clock
-        self._readiness = readiness
-        self._stopping = asyncio.Event()
+        self._holding = Holding(consumer, database, readiness)
 
     async def run(self) -> None:
         """Until the consumer is stopped and its buffer is empty."""
@@ -224,12 +199,12 @@ class QueueWorker(Generic[Key, State, Effect]):
                     break  # the broker delivers all of them again
                 try:
                     await self.handle(batch)
-                except _Stopped:
+                except Stopped:
                     return
 
     def stop_holding(self) -> None:
         """Give up a batch that an outage holds; it is redelivered after the restart."""
-        self._stopping.set()
+        self._holding.stop()
 
     async def handle(self, batch: Sequence[Delivery]) -> None:
         """Everything that is owed to these deliveries: durable, said, acknowledged."""
@@ -307,33 +282,18 @@ class QueueWorker(Generic[Key, State, Effect]):
         """Commit the items; what is to be published, and those that had to be set aside."""
         if not items:
             return [], []
-        patience = _Patience()
+        patience = Patience()
         while True:
             try:
                 said = await self._commit(items)
             except Exception as error:  # noqa: BLE001 - whatever it is, the batch must end somewhere: see `trouble`
                 if isinstance(error, _Stumbled) and len(items) > 1:
                     return await self._without(items, error.items)
-                if not await self._can_repeat(error, patience, alone=len(items) == 1):
+                if not await self._holding.can_repeat(error, patience, alone=len(items) == 1):
                     return await self._halves(items) if len(items) > 1 else ([], [_set_aside(items[0], error)])
             else:
-                self._readiness.set(f"database {self._consumer.queue}", ok=True)
+                self._holding.succeeded()
                 return said, []
-
-    async def _can_repeat(self, error: Exception, patience: "_Patience", *, alone: bool) -> bool:
-        """Whether the same items can be committed later: after a conflict, after an outage, and a few times anyway when alone."""
-        match trouble(error):
-            case Trouble.CONFLICT if patience.conflicts < CONFLICTS_MAX:
-                patience.conflicts += 1
-                metrics.CONFLICTS.labels(queue=self._consumer.queue).inc()
-                await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S * patience.conflicts))
-                return True
-            case Trouble.AWAY:
-                await self._hold(error, patience)
-                return True
-            case _:
-                patience.tries += 1
-                return alone and patience.tries < TRIES_MAX
 
     async def _without(self, items: Sequence[Item], stumblers: Sequence[Item]) -> tuple[list[Outgoing], list[SetAside]]:
         """Settle the others first; then the stumblers, each alone."""
@@ -350,36 +310,6 @@ class QueueWorker(Generic[Key, State, Effect]):
         more, also = await self._settle(items[middle:])
         return said + more, aside + also
 
-    async def _hold(self, error: Exception, patience: "_Patience") -> None:
-        """Wait for the database with the batch in hand; a message is never spent on an outage."""
-        patience.outages += 1
-        log.warning("database_away", queue=self._consumer.queue, error=type(error).__name__, attempt=patience.outages)
-        self._readiness.set(f"database {self._consumer.queue}", ok=False, reason=describe_error(error))
-        if time.monotonic() - patience.since > HOLD_MAX_S:
-            await self._consumer.pause()
-            await self._until_database_answers()
-            self._consumer.resume()
-        else:
-            await self._pause(OUTAGE_PAUSES_S[min(patience.outages, len(OUTAGE_PAUSES_S)) - 1])
-
-    async def _until_database_answers(self) -> None:
-        while True:
-            try:
-                async with self._database.connection() as connection:
-                    await connection.fetchval("SELECT 1")
-                return
-            except Exception as error:  # noqa: BLE001 - any failure means: not yet
-                log.warning("database_still_away", queue=self._consumer.queue, error=type(error).__name__)
-                await self._pause(OUTAGE_PAUSES_S[-1])
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
-        raise _Stopped
-
     async def _commit(self, items: Sequence[Item]) -> list[Outgoing]:
         """One transaction. Repeating it after a commit whose reply was lost finds every item already handled, and says nothing new:
         the outbox rows of that commit are the sweeper's."""
@@ -389,7 +319,8 @@ class QueueWorker(Generic[Key, State, Effect]):
             messages = [item.message for item in fresh if item.message is not None]
             states = dict(await self._work.load(tx, messages)) if messages else {}
             changes = self._react_all(fresh, states, now)
-            answers, says = self._conclude(fresh, changes, now)
+            closed_before = await self._answered_before(tx, changes)
+            answers, says = self._conclude(fresh, changes, closed_before, now)
             stored |= {answer.command_id: answer for answer in answers}
             said = [
                 *says,
@@ -449,37 +380,35 @@ class QueueWorker(Generic[Key, State, Effect]):
 
     # -- answers -----------------------------------------------------------------------------------------------------------------------
 
+    async def _answered_before(
+        self, tx: Connection, changes: Mapping[UUID, Change[Key, State, Effect]]
+    ) -> Collection[UUID]:
+        """Commands that are to be closed and have their answer already: it stands."""
+        closing = {c.reaction.closes.command_id for c in changes.values() if c.reaction.closes is not None}
+        return (await answer_store.load(tx, closing)).keys() if closing else ()
+
     def _conclude(
-        self, fresh: Sequence[Item], changes: Mapping[UUID, Change[Key, State, Effect]], now: datetime
+        self,
+        fresh: Sequence[Item],
+        changes: Mapping[UUID, Change[Key, State, Effect]],
+        closed_before: Collection[UUID],
+        now: datetime,
     ) -> tuple[list[Answer], list[Outgoing]]:
         """The answers to store, and everything that the reactions, refusals and answers say."""
         answers: list[Answer] = []
         says: list[Outgoing] = []
         for item in fresh:
             change = changes.get(item.id)
-            answer = item.refusal if change is None else _answer(change)
             cause = change.cause if change is not None else _cause_of_refusal(item, now)
+            answer, reply_to, reply_correlation_id = _answer(item, change, closed_before)
             drafts = list(change.reaction.says) if change is not None else []
             if answer is not None:
                 answers.append(answer)
-                if answer.answer == "rejected":
-                    drafts += self._work.rejected(answer)
+                drafts += self._work.rejected(answer) if answer.answer == "rejected" else ()
             says += [encode(draft, cause, at, source=self._work.source) for at, draft in enumerate(drafts)]
-            if answer is not None and item.reply_to:
-                says.append(self._answer_message(answer, item.reply_to, item.reply_correlation_id, cause))
-            if (
-                change is not None
-                and (closed := change.reaction.closes) is not None
-                and closed.reply_to not in QUEUE_NAMES
-            ):
-                says += self._closed(closed, cause)
+            if answer is not None and reply_to:
+                says.append(self._answer_message(answer, reply_to, reply_correlation_id, cause))
         return answers, says
-
-    def _closed(self, closed: ClosedCommand, cause: Cause) -> list[Outgoing]:
-        if not closed.reply_to:
-            return []
-        answer = Answer(closed.command_id, closed.command_type, "rejected", cause.correlation_id, reason=closed.reason)
-        return [self._answer_message(answer, closed.reply_to, closed.reply_correlation_id, cause)]
 
     def _answer_again(self, repeated: Sequence[Item], stored: Mapping[UUID, Answer], now: datetime) -> list[Outgoing]:
         """The stored answer for a command that came again; the same id with other data is told so, and nothing stored is touched."""
@@ -550,7 +479,7 @@ class QueueWorker(Generic[Key, State, Effect]):
             if waiting:
                 if self._consumer.is_stale([aside[-1].delivery]):
                     return False
-                await self._pause(DEAD_LETTER_PAUSE_S)
+                await self._holding.pause(DEAD_LETTER_PAUSE_S)
         return True
 
 
@@ -598,15 +527,22 @@ def _refused(item: Item, decoded: Decoded, reason: str, detail: str) -> Item:
     return replace(item, message=None, refusal=answer)
 
 
-def _answer(change: Change[Key, State, Effect]) -> Answer | None:
-    message, reaction = change.message, change.reaction
-    if reaction.closes is not None:
-        closed = reaction.closes
-        return Answer(closed.command_id, closed.command_type, "rejected", message.correlation_id, reason=closed.reason)
-    verdict = reaction.verdict
+def _answer(
+    item: Item, change: Change[Key, State, Effect] | None, closed_before: Collection[UUID]
+) -> tuple[Answer | None, str | None, str | None]:
+    """The answer that the item brings about, to whom it goes, and under which correlation id."""
+    if change is None:
+        return item.refusal, item.reply_to, item.reply_correlation_id
+    message, closed, verdict = change.message, change.reaction.closes, change.reaction.verdict
+    if closed is not None and closed.command_id not in closed_before:
+        answer = Answer(
+            closed.command_id, closed.command_type, "rejected", message.correlation_id, reason=closed.reason
+        )
+        reply_to = closed.reply_to if closed.reply_to not in QUEUE_NAMES else None
+        return answer, reply_to, closed.reply_correlation_id
     if verdict is None:
-        return None
-    return Answer(
+        return None, None, None
+    answer = Answer(
         command_id=message.id,
         command_type=message.type,
         answer="accepted" if verdict.reason is None else "rejected",
@@ -616,6 +552,7 @@ def _answer(change: Change[Key, State, Effect]) -> Answer | None:
         invoice_id=message.data.subject(),
         content_hash=message.content_hash,
     )
+    return answer, item.reply_to, item.reply_correlation_id
 
 
 def _cause(message: Inbound, now: datetime) -> Cause:

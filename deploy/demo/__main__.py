@@ -7,6 +7,7 @@ if every line of it holds.
 import argparse
 import asyncio
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -225,26 +226,18 @@ def _replay_the_spoiled(system: System) -> None:
 
 def _settle_one(system: System) -> None:
     """Look at the gateway's own books, as a person would, and decide by what they say."""
-    cases = [case for case in _remit_json(system, "payments", "in-doubt") if case["state"] == "needs_decision"]
+    cases = [case for case in _remit_json(system, "payments", "in-doubt") if case["status"] == "needs_decision"]
     if not cases:
         raise UnexpectedError("no payment waits for a decision")
     case = cases[0]
     charges = system.sandbox.show(case["payment_id"])["charges"]
-    resolution = ["captured", "--receipt", charges[0]["id"]] if charges else ["not-charged"]
+    resolution = ["captured", "--receipt", charges[0]["id"]] if charges else ["not_charged"]
     amount = in_major_units(case["amount_minor"], case["currency"])
     found = f"charge {charges[0]['id']}" if charges else "no charge"
     console.print(f"\nThe gateway's books show {found} for payment {case['payment_id']} ({amount}); a person decides:")
-    arguments = ("payments", "resolve", case["payment_id"], *resolution)
-    arguments += (
-        "--evidence",
-        f"the gateway's ledger shows {found}",
-        "--reason",
-        "seen in the ledger",
-        "--who",
-        "demo",
-        "--yes",
-    )
-    console.print(f"$ remit {' '.join(arguments)}", soft_wrap=True)
+    arguments = ["payments", "resolve", case["payment_id"], *resolution, "--version", str(case["version"])]
+    arguments += ["--evidence", f"the gateway's books show {found}", "--reason", "seen in its books", "--who", "demo"]
+    console.print(f"$ remit {shlex.join(arguments)}", soft_wrap=True)
     done = _remit(system, *arguments)
     sys.stdout.write(done.stdout + done.stderr)
     _until(lambda: UUID(case["payment_id"]) not in _waiting(system), "the decision")

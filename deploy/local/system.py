@@ -109,4 +109,6 @@ def remit(system: System, *arguments: str, columns: int = 120) -> "subprocess.Co
 
 def audit(system: System) -> "subprocess.CompletedProcess[str]":
     """Ask the checker about everything this system has left behind, the gateway's ledger and the sender's history included."""
-    return remit(system, "audit", "--drained", "--ledger", str(system.ledger), "--history", str(system.history))
+    return remit(
+        system, "audit", "--drained", "--complete", "--ledger", str(system.ledger), "--history", str(system.history)
+    )

@@ -34,12 +34,16 @@ CREATE TABLE payments (
     version      integer NOT NULL,  -- of the event that requested it
     method       jsonb,             -- token or encrypted card; erased once the payment is over
     pending      boolean NOT NULL,
-    announced_at timestamptz NOT NULL
+    announced_at timestamptz NOT NULL,
+    announced    smallint NOT NULL DEFAULT 1  -- times
 ) WITH (fillfactor = 70);
 CREATE INDEX payments_pending ON payments (announced_at) WHERE pending;
 """
 
 ANNOUNCE_AGAIN_ROWS_MAX = 100
+ANNOUNCE_DOUBLINGS_MAX = 8
+"""The wait doubles with every announcement, up to 2^8 times the first: two hours where the first is 30 s. A payment that waits for a
+person for days costs a message every two hours."""
 
 Announce = Callable[[Event, str, PaymentMethod | None], Contract]
 
@@ -146,12 +150,15 @@ async def said_of(tx: Connection, payments: Sequence[tuple[str, UUID]], announce
 async def overdue_requests(tx: Connection, *, older_than_s: float, announce: Announce) -> list[Outgoing]:
     """Requests of payments pending longer than they should be, as they were said the first time; reserved until the next round."""
     rows = await tx.fetch(
-        """UPDATE payments SET announced_at = now() WHERE payment_id IN (
-               SELECT payment_id FROM payments WHERE pending AND announced_at < now() - make_interval(secs => $1)
+        """UPDATE payments SET announced_at = now(), announced = announced + 1 WHERE payment_id IN (
+               SELECT payment_id FROM payments
+               WHERE pending AND announced_at < now() - make_interval(secs => $1)
+                 AND announced_at < now() - make_interval(secs => $1 * power(2, least(announced - 1, $3)))
                ORDER BY announced_at LIMIT $2 FOR UPDATE SKIP LOCKED)
            RETURNING payment_id, invoice_id, version, method""",
         older_than_s,
         ANNOUNCE_AGAIN_ROWS_MAX,
+        ANNOUNCE_DOUBLINGS_MAX,
     )
     streams = await event_store.load(tx, {row["invoice_id"] for row in rows})
     said = []

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, cast
 import aio_pika
 from aiormq.exceptions import AMQPError, PublishError
 
+from shared.messaging import tolerant
+
 if TYPE_CHECKING:
     from aiormq.channel import Channel
+
+tolerant.install()
 
 CONNECT_TIMEOUT_S = 5.0
 HEARTBEAT_S = 10
@@ -79,4 +83,6 @@ class BrokerLink:
 
 def _is_usable(connection: aio_pika.abc.AbstractConnection) -> bool:
     """`is_closed` of aio-pika's connection says whether *we* closed it; the transport below knows whether it is still there."""
-    return not connection.is_closed and connection.transport is not None and not connection.transport.connection.is_closed
+    return (
+        not connection.is_closed and connection.transport is not None and not connection.transport.connection.is_closed
+    )

@@ -166,15 +166,19 @@ def _refuse_unreadable(body: bytes, headers: Mapping[str, Any]) -> None:
         raise _Refused(
             Fault.HEADERS_TOO_LARGE, f"at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together are taken"
         )
-    if find_card_number(body) or (headers and scan_value(_sendable(headers))):
+    if find_card_number(body) or (headers and scan_value(_scannable(headers))):
         raise _Refused(Fault.CARD_NUMBER, "a card number in the clear: send a gateway token or an encrypted card")
     if find_cvv(body):
         raise _Refused(Fault.CVV, "a card verification value is never accepted, not even encrypted (PCI DSS 3.3.1.2)")
 
 
-def _sendable(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Headers that a sender set; those the broker adds are its own."""
-    return {key: value for key, value in headers.items() if key not in {"x-death", "x-delivery-count"}}
+def _scannable(headers: Mapping[str, Any]) -> list[str]:
+    """The texts of headers that a sender set; those the broker adds are its own."""
+    return [_text(value) for key, value in headers.items() if key not in {"x-death", "x-delivery-count"}]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
 
 
 def _attributes(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> dict[str, Any]:

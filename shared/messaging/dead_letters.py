@@ -32,7 +32,8 @@ REPLAYS = "x-remit-replays"
 """How often staff sent the message again; a service copies it onto a further dead letter, so that a stale duplicate can be told."""
 
 TEXT_LENGTH_MAX = 1_000
-HEADER_LENGTH_MAX = 255
+HEADER_BYTES_MAX = 255
+"""Of a text in a property: AMQP short strings."""
 NAMESPACE = UUID("6f0f4b3c-2f9e-5a51-9a43-0d2a7f1c6b10")
 
 WITHHELD_CARD_DATA = "card_data"
@@ -50,7 +51,7 @@ def dead_letter(
         ERROR_TEXT: redact(text)[:TEXT_LENGTH_MAX],
         QUEUE: delivery.queue,
         EXCHANGE: delivery.exchange,
-        ROUTING_KEY: redact(delivery.routing_key)[:HEADER_LENGTH_MAX],
+        ROUTING_KEY: _short(delivery.routing_key),
         TRIES: tries,
         FAILED_AT: clock().isoformat(),
         BODY_WITHHELD: withheld,
@@ -65,7 +66,7 @@ def dead_letter(
         (CONTENT_TYPE, delivery.content_type),
     ):
         if value:
-            headers[header] = redact(value)[:HEADER_LENGTH_MAX]
+            headers[header] = _short(value)
     headers |= _ce_headers(delivery)
     return Outgoing(
         id=dead_letter_id(delivery),
@@ -97,6 +98,11 @@ def has_card_data(body: bytes) -> bool:
     return find_card_number(body) or find_cvv(body)
 
 
+def _short(text: str) -> str:
+    """Redacted, without NUL, and no longer than a short string may be: in bytes, since that is what AMQP counts."""
+    return redact(text).replace("\0", "").encode("utf-8", "replace")[:HEADER_BYTES_MAX].decode("utf-8", "ignore")
+
+
 def _withheld(delivery: Delivery) -> str:
     if len(delivery.body) > BODY_BYTES_MAX:
         return WITHHELD_TOO_LARGE
@@ -108,6 +114,6 @@ def _ce_headers(delivery: Delivery) -> dict[str, str | int]:
     kept: dict[str, str | int] = {}
     for key, value in delivery.headers.items():
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        if key.startswith(("ce-", "ce_", "cloudEvents")) and not scan_value(text) and len(text) <= HEADER_LENGTH_MAX:
+        if key.startswith(("ce-", "ce_", "cloudEvents")) and not scan_value(text) and len(text) <= HEADER_BYTES_MAX:
             kept[key] = text
     return kept

@@ -45,7 +45,9 @@ def test_golden_file_reads_and_writes_back_unchanged(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_readers_ignore_unknown_fields(name: str) -> None:
     contract = BY_WIRE_NAME[name]
-    assert contract.model_validate(golden(name) | {"added_by_a_newer_sender": 1}) == contract.model_validate(golden(name))
+    assert contract.model_validate(golden(name) | {"added_by_a_newer_sender": 1}) == contract.model_validate(
+        golden(name)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

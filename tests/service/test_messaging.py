@@ -86,11 +86,68 @@ async def test_a_confirm_that_never_comes_is_a_failure(
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.2)
     await publisher.publish([message()])
     channel = await publisher._open_channel()
-    channel._confirm_delivery = lambda *_: None  # type: ignore[attr-defined, method-assign]
+    channel._confirm_delivery = lambda *_: None  # type: ignore[method-assign]
     silent = message()
     assert (await publisher.publish([silent])).failed == [silent.id]
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 10.0)
     assert (await publisher.publish([silent])).confirmed == [silent.id], "a fresh channel"
+
+
+async def test_what_amqp_cannot_carry_fails_alone(publisher: Publisher) -> None:
+    good, long_id = message(), Outgoing(uuid4(), "invoice.commands", "k", "t", "c" * 300, b"{}")
+    huge = Outgoing(uuid4(), "invoice.commands", "k", "t", "c", b"x" * 200_000)
+    published = await publisher.publish([long_id, huge, good])
+    assert (published.failed, published.confirmed) == ([long_id.id, huge.id], [good.id])
+
+
+HOSTILE: dict[str, tuple[bytes, bytes]] = {
+    "an id that is not UTF-8": (b"\x04EVIL", b"\x04\xff\xfe\xff\xfe"),
+    "a type that is not UTF-8": (b"\x08EVILTYPE", b"\x08\xff\xfe\xff\xfe\xff\xfe\xff\xfe"),
+    "a time beyond all years": (b"\x08evilnameS\x00\x00\x00\x04text", b"\x08evilnameT\xff\xff\xff\xff\xff\xff\xff\xff"),
+    "a header name that is not UTF-8": (b"\x08evilname", b"\x08\xff\xff\xff\xff\xff\xff\xff\xff"),
+}
+
+
+def deep(levels: int) -> dict[str, object]:
+    """A header table nested that deep."""
+    table: dict[str, object] = {}
+    for _ in range(levels):
+        table = {"a": table}
+    return table
+
+
+async def send_frames(publisher: Publisher, outgoing: Outgoing, old: bytes = b"", new: bytes = b"") -> None:
+    """Publish with `old` replaced by `new` in the frames: what our own encoder would never write."""
+    channel = await publisher._open_channel()
+    frames = publishing._payload(outgoing, channel)
+    assert old in frames
+    (confirm,) = await publishing._send(channel, [(outgoing, frames.replace(old, new))])
+    async with asyncio.timeout(10):
+        await confirm
+
+
+@pytest.mark.parametrize(("old", "new"), HOSTILE.values(), ids=HOSTILE)
+async def test_hostile_properties_and_headers_stop_no_consumer(
+    publisher: Publisher, consumer: Consumer, old: bytes, new: bytes
+) -> None:
+    evil = Outgoing(
+        uuid4(), "invoice.commands", "k", "EVILTYPE", "c", b"{}", message_id="EVIL", headers={"evilname": "text"}
+    )
+    await send_frames(publisher, evil, old, new)
+    await publisher.publish([message()])
+    async with asyncio.timeout(10):
+        first = await consumer.take(at_most=1)
+        second = await consumer.take(at_most=1)
+    assert first[0].body == b"{}"
+    assert second[0].tries == 0, "the channel was never lost"
+
+
+async def test_headers_nested_without_end_stop_no_consumer(publisher: Publisher, consumer: Consumer) -> None:
+    evil = Outgoing(uuid4(), "invoice.commands", "k", "t", "c", b"{}", headers=deep(400))  # type: ignore[arg-type]
+    await send_frames(publisher, evil)
+    async with asyncio.timeout(10):
+        (delivery,) = await consumer.take()
+    assert "x-remit-unreadable" in str(delivery.headers)
 
 
 async def test_an_unreachable_broker_is_a_failure_and_no_exception() -> None:
@@ -103,7 +160,7 @@ async def test_an_unreachable_broker_is_a_failure_and_no_exception() -> None:
 async def test_a_batch_is_what_has_arrived(publisher: Publisher, consumer: Consumer, bus: Bus) -> None:
     messages = [message(f"INV-{n}") for n in range(50)]
     await publisher.publish(messages)
-    taken = []
+    taken: list[consuming.Delivery] = []
     while len(taken) < 50:
         async with asyncio.timeout(10):
             batch = await consumer.take(at_most=20)

@@ -37,7 +37,7 @@ async def heard(bus: Bus, world: World, *sent: Contract, count: int) -> list[Hea
     """What the invoice service says to these messages, one after the other."""
     events = await bus.tap("invoice.events")
     async with world.running("invoice", assemble):
-        said = []
+        said: list[Heard] = []
         for message in sent:
             await bus.send(message)
             said += await events.take(min(1, count - len(said)))
@@ -109,6 +109,22 @@ async def test_a_discarded_command_is_answered(world: World, bus: Bus) -> None:
     assert answer.message.correlation_id == "mine"
     stored = await rows(world.databases["invoice"], "SELECT command_id, answer, reason FROM answers")
     assert stored == [{"command_id": command_id, "answer": "rejected", "reason": "discarded"}]
+
+
+async def test_a_command_that_has_its_answer_keeps_it_when_it_is_discarded(world: World, bus: Bus) -> None:
+    answers = await bus.inbox()
+    async with world.running("invoice", assemble):
+        command_id = await bus.send(ISSUE, reply_to=answers.name)
+        await answers.next()
+        await bus.send(
+            messages.CloseCommand(
+                command_id=command_id, command_type=ISSUE.wire_name, reply_to=answers.name, reason="a test"
+            )
+        )
+        await bus.send(ISSUE, message_id=command_id, reply_to=answers.name)
+        again = await answers.next()
+    assert again.data["answer"] == "accepted"
+    assert await bus.depth("dead-letters") == 0
 
 
 async def test_of_an_encrypted_card_history_keeps_a_fingerprint(world: World, bus: Bus) -> None:

@@ -60,9 +60,16 @@ HISTORIES: dict[str, tuple[Event, ...]] = {
 }
 
 Decision = tuple[Event, ...] | Refusal
+
+
+def elsewhere(decision: Decision, **special: Decision) -> dict[str, Decision]:
+    """`decision` in every state that is not named."""
+    return {state: special.get(state, decision) for state in HISTORIES}
+
+
 # Every command in every state, written out.
 TABLE: dict[Command, dict[str, Decision]] = {
-    ISSUE: {"absent": (ISSUED,)} | dict.fromkeys(HISTORIES.keys() - {"absent"}, Refusal.ALREADY_ISSUED),
+    ISSUE: elsewhere(Refusal.ALREADY_ISSUED, absent=(ISSUED,)),
     PAY: {
         "absent": Refusal.UNKNOWN_INVOICE,
         "open": (REQUESTED,),
@@ -90,8 +97,8 @@ TABLE: dict[Command, dict[str, Decision]] = {
         "failed": (NOT_AWAITED,),
         "void": (NOT_AWAITED,),
     },
-    FAIL: {"pending": (FAILED,), "in_doubt": (FAILED,)} | dict.fromkeys(HISTORIES.keys() - {"pending", "in_doubt"}, ()),
-    FlagInDoubt(P1): {"pending": (IN_DOUBT,)} | dict.fromkeys(HISTORIES.keys() - {"pending"}, ()),
+    FAIL: elsewhere((), pending=(FAILED,), in_doubt=(FAILED,)),
+    FlagInDoubt(P1): elsewhere((), pending=(IN_DOUBT,)),
 }
 
 

@@ -1,0 +1,133 @@
+"""Line 7: nothing from nowhere. Ids are derived (DESIGN 2), so every cause can be computed again from what is stored elsewhere."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from uuid import UUID, uuid5
+
+import orjson
+
+from deploy.audit import payments
+from deploy.audit.align import Keyed, Row, align
+from deploy.audit.finding import Finding, Tally
+from deploy.audit.stores import Stores
+from deploy.audit.titles import needs, tally
+
+SAID_AT_ONCE_MAX = 3
+"""A saga says at most two things about one fact (refund, and tell the invoice); one more costs nothing."""
+
+_FROM_UPSTREAM = """
+    SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer FROM events e LEFT JOIN answers a ON a.command_id = e.cause_id
+    WHERE split_part(e.type, '.', 1) IN ('Issued', 'PaymentRequested', 'Voided') AND a.answer IS DISTINCT FROM 'accepted'
+    ORDER BY e.stream_id, e.version"""
+_COUNT = "SELECT count(*) FROM events"
+_SAGAS = "SELECT payment_id, deadline, updated_at FROM sagas ORDER BY payment_id"
+_TRANSITIONS = "SELECT payment_id, version, fact, cause_id, at FROM transitions ORDER BY payment_id, version"
+_OUTCOMES = "SELECT payment_id, version, message_id, body, recorded_at FROM outcomes ORDER BY payment_id, version"
+_JOURNAL = "SELECT subject, id FROM journal WHERE action IN ('ask', 'resolve') ORDER BY subject"
+
+
+async def line_7(stores: Stores) -> Finding:
+    """Nothing from nowhere: every event's causation resolves, back to a command."""
+    counted = tally(7, stores)
+    complete = needs(counted, stores, "invoice", "payment_gateway", "saga", "staff")
+    if "invoice" in stores.databases:
+        await _from_upstream(counted, stores)
+    if not complete:
+        return counted.finding()  # what one service says, another has heard: the chain needs all of them
+    sources: tuple[Keyed, ...] = (
+        payments.invoice_events(stores),
+        payments.payment_rows(stores),
+        stores.databases["payment_gateway"].keyed(_OUTCOMES),
+        stores.databases["saga"].keyed(_SAGAS),
+        stores.databases["saga"].keyed(_TRANSITIONS),
+        stores.databases["staff"].keyed(_JOURNAL),
+    )
+    async for payment_id, (events, rows, outcomes, sagas, transitions, journal) in align(*sources):
+        known = _Known(payment_id, events, outcomes, sagas, transitions, journal)
+        for about, why, since in (*_steps(known, events, transitions), *_doings(known, events, rows, outcomes)):
+            counted.breach(about, why, since=since)
+        counted.look(len(transitions) + len(outcomes) + len(rows))
+    return counted.finding()
+
+
+async def _from_upstream(counted: Tally, stores: Stores) -> None:
+    """What a sender asked for has an accepted answer under the sender's id."""
+    invoices = stores.databases["invoice"]
+    counted.look(await invoices.value(_COUNT))
+    async for row in invoices.rows(_FROM_UPSTREAM):
+        verdict = "has no answer" if row["answer"] is None else f"was {row['answer']}"
+        counted.breach(row["stream_id"], f"event {row['version']}, {row['type']}: the command that caused it {verdict}")
+
+
+class _Known:
+    """The ids of all messages about one payment, by who says them."""
+
+    def __init__(
+        self,
+        payment_id: str,
+        events: list[Row],
+        outcomes: list[Row],
+        sagas: list[Row],
+        transitions: list[Row],
+        journal: list[Row],
+    ) -> None:
+        self.payment_id = payment_id
+        payment = UUID(payment_id)
+        self.from_invoice = {uuid5(event["cause_id"], str(event["cause_position"])) for event in events}
+        self.from_gateway = {outcome["message_id"] for outcome in outcomes}
+        self.deadlines = {
+            uuid5(payment, f"deadline:{number}") for saga in sagas for number in range(1, saga["deadline"] + 1)
+        }
+        self.from_saga = {
+            uuid5(step["cause_id"], str(position)) for step in transitions for position in range(SAID_AT_ONCE_MAX)
+        }
+        self.from_staff = {uuid5(entry["id"], "0") for entry in journal}
+
+
+Broken = tuple[str, str, datetime | None]
+
+
+def _steps(known: _Known, events: Iterable[Row], transitions: Iterable[Row]) -> Iterator[Broken]:
+    """What the saga heard was said, and what the invoice was told came from the saga."""
+    facts = known.from_invoice | known.from_gateway | known.deadlines
+    for step in transitions:
+        if step["cause_id"] not in facts:
+            yield (
+                known.payment_id,
+                f"step {step['version']} of its saga, {step['fact']}, was caused by nothing we know",
+                step["at"],
+            )
+    for event in events:
+        if event["event"] != "PaymentRequested" and event["cause_id"] not in known.from_saga:
+            yield (
+                event["invoice_id"],
+                f"{event['event']} of {known.payment_id} was caused by no step of its saga",
+                event["recorded_at"],
+            )
+
+
+def _doings(known: _Known, events: list[Row], rows: Iterable[Row], outcomes: Iterable[Row]) -> Iterator[Broken]:
+    """What the payment gateway service does was asked for by an invoice, a saga or a person."""
+    asked = known.from_invoice | known.from_saga | known.from_staff
+    requested = any(event["event"] == "PaymentRequested" for event in events)
+    for row in rows:
+        if row["requested"] and not requested:
+            yield known.payment_id, "a payment that no invoice requested", row["updated_at"]
+        elif row["cause_id"] not in asked:
+            yield known.payment_id, "the payment was moved by a message that nobody sent", row["updated_at"]
+    for outcome in outcomes:
+        if _cause(outcome["body"]) not in asked:
+            yield (
+                known.payment_id,
+                f"outcome {outcome['version']} was caused by a message that nobody sent",
+                outcome["recorded_at"],
+            )
+        if outcome["message_id"] != uuid5(UUID(known.payment_id), str(outcome["version"])):
+            yield known.payment_id, f"outcome {outcome['version']} does not carry the id of its version", None
+
+
+def _cause(body: bytes) -> UUID | None:
+    try:
+        return UUID(orjson.loads(body)["causationid"])
+    except (ValueError, KeyError, TypeError):
+        return None

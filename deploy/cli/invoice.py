@@ -1,0 +1,183 @@
+"""`remit invoice`: send commands as an upstream system would, and look at what became of them."""
+
+import asyncio
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from deploy.cli.card import KeyFile, encrypt_card_from_stdin
+from deploy.cli.output import MISUSED, REFUSED, Json, console, fail, say, write_json
+
+if TYPE_CHECKING:
+    from shared.contracts.invoice import UpstreamCommand
+
+LISTED = 50
+LISTED_MAX = 10_000
+WAIT_MAX_S = 3_600.0
+
+app = typer.Typer(no_args_is_help=True, help="Send commands about invoices, and see what became of them.")
+
+
+class Status(StrEnum):
+    OPEN = "open"
+    PAYMENT_PENDING = "payment_pending"
+    IN_DOUBT = "in_doubt"
+    PAID = "paid"
+    VOID = "void"
+
+
+InvoiceId = Annotated[str, typer.Argument(metavar="INVOICE", help="The invoice's number.", show_default=False)]
+Amount = Annotated[
+    int,
+    typer.Option("--amount-minor", help="In the minor unit of the currency: 1250 is 12.50 EUR.", show_default=False),
+]
+Currency = Annotated[str, typer.Option(help="ISO 4217.", show_default=False)]
+CommandId = Annotated[
+    UUID | None,
+    typer.Option(
+        "--id", help="Repeat the command that had this id: it gets the same answer again.", show_default="a new one"
+    ),
+]
+Wait = Annotated[float, typer.Option(min=0, max=WAIT_MAX_S, help="Seconds to wait for the answer; 0: do not.")]
+
+
+@app.command("issue")
+def issue(
+    invoice: InvoiceId,
+    *,
+    customer: Annotated[str, typer.Option(help="The customer's number.", show_default=False)],
+    amount_minor: Amount,
+    currency: Currency,
+    id_: CommandId = None,
+    wait: Wait = 10.0,
+    json: Json = False,
+) -> None:
+    """Issue an invoice."""
+    from deploy.cli.sender import read_command  # noqa: PLC0415 - the broker's client and the contracts
+    from shared.contracts.invoice import IssueInvoice  # noqa: PLC0415
+
+    values = {"invoice_id": invoice, "customer_id": customer, "amount_minor": amount_minor, "currency": currency}
+    _send(read_command(IssueInvoice, values), _command_id(id_), wait, json=json)
+
+
+@app.command("pay")
+def pay(
+    invoice: InvoiceId,
+    *,
+    amount_minor: Amount,
+    currency: Currency,
+    token: Annotated[str | None, typer.Option(help="A token of the card gateway.", show_default=False)] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Read a card (asked for, or `NUMBER MM/YYYY` on stdin) and encrypt it.")
+    ] = False,
+    key_file: KeyFile = None,
+    payment_id: Annotated[
+        UUID | None, typer.Option(help="New for every attempt to pay.", show_default="derived from the command's id")
+    ] = None,
+    id_: CommandId = None,
+    wait: Wait = 10.0,
+    json: Json = False,
+) -> None:
+    """Pay the whole invoice. Accepted means that the outcome follows: see `remit invoice show`."""
+    if card == (token is not None):
+        fail("give either --token or --card.", MISUSED)
+    from deploy.cli.sender import read_command  # noqa: PLC0415
+    from shared.contracts.invoice import PayInvoice  # noqa: PLC0415
+    from shared.ids import derived_id  # noqa: PLC0415
+
+    command_id = _command_id(id_)
+    payment_id = payment_id or derived_id(command_id, "payment")  # a repetition must say the same
+    values = {
+        "invoice_id": invoice,
+        "payment_id": payment_id,
+        "amount_minor": amount_minor,
+        "currency": currency,
+        "method": {"kind": "encrypted_card", "jwe": encrypt_card_from_stdin(payment_id, key_file)}
+        if card
+        else {"kind": "token", "token": token},
+    }
+    _send(read_command(PayInvoice, values), command_id, wait, json=json, payment_id=str(payment_id))
+
+
+@app.command("void")
+def void(
+    invoice: InvoiceId,
+    *,
+    reason: Annotated[str, typer.Option(help="Why.", show_default=False)],
+    id_: CommandId = None,
+    wait: Wait = 10.0,
+    json: Json = False,
+) -> None:
+    """Withdraw an invoice that is not paid."""
+    from deploy.cli.sender import read_command  # noqa: PLC0415
+    from shared.contracts.invoice import VoidInvoice  # noqa: PLC0415
+
+    _send(read_command(VoidInvoice, {"invoice_id": invoice, "reason": reason}), _command_id(id_), wait, json=json)
+
+
+@app.command("list")
+def list_(
+    *,
+    status: Annotated[Status | None, typer.Option(help="Only those that stand so.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, max=LISTED_MAX, help="At most so many rows.")] = LISTED,
+    json: Json = False,
+) -> None:
+    """Invoices, those that changed last first."""
+    from deploy.cli import looking  # noqa: PLC0415 - the database's client
+
+    invoices = asyncio.run(looking.invoices(status.value if status else None, limit))
+    if json:
+        write_json(invoices)
+    elif not invoices:
+        say("No invoices.")
+    else:
+        console().print(looking.invoices_table(invoices))
+
+
+@app.command("show")
+def show(invoice: InvoiceId, *, json: Json = False) -> None:
+    """How an invoice stands, and every message and step from command to answer, with times and causes.
+
+    Looks at every service whose *_DATABASE_URL is set; INVOICE_DATABASE_URL must be.
+    """
+    from deploy.cli import looking  # noqa: PLC0415
+    from deploy.cli.timeline import page  # noqa: PLC0415
+
+    story = asyncio.run(looking.story(invoice))
+    if story is None:
+        fail(f"there is no invoice {invoice}, and no command about it was answered.")
+    if json:
+        write_json(story.as_json())
+    else:
+        terminal = console()
+        terminal.print(page(story, terminal.width))
+
+
+def _command_id(given: UUID | None) -> UUID:
+    from shared.ids import new_id  # noqa: PLC0415
+
+    return given or new_id()
+
+
+def _send(command: "UpstreamCommand", command_id: UUID, wait_s: float, *, json: bool, **more: str) -> None:
+    from deploy.cli.sender import send  # noqa: PLC0415
+    from shared.settings import Environment  # noqa: PLC0415
+
+    answer = asyncio.run(send(Environment().rabbitmq_url(), command, command_id, wait_s=wait_s))
+    told: dict[str, str | None] = {"answer": None, "reason": None, "detail": None}
+    if answer is not None:
+        told = {"answer": answer.answer, "reason": answer.reason, "detail": answer.detail}
+    if json:
+        write_json({"command_id": str(command_id), **more, **told})
+    else:
+        lines = [f"command {command_id}", *(f"{name.replace('_', ' ')} {value}" for name, value in more.items())]
+        words = [told["answer"] or "sent, not answered yet", told["reason"], told["detail"]]
+        console().print("\n".join([*lines, ": ".join(word for word in words if word)]), markup=False, soft_wrap=True)
+    if answer is None and wait_s > 0:
+        fail(
+            f"no answer within {wait_s:g} s. The broker has the command; ask again with `remit command show {command_id}`."
+        )
+    if answer is not None and answer.answer != "accepted":
+        raise typer.Exit(REFUSED)

@@ -1,0 +1,96 @@
+"""The entry point of `remit`.
+
+Typer's own import is most of what `remit --help` costs; everything else is imported by the command that needs it. The staff commands
+are whole applications of their own: a stand-in carries their name and help until one of them is called.
+"""
+
+import logging
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import typer
+
+from deploy.cli import audit, card, commands, invoice, operate
+from deploy.cli.output import MISUSED, REFUSED, CliError
+
+_ELSEWHERE = {
+    "dead-letters": (
+        "services.staff.cli",
+        "dead_letters",
+        "Messages that could not be handled: look, replay, discard.",
+    ),
+    "payments": ("services.staff.cli", "payments", "Payments whose outcome is unknown: look, ask, settle."),
+}
+_CONFIGURATION_ERRORS = {"ConfigurationError", "AuditError", "StackError"}
+"""By name: importing the classes would import what raises them."""
+_REFUSALS = {"TopologyError"}
+
+
+def build(called: str | None = None) -> typer.Typer:
+    """The application; `called` is the command that will run, if known: only then is it loaded whole."""
+    app = typer.Typer(
+        name="remit",
+        help="Invoice payments over RabbitMQ: at most one charge, exactly one answer, never a guess.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    operate.register(app)
+    audit.register(app)
+    app.add_typer(invoice.app, name="invoice")
+    app.add_typer(commands.app, name="command")
+    app.add_typer(card.app, name="card")
+    for name, (module, attribute, words) in _ELSEWHERE.items():
+        app.add_typer(_loaded(module, attribute) if name == called else _stand_in(words), name=name, help=words)
+    return app
+
+
+def _loaded(module: str, attribute: str) -> typer.Typer:
+    if find_spec(module) is None:
+        raise CliError(f"{module} is not part of this installation.", MISUSED)
+    loaded: typer.Typer = getattr(import_module(module), attribute)
+    return loaded
+
+
+def _stand_in(words: str) -> typer.Typer:
+    app = typer.Typer(help=words, no_args_is_help=True)
+
+    @app.callback()
+    def nothing() -> None:
+        """Only its name is needed."""
+
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; ends the process with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    logging.getLogger().addHandler(logging.NullHandler())  # what libraries log, our one sentence says
+    try:
+        run(arguments)
+    except Exception as error:
+        code = _code_of(error)
+        if code is None:
+            raise
+        sys.stderr.write(f"remit: {error}\n")
+        sys.exit(code)
+
+
+def run(arguments: list[str]) -> Any:
+    """Run one command; its errors are the caller's."""
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    return build(called)(args=arguments, prog_name="remit")
+
+
+def _code_of(error: Exception) -> int | None:
+    """The exit code of an error that has one sentence to say; None is a bug."""
+    if isinstance(error, CliError):
+        return error.code
+    name = type(error).__name__
+    return MISUSED if name in _CONFIGURATION_ERRORS else REFUSED if name in _REFUSALS else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What operators do to services: run, migrate, topology, rebuild."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli.output import REFUSED, CliError, Json, console, fail, say, write_json
+
+SERVICES_FOLDER = Path(__file__).parents[2] / "services"
+
+
+class Service(StrEnum):
+    INVOICE = "invoice"
+    PAYMENT_GATEWAY = "payment_gateway"
+    SAGA = "saga"
+    STAFF = "staff"
+
+
+topology = typer.Typer(no_args_is_help=True, help="Exchanges, queues and bindings on the broker.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    app.command()(run)
+    app.command()(migrate)
+    app.add_typer(topology, name="topology")
+    app.command()(rebuild)
+
+
+def run(
+    service: Annotated[Service, typer.Argument(help="Which.", show_default=False)],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Log JSON lines, for programs.")] = False,
+) -> None:
+    """Run one service in this process until SIGTERM or Ctrl-C: the same as `python -m services.SERVICE`."""
+    if json:
+        os.environ["LOG_FORMAT"] = "json"
+    os.execv(sys.executable, [sys.executable, "-m", f"services.{service.value}"])  # noqa: S606 - no shell, and no input but an enum
+
+
+def migrate(
+    services: Annotated[list[Service] | None, typer.Argument(help="Which. Default: all.", show_default=False)] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Bring databases to the schema that this build expects. Safe to run again, and beside running services."""
+    applied = asyncio.run(_migrate(services or list(Service)))
+    if json:
+        write_json(applied)
+        return
+    for service, revisions in applied.items():
+        what = f"applied {', '.join(revisions)}" if revisions else "nothing to do"
+        console().print(f"{service}: {what}")
+
+
+async def _migrate(services: list[Service]) -> dict[str, list[str]]:
+    from shared.persistence.migrate import migrate as migrate_one  # noqa: PLC0415 - SQLAlchemy and Alembic
+    from shared.settings import Environment  # noqa: PLC0415
+
+    environment = Environment()
+    urls = {service: environment.database_url(service.value) for service in services}  # all of them before any work
+    applied: dict[str, list[str]] = {}
+    for service, url in urls.items():
+        try:
+            applied[service.value] = await migrate_one(url, SERVICES_FOLDER / service.value / "migrations")
+        except (OSError, TimeoutError) as error:
+            raise _away(service, error) from None
+        except Exception as error:
+            if type(error).__module__.startswith("asyncpg"):  # connecting: a password, a database that does not exist
+                raise _away(service, error) from None
+            raise
+    return applied
+
+
+def _away(service: Service, error: Exception) -> CliError:
+    from shared.observability.redaction import redact  # noqa: PLC0415
+
+    return CliError(
+        f"{service.value.upper()}_DATABASE_URL: cannot migrate ({type(error).__name__}: {redact(str(error))}).", REFUSED
+    )
+
+
+@topology.command("apply")
+def apply(*, json: Json = False) -> None:
+    """Create what is missing. What exists otherwise than expected is named, never deleted: it holds messages."""
+    from shared.messaging.apply import apply_topology  # noqa: PLC0415 - loads the contracts and the client
+    from shared.messaging.topology import EXCHANGES, QUEUES  # noqa: PLC0415
+    from shared.settings import Environment  # noqa: PLC0415
+
+    asyncio.run(apply_topology(Environment().rabbitmq_url()))
+    if json:
+        write_json({"exchanges": [e.name for e in EXCHANGES], "queues": [q.name for q in QUEUES]})
+    else:
+        console().print(f"{len(EXCHANGES)} exchanges and {len(QUEUES)} queues are as they should be.")
+
+
+@topology.command("check")
+def check(*, json: Json = False) -> None:
+    """Say what is missing or different; change nothing that exists."""
+    from shared.messaging.apply import check_topology  # noqa: PLC0415
+    from shared.settings import Environment  # noqa: PLC0415
+
+    problems = asyncio.run(check_topology(Environment().rabbitmq_url()))
+    if json:
+        write_json({"ok": not problems, "problems": problems})
+    else:
+        for problem in problems or ["Everything is there."]:
+            console().print(problem, markup=False)
+    if problems:
+        if not json:
+            say("Run `remit topology apply`.")
+        raise typer.Exit(REFUSED)
+
+
+def rebuild(
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put the folded state in place of one that differs.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Fold the events of every invoice again and compare with what is stored."""
+    arguments = [sys.executable, "-m", "services.invoice", "rebuild", *(["--repair"] if repair else [])]
+    if not json:
+        os.execv(sys.executable, arguments)  # noqa: S606 - no shell, no input
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
+    counted = re.match(r"(\d+) streams folded, (\d+) differ\n", done.stdout)
+    if counted is None:
+        fail("the rebuild did not finish.", done.returncode or REFUSED)
+    write_json({"streams": int(counted[1]), "differing": done.stdout.splitlines()[1:], "repaired": repair})
+    raise typer.Exit(done.returncode)

@@ -1,0 +1,103 @@
+"""A command sent as any upstream system would: with plain aio-pika, a private queue for the answer, and nothing of ours but the models."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import aio_pika
+import orjson
+from aio_pika.exceptions import DeliveryError
+from pydantic import ValidationError
+
+from deploy.cli.output import MISUSED, fail
+from shared.clock import system_clock
+from shared.contracts.invoice import UpstreamCommand
+from shared.messaging.broker import BROKER_ERRORS
+from shared.messaging.codec import STRUCTURED, field_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+
+CONNECT_TIMEOUT_S = 10.0
+CONFIRM_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The terminal answer; `reason` is a code for programs, `detail` a sentence for people."""
+
+    command_id: UUID
+    answer: str
+    reason: str | None
+    detail: str | None
+
+
+def read_command(contract: type[UpstreamCommand], values: "Mapping[str, object]") -> UpstreamCommand:
+    """The command with these values; refuses what no service would take, naming the field."""
+    try:
+        return contract.model_validate(dict(values))
+    except ValidationError as error:
+        fail(f"{field_errors(error)}.", MISUSED)
+
+
+async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: float) -> Answer | None:
+    """Publish, confirmed and mandatory, and wait for the answer; None if none came within `wait_s`.
+
+    The command is on its way once the broker confirmed it, whether an answer was seen or not.
+    """
+    try:
+        connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_S)
+    except BROKER_ERRORS as error:
+        fail(f"RABBITMQ_URL: the broker does not answer ({type(error).__name__}).")
+    async with connection:
+        channel = await connection.channel(on_return_raises=True)
+        replies = await channel.declare_queue(exclusive=True, timeout=CONNECT_TIMEOUT_S)
+        message = aio_pika.Message(
+            _body(command, command_id),
+            content_type=STRUCTURED,
+            message_id=str(command_id),
+            correlation_id=str(command_id),
+            reply_to=replies.name,
+            type=command.wire_name,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        )
+        try:
+            exchange = await channel.get_exchange(command.exchange, ensure=False)
+            await exchange.publish(message, command.wire_name, mandatory=True, timeout=CONFIRM_TIMEOUT_S)
+        except DeliveryError:
+            fail("no queue takes the command: run `remit topology apply`.")
+        except BROKER_ERRORS as error:
+            fail(
+                f"the broker did not confirm the command ({type(error).__name__}); "
+                f"whether it arrived is not known: send it again with --id {command_id}, that is harmless."
+            )
+        return await _answer(replies, wait_s) if wait_s > 0 else None
+
+
+def _body(command: UpstreamCommand, command_id: UUID) -> bytes:
+    return orjson.dumps(
+        {
+            "specversion": "1.0",
+            "id": str(command_id),
+            "type": command.wire_name,
+            "source": "/remit/cli",
+            "subject": command.subject(),
+            "time": system_clock(),
+            "datacontenttype": "application/json",
+            "data": command.model_dump(mode="json"),
+        }
+    )
+
+
+async def _answer(replies: "AbstractQueue", wait_s: float) -> Answer | None:
+    arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    await replies.consume(arrived.put, no_ack=True)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            data = orjson.loads((await arrived.get()).body)["data"]
+            return Answer(UUID(data["command_id"]), data["answer"], data["reason"], data["detail"])
+    return None

@@ -1,0 +1,76 @@
+"""The story of an invoice on a terminal: a line a step, with the number of the step that caused it."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deploy.cli.looking import Step, Story
+from shared.contracts.currencies import ISO_4217, in_major_units
+
+WIDE = 120
+"""Columns from which on message ids are shown."""
+_STYLES = {"invoice": "cyan", "gateway": "magenta", "saga": "blue", "staff": "yellow"}
+
+
+def page(story: Story, width: int) -> RenderableType:
+    """The invoice, its timeline, and what was not looked at."""
+    notes = [Text(f"Not shown: {what}.", style="yellow") for what in story.unseen]
+    return Group(_heading(story), Text(), _table(story, wide=width >= WIDE), *notes)
+
+
+def _heading(story: Story) -> Text:
+    invoice = story.invoice
+    if invoice is None:
+        return Text(f"{story.invoice_id} does not exist; commands about it were answered.")
+    amount, currency = invoice["amount_minor"], invoice["currency"]
+    money = in_major_units(amount, currency) if currency in ISO_4217 else f"{amount} {currency}"
+    heading = Text(f"{story.invoice_id}: {invoice['status']}", style="bold")
+    heading.append(f", {money}, customer {invoice['customer_id']}", style="not bold")
+    for name in ("payment_id", "receipt_number"):
+        if invoice[name] is not None:
+            heading.append(f"\n{name.replace('_', ' ')} {invoice[name]}", style="not bold dim")
+    return heading
+
+
+def _table(story: Story, *, wide: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("#", justify="right", no_wrap=True, style="dim")
+    table.add_column(f"{story.steps[0].at:%F} UTC" if story.steps else "", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("what happened", overflow="fold", ratio=1)
+    table.add_column("by #", justify="right", no_wrap=True, style="dim")
+    if wide:
+        table.add_column("message", no_wrap=True, style="dim")
+    times = _times(story.steps)
+    for number, (step, cause, time) in enumerate(zip(story.steps, story.causes(), times, strict=True), start=1):
+        what = Text(step.what)
+        if step.detail:
+            what.append(f"\n{step.detail}", style="dim")
+        cells: list[RenderableType] = [
+            str(number),
+            time,
+            Text(step.where, style=_STYLES[step.where]),
+            what,
+            str(cause or ""),
+        ]
+        table.add_row(*cells, *([_message(step)] if wide else []))
+    return table
+
+
+def _times(steps: tuple[Step, ...]) -> Iterator[str]:
+    """To the millisecond; the date where a new day begins."""
+    day: datetime | None = steps[0].at if steps else None
+    for step in steps:
+        new_day = day is not None and step.at.date() != day.date()
+        day = step.at
+        clock = f"{step.at:%T}.{step.at.microsecond // 1000:03d}"
+        yield f"{step.at:%F}\n{clock}" if new_day else clock
+
+
+def _message(step: Step) -> str:
+    """The id, if the step is a message."""
+    id_length = 36
+    return step.id if len(step.id) == id_length else ""

@@ -1,0 +1,1 @@
+"""Owns what people need: dead letters, payments in doubt, the journal."""

@@ -1,0 +1,227 @@
+"""A case: a payment that a person may have to look at. Pure: no I/O, clock, randomness, logging.
+
+Messages about a payment arrive in any order, some twice. Each carries the version of the payment it speaks of, so the case is what its
+highest version says; what an older message knows besides (amount, attempts) fills gaps. In whatever order they come, the same case results.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, assert_never
+from uuid import UUID
+
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
+
+REFUSALS_KEPT_MAX = 20
+"""The latest; nobody decides in vain more often than that on one payment."""
+
+
+class Status(StrEnum):
+    UNKNOWN = "unknown"  # only a refusal has told us of it yet
+    IN_DOUBT = "in_doubt"
+    NEEDS_DECISION = "needs_decision"
+    REFUND_IN_DOUBT = "refund_in_doubt"
+    REFUND_FAILED = "refund_failed"
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    NOT_CHARGED = "not_charged"
+    REFUNDED = "refunded"
+    NOT_REFUNDED = "not_refunded"
+
+
+OPEN = frozenset({Status.IN_DOUBT, Status.NEEDS_DECISION, Status.REFUND_IN_DOUBT, Status.REFUND_FAILED})
+
+_DECISIONS: dict[Status, frozenset[Resolution]] = {
+    Status.IN_DOUBT: frozenset({"captured", "not_charged"}),
+    Status.NEEDS_DECISION: frozenset({"captured", "not_charged"}),
+    Status.REFUND_IN_DOUBT: frozenset({"refunded", "not_refunded"}),
+    Status.REFUND_FAILED: frozenset({"refunded", "not_refunded"}),
+}
+
+
+def decisions_for(status: Status) -> frozenset[Resolution]:
+    """What a person can decide while the payment stands so; nothing once it is settled."""
+    return _DECISIONS.get(status, frozenset())
+
+
+class Refusal(StrEnum):
+    """Why a decision is not sent."""
+
+    NOTHING_TO_DECIDE = "nothing_to_decide"
+    DOES_NOT_FIT = "does_not_fit"
+    VERSION_DIFFERS = "version_differs"
+    RECEIPT_NUMBER_REQUIRED = "receipt_number_required"
+    DECISION_ON_ITS_WAY = "decision_on_its_way"
+
+
+# -- what happened ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to the gateway and what came back."""
+
+    at: datetime
+    step: str
+    answer: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """The payment is something to look at. `decided_by` is set if this is what a person decided (money not given back)."""
+
+    version: int
+    status: Status
+    amount_minor: int
+    currency: str
+    reason: str
+    gateway_id: str | None
+    attempts: tuple[Attempt, ...]
+    decided_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The payment is no longer in doubt."""
+
+    version: int
+    status: Status
+    reason: str | None = None
+    decided_by: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    gateway_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRefused:
+    """A decision came too late or did not fit: `version` and `state` are what stood. `decision_id` is the decision's message."""
+
+    id: UUID
+    version: int
+    state: str
+    reason: str
+    decided_by: str
+    resolution: Resolution
+    decision_id: UUID | None
+
+
+Fact = Doubted | Settled | DecisionRefused
+
+
+# -- the case --------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The last one that a person sent. `id` is that of the message, `version` the one it was made on."""
+
+    id: UUID
+    version: int
+    resolution: Resolution
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`version` is the highest one heard of, `attempts_version` the one that told of the attempts; 0 is none."""
+
+    payment_id: UUID
+    invoice_id: str
+    status: Status = Status.UNKNOWN
+    version: int = 0
+    reason: str | None = None
+    decided_by: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    gateway_id: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    attempts_version: int = 0
+    refusals: tuple[DecisionRefused, ...] = ()
+    decision: Decision | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN
+
+    @property
+    def decision_on_its_way(self) -> Decision | None:
+        """A decision sent on the version that stands, not refused and without effect yet."""
+        decision = self.decision
+        if decision is None or decision.version != self.version or not self.is_open:
+            return None
+        return None if any(refused.decision_id == decision.id for refused in self.refusals) else decision
+
+
+def evolve(case: Case, fact: Fact) -> Case:
+    """The case after one more fact, whichever came before."""
+    match fact:
+        case Doubted():
+            return _doubted(case, fact)
+        case Settled():
+            return _settled(case, fact)
+        case DecisionRefused():
+            return _decision_refused(case, fact)
+        case _:
+            assert_never(fact)
+
+
+def _doubted(case: Case, fact: Doubted) -> Case:
+    case = _fill(case, fact)
+    if fact.version > case.attempts_version:
+        case = replace(case, attempts=fact.attempts, attempts_version=fact.version)
+    if fact.version <= case.version:
+        return case
+    status = Status.NOT_REFUNDED if fact.status is Status.REFUND_FAILED and fact.decided_by else fact.status
+    return replace(case, status=status, version=fact.version, reason=fact.reason, decided_by=fact.decided_by)
+
+
+def _settled(case: Case, fact: Settled) -> Case:
+    case = _fill(case, fact)
+    if fact.version <= case.version:
+        return case
+    return replace(case, status=fact.status, version=fact.version, reason=fact.reason, decided_by=fact.decided_by)
+
+
+def _fill(case: Case, fact: Doubted | Settled) -> Case:
+    """What never changes about a payment: whoever tells first."""
+    return replace(
+        case,
+        amount_minor=fact.amount_minor if case.amount_minor is None else case.amount_minor,
+        currency=case.currency or fact.currency,
+        gateway_id=case.gateway_id or fact.gateway_id,
+    )
+
+
+def _decision_refused(case: Case, fact: DecisionRefused) -> Case:
+    """It tells the loser, and moves nothing: what stands is told by a message of its own."""
+    known = {refused.id: refused for refused in case.refusals} | {fact.id: fact}
+    ordered = sorted(known.values(), key=lambda refused: (refused.version, refused.id))
+    return replace(case, refusals=tuple(ordered[-REFUSALS_KEPT_MAX:]))
+
+
+# -- a person decides ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    resolution: Resolution
+    expected_version: int
+    receipt_number: str | None
+
+
+def decide(command: Resolve, case: Case) -> Refusal | None:
+    """None: the decision may be sent. The payment-gateway service has the last word; this saves people from what it would refuse."""
+    if not case.is_open:
+        return Refusal.NOTHING_TO_DECIDE
+    if command.expected_version != case.version:
+        return Refusal.VERSION_DIFFERS
+    if command.resolution not in decisions_for(case.status):
+        return Refusal.DOES_NOT_FIT
+    if command.resolution == "captured" and not (command.receipt_number or "").strip():
+        return Refusal.RECEIPT_NUMBER_REQUIRED
+    if case.decision_on_its_way is not None:
+        return Refusal.DECISION_ON_ITS_WAY
+    return None

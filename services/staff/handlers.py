@@ -1,0 +1,108 @@
+"""The surface of `staff.cases`: ROUTES says which message is which fact about a case. Nothing is announced: staff act through `actions`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from services.staff import domain, store
+from services.staff.domain import Case, Fact, Status
+from shared.contracts import payment_gateway as messages
+from shared.contracts.base import AboutPayment, Contract
+from shared.messaging.envelope import Draft, Inbound, Outgoing
+from shared.persistence.answers import Answer
+from shared.persistence.database import Connection
+from shared.shell import Change, Reaction
+
+
+def _doubted(status: Status, data: messages.Case, _: Inbound) -> Fact:
+    return domain.Doubted(
+        version=data.version,
+        status=status,
+        amount_minor=data.amount_minor,
+        currency=data.currency,
+        reason=data.reason,
+        gateway_id=data.gateway_id,
+        attempts=tuple(domain.Attempt(a.at, a.step, a.answer, a.evidence) for a in data.attempts),
+        decided_by=getattr(data, "decided_by", None),
+    )
+
+
+def _settled(status: Status, data: Any, _: Inbound) -> Fact:
+    return domain.Settled(
+        version=data.version,
+        status=status,
+        reason=getattr(data, "reason", None),
+        decided_by=getattr(data, "decided_by", None),
+        amount_minor=getattr(data, "amount_minor", None),
+        currency=getattr(data, "currency", None),
+        gateway_id=getattr(data, "gateway_id", None),
+    )
+
+
+def _decision_refused(data: messages.PaymentResolutionRefused, message: Inbound) -> Fact:
+    return domain.DecisionRefused(
+        id=message.id,
+        version=data.version,
+        state=data.state,
+        reason=data.reason,
+        decided_by=data.decided_by,
+        resolution=data.resolution,
+        decision_id=message.causation_id,
+    )
+
+
+ROUTES: Mapping[type[Contract], Callable[[Any, Inbound], Fact]] = {
+    messages.PaymentInDoubt: partial(_doubted, Status.IN_DOUBT),
+    messages.PaymentNeedsDecision: partial(_doubted, Status.NEEDS_DECISION),
+    messages.PaymentRefundInDoubt: partial(_doubted, Status.REFUND_IN_DOUBT),
+    messages.PaymentRefundFailed: partial(_doubted, Status.REFUND_FAILED),
+    messages.PaymentCaptured: partial(_settled, Status.CAPTURED),
+    messages.PaymentDeclined: partial(_settled, Status.DECLINED),
+    messages.PaymentNotCharged: partial(_settled, Status.NOT_CHARGED),
+    messages.PaymentRefunded: partial(_settled, Status.REFUNDED),
+    messages.PaymentResolutionRefused: _decision_refused,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CaseWork:
+    """What the payment-gateway service tells of payments that a person may have to look at."""
+
+    answers_commands: bool = False
+    source: str = "staff"
+
+    def key(self, message: Inbound) -> UUID:
+        return _about(message).payment_id
+
+    async def load(self, tx: Connection, messages_: Sequence[Inbound]) -> dict[UUID, Case]:
+        known = await store.lock_cases(tx, {self.key(m) for m in messages_})
+        return {self.key(m): Case(self.key(m), _about(m).invoice_id) for m in messages_} | known
+
+    def react(self, state: Case, message: Inbound) -> Reaction[Case, None]:
+        return Reaction(domain.evolve(state, ROUTES[type(message.data)](message.data, message)))
+
+    async def save(self, tx: Connection, changes: Sequence[Change[UUID, Case, None]]) -> Sequence[Outgoing]:
+        """The last state of each; the order of a batch is that of its messages."""
+        if changes:
+            last = {change.key: change for change in changes}
+            await store.save_cases(
+                tx,
+                [(change.reaction.state, change.cause.correlation_id) for change in last.values()],
+                changes[-1].cause.time,
+            )
+        return ()
+
+    def rejected(self, answer: Answer) -> Sequence[Draft]:  # noqa: ARG002 - the shell calls it by this name
+        """No commands come here."""
+        return ()
+
+    def committed(self, changes: Sequence[Change[UUID, Case, None]]) -> None:
+        """Nothing to hand over: people look at the table."""
+
+
+def _about(message: Inbound) -> AboutPayment:
+    if not isinstance(message.data, AboutPayment):
+        raise TypeError(f"{message.type} is not about a payment")  # a wrong binding: set aside alone
+    return message.data

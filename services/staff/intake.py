@@ -1,0 +1,358 @@
+"""Takes whatever reaches `dead-letters` into the table: any bytes, any headers, from our services and from the broker itself.
+
+What the broker dead-letters never passed our border, so everything is scanned here (again): a message with a card number anywhere is kept
+without its body, and all its texts are redacted. Nothing is trusted that a sender could have written: the queue a message failed on is the
+routing key under which it was dead-lettered, and what carries `x-death`, which our services never write, is the broker's.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from hashlib import sha256
+from typing import TypedDict
+from uuid import UUID
+
+import structlog
+
+from services.staff import store
+from services.staff.letters import Letter, Origin, Record, Withheld, arrive, continues
+from shared import faults
+from shared.card_data.scan import find_card_number_deep, scan_value
+from shared.clock import Clock
+from shared.holding import Holding, Patience, Stopped
+from shared.ids import derived_id
+from shared.messaging import dead_letters as marks
+from shared.messaging.codec import BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, Decoded, decode
+from shared.messaging.consumer import Consumer, Delivery
+from shared.messaging.topology import DEAD_LETTERS
+from shared.observability import metrics
+from shared.observability.health import Readiness
+from shared.observability.logs import describe_error, redact
+from shared.observability.redaction import redact_value
+from shared.persistence.database import Database
+
+log = structlog.get_logger(__name__)
+
+SHORT_TEXT_BYTES_MAX = 255
+"""An AMQP short string: a property that is to be sent again must fit into one."""
+ERROR_TEXT_BYTES_MAX = 4_096
+CODE_LENGTH_MAX = 64
+GENERATION_MAX = 1_000_000
+"""Beyond it is no count of ours: upstream can write this header, too."""
+COUNT_MAX = 2**31 - 1
+
+_NOT_THE_SENDERS = re.compile(r"x-remit-|x-death$|x-first-death-|x-last-death-|x-delivery-count$|x-acquired-count$")
+
+_BROKERS_WORDS = {
+    "rejected": "a consumer rejected it",
+    "expired": "its time to live was over",
+    "maxlen": "its queue was full",
+    "delivery_limit": "it was delivered more often than its queue allows",
+}
+
+# -- reading a delivery ----------------------------------------------------------------------------------------------------------------
+
+
+def read(delivery: Delivery) -> Letter:
+    """The delivery as a letter. Never raises for what is in it."""
+    original = _original(delivery)
+    withheld = _withheld(original, delivery)
+    decoded = decode(original.body, content_type=original.content_type, headers=original.headers)
+    own_id = _uuid_or_none(original.message_id)
+    type_ = decoded.data.wire_name if isinstance(decoded, Decoded) else decoded.type
+    generation = _generation(delivery)
+    return Letter(
+        id=_identity(original, withheld, delivery),
+        queue=_text(original.queue) or DEAD_LETTERS,
+        exchange=_text(original.exchange),
+        routing_key=_text(original.routing_key),
+        message_id=_text(original.message_id),
+        event_id=own_id if withheld is Withheld.CARD_DATA else decoded.id or own_id,
+        type=_text(original.type or type_),
+        content_type=_text(original.content_type),
+        correlation_id=_text(original.correlation_id),
+        reply_to=_text(original.reply_to),
+        headers={} if withheld else _plain(original.headers),
+        body=None if withheld else original.body,
+        body_bytes=len(original.body),
+        withheld=withheld,
+        generation=generation,
+        replay_of=own_id if generation else None,
+        **(_our_words(delivery) if _is_ours(delivery) else _brokers_words(delivery)),
+    )
+
+
+def unstorable(delivery: Delivery, error: Exception) -> Letter:
+    """What is left of a delivery that the database does not take: it must stop nobody, and still be seen."""
+    return Letter(
+        id=derived_id(marks.NAMESPACE, f"unstorable\n{delivery.message_id}\n{len(delivery.body)}"),
+        queue=_text(delivery.routing_key) or DEAD_LETTERS,
+        origin="remit" if _is_ours(delivery) else "broker",
+        reason=Withheld.UNSTORABLE,
+        error_type=type(error).__name__,
+        error_text=_text(describe_error(error), ERROR_TEXT_BYTES_MAX),
+        withheld=Withheld.UNSTORABLE,
+        event_id=_uuid_or_none(delivery.message_id),
+        body_bytes=len(delivery.body),
+    )
+
+
+def _is_ours(delivery: Delivery) -> bool:
+    return marks.QUEUE in delivery.headers and "x-death" not in delivery.headers
+
+
+def _original(delivery: Delivery) -> Delivery:
+    """The message as it came to the queue on which it failed."""
+    senders = {key: value for key, value in delivery.headers.items() if not _NOT_THE_SENDERS.match(key)}
+    at_its_queue = replace(delivery, queue=delivery.routing_key, headers=senders)
+    if _is_ours(delivery):
+        return replace(
+            at_its_queue,
+            exchange=_string(delivery.headers.get(marks.EXCHANGE)),
+            routing_key=_string(delivery.headers.get(marks.ROUTING_KEY)),
+            message_id=_string(delivery.headers.get(marks.MESSAGE_ID)),
+            type=_string(delivery.headers.get(marks.MESSAGE_TYPE)),
+            content_type=_string(delivery.headers.get(marks.CONTENT_TYPE)),
+            correlation_id=_string(delivery.headers.get(marks.CORRELATION_ID)),
+            reply_to=_string(delivery.headers.get(marks.REPLY_TO)),
+        )
+    death = _death(delivery)
+    keys = death.get("routing-keys")
+    first_key = keys[0] if isinstance(keys, list) and keys else None
+    return replace(at_its_queue, exchange=_string(death.get("exchange")), routing_key=_string(first_key))
+
+
+def _death(delivery: Delivery) -> Mapping[str, object]:
+    """The broker's own account of this failure, if it can be read."""
+    deaths = delivery.headers.get("x-death")
+    entries = [entry for entry in deaths if isinstance(entry, dict)] if isinstance(deaths, list) else []
+    here = [entry for entry in entries if entry.get("queue") == delivery.routing_key]
+    return (here or entries or [{}])[0]
+
+
+def _withheld(original: Delivery, delivery: Delivery) -> Withheld | None:
+    said = delivery.headers.get(marks.BODY_WITHHELD) if _is_ours(delivery) else None
+    if said == marks.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
+        return Withheld.TOO_LARGE
+    if said or _has_card_data(original):
+        return Withheld.CARD_DATA
+    headers = original.headers
+    if len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX:
+        return Withheld.HEADERS_TOO_LARGE
+    return None
+
+
+def _has_card_data(original: Delivery) -> bool:
+    """Anywhere, also behind encodings: this is the last look before it is stored."""
+    if marks.has_card_data(original.body) or find_card_number_deep(original.body):
+        return True
+    properties = (
+        original.exchange,
+        original.routing_key,
+        original.message_id,
+        original.type,
+        original.content_type,
+        original.correlation_id,
+        original.reply_to,
+    )
+    texts = [text for text in properties if text]
+    for name, value in original.headers.items():
+        texts += [name, *_leaves(value)]
+    return scan_value(texts) or any(find_card_number_deep(text) for text in texts)
+
+
+def _leaves(value: object) -> list[str]:
+    """Every text in a header's value; tables nest as deep as the frame they come in allows."""
+    texts: list[str] = []
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case dict() as table:
+                waiting += [*table.keys(), *table.values()]
+            case list() as items:
+                waiting += items
+            case None:
+                continue
+            case leaf:
+                texts.append(_string(leaf))
+    return texts
+
+
+def _identity(original: Delivery, withheld: Withheld | None, delivery: Delivery) -> UUID:
+    """The same message failing on the same queue has the same id, replayed or not. Of a body that is withheld no hash is kept: a card
+    number could be found from it."""
+    if withheld is None:
+        digest = sha256(original.body + _event_headers(original.headers)).hexdigest()
+    elif original.message_id:
+        digest = ""
+    else:  # without an id: that of the dead letter, or else when the broker set it aside
+        digest = delivery.message_id or f"{_death(delivery).get('time')} {len(original.body)}"
+    return derived_id(marks.NAMESPACE, f"{original.queue}\n{original.message_id or ''}\n{digest}")
+
+
+def _event_headers(headers: Mapping[str, object]) -> bytes:
+    """CloudEvents attributes of a binary-mode message: part of what it says."""
+    attributes = {
+        name: _string(value) for name, value in headers.items() if name.startswith(("ce-", "ce_", "cloudEvents"))
+    }
+    return json.dumps(attributes, sort_keys=True).encode()
+
+
+class _Why(TypedDict):
+    origin: Origin
+    reason: str
+    error_type: str | None
+    error_text: str | None
+    tries: int
+    failed_at: datetime | None
+
+
+def _our_words(delivery: Delivery) -> _Why:
+    headers = delivery.headers
+    return {
+        "origin": "remit",
+        "reason": _code(headers.get(marks.REASON)),
+        "error_type": _text(headers.get(marks.ERROR_TYPE)),
+        "error_text": _text(headers.get(marks.ERROR_TEXT), ERROR_TEXT_BYTES_MAX),
+        "tries": _count(headers.get(marks.TRIES)),
+        "failed_at": _moment(headers.get(marks.FAILED_AT)),
+    }
+
+
+def _brokers_words(delivery: Delivery) -> _Why:
+    death = _death(delivery)
+    reason = _string(death.get("reason"))
+    return {
+        "origin": "broker",
+        "reason": _code(f"broker_{reason}") if reason else "unknown",
+        "error_type": None,
+        "error_text": f"RabbitMQ set it aside: {_BROKERS_WORDS.get(reason, 'it does not say why')}",
+        "tries": _count(delivery.headers.get("x-delivery-count")) or _count(death.get("count")),
+        "failed_at": _moment(death.get("time")),
+    }
+
+
+def _generation(delivery: Delivery) -> int:
+    count = marks.replays(delivery)
+    return count if count <= GENERATION_MAX else 0
+
+
+def _plain(headers: Mapping[str, object]) -> dict[str, object]:
+    plain = redact_value(headers)
+    return plain if isinstance(plain, dict) else {}
+
+
+def _string(value: object) -> str:
+    if value is None:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
+
+
+def _text(value: object, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str | None:
+    """Fit to be stored and shown; None if there is nothing."""
+    return redact(_string(value)).encode()[:bytes_max].decode("utf-8", "ignore") or None
+
+
+def _code(value: object) -> str:
+    return re.sub(r"[^A-Za-z0-9_.:-]", "_", _text(value) or "")[:CODE_LENGTH_MAX] or "unknown"
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else 0
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(_string(value))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _uuid_or_none(text: str | None) -> UUID | None:
+    try:
+        return UUID(text or "")
+    except ValueError:
+        return None
+
+
+# -- storing a batch -------------------------------------------------------------------------------------------------------------------
+
+
+class Intake:
+    """Stores dead letters, batch after batch: one transaction, then one acknowledgement. A batch is held through an outage; nothing is
+    ever acknowledged that has no record."""
+
+    def __init__(self, consumer: Consumer, database: Database, clock: Clock, readiness: Readiness) -> None:
+        self._consumer = consumer
+        self._database = database
+        self._clock = clock
+        self._holding = Holding(consumer, database, readiness)
+
+    async def run(self) -> None:
+        """Until the consumer is stopped and its buffer is empty."""
+        while deliveries := await self._consumer.take():
+            if self._consumer.is_stale(deliveries):
+                continue  # the broker delivers all of them again
+            try:
+                await self._store([(delivery, read(delivery)) for delivery in deliveries])
+            except Stopped:
+                return
+            faults.point("staff.before_ack")
+            await self._consumer.ack(deliveries)
+            metrics.MESSAGES_HANDLED.labels(queue=self._consumer.queue, outcome="handled").inc(len(deliveries))
+
+    def stop_holding(self) -> None:
+        """Give up a batch that an outage holds; it is redelivered after the restart."""
+        self._holding.stop()
+
+    async def _store(self, batch: Sequence[tuple[Delivery, Letter]]) -> None:
+        patience = Patience()
+        while True:
+            try:
+                await self._commit([letter for _, letter in batch])
+            except Exception as error:  # noqa: BLE001 - whatever it is, the batch must end in the table: see `trouble`
+                if not await self._holding.can_repeat(error, patience, alone=False):
+                    await self._store_halves(batch, error, patience)
+                    return
+            else:
+                self._holding.succeeded()
+                return
+
+    async def _store_halves(
+        self, batch: Sequence[tuple[Delivery, Letter]], error: Exception, patience: Patience
+    ) -> None:
+        """One of them cannot be stored: halve until it is alone, then keep what can be kept of it."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._store(batch[:middle])
+            await self._store(batch[middle:])
+            return
+        (delivery, letter), *_ = batch
+        log.error("dead_letter_unstorable", queue=letter.queue, letter=str(letter.id), exc_info=error)
+        if letter.withheld is Withheld.UNSTORABLE:
+            await self._holding.outlast(error, patience)  # nothing of the message is left in it: the fault is ours
+        await self._store([(delivery, unstorable(delivery, error))])
+
+    async def _commit(self, letters: Sequence[Letter]) -> None:
+        now = self._clock()
+        async with self._database.transaction() as tx:
+            ids = {letter.id for letter in letters} | {letter.replay_of for letter in letters if letter.replay_of}
+            records = await store.lock_letters(tx, ids)
+            await store.save_letters(tx, _arrived(records, letters, now))
+            faults.point("staff.intake.before_commit")
+
+
+def _arrived(records: dict[UUID, Record], letters: Sequence[Letter], now: datetime) -> list[Record]:
+    """The records after these arrivals, in order."""
+    records = dict(records)
+    changed: dict[UUID, Record] = {}
+    for letter in letters:
+        resent = records.get(letter.replay_of) if letter.replay_of else None
+        if resent is not None and continues(resent, letter):
+            letter = replace(letter, id=resent.id, message_id=None)  # noqa: PLW2901 - the same letter under its first name
+        record = arrive(records.get(letter.id), letter, now)
+        records[record.id] = changed[record.id] = record
+    return list(changed.values())

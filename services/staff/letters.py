@@ -1,0 +1,112 @@
+"""A dead letter as staff keep it: what arrived, how often it was sent again, how it stands. Pure: no I/O, clock, randomness, logging.
+
+One message that failed on one queue is one record, however often it comes: duplicates only count, a failure after a replay opens the same
+record again. Which of the two an arrival is says its generation: how often the message had been replayed when it failed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+from uuid import UUID
+
+
+class Status(StrEnum):
+    OPEN = "open"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+class Withheld(StrEnum):
+    """Why the message cannot be kept whole, and therefore not be replayed."""
+
+    CARD_DATA = "card_data"
+    TOO_LARGE = "too_large"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    UNSTORABLE = "unstorable"
+
+
+Origin = Literal["remit", "broker"]
+"""Who set it aside: a service of ours, which says why, or the broker by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What arrived. Every text is redacted; `body` is None where it is `withheld`. `queue` is where it failed, `generation` how often it
+    had been replayed before. `event_id` is the CloudEvents id where it can be read: of a command, the id its sender knows it by.
+
+    `replay_of` is set on what we sent again under the record's own id, because it had come without one.
+    """
+
+    id: UUID
+    queue: str
+    origin: Origin
+    reason: str
+    error_type: str | None = None
+    error_text: str | None = None
+    tries: int = 0
+    generation: int = 0
+    failed_at: datetime | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    message_id: str | None = None
+    event_id: UUID | None = None
+    type: str | None = None
+    content_type: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    headers: Mapping[str, object] = field(default_factory=dict)
+    body: bytes | None = None
+    body_bytes: int = 0
+    withheld: Withheld | None = None
+    replay_of: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Who replayed or discarded it, and why (a replay needs no reason)."""
+
+    by: str
+    at: datetime
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`letter` is the failure seen last; `replays` counts how often staff sent it again, `seen` how often it arrived."""
+
+    letter: Letter
+    replays: int
+    seen: int
+    status: Status
+    first_seen: datetime
+    last_seen: datetime
+    settlement: Settlement | None = None
+
+    @property
+    def id(self) -> UUID:
+        return self.letter.id
+
+
+def arrive(record: Record | None, letter: Letter, now: datetime) -> Record:
+    """The record after one more arrival."""
+    if record is None:
+        return Record(letter, letter.generation, 1, Status.OPEN, now, now)
+    again = replace(record, seen=record.seen + 1, last_seen=now)
+    if letter.generation < record.replays:
+        return again  # a late duplicate of what was replayed since
+    if letter.generation == record.replays and record.status is Status.DISCARDED:
+        return again  # somebody decided; the broker delivers at least once
+    return replace(again, letter=letter, replays=letter.generation, status=Status.OPEN, settlement=None)
+
+
+def continues(record: Record | None, letter: Letter) -> bool:
+    """Whether `letter` is the failure of what we sent again under this record's own id."""
+    return record is not None and record.letter.message_id is None and record.letter.queue == letter.queue
+
+
+def settle(record: Record, status: Literal[Status.REPLAYED, Status.DISCARDED], settlement: Settlement) -> Record:
+    """The record after a person replayed or discarded it."""
+    replays = record.replays + 1 if status is Status.REPLAYED else record.replays
+    return replace(record, status=status, replays=replays, settlement=settlement)

@@ -1,0 +1,415 @@
+"""This service's own SQL, set-based: dead letters, cases, and the append-only journal."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services.staff.domain import Attempt, Case, Decision, DecisionRefused
+from services.staff.domain import Status as CaseStatus
+from services.staff.letters import Letter, Record, Settlement, Status, Withheld
+from shared.persistence.database import Connection
+from shared.persistence.database import Record as Row
+
+SCHEMA = """
+CREATE TABLE dead_letters (
+    id             uuid PRIMARY KEY,
+    queue          text NOT NULL,
+    origin         text NOT NULL CHECK (origin IN ('remit', 'broker')),
+    reason         text NOT NULL,
+    error_type     text,
+    error_text     text,
+    tries          integer NOT NULL,
+    generation     integer NOT NULL,
+    failed_at      timestamptz,
+    exchange       text,
+    routing_key    text,
+    message_id     text,
+    event_id       uuid,
+    type           text,
+    content_type   text,
+    correlation_id text,
+    reply_to       text,
+    headers        jsonb NOT NULL,
+    body           bytea,
+    body_bytes     integer NOT NULL,
+    withheld       text,
+    replays        integer NOT NULL,
+    seen           integer NOT NULL,
+    status         text NOT NULL CHECK (status IN ('open', 'replayed', 'discarded')),
+    first_seen     timestamptz NOT NULL,
+    last_seen      timestamptz NOT NULL,
+    settled_by     text,
+    settled_at     timestamptz,
+    settled_reason text,
+    CHECK ((body IS NULL) = (withheld IS NOT NULL))
+);
+CREATE INDEX dead_letters_status ON dead_letters (status, last_seen);
+
+CREATE TABLE cases (
+    payment_id       uuid PRIMARY KEY,
+    invoice_id       text NOT NULL,
+    correlation_id   text NOT NULL,
+    status           text NOT NULL,
+    version          integer NOT NULL,
+    reason           text,
+    decided_by       text,
+    amount_minor     bigint,
+    currency         text,
+    gateway_id       text,
+    attempts_version integer NOT NULL,
+    details          jsonb NOT NULL,  -- attempts, refusals, the last decision sent
+    opened_at        timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL
+);
+CREATE INDEX cases_status ON cases (status, opened_at);
+
+CREATE TABLE journal (
+    id      uuid PRIMARY KEY,
+    at      timestamptz NOT NULL,
+    who     text NOT NULL,
+    action  text NOT NULL CHECK (action IN ('replay', 'discard', 'ask', 'resolve')),
+    subject uuid NOT NULL,
+    details jsonb NOT NULL
+);
+CREATE INDEX journal_subject ON journal (subject, at);
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$;
+CREATE TRIGGER journal_append_only BEFORE UPDATE OR DELETE ON journal FOR EACH ROW EXECUTE FUNCTION refuse_change();
+"""
+
+SELECTED_MAX = 10_000
+"""Dead letters that one action takes: a selection is fixed before its first one is handled, so that what fails again is not sent again."""
+
+# -- dead letters ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dead letters: all conditions together; none of them is every one. `older_than` and `newer_than` are about `last_seen`."""
+
+    ids: tuple[UUID, ...] | None = None
+    queue: str | None = None
+    reason: str | None = None
+    type: str | None = None
+    status: Status | None = None
+    older_than: datetime | None = None
+    newer_than: datetime | None = None
+
+
+async def select_ids(connection: Connection, selection: Selection, *, at_most: int = SELECTED_MAX) -> list[UUID]:
+    """Ids of the selected, in the order they first came."""
+    rows = await connection.fetch(
+        f"SELECT id FROM dead_letters WHERE {_SELECTED} ORDER BY first_seen, id LIMIT $8",  # noqa: S608 - a constant
+        *_arguments(selection),
+        at_most,
+    )
+    return [row["id"] for row in rows]
+
+
+async def select(connection: Connection, selection: Selection, *, at_most: int) -> list[Record]:
+    """The selected, latest first."""
+    rows = await connection.fetch(
+        f"SELECT * FROM dead_letters WHERE {_SELECTED} ORDER BY last_seen DESC, id LIMIT $8",  # noqa: S608 - a constant
+        *_arguments(selection),
+        at_most,
+    )
+    return [_record(row) for row in rows]
+
+
+async def count(connection: Connection, selection: Selection) -> int:
+    """How many there are."""
+    return int(
+        await connection.fetchval(
+            f"SELECT count(*) FROM dead_letters WHERE {_SELECTED}",  # noqa: S608 - a constant
+            *_arguments(selection),
+        )
+    )
+
+
+async def ids_like(connection: Connection, table: str, prefix: str) -> list[UUID]:
+    """Ids of `dead_letters` or `cases` that begin so; two are enough to know that it is not one."""
+    column = {"dead_letters": "id", "cases": "payment_id"}[table]
+    rows = await connection.fetch(
+        f"SELECT {column} AS id FROM {table} WHERE {column}::text LIKE $1 || '%' LIMIT 2",  # noqa: S608 - constants
+        prefix,
+    )
+    return [row["id"] for row in rows]
+
+
+async def lock_letters(tx: Connection, ids: Collection[UUID]) -> dict[UUID, Record]:
+    """Those of `ids` that exist, locked in the order of their ids until the transaction ends."""
+    rows = await tx.fetch("SELECT * FROM dead_letters WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", list(ids))
+    return {row["id"]: _record(row) for row in rows}
+
+
+async def save_letters(tx: Connection, records: Sequence[Record]) -> None:
+    """Insert or overwrite. A record that another process inserted meanwhile is a unique violation: load again."""
+    if not records:
+        return
+    known = await tx.fetch("SELECT id FROM dead_letters WHERE id = ANY($1::uuid[])", [r.id for r in records])
+    ids = {row["id"] for row in known}
+    await _insert_letters(tx, [record for record in records if record.id not in ids])
+    await _update_letters(tx, [record for record in records if record.id in ids])
+
+
+async def _insert_letters(tx: Connection, records: Sequence[Record]) -> None:
+    if records:
+        columns = [_letter_row(record) for record in records]
+        await tx.execute(_INSERT_LETTERS, *([row[name] for row in columns] for name in _LETTER_COLUMNS))
+
+
+async def _update_letters(tx: Connection, records: Sequence[Record]) -> None:
+    if records:
+        columns = [_letter_row(record) for record in records]
+        await tx.execute(_UPDATE_LETTERS, *([row[name] for row in columns] for name in _LETTER_COLUMNS))
+
+
+_SELECTED = """($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR reason = $3)
+    AND ($4::text IS NULL OR type = $4 OR type LIKE '%.' || $4 || '.v%') AND ($5::text IS NULL OR status = $5)
+    AND ($6::timestamptz IS NULL OR last_seen < $6) AND ($7::timestamptz IS NULL OR last_seen > $7)"""
+"""A type is given whole, or by its name alone: `PayInvoice`."""
+
+
+def _arguments(selection: Selection) -> list[object]:
+    return [
+        list(selection.ids) if selection.ids is not None else None,
+        selection.queue,
+        selection.reason,
+        selection.type,
+        selection.status,
+        selection.older_than,
+        selection.newer_than,
+    ]
+
+
+_LETTER_COLUMNS: dict[str, str] = {
+    "id": "uuid",
+    "queue": "text",
+    "origin": "text",
+    "reason": "text",
+    "error_type": "text",
+    "error_text": "text",
+    "tries": "int",
+    "generation": "int",
+    "failed_at": "timestamptz",
+    "exchange": "text",
+    "routing_key": "text",
+    "message_id": "text",
+    "event_id": "uuid",
+    "type": "text",
+    "content_type": "text",
+    "correlation_id": "text",
+    "reply_to": "text",
+    "headers": "jsonb",
+    "body": "bytea",
+    "body_bytes": "int",
+    "withheld": "text",
+    "replays": "int",
+    "seen": "int",
+    "status": "text",
+    "first_seen": "timestamptz",
+    "last_seen": "timestamptz",
+    "settled_by": "text",
+    "settled_at": "timestamptz",
+    "settled_reason": "text",
+}
+_UNNESTED = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(_LETTER_COLUMNS.values(), start=1))
+_INSERT_LETTERS = f"INSERT INTO dead_letters ({', '.join(_LETTER_COLUMNS)}) SELECT * FROM unnest({_UNNESTED})"  # noqa: S608 - constants
+_UPDATE_LETTERS = f"""UPDATE dead_letters d SET {", ".join(f"{name} = u.{name}" for name in _LETTER_COLUMNS if name != "id")}
+    FROM unnest({_UNNESTED}) AS u ({", ".join(_LETTER_COLUMNS)}) WHERE d.id = u.id"""  # noqa: S608 - constants
+
+
+def _letter_row(record: Record) -> dict[str, Any]:
+    letter, settlement = record.letter, record.settlement
+    row = {name: getattr(letter if hasattr(letter, name) else record, name, None) for name in _LETTER_COLUMNS}
+    if settlement is not None:
+        row |= {"settled_by": settlement.by, "settled_at": settlement.at, "settled_reason": settlement.reason}
+    return row
+
+
+def _record(row: Row) -> Record:
+    withheld = row["withheld"]
+    letter = Letter(
+        **{name: row[name] for name in Letter.__dataclass_fields__ if name not in {"withheld", "replay_of"}},
+        withheld=Withheld(withheld) if withheld else None,
+    )
+    settled = row["settled_by"]
+    return Record(
+        letter,
+        replays=row["replays"],
+        seen=row["seen"],
+        status=Status(row["status"]),
+        first_seen=row["first_seen"],
+        last_seen=row["last_seen"],
+        settlement=Settlement(settled, row["settled_at"], row["settled_reason"]) if settled else None,
+    )
+
+
+# -- cases -----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCase:
+    """A case with what the table adds to it."""
+
+    case: Case
+    correlation_id: str
+    opened_at: datetime
+    updated_at: datetime
+
+
+async def lock_cases(tx: Connection, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
+    """Those that exist, locked in the order of their ids until the transaction ends."""
+    rows = await tx.fetch(
+        "SELECT * FROM cases WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
+    )
+    return {row["payment_id"]: _case(row) for row in rows}
+
+
+async def save_cases(tx: Connection, cases: Sequence[tuple[Case, str]], now: datetime) -> None:
+    """Insert or overwrite (case, correlation id). One inserted meanwhile by another process wins: a conflict, so load again."""
+    known = await tx.fetch(
+        "SELECT payment_id FROM cases WHERE payment_id = ANY($1::uuid[])", [case.payment_id for case, _ in cases]
+    )
+    ids = {row["payment_id"] for row in known}
+    for statement, some in (
+        (_INSERT_CASES, [pair for pair in cases if pair[0].payment_id not in ids]),
+        (_UPDATE_CASES, [pair for pair in cases if pair[0].payment_id in ids]),
+    ):
+        if some:
+            await tx.execute(statement, *_case_columns(some), now)
+
+
+async def select_cases(connection: Connection, *, open_only: bool, at_most: int) -> list[KeptCase]:
+    """Cases, the oldest first: that money has waited longest."""
+    rows = await connection.fetch(
+        """SELECT * FROM cases WHERE NOT $1 OR status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
+           ORDER BY opened_at, payment_id LIMIT $2""",
+        open_only,
+        at_most,
+    )
+    return [_kept(row) for row in rows]
+
+
+async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = False) -> KeptCase | None:
+    """One case, or None."""
+    row = await connection.fetchrow(
+        f"SELECT * FROM cases WHERE payment_id = $1{' FOR UPDATE' if lock else ''}",  # noqa: S608 - a constant
+        payment_id,
+    )
+    return _kept(row) if row is not None else None
+
+
+_CASE_COLUMNS = """payment_id, invoice_id, correlation_id, status, version, reason, decided_by, amount_minor, currency, gateway_id,
+    attempts_version, details"""
+_CASE_UNNESTED = """unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[], $9::text[],
+    $10::text[], $11::int[], $12::jsonb[])"""
+_INSERT_CASES = f"""INSERT INTO cases ({_CASE_COLUMNS}, opened_at, updated_at)
+    SELECT u.*, $13, $13 FROM {_CASE_UNNESTED} u"""  # noqa: S608 - constants
+_UPDATE_CASES = f"""UPDATE cases c SET status = u.status, version = u.version, reason = u.reason, decided_by = u.decided_by,
+    amount_minor = u.amount_minor, currency = u.currency, gateway_id = u.gateway_id, attempts_version = u.attempts_version,
+    details = u.details, updated_at = $13
+    FROM {_CASE_UNNESTED} AS u ({_CASE_COLUMNS}) WHERE c.payment_id = u.payment_id"""  # noqa: S608 - constants
+
+
+def _case_columns(cases: Sequence[tuple[Case, str]]) -> list[list[Any]]:
+    return [
+        [case.payment_id for case, _ in cases],
+        [case.invoice_id for case, _ in cases],
+        [correlation_id for _, correlation_id in cases],
+        [case.status.value for case, _ in cases],
+        [case.version for case, _ in cases],
+        [case.reason for case, _ in cases],
+        [case.decided_by for case, _ in cases],
+        [case.amount_minor for case, _ in cases],
+        [case.currency for case, _ in cases],
+        [case.gateway_id for case, _ in cases],
+        [case.attempts_version for case, _ in cases],
+        [_details(case) for case, _ in cases],
+    ]
+
+
+def _details(case: Case) -> dict[str, Any]:
+    return {
+        "attempts": [asdict(attempt) for attempt in case.attempts],
+        "refusals": [asdict(refused) for refused in case.refusals],
+        "decision": asdict(case.decision) if case.decision else None,
+    }
+
+
+def _kept(row: Row) -> KeptCase:
+    return KeptCase(_case(row), row["correlation_id"], row["opened_at"], row["updated_at"])
+
+
+def _case(row: Row) -> Case:
+    plain = {
+        "invoice_id",
+        "version",
+        "reason",
+        "decided_by",
+        "amount_minor",
+        "currency",
+        "gateway_id",
+        "attempts_version",
+    }
+    details = row["details"]
+    decision = details["decision"]
+    return Case(
+        payment_id=row["payment_id"],
+        status=CaseStatus(row["status"]),
+        attempts=tuple(Attempt(**attempt | {"at": _moment(attempt["at"])}) for attempt in details["attempts"]),
+        refusals=tuple(
+            DecisionRefused(**r | {"id": UUID(r["id"]), "decision_id": _uuid_or_none(r["decision_id"])})
+            for r in details["refusals"]
+        ),
+        decision=Decision(**decision | {"id": UUID(decision["id"]), "at": _moment(decision["at"])})
+        if decision
+        else None,
+        **{name: row[name] for name in plain},
+    )
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _uuid_or_none(text: str | None) -> UUID | None:
+    return UUID(text) if text else None
+
+
+# -- the journal -----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One action of a person. Its id is the cause of what the action says (DESIGN 2). `subject` is a dead letter or a payment."""
+
+    id: UUID
+    at: datetime
+    who: str
+    action: str
+    subject: UUID
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+async def append_entries(tx: Connection, entries: Sequence[Entry]) -> None:
+    """Write down what was done, in the transaction that does it."""
+    if entries:
+        await tx.execute(
+            """INSERT INTO journal (id, at, who, action, subject, details)
+               SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::uuid[], $6::jsonb[])""",
+            [entry.id for entry in entries],
+            [entry.at for entry in entries],
+            [entry.who for entry in entries],
+            [entry.action for entry in entries],
+            [entry.subject for entry in entries],
+            [entry.details for entry in entries],
+        )
+
+
+async def entries_about(connection: Connection, subject: UUID) -> list[Entry]:
+    """What people did with it, in order."""
+    rows = await connection.fetch("SELECT * FROM journal WHERE subject = $1 ORDER BY at, id", subject)
+    return [Entry(**row) for row in rows]

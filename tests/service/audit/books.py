@@ -1,0 +1,497 @@
+"""Books that balance: a small history in the raw tables of all four services, the gateway's ledger and the sender's own records.
+
+Written with SQL and nothing else, as the checker reads them; derived ids as DESIGN 2 says.
+"""
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+import asyncpg
+import orjson
+
+from deploy.audit.stores import Ledger, Snapshot, Sources, Stores
+
+SCHEMA = Path(__file__).parents[3] / "deploy" / "sandbox" / "schema.sql"
+LEDGER, HISTORY = "ledger.sqlite", "history.jsonl"
+LONG_AGO = datetime(2026, 11, 20, 12, tzinfo=UTC)
+"""Older than any grace period, seen from the database's clock, which some columns are compared with."""
+
+
+def command(name: str) -> UUID:
+    """The id of a command of this history."""
+    return uuid5(UUID(int=7), f"command {name}")
+
+
+def payment(name: str) -> UUID:
+    """The id of a payment of this history."""
+    return uuid5(UUID(int=7), f"payment {name}")
+
+
+@dataclass
+class Books:
+    """Writes to the stores. Each step happens one second after the one before."""
+
+    databases: dict[str, "asyncpg.Connection[asyncpg.Record]"]
+    ledger: sqlite3.Connection
+    history: Path
+    now: datetime = LONG_AGO
+
+    def tick(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+    def stores(self, settled_before: datetime | None = None) -> Stores:
+        """These books as the checker sees them, uncommitted writes included."""
+        snapshots = {name: Snapshot(connection) for name, connection in self.databases.items()}
+        return Stores(snapshots, Ledger(self.ledger), self.history, {"invoice.commands": 0}, settled_before)
+
+    # -- what each service writes
+
+    async def insert(self, database: str, table: str, **values: Any) -> None:
+        names = ", ".join(values)
+        places = ", ".join(f"${at}" for at in range(1, len(values) + 1))
+        await self.databases[database].execute(f"INSERT INTO {table} ({names}) VALUES ({places})", *values.values())
+
+    async def send(self, name: str, type_: str, *, invoice: str | None, reason: str | None = None) -> UUID:
+        """A command, answered."""
+        self.record(name)
+        await self.insert(
+            "invoice",
+            "answers",
+            command_id=command(name),
+            command_type=f"remit.invoice.{type_}.v1",
+            invoice_id=invoice,
+            answer="rejected" if reason else "accepted",
+            reason=reason,
+            correlation_id=str(command(name)),
+            answered_at=self.tick(),
+        )
+        return command(name)
+
+    def record(self, name: str, *, confirmed: bool = True) -> None:
+        with self.history.open("a") as file:
+            file.write(json.dumps({"command_id": str(command(name)), "type": "any", "confirmed": confirmed}) + "\n")
+
+    async def event(self, invoice: str, version: int, type_: str, cause: UUID, **data: Any) -> UUID:
+        """A stored event; the id of the message that tells of it."""
+        await self.insert(
+            "invoice",
+            "events",
+            stream_id=invoice,
+            version=version,
+            type=f"{type_}.1",
+            data=data,
+            cause_id=cause,
+            cause_position=0,
+            correlation_id="c",
+            recorded_at=self.tick(),
+        )
+        return uuid5(cause, "0")
+
+    async def state(self, invoice: str, status: str, version: int, **more: Any) -> None:
+        values = {"customer_id": "C-1", "amount_minor": 1250, "currency": "EUR"} | more
+        await self.insert(
+            "invoice", "invoices", invoice_id=invoice, status=status, version=version, updated_at=self.now, **values
+        )
+
+    async def request(self, name: str, version: int = 2, *, pending: bool = False) -> UUID:
+        """INV-name is issued and its payment requested; the id of the request's message."""
+        invoice = f"INV-{name}"
+        await self.event(
+            invoice, 1, "Issued", await self.send(f"issue {name}", "IssueInvoice", invoice=invoice), **_ISSUED
+        )
+        requested = await self.event(
+            invoice,
+            version,
+            "PaymentRequested",
+            await self.send(f"pay {name}", "PayInvoice", invoice=invoice),
+            payment_id=str(payment(name)),
+            amount_minor=1250,
+            currency="EUR",
+            method={"kind": "token", "fingerprint": "pm_card_visa"},
+        )
+        await self.insert(
+            "invoice",
+            "payments",
+            payment_id=payment(name),
+            invoice_id=invoice,
+            version=version,
+            pending=pending,
+            announced_at=self.now,
+        )
+        return requested
+
+    async def row(self, name: str, status: str, version: int, cause: UUID, **more: Any) -> None:
+        """The payment gateway service's row, prepared and confirmed there."""
+        values: dict[str, Any] = {"receipt_number": f"ch_{name}"} if status in {"captured", "refunded"} else {}
+        await self.insert(
+            "payment_gateway",
+            "payments",
+            payment_id=payment(name),
+            invoice_id=f"INV-{name}",
+            amount_minor=1250,
+            currency="EUR",
+            params_hash=b"hash",
+            status=status,
+            version=version,
+            method_token="pm_card_visa",
+            gateway_id=f"pi_{name}",
+            was_case=False,
+            rung=0,
+            key_number=1,
+            cause_id=cause,
+            correlation_id="c",
+            fence=1,
+            created_at=self.now,
+            updated_at=self.now,
+            **values | more,
+        )
+        for seq, (step, answer) in enumerate((("prepare", "prepared"), ("execute", "any"))):
+            await self.insert(
+                "payment_gateway",
+                "attempts",
+                payment_id=payment(name),
+                fence=1,
+                seq=seq,
+                at=self.tick(),
+                step=step,
+                answer=answer,
+                evidence="200",
+                idempotency_key=f"{payment(name)}:{step}:1",
+            )
+        self.confirm(name)
+
+    async def outcome(self, name: str, version: int, type_: str, cause: UUID) -> UUID:
+        """An outcome as announced; the id of its message."""
+        message_id = uuid5(payment(name), str(version))
+        await self.insert(
+            "payment_gateway",
+            "outcomes",
+            payment_id=payment(name),
+            version=version,
+            message_id=message_id,
+            exchange="payment.events",
+            routing_key=type_,
+            type=f"remit.payment_gateway.{type_}.v1",
+            correlation_id="c",
+            body=orjson.dumps({"id": str(message_id), "causationid": str(cause)}),
+            recorded_at=self.tick(),
+        )
+        return message_id
+
+    async def saga(self, name: str, *steps: tuple[str, str, UUID], fired: bool = True) -> None:
+        """Steps (status, fact, cause) from the start of the saga, and its deadline."""
+        before = "absent"
+        for version, (status, fact, cause) in enumerate(steps, start=1):
+            await self.insert(
+                "saga",
+                "transitions",
+                payment_id=payment(name),
+                version=version,
+                from_status=before,
+                to_status=status,
+                fact=fact,
+                cause_id=cause,
+                correlation_id="c",
+                at=self.tick(),
+            )
+            before = status
+        await self.insert(
+            "saga",
+            "sagas",
+            payment_id=payment(name),
+            invoice_id=f"INV-{name}",
+            status=before,
+            version=len(steps),
+            payment_version=1,
+            failure_recorded=False,
+            flagged=False,
+            repeats=0,
+            deadline=1,
+            updated_at=self.now,
+        )
+        await self.insert(
+            "saga",
+            "deadlines",
+            id=uuid5(payment(name), "deadline:1"),
+            payment_id=payment(name),
+            number=1,
+            correlation_id="c",
+            due_at=self.now,
+            fired_at=self.now if fired else None,
+        )
+
+    async def case(self, name: str, status: str) -> None:
+        await self.insert(
+            "staff",
+            "cases",
+            payment_id=payment(name),
+            invoice_id=f"INV-{name}",
+            correlation_id="c",
+            status=status,
+            version=1,
+            attempts_version=0,
+            details={"attempts": [], "refusals": [], "decision": None},
+            opened_at=self.now,
+            updated_at=self.now,
+        )
+
+    async def letter(self, name: str, command_id: UUID, status: str = "open") -> None:
+        await self.insert(
+            "staff",
+            "dead_letters",
+            id=command(f"letter {name}"),
+            queue="invoice.commands",
+            origin="remit",
+            reason="not_json",
+            tries=1,
+            generation=0,
+            message_id=str(command_id),
+            headers={},
+            body=b"{",
+            body_bytes=1,
+            replays=0,
+            seen=1,
+            status=status,
+            first_seen=self.now,
+            last_seen=self.now,
+        )
+
+    # -- what the gateway writes
+
+    def write(self, sql: str, *values: Any) -> None:
+        self.ledger.execute(sql, values)
+
+    def intent(self, intent: str, metadata: dict[str, str]) -> None:
+        self.write(
+            "INSERT INTO payment_intents (id, amount, currency, payment_method, method_attached, metadata, status, created)"
+            " VALUES (?, 1250, 'eur', 'pm_card_visa', 1, ?, 'any', ?)",
+            *(intent, json.dumps(metadata), int(self.now.timestamp())),
+        )
+
+    def confirm(self, name: str) -> None:
+        self.intent(f"pi_{name}", {"payment_id": str(payment(name)), "invoice_id": f"INV-{name}"})
+        self.write(
+            "INSERT INTO confirms (at, kind, payment_intent, idempotency_key, result) VALUES (?, 'confirm', ?, ?, '200')",
+            *(self.now.timestamp(), f"pi_{name}", f"{payment(name)}:execute:1"),
+        )
+        self.key(f"{payment(name)}:execute:1", "hash")
+
+    def key(self, key: str, parameters: str) -> None:
+        self.write(
+            "INSERT INTO idempotency_keys (key, path, parameters_sha256, status, body, created) VALUES (?, '/', ?, 200, '', 0)",
+            *(key, parameters),
+        )
+
+    def charge(self, charge: str, intent: str, *, amount: int = 1250, method: str = "pm_card_visa") -> None:
+        self.write(
+            "INSERT INTO charges VALUES (?, ?, ?, 'eur', ?, ?)",
+            *(charge, intent, amount, method, int(self.now.timestamp())),
+        )
+
+    def refund(self, charge: str, intent: str, *, amount: int = 1250) -> None:
+        self.write(
+            "INSERT INTO refunds (id, payment_intent, charge, amount, currency, status, created)"
+            " VALUES (?, ?, ?, ?, 'eur', 'succeeded', ?)",
+            *(f"re_{charge}_{amount}", intent, charge, amount, int(self.now.timestamp())),
+        )
+
+    # -- whole stories
+
+    async def paid(self, name: str) -> None:
+        """Requested, captured, recorded."""
+        requested = await self.request(name)
+        await self.row(name, "captured", 3, requested)
+        self.charge(f"ch_{name}", f"pi_{name}")
+        captured = await self.outcome(name, 3, "PaymentCaptured", requested)
+        paid = await self.event(f"INV-{name}", 3, "Paid", uuid5(captured, "0"), **_paid(name))
+        await self.state(f"INV-{name}", "paid", 3, payment_id=payment(name), receipt_number=f"ch_{name}")
+        await self.saga(
+            name,
+            ("awaiting_outcome", "PaymentRequested", requested),
+            ("settling", "Captured", captured),
+            ("completed", "Paid", paid),
+        )
+
+    async def declined(self, name: str) -> None:
+        """Requested, declined, told."""
+        requested = await self.request(name)
+        await self.row(name, "declined", 4, requested, reason="card_declined")
+        declined = await self.outcome(name, 4, "PaymentDeclined", requested)
+        failed = await self.event(
+            f"INV-{name}",
+            3,
+            "PaymentFailed",
+            uuid5(declined, "0"),
+            payment_id=str(payment(name)),
+            outcome="declined",
+            reason="card_declined",
+        )
+        await self.state(f"INV-{name}", "open", 3)
+        await self.saga(
+            name,
+            ("awaiting_outcome", "PaymentRequested", requested),
+            ("failed", "Declined", declined),
+            ("failed", "PaymentFailed", failed),
+        )
+
+    async def waiting(self, name: str) -> None:
+        """Nobody knows, a person is asked. It was captured, in truth."""
+        requested = await self.request(name, pending=True)
+        await self.row(name, "needs_decision", 4, requested, due_at=datetime.now(UTC) + timedelta(hours=1))
+        self.charge(f"ch_{name}", f"pi_{name}")
+        doubt = await self.outcome(name, 3, "PaymentInDoubt", requested)
+        needs = await self.outcome(name, 4, "PaymentNeedsDecision", requested)
+        await self.event(f"INV-{name}", 3, "PaymentInDoubt", uuid5(doubt, "0"), payment_id=str(payment(name)))
+        await self.state(f"INV-{name}", "in_doubt", 3, payment_id=payment(name))
+        await self.saga(name, ("in_doubt", "InDoubt", doubt), ("needs_decision", "NeedsDecision", needs), fired=False)
+        await self.case(name, "needs_decision")
+
+    async def decided(self, name: str) -> None:
+        """A person saw the money and said so."""
+        requested = await self.request(name)
+        entry = command(f"decide {name}")
+        decision = uuid5(entry, "0")
+        await self.row(name, "captured", 5, decision, decided_by="Ada")
+        self.charge(f"ch_{name}", f"pi_{name}")
+        needs = await self.outcome(name, 4, "PaymentNeedsDecision", requested)
+        captured = await self.outcome(name, 5, "PaymentCaptured", decision)
+        paid = await self.event(f"INV-{name}", 3, "Paid", uuid5(captured, "0"), **_paid(name))
+        await self.state(f"INV-{name}", "paid", 3, payment_id=payment(name), receipt_number=f"ch_{name}")
+        await self.saga(
+            name,
+            ("needs_decision", "NeedsDecision", needs),
+            ("settling", "Captured", captured),
+            ("completed", "Paid", paid),
+        )
+        await self.insert(
+            "payment_gateway",
+            "decisions",
+            message_id=decision,
+            payment_id=payment(name),
+            resolution="captured",
+            expected_version=4,
+            receipt_number=f"ch_{name}",
+            evidence="seen in the gateway's books",
+            decided_by="Ada",
+            reason="the gateway is silent",
+            decided_at=self.now,
+        )
+        await self.insert(
+            "staff",
+            "journal",
+            id=entry,
+            at=self.now,
+            who="Ada",
+            action="resolve",
+            subject=payment(name),
+            details={},
+        )
+        await self.case(name, "captured")
+
+    async def late(self, name: str) -> None:
+        """Told as failed, captured after all, given back on the saga's word."""
+        requested = await self.request(name)
+        not_charged = await self.outcome(name, 3, "PaymentNotCharged", requested)
+        captured = await self.outcome(name, 4, "PaymentCaptured", requested)
+        refund = uuid5(captured, "0")
+        await self.row(name, "refunded", 6, refund)
+        self.charge(f"ch_{name}", f"pi_{name}")
+        self.refund(f"ch_{name}", f"pi_{name}")
+        refunded = await self.outcome(name, 6, "PaymentRefunded", refund)
+        failed = await self.event(
+            f"INV-{name}",
+            3,
+            "PaymentFailed",
+            uuid5(not_charged, "0"),
+            payment_id=str(payment(name)),
+            outcome="not_charged",
+            reason="any",
+        )
+        await self.state(f"INV-{name}", "open", 3)
+        await self.saga(
+            name,
+            ("failed", "NotCharged", not_charged),
+            ("failed", "PaymentFailed", failed),
+            ("refunding", "Captured", captured),
+            ("refunded", "Refunded", refunded),
+        )
+
+    async def voided(self, name: str) -> None:
+        """Issued and withdrawn; a payment of it is refused."""
+        invoice = f"INV-{name}"
+        await self.event(
+            invoice, 1, "Issued", await self.send(f"issue {name}", "IssueInvoice", invoice=invoice), **_ISSUED
+        )
+        await self.event(
+            invoice, 2, "Voided", await self.send(f"void {name}", "VoidInvoice", invoice=invoice), reason="mistake"
+        )
+        await self.state(invoice, "void", 2)
+        await self.send(f"pay {name}", "PayInvoice", invoice=invoice, reason="invoice_void")
+
+    async def write_all(self) -> None:
+        """One of each; and commands that were set aside, or whose confirm was lost."""
+        await self.paid("paid")
+        await self.declined("declined")
+        await self.waiting("waiting")
+        await self.decided("decided")
+        await self.late("late")
+        await self.voided("void")
+        self.record("poison")
+        await self.letter("poison", command("poison"))
+        self.record("lost", confirmed=False)
+
+
+_ISSUED = {"customer_id": "C-1", "amount_minor": 1250, "currency": "EUR"}
+
+
+def _paid(name: str) -> dict[str, Any]:
+    return {
+        "payment_id": str(payment(name)),
+        "amount_minor": 1250,
+        "currency": "EUR",
+        "receipt_number": f"ch_{name}",
+    }
+
+
+@asynccontextmanager
+async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[Books]:
+    """Books in these stores, in one open transaction each: what is written is forgotten; `write_books` keeps it."""
+    ledger = sqlite3.connect(folder / LEDGER)
+    ledger.row_factory = sqlite3.Row
+    async with AsyncExitStack() as opened:
+        opened.callback(ledger.close)
+        connections = {}
+        for name, url in databases.items():
+            connection = await asyncpg.connect(url, timeout=10)
+            opened.push_async_callback(connection.close)
+            await connection.set_type_codec(
+                "jsonb", schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
+            )
+            await connection.execute("BEGIN")
+            connections[name] = connection
+        yield Books(connections, ledger, folder / HISTORY)
+
+
+async def write_books(databases: dict[str, str], folder: Path) -> None:
+    """Books that balance, for good."""
+    with closing(sqlite3.connect(folder / LEDGER)) as ledger:
+        ledger.execute("PRAGMA journal_mode = WAL")
+        ledger.executescript(SCHEMA.read_text())
+    async with open_books(databases, folder) as books:
+        await books.write_all()
+        books.ledger.commit()
+        for connection in books.databases.values():
+            await connection.execute("COMMIT")
+
+
+def sources(databases: dict[str, str], rabbitmq_url: str | None, folder: Path, *, drained: bool = True) -> Sources:
+    """All of these books, for whoever opens them by their addresses."""
+    return Sources(databases, rabbitmq_url, folder / LEDGER, folder / HISTORY, drained=drained)

@@ -1,0 +1,379 @@
+"""The checker on real databases: books that balance hold; each planted fault turns red exactly the lines it breaks."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4, uuid5
+
+import asyncpg
+import pytest
+
+from deploy.audit.finding import BREACHES_SHOWN_MAX, Breach, Finding, Verdict
+from deploy.audit.money import line_5
+from deploy.audit.run import LINES, Report, audit
+from deploy.audit.stores import AuditError, Sources, open_stores
+from deploy.audit.streams import line_8
+from tests.service.audit.books import HISTORY, Books, command, open_books, payment, sources, write_books
+from tests.support.bus import Bus
+from tests.support.databases import truncate
+from tests.support.world import World
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(scope="module")
+def written(world_urls: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Books that balance, in all databases; the folder with the ledger and the history."""
+    folder = tmp_path_factory.mktemp("books")
+
+    async def write() -> None:
+        for url in world_urls.databases.values():
+            await truncate(url)
+        await write_books(world_urls.databases, folder)
+
+    asyncio.run(write())
+    return folder
+
+
+@pytest.fixture
+async def books(world_urls: World, written: Path, tmp_path: Path) -> AsyncIterator[Books]:
+    """The same, to be changed: nothing of it stays."""
+    async with open_books(world_urls.databases, written) as opened:
+        opened.history = Path(shutil.copy(written / HISTORY, tmp_path / HISTORY))
+        yield opened
+
+
+def broken(findings: Sequence[Finding]) -> set[int]:
+    return {finding.line for finding in findings if finding.verdict is Verdict.BROKEN}
+
+
+def explained(findings: Sequence[Finding]) -> list[str]:
+    """For the message of a failing test."""
+    return [f"{f.line}: {b.about}: {b.why}" for f in findings for b in f.breaches] + [
+        f"{f.line}: {missing}" for f in findings for missing in f.missing
+    ]
+
+
+@pytest.mark.parametrize("drained", [True, False])
+async def test_books_that_balance_hold(world_urls: World, written: Path, *, drained: bool) -> None:
+    async with Bus.open(world_urls.rabbitmq_url) as bus:
+        await bus.purge()
+    given = sources(world_urls.databases, world_urls.rabbitmq_url, written, drained=drained)
+    report = await audit(given, NOW, complete=True)
+    assert {f.line: f.verdict for f in report.findings} == dict.fromkeys(
+        (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13), Verdict.HOLDS
+    ), explained(report.findings)
+    assert report.ok
+    assert all(finding.looked_at > 0 for finding in report.findings)
+
+
+Plant = Callable[[Books], Awaitable[object]]
+
+
+def sql(database: str, statement: str, *arguments: object) -> Plant:
+    async def plant(books: Books) -> None:
+        assert await books.databases[database].execute(statement, *arguments) not in {"UPDATE 0", "DELETE 0"}
+
+    return plant
+
+
+def ledger(statement: str, *arguments: object) -> Plant:
+    async def plant(books: Books) -> None:
+        assert books.ledger.execute(statement, arguments).rowcount > 0
+
+    return plant
+
+
+async def captured_twice_and_one_given_back(books: Books) -> None:
+    books.charge("ch_again", "pi_paid")
+    books.refund("ch_again", "pi_paid")
+
+
+async def partly_given_back(books: Books) -> None:
+    books.refund("ch_paid", "pi_paid", amount=500)
+
+
+async def charge_without_payment(books: Books) -> None:
+    books.intent("pi_nobody", {"payment_id": str(uuid4())})
+    books.charge("ch_nobody", "pi_nobody")
+    books.refund("ch_nobody", "pi_nobody")
+
+
+async def charge_without_our_id(books: Books) -> None:
+    books.intent("pi_nobody", {})
+    books.charge("ch_nobody", "pi_nobody")
+
+
+async def charge_of_another_id(books: Books) -> None:
+    books.intent("pi_orphan", {"payment_id": str(payment("paid"))})
+    assert books.ledger.execute("UPDATE charges SET payment_intent = 'pi_orphan' WHERE id = 'ch_paid'").rowcount
+
+
+async def declined_and_captured(books: Books) -> None:
+    books.charge("ch_declined", "pi_declined")
+    books.refund("ch_declined", "pi_declined")
+
+
+async def two_ids_confirmed(books: Books) -> None:
+    books.intent("pi_second", {"payment_id": str(payment("paid"))})
+    books.write(
+        "INSERT INTO confirms (at, kind, payment_intent, result) VALUES (?, 'confirm', 'pi_second', '200')",
+        books.now.timestamp(),
+    )
+
+
+async def key_of_two_requests(books: Books) -> None:
+    books.key(f"{payment('paid')}:execute:1", "other")
+
+
+async def payment_without_next_step(books: Books) -> None:
+    await books.request("idle")
+    requested = await books.databases["invoice"].fetchval(
+        "SELECT cause_id FROM events WHERE stream_id = 'INV-idle' AND version = 2"
+    )
+    await books.databases["invoice"].execute("UPDATE payments SET pending = true WHERE invoice_id = 'INV-idle'")
+    await books.state("INV-idle", "payment_pending", 2, payment_id=payment("idle"))
+    await books.row("idle", "prepared", 2, uuid5(requested, "0"))
+
+
+async def payment_row_lost(books: Books) -> None:
+    await books.databases["payment_gateway"].execute("DELETE FROM payments WHERE payment_id = $1", payment("declined"))
+
+
+async def answered_and_set_aside(books: Books) -> None:
+    await books.letter("again", command("pay paid"))
+
+
+async def set_aside_twice(books: Books) -> None:
+    await books.letter("again", command("poison"))
+
+
+async def step_out_of_terminal_state(books: Books) -> None:
+    saga = books.databases["saga"]
+    await saga.execute(
+        """INSERT INTO transitions (payment_id, version, from_status, to_status, fact, cause_id, correlation_id)
+           SELECT payment_id, 4, 'completed', 'failed', 'Declined', cause_id, 'c' FROM transitions
+           WHERE payment_id = $1 AND version = 2""",
+        payment("paid"),
+    )
+    await saga.execute("UPDATE sagas SET status = 'failed', version = 4 WHERE payment_id = $1", payment("paid"))
+
+
+async def deadline_overdue(books: Books) -> None:
+    await books.insert(
+        "saga",
+        "deadlines",
+        id=uuid4(),
+        payment_id=payment("paid"),
+        number=2,
+        correlation_id="c",
+        due_at=books.now - timedelta(hours=1),
+    )
+
+
+async def outbox_row(books: Books) -> None:
+    await books.insert(
+        "saga",
+        "outbox",
+        id=uuid4(),
+        exchange="e",
+        routing_key="k",
+        type="t",
+        correlation_id="c",
+        content_type="c",
+        headers={},
+        droppable=False,
+        body=b"",
+        created_at=books.now,
+        sweep_after=books.now,
+    )
+
+
+EVENT = "WHERE stream_id = $1 AND version = $2"
+ROW = "WHERE payment_id = $1"
+
+PLANTED: dict[str, tuple[Plant, set[int]]] = {
+    "captured twice": (captured_twice_and_one_given_back, {1}),
+    "partly refunded": (partly_given_back, {1, 13}),
+    "another method charged": (ledger("UPDATE charges SET payment_method = 'pm_other' WHERE id = 'ch_paid'"), {1}),
+    "another amount charged": (ledger("UPDATE charges SET amount = 99 WHERE id = 'ch_paid'"), {1, 13}),
+    "another currency charged": (ledger("UPDATE charges SET currency = 'usd' WHERE id = 'ch_paid'"), {1, 13}),
+    "another amount in the row": (
+        sql("payment_gateway", f"UPDATE payments SET amount_minor = 7 {ROW}", payment("declined")),
+        {1},
+    ),
+    "another token in the row": (
+        sql("payment_gateway", f"UPDATE payments SET method_token = 'pm_x' {ROW}", payment("declined")),
+        {1},
+    ),
+    "charge without payment": (charge_without_payment, {2}),
+    "charge without our id": (charge_without_our_id, {2, 13}),
+    "charge of an id that is not recorded": (charge_of_another_id, {2}),
+    "case open on a settled payment": (
+        sql("staff", f"UPDATE cases SET status = 'in_doubt' {ROW}", payment("decided")),
+        {2},
+    ),
+    "payment without next step": (payment_without_next_step, {2}),
+    "case gone": (sql("staff", f"DELETE FROM cases {ROW}", payment("waiting")), {12}),
+    "case gone, attempt overdue": (
+        lambda books: _both(
+            sql("staff", f"DELETE FROM cases {ROW}", payment("waiting"))(books),
+            sql("payment_gateway", f"UPDATE payments SET due_at = $2 {ROW}", payment("waiting"), books.now)(books),
+        ),
+        {2, 12},
+    ),
+    "declined here, captured there": (declined_and_captured, {3}),
+    "captured here, not there": (ledger("DELETE FROM charges WHERE id = 'ch_paid'"), {3, 13}),
+    "two gateway ids confirmed": (two_ids_confirmed, {4}),
+    "another id recorded": (
+        sql("payment_gateway", f"UPDATE payments SET gateway_id = 'pi_other' {ROW}", payment("declined")),
+        {4},
+    ),
+    "confirmed before recorded": (
+        sql("payment_gateway", f"UPDATE attempts SET at = at + interval '1 hour' {ROW}", payment("paid")),
+        {4},
+    ),
+    "key of two requests": (key_of_two_requests, {4}),
+    "key refused for other parameters": (ledger("UPDATE idempotency_keys SET mismatches = 1 WHERE seq = 1"), {4}),
+    "key of two payments": (sql("payment_gateway", "UPDATE attempts SET idempotency_key = 'k' WHERE seq = 0"), {4}),
+    "decision without evidence": (sql("payment_gateway", "UPDATE decisions SET evidence = ' '"), {5}),
+    "decision that was refused": (sql("payment_gateway", "UPDATE decisions SET refusal = 'version_differs'"), {5}),
+    "another receipt": (
+        sql("payment_gateway", f"UPDATE payments SET receipt_number = 'r' {ROW}", payment("paid")),
+        {5},
+    ),
+    "requested and no row": (payment_row_lost, {4, 5}),
+    "answer lost": (sql("invoice", "DELETE FROM answers WHERE command_id = $1", command("pay void")), {6}),
+    "dead letter discarded unanswered": (sql("staff", "UPDATE dead_letters SET status = 'discarded'"), {6}),
+    "answered and set aside": (answered_and_set_aside, {6}),
+    "set aside twice": (set_aside_twice, {6}),
+    "event of no command": (
+        sql("invoice", f"UPDATE events SET cause_id = $3 {EVENT}", "INV-void", 1, uuid4()),
+        {7},
+    ),
+    "event of a rejected command": (
+        sql("invoice", "UPDATE answers SET answer = 'rejected' WHERE command_id = $1", command("void void")),
+        {7},
+    ),
+    "paid by nobody's word": (sql("invoice", f"UPDATE events SET cause_id = $3 {EVENT}", "INV-paid", 3, uuid4()), {7}),
+    "saga moved by nothing": (
+        sql("saga", f"UPDATE transitions SET cause_id = $2 {ROW} AND version = 1", payment("paid"), uuid4()),
+        {7},
+    ),
+    "payment moved by nobody": (
+        sql("payment_gateway", f"UPDATE payments SET cause_id = $2 {ROW}", payment("paid"), uuid4()),
+        {7},
+    ),
+    "outcome asked for by nobody": (
+        sql("payment_gateway", f"UPDATE outcomes SET body = '{{}}' {ROW}", payment("declined")),
+        {7},
+    ),
+    "decision that staff never made": (
+        sql("payment_gateway", f"UPDATE payments SET cause_id = $2 {ROW}", payment("decided"), uuid4()),
+        {7},
+    ),
+    "stored state differs": (sql("invoice", "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'"), {8}),
+    "stream with a gap": (sql("invoice", f"DELETE FROM events {EVENT}", "INV-void", 1), {8}),
+    "stream without state": (sql("invoice", "DELETE FROM invoices WHERE invoice_id = 'INV-void'"), {8}),
+    "unknown event": (sql("invoice", f"UPDATE events SET type = 'Shrunk.1' {EVENT}", "INV-void", 2), {8}),
+    "payment id says pending": (sql("invoice", f"UPDATE payments SET pending = true {ROW}", payment("paid")), {8}),
+    "outbox not empty": (outbox_row, {9}),
+    "step out of a terminal state": (step_out_of_terminal_state, {12}),
+    "saga ahead of its journal": (sql("saga", f"UPDATE sagas SET version = 9 {ROW}", payment("paid")), {12}),
+    "saga without journal": (sql("saga", f"UPDATE sagas SET status = 'failed' {ROW}", payment("paid")), {12}),
+    "deadline overdue": (deadline_overdue, {12}),
+    "saga without deadline": (sql("saga", f"DELETE FROM deadlines {ROW}", payment("waiting")), {12}),
+    "booked another amount": (
+        sql("invoice", f"UPDATE events SET data = data || '{{\"amount_minor\": 1}}' {EVENT}", "INV-paid", 3),
+        {13},
+    ),
+}
+
+
+async def _both(first: Awaitable[object], second: Awaitable[object]) -> None:
+    await first
+    await second
+
+
+@pytest.mark.parametrize("name", PLANTED)
+async def test_a_planted_fault_turns_its_line_red(books: Books, name: str) -> None:
+    plant, lines = PLANTED[name]
+    await plant(books)
+    findings = [await line(books.stores()) for line in LINES]
+    assert broken(findings) == lines, explained(findings)
+    assert not Report(tuple(findings), complete=False).ok
+
+
+def test_every_line_is_turned_red_by_a_fault_of_its_own() -> None:
+    alone = {next(iter(lines)) for _, lines in PLANTED.values() if len(lines) == 1}
+    assert alone == {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13}
+
+
+async def test_a_message_left_in_a_queue_breaks_line_9(world_urls: World, written: Path) -> None:
+    async with Bus.open(world_urls.rabbitmq_url) as bus:
+        await bus.send_raw(b"{}")
+        report = await audit(sources(world_urls.databases, world_urls.rabbitmq_url, written), NOW)
+        await bus.purge()
+    assert broken(report.findings) == {9}, explained(report.findings)
+
+
+async def test_what_is_young_is_under_way_in_a_live_system(books: Books) -> None:
+    """The invoice has not heard of a capture yet: excused for a while, and not when all work is said to be done."""
+    await books.databases["invoice"].execute("DELETE FROM events WHERE stream_id = 'INV-paid' AND version = 3")
+    await books.databases["payment_gateway"].execute("UPDATE payments SET updated_at = now()")
+    live = await line_5(books.stores(settled_before=NOW - timedelta(minutes=10)))
+    assert (live.verdict, live.in_flight) == (Verdict.HOLDS, 1)
+    drained = await line_5(books.stores())
+    assert (drained.verdict, drained.in_flight, drained.broken) == (Verdict.BROKEN, 0, 1)
+    assert drained.breaches == (Breach(str(payment("paid")), "captured, and INV-paid is not paid by it"),)
+
+
+async def test_what_was_not_given_is_not_called_good(world_urls: World, written: Path) -> None:
+    report = await audit(Sources({"invoice": world_urls.databases["invoice"]}, drained=True), NOW, complete=True)
+    verdicts = {finding.line: finding.verdict for finding in report.findings}
+    assert verdicts.pop(8) is Verdict.HOLDS
+    assert set(verdicts.values()) == {Verdict.NOT_CHECKED}
+    assert not report.ok
+    assert all(finding.missing for finding in report.findings if finding.line != 8)
+
+
+async def test_breaches_are_counted_and_only_the_first_are_shown(books: Books) -> None:
+    for number in range(30):
+        await books.state(f"INV-{number}", "open", 1)
+    finding = await line_8(books.stores())
+    assert (finding.broken, len(finding.breaches)) == (30, BREACHES_SHOWN_MAX)
+
+
+async def test_the_stores_are_opened_to_be_read_only(world_urls: World, written: Path) -> None:
+    async with open_stores(sources(world_urls.databases, None, written), NOW) as stores:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await stores.databases["invoice"].value("DELETE FROM answers")
+        assert stores.ledger is not None
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            list(stores.ledger.rows("DELETE FROM charges"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda folder: Sources({}, ledger=folder / "nowhere"), "there is no ledger file"),
+        (lambda folder: Sources({}, ledger=folder / HISTORY), "is not the ledger of a sandbox gateway"),
+        (lambda folder: Sources({}, history=folder / "nowhere"), "there is no history file"),
+        (lambda _: Sources({"saga": "postgresql://127.0.0.1:1/x"}), "SAGA_DATABASE_URL: the database does not answer"),
+        (lambda _: Sources({}, "amqp://127.0.0.1:1/"), "RABBITMQ_URL: the broker does not answer"),
+    ],
+)
+async def test_a_store_that_cannot_be_read_is_named(
+    written: Path, wrong: Callable[[Path], Sources], sentence: str
+) -> None:
+    with pytest.raises(AuditError, match=sentence):
+        await audit(wrong(written), NOW)
+
+
+async def test_a_history_that_cannot_be_read_is_named_by_its_line(world_urls: World, tmp_path: Path) -> None:
+    (tmp_path / HISTORY).write_text('{"command_id": "x", "confirmed": true}\nnot json\n')
+    with pytest.raises(AuditError, match=r"history\.jsonl, line 2, is not of the form"):
+        await audit(Sources(world_urls.databases, history=tmp_path / HISTORY), NOW)

@@ -1,0 +1,50 @@
+"""Types `remit ...` as an operator does: a process of its own, with its exit code and what it wrote."""
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.world import ROOT, World
+
+DEADLINE_S = 60.0
+_OURS = ("RABBITMQ_URL", "CARD_PUBLIC_KEYS_FILE")
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """How the command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+async def remit(*arguments: str, world: World | None = None, stdin: str = "", **environment: str) -> Typed:
+    """Run one command on the servers of `world`; `environment` adds to it."""
+    inherited = {k: v for k, v in os.environ.items() if k not in _OURS and not k.endswith("_DATABASE_URL")}
+    servers = {} if world is None else addresses(world)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.cli.main", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=inherited | {"COLUMNS": "100", "NO_COLOR": "1"} | servers | environment,
+        cwd=ROOT,
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        out, err = await process.communicate(stdin.encode())
+    return Typed(process.returncode or 0, out.decode(), err.decode())
+
+
+def addresses(world: World) -> dict[str, str]:
+    """The variables that name the servers."""
+    return {"RABBITMQ_URL": world.rabbitmq_url} | {
+        f"{name.upper()}_DATABASE_URL": url for name, url in world.databases.items()
+    }

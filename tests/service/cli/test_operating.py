@@ -1,0 +1,155 @@
+"""`remit migrate`, `topology`, `card`, and how the entry point behaves."""
+
+import asyncio
+import stat
+import sys
+import uuid
+from pathlib import Path
+
+import orjson
+import pytest
+
+from deploy.local.stack import Stack
+from shared.card_data.encryption import CardKeyring, CardRefusal
+from shared.messaging.topology import EXCHANGES, QUEUES
+from tests.service.cli.remit import remit
+from tests.support.world import ROOT
+
+PAYMENT = uuid.uuid4()
+
+
+async def test_migrate_says_what_was_applied(stack: Stack) -> None:
+    name = f"test_cli_{uuid.uuid4().hex[:8]}"
+    url = stack.create_database(name)
+    try:
+        first = await remit("migrate", "saga", "--json", SAGA_DATABASE_URL=url)
+        second = await remit("migrate", "saga", SAGA_DATABASE_URL=url)
+    finally:
+        stack.drop_database(name)
+    assert first.code == 0, first.err
+    assert list(first.json) == ["saga"]
+    assert first.json["saga"][0] == "0001"
+    assert second.out == "saga: nothing to do\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "sentence"),
+    [
+        ("", 2, "remit: SAGA_DATABASE_URL is not set: it must be a URL such as postgresql://"),
+        ("mysql://x", 2, "remit: SAGA_DATABASE_URL is not a URL such as postgresql://"),
+        ("postgresql://u:secret@127.0.0.1:1/x", 1, "remit: SAGA_DATABASE_URL: cannot migrate (ConnectionRefusedError"),
+    ],
+)
+async def test_a_database_that_is_not_there_is_named(url: str, code: int, sentence: str) -> None:
+    typed = await remit("migrate", "saga", SAGA_DATABASE_URL=url)
+    assert typed.code == code
+    assert typed.err.startswith(sentence)
+    assert typed.err.count("\n") == 1
+    assert "secret" not in typed.err
+
+
+async def test_topology_is_applied_and_checked(stack: Stack) -> None:
+    if stack.kind == "given":
+        pytest.skip("makes a virtual host, which a given broker is not asked for")
+    name = f"cli-{uuid.uuid4().hex[:8]}"
+    url = stack.create_vhost(name)
+    try:
+        before = await remit("topology", "check", "--json", RABBITMQ_URL=url)
+        applied = await remit("topology", "apply", RABBITMQ_URL=url)
+        after = await remit("topology", "check", RABBITMQ_URL=url)
+    finally:
+        stack.drop_vhost(name)
+    assert (before.code, len(before.json["problems"])) == (1, len(EXCHANGES) + len(QUEUES))
+    assert (applied.code, applied.out) == (
+        0,
+        f"{len(EXCHANGES)} exchanges and {len(QUEUES)} queues are as they should be.\n",
+    )
+    assert (after.code, after.out) == (0, "Everything is there.\n")
+
+
+async def test_keys_are_made_once_and_the_private_one_is_private(tmp_path: Path) -> None:
+    private, public = tmp_path / "private.json", tmp_path / "public.json"
+    make = ("card", "keys", "--private", str(private), "--public", str(public))
+    made = await remit(*make, "--json")
+    again = await remit(*make)
+    assert made.code == 0, made.err
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert CardKeyring.load(orjson.loads(private.read_bytes())).public_jwks() == orjson.loads(public.read_bytes())
+    assert made.json["kid"] == orjson.loads(public.read_bytes())["keys"][0]["kid"]
+    assert (again.code, again.err) == (2, f"remit: {private} exists: it may hold a key that is in use.\n")
+
+
+async def test_a_card_is_encrypted_for_one_payment(tmp_path: Path) -> None:
+    private, public = tmp_path / "private.json", tmp_path / "public.json"
+    await remit("card", "keys", "--private", str(private), "--public", str(public))
+    encrypt = ("card", "encrypt", "--payment-id", str(PAYMENT), "--key-file", str(public))
+    encrypted = await remit(*encrypt, stdin="4242424242424242 1/2031\n")
+    keyring = CardKeyring.load(orjson.loads(private.read_bytes()))
+    card = keyring.decrypt(encrypted.out.strip(), PAYMENT)
+    assert getattr(card, "number", None) == "4242424242424242"
+    rubbish = await remit(*encrypt, stdin="4242424242424242\n")
+    wrong = await remit(*encrypt, stdin="4242424242424241 1/2031\n")
+    assert (rubbish.code, rubbish.err) == (2, "remit: a card is expected as NUMBER MM/YYYY.\n")
+    assert (wrong.code, wrong.err) == (2, f"remit: the card is refused: {CardRefusal.INVALID_NUMBER.value}.\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "cannot be read: No such file or directory."),
+        ("no json", "is not JSON."),
+        ('{"keys": []}', "is not a JWK set with a key in it."),
+        ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "not an RSA key"),
+    ],
+)
+async def test_a_key_file_that_is_no_use_is_named(tmp_path: Path, content: str | None, sentence: str) -> None:
+    keys = tmp_path / "keys.json"
+    if content is not None:
+        keys.write_text(content)
+    typed = await remit(
+        *("card", "encrypt", "--payment-id", str(PAYMENT)),
+        stdin="4242424242424242 1/2031\n",
+        CARD_PUBLIC_KEYS_FILE=str(keys),
+    )
+    assert typed.code == 2
+    assert typed.err.startswith("remit: CARD_PUBLIC_KEYS_FILE: ")
+    assert sentence in typed.err
+    assert "c2VjcmV0" not in typed.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("run", "nothing"), ("nothing",), ("invoice", "show"), ("audit", "--grace", "-1")]
+)
+async def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    assert (await remit(*arguments)).code == 2
+
+
+async def test_help_needs_none_of_the_heavy_libraries() -> None:
+    """`remit --help` answers at once: what a command needs, that command imports."""
+    script = (
+        "import sys; from deploy.cli.main import build; build();"
+        "heavy = {'asyncpg', 'aio_pika', 'pydantic', 'sqlalchemy', 'joserfc', 'services.staff'};"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script), cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (0, "")
+
+
+async def test_every_command_is_listed() -> None:
+    listed = (await remit("--help")).out
+    for name in (
+        "run",
+        "migrate",
+        "topology",
+        "invoice",
+        "command",
+        "card",
+        "rebuild",
+        "dead-letters",
+        "payments",
+        "audit",
+    ):
+        assert f" {name} " in listed

@@ -1,0 +1,108 @@
+"""`remit invoice issue|pay|void`: an upstream system at a terminal."""
+
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import orjson
+
+from services.invoice.__main__ import assemble
+from shared.card_data.encryption import CardDetails, CardKeyring, generate_keyset
+from tests.service.cli.remit import Typed, remit
+from tests.support.bus import Bus
+from tests.support.world import World
+
+MONEY = ("--amount-minor", "1250", "--currency", "EUR")
+CARD = "4242 4242 4242 4242"
+
+
+async def issue(world: World, *more: str) -> Typed:
+    return await remit("invoice", "issue", "INV-1", "--customer", "C-1", *MONEY, *more, world=world)
+
+
+async def test_a_command_is_sent_and_its_answer_printed(world: World, bus: Bus) -> None:
+    async with world.running("invoice", assemble):
+        issued = await issue(world, "--json")
+        again = await issue(world)
+    assert (issued.code, issued.json["answer"], issued.json["reason"]) == (0, "accepted", None)
+    assert (again.code, again.err) == (1, "")
+    assert "rejected: already_issued" in again.out
+
+
+async def test_a_command_repeated_under_its_id_gets_the_same_answer(world: World, bus: Bus) -> None:
+    command_id = str(uuid4())
+    pay = ("invoice", "pay", "INV-1", *MONEY, "--token", "pm_card_visa", "--id", command_id, "--json")
+    events = await bus.tap("invoice.events", "remit.invoice.InvoicePaymentRequested.v1")
+    async with world.running("invoice", assemble):
+        await issue(world)
+        first = await remit(*pay, world=world)
+        second = await remit(*pay, world=world)
+    assert first.json == second.json
+    assert (first.code, first.json["command_id"], first.json["answer"]) == (0, command_id, "accepted")
+    assert [heard.data["payment_id"] for heard in await events.waiting()] == [first.json["payment_id"]]
+
+
+async def test_an_invoice_is_voided(world: World, bus: Bus) -> None:
+    async with world.running("invoice", assemble):
+        await issue(world)
+        voided = await remit("invoice", "void", "INV-1", "--reason", "a mistake", world=world)
+    assert (voided.code, voided.err) == (0, "")
+    assert "accepted" in voided.out
+
+
+async def test_a_card_is_read_from_stdin_and_leaves_encrypted(world: World, bus: Bus, tmp_path: Path) -> None:
+    public, private = generate_keyset()
+    keys = tmp_path / "public.json"
+    keys.write_bytes(orjson.dumps(public))
+    events = await bus.tap("invoice.events", "remit.invoice.InvoicePaymentRequested.v1")
+    async with world.running("invoice", assemble):
+        await issue(world)
+        paid = await remit(
+            *("invoice", "pay", "INV-1", *MONEY, "--card"),
+            world=world,
+            stdin=f"{CARD} 12/2030\n",
+            CARD_PUBLIC_KEYS_FILE=str(keys),
+        )
+        requested = await events.next()
+    assert paid.code == 0, paid.err
+    payment_id, jwe = UUID(requested.data["payment_id"]), requested.data["method"]["jwe"]
+    assert CardKeyring.load(private).decrypt(jwe, payment_id) == CardDetails(CARD.replace(" ", ""), 12, 2030)
+    assert "4242" not in paid.out + paid.err
+
+
+async def test_without_an_answer_it_says_how_to_ask_again(world: World, bus: Bus) -> None:
+    sent = await issue(world, "--wait", "0.2", "--json")
+    assert (sent.code, sent.json["answer"]) == (1, None)
+    assert (
+        f"no answer within 0.2 s. The broker has the command; ask again with `remit command show {sent.json['command_id']}`"
+        in sent.err
+    )
+    waiting = await (await bus.queue("invoice.commands")).next()
+    assert (waiting.id, waiting.type) == (sent.json["command_id"], "remit.invoice.IssueInvoice.v1")
+    assert waiting.event["data"] == {
+        "invoice_id": "INV-1",
+        "customer_id": "C-1",
+        "amount_minor": 1250,
+        "currency": "EUR",
+    }
+
+
+async def test_not_waiting_is_not_a_failure(world: World, bus: Bus) -> None:
+    assert (await issue(world, "--wait", "0")).code == 0
+
+
+async def test_misuse_is_one_sentence_and_exit_code_2() -> None:
+    token = ("--token", "pm_card_visa")
+    both = await remit("invoice", "pay", "INV-1", *MONEY, *token, "--card")
+    nowhere = await remit("invoice", "pay", "INV-1", *MONEY, *token)
+    negative = await remit("invoice", "pay", "INV-1", "--amount-minor", "-1", "--currency", "EUR", *token)
+    unknown = await remit("invoice", "pay", "INV-1", "--amount-minor", "1", "--currency", "XXX", *token)
+    assert [typed.code for typed in (both, nowhere, negative, unknown)] == [2, 2, 2, 2]
+    assert both.err == "remit: give either --token or --card.\n"
+    assert nowhere.err.startswith("remit: RABBITMQ_URL is not set: it must be a URL such as amqp://")
+    assert negative.err == "remit: amount_minor: Input should be greater than or equal to 1.\n"
+    assert unknown.err.startswith("remit: currency: ")
+
+
+async def test_a_broker_that_is_away_is_named() -> None:
+    away = await remit("invoice", "void", "INV-1", "--reason", "r", RABBITMQ_URL="amqp://127.0.0.1:1/")
+    assert (away.code, away.err) == (1, "remit: RABBITMQ_URL: the broker does not answer (AMQPConnectionError).\n")

@@ -1,0 +1,181 @@
+"""The command line, over the real database: what people and scripts see, and the exit codes."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from services.staff.__main__ import assemble
+from services.staff.cli import dead_letters, payments
+from shared.contracts.payment_gateway import PaymentNeedsDecision
+from tests.support.bus import Bus
+from tests.support.databases import rows
+from tests.support.waiting import until
+from tests.support.world import World
+
+app = typer.Typer()
+app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(payments, name="payments")
+
+PAYMENT = uuid4()
+
+
+class Terminal:
+    """Somebody at a terminal."""
+
+    def __init__(self, url: str | None) -> None:
+        self._url = url
+
+    async def run(self, *arguments: str, answer: str = "", columns: int = 80) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
+        environment = {"STAFF_DATABASE_URL": self._url, "COLUMNS": str(columns), "USER": "ann", "TERM": "dumb"}
+        result = await asyncio.to_thread(
+            CliRunner(env=environment).invoke, app, list(arguments), input=answer, catch_exceptions=False
+        )
+        return result.exit_code, result.stdout, result.stderr
+
+    async def json(self, *arguments: str) -> Any:
+        code, out, err = await self.run(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+async def terminal(world: World, bus: Bus) -> AsyncIterator[Terminal]:
+    """Three dead letters and a payment that waits for a decision; the service runs."""
+    async with world.running("staff", assemble):
+        hostile = b"\x1b[2J[red]not markup[/red]"
+        for number, body in enumerate([b'{"a": 1}', b"\xff\xfe", hostile]):
+            await bus.send_raw(body, exchange="dead-letters", key="saga.events", message_id=str(number))
+        await bus.send(
+            PaymentNeedsDecision(
+                invoice_id="INV-1",
+                payment_id=PAYMENT,
+                version=4,
+                amount_minor=1_250,
+                currency="EUR",
+                reason="unknown_to_gateway",
+            )
+        )
+
+        async def all_there() -> bool:
+            url = world.databases["staff"]
+            counts = await rows(
+                url, "SELECT (SELECT count(*) FROM dead_letters) AS a, (SELECT count(*) FROM cases) AS b"
+            )
+            return counts == [{"a": 3, "b": 1}]
+
+        await until(all_there, what="three dead letters and a case")
+        yield Terminal(world.databases["staff"])
+
+
+async def test_what_programs_read(terminal: Terminal) -> None:
+    listed = await terminal.json("dead-letters", "list", "--queue", "saga.events", "--reason", "unknown")
+    assert sorted(letter["message_id"] for letter in listed) == ["0", "1", "2"]
+    assert {letter["status"] for letter in listed} == {"open"}
+    binary = next(letter["id"] for letter in listed if letter["message_id"] == "1")
+    shown = await terminal.json("dead-letters", "show", binary[:8])
+    assert (shown["body"], shown["body_encoding"], shown["journal"]) == ("//4=", "base64", [])
+    (case,) = await terminal.json("payments", "in-doubt")
+    assert (case["payment_id"], case["version"], case["decisions"]) == (str(PAYMENT), 4, ["captured", "not_charged"])
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+async def test_tables_fit_the_terminal(terminal: Terminal, columns: int) -> None:
+    for arguments in (("dead-letters", "list"), ("payments", "in-doubt"), ("payments", "show", str(PAYMENT))):
+        code, out, _ = await terminal.run(*arguments, columns=columns)
+        assert code == 0
+        assert max(len(line) for line in out.splitlines() if "remit payments" not in line) <= columns
+
+
+async def test_what_a_sender_wrote_does_not_act_on_the_terminal(terminal: Terminal) -> None:
+    for letter in await terminal.json("dead-letters", "list"):
+        code, out, _ = await terminal.run("dead-letters", "show", letter["id"])
+        assert code == 0
+        assert "\x1b" not in out
+        if letter["message_id"] == "2":
+            assert "\\u001b[2J[red]not markup[/red]" in out
+
+
+async def test_several_are_replayed_after_a_question(terminal: Terminal) -> None:
+    code, _, err = await terminal.run("dead-letters", "replay", "--all", answer="n\n")
+    assert (code, "Replay 3 messages (3 to saga.events)?" in err) == (1, True)
+    code, out, _ = await terminal.run("dead-letters", "replay", "--all", answer="y\n")
+    assert (code, out.count("replayed to saga.events")) == (0, 3)
+    assert await terminal.json("dead-letters", "list") == []
+    assert len(await terminal.json("dead-letters", "list", "--all")) == 3
+
+
+async def test_the_second_is_told(terminal: Terminal) -> None:
+    letter_id = (await terminal.json("dead-letters", "list"))[0]["id"]
+    (done,) = await terminal.json("dead-letters", "replay", letter_id, "--who", "bea")
+    assert (done["ok"], done["subject"]) == (True, letter_id)
+    code, _, err = await terminal.run("dead-letters", "discard", letter_id, "--reason", "too late")
+    assert (code, "already replayed by bea at " in err) == (1, True)
+    shown = await terminal.json("dead-letters", "show", letter_id)
+    assert [(entry["who"], entry["action"]) for entry in shown["journal"]] == [("bea", "replay")]
+
+
+async def test_a_payment_is_settled(terminal: Terminal) -> None:
+    words = ["--evidence", "seen", "--reason", "told"]
+    code, _, err = await terminal.run("payments", "resolve", str(PAYMENT)[:8], "captured", "--version", "4", *words)
+    assert (code, "needs the gateway's receipt number" in err) == (1, True)
+    code, out, _ = await terminal.run(
+        "payments", "resolve", str(PAYMENT), "captured", "--version", "4", "--receipt", "R-1", *words
+    )
+    assert (code, "decided: captured; the decision is on its way" in out) == (0, True)
+    code, _, err = await terminal.run("payments", "resolve", str(PAYMENT), "not_charged", "--version", "4", *words)
+    assert (code, "ann decided captured at " in err) == (1, True)
+    assert (await terminal.json("payments", "show", str(PAYMENT)))["decision_on_its_way"] is True
+    assert (await terminal.json("payments", "ask", str(PAYMENT)))[0]["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("dead-letters", "replay"), 2, "Say which: IDs, a filter such as --queue, or --all."),
+        (("dead-letters", "replay", "abcd1234", "--all"), 2, "Give either IDs or filters, not both."),
+        (("dead-letters", "discard", "--reason", "x"), 2, "Say which: one or more IDs."),
+        (("dead-letters", "show", "nonsense"), 2, "'nonsense' is no id"),
+        (("dead-letters", "show", "00000000"), 1, "No id begins with 00000000."),
+        (("dead-letters", "show", str(uuid4())), 1, "There is no dead letter of this id."),
+        (("payments", "show", str(uuid4())), 1, "There is no case of this payment."),
+        (("dead-letters", "list", "--older-than", "soon"), 2, "--older-than takes a number and a unit"),
+        (("payments", "resolve", str(PAYMENT), "perhaps"), 2, "captured"),
+    ],
+)
+async def test_mistakes_are_one_sentence(
+    terminal: Terminal, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    got, out, err = await terminal.run(*arguments)
+    assert (got, out) == (code, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (None, "STAFF_DATABASE_URL is not set"),
+        ("mysql://x", "STAFF_DATABASE_URL is not a URL"),
+        ("postgresql://u:secret-word@127.0.0.1:1/staff", "The staff database does not answer"),
+    ],
+)
+async def test_a_wrong_configuration_names_the_variable(url: str | None, sentence: str) -> None:
+    code, _, err = await Terminal(url).run("dead-letters", "list")
+    assert code == 2
+    assert sentence in err
+    assert "secret-word" not in err
+
+
+async def test_an_unmigrated_database_says_what_to_do(world: World) -> None:
+    url = world.databases["staff"].rpartition("/")[0] + "/postgres"
+    code, _, err = await Terminal(url).run("payments", "in-doubt")
+    assert (code, "run `remit migrate`" in err) == (2, True)
+    assert os.environ.get("STAFF_DATABASE_URL") is None

@@ -1,0 +1,312 @@
+"""Payments in doubt over the real broker and database: what is known of them, and what people decide."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+
+from services.staff import actions
+from services.staff.__main__ import assemble
+from services.staff.actions import KeptCase, Refusal
+from services.staff.domain import Status
+from shared.contracts import payment_gateway as messages
+from shared.persistence.database import Database
+from tests.support.bus import Bus
+from tests.support.databases import rows
+from tests.support.waiting import until
+from tests.support.world import World
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+CARD = "4242424242424242"
+
+
+class About(TypedDict):
+    invoice_id: str
+    payment_id: UUID
+
+
+@pytest.fixture
+async def database(world: World) -> AsyncIterator[Database]:
+    """The connection of a person at the command line."""
+    opened = await Database.open(world.databases["staff"], name="test", connections_max=4)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def about() -> About:
+    return {"invoice_id": "INV-1", "payment_id": uuid4()}
+
+
+def attempt(evidence: str) -> messages.Attempt:
+    return messages.Attempt(at=NOW, step="inquire", answer="unknown", evidence=evidence)
+
+
+def in_doubt(about: About, version: int = 3) -> messages.PaymentInDoubt:
+    return messages.PaymentInDoubt(
+        **about,
+        version=version,
+        amount_minor=1_250,
+        currency="EUR",
+        reason="no_readable_answer",
+        attempts=(attempt("1"),),
+    )
+
+
+def needs_decision(about: About, version: int = 4) -> messages.PaymentNeedsDecision:
+    return messages.PaymentNeedsDecision(
+        **about,
+        version=version,
+        amount_minor=1_250,
+        currency="EUR",
+        reason="unknown_to_gateway",
+        gateway_id="pi_1",
+        attempts=(attempt("1"), attempt("2")),
+    )
+
+
+def captured(about: About, version: int = 5) -> messages.PaymentCaptured:
+    return messages.PaymentCaptured(
+        **about, version=version, amount_minor=1_250, currency="EUR", receipt_number="R-1", decided_by="ann"
+    )
+
+
+def refund_failed(about: About, version: int, decided_by: str | None = None) -> messages.PaymentRefundFailed:
+    return messages.PaymentRefundFailed(
+        **about, version=version, amount_minor=1_250, currency="EUR", reason="expired_card", decided_by=decided_by
+    )
+
+
+async def tell(bus: Bus, data: messages.PaymentEvent, **extensions: Any) -> UUID:
+    """As the payment-gateway service does: an outcome that ends a case says so in its routing key."""
+    id_ = uuid4()
+    event = {
+        "specversion": "1.0",
+        "id": str(id_),
+        "type": data.wire_name,
+        "source": "/test",
+        "data": data.model_dump(mode="json"),
+        **extensions,
+    }
+    key = (
+        f"{data.wire_name}.case"
+        if data.wire_name.rpartition(".")[0].endswith(("Captured", "Charged"))
+        else data.wire_name
+    )
+    await bus.send_raw(orjson.dumps(event), exchange=data.exchange, key=key, message_id=str(id_))
+    return id_
+
+
+async def case_when(database: Database, about: About, status: Status, version: int | None = None) -> KeptCase:
+    async def there() -> KeptCase | None:
+        found = await actions.show_case(database, about["payment_id"])
+        if found is None or found[0].case.status is not status or version not in {None, found[0].case.version}:
+            return None
+        return found[0]
+
+    kept = await until(there, what=f"the case {status}")
+    assert kept is not None
+    return kept
+
+
+def decision(about: About, version: int = 4, **changes: Any) -> dict[str, Any]:
+    return {
+        "payment_id": about["payment_id"],
+        "resolution": "captured",
+        "expected_version": version,
+        "receipt_number": "R-1",
+        "evidence": "the gateway's page shows it captured",
+        "reason": "the customer was charged",
+        "who": "ann",
+    } | changes
+
+
+async def test_messages_in_any_order_and_twice_make_one_case(
+    world: World, bus: Bus, database: Database, about: About
+) -> None:
+    told = [in_doubt(about), needs_decision(about), refund_failed(about, 7), captured(about, 5)] * 2
+    random.Random(7).shuffle(told)
+    async with world.running("staff", assemble):
+        for data in told:
+            await tell(bus, data)
+        kept = await case_when(database, about, Status.REFUND_FAILED, 7)
+
+        async def all_taken() -> bool:
+            return len(await rows(world.databases["staff"], "SELECT 1 FROM inbox")) == len(told)
+
+        await until(all_taken, what="all messages")
+    case = (await actions.list_cases(database, at_most=10))[0].case
+    assert (case.version, case.amount_minor, case.currency, case.gateway_id) == (7, 1_250, "EUR", "pi_1")
+    assert kept.case.is_open
+    assert await bus.depth("dead-letters") == 0
+
+
+async def test_a_case_ends_with_its_outcome(world: World, bus: Bus, database: Database, about: About) -> None:
+    async with world.running("staff", assemble):
+        await tell(bus, needs_decision(about))
+        case = (await case_when(database, about, Status.NEEDS_DECISION)).case
+        assert [one.evidence for one in case.attempts] == ["1", "2"]
+        assert case.attempts[0].at == NOW
+        await tell(bus, captured(about))
+        ended = (await case_when(database, about, Status.CAPTURED)).case
+    assert (ended.decided_by, ended.is_open) == ("ann", False)
+    assert await actions.list_cases(database, at_most=10) == []
+    assert len(await actions.list_cases(database, open_only=False, at_most=10)) == 1
+
+
+async def test_a_healthy_payment_is_no_case(world: World, bus: Bus, database: Database, about: About) -> None:
+    healthy = captured(about)
+    async with world.running("staff", assemble):
+        await bus.send(healthy)
+        await tell(bus, needs_decision({"invoice_id": "INV-2", "payment_id": uuid4()}))
+
+        async def one_case() -> bool:
+            return len(await actions.list_cases(database, open_only=False, at_most=10)) == 1
+
+        await until(one_case, what="the case of the other payment")
+    assert await actions.show_case(database, about["payment_id"]) is None
+
+
+async def test_a_decision_leaves_as_an_ordinary_command(
+    world: World, bus: Bus, database: Database, about: About
+) -> None:
+    said = await bus.tap("settlement.commands")
+    async with world.running("staff", assemble):
+        await tell(bus, needs_decision(about), correlationid="C-7")
+        await case_when(database, about, Status.NEEDS_DECISION)
+        result = await actions.resolve(database, **decision(about))
+        command = await said.next()
+    assert result.ok, result.text
+    assert command.type == messages.ResolvePayment.wire_name
+    assert command.data == {
+        "invoice_id": "INV-1",
+        "payment_id": str(about["payment_id"]),
+        "resolution": "captured",
+        "expected_version": 4,
+        "evidence": "the gateway's page shows it captured",
+        "decided_by": "ann",
+        "reason": "the customer was charged",
+        "receipt_number": "R-1",
+    }
+    assert (command.event["causationid"], command.event["correlationid"]) == (str(result.entry), "C-7")
+    assert command.event["source"] == "/remit/staff"
+    (entry,) = await rows(world.databases["staff"], "SELECT id, who, action, subject, details FROM journal")
+    assert (entry["id"], entry["who"], entry["action"], entry["subject"]) == (
+        result.entry,
+        "ann",
+        "resolve",
+        about["payment_id"],
+    )
+    assert entry["details"]["evidence"] == "the gateway's page shows it captured"
+
+
+async def test_of_two_people_who_decide_one_is_told(world: World, bus: Bus, database: Database, about: About) -> None:
+    said = await bus.tap("settlement.commands")
+    async with world.running("staff", assemble):
+        await tell(bus, needs_decision(about))
+        await case_when(database, about, Status.NEEDS_DECISION)
+        both = await asyncio.gather(
+            actions.resolve(database, **decision(about, who="ann")),
+            actions.resolve(database, **decision(about, who="bea", resolution="not_charged", receipt_number=None)),
+        )
+        await said.next()
+    (won,) = (result for result in both if result.ok)
+    (lost,) = (result for result in both if not result.ok)
+    assert lost.refusal is Refusal.DECISION_ON_ITS_WAY
+    assert lost.text.endswith("it is on its way")
+    assert await said.waiting() == []
+    assert [entry["id"] for entry in await rows(world.databases["staff"], "SELECT id FROM journal")] == [won.entry]
+
+
+async def test_the_loser_against_the_gateway_is_told_on_the_case(
+    world: World, bus: Bus, database: Database, about: About
+) -> None:
+    said = await bus.tap("settlement.commands")
+    async with world.running("staff", assemble):
+        await tell(bus, needs_decision(about))
+        await case_when(database, about, Status.NEEDS_DECISION)
+        await actions.resolve(database, **decision(about))
+        command = await said.next()
+        refused = messages.PaymentResolutionRefused(
+            **about, version=5, reason="version_differs", state="in_doubt", decided_by="ann", resolution="captured"
+        )
+        await tell(bus, refused, causationid=command.id)
+
+        async def told() -> bool:
+            found = await actions.show_case(database, about["payment_id"])
+            return found is not None and bool(found[0].case.refusals)
+
+        await until(told, what="the refusal on the case")
+        again = await actions.resolve(database, **decision(about, who="bea"))
+    assert again.ok
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal", "words"),
+    [
+        (
+            {"expected_version": 3},
+            Refusal.VERSION_DIFFERS,
+            "it stands at version 4 (needs decision), not 3: look again",
+        ),
+        (
+            {"resolution": "refunded"},
+            Refusal.DOES_NOT_FIT,
+            "its state is needs decision: it can be decided as captured or not charged",
+        ),
+        (
+            {"receipt_number": None},
+            Refusal.RECEIPT_NUMBER_REQUIRED,
+            "a captured payment needs the gateway's receipt number",
+        ),
+        ({"evidence": " "}, Refusal.INVALID, "the evidence must not be empty"),
+        ({"reason": ""}, Refusal.INVALID, "the reason must not be empty"),
+        ({"who": ""}, Refusal.INVALID, "the name of who acts must not be empty"),
+        ({"evidence": f"card {CARD}"}, Refusal.CARD_DATA, "the evidence holds card data: leave it out"),
+        ({"payment_id": UUID(int=0)}, Refusal.UNKNOWN, "there is no case of this payment"),
+    ],
+)
+async def test_what_is_no_decision_leaves_no_trace(
+    world: World, bus: Bus, database: Database, about: About, changes: dict[str, Any], refusal: Refusal, words: str
+) -> None:
+    async with world.running("staff", assemble):
+        await tell(bus, needs_decision(about))
+        await case_when(database, about, Status.NEEDS_DECISION)
+        result = await actions.resolve(database, **decision(about, **changes))
+    assert (result.refusal, result.text) == (refusal, words)
+    for table in ("journal", "outbox"):
+        assert await rows(world.databases["staff"], f"SELECT * FROM {table}") == []
+
+
+async def test_a_refund_that_failed_can_be_left_at_that(
+    world: World, bus: Bus, database: Database, about: About
+) -> None:
+    said = await bus.tap("settlement.commands")
+    async with world.running("staff", assemble):
+        await tell(bus, refund_failed(about, 8))
+        await case_when(database, about, Status.REFUND_FAILED)
+        wanted = decision(about, 8, resolution="not_refunded", receipt_number=None)
+        assert (await actions.resolve(database, **wanted)).ok
+        assert (await said.next()).data["resolution"] == "not_refunded"
+        await tell(bus, refund_failed(about, 9, decided_by="ann"))
+        ended = await case_when(database, about, Status.NOT_REFUNDED)
+    assert (ended.case.decided_by, ended.case.is_open) == ("ann", False)
+
+
+async def test_only_a_payment_with_a_case_is_asked_about(
+    world: World, bus: Bus, database: Database, about: About
+) -> None:
+    said = await bus.tap("settlement.commands")
+    async with world.running("staff", assemble):
+        await tell(bus, in_doubt(about))
+        await case_when(database, about, Status.IN_DOUBT)
+        asked = await actions.ask(database, about["payment_id"], who="ann")
+        question = await said.next()
+    assert (question.type, question.data["payment_id"]) == (messages.InquirePayment.wire_name, str(about["payment_id"]))
+    assert question.event["causationid"] == str(asked.entry)
+    assert (await actions.ask(database, uuid4(), who="ann")).refusal is Refusal.UNKNOWN

@@ -1,0 +1,22 @@
+"""The checker must not share the code whose results it checks."""
+
+import subprocess
+import sys
+
+from tests.support.world import ROOT
+
+SCRIPT = """
+import importlib, pkgutil, sys
+import deploy.audit
+for module in pkgutil.iter_modules(deploy.audit.__path__):
+    importlib.import_module(f"deploy.audit.{module.name}")
+forbidden = ("services", "shared.decider", "shared.shell", "shared.persistence", "shared.ids", "shared.messaging.codec")
+found = [name for name in sys.modules if any(name == module or name.startswith(f"{module}.") for module in forbidden)]
+sys.exit(", ".join(sorted(found)) or 0)
+"""
+
+
+def test_the_checker_imports_nothing_of_what_it_checks() -> None:
+    """Of `shared` it takes the link to the broker and the names of the queues: no store, no fold, no derived id, no codec."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,43 @@
+"""The checker's own table of legal steps of a saga, against what the saga does: two independent readings of DESIGN 6."""
+
+import itertools
+from uuid import UUID
+
+import pytest
+
+from deploy.audit.sagas import LEGAL
+from services.saga import domain
+from services.saga.domain import Saga, Status, transition
+
+PATIENCE = domain.Patience((1.0,))
+CAPTURE = domain.Capture(1, "EUR", "r")
+FACTS: tuple[domain.Fact, ...] = (
+    domain.PaymentRequested(1, "EUR"),
+    domain.Paid(),
+    domain.PaymentFailed("declined", "r"),
+    domain.SettlementRejected("r"),
+    domain.Captured(9, 1, "EUR", "r"),
+    domain.Declined(9, "r"),
+    domain.NotCharged(9, "r"),
+    domain.InDoubt(9),
+    domain.NeedsDecision(9),
+    domain.Refunded(9),
+    domain.RefundInDoubt(9),
+    domain.RefundFailed(9, closed=False),
+    domain.RefundFailed(9, closed=True),
+    domain.DeadlineFired(1),
+)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_the_saga_makes_only_legal_steps(status: Status) -> None:
+    for fact, failed in itertools.product(FACTS, (None, domain.Failure("declined", "r"))):
+        before = Saga(UUID(int=1), "INV-1", status, capture=CAPTURE, failure=failed, deadline=1, deadline_s=1.0)
+        after = transition(before, fact, PATIENCE).saga
+        if after.version != before.version:
+            assert f"{status}>{after.status}" in LEGAL
+
+
+@pytest.mark.parametrize("step", ["completed>refunding", "refunded>settling", "failed>settling", "settling>in_doubt"])
+def test_the_table_forbids_something(step: str) -> None:
+    assert step not in LEGAL

@@ -1,0 +1,140 @@
+"""The case: whatever order its messages come in, it says the same, and a person decides on what stands."""
+
+from datetime import UTC, datetime
+from random import Random
+from uuid import UUID, uuid5
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.staff.domain import (
+    OPEN,
+    REFUSALS_KEPT_MAX,
+    Attempt,
+    Case,
+    Decision,
+    DecisionRefused,
+    Doubted,
+    Fact,
+    Refusal,
+    Resolution,
+    Resolve,
+    Settled,
+    Status,
+    decide,
+    decisions_for,
+    evolve,
+)
+from shared.decider import fold
+
+PAYMENT = UUID("0190a000-0000-7000-8000-000000000001")
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+BLANK = Case(PAYMENT, "INV-1")
+RESOLUTIONS: tuple[Resolution, ...] = ("captured", "not_charged", "refunded", "not_refunded")
+
+
+def doubted(version: int, status: Status = Status.NEEDS_DECISION, decided_by: str | None = None) -> Doubted:
+    attempts = (Attempt(NOW, "inquire", "unknown", f"evidence {version}"),)
+    return Doubted(version, status, 1_250, "EUR", f"reason_{version}", "pi_1", attempts, decided_by)
+
+
+def settled(version: int, status: Status = Status.CAPTURED, decided_by: str | None = None) -> Settled:
+    return Settled(version, status, decided_by=decided_by)
+
+
+def refused(version: int, decision_id: UUID | None = None) -> DecisionRefused:
+    id_ = uuid5(PAYMENT, f"refused {version} {decision_id}")
+    return DecisionRefused(id_, version, "captured", "version_differs", "bea", "not_charged", decision_id)
+
+
+def case_of(*facts: Fact) -> Case:
+    return fold(evolve, BLANK, facts)
+
+
+def fact_of(version: int, kind: int) -> Fact:
+    """One fact a version: a version says at most one thing to the world."""
+    match kind % 4:
+        case 0:
+            return doubted(version, sorted(OPEN)[kind // 4 % 4], "ann" if kind % 3 == 0 else None)
+        case 1:
+            return settled(
+                version, [Status.CAPTURED, Status.DECLINED, Status.NOT_CHARGED, Status.REFUNDED][kind // 4 % 4]
+            )
+        case 2:
+            return refused(version)
+        case _:
+            return doubted(version)
+
+
+histories = st.lists(st.integers(0, 63), min_size=1, max_size=30).map(
+    lambda kinds: [fact_of(version, kind) for version, kind in enumerate(kinds, start=1)]
+)
+
+
+@given(histories, st.randoms(use_true_random=False))
+def test_any_order_and_any_repetition_make_the_same_case(history: list[Fact], random: Random) -> None:
+    arrived = history + random.sample(history, k=random.randint(0, len(history)))
+    random.shuffle(arrived)
+    assert case_of(*arrived) == case_of(*history)
+
+
+@given(histories)
+def test_the_highest_version_is_what_stands(history: list[Fact]) -> None:
+    standing = [fact for fact in history if not isinstance(fact, DecisionRefused)]
+    case = case_of(*history)
+    assert case.version == (standing[-1].version if standing else 0)
+    assert len(case.refusals) <= REFUSALS_KEPT_MAX
+
+
+def test_what_an_older_message_knows_fills_the_gaps() -> None:
+    case = case_of(settled(5, Status.DECLINED), doubted(3, Status.IN_DOUBT))
+    assert (case.status, case.version, case.amount_minor, case.gateway_id) == (Status.DECLINED, 5, 1_250, "pi_1")
+    assert [attempt.evidence for attempt in case.attempts] == ["evidence 3"]
+
+
+def test_money_that_a_person_decided_not_to_give_back_is_settled() -> None:
+    case = case_of(doubted(3, Status.REFUND_FAILED), doubted(4, Status.REFUND_FAILED, "ann"))
+    assert (case.status, case.decided_by, case.is_open) == (Status.NOT_REFUNDED, "ann", False)
+
+
+def test_a_payment_can_become_a_case_again() -> None:
+    assert case_of(doubted(2), settled(3), doubted(5, Status.REFUND_IN_DOUBT)).is_open
+
+
+def test_what_can_be_decided_of_every_state() -> None:
+    charge, refund = {"captured", "not_charged"}, {"refunded", "not_refunded"}
+    fitting = {Status.IN_DOUBT: charge, Status.NEEDS_DECISION: charge}
+    fitting |= {Status.REFUND_IN_DOUBT: refund, Status.REFUND_FAILED: refund}
+    assert {status: set(decisions_for(status)) for status in Status} == {
+        status: fitting.get(status, set()) for status in Status
+    }
+
+
+def test_every_state_and_every_decision() -> None:
+    for status in Status:
+        for resolution in RESOLUTIONS:
+            case = Case(PAYMENT, "INV-1", status=status, version=3)
+            answer = decide(Resolve(resolution, 3, "R-1"), case)
+            if status not in OPEN:
+                assert answer is Refusal.NOTHING_TO_DECIDE
+            elif resolution not in decisions_for(status):
+                assert answer is Refusal.DOES_NOT_FIT
+            else:
+                assert answer is None
+
+
+def test_a_decision_needs_the_version_that_stands_and_a_receipt() -> None:
+    case = case_of(doubted(3))
+    assert decide(Resolve("not_charged", 2, None), case) is Refusal.VERSION_DIFFERS
+    assert decide(Resolve("captured", 3, None), case) is Refusal.RECEIPT_NUMBER_REQUIRED
+    assert decide(Resolve("captured", 3, "  "), case) is Refusal.RECEIPT_NUMBER_REQUIRED
+
+
+def test_one_decision_at_a_time_until_it_is_refused_or_the_payment_moved_on() -> None:
+    sent = Decision(uuid5(PAYMENT, "decision"), 3, "captured", "ann", NOW)
+    waiting = Case(PAYMENT, "INV-1", status=Status.NEEDS_DECISION, version=3, decision=sent)
+    assert decide(Resolve("not_charged", 3, None), waiting) is Refusal.DECISION_ON_ITS_WAY
+    assert decide(Resolve("not_charged", 3, None), evolve(waiting, refused(3, sent.id))) is None
+    moved_on = evolve(waiting, doubted(4))
+    assert decide(Resolve("not_charged", 4, None), moved_on) is None
+    assert decide(Resolve("not_charged", 4, None), evolve(moved_on, settled(5))) is Refusal.NOTHING_TO_DECIDE

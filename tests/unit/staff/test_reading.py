@@ -1,0 +1,181 @@
+"""Whatever arrives on `dead-letters` becomes a letter, and no card number comes along."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.staff.intake import SHORT_TEXT_BYTES_MAX, read
+from services.staff.letters import Letter, Withheld
+from shared.card_data.scan import find_card_number_deep
+from shared.messaging.consumer import Delivery
+from shared.messaging.dead_letters import dead_letter
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+MESSAGE_ID = "0190a000-0000-7000-8000-000000000003"
+CARD = "4242 4242 4242 4242"
+
+
+def delivery(body: bytes = b"{", headers: dict[str, Any] | None = None, **properties: Any) -> Delivery:
+    """As it comes to a work queue, or, dead-lettered by the broker, to `dead-letters`."""
+    given: dict[str, Any] = {
+        "queue": "saga.events",
+        "exchange": "invoice.events",
+        "routing_key": "saga.events",
+        "content_type": "application/cloudevents+json",
+        "message_id": MESSAGE_ID,
+        "correlation_id": None,
+        "reply_to": None,
+        "type": None,
+    }
+    return Delivery(body=body, tag=1, generation=1, headers=headers or {}, **given | properties)
+
+
+def x_death(**entry: Any) -> dict[str, Any]:
+    death = {"queue": "saga.events", "reason": "delivery_limit", "count": 1, "exchange": "invoice.events", "time": NOW}
+    return {"x-death": [death | {"routing-keys": ["remit.invoice.InvoicePaid.v1"]} | entry]}
+
+
+def set_aside(original: Delivery, *, tries: int = 1) -> Delivery:
+    """The dead letter that a service of ours makes of it, as staff receive it."""
+    out = dead_letter(
+        original, reason="not_json", error=ValueError("no"), text="no JSON", clock=lambda: NOW, tries=tries
+    )
+    return delivery(
+        out.body,
+        dict(out.headers),
+        queue="dead-letters",
+        exchange="dead-letters",
+        routing_key=out.routing_key,
+        content_type=out.content_type,
+        message_id=str(out.id),
+        type=out.type,
+        correlation_id=out.correlation_id,
+    )
+
+
+def test_what_a_service_set_aside() -> None:
+    original = delivery(type="T", correlation_id="C-1", reply_to="my-queue", routing_key="any")
+    letter = read(set_aside(original, tries=3))
+    expected = Letter(
+        id=letter.id,
+        queue="saga.events",
+        origin="remit",
+        reason="not_json",
+        error_type="ValueError",
+        error_text="no JSON",
+        tries=3,
+        failed_at=NOW,
+        exchange="invoice.events",
+        routing_key="any",
+        message_id=MESSAGE_ID,
+        event_id=UUID(MESSAGE_ID),
+        type="T",
+        content_type="application/cloudevents+json",
+        correlation_id="C-1",
+        reply_to="my-queue",
+        body=b"{",
+        body_bytes=1,
+    )
+    assert letter == expected
+
+
+def test_what_the_broker_set_aside_is_the_same_record() -> None:
+    letter = read(delivery(headers=x_death() | {"ce-id": MESSAGE_ID, "x-delivery-count": 100}))
+    assert (letter.origin, letter.reason, letter.tries) == ("broker", "broker_delivery_limit", 100)
+    assert (letter.exchange, letter.routing_key) == ("invoice.events", "remit.invoice.InvoicePaid.v1")
+    assert letter.headers == {"ce-id": MESSAGE_ID}
+    assert letter.id == read(set_aside(delivery(headers={"ce-id": MESSAGE_ID}))).id
+
+
+def test_the_queue_is_the_one_it_failed_on_whatever_a_sender_claims() -> None:
+    claims = {"x-remit-queue": "payment_gateway.commands", "x-remit-reason": "trust_me", "x-remit-replays": 7}
+    letter = read(delivery(headers=x_death() | claims, routing_key="invoice.commands"))
+    assert (letter.queue, letter.origin, letter.reason, letter.headers) == (
+        "invoice.commands",
+        "broker",
+        "broker_delivery_limit",
+        {},
+    )
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"body": json.dumps({"note": CARD}).encode()},
+        {"body": CARD.encode()},
+        {"body": base64.b64encode(f"card={CARD}".encode())},
+        {"body": b'{"card":{"cvc":"123"}}'},
+        {"message_id": CARD},
+        {"correlation_id": "4242424242424242"},
+        {"reply_to": CARD},
+        {"type": CARD},
+        {"content_type": CARD},
+        {"headers": {"note": CARD}},
+        {"headers": {"note": b"\xff" + CARD.encode()}},
+        {"headers": {CARD: 1}},
+        {"headers": {"number": 4242424242424242}},
+        {"headers": {"deep": [{"deeper": {"deepest": [CARD]}}]}},
+    ],
+)
+def test_a_card_number_anywhere_is_not_kept(where: dict[str, Any]) -> None:
+    where["headers"] = where.get("headers", {}) | x_death()
+    letter = read(delivery(**where))
+    assert (letter.withheld, letter.body, letter.headers) == (Withheld.CARD_DATA, None, {})
+    assert not find_card_number_deep(repr(letter))
+
+
+def test_a_card_number_in_the_routing_key_is_not_kept() -> None:
+    letter = read(delivery(headers=x_death(**{"routing-keys": [CARD]})))
+    assert (letter.withheld, letter.routing_key) == (Withheld.CARD_DATA, "[card number]")
+
+
+def test_what_is_too_large_is_not_kept() -> None:
+    assert read(delivery(b"x" * 65_537, x_death())).withheld is Withheld.TOO_LARGE
+    assert read(delivery(headers=x_death() | {"h": "x" * 10_000})).withheld is Withheld.HEADERS_TOO_LARGE
+    assert read(set_aside(delivery(b"x" * 65_537))).withheld is Withheld.TOO_LARGE
+
+
+def test_messages_of_one_id_and_other_content_are_other_records() -> None:
+    assert read(delivery(b"one", x_death())).id != read(delivery(b"two", x_death())).id
+    assert read(delivery(message_id=None, headers=x_death() | {"ce-id": "1"})).id != (
+        read(delivery(message_id=None, headers=x_death() | {"ce-id": "2"})).id
+    )
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=50) | st.binary(max_size=50)
+    | st.datetimes() | st.binary(max_size=9).map(bytearray),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+known = ["x-death", "x-remit-queue", "x-remit-reason", "x-remit-tries", "x-remit-replays", "x-remit-failed-at"]
+known += [
+    "x-remit-body-withheld",
+    "x-remit-message-id",
+    "x-remit-type",
+    "x-remit-reply-to",
+    "x-delivery-count",
+    "ce-id",
+]
+texts = st.none() | st.text(max_size=255)
+
+
+@given(
+    body=st.binary(max_size=200),
+    headers=st.dictionaries(st.sampled_from(known) | st.text(max_size=20), values, max_size=8),
+    message_id=texts, reply_to=texts, type_=texts, content_type=texts, correlation_id=texts,
+)  # fmt: skip
+def test_no_header_and_no_body_stops_it(body: bytes, headers: dict[str, Any], type_: str | None, **texts: Any) -> None:
+    letter = read(delivery(body, headers, type=type_, **texts))
+    for text in (letter.queue, letter.reason, letter.message_id, letter.type, letter.reply_to, letter.correlation_id):
+        assert text is None or (len(text.encode()) <= SHORT_TEXT_BYTES_MAX and "\x00" not in text)
+    assert 0 <= letter.generation <= 1_000_000
+    assert 0 <= letter.tries < 2**31
+    json.dumps(letter.headers, allow_nan=False)
+    assert read(delivery(body, headers, type=type_, **texts)) == letter
