@@ -180,6 +180,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         consumer: Consumer,
         database: Database,
         publisher: Publisher,
+        relay: Relay,
         clock: Clock,
         readiness: Readiness,
     ) -> None:
@@ -187,7 +188,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._consumer = consumer
         self._database = database
         self._publisher = publisher
-        self._relay = Relay(database, publisher)
+        self._relay = relay
         self._clock = clock
         self._holding = Holding(consumer, database, readiness)
 

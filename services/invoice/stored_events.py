@@ -1,7 +1,7 @@
 """Stored events are not contracts: how this service writes its history, and reads all of it, old forms included."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +26,7 @@ _TYPES: dict[str, type[Event]] = {
     "Voided.1": Voided,
     "SettlementRejected.1": SettlementRejected,
 }
+_FIELDS = {event: tuple(field.name for field in fields(event)) for event in _TYPES.values()}
 _NAMES = {event: name for name, event in _TYPES.items()}
 
 UPCASTERS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {}
@@ -34,7 +35,11 @@ UPCASTERS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
 
 def dump(event: Event) -> tuple[str, dict[str, Any]]:
     """The stored name and data of an event."""
-    return _NAMES[type(event)], asdict(event)
+    return _NAMES[type(event)], {name: _plain(getattr(event, name)) for name in _FIELDS[type(event)]}
+
+
+def _plain(value: Any) -> Any:
+    return {"kind": value.kind, "fingerprint": value.fingerprint} if isinstance(value, Method) else value
 
 
 def load(name: str, data: dict[str, Any]) -> Event:

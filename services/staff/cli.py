@@ -31,7 +31,7 @@ from services.staff.domain import Case, Resolution
 from services.staff.letters import Letter, Record, Status
 from shared.clock import system_clock
 from shared.contracts.currencies import in_major_units
-from shared.persistence import migrate
+from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.settings import ConfigurationError, Environment
 
@@ -279,7 +279,7 @@ async def _on_database(work: Callable[[Database], Awaitable[T]]) -> T:
     database = await Database.open(Environment().database_url("staff"), name="remit staff cli", connections_max=1)
     try:
         async with database.connection() as connection:
-            if (problem := await migrate.pending(connection, MIGRATIONS)) is not None:
+            if (problem := await schema.pending(connection, MIGRATIONS)) is not None:
                 raise ConfigurationError(f"STAFF_DATABASE_URL: {problem}.")
         return await work(database)
     finally:

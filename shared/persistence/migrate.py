@@ -6,7 +6,6 @@ Instances that start at once, or an operator's `remit migrate` beside them, wait
 import asyncio
 from pathlib import Path
 
-import asyncpg
 from alembic import op
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
@@ -16,8 +15,6 @@ from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
-
-from shared.persistence.database import Connection
 
 LOCK_KEY = 0x52454D4954  # "REMIT"
 MIGRATION_TIMEOUT_S = 300
@@ -72,16 +69,3 @@ def run_sql(script: str) -> None:
     for statement in script.split(";\n"):
         if statement.strip():
             op.execute(text(statement.replace(":", "\\:")))
-
-
-async def pending(connection: Connection, folder: Path) -> str | None:
-    """None if the schema is what this build expects, else one sentence on what to do. A newer schema than ours is fine: migrations are
-    made so that the previous build runs on them."""
-    head = _scripts(folder).get_current_head()
-    try:
-        current = await connection.fetchval("SELECT version_num FROM alembic_version")
-    except asyncpg.UndefinedTableError:
-        current = None
-    if current is None or (head is not None and str(current) < head):
-        return f"the database is at revision {current or 'none'}, this build needs {head}: run `remit migrate`"
-    return None

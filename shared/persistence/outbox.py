@@ -67,10 +67,12 @@ async def insert(tx: Connection, messages: Sequence[Outgoing], *, sweep_after_s:
 
 async def delete(connection: Connection, ids: Sequence[UUID]) -> None:
     """Forget confirmed messages. If this is lost in a crash they are published once more, with the same ids: so it need not wait for
-    the disk (`synchronous_commit = off` for this statement only)."""
-    async with connection.transaction():
-        await connection.execute("SET LOCAL synchronous_commit = off")
-        await connection.execute("DELETE FROM outbox WHERE id = ANY($1::uuid[])", ids)
+    the disk (`synchronous_commit` is off for this one statement, which is a transaction of its own)."""
+    await connection.execute(
+        """WITH lazy AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS setting)
+           DELETE FROM outbox USING lazy WHERE id = ANY($1::uuid[]) AND setting = 'off'""",
+        ids,
+    )
 
 
 async def take_overdue(tx: Connection) -> list[Outgoing]:

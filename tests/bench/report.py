@@ -1,0 +1,296 @@
+"""The figures as tables: for people with rich, for programs as JSON, and beside those of an earlier run as ratios."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from tests.bench.limits import ROW_WRITES, Ceiling, Limits, Needs, ceiling
+from tests.bench.load import Burst, Steady
+from tests.bench.measure import ELSEWHERE, GENERATOR, POSTGRESQL, RABBITMQ, cores
+from tests.bench.scenarios import WARM_UP, Outcome
+from tests.bench.system import Books
+
+PERCENTILES: Final = (50, 95, 99)
+
+WORTH_SHOWING: Final = 0.1
+"""Rows of a table per payment; below it are polls and the like."""
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Numbers by row and column; a cell may be absent."""
+
+    title: str
+    rows: Mapping[str, Row]
+    note: str = ""
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(column for row in self.rows.values() for column in row))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run: what it was, what it found, and what is wrong with it. A run with problems has no figures worth keeping."""
+
+    about: Mapping[str, Any]
+    tables: Sequence[Table]
+    problems: Sequence[str] = field(default=())
+
+    def save(self, folder: Path, name: str) -> Path:
+        """Write `name`.json into `folder`; its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.json"
+        path.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
+        return path
+
+
+# -- an earlier run --------------------------------------------------------------------------------------------------------------------
+
+
+class Earlier:
+    """The cells of an earlier run, by title, row and column."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        tables = orjson.loads(path.read_bytes())["tables"] if path is not None else []
+        self._rows: dict[str, Mapping[str, Row]] = {table["title"]: table["rows"] for table in tables}
+
+    @classmethod
+    def newest(cls, folder: Path) -> "Earlier":
+        """The last one saved in `folder`, if any: names are times."""
+        return cls(max(folder.glob("*.json"), default=None))
+
+    def ratio(self, title: str, row: str, column: str, value: float) -> float | None:
+        """How many times the earlier value it is; None where there is none to compare with."""
+        earlier = self._rows.get(title, {}).get(row, {}).get(column)
+        return value / earlier if earlier else None
+
+
+def show(report: Report, earlier: Earlier, console: Console) -> None:
+    """Print every table; beside each value how many times the earlier one it is."""
+    about = report.about
+    console.print(f"{about['commit']}, {about['cores']} cores; load before: {about['load_before']:.1f}")
+    for table in report.tables:
+        shown = RichTable(title=table.title, caption=table.note or None, title_justify="left", caption_justify="left")
+        shown.add_column("")
+        for column in table.columns:
+            shown.add_column(column, justify="right")
+        for name, row in table.rows.items():
+            shown.add_row(name, *(_cell(table.title, name, column, row, earlier) for column in table.columns))
+        console.print(shown)
+    if earlier.path is not None:
+        console.print(f"[dim]x: times the value of {earlier.path}[/dim]")
+    for problem in report.problems:
+        console.print(f"[bold red]{problem}[/bold red]")
+
+
+def _cell(title: str, name: str, column: str, row: Row, earlier: Earlier) -> str:
+    value = row.get(column)
+    if value is None:
+        return ""
+    ratio = earlier.ratio(title, name, column, value)
+    return _number(value) if ratio is None else f"{_number(value)} [dim]x{ratio:.2f}[/dim]"
+
+
+def _number(value: float) -> str:
+    """Three digits that count."""
+    size = abs(value)
+    if size >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3f}"
+
+
+# -- the tables ------------------------------------------------------------------------------------------------------------------------
+
+
+def throughput(outcomes: Sequence[Outcome]) -> Table:
+    rows = {
+        outcome.scenario.name: {
+            "payments/s": outcome.load.per_s,
+            "payments": outcome.load.paid,
+            "seconds": outcome.load.elapsed_s,
+            "all sent after s": outcome.load.published_s,
+            "of the machine %": _share(outcome),
+        }
+        for outcome in outcomes
+        if isinstance(outcome.load, Burst)
+    }
+    return Table(
+        "Throughput", rows, "by gateway; from the first PayInvoice published to the last InvoicePaid heard outside"
+    )
+
+
+def _share(outcome: Outcome) -> float:
+    """How much of the machine's CPU was ours, in percent: well below 100 on a machine with other work, which then slowed us down."""
+    spent = outcome.spent
+    return sum(spent.cpu_s.values()) / (cores() * spent.elapsed_s) * 100
+
+
+def latency(outcomes: Sequence[Outcome]) -> Table:
+    rows = {
+        outcome.scenario.name: {
+            **{f"p{percent}": outcome.load.percentile(percent) for percent in PERCENTILES},
+            "worst": outcome.load.percentile(100),
+            "sent late by": outcome.load.late_ms,
+            "payments": len(outcome.load.latencies_ms),
+        }
+        for outcome in outcomes
+        if isinstance(outcome.load, Steady) and outcome.load.latencies_ms
+    }
+    return Table(
+        "Latency, ms", rows, "from the time the PayInvoice was due to be published, to InvoicePaid heard outside"
+    )
+
+
+def cpu(outcomes: Sequence[Outcome]) -> Table:
+    """Milliseconds of CPU per payment by process, and milliseconds a second when there is nothing to do."""
+    columns: dict[str, Row] = {}
+    for outcome in outcomes:
+        payments, spent = outcome.scenario.payments, outcome.spent
+        columns[outcome.scenario.name] = {
+            **{name: cpu_s / payments * 1e3 for name, cpu_s in spent.cpu_s.items() if name != GENERATOR},
+            "together": spent.system_s / payments * 1e3,
+            GENERATOR: spent.cpu_s[GENERATOR] / payments * 1e3,
+            ELSEWHERE: spent.elsewhere_s / payments * 1e3,
+        }
+    if outcomes:
+        idle = outcomes[0].idle
+        busy = {**idle.cpu_s, "together": idle.system_s, ELSEWHERE: idle.elsewhere_s}
+        columns["idle, ms/s"] = {name: cpu_s / idle.elapsed_s * 1e3 for name, cpu_s in busy.items()}
+    names = _in_order(name for column in columns.values() for name in column)
+    rows = {name: {title: column[name] for title, column in columns.items() if name in column} for name in names}
+    return Table("CPU, ms per payment", rows, "children and ended backends included; kernel threads are elsewhere")
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    last = [RABBITMQ, POSTGRESQL, "together", GENERATOR, ELSEWHERE]
+    return sorted(dict.fromkeys(names), key=lambda name: (last.index(name) + 1 if name in last else 0, name))
+
+
+def memory(outcomes: Sequence[Outcome]) -> Table:
+    rows = {
+        name: {outcome.scenario.name: outcome.resident_mib[name] for outcome in outcomes}
+        for name in _in_order(outcomes[0].resident_mib)
+    }
+    return Table("Memory at the end, MiB resident", rows)
+
+
+def starts(outcomes: Sequence[Outcome]) -> Table:
+    rows = {outcome.scenario.name: {"start": outcome.start_s, "drain": outcome.drain_s} for outcome in outcomes}
+    return Table(
+        "Start and drain, s", rows, "all services at once, from spawn to every queue consumed; SIGTERM to the last exit"
+    )
+
+
+def needs(outcome: Outcome) -> Needs:
+    """What one payment of a burst asks for, counted by PostgreSQL: an outbox row is a message published, an inbox row or an answer one
+    delivered. The generator's own are added: one publish, one delivery."""
+    payments = outcome.scenario.invoices
+    inserted = outcome.deeds.inserted
+
+    def each(table: str) -> float:
+        return sum(count for name, count in inserted.items() if name.endswith(f".{table}")) / payments
+
+    return Needs(
+        publishes=1 + each("outbox"),
+        deliveries=1 + each("inbox") + each("answers"),
+        row_writes=sum(outcome.deeds.written.values()) / payments,
+    )
+
+
+def work(outcome: Outcome) -> Table:
+    """What one payment does; the transactions of a batch are shared by its messages."""
+    payments, done, asked = outcome.scenario.invoices, outcome.deeds, needs(outcome)
+    rows: dict[str, Row] = {
+        "publishes": {"": asked.publishes},
+        "deliveries": {"": asked.deliveries},
+        "bytes of WAL": {"": done.wal_bytes / payments},
+        "transactions": {"": sum(done.commits.values()) / payments},
+        **{f"  {service}": {"": commits / payments} for service, commits in done.commits.items()},
+        "rows": {"written": asked.row_writes, "scanned": sum(done.scanned.values()) / payments},
+    }
+    for table in sorted(done.written):
+        written, scanned = done.written[table] / payments, done.scanned[table] / payments
+        if max(written, scanned) >= WORTH_SHOWING:
+            rows[f"  {table}"] = {"written": written, "scanned": scanned}
+    note = f"{WARM_UP} payments of warm-up included; scanned: read without an index"
+    return Table(f"What a payment does ({outcome.scenario.name})", rows, note)
+
+
+def limits(found: Limits) -> Table:
+    named = {
+        "publish, aio-pika, confirmed": found.publish_aio_pika,
+        "publish, shared.messaging": found.publish_ours,
+        "consume, aio-pika, single acks": found.consume_aio_pika,
+        "consume, shared.messaging": found.consume_ours,
+        "statements of a message, set-based": found.set_based,
+        "the same, one transaction each": found.single,
+    }
+    rows: dict[str, Row] = {
+        name: {"per s": limit.per_s, "client us": limit.client_us, "server us": limit.server_us}
+        for name, limit in named.items()
+    }
+    rows["rows written, set-based"] = {
+        "per s": found.set_based.per_s * ROW_WRITES,
+        "client us": found.set_based.client_us / ROW_WRITES,
+        "server us": found.set_based.server_us / ROW_WRITES,
+    }
+    return Table("Raw limits", rows, "per item; quorum queue, bodies of a PayInvoice; 200 messages a batch")
+
+
+def ceilings(found: Limits, outcome: Outcome, load: Burst) -> Table:
+    """What the raw limits allow for the messages and rows of one payment, and how much of it a burst reached."""
+    asked = needs(outcome)
+    theirs = ceiling(asked, publish=found.publish_aio_pika, consume=found.consume_aio_pika, rows=found.set_based)
+    ours = ceiling(asked, publish=found.publish_ours, consume=found.consume_ours, rows=found.set_based)
+
+    def row(top: Ceiling) -> Row:
+        return {"payments/s": top.per_s, "CPU ms": top.cpu_ms, "reached %": load.per_s / top.per_s * 100}
+
+    rows = {
+        "aio-pika and set-based SQL": row(theirs),
+        "frames and acks in bulk, set-based SQL": row(ours),
+    }
+    return Table(
+        f"Ceiling ({outcome.scenario.name})", rows, "the same messages and rows, no other code, all cores busy"
+    )
+
+
+def books(read: Books, *, sent: int, heard_lost: int, doubled: int, repeated: int) -> Table:
+    rows: dict[str, Row] = {
+        "payments sent": {"": sent},
+        "lost: InvoicePaid never heard": {"": heard_lost},
+        "doubled: two different InvoicePaid": {"": doubled},
+        "the same InvoicePaid heard again": {"": repeated},
+        "invoices paid": {"": read.paid},
+        "invoices paid twice": {"": read.paid_twice},
+        "payments captured": {"": read.captured},
+        "sagas completed": {"": read.completed},
+    }
+    for service, count in read.outbox.items():
+        rows[f"outbox rows left, {service}"] = {"": count}
+    for service, count in read.inbox.items():
+        rows[f"inbox rows kept, {service}"] = {"": count}
+    return Table("The books", rows)
+
+
+def problems(read: Books, *, sent: int, heard_lost: int, doubled: int) -> list[str]:
+    """Why this run does not count; empty if every payment is accounted for."""
+    found = {
+        f"{heard_lost} payments lost: their InvoicePaid was never heard": heard_lost,
+        f"{doubled} payments had two different InvoicePaid": doubled,
+        f"{read.paid_twice} invoices were paid twice": read.paid_twice,
+        f"{sent} payments were sent, {read.paid} invoices are paid": sent - read.paid,
+        f"{sent} payments were sent, {read.captured} are captured": sent - read.captured,
+        f"{sent} payments were sent, {read.completed} sagas are completed": sent - read.completed,
+        f"{read.waiting} messages wait in an outbox": read.waiting,
+    }
+    return [sentence for sentence, wrong in found.items() if wrong]

@@ -1,0 +1,100 @@
+"""A scenario: start the services, warm them up, put them under one kind of load, stop them, and say what it took."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from deploy.local.stack import Stack
+from shared.messaging.publisher import Publisher
+from tests.bench.load import Burst, Listener, Payment, Steady, burst, send, steady
+from tests.bench.measure import Deeds, Meter, Spent, deeds
+from tests.bench.system import Services
+
+WARM_UP: Final = 200
+"""Payments before the clock runs: connections are opened, statements prepared, code paths warm."""
+IDLE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`rate_per_s` None: as fast as confirms allow."""
+
+    name: str
+    gateway: Mapping[str, str]
+    payments: int
+    rate_per_s: float | None = None
+
+    @property
+    def invoices(self) -> int:
+        return WARM_UP + self.payments
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`spent` covers the measured payments until everything about them was settled; `deeds` those of the warm-up as well."""
+
+    scenario: Scenario
+    load: Burst | Steady
+    settled: bool
+    spent: Spent
+    idle: Spent
+    deeds: Deeds
+    resident_mib: Mapping[str, float]
+    start_s: float
+    drain_s: float
+
+
+@dataclass(slots=True)
+class Bench:
+    """What a scenario runs on. `paid` counts the payments sent so far."""
+
+    stack: Stack
+    services: Services
+    meter: Meter
+    publisher: Publisher
+    listener: Listener
+    paid: int = 0
+    lost: int = 0
+
+    async def issue(self, payments: Sequence[Payment]) -> None:
+        """Have all invoices issued, before anything is measured. Raises NotReadyError."""
+        await self.services.start({"GATEWAY_URL": "memory://"})
+        await send(self.publisher, [payment.issue for payment in payments])
+        await self.services.issued(len(payments))
+        await self.services.stop()
+
+    async def play(self, scenario: Scenario, payments: Sequence[Payment]) -> Outcome:
+        """Run one. Raises LoadError, NotReadyError."""
+        before = await deeds(self.stack)
+        start_s = await self.services.start(scenario.gateway)
+        meter = self.meter.watching(self.services.pids)
+        await self._pay(Scenario("warm-up", scenario.gateway, WARM_UP), payments[:WARM_UP])
+        rested = meter.read()
+        await asyncio.sleep(IDLE_S)
+        begun = meter.read()
+        load, settled = await self._pay(scenario, payments[WARM_UP:])
+        ended = meter.read()
+        resident_mib = meter.resident_mib()
+        drain_s = await self.services.stop()
+        return Outcome(
+            scenario=scenario,
+            load=load,
+            settled=settled,
+            spent=ended.since(begun),
+            idle=begun.since(rested),
+            deeds=(await deeds(self.stack)).since(before),
+            resident_mib=resident_mib,
+            start_s=start_s,
+            drain_s=drain_s,
+        )
+
+    async def _pay(self, scenario: Scenario, payments: Sequence[Payment]) -> tuple[Burst | Steady, bool]:
+        load: Burst | Steady
+        if scenario.rate_per_s is None:
+            load = await burst(self.publisher, self.listener, payments)
+        else:
+            load = await steady(self.publisher, self.listener, payments, rate_per_s=scenario.rate_per_s)
+        self.paid += len(payments)
+        self.lost += load.lost
+        return load, await self.services.settled(self.paid - self.lost)

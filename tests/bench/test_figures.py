@@ -1,0 +1,59 @@
+"""The arithmetic of the benchmark; nothing here is timed."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.limits import ROW_WRITES, Limit, Needs, ceiling
+from tests.bench.load import Steady
+from tests.bench.measure import GENERATOR, Usage, cores
+from tests.bench.report import Earlier, Report, Table, problems
+from tests.bench.system import Books
+
+
+def test_a_percentile_is_a_latency_that_was_measured() -> None:
+    load = Steady(latencies_ms=[float(n) for n in range(1, 201)], lost=0, late_ms=0.0)
+    assert [load.percentile(percent) for percent in (0, 50, 99, 99.9, 100)] == [1.0, 100.0, 198.0, 200.0, 200.0]
+
+
+def test_the_ceiling_is_all_cores_over_what_messages_and_rows_cost() -> None:
+    publish, consume = Limit(1.0, client_us=60.0, server_us=40.0), Limit(1.0, client_us=30.0, server_us=20.0)
+    rows = Limit(1.0, client_us=10.0 * ROW_WRITES, server_us=10.0 * ROW_WRITES)
+    top = ceiling(Needs(publishes=5, deliveries=6, row_writes=10), publish=publish, consume=consume, rows=rows)
+    assert top.cpu_ms == pytest.approx((5 * 100 + 6 * 50 + 10 * 20) / 1_000)
+    assert top.per_s == pytest.approx(cores() * 1_000)
+
+
+def test_what_others_used_is_what_the_machine_used_beyond_us() -> None:
+    earlier = Usage(at=1.0, cpu_s={GENERATOR: 1.0, "saga": 2.0}, machine_s=10.0)
+    spent = Usage(at=3.0, cpu_s={GENERATOR: 1.5, "saga": 3.0}, machine_s=13.0).since(earlier)
+    assert (spent.elapsed_s, spent.system_s, spent.elsewhere_s) == (2.0, 1.0, 1.5)
+
+
+def test_a_run_is_compared_with_the_last_one_kept(tmp_path: Path) -> None:
+    for name, per_s in (("20260101T000000Z", 100.0), ("20260102T000000Z", 200.0)):
+        Report({}, [Table("Throughput", {"0 ms": {"payments/s": per_s}})]).save(tmp_path, name)
+    earlier = Earlier.newest(tmp_path)
+    assert earlier.ratio("Throughput", "0 ms", "payments/s", 300.0) == 1.5
+    assert earlier.ratio("Throughput", "20 ms", "payments/s", 300.0) is None
+
+
+def test_the_first_run_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    assert Earlier.newest(tmp_path).ratio("Throughput", "0 ms", "payments/s", 300.0) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "complaints"),
+    [
+        ({}, 0),
+        ({"paid": 9}, 1),
+        ({"paid_twice": 1}, 1),
+        ({"captured": 11}, 1),
+        ({"completed": 9}, 1),
+        ({"outbox": {"saga": 2}}, 1),
+    ],
+)
+def test_every_payment_is_accounted_for(change: dict[str, int], complaints: int) -> None:
+    whole = {"invoices": 10, "paid": 10, "paid_twice": 0, "captured": 10, "completed": 10, "inbox": {}, "outbox": {}}
+    books = Books(**(whole | change))  # type: ignore[arg-type]  # a table of cases
+    assert len(problems(books, sent=10, heard_lost=0, doubled=0)) == complaints
