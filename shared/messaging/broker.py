@@ -6,6 +6,8 @@ sweeper) is ours to decide.
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import aio_pika
@@ -26,10 +28,23 @@ RPC_TIMEOUT_S = 10.0
 BROKER_ERRORS: tuple[type[Exception], ...] = (AMQPError, OSError, TimeoutError, RuntimeError)
 """What the client raises when the broker is away; aio-pika signals a closed transport with RuntimeError in places."""
 
-CLOSING_ERRORS: tuple[type[BaseException], ...] = (*BROKER_ERRORS, asyncio.CancelledError)
-"""Closing a channel that is being torn down cancels the one who closes it."""
+__all__ = ["BROKER_ERRORS", "BrokerLink", "PublishError", "losses_as_errors"]
 
-__all__ = ["BROKER_ERRORS", "CLOSING_ERRORS", "BrokerLink", "PublishError"]
+
+@contextmanager
+def losses_as_errors() -> Iterator[None]:
+    """The client has two more ways to say that the connection is gone: it cancels whoever waits on a closed channel, and a connection
+    that is closed during the handshake ends in `StopAsyncIteration` (both seen while a broker restarted). Here both become
+    `ConnectionError`; a cancellation of the task itself stays one."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("the channel was closed") from None
+    except StopAsyncIteration:
+        raise ConnectionError("the broker closed the connection during the handshake") from None
 
 
 class BrokerLink:
@@ -45,14 +60,15 @@ class BrokerLink:
     async def channel(self, *, confirms: bool) -> "Channel":
         """A fresh channel. Raises one of `BROKER_ERRORS` if the broker is away."""
         async with self._lock, asyncio.timeout(CONNECT_TIMEOUT_S + RPC_TIMEOUT_S):
-            connection = await self._open_connection()
-            channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
             try:
-                await channel.initialize(timeout=RPC_TIMEOUT_S)
+                with losses_as_errors():
+                    connection = await self._open_connection()
+                    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+                    await channel.initialize(timeout=RPC_TIMEOUT_S)
+                    return cast("Channel", await channel.get_underlay_channel())
             except BROKER_ERRORS:
                 await self._drop_connection()
                 raise
-            return cast("Channel", await channel.get_underlay_channel())
 
     async def _open_connection(self) -> aio_pika.abc.AbstractConnection:
         if self._closed:
@@ -76,7 +92,8 @@ class BrokerLink:
         if connection is not None:
             try:
                 async with asyncio.timeout(RPC_TIMEOUT_S):
-                    await connection.close()
+                    with losses_as_errors():
+                        await connection.close()
             except BROKER_ERRORS:
                 return
 

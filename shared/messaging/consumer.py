@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiormq.abc import DeliveredMessage
 
-from shared.messaging.broker import BROKER_ERRORS, CLOSING_ERRORS, RPC_TIMEOUT_S, BrokerLink
+from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
 
@@ -106,7 +106,8 @@ class Consumer:
         if self.is_stale(deliveries) or self._channel is None:
             return
         try:
-            await self._channel.basic_ack(deliveries[-1].tag, multiple=True, wait=False)
+            with losses_as_errors():
+                await self._channel.basic_ack(deliveries[-1].tag, multiple=True, wait=False)
             self._unsettled -= len(deliveries)
             self._note_handled(len(deliveries))
             if not self._unsettled:
@@ -130,8 +131,9 @@ class Consumer:
         channel = self._channel
         if channel is not None and self._tag is not None:
             try:
-                await channel.basic_cancel(self._tag, timeout=RPC_TIMEOUT_S)
-            except CLOSING_ERRORS:
+                with losses_as_errors():
+                    await channel.basic_cancel(self._tag, timeout=RPC_TIMEOUT_S)
+            except BROKER_ERRORS:
                 log.info("consumer_was_gone", queue=self.queue)
         self._arrived.set()
         self._lost.set()
@@ -148,10 +150,11 @@ class Consumer:
                 await self._wait_for_loss(WATCH_INTERVAL_S)
                 continue
             try:
-                await self._open()
-                failures = 0
-                self._readiness.set(f"consumer {self.queue}", ok=True)
-                await self._watch()
+                with losses_as_errors():
+                    await self._open()
+                    failures = 0
+                    self._readiness.set(f"consumer {self.queue}", ok=True)
+                    await self._watch()
             except BROKER_ERRORS as error:
                 reason = describe_error(error, max_characters=200)
                 log.warning("consumer_lost", queue=self.queue, reason=reason)
@@ -234,8 +237,9 @@ class Consumer:
         self._buffer.clear()
         if channel is not None and not channel.is_closed:
             try:
-                await channel.close(timeout=RPC_TIMEOUT_S)
-            except CLOSING_ERRORS:
+                with losses_as_errors():
+                    await channel.close(timeout=RPC_TIMEOUT_S)
+            except BROKER_ERRORS:
                 log.info("channel_was_gone", queue=self.queue)
 
 

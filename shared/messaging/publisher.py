@@ -18,7 +18,7 @@ from pamqp.body import ContentBody
 from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
-from shared.messaging.broker import BROKER_ERRORS, CLOSING_ERRORS, BrokerLink, PublishError
+from shared.messaging.broker import BROKER_ERRORS, BrokerLink, PublishError, losses_as_errors
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Outgoing
 from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE
@@ -68,9 +68,10 @@ class Publisher:
 
     async def _publish_wave(self, wave: Sequence[Outgoing], result: Published) -> None:
         try:
-            channel = await self._open_channel()
-            sendable = _encodable(wave, channel, result)
-            confirms = await _send(channel, sendable)
+            with losses_as_errors():
+                channel = await self._open_channel()
+                sendable = _encodable(wave, channel, result)
+                confirms = await _send(channel, sendable)
         except BROKER_ERRORS as error:
             self._give_up(wave, result, error)
             return
@@ -127,8 +128,9 @@ class Publisher:
 
 async def _close_quietly(channel: "Channel") -> None:
     try:
-        await channel.close(timeout=CONFIRM_TIMEOUT_S)
-    except CLOSING_ERRORS:
+        with losses_as_errors():
+            await channel.close(timeout=CONFIRM_TIMEOUT_S)
+    except BROKER_ERRORS:
         return
 
 

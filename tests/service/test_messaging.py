@@ -213,3 +213,22 @@ async def test_a_consumer_that_the_broker_does_not_know_any_more_is_replaced(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await link.close()
+
+
+async def test_a_broker_that_hangs_up_during_the_handshake_is_an_outage_and_no_crash() -> None:
+    """What a proxy does while the broker behind it restarts: it accepts, and closes."""
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    link = BrokerLink(f"amqp://guest:guest@127.0.0.1:{port}/", name="test")
+    with pytest.raises(publishing.BROKER_ERRORS):
+        await link.channel(confirms=False)
+    publisher = Publisher(link)
+    one = message()
+    assert (await publisher.publish([one])).failed == [one.id]
+    await publisher.close()
+    server.close()
+    await server.wait_closed()

@@ -162,7 +162,7 @@ def test_a_rolling_restart_loses_nothing(system: System) -> None:
 
     assert play(system, "rolling", disturb) == []
     holds(system)
-    assert '"level":"error"' not in system.fleet.logs()
+    assert "message_failed" not in system.fleet.logs()
 
 
 def test_a_stopped_process_holds_nobody_up_and_changes_nothing_when_it_wakes(system: System) -> None:
