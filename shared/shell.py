@@ -33,7 +33,8 @@ from shared.observability.logs import describe_error
 from shared.persistence import answers as answer_store
 from shared.persistence import inbox, outbox
 from shared.persistence.answers import Answer
-from shared.persistence.database import Connection, Database
+from shared.persistence.database import Connection, Database, Tx
+from shared.persistence.writes import Writes
 
 log = structlog.get_logger(__name__)
 
@@ -116,8 +117,8 @@ class Work(Protocol[Key, State, Effect]):
         """Decide. An exception is a bug: the message is set aside alone."""
         ...
 
-    async def save(self, tx: Connection, changes: Sequence[Change[Key, State, Effect]]) -> Sequence[Outgoing]:
-        """One write a table; what is to be said again beside the drafts."""
+    async def save(self, tx: Tx, changes: Sequence[Change[Key, State, Effect]]) -> Sequence[Outgoing]:
+        """One write a table; what is to be said again beside the drafts. Writes are collected: a query does not see them."""
         ...
 
     def rejected(self, answer: Answer) -> Sequence[Draft]:
@@ -316,6 +317,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         the outbox rows of that commit are the sweeper's."""
         now = self._clock()
         async with self._database.transaction() as tx:
+            writes = Writes(tx)
             fresh, repeated, stored = await self._recognise(tx, items)
             messages = [item.message for item in fresh if item.message is not None]
             states = dict(await self._work.load(tx, messages)) if messages else {}
@@ -326,10 +328,11 @@ class QueueWorker(Generic[Key, State, Effect]):
             said = [
                 *says,
                 *self._answer_again(repeated, stored, now),
-                *await self._work.save(tx, list(changes.values())),
+                *await self._work.save(writes, list(changes.values())),
             ]
-            await answer_store.insert(tx, answers)
-            await outbox.insert(tx, said)
+            await answer_store.insert(writes, answers)
+            await outbox.insert(writes, said)
+            await writes.flush()
             faults.point("shell.before_commit")
         faults.point("shell.after_commit")
         self._work.committed(list(changes.values()))

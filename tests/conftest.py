@@ -60,8 +60,7 @@ async def world(world_urls: World) -> World:
     """The same, empty."""
     async with Bus.open(world_urls.rabbitmq_url) as bus:
         await bus.purge()
-    for url in world_urls.databases.values():
-        await truncate(url)
+    await asyncio.gather(*(truncate(url) for url in world_urls.databases.values()))
     return world_urls
 
 

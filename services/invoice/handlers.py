@@ -13,7 +13,7 @@ from shared.contracts.base import Contract
 from shared.decider import fold
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
-from shared.persistence.database import Connection
+from shared.persistence.database import Tx
 from shared.shell import ACCEPTED, Change, ClosedCommand, Reaction, Verdict
 
 # -- in: messages to commands ------------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class InvoiceWork:
     def key(self, message: Inbound) -> str:
         return message.data.subject()
 
-    async def load(self, tx: Connection, messages_: Sequence[Inbound]) -> dict[str, Loaded]:
+    async def load(self, tx: Tx, messages_: Sequence[Inbound]) -> dict[str, Loaded]:
         payment_ids = {m.data.payment_id for m in messages_ if isinstance(m.data, messages.PayInvoice)}
         return await store.load(tx, {self.key(m) for m in messages_}, payment_ids)
 
@@ -168,7 +168,7 @@ class InvoiceWork:
             says.append(Draft(contract))
         return tuple(effects), tuple(says)
 
-    async def save(self, tx: Connection, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
+    async def save(self, tx: Tx, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
         await store.save(
             tx,
             new_events=[(c.key, c.cause, e) for c in changes for e in c.reaction.effects if isinstance(e, NewEvent)],

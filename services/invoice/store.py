@@ -12,7 +12,7 @@ from shared.contracts.invoice import EncryptedCardMethod, PaymentMethod, TokenMe
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.persistence import event_store
-from shared.persistence.database import Connection, Record
+from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.event_store import StoredEvent
 
 SCHEMA = """
@@ -72,7 +72,7 @@ class NewEvent:
     method: PaymentMethod | None
 
 
-async def load(tx: Connection, invoice_ids: Collection[str], payment_ids: Collection[UUID]) -> dict[str, Loaded]:
+async def load(tx: Tx, invoice_ids: Collection[str], payment_ids: Collection[UUID]) -> dict[str, Loaded]:
     """Current states, rows locked in the order of their ids; an invoice that does not exist is absent, version 0."""
     rows = await tx.fetch(
         """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
@@ -87,9 +87,7 @@ async def load(tx: Connection, invoice_ids: Collection[str], payment_ids: Collec
     return {id_: Loaded(found.get(id_) or Invoice(id_), used) for id_ in invoice_ids}
 
 
-async def save(
-    tx: Connection, *, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
-) -> None:
+async def save(tx: Tx, *, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]) -> None:
     """Events, current states and payment ids, one statement each."""
     if not new_events:
         return
@@ -113,7 +111,7 @@ async def save(
         )
 
 
-async def _save_invoices(tx: Connection, invoices: Sequence[Invoice], cause: Cause) -> None:
+async def _save_invoices(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
     await tx.execute(
         """INSERT INTO invoices (invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, updated_at)
            SELECT u.*, $9 FROM unnest(
@@ -134,7 +132,7 @@ async def _save_invoices(tx: Connection, invoices: Sequence[Invoice], cause: Cau
     )
 
 
-async def said_of(tx: Connection, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:
+async def said_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:
     """What was said of these payments (invoice id, payment id) when they ended: the same ids, the same bytes."""
     streams = await event_store.load(tx, {invoice_id for invoice_id, _ in payments})
     wanted = {payment_id for _, payment_id in payments}
@@ -147,7 +145,7 @@ async def said_of(tx: Connection, payments: Sequence[tuple[str, UUID]], announce
     return said
 
 
-async def overdue_requests(tx: Connection, *, older_than_s: float, announce: Announce) -> list[Outgoing]:
+async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -> list[Outgoing]:
     """Requests of payments pending longer than they should be, as they were said the first time; reserved until the next round."""
     rows = await tx.fetch(
         """UPDATE payments SET announced_at = now(), announced = announced + 1 WHERE payment_id IN (
@@ -181,7 +179,7 @@ async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list
     return [invoice.invoice_id for invoice in invoices if found.get(invoice.invoice_id) != invoice]
 
 
-async def overwrite(tx: Connection, invoices: Sequence[Invoice], cause: Cause) -> None:
+async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
     """Put rebuilt states in place of the stored ones."""
     await _save_invoices(tx, invoices, cause)
 

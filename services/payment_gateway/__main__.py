@@ -24,7 +24,13 @@ async def assemble(runtime: Runtime) -> None:
 def assemble_with(runtime: Runtime, settings: Settings, gateway: Gateway) -> None:
     """Two queues, the payments at work, and who records what came of them."""
     lease = lease_for(new_id(), settings.timeout_s)
-    commit = GroupCommit(database=runtime.database, relay=runtime.relay, readiness=runtime.readiness, lease=lease)
+    commit = GroupCommit(
+        database=runtime.database,
+        relay=runtime.relay,
+        readiness=runtime.readiness,
+        lease=lease,
+        policy=settings.policy,
+    )
     charging = Charging(
         gateway=gateway,
         keyring=settings.keyring,

@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from services.payment_gateway import domain, store
-from services.payment_gateway.domain import Answer, Payment, Policy, Step, Transition
+from services.payment_gateway.domain import Answer, Payment, Policy, Step
 from services.payment_gateway.gateways import port
 from services.payment_gateway.group_commit import GroupCommit, Result
 from services.payment_gateway.store import Attempt, Lease, Row
@@ -185,7 +185,7 @@ class Charging:
     async def _take(self, step: Step | None, row: Row, seq: int) -> Result:
         """Ask the gateway and decide what the answer means. A service that stops decides the same, and leaves the next step to others."""
         if step is None:
-            return Result(row, Transition(row.payment), self.clock())
+            return Result(row, domain.unasked(row.payment, self.policy), self.clock())
         key = domain.idempotency_key(row.payment, step)
         answer = await self._ask(step, row.payment, key or "")
         at = self.clock()

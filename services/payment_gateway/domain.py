@@ -5,7 +5,8 @@ Three meanings stay apart: declined (the bank said no), not charged (it never ha
 - only a gateway id that is recorded is ever confirmed; a row without one is known not charged;
 - not charged and declined are recorded only after the gateway confirmed a cancel; a cancel that finds a success means captured;
 - what nobody knows is asked for on a ladder of due times; at its end a person decides;
-- a capture is the truth, whoever learned it and whatever was recorded before.
+- a capture is the truth, whoever learned it and whatever was recorded before;
+- one that came late is announced again until somebody gives it back: whoever waited for the payment has stopped asking.
 
 Every change of status is a new version, and a version says at most one thing to the world.
 """
@@ -23,6 +24,9 @@ EXECUTIONS_MAX = 3
 """Confirms sent before we cancel instead: a gateway that took none of three will not take the fourth."""
 RETRY_AFTER_MAX_S = 3_600.0
 """A gateway may ask for patience, not park a payment for a day."""
+LATE_REMINDERS_MAX = 1_000
+"""How often a late capture is announced again; hourly, six weeks. It has an end because a late capture may also be kept: nobody gives it
+back if it was the first that the saga heard of the payment."""
 CODE_LENGTH_MAX = 64
 RECEIPT_LENGTH_MAX = 255
 
@@ -134,7 +138,7 @@ class Payment:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """`ladder_s`: how long to wait before each further attempt. `remind_s`: how often a case that waits for a person is asked about at
-    the gateway and announced again."""
+    the gateway and announced again; and how often a late capture that waits for its refund is announced again."""
 
     ladder_s: tuple[float, ...]
     remind_s: float
@@ -220,12 +224,19 @@ def after(payment: Payment, step: Step, answer: Answer, policy: Policy) -> Trans
             assert_never(step)
 
 
-def found_out(payment: Payment, answer: Answer | None) -> Transition | None:
+def unasked(payment: Payment, policy: Policy) -> Transition:
+    """What comes of a row that is due although there is nothing to ask (`next_step` is None). A capture is due only if it came late."""
+    if payment.status is Status.CAPTURED and payment.rung < LATE_REMINDERS_MAX:
+        return _remind(replace(payment, rung=payment.rung + 1), policy)
+    return Transition(payment)
+
+
+def found_out(payment: Payment, answer: Answer | None, policy: Policy) -> Transition | None:
     """A truth that came in when the row had moved on: the money was taken, or it went back. None: the row knows already, or the answer is
     for whoever owns the row now to ask for."""
     match answer:
         case port.Captured() if payment.status not in CHARGED and _is_of(payment, answer):
-            return _captured(payment, answer)
+            return _captured(payment, answer, policy)
         case port.Refunded() if payment.status in CHARGED - {Status.CAPTURED, Status.REFUNDED}:
             return _refunded(payment, answer.refund_id)
         case _:
@@ -257,7 +268,7 @@ def _after_charging(payment: Payment, step: Step, answer: Answer, policy: Policy
     match answer:
         case port.Captured():
             if _is_of(payment, answer):
-                return _captured(payment, answer)
+                return _captured(payment, answer, policy)
             return _needs_decision(payment, Reason.CAPTURE_DIFFERS, policy)
         case port.Cancelled():
             return _cancelled(payment)
@@ -280,11 +291,12 @@ def _is_of(payment: Payment, answer: port.Captured) -> bool:
     return captured == (payment.gateway_id, payment.amount_minor, payment.currency)
 
 
-def _captured(payment: Payment, answer: port.Captured) -> Transition:
-    late = payment.status in {Status.DECLINED, Status.NOT_CHARGED}
+def _captured(payment: Payment, answer: port.Captured, policy: Policy) -> Transition:
     receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX) or answer.gateway_id
     captured = _move(payment, Status.CAPTURED, receipt_number=receipt)
-    return Transition(captured, Outcome.CAPTURED_LATE if late else Outcome.CAPTURED)
+    if payment.status in {Status.DECLINED, Status.NOT_CHARGED}:
+        return Transition(captured, Outcome.CAPTURED_LATE, delay_s=policy.remind_s)  # the saga has ended: it never asks
+    return Transition(captured, Outcome.CAPTURED)
 
 
 def _cancelled(payment: Payment) -> Transition:

@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from services.payment_gateway import domain, store
-from services.payment_gateway.domain import Answer, Outcome, Transition
+from services.payment_gateway.domain import Answer, Outcome, Policy, Transition
 from services.payment_gateway.handlers import TELLS_ATTEMPTS, said_by
 from services.payment_gateway.store import Attempt, Lease, Row, Said, Update
 from shared import faults
@@ -78,11 +78,14 @@ class _Waiting:
 class GroupCommit:
     """One writer for all payments at work in this process."""
 
-    def __init__(self, *, database: Database, relay: Publishes, readiness: Readiness, lease: Lease) -> None:
+    def __init__(
+        self, *, database: Database, relay: Publishes, readiness: Readiness, lease: Lease, policy: Policy
+    ) -> None:
         self._database = database
         self._relay = relay
         self._readiness = readiness
         self._lease = lease
+        self._policy = policy
         self._waiting: deque[_Waiting] = deque()  # bounded by the payments at work: each waits for its record
         self._arrived = asyncio.Event()
         self._unsaid: deque[Outgoing] = deque(maxlen=SAY_MAX)
@@ -196,7 +199,7 @@ class GroupCommit:
         found: list[Result] = []
         for payment_id, row in rows.items():
             result = telling[payment_id]
-            transition = domain.found_out(row.payment, result.answer)
+            transition = domain.found_out(row.payment, result.answer, self._policy)
             if transition is not None:
                 found.append(replace(result, row=row, transition=transition))
                 log.warning(

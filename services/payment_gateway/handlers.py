@@ -17,7 +17,7 @@ from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import CASE
 from shared.persistence.answers import Answer
-from shared.persistence.database import Connection
+from shared.persistence.database import Tx
 from shared.shell import Change, Reaction
 
 SOURCE = "payment_gateway"
@@ -206,7 +206,7 @@ class PaymentWork:
     def key(self, message: Inbound) -> UUID:
         return message.data.payment_id  # type: ignore[attr-defined,no-any-return] # every message of ROUTES has one
 
-    async def load(self, tx: Connection, messages_: Sequence[Inbound]) -> dict[UUID, State]:
+    async def load(self, tx: Tx, messages_: Sequence[Inbound]) -> dict[UUID, State]:
         keys = {self.key(message) for message in messages_ if type(message.data) in ROUTES}
         rows = await store.load(tx, keys)
         return {key: rows.get(key) for key in keys}
@@ -218,16 +218,14 @@ class PaymentWork:
         decision = _decision(message, transition) if isinstance(message.data, messages.ResolvePayment) else None
         return Reaction(_after(state, transition.payment, message), (Decided(state, transition, decision),), says)
 
-    async def save(self, tx: Connection, changes: Sequence[Change[UUID, State, Decided]]) -> Sequence[Outgoing]:
+    async def save(self, tx: Tx, changes: Sequence[Change[UUID, State, Decided]]) -> Sequence[Outgoing]:
         decided = [(change.cause, effect) for change in changes for effect in change.reaction.effects]
         new, updates = _writes(decided)
         own = [row for row in new if row.payment.status is Status.REQUESTED][: max(self.charger.free, 0)]
         self._own = own
         await store.insert(tx, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
         await store.update(tx, updates, self.charger.lease)
-        await store.hurry(
-            tx, [effect.transition.payment.payment_id for _, effect in decided if effect.transition.hurry]
-        )
+        await store.hurry(tx, _hurried([effect.transition for _, effect in decided]))
         await store.insert_decisions(tx, [effect.decision for _, effect in decided if effect.decision is not None])
         said = await store.save_outcomes(
             tx, [said_by(e.transition, cause) for cause, e in decided if e.transition.outcome]
@@ -280,6 +278,13 @@ def _writes(decided: Sequence[tuple[Cause, Decided]]) -> tuple[list[Row], list[U
             held_fence = updates[key].held_fence if key in updates else before.fence
             updates[key] = Update(Row(payment, before.fence + 1, origin), held_fence, effect.transition.delay_s)
     return list(new.values()), list(updates.values())
+
+
+def _hurried(transitions: Sequence[Transition]) -> list[UUID]:
+    """Payments whose next attempt was asked for, unless a later message of the same batch left nothing to attempt."""
+    last = {transition.payment.payment_id: transition.payment for transition in transitions}
+    asked = {transition.payment.payment_id for transition in transitions if transition.hurry}
+    return [payment_id for payment_id in asked if domain.next_step(last[payment_id]) is not None]
 
 
 def _decision(message: Inbound, transition: Transition) -> Decision:

@@ -20,7 +20,8 @@ LADDER_S = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 3_600.0, 7_200.0, 
 RUNGS_MAX = 40
 RUNG_MOST_S = 86_400.0
 REMIND_S = 3_600.0
-"""How often a case that waits for a person is asked about and announced again: a deleted staff queue hears of it within the hour."""
+"""How often a case that waits for a person is asked about and announced again: a deleted staff queue hears of it within the hour. A late
+capture is announced again as often, until it is given back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from services.payment_gateway.domain import Payment, Status, Verdict
 from shared.messaging.envelope import Cause, Outgoing
-from shared.persistence.database import Connection, Record
+from shared.persistence.database import Connection, Record, Tx
 
 SCHEMA = """
 CREATE TABLE payments (
@@ -189,7 +189,7 @@ class Counts:
 # -- payments --------------------------------------------------------------------------------------------------------------------------
 
 
-async def load(tx: Connection, payment_ids: Collection[UUID]) -> dict[UUID, Row]:
+async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Row]:
     """Rows locked in the order of their ids; a payment never seen is absent."""
     rows = await tx.fetch(
         "SELECT * FROM payments WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
@@ -197,7 +197,7 @@ async def load(tx: Connection, payment_ids: Collection[UUID]) -> dict[UUID, Row]
     return {row["payment_id"]: _row(row) for row in rows}
 
 
-async def insert(tx: Connection, rows: Sequence[Row], *, held: Collection[UUID], lease: Lease) -> None:
+async def insert(tx: Tx, rows: Sequence[Row], *, held: Collection[UUID], lease: Lease) -> None:
     """New payments. Those in `held` are leased at once to whom took them in; other unsettled ones are due now. An id that is taken is a
     unique violation: somebody else was faster, load again."""
     if not rows:
@@ -234,7 +234,7 @@ async def insert(tx: Connection, rows: Sequence[Row], *, held: Collection[UUID],
     )
 
 
-async def update(tx: Connection, updates: Sequence[Update], lease: Lease) -> set[tuple[UUID, int]]:
+async def update(tx: Tx, updates: Sequence[Update], lease: Lease) -> set[tuple[UUID, int]]:
     """Store the new states of those rows whose fence still is the one they were decided on; their ids and that fence."""
     if not updates:
         return set()
@@ -314,7 +314,7 @@ async def release(connection: Connection, held: Sequence[tuple[UUID, int]]) -> N
     )
 
 
-async def hurry(tx: Connection, payment_ids: Sequence[UUID]) -> None:
+async def hurry(tx: Tx, payment_ids: Sequence[UUID]) -> None:
     """Make the next attempt due now, unless someone is at it. An attempt that was asked for takes no rung of the ladder."""
     if payment_ids:
         await tx.execute(
@@ -366,7 +366,7 @@ def _verdict(status: str, reason: str) -> Verdict:
 # -- attempts, outcomes, decisions: append only ----------------------------------------------------------------------------------------
 
 
-async def insert_attempts(tx: Connection, attempts: Sequence[Attempt]) -> None:
+async def insert_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
     """Keep what the gateway said, whoever holds the row by now."""
     if not attempts:
         return
@@ -385,7 +385,7 @@ async def insert_attempts(tx: Connection, attempts: Sequence[Attempt]) -> None:
     )
 
 
-async def last_attempts(tx: Connection, payment_ids: Collection[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
+async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
     """The last attempts of each payment, oldest first."""
     if not payment_ids:
         return {}
@@ -402,7 +402,7 @@ async def last_attempts(tx: Connection, payment_ids: Collection[UUID]) -> dict[U
     return attempts
 
 
-async def save_outcomes(tx: Connection, said: Sequence[Said]) -> list[Outgoing]:
+async def save_outcomes(tx: Tx, said: Sequence[Said]) -> list[Outgoing]:
     """Keep what is announced, one a version; what is to be sent. A version that has its outcome already keeps it: a commit whose reply was
     lost is repeated with the bytes of the first time."""
     if not said:
@@ -424,7 +424,7 @@ async def save_outcomes(tx: Connection, said: Sequence[Said]) -> list[Outgoing]:
     return [_outgoing(row) for row in rows]
 
 
-async def outcomes_of(tx: Connection, versions: Sequence[tuple[UUID, int]]) -> list[Outgoing]:
+async def outcomes_of(tx: Tx, versions: Sequence[tuple[UUID, int]]) -> list[Outgoing]:
     """What these (payment id, version) announced; a version that announced nothing is absent."""
     if not versions:
         return []
@@ -448,7 +448,7 @@ def _outgoing(row: Record) -> Outgoing:
     )
 
 
-async def insert_decisions(tx: Connection, decisions: Sequence[Decision]) -> None:
+async def insert_decisions(tx: Tx, decisions: Sequence[Decision]) -> None:
     """Keep who decided what on which evidence."""
     if not decisions:
         return

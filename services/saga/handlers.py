@@ -13,7 +13,7 @@ from shared.contracts import payment_gateway as payment_messages
 from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
-from shared.persistence.database import Connection
+from shared.persistence.database import Tx
 from shared.shell import Change, Reaction
 
 SOURCE = "saga"
@@ -139,14 +139,14 @@ class SagaWork:
     def key(self, message: Inbound) -> UUID:
         return _about(message).payment_id
 
-    async def load(self, tx: Connection, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
+    async def load(self, tx: Tx, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
         absent = {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}
         return absent | await store.load(tx, absent)
 
     def react(self, state: Saga, message: Inbound) -> Reaction[Saga, Transition]:
         return advance(state, ROUTES[type(message.data)](message.data), self.patience)
 
-    async def save(self, tx: Connection, changes: Sequence[Change[UUID, Saga, Transition]]) -> Sequence[Outgoing]:
+    async def save(self, tx: Tx, changes: Sequence[Change[UUID, Saga, Transition]]) -> Sequence[Outgoing]:
         await store.save(tx, [(change.cause, moved) for change in changes for moved in change.reaction.effects])
         return ()
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from services.saga.domain import Capture, Failure, Saga, Status
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
-from shared.persistence.database import Connection, Record
+from shared.persistence.database import Connection, Record, Tx
 
 SCHEMA = """
 CREATE TABLE sagas (
@@ -87,7 +87,7 @@ def deadline_id(payment_id: UUID, number: int) -> UUID:
     return derived_id(payment_id, f"deadline:{number}")
 
 
-async def load(tx: Connection, payment_ids: Collection[UUID]) -> dict[UUID, Saga]:
+async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Saga]:
     """Those that exist, rows locked in the order of their ids."""
     rows = await tx.fetch(
         "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
@@ -95,7 +95,7 @@ async def load(tx: Connection, payment_ids: Collection[UUID]) -> dict[UUID, Saga
     return {row["payment_id"]: _saga(row) for row in rows}
 
 
-async def save(tx: Connection, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+async def save(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
     """Journal, sagas, deadlines: one statement each.
 
     The journal comes first: two instances that start the same saga at once meet on its version, and one of them loads again.
@@ -107,7 +107,7 @@ async def save(tx: Connection, transitions: Sequence[tuple[Cause, Transition]]) 
     await _insert_deadlines(tx, [(cause, moved) for cause, moved in transitions if moved.deadline_s is not None])
 
 
-async def _insert_journal(tx: Connection, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+async def _insert_journal(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
     await tx.execute(
         """INSERT INTO transitions (payment_id, version, from_status, to_status, fact, cause_id, correlation_id)
            SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[])""",
@@ -121,7 +121,7 @@ async def _insert_journal(tx: Connection, transitions: Sequence[tuple[Cause, Tra
     )
 
 
-async def _upsert_sagas(tx: Connection, sagas: Sequence[Saga]) -> None:
+async def _upsert_sagas(tx: Tx, sagas: Sequence[Saga]) -> None:
     await tx.execute(
         """INSERT INTO sagas (payment_id, invoice_id, status, version, payment_version, amount_minor, currency,
                captured_minor, captured_currency, receipt_number, failure_outcome, failure_reason, failure_recorded,
@@ -159,7 +159,7 @@ async def _upsert_sagas(tx: Connection, sagas: Sequence[Saga]) -> None:
     )
 
 
-async def _insert_deadlines(tx: Connection, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+async def _insert_deadlines(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
     """Due by the database's clock: all instances share it."""
     if not transitions:
         return
@@ -176,7 +176,7 @@ async def _insert_deadlines(tx: Connection, transitions: Sequence[tuple[Cause, T
     )
 
 
-async def fire_due(tx: Connection, *, at_most: int, now: datetime | None = None) -> list[Due]:
+async def fire_due(tx: Tx, *, at_most: int, now: datetime | None = None) -> list[Due]:
     """Deadlines that are due at `now`, or else by the database's clock, earliest first; marked as fired. Those that another instance
     is firing are left to it."""
     rows = await tx.fetch(

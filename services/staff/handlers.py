@@ -12,7 +12,7 @@ from shared.contracts import payment_gateway as messages
 from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
-from shared.persistence.database import Connection
+from shared.persistence.database import Tx
 from shared.shell import Change, Reaction
 
 
@@ -76,14 +76,14 @@ class CaseWork:
     def key(self, message: Inbound) -> UUID:
         return _about(message).payment_id
 
-    async def load(self, tx: Connection, messages_: Sequence[Inbound]) -> dict[UUID, Case]:
+    async def load(self, tx: Tx, messages_: Sequence[Inbound]) -> dict[UUID, Case]:
         known = await store.lock_cases(tx, {self.key(m) for m in messages_})
         return {self.key(m): Case(self.key(m), _about(m).invoice_id) for m in messages_} | known
 
     def react(self, state: Case, message: Inbound) -> Reaction[Case, None]:
         return Reaction(domain.evolve(state, ROUTES[type(message.data)](message.data, message)))
 
-    async def save(self, tx: Connection, changes: Sequence[Change[UUID, Case, None]]) -> Sequence[Outgoing]:
+    async def save(self, tx: Tx, changes: Sequence[Change[UUID, Case, None]]) -> Sequence[Outgoing]:
         """The last state of each; the order of a batch is that of its messages."""
         if changes:
             last = {change.key: change for change in changes}

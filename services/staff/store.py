@@ -9,7 +9,7 @@ from uuid import UUID
 from services.staff.domain import Attempt, Case, Decision, DecisionRefused
 from services.staff.domain import Status as CaseStatus
 from services.staff.letters import Letter, Record, Settlement, Status, Withheld
-from shared.persistence.database import Connection
+from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
 
 SCHEMA = """
@@ -138,13 +138,13 @@ async def ids_like(connection: Connection, table: str, prefix: str) -> list[UUID
     return [row["id"] for row in rows]
 
 
-async def lock_letters(tx: Connection, ids: Collection[UUID]) -> dict[UUID, Record]:
+async def lock_letters(tx: Tx, ids: Collection[UUID]) -> dict[UUID, Record]:
     """Those of `ids` that exist, locked in the order of their ids until the transaction ends."""
     rows = await tx.fetch("SELECT * FROM dead_letters WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", list(ids))
     return {row["id"]: _record(row) for row in rows}
 
 
-async def save_letters(tx: Connection, records: Sequence[Record]) -> None:
+async def save_letters(tx: Tx, records: Sequence[Record]) -> None:
     """Insert or overwrite. A record that another process inserted meanwhile is a unique violation: load again."""
     if not records:
         return
@@ -154,13 +154,13 @@ async def save_letters(tx: Connection, records: Sequence[Record]) -> None:
     await _update_letters(tx, [record for record in records if record.id in ids])
 
 
-async def _insert_letters(tx: Connection, records: Sequence[Record]) -> None:
+async def _insert_letters(tx: Tx, records: Sequence[Record]) -> None:
     if records:
         columns = [_letter_row(record) for record in records]
         await tx.execute(_INSERT_LETTERS, *([row[name] for row in columns] for name in _LETTER_COLUMNS))
 
 
-async def _update_letters(tx: Connection, records: Sequence[Record]) -> None:
+async def _update_letters(tx: Tx, records: Sequence[Record]) -> None:
     if records:
         columns = [_letter_row(record) for record in records]
         await tx.execute(_UPDATE_LETTERS, *([row[name] for row in columns] for name in _LETTER_COLUMNS))
@@ -260,7 +260,7 @@ class KeptCase:
     updated_at: datetime
 
 
-async def lock_cases(tx: Connection, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
+async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
     """Those that exist, locked in the order of their ids until the transaction ends."""
     rows = await tx.fetch(
         "SELECT * FROM cases WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
@@ -268,7 +268,7 @@ async def lock_cases(tx: Connection, payment_ids: Iterable[UUID]) -> dict[UUID, 
     return {row["payment_id"]: _case(row) for row in rows}
 
 
-async def save_cases(tx: Connection, cases: Sequence[tuple[Case, str]], now: datetime) -> None:
+async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime) -> None:
     """Insert or overwrite (case, correlation id). One inserted meanwhile by another process wins: a conflict, so load again."""
     known = await tx.fetch(
         "SELECT payment_id FROM cases WHERE payment_id = ANY($1::uuid[])", [case.payment_id for case, _ in cases]
@@ -394,7 +394,7 @@ class Entry:
     details: Mapping[str, object] = field(default_factory=dict)
 
 
-async def append_entries(tx: Connection, entries: Sequence[Entry]) -> None:
+async def append_entries(tx: Tx, entries: Sequence[Entry]) -> None:
     """Write down what was done, in the transaction that does it."""
     if entries:
         await tx.execute(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from shared.persistence.database import Connection
+from shared.persistence.database import Tx
 
 SCHEMA = """
 CREATE TABLE answers (
@@ -40,7 +40,7 @@ class Answer:
     content_hash: bytes | None = None
 
 
-async def load(tx: Connection, command_ids: Iterable[UUID]) -> dict[UUID, Answer]:
+async def load(tx: Tx, command_ids: Iterable[UUID]) -> dict[UUID, Answer]:
     """The stored answers of those commands that have one."""
     rows = await tx.fetch(
         """SELECT command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash
@@ -50,7 +50,7 @@ async def load(tx: Connection, command_ids: Iterable[UUID]) -> dict[UUID, Answer
     return {row["command_id"]: Answer(**row) for row in rows}
 
 
-async def insert(tx: Connection, answers: Sequence[Answer]) -> None:
+async def insert(tx: Tx, answers: Sequence[Answer]) -> None:
     """Store answers. A command id that already has one is a unique violation: a conflict, so the batch loads again and sees it."""
     if not answers:
         return

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 import orjson
@@ -17,6 +17,15 @@ else:
     Connection = Any
 
 Record = asyncpg.Record
+
+
+class Tx(Protocol):
+    """What a store asks of a transaction: its connection, or a stand-in that collects writes (`shared.persistence.writes`)."""
+
+    async def execute(self, query: str, *args: Any) -> Any: ...
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]: ...
+
 
 ACQUIRE_TIMEOUT_S = 5.0
 """`pool.acquire()` without a timeout waits for ever (measured)."""

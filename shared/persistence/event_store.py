@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from shared.persistence.database import Connection, Record
+from shared.persistence.database import Connection, Record, Tx
 
 SCHEMA = """
 CREATE TABLE events (
@@ -45,7 +45,7 @@ class StoredEvent:
     recorded_at: datetime
 
 
-async def append(tx: Connection, events: Sequence[StoredEvent]) -> None:
+async def append(tx: Tx, events: Sequence[StoredEvent]) -> None:
     """Add to the streams. A version that is taken is a unique violation: somebody else was faster, load again."""
     if not events:
         return
@@ -65,7 +65,7 @@ async def append(tx: Connection, events: Sequence[StoredEvent]) -> None:
     )
 
 
-async def load(connection: Connection, stream_ids: Iterable[str]) -> dict[str, list[StoredEvent]]:
+async def load(connection: Tx, stream_ids: Iterable[str]) -> dict[str, list[StoredEvent]]:
     """Whole streams, in order; a stream that does not exist is absent."""
     rows = await connection.fetch(
         "SELECT * FROM events WHERE stream_id = ANY($1::text[]) ORDER BY stream_id, version", list(stream_ids)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from shared.persistence.database import Connection
+from shared.persistence.database import Connection, Tx
 
 SCHEMA = """
 CREATE TABLE inbox (
@@ -19,7 +19,7 @@ FORGET_ROWS_MAX = 5_000
 """Rows deleted at a time: short transactions that nobody notices."""
 
 
-async def insert_new(tx: Connection, ids: Sequence[UUID]) -> set[UUID]:
+async def insert_new(tx: Tx, ids: Sequence[UUID]) -> set[UUID]:
     """Those of `ids` that were not handled before, now marked as handled.
 
     Waits for a concurrent transaction that holds the same id; ids go in sorted order, so that two of them never wait for each other.

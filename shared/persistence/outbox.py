@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from shared.messaging.envelope import Outgoing
-from shared.persistence.database import Connection, Record
+from shared.persistence.database import Connection, Record, Tx
 
 SCHEMA = """
 CREATE TABLE outbox (
@@ -36,7 +36,7 @@ SWEEP_BACKOFF_S = 5.0
 SWEEP_ROWS_MAX = 200
 
 
-async def insert(tx: Connection, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> None:
+async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> None:
     """Store what this transaction says. An id already waiting is the same message: left as it is.
 
     `sweep_after_s=0` leaves publishing to the sweeper at once: for a writer that does not publish itself.
@@ -75,7 +75,7 @@ async def delete(connection: Connection, ids: Sequence[UUID]) -> None:
     )
 
 
-async def take_overdue(tx: Connection) -> list[Outgoing]:
+async def take_overdue(tx: Tx) -> list[Outgoing]:
     """Rows whose publisher did not come back, oldest first, reserved for `SWEEP_BACKOFF_S`."""
     rows = await tx.fetch(
         """UPDATE outbox SET sweep_after = now() + make_interval(secs => $1)

@@ -26,13 +26,26 @@ class World:
 
     @asynccontextmanager
     async def running(self, service: str, assemble: Assemble) -> AsyncIterator[None]:
-        """An instance of a service in this process; drained at the end, and its exit code is 0."""
+        """An instance of a service in this process; drained at the end, and its exit code is 0. An instance that ends by itself ends
+        the body at once: an AssertionError."""
         stopping = asyncio.Event()
         task = asyncio.create_task(
             serve(self.settings(service), ROOT / "services" / service / "migrations", assemble, stopping)
         )
+        body = asyncio.timeout(None)
+
+        def end_body(_: "asyncio.Task[int]") -> None:
+            if not stopping.is_set():
+                body.reschedule(0)
+
+        task.add_done_callback(end_body)
         try:
-            yield
+            async with body:
+                yield
+        except TimeoutError:
+            if body.expired():
+                raise AssertionError(f"{service} ended by itself") from None
+            raise
         finally:
             stopping.set()
             async with asyncio.timeout(STOP_TIMEOUT_S):

@@ -14,7 +14,7 @@ from tests.service.payment_gateway.conftest import (
     to_refund,
 )
 from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
-from tests.support.bus import Bus
+from tests.support.bus import Bus, Heard, Tap
 from tests.support.databases import rows
 from tests.support.waiting import until
 
@@ -76,6 +76,54 @@ async def test_a_case_that_waits_for_a_person_is_asked_about_and_announced_again
         assert (again.id, again.message.body) == (needs.id, needs.message.body)
         gateway.always(Step.INQUIRE, None)  # the gateway is back: nobody need decide
         await payments.until(asking.payment_id, "captured")
+
+
+async def test_a_late_capture_that_nobody_heard_of_is_announced_again_until_it_is_given_back(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    """The saga that waited has ended in failure and asks no more: were the announcement lost, the money would stay taken."""
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.always(Step.INQUIRE, Say(UNKNOWN))
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start(ladder_s=(0.05,), remind_s=0.2):
+        await bus.send(asking)
+        needs = await payments.until(asking.payment_id, "needs_decision")
+        await bus.send(decision(asking.payment_id, "not_charged", needs["version"]))
+        lost = await payments.until(asking.payment_id, "captured")
+        late, again, and_again = await _heard(events, 3, "PaymentCaptured")
+        assert late.data["late"]
+        assert {(heard.id, heard.message.body) for heard in (again, and_again)} == {(late.id, late.message.body)}
+        assert (late.data["version"], lost["due_at"] is not None) == (lost["version"], True)
+        await bus.send(to_refund(asking.payment_id))
+        await _heard(events, 1, "PaymentRefunded")
+    refunded = await payments.row(asking.payment_id)
+    assert (refunded["status"], refunded["due_at"]) == ("refunded", None), "nobody need hear of it again"
+
+
+async def test_what_is_asked_about_and_settled_in_one_breath_is_at_rest(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    """A capture that a person decided did not come late, whatever was asked just before: it is not announced again and again."""
+    gateway.always(Step.EXECUTE, Say(UNKNOWN))
+    events, asking = await bus.tap("payment.events"), requested()
+    async with start(ladder_s=(3_600.0,)):
+        await bus.send(asking)
+        doubt = await events.next()
+    await bus.send(asked(asking.payment_id))
+    await bus.send(decision(asking.payment_id, "captured", doubt.data["version"]))
+    gateway.always(Step.INQUIRE, Say(UNKNOWN))
+    async with start(ladder_s=(3_600.0,)):
+        row = await payments.until(asking.payment_id, "captured")
+    assert (row["decided_by"], row["due_at"]) == ("ann", None)
+
+
+async def _heard(tap: Tap, count: int, wanted: str) -> list[Heard]:
+    """The next messages of this kind, among others."""
+    found: list[Heard] = []
+    while len(found) < count:
+        heard = await tap.next()
+        found += [heard] if kind(heard.type) == wanted else []
+    return found
 
 
 # -- refunds ---------------------------------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
     good, bad = with_card(public), requested(method="pm_card_chargeDeclined")
     armed = faults._Armed(point, 1, "raise")
     monkeypatch.setattr(faults, "_armed", armed)
+    monkeypatch.setattr(charging, "LEASE_MARGIN_S", 0.2)
 
     async def run_to_the_end() -> None:
         await bus.send(good)
@@ -61,9 +62,9 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
 
     # The instance may end with an error, as a process would: then the next one takes over.
     with contextlib.suppress(AssertionError, TimeoutError):
-        async with start(timeout_s=0.1, keyring=keyring), asyncio.timeout(FIRST_INSTANCE_S):
+        async with start(timeout_s=0.05, keyring=keyring), asyncio.timeout(FIRST_INSTANCE_S):
             await run_to_the_end()
-    async with start(timeout_s=0.1, keyring=keyring):
+    async with start(timeout_s=0.05, keyring=keyring):
         await run_to_the_end()
         await payments.outbox_is_empty()
     assert armed.remaining <= 0, "the fault did not fire"

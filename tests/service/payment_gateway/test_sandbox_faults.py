@@ -20,7 +20,7 @@ from tests.support.databases import rows
 from tests.support.waiting import until
 from tests.support.world import World
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 0.3
 POLICY = Policy(ladder_s=(0.1, 0.1, 0.2, 0.2, 0.3, 0.5), remind_s=3_600.0)
 ENDINGS = {
     "captured": Ending.CAPTURED,

@@ -153,7 +153,7 @@ _CANCEL_ACTION = Expected(Status.CANCELLING, goes_on=Step.CANCEL, reason="action
 _CANCEL_UNCONFIRMED = Expected(Status.CANCELLING, goes_on=Step.CANCEL, reason="not_confirmed")
 _GONE = Expected(Status.NOT_CHARGED, Outcome.NOT_CHARGED, reason="cancelled_at_gateway")
 _DECLINED = Expected(Status.DECLINED, Outcome.DECLINED, reason="insufficient_funds")
-_LATE = Expected(Status.CAPTURED, Outcome.CAPTURED_LATE)
+_LATE = Expected(Status.CAPTURED, Outcome.CAPTURED_LATE, 3_600.0)
 
 
 def doubt(reason: str) -> Expected:
@@ -417,9 +417,43 @@ MOVED_ON: dict[Status, tuple[Outcome | None, Outcome | None]] = {  # after a cap
 
 @pytest.mark.parametrize("status", Status)
 def test_money_that_moved_is_never_overlooked(status: Status) -> None:
-    found = tuple(domain.found_out(payment(status), answer) for answer in (CAPTURED, REFUNDED))
+    found = tuple(domain.found_out(payment(status), answer, POLICY) for answer in (CAPTURED, REFUNDED))
     assert tuple(f.outcome if f else None for f in found) == MOVED_ON[status]
-    assert domain.found_out(payment(status), DECLINED) is None
+    assert domain.found_out(payment(status), DECLINED, POLICY) is None
+
+
+# -- due, and nothing to ask -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [Status.DECLINED, Status.NOT_CHARGED])
+def test_a_late_capture_is_announced_again_until_it_is_given_back(status: Status) -> None:
+    found = domain.found_out(payment(status), CAPTURED, POLICY)
+    assert found is not None
+    assert (found.outcome, found.delay_s) == (Outcome.CAPTURED_LATE, POLICY.remind_s)
+    assert domain.next_step(found.payment) is None
+    reminder = domain.unasked(found.payment, POLICY)
+    assert reminder == Transition(replace(found.payment, rung=1), delay_s=POLICY.remind_s, again=True)
+    asked = domain.decide(Ask(ID, "INV-1"), reminder.payment)
+    assert asked == Transition(reminder.payment, again=True), "being asked neither ends nor hurries the reminders"
+    given_back = domain.decide(GiveBack(ID, "INV-1"), reminder.payment)
+    assert (given_back.payment.status, given_back.payment.rung) == (Status.REFUNDING, 0)
+
+
+def test_a_late_capture_that_is_kept_comes_to_rest() -> None:
+    at, reminders = payment(Status.CAPTURED), 0
+    while (reminder := domain.unasked(at, POLICY)).again:
+        at, reminders = reminder.payment, reminders + 1
+    assert reminders == domain.LATE_REMINDERS_MAX
+    assert reminder == Transition(at)
+
+
+@pytest.mark.parametrize(
+    ("status", "decided_by"),
+    [(Status.DECLINED, None), (Status.NOT_CHARGED, None), (Status.REFUNDED, None), (Status.REFUND_FAILED, "ann")],
+)
+def test_what_else_there_is_nothing_to_ask_about_is_at_rest(status: Status, decided_by: str | None) -> None:
+    settled = payment(status, decided_by=decided_by)
+    assert domain.unasked(settled, POLICY) == Transition(settled)
 
 
 # -- commands --------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,59 @@
+"""Writes of one transaction in one statement."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from shared.persistence.database import Database
+from shared.persistence.writes import Writes
+from tests.support.databases import rows
+from tests.support.world import World
+
+ONE, TWO = UUID(int=1), UUID(int=2)
+INBOX = "INSERT INTO inbox (message_id) SELECT unnest($1::uuid[])"
+ANSWERS = "INSERT INTO answers (command_id, command_type, answer, correlation_id) SELECT u, $2, $3, 'c' FROM unnest($1::uuid[]) u"
+
+
+@pytest.fixture
+async def database(world: World) -> AsyncIterator[Database]:
+    opened = await Database.open(world.databases["invoice"], name="test", connections_max=2)
+    yield opened
+    await opened.close()
+
+
+async def test_writes_to_several_tables_arrive_together(database: Database, world: World) -> None:
+    async with database.transaction() as tx:
+        writes = Writes(tx)
+        await writes.execute(INBOX, [ONE])
+        await writes.execute(ANSWERS, [ONE, TWO], "t", "accepted")
+        assert await writes.fetch("SELECT message_id FROM inbox") == [], "not sent before flush"
+        await writes.flush()
+        await writes.flush()  # nothing is sent twice
+    url = world.databases["invoice"]
+    assert await rows(url, "SELECT message_id FROM inbox") == [{"message_id": ONE}]
+    assert await rows(url, "SELECT command_id, command_type, answer FROM answers ORDER BY command_id") == [
+        {"command_id": ONE, "command_type": "t", "answer": "accepted"},
+        {"command_id": TWO, "command_type": "t", "answer": "accepted"},
+    ]
+
+
+async def test_writes_to_one_table_keep_their_order(database: Database, world: World) -> None:
+    async with database.transaction() as tx:
+        writes = Writes(tx)
+        await writes.execute(INBOX, [ONE])
+        await writes.execute("DELETE FROM inbox WHERE message_id = $1", ONE)
+        await writes.execute(INBOX, [TWO])
+        await writes.flush()
+    assert await rows(world.databases["invoice"], "SELECT message_id FROM inbox") == [{"message_id": TWO}]
+
+
+async def test_a_violation_in_one_part_undoes_all(database: Database, world: World) -> None:
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with database.transaction() as tx:
+            writes = Writes(tx)
+            await writes.execute(INBOX, [ONE])
+            await writes.execute(ANSWERS, [ONE, ONE], "t", "accepted")
+            await writes.flush()
+    assert await rows(world.databases["invoice"], "SELECT * FROM inbox") == []
