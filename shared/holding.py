@@ -12,7 +12,7 @@ from shared.messaging.consumer import Consumer
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
-from shared.persistence.database import Database, Trouble, trouble
+from shared.persistence.database import Database, Trouble, is_unique_violation, trouble
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +67,11 @@ class Holding:
                 patience.conflicts += 1
                 metrics.CONFLICTS.labels(queue=self._consumer.queue).inc()
                 await self.pause(random.uniform(0, CONFLICT_PAUSE_S * patience.conflicts))
+                return True
+            case Trouble.CONFLICT if not is_unique_violation(error):
+                await self.outlast(
+                    error, patience
+                )  # somebody holds a lock for long: an outage, nothing wrong with the messages
                 return True
             case Trouble.AWAY:
                 await self.outlast(error, patience)

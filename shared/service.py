@@ -142,6 +142,7 @@ def run_service(name: str, migrations: Path, assemble: Assemble, *, environment:
 
 
 async def _serve_until_signal(settings: ServiceSettings, migrations: Path, assemble: Assemble) -> int:
+    _leave_start_up_to_itself()
     return await serve(settings, migrations, assemble, _listen_for_signals())
 
 
@@ -181,7 +182,6 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
     ]
     workers = [asyncio.create_task(worker.run(), name="worker") for worker in runtime.workers]
     stop = asyncio.create_task(stopping.wait(), name="stop signal")
-    _leave_start_up_to_itself()
     runtime.readiness.set("started", ok=True)
     log.info("started", pid=os.getpid())
     everything = {*background, *consumers, *workers, stop}
@@ -260,7 +260,9 @@ async def _forget_inbox(database: Database) -> None:
         await asyncio.sleep(INBOX_SWEEP_INTERVAL_S)
         try:
             async with database.connection() as connection:
-                await inbox.forget_old(connection)
+                full = True
+                while full:  # rows come faster than one page a minute on a busy day
+                    full = await inbox.forget_old(connection) == inbox.FORGET_ROWS_MAX
         except AWAY_ERRORS as error:
             log.warning("inbox_sweep_failed", error=type(error).__name__)
 

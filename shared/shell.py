@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from shared import faults
+from shared.card_data.scan import find_card_number
 from shared.clock import Clock
 from shared.contracts.catalogue import PUBLIC_COMMANDS
 from shared.contracts.invoice import CommandAnswered
@@ -235,6 +236,10 @@ class QueueWorker(Generic[Key, State, Effect]):
         return items, aside
 
     def _admit_one(self, delivery: Delivery) -> Item | SetAside:
+        if find_card_number(
+            " ".join(filter(None, (delivery.message_id, delivery.correlation_id, delivery.reply_to, delivery.type)))
+        ):
+            return SetAside(delivery, str(Fault.CARD_NUMBER), "a card number in the properties of the message")
         decoded = decode(delivery.body, content_type=delivery.content_type, headers=delivery.headers)
         if isinstance(decoded, Malformed):
             return self._refuse_malformed(delivery, decoded)
@@ -384,18 +389,16 @@ class QueueWorker(Generic[Key, State, Effect]):
 
     # -- answers -----------------------------------------------------------------------------------------------------------------------
 
-    async def _answered_before(
-        self, tx: Connection, changes: Mapping[UUID, Change[Key, State, Effect]]
-    ) -> Collection[UUID]:
+    async def _answered_before(self, tx: Connection, changes: Mapping[UUID, Change[Key, State, Effect]]) -> set[UUID]:
         """Commands that are to be closed and have their answer already: it stands."""
         closing = {c.reaction.closes.command_id for c in changes.values() if c.reaction.closes is not None}
-        return (await answer_store.load(tx, closing)).keys() if closing else ()
+        return set(await answer_store.load(tx, closing)) if closing else set()
 
     def _conclude(
         self,
         fresh: Sequence[Item],
         changes: Mapping[UUID, Change[Key, State, Effect]],
-        closed_before: Collection[UUID],
+        closed_before: set[UUID],
         now: datetime,
     ) -> tuple[list[Answer], list[Outgoing]]:
         """The answers to store, and everything that the reactions, refusals and answers say."""
@@ -408,6 +411,7 @@ class QueueWorker(Generic[Key, State, Effect]):
             drafts = list(change.reaction.says) if change is not None else []
             if answer is not None:
                 answers.append(answer)
+                closed_before.add(answer.command_id)  # a second one in this batch finds it answered
                 drafts += self._work.rejected(answer) if answer.answer == "rejected" else ()
             says += [encode(draft, cause, at, source=self._work.source) for at, draft in enumerate(drafts)]
             if answer is not None and reply_to:
@@ -480,6 +484,8 @@ class QueueWorker(Generic[Key, State, Effect]):
             published = await self._publisher.publish(list(waiting.values()))
             for id_ in published.confirmed:
                 del waiting[id_]
+            for id_ in published.unencodable:
+                waiting[id_] = dead_letters.stripped(waiting[id_])
             if waiting:
                 if self._consumer.is_stale([aside[-1].delivery]):
                     return False

@@ -36,9 +36,20 @@ async def rebuild(database: Database, clock: Clock, *, repair: bool) -> Rebuilt:
 
 
 async def _compare(database: Database, clock: Clock, page: list[Invoice], *, repair: bool) -> list[str]:
+    async with database.connection() as connection:
+        suspects = await store.differing(connection, page)
+    if not suspects:
+        return []
+    # The service may have gone on since they were folded: look again, with the rows locked.
     async with database.transaction() as tx:
-        differing = await store.differing(tx, page)
+        await store.load(tx, suspects, ())
+        streams = await event_store.load(tx, suspects)
+        folded = [
+            replay(id_, tuple(stored_events.load(e.type, e.data) for e in streams.get(id_, ())))
+            for id_ in sorted(suspects)
+        ]
+        differing = await store.differing(tx, folded)
         if repair and differing:
             cause = Cause(UUID(int=0), "rebuild", clock())
-            await store.overwrite(tx, [invoice for invoice in page if invoice.invoice_id in differing], cause)
+            await store.overwrite(tx, [invoice for invoice in folded if invoice.invoice_id in differing], cause)
     return differing

@@ -33,8 +33,8 @@ __all__ = ["BROKER_ERRORS", "BrokerLink", "PublishError", "losses_as_errors"]
 
 @contextmanager
 def losses_as_errors() -> Iterator[None]:
-    """The client has two more ways to say that the connection is gone: it cancels whoever waits on a closed channel, and a connection
-    that is closed during the handshake ends in `StopAsyncIteration` (both seen while a broker restarted). Here both become
+    """The client has more ways to say that the connection is gone: it cancels whoever waits on a closed channel, a connection closed
+    during the handshake ends in `StopAsyncIteration`, and a bare `Exception` comes too (all seen while a broker restarted). Here all become
     `ConnectionError`; a cancellation of the task itself stays one."""
     try:
         yield
@@ -45,6 +45,12 @@ def losses_as_errors() -> Iterator[None]:
         raise ConnectionError("the channel was closed") from None
     except StopAsyncIteration:
         raise ConnectionError("the broker closed the connection during the handshake") from None
+    except Exception as error:
+        if (
+            type(error) is Exception
+        ):  # aiormq's word for "rejected, no reason given": a connection lost while a channel opens
+            raise ConnectionError("the connection was lost") from None
+        raise
 
 
 class BrokerLink:

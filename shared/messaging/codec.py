@@ -313,8 +313,14 @@ def _validated(contract: type[Contract], data: dict[str, Any]) -> Contract:
 def field_errors(error: ValidationError) -> str:
     """`amount_minor: Input should be greater than or equal to 1`: which field and why, never what it held."""
     errors = error.errors(include_input=False, include_url=False, include_context=False)
-    shown = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in errors[:FIELD_ERRORS_SHOWN_MAX]]
-    return "; ".join(shown)[:900]
+    return "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {_why(e)}" for e in errors[:FIELD_ERRORS_SHOWN_MAX])[
+        :900
+    ]
+
+
+def _why(error: Mapping[str, Any]) -> str:
+    """Pydantic's words, except where they quote the input."""
+    return "is not one of the kinds" if error["type"] == "union_tag_invalid" else str(error["msg"])
 
 
 def content_hash(type_: str, data: Any) -> bytes:

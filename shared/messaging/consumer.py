@@ -35,6 +35,10 @@ SUSPICIONS_MAX = 2
 """Checks in a row at which the queue had messages for us and none came."""
 
 
+TRIES_SHOWN_MAX = 1_000_000
+"""The broker counts deliveries in a header that a sender can write, too: on a first delivery it is not believed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One delivery as the broker gave it. `tries` counts earlier deliveries of it (quorum queues keep the count)."""
@@ -143,6 +147,9 @@ class Consumer:
     async def run(self) -> None:
         """Consume until `stop`: open, watch, and open again after every loss. With `after`, begin when that one has caught up."""
         if self._after is not None:
+            self._readiness.set(
+                f"consumer {self.queue}", ok=False, reason=f"waits for {self._after.queue} to be caught up"
+            )
             await self._after.caught_up.wait()
         failures = 0
         while not self._stopping:
@@ -161,6 +168,7 @@ class Consumer:
                 self._readiness.set(f"consumer {self.queue}", ok=False, reason=reason)
             if not self._stopping:
                 await self._drop_channel()
+                self._lost.clear()  # our own closing; without this there would be no back-off
                 await self._wait_for_loss(RECONNECT_BACKOFF_S[min(failures, len(RECONNECT_BACKOFF_S) - 1)])
                 failures += 1
 
@@ -220,6 +228,8 @@ class Consumer:
             if self._channel is None or self._channel.is_closed:
                 return
             state = await self._channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
+            if not state.message_count and not self._unsettled:
+                self.caught_up.set()
             starving = bool(state.message_count) and self._deliveries == seen and self._unsettled < self._prefetch
             suspicions = suspicions + 1 if starving else 0
             if state.consumer_count == 0 or suspicions >= SUSPICIONS_MAX:
@@ -260,5 +270,5 @@ def _delivery(message: DeliveredMessage, queue: str, generation: int) -> Deliver
         reply_to=properties.reply_to,
         type=properties.message_type,
         headers=headers,
-        tries=count if isinstance(count, int) else 0,
+        tries=min(max(count, 0), TRIES_SHOWN_MAX) if isinstance(count, int) and message.redelivered else 0,
     )

@@ -3,6 +3,8 @@
 The broker's own dead-lettering (`x-death`, delivery limit) arrives on the same queue with none of our headers; staff reads both.
 """
 
+from dataclasses import replace
+from hashlib import sha256
 from uuid import UUID
 
 from shared.card_data.scan import find_card_number, find_cvv, scan_value
@@ -32,6 +34,8 @@ REPLAYS = "x-remit-replays"
 """How often staff sent the message again; a service copies it onto a further dead letter, so that a stale duplicate can be told."""
 
 TEXT_LENGTH_MAX = 1_000
+CE_HEADERS_MAX = 24
+TRIES_SHOWN_MAX = 2**31 - 1
 HEADER_BYTES_MAX = 255
 """Of a text in a property: AMQP short strings."""
 NAMESPACE = UUID("6f0f4b3c-2f9e-5a51-9a43-0d2a7f1c6b10")
@@ -52,7 +56,7 @@ def dead_letter(
         QUEUE: delivery.queue,
         EXCHANGE: delivery.exchange,
         ROUTING_KEY: _short(delivery.routing_key),
-        TRIES: tries,
+        TRIES: min(tries, TRIES_SHOWN_MAX),
         FAILED_AT: clock().isoformat(),
         BODY_WITHHELD: withheld,
         REPLAYS: replays(delivery),
@@ -80,13 +84,17 @@ def dead_letter(
     )
 
 
+def stripped(letter: Outgoing) -> Outgoing:
+    """The same dead letter with nothing of the message but where it failed and why: what can always be published."""
+    kept = {name: letter.headers[name] for name in (REASON, QUEUE, TRIES, FAILED_AT, REPLAYS)}
+    return replace(letter, body=b"", correlation_id="", headers=kept | {BODY_WITHHELD: WITHHELD_TOO_LARGE})
+
+
 def dead_letter_id(delivery: Delivery) -> UUID:
     """The same delivery set aside twice (a crash between confirm and ack) is the same dead letter; set aside again after a replay is
-    another one. A withheld body gives no hash: a card number could be found from it."""
-    identity = delivery.message_id or ("" if _withheld(delivery) else delivery.body.hex())
-    return derived_id(
-        NAMESPACE, f"{delivery.queue}\n{identity}\n{delivery.tag if not identity else ''}\n{replays(delivery)}"
-    )
+    another one, and so are two bodies under one message id. A withheld body gives no hash: a card number could be found from it."""
+    body = f"tag {delivery.tag}" if _withheld(delivery) else sha256(delivery.body).hexdigest()
+    return derived_id(NAMESPACE, f"{delivery.queue}\n{delivery.message_id}\n{body}\n{replays(delivery)}")
 
 
 def replays(delivery: Delivery) -> int:
@@ -110,10 +118,22 @@ def _withheld(delivery: Delivery) -> str:
 
 
 def _ce_headers(delivery: Delivery) -> dict[str, str | int]:
-    """CloudEvents attributes of a binary-mode message: without them it could not be replayed."""
+    """CloudEvents attributes of a binary-mode message: without them it could not be replayed. The standard knows a dozen; more than
+    `CE_HEADERS_MAX` are not kept, so that a dead letter can always be published."""
     kept: dict[str, str | int] = {}
     for key, value in delivery.headers.items():
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        if key.startswith(("ce-", "ce_", "cloudEvents")) and not scan_value(text) and len(text) <= HEADER_BYTES_MAX:
+        if (
+            key.startswith(("ce-", "ce_", "cloudEvents"))
+            and _is_short(key)
+            and _is_short(text)
+            and not scan_value(text)
+        ):
             kept[key] = text
+        if len(kept) == CE_HEADERS_MAX:
+            break
     return kept
+
+
+def _is_short(text: str) -> bool:
+    return len(text.encode("utf-8", "replace")) <= HEADER_BYTES_MAX

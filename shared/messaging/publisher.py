@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 from aiormq.abc import ChannelFrame
+from aiormq.exceptions import DeliveryError
 from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.frame import marshal
@@ -39,11 +40,19 @@ PERSISTENT = 2
 
 @dataclass(slots=True)
 class Published:
-    """What became of a batch. `unroutable` messages were returned by the broker: no queue took them."""
+    """What became of a batch. `unroutable`: returned by the broker, no queue took them. `refused`: nacked, a queue is full.
+    `unencodable`: AMQP cannot carry them. `failed`: nobody knows, the connection was lost or no confirm came in time."""
 
     confirmed: list[UUID] = field(default_factory=list)
     unroutable: list[UUID] = field(default_factory=list)
+    unencodable: list[UUID] = field(default_factory=list)
+    refused: list[UUID] = field(default_factory=list)
     failed: list[UUID] = field(default_factory=list)
+
+    @property
+    def not_taken(self) -> set[UUID]:
+        """What the broker answered and did not take; `failed` ones it may never have seen."""
+        return {*self.unroutable, *self.unencodable, *self.refused}
 
 
 class Publisher:
@@ -68,10 +77,13 @@ class Publisher:
 
     async def _publish_wave(self, wave: Sequence[Outgoing], result: Published) -> None:
         try:
-            with losses_as_errors():
-                channel = await self._open_channel()
-                sendable = _encodable(wave, channel, result)
-                confirms = await _send(channel, sendable)
+            async with asyncio.timeout(
+                CONFIRM_TIMEOUT_S
+            ):  # the write may wait, too: a broker under an alarm reads nothing
+                with losses_as_errors():
+                    channel = await self._open_channel()
+                    sendable = _encodable(wave, channel, result)
+                    confirms = await _send(channel, sendable)
         except BROKER_ERRORS as error:
             self._give_up(wave, result, error)
             return
@@ -86,23 +98,18 @@ class Publisher:
     ) -> None:
         problem: BaseException | None = None
         for message, confirm in zip(wave, confirms, strict=True):
-            if not confirm.done():
-                confirm.cancel()
-                problem = TimeoutError(f"no confirm within {CONFIRM_TIMEOUT_S:g} s")
-                result.failed.append(message.id)
-            elif confirm.cancelled():
-                problem = ConnectionError("the channel was closed")
-                result.failed.append(message.id)
-            elif isinstance(confirm.exception(), PublishError):
-                result.unroutable.append(message.id)
-                _report_unroutable(message)
-            elif (error := confirm.exception()) is not None:
-                problem = error
-                result.failed.append(message.id)
-            elif isinstance(confirm.result(), commands.Basic.Ack):
-                result.confirmed.append(message.id)
-            else:
-                result.failed.append(message.id)
+            match _fate(confirm):
+                case None:
+                    result.confirmed.append(message.id)
+                case PublishError():
+                    result.unroutable.append(message.id)
+                    _report_unroutable(message)
+                case DeliveryError():
+                    result.refused.append(message.id)
+                    metrics.PUBLISH_FAILURES.labels(reason="nacked").inc()
+                case error:
+                    result.failed.append(message.id)
+                    problem = error
         if problem is not None:
             self._give_up((), result, problem)
 
@@ -124,6 +131,18 @@ class Publisher:
         if self._channel is None or self._channel.is_closed:
             self._channel = await self._link.channel(confirms=True)
         return self._channel
+
+
+def _fate(confirm: "asyncio.Future[object]") -> BaseException | None:
+    """None for `Basic.Ack`, and nothing else: whatever else came, or did not come, is not published."""
+    if not confirm.done():
+        confirm.cancel()
+        return TimeoutError(f"no confirm within {CONFIRM_TIMEOUT_S:g} s")
+    if confirm.cancelled():
+        return ConnectionError("the channel was closed")
+    if (error := confirm.exception()) is not None:
+        return error
+    return None if isinstance(confirm.result(), commands.Basic.Ack) else ConnectionError("an answer that is no confirm")
 
 
 async def _close_quietly(channel: "Channel") -> None:
@@ -157,7 +176,7 @@ def _encodable(wave: Sequence[Outgoing], channel: "Channel", result: Published) 
         try:
             sendable.append((message, _payload(message, channel)))
         except (ValueError, TypeError, struct.error) as error:
-            result.failed.append(message.id)
+            result.unencodable.append(message.id)
             log.warning("message_not_encodable", message_id=str(message.id), type=message.type, error=error_text(error))
     return sendable
 
@@ -212,7 +231,10 @@ def _payload(message: Outgoing, channel: "Channel") -> bytes:
         ContentHeader(properties=properties, body_size=len(body)),
         *(ContentBody(body[at : at + piece]) for at in range(0, len(body), piece)),
     )
-    return b"".join(marshal(frame, channel.number) for frame in frames)
+    encoded = [marshal(frame, channel.number) for frame in frames]
+    if len(encoded[1]) > piece:  # the broker closes the connection at a header frame above its maximum
+        raise ValueError(f"properties and headers of {len(encoded[1])} bytes must not reach the broker")
+    return b"".join(encoded)
 
 
 def _report_unroutable(message: Outgoing) -> None:

@@ -1,7 +1,7 @@
 """From the outbox to the broker: at once from memory, or later by the sweeper."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import structlog
@@ -38,12 +38,22 @@ class Relay:
         if not messages:
             return 0
         published = await self._publisher.publish(messages)
-        droppable = {message.id for message in messages if message.droppable}
-        done = published.confirmed + [id_ for id_ in published.unroutable if id_ in droppable]
-        self._confirmed += done
+        not_taken = published.not_taken
+        dropped = [message.id for message in messages if message.droppable and message.id in not_taken]
+        self._confirmed += published.confirmed + dropped
         self._some_confirmed.set()
         faults.point("relay.after_confirm")
-        return len(done)
+        await self._postpone(not_taken.difference(dropped))
+        return len(published.confirmed) + len(dropped)
+
+    async def _postpone(self, ids: Collection[UUID]) -> None:
+        if not ids:
+            return
+        try:
+            async with self._database.connection() as connection:
+                await outbox.postpone(connection, list(ids))
+        except AWAY_ERRORS as error:
+            log.warning("outbox_postpone_failed", rows=len(ids), error=type(error).__name__)
 
     async def forget_confirmed(self) -> None:
         """Delete what was confirmed so far. What an outage keeps here is published once more by the sweeper, with the same ids."""

@@ -40,6 +40,11 @@ COMMAND_TIMEOUT_S = 15.0
 TCP_USER_TIMEOUT_MS = 10_000
 
 
+def is_unique_violation(error: BaseException) -> bool:
+    """Whether a row of that key exists: the only conflict that data of one message can cause by itself."""
+    return isinstance(error, asyncpg.UniqueViolationError)
+
+
 class Trouble(Enum):
     """What an error of the database asks of the caller."""
 
@@ -61,7 +66,10 @@ _TROUBLE_OF_CLASS = {
     "22": Trouble.DATA,
     "23": Trouble.DATA,
     "54": Trouble.DATA,  # program limit exceeded
+    "XX": Trouble.AWAY,  # internal error of the server: nothing wrong with the message
 }
+_CACHED_PLAN = "0A000"
+"""A cached plan no longer fits its table: a migration added a column. Prepared anew, the statement runs."""
 _UNIQUE_VIOLATION = "23505"
 """A concurrent writer of the same stream version, payment id or command id: loading again shows which."""
 
@@ -71,6 +79,8 @@ def trouble(error: BaseException) -> Trouble:
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         if state == _UNIQUE_VIOLATION:
+            return Trouble.CONFLICT
+        if isinstance(error, asyncpg.InvalidCachedStatementError) or state == _CACHED_PLAN:
             return Trouble.CONFLICT
         return _TROUBLE_OF_CLASS.get(state[:2], Trouble.BUG)
     if isinstance(error, asyncpg.exceptions.DataError | asyncpg.UnsupportedClientFeatureError):

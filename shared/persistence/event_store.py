@@ -27,6 +27,8 @@ CREATE TABLE events (
 """
 
 STREAMS_PER_PAGE = 1_000
+_COLUMNS = "stream_id, version, type, data, cause_id, cause_position, correlation_id, traceparent, recorded_at"
+"""Named, so that the previous build runs on a schema with more of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,8 @@ async def append(tx: Tx, events: Sequence[StoredEvent]) -> None:
 
 async def load(connection: Tx, stream_ids: Iterable[str]) -> dict[str, list[StoredEvent]]:
     """Whole streams, in order; a stream that does not exist is absent."""
-    rows = await connection.fetch(
-        "SELECT * FROM events WHERE stream_id = ANY($1::text[]) ORDER BY stream_id, version", list(stream_ids)
-    )
+    query = f"SELECT {_COLUMNS} FROM events WHERE stream_id = ANY($1::text[]) ORDER BY stream_id, version"  # noqa: S608 - our names
+    rows = await connection.fetch(query, list(stream_ids))
     streams: dict[str, list[StoredEvent]] = {}
     for row in rows:
         streams.setdefault(row["stream_id"], []).append(_event(row))

@@ -25,8 +25,10 @@ CREATE TABLE outbox (
     message_id     text,
     reply_to       text,
     created_at     timestamptz NOT NULL DEFAULT now(),
-    sweep_after    timestamptz NOT NULL
+    sweep_after    timestamptz NOT NULL,
+    refusals       smallint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+CREATE INDEX outbox_sweep_after ON outbox (sweep_after);
 """
 
 SWEEP_AFTER_S = 2.0
@@ -34,6 +36,8 @@ SWEEP_AFTER_S = 2.0
 SWEEP_BACKOFF_S = 5.0
 """A row that a sweeper took is left alone that long, by the other sweepers too."""
 SWEEP_ROWS_MAX = 200
+SWEEP_DOUBLINGS_MAX = 6
+"""A message that the broker refuses is tried again up to every five minutes. (An outage does not count: after it all leave at once.)"""
 
 
 async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> None:
@@ -76,15 +80,27 @@ async def delete(connection: Connection, ids: Sequence[UUID]) -> None:
 
 
 async def take_overdue(tx: Tx) -> list[Outgoing]:
-    """Rows whose publisher did not come back, oldest first, reserved for `SWEEP_BACKOFF_S`."""
+    """Rows whose publisher did not come back, the longest overdue first, reserved for `SWEEP_BACKOFF_S`."""
     rows = await tx.fetch(
         """UPDATE outbox SET sweep_after = now() + make_interval(secs => $1)
-           WHERE id IN (SELECT id FROM outbox WHERE sweep_after <= now() ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+           WHERE id IN (SELECT id FROM outbox WHERE sweep_after <= now() ORDER BY sweep_after LIMIT $2 FOR UPDATE SKIP LOCKED)
            RETURNING *""",
         SWEEP_BACKOFF_S,
         SWEEP_ROWS_MAX,
     )
     return [_message(row) for row in sorted(rows, key=lambda row: row["created_at"])]
+
+
+async def postpone(connection: Tx, ids: Sequence[UUID]) -> None:
+    """The broker answered, and did not take these: try them ever more rarely, so that they are in nobody's way."""
+    await connection.execute(
+        """UPDATE outbox SET refusals = refusals + 1,
+                  sweep_after = now() + make_interval(secs => $2 * power(2, least(refusals, $3)))
+           WHERE id = ANY($1::uuid[])""",
+        ids,
+        SWEEP_BACKOFF_S,
+        SWEEP_DOUBLINGS_MAX,
+    )
 
 
 def _message(row: Record) -> Outgoing:

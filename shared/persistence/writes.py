@@ -29,10 +29,13 @@ class Writes:
     async def execute(self, statement: str, *arguments: Any) -> None:
         """Collect a write."""
         found = _TABLE.search(statement)
-        table = found.group(1) if found is not None else statement
-        if table in self._tables:
+        if found is None:
+            raise ValueError(
+                "only INSERT, UPDATE and DELETE are collected: a SELECT within the statement would never run"
+            )
+        if found.group(1) in self._tables:
             await self.flush()
-        self._tables.add(table)
+        self._tables.add(found.group(1))
         self._statements.append(statement)
         self._arguments.extend(arguments)
         self._counts.append(len(arguments))

@@ -97,7 +97,7 @@ async def test_what_amqp_cannot_carry_fails_alone(publisher: Publisher) -> None:
     good, long_id = message(), Outgoing(uuid4(), "invoice.commands", "k", "t", "c" * 300, b"{}")
     huge = Outgoing(uuid4(), "invoice.commands", "k", "t", "c", b"x" * 200_000)
     published = await publisher.publish([long_id, huge, good])
-    assert (published.failed, published.confirmed) == ([long_id.id, huge.id], [good.id])
+    assert (published.unencodable, published.confirmed) == ([long_id.id, huge.id], [good.id])
 
 
 HOSTILE: dict[str, tuple[bytes, bytes]] = {

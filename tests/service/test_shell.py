@@ -16,10 +16,10 @@ from shared import faults
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
 from shared.messaging.envelope import Inbound, Outgoing
-from shared.persistence.database import Connection
+from shared.persistence.database import Tx
 from shared.service import Runtime
 from shared.shell import Change, Reaction
-from tests.support.bus import Bus
+from tests.support.bus import Bus, Heard
 from tests.support.databases import execute, rows
 from tests.support.waiting import until
 from tests.support.world import World
@@ -64,10 +64,10 @@ class Buggy(InvoiceWork):
             raise ZeroDivisionError(f"a bug that shows {PAN}")
         return InvoiceWork.react(self, state, message)
 
-    async def save(self, tx: Connection, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
+    async def save(self, tx: Tx, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
         for change in changes:
             if getattr(change.message.data, "customer_id", "") == "unstorable":
-                await tx.execute("SELECT 1 / 0")
+                await tx.fetch("SELECT 1 / 0")
         return await InvoiceWork.save(self, tx, changes)
 
 
@@ -309,3 +309,72 @@ async def test_the_database_refuses_a_second_event_under_one_version(world: Worl
     await execute(world.databases["invoice"], insert)
     with pytest.raises(asyncpg.UniqueViolationError):
         await execute(world.databases["invoice"], insert)
+
+
+# -- poison that would hold its neighbours up ------------------------------------------------------------------------------------------
+
+
+async def dead_letters(bus: Bus, count: int) -> list[Heard]:
+    return await (await bus.queue("dead-letters")).take(count)
+
+
+async def test_two_bodies_under_one_message_id_are_two_dead_letters(world: World, bus: Bus) -> None:
+    for body in (b"not json ONE", b"not json TWO"):
+        await bus.send_raw(body, message_id="constant")
+    async with world.running("invoice", assemble):
+        letters = await dead_letters(bus, 2)
+    assert {letter.message.body for letter in letters} == {b"not json ONE", b"not json TWO"}
+
+
+HOLDING_UP: dict[str, dict[str, Any]] = {
+    "a forged count of deliveries": {"x-delivery-count": 2**62},
+    "more ce- headers than a frame can carry": {f"ce-{n:03}": "\u00e9" * 120 for n in range(400)},
+}
+
+
+@pytest.mark.parametrize("headers", HOLDING_UP.values(), ids=HOLDING_UP)
+async def test_what_makes_a_monstrous_dead_letter_holds_nobody_up(
+    world: World, bus: Bus, headers: dict[str, Any]
+) -> None:
+    await bus.send_raw(b"not json", message_id="poison", headers=headers)
+    await bus.send(issue("INV-1"))
+    async with world.running("invoice", assemble):
+        (letter,) = await dead_letters(bus, 1)
+        await until(lambda: invoices(world), what="the neighbour")
+    assert letter.message.headers["x-remit-queue"] == "invoice.commands"
+
+
+async def test_a_card_number_in_a_property_is_set_aside_and_shown_nowhere(world: World, bus: Bus) -> None:
+    await bus.send_raw(cloud_event(issue("INV-1")), message_id=str(uuid4()), correlation_id=PAN)
+    async with world.running("invoice", assemble):
+        (letter,) = await dead_letters(bus, 1)
+    assert letter.message.headers["x-remit-reason"] == "clear_card_number"
+    assert PAN not in str(letter.message.headers)
+
+
+async def test_the_words_about_an_invalid_kind_do_not_show_it(world: World, bus: Bus) -> None:
+    paying = messages.PayInvoice(
+        invoice_id="INV-1",
+        payment_id=uuid4(),
+        amount_minor=5,
+        currency="EUR",
+        method=messages.TokenMethod(token="pm_x"),
+    )
+    id_ = uuid4()
+    body = cloud_event(paying, id=str(id_)).replace(b'"kind": "token"', b'"kind": "SECRET"')
+    answer = await rejected(world, bus, body, id_)
+    assert answer["reason"] == "invalid_data"
+    assert "SECRET" not in str(answer)
+
+
+async def test_answers_to_a_full_queue_are_dropped_and_delay_nothing(world: World, bus: Bus) -> None:
+    full = await bus.full_queue()
+    for n in range(50):
+        await bus.send(issue(f"INV-{n}"), reply_to=full)
+    async with world.running("invoice", assemble):
+        await until(lambda: _outbox_is_empty(world), what="the outbox")
+
+        async def all_there() -> bool:
+            return len(await invoices(world)) == 50
+
+        await until(all_there)

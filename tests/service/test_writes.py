@@ -49,11 +49,21 @@ async def test_writes_to_one_table_keep_their_order(database: Database, world: W
     assert await rows(world.databases["invoice"], "SELECT message_id FROM inbox") == [{"message_id": TWO}]
 
 
+async def _twice_the_same_answer(database: Database) -> None:
+    async with database.transaction() as tx:
+        writes = Writes(tx)
+        await writes.execute(INBOX, [ONE])
+        await writes.execute(ANSWERS, [ONE, ONE], "t", "accepted")
+        await writes.flush()
+
+
 async def test_a_violation_in_one_part_undoes_all(database: Database, world: World) -> None:
     with pytest.raises(asyncpg.UniqueViolationError):
-        async with database.transaction() as tx:
-            writes = Writes(tx)
-            await writes.execute(INBOX, [ONE])
-            await writes.execute(ANSWERS, [ONE, ONE], "t", "accepted")
-            await writes.flush()
+        await _twice_the_same_answer(database)
     assert await rows(world.databases["invoice"], "SELECT * FROM inbox") == []
+
+
+async def test_only_writes_are_collected(database: Database) -> None:
+    async with database.transaction() as tx:
+        with pytest.raises(ValueError, match="only INSERT, UPDATE and DELETE"):
+            await Writes(tx).execute("SELECT 1")

@@ -139,6 +139,11 @@ class Bus:
         """A private queue to name in `reply_to`."""
         return Tap(await self._channel.declare_queue(exclusive=True))
 
+    async def full_queue(self) -> str:
+        """A queue that refuses whatever is published to it."""
+        arguments = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        return (await self._channel.declare_queue(exclusive=True, arguments=arguments)).name
+
     async def queue(self, name: str) -> Tap:
         """One of Remit's queues, consumed by the test in place of its service."""
         return Tap(await self._channel.get_queue(name))
