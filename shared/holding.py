@@ -40,6 +40,10 @@ class Patience:
     tries: int = 0
     since: float = field(default_factory=time.monotonic)
 
+    @property
+    def failures(self) -> int:
+        return self.conflicts + self.outages + self.tries
+
 
 class Holding:
     """Decides whether a batch that failed can be tried again, and waits until then."""

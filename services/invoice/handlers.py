@@ -13,7 +13,7 @@ from shared.contracts.base import Contract
 from shared.decider import fold
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
-from shared.persistence.database import Tx
+from shared.persistence.database import Connection, Tx
 from shared.shell import ACCEPTED, Change, ClosedCommand, Reaction, Verdict
 
 # -- in: messages to commands ------------------------------------------------------------------------------------------------------------
@@ -140,6 +140,10 @@ class InvoiceWork:
     async def load(self, tx: Tx, messages_: Sequence[Inbound]) -> dict[str, Loaded]:
         payment_ids = {m.data.payment_id for m in messages_ if isinstance(m.data, messages.PayInvoice)}
         return await store.load(tx, {self.key(m) for m in messages_}, payment_ids)
+
+    async def peek(self, connection: Connection, messages_: Sequence[Inbound]) -> dict[str, Loaded]:
+        """Payment ids are not looked up: one that is used violates their unique key, and the batch comes again through `load`."""
+        return await store.load(connection, {self.key(m) for m in messages_}, (), lock=False)
 
     def react(self, state: Loaded, message: Inbound) -> Reaction[Loaded, Effect]:
         if isinstance(message.data, messages.CloseCommand):

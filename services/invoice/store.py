@@ -40,6 +40,10 @@ CREATE TABLE payments (
 CREATE INDEX payments_pending ON payments (announced_at) WHERE pending;
 """
 
+_SELECT = """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
+             FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id"""
+_SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
+
 ANNOUNCE_AGAIN_ROWS_MAX = 100
 ANNOUNCE_DOUBLINGS_MAX = 8
 """The wait doubles with every announcement, up to 2^8 times the first: two hours where the first is 30 s. A payment that waits for a
@@ -72,13 +76,11 @@ class NewEvent:
     method: PaymentMethod | None
 
 
-async def load(tx: Tx, invoice_ids: Collection[str], payment_ids: Collection[UUID]) -> dict[str, Loaded]:
+async def load(
+    tx: Tx, invoice_ids: Collection[str], payment_ids: Collection[UUID], *, lock: bool = True
+) -> dict[str, Loaded]:
     """Current states, rows locked in the order of their ids; an invoice that does not exist is absent, version 0."""
-    rows = await tx.fetch(
-        """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
-           FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id FOR UPDATE""",
-        list(invoice_ids),
-    )
+    rows = await tx.fetch(_SELECT_AND_LOCK if lock else _SELECT, list(invoice_ids))
     used: set[UUID] = set()
     if payment_ids:
         taken = await tx.fetch("SELECT payment_id FROM payments WHERE payment_id = ANY($1::uuid[])", list(payment_ids))

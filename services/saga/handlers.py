@@ -13,7 +13,7 @@ from shared.contracts import payment_gateway as payment_messages
 from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
-from shared.persistence.database import Tx
+from shared.persistence.database import Connection, Tx
 from shared.shell import Change, Reaction
 
 SOURCE = "saga"
@@ -140,8 +140,14 @@ class SagaWork:
         return _about(message).payment_id
 
     async def load(self, tx: Tx, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
+        return await self._load(tx, messages, lock=True)
+
+    async def peek(self, connection: Connection, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
+        return await self._load(connection, messages, lock=False)
+
+    async def _load(self, tx: Tx, messages: Sequence[Inbound], *, lock: bool) -> dict[UUID, Saga]:
         absent = {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}
-        return absent | await store.load(tx, absent)
+        return absent | await store.load(tx, absent, lock=lock)
 
     def react(self, state: Saga, message: Inbound) -> Reaction[Saga, Transition]:
         return advance(state, ROUTES[type(message.data)](message.data), self.patience)

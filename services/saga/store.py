@@ -87,11 +87,10 @@ def deadline_id(payment_id: UUID, number: int) -> UUID:
     return derived_id(payment_id, f"deadline:{number}")
 
 
-async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Saga]:
+async def load(tx: Tx, payment_ids: Collection[UUID], *, lock: bool = True) -> dict[UUID, Saga]:
     """Those that exist, rows locked in the order of their ids."""
-    rows = await tx.fetch(
-        "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
-    )
+    query = "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"
+    rows = await tx.fetch(query + " FOR UPDATE" if lock else query, list(payment_ids))
     return {row["payment_id"]: _saga(row) for row in rows}
 
 

@@ -31,6 +31,11 @@ async def insert_new(tx: Tx, ids: Sequence[UUID]) -> set[UUID]:
     return {row["message_id"] for row in rows}
 
 
+async def insert_all(tx: Tx, ids: Sequence[UUID]) -> None:
+    """Mark as handled. One that was handled before is a unique violation."""
+    await tx.execute("INSERT INTO inbox (message_id) SELECT unnest($1::uuid[])", sorted(ids))
+
+
 async def forget_old(connection: Connection) -> int:
     """Delete a bounded number of rows past the retention; how many there were."""
     status: str = await connection.execute(

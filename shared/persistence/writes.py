@@ -19,8 +19,11 @@ class Writes:
     """Stands in for a transaction's connection: `execute` collects until `flush`; what is fetched is fetched at once, and does not see
     what was collected. Two writes to one table are two statements, in their order: PostgreSQL does not define it within one."""
 
-    def __init__(self, tx: Connection) -> None:
+    def __init__(self, tx: Connection, *, one_statement: bool = False) -> None:
         self._tx = tx
+        self._one_statement = one_statement
+        self.fits_one_statement = True
+        """With `one_statement`: whether what was collected can be sent as one, and so needs no transaction around it."""
         self._statements: list[str] = []
         self._arguments: list[Any] = []
         self._counts: list[int] = []
@@ -34,6 +37,9 @@ class Writes:
                 "only INSERT, UPDATE and DELETE are collected: a SELECT within the statement would never run"
             )
         if found.group(1) in self._tables:
+            if self._one_statement:
+                self.fits_one_statement = False
+                return
             await self.flush()
         self._tables.add(found.group(1))
         self._statements.append(statement)
