@@ -108,8 +108,10 @@ class Charging:
         while True:
             try:
                 claimed = await self._claim()
-            except AWAY_ERRORS as error:
-                log.warning("claim_failed", error=type(error).__name__)
+            except faults.InjectedFault:
+                raise
+            except Exception as error:  # one row must not end the service, which would find it again at every start
+                log.warning("claim_failed", error=type(error).__name__, exc_info=not isinstance(error, AWAY_ERRORS))
                 self.readiness.set(COMPONENT, ok=False, reason=type(error).__name__)
                 pause_s = POLL_AWAY_S
             else:

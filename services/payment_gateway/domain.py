@@ -49,6 +49,8 @@ class Status(StrEnum):
 CHARGED = frozenset({Status.CAPTURED, Status.REFUNDING, Status.REFUND_IN_DOUBT, Status.REFUND_FAILED, Status.REFUNDED})
 CASES = frozenset({Status.IN_DOUBT, Status.NEEDS_DECISION, Status.REFUND_IN_DOUBT, Status.REFUND_FAILED})
 """What staff hear of. Whatever happens to such a payment later they hear of as well."""
+KEY_SPENT_BY_ANSWER = frozenset({Status.REQUESTED, Status.CANCELLING, Status.NOT_CHARGED})
+"""Where only preparations and cancels are repeated: neither charges anybody under a new idempotency key."""
 
 
 class Step(StrEnum):
@@ -396,19 +398,21 @@ def _begin_ladder(payment: Payment, outcome: Outcome, policy: Policy) -> Transit
 
 def _later(payment: Payment, answer: Answer, policy: Policy) -> Transition:
     """Try again on the next rung; behind the last one, what this state comes to."""
+    payment = _under_fresh_key(payment, answer)
     if payment.status in {Status.NEEDS_DECISION, Status.REFUND_FAILED} or payment.rung >= len(policy.ladder_s):
         return _exhausted(payment, answer, policy)
     delay_s = policy.ladder_s[payment.rung]
     if isinstance(answer, port.NotSent) and answer.retry_after_s is not None:
         delay_s = max(delay_s, min(answer.retry_after_s, RETRY_AFTER_MAX_S))
-    key_number = payment.key_number
-    if isinstance(answer, port.Unknown) and payment.status in {
-        Status.REQUESTED,
-        Status.CANCELLING,
-        Status.NOT_CHARGED,
-    }:
-        key_number += 1  # the gateway may have saved a failure under the key and would replay it for ever
-    return Transition(replace(payment, rung=payment.rung + 1, key_number=key_number), delay_s=delay_s)
+    return Transition(replace(payment, rung=payment.rung + 1), delay_s=delay_s)
+
+
+def _under_fresh_key(payment: Payment, answer: Answer) -> Payment:
+    """Whatever the gateway answered to a preparation or a cancel it may have saved under the key, to replay it for ever: a failure, and
+    also a refusal ("it is processing") that is no longer true. The numbers in other states count the confirms."""
+    if isinstance(answer, port.NotSent) or payment.status not in KEY_SPENT_BY_ANSWER:
+        return payment
+    return replace(payment, key_number=payment.key_number + 1)
 
 
 def _exhausted(payment: Payment, answer: Answer, policy: Policy) -> Transition:

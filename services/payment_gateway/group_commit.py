@@ -25,14 +25,16 @@ from shared.messaging.envelope import Outgoing
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.persistence import outbox
-from shared.persistence.database import Connection, Database, Trouble, trouble
+from shared.persistence.database import Connection, Database, Trouble, is_unique_violation, trouble
+from shared.persistence.writes import Writes
 
 log = structlog.get_logger(__name__)
 
 RESULTS_MAX = 200
 """Results in one transaction, as many as messages in one batch of the shell."""
 TRIES_MAX = 20
-"""Repeats of a transaction that met a conflict or stumbled, before it is cut in two to find the offender."""
+"""Repeats of a transaction that met a conflict or stumbled, before it is cut in two to find the offender, or (where none is to blame)
+held as in an outage."""
 OUTAGE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits while the database is away; the last repeats, for as long as the process lives."""
 CONFLICT_PAUSE_S = 0.01
@@ -135,7 +137,7 @@ class GroupCommit:
             except Exception as error:  # noqa: BLE001 - whatever it is, an answer must not be lost to it: see `trouble`
                 kind = trouble(error)
                 log.warning("record_failed", results=len(batch), error=type(error).__name__, trouble=kind.name)
-                if kind is Trouble.AWAY:
+                if kind is Trouble.AWAY or (tries >= TRIES_MAX and _is_standstill(error)):
                     await self._sit_out(error, outages)
                     outages += 1
                 elif tries < TRIES_MAX and (kind is Trouble.CONFLICT or len(batch) == 1):
@@ -176,15 +178,17 @@ class GroupCommit:
         stores the same again."""
         async with self._database.transaction() as tx:
             faults.point("charging.before_record")
-            await store.insert_attempts(tx, [r.attempt for r in results if r.attempt is not None])
+            writes = Writes(tx)
+            await store.insert_attempts(writes, [r.attempt for r in results if r.attempt is not None])
             stored = await store.update(tx, [result.update for result in results], self._lease)
             held = [(r.row.payment.payment_id, r.row.fence) in stored for r in results]
             told = [result for result, is_held in zip(results, held, strict=True) if is_held]
             lost = [result for result, is_held in zip(results, held, strict=True) if not is_held]
             told += await self._found_out(tx, lost)
-            said = await store.save_outcomes(tx, await _said(tx, told))
+            said = await store.save_outcomes(tx, await _said(writes, told))
             said += await store.outcomes_of(tx, [_version(r.transition) for r in told if r.transition.again])
-            await outbox.insert(tx, said)
+            await outbox.insert(writes, said)
+            await writes.flush()
             faults.point("charging.before_record_commit")
         faults.point("charging.after_record_commit")
         metrics.LATE_CAPTURES.inc(sum(r.transition.outcome is Outcome.CAPTURED_LATE for r in told))
@@ -214,10 +218,18 @@ def _taken_over(result: Result) -> Update:
     return replace(update, row=replace(update.row, fence=update.row.fence + 1), kept=False)
 
 
-async def _said(tx: Connection, told: Sequence[Result]) -> list[Said]:
+def _is_standstill(error: Exception) -> bool:
+    """A lock that nobody lets go, a deadlock or a conflict that comes again and again: as an outage, nothing that an answer is to blame
+    for, as the key of a row that exists is."""
+    return trouble(error) is Trouble.CONFLICT and not is_unique_violation(error)
+
+
+async def _said(writes: Writes, told: Sequence[Result]) -> list[Said]:
     telling = [result for result in told if result.transition.outcome is not None]
     cases = {r.row.payment.payment_id for r in telling if r.transition.outcome in TELLS_ATTEMPTS}
-    attempts = await store.last_attempts(tx, cases)
+    if cases:
+        await writes.flush()  # the attempts that are told are those of this transaction, too
+    attempts = await store.last_attempts(writes, cases)
     return [said_by(r.transition, r.row.origin.at(r.at), attempts.get(r.row.payment.payment_id, ())) for r in telling]
 
 

@@ -16,7 +16,8 @@ TIMEOUT_S = 10.0
 CALLS_IN_FLIGHT = 200
 """At a gateway that answers in 200 ms this makes 1 000 calls a second; each holds a connection and a few kilobytes."""
 LADDER_S = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 3_600.0, 7_200.0, 14_400.0)
-"""Most doubts end within seconds; a gateway that is silent for eight hours needs a person."""
+"""Most doubts end within seconds; a gateway that is silent for hours needs a person: after eight, or after three while the saga asks
+every hour, because each of its questions takes a rung (`store.hurry`)."""
 RUNGS_MAX = 40
 RUNG_MOST_S = 86_400.0
 REMIND_S = 3_600.0

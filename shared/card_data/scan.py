@@ -223,7 +223,10 @@ def _unescape_json(text: str) -> str:
 # -- behind encodings --------------------------------------------------------------------------------------------------
 
 _MAX_LAYERS = 2  # base64 of a URL-encoded body happens by itself; a third layer is somebody who hides
-_BACKSLASH_ESCAPE = re.compile(r"\\+(?:u00|x)([0-9A-Fa-f]{2})")
+_BACKSLASH_ESCAPE = re.compile(
+    r"(?<!\\)\\+(?:u00|x)([0-9A-Fa-f]{2})"
+)  # looking back: else n backslashes take n*n/2 steps
+_DECIMAL_REFERENCE = re.compile(r"&#0*([0-9]{1,8})[0-9]*")  # no character has more digits
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}")  # 12 digits make 16 characters
 _HEX = re.compile(r"[0-9A-Fa-f]{24,}")  # 12 digits make 24; PostgreSQL shows `bytea` so
 _READABLE = re.compile(rb"[\x20-\x7e]{12,}")  # what base64 of no text does not decode to
@@ -251,7 +254,7 @@ def _decodings(text: str) -> Iterator[str]:
     if "%" in text or "+" in text:
         yield unquote_plus(text, errors="replace")
     if "&#" in text:
-        yield html.unescape(text)
+        yield html.unescape(_DECIMAL_REFERENCE.sub(r"&#\1", text))  # more than 4 300 digits would raise ValueError
     for token in _BASE64.finditer(text):
         yield from _base64_decodings(token[0].translate(_URL_SAFE_TO_STANDARD))
     for token in _HEX.finditer(text):

@@ -56,6 +56,8 @@ class Trouble(Enum):
 
 _TROUBLE_OF_CLASS = {
     "08": Trouble.AWAY,  # connection exception
+    "28": Trouble.AWAY,  # invalid authorization: a password being rotated
+    "3D": Trouble.AWAY,  # no such database: being restored
     "53": Trouble.AWAY,  # insufficient resources: disk full, too many connections
     "55": Trouble.CONFLICT,  # object not in prerequisite state: lock not available
     "57": Trouble.AWAY,  # operator intervention: shutdown, statement timeout

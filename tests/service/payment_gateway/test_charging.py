@@ -2,14 +2,20 @@
 
 import asyncio
 import json
+from typing import Any
+from uuid import UUID, uuid4
 
+import pytest
+
+from services.payment_gateway import charging, store
 from services.payment_gateway.__main__ import assemble_with
 from services.payment_gateway.domain import Policy, Step
 from services.payment_gateway.gateways import port
 from services.payment_gateway.settings import Settings
 from shared.ids import derived_id
+from shared.persistence.database import Record
 from shared.service import Runtime
-from tests.service.payment_gateway.conftest import Payments, Start, decision, kind, requested
+from tests.service.payment_gateway.conftest import Payments, Start, asked, decision, kind, requested
 from tests.service.payment_gateway.scripted import UNKNOWN, Hold, Say, ScriptedGateway
 from tests.support.bus import Bus, Heard
 from tests.support.databases import execute, rows
@@ -255,6 +261,79 @@ async def test_a_payment_id_used_for_something_else_is_a_dead_letter(
     assert "payment_id_reused" in str(letter.message.headers["x-remit-error-text"])
     assert json.loads(letter.message.body)["data"]["amount_minor"] == 99
     assert (await payments.row(asking.payment_id))["amount_minor"] == 1_250
+
+
+async def test_columns_of_the_next_build_do_not_disturb_this_one(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
+    events, asking = await bus.tap("payment.events"), requested()
+    for table in ("payments", "attempts", "outcomes", "decisions"):
+        await execute(payments.url, f"ALTER TABLE {table} ADD COLUMN added text")
+    try:
+        async with start():
+            await bus.send(asking)
+            doubt, captured = await events.take(2)
+            await bus.send(asked(asking.payment_id))
+            again = await events.next()
+    finally:
+        for table in ("payments", "attempts", "outcomes", "decisions"):
+            await execute(payments.url, f"ALTER TABLE {table} DROP COLUMN added")
+    assert [a["step"] for a in doubt.data["attempts"]] == ["prepare", "execute"]
+    assert (again.id, again.message.body) == (captured.id, captured.message.body)
+
+
+async def test_a_row_that_cannot_be_read_is_left_alone_and_the_others_are_worked_on(
+    start: Start, bus: Bus, payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a rollback: the newer build has stored what this one does not know."""
+    strange, known, readable = requested(), requested(), store._row
+    stands, met = requested(), asyncio.Event()
+
+    def reads(record: Record) -> store.Row:
+        if record["payment_id"] == strange.payment_id:
+            met.set()
+            raise ValueError("'escrowed' is not a valid Status")
+        return readable(record)
+
+    monkeypatch.setattr(store, "_row", reads)
+    await _store_due(payments.url, strange.payment_id, known.payment_id)
+    async with start(), asyncio.timeout(10):
+        await payments.until(known.payment_id, "captured")
+        await met.wait()
+        await bus.send(stands)
+        await payments.until(stands.payment_id, "captured")
+    assert (await payments.row(strange.payment_id))["status"] == "requested"
+
+
+async def _store_due(url: str, *payment_ids: UUID) -> None:
+    for payment_id in payment_ids:
+        await execute(
+            url,
+            """INSERT INTO payments (payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, was_case,
+                   rung, key_number, cause_id, correlation_id, fence, due_at)
+               VALUES ($1, 'INV-1', 1250, 'EUR', 'hash', 'requested', 1, 'pm_card_visa', false, 0, 1, $1, 'C-1', 1, now())""",
+            payment_id,
+        )
+
+
+async def test_whatever_a_look_for_due_rows_raises_the_service_goes_on(
+    start: Start, bus: Bus, payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims, failures = store.claim, [KeyError("due"), ValueError("due")]
+
+    async def claim(*args: Any, **options: Any) -> list[store.Row]:
+        if failures:
+            raise failures.pop()
+        return await claims(*args, **options)
+
+    due = uuid4()
+    monkeypatch.setattr(store, "claim", claim)
+    monkeypatch.setattr(charging, "POLL_AWAY_S", 0.02)
+    await _store_due(payments.url, due)
+    async with start():
+        await payments.until(due, "captured")
+    assert failures == []
 
 
 async def test_answers_are_held_while_the_database_is_away(

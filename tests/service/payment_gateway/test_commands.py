@@ -63,6 +63,33 @@ async def test_asking_about_a_doubt_asks_the_gateway_now(
     assert kind(captured.type) == "PaymentCaptured"
 
 
+async def test_an_attempt_that_was_asked_for_takes_a_rung_and_a_case_is_asked_about_at_once(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.always(Step.INQUIRE, Say(UNKNOWN))
+    asking = requested()
+    async with start(ladder_s=(3_600.0, 3_600.0)):
+        await bus.send(asking)
+        await payments.until(asking.payment_id, "in_doubt")
+        await bus.send(asked(asking.payment_id))
+
+        async def climbed() -> bool:
+            return bool((await payments.row(asking.payment_id))["rung"] == 2)
+
+        await until(climbed, what="the second rung")
+        await bus.send(asked(asking.payment_id))
+        await payments.until(asking.payment_id, "needs_decision")
+        assert gateway.count(Step.INQUIRE) == 2
+        await bus.send(asked(asking.payment_id))
+
+        async def inquired() -> bool:
+            return len(await payments.attempts(asking.payment_id)) == 5
+
+        await until(inquired, what="one more inquiry, long before the reminder")
+    assert gateway.count(Step.INQUIRE) == 3
+
+
 async def test_a_case_that_waits_for_a_person_is_asked_about_and_announced_again(
     start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
 ) -> None:

@@ -145,6 +145,20 @@ def test_an_unanswered_call_is_repeated_under_another_key_and_an_unsent_one_unde
     assert domain.idempotency_key(unsent, Step.PREPARE) == f"{ID}:prepare:1"
 
 
+@pytest.mark.parametrize("rung", [0, LAST])
+@pytest.mark.parametrize("answer", [DECLINED, UNCONFIRMED, ACTION_REQUIRED, PROCESSING, NOT_FOUND, UNKNOWN])
+@pytest.mark.parametrize(("status", "by"), [(Status.CANCELLING, None), (Status.NOT_CHARGED, "ann")])
+def test_an_answered_cancel_is_repeated_under_another_key(
+    status: Status, by: str | None, answer: port.ChargeAnswer, rung: int
+) -> None:
+    """The gateway would replay the refusal that it saved under the old one, when nothing stands in the way of the cancel any more."""
+    before = payment(status, rung=rung, decided_by=by)
+    answered = domain.after(before, Step.CANCEL, answer, POLICY).payment
+    unsent = domain.after(before, Step.CANCEL, NOT_SENT, POLICY).payment
+    assert domain.idempotency_key(answered, Step.CANCEL) == f"{ID}:cancel:2"
+    assert domain.idempotency_key(unsent, Step.CANCEL) == f"{ID}:cancel:1"
+
+
 # -- charging: the full table ----------------------------------------------------------------------------------------------------------
 
 _CAPTURED = Expected(Status.CAPTURED, Outcome.CAPTURED)

@@ -1,0 +1,95 @@
+"""What becomes of an answer when its transaction fails, again and again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from services.payment_gateway import group_commit
+from services.payment_gateway.domain import Payment, Policy, Status, Transition
+from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, Publishes, Result, UnrecordableError
+from services.payment_gateway.store import Lease, Origin, Row
+from shared.messaging.envelope import Outgoing
+from shared.observability.health import Readiness
+from shared.persistence.database import Database
+
+IDS = [UUID(int=number) for number in range(1, 5)]
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+class Failing(GroupCommit):
+    """Its transactions fail with `error` so many times; or always, if `offender` is among the results."""
+
+    error: Exception
+    times: int = 0
+    offender: UUID | None = None
+    tries: int = 0
+
+    async def _commit(self, results: Sequence[Result]) -> tuple[list[bool], list[Outgoing]]:
+        self.tries += 1
+        if self.tries <= self.times or self.offender in {r.row.payment.payment_id for r in results}:
+            raise self.error
+        return [True] * len(results), []
+
+
+@pytest.fixture
+def commit(monkeypatch: pytest.MonkeyPatch) -> Failing:
+    monkeypatch.setattr(group_commit, "CONFLICT_PAUSE_S", 0.0)
+    monkeypatch.setattr(group_commit, "OUTAGE_PAUSES_S", (0.0,))
+    return Failing(
+        database=cast("Database", None),
+        relay=cast("Publishes", None),
+        readiness=Readiness(),
+        lease=Lease(UUID(int=9), 10.0, 5.0),
+        policy=Policy((1.0,), 3_600.0),
+    )
+
+
+@asynccontextmanager
+async def running(commit: GroupCommit) -> AsyncIterator[None]:
+    task = asyncio.create_task(commit.run())
+    try:
+        async with asyncio.timeout(5):
+            yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def result(payment_id: UUID) -> Result:
+    payment = Payment(payment_id, "INV-1", Status.REQUESTED)
+    return Result(Row(payment, 1, Origin(payment_id, "C-1", None)), Transition(payment), NOW)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.LockNotAvailableError("55P03"),
+        asyncpg.DeadlockDetectedError("40P01"),
+        asyncpg.SerializationError("40001"),
+        asyncpg.CannotConnectNowError("57P03"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_answer_outlasts_a_standstill_of_any_length(commit: Failing, error: Exception) -> None:
+    commit.error, commit.times = error, 5 * TRIES_MAX
+    async with running(commit):
+        assert await commit.record(result(IDS[0]))
+    assert commit.tries == commit.times + 1, "never split, never given up"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [asyncpg.UniqueViolationError("23505"), asyncpg.CheckViolationError("23514"), asyncpg.DataError("22000")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_only_the_result_that_can_never_be_stored_is_given_up(commit: Failing, error: Exception) -> None:
+    commit.error, commit.offender = error, IDS[2]
+    async with running(commit):
+        recorded: list[Any] = await asyncio.gather(*(commit.record(result(i)) for i in IDS), return_exceptions=True)
+    assert [type(r) for r in recorded] == [bool, bool, UnrecordableError, bool]

@@ -1,0 +1,82 @@
+"""The ladder has an end, however often the saga asks: both with their default settings, for thirty days of simulated time."""
+
+from itertools import accumulate, chain, repeat, takewhile
+from uuid import UUID
+
+import pytest
+
+from services.payment_gateway import domain
+from services.payment_gateway.domain import Answer, Ask, Outcome, Payment, Policy, Status, Step, Verdict
+from services.payment_gateway.gateways import port
+from services.payment_gateway.settings import LADDER_S, REMIND_S
+from services.saga.deadlines import DEFAULT_LADDER_S
+
+ID = UUID("018f3c5e-0000-7000-8000-000000000001")
+POLICY = Policy(LADDER_S, REMIND_S)
+THIRTY_DAYS_S = 30 * 86_400.0
+LADDER_LENGTH_S = sum(LADDER_S)
+
+SILENT = port.Unknown("no answer")
+PROCESSING = port.Processing("processing")
+NOT_SENT = port.NotSent("503")
+
+
+def inquiries_s() -> list[float]:
+    """When the saga asks: each default deadline once, the last one for ever."""
+    deadlines_s = [float(step) for step in DEFAULT_LADDER_S.split(",")]
+    instants_s = accumulate(repeat(deadlines_s[-1]), initial=deadlines_s[-1])
+    return list(takewhile(lambda at_s: at_s < THIRTY_DAYS_S, chain(deadlines_s[:-1], instants_s)))
+
+
+def unsettled(status: Status) -> Payment:
+    return Payment(
+        payment_id=ID,
+        invoice_id="INV-1",
+        status=status,
+        amount_minor=1_250,
+        currency="EUR",
+        method_token="pm_card_visa",
+        gateway_id=None if status is Status.REQUESTED else "pi_1",
+        pending=Verdict(Status.DECLINED, "insufficient_funds") if status is Status.CANCELLING else None,
+    )
+
+
+def lived_through(payment: Payment, answer: Answer) -> list[tuple[Outcome, float]]:
+    """What is told of the payment, and when, if every call is answered like this."""
+    told: list[tuple[Outcome, float]] = []
+    now_s, due_s, asked = 0.0, 0.0, inquiries_s()
+    step: Step | None = None
+    while now_s < THIRTY_DAYS_S:
+        if step is None and asked and asked[0] < due_s:
+            now_s = asked.pop(0)
+            asking = domain.decide(Ask(ID, "INV-1"), payment)
+            payment, due_s = asking.payment, now_s if asking.hurry else due_s
+            continue
+        now_s = max(now_s, due_s)
+        step = step or domain.next_step(payment)
+        assert step is not None
+        went = domain.after(payment, step, answer, POLICY)
+        payment, step = went.payment, went.then
+        if went.outcome is not None:
+            told.append((went.outcome, now_s))
+        if step is None and went.delay_s is None:
+            break
+        due_s = now_s + (went.delay_s or 0.0)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "outcome"),
+    [
+        (Status.IN_DOUBT, SILENT, Outcome.NEEDS_DECISION),
+        (Status.IN_DOUBT, PROCESSING, Outcome.NEEDS_DECISION),
+        (Status.CANCELLING, SILENT, Outcome.NEEDS_DECISION),
+        (Status.CANCELLING, PROCESSING, Outcome.NEEDS_DECISION),
+        (Status.REQUESTED, NOT_SENT, Outcome.NOT_CHARGED),
+        (Status.REQUESTED, SILENT, Outcome.NOT_CHARGED),
+    ],
+)
+def test_the_ladder_ends_although_the_saga_asks_every_hour(status: Status, answer: Answer, outcome: Outcome) -> None:
+    ((told, at_s),) = lived_through(unsettled(status), answer)
+    assert told is outcome
+    assert 3_600.0 < at_s <= LADDER_LENGTH_S, "asking shortens the ladder; it neither ends it at once nor draws it out"
