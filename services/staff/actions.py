@@ -233,6 +233,8 @@ _WITHHELD_WORDS = {
     letters.Withheld.TOO_LARGE: "it was too large",
     letters.Withheld.HEADERS_TOO_LARGE: "its headers were too large",
     letters.Withheld.UNSTORABLE: "the database could not take it",
+    letters.Withheld.UNREADABLE: "reading it failed",
+    letters.Withheld.ERASED: "it was erased, long after it was settled",
 }
 
 

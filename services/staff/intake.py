@@ -5,13 +5,14 @@ without its body, and all its texts are redacted. Nothing is trusted that a send
 routing key under which it was dead-lettered, and what carries `x-death`, which our services never write, is the broker's.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
-from typing import TypedDict
+from typing import Literal, TypedDict
 from uuid import UUID
 
 import structlog
@@ -31,7 +32,7 @@ from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error, redact
 from shared.observability.redaction import redact_value
-from shared.persistence.database import Database
+from shared.persistence.database import Database, Trouble, trouble
 
 log = structlog.get_logger(__name__)
 
@@ -84,16 +85,26 @@ def read(delivery: Delivery) -> Letter:
     )
 
 
-def unstorable(delivery: Delivery, error: Exception) -> Letter:
-    """What is left of a delivery that the database does not take: it must stop nobody, and still be seen."""
+def read_or_remains(delivery: Delivery) -> Letter:
+    """As `read`; should that fail after all, what is left of the delivery. Nothing else in its batch waits for the repair."""
+    try:
+        return read(delivery)
+    except Exception as error:
+        log.exception("dead_letter_unreadable", queue=delivery.queue, body_bytes=len(delivery.body))
+        return remains(delivery, error, Withheld.UNREADABLE)
+
+
+def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADABLE, Withheld.UNSTORABLE]) -> Letter:
+    """What is left of a delivery that cannot be read, or that the database does not take: it must stop nobody, and still be seen. Its body
+    is not kept: nobody can say that no card number is in it."""
     return Letter(
-        id=derived_id(marks.NAMESPACE, f"unstorable\n{delivery.message_id}\n{len(delivery.body)}"),
+        id=derived_id(marks.NAMESPACE, f"{why}\n{delivery.routing_key}\n{delivery.message_id}\n{len(delivery.body)}"),
         queue=_text(delivery.routing_key) or DEAD_LETTERS,
         origin="remit" if _is_ours(delivery) else "broker",
-        reason=Withheld.UNSTORABLE,
+        reason=why,
         error_type=type(error).__name__,
         error_text=_text(describe_error(error), ERROR_TEXT_BYTES_MAX),
-        withheld=Withheld.UNSTORABLE,
+        withheld=why,
         event_id=_uuid_or_none(delivery.message_id),
         body_bytes=len(delivery.body),
     )
@@ -136,12 +147,12 @@ def _withheld(original: Delivery, delivery: Delivery) -> Withheld | None:
     said = delivery.headers.get(marks.BODY_WITHHELD) if _is_ours(delivery) else None
     if said == marks.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
         return Withheld.TOO_LARGE
-    if said or _has_card_data(original):
+    if said:
         return Withheld.CARD_DATA
     headers = original.headers
     if len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX:
-        return Withheld.HEADERS_TOO_LARGE
-    return None
+        return Withheld.HEADERS_TOO_LARGE  # before any look into them: none is kept, whatever it holds
+    return Withheld.CARD_DATA if _has_card_data(original) else None
 
 
 def _has_card_data(original: Delivery) -> bool:
@@ -297,7 +308,9 @@ class Intake:
             if self._consumer.is_stale(deliveries):
                 continue  # the broker delivers all of them again
             try:
-                await self._store([(delivery, read(delivery)) for delivery in deliveries])
+                # In a thread: the deep look takes tens of milliseconds a body, and heartbeats and health must go on meanwhile.
+                letters = await asyncio.to_thread(lambda batch: [read_or_remains(one) for one in batch], deliveries)
+                await self._store(list(zip(deliveries, letters, strict=True)))
             except Stopped:
                 return
             faults.point("staff.before_ack")
@@ -314,27 +327,28 @@ class Intake:
             try:
                 await self._commit([letter for _, letter in batch])
             except Exception as error:  # noqa: BLE001 - whatever it is, the batch must end in the table: see `trouble`
-                if not await self._holding.can_repeat(error, patience, alone=False):
-                    await self._store_halves(batch, error, patience)
+                if await self._holding.can_repeat(error, patience, alone=len(batch) == 1):
+                    continue
+                if len(batch) > 1:  # one of them cannot be stored: halve until it is alone
+                    middle = len(batch) // 2
+                    await self._store(batch[:middle])
+                    await self._store(batch[middle:])
                     return
+                batch = [await self._second_best(*batch[0], error, patience)]
             else:
                 self._holding.succeeded()
                 return
 
-    async def _store_halves(
-        self, batch: Sequence[tuple[Delivery, Letter]], error: Exception, patience: Patience
-    ) -> None:
-        """One of them cannot be stored: halve until it is alone, then keep what can be kept of it."""
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            await self._store(batch[:middle])
-            await self._store(batch[middle:])
-            return
-        (delivery, letter), *_ = batch
+    async def _second_best(
+        self, delivery: Delivery, letter: Letter, error: Exception, patience: Patience
+    ) -> tuple[Delivery, Letter]:
+        """What to store of a letter that failed alone and again. Only data that the database refuses is left out. Anything else is a fault
+        of ours, which costs no body: the letter is held until the fault is repaired."""
         log.error("dead_letter_unstorable", queue=letter.queue, letter=str(letter.id), exc_info=error)
-        if letter.withheld is Withheld.UNSTORABLE:
-            await self._holding.outlast(error, patience)  # nothing of the message is left in it: the fault is ours
-        await self._store([(delivery, unstorable(delivery, error))])
+        if trouble(error) is Trouble.DATA and letter.withheld is not Withheld.UNSTORABLE:
+            return delivery, remains(delivery, error, Withheld.UNSTORABLE)
+        await self._holding.outlast(error, patience)
+        return delivery, letter
 
     async def _commit(self, letters: Sequence[Letter]) -> None:
         now = self._clock()

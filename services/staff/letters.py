@@ -19,12 +19,14 @@ class Status(StrEnum):
 
 
 class Withheld(StrEnum):
-    """Why the message cannot be kept whole, and therefore not be replayed."""
+    """Why the message is not kept whole, and therefore cannot be replayed."""
 
     CARD_DATA = "card_data"
     TOO_LARGE = "too_large"
     HEADERS_TOO_LARGE = "headers_too_large"
     UNSTORABLE = "unstorable"
+    UNREADABLE = "unreadable"
+    ERASED = "erased"
 
 
 Origin = Literal["remit", "broker"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -46,6 +46,7 @@ CREATE TABLE dead_letters (
     CHECK ((body IS NULL) = (withheld IS NOT NULL))
 );
 CREATE INDEX dead_letters_status ON dead_letters (status, last_seen);
+CREATE INDEX dead_letters_erasable ON dead_letters (settled_at) WHERE settled_at IS NOT NULL AND body IS NOT NULL;
 
 CREATE TABLE cases (
     payment_id       uuid PRIMARY KEY,
@@ -75,12 +76,19 @@ CREATE TABLE journal (
 );
 CREATE INDEX journal_subject ON journal (subject, at);
 
+-- Against a slip of ours: no statement of the service changes an entry. TRUNCATE stays possible: a service never truncates, tests empty
+-- their databases so; and the table's owner, as whom the service connects, could drop any trigger. Against people, revoke and archive.
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$;
 CREATE TRIGGER journal_append_only BEFORE UPDATE OR DELETE ON journal FOR EACH ROW EXECUTE FUNCTION refuse_change();
 """
 
 SELECTED_MAX = 10_000
 """Dead letters that one action takes: a selection is fixed before its first one is handled, so that what fails again is not sent again."""
+BODY_RETENTION = timedelta(days=30)
+"""How long the body of a settled dead letter is kept: somebody may ask what it was; as long as the inbox knows its message. It may hold
+what people wrote, so it is not kept for ever. An open one waits for a person, however long."""
+ERASE_ROWS_MAX = 500
+"""Bodies erased in one statement: at most 32 MiB to write over, far below the statement's timeout."""
 
 # -- dead letters ----------------------------------------------------------------------------------------------------------------------
 
@@ -111,7 +119,7 @@ async def select_ids(connection: Connection, selection: Selection, *, at_most: i
 async def select(connection: Connection, selection: Selection, *, at_most: int) -> list[Record]:
     """The selected, latest first."""
     rows = await connection.fetch(
-        f"SELECT * FROM dead_letters WHERE {_SELECTED} ORDER BY last_seen DESC, id LIMIT $8",  # noqa: S608 - a constant
+        f"SELECT {_LETTER_NAMES} FROM dead_letters WHERE {_SELECTED} ORDER BY last_seen DESC, id LIMIT $8",  # noqa: S608 - a constant
         *_arguments(selection),
         at_most,
     )
@@ -140,7 +148,10 @@ async def ids_like(connection: Connection, table: str, prefix: str) -> list[UUID
 
 async def lock_letters(tx: Tx, ids: Collection[UUID]) -> dict[UUID, Record]:
     """Those of `ids` that exist, locked in the order of their ids until the transaction ends."""
-    rows = await tx.fetch("SELECT * FROM dead_letters WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", list(ids))
+    rows = await tx.fetch(
+        f"SELECT {_LETTER_NAMES} FROM dead_letters WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE",  # noqa: S608 - a constant
+        list(ids),
+    )
     return {row["id"]: _record(row) for row in rows}
 
 
@@ -152,6 +163,19 @@ async def save_letters(tx: Tx, records: Sequence[Record]) -> None:
     ids = {row["id"] for row in known}
     await _insert_letters(tx, [record for record in records if record.id not in ids])
     await _update_letters(tx, [record for record in records if record.id in ids])
+
+
+async def erase_bodies(connection: Connection, now: datetime) -> int:
+    """Empty a bounded number of records that were settled longer ago than `BODY_RETENTION`; how many there were. The records stay."""
+    status: str = await connection.execute(
+        """UPDATE dead_letters SET body = NULL, headers = '{}', withheld = $1 WHERE id IN (
+               SELECT id FROM dead_letters WHERE settled_at < $2 AND body IS NOT NULL
+               ORDER BY settled_at LIMIT $3 FOR UPDATE SKIP LOCKED)""",
+        Withheld.ERASED.value,
+        now - BODY_RETENTION,
+        ERASE_ROWS_MAX,
+    )
+    return int(status.rpartition(" ")[2])
 
 
 async def _insert_letters(tx: Tx, records: Sequence[Record]) -> None:
@@ -215,10 +239,12 @@ _LETTER_COLUMNS: dict[str, str] = {
     "settled_at": "timestamptz",
     "settled_reason": "text",
 }
+_LETTER_NAMES = ", ".join(_LETTER_COLUMNS)
+"""Named, here and below, never `*`: a column that a newer release adds must not reach an older one, nor spoil its prepared statements."""
 _UNNESTED = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(_LETTER_COLUMNS.values(), start=1))
-_INSERT_LETTERS = f"INSERT INTO dead_letters ({', '.join(_LETTER_COLUMNS)}) SELECT * FROM unnest({_UNNESTED})"  # noqa: S608 - constants
+_INSERT_LETTERS = f"INSERT INTO dead_letters ({_LETTER_NAMES}) SELECT * FROM unnest({_UNNESTED})"  # noqa: S608 - constants
 _UPDATE_LETTERS = f"""UPDATE dead_letters d SET {", ".join(f"{name} = u.{name}" for name in _LETTER_COLUMNS if name != "id")}
-    FROM unnest({_UNNESTED}) AS u ({", ".join(_LETTER_COLUMNS)}) WHERE d.id = u.id"""  # noqa: S608 - constants
+    FROM unnest({_UNNESTED}) AS u ({_LETTER_NAMES}) WHERE d.id = u.id"""  # noqa: S608 - constants
 
 
 def _letter_row(record: Record) -> dict[str, Any]:
@@ -263,7 +289,8 @@ class KeptCase:
 async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
     """Those that exist, locked in the order of their ids until the transaction ends."""
     rows = await tx.fetch(
-        "SELECT * FROM cases WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
+        f"SELECT {_CASE_COLUMNS} FROM cases WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
+        list(payment_ids),
     )
     return {row["payment_id"]: _case(row) for row in rows}
 
@@ -285,8 +312,9 @@ async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime) -
 async def select_cases(connection: Connection, *, open_only: bool, at_most: int) -> list[KeptCase]:
     """Cases, the oldest first: that money has waited longest."""
     rows = await connection.fetch(
-        """SELECT * FROM cases WHERE NOT $1 OR status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
-           ORDER BY opened_at, payment_id LIMIT $2""",
+        f"""SELECT {_KEPT_COLUMNS} FROM cases
+            WHERE NOT $1 OR status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
+            ORDER BY opened_at, payment_id LIMIT $2""",  # noqa: S608 - a constant
         open_only,
         at_most,
     )
@@ -296,7 +324,7 @@ async def select_cases(connection: Connection, *, open_only: bool, at_most: int)
 async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = False) -> KeptCase | None:
     """One case, or None."""
     row = await connection.fetchrow(
-        f"SELECT * FROM cases WHERE payment_id = $1{' FOR UPDATE' if lock else ''}",  # noqa: S608 - a constant
+        f"SELECT {_KEPT_COLUMNS} FROM cases WHERE payment_id = $1{' FOR UPDATE' if lock else ''}",  # noqa: S608 - a constant
         payment_id,
     )
     return _kept(row) if row is not None else None
@@ -304,9 +332,10 @@ async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = Fa
 
 _CASE_COLUMNS = """payment_id, invoice_id, correlation_id, status, version, reason, decided_by, amount_minor, currency, gateway_id,
     attempts_version, details"""
+_KEPT_COLUMNS = f"{_CASE_COLUMNS}, opened_at, updated_at"
 _CASE_UNNESTED = """unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[], $9::text[],
     $10::text[], $11::int[], $12::jsonb[])"""
-_INSERT_CASES = f"""INSERT INTO cases ({_CASE_COLUMNS}, opened_at, updated_at)
+_INSERT_CASES = f"""INSERT INTO cases ({_KEPT_COLUMNS})
     SELECT u.*, $13, $13 FROM {_CASE_UNNESTED} u"""  # noqa: S608 - constants
 _UPDATE_CASES = f"""UPDATE cases c SET status = u.status, version = u.version, reason = u.reason, decided_by = u.decided_by,
     amount_minor = u.amount_minor, currency = u.currency, gateway_id = u.gateway_id, attempts_version = u.attempts_version,
@@ -359,16 +388,25 @@ def _case(row: Row) -> Case:
     return Case(
         payment_id=row["payment_id"],
         status=CaseStatus(row["status"]),
-        attempts=tuple(Attempt(**attempt | {"at": _moment(attempt["at"])}) for attempt in details["attempts"]),
+        attempts=tuple(
+            Attempt(**_known(Attempt, attempt) | {"at": _moment(attempt["at"])}) for attempt in details["attempts"]
+        ),
         refusals=tuple(
-            DecisionRefused(**r | {"id": UUID(r["id"]), "decision_id": _uuid_or_none(r["decision_id"])})
+            DecisionRefused(
+                **_known(DecisionRefused, r) | {"id": UUID(r["id"]), "decision_id": _uuid_or_none(r["decision_id"])}
+            )
             for r in details["refusals"]
         ),
-        decision=Decision(**decision | {"id": UUID(decision["id"]), "at": _moment(decision["at"])})
+        decision=Decision(**_known(Decision, decision) | {"id": UUID(decision["id"]), "at": _moment(decision["at"])})
         if decision
         else None,
         **{name: row[name] for name in plain},
     )
+
+
+def _known(kind: type[Attempt | DecisionRefused | Decision], members: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a newer release may have written beside it."""
+    return {name: members[name] for name in kind.__dataclass_fields__ if name in members}
 
 
 def _moment(text: str) -> datetime:
@@ -411,5 +449,7 @@ async def append_entries(tx: Tx, entries: Sequence[Entry]) -> None:
 
 async def entries_about(connection: Connection, subject: UUID) -> list[Entry]:
     """What people did with it, in order."""
-    rows = await connection.fetch("SELECT * FROM journal WHERE subject = $1 ORDER BY at, id", subject)
+    rows = await connection.fetch(
+        "SELECT id, at, who, action, subject, details FROM journal WHERE subject = $1 ORDER BY at, id", subject
+    )
     return [Entry(**row) for row in rows]

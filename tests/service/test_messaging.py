@@ -10,7 +10,7 @@ import pytest
 from shared.contracts import invoice
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
-from shared.messaging.broker import BrokerLink
+from shared.messaging.broker import BROKER_ERRORS, BrokerLink
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer
 from shared.messaging.envelope import Cause, Draft, Outgoing
@@ -224,7 +224,7 @@ async def test_a_broker_that_hangs_up_during_the_handshake_is_an_outage_and_no_c
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     link = BrokerLink(f"amqp://guest:guest@127.0.0.1:{port}/", name="test")
-    with pytest.raises(publishing.BROKER_ERRORS):
+    with pytest.raises(BROKER_ERRORS):
         await link.channel(confirms=False)
     publisher = Publisher(link)
     one = message()

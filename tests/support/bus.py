@@ -141,8 +141,8 @@ class Bus:
 
     async def full_queue(self) -> str:
         """A queue that refuses whatever is published to it."""
-        arguments = {"x-max-length": 0, "x-overflow": "reject-publish"}
-        return (await self._channel.declare_queue(exclusive=True, arguments=arguments)).name
+        full: dict[str, int | str] = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        return (await self._channel.declare_queue(exclusive=True, arguments={**full})).name
 
     async def queue(self, name: str) -> Tap:
         """One of Remit's queues, consumed by the test in place of its service."""

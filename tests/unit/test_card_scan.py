@@ -317,3 +317,32 @@ def test_no_security_code(body: bytes) -> None:
 def test_security_codes_are_masked_in_text(text: str) -> None:
     assert "123" not in mask_cvv(text)
     assert "***" in mask_cvv(text)
+
+
+HOSTILE = (
+    *"\\%&#\"'- .04fA=",
+    *("&#", "4 ", "4-", "ey", "\\u00", "&#1"),
+    *"\u00e9\uff14",  # a letter and a digit that are not ASCII
+)
+LONGEST_BODY = 65_536
+
+
+# All of them take a second; one that takes a step for each pair of characters takes half a minute.
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("end", ["", "!", "\\u00"])
+def test_no_body_holds_the_scanner_up(end: str) -> None:
+    for unit in HOSTILE:
+        text = unit * (LONGEST_BODY // len(unit)) + end
+        find_card_number_deep(text)
+        mask_card_numbers(text)
+        assert not find_cvv(text.encode())
+        assert mask_cvv(text) == text
+
+
+@pytest.mark.parametrize("escape", [r"\x34", r"\\x34", r"\\\\u0034", "&#52;", "&#0000052;", f"&#{'0' * 5_000}52;"])
+def test_a_digit_behind_any_number_of_backslashes_or_zeros_is_found(escape: str) -> None:
+    assert find_card_number_deep("1" + "-" + escape + "242424242424242")
+
+
+def test_a_reference_to_no_character_is_no_error() -> None:
+    assert not find_card_number_deep(f"&#{'1' * 5_000};")

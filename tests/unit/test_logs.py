@@ -479,3 +479,24 @@ def test_other_handlers_see_redacted_records(lines: Lines) -> None:
     logging.getLogger("tests.logs").removeHandler(handler)
     assert CARD_PLACEHOLDER in seen[0]
     assert_clean(lines.text)
+
+
+HOSTILE = (
+    *'\\%" .0',
+    *("&#", "eyJ", "eyJ.", "a-eyJ", "://", ")=(", '"d":', 'value "', "password ", "cvv ", "DETAIL:"),
+    *("query argument $1", "invalid input syntax", "invalid input value ", "-----BEGIN PRIVATE KEY"),
+)
+
+
+@pytest.mark.timeout(20)  # all of them take a second
+@pytest.mark.parametrize("end", ["", "!", "\n: private key cvv"])
+def test_no_text_holds_the_redactor_up(end: str) -> None:
+    for unit in HOSTILE:
+        assert len(redact(unit * (65_000 // len(unit)) + end)) <= MAX_TEXT
+
+
+@pytest.mark.parametrize("before", ["", "x", "x-eyJ", "eyJeyJ-", "Bearer ", "a.eyJ."])
+def test_a_token_is_removed_wherever_its_word_begins(before: str) -> None:
+    text = redact(f"{before}eyJhbGciOiJub25lIn0.c2VjcmV0cGF5bG9hZA.c2lnbmF0dXJl and more")
+    assert "c2VjcmV0cGF5bG9hZA" not in text
+    assert text.endswith("[jwt] and more")

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,11 +14,14 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from services.staff import actions
+from services.staff import actions, store
 from services.staff.__main__ import assemble
 from services.staff.actions import Refusal, Result, Selection
+from services.staff.erasing import Eraser
+from services.staff.letters import Withheld
 from shared import faults
 from shared.card_data.scan import find_card_number_deep
+from shared.clock import system_clock
 from shared.contracts import invoice as messages
 from shared.messaging.broker import BrokerLink
 from shared.persistence.database import Database
@@ -421,3 +425,28 @@ async def test_the_journal_cannot_be_changed(world: World, bus: Bus, database: D
         "action": "replay",
         "details": {"queue": QUEUE, "message_id": "1", "replays": 1, "reason": None},
     }
+
+
+# -- erasing ---------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_bodies_are_erased_long_after_they_were_settled(world: World, bus: Bus, database: Database) -> None:
+    async with world.running("staff", assemble):
+        for body in (b"settled", b"open"):
+            await send_to_queue(bus, body, message_id=str(uuid4()), headers={"ce-subject": "Ann"})
+            await reject(bus, QUEUE)
+        await letters(world, 2)
+    (settled,) = await letters(world, where="body = 'settled'")
+    await actions.discard(database, Selection(ids=(settled["id"],)), who="ann", reason="nobody needs it")
+    now = system_clock()
+    early = await Eraser(database, lambda: now + timedelta(days=29)).erase()
+    late = [await Eraser(database, lambda: now + timedelta(days=31)).erase() for _ in range(2)]
+    (after,) = await letters(world, where="status = 'discarded'")
+    (still_open,) = await letters(world, where="status = 'open'")
+    assert (early, late) == (0, [1, 0])
+    assert (after["body"], after["headers"], after["withheld"], after["status"]) == (None, {}, "erased", "discarded")
+    assert (after["body_bytes"], after["settled_by"], after["message_id"]) == (7, "ann", settled["message_id"])
+    assert (still_open["body"], still_open["withheld"]) == (b"open", None)
+    async with database.connection() as connection:
+        (kept,) = await store.select(connection, Selection(ids=(settled["id"],)), at_most=1)
+    assert kept.letter.withheld is Withheld.ERASED

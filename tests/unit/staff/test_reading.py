@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.staff import intake
 from services.staff.intake import SHORT_TEXT_BYTES_MAX, read
 from services.staff.letters import Letter, Withheld
 from shared.card_data.scan import find_card_number_deep
@@ -139,6 +140,13 @@ def test_what_is_too_large_is_not_kept() -> None:
     assert read(delivery(b"x" * 65_537, x_death())).withheld is Withheld.TOO_LARGE
     assert read(delivery(headers=x_death() | {"h": "x" * 10_000})).withheld is Withheld.HEADERS_TOO_LARGE
     assert read(set_aside(delivery(b"x" * 65_537))).withheld is Withheld.TOO_LARGE
+
+
+def test_headers_that_are_too_large_are_not_even_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr(intake, "find_card_number_deep", looked.append)
+    letter = read(delivery(headers=x_death() | {"h": "\\" * 100_000}))
+    assert (letter.withheld, letter.headers, looked) == (Withheld.HEADERS_TOO_LARGE, {}, [])
 
 
 def test_messages_of_one_id_and_other_content_are_other_records() -> None:
