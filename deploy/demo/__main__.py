@@ -27,7 +27,7 @@ from deploy.demo.scenes import SCENES, Played, Scene, Stage, UnexpectedError, pr
 from deploy.demo.upstream import Upstream
 from deploy.local.errors import StackError
 from deploy.local.stack import SERVICES
-from deploy.local.system import System, audit, open_system, remit
+from deploy.local.system import System, audit, open_system, remit, wait_until_drained
 from shared.contracts.currencies import in_major_units
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
@@ -114,6 +114,7 @@ def _demonstrate(system: System, invoices: int) -> int:
     _print_results(show, system)
     _act_as_staff(system)
     console.print("\n[bold]The audit reads the raw stores, the gateway's ledger and the sender's own history[/]")
+    wait_until_drained(system)
     system.fleet.stop_keeping()
     audited = audit(system)
     sys.stdout.write(audited.stdout + audited.stderr)

@@ -54,10 +54,10 @@ def _say_what_next(system: System) -> None:
 [bold]Remit runs.[/] In another terminal, in this folder:
 
   . .remit/env; PATH=$PWD/.venv/bin:$PATH
-  remit invoice issue INV-1 --customer C-1 --amount 12500 --currency EUR
-  remit invoice pay INV-1 --amount 12500 --currency EUR --token pm_card_visa
+  remit invoice issue INV-1 --customer C-1 --amount-minor 12500 --currency EUR
+  remit invoice pay INV-1 --amount-minor 12500 --currency EUR --token pm_card_visa
   remit invoice show INV-1
-  remit invoice pay INV-1 --amount 12500 --currency EUR --token pm_remit_never_answers
+  remit invoice pay INV-1 --amount-minor 12500 --currency EUR --token pm_remit_never_answers
   remit payments in-doubt
   remit audit
 

@@ -5,14 +5,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import asyncpg
+
+from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT, Fleet, open_fleet
-from deploy.local.stack import SERVICES, Stack, open_stack
+from deploy.local.stack import SERVICES, Service, Stack, open_stack
 from deploy.sandbox.process import SandboxProcess, start_sandbox
 from shared.card_data.encryption import generate_keyset
 from shared.messaging.apply import apply_topology
@@ -105,6 +109,36 @@ def remit(system: System, *arguments: str, columns: int = 120) -> "subprocess.Co
         text=True,
         check=False,
     )
+
+
+DRAINED_WITHIN_S: Final = 60.0
+"""Longer than the longest deadline of a saga among the settings above: whoever missed a message asks again by then."""
+DRAIN_POLL_S: Final = 0.2
+_UNDER_WAY: Final = dict.fromkeys(SERVICES, "SELECT count(*) FROM outbox") | {
+    "saga": """SELECT (SELECT count(*) FROM outbox)
+                    + (SELECT count(*) FROM sagas WHERE status IN ('awaiting_outcome', 'settling', 'refunding'))"""
+}
+
+
+def wait_until_drained(system: System) -> None:
+    """Everything drains by itself, but for what waits for a person. Raises StackError if it does not."""
+    asyncio.run(_wait_until_drained(system))
+
+
+async def _wait_until_drained(system: System) -> None:
+    give_up_at = time.monotonic() + DRAINED_WITHIN_S
+    while left := [service for service in SERVICES if await _count(system, service)]:
+        if time.monotonic() > give_up_at:
+            raise StackError(f"work was left after {DRAINED_WITHIN_S:.0f} s: {', '.join(left)}")
+        await asyncio.sleep(DRAIN_POLL_S)
+
+
+async def _count(system: System, service: Service) -> int:
+    connection = await asyncpg.connect(system.stack.service_database_url(service), timeout=10)
+    try:
+        return int(await connection.fetchval(_UNDER_WAY[service]))
+    finally:
+        await connection.close()
 
 
 def audit(system: System) -> "subprocess.CompletedProcess[str]":

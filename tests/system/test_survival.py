@@ -11,8 +11,10 @@ import pytest
 from deploy.demo.scenes import SCENES, Scene, Stage
 from deploy.demo.upstream import Upstream
 from deploy.local.stack import SERVICES
-from deploy.local.system import System, audit
+from deploy.local.system import System, audit, wait_until_drained
 from shared.messaging.apply import apply_topology
+from tests.support.databases import rows
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -81,7 +83,8 @@ async def _play(system: System, name: str, disturb: Callable[[System], Awaitable
 
 
 def holds(system: System) -> None:
-    """The audit finds every line to hold."""
+    """All has drained by itself, and the audit finds every line to hold."""
+    wait_until_drained(system)
     checked = audit(system)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
@@ -192,3 +195,39 @@ def test_a_service_without_settings_says_which_one_is_missing(whole_system: Syst
     asyncio.run(ended())
     whole_system.fleet.kill(name)
     assert f"{service}: {service.upper()}_DATABASE_URL is not set" in whole_system.fleet.log(name)
+
+
+def test_a_second_signal_exits_at_once_and_loses_nothing(system: System) -> None:
+    """The first finds a call to the gateway in hand and waits for it; the second does not."""
+
+    async def play() -> str:
+        async with Upstream.open(system.stack.rabbitmq_url, name="signals", history=system.history) as upstream:
+            stage = Stage(upstream, {})
+            await stage.issue("signals-1")
+            command = stage.pay("signals-1", "pm_remit_slow")
+            await upstream.ask(command)
+            url = system.stack.service_database_url("payment_gateway")
+
+            async def in_hand() -> bool:
+                query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = 'prepared'"
+                return bool(await rows(url, query, command.payment_id))
+
+            await until(in_hand, what="the call to the gateway")
+            system.fleet.signal("payment_gateway", signal.SIGTERM)
+
+            async def draining() -> bool:
+                return '"event":"draining"' in system.fleet.log("payment_gateway").rpartition('"event":"started"')[2]
+
+            await until(draining, what="the drain")
+            system.fleet.signal("payment_gateway", signal.SIGTERM)
+
+            async def gone() -> bool:
+                return not system.fleet.is_running("payment_gateway")
+
+            await until(gone, within_s=2.0, what="the end")
+            await asyncio.to_thread(system.fleet.start, "payment_gateway")
+            return await stage.outcome(command)
+
+    assert asyncio.run(play()) == "paid"
+    assert "second_signal" in system.fleet.log("payment_gateway")
+    holds(system)
