@@ -1,6 +1,7 @@
 """The private stack: ours alone, on loopback alone, durable through kill -9, and gone when its owner is."""
 
 import asyncio
+import contextlib
 import os
 import shlex
 import signal
@@ -149,12 +150,15 @@ def test_durability_is_as_postgresql_ships_it(stack: Stack) -> None:
 def test_everything_private_listens_on_loopback_only(stack: Stack) -> None:
     if stack.kind != "private":
         pytest.skip("Docker's own proxy listens for containers")
-    ours = {child.pid for child in _supervisors(psutil.Process())[0].children(recursive=True)}
-    listening = {
-        (connection.laddr[0], connection.laddr[1])
-        for connection in psutil.net_connections("tcp")
-        if connection.pid in ours and connection.status == psutil.CONN_LISTEN and connection.laddr
-    }
+    listening: set[tuple[str, int]] = set()
+    children = [child for supervisor in _supervisors(psutil.Process()) for child in supervisor.children(recursive=True)]
+    for child in children:  # of every stack of this session, in whatever order their supervisors are listed
+        with contextlib.suppress(psutil.NoSuchProcess):  # PostgreSQL's workers come and go
+            listening |= {
+                (connection.laddr[0], connection.laddr[1])
+                for connection in child.net_connections("tcp")
+                if connection.status == psutil.CONN_LISTEN
+            }
     assert {ip for ip, _ in listening} <= {"127.0.0.1", "::1"}  # epmd adds the second loopback address by itself
     assert {_port(stack.rabbitmq_url), _port(stack.postgres_url)} < {port for _, port in listening}
     assert not {4369, 5432, 5672, 25672} & {port for _, port in listening}, "ports of the machine's own servers"
