@@ -19,7 +19,6 @@ _LEGAL = {
     "refunded": (),
 }
 """DESIGN 6, written again: what may follow what. Staying where it is, something was learned, is always legal."""
-_NEVER_AGAIN = ("absent", "awaiting_outcome")
 _EVERYWHERE = ("in_doubt", "needs_decision", *_LEGAL)
 
 LEGAL: frozenset[str] = frozenset(

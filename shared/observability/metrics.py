@@ -21,9 +21,6 @@ MESSAGES_HANDLED: Final = Counter(
     "Messages taken from a queue and settled, by what became of them (handled, duplicate, rejected, dead_lettered).",
     ["queue", "outcome"],
 )
-MESSAGES_REDELIVERED: Final = Counter(
-    "remit_messages_redelivered_total", "Messages that the broker delivered again.", ["queue"]
-)
 BATCH_SIZE: Final = Histogram(
     "remit_batch_size", "Messages in one batch transaction.", ["queue"], buckets=_BATCH_SIZES
 )  # fmt: skip
@@ -36,15 +33,9 @@ CONFLICTS: Final = Counter(
 DEAD_LETTERS: Final = Counter(
     "remit_dead_letters_total", "Messages set aside, by the queue they came from and why.", ["queue", "reason"]
 )
-CARD_DATA_REFUSED: Final = Counter(
-    "remit_card_data_refused_total", "Messages refused unread, for a card number or a security code.", ["queue", "kind"]
-)
 
 # -- publishing --------------------------------------------------------------------------------------------------------
 
-MESSAGES_PUBLISHED: Final = Counter(
-    "remit_messages_published_total", "Messages that the broker confirmed.", ["exchange"]
-)  # fmt: skip
 PUBLISH_FAILURES: Final = Counter(
     "remit_publish_failures_total",
     "Publishes without a confirm, by reason (unroutable, or the type of the error). The outbox keeps them.",
@@ -53,7 +44,6 @@ PUBLISH_FAILURES: Final = Counter(
 OUTBOX_SWEPT: Final = Counter(
     "remit_outbox_swept_total", "Outbox rows that the sweeper published: a crash or a failed publish left them."
 )
-OUTBOX_ROWS: Final = Gauge("remit_outbox_rows", "Outbox rows not yet confirmed, at the last look of the sweeper.")
 ANSWERS_UNROUTABLE: Final = Counter(
     "remit_answers_unroutable_total",
     "Answers whose `reply_to` no longer exists: dropped, the stored answer is the truth.",

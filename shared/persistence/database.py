@@ -37,7 +37,6 @@ IDLE_IN_TRANSACTION_S = 15
 """A stopped process must not hold locks: the server ends its session."""
 COMMAND_TIMEOUT_S = 15.0
 """Client side, beyond the server's own limit: a black hole answers nothing."""
-TCP_USER_TIMEOUT_MS = 10_000
 
 
 def is_unique_violation(error: BaseException) -> bool:
