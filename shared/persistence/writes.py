@@ -70,4 +70,6 @@ def _joined(statements: tuple[str, ...], counts: tuple[int, ...]) -> str:
         shifted = _PLACEHOLDER.sub(lambda found, by=offset: f"${int(found.group(1)) + by}", statement)  # type: ignore[misc]
         parts.append(f"w{number} AS ({shifted})")
         offset += count
-    return f"WITH {', '.join(parts)} SELECT"
+    # `SELECT` with nothing selected would return one empty row, and asyncpg 0.32 writes 8 bytes beyond an empty record when it frees one
+    # (`record_dealloc`; seen with PYTHONMALLOC=malloc, which dies of it; found by valgrind).
+    return f"WITH {', '.join(parts)} SELECT 1 WHERE false"
