@@ -29,6 +29,7 @@ from services.staff import actions, domain
 from services.staff.actions import Entry, KeptCase, Result, Selection
 from services.staff.domain import Case, Resolution
 from services.staff.letters import Letter, Record, Status
+from shared import faults
 from shared.clock import system_clock
 from shared.contracts.currencies import in_major_units
 from shared.persistence import schema
@@ -264,6 +265,7 @@ def resolve_payment(
 def _run(work: Callable[[Database], Awaitable[T]]) -> T:
     """Do it on the staff database; every trouble with it is one sentence and exit code 2."""
     try:
+        faults.arm_from_environment()
         return asyncio.run(_on_database(work))
     except ConfigurationError as error:
         _fail(str(error), MISUSED)
