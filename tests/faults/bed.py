@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -99,6 +99,7 @@ class Bed:
         self.restarted_at: dict[str, float] = {}
         self.ports: dict[str, int] = {}
         self._settings: dict[str, dict[str, str]] = {}
+        self.letters: list[UUID] = []
         self._kept: set[str] = set()
         self._turn = asyncio.Lock()
         self._scenes: set[asyncio.Task[None]] = set()
@@ -196,12 +197,12 @@ class Bed:
         path = self.system.folder / f"{name}.log"
         return LogMark(path, path.stat().st_size if path.exists() else 0)
 
-    async def put_right(self) -> None:
-        """One plain instance of each service, whatever the last trial left."""
+    async def put_right(self, touched: Collection[str] = SERVICES) -> None:
+        """One plain instance of each of these services, whatever the last trial left."""
         for name in list(self.system.fleet.names):
-            if name not in SERVICES:
+            if name not in SERVICES and name.partition("-")[0] in touched:
                 await self.stop(name)
-        for service in SERVICES:
+        for service in (service for service in SERVICES if service in touched):
             changed = {key for key in self._settings.get(service, {}) if key != "REMIT_FAULT"}
             if service not in self._kept or changed:
                 await self.restart(service)

@@ -125,9 +125,14 @@ async def stopped_with_a_call_in_hand(bed: Bed, service: str) -> None:
     bed.signal(service, signal.SIGTERM)
 
 
+async def a_letter_waits(bed: Bed, _service: str) -> None:
+    """A good command that an old consumer rejected. Before anything else is sent: the old consumer takes what comes first."""
+    bed.letters.append(await spoiled_letter(bed))
+
+
 async def a_letter_replayed(bed: Bed, _service: str) -> None:
-    """A good command that an old consumer rejected is replayed: the staff service has something to say."""
-    letter = await spoiled_letter(bed)
+    """It is replayed: the staff service has something to say."""
+    letter = bed.letters.pop()
     done = await (await bed.remit("dead-letters", "replay", str(letter), "--yes", "--who", "faults")).result()
     if done.code != 0:
         raise AssertionError(f"replay failed: {done.stderr}")
@@ -202,7 +207,7 @@ _FROM_STAFF: Final = ("relay.", "outbox.before_delete", "outbox.after_delete", "
 def story_of(point: str, service: str) -> Story:
     """How `service` gets to `point`."""
     if service == STAFF and point.startswith(_FROM_STAFF):
-        return Story(provoke=a_letter_replayed)
+        return Story(before=a_letter_waits, provoke=a_letter_replayed)
     if service == SAGA and point in {"shell.before_commit", "shell.after_commit"}:
         return Story(provoke=echoes)
     return STORIES.get(point, Story())
@@ -217,6 +222,7 @@ def _service_trial(point: str, service: str, action: str) -> Callable[[Bed, Note
     async def run(bed: Bed, note: Note) -> None:
         await story.before(bed, service)
         log = bed.log_of(service)
+        began = time.time()
         fault = {"REMIT_FAULT": f"{point}:{story.nth}:{action}"}
         await bed.restart(service, **(fault | story.settings))  # type: ignore[arg-type] # names of variables are upper case
         bed.play(*story.scenes)
@@ -226,7 +232,7 @@ def _service_trial(point: str, service: str, action: str) -> Callable[[Bed, Note
         if action == "stop":
             await _as_zombie(bed, service, story, point)
         elif action == "exit":
-            await bed.until_restarted(service, since=note.fired_at or 0.0)
+            await bed.until_restarted(service, since=began)
         await story.after(bed, service)
         note.mended()
 
@@ -252,8 +258,8 @@ def _person_trial(point: str, action: str) -> Callable[[Bed, Note], Awaitable[No
     deed = {"replay": _replay, "ask": _ask, "resolve": _resolve}[point.split(".")[1]]
 
     async def run(bed: Bed, note: Note) -> None:
-        bed.play(*MIX[:6])
         arguments = await deed(bed)
+        bed.play(*MIX[:6])
         first = await bed.remit(*arguments, REMIT_FAULT=f"{point}:1:{action}")
         if action == "stop":
             await _stop_and_go(bed, first, note)
@@ -321,7 +327,7 @@ ONLY_THERE: Final = frozenset({"outbox.before_postpone", "outbox.after_postpone"
 """The saga's commands are the only messages that nobody else listens to: only they can be returned while we listen to everything."""
 SHORT: Final = {
     "shell.at_once.after_commit:invoice:exit",
-    "shell.before_ack:saga:cancel",
+    "saga.deadlines.after_commit:saga:cancel",
     "charging.after_execute:payment_gateway:exit",
     "charging.before_record_commit:payment_gateway:raise",
     "charging.after_prepare:payment_gateway:stop",
