@@ -100,6 +100,10 @@ class Bed:
         self.ports: dict[str, int] = {}
         self._settings: dict[str, dict[str, str]] = {}
         self.letters: list[UUID] = []
+        self.lost: set[str] = set()
+        """Queues that were deleted with what was in them."""
+        self.baselines: list[Path] = []
+        """What the audit compares with."""
         self._kept: set[str] = set()
         self._turn = asyncio.Lock()
         self._scenes: set[asyncio.Task[None]] = set()
@@ -352,11 +356,11 @@ class Bed:
     async def audit(self, *more: str) -> list[dict[str, Any]]:
         """What the checker finds about all that this bed holds, line by line."""
         arguments = ["--json", "--drained", "--ledger", str(self.system.ledger), "--history", str(self.system.history)]
+        evidence = [("--tap", str(self.tap.path)), ("--logs", str(self.system.folder))]
+        evidence += [("--lost", queue) for queue in sorted(self.lost)]
+        evidence += [("--baseline", str(path)) for path in self.baselines]
         known = await asyncio.to_thread(audit_options)
-        if "--tap" in known:
-            arguments += ["--tap", str(self.tap.path)]
-        if "--logs" in known:
-            arguments += ["--logs", str(self.system.folder)]
+        arguments += [word for option, value in evidence if option in known for word in (option, value)]
         done = await (await self.remit("audit", *arguments, *more)).result()
         try:
             lines: list[dict[str, Any]] = json.loads(done.stdout)["lines"]

@@ -108,6 +108,7 @@ async def no_settlement_queue(bed: Bed, _service: str) -> None:
         channel = await connection.channel()
         for queue in ("invoice.settlement", "tap.invoice.settlement"):
             await channel.queue_delete(queue, timeout=10)
+    bed.lost.add("invoice.settlement")
 
 
 async def topology_again(bed: Bed, _service: str) -> None:

@@ -1,6 +1,10 @@
 """A run: trials on beds side by side; after each the bed drains and the audit is asked."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, Service, Stack, open_stack
-from tests.faults.bed import Bed
+from tests.faults.bed import Bed, audit_options
 from tests.faults.trial import Note, Result, Trial
 
 LANES: Final = 4
@@ -23,6 +28,8 @@ TRIALS_PER_BED: Final = 12
 TRIAL_S: Final = 420.0
 """No trial takes longer, whatever it waits for."""
 LOG_BYTES_KEPT: Final = 200_000
+OF_THE_RUN: Final = (17, 18)
+"""Lines of the audit that are about the run, not about a bed."""
 
 Say = Callable[[str], None]
 
@@ -128,6 +135,26 @@ async def _open_stack(say: Say) -> AsyncIterator[Stack]:
         await asyncio.to_thread(manager.__exit__, None, None, None)
 
 
+def judge(run: Run) -> dict[int, dict[str, Any]]:
+    """What the audit says of the run itself: whether it was vacuous (line 17), whether the checker can fail (line 18)."""
+    if "--run" not in audit_options():
+        return {}
+    stores = {f"{service.upper()}_DATABASE_URL" for service in SERVICES} | {"RABBITMQ_URL"}
+    done = subprocess.run(
+        (sys.executable, "-m", "deploy.cli.main", "audit", "--json", "--run", str(run.folder / "run.json")),
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in stores},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        line["line"]: {"verdict": line["verdict"], "why": [f"{one['about']}: {one['why']}" for one in line["breaches"]]}
+        for line in json.loads(done.stdout)["lines"]
+        if line["line"] in OF_THE_RUN
+    }
+
+
 # -- one trial -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +204,7 @@ async def _handled_again(bed: Bed, services: Sequence[Service], since: float) ->
 
 
 def _judge(result: Result, lines: Sequence[dict[str, Any]]) -> None:
-    for line in lines:
+    for line in (line for line in lines if line["line"] not in OF_THE_RUN):
         result.lines[line["line"]] = line["verdict"]
         result.breaches += [f"{line['line']}: {breach['about']}: {breach['why']}" for breach in line["breaches"]]
 
