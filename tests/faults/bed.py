@@ -116,7 +116,11 @@ class Bed:
     async def open(cls, stack: Stack, name: str, *, owns_stack: bool = False, **settings: str) -> "AsyncIterator[Bed]":
         """All services run. `owns_stack`: nobody else uses it, so its default virtual host and databases will do."""
         async with AsyncExitStack() as opened:
-            own = _with_heartbeat(stack if owns_stack else await asyncio.to_thread(_part_of, stack, name))
+            own = stack
+            if not owns_stack:
+                own = await asyncio.to_thread(_part_of, stack, name)
+                opened.push_async_callback(asyncio.to_thread, _give_back, stack, name)
+            own = _with_heartbeat(own)
             manager = open_system_on(own, **(SETTINGS | settings))
             async with _opening:
                 system = await asyncio.to_thread(manager.__enter__)
@@ -442,6 +446,13 @@ def _part_of(stack: Stack, name: str) -> Stack:
     url = stack.create_vhost(name)
     databases = {service: stack.create_database(f"{name}-{service}") for service in SERVICES}
     return replace(stack, rabbitmq_url=url, _service_urls=databases)
+
+
+def _give_back(stack: Stack, name: str) -> None:
+    with suppress(StackError):  # it may be gone already
+        stack.drop_vhost(name)
+        for service in SERVICES:
+            stack.drop_database(f"{name}-{service}")
 
 
 def _with_heartbeat(stack: Stack) -> Stack:

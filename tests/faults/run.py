@@ -18,6 +18,7 @@ from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, Service, Stack, open_stack
 from tests.faults.bed import Bed, audit_options
 from tests.faults.trial import Note, Result, Trial
+from tests.faults.workload import AFTERWARDS
 
 LANES: Final = 4
 """Beds side by side. Most of a trial is waiting: for a lease, a heartbeat, a ladder."""
@@ -108,7 +109,7 @@ async def _lane(run: Run, stack: Stack | None, waiting: deque[Trial], name: str,
                 trial = waiting.popleft()
                 result = await perform(bed, trial)
                 run.results.append(result)
-                good = result.ok and not trial.alone
+                good = result.ok
                 if not result.ok:
                     keep_logs(run.folder, bed, result)
                 say(_line(result, len(run.results), len(run.trials)))
@@ -172,6 +173,7 @@ async def perform(bed: Bed, trial: Trial) -> Result:
                 await trial.run(bed, note)
             finally:
                 result.fired = note.count
+                bed.play(*AFTERWARDS)
     except Exception as error:  # noqa: BLE001 - a trial that goes wrong is a finding, and the others go on
         result.surprises.append(f"{type(error).__name__}: {error}")
     touched = [service for service in SERVICES if service in trial.touches]
