@@ -372,6 +372,16 @@ class Bed:
             raise StackError(f"the audit failed: {done.stderr.strip()[-500:]}") from None
         return lines
 
+    async def take_baseline(self) -> None:
+        """What the drained system is like now; the next audit compares. Nothing where `remit audit` cannot do that yet."""
+        if "--baseline" not in await asyncio.to_thread(audit_options):
+            return
+        path = self.system.folder / f"baseline-{self.trials}.json"
+        done = await (await self.remit("audit", "baseline", str(path), "--ledger", str(self.system.ledger))).result()
+        if done.code != 0:
+            raise StackError(f"no base line: {done.stderr.strip()[-500:]}")
+        self.baselines.append(path)
+
     # -- what was seen -------------------------------------------------------------------------------------------------------------------
 
     async def count_seen(self) -> dict[str, int]:

@@ -165,6 +165,7 @@ async def perform(bed: Bed, trial: Trial) -> Result:
     result = Result(trial.name, trial.family, trial.injects, line=trial.line)
     bed.trials += 1
     bed.surprises.clear()
+    bed.baselines.clear()
     restarts = bed.restarts
     try:
         async with asyncio.timeout(TRIAL_S):
@@ -173,7 +174,8 @@ async def perform(bed: Bed, trial: Trial) -> Result:
                 await trial.run(bed, note)
             finally:
                 result.fired = note.count
-                bed.play(*AFTERWARDS)
+                if not trial.quiet:
+                    bed.play(*AFTERWARDS)
     except Exception as error:  # noqa: BLE001 - a trial that goes wrong is a finding, and the others go on
         result.surprises.append(f"{type(error).__name__}: {error}")
     touched = [service for service in SERVICES if service in trial.touches]
