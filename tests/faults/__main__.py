@@ -21,7 +21,7 @@ from deploy.local.stack import KIND_VARIABLE
 from shared.observability.logs import configure_logs
 from tests.faults import chaos, report
 from tests.faults.families import all_trials, select
-from tests.faults.run import LANES, Run, Say, estimate_s, run_all
+from tests.faults.run import LANES, Run, Say, estimate_s, judge, run_all
 from tests.faults.trial import Trial
 
 FOLDER = ROOT / ".remit" / "faults"
@@ -60,7 +60,9 @@ def main() -> int:
         console.print("interrupted; everything that was started is stopped")
         return EXIT_INTERRUPTED
     finally:
-        paths = report.save(run)
+        report.save(run)
+    run.verdicts = judge(run)
+    paths = report.save(run)
     report.show(run, console)
     console.print(f"Kept in {' and '.join(str(path.relative_to(ROOT)) for path in paths)}", soft_wrap=True)
     return 0 if run.ok else 1

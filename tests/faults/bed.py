@@ -100,6 +100,10 @@ class Bed:
         self.ports: dict[str, int] = {}
         self._settings: dict[str, dict[str, str]] = {}
         self.letters: list[UUID] = []
+        self.lost: set[str] = set()
+        """Queues that were deleted with what was in them."""
+        self.baselines: list[Path] = []
+        """What the audit compares with."""
         self._kept: set[str] = set()
         self._turn = asyncio.Lock()
         self._scenes: set[asyncio.Task[None]] = set()
@@ -112,7 +116,11 @@ class Bed:
     async def open(cls, stack: Stack, name: str, *, owns_stack: bool = False, **settings: str) -> "AsyncIterator[Bed]":
         """All services run. `owns_stack`: nobody else uses it, so its default virtual host and databases will do."""
         async with AsyncExitStack() as opened:
-            own = _with_heartbeat(stack if owns_stack else await asyncio.to_thread(_part_of, stack, name))
+            own = stack
+            if not owns_stack:
+                own = await asyncio.to_thread(_part_of, stack, name)
+                opened.push_async_callback(asyncio.to_thread, _give_back, stack, name)
+            own = _with_heartbeat(own)
             manager = open_system_on(own, **(SETTINGS | settings))
             async with _opening:
                 system = await asyncio.to_thread(manager.__enter__)
@@ -352,17 +360,27 @@ class Bed:
     async def audit(self, *more: str) -> list[dict[str, Any]]:
         """What the checker finds about all that this bed holds, line by line."""
         arguments = ["--json", "--drained", "--ledger", str(self.system.ledger), "--history", str(self.system.history)]
+        evidence = [("--tap", str(self.tap.path)), ("--logs", str(self.system.folder))]
+        evidence += [("--lost", queue) for queue in sorted(self.lost)]
+        evidence += [("--baseline", str(path)) for path in self.baselines]
         known = await asyncio.to_thread(audit_options)
-        if "--tap" in known:
-            arguments += ["--tap", str(self.tap.path)]
-        if "--logs" in known:
-            arguments += ["--logs", str(self.system.folder)]
+        arguments += [word for option, value in evidence if option in known for word in (option, value)]
         done = await (await self.remit("audit", *arguments, *more)).result()
         try:
             lines: list[dict[str, Any]] = json.loads(done.stdout)["lines"]
         except ValueError:
             raise StackError(f"the audit failed: {done.stderr.strip()[-500:]}") from None
         return lines
+
+    async def take_baseline(self) -> None:
+        """What the drained system is like now; the next audit compares. Nothing where `remit audit` cannot do that yet."""
+        if "--baseline" not in await asyncio.to_thread(audit_options):
+            return
+        path = self.system.folder / f"baseline-{self.trials}.json"
+        done = await (await self.remit("audit", "baseline", str(path), "--ledger", str(self.system.ledger))).result()
+        if done.code != 0:
+            raise StackError(f"no base line: {done.stderr.strip()[-500:]}")
+        self.baselines.append(path)
 
     # -- what was seen -------------------------------------------------------------------------------------------------------------------
 
@@ -383,9 +401,9 @@ class Bed:
 
     async def _scrape(self, name: str) -> None:
         if (port := self.ports.get(name)) is not None:
-            counted = await asyncio.to_thread(_counters, port)
-            if counted is not None:
-                self._counters[port] = counted  # a port is used by one process only: its last figures count
+            counts = await asyncio.to_thread(_counters, port)
+            if counts is not None:
+                self._counters[port] = counts  # a port is used by one process only: its last figures count
 
 
 class LogMark:
@@ -440,6 +458,13 @@ def _part_of(stack: Stack, name: str) -> Stack:
     return replace(stack, rabbitmq_url=url, _service_urls=databases)
 
 
+def _give_back(stack: Stack, name: str) -> None:
+    with suppress(StackError):  # it may be gone already
+        stack.drop_vhost(name)
+        for service in SERVICES:
+            stack.drop_database(f"{name}-{service}")
+
+
 def _with_heartbeat(stack: Stack) -> Stack:
     return replace(stack, rabbitmq_url=f"{stack.rabbitmq_url}?heartbeat={HEARTBEAT_S}")
 
@@ -465,12 +490,17 @@ def _counters(port: int) -> "Counter[str] | None":
             text = answer.read().decode()
     except OSError:
         return None
-    counted: Counter[str] = Counter()
+    return counted(text)
+
+
+def counted(text: str) -> "Counter[str]":
+    """What matters to the audit's line 17 in a page of metrics."""
+    counts: Counter[str] = Counter()
     for line in text.splitlines():
         for start, what in _COUNTED.items():
             if line.startswith(start) and (what != "duplicates" or 'outcome="duplicate"' in line):
-                counted[what] += int(float(line.rpartition(" ")[2]))
-    return counted
+                counts[what] += int(float(line.rpartition(" ")[2]))
+    return counts
 
 
 _COUNTED: Final = {

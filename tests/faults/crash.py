@@ -104,11 +104,12 @@ async def committed_and_unsaid(bed: Bed, service: str) -> None:
 
 async def no_settlement_queue(bed: Bed, _service: str) -> None:
     """The queue that the saga's commands go to is gone, and ours beside it: they are returned."""
+    await bed.tap.forget("invoice.settlement")
     connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
-        for queue in ("invoice.settlement", "tap.invoice.settlement"):
-            await channel.queue_delete(queue, timeout=10)
+        await channel.queue_delete("invoice.settlement", timeout=10)
+    bed.lost.add("invoice.settlement")
 
 
 async def topology_again(bed: Bed, _service: str) -> None:
@@ -222,8 +223,14 @@ def _service_trial(point: str, service: str, action: str) -> Callable[[Bed, Note
 
     async def run(bed: Bed, note: Note) -> None:
         await story.before(bed, service)
-        log = bed.log_of(service)
-        began = time.time()
+        try:
+            await fail(bed, note)
+        finally:
+            await story.after(bed, service)
+        note.mended()
+
+    async def fail(bed: Bed, note: Note) -> None:
+        log, began = bed.log_of(service), time.time()
         fault = {"REMIT_FAULT": f"{point}:{story.nth}:{action}"}
         await bed.restart(service, **(fault | story.settings))  # type: ignore[arg-type] # names of variables are upper case
         bed.play(*story.scenes)
@@ -234,8 +241,6 @@ def _service_trial(point: str, service: str, action: str) -> Callable[[Bed, Note
             await _as_zombie(bed, service, story, point)
         elif action == "exit":
             await bed.until_restarted(service, since=began)
-        await story.after(bed, service)
-        note.mended()
 
     return run
 

@@ -10,19 +10,22 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+import aio_pika
+
 from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, Stage
 from deploy.local.stack import Service
 from deploy.local.system import SANDBOX_KEY
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
+from shared.messaging.topology import QUEUES
 from tests.faults.bed import Bed, LogMark
-from tests.faults.crash import no_settlement_queue
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import case_version
 from tests.support.databases import rows
 
 FAMILY: Final = "planted"
 REMIT_FAULT: Final = "REMIT_FAULT"
+SETTLEMENT: Final = "invoice.settlement"
 
 # -- what provokes it: each waits until it has happened --------------------------------------------------------------------------------
 
@@ -88,8 +91,8 @@ async def a_crash_before_publishing(bed: Bed, note: Note) -> None:
 
 
 async def a_command_that_is_returned(bed: Bed, note: Note) -> None:
-    """The queue that the saga's commands go to is gone for a while."""
-    await no_settlement_queue(bed, "saga")
+    """For a while no queue takes the saga's commands; none of ours is lost, so nothing that is missing is excused."""
+    await _unbind(bed, SETTLEMENT)
     log = bed.log_of("saga")
     payment_id = await _requested(bed, "pm_card_visa")
     query = "SELECT 1 FROM transitions WHERE payment_id = $1 AND to_status = 'settling'"
@@ -105,6 +108,16 @@ async def a_command_that_is_returned(bed: Bed, note: Note) -> None:
     await bed.until(taken_note_of, what="the saga service heard of the return")
     note.fired()
     await bed.apply_topology()
+
+
+async def _unbind(bed: Bed, queue: str) -> None:
+    await bed.tap.forget(queue)
+    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel()
+        taken = await channel.get_queue(queue, ensure=False)
+        for binding in next(one for one in QUEUES if one.name == queue).bindings:
+            await taken.unbind(binding.exchange, binding.routing_key)
 
 
 async def a_payment(bed: Bed, note: Note) -> None:

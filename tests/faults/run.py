@@ -1,6 +1,10 @@
 """A run: trials on beds side by side; after each the bed drains and the audit is asked."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, Service, Stack, open_stack
-from tests.faults.bed import Bed
+from tests.faults.bed import Bed, audit_options
 from tests.faults.trial import Note, Result, Trial
+from tests.faults.workload import AFTERWARDS
 
 LANES: Final = 4
 """Beds side by side. Most of a trial is waiting: for a lease, a heartbeat, a ladder."""
@@ -23,6 +29,8 @@ TRIALS_PER_BED: Final = 12
 TRIAL_S: Final = 420.0
 """No trial takes longer, whatever it waits for."""
 LOG_BYTES_KEPT: Final = 200_000
+OF_THE_RUN: Final = (17, 18)
+"""Lines of the audit that are about the run, not about a bed."""
 
 Say = Callable[[str], None]
 
@@ -101,7 +109,7 @@ async def _lane(run: Run, stack: Stack | None, waiting: deque[Trial], name: str,
                 trial = waiting.popleft()
                 result = await perform(bed, trial)
                 run.results.append(result)
-                good = result.ok and not trial.alone and trial.line is None  # a planted fault leaves its breach behind
+                good = result.ok and trial.line is None  # a planted fault leaves its breach behind
                 if not result.ok:
                     keep_logs(run.folder, bed, result)
                 say(_line(result, len(run.results), len(run.trials)))
@@ -128,6 +136,26 @@ async def _open_stack(say: Say) -> AsyncIterator[Stack]:
         await asyncio.to_thread(manager.__exit__, None, None, None)
 
 
+def judge(run: Run) -> dict[int, dict[str, Any]]:
+    """What the audit says of the run itself: whether it was vacuous (line 17), whether the checker can fail (line 18)."""
+    if "--run" not in audit_options():
+        return {}
+    stores = {f"{service.upper()}_DATABASE_URL" for service in SERVICES} | {"RABBITMQ_URL"}
+    done = subprocess.run(
+        (sys.executable, "-m", "deploy.cli.main", "audit", "--json", "--run", str(run.folder / "run.json")),
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in stores},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        line["line"]: {"verdict": line["verdict"], "why": [f"{one['about']}: {one['why']}" for one in line["breaches"]]}
+        for line in json.loads(done.stdout)["lines"]
+        if line["line"] in OF_THE_RUN
+    }
+
+
 # -- one trial -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -137,6 +165,7 @@ async def perform(bed: Bed, trial: Trial) -> Result:
     result = Result(trial.name, trial.family, trial.injects, line=trial.line)
     bed.trials += 1
     bed.surprises.clear()
+    bed.baselines.clear()
     restarts = bed.restarts
     try:
         async with asyncio.timeout(TRIAL_S):
@@ -145,26 +174,28 @@ async def perform(bed: Bed, trial: Trial) -> Result:
                 await trial.run(bed, note)
             finally:
                 result.fired = note.count
+                if not trial.quiet:
+                    bed.play(*AFTERWARDS)
     except Exception as error:  # noqa: BLE001 - a trial that goes wrong is a finding, and the others go on
         result.surprises.append(f"{type(error).__name__}: {error}")
     touched = [service for service in SERVICES if service in trial.touches]
-    mended_at = max([note.mended_at or 0.0, *(bed.restarted_at.get(service, 0.0) for service in touched)])
-    await conclude(bed, result, mended_at=mended_at, touched=touched or SERVICES)
+    await conclude(bed, result, mended_at=note.mended_at, touched=touched or SERVICES)
     result.remarks += note.remarks
     result.restarts = bed.restarts - restarts
     result.took_s = time.monotonic() - started
     return result
 
 
-async def conclude(bed: Bed, result: Result, *, mended_at: float, touched: Sequence[Service] = SERVICES) -> None:
-    """Everything drains; how long that took since the fault was over; what the audit finds, also after a trial that went wrong."""
+async def conclude(bed: Bed, result: Result, *, mended_at: float | None, touched: Sequence[Service] = SERVICES) -> None:
+    """Everything drains; how long that took since the fault was over, and who ended was started again; what the audit finds, also after a
+    trial that went wrong."""
     try:
         async with asyncio.timeout(TRIAL_S):
             await bed.until_drained()
-            drained_at = time.time()
-            if mended_at:
-                result.drained_s = drained_at - mended_at
-                result.again_s = await _handled_again(bed, touched, mended_at)
+            if mended_at is not None:
+                since = max([mended_at, *(bed.restarted_at.get(service, 0.0) for service in touched)])
+                result.drained_s = time.time() - since
+                result.again_s = await _handled_again(bed, touched, since)
             _judge(result, await bed.audit())
     except Exception as error:  # noqa: BLE001 - as above
         result.surprises.append(f"{type(error).__name__}: {error}")
@@ -177,7 +208,7 @@ async def _handled_again(bed: Bed, services: Sequence[Service], since: float) ->
 
 
 def _judge(result: Result, lines: Sequence[dict[str, Any]]) -> None:
-    for line in lines:
+    for line in (line for line in lines if line["line"] not in OF_THE_RUN):
         result.lines[line["line"]] = line["verdict"]
         result.breaches += [f"{line['line']}: {breach['about']}: {breach['why']}" for breach in line["breaches"]]
 
