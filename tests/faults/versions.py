@@ -26,6 +26,8 @@ TABLES: Final[dict[Service, tuple[str, ...]]] = {
     "staff": ("dead_letters", "cases", "journal"),
 }
 EVERYWHERE: Final = ("inbox", "outbox")
+PAYING: Final = tuple(name for name in MIX if name != "not JSON")
+"""What every build answers alike: which unreadable commands are answered may change with the build."""
 
 _REVISION = '''"""A column that no build knows."""
 
@@ -82,18 +84,18 @@ async def _upgrade(bed: Bed, note: Note) -> None:
     restarts = bed.restarts
     for service in SERVICES:
         await bed.restart(service, program=f"tests.faults.elsewhere {folder} {service}")
-    bed.play(*MIX)
+    bed.play(*PAYING)
     for service in SERVICES:
         migrations = _with_a_scratch_column(service, bed.system.folder)
         note.fired(len(await migrate(bed.database(service), migrations)))
-    bed.play(*MIX)
+    bed.play(*PAYING)
     for service in SERVICES:
         await bed.start(service, instance=2)
-    bed.play(*MIX, rounds=2)
+    bed.play(*PAYING, rounds=2)
     await bed.played()
     for service in SERVICES:
         await bed.stop(service)
-    bed.play(*MIX)
+    bed.play(*PAYING)
     note.mended()
     assert bed.restarts == restarts, "a service ended by itself"
 
