@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 LATE_SUCCESS = "late success, refunded"
 WAITS = "waits for a person"
 PATIENCE_S = 120.0
+TOO_LATE = {actions.Refusal.DECISION_ON_ITS_WAY, actions.Refusal.VERSION_DIFFERS, actions.Refusal.NOTHING_TO_DECIDE}
+"""Why a decision may be refused here: ours is stored already, or the gateway was asked again meanwhile."""
 
 MIX: tuple[str, ...] = (
     "paid by token",
@@ -105,7 +107,7 @@ async def resolve(bed: "Bed", payment_id: UUID, version: int) -> None:
             )
         finally:
             await database.close()
-        return done.ok or done.refusal is actions.Refusal.DECISION_ON_ITS_WAY
+        return done.ok or done.refusal in TOO_LATE
 
     async def decided() -> bool | None:
         return await bed.ask_database(decide)
