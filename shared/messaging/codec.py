@@ -43,9 +43,6 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}") 
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 # The end is optional and nothing is tried twice: a string that never ends is read once, not again from each quote in it (64 KiB of
 # `\"` took 16 s, found by the fuzzer).
-_NESTS = (dict, list)
-_MEMBER = re.compile(rb'"\s*:')  # without escapes: the end of a name, or the beginning of a text such as ":-)"
-_LONG_DIGITS = re.compile(rb"\d{%d}" % (DIGITS_MAX + 1))
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # an odd number of backslashes: `\\u0000` is a healthy text
 
@@ -229,29 +226,7 @@ def _binary_mode(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(body: bytes) -> Any:
-    """JSON without what FACTS.md, "Input" warns of. Raises only `_Refused`.
-
-    Plain bodies, such as all of ours, go the short way. orjson takes a tenth of the time (measured: 2 of 28 microseconds), but keeps the
-    last of two equal keys and makes a float of a long integer. So what has an escape, a long run of digits, deep nesting, or not as many
-    members as quotes with a colon behind them is read again strictly.
-    """
-    if b"\\" in body or body.count(b"{") + body.count(b"[") > DEPTH_MAX or _LONG_DIGITS.search(body) is not None:
-        return _parse_strictly(body)
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return _parse_strictly(body)
-    return value if _members(value) == len(_MEMBER.findall(body)) else _parse_strictly(body)
-
-
-def _members(value: Any) -> int:
-    """Of all objects within."""
-    if isinstance(value, dict):
-        return len(value) + sum(_members(inner) for inner in value.values() if isinstance(inner, _NESTS))
-    return sum(map(_members, value)) if isinstance(value, list) else 0
-
-
-def _parse_strictly(body: bytes) -> Any:
+    """JSON without what FACTS.md, "Input" warns of. Raises only `_Refused`."""
     if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
         _refuse_depth(body)
     try:

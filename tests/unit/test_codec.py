@@ -1,18 +1,16 @@
 """The border: what is refused, with which reason, and that nothing else ever happens to any bytes."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts import invoice
-from shared.messaging import codec
 from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, Decoded, Fault, Malformed, decode, encode
 from shared.messaging.envelope import Cause, Draft
 
@@ -187,55 +185,3 @@ def test_the_same_cause_gives_the_same_bytes() -> None:
         encode(draft, replace(CAUSE, id=UUID(int=8)), 0, source="invoice").id
         != encode(draft, CAUSE, 0, source="invoice").id
     )
-
-
-# -- the short way of reading ------------------------------------------------------------------------------------------------------------
-
-_TEXTS = st.text(st.sampled_from('ab:,{}[]"\\ \u00e9\u0000\n0123456789'), max_size=30)
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _TEXTS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4),
-    max_leaves=12,
-)
-
-
-def _read(how: Callable[[bytes], Any], body: bytes) -> Any:
-    try:
-        return how(body)
-    except codec._Refused as refused:
-        return refused.fault
-
-
-@settings(max_examples=400, derandomize=True, database=None, deadline=None)
-@given(_JSON, st.booleans(), st.sampled_from([None, (",", ":"), (" ,", " : ")]))
-def test_the_short_way_reads_what_the_strict_one_reads(value: Any, escaped: bool, separators: Any) -> None:
-    body = json.dumps(value, ensure_ascii=escaped, separators=separators).encode("utf-8", "surrogatepass")
-    assert _read(codec.parse, body) == _read(codec._parse_strictly, body)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"a":1,"a":2}',
-        b'{"a" :1,"b":1,"b":2}',
-        b'{"a":{"b":1,"b":[]},"c":":"}',
-        b'[{"x":":","y":{"z":1,\n"z"\t:2}}]',
-        b'{"n":99999999999999999999}',
-        b'{"n":-99999999999999999999}',
-        b'{"n":18446744073709551616}',
-        b'{"n":9999999999999999999}',
-        b'{"n":1e400}',
-        b'{"n":NaN}',
-        b'{"\\u0061":1,"a":2}',
-        b"\xef\xbb\xbf{}",
-        b'{"a":"\xff"}',
-        b"[" * 40 + b"]" * 40,
-        b"",
-    ],
-)
-def test_the_short_way_leaves_to_the_strict_one_what_it_cannot_tell(body: bytes) -> None:
-    assert _read(codec.parse, body) == _read(codec._parse_strictly, body)
-
-
-def test_a_member_that_is_there_twice_is_never_read_the_short_way() -> None:
-    assert _read(codec.parse, b'{"a" :1,"b":1,"b":2}') is Fault.DUPLICATE_KEY
