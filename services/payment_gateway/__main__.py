@@ -5,7 +5,7 @@ from pathlib import Path
 from services.payment_gateway.charging import Charging, lease_for
 from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.group_commit import GroupCommit
-from services.payment_gateway.handlers import PaymentWork
+from services.payment_gateway.handlers import PaymentWork, RequestWork
 from services.payment_gateway.settings import Settings
 from shared.ids import new_id
 from shared.service import Runtime, run_service
@@ -23,7 +23,7 @@ async def assemble(runtime: Runtime) -> None:
 
 def assemble_with(runtime: Runtime, settings: Settings, gateway: Gateway) -> None:
     """Two queues, the payments at work, and who records what came of them."""
-    lease = lease_for(new_id(), settings.timeout_s)
+    lease = lease_for(new_id(), settings.timeout_s, settings.lease_margin_s)
     commit = GroupCommit(
         database=runtime.database,
         relay=runtime.relay,
@@ -43,7 +43,7 @@ def assemble_with(runtime: Runtime, settings: Settings, gateway: Gateway) -> Non
         readiness=runtime.readiness,
         clock=runtime.clock,
     )
-    requests = runtime.consume("payment_gateway.requests", PaymentWork(charging))
+    requests = runtime.consume("payment_gateway.requests", RequestWork(charging))
     # After an outage the saga's questions wait beside the requests they are about: asked first, a question would close its payment.
     runtime.consume("payment_gateway.commands", PaymentWork(charging), after=requests)
     runtime.in_background("record", commit.run)
