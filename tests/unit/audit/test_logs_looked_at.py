@@ -1,4 +1,4 @@
-"""Line 16 over a folder of logs."""
+"""Line 16 over a folder of logs, and over queues."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from deploy.audit import leaks
 from deploy.audit.evidence import Evidence
 from deploy.audit.finding import Breach, Finding, Source
 from deploy.audit.leaks import line_16
+from deploy.audit.queues import Queue
 from deploy.audit.stores import Stores
 
 CARD = "4242-4242-4242-4242"
@@ -39,3 +40,11 @@ async def test_what_cannot_be_read_is_not_called_clean(tmp_path: Path) -> None:
     found = await looked_at(tmp_path)
     assert {f"no log file in {tmp_path}", "a.log.1.gz is compressed"} <= set(found.missing)
     assert Source.LOGS in found.unseen
+
+
+async def test_a_message_that_nobody_could_look_into_is_not_called_clean() -> None:
+    """Unless a consumer takes it: then it is under way."""
+    for queue, missing, in_flight in ((Queue(2, 0), ["2 messages that wait in q"], 0), (Queue(2, 1), [], 2)):
+        found = await line_16(Stores({}, None, None, {"q": queue}, None))
+        assert [what for what in found.missing if "wait in q" in what] == missing
+        assert found.in_flight == in_flight
