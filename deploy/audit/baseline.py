@@ -12,7 +12,8 @@ from deploy.audit.stores import Stores
 
 _SESSIONS = """
     SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'remit audit'"""
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'remit audit'
+      AND backend_type = 'client backend'"""
 
 _DIGEST = """
     SELECT count(*) AS rows, coalesce(sum(('x' || left(md5(digested::text), 15))::bit(60)::bigint), 0) AS sum

@@ -5,13 +5,13 @@ Files of some size are never held in memory: what the listener heard goes into a
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from deploy.audit.errors import AuditError
 
@@ -38,13 +38,11 @@ class Planted(_Part):
 
 
 class FaultRun(_Part):
-    """What a fault run reports of itself. `unacked`: deliveries not acknowledged when it had drained, by queue, as the broker's own
-    tools count them (AMQP does not tell)."""
+    """What a fault run reports of itself."""
 
     planned: tuple[Planned, ...]
     seen: dict[str, int]
     planted: tuple[Planted, ...] | None = None
-    unacked: dict[str, int] | None = None
 
 
 class Baseline(_Part):
@@ -53,6 +51,11 @@ class Baseline(_Part):
     connections: dict[str, int] | None = None
     memory_mib: dict[str, float] | None = None
     digest: dict[str, str] | None = None
+
+
+class _Unacked(_Part):
+    name: str
+    messages_unacknowledged: int
 
 
 class _Entry(_Part):
@@ -97,7 +100,8 @@ class Tap:
 class Evidence:
     """What was given of it. Of several base lines the last one counts.
 
-    `lost`: queues that were deleted with what was in them, or lost with their broker.
+    `lost`: queues that were deleted with what was in them, or lost with their broker. `unacked`: deliveries not
+    acknowledged, by queue.
     """
 
     tap: Tap | None = None
@@ -105,6 +109,7 @@ class Evidence:
     baselines: tuple[Baseline, ...] = ()
     logs: Path | None = None
     lost: frozenset[str] = frozenset()
+    unacked: Mapping[str, int] | None = None
 
 
 def read_run(path: Path) -> FaultRun:
@@ -117,12 +122,18 @@ def read_baseline(path: Path) -> Baseline:
     return _read(path, Baseline, "a base line, as `remit audit baseline` writes it")
 
 
-Model = TypeVar("Model", bound=BaseModel)
+def read_unacked(path: Path) -> dict[str, int]:
+    """What `rabbitmqctl list_queues name messages_unacknowledged --formatter json` printed. Raises AuditError."""
+    queues = _read(path, tuple[_Unacked, ...], "what rabbitmqctl prints of queues as JSON")
+    return {queue.name: queue.messages_unacknowledged for queue in queues}
 
 
-def _read(path: Path, model: type[Model], what: str) -> Model:
+T = TypeVar("T")
+
+
+def _read(path: Path, form: type[T], what: str) -> T:
     try:
-        return model.model_validate_json(path.read_bytes())
+        return TypeAdapter(form).validate_json(path.read_bytes())
     except OSError as error:
         raise AuditError(f"{path} cannot be read ({error.strerror}).") from None
     except ValidationError as error:
@@ -170,4 +181,5 @@ def _entry(path: Path, number: int, line: str) -> Row:
         raise AuditError(
             f'{path.name}, line {number}, is not of the form {{"queue": ..., "message_id": ..., "sha256": ...}}.'
         ) from None
-    return entry.queue, (entry.message_id or "").lower(), entry.sha256.lower()
+    name = (entry.message_id or "").replace("\0", "").encode("utf-8", "replace").decode()  # as a database takes it
+    return entry.queue, name.lower(), entry.sha256.lower()

@@ -95,7 +95,7 @@ def _unacked(counted: Tally, stores: Stores) -> None:
     if stores.queues is None:
         counted.missing("RABBITMQ_URL is not set")
         return
-    told = (stores.evidence.run.unacked if stores.evidence.run is not None else None) or {}
+    told = stores.evidence.unacked or {}
     for name, queue in stores.queues.items():
         counted.look()
         if not stores.drained:
@@ -105,8 +105,8 @@ def _unacked(counted: Tally, stores: Stores) -> None:
                 counted.breach(name, f"{told[name]} deliveries are not acknowledged")
         elif queue is None or queue.consumers:
             counted.missing(
-                "deliveries not acknowledged: AMQP tells of them only where nobody consumes (stop the services, "
-                "or give `unacked` in --run)",
+                "deliveries not acknowledged: AMQP tells of them only where nobody consumes (stop the services, or "
+                "give --unacked)",
                 Source.UNACKED,
             )
 

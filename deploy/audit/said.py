@@ -35,7 +35,7 @@ _ORDERS = f"""
     SELECT id, action, subject, at FROM journal
     WHERE (action IN ('ask', 'resolve') OR (action = 'discard' AND details->>'closes' IS NOT NULL)) AND at > {_SINCE}"""  # noqa: S608
 
-_WIRE_NAMES = {
+WIRE_NAMES = {
     "PaymentRequested": "remit.invoice.InvoicePaymentRequested.v1",
     "Paid": "remit.invoice.InvoicePaid.v1",
     "PaymentFailed": "remit.invoice.InvoicePaymentFailed.v1",
@@ -67,9 +67,9 @@ class Said:
 
 async def events(stores: Stores) -> AsyncIterator[Said]:
     """Events of the invoice service and outcomes of the payment gateway service, once for each queue bound to them."""
-    async for row in stores.databases["invoice"].rows(_EVENTS, sorted(_WIRE_NAMES)):
+    async for row in stores.databases["invoice"].rows(_EVENTS, sorted(WIRE_NAMES)):
         id_ = uuid5(row["cause_id"], str(row["cause_position"]))
-        for queue in queues_for("invoice.events", _WIRE_NAMES[row["event"]]):
+        for queue in queues_for("invoice.events", WIRE_NAMES[row["event"]]):
             what = f"its event {row['version']}, {row['event']},"
             yield Said(id_, queue, "invoice", row["stream_id"], what, row["recorded_at"])
     async for row in stores.databases["payment_gateway"].rows(_OUTCOMES):

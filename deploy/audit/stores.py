@@ -21,7 +21,7 @@ import orjson
 
 from deploy.audit.align import Row
 from deploy.audit.errors import AuditError
-from deploy.audit.evidence import Evidence, open_tap, read_baseline, read_run
+from deploy.audit.evidence import Evidence, open_tap, read_baseline, read_run, read_unacked
 from deploy.audit.queues import Queues, read_queues
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Sources:
     baselines: tuple[Path, ...] = ()
     logs: Path | None = None
     lost: frozenset[str] = frozenset()
+    unacked: Path | None = None
 
 
 class Snapshot:
@@ -191,6 +192,7 @@ def _open_evidence(sources: Sources, opened: AsyncExitStack) -> Evidence:
         baselines=tuple(read_baseline(path) for path in sources.baselines),
         logs=sources.logs,
         lost=sources.lost,
+        unacked=read_unacked(sources.unacked) if sources.unacked is not None else None,
     )
 
 

@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=False)
 
 def register(to: typer.Typer) -> None:
     """Add the command to the application."""
-    to.add_typer(app, name="audit", help="Read all stores and say which of the promises hold.")
+    to.add_typer(app, name="audit")
 
 
 @app.callback(invoke_without_command=True)
@@ -45,11 +45,20 @@ def audit(
     run: Annotated[Path | None, typer.Option(help="The report of a fault run.", show_default=False)] = None,
     baseline: Annotated[
         list[Path] | None,
-        typer.Option(help="What `remit audit baseline` wrote earlier; may be given twice.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="What `remit audit baseline` wrote earlier; the last one counts.", show_default=False
+        ),
     ] = None,
     lost: Annotated[
         list[str] | None,
-        typer.Option(help="A queue that was deleted or lost with what was in it.", show_default=False),
+        typer.Option(metavar="QUEUE", help="A queue that was deleted or lost with what was in it.", show_default=False),
+    ] = None,
+    unacked: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `rabbitmqctl list_queues name messages_unacknowledged --formatter json` prints.",
+            show_default=False,
+        ),
     ] = None,
     drained: Annotated[
         bool, typer.Option("--drained", help="No work is under way: everything must have come to its end.")
@@ -63,7 +72,9 @@ def audit(
     without: Annotated[
         list[str] | None,
         typer.Option(
-            help="Evidence that --complete does without: tap, run, baseline, logs, unacked.", show_default=False
+            metavar="WHAT",
+            help="Evidence that --complete does without: tap, run, baseline, logs or unacked.",
+            show_default=False,
         ),
     ] = None,
     json: Json = False,
@@ -95,6 +106,7 @@ def audit(
         baselines=tuple(baseline or ()),
         logs=logs,
         lost=frozenset(lost or ()),
+        unacked=unacked,
     )
     report = asyncio.run(
         check(sources, system_clock(), complete=complete, waived=[Source(one) for one in without or ()])

@@ -76,6 +76,7 @@ class Books:
     baselines: tuple[Baseline, ...] = (Baseline(connections=dict.fromkeys(DATABASES, 5), memory_mib={}),)
     queues: dict[str, Queue | None] = field(default_factory=lambda: {**QUEUES})
     lost: frozenset[str] = frozenset()
+    unacked: dict[str, int] | None = None
     closing: ExitStack = field(default_factory=ExitStack)
     now: datetime = LONG_AGO
 
@@ -92,7 +93,12 @@ class Books:
         snapshots = {name: Snapshot(connection) for name, connection in self.databases.items()}
         tap = self.closing.enter_context(open_tap(self.folder / TAP))
         evidence = Evidence(
-            tap, FaultRun.model_validate(self.run), self.baselines, logs=self.folder / LOGS, lost=self.lost
+            tap,
+            FaultRun.model_validate(self.run),
+            self.baselines,
+            logs=self.folder / LOGS,
+            lost=self.lost,
+            unacked=self.unacked,
         )
         return Stores(snapshots, Ledger(self.ledger), self.history, self.queues, settled_before, evidence)
 

@@ -13,7 +13,8 @@ import asyncpg
 import orjson
 import pytest
 
-from deploy.audit import resources
+from deploy.audit import resources, run
+from deploy.audit.answers import line_6
 from deploy.audit.baseline import base_line, write
 from deploy.audit.deliveries import line_9
 from deploy.audit.evidence import Baseline
@@ -27,7 +28,7 @@ from deploy.audit.streams import line_8
 from deploy.audit.twice import line_14
 from tests.service.audit.books import HISTORY, LOGS, Books, command, open_books, payment, sources, write_books
 from tests.support.bus import Bus
-from tests.support.databases import truncate
+from tests.support.databases import execute, truncate
 from tests.support.world import World
 
 NOW = datetime.now(UTC)
@@ -290,7 +291,7 @@ async def lease_ran_out(books: Books) -> None:
 
 
 async def unacknowledged(books: Books) -> None:
-    books.run["unacked"] = {"saga.events": 3}
+    books.unacked = {"saga.events": 3}
 
 
 async def connections_left(books: Books) -> None:
@@ -591,6 +592,23 @@ async def test_a_lost_queue_is_not_judged_by_id(books: Books) -> None:
     assert (found.verdict, found.in_flight) == (Verdict.HOLDS, 1)
 
 
+async def test_a_queue_excuses_no_more_than_it_can_hold(books: Books) -> None:
+    """In a live system a command may wait still; two cannot be one message."""
+    for name in ("gone", "gone as well"):
+        books.record(name)
+    books.queues["invoice.commands"] = Queue(1, 0)
+    found = await line_6(books.stores(settled_before=NOW - timedelta(minutes=10)))
+    assert (found.broken, found.in_flight) == (1, 1)
+
+
+async def test_a_young_event_may_be_on_its_way(books: Books) -> None:
+    await event_unseen(books)
+    await sql("invoice", f"UPDATE events SET recorded_at = now() {EVENT}", "INV-paid", 3)(books)
+    live = await line_9(books.stores(settled_before=NOW - timedelta(minutes=10)))
+    assert (live.verdict, live.in_flight) == (Verdict.HOLDS, 1)
+    assert (await line_9(books.stores())).broken == 1
+
+
 async def test_an_open_transaction_breaks_line_15(
     world_urls: World, books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -609,6 +627,8 @@ async def test_deliveries_in_the_hands_of_a_consumer_are_not_called_acknowledged
     found = await line_15(books.stores())
     assert (found.verdict, found.unseen) == (Verdict.NOT_CHECKED, frozenset({Source.UNACKED}))
     assert found.is_complete([Source.UNACKED])
+    books.unacked = {"saga.events": 0}
+    assert (await line_15(books.stores())).verdict is Verdict.HOLDS
 
 
 async def test_a_queue_that_is_gone_is_not_called_empty(books: Books) -> None:
@@ -629,6 +649,28 @@ async def test_messages_in_a_real_queue_are_looked_into_and_stay_as_they_were(wo
         assert "note: n" in queue.waiting[0].texts
         tap = await bus.queue("invoice.commands")
         assert [heard.message.body for heard in await tap.take(3)] == [b"0", b"1", b"2"]
+
+
+async def test_what_a_moment_heals_is_not_broken(
+    world_urls: World, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reminder that is in the outbox while we look has left it when we look again."""
+    url, looks = world_urls.databases["saga"], list[int]()
+
+    async def heal(_: float) -> None:
+        looks.append(1)
+        await execute(url, "DELETE FROM outbox")
+
+    monkeypatch.setattr(run, "sleep", heal)
+    async with Bus.open(world_urls.rabbitmq_url) as bus:
+        await bus.purge()
+    await execute(
+        url,
+        """INSERT INTO outbox (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, sweep_after)
+           VALUES (gen_random_uuid(), 'e', 'k', 't', 'c', 'c', '{}', false, '', now())""",
+    )
+    report = await audit(sources(world_urls.databases, world_urls.rabbitmq_url, written), NOW)
+    assert (broken(report.findings), looks) == (set(), [1])
 
 
 async def test_what_is_young_is_under_way_in_a_live_system(books: Books) -> None:

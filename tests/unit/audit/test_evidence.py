@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from deploy.audit.errors import AuditError
-from deploy.audit.evidence import Heard, open_tap, read_baseline, read_run
+from deploy.audit.evidence import Heard, open_tap, read_baseline, read_run, read_unacked
 
 DIGESTS = ["0" * 64, "A" * 64]
 
 
 def test_a_listener_s_duplicates_are_counted_by_their_bodies(tmp_path: Path) -> None:
     tap = tmp_path / "tap.jsonl"
-    entries = [("b", "X", 0), ("a", "X", 0), ("a", "X", 0), ("a", "x", 1), ("a", None, 0)]
+    entries = [("b", "X", 0), ("a", "X", 0), ("a", "X", 0), ("a", "x", 1), ("a", None, 0), ("c", "\0\ud800", 0)]
     tap.write_text(
         "\n".join(json.dumps({"queue": q, "message_id": m, "type": "t", "sha256": DIGESTS[d]}) for q, m, d in entries)
     )
@@ -23,6 +23,7 @@ def test_a_listener_s_duplicates_are_counted_by_their_bodies(tmp_path: Path) -> 
             Heard("a", "", "0" * 64, 1),
             Heard("a", "x", "a" * 64, 2),
             Heard("b", "x", "0" * 64, 1),
+            Heard("c", "?", "0" * 64, 1),
         ]
         assert opened.bodies("a", ["x", "y"]) == {"x": {"0" * 64, "a" * 64}}
 
@@ -47,3 +48,11 @@ def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
     report.write_text("[]")
     with pytest.raises(AuditError, match=r"run\.json is not a base line"):
         read_baseline(report)
+
+
+def test_what_rabbitmqctl_prints_is_read(tmp_path: Path) -> None:
+    printed = tmp_path / "unacked.json"
+    printed.write_text(
+        '[\n{"name":"saga.events","messages_unacknowledged":2}\n,{"name":"other","messages_unacknowledged":0}]\n'
+    )
+    assert read_unacked(printed) == {"saga.events": 2, "other": 0}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.audit.routes import queues_for
-from deploy.audit.said import first_command
+from deploy.audit.routes import SERVICE_OF, queues_for
+from deploy.audit.said import WIRE_NAMES, first_command
 from services.saga import domain
 from services.saga.domain import Fact, Saga, transition
 from services.saga.handlers import say
@@ -65,6 +65,13 @@ def test_a_message_goes_where_the_topology_binds_it() -> None:
             if binding.exchange == message.exchange and binding.routing_key in {"#", f"{message.wire_name}.#"}
         }
         assert set(queues_for(message.exchange, message.wire_name)) == expected
+
+
+def test_no_queue_and_no_event_is_overlooked() -> None:
+    """A queue or a binding that is added must be followed, too."""
+    assert set(SERVICE_OF) == {queue.name for queue in WORK_QUEUES}
+    bound = {m.wire_name for m in MESSAGES if m.exchange == "invoice.events" and queues_for(m.exchange, m.wire_name)}
+    assert set(WIRE_NAMES.values()) == bound
 
 
 @pytest.mark.parametrize(
