@@ -157,11 +157,11 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
         if database is None:
             return 0
         opened.push_async_callback(database.close)
-        publisher = Publisher(BrokerLink(settings.rabbitmq_url, name=f"{settings.name} publisher"))
+        publisher = Publisher(BrokerLink(settings.rabbitmq_url, name=f"{settings.name} publisher"), readiness)
         opened.push_async_callback(publisher.close)
         consume_link = BrokerLink(settings.rabbitmq_url, name=f"{settings.name} consumer")
         opened.push_async_callback(consume_link.close)
-        relay = Relay(database, publisher)
+        relay = Relay(database, publisher, readiness)
         runtime = Runtime(settings, database, publisher, relay, readiness, system_clock, consume_link)
         await assemble(runtime)
         return await _run_until_stopped(runtime, stopping)
