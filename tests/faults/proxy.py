@@ -1,7 +1,7 @@
 """A network that misbehaves as it is told: TCP proxies on loopback, between a service and its broker, database or gateway.
 
     with open_network() as network:
-        proxy = network.stand_before(stack.rabbitmq_url, Amqp)
+        proxy = network.stand_before(stack.rabbitmq_url, speaks=Amqp)
         fleet.start("invoice", RABBITMQ_URL=proxy.url)
         lost = proxy.drop(Event.CONFIRM, nth=3, then=RESET)
         proxy.become(to_client=BlackHole())
@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
@@ -120,11 +120,12 @@ class _Connection:
 
 
 class Proxy:
-    """Stands before one server. `counts`: what was done to whom, in words, so that a run can prove that its fault happened."""
+    """Stands before one server, or before the nodes of a cluster: the first that is there takes a connection. `counts`: what was done, in
+    words and how often, so that a run can prove that its fault happened."""
 
-    def __init__(self, network: "Network", target: SplitResult, speaks: Speaks) -> None:
+    def __init__(self, network: "Network", targets: Sequence[SplitResult], speaks: Speaks) -> None:
         self._network = network
-        self._target = target
+        self._targets = targets
         self._speaks = speaks
         self._manners: dict[Flow, Manner] = {flow: Pass() for flow in Flow}
         self._changed = asyncio.Event()
@@ -140,8 +141,8 @@ class Proxy:
     @property
     def url(self) -> str:
         """The server's URL, through this proxy."""
-        userinfo, at, _ = self._target.netloc.rpartition("@")
-        return self._target._replace(netloc=f"{userinfo}{at}127.0.0.1:{self._port}").geturl()
+        userinfo, at, _ = self._targets[0].netloc.rpartition("@")
+        return self._targets[0]._replace(netloc=f"{userinfo}{at}127.0.0.1:{self._port}").geturl()
 
     @property
     def connections(self) -> int:
@@ -257,13 +258,11 @@ class Proxy:
 
     async def _serve(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.counts["connections accepted"] += 1
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                port = self._target.port or DEFAULT_PORTS[self._target.scheme]
-                from_server, server = await asyncio.open_connection(self._target.hostname, port)
-        except OSError:  # the server is away: TimeoutError is one, too
+        reached = await self._reach()
+        if reached is None:
             _reset(client)
             return
+        from_server, server = reached
         connection = _Connection(self._speaks(), client, server)
         self._connections.add(connection)
         try:
@@ -274,6 +273,17 @@ class Proxy:
             self._connections.discard(connection)
             for writer in (client, server):
                 writer.close()
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """The first server that is there."""
+        for target in self._targets:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    port = target.port or DEFAULT_PORTS[target.scheme]
+                    return await asyncio.open_connection(target.hostname, port)
+            except OSError:  # TimeoutError is one, too
+                continue
+        return None
 
     async def _pump(self, connection: _Connection, flow: Flow, source: asyncio.StreamReader) -> None:
         """Carry one direction until it ends. That the receiver is gone is news that travels the other way."""
@@ -353,9 +363,9 @@ class Network:
         self._loop = loop
         self._proxies: list[Proxy] = []
 
-    def stand_before(self, url: str, speaks: Speaks = Plain) -> Proxy:
-        """A proxy before the server of a URL."""
-        proxy = Proxy(self, urlsplit(url), speaks)
+    def stand_before(self, *urls: str, speaks: Speaks = Plain) -> Proxy:
+        """A proxy before the server of a URL, or before the nodes of a cluster."""
+        proxy = Proxy(self, [urlsplit(url) for url in urls], speaks)
         self.run(proxy.open())
         self._proxies.append(proxy)
         return proxy

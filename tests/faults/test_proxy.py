@@ -214,7 +214,7 @@ def test_the_answer_of_the_gateway_is_lost_and_the_request_was_made(network: Net
     Counting.asked = 0
     with ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        proxy = network.stand_before(f"http://127.0.0.1:{server.server_address[1]}", Http)
+        proxy = network.stand_before(f"http://127.0.0.1:{server.server_address[1]}", speaks=Http)
         rule = proxy.drop(Event.ANSWER, nth=2)
         assert ask(proxy) == HTTPStatus.NO_CONTENT
         with pytest.raises(ConnectionResetError):
@@ -228,7 +228,7 @@ def test_the_answer_of_the_gateway_is_lost_and_the_request_was_made(network: Net
 
 @pytest.mark.parametrize("then", [RESET, SILENCE])
 async def test_a_confirm_is_lost_and_the_message_is_there(network: Network, world: World, then: str) -> None:
-    proxy = network.stand_before(world.rabbitmq_url, Amqp)
+    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
     rule = proxy.drop(Event.CONFIRM, nth=3, then=RESET if then == RESET else SILENCE)
     connection = await aio_pika.connect(proxy.url, timeout=WAIT_S)
     channel = await connection.channel()
@@ -245,7 +245,7 @@ async def test_a_confirm_is_lost_and_the_message_is_there(network: Network, worl
 
 
 async def test_an_ack_is_lost_and_the_delivery_comes_again(network: Network, world: World) -> None:
-    proxy = network.stand_before(world.rabbitmq_url, Amqp)
+    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
     rule = proxy.drop(Event.ACK)
     connection = await aio_pika.connect(proxy.url, timeout=WAIT_S)
     channel = await connection.channel()
@@ -294,7 +294,7 @@ LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, Timeou
 
 @pytest.mark.parametrize("then", [RESET, SILENCE])
 async def test_the_reply_to_a_commit_is_lost_and_the_rows_are_there(network: Network, table: str, then: str) -> None:
-    proxy = network.stand_before(table, Postgres)
+    proxy = network.stand_before(table, speaks=Postgres)
     rule = proxy.drop(Event.COMMIT, nth=2, then=RESET if then == RESET else SILENCE, about="INSERT")
     connection = await asyncpg.connect(proxy.url, timeout=WAIT_S, command_timeout=1.0)
     async with connection.transaction():
@@ -313,7 +313,7 @@ async def test_the_reply_to_a_commit_is_lost_and_the_rows_are_there(network: Net
 
 
 async def test_the_reply_to_a_statement_that_commits_by_itself_is_lost(network: Network, table: str) -> None:
-    proxy = network.stand_before(table, Postgres)
+    proxy = network.stand_before(table, speaks=Postgres)
     connection = await asyncpg.connect(proxy.url, timeout=WAIT_S)
     assert await connection.fetch("SELECT n FROM proxied") == []
     rule = proxy.drop(Event.COMMIT)
@@ -324,3 +324,13 @@ async def test_the_reply_to_a_statement_that_commits_by_itself_is_lost(network: 
     connection.terminate()
     assert rule.fired == 1
     assert [row["n"] for row in await rows(table, "SELECT n FROM proxied ORDER BY n")] == [1, 2]
+
+
+def test_of_several_servers_the_first_that_is_there_takes_the_connection(network: Network) -> None:
+    with socket.socket() as away, Server(("127.0.0.1", 0), Echo) as server:
+        away.bind(("127.0.0.1", 0))
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        ports = (away.getsockname()[1], server.server_address[1])
+        with connected(network.stand_before(*(f"http://127.0.0.1:{port}" for port in ports))):
+            pass
+        server.shutdown()

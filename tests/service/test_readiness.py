@@ -49,7 +49,7 @@ async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confi
     network: Network, world: World, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
-    proxy = network.stand_before(world.rabbitmq_url, Amqp)
+    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
     publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness)
     await publisher.publish([message()])
     assert readiness.ready
@@ -78,8 +78,8 @@ async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confi
 async def test_an_idle_service_knows_whether_broker_and_database_are_there(
     network: Network, world: World, readiness: Readiness
 ) -> None:
-    broker = network.stand_before(world.rabbitmq_url, Amqp)
-    server = network.stand_before(world.databases["invoice"], Postgres)
+    broker = network.stand_before(world.rabbitmq_url, speaks=Amqp)
+    server = network.stand_before(world.databases["invoice"], speaks=Postgres)
     database = await Database.open(server.url, name="test", connections_max=2)
     publisher = Publisher(BrokerLink(broker.url, name="test"), readiness)
     running = asyncio.create_task(Relay(database, publisher, readiness).run())
