@@ -10,7 +10,7 @@ LOCK := deploy/requirements/dev.txt
 READY := $(VENV)/.ready-$(shell sha256sum $(LOCK) pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 N ?= 200
 
-.PHONY: help demo up test check bench format lock clean
+.PHONY: help demo up test check bench faults format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ check: $(READY) ## lint, format, types, imports
 
 bench: $(READY) ## payments per second, latency, CPU per payment; beside the limits of broker and database
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+faults: $(READY) ## every crash, cut and duplicate against the real processes, then the audit; ARGS=list shows them
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 format: $(READY) ## write the source as `make check` wants it
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

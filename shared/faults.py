@@ -1,6 +1,7 @@
 """Named crash points (FAULTS.md): places where a test makes this process die, stop, stumble or be cancelled.
 
-Off unless `REMIT_FAULT=name:nth:action` is set; then loudly logged. Off, a point costs one comparison.
+`shared.fault_points` declares them all. Off unless `REMIT_FAULT=name:nth:action` is set; then loudly logged. Off, a point costs one
+comparison.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from shared.fault_points import NAMES
 from shared.settings import ConfigurationError
 
 log = structlog.get_logger(__name__)
@@ -33,7 +35,10 @@ _armed: _Armed | None = None
 
 
 def arm(setting: str) -> None:
-    """Make the point `name` act the `nth` time a task comes by: `name:nth:action`. An empty setting disarms."""
+    """Make the point `name` act the `nth` time a task comes by: `name:nth:action`. An empty setting disarms.
+
+    Raises `ConfigurationError`.
+    """
     global _armed  # noqa: PLW0603 - one process has one armed fault
     if not setting:
         _armed = None
@@ -42,6 +47,8 @@ def arm(setting: str) -> None:
     nth, _, action = rest.partition(":")
     if action not in ACTIONS or not nth.isdecimal() or int(nth) < 1:
         raise ConfigurationError(f"REMIT_FAULT must be name:nth:action, the action one of {', '.join(ACTIONS)}.")
+    if name not in NAMES:
+        raise ConfigurationError(f"REMIT_FAULT: there is no crash point {name!r}: `remit faults list` shows them all.")
     log.warning("fault_armed", point=name, nth=nth, action=action)
     _armed = _Armed(name, int(nth), action)
 

@@ -258,14 +258,16 @@ async def _or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T |
 
 async def _forget_inbox(database: Database) -> None:
     while True:
-        await asyncio.sleep(INBOX_SWEEP_INTERVAL_S)
         try:
             async with database.connection() as connection:
                 full = True
                 while full:  # rows come faster than one page a minute on a busy day
+                    faults.point("inbox.before_forget")
                     full = await inbox.forget_old(connection) == inbox.FORGET_ROWS_MAX
+                    faults.point("inbox.after_forget")
         except AWAY_ERRORS as error:
             log.warning("inbox_sweep_failed", error=type(error).__name__)
+        await asyncio.sleep(INBOX_SWEEP_INTERVAL_S)
 
 
 def _listen_for_signals() -> asyncio.Event:

@@ -362,8 +362,9 @@ class QueueWorker(Generic[Key, State, Effect]):
             await outbox.insert(writes, said)
             if not writes.fits_one_statement:
                 return None
-            faults.point("shell.before_commit")
+            faults.point("shell.at_once.before_commit")
             await writes.flush()
+            faults.point("shell.at_once.after_commit")
         self._committed(items, items, changes)
         return said
 
@@ -389,13 +390,13 @@ class QueueWorker(Generic[Key, State, Effect]):
             await outbox.insert(writes, said)
             await writes.flush()
             faults.point("shell.before_commit")
+        faults.point("shell.after_commit")
         self._committed(items, fresh, changes)
         return said
 
     def _committed(
         self, items: Sequence[Item], fresh: Sequence[Item], changes: Mapping[UUID, Change[Key, State, Effect]]
     ) -> None:
-        faults.point("shell.after_commit")
         self._work.committed(list(changes.values()))
         handled = metrics.MESSAGES_HANDLED
         handled.labels(queue=self._consumer.queue, outcome="handled").inc(len(fresh))
@@ -535,7 +536,9 @@ class QueueWorker(Generic[Key, State, Effect]):
                 "dead_letter", queue=one.delivery.queue, reason=one.reason, message_id=str(one.delivery.message_id)[:64]
             )
         while waiting:
+            faults.point("shell.before_dead_letter")
             published = await self._publisher.publish(list(waiting.values()))
+            faults.point("shell.after_dead_letter")
             for id_ in published.confirmed:
                 del waiting[id_]
             for id_ in published.unencodable:

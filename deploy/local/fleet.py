@@ -77,7 +77,7 @@ class Fleet:
     def kill(self, name: str) -> None:
         """kill -9; returns when it is gone. It is not started again by itself."""
         with self._guard:
-            self._running.pop(name)
+            self._running.pop(name, None)
             self._processes.kill(name)
 
     def stop(self, name: str) -> None:

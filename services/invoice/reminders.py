@@ -6,6 +6,7 @@ import structlog
 
 from services.invoice import store
 from services.invoice.handlers import announce
+from shared import faults
 from shared.messaging.relay import Relay
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
@@ -29,8 +30,11 @@ async def remind(database: Database, relay: Relay, *, older_than_s: float) -> in
     """Announce again, once; how many requests."""
     async with database.transaction() as tx:
         overdue = await store.overdue_requests(tx, older_than_s=older_than_s, announce=announce)
+        if not overdue:
+            return 0
         await outbox.insert(tx, overdue)
+        faults.point("invoice.reminder.before_commit")
+    faults.point("invoice.reminder.after_commit")
     await relay.publish(overdue)
-    if overdue:
-        log.info("requests_announced_again", payments=len(overdue))
+    log.info("requests_announced_again", payments=len(overdue))
     return len(overdue)

@@ -23,7 +23,7 @@ async def assemble(runtime: Runtime) -> None:
 
 def assemble_with(runtime: Runtime, settings: Settings, gateway: Gateway) -> None:
     """Two queues, the payments at work, and who records what came of them."""
-    lease = lease_for(new_id(), settings.timeout_s)
+    lease = lease_for(new_id(), settings.timeout_s, settings.lease_margin_s)
     commit = GroupCommit(
         database=runtime.database,
         relay=runtime.relay,

@@ -42,8 +42,6 @@ FINISH_TIMEOUT_S = 12.0
 RELEASE_TIMEOUT_S = 3.0
 REQUESTS_A_CALL = 3
 """Requests that one call of the port may come to (a refund that was refused asks for the payment and its refunds)."""
-LEASE_MARGIN_S = 10.0
-"""What a lease leaves beyond the longest call, for recording its answer; a crashed instance's payments wait that much longer."""
 EVIDENCE_LENGTH_MAX = 400
 SAMPLE_INTERVAL_S = 5.0
 
@@ -53,10 +51,10 @@ SILENT_PAYMENTS_MAX = 3
 """Payments in a row about which nothing could be heard before the gateway itself counts as away: one alone may be broken for good."""
 
 
-def lease_for(holder: UUID, timeout_s: float) -> Lease:
+def lease_for(holder: UUID, timeout_s: float, margin_s: float) -> Lease:
     """A lease that outlives a call made just before it would be renewed."""
     call_s = REQUESTS_A_CALL * timeout_s
-    return Lease(holder, seconds=call_s + LEASE_MARGIN_S, renew_below_s=call_s + LEASE_MARGIN_S / 2)
+    return Lease(holder, seconds=call_s + margin_s, renew_below_s=call_s + margin_s / 2)
 
 
 @dataclass(slots=True)
@@ -128,7 +126,10 @@ class Charging:
         if at_most <= 0:
             return 0
         async with self.database.connection() as connection:
+            faults.point("charging.before_claim")
             rows = await store.claim(connection, self.lease, at_most=at_most)
+        if not rows:
+            return 0
         faults.point("charging.after_claim")
         if self._stopping:
             await self._release([(row.payment.payment_id, row.fence) for row in rows])
@@ -168,7 +169,9 @@ class Charging:
             return
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S), self.database.connection() as connection:
+                faults.point("charging.before_release")
                 await store.release(connection, held)
+                faults.point("charging.after_release")
         except AWAY_ERRORS as error:
             log.warning("release_failed", leases=len(held), error=type(error).__name__)  # they run out by themselves
 

@@ -18,6 +18,8 @@ CALLS_IN_FLIGHT = 200
 LADDER_S = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 3_600.0, 7_200.0, 14_400.0)
 """Most doubts end within seconds; a gateway that is silent for hours needs a person: after eight, or after three while the saga asks
 every hour, because each of its questions takes a rung (`store.hurry`)."""
+LEASE_MARGIN_S = 10.0
+"""What a lease leaves beyond the longest call, for recording its answer; a crashed instance's payments wait that much longer."""
 RUNGS_MAX = 40
 RUNG_MOST_S = 86_400.0
 REMIND_S = 3_600.0
@@ -27,7 +29,8 @@ capture is announced again as often, until it is given back."""
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_TIMEOUT_S, GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S, GATEWAY_REMIND_S, CARD_KEYS_FILE."""
+    """GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S, GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S,
+    GATEWAY_REMIND_S, CARD_KEYS_FILE."""
 
     gateway_url: str
     gateway_api_key: str
@@ -35,6 +38,7 @@ class Settings:
     calls_in_flight: int
     policy: Policy
     keyring: CardKeyring | None
+    lease_margin_s: float = LEASE_MARGIN_S
 
     @classmethod
     def read(cls, environment: Environment) -> "Settings":
@@ -49,6 +53,7 @@ class Settings:
                 remind_s=environment.seconds("GATEWAY_REMIND_S", REMIND_S, least=0.1, most=RUNG_MOST_S),
             ),
             keyring=_keyring(environment.text("CARD_KEYS_FILE", "")),
+            lease_margin_s=environment.seconds("GATEWAY_LEASE_MARGIN_S", LEASE_MARGIN_S, least=0.1, most=3_600),
         )
 
     def open_gateway(self) -> Gateway:

@@ -95,12 +95,14 @@ class Deadlines:
     async def forget_for_ever(self) -> None:
         """Delete old fired deadlines now and then, until cancelled."""
         while True:
-            await asyncio.sleep(FORGET_INTERVAL_S)
             try:
                 async with self._database.connection() as connection:
+                    faults.point("saga.deadlines.before_forget")
                     await store.forget_fired(connection)
+                    faults.point("saga.deadlines.after_forget")
             except AWAY_ERRORS as error:
                 log.warning("deadline_sweep_failed", error=type(error).__name__)
+            await asyncio.sleep(FORGET_INTERVAL_S)
 
     async def _advance(self, tx: Connection, due: Sequence[Due]) -> list[Outgoing]:
         """The transition of every saga whose deadline fired, stored; what they say."""

@@ -152,11 +152,11 @@ async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decid
         decided = [decide(records[id_], now) for id_ in ids if id_ in records]
         acts = [one for one in decided if isinstance(one, _Act)]
         await store.append_entries(tx, [act.entry for act in acts])
-        faults.point("staff.action.after_journal")
+        faults.point("staff.replay.after_journal")
         await store.save_letters(tx, [act.record for act in acts])
         await outbox.insert(tx, [message for act in acts for message in act.says], sweep_after_s=0)
-        faults.point("staff.action.before_commit")
-    faults.point("staff.action.after_commit")
+        faults.point("staff.replay.before_commit")
+    faults.point("staff.replay.after_commit")
     return [Result(one.record.id, one.text, entry=one.entry.id) if isinstance(one, _Act) else one for one in decided]
 
 
@@ -286,7 +286,8 @@ async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = 
         entry = Entry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version})
         question = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id)
         await _record(tx, entry, _say(question, entry, kept.correlation_id))
-    faults.point("staff.action.after_commit")
+        faults.point("staff.ask.before_commit")
+    faults.point("staff.ask.after_commit")
     return Result(payment_id, "the gateway is asked; what it answers shows on the case", entry=entry.id)
 
 
@@ -332,14 +333,13 @@ async def resolve(
         decision = Decision(message.id, expected_version, resolution, who, entry.at)
         await _record(tx, entry, message)
         await store.save_cases(tx, [(replace(case, decision=decision), kept.correlation_id)], entry.at)
-        faults.point("staff.action.before_commit")
-    faults.point("staff.action.after_commit")
+        faults.point("staff.resolve.before_commit")
+    faults.point("staff.resolve.after_commit")
     return Result(payment_id, f"decided: {resolution.replace('_', ' ')}; the decision is on its way", entry=entry.id)
 
 
 async def _record(tx: Connection, entry: Entry, message: Outgoing) -> None:
     await store.append_entries(tx, [entry])
-    faults.point("staff.action.after_journal")
     await outbox.insert(tx, [message], sweep_after_s=0)
 
 

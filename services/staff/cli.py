@@ -6,6 +6,7 @@ for people go to stderr. Nothing that a sender wrote reaches the terminal with c
 
 import asyncio
 import getpass
+import os
 import re
 import unicodedata
 from base64 import b64encode
@@ -29,8 +30,10 @@ from services.staff import actions, domain
 from services.staff.actions import Entry, KeptCase, Result, Selection
 from services.staff.domain import Case, Resolution
 from services.staff.letters import Letter, Record, Status
+from shared import faults
 from shared.clock import system_clock
 from shared.contracts.currencies import in_major_units
+from shared.observability.logs import configure_logs
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.settings import ConfigurationError, Environment
@@ -264,6 +267,9 @@ def resolve_payment(
 def _run(work: Callable[[Database], Awaitable[T]]) -> T:
     """Do it on the staff database; every trouble with it is one sentence and exit code 2."""
     try:
+        if "REMIT_FAULT" in os.environ:
+            configure_logs("remit", level="WARNING")
+            faults.arm_from_environment()
         return asyncio.run(_on_database(work))
     except ConfigurationError as error:
         _fail(str(error), MISUSED)

@@ -5,6 +5,7 @@ import asyncio
 import structlog
 
 from services.staff import store
+from shared import faults
 from shared.clock import Clock
 from shared.persistence.database import AWAY_ERRORS, Database
 
@@ -33,7 +34,9 @@ class Eraser:
     async def erase(self) -> int:
         """One statement; how many bodies it erased."""
         async with self._database.connection() as connection:
+            faults.point("staff.erase.before_commit")
             erased = await store.erase_bodies(connection, self._clock())
+            faults.point("staff.erase.after_commit")
         if erased:
             log.info("dead_letters_erased", count=erased)
         return erased

@@ -313,8 +313,9 @@ class Intake:
                 await self._store(list(zip(deliveries, letters, strict=True)))
             except Stopped:
                 return
-            faults.point("staff.before_ack")
+            faults.point("staff.intake.before_ack")
             await self._consumer.ack(deliveries)
+            faults.point("staff.intake.after_ack")
             metrics.MESSAGES_HANDLED.labels(queue=self._consumer.queue, outcome="handled").inc(len(deliveries))
 
     def stop_holding(self) -> None:
@@ -357,6 +358,7 @@ class Intake:
             records = await store.lock_letters(tx, ids)
             await store.save_letters(tx, _arrived(records, letters, now))
             faults.point("staff.intake.before_commit")
+        faults.point("staff.intake.after_commit")
 
 
 def _arrived(records: dict[UUID, Record], letters: Sequence[Letter], now: datetime) -> list[Record]:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
+from urllib.parse import parse_qs, urlsplit
 
 import aio_pika
 from aiormq.exceptions import AMQPError, PublishError
@@ -58,6 +59,7 @@ class BrokerLink:
 
     def __init__(self, url: str, *, name: str) -> None:
         self._url = url
+        self._heartbeat_s = _heartbeat_s(url)
         self._name = name
         self._connection: aio_pika.abc.AbstractConnection | None = None
         self._lock = asyncio.Lock()
@@ -83,7 +85,7 @@ class BrokerLink:
             self._connection = await aio_pika.connect(
                 self._url,
                 timeout=CONNECT_TIMEOUT_S,
-                heartbeat=HEARTBEAT_S,
+                heartbeat=self._heartbeat_s,
                 client_properties={"connection_name": self._name},
             )
         return self._connection
@@ -102,6 +104,12 @@ class BrokerLink:
                         await connection.close()
             except BROKER_ERRORS:
                 return
+
+
+def _heartbeat_s(url: str) -> int:
+    """The URL's own `heartbeat=` if it has one: aio-pika would overwrite it with what it is called with."""
+    own = parse_qs(urlsplit(url).query).get("heartbeat", [""])[-1]
+    return int(own) if own.isdecimal() else HEARTBEAT_S
 
 
 def _is_usable(connection: aio_pika.abc.AbstractConnection) -> bool:

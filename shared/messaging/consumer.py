@@ -15,6 +15,7 @@ import structlog
 from aiormq.abc import DeliveredMessage
 
 from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
+from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
 
@@ -201,6 +202,8 @@ class Consumer:
             if generation == self._generation:
                 self._deliveries += 1
                 self._unsettled += 1
+                if message.redelivered:
+                    metrics.REDELIVERIES.labels(queue=self.queue).inc()
                 self._buffer.append(_delivery(message, self.queue, generation))
                 self._arrived.set()
 

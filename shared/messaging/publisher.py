@@ -19,6 +19,7 @@ from pamqp.body import ContentBody
 from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
+from shared import faults
 from shared.messaging.broker import BROKER_ERRORS, BrokerLink, PublishError, losses_as_errors
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Outgoing
@@ -111,6 +112,7 @@ class Publisher:
             self._give_up(wave, result, error)
             return
         try:
+            faults.point("publisher.before_confirm")
             if confirms:
                 await asyncio.wait(confirms, timeout=CONFIRM_TIMEOUT_S)
         finally:

@@ -41,12 +41,13 @@ class Relay:
         """Publish what was just committed; how many of them left. Never raises for an outage: the sweeper takes what stays."""
         if not messages:
             return 0
+        faults.point("relay.before_publish")
         published = await self._publisher.publish(messages)
+        faults.point("relay.after_confirm")
         not_taken = published.not_taken
         dropped = [message.id for message in messages if message.droppable and message.id in not_taken]
         self._confirmed += published.confirmed + dropped
         self._some_confirmed.set()
-        faults.point("relay.after_confirm")
         await self._postpone(not_taken.difference(dropped))
         return len(published.confirmed) + len(dropped)
 
@@ -55,7 +56,9 @@ class Relay:
             return
         try:
             async with self._database.connection() as connection:
+                faults.point("outbox.before_postpone")
                 await outbox.postpone(connection, list(ids))
+                faults.point("outbox.after_postpone")
         except AWAY_ERRORS as error:
             log.warning("outbox_postpone_failed", rows=len(ids), error=type(error).__name__)
 
@@ -66,7 +69,9 @@ class Relay:
             return
         try:
             async with self._database.connection() as connection:
+                faults.point("outbox.before_delete")
                 await outbox.delete(connection, confirmed)
+                faults.point("outbox.after_delete")
         except AWAY_ERRORS as error:
             log.warning("outbox_delete_failed", rows=len(confirmed), error=type(error).__name__)
 
@@ -96,6 +101,10 @@ class Relay:
         """Publish overdue rows once; how many left."""
         async with self._database.transaction() as tx:
             overdue = await outbox.take_overdue(tx)
+            if not overdue:
+                return 0
+            faults.point("relay.before_sweep_commit")
+        faults.point("relay.after_sweep_commit")
         left = await self.publish(overdue)
         if left:
             metrics.OUTBOX_SWEPT.inc(left)

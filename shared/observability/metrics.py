@@ -27,6 +27,11 @@ BATCH_SIZE: Final = Histogram(
 BATCH_SECONDS: Final = Histogram(
     "remit_batch_seconds", "From taking a batch to its acknowledgement.", ["queue"], buckets=_BATCH_SECONDS
 )
+REDELIVERIES: Final = Counter(
+    "remit_redeliveries_total",
+    "Messages that the broker gave again: a crash or a lost connection kept their ack.",
+    ["queue"],
+)
 CONFLICTS: Final = Counter(
     "remit_batch_conflicts_total", "Batches repeated because a concurrent writer was first.", ["queue"]
 )

@@ -260,14 +260,18 @@ async def test_a_payment_id_is_unique_over_all_invoices_and_instances(world: Wor
 # -- crashes ---------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", ["shell.before_commit", "shell.after_commit"])
-async def test_a_transaction_that_fails_or_whose_reply_is_lost_is_repeated_to_one_effect(
-    world: World, bus: Bus, point: str
+@pytest.mark.parametrize("sent", [1, 2])  # a repeated message takes a transaction instead of one statement
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_commit_that_fails_or_whose_reply_is_lost_is_repeated_to_one_effect(
+    world: World, bus: Bus, when: str, sent: int
 ) -> None:
     """After the commit the repetition finds the answer stored; what was to be said is the sweeper's, with the same id."""
+    point = f"shell.at_once.{when}_commit" if sent == 1 else f"shell.{when}_commit"
     events = await bus.tap("invoice.events")
     answers = await bus.inbox()
-    await bus.send(issue("INV-1"), reply_to=answers.name)
+    command, id_ = issue("INV-1"), uuid4()
+    for _ in range(sent):
+        await bus.send(command, message_id=id_, reply_to=answers.name)
     faults.arm(f"{point}:1:raise")
     async with world.running("invoice", assemble):
         heard = await answers.next()

@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.payment_gateway import charging
 from services.payment_gateway.__main__ import assemble_with
 from services.payment_gateway.domain import Policy
 from services.payment_gateway.settings import Settings
@@ -76,9 +75,8 @@ def payments(world: World) -> Payments:
 
 
 @pytest.fixture
-def start(world: World, gateway: ScriptedGateway, monkeypatch: pytest.MonkeyPatch) -> Start:
+def start(world: World, gateway: ScriptedGateway) -> Start:
     """`async with start():` runs an instance; leases are short, so that a test need not wait for a crashed one's."""
-    monkeypatch.setattr(charging, "LEASE_MARGIN_S", 0.5)
 
     def running(
         *,
@@ -86,8 +84,9 @@ def start(world: World, gateway: ScriptedGateway, monkeypatch: pytest.MonkeyPatc
         remind_s: float = 3_600.0,
         timeout_s: float = 0.2,
         keyring: CardKeyring | None = None,
+        lease_margin_s: float = 0.5,
     ) -> AbstractAsyncContextManager[None]:
-        settings = Settings("memory://", "", timeout_s, 20, Policy(ladder_s, remind_s), keyring)
+        settings = Settings("memory://", "", timeout_s, 20, Policy(ladder_s, remind_s), keyring, lease_margin_s)
 
         async def assemble(runtime: Runtime) -> None:
             assemble_with(runtime, settings, gateway)

@@ -275,7 +275,7 @@ async def test_of_two_people_who_replay_one_is_told(world: World, bus: Bus, data
     assert len(await rows(world.databases["staff"], "SELECT * FROM journal")) == 20
 
 
-@pytest.mark.parametrize("point", ["staff.action.after_journal", "staff.action.before_commit"])
+@pytest.mark.parametrize("point", ["staff.replay.after_journal", "staff.replay.before_commit"])
 async def test_a_crash_before_the_commit_replays_nothing(
     world: World, bus: Bus, database: Database, point: str
 ) -> None:
@@ -297,7 +297,7 @@ async def test_a_crash_after_the_commit_replays_once(world: World, bus: Bus, dat
     await bus.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
     async with world.running("staff", assemble):
         await letters(world)
-    async with armed("staff.action.after_commit:1:raise"):
+    async with armed("staff.replay.after_commit:1:raise"):
         with pytest.raises(faults.InjectedFault):
             await replay_all(database)
     assert await replay_all(database) == []
@@ -310,7 +310,7 @@ async def test_a_crash_before_the_ack_keeps_one_record(world: World, bus: Bus) -
     from tests.support.world import ROOT
 
     await bus.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
-    async with armed("staff.before_ack:1:raise"):
+    async with armed("staff.intake.before_ack:1:raise"):
         migrations = ROOT / "services" / "staff" / "migrations"
         assert await serve(world.settings("staff"), migrations, assemble, asyncio.Event()) == 1
     async with world.running("staff", assemble):

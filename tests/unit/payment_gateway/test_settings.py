@@ -32,6 +32,7 @@ def test_the_ladder_can_be_short() -> None:
         ("GATEWAY_URL", ""),
         ("GATEWAY_TIMEOUT_S", "soon"),
         ("GATEWAY_TIMEOUT_S", "0"),
+        ("GATEWAY_LEASE_MARGIN_S", "0"),
         ("GATEWAY_CALLS_IN_FLIGHT", "0"),
         ("GATEWAY_LADDER_S", "1,x"),
         ("GATEWAY_LADDER_S", "1,-1"),

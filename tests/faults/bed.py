@@ -1,0 +1,488 @@
+"""One private world for trials: a virtual host, four databases, a sandbox gateway, the four services as processes, and a sender.
+
+Beds on one stack run side by side: what one does is seen in no other.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import aio_pika
+import psutil
+
+from deploy.demo.scenes import Stage, UnexpectedError
+from deploy.demo.upstream import Upstream
+from deploy.local.errors import StackError
+from deploy.local.fleet import ROOT
+from deploy.local.stack import SERVICES, Service, Stack
+from deploy.local.system import System, open_system_on
+from shared.messaging.apply import apply_topology
+from shared.messaging.topology import QUEUES
+from shared.persistence.database import AWAY_ERRORS
+from tests.faults import workload
+from tests.faults.tap import Tap
+from tests.support.databases import rows
+
+T = TypeVar("T")
+
+HEARTBEAT_S: Final = 2
+"""The broker drops a stopped process after two to three of these."""
+LEASE_S: Final = 3 * 1.0 + 1.5
+"""Of the settings below: three calls and the margin."""
+SETTINGS: Final = {
+    "GATEWAY_TIMEOUT_S": "1",
+    "GATEWAY_LEASE_MARGIN_S": "1.5",
+    "GATEWAY_LADDER_S": "0.2,0.4,0.8,1.5",
+    "SAGA_DEADLINE_S": "6,12,24",
+    "INVOICE_REMIND_AFTER_S": "3",
+}
+"""What takes minutes or hours in production takes seconds."""
+
+FIRED_WITHIN_S: Final = 60.0
+DRAINED_WITHIN_S: Final = 120.0
+"""Longer than the saga's last deadline and the longest back-off of a refused message together."""
+POLL_S: Final = 0.1
+DRAIN_POLL_S: Final = 0.25
+KEEP_POLL_S: Final = 0.2
+AT_ONCE: Final = 20
+_PORTS: Final = range(14_000, 17_900)
+"""Of health endpoints: below those of stacks and of outgoing connections."""
+
+_UNDER_WAY: Final[dict[Service, str]] = {
+    "invoice": "SELECT count(*) FROM outbox",
+    "payment_gateway": """SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM payments WHERE leased_by IS NOT NULL OR status IN
+        ('requested', 'prepared', 'cancelling', 'in_doubt', 'refunding', 'refund_in_doubt'))""",
+    "saga": """SELECT (SELECT count(*) FROM outbox)
+        + (SELECT count(*) FROM sagas WHERE status IN ('awaiting_outcome', 'settling', 'refunding'))""",
+    "staff": "SELECT count(*) FROM outbox",
+}
+_HANDLED: Final[dict[Service, str]] = {
+    "invoice": """SELECT min(at) AS at FROM (SELECT answered_at AS at FROM answers UNION ALL SELECT handled_at FROM inbox) a
+        WHERE at > to_timestamp($1)""",
+    "payment_gateway": "SELECT min(handled_at) AS at FROM inbox WHERE handled_at > to_timestamp($1)",
+    "saga": "SELECT min(handled_at) AS at FROM inbox WHERE handled_at > to_timestamp($1)",
+    "staff": """SELECT min(at) AS at FROM (SELECT handled_at AS at FROM inbox UNION ALL SELECT last_seen FROM dead_letters) a
+        WHERE at > to_timestamp($1)""",
+}
+
+
+_opening = asyncio.Lock()
+"""Migrations are run one database at a time: Alembic's context is one for the whole process."""
+
+
+class Bed:
+    """The world of a trial; see the package's docstring for how a trial uses it."""
+
+    def __init__(self, name: str, system: System, upstream: Upstream, tap: Tap) -> None:
+        self.name = name
+        self.system = system
+        self.upstream = upstream
+        self.tap = tap
+        self.restarts = 0
+        self.surprises: list[str] = []
+        self.trials = 0
+        self.restarted_at: dict[str, float] = {}
+        self.ports: dict[str, int] = {}
+        self._settings: dict[str, dict[str, str]] = {}
+        self._kept: set[str] = set()
+        self._turn = asyncio.Lock()
+        self._scenes: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._numbers = iter(range(1, 1_000_000))
+        self._counters: dict[int, Counter[str]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, stack: Stack, name: str, *, owns_stack: bool = False, **settings: str) -> "AsyncIterator[Bed]":
+        """All services run. `owns_stack`: nobody else uses it, so its default virtual host and databases will do."""
+        async with AsyncExitStack() as opened:
+            own = _with_heartbeat(stack if owns_stack else await asyncio.to_thread(_part_of, stack, name))
+            manager = open_system_on(own, **(SETTINGS | settings))
+            async with _opening:
+                system = await asyncio.to_thread(manager.__enter__)
+            opened.push_async_callback(asyncio.to_thread, manager.__exit__, None, None, None)
+            upstream = await opened.enter_async_context(
+                Upstream.open(own.rabbitmq_url, name=name, history=system.history)
+            )
+            tap = await opened.enter_async_context(Tap.open(own.rabbitmq_url, system.folder / "tap.jsonl"))
+            bed = cls(name, system, upstream, tap)
+            for service in SERVICES:
+                await bed.start(service)
+            keeper = asyncio.create_task(bed._keep(), name=f"keeper of {name}")
+            try:
+                yield bed
+            finally:
+                keeper.cancel()
+                for scene in bed._scenes:
+                    scene.cancel()
+                await asyncio.gather(keeper, *bed._scenes, return_exceptions=True)
+
+    # -- services ------------------------------------------------------------------------------------------------------------------------
+
+    def database(self, service: Service) -> str:
+        return self.system.stack.service_database_url(service)
+
+    async def start(self, service: str, *, instance: int = 1, **settings: str) -> None:
+        """Start an instance; kept running from now on, after its first end without `settings`."""
+        async with self._turn:
+            await self._start(service, instance, settings)
+
+    async def _start(self, service: str, instance: int, settings: dict[str, str]) -> None:
+        name = service if instance == 1 else f"{service}-{instance}"
+        self.ports[name] = _free_port()
+        settings_now = {"HEALTH_PORT": str(self.ports[name])} | settings
+        await asyncio.to_thread(lambda: self.system.fleet.start(service, instance=instance, **settings_now))
+        self._settings[name] = settings
+        self._kept.add(name)
+
+    async def restart(self, service: str, *, instance: int = 1, **settings: str) -> None:
+        """SIGTERM, wait, start with other settings."""
+        await self.stop(service if instance == 1 else f"{service}-{instance}")
+        await self.start(service, instance=instance, **settings)
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM; it stays down. Killed if it does not end in time."""
+        async with self._turn:
+            await self._stop(name)
+
+    async def _stop(self, name: str) -> None:
+        self._kept.discard(name)
+        if name not in self.system.fleet.names:
+            return
+        await self._scrape(name)
+        self.signal(name, signal.SIGCONT)  # one that is stopped hears nothing else
+        try:
+            await asyncio.to_thread(self.system.fleet.stop, name)
+        except StackError:
+            self.surprises.append(f"{name} did not stop in time")
+            await asyncio.to_thread(self.system.fleet.kill, name)
+
+    async def kill(self, name: str) -> None:
+        """kill -9; it stays down."""
+        async with self._turn:
+            self._kept.discard(name)
+            await asyncio.to_thread(self.system.fleet.kill, name)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        self.system.fleet.signal(name, number)
+
+    def is_stopped(self, name: str) -> bool:
+        """Whether the process is in state T."""
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.system.fleet.pid(name)).status() == psutil.STATUS_STOPPED
+        return False
+
+    async def ends(self, name: str) -> bool:
+        """Whether its process has ended."""
+        return not await asyncio.to_thread(self.system.fleet.is_running, name)
+
+    def log_of(self, name: str) -> "LogMark":
+        """What the instance logs from now on."""
+        path = self.system.folder / f"{name}.log"
+        return LogMark(path, path.stat().st_size if path.exists() else 0)
+
+    async def put_right(self) -> None:
+        """One plain instance of each service, whatever the last trial left."""
+        for name in list(self.system.fleet.names):
+            if name not in SERVICES:
+                await self.stop(name)
+        for service in SERVICES:
+            changed = {key for key in self._settings.get(service, {}) if key != "REMIT_FAULT"}
+            if service not in self._kept or changed:
+                await self.restart(service)
+
+    async def _keep(self) -> None:
+        """A supervisor: whatever ends is started again, plain."""
+        while True:
+            await asyncio.sleep(KEEP_POLL_S)
+            async with self._turn:
+                for name in sorted(self._kept):
+                    if await self.ends(name):
+                        service, _, instance = name.partition("-")
+                        self.restarts += 1
+                        await self._start(service, int(instance or 1), {})
+                        self.restarted_at[name] = time.time()
+
+    # -- the workload --------------------------------------------------------------------------------------------------------------------
+
+    def play(self, *names: str, rounds: int = 1) -> None:
+        """Play scenes in the background, by default the mix."""
+        for name in (names or workload.MIX) * rounds:
+            task = asyncio.create_task(self._play(name))
+            self._scenes.add(task)
+
+    async def played(self) -> None:
+        """Wait until all scenes are over; each has deadlines of its own."""
+        while self._scenes:
+            done, _ = await asyncio.wait(self._scenes, return_when=asyncio.FIRST_COMPLETED)
+            self._scenes -= done
+
+    @property
+    def playing(self) -> int:
+        return sum(not scene.done() for scene in self._scenes)
+
+    async def _play(self, name: str) -> None:
+        scene = workload.scene(name, self)
+        keys: Any = self.system.public_keys["keys"]
+        async with self._turns:
+            try:
+                played = await scene.play(Stage(self.upstream, keys[0]), f"{self.name}-{next(self._numbers)}")
+            except (UnexpectedError, TimeoutError, AssertionError) as error:
+                self.surprises.append(f"{name}: {type(error).__name__} {error}")
+            else:
+                if not workload.tolerable(scene, played.result):
+                    self.surprises.append(f"{name}: {played.result}")
+
+    def note_sent(self, command_id: UUID, type_: str) -> None:
+        """A command that somebody else than our sender sent."""
+        with self.system.history.open("a", encoding="utf-8") as history:
+            history.write(json.dumps({"command_id": str(command_id), "type": type_, "confirmed": True}) + "\n")
+
+    # -- waiting -------------------------------------------------------------------------------------------------------------------------
+
+    async def until(
+        self, condition: Callable[[], Awaitable[bool]], *, what: str, within_s: float = FIRED_WITHIN_S
+    ) -> None:
+        """Raises TimeoutError, which names what did not come true."""
+        give_up_at = time.monotonic() + within_s
+        while not await condition():
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"not within {within_s:g} s: {what}")
+            await asyncio.sleep(POLL_S)
+
+    async def until_restarted(self, name: str, *, since: float) -> None:
+        """Wait until the keeper has started it again."""
+
+        async def restarted() -> bool:
+            return self.restarted_at.get(name, 0.0) > since
+
+        await self.until(restarted, what=f"{name} is started again")
+
+    async def until_logged(self, log: "LogMark", event: str, *, within_s: float = FIRED_WITHIN_S) -> None:
+        """Wait for a log line of that event."""
+
+        async def logged() -> bool:
+            return f'"event":"{event}"' in log.text
+
+        await self.until(logged, what=f"{event} in {log.path.name}", within_s=within_s)
+
+    async def ask_database(self, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """The answer; None while a database is away."""
+        try:
+            return await ask()
+        except AWAY_ERRORS:
+            return None
+
+    async def until_drained(self) -> None:
+        """All scenes are over and nothing is under way any more, seen twice in a row. Raises TimeoutError, which says what is left."""
+        await self.played()
+        give_up_at = time.monotonic() + DRAINED_WITHIN_S
+        calm = 0
+        while calm < 2:  # a message between two places is seen nowhere, but not twice
+            left = await self.left()
+            calm = 0 if left else calm + 1
+            if left and time.monotonic() > give_up_at:
+                raise TimeoutError(f"work was left after {DRAINED_WITHIN_S:.0f} s: {', '.join(left)}")
+            await asyncio.sleep(DRAIN_POLL_S)
+
+    async def left(self) -> list[str]:
+        """What is still under way, by service and queue; `unknown` where a server is away."""
+        left = []
+        for service in SERVICES:
+            found = await self.ask_database(lambda service=service: rows(self.database(service), _UNDER_WAY[service]))  # type: ignore[misc]
+            count = "unknown" if found is None else next(iter(found[0].values()))
+            if count:
+                left.append(f"{service}: {count}")
+        try:
+            left += [f"{queue}: {depth}" for queue, depth in (await self._depths()).items() if depth]
+        except Exception as error:  # noqa: BLE001 - whatever the client raises: the broker is away
+            left.append(f"broker: {type(error).__name__}")
+        return left
+
+    async def _depths(self) -> dict[str, int]:
+        async with asyncio.timeout(10):
+            connection = await aio_pika.connect(self.system.stack.rabbitmq_url, timeout=5)
+            async with connection:
+                channel = await connection.channel()
+                names = [queue.name for queue in QUEUES]
+                declared = [await channel.declare_queue(name, passive=True, timeout=5) for name in names]
+                return {
+                    name: one.declaration_result.message_count or 0 for name, one in zip(names, declared, strict=True)
+                }
+
+    async def handled_after(self, service: Service, moment: float) -> float | None:
+        """When the service first handled a message after that time; None if it did not."""
+        found = await rows(self.database(service), _HANDLED[service], moment)
+        at = found[0]["at"]
+        return None if at is None else float(at.timestamp())
+
+    async def apply_topology(self) -> None:
+        """Make what was deleted again, our own listening queues included."""
+        await apply_topology(self.system.stack.rabbitmq_url)
+        await self.tap.listen()
+
+    # -- the audit -----------------------------------------------------------------------------------------------------------------------
+
+    async def remit(self, *arguments: str, **settings: str) -> "Remit":
+        """Run `remit` as a person would."""
+        environment = dict(os.environ) | dict(self.system.environment) | settings
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "deploy.cli.main", *arguments,
+            cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        return Remit(process)
+
+    async def audit(self, *more: str) -> list[dict[str, Any]]:
+        """What the checker finds about all that this bed holds, line by line."""
+        arguments = ["--json", "--drained", "--ledger", str(self.system.ledger), "--history", str(self.system.history)]
+        known = await asyncio.to_thread(audit_options)
+        if "--tap" in known:
+            arguments += ["--tap", str(self.tap.path)]
+        if "--logs" in known:
+            arguments += ["--logs", str(self.system.folder)]
+        done = await (await self.remit("audit", *arguments, *more)).result()
+        try:
+            lines: list[dict[str, Any]] = json.loads(done.stdout)["lines"]
+        except ValueError:
+            raise StackError(f"the audit failed: {done.stderr.strip()[-500:]}") from None
+        return lines
+
+    # -- what was seen -------------------------------------------------------------------------------------------------------------------
+
+    async def count_seen(self) -> dict[str, int]:
+        """How many duplicates, redeliveries, payments in doubt and conflicts there were so far, by the services' own counters (those of a
+        killed process are lost: there were at least so many)."""
+        for name in sorted(self._kept):
+            await self._scrape(name)
+        seen: Counter[str] = sum(self._counters.values(), Counter())
+        query = "SELECT count(*) AS n FROM outcomes WHERE type LIKE '%InDoubt%'"
+        found = await self.ask_database(lambda: rows(self.database("payment_gateway"), query))
+        return {
+            "duplicates": seen["duplicates"],
+            "redeliveries": seen["redeliveries"],
+            "in_doubt": found[0]["n"] if found else 0,
+            "conflicts": seen["conflicts"],
+        }
+
+    async def _scrape(self, name: str) -> None:
+        if (port := self.ports.get(name)) is not None:
+            counted = await asyncio.to_thread(_counters, port)
+            if counted is not None:
+                self._counters[port] = counted  # a port is used by one process only: its last figures count
+
+
+class LogMark:
+    """What is written to a log after a moment."""
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self.path = path
+        self._offset = offset
+
+    @property
+    def text(self) -> str:
+        if not self.path.exists():
+            return ""
+        with self.path.open("rb") as log:
+            log.seek(self._offset)
+            return log.read().decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Remit:
+    """A `remit` that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @property
+    def is_stopped(self) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
+        return False
+
+    async def result(self) -> Done:
+        stdout, stderr = await self.process.communicate()
+        return Done(self.process.returncode or 0, stdout.decode(), stderr.decode())
+
+
+# -- small things ----------------------------------------------------------------------------------------------------------------------
+
+
+def _part_of(stack: Stack, name: str) -> Stack:
+    """A virtual host and databases of its own on a stack that others use."""
+    url = stack.create_vhost(name)
+    databases = {service: stack.create_database(f"{name}-{service}") for service in SERVICES}
+    return replace(stack, rabbitmq_url=url, _service_urls=databases)
+
+
+def _with_heartbeat(stack: Stack) -> Stack:
+    return replace(stack, rabbitmq_url=f"{stack.rabbitmq_url}?heartbeat={HEARTBEAT_S}")
+
+
+_given: set[int] = set()
+
+
+def _free_port() -> int:
+    """One that nobody listens on, and that no process of this run had before."""
+    while True:
+        port = random.choice(_PORTS)
+        if port in _given:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
+
+
+def _counters(port: int) -> "Counter[str] | None":
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return None
+    counted: Counter[str] = Counter()
+    for line in text.splitlines():
+        for start, what in _COUNTED.items():
+            if line.startswith(start) and (what != "duplicates" or 'outcome="duplicate"' in line):
+                counted[what] += int(float(line.rpartition(" ")[2]))
+    return counted
+
+
+_COUNTED: Final = {
+    "remit_messages_handled_total": "duplicates",
+    "remit_redeliveries_total": "redeliveries",
+    "remit_batch_conflicts_total": "conflicts",
+}
+
+
+@lru_cache(maxsize=1)
+def audit_options() -> str:
+    """What `remit audit` can be given."""
+    asked = (sys.executable, "-m", "deploy.cli.main", "audit", "--help")
+    return subprocess.run(
+        asked, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"}
+    ).stdout

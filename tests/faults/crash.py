@@ -1,0 +1,368 @@
+"""Every crash point x every action: the process ends, stops longer than its lease and heartbeat and goes on as a zombie, stumbles, is
+cancelled.
+
+A `Story` says how a point is reached: most by the mix of the demo; some need settings, scenes, or somebody who provokes them.
+"""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import aio_pika
+
+from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
+from shared.contracts.invoice import IssueInvoice
+from shared.fault_points import INVOICE, PAYMENT_GATEWAY, POINTS, REMIT, SAGA, STAFF
+from shared.faults import ACTIONS, EXIT_CODE
+from shared.ids import new_id
+from shared.messaging.codec import STRUCTURED
+from tests.faults.bed import HEARTBEAT_S, LEASE_S, Bed, Remit
+from tests.faults.trial import Note, Trial
+from tests.faults.workload import LATE_SUCCESS, MIX, case_version
+from tests.support.databases import rows
+
+FAMILY: Final = "crash"
+
+HOLD_S: Final = max(3 * HEARTBEAT_S, LEASE_S) + 2.0
+"""How long a process stays stopped: longer than its lease and its heartbeat."""
+HOLD_IN_TRANSACTION_S: Final = 18.0
+"""Where a transaction is open: longer than PostgreSQL lets it be idle, too (`shared.persistence.database`)."""
+IN_TRANSACTION: Final = frozenset(
+    {"before_commit", "before_record_commit", "before_record", "before_sweep_commit", "after_journal"}
+)
+
+Provoke = Callable[[Bed, str], Awaitable[None]]
+
+
+async def _nothing(_bed: Bed, _service: str) -> None:
+    """The workload alone gets there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """How a point is reached. `settings`: of the instance with the fault. `before`: what must have happened when it starts; `provoke`: what
+    happens while the workload plays. `after`: what is put right when it fired."""
+
+    scenes: tuple[str, ...] = MIX
+    settings: dict[str, str] = field(default_factory=dict)
+    nth: int = 1
+    before: Provoke = _nothing
+    provoke: Provoke = _nothing
+    after: Provoke = _nothing
+    hold_s: float = HOLD_S
+    estimate_s: float = 12.0
+
+
+# -- what provokes ---------------------------------------------------------------------------------------------------------------------
+
+
+async def echoes(bed: Bed, service: str) -> None:
+    """Messages of the service's queue come twice."""
+    queue = {
+        INVOICE: "invoice.settlement",
+        PAYMENT_GATEWAY: "payment_gateway.requests",
+        SAGA: "saga.events",
+        STAFF: "staff.cases",
+    }[service]
+
+    async def echoed() -> bool:
+        return await bed.tap.echo(queue, count=3) > 0
+
+    await bed.until(echoed, what=f"a message on {queue} to repeat")
+
+
+async def junk(bed: Bed, service: str) -> None:
+    """Something that nobody can read arrives on the service's queue."""
+    queue = {
+        INVOICE: "invoice.commands",
+        PAYMENT_GATEWAY: "payment_gateway.requests",
+        SAGA: "saga.events",
+        STAFF: "staff.cases",
+    }[service]
+    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel()
+        message = aio_pika.Message(b"<junk/>", content_type=STRUCTURED, message_id=str(new_id()), delivery_mode=2)
+        await channel.default_exchange.publish(message, routing_key=queue, timeout=10)
+
+
+async def committed_and_unsaid(bed: Bed, service: str) -> None:
+    """The process before the one under test died with a full outbox: the sweeper finds it."""
+    log = bed.log_of(service)
+    await bed.restart(service, REMIT_FAULT="relay.before_publish:1:exit")
+    bed.play(*MIX[:3])
+    await bed.until_logged(log, "fault_fired")
+    await bed.stop(service)  # before it sweeps
+
+
+async def no_settlement_queue(bed: Bed, _service: str) -> None:
+    """The queue that the saga's commands go to is gone, and ours beside it: they are returned."""
+    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel()
+        for queue in ("invoice.settlement", "tap.invoice.settlement"):
+            await channel.queue_delete(queue, timeout=10)
+
+
+async def topology_again(bed: Bed, _service: str) -> None:
+    await bed.apply_topology()
+
+
+async def stopped_with_a_call_in_hand(bed: Bed, service: str) -> None:
+    """SIGTERM while a payment waits for the gateway for longer than the drain does."""
+
+    async def in_hand() -> bool:
+        query = "SELECT 1 FROM payments WHERE status = 'prepared' AND leased_by IS NOT NULL"
+        return bool(await rows(bed.database("payment_gateway"), query))
+
+    await bed.until(in_hand, what="a call to the gateway")
+    bed.signal(service, signal.SIGTERM)
+
+
+async def a_letter_replayed(bed: Bed, _service: str) -> None:
+    """A good command that an old consumer rejected is replayed: the staff service has something to say."""
+    letter = await spoiled_letter(bed)
+    done = await (await bed.remit("dead-letters", "replay", str(letter), "--yes", "--who", "faults")).result()
+    if done.code != 0:
+        raise AssertionError(f"replay failed: {done.stderr}")
+
+
+async def spoiled_letter(bed: Bed) -> UUID:
+    """A dead letter with a good command in it; its id."""
+    command = IssueInvoice(
+        invoice_id=f"spoiled-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
+    )
+    await bed.stop(INVOICE)
+    command_id = await _reject(bed, command)
+    await bed.start(INVOICE)
+
+    async def stored() -> bool:
+        return bool(await _letters(bed, command_id))
+
+    await bed.until(stored, what="the dead letter")
+    (letter,) = await _letters(bed, command_id)
+    return letter
+
+
+async def _reject(bed: Bed, command: IssueInvoice) -> UUID:
+    command_id = new_id()
+    event = {
+        "specversion": "1.0",
+        "id": str(command_id),
+        "type": command.wire_name,
+        "source": "/faults",
+        "data": command.model_dump(mode="json"),
+    }
+    bed.note_sent(command_id, command.wire_name)
+    await reject_one(bed.system.stack.rabbitmq_url, command, json.dumps(event).encode(), command_id)
+    return command_id
+
+
+async def _letters(bed: Bed, command_id: UUID) -> list[UUID]:
+    found = await rows(bed.database("staff"), "SELECT id FROM dead_letters WHERE message_id = $1", str(command_id))
+    return [row["id"] for row in found]
+
+
+NEVER: Final = "pm_remit_never_answers"
+STORIES: Final[dict[str, Story]] = {
+    "shell.before_dead_letter": Story(provoke=junk),
+    "shell.after_dead_letter": Story(provoke=junk),
+    "outbox.before_postpone": Story(before=no_settlement_queue, after=topology_again, estimate_s=25),
+    "outbox.after_postpone": Story(before=no_settlement_queue, after=topology_again, estimate_s=25),
+    "relay.before_sweep_commit": Story(before=committed_and_unsaid),
+    "relay.after_sweep_commit": Story(before=committed_and_unsaid),
+    "invoice.reminder.before_commit": Story((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
+    "invoice.reminder.after_commit": Story((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
+    "charging.before_claim": Story(nth=10),
+    "charging.before_release": Story(
+        ("pm_remit_charged_then_timeout",), {"GATEWAY_TIMEOUT_S": "13"}, provoke=stopped_with_a_call_in_hand,
+        hold_s=45.0, estimate_s=75,
+    ),
+    "charging.after_release": Story(
+        ("pm_remit_charged_then_timeout",), {"GATEWAY_TIMEOUT_S": "13"}, provoke=stopped_with_a_call_in_hand,
+        hold_s=45.0, estimate_s=60,
+    ),
+    **{
+        f"charging.{when}_{call}": Story((*MIX[:4], LATE_SUCCESS), estimate_s=20)
+        for when in ("before", "after")
+        for call in ("refund", "inquire_refund")
+    },
+    "saga.deadlines.before_commit": Story((*MIX[:3], NEVER), {"SAGA_DEADLINE_S": "0.3,0.6,1.2"}),
+    "saga.deadlines.after_commit": Story((*MIX[:3], NEVER), {"SAGA_DEADLINE_S": "0.3,0.6,1.2"}),
+}  # fmt: skip
+_FROM_STAFF: Final = ("relay.", "outbox.before_delete", "outbox.after_delete", "publisher.")
+
+
+def story_of(point: str, service: str) -> Story:
+    """How `service` gets to `point`."""
+    if service == STAFF and point.startswith(_FROM_STAFF):
+        return Story(provoke=a_letter_replayed)
+    if service == SAGA and point in {"shell.before_commit", "shell.after_commit"}:
+        return Story(provoke=echoes)
+    return STORIES.get(point, Story())
+
+
+# -- a service ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _service_trial(point: str, service: str, action: str) -> Callable[[Bed, Note], Awaitable[None]]:
+    story = story_of(point, service)
+
+    async def run(bed: Bed, note: Note) -> None:
+        await story.before(bed, service)
+        log = bed.log_of(service)
+        fault = {"REMIT_FAULT": f"{point}:{story.nth}:{action}"}
+        await bed.restart(service, **(fault | story.settings))  # type: ignore[arg-type] # names of variables are upper case
+        bed.play(*story.scenes)
+        await story.provoke(bed, service)
+        await bed.until_logged(log, "fault_fired")
+        note.fired()
+        if action == "stop":
+            await _as_zombie(bed, service, story, point)
+        elif action == "exit":
+            await bed.until_restarted(service, since=note.fired_at or 0.0)
+        await story.after(bed, service)
+        note.mended()
+
+    return run
+
+
+async def _as_zombie(bed: Bed, service: str, story: Story, point: str) -> None:
+    """Another instance takes over while it is stopped; then it goes on, and they meet."""
+
+    async def stopped() -> bool:
+        return bed.is_stopped(service)
+
+    await bed.until(stopped, what=f"{service} is stopped")
+    await bed.start(service, instance=2)
+    await asyncio.sleep(_hold_s(point, story))
+    bed.signal(service, signal.SIGCONT)
+
+
+# -- a person ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _person_trial(point: str, action: str) -> Callable[[Bed, Note], Awaitable[None]]:
+    deed = {"replay": _replay, "ask": _ask, "resolve": _resolve}[point.split(".")[1]]
+
+    async def run(bed: Bed, note: Note) -> None:
+        bed.play(*MIX[:6])
+        arguments = await deed(bed)
+        first = await bed.remit(*arguments, REMIT_FAULT=f"{point}:1:{action}")
+        if action == "stop":
+            await _stop_and_go(bed, first, note)
+        else:
+            done = await first.result()
+            note.fired("fault_fired" in done.stderr and (done.code == EXIT_CODE) is (action == "exit"))
+        again = await (await bed.remit(*arguments)).result()
+        note.remark(f"done again: exit code {again.code}")
+        note.mended()
+
+    return run
+
+
+async def _stop_and_go(bed: Bed, first: Remit, note: Note) -> None:
+    async def stopped() -> bool:
+        return first.is_stopped
+
+    await bed.until(stopped, what="remit is stopped")
+    note.fired()
+    await asyncio.sleep(HOLD_IN_TRANSACTION_S)
+    with suppress(ProcessLookupError):
+        first.process.send_signal(signal.SIGCONT)
+    await first.result()
+
+
+async def _replay(bed: Bed) -> tuple[str, ...]:
+    return "dead-letters", "replay", str(await spoiled_letter(bed)), "--yes", "--who", "faults"
+
+
+async def _ask(bed: Bed) -> tuple[str, ...]:
+    payment_id, _ = await _case(bed)
+    return "payments", "ask", str(payment_id), "--who", "faults"
+
+
+async def _resolve(bed: Bed) -> tuple[str, ...]:
+    payment_id, version = await _case(bed)
+    words = ("--evidence", "its books show no charge", "--reason", "fault run", "--who", "faults")
+    return "payments", "resolve", str(payment_id), "not_charged", "--version", str(version), *words
+
+
+async def _case(bed: Bed) -> tuple[UUID, int]:
+    """A payment of which nobody will ever know: the gateway has not charged it and answers 500 for good."""
+    bed.play("pm_remit_broken_for_good")
+    query = "SELECT payment_id FROM cases WHERE status = 'needs_decision' AND opened_at > to_timestamp($1)"
+    began = time.time()
+
+    async def opened() -> bool:
+        return bool(await rows(bed.database("staff"), query, began))
+
+    await bed.until(opened, what="a case that waits for a decision")
+    payment_id: UUID = (await rows(bed.database("staff"), query, began))[0]["payment_id"]
+    return payment_id, await case_version(bed, payment_id)
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------------------------
+
+FIRST: Final = {
+    "shell.before_commit": PAYMENT_GATEWAY,
+    "shell.after_commit": PAYMENT_GATEWAY,
+    "outbox.before_postpone": SAGA,
+    "outbox.after_postpone": SAGA,
+}
+"""Where every action is tried, if not in the first service of the table: who takes that way always."""
+ONLY_THERE: Final = frozenset({"outbox.before_postpone", "outbox.after_postpone"})
+"""The saga's commands are the only messages that nobody else listens to: only they can be returned while we listen to everything."""
+SHORT: Final = {
+    "shell.at_once.after_commit:invoice:exit",
+    "shell.before_ack:saga:cancel",
+    "charging.after_execute:payment_gateway:exit",
+    "charging.before_record_commit:payment_gateway:raise",
+    "charging.after_prepare:payment_gateway:stop",
+    "staff.intake.before_ack:staff:exit",
+    "staff.resolve.after_commit:remit:exit",
+}
+
+
+def trials() -> Sequence[Trial]:
+    """Every action at every point in the first service that comes by; in the others the hardest: the process ends."""
+    return [
+        _trial(point.name, point.boundary, service, action)
+        for point in POINTS
+        for service, actions in _services(point.name, point.passed_by)
+        for action in actions
+    ]
+
+
+def _services(point: str, passed_by: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    first = FIRST.get(point, passed_by[0])
+    others = () if point in ONLY_THERE else tuple(service for service in passed_by if service != first)
+    return [(first, ACTIONS), *((service, ("exit",)) for service in others)]
+
+
+def _trial(point: str, boundary: str, service: str, action: str) -> Trial:
+    person = service == REMIT
+    story = story_of(point, service)
+    run = _person_trial(point, action) if person else _service_trial(point, service, action)
+    held_s = 0.0 if action != "stop" else _hold_s(point, story)
+    name = f"{point}:{service}:{action}"
+    return Trial(
+        name=f"{FAMILY}/{name}",
+        family=FAMILY,
+        injects=f"{action} of {service}: {boundary}",
+        run=run,
+        estimate_s=story.estimate_s + held_s,
+        touches=frozenset({STAFF, INVOICE} if person else {service}),
+        short=name in SHORT,
+        random=not person and story == Story() and not point.endswith("_forget"),
+    )
+
+
+def _hold_s(point: str, story: Story) -> float:
+    return HOLD_IN_TRANSACTION_S if point.rpartition(".")[2] in IN_TRANSACTION else story.hold_s

@@ -1,0 +1,27 @@
+"""All trials of all families."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Final
+
+from tests.faults.trial import Trial
+
+FAMILIES: Final = ("crash", "network", "servers", "fleet", "cluster", "versions", "planted")
+
+
+def all_trials() -> list[Trial]:
+    """In the order of the families."""
+    modules = [f"tests.faults.{family}" for family in FAMILIES]
+    trials = [trial for name in modules if find_spec(name) is not None for trial in import_module(name).trials()]
+    names = [trial.name for trial in trials]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two trials of one name: {sorted({name for name in names if names.count(name) > 1})}")
+    return trials
+
+
+def select(trials: Sequence[Trial], *, only: str | None, short: bool) -> list[Trial]:
+    """Those whose names match the pattern, whole or below a family; of them the short selection if asked for."""
+    chosen = [trial for trial in trials if only is None or fnmatchcase(trial.name, only)]
+    return [trial for trial in chosen if trial.short] if short else chosen

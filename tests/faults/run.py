@@ -1,0 +1,193 @@
+"""A run: trials on beds side by side; after each the bed drains and the audit is asked."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from deploy.local.errors import StackError
+from deploy.local.stack import SERVICES, Stack, open_stack
+from tests.faults.bed import Bed
+from tests.faults.trial import Note, Result, Trial
+
+LANES: Final = 4
+"""Beds side by side. Most of a trial is waiting: for a lease, a heartbeat, a ladder."""
+OPEN_S: Final = 25.0
+"""Of a stack and its beds, on a machine with two cores."""
+TRIALS_PER_BED: Final = 12
+"""Then a fresh one: the audit looks at all that a bed holds, and so takes longer with each trial."""
+TRIAL_S: Final = 420.0
+"""No trial takes longer, whatever it waits for."""
+LOG_BYTES_KEPT: Final = 200_000
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Run:
+    """What was done and what came of it."""
+
+    trials: Sequence[Trial]
+    folder: Path
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    results: list[Result] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+    took_s: float = 0.0
+    seed: int | None = None
+    verdicts: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return len(self.results) == len(self.trials) and all(result.ok for result in self.results)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "began": self.began.isoformat(),
+            "took_s": round(self.took_s, 1),
+            "seed": self.seed,
+            "ok": self.ok,
+            "planned": [{"name": trial.name, "fired": self._fired(trial.name)} for trial in self.trials],
+            "seen": {name: self.seen[name] for name in ("duplicates", "redeliveries", "in_doubt", "conflicts")},
+            "planted": [
+                {"name": result.name.partition("/")[2], "expected": result.line, "red": result.broken}
+                for result in self.results
+                if result.line is not None
+            ],
+            "results": [result.as_json() for result in self.results],
+        }
+
+    def _fired(self, name: str) -> int:
+        return sum(result.fired for result in self.results if result.name == name)
+
+
+def estimate_s(trials: Sequence[Trial], lanes: int) -> float:
+    """How long it will take: the longer of what shares a stack, over the lanes, and what needs one of its own."""
+    shared = sum(trial.estimate_s for trial in trials if not trial.alone) / max(lanes, 1)
+    alone = sum(trial.estimate_s for trial in trials if trial.alone)
+    return OPEN_S + max(shared, alone)
+
+
+async def run_all(run: Run, *, lanes: int, say: Say) -> None:
+    """Every trial once."""
+    started = time.monotonic()
+    shared = deque(trial for trial in run.trials if not trial.alone)
+    alone = deque(trial for trial in run.trials if trial.alone)
+    async with AsyncExitStack() as opened:
+        work = []
+        if shared:
+            stack = await opened.enter_async_context(_open_stack(say))
+            work += [_lane(run, stack, shared, f"bed{n}", say) for n in range(min(lanes, len(shared)))]
+        if alone:
+            work.append(_lane(run, None, alone, "alone", say))
+        async with asyncio.TaskGroup() as tasks:
+            for one in work:
+                tasks.create_task(one)
+    run.took_s = time.monotonic() - started
+
+
+async def _lane(run: Run, stack: Stack | None, waiting: deque[Trial], name: str, say: Say) -> None:
+    """Trials one after the other; a fresh bed when one has gone wrong, or holds too much."""
+    number = 0
+    while waiting:
+        number += 1
+        async with _bed(stack, f"{name}-{number}", say) as bed:
+            good = True
+            while waiting and good and bed.trials < TRIALS_PER_BED:
+                trial = waiting.popleft()
+                result = await perform(bed, trial)
+                run.results.append(result)
+                good = result.ok and not trial.alone
+                if not result.ok:
+                    _keep_logs(run.folder, bed, result)
+                say(_line(result, len(run.results), len(run.trials)))
+            run.seen.update(await bed.count_seen())
+
+
+@asynccontextmanager
+async def _bed(stack: Stack | None, name: str, say: Say) -> AsyncIterator[Bed]:
+    """On that stack, or on one of its own."""
+    async with AsyncExitStack() as opened:
+        owns_stack = stack is None
+        if stack is None:
+            stack = await opened.enter_async_context(_open_stack(say))
+        yield await opened.enter_async_context(Bed.open(stack, name, owns_stack=owns_stack))
+
+
+@asynccontextmanager
+async def _open_stack(say: Say) -> AsyncIterator[Stack]:
+    manager = open_stack(say=say)
+    stack = await asyncio.to_thread(manager.__enter__)
+    try:
+        yield stack
+    finally:
+        await asyncio.to_thread(manager.__exit__, None, None, None)
+
+
+# -- one trial -------------------------------------------------------------------------------------------------------------------------
+
+
+async def perform(bed: Bed, trial: Trial) -> Result:
+    """The trial from its beginning to the audit. Whatever goes wrong is in the result."""
+    started, note = time.monotonic(), Note()
+    result = Result(trial.name, trial.family, trial.injects, line=trial.line)
+    bed.trials += 1
+    bed.surprises.clear()
+    restarts = bed.restarts
+    try:
+        async with asyncio.timeout(TRIAL_S):
+            await bed.put_right()
+            try:
+                await trial.run(bed, note)
+            finally:
+                result.fired = note.count
+            await bed.until_drained()
+            await _measure(bed, trial, note, result)
+            _judge(result, await bed.audit())
+    except Exception as error:  # noqa: BLE001 - a trial that goes wrong is a finding, and the others go on
+        result.surprises.append(f"{type(error).__name__}: {error}")
+    result.surprises += bed.surprises
+    result.remarks += note.remarks
+    result.restarts = bed.restarts - restarts
+    result.took_s = time.monotonic() - started
+    return result
+
+
+async def _measure(bed: Bed, trial: Trial, note: Note, result: Result) -> None:
+    touched = [service for service in SERVICES if service in trial.touches]
+    since = max([note.mended_at or 0.0, *(bed.restarted_at.get(service, 0.0) for service in touched)])
+    if not since:
+        return
+    result.drained_s = time.time() - since
+    handled = [at for service in touched or SERVICES if (at := await bed.handled_after(service, since)) is not None]
+    result.again_s = min(handled) - since if handled else None
+
+
+def _judge(result: Result, lines: Sequence[dict[str, Any]]) -> None:
+    for line in lines:
+        result.lines[line["line"]] = line["verdict"]
+        result.breaches += [f"{line['line']}: {breach['about']}: {breach['why']}" for breach in line["breaches"]]
+
+
+def _line(result: Result, number: int, total: int) -> str:
+    verdict = "ok" if result.ok else "FAILED"
+    recovered = "" if result.drained_s is None else f", drained after {result.drained_s:.1f} s"
+    why = "; ".join([f"line {line} broken" for line in result.broken] + result.surprises)[:300]
+    fired = "" if result.fired else ", never fired"
+    return f"{number}/{total} {verdict} {result.name} ({result.took_s:.0f} s{recovered}{fired}) {why}".rstrip()
+
+
+def _keep_logs(folder: Path, bed: Bed, result: Result) -> None:
+    """What the services said, for whoever looks into it."""
+    target = folder / "logs" / result.name.replace("/", "_").replace(":", "_")
+    target.mkdir(parents=True, exist_ok=True)
+    for log in bed.system.folder.glob("*.log"):
+        (target / log.name).write_bytes(log.read_bytes()[-LOG_BYTES_KEPT:])
+    (target / "breaches.txt").write_text("\n".join([*result.surprises, *result.breaches]))
+
+
+__all__ = ["LANES", "Run", "StackError", "estimate_s", "perform", "run_all"]

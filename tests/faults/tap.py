@@ -1,0 +1,87 @@
+"""An independent listener: queues of its own, bound exactly as our work queues are, and a file of what it saw on them."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final, Self
+
+import aio_pika
+from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel
+
+from shared.messaging.topology import WORK_QUEUES
+
+PREFIX: Final = "tap."
+REMEMBERED_MAX: Final = 50
+PREFETCH: Final = 200
+
+
+class Tap:
+    """What went to every work queue, as JSON lines: queue, message id, type, hash of the body."""
+
+    def __init__(self, channel: AbstractRobustChannel, path: Path) -> None:
+        self.path = path
+        path.touch()
+        self._channel = channel
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._last: dict[str, deque[AbstractIncomingMessage]] = defaultdict(lambda: deque(maxlen=REMEMBERED_MAX))
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, path: Path) -> AsyncIterator[Self]:
+        """Listen until the block ends."""
+        connection = await aio_pika.connect_robust(url, timeout=10, reconnect_interval=0.5)
+        async with connection:
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            await channel.set_qos(PREFETCH)
+            tap = cls(channel, path)
+            await tap.listen()
+            yield tap
+
+    async def listen(self) -> None:
+        """Declare, bind and consume; also again, after queues were deleted."""
+        for queue in WORK_QUEUES:
+            own = await self._channel.declare_queue(f"{PREFIX}{queue.name}", durable=True)
+            for binding in queue.bindings:
+                await own.bind(binding.exchange, binding.routing_key)
+            await own.consume(partial(self._on_message, queue.name), consumer_tag=f"{PREFIX}{queue.name}")
+
+    async def echo(self, queue: str, *, count: int = 1) -> int:
+        """Send the last messages of a queue to it again, byte for byte, as a publisher does that never saw its confirms; how many."""
+        again = list(self._last[queue])[-count:]
+        for message in again:
+            copy = aio_pika.Message(
+                message.body,
+                content_type=message.content_type,
+                message_id=message.message_id,
+                correlation_id=message.correlation_id,
+                reply_to=message.reply_to,
+                type=message.type,
+                headers=dict(message.headers),
+                delivery_mode=2,
+            )
+            async with asyncio.timeout(10):
+                await self._channel.default_exchange.publish(copy, routing_key=queue)
+        return len(again)
+
+    @property
+    def duplicates(self) -> int:
+        """Messages that were seen more than once on the same queue."""
+        return sum(count > 1 for count in self._counts.values())
+
+    async def _on_message(self, queue: str, message: AbstractIncomingMessage) -> None:
+        self._counts[queue, str(message.message_id)] += 1
+        self._last[queue].append(message)
+        line = {
+            "queue": queue,
+            "message_id": message.message_id,
+            "type": message.type,
+            "sha256": hashlib.sha256(message.body).hexdigest(),
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        await message.ack()

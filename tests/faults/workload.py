@@ -1,0 +1,128 @@
+"""What upstream systems send during a trial: the demo's scenes, and what the demo leaves to the tests (late success, refund)."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from deploy.demo.scenes import SCENES, Play, Played, Scene, Stage
+from services.staff import actions
+from shared.persistence.database import Database
+from tests.support.databases import rows
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from tests.faults.bed import Bed
+
+LATE_SUCCESS = "late success, refunded"
+WAITS = "waits for a person"
+PATIENCE_S = 60.0
+
+MIX: tuple[str, ...] = (
+    "paid by token",
+    "paid by token",
+    "paid by encrypted card",
+    "declined",
+    "command sent three times",
+    "void against pay",
+    "payment id used twice",
+    "paid before issued",
+    "not JSON",
+    "pm_remit_charged_then_timeout",
+    "pm_remit_reset_after_charge",
+    "pm_remit_reset_before_charge",
+    "pm_remit_late_success",
+)
+"""One round: paid, declined, in doubt, duplicates, void against pay, a dead letter."""
+LOAD: tuple[str, ...] = (
+    *MIX,
+    LATE_SUCCESS,
+    "declined, then another card",
+    "pm_remit_charged_then_500",
+    "known id, other data",
+)
+"""What random mode plays again and again."""
+
+
+def scene(name: str, bed: "Bed") -> Scene:
+    """The scene of that name."""
+    if name == LATE_SUCCESS:
+        return Scene(name, late_success_refunded(bed), ("refunded",))
+    return next(one for one in SCENES if one.name == name)
+
+
+def tolerable(one: Scene, result: str) -> bool:
+    """Whether a scene may end so while something fails. A payment that was not sent in time is closed, one that nobody can ask about
+    waits for a person: neither is a guess, and the audit knows which payments were charged."""
+    return result in {*one.results, "not_charged", WAITS}
+
+
+def late_success_refunded(bed: "Bed") -> Play:
+    """A person decides `not charged`, then the gateway says that it was: the money goes back."""
+
+    async def play(stage: Stage, invoice_id: str) -> Played:
+        await stage.issue(invoice_id)
+        command = stage.pay(invoice_id, "pm_remit_never_answers__refund_then_500")
+        result = await stage.pay_and_wait(command)
+        if result != WAITS:
+            return Played(result, (command.payment_id,))
+        version = await case_version(bed, command.payment_id)
+        await asyncio.to_thread(_heal, bed, command.payment_id)
+        await resolve(bed, command.payment_id, version)
+        await refunded(bed, command.payment_id)
+        return Played("refunded", (command.payment_id,))
+
+    return play
+
+
+async def case_version(bed: "Bed", payment_id: UUID) -> int:
+    """The version of a case that waits for a decision."""
+
+    async def known() -> list[dict[str, object]]:
+        query = "SELECT version FROM cases WHERE payment_id = $1 AND status = 'needs_decision'"
+        return await bed.ask_database(lambda: rows(bed.database("staff"), query, payment_id)) or []
+
+    found = await until(known, within_s=PATIENCE_S, what=f"the case of {payment_id}")
+    return int(str(found[0]["version"]))
+
+
+async def resolve(bed: "Bed", payment_id: UUID, version: int) -> None:
+    """Decide `not charged`, as `remit payments resolve` does."""
+
+    async def decide() -> bool:
+        database = await Database.open(bed.database("staff"), name="faults", connections_max=1)
+        try:
+            done = await actions.resolve(
+                database,
+                payment_id,
+                resolution="not_charged",
+                expected_version=version,
+                evidence="the bank's statement shows nothing",
+                reason="fault run",
+                who="faults",
+            )
+        finally:
+            await database.close()
+        return done.ok or done.refusal is actions.Refusal.DECISION_ON_ITS_WAY
+
+    async def decided() -> bool | None:
+        return await bed.ask_database(decide)
+
+    await until(decided, within_s=PATIENCE_S, what=f"the decision about {payment_id}")
+
+
+async def refunded(bed: "Bed", payment_id: UUID) -> None:
+    """Wait until the money went back."""
+
+    async def is_back() -> bool | None:
+        query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = 'refunded'"
+        return bool(await bed.ask_database(lambda: rows(bed.database("payment_gateway"), query, payment_id)))
+
+    await until(is_back, within_s=PATIENCE_S, what=f"the refund of {payment_id}")
+
+
+def _heal(bed: "Bed", payment_id: UUID) -> None:
+    intents: Sequence[dict[str, str]] = bed.system.sandbox.show(str(payment_id))["payment_intents"]
+    for intent in intents:  # a crash may have left an orphan beside the one that was confirmed
+        if intent["status"] == "succeeded":
+            bed.system.sandbox.heal(intent["id"])
