@@ -303,6 +303,8 @@ class Proxy:
 
     async def _until_it_would_be_heard(self, connection: _Connection, flow: Flow) -> None:
         """The end of a connection travels like its bytes: in a black hole it vanishes, and heal() resets the rest."""
+        if isinstance(self._manner(connection, flow), BlackHole):
+            self.counts[f"ends vanished {flow.value}"] += 1
         while isinstance(self._manner(connection, flow), BlackHole | Stall):
             connection.torn |= isinstance(self._manner(connection, flow), BlackHole)
             await self._changed.wait()
