@@ -45,7 +45,9 @@ class Tap:
     async def listen(self) -> None:
         """Declare, bind and consume; also again, after queues were deleted."""
         for queue in WORK_QUEUES:
-            own = await self._channel.declare_queue(f"{PREFIX}{queue.name}", durable=True)
+            own = await self._channel.declare_queue(
+                f"{PREFIX}{queue.name}", durable=True, arguments={"x-queue-type": "quorum"}
+            )
             for binding in queue.bindings:
                 await own.bind(binding.exchange, binding.routing_key)
             await own.consume(partial(self._on_message, queue.name), consumer_tag=f"{PREFIX}{queue.name}")
