@@ -3,11 +3,14 @@
 import argparse
 import asyncio
 import os
+import secrets
+import signal
 import sys
+from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import orjson
 import uvloop
 from rich.console import Console
 from rich.table import Table
@@ -16,12 +19,14 @@ from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
 from deploy.local.stack import KIND_VARIABLE
 from shared.observability.logs import configure_logs
+from tests.faults import chaos, report
 from tests.faults.families import all_trials, select
-from tests.faults.run import LANES, Run, estimate_s, run_all
+from tests.faults.run import LANES, Run, Say, estimate_s, judge, run_all
 from tests.faults.trial import Trial
 
 FOLDER = ROOT / ".remit" / "faults"
 EXIT_INTERRUPTED = 130
+MINUTES = 30.0
 
 
 def main() -> int:
@@ -35,24 +40,33 @@ def main() -> int:
     if options.what == "list":
         _list(trials, options.lanes, console)
         return 0
-    configure_logs("faults", level="ERROR", format="console")
+    configure_logs(
+        "faults", level="CRITICAL", format="console"
+    )  # our own sender's client speaks of every server we take down
     os.environ[KIND_VARIABLE] = "private"
-    console.print(_announcement(trials, options.lanes), soft_wrap=True)
-    run = Run(trials, _folder())
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    signal.signal(
+        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )  # ended by others, all is put away, too
+    run, work = _prepared(options, trials, say)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(
-                run_all(run, lanes=options.lanes, say=lambda line: console.print(line, markup=False, soft_wrap=True))
-            )
+            runner.run(work)
     except StackError as error:
         console.print(f"[red]{error}[/]")
         return 2
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started is stopped")
         return EXIT_INTERRUPTED
-    (run.folder / "run.json").write_bytes(
-        orjson.dumps(run.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
-    )
+    finally:
+        report.save(run)
+    run.verdicts = judge(run)
+    paths = report.save(run)
+    report.show(run, console)
+    console.print(f"Kept in {' and '.join(str(path.relative_to(ROOT)) for path in paths)}", soft_wrap=True)
     return 0 if run.ok else 1
 
 
@@ -65,8 +79,26 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--short", action="store_true", help="a selection under five minutes: each family, each service"
     )
+    parser.add_argument(
+        "--minutes", type=float, help=f"random mode: so long under continuous load (default {MINUTES:g})"
+    )
+    parser.add_argument("--seed", type=int, help="random mode: the schedule of this seed")
     parser.add_argument("--lanes", type=int, default=LANES, help=f"beds side by side (default {LANES})")
     return parser.parse_args()
+
+
+def _prepared(options: argparse.Namespace, trials: list[Trial], say: Say) -> tuple[Run, Coroutine[None, None, None]]:
+    """The run, and what carries it out; says how long it will take."""
+    if options.minutes is None and options.seed is None:
+        say(_announcement(trials, options.lanes))
+        run = Run(trials, _folder())
+        return run, run_all(run, lanes=options.lanes, say=say)
+    seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
+    minutes = options.minutes or MINUTES
+    planned = chaos.schedule(seed, minutes, trials)
+    say(f"seed {seed}: {len(planned)} faults in {minutes:g} minutes, then it drains")
+    run = Run([replace(one.trial, name=one.name) for one in planned], _folder(), seed=seed)
+    return run, chaos.run_random(run, planned, minutes=minutes, say=say)
 
 
 def _announcement(trials: list[Trial], lanes: int) -> str:
@@ -87,7 +119,7 @@ def _list(trials: list[Trial], lanes: int, console: Console) -> None:
 
 
 def _folder() -> Path:
-    folder = FOLDER / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")
+    folder = FOLDER / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{os.getpid()}"
     folder.mkdir(parents=True)
     return folder
 

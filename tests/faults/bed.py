@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -99,6 +99,11 @@ class Bed:
         self.restarted_at: dict[str, float] = {}
         self.ports: dict[str, int] = {}
         self._settings: dict[str, dict[str, str]] = {}
+        self.letters: list[UUID] = []
+        self.lost: set[str] = set()
+        """Queues that were deleted with what was in them."""
+        self.baselines: list[Path] = []
+        """What the audit compares with."""
         self._kept: set[str] = set()
         self._turn = asyncio.Lock()
         self._scenes: set[asyncio.Task[None]] = set()
@@ -111,7 +116,11 @@ class Bed:
     async def open(cls, stack: Stack, name: str, *, owns_stack: bool = False, **settings: str) -> "AsyncIterator[Bed]":
         """All services run. `owns_stack`: nobody else uses it, so its default virtual host and databases will do."""
         async with AsyncExitStack() as opened:
-            own = _with_heartbeat(stack if owns_stack else await asyncio.to_thread(_part_of, stack, name))
+            own = stack
+            if not owns_stack:
+                own = await asyncio.to_thread(_part_of, stack, name)
+                opened.push_async_callback(asyncio.to_thread, _give_back, stack, name)
+            own = _with_heartbeat(own)
             manager = open_system_on(own, **(SETTINGS | settings))
             async with _opening:
                 system = await asyncio.to_thread(manager.__enter__)
@@ -196,12 +205,12 @@ class Bed:
         path = self.system.folder / f"{name}.log"
         return LogMark(path, path.stat().st_size if path.exists() else 0)
 
-    async def put_right(self) -> None:
-        """One plain instance of each service, whatever the last trial left."""
+    async def put_right(self, touched: Collection[str] = SERVICES) -> None:
+        """One plain instance of each of these services, whatever the last trial left."""
         for name in list(self.system.fleet.names):
-            if name not in SERVICES:
+            if name not in SERVICES and name.partition("-")[0] in touched:
                 await self.stop(name)
-        for service in SERVICES:
+        for service in (service for service in SERVICES if service in touched):
             changed = {key for key in self._settings.get(service, {}) if key != "REMIT_FAULT"}
             if service not in self._kept or changed:
                 await self.restart(service)
@@ -351,17 +360,27 @@ class Bed:
     async def audit(self, *more: str) -> list[dict[str, Any]]:
         """What the checker finds about all that this bed holds, line by line."""
         arguments = ["--json", "--drained", "--ledger", str(self.system.ledger), "--history", str(self.system.history)]
+        evidence = [("--tap", str(self.tap.path)), ("--logs", str(self.system.folder))]
+        evidence += [("--lost", queue) for queue in sorted(self.lost)]
+        evidence += [("--baseline", str(path)) for path in self.baselines]
         known = await asyncio.to_thread(audit_options)
-        if "--tap" in known:
-            arguments += ["--tap", str(self.tap.path)]
-        if "--logs" in known:
-            arguments += ["--logs", str(self.system.folder)]
+        arguments += [word for option, value in evidence if option in known for word in (option, value)]
         done = await (await self.remit("audit", *arguments, *more)).result()
         try:
             lines: list[dict[str, Any]] = json.loads(done.stdout)["lines"]
         except ValueError:
             raise StackError(f"the audit failed: {done.stderr.strip()[-500:]}") from None
         return lines
+
+    async def take_baseline(self) -> None:
+        """What the drained system is like now; the next audit compares. Nothing where `remit audit` cannot do that yet."""
+        if "--baseline" not in await asyncio.to_thread(audit_options):
+            return
+        path = self.system.folder / f"baseline-{self.trials}.json"
+        done = await (await self.remit("audit", "baseline", str(path), "--ledger", str(self.system.ledger))).result()
+        if done.code != 0:
+            raise StackError(f"no base line: {done.stderr.strip()[-500:]}")
+        self.baselines.append(path)
 
     # -- what was seen -------------------------------------------------------------------------------------------------------------------
 
@@ -437,6 +456,13 @@ def _part_of(stack: Stack, name: str) -> Stack:
     url = stack.create_vhost(name)
     databases = {service: stack.create_database(f"{name}-{service}") for service in SERVICES}
     return replace(stack, rabbitmq_url=url, _service_urls=databases)
+
+
+def _give_back(stack: Stack, name: str) -> None:
+    with suppress(StackError):  # it may be gone already
+        stack.drop_vhost(name)
+        for service in SERVICES:
+            stack.drop_database(f"{name}-{service}")
 
 
 def _with_heartbeat(stack: Stack) -> Stack:

@@ -103,11 +103,12 @@ async def committed_and_unsaid(bed: Bed, service: str) -> None:
 
 async def no_settlement_queue(bed: Bed, _service: str) -> None:
     """The queue that the saga's commands go to is gone, and ours beside it: they are returned."""
+    await bed.tap.forget("invoice.settlement")
     connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
-        for queue in ("invoice.settlement", "tap.invoice.settlement"):
-            await channel.queue_delete(queue, timeout=10)
+        await channel.queue_delete("invoice.settlement", timeout=10)
+    bed.lost.add("invoice.settlement")
 
 
 async def topology_again(bed: Bed, _service: str) -> None:
@@ -125,9 +126,14 @@ async def stopped_with_a_call_in_hand(bed: Bed, service: str) -> None:
     bed.signal(service, signal.SIGTERM)
 
 
+async def a_letter_waits(bed: Bed, _service: str) -> None:
+    """A good command that an old consumer rejected. Before anything else is sent: the old consumer takes what comes first."""
+    bed.letters.append(await spoiled_letter(bed))
+
+
 async def a_letter_replayed(bed: Bed, _service: str) -> None:
-    """A good command that an old consumer rejected is replayed: the staff service has something to say."""
-    letter = await spoiled_letter(bed)
+    """It is replayed: the staff service has something to say."""
+    letter = bed.letters.pop()
     done = await (await bed.remit("dead-letters", "replay", str(letter), "--yes", "--who", "faults")).result()
     if done.code != 0:
         raise AssertionError(f"replay failed: {done.stderr}")
@@ -202,7 +208,7 @@ _FROM_STAFF: Final = ("relay.", "outbox.before_delete", "outbox.after_delete", "
 def story_of(point: str, service: str) -> Story:
     """How `service` gets to `point`."""
     if service == STAFF and point.startswith(_FROM_STAFF):
-        return Story(provoke=a_letter_replayed)
+        return Story(before=a_letter_waits, provoke=a_letter_replayed)
     if service == SAGA and point in {"shell.before_commit", "shell.after_commit"}:
         return Story(provoke=echoes)
     return STORIES.get(point, Story())
@@ -216,7 +222,14 @@ def _service_trial(point: str, service: str, action: str) -> Callable[[Bed, Note
 
     async def run(bed: Bed, note: Note) -> None:
         await story.before(bed, service)
-        log = bed.log_of(service)
+        try:
+            await fail(bed, note)
+        finally:
+            await story.after(bed, service)
+        note.mended()
+
+    async def fail(bed: Bed, note: Note) -> None:
+        log, began = bed.log_of(service), time.time()
         fault = {"REMIT_FAULT": f"{point}:{story.nth}:{action}"}
         await bed.restart(service, **(fault | story.settings))  # type: ignore[arg-type] # names of variables are upper case
         bed.play(*story.scenes)
@@ -226,9 +239,7 @@ def _service_trial(point: str, service: str, action: str) -> Callable[[Bed, Note
         if action == "stop":
             await _as_zombie(bed, service, story, point)
         elif action == "exit":
-            await bed.until_restarted(service, since=note.fired_at or 0.0)
-        await story.after(bed, service)
-        note.mended()
+            await bed.until_restarted(service, since=began)
 
     return run
 
@@ -252,8 +263,8 @@ def _person_trial(point: str, action: str) -> Callable[[Bed, Note], Awaitable[No
     deed = {"replay": _replay, "ask": _ask, "resolve": _resolve}[point.split(".")[1]]
 
     async def run(bed: Bed, note: Note) -> None:
-        bed.play(*MIX[:6])
         arguments = await deed(bed)
+        bed.play(*MIX[:6])
         first = await bed.remit(*arguments, REMIT_FAULT=f"{point}:1:{action}")
         if action == "stop":
             await _stop_and_go(bed, first, note)
@@ -321,7 +332,7 @@ ONLY_THERE: Final = frozenset({"outbox.before_postpone", "outbox.after_postpone"
 """The saga's commands are the only messages that nobody else listens to: only they can be returned while we listen to everything."""
 SHORT: Final = {
     "shell.at_once.after_commit:invoice:exit",
-    "shell.before_ack:saga:cancel",
+    "saga.deadlines.after_commit:saga:cancel",
     "charging.after_execute:payment_gateway:exit",
     "charging.before_record_commit:payment_gateway:raise",
     "charging.after_prepare:payment_gateway:stop",

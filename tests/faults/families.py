@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.faults.trial import Trial
 
-FAMILIES: Final = ("crash", "network", "servers", "fleet", "cluster", "versions", "planted")
+FAMILIES: Final = ("crash", "again", "network", "servers", "fleet", "cluster", "versions", "planted")
 
 
 def all_trials() -> list[Trial]:

@@ -1,6 +1,10 @@
 """A run: trials on beds side by side; after each the bed drains and the audit is asked."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from deploy.local.errors import StackError
-from deploy.local.stack import SERVICES, Stack, open_stack
-from tests.faults.bed import Bed
+from deploy.local.fleet import ROOT
+from deploy.local.stack import SERVICES, Service, Stack, open_stack
+from tests.faults.bed import Bed, audit_options
 from tests.faults.trial import Note, Result, Trial
+from tests.faults.workload import AFTERWARDS
 
 LANES: Final = 4
 """Beds side by side. Most of a trial is waiting: for a lease, a heartbeat, a ladder."""
@@ -24,6 +29,8 @@ TRIALS_PER_BED: Final = 12
 TRIAL_S: Final = 420.0
 """No trial takes longer, whatever it waits for."""
 LOG_BYTES_KEPT: Final = 200_000
+OF_THE_RUN: Final = (17, 18)
+"""Lines of the audit that are about the run, not about a bed."""
 
 Say = Callable[[str], None]
 
@@ -43,7 +50,8 @@ class Run:
 
     @property
     def ok(self) -> bool:
-        return len(self.results) == len(self.trials) and all(result.ok for result in self.results)
+        """All were run, fired and held."""
+        return len(self.results) >= len(self.trials) and all(result.ok for result in self.results)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -95,26 +103,28 @@ async def _lane(run: Run, stack: Stack | None, waiting: deque[Trial], name: str,
     number = 0
     while waiting:
         number += 1
-        async with _bed(stack, f"{name}-{number}", waiting[0], say) as bed:
+        async with open_bed(stack, f"{name}-{number}", say, waiting[0].opens) as bed:
             good = True
             while waiting and good and bed.trials < TRIALS_PER_BED:
                 trial = waiting.popleft()
                 result = await perform(bed, trial)
                 run.results.append(result)
-                good = result.ok and not trial.alone
+                good = result.ok
                 if not result.ok:
-                    _keep_logs(run.folder, bed, result)
+                    keep_logs(run.folder, bed, result)
                 say(_line(result, len(run.results), len(run.trials)))
             run.seen.update(await bed.count_seen())
 
 
 @asynccontextmanager
-async def _bed(stack: Stack | None, name: str, trial: Trial, say: Say) -> AsyncIterator[Bed]:
-    """On that stack, or on one of the trial's own."""
+async def open_bed(
+    stack: Stack | None, name: str, say: Say, opens: Callable[..., AbstractContextManager[Stack]] = open_stack
+) -> AsyncIterator[Bed]:
+    """On that stack, or on one of its own."""
     async with AsyncExitStack() as opened:
         owns_stack = stack is None
         if stack is None:
-            stack = await opened.enter_async_context(_open_stack(say, trial.opens))
+            stack = await opened.enter_async_context(_open_stack(say, opens))
         yield await opened.enter_async_context(Bed.open(stack, name, owns_stack=owns_stack))
 
 
@@ -130,6 +140,26 @@ async def _open_stack(
         await asyncio.to_thread(manager.__exit__, None, None, None)
 
 
+def judge(run: Run) -> dict[int, dict[str, Any]]:
+    """What the audit says of the run itself: whether it was vacuous (line 17), whether the checker can fail (line 18)."""
+    if "--run" not in audit_options():
+        return {}
+    stores = {f"{service.upper()}_DATABASE_URL" for service in SERVICES} | {"RABBITMQ_URL"}
+    done = subprocess.run(
+        (sys.executable, "-m", "deploy.cli.main", "audit", "--json", "--run", str(run.folder / "run.json")),
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in stores},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        line["line"]: {"verdict": line["verdict"], "why": [f"{one['about']}: {one['why']}" for one in line["breaches"]]}
+        for line in json.loads(done.stdout)["lines"]
+        if line["line"] in OF_THE_RUN
+    }
+
+
 # -- one trial -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +169,7 @@ async def perform(bed: Bed, trial: Trial) -> Result:
     result = Result(trial.name, trial.family, trial.injects, line=trial.line)
     bed.trials += 1
     bed.surprises.clear()
+    bed.baselines.clear()
     restarts = bed.restarts
     try:
         async with asyncio.timeout(TRIAL_S):
@@ -147,30 +178,41 @@ async def perform(bed: Bed, trial: Trial) -> Result:
                 await trial.run(bed, note)
             finally:
                 result.fired = note.count
-            await bed.until_drained()
-            await _measure(bed, trial, note, result)
-            _judge(result, await bed.audit())
+                if not trial.quiet:
+                    bed.play(*AFTERWARDS)
     except Exception as error:  # noqa: BLE001 - a trial that goes wrong is a finding, and the others go on
         result.surprises.append(f"{type(error).__name__}: {error}")
-    result.surprises += bed.surprises
+    touched = [service for service in SERVICES if service in trial.touches]
+    mended_at = max([note.mended_at or 0.0, *(bed.restarted_at.get(service, 0.0) for service in touched)])
+    await conclude(bed, result, mended_at=mended_at, touched=touched or SERVICES)
     result.remarks += note.remarks
     result.restarts = bed.restarts - restarts
     result.took_s = time.monotonic() - started
     return result
 
 
-async def _measure(bed: Bed, trial: Trial, note: Note, result: Result) -> None:
-    touched = [service for service in SERVICES if service in trial.touches]
-    since = max([note.mended_at or 0.0, *(bed.restarted_at.get(service, 0.0) for service in touched)])
-    if not since:
-        return
-    result.drained_s = time.time() - since
-    handled = [at for service in touched or SERVICES if (at := await bed.handled_after(service, since)) is not None]
-    result.again_s = min(handled) - since if handled else None
+async def conclude(bed: Bed, result: Result, *, mended_at: float, touched: Sequence[Service] = SERVICES) -> None:
+    """Everything drains; how long that took since the fault was over; what the audit finds, also after a trial that went wrong."""
+    try:
+        async with asyncio.timeout(TRIAL_S):
+            await bed.until_drained()
+            drained_at = time.time()
+            if mended_at:
+                result.drained_s = drained_at - mended_at
+                result.again_s = await _handled_again(bed, touched, mended_at)
+            _judge(result, await bed.audit())
+    except Exception as error:  # noqa: BLE001 - as above
+        result.surprises.append(f"{type(error).__name__}: {error}")
+    result.surprises += bed.surprises
+
+
+async def _handled_again(bed: Bed, services: Sequence[Service], since: float) -> float | None:
+    handled = [at for service in services if (at := await bed.handled_after(service, since)) is not None]
+    return min(handled) - since if handled else None
 
 
 def _judge(result: Result, lines: Sequence[dict[str, Any]]) -> None:
-    for line in lines:
+    for line in (line for line in lines if line["line"] not in OF_THE_RUN):
         result.lines[line["line"]] = line["verdict"]
         result.breaches += [f"{line['line']}: {breach['about']}: {breach['why']}" for breach in line["breaches"]]
 
@@ -183,13 +225,10 @@ def _line(result: Result, number: int, total: int) -> str:
     return f"{number}/{total} {verdict} {result.name} ({result.took_s:.0f} s{recovered}{fired}) {why}".rstrip()
 
 
-def _keep_logs(folder: Path, bed: Bed, result: Result) -> None:
+def keep_logs(folder: Path, bed: Bed, result: Result) -> None:
     """What the services said, for whoever looks into it."""
     target = folder / "logs" / result.name.replace("/", "_").replace(":", "_")
     target.mkdir(parents=True, exist_ok=True)
     for log in bed.system.folder.glob("*.log"):
         (target / log.name).write_bytes(log.read_bytes()[-LOG_BYTES_KEPT:])
     (target / "breaches.txt").write_text("\n".join([*result.surprises, *result.breaches]))
-
-
-__all__ = ["LANES", "Run", "StackError", "estimate_s", "perform", "run_all"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel
+from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustQueue
 
 from shared.messaging.topology import WORK_QUEUES
 
@@ -27,6 +27,7 @@ class Tap:
         self.path = path
         path.touch()
         self._channel = channel
+        self._queues: dict[str, AbstractRobustQueue] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._last: dict[str, deque[AbstractIncomingMessage]] = defaultdict(lambda: deque(maxlen=REMEMBERED_MAX))
 
@@ -45,12 +46,20 @@ class Tap:
     async def listen(self) -> None:
         """Declare, bind and consume; also again, after queues were deleted."""
         for queue in WORK_QUEUES:
-            own = await self._channel.declare_queue(
+            if queue.name in self._queues:
+                continue
+            own = self._queues[queue.name] = await self._channel.declare_queue(
                 f"{PREFIX}{queue.name}", durable=True, arguments={"x-queue-type": "quorum"}
             )
             for binding in queue.bindings:
                 await own.bind(binding.exchange, binding.routing_key)
             await own.consume(partial(self._on_message, queue.name), consumer_tag=f"{PREFIX}{queue.name}")
+
+    async def forget(self, queue: str) -> None:
+        """Listen no more beside that queue, and delete ours: a message for it alone is unroutable then. Undone by `listen`."""
+        own = self._queues.pop(queue)
+        await own.cancel(f"{PREFIX}{queue}")
+        await own.delete(if_unused=False, if_empty=False)
 
     async def echo(self, queue: str, *, count: int = 1) -> int:
         """Send the last messages of a queue to it again, byte for byte, as a publisher does that never saw its confirms; how many."""

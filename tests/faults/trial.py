@@ -42,8 +42,8 @@ class Note:
 class Trial:
     """`touches`: services and servers (`broker`, `database`, `gateway`) that it disturbs; in random mode trials that touch different ones
     run at the same time. `alone`: on a stack of its own, which `opens`. `short`: part of the selection for every commit. `random`: fit for
-    random mode: it needs nothing of the workload but that there is some. `line`: for a planted fault, the line of the audit that must turn
-    red."""
+    random mode: it needs nothing of the workload but that there is some. `quiet`: nothing new may be played afterwards. `line`: for a
+    planted fault, the line of the audit that must turn red."""
 
     name: str
     family: str
@@ -54,6 +54,7 @@ class Trial:
     alone: bool = False
     short: bool = False
     random: bool = False
+    quiet: bool = False
     line: int | None = None
     opens: "Callable[..., AbstractContextManager[Stack]]" = open_stack
 

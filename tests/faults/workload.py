@@ -34,6 +34,8 @@ MIX: tuple[str, ...] = (
     "pm_remit_late_success",
 )
 """One round: paid, declined, in doubt, duplicates, void against pay, a dead letter."""
+AFTERWARDS: tuple[str, ...] = ("paid by token", "not JSON")
+"""Played when the fault is over: every service gets a message, by which recovery is measured."""
 LOAD: tuple[str, ...] = (
     *MIX,
     LATE_SUCCESS,

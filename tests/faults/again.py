@@ -1,0 +1,72 @@
+"""Recovery a second time: every message comes again, every process dies and is started again, events are folded again: nothing changes."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from deploy.local.stack import SERVICES
+from shared.messaging.topology import WORK_QUEUES
+from tests.faults.bed import Bed
+from tests.faults.tap import REMEMBERED_MAX
+from tests.faults.trial import Note, Trial
+from tests.faults.workload import LATE_SUCCESS, MIX
+
+FAMILY: Final = "again"
+
+Repeat = Callable[[Bed], Awaitable[int]]
+
+
+async def messages(bed: Bed) -> int:
+    """The last messages of every queue come again, byte for byte."""
+    return sum([await bed.tap.echo(queue.name, count=REMEMBERED_MAX) for queue in WORK_QUEUES])
+
+
+async def restarts(bed: Bed) -> int:
+    """kill -9 of everything at once."""
+    for service in SERVICES:
+        await bed.kill(service)
+    for service in SERVICES:
+        await bed.start(service)
+    return len(SERVICES)
+
+
+async def rebuilds(bed: Bed) -> int:
+    """`remit rebuild`: events are folded again."""
+    done = await (await bed.remit("rebuild")).result()
+    if done.code != 0:
+        raise AssertionError(f"rebuild found differences: {done.stdout}{done.stderr}")
+    return 1
+
+
+def _run(*deeds: Repeat) -> Callable[[Bed, Note], Awaitable[None]]:
+    async def run(bed: Bed, note: Note) -> None:
+        bed.play(*MIX, LATE_SUCCESS)
+        await bed.until_drained()
+        await bed.take_baseline()
+        for deed in deeds:
+            note.fired(await deed(bed))
+        note.mended()
+
+    return run
+
+
+def trials() -> Sequence[Trial]:
+    """Each way alone, then all after each other."""
+    ways: dict[str, tuple[Repeat, ...]] = {
+        "messages": (messages,),
+        "restarts": (restarts,),
+        "rebuild": (rebuilds,),
+        "everything-twice": (messages, restarts, rebuilds) * 2,
+    }
+    return [
+        Trial(
+            name=f"{FAMILY}/{name}",
+            family=FAMILY,
+            injects=" ".join(dict.fromkeys(str(deed.__doc__) for deed in deeds)),
+            run=_run(*deeds),
+            estimate_s=25,
+            touches=frozenset(SERVICES),
+            short=name == "everything-twice",
+            quiet=True,
+        )
+        for name, deeds in ways.items()
+    ]

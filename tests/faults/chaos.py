@@ -1,0 +1,124 @@
+"""Random mode: a seed gives a schedule of faults of all families, carried out under continuous load; the same seed, the same schedule."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.faults.bed import Bed
+from tests.faults.run import Run, Say, conclude, keep_logs, open_bed
+from tests.faults.trial import Note, Result, Trial
+from tests.faults.workload import LOAD
+
+PAUSE_LEAST_S: Final = 1.0
+PAUSE_MOST_S: Final = 8.0
+"""Between two faults: some come while the last one is not over."""
+AT_ONCE: Final = 2
+"""Faults at the same time, of different services and servers."""
+PLAYING: Final = 12
+"""Scenes under way at any time."""
+PLAY_POLL_S: Final = 0.2
+FAULT_S: Final = 180.0
+"""No fault takes longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A fault of the schedule, so many seconds after the beginning."""
+
+    number: int
+    at_s: float
+    trial: Trial
+
+    @property
+    def name(self) -> str:
+        return f"random/{self.number:03d}/{self.trial.name}"
+
+
+def schedule(seed: int, minutes: float, trials: Sequence[Trial]) -> list[Planned]:
+    """Which fault when. Families take turns by chance, not by how many trials they have."""
+    chance = random.Random(seed)
+    families: dict[str, list[Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.name):
+        if trial.random:
+            families.setdefault(trial.family, []).append(trial)
+    planned: list[Planned] = []
+    at_s = 0.0
+    while families and (at_s := at_s + chance.uniform(PAUSE_LEAST_S, PAUSE_MOST_S)) < minutes * 60:
+        family = chance.choice(sorted(families))
+        planned.append(Planned(len(planned) + 1, at_s, chance.choice(families[family])))
+    return planned
+
+
+async def run_random(run: Run, planned: Sequence[Planned], *, minutes: float, say: Say) -> None:
+    """The schedule on one bed with a stack of its own; at the end everything drains, and the audit looks at all of it."""
+    started = time.monotonic()
+    assert run.seed is not None
+    async with open_bed(None, "random", say) as bed:
+        load = asyncio.create_task(_load(bed, run.seed), name="load")
+        try:
+            await _carry_out(bed, run, planned, say)
+            await asyncio.sleep(max(0.0, minutes * 60 - (time.monotonic() - started)))
+        finally:
+            load.cancel()
+            await asyncio.gather(load, return_exceptions=True)
+        result = Result(
+            f"random/seed {run.seed}", "random", f"{len(planned)} faults of all families under load", fired=len(planned)
+        )
+        await conclude(bed, result, mended_at=time.time())
+        for one in run.results:
+            one.lines = dict(result.lines)
+        run.results.append(result)
+        if not run.ok:
+            keep_logs(run.folder, bed, result)
+            say(f"again: python -m tests.faults --seed {run.seed} --minutes {minutes:g}")
+        run.seen.update(await bed.count_seen())
+    run.took_s = time.monotonic() - started
+
+
+async def _load(bed: Bed, seed: int) -> None:
+    scenes = _endless(seed)
+    while True:
+        for _ in range(PLAYING - bed.playing):
+            bed.play(next(scenes))
+        await asyncio.sleep(PLAY_POLL_S)
+
+
+def _endless(seed: int) -> Iterator[str]:
+    chance = random.Random(f"scenes {seed}")
+    while True:
+        yield chance.choice(LOAD)
+
+
+async def _carry_out(bed: Bed, run: Run, planned: Sequence[Planned], say: Say) -> None:
+    """In the order of the schedule; one that touches what another is at waits for it."""
+    began = time.monotonic()
+    busy: dict[asyncio.Task[None], frozenset[str]] = {}
+    for one in planned:
+        await asyncio.sleep(max(0.0, one.at_s - (time.monotonic() - began)))
+        while len(busy) >= AT_ONCE or any(one.trial.touches & touched for touched in busy.values()):
+            done, _ = await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                del busy[task]
+        busy[asyncio.create_task(_fault(bed, run, one, say), name=one.name)] = one.trial.touches
+    await asyncio.gather(*busy)
+
+
+async def _fault(bed: Bed, run: Run, one: Planned, say: Say) -> None:
+    started, note = time.monotonic(), Note()
+    result = Result(one.name, one.trial.family, one.trial.injects)
+    try:
+        async with asyncio.timeout(FAULT_S):
+            await bed.put_right(one.trial.touches)
+            await one.trial.run(bed, note)
+            await bed.put_right(one.trial.touches)
+    except Exception as error:  # noqa: BLE001 - noted; the others go on
+        result.surprises.append(f"{type(error).__name__}: {error}")
+    result.fired, result.remarks = note.count, note.remarks
+    result.took_s = time.monotonic() - started
+    run.results.append(result)
+    say(
+        f"{one.at_s:5.0f} s {one.trial.name} {'fired' if note.count else 'NEVER FIRED'} {'; '.join(result.surprises)}".rstrip()
+    )

@@ -1,0 +1,81 @@
+"""What a run says of itself: good only if every fault fired and every line held, or the planted one turned red."""
+
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+
+from tests.faults import report
+from tests.faults.run import Run
+from tests.faults.trial import Note, Result, Trial
+
+HOLDS = dict.fromkeys(range(1, 14), "holds")
+
+
+def result(name: str = "crash/a:saga:exit", **changes: object) -> Result:
+    made = Result(name, name.partition("/")[0], "exit of saga: <nothing> is sent", fired=1, lines=dict(HOLDS))
+    for key, value in changes.items():
+        setattr(made, key, value)
+    return made
+
+
+async def _nothing(_bed: object, _note: Note) -> None:
+    """Not run here."""
+
+
+def run(folder: Path, *results: Result) -> Run:
+    trials = [Trial(one.name, one.family, one.injects, _nothing, line=one.line) for one in results]
+    return Run(trials, folder, results=list(results))
+
+
+def test_a_trial_is_good_only_if_it_fired_and_all_lines_hold() -> None:
+    assert result().ok
+    assert not result(fired=0).ok
+    assert not result(lines={}).ok
+    assert not result(lines=HOLDS | {5: "broken"}).ok
+    assert not result(surprises=["paid by token: declined"]).ok
+
+
+def test_a_planted_fault_is_good_only_if_its_line_turns_red() -> None:
+    assert result(line=5, lines=HOLDS | {5: "broken"}, surprises=["of course"]).ok
+    assert not result(line=5).ok
+    assert not result(line=5, lines=HOLDS | {6: "broken"}).ok
+
+
+def test_a_run_is_good_only_if_all_was_run(tmp_path: Path) -> None:
+    whole = run(tmp_path, result(), result("crash/b:saga:exit"))
+    assert whole.ok
+    whole.results.pop()
+    assert not whole.ok
+
+
+def test_the_audit_gets_what_was_planned_seen_and_planted(tmp_path: Path) -> None:
+    one = run(tmp_path, result(), result("planted/inbox-off", line=9, lines=HOLDS | {9: "broken", 12: "broken"}))
+    one.seen.update(duplicates=3, in_doubt=1)
+    report.save(one)
+    data = orjson.loads((tmp_path / "run.json").read_bytes())
+    assert data["planned"] == [{"name": "crash/a:saga:exit", "fired": 1}, {"name": "planted/inbox-off", "fired": 1}]
+    assert data["seen"] == {"duplicates": 3, "redeliveries": 0, "in_doubt": 1, "conflicts": 0}
+    assert data["planted"] == [{"name": "inbox-off", "expected": 9, "red": [9, 12]}]
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    good = result(drained_s=3.5, again_s=0.4)
+    bad = result(
+        "network/cut:saga:reset", family="network", lines=HOLDS | {1: "broken"}, breaches=["1: <p>: charged twice"]
+    )
+    page = report.html(run(tmp_path, good, bad))
+    assert page.count("<svg") == 4
+    assert "http" not in page.replace("https://", "http://").replace("http://www.w3.org", "")
+    assert "&lt;nothing&gt;" in page
+    assert "<nothing>" not in page
+    assert "&lt;p&gt;: charged twice" in page
+    assert "line 1 is broken" in page
+
+
+def test_the_table_names_what_failed(tmp_path: Path) -> None:
+    console = Console(record=True, width=160)
+    report.show(run(tmp_path, result(), result("crash/b:saga:exit", fired=0)), console)
+    shown = console.export_text()
+    assert "crash/b:saga:exit: it never fired" in shown
+    assert "13 of 13" in shown

@@ -1,0 +1,77 @@
+"""Which trials there are: every crash point by every action, a short selection that is short, a schedule that a seed gives again."""
+
+import pytest
+
+from shared.fault_points import POINTS, REMIT
+from shared.faults import ACTIONS
+from tests.faults import chaos, crash
+from tests.faults.families import all_trials, select
+from tests.faults.run import LANES, estimate_s
+from tests.faults.trial import Note, Trial
+
+SERVICES = {"invoice", "payment_gateway", "saga", "staff"}
+
+
+def test_every_action_is_tried_at_every_point_and_every_service_that_passes_it_ends_there() -> None:
+    names = {trial.name for trial in crash.trials()}
+    for point in POINTS:
+        for action in ACTIONS:
+            assert any(name.startswith(f"crash/{point.name}:") and name.endswith(f":{action}") for name in names)
+        if point.name not in crash.ONLY_THERE:
+            assert {f"crash/{point.name}:{service}:exit" for service in point.passed_by} <= names
+
+
+def test_names_are_unique_and_trials_say_what_they_touch() -> None:
+    trials = all_trials()
+    assert len({trial.name for trial in trials}) == len(trials)
+    for trial in trials:
+        assert trial.name.startswith(f"{trial.family}/")
+        assert trial.touches, trial.name
+
+
+def test_the_short_selection_is_short_and_leaves_no_service_and_no_family_out() -> None:
+    everything = all_trials()
+    assert {f"crash/{name}" for name in crash.SHORT} <= {trial.name for trial in everything}
+    short = select(everything, only=None, short=True)
+    assert estimate_s(short, LANES) < 300
+    assert {trial.family for trial in short} >= {"crash"}
+    assert {service for trial in short for service in trial.touches} >= SERVICES
+    assert {trial.name.rpartition(":")[2] for trial in short if trial.family == "crash"} == set(ACTIONS)
+    assert any(f":{REMIT}:" in trial.name for trial in short)
+
+
+def test_a_pattern_selects() -> None:
+    chosen = select(all_trials(), only="crash/shell.before_ack:*:exit", short=False)
+    assert {trial.name for trial in chosen} == {f"crash/shell.before_ack:{service}:exit" for service in SERVICES}
+
+
+async def _nothing(_bed: object, _note: Note) -> None:
+    """Not run here."""
+
+
+def _trial(name: str, family: str, *, random: bool = True) -> Trial:
+    return Trial(f"{family}/{name}", family, "", _nothing, random=random)
+
+
+TRIALS = [*(_trial(f"a{n}", "many") for n in range(50)), _trial("b", "few"), _trial("c", "few", random=False)]
+
+
+def test_a_seed_gives_its_schedule_again_in_whatever_order_the_trials_come() -> None:
+    first = chaos.schedule(7, 5, TRIALS)
+    assert first == chaos.schedule(7, 5, list(reversed(TRIALS)))
+    assert first != chaos.schedule(8, 5, TRIALS)
+
+
+def test_a_schedule_fills_the_time_with_faults_of_every_family_that_are_fit_for_it() -> None:
+    planned = chaos.schedule(1, 5, TRIALS)
+    assert [one.at_s for one in planned] == sorted(one.at_s for one in planned)
+    assert 300 - chaos.PAUSE_MOST_S <= planned[-1].at_s < 300
+    assert {one.trial.family for one in planned} == {"many", "few"}
+    assert all(one.trial.random for one in planned)
+    assert len({one.name for one in planned}) == len(planned)
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_the_estimate_counts_what_shares_a_stack_over_the_lanes(lanes: int) -> None:
+    trials = [_trial(str(n), "x") for n in range(8)]
+    assert estimate_s(trials, lanes) == pytest.approx(estimate_s([], 1) + 8 * 15 / lanes)
