@@ -142,6 +142,7 @@ async def _deleted(bed: Bed, note: Note, *, queue: str, consumer: Service) -> No
         channel = await connection.channel()
         gone = await channel.queue_delete(queue, timeout=10)
     note.fired()
+    bed.lost.add(queue)
     note.remark(f"{gone.message_count or 0} messages were waiting in it")
     await until_not_ready(bed, consumer, (f"consumer {queue}",))
     await bed.apply_topology()
