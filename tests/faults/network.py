@@ -20,7 +20,7 @@ FAMILY: Final = "network"
 Server = Literal["broker", "database", "gateway"]
 
 NTH: Final = 2
-"""Not the first of its kind, which may belong to the start of a service."""
+"""Not the first of its kind, which may belong to the start of a service. (Staff publish only once in a while.)"""
 RESETS: Final = 3
 DRIPPED_PIECES_MIN: Final = 300
 ESTIMATE_S: Final = 20.0
@@ -92,7 +92,8 @@ Inject = Callable[[Line], Awaitable[int]]
 
 
 async def _lost(line: Line, *, event: Event, then: Then, about: str = "") -> int:
-    rule = line.proxy.drop(event, nth=NTH, then=then, about=about)
+    nth = 1 if line.service == "staff" else NTH
+    rule = line.proxy.drop(event, nth=nth, then=then, about=about)
     line.play()
     await line.until(lambda: rule.fired > 0, f"{event.value} is lost")
     if then == SILENCE:

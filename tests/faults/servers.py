@@ -31,8 +31,6 @@ HOUR_S: Final = 3_600
 ALONE_ESTIMATE_S: Final = 60.0
 DISK_BYTES: Final = 96 * 1024**2
 """A service's database takes about 10 MB; the rest is filled."""
-WATERMARK: Final = "0.4"
-"""RabbitMQ's own; newer ones allow more, and no trial comes near."""
 FILLED_BY: Final[dict[str, Service]] = {
     "saga.events": "invoice",
     "payment_gateway.requests": "invoice",
@@ -87,19 +85,25 @@ async def under_load(bed: Bed) -> None:
 # -- out of memory, full, gone ---------------------------------------------------------------------------------------------------------
 
 
-async def _memory_alarm(bed: Bed, note: Note) -> None:
+MEMORY_ALARM: Final = ("set_vm_memory_high_watermark", "0")
+DISK_ALARM: Final = ("set_disk_free_limit", "100000GB")
+NO_ALARM: Final = {MEMORY_ALARM: ("set_vm_memory_high_watermark", "0.4"), DISK_ALARM: ("set_disk_free_limit", "50MB")}
+"""RabbitMQ's own limits; newer ones allow more memory, and no trial comes near."""
+
+
+async def _alarm(bed: Bed, note: Note, *, raised: tuple[str, str]) -> None:
     """The broker reads from no publisher; what it confirms in the meantime is nothing."""
     ctl = bed.system.stack.broker.ctl
     bed.play()
     await under_load(bed)
-    await asyncio.to_thread(ctl, "set_vm_memory_high_watermark", "0")
+    await asyncio.to_thread(ctl, *raised)
     try:
         bed.play()
         await until_not_ready(bed, "invoice", BROKER)
         states = await asyncio.to_thread(ctl, "--silent", "list_connections", "state")
         note.fired(sum(state in {"blocked", "blocking"} for state in states.split()))
     finally:
-        await asyncio.to_thread(ctl, "set_vm_memory_high_watermark", WATERMARK)
+        await asyncio.to_thread(ctl, *NO_ALARM[raised])
     await _again(bed, note)
 
 
@@ -285,7 +289,8 @@ def trials() -> Sequence[Trial]:
         _alone("broker:killed", "kill -9 of RabbitMQ", partial(_killed, broker=True, database=False), short=True),
         _alone("database:killed", "kill -9 of PostgreSQL", partial(_killed, broker=False, database=True), short=True),
         _alone("both:killed", "kill -9 of RabbitMQ and PostgreSQL at once", partial(_killed, broker=True, database=True)),
-        _alone("broker:memory_alarm", "RabbitMQ has no memory left: publishers are blocked", _memory_alarm),
+        _alone("broker:memory_alarm", "RabbitMQ has no memory left: publishers are blocked", partial(_alarm, raised=MEMORY_ALARM)),
+        _alone("broker:disk_alarm", "RabbitMQ has no disk left: publishers are blocked", partial(_alarm, raised=DISK_ALARM)),
     ]  # fmt: skip
     for queue, publisher in FILLED_BY.items():
         run = partial(_full, queue=queue, publisher=publisher)
