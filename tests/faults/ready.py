@@ -32,7 +32,7 @@ def _reasons(port: int) -> str | None:
 
 
 async def until_ready(bed: Bed, *names: str) -> None:
-    """Wait until these, or else one of each service, are ready."""
+    """Wait until these instances are ready; by default one of each service."""
     for name in names or SERVICES:
 
         async def ready(name: str = name) -> bool:
@@ -51,10 +51,10 @@ async def until_not_ready(bed: Bed, name: str, because: Sequence[str]) -> None:
     await bed.until(says, what=f"{name} says that it is not ready", within_s=NOT_READY_WITHIN_S)
 
 
-async def recover(bed: Bed, *, within_s: float, name: str = "") -> float:
+async def recover(bed: Bed, *, within_s: float) -> float:
     """Wait until all is ready after a server is back; how long it took. Raises AssertionError if that is too long."""
     began = time.monotonic()
-    await until_ready(bed, *([name] if name else ()))
+    await until_ready(bed)
     took_s = time.monotonic() - began
     if took_s > within_s:
         raise AssertionError(f"ready again after {took_s:.1f} s, which must be below {within_s:g} s")
