@@ -12,7 +12,7 @@ from deploy.local.stack import SERVICES, Service, database_variable
 from tests.faults import workload
 from tests.faults.bed import Bed
 from tests.faults.frames import Amqp, Event, Flow, Http, Postgres, Speaks
-from tests.faults.proxy import RESET, SILENCE, BlackHole, Drip, Manner, Network, Proxy, Then, open_network
+from tests.faults.proxy import RESET, SILENCE, BlackHole, Drip, Manner, Network, Proxy, Stall, Then, open_network
 from tests.faults.ready import until_not_ready, until_ready
 from tests.faults.trial import Note, Trial
 
@@ -111,6 +111,15 @@ async def _partitioned(line: Line, **manners: Manner) -> int:
     return line.proxy.counts["bytes vanished"]
 
 
+async def _late(line: Line) -> int:
+    line.play()
+    await _under_load(line)
+    line.proxy.become(to_server=Stall())
+    line.play()
+    await line.until_not_ready()
+    return line.proxy.counts["pieces stalled"]
+
+
 async def _refused(line: Line) -> int:
     line.play()
     await _under_load(line)
@@ -179,6 +188,11 @@ FAULTS: Final[tuple[Fault, ...]] = (
           partial(_lost, event=Event.ANSWER, then=RESET), frozenset({"gateway"})),
     Fault("black_hole_to_server", "what the service sends vanishes until it knows", partial(_partitioned, to_server=BlackHole())),
     Fault("black_hole_to_client", "what the service should hear vanishes until it knows", partial(_partitioned, to_client=BlackHole())),
+    Fault(
+        "late",
+        "what the service sends arrives after it has given up: late commits, publishes, acks and charges",
+        _late,
+    ),
     Fault("refused", "cut, and refused until the service knows", _refused),
     Fault("reset", f"all connections are cut, {RESETS} times", _reset),
     Fault("half_closed", "one direction of each connection ends, then the other", _half_closed),
