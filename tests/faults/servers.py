@@ -108,16 +108,21 @@ async def _alarm(bed: Bed, note: Note, *, raised: tuple[str, str]) -> None:
 
 
 async def _full(bed: Bed, note: Note, *, queue: str, publisher: Service) -> None:
-    """A policy lowers the bound of one queue (of argument and policy the lower counts): publishers are refused, and keep what they have."""
+    """A policy lowers the bound of one queue (of argument and policy the lower counts) while its consumer is down: publishers are refused,
+    and keep what they have."""
     ctl, vhost = bed.system.stack.broker.ctl, _vhost(bed)
     policy = ("--vhost", vhost, "full")
-    definition = (f"^{queue}$", '{"max-length": 0}', "--apply-to", "queues")
+    definition = (f"^{queue}$", '{"max-length": 1}', "--apply-to", "queues")
     await asyncio.to_thread(ctl, "set_policy", *policy, *definition)
     try:
+        bed.play()
+        await under_load(bed)
+        await bed.stop(CONSUMED_BY[queue])
         bed.play()
         refused = await _rows_appear(bed, publisher, "SELECT id FROM outbox WHERE refusals > 0")
     finally:
         await asyncio.to_thread(ctl, "clear_policy", *policy)
+        await bed.start(CONSUMED_BY[queue])
     note.fired(refused)
     note.mended()
 
