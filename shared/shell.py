@@ -17,10 +17,10 @@ import structlog
 from shared import faults
 from shared.card_data.scan import find_card_number
 from shared.clock import Clock
-from shared.contracts.catalogue import PUBLIC_COMMANDS
+from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.contracts.invoice import CommandAnswered
 from shared.holding import TRIES_MAX, Holding, Patience, Stopped
-from shared.ids import derived_id
+from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letters
 from shared.messaging.codec import Decoded, Fault, Malformed, decode, encode
 from shared.messaging.consumer import Consumer, Delivery
@@ -136,8 +136,8 @@ class Optimistic(Work[Key, State, Effect], Protocol[Key, State, Effect]):
     """A work whose every write is guarded by a unique key (an event's stream and version, a transition's, a payment's id), so that a
     decision on a state that moved meanwhile cannot be stored."""
 
-    async def peek(self, connection: Connection, messages: Sequence[Inbound]) -> Mapping[Key, State]:
-        """As `load`, without locks."""
+    async def peek(self, connection: Connection, messages: Sequence[Inbound]) -> Mapping[Key, State] | None:
+        """As `load`, without locks; a state that is guessed to be absent need not be read. None: these take a transaction."""
         ...
 
 
@@ -271,18 +271,19 @@ class QueueWorker(Generic[Key, State, Effect]):
         return item
 
     def _refuse_malformed(self, delivery: Delivery, malformed: Malformed) -> Item | SetAside:
-        """A command gets its answer if we know whose it is; anything else is a dead letter."""
-        command_id = malformed.id
-        if malformed.fault.is_card_data:  # nothing of the body may be used, not even its id
-            command_id = _uuid_or_none(delivery.message_id)
-        answerable = malformed.fault.is_card_data or (
-            malformed.fault is Fault.INVALID_DATA and malformed.type in PUBLIC_COMMANDS
-        )
-        if not (self._work.answers_commands and answerable and command_id is not None):
+        """A command gets its answer if we know whose it is, by its own id or that of AMQP, and nobody will ever be able to read it: a dead
+        letter would wait for a person who can only discard it, since the same bytes fail again. What a later version may read, and what
+        nobody could be answered for, is a dead letter."""
+        command_id = read_uuid(delivery.message_id)
+        if (
+            malformed.id is not None and not malformed.fault.is_card_data
+        ):  # of card data nothing is used, not even its id
+            command_id = malformed.id
+        if not (self._work.answers_commands and malformed.fault.is_for_ever and command_id is not None):
             return SetAside(delivery, str(malformed.fault), malformed.detail)
         answer = Answer(
             command_id=command_id,
-            command_type=malformed.type or "unread",
+            command_type=malformed.type if malformed.type in BY_WIRE_NAME else "unread",
             answer="rejected",
             correlation_id=malformed.correlation_id or str(command_id),
             reason=str(malformed.fault),
@@ -349,8 +350,10 @@ class QueueWorker(Generic[Key, State, Effect]):
         now = self._clock()
         async with self._database.connection() as connection:
             messages = [item.message for item in items if item.message is not None]
-            states = dict(await work.peek(connection, messages)) if messages else {}
-            changes = self._react_all(items, states, now)
+            states = await work.peek(connection, messages) if messages else {}
+            if states is None:
+                return None
+            changes = self._react_all(items, dict(states), now)
             if any(change.reaction.closes is not None for change in changes.values()):
                 return None
             answers, says = self._conclude(items, changes, set(), now)
@@ -641,10 +644,3 @@ def _set_aside(item: Item, error: Exception) -> SetAside:
         error = error.__cause__
     log.error("message_failed", message_id=str(item.id), exc_info=error)
     return SetAside(item.delivery, "handler_failed", describe_error(error), error, tries=TRIES_MAX)
-
-
-def _uuid_or_none(text: str | None) -> UUID | None:
-    try:
-        return UUID(text or "")
-    except ValueError:
-        return None

@@ -1,4 +1,5 @@
 """The independent checker: `remit audit` reads the raw stores and says which lines of FAULTS.md hold.
 
-It imports nothing of the services: what they believe, their tables have to show. Only URLs and the broker link come from `shared`.
+It imports nothing of the services: what they believe, their tables have to show. Of `shared` it takes data (contracts, the
+topology), the link to the broker, and the search for card numbers.
 """

@@ -11,6 +11,8 @@ from deploy.audit.titles import needs, tally
 
 PAGE = 2_000
 """Commands looked up at a time."""
+IN_HAND_MAX = 400
+"""What a consumer may hold that is not acknowledged yet (`shared.messaging.consumer.PREFETCH`)."""
 
 _ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
 _OPEN_LETTERS = """
@@ -26,13 +28,15 @@ async def line_6(stores: Stores) -> Finding:
     needs(counted, stores, "staff")
     if not needs(counted, stores, "invoice"):
         return counted.finding()
-    attempts = stores.attempts()
+    attempts, room = stores.attempts(), _Room(stores)
     while page := list(islice(attempts, PAGE)):
-        await _check(counted, stores, page)
+        await _check(counted, stores, page, room)
+    if stores.history is not None and counted.looked_at == 0:
+        counted.missing("the history of the sender is empty")
     return counted.finding()
 
 
-async def _check(counted: Tally, stores: Stores, page: list[Attempted]) -> None:
+async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_Room") -> None:
     ids = [id_ for id_ in map(_uuid, {attempt.command_id for attempt in page}) if id_ is not None]
     answered = {str(row["command_id"]) for row in await stores.databases["invoice"].page(_ANSWERED, ids)}
     staff = stores.databases.get("staff")
@@ -45,13 +49,28 @@ async def _check(counted: Tally, stores: Stores, page: list[Attempted]) -> None:
         elif id_ in answered and kept:
             counted.breach(id_, "an answer and an open dead letter", since=attempt.at)
         elif attempt.confirmed and id_ not in answered and not kept and staff is not None:
-            _unanswered(counted, stores, attempt)
+            _unanswered(counted, room, attempt)
 
 
-def _unanswered(counted: Tally, stores: Stores, attempt: Attempted) -> None:
+class _Room:
+    """How many unanswered commands of a live system may be waiting in a queue or be in the hands of a consumer."""
+
+    def __init__(self, stores: Stores) -> None:
+        queues = [(stores.queues or {}).get(name) for name in ("invoice.commands", "dead-letters")]
+        self.left = (
+            0
+            if stores.drained
+            else sum(q.ready + q.consumers * IN_HAND_MAX for q in queues if q is not None and q.ready)
+        )
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def _unanswered(counted: Tally, room: _Room, attempt: Attempted) -> None:
     """Lost, unless it waits in a queue still."""
-    waiting = stores.queues or {}
-    if not stores.drained and (waiting.get("invoice.commands") or waiting.get("dead-letters")):
+    if room.take():
         counted.in_flight()
     else:
         counted.breach(

@@ -44,7 +44,7 @@ def _astray(payment_id: str, rows: list[Row], charges: list[Row]) -> Iterator[Br
             yield charge["id"], "a charge that carries no payment id of ours", None
         elif not rows:
             yield payment_id, f"charge {charge['id']} has no payment here", moment(charge)
-        elif rows[0]["gateway_id"] not in {None, charge["payment_intent"]}:
+        elif rows[0]["gateway_id"] != charge["payment_intent"]:
             yield payment_id, f"charge {charge['id']} is of {charge['payment_intent']}, not of the recorded id", None
 
 

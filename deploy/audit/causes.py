@@ -16,9 +16,18 @@ SAID_AT_ONCE_MAX = 3
 """A saga says at most two things about one fact (refund, and tell the invoice); one more costs nothing."""
 
 _FROM_UPSTREAM = """
-    SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer FROM events e LEFT JOIN answers a ON a.command_id = e.cause_id
-    WHERE split_part(e.type, '.', 1) IN ('Issued', 'PaymentRequested', 'Voided') AND a.answer IS DISTINCT FROM 'accepted'
+    SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer, a.command_type, a.invoice_id
+    FROM (SELECT *, CASE split_part(type, '.', 1) WHEN 'Issued' THEN 'IssueInvoice' WHEN 'PaymentRequested' THEN 'PayInvoice'
+                    WHEN 'Voided' THEN 'VoidInvoice' END AS command FROM events) e
+    LEFT JOIN answers a ON a.command_id = e.cause_id
+    WHERE e.command IS NOT NULL AND (a.answer IS DISTINCT FROM 'accepted' OR a.invoice_id IS DISTINCT FROM e.stream_id
+                                     OR split_part(a.command_type, '.', 3) <> e.command)
     ORDER BY e.stream_id, e.version"""
+_SAME_CAUSE = """
+    SELECT cause_id, min(stream_id) AS stream_id, count(*) AS times FROM events
+    GROUP BY cause_id, cause_position HAVING count(*) > 1 ORDER BY 1"""
+_SAME_STEP = """
+    SELECT payment_id, cause_id, count(*) AS times FROM transitions GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY 1, 2"""
 _COUNT = "SELECT count(*) FROM events"
 _SAGAS = "SELECT payment_id, deadline, updated_at FROM sagas ORDER BY payment_id"
 _TRANSITIONS = "SELECT payment_id, version, fact, cause_id, at FROM transitions ORDER BY payment_id, version"
@@ -55,8 +64,22 @@ async def _from_upstream(counted: Tally, stores: Stores) -> None:
     invoices = stores.databases["invoice"]
     counted.look(await invoices.value(_COUNT))
     async for row in invoices.rows(_FROM_UPSTREAM):
-        verdict = "has no answer" if row["answer"] is None else f"was {row['answer']}"
-        counted.breach(row["stream_id"], f"event {row['version']}, {row['type']}: the command that caused it {verdict}")
+        counted.breach(
+            row["stream_id"], f"event {row['version']}, {row['type']}: the command that caused it {_of(row)}"
+        )
+    async for row in invoices.rows(_SAME_CAUSE):
+        counted.breach(
+            row["stream_id"], f"the message {row['cause_id']} brought about the same event {row['times']} times"
+        )
+    if "saga" in stores.databases:
+        async for row in stores.databases["saga"].rows(_SAME_STEP):
+            counted.breach(row["payment_id"], f"the message {row['cause_id']} moved its saga {row['times']} times")
+
+
+def _of(row: Row) -> str:
+    if row["answer"] is None:
+        return "has no answer"
+    return f"was {row['answer']}" if row["answer"] != "accepted" else f"is {row['command_type']} of {row['invoice_id']}"
 
 
 class _Known:

@@ -1,5 +1,6 @@
 """What the checker says of one line: it holds, it is broken (by whom and why), or it was not checked (and what was missing)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +16,20 @@ class Verdict(StrEnum):
     NOT_CHECKED = "not checked"
 
 
+class Source(StrEnum):
+    """What a line can be without. Evidence that only some runs have can be waived (`--without`); a store cannot."""
+
+    STORE = "store"
+    TAP = "tap"
+    RUN = "run"
+    BASELINE = "baseline"
+    LOGS = "logs"
+    UNACKED = "unacked"
+
+
+WAIVABLE = tuple(source for source in Source if source is not Source.STORE)
+
+
 @dataclass(frozen=True, slots=True)
 class Breach:
     """`about` is the id of what breaks the line: a payment, an invoice, a command, an idempotency key."""
@@ -26,7 +41,8 @@ class Breach:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """`looked_at` counts what the line was checked on, `in_flight` what was too young to judge, `broken` all breaches, of which the
-    first are shown. `missing`: what the line could not see; if anything, it holds only as far as that goes and is called not checked."""
+    first are shown. `missing`: what the line could not see; if anything, it holds only as far as that goes and is called not checked.
+    `unseen`: of which sources that is."""
 
     line: int
     says: str
@@ -35,12 +51,17 @@ class Finding:
     broken: int
     breaches: tuple[Breach, ...]
     missing: tuple[str, ...]
+    unseen: frozenset[Source] = frozenset()
 
     @property
     def verdict(self) -> Verdict:
         if self.broken:
             return Verdict.BROKEN
         return Verdict.NOT_CHECKED if self.missing else Verdict.HOLDS
+
+    def is_complete(self, waived: Collection[Source]) -> bool:
+        """Whether nothing was missing but what was waived."""
+        return self.unseen <= set(waived)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -63,7 +84,11 @@ class Tally:
         self._settled_before = settled_before
         self._looked_at = self._in_flight = self._broken = 0
         self._breaches: list[Breach] = []
-        self._missing: list[str] = []
+        self._missing: dict[str, Source] = {}
+
+    @property
+    def looked_at(self) -> int:
+        return self._looked_at
 
     def look(self, count: int = 1) -> None:
         """So many things were checked."""
@@ -82,14 +107,13 @@ class Tally:
         """Whether something that happened then may still have consequences on their way. Never so in a drained system."""
         return since is not None and self._settled_before is not None and since >= self._settled_before
 
-    def in_flight(self) -> None:
+    def in_flight(self, count: int = 1) -> None:
         """Something was left out for being on its way."""
-        self._in_flight += 1
+        self._in_flight += count
 
-    def missing(self, what: str) -> None:
+    def missing(self, what: str, source: Source = Source.STORE) -> None:
         """A part of the line could not be seen."""
-        if what not in self._missing:
-            self._missing.append(what)
+        self._missing.setdefault(what, source)
 
     def finding(self) -> Finding:
         return Finding(
@@ -100,4 +124,5 @@ class Tally:
             self._broken,
             tuple(self._breaches),
             tuple(self._missing),
+            frozenset(self._missing.values()),
         )

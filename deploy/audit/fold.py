@@ -45,21 +45,23 @@ def fold(events: Iterable[tuple[str, dict[str, Any]]]) -> State:
 
 
 def _after(state: State, event: str, data: dict[str, Any]) -> State:
+    """Raises ValueError for a step that is not allowed: an invoice is issued once, paid once, and never by two payments at a time."""
+    waits_for_it = state.status in {"payment_pending", "in_doubt"} and state.payment_id == data.get("payment_id")
     match event:
-        case "Issued":
+        case "Issued" if state.status == "absent":
             issued = {name: data[name] for name in ("customer_id", "amount_minor", "currency")}
             return replace(state, status="open", **issued)
-        case "PaymentRequested":
+        case "PaymentRequested" if state.status == "open":
             return replace(state, status="payment_pending", payment_id=data["payment_id"])
-        case "PaymentInDoubt":
+        case "PaymentInDoubt" if waits_for_it and state.status == "payment_pending":
             return replace(state, status="in_doubt")
-        case "PaymentFailed":
+        case "PaymentFailed" if waits_for_it:
             return replace(state, status="open", payment_id=None)
-        case "Paid":
+        case "Paid" if waits_for_it:
             return replace(state, status="paid", receipt_number=data["receipt_number"])
-        case "Voided":
+        case "Voided" if state.status == "open":
             return replace(state, status="void")
         case "SettlementRejected":
             return state
         case _:
-            raise ValueError(f"unknown stored event {event}")
+            raise ValueError(f"{event} of an invoice that is {state.status}")

@@ -24,8 +24,9 @@ async def line_1(stores: Stores) -> Finding:
     sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
     async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
         counted.look()
-        asked = next((event["data"] for event in events if event["event"] == "PaymentRequested"), None)
-        for why in (*_miscounted(rows, charges, refunds), *_mismatched(asked, rows, charges)):
+        request = next((event for event in events if event["event"] == "PaymentRequested"), None)
+        asked = None if request is None else request["data"]
+        for why in (*_miscounted(rows, charges, refunds), *_unlike(request), *_mismatched(asked, rows, charges)):
             counted.breach(payment_id or charges[0]["id"], why)
     return counted.finding()
 
@@ -38,6 +39,15 @@ def _miscounted(rows: list[Row], charges: list[Row], refunds: list[Row]) -> Iter
         net = sum(charge["amount"] for charge in charges) - sum(refund["amount"] for refund in refunds)
         if net not in {0, amount}:
             yield f"captures minus refunds are {net}, neither 0 nor {amount}"
+
+
+def _unlike(request: Row | None) -> Iterator[str]:
+    """The payment asked for is the invoice that was issued."""
+    if request is None:
+        return
+    asked, issued = request["data"], (request["issued_minor"], request["issued_currency"])
+    if (asked["amount_minor"], asked["currency"]) != issued:
+        yield f"{_money((asked['amount_minor'], asked['currency']))} was asked for an invoice of {_money(issued)}"
 
 
 def _mismatched(asked: dict[str, Any] | None, rows: list[Row], charges: list[Row]) -> Iterator[str]:
@@ -149,16 +159,27 @@ _RESOLUTION_OF = {
 }
 
 
+_PAID_TWICE = """
+    SELECT stream_id, count(*) AS times FROM events WHERE type LIKE 'Paid.%' GROUP BY 1 HAVING count(*) > 1 ORDER BY 1"""
+_OVER_WITHOUT_PAY = {
+    "declined": frozenset({"PaymentDeclined"}),
+    "not_charged": frozenset({"PaymentNotCharged", "PaymentRefunded", "PaymentRefundInDoubt", "PaymentRefundFailed"}),
+}
+"""What the payment gateway service must have said before an invoice is told so: that it was not charged, or that money goes back."""
+
+
 async def line_5(stores: Stores) -> Finding:
     """Invoice paid <=> one recorded payment <=> one capture, or a person's decision with evidence."""
     counted = tally(5, stores)
     if not needs(counted, stores, "invoice", "payment_gateway"):
         return counted.finding()
-    sources = (payments.invoice_events, payments.payment_rows, payments.decisions)
-    async for payment_id, (events, rows, decisions) in align(*(source(stores) for source in sources)):
+    async for row in stores.databases["invoice"].rows(_PAID_TWICE):
+        counted.breach(row["stream_id"], f"paid {row['times']} times")
+    sources = (payments.invoice_events, payments.payment_rows, payments.decisions, payments.said_over)
+    async for payment_id, (events, rows, decisions, said) in align(*(source(stores) for source in sources)):
         counted.look()
         since = max([event["recorded_at"] for event in events] + [row["updated_at"] for row in rows], default=None)
-        for why in (*_told_twice(events), *_decided_without(rows, decisions)):
+        for why in (*_told_twice(events), *_decided_without(rows, decisions), *_guessed(events, said)):
             counted.breach(payment_id, why)
         for why in _disagreeing(events, rows):
             counted.breach(payment_id, why, since=since)
@@ -172,6 +193,15 @@ def _told_twice(events: list[Row]) -> Iterator[str]:
         yield f"requested {times['PaymentRequested']} times"
     if times["Paid"] > 1 or (times["Paid"] and times["PaymentFailed"]):
         yield f"ended {times['Paid'] + times['PaymentFailed']} times: paid {times['Paid']}, failed {times['PaymentFailed']}"
+
+
+def _guessed(events: list[Row], said: list[Row]) -> Iterator[str]:
+    """A failure is told on the word of the payment gateway service, or because the invoice cannot take the money. Never on a guess."""
+    words = {word["word"] for word in said}
+    rejected = any(event["event"] == "SettlementRejected" for event in events)
+    for event in events:
+        if event["event"] == "PaymentFailed" and not (rejected or words & _OVER_WITHOUT_PAY[event["data"]["outcome"]]):
+            yield f"{event['invoice_id']} was told {event['data']['outcome']}, which nobody had found out"
 
 
 def _decided_without(rows: list[Row], decisions: list[Row]) -> Iterator[str]:
@@ -211,29 +241,25 @@ def _disagreeing(events: list[Row], rows: list[Row]) -> Iterator[str]:
 
 
 async def line_13(stores: Stores) -> Finding:
-    """Sum of captures - sum of refunds = sum of net paid on invoices, by currency; without what is open and what a person let be."""
+    """Sum of captures - sum of refunds = sum of net paid on invoices, payment by payment; without what is open and what a person let be."""
     counted = tally(13, stores)
     if not needs(counted, stores, "invoice", "payment_gateway", ledger=True):
         return counted.finding()
-    there: Counter[str] = Counter()
-    here: Counter[str] = Counter()
     sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
-    async for _, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
+    async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
         if any(open_here(row) or row["status"] == "refund_failed" for row in rows):
             continue  # nobody claims to know yet, or a person decided that the money stays
         if any(counted.is_young(row["updated_at"]) for row in rows):
             counted.in_flight()
             continue
         counted.look()
-        paid = [event["data"] for event in events if event["event"] == "Paid"]
-        here.update(_sum((data["currency"], data["amount_minor"]) for data in paid))
-        there.update(_sum((charge["currency"], charge["amount"]) for charge in charges))
+        here = _sum((e["data"]["currency"], e["data"]["amount_minor"]) for e in events if e["event"] == "Paid")
+        there = _sum((charge["currency"], charge["amount"]) for charge in charges)
         there.subtract(_sum((refund["currency"], refund["amount"]) for refund in refunds))
-    for currency in sorted({*here, *there}):
-        if here[currency] != there[currency]:
-            counted.breach(
-                currency, f"the gateway holds {there[currency]}, the invoices say {here[currency]} (minor units)"
-            )
+        for currency in sorted({*here, *there}):  # payment by payment: two errors must not make up for each other
+            if here[currency] != there[currency]:
+                why = f"the gateway holds {there[currency]} {currency}, the invoice says {here[currency]} (minor units)"
+                counted.breach(payment_id or charges[0]["id"], why)
     return counted.finding()
 
 

@@ -11,9 +11,11 @@ CHARGED = frozenset({"captured", "refunding", "refund_in_doubt", "refund_failed"
 NOT_CHARGED = frozenset({"declined", "not_charged"})
 
 _INVOICE_EVENTS = """
-    SELECT (data->>'payment_id')::uuid AS payment_id, stream_id AS invoice_id, split_part(type, '.', 1) AS event, data, recorded_at,
-           cause_id, cause_position
-    FROM events WHERE data ? 'payment_id' ORDER BY 1, version"""
+    SELECT (e.data->>'payment_id')::uuid AS payment_id, e.stream_id AS invoice_id, split_part(e.type, '.', 1) AS event, e.data,
+           e.recorded_at, e.cause_id, e.cause_position,
+           (i.data->>'amount_minor')::bigint AS issued_minor, i.data->>'currency' AS issued_currency
+    FROM events e LEFT JOIN events i ON i.stream_id = e.stream_id AND i.type LIKE 'Issued.%' AND e.type LIKE 'PaymentRequested.%'
+    WHERE e.data ? 'payment_id' ORDER BY 1, e.version"""
 
 _ROWS = """
     SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, decided_by, due_at, updated_at,
@@ -23,6 +25,12 @@ _ROWS = """
 _DECISIONS = """
     SELECT payment_id, message_id, resolution, evidence, decided_by, decided_at FROM decisions WHERE refusal IS NULL
     ORDER BY payment_id, decided_at"""
+
+_SAID_OVER = """
+    SELECT payment_id, split_part(type, '.', 3) AS word FROM outcomes
+    WHERE split_part(type, '.', 3) IN ('PaymentDeclined', 'PaymentNotCharged', 'PaymentRefunded', 'PaymentRefundInDoubt',
+                                       'PaymentRefundFailed')
+    ORDER BY payment_id, version"""
 
 _PREPARED = """
     SELECT payment_id, min(at) AS at FROM attempts WHERE step = 'prepare' AND answer LIKE 'prepared%' GROUP BY 1 ORDER BY 1"""
@@ -57,6 +65,11 @@ def payment_rows(stores: Stores) -> Keyed:
 def decisions(stores: Stores) -> Keyed:
     """What people decided, as far as it took effect."""
     return _from(stores, "payment_gateway", _DECISIONS)
+
+
+def said_over(stores: Stores) -> Keyed:
+    """What the payment gateway service said of payments that are over, or go back."""
+    return _from(stores, "payment_gateway", _SAID_OVER)
 
 
 def prepared(stores: Stores) -> Keyed:

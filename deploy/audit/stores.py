@@ -8,9 +8,10 @@ younger than a grace period is not judged, so the gap does not matter. Rows stre
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -19,8 +20,9 @@ import asyncpg
 import orjson
 
 from deploy.audit.align import Row
-from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink
-from shared.messaging.topology import QUEUE_NAMES
+from deploy.audit.errors import AuditError
+from deploy.audit.evidence import Evidence, open_tap, read_baseline, read_run
+from deploy.audit.queues import Queues, read_queues
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -31,12 +33,13 @@ CONNECT_TIMEOUT_S = 10.0
 STATEMENT_TIMEOUT_S = 1_800
 """Sorting tens of millions of rows on disk takes minutes; an audit that hangs must end all the same."""
 ROWS_PER_FETCH = 1_000
+WIDE_ROWS_PER_FETCH = 200
+"""Of 64 KiB at most: 13 MiB."""
 LEDGER_BUSY_S = 5.0
 DATABASES = ("invoice", "payment_gateway", "saga", "staff")
 
 
-class AuditError(Exception):
-    """One sentence: what could not be read, and what to do."""
+__all__ = ["DATABASES", "AuditError", "Ledger", "Snapshot", "Sources", "Stores", "open_stores", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class Sources:
     history: Path | None = None
     drained: bool = False
     grace_s: float = 600.0
+    tap: Path | None = None
+    run: Path | None = None
+    baselines: tuple[Path, ...] = ()
+    logs: Path | None = None
+    lost: frozenset[str] = frozenset()
 
 
 class Snapshot:
@@ -60,6 +68,11 @@ class Snapshot:
     async def rows(self, sql: str, *arguments: object) -> AsyncIterator[Row]:
         """Streamed: any number of them."""
         async for row in self._connection.cursor(sql, *arguments, prefetch=ROWS_PER_FETCH):
+            yield row
+
+    async def wide_rows(self, sql: str) -> AsyncIterator[asyncpg.Record]:
+        """Streamed, a few at a time: they hold whole bodies."""
+        async for row in self._connection.cursor(sql, prefetch=WIDE_ROWS_PER_FETCH):
             yield row
 
     async def keyed(self, sql: str, *arguments: object) -> AsyncIterator[tuple[str, Row]]:
@@ -81,8 +94,16 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def rows(self, sql: str, *arguments: object) -> Iterator[Row]:
+    def rows(self, sql: str, *arguments: object) -> Iterator[sqlite3.Row]:
         yield from self._connection.execute(sql, arguments)
+
+    def digest(self, sql: str) -> str:
+        """How many rows, in their order, and a digest over them."""
+        rows, digest = 0, sha256()
+        for row in self._connection.execute(sql):
+            rows += 1
+            digest.update(repr(tuple(row)).encode())
+        return f"{rows:x}-{digest.hexdigest()}"
 
     async def keyed(self, sql: str, *arguments: object) -> AsyncIterator[tuple[str, Row]]:
         """Under the text of their first column, by which they must be sorted; NULL counts as the empty text."""
@@ -101,13 +122,15 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What was given, open. `queues`: messages ready, by queue. `settled_before`: what happened later may still be under way."""
+    """What was given, open. `settled_before`: what happened later may still be under way."""
 
     databases: Mapping[str, Snapshot]
     ledger: Ledger | None
     history: Path | None
-    queues: Mapping[str, int] | None
+    queues: Queues | None
     settled_before: datetime | None
+    evidence: Evidence = field(default_factory=Evidence)
+    urls: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def drained(self) -> bool:
@@ -141,7 +164,12 @@ async def open_stores(sources: Sources, now: datetime) -> AsyncIterator[Stores]:
     """Everything that was given, in the order in which effects come before their causes: what is seen here and missing there has not
     merely happened in between. Raises AuditError."""
     async with AsyncExitStack() as opened:
-        queues = await _depths(sources.rabbitmq_url) if sources.rabbitmq_url is not None else None
+        evidence = _open_evidence(sources, opened)
+        queues = (
+            await read_queues(sources.rabbitmq_url, look_into=sources.drained)
+            if sources.rabbitmq_url is not None
+            else None
+        )
         databases: dict[str, Snapshot] = {}
         for name in DATABASES:
             url = sources.databases.get(name)
@@ -151,7 +179,19 @@ async def open_stores(sources: Sources, now: datetime) -> AsyncIterator[Stores]:
         if sources.history is not None and not sources.history.is_file():
             raise AuditError(f"there is no history file {sources.history}.")
         cutoff = None if sources.drained else now - timedelta(seconds=sources.grace_s)
-        yield Stores(databases, ledger, sources.history, queues, cutoff)
+        yield Stores(databases, ledger, sources.history, queues, cutoff, evidence, sources.databases)
+
+
+def _open_evidence(sources: Sources, opened: AsyncExitStack) -> Evidence:
+    if sources.logs is not None and not sources.logs.is_dir():
+        raise AuditError(f"there is no folder of logs {sources.logs}.")
+    return Evidence(
+        tap=opened.enter_context(open_tap(sources.tap)) if sources.tap is not None else None,
+        run=read_run(sources.run) if sources.run is not None else None,
+        baselines=tuple(read_baseline(path) for path in sources.baselines),
+        logs=sources.logs,
+        lost=sources.lost,
+    )
 
 
 @asynccontextmanager
@@ -161,6 +201,7 @@ async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
     settings = {
         "application_name": "remit audit",
         "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+        "idle_in_transaction_session_timeout": "0",  # each snapshot waits while the others are read
         "default_transaction_read_only": "on",
         "timezone": "UTC",
         "jit": "off",
@@ -200,22 +241,3 @@ def _connect(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise AuditError(f"{path} is not the ledger of a sandbox gateway ({error}).") from None
     return connection
-
-
-async def _depths(url: str) -> dict[str, int]:
-    """Messages ready in every queue of the topology; a queue that is missing is left out: `remit topology check` tells of that."""
-    link = BrokerLink(url, name="remit audit")
-    depths: dict[str, int] = {}
-    try:
-        for name in sorted(QUEUE_NAMES):
-            channel = await link.channel(confirms=False)  # a failing declare closes its channel
-            with suppress(*BROKER_ERRORS):
-                depths[name] = (
-                    await channel.queue_declare(name, passive=True, timeout=RPC_TIMEOUT_S)
-                ).message_count or 0
-                await channel.close()
-    except BROKER_ERRORS as error:
-        raise AuditError(f"RABBITMQ_URL: the broker does not answer ({type(error).__name__}).") from None
-    finally:
-        await link.close()
-    return depths

@@ -1,4 +1,4 @@
-"""The lines of FAULTS.md that this checker covers, in the words of its report."""
+"""The lines of FAULTS.md, in the words of its report."""
 
 from deploy.audit.finding import Tally
 from deploy.audit.stores import Stores
@@ -12,9 +12,16 @@ TITLES: dict[int, str] = {
     6: "Every confirmed command has exactly one answer or one open dead letter",
     7: "Nothing from nowhere: every event and every step goes back to a command",
     8: "Streams run 1..n; folding the events gives the stored state; rebuilding changes nothing",
-    9: "Nothing is left in an outbox or a work queue",
+    9: "Nothing is left in an outbox or a queue; each event was seen by each queue bound to it, always with the same bytes",
+    10: "What a queue was given was handled, is a dead letter or is still there; what people sent again or gave up is journalled",
+    11: "Every dead letter has one record with reason, tries and status; no healthy message is among them",
     12: "One terminal state per saga; no deadline overdue on it; no illegal transition",
     13: "Captures minus refunds at the gateway equal what the paid invoices say",
+    14: "Running recovery or replay a second time changed nothing",
+    15: "No open transactions, leases or unacknowledged deliveries; connections and memory are back at their base line",
+    16: "No card number, security code or key in tables, queues, the gateway's ledger or logs, encoded ones included",
+    17: "Not vacuous: every planned fault fired; duplicates, redeliveries, doubts and conflicts were seen",
+    18: "The checker can fail: every build with a planted fault turned its line red",
 }
 
 

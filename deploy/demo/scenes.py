@@ -239,8 +239,10 @@ async def from_the_future(stage: Stage, invoice_id: str) -> Played:
 
 
 async def not_json(stage: Stage, _: str) -> Played:
-    await stage.upstream.send_raw(b"<pay/>", type_="text", command_id=new_id())
-    return Played("dead letter: not_json")
+    id_ = new_id()
+    await stage.upstream.send_raw(b"<pay/>", type_="text", command_id=id_)
+    expect((id_, await stage.upstream.answer(id_)), "rejected", "not_json")
+    return Played("rejected: not_json")
 
 
 # -- the programme ---------------------------------------------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ SCENES: tuple[Scene, ...] = (
     Scene("card number in the clear", clear_card, ("rejected: clear_card_number",)),
     Scene("forged settlement", forged_settlement, ("rejected: not_public",)),
     Scene("version of the future", from_the_future, ("dead letter: unknown_version",)),
-    Scene("not JSON", not_json, ("dead letter: not_json",)),
+    Scene("not JSON", not_json, ("rejected: not_json",)),
     *_FAULTS,
 )
 

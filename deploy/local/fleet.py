@@ -45,11 +45,12 @@ class Fleet:
         """For instances that are started from now on."""
         self._environment |= variables
 
-    def start(self, service: str, *, instance: int = 1, **environment: str) -> int:
-        """Start an instance; its process id. `environment` is added to the fleet's."""
+    def start(self, service: str, *, instance: int = 1, program: str = "", **environment: str) -> int:
+        """Start an instance; its process id. `environment` is added to the fleet's. `program`: a module and its arguments, to run in place
+        of the service's own (another build of it)."""
         name = service if instance == 1 else f"{service}-{instance}"
         command = Command(
-            argv=(sys.executable, "-m", f"services.{service}"),
+            argv=(sys.executable, "-m", *(program or f"services.{service}").split()),
             environment=self._environment | environment,
             folder=ROOT,
             log=self.folder / f"{name}.log",

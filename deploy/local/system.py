@@ -141,8 +141,12 @@ async def _count(system: System, service: Service) -> int:
         await connection.close()
 
 
-def audit(system: System) -> "subprocess.CompletedProcess[str]":
-    """Ask the checker about everything this system has left behind, the gateway's ledger and the sender's history included."""
-    return remit(
-        system, "audit", "--drained", "--complete", "--ledger", str(system.ledger), "--history", str(system.history)
-    )
+NO_EVIDENCE: Final = ("tap", "run", "baseline", "unacked")
+"""What only a fault run has: a listener, a plan, a time before. Nothing else may be missing."""
+
+
+def audit(system: System, *more: str) -> "subprocess.CompletedProcess[str]":
+    """Ask the checker about everything this system has left behind, the gateway's ledger, the sender's history and the logs included."""
+    stores = ("--ledger", str(system.ledger), "--history", str(system.history), "--logs", str(system.folder))
+    without = [word for evidence in NO_EVIDENCE for word in ("--without", evidence)]
+    return remit(system, "audit", "--drained", "--complete", *stores, *without, *more)

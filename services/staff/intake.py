@@ -23,7 +23,7 @@ from shared import faults
 from shared.card_data.scan import find_card_number_deep, scan_value
 from shared.clock import Clock
 from shared.holding import Holding, Patience, Stopped
-from shared.ids import derived_id
+from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letters as marks
 from shared.messaging.codec import BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, Decoded, decode
 from shared.messaging.consumer import Consumer, Delivery
@@ -61,7 +61,7 @@ def read(delivery: Delivery) -> Letter:
     original = _original(delivery)
     withheld = _withheld(original, delivery)
     decoded = decode(original.body, content_type=original.content_type, headers=original.headers)
-    own_id = _uuid_or_none(original.message_id)
+    own_id = read_uuid(original.message_id)
     type_ = decoded.data.wire_name if isinstance(decoded, Decoded) else decoded.type
     generation = _generation(delivery)
     return Letter(
@@ -105,7 +105,7 @@ def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADAB
         error_type=type(error).__name__,
         error_text=_text(describe_error(error), ERROR_TEXT_BYTES_MAX),
         withheld=why,
-        event_id=_uuid_or_none(delivery.message_id),
+        event_id=read_uuid(delivery.message_id),
         body_bytes=len(delivery.body),
     )
 
@@ -280,13 +280,6 @@ def _moment(value: object) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo else None
-
-
-def _uuid_or_none(text: str | None) -> UUID | None:
-    try:
-        return UUID(text or "")
-    except ValueError:
-        return None
 
 
 # -- storing a batch -------------------------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def _ce_headers(delivery: Delivery) -> dict[str, str | int]:
             key.startswith(("ce-", "ce_", "cloudEvents"))
             and _is_short(key)
             and _is_short(text)
-            and not scan_value(text)
+            and not scan_value([key, text])
         ):
             kept[key] = text
         if len(kept) == CE_HEADERS_MAX:

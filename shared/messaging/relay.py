@@ -18,7 +18,7 @@ from shared.persistence.database import AWAY_ERRORS, Database
 log = structlog.get_logger(__name__)
 
 SWEEP_INTERVAL_S = 0.5
-FORGET_INTERVAL_S = 0.05
+FORGET_INTERVAL_S = 0.25
 """Far below the two seconds after which the sweeper would take a row."""
 SWEEP_OUTAGE_INTERVAL_S = 2.0
 COMPONENT = "database"
@@ -27,7 +27,7 @@ COMPONENT = "database"
 class Relay:
     """Publishes rows of one service's outbox and deletes each by its exact id once the broker has confirmed it.
 
-    Deleting is not on anybody's way: confirmed ids are collected and deleted together, a few dozen times a second.
+    Deleting is not on anybody's way: confirmed ids are collected and deleted together, a few times a second.
     """
 
     def __init__(self, database: Database, publisher: Publisher, readiness: Readiness | None = None) -> None:

@@ -401,9 +401,9 @@ class Bed:
 
     async def _scrape(self, name: str) -> None:
         if (port := self.ports.get(name)) is not None:
-            counted = await asyncio.to_thread(_counters, port)
-            if counted is not None:
-                self._counters[port] = counted  # a port is used by one process only: its last figures count
+            counts = await asyncio.to_thread(_counters, port)
+            if counts is not None:
+                self._counters[port] = counts  # a port is used by one process only: its last figures count
 
 
 class LogMark:
@@ -490,12 +490,17 @@ def _counters(port: int) -> "Counter[str] | None":
             text = answer.read().decode()
     except OSError:
         return None
-    counted: Counter[str] = Counter()
+    return counted(text)
+
+
+def counted(text: str) -> "Counter[str]":
+    """What matters to the audit's line 17 in a page of metrics."""
+    counts: Counter[str] = Counter()
     for line in text.splitlines():
         for start, what in _COUNTED.items():
             if line.startswith(start) and (what != "duplicates" or 'outcome="duplicate"' in line):
-                counted[what] += int(float(line.rpartition(" ")[2]))
-    return counted
+                counts[what] += int(float(line.rpartition(" ")[2]))
+    return counts
 
 
 _COUNTED: Final = {

@@ -88,7 +88,8 @@ async def junk(bed: Bed, service: str) -> None:
     connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
-        message = aio_pika.Message(b"<junk/>", content_type=STRUCTURED, message_id=str(new_id()), delivery_mode=2)
+        name = f"junk {new_id()}"  # no UUID: a command that could be answered would be no dead letter
+        message = aio_pika.Message(b"<junk/>", content_type=STRUCTURED, message_id=name, delivery_mode=2)
         await channel.default_exchange.publish(message, routing_key=queue, timeout=10)
 
 

@@ -62,7 +62,7 @@ def show(run: Run, console: Console) -> None:
     for result in failed[:SHOWN_MAX]:
         console.print(f"FAILED {result.name}: {why(result)}", style="red", markup=False, soft_wrap=True)
     missing = len(run.trials) - len(run.results)
-    if missing:
+    if missing > 0:
         console.print(f"{missing} trials were not run", style="red")
 
 

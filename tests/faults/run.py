@@ -109,7 +109,7 @@ async def _lane(run: Run, stack: Stack | None, waiting: deque[Trial], name: str,
                 trial = waiting.popleft()
                 result = await perform(bed, trial)
                 run.results.append(result)
-                good = result.ok
+                good = result.ok and trial.line is None  # a planted fault leaves its breach behind
                 if not result.ok:
                     keep_logs(run.folder, bed, result)
                 say(_line(result, len(run.results), len(run.trials)))
@@ -183,23 +183,23 @@ async def perform(bed: Bed, trial: Trial) -> Result:
     except Exception as error:  # noqa: BLE001 - a trial that goes wrong is a finding, and the others go on
         result.surprises.append(f"{type(error).__name__}: {error}")
     touched = [service for service in SERVICES if service in trial.touches]
-    mended_at = max([note.mended_at or 0.0, *(bed.restarted_at.get(service, 0.0) for service in touched)])
-    await conclude(bed, result, mended_at=mended_at, touched=touched or SERVICES)
+    await conclude(bed, result, mended_at=note.mended_at, touched=touched or SERVICES)
     result.remarks += note.remarks
     result.restarts = bed.restarts - restarts
     result.took_s = time.monotonic() - started
     return result
 
 
-async def conclude(bed: Bed, result: Result, *, mended_at: float, touched: Sequence[Service] = SERVICES) -> None:
-    """Everything drains; how long that took since the fault was over; what the audit finds, also after a trial that went wrong."""
+async def conclude(bed: Bed, result: Result, *, mended_at: float | None, touched: Sequence[Service] = SERVICES) -> None:
+    """Everything drains; how long that took since the fault was over, and who ended was started again; what the audit finds, also after a
+    trial that went wrong."""
     try:
         async with asyncio.timeout(TRIAL_S):
             await bed.until_drained()
-            drained_at = time.time()
-            if mended_at:
-                result.drained_s = drained_at - mended_at
-                result.again_s = await _handled_again(bed, touched, mended_at)
+            if mended_at is not None:
+                since = max([mended_at, *(bed.restarted_at.get(service, 0.0) for service in touched)])
+                result.drained_s = time.time() - since
+                result.again_s = await _handled_again(bed, touched, since)
             _judge(result, await bed.audit())
     except Exception as error:  # noqa: BLE001 - as above
         result.surprises.append(f"{type(error).__name__}: {error}")

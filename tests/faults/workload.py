@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 LATE_SUCCESS = "late success, refunded"
 WAITS = "waits for a person"
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
+TOO_LATE = {actions.Refusal.DECISION_ON_ITS_WAY, actions.Refusal.VERSION_DIFFERS, actions.Refusal.NOTHING_TO_DECIDE}
+"""Why a decision may be refused here: ours is stored already, or the gateway was asked again meanwhile."""
 
 MIX: tuple[str, ...] = (
     "paid by token",
@@ -49,7 +51,7 @@ LOAD: tuple[str, ...] = (
 def scene(name: str, bed: "Bed") -> Scene:
     """The scene of that name."""
     if name == LATE_SUCCESS:
-        return Scene(name, late_success_refunded(bed), ("refunded",))
+        return Scene(name, late_success_refunded(bed), ("refunded", "paid"))
     return next(one for one in SCENES if one.name == name)
 
 
@@ -60,7 +62,8 @@ def tolerable(one: Scene, result: str) -> bool:
 
 
 def late_success_refunded(bed: "Bed") -> Play:
-    """A person decides `not charged`, then the gateway says that it was: the money goes back."""
+    """A person decides `not charged`, then the gateway says that it was: the money goes back. If the gateway was asked again before the
+    decision came, it is simply paid, and the person is told."""
 
     async def play(stage: Stage, invoice_id: str) -> Played:
         await stage.issue(invoice_id)
@@ -71,8 +74,7 @@ def late_success_refunded(bed: "Bed") -> Play:
         version = await case_version(bed, command.payment_id)
         await asyncio.to_thread(_heal, bed, command.payment_id)
         await resolve(bed, command.payment_id, version)
-        await refunded(bed, command.payment_id)
-        return Played("refunded", (command.payment_id,))
+        return Played(await end_of(bed, stage, command.payment_id), (command.payment_id,))
 
     return play
 
@@ -105,7 +107,7 @@ async def resolve(bed: "Bed", payment_id: UUID, version: int) -> None:
             )
         finally:
             await database.close()
-        return done.ok or done.refusal is actions.Refusal.DECISION_ON_ITS_WAY
+        return done.ok or done.refusal in TOO_LATE
 
     async def decided() -> bool | None:
         return await bed.ask_database(decide)
@@ -113,14 +115,16 @@ async def resolve(bed: "Bed", payment_id: UUID, version: int) -> None:
     await until(decided, within_s=PATIENCE_S, what=f"the decision about {payment_id}")
 
 
-async def refunded(bed: "Bed", payment_id: UUID) -> None:
-    """Wait until the money went back."""
+async def end_of(bed: "Bed", stage: Stage, payment_id: UUID) -> str:
+    """`refunded` or `paid`, when it has come to one of them."""
 
-    async def is_back() -> bool | None:
+    async def ended() -> str | None:
         query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = 'refunded'"
-        return bool(await bed.ask_database(lambda: rows(bed.database("payment_gateway"), query, payment_id)))
+        if await bed.ask_database(lambda: rows(bed.database("payment_gateway"), query, payment_id)):
+            return "refunded"
+        return "paid" if stage.upstream.payments[payment_id].outcome == "paid" else None
 
-    await until(is_back, within_s=PATIENCE_S, what=f"the refund of {payment_id}")
+    return str(await until(ended, within_s=PATIENCE_S, what=f"the refund of {payment_id}"))
 
 
 def _heal(bed: "Bed", payment_id: UUID) -> None:

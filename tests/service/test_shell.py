@@ -165,6 +165,53 @@ async def test_invalid_data_is_answered_with_the_field_and_never_its_value(world
     assert "987654" not in answer["detail"]
 
 
+UNREADABLE = {
+    "not_json": b"PAY ME",
+    "too_deep": b"[" * 5_000 + b"]" * 5_000,
+    "nul_character": cloud_event(issue("INV-1")).replace(b"C-1", rb"C\u0000"),
+    "number_too_long": cloud_event(issue("INV-1")).replace(b"500", b"5" * 20),
+    "duplicate_key": cloud_event(issue("INV-1")).replace(b'"C-1"', b'"C-1", "customer_id": "C-2"'),
+    "not_a_cloud_event": cloud_event(issue("INV-1"), specversion="0.3", id="17"),
+    "too_large": b"{" + b" " * 70_000 + b"}",
+}
+
+
+@pytest.mark.parametrize(("reason", "body"), UNREADABLE.items(), ids=UNREADABLE)
+async def test_an_unreadable_command_is_answered_by_the_amqp_id(
+    world: World, bus: Bus, reason: str, body: bytes
+) -> None:
+    """A person could only discard it: the same bytes would fail again."""
+    id_ = uuid4()
+    answer = await rejected(world, bus, body, id_)
+    assert (answer["command_id"], answer["answer"]) == (str(id_), "rejected")
+    assert answer["reason"] == reason
+
+
+async def test_an_unreadable_command_under_a_used_id_is_told_so_and_touches_nothing(world: World, bus: Bus) -> None:
+    answers = await bus.inbox()
+    async with world.running("invoice", assemble):
+        id_ = await bus.send(issue("INV-1"), reply_to=answers.name)
+        first = await answers.next()
+        for _ in range(2):
+            await bus.send_raw(b"PAY ME", message_id=str(id_), reply_to=answers.name)
+        reused = await answers.take(2)
+        await bus.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+        same = await answers.next()
+    assert (first.data["answer"], same.data["answer"]) == ("accepted", "accepted")
+    assert {heard.data["reason"] for heard in reused} == {"command_id_reused"}
+    assert await bus.depth("dead-letters") == 0
+
+
+async def test_what_a_later_version_may_read_waits_for_it(world: World, bus: Bus) -> None:
+    answers = await bus.inbox()
+    body = cloud_event(issue("INV-1"), type="remit.invoice.IssueInvoice.v2")
+    async with world.running("invoice", assemble):
+        await bus.send_raw(body, message_id=str(uuid4()), reply_to=answers.name)
+        (letter,) = await dead_letters(bus, 1)
+    assert letter.message.headers["x-remit-reason"] == "unknown_version"
+    assert await answers.waiting() == []
+
+
 async def test_nobody_outside_can_say_that_an_invoice_is_paid(world: World, bus: Bus) -> None:
     id_ = uuid4()
     forged = messages.RecordPayment(
@@ -346,6 +393,15 @@ async def test_what_makes_a_monstrous_dead_letter_holds_nobody_up(
         (letter,) = await dead_letters(bus, 1)
         await until(lambda: invoices(world), what="the neighbour")
     assert letter.message.headers["x-remit-queue"] == "invoice.commands"
+
+
+@pytest.mark.parametrize("reply_to", ["a\0b", "\u00e9" * 127], ids=["NUL", "long"])
+async def test_a_strange_reply_to_costs_no_command(world: World, bus: Bus, reply_to: str) -> None:
+    async with world.running("invoice", assemble):
+        await bus.send_raw(cloud_event(issue("INV-1")), reply_to=reply_to, correlation_id="c\0d")
+        await until(lambda: invoices(world), what="the invoice")
+        await until(lambda: _outbox_is_empty(world), what="the outbox")
+    assert await bus.depth("dead-letters") == 0
 
 
 async def test_a_card_number_in_a_property_is_set_aside_and_shown_nowhere(world: World, bus: Bus) -> None:

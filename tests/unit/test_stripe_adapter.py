@@ -139,8 +139,13 @@ def test_evidence_is_short_and_carries_no_secret() -> None:
     assert CARD_NUMBER not in words
     assert spaced not in words
     assert "abc123" not in words
-    assert words.startswith("No such token **** **** sk_live_**** rk_test_**** a b c")
+    assert words.startswith("No such token [card number] [card number] sk_live_**** rk_test_**** a b c")
     words.encode()
+
+
+def test_evidence_hides_a_card_number_after_another_number() -> None:
+    """Nineteen digits together are no card number; those of the last sixteen that are one must not be passed over."""
+    assert evidence("HTTP 402", CARD_NUMBER) == "HTTP 402 [card number]"
 
 
 def test_evidence_keeps_ids() -> None:

@@ -3,12 +3,14 @@
 Written with SQL and nothing else, as the checker reads them; derived ids as DESIGN 2 says.
 """
 
+import copy
 import json
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -16,12 +18,41 @@ from uuid import UUID, uuid5
 import asyncpg
 import orjson
 
-from deploy.audit.stores import Ledger, Snapshot, Sources, Stores
+from deploy.audit.evidence import Baseline, Evidence, FaultRun, open_tap
+from deploy.audit.queues import Queue
+from deploy.audit.stores import DATABASES, Ledger, Snapshot, Sources, Stores
+from shared.messaging.topology import QUEUE_NAMES
 
 SCHEMA = Path(__file__).parents[3] / "deploy" / "sandbox" / "schema.sql"
-LEDGER, HISTORY = "ledger.sqlite", "history.jsonl"
-LONG_AGO = datetime(2026, 11, 20, 12, tzinfo=UTC)
-"""Older than any grace period, seen from the database's clock, which some columns are compared with."""
+LEDGER, HISTORY, TAP, RUN, LOGS = "ledger.sqlite", "history.jsonl", "tap.jsonl", "run.json", "logs"
+LONG_AGO = datetime.now(UTC) - timedelta(days=2)
+"""Older than any grace period and younger than what an inbox forgets, seen from the database's clock."""
+RUN_REPORT: dict[str, Any] = {
+    "planned": [{"name": "shell.before_commit:1:exit", "fired": 1}, {"name": "broker killed", "fired": 2}],
+    "seen": {"duplicates": 12, "redeliveries": 3, "in_doubt": 4, "conflicts": 2},
+    "planted": [{"name": "inbox off", "expected": 9, "red": [9, 12]}],
+}
+QUEUES = {name: Queue() for name in QUEUE_NAMES}
+INBOX_OF = {
+    "invoice.settlement": "invoice",
+    "saga.events": "saga",
+    "payment_gateway.requests": "payment_gateway",
+    "payment_gateway.commands": "payment_gateway",
+    "staff.cases": "staff",
+}
+HEARD_BY = {
+    "PaymentRequested": ("saga.events", "payment_gateway.requests"),
+    "Paid": ("saga.events",),
+    "PaymentFailed": ("saga.events",),
+    "SettlementRejected": ("saga.events",),
+    "PaymentInDoubt": ("saga.events", "staff.cases"),
+    "PaymentNeedsDecision": ("saga.events", "staff.cases"),
+    "PaymentCaptured": ("saga.events",),
+    "PaymentDeclined": ("saga.events",),
+    "PaymentNotCharged": ("saga.events",),
+    "PaymentRefunded": ("saga.events",),
+}
+"""The table of DESIGN 2, for what these books tell."""
 
 
 def command(name: str) -> UUID:
@@ -40,8 +71,17 @@ class Books:
 
     databases: dict[str, "asyncpg.Connection[asyncpg.Record]"]
     ledger: sqlite3.Connection
-    history: Path
+    folder: Path
+    run: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(RUN_REPORT))
+    baselines: tuple[Baseline, ...] = (Baseline(connections=dict.fromkeys(DATABASES, 5), memory_mib={}),)
+    queues: dict[str, Queue | None] = field(default_factory=lambda: {**QUEUES})
+    lost: frozenset[str] = frozenset()
+    closing: ExitStack = field(default_factory=ExitStack)
     now: datetime = LONG_AGO
+
+    @property
+    def history(self) -> Path:
+        return self.folder / HISTORY
 
     def tick(self) -> datetime:
         self.now += timedelta(seconds=1)
@@ -50,7 +90,25 @@ class Books:
     def stores(self, settled_before: datetime | None = None) -> Stores:
         """These books as the checker sees them, uncommitted writes included."""
         snapshots = {name: Snapshot(connection) for name, connection in self.databases.items()}
-        return Stores(snapshots, Ledger(self.ledger), self.history, {"invoice.commands": 0}, settled_before)
+        tap = self.closing.enter_context(open_tap(self.folder / TAP))
+        evidence = Evidence(
+            tap, FaultRun.model_validate(self.run), self.baselines, logs=self.folder / LOGS, lost=self.lost
+        )
+        return Stores(snapshots, Ledger(self.ledger), self.history, self.queues, settled_before, evidence)
+
+    # -- what the broker saw
+
+    def hear(self, queue: str, message_id: object, body: bytes) -> None:
+        entry = {"queue": queue, "message_id": str(message_id), "type": "any", "sha256": sha256(body).hexdigest()}
+        with (self.folder / TAP).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    async def deliver(self, queue: str, message_id: UUID, body: bytes = b"{}") -> None:
+        """A message, given to a queue and handled there."""
+        self.hear(queue, message_id, body)
+        await self.databases[INBOX_OF[queue]].execute(
+            "INSERT INTO inbox (message_id, handled_at) VALUES ($1, $2) ON CONFLICT DO NOTHING", message_id, self.now
+        )
 
     # -- what each service writes
 
@@ -78,6 +136,8 @@ class Books:
     def record(self, name: str, *, confirmed: bool = True) -> None:
         with self.history.open("a") as file:
             file.write(json.dumps({"command_id": str(command(name)), "type": "any", "confirmed": confirmed}) + "\n")
+        if confirmed:
+            self.hear("invoice.commands", command(name), b"{}")
 
     async def event(self, invoice: str, version: int, type_: str, cause: UUID, **data: Any) -> UUID:
         """A stored event; the id of the message that tells of it."""
@@ -93,7 +153,12 @@ class Books:
             correlation_id="c",
             recorded_at=self.tick(),
         )
-        return uuid5(cause, "0")
+        message_id = uuid5(cause, "0")
+        for queue in (
+            HEARD_BY.get(type_, ()) if type_ != "PaymentInDoubt" else ()
+        ):  # the invoice's own doubt concerns nobody
+            await self.deliver(queue, message_id)
+        return message_id
 
     async def state(self, invoice: str, status: str, version: int, **more: Any) -> None:
         values = {"customer_id": "C-1", "amount_minor": 1250, "currency": "EUR"} | more
@@ -168,9 +233,11 @@ class Books:
             )
         self.confirm(name)
 
-    async def outcome(self, name: str, version: int, type_: str, cause: UUID) -> UUID:
-        """An outcome as announced; the id of its message."""
+    async def outcome(self, name: str, version: int, type_: str, cause: UUID, *, case: bool = False) -> UUID:
+        """An outcome as announced; the id of its message. `case`: staff hear of it, too."""
         message_id = uuid5(payment(name), str(version))
+        wire_name = f"remit.payment_gateway.{type_}.v1"
+        body = orjson.dumps({"id": str(message_id), "causationid": str(cause)})
         await self.insert(
             "payment_gateway",
             "outcomes",
@@ -178,12 +245,14 @@ class Books:
             version=version,
             message_id=message_id,
             exchange="payment.events",
-            routing_key=type_,
-            type=f"remit.payment_gateway.{type_}.v1",
+            routing_key=f"{wire_name}.case" if case else wire_name,
+            type=wire_name,
             correlation_id="c",
-            body=orjson.dumps({"id": str(message_id), "causationid": str(cause)}),
+            body=body,
             recorded_at=self.tick(),
         )
+        for queue in (*HEARD_BY[type_], *(("staff.cases",) if case else ())):
+            await self.deliver(queue, message_id, body)
         return message_id
 
     async def saga(self, name: str, *steps: tuple[str, str, UUID], fired: bool = True) -> None:
@@ -203,6 +272,8 @@ class Books:
                 at=self.tick(),
             )
             before = status
+            for queue in ("invoice.settlement", "payment_gateway.commands"):  # whatever it said was heard
+                await self.deliver(queue, uuid5(cause, "0"))
         await self.insert(
             "saga",
             "sagas",
@@ -243,26 +314,56 @@ class Books:
             updated_at=self.now,
         )
 
-    async def letter(self, name: str, command_id: UUID, status: str = "open") -> None:
+    async def letter(self, name: str, message_id: UUID, **changes: Any) -> None:
+        values: dict[str, Any] = {
+            "queue": "invoice.commands",
+            "reason": "not_json",
+            "body": b"{",
+            "status": "open",
+        } | changes
+        self.hear("dead-letters", command(f"letter {name}"), values["body"] or b"")
         await self.insert(
             "staff",
             "dead_letters",
-            id=command(f"letter {name}"),
-            queue="invoice.commands",
-            origin="remit",
-            reason="not_json",
-            tries=1,
-            generation=0,
-            message_id=str(command_id),
-            headers={},
-            body=b"{",
-            body_bytes=1,
-            replays=0,
-            seen=1,
-            status=status,
-            first_seen=self.now,
-            last_seen=self.now,
+            **{
+                "id": command(f"letter {name}"),
+                "origin": "remit",
+                "tries": 1,
+                "generation": 0,
+                "message_id": str(message_id),
+                "content_type": "application/cloudevents+json",
+                "headers": {},
+                "body_bytes": 1,
+                "replays": 0,
+                "seen": 1,
+                "first_seen": self.now,
+                "last_seen": self.now,
+            }
+            | values,
         )
+
+    async def act(self, name: str, action: str, subject: UUID, **details: Any) -> UUID:
+        """A person's entry in the journal; the id of the message that it brought about."""
+        entry = command(f"entry {name}")
+        await self.insert(
+            "staff", "journal", id=entry, at=self.now, who="Ada", action=action, subject=subject, details=details
+        )
+        return uuid5(entry, "0")
+
+    async def discarded(self, name: str) -> None:
+        """Poison that a person gave up; its sender was answered."""
+        settled = {"status": "discarded", "settled_by": "Ada", "settled_at": self.now, "settled_reason": "poison"}
+        await self.letter(name, command(name), event_id=command(name), **settled)
+        closing = await self.act(name, "discard", command(f"letter {name}"), closes=str(command(name)))
+        await self.deliver("invoice.settlement", closing)
+        await self.send(name, "PayInvoice", invoice=None, reason="discarded")
+
+    async def replayed(self, name: str) -> None:
+        """Set aside for want of a handler, sent again by a person, answered then."""
+        settled = {"status": "replayed", "settled_by": "Ada", "settled_at": self.now, "replays": 1}
+        await self.letter(name, command(name), event_id=command(name), **settled)
+        await self.act(name, "replay", command(f"letter {name}"))
+        await self.send(name, "PayInvoice", invoice=None, reason="unknown_invoice")
 
     # -- what the gateway writes
 
@@ -357,12 +458,12 @@ class Books:
     async def decided(self, name: str) -> None:
         """A person saw the money and said so."""
         requested = await self.request(name)
-        entry = command(f"decide {name}")
-        decision = uuid5(entry, "0")
+        decision = await self.act(name, "resolve", payment(name))
+        await self.deliver("payment_gateway.commands", decision)
         await self.row(name, "captured", 5, decision, decided_by="Ada")
         self.charge(f"ch_{name}", f"pi_{name}")
         needs = await self.outcome(name, 4, "PaymentNeedsDecision", requested)
-        captured = await self.outcome(name, 5, "PaymentCaptured", decision)
+        captured = await self.outcome(name, 5, "PaymentCaptured", decision, case=True)
         paid = await self.event(f"INV-{name}", 3, "Paid", uuid5(captured, "0"), **_paid(name))
         await self.state(f"INV-{name}", "paid", 3, payment_id=payment(name), receipt_number=f"ch_{name}")
         await self.saga(
@@ -383,16 +484,6 @@ class Books:
             decided_by="Ada",
             reason="the gateway is silent",
             decided_at=self.now,
-        )
-        await self.insert(
-            "staff",
-            "journal",
-            id=entry,
-            at=self.now,
-            who="Ada",
-            action="resolve",
-            subject=payment(name),
-            details={},
         )
         await self.case(name, "captured")
 
@@ -446,6 +537,8 @@ class Books:
         await self.voided("void")
         self.record("poison")
         await self.letter("poison", command("poison"))
+        await self.discarded("discarded")
+        await self.replayed("replayed")
         self.record("lost", confirmed=False)
 
 
@@ -477,7 +570,9 @@ async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[B
             )
             await connection.execute("BEGIN")
             connections[name] = connection
-        yield Books(connections, ledger, folder / HISTORY)
+        books = Books(connections, ledger, folder)
+        opened.callback(books.closing.close)
+        yield books
 
 
 async def write_books(databases: dict[str, str], folder: Path) -> None:
@@ -485,6 +580,9 @@ async def write_books(databases: dict[str, str], folder: Path) -> None:
     with closing(sqlite3.connect(folder / LEDGER)) as ledger:
         ledger.execute("PRAGMA journal_mode = WAL")
         ledger.executescript(SCHEMA.read_text())
+    (folder / RUN).write_text(json.dumps(RUN_REPORT))
+    (folder / LOGS).mkdir()
+    (folder / LOGS / "invoice.log").write_text('{"event": "requests_announced_again", "payments": 1}\n')
     async with open_books(databases, folder) as books:
         await books.write_all()
         books.ledger.commit()
@@ -492,6 +590,18 @@ async def write_books(databases: dict[str, str], folder: Path) -> None:
             await connection.execute("COMMIT")
 
 
-def sources(databases: dict[str, str], rabbitmq_url: str | None, folder: Path, *, drained: bool = True) -> Sources:
+def sources(
+    databases: dict[str, str], rabbitmq_url: str | None, folder: Path, *, drained: bool = True, **more: Any
+) -> Sources:
     """All of these books, for whoever opens them by their addresses."""
-    return Sources(databases, rabbitmq_url, folder / LEDGER, folder / HISTORY, drained=drained)
+    return Sources(
+        databases,
+        rabbitmq_url,
+        folder / LEDGER,
+        folder / HISTORY,
+        drained=drained,
+        tap=folder / TAP,
+        run=folder / RUN,
+        logs=folder / LOGS,
+        **more,
+    )

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.audit.books import HISTORY, LEDGER, command, payment, write_books
+from tests.service.audit.books import HISTORY, LEDGER, LOGS, RUN, TAP, command, payment, write_books
 from tests.service.cli.remit import remit
 from tests.support.bus import Bus
 from tests.support.databases import execute, truncate
 from tests.support.world import World
+
+WITHOUT = ("--without", "tap", "--without", "run", "--without", "baseline")
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +108,16 @@ async def test_an_unknown_invoice_is_said_so(world_urls: World, written: Path) -
 
 
 async def test_the_audit_holds_and_then_does_not(world_urls: World, written: Path) -> None:
-    given = ("--drained", "--complete", "--ledger", str(written / LEDGER), "--history", str(written / HISTORY))
+    stores = ("--ledger", str(written / LEDGER), "--history", str(written / HISTORY), "--logs", str(written / LOGS))
+    base = await remit(
+        "audit", "baseline", str(written / "base.json"), "--ledger", str(written / LEDGER), world=world_urls
+    )
+    assert (base.code, base.err) == (0, f"{written / 'base.json'}: connections of 4 databases, 16 tables\n")
+    evidence = ("--tap", str(written / TAP), "--run", str(written / RUN), "--baseline", str(written / "base.json"))
+    given = ("--drained", "--complete", *stores, *evidence)
     holding = await remit("audit", *given, world=world_urls)
     assert (holding.code, holding.err) == (0, "")
-    assert holding.out.rstrip().endswith("11 holds.")
+    assert holding.out.rstrip().endswith("18 holds.")
     url = world_urls.databases["invoice"]
     await execute(url, "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'")
     try:
@@ -119,9 +127,14 @@ async def test_the_audit_holds_and_then_does_not(world_urls: World, written: Pat
         await execute(url, "UPDATE invoices SET status = 'void' WHERE invoice_id = 'INV-void'")
     assert broken.code == as_json.code == 1
     assert "INV-void: status stored other than folded: open is not void" in broken.out
-    assert "10 holds, 1 broken." in broken.out
-    assert [line["line"] for line in as_json.json["lines"] if line["verdict"] == "broken"] == [8]
+    assert "16 holds, 2 broken." in broken.out
+    assert [line["line"] for line in as_json.json["lines"] if line["verdict"] == "broken"] == [8, 14]
     assert not as_json.json["ok"]
+    fewer = await remit("audit", "--drained", "--complete", *stores, world=world_urls)
+    waived = await remit("audit", "--drained", "--complete", *stores, *WITHOUT, world=world_urls)
+    unknown = await remit("audit", "--without", "luck", world=world_urls)
+    assert (fewer.code, waived.code, unknown.code) == (1, 0, 2)
+    assert "no --tap given" in waived.out
 
 
 async def test_an_audit_that_saw_nothing_is_not_complete() -> None:

@@ -1,0 +1,173 @@
+"""Builds of our services with one guarantee taken out: `python -m tests.faults.builds NAME SERVICE` runs one.
+
+The product has no switch for any of this: the code is changed in that process only, before the service starts. Each shows that the audit
+would notice if the guarantee were lost one day (FAULTS 18).
+"""
+
+import asyncio
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from services.payment_gateway import domain, store
+from services.payment_gateway.charging import STEPS_MAX, Charging
+from services.payment_gateway.domain import Answer, Outcome, Payment, Policy, Status, Step, Transition
+from services.payment_gateway.gateways import port
+from services.payment_gateway.store import Lease, Row, Update
+from shared.messaging import publisher
+from shared.messaging.broker import PublishError
+from shared.messaging.consumer import Consumer, Delivery
+from shared.messaging.envelope import Outgoing
+from shared.messaging.relay import Relay
+from shared.persistence import answers, outbox
+from shared.persistence.answers import Answer as CommandAnswer
+from shared.persistence.database import Tx
+from shared.shell import QueueWorker
+
+WRITTEN_S: Final = 0.2
+"""Longer than the client takes to write an ack to the socket."""
+
+
+def _put(owner: object, name: str, by: object) -> None:
+    """In place of what has that name; there must be one, or nothing would be taken out."""
+    assert callable(getattr(owner, name)), name
+    setattr(owner, name, by)
+
+
+def _inbox_off() -> None:
+    """A command that comes again is handled again."""
+    insert = answers.insert
+
+    async def load(_tx: Tx, _ids: object) -> dict[Any, CommandAnswer]:
+        return {}
+
+    async def replace_all(tx: Tx, rows: Sequence[CommandAnswer]) -> None:
+        if rows:
+            await tx.execute("DELETE FROM answers WHERE command_id = ANY($1::uuid[])", [row.command_id for row in rows])
+            await insert(tx, rows)
+
+    _put(answers, "load", load)
+    _put(answers, "insert", replace_all)
+
+
+def _ack_before_commit() -> None:
+    """Deliveries are acknowledged as they come."""
+    ack, handle = Consumer.ack, QueueWorker.handle
+
+    async def ack_and_handle(worker: "QueueWorker[Any, Any, Any]", batch: Sequence[Delivery]) -> None:
+        await ack(worker._consumer, batch)
+        await asyncio.sleep(WRITTEN_S)
+        await handle(worker, batch)
+
+    async def acknowledged(_consumer: Consumer, _batch: Sequence[Delivery]) -> None:
+        """It was, before."""
+
+    _put(Consumer, "ack", acknowledged)
+    _put(QueueWorker, "handle", ack_and_handle)
+
+
+def _deleted_before_the_confirm() -> None:
+    """A row of the outbox is deleted, then its message is published."""
+    publish = Relay.publish
+
+    async def delete_and_publish(relay: Relay, messages: Sequence[Outgoing]) -> int:
+        async with relay._database.connection() as connection:
+            await outbox.delete(connection, [message.id for message in messages])
+        return await publish(relay, messages)
+
+    _put(Relay, "publish", delete_and_publish)
+
+
+def _returned_message_ignored() -> None:
+    """A message that the broker returned counts as published."""
+    fate = publisher._fate
+
+    def rosy(confirm: "asyncio.Future[object]") -> BaseException | None:
+        found = fate(confirm)
+        return None if isinstance(found, PublishError) else found
+
+    _put(publisher, "_fate", rosy)
+
+
+def _confirmed_before_recorded() -> None:
+    """The gateway's id is recorded together with what came of its confirm."""
+
+    async def carry(charging: Charging, row: Row) -> None:
+        step = domain.next_step(row.payment)
+        for seq in range(1, STEPS_MAX + 1):
+            result = await charging._take(step, row, seq)
+            if step is not Step.PREPARE and not await charging.commit.record(result):
+                return
+            step = result.transition.then
+            if step is None:
+                return
+            row = Row(result.transition.payment, row.fence, row.origin)
+
+    _put(Charging, "_carry", carry)
+
+
+def _not_charged_without_a_cancel() -> None:
+    """What is to be cancelled is recorded as if it were."""
+
+    def settle(payment: Payment, verdict: domain.Verdict) -> Transition:
+        return domain._cancelled(replace(payment, pending=verdict))
+
+    _put(domain, "_cancel", settle)
+
+
+def _timeout_is_declined() -> None:
+    """No answer to a confirm is taken for a refusal of the bank."""
+
+    doubt = domain._doubt
+
+    def decline(payment: Payment, answer: Answer, policy: Policy) -> Transition:
+        if payment.status is Status.PREPARED and isinstance(answer, port.Unknown):
+            return Transition(domain._move(payment, Status.DECLINED, reason="timeout"), Outcome.DECLINED)
+        return doubt(payment, answer, policy)
+
+    _put(domain, "_doubt", decline)
+
+
+def _fencing_off() -> None:
+    """Whoever comes last writes, whoever holds the row."""
+    update, fence = store.update, " AND p.fence = u.held_fence"
+
+    class Unfenced:
+        def __init__(self, tx: Tx) -> None:
+            self._tx = tx
+
+        async def fetch(self, query: str, *arguments: Any) -> Any:
+            assert fence in query, "there is no fence to take out"
+            return await self._tx.fetch(query.replace(fence, ""), *arguments)
+
+    async def overwrite(tx: Any, updates: Sequence[Update], lease: Lease) -> Any:
+        return await update(Unfenced(tx), updates, lease)  # type: ignore[arg-type]
+
+    _put(store, "update", overwrite)
+
+
+BUILDS: Final[dict[str, Callable[[], None]]] = {
+    "inbox-off": _inbox_off,
+    "ack-before-commit": _ack_before_commit,
+    "outbox-row-deleted-before-the-confirm": _deleted_before_the_confirm,
+    "returned-message-ignored": _returned_message_ignored,
+    "confirmed-before-the-id-is-recorded": _confirmed_before_recorded,
+    "not-charged-without-a-cancel": _not_charged_without_a_cancel,
+    "timeout-recorded-as-declined": _timeout_is_declined,
+    "fencing-off": _fencing_off,
+}
+"""What is taken out, by name."""
+
+
+def main() -> None:
+    """Take the guarantee out, then be the service."""
+    name, service = sys.argv[1:]
+    BUILDS[name]()
+    sys.argv = [service]
+    runpy.run_module(f"services.{service}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

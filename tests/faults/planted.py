@@ -1,0 +1,267 @@
+"""Builds with one guarantee taken out: each must turn the audit red, and the same trial with the build we ship must not (FAULTS 18)."""
+
+import asyncio
+import json
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import aio_pika
+
+from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, Stage
+from deploy.local.stack import Service
+from deploy.local.system import SANDBOX_KEY
+from shared.contracts.invoice import IssueInvoice
+from shared.ids import new_id
+from shared.messaging.topology import QUEUES
+from tests.faults.bed import Bed, LogMark
+from tests.faults.trial import Note, Trial
+from tests.faults.workload import case_version
+from tests.support.databases import rows
+
+FAMILY: Final = "planted"
+REMIT_FAULT: Final = "REMIT_FAULT"
+SETTLEMENT: Final = "invoice.settlement"
+
+# -- what provokes it: each waits until it has happened --------------------------------------------------------------------------------
+
+Provoke = Callable[[Bed, Note], Awaitable[None]]
+
+
+def _stage(bed: Bed) -> Stage:
+    keys = bed.system.public_keys["keys"]
+    assert isinstance(keys, list)
+    return Stage(bed.upstream, keys[0])
+
+
+async def _requested(bed: Bed, token: str) -> UUID:
+    """A payment under way; its id."""
+    stage, invoice_id = _stage(bed), f"{bed.name}-{new_id()}"
+    await stage.issue(invoice_id)
+    command = stage.pay(invoice_id, token)
+    await bed.upstream.ask(command)
+    return command.payment_id
+
+
+async def _until_status(bed: Bed, payment_id: UUID, *statuses: str) -> None:
+    async def there() -> bool:
+        query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = ANY($2::text[])"
+        return bool(await rows(bed.database("payment_gateway"), query, payment_id, list(statuses)))
+
+    await bed.until(there, what=f"payment {payment_id} is {' or '.join(statuses)}")
+
+
+def _has(log: LogMark, event: str) -> bool:
+    return f'"event":"{event}"' in log.text
+
+
+async def a_command_twice(bed: Bed, note: Note) -> None:
+    command = IssueInvoice(
+        invoice_id=f"twice-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
+    )
+    id_, _ = await bed.upstream.ask(command)
+    await bed.upstream.send(command, command_id=id_)
+
+    async def answered_twice() -> bool:
+        return len(bed.upstream.answers[id_]) > 1
+
+    await bed.until(answered_twice, what="a second answer")
+    note.fired()
+
+
+async def a_crash_before_the_commit(bed: Bed, note: Note) -> None:
+    log = bed.log_of("invoice")
+    command = IssueInvoice(
+        invoice_id=f"lost-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
+    )
+    await bed.upstream.send(command)
+    await bed.until_logged(log, "fault_fired")
+    note.fired()
+
+
+async def a_crash_before_publishing(bed: Bed, note: Note) -> None:
+    log = bed.log_of("saga")
+    await _requested(bed, "pm_card_visa")
+    await bed.until_logged(log, "fault_fired")
+    note.fired()
+
+
+async def a_command_that_is_returned(bed: Bed, note: Note) -> None:
+    """For a while no queue takes the saga's commands; none of ours is lost, so nothing that is missing is excused."""
+    await _unbind(bed, SETTLEMENT)
+    log = bed.log_of("saga")
+    payment_id = await _requested(bed, "pm_card_visa")
+    query = "SELECT 1 FROM transitions WHERE payment_id = $1 AND to_status = 'settling'"
+
+    async def told() -> bool:
+        return bool(await rows(bed.database("saga"), query, payment_id))
+
+    await bed.until(told, what="the saga settles")
+
+    async def taken_note_of() -> bool:
+        return _has(log, "message_unroutable") or not await rows(bed.database("saga"), "SELECT 1 FROM outbox")
+
+    await bed.until(taken_note_of, what="the saga service heard of the return")
+    note.fired()
+    await bed.apply_topology()
+
+
+async def _unbind(bed: Bed, queue: str) -> None:
+    await bed.tap.forget(queue)
+    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel()
+        taken = await channel.get_queue(queue, ensure=False)
+        for binding in next(one for one in QUEUES if one.name == queue).bindings:
+            await taken.unbind(binding.exchange, binding.routing_key)
+
+
+async def a_payment(bed: Bed, note: Note) -> None:
+    await _until_status(bed, await _requested(bed, "pm_card_visa"), "captured")
+    note.fired()
+
+
+async def a_late_confirm(bed: Bed, note: Note) -> None:
+    """The gateway limits us until we give the payment up; then a confirm that was on its way arrives."""
+    payment_id = await _requested(bed, "pm_remit_rate_limited")
+    await _until_status(bed, payment_id, "not_charged")
+    (row,) = await rows(
+        bed.database("payment_gateway"), "SELECT gateway_id FROM payments WHERE payment_id = $1", payment_id
+    )
+    note.remark(await asyncio.to_thread(_confirm, bed, row["gateway_id"]))
+    note.fired()
+
+
+def _confirm(bed: Bed, gateway_id: str) -> str:
+    """What the gateway says to a confirm now."""
+    request = urllib.request.Request(  # noqa: S310 - our own loopback address
+        f"{bed.system.sandbox.url}/v1/payment_intents/{gateway_id}/confirm",
+        data=b"",
+        headers={"Authorization": f"Bearer {SANDBOX_KEY}", "Idempotency-Key": f"late {gateway_id}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - see above
+            return f"the late confirm: {json.load(answer)['status']}"
+    except urllib.error.HTTPError as refused:
+        return f"the late confirm: HTTP {refused.code}"
+
+
+async def a_timeout(bed: Bed, note: Note) -> None:
+    payment_id = await _requested(bed, "pm_remit_charged_then_timeout")
+    await _until_status(bed, payment_id, "captured", "declined")
+    note.fired()
+
+
+async def a_zombie(bed: Bed, note: Note) -> None:
+    """The instance stops with an answer in hand; another takes over, a person decides; then it goes on."""
+    log = bed.log_of("payment_gateway")
+    payment_id = await _requested(bed, "pm_remit_never_answers")
+    await bed.until_logged(log, "fault_fired")
+
+    async def stopped() -> bool:
+        return bed.is_stopped("payment_gateway")
+
+    await bed.until(stopped, what="payment_gateway is stopped")
+    await bed.start("payment_gateway", instance=2)
+    version = await case_version(bed, payment_id)
+    charge = (await asyncio.to_thread(bed.system.sandbox.show, str(payment_id)))["charges"][0]["id"]
+    words = ("--receipt", charge, "--evidence", "its books show the charge", "--reason", "fault run", "--who", "faults")
+    done = await bed.remit("payments", "resolve", str(payment_id), "captured", "--version", str(version), *words)
+    assert (await done.result()).code == 0
+    await _until_status(bed, payment_id, "captured")
+    woken = bed.log_of("payment_gateway")
+    bed.signal("payment_gateway", signal.SIGCONT)
+
+    async def awake() -> bool:
+        query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = 'needs_decision'"
+        return _has(woken, "lease_lost") or bool(await rows(bed.database("payment_gateway"), query, payment_id))
+
+    await bed.until(awake, what="the zombie has written, or was told that it may not")
+    note.fired()
+
+
+# -- the faults ------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A build, the service that runs it, what provokes it, and the line of the audit that must turn red."""
+
+    build: str
+    service: Service
+    line: int
+    injects: str
+    provoke: Provoke
+    settings: dict[str, str] = field(default_factory=dict)
+    estimate_s: float = 15.0
+
+
+PLANTED: Final = (
+    Planted("inbox-off", "invoice", 7, "a command comes twice", a_command_twice),
+    Planted(
+        "ack-before-commit", "invoice", 6, "a crash before the commit", a_crash_before_the_commit,
+        {REMIT_FAULT: "shell.at_once.before_commit:1:exit"},
+    ),
+    Planted(
+        "outbox-row-deleted-before-the-confirm", "saga", 10, "a crash before publishing", a_crash_before_publishing,
+        {REMIT_FAULT: "relay.before_publish:1:exit"}, 25,
+    ),
+    Planted("returned-message-ignored", "saga", 10, "a command is returned", a_command_that_is_returned, estimate_s=25),
+    Planted("confirmed-before-the-id-is-recorded", "payment_gateway", 4, "a payment", a_payment),
+    Planted(
+        "not-charged-without-a-cancel", "payment_gateway", 3, "a confirm arrives late", a_late_confirm,
+        {"GATEWAY_LADDER_S": "0.2"},
+    ),
+    Planted("timeout-recorded-as-declined", "payment_gateway", 3, "charged, then no answer", a_timeout),
+    Planted(
+        "fencing-off", "payment_gateway", 5, "a zombie writes after a person decided", a_zombie,
+        {REMIT_FAULT: "charging.after_inquire:1:stop"}, 60,
+    ),
+)  # fmt: skip
+
+
+SHORT: Final = {"timeout-recorded-as-declined"}
+"""Proves at every commit that the checker can fail."""
+
+
+def trials() -> Sequence[Trial]:
+    """Each fault, and its control: the same with the build we ship."""
+    return [trial for planted in PLANTED for trial in (_trial(planted), _control(planted))]
+
+
+def _trial(planted: Planted) -> Trial:
+    program = f"tests.faults.builds {planted.build} {planted.service}"
+    return Trial(
+        name=f"{FAMILY}/{planted.build}",
+        family=FAMILY,
+        injects=f"{planted.service} without it, and {planted.injects}",
+        run=_run(planted, program=program),
+        estimate_s=planted.estimate_s,
+        touches=frozenset({planted.service}),
+        line=planted.line,
+        short=planted.build in SHORT,
+    )
+
+
+def _control(planted: Planted) -> Trial:
+    return Trial(
+        name=f"{FAMILY}/{planted.build}:control",
+        family=FAMILY,
+        injects=f"{planted.injects}; nothing is taken out",
+        run=_run(planted),
+        estimate_s=planted.estimate_s,
+        touches=frozenset({planted.service}),
+    )
+
+
+def _run(planted: Planted, **program: str) -> Callable[[Bed, Note], Awaitable[None]]:
+    async def run(bed: Bed, note: Note) -> None:
+        await bed.restart(planted.service, **(planted.settings | program))  # type: ignore[arg-type] # names of variables are upper case
+        await planted.provoke(bed, note)
+        note.mended()
+
+    return run

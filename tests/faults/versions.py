@@ -1,0 +1,114 @@
+"""The build before and this one beside each other, across a migration: what a rolling upgrade does."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from deploy.local.fleet import ROOT
+from deploy.local.stack import SERVICES, Service
+from shared.persistence.migrate import migrate
+from shared.persistence.schema import newest_revision
+from tests.faults.bed import Bed
+from tests.faults.trial import Note, Trial
+from tests.faults.workload import MIX
+
+FAMILY: Final = "versions"
+
+OLD_BUILD: Final = "REMIT_OLD_BUILD"
+"""The revision to upgrade from; without it the newest tag, or else the commit before this one."""
+TABLES: Final[dict[Service, tuple[str, ...]]] = {
+    "invoice": ("events", "invoices", "payments", "answers"),
+    "payment_gateway": ("payments", "attempts", "outcomes", "decisions"),
+    "saga": ("sagas", "transitions", "deadlines"),
+    "staff": ("dead_letters", "cases", "journal"),
+}
+EVERYWHERE: Final = ("inbox", "outbox")
+PAYING: Final = tuple(name for name in MIX if name != "not JSON")
+"""What every build answers alike: which unreadable commands are answered may change with the build."""
+
+_REVISION = '''"""A column that no build knows."""
+
+from alembic import op
+
+revision = "{number}"
+down_revision = "{before}"
+
+
+def upgrade() -> None:
+    for table in {tables}:
+        op.execute(f"ALTER TABLE {{table}} ADD COLUMN scratch text NOT NULL DEFAULT 'new'")
+'''
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(("git", *arguments), cwd=ROOT, check=True, capture_output=True).stdout
+
+
+def old_revision() -> str:
+    """The commit to upgrade from."""
+    if named := os.environ.get(OLD_BUILD):
+        return named
+    tags = _git("tag", "--merged", "HEAD^", "--sort=-creatordate").decode().split()
+    return tags[0] if tags else "HEAD^"
+
+
+def _unpack(revision: str, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    subprocess.run(("tar", "-x", "-C", str(folder)), input=_git("archive", revision), check=True)
+
+
+def _with_a_scratch_column(service: Service, folder: Path) -> Path:
+    """The service's migrations, and one more."""
+    ours = ROOT / "services" / service / "migrations"
+    before = newest_revision(ours)
+    number = f"{int(before) + 1:04}"
+    theirs = folder / f"{service}-migrations"
+    theirs.mkdir(exist_ok=True)
+    for path in ours.glob("*.py"):
+        (theirs / path.name).write_bytes(path.read_bytes())
+    text = _REVISION.format(number=number, before=before, tables=(*TABLES[service], *EVERYWHERE))
+    (theirs / f"{number}_scratch.py").write_text(text)
+    return theirs
+
+
+async def _upgrade(bed: Bed, note: Note) -> None:
+    """The old build at work, the migration under it, the new build beside it, then the new one alone."""
+    revision, folder = await asyncio.to_thread(old_revision), bed.system.folder / "old"
+    await asyncio.to_thread(_unpack, revision, folder)
+    note.remark(
+        f"upgraded from {(await asyncio.to_thread(_git, 'describe', '--always', '--tags', revision)).decode().strip()}"
+    )
+    restarts = bed.restarts
+    for service in SERVICES:
+        await bed.restart(service, program=f"tests.faults.elsewhere {folder} {service}")
+    bed.play(*PAYING)
+    for service in SERVICES:
+        migrations = _with_a_scratch_column(service, bed.system.folder)
+        note.fired(len(await migrate(bed.database(service), migrations)))
+    bed.play(*PAYING)
+    for service in SERVICES:
+        await bed.start(service, instance=2)
+    bed.play(*PAYING, rounds=2)
+    await bed.played()
+    for service in SERVICES:
+        await bed.stop(service)
+    bed.play(*PAYING)
+    note.mended()
+    assert bed.restarts == restarts, "a service ended by itself"
+
+
+def trials() -> Sequence[Trial]:
+    """One upgrade."""
+    return [
+        Trial(
+            name=f"{FAMILY}/rolling-upgrade",
+            family=FAMILY,
+            injects="the build before and this one at work together, a column added under both",
+            run=_upgrade,
+            estimate_s=90.0,
+            touches=frozenset(SERVICES),
+        )
+    ]

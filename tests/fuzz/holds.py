@@ -1,0 +1,371 @@
+"""What must hold of any input whatever: one function a border of Remit, called by the fuzzer, by Hypothesis and with the corpus.
+
+Each raises AssertionError for a broken promise, and lets any other exception out: nothing here may raise for what a sender did.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast, get_args
+from unittest import mock
+from uuid import UUID
+
+from pamqp.body import ContentBody
+from pamqp.exceptions import PAMQPException
+from pamqp.frame import unmarshal
+from pamqp.header import ContentHeader
+
+from services.invoice.domain import Invoice
+from services.invoice.handlers import InvoiceWork
+from services.invoice.store import Loaded
+from services.payment_gateway import domain
+from services.payment_gateway.domain import Payment, Policy, Status, Step
+from services.payment_gateway.gateways import port, stripe
+from services.payment_gateway.gateways.evidence import MAX_EVIDENCE_CHARS
+from services.staff import intake
+from services.staff.letters import Letter, arrive
+from shared.card_data.scan import find_card_number, find_card_number_deep, scan_value
+from shared.contracts.catalogue import PUBLIC_COMMANDS
+from shared.messaging import dead_letters
+from shared.messaging.codec import Decoded, Malformed, decode
+from shared.messaging.consumer import Delivery, _delivery
+from shared.messaging.envelope import Outgoing
+from shared.messaging.publisher import _payload
+from shared.observability.health import Readiness
+from shared.persistence.answers import Answer
+from shared.shell import Item, QueueWorker, SetAside
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+CPU_S_MAX = 2.0
+"""Of this thread, so that the load of the machine does not count: a hundred times what the slowest healthy input takes, and far less than
+the heartbeat that a stopped loop would miss."""
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Fails if the body took long."""
+    started = time.thread_time()
+    yield
+    spent_s = time.thread_time() - started
+    assert spent_s < CPU_S_MAX, f"took {spent_s:.1f} s of CPU"
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL takes it: UTF-8 without NUL."""
+    return "\0" not in text and text.encode("utf-8", "replace") == text.encode("utf-8", "surrogatepass")
+
+
+def delivery(
+    body: bytes,
+    *,
+    content_type: str | None,
+    headers: Mapping[str, Any],
+    message_id: str | None = None,
+    correlation_id: str | None = None,
+    reply_to: str | None = None,
+    type_: str | None = None,
+    queue: str = "invoice.commands",
+    routing_key: str = "any",
+) -> Delivery:
+    """What the consumer makes of such a message."""
+    return Delivery(
+        body=body,
+        tag=1,
+        generation=1,
+        queue=queue,
+        exchange="invoice.commands",
+        routing_key=routing_key,
+        content_type=content_type,
+        message_id=message_id,
+        correlation_id=correlation_id,
+        reply_to=reply_to,
+        type=type_,
+        headers=dict(headers),
+    )
+
+
+# -- the codec -------------------------------------------------------------------------------------------------------------------------
+
+
+def codec(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> Decoded | Malformed:
+    """Any bytes are read or refused, soon, and a refusal never shows them."""
+    with bounded():
+        decoded = decode(body, content_type=content_type, headers=headers)
+    match decoded:
+        case Malformed():
+            texts = [decoded.detail, decoded.type or "", decoded.correlation_id or ""]
+            assert not any(find_card_number_deep(text) for text in texts), texts
+            assert all(is_storable(text) for text in texts), texts
+            assert not (decoded.fault.is_card_data and decoded.content_hash), "a hash of card data"
+        case Decoded():
+            assert not find_card_number(body)
+            assert is_storable(decoded.data.model_dump_json())
+            assert str(decoded.id).encode() in _lowered(body, headers), "the id is the one that was written"
+    return decoded
+
+
+def _lowered(body: bytes, headers: Mapping[str, Any]) -> bytes:
+    """Everything that was written, escapes undone."""
+    text = body.decode("utf-8", "replace") + " ".join(str(value) for value in headers.values())
+    return re.sub(r"\\u00([0-7][0-9a-fA-F])", lambda found: chr(int(found[1], 16)), text).lower().encode()
+
+
+# -- the border of the public queue ----------------------------------------------------------------------------------------------------
+
+_WORKER = QueueWorker(
+    InvoiceWork(answers_commands=True),
+    consumer=cast("Any", SimpleNamespace(queue="invoice.commands")),
+    database=cast("Any", None),
+    publisher=cast("Any", None),
+    relay=cast("Any", None),
+    clock=lambda: NOW,
+    readiness=Readiness(),
+)
+_CHANNEL = cast("Any", SimpleNamespace(number=1, max_content_size=131_064))
+
+
+def border(arrived: Delivery) -> Item | SetAside:
+    """A command is answered once, or is one dead letter; what is said can be stored and sent, and shows no card number."""
+    with bounded():
+        admitted = _WORKER._admit_one(arrived)
+        said = _letter(admitted) if isinstance(admitted, SetAside) else _answered(admitted)
+    for message in said:
+        assert not find_card_number(message.body), "a card number leaves in a body"
+        texts = [message.routing_key, message.type, message.correlation_id, message.message_id or ""]
+        assert not scan_value([*texts, *message.headers, *message.headers.values()]), "a card number leaves in a header"
+    return admitted
+
+
+def _letter(aside: SetAside) -> list[Outgoing]:
+    letter = dead_letters.dead_letter(
+        aside.delivery, reason=aside.reason, error=aside.error, text=aside.text, clock=lambda: NOW, tries=1
+    )
+    try:
+        _payload(letter, _CHANNEL)
+    except ValueError:  # it is sent without what AMQP cannot carry
+        letter = dead_letters.stripped(letter)
+        _payload(letter, _CHANNEL)
+    return [letter]
+
+
+def _answered(item: Item) -> list[Outgoing]:
+    states = {}
+    if item.message is not None:
+        key = item.message.data.subject()
+        states[key] = Loaded(Invoice(key), set())
+    changes = _WORKER._react_all([item], states, NOW)
+    answers, said = _WORKER._conclude([item], changes, set(), NOW)
+    assert [answer.command_id for answer in answers] == [item.id], "exactly one answer, to the command that came"
+    assert item.message is None or item.message.data.wire_name in PUBLIC_COMMANDS
+    for texts in [*map(_texts, answers), *map(_texts, said)]:
+        assert all(is_storable(text) for text in texts), texts
+        assert not scan_value(texts), texts
+    for message in said:
+        _payload(message, _CHANNEL)
+    return said
+
+
+def _texts(row: Answer | Outgoing | Letter) -> list[str]:
+    return [value for part in fields(row) if isinstance(value := getattr(row, part.name), str)]
+
+
+# -- frames ----------------------------------------------------------------------------------------------------------------------------
+
+
+def frame(raw: bytes, body: bytes) -> Delivery | None:
+    """A frame is read, or it is the one kind of error that ends a connection in order; what was read goes through the border."""
+    with bounded():
+        try:
+            _, _, header = unmarshal(raw)
+        except PAMQPException:
+            return None
+    if not isinstance(header, ContentHeader):
+        return None
+    message = SimpleNamespace(
+        header=header, body=ContentBody(body).value, delivery_tag=1, exchange="", routing_key="", redelivered=True
+    )
+    with bounded():
+        arrived = _delivery(cast("Any", message), "invoice.commands", 1)
+    border(arrived)
+    return arrived
+
+
+# -- staff's intake --------------------------------------------------------------------------------------------------------------------
+
+
+def letter(arrived: Delivery) -> Letter:
+    """Any dead letter is read, can be stored, and shows no card number, also none that is encoded."""
+    with bounded():
+        read = intake.read(arrived)
+    arrive(None, read, NOW)
+    assert (read.body is None) == (read.withheld is not None)
+    assert read.body is None or not find_card_number_deep(read.body)
+    for text in [*_texts(read), *intake._leaves(read.headers)]:
+        assert is_storable(text), text
+        assert not find_card_number_deep(text), text
+    return read
+
+
+# -- the gateway's answers -------------------------------------------------------------------------------------------------------------
+
+GATEWAY_ID = "pi_1"
+POLICY = Policy(ladder_s=(1.0, 2.0), remind_s=60.0)
+ORDER = port.Order(UUID(int=1), "INV-1", 1250, "EUR", "pm_card_visa")
+BEFORE = {
+    Step.PREPARE: Status.REQUESTED,
+    Step.EXECUTE: Status.PREPARED,
+    Step.INQUIRE: Status.IN_DOUBT,
+    Step.CANCEL: Status.CANCELLING,
+    Step.REFUND: Status.REFUNDING,
+    Step.INQUIRE_REFUND: Status.REFUND_IN_DOUBT,
+}
+ANSWERS: dict[Step, tuple[type, ...]] = {
+    Step.PREPARE: get_args(port.PrepareAnswer),
+    Step.EXECUTE: get_args(port.ChargeAnswer),
+    Step.INQUIRE: get_args(port.ChargeAnswer),
+    Step.CANCEL: get_args(port.ChargeAnswer),
+    Step.REFUND: get_args(port.RefundAnswer),
+    Step.INQUIRE_REFUND: get_args(port.RefundAnswer),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer of a gateway."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    def json(self) -> Any:
+        """None if it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+
+    def intent(self) -> dict[str, Any]:
+        """The payment it speaks of, in the answer itself or in its refusal; empty if there is none."""
+        told = self.json()
+        if self.status >= 300:
+            told = told.get("error") if isinstance(told, dict) else None
+            told = told.get("payment_intent") if isinstance(told, dict) else None
+        return told if isinstance(told, dict) and told.get("id") == GATEWAY_ID else {}
+
+
+class _Transport(stripe._Transport):
+    """The adapter's own, with the answers given."""
+
+    replies: Iterator[Reply] = iter(())
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        reply = next(self.replies)
+        return reply.body, reply.status, reply.headers
+
+
+def gateway(step: Step, replies: Sequence[Reply]) -> port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer:
+    """Whatever a gateway says is one of the port's answers: money moved only if it says so of our payment, a decline only in its words,
+    and what cannot be read is in doubt. `replies`: the first, and what it says each time it is asked again."""
+    _Transport.replies = _forever(replies)
+    with bounded():
+        answer = asyncio.run(_ask(step))
+    assert isinstance(answer, ANSWERS[step]), answer
+    _evidence_is_fit(answer.evidence)
+    _means_what_was_said(answer, replies)
+    payment = Payment(
+        ORDER.payment_id,
+        ORDER.invoice_id,
+        BEFORE[step],
+        amount_minor=ORDER.amount_minor,
+        currency=ORDER.currency,
+        method_token=ORDER.method_token,
+        gateway_id=None if step is Step.PREPARE else GATEWAY_ID,
+        pending=domain.Verdict(Status.NOT_CHARGED, "x") if step is Step.CANCEL else None,
+    )
+    _is_recorded_as_said(domain.after(payment, step, answer, POLICY).payment, payment, answer, replies)
+    return answer
+
+
+def _forever(replies: Sequence[Reply]) -> Iterator[Reply]:
+    yield from replies
+    while True:
+        yield replies[-1]
+
+
+async def _ask(step: Step) -> port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer:
+    with mock.patch.object(stripe, "_Transport", _Transport):
+        adapter = stripe.StripeGateway(api_key="sk_test_1", base_url="http://127.0.0.1:1", timeout_s=5.0, connections=1)
+    try:
+        match step:
+            case Step.PREPARE:
+                return await adapter.prepare(ORDER, key="k")
+            case Step.EXECUTE:
+                return await adapter.execute(GATEWAY_ID, key="k")
+            case Step.CANCEL:
+                return await adapter.cancel(GATEWAY_ID, key="k")
+            case Step.REFUND:
+                return await adapter.refund(GATEWAY_ID, key="k")
+            case Step.INQUIRE_REFUND:
+                return await adapter.inquire_refund(GATEWAY_ID)
+            case _:
+                return await adapter.inquire(GATEWAY_ID)
+    finally:
+        await adapter.close()
+
+
+def _evidence_is_fit(evidence: str) -> None:
+    assert len(evidence) <= MAX_EVIDENCE_CHARS
+    assert is_storable(evidence), evidence
+    assert not find_card_number(evidence), evidence
+
+
+def _means_what_was_said(
+    answer: port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer, replies: Sequence[Reply]
+) -> None:
+    intents = [reply.intent() for reply in replies]
+    match answer:
+        case port.Captured():
+            said = [intent for intent in intents if intent.get("status") == "succeeded"]
+            amounts = [intent.get("amount_received", intent.get("amount")) for intent in said]
+            assert answer.amount_minor in amounts, "captured without a word of it"
+        case port.Declined():
+            assert any(intent.get("status") == "requires_payment_method" for intent in intents), "declined unsaid"
+        case port.Cancelled():
+            assert any(intent.get("status") == "canceled" for intent in intents), "cancelled unsaid"
+        case port.Prepared():
+            said = [told for reply in replies if isinstance(told := reply.json(), dict)]
+            assert any(told.get("amount") == ORDER.amount_minor for told in said), "prepared with another amount"
+        case port.NotFound():
+            assert any(reply.status == 404 for reply in replies)
+        case port.NotSent():
+            assert any(reply.status in {401, 403, 429} for reply in replies)
+        case port.Refused():
+            assert any(reply.status in {400, 402, 404} for reply in replies)
+        case _:  # nothing is claimed that would end a payment
+            return
+
+
+def _is_recorded_as_said(after: Payment, before: Payment, answer: object, replies: Sequence[Reply]) -> None:
+    match after.status:
+        case Status.CAPTURED:
+            said = [reply.intent() for reply in replies]
+            ours = {"id": GATEWAY_ID, "status": "succeeded", "amount_received": 1250}
+            assert any({"amount_received": i.get("amount"), **i}.items() >= ours.items() for i in said), (
+                "not our amount"
+            )
+        case Status.DECLINED | Status.NOT_CHARGED:
+            assert isinstance(answer, port.Cancelled) or (
+                isinstance(answer, port.Refused) and before.gateway_id is None
+            ), "settled without a confirmed cancel"
+        case Status.REFUNDED:
+            assert isinstance(answer, port.Refunded)
+        case _:  # nothing is settled
+            return

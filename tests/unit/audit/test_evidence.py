@@ -1,0 +1,49 @@
+"""Evidence from elsewhere: what is taken, and what is refused with a sentence that names the place."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deploy.audit.errors import AuditError
+from deploy.audit.evidence import Heard, open_tap, read_baseline, read_run
+
+DIGESTS = ["0" * 64, "A" * 64]
+
+
+def test_a_listener_s_duplicates_are_counted_by_their_bodies(tmp_path: Path) -> None:
+    tap = tmp_path / "tap.jsonl"
+    entries = [("b", "X", 0), ("a", "X", 0), ("a", "X", 0), ("a", "x", 1), ("a", None, 0)]
+    tap.write_text(
+        "\n".join(json.dumps({"queue": q, "message_id": m, "type": "t", "sha256": DIGESTS[d]}) for q, m, d in entries)
+    )
+    with open_tap(tap) as opened:
+        heard = list(opened.heard())
+        assert heard == [
+            Heard("a", "", "0" * 64, 1),
+            Heard("a", "x", "a" * 64, 2),
+            Heard("b", "x", "0" * 64, 1),
+        ]
+        assert opened.bodies("a", ["x", "y"]) == {"x": {"0" * 64, "a" * 64}}
+
+
+@pytest.mark.parametrize("line", ["not json", "[]", '{"queue": "a"}', '{"queue": "a", "sha256": "short"}'])
+def test_a_tap_that_cannot_be_read_is_named_by_its_line(tmp_path: Path, line: str) -> None:
+    tap = tmp_path / "tap.jsonl"
+    tap.write_text(f'{{"queue": "a", "message_id": "1", "sha256": "{"0" * 64}"}}\n{line}\n')
+    with pytest.raises(AuditError, match=r"tap\.jsonl, line 2, is not of the form"), open_tap(tap):
+        pass
+
+
+def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
+    report = tmp_path / "run.json"
+    report.write_text('{"planned": [{"name": "exit"}], "seen": {}}')
+    with pytest.raises(
+        AuditError, match=r"run\.json is not the report of a fault run: planned\.0\.fired: Field required"
+    ):
+        read_run(report)
+    with pytest.raises(AuditError, match="cannot be read"):
+        read_run(tmp_path / "nowhere")
+    report.write_text("[]")
+    with pytest.raises(AuditError, match=r"run\.json is not a base line"):
+        read_baseline(report)
