@@ -13,7 +13,7 @@ from shared.messaging.topology import QUEUE_NAMES
 from tests.faults.bed import Bed
 from tests.faults.frames import Plain
 from tests.faults.proxy import open_network
-from tests.faults.servers import RECOVERED_WITHIN_S, under_load
+from tests.faults.servers import RECOVERED_WITHIN_S
 from tests.faults.trial import Note, Trial
 
 FAMILY: Final = "cluster"
@@ -57,7 +57,7 @@ async def _leader_killed(bed: Bed, note: Note) -> None:
     cluster = bed.system.stack.broker
     assert isinstance(cluster, Cluster)
     bed.play()
-    await under_load(bed)
+    await bed.until_under_load()
     for number in range(1, ROUNDS + 1):
         await _until_all_online(bed, cluster)
         bed.play()

@@ -103,31 +103,26 @@ async def _lost(line: Line, *, event: Event, then: Then, about: str = "") -> int
 
 
 async def _partitioned(line: Line, **manners: Manner) -> int:
-    line.play()
-    await _under_load(line)
-    line.proxy.become(**manners)
-    line.play()
-    await line.until_not_ready()
-    return line.proxy.counts["bytes vanished"]
-
-
-async def _late(line: Line) -> int:
-    line.play()
-    await _under_load(line)
-    line.proxy.become(to_server=Stall())
-    line.play()
-    await line.until_not_ready()
-    return line.proxy.counts["pieces stalled"]
+    await _until_known(line, lambda: line.proxy.become(**manners))
+    return line.proxy.counts["bytes vanished"] + line.proxy.counts["pieces stalled"]
 
 
 async def _refused(line: Line) -> int:
+    def refuse() -> None:
+        line.proxy.refuse()
+        line.proxy.reset()
+
+    await _until_known(line, refuse)
+    return max(line.proxy.counts["connections reset"], 1)  # none was open: then the service met the refusal itself
+
+
+async def _until_known(line: Line, disturb: Callable[[], None]) -> None:
+    """Disturb the line under load until readiness says so."""
     line.play()
-    await _under_load(line)
-    line.proxy.refuse()
-    line.proxy.reset()
+    await line.bed.until_under_load()
+    disturb()
     line.play()
     await line.until_not_ready()
-    return max(line.proxy.counts["connections reset"], 1)  # none was open: then the service met the refusal itself
 
 
 async def _reset(line: Line) -> int:
@@ -157,12 +152,6 @@ async def _dripped(line: Line) -> int:
     return line.proxy.counts["pieces dripped"]
 
 
-async def _under_load(line: Line) -> None:
-    """Some of what was begun is over, and some is not."""
-    begun = line.bed.playing
-    await line.until(lambda: line.bed.playing < begun, "the first scene to end")
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`between`: which servers it makes sense before."""
@@ -188,11 +177,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
           partial(_lost, event=Event.ANSWER, then=RESET), frozenset({"gateway"})),
     Fault("black_hole_to_server", "what the service sends vanishes until it knows", partial(_partitioned, to_server=BlackHole())),
     Fault("black_hole_to_client", "what the service should hear vanishes until it knows", partial(_partitioned, to_client=BlackHole())),
-    Fault(
-        "late",
-        "what the service sends arrives after it has given up: late commits, publishes, acks and charges",
-        _late,
-    ),
+    Fault("late", "what the service sends arrives after it gave up: late commits, publishes, acks and charges",
+          partial(_partitioned, to_server=Stall())),
     Fault("refused", "cut, and refused until the service knows", _refused),
     Fault("reset", f"all connections are cut, {RESETS} times", _reset),
     Fault("half_closed", "one direction of each connection ends, then the other", _half_closed),

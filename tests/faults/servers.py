@@ -53,7 +53,7 @@ async def _killed(bed: Bed, note: Note, *, broker: bool, database: bool) -> None
     stack = bed.system.stack
     servers = [server for server, hit in ((stack.broker, broker), (stack.database, database)) if hit]
     bed.play()
-    await under_load(bed)
+    await bed.until_under_load()
     for server in servers:
         await asyncio.to_thread(server.kill)
     note.fired(len(servers))
@@ -72,16 +72,6 @@ async def _again(bed: Bed, note: Note) -> None:
     note.remark(f"all services ready again after {took_s:.1f} s")
 
 
-async def under_load(bed: Bed) -> None:
-    """Some of what was begun is over, and some is not."""
-    begun = bed.playing
-
-    async def some_over() -> bool:
-        return bed.playing < begun
-
-    await bed.until(some_over, what="the first scene to end")
-
-
 # -- out of memory, full, gone ---------------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +85,7 @@ async def _alarm(bed: Bed, note: Note, *, raised: tuple[str, str]) -> None:
     """The broker reads from no publisher; what it confirms in the meantime is nothing."""
     ctl = bed.system.stack.broker.ctl
     bed.play()
-    await under_load(bed)
+    await bed.until_under_load()
     await asyncio.to_thread(ctl, *raised)
     try:
         bed.play()
@@ -116,7 +106,7 @@ async def _full(bed: Bed, note: Note, *, queue: str, publisher: Service) -> None
     await asyncio.to_thread(ctl, "set_policy", *policy, *definition)
     try:
         bed.play()
-        await under_load(bed)
+        await bed.until_under_load()
         await bed.stop(CONSUMED_BY[queue])
         bed.play()
         refused = await _rows_appear(bed, publisher, "SELECT id FROM outbox WHERE refusals > 0")
@@ -145,7 +135,7 @@ async def _deleted(bed: Bed, note: Note, *, queue: str, consumer: Service) -> No
     if queue == "staff.cases":
         await bed.restart("payment_gateway", GATEWAY_REMIND_S="3")
     bed.play()
-    await under_load(bed)
+    await bed.until_under_load()
     connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
