@@ -274,6 +274,15 @@ class Bed:
                 raise TimeoutError(f"not within {within_s:g} s: {what}")
             await asyncio.sleep(POLL_S)
 
+    async def until_under_load(self) -> None:
+        """Wait until some of what was begun is over, and some is not."""
+        begun = self.playing
+
+        async def some_over() -> bool:
+            return self.playing < begun
+
+        await self.until(some_over, what="the first scene to end")
+
     async def until_restarted(self, name: str, *, since: float) -> None:
         """Wait until the keeper has started it again."""
 

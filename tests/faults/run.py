@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +106,7 @@ async def _lane(run: Run, stack: Stack | None, waiting: deque[Trial], name: str,
     number = 0
     while waiting:
         number += 1
-        async with open_bed(stack, f"{name}-{number}", say) as bed:
+        async with open_bed(stack, f"{name}-{number}", say, waiting[0].opens) as bed:
             good = True
             while waiting and good and bed.trials < TRIALS_PER_BED:
                 trial = waiting.popleft()
@@ -120,18 +120,22 @@ async def _lane(run: Run, stack: Stack | None, waiting: deque[Trial], name: str,
 
 
 @asynccontextmanager
-async def open_bed(stack: Stack | None, name: str, say: Say) -> AsyncIterator[Bed]:
+async def open_bed(
+    stack: Stack | None, name: str, say: Say, opens: Callable[..., AbstractContextManager[Stack]] = open_stack
+) -> AsyncIterator[Bed]:
     """On that stack, or on one of its own."""
     async with AsyncExitStack() as opened:
         owns_stack = stack is None
         if stack is None:
-            stack = await opened.enter_async_context(_open_stack(say))
+            stack = await opened.enter_async_context(_open_stack(say, opens))
         yield await opened.enter_async_context(Bed.open(stack, name, owns_stack=owns_stack))
 
 
 @asynccontextmanager
-async def _open_stack(say: Say) -> AsyncIterator[Stack]:
-    manager = open_stack(say=say)
+async def _open_stack(
+    say: Say, opens: Callable[..., AbstractContextManager[Stack]] = open_stack
+) -> AsyncIterator[Stack]:
+    manager = opens(say=say)
     stack = await asyncio.to_thread(manager.__enter__)
     try:
         yield stack
