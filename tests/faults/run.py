@@ -17,6 +17,7 @@ from typing import Any, Final
 from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, Service, Stack, open_stack
 from tests.faults.bed import Bed, audit_options
+from tests.faults.ready import until_ready
 from tests.faults.trial import Note, Result, Trial
 from tests.faults.workload import AFTERWARDS
 
@@ -106,9 +107,10 @@ async def _lane(run: Run, stack: Stack | None, waiting: deque[Trial], name: str,
     number = 0
     while waiting:
         number += 1
-        async with open_bed(stack, f"{name}-{number}", say, waiting[0].opens) as bed:
+        opens = waiting[0].opens
+        async with open_bed(stack, f"{name}-{number}", say, opens) as bed:
             good = True
-            while waiting and good and bed.trials < TRIALS_PER_BED:
+            while waiting and good and bed.trials < TRIALS_PER_BED and waiting[0].opens is opens:
                 trial = waiting.popleft()
                 result = await perform(bed, trial)
                 run.results.append(result)
@@ -172,7 +174,10 @@ async def perform(bed: Bed, trial: Trial) -> Result:
     result = Result(trial.name, trial.family, trial.injects, line=trial.line)
     bed.trials += 1
     bed.surprises.clear()
-    bed.baselines.clear()
+    if bed.trials == 1:
+        await until_ready(bed)
+        await bed.take_baseline(digest=False)  # for connections and memory: every audit of this bed compares with it
+    del bed.baselines[1:]
     restarts = bed.restarts
     try:
         async with asyncio.timeout(TRIAL_S):
@@ -203,6 +208,7 @@ async def conclude(bed: Bed, result: Result, *, mended_at: float | None, touched
                 since = max([mended_at, *(bed.restarted_at.get(service, 0.0) for service in touched)])
                 result.drained_s = time.time() - since
                 result.again_s = await _handled_again(bed, touched, since)
+            await bed.stop_extras()
             await _ask_audit(bed, result)
     except Exception as error:  # noqa: BLE001 - as above
         result.surprises.append(f"{type(error).__name__}: {error}")
