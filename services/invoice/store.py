@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from services.invoice import stored_events
 from services.invoice.domain import Event, Invoice, PaymentRequested, Status
 from shared.contracts.base import Contract
@@ -14,6 +16,8 @@ from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.persistence import event_store
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.event_store import StoredEvent
+
+log = structlog.get_logger(__name__)
 
 SCHEMA = """
 CREATE TABLE invoices (
@@ -169,10 +173,12 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
     streams = await event_store.load(tx, {row["invoice_id"] for row in rows})
     said = []
     for row in rows:
-        stored = streams[row["invoice_id"]][row["version"] - 1]
-        said.append(
-            _announcement(stored, stored_events.load(stored.type, stored.data), _method(row["method"]), announce)
-        )
+        try:
+            stored = streams[row["invoice_id"]][row["version"] - 1]
+            event = stored_events.load(stored.type, stored.data)
+            said.append(_announcement(stored, event, _method(row["method"]), announce))
+        except Exception:  # one that this build cannot read (a newer one may have written it) holds up no other
+            log.exception("request_unreadable", payment_id=str(row["payment_id"]))
     return said
 
 

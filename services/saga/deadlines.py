@@ -11,7 +11,7 @@ from itertools import pairwise
 import structlog
 
 from services.saga import store
-from services.saga.domain import DeadlineFired, Patience, Saga
+from services.saga.domain import DeadlineFired, Patience
 from services.saga.handlers import SOURCE, advance
 from services.saga.store import Due, Transition
 from shared import faults
@@ -55,6 +55,10 @@ def read_patience(environment: Environment) -> Patience:
             f"separated by commas, such as {DEFAULT_LADDER_S}."
         )
     return Patience(ladder_s)
+
+
+UNREADABLE_INTERVAL_S = 60.0
+"""When to look again for a build that can read the saga; until then it is in nobody's way."""
 
 
 class Deadlines:
@@ -106,12 +110,16 @@ class Deadlines:
 
     async def _advance(self, tx: Connection, due: Sequence[Due]) -> list[Outgoing]:
         """The transition of every saga whose deadline fired, stored; what they say."""
-        sagas = await store.load(tx, {deadline.payment_id for deadline in due})
+        sagas = await store.load_readable(tx, {deadline.payment_id for deadline in due})
+        unreadable = [deadline.id for deadline in due if deadline.payment_id not in sagas]
+        await store.put_off(tx, unreadable, seconds=UNREADABLE_INTERVAL_S)
         now = self._clock()
         moves: list[tuple[Cause, Transition]] = []
         said: list[Outgoing] = []
         for deadline in due:
-            saga: Saga = sagas[deadline.payment_id]
+            saga = sagas.get(deadline.payment_id)
+            if saga is None:
+                continue
             metrics.SAGA_DEADLINES.labels(state=saga.status.value).inc()
             reaction = advance(saga, DeadlineFired(deadline.number), self._patience)
             cause = Cause(deadline.id, deadline.correlation_id, now)

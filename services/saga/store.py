@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import structlog
+
 from services.saga.domain import Capture, Failure, Saga, Status
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
+
+log = structlog.get_logger(__name__)
 
 SCHEMA = """
 CREATE TABLE sagas (
@@ -92,6 +96,20 @@ async def load(tx: Tx, payment_ids: Collection[UUID], *, lock: bool = True) -> d
     query = "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"
     rows = await tx.fetch(query + " FOR UPDATE" if lock else query, list(payment_ids))
     return {row["payment_id"]: _saga(row) for row in rows}
+
+
+async def load_readable(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Saga]:
+    """As `load`, without rows that this build cannot read (a newer one may have written them): the others are not held up."""
+    rows = await tx.fetch(
+        "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
+    )
+    sagas: dict[UUID, Saga] = {}
+    for row in rows:
+        try:
+            sagas[row["payment_id"]] = _saga(row)
+        except (ValueError, KeyError):
+            log.exception("saga_unreadable", payment_id=str(row["payment_id"]))
+    return sagas
 
 
 async def save(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
@@ -188,6 +206,16 @@ async def fire_due(tx: Tx, *, at_most: int, now: datetime | None = None) -> list
     )
     in_order = sorted(rows, key=lambda row: (row["due_at"], row["number"]))
     return [Due(row["id"], row["payment_id"], row["number"], row["correlation_id"]) for row in in_order]
+
+
+async def put_off(tx: Tx, deadline_ids: Sequence[UUID], *, seconds: float) -> None:
+    """Let deadlines that have just fired fire once more, later."""
+    if deadline_ids:
+        await tx.execute(
+            "UPDATE deadlines SET fired_at = NULL, due_at = now() + make_interval(secs => $2) WHERE id = ANY($1::uuid[])",
+            deadline_ids,
+            seconds,
+        )
 
 
 async def forget_fired(connection: Connection) -> int:

@@ -179,6 +179,19 @@ async def test_a_crash_after_the_commit_leaves_the_question_to_the_sweeper(
     assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
 
 
+async def test_a_saga_that_this_build_cannot_read_holds_up_no_other(
+    world: World, bus: Bus, handled: Handled, instances: Instances
+) -> None:
+    other = uuid4()
+    await given(world, bus, handled, REQUESTED, REQUESTED.model_copy(update={"payment_id": other}))
+    await execute(world.databases["saga"], "UPDATE sagas SET status = 'of_tomorrow' WHERE payment_id = $1", PAYMENT)
+    leaving = await bus.tap("settlement.commands")
+    assert await instances[0].fire(LATER) == 2
+    assert [one.data["payment_id"] for one in await leaving.waiting()] == [str(other)]
+    query = "SELECT id, due_at > now() + interval '30 s' AS later FROM deadlines WHERE fired_at IS NULL AND number = 1"
+    assert await rows(world.databases["saga"], query) == [{"id": FIRST, "later": True}]
+
+
 async def test_the_running_service_asks_by_itself_and_ever_more_slowly(
     world: World, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
