@@ -184,16 +184,16 @@ class GroupCommit:
         """One statement, which is a transaction of its own: one round trip instead of five. If a row is not held any more, or an outcome
         is there already, nothing is stored, and the results are repeated in a transaction that finds out more."""
         said = [said_by(r.transition, r.row.origin.at(r.at)) for r in results if r.transition.outcome is not None]
+        faults.point("charging.before_record")
         async with self._database.connection() as connection:
-            faults.point("charging.before_record")
             writes = Writes(connection)
             await store.update_all(writes, [result.update for result in results], self._lease)
             await store.insert_attempts(writes, [r.attempt for r in results if r.attempt is not None])
             await store.insert_outcomes(writes, said)
             await outbox.insert(writes, [one.message for one in said])
-            faults.point("charging.before_record_commit")
+            faults.point("charging.at_once.before_commit")
             await writes.flush()
-        faults.point("charging.after_record_commit")
+        faults.point("charging.at_once.after_commit")
         _count_late_captures(results)
         return [one.message for one in said]
 
