@@ -33,7 +33,8 @@ _SAID_OVER = """
     ORDER BY payment_id, version"""
 
 _PREPARED = """
-    SELECT payment_id, min(at) AS at FROM attempts WHERE step = 'prepare' AND answer LIKE 'prepared%' GROUP BY 1 ORDER BY 1"""
+    SELECT payment_id, min(recorded_at) AS at FROM attempts WHERE step = 'prepare' AND answer LIKE 'prepared%'
+    GROUP BY 1 ORDER BY 1"""
 
 _CHARGES = """
     SELECT lower(json_extract(i.metadata, '$.payment_id')), c.id, c.payment_intent, c.amount, upper(c.currency) AS currency,

@@ -62,7 +62,8 @@ CREATE TABLE attempts (
     payment_id      uuid NOT NULL,
     fence           bigint NOT NULL,   -- the holder's; with `seq` it makes a repeated insert recognisable
     seq             smallint NOT NULL,
-    at              timestamptz NOT NULL,
+    at              timestamptz NOT NULL,               -- by the instance's clock, which may be off
+    recorded_at     timestamptz NOT NULL DEFAULT now(), -- by this one, which all instances share
     step            text NOT NULL,
     answer          text NOT NULL,
     evidence        text NOT NULL,

@@ -19,7 +19,10 @@ whether the fault fired, how long recovery took and which lines held. A trial th
         ...                                              # undo it
         note.mended()                                    # from now on the clock of recovery runs
 
+Between a service and a server stands, where a trial wants it, a proxy (`proxy.py`, `network.Line`): it delays, drips, swallows, refuses,
+resets, and drops just a confirm, an ack, an answer or the reply to a COMMIT (`frames.py`).
+
 A service that ends by itself is started again at once, as a supervisor would, without its fault. Whoever kills a server of the stack
-says `alone=True`: the trial gets a bed on a stack of its own. Whoever changes an environment restores it by `bed.restart(service)`;
-what is left over is put right before the next trial.
+says `alone=True`: the trial gets a bed on a stack of its own, which it may open in its own way (`opens`). Whoever changes an environment
+restores it by `bed.restart(service)`; what is left over is put right before the next trial.
 """

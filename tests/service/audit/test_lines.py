@@ -19,7 +19,7 @@ from deploy.audit.baseline import base_line, write
 from deploy.audit.deliveries import line_9
 from deploy.audit.evidence import Baseline
 from deploy.audit.finding import BREACHES_SHOWN_MAX, Breach, Finding, Source, Verdict
-from deploy.audit.money import line_5
+from deploy.audit.money import line_4, line_5
 from deploy.audit.queues import Queue, Waiting, read_queues
 from deploy.audit.resources import line_15
 from deploy.audit.run import LINES, Report, audit
@@ -394,7 +394,11 @@ PLANTED: dict[str, tuple[Plant, set[int]]] = {
         {4},
     ),
     "confirmed before recorded": (
-        sql("payment_gateway", f"UPDATE attempts SET at = at + interval '1 hour' {ROW}", payment("paid")),
+        sql(
+            "payment_gateway",
+            f"UPDATE attempts SET recorded_at = recorded_at + interval '1 hour' {ROW}",
+            payment("paid"),
+        ),
         {4},
     ),
     "key of two requests": (key_of_two_requests, {4}),
@@ -583,6 +587,11 @@ async def test_recovery_that_changes_something_breaks_line_14(books: Books) -> N
     books.charge("ch_again", "pi_paid")
     found = await line_14(books.stores())
     assert {breach.about for breach in found.breaches} == {"invoice.events", "ledger.charges"}
+
+
+async def test_the_clock_of_an_instance_may_be_off(books: Books) -> None:
+    await books.databases["payment_gateway"].execute("UPDATE attempts SET at = at + interval '1 hour'")
+    assert (await line_4(books.stores())).verdict is Verdict.HOLDS
 
 
 async def test_a_lost_queue_is_not_judged_by_id(books: Books) -> None:
