@@ -1,11 +1,30 @@
 """Time is injected: a clock is any callable that gives the present moment in UTC."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from shared.settings import Environment
+
+log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
+
+OFF_MOST_S = 86_400.0
 
 
 def system_clock() -> datetime:
     """The machine's clock, timezone-aware, in UTC. The only place that reads it."""
     return datetime.now(UTC)  # noqa: TID251 - this is the adapter that the rule sends everyone to
+
+
+def clock_of_a_service(environment: Environment) -> Clock:
+    """The machine's clock; for a fault run (FAULTS 11) with `REMIT_FAULT_CLOCK_S` one that is so many seconds off. Raises
+    `ConfigurationError`."""
+    off_s = environment.seconds("REMIT_FAULT_CLOCK_S", 0.0, least=-OFF_MOST_S, most=OFF_MOST_S)
+    if not off_s:
+        return system_clock
+    log.warning("clock_is_off", seconds=off_s)
+    off = timedelta(seconds=off_s)
+    return lambda: system_clock() + off

@@ -20,7 +20,7 @@ import structlog
 import uvloop
 
 from shared import faults
-from shared.clock import Clock, system_clock
+from shared.clock import Clock, clock_of_a_service
 from shared.messaging.broker import BrokerLink
 from shared.messaging.consumer import PREFETCH, Consumer
 from shared.messaging.publisher import Publisher
@@ -150,6 +150,7 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
     """Run a service until `stopping` is set; its exit code. Logs must be configured; raises `ConfigurationError`."""
     readiness = Readiness()
     readiness.set("started", ok=False, reason="starting")
+    clock = clock_of_a_service(Environment())
     async with AsyncExitStack() as opened:
         health = await serve_health(readiness, host=settings.health_host, port=settings.health_port)
         opened.push_async_callback(health.close)
@@ -157,12 +158,12 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
         if database is None:
             return 0
         opened.push_async_callback(database.close)
-        publisher = Publisher(BrokerLink(settings.rabbitmq_url, name=f"{settings.name} publisher"))
+        publisher = Publisher(BrokerLink(settings.rabbitmq_url, name=f"{settings.name} publisher"), readiness)
         opened.push_async_callback(publisher.close)
         consume_link = BrokerLink(settings.rabbitmq_url, name=f"{settings.name} consumer")
         opened.push_async_callback(consume_link.close)
-        relay = Relay(database, publisher)
-        runtime = Runtime(settings, database, publisher, relay, readiness, system_clock, consume_link)
+        relay = Relay(database, publisher, readiness)
+        runtime = Runtime(settings, database, publisher, relay, readiness, clock, consume_link)
         await assemble(runtime)
         return await _run_until_stopped(runtime, stopping)
 

@@ -136,8 +136,8 @@ class Optimistic(Work[Key, State, Effect], Protocol[Key, State, Effect]):
     """A work whose every write is guarded by a unique key (an event's stream and version, a transition's, a payment's id), so that a
     decision on a state that moved meanwhile cannot be stored."""
 
-    async def peek(self, connection: Connection, messages: Sequence[Inbound]) -> Mapping[Key, State]:
-        """As `load`, without locks."""
+    async def peek(self, connection: Connection, messages: Sequence[Inbound]) -> Mapping[Key, State] | None:
+        """As `load`, without locks; a state that is guessed to be absent need not be read. None: these take a transaction."""
         ...
 
 
@@ -350,8 +350,10 @@ class QueueWorker(Generic[Key, State, Effect]):
         now = self._clock()
         async with self._database.connection() as connection:
             messages = [item.message for item in items if item.message is not None]
-            states = dict(await work.peek(connection, messages)) if messages else {}
-            changes = self._react_all(items, states, now)
+            states = await work.peek(connection, messages) if messages else {}
+            if states is None:
+                return None
+            changes = self._react_all(items, dict(states), now)
             if any(change.reaction.closes is not None for change in changes.values()):
                 return None
             answers, says = self._conclude(items, changes, set(), now)

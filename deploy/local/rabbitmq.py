@@ -1,4 +1,4 @@
-"""A private RabbitMQ node from an installed `rabbitmq-server`, kept apart from any other node of the machine.
+"""A private RabbitMQ, of one node or a cluster, from an installed `rabbitmq-server`, kept apart from any other of the machine.
 
 Its data, ports, cookie, plugins, configuration and port mapper (epmd) are its own, and all that listens, listens on
 127.0.0.1. Works with RabbitMQ 3.10 (Debian 12) and 4.x. Environment variables: rabbitmq.com/docs/configure.
@@ -10,7 +10,8 @@ import shlex
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -22,6 +23,7 @@ from deploy.local.scratch import Scratch, exclusive_lock
 
 _NAME: Final = "rabbitmq"
 _PORT_MAPPER: Final = "epmd"
+_USER: Final = "remit"
 _PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")
 """Where Debian keeps the programs that run as whoever calls them; those in /usr/sbin change to the package's user."""
 
@@ -46,48 +48,79 @@ class PrivateRabbit:
     """One node of ours; `start`, `kill` and `start` again keep ports and data."""
 
     url: str
+    name: str
+    """Its Erlang name, by which the broker speaks of it."""
     control_program: Path
     _processes: Processes
+    _process: str
     _node: Command
     _port: int
 
     @classmethod
     def open(cls, scratch: Scratch, processes: Processes) -> Self:
-        """Writes the node's configuration, starts its port mapper and the node; returns when it speaks AMQP."""
-        programs = _programs()
+        """A broker of one node; returns when it speaks AMQP."""
+        (node,) = cls.open_cluster(scratch, processes, nodes=1)
+        return node
+
+    @classmethod
+    def open_cluster(cls, scratch: Scratch, processes: Processes, *, nodes: int) -> tuple[Self, ...]:
+        """A broker of as many nodes, which share a port mapper, a cookie and a user; returns when all speak AMQP."""
         home = scratch.folder / _NAME
         home.mkdir(mode=0o700)
-        port, distribution_port, mapper_port = (scratch.claim_port() for _ in range(3))
-        user, password = "remit", secrets.token_hex(16)
+        mapper_port = scratch.claim_port()
+        password = secrets.token_hex(16)
+        members = tuple(
+            cls._prepared(scratch, processes, number, mapper_port, password) for number in range(1, nodes + 1)
+        )
+        mapper = (shutil.which("epmd") or "epmd", "-port", str(mapper_port), "-address", "127.0.0.1")
+        processes.start(
+            _PORT_MAPPER,
+            Command(mapper, {"PATH": os.defpath}, home, home / "epmd.log"),
+            lambda: _listens(mapper_port),
+            deadline_s=_READY_DEADLINE_S,
+        )
+        for member in members:
+            member.start()
+        for member in members[1:]:
+            member.join(members[0])
+        return members
+
+    @classmethod
+    def _prepared(cls, scratch: Scratch, processes: Processes, number: int, mapper_port: int, password: str) -> Self:
+        """Node `number` with its configuration written, not started."""
+        suffix = "" if number == 1 else f"-{number}"
+        programs = _programs()
+        home = scratch.folder / f"{_NAME}{suffix}"
+        home.mkdir(mode=0o700, exist_ok=True)
+        port, distribution_port = scratch.claim_port(), scratch.claim_port()
         configuration = (
             f"listeners.tcp.local = 127.0.0.1:{port}\n"
-            f"default_user = {user}\ndefault_pass = {password}\n"
+            f"default_user = {_USER}\ndefault_pass = {password}\n"
             "log.console = true\nlog.console.level = info\nlog.file = false\n"
         )
         (home / "rabbitmq.conf").write_text(configuration)
         (home / "enabled_plugins").write_text("[].\n")
-        environment = _environment(home, scratch.name, distribution_port, mapper_port)
-        mapper = (shutil.which("epmd") or "epmd", "-port", str(mapper_port), "-address", "127.0.0.1")
-        processes.start(
-            _PORT_MAPPER,
-            Command(mapper, environment, home, home / "epmd.log"),
-            lambda: _listens(mapper_port),
-            deadline_s=_READY_DEADLINE_S,
-        )
-        node = cls(
-            f"amqp://{user}:{password}@127.0.0.1:{port}/",
+        name = f"{scratch.name}{suffix}@localhost"
+        environment = _environment(home, scratch.folder / _NAME, name, distribution_port, mapper_port)
+        return cls(
+            f"amqp://{_USER}:{password}@127.0.0.1:{port}/",
+            name,
             _write_control_program(home, programs, environment),
             processes,
+            f"{_NAME}{suffix}",
             Command((programs / "rabbitmq-server",), environment, home, home / "log"),
             port,
         )
-        node.start()
-        return node
+
+    def join(self, other: Self) -> None:
+        """Become part of the other's broker; what this node held is forgotten."""
+        for step in (("stop_app",), ("join_cluster", other.name), ("start_app",)):
+            self.ctl(*step)
 
     def start(self) -> None:
         """Starts the node and returns when it speaks AMQP; raises StackError otherwise."""
         self._processes.start(
-            _NAME, self._node, lambda: speaks_amqp("127.0.0.1", self._port), deadline_s=_READY_DEADLINE_S
+            self._process, self._node, lambda: speaks_amqp("127.0.0.1", self._port), deadline_s=_READY_DEADLINE_S
         )
 
     def kill(self) -> None:
@@ -97,7 +130,7 @@ class PrivateRabbit:
         """
         while time.time() - self._newest_queue_s() < QUEUE_REGISTERED_S:
             time.sleep(_POLL_S)
-        self._processes.kill(_NAME)
+        self._processes.kill(self._process)
 
     def _newest_queue_s(self) -> float:
         """When the newest quorum queue was made, in seconds since the epoch; 0 if there is none."""
@@ -108,6 +141,18 @@ class PrivateRabbit:
         """Runs rabbitmqctl against this node and returns its output; raises StackError if it fails."""
         command = Command((self.control_program, *arguments), {"PATH": os.defpath}, self._node.folder, self._node.log)
         return self._processes.run("rabbitmqctl", command, deadline_s=_CTL_DEADLINE_S)
+
+
+@contextmanager
+def open_cluster(*, nodes: int, say: Callable[[str], None]) -> Iterator[tuple[PrivateRabbit, ...]]:
+    """A broker of as many nodes and nothing else; all of it ends with the block, or with its owner."""
+    ensure_installed(say)
+    home = Scratch.create()
+    try:
+        with Processes(home.folder, home.held_locks) as processes:
+            yield PrivateRabbit.open_cluster(home, processes, nodes=nodes)
+    finally:
+        home.release()
 
 
 def ensure_installed(say: Callable[[str], None]) -> None:
@@ -151,16 +196,18 @@ def _programs() -> Path:
     return Path(found).resolve().parent
 
 
-def _environment(home: Path, name: str, distribution_port: int, mapper_port: int) -> dict[str, str]:
+def _environment(
+    home: Path, cookie_folder: Path, name: str, distribution_port: int, mapper_port: int
+) -> dict[str, str]:
     return {
         "PATH": os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/bin", "/bin")),
         "LANG": "C.UTF-8",
-        "HOME": str(home),  # where Erlang keeps the cookie
+        "HOME": str(cookie_folder),  # where Erlang keeps the cookie, which the nodes of a cluster share
         "ERL_EPMD_PORT": str(mapper_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_CRASH_DUMP": str(home / "erl_crash.dump"),
         "RABBITMQ_CONF_ENV_FILE": str(home / "no-environment-file"),  # else /etc/rabbitmq/rabbitmq-env.conf
-        "RABBITMQ_NODENAME": f"{name}@localhost",
+        "RABBITMQ_NODENAME": name,
         "RABBITMQ_DIST_PORT": str(distribution_port),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false",
         "RABBITMQ_CTL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false",

@@ -142,8 +142,11 @@ class InvoiceWork:
         return await store.load(tx, {self.key(m) for m in messages_}, payment_ids)
 
     async def peek(self, connection: Connection, messages_: Sequence[Inbound]) -> dict[str, Loaded]:
-        """Payment ids are not looked up: one that is used violates their unique key, and the batch comes again through `load`."""
-        return await store.load(connection, {self.key(m) for m in messages_}, (), lock=False)
+        """Payment ids are not looked up: one that is used violates their unique key, and the batch comes again through `load`. So does one
+        with an `IssueInvoice` that came before: its invoice is guessed to be absent, and issued as the first event of its stream."""
+        known = {self.key(m) for m in messages_ if not isinstance(m.data, messages.IssueInvoice)}
+        absent = {self.key(m) for m in messages_} - known
+        return await store.load(connection, known, (), lock=False, absent=absent)
 
     def react(self, state: Loaded, message: Inbound) -> Reaction[Loaded, Effect]:
         if isinstance(message.data, messages.CloseCommand):

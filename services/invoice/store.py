@@ -77,16 +77,22 @@ class NewEvent:
 
 
 async def load(
-    tx: Tx, invoice_ids: Collection[str], payment_ids: Collection[UUID], *, lock: bool = True
+    tx: Tx,
+    invoice_ids: Collection[str],
+    payment_ids: Collection[UUID],
+    *,
+    lock: bool = True,
+    absent: Collection[str] = (),
 ) -> dict[str, Loaded]:
-    """Current states, rows locked in the order of their ids; an invoice that does not exist is absent, version 0."""
-    rows = await tx.fetch(_SELECT_AND_LOCK if lock else _SELECT, list(invoice_ids))
+    """Current states, rows locked in the order of their ids; an invoice that does not exist is absent, version 0. Those of `absent` are not
+    looked for."""
+    rows = await tx.fetch(_SELECT_AND_LOCK if lock else _SELECT, list(invoice_ids)) if invoice_ids else []
     used: set[UUID] = set()
     if payment_ids:
         taken = await tx.fetch("SELECT payment_id FROM payments WHERE payment_id = ANY($1::uuid[])", list(payment_ids))
         used = {row["payment_id"] for row in taken}
     found = {row["invoice_id"]: _invoice(row) for row in rows}
-    return {id_: Loaded(found.get(id_) or Invoice(id_), used) for id_ in invoice_ids}
+    return {id_: Loaded(found.get(id_) or Invoice(id_), used) for id_ in (*invoice_ids, *absent)}
 
 
 async def save(tx: Tx, *, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from services.payment_gateway.charging import Charging, lease_for
 from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.group_commit import GroupCommit
-from services.payment_gateway.handlers import PaymentWork
+from services.payment_gateway.handlers import PaymentWork, RequestWork
 from services.payment_gateway.settings import Settings
 from shared.ids import new_id
 from shared.service import Runtime, run_service
@@ -43,7 +43,7 @@ def assemble_with(runtime: Runtime, settings: Settings, gateway: Gateway) -> Non
         readiness=runtime.readiness,
         clock=runtime.clock,
     )
-    requests = runtime.consume("payment_gateway.requests", PaymentWork(charging))
+    requests = runtime.consume("payment_gateway.requests", RequestWork(charging))
     # After an outage the saga's questions wait beside the requests they are about: asked first, a question would close its payment.
     runtime.consume("payment_gateway.commands", PaymentWork(charging), after=requests)
     runtime.in_background("record", commit.run)

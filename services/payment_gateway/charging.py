@@ -46,6 +46,9 @@ EVIDENCE_LENGTH_MAX = 400
 SAMPLE_INTERVAL_S = 5.0
 
 COMPONENT = "charging"
+GATEWAY_COMPONENT = "gateway"
+SILENT_PAYMENTS_MAX = 3
+"""Payments in a row about which nothing could be heard before the gateway itself counts as away: one alone may be broken for good."""
 
 
 def lease_for(holder: UUID, timeout_s: float, margin_s: float) -> Lease:
@@ -72,6 +75,7 @@ class Charging:
     _stopping: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _calls: asyncio.Semaphore = field(init=False)
+    _silent: set[UUID] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._calls = asyncio.Semaphore(self.calls_in_flight)
@@ -216,7 +220,20 @@ class Charging:
             answer = await self._guarded(step, payment, key)
         metrics.GATEWAY_CALLS.labels(step=step, answer=type(answer).__name__).inc()
         metrics.GATEWAY_CALL_SECONDS.labels(step=step).observe(time.perf_counter() - started)
+        self._note(payment, answer)
         return answer
+
+    def _note(self, payment: Payment, answer: Answer) -> None:
+        """Readiness says when the gateway is away; payments in doubt are another matter, and counted elsewhere."""
+        match answer:
+            case port.NotSent() | port.Unknown():
+                if len(self._silent) < SILENT_PAYMENTS_MAX:
+                    self._silent.add(payment.payment_id)
+                if len(self._silent) == SILENT_PAYMENTS_MAX:
+                    self.readiness.set(GATEWAY_COMPONENT, ok=False, reason=answer.evidence)
+            case _:
+                self._silent.clear()
+                self.readiness.set(GATEWAY_COMPONENT, ok=True)
 
     async def _guarded(self, step: Step, payment: Payment, key: str) -> Answer:
         """What an adapter does wrong is in doubt like anything else that nobody can read."""

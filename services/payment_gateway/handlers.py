@@ -242,8 +242,23 @@ class PaymentWork:
         own, self._own = self._own, []
         if own:
             self.charger.accept(own)
-        if any(e.transition.hurry or e.transition.delay_s is not None for c in changes for e in c.reaction.effects):
+        mine = {row.payment.payment_id for row in own}
+        if any(_is_due(e) and c.key not in mine for c in changes for e in c.reaction.effects):
             self.charger.wake()
+
+
+class RequestWork(PaymentWork):
+    """The queue of requests, each about a payment that was never seen: nothing is read first. One that was seen after all violates the
+    unique key of its payment id, and the batch is repeated in a transaction."""
+
+    async def peek(self, connection: Tx, messages_: Sequence[Inbound]) -> dict[UUID, State] | None:  # noqa: ARG002 - nothing is read
+        if all(type(message.data) is InvoicePaymentRequested for message in messages_):
+            return {self.key(message): None for message in messages_}
+        return None
+
+
+def _is_due(decided: Decided) -> bool:
+    return decided.transition.hurry or decided.transition.delay_s is not None
 
 
 def said_by(transition: Transition, cause: Cause, attempts: Sequence[Attempt] = ()) -> Said:

@@ -8,6 +8,7 @@ holder's lease (`leased_by`), else the time of the next attempt; NULL, nothing i
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -15,6 +16,7 @@ import structlog
 from services.payment_gateway.domain import Payment, Status, Verdict
 from shared.messaging.envelope import Cause, Outgoing
 from shared.persistence.database import Connection, Record, Tx
+from shared.persistence.writes import Writes
 
 log = structlog.get_logger(__name__)
 
@@ -244,31 +246,43 @@ async def insert(tx: Tx, rows: Sequence[Row], *, held: Collection[UUID], lease: 
     )
 
 
+_UPDATE = """UPDATE payments p SET
+           status = u.status, version = u.version, method_token = u.method_token, card_jwe = u.card_jwe, gateway_id = u.gateway_id,
+           pending_status = u.pending_status, pending_reason = u.pending_reason, reason = u.reason,
+           receipt_number = u.receipt_number, refund_id = u.refund_id, decided_by = u.decided_by, was_case = u.was_case,
+           rung = u.rung, key_number = u.key_number, cause_id = u.cause_id, correlation_id = u.correlation_id,
+           traceparent = u.traceparent, fence = u.fence, updated_at = now(),
+           leased_by = CASE WHEN u.kept THEN $23::uuid END,
+           due_at = CASE WHEN NOT u.kept THEN now() + make_interval(secs => u.delay_s)
+                         WHEN p.due_at > now() + make_interval(secs => $25) THEN p.due_at
+                         ELSE now() + make_interval(secs => $24) END
+       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                   $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::int[], $16::int[], $17::uuid[],
+                   $18::text[], $19::text[], $20::bigint[], $21::boolean[], $22::float8[])
+           AS u (payment_id, held_fence, status, version, method_token, card_jwe, gateway_id, pending_status, pending_reason, reason,
+                 receipt_number, refund_id, decided_by, was_case, rung, key_number, cause_id, correlation_id, traceparent, fence,
+                 kept, delay_s)
+       WHERE p.payment_id = u.payment_id AND p.fence = u.held_fence
+       RETURNING p.payment_id, u.held_fence"""
+
+
 async def update(tx: Tx, updates: Sequence[Update], lease: Lease) -> set[tuple[UUID, int]]:
     """Store the new states of those rows whose fence still is the one they were decided on; their ids and that fence."""
     if not updates:
         return set()
+    rows = await tx.fetch(_UPDATE, *_updated(updates, lease))
+    return {(row["payment_id"], row["held_fence"]) for row in rows}
+
+
+async def update_all(writes: Writes, updates: Sequence[Update], lease: Lease) -> None:
+    """The same for all or none, with everything else that is written: see `Writes.execute`."""
+    await writes.execute(_UPDATE, *_updated(updates, lease), rows=len(updates))
+
+
+def _updated(updates: Sequence[Update], lease: Lease) -> list[Any]:
     payments = [u.row.payment for u in updates]
     origins = [u.row.origin for u in updates]
-    rows = await tx.fetch(
-        """UPDATE payments p SET
-               status = u.status, version = u.version, method_token = u.method_token, card_jwe = u.card_jwe, gateway_id = u.gateway_id,
-               pending_status = u.pending_status, pending_reason = u.pending_reason, reason = u.reason,
-               receipt_number = u.receipt_number, refund_id = u.refund_id, decided_by = u.decided_by, was_case = u.was_case,
-               rung = u.rung, key_number = u.key_number, cause_id = u.cause_id, correlation_id = u.correlation_id,
-               traceparent = u.traceparent, fence = u.fence, updated_at = now(),
-               leased_by = CASE WHEN u.kept THEN $23::uuid END,
-               due_at = CASE WHEN NOT u.kept THEN now() + make_interval(secs => u.delay_s)
-                             WHEN p.due_at > now() + make_interval(secs => $25) THEN p.due_at
-                             ELSE now() + make_interval(secs => $24) END
-           FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-                       $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::int[], $16::int[], $17::uuid[],
-                       $18::text[], $19::text[], $20::bigint[], $21::boolean[], $22::float8[])
-               AS u (payment_id, held_fence, status, version, method_token, card_jwe, gateway_id, pending_status, pending_reason, reason,
-                     receipt_number, refund_id, decided_by, was_case, rung, key_number, cause_id, correlation_id, traceparent, fence,
-                     kept, delay_s)
-           WHERE p.payment_id = u.payment_id AND p.fence = u.held_fence
-           RETURNING p.payment_id, u.held_fence""",
+    return [
         [p.payment_id for p in payments],
         [u.held_fence for u in updates],
         [p.status.value for p in payments],
@@ -294,8 +308,7 @@ async def update(tx: Tx, updates: Sequence[Update], lease: Lease) -> set[tuple[U
         lease.holder,
         lease.seconds,
         lease.renew_below_s,
-    )
-    return {(row["payment_id"], row["held_fence"]) for row in rows}
+    ]
 
 
 async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[Row]:
@@ -423,16 +436,31 @@ async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tup
     return attempts
 
 
+_INSERT_OUTCOMES = """INSERT INTO outcomes (payment_id, version, message_id, exchange, routing_key, type, correlation_id, body)
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])"""
+
+
 async def save_outcomes(tx: Tx, said: Sequence[Said]) -> list[Outgoing]:
     """Keep what is announced, one a version; what is to be sent. A version that has its outcome already keeps it: a commit whose reply was
     lost is repeated with the bytes of the first time."""
     if not said:
         return []
     rows = await tx.fetch(
-        """INSERT INTO outcomes (payment_id, version, message_id, exchange, routing_key, type, correlation_id, body)
-           SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])
-           ON CONFLICT (payment_id, version) DO UPDATE SET version = excluded.version
-           RETURNING message_id, exchange, routing_key, type, correlation_id, body""",
+        f"""{_INSERT_OUTCOMES} ON CONFLICT (payment_id, version) DO UPDATE SET version = excluded.version
+            RETURNING message_id, exchange, routing_key, type, correlation_id, body""",
+        *_outcomes(said),
+    )
+    return [_outgoing(row) for row in rows]
+
+
+async def insert_outcomes(writes: Writes, said: Sequence[Said]) -> None:
+    """Keep what is announced for the first time; a version that has its outcome already is a unique violation."""
+    if said:
+        await writes.execute(_INSERT_OUTCOMES, *_outcomes(said))
+
+
+def _outcomes(said: Sequence[Said]) -> list[Any]:
+    return [
         [s.payment_id for s in said],
         [s.version for s in said],
         [s.message.id for s in said],
@@ -441,8 +469,7 @@ async def save_outcomes(tx: Tx, said: Sequence[Said]) -> list[Outgoing]:
         [s.message.type for s in said],
         [s.message.correlation_id for s in said],
         [s.message.body for s in said],
-    )
-    return [_outgoing(row) for row in rows]
+    ]
 
 
 async def outcomes_of(tx: Tx, versions: Sequence[tuple[UUID, int]]) -> list[Outgoing]:

@@ -140,14 +140,16 @@ class SagaWork:
         return _about(message).payment_id
 
     async def load(self, tx: Tx, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
-        return await self._load(tx, messages, lock=True)
+        absent = self._absent(messages)
+        return absent | await store.load(tx, absent)
 
     async def peek(self, connection: Connection, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
-        return await self._load(connection, messages, lock=False)
+        """A payment that was just requested is guessed to have no saga: one that has violates the key of its first transition."""
+        known = {self.key(m) for m in messages if type(m.data) is not invoice_messages.InvoicePaymentRequested}
+        return self._absent(messages) | (await store.load(connection, known, lock=False) if known else {})
 
-    async def _load(self, tx: Tx, messages: Sequence[Inbound], *, lock: bool) -> dict[UUID, Saga]:
-        absent = {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}
-        return absent | await store.load(tx, absent, lock=lock)
+    def _absent(self, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
+        return {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}
 
     def react(self, state: Saga, message: Inbound) -> Reaction[Saga, Transition]:
         return advance(state, ROUTES[type(message.data)](message.data), self.patience)

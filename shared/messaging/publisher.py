@@ -25,7 +25,8 @@ from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Outgoing
 from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE
 from shared.observability import metrics
-from shared.observability.logs import error_text
+from shared.observability.health import Readiness
+from shared.observability.logs import describe_error, error_text
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel
@@ -37,6 +38,9 @@ IN_FLIGHT_MAX = 256
 CONFIRM_TIMEOUT_S = 10.0
 """A quorum queue confirms in milliseconds; under an alarm it never does, and the outbox keeps the message."""
 PERSISTENT = 2
+COMPONENT = "publisher"
+PROBE = "remit.probe"
+"""The name of no queue: a message for it is confirmed, and dropped."""
 
 
 @dataclass(slots=True)
@@ -60,8 +64,10 @@ class Publisher:
     """Publishes on one channel, one batch at a time, so that no two messages of the same id are ever in flight together: the return
     of one would be credited to the other (FACTS.md)."""
 
-    def __init__(self, link: BrokerLink) -> None:
+    def __init__(self, link: BrokerLink, readiness: Readiness | None = None) -> None:
         self._link = link
+        self._readiness = readiness or Readiness()
+        self._failing = False
         self._channel: Channel | None = None
         self._turn = asyncio.Lock()
 
@@ -72,6 +78,23 @@ class Publisher:
             for wave in _waves(messages):
                 await self._publish_wave(wave, result)
         return result
+
+    async def keep_open(self) -> None:
+        """Have a channel, also when there is nothing to publish: readiness tells of an outage and of its end without waiting for a message.
+        After a failure the channel must confirm one of nobody's: a broker under an alarm opens channels, and confirms nothing."""
+        if self._turn.locked():
+            return  # whoever publishes finds out
+        async with self._turn:
+            try:
+                async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+                    with losses_as_errors():
+                        channel = await self._open_channel()
+                        if self._failing:
+                            await channel.basic_publish(b"", routing_key=PROBE)
+            except BROKER_ERRORS as error:
+                self._failed(error)
+            else:
+                self._succeeded()
 
     async def close(self) -> None:
         await self._link.close()
@@ -112,11 +135,13 @@ class Publisher:
                 case error:
                     result.failed.append(message.id)
                     problem = error
-        if problem is not None:
+        if problem is None:
+            self._succeeded()
+        else:
             self._give_up((), result, problem)
 
     def _give_up(self, wave: Sequence[Outgoing], result: Published, error: BaseException) -> None:
-        """Leave the messages to the sweeper, and the channel, whose state nobody knows, to the garbage."""
+        """Leave the messages to the sweeper."""
         result.failed.extend(message.id for message in wave)
         metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(result.failed))
         log.warning(
@@ -125,7 +150,16 @@ class Publisher:
             error=type(error).__name__,
             detail=error_text(error, max_characters=200),
         )
-        channel, self._channel = self._channel, None
+        self._failed(error)
+
+    def _succeeded(self) -> None:
+        self._failing = False
+        self._readiness.set(COMPONENT, ok=True)
+
+    def _failed(self, error: BaseException) -> None:
+        self._failing = True
+        self._readiness.set(COMPONENT, ok=False, reason=describe_error(error))
+        channel, self._channel = self._channel, None  # whose state nobody knows
         if channel is not None and not channel.is_closed:
             self._closing = asyncio.ensure_future(_close_quietly(channel))
 

@@ -44,6 +44,10 @@ def is_unique_violation(error: BaseException) -> bool:
     return isinstance(error, asyncpg.UniqueViolationError)
 
 
+class MovedOnError(Exception):
+    """A row is no longer as it was when something was decided on it: a conflict. Nothing was stored."""
+
+
 class Trouble(Enum):
     """What an error of the database asks of the caller."""
 
@@ -77,6 +81,8 @@ _UNIQUE_VIOLATION = "23505"
 
 def trouble(error: BaseException) -> Trouble:
     """How to go on after `error`. Whatever does not come from the server is an outage, unless it is a bug in our own arguments."""
+    if isinstance(error, MovedOnError):
+        return Trouble.CONFLICT
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         if state == _UNIQUE_VIOLATION:
@@ -144,6 +150,8 @@ class Database:
                 # Every statement of ours finds its rows by an index. A plan that was cached while its table was nearly empty would scan
                 # it for ever after (measured: 50 rows read per payment; 15 % of PostgreSQL's CPU).
                 "enable_seqscan": "off",
+                # The same reason: no value of ours asks for another plan, and planning a batch's statement costs more than running it.
+                "plan_cache_mode": "force_generic_plan",
             },
         )
         return cls(pool)

@@ -40,7 +40,9 @@ def main() -> int:
     if options.what == "list":
         _list(trials, options.lanes, console)
         return 0
-    configure_logs("faults", level="ERROR", format="console")
+    configure_logs(
+        "faults", level="CRITICAL", format="console"
+    )  # our own sender's client speaks of every server we take down
     os.environ[KIND_VARIABLE] = "private"
 
     def say(line: str) -> None:
@@ -117,7 +119,7 @@ def _list(trials: list[Trial], lanes: int, console: Console) -> None:
 
 
 def _folder() -> Path:
-    folder = FOLDER / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")
+    folder = FOLDER / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{os.getpid()}"
     folder.mkdir(parents=True)
     return folder
 

@@ -42,6 +42,7 @@ def _run(*deeds: Repeat) -> Callable[[Bed, Note], Awaitable[None]]:
         bed.play(*MIX, LATE_SUCCESS)
         await bed.until_drained()
         await bed.take_baseline()
+        bed.thorough = True
         for deed in deeds:
             note.fired(await deed(bed))
         note.mended()

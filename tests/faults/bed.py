@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -102,6 +103,8 @@ class Bed:
         self.letters: list[UUID] = []
         self.lost: set[str] = set()
         """Queues that were deleted with what was in them."""
+        self.thorough = False
+        """Whether the audit is told, too, what is not acknowledged (a second of CPU)."""
         self.baselines: list[Path] = []
         """What the audit compares with."""
         self._kept: set[str] = set()
@@ -207,13 +210,17 @@ class Bed:
 
     async def put_right(self, touched: Collection[str] = SERVICES) -> None:
         """One plain instance of each of these services, whatever the last trial left."""
-        for name in list(self.system.fleet.names):
-            if name not in SERVICES and name.partition("-")[0] in touched:
-                await self.stop(name)
+        await self.stop_extras(touched)
         for service in (service for service in SERVICES if service in touched):
             changed = {key for key in self._settings.get(service, {}) if key != "REMIT_FAULT"}
             if service not in self._kept or changed:
                 await self.restart(service)
+
+    async def stop_extras(self, touched: Collection[str] = SERVICES) -> None:
+        """One instance of each of these services is enough."""
+        for name in list(self.system.fleet.names):
+            if name not in SERVICES and name.partition("-")[0] in touched:
+                await self.stop(name)
 
     async def _keep(self) -> None:
         """A supervisor: whatever ends is started again, plain."""
@@ -273,6 +280,15 @@ class Bed:
             if time.monotonic() > give_up_at:
                 raise TimeoutError(f"not within {within_s:g} s: {what}")
             await asyncio.sleep(POLL_S)
+
+    async def until_under_load(self) -> None:
+        """Wait until some of what was begun is over, and some is not."""
+        begun = self.playing
+
+        async def some_over() -> bool:
+            return self.playing < begun
+
+        await self.until(some_over, what="the first scene to end")
 
     async def until_restarted(self, name: str, *, since: float) -> None:
         """Wait until the keeper has started it again."""
@@ -362,6 +378,8 @@ class Bed:
         arguments = ["--json", "--drained", "--ledger", str(self.system.ledger), "--history", str(self.system.history)]
         evidence = [("--tap", str(self.tap.path)), ("--logs", str(self.system.folder))]
         evidence += [("--lost", queue) for queue in sorted(self.lost)]
+        if self.thorough:
+            evidence.append(("--run", str(await asyncio.to_thread(self._unacked))))
         evidence += [("--baseline", str(path)) for path in self.baselines]
         known = await asyncio.to_thread(audit_options)
         arguments += [word for option, value in evidence if option in known for word in (option, value)]
@@ -372,12 +390,27 @@ class Bed:
             raise StackError(f"the audit failed: {done.stderr.strip()[-500:]}") from None
         return lines
 
-    async def take_baseline(self) -> None:
+    def _unacked(self) -> Path:
+        """A file that tells the audit what was delivered and not acknowledged: only the broker's own tool knows."""
+        stack = self.system.stack
+        vhost = unquote(urlsplit(stack.rabbitmq_url).path[1:]) or "/"
+        listed = stack.broker.ctl(
+            "--quiet", "list_queues", "--vhost", vhost, "name", "messages_unacknowledged", "--no-table-headers"
+        )
+        counts = {name: int(count) for name, count in (line.split("\t") for line in listed.splitlines())}
+        path = self.system.folder / "unacked.json"
+        path.write_text(json.dumps({"planned": [], "seen": {}, "unacked": counts}))
+        return path
+
+    async def take_baseline(self, *, digest: bool = True) -> None:
         """What the drained system is like now; the next audit compares. Nothing where `remit audit` cannot do that yet."""
         if "--baseline" not in await asyncio.to_thread(audit_options):
             return
-        path = self.system.folder / f"baseline-{self.trials}.json"
-        done = await (await self.remit("audit", "baseline", str(path), "--ledger", str(self.system.ledger))).result()
+        path = self.system.folder / f"baseline-{self.trials}-{len(self.baselines)}.json"
+        how = "--digest" if digest else "--no-digest"
+        done = await (
+            await self.remit("audit", "baseline", str(path), how, "--ledger", str(self.system.ledger))
+        ).result()
         if done.code != 0:
             raise StackError(f"no base line: {done.stderr.strip()[-500:]}")
         self.baselines.append(path)

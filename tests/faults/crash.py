@@ -210,7 +210,7 @@ def story_of(point: str, service: str) -> Story:
     """How `service` gets to `point`."""
     if service == STAFF and point.startswith(_FROM_STAFF):
         return Story(before=a_letter_waits, provoke=a_letter_replayed)
-    if service == SAGA and point in {"shell.before_commit", "shell.after_commit"}:
+    if service in {SAGA, PAYMENT_GATEWAY} and point in {"shell.before_commit", "shell.after_commit"}:
         return Story(provoke=echoes)
     return STORIES.get(point, Story())
 
@@ -323,8 +323,8 @@ async def _case(bed: Bed) -> tuple[UUID, int]:
 # -- all of them -------------------------------------------------------------------------------------------------------------------------
 
 FIRST: Final = {
-    "shell.before_commit": PAYMENT_GATEWAY,
-    "shell.after_commit": PAYMENT_GATEWAY,
+    "shell.before_commit": STAFF,
+    "shell.after_commit": STAFF,
     "outbox.before_postpone": SAGA,
     "outbox.after_postpone": SAGA,
 }

@@ -41,7 +41,7 @@ def save(run: Run) -> list[Path]:
 def show(run: Run, console: Console) -> None:
     """What was injected, how often it fired, how long recovery took, what held."""
     table = Table(title="Faults", title_justify="left")
-    for column in ("family", "trials", "fired", "failed", "handled again s", "drained s", "lines that held"):
+    for column in ("family", "trials", "fired", "failed", "handled again s", "drained s", "audit lines held"):
         table.add_column(column, justify="left" if column == "family" else "right")
     for family, results in by_family(run.results).items():
         table.add_row(
@@ -84,9 +84,11 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def _held(results: Sequence[Result]) -> str:
-    lines = sorted({line for result in results for line in result.lines})
-    held = [line for line in lines if all(result.lines.get(line, "holds") == "holds" for result in results)]
-    return f"{len(held)} of {len(lines)}"
+    """A line holds only if it did wherever it was checked; one that was checked nowhere says nothing."""
+    found = {line: {result.lines.get(line) for result in results} for line in range(1, LINES + 1)}
+    broken = [str(line) for line, verdicts in found.items() if "broken" in verdicts]
+    held = sum("holds" in verdicts and "broken" not in verdicts for verdicts in found.values())
+    return f"{held}" + (f", broken: {', '.join(broken)}" if broken else "")
 
 
 # -- for the browser -------------------------------------------------------------------------------------------------------------------

@@ -48,7 +48,9 @@ class Tap:
         for queue in WORK_QUEUES:
             if queue.name in self._queues:
                 continue
-            own = self._queues[queue.name] = await self._channel.declare_queue(f"{PREFIX}{queue.name}", durable=True)
+            own = self._queues[queue.name] = await self._channel.declare_queue(
+                f"{PREFIX}{queue.name}", durable=True, arguments={"x-queue-type": "quorum"}
+            )
             for binding in queue.bindings:
                 await own.bind(binding.exchange, binding.routing_key)
             await own.consume(partial(self._on_message, queue.name), consumer_tag=f"{PREFIX}{queue.name}")

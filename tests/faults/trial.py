@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from deploy.local.stack import Stack, open_stack
 
 if TYPE_CHECKING:
     from tests.faults.bed import Bed
@@ -38,9 +41,9 @@ class Note:
 @dataclass(frozen=True, slots=True)
 class Trial:
     """`touches`: services and servers (`broker`, `database`, `gateway`) that it disturbs; in random mode trials that touch different ones
-    run at the same time. `alone`: on a stack of its own. `short`: part of the selection for every commit. `random`: fit for random mode:
-    it needs nothing of the workload but that there is some. `quiet`: nothing new may be played afterwards. `line`: for a planted fault,
-    the line of the audit that must turn red."""
+    run at the same time. `alone`: on a stack of its own, which `opens`. `short`: part of the selection for every commit. `random`: fit for
+    random mode: it needs nothing of the workload but that there is some. `quiet`: nothing new may be played afterwards. `line`: for a
+    planted fault, the line of the audit that must turn red."""
 
     name: str
     family: str
@@ -53,6 +56,7 @@ class Trial:
     random: bool = False
     quiet: bool = False
     line: int | None = None
+    opens: "Callable[..., AbstractContextManager[Stack]]" = open_stack
 
 
 @dataclass(slots=True)

@@ -30,13 +30,14 @@ MIX: tuple[str, ...] = (
     "payment id used twice",
     "paid before issued",
     "not JSON",
+    "version of the future",
     "pm_remit_charged_then_timeout",
     "pm_remit_reset_after_charge",
     "pm_remit_reset_before_charge",
     "pm_remit_late_success",
 )
 """One round: paid, declined, in doubt, duplicates, void against pay, a dead letter."""
-AFTERWARDS: tuple[str, ...] = ("paid by token", "not JSON")
+AFTERWARDS: tuple[str, ...] = ("paid by token", "version of the future")
 """Played when the fault is over: every service gets a message, by which recovery is measured."""
 LOAD: tuple[str, ...] = (
     *MIX,

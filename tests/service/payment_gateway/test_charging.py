@@ -13,6 +13,7 @@ from services.payment_gateway.domain import Policy, Step
 from services.payment_gateway.gateways import port
 from services.payment_gateway.settings import Settings
 from shared.ids import derived_id
+from shared.observability.metrics import READY
 from shared.persistence.database import Record
 from shared.service import Runtime
 from tests.service.payment_gateway.conftest import Payments, Start, asked, decision, kind, requested
@@ -417,3 +418,29 @@ async def test_a_stopping_instance_finishes_its_call_and_leaves_the_rest_to_othe
             captured = await events.next()
     assert kind(captured.type) == "PaymentCaptured"
     assert [step for step, _ in await payments.attempts(asking.payment_id)] == ["prepare", "inquire", "execute"]
+
+
+async def test_a_gateway_that_is_away_is_told_by_readiness_while_it_is_away(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    """One payment that is never answered is no sign; several in a row are."""
+
+    async def says(ready: bool) -> None:
+        async def so() -> bool:
+            return bool(READY.labels(charging.GATEWAY_COMPONENT)._value.get()) is ready
+
+        await until(so, what=f"gateway ready={ready}")
+
+    ids = [uuid4() for _ in range(charging.SILENT_PAYMENTS_MAX)]
+    async with start(ladder_s=(0.05,) * 40):
+        await bus.send(requested(healthy := uuid4()))
+        await payments.until(healthy, "captured")
+        await says(ready=True)
+        gateway.always(Step.PREPARE, Say(port.NotSent("connection refused")))
+        for id_ in ids:
+            await bus.send(requested(id_))
+        await says(ready=False)
+        gateway.always(Step.PREPARE, None)
+        for id_ in ids:
+            await payments.until(id_, "captured")
+        await says(ready=True)

@@ -32,6 +32,8 @@ def test_there_is_a_point_before_and_after_every_call_and_every_record() -> None
     assert set(POINTS) == calls | {
         "charging.before_claim",
         "charging.after_claim",
+        "charging.at_once.before_commit",
+        "charging.at_once.after_commit",
         "charging.before_record",
         "charging.before_record_commit",
         "charging.after_record_commit",

@@ -30,7 +30,7 @@ class Failing(GroupCommit):
     offender: UUID | None = None
     tries: int = 0
 
-    async def _commit(self, results: Sequence[Result]) -> tuple[list[bool], list[Outgoing]]:
+    async def _commit(self, results: Sequence[Result], *, carefully: bool) -> tuple[list[bool], list[Outgoing]]:
         self.tries += 1
         if self.tries <= self.times or self.offender in {r.row.payment.payment_id for r in results}:
             raise self.error

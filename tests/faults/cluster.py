@@ -1,0 +1,137 @@
+"""A cluster of three RabbitMQ nodes loses the leader of a queue under load: the two others elect another, and nothing confirmed is lost."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from deploy.local.rabbitmq import PrivateRabbit, open_cluster
+from deploy.local.stack import Service, Stack, open_stack
+from shared.messaging.topology import QUEUE_NAMES
+from tests.faults.bed import Bed
+from tests.faults.frames import Plain
+from tests.faults.proxy import open_network
+from tests.faults.servers import RECOVERED_WITHIN_S
+from tests.faults.trial import Note, Trial
+
+FAMILY: Final = "cluster"
+NODES: Final = 3
+ROUNDS: Final = 3
+WATCHED: Final = "saga.events"
+PASSED_BY_ALL: Final[tuple[Service, ...]] = ("invoice", "payment_gateway", "saga")
+REJOINED_WITHIN_S: Final = 120.0
+"""A node starts in seven seconds on an idle machine, and reads what it missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A `Broker` of several nodes."""
+
+    nodes: Sequence[PrivateRabbit]
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    def ctl(self, *arguments: str) -> str:
+        return self.nodes[0].ctl(*arguments)
+
+
+@contextmanager
+def open_clustered_stack(*, say: Callable[[str], None]) -> Iterator[Stack]:
+    """A stack whose broker is a cluster; services and senders reach it over one address, as behind a load balancer. (The stack's own single
+    node idles beside it.)"""
+    with open_stack(say=say) as stack, open_cluster(nodes=NODES, say=say) as nodes, open_network() as network:
+        front = network.stand_before(*(node.url for node in nodes), speaks=Plain)
+        yield replace(stack, rabbitmq_url=front.url, broker=Cluster(nodes))
+
+
+async def _leader_killed(bed: Bed, note: Note) -> None:
+    """Again and again whoever leads: also a node that was killed before and came back."""
+    cluster = bed.system.stack.broker
+    assert isinstance(cluster, Cluster)
+    bed.play()
+    await bed.until_under_load()
+    for number in range(1, ROUNDS + 1):
+        await _until_all_online(bed, cluster)
+        bed.play()
+        leader = _leader(cluster.nodes)
+        survivors = [node for node in cluster.nodes if node is not leader]
+        await asyncio.to_thread(leader.kill)
+        since = time.time()
+        note.fired()
+        bed.play()
+        await bed.until(lambda nodes=survivors: _led(nodes), what="another leader")  # type: ignore[misc]
+        took_s = await _handled_again(bed, since)
+        note.remark(f"round {number}: {leader.name} killed; all handle messages again within {took_s:.1f} s")
+        await asyncio.to_thread(leader.start)
+    note.mended()
+    await _until_all_online(bed, cluster)
+    bed.play()
+
+
+async def _handled_again(bed: Bed, since: float) -> float:
+    """When the last of those that every payment passes has handled a message again. Raises AssertionError if that is too late."""
+    moments: list[float] = []
+    for service in PASSED_BY_ALL:
+
+        async def handled(service: Service = service) -> bool:
+            at = await bed.handled_after(service, since)
+            if at is not None:
+                moments.append(at)
+            return at is not None
+
+        await bed.until(handled, what=f"{service} handles a message again")
+    took_s = max(moments) - since
+    if took_s > RECOVERED_WITHIN_S:
+        raise AssertionError(f"messages were handled again after {took_s:.1f} s")
+    return took_s
+
+
+def _leader(nodes: Sequence[PrivateRabbit]) -> PrivateRabbit:
+    leads = _listed(nodes[0], "leader")[WATCHED]
+    return next(node for node in nodes if node.name == leads)
+
+
+async def _led(survivors: Sequence[PrivateRabbit]) -> bool:
+    """Whether every queue has a leader among these."""
+    leaders = await asyncio.to_thread(_listed, survivors[0], "leader")
+    names = {node.name for node in survivors}
+    return all(leaders.get(queue) in names for queue in QUEUE_NAMES)
+
+
+async def _until_all_online(bed: Bed, cluster: Cluster) -> None:
+    """Every queue has all its replicas again: another loss leaves a majority."""
+
+    async def online() -> bool:
+        members = await asyncio.to_thread(_listed, cluster.nodes[0], "online")
+        return all(members.get(queue, "").count("@") == NODES for queue in QUEUE_NAMES)
+
+    await bed.until(online, what="all replicas online", within_s=REJOINED_WITHIN_S)
+
+
+def _listed(node: PrivateRabbit, column: str) -> dict[str, str]:
+    """A column of the node's list of queues, by queue."""
+    lines = node.ctl("--silent", "list_queues", "name", column).splitlines()
+    return {name: value for name, _, value in (line.partition("\t") for line in lines)}
+
+
+def trials() -> Sequence[Trial]:
+    """One, of several rounds: opening a cluster takes longer than losing its leader."""
+    return [
+        Trial(
+            f"{FAMILY}/leader:killed",
+            FAMILY,
+            f"kill -9 of the node that leads {WATCHED}, in a cluster of {NODES}, {ROUNDS} times",
+            _leader_killed,
+            estimate_s=180.0,
+            alone=True,
+            opens=open_clustered_stack,
+        )
+    ]

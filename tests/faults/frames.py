@@ -1,0 +1,232 @@
+"""What passes through a connection, cut into frames however the network splits or joins them, with what the fault runs look for named.
+
+Sources: AMQP 0-9-1 specification, 2.3 (frames); PostgreSQL documentation, "Frontend/Backend Protocol" (message flow and formats).
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol
+
+
+class Flow(Enum):
+    """A direction."""
+
+    TO_SERVER = "to the server"
+    TO_CLIENT = "to the client"
+
+    @property
+    def opposite(self) -> "Flow":
+        return Flow.TO_CLIENT if self is Flow.TO_SERVER else Flow.TO_SERVER
+
+
+class Event(Enum):
+    """What can be dropped by itself."""
+
+    CONFIRM = "the broker's confirm of a publish"
+    ACK = "the client's acknowledgement of deliveries"
+    COMMIT = "the reply to what made writes durable: a COMMIT, or a writing statement that is a transaction of its own"
+    ANSWER = "the first bytes of an HTTP answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Bytes that pass or vanish as one. `about`: of a COMMIT, the statements it made durable."""
+
+    raw: bytes
+    event: Event | None = None
+    about: str = ""
+
+
+class Session(Protocol):
+    """One connection's two streams."""
+
+    def cut(self, flow: Flow, data: bytes) -> Iterator[Frame]:
+        """The frames that `data` completes."""
+        ...
+
+
+Speaks = Callable[[], Session]
+
+
+class Plain:
+    """Bytes without a meaning."""
+
+    def cut(self, _flow: Flow, data: bytes) -> Iterator[Frame]:
+        yield Frame(data)
+
+
+class Http:
+    """Requests and answers alternate on a connection: an answer begins when the server speaks after the client did."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def cut(self, flow: Flow, data: bytes) -> Iterator[Frame]:
+        begins = self._asked and flow is Flow.TO_CLIENT
+        self._asked = flow is Flow.TO_SERVER
+        yield Frame(data, Event.ANSWER if begins else None)
+
+
+_AMQP_HEADER: Final = b"AMQP"
+_AMQP_HEADER_BYTES: Final = 8
+_AMQP_ENVELOPE_BYTES: Final = 8  # type, channel, size in front; the end mark behind
+_METHOD_FRAME: Final = 1
+_BASIC_ACK: Final = b"\x00\x3c\x00\x50"  # class 60, method 80
+
+
+class Amqp:
+    """AMQP 0-9-1. A server sends `Basic.Ack` only on a channel that publishes with confirms, a client only for deliveries."""
+
+    def __init__(self) -> None:
+        self._rest = dict.fromkeys(Flow, b"")
+
+    def cut(self, flow: Flow, data: bytes) -> Iterator[Frame]:
+        rest = self._rest[flow] + data
+        at = 0
+        while size := _amqp_frame_bytes(rest, at):
+            yield _amqp_frame(flow, rest[at : at + size])
+            at += size
+        self._rest[flow] = rest[at:]
+
+
+def _amqp_frame_bytes(data: bytes, at: int) -> int:
+    """How long the frame at `at` is; 0 if it is not complete."""
+    if data.startswith(_AMQP_HEADER, at):  # no frame begins with this letter
+        size = _AMQP_HEADER_BYTES
+    elif len(data) - at < _AMQP_ENVELOPE_BYTES:
+        return 0
+    else:
+        size = _AMQP_ENVELOPE_BYTES + int.from_bytes(data[at + 3 : at + 7], "big")
+    return size if len(data) - at >= size else 0
+
+
+def _amqp_frame(flow: Flow, raw: bytes) -> Frame:
+    if raw[0] == _METHOD_FRAME and raw[7:11] == _BASIC_ACK:
+        return Frame(raw, Event.CONFIRM if flow is Flow.TO_CLIENT else Event.ACK)
+    return Frame(raw)
+
+
+_WRITES: Final = re.compile(r"\b(INSERT|UPDATE|DELETE|TRUNCATE|CREATE|DROP|ALTER)\b", re.IGNORECASE)
+_START_CODES_WITHOUT_SESSION: Final = {80877103, 80877104}  # may we have TLS, may we have GSSAPI: answered by one byte
+_IDLE: Final = b"I"
+
+
+@dataclass(slots=True)
+class _Reply:
+    """What the server has said since it was last ready."""
+
+    held: bytes = b""
+    failed: bool = False
+    committed: bool = False
+
+
+@dataclass(slots=True)
+class Postgres:
+    """PostgreSQL 3.0 without TLS. The end of a reply (CommandComplete to ReadyForQuery) is one frame: a statement of its own is
+    committed after the former was written and before the latter, and only what is durable may be called a lost reply."""
+
+    _rest: dict[Flow, bytes] = field(default_factory=lambda: dict.fromkeys(Flow, b""))
+    _started: bool = False
+    _one_byte_answers: int = 0
+    _opaque: bool = False
+    _prepared: dict[str, str] = field(default_factory=dict)
+    _portals: dict[str, str] = field(default_factory=dict)
+    _executed: list[str] = field(default_factory=list)
+    _requests: deque[list[str]] = field(default_factory=deque)
+    _transaction: list[str] = field(default_factory=list)
+    _status: bytes = _IDLE
+    _reply: _Reply = field(default_factory=_Reply)
+
+    def cut(self, flow: Flow, data: bytes) -> Iterator[Frame]:
+        if self._opaque:
+            yield Frame(data)
+            return
+        self._rest[flow] += data
+        while raw := self._next(flow):
+            self._rest[flow] = self._rest[flow][len(raw) :]
+            if flow is Flow.TO_SERVER:
+                self._hear_client(raw)
+                yield Frame(raw)
+            else:
+                yield from self._hear_server(raw)
+
+    def _next(self, flow: Flow) -> bytes:
+        """The next complete message; empty if there is none."""
+        rest = self._rest[flow]
+        if flow is Flow.TO_CLIENT and self._one_byte_answers:
+            return rest[:1]
+        typed = int(flow is Flow.TO_CLIENT or self._started)
+        if len(rest) < typed + 4:
+            return b""
+        size = typed + int.from_bytes(rest[typed : typed + 4], "big")
+        return rest[:size] if len(rest) >= size else b""
+
+    # -- the client --------------------------------------------------------------------------------------------------------------------
+
+    def _hear_client(self, raw: bytes) -> None:
+        if not self._started:
+            if int.from_bytes(raw[4:8], "big") in _START_CODES_WITHOUT_SESSION:
+                self._one_byte_answers += 1
+            else:
+                self._started = True
+            return
+        match raw[:1]:
+            case b"P":  # Parse: name, query
+                name, query = _texts(raw, 2)
+                self._prepared[name] = query
+            case b"B":  # Bind: portal, prepared statement
+                portal, name = _texts(raw, 2)
+                self._portals[portal] = self._prepared.get(name, "")
+            case b"E":  # Execute: portal
+                self._executed.append(self._portals.get(_texts(raw, 1)[0], ""))
+            case b"Q":
+                self._requests.append([_texts(raw, 1)[0]])
+            case b"S":
+                self._requests.append(self._executed)
+                self._executed = []
+            case _:
+                pass
+
+    # -- the server --------------------------------------------------------------------------------------------------------------------
+
+    def _hear_server(self, raw: bytes) -> Iterator[Frame]:
+        if self._one_byte_answers:
+            self._one_byte_answers -= 1
+            self._opaque = raw == b"S"  # it agreed: from here on all is encrypted
+            yield Frame(raw)
+            return
+        reply = self._reply
+        match raw[:1]:
+            case b"C":
+                reply.committed |= raw[5:-1] == b"COMMIT"
+                reply.held += raw
+                return
+            case b"Z":
+                self._reply = _Reply()
+                yield self._ready(reply.held + raw, reply, raw[5:6])
+                return
+            case b"E":
+                reply.failed = True
+            case _:
+                pass
+        reply.held, held = b"", reply.held
+        yield Frame(held + raw)
+
+    def _ready(self, raw: bytes, reply: _Reply, status: bytes) -> Frame:
+        before, self._status = self._status, status
+        statements = self._requests.popleft() if self._requests else []
+        if status != _IDLE:
+            self._transaction += statements
+            return Frame(raw)
+        whole, self._transaction = [*self._transaction, *statements], []
+        about = "\n".join(whole)
+        alone = before == _IDLE and not reply.failed and _WRITES.search(about) is not None
+        return Frame(raw, Event.COMMIT, about) if reply.committed or alone else Frame(raw)
+
+
+def _texts(raw: bytes, count: int) -> list[str]:
+    """The first `count` zero-terminated strings of a message."""
+    return [part.decode("utf-8", "replace") for part in raw[5:].split(b"\0", count)[:count]]

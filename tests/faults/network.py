@@ -1,0 +1,237 @@
+"""The network between one service and what it depends on misbehaves under load, and heals: the service resumes unaided, and readiness says
+so meanwhile (FAULTS 17). Lost confirms, acks and replies to COMMIT: rows 1, 4, 5 and 6; lost answers of the gateway: row 9."""
+
+import atexit
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Final, Literal
+
+from deploy.local.stack import SERVICES, Service, database_variable
+from tests.faults import workload
+from tests.faults.bed import Bed
+from tests.faults.frames import Amqp, Event, Flow, Http, Postgres, Speaks
+from tests.faults.proxy import RESET, SILENCE, BlackHole, Drip, Manner, Network, Proxy, Stall, Then, open_network
+from tests.faults.ready import until_not_ready, until_ready
+from tests.faults.trial import Note, Trial
+
+FAMILY: Final = "network"
+Server = Literal["broker", "database", "gateway"]
+
+NTH: Final = 2
+"""Not the first of its kind, which may belong to the start of a service. (Staff publish only once in a while.)"""
+RESETS: Final = 3
+DRIPPED_PIECES_MIN: Final = 300
+ESTIMATE_S: Final = 20.0
+
+NOT_READY_BECAUSE: Final[dict[Server, tuple[str, ...]]] = {
+    "broker": ("publisher", "consumer "),
+    "database": ("database", "charging"),
+    "gateway": ("gateway",),
+}
+"""Components of readiness that speak of a server."""
+
+
+@lru_cache(maxsize=1)
+def _network() -> Network:
+    """One thread of proxies for the whole run: a service goes on over a healed one until its next start."""
+    opened = ExitStack()
+    atexit.register(opened.close)
+    return opened.enter_context(open_network())
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Between a service and a server."""
+
+    bed: Bed
+    service: Service
+    server: Server
+    proxy: Proxy
+
+    @classmethod
+    async def lay(cls, bed: Bed, service: Service, server: Server) -> "Line":
+        """The service starts again with a proxy in between."""
+        url, variable, speaks = _where(bed, service, server)
+        proxy = _network().stand_before(url, speaks=speaks)
+        await bed.restart(service, instance=1, **{variable: proxy.url})
+        await until_ready(bed, service)
+        return cls(bed, service, server, proxy)
+
+    def play(self) -> None:
+        """Whatever makes this service use that server. Staff have something to publish only after a decision."""
+        if self.service == "staff" and self.server == "broker":
+            self.bed.play(workload.LATE_SUCCESS)
+        self.bed.play()
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        async def so() -> bool:
+            return condition()
+
+        await self.bed.until(so, what=what)
+
+    async def until_not_ready(self) -> None:
+        await until_not_ready(self.bed, self.service, NOT_READY_BECAUSE[self.server])
+
+
+def _where(bed: Bed, service: Service, server: Server) -> tuple[str, str, Speaks]:
+    """A server's URL, the setting that names it, and the language there."""
+    match server:
+        case "broker":
+            return bed.system.stack.rabbitmq_url, "RABBITMQ_URL", Amqp
+        case "database":
+            return bed.database(service), database_variable(service), Postgres
+        case "gateway":
+            return bed.system.sandbox.url, "GATEWAY_URL", Http
+
+
+# -- faults: each injects, waits until it has fired, and returns how often it did; all are healed afterwards ------------------------------
+
+Inject = Callable[[Line], Awaitable[int]]
+
+
+async def _lost(line: Line, *, event: Event, then: Then, about: str = "") -> int:
+    nth = 1 if line.service == "staff" else NTH
+    rule = line.proxy.drop(event, nth=nth, then=then, about=about)
+    line.play()
+    await line.until(lambda: rule.fired > 0, f"{event.value} is lost")
+    if then == SILENCE:
+        gave_up = f"ends vanished {Flow.TO_SERVER.value}"
+        await line.until(lambda: line.proxy.counts[gave_up] > 0, "the service gives the silent connection up")
+    return rule.fired
+
+
+async def _partitioned(line: Line, **manners: Manner) -> int:
+    await _until_known(line, lambda: line.proxy.become(**manners))
+    return line.proxy.counts["bytes vanished"] + line.proxy.counts["pieces stalled"]
+
+
+async def _refused(line: Line) -> int:
+    def refuse() -> None:
+        line.proxy.refuse()
+        line.proxy.reset()
+
+    await _until_known(line, refuse)
+    return max(line.proxy.counts["connections reset"], 1)  # none was open: then the service met the refusal itself
+
+
+async def _until_known(line: Line, disturb: Callable[[], None]) -> None:
+    """Disturb the line under load until readiness says so."""
+    line.play()
+    await line.bed.until_under_load()
+    disturb()
+    line.play()
+    await line.until_not_ready()
+
+
+async def _reset(line: Line) -> int:
+    line.play()
+    for number in range(1, RESETS + 1):
+        await line.until(lambda: line.proxy.connections > 0, "a connection to cut")
+        line.proxy.reset()
+        line.play()
+        reached = line.proxy.counts["connections accepted"]
+        await line.until(lambda before=reached: line.proxy.counts["connections accepted"] > before, f"reset {number}")  # type: ignore[misc]
+    return line.proxy.counts["connections reset"]
+
+
+async def _half_closed(line: Line) -> int:
+    line.play()
+    for flow in Flow:
+        await line.until(lambda: line.proxy.connections > 0, "a connection to close by half")
+        line.proxy.half_close(flow)
+    line.play()
+    return line.proxy.counts["connections half-closed"]
+
+
+async def _dripped(line: Line) -> int:
+    line.proxy.become(to_server=Drip(), to_client=Drip())
+    line.play()
+    await line.until(lambda: line.proxy.counts["pieces dripped"] > DRIPPED_PIECES_MIN, "bytes to drip")
+    return line.proxy.counts["pieces dripped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`between`: which servers it makes sense before."""
+
+    name: str
+    injects: str
+    inject: Inject
+    between: frozenset[Server] = field(default_factory=lambda: frozenset(NOT_READY_BECAUSE))
+
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    Fault("confirm_lost", "a confirm is lost, then the connection is cut",
+          partial(_lost, event=Event.CONFIRM, then=RESET), frozenset({"broker"})),
+    Fault("confirm_lost_in_silence", "a confirm is lost, and all that follows on its connection",
+          partial(_lost, event=Event.CONFIRM, then=SILENCE), frozenset({"broker"})),
+    Fault("ack_lost", "an ack is lost, then the connection is cut",
+          partial(_lost, event=Event.ACK, then=RESET), frozenset({"broker"})),
+    Fault("commit_reply_lost", "the reply to a commit is lost, then the connection is cut",
+          partial(_lost, event=Event.COMMIT, then=RESET, about="INSERT INTO"), frozenset({"database"})),
+    Fault("commit_reply_lost_in_silence", "the reply to a commit is lost, and all that follows on its connection",
+          partial(_lost, event=Event.COMMIT, then=SILENCE, about="INSERT INTO"), frozenset({"database"})),
+    Fault("answer_lost", "an answer is lost, then the connection is cut",
+          partial(_lost, event=Event.ANSWER, then=RESET), frozenset({"gateway"})),
+    Fault("black_hole_to_server", "what the service sends vanishes until it knows", partial(_partitioned, to_server=BlackHole())),
+    Fault("black_hole_to_client", "what the service should hear vanishes until it knows", partial(_partitioned, to_client=BlackHole())),
+    Fault("late", "what the service sends arrives after it gave up: late commits, publishes, acks and charges",
+          partial(_partitioned, to_server=Stall())),
+    Fault("refused", "cut, and refused until the service knows", _refused),
+    Fault("reset", f"all connections are cut, {RESETS} times", _reset),
+    Fault("half_closed", "one direction of each connection ends, then the other", _half_closed),
+    Fault("drip", "a few bytes at a time", _dripped),
+)  # fmt: skip
+
+SHORT: Final = frozenset(
+    {
+        "network/invoice.broker:confirm_lost",
+        "network/saga.broker:ack_lost",
+        "network/payment_gateway.database:commit_reply_lost",
+        "network/payment_gateway.gateway:answer_lost",
+        "network/staff.database:refused",
+    }
+)
+
+
+async def _run(bed: Bed, note: Note, *, fault: Fault, service: Service, server: Server) -> None:
+    line = await Line.lay(bed, service, server)
+    try:
+        note.fired(await fault.inject(line))
+    finally:
+        line.proxy.heal()
+    note.mended()
+    await until_ready(bed, service)
+    bed.play()
+
+
+def _lines() -> Iterator[tuple[Service, Server]]:
+    for service in SERVICES:
+        yield service, "broker"
+        yield service, "database"
+    yield "payment_gateway", "gateway"
+
+
+def trials() -> Sequence[Trial]:
+    """Each fault on each line."""
+    made = []
+    for service, server in _lines():
+        for fault in FAULTS:
+            if server not in fault.between:
+                continue
+            name = f"{FAMILY}/{service}.{server}:{fault.name}"
+            made.append(
+                Trial(
+                    name=name,
+                    family=FAMILY,
+                    injects=f"between {service} and its {server}: {fault.injects}",
+                    run=partial(_run, fault=fault, service=service, server=server),
+                    estimate_s=ESTIMATE_S,
+                    touches=frozenset({service}),
+                    short=name in SHORT,
+                    random=not (service == "staff" and server == "broker"),
+                )
+            )
+    return made

@@ -1,0 +1,61 @@
+"""What `/ready` of a service says."""
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+from deploy.local.stack import SERVICES
+from tests.faults.bed import Bed
+
+PROBE_TIMEOUT_S = 5.0
+READY_WITHIN_S = 60.0
+"""For a machine that others use, too."""
+NOT_READY_WITHIN_S = 60.0
+"""What a service waits for at most before it knows (a confirm 10 s, a statement 15 s), and a loaded machine."""
+
+
+async def reasons(bed: Bed, name: str) -> str | None:
+    """Why an instance is not ready; None if it is."""
+    return await asyncio.to_thread(_reasons, bed.ports[name])
+
+
+def _reasons(port: int) -> str | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=PROBE_TIMEOUT_S):
+            return None
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+    except OSError as error:
+        return f"no answer: {type(error).__name__}"
+
+
+async def until_ready(bed: Bed, *names: str) -> None:
+    """Wait until these instances are ready; by default one of each service."""
+    for name in names or SERVICES:
+
+        async def ready(name: str = name) -> bool:
+            return await reasons(bed, name) is None
+
+        await bed.until(ready, what=f"{name} is ready", within_s=READY_WITHIN_S)
+
+
+async def until_not_ready(bed: Bed, name: str, because: Sequence[str]) -> None:
+    """Wait until an instance says that it is not ready, and names one of these components."""
+
+    async def says() -> bool:
+        said = await reasons(bed, name)
+        return said is not None and any(f'"{component}' in said for component in because)
+
+    await bed.until(says, what=f"{name} says that it is not ready", within_s=NOT_READY_WITHIN_S)
+
+
+async def recover(bed: Bed, *, within_s: float) -> float:
+    """Wait until all is ready after a server is back; how long it took. Raises AssertionError if that is too long."""
+    began = time.monotonic()
+    await until_ready(bed)
+    took_s = time.monotonic() - began
+    if took_s > within_s:
+        raise AssertionError(f"ready again after {took_s:.1f} s, which must be below {within_s:g} s")
+    return took_s

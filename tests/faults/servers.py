@@ -1,0 +1,311 @@
+"""The servers themselves fail under load: killed, out of memory or disk, a queue full or gone, a clock an hour off (FAULTS 2, 4, 6, 11)."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import aio_pika
+
+from deploy.local.postgres import psql
+from deploy.local.stack import SERVICES, Service
+from tests.faults.bed import Bed
+from tests.faults.ready import recover, until_not_ready, until_ready
+from tests.faults.trial import Note, Trial
+from tests.support.databases import execute, rows
+
+FAMILY: Final = "servers"
+
+RECOVERED_WITHIN_S: Final = 10.0
+"""After a server's restart, beyond its own."""
+BROKER: Final = ("publisher", "consumer ")
+DATABASE: Final = ("database", "charging")
+HOUR_S: Final = 3_600
+ALONE_ESTIMATE_S: Final = 60.0
+DISK_BYTES: Final = 96 * 1024**2
+"""A service's database takes about 10 MB; the rest is filled."""
+FILLED_BY: Final[dict[str, Service]] = {
+    "saga.events": "invoice",
+    "payment_gateway.requests": "invoice",
+    "invoice.settlement": "saga",
+    "staff.cases": "payment_gateway",
+}
+CONSUMED_BY: Final[dict[str, Service]] = {
+    "saga.events": "saga",
+    "payment_gateway.requests": "payment_gateway",
+    "invoice.settlement": "invoice",
+    "staff.cases": "staff",
+}
+"""Not `invoice.commands`: what its senders were confirmed is theirs to send again, and they cannot know."""
+
+# -- killed ----------------------------------------------------------------------------------------------------------------------------
+
+
+async def _killed(bed: Bed, note: Note, *, broker: bool, database: bool) -> None:
+    """kill -9 under load; back when every service has noticed."""
+    stack = bed.system.stack
+    servers = [server for server, hit in ((stack.broker, broker), (stack.database, database)) if hit]
+    bed.play()
+    await bed.until_under_load()
+    for server in servers:
+        await asyncio.to_thread(server.kill)
+    note.fired(len(servers))
+    for service in SERVICES:
+        await until_not_ready(bed, service, (*BROKER * broker, *DATABASE * database))
+    for server in servers:
+        await asyncio.to_thread(server.start)
+    await _again(bed, note)
+
+
+async def _again(bed: Bed, note: Note) -> None:
+    """The servers are there: the services resume unaided, and in time."""
+    note.mended()
+    bed.play()
+    took_s = await recover(bed, within_s=RECOVERED_WITHIN_S)
+    note.remark(f"all services ready again after {took_s:.1f} s")
+
+
+# -- out of memory, full, gone ---------------------------------------------------------------------------------------------------------
+
+
+MEMORY_ALARM: Final = ("set_vm_memory_high_watermark", "0")
+DISK_ALARM: Final = ("set_disk_free_limit", "100000GB")
+NO_ALARM: Final = {MEMORY_ALARM: ("set_vm_memory_high_watermark", "0.4"), DISK_ALARM: ("set_disk_free_limit", "50MB")}
+"""RabbitMQ's own limits; newer ones allow more memory, and no trial comes near."""
+
+
+async def _alarm(bed: Bed, note: Note, *, raised: tuple[str, str]) -> None:
+    """The broker reads from no publisher; what it confirms in the meantime is nothing."""
+    ctl = bed.system.stack.broker.ctl
+    bed.play()
+    await bed.until_under_load()
+    await asyncio.to_thread(ctl, *raised)
+    try:
+        bed.play()
+        await until_not_ready(bed, "invoice", BROKER)
+        states = await asyncio.to_thread(ctl, "--silent", "list_connections", "state")
+        note.fired(sum(state in {"blocked", "blocking"} for state in states.split()))
+    finally:
+        await asyncio.to_thread(ctl, *NO_ALARM[raised])
+    await _again(bed, note)
+
+
+async def _full(bed: Bed, note: Note, *, queue: str, publisher: Service) -> None:
+    """A policy lowers the bound of one queue (of argument and policy the lower counts) while its consumer is down: publishers are refused,
+    and keep what they have."""
+    ctl, vhost = bed.system.stack.broker.ctl, _vhost(bed)
+    policy = ("--vhost", vhost, "full")
+    definition = (f"^{queue}$", '{"max-length": 1}', "--apply-to", "queues")
+    await asyncio.to_thread(ctl, "set_policy", *policy, *definition)
+    try:
+        bed.play()
+        await bed.until_under_load()
+        await bed.stop(CONSUMED_BY[queue])
+        bed.play()
+        refused = await _rows_appear(bed, publisher, "SELECT id FROM outbox WHERE refusals > 0")
+    finally:
+        await asyncio.to_thread(ctl, "clear_policy", *policy)
+        await bed.start(CONSUMED_BY[queue])
+    note.fired(refused)
+    note.mended()
+
+
+async def _rows_appear(bed: Bed, service: Service, query: str) -> int:
+    """Wait for rows; how many there were."""
+    found = 0
+
+    async def some() -> bool:
+        nonlocal found
+        found = len(await bed.ask_database(lambda: rows(bed.database(service), query)) or ())
+        return found > 0
+
+    await bed.until(some, what=query)
+    return found
+
+
+async def _deleted(bed: Bed, note: Note, *, queue: str, consumer: Service) -> None:
+    """The queue is deleted with what it holds. Its consumer notices; once the topology is applied again, what is pending is said again."""
+    if queue == "staff.cases":
+        await bed.restart("payment_gateway", GATEWAY_REMIND_S="3")
+    bed.play()
+    await bed.until_under_load()
+    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel()
+        gone = await channel.queue_delete(queue, timeout=10)
+    note.fired()
+    bed.lost.add(queue)
+    note.remark(f"{gone.message_count or 0} messages were waiting in it")
+    await until_not_ready(bed, consumer, (f"consumer {queue}",))
+    await bed.apply_topology()
+    note.mended()
+    await until_ready(bed, consumer)
+    bed.play()
+
+
+def _vhost(bed: Bed) -> str:
+    return unquote(urlsplit(bed.system.stack.rabbitmq_url).path.removeprefix("/")) or "/"
+
+
+# -- full disk -------------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk() -> Iterator[Path]:
+    """A file system of `DISK_BYTES` in memory that everybody may enter; unmounted at the end, also when we are killed. Raises OSError where
+    this machine does not let us mount."""
+    folder = Path(tempfile.mkdtemp(prefix="remit-small-disk-"))
+    folder.chmod(0o755)
+    script = (
+        f"mount -t tmpfs -o size={DISK_BYTES} remit '{folder}' && echo mounted && cat >/dev/null; umount -l '{folder}'"
+    )
+    with subprocess.Popen(
+        ("sh", "-c", script),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as mounted:
+        assert mounted.stdout is not None
+        try:
+            if mounted.stdout.readline() != b"mounted\n":
+                raise OSError("this machine does not let us mount a file system")
+            yield folder
+        finally:
+            assert mounted.stdin is not None
+            mounted.stdin.close()
+            mounted.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _full_disk(bed: Bed, note: Note, *, service: Service) -> None:
+    """The service's database lies on a disk of its own, which fills up: every insert that needs a page more is refused (SQLSTATE 53100)."""
+    with small_disk() as disk:
+        tablespace = f"small_{service}_{os.getpid()}"
+        home, balloon = disk / "tablespace", disk / "balloon"
+        await bed.stop(service)
+        await asyncio.to_thread(_make_tablespace, bed, tablespace, home)
+        await _move(bed, service, tablespace)
+        await bed.start(service)
+        try:
+            await until_ready(bed, service)
+            log = bed.log_of(service)
+            await asyncio.to_thread(_fill, balloon)
+            await _until_full(bed, service)
+            note.fired(log.text.count("DiskFullError"))
+            await asyncio.to_thread(balloon.unlink)
+            note.mended()
+            await until_ready(bed, service)
+            await bed.played()
+        finally:
+            balloon.unlink(missing_ok=True)
+            await bed.stop(service)
+            await _move(bed, service, "pg_default")
+            await asyncio.to_thread(psql, bed.system.stack.postgres_url, f"DROP TABLESPACE {tablespace}")
+            await bed.start(service)
+
+
+async def _until_full(bed: Bed, service: Service) -> None:
+    """Rows fit into pages that are there, and then no more: play until the database says so."""
+    log = bed.log_of(service)
+
+    async def refused() -> bool:
+        if not bed.playing:
+            bed.play(rounds=2)
+        return "DiskFullError" in log.text
+
+    await bed.until(refused, what="the database to refuse an insert")
+
+
+def _make_tablespace(bed: Bed, name: str, home: Path) -> None:
+    home.mkdir()
+    if os.geteuid() == 0:
+        shutil.chown(home, "nobody")  # as whom our PostgreSQL runs then
+    psql(bed.system.stack.postgres_url, f"CREATE TABLESPACE {name} LOCATION '{home}'")
+
+
+async def _move(bed: Bed, service: Service, tablespace: str) -> None:
+    """Nobody may be connected meanwhile: our own looks at the databases are ended, and try again."""
+    url = bed.system.stack.postgres_url
+    name = unquote(urlsplit(bed.database(service)).path.removeprefix("/"))
+
+    async def move() -> bool:
+        await execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        await execute(url, f'ALTER DATABASE "{name}" SET TABLESPACE {tablespace}')
+        return True
+
+    async def moved() -> bool:
+        return await bed.ask_database(move) is True
+
+    await bed.until(moved, what=f"{name} to be moved to {tablespace}")
+
+
+def _fill(balloon: Path) -> None:
+    """Take all that is left."""
+    with balloon.open("wb", buffering=0) as file:
+        for size in (1024**2, 4096):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                continue
+
+
+# -- a clock that is off ---------------------------------------------------------------------------------------------------------------
+
+
+async def _clock(bed: Bed, note: Note, *, service: Service, off_s: int) -> None:
+    log = bed.log_of(service)
+    await bed.restart(service, REMIT_FAULT_CLOCK_S=str(off_s))
+    await bed.until_logged(log, "clock_is_off")
+    bed.play()
+    await bed.played()
+    note.fired()
+    await bed.restart(service)
+    note.mended()
+    bed.play()
+
+
+# -- the trials ------------------------------------------------------------------------------------------------------------------------
+
+Run = Callable[[Bed, Note], Awaitable[None]]
+
+
+def trials() -> Sequence[Trial]:
+    """Servers that others use are hit on a stack of the trial's own."""
+    made = [
+        _alone("broker:killed", "kill -9 of RabbitMQ", partial(_killed, broker=True, database=False), short=True),
+        _alone("database:killed", "kill -9 of PostgreSQL", partial(_killed, broker=False, database=True), short=True),
+        _alone("both:killed", "kill -9 of RabbitMQ and PostgreSQL at once", partial(_killed, broker=True, database=True)),
+        _alone("broker:memory_alarm", "RabbitMQ has no memory left: publishers are blocked", partial(_alarm, raised=MEMORY_ALARM)),
+        _alone("broker:disk_alarm", "RabbitMQ has no disk left: publishers are blocked", partial(_alarm, raised=DISK_ALARM)),
+    ]  # fmt: skip
+    for queue, publisher in FILLED_BY.items():
+        run = partial(_full, queue=queue, publisher=publisher)
+        made.append(_beside(f"{queue}:full", f"{queue} is full", run, SERVICES, random=True))
+    for queue, consumer in CONSUMED_BY.items():
+        run = partial(_deleted, queue=queue, consumer=consumer)
+        made.append(_beside(f"{queue}:deleted", f"{queue} is deleted, and applied again", run, SERVICES))
+    for service in SERVICES:
+        run = partial(_full_disk, service=service)
+        made.append(_beside(f"{service}:full_disk", f"the disk of {service}'s database is full", run, [service]))
+        for word, off_s in (("ahead", HOUR_S), ("behind", -HOUR_S)):
+            run = partial(_clock, service=service, off_s=off_s)
+            injects = f"the clock of {service} is an hour {word}"
+            made.append(_beside(f"{service}:clock_{word}", injects, run, [service], random=True))
+    return made
+
+
+def _alone(name: str, injects: str, run: Run, *, short: bool = False) -> Trial:
+    return Trial(f"{FAMILY}/{name}", FAMILY, injects, run, estimate_s=ALONE_ESTIMATE_S, alone=True, short=short)
+
+
+def _beside(name: str, injects: str, run: Run, touches: Sequence[str], *, random: bool = False) -> Trial:
+    return Trial(f"{FAMILY}/{name}", FAMILY, injects, run, estimate_s=25.0, touches=frozenset(touches), random=random)

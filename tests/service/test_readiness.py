@@ -1,0 +1,96 @@
+"""Readiness tells of a dependency that is away while it is away (FAULTS 17), also when nothing is to be done."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from shared.contracts import invoice
+from shared.messaging import publisher as publishing
+from shared.messaging.broker import BrokerLink
+from shared.messaging.codec import encode
+from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.messaging.publisher import Publisher
+from shared.messaging.relay import Relay
+from shared.observability.health import Readiness
+from shared.persistence.database import Database
+from tests.faults.frames import Amqp, Event, Postgres
+from tests.faults.proxy import SILENCE, Network, open_network
+from tests.support.waiting import until
+from tests.support.world import World
+
+
+def message() -> Outgoing:
+    data = invoice.IssueInvoice(invoice_id="INV-1", customer_id="C-1", amount_minor=5, currency="EUR")
+    return encode(Draft(data), Cause(uuid4(), "c", datetime(2026, 1, 1, tzinfo=UTC)), 0, source="test")
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with open_network() as opened:
+        yield opened
+
+
+@pytest.fixture
+def readiness() -> Readiness:
+    return Readiness()
+
+
+async def said(readiness: Readiness, component: str, *, away: bool) -> None:
+    async def says() -> bool:
+        return (component in readiness.reasons) is away
+
+    await until(says, what=f"{component} {'away' if away else 'there'}")
+
+
+async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confirmed(
+    network: Network, world: World, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
+    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
+    publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness)
+    await publisher.publish([message()])
+    assert readiness.ready
+    lost = proxy.drop(Event.CONFIRM, times=2, then=SILENCE)
+    await publisher.publish([message()])
+    assert "publisher" in readiness.reasons
+    proxy.reset()
+
+    async def probed() -> bool:
+        await publisher.keep_open()
+        return lost.fired == 2
+
+    await until(probed, what="a new channel, whose confirm is lost as well")
+    assert "publisher" in readiness.reasons
+    proxy.heal()
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 10.0)
+
+    async def recovered() -> bool:
+        await publisher.keep_open()
+        return readiness.ready
+
+    await until(recovered, what="a confirm")
+    await publisher.close()
+
+
+async def test_an_idle_service_knows_whether_broker_and_database_are_there(
+    network: Network, world: World, readiness: Readiness
+) -> None:
+    broker = network.stand_before(world.rabbitmq_url, speaks=Amqp)
+    server = network.stand_before(world.databases["invoice"], speaks=Postgres)
+    database = await Database.open(server.url, name="test", connections_max=2)
+    publisher = Publisher(BrokerLink(broker.url, name="test"), readiness)
+    running = asyncio.create_task(Relay(database, publisher, readiness).run())
+    for component, proxy in (("publisher", broker), ("database", server)):
+        await said(readiness, component, away=False)
+        proxy.refuse()
+        proxy.reset()
+        await said(readiness, component, away=True)
+        proxy.heal()
+        await said(readiness, component, away=False)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await publisher.close()
+    await database.close()
