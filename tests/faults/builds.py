@@ -15,7 +15,7 @@ from services.payment_gateway import domain, store
 from services.payment_gateway.charging import STEPS_MAX, Charging
 from services.payment_gateway.domain import Answer, Outcome, Payment, Policy, Status, Step, Transition
 from services.payment_gateway.gateways import port
-from services.payment_gateway.store import Lease, Row, Update
+from services.payment_gateway.store import Row
 from shared.messaging import publisher
 from shared.messaging.broker import PublishError
 from shared.messaging.consumer import Consumer, Delivery
@@ -132,20 +132,9 @@ def _timeout_is_declined() -> None:
 
 def _fencing_off() -> None:
     """Whoever comes last writes, whoever holds the row."""
-    update, fence = store.update, " AND p.fence = u.held_fence"
-
-    class Unfenced:
-        def __init__(self, tx: Tx) -> None:
-            self._tx = tx
-
-        async def fetch(self, query: str, *arguments: Any) -> Any:
-            assert fence in query, "there is no fence to take out"
-            return await self._tx.fetch(query.replace(fence, ""), *arguments)
-
-    async def overwrite(tx: Any, updates: Sequence[Update], lease: Lease) -> Any:
-        return await update(Unfenced(tx), updates, lease)  # type: ignore[arg-type]
-
-    _put(store, "update", overwrite)
+    fence = " AND p.fence = u.held_fence"
+    assert fence in store._UPDATE, "there is no fence to take out"
+    store._UPDATE = store._UPDATE.replace(fence, "")
 
 
 BUILDS: Final[dict[str, Callable[[], None]]] = {

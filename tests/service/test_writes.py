@@ -6,8 +6,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from shared.persistence.database import Database
-from shared.persistence.writes import Writes
+from shared.persistence.database import Database, MovedOnError, Trouble, trouble
+from shared.persistence.writes import Writes, _joined
 from tests.support.databases import rows
 from tests.support.world import World
 
@@ -67,3 +67,37 @@ async def test_only_writes_are_collected(database: Database) -> None:
     async with database.transaction() as tx:
         with pytest.raises(ValueError, match="only INSERT, UPDATE and DELETE"):
             await Writes(tx).execute("SELECT 1")
+
+
+UPDATE = "UPDATE answers SET detail = 'seen' WHERE command_id = ANY($1::uuid[]) RETURNING command_id"
+
+
+async def test_all_rows_that_are_expected_or_nothing(database: Database, world: World) -> None:
+    """Of two rows one has gone: the write beside it is not stored either."""
+    url = world.databases["invoice"]
+    async with database.connection() as connection:
+        writes = Writes(connection)
+        await writes.execute(ANSWERS, [ONE], "t", "accepted")
+        await writes.flush()
+        await writes.execute(INBOX, [ONE])
+        await writes.execute(UPDATE, [ONE, TWO], rows=2)
+        with pytest.raises(MovedOnError):
+            await writes.flush()
+        assert await rows(url, "SELECT message_id FROM inbox") == []
+        assert await rows(url, "SELECT detail FROM answers") == [{"detail": None}]
+        await writes.execute(INBOX, [ONE])
+        await writes.execute(UPDATE, [ONE], rows=1)
+        await writes.flush()
+    assert await rows(url, "SELECT message_id FROM inbox") == [{"message_id": ONE}]
+    assert await rows(url, "SELECT detail FROM answers") == [{"detail": "seen"}]
+
+
+async def test_a_row_that_moved_on_is_a_conflict() -> None:
+    assert trouble(MovedOnError()) is Trouble.CONFLICT
+
+
+def test_a_statement_of_several_parts_selects_something_or_nothing_but_never_an_empty_row() -> None:
+    """asyncpg 0.32 writes beyond the end of a record without columns when it frees one."""
+    joined = _joined((INBOX, ANSWERS), (1, 3), ())
+    assert joined.endswith("SELECT 1 WHERE false")
+    assert "($2::uuid[])" in joined, "placeholders are numbered through"
