@@ -12,8 +12,8 @@ REMIT: Final = "remit"
 """The command line: what a person does is a transaction of its own."""
 
 ALL: Final = (INVOICE, PAYMENT_GATEWAY, SAGA, STAFF)
-AT_ONCE: Final = (INVOICE, PAYMENT_GATEWAY, SAGA)
-"""Services with a queue whose writes are all guarded by unique keys (`shared.shell.Optimistic`)."""
+AT_ONCE: Final = (INVOICE, SAGA, PAYMENT_GATEWAY)
+"""Services whose writes are all guarded by unique keys (`shared.shell.Optimistic`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,17 @@ POINTS: Final = (
     Point("charging.before_release", "A service that stops is to give up its leases.", (PAYMENT_GATEWAY,)),
     Point("charging.after_release", "The leases are given up.", (PAYMENT_GATEWAY,)),
     Point(
-        "charging.before_record", "Answers of the gateway are in hand; nothing of them is written.", (PAYMENT_GATEWAY,)
+        "charging.at_once.before_commit",
+        "Answers of the gateway are in hand; the one statement that records them is not sent.",
+        (PAYMENT_GATEWAY,),
     ),
-    Point("charging.at_once.before_commit", "The one statement that records answers is not sent.", (PAYMENT_GATEWAY,)),
     Point(
         "charging.at_once.after_commit",
-        "One statement has recorded the answers; nothing is published.",
+        "The one statement has recorded answers; their outcomes are not published.",
         (PAYMENT_GATEWAY,),
+    ),
+    Point(
+        "charging.before_record", "Answers of the gateway are in hand; nothing of them is written.", (PAYMENT_GATEWAY,)
     ),
     Point("charging.before_record_commit", "Answers are written; their transaction is open.", (PAYMENT_GATEWAY,)),
     Point(

@@ -184,7 +184,6 @@ class GroupCommit:
         """One statement, which is a transaction of its own: one round trip instead of five. If a row is not held any more, or an outcome
         is there already, nothing is stored, and the results are repeated in a transaction that finds out more."""
         said = [said_by(r.transition, r.row.origin.at(r.at)) for r in results if r.transition.outcome is not None]
-        faults.point("charging.before_record")
         async with self._database.connection() as connection:
             writes = Writes(connection)
             await store.update_all(writes, [result.update for result in results], self._lease)

@@ -210,7 +210,7 @@ def story_of(point: str, service: str) -> Story:
     """How `service` gets to `point`."""
     if service == STAFF and point.startswith(_FROM_STAFF):
         return Story(before=a_letter_waits, provoke=a_letter_replayed)
-    if service in {PAYMENT_GATEWAY, SAGA} and point in {"shell.before_commit", "shell.after_commit"}:
+    if service in {SAGA, PAYMENT_GATEWAY} and point in {"shell.before_commit", "shell.after_commit"}:
         return Story(provoke=echoes)
     return STORIES.get(point, Story())
 
