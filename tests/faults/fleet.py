@@ -8,7 +8,7 @@ from typing import Final
 
 from deploy.local.stack import SERVICES
 from shared.messaging.topology import WORK_QUEUES
-from tests.faults.bed import Bed
+from tests.faults.bed import Bed, LogMark
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import MIX
 from tests.support.databases import rows
@@ -31,9 +31,11 @@ def _scaled(instances: int) -> Callable[[Bed, Note], Awaitable[None]]:
         began = time.time()
         bed.play(*MIX)
         more = [(service, number) for service in SERVICES for number in range(2, instances + 1)]
+        logs = [bed.log_of(f"{service}-{number}") for service, number in more]
         for service, number in more:
             await bed.start(service, instance=number)
-        for _ in range(instances):
+        await _all_at_work(bed, logs)
+        for _ in range(2 * instances):
             bed.play(*MIX)
             await _echo(bed)
         await bed.played()
@@ -48,6 +50,11 @@ def _scaled(instances: int) -> Callable[[Bed, Note], Awaitable[None]]:
     return run
 
 
+async def _all_at_work(bed: Bed, logs: Sequence[LogMark]) -> None:
+    """Wait until each of them consumes (again)."""
+    await asyncio.gather(*(bed.until_logged(log, "consuming") for log in logs))
+
+
 async def _echo(bed: Bed) -> None:
     for queue in WORK_QUEUES:
         await bed.tap.echo(queue.name, count=ECHOES)
@@ -56,16 +63,18 @@ async def _echo(bed: Bed) -> None:
 async def _rolling(bed: Bed, note: Note) -> None:
     """SIGTERM to one instance of each service at a time, the other one goes on; whoever ended is started again."""
     began = time.time()
+    logs = [bed.log_of(f"{service}-2") for service in SERVICES]
     for service in SERVICES:
         await bed.start(service, instance=2)
+    await _all_at_work(bed, logs)
     for number in range(ROUNDS):
         if bed.playing < PLAYING_LEAST:
             bed.play(*MIX)
         names = [service if number % 2 else f"{service}-2" for service in SERVICES]
-        since = time.time()
+        logs = [bed.log_of(name) for name in names]
         for name in names:
             bed.signal(name, signal.SIGTERM)
-        await asyncio.gather(*(bed.until_restarted(name, since=since) for name in names))
+        await _all_at_work(bed, logs)
         note.fired()
     note.mended()
     await _nothing_healthy_set_aside(bed, began)

@@ -89,8 +89,10 @@ async def _upgrade(bed: Bed, note: Note) -> None:
         migrations = _with_a_scratch_column(service, bed.system.folder)
         note.fired(len(await migrate(bed.database(service), migrations)))
     bed.play(*PAYING)
+    logs = [bed.log_of(f"{service}-2") for service in SERVICES]
     for service in SERVICES:
         await bed.start(service, instance=2)
+    await asyncio.gather(*(bed.until_logged(log, "consuming") for log in logs))
     bed.play(*PAYING, rounds=2)
     await bed.played()
     for service in SERVICES:

@@ -1,6 +1,6 @@
 """`python -m tests.fuzz TARGET --seconds 60`: throw bytes at one border of Remit until something breaks, or the time is over.
 
-With atheris (`uv sync --group fuzz`) the fuzzer sees which branches an input reached and works its way in; without it, it changes what
+With atheris (the dependency group `fuzz`) the fuzzer sees which branches an input reached and works its way in; without it, it changes what
 it starts from at random. What breaks a promise is written to a file, to be put into the corpus.
 """
 
