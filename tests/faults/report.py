@@ -85,7 +85,10 @@ def _spread(values: Sequence[float | None]) -> str:
 
 def _held(results: Sequence[Result]) -> str:
     """A line holds only if it did wherever it was checked; one that was checked nowhere says nothing."""
-    found = {line: {result.lines.get(line) for result in results} for line in range(1, LINES + 1)}
+    judged = [result for result in results if result.line is None]
+    if not judged:
+        return f"{sum(result.ok for result in results)} turned red"
+    found = {line: {result.lines.get(line) for result in judged} for line in range(1, LINES + 1)}
     broken = [str(line) for line, verdicts in found.items() if "broken" in verdicts]
     held = sum("holds" in verdicts and "broken" not in verdicts for verdicts in found.values())
     return f"{held}" + (f", broken: {', '.join(broken)}" if broken else "")

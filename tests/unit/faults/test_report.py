@@ -73,6 +73,12 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path: Path) -
     assert "line 1 is broken" in page
 
 
+def test_a_planted_fault_shows_as_what_it_should_be(tmp_path: Path) -> None:
+    console = Console(record=True, width=160)
+    report.show(run(tmp_path, result("planted/inbox-off", line=9, lines=HOLDS | {9: "broken"})), console)
+    assert "1 turned red" in console.export_text()
+
+
 def test_the_table_names_what_failed(tmp_path: Path) -> None:
     console = Console(record=True, width=160)
     report.show(run(tmp_path, result(), result("crash/b:saga:exit", fired=0)), console)
