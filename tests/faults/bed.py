@@ -243,10 +243,10 @@ class Bed:
             self._scenes.add(task)
 
     async def played(self) -> None:
-        """Wait until all scenes are over; each has deadlines of its own."""
-        while self._scenes:
-            done, _ = await asyncio.wait(self._scenes, return_when=asyncio.FIRST_COMPLETED)
-            self._scenes -= done
+        """Wait until the scenes that play now are over; each has deadlines of its own. In random mode others follow for ever."""
+        if scenes := set(self._scenes):
+            await asyncio.wait(scenes)
+            self._scenes -= scenes
 
     @property
     def playing(self) -> int:
@@ -315,7 +315,8 @@ class Bed:
 
     async def until_drained(self) -> None:
         """All scenes are over and nothing is under way any more, seen twice in a row. Raises TimeoutError, which says what is left."""
-        await self.played()
+        while self._scenes:
+            await self.played()
         give_up_at = time.monotonic() + DRAINED_WITHIN_S
         calm = 0
         while calm < 2:  # a message between two places is seen nowhere, but not twice
