@@ -23,7 +23,11 @@ _KEYS = (
     (re.compile(r"\b[rs]k_(?:live|test)_[0-9A-Za-z]{4}"), "a gateway's secret key"),
     (re.compile(r"\bwhsec_[0-9A-Za-z+/=]{8}"), "a webhook's secret"),
     (re.compile(r"[\"'\\](?:d|p|q|dp|dq|qi|k)[\"'\\]+\s*:\s*[\"'\\]+[\w-]{32}"), "a private JSON Web Key"),
-    (re.compile(r"\b(?:amqps?|postgres(?:ql)?)://[^\s/?#:@\"']+:(?!\*{3}@)[^\s/?#@\"']+@"), "a password in a URL"),
+    # but for masked ones, and the example that a service gives whom it misses a URL
+    (
+        re.compile(r"\b(?:amqps?|postgres(?:ql)?)://[^\s/?#:@\"']+:(?!\*{3}@|password@host\b)[^\s/?#@\"']+@"),
+        "a password in a URL",
+    ),
 )
 _KEY_HINTS = ("PRIVATE KEY", "k_live_", "k_test_", "whsec_", "://", '"d"', "'d'", '"d\\', '"k"', "'k'", '"k\\')
 _CVV_HINTS = ("cvv", "cvc", "cvn", "cav", "csc", "cid", "security", "verif")

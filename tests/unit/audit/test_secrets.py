@@ -65,6 +65,7 @@ def test_a_secret_is_found_behind_an_encoding(text: str, encoding: str) -> None:
         "2026-11-22T12:00:00.123456+00:00",
         "pi_68a1f0c29d3e4b5a60718293",
         "[card number] *** sk_test_*** amqp://remit:***@broker/",
+        "RABBITMQ_URL is not set: it must be a URL such as amqp://user:password@host:5672/.",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         '{"amount_minor": 999999999999, "version": 3}',
         '{"code": "402", "decline_code": "do_not_honor"}',
