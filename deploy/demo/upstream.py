@@ -4,6 +4,7 @@ It uses aio-pika directly and of ours only the message models: whoever wants to 
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import defaultdict
@@ -16,14 +17,17 @@ from typing import Any, Self
 from uuid import UUID
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel
-from aiormq.exceptions import AMQPError
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aiormq.exceptions import AMQPError, DeliveryError
 
 from shared.contracts.base import Contract
 from shared.ids import new_id
 
 CLOUD_EVENT = "application/cloudevents+json"
+CONNECT_TIMEOUT_S = 10.0
 CONFIRM_TIMEOUT_S = 5.0
+LOST_ERRORS = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration, asyncio.CancelledError)
+"""How aio-pika says that a connection is gone; whoever waits on a closed channel is cancelled."""
 SEND_DEADLINE_S = 60.0
 """A broker that restarts is back long before."""
 RESEND_PAUSE_S = 0.3
@@ -50,12 +54,15 @@ class PaymentNews:
 
 
 class Upstream:
-    """One sender. Its queues are durable, so that it misses nothing while the broker restarts."""
+    """One sender. Its queues are durable, so that it misses nothing while the broker restarts; lost connections are opened anew."""
 
-    def __init__(self, channel: AbstractRobustChannel, name: str, history: Path) -> None:
-        self._channel = channel
+    def __init__(self, url: str, name: str, history: Path) -> None:
+        self._url = url
         self._name = name
         self._history = history
+        self._sending: AbstractChannel | None = None
+        self._sending_connection: AbstractConnection | None = None
+        self._opening = asyncio.Lock()
         self._answers: dict[UUID, asyncio.Future[Answer]] = {}
         self.answers: dict[UUID, list[Answer]] = defaultdict(list)
         self.payments: dict[UUID, PaymentNews] = {}
@@ -66,27 +73,15 @@ class Upstream:
     @asynccontextmanager
     async def open(cls, url: str, *, name: str, history: Path) -> AsyncIterator[Self]:
         """Connect and listen; the queues are deleted at the end."""
-        connection = await aio_pika.connect_robust(url, timeout=10, reconnect_interval=0.5)
-        async with connection:
-            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            listening = await connection.channel()
-            await listening.set_qos(PREFETCH)
-            upstream = cls(channel, name, history)
-            answers = await listening.declare_queue(
-                upstream.reply_to, durable=True, arguments={"x-queue-type": "quorum"}
-            )
-            events = await listening.declare_queue(
-                f"upstream.{name}.events", durable=True, arguments={"x-queue-type": "quorum"}
-            )
-            await events.bind("invoice.events", "#")
-            await events.bind("payment.events", "remit.payment_gateway.PaymentNeedsDecision.v1.#")
-            tags = [await answers.consume(upstream._on_answer), await events.consume(upstream._on_event)]
-            try:
-                yield upstream
-            finally:
-                for queue, tag in zip((answers, events), tags, strict=True):
-                    await queue.cancel(tag)
-                    await queue.delete(if_unused=False, if_empty=False)
+        upstream = cls(url, name, history)
+        listening = asyncio.create_task(upstream._keep_listening(await upstream._listen()))
+        try:
+            yield upstream
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            await upstream._stop_sending()
+            await upstream._delete_queues()
 
     @property
     def reply_to(self) -> str:
@@ -137,17 +132,86 @@ class Upstream:
         give_up_at = time.monotonic() + SEND_DEADLINE_S
         while time.monotonic() < give_up_at:
             try:
-                async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-                    exchange = await self._channel.get_exchange("invoice.commands", ensure=False)
+                async with asyncio.timeout(CONNECT_TIMEOUT_S + CONFIRM_TIMEOUT_S):
+                    channel = await self._channel_to_send_on()
+                    exchange = await channel.get_exchange("invoice.commands", ensure=False)
                     await exchange.publish(message, routing_key=routing_key, timeout=CONFIRM_TIMEOUT_S)
                 return True
-            except (AMQPError, OSError, TimeoutError, RuntimeError, asyncio.CancelledError):
+            except DeliveryError:  # returned or refused: the connection is as good as before
+                await asyncio.sleep(RESEND_PAUSE_S)
+            except LOST_ERRORS:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
+                await self._stop_sending()
                 await asyncio.sleep(RESEND_PAUSE_S)
         return False
 
+    async def _channel_to_send_on(self) -> AbstractChannel:
+        async with self._opening:
+            if self._sending is None:
+                self._sending_connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+                self._sending = await self._sending_connection.channel(publisher_confirms=True, on_return_raises=True)
+            return self._sending
+
+    async def _stop_sending(self) -> None:
+        """Whoever else waits for a confirm on this channel sends again on the next."""
+        connection, self._sending, self._sending_connection = self._sending_connection, None, None
+        if connection is not None:
+            await _close(connection)
+
     # -- listening ---------------------------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> AbstractConnection:
+        """Consume answers and events over a connection of its own."""
+        connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+        try:
+            await self._consume_on(await connection.channel())
+        except LOST_ERRORS:
+            await _close(connection)
+            raise
+        return connection
+
+    async def _consume_on(self, channel: AbstractChannel) -> None:
+        await channel.set_qos(PREFETCH)
+        answers = await channel.declare_queue(self.reply_to, durable=True, arguments={"x-queue-type": "quorum"})
+        events = await channel.declare_queue(self._events_queue, durable=True, arguments={"x-queue-type": "quorum"})
+        await events.bind("invoice.events", "#")
+        await events.bind("payment.events", "remit.payment_gateway.PaymentNeedsDecision.v1.#")
+        await answers.consume(self._on_answer)
+        await events.consume(self._on_event)
+
+    async def _keep_listening(self, connection: AbstractConnection) -> None:
+        """Open it again whenever it was lost, until cancelled."""
+        try:
+            while True:
+                lost = asyncio.Event()
+                connection.close_callbacks.add(lambda *_, lost=lost: lost.set())
+                if connection.connected.is_set():
+                    await lost.wait()
+                connection = await self._listen_again()
+        finally:
+            await _close(connection)
+
+    async def _listen_again(self) -> AbstractConnection:
+        while True:
+            try:
+                async with asyncio.timeout(3 * CONNECT_TIMEOUT_S):
+                    return await self._listen()
+            except LOST_ERRORS:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
+                await asyncio.sleep(RESEND_PAUSE_S)
+
+    async def _delete_queues(self) -> None:
+        connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+        async with connection:
+            channel = await connection.channel()
+            for name in (self.reply_to, self._events_queue):
+                await channel.queue_delete(name)
+
+    @property
+    def _events_queue(self) -> str:
+        return f"upstream.{self._name}.events"
 
     async def answer(self, command_id: UUID, *, within_s: float = SEND_DEADLINE_S) -> Answer:
         """The first answer to a command. Raises TimeoutError."""
@@ -198,3 +262,10 @@ class Upstream:
             case "InvoicePaid" | "InvoicePaymentFailed" if news.outcome is None:
                 news.outcome = "paid" if name == "InvoicePaid" else data["outcome"]
                 news.outcome_at = time.monotonic()
+
+
+async def _close(connection: AbstractConnection) -> None:
+    """Also one that is gone."""
+    with contextlib.suppress(*LOST_ERRORS):
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await connection.close()
