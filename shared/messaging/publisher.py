@@ -5,6 +5,7 @@ A return, a nack, a timeout, a lost channel: not published. The message stays in
 
 import asyncio
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +39,8 @@ IN_FLIGHT_MAX = 256
 CONFIRM_TIMEOUT_S = 10.0
 """A quorum queue confirms in milliseconds; under an alarm it never does, and the outbox keeps the message."""
 PERSISTENT = 2
+RENEW_INTERVAL_S = 1.0
+"""Between new channels while messages are refused: somebody's full queue must not cost everybody a channel a batch."""
 COMPONENT = "publisher"
 PROBE = "remit.probe"
 """The name of no queue: a message for it is confirmed, and dropped."""
@@ -55,9 +58,9 @@ class Published:
     failed: list[UUID] = field(default_factory=list)
 
     @property
-    def not_taken(self) -> set[UUID]:
-        """What the broker answered and did not take; `failed` ones it may never have seen."""
-        return {*self.unroutable, *self.unencodable, *self.refused}
+    def hopeless(self) -> set[UUID]:
+        """What would fare no better if it were sent again at once: a queue, or another message, is what is missing."""
+        return {*self.unroutable, *self.unencodable}
 
 
 class Publisher:
@@ -70,6 +73,7 @@ class Publisher:
         self._failing = False
         self._channel: Channel | None = None
         self._turn = asyncio.Lock()
+        self._renewed_at = -RENEW_INTERVAL_S
 
     async def publish(self, messages: Sequence[Outgoing]) -> Published:
         """Publish and wait for the confirms, `CONFIRM_TIMEOUT_S` at most. Never raises for what the broker does."""
@@ -122,6 +126,7 @@ class Publisher:
         self, wave: Sequence[Outgoing], confirms: Sequence["asyncio.Future[object]"], result: Published
     ) -> None:
         problem: BaseException | None = None
+        refused_before = len(result.refused)
         for message, confirm in zip(wave, confirms, strict=True):
             match _fate(confirm):
                 case None:
@@ -139,6 +144,8 @@ class Publisher:
             self._succeeded()
         else:
             self._give_up((), result, problem)
+        if len(result.refused) > refused_before:
+            self._after_refusals(len(result.refused) - refused_before)
 
     def _give_up(self, wave: Sequence[Outgoing], result: Published, error: BaseException) -> None:
         """Leave the messages to the sweeper."""
@@ -152,6 +159,17 @@ class Publisher:
         )
         self._failed(error)
 
+    def _after_refusals(self, messages: int) -> None:
+        """A queue is full, or it changes its leader. In a cluster the channel may go on refusing long after another leads: what it knows of
+        a queue whose leader was lost when it first published there stays wrong (seen with RabbitMQ 3.10). The next one asks anew."""
+        log.warning(
+            "messages_refused", messages=messages, advice="a queue is full or without a leader; sent again soon"
+        )
+        now = time.monotonic()
+        if now - self._renewed_at >= RENEW_INTERVAL_S:
+            self._renewed_at = now
+            self._drop_channel()
+
     def _succeeded(self) -> None:
         self._failing = False
         self._readiness.set(COMPONENT, ok=True)
@@ -159,7 +177,11 @@ class Publisher:
     def _failed(self, error: BaseException) -> None:
         self._failing = True
         self._readiness.set(COMPONENT, ok=False, reason=describe_error(error))
-        channel, self._channel = self._channel, None  # whose state nobody knows
+        self._drop_channel()
+
+    def _drop_channel(self) -> None:
+        """Nobody knows its state."""
+        channel, self._channel = self._channel, None
         if channel is not None and not channel.is_closed:
             self._closing = asyncio.ensure_future(_close_quietly(channel))
 

@@ -44,23 +44,24 @@ class Relay:
         faults.point("relay.before_publish")
         published = await self._publisher.publish(messages)
         faults.point("relay.after_confirm")
-        not_taken = published.not_taken
-        dropped = [message.id for message in messages if message.droppable and message.id in not_taken]
+        hopeless = published.hopeless
+        dropped = [message.id for message in messages if message.droppable and message.id in hopeless]
         self._confirmed += published.confirmed + dropped
         self._some_confirmed.set()
-        await self._postpone(not_taken.difference(dropped))
+        await self._postpone(hopeless.difference(dropped), published.refused)
         return len(published.confirmed) + len(dropped)
 
-    async def _postpone(self, ids: Collection[UUID]) -> None:
-        if not ids:
+    async def _postpone(self, hopeless: Collection[UUID], refused: Collection[UUID]) -> None:
+        if not (hopeless or refused):
             return
         try:
             async with self._database.connection() as connection:
                 faults.point("outbox.before_postpone")
-                await outbox.postpone(connection, list(ids))
+                await outbox.postpone(connection, list(hopeless), outbox.HOPELESS)
+                await outbox.postpone(connection, list(refused), outbox.REFUSED)
                 faults.point("outbox.after_postpone")
         except AWAY_ERRORS as error:
-            log.warning("outbox_postpone_failed", rows=len(ids), error=type(error).__name__)
+            log.warning("outbox_postpone_failed", rows=len(hopeless) + len(refused), error=type(error).__name__)
 
     async def forget_confirmed(self) -> None:
         """Delete what was confirmed so far. What an outage keeps here is published once more by the sweeper, with the same ids."""

@@ -6,6 +6,7 @@ order), and leaves young rows to their own publisher. Published twice carries th
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from shared.messaging.envelope import Outgoing
@@ -36,8 +37,22 @@ SWEEP_AFTER_S = 2.0
 SWEEP_BACKOFF_S = 5.0
 """A row that a sweeper took is left alone that long, by the other sweepers too."""
 SWEEP_ROWS_MAX = 200
-SWEEP_DOUBLINGS_MAX = 6
-"""A message that the broker refuses is tried again up to every five minutes. (An outage does not count: after it all leave at once.)"""
+ANSWER_REFUSALS_MAX = 5
+"""An answer whose asker lets its queue run full is dropped after so many tries, half a minute: the stored one is the truth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """When a message that the broker did not take is sent again: after `first_s`, then ever later, the wait doubled so often at most."""
+
+    first_s: float
+    doublings_max: int
+
+
+HOPELESS = Backoff(5.0, 6)
+"""Returned: somebody has to create a queue first. Up to every five minutes. (An outage does not count: after it all leave at once.)"""
+REFUSED = Backoff(2.0, 2)
+"""A queue is full, or changes its leader: up to every eight seconds."""
 
 
 async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> None:
@@ -91,15 +106,20 @@ async def take_overdue(tx: Tx) -> list[Outgoing]:
     return [_message(row) for row in sorted(rows, key=lambda row: row["created_at"])]
 
 
-async def postpone(connection: Tx, ids: Sequence[UUID]) -> None:
+async def postpone(connection: Tx, ids: Sequence[UUID], backoff: Backoff) -> None:
     """The broker answered, and did not take these: try them ever more rarely, so that they are in nobody's way."""
+    if not ids:
+        return
     await connection.execute(
-        """UPDATE outbox SET refusals = refusals + 1,
+        "DELETE FROM outbox WHERE id = ANY($1::uuid[]) AND droppable AND refusals >= $2", ids, ANSWER_REFUSALS_MAX
+    )
+    await connection.execute(
+        """UPDATE outbox SET refusals = least(refusals + 1, 1000),
                   sweep_after = now() + make_interval(secs => $2 * power(2, least(refusals, $3)))
            WHERE id = ANY($1::uuid[])""",
         ids,
-        SWEEP_BACKOFF_S,
-        SWEEP_DOUBLINGS_MAX,
+        backoff.first_s,
+        backoff.doublings_max,
     )
 
 

@@ -93,6 +93,17 @@ async def test_a_confirm_that_never_comes_is_a_failure(
     assert (await publisher.publish([silent])).confirmed == [silent.id], "a fresh channel"
 
 
+async def test_after_a_refusal_the_next_message_goes_over_a_fresh_channel(publisher: Publisher, bus: Bus) -> None:
+    """A channel may go on refusing for ever (RabbitMQ 3.10, when the leader of a queue was lost)."""
+    refused, good = Outgoing(uuid4(), "", await bus.full_queue(), "t", "c", b"{}", droppable=True), message()
+    await publisher.publish([good])
+    before = publisher._channel
+    published = await publisher.publish([refused, good])
+    assert (published.refused, published.confirmed) == ([refused.id], [good.id])
+    assert (await publisher.publish([good])).confirmed == [good.id]
+    assert publisher._channel is not before
+
+
 async def test_what_amqp_cannot_carry_fails_alone(publisher: Publisher) -> None:
     good, long_id = message(), Outgoing(uuid4(), "invoice.commands", "k", "t", "c" * 300, b"{}")
     huge = Outgoing(uuid4(), "invoice.commands", "k", "t", "c", b"x" * 200_000)

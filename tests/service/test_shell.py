@@ -16,10 +16,11 @@ from shared import faults
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
 from shared.messaging.envelope import Inbound, Outgoing
+from shared.persistence import outbox
 from shared.persistence.database import Tx
 from shared.service import Runtime
 from shared.shell import Change, Reaction
-from tests.support.bus import Bus, Heard
+from tests.support.bus import Bus, Heard, Tap
 from tests.support.databases import execute, rows
 from tests.support.waiting import until
 from tests.support.world import World
@@ -427,7 +428,11 @@ async def test_the_words_about_an_invalid_kind_do_not_show_it(world: World, bus:
     assert "SECRET" not in str(answer)
 
 
-async def test_answers_to_a_full_queue_are_dropped_and_delay_nothing(world: World, bus: Bus) -> None:
+async def test_answers_to_a_full_queue_are_dropped_in_the_end_and_delay_nothing(
+    world: World, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "ANSWER_REFUSALS_MAX", 1)
+    monkeypatch.setattr(outbox, "REFUSED", outbox.Backoff(0.0, 0))
     full = await bus.full_queue()
     for n in range(50):
         await bus.send(issue(f"INV-{n}"), reply_to=full)
@@ -438,3 +443,19 @@ async def test_answers_to_a_full_queue_are_dropped_and_delay_nothing(world: Worl
             return len(await invoices(world)) == 50
 
         await until(all_there)
+
+
+async def test_an_answer_that_a_queue_refuses_for_a_moment_is_sent_again(
+    world: World, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue without a leader refuses, too, and its owner waits."""
+    monkeypatch.setattr(outbox, "REFUSED", outbox.Backoff(0.0, 0))
+    monkeypatch.setattr(outbox, "ANSWER_REFUSALS_MAX", 1_000)
+    full = await bus.queue_that_is_full()
+    await bus.send(issue("INV-1"), reply_to=full.name)
+    async with world.running("invoice", assemble):
+        url = world.databases["invoice"]
+        await until(lambda: rows(url, "SELECT 1 FROM outbox WHERE refusals > 0"), what="a refusal")
+        await full.purge()
+        assert (await Tap(full).next()).data["answer"] == "accepted"
+        await until(lambda: _outbox_is_empty(world), what="the outbox")

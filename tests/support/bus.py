@@ -144,6 +144,13 @@ class Bus:
         full: dict[str, int | str] = {"x-max-length": 0, "x-overflow": "reject-publish"}
         return (await self._channel.declare_queue(exclusive=True, arguments={**full})).name
 
+    async def queue_that_is_full(self) -> AbstractQueue:
+        """A queue that refuses more, until somebody takes out what is in it."""
+        full: dict[str, int | str] = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        queue = await self._channel.declare_queue(exclusive=True, arguments={**full})
+        await self.send_raw(b"{}", exchange="", key=queue.name)
+        return queue
+
     async def queue(self, name: str) -> Tap:
         """One of Remit's queues, consumed by the test in place of its service."""
         return Tap(await self._channel.get_queue(name))
