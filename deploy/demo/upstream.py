@@ -18,6 +18,7 @@ from uuid import UUID
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.connection import make_url
 from aiormq.exceptions import AMQPError, DeliveryError
 
 from shared.contracts.base import Contract
@@ -149,7 +150,7 @@ class Upstream:
     async def _channel_to_send_on(self) -> AbstractChannel:
         async with self._opening:
             if self._sending is None:
-                self._sending_connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+                self._sending_connection = await _connect(self._url)
                 self._sending = await self._sending_connection.channel(publisher_confirms=True, on_return_raises=True)
             return self._sending
 
@@ -163,7 +164,7 @@ class Upstream:
 
     async def _listen(self) -> AbstractConnection:
         """Consume answers and events over a connection of its own."""
-        connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+        connection = await _connect(self._url)
         try:
             await self._consume_on(await connection.channel())
         except LOST_ERRORS:
@@ -203,7 +204,7 @@ class Upstream:
                 await asyncio.sleep(RESEND_PAUSE_S)
 
     async def _delete_queues(self) -> None:
-        connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+        connection = await _connect(self._url)
         async with connection:
             channel = await connection.channel()
             for name in (self.reply_to, self._events_queue):
@@ -262,6 +263,17 @@ class Upstream:
             case "InvoicePaid" | "InvoicePaymentFailed" if news.outcome is None:
                 news.outcome = "paid" if name == "InvoicePaid" else data["outcome"]
                 news.outcome_at = time.monotonic()
+
+
+async def _connect(url: str) -> AbstractConnection:
+    """As `aio_pika.connect`, which leaves a connection that failed to whoever collects the garbage, perhaps when no loop runs any more."""
+    connection = aio_pika.Connection(make_url(url))
+    try:
+        await connection.connect(timeout=CONNECT_TIMEOUT_S)
+    except BaseException:
+        await _close(connection)
+        raise
+    return connection
 
 
 async def _close(connection: AbstractConnection) -> None:
