@@ -19,7 +19,7 @@ from uuid import UUID
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.connection import make_url
-from aiormq.exceptions import AMQPError, DeliveryError
+from aiormq.exceptions import AMQPError, PublishError
 
 from shared.contracts.base import Contract
 from shared.ids import new_id
@@ -138,9 +138,11 @@ class Upstream:
                     exchange = await channel.get_exchange("invoice.commands", ensure=False)
                     await exchange.publish(message, routing_key=routing_key, timeout=CONFIRM_TIMEOUT_S)
                 return True
-            except DeliveryError:  # returned or refused: the connection is as good as before
+            except PublishError:  # returned: the channel is as good as before
                 await asyncio.sleep(RESEND_PAUSE_S)
-            except LOST_ERRORS:
+            except (
+                LOST_ERRORS
+            ):  # refused, too: a channel that met a queue without a leader may refuse for ever (RabbitMQ 3.10)
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
                 await self._stop_sending()
