@@ -140,9 +140,8 @@ class Upstream:
                 return True
             except PublishError:  # returned: the channel is as good as before
                 await asyncio.sleep(RESEND_PAUSE_S)
-            except (
-                LOST_ERRORS
-            ):  # refused, too: a channel that met a queue without a leader may refuse for ever (RabbitMQ 3.10)
+            except LOST_ERRORS:
+                # Refused, too: a channel that met a queue without a leader may refuse for ever (RabbitMQ 3.10).
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
                 await self._stop_sending()

@@ -184,11 +184,7 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
 
 async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list[str]:
     """Ids of those whose stored current state is not this one."""
-    rows = await connection.fetch(
-        """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
-           FROM invoices WHERE invoice_id = ANY($1::text[])""",
-        [invoice.invoice_id for invoice in invoices],
-    )
+    rows = await connection.fetch(_SELECT, [invoice.invoice_id for invoice in invoices])
     found = {row["invoice_id"]: _invoice(row) for row in rows}
     return [invoice.invoice_id for invoice in invoices if found.get(invoice.invoice_id) != invoice]
 

@@ -61,6 +61,9 @@ CREATE INDEX deadlines_due ON deadlines (due_at) WHERE fired_at IS NULL;
 CREATE INDEX deadlines_fired ON deadlines USING brin (fired_at);
 """
 
+_SELECT = "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"
+_SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
+
 FIRED_RETENTION_DAYS = 7
 """Fired deadlines are kept for people who look into a case; the journal has what came of them for ever."""
 FORGET_ROWS_MAX = 5_000
@@ -93,16 +96,13 @@ def deadline_id(payment_id: UUID, number: int) -> UUID:
 
 async def load(tx: Tx, payment_ids: Collection[UUID], *, lock: bool = True) -> dict[UUID, Saga]:
     """Those that exist, rows locked in the order of their ids."""
-    query = "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"
-    rows = await tx.fetch(query + " FOR UPDATE" if lock else query, list(payment_ids))
+    rows = await tx.fetch(_SELECT_AND_LOCK if lock else _SELECT, list(payment_ids))
     return {row["payment_id"]: _saga(row) for row in rows}
 
 
 async def load_readable(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Saga]:
     """As `load`, without rows that this build cannot read (a newer one may have written them): the others are not held up."""
-    rows = await tx.fetch(
-        "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE", list(payment_ids)
-    )
+    rows = await tx.fetch(_SELECT_AND_LOCK, list(payment_ids))
     sagas: dict[UUID, Saga] = {}
     for row in rows:
         try:

@@ -105,9 +105,8 @@ class Publisher:
 
     async def _publish_wave(self, wave: Sequence[Outgoing], result: Published) -> None:
         try:
-            async with asyncio.timeout(
-                CONFIRM_TIMEOUT_S
-            ):  # the write may wait, too: a broker under an alarm reads nothing
+            # The write may wait, too: a broker under an alarm reads nothing.
+            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
                 with losses_as_errors():
                     channel = await self._open_channel()
                     sendable = _encodable(wave, channel, result)
