@@ -7,7 +7,6 @@ outage, publish after the commit and acknowledge last.
 
 import time
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
@@ -36,6 +35,7 @@ from shared.persistence import inbox, outbox
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Database, Tx
 from shared.persistence.writes import Writes
+from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,6 @@ A gateway id is durable before it is confirmed: the record of `prepare` is await
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import structlog
@@ -25,6 +24,7 @@ from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import redact
 from shared.persistence.database import AWAY_ERRORS, Database
+from shared.records import dataclass, field, replace
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, assert_never
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import CASE
 from shared.persistence.answers import Answer
 from shared.persistence.database import Tx
+from shared.records import dataclass, field
 from shared.shell import Change, Reaction
 
 SOURCE = "payment_gateway"

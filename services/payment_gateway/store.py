@@ -6,7 +6,6 @@ holder's lease (`leased_by`), else the time of the next attempt; NULL, nothing i
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +16,7 @@ from services.payment_gateway.domain import Payment, Status, Verdict
 from shared.messaging.envelope import Cause, Outgoing
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.writes import Writes
+from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
 
