@@ -27,7 +27,10 @@ else:
 
     def replace(record: T, **changes: Any) -> T:
         """As `dataclasses.replace`: a copy with these fields changed. Raises AttributeError for a field that there is not."""
-        copy = record.__copy__()
+        copier = getattr(record, "__copy__", None)
+        if copier is None:  # a dataclass that was not made here
+            return dataclasses.replace(record, **changes)
+        copy = copier()
         for name, value in changes.items():
             setattr(copy, name, value)
         return copy

@@ -36,3 +36,12 @@ def test_dataclasses_know_them() -> None:
     match Point(1, 2):
         case Point(x, y):
             assert (x, y) == (1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    x: int
+
+
+def test_any_other_dataclass_is_copied_as_well() -> None:
+    assert replace(Foreign(1), x=2) == Foreign(2)
