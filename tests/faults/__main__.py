@@ -75,7 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "what", nargs="?", choices=("run", "list"), default="run", help="run (default), or list what there is"
     )
-    parser.add_argument("--only", metavar="GLOB", help="trials whose names match, such as 'crash/shell.*:exit'")
+    parser.add_argument("--only", metavar="GLOB", help="trials whose names match, such as 'crash/shell.*:exit,fleet/*'")
     parser.add_argument(
         "--short", action="store_true", help="a selection under five minutes: each family, each service"
     )

@@ -24,9 +24,10 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aio_pika
+import asyncpg
 import psutil
 
-from deploy.demo.scenes import Stage, UnexpectedError
+from deploy.demo.scenes import Stage
 from deploy.demo.upstream import Upstream
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
@@ -258,7 +259,7 @@ class Bed:
         async with self._turns:
             try:
                 played = await scene.play(Stage(self.upstream, keys[0]), f"{self.name}-{next(self._numbers)}")
-            except (UnexpectedError, TimeoutError, AssertionError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody should hear of it
                 self.surprises.append(f"{name}: {type(error).__name__} {error}")
             else:
                 if not workload.tolerable(scene, played.result):
@@ -307,11 +308,22 @@ class Bed:
         await self.until(logged, what=f"{event} in {log.path.name}", within_s=within_s)
 
     async def ask_database(self, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """The answer; None while a database is away."""
+        """The answer; None while a database is away. A question that no database can answer is a bug of ours, and raised."""
         try:
             return await ask()
+        except asyncpg.SyntaxOrAccessError:
+            raise
         except AWAY_ERRORS:
             return None
+
+    async def until_answered(self, ask: Callable[[], Awaitable[T]], *, within_s: float = FIRED_WITHIN_S) -> T:
+        """The answer, also if a database is away for a while. Raises TimeoutError."""
+        give_up_at = time.monotonic() + within_s
+        while (answer := await self.ask_database(ask)) is None:
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"no database answered within {within_s:g} s")
+            await asyncio.sleep(POLL_S)
+        return answer
 
     async def until_drained(self) -> None:
         """All scenes are over and nothing is under way any more, seen twice in a row. Raises TimeoutError, which says what is left."""
