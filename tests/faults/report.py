@@ -1,7 +1,7 @@
 """The run in a table, as JSON, and as one HTML page with a picture per family. Every number is the run's own."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.audit.titles import TITLES
+from tests.faults.catalogue import ROWS, Elsewhere, matching
 from tests.faults.run import AUDITS_MAX, MOVING, OF_THE_RUN, Run
 from tests.faults.trial import Result
 
@@ -88,7 +89,11 @@ def why(result: Result) -> str:
         words.append(f"line {result.line} should have turned red")
     if not result.lines:
         words.append("the audit was not reached")
-    return "; ".join([*words, *result.surprises])
+    words += [
+        surprise if count == 1 else f"{surprise} ({count} times)"
+        for surprise, count in Counter(result.surprises).items()
+    ]
+    return "; ".join(words)
 
 
 def read_again(results: Sequence[Result]) -> str:
@@ -143,7 +148,7 @@ svg .dim { fill: var(--dim) } svg .n { text-anchor: end } svg .mid { text-anchor
 svg .held { fill: var(--good) } svg .broken { fill: var(--bad) } svg .silent { fill: var(--silent) } svg .unchecked { fill: var(--grey) }
 svg .back { fill: #fff; stroke: var(--good); stroke-width: 2 } svg .back.late { stroke: var(--bad) }
 svg .grid { stroke: var(--line) } svg .limit { stroke: var(--bad); stroke-dasharray: 3 3 } svg .on { fill: #fff }
-.key svg { display: inline; vertical-align: -2px; margin: 0 .2rem 0 .8rem }
+.key span { white-space: nowrap; margin-right: .9rem } .key svg { display: inline; vertical-align: -2px; margin-right: .25rem }
 """
 LABEL_W: Final = 300
 PLOT_W: Final = 470
@@ -174,12 +179,11 @@ ABOUT: Final = {
     "gateway": "Every way in which the card gateway misbehaves, at once.",
 }
 KEY: Final = (
-    '<p class="dim key"><svg width=12 height=12><circle class=back cx=6 cy=6 r=4 /></svg>recovered: from being back until all that waited '
-    "was done (its limit is the dashed line)"
-    "<svg width=12 height=12><circle class=held cx=6 cy=6 r=4.5 /></svg>drained, deadlines and ladders included, every line held"
-    "<svg width=12 height=12><circle class=broken cx=6 cy=6 r=4.5 /></svg>something broke"
-    "<svg width=12 height=12><circle class=silent cx=6 cy=6 r=4.5 /></svg>never fired"
-    "<svg width=12 height=12><circle class=unchecked cx=6 cy=6 r=4.5 /></svg>not possible here</p>"
+    ("back", 4, "recovered: from being back until all that waited was done, left of the dashed line that is its limit"),
+    ("held", 4.5, "drained, deadlines and ladders included, and every line held"),
+    ("broken", 4.5, "something broke, or came too late"),
+    ("silent", 4.5, "never fired"),
+    ("unchecked", 4.5, "not possible here; of a line: not asked"),
 )
 
 
@@ -191,9 +195,11 @@ def html(run: Run) -> str:
         f"<style>{_STYLE}</style><h1>Fault run of {escape(run.began.strftime('%Y-%m-%d %H:%M UTC'))}</h1>",
         _verdict(run),
         _families_table(families),
+        _key(),
         f"<p class=dim>Seen on the way: {escape(_seen(run.seen))}. {escape(read_again(run.results))}</p>",
         _of_the_run(run),
         _failures([result for result in run.results if failed(result)]),
+        _catalogue(run.results),
         _skipped([result for result in run.results if result.skipped]),
     ]
     for family, results in families.items():
@@ -201,12 +207,20 @@ def html(run: Run) -> str:
             f"<h2 id={escape(family)}>{escape(family)}: {_many(len(results), 'trial')}</h2>",
             f"<p class=dim>{ABOUT.get(family, '')}</p>",
             picture(results),
-            KEY,
             "<p class=dim>Lines of the audit, and after how many trials each held:</p>",
             matrix(results),
             _details(results),
         ]
     return "\n".join(parts)
+
+
+def _key() -> str:
+    """What the dots of all pictures mean."""
+    dots = "".join(
+        f"<span><svg width=12 height=12><circle class={kind} cx=6 cy=6 r={radius} /></svg>{words}</span> "
+        for kind, radius, words in KEY
+    )
+    return f"<p class='dim key'>In the pictures, by seconds: {dots}</p>"
 
 
 def _many(count: int, word: str) -> str:
@@ -273,7 +287,8 @@ def picture(results: Sequence[Result]) -> str:
     for limit_s in sorted({result.limit_s for result in results if result.limit_s is not None}):
         x = LABEL_W + PLOT_W * limit_s / longest
         drawn.append(f'<line class=limit x1="{x:.1f}" x2="{x:.1f}" y1="{TOP_H - 8}" y2="{height}"/>')
-    columns = (("fired", FIRED_W), ("recovered s", FIRED_W + BACK_W), ("good", FIRED_W + BACK_W + HELD_W))
+    timed = "recovered s" if any(result.recovered_s is not None for result in results) else ""
+    columns = (("fired", FIRED_W), (timed, FIRED_W + BACK_W), ("good", FIRED_W + BACK_W + HELD_W))
     drawn += [f'<text class="n head" x="{LABEL_W + PLOT_W + x}" y=15>{word}</text>' for word, x in columns]
     for number, (label, group) in enumerate(rows.items()):
         drawn.append(_row(label, group, TOP_H + ROW_H * number + ROW_H / 2, longest))
@@ -359,6 +374,29 @@ def _failures(bad: Sequence[Result]) -> str:
         for result in bad
     )
     return f"<h2 class=bad>What broke</h2><table>{rows}</table>"
+
+
+def _catalogue(results: Sequence[Result]) -> str:
+    """The rows of the catalogue, with what of each was run here."""
+    by_name = {result.name: result for result in results}
+    rows = []
+    for number, row in ROWS.items():
+        cells = [_of_a_fault(fault, where, by_name) for fault, where in row.faults.items()]
+        rows.append(f"<tr><td class=n>{number}<td>{escape(row.point)}<td>{'<br>'.join(cells)}")
+    return (
+        "<details><summary>The catalogue of faults, row by row</summary><table><tr><th class=n>row<th>where<th>what, and of how many "
+        f"trials in this run how many were good</tr>{''.join(rows)}</table></details>"
+    )
+
+
+def _of_a_fault(fault: str, where: str | Elsewhere, by_name: Mapping[str, Result]) -> str:
+    if isinstance(where, Elsewhere):
+        return f"{escape(fault)}: <span class=dim>no trial; {escape(where.why)}</span>"
+    found = [by_name[name] for name in matching(where, by_name)]
+    if not found:
+        return f"{escape(fault)}: <span class=dim>not in this run ({escape(where)})</span>"
+    good = sum(result.ok for result in found)
+    return f"{escape(fault)}: <span class={'dim' if good == len(found) else 'bad'}>{good} of {len(found)}</span>"
 
 
 def _skipped(results: Sequence[Result]) -> str:
