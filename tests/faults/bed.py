@@ -132,6 +132,9 @@ class Bed:
             upstream = await opened.enter_async_context(
                 Upstream.open(own.rabbitmq_url, name=name, history=system.history)
             )
+            upstream.patience_s = (
+                DRAINED_WITHIN_S  # servers may be away for minutes; that the answer comes is what counts
+            )
             tap = await opened.enter_async_context(Tap.open(own.rabbitmq_url, system.folder / "tap.jsonl"))
             bed = cls(name, system, upstream, tap)
             for service in SERVICES:

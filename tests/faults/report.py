@@ -195,7 +195,7 @@ def html(run: Run) -> str:
         f"<style>{_STYLE}</style><h1>Fault run of {escape(run.began.strftime('%Y-%m-%d %H:%M UTC'))}</h1>",
         _verdict(run),
         _families_table(families),
-        _key(),
+        _key(run.seed),
         f"<p class=dim>Seen on the way: {escape(_seen(run.seen))}. {escape(read_again(run.results))}</p>",
         _of_the_run(run),
         _failures([result for result in run.results if failed(result)]),
@@ -214,13 +214,18 @@ def html(run: Run) -> str:
     return "\n".join(parts)
 
 
-def _key() -> str:
+def _key(seed: int | None) -> str:
     """What the dots of all pictures mean."""
     dots = "".join(
         f"<span><svg width=12 height=12><circle class={kind} cx=6 cy=6 r={radius} /></svg>{words}</span> "
         for kind, radius, words in KEY
     )
-    return f"<p class='dim key'>In the pictures, by seconds: {dots}</p>"
+    overlap = (
+        ""
+        if seed is None
+        else " Faults of random mode overlap: none has a time of its own, all drain together at the end."
+    )
+    return f"<p class='dim key'>In the pictures, by seconds: {dots}{overlap}</p>"
 
 
 def _many(count: int, word: str) -> str:
