@@ -18,7 +18,7 @@ import aio_pika
 from deploy.local.postgres import psql
 from deploy.local.stack import SERVICES, Service
 from shared.persistence.database import AWAY_ERRORS
-from tests.faults.bed import Bed
+from tests.faults.bed import Bed, LogMark
 from tests.faults.ready import until_not_ready, until_ready
 from tests.faults.recovery import SERVER_WITHIN_S, SERVICE_WITHIN_S, recovery_s
 from tests.faults.trial import Note, NotPossibleHereError, Trial
@@ -32,6 +32,7 @@ HOUR_S: Final = 3_600
 AWAY_S: Final = 75.0
 """Minutes: longer than every timeout, back-off and lease of these trials."""
 ALONE_ESTIMATE_S: Final = 60.0
+NO_SPACE: Final = "No space left on device"
 DISK_BYTES: Final = 96 * 1024**2
 """A service's database takes about 10 MB; the rest is filled."""
 FILLED_BY: Final[dict[str, Service]] = {
@@ -280,7 +281,8 @@ async def _full_wal(bed: Bed, note: Note) -> None:
     stack = bed.system.stack
     url = stack.postgres_url
     with small_disk() as disk:
-        log = Path((await asyncio.to_thread(psql, url, "SHOW data_directory")).strip()) / "pg_wal"
+        data = Path((await asyncio.to_thread(psql, url, "SHOW data_directory")).strip())
+        log, said = data / "pg_wal", LogMark(data.parent / "log", 0)
         home, balloon = disk / "pg_wal", disk / "balloon"
         await _move_folder(bed, log, home)
         try:
@@ -292,7 +294,7 @@ async def _full_wal(bed: Bed, note: Note) -> None:
             await _until_no_segment_is_left(bed)
             for service in SERVICES:
                 await until_not_ready(bed, service, DATABASE)
-            note.fired()
+            note.fired(said.text.count(NO_SPACE))
             balloon.unlink()
             await asyncio.to_thread(stack.database.kill)
             await asyncio.to_thread(stack.database.start)
