@@ -148,7 +148,7 @@ svg .dim { fill: var(--dim) } svg .n { text-anchor: end } svg .mid { text-anchor
 svg .held { fill: var(--good) } svg .broken { fill: var(--bad) } svg .silent { fill: var(--silent) } svg .unchecked { fill: var(--grey) }
 svg .back { fill: #fff; stroke: var(--good); stroke-width: 2 } svg .back.late { stroke: var(--bad) }
 svg .grid { stroke: var(--line) } svg .limit { stroke: var(--bad); stroke-dasharray: 3 3 } svg .on { fill: #fff }
-.key span { white-space: nowrap; margin-right: .9rem } .key svg { display: inline; vertical-align: -2px; margin-right: .25rem }
+.key span { white-space: nowrap; margin-right: .9rem } .key svg { display: inline; vertical-align: -1px; margin: 0 .25rem 0 0 }
 """
 LABEL_W: Final = 300
 PLOT_W: Final = 470
