@@ -498,6 +498,14 @@ def _outgoing(row: Record) -> Outgoing:
     )
 
 
+async def known_decisions(tx: Tx, message_ids: Sequence[UUID]) -> frozenset[UUID]:
+    """Those of these messages whose decision is kept."""
+    if not message_ids:
+        return frozenset()
+    found = await tx.fetch("SELECT message_id FROM decisions WHERE message_id = ANY($1::uuid[])", message_ids)
+    return frozenset(row["message_id"] for row in found)
+
+
 async def insert_decisions(tx: Tx, decisions: Sequence[Decision]) -> None:
     """Keep who decided what on which evidence."""
     if not decisions:
