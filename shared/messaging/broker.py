@@ -8,18 +8,18 @@ sweeper) is ours to decide.
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import aio_pika
+from aio_pika.abc import ConnectionParameter
 from aiormq.exceptions import AMQPError, PublishError
+from yarl import URL
 
-from shared.messaging import tolerant
+from shared.messaging.wire import Wire
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel
-
-tolerant.install()
 
 CONNECT_TIMEOUT_S = 5.0
 HEARTBEAT_S = 10
@@ -54,6 +54,19 @@ def losses_as_errors() -> Iterator[None]:
         raise
 
 
+class _Connection(aio_pika.Connection):
+    """aio-pika's own, over a transport of ours."""
+
+    PARAMETERS = (
+        *aio_pika.Connection.PARAMETERS,
+        ConnectionParameter(name="transport_factory", parser=lambda wire: wire, is_kwarg=True),
+    )
+
+    def __init__(self, url: URL, **kwargs: Any) -> None:
+        self.wire = Wire()
+        super().__init__(url, transport_factory=self.wire, **kwargs)
+
+
 class BrokerLink:
     """Opens channels, and the connection below them when there is none."""
 
@@ -61,33 +74,39 @@ class BrokerLink:
         self._url = url
         self._heartbeat_s = _heartbeat_s(url)
         self._name = name
-        self._connection: aio_pika.abc.AbstractConnection | None = None
+        self._connection: _Connection | None = None
         self._lock = asyncio.Lock()
         self._closed = False
 
     async def channel(self, *, confirms: bool) -> "Channel":
         """A fresh channel. Raises one of `BROKER_ERRORS` if the broker is away."""
+        return (await self.open(confirms=confirms))[0]
+
+    async def open(self, *, confirms: bool) -> "tuple[Channel, Wire]":
+        """A fresh channel, and the wire below it for whoever wants its frames. Raises one of `BROKER_ERRORS`."""
         async with self._lock, asyncio.timeout(CONNECT_TIMEOUT_S + RPC_TIMEOUT_S):
             try:
                 with losses_as_errors():
                     connection = await self._open_connection()
                     channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
                     await channel.initialize(timeout=RPC_TIMEOUT_S)
-                    return cast("Channel", await channel.get_underlay_channel())
+                    return cast("Channel", await channel.get_underlay_channel()), connection.wire
             except BROKER_ERRORS:
                 await self._drop_connection()
                 raise
 
-    async def _open_connection(self) -> aio_pika.abc.AbstractConnection:
+    async def _open_connection(self) -> _Connection:
         if self._closed:
             raise ConnectionError("this link is closed")
         if self._connection is None or not _is_usable(self._connection):
-            self._connection = await aio_pika.connect(
+            connection = await aio_pika.connect(
                 self._url,
                 timeout=CONNECT_TIMEOUT_S,
                 heartbeat=self._heartbeat_s,
                 client_properties={"connection_name": self._name},
+                connection_class=_Connection,
             )
+            self._connection = connection
         return self._connection
 
     async def close(self) -> None:

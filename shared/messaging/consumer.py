@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from aiormq.abc import DeliveredMessage
 
+from shared.messaging import frames
 from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
+from shared.messaging.wire import Wire
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
@@ -40,7 +41,7 @@ TRIES_SHOWN_MAX = 1_000_000
 """The broker counts deliveries in a header that a sender can write, too: on a first delivery it is not believed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that costs a microsecond each
 class Delivery:
     """One delivery as the broker gave it. `tries` counts earlier deliveries of it (quorum queues keep the count)."""
 
@@ -80,6 +81,7 @@ class Consumer:
         self._prefetch = prefetch
         self._readiness = readiness
         self._channel: Channel | None = None
+        self._wire: Wire | None = None
         self._tag: str | None = None
         self._generation = 0
         self._buffer: deque[Delivery] = deque()
@@ -108,11 +110,10 @@ class Consumer:
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """One multiple-ack up to the last: what lies before it on this channel was settled earlier. Stale ones are skipped: their
         redelivery finds them in the inbox."""
-        if self.is_stale(deliveries) or self._channel is None:
+        if self.is_stale(deliveries) or self._channel is None or self._wire is None:
             return
         try:
-            with losses_as_errors():
-                await self._channel.basic_ack(deliveries[-1].tag, multiple=True, wait=False)
+            self._wire.write(frames.ack_up_to(self._channel.number, deliveries[-1].tag))
             self._unsettled -= len(deliveries)
             self._note_handled(len(deliveries))
             if not self._unsettled:
@@ -185,8 +186,8 @@ class Consumer:
 
     async def _open(self) -> None:
         self._lost.clear()
-        channel = await self._link.channel(confirms=False)
-        self._channel = channel
+        channel, wire = await self._link.open(confirms=False)
+        self._channel, self._wire = channel, wire
         self._generation += 1
         self._unsettled = 0
         generation = self._generation
@@ -198,18 +199,18 @@ class Consumer:
             self._waited_at_start = state.message_count or 0
             self._note_handled(0)
 
-        async def on_message(message: DeliveredMessage) -> None:
-            if generation == self._generation:
-                self._deliveries += 1
-                self._unsettled += 1
-                if message.redelivered:
-                    metrics.REDELIVERIES.labels(queue=self.queue).inc()
-                self._buffer.append(_delivery(message, self.queue, generation))
-                self._arrived.set()
-
-        answer = await channel.basic_consume(self.queue, on_message, timeout=RPC_TIMEOUT_S)
+        wire.listen(channel, _Deliveries(self, generation))
+        answer = await channel.basic_consume(self.queue, _never, timeout=RPC_TIMEOUT_S)
         self._tag = answer.consumer_tag
         log.info("consuming", queue=self.queue, prefetch=self._prefetch)
+
+    def arrived(self, delivery: Delivery) -> None:
+        """A delivery has come in, perhaps on a channel that was given up meanwhile."""
+        if delivery.generation == self._generation:
+            self._deliveries += 1
+            self._unsettled += 1
+            self._buffer.append(delivery)
+            self._arrived.set()
 
     def _note_handled(self, messages: int) -> None:
         self._waited_at_start -= messages
@@ -256,22 +257,50 @@ class Consumer:
                 log.info("channel_was_gone", queue=self.queue)
 
 
-def _delivery(message: DeliveredMessage, queue: str, generation: int) -> Delivery:
-    properties = message.header.properties
-    headers = dict(properties.headers or {})
-    count = headers.get("x-delivery-count", 0)
-    return Delivery(
-        body=message.body,
-        tag=message.delivery_tag or 0,
+class _Deliveries:
+    """Listens to the channel of one consumer (`shared.messaging.wire.Listener`)."""
+
+    def __init__(self, consumer: Consumer, generation: int) -> None:
+        self._consumer = consumer
+        self._generation = generation
+
+    def on_message(self, method: bytes, header: bytes, body: bytes) -> None:
+        delivery, redelivered = read_delivery(
+            method, header, body, queue=self._consumer.queue, generation=self._generation
+        )
+        if redelivered:
+            metrics.REDELIVERIES.labels(queue=self._consumer.queue).inc()
+        self._consumer.arrived(delivery)
+
+    def on_confirm(self, method: bytes) -> None:
+        """Nothing is published here."""
+
+
+def read_delivery(method: bytes, header: bytes, body: bytes, *, queue: str, generation: int) -> tuple[Delivery, bool]:
+    """A delivery by the payloads of its frames, and whether it is a redelivery."""
+    deliver = frames.read_deliver(method)
+    properties = frames.read_properties(header)
+    tries = 0
+    if deliver.redelivered:
+        count = properties.headers.get("x-delivery-count", 0)
+        tries = min(max(count, 0), TRIES_SHOWN_MAX) if isinstance(count, int) else 0
+    delivery = Delivery(
+        body=body,
+        tag=deliver.tag,
         generation=generation,
         queue=queue,
-        exchange=message.exchange or "",
-        routing_key=message.routing_key or "",
+        exchange=deliver.exchange,
+        routing_key=deliver.routing_key,
         content_type=properties.content_type,
         message_id=properties.message_id,
         correlation_id=properties.correlation_id,
         reply_to=properties.reply_to,
-        type=properties.message_type,
-        headers=headers,
-        tries=min(max(count, 0), TRIES_SHOWN_MAX) if isinstance(count, int) and message.redelivered else 0,
+        type=properties.type,
+        headers=properties.headers,
+        tries=tries,
     )
+    return delivery, deliver.redelivered
+
+
+async def _never(_message: object) -> None:
+    """aiormq's callback: it sees no delivery."""

@@ -1,9 +1,9 @@
-"""Decoders for pamqp that read whatever a sender put into properties and headers.
+"""Decoders that read whatever a sender put into properties and headers.
 
 pamqp raises on a short string that is not UTF-8, a time beyond the year 9999, an unknown field type, or a table nested without end; it
 raises in the connection's reader, so one such message would end the connection of every consumer, again at each redelivery (found with
 `message_id` = FF FE). AMQP 0-9-1 does not promise UTF-8 in short strings. Here what is readable is read, and the rest is marked, so that
-the message reaches the code that sets it aside. pamqp looks its decoders up in two public tables; these entries replace theirs.
+the message reaches the code that sets it aside.
 
 They read a view of the frame and copy nothing but the texts: an array of 120 000 empty fields fits into one frame, and copying what is left
 of it at each of them stopped the loop for half a second (found by the fuzzer).
@@ -28,14 +28,19 @@ _UNREADABLE_ERRORS = (ValueError, OverflowError, OSError)
 _Decoder = Callable[[bytes | memoryview], tuple[int, Any]]
 
 
+def readable(text: bytes) -> str:
+    """The text of a short string. One `?` for each byte that cannot be read, so that what came in one fits into one, and an answer can go
+    back under a strange correlation id. NUL is as foreign: no database takes it, and a `reply_to` with one would cost a healthy command."""
+    if text.isascii() and b"\0" not in text:
+        return text.decode("ascii")
+    return text.decode("utf-8", "replace").replace("\ufffd", "?").replace("\0", "?")
+
+
 def _short_string(value: bytes | memoryview) -> tuple[int, str]:
     if not value:
         raise ValueError("no length of a short string")
     length = value[0]
-    # One byte for each that cannot be read: what came in a short string fits into one, so an answer can go back under a strange correlation
-    # id. NUL is as foreign: no database takes it, and a `reply_to` with one would cost a healthy command.
-    text = str(value[1 : length + 1], "utf-8", "replace")
-    return length + 1, text.replace("\ufffd", "?").replace("\0", "?")
+    return length + 1, readable(bytes(value[1 : length + 1]))
 
 
 def _long_string(value: bytes | memoryview) -> tuple[int, str | bytes]:
@@ -117,7 +122,5 @@ def _field(value: memoryview, depth: int) -> tuple[int, Any]:
 _FIELDS: dict[bytes, Callable[..., tuple[int, Any]]] = decode.TABLE_MAPPING | {b"S": _long_string, b"T": _timestamp}
 
 
-def install() -> None:
-    """Put these decoders into pamqp's tables, for this process."""
-    decode.METHODS |= {"shortstr": _short_string, "table": _table_at(0), "array": _array_at(0), "timestamp": _timestamp}
-    decode.TABLE_MAPPING |= {b"F": _table_at(0), b"A": _array_at(0), b"T": _timestamp}
+read_table: Final = _table_at(0)
+"""Bytes consumed, and the fields, of a table at the beginning of these bytes."""

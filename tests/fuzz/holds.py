@@ -16,11 +16,6 @@ from typing import Any, cast, get_args
 from unittest import mock
 from uuid import UUID
 
-from pamqp.body import ContentBody
-from pamqp.exceptions import PAMQPException
-from pamqp.frame import unmarshal
-from pamqp.header import ContentHeader
-
 from services.invoice.domain import Invoice
 from services.invoice.handlers import InvoiceWork
 from services.invoice.store import Loaded
@@ -32,9 +27,9 @@ from services.staff import intake
 from services.staff.letters import Letter, arrive
 from shared.card_data.scan import find_card_number, find_card_number_deep, scan_value
 from shared.contracts.catalogue import PUBLIC_COMMANDS
-from shared.messaging import dead_letters
+from shared.messaging import dead_letters, frames
 from shared.messaging.codec import Decoded, Malformed, decode
-from shared.messaging.consumer import Delivery, _delivery
+from shared.messaging.consumer import Delivery, read_delivery
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import _payload
 from shared.observability.health import Readiness
@@ -178,20 +173,14 @@ def _texts(row: Answer | Outgoing | Letter) -> list[str]:
 # -- frames ----------------------------------------------------------------------------------------------------------------------------
 
 
-def frame(raw: bytes, body: bytes) -> Delivery | None:
-    """A frame is read, or it is the one kind of error that ends a connection in order; what was read goes through the border."""
+METHOD = frames.DELIVER + b"\x01c" + (1).to_bytes(8) + b"\x01\x00\x00"
+"""The beginning of a redelivery: consumer tag, delivery tag, redelivered, exchange, routing key."""
+
+
+def frame(raw: bytes, body: bytes) -> Delivery:
+    """Any header frame is read; what was read goes through the border."""
     with bounded():
-        try:
-            _, _, header = unmarshal(raw)
-        except PAMQPException:
-            return None
-    if not isinstance(header, ContentHeader):
-        return None
-    message = SimpleNamespace(
-        header=header, body=ContentBody(body).value, delivery_tag=1, exchange="", routing_key="", redelivered=True
-    )
-    with bounded():
-        arrived = _delivery(cast("Any", message), "invoice.commands", 1)
+        arrived, _ = read_delivery(METHOD, raw[frames.PREFIX_BYTES : -1], body, queue="invoice.commands", generation=1)
     border(arrived)
     return arrived
 

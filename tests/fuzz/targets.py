@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shared.messaging.codec import JSON_DATA, STRUCTURED
-from shared.messaging.tolerant import _short_string
+from shared.messaging.tolerant import readable
 from tests.fuzz import holds
 from tests.fuzz.corpus import CORPUS, EVENT, HEALTHY, ID, PAN
 from tests.fuzz.holds import GATEWAY_ID, Reply
@@ -38,7 +38,7 @@ class Dough:
 
     def short(self) -> str | None:
         """An AMQP short string as it is read; None where there is none."""
-        return _short_string(bytes([length := self.number()]) + self.take(length))[1] or None
+        return readable(self.take(self.number())) or None
 
 
 CONTENT_TYPES = (STRUCTURED, JSON_DATA, None, "text/plain")

@@ -85,8 +85,8 @@ async def test_a_confirm_that_never_comes_is_a_failure(
     """The broker is not reading: we pause its answers by never letting the confirm through."""
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.2)
     await publisher.publish([message()])
-    channel = await publisher._open_channel()
-    channel._confirm_delivery = lambda *_: None  # type: ignore[method-assign]
+    await publisher._open_channel()
+    publisher._confirms.on_confirm = lambda method: None  # type: ignore[method-assign] # noqa: ARG005
     silent = message()
     assert (await publisher.publish([silent])).failed == [silent.id]
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 10.0)
@@ -132,9 +132,7 @@ async def send_frames(publisher: Publisher, outgoing: Outgoing, old: bytes = b""
     channel = await publisher._open_channel()
     frames = publishing._payload(outgoing, channel)
     assert old in frames
-    (confirm,) = await publishing._send(channel, [(outgoing, frames.replace(old, new))])
-    async with asyncio.timeout(10):
-        await confirm
+    await publisher._send([outgoing.amqp_message_id], frames.replace(old, new))
 
 
 @pytest.mark.parametrize(("old", "new"), HOSTILE.values(), ids=HOSTILE)

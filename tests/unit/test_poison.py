@@ -12,10 +12,10 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pamqp.frame import unmarshal
 
 from services.payment_gateway.domain import Step
 from services.payment_gateway.gateways import port
+from shared.messaging import frames
 from shared.messaging.codec import JSON_DATA, STRUCTURED, Decoded, Fault, Malformed
 from shared.messaging.consumer import Delivery
 from shared.messaging.tolerant import UNREADABLE
@@ -212,7 +212,6 @@ def table(raw: bytes) -> bytes:
 
 def headers_of(raw: bytes) -> dict[str, Any]:
     read = holds.frame(table(raw), event())
-    assert read is not None
     return read.headers
 
 
@@ -224,7 +223,7 @@ def test_any_table_of_headers_is_read(raw: bytes) -> None:
 
 @bounded
 @given(st.binary(max_size=300))
-def test_any_properties_are_read_or_end_the_connection_in_order(raw: bytes) -> None:
+def test_any_properties_are_read(raw: bytes) -> None:
     holds.frame(header_frame(raw), event())
 
 
@@ -244,7 +243,7 @@ def test_a_frame_full_of_small_fields_takes_time_in_proportion() -> None:
         spent: list[float] = []
         for _ in range(3):
             started = time.thread_time()
-            unmarshal(raw)
+            frames.read_properties(raw[frames.PREFIX_BYTES : -1])
             spent.append(time.thread_time() - started)
         return min(spent) / count
 
@@ -256,7 +255,6 @@ def test_short_strings_stay_short_and_storable() -> None:
     flags = struct.pack(">H", CONTENT_TYPE_FLAG | REPLY_TO_FLAG)
     content_type = bytes([len(STRUCTURED)]) + STRUCTURED.encode()
     read = holds.frame(header_frame(flags + content_type + b"\xff" + b"\xff\x00" * 127 + b"a"), event())
-    assert read is not None
     assert read.reply_to == "?" * 254 + "a"
     admitted = holds.border(read)
     assert isinstance(admitted, Item)

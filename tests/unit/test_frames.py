@@ -1,0 +1,234 @@
+"""Frames by hand, held against pamqp; and the reader that parts a stream into what we take and what the library gets."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import commands, heartbeat
+from pamqp.body import ContentBody
+from pamqp.frame import marshal, unmarshal
+from pamqp.header import ContentHeader
+
+from shared.messaging import frames
+from shared.messaging.tolerant import readable
+from shared.messaging.wire import _Reader, _Tapped
+
+SHORT = st.text(max_size=60)
+EXCHANGE = st.from_regex(r"[a-zA-Z0-9-_.:]{0,30}", fullmatch=True)
+PAYLOAD_MAX = 100
+
+
+def parted(raw: bytes) -> list[Any]:
+    """All frames of these bytes, by pamqp."""
+    found = []
+    while raw:
+        consumed, _, frame = unmarshal(raw)
+        found.append(frame)
+        raw = raw[consumed:]
+    return found
+
+
+@given(EXCHANGE, SHORT, st.booleans(), SHORT, st.none() | SHORT, SHORT, SHORT, st.binary(max_size=350))
+def test_what_is_published_reads_as_pamqp_would_have_written_it(
+    exchange: str,
+    routing_key: str,
+    mandatory: bool,
+    correlation_id: str,
+    reply_to: str | None,
+    message_id: str,
+    type_: str,
+    body: bytes,
+) -> None:
+    raw = frames.publish(
+        3,
+        exchange=exchange,
+        routing_key=routing_key,
+        mandatory=mandatory,
+        content_type="application/json",
+        correlation_id=correlation_id,
+        reply_to=reply_to,
+        message_id=message_id,
+        type_=type_,
+        headers={"x-tries": 3, "x-text": "é"},
+        body=body,
+        payload_max=1_000,
+    )
+    method, header, *bodies = parted(raw)
+    assert (method.exchange, method.routing_key, method.mandatory) == (exchange, routing_key, mandatory)
+    properties = header.properties
+    assert (properties.content_type, properties.delivery_mode, properties.app_id) == ("application/json", 2, "remit")
+    assert properties.headers == {"x-tries": 3, "x-text": "é"}
+    assert (properties.correlation_id or "", properties.message_type or "") == (correlation_id, type_)
+    assert (properties.message_id, properties.reply_to) == (message_id, reply_to)
+    assert header.body_size == len(body)
+    assert b"".join(part.value for part in bodies) == body
+
+
+def test_a_body_is_cut_to_what_a_frame_may_carry() -> None:
+    raw = published(b"x" * 250)
+    assert [len(part.value) for part in parted(raw)[2:]] == [100, 100, 50]
+
+
+def published(body: bytes, *, message_id: str = "1", correlation_id: str = "c") -> bytes:
+    return frames.publish(
+        1,
+        exchange="e",
+        routing_key="k",
+        mandatory=True,
+        content_type="",
+        correlation_id=correlation_id,
+        reply_to=None,
+        message_id=message_id,
+        type_="t",
+        headers={},
+        body=body,
+        payload_max=PAYLOAD_MAX,
+    )
+
+
+@pytest.mark.parametrize("correlation_id", ["c" * 256, "é" * 128, "c" * 200])
+def test_what_amqp_cannot_carry_is_an_error(correlation_id: str) -> None:
+    """Beyond a short string, or beyond a header frame of this connection."""
+    with pytest.raises(ValueError, match="bytes"):
+        published(b"", correlation_id=correlation_id)
+
+
+@given(SHORT, st.integers(1, 2**63 - 1), st.booleans(), EXCHANGE, SHORT)
+def test_a_delivery_is_read(consumer: str, tag: int, redelivered: bool, exchange: str, routing_key: str) -> None:
+    deliver = commands.Basic.Deliver(consumer, tag, redelivered, exchange, routing_key)
+    clean = [readable(text.encode()) for text in (exchange, routing_key)]
+    assert frames.read_deliver(marshal(deliver, 1)[7:-1]) == (tag, redelivered, *clean)
+
+
+PROPERTIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "content_type": SHORT,
+        "content_encoding": SHORT,
+        "headers": st.dictionaries(SHORT, SHORT | st.integers(0, 99), min_size=1, max_size=3),
+        "delivery_mode": st.just(2),
+        "priority": st.integers(0, 9),
+        "correlation_id": SHORT,
+        "reply_to": SHORT,
+        "expiration": SHORT,
+        "message_id": SHORT,
+        "message_type": SHORT,
+        "user_id": SHORT,
+        "app_id": SHORT,
+    },
+)
+
+
+@given(PROPERTIES)
+def test_any_set_of_properties_is_read(properties: dict[str, Any]) -> None:
+    header = ContentHeader(properties=commands.Basic.Properties(**properties), body_size=7)
+    payload = marshal(header, 1)[7:-1]
+    assert frames.read_body_size(payload) == 7
+    read = frames.read_properties(payload)
+    for name, expected in (
+        ("content_type", read.content_type),
+        ("correlation_id", read.correlation_id),
+        ("reply_to", read.reply_to),
+        ("message_id", read.message_id),
+        ("message_type", read.type),
+    ):
+        text = properties.get(name)
+        assert (expected or None) == (readable(text.encode()) if text else None), name
+    assert len(read.headers) == len(properties.get("headers", {}))
+
+
+@given(st.binary(max_size=60))
+def test_properties_cut_anywhere_raise_nothing(raw: bytes) -> None:
+    frames.read_properties(b"\x00\x3c\x00\x00" + bytes(8) + raw)
+
+
+@given(st.integers(1, 2**63 - 1), st.booleans())
+def test_confirms_are_read(tag: int, multiple: bool) -> None:
+    for confirm in (commands.Basic.Ack(tag, multiple), commands.Basic.Nack(tag, multiple, False)):
+        assert frames.read_confirm(marshal(confirm, 1)[7:-1]) == (tag, multiple)
+    assert parted(frames.ack_up_to(2, tag))[0].delivery_tag == tag
+
+
+# -- the stream ------------------------------------------------------------------------------------------------------------------------
+
+
+class Noted:
+    """A listener that notes what it is given."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.confirms: list[int] = []
+
+    def on_message(self, method: bytes, header: bytes, body: bytes) -> None:
+        assert frames.read_deliver(method).routing_key == "k"
+        assert frames.read_body_size(header) == len(body)
+        self.bodies.append(body)
+
+    def on_confirm(self, method: bytes) -> None:
+        self.confirms.append(frames.read_confirm(method)[0])
+
+
+TAPPED, LIBRARY = 1, 2
+
+
+def delivery(channel: int, body: bytes) -> bytes:
+    pieces = [body[at : at + 50] for at in range(0, len(body), 50)]
+    return b"".join(
+        (
+            marshal(commands.Basic.Deliver("c", 1, False, "e", "k"), channel),
+            marshal(ContentHeader(properties=commands.Basic.Properties(), body_size=len(body)), channel),
+            *(marshal(ContentBody(piece), channel) for piece in pieces),
+        )
+    )
+
+
+STREAM = st.lists(
+    st.tuples(st.sampled_from(["delivery", "confirm", "other"]), st.sampled_from([TAPPED, LIBRARY]), st.binary(max_size=120)),
+    max_size=8,
+)  # fmt: skip
+
+
+@given(STREAM, st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_each_frame_reaches_the_one_it_is_for_however_the_stream_is_cut(
+    stream: Sequence[tuple[str, int, bytes]], cuts: Sequence[int]
+) -> None:
+    listener, raw, to_library = Noted(), b"", b""
+    bodies, confirms = [], []
+    for number, (kind, channel, body) in enumerate(stream, start=1):
+        if kind == "delivery":
+            frame = delivery(channel, body)
+            bodies += [body] if channel == TAPPED else []
+        elif kind == "confirm":
+            frame = marshal(commands.Basic.Ack(number, False), channel)
+            confirms += [number] if channel == TAPPED else []
+        else:
+            frame = marshal(commands.Queue.DeclareOk("q", 1, 1), channel)
+        raw += frame
+        to_library += frame if channel == LIBRARY or kind == "other" else b""
+    passed = asyncio.run(fed(listener, raw, cuts))
+    assert (listener.bodies, listener.confirms) == (bodies, confirms)
+    assert passed.replace(frames.HEARTBEAT, b"") == to_library
+
+
+async def fed(listener: Noted, raw: bytes, cuts: Sequence[int]) -> bytes:
+    """What the library gets of these bytes, arriving in pieces of these sizes, again and again."""
+    reader = _Reader({TAPPED: _Tapped(listener)}, asyncio.get_running_loop())
+    at = turn = 0
+    while at < len(raw):
+        size = cuts[turn % len(cuts)]
+        reader.feed_data(raw[at : at + size])
+        at, turn = at + size, turn + 1
+    reader.feed_eof()
+    return await reader.read()
+
+
+async def test_taken_frames_are_a_sign_of_life_for_the_library() -> None:
+    """Else a connection that is busy with deliveries alone would be closed for its silence."""
+    assert await fed(Noted(), delivery(TAPPED, b"{}"), [1_000]) == frames.HEARTBEAT == marshal(heartbeat.Heartbeat(), 0)
+
+
+async def test_a_broker_of_another_version_is_left_to_the_library() -> None:
+    assert await fed(Noted(), b"AMQP\x00\x00\x09\x01", [8]) == b"AMQP\x00\x00\x09\x01"
