@@ -8,9 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
 READY := $(VENV)/.ready-$(shell sha256sum $(LOCK) pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+PEERS := .remit/peers
+PEERS_LOCK := tests/bench/peers/requirements.txt
+PEERS_READY := $(PEERS)/.ready-$(shell sha256sum $(PEERS_LOCK) | cut -c1-16)
 N ?= 200
 
-.PHONY: help demo up test check bench faults format lock clean
+.PHONY: help demo up test check bench bench-peers bench-long faults format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,6 +36,9 @@ check: $(READY) ## lint, format, types, imports
 bench: $(READY) ## payments per second, latency, CPU per payment; beside the limits of broker and database
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+bench-peers: $(READY) $(PEERS_READY) ## the same work done by FastStream with an outbox, and by DBOS, in turns with ours
+	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python $(ARGS)
+
 faults: $(READY) ## every crash, cut and duplicate against the real processes, then the audit; ARGS=list shows them
 	@$(BIN)/python -m tests.faults $(ARGS)
 
@@ -43,6 +49,8 @@ lock: $(READY) ## lock the requirements anew, from pyproject.toml
 	@for group in runtime dev; do \
 	  $(BIN)/uv pip compile pyproject.toml $$([ $$group = dev ] && echo --group dev) --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o deploy/requirements/$$group.txt || exit 1; done
+	@$(BIN)/uv pip compile tests/bench/peers/requirements.in --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o $(PEERS_LOCK)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .remit *.egg-info
@@ -56,3 +64,9 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-* && touch $@
+
+$(PEERS_READY): $(PEERS_LOCK) | $(READY)
+	@echo "Setting up the virtual environment of the peers in $(PEERS) (once, until their lock changes)"
+	@[ -x $(PEERS)/bin/python ] || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(PEERS_LOCK)
+	@rm -f $(PEERS)/.ready-* && touch $@

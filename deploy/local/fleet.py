@@ -31,8 +31,11 @@ _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "VIRTUAL
 class Fleet:
     """Instances by name: `invoice`, `invoice-2`. Their logs lie in `folder`, one file an instance, appended at a restart."""
 
-    def __init__(self, processes: Processes, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, processes: Processes, folder: Path, environment: Mapping[str, str], python: str = sys.executable
+    ) -> None:
         self.folder = folder
+        self._python = python
         self._processes = processes
         self._environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(environment)
         self._running: dict[str, tuple[int, Command]] = {}
@@ -50,7 +53,7 @@ class Fleet:
         of the service's own (another build of it)."""
         name = service if instance == 1 else f"{service}-{instance}"
         command = Command(
-            argv=(sys.executable, "-m", *(program or f"services.{service}").split()),
+            argv=(self._python, "-m", *(program or f"services.{service}").split()),
             environment=self._environment | environment,
             folder=ROOT,
             log=self.folder / f"{name}.log",
@@ -135,12 +138,13 @@ class Fleet:
 
 
 @contextmanager
-def open_fleet(environment: Mapping[str, str]) -> Iterator[Fleet]:
-    """A fleet with a scratch folder for its logs; all its processes end with the block, or with its owner."""
+def open_fleet(environment: Mapping[str, str], *, python: str = sys.executable) -> Iterator[Fleet]:
+    """A fleet with a scratch folder for its logs; all its processes end with the block, or with its owner. `python` runs them: another
+    virtual environment for another system."""
     home = Scratch.create()
     try:
         with Processes(home.folder, home.held_locks) as processes:
-            fleet = Fleet(processes, home.folder, environment)
+            fleet = Fleet(processes, home.folder, environment, python)
             try:
                 yield fleet
             finally:

@@ -7,13 +7,11 @@ the processes of production, with the in-process gateway unless told otherwise.
 import argparse
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 from rich.console import Console
@@ -28,7 +26,7 @@ from shared.messaging.publisher import Publisher
 from shared.observability.logs import configure_logs
 from tests.bench import limits, report
 from tests.bench.load import Burst, Listener, LoadError, Payment, prepare
-from tests.bench.measure import Meter, cores
+from tests.bench.measure import Meter
 from tests.bench.scenarios import Bench, Outcome, Scenario
 from tests.bench.system import NotReadyError, Services, read_books
 
@@ -126,7 +124,7 @@ async def _measure(
     gateways: Mapping[str, Mapping[str, str]],
     say: Callable[[str], None],
 ) -> report.Report:
-    about = _about(options)
+    about = report.about(options)
     meter = await Meter.of(stack)
     allowed = None
     if options.only in {None, "limits"}:
@@ -178,24 +176,6 @@ async def _outcomes(bench: Bench, scenarios: Sequence[Scenario], say: Callable[[
         outcomes.append(await bench.play(scenario, payments[: scenario.invoices]))
         payments = payments[scenario.invoices :]
     return outcomes
-
-
-def _about(options: argparse.Namespace) -> dict[str, Any]:
-    began = datetime.now(UTC)
-    commit = subprocess.run(
-        ("git", "--no-optional-locks", "describe", "--always", "--dirty"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "commit": commit.stdout.strip() or "no commit",
-        "began": began.strftime("%Y%m%dT%H%M%SZ"),
-        "cores": cores(),
-        "load_before": os.getloadavg()[0],
-        "options": {name: str(value) for name, value in vars(options).items()},
-    }
 
 
 if __name__ == "__main__":

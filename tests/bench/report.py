@@ -1,7 +1,11 @@
 """The figures as tables: for people with rich, for programs as JSON, and beside those of an earlier run as ratios."""
 
+import argparse
+import os
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +13,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from deploy.local.fleet import ROOT
 from tests.bench.limits import ROW_WRITES, Ceiling, Limits, Needs, ceiling
 from tests.bench.load import Burst, Steady
 from tests.bench.measure import ELSEWHERE, GENERATOR, POSTGRESQL, RABBITMQ, cores
@@ -50,6 +55,25 @@ class Report:
         path = folder / f"{name}.json"
         path.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
         return path
+
+
+def about(options: argparse.Namespace) -> dict[str, Any]:
+    """Which build, when, on what machine, under which load and options."""
+    began = datetime.now(UTC)
+    commit = subprocess.run(
+        ("git", "--no-optional-locks", "describe", "--always", "--dirty"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "commit": commit.stdout.strip() or "no commit",
+        "began": began.strftime("%Y%m%dT%H%M%SZ"),
+        "cores": cores(),
+        "load_before": os.getloadavg()[0],
+        "options": {name: str(value) for name, value in vars(options).items()},
+    }
 
 
 # -- an earlier run --------------------------------------------------------------------------------------------------------------------

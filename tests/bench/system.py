@@ -53,7 +53,7 @@ class Services:
                 ]
                 return all(queue.consumer_count for queue in declared)
 
-            if not await _until(are_consumed, START_TIMEOUT_S):
+            if not await until(are_consumed, START_TIMEOUT_S):
                 raise NotReadyError(f"the services are not ready; their last words:\n{self._fleet.logs()[-3_000:]}")
         finally:
             await link.close()
@@ -76,7 +76,7 @@ class Services:
             books = await read_books(self._stack)
             return books.invoices >= invoices and not books.waiting
 
-        if not await _until(are_there, SETTLE_TIMEOUT_S):
+        if not await until(are_there, SETTLE_TIMEOUT_S):
             raise NotReadyError(f"the invoices were not issued; last words:\n{self._fleet.logs()[-3_000:]}")
 
     async def settled(self, payments: int) -> bool:
@@ -86,10 +86,11 @@ class Services:
             books = await read_books(self._stack)
             return books.completed >= payments and not books.waiting
 
-        return await _until(are_completed, SETTLE_TIMEOUT_S)
+        return await until(are_completed, SETTLE_TIMEOUT_S)
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
+    """Wait for a condition; False if it does not come about in time."""
     give_up_at = time.monotonic() + timeout_s
     while not await condition():
         if time.monotonic() > give_up_at:

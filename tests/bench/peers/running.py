@@ -1,0 +1,226 @@
+"""A peer under load: its processes, its virtual host, its databases, and what its bursts took."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import asyncpg
+import orjson
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from deploy.local.fleet import Fleet
+from deploy.local.stack import Stack
+from shared.messaging.broker import RPC_TIMEOUT_S, BrokerLink
+from shared.messaging.publisher import Publisher
+from tests.bench.load import Burst, Listener, Payment, burst, prepare
+from tests.bench.measure import Meter, Spent, cores
+from tests.bench.system import SETTLE_TIMEOUT_S, START_TIMEOUT_S, NotReadyError, until
+
+WARM_UP: Final = 50
+"""Payments before the clock runs. A peer needs seconds for the 200 of ours."""
+MODULES: Final = "tests.bench.peers"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one burst took, until all of it was settled."""
+
+    load: Burst
+    spent: Spent
+
+    @property
+    def cpu_ms(self) -> float:
+        """Per payment: the system's processes, broker and database."""
+        return self.spent.system_s / self.load.paid * 1e3 if self.load.paid else 0.0
+
+    def part_ms(self, name: str) -> float:
+        """CPU of one process per payment."""
+        return self.spent.cpu_s[name] / self.load.paid * 1e3 if self.load.paid else 0.0
+
+    @property
+    def machine_percent(self) -> float:
+        """How much of the machine's CPU was the benchmark's: well below 100 beside other work, or where something waits."""
+        return sum(self.spent.cpu_s.values()) / (cores() * self.spent.elapsed_s) * 100
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One implementation. Its processes by name: module arguments, and the database of each; queues that must be consumed before it is
+    ready; SQL by database for what was paid, what was paid twice, and what is still to be done."""
+
+    name: str
+    module: str
+    processes: Mapping[str, tuple[str, str]]
+    queues: Sequence[str]
+    consumers: int
+    """Of each queue."""
+    invoices_in: str
+    unsettled: Mapping[str, str]
+
+    @property
+    def slug(self) -> str:
+        return f"peer_{self.module}"
+
+
+_OUTBOX: Final = "SELECT count(*) FROM outbox"
+
+PEERS: Final = (
+    Peer(
+        name="FastStream with an outbox",
+        module="faststream_outbox",
+        processes={service: (service, service) for service in ("invoice", "payment_gateway", "saga")},
+        queues=(
+            "invoice.PayInvoice",
+            "invoice.RecordPayment",
+            "payment_gateway.InvoicePaymentRequested",
+            "saga.InvoicePaymentRequested",
+            "saga.PaymentCaptured",
+            "saga.InvoicePaid",
+        ),
+        consumers=1,
+        invoices_in="invoice",
+        unsettled={
+            "invoice": f"SELECT ({_OUTBOX}) + (SELECT count(*) FROM invoices WHERE status = 'payment_pending')",
+            "payment_gateway": f"SELECT ({_OUTBOX}) + (SELECT count(*) FROM payments WHERE status <> 'captured')",
+            "saga": f"SELECT ({_OUTBOX}) + (SELECT count(*) FROM sagas WHERE status <> 'completed')",
+        },
+    ),
+    Peer(
+        name="DBOS",
+        module="dbos_workflow",
+        processes={"one": ("one", "app"), "two": ("two", "app")},
+        queues=("invoice.PayInvoice",),
+        consumers=2,
+        invoices_in="app",
+        unsettled={
+            "app": """SELECT (SELECT count(*) FROM invoices WHERE status = 'payment_pending')
+                + (SELECT count(*) FROM payments WHERE status <> 'captured')
+                + (SELECT count(*) FROM dbos.workflow_status WHERE status <> 'SUCCESS')"""
+        },
+    ),
+)
+
+
+@dataclass(slots=True)
+class Running:
+    """A peer with its virtual host, its databases and its invoices, between rounds stopped."""
+
+    peer: Peer
+    stack: Stack
+    fleet: Fleet
+    meter: Meter
+    urls: dict[str, str]
+    rabbitmq_url: str
+    payments: list[Payment]
+    publisher: Publisher
+    listener: Listener | None = None
+    sent: int = 0
+    lost: int = 0
+    rounds: list[Round] = field(default_factory=list)
+
+    @classmethod
+    async def prepared(cls, peer: Peer, stack: Stack, fleet: Fleet, meter: Meter, invoices: int) -> Self:
+        """Databases and virtual host; tables are made by the peer when it first starts."""
+        databases = sorted({database for _, database in peer.processes.values()})
+        urls = {name: stack.create_database(f"{peer.slug}_{name}") for name in databases}
+        rabbitmq_url = stack.create_vhost(peer.slug)
+        publisher = Publisher(BrokerLink(rabbitmq_url, name="bench publisher"))
+        return cls(peer, stack, fleet, meter, urls, rabbitmq_url, prepare(invoices), publisher)
+
+    async def start(self) -> dict[str, int]:
+        """Start its processes; their ids. Raises NotReadyError."""
+        pids: dict[str, int] = {}
+        for name, (arguments, database) in self.peer.processes.items():
+            pids[f"{self.peer.module} {name}"] = self.fleet.start(
+                f"{self.peer.module}-{name}",
+                program=f"{MODULES}.{self.peer.module} {arguments}",
+                RABBITMQ_URL=self.rabbitmq_url,
+                DATABASE_URL=self.urls[database],
+            )
+        if not await until(self._is_consumed, START_TIMEOUT_S):
+            raise NotReadyError(f"{self.peer.name} is not ready; its last words:\n{self.fleet.logs()[-3_000:]}")
+        return pids
+
+    async def _is_consumed(self) -> bool:
+        link = BrokerLink(self.rabbitmq_url, name="bench watch")
+        try:
+            channel = await link.channel(confirms=False)
+            for queue in self.peer.queues:
+                found = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_S)
+                if (found.consumer_count or 0) < self.peer.consumers:
+                    return False
+        except ChannelNotFoundEntity:
+            return False
+        finally:
+            await link.close()
+        return True
+
+    async def insert_invoices(self) -> None:
+        """By SQL: issuing is not measured."""
+        connection = await asyncpg.connect(self.urls[self.peer.invoices_in], timeout=10)
+        try:
+            issued = [(payment.issue.id, orjson.loads(payment.issue.body)["data"]) for payment in self.payments]
+            rows = [(data["invoice_id"], data["amount_minor"], data["currency"]) for _, data in issued]
+            await connection.executemany(_INVOICE, rows)
+            await connection.executemany(
+                _ISSUED, [(data["invoice_id"], orjson.dumps(data).decode(), id_) for id_, data in issued]
+            )
+        finally:
+            await connection.close()
+
+    async def play(self, payments: int, stack: AsyncExitStack) -> None:
+        """One round. Raises NotReadyError, LoadError."""
+        pids = await self.start()
+        if self.listener is None:
+            await self.insert_invoices()
+            self.listener = await stack.enter_async_context(Listener.open(self.rabbitmq_url))
+        meter = self.meter.watching(pids)
+        await self._pay(WARM_UP)
+        begun = meter.read()
+        load = await self._pay(payments)
+        self.rounds.append(Round(load, meter.read().since(begun)))
+        await asyncio.to_thread(self.fleet.stop_all)
+
+    async def _pay(self, count: int) -> Burst:
+        assert self.listener is not None
+        batch = self.payments[self.sent : self.sent + count]
+        load = await burst(self.publisher, self.listener, batch)
+        self.sent += count
+        self.lost += load.lost
+        if not await until(self._is_settled, SETTLE_TIMEOUT_S):
+            raise NotReadyError(f"{self.peer.name} did not settle; its last words:\n{self.fleet.logs()[-3_000:]}")
+        return load
+
+    async def _is_settled(self) -> bool:
+        left = [await _number(self.urls[database], query) for database, query in self.peer.unsettled.items()]
+        return not any(left)
+
+    async def problems(self) -> list[str]:
+        """Why its figures do not count."""
+        url = self.urls[self.peer.invoices_in]
+        paid = await _number(url, "SELECT count(*) FROM events WHERE type = 'Paid.1'")
+        invoices = await _number(url, "SELECT count(*) FROM invoices WHERE status = 'paid'")
+        doubled = 0 if self.listener is None else self.listener.doubled
+        found = {
+            f"{self.peer.name}: {self.lost} payments lost": self.lost,
+            f"{self.peer.name}: {doubled} payments doubled": doubled,
+            f"{self.peer.name}: {self.sent} payments sent, {invoices} invoices paid": self.sent - invoices,
+            f"{self.peer.name}: {self.sent} payments sent, {paid} events say so": self.sent - paid,
+        }
+        return [sentence for sentence, wrong in found.items() if wrong]
+
+
+_INVOICE: Final = (
+    """INSERT INTO invoices (invoice_id, status, version, amount_minor, currency) VALUES ($1, 'open', 1, $2, $3)"""
+)
+_ISSUED: Final = "INSERT INTO events (stream_id, version, type, data, cause_id) VALUES ($1, 1, 'Issued.1', $2, $3)"
+
+
+async def _number(url: str, query: str) -> int:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        return int(await connection.fetchval(query))
+    finally:
+        await connection.close()
