@@ -25,7 +25,7 @@ up: $(READY) ## the same services, kept running; prints what to type next
 	@$(BIN)/python -m deploy.demo.up
 
 test: $(READY) ## all tests, against a real broker and database
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(READY) ## lint, format, types, imports
 	@$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 DRAIN_TIMEOUT_S = 20.0
 """Kubernetes kills after 30 s; a batch in hand takes well below one."""
+CANCEL_INTERVAL_S, CANCELS_MAX = 1.0, 5
 START_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 CONNECTIONS_MAX = 10
 INBOX_SWEEP_INTERVAL_S = 60.0
@@ -196,11 +197,21 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
             await _drain(runtime, workers)
     except TimeoutError:
         log.warning("drain_timed_out", seconds=DRAIN_TIMEOUT_S)
-    for task in everything:
-        task.cancel()
-    await asyncio.gather(*everything, return_exceptions=True)
+    await _end(everything)
     log.info("stopped", failed=bool(failed))
     return EXIT_FAILED if failed else 0
+
+
+async def _end(tasks: "Collection[asyncio.Task[Any]]") -> None:
+    """Cancel them, and again where somebody took the cancellation for something else: a service that was told to stop ends."""
+    left = set(tasks)
+    for _ in range(CANCELS_MAX):
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_INTERVAL_S)
+        if not left:
+            return
+        log.warning("not_cancelled", parts=sorted(task.get_name() for task in left))
 
 
 def _leave_start_up_to_itself() -> None:

@@ -36,22 +36,28 @@ __all__ = ["BROKER_ERRORS", "BrokerLink", "PublishError", "losses_as_errors"]
 def losses_as_errors() -> Iterator[None]:
     """The client has more ways to say that the connection is gone: it cancels whoever waits on a closed channel, a connection closed
     during the handshake ends in `StopAsyncIteration`, and a bare `Exception` comes too (all seen while a broker restarted). Here all become
-    `ConnectionError`; a cancellation of the task itself stays one."""
+    `ConnectionError`; a cancellation of the task itself stays one, also where the client turns it into an error."""
     try:
         yield
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if _is_cancelled():
             raise
         raise ConnectionError("the channel was closed") from None
     except StopAsyncIteration:
         raise ConnectionError("the broker closed the connection during the handshake") from None
     except Exception as error:
+        if _is_cancelled():  # the client made an error of it, and a task that goes on never ends (found by a crash as a service began)
+            raise asyncio.CancelledError from error
         if (
             type(error) is Exception
         ):  # aiormq's word for "rejected, no reason given": a connection lost while a channel opens
             raise ConnectionError("the connection was lost") from None
         raise
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 class _Connection(aio_pika.Connection):

@@ -199,9 +199,13 @@ class Consumer:
             self._waited_at_start = state.message_count or 0
             self._note_handled(0)
 
+        if self._stopping:  # told so while it opened: `stop` found nothing to cancel
+            return
         wire.listen(channel, _Deliveries(self, generation))
         answer = await channel.basic_consume(self.queue, _never, timeout=RPC_TIMEOUT_S)
         self._tag = answer.consumer_tag
+        if self._stopping:
+            await channel.basic_cancel(self._tag or "", timeout=RPC_TIMEOUT_S)
         log.info("consuming", queue=self.queue, prefetch=self._prefetch)
 
     def arrived(self, delivery: Delivery) -> None:

@@ -10,7 +10,7 @@ import pytest
 from shared.contracts import invoice
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
-from shared.messaging.broker import BROKER_ERRORS, BrokerLink
+from shared.messaging.broker import BROKER_ERRORS, BrokerLink, losses_as_errors
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer
 from shared.messaging.envelope import Cause, Draft, Outgoing
@@ -241,3 +241,45 @@ async def test_a_broker_that_hangs_up_during_the_handshake_is_an_outage_and_no_c
     await publisher.close()
     server.close()
     await server.wait_closed()
+
+
+class LateLink(BrokerLink):
+    """Somebody stops the consumer while its channel opens."""
+
+    consumer: Consumer
+
+    async def open(self, *, confirms: bool):  # type: ignore[no-untyped-def]
+        opened = await super().open(confirms=confirms)
+        await self.consumer.stop()
+        return opened
+
+
+async def test_a_consumer_that_is_stopped_while_it_opens_takes_nothing(publisher: Publisher, world: World) -> None:
+    link = LateLink(world.rabbitmq_url, name="test consumer")
+    link.consumer = consumer = Consumer(link, "invoice.commands", readiness=Readiness())
+    await publisher.publish([message()])
+    async with asyncio.timeout(10):
+        await consumer.run()
+        channel = await BrokerLink.channel(link, confirms=False)
+        state = await channel.queue_declare("invoice.commands", passive=True)
+    assert state.consumer_count == 0, "it would go on taking messages while its service waits for it to end"
+    await link.close()
+
+
+async def test_a_cancellation_that_the_client_turns_into_an_error_stays_one() -> None:
+    """Else the task goes on, and the service that cancelled it waits for ever."""
+    begun = asyncio.Event()
+
+    async def hidden() -> None:
+        with losses_as_errors():
+            try:
+                begun.set()
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise RuntimeError("the transport is closed") from None
+
+    task = asyncio.create_task(hidden())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
