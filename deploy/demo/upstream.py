@@ -19,7 +19,7 @@ from uuid import UUID
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.connection import make_url
-from aiormq.exceptions import AMQPError, PublishError
+from aiormq.exceptions import PublishError
 
 from shared.contracts.base import Contract
 from shared.ids import new_id
@@ -27,8 +27,8 @@ from shared.ids import new_id
 CLOUD_EVENT = "application/cloudevents+json"
 CONNECT_TIMEOUT_S = 10.0
 CONFIRM_TIMEOUT_S = 5.0
-LOST_ERRORS = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration, asyncio.CancelledError)
-"""How aio-pika says that a connection is gone; whoever waits on a closed channel is cancelled."""
+LOST_ERRORS = (Exception, asyncio.CancelledError)
+"""aio-pika says in many ways that a connection is gone, a bare `Exception` among them; whoever waits on a closed channel is cancelled."""
 SEND_DEADLINE_S = 60.0
 """A broker that restarts is back long before."""
 RESEND_PAUSE_S = 0.3
