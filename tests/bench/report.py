@@ -25,12 +25,12 @@ PERCENTILES: Final = (50, 95, 99)
 WORTH_SHOWING: Final = 0.1
 """Rows of a table per payment; below it are polls and the like."""
 
-Row = Mapping[str, float]
+Row = Mapping[str, float | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Numbers by row and column; a cell may be absent."""
+    """Numbers, or words, by row and column; a cell may be absent."""
 
     title: str
     rows: Mapping[str, Row]
@@ -76,6 +76,39 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A number that is to be reached, or not to be passed."""
+
+    name: str
+    reached: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether it was."""
+        return (self.at_least is None or self.reached >= self.at_least) and (
+            self.at_most is None or self.reached <= self.at_most
+        )
+
+    @property
+    def bound(self) -> str:
+        """In words."""
+        return f"at least {self.at_least:,g}" if self.at_least is not None else f"at most {self.at_most or 0:,g}"
+
+
+def goals(title: str, wanted: Iterable[Goal]) -> Table:
+    """What was wanted beside what was reached."""
+    return Table(
+        title,
+        {
+            goal.name: {"goal": goal.bound, "reached": goal.reached, "": "met" if goal.met else "missed"}
+            for goal in wanted
+        },
+    )
+
+
 # -- an earlier run --------------------------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +128,7 @@ class Earlier:
     def ratio(self, title: str, row: str, column: str, value: float) -> float | None:
         """How many times the earlier value it is; None where there is none to compare with."""
         earlier = self._rows.get(title, {}).get(row, {}).get(column)
-        return value / earlier if earlier else None
+        return value / earlier if earlier and not isinstance(earlier, str) else None
 
 
 def show(report: Report, earlier: Earlier, console: Console) -> None:
@@ -118,8 +151,8 @@ def show(report: Report, earlier: Earlier, console: Console) -> None:
 
 def _cell(title: str, name: str, column: str, row: Row, earlier: Earlier) -> str:
     value = row.get(column)
-    if value is None:
-        return ""
+    if value is None or isinstance(value, str):
+        return value or ""
     ratio = earlier.ratio(title, name, column, value)
     return _number(value) if ratio is None else f"{_number(value)} [dim]x{ratio:.2f}[/dim]"
 
