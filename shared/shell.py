@@ -7,7 +7,6 @@ outage, publish after the commit and acknowledge last.
 
 import time
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
@@ -36,6 +35,7 @@ from shared.persistence import inbox, outbox
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Database, Tx
 from shared.persistence.writes import Writes
+from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
 
@@ -204,6 +204,10 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._relay = relay
         self._clock = clock
         self._holding = Holding(consumer, database, readiness)
+        self._batch_size = metrics.BATCH_SIZE.labels(queue=consumer.queue)
+        self._batch_seconds = metrics.BATCH_SECONDS.labels(queue=consumer.queue)
+        self._handled = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="handled")
+        self._duplicates = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="duplicate")
 
     async def run(self) -> None:
         """Until the consumer is stopped and its buffer is empty."""
@@ -230,8 +234,8 @@ class QueueWorker(Generic[Key, State, Effect]):
             faults.point("shell.before_ack")
             await self._consumer.ack(batch)
             faults.point("shell.after_ack")
-        metrics.BATCH_SIZE.labels(queue=self._consumer.queue).observe(len(batch))
-        metrics.BATCH_SECONDS.labels(queue=self._consumer.queue).observe(time.perf_counter() - started)
+        self._batch_size.observe(len(batch))
+        self._batch_seconds.observe(time.perf_counter() - started)
 
     # -- the border ------------------------------------------------------------------------------------------------------------------
 
@@ -401,10 +405,8 @@ class QueueWorker(Generic[Key, State, Effect]):
         self, items: Sequence[Item], fresh: Sequence[Item], changes: Mapping[UUID, Change[Key, State, Effect]]
     ) -> None:
         self._work.committed(list(changes.values()))
-        handled = metrics.MESSAGES_HANDLED
-        handled.labels(queue=self._consumer.queue, outcome="handled").inc(len(fresh))
-        if len(fresh) < len(items):
-            handled.labels(queue=self._consumer.queue, outcome="duplicate").inc(len(items) - len(fresh))
+        self._handled.inc(len(fresh))
+        self._duplicates.inc(len(items) - len(fresh))
 
     async def _recognise(
         self, tx: Connection, items: Sequence[Item]

@@ -109,9 +109,13 @@ def _reads_well(body: bytes, content_type: str | None) -> str | None:
 def _type_of(event: Any) -> str | None:
     try:
         type_, data = event["type"], event["data"]
-        UUID(event["id"])
+        is_uuid = (
+            str(UUID(event["id"])) == event["id"].lower()
+        )  # Python's own reads underscores and digits of any alphabet, too
         BY_WIRE_NAME[type_].model_validate(data)
-        is_plain = event["specversion"] == "1.0" and _is_plain(event.get("time"), event.get("correlationid"))
+        is_plain = (
+            is_uuid and event["specversion"] == "1.0" and _is_plain(event.get("time"), event.get("correlationid"))
+        )
     except (TypeError, KeyError, ValueError, AttributeError, ValidationError):
         return None
     return str(type_) if is_plain and isinstance(data, dict) else None

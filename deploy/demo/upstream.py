@@ -69,6 +69,8 @@ class Upstream:
         self.payments: dict[UUID, PaymentNews] = {}
         self.events: dict[str, int] = defaultdict(int)
         self.news = asyncio.Event()
+        self.patience_s = SEND_DEADLINE_S
+        """How long it waits for an answer."""
 
     @classmethod
     @asynccontextmanager
@@ -215,9 +217,9 @@ class Upstream:
     def _events_queue(self) -> str:
         return f"upstream.{self._name}.events"
 
-    async def answer(self, command_id: UUID, *, within_s: float = SEND_DEADLINE_S) -> Answer:
+    async def answer(self, command_id: UUID, *, within_s: float | None = None) -> Answer:
         """The first answer to a command. Raises TimeoutError."""
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(self.patience_s if within_s is None else within_s):
             return await asyncio.shield(self._answers[command_id])
 
     async def outcome(self, payment_id: UUID, *, within_s: float) -> str | None:

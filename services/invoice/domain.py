@@ -4,13 +4,13 @@ A refusal is a value. A command done twice decides nothing (or is refused for wh
 answer to the sender, never an exception.
 """
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
 from typing import Literal, assert_never
 from uuid import UUID
 
 from shared.decider import fold
+from shared.records import dataclass, replace
 
 Outcome = Literal["declined", "not_charged"]
 

@@ -1,7 +1,6 @@
 """The surface of this service: ROUTES says which message becomes which command; `announce` says who hears of which event."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from shared.decider import fold
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Tx
+from shared.records import dataclass, replace
 from shared.shell import ACCEPTED, Change, ClosedCommand, Reaction, Verdict
 
 # -- in: messages to commands ------------------------------------------------------------------------------------------------------------

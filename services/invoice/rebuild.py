@@ -1,6 +1,5 @@
 """Fold all events again: they must give the state that is stored."""
 
-from dataclasses import dataclass
 from uuid import UUID
 
 from services.invoice import store, stored_events
@@ -9,6 +8,7 @@ from shared.clock import Clock
 from shared.messaging.envelope import Cause
 from shared.persistence import event_store
 from shared.persistence.database import Database
+from shared.records import dataclass
 
 PAGE = 1_000
 

@@ -1,7 +1,6 @@
 """This service's own SQL, set-based: current state, payment ids, and what is pending longer than it should be."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.persistence import event_store
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.event_store import StoredEvent
+from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
 

@@ -12,13 +12,13 @@ Every change of status is a new version, and a version says at most one thing to
 """
 
 import re
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
 from typing import Literal, assert_never
 from uuid import UUID
 
 from services.payment_gateway.gateways import port
+from shared.records import dataclass, field, replace
 
 EXECUTIONS_MAX = 3
 """Confirms sent before we cancel instead: a gateway that took none of three will not take the fourth."""

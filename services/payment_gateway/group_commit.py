@@ -9,7 +9,6 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -27,6 +26,7 @@ from shared.observability.health import Readiness
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database, Trouble, is_unique_violation, trouble
 from shared.persistence.writes import Writes
+from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, assert_never
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import CASE
 from shared.persistence.answers import Answer
 from shared.persistence.database import Tx
+from shared.records import dataclass, field
 from shared.shell import Change, Reaction
 
 SOURCE = "payment_gateway"
@@ -202,6 +202,8 @@ class PaymentWork:
     source: str = SOURCE
     answers_commands: bool = False
     _own: list[Row] = field(default_factory=list)
+    _taken: frozenset[UUID] = frozenset()
+    """Decisions of this batch that were taken before: their inbox rows are gone after a month, the decisions stay for ever."""
 
     def key(self, message: Inbound) -> UUID:
         return message.data.payment_id  # type: ignore[attr-defined,no-any-return] # every message of ROUTES has one
@@ -209,9 +211,13 @@ class PaymentWork:
     async def load(self, tx: Tx, messages_: Sequence[Inbound]) -> dict[UUID, State]:
         keys = {self.key(message) for message in messages_ if type(message.data) in ROUTES}
         rows = await store.load(tx, keys)
+        decisions = [message.id for message in messages_ if type(message.data) is messages.ResolvePayment]
+        self._taken = await store.known_decisions(tx, decisions)
         return {key: rows.get(key) for key in keys}
 
     def react(self, state: State, message: Inbound) -> Reaction[State, Decided]:
+        if message.id in self._taken:
+            return Reaction(state, (), ())
         command = ROUTES[type(message.data)](message.data)
         transition = domain.decide(command, state.payment if state else None)
         says = () if transition.refused is None else (_refused(transition.refused, transition.payment),)

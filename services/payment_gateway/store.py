@@ -6,7 +6,6 @@ holder's lease (`leased_by`), else the time of the next attempt; NULL, nothing i
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +16,7 @@ from services.payment_gateway.domain import Payment, Status, Verdict
 from shared.messaging.envelope import Cause, Outgoing
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.writes import Writes
+from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
 
@@ -496,6 +496,14 @@ def _outgoing(row: Record) -> Outgoing:
         correlation_id=row["correlation_id"],
         body=row["body"],
     )
+
+
+async def known_decisions(tx: Tx, message_ids: Sequence[UUID]) -> frozenset[UUID]:
+    """Those of these messages whose decision is kept."""
+    if not message_ids:
+        return frozenset()
+    found = await tx.fetch("SELECT message_id FROM decisions WHERE message_id = ANY($1::uuid[])", message_ids)
+    return frozenset(row["message_id"] for row in found)
 
 
 async def insert_decisions(tx: Tx, decisions: Sequence[Decision]) -> None:

@@ -6,10 +6,11 @@ Nothing here guesses: whether money can be booked is the invoice's answer, wheth
 payment gateway's.
 """
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, assert_never
 from uuid import UUID
+
+from shared.records import dataclass, replace
 
 FailureOutcome = Literal["declined", "not_charged"]
 
@@ -248,9 +249,9 @@ def transition(saga: Saga, fact: Fact, patience: Patience) -> Step:
     after, says = _after(_learn(saga, fact), fact)
     if after == saga:
         return Step(saga)
-    if _pursuit(after) is not _pursuit(saga):
-        after = replace(after, repeats=0)
-    return _with_deadline(saga, replace(after, version=saga.version + 1), says, patience)
+    owed_before, owed = reminders(saga), reminders(after)
+    repeats = after.repeats if _pursuit(owed) is _pursuit(owed_before) else 0
+    return _with_deadline(saga, replace(after, version=saga.version + 1, repeats=repeats), says, patience)
 
 
 def _is_stale(saga: Saga, fact: Fact) -> bool:
@@ -268,19 +269,32 @@ def _is_stale(saga: Saga, fact: Fact) -> bool:
 
 def _learn(saga: Saga, fact: Fact) -> Saga:
     """What is worth knowing whatever the status."""
-    if isinstance(fact, ChargeFact | RefundFact):
-        saga = replace(saga, payment_version=max(saga.payment_version, fact.version))
-    if isinstance(fact, PaymentRequested | Captured) and saga.amount_minor is None:
-        saga = replace(saga, amount_minor=fact.amount_minor, currency=fact.currency)
-    if isinstance(fact, Captured) and saga.capture is None:
-        saga = replace(saga, capture=Capture(fact.amount_minor, fact.currency, fact.receipt_number))
-    return saga
+    match fact:
+        case PaymentRequested():
+            return _with_amount(saga, fact)
+        case Captured():
+            capture = saga.capture or Capture(fact.amount_minor, fact.currency, fact.receipt_number)
+            return replace(_with_amount(saga, fact), payment_version=_newest(saga, fact), capture=capture)
+        case Declined() | NotCharged() | InDoubt() | NeedsDecision() | Refunded() | RefundInDoubt() | RefundFailed():
+            return replace(saga, payment_version=_newest(saga, fact))
+        case Paid() | PaymentFailed() | SettlementRejected() | DeadlineFired():
+            return saga
+        case _:
+            assert_never(fact)
+
+
+def _with_amount(saga: Saga, fact: PaymentRequested | Captured) -> Saga:
+    return replace(saga, amount_minor=fact.amount_minor, currency=fact.currency) if saga.amount_minor is None else saga
+
+
+def _newest(saga: Saga, fact: ChargeFact | RefundFact) -> int:
+    return max(saga.payment_version, fact.version)
 
 
 def _with_deadline(before: Saga, after: Saga, says: Says, patience: Patience) -> Step:
     """Set a deadline, unless one that is due no later is under way: deadlines are never cancelled, and state decides when
     one fires. So a healthy payment has a single one."""
-    if not reminders(after) or after.repeats >= REPEATS_MAX:
+    if after.repeats >= REPEATS_MAX or not reminders(after):
         return Step(after, says)
     delay_s = patience.delay_s(after)
     under_way_s = after.deadline_s if reminders(before) else None
@@ -310,9 +324,9 @@ def _owed_to_invoice(saga: Saga) -> Says:
     return () if saga.failure is None or saga.failure_recorded else (RecordPaymentFailure(saga.failure),)
 
 
-def _pursuit(saga: Saga) -> type[Command] | None:
-    """What the saga is after; the ladder begins anew when that changes, but not when doubt only changes its name."""
-    return next((type(reminder) for reminder in reminders(saga)), None)
+def _pursuit(owed: Says) -> type[Command] | None:
+    """What a saga with these reminders is after; the ladder begins anew when that changes, but not when doubt only changes its name."""
+    return type(owed[0]) if owed else None
 
 
 # -- fact by fact ------------------------------------------------------------------------------------------------------

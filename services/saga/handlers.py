@@ -1,7 +1,6 @@
 """The surface of this service: ROUTES says which message is which fact; `say` gives every command its contract."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Tx
+from shared.records import dataclass
 from shared.shell import Change, Reaction
 
 SOURCE = "saga"
@@ -122,7 +122,7 @@ def say(command: domain.Command, saga: Saga) -> Contract:
 def advance(saga: Saga, fact: Fact, patience: Patience) -> Reaction[Saga, Transition]:
     """What a fact brings about. A fact that changes nothing leaves no trace."""
     step = domain.transition(saga, fact, patience)
-    if step.saga == saga:
+    if step.saga is saga:
         return Reaction(saga)
     moved = Transition(step.saga, saga.status, type(fact).__name__, step.deadline_s)
     return Reaction(step.saga, (moved,), tuple(Draft(say(command, step.saga)) for command in step.says))

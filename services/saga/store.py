@@ -1,7 +1,6 @@
 """This service's own SQL, set-based: sagas, the journal of their transitions, deadlines."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from services.saga.domain import Capture, Failure, Saga, Status
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
+from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
 

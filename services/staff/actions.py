@@ -7,7 +7,6 @@ is in its outbox within a second; nothing here speaks to the broker.
 
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -32,6 +31,7 @@ from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.topology import WORK_QUEUES
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
+from shared.records import dataclass, replace
 
 __all__ = ["SELECTED_MAX", "Entry", "KeptCase", "Refusal", "Result", "Selection", "Status"]
 

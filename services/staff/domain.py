@@ -4,11 +4,12 @@ Messages about a payment arrive in any order, some twice. Each carries the versi
 highest version says; what an older message knows besides (amount, attempts) fills gaps. In whatever order they come, the same case results.
 """
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, assert_never
 from uuid import UUID
+
+from shared.records import dataclass, replace
 
 Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
 

@@ -1,7 +1,6 @@
 """The surface of `staff.cases`: ROUTES says which message is which fact about a case. Nothing is announced: staff act through `actions`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -13,6 +12,7 @@ from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
 from shared.persistence.database import Tx
+from shared.records import dataclass
 from shared.shell import Change, Reaction
 
 

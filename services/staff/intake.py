@@ -9,7 +9,6 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Literal, TypedDict
@@ -33,6 +32,7 @@ from shared.observability.health import Readiness
 from shared.observability.logs import describe_error, redact
 from shared.observability.redaction import redact_value
 from shared.persistence.database import Database, Trouble, trouble
+from shared.records import replace
 
 log = structlog.get_logger(__name__)
 

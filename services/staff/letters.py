@@ -5,11 +5,12 @@ record again. Which of the two an arrival is says its generation: how often the 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 from uuid import UUID
+
+from shared.records import dataclass, field, replace
 
 
 class Status(StrEnum):

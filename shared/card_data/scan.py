@@ -309,13 +309,14 @@ def find_cvv(body: bytes) -> bool:
 
 
 def _may_name_a_cvv(lowered: bytes) -> bool:
-    """`_CVV_HINTS`, spelled out, since this looks at every body and a loop takes five times as long; without the `cv` of `specversion`."""
+    """`_CVV_HINTS`, spelled out, since this looks at every body and a loop takes five times as long; without the `cv` of `specversion` and
+    the `cid` of `decided`."""
     return (
         b"cvv" in lowered
         or b"cvc" in lowered
         or b"cvn" in lowered
-        or b"csc" in lowered
-        or b"cid" in lowered
+        or b'csc"' in lowered
+        or b'cid"' in lowered
         or b"cav" in lowered
         or b"code" in lowered
         or b"verif" in lowered

@@ -8,7 +8,6 @@ dropped by channel generation.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,6 +18,7 @@ from shared.messaging.wire import Wire
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
+from shared.records import dataclass, field
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel

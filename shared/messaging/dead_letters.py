@@ -3,7 +3,6 @@
 The broker's own dead-lettering (`x-death`, delivery limit) arrives on the same queue with none of our headers; staff reads both.
 """
 
-from dataclasses import replace
 from hashlib import sha256
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Outgoing
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability.logs import redact
+from shared.records import replace
 
 REASON = "x-remit-reason"
 ERROR_TYPE = "x-remit-error-type"

@@ -1,11 +1,11 @@
 """A message as our code sees it: CloudEvents attributes plus typed data, and what AMQP adds on the way in and out."""
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from shared.contracts.base import Contract
 from shared.ids import derived_id
+from shared.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

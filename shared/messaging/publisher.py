@@ -7,7 +7,6 @@ import asyncio
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -24,6 +23,7 @@ from shared.messaging.wire import Wire
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error, error_text
+from shared.records import dataclass, field
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel

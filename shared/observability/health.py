@@ -31,6 +31,8 @@ class Readiness:
 
     def set(self, component: str, ok: bool, reason: str = "") -> None:  # noqa: FBT001 - `ok` says itself
         """`reason` tells what is wrong; it is dropped when nothing is."""
+        if ok and self._reasons.get(component, STARTING) is None:
+            return  # said after every batch
         self._reasons[component] = None if ok else redact(reason, max_characters=_MAX_REASON) or "not ready"
         READY.labels(component).set(1 if ok else 0)
 

@@ -4,11 +4,11 @@ It is also the inbox of the commands: who is here was handled. It lives as long 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
 from shared.persistence.database import Tx
+from shared.records import dataclass
 
 SCHEMA = """
 CREATE TABLE answers (

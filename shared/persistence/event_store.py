@@ -4,12 +4,12 @@ Stored events are not contracts: a service encodes them with its own codec and r
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from shared.persistence.database import Connection, Record, Tx
+from shared.records import dataclass
 
 SCHEMA = """
 CREATE TABLE events (

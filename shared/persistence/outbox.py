@@ -6,11 +6,11 @@ order), and leaves young rows to their own publisher. Published twice carries th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 from shared.messaging.envelope import Outgoing
 from shared.persistence.database import Connection, Record, Tx
+from shared.records import dataclass
 
 SCHEMA = """
 CREATE TABLE outbox (

@@ -7,7 +7,9 @@ Three concepts:
 - a **run** (`run.py`): which trials, on how many beds side by side, and the report.
 
 After each trial the runner itself waits until everything has drained, asks the audit about all that the bed holds, and writes down
-whether the fault fired, how long recovery took and which lines held. A trial that never fired has failed.
+whether the fault fired, how long recovery took and which lines held. A trial that never fired has failed, and so has one that recovered
+too late; one that this machine does not allow (`NotPossibleHereError`) is skipped, and neither held nor broken. `catalogue.py` says which
+trials are for which fault of FAULTS.md.
 
 **To add a family**: a module here with `trials() -> Sequence[Trial]`, named in `families.FAMILIES`. In a trial:
 
@@ -17,7 +19,8 @@ whether the fault fired, how long recovery took and which lines held. A trial th
         await bed.until(condition, what="it happened")
         note.fired()                                     # how often
         ...                                              # undo it
-        note.mended()                                    # from now on the clock of recovery runs
+        note.mended()                                    # it is over: from now on everything drains
+        note.recovered(await recovery_s(bed, "invoice"), within_s=SERVICE_WITHIN_S)  # where there is a limit (`recovery.py`)
 
 Between a service and a server stands, where a trial wants it, a proxy (`proxy.py`, `network.Line`): it delays, drips, swallows, refuses,
 resets, and drops just a confirm, an ack, an answer or the reply to a COMMIT (`frames.py`).

@@ -27,12 +27,14 @@ from tests.faults.trial import Trial
 FOLDER = ROOT / ".remit" / "faults"
 EXIT_INTERRUPTED = 130
 MINUTES = 30.0
+WIDE = 120
+"""Columns of a report that goes to a file."""
 
 
 def main() -> int:
     """The exit status: 0 only if every fault fired and nothing broke."""
     options = _options()
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     trials = select(all_trials(), only=options.only, short=options.short)
     if not trials:
         console.print(f"no trial is called {options.only}: `python -m tests.faults list` shows them all")
@@ -75,7 +77,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "what", nargs="?", choices=("run", "list"), default="run", help="run (default), or list what there is"
     )
-    parser.add_argument("--only", metavar="GLOB", help="trials whose names match, such as 'crash/shell.*:exit'")
+    parser.add_argument("--only", metavar="GLOB", help="trials whose names match, such as 'crash/shell.*:exit,fleet/*'")
     parser.add_argument(
         "--short", action="store_true", help="a selection under five minutes: each family, each service"
     )

@@ -6,9 +6,11 @@ from typing import Final
 from deploy.local.stack import SERVICES
 from shared.messaging.topology import WORK_QUEUES
 from tests.faults.bed import Bed
+from tests.faults.recovery import QUEUES_OF, SERVICE_WITHIN_S, recovery_s
 from tests.faults.tap import REMEMBERED_MAX
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import LATE_SUCCESS, MIX
+from tests.support.databases import execute
 
 FAMILY: Final = "again"
 
@@ -18,6 +20,16 @@ Repeat = Callable[[Bed], Awaitable[int]]
 async def messages(bed: Bed) -> int:
     """The last messages of every queue come again, byte for byte."""
     return sum([await bed.tap.echo(queue.name, count=REMEMBERED_MAX) for queue in WORK_QUEUES])
+
+
+async def forgotten(bed: Bed) -> int:
+    """The inboxes have forgotten the last messages, as after their retention, and all of them come again."""
+    count = 0
+    for service, queues in QUEUES_OF.items():
+        ids = [id_ for queue in queues for id_ in bed.tap.last(queue)]
+        await execute(bed.database(service), "DELETE FROM inbox WHERE message_id = ANY($1::uuid[])", ids)
+        count += sum([await bed.tap.echo(queue, count=REMEMBERED_MAX) for queue in queues])
+    return count
 
 
 async def restarts(bed: Bed) -> int:
@@ -46,6 +58,8 @@ def _run(*deeds: Repeat) -> Callable[[Bed, Note], Awaitable[None]]:
         for deed in deeds:
             note.fired(await deed(bed))
         note.mended()
+        if restarts in deeds:
+            note.recovered(await recovery_s(bed), within_s=SERVICE_WITHIN_S)
 
     return run
 
@@ -54,6 +68,7 @@ def trials() -> Sequence[Trial]:
     """Each way alone, then all after each other."""
     ways: dict[str, tuple[Repeat, ...]] = {
         "messages": (messages,),
+        "forgotten": (forgotten,),
         "restarts": (restarts,),
         "rebuild": (rebuilds,),
         "everything-twice": (messages, restarts, rebuilds) * 2,

@@ -13,7 +13,7 @@ from shared.messaging.topology import QUEUE_NAMES
 from tests.faults.bed import Bed
 from tests.faults.frames import Plain
 from tests.faults.proxy import open_network
-from tests.faults.servers import RECOVERED_WITHIN_S
+from tests.faults.recovery import SERVER_WITHIN_S
 from tests.faults.trial import Note, Trial
 
 FAMILY: Final = "cluster"
@@ -69,6 +69,7 @@ async def _leader_killed(bed: Bed, note: Note) -> None:
         bed.play()
         await bed.until(lambda nodes=survivors: _led(nodes), what="another leader")  # type: ignore[misc]
         took_s = await _handled_again(bed, since)
+        note.recovered(took_s, within_s=SERVER_WITHIN_S)
         note.remark(f"round {number}: {leader.name} killed; all handle messages again within {took_s:.1f} s")
         await asyncio.to_thread(leader.start)
     note.mended()
@@ -77,7 +78,7 @@ async def _leader_killed(bed: Bed, note: Note) -> None:
 
 
 async def _handled_again(bed: Bed, since: float) -> float:
-    """When the last of those that every payment passes has handled a message again. Raises AssertionError if that is too late."""
+    """When the last of those that every payment passes has handled a message again."""
     moments: list[float] = []
     for service in PASSED_BY_ALL:
 
@@ -88,10 +89,7 @@ async def _handled_again(bed: Bed, since: float) -> float:
             return at is not None
 
         await bed.until(handled, what=f"{service} handles a message again")
-    took_s = max(moments) - since
-    if took_s > RECOVERED_WITHIN_S:
-        raise AssertionError(f"messages were handled again after {took_s:.1f} s")
-    return took_s
+    return max(moments) - since
 
 
 def _leader(nodes: Sequence[PrivateRabbit]) -> PrivateRabbit:

@@ -23,6 +23,7 @@ from shared.faults import ACTIONS, EXIT_CODE
 from shared.ids import new_id
 from shared.messaging.codec import STRUCTURED
 from tests.faults.bed import HEARTBEAT_S, LEASE_S, Bed, Remit
+from tests.faults.recovery import SERVICE_WITHIN_S, recovery_s
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import LATE_SUCCESS, MIX, case_version
 from tests.support.databases import rows
@@ -228,6 +229,8 @@ def _service_trial(point: str, service: str, action: str) -> Callable[[Bed, Note
         finally:
             await story.after(bed, service)
         note.mended()
+        if action == "exit":
+            note.recovered(await recovery_s(bed, service), within_s=SERVICE_WITHIN_S)  # type: ignore[arg-type] # the name of a service
 
     async def fail(bed: Bed, note: Note) -> None:
         log, began = bed.log_of(service), time.time()
@@ -296,17 +299,17 @@ async def _replay(bed: Bed) -> tuple[str, ...]:
 
 
 async def _ask(bed: Bed) -> tuple[str, ...]:
-    payment_id, _ = await _case(bed)
+    payment_id, _ = await a_case(bed)
     return "payments", "ask", str(payment_id), "--who", "faults"
 
 
 async def _resolve(bed: Bed) -> tuple[str, ...]:
-    payment_id, version = await _case(bed)
+    payment_id, version = await a_case(bed)
     words = ("--evidence", "its books show no charge", "--reason", "fault run", "--who", "faults")
     return "payments", "resolve", str(payment_id), "not_charged", "--version", str(version), *words
 
 
-async def _case(bed: Bed) -> tuple[UUID, int]:
+async def a_case(bed: Bed) -> tuple[UUID, int]:
     """A payment of which nobody will ever know: the gateway has not charged it and answers 500 for good."""
     bed.play("pm_remit_broken_for_good")
     query = "SELECT payment_id FROM cases WHERE status = 'needs_decision' AND opened_at > to_timestamp($1)"

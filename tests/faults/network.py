@@ -34,7 +34,7 @@ NOT_READY_BECAUSE: Final[dict[Server, tuple[str, ...]]] = {
 
 
 @lru_cache(maxsize=1)
-def _network() -> Network:
+def network() -> Network:
     """One thread of proxies for the whole run: a service goes on over a healed one until its next start."""
     opened = ExitStack()
     atexit.register(opened.close)
@@ -54,7 +54,7 @@ class Line:
     async def lay(cls, bed: Bed, service: Service, server: Server) -> "Line":
         """The service starts again with a proxy in between."""
         url, variable, speaks = _where(bed, service, server)
-        proxy = _network().stand_before(url, speaks=speaks)
+        proxy = network().stand_before(url, speaks=speaks)
         await bed.restart(service, instance=1, **{variable: proxy.url})
         await until_ready(bed, service)
         return cls(bed, service, server, proxy)

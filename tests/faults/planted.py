@@ -92,7 +92,7 @@ async def a_crash_before_publishing(bed: Bed, note: Note) -> None:
 
 async def a_command_that_is_returned(bed: Bed, note: Note) -> None:
     """For a while no queue takes the saga's commands; none of ours is lost, so nothing that is missing is excused."""
-    await _unbind(bed, SETTLEMENT)
+    await unbind(bed, SETTLEMENT)
     log = bed.log_of("saga")
     payment_id = await _requested(bed, "pm_card_visa")
     query = "SELECT 1 FROM transitions WHERE payment_id = $1 AND to_status = 'settling'"
@@ -110,7 +110,7 @@ async def a_command_that_is_returned(bed: Bed, note: Note) -> None:
     await bed.apply_topology()
 
 
-async def _unbind(bed: Bed, queue: str) -> None:
+async def unbind(bed: Bed, queue: str) -> None:
     await bed.tap.forget(queue)
     connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
     async with connection:

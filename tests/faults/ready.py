@@ -1,7 +1,6 @@
 """What `/ready` of a service says."""
 
 import asyncio
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -49,13 +48,3 @@ async def until_not_ready(bed: Bed, name: str, because: Sequence[str]) -> None:
         return said is not None and any(f'"{component}' in said for component in because)
 
     await bed.until(says, what=f"{name} says that it is not ready", within_s=NOT_READY_WITHIN_S)
-
-
-async def recover(bed: Bed, *, within_s: float) -> float:
-    """Wait until all is ready after a server is back; how long it took. Raises AssertionError if that is too long."""
-    began = time.monotonic()
-    await until_ready(bed)
-    took_s = time.monotonic() - began
-    if took_s > within_s:
-        raise AssertionError(f"ready again after {took_s:.1f} s, which must be below {within_s:g} s")
-    return took_s

@@ -1,7 +1,7 @@
 """The run in a table, as JSON, and as one HTML page with a picture per family. Every number is the run's own."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -11,7 +11,9 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.run import Run
+from deploy.audit.titles import TITLES
+from tests.faults.catalogue import ROWS, Elsewhere, matching
+from tests.faults.run import AUDITS_MAX, MOVING, OF_THE_RUN, Run
 from tests.faults.trial import Result
 
 SHOWN_MAX: Final = 40
@@ -41,40 +43,76 @@ def save(run: Run) -> list[Path]:
 def show(run: Run, console: Console) -> None:
     """What was injected, how often it fired, how long recovery took, what held."""
     table = Table(title="Faults", title_justify="left")
-    for column in ("family", "trials", "fired", "failed", "handled again s", "drained s", "audit lines held"):
+    for column in ("family", "trials", "fired", "failed", "skipped", "recovered s", "drained s", "audit lines held"):
         table.add_column(column, justify="left" if column == "family" else "right")
     for family, results in by_family(run.results).items():
         table.add_row(
             family,
             str(len(results)),
             str(sum(result.fired > 0 for result in results)),
-            str(sum(not result.ok for result in results)),
-            _spread([result.again_s for result in results]),
+            str(sum(failed(result) for result in results)),
+            str(sum(result.skipped is not None for result in results)),
+            _recovered(results),
             _spread([result.drained_s for result in results]),
             _held(results),
         )
     console.print(table)
     seen = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(run.seen.items()))
     console.print(f"seen: {seen or 'nothing'}; {run.took_s:.0f} s in all")
+    console.print(read_again(run.results))
     for line, verdict in sorted(run.verdicts.items()):
         console.print(f"line {line}: {verdict['verdict']} {'; '.join(verdict['why'])}", markup=False)
-    failed = [result for result in run.results if not result.ok]
-    for result in failed[:SHOWN_MAX]:
+    for result in [result for result in run.results if failed(result)][:SHOWN_MAX]:
         console.print(f"FAILED {result.name}: {why(result)}", style="red", markup=False, soft_wrap=True)
+    for result in run.results:
+        if result.skipped:
+            console.print(f"skipped {result.name}: {result.skipped}", style="yellow", markup=False, soft_wrap=True)
     missing = len(run.trials) - len(run.results)
     if missing > 0:
         console.print(f"{missing} trials were not run", style="red")
 
 
+def failed(result: Result) -> bool:
+    """Whether it was tried, and is not good."""
+    return not result.ok and result.skipped is None
+
+
 def why(result: Result) -> str:
     """What is wrong with a result, in words."""
+    if result.skipped:
+        return f"not possible here: {result.skipped}"
     words = [] if result.fired else ["it never fired"]
+    if not result.in_time:
+        words.append(f"recovered after {result.recovered_s:.1f} s, and {result.limit_s:g} s are allowed")
     words += [f"line {line} is broken" for line in result.broken if line != result.line]
     if result.line is not None and result.line not in result.broken:
         words.append(f"line {result.line} should have turned red")
     if not result.lines:
         words.append("the audit was not reached")
-    return "; ".join([*words, *result.surprises])
+    words += [
+        surprise if count == 1 else f"{surprise} ({count} times)"
+        for surprise, count in Counter(result.surprises).items()
+    ]
+    return "; ".join(words)
+
+
+def read_again(results: Sequence[Result]) -> str:
+    """Which lines the run asked for more than once, and how often it came to that: nobody should have to guess what `held` means."""
+    lines = ", ".join(map(str, sorted(MOVING)))
+    twice, thrice = (sum(result.readings >= number for result in results) for number in (2, 3))
+    return (
+        f"A message on its way breaks lines {lines} for a moment (a reminder, say): where nothing else was broken they were read again, "
+        f"up to {AUDITS_MAX} times. So it was after {twice} of {len(results)} trials; {thrice} needed a third reading."
+    )
+
+
+def _recovered(results: Sequence[Result]) -> str:
+    """The worst of those that have the same limit, beside it."""
+    worst: dict[float, float] = {}
+    for result in results:
+        if result.recovered_s is not None and result.limit_s is not None:
+            worst[result.limit_s] = max(result.recovered_s, worst.get(result.limit_s, 0.0))
+    return "; ".join(f"{took_s:.1f} of {limit_s:g}" for limit_s, took_s in sorted(worst.items())) or "-"
 
 
 def _spread(values: Sequence[float | None]) -> str:
@@ -97,47 +135,138 @@ def _held(results: Sequence[Result]) -> str:
 # -- for the browser -------------------------------------------------------------------------------------------------------------------
 
 _STYLE: Final = """
-body { font: 14px/1.45 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; background: #fff }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } .dim { color: #667 } .bad { color: #b3261e }
-table { border-collapse: collapse } td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-svg { display: block; max-width: 100%; height: auto } svg text { font: 11px system-ui, sans-serif; fill: #1c2430 }
-svg .dim { fill: #667 } svg .held { fill: #2c7a4b } svg .broken { fill: #b3261e } svg .silent { fill: #b58900 }
-svg .again { fill: none; stroke: #2c7a4b; stroke-width: 1.5 } svg .grid { stroke: #dde1e7 } svg .unchecked { fill: #c3c9d2 }
+:root { --ink: #1c2430; --dim: #667085; --line: #dde1e7; --good: #2c7a4b; --bad: #b3261e; --silent: #b58900; --grey: #c3c9d2 }
+body { font: 14px/1.45 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink); background: #fff }
+h1 { font-size: 1.5rem; margin-bottom: .3rem } h2 { font-size: 1.2rem; margin: 2.6rem 0 .3rem } .dim { color: var(--dim) }
+.verdict { font-size: 1.1rem; font-weight: 600; padding: .6rem .9rem; border-radius: 6px; color: #fff; background: var(--good) }
+.verdict.bad { background: var(--bad) } .bad { color: var(--bad) } .verdict.bad { color: #fff }
+table { border-collapse: collapse; margin: .6rem 0 } td, th { padding: .25rem 1.1rem .25rem 0; text-align: left; vertical-align: top }
+th { font-weight: 600; border-bottom: 1px solid var(--line) } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+details { margin: .6rem 0 } summary { cursor: pointer; color: var(--dim) } details td { font-size: 12.5px }
+svg { display: block; max-width: 100%; height: auto; margin: .4rem 0 } svg text { font: 11.5px system-ui, sans-serif; fill: var(--ink) }
+svg .dim { fill: var(--dim) } svg .n { text-anchor: end } svg .mid { text-anchor: middle } svg .head { font-weight: 600 }
+svg .held { fill: var(--good) } svg .broken { fill: var(--bad) } svg .silent { fill: var(--silent) } svg .unchecked { fill: var(--grey) }
+svg .back { fill: #fff; stroke: var(--good); stroke-width: 2 } svg .back.late { stroke: var(--bad) }
+svg .grid { stroke: var(--line) } svg .limit { stroke: var(--bad); stroke-dasharray: 3 3 } svg .on { fill: #fff }
+.key span { white-space: nowrap; margin-right: .9rem } .key svg { display: inline; vertical-align: -1px; margin: 0 .25rem 0 0 }
 """
-LABEL_W: Final = 330
-PLOT_W: Final = 480
-COUNT_W: Final = 130
-ROW_H: Final = 17
-TOP_H: Final = 26
+LABEL_W: Final = 300
+PLOT_W: Final = 470
+FIRED_W: Final = 70
+BACK_W: Final = 110
+HELD_W: Final = 80
+ROW_H: Final = 19
+TOP_H: Final = 30
 LINES: Final = 18
-CELL: Final = 30
+CELL: Final = 34
+LABEL_MAX: Final = 48
+
+ABOUT: Final = {
+    "crash": "The process ends, stops for longer than its lease and goes on as a zombie, stumbles, or is cancelled, at every named point.",
+    "again": "What was done is done a second time: every message, every start, every fold of events. Nothing may change.",
+    "network": "Between a service and its broker, database or gateway: cut, silent one way, late, dripping, or just one reply lost.",
+    "servers": "Servers and services are killed, run out of memory or disk, lose a queue, or have a clock that is an hour off.",
+    "fleet": "Two and four of each service at once, and rolling restarts under load.",
+    "cluster": "Three brokers, of which the leader is killed, again and again.",
+    "versions": "The build before and this one at work together, across a migration.",
+    "planted": "Builds with one guarantee taken out must turn the audit red; the same with the build we ship must not.",
+    "random": "Faults of all families under continuous load; the audit looks at all of it at the end.",
+    "sender": "What can go wrong between a sender and its exchange.",
+    "stores": "Other sessions hold what a service needs in its database.",
+    "people": "Two people decide at once, or one does the same thing twice.",
+    "order": "What waits in a queue comes in reverse.",
+    "poison": "Everything that nobody can read, among healthy messages.",
+    "gateway": "Every way in which the card gateway misbehaves, at once.",
+}
+KEY: Final = (
+    ("back", 4, "recovered: from being back until all that waited was done, left of the dashed line that is its limit"),
+    ("held", 4.5, "drained, deadlines and ladders included, and every line held"),
+    ("broken", 4.5, "something broke, or came too late"),
+    ("silent", 4.5, "never fired"),
+    ("unchecked", 4.5, "not possible here; of a line: not asked"),
+)
 
 
 def html(run: Run) -> str:
     """One page that needs nothing else."""
     families = by_family(run.results)
-    failed = [result for result in run.results if not result.ok]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Remit: fault run</title>",
         f"<style>{_STYLE}</style><h1>Fault run of {escape(run.began.strftime('%Y-%m-%d %H:%M UTC'))}</h1>",
-        f"<p>{len(run.results)} of {len(run.trials)} trials in {run.took_s / 60:.1f} minutes; "
-        f"{sum(result.fired > 0 for result in run.results)} fired, "
-        f"<span class={'bad' if failed else 'dim'}>{len(failed)} failed</span>"
-        + (f"; seed {run.seed}" if run.seed is not None else "")
-        + f".</p><p class=dim>Seen on the way: {escape(_seen(run.seen))}.</p>",
+        _verdict(run),
+        _families_table(families),
+        _key(run.seed),
+        f"<p class=dim>Seen on the way: {escape(_seen(run.seen))}. {escape(read_again(run.results))}</p>",
+        _of_the_run(run),
+        _failures([result for result in run.results if failed(result)]),
+        _catalogue(run.results),
+        _skipped([result for result in run.results if result.skipped]),
     ]
     for family, results in families.items():
         parts += [
-            f"<h2>{escape(family)}: {len(results)} trials</h2>",
-            "<p class=dim>Seconds from the end of the fault until everything had drained (dot) and until the service handled a message "
-            "again (ring). Green: every line of the audit held; red: something broke; amber: it never fired.</p>",
+            f"<h2 id={escape(family)}>{escape(family)}: {_many(len(results), 'trial')}</h2>",
+            f"<p class=dim>{ABOUT.get(family, '')}</p>",
             picture(results),
-            "<p class=dim>Lines of the audit, and in how many trials each held.</p>",
+            "<p class=dim>Lines of the audit, and after how many trials each held:</p>",
             matrix(results),
+            _details(results),
         ]
-    parts.append(_failures(failed))
     return "\n".join(parts)
+
+
+def _key(seed: int | None) -> str:
+    """What the dots of all pictures mean."""
+    dots = "".join(
+        f"<span><svg width=12 height=12><circle class={kind} cx=6 cy=6 r={radius} /></svg>{words}</span> "
+        for kind, radius, words in KEY
+    )
+    overlap = (
+        ""
+        if seed is None
+        else " Faults of random mode overlap: none has a time of its own, all drain together at the end."
+    )
+    return f"<p class='dim key'>In the pictures, by seconds: {dots}{overlap}</p>"
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _verdict(run: Run) -> str:
+    bad = [result for result in run.results if failed(result)]
+    fired = sum(result.fired for result in run.results)
+    skipped = sum(result.skipped is not None for result in run.results)
+    missing = len(run.trials) - sum(not result.name.startswith("random/seed") for result in run.results)
+    words = "Everything held" if run.ok else f"{_many(len(bad), 'trial')} failed"
+    rest = [f"{len(run.results)} trials in {run.took_s / 60:.1f} minutes", f"faults fired {fired} times"]
+    rest += [f"{skipped} not possible on this machine"] if skipped else []
+    rest += [f"{missing} not run"] if missing > 0 else []
+    rest += [f"seed {run.seed}"] if run.seed is not None else []
+    return f"<p class='verdict{'' if run.ok else ' bad'}'>{words}</p><p>{'; '.join(rest)}.</p>"
+
+
+def _families_table(families: Families) -> str:
+    rows = "".join(
+        f"<tr><td><a href='#{escape(family)}'>{escape(family)}</a><td class=n>{len(results)}"
+        f"<td class=n>{sum(result.fired for result in results)}"
+        f"<td class='n{' bad' if any(map(failed, results)) else ''}'>{sum(map(failed, results))}"
+        f"<td class=n>{sum(result.skipped is not None for result in results)}<td class=n>{_recovered(results)}"
+        f"<td class=n>{_spread([result.drained_s for result in results])}<td class=n>{_held(results)}"
+        for family, results in families.items()
+    )
+    return (
+        "<table><tr><th>family<th class=n>trials<th class=n>fired<th class=n>failed<th class=n>skipped"
+        f"<th class=n>recovered, of allowed s<th class=n>drained s<th class=n>audit lines held</tr>{rows}</table>"
+    )
+
+
+def _of_the_run(run: Run) -> str:
+    """Lines 17 and 18, which are about the run as a whole."""
+    return "".join(
+        f"<p class={'bad' if verdict['verdict'] == 'broken' else 'dim'}>Line {line}, {escape(TITLES[line])}: {escape(verdict['verdict'])}"
+        f"{escape('. ' + '; '.join(verdict['why']) if verdict['why'] else '')}</p>"
+        for line, verdict in sorted(run.verdicts.items())
+    )
 
 
 def picture(results: Sequence[Result]) -> str:
@@ -145,35 +274,59 @@ def picture(results: Sequence[Result]) -> str:
     rows: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         rows[result.name.partition("/")[2].rpartition(":")[0] or result.name.partition("/")[2]].append(result)
-    times = [value for result in results for value in (result.drained_s, result.again_s) if value is not None]
-    longest = max([*times, 1.0])
-    width, height = LABEL_W + PLOT_W + COUNT_W, TOP_H + ROW_H * len(rows) + 6
+    known = [
+        value
+        for result in results
+        for value in (result.drained_s, result.recovered_s, result.limit_s)
+        if value is not None
+    ]
+    longest = max([*known, 1.0])
+    width, height = LABEL_W + PLOT_W + FIRED_W + BACK_W + HELD_W, TOP_H + ROW_H * len(rows) + 6
     drawn = [f'<svg viewBox="0 0 {width} {height}" width={width} role=img>']
     for tick in _ticks(longest):
         x = LABEL_W + PLOT_W * tick / longest
         drawn.append(
-            f"<line class=grid x1={x:.1f} x2={x:.1f} y1={TOP_H - 6} y2={height} />"
-            f"<text class=dim x={x:.1f} y=14>{tick:g} s</text>"
+            f'<line class=grid x1="{x:.1f}" x2="{x:.1f}" y1="{TOP_H - 8}" y2="{height}"/>'
+            f'<text class="dim mid" x="{x:.1f}" y=15>{tick:g} s</text>'
         )
+    for limit_s in sorted({result.limit_s for result in results if result.limit_s is not None}):
+        x = LABEL_W + PLOT_W * limit_s / longest
+        drawn.append(f'<line class=limit x1="{x:.1f}" x2="{x:.1f}" y1="{TOP_H - 8}" y2="{height}"/>')
+    timed = "recovered s" if any(result.recovered_s is not None for result in results) else ""
+    columns = (("fired", FIRED_W), (timed, FIRED_W + BACK_W), ("good", FIRED_W + BACK_W + HELD_W))
+    drawn += [f'<text class="n head" x="{LABEL_W + PLOT_W + x}" y=15>{word}</text>' for word, x in columns]
     for number, (label, group) in enumerate(rows.items()):
-        y = TOP_H + ROW_H * number + ROW_H / 2
-        drawn.append(f"<text x=0 y={y + 4:.1f}>{escape(label)}</text>")
-        drawn += [_dot(result, y, longest) for result in group]
-        fired = sum(result.fired for result in group)
-        held = sum(result.ok for result in group)
-        drawn.append(
-            f"<text class=dim x={LABEL_W + PLOT_W + 14} y={y + 4:.1f}>fired {fired}, good {held}/{len(group)}</text>"
-        )
+        drawn.append(_row(label, group, TOP_H + ROW_H * number + ROW_H / 2, longest))
     return "".join([*drawn, "</svg>"])
 
 
+def _row(label: str, group: Sequence[Result], y: float, longest: float) -> str:
+    worst = max((result.recovered_s for result in group if result.recovered_s is not None), default=None)
+    good = sum(result.ok for result in group)
+    columns = (
+        (str(sum(result.fired for result in group)), FIRED_W),
+        ("" if worst is None else f"{worst:.1f}", FIRED_W + BACK_W),
+        (f"{good} of {len(group)}", FIRED_W + BACK_W + HELD_W),
+    )
+    short = label if len(label) <= LABEL_MAX else f"{label[: LABEL_MAX - 1]}…"
+    return "".join(
+        [
+            f'<text x=0 y="{y + 4:.1f}">{escape(short)}<title>{escape(label)}</title></text>',
+            *(_dot(result, y, longest) for result in group),
+            *(f'<text class=n x="{LABEL_W + PLOT_W + x}" y="{y + 4:.1f}">{word}</text>' for word, x in columns),
+        ]
+    )
+
+
 def _dot(result: Result, y: float, longest: float) -> str:
-    kind = "silent" if not result.fired else "held" if result.ok else "broken"
+    kind = "unchecked" if result.skipped else "silent" if not result.fired else "held" if result.ok else "broken"
     x = LABEL_W + PLOT_W * (result.drained_s or 0.0) / longest
     title = f"<title>{escape(result.name)}: {escape(result.injects)} {escape(why(result))}</title>"
-    dots = f"<circle class={kind} cx={x:.1f} cy={y:.1f} r=4.5>{title}</circle>"
-    if result.again_s is not None:
-        dots += f"<circle class=again cx={LABEL_W + PLOT_W * result.again_s / longest:.1f} cy={y:.1f} r=3.5>{title}</circle>"
+    dots = f'<circle class={kind} cx="{x:.1f}" cy="{y:.1f}" r=4.5>{title}</circle>'
+    if result.recovered_s is not None:
+        late = "" if result.in_time else " late"
+        x = LABEL_W + PLOT_W * result.recovered_s / longest
+        dots += f'<circle class="back{late}" cx="{x:.1f}" cy="{y:.1f}" r=4>{title}</circle>'
     return dots
 
 
@@ -188,26 +341,74 @@ def matrix(results: Sequence[Result]) -> str:
     for result in results:
         for line, verdict in result.lines.items():
             counts[line][verdict] += 1
-    drawn = [f'<svg viewBox="0 0 {LINES * (CELL + 6)} 52" width={LINES * (CELL + 6)} role=img>']
-    for line in range(1, LINES + 1):
+    drawn = [f'<svg viewBox="0 0 {LINES * (CELL + 6)} 42" width={LINES * (CELL + 6)} role=img>']
+    for line in (line for line in range(1, LINES + 1) if line not in OF_THE_RUN):
         x, count = (line - 1) * (CELL + 6), counts[line]
         kind = "broken" if count["broken"] else "held" if count["holds"] else "unchecked"
+        title = f"<title>line {line}: {escape(TITLES[line])}: {escape(_seen(count))}</title>"
         drawn.append(
-            f"<rect class={kind} x={x} y=0 width={CELL} height=22 rx=3><title>line {line}: {escape(_seen(count))}</title></rect>"
-            f"<text x={x + CELL / 2} y=36 text-anchor=middle>{line}</text>"
-            f"<text class=dim x={x + CELL / 2} y=49 text-anchor=middle>{count['holds']}</text>"
+            f'<rect class={kind} x="{x}" y=0 width={CELL} height=22 rx=3>{title}</rect>'
+            f'<text class="mid on" x="{x + CELL / 2}" y=15>{line}{title}</text>'
+            f'<text class="dim mid" x="{x + CELL / 2}" y=37>{count["holds"]}</text>'
         )
     return "".join([*drawn, "</svg>"])
 
 
-def _failures(failed: Sequence[Result]) -> str:
-    if not failed:
-        return "<h2>What broke</h2><p>Nothing.</p>"
+def _details(results: Sequence[Result]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(result.name.partition('/')[2])}<td>{escape(result.injects)}<td class=n>{result.fired}"
+        f"<td class=n>{_seconds(result.recovered_s)}<td class=n>{_seconds(result.limit_s)}<td class=n>{_seconds(result.drained_s)}"
+        f"<td>{'good' if result.ok else escape(why(result))}<br><span class=dim>{escape('; '.join(result.remarks))}</span>"
+        for result in results
+    )
+    return (
+        f"<details><summary>Each of the {len(results)}</summary><table><tr><th>trial<th>what was injected<th class=n>fired"
+        f"<th class=n>recovered s<th class=n>allowed<th class=n>drained s<th>what came of it</tr>{rows}</table></details>"
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _failures(bad: Sequence[Result]) -> str:
+    if not bad:
+        return ""
     rows = "".join(
         f"<tr><td>{escape(result.name)}<td>{escape(why(result))}<br><span class=dim>{escape(' | '.join(result.breaches[:5]))}</span>"
-        for result in failed
+        for result in bad
     )
-    return f"<h2>What broke</h2><table>{rows}</table>"
+    return f"<h2 class=bad>What broke</h2><table>{rows}</table>"
+
+
+def _catalogue(results: Sequence[Result]) -> str:
+    """The rows of the catalogue, with what of each was run here."""
+    by_name = {result.name: result for result in results}
+    rows = []
+    for number, row in ROWS.items():
+        cells = [_of_a_fault(fault, where, by_name) for fault, where in row.faults.items()]
+        rows.append(f"<tr><td class=n>{number}<td>{escape(row.point)}<td>{'<br>'.join(cells)}")
+    return (
+        "<details><summary>The catalogue of faults, row by row</summary><table><tr><th class=n>row<th>where<th>what, and of how many "
+        f"trials in this run how many were good</tr>{''.join(rows)}</table></details>"
+    )
+
+
+def _of_a_fault(fault: str, where: str | Elsewhere, by_name: Mapping[str, Result]) -> str:
+    if isinstance(where, Elsewhere):
+        return f"{escape(fault)}: <span class=dim>no trial; {escape(where.why)}</span>"
+    found = [by_name[name] for name in matching(where, by_name)]
+    if not found:
+        return f"{escape(fault)}: <span class=dim>not in this run ({escape(where)})</span>"
+    good = sum(result.ok for result in found)
+    return f"{escape(fault)}: <span class={'dim' if good == len(found) else 'bad'}>{good} of {len(found)}</span>"
+
+
+def _skipped(results: Sequence[Result]) -> str:
+    if not results:
+        return ""
+    rows = "".join(f"<tr><td>{escape(result.name)}<td>{escape(result.skipped or '')}" for result in results)
+    return f"<h2>Not possible on this machine, so neither held nor broken</h2><table>{rows}</table>"
 
 
 def _seen(counts: Counter[str]) -> str:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,19 +17,22 @@ import aio_pika
 
 from deploy.local.postgres import psql
 from deploy.local.stack import SERVICES, Service
-from tests.faults.bed import Bed
-from tests.faults.ready import recover, until_not_ready, until_ready
-from tests.faults.trial import Note, Trial
+from shared.persistence.database import AWAY_ERRORS
+from tests.faults.bed import Bed, LogMark
+from tests.faults.ready import until_not_ready, until_ready
+from tests.faults.recovery import SERVER_WITHIN_S, SERVICE_WITHIN_S, recovery_s
+from tests.faults.trial import Note, NotPossibleHereError, Trial
 from tests.support.databases import execute, rows
 
 FAMILY: Final = "servers"
 
-RECOVERED_WITHIN_S: Final = 10.0
-"""After a server's restart, beyond its own."""
 BROKER: Final = ("publisher", "consumer ")
 DATABASE: Final = ("database", "charging")
 HOUR_S: Final = 3_600
+AWAY_S: Final = 75.0
+"""Minutes: longer than every timeout, back-off and lease of these trials."""
 ALONE_ESTIMATE_S: Final = 60.0
+NO_SPACE: Final = "No space left on device"
 DISK_BYTES: Final = 96 * 1024**2
 """A service's database takes about 10 MB; the rest is filled."""
 FILLED_BY: Final[dict[str, Service]] = {
@@ -48,8 +52,8 @@ CONSUMED_BY: Final[dict[str, Service]] = {
 # -- killed ----------------------------------------------------------------------------------------------------------------------------
 
 
-async def _killed(bed: Bed, note: Note, *, broker: bool, database: bool) -> None:
-    """kill -9 under load; back when every service has noticed."""
+async def _killed(bed: Bed, note: Note, *, broker: bool, database: bool, away_s: float = 0.0) -> None:
+    """kill -9 under load; back when every service has noticed, or later."""
     stack = bed.system.stack
     servers = [server for server, hit in ((stack.broker, broker), (stack.database, database)) if hit]
     bed.play()
@@ -59,6 +63,7 @@ async def _killed(bed: Bed, note: Note, *, broker: bool, database: bool) -> None
     note.fired(len(servers))
     for service in SERVICES:
         await until_not_ready(bed, service, (*BROKER * broker, *DATABASE * database))
+    await asyncio.sleep(away_s)
     for server in servers:
         await asyncio.to_thread(server.start)
     await _again(bed, note)
@@ -67,9 +72,21 @@ async def _killed(bed: Bed, note: Note, *, broker: bool, database: bool) -> None
 async def _again(bed: Bed, note: Note) -> None:
     """The servers are there: the services resume unaided, and in time."""
     note.mended()
+    back_at = time.monotonic()
     bed.play()
-    took_s = await recover(bed, within_s=RECOVERED_WITHIN_S)
-    note.remark(f"all services ready again after {took_s:.1f} s")
+    note.recovered(await recovery_s(bed, since=back_at), within_s=SERVER_WITHIN_S)
+
+
+async def _service_killed(bed: Bed, note: Note, *, service: Service) -> None:
+    """kill -9 under load, wherever the service is; started again at once."""
+    bed.play()
+    await bed.until_under_load()
+    await bed.kill(service)
+    await bed.start(service)
+    note.fired()
+    note.mended()
+    bed.play()
+    note.recovered(await recovery_s(bed, service), within_s=SERVICE_WITHIN_S)
 
 
 # -- out of memory, full, gone ---------------------------------------------------------------------------------------------------------
@@ -159,8 +176,8 @@ def _vhost(bed: Bed) -> str:
 
 @contextmanager
 def small_disk() -> Iterator[Path]:
-    """A file system of `DISK_BYTES` in memory that everybody may enter; unmounted at the end, also when we are killed. Raises OSError where
-    this machine does not let us mount."""
+    """A file system of `DISK_BYTES` in memory that everybody may enter; unmounted at the end, also when we are killed. Raises
+    NotPossibleHereError where this machine does not let us mount."""
     folder = Path(tempfile.mkdtemp(prefix="remit-small-disk-"))
     folder.chmod(0o755)
     script = (
@@ -176,7 +193,7 @@ def small_disk() -> Iterator[Path]:
         assert mounted.stdout is not None
         try:
             if mounted.stdout.readline() != b"mounted\n":
-                raise OSError("this machine does not let us mount a file system")
+                raise NotPossibleHereError("this machine does not let us mount a small file system")
             yield folder
         finally:
             assert mounted.stdin is not None
@@ -258,6 +275,77 @@ def _fill(balloon: Path) -> None:
                 continue
 
 
+async def _full_wal(bed: Bed, note: Note) -> None:
+    """The write-ahead log of all databases lies on a disk of its own, which fills up: PostgreSQL gives up whatever it does,
+    and cannot come back before there is room (PostgreSQL documentation, "Disk Full Failure")."""
+    stack = bed.system.stack
+    url = stack.postgres_url
+    with small_disk() as disk:
+        data = Path((await asyncio.to_thread(psql, url, "SHOW data_directory")).strip())
+        log, said = data / "pg_wal", LogMark(data.parent / "log", 0)
+        home, balloon = disk / "pg_wal", disk / "balloon"
+        await _move_folder(bed, log, home)
+        try:
+            await until_ready(bed)
+            bed.play()
+            await bed.until_under_load()
+            await asyncio.to_thread(_fill, balloon)
+            bed.play()
+            await _until_no_segment_is_left(bed)
+            for service in SERVICES:
+                await until_not_ready(bed, service, DATABASE)
+            note.fired(said.text.count(NO_SPACE))
+            balloon.unlink()
+            await asyncio.to_thread(stack.database.kill)
+            await asyncio.to_thread(stack.database.start)
+            await _again(bed, note)
+            await bed.until_drained()
+        finally:
+            balloon.unlink(missing_ok=True)
+            await _move_folder(bed, log, home, back=True)
+
+
+async def _move_folder(bed: Bed, folder: Path, home: Path, *, back: bool = False) -> None:
+    """Put a folder of PostgreSQL's elsewhere, with a link where it was, or take it back; the server is down meanwhile."""
+    database = bed.system.stack.database
+    await asyncio.to_thread(database.kill)
+    await asyncio.to_thread(_take_back if back else _put_elsewhere, folder, home)
+    await asyncio.to_thread(database.start)
+
+
+def _put_elsewhere(folder: Path, home: Path) -> None:
+    shutil.move(folder, home)
+    _give_to_owner_of(folder.parent, home)
+    folder.symlink_to(home)
+
+
+def _take_back(folder: Path, home: Path) -> None:
+    folder.unlink()
+    shutil.copytree(home, folder)
+    _give_to_owner_of(folder.parent, folder)
+
+
+def _give_to_owner_of(model: Path, folder: Path) -> None:
+    """A move between file systems is a copy, which belongs to whoever copied."""
+    owner = model.stat()
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+async def _until_no_segment_is_left(bed: Bed) -> None:
+    """Begin one segment of the log after the other, beside what the services write, until the server has given up."""
+    url = bed.system.stack.postgres_url
+
+    async def given_up() -> bool:
+        try:
+            await execute(url, "SELECT pg_logical_emit_message(true, 'faults', repeat('x', 100000)), pg_switch_wal()")
+        except AWAY_ERRORS:
+            return True
+        return False
+
+    await bed.until(given_up, what="PostgreSQL gives up for want of log")
+
+
 # -- a clock that is off ---------------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +372,13 @@ def trials() -> Sequence[Trial]:
         _alone("broker:killed", "kill -9 of RabbitMQ", partial(_killed, broker=True, database=False), short=True),
         _alone("database:killed", "kill -9 of PostgreSQL", partial(_killed, broker=False, database=True), short=True),
         _alone("both:killed", "kill -9 of RabbitMQ and PostgreSQL at once", partial(_killed, broker=True, database=True)),
+        _alone(
+            "database:away",
+            f"PostgreSQL is away for {AWAY_S:g} s: answers of the gateway wait for it",
+            partial(_killed, broker=False, database=True, away_s=AWAY_S),
+            estimate_s=ALONE_ESTIMATE_S + AWAY_S,
+        ),
+        _alone("database:full_wal", "the disk of PostgreSQL's write-ahead log is full: it stops", _full_wal),
         _alone("broker:memory_alarm", "RabbitMQ has no memory left: publishers are blocked", partial(_alarm, raised=MEMORY_ALARM)),
         _alone("broker:disk_alarm", "RabbitMQ has no disk left: publishers are blocked", partial(_alarm, raised=DISK_ALARM)),
     ]  # fmt: skip
@@ -294,6 +389,8 @@ def trials() -> Sequence[Trial]:
         run = partial(_deleted, queue=queue, consumer=consumer)
         made.append(_beside(f"{queue}:deleted", f"{queue} is deleted, and applied again", run, SERVICES))
     for service in SERVICES:
+        run = partial(_service_killed, service=service)
+        made.append(_beside(f"{service}:killed", f"kill -9 of {service} under load", run, [service], random=True))
         run = partial(_full_disk, service=service)
         made.append(_beside(f"{service}:full_disk", f"the disk of {service}'s database is full", run, [service]))
         for word, off_s in (("ahead", HOUR_S), ("behind", -HOUR_S)):
@@ -303,8 +400,8 @@ def trials() -> Sequence[Trial]:
     return made
 
 
-def _alone(name: str, injects: str, run: Run, *, short: bool = False) -> Trial:
-    return Trial(f"{FAMILY}/{name}", FAMILY, injects, run, estimate_s=ALONE_ESTIMATE_S, alone=True, short=short)
+def _alone(name: str, injects: str, run: Run, *, short: bool = False, estimate_s: float = ALONE_ESTIMATE_S) -> Trial:
+    return Trial(f"{FAMILY}/{name}", FAMILY, injects, run, estimate_s=estimate_s, alone=True, short=short)
 
 
 def _beside(name: str, injects: str, run: Run, touches: Sequence[str], *, random: bool = False) -> Trial:

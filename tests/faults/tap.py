@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
+from uuid import UUID
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustQueue
@@ -18,6 +20,9 @@ from shared.messaging.topology import WORK_QUEUES
 PREFIX: Final = "tap."
 REMEMBERED_MAX: Final = 50
 PREFETCH: Final = 200
+DELIVERIES: Final = "x-delivery-count"
+"""A header of the broker's own."""
+UUID_FORM: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Tap:
@@ -65,19 +70,18 @@ class Tap:
         """Send the last messages of a queue to it again, byte for byte, as a publisher does that never saw its confirms; how many."""
         again = list(self._last[queue])[-count:]
         for message in again:
-            copy = aio_pika.Message(
-                message.body,
-                content_type=message.content_type,
-                message_id=message.message_id,
-                correlation_id=message.correlation_id,
-                reply_to=message.reply_to,
-                type=message.type,
-                headers=dict(message.headers),
-                delivery_mode=2,
-            )
             async with asyncio.timeout(10):
-                await self._channel.default_exchange.publish(copy, routing_key=queue)
+                await self._channel.default_exchange.publish(copy_of(message), routing_key=queue)
         return len(again)
+
+    def seen(self, queue: str) -> set[UUID]:
+        """The ids of what went to that queue, as far as they are of the form that all of ours have."""
+        return {UUID(name) for of, name in self._counts if of == queue and UUID_FORM.fullmatch(name)}
+
+    def last(self, queue: str) -> list[UUID]:
+        """The ids of those that `echo` sends again."""
+        names = [str(message.message_id) for message in self._last[queue]]
+        return [UUID(name) for name in names if UUID_FORM.fullmatch(name)]
 
     @property
     def duplicates(self) -> int:
@@ -96,3 +100,17 @@ class Tap:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         await message.ack()
+
+
+def copy_of(message: AbstractIncomingMessage) -> aio_pika.Message:
+    """The same bytes under the same properties."""
+    return aio_pika.Message(
+        message.body,
+        content_type=message.content_type,
+        message_id=message.message_id,
+        correlation_id=message.correlation_id,
+        reply_to=message.reply_to,
+        type=message.type,
+        headers={name: value for name, value in message.headers.items() if name != DELIVERIES},
+        delivery_mode=2,
+    )

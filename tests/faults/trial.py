@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 ESTIMATE_S = 15.0
 
 
+class NotPossibleHereError(Exception):
+    """This machine does not allow the fault; the text says why. The trial counts as skipped, not as held."""
+
+
 @dataclass(slots=True)
 class Note:
     """What a trial writes down while it runs. Times are of `time.time`, which the databases of this machine share."""
@@ -22,6 +26,8 @@ class Note:
     fired_at: float | None = None
     mended_at: float | None = None
     remarks: list[str] = field(default_factory=list)
+    recovered_s: float | None = None
+    limit_s: float | None = None
 
     def fired(self, count: int = 1) -> None:
         """The fault happened, so often."""
@@ -32,6 +38,10 @@ class Note:
     def mended(self) -> None:
         """The fault is over: the service is started again, the server is back, the stopped process goes on."""
         self.mended_at = time.time()
+
+    def recovered(self, took_s: float, *, within_s: float) -> None:
+        """All that waited was done so long after what failed was back. Of several times the worst counts."""
+        self.recovered_s, self.limit_s = max(took_s, self.recovered_s or 0.0), within_s
 
     def remark(self, text: str) -> None:
         """Something for whoever reads the report."""
@@ -61,13 +71,17 @@ class Trial:
 
 @dataclass(slots=True)
 class Result:
-    """`lines`: verdict by line of the audit. `again_s`: until the service handled a message again, `drained_s`: until everything had
-    drained, both from `mended`; None where there was nothing to measure."""
+    """`lines`: verdict by line of the audit. `recovered_s`: from the restarted process being ready, or the server being back, until all
+    that waited was done; it must be below `limit_s`. `again_s`: until the service handled a message again, `drained_s`: until everything
+    had drained, ladders and deadlines included, both from `mended`. None where there was nothing to measure. `readings`: how often the
+    audit was asked. `skipped`: why this machine does not allow the fault."""
 
     name: str
     family: str
     injects: str
     fired: int = 0
+    recovered_s: float | None = None
+    limit_s: float | None = None
     again_s: float | None = None
     drained_s: float | None = None
     took_s: float = 0.0
@@ -76,7 +90,14 @@ class Result:
     surprises: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     restarts: int = 0
+    readings: int = 0
     line: int | None = None
+    skipped: str | None = None
+
+    @property
+    def in_time(self) -> bool:
+        """Whether it recovered within its limit, where it has one."""
+        return self.recovered_s is None or self.limit_s is None or self.recovered_s <= self.limit_s
 
     @property
     def broken(self) -> list[int]:
@@ -84,8 +105,8 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """It fired, nobody was surprised, and the audit found what it had to: nothing, or the line of a planted fault."""
-        as_expected = self.line in self.broken if self.line is not None else not self.broken
+        """It fired and recovered in time, nobody was surprised, the audit found what it had to: nothing, or the line of a planted fault."""
+        as_expected = self.line in self.broken if self.line is not None else not self.broken and self.in_time
         return self.fired > 0 and bool(self.lines) and as_expected and not (self.line is None and self.surprises)
 
     def as_json(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +17,7 @@ from shared.contracts.base import Contract
 from shared.messaging.envelope import Inbound, Outgoing
 from shared.persistence import outbox
 from shared.persistence.database import Tx
+from shared.records import dataclass
 from shared.service import Runtime
 from shared.shell import Change, Reaction
 from tests.support.bus import Bus, Heard, Tap

@@ -1,6 +1,7 @@
 """The border: what is refused, with which reason, and that nothing else ever happens to any bytes."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts import invoice
+from shared.messaging import codec
 from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, Decoded, Fault, Malformed, decode, encode
 from shared.messaging.envelope import Cause, Draft
 
@@ -185,3 +187,37 @@ def test_the_same_cause_gives_the_same_bytes() -> None:
         encode(draft, replace(CAUSE, id=UUID(int=8)), 0, source="invoice").id
         != encode(draft, CAUSE, 0, source="invoice").id
     )
+
+
+# -- two ways to read JSON -------------------------------------------------------------------------------------------------------------
+
+SCALARS = st.none() | st.booleans() | st.integers(-(10**21), 10**21) | st.floats() | st.text(max_size=4)
+VALUES = st.recursive(
+    SCALARS.map(json.dumps) | st.sampled_from(['"\\u0041"', '"a : b"', '"":"']),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(st.sampled_from(['"a"', '"b"', '"a" ', '"\\u0061"']), inner), max_size=4).map(
+            lambda members: "{" + ", ".join(f"{key}:{value}" for key, value in members) + "}"
+        )
+    ),
+    max_leaves=8,
+)  # fmt: skip
+
+
+def outcome(read: Callable[[bytes], Any], body: bytes) -> Any:
+    try:
+        return repr(read(body))
+    except codec._Refused as refused:
+        return refused.fault
+
+
+@given(VALUES)
+def test_the_quick_way_to_read_json_reads_what_the_strict_one_reads(text: str) -> None:
+    """Or leaves it to the strict one: the same key twice, escapes, long numbers."""
+    body = text.encode("utf-8", "surrogatepass")
+    assert outcome(codec.parse, body) == outcome(codec._parse_strictly, body)
+
+
+@pytest.mark.parametrize("body", [b'{"a":1,"a":1}', b'{"a" :1,"a":1}', b'{"a":[{"b":1,"b":2}]}', b'{"a":"\\":","a":1}'])
+def test_the_same_key_twice_is_refused_however_it_is_written(body: bytes) -> None:
+    assert outcome(codec.parse, body) is Fault.DUPLICATE_KEY

@@ -5,12 +5,12 @@ known to this process only: never for money, never for two instances.
 """
 
 import asyncio
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from uuid import UUID
 
 from services.payment_gateway.gateways import port
+from shared.records import dataclass, replace
 
 DECLINED_TOKENS = {
     "pm_card_chargeDeclined": "generic_decline",

@@ -6,10 +6,11 @@ each outcome is one of the answers below, and whatever it cannot place is `Unkno
 an adapter as an exception.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
+
+from shared.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tests.service.payment_gateway.conftest import (
 )
 from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
 from tests.support.bus import Bus, Heard, Tap
-from tests.support.databases import rows
+from tests.support.databases import execute, rows
 from tests.support.waiting import until
 
 # -- inquiries -------------------------------------------------------------------------------------------------------------------------
@@ -244,6 +244,33 @@ async def test_a_decision_about_what_is_settled_is_refused_and_kept(start: Start
     assert await rows(payments.url, "SELECT decided_by, refusal FROM decisions") == [
         {"decided_by": "ann", "refusal": "nothing_to_decide"}
     ]
+
+
+async def test_a_decision_that_comes_again_after_the_inbox_forgot_it_decides_nothing(
+    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+) -> None:
+    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=False))
+    gateway.always(Step.INQUIRE, Say(UNKNOWN))
+    letters, asking = await bus.queue("dead-letters"), requested()
+    async with start(ladder_s=(0.05,)):
+        await bus.send(asking)
+        needs = await payments.until(asking.payment_id, "needs_decision")
+        message = decision(asking.payment_id, "captured", needs["version"])
+        id_ = await bus.send(message)
+        before = await payments.until(asking.payment_id, "captured")
+        events = await bus.tap("payment.events")
+        await execute(payments.url, "DELETE FROM inbox")
+        await bus.send(message, message_id=id_)
+
+        async def handled_again() -> bool:
+            return bool(await rows(payments.url, "SELECT FROM inbox WHERE message_id = $1", id_))
+
+        await until(handled_again, what="the decision is taken in again")
+    said = [kind(heard.type) for heard in await events.waiting()]
+    assert "PaymentResolutionRefused" not in said, "it was not refused: it had taken effect"
+    assert await letters.waiting() == []
+    assert await payments.row(asking.payment_id) == before
+    assert len(await rows(payments.url, "SELECT message_id FROM decisions")) == 1
 
 
 async def test_a_decision_about_a_payment_never_seen_closes_it(start: Start, bus: Bus, payments: Payments) -> None:

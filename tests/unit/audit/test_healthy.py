@@ -12,6 +12,7 @@ from deploy.audit.letters import healthy
 from deploy.audit.routes import queues_for
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.messaging.codec import STRUCTURED, Decoded, decode
+from tests.fuzz.corpus import CORPUS
 
 GOLDEN = Path(__file__).parents[2] / "contracts" / "golden"
 
@@ -51,6 +52,15 @@ def test_what_may_be_wrong_elsewhere_is_not_called_healthy() -> None:
     assert healthy(letter(body, queue, reason="clear_card_number")) is None
     assert healthy(letter(body, queue, error_type="PaymentIdReusedError")) is None
     assert healthy(letter(body, queue, content_type="application/json")) is None
+
+
+IN_THE_BODY = [name for name, poison in CORPUS.items() if not poison.headers and poison.content_type == STRUCTURED]
+
+
+@pytest.mark.parametrize("name", IN_THE_BODY)
+def test_no_poison_is_called_healthy(name: str) -> None:
+    """Each as it would lie among the dead letters, with no reason given away."""
+    assert healthy(letter(CORPUS[name].body, "invoice.commands")) is None
 
 
 @settings(max_examples=500)

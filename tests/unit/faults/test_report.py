@@ -42,6 +42,33 @@ def test_a_planted_fault_is_good_only_if_its_line_turns_red() -> None:
     assert not result(line=5, lines=HOLDS | {6: "broken"}).ok
 
 
+def test_who_recovers_too_slowly_has_not_held(tmp_path: Path) -> None:
+    assert result(recovered_s=4.9, limit_s=5.0).ok
+    slow = result(recovered_s=5.1, limit_s=5.0)
+    assert not slow.ok
+    assert report.why(slow) == "recovered after 5.1 s, and 5 s are allowed"
+    assert "5.1 of 5" in report.html(run(tmp_path, slow))
+
+
+def test_what_this_machine_does_not_allow_is_skipped_and_neither_held_nor_broken(tmp_path: Path) -> None:
+    skipped = result("servers/database:full_wal", fired=0, lines={}, skipped="no small file system")
+    whole = run(tmp_path, result(), skipped)
+    assert whole.ok
+    assert not skipped.ok
+    assert not report.failed(skipped)
+    report.save(whole)
+    data = orjson.loads((tmp_path / "run.json").read_bytes())
+    assert data["skipped"] == {"servers/database:full_wal": "no small file system"}
+    assert [one["name"] for one in data["planned"]] == ["crash/a:saga:exit"]
+    assert "no small file system" in report.html(whole)
+
+
+def test_the_report_says_what_was_read_again() -> None:
+    said = report.read_again([result(readings=1), result(readings=2), result(readings=3)])
+    assert "lines 9, 10, 15" in said
+    assert "after 2 of 3 trials; 1 needed a third" in said
+
+
 def test_a_run_is_good_only_if_all_was_run(tmp_path: Path) -> None:
     whole = run(tmp_path, result(), result("crash/b:saga:exit"))
     assert whole.ok
@@ -65,7 +92,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path: Path) -
         "network/cut:saga:reset", family="network", lines=HOLDS | {1: "broken"}, breaches=["1: <p>: charged twice"]
     )
     page = report.html(run(tmp_path, good, bad))
-    assert page.count("<svg") == 4
+    assert page.count("<svg viewBox") == 4
     assert "http" not in page.replace("https://", "http://").replace("http://www.w3.org", "")
     assert "&lt;nothing&gt;" in page
     assert "<nothing>" not in page

@@ -1,0 +1,169 @@
+"""The catalogue of faults (FAULTS.md), row by row, and which trials are for each; a test holds it against the trials there are.
+
+What no trial does has the reason instead, and where it is tested.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """No trial does it: why, or who does."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A point in the path of a payment, and its faults by name: patterns of trials, parted by commas."""
+
+    point: str
+    faults: Mapping[str, str | Elsewhere]
+
+
+ROWS: Final[dict[int, Row]] = {
+    1: Row(
+        "sender → exchange",
+        {
+            "confirm lost": "sender/confirm_lost*",
+            "returned": "sender/returned",
+            "broker blocked": "servers/broker:*_alarm",
+            "oversized": "sender/oversized",
+            "wrong user": "sender/wrong_user",
+        },
+    ),
+    2: Row(
+        "the broker holds it",
+        {
+            "kill -9, restart": "servers/broker:killed,servers/both:killed",
+            "memory or disk alarm": "servers/broker:*_alarm",
+            "queue deleted": "servers/*:deleted",
+            "a node of a cluster lost": "cluster/*",
+        },
+    ),
+    3: Row(
+        "delivered, before the transaction",
+        {
+            "crash": "crash/shell.*before_commit:*:exit,servers/*:killed",
+            "stopped longer than the heartbeat": "crash/shell.*before_commit:*:stop",
+            "reconnect with a full buffer": "network/*.broker:reset",
+        },
+    ),
+    4: Row(
+        "inbox + events + outbox",
+        {
+            "version conflict": "fleet/?-of-each",
+            "deadlock": "stores/*:deadlock",
+            "PostgreSQL kill -9": "servers/database:killed",
+            "full disk": "servers/*:full_disk,servers/database:full_wal",
+            "pool exhausted": "stores/*:locked,network/*.database:black_hole_*",
+            "the reply to a commit lost": "network/*.database:commit_reply_lost*",
+        },
+    ),
+    5: Row(
+        "committed, before the ack",
+        {"crash": "crash/shell.*after_commit:*:exit,crash/shell.before_ack:*", "ack lost": "network/*.broker:ack_lost"},
+    ),
+    6: Row(
+        "outbox",
+        {
+            "crash before or after the confirm": "crash/publisher.*,crash/relay.*",
+            "crash before the delete": "crash/outbox.before_delete:*",
+            "confirm lost": "network/*.broker:confirm_lost*",
+            "two publishers": "fleet/?-of-each",
+            "a row committed late": "crash/shell.before_commit:*:stop",
+            "publish refused (full queue)": "servers/*:full",
+        },
+    ),
+    7: Row("request → payment row", {"duplicate on two instances at once": "fleet/?-of-each"}),
+    8: Row(
+        "prepared, id not recorded; recorded, not confirmed",
+        {
+            "crash": "crash/charging.*_prepare:*:exit,crash/charging.*_execute:*:exit",
+            "zombie": "crash/charging.*_prepare:*:stop,crash/charging.*_execute:*:stop",
+        },
+    ),
+    9: Row(
+        "HTTP in flight",
+        {
+            "every behaviour of the gateway": "gateway/every-behaviour*",
+            "cut, silent, late, dripping, refused": "network/payment_gateway.gateway:*",
+            "silent for hours": Elsewhere("the ladder is shortened to seconds in every trial; its length is a setting"),
+        },
+    ),
+    10: Row(
+        "answer known, not recorded",
+        {
+            "crash": "crash/charging.before_record*:*,crash/charging.after_execute:*",
+            "PostgreSQL away for minutes": "servers/database:away",
+            "lease lost, decision committed meanwhile": "planted/fencing-off:control",
+        },
+    ),
+    11: Row(
+        "saga",
+        {
+            "duplicate": "again/messages",
+            "outcome before request, stale outcome": "order/saga.events:*",
+            "two instances on one saga": "fleet/?-of-each",
+            "deadline twice": "crash/saga.deadlines.*:stop",
+            "clock off by an hour": "servers/*:clock_*",
+            "restart mid-step": "crash/*:saga:exit",
+        },
+    ),
+    12: Row(
+        "invoice ← outcome",
+        {
+            "duplicate": "again/messages,again/forgotten",
+            "reorder": "order/invoice.settlement:*",
+            "unknown invoice": Elsewhere(
+                "tests/service/invoice: nobody may write there, which sender/wrong_user proves"
+            ),
+            "void at the same time": "crash/*",
+        },
+    ),
+    13: Row(
+        "dead letters",
+        {
+            "replay twice": "people/replay:by-two",
+            "replay while processing": "people/replay:beside-its-sender",
+            "replay after a schema upgrade": Elsewhere(
+                "versions/rolling-upgrade upgrades under load; a replay is a message like any other"
+            ),
+            "replay after the inbox's retention": "again/forgotten",
+            "crash mid-replay": "crash/staff.replay.*",
+        },
+    ),
+    14: Row(
+        "case in doubt",
+        {
+            "two people": "people/resolve:by-two",
+            "person against poller": "people/resolve:while-asked",
+            "late answer after a decision": "crash/charging.*_refund:*",
+        },
+    ),
+    15: Row("poison", {"every input of the corpus, on every queue": "poison/*"}),
+    16: Row(
+        "fleet",
+        {
+            "rolling restarts under load": "fleet/rolling-restarts",
+            "1 → n → 1 instances": "fleet/?-of-each",
+            "old and new versions together": "versions/*",
+        },
+    ),
+    17: Row(
+        "partitions",
+        {
+            "from the broker": "network/*.broker:black_hole_*,network/*.broker:refused",
+            "from the database": "network/*.database:black_hole_*,network/*.database:refused",
+            "from the gateway": "network/payment_gateway.gateway:black_hole_*,network/payment_gateway.gateway:refused",
+        },
+    ),
+}
+
+
+def matching(patterns: str, names: Iterable[str]) -> list[str]:
+    """The trials that one of the patterns means."""
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns.split(","))]

@@ -1,0 +1,119 @@
+"""Two people at once, or one person twice (FAULTS 13 and 14): one of them wins, the other is told, and money moves once."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
+from services.staff.cli import REFUSED
+from shared.contracts.invoice import IssueInvoice
+from shared.ids import new_id
+from tests.faults.bed import Bed, Done
+from tests.faults.crash import a_case, spoiled_letter
+from tests.faults.trial import Note, Trial
+from tests.support.databases import rows
+
+FAMILY: Final = "people"
+
+
+async def _at_once(bed: Bed, *commands: tuple[str, ...]) -> list[Done]:
+    """These commands of `remit`, all at the same time."""
+    running = [await bed.remit(*command) for command in commands]
+    return list(await asyncio.gather(*(one.result() for one in running)))
+
+
+def _replay(letter: UUID, who: str) -> tuple[str, ...]:
+    return "dead-letters", "replay", str(letter), "--yes", "--who", who
+
+
+def _resolve(payment_id: UUID, version: int, who: str) -> tuple[str, ...]:
+    words = ("--evidence", "its books show no charge", "--reason", "fault run", "--who", who)
+    return "payments", "resolve", str(payment_id), "not_charged", "--version", str(version), *words
+
+
+def _one_was_first(done: Sequence[Done]) -> None:
+    codes = sorted(one.code for one in done)
+    assert codes == [0, *[REFUSED] * (len(done) - 1)], f"one does it and the others are told, and not {done}"
+
+
+async def replayed_by_two(bed: Bed, note: Note) -> None:
+    """Two people replay the same dead letter at once; afterwards a third does."""
+    letter = await spoiled_letter(bed)
+    _one_was_first(await _at_once(bed, _replay(letter, "one"), _replay(letter, "another")))
+    (late,) = await _at_once(bed, _replay(letter, "a third"))
+    assert late.code == REFUSED
+    note.fired(3)
+
+
+async def replayed_beside_its_sender(bed: Bed, note: Note) -> None:
+    """A dead letter is replayed while its sender, who never heard of it, sends the command again under its id."""
+    command = IssueInvoice(
+        invoice_id=f"beside-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
+    )
+    command_id = new_id()
+    event = {
+        "specversion": "1.0",
+        "id": str(command_id),
+        "type": command.wire_name,
+        "source": f"/{bed.name}",
+        "data": command.model_dump(mode="json"),
+    }
+    await bed.stop("invoice")
+    bed.note_sent(command_id, command.wire_name)
+    await reject_one(bed.system.stack.rabbitmq_url, command, json.dumps(event).encode(), command_id)
+    await bed.start("invoice")
+    query = "SELECT id FROM dead_letters WHERE message_id = $1"
+
+    async def stored() -> bool:
+        return bool(await rows(bed.database("staff"), query, str(command_id)))
+
+    await bed.until(stored, what="the dead letter")
+    (letter,) = await rows(bed.database("staff"), query, str(command_id))
+    (replayed,), asked = await asyncio.gather(
+        _at_once(bed, _replay(letter["id"], "faults")), bed.upstream.ask(command, command_id=command_id)
+    )
+    assert replayed.code == 0
+    assert asked[1].answer == "accepted"
+    note.fired()
+
+
+async def decided_by_two(bed: Bed, note: Note) -> None:
+    """Two people decide about the same payment at once, on the same evidence."""
+    payment_id, version = await a_case(bed)
+    _one_was_first(await _at_once(bed, _resolve(payment_id, version, "one"), _resolve(payment_id, version, "another")))
+    note.fired(2)
+
+
+async def decided_while_asked(bed: Bed, note: Note) -> None:
+    """A person decides while another has the gateway asked: the decision holds, or its person is told that there is news."""
+    payment_id, version = await a_case(bed)
+    asked, decided = await _at_once(
+        bed, ("payments", "ask", str(payment_id), "--who", "one"), _resolve(payment_id, version, "another")
+    )
+    assert asked.code in {0, REFUSED}
+    assert decided.code in {0, REFUSED}
+    note.remark(f"asked: exit code {asked.code}; decided: exit code {decided.code}")
+    note.fired(2)
+
+
+def trials() -> Sequence[Trial]:
+    """Each beside the usual load."""
+    deeds: dict[str, Callable[[Bed, Note], Awaitable[None]]] = {
+        "replay:by-two": replayed_by_two,
+        "replay:beside-its-sender": replayed_beside_its_sender,
+        "resolve:by-two": decided_by_two,
+        "resolve:while-asked": decided_while_asked,
+    }
+    return [_trial(name, deed) for name, deed in deeds.items()]
+
+
+def _trial(name: str, deed: Callable[[Bed, Note], Awaitable[None]]) -> Trial:
+    async def run(bed: Bed, note: Note) -> None:
+        await deed(bed, note)
+        note.mended()
+
+    return Trial(
+        f"{FAMILY}/{name}", FAMILY, str(deed.__doc__), run, estimate_s=30.0, touches=frozenset({"invoice", "staff"})
+    )

@@ -1,0 +1,74 @@
+"""What nobody can read comes to a queue among healthy messages (FAULTS 15): set aside with its reason, and its neighbours go on."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import aio_pika
+
+from shared.ids import new_id
+from shared.messaging.topology import WORK_QUEUES
+from tests.faults.bed import Bed
+from tests.faults.trial import Note, Trial
+from tests.fuzz.corpus import CORPUS
+from tests.support.databases import rows
+
+FAMILY: Final = "poison"
+
+
+async def _poisoned(bed: Bed, note: Note, *, queue: str) -> None:
+    began = time.time()
+    restarts = bed.restarts
+    bed.play()
+    await bed.until_under_load()
+    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        for poison in CORPUS.values():
+            headers = {name: _writable(value) for name, value in poison.headers.items()}
+            message = aio_pika.Message(
+                poison.body,
+                content_type=poison.content_type,
+                headers=headers,
+                message_id=f"poison {new_id()}",  # no UUID: a command that could be answered would be no dead letter
+                delivery_mode=2,
+            )
+            await channel.default_exchange.publish(message, routing_key=queue, timeout=10)
+    note.mended()
+    bed.play()
+    await bed.until_drained()
+    query = """SELECT sum(seen)::int AS n, count(DISTINCT reason)::int AS reasons FROM dead_letters
+        WHERE queue = $1 AND last_seen > to_timestamp($2)"""
+    (letters,) = await rows(bed.database("staff"), query, queue, began)
+    note.fired(len(CORPUS))
+    note.remark(f"{len(CORPUS)} inputs: {letters['n']} dead letters of {letters['reasons']} reasons")
+    assert bed.restarts == restarts, "a service ended by itself"
+
+
+def _writable(value: Any) -> Any:
+    """What our client can write into a table of headers: it has no bytes there."""
+    match value:
+        case bytes():
+            return value.decode()
+        case list():
+            return [_writable(one) for one in value]
+        case dict():
+            return {name: _writable(one) for name, one in value.items()}
+        case _:
+            return value
+
+
+def trials() -> Sequence[Trial]:
+    """The whole corpus on each queue."""
+    return [
+        Trial(
+            f"{FAMILY}/{queue.name}",
+            FAMILY,
+            f"each of {len(CORPUS)} inputs of the corpus comes to {queue.name}",
+            partial(_poisoned, queue=queue.name),
+            estimate_s=25.0,
+            touches=frozenset({queue.name.partition(".")[0]}),
+        )
+        for queue in WORK_QUEUES
+    ]

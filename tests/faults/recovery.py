@@ -1,0 +1,79 @@
+"""How long a service takes to be itself again: from the moment that it, or the server it needs, is back until it has done what waited.
+
+What waited is taken down by name when the service says that it is ready: messages that an independent listener saw go to its queues and
+that it had not handled, messages in its outbox, payments that were due. Payments in doubt are on a ladder of due times, and those of an
+instance that died wait for its lease: they take as long as they are told to, and are not counted.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from deploy.local.stack import SERVICES, Service
+from tests.faults.bed import POLL_S, Bed
+from tests.faults.ready import until_ready
+from tests.support.databases import rows
+
+SERVICE_WITHIN_S: Final = 5.0
+"""After a kill -9 of a service, beyond its restart."""
+SERVER_WITHIN_S: Final = 10.0
+"""After a restart of the broker or of the database, beyond its own."""
+GIVE_UP_S: Final = 60.0
+
+QUEUES_OF: Final[dict[Service, tuple[str, ...]]] = {
+    "invoice": ("invoice.commands", "invoice.settlement"),
+    "payment_gateway": ("payment_gateway.requests", "payment_gateway.commands"),
+    "saga": ("saga.events",),
+    "staff": ("staff.cases",),
+}
+
+_HANDLED: Final[dict[Service, str]] = dict.fromkeys(SERVICES, "SELECT message_id AS id FROM inbox") | {
+    "invoice": "SELECT message_id AS id FROM inbox UNION ALL SELECT command_id FROM answers"
+}
+_SET_ASIDE: Final = """SELECT event_id AS id FROM dead_letters WHERE event_id IS NOT NULL
+    UNION ALL SELECT message_id::uuid FROM dead_letters WHERE message_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"""
+_UNSAID: Final = "SELECT id FROM outbox"
+_DUE: Final = """SELECT payment_id AS id FROM payments
+    WHERE status = 'requested' AND leased_by IS NULL AND due_at <= to_timestamp($1)"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """By id."""
+
+    messages: set[UUID]
+    unsaid: set[UUID]
+    due: set[UUID]
+
+
+async def recovery_s(bed: Bed, *services: Service, since: float | None = None) -> float:
+    """Seconds until each of these services is ready and has done what waited for it; the slowest one's. They count from `since`
+    (`time.monotonic`, when a server was back), by default from each one's being ready. Raises TimeoutError, which says what was left."""
+    return max(await asyncio.gather(*(_recovery_s(bed, service, since) for service in services or SERVICES)))
+
+
+async def _recovery_s(bed: Bed, service: Service, since: float | None) -> float:
+    await until_ready(bed, service)
+    ready_at, moment = time.monotonic(), time.time()
+    waiting = await _waiting(bed, service, moment)
+    while waiting.messages or waiting.unsaid or waiting.due:
+        if time.monotonic() > ready_at + GIVE_UP_S:
+            raise TimeoutError(f"{service} has not done what waited for it within {GIVE_UP_S:g} s: {waiting}")
+        await asyncio.sleep(POLL_S)
+        now = await _waiting(bed, service, moment)
+        waiting = _Waiting(waiting.messages & now.messages, waiting.unsaid & now.unsaid, waiting.due & now.due)
+    return time.monotonic() - (ready_at if since is None else since)
+
+
+async def _waiting(bed: Bed, service: Service, moment: float) -> _Waiting:
+    seen = {id_ for queue in QUEUES_OF[service] if queue not in bed.lost for id_ in bed.tap.seen(queue)}
+    handled, set_aside = await _ids(bed, service, _HANDLED[service]), await _ids(bed, "staff", _SET_ASIDE)
+    due = await _ids(bed, service, _DUE, moment) if service == "payment_gateway" else set()
+    return _Waiting(seen - handled - set_aside, await _ids(bed, service, _UNSAID), due)
+
+
+async def _ids(bed: Bed, service: Service, query: str, *arguments: float) -> set[UUID]:
+    found = await bed.until_answered(lambda: rows(bed.database(service), query, *arguments))
+    return {row["id"] for row in found}

@@ -1,0 +1,122 @@
+"""Other sessions hold what a service needs in its database (FAULTS 4): for longer than it waits, and in the order that makes a deadlock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import asyncpg
+
+from deploy.local.stack import SERVICES, Service
+from shared.persistence.database import LOCK_TIMEOUT_S
+from tests.faults.bed import Bed
+from tests.faults.recovery import SERVER_WITHIN_S, recovery_s
+from tests.faults.trial import Note, Trial
+
+FAMILY: Final = "stores"
+
+LOCKED_S: Final = 2 * LOCK_TIMEOUT_S + 2.0
+"""Every statement gives up at least twice, and every connection of the pool waits."""
+WRITTEN_LAST: Final[dict[Service, tuple[str, ...]]] = {
+    "invoice": ("outbox", "events", "invoices", "inbox"),
+    "payment_gateway": ("outbox", "payments", "attempts", "inbox"),
+    "saga": ("outbox", "sagas", "transitions", "inbox"),
+    "staff": ("inbox", "cases", "dead_letters", "outbox"),
+}
+"""Tables to hold, one of which a writer comes to after another: which one depends on how the service writes today."""
+TRY_S: Final = 6.0
+_WAITERS: Final = """SELECT count(DISTINCT pid) FROM pg_locks
+    WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+_HELD_BY_A_WAITER: Final = """SELECT DISTINCT held.relation::regclass::text AS name
+    FROM pg_locks waits JOIN pg_locks held ON held.pid = waits.pid AND held.granted AND held.locktype = 'relation'
+    JOIN pg_class c ON c.oid = held.relation AND c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
+    WHERE NOT waits.granted AND waits.relation = $1::text::regclass AND held.relation <> waits.relation AND held.mode = 'RowExclusiveLock'
+    ORDER BY 1"""
+_DEADLOCKS: Final = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+
+
+@asynccontextmanager
+async def _session(bed: Bed, service: Service) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """One that waits for others for as long as it takes: of two in a deadlock the other one is told."""
+    connection = await asyncpg.connect(bed.database(service), timeout=10)
+    try:
+        await connection.execute("SET deadlock_timeout = '10min'")
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _locked(bed: Bed, note: Note, *, service: Service) -> None:
+    """Nothing can be written; what waits is not lost, and nothing is dead-lettered for it."""
+    bed.play()
+    await bed.until_under_load()
+    async with _session(bed, service) as session, session.transaction():
+        await session.execute("LOCK TABLE inbox, outbox IN ACCESS EXCLUSIVE MODE")
+        bed.play()
+
+        async def somebody_waits() -> bool:
+            waiting: int = await session.fetchval(_WAITERS)
+            note.fired(waiting)
+            return waiting > 0
+
+        await bed.until(somebody_waits, what=f"a session of {service} waits")
+        await asyncio.sleep(LOCKED_S)
+    note.mended()
+    note.recovered(await recovery_s(bed, service), within_s=SERVER_WITHIN_S)
+
+
+async def _deadlock(bed: Bed, note: Note, *, service: Service) -> None:
+    """We hold what it wants next, and want what it holds: it is told, and does its batch again."""
+    async with _session(bed, service) as session:
+        before: int = await session.fetchval(_DEADLOCKS)
+        for table in WRITTEN_LAST[service]:
+            if await _entangle(bed, session, table):
+                break
+
+        async def counted() -> bool:
+            await session.execute("SELECT pg_stat_clear_snapshot()")
+            after: int = await session.fetchval(_DEADLOCKS)
+            return after > before
+
+        await bed.until(counted, what="PostgreSQL counts a deadlock")
+    note.fired()
+    note.mended()
+
+
+async def _entangle(bed: Bed, session: "asyncpg.Connection[asyncpg.Record]", table: str) -> bool:
+    """Whether somebody waited for the table with another in hand, and we then waited for that."""
+    async with session.transaction():
+        await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
+        bed.play()
+        give_up_at = asyncio.get_running_loop().time() + TRY_S
+        while not (held := await session.fetch(_HELD_BY_A_WAITER, table)):
+            if asyncio.get_running_loop().time() > give_up_at:
+                return False
+            await asyncio.sleep(0.02)
+        await session.execute(f"LOCK TABLE {held[0]['name']} IN SHARE MODE")
+    return True
+
+
+def trials() -> Sequence[Trial]:
+    """Both for each service."""
+    runs: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {
+        "locked": (
+            f"another session holds the tables of {{}} for {LOCKED_S:g} s: every connection of its pool waits",
+            _locked,
+        ),
+        "deadlock": ("another session and {} wait for each other", _deadlock),
+    }
+    return [
+        Trial(
+            f"{FAMILY}/{service}:{name}",
+            FAMILY,
+            injects.format(service),
+            partial(run, service=service),
+            estimate_s=30.0,
+            touches=frozenset({service}),
+            random=name == "locked",
+        )
+        for service in SERVICES
+        for name, (injects, run) in runs.items()
+    ]
