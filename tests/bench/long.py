@@ -212,15 +212,15 @@ def _per_s(outcome: Outcome) -> float:
 async def _cleaning(grown: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> report.Table:
     """Rows beyond their retention, and how fast services under load delete them."""
     say(f"Cleaning: {options.expired} rows a table are beyond their retention")
+    payments = prepare(options.payments)
+    await grown.issue(payments)
     for service, table in EXPIRED.values():
         await _execute(grown.stack, service, _EXPIRE[table], options.expired)
     before = {name: await _expired(grown.stack, *at) for name, at in EXPIRED.items()}
-    payments = prepare(options.payments)
-    await grown.issue(payments)
     started = time.perf_counter()
     gone_after: dict[str, float] = {}
     await grown.services.start(GATEWAY)
-    load, _ = await grown.pay(payments)
+    paying = asyncio.create_task(grown.pay(payments))
 
     async def are_gone() -> bool:
         for name, at in EXPIRED.items():
@@ -229,6 +229,7 @@ async def _cleaning(grown: Bench, options: argparse.Namespace, say: Callable[[st
         return len(gone_after) == len(EXPIRED)
 
     await until(are_gone, CLEANING_TIMEOUT_S)
+    load, _ = await paying
     watched_s = time.perf_counter() - started
     left = {name: await _expired(grown.stack, *at) for name, at in EXPIRED.items()}
     await grown.services.stop()

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from deploy.local.fleet import ROOT
 from tests.bench.limits import ROW_WRITES, Ceiling, Limits, Needs, ceiling
 from tests.bench.load import Burst, Steady
-from tests.bench.measure import ELSEWHERE, GENERATOR, POSTGRESQL, RABBITMQ, cores
+from tests.bench.measure import ELSEWHERE, GATEWAY, GENERATOR, POSTGRESQL, RABBITMQ, cores
 from tests.bench.scenarios import WARM_UP, Outcome
 from tests.bench.system import Books
 
@@ -228,7 +228,7 @@ def cpu(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    last = [RABBITMQ, POSTGRESQL, "together", GENERATOR, ELSEWHERE]
+    last = [RABBITMQ, POSTGRESQL, "together", GENERATOR, GATEWAY, ELSEWHERE]
     return sorted(dict.fromkeys(names), key=lambda name: (last.index(name) + 1 if name in last else 0, name))
 
 
@@ -240,10 +240,14 @@ def memory(outcomes: Sequence[Outcome]) -> Table:
     return Table("Memory at the end, MiB resident", rows)
 
 
-def starts(outcomes: Sequence[Outcome]) -> Table:
-    rows = {outcome.scenario.name: {"start": outcome.start_s, "drain": outcome.drain_s} for outcome in outcomes}
+def starts(outcomes: Sequence[Outcome], alone: Mapping[str, tuple[float, float]]) -> Table:
+    """`alone`: of each service started by itself."""
+    rows = {f"{name} alone": {"start": start_s, "drain": drain_s} for name, (start_s, drain_s) in alone.items()}
+    rows |= {outcome.scenario.name: {"start": outcome.start_s, "drain": outcome.drain_s} for outcome in outcomes}
     return Table(
-        "Start and drain, s", rows, "all services at once, from spawn to every queue consumed; SIGTERM to the last exit"
+        "Start and drain, s",
+        rows,
+        "or all services at once; from spawn to every queue consumed; SIGTERM to the last exit",
     )
 
 

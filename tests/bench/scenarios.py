@@ -19,13 +19,16 @@ IDLE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`rate_per_s` None: as fast as confirms allow. `instances`: of each service."""
+    """`rate_per_s` None: as fast as confirms allow. `instances`: of each service. `half_of`: the run whose rate is to be halved.
+    `allowed_per_s`: what the chosen number of calls in flight to the gateway allows."""
 
     name: str
     gateway: Mapping[str, str]
     payments: int
     rate_per_s: float | None = None
     instances: int = 1
+    half_of: str | None = None
+    allowed_per_s: float | None = None
 
     @property
     def invoices(self) -> int:

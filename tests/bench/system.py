@@ -63,6 +63,15 @@ class Services:
             await link.close()
         return time.perf_counter() - started
 
+    async def starts_alone(self, gateway: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+        """Each by itself: seconds until its queues are consumed, and from SIGTERM to its end. Raises NotReadyError."""
+        found: dict[str, tuple[float, float]] = {}
+        for service in SERVICES:
+            start_s = await self.start(gateway, only=service)
+            await asyncio.sleep(1.0)  # at rest: what follows its start is not its drain
+            found[service] = (start_s, await self.stop())
+        return found
+
     async def stop(self) -> float:
         """SIGTERM to all; seconds until the last has drained."""
         started = time.perf_counter()
