@@ -36,6 +36,7 @@ from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Database, Tx
 from shared.persistence.writes import Writes
 from shared.records import dataclass, replace
+from shared.remembered import Remembered
 
 log = structlog.get_logger(__name__)
 
@@ -136,8 +137,20 @@ class Optimistic(Work[Key, State, Effect], Protocol[Key, State, Effect]):
     """A work whose every write is guarded by a unique key (an event's stream and version, a transition's, a payment's id), so that a
     decision on a state that moved meanwhile cannot be stored."""
 
-    async def peek(self, connection: Connection, messages: Sequence[Inbound]) -> Mapping[Key, State] | None:
-        """As `load`, without locks; a state that is guessed to be absent need not be read. None: these take a transaction."""
+    @property
+    def remembered(self) -> Remembered[Key, State] | None:
+        """What may be recalled instead of read; shared by all works of the process on the same states."""
+        ...
+
+    async def peek(
+        self, connection: Connection, messages: Sequence[Inbound], recalled: Mapping[Key, State]
+    ) -> Mapping[Key, State] | None:
+        """As `load`, without locks; what is recalled, or guessed to be absent, need not be read. None: these take a transaction."""
+        ...
+
+    def is_guarded(self, reaction: Reaction[State, Effect]) -> bool:
+        """Whether storing it fails where the state is not the one it was decided on. A refusal, or a message that changes nothing, is not
+        guarded, so it is never decided on a state that was only recalled."""
         ...
 
 
@@ -204,6 +217,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._relay = relay
         self._clock = clock
         self._holding = Holding(consumer, database, readiness)
+        self._remembered = self._optimistic.remembered if self._optimistic is not None else None
         self._batch_size = metrics.BATCH_SIZE.labels(queue=consumer.queue)
         self._batch_seconds = metrics.BATCH_SECONDS.labels(queue=consumer.queue)
         self._handled = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="handled")
@@ -310,6 +324,8 @@ class QueueWorker(Generic[Key, State, Effect]):
             try:
                 said = await self._commit(items, carefully=patience.failures > 0)
             except Exception as error:  # noqa: BLE001 - whatever it is, the batch must end somewhere: see `trouble`
+                if self._remembered is not None:
+                    self._remembered.mistrust()
                 if isinstance(error, _Stumbled) and len(items) > 1:
                     return await self._without(items, error.items)
                 if not await self._holding.can_repeat(error, patience, alone=len(items) == 1):
@@ -354,10 +370,16 @@ class QueueWorker(Generic[Key, State, Effect]):
         now = self._clock()
         async with self._database.connection() as connection:
             messages = [item.message for item in items if item.message is not None]
-            states = await work.peek(connection, messages) if messages else {}
+            recalled = self._recall(work, messages)
+            states = await work.peek(connection, messages, recalled) if messages else {}
             if states is None:
                 return None
             changes = self._react_all(items, dict(states), now)
+            if any(c.key in recalled and not work.is_guarded(c.reaction) for c in changes.values()):
+                states = await work.peek(connection, messages, {})
+                if states is None:
+                    return None
+                changes = self._react_all(items, dict(states), now)
             if any(change.reaction.closes is not None for change in changes.values()):
                 return None
             answers, says = self._conclude(items, changes, set(), now)
@@ -374,6 +396,11 @@ class QueueWorker(Generic[Key, State, Effect]):
             faults.point("shell.at_once.after_commit")
         self._committed(items, items, changes)
         return said
+
+    def _recall(self, work: "Optimistic[Key, State, Effect]", messages: Sequence[Inbound]) -> Mapping[Key, State]:
+        if self._remembered is None:
+            return {}
+        return self._remembered.recall(map(work.key, messages), epoch=self._database.epoch)
 
     async def _commit_in_transaction(self, items: Sequence[Item]) -> list[Outgoing]:
         """Repeating it after a commit whose reply was lost finds every item already handled, and says nothing new: the outbox rows of
@@ -405,6 +432,8 @@ class QueueWorker(Generic[Key, State, Effect]):
         self, items: Sequence[Item], fresh: Sequence[Item], changes: Mapping[UUID, Change[Key, State, Effect]]
     ) -> None:
         self._work.committed(list(changes.values()))
+        if self._remembered is not None:
+            self._remembered.keep({change.key: change.reaction.state for change in changes.values()})
         self._handled.inc(len(fresh))
         self._duplicates.inc(len(items) - len(fresh))
 

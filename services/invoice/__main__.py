@@ -22,8 +22,9 @@ REMIND_AFTER_S = 30.0
 async def assemble(runtime: Runtime) -> None:
     """Two queues, and the reminder."""
     remind_after_s = Environment().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
-    runtime.consume("invoice.commands", InvoiceWork(answers_commands=True))
-    runtime.consume("invoice.settlement", InvoiceWork(answers_commands=False))
+    commands = InvoiceWork(answers_commands=True)
+    runtime.consume("invoice.commands", commands)
+    runtime.consume("invoice.settlement", InvoiceWork(answers_commands=False, remembered=commands.remembered))
     runtime.in_background(
         "reminder", lambda: remind_for_ever(runtime.database, runtime.relay, older_than_s=remind_after_s)
     )

@@ -13,7 +13,8 @@ from shared.decider import fold
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Tx
-from shared.records import dataclass, replace
+from shared.records import dataclass, field, replace
+from shared.remembered import Remembered
 from shared.shell import ACCEPTED, Change, ClosedCommand, Reaction, Verdict
 
 # -- in: messages to commands ------------------------------------------------------------------------------------------------------------
@@ -133,6 +134,7 @@ class InvoiceWork:
 
     answers_commands: bool
     source: str = "invoice"
+    remembered: Remembered[str, Loaded] = field(default_factory=Remembered)
 
     def key(self, message: Inbound) -> str:
         return message.data.subject()
@@ -141,12 +143,20 @@ class InvoiceWork:
         payment_ids = {m.data.payment_id for m in messages_ if isinstance(m.data, messages.PayInvoice)}
         return await store.load(tx, {self.key(m) for m in messages_}, payment_ids)
 
-    async def peek(self, connection: Connection, messages_: Sequence[Inbound]) -> dict[str, Loaded]:
+    async def peek(
+        self, connection: Connection, messages_: Sequence[Inbound], recalled: Mapping[str, Loaded]
+    ) -> dict[str, Loaded]:
         """Payment ids are not looked up: one that is used violates their unique key, and the batch comes again through `load`. So does one
         with an `IssueInvoice` that came before: its invoice is guessed to be absent, and issued as the first event of its stream."""
-        known = {self.key(m) for m in messages_ if not isinstance(m.data, messages.IssueInvoice)}
+        known = {self.key(m) for m in messages_ if not isinstance(m.data, messages.IssueInvoice)} - recalled.keys()
         absent = {self.key(m) for m in messages_} - known
-        return await store.load(connection, known, (), lock=False, absent=absent)
+        read = await store.load(connection, known, (), lock=False, absent=absent)
+        used: set[UUID] = next((loaded.used_payment_ids for loaded in read.values()), set())
+        return read | {key: Loaded(loaded.invoice, used) for key, loaded in recalled.items()}
+
+    def is_guarded(self, reaction: Reaction[Loaded, Effect]) -> bool:
+        """By the version of its first event."""
+        return any(isinstance(effect, NewEvent) for effect in reaction.effects)
 
     def react(self, state: Loaded, message: Inbound) -> Reaction[Loaded, Effect]:
         if isinstance(message.data, messages.CloseCommand):

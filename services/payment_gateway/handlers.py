@@ -257,10 +257,21 @@ class RequestWork(PaymentWork):
     """The queue of requests, each about a payment that was never seen: nothing is read first. One that was seen after all violates the
     unique key of its payment id, and the batch is repeated in a transaction."""
 
-    async def peek(self, connection: Tx, messages_: Sequence[Inbound]) -> dict[UUID, State] | None:  # noqa: ARG002 - nothing is read
+    remembered: None = None
+
+    async def peek(
+        self,
+        connection: Tx,  # noqa: ARG002 - nothing is read
+        messages_: Sequence[Inbound],
+        recalled: Mapping[UUID, State],  # noqa: ARG002 - nor recalled
+    ) -> dict[UUID, State] | None:
         if all(type(message.data) is InvoicePaymentRequested for message in messages_):
             return {self.key(message): None for message in messages_}
         return None
+
+    def is_guarded(self, reaction: Reaction[State, Decided]) -> bool:  # noqa: ARG002 - whatever it is
+        """By the key of the payment, which is new."""
+        return True
 
 
 def _is_due(decided: Decided) -> bool:

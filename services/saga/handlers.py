@@ -13,7 +13,8 @@ from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Tx
-from shared.records import dataclass
+from shared.records import dataclass, field
+from shared.remembered import Remembered
 from shared.shell import Change, Reaction
 
 SOURCE = "saga"
@@ -135,6 +136,7 @@ class SagaWork:
     patience: Patience
     source: str = SOURCE
     answers_commands: bool = False
+    remembered: Remembered[UUID, Saga] = field(default_factory=Remembered)
 
     def key(self, message: Inbound) -> UUID:
         return _about(message).payment_id
@@ -143,10 +145,21 @@ class SagaWork:
         absent = self._absent(messages)
         return absent | await store.load(tx, absent)
 
-    async def peek(self, connection: Connection, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
+    async def peek(
+        self, connection: Connection, messages: Sequence[Inbound], recalled: Mapping[UUID, Saga]
+    ) -> dict[UUID, Saga]:
         """A payment that was just requested is guessed to have no saga: one that has violates the key of its first transition."""
         known = {self.key(m) for m in messages if type(m.data) is not invoice_messages.InvoicePaymentRequested}
-        return self._absent(messages) | (await store.load(connection, known, lock=False) if known else {})
+        unread = known - recalled.keys()
+        return (
+            self._absent(messages)
+            | dict(recalled)
+            | (await store.load(connection, unread, lock=False) if unread else {})
+        )
+
+    def is_guarded(self, reaction: Reaction[Saga, Transition]) -> bool:
+        """By the key of its transition."""
+        return bool(reaction.effects)
 
     def _absent(self, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
         return {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}

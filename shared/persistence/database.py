@@ -127,6 +127,8 @@ class Database:
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
+        self.epoch = 0
+        """How often a connection was found lost."""
         self._at_hand: list[PoolConnectionProxy[asyncpg.Record]] = []
         self._waiting = 0
 
@@ -181,9 +183,11 @@ class Database:
         try:
             yield connection
         except BaseException:
+            self.epoch += connection.is_closed()
             await self._pool.release(connection)
             raise
         if self._waiting or connection.is_closed():
+            self.epoch += connection.is_closed()
             await self._pool.release(connection)
         else:
             self._at_hand.append(connection)
@@ -193,6 +197,7 @@ class Database:
             connection = self._at_hand.pop()
             if not connection.is_closed():
                 return connection
+            self.epoch += 1
             await self._pool.release(connection)
         self._waiting += 1
         try:

@@ -1,0 +1,36 @@
+"""What is recalled, and when nothing is."""
+
+from shared import remembered
+from shared.remembered import REST_BATCHES, Remembered
+
+
+def kept(*keys: str) -> Remembered[str, int]:
+    memory: Remembered[str, int] = Remembered()
+    memory.keep({key: number for number, key in enumerate(keys)})
+    return memory
+
+
+def test_what_was_kept_is_recalled() -> None:
+    assert kept("a", "b").recall(["b", "c"], epoch=0) == {"b": 1}
+
+
+def test_the_oldest_are_forgotten_first() -> None:
+    memory = kept(*(str(number) for number in range(remembered.KEPT_MAX)))
+    memory.keep({"0": -1})  # young again
+    memory.keep({"new": -2})
+    assert memory.recall(["0", "1", "2", "new"], epoch=0) == {"0": -1, "2": 2, "new": -2}
+
+
+def test_after_a_lost_connection_nothing_is_recalled_that_was_kept_before() -> None:
+    memory = kept("a")
+    assert memory.recall(["a"], epoch=1) == {}
+    memory.keep({"a": 5})
+    assert memory.recall(["a"], epoch=1) == {"a": 5}
+
+
+def test_after_a_wrong_guess_everything_is_read_for_a_while() -> None:
+    memory = kept("a")
+    memory.mistrust()
+    memory.keep({"a": 5})
+    assert [memory.recall(["a"], epoch=0) for _ in range(REST_BATCHES)] == [{}] * REST_BATCHES
+    assert memory.recall(["a"], epoch=0) == {"a": 5}
