@@ -300,7 +300,7 @@ def _samples(samples: Sequence[tuple[int, Mapping[str, float]]]) -> report.Table
     step = max(1, len(samples) // SAMPLES_SHOWN_MAX)
     shown = [*samples[:-1:step], samples[-1]]
     return report.Table(
-        "Memory, MiB resident",
+        "Memory while paying, MiB resident",
         {f"{paid:,} paid": mib for paid, mib in shown},
         "PostgreSQL: what its processes do not share; the load generator keeps what it has heard, and is not shown",
     )

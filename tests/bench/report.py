@@ -25,6 +25,10 @@ PERCENTILES: Final = (50, 95, 99)
 WORTH_SHOWING: Final = 0.1
 """Rows of a table per payment; below it are polls and the like."""
 
+FILE_WIDTH: Final = 120
+"""Of tables that go into a file or a pipe, where rich would take 80."""
+LEAST_COMPARED: Final = 1e-3
+"""Below it a ratio tells of rounding only."""
 Row = Mapping[str, float | str]
 
 
@@ -126,15 +130,17 @@ class Earlier:
         return cls(max(folder.glob("*.json"), default=None))
 
     def ratio(self, title: str, row: str, column: str, value: float) -> float | None:
-        """How many times the earlier value it is; None where there is none to compare with."""
+        """How many times the earlier value it is; None where there is none to compare with, or next to nothing."""
         earlier = self._rows.get(title, {}).get(row, {}).get(column)
-        return value / earlier if earlier and not isinstance(earlier, str) else None
+        return value / earlier if isinstance(earlier, int | float) and abs(earlier) >= LEAST_COMPARED else None
 
 
 def show(report: Report, earlier: Earlier, console: Console) -> None:
     """Print every table; beside each value how many times the earlier one it is."""
     about = report.about
     console.print(f"{about['commit']}, {about['cores']} cores; load before: {about['load_before']:.1f}")
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
     for table in report.tables:
         shown = RichTable(title=table.title, caption=table.note or None, title_justify="left", caption_justify="left")
         shown.add_column("")
