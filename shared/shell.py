@@ -369,17 +369,9 @@ class QueueWorker(Generic[Key, State, Effect]):
         """
         now = self._clock()
         async with self._database.connection() as connection:
-            messages = [item.message for item in items if item.message is not None]
-            recalled = self._recall(work, messages)
-            states = await work.peek(connection, messages, recalled) if messages else {}
-            if states is None:
+            changes = await self._decide(work, connection, items, now)
+            if changes is None:
                 return None
-            changes = self._react_all(items, dict(states), now)
-            if any(c.key in recalled and not work.is_guarded(c.reaction) for c in changes.values()):
-                states = await work.peek(connection, messages, {})
-                if states is None:
-                    return None
-                changes = self._react_all(items, dict(states), now)
             if any(change.reaction.closes is not None for change in changes.values()):
                 return None
             answers, says = self._conclude(items, changes, set(), now)
@@ -397,10 +389,30 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._committed(items, items, changes)
         return said
 
-    def _recall(self, work: "Optimistic[Key, State, Effect]", messages: Sequence[Inbound]) -> Mapping[Key, State]:
-        if self._remembered is None:
-            return {}
-        return self._remembered.recall(map(work.key, messages), epoch=self._database.epoch)
+    async def _decide(
+        self, work: "Optimistic[Key, State, Effect]", connection: Connection, items: Sequence[Item], now: datetime
+    ) -> dict[UUID, Change[Key, State, Effect]] | None:
+        """On what is recalled; on what is read where nothing is, or where a recalled state led to what nothing guards. None: as `peek`."""
+        messages = [item.message for item in items if item.message is not None]
+        recalled: Mapping[Key, State] = {}
+        if self._remembered is not None:
+            recalled = self._remembered.recall(map(work.key, messages), epoch=self._database.epoch)
+        changes = await self._decide_on(recalled, work, connection, items, messages, now)
+        if changes and any(c.key in recalled and not work.is_guarded(c.reaction) for c in changes.values()):
+            changes = await self._decide_on({}, work, connection, items, messages, now)
+        return changes
+
+    async def _decide_on(
+        self,
+        recalled: Mapping[Key, State],
+        work: "Optimistic[Key, State, Effect]",
+        connection: Connection,
+        items: Sequence[Item],
+        messages: Sequence[Inbound],
+        now: datetime,
+    ) -> dict[UUID, Change[Key, State, Effect]] | None:
+        states = await work.peek(connection, messages, recalled) if messages else {}
+        return None if states is None else self._react_all(items, dict(states), now)
 
     async def _commit_in_transaction(self, items: Sequence[Item]) -> list[Outgoing]:
         """Repeating it after a commit whose reply was lost finds every item already handled, and says nothing new: the outbox rows of

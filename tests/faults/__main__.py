@@ -106,7 +106,10 @@ def _prepared(options: argparse.Namespace, trials: list[Trial], say: Say) -> tup
 def _announcement(trials: list[Trial], lanes: int) -> str:
     families = sorted({trial.family for trial in trials})
     minutes = estimate_s(trials, lanes) / 60
-    return f"{len(trials)} trials of {len(families)} families ({', '.join(families)}): about {minutes:.0f} minutes"
+    return (
+        f"{len(trials)} trials of {len(families)} families ({', '.join(families)}): "
+        f"about {minutes:.0f} minutes on an idle machine of two cores"
+    )
 
 
 def _list(trials: list[Trial], lanes: int, console: Console) -> None:

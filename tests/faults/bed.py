@@ -350,7 +350,7 @@ class Bed:
         ]
 
     async def _anything_left(self) -> bool:
-        """Looks where something is left longest, and no further: a look costs a login, and four beds look four times a second."""
+        """Looks where something is left longest, and no further: a look costs a login, and every bed looks four times a second."""
         for service in _LONGEST_FIRST:
             if await self._left_of(service):
                 return True

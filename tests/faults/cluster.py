@@ -128,7 +128,7 @@ def trials() -> Sequence[Trial]:
             FAMILY,
             f"kill -9 of the node that leads {WATCHED}, in a cluster of {NODES}, {ROUNDS} times",
             _leader_killed,
-            estimate_s=180.0,
+            estimate_s=90.0,
             alone=True,
             opens=open_clustered_stack,
         )

@@ -36,7 +36,7 @@ def trials() -> Sequence[Trial]:
             FAMILY,
             injects,
             partial(_misbehaving, kills=kills),
-            estimate_s=45.0,
+            estimate_s=25.0,
             touches=frozenset({"payment_gateway"}),
         )
         for name, injects, kills in (

@@ -115,5 +115,5 @@ def _trial(name: str, deed: Callable[[Bed, Note], Awaitable[None]]) -> Trial:
         note.mended()
 
     return Trial(
-        f"{FAMILY}/{name}", FAMILY, str(deed.__doc__), run, estimate_s=30.0, touches=frozenset({"invoice", "staff"})
+        f"{FAMILY}/{name}", FAMILY, str(deed.__doc__), run, estimate_s=20.0, touches=frozenset({"invoice", "staff"})
     )

@@ -21,7 +21,7 @@ from tests.faults.ready import until_ready
 from tests.faults.trial import Note, NotPossibleHereError, Result, Trial
 from tests.faults.workload import AFTERWARDS
 
-LANES: Final = 4
+LANES: Final = 5
 """Beds side by side. Most of a trial is waiting: for a lease, a heartbeat, a ladder."""
 OPEN_S: Final = 25.0
 """Of a stack and its beds, on a machine with two cores."""

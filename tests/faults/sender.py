@@ -213,7 +213,7 @@ def trials() -> Sequence[Trial]:
             FAMILY,
             injects,
             run,
-            estimate_s=25.0,
+            estimate_s=20.0,
             touches=frozenset({"invoice"}),
             short=name == "wrong_user",
         )

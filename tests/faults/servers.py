@@ -32,6 +32,7 @@ HOUR_S: Final = 3_600
 AWAY_S: Final = 75.0
 """Minutes: longer than every timeout, back-off and lease of these trials."""
 ALONE_ESTIMATE_S: Final = 60.0
+BESIDE_ESTIMATE_S: Final = 35.0
 NO_SPACE: Final = "No space left on device"
 DISK_BYTES: Final = 96 * 1024**2
 """A service's database takes about 10 MB; the rest is filled."""
@@ -405,4 +406,12 @@ def _alone(name: str, injects: str, run: Run, *, short: bool = False, estimate_s
 
 
 def _beside(name: str, injects: str, run: Run, touches: Sequence[str], *, random: bool = False) -> Trial:
-    return Trial(f"{FAMILY}/{name}", FAMILY, injects, run, estimate_s=25.0, touches=frozenset(touches), random=random)
+    return Trial(
+        f"{FAMILY}/{name}",
+        FAMILY,
+        injects,
+        run,
+        estimate_s=BESIDE_ESTIMATE_S,
+        touches=frozenset(touches),
+        random=random,
+    )

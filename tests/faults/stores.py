@@ -113,7 +113,7 @@ def trials() -> Sequence[Trial]:
             FAMILY,
             injects.format(service),
             partial(run, service=service),
-            estimate_s=30.0,
+            estimate_s=20.0,
             touches=frozenset({service}),
             random=name == "locked",
         )

@@ -110,7 +110,7 @@ def trials() -> Sequence[Trial]:
             family=FAMILY,
             injects="the build before and this one at work together, a column added under both",
             run=_upgrade,
-            estimate_s=90.0,
+            estimate_s=60.0,
             touches=frozenset(SERVICES),
         )
     ]
