@@ -16,7 +16,7 @@ N ?= 200
 .PHONY: help demo up test check bench bench-peers bench-long faults format lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: $(READY) ## pay N=200 invoices through real services, with a gateway that misbehaves; ends with the audit
 	@$(BIN)/python -m deploy.demo --invoices $(N)
@@ -35,6 +35,9 @@ check: $(READY) ## lint, format, types, imports
 
 bench: $(READY) ## payments per second, latency, CPU per payment; beside the limits of broker and database
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-long: $(READY) ## growth and memory: beside a million stored invoices, over many payments; ARGS='--invoices 20000' for a small one
+	@$(BIN)/python -m tests.bench.long $(ARGS)
 
 bench-peers: $(READY) $(PEERS_READY) ## the same work done by FastStream with an outbox, and by DBOS, in turns with ours
 	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python $(ARGS)

@@ -7,9 +7,12 @@ the processes of production, with the in-process gateway unless told otherwise.
 import argparse
 import asyncio
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,17 +27,20 @@ from deploy.sandbox.process import start_sandbox
 from shared.messaging.broker import BrokerLink
 from shared.messaging.publisher import Publisher
 from shared.observability.logs import configure_logs
-from tests.bench import limits, report
+from tests.bench import goals, limits, report
 from tests.bench.load import Burst, Listener, LoadError, Payment, prepare
-from tests.bench.measure import Meter
+from tests.bench.measure import GATEWAY, Meter
 from tests.bench.scenarios import Bench, Outcome, Scenario
 from tests.bench.system import NotReadyError, Services, read_books
 
 FOLDER: Final = ROOT / ".remit" / "bench"
-PARTS: Final = ("throughput", "latency", "limits")
+PARTS: Final = ("throughput", "latency", "http", "instances", "starts", "limits")
 SANDBOX: Final = "sandbox"
-IN_PROCESS: Final = {"0 ms": "memory://", "20 ms": "memory://?latency_ms=20"}
-"""The in-process gateway, by how long it takes to answer."""
+TOP: Final = "0 ms"
+"""The throughput run with the in-process gateway; others are compared with it."""
+HALF: Final = "half of the top"
+HALF_S: Final = 10.0
+GATEWAY_START_S: Final = 20.0
 PAYMENTS_MAX: Final = 1_000_000
 
 
@@ -64,11 +70,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--payments", type=_payments, default=5_000, help="of each throughput run (default 5000)")
     parser.add_argument("--rate", type=_positive, default=30.0, help="commands/s of the latency run (default 30)")
     parser.add_argument("--seconds", type=_positive, default=20.0, help="how long the latency run is (default 20)")
-    parser.add_argument("--only", choices=PARTS, help="just this part")
-    parser.add_argument("--skip-latency", action="store_true", help="without the latency run")
+    parser.add_argument("--only", choices=PARTS, action="append", help="just this part; may be repeated")
+    parser.add_argument("--skip-latency", action="store_true", help="without the latency runs")
     parser.add_argument(
         "--gateway-url",
-        help=f"a gateway over HTTP instead of the in-process one; {SANDBOX!r} starts our own. GATEWAY_API_KEY is its key",
+        help=f"just a burst to this gateway over HTTP; {SANDBOX!r} starts our own. GATEWAY_API_KEY is its key",
     )
     parser.add_argument("--compare", type=Path, metavar="FILE", help="an earlier run (default: the last one)")
     return parser.parse_args()
@@ -88,65 +94,105 @@ def _positive(text: str) -> float:
     return number
 
 
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    """By environment. `http_pid`: the process of the one that answers over HTTP after `goals.HTTP_LATENCY_MS`."""
+
+    in_process: Mapping[str, str]
+    http: Mapping[str, str]
+    http_pid: int
+    named: Mapping[str, str] | None
+
+
 @contextmanager
-def _opened(options: argparse.Namespace) -> Iterator[tuple[Stack, Fleet, dict[str, Mapping[str, str]]]]:
-    """Broker and database of our own, whatever the environment offers: their processes are measured. And the gateways by name."""
+def _opened(options: argparse.Namespace) -> Iterator[tuple[Stack, Fleet, Gateways]]:
+    """Broker and database of our own, whatever the environment offers: their processes are measured. And the gateways."""
     os.environ[KIND_VARIABLE] = "private"
     with ExitStack() as opened:
         stack = opened.enter_context(open_stack(say=Console(stderr=True).print))
         fleet = opened.enter_context(open_fleet(stack.environment() | {"LOG_FORMAT": "json"}))
-        url = options.gateway_url
-        if url is None:
-            yield stack, fleet, {name: {"GATEWAY_URL": url} for name, url in IN_PROCESS.items()}
-            return
+        process, http_url = opened.enter_context(_http_gateway(fleet.folder / "gateway-port"))
+        key = os.environ.get("GATEWAY_API_KEY", SANDBOX_KEY)
+        url, named = options.gateway_url, None
         if url == SANDBOX:
             ledger = fleet.folder / "ledger.sqlite"
             url = opened.enter_context(start_sandbox(ledger, log=fleet.folder / "sandbox.log")).url
-        key = os.environ.get("GATEWAY_API_KEY", SANDBOX_KEY)
-        yield stack, fleet, {options.gateway_url: {"GATEWAY_URL": url, "GATEWAY_API_KEY": key}}
+        if url is not None:
+            named = {"GATEWAY_URL": url, "GATEWAY_API_KEY": key}
+        http = {"GATEWAY_URL": http_url, "GATEWAY_API_KEY": SANDBOX_KEY}
+        yield stack, fleet, Gateways({"GATEWAY_URL": "memory://"}, http, process.pid, named)
 
 
-def _scenarios(options: argparse.Namespace, gateways: Mapping[str, Mapping[str, str]]) -> list[Scenario]:
-    scenarios: list[Scenario] = []
-    if options.only in {None, "throughput"}:
-        scenarios += [Scenario(name, gateway, options.payments) for name, gateway in gateways.items()]
-    if options.only == "latency" or (options.only is None and not options.skip_latency):
-        gateway = next(iter(gateways.values()))
+@contextmanager
+def _http_gateway(port_file: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    command = (sys.executable, "-m", "tests.bench.gateway", str(port_file), str(goals.HTTP_LATENCY_MS))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as process:
+        give_up_at = time.monotonic() + GATEWAY_START_S
+        while not (port_file.exists() and port_file.read_text()):
+            if time.monotonic() > give_up_at or process.poll() is not None:
+                raise StackError("the gateway of the benchmark did not start")
+            time.sleep(0.02)
+        yield process, f"http://127.0.0.1:{port_file.read_text()}"
+
+
+def _scenarios(options: argparse.Namespace, gateways: Gateways) -> list[Scenario]:
+    if gateways.named is not None:
+        return [Scenario(options.gateway_url, gateways.named, options.payments)]
+    parts = set(options.only or PARTS) - ({"latency"} if options.skip_latency else set())
+    in_process, scenarios = gateways.in_process, []
+    if parts & {"throughput", "latency", "instances"}:
+        scenarios.append(Scenario(TOP, in_process, options.payments))
+    if "instances" in parts:
+        scenarios.append(Scenario(goals.TWO, in_process, options.payments, instances=2))
+    if "latency" in parts:
         count = round(options.rate * options.seconds)
-        scenarios.append(Scenario(f"{options.rate:g}/s", gateway, count, options.rate))
+        scenarios.append(Scenario(f"{options.rate:g}/s", in_process, count, options.rate))
+        scenarios.append(Scenario(HALF, in_process, options.payments, half_of=TOP))
+    if parts & {"http", "instances"}:
+        scenarios.append(goals.http(gateways.http, calls=goals.FEW_CALLS))
+    if "http" in parts:
+        scenarios.append(goals.http(gateways.http, calls=goals.MANY_CALLS))
+    if "instances" in parts:
+        scenarios.append(goals.http(gateways.http, calls=goals.FEW_CALLS, instances=2))
     return scenarios
 
 
 async def _measure(
-    options: argparse.Namespace,
-    stack: Stack,
-    fleet: Fleet,
-    gateways: Mapping[str, Mapping[str, str]],
-    say: Callable[[str], None],
+    options: argparse.Namespace, stack: Stack, fleet: Fleet, gateways: Gateways, say: Callable[[str], None]
 ) -> report.Report:
     about = report.about(options)
-    meter = await Meter.of(stack)
+    parts = options.only or PARTS
+    meter = (await Meter.of(stack)).watching({GATEWAY: gateways.http_pid})
     allowed = None
-    if options.only in {None, "limits"}:
+    if "limits" in parts and gateways.named is None:
         say("Raw limits of broker and database")
         allowed = await limits.measure(stack, meter)
     tables: list[report.Table] = []
     problems: list[str] = []
+    outcomes: list[Outcome] = []
+    services = Services(stack, fleet)
+    await services.prepare()
+    alone = await services.starts_alone(gateways.in_process) if "starts" in parts and gateways.named is None else {}
     if scenarios := _scenarios(options, gateways):
-        outcomes, tables, problems = await _play(scenarios, stack, fleet, meter, say)
-        first = outcomes[0]
-        if allowed and isinstance(first.load, Burst):
-            tables.append(report.ceilings(allowed, first, first.load))
+        outcomes, tables, problems = await _play(scenarios, stack, services, meter, alone, say)
+    elif alone:
+        tables.append(report.starts([], alone))
+    top = next((o for o in outcomes if o.scenario.name == TOP), None)
+    ceiling = report.ceilings(allowed, top, top.load) if allowed and top and isinstance(top.load, Burst) else None
+    tables = [goals.table(outcomes, alone, ceiling), *tables, *([ceiling] if ceiling else [])]
     if allowed:
         tables.append(report.limits(allowed))
     return report.Report(about, [table for table in tables if table.rows], problems)
 
 
 async def _play(
-    scenarios: Sequence[Scenario], stack: Stack, fleet: Fleet, meter: Meter, say: Callable[[str], None]
+    scenarios: Sequence[Scenario],
+    stack: Stack,
+    services: Services,
+    meter: Meter,
+    alone: Mapping[str, tuple[float, float]],
+    say: Callable[[str], None],
 ) -> tuple[list[Outcome], list[report.Table], list[str]]:
-    services = Services(stack, fleet)
-    await services.prepare()
     publisher = Publisher(BrokerLink(stack.rabbitmq_url, name="bench publisher"))
     async with Listener.open(stack.rabbitmq_url) as listener:
         bench = Bench(stack, services, meter, publisher, listener)
@@ -159,7 +205,7 @@ async def _play(
         report.latency(outcomes),
         report.cpu(outcomes),
         report.memory(outcomes),
-        report.starts(outcomes),
+        report.starts(outcomes, alone),
         *(report.work(outcome) for outcome in outcomes[:1] if isinstance(outcome.load, Burst)),
         report.books(read, repeated=listener.repeated, **counted),
     ]
@@ -172,10 +218,20 @@ async def _outcomes(bench: Bench, scenarios: Sequence[Scenario], say: Callable[[
     await bench.issue(payments)
     outcomes: list[Outcome] = []
     for scenario in scenarios:
-        say(f"{scenario.payments} payments, {scenario.name}")
-        outcomes.append(await bench.play(scenario, payments[: scenario.invoices]))
-        payments = payments[scenario.invoices :]
+        batch, payments = payments[: scenario.invoices], payments[scenario.invoices :]
+        played = _at_half(scenario, outcomes)
+        say(f"{played.payments} payments, {played.name}")
+        outcomes.append(await bench.play(played, batch[: played.invoices]))
     return outcomes
+
+
+def _at_half(scenario: Scenario, outcomes: Sequence[Outcome]) -> Scenario:
+    """With half the rate of the run it names, for ten seconds."""
+    top = next((o.load for o in outcomes if o.scenario.name == scenario.half_of), None)
+    if not isinstance(top, Burst):
+        return scenario
+    rate_per_s = top.per_s / 2
+    return replace(scenario, rate_per_s=rate_per_s, payments=min(scenario.payments, round(rate_per_s * HALF_S)))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from shared.messaging.publisher import Publisher
 if TYPE_CHECKING:
     from aiormq.channel import Channel
 
+INVOICE_PREFIX: Final = "bench"
 EVENTS_QUEUE: Final = "bench.invoice-paid"
 ACK_EVERY: Final = 100
 PREFETCH: Final = 10 * ACK_EVERY
@@ -59,7 +60,7 @@ def prepare(count: int) -> list[Payment]:
 
 
 def _payment() -> Payment:
-    payment_id, invoice_id = new_id(), f"bench-{new_id()}"
+    payment_id, invoice_id = new_id(), f"{INVOICE_PREFIX}-{new_id()}"
     issue = IssueInvoice(invoice_id=invoice_id, customer_id="bench", amount_minor=1_999, currency="EUR")
     pay = PayInvoice(
         invoice_id=invoice_id,
@@ -69,6 +70,15 @@ def _payment() -> Payment:
         method=TokenMethod(token="pm_card_visa"),
     )
     return Payment(payment_id, _command(issue), _command(pay))
+
+
+def declined(payment: Payment) -> Outgoing:
+    """Another payment of the same invoice, by a card that the bank declines: before it is paid for good."""
+    data = orjson.loads(payment.pay.body)["data"] | {
+        "payment_id": str(new_id()),
+        "method": {"kind": "token", "token": "pm_card_chargeDeclined"},
+    }
+    return _command(PayInvoice.model_validate(data))
 
 
 def _command(data: Contract) -> Outgoing:

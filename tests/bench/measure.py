@@ -18,6 +18,9 @@ import psutil
 from deploy.local.stack import SERVICES, Stack
 
 GENERATOR: Final = "load generator"
+GATEWAY: Final = "gateway (HTTP)"
+OUTSIDE: Final = frozenset({GENERATOR, GATEWAY})
+"""Not of the system: whoever sends, and whoever charges."""
 RABBITMQ: Final = "RabbitMQ"
 POSTGRESQL: Final = "PostgreSQL"
 ELSEWHERE: Final = "elsewhere"
@@ -51,8 +54,8 @@ class Spent:
 
     @property
     def system_s(self) -> float:
-        """Of the services, the broker and the database: all but the load generator."""
-        return sum(cpu_s for name, cpu_s in self.cpu_s.items() if name != GENERATOR)
+        """Of the services, the broker and the database."""
+        return sum(cpu_s for name, cpu_s in self.cpu_s.items() if name not in OUTSIDE)
 
 
 class Meter:

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from deploy.local.fleet import ROOT
 from tests.bench.limits import ROW_WRITES, Ceiling, Limits, Needs, ceiling
 from tests.bench.load import Burst, Steady
-from tests.bench.measure import ELSEWHERE, GENERATOR, POSTGRESQL, RABBITMQ, cores
+from tests.bench.measure import ELSEWHERE, GATEWAY, GENERATOR, POSTGRESQL, RABBITMQ, cores
 from tests.bench.scenarios import WARM_UP, Outcome
 from tests.bench.system import Books
 
@@ -25,12 +25,16 @@ PERCENTILES: Final = (50, 95, 99)
 WORTH_SHOWING: Final = 0.1
 """Rows of a table per payment; below it are polls and the like."""
 
-Row = Mapping[str, float]
+FILE_WIDTH: Final = 120
+"""Of tables that go into a file or a pipe, where rich would take 80."""
+LEAST_COMPARED: Final = 1e-3
+"""Below it a ratio tells of rounding only."""
+Row = Mapping[str, float | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Numbers by row and column; a cell may be absent."""
+    """Numbers, or words, by row and column; a cell may be absent."""
 
     title: str
     rows: Mapping[str, Row]
@@ -76,6 +80,39 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A number that is to be reached, or not to be passed."""
+
+    name: str
+    reached: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether it was."""
+        return (self.at_least is None or self.reached >= self.at_least) and (
+            self.at_most is None or self.reached <= self.at_most
+        )
+
+    @property
+    def bound(self) -> str:
+        """In words."""
+        return f"at least {self.at_least:,g}" if self.at_least is not None else f"at most {self.at_most or 0:,g}"
+
+
+def goals(title: str, wanted: Iterable[Goal]) -> Table:
+    """What was wanted beside what was reached."""
+    return Table(
+        title,
+        {
+            goal.name: {"goal": goal.bound, "reached": goal.reached, "": "met" if goal.met else "missed"}
+            for goal in wanted
+        },
+    )
+
+
 # -- an earlier run --------------------------------------------------------------------------------------------------------------------
 
 
@@ -93,15 +130,17 @@ class Earlier:
         return cls(max(folder.glob("*.json"), default=None))
 
     def ratio(self, title: str, row: str, column: str, value: float) -> float | None:
-        """How many times the earlier value it is; None where there is none to compare with."""
+        """How many times the earlier value it is; None where there is none to compare with, or next to nothing."""
         earlier = self._rows.get(title, {}).get(row, {}).get(column)
-        return value / earlier if earlier else None
+        return value / earlier if isinstance(earlier, int | float) and abs(earlier) >= LEAST_COMPARED else None
 
 
 def show(report: Report, earlier: Earlier, console: Console) -> None:
     """Print every table; beside each value how many times the earlier one it is."""
     about = report.about
     console.print(f"{about['commit']}, {about['cores']} cores; load before: {about['load_before']:.1f}")
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
     for table in report.tables:
         shown = RichTable(title=table.title, caption=table.note or None, title_justify="left", caption_justify="left")
         shown.add_column("")
@@ -118,8 +157,8 @@ def show(report: Report, earlier: Earlier, console: Console) -> None:
 
 def _cell(title: str, name: str, column: str, row: Row, earlier: Earlier) -> str:
     value = row.get(column)
-    if value is None:
-        return ""
+    if value is None or isinstance(value, str):
+        return value or ""
     ratio = earlier.ratio(title, name, column, value)
     return _number(value) if ratio is None else f"{_number(value)} [dim]x{ratio:.2f}[/dim]"
 
@@ -195,7 +234,7 @@ def cpu(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    last = [RABBITMQ, POSTGRESQL, "together", GENERATOR, ELSEWHERE]
+    last = [RABBITMQ, POSTGRESQL, "together", GENERATOR, GATEWAY, ELSEWHERE]
     return sorted(dict.fromkeys(names), key=lambda name: (last.index(name) + 1 if name in last else 0, name))
 
 
@@ -207,10 +246,14 @@ def memory(outcomes: Sequence[Outcome]) -> Table:
     return Table("Memory at the end, MiB resident", rows)
 
 
-def starts(outcomes: Sequence[Outcome]) -> Table:
-    rows = {outcome.scenario.name: {"start": outcome.start_s, "drain": outcome.drain_s} for outcome in outcomes}
+def starts(outcomes: Sequence[Outcome], alone: Mapping[str, tuple[float, float]]) -> Table:
+    """`alone`: of each service started by itself."""
+    rows = {f"{name} alone": {"start": start_s, "drain": drain_s} for name, (start_s, drain_s) in alone.items()}
+    rows |= {outcome.scenario.name: {"start": outcome.start_s, "drain": outcome.drain_s} for outcome in outcomes}
     return Table(
-        "Start and drain, s", rows, "all services at once, from spawn to every queue consumed; SIGTERM to the last exit"
+        "Start and drain, s",
+        rows,
+        "or all services at once; from spawn to every queue consumed; SIGTERM to the last exit",
     )
 
 

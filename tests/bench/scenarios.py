@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from deploy.local.stack import Stack
 from shared.messaging.publisher import Publisher
 from tests.bench.load import Burst, Listener, Payment, Steady, burst, send, steady
 from tests.bench.measure import Deeds, Meter, Spent, deeds
-from tests.bench.system import Services
+from tests.bench.system import NO_UUID, Services
 
 WARM_UP: Final = 200
 """Payments before the clock runs: connections are opened, statements prepared, code paths warm."""
@@ -18,12 +19,16 @@ IDLE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`rate_per_s` None: as fast as confirms allow."""
+    """`rate_per_s` None: as fast as confirms allow. `instances`: of each service. `half_of`: the run whose rate is to be halved.
+    `allowed_per_s`: what the chosen number of calls in flight to the gateway allows."""
 
     name: str
     gateway: Mapping[str, str]
     payments: int
     rate_per_s: float | None = None
+    instances: int = 1
+    half_of: str | None = None
+    allowed_per_s: float | None = None
 
     @property
     def invoices(self) -> int:
@@ -47,33 +52,42 @@ class Outcome:
 
 @dataclass(slots=True)
 class Bench:
-    """What a scenario runs on. `paid` counts the payments sent so far."""
+    """What a scenario runs on. `issued` and `paid` count the invoices and payments sent so far, `first` is the first payment id."""
 
     stack: Stack
     services: Services
     meter: Meter
     publisher: Publisher
     listener: Listener
+    issued: int = 0
     paid: int = 0
     lost: int = 0
+    first: UUID = NO_UUID
 
     async def issue(self, payments: Sequence[Payment]) -> None:
         """Have all invoices issued, before anything is measured. Raises NotReadyError."""
         await self.services.start({"GATEWAY_URL": "memory://"})
-        await send(self.publisher, [payment.issue for payment in payments])
-        await self.services.issued(len(payments))
+        await self.issue_by_running(payments)
         await self.services.stop()
+
+    async def issue_by_running(self, payments: Sequence[Payment]) -> None:
+        """As `issue`, by services that run already."""
+        if self.first == NO_UUID:
+            self.first = min(payment.payment_id for payment in payments)
+        await send(self.publisher, [payment.issue for payment in payments])
+        self.issued += len(payments)
+        await self.services.issued(self.issued)
 
     async def play(self, scenario: Scenario, payments: Sequence[Payment]) -> Outcome:
         """Run one. Raises LoadError, NotReadyError."""
         before = await deeds(self.stack)
-        start_s = await self.services.start(scenario.gateway)
+        start_s = await self.services.start(scenario.gateway, instances=scenario.instances)
         meter = self.meter.watching(self.services.pids)
-        await self._pay(Scenario("warm-up", scenario.gateway, WARM_UP), payments[:WARM_UP])
+        await self.pay(payments[:WARM_UP])
         rested = meter.read()
         await asyncio.sleep(IDLE_S)
         begun = meter.read()
-        load, settled = await self._pay(scenario, payments[WARM_UP:])
+        load, settled = await self.pay(payments[WARM_UP:], rate_per_s=scenario.rate_per_s)
         ended = meter.read()
         resident_mib = meter.resident_mib()
         drain_s = await self.services.stop()
@@ -89,12 +103,13 @@ class Bench:
             drain_s=drain_s,
         )
 
-    async def _pay(self, scenario: Scenario, payments: Sequence[Payment]) -> tuple[Burst | Steady, bool]:
+    async def pay(self, payments: Sequence[Payment], *, rate_per_s: float | None = None) -> tuple[Burst | Steady, bool]:
+        """Pay these by services that run; whether all became settled. Raises LoadError."""
         load: Burst | Steady
-        if scenario.rate_per_s is None:
+        if rate_per_s is None:
             load = await burst(self.publisher, self.listener, payments)
         else:
-            load = await steady(self.publisher, self.listener, payments, rate_per_s=scenario.rate_per_s)
+            load = await steady(self.publisher, self.listener, payments, rate_per_s=rate_per_s)
         self.paid += len(payments)
         self.lost += load.lost
-        return load, await self.services.settled(self.paid - self.lost)
+        return load, await self.services.settled([payment.payment_id for payment in payments], lost=load.lost)

@@ -2,22 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 
 from deploy.local.fleet import ROOT, Fleet
-from deploy.local.stack import SERVICES, Stack
+from deploy.local.stack import SERVICES, Service, Stack
 from shared.messaging.apply import apply_topology
 from shared.messaging.broker import RPC_TIMEOUT_S, BrokerLink
 from shared.messaging.topology import QUEUES
 from shared.persistence.migrate import migrate
+from tests.bench.load import INVOICE_PREFIX
 
 START_TIMEOUT_S: Final = 60.0
 SETTLE_TIMEOUT_S: Final = 60.0
 POLL_S: Final = 0.05
+NO_UUID: Final = UUID(int=0)
 
 
 class NotReadyError(Exception):
@@ -25,7 +29,7 @@ class NotReadyError(Exception):
 
 
 class Services:
-    """All of them, one instance each, with the settings of production."""
+    """All of them, with the settings of production."""
 
     def __init__(self, stack: Stack, fleet: Fleet) -> None:
         self._stack = stack
@@ -37,27 +41,36 @@ class Services:
         for service in SERVICES:
             await migrate(self._stack.service_database_url(service), ROOT / "services" / service / "migrations")
 
-    async def start(self, gateway: Mapping[str, str]) -> float:
-        """Start them at once; seconds until every work queue has its consumer. Raises NotReadyError."""
+    async def start(self, gateway: Mapping[str, str], *, instances: int = 1, only: Service | None = None) -> float:
+        """Start so many of each at once, or just one service; seconds until every work queue has its consumers. Raises NotReadyError."""
         started = time.perf_counter()
-        self._fleet.add_to_environment(gateway)
-        for service in SERVICES:
-            self._fleet.start(service)
+        self._fleet.add_to_environment({**self._stack.environment(), **gateway})
+        for service in SERVICES if only is None else (only,):
+            for instance in range(1, instances + 1):
+                self._fleet.start(service, instance=instance)
+        queues = [queue.name for queue in QUEUES if only is None or _consumer_of(queue.name) == only]
         link = BrokerLink(self._stack.rabbitmq_url, name="bench watch")
         try:
             channel = await link.channel(confirms=False)
 
             async def are_consumed() -> bool:
-                declared = [
-                    await channel.queue_declare(queue.name, passive=True, timeout=RPC_TIMEOUT_S) for queue in QUEUES
-                ]
-                return all(queue.consumer_count for queue in declared)
+                declared = [await channel.queue_declare(name, passive=True, timeout=RPC_TIMEOUT_S) for name in queues]
+                return all((queue.consumer_count or 0) >= instances for queue in declared)
 
             if not await until(are_consumed, START_TIMEOUT_S):
                 raise NotReadyError(f"the services are not ready; their last words:\n{self._fleet.logs()[-3_000:]}")
         finally:
             await link.close()
         return time.perf_counter() - started
+
+    async def starts_alone(self, gateway: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+        """Each by itself: seconds until its queues are consumed, and from SIGTERM to its end. Raises NotReadyError."""
+        found: dict[str, tuple[float, float]] = {}
+        for service in SERVICES:
+            start_s = await self.start(gateway, only=service)
+            await asyncio.sleep(1.0)  # at rest: what follows its start is not its drain
+            found[service] = (start_s, await self.stop())
+        return found
 
     async def stop(self) -> float:
         """SIGTERM to all; seconds until the last has drained."""
@@ -73,20 +86,44 @@ class Services:
         """Wait until so many invoices stand in the books. Raises NotReadyError."""
 
         async def are_there() -> bool:
-            books = await read_books(self._stack)
-            return books.invoices >= invoices and not books.waiting
+            there = await _number(self._stack.service_database_url("invoice"), _ISSUED)
+            return there >= invoices and not await self._waiting()
 
         if not await until(are_there, SETTLE_TIMEOUT_S):
             raise NotReadyError(f"the invoices were not issued; last words:\n{self._fleet.logs()[-3_000:]}")
 
-    async def settled(self, payments: int) -> bool:
-        """Wait until so many payments are completed and nothing waits in an outbox; False if that does not come about."""
+    async def failed(self, payments: int) -> None:
+        """Wait until so many sagas ended as failed. Raises NotReadyError."""
+
+        async def are_failed() -> bool:
+            return (
+                await _number(self._stack.service_database_url("saga"), _FAILED) >= payments
+                and not await self._waiting()
+            )
+
+        if not await until(are_failed, SETTLE_TIMEOUT_S):
+            raise NotReadyError(f"the payments did not fail; last words:\n{self._fleet.logs()[-3_000:]}")
+
+    async def settled(self, payment_ids: Sequence[UUID], *, lost: int) -> bool:
+        """Wait until these payments are completed and nothing waits in an outbox; False if that does not come about. Ids that follow each
+        other (UUIDv7) are counted by index, however much else is stored."""
+        if not payment_ids:
+            return True
 
         async def are_completed() -> bool:
-            books = await read_books(self._stack)
-            return books.completed >= payments and not books.waiting
+            url = self._stack.service_database_url("saga")
+            completed = await _number(url, _COMPLETED, min(payment_ids), max(payment_ids))
+            return completed >= len(payment_ids) - lost and not await self._waiting()
 
         return await until(are_completed, SETTLE_TIMEOUT_S)
+
+    async def _waiting(self) -> int:
+        return sum([await _number(self._stack.service_database_url(service), _WAITING) for service in SERVICES])
+
+
+def _consumer_of(queue: str) -> Service:
+    """Who takes messages from it: queues are named after their service, but for the dead letters."""
+    return next((service for service in SERVICES if queue.startswith(f"{service}.")), "staff")
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
@@ -118,11 +155,11 @@ class Books:
         return sum(self.outbox.values())
 
 
-async def read_books(stack: Stack) -> Books:
-    """By SQL, from outside."""
+async def read_books(stack: Stack, *, since: UUID = NO_UUID) -> Books:
+    """By SQL, from outside. Payment ids before `since` were stored by others."""
     invoice = await _row(stack.service_database_url("invoice"), _INVOICE)
-    gateway = await _row(stack.service_database_url("payment_gateway"), _GATEWAY)
-    saga = await _row(stack.service_database_url("saga"), _SAGA)
+    gateway = await _row(stack.service_database_url("payment_gateway"), _GATEWAY, since)
+    saga = await _row(stack.service_database_url("saga"), _SAGA, since)
     by_service = {"invoice": invoice, "payment_gateway": gateway, "saga": saga}
     return Books(
         invoices=invoice["invoices"],
@@ -136,21 +173,37 @@ async def read_books(stack: Stack) -> Books:
 
 
 _BOXES: Final = "(SELECT count(*) FROM inbox) AS inbox, (SELECT count(*) FROM outbox) AS outbox"
-# A condition on the primary key that is always true lets the planner read by index, see `_row`.
-_PAID: Final = "SELECT 1 FROM events WHERE stream_id >= '' AND type = 'Paid.1'"
-_ANY: Final = "payment_id >= '00000000-0000-0000-0000-000000000000'"
-_INVOICE: Final = f"""SELECT {_BOXES}, (SELECT count(*) FROM invoices) AS invoices, (SELECT count(*) FROM ({_PAID}) paid) AS paid,
+# What `load.prepare` made, not what may have been stored before (`tests.bench.stored`); and a condition on the primary key lets the planner
+# read by index, see `_opened`.
+_PAID: Final = f"SELECT 1 FROM events WHERE stream_id >= '{INVOICE_PREFIX}' AND type = 'Paid.1'"
+_ISSUED: Final = f"SELECT count(*) FROM invoices WHERE invoice_id >= '{INVOICE_PREFIX}'"
+_OURS: Final = "payment_id >= $1::uuid"
+_INVOICE: Final = f"""SELECT {_BOXES}, ({_ISSUED}) AS invoices, (SELECT count(*) FROM ({_PAID}) paid) AS paid,
     (SELECT count(*) FROM ({_PAID} GROUP BY stream_id HAVING count(*) > 1) twice) AS paid_twice"""
-_GATEWAY: Final = f"SELECT {_BOXES}, (SELECT count(*) FROM payments WHERE {_ANY} AND status = 'captured') AS captured"
-_SAGA: Final = f"SELECT {_BOXES}, (SELECT count(*) FROM sagas WHERE {_ANY} AND status = 'completed') AS completed"
+_GATEWAY: Final = f"SELECT {_BOXES}, (SELECT count(*) FROM payments WHERE {_OURS} AND status = 'captured') AS captured"
+_SAGA: Final = f"SELECT {_BOXES}, (SELECT count(*) FROM sagas WHERE {_OURS} AND status = 'completed') AS completed"
+_COMPLETED: Final = "SELECT count(*) FROM sagas WHERE payment_id BETWEEN $1 AND $2 AND status = 'completed'"
+_FAILED: Final = "SELECT count(*) FROM sagas WHERE status = 'failed' AND failure_recorded"
+_WAITING: Final = "SELECT count(*) FROM outbox"
 
 
-async def _row(url: str, query: str) -> asyncpg.Record:
+@asynccontextmanager
+async def _opened(url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
     # Not by sequential scan, which PostgreSQL would count among those of the services.
     connection = await asyncpg.connect(url, timeout=10, server_settings={"enable_seqscan": "off"})
     try:
-        row = await connection.fetchrow(query)
+        yield connection
     finally:
         await connection.close()
+
+
+async def _row(url: str, query: str, *arguments: Any) -> asyncpg.Record:
+    async with _opened(url) as connection:
+        row = await connection.fetchrow(query, *arguments)
     assert row is not None
     return row
+
+
+async def _number(url: str, query: str, *arguments: Any) -> int:
+    async with _opened(url) as connection:
+        return int(await connection.fetchval(query, *arguments))

@@ -1,6 +1,6 @@
 """An in-process gateway for measurements: the same port and tokens, no HTTP, a set latency.
 
-It answers truthfully and at once (`pm_card_*`: captured or declined), forgets everything when the process ends, and is
+It answers truthfully and at once (`pm_card_*`: captured or declined), forgets the oldest payments and, when the process ends, all, and is
 known to this process only: never for money, never for two instances.
 """
 
@@ -18,6 +18,9 @@ DECLINED_TOKENS = {
     "pm_card_visa_chargeDeclinedInsufficientFunds": "insufficient_funds",
 }
 """Stripe's own test tokens for declines, with the code each is declined for."""
+
+REMEMBERED_MAX = 20_000
+"""Far more payments than are ever at work; without a bound a long measurement of the service's memory would measure this."""
 
 DECLINED_NUMBER = "4000000000000002"  # Stripe's published test card for a decline
 
@@ -56,6 +59,8 @@ class MemoryGateway:
         gateway_id = f"pi_memory_{key}"
         created = datetime.now(UTC)  # noqa: TID251 - the gateway's clock is its own, as at any other gateway
         self._payments.setdefault(gateway_id, _Payment(order, created))
+        if len(self._payments) > REMEMBERED_MAX:
+            del self._payments[next(iter(self._payments))]
         return port.Prepared(gateway_id, "memory")
 
     async def execute(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:  # noqa: ARG002 - the port's

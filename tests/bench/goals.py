@@ -1,0 +1,109 @@
+"""What Remit is to reach on two cores, beside what a run reached."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from tests.bench.load import Burst, Steady
+from tests.bench.report import Goal, Table, goals
+from tests.bench.scenarios import Outcome, Scenario
+
+HTTP_LATENCY_MS: Final = 300
+CALLS_A_PAYMENT: Final = 2
+"""Prepare and execute, one after the other."""
+FEW_CALLS: Final = 60
+"""In flight: 100 payments/s at most, far from what the machine can do, so that two instances have something to gain."""
+MANY_CALLS: Final = 300
+"""500 payments/s at most."""
+SECONDS: Final = 10
+"""How long a burst to the slow gateway takes at best; the first and the last 0.6 s cannot be full."""
+TWO: Final = "0 ms, two of each"
+
+
+def http(gateway: Mapping[str, str], *, calls: int, instances: int = 1) -> Scenario:
+    """A burst to the gateway that answers late."""
+    allowed_per_s = instances * calls * 1_000 / (HTTP_LATENCY_MS * CALLS_A_PAYMENT)
+    return Scenario(
+        _name(calls, instances),
+        {**gateway, "GATEWAY_CALLS_IN_FLIGHT": str(calls)},
+        round(allowed_per_s * SECONDS),
+        instances=instances,
+        allowed_per_s=allowed_per_s,
+    )
+
+
+def _name(calls: int, instances: int = 1) -> str:
+    return f"{HTTP_LATENCY_MS} ms HTTP, {calls} calls" + (", two of each" if instances == 2 else "")
+
+
+def table(outcomes: Sequence[Outcome], alone: Mapping[str, tuple[float, float]], ceiling: Table | None) -> Table:
+    """Of what was measured; what was not is absent."""
+    played = {outcome.scenario.name: outcome for outcome in outcomes}
+    found = [
+        *_top(played, ceiling),
+        *_http(played),
+        *_latencies(outcomes),
+        *_instances(played),
+        *_starts(alone),
+        *_memory(outcomes),
+    ]
+    return goals("Goals", found)
+
+
+def _per_s(played: Mapping[str, Outcome], name: str) -> float | None:
+    outcome = played.get(name)
+    return outcome.load.per_s if outcome is not None and isinstance(outcome.load, Burst) else None
+
+
+def _top(played: Mapping[str, Outcome], ceiling: Table | None) -> Iterator[Goal]:
+    per_s = _per_s(played, "0 ms")
+    if per_s is None:
+        return
+    yield Goal("payments/s, gateway 0 ms", per_s, at_least=2_000)
+    if ceiling is not None:
+        reached = [row["reached %"] for row in ceiling.rows.values()]
+        yield Goal("% of what the raw limits allow", min(float(value) for value in reached), at_least=60)
+    top = played["0 ms"]
+    yield Goal("CPU ms per payment", top.spent.system_s / top.scenario.payments * 1e3, at_most=1.0)
+
+
+def _http(played: Mapping[str, Outcome]) -> Iterator[Goal]:
+    for name, outcome in played.items():
+        allowed, per_s = outcome.scenario.allowed_per_s, _per_s(played, name)
+        if allowed is not None and per_s is not None:
+            yield Goal(f"payments/s, {name} ({allowed:g} at best)", per_s, at_least=0.9 * allowed)
+
+
+def _latencies(outcomes: Sequence[Outcome]) -> Iterator[Goal]:
+    for outcome in outcomes:
+        load, scenario = outcome.load, outcome.scenario
+        if not isinstance(load, Steady) or not load.latencies_ms:
+            continue
+        if scenario.half_of is not None:
+            yield Goal(f"p99 ms at half of the top, {scenario.rate_per_s or 0:.0f}/s", load.percentile(99), at_most=100)
+        else:
+            yield Goal(f"p50 ms, {scenario.name}", load.percentile(50), at_most=8)
+            yield Goal(f"p99 ms, {scenario.name}", load.percentile(99), at_most=25)
+
+
+def _instances(played: Mapping[str, Outcome]) -> Iterator[Goal]:
+    one, two = _per_s(played, "0 ms"), _per_s(played, TWO)
+    if one and two:
+        yield Goal("two of each, 0 ms: times one (noise allowed)", two / one, at_least=0.95)
+    one, two = _per_s(played, _name(FEW_CALLS)), _per_s(played, _name(FEW_CALLS, 2))
+    if one and two:
+        yield Goal("two of each, 300 ms HTTP: times one (noise allowed)", two / one, at_least=1.9)
+
+
+def _starts(alone: Mapping[str, tuple[float, float]]) -> Iterator[Goal]:
+    if alone:
+        yield Goal("start of a service alone, s, the slowest", max(start_s for start_s, _ in alone.values()), at_most=1)
+        yield Goal("drain of a service alone, s, the slowest", max(drain_s for _, drain_s in alone.values()), at_most=2)
+
+
+def _memory(outcomes: Sequence[Outcome]) -> Iterator[Goal]:
+    services = ("invoice", "payment_gateway", "saga", "staff")
+    resident = [mib for o in outcomes for name, mib in o.resident_mib.items() if name.startswith(services)]
+    if resident:
+        yield Goal("MiB of a service, the largest (make bench-long)", max(resident), at_most=100)
+    if outcomes:
+        yield Goal("drain of all under load's end, s, the slowest", max(o.drain_s for o in outcomes), at_most=2)

@@ -1,0 +1,324 @@
+"""`make bench-long`: does it stay fast and small? Throughput beside years of stored payments, memory over many payments, and cleaning.
+
+Growth: two sets of databases on one server, one nearly empty, one with a million invoices and five million events
+(`tests.bench.stored`), are used in turns by the same build; the ratio of their throughputs counts. Memory: one set of services pays one
+chunk after the other, and the memory of each is read after each chunk. Cleaning: rows beyond their retention are put beside the others,
+and the services, under load, are watched deleting them.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import uvloop
+from rich.console import Console
+
+from deploy.local.errors import StackError
+from deploy.local.fleet import ROOT, Fleet, open_fleet
+from deploy.local.stack import KIND_VARIABLE, SERVICES, Service, Stack, open_stack
+from shared.messaging.broker import BrokerLink
+from shared.messaging.publisher import Publisher
+from shared.observability.logs import configure_logs
+from tests.bench import report, stored
+from tests.bench.load import Burst, Listener, LoadError, declined, prepare, send
+from tests.bench.measure import POSTGRESQL, Meter
+from tests.bench.report import Goal
+from tests.bench.scenarios import Bench, Outcome, Scenario
+from tests.bench.system import NotReadyError, Services, read_books, until
+
+FOLDER: Final = ROOT / ".remit" / "bench" / "long"
+PARTS: Final = ("growth", "cleaning", "memory")
+FEW: Final = 100
+"""Invoices that the services themselves take through a declined and a captured payment, to be copied: five events each."""
+GATEWAY: Final = {"GATEWAY_URL": "memory://"}
+GROWTH_GOAL_PERCENT: Final = 95.0
+MEMORY_GOAL_MIB: Final = 100.0
+FLAT_MIB: Final = 0.5
+"""A million payments would add 5 MiB: what allocators do by themselves."""
+SAMPLES_SHOWN_MAX: Final = 10
+CLEANING_TIMEOUT_S: Final = 90.0
+"""Longer than the longest pause between two looks for rows beyond retention, a minute."""
+EXPIRED: Final[Mapping[str, tuple[Service, str]]] = {
+    **{f"{service}.inbox": (service, "inbox") for service in ("invoice", "payment_gateway", "saga")},
+    "saga.deadlines": ("saga", "deadlines"),
+}
+
+
+def main() -> int:
+    """Run it; the exit status."""
+    options = _options()
+    configure_logs("bench", level="ERROR", format="console")
+    os.environ[KIND_VARIABLE] = "private"
+    console = Console()
+    try:
+        with _opened() as (stack, fleet), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            found = runner.run(_measure(options, stack, fleet, console.print))
+    except (StackError, LoadError, NotReadyError) as error:
+        console.print(f"[bold red]{error}[/bold red]")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    report.show(found, report.Earlier(options.compare) if options.compare else report.Earlier.newest(FOLDER), console)
+    if found.problems:
+        return 1
+    console.print(f"Kept in {found.save(FOLDER, found.about['began']).relative_to(ROOT)}")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench-long ARGS=...", description=__doc__)
+    parser.add_argument(
+        "--invoices", type=int, default=1_000_000, help="stored beforehand, five events each (default 1000000)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="of growth, each on both sets of databases (default 3)")
+    parser.add_argument(
+        "--payments", type=int, default=5_000, help="of a round, and of a chunk of memory (default 5000)"
+    )
+    parser.add_argument(
+        "--expired", type=int, default=100_000, help="rows a table beyond their retention (default 100000)"
+    )
+    parser.add_argument(
+        "--memory-payments", type=int, default=100_000, help="paid while memory is watched (default 100000)"
+    )
+    parser.add_argument("--only", choices=PARTS, action="append", help="just this part; may be repeated")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="an earlier run (default: the last one)")
+    return parser.parse_args()
+
+
+@contextmanager
+def _opened() -> Iterator[tuple[Stack, Fleet]]:
+    with (
+        open_stack(say=Console(stderr=True).print) as stack,
+        open_fleet(stack.environment() | {"LOG_FORMAT": "json"}) as fleet,
+    ):
+        yield stack, fleet
+
+
+async def _measure(
+    options: argparse.Namespace, stack: Stack, fleet: Fleet, say: Callable[[str], None]
+) -> report.Report:
+    about = report.about(options)
+    parts = options.only or PARTS
+    meter = await Meter.of(stack)
+    publisher = Publisher(BrokerLink(stack.rabbitmq_url, name="bench publisher"))
+    tables: list[report.Table] = []
+    problems: list[str] = []
+    wanted = set(parts)
+    second = _second_databases(stack) if wanted & {"growth", "cleaning"} else None
+    for databases in (stack, second):
+        if databases is not None:
+            await Services(databases, fleet).prepare()
+    async with Listener.open(stack.rabbitmq_url) as listener:
+        empty = Bench(stack, Services(stack, fleet), meter, publisher, listener)
+        benches = [empty]
+        if second is not None:
+            grown = Bench(second, Services(second, fleet), meter, publisher, listener)
+            benches.append(grown)
+            tables.append(await _store(grown, options, say))
+            if "growth" in wanted:
+                tables += await _growth(empty, grown, options, say)
+            if "cleaning" in wanted:
+                tables.append(await _cleaning(grown, options, say))
+        if "memory" in wanted:
+            tables += await _memory(empty, options, say)
+        for bench in benches:
+            read = await read_books(bench.stack, since=bench.first)
+            problems += report.problems(read, sent=bench.paid, heard_lost=bench.lost, doubled=listener.doubled)
+    await publisher.close()
+    return report.Report(about, tables, problems)
+
+
+def _second_databases(stack: Stack) -> Stack:
+    """The same broker and server, with other databases."""
+    return replace(stack, _service_urls={service: stack.create_database(f"grown_{service}") for service in SERVICES})
+
+
+# -- growth ----------------------------------------------------------------------------------------------------------------------------
+
+
+async def _store(grown: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> report.Table:
+    """Fill the second set of databases. Raises NotReadyError, LoadError."""
+    few = prepare(FEW)
+    await grown.services.start(GATEWAY)
+    await grown.issue_by_running(few)
+    await send(grown.publisher, [declined(payment) for payment in few])
+    await grown.services.failed(FEW)
+    await grown.pay(few)
+    await grown.services.stop()
+    copies = max(1, options.invoices // FEW)
+    say(f"Storing {copies * FEW} invoices with {copies * FEW * 5} events and all that belongs to them")
+    started = time.perf_counter()
+    await stored.fill(grown.stack, copies)
+    say(f"Stored in {time.perf_counter() - started:.0f} s")
+    rows: dict[str, report.Row] = {
+        name: {"rows": size.rows, "MiB": size.mib} for name, size in (await stored.sizes(grown.stack)).items()
+    }
+    return report.Table("Stored beforehand", rows, "with indexes; inbox and fired deadlines: what is within retention")
+
+
+async def _growth(
+    empty: Bench, grown: Bench, options: argparse.Namespace, say: Callable[[str], None]
+) -> list[report.Table]:
+    """In turns, round after round, the first of a round changing."""
+    played: dict[str, list[Outcome]] = {"empty": [], "grown": []}
+    benches = {"empty": empty, "grown": grown}
+    for number in range(1, options.rounds + 1):
+        for name in ("empty", "grown") if number % 2 else ("grown", "empty"):
+            say(f"Growth, round {number} of {options.rounds}, {name}")
+            bench = benches[name]
+            scenario = Scenario(name, GATEWAY, options.payments)
+            payments = prepare(scenario.invoices)
+            await bench.issue(payments)
+            played[name].append(await bench.play(scenario, payments))
+    per_s = {name: [_per_s(outcome) for outcome in found] for name, found in played.items()}
+    ratios = [after / before * 100 for before, after in zip(per_s["empty"], per_s["grown"], strict=True)]
+    rows: dict[str, report.Row] = {
+        name: {
+            "payments/s": statistics.median(per_s[name]),
+            "lowest": min(per_s[name]),
+            "highest": max(per_s[name]),
+            "CPU ms each": statistics.median(o.spent.system_s / o.scenario.payments * 1e3 for o in found),
+            "of it PostgreSQL": statistics.median(o.spent.cpu_s[POSTGRESQL] / o.scenario.payments * 1e3 for o in found),
+        }
+        for name, found in played.items()
+    }
+    by_round = ", ".join(f"{ratio:.0f} %" for ratio in ratios)
+    growth = report.Table(
+        "Growth", rows, f"medians of {options.rounds} rounds in turns; grown against empty by round: {by_round}"
+    )
+    goal = Goal(
+        "payments/s, % of the empty database's", at_least=GROWTH_GOAL_PERCENT, reached=statistics.median(ratios)
+    )
+    return [growth, report.goals("Growth: the goal", [goal])]
+
+
+def _per_s(outcome: Outcome) -> float:
+    assert isinstance(outcome.load, Burst)
+    return outcome.load.per_s
+
+
+# -- cleaning --------------------------------------------------------------------------------------------------------------------------
+
+
+async def _cleaning(grown: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> report.Table:
+    """Rows beyond their retention, and how fast services under load delete them."""
+    say(f"Cleaning: {options.expired} rows a table are beyond their retention")
+    payments = prepare(options.payments)
+    await grown.issue(payments)
+    for service, table in EXPIRED.values():
+        await _execute(grown.stack, service, _EXPIRE[table], options.expired)
+    before = {name: await _expired(grown.stack, *at) for name, at in EXPIRED.items()}
+    started = time.perf_counter()
+    gone_after: dict[str, float] = {}
+    await grown.services.start(GATEWAY)
+    paying = asyncio.create_task(grown.pay(payments))
+
+    async def are_gone() -> bool:
+        for name, at in EXPIRED.items():
+            if name not in gone_after and not await _expired(grown.stack, *at):
+                gone_after[name] = time.perf_counter() - started
+        return len(gone_after) == len(EXPIRED)
+
+    await until(are_gone, CLEANING_TIMEOUT_S)
+    load, _ = await paying
+    watched_s = time.perf_counter() - started
+    left = {name: await _expired(grown.stack, *at) for name, at in EXPIRED.items()}
+    await grown.services.stop()
+    rows: dict[str, report.Row] = {
+        name: {
+            "beyond retention": before[name],
+            "left": left[name],
+            "gone after s": gone_after.get(name, watched_s),
+            "deleted a second": (before[name] - left[name]) / gone_after.get(name, watched_s),
+        }
+        for name in EXPIRED
+    }
+    per_s = load.per_s if isinstance(load, Burst) else 0.0
+    note = f"from the start of the services, watched for up to {CLEANING_TIMEOUT_S:.0f} s; meanwhile {per_s:.0f} payments/s were paid"
+    return report.Table("Cleaning", rows, note)
+
+
+_EXPIRE: Final = {
+    "inbox": """INSERT INTO inbox (message_id, handled_at)
+        SELECT gen_random_uuid(), now() - interval '100 days' FROM generate_series(1, $1::int)""",
+    "deadlines": """INSERT INTO deadlines (id, payment_id, number, correlation_id, due_at, fired_at)
+        SELECT gen_random_uuid(), gen_random_uuid(), 1, 'expired', now() - interval '100 days', now() - interval '100 days'
+        FROM generate_series(1, $1::int)""",
+}
+_COUNT_EXPIRED: Final = {
+    "inbox": "SELECT count(*) FROM inbox WHERE handled_at < now() - interval '99 days'",
+    "deadlines": "SELECT count(*) FROM deadlines WHERE fired_at < now() - interval '99 days'",
+}
+
+
+async def _expired(stack: Stack, service: Service, table: str) -> int:
+    connection = await asyncpg.connect(stack.service_database_url(service), timeout=10)
+    try:
+        return int(await connection.fetchval(_COUNT_EXPIRED[table]))
+    finally:
+        await connection.close()
+
+
+async def _execute(stack: Stack, service: Service, statement: str, *arguments: object) -> None:
+    connection = await asyncpg.connect(stack.service_database_url(service), timeout=10)
+    try:
+        await connection.execute(statement, *arguments, timeout=stored.FILL_TIMEOUT_S)
+    finally:
+        await connection.close()
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------------------------
+
+
+async def _memory(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> list[report.Table]:
+    """One set of processes, one chunk of payments after the other, the memory of each after each."""
+    await bench.services.start(GATEWAY)
+    meter = bench.meter.watching(bench.services.pids)
+    samples: list[tuple[int, dict[str, float]]] = [(0, meter.resident_mib())]
+    while samples[-1][0] < options.memory_payments:
+        count = min(options.payments, options.memory_payments - samples[-1][0])
+        payments = prepare(count)
+        await bench.issue_by_running(payments)
+        load, _ = await bench.pay(payments)
+        samples.append((samples[-1][0] + count - load.lost, meter.resident_mib()))
+        say(f"Memory: {samples[-1][0]} of {options.memory_payments} payments")
+    await bench.services.stop()
+    return [_samples(samples), _flatness(samples)]
+
+
+def _samples(samples: Sequence[tuple[int, Mapping[str, float]]]) -> report.Table:
+    """Evenly spaced ones of many."""
+    step = max(1, len(samples) // SAMPLES_SHOWN_MAX)
+    shown = [*samples[:-1:step], samples[-1]]
+    return report.Table(
+        "Memory while paying, MiB resident",
+        {f"{paid:,} paid": mib for paid, mib in shown},
+        "PostgreSQL: what its processes do not share; the load generator keeps what it has heard, and is not shown",
+    )
+
+
+def _flatness(samples: Sequence[tuple[int, Mapping[str, float]]]) -> report.Table:
+    """Of the second half: how much memory each service took on with every 100 000 payments, by least squares."""
+    half = samples[len(samples) // 2 :]
+    goals: list[Goal] = []
+    for name in sorted(name for name in samples[0][1] if name in SERVICES):
+        highest = max(mib[name] for _, mib in samples)
+        goals.append(Goal(f"{name}: highest, MiB", at_most=MEMORY_GOAL_MIB, reached=highest))
+        if len(half) > 1:
+            slope = statistics.linear_regression([paid for paid, _ in half], [mib[name] for _, mib in half]).slope
+            growth = slope * 100_000
+            goals.append(Goal(f"{name}: MiB more with 100 000 payments", at_most=FLAT_MIB, reached=growth))
+    return report.goals("Memory: the goal", goals)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
