@@ -130,26 +130,35 @@ class Running:
         return cls(peer, stack, fleet, meter, urls, rabbitmq_url, prepare(invoices), publisher)
 
     async def start(self) -> dict[str, int]:
-        """Start its processes; their ids. Raises NotReadyError."""
+        """Start its processes; their ids. Executors that share a database come one by one: the first makes the tables. Raises
+        NotReadyError."""
         pids: dict[str, int] = {}
-        for name, (arguments, database) in self.peer.processes.items():
+        for started, (name, (arguments, database)) in enumerate(self.peer.processes.items(), start=1):
             pids[f"{self.peer.module} {name}"] = self.fleet.start(
                 f"{self.peer.module}-{name}",
                 program=f"{MODULES}.{self.peer.module} {arguments}",
                 RABBITMQ_URL=self.rabbitmq_url,
                 DATABASE_URL=self.urls[database],
             )
-        if not await until(self._is_consumed, START_TIMEOUT_S):
-            raise NotReadyError(f"{self.peer.name} is not ready; its last words:\n{self.fleet.logs()[-3_000:]}")
+            if self.peer.consumers > 1:
+                await self._ready(started)
+        await self._ready(self.peer.consumers)
         return pids
 
-    async def _is_consumed(self) -> bool:
+    async def _ready(self, consumers: int) -> None:
+        async def is_consumed() -> bool:
+            return await self._is_consumed(consumers)
+
+        if not await until(is_consumed, START_TIMEOUT_S):
+            raise NotReadyError(f"{self.peer.name} is not ready; its last words:\n{self.fleet.logs()[-3_000:]}")
+
+    async def _is_consumed(self, consumers: int) -> bool:
         link = BrokerLink(self.rabbitmq_url, name="bench watch")
         try:
             channel = await link.channel(confirms=False)
             for queue in self.peer.queues:
                 found = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_S)
-                if (found.consumer_count or 0) < self.peer.consumers:
+                if (found.consumer_count or 0) < consumers:
                     return False
         except ChannelNotFoundEntity:
             return False
