@@ -46,7 +46,9 @@ def losses_as_errors() -> Iterator[None]:
     except StopAsyncIteration:
         raise ConnectionError("the broker closed the connection during the handshake") from None
     except Exception as error:
-        if _is_cancelled():  # the client made an error of it, and a task that goes on never ends (found by a crash as a service began)
+        if (
+            _is_cancelled()
+        ):  # the client made an error of it, and a task that goes on never ends (found by a crash as a service began)
             raise asyncio.CancelledError from error
         if (
             type(error) is Exception
