@@ -202,6 +202,9 @@ class Consumer:
         if self._stopping:  # told so while it opened: `stop` found nothing to cancel
             return
         wire.listen(channel, _Deliveries(self, generation))
+        await self._begin(channel)
+
+    async def _begin(self, channel: "Channel") -> None:
         answer = await channel.basic_consume(self.queue, _never, timeout=RPC_TIMEOUT_S)
         self._tag = answer.consumer_tag
         if self._stopping:

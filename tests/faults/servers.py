@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -125,14 +126,26 @@ async def _full(bed: Bed, note: Note, *, queue: str, publisher: Service) -> None
     try:
         bed.play()
         await bed.until_under_load()
+        if queue == "invoice.settlement":
+            await _hold_back(bed, publisher)
         await bed.stop(CONSUMED_BY[queue])
+        bed.signal(publisher, signal.SIGCONT)
         bed.play()
         refused = await _rows_appear(bed, publisher, "SELECT id FROM outbox WHERE refusals > 0")
     finally:
         await asyncio.to_thread(ctl, "clear_policy", *policy)
+        bed.signal(publisher, signal.SIGCONT)
         await bed.start(CONSUMED_BY[queue])
     note.fired(refused)
     note.mended()
+
+
+async def _hold_back(bed: Bed, publisher: Service) -> None:
+    """Stop it until an outcome waits for it: without the invoice no payment begins, and those under way may all be over by then."""
+    bed.signal(publisher, signal.SIGSTOP)
+    before = len(await bed.until_answered(lambda: rows(bed.database("payment_gateway"), "SELECT 1 FROM outcomes")))
+    bed.play()
+    await _rows_appear(bed, "payment_gateway", f"SELECT message_id FROM outcomes OFFSET {before}")
 
 
 async def _rows_appear(bed: Bed, service: Service, query: str) -> int:
