@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import aio_pika
 from aio_pika.abc import ConnectionParameter
-from aiormq.exceptions import AMQPError, PublishError
+from aiormq.exceptions import AMQPError
 from yarl import URL
 
 from shared.messaging.wire import Wire
@@ -29,7 +29,7 @@ RPC_TIMEOUT_S = 10.0
 BROKER_ERRORS: tuple[type[Exception], ...] = (AMQPError, OSError, TimeoutError, RuntimeError)
 """What the client raises when the broker is away; aio-pika signals a closed transport with RuntimeError in places."""
 
-__all__ = ["BROKER_ERRORS", "BrokerLink", "PublishError", "losses_as_errors"]
+__all__ = ["BROKER_ERRORS", "BrokerLink", "losses_as_errors"]
 
 
 @contextmanager

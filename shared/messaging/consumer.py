@@ -41,7 +41,7 @@ TRIES_SHOWN_MAX = 1_000_000
 """The broker counts deliveries in a header that a sender can write, too: on a first delivery it is not believed."""
 
 
-@dataclass(slots=True)  # not frozen: that costs a microsecond each
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One delivery as the broker gave it. `tries` counts earlier deliveries of it (quorum queues keep the count)."""
 

@@ -31,7 +31,7 @@ CONTENT_METHODS: Final = frozenset({DELIVER, RETURN})
 CONFIRM_METHODS: Final = frozenset({ACK, NACK})
 
 SHORT_STRING_BYTES_MAX: Final = 255
-PERSISTENT: Final = 2
+_PERSISTENT: Final = b"\x02"  # delivery mode
 
 frame_prefix = struct.Struct(">BHI")
 """Kind, channel, bytes of payload; behind the payload stands `FRAME_END`."""
@@ -79,7 +79,7 @@ def publish(
     if headers:
         flags |= _HEADERS
         parts.append(pamqp_encode.field_table(dict(headers)))
-    parts.append(b"\x02")
+    parts.append(_PERSISTENT)
     if correlation_id:
         flags |= _CORRELATION_ID
         parts.append(_short(correlation_id))
@@ -96,11 +96,7 @@ def publish(
         raise ValueError(f"properties and headers of {len(properties)} bytes must not reach the broker")
     head = _header_prefix.pack(HEADER, channel, 14 + len(properties), 60, 0, len(body), flags)
     method = _publish_method(channel, exchange, routing_key, mandatory)
-    pieces = (
-        [body]
-        if 0 < len(body) <= payload_max
-        else [body[at : at + payload_max] for at in range(0, len(body), payload_max)]
-    )
+    pieces = [body[at : at + payload_max] for at in range(0, len(body), payload_max)]  # none of an empty body
     content = [part for piece in pieces for part in (frame_prefix.pack(BODY, channel, len(piece)), piece, _END)]
     return b"".join((method, head, properties, _END, *content))
 

@@ -57,12 +57,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    earlier = report.Earlier(options.compare) if options.compare else report.Earlier.newest(FOLDER)
-    report.show(found, earlier, console)
-    if found.problems:
-        return 1
-    console.print(f"Kept in {found.save(FOLDER, found.about['began']).relative_to(ROOT)}")
-    return 0
+    return report.conclude(found, FOLDER, console, compare=options.compare)
 
 
 def _options() -> argparse.Namespace:

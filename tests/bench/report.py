@@ -135,6 +135,16 @@ class Earlier:
         return value / earlier if isinstance(earlier, int | float) and abs(earlier) >= LEAST_COMPARED else None
 
 
+def conclude(report: Report, folder: Path, console: Console, *, compare: Path | None = None) -> int:
+    """Show it beside the run in the file `compare`, else the folder's newest, and keep it there unless a payment was lost or doubled; the
+    exit status."""
+    show(report, Earlier(compare) if compare else Earlier.newest(folder), console)
+    if report.problems:
+        return 1
+    console.print(f"Kept in {report.save(folder, report.about['began']).relative_to(ROOT)}")
+    return 0
+
+
 def show(report: Report, earlier: Earlier, console: Console) -> None:
     """Print every table; beside each value how many times the earlier one it is."""
     about = report.about

@@ -53,11 +53,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    report.show(found, report.Earlier.newest(FOLDER), console)
-    if found.problems:
-        return 1
-    console.print(f"Kept in {found.save(FOLDER, found.about['began']).relative_to(ROOT)}")
-    return 0
+    return report.conclude(found, FOLDER, console)
 
 
 def _options() -> argparse.Namespace:
