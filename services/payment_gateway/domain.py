@@ -18,6 +18,7 @@ from typing import Literal, assert_never
 from uuid import UUID
 
 from services.payment_gateway.gateways import port
+from shared.card_data.scan import find_card_number
 from shared.records import dataclass, field, replace
 
 EXECUTIONS_MAX = 3
@@ -294,7 +295,9 @@ def _is_of(payment: Payment, answer: port.Captured) -> bool:
 
 
 def _captured(payment: Payment, answer: port.Captured, policy: Policy) -> Transition:
-    receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX) or answer.gateway_id
+    receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX)
+    if not receipt or find_card_number(receipt):
+        receipt = answer.gateway_id  # an event that shows a card number would be refused by whoever hears it
     captured = _move(payment, Status.CAPTURED, receipt_number=receipt)
     if payment.status in {Status.DECLINED, Status.NOT_CHARGED}:
         return Transition(captured, Outcome.CAPTURED_LATE, delay_s=policy.remind_s)  # the saga has ended: it never asks

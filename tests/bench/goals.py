@@ -14,7 +14,7 @@ FEW_CALLS: Final = 60
 """In flight: 100 payments/s at most, far from what the machine can do, so that two instances have something to gain."""
 MANY_CALLS: Final = 300
 """500 payments/s at most."""
-SECONDS: Final = 10
+SECONDS: Final = 20
 """How long a burst to the slow gateway takes at best; the first and the last 0.6 s cannot be full."""
 TWO: Final = "0 ms, two of each"
 

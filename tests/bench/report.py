@@ -351,6 +351,7 @@ def books(read: Books, *, sent: int, heard_lost: int, doubled: int, repeated: in
         "invoices paid twice": {"": read.paid_twice},
         "payments captured": {"": read.captured},
         "sagas completed": {"": read.completed},
+        "dead letters": {"": read.dead_letters},
     }
     for service, count in read.outbox.items():
         rows[f"outbox rows left, {service}"] = {"": count}
@@ -368,6 +369,7 @@ def problems(read: Books, *, sent: int, heard_lost: int, doubled: int) -> list[s
         f"{sent} payments were sent, {read.paid} invoices are paid": sent - read.paid,
         f"{sent} payments were sent, {read.captured} are captured": sent - read.captured,
         f"{sent} payments were sent, {read.completed} sagas are completed": sent - read.completed,
+        f"{read.dead_letters} messages became dead letters (`remit dead-letters list` would say why)": read.dead_letters,
         f"{read.waiting} messages wait in an outbox": read.waiting,
     }
     return [sentence for sentence, wrong in found.items() if wrong]

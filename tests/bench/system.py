@@ -147,6 +147,8 @@ class Books:
     """Invoices with more than one of them."""
     captured: int
     completed: int
+    dead_letters: int
+    """Of any status: nothing here deserves to become one."""
     inbox: Mapping[str, int]
     outbox: Mapping[str, int]
 
@@ -160,6 +162,7 @@ async def read_books(stack: Stack, *, since: UUID = NO_UUID) -> Books:
     invoice = await _row(stack.service_database_url("invoice"), _INVOICE)
     gateway = await _row(stack.service_database_url("payment_gateway"), _GATEWAY, since)
     saga = await _row(stack.service_database_url("saga"), _SAGA, since)
+    staff = await _row(stack.service_database_url("staff"), _STAFF)
     by_service = {"invoice": invoice, "payment_gateway": gateway, "saga": saga}
     return Books(
         invoices=invoice["invoices"],
@@ -167,6 +170,7 @@ async def read_books(stack: Stack, *, since: UUID = NO_UUID) -> Books:
         paid_twice=invoice["paid_twice"],
         captured=gateway["captured"],
         completed=saga["completed"],
+        dead_letters=staff["dead_letters"],
         inbox={service: row["inbox"] for service, row in by_service.items()},
         outbox={service: row["outbox"] for service, row in by_service.items()},
     )
@@ -182,6 +186,7 @@ _INVOICE: Final = f"""SELECT {_BOXES}, ({_ISSUED}) AS invoices, (SELECT count(*)
     (SELECT count(*) FROM ({_PAID} GROUP BY stream_id HAVING count(*) > 1) twice) AS paid_twice"""
 _GATEWAY: Final = f"SELECT {_BOXES}, (SELECT count(*) FROM payments WHERE {_OURS} AND status = 'captured') AS captured"
 _SAGA: Final = f"SELECT {_BOXES}, (SELECT count(*) FROM sagas WHERE {_OURS} AND status = 'completed') AS completed"
+_STAFF: Final = "SELECT count(*) AS dead_letters FROM dead_letters"
 _COMPLETED: Final = "SELECT count(*) FROM sagas WHERE payment_id BETWEEN $1 AND $2 AND status = 'completed'"
 _FAILED: Final = "SELECT count(*) FROM sagas WHERE status = 'failed' AND failure_recorded"
 _WAITING: Final = "SELECT count(*) FROM outbox"

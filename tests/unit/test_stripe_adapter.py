@@ -132,6 +132,13 @@ def test_no_error_breaks_the_reader(status: int, body: object) -> None:
         assert isinstance(answer, port.Unknown)
 
 
+def test_nothing_is_charged_under_an_id_that_reads_as_a_card_number() -> None:
+    """Whoever hears of it would refuse the message, and the payment could never be concluded."""
+    answer = {"id": f"pi_{CARD_NUMBER}", "amount": 1250, "currency": "eur"}
+    assert isinstance(answers.read_prepared(answers.Accepted(answer, False, ""), ORDER), port.Unknown)
+    assert isinstance(answers.read_prepared(answers.Accepted(answer | {"id": "pi_1"}, False, ""), ORDER), port.Prepared)
+
+
 def test_evidence_is_short_and_carries_no_secret() -> None:
     spaced = "4242 4242 4242 4242"
     words = evidence("No such token", CARD_NUMBER, spaced, "sk_live_abc123 rk_test_x1", "a\x00b\nc\ud800", "x" * 1000)
