@@ -132,7 +132,7 @@ async def send_frames(publisher: Publisher, outgoing: Outgoing, old: bytes = b""
     channel = await publisher._open_channel()
     frames = publishing._payload(outgoing, channel)
     assert old in frames
-    await publisher._send([outgoing.amqp_message_id], frames.replace(old, new))
+    await publisher._confirmed(publisher._write([outgoing.amqp_message_id], frames.replace(old, new)))
 
 
 @pytest.mark.parametrize(("old", "new"), HOSTILE.values(), ids=HOSTILE)

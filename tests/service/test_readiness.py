@@ -75,6 +75,34 @@ async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confi
     await publisher.close()
 
 
+async def test_a_publisher_that_has_nothing_to_say_hears_that_nothing_is_taken(
+    network: Network, world: World, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a memory or disk alarm: connection and channel live, heartbeats come, and no message is confirmed."""
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
+    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
+    publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness, probe_after_s=0.0)
+    await publisher.keep_open()
+    assert readiness.ready
+    lost = proxy.drop(Event.CONFIRM, times=1, then=SILENCE)
+    await publisher.keep_open()
+    assert lost.fired == 1
+    assert "publisher" in readiness.reasons
+    await publisher.close()
+
+
+async def test_a_publisher_that_was_heard_just_now_asks_nobody(
+    network: Network, world: World, readiness: Readiness
+) -> None:
+    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
+    publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness, probe_after_s=3_600.0)
+    await publisher.publish([message()])
+    lost = proxy.drop(Event.CONFIRM, times=1, then=SILENCE)
+    await publisher.keep_open()
+    assert lost.fired == 0
+    await publisher.close()
+
+
 async def test_an_idle_service_knows_whether_broker_and_database_are_there(
     network: Network, world: World, readiness: Readiness
 ) -> None:
