@@ -12,7 +12,7 @@ PROBE_TIMEOUT_S = 5.0
 READY_WITHIN_S = 60.0
 """For a machine that others use, too."""
 NOT_READY_WITHIN_S = 60.0
-"""What a service waits for at most before it knows (a confirm 10 s, a statement 15 s), and a loaded machine."""
+"""What a service waits for at most before it knows (a silence and a confirm 10 s each, a statement 15 s), and a loaded machine."""
 
 
 async def reasons(bed: Bed, name: str) -> str | None:
