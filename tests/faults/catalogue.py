@@ -91,7 +91,7 @@ ROWS: Final[dict[int, Row]] = {
         {
             "every behaviour of the gateway": "gateway/every-behaviour*",
             "cut, silent, late, dripping, refused": "network/payment_gateway.gateway:*",
-            "silent for hours": Elsewhere("the ladder is shortened to seconds in every trial; its length is a setting"),
+            "silent for hours (for longer than the ladder)": "gateway/silent-for-good",
         },
     ),
     10: Row(
@@ -129,9 +129,7 @@ ROWS: Final[dict[int, Row]] = {
         {
             "replay twice": "people/replay:by-two",
             "replay while processing": "people/replay:beside-its-sender",
-            "replay after a schema upgrade": Elsewhere(
-                "versions/rolling-upgrade upgrades under load; a replay is a message like any other"
-            ),
+            "replay after a schema upgrade": "versions/replay-after-upgrade",
             "replay after the inbox's retention": "again/forgotten",
             "crash mid-replay": "crash/staff.replay.*",
         },

@@ -1,18 +1,25 @@
-"""Every way in which the card gateway misbehaves (FAULTS 9), at once; also while the service that calls it is killed again and again."""
+"""Every way in which the card gateway misbehaves (FAULTS 9), at once; also while the service that calls it is killed again and again; and a
+gateway that is silent for longer than anybody waits."""
 
 import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from deploy.demo.scenes import SCENES
 from tests.faults.bed import Bed
+from tests.faults.network import Line
+from tests.faults.proxy import BlackHole
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import LATE_SUCCESS
+from tests.support.databases import rows
 
 FAMILY: Final = "gateway"
 BEHAVIOURS: Final = tuple(scene.name for scene in SCENES if scene.name.startswith("pm_remit_"))
 KILLS: Final = 4
+SLOW: Final = "pm_remit_slow"
+AT_THE_GATEWAY: Final = 10
 BETWEEN_KILLS_S: Final = 1.5
 """About as long as a rung of the ladder: each time others are in the middle of a call."""
 
@@ -28,8 +35,58 @@ async def _misbehaving(bed: Bed, note: Note, *, kills: int) -> None:
     note.mended()
 
 
+async def _silent(bed: Bed, note: Note) -> None:
+    """Whoever cannot be asked about waits for a person in the end; when the gateway is back, one has it asked."""
+    line = await Line.lay(bed, "payment_gateway", "gateway")
+    bed.play(*(SLOW,) * AT_THE_GATEWAY)
+
+    async def charging() -> bool:
+        query = "SELECT 1 FROM payments WHERE status = 'prepared'"
+        return bool(await bed.until_answered(lambda: rows(bed.database("payment_gateway"), query)))
+
+    await bed.until(charging, what="a charge that waits for its answer")
+    line.proxy.become(to_client=BlackHole())
+    bed.play()
+    await bed.until(lambda: _some(bed), what="a payment that waits for a person")
+    await bed.played()
+    line.proxy.heal()
+    note.mended()
+    waiting = await _waiting(bed)
+    for payment_id in waiting:
+        asked = await (await bed.remit("payments", "ask", str(payment_id), "--who", "faults")).result()
+        assert asked.code == 0, asked
+    note.fired(len(waiting))
+    note.remark(f"{len(waiting)} payments were left to a person, who had the gateway asked")
+
+    async def none() -> bool:
+        return not await _waiting(bed)
+
+    await bed.until(none, what="what the gateway says of each")
+
+
+async def _waiting(bed: Bed) -> list[UUID]:
+    query = "SELECT payment_id FROM cases WHERE status = 'needs_decision'"
+    return [row["payment_id"] for row in await bed.until_answered(lambda: rows(bed.database("staff"), query))]
+
+
+async def _some(bed: Bed) -> bool:
+    return bool(await _waiting(bed))
+
+
 def trials() -> Sequence[Trial]:
-    """Left alone, and killed."""
+    """Left alone, and killed; silent."""
+    silent = Trial(
+        f"{FAMILY}/silent-for-good",
+        FAMILY,
+        "the gateway says nothing for longer than the whole ladder; people are called, and have it asked when it is back",
+        _silent,
+        estimate_s=45.0,
+        touches=frozenset({"payment_gateway"}),
+    )
+    return [silent, *_every_behaviour()]
+
+
+def _every_behaviour() -> list[Trial]:
     return [
         Trial(
             f"{FAMILY}/{name}",

@@ -9,9 +9,11 @@ from typing import Final
 
 from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, Service
+from services.staff.cli import REFUSED
 from shared.persistence.migrate import migrate
 from shared.persistence.schema import newest_revision
 from tests.faults.bed import Bed
+from tests.faults.crash import spoiled_letter
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import MIX
 
@@ -102,9 +104,30 @@ async def _upgrade(bed: Bed, note: Note) -> None:
     assert bed.restarts == restarts, "a service ended by itself"
 
 
+async def _replayed_after(bed: Bed, note: Note) -> None:
+    """A dead letter from before the migration is replayed after it, and once more."""
+    letter = await spoiled_letter(bed)
+    for service in SERVICES:
+        migrations = _with_a_scratch_column(service, bed.system.folder)
+        note.fired(len(await migrate(bed.database(service), migrations)))
+        await bed.restart(service)
+    replay = ("dead-letters", "replay", str(letter), "--yes", "--who", "faults")
+    codes = [(await (await bed.remit(*replay)).result()).code for _ in range(2)]
+    assert codes == [0, REFUSED]
+    note.mended()
+
+
 def trials() -> Sequence[Trial]:
-    """One upgrade."""
+    """One upgrade, and what was set aside before one. The latter on a stack of its own: its migration must be new there."""
     return [
+        Trial(
+            name=f"{FAMILY}/replay-after-upgrade",
+            family=FAMILY,
+            injects="a dead letter from before a migration is replayed after it",
+            run=_replayed_after,
+            estimate_s=45.0,
+            alone=True,
+        ),
         Trial(
             name=f"{FAMILY}/rolling-upgrade",
             family=FAMILY,
@@ -112,5 +135,5 @@ def trials() -> Sequence[Trial]:
             run=_upgrade,
             estimate_s=60.0,
             touches=frozenset(SERVICES),
-        )
+        ),
     ]
