@@ -7,7 +7,7 @@ from deploy.local.stack import SERVICES
 from shared.messaging.topology import WORK_QUEUES
 from tests.faults.bed import Bed
 from tests.faults.recovery import QUEUES_OF, SERVICE_WITHIN_S, recovery_s
-from tests.faults.tap import REMEMBERED_MAX
+from tests.faults.tap import REMEMBERED_MAX, ids_of
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import LATE_SUCCESS, MIX
 from tests.support.databases import execute
@@ -26,9 +26,12 @@ async def forgotten(bed: Bed) -> int:
     """The inboxes have forgotten the last messages, as after their retention, and all of them come again."""
     count = 0
     for service, queues in QUEUES_OF.items():
-        ids = [id_ for queue in queues for id_ in bed.tap.last(queue)]
+        chosen = {
+            queue: bed.tap.last(queue) for queue in queues
+        }  # what is said again meanwhile must not push out of the list what is deleted
+        ids = [id_ for messages_ in chosen.values() for id_ in ids_of(messages_)]
         await execute(bed.database(service), "DELETE FROM inbox WHERE message_id = ANY($1::uuid[])", ids)
-        count += sum([await bed.tap.echo(queue, count=REMEMBERED_MAX) for queue in queues])
+        count += sum([await bed.tap.send_again(queue, messages_) for queue, messages_ in chosen.items()])
     return count
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -68,20 +68,22 @@ class Tap:
 
     async def echo(self, queue: str, *, count: int = 1) -> int:
         """Send the last messages of a queue to it again, byte for byte, as a publisher does that never saw its confirms; how many."""
-        again = list(self._last[queue])[-count:]
-        for message in again:
+        return await self.send_again(queue, self.last(queue)[-count:])
+
+    async def send_again(self, queue: str, messages: Sequence[AbstractIncomingMessage]) -> int:
+        """Send just these; how many."""
+        for message in messages:
             async with asyncio.timeout(10):
                 await self._channel.default_exchange.publish(copy_of(message), routing_key=queue)
-        return len(again)
+        return len(messages)
+
+    def last(self, queue: str) -> list[AbstractIncomingMessage]:
+        """What went to that queue last, the newest at the end."""
+        return list(self._last[queue])
 
     def seen(self, queue: str) -> set[UUID]:
         """The ids of what went to that queue, as far as they are of the form that all of ours have."""
         return {UUID(name) for of, name in self._counts if of == queue and UUID_FORM.fullmatch(name)}
-
-    def last(self, queue: str) -> list[UUID]:
-        """The ids of those that `echo` sends again."""
-        names = [str(message.message_id) for message in self._last[queue]]
-        return [UUID(name) for name in names if UUID_FORM.fullmatch(name)]
 
     @property
     def duplicates(self) -> int:
@@ -100,6 +102,12 @@ class Tap:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         await message.ack()
+
+
+def ids_of(messages: Iterable[AbstractIncomingMessage]) -> list[UUID]:
+    """Their ids, as far as they are of the form that all of ours have."""
+    names = [str(message.message_id) for message in messages]
+    return [UUID(name) for name in names if UUID_FORM.fullmatch(name)]
 
 
 def copy_of(message: AbstractIncomingMessage) -> aio_pika.Message:
