@@ -34,8 +34,8 @@ CREATE INDEX outbox_sweep_after ON outbox (sweep_after);
 
 SWEEP_AFTER_S = 2.0
 """How long a row is left to the process that wrote it; a confirm takes milliseconds."""
-SWEEP_BACKOFF_S = 5.0
-"""A row that a sweeper took is left alone that long, by the other sweepers too."""
+SWEEP_BACKOFF_S = 3.0
+"""A row that a sweeper took is left alone that long, by the other sweepers too; if that one dies, the message is as late."""
 SWEEP_ROWS_MAX = 200
 ANSWER_REFUSALS_MAX = 5
 """An answer whose asker lets its queue run full is dropped after so many tries, half a minute: the stored one is the truth."""
