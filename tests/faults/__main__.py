@@ -50,9 +50,9 @@ def main() -> int:
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )  # ended by others, all is put away, too
+    # Ended by others, all is put away, too; also where a shell had its background ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     run, work = _prepared(options, trials, say)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
