@@ -18,9 +18,8 @@ console = Console()
 
 def main() -> int:
     """Run until interrupted."""
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # not that of SIGINT, which a shell has its background ignore
+    # Not the handler of SIGINT, which a shell has its background ignore.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with open_system(say=lambda line: console.print(f"[dim]{line}[/]")) as system:
             for service in SERVICES:

@@ -24,7 +24,8 @@ async def _at_once(bed: Bed, *commands: tuple[str, ...]) -> list[Done]:
     return list(await asyncio.gather(*(one.result() for one in running)))
 
 
-def _replay(letter: UUID, who: str) -> tuple[str, ...]:
+def replay(letter: UUID, who: str) -> tuple[str, ...]:
+    """The words of `remit` that replay a dead letter."""
     return "dead-letters", "replay", str(letter), "--yes", "--who", who
 
 
@@ -41,8 +42,8 @@ def _one_was_first(done: Sequence[Done]) -> None:
 async def replayed_by_two(bed: Bed, note: Note) -> None:
     """Two people replay the same dead letter at once; afterwards a third does."""
     letter = await spoiled_letter(bed)
-    _one_was_first(await _at_once(bed, _replay(letter, "one"), _replay(letter, "another")))
-    (late,) = await _at_once(bed, _replay(letter, "a third"))
+    _one_was_first(await _at_once(bed, replay(letter, "one"), replay(letter, "another")))
+    (late,) = await _at_once(bed, replay(letter, "a third"))
     assert late.code == REFUSED
     note.fired(3)
 
@@ -72,7 +73,7 @@ async def replayed_beside_its_sender(bed: Bed, note: Note) -> None:
     await bed.until(stored, what="the dead letter")
     (letter,) = await rows(bed.database("staff"), query, str(command_id))
     (replayed,), asked = await asyncio.gather(
-        _at_once(bed, _replay(letter["id"], "faults")), bed.upstream.ask(command, command_id=command_id)
+        _at_once(bed, replay(letter["id"], "faults")), bed.upstream.ask(command, command_id=command_id)
     )
     assert replayed.code == 0
     assert asked[1].answer == "accepted"

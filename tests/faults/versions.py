@@ -14,6 +14,7 @@ from shared.persistence.migrate import migrate
 from shared.persistence.schema import newest_revision
 from tests.faults.bed import Bed
 from tests.faults.crash import spoiled_letter
+from tests.faults.people import replay
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import MIX
 
@@ -76,6 +77,11 @@ def _with_a_scratch_column(service: Service, folder: Path) -> Path:
     return theirs
 
 
+async def _add_a_column(bed: Bed, service: Service) -> int:
+    """Migrate beyond this build; how many revisions were applied."""
+    return len(await migrate(bed.database(service), _with_a_scratch_column(service, bed.system.folder)))
+
+
 async def _upgrade(bed: Bed, note: Note) -> None:
     """The old build at work, the migration under it, the new build beside it, then the new one alone."""
     revision, folder = await asyncio.to_thread(old_revision), bed.system.folder / "old"
@@ -88,8 +94,7 @@ async def _upgrade(bed: Bed, note: Note) -> None:
         await bed.restart(service, program=f"tests.faults.elsewhere {folder} {service}")
     bed.play(*PAYING)
     for service in SERVICES:
-        migrations = _with_a_scratch_column(service, bed.system.folder)
-        note.fired(len(await migrate(bed.database(service), migrations)))
+        note.fired(await _add_a_column(bed, service))
     bed.play(*PAYING)
     logs = [bed.log_of(f"{service}-2") for service in SERVICES]
     for service in SERVICES:
@@ -108,11 +113,9 @@ async def _replayed_after(bed: Bed, note: Note) -> None:
     """A dead letter from before the migration is replayed after it, and once more."""
     letter = await spoiled_letter(bed)
     for service in SERVICES:
-        migrations = _with_a_scratch_column(service, bed.system.folder)
-        note.fired(len(await migrate(bed.database(service), migrations)))
+        note.fired(await _add_a_column(bed, service))
         await bed.restart(service)
-    replay = ("dead-letters", "replay", str(letter), "--yes", "--who", "faults")
-    codes = [(await (await bed.remit(*replay)).result()).code for _ in range(2)]
+    codes = [(await (await bed.remit(*replay(letter, "faults"))).result()).code for _ in range(2)]
     assert codes == [0, REFUSED]
     note.mended()
 
