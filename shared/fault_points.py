@@ -35,8 +35,8 @@ POINTS: Final = (
     Point("shell.after_dead_letter", "The broker has answered for the dead letters; nothing is acknowledged.", ALL),
     Point("shell.before_ack", "A batch is durable and published; it is not acknowledged.", ALL),
     Point("shell.after_ack", "A batch is acknowledged.", ALL),
-    Point("inbox.before_forget", "Inbox rows beyond their retention are to be deleted.", ALL),
-    Point("inbox.after_forget", "Inbox rows beyond their retention are deleted.", ALL),
+    Point("retention.before_forget", "A page of what is beyond its retention is to be forgotten.", ALL),
+    Point("retention.after_forget", "A page of what was beyond its retention is forgotten.", ALL),
     # from the outbox to the broker: shared.messaging
     Point("relay.before_publish", "Messages are committed in the outbox; none is sent.", ALL),
     Point("publisher.before_confirm", "Messages are written to the socket; no confirm has been read.", ALL),
@@ -88,15 +88,11 @@ POINTS: Final = (
     # saga
     Point("saga.deadlines.before_commit", "Deadlines fired and moved their sagas; not committed.", (SAGA,)),
     Point("saga.deadlines.after_commit", "Fired deadlines are committed; nothing is published.", (SAGA,)),
-    Point("saga.deadlines.before_forget", "Deadlines fired long ago are to be deleted.", (SAGA,)),
-    Point("saga.deadlines.after_forget", "Deadlines fired long ago are deleted.", (SAGA,)),
     # staff: what comes in
     Point("staff.intake.before_commit", "Dead letters are written; their transaction is open.", (STAFF,)),
     Point("staff.intake.after_commit", "Dead letters are recorded; none is acknowledged.", (STAFF,)),
     Point("staff.intake.before_ack", "Recorded dead letters are to be acknowledged.", (STAFF,)),
     Point("staff.intake.after_ack", "Recorded dead letters are acknowledged.", (STAFF,)),
-    Point("staff.erase.before_commit", "Bodies settled long ago are to be erased.", (STAFF,)),
-    Point("staff.erase.after_commit", "Bodies settled long ago are erased.", (STAFF,)),
     # staff: what a person does
     Point("staff.replay.after_journal", "A replay or discard is in the journal; the letter is as it was.", (REMIT,)),
     Point("staff.replay.before_commit", "A replay or discard is written; not committed.", (REMIT,)),

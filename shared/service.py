@@ -29,6 +29,7 @@ from shared.observability.health import Readiness, serve_health
 from shared.observability.logs import configure_logs
 from shared.persistence import inbox, schema
 from shared.persistence.database import AWAY_ERRORS, Database
+from shared.persistence.retention import Forget, forget_for_ever
 from shared.settings import ConfigurationError, Environment
 from shared.shell import QueueWorker, Work
 
@@ -40,7 +41,6 @@ DRAIN_TIMEOUT_S = 20.0
 CANCEL_INTERVAL_S, CANCELS_MAX = 1.0, 5
 START_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 CONNECTIONS_MAX = 10
-INBOX_SWEEP_INTERVAL_S = 60.0
 EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_FORCED = 1, 2, 130
 
 
@@ -96,6 +96,7 @@ class Runtime:
     workers: list[Worker] = field(default_factory=list)
     background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    forgets: list[Forget] = field(default_factory=lambda: [inbox.FORGET])
 
     def consume(
         self, queue: str, work: Work[Any, Any, Any], *, prefetch: int = PREFETCH, after: Consumer | None = None
@@ -119,6 +120,10 @@ class Runtime:
     def in_background(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run beside the consumers until the service stops; then cancelled, after the consumers have drained."""
         self.background.append((name, run))
+
+    def forget(self, *forgets: Forget) -> None:
+        """Kept for a time only, as the inbox is."""
+        self.forgets += forgets
 
     def on_drain(self, finish: Callable[[], Awaitable[None]]) -> None:
         """Awaited when the consumers have drained and before anything is closed."""
@@ -176,7 +181,7 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
             *runtime.background,
             ("relay", runtime.relay.run),
             ("outbox", runtime.relay.forget_for_ever),
-            ("inbox", lambda: _forget_inbox(runtime.database)),
+            ("retention", lambda: forget_for_ever(runtime.database, runtime.forgets)),
         ]
     ]
     consumers = [
@@ -265,20 +270,6 @@ async def _or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T |
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return None
-
-
-async def _forget_inbox(database: Database) -> None:
-    while True:
-        try:
-            async with database.connection() as connection:
-                full = True
-                while full:  # rows come faster than one page a minute on a busy day
-                    faults.point("inbox.before_forget")
-                    full = await inbox.forget_old(connection) == inbox.FORGET_ROWS_MAX
-                    faults.point("inbox.after_forget")
-        except AWAY_ERRORS as error:
-            log.warning("inbox_sweep_failed", error=type(error).__name__)
-        await asyncio.sleep(INBOX_SWEEP_INTERVAL_S)
 
 
 def _listen_for_signals() -> asyncio.Event:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from services.saga import store
 from services.saga.deadlines import Deadlines, read_patience
 from services.saga.handlers import SagaWork
 from shared.service import Runtime, run_service
@@ -17,7 +18,7 @@ async def assemble(runtime: Runtime) -> None:
     deadlines = Deadlines(runtime.database, runtime.relay, runtime.clock, patience)
     runtime.consume("saga.events", SagaWork(patience))
     runtime.in_background("deadlines", deadlines.run)
-    runtime.in_background("fired deadlines", deadlines.forget_for_ever)
+    runtime.forget(store.FORGET_FIRED)
 
 
 def main() -> None:

@@ -31,7 +31,6 @@ POLL_INTERVAL_S = 0.5
 OUTAGE_INTERVAL_S = 2.0
 FIRE_ROWS_MAX = 200
 """As many as a batch of messages: short transactions, short locks."""
-FORGET_INTERVAL_S = 60.0
 
 VARIABLE = "SAGA_DEADLINE_S"
 DEFAULT_LADDER_S = "120,300,900,3600"
@@ -95,20 +94,6 @@ class Deadlines:
         faults.point("saga.deadlines.after_commit")
         await self._relay.publish(said)
         return len(due)
-
-    async def forget_for_ever(self) -> None:
-        """Delete old fired deadlines now and then, until cancelled."""
-        while True:
-            try:
-                async with self._database.connection() as connection:
-                    full = True
-                    while full:  # a page a minute is 83 a second: less than a busy day brings
-                        faults.point("saga.deadlines.before_forget")
-                        full = await store.forget_fired(connection) == store.FORGET_ROWS_MAX
-                        faults.point("saga.deadlines.after_forget")
-            except AWAY_ERRORS as error:
-                log.warning("deadline_sweep_failed", error=type(error).__name__)
-            await asyncio.sleep(FORGET_INTERVAL_S)
 
     async def _advance(self, tx: Connection, due: Sequence[Due]) -> list[Outgoing]:
         """The transition of every saga whose deadline fired, stored; what they say."""

@@ -9,7 +9,8 @@ import structlog
 from services.saga.domain import Capture, Failure, Saga, Status
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
-from shared.persistence.database import Connection, Record, Tx
+from shared.persistence.database import Record, Tx
+from shared.persistence.retention import Forget
 from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
@@ -65,8 +66,13 @@ _SELECT = "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payme
 _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
 
 FIRED_RETENTION_DAYS = 7
-"""Fired deadlines are kept for people who look into a case; the journal has what came of them for ever."""
-FORGET_ROWS_MAX = 5_000
+"""Fired deadlines are kept for people who look into a case; the journal has what came of them."""
+FORGET_FIRED = Forget(
+    "fired deadlines",
+    FIRED_RETENTION_DAYS,
+    """DELETE FROM deadlines WHERE id IN (
+           SELECT id FROM deadlines WHERE fired_at < now() - make_interval(days => $1) LIMIT $2)""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,17 +222,6 @@ async def put_off(tx: Tx, deadline_ids: Sequence[UUID], *, seconds: float) -> No
             deadline_ids,
             seconds,
         )
-
-
-async def forget_fired(connection: Connection) -> int:
-    """Delete a bounded number of deadlines that fired longer ago than the retention; how many there were."""
-    status: str = await connection.execute(
-        """DELETE FROM deadlines WHERE id IN (
-               SELECT id FROM deadlines WHERE fired_at < now() - make_interval(days => $1) LIMIT $2)""",
-        FIRED_RETENTION_DAYS,
-        FORGET_ROWS_MAX,
-    )
-    return int(status.rpartition(" ")[2])
 
 
 def _saga(row: Record) -> Saga:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.staff.erasing import Eraser
+from services.staff import store
 from services.staff.handlers import CaseWork
 from services.staff.intake import Intake
 from shared.messaging.consumer import Consumer
@@ -23,7 +23,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.consumers.append(consumer)
     intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness)
     runtime.workers.append(intake)
-    runtime.in_background("eraser", Eraser(runtime.database, runtime.clock).run)
+    runtime.forget(store.ERASE_BODIES)
 
 
 def main() -> None:

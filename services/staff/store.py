@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from services.staff.domain import Status as CaseStatus
 from services.staff.letters import Letter, Record, Settlement, Status, Withheld
 from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
+from shared.persistence.retention import Forget
 
 SCHEMA = """
 CREATE TABLE dead_letters (
@@ -84,11 +85,18 @@ CREATE TRIGGER journal_append_only BEFORE UPDATE OR DELETE ON journal FOR EACH R
 
 SELECTED_MAX = 10_000
 """Dead letters that one action takes: a selection is fixed before its first one is handled, so that what fails again is not sent again."""
-BODY_RETENTION = timedelta(days=30)
+BODY_RETENTION_DAYS = 30
 """How long the body of a settled dead letter is kept: somebody may ask what it was; as long as the inbox knows its message. It may hold
 what people wrote, so it is not kept for ever. An open one waits for a person, however long."""
-ERASE_ROWS_MAX = 500
-"""Bodies erased in one statement: at most 32 MiB to write over, far below the statement's timeout."""
+ERASE_BODIES = Forget(
+    "bodies of settled dead letters",
+    BODY_RETENTION_DAYS,
+    f"""UPDATE dead_letters SET body = NULL, headers = '{{}}', withheld = '{Withheld.ERASED}' WHERE id IN (
+            SELECT id FROM dead_letters WHERE settled_at < now() - make_interval(days => $1) AND body IS NOT NULL
+            ORDER BY settled_at LIMIT $2 FOR UPDATE SKIP LOCKED)""",  # noqa: S608 - a constant
+    rows_max=500,
+)
+"""The records stay. A page of bodies is at most 32 MiB to write over, far below the statement's timeout."""
 
 # -- dead letters ----------------------------------------------------------------------------------------------------------------------
 
@@ -163,19 +171,6 @@ async def save_letters(tx: Tx, records: Sequence[Record]) -> None:
     ids = {row["id"] for row in known}
     await _insert_letters(tx, [record for record in records if record.id not in ids])
     await _update_letters(tx, [record for record in records if record.id in ids])
-
-
-async def erase_bodies(connection: Connection, now: datetime) -> int:
-    """Empty a bounded number of records that were settled longer ago than `BODY_RETENTION`; how many there were. The records stay."""
-    status: str = await connection.execute(
-        """UPDATE dead_letters SET body = NULL, headers = '{}', withheld = $1 WHERE id IN (
-               SELECT id FROM dead_letters WHERE settled_at < $2 AND body IS NOT NULL
-               ORDER BY settled_at LIMIT $3 FOR UPDATE SKIP LOCKED)""",
-        Withheld.ERASED.value,
-        now - BODY_RETENTION,
-        ERASE_ROWS_MAX,
-    )
-    return int(status.rpartition(" ")[2])
 
 
 async def _insert_letters(tx: Tx, records: Sequence[Record]) -> None:

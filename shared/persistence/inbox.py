@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from shared.persistence.database import Connection, Tx
+from shared.persistence.database import Tx
+from shared.persistence.retention import Forget
 
 SCHEMA = """
 CREATE TABLE inbox (
@@ -15,8 +16,12 @@ CREATE INDEX inbox_handled_at ON inbox USING brin (handled_at);
 
 RETENTION_DAYS = 30
 """Longer than a dead letter is left alone; beyond it the domain itself recognises what was done (done twice decides nothing)."""
-FORGET_ROWS_MAX = 5_000
-"""Rows deleted at a time: short transactions that nobody notices."""
+FORGET = Forget(
+    "inbox",
+    RETENTION_DAYS,
+    """DELETE FROM inbox WHERE message_id IN (
+           SELECT message_id FROM inbox WHERE handled_at < now() - make_interval(days => $1) LIMIT $2)""",
+)
 
 
 async def insert_new(tx: Tx, ids: Sequence[UUID]) -> set[UUID]:
@@ -34,14 +39,3 @@ async def insert_new(tx: Tx, ids: Sequence[UUID]) -> set[UUID]:
 async def insert_all(tx: Tx, ids: Sequence[UUID]) -> None:
     """Mark as handled. One that was handled before is a unique violation."""
     await tx.execute("INSERT INTO inbox (message_id) SELECT unnest($1::uuid[])", sorted(ids))
-
-
-async def forget_old(connection: Connection) -> int:
-    """Delete a bounded number of rows past the retention; how many there were."""
-    status: str = await connection.execute(
-        """DELETE FROM inbox WHERE message_id IN (
-               SELECT message_id FROM inbox WHERE handled_at < now() - make_interval(days => $1) LIMIT $2)""",
-        RETENTION_DAYS,
-        FORGET_ROWS_MAX,
-    )
-    return int(status.rpartition(" ")[2])

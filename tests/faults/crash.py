@@ -207,8 +207,15 @@ STORIES: Final[dict[str, Story]] = {
 _FROM_STAFF: Final = ("relay.", "outbox.before_delete", "outbox.after_delete", "publisher.")
 
 
+_FORGETS: Final = {INVOICE: 1, PAYMENT_GATEWAY: 2, SAGA: 3, STAFF: 2}
+"""Which look for what is beyond its retention fails: the last of a round, which is the service's own if it has one. Nothing has to be old:
+a page is looked for in any event, as soon as the service has started."""
+
+
 def story_of(point: str, service: str) -> Story:
     """How `service` gets to `point`."""
+    if point.startswith("retention."):
+        return Story(nth=_FORGETS[service])
     if service == STAFF and point.startswith(_FROM_STAFF):
         return Story(before=a_letter_waits, provoke=a_letter_replayed)
     if service in {PAYMENT_GATEWAY, SAGA} and point in {"shell.before_commit", "shell.after_commit"}:

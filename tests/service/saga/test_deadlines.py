@@ -20,6 +20,7 @@ from shared.contracts.base import Contract
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Database
+from shared.persistence.retention import forget_page
 from tests.support.bus import Bus
 from tests.support.databases import execute, rows
 from tests.support.waiting import until
@@ -259,7 +260,7 @@ async def test_only_deadlines_that_fired_long_ago_are_forgotten(world: World) ->
     database = await Database.open(world.databases["saga"], name="test", connections_max=1)
     try:
         async with database.connection() as connection:
-            assert await store.forget_fired(connection) == 1
+            assert await forget_page(connection, store.FORGET_FIRED) == 1
     finally:
         await database.close()
     kept = await rows(world.databases["saga"], "SELECT number FROM deadlines ORDER BY number")

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,14 +16,13 @@ from pamqp.header import ContentHeader
 from services.staff import actions, store
 from services.staff.__main__ import assemble
 from services.staff.actions import Refusal, Result, Selection
-from services.staff.erasing import Eraser
 from services.staff.letters import Withheld
 from shared import faults
 from shared.card_data.scan import find_card_number_deep
-from shared.clock import system_clock
 from shared.contracts import invoice as messages
 from shared.messaging.broker import BrokerLink
 from shared.persistence.database import Database
+from shared.persistence.retention import forget_page
 from tests.support.bus import Bus, Heard
 from tests.support.databases import execute, rows
 from tests.support.waiting import until
@@ -438,12 +436,16 @@ async def test_bodies_are_erased_long_after_they_were_settled(world: World, bus:
         await letters(world, 2)
     (settled,) = await letters(world, where="body = 'settled'")
     await actions.discard(database, Selection(ids=(settled["id"],)), who="ann", reason="nobody needs it")
-    now = system_clock()
-    early = await Eraser(database, lambda: now + timedelta(days=29)).erase()
-    late = [await Eraser(database, lambda: now + timedelta(days=31)).erase() for _ in range(2)]
+    erased: list[int] = []
+    async with database.connection() as connection:
+        for days in (29, 31):
+            await connection.execute(
+                f"UPDATE dead_letters SET settled_at = now() - interval '{days} days' WHERE status = 'discarded'"
+            )
+            erased += [await forget_page(connection, store.ERASE_BODIES) for _ in range(2)]
     (after,) = await letters(world, where="status = 'discarded'")
     (still_open,) = await letters(world, where="status = 'open'")
-    assert (early, late) == (0, [1, 0])
+    assert erased == [0, 0, 1, 0]
     assert (after["body"], after["headers"], after["withheld"], after["status"]) == (None, {}, "erased", "discarded")
     assert (after["body_bytes"], after["settled_by"], after["message_id"]) == (7, "ann", settled["message_id"])
     assert (still_open["body"], still_open["withheld"]) == (b"open", None)

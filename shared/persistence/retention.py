@@ -1,0 +1,61 @@
+"""What is kept for a time only goes page by page, so that nobody notices: short transactions, rows found by an index."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from shared import faults
+from shared.persistence.database import AWAY_ERRORS, Connection, Database
+from shared.records import dataclass
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_S = 60.0
+"""A minute late in days is nothing, and a look that finds nothing is one small query."""
+ROWS_MAX = 5_000
+"""Rows of a page: tens of milliseconds, far below any timeout of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """`statement` forgets what is older than `$1` days, about `$2` rows at a time; its command tag says how many it were. A row that must
+    stay may not count: a page that is full of those would never end."""
+
+    name: str
+    days: int
+    statement: str
+    rows_max: int = ROWS_MAX
+
+
+async def forget_for_ever(database: Database, forgets: Sequence[Forget]) -> None:
+    """Until cancelled. One that fails keeps no other from its turn, and gets its own again."""
+    while True:
+        for forget in forgets:
+            try:
+                rows = await _forget(database, forget)
+            except AWAY_ERRORS as error:
+                log.warning("forgetting_postponed", what=forget.name, error=type(error).__name__)
+            else:
+                if rows:
+                    log.info("forgotten", what=forget.name, rows=rows, older_than_days=forget.days)
+        await asyncio.sleep(INTERVAL_S)
+
+
+async def _forget(database: Database, forget: Forget) -> int:
+    """Pages until one is not full: on a busy day rows come faster than one page a minute. How many rows there were."""
+    rows = 0
+    async with database.connection() as connection:
+        while True:
+            faults.point("retention.before_forget")
+            page = await forget_page(connection, forget)
+            faults.point("retention.after_forget")
+            rows += page
+            if page < forget.rows_max:
+                return rows
+
+
+async def forget_page(connection: Connection, forget: Forget) -> int:
+    """One page; how many rows it were."""
+    status: str = await connection.execute(forget.statement, forget.days, forget.rows_max)
+    return int(status.rpartition(" ")[2])
