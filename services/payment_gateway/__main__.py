@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from services.payment_gateway import store
 from services.payment_gateway.charging import Charging, lease_for
 from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.group_commit import GroupCommit
@@ -50,6 +51,7 @@ def assemble_with(runtime: Runtime, settings: Settings, gateway: Gateway) -> Non
     runtime.in_background("say", commit.say)
     runtime.in_background("poll", charging.poll)
     runtime.in_background("sample", charging.sample)
+    runtime.forget(store.FORGET_ATTEMPTS)
     runtime.on_drain(charging.finish)
 
 
