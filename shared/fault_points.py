@@ -13,7 +13,7 @@ REMIT: Final = "remit"
 
 ALL: Final = (INVOICE, PAYMENT_GATEWAY, SAGA, STAFF)
 AT_ONCE: Final = (INVOICE, PAYMENT_GATEWAY, SAGA)
-"""Services with a queue whose writes are all guarded by unique keys (`shared.shell.Optimistic`)."""
+"""Services with a queue whose writes are all guarded by unique keys or versions (`shared.shell.Optimistic`)."""
 
 
 @dataclass(frozen=True, slots=True)

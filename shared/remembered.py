@@ -1,8 +1,8 @@
 """States as this process stored them last, so that the next message about one need not read it.
 
-Guessing is safe where a wrong guess cannot be stored: every write of an optimistic work is guarded by a unique key (`shared.shell`). What
-another instance stored meanwhile makes a violation, the batch reads and decides again, and we stop guessing for a while: two instances
-that share a queue would be wrong half of the time.
+Guessing is safe where a wrong guess cannot be stored: every write of an optimistic work is guarded by a unique key or a version
+(`shared.shell`). What another instance stored meanwhile is a conflict, the batch reads and decides again, and we stop guessing for a while:
+two instances that share a queue would be wrong half of the time.
 """
 
 from collections.abc import Hashable, Iterable, Mapping

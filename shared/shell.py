@@ -134,8 +134,8 @@ class Work(Protocol[Key, State, Effect]):
 
 @runtime_checkable
 class Optimistic(Work[Key, State, Effect], Protocol[Key, State, Effect]):
-    """A work whose every write is guarded by a unique key (an event's stream and version, a transition's, a payment's id), so that a
-    decision on a state that moved meanwhile cannot be stored."""
+    """A work whose every write is guarded by a unique key (an event's stream and version, a transition's, a payment's id) or by the version
+    of the row, so that a decision on a state that moved meanwhile cannot be stored."""
 
     @property
     def remembered(self) -> Remembered[Key, State] | None:
@@ -363,8 +363,8 @@ class QueueWorker(Generic[Key, State, Effect]):
         """Read, decide, and write everything in one statement, which is a transaction of its own: two round trips instead of six.
 
         Nothing is locked and nobody asks whether the messages came before. That is safe because every write of an optimistic work is
-        guarded by a unique key: a state that moved since it was read, a message or command that was handled, a payment id that is used
-        is a violation, nothing is stored, and the batch is repeated in a transaction. What changes no state happened when it was read.
+        guarded: a state that moved since it was read, a message or command that was handled, a payment id that is used is a conflict,
+        nothing is stored, and the batch is repeated in a transaction. What changes no state happened when it was read.
         None: it takes a transaction after all.
         """
         now = self._clock()

@@ -18,7 +18,7 @@ async def assemble(runtime: Runtime) -> None:
     deadlines = Deadlines(runtime.database, runtime.relay, runtime.clock, patience)
     runtime.consume("saga.events", SagaWork(patience))
     runtime.in_background("deadlines", deadlines.run)
-    runtime.forget(store.FORGET_FIRED)
+    runtime.forget(store.FORGET_FIRED, store.FORGET_JOURNAL)
 
 
 def main() -> None:

@@ -148,7 +148,7 @@ class SagaWork:
     async def peek(
         self, connection: Connection, messages: Sequence[Inbound], recalled: Mapping[UUID, Saga]
     ) -> dict[UUID, Saga]:
-        """A payment that was just requested is guessed to have no saga: one that has violates the key of its first transition."""
+        """A payment that was just requested is guessed to have no saga: where there is one, no first transition is stored."""
         known = {self.key(m) for m in messages if type(m.data) is not invoice_messages.InvoicePaymentRequested}
         unread = known - recalled.keys()
         return (
@@ -158,7 +158,7 @@ class SagaWork:
         )
 
     def is_guarded(self, reaction: Reaction[Saga, Transition]) -> bool:
-        """By the key of its transition."""
+        """By the key of its transition, and by the version of its saga."""
         return bool(reaction.effects)
 
     def _absent(self, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
