@@ -7,7 +7,7 @@ from typing import Any
 from deploy.audit import payments
 from deploy.audit.align import Row, align
 from deploy.audit.finding import Finding, Tally
-from deploy.audit.payments import CHARGED, NOT_CHARGED, moment, open_here
+from deploy.audit.payments import CHARGED, NOT_CHARGED, SETTLED, TRACES_KEPT_DAYS, moment, open_here
 from deploy.audit.stores import Stores
 from deploy.audit.titles import needs, tally
 
@@ -107,6 +107,11 @@ _SHARED_KEYS = """
 _SHARED_IDS = """
     SELECT gateway_id, count(*) AS payments FROM payments WHERE gateway_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1"""
 
+_DELETED_EARLY = """
+    SELECT payment_id FROM payments
+    WHERE attempts_forgotten_at > updated_at AND (status <> ALL($1::text[]) AND (status <> 'refund_failed' OR decided_by IS NULL)
+                                                  OR attempts_forgotten_at < updated_at + make_interval(days => $2)) ORDER BY 1"""
+
 
 async def line_4(stores: Stores) -> Finding:
     """One payment row <=> at most one gateway id that was ever confirmed, recorded before it was confirmed; one idempotency key <=> one
@@ -136,15 +141,20 @@ async def _shared(counted: Tally, stores: Stores) -> None:
         counted.breach(row["key"], "idempotency key of more than one call")
     async for row in gateway.rows(_SHARED_IDS):
         counted.breach(row["gateway_id"], f"gateway id recorded for {row['payments']} payments")
+    async for row in gateway.rows(_DELETED_EARLY, sorted(SETTLED), TRACES_KEPT_DAYS):
+        counted.breach(row["payment_id"], "its attempts were deleted before their time")
 
 
 def _confirmed_wrongly(rows: list[Row], confirms: list[Row], prepared: list[Row]) -> Iterator[str]:
     if len(confirms) > 1:
         yield f"{len(confirms)} gateway ids were confirmed: {', '.join(c['payment_intent'] for c in confirms)}"
     recorded = {row["gateway_id"] for row in rows}
+    forgotten = any(row["attempts_forgotten_at"] for row in rows)
     for confirm in confirms:
         if confirm["payment_intent"] not in recorded:
             yield f"{confirm['payment_intent']} was confirmed and is not recorded"
+        elif forgotten:
+            pass  # when that was recorded is no longer known
         elif not prepared or confirm["at"] < prepared[0]["at"].timestamp() - CLOCKS_APART_S:
             yield f"{confirm['payment_intent']} was confirmed before the gateway's answer that named it was recorded"
 

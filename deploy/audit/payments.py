@@ -9,6 +9,8 @@ from deploy.audit.stores import Stores
 SETTLED = frozenset({"captured", "declined", "not_charged", "refunded"})
 CHARGED = frozenset({"captured", "refunding", "refund_in_doubt", "refund_failed", "refunded"})
 NOT_CHARGED = frozenset({"declined", "not_charged"})
+TRACES_KEPT_DAYS = 400
+"""How long attempts, and the journal of a saga, outlive the end of their payment."""
 
 _INVOICE_EVENTS = """
     SELECT (e.data->>'payment_id')::uuid AS payment_id, e.stream_id AS invoice_id, split_part(e.type, '.', 1) AS event, e.data,
@@ -19,7 +21,7 @@ _INVOICE_EVENTS = """
 
 _ROWS = """
     SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, decided_by, due_at, updated_at,
-           params_hash IS NOT NULL AS requested, cause_id, due_at < now() - make_interval(secs => $1) AS overdue
+           params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at, due_at < now() - make_interval(secs => $1) AS overdue
     FROM payments ORDER BY payment_id"""
 
 _DECISIONS = """

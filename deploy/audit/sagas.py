@@ -3,6 +3,7 @@
 from deploy.audit.align import align
 from deploy.audit.cases import open_cases
 from deploy.audit.finding import Finding, Tally
+from deploy.audit.payments import TRACES_KEPT_DAYS
 from deploy.audit.stores import Snapshot, Stores
 from deploy.audit.titles import needs, tally
 
@@ -36,19 +37,29 @@ _ILLEGAL = """
 _BROKEN_CHAINS = """
     WITH steps AS (
         SELECT payment_id, version, from_status, to_status,
-               row_number() OVER journal AS place, lag(to_status, 1, 'absent') OVER journal AS before
+               lag(version, 1, version - 1) OVER journal AS place, lag(to_status, 1, from_status) OVER journal AS before
         FROM transitions WINDOW journal AS (PARTITION BY payment_id ORDER BY version)
     ), journals AS (
-        SELECT payment_id, bool_and(version = place AND from_status = before) AS whole, max(version) AS version,
-               (array_agg(to_status ORDER BY version DESC))[1] AS status
+        SELECT payment_id, bool_and(version = place + 1 AND from_status = before) AS whole, min(version) AS first, max(version) AS last,
+               (array_agg(from_status ORDER BY version))[1] AS begins, (array_agg(to_status ORDER BY version DESC))[1] AS ends
         FROM steps GROUP BY payment_id
+    ), both_of_them AS (  -- a journal that is deleted stands where its saga does
+        SELECT coalesce(s.payment_id, j.payment_id) AS payment_id, s.payment_id IS NULL AS alone, j.payment_id IS NULL AS gone,
+               s.version, s.status, s.journal_from, s.updated_at, coalesce(j.whole, true) AS whole,
+               coalesce(j.first, s.journal_from) AS first, coalesce(j.begins, s.status) AS begins,
+               coalesce(j.last, s.journal_from - 1) AS last, coalesce(j.ends, s.status) AS ends
+        FROM sagas s FULL JOIN journals j ON j.payment_id = s.payment_id
+    ), judged AS (
+        SELECT payment_id,
+               CASE WHEN alone THEN 'has a journal and no saga'
+                    WHEN gone AND journal_from = 1 THEN 'has no journal'
+                    WHEN NOT whole OR first <> journal_from OR (first = 1 AND begins <> 'absent') THEN 'its journal has a gap'
+                    WHEN last <> version OR ends <> status THEN 'its journal ends elsewhere than it stands'
+                    WHEN first > 1 AND (begins <> ALL($1::text[]) OR (gone AND updated_at > now() - make_interval(days => $2)))
+                        THEN 'its journal was deleted before its time' END AS why
+        FROM both_of_them
     )
-    SELECT coalesce(s.payment_id, j.payment_id) AS payment_id,
-           CASE WHEN s.payment_id IS NULL THEN 'has a journal and no saga' WHEN j.payment_id IS NULL THEN 'has no journal'
-                WHEN NOT j.whole THEN 'its journal has a gap' ELSE 'its journal ends elsewhere than it stands' END AS why
-    FROM sagas s FULL JOIN journals j ON j.payment_id = s.payment_id
-    WHERE s.payment_id IS NULL OR j.payment_id IS NULL OR NOT j.whole OR j.version <> s.version OR j.status <> s.status
-    ORDER BY 1"""
+    SELECT payment_id, why FROM judged WHERE why IS NOT NULL ORDER BY 1"""
 _OVERDUE = """
     SELECT d.payment_id, d.due_at, s.status FROM deadlines d LEFT JOIN sagas s ON s.payment_id = d.payment_id
     WHERE d.fired_at IS NULL AND (s.payment_id IS NULL OR s.status = ANY($1::text[])) AND d.due_at < (
@@ -76,7 +87,7 @@ async def line_12(stores: Stores) -> Finding:
         counted.breach(
             row["payment_id"], f"step {row['version']}: {row['from_status']} to {row['to_status']} by {row['fact']}"
         )
-    async for row in sagas.rows(_BROKEN_CHAINS):
+    async for row in sagas.rows(_BROKEN_CHAINS, list(_ENDED), TRACES_KEPT_DAYS):
         counted.breach(row["payment_id"], row["why"])
     async for row in sagas.rows(_OVERDUE, list(_ENDED), OVERDUE_S):
         counted.breach(

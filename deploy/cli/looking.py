@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 import orjson
 
 from deploy.audit.align import Row
+from deploy.audit.payments import TRACES_KEPT_DAYS
 from deploy.audit.stores import DATABASES, Snapshot, snapshot
 from deploy.cli.output import MISUSED, fail
 from shared.contracts.currencies import ISO_4217, in_major_units
@@ -40,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """An invoice with everything that happened to it, in order: no step comes before its cause. `unseen`: services not looked at."""
+    """An invoice with everything that happened to it, in order: no step comes before its cause. `unseen`: what is not shown, and why."""
 
     invoice_id: str
     invoice: Mapping[str, Any] | None
@@ -93,10 +94,11 @@ async def story(invoice_id: str) -> Story | None:
             steps += await _gateway_steps(databases["payment_gateway"], payments, events)
         if "saga" in databases:
             steps += await _saga_steps(databases["saga"], payments)
+        deleted = await _deleted(databases, payments)
         if "staff" in databases:
             steps += await _staff_steps(databases["staff"], payments, [answer["command_id"] for answer in answers])
-    unseen = tuple(f"{name.upper()}_DATABASE_URL is not set" for name in DATABASES if name not in databases)
-    return Story(invoice_id, dict(_items(current[0])) if current else None, _in_order(steps), unseen)
+    closed = [f"{name.upper()}_DATABASE_URL is not set" for name in DATABASES if name not in databases]
+    return Story(invoice_id, dict(_items(current[0])) if current else None, _in_order(steps), (*closed, *deleted))
 
 
 async def invoices(status: str | None, at_most: int) -> list[dict[str, Any]]:
@@ -236,6 +238,26 @@ def _transition(row: Row) -> Step:
         str(row["cause_id"]),
         says=frozenset(str(uuid5(row["cause_id"], str(position))) for position in range(SAGA_SAYS_MAX)),
     )
+
+
+async def _deleted(databases: Mapping[str, Snapshot], payments: list[UUID]) -> list[str]:
+    """What the services themselves have deleted of these payments: that there was something must not look like nothing."""
+    found: list[str] = []
+    if "payment_gateway" in databases:
+        found += [
+            f"calls to the gateway about {row['payment_id']}, deleted on {row['attempts_forgotten_at']:%F}: "
+            f"it had been at rest for {TRACES_KEPT_DAYS} days"
+            for row in await _about(databases["payment_gateway"], "payments", payments)
+            if row["attempts_forgotten_at"] is not None
+        ]
+    if "saga" in databases:
+        found += [
+            f"steps 1 to {row['journal_from'] - 1} of the saga of {row['payment_id']}, deleted: "
+            f"it had ended {TRACES_KEPT_DAYS} days before"
+            for row in await _about(databases["saga"], "sagas", payments)
+            if row["journal_from"] > 1
+        ]
+    return found
 
 
 async def _staff_steps(staff: Snapshot, payments: list[UUID], commands: list[UUID]) -> list[Step]:

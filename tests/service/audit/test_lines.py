@@ -356,6 +356,38 @@ async def amounts_swapped(books: Books) -> None:
     books.refund("ch_paid", "pi_paid")
 
 
+async def journal_deleted(books: Books, name: str, *, until_version: int, days: int = 401) -> None:
+    """The saga stands as it does for so long, and its journal up to that version is gone."""
+    saga, about = books.databases["saga"], payment(name)
+    await saga.execute(f"DELETE FROM transitions {ROW} AND version <= $2", about, until_version)
+    await saga.execute(f"UPDATE sagas SET journal_from = $2 {ROW}", about, until_version + 1)
+    await saga.execute(f"UPDATE sagas SET updated_at = now() - interval '{days} days' {ROW}", about)
+
+
+async def attempts_deleted(books: Books, name: str, *, days: int = 401) -> None:
+    """The payment stands as it does for so long, and what the gateway answered is gone."""
+    gateway, about = books.databases["payment_gateway"], payment(name)
+    await gateway.execute(f"DELETE FROM attempts {ROW}", about)
+    await gateway.execute(
+        f"UPDATE payments SET attempts_forgotten_at = now(), updated_at = now() - interval '{days} days' {ROW}", about
+    )
+
+
+async def journal_with_a_gap_after_what_was_deleted(books: Books) -> None:
+    await journal_deleted(books, "late", until_version=2)
+    await sql("saga", f"DELETE FROM transitions {ROW} AND version = 3", payment("late"))(books)
+
+
+async def paid_by_nobodys_word_beside_a_deleted_journal(books: Books) -> None:
+    await journal_deleted(books, "late", until_version=4)
+    await sql("invoice", f"UPDATE events SET cause_id = $3 {EVENT}", "INV-paid", 3, uuid4())(books)
+
+
+async def moved_by_nothing_after_its_journal_was_deleted(books: Books) -> None:
+    await journal_deleted(books, "late", until_version=2)
+    await sql("saga", f"UPDATE transitions SET cause_id = $2 {ROW} AND version = 3", payment("late"), uuid4())(books)
+
+
 PLANTED: dict[str, tuple[Plant, set[int]]] = {
     "captured twice": (captured_twice_and_one_given_back, {1}),
     "partly refunded": (partly_given_back, {1, 13}),
@@ -543,6 +575,16 @@ PLANTED: dict[str, tuple[Plant, set[int]]] = {
     "step out of a terminal state": (step_out_of_terminal_state, {7, 12}),
     "saga ahead of its journal": (sql("saga", f"UPDATE sagas SET version = 9 {ROW}", payment("paid")), {12}),
     "saga without journal": (sql("saga", f"UPDATE sagas SET status = 'failed' {ROW}", payment("paid")), {12}),
+    "journal deleted in silence": (sql("saga", f"DELETE FROM transitions {ROW}", payment("paid")), {7, 12}),
+    "journal deleted too early": (lambda books: journal_deleted(books, "paid", until_version=3, days=399), {12}),
+    "journal deleted of what has not ended": (lambda books: journal_deleted(books, "waiting", until_version=2), {12}),
+    "journal deleted up to what had not ended": (lambda books: journal_deleted(books, "paid", until_version=2), {12}),
+    "journal with a gap after what was deleted": (journal_with_a_gap_after_what_was_deleted, {12}),
+    "paid by nobody's word beside a deleted journal": (paid_by_nobodys_word_beside_a_deleted_journal, {7, 9}),
+    "moved by nothing after its journal was deleted": (moved_by_nothing_after_its_journal_was_deleted, {7, 10}),
+    "attempts deleted in silence": (sql("payment_gateway", f"DELETE FROM attempts {ROW}", payment("paid")), {4}),
+    "attempts deleted too early": (lambda books: attempts_deleted(books, "paid", days=399), {4}),
+    "attempts deleted of an open case": (lambda books: attempts_deleted(books, "waiting"), {4}),
     "deadline overdue": (deadline_overdue, {12}),
     "saga without deadline": (sql("saga", f"DELETE FROM deadlines {ROW}", payment("waiting")), {12}),
     "booked another amount": (
@@ -577,6 +619,15 @@ async def test_a_message_left_in_a_queue_breaks_line_9(world_urls: World, writte
         report = await audit(sources(world_urls.databases, world_urls.rabbitmq_url, written), NOW)
         await bus.purge()
     assert broken(report.findings) == {9}, explained(report.findings)
+
+
+async def test_books_whose_old_traces_are_deleted_hold(books: Books) -> None:
+    """One that ended, one that moved after its journal was deleted, one whose payment a person settled."""
+    for name, version in (("paid", 3), ("late", 2), ("declined", 3), ("decided", 3)):
+        await journal_deleted(books, name, until_version=version)
+        await attempts_deleted(books, name)
+    findings = [await line(books.stores()) for line in LINES]
+    assert broken(findings) == set(), explained(findings)
 
 
 async def test_recovery_that_changes_something_breaks_line_14(books: Books) -> None:

@@ -76,6 +76,27 @@ async def test_a_service_that_was_not_looked_at_is_said(world_urls: World, writt
     assert "Paid 12.50 EUR" in shown.out
 
 
+async def test_what_was_deleted_is_said(world_urls: World, written: Path) -> None:
+    gateway, saga = (world_urls.databases[name] for name in ("payment_gateway", "saga"))
+    about = payment("decided")
+    await execute(gateway, "UPDATE payments SET attempts_forgotten_at = '2026-03-01Z' WHERE payment_id = $1", about)
+    await execute(saga, "UPDATE sagas SET journal_from = 4 WHERE payment_id = $1", about)
+    try:
+        told = (await remit("invoice", "show", "INV-decided", "--json", world=world_urls)).json
+        shown = await remit("invoice", "show", "INV-decided", world=world_urls, COLUMNS="200")
+        other = (await remit("invoice", "show", "INV-paid", "--json", world=world_urls)).json
+    finally:
+        await execute(gateway, "UPDATE payments SET attempts_forgotten_at = NULL")
+        await execute(saga, "UPDATE sagas SET journal_from = 1")
+    deleted = [
+        f"calls to the gateway about {about}, deleted on 2026-03-01: it had been at rest for 400 days",
+        f"steps 1 to 3 of the saga of {about}, deleted: it had ended 400 days before",
+    ]
+    assert told["unseen"] == deleted
+    assert all(f"Not shown: {one}." in shown.out for one in deleted)
+    assert other["unseen"] == []
+
+
 async def test_no_step_comes_before_its_cause(world_urls: World, written: Path) -> None:
     for name in ("waiting", "late"):
         story = (await remit("invoice", "show", f"INV-{name}", "--json", world=world_urls)).json
