@@ -50,6 +50,8 @@ CLEANING_TIMEOUT_S: Final = 90.0
 EXPIRED: Final[Mapping[str, tuple[Service, str]]] = {
     **{f"{service}.inbox": (service, "inbox") for service in ("invoice", "payment_gateway", "saga")},
     "saga.deadlines": ("saga", "deadlines"),
+    "saga.transitions": ("saga", "transitions"),
+    "payment_gateway.attempts": ("payment_gateway", "attempts"),
 }
 
 
@@ -243,16 +245,37 @@ async def _cleaning(grown: Bench, options: argparse.Namespace, say: Callable[[st
     return report.Table("Cleaning", rows, note)
 
 
+_OLD_ID: Final = "('00' || substr(md5(random()::text || n), 3))::uuid"
+"""Sorts before the payments of the load, as those that were stored do."""
 _EXPIRE: Final = {
     "inbox": """INSERT INTO inbox (message_id, handled_at)
         SELECT gen_random_uuid(), now() - interval '100 days' FROM generate_series(1, $1::int)""",
     "deadlines": """INSERT INTO deadlines (id, payment_id, number, correlation_id, due_at, fired_at)
         SELECT gen_random_uuid(), gen_random_uuid(), 1, 'expired', now() - interval '100 days', now() - interval '100 days'
         FROM generate_series(1, $1::int)""",
+    "transitions": f"""WITH ended AS (
+            INSERT INTO sagas (payment_id, invoice_id, status, version, payment_version, failure_recorded, flagged, repeats, deadline,
+                updated_at)
+            SELECT {_OLD_ID}, 'expired', 'completed', 4, 3, false, false, 0, 1, now() - interval '500 days'
+            FROM generate_series(1, $1::int / 4) AS payment (n) RETURNING payment_id)
+        INSERT INTO transitions (payment_id, version, from_status, to_status, fact, cause_id, correlation_id, at)
+        SELECT payment_id, version, 'settling', 'completed', 'Paid', gen_random_uuid(), payment_id::text, now() - interval '500 days'
+        FROM ended CROSS JOIN generate_series(1, 4) AS version""",
+    "attempts": f"""WITH at_rest AS (
+            INSERT INTO payments (payment_id, invoice_id, status, version, gateway_id, receipt_number, was_case, rung, key_number, cause_id,
+                correlation_id, fence, updated_at)
+            SELECT {_OLD_ID}, 'expired', 'captured', 3, 'pi_expired', 'ch_expired', false, 0, 1, gen_random_uuid(), 'expired', 1,
+                now() - interval '500 days'
+            FROM generate_series(1, $1::int / 2) AS payment (n) RETURNING payment_id)
+        INSERT INTO attempts (payment_id, fence, seq, at, recorded_at, step, answer, evidence, idempotency_key)
+        SELECT payment_id, 1, seq, now(), now() - interval '500 days', 'execute', 'captured', 'HTTP 200', payment_id || ':execute:1'
+        FROM at_rest CROSS JOIN generate_series(0, 1) AS seq""",
 }
 _COUNT_EXPIRED: Final = {
     "inbox": "SELECT count(*) FROM inbox WHERE handled_at < now() - interval '99 days'",
     "deadlines": "SELECT count(*) FROM deadlines WHERE fired_at < now() - interval '99 days'",
+    "transitions": "SELECT count(*) FROM transitions WHERE at < now() - interval '499 days'",
+    "attempts": "SELECT count(*) FROM attempts WHERE recorded_at < now() - interval '499 days'",
 }
 
 
