@@ -61,7 +61,7 @@ CREATE TABLE deadlines (
     fired_at       timestamptz
 );
 CREATE INDEX deadlines_due ON deadlines (due_at) WHERE fired_at IS NULL;
-CREATE INDEX deadlines_fired ON deadlines USING brin (fired_at);
+CREATE INDEX deadlines_fired ON deadlines (fired_at) WHERE fired_at IS NOT NULL;
 """
 
 _SELECT = "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"
@@ -72,8 +72,8 @@ FIRED_RETENTION_DAYS = 7
 FORGET_FIRED = Forget(
     "fired deadlines",
     FIRED_RETENTION_DAYS,
-    """DELETE FROM deadlines WHERE id IN (
-           SELECT id FROM deadlines WHERE fired_at < now() - make_interval(days => $1) LIMIT $2)""",
+    """DELETE FROM deadlines WHERE id = ANY(ARRAY(
+           SELECT id FROM deadlines WHERE fired_at < now() - make_interval(days => $1) ORDER BY fired_at LIMIT $2))""",
 )
 
 

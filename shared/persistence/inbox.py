@@ -11,7 +11,7 @@ CREATE TABLE inbox (
     message_id uuid PRIMARY KEY,
     handled_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX inbox_handled_at ON inbox USING brin (handled_at);
+CREATE INDEX inbox_handled_at ON inbox (handled_at);
 """
 
 RETENTION_DAYS = 30
@@ -19,8 +19,8 @@ RETENTION_DAYS = 30
 FORGET = Forget(
     "inbox",
     RETENTION_DAYS,
-    """DELETE FROM inbox WHERE message_id IN (
-           SELECT message_id FROM inbox WHERE handled_at < now() - make_interval(days => $1) LIMIT $2)""",
+    """DELETE FROM inbox WHERE message_id = ANY(ARRAY(
+           SELECT message_id FROM inbox WHERE handled_at < now() - make_interval(days => $1) ORDER BY handled_at LIMIT $2))""",
 )
 
 
