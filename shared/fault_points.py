@@ -38,14 +38,20 @@ POINTS: Final = (
     Point("retention.before_forget", "A page of what is beyond its retention is to be forgotten.", ALL),
     Point("retention.after_forget", "A page of what was beyond its retention is forgotten.", ALL),
     # from the outbox to the broker: shared.messaging
-    Point("relay.before_publish", "Messages are committed in the outbox; none is sent.", ALL),
+    Point("relay.before_publish", "A parcel of messages is committed in the outbox; none is sent.", ALL),
     Point("publisher.before_confirm", "Messages are written to the socket; no confirm has been read.", ALL),
-    Point("relay.after_confirm", "The broker has answered for the messages; their outbox rows are all there.", ALL),
-    Point("outbox.before_delete", "Messages are confirmed; their outbox rows are to be deleted.", ALL),
-    Point("outbox.after_delete", "The outbox rows of confirmed messages are deleted.", ALL),
-    Point("outbox.before_postpone", "The broker refused messages; their outbox rows are to be put off.", ALL),
-    Point("outbox.after_postpone", "The outbox rows of refused messages are put off.", ALL),
-    Point("relay.before_sweep_commit", "The sweeper has reserved overdue rows; its transaction is open.", ALL),
+    Point(
+        "relay.after_confirm", "The broker has answered for the messages; their parcels are still in the outbox.", ALL
+    ),
+    Point("outbox.before_delete", "Messages are confirmed; their parcels are to be deleted.", ALL),
+    Point("outbox.after_delete", "The parcels of confirmed messages are deleted.", ALL),
+    Point(
+        "outbox.before_postpone",
+        "The broker refused messages; what is left of their parcel is put off, not committed.",
+        ALL,
+    ),
+    Point("outbox.after_postpone", "What is left of a parcel of which messages were refused is put off.", ALL),
+    Point("relay.before_sweep_commit", "The sweeper has reserved overdue parcels; its transaction is open.", ALL),
     Point("relay.after_sweep_commit", "The sweeper's reservation is committed; nothing is published.", ALL),
     # invoice
     Point("invoice.reminder.before_commit", "Overdue requests are to be announced again; not committed.", (INVOICE,)),

@@ -34,6 +34,7 @@ from shared.persistence import answers as answer_store
 from shared.persistence import inbox, outbox
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Database, Tx
+from shared.persistence.outbox import Parcel
 from shared.persistence.writes import Writes
 from shared.records import dataclass, replace
 from shared.remembered import Remembered
@@ -242,8 +243,8 @@ class QueueWorker(Generic[Key, State, Effect]):
         """Everything that is owed to these deliveries: durable, said, acknowledged."""
         started = time.perf_counter()
         items, aside = self._admit(batch)
-        said, stumbled = await self._settle(items)
-        await self._relay.publish(said)
+        parcels, stumbled = await self._settle(items)
+        await self._relay.publish(parcels)
         if await self._set_aside([*aside, *stumbled]):
             faults.point("shell.before_ack")
             await self._consumer.ack(batch)
@@ -315,14 +316,14 @@ class QueueWorker(Generic[Key, State, Effect]):
 
     # -- the transaction, and what can go wrong with it -------------------------------------------------------------------------------
 
-    async def _settle(self, items: Sequence[Item]) -> tuple[list[Outgoing], list[SetAside]]:
+    async def _settle(self, items: Sequence[Item]) -> tuple[list[Parcel], list[SetAside]]:
         """Commit the items; what is to be published, and those that had to be set aside."""
         if not items:
             return [], []
         patience = Patience()
         while True:
             try:
-                said = await self._commit(items, carefully=patience.failures > 0)
+                parcels = await self._commit(items, carefully=patience.failures > 0)
             except Exception as error:  # noqa: BLE001 - whatever it is, the batch must end somewhere: see `trouble`
                 if self._remembered is not None:
                     self._remembered.mistrust()
@@ -332,34 +333,34 @@ class QueueWorker(Generic[Key, State, Effect]):
                     return await self._halves(items) if len(items) > 1 else ([], [_set_aside(items[0], error)])
             else:
                 self._holding.succeeded()
-                return said, []
+                return parcels, []
 
-    async def _without(self, items: Sequence[Item], stumblers: Sequence[Item]) -> tuple[list[Outgoing], list[SetAside]]:
+    async def _without(self, items: Sequence[Item], stumblers: Sequence[Item]) -> tuple[list[Parcel], list[SetAside]]:
         """Settle the others first; then the stumblers, each alone."""
-        said, aside = await self._settle([item for item in items if item not in stumblers])
+        parcels, aside = await self._settle([item for item in items if item not in stumblers])
         for stumbler in stumblers:
             more, also = await self._settle([stumbler])
-            said, aside = said + more, aside + also
-        return said, aside
+            parcels, aside = parcels + more, aside + also
+        return parcels, aside
 
-    async def _halves(self, items: Sequence[Item]) -> tuple[list[Outgoing], list[SetAside]]:
+    async def _halves(self, items: Sequence[Item]) -> tuple[list[Parcel], list[SetAside]]:
         """Some of this data can never be stored: halve until the offender is alone."""
         middle = len(items) // 2
-        said, aside = await self._settle(items[:middle])
+        parcels, aside = await self._settle(items[:middle])
         more, also = await self._settle(items[middle:])
-        return said + more, aside + also
+        return parcels + more, aside + also
 
-    async def _commit(self, items: Sequence[Item], *, carefully: bool) -> list[Outgoing]:
+    async def _commit(self, items: Sequence[Item], *, carefully: bool) -> list[Parcel]:
         """Make it durable; what is to be published."""
         if self._optimistic is not None and not (carefully or _suspicious(items)):
-            said = await self._commit_at_once(self._optimistic, items)
-            if said is not None:
-                return said
+            parcels = await self._commit_at_once(self._optimistic, items)
+            if parcels is not None:
+                return parcels
         return await self._commit_in_transaction(items)
 
     async def _commit_at_once(
         self, work: "Optimistic[Key, State, Effect]", items: Sequence[Item]
-    ) -> list[Outgoing] | None:
+    ) -> list[Parcel] | None:
         """Read, decide, and write everything in one statement, which is a transaction of its own: two round trips instead of six.
 
         Nothing is locked and nobody asks whether the messages came before. That is safe because every write of an optimistic work is
@@ -380,14 +381,14 @@ class QueueWorker(Generic[Key, State, Effect]):
                 await inbox.insert_all(writes, [item.id for item in items])
             said = [*says, *await work.save(writes, list(changes.values()))]
             await answer_store.insert(writes, answers)
-            await outbox.insert(writes, said)
+            parcels = await outbox.insert(writes, said)
             if not writes.fits_one_statement:
                 return None
             faults.point("shell.at_once.before_commit")
             await writes.flush()
             faults.point("shell.at_once.after_commit")
         self._committed(items, items, changes)
-        return said
+        return parcels
 
     async def _decide(
         self, work: "Optimistic[Key, State, Effect]", connection: Connection, items: Sequence[Item], now: datetime
@@ -414,9 +415,9 @@ class QueueWorker(Generic[Key, State, Effect]):
         states = await work.peek(connection, messages, recalled) if messages else {}
         return None if states is None else self._react_all(items, dict(states), now)
 
-    async def _commit_in_transaction(self, items: Sequence[Item]) -> list[Outgoing]:
-        """Repeating it after a commit whose reply was lost finds every item already handled, and says nothing new: the outbox rows of
-        that commit are the sweeper's."""
+    async def _commit_in_transaction(self, items: Sequence[Item]) -> list[Parcel]:
+        """Repeating it after a commit whose reply was lost finds every item already handled, and says nothing new: the parcel of that
+        commit is the sweeper's."""
         now = self._clock()
         async with self._database.transaction() as tx:
             writes = Writes(tx)
@@ -433,12 +434,12 @@ class QueueWorker(Generic[Key, State, Effect]):
                 *await self._work.save(writes, list(changes.values())),
             ]
             await answer_store.insert(writes, answers)
-            await outbox.insert(writes, said)
+            parcels = await outbox.insert(writes, said)
             await writes.flush()
             faults.point("shell.before_commit")
         faults.point("shell.after_commit")
         self._committed(items, fresh, changes)
-        return said
+        return parcels
 
     def _committed(
         self, items: Sequence[Item], fresh: Sequence[Item], changes: Mapping[UUID, Change[Key, State, Effect]]

@@ -32,9 +32,9 @@ async def remind(database: Database, relay: Relay, *, older_than_s: float) -> in
         overdue = await store.overdue_requests(tx, older_than_s=older_than_s, announce=announce)
         if not overdue:
             return 0
-        await outbox.insert(tx, overdue)
+        parcels = await outbox.insert(tx, overdue)
         faults.point("invoice.reminder.before_commit")
     faults.point("invoice.reminder.after_commit")
-    await relay.publish(overdue)
+    await relay.publish(parcels)
     log.info("requests_announced_again", payments=len(overdue))
     return len(overdue)

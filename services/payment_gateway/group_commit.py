@@ -20,11 +20,11 @@ from services.payment_gateway.domain import Answer, Outcome, Policy, Transition
 from services.payment_gateway.handlers import TELLS_ATTEMPTS, said_by
 from services.payment_gateway.store import Attempt, Lease, Row, Said, Update
 from shared import faults
-from shared.messaging.envelope import Outgoing
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database, Trouble, is_unique_violation, trouble
+from shared.persistence.outbox import Parcel
 from shared.persistence.writes import Writes
 from shared.records import dataclass, replace
 
@@ -38,8 +38,9 @@ held as in an outage."""
 OUTAGE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits while the database is away; the last repeats, for as long as the process lives."""
 CONFLICT_PAUSE_S = 0.01
-SAY_MAX = 2_000
-"""Messages kept in memory for publishing; beyond, they are left to the sweeper, who reads them from the outbox."""
+SAY_MAX = 20
+"""Parcels, of up to `RESULTS_MAX` messages, kept in memory for publishing; beyond, they are left to the sweeper, who reads them from the
+outbox."""
 
 COMPONENT = "database charging"
 
@@ -47,7 +48,7 @@ COMPONENT = "database charging"
 class Publishes(Protocol):
     """`shared.messaging.relay.Relay`."""
 
-    async def publish(self, messages: Sequence[Outgoing]) -> int: ...
+    async def publish(self, parcels: Sequence[Parcel]) -> int: ...
 
 
 class UnrecordableError(Exception):
@@ -90,7 +91,7 @@ class GroupCommit:
         self._policy = policy
         self._waiting: deque[_Waiting] = deque()  # bounded by the payments at work: each waits for its record
         self._arrived = asyncio.Event()
-        self._unsaid: deque[Outgoing] = deque(maxlen=SAY_MAX)
+        self._unsaid: deque[Parcel] = deque(maxlen=SAY_MAX)
         self._unsaid_arrived = asyncio.Event()
         self._all_said = asyncio.Event()
         self._all_said.set()
@@ -121,8 +122,8 @@ class GroupCommit:
         """Publish what was recorded, until cancelled: a broker that is away holds up no record."""
         while True:
             while self._unsaid:
-                messages = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
-                await self._relay.publish(messages)
+                parcels = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
+                await self._relay.publish(parcels)
             self._all_said.set()
             self._unsaid_arrived.clear()
             await self._unsaid_arrived.wait()
@@ -134,7 +135,7 @@ class GroupCommit:
         while True:
             try:
                 results = [waiting.result for waiting in batch]
-                held, said = await self._commit(results, carefully=bool(tries or outages))
+                held, parcels = await self._commit(results, carefully=bool(tries or outages))
             except Exception as error:  # noqa: BLE001 - whatever it is, an answer must not be lost to it: see `trouble`
                 kind = trouble(error)
                 log.warning("record_failed", results=len(batch), error=type(error).__name__, trouble=kind.name)
@@ -149,7 +150,7 @@ class GroupCommit:
                     return
             else:
                 self._readiness.set(COMPONENT, ok=True)
-                self._conclude(batch, held, said)
+                self._conclude(batch, held, parcels)
                 return
 
     async def _sit_out(self, error: Exception, outages: int) -> None:
@@ -165,22 +166,22 @@ class GroupCommit:
         await self._settle(batch[:middle])
         await self._settle(batch[middle:])
 
-    def _conclude(self, batch: Sequence[_Waiting], held: Sequence[bool], said: Sequence[Outgoing]) -> None:
-        if said:
-            self._unsaid.extend(said)
+    def _conclude(self, batch: Sequence[_Waiting], held: Sequence[bool], parcels: Sequence[Parcel]) -> None:
+        if parcels:
+            self._unsaid.extend(parcels)
             self._all_said.clear()
             self._unsaid_arrived.set()
         for waiting, is_held in zip(batch, held, strict=True):
             if not waiting.recorded.done():  # its task may have been cancelled meanwhile
                 waiting.recorded.set_result(is_held)
 
-    async def _commit(self, results: Sequence[Result], *, carefully: bool) -> tuple[list[bool], list[Outgoing]]:
+    async def _commit(self, results: Sequence[Result], *, carefully: bool) -> tuple[list[bool], list[Parcel]]:
         """Make them durable; which rows are still held, and what is to be published."""
         if carefully or not all(map(_is_plain, results)):
             return await self._commit_in_transaction(results)
         return [True] * len(results), await self._commit_at_once(results)
 
-    async def _commit_at_once(self, results: Sequence[Result]) -> list[Outgoing]:
+    async def _commit_at_once(self, results: Sequence[Result]) -> list[Parcel]:
         """One statement, which is a transaction of its own: one round trip instead of five. If a row is not held any more, or an outcome
         is there already, nothing is stored, and the results are repeated in a transaction that finds out more."""
         said = [said_by(r.transition, r.row.origin.at(r.at)) for r in results if r.transition.outcome is not None]
@@ -189,14 +190,14 @@ class GroupCommit:
             await store.update_all(writes, [result.update for result in results], self._lease)
             await store.insert_attempts(writes, [r.attempt for r in results if r.attempt is not None])
             await store.insert_outcomes(writes, said)
-            await outbox.insert(writes, [one.message for one in said])
+            parcels = await outbox.insert(writes, [one.message for one in said])
             faults.point("charging.at_once.before_commit")
             await writes.flush()
         faults.point("charging.at_once.after_commit")
         _count_late_captures(results)
-        return [one.message for one in said]
+        return parcels
 
-    async def _commit_in_transaction(self, results: Sequence[Result]) -> tuple[list[bool], list[Outgoing]]:
+    async def _commit_in_transaction(self, results: Sequence[Result]) -> tuple[list[bool], list[Parcel]]:
         """Repeated after a commit whose reply was lost, it stores the same again."""
         async with self._database.transaction() as tx:
             faults.point("charging.before_record")
@@ -209,12 +210,12 @@ class GroupCommit:
             told += await self._found_out(tx, lost)
             said = await store.save_outcomes(tx, await _said(writes, told))
             said += await store.outcomes_of(tx, [_version(r.transition) for r in told if r.transition.again])
-            await outbox.insert(writes, said)
+            parcels = await outbox.insert(writes, said)
             await writes.flush()
             faults.point("charging.before_record_commit")
         faults.point("charging.after_record_commit")
         _count_late_captures(told)
-        return held, said
+        return held, parcels
 
     async def _found_out(self, tx: Connection, lost: Sequence[Result]) -> list[Result]:
         """The row moved on while we asked. If the answer says that money moved, the row learns it now, whoever holds it."""

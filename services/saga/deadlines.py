@@ -22,6 +22,7 @@ from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Connection, Database
+from shared.persistence.outbox import Parcel
 from shared.settings import ConfigurationError, Environment
 
 log = structlog.get_logger(__name__)
@@ -89,14 +90,14 @@ class Deadlines:
             due = await store.fire_due(tx, at_most=FIRE_ROWS_MAX, now=now)
             if not due:
                 return 0
-            said = await self._advance(tx, due)
+            parcels = await self._advance(tx, due)
             faults.point("saga.deadlines.before_commit")
         faults.point("saga.deadlines.after_commit")
-        await self._relay.publish(said)
+        await self._relay.publish(parcels)
         return len(due)
 
-    async def _advance(self, tx: Connection, due: Sequence[Due]) -> list[Outgoing]:
-        """The transition of every saga whose deadline fired, stored; what they say."""
+    async def _advance(self, tx: Connection, due: Sequence[Due]) -> list[Parcel]:
+        """The transition of every saga whose deadline fired, stored; what they say, to be published."""
         sagas = await store.load_readable(tx, {deadline.payment_id for deadline in due})
         unreadable = [deadline.id for deadline in due if deadline.payment_id not in sagas]
         await store.put_off(tx, unreadable, seconds=UNREADABLE_INTERVAL_S)
@@ -114,5 +115,4 @@ class Deadlines:
             moves += [(cause, moved) for moved in reaction.effects]
             said += [encode(draft, cause, at, source=SOURCE) for at, draft in enumerate(reaction.says)]
         await store.save(tx, moves)
-        await outbox.insert(tx, said)
-        return said
+        return await outbox.insert(tx, said)

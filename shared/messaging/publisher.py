@@ -55,6 +55,11 @@ class Published:
     failed: list[UUID] = field(default_factory=list)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the broker has taken all of it."""
+        return not (self.unroutable or self.unencodable or self.refused or self.failed)
+
+    @property
     def hopeless(self) -> set[UUID]:
         """What would fare no better if it were sent again at once: a queue, or another message, is what is missing."""
         return {*self.unroutable, *self.unencodable}

@@ -1,33 +1,33 @@
 """From the outbox to the broker: at once from memory, or later by the sweeper."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
 
 from shared import faults
-from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import Publisher
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
+from shared.persistence.outbox import Left, Parcel
 
 log = structlog.get_logger(__name__)
 
 SWEEP_INTERVAL_S = 0.5
 FORGET_INTERVAL_S = 0.25
-"""Far below the two seconds after which the sweeper would take a row."""
+"""Far below the two seconds after which the sweeper would take a parcel."""
 SWEEP_OUTAGE_INTERVAL_S = 2.0
 COMPONENT = "database"
 
 
 class Relay:
-    """Publishes rows of one service's outbox and deletes each by its exact id once the broker has confirmed it.
+    """Publishes parcels of one service's outbox and deletes each by its exact id once the broker has confirmed all of it.
 
-    Deleting is not on anybody's way: confirmed ids are collected and deleted together, a few times a second.
+    Deleting is not on anybody's way: ids of confirmed parcels are collected and deleted together, a few times a second.
     """
 
     def __init__(self, database: Database, publisher: Publisher, readiness: Readiness | None = None) -> None:
@@ -37,31 +37,30 @@ class Relay:
         self._confirmed: list[UUID] = []
         self._some_confirmed = asyncio.Event()
 
-    async def publish(self, messages: Sequence[Outgoing]) -> int:
-        """Publish what was just committed; how many of them left. Never raises for an outage: the sweeper takes what stays."""
-        if not messages:
+    async def publish(self, parcels: Sequence[Parcel]) -> int:
+        """Publish what was just committed; how many messages left. Never raises for an outage: the sweeper takes what stays."""
+        if not parcels:
             return 0
         faults.point("relay.before_publish")
-        published = await self._publisher.publish(messages)
+        published = await self._publisher.publish([message for parcel in parcels for message in parcel.messages])
         faults.point("relay.after_confirm")
-        hopeless = published.hopeless
-        dropped = [message.id for message in messages if message.droppable and message.id in hopeless]
-        self._confirmed += published.confirmed + dropped
+        left = [outbox.left_of(parcel, published) for parcel in parcels]
+        self._confirmed += [one.parcel.id for one in left if not one.count]
         self._some_confirmed.set()
-        await self._postpone(hopeless.difference(dropped), published.refused)
-        return len(published.confirmed) + len(dropped)
+        await self._postpone([one for one in left if one.is_answered])
+        return sum(len(one.parcel.messages) - one.count for one in left)
 
-    async def _postpone(self, hopeless: Collection[UUID], refused: Collection[UUID]) -> None:
-        if not (hopeless or refused):
+    async def _postpone(self, left: Sequence[Left]) -> None:
+        if not left:
             return
         try:
-            async with self._database.connection() as connection:
+            async with self._database.transaction() as tx:
+                for one in left:
+                    await outbox.postpone(tx, one)
                 faults.point("outbox.before_postpone")
-                await outbox.postpone(connection, list(hopeless), outbox.HOPELESS)
-                await outbox.postpone(connection, list(refused), outbox.REFUSED)
-                faults.point("outbox.after_postpone")
+            faults.point("outbox.after_postpone")
         except AWAY_ERRORS as error:
-            log.warning("outbox_postpone_failed", rows=len(hopeless) + len(refused), error=type(error).__name__)
+            log.warning("outbox_postpone_failed", parcels=len(left), error=type(error).__name__)
 
     async def forget_confirmed(self) -> None:
         """Delete what was confirmed so far. What an outage keeps here is published once more by the sweeper, with the same ids."""
@@ -74,10 +73,10 @@ class Relay:
                 await outbox.delete(connection, confirmed)
                 faults.point("outbox.after_delete")
         except AWAY_ERRORS as error:
-            log.warning("outbox_delete_failed", rows=len(confirmed), error=type(error).__name__)
+            log.warning("outbox_delete_failed", parcels=len(confirmed), error=type(error).__name__)
 
     async def forget_for_ever(self) -> None:
-        """Delete confirmed rows as they come, until cancelled."""
+        """Delete confirmed parcels as they come, until cancelled."""
         while True:
             await self._some_confirmed.wait()
             await asyncio.sleep(FORGET_INTERVAL_S)
@@ -99,7 +98,7 @@ class Relay:
             await asyncio.sleep(pause)
 
     async def sweep(self) -> int:
-        """Publish overdue rows once; how many left."""
+        """Publish overdue parcels once; how many messages left."""
         async with self._database.transaction() as tx:
             overdue = await outbox.take_overdue(tx)
             if not overdue:

@@ -268,8 +268,8 @@ def starts(outcomes: Sequence[Outcome], alone: Mapping[str, tuple[float, float]]
 
 
 def needs(outcome: Outcome) -> Needs:
-    """What one payment of a burst asks for, counted by PostgreSQL: an outbox row is a message published, an inbox row or an answer one
-    delivered. The generator's own are added: one publish, one delivery."""
+    """What one payment of a burst asks for, counted by PostgreSQL: an event, an outcome, and a command of the saga (a row of the invoice's
+    inbox) are messages published, an inbox row or an answer one delivered. The generator's own are added: one publish, one delivery."""
     payments = outcome.scenario.invoices
     inserted = outcome.deeds.inserted
 
@@ -277,7 +277,7 @@ def needs(outcome: Outcome) -> Needs:
         return sum(count for name, count in inserted.items() if name.endswith(f".{table}")) / payments
 
     return Needs(
-        publishes=1 + each("outbox"),
+        publishes=1 + each("events") + each("outcomes") + inserted.get("invoice.inbox", 0) / payments,
         deliveries=1 + each("inbox") + each("answers"),
         row_writes=sum(outcome.deeds.written.values()) / payments,
     )

@@ -18,11 +18,11 @@ from services.payment_gateway.gateways import port
 from services.payment_gateway.store import Row
 from shared.messaging import publisher
 from shared.messaging.consumer import Consumer, Delivery
-from shared.messaging.envelope import Outgoing
 from shared.messaging.relay import Relay
 from shared.persistence import answers, outbox
 from shared.persistence.answers import Answer as CommandAnswer
 from shared.persistence.database import Tx
+from shared.persistence.outbox import Parcel
 from shared.shell import QueueWorker
 
 WRITTEN_S: Final = 0.2
@@ -68,13 +68,13 @@ def _ack_before_commit() -> None:
 
 
 def _deleted_before_the_confirm() -> None:
-    """A row of the outbox is deleted, then its message is published."""
+    """A row of the outbox is deleted, then its messages are published."""
     publish = Relay.publish
 
-    async def delete_and_publish(relay: Relay, messages: Sequence[Outgoing]) -> int:
+    async def delete_and_publish(relay: Relay, parcels: Sequence[Parcel]) -> int:
         async with relay._database.connection() as connection:
-            await outbox.delete(connection, [message.id for message in messages])
-        return await publish(relay, messages)
+            await outbox.delete(connection, [parcel.id for parcel in parcels])
+        return await publish(relay, parcels)
 
     _put(Relay, "publish", delete_and_publish)
 

@@ -194,16 +194,20 @@ async def outbox_row(books: Books) -> None:
         "saga",
         "outbox",
         id=uuid4(),
-        exchange="e",
-        routing_key="k",
-        type="t",
-        correlation_id="c",
-        content_type="c",
-        headers={},
-        droppable=False,
-        body=b"",
+        ids=[uuid4()],
+        exchanges=["e"],
+        routing_keys=["k"],
+        types=["t"],
+        correlation_ids=["c"],
+        content_types=["c"],
+        headers=[{}],
+        droppable=[False],
+        bodies=[b""],
+        message_ids=[None],
+        reply_tos=[None],
         created_at=books.now,
         sweep_after=books.now,
+        refusals=0,
     )
 
 
@@ -726,8 +730,8 @@ async def test_what_a_moment_heals_is_not_broken(
         await bus.purge()
     await execute(
         url,
-        """INSERT INTO outbox (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, sweep_after)
-           VALUES (gen_random_uuid(), 'e', 'k', 't', 'c', 'c', '{}', false, '', now())""",
+        """INSERT INTO outbox VALUES (gen_random_uuid(), ARRAY[gen_random_uuid()], '{e}', '{k}', '{t}', '{c}', '{c}', ARRAY['{}'::jsonb],
+               '{false}', '{""}', '{NULL}', '{NULL}', now(), now(), 0)""",
     )
     report = await audit(sources(world_urls.databases, world_urls.rabbitmq_url, written), NOW)
     assert (broken(report.findings), looks) == (set(), [1])

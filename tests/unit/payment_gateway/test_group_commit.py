@@ -14,9 +14,9 @@ from services.payment_gateway import group_commit
 from services.payment_gateway.domain import Payment, Policy, Status, Transition
 from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, Publishes, Result, UnrecordableError
 from services.payment_gateway.store import Lease, Origin, Row
-from shared.messaging.envelope import Outgoing
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
+from shared.persistence.outbox import Parcel
 
 IDS = [UUID(int=number) for number in range(1, 5)]
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -30,7 +30,7 @@ class Failing(GroupCommit):
     offender: UUID | None = None
     tries: int = 0
 
-    async def _commit(self, results: Sequence[Result], *, carefully: bool) -> tuple[list[bool], list[Outgoing]]:
+    async def _commit(self, results: Sequence[Result], *, carefully: bool) -> tuple[list[bool], list[Parcel]]:
         self.tries += 1
         if self.tries <= self.times or self.offender in {r.row.payment.payment_id for r in results}:
             raise self.error
