@@ -91,13 +91,15 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
+    """A message that can be read. Of a command the hash of its type and data is known; nobody asks for that of an event."""
+
     id: UUID
     data: Contract
     time: datetime
     correlation_id: str
     causation_id: UUID | None
     traceparent: str | None
-    content_hash: bytes
+    content_hash: bytes = b""
 
 
 class _Refused(Exception):
@@ -356,7 +358,7 @@ def _typed(attributes: dict[str, Any]) -> Decoded:
         correlation_id=_correlation(attributes, message_id),
         causation_id=read_uuid(attributes.get("causationid")),
         traceparent=_traceparent(attributes.get("traceparent")),
-        content_hash=content_hash(type_, data),
+        content_hash=content_hash(type_, data) if contract.kind == "command" else b"",
     )
 
 

@@ -12,7 +12,7 @@ from shared.records import dataclass, field
 class Inbound:
     """A message that passed the border: well-formed, of a known type, its data valid.
 
-    `content_hash` is SHA-256 over the canonical (type, data); `reply_to` is already known not to be a queue of ours.
+    `content_hash` is SHA-256 over the canonical (type, data) of a command; `reply_to` is already known not to be a queue of ours.
     `replays` counts how often staff sent it again.
     """
 

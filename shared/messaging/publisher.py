@@ -6,7 +6,7 @@ A return, a nack, a timeout, a lost channel: not published. The message stays in
 import asyncio
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -63,6 +63,10 @@ class Published:
     def hopeless(self) -> set[UUID]:
         """What would fare no better if it were sent again at once: a queue, or another message, is what is missing."""
         return {*self.unroutable, *self.unencodable}
+
+
+_Wave = dict[str, Outgoing]
+"""Messages that are in flight together, by their AMQP ids: no id twice."""
 
 
 class Fate(Enum):
@@ -157,7 +161,8 @@ class Publisher:
             try:
                 channel = await self._open_channel()
                 if self._failing or time.monotonic() - self._silent_since >= self._probe_after_s:
-                    await self._confirmed(self._write([PROBE.amqp_message_id], _payload(PROBE, channel)))
+                    probe = PROBE.amqp_message_id
+                    await self._confirmed(self._write([probe], _payload(probe, PROBE, channel)))
             except BROKER_ERRORS as error:
                 self._failed(error)
             else:
@@ -166,25 +171,25 @@ class Publisher:
     async def close(self) -> None:
         await self._link.close()
 
-    async def _publish_wave(self, wave: Sequence[Outgoing], result: Published) -> None:
+    async def _publish_wave(self, wave: _Wave, result: Published) -> None:
         try:
             channel = await self._open_channel()
         except BROKER_ERRORS as error:
-            self._give_up(wave, result, error)
+            self._give_up(wave.values(), result, error)
             return
         sendable, payload = _encoded(wave, channel, result)
         if not sendable:
             return
         problem: BaseException | None = ConnectionError("cut off")
         try:
-            settled = self._write([message.amqp_message_id for message in sendable], payload)
+            settled = self._write(list(sendable), payload)
             faults.point("publisher.before_confirm")
             await self._confirmed(settled)
             problem = None
         except BROKER_ERRORS as error:
             problem = error
         finally:
-            self._sort_out(sendable, problem, result)
+            self._sort_out(sendable.values(), problem, result)
 
     def _write(self, ids: Sequence[str], payload: bytes) -> "asyncio.Future[None]":
         """Write the frames of all messages at once. Raises one of `BROKER_ERRORS`.
@@ -204,7 +209,7 @@ class Publisher:
             await settled
         self._silent_since = time.monotonic()
 
-    def _sort_out(self, wave: Sequence[Outgoing], problem: BaseException | None, result: Published) -> None:
+    def _sort_out(self, wave: Collection[Outgoing], problem: BaseException | None, result: Published) -> None:
         refused = 0
         for message, fate in zip(wave, self._confirms.fates, strict=True):
             match fate:
@@ -226,7 +231,7 @@ class Publisher:
             metrics.PUBLISH_FAILURES.labels(reason="nacked").inc(refused)
             self._after_refusals(refused)
 
-    def _give_up(self, wave: Sequence[Outgoing], result: Published, error: BaseException) -> None:
+    def _give_up(self, wave: Collection[Outgoing], result: Published, error: BaseException) -> None:
         """Leave the messages to the sweeper."""
         result.failed.extend(message.id for message in wave)
         metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(result.failed))
@@ -285,38 +290,37 @@ async def _close_quietly(channel: "Channel") -> None:
         return
 
 
-def _waves(messages: Sequence[Outgoing]) -> list[list[Outgoing]]:
+def _waves(messages: Sequence[Outgoing]) -> list[_Wave]:
     """Cut into pieces of at most `IN_FLIGHT_MAX` in which no id occurs twice, order kept."""
-    waves: list[list[Outgoing]] = []
-    wave: list[Outgoing] = []
-    ids: set[str] = set()
+    waves: list[_Wave] = []
+    wave: _Wave = {}
     for message in messages:
-        if message.amqp_message_id in ids or len(wave) == IN_FLIGHT_MAX:
+        id_ = message.amqp_message_id
+        if id_ in wave or len(wave) == IN_FLIGHT_MAX:
             waves.append(wave)
-            wave, ids = [], set()
-        wave.append(message)
-        ids.add(message.amqp_message_id)
+            wave = {}
+        wave[id_] = message
     if wave:
         waves.append(wave)
     return waves
 
 
-def _encoded(wave: Sequence[Outgoing], channel: "Channel", result: Published) -> tuple[list[Outgoing], bytes]:
+def _encoded(wave: _Wave, channel: "Channel", result: Published) -> tuple[_Wave, bytes]:
     """The messages that AMQP can carry, and their frames; one that it cannot fails alone, and before anything is sent."""
-    sendable: list[Outgoing] = []
+    sendable: _Wave = {}
     payloads: list[bytes] = []
-    for message in wave:
+    for id_, message in wave.items():
         try:
-            payloads.append(_payload(message, channel))
-            sendable.append(message)
+            payloads.append(_payload(id_, message, channel))
+            sendable[id_] = message
         except (ValueError, TypeError, struct.error) as error:
             result.unencodable.append(message.id)
             log.warning("message_not_encodable", message_id=str(message.id), type=message.type, error=error_text(error))
     return sendable, b"".join(payloads)
 
 
-def _payload(message: Outgoing, channel: "Channel") -> bytes:
-    """The frames of one message. Raises ValueError, TypeError or struct.error for what AMQP cannot carry."""
+def _payload(id_: str, message: Outgoing, channel: "Channel") -> bytes:
+    """The frames of one message under its AMQP id. Raises ValueError, TypeError or struct.error for what AMQP cannot carry."""
     if (
         len(message.body) > 2 * BODY_BYTES_MAX
     ):  # an oversized body would close the channel, and fail all that is in flight on it
@@ -329,7 +333,7 @@ def _payload(message: Outgoing, channel: "Channel") -> bytes:
         content_type=message.content_type,
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,
-        message_id=message.amqp_message_id,
+        message_id=id_,
         type_=message.type,
         headers=message.headers,
         body=message.body,

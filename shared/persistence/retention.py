@@ -19,8 +19,8 @@ ROWS_MAX = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """`statement` forgets what is older than `$1` days, about `$2` rows at a time; its command tag says how many it were. A row that must
-    stay may not count: a page that is full of those would never end.
+    """`statement` forgets what is older than `$1` days, about `$2` rows at a time; its command tag says how many there were. A row that
+    must stay may not count: a page that is full of those would never end.
 
     The index on the time of a row is a B-tree. Pages that were emptied are written again, and the ranges of a BRIN index only ever grow: in
     time, a look that finds nothing reads the table (measured: half of 600 000 rows, where the B-tree reads three pages. It costs 0.8
@@ -60,6 +60,6 @@ async def _forget(database: Database, forget: Forget) -> int:
 
 
 async def forget_page(connection: Connection, forget: Forget) -> int:
-    """One page; how many rows it were."""
+    """One page; how many rows it had."""
     status: str = await connection.execute(forget.statement, forget.days, forget.rows_max)
     return int(status.rpartition(" ")[2])

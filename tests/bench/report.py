@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -75,6 +76,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "commit": commit.stdout.strip() or "no commit",
         "began": began.strftime("%Y%m%dT%H%M%SZ"),
         "cores": cores(),
+        "python": platform.python_version(),
         "load_before": os.getloadavg()[0],
         "options": {name: str(value) for name, value in vars(options).items()},
     }
@@ -148,7 +150,9 @@ def conclude(report: Report, folder: Path, console: Console, *, compare: Path | 
 def show(report: Report, earlier: Earlier, console: Console) -> None:
     """Print every table; beside each value how many times the earlier one it is."""
     about = report.about
-    console.print(f"{about['commit']}, {about['cores']} cores; load before: {about['load_before']:.1f}")
+    console.print(
+        f"{about['commit']}, {about['cores']} cores, Python {about['python']}; load before: {about['load_before']:.1f}"
+    )
     if not console.is_terminal:
         console.width = FILE_WIDTH
     for table in report.tables:

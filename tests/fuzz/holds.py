@@ -142,10 +142,10 @@ def _letter(aside: SetAside) -> list[Outgoing]:
         aside.delivery, reason=aside.reason, error=aside.error, text=aside.text, clock=lambda: NOW, tries=1
     )
     try:
-        _payload(letter, _CHANNEL)
+        _payload(letter.amqp_message_id, letter, _CHANNEL)
     except ValueError:  # it is sent without what AMQP cannot carry
         letter = dead_letters.stripped(letter)
-        _payload(letter, _CHANNEL)
+        _payload(letter.amqp_message_id, letter, _CHANNEL)
     return [letter]
 
 
@@ -162,7 +162,7 @@ def _answered(item: Item) -> list[Outgoing]:
         assert all(is_storable(text) for text in texts), texts
         assert not scan_value(texts), texts
     for message in said:
-        _payload(message, _CHANNEL)
+        _payload(message.amqp_message_id, message, _CHANNEL)
     return said
 
 

@@ -130,7 +130,7 @@ def deep(levels: int) -> dict[str, object]:
 async def send_frames(publisher: Publisher, outgoing: Outgoing, old: bytes = b"", new: bytes = b"") -> None:
     """Publish with `old` replaced by `new` in the frames: what our own encoder would never write."""
     channel = await publisher._open_channel()
-    frames = publishing._payload(outgoing, channel)
+    frames = publishing._payload(outgoing.amqp_message_id, outgoing, channel)
     assert old in frames
     await publisher._confirmed(publisher._write([outgoing.amqp_message_id], frames.replace(old, new)))
 
