@@ -1,21 +1,22 @@
-"""Ids are derived, so that a handler that runs twice names its output the same (DESIGN 2)."""
+"""Ids are derived, so that a handler that runs twice names its output the same (DESIGN 2).
 
-import re
+They are UUIDs of the database driver's own class, a `uuid.UUID` in C, which rows come with as well: made from a text, shown and compared in
+a tenth of the time (measured: 0.1, 0.04 and 0.02 microseconds instead of 1, 0.4 and 0.08), and a message passes by a dozen of them.
+"""
+
 from hashlib import sha1
-from uuid import UUID, SafeUUID
+from uuid import UUID
 
 import uuid_utils.compat
-
-_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-
-_NO_VERSION_OR_VARIANT = ~(0xF << 76 | 0x3 << 62)
+from asyncpg.pgproto import pgproto
 
 
 def derived_id(cause: UUID, position: int | str) -> UUID:
     """Id of the message at `position` among those that `cause` brought about: UUIDv5 (RFC 9562) in the cause's namespace."""
-    digest = sha1(cause.bytes + str(position).encode(), usedforsecurity=False).digest()
-    number = int.from_bytes(digest[:16])
-    return _uuid(number & _NO_VERSION_OR_VARIANT | 5 << 76 | 2 << 62)
+    digest = bytearray(sha1(cause.bytes + str(position).encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50  # version
+    digest[8] = digest[8] & 0x3F | 0x80  # variant
+    return pgproto.UUID(bytes(digest))
 
 
 def new_id() -> UUID:
@@ -24,13 +25,11 @@ def new_id() -> UUID:
 
 
 def read_uuid(value: object) -> UUID | None:
-    """A UUID in the one spelling of RFC 9562, so that an id has one text; `UUID()` also takes `_`, a sign and digits of other alphabets."""
-    return _uuid(int(value.replace("-", ""), 16)) if isinstance(value, str) and _UUID.fullmatch(value) else None
-
-
-def _uuid(number: int) -> UUID:
-    """As `UUID(int=number)`, which first looks at six other ways to say it (measured: 1.9 against 0.5 microseconds)."""
-    made = object.__new__(UUID)
-    object.__setattr__(made, "int", number)
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
-    return made
+    """A UUID in the one spelling of RFC 9562, so that an id has one text; the classes also take hyphens anywhere, or none."""
+    if not isinstance(value, str):
+        return None
+    try:
+        read = pgproto.UUID(value)
+    except ValueError:
+        return None
+    return read if str(read) == value.lower() else None

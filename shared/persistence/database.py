@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -112,9 +113,16 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         "jsonb",
         schema="pg_catalog",
         format="binary",
-        encoder=lambda value: b"\x01" + orjson.dumps(value),
+        encoder=lambda value: b"\x01" + orjson.dumps(value, default=_text_of_id),
         decoder=lambda raw: orjson.loads(raw[1:]),
     )
+
+
+def _text_of_id(value: object) -> str:
+    """orjson knows `uuid.UUID`, and not the driver's own (`shared.ids`)."""
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError
 
 
 async def _leave_as_it_is(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:
