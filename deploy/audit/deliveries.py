@@ -26,9 +26,11 @@ _LETTERS_BY_BODY = """
     SELECT encode(sha256(body), 'hex') AS sha256 FROM dead_letters
     WHERE body IS NOT NULL AND ($1::text IS NULL OR queue = $1) AND encode(sha256(body), 'hex') = ANY($2::text[])"""
 _WITHHELD = "SELECT coalesce(sum(seen), 0) FROM dead_letters WHERE body IS NULL"
-_UNSENT = "SELECT id FROM outbox_messages WHERE id = ANY($1::uuid[])"
-_OUTBOXES = "SELECT count(*) FROM outbox_messages"
-_LEFT = "SELECT id, type, exchange, created_at FROM outbox_messages ORDER BY created_at, id"
+_UNSENT = "SELECT m AS id FROM outbox, unnest(ids) AS m WHERE m = ANY($1::uuid[])"
+_OUTBOXES = "SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM outbox"
+_LEFT = """
+    SELECT m.id, m.type, m.exchange, o.created_at FROM outbox o, unnest(o.ids, o.types, o.exchanges) AS m (id, type, exchange)
+    ORDER BY o.created_at, m.id"""
 
 _UNJOURNALLED = """
     SELECT d.id, d.status, d.settled_at FROM dead_letters d

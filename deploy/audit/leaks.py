@@ -13,7 +13,8 @@ from deploy.audit.titles import needs, tally
 
 _COLUMNS = """
     SELECT c.oid::regclass::text AS "table", has_table_privilege(c.oid, 'SELECT') AS is_readable,
-           array_agg(quote_ident(a.attname) ORDER BY a.attnum) AS columns, array_agg(t.typname = 'bytea' ORDER BY a.attnum) AS is_bytea
+           array_agg(quote_ident(a.attname) ORDER BY a.attnum) AS columns,
+           array_agg(t.typname IN ('bytea', '_bytea') ORDER BY a.attnum) AS is_bytea
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
     JOIN pg_type t ON t.oid = a.atttypid
     WHERE c.relkind IN ('r', 'm') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
@@ -84,11 +85,12 @@ async def _tables(counted: Tally, name: str, database: Snapshot) -> None:
 
 def _in_row(table: str, columns: Sequence[str], values: Sequence[object]) -> Iterator[tuple[str, str]]:
     for column, value in zip(columns, values, strict=True):
-        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else "" if value is None else str(value)
-        if text.lstrip("-").isdecimal() and len(text) <= _NUMBER_LENGTH_MAX:
-            continue
-        if (kind := _secret(text)) is not None:
-            yield f"{table}.{column}", kind
+        for one in value if isinstance(value, list) else (value,):
+            text = one.decode("utf-8", "replace") if isinstance(one, bytes) else "" if one is None else str(one)
+            if text.lstrip("-").isdecimal() and len(text) <= _NUMBER_LENGTH_MAX:
+                continue
+            if (kind := _secret(text)) is not None:
+                yield f"{table}.{column}", kind
 
 
 def _ledger(counted: Tally, ledger: Ledger) -> None:

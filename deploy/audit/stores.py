@@ -33,8 +33,8 @@ CONNECT_TIMEOUT_S = 10.0
 STATEMENT_TIMEOUT_S = 1_800
 """Sorting tens of millions of rows on disk takes minutes; an audit that hangs must end all the same."""
 ROWS_PER_FETCH = 1_000
-WIDE_ROWS_PER_FETCH = 200
-"""Of 64 KiB at most: 13 MiB."""
+WIDE_ROWS_PER_FETCH = 50
+"""Bodies of 64 KiB at most, or parcels in an outbox of up to some hundred of them: 3 MiB as a rule, below 500 MiB at worst."""
 LEDGER_BUSY_S = 5.0
 DATABASES = ("invoice", "payment_gateway", "saga", "staff")
 

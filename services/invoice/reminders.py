@@ -32,7 +32,7 @@ async def remind(database: Database, relay: Relay, *, older_than_s: float) -> in
         overdue = await store.overdue_requests(tx, older_than_s=older_than_s, announce=announce)
         if not overdue:
             return 0
-        parcels = await outbox.insert(tx, overdue)
+        parcels = await outbox.insert_again(tx, overdue)
         faults.point("invoice.reminder.before_commit")
     faults.point("invoice.reminder.after_commit")
     await relay.publish(parcels)

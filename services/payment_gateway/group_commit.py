@@ -38,9 +38,8 @@ held as in an outage."""
 OUTAGE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits while the database is away; the last repeats, for as long as the process lives."""
 CONFLICT_PAUSE_S = 0.01
-SAY_MAX = 20
-"""Parcels, of up to `RESULTS_MAX` messages, kept in memory for publishing; beyond, they are left to the sweeper, who reads them from the
-outbox."""
+SAY_MAX = 2_000
+"""Messages kept in memory for publishing; beyond, parcels are left to the sweeper, who reads them from the outbox."""
 
 COMPONENT = "database charging"
 
@@ -91,7 +90,7 @@ class GroupCommit:
         self._policy = policy
         self._waiting: deque[_Waiting] = deque()  # bounded by the payments at work: each waits for its record
         self._arrived = asyncio.Event()
-        self._unsaid: deque[Parcel] = deque(maxlen=SAY_MAX)
+        self._unsaid: deque[Parcel] = deque()
         self._unsaid_arrived = asyncio.Event()
         self._all_said = asyncio.Event()
         self._all_said.set()
@@ -169,6 +168,8 @@ class GroupCommit:
     def _conclude(self, batch: Sequence[_Waiting], held: Sequence[bool], parcels: Sequence[Parcel]) -> None:
         if parcels:
             self._unsaid.extend(parcels)
+            while sum(len(parcel.messages) for parcel in self._unsaid) > SAY_MAX:
+                self._unsaid.popleft()
             self._all_said.clear()
             self._unsaid_arrived.set()
         for waiting, is_held in zip(batch, held, strict=True):

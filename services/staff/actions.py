@@ -178,7 +178,7 @@ def _replay(record: Record, who: str, reason: str | None, now: datetime) -> _Act
 
 def _again(record: Record, entry_id: UUID) -> Outgoing:
     """The message as it first came, and how often we sent it. One that came without an id gets the record's, by which its next failure is
-    recognised. The outbox row has an id of its own: the same message may wait for two queues at once."""
+    recognised. In the outbox it has an id of its own: the same message may wait for two queues at once."""
     letter = record.letter
     scalars = {name: value for name, value in letter.headers.items() if isinstance(value, str | int)}
     return Outgoing(

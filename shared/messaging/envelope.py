@@ -51,7 +51,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message ready to leave, bytes and all; a row of the outbox.
+    """A message ready to leave, bytes and all; one of those in a row of the outbox.
 
     `droppable`: if no queue takes it, count and forget it (an answer whose asker has gone); otherwise it stays in the outbox until
     something does take it.

@@ -148,7 +148,10 @@ class Publisher:
         result = Published()
         async with self._turn:
             for wave in _waves(messages):
-                await self._publish_wave(wave, result)
+                if result.failed:  # the channel was lost, or is silent: the rest would wait as long for nothing
+                    result.failed += [message.id for message in wave.values()]
+                else:
+                    await self._publish_wave(wave, result)
         return result
 
     async def keep_open(self) -> None:
@@ -211,6 +214,7 @@ class Publisher:
 
     def _sort_out(self, wave: Collection[Outgoing], problem: BaseException | None, result: Published) -> None:
         refused = 0
+        unknown: list[Outgoing] = []
         for message, fate in zip(wave, self._confirms.fates, strict=True):
             match fate:
                 case Fate.CONFIRMED:
@@ -222,11 +226,11 @@ class Publisher:
                     result.refused.append(message.id)
                     refused += 1
                 case None:
-                    result.failed.append(message.id)
+                    unknown.append(message)
         if problem is None:
             self._succeeded()
         else:
-            self._give_up((), result, problem)
+            self._give_up(unknown, result, problem)
         if refused:
             metrics.PUBLISH_FAILURES.labels(reason="nacked").inc(refused)
             self._after_refusals(refused)
@@ -234,10 +238,10 @@ class Publisher:
     def _give_up(self, wave: Collection[Outgoing], result: Published, error: BaseException) -> None:
         """Leave the messages to the sweeper."""
         result.failed.extend(message.id for message in wave)
-        metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(result.failed))
+        metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(wave))
         log.warning(
             "publish_failed",
-            messages=len(result.failed),
+            messages=len(wave),
             error=type(error).__name__,
             detail=error_text(error, max_characters=200),
         )

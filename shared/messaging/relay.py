@@ -55,7 +55,7 @@ class Relay:
             return
         try:
             async with self._database.transaction() as tx:
-                for one in left:
+                for one in sorted(left, key=lambda one: one.parcel.id):  # two of us must not wait for each other
                     await outbox.postpone(tx, one)
                 faults.point("outbox.before_postpone")
             faults.point("outbox.after_postpone")
@@ -63,17 +63,19 @@ class Relay:
             log.warning("outbox_postpone_failed", parcels=len(left), error=type(error).__name__)
 
     async def forget_confirmed(self) -> None:
-        """Delete what was confirmed so far. What an outage keeps here is published once more by the sweeper, with the same ids."""
+        """Delete what was confirmed so far. What an outage keeps here is deleted after it, or published once more by the sweeper, with the
+        same ids."""
         confirmed, self._confirmed = self._confirmed, []
         if not confirmed:
             return
         try:
             async with self._database.connection() as connection:
                 faults.point("outbox.before_delete")
-                await outbox.delete(connection, confirmed)
+                await outbox.delete(connection, sorted(confirmed))
                 faults.point("outbox.after_delete")
         except AWAY_ERRORS as error:
             log.warning("outbox_delete_failed", parcels=len(confirmed), error=type(error).__name__)
+            self._confirmed += confirmed
 
     async def forget_for_ever(self) -> None:
         """Delete confirmed parcels as they come, until cancelled."""
@@ -106,6 +108,7 @@ class Relay:
             faults.point("relay.before_sweep_commit")
         faults.point("relay.after_sweep_commit")
         left = await self.publish(overdue)
+        await self.forget_confirmed()  # or the next sweep would take them again
         if left:
             metrics.OUTBOX_SWEPT.inc(left)
             log.info("outbox_swept", messages=left)

@@ -47,7 +47,8 @@ PUBLISH_FAILURES: Final = Counter(
     ["reason"],
 )
 OUTBOX_SWEPT: Final = Counter(
-    "remit_outbox_swept_total", "Outbox rows that the sweeper published: a crash or a failed publish left them."
+    "remit_outbox_swept_total",
+    "Messages in the outbox that the sweeper published: a crash or a failed publish left them.",
 )
 ANSWERS_UNROUTABLE: Final = Counter(
     "remit_answers_unroutable_total",

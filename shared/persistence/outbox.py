@@ -63,15 +63,27 @@ _ARRAYS = {
 _INSERT = (
     f"INSERT INTO outbox (id, refusals, created_at, sweep_after, {', '.join(_ARRAYS)}) "  # noqa: S608 - constants
     "VALUES ($1, $2, coalesce($3, now()), now() + make_interval(secs => $4), "
-    f"{', '.join(f'${at}' for at in range(5, 5 + len(_ARRAYS)))})"
+    f"{', '.join(f'${at}' for at in range(5, 5 + len(_ARRAYS)))}) ON CONFLICT DO NOTHING"
 )
+_TAKE_OVERDUE = """
+    WITH due AS (
+        SELECT id, cardinality(ids) AS messages, sweep_after FROM outbox WHERE sweep_after <= now()
+        ORDER BY sweep_after LIMIT $2 FOR UPDATE SKIP LOCKED
+    ), counted AS (
+        SELECT id, sum(messages) OVER (ORDER BY sweep_after, id) - messages AS before FROM due
+    )
+    UPDATE outbox SET sweep_after = now() + make_interval(secs => $1)
+    WHERE id = ANY(ARRAY(SELECT id FROM counted WHERE before < $2)) RETURNING *"""
+_POSTPONE = """
+    UPDATE outbox SET refusals = least(refusals + 1, $4), sweep_after = now() + make_interval(secs => $2 * power(2, least(refusals, $3)))
+    WHERE id = $1"""
 
 SWEEP_AFTER_S = 2.0
 """How long a parcel is left to the process that wrote it; a confirm takes milliseconds."""
 SWEEP_BACKOFF_S = 3.0
 """A parcel that a sweeper took is left alone that long, by the other sweepers too; if that one dies, the messages are as late."""
-SWEEP_PARCELS_MAX = 50
-"""Some are of one message, some of several hundred: together far below the memory of one service."""
+SWEEP_MESSAGES_MAX = 200
+"""A sweep ends when its parcels hold so many: as a batch, so that it is in nobody's way, and done long before its reservation ends."""
 ANSWER_REFUSALS_MAX = 5
 """An answer whose asker lets its queue run full is dropped after so many tries, half a minute: the stored one is the truth."""
 REFUSALS_COUNTED_MAX = 1_000
@@ -115,6 +127,15 @@ async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float =
     return [parcel]
 
 
+async def insert_again(tx: Tx, messages: Sequence[Outgoing]) -> list[Parcel]:
+    """Store what was said before and may have been missed, a parcel a message, under the message's own id: one that still waits is left as
+    it is, so that repeats do not pile up while the broker is away."""
+    parcels = [Parcel(message.id, [message]) for message in messages]
+    for parcel in parcels:
+        await _insert(tx, parcel, sweep_after_s=SWEEP_AFTER_S, created_at=None)
+    return parcels
+
+
 async def _insert(tx: Tx, parcel: Parcel, *, sweep_after_s: float, created_at: datetime | None) -> None:
     await tx.execute(
         _INSERT,
@@ -137,14 +158,9 @@ async def delete(connection: Connection, parcel_ids: Sequence[UUID]) -> None:
 
 
 async def take_overdue(tx: Tx) -> list[Parcel]:
-    """Parcels whose publisher did not come back, the longest overdue first, reserved for `SWEEP_BACKOFF_S`."""
-    rows = await tx.fetch(
-        """UPDATE outbox SET sweep_after = now() + make_interval(secs => $1)
-           WHERE id IN (SELECT id FROM outbox WHERE sweep_after <= now() ORDER BY sweep_after LIMIT $2 FOR UPDATE SKIP LOCKED)
-           RETURNING *""",
-        SWEEP_BACKOFF_S,
-        SWEEP_PARCELS_MAX,
-    )
+    """Parcels whose publisher did not come back, the longest overdue first, reserved for `SWEEP_BACKOFF_S`: one, and more until they hold
+    `SWEEP_MESSAGES_MAX` messages."""
+    rows = await tx.fetch(_TAKE_OVERDUE, SWEEP_BACKOFF_S, SWEEP_MESSAGES_MAX)
     return [_parcel(row) for row in sorted(rows, key=lambda row: row["created_at"])]
 
 
@@ -196,21 +212,29 @@ def left_of(parcel: Parcel, fates: Fates) -> Left:
 
 
 async def postpone(tx: Connection, left: Left) -> None:
-    """Replace a parcel by parcels of what is left of it, each with a time of its own: what the broker did not take is tried ever more
-    rarely, so that it is in nobody's way. A parcel that is gone was seen to by somebody else. In a transaction."""
-    parcel = left.parcel
-    gone = await tx.fetch("DELETE FROM outbox WHERE id = $1 RETURNING created_at", parcel.id)
+    """What the broker did not take of a parcel is tried ever more rarely, so that it is in nobody's way. A parcel with one fate waits as it
+    is; of others the parts become parcels of their own, each with its time. One that is gone was seen to by somebody else. In a
+    transaction; parcels in the order of their ids."""
+    for messages, backoff in ((left.hopeless, HOPELESS), (left.refused, REFUSED)):
+        if len(messages) == len(left.parcel.messages):
+            await tx.execute(_POSTPONE, left.parcel.id, backoff.first_s, backoff.doublings_max, REFUSALS_COUNTED_MAX)
+            return
+    await _split(tx, left)
+
+
+async def _split(tx: Connection, left: Left) -> None:
+    gone = await tx.fetch("DELETE FROM outbox WHERE id = $1 RETURNING created_at, refusals", left.parcel.id)
     if not gone:
         return
-    refusals = min(parcel.refusals + 1, REFUSALS_COUNTED_MAX)
+    created_at, refusals = gone[0]
+    once_more = min(refusals + 1, REFUSALS_COUNTED_MAX)
     for messages, counted, delay_s in (
-        (left.unknown, parcel.refusals, SWEEP_AFTER_S),
-        (left.hopeless, refusals, HOPELESS.delay_s(parcel.refusals)),
-        (left.refused, refusals, REFUSED.delay_s(parcel.refusals)),
+        (left.unknown, refusals, SWEEP_AFTER_S),
+        (left.hopeless, once_more, HOPELESS.delay_s(refusals)),
+        (left.refused, once_more, REFUSED.delay_s(refusals)),
     ):
         if messages:
-            again = Parcel(new_id(), messages, counted)
-            await _insert(tx, again, sweep_after_s=delay_s, created_at=gone[0]["created_at"])
+            await _insert(tx, Parcel(new_id(), messages, counted), sweep_after_s=delay_s, created_at=created_at)
 
 
 def _parcel(row: Record) -> Parcel:

@@ -374,6 +374,6 @@ def problems(read: Books, *, sent: int, heard_lost: int, doubled: int) -> list[s
         f"{sent} payments were sent, {read.captured} are captured": sent - read.captured,
         f"{sent} payments were sent, {read.completed} sagas are completed": sent - read.completed,
         f"{read.dead_letters} messages became dead letters (`remit dead-letters list` would say why)": read.dead_letters,
-        f"{read.waiting} messages wait in an outbox": read.waiting,
+        f"{read.waiting} parcels of messages wait in an outbox": read.waiting,
     }
     return [sentence for sentence, wrong in found.items() if wrong]

@@ -34,7 +34,7 @@ _HANDLED: Final[dict[Service, str]] = dict.fromkeys(SERVICES, "SELECT message_id
 }
 _SET_ASIDE: Final = """SELECT event_id AS id FROM dead_letters WHERE event_id IS NOT NULL
     UNION ALL SELECT message_id::uuid FROM dead_letters WHERE message_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"""
-_UNSAID: Final = "SELECT id FROM outbox_messages"
+_UNSAID: Final = "SELECT unnest(ids) AS id FROM outbox"
 _DUE: Final = """SELECT payment_id AS id FROM payments
     WHERE status = 'requested' AND leased_by IS NULL AND due_at <= to_timestamp($1)"""
 

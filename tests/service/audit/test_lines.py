@@ -189,26 +189,39 @@ async def deadline_overdue(books: Books) -> None:
     )
 
 
-async def outbox_row(books: Books) -> None:
-    await books.insert(
-        "saga",
-        "outbox",
-        id=uuid4(),
-        ids=[uuid4()],
-        exchanges=["e"],
-        routing_keys=["k"],
-        types=["t"],
-        correlation_ids=["c"],
-        content_types=["c"],
-        headers=[{}],
-        droppable=[False],
-        bodies=[b""],
-        message_ids=[None],
-        reply_tos=[None],
-        created_at=books.now,
-        sweep_after=books.now,
-        refusals=0,
-    )
+def parcel(*bodies: bytes) -> Plant:
+    """Messages that wait in the saga's outbox."""
+    of_each = len(bodies)
+
+    async def plant(books: Books) -> None:
+        await books.insert(
+            "saga",
+            "outbox",
+            id=uuid4(),
+            ids=[uuid4() for _ in bodies],
+            exchanges=["e"] * of_each,
+            routing_keys=["k"] * of_each,
+            types=["t"] * of_each,
+            correlation_ids=["c"] * of_each,
+            content_types=["c"] * of_each,
+            headers=[{}] * of_each,
+            droppable=[False] * of_each,
+            bodies=list(bodies),
+            message_ids=[None] * of_each,
+            reply_tos=[None] * of_each,
+            created_at=books.now,
+            sweep_after=books.now,
+            refusals=0,
+        )
+
+    return plant
+
+
+WAITING = tuple(
+    b'{"id":"%s","time":"2026-11-23T10:00:00Z","amount_minor":%d}' % (str(uuid5(UUID(int=n), "")).encode(), 1000 + n)
+    for n in range(200)
+)
+"""Bodies without a secret; in hexadecimal they are full of digits."""
 
 
 def without(database: str, name: UUID) -> Plant:
@@ -511,7 +524,8 @@ PLANTED: dict[str, tuple[Plant, set[int]]] = {
         ),
         {7},
     ),
-    "outbox not empty": (outbox_row, {9}),
+    "outbox not empty": (parcel(*WAITING), {9}),
+    "card number in a parcel": (parcel(*WAITING, PAN.encode()), {9, 16}),
     "event unseen": (event_unseen, {9, 10}),
     "request unseen": (request_unseen, {9, 10}),
     "other bytes under one id": (other_bytes_heard, {9}),
