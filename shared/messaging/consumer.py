@@ -34,7 +34,7 @@ RECONNECT_BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 WATCH_INTERVAL_S = 15.0
 """How often we ask the broker whether it still knows our consumer."""
 SUSPICIONS_MAX = 2
-"""Checks in a row at which the queue had messages for us and none came."""
+"""Checks in a row at which the queue had messages for us and none came, while we had others in hand."""
 
 
 TRIES_SHOWN_MAX = 1_000_000
@@ -154,6 +154,7 @@ class Consumer:
             )
             await self._after.caught_up.wait()
         failures = 0
+        renewed = False
         while not self._stopping:
             if self._paused:
                 await self._wait_for_loss(WATCH_INTERVAL_S)
@@ -161,16 +162,21 @@ class Consumer:
             try:
                 with losses_as_errors():
                     await self._open()
+                    if not renewed:
+                        log.info("consuming", queue=self.queue, prefetch=self._prefetch)
                     failures = 0
                     self._readiness.set(f"consumer {self.queue}", ok=True)
-                    await self._watch()
+                    renewed = await self._watch()
             except BROKER_ERRORS as error:
                 reason = describe_error(error, max_characters=200)
                 log.warning("consumer_lost", queue=self.queue, reason=reason)
                 self._readiness.set(f"consumer {self.queue}", ok=False, reason=reason)
+                renewed = False
             if not self._stopping:
                 await self._drop_channel()
                 self._lost.clear()  # our own closing; without this there would be no back-off
+                if renewed:
+                    continue
                 await self._wait_for_loss(RECONNECT_BACKOFF_S[min(failures, len(RECONNECT_BACKOFF_S) - 1)])
                 failures += 1
 
@@ -209,7 +215,6 @@ class Consumer:
         self._tag = answer.consumer_tag
         if self._stopping:
             await channel.basic_cancel(self._tag or "", timeout=RPC_TIMEOUT_S)
-        log.info("consuming", queue=self.queue, prefetch=self._prefetch)
 
     def arrived(self, delivery: Delivery) -> None:
         """A delivery has come in, perhaps on a channel that was given up meanwhile."""
@@ -229,15 +234,20 @@ class Consumer:
             closing.exception()  # retrieved: the loss is reported by `run`
         self._lost.set()
 
-    async def _watch(self) -> None:
-        """Return when the consumer is lost. A lost consumer can look alive: ask the broker, and mistrust silence beside a full queue."""
+    async def _watch(self) -> bool:
+        """Return when the consumer is lost, or (True) when it might be: a lost consumer can look alive.
+
+        Seen with RabbitMQ 3.10, one time in ten: a queue is deleted under load and made anew, and the broker goes on counting our consumer,
+        hands it the messages of the new queue, as many as the prefetch allows, and none arrives. Nothing tells that from a quiet hour, so
+        in silence we consume anew; closing the channel gives back what it holds.
+        """
         suspicions = 0
         while not self._stopping:
             seen = self._deliveries
             if await self._wait_for_loss(WATCH_INTERVAL_S):
-                return
+                return False
             if self._channel is None or self._channel.is_closed:
-                return
+                return False
             state = await self._channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
             if not state.message_count and not self._unsettled:
                 self.caught_up.set()
@@ -250,7 +260,10 @@ class Consumer:
                     consumers=state.consumer_count,
                     messages=state.message_count,
                 )
-                return
+                return False
+            if self._deliveries == seen and not self._unsettled:
+                return True
+        return False
 
     async def _drop_channel(self) -> None:
         channel, self._channel, self._tag = self._channel, None, None

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.contracts import invoice
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
 from shared.messaging.broker import BROKER_ERRORS, BrokerLink, losses_as_errors
 from shared.messaging.codec import encode
-from shared.messaging.consumer import Consumer
+from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.publisher import Publisher
 from shared.observability.health import Readiness
@@ -199,6 +200,37 @@ async def test_deliveries_of_a_lost_channel_are_stale_and_come_again(publisher: 
 
 async def _stale(consumer: Consumer, batch: list[consuming.Delivery]) -> bool:
     return consumer.is_stale(batch)
+
+
+async def test_a_consumer_that_the_broker_only_seems_to_know_is_renewed(
+    world: World, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its messages are handed out and arrive nowhere: the queue looks empty, and consumed. In silence it consumes anew."""
+    monkeypatch.setattr(consuming, "WATCH_INTERVAL_S", 0.1)
+    swallowed: list[Delivery] = []
+    arrived = Consumer.arrived
+
+    def deaf(consumer: Consumer, delivery: Delivery) -> None:
+        if delivery.generation == 1:
+            swallowed.append(delivery)
+        else:
+            arrived(consumer, delivery)
+
+    monkeypatch.setattr(Consumer, "arrived", deaf)
+    link = BrokerLink(world.rabbitmq_url, name="test consumer")
+    consumer = Consumer(link, "invoice.commands", readiness=Readiness())
+    with capture_logs() as logs:
+        task = asyncio.create_task(consumer.run())
+        await publisher.publish([lost := message()])
+        async with asyncio.timeout(10):
+            batch = await consumer.take()
+        await consumer.ack(batch)
+        await consumer.stop()
+        await asyncio.wait_for(task, 10)
+    await link.close()
+    assert [delivery.message_id for delivery in batch] == [str(lost.id)]
+    assert len(swallowed) <= 1
+    assert [entry["event"] for entry in logs] == ["consuming"]
 
 
 async def test_a_consumer_that_the_broker_does_not_know_any_more_is_replaced(
