@@ -71,7 +71,7 @@ class Relay:
         try:
             async with self._database.connection() as connection:
                 faults.point("outbox.before_delete")
-                await outbox.delete(connection, sorted(confirmed))
+                await outbox.delete(connection, confirmed)
                 faults.point("outbox.after_delete")
         except AWAY_ERRORS as error:
             log.warning("outbox_delete_failed", parcels=len(confirmed), error=type(error).__name__)

@@ -11,13 +11,16 @@ a burst (measured).
 from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Protocol
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from shared.ids import new_id
 from shared.messaging.envelope import Outgoing
 from shared.persistence.database import Connection, Record, Tx
 from shared.records import dataclass
+
+if TYPE_CHECKING:
+    from shared.messaging.publisher import Published
 
 SCHEMA = """
 CREATE TABLE outbox (
@@ -164,19 +167,6 @@ async def take_overdue(tx: Tx) -> list[Parcel]:
     return [_parcel(row) for row in sorted(rows, key=lambda row: row["created_at"])]
 
 
-class Fates(Protocol):
-    """`shared.messaging.publisher.Published`: ids of messages by what the broker said of them."""
-
-    confirmed: list[UUID]
-    refused: list[UUID]
-
-    @property
-    def hopeless(self) -> set[UUID]: ...
-
-    @property
-    def is_complete(self) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Left:
     """Messages of one parcel that still have to leave. Of the `unknown` the broker said nothing."""
@@ -196,11 +186,11 @@ class Left:
         return self.count > 0 and len(self.unknown) < len(self.parcel.messages)
 
 
-def left_of(parcel: Parcel, fates: Fates) -> Left:
+def left_of(parcel: Parcel, published: "Published") -> Left:
     """What the broker did not take. An answer whose asker has gone, or has long let its queue run full, is dropped."""
-    if fates.is_complete:
+    if published.is_complete:
         return Left(parcel)
-    confirmed, hopeless, refused = set(fates.confirmed), fates.hopeless, set(fates.refused)
+    confirmed, hopeless, refused = set(published.confirmed), published.hopeless, set(published.refused)
     keeps_answers = parcel.refusals < ANSWER_REFUSALS_MAX
     left = [message for message in parcel.messages if message.id not in confirmed]
     return Left(
