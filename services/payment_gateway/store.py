@@ -385,7 +385,7 @@ async def hurry(tx: Tx, payment_ids: Sequence[UUID]) -> None:
         await tx.execute(
             """UPDATE payments SET due_at = now()
                WHERE payment_id = ANY($1::uuid[]) AND leased_by IS NULL AND (due_at IS NULL OR due_at > now())""",
-            payment_ids,
+            list(payment_ids),
         )
 
 
@@ -533,7 +533,7 @@ async def known_decisions(tx: Tx, message_ids: Sequence[UUID]) -> frozenset[UUID
     """Those of these messages whose decision is kept."""
     if not message_ids:
         return frozenset()
-    found = await tx.fetch("SELECT message_id FROM decisions WHERE message_id = ANY($1::uuid[])", message_ids)
+    found = await tx.fetch("SELECT message_id FROM decisions WHERE message_id = ANY($1::uuid[])", list(message_ids))
     return frozenset(row["message_id"] for row in found)
 
 

@@ -257,7 +257,7 @@ async def put_off(tx: Tx, deadline_ids: Sequence[UUID], *, seconds: float) -> No
     if deadline_ids:
         await tx.execute(
             "UPDATE deadlines SET fired_at = NULL, due_at = now() + make_interval(secs => $2) WHERE id = ANY($1::uuid[])",
-            deadline_ids,
+            list(deadline_ids),
             seconds,
         )
 

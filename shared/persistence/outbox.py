@@ -156,7 +156,7 @@ async def delete(connection: Connection, parcel_ids: Sequence[UUID]) -> None:
     await connection.execute(
         """WITH lazy AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS setting)
            DELETE FROM outbox USING lazy WHERE id = ANY($1::uuid[]) AND setting = 'off'""",
-        parcel_ids,
+        list(parcel_ids),
     )
 
 

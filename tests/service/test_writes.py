@@ -23,6 +23,30 @@ async def database(world: World) -> AsyncIterator[Database]:
     await opened.close()
 
 
+@pytest.mark.parametrize(
+    ("kind", "array"),
+    [
+        ("uuid", [ONE, TWO, None]),
+        ("text", ["a", "", None, "{x,y}"]),
+        ("bigint", [1, None, -(2**40)]),
+        ("boolean", [True, False, None]),
+        ("bytea", [b"", b"\x00\xff", None]),
+        ("jsonb", [{"a": [1, {"b": None}]}, {}, None]),
+        ("float8", []),
+    ],
+)
+async def test_an_array_arrives_as_it_was_sent(database: Database, kind: str, array: list[object]) -> None:
+    """`shared.persistence.database` changes how the driver looks at arrays."""
+    async with database.connection() as connection:
+        assert await connection.fetchval(f"SELECT $1::{kind}[]", array) == array
+
+
+async def test_what_is_no_list_is_refused_as_an_array(database: Database) -> None:
+    async with database.connection() as connection:
+        with pytest.raises(asyncpg.DataError, match="sized iterable"):
+            await connection.fetchval("SELECT $1::uuid[]", (ONE, TWO))
+
+
 async def test_writes_to_several_tables_arrive_together(database: Database, world: World) -> None:
     async with database.transaction() as tx:
         writes = Writes(tx)

@@ -53,7 +53,9 @@ def service(world: World, sandbox: Sandbox) -> AbstractAsyncContextManager[None]
 
 async def until_all(payments: Payments, ids: set[UUID], *settled: str) -> dict[UUID, str]:
     async def stand() -> dict[UUID, str] | None:
-        found = await rows(payments.url, "SELECT payment_id, status FROM payments WHERE payment_id = ANY($1)", ids)
+        found = await rows(
+            payments.url, "SELECT payment_id, status FROM payments WHERE payment_id = ANY($1)", list(ids)
+        )
         states = {row["payment_id"]: row["status"] for row in found}
         return states if len(states) == len(ids) and set(states.values()) <= set(settled) else None
 

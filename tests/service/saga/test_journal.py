@@ -48,7 +48,7 @@ async def days_ago(world: World, days: int, *payments: UUID) -> None:
     """All that happened to these payments happened then."""
     for table, column in (("sagas", "updated_at"), ("transitions", "at")):
         statement = f"UPDATE {table} SET {column} = now() - interval '{days} days' WHERE payment_id = ANY($1::uuid[])"
-        await execute(world.databases["saga"], statement, payments)
+        await execute(world.databases["saga"], statement, list(payments))
 
 
 async def given_paid_long_ago(world: World, bus: Bus, handled: Handled) -> None:
