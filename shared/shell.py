@@ -21,7 +21,7 @@ from shared.contracts.invoice import CommandAnswered
 from shared.holding import TRIES_MAX, Holding, Patience, Stopped
 from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letters
-from shared.messaging.codec import Decoded, Fault, Malformed, decode, encode
+from shared.messaging.codec import Fault, Malformed, decode, encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.publisher import Publisher
@@ -270,22 +270,22 @@ class QueueWorker(Generic[Key, State, Effect]):
             " ".join(filter(None, (delivery.message_id, delivery.correlation_id, delivery.reply_to, delivery.type)))
         ):
             return SetAside(delivery, str(Fault.CARD_NUMBER), "a card number in the properties of the message")
-        decoded = decode(delivery.body, content_type=delivery.content_type, headers=delivery.headers)
-        if isinstance(decoded, Malformed):
-            return self._refuse_malformed(delivery, decoded)
+        message = decode(delivery.body, content_type=delivery.content_type, headers=delivery.headers)
+        if isinstance(message, Malformed):
+            return self._refuse_malformed(delivery, message)
         item = Item(
-            decoded.id,
+            message.id,
             delivery,
-            message=_inbound(delivery, decoded),
+            message=message,
             reply_to=delivery.reply_to,
-            reply_correlation_id=delivery.correlation_id or decoded.correlation_id,
+            reply_correlation_id=delivery.correlation_id or message.correlation_id,
         )
         if self._work.answers_commands:
-            if decoded.data.wire_name not in PUBLIC_COMMANDS:
-                return _refused(item, decoded, "not_public", "this type is not a public command")
+            if message.data.wire_name not in PUBLIC_COMMANDS:
+                return _refused(item, message, "not_public", "this type is not a public command")
             if delivery.reply_to in QUEUE_NAMES:
                 return replace(
-                    _refused(item, decoded, "reply_to_not_allowed", "reply_to names a queue of Remit"), reply_to=None
+                    _refused(item, message, "reply_to_not_allowed", "reply_to names a queue of Remit"), reply_to=None
                 )
         return item
 
@@ -617,31 +617,15 @@ def _batches(deliveries: Sequence[Delivery]) -> Iterable[Sequence[Delivery]]:
         yield batch
 
 
-def _inbound(delivery: Delivery, decoded: Decoded) -> Inbound:
-    return Inbound(
-        id=decoded.id,
-        data=decoded.data,
-        correlation_id=decoded.correlation_id,
-        time=decoded.time,
-        queue=delivery.queue,
-        causation_id=decoded.causation_id,
-        traceparent=decoded.traceparent,
-        reply_to=delivery.reply_to,
-        reply_correlation_id=delivery.correlation_id,
-        content_hash=decoded.content_hash,
-        replays=dead_letters.replays(delivery),
-    )
-
-
-def _refused(item: Item, decoded: Decoded, reason: str, detail: str) -> Item:
+def _refused(item: Item, message: Inbound, reason: str, detail: str) -> Item:
     answer = Answer(
-        command_id=decoded.id,
-        command_type=decoded.data.wire_name,
+        command_id=message.id,
+        command_type=message.data.wire_name,
         answer="rejected",
-        correlation_id=decoded.correlation_id,
+        correlation_id=message.correlation_id,
         reason=reason,
         detail=detail,
-        content_hash=decoded.content_hash,
+        content_hash=message.content_hash,
     )
     return replace(item, message=None, refusal=answer)
 

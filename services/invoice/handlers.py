@@ -9,7 +9,6 @@ from services.invoice.store import Loaded, NewEvent
 from shared.card_data.encryption import fingerprint
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
-from shared.decider import fold
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Tx
@@ -165,25 +164,25 @@ class InvoiceWork:
         decided = domain.decide(command, state.invoice)
         if isinstance(decided, domain.Refusal):
             return Reaction(state, verdict=Verdict(decided.value))
-        effects, says = self._happened(state, message, decided)
+        invoice, effects, says = self._happened(state.invoice, message, decided)
         if not decided and isinstance(command, domain.Record | domain.RecordFailure):
             effects = (Again(command.payment_id),)
-        after = replace(state, invoice=fold(domain.evolve, state.invoice, decided))
-        return Reaction(after.with_payment_ids_of(decided), effects, says, ACCEPTED if self.answers_commands else None)
+        after = replace(state, invoice=invoice).with_payment_ids_of(decided)
+        return Reaction(after, effects, says, ACCEPTED if self.answers_commands else None)
 
     def _happened(
-        self, state: Loaded, message: Inbound, events: tuple[domain.Event, ...]
-    ) -> tuple[tuple[Effect, ...], tuple[Draft, ...]]:
+        self, invoice: domain.Invoice, message: Inbound, events: tuple[domain.Event, ...]
+    ) -> tuple[domain.Invoice, tuple[Effect, ...], tuple[Draft, ...]]:
+        """The invoice after these events, what is stored of them, and what is said."""
         method = message.data.method if isinstance(message.data, messages.PayInvoice) else None
         effects: list[Effect] = []
         says: list[Draft] = []
-        invoice = state.invoice
         for position, event in enumerate(events):
             contract = announce(event, invoice.invoice_id, method)
             invoice = domain.evolve(invoice, event)
             effects.append(NewEvent(event, invoice.version, position, method))
             says.append(Draft(contract))
-        return tuple(effects), tuple(says)
+        return invoice, tuple(effects), tuple(says)
 
     async def save(self, tx: Tx, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
         await store.save(

@@ -24,8 +24,9 @@ from shared.clock import Clock
 from shared.holding import Holding, Patience, Stopped
 from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letters as marks
-from shared.messaging.codec import BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, Decoded, decode
+from shared.messaging.codec import BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, decode
 from shared.messaging.consumer import Consumer, Delivery
+from shared.messaging.envelope import Inbound
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -62,7 +63,7 @@ def read(delivery: Delivery) -> Letter:
     withheld = _withheld(original, delivery)
     decoded = decode(original.body, content_type=original.content_type, headers=original.headers)
     own_id = read_uuid(original.message_id)
-    type_ = decoded.data.wire_name if isinstance(decoded, Decoded) else decoded.type
+    type_ = decoded.data.wire_name if isinstance(decoded, Inbound) else decoded.type
     generation = _generation(delivery)
     return Letter(
         id=_identity(original, withheld, delivery),

@@ -12,21 +12,16 @@ from shared.records import dataclass, field
 class Inbound:
     """A message that passed the border: well-formed, of a known type, its data valid.
 
-    `content_hash` is SHA-256 over the canonical (type, data) of a command; `reply_to` is already known not to be a queue of ours.
-    `replays` counts how often staff sent it again.
+    `content_hash` is SHA-256 over the canonical (type, data) of a command; nobody asks for that of an event.
     """
 
     id: UUID
     data: Contract
     correlation_id: str
     time: datetime
-    queue: str
     causation_id: UUID | None = None
     traceparent: str | None = None
-    reply_to: str | None = None
-    reply_correlation_id: str | None = None
     content_hash: bytes = b""
-    replays: int = 0
 
     @property
     def type(self) -> str:

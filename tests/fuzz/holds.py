@@ -28,9 +28,9 @@ from services.staff.letters import Letter, arrive
 from shared.card_data.scan import find_card_number, find_card_number_deep, scan_value
 from shared.contracts.catalogue import PUBLIC_COMMANDS
 from shared.messaging import dead_letters, frames
-from shared.messaging.codec import Decoded, Malformed, decode
+from shared.messaging.codec import Malformed, decode
 from shared.messaging.consumer import Delivery, read_delivery
-from shared.messaging.envelope import Outgoing
+from shared.messaging.envelope import Inbound, Outgoing
 from shared.messaging.publisher import _payload
 from shared.observability.health import Readiness
 from shared.persistence.answers import Answer
@@ -88,7 +88,7 @@ def delivery(
 # -- the codec -------------------------------------------------------------------------------------------------------------------------
 
 
-def codec(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> Decoded | Malformed:
+def codec(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> Inbound | Malformed:
     """Any bytes are read or refused, soon, and a refusal never shows them."""
     with bounded():
         decoded = decode(body, content_type=content_type, headers=headers)
@@ -98,7 +98,7 @@ def codec(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> 
             assert not any(find_card_number_deep(text) for text in texts), texts
             assert all(is_storable(text) for text in texts), texts
             assert not (decoded.fault.is_card_data and decoded.content_hash), "a hash of card data"
-        case Decoded():
+        case Inbound():
             assert not find_card_number(body)
             assert is_storable(decoded.data.model_dump_json())
             assert str(decoded.id).encode() in _lowered(body, headers), "the id is the one that was written"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from shared.contracts import invoice
 from shared.messaging import codec
-from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, Decoded, Fault, Malformed, decode, encode
-from shared.messaging.envelope import Cause, Draft
+from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, Fault, Malformed, decode, encode
+from shared.messaging.envelope import Cause, Draft, Inbound
 
 ID = "0190a5c4-0000-7000-8000-000000000001"
 DATA: dict[str, Any] = {"invoice_id": "INV-1", "customer_id": "C-1", "amount_minor": 500, "currency": "EUR"}
@@ -41,7 +41,7 @@ def fault(raw: bytes, content_type: str | None = STRUCTURED, headers: dict[str, 
 
 def test_structured_mode() -> None:
     decoded = decode(body(correlationid="order-7", traceparent=f"00-{'a' * 32}-{'b' * 16}-01"), content_type=STRUCTURED)
-    assert isinstance(decoded, Decoded)
+    assert isinstance(decoded, Inbound)
     assert decoded.data == invoice.IssueInvoice(**DATA)
     assert (decoded.id, decoded.correlation_id) == (UUID(ID), "order-7")
     assert decoded.traceparent == f"00-{'a' * 32}-{'b' * 16}-01"
@@ -133,7 +133,7 @@ def test_an_invalid_command_is_known_by_its_id_so_that_it_can_be_answered() -> N
 
 def test_a_broken_trace_context_is_ignored() -> None:
     decoded = decode(body(traceparent="nonsense"), content_type=STRUCTURED)
-    assert isinstance(decoded, Decoded)
+    assert isinstance(decoded, Inbound)
     assert decoded.traceparent is None
 
 
@@ -144,9 +144,9 @@ def test_the_content_hash_does_not_depend_on_order_or_white_space() -> None:
         content_type=STRUCTURED,
     )
     different = decode(body(data=DATA | {"amount_minor": 501}), content_type=STRUCTURED)
-    assert isinstance(one, Decoded)
-    assert isinstance(other, Decoded)
-    assert isinstance(different, Decoded)
+    assert isinstance(one, Inbound)
+    assert isinstance(other, Inbound)
+    assert isinstance(different, Inbound)
     assert one.content_hash == other.content_hash != different.content_hash
 
 
@@ -165,7 +165,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from([*EVENT, "correlationid", "traceparent"]), JSON))
 def test_any_attributes_are_refused_or_read(changes: dict[str, Any]) -> None:
-    assert isinstance(decode(json.dumps(EVENT | changes).encode(), content_type=STRUCTURED), Decoded | Malformed)
+    assert isinstance(decode(json.dumps(EVENT | changes).encode(), content_type=STRUCTURED), Inbound | Malformed)
 
 
 CAUSE = Cause(UUID(int=7), "order-7", datetime(2026, 11, 22, 12, tzinfo=UTC))
@@ -174,7 +174,7 @@ CAUSE = Cause(UUID(int=7), "order-7", datetime(2026, 11, 22, 12, tzinfo=UTC))
 def test_what_we_write_we_can_read() -> None:
     written = encode(Draft(invoice.IssueInvoice(**DATA)), CAUSE, 0, source="invoice")
     decoded = decode(written.body, content_type=written.content_type)
-    assert isinstance(decoded, Decoded)
+    assert isinstance(decoded, Inbound)
     assert decoded.data == invoice.IssueInvoice(**DATA)
     assert (decoded.id, decoded.causation_id, decoded.correlation_id) == (written.id, CAUSE.id, "order-7")
 

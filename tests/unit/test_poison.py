@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from services.payment_gateway.domain import Step
 from services.payment_gateway.gateways import port
 from shared.messaging import frames
-from shared.messaging.codec import JSON_DATA, STRUCTURED, Decoded, Fault, Malformed
+from shared.messaging.codec import JSON_DATA, STRUCTURED, Fault, Malformed
 from shared.messaging.consumer import Delivery
+from shared.messaging.envelope import Inbound
 from shared.messaging.tolerant import UNREADABLE
 from shared.shell import Item, SetAside
 from tests.fuzz import holds
@@ -51,7 +52,7 @@ def test_poison_is_refused_for_its_reason(poison: Poison) -> None:
 @pytest.mark.parametrize("body", HEALTHY_AFTER_ALL.values(), ids=HEALTHY_AFTER_ALL)
 def test_what_only_looks_like_poison_is_read(body: bytes) -> None:
     decoded = holds.codec(body, STRUCTURED, {})
-    assert isinstance(decoded, Decoded) or decoded.fault is Fault.INVALID_DATA
+    assert isinstance(decoded, Inbound) or decoded.fault is Fault.INVALID_DATA
 
 
 def test_every_fault_has_its_poison() -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from deploy.audit.letters import healthy
 from deploy.audit.routes import queues_for
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
-from shared.messaging.codec import STRUCTURED, Decoded, decode
+from shared.messaging.codec import STRUCTURED, decode
+from shared.messaging.envelope import Inbound
 from tests.fuzz.corpus import CORPUS
 
 GOLDEN = Path(__file__).parents[2] / "contracts" / "golden"
@@ -76,4 +77,4 @@ def test_what_the_services_refuse_is_never_called_healthy(data: st.DataObject) -
     part[key] = data.draw(odd)
     body = json.dumps(whole, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass")
     if healthy(letter(body, "invoice.commands")) is not None:
-        assert isinstance(decode(body, content_type=STRUCTURED), Decoded)
+        assert isinstance(decode(body, content_type=STRUCTURED), Inbound)
