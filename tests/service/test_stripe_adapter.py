@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -232,6 +233,30 @@ async def test_one_request_per_call_with_our_key_and_our_ids() -> None:
     assert b"metadata[payment_id]=00000000-0000-0000-0000-000000000001" in body
     assert b"metadata[invoice_id]=inv-1" in body
     assert b"amount=1250&currency=eur&payment_method=pm_card_visa" in body
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where the SDK would keep an id of this machine."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    yield
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("home")
+async def test_nothing_is_told_about_this_machine() -> None:
+    """The SDK would send its platform, how long the last request took, and the id."""
+    async with server(http("200 OK")) as far, stripe_at(far.url) as gateway:
+        await gateway.inquire("pi_1")
+        await gateway.inquire("pi_1")
+    assert len(far.requests) == 2
+    assert [word for word in (b"telemetry", b"platform") for request in far.requests if word in request.lower()] == []
+
+
+async def test_an_id_cannot_lead_to_another_path() -> None:
+    async with server(http("404 Not Found")) as far, stripe_at(far.url) as gateway:
+        await gateway.execute("pi_1/../../refunds?", key="k")
+    assert far.requests[0].startswith(b"POST /v1/payment_intents/pi_1%2F..%2F..%2Frefunds%3F/confirm ")
 
 
 @pytest.mark.parametrize("currency", ["ISK", "UGX", "MGA"])
