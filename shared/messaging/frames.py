@@ -147,9 +147,15 @@ def read_deliver(payload: bytes) -> Deliver:
     """Of a method frame that begins with `DELIVER`."""
     at = 5 + payload[4]  # behind the consumer tag
     tag, redelivered = _tag_at(payload, at)
-    exchange, at = _text_at(payload, at + 9)
-    routing_key, _ = _text_at(payload, at)
+    exchange, routing_key = _route(payload[at + 9 :])
     return Deliver(tag, bool(redelivered & 1), exchange, routing_key)
+
+
+@lru_cache(maxsize=256)
+def _route(texts: bytes) -> tuple[str, str]:
+    exchange, at = _text_at(texts, 0)
+    routing_key, _ = _text_at(texts, at)
+    return exchange, routing_key
 
 
 def read_confirm(payload: bytes) -> tuple[int, bool]:
@@ -172,12 +178,12 @@ def read_properties(payload: bytes) -> Properties:
         return Properties(None, {UNREADABLE: True}, None, None, None, None)
 
 
-_TEXT, _TABLE, _OCTET, _TIMESTAMP = 0, -1, 1, 8
-"""What a property is made of; above 0, so many bytes that nobody here reads."""
+_TEXT, _WORD, _TABLE, _OCTET, _TIMESTAMP = 0, -1, -2, 1, 8
+"""What a property is made of; above 0, so many bytes that nobody here reads. A word is a text that many messages share."""
 _UNREAD: Final = 6
 # By their flags, from the highest bit on: what each is made of, and its place in `Properties`.
 _LAYOUT: Final = {
-    0x8000: (_TEXT, 0),  # content type
+    0x8000: (_WORD, 0),  # content type
     0x4000: (_TEXT, _UNREAD),  # content encoding
     0x2000: (_TABLE, 1),  # headers
     0x1000: (_OCTET, _UNREAD),  # delivery mode
@@ -187,7 +193,7 @@ _LAYOUT: Final = {
     0x0100: (_TEXT, _UNREAD),  # expiration
     0x0080: (_TEXT, 4),  # message id
     0x0040: (_TIMESTAMP, _UNREAD),
-    0x0020: (_TEXT, 5),  # type; behind it stand user id, app id and cluster id
+    0x0020: (_WORD, 5),  # type; behind it stand user id, app id and cluster id
 }
 
 
@@ -202,12 +208,18 @@ def _properties(payload: bytes) -> Properties:
     for made_of, place in _layout(_flags_at(payload, 4)[1]):
         if made_of == _TEXT:
             values[place], at = _text_at(payload, at)
+        elif made_of == _WORD:
+            end = at + 1 + payload[at]
+            values[place], at = _known(payload[at + 1 : end]), end
         elif made_of == _TABLE:
             consumed, values[place] = read_table(memoryview(payload)[at:])
             at += consumed
         else:
             at += made_of
     return Properties(*values[:_UNREAD])
+
+
+_known = lru_cache(maxsize=256)(readable)
 
 
 def _text_at(payload: bytes, at: int) -> tuple[str, int]:
