@@ -149,13 +149,10 @@ class SagaWork:
         self, connection: Connection, messages: Sequence[Inbound], recalled: Mapping[UUID, Saga]
     ) -> dict[UUID, Saga]:
         """A payment that was just requested is guessed to have no saga: where there is one, no first transition is stored."""
-        known = {self.key(m) for m in messages if type(m.data) is not invoice_messages.InvoicePaymentRequested}
-        unread = known - recalled.keys()
-        return (
-            self._absent(messages)
-            | dict(recalled)
-            | (await store.load(connection, unread, lock=False) if unread else {})
-        )
+        unknown = [m for m in messages if self.key(m) not in recalled]
+        unread = {self.key(m) for m in unknown if type(m.data) is not invoice_messages.InvoicePaymentRequested}
+        read = await store.load(connection, unread, lock=False) if unread else {}
+        return {**recalled, **self._absent(unknown), **read}
 
     def is_guarded(self, reaction: Reaction[Saga, Transition]) -> bool:
         """By the key of its transition, and by the version of its saga."""
