@@ -15,7 +15,7 @@ import structlog
 from services.payment_gateway.domain import Payment, Status, Verdict
 from shared.messaging.envelope import Cause, Outgoing
 from shared.persistence.database import Connection, Record, Tx
-from shared.persistence.retention import Forget
+from shared.persistence.retention import forget_details
 from shared.persistence.writes import Writes
 from shared.records import dataclass
 
@@ -109,29 +109,17 @@ ATTEMPTS_RETENTION_DAYS = 400
 """How long what the gateway answered is kept after its payment came to rest for good: until the books of that year are closed, and far
 longer than a card's holder has to dispute a charge (120 days with most schemes). The evidence of an open case is kept for as long as
 that takes."""
-_AT_REST_LONG_AGO = """due_at IS NULL AND updated_at < now() - make_interval(days => $1)
-    AND (status IN ('captured', 'declined', 'not_charged', 'refunded') OR (status = 'refund_failed' AND decided_by IS NOT NULL))"""
-FORGET_ATTEMPTS = Forget(
+FORGET_ATTEMPTS = forget_details(
     "attempts of payments at rest",
     ATTEMPTS_RETENTION_DAYS,
-    f"""WITH old AS (
-            SELECT payment_id FROM attempts
-            WHERE recorded_at < now() - make_interval(days => $1)
-                AND (SELECT {_AT_REST_LONG_AGO} FROM payments WHERE payments.payment_id = attempts.payment_id)
-            ORDER BY recorded_at LIMIT $2
-        ), at_rest AS (
-            SELECT payment_id FROM payments WHERE payment_id = ANY(ARRAY(SELECT payment_id FROM old)) AND {_AT_REST_LONG_AGO}
-            ORDER BY payment_id FOR UPDATE SKIP LOCKED
-        ), said AS (
-            UPDATE payments SET attempts_forgotten_at = now() WHERE payment_id = ANY(ARRAY(SELECT payment_id FROM at_rest))
-        )
-        DELETE FROM attempts WHERE payment_id = ANY(ARRAY(SELECT payment_id FROM at_rest))
-            AND now() - recorded_at > make_interval(days => $1)""",  # noqa: S608 - a constant
+    details="attempts",
+    time="recorded_at",
+    owners="payments",
+    key="payment_id",
+    at_rest="""due_at IS NULL AND updated_at < now() - make_interval(days => $1)
+        AND (status IN ('captured', 'declined', 'not_charged', 'refunded') OR (status = 'refund_failed' AND decided_by IS NOT NULL))""",
+    note="attempts_forgotten_at = now()",
 )
-"""All the old attempts of a payment go at once, so a page is a little more than its rows. A row that is claimed or moved at this moment is
-skipped; one that was, since the statement began, is no longer at rest when it is locked. An answer that came late, to a row at rest, stays
-until it is old itself. A subquery a row, arrays, and an age that no index knows: the plan is the same whatever is known of the tables
-(joined, it depended on that, and ran into its timeout)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,34 @@ class Forget:
     rows_max: int = ROWS_MAX
 
 
+def forget_details(
+    name: str, days: int, *, details: str, time: str, owners: str, key: str, at_rest: str, note: str
+) -> Forget:
+    """Forget rows of the table `details`, by the column `time`, of those rows of `owners` with the same `key` that are `at_rest`, a
+    condition that may name `$1`, the days. `note` is what is set in such a row to say so. All of them are constants of ours.
+
+    All the old details of an owner go at once, so a page is a little more than its rows. Whoever moves an owner writes its row as well: one
+    at work is skipped, one that has moved since the statement began is no longer at rest when its row is locked, and one that comes later
+    waits, with details that this statement does not see. A detail that came late, of an owner at rest, stays until it is old itself.
+
+    A subquery a row, arrays, and an age that no index knows: the plan is the same whatever is known of the tables (joined, it depended on
+    that, and such a statement ran into its timeout; measured: now 50 to 130 ms a page of 10 000 rows)."""
+    statement = f"""
+        WITH old AS (
+            SELECT {key} FROM {details}
+            WHERE {time} < now() - make_interval(days => $1)
+                AND (SELECT {at_rest} FROM {owners} WHERE {owners}.{key} = {details}.{key})
+            ORDER BY {time} LIMIT $2
+        ), ended AS (
+            SELECT {key} FROM {owners} WHERE {key} = ANY(ARRAY(SELECT {key} FROM old)) AND {at_rest}
+            ORDER BY {key} FOR UPDATE SKIP LOCKED
+        ), noted AS (
+            UPDATE {owners} SET {note} WHERE {key} = ANY(ARRAY(SELECT {key} FROM ended))
+        )
+        DELETE FROM {details} WHERE {key} = ANY(ARRAY(SELECT {key} FROM ended)) AND now() - {time} > make_interval(days => $1)"""  # noqa: S608
+    return Forget(name, days, statement)
+
+
 async def forget_for_ever(database: Database, forgets: Sequence[Forget]) -> None:
     """Until cancelled. One that fails keeps no other from its turn, and gets its own again."""
     while True:
