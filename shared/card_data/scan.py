@@ -87,7 +87,7 @@ _IDENTIFIER = re.compile(
         (?:[0-9A-Fa-f]{16}|[0-9A-Fa-f]{24}|[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})
       | (?<![0-9][ .\-])(?:                                         # not in the middle of a longer run:
             (?:19|20)\d\d-[01]\d-[0-3]\d                            # ISO 8601, a date and perhaps a time
-            (?:[T ][0-2]\d:[0-5]\d(?::[0-6]\d(?:\.\d{1,9})?)?(?:[+-]\d\d:?\d\d|Z)?)?
+            (?:[T ][0-2]\d:[0-5]\d(?::[0-6]\d(?:\.\d{1,9}(?![ .\-]\d))?)?(?:[+-][01]\d:?[0-5]\d(?![ .\-]\d)|Z)?)?
           | 0\.\d+                                                  # a fraction, as floats are written
         )
     )

@@ -301,7 +301,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _bounded_int(digits: str) -> int:
-    if len(digits) > DIGITS_MAX:
+    if len(digits.lstrip("-")) > DIGITS_MAX:
         raise _Refused(Fault.NUMBER_TOO_LONG, f"an integer has more than {DIGITS_MAX} digits")
     return int(digits)
 

@@ -306,19 +306,19 @@ def read_delivery(method: bytes, header: bytes, body: bytes, *, queue: str, gene
         count = properties.headers.get("x-delivery-count", 0)
         tries = min(max(count, 0), TRIES_SHOWN_MAX) if isinstance(count, int) else 0
     delivery = Delivery(
-        body,
-        deliver.tag,
-        generation,
-        queue,
-        deliver.exchange,
-        deliver.routing_key,
-        properties.content_type,
-        properties.message_id,
-        properties.correlation_id,
-        properties.reply_to,
-        properties.type,
-        properties.headers,
-        tries,
+        body=body,
+        tag=deliver.tag,
+        generation=generation,
+        queue=queue,
+        exchange=deliver.exchange,
+        routing_key=deliver.routing_key,
+        content_type=properties.content_type,
+        message_id=properties.message_id,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        type=properties.type,
+        headers=properties.headers,
+        tries=tries,
     )
     return delivery, deliver.redelivered
 

@@ -14,7 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from pamqp import encode as pamqp_encode
 
+from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.tolerant import UNREADABLE, read_table, readable
+from shared.messaging.topology import CASE, EXCHANGES
 
 METHOD, HEADER, BODY = 1, 2, 3
 KINDS: Final = frozenset({METHOD, HEADER, BODY, 8})
@@ -147,15 +149,9 @@ def read_deliver(payload: bytes) -> Deliver:
     """Of a method frame that begins with `DELIVER`."""
     at = 5 + payload[4]  # behind the consumer tag
     tag, redelivered = _tag_at(payload, at)
-    exchange, routing_key = _route(payload[at + 9 :])
+    exchange, at = _word_at(payload, at + 9)
+    routing_key, _ = _word_at(payload, at)
     return Deliver(tag, bool(redelivered & 1), exchange, routing_key)
-
-
-@lru_cache(maxsize=256)
-def _route(texts: bytes) -> tuple[str, str]:
-    exchange, at = _text_at(texts, 0)
-    routing_key, _ = _text_at(texts, at)
-    return exchange, routing_key
 
 
 def read_confirm(payload: bytes) -> tuple[int, bool]:
@@ -179,11 +175,11 @@ def read_properties(payload: bytes) -> Properties:
 
 
 _TEXT, _WORD, _TABLE, _OCTET, _TIMESTAMP = 0, -1, -2, 1, 8
-"""What a property is made of; above 0, so many bytes that nobody here reads. A word is a text that many messages share."""
+"""What a property is made of; above 0, so many bytes that nobody here reads. A word is mostly a name of ours."""
 _UNREAD: Final = 6
 # By their flags, from the highest bit on: what each is made of, and its place in `Properties`.
 _LAYOUT: Final = {
-    0x8000: (_WORD, 0),  # content type
+    0x8000: (_TEXT, 0),  # content type
     0x4000: (_TEXT, _UNREAD),  # content encoding
     0x2000: (_TABLE, 1),  # headers
     0x1000: (_OCTET, _UNREAD),  # delivery mode
@@ -209,8 +205,7 @@ def _properties(payload: bytes) -> Properties:
         if made_of == _TEXT:
             values[place], at = _text_at(payload, at)
         elif made_of == _WORD:
-            end = at + 1 + payload[at]
-            values[place], at = _known(payload[at + 1 : end]), end
+            values[place], at = _word_at(payload, at)
         elif made_of == _TABLE:
             consumed, values[place] = read_table(memoryview(payload)[at:])
             at += consumed
@@ -219,7 +214,20 @@ def _properties(payload: bytes) -> Properties:
     return Properties(*values[:_UNREAD])
 
 
-_known = lru_cache(maxsize=256)(readable)
+_NAMES: Final = (
+    *BY_WIRE_NAME,
+    *(f"{name}.{CASE}" for name in BY_WIRE_NAME),
+    *(exchange.name for exchange in EXCHANGES),
+)
+_WORDS: Final = {name.encode(): name for name in _NAMES}
+"""What our own messages say of themselves: decoded once. Nothing of a sender's is kept, it may be a card number."""
+
+
+def _word_at(payload: bytes, at: int) -> tuple[str, int]:
+    """As `_text_at`, where it mostly is one of `_WORDS`."""
+    end = at + 1 + payload[at]
+    raw = payload[at + 1 : end]
+    return _WORDS.get(raw) or readable(raw), end
 
 
 def _text_at(payload: bytes, at: int) -> tuple[str, int]:

@@ -22,6 +22,8 @@ CARD = port.Card("4242424242424242", 12, 2030)
 DECLINED = '{"error": {"type": "card_error", "code": "card_declined"}}'
 LATER = b'{"error": {"type": "invalid_request_error", "code": "lock_timeout"}}'
 
+NESTED = '{"id": "pi_1", "status": ' + '{"a":' * 400 + "1" + "}" * 401
+
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -171,6 +173,7 @@ async def test_a_name_that_does_not_resolve_was_not_sent() -> None:
         pytest.param(http("200 OK", b"null"), True, id="null"),
         pytest.param(http("200 OK", b'"succeeded"'), True, id="a string"),
         pytest.param(http("200 OK", b"[" * 100_000), True, id="too deep"),
+        pytest.param(http("200 OK", NESTED.encode()), True, id="a nested status"),
         pytest.param(http("200 OK", b" " * 5_000_000 + b"{}"), True, id="too large"),
         pytest.param(http("200 OK", b'{"id": "pi_1", "object": 3, "data": 7}'), True, id="strange fields"),
         pytest.param(http("200 OK", b'{"object": "list", "data": {"a": 1}}'), True, id="a strange list"),
@@ -246,14 +249,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("home")
 async def test_nothing_is_told_about_this_machine() -> None:
     """The SDK would send its platform, how long the last request took, and the id."""
-    async with server(http("200 OK")) as far, stripe_at(far.url) as gateway:
+    answer = http("200 OK", headers="Request-Id: req_1\r\n")
+    async with server(answer) as far, stripe_at(far.url) as gateway:
         await gateway.inquire("pi_1")
         await gateway.inquire("pi_1")
     assert len(far.requests) == 2
     assert [word for word in (b"telemetry", b"platform") for request in far.requests if word in request.lower()] == []
 
 
-async def test_an_id_cannot_lead_to_another_path() -> None:
+async def test_a_slash_in_an_id_leads_to_no_other_path() -> None:
     async with server(http("404 Not Found")) as far, stripe_at(far.url) as gateway:
         await gateway.execute("pi_1/../../refunds?", key="k")
     assert far.requests[0].startswith(b"POST /v1/payment_intents/pi_1%2F..%2F..%2Frefunds%3F/confirm ")

@@ -42,6 +42,7 @@ async def test_an_array_arrives_as_it_was_sent(database: Database, kind: str, ar
 
 
 async def test_what_is_no_list_is_refused_as_an_array(database: Database) -> None:
+    """If the driver takes it, our replacement of what it looks for is without effect."""
     async with database.connection() as connection:
         with pytest.raises(asyncpg.DataError, match="sized iterable"):
             await connection.fetchval("SELECT $1::uuid[]", (ONE, TWO))

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.contracts import invoice
@@ -212,6 +212,9 @@ def outcome(read: Callable[[bytes], Any], body: bytes) -> Any:
 
 
 @given(VALUES)
+@example("-1000000000000000000")
+@example('{"a": 9999999999999999999}')
+@example('{"a": -10000000000000000000}')
 def test_the_quick_way_to_read_json_reads_what_the_strict_one_reads(text: str) -> None:
     """Or leaves it to the strict one: the same key twice, escapes, long numbers."""
     body = text.encode("utf-8", "surrogatepass")
@@ -221,3 +224,19 @@ def test_the_quick_way_to_read_json_reads_what_the_strict_one_reads(text: str) -
 @pytest.mark.parametrize("body", [b'{"a":1,"a":1}', b'{"a" :1,"a":1}', b'{"a":[{"b":1,"b":2}]}', b'{"a":"\\":","a":1}'])
 def test_the_same_key_twice_is_refused_however_it_is_written(body: bytes) -> None:
     assert outcome(codec.parse, body) is Fault.DUPLICATE_KEY
+
+
+def nested(levels: int, opening: str, closing: str) -> bytes:
+    return f"{opening * levels}1{closing * levels}".encode()
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
+def test_so_deep_and_no_deeper(opening: str, closing: str) -> None:
+    levels = codec.DEPTH_MAX // len(opening.replace('"a":', ""))
+    assert not isinstance(outcome(codec.parse, nested(levels, opening, closing)), Fault)
+    assert outcome(codec.parse, nested(levels + 1, opening, closing)) is Fault.TOO_DEEP
+
+
+def test_a_wide_body_is_not_deep() -> None:
+    body = json.dumps([{"a": [position]} for position in range(codec.DEPTH_MAX)]).encode()
+    assert outcome(codec.parse, body) == repr(json.loads(body))

@@ -5,6 +5,7 @@ import re
 from shared.card_data.scan import mask_card_numbers
 
 MAX_EVIDENCE_CHARS = 300  # a person reads it in one glance, and a row of `attempts` stays small
+_MAX_READ_CHARS = 4_096  # of one part: an answer may be of megabytes, and looking for card numbers in it takes seconds
 
 _SECRET_KEY = re.compile(r"\b([a-z]{2})_(live|test)_\w+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -16,8 +17,15 @@ def evidence(*parts: object) -> str:
 
     A gateway quotes what it was sent ("No such token: ..."), so nothing it says is stored as it came.
     """
-    text = " ".join(str(part) for part in parts if part not in (None, ""))
+    text = " ".join(_shown(part) for part in parts if part not in (None, ""))
     text = _CONTROL.sub(" ", text)
     text = _SECRET_KEY.sub(r"\1_\2_****", text)
     text = mask_card_numbers(text)
     return text if len(text) <= MAX_EVIDENCE_CHARS else text[: MAX_EVIDENCE_CHARS - 1] + "…"
+
+
+def _shown(part: object) -> str:
+    """A text or a number; of anything else the kind: a list or an object may be nested without end, and showing it would raise."""
+    if isinstance(part, str):  # cut in two, a card number would pass for a short one
+        return part if len(part) <= _MAX_READ_CHARS else part[:_MAX_READ_CHARS].rstrip("0123456789 .-")
+    return str(part) if isinstance(part, int | float) else f"({type(part).__name__})"

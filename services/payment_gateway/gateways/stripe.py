@@ -28,6 +28,7 @@ from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.gateways.stripe_answers import Accepted, Rejected, Reply
 
+_INTENTS = "/v1/payment_intents"
 CONNECT_TIMEOUT_S = 3.0  # a handshake that takes longer is an outage
 CONNECT_SHARE = (
     0.5  # of the whole timeout at most: a request cut while connecting is "not sent", cut later it is in doubt
@@ -47,9 +48,6 @@ than none.
 stripe.enable_telemetry = False
 # The SDK logs request bodies at DEBUG, and the body of `tokenise` is a card number (FAULTS 16).
 logging.getLogger("stripe").setLevel(logging.WARNING)
-
-
-_INTENTS = "/v1/payment_intents"
 
 
 class _Transport(stripe.AIOHTTPClient):
@@ -234,6 +232,7 @@ class StripeGateway:
         await self._session.close()
 
     async def _post(self, path: str, key: str, params: Mapping[str, Any] | None = None) -> Reply:
+        """`params` share their names with the SDK's options, `headers` or `api_key` for instance: Stripe has no such parameters."""
         return await _reply(self._client.raw_request_async("post", path, **(params or {}), idempotency_key=key))
 
     async def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Reply:
@@ -244,7 +243,7 @@ def _intent(gateway_id: str) -> str:
     return f"{_INTENTS}/{quote(gateway_id, safe='')}"
 
 
-async def _reply(call: Awaitable[Any]) -> Reply:
+async def _reply(call: Awaitable[stripe.StripeResponse]) -> Reply:
     """One request through the SDK, every way it can end told apart. Cancellation passes through."""
     try:
         response = await call
