@@ -14,9 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from pamqp import encode as pamqp_encode
 
-from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.tolerant import UNREADABLE, read_table, readable
-from shared.messaging.topology import CASE, EXCHANGES
 
 METHOD, HEADER, BODY = 1, 2, 3
 KINDS: Final = frozenset({METHOD, HEADER, BODY, 8})
@@ -149,8 +147,8 @@ def read_deliver(payload: bytes) -> Deliver:
     """Of a method frame that begins with `DELIVER`."""
     at = 5 + payload[4]  # behind the consumer tag
     tag, redelivered = _tag_at(payload, at)
-    exchange, at = _word_at(payload, at + 9)
-    routing_key, _ = _word_at(payload, at)
+    exchange, at = _text_at(payload, at + 9)
+    routing_key, _ = _text_at(payload, at)
     return Deliver(tag, bool(redelivered & 1), exchange, routing_key)
 
 
@@ -174,8 +172,8 @@ def read_properties(payload: bytes) -> Properties:
         return Properties(None, {UNREADABLE: True}, None, None, None, None)
 
 
-_TEXT, _WORD, _TABLE, _OCTET, _TIMESTAMP = 0, -1, -2, 1, 8
-"""What a property is made of; above 0, so many bytes that nobody here reads. A word is mostly a name of ours."""
+_TEXT, _TABLE, _OCTET, _TIMESTAMP = 0, -1, 1, 8
+"""What a property is made of; above 0, so many bytes that nobody here reads."""
 _UNREAD: Final = 6
 # By their flags, from the highest bit on: what each is made of, and its place in `Properties`.
 _LAYOUT: Final = {
@@ -189,7 +187,7 @@ _LAYOUT: Final = {
     0x0100: (_TEXT, _UNREAD),  # expiration
     0x0080: (_TEXT, 4),  # message id
     0x0040: (_TIMESTAMP, _UNREAD),
-    0x0020: (_WORD, 5),  # type; behind it stand user id, app id and cluster id
+    0x0020: (_TEXT, 5),  # type; behind it stand user id, app id and cluster id
 }
 
 
@@ -204,30 +202,12 @@ def _properties(payload: bytes) -> Properties:
     for made_of, place in _layout(_flags_at(payload, 4)[1]):
         if made_of == _TEXT:
             values[place], at = _text_at(payload, at)
-        elif made_of == _WORD:
-            values[place], at = _word_at(payload, at)
         elif made_of == _TABLE:
             consumed, values[place] = read_table(memoryview(payload)[at:])
             at += consumed
         else:
             at += made_of
     return Properties(*values[:_UNREAD])
-
-
-_NAMES: Final = (
-    *BY_WIRE_NAME,
-    *(f"{name}.{CASE}" for name in BY_WIRE_NAME),
-    *(exchange.name for exchange in EXCHANGES),
-)
-_WORDS: Final = {name.encode(): name for name in _NAMES}
-"""What our own messages say of themselves: decoded once. Nothing of a sender's is kept, it may be a card number."""
-
-
-def _word_at(payload: bytes, at: int) -> tuple[str, int]:
-    """As `_text_at`, where it mostly is one of `_WORDS`."""
-    end = at + 1 + payload[at]
-    raw = payload[at + 1 : end]
-    return _WORDS.get(raw) or readable(raw), end
 
 
 def _text_at(payload: bytes, at: int) -> tuple[str, int]:
