@@ -100,9 +100,9 @@ _IDENTIFIER = re.compile(
 def find_card_number(text: str | bytes) -> bool:
     r"""Whether a card number stands in this text as it is or behind JSON's `\uXXXX`. Bytes are read as UTF-8."""
     data = _as_ascii(text)
-    if _has_card(data):
+    if _spans(data):
         return True
-    return b"\\" in data and _has_card(_as_ascii(_unescape_json(data.decode("ascii"))))
+    return b"\\" in data and bool(_spans(_as_ascii(_unescape_json(data.decode("ascii")))))
 
 
 def card_number_spans(text: str) -> list[tuple[int, int]]:
@@ -114,6 +114,11 @@ def card_number_spans(text: str) -> list[tuple[int, int]]:
         else:
             spans.append((start, end))
     return spans
+
+
+def beginning(text: str, characters: int) -> str:
+    """At most so much of the text, without digits at the cut: a card number cut in two would pass for a short number."""
+    return text if len(text) <= characters else text[:characters].rstrip("0123456789 .-")
 
 
 def mask_card_numbers(text: str) -> str:
@@ -146,10 +151,6 @@ def _scalar_text(item: object) -> str:
             return f"{item:.0f}" if isinstance(item, float) else str(item)
         case _:
             return ""
-
-
-def _has_card(data: bytes) -> bool:
-    return bool(_spans(data))
 
 
 def _spans(data: bytes) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from shared.card_data.scan import (
     CARD_PLACEHOLDER,
+    beginning,
     find_card_number_deep,
     is_cvv_name,
     mask_card_numbers,
@@ -122,8 +123,7 @@ def redact(text: str, *, max_characters: int = MAX_TEXT) -> str:
 
 
 def _redact(text: str, max_characters: int) -> str:
-    if len(text) > _MAX_READ:
-        text = text[:_MAX_READ].rstrip("0123456789 .-")  # a card number cut in two would pass for a short number
+    text = beginning(text, _MAX_READ)
     lowered = text.lower()
     for rule in _RULES:
         if rule.hint in lowered:

@@ -2,7 +2,7 @@
 
 import re
 
-from shared.card_data.scan import mask_card_numbers
+from shared.card_data.scan import beginning, mask_card_numbers
 
 MAX_EVIDENCE_CHARS = 300  # a person reads it in one glance, and a row of `attempts` stays small
 _MAX_READ_CHARS = 4_096  # of one part: an answer may be of megabytes, and looking for card numbers in it takes seconds
@@ -26,6 +26,6 @@ def evidence(*parts: object) -> str:
 
 def _shown(part: object) -> str:
     """A text or a number; of anything else the kind: a list or an object may be nested without end, and showing it would raise."""
-    if isinstance(part, str):  # cut in two, a card number would pass for a short one
-        return part if len(part) <= _MAX_READ_CHARS else part[:_MAX_READ_CHARS].rstrip("0123456789 .-")
+    if isinstance(part, str):
+        return beginning(part, _MAX_READ_CHARS)
     return str(part) if isinstance(part, int | float) else f"({type(part).__name__})"
