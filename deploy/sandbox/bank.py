@@ -30,7 +30,9 @@ Params = Mapping[str, str]
 
 
 def new_id(prefix: str) -> str:
-    return f"{prefix}_{secrets.token_hex(12)}"
+    id_ = f"{prefix}_{secrets.token_hex(12)}"
+    # One that reads as a card number would be masked where it is quoted, and in the ledger.
+    return id_ if replies.printable(id_) == id_ else new_id(prefix)
 
 
 class Bank:

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 import deploy.sandbox
+from deploy.sandbox import bank
 from deploy.sandbox.app import Settings
 from deploy.sandbox.faults import BEHAVIOURS, CARDS, REFUNDS, Behaviour, Ending, Manner, behaviour_of, luhn_holds
 from deploy.sandbox.process import start_sandbox
@@ -557,3 +558,10 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
     assert child.stdin
     child.stdin.close()
     assert child.wait(DEADLINE_S) == 0
+
+
+def test_no_id_reads_as_a_card_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger masks what does, and a confirm would then be about a payment that nobody knows."""
+    drawn = iter(["168129cc" + "4242424242424242", "a" * 24])
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(drawn))
+    assert bank.new_id("pi") == f"pi_{'a' * 24}"
