@@ -35,6 +35,11 @@ class Remembered(Generic[Key, State]):
             return {}
         return {key: self._states[key] for key in keys if key in self._states}
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether a guess was wrong lately: nothing should be guessed now."""
+        return self._resting > 0
+
     def keep(self, states: Mapping[Key, State]) -> None:
         """These are stored now."""
         for key, state in states.items():

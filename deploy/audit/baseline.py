@@ -40,8 +40,8 @@ DIGESTED: dict[str, dict[str, str]] = {
         "decisions": "SELECT * FROM decisions",
     },
     "saga": {
-        "sagas": """SELECT payment_id, invoice_id, status, amount_minor, currency, captured_minor, captured_currency, receipt_number,
-                    failure_outcome, failure_reason, failure_recorded, flagged, refund_reason FROM sagas""",
+        "sagas": """SELECT payment_id, invoice_id, status, captured_minor, captured_currency, receipt_number, failure_outcome,
+                    failure_reason, failure_recorded, flagged, refund_reason FROM sagas""",
         "transitions": f"""SELECT payment_id, from_status, to_status, fact, cause_id FROM transitions
                            WHERE fact <> {_UNDER_WAY} AND at > {_YOUNG}""",  # noqa: S608 - constants
     },

@@ -16,7 +16,7 @@ NAME = "invoice"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 REMIND_AFTER_S = 30.0
-"""Most payments end within a second; a deadline of the saga comes after two minutes."""
+"""Most payments end within a second. From then on the saga watches this one: its first deadline comes two minutes later."""
 
 
 async def assemble(runtime: Runtime) -> None:

@@ -12,6 +12,7 @@ from shared.contracts.base import Contract
 from shared.contracts.invoice import EncryptedCardMethod, PaymentMethod, TokenMethod
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.messaging.topology import OVERDUE
 from shared.persistence import event_store
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.event_store import StoredEvent
@@ -158,7 +159,8 @@ async def said_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announ
 
 
 async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -> list[Outgoing]:
-    """Requests of payments pending longer than they should be, as they were said the first time; reserved until the next round."""
+    """Requests of payments pending longer than they should be, as they were said the first time, but for whoever watches them as well;
+    reserved until the next round."""
     rows = await tx.fetch(
         """UPDATE payments SET announced_at = now(), announced = announced + 1 WHERE payment_id IN (
                SELECT payment_id FROM payments
@@ -176,7 +178,7 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
         try:
             stored = streams[row["invoice_id"]][row["version"] - 1]
             event = stored_events.load(stored.type, stored.data)
-            said.append(_announcement(stored, event, _method(row["method"]), announce))
+            said.append(_announcement(stored, event, _method(row["method"]), announce, qualifier=OVERDUE))
         except Exception:  # one that this build cannot read (a newer one may have written it) holds up no other
             log.exception("request_unreadable", payment_id=str(row["payment_id"]))
     return said
@@ -194,9 +196,12 @@ async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
     await _save_invoices(tx, invoices, cause)
 
 
-def _announcement(stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce) -> Outgoing:
+def _announcement(
+    stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce, *, qualifier: str = ""
+) -> Outgoing:
     cause = Cause(stored.cause_id, stored.correlation_id, stored.recorded_at, stored.traceparent)
-    return encode(Draft(announce(event, stored.stream_id, method)), cause, stored.cause_position, source="invoice")
+    draft = Draft(announce(event, stored.stream_id, method), qualifier=qualifier)
+    return encode(draft, cause, stored.cause_position, source="invoice")
 
 
 def _stored(invoice_id: str, cause: Cause, new: NewEvent) -> StoredEvent:

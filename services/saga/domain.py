@@ -71,8 +71,6 @@ class Saga:
     status: Status = Status.ABSENT
     version: int = 0
     payment_version: int = 0
-    amount_minor: int | None = None
-    currency: str | None = None
     capture: Capture | None = None
     failure: Failure | None = None
     failure_recorded: bool = False
@@ -88,8 +86,7 @@ class Saga:
 
 @dataclass(frozen=True, slots=True)
 class PaymentRequested:
-    amount_minor: int
-    currency: str
+    """The payment is pending, and longer than it should be: of healthy ones the outcome is heard first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,21 +267,15 @@ def _is_stale(saga: Saga, fact: Fact) -> bool:
 def _learn(saga: Saga, fact: Fact) -> Saga:
     """What is worth knowing whatever the status."""
     match fact:
-        case PaymentRequested():
-            return _with_amount(saga, fact)
         case Captured():
             capture = saga.capture or Capture(fact.amount_minor, fact.currency, fact.receipt_number)
-            return replace(_with_amount(saga, fact), payment_version=_newest(saga, fact), capture=capture)
+            return replace(saga, payment_version=_newest(saga, fact), capture=capture)
         case Declined() | NotCharged() | InDoubt() | NeedsDecision() | Refunded() | RefundInDoubt() | RefundFailed():
             return replace(saga, payment_version=_newest(saga, fact))
-        case Paid() | PaymentFailed() | SettlementRejected() | DeadlineFired():
+        case PaymentRequested() | Paid() | PaymentFailed() | SettlementRejected() | DeadlineFired():
             return saga
         case _:
             assert_never(fact)
-
-
-def _with_amount(saga: Saga, fact: PaymentRequested | Captured) -> Saga:
-    return replace(saga, amount_minor=fact.amount_minor, currency=fact.currency) if saga.amount_minor is None else saga
 
 
 def _newest(saga: Saga, fact: ChargeFact | RefundFact) -> int:

@@ -22,8 +22,8 @@ SOURCE = "saga"
 # -- in: messages to facts ---------------------------------------------------------------------------------------------
 
 
-def _requested(message: invoice_messages.InvoicePaymentRequested) -> Fact:
-    return domain.PaymentRequested(message.amount_minor, message.currency)
+def _requested(_: invoice_messages.InvoicePaymentRequested) -> Fact:
+    return domain.PaymentRequested()
 
 
 def _paid(_: invoice_messages.InvoicePaid) -> Fact:
@@ -148,9 +148,10 @@ class SagaWork:
     async def peek(
         self, connection: Connection, messages: Sequence[Inbound], recalled: Mapping[UUID, Saga]
     ) -> dict[UUID, Saga]:
-        """A payment that was just requested is guessed to have no saga: where there is one, no first transition is stored."""
+        """A payment of which we hear that it was captured is guessed to have no saga, since of a healthy one nothing is heard before: where
+        there is one, no first transition is stored."""
         unknown = [m for m in messages if self.key(m) not in recalled]
-        unread = {self.key(m) for m in unknown if type(m.data) is not invoice_messages.InvoicePaymentRequested}
+        unread = {self.key(m) for m in unknown if self.remembered.is_resting or not _is_news(m)}
         read = await store.load(connection, unread, lock=False) if unread else {}
         return {**recalled, **self._absent(unknown), **read}
 
@@ -173,6 +174,10 @@ class SagaWork:
 
     def committed(self, changes: Sequence[Change[UUID, Saga, Transition]]) -> None:
         """Nothing to hand over: what was committed is also said."""
+
+
+def _is_news(message: Inbound) -> bool:
+    return isinstance(message.data, payment_messages.PaymentCaptured) and not message.data.late
 
 
 def _about(message: Inbound) -> AboutPayment:

@@ -22,8 +22,6 @@ CREATE TABLE sagas (
     status           text NOT NULL CHECK (status <> 'absent'),
     version          integer NOT NULL CHECK (version > 0),
     payment_version  integer NOT NULL,  -- the newest heard of the payment gateway's row
-    amount_minor     bigint,
-    currency         text,
     captured_minor   bigint,
     captured_currency text,
     receipt_number   text,
@@ -172,17 +170,16 @@ async def _upsert_sagas(tx: Tx, transitions: Sequence[tuple[Cause, Transition]])
     for _, moved in transitions:
         first.setdefault(moved.saga.payment_id, moved.saga.version)
     await tx.execute(
-        """INSERT INTO sagas (payment_id, invoice_id, status, version, payment_version, amount_minor, currency,
-               captured_minor, captured_currency, receipt_number, failure_outcome, failure_reason, failure_recorded,
-               flagged, refund_reason, repeats, deadline, deadline_s, journal_from, updated_at)
+        """INSERT INTO sagas (payment_id, invoice_id, status, version, payment_version, captured_minor, captured_currency,
+               receipt_number, failure_outcome, failure_reason, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s,
+               journal_from, updated_at)
            SELECT u.*, now() FROM unnest(
-               $1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::text[], $8::bigint[], $9::text[],
-               $10::text[], $11::text[], $12::text[], $13::boolean[], $14::boolean[], $15::text[], $16::int[], $17::int[],
-               $18::double precision[], $19::int[]) u
+               $1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::text[], $8::text[], $9::text[],
+               $10::text[], $11::boolean[], $12::boolean[], $13::text[], $14::int[], $15::int[], $16::double precision[],
+               $17::int[]) u
            ON CONFLICT (payment_id) DO UPDATE SET
                version = excluded.version / (sagas.version = excluded.journal_from - 1)::int,
                status = excluded.status, payment_version = excluded.payment_version,
-               amount_minor = excluded.amount_minor, currency = excluded.currency,
                captured_minor = excluded.captured_minor, captured_currency = excluded.captured_currency,
                receipt_number = excluded.receipt_number, failure_outcome = excluded.failure_outcome,
                failure_reason = excluded.failure_reason, failure_recorded = excluded.failure_recorded,
@@ -193,8 +190,6 @@ async def _upsert_sagas(tx: Tx, transitions: Sequence[tuple[Cause, Transition]])
         [saga.status.value for saga in sagas],
         [saga.version for saga in sagas],
         [saga.payment_version for saga in sagas],
-        [saga.amount_minor for saga in sagas],
-        [saga.currency for saga in sagas],
         [saga.capture.amount_minor if saga.capture else None for saga in sagas],
         [saga.capture.currency if saga.capture else None for saga in sagas],
         [saga.capture.receipt_number if saga.capture else None for saga in sagas],
@@ -259,8 +254,6 @@ def _saga(row: Record) -> Saga:
         status=Status(row["status"]),
         version=row["version"],
         payment_version=row["payment_version"],
-        amount_minor=row["amount_minor"],
-        currency=row["currency"],
         capture=_capture(row),
         failure=_failure(row),
         failure_recorded=row["failure_recorded"],

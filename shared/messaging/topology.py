@@ -65,6 +65,9 @@ def _bind(*messages: type[Contract], qualifier: str = "#") -> tuple[Binding, ...
 
 CASE = "case"
 """Qualifier of an outcome that ends a case: staff hear of those, and not of every healthy payment."""
+OVERDUE = "overdue"
+"""Qualifier of a request that is announced again because its payment is pending longer than it should be: the saga watches those. Of a
+healthy payment it hears the outcome first, for until then there is nothing that it would do."""
 
 EXCHANGES = (
     Exchange("invoice.commands"),
@@ -95,8 +98,8 @@ WORK_QUEUES = (
     ),
     Queue(
         "saga.events",
-        _bind(
-            invoice.InvoicePaymentRequested,
+        _bind(invoice.InvoicePaymentRequested, qualifier=OVERDUE)
+        + _bind(
             invoice.InvoicePaid,
             invoice.InvoicePaymentFailed,
             invoice.InvoiceSettlementRejected,

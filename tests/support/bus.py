@@ -13,8 +13,9 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from shared.contracts.base import Contract
+from shared.contracts.invoice import InvoicePaymentRequested
 from shared.messaging.codec import STRUCTURED
-from shared.messaging.topology import QUEUES
+from shared.messaging.topology import OVERDUE, QUEUES
 
 DEADLINE_S = 20.0
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -80,7 +81,13 @@ class Bus:
             await connection.close()
 
     async def send(
-        self, data: Contract, *, message_id: UUID | None = None, reply_to: str | None = None, **extensions: Any
+        self,
+        data: Contract,
+        *,
+        message_id: UUID | None = None,
+        qualifier: str = "",
+        reply_to: str | None = None,
+        **extensions: Any,
     ) -> UUID:
         """Publish a message as CloudEvents JSON; its id."""
         id_ = message_id or uuid4()
@@ -96,7 +103,7 @@ class Bus:
         await self.send_raw(
             json.dumps(event).encode(),
             exchange=data.exchange,
-            key=data.wire_name,
+            key=f"{data.wire_name}.{qualifier}" if qualifier else data.wire_name,
             message_id=str(id_),
             reply_to=reply_to,
         )
@@ -128,6 +135,11 @@ class Bus:
             await self._channel.get_exchange(exchange, ensure=False) if exchange else self._channel.default_exchange
         )
         await target.publish(message, routing_key=key, timeout=10)
+
+    async def tell_saga(self, event: Contract, **how: Any) -> UUID:
+        """Publish an event so that the saga hears of it: a request as the invoice announces it again, since of others it does not."""
+        qualifier = OVERDUE if isinstance(event, InvoicePaymentRequested) else ""
+        return await self.send(event, qualifier=qualifier, **how)
 
     async def tap(self, exchange: str, key: str = "#") -> Tap:
         """Listen to an exchange from now on."""

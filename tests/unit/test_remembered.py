@@ -30,7 +30,11 @@ def test_after_a_lost_connection_nothing_is_recalled_that_was_kept_before() -> N
 
 def test_after_a_wrong_guess_everything_is_read_for_a_while() -> None:
     memory = kept("a")
+    resting = [memory.is_resting]
     memory.mistrust()
     memory.keep({"a": 5})
+    resting.append(memory.is_resting)
     assert [memory.recall(["a"], epoch=0) for _ in range(REST_BATCHES)] == [{}] * REST_BATCHES
+    resting.append(memory.is_resting)
+    assert resting == [False, True, False]
     assert memory.recall(["a"], epoch=0) == {"a": 5}

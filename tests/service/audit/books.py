@@ -41,7 +41,7 @@ INBOX_OF = {
     "staff.cases": "staff",
 }
 HEARD_BY = {
-    "PaymentRequested": ("saga.events", "payment_gateway.requests"),
+    "PaymentRequested": ("payment_gateway.requests",),
     "Paid": ("saga.events",),
     "PaymentFailed": ("saga.events",),
     "SettlementRejected": ("saga.events",),
@@ -423,7 +423,6 @@ class Books:
         await self.state(f"INV-{name}", "paid", 3, payment_id=payment(name), receipt_number=f"ch_{name}")
         await self.saga(
             name,
-            ("awaiting_outcome", "PaymentRequested", requested),
             ("settling", "Captured", captured),
             ("completed", "Paid", paid),
         )
@@ -445,7 +444,6 @@ class Books:
         await self.state(f"INV-{name}", "open", 3)
         await self.saga(
             name,
-            ("awaiting_outcome", "PaymentRequested", requested),
             ("failed", "Declined", declined),
             ("failed", "PaymentFailed", failed),
         )

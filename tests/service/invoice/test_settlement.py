@@ -2,6 +2,7 @@
 
 from uuid import UUID, uuid4
 
+from deploy.audit.routes import queues_for
 from services.invoice.__main__ import assemble
 from services.invoice.rebuild import rebuild
 from services.invoice.reminders import remind
@@ -157,6 +158,10 @@ async def test_what_is_pending_too_long_is_requested_again_with_the_same_id(worl
         await publisher.close()
         await database.close()
     assert (again.id, again.message.body) == (first.id, first.message.body)
+    heard_by = [queues_for("invoice.events", str(one.message.routing_key)) for one in (first, again)]
+    assert heard_by == [("payment_gateway.requests",), ("saga.events", "payment_gateway.requests")], (
+        "the saga watches it"
+    )
 
 
 async def test_rebuild_finds_the_stored_state_and_repairs_another(world: World, bus: Bus) -> None:

@@ -76,7 +76,7 @@ async def given(world: World, bus: Bus, handled: Handled, *messages: Contract) -
     """These messages arrived, one after the other."""
     async with world.running("saga", assemble):
         for message in messages:
-            await handled({await bus.send(message, correlationid="flow-1")})
+            await handled({await bus.tell_saga(message, correlationid="flow-1")})
 
 
 async def sagas(world: World) -> list[dict[str, Any]]:
@@ -113,7 +113,7 @@ async def test_a_deadline_fires_once_when_two_instances_fire_at_the_same_time(
     payments = [uuid4() for _ in range(50)]
     requests = [REQUESTED.model_copy(update={"payment_id": payment}) for payment in payments]
     async with world.running("saga", assemble):
-        await handled({await bus.send(request) for request in requests})
+        await handled({await bus.tell_saga(request) for request in requests})
     leaving = await bus.tap("settlement.commands")
     due = datetime.now(UTC) + timedelta(seconds=200)  # the first deadlines are due then, the second ones are not
     fired = await asyncio.gather(*(instance.fire(due) for instance in (*instances, *instances)))
@@ -129,9 +129,9 @@ async def test_a_deadline_and_an_outcome_at_the_same_time_end_as_if_one_came_fir
 ) -> None:
     await given(world, bus, handled, REQUESTED)
     async with world.running("saga", assemble):
-        captured = await bus.send(CAPTURED)
+        captured = await bus.tell_saga(CAPTURED)
         await asyncio.gather(handled({captured}), instances[0].fire(LATER), instances[1].fire(LATER))
-        await handled({await bus.send(PAID)})
+        await handled({await bus.tell_saga(PAID)})
     assert [saga["status"] for saga in await sagas(world)] == ["completed"]
     versions = await rows(world.databases["saga"], "SELECT version FROM transitions ORDER BY version")
     assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
@@ -149,7 +149,7 @@ async def test_a_clock_that_is_an_hour_off_only_moves_the_questions(
     assert [one.type for one in await leaving.waiting()] == [ASK.wire_name]
     async with world.running("saga", assemble):
         for message in (CAPTURED, PAID):
-            await handled({await bus.send(message)})
+            await handled({await bus.tell_saga(message)})
     assert [saga["status"] for saga in await sagas(world)] == ["completed"]
 
 
@@ -199,7 +199,7 @@ async def test_the_running_service_asks_by_itself_and_ever_more_slowly(
     monkeypatch.setenv("SAGA_DEADLINE_S", "0.1,0.2,3600")
     leaving = await bus.tap("settlement.commands")
     async with world.running("saga", assemble), world.running("saga", assemble):
-        await bus.send(REQUESTED)
+        await bus.tell_saga(REQUESTED)
         asked = await leaving.take(2)
 
         async def waits_long() -> bool:
@@ -220,8 +220,6 @@ FULL = Saga(
     status=Status.REFUND_IN_DOUBT,
     version=7,
     payment_version=9,
-    amount_minor=1_250,
-    currency="EUR",
     capture=Capture(1_250, "EUR", "R-1"),
     failure=Failure("declined", "do_not_honor"),
     failure_recorded=True,

@@ -40,7 +40,7 @@ async def given(world: World, bus: Bus, handled: Handled, stories: Mapping[UUID,
     async with world.running("saga", assemble):
         for payment, messages in stories.items():
             for message in messages:
-                await handled({await bus.send(message.model_copy(update={"payment_id": payment}))})
+                await handled({await bus.tell_saga(message.model_copy(update={"payment_id": payment}))})
     await execute(world.databases["saga"], "DELETE FROM inbox")
 
 
@@ -108,9 +108,9 @@ async def test_what_comes_again_after_its_journal_is_gone_changes_nothing(
     assert await forget(database) == 3
     before, other, leaving = await saga(world), uuid4(), await bus.tap("settlement.commands")
     async with world.running("saga", assemble):
-        await handled({await bus.send(REQUESTED)})
+        await handled({await bus.tell_saga(REQUESTED)})
         neighbours = (REQUESTED, REQUESTED.model_copy(update={"payment_id": other}), CAPTURED, PAID)
-        await handled({await bus.send(message) for message in neighbours})
+        await handled({await bus.tell_saga(message) for message in neighbours})
     assert await instances[0].fire(LATER) > 0
     assert (await saga(world), await journal(world)) == (before, [])
     assert (await saga(world, other))["status"] == "awaiting_outcome"
@@ -124,7 +124,7 @@ async def test_a_saga_that_moves_after_its_journal_is_gone_begins_another_there(
     await given_paid_long_ago(world, bus, handled)
     await forget(database)
     async with world.running("saga", assemble):
-        await handled({await bus.send(REFUNDED)})
+        await handled({await bus.tell_saga(REFUNDED)})
     after = await saga(world)
     assert (after["status"], after["version"], after["journal_from"]) == ("refunded", 4, 4)
     assert await journal(world) == [4]
@@ -144,7 +144,7 @@ async def test_a_saga_at_work_is_left_alone_and_one_that_comes_meanwhile_waits(
     async with world.running("saga", assemble):
         async with database.transaction() as forgetting:
             await forget_page(forgetting, FORGET_JOURNAL)
-            id_ = await bus.send(REFUNDED)
+            id_ = await bus.tell_saga(REFUNDED)
 
             async def waits() -> bool:
                 query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"

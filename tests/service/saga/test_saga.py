@@ -93,9 +93,9 @@ async def test_story(world: World, bus: Bus, handled: Handled, name: str) -> Non
     given, when, then, status = STORIES[name]
     async with world.running("saga", assemble):
         for message in given:
-            await handled({await bus.send(message)})
+            await handled({await bus.tell_saga(message)})
         leaving = await bus.tap("settlement.commands")
-        id_ = await bus.send(when, correlationid="flow-1")
+        id_ = await bus.tell_saga(when, correlationid="flow-1")
         await handled({id_})
         heard = await leaving.waiting()
     assert contents(heard) == expected(then)
@@ -109,7 +109,7 @@ async def test_every_transition_is_in_the_journal_with_its_cause(world: World, b
     async with world.running("saga", assemble):
         ids = []
         for message in (REQUESTED, IN_DOUBT, CAPTURED, PAID, PAID):
-            ids.append(await bus.send(message, correlationid="flow-1"))
+            ids.append(await bus.tell_saga(message, correlationid="flow-1"))
             await handled({ids[-1]})
     journal = await rows(
         world.databases["saga"],
@@ -128,12 +128,29 @@ async def test_duplicates_say_nothing_whatever_their_id(world: World, bus: Bus, 
     async with world.running("saga", assemble):
         same = uuid4()
         for id_ in (same, same, uuid4(), uuid4()):
-            await bus.send(CAPTURED, message_id=id_)
-        last = await bus.send(REQUESTED)
+            await bus.tell_saga(CAPTURED, message_id=id_)
+        last = await bus.tell_saga(REQUESTED)
         await handled({same, last})
         heard = await leaving.waiting()
     assert contents(heard) == expected([RECORD])
     assert await statuses(world) == ["settling"]
+
+
+async def test_a_capture_is_taken_for_the_first_that_is_heard_and_still_ends_what_was_watched(
+    world: World, bus: Bus, handled: Handled
+) -> None:
+    """Another instance, or one long ago, began to watch the payment: a guess that cannot be stored."""
+    leaving = await bus.tap("settlement.commands")
+    other = CAPTURED.model_copy(update={"payment_id": UUID(int=9), "invoice_id": "INV-9"})
+    async with world.running("saga", assemble):
+        await handled({await bus.tell_saga(message) for message in (REQUESTED, IN_DOUBT)})
+    async with world.running("saga", assemble):
+        await handled({await bus.tell_saga(message) for message in (CAPTURED, other)})
+        heard = await leaving.waiting()
+    assert sorted(one.type for one in heard) == [FLAG.wire_name, RECORD.wire_name, RECORD.wire_name]
+    assert await statuses(world) == ["settling"] * 2
+    versions = await rows(world.databases["saga"], "SELECT version FROM sagas ORDER BY version")
+    assert [row["version"] for row in versions] == [1, 3]
 
 
 async def test_two_instances_on_the_same_sagas_make_one_transition_a_version(
@@ -150,7 +167,7 @@ async def test_two_instances_on_the_same_sagas_make_one_transition_a_version(
     leaving = await bus.tap("settlement.commands", RECORD.wire_name)
     async with world.running("saga", assemble), world.running("saga", assemble):
         for message in arrivals:
-            sent.add(await bus.send(message))
+            sent.add(await bus.tell_saga(message))
         await handled(sent)
         heard = await leaving.waiting()
     assert sorted(one.data["payment_id"] for one in heard) == sorted(map(str, payments))
@@ -171,7 +188,7 @@ async def test_a_message_that_is_no_fact_is_set_aside_and_its_neighbours_go_on(
         channel = bus._channel.default_exchange
         body = (await _as_sent(bus, stray)).message
         await channel.publish(body, routing_key="saga.events")
-        await handled({await bus.send(REQUESTED)})
+        await handled({await bus.tell_saga(REQUESTED)})
         dead = await (await bus.queue("dead-letters")).next()
     assert dead.message.headers["x-remit-queue"] == "saga.events"
     assert await statuses(world) == ["awaiting_outcome"]

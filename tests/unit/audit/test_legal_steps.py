@@ -12,7 +12,7 @@ from services.saga.domain import Saga, Status, transition
 PATIENCE = domain.Patience((1.0,))
 CAPTURE = domain.Capture(1, "EUR", "r")
 FACTS: tuple[domain.Fact, ...] = (
-    domain.PaymentRequested(1, "EUR"),
+    domain.PaymentRequested(),
     domain.Paid(),
     domain.PaymentFailed("declined", "r"),
     domain.SettlementRejected("r"),

@@ -18,7 +18,7 @@ from shared.messaging.topology import WORK_QUEUES
 PATIENCE = domain.Patience((1.0, 2.0))
 VERSIONS = st.integers(1, 9)
 FACTS = st.one_of(
-    st.just(domain.PaymentRequested(1, "EUR")),
+    st.just(domain.PaymentRequested()),
     st.just(domain.Paid()),
     st.just(domain.PaymentFailed("declined", "r")),
     st.just(domain.SettlementRejected("r")),

@@ -55,7 +55,7 @@ ROUNDS_MAX = 40
 
 VERSIONS = st.integers(1, 9)
 FACTS = st.one_of(
-    st.just(PaymentRequested(1_000, "EUR")),
+    st.just(PaymentRequested()),
     st.just(Paid()),
     st.just(PaymentFailed("declined", "do_not_honor")),
     st.just(SettlementRejected("payment_not_awaited")),
@@ -95,13 +95,13 @@ def test_no_history_breaks_a_saga(facts: list[Fact]) -> None:
 
 
 HISTORIES: dict[str, tuple[tuple[Fact, ...], set[Status]]] = {
-    "paid": ((PaymentRequested(1_000, "EUR"), Captured(3, 1_000, "EUR", "R"), Paid()), {Status.COMPLETED}),
+    "paid": ((PaymentRequested(), Captured(3, 1_000, "EUR", "R"), Paid()), {Status.COMPLETED}),
     "paid after doubt": (
-        (PaymentRequested(1_000, "EUR"), InDoubt(3), NeedsDecision(6), Captured(7, 1_000, "EUR", "R"), Paid()),
+        (PaymentRequested(), InDoubt(3), NeedsDecision(6), Captured(7, 1_000, "EUR", "R"), Paid()),
         {Status.COMPLETED},
     ),
     "declined": (
-        (PaymentRequested(1_000, "EUR"), InDoubt(2), Declined(3, "no"), PaymentFailed("declined", "no")),
+        (PaymentRequested(), InDoubt(2), Declined(3, "no"), PaymentFailed("declined", "no")),
         {Status.FAILED},
     ),
     "not charged after all": (
@@ -109,7 +109,7 @@ HISTORIES: dict[str, tuple[tuple[Fact, ...], set[Status]]] = {
         {Status.FAILED},
     ),
     "rejected and refunded": (
-        (PaymentRequested(1_000, "EUR"), Captured(2, 1_000, "EUR", "R"), SettlementRejected("void"), Refunded(4)),
+        (PaymentRequested(), Captured(2, 1_000, "EUR", "R"), SettlementRejected("void"), Refunded(4)),
         {Status.REFUNDED},
     ),
     "rejected, refund decided by a person": (
@@ -232,12 +232,14 @@ class World:
         for event in [*decided, *again]:
             self.announce(event)
 
-    def announce(self, event: invoices.Event) -> None:
+    def announce(self, event: invoices.Event, *, overdue: bool = False) -> None:
         if getattr(event, "payment_id", None) != PAYMENT:
             return
         match event:
             case invoices.PaymentRequested():
-                self.under_way += [("saga", PaymentRequested(1_000, "EUR")), ("gateway", "request")]
+                self.under_way.append(("gateway", "request"))
+                if overdue:
+                    self.under_way.append(("saga", PaymentRequested()))
             case invoices.Paid():
                 self.under_way.append(("saga", Paid()))
             case invoices.PaymentFailed():
@@ -283,6 +285,15 @@ class World:
                 self.heard.add(fact)
                 self.advance(fact)
 
+    @property
+    def is_pending(self) -> bool:
+        return self.invoice.payment_id == PAYMENT and self.invoice.status in PENDING
+
+    def remind(self) -> None:
+        """Whatever is pending is announced again."""
+        if self.is_pending:
+            self.announce(self.events[1], overdue=True)
+
     def heal(self, data: st.DataObject) -> None:
         """Nothing is lost any more; deadlines fire, the invoice announces again what is pending, doubts are resolved."""
         for _ in range(ROUNDS_MAX):
@@ -291,10 +302,10 @@ class World:
             turns = [turn for turn in self.gateway.turns() if turn != "in_doubt"]  # a person decides in the end
             if turns and self.gateway.state not in {"declined", "not_charged"}:
                 self.turn(data.draw(st.sampled_from(turns)))
-            elif self.invoice.payment_id == PAYMENT and self.invoice.status in PENDING:
-                self.announce(self.events[1])
-            elif self.gateway.state == "captured" and self.gateway.late:
+            elif self.gateway.state == "captured" and self.gateway.late and not self.is_pending:
                 self.tell_saga(self.gateway.last)
+            else:
+                self.remind()
             if reminders(self.saga):
                 self.fire(self.saga.deadline)
         assert not reminders(self.saga)
@@ -311,6 +322,7 @@ STEPS = (
     "turn",
     "fire",
     "fire old",
+    "remind",
     "pay otherwise",
     "void",
 )
@@ -323,10 +335,10 @@ def _step(world: World, step: str, data: st.DataObject) -> None:
         case "turn":
             if turns := world.gateway.turns():
                 world.turn(data.draw(st.sampled_from(turns)))
-        case "fire":
-            world.fire(world.saga.deadline)
-        case "fire old":
-            world.fire(max(world.saga.deadline - 1, 0))
+        case "fire" | "fire old":
+            world.fire(max(world.saga.deadline - (step == "fire old"), 0))
+        case "remind":
+            world.remind()
         case "pay otherwise":
             world.command(invoices.Pay(OTHER, 1_000, "EUR", METHOD, payment_id_used=False))
             world.command(invoices.Record(OTHER, 1_000, "EUR", "R-2"))

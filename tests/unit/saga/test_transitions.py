@@ -55,8 +55,6 @@ AWAITING = replace(
     ABSENT,
     status=Status.AWAITING_OUTCOME,
     version=1,
-    amount_minor=1_000,
-    currency="EUR",
     deadline=1,
     deadline_s=FIRST_S,
 )
@@ -81,7 +79,7 @@ STATES: dict[str, Saga] = {
 }
 
 FACTS: dict[str, Fact] = {
-    "requested": PaymentRequested(1_000, "EUR"),
+    "requested": PaymentRequested(),
     "captured": Captured(NEWER, 1_000, "EUR", "R-1"),
     "declined": Declined(NEWER, "do_not_honor"),
     "not charged": NotCharged(NEWER, "never_sent"),
@@ -353,7 +351,7 @@ def test_whoever_waits_for_something_has_a_deadline_under_way(state: str, fact: 
 
 
 def test_whole_states_along_a_healthy_payment() -> None:
-    requested = transition(ABSENT, PaymentRequested(1_000, "EUR"), PATIENCE)
+    requested = transition(ABSENT, PaymentRequested(), PATIENCE)
     assert requested == Step(AWAITING, (), FIRST_S)
     settling = replace(AWAITING, status=Status.SETTLING, version=2, payment_version=4, capture=CAPTURE)
     assert transition(AWAITING, Captured(4, 1_000, "EUR", "R-1"), PATIENCE) == Step(settling, (RECORD,))
