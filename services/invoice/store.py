@@ -1,6 +1,7 @@
 """This service's own SQL, set-based: current state, payment ids, and what is pending longer than it should be."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -43,10 +44,15 @@ CREATE TABLE payments (
     announced    smallint NOT NULL DEFAULT 1  -- times
 ) WITH (fillfactor = 70);
 CREATE INDEX payments_pending ON payments (announced_at) WHERE pending;
+
+CREATE TYPE invoice_row AS (invoice_id text, status text, version integer, customer_id text, amount_minor bigint, currency text,
+    payment_id uuid, receipt_number text);
+CREATE TYPE payment_row AS (payment_id uuid, invoice_id text, version integer, method jsonb);
 """
 
-_SELECT = """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
-             FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id"""
+_COLUMNS = "invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number"
+_ROW = attrgetter(*_COLUMNS.split(", "))
+_SELECT = f"SELECT {_COLUMNS} FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id"  # noqa: S608 - our names
 _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
 
 ANNOUNCE_AGAIN_ROWS_MAX = 100
@@ -110,12 +116,8 @@ async def save(tx: Tx, *, new_events: Sequence[tuple[str, Cause, NewEvent]], inv
     if requested:
         await tx.execute(
             """INSERT INTO payments (payment_id, invoice_id, version, method, pending, announced_at)
-               SELECT u.payment_id, u.invoice_id, u.version, u.method, true, now()
-               FROM unnest($1::uuid[], $2::text[], $3::int[], $4::jsonb[]) AS u (payment_id, invoice_id, version, method)""",
-            [new.event.payment_id for _, _, new in requested if isinstance(new.event, PaymentRequested)],
-            [key for key, _, _ in requested],
-            [new.version for _, _, new in requested],
-            [new.method.model_dump(mode="json") if new.method else None for _, _, new in requested],
+               SELECT u.*, true, now() FROM unnest($1::payment_row[]) u""",
+            [_payment_row(key, new) for key, _, new in requested],
         )
     over = [new.event.payment_id for _, _, new in new_events if type(new.event).__name__ in {"Paid", "PaymentFailed"}]  # type: ignore[union-attr]
     if over:
@@ -126,23 +128,19 @@ async def save(tx: Tx, *, new_events: Sequence[tuple[str, Cause, NewEvent]], inv
 
 async def _save_invoices(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
     await tx.execute(
-        """INSERT INTO invoices (invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, updated_at)
-           SELECT u.*, $9 FROM unnest(
-               $1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::uuid[], $8::text[]) u
+        f"""INSERT INTO invoices ({_COLUMNS}, updated_at) SELECT u.*, $2 FROM unnest($1::invoice_row[]) u
            ON CONFLICT (invoice_id) DO UPDATE SET
                status = excluded.status, version = excluded.version, customer_id = excluded.customer_id,
                amount_minor = excluded.amount_minor, currency = excluded.currency, payment_id = excluded.payment_id,
-               receipt_number = excluded.receipt_number, updated_at = excluded.updated_at""",
-        [i.invoice_id for i in invoices],
-        [i.status.value for i in invoices],
-        [i.version for i in invoices],
-        [i.customer_id for i in invoices],
-        [i.amount_minor for i in invoices],
-        [i.currency for i in invoices],
-        [i.payment_id for i in invoices],
-        [i.receipt_number for i in invoices],
+               receipt_number = excluded.receipt_number, updated_at = excluded.updated_at""",  # noqa: S608 - our names
+        list(map(_ROW, invoices)),
         cause.time,
     )
+
+
+def _payment_row(invoice_id: str, new: NewEvent) -> tuple[Any, ...]:
+    method = new.method.model_dump(mode="json") if new.method else None
+    return new.event.payment_id, invoice_id, new.version, method  # type: ignore[union-attr] # a request has one
 
 
 async def said_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:

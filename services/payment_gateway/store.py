@@ -7,7 +7,7 @@ holder's lease (`leased_by`), else the time of the next attempt; NULL, nothing i
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
 from uuid import UUID
 
 import structlog
@@ -100,6 +100,20 @@ CREATE TABLE decisions (
     decided_at       timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX decisions_payment_id ON decisions (payment_id);
+
+CREATE TYPE payment_row AS (payment_id uuid, invoice_id text, amount_minor bigint, currency text, params_hash bytea, status text,
+    version integer, method_token text, card_jwe text, reason text, cause_id uuid, correlation_id text, traceparent text, fence bigint,
+    held boolean);
+CREATE TYPE payment_update AS (payment_id uuid, held_fence bigint, status text, version integer, method_token text, card_jwe text,
+    gateway_id text, pending_status text, pending_reason text, reason text, receipt_number text, refund_id text, decided_by text,
+    was_case boolean, rung integer, key_number integer, cause_id uuid, correlation_id text, traceparent text, fence bigint, kept boolean,
+    delay_s double precision);
+CREATE TYPE attempt_row AS (payment_id uuid, fence bigint, seq smallint, at timestamptz, step text, answer text, evidence text,
+    idempotency_key text);
+CREATE TYPE outcome_row AS (payment_id uuid, version integer, message_id uuid, exchange text, routing_key text, type text,
+    correlation_id text, body bytea);
+CREATE TYPE decision_row AS (message_id uuid, payment_id uuid, resolution text, expected_version integer, receipt_number text,
+    evidence text, decided_by text, reason text, refusal text);
 """
 
 ATTEMPTS_TOLD_MAX = 50
@@ -234,37 +248,31 @@ async def insert(tx: Tx, rows: Sequence[Row], *, held: Collection[UUID], lease: 
     unique violation: somebody else was faster, load again."""
     if not rows:
         return
-    payments = [row.payment for row in rows]
     await tx.execute(
         """INSERT INTO payments (payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, card_jwe,
                reason, was_case, rung, key_number, cause_id, correlation_id, traceparent, fence, leased_by, due_at)
            SELECT u.payment_id, u.invoice_id, u.amount_minor, u.currency, u.params_hash, u.status, u.version, u.method_token, u.card_jwe,
                u.reason, false, 0, 1, u.cause_id, u.correlation_id, u.traceparent, u.fence,
-               CASE WHEN u.held THEN $16::uuid END,
-               CASE WHEN u.held THEN now() + make_interval(secs => $17) WHEN u.status = 'requested' THEN now() END
-           FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::int[], $8::text[], $9::text[],
-                       $10::text[], $11::uuid[], $12::text[], $13::text[], $14::bigint[], $15::boolean[])
-               AS u (payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, card_jwe, reason,
-                     cause_id, correlation_id, traceparent, fence, held)""",
-        [p.payment_id for p in payments],
-        [p.invoice_id for p in payments],
-        [p.amount_minor for p in payments],
-        [p.currency for p in payments],
-        [p.params_hash for p in payments],
-        [p.status.value for p in payments],
-        [p.version for p in payments],
-        [p.method_token for p in payments],
-        [p.card_jwe for p in payments],
-        [p.reason for p in payments],
-        [row.origin.message_id for row in rows],
-        [row.origin.correlation_id for row in rows],
-        [row.origin.traceparent for row in rows],
-        [row.fence for row in rows],
-        [row.payment.payment_id in held for row in rows],
+               CASE WHEN u.held THEN $2::uuid END,
+               CASE WHEN u.held THEN now() + make_interval(secs => $3) WHEN u.status = 'requested' THEN now() END
+           FROM unnest($1::payment_row[]) u""",
+        [(*_PAYMENT(row), row.payment.payment_id in held) for row in rows],
         lease.holder,
         lease.seconds,
     )
 
+
+_PAYMENT = attrgetter(
+    *(
+        f"payment.{name}"
+        for name in ("payment_id", "invoice_id", "amount_minor", "currency", "params_hash", "status", "version")
+    ),
+    *(f"payment.{name}" for name in ("method_token", "card_jwe", "reason")),
+    "origin.message_id",
+    "origin.correlation_id",
+    "origin.traceparent",
+    "fence",
+)
 
 _UPDATE = """UPDATE payments p SET
            status = u.status, version = u.version, method_token = u.method_token, card_jwe = u.card_jwe, gateway_id = u.gateway_id,
@@ -272,16 +280,11 @@ _UPDATE = """UPDATE payments p SET
            receipt_number = u.receipt_number, refund_id = u.refund_id, decided_by = u.decided_by, was_case = u.was_case,
            rung = u.rung, key_number = u.key_number, cause_id = u.cause_id, correlation_id = u.correlation_id,
            traceparent = u.traceparent, fence = u.fence, updated_at = now(),
-           leased_by = CASE WHEN u.kept THEN $23::uuid END,
+           leased_by = CASE WHEN u.kept THEN $2::uuid END,
            due_at = CASE WHEN NOT u.kept THEN now() + make_interval(secs => u.delay_s)
-                         WHEN p.due_at > now() + make_interval(secs => $25) THEN p.due_at
-                         ELSE now() + make_interval(secs => $24) END
-       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-                   $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::int[], $16::int[], $17::uuid[],
-                   $18::text[], $19::text[], $20::bigint[], $21::boolean[], $22::float8[])
-           AS u (payment_id, held_fence, status, version, method_token, card_jwe, gateway_id, pending_status, pending_reason, reason,
-                 receipt_number, refund_id, decided_by, was_case, rung, key_number, cause_id, correlation_id, traceparent, fence,
-                 kept, delay_s)
+                         WHEN p.due_at > now() + make_interval(secs => $4) THEN p.due_at
+                         ELSE now() + make_interval(secs => $3) END
+       FROM unnest($1::payment_update[]) u
        WHERE p.payment_id = u.payment_id AND p.fence = u.held_fence
        RETURNING p.payment_id, u.held_fence"""
 
@@ -299,36 +302,37 @@ async def update_all(writes: Writes, updates: Sequence[Update], lease: Lease) ->
     await writes.execute(_UPDATE, *_updated(updates, lease), rows=len(updates))
 
 
-def _updated(updates: Sequence[Update], lease: Lease) -> list[Any]:
-    payments = [u.row.payment for u in updates]
-    origins = [u.row.origin for u in updates]
-    return [
-        [p.payment_id for p in payments],
-        [u.held_fence for u in updates],
-        [p.status.value for p in payments],
-        [p.version for p in payments],
-        [p.method_token for p in payments],
-        [p.card_jwe for p in payments],
-        [p.gateway_id for p in payments],
-        [p.pending.status.value if p.pending else None for p in payments],
-        [p.pending.reason if p.pending else None for p in payments],
-        [p.reason for p in payments],
-        [p.receipt_number for p in payments],
-        [p.refund_id for p in payments],
-        [p.decided_by for p in payments],
-        [p.was_case for p in payments],
-        [p.rung for p in payments],
-        [p.key_number for p in payments],
-        [origin.message_id for origin in origins],
-        [origin.correlation_id for origin in origins],
-        [origin.traceparent for origin in origins],
-        [u.row.fence for u in updates],
-        [u.kept for u in updates],
-        [u.delay_s for u in updates],
-        lease.holder,
-        lease.seconds,
-        lease.renew_below_s,
-    ]
+def _updated(updates: Sequence[Update], lease: Lease) -> tuple[list[tuple[object, ...]], UUID, float, float]:
+    return [_updated_row(update) for update in updates], lease.holder, lease.seconds, lease.renew_below_s
+
+
+def _updated_row(update: Update) -> tuple[object, ...]:
+    row, payment, origin = update.row, update.row.payment, update.row.origin
+    pending = payment.pending
+    return (
+        payment.payment_id,
+        update.held_fence,
+        payment.status,
+        payment.version,
+        payment.method_token,
+        payment.card_jwe,
+        payment.gateway_id,
+        pending.status if pending else None,
+        pending.reason if pending else None,
+        payment.reason,
+        payment.receipt_number,
+        payment.refund_id,
+        payment.decided_by,
+        payment.was_case,
+        payment.rung,
+        payment.key_number,
+        origin.message_id,
+        origin.correlation_id,
+        origin.traceparent,
+        row.fence,
+        update.kept,
+        update.delay_s,
+    )
 
 
 async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[Row]:
@@ -419,22 +423,17 @@ def _verdict(status: str, reason: str) -> Verdict:
 # -- attempts, outcomes, decisions: append only ----------------------------------------------------------------------------------------
 
 
+_ATTEMPT = "payment_id, fence, seq, at, step, answer, evidence, idempotency_key"
+_ATTEMPT_ROW = attrgetter(*_ATTEMPT.split(", "))
+
+
 async def insert_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
     """Keep what the gateway said, whoever holds the row by now."""
     if not attempts:
         return
     await tx.execute(
-        """INSERT INTO attempts (payment_id, fence, seq, at, step, answer, evidence, idempotency_key)
-           SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::text[])
-           ON CONFLICT DO NOTHING""",
-        [a.payment_id for a in attempts],
-        [a.fence for a in attempts],
-        [a.seq for a in attempts],
-        [a.at for a in attempts],
-        [a.step for a in attempts],
-        [a.answer for a in attempts],
-        [a.evidence for a in attempts],
-        [a.idempotency_key for a in attempts],
+        f"INSERT INTO attempts ({_ATTEMPT}) SELECT * FROM unnest($1::attempt_row[]) ON CONFLICT DO NOTHING",  # noqa: S608 - our names
+        list(map(_ATTEMPT_ROW, attempts)),
     )
 
 
@@ -456,8 +455,18 @@ async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tup
     return attempts
 
 
-_INSERT_OUTCOMES = """INSERT INTO outcomes (payment_id, version, message_id, exchange, routing_key, type, correlation_id, body)
-    SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])"""
+_OUTCOME = "payment_id, version, message_id, exchange, routing_key, type, correlation_id, body"
+_OUTCOME_ROW = attrgetter(
+    "payment_id",
+    "version",
+    "message.id",
+    "message.exchange",
+    "message.routing_key",
+    "message.type",
+    "message.correlation_id",
+    "message.body",
+)
+_INSERT_OUTCOMES = f"INSERT INTO outcomes ({_OUTCOME}) SELECT * FROM unnest($1::outcome_row[])"  # noqa: S608 - our names
 
 
 async def save_outcomes(tx: Tx, said: Sequence[Said]) -> list[Outgoing]:
@@ -468,7 +477,7 @@ async def save_outcomes(tx: Tx, said: Sequence[Said]) -> list[Outgoing]:
     rows = await tx.fetch(
         f"""{_INSERT_OUTCOMES} ON CONFLICT (payment_id, version) DO UPDATE SET version = excluded.version
             RETURNING message_id, exchange, routing_key, type, correlation_id, body""",
-        *_outcomes(said),
+        list(map(_OUTCOME_ROW, said)),
     )
     return [_outgoing(row) for row in rows]
 
@@ -476,20 +485,7 @@ async def save_outcomes(tx: Tx, said: Sequence[Said]) -> list[Outgoing]:
 async def insert_outcomes(writes: Writes, said: Sequence[Said]) -> None:
     """Keep what is announced for the first time; a version that has its outcome already is a unique violation."""
     if said:
-        await writes.execute(_INSERT_OUTCOMES, *_outcomes(said))
-
-
-def _outcomes(said: Sequence[Said]) -> list[Any]:
-    return [
-        [s.payment_id for s in said],
-        [s.version for s in said],
-        [s.message.id for s in said],
-        [s.message.exchange for s in said],
-        [s.message.routing_key for s in said],
-        [s.message.type for s in said],
-        [s.message.correlation_id for s in said],
-        [s.message.body for s in said],
-    ]
+        await writes.execute(_INSERT_OUTCOMES, list(map(_OUTCOME_ROW, said)))
 
 
 async def outcomes_of(tx: Tx, versions: Sequence[tuple[UUID, int]]) -> list[Outgoing]:
@@ -525,22 +521,17 @@ async def known_decisions(tx: Tx, message_ids: Sequence[UUID]) -> frozenset[UUID
     return frozenset(row["message_id"] for row in found)
 
 
+_DECISION = (
+    "message_id, payment_id, resolution, expected_version, receipt_number, evidence, decided_by, reason, refusal"
+)
+_DECISION_ROW = attrgetter(*_DECISION.split(", "))
+
+
 async def insert_decisions(tx: Tx, decisions: Sequence[Decision]) -> None:
     """Keep who decided what on which evidence."""
     if not decisions:
         return
     await tx.execute(
-        """INSERT INTO decisions (message_id, payment_id, resolution, expected_version, receipt_number, evidence, decided_by, reason,
-               refusal)
-           SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
-               $9::text[])""",
-        [d.message_id for d in decisions],
-        [d.payment_id for d in decisions],
-        [d.resolution for d in decisions],
-        [d.expected_version for d in decisions],
-        [d.receipt_number for d in decisions],
-        [d.evidence for d in decisions],
-        [d.decided_by for d in decisions],
-        [d.reason for d in decisions],
-        [d.refusal for d in decisions],
+        f"INSERT INTO decisions ({_DECISION}) SELECT * FROM unnest($1::decision_row[])",  # noqa: S608 - our names
+        list(map(_DECISION_ROW, decisions)),
     )

@@ -60,6 +60,13 @@ CREATE TABLE deadlines (
 );
 CREATE INDEX deadlines_due ON deadlines (due_at) WHERE fired_at IS NULL;
 CREATE INDEX deadlines_fired ON deadlines (fired_at) WHERE fired_at IS NOT NULL;
+
+CREATE TYPE saga_row AS (payment_id uuid, invoice_id text, status text, version integer, payment_version integer, captured_minor bigint,
+    captured_currency text, receipt_number text, failure_outcome text, failure_reason text, failure_recorded boolean, flagged boolean,
+    refund_reason text, repeats integer, deadline integer, deadline_s double precision, journal_from integer);
+CREATE TYPE transition_row AS (payment_id uuid, version integer, from_status text, to_status text, fact text, cause_id uuid,
+    correlation_id text);
+CREATE TYPE deadline_row AS (id uuid, payment_id uuid, number integer, correlation_id text, delay_s double precision);
 """
 
 _SELECT = "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"
@@ -152,20 +159,17 @@ async def save(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
 async def _insert_journal(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
     await tx.execute(
         """INSERT INTO transitions (payment_id, version, from_status, to_status, fact, cause_id, correlation_id)
-           SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[])""",
-        [moved.saga.payment_id for _, moved in transitions],
-        [moved.saga.version for _, moved in transitions],
-        [moved.from_status.value for _, moved in transitions],
-        [moved.saga.status.value for _, moved in transitions],
-        [moved.fact for _, moved in transitions],
-        [cause.id for cause, _ in transitions],
-        [cause.correlation_id for cause, _ in transitions],
+           SELECT * FROM unnest($1::transition_row[])""",
+        [
+            (m.saga.payment_id, m.saga.version, m.from_status, m.saga.status, m.fact, cause.id, cause.correlation_id)
+            for cause, m in transitions
+        ],
     )
 
 
 async def _upsert_sagas(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
     """A new saga's journal begins with what is written here. Where there is a saga already, what is written here must follow upon it."""
-    sagas = list({moved.saga.payment_id: moved.saga for _, moved in transitions}.values())
+    sagas = {moved.saga.payment_id: moved.saga for _, moved in transitions}
     first: dict[UUID, int] = {}
     for _, moved in transitions:
         first.setdefault(moved.saga.payment_id, moved.saga.version)
@@ -173,10 +177,7 @@ async def _upsert_sagas(tx: Tx, transitions: Sequence[tuple[Cause, Transition]])
         """INSERT INTO sagas (payment_id, invoice_id, status, version, payment_version, captured_minor, captured_currency,
                receipt_number, failure_outcome, failure_reason, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s,
                journal_from, updated_at)
-           SELECT u.*, now() FROM unnest(
-               $1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::text[], $8::text[], $9::text[],
-               $10::text[], $11::boolean[], $12::boolean[], $13::text[], $14::int[], $15::int[], $16::double precision[],
-               $17::int[]) u
+           SELECT u.*, now() FROM unnest($1::saga_row[]) u
            ON CONFLICT (payment_id) DO UPDATE SET
                version = excluded.version / (sagas.version = excluded.journal_from - 1)::int,
                status = excluded.status, payment_version = excluded.payment_version,
@@ -185,23 +186,30 @@ async def _upsert_sagas(tx: Tx, transitions: Sequence[tuple[Cause, Transition]])
                failure_reason = excluded.failure_reason, failure_recorded = excluded.failure_recorded,
                flagged = excluded.flagged, refund_reason = excluded.refund_reason, repeats = excluded.repeats,
                deadline = excluded.deadline, deadline_s = excluded.deadline_s, updated_at = excluded.updated_at""",
-        [saga.payment_id for saga in sagas],
-        [saga.invoice_id for saga in sagas],
-        [saga.status.value for saga in sagas],
-        [saga.version for saga in sagas],
-        [saga.payment_version for saga in sagas],
-        [saga.capture.amount_minor if saga.capture else None for saga in sagas],
-        [saga.capture.currency if saga.capture else None for saga in sagas],
-        [saga.capture.receipt_number if saga.capture else None for saga in sagas],
-        [saga.failure.outcome if saga.failure else None for saga in sagas],
-        [saga.failure.reason if saga.failure else None for saga in sagas],
-        [saga.failure_recorded for saga in sagas],
-        [saga.flagged for saga in sagas],
-        [saga.refund_reason for saga in sagas],
-        [saga.repeats for saga in sagas],
-        [saga.deadline for saga in sagas],
-        [saga.deadline_s for saga in sagas],
-        [first[saga.payment_id] for saga in sagas],
+        [_saga_row(saga, journal_from=first[key]) for key, saga in sagas.items()],
+    )
+
+
+def _saga_row(saga: Saga, *, journal_from: int) -> tuple[object, ...]:
+    capture, failure = saga.capture, saga.failure
+    return (
+        saga.payment_id,
+        saga.invoice_id,
+        saga.status,
+        saga.version,
+        saga.payment_version,
+        capture.amount_minor if capture else None,
+        capture.currency if capture else None,
+        capture.receipt_number if capture else None,
+        failure.outcome if failure else None,
+        failure.reason if failure else None,
+        saga.failure_recorded,
+        saga.flagged,
+        saga.refund_reason,
+        saga.repeats,
+        saga.deadline,
+        saga.deadline_s,
+        journal_from,
     )
 
 
@@ -212,13 +220,17 @@ async def _insert_deadlines(tx: Tx, transitions: Sequence[tuple[Cause, Transitio
     await tx.execute(
         """INSERT INTO deadlines (id, payment_id, number, correlation_id, due_at)
            SELECT u.id, u.payment_id, u.number, u.correlation_id, now() + make_interval(secs => u.delay_s)
-           FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::double precision[])
-               AS u (id, payment_id, number, correlation_id, delay_s)""",
-        [deadline_id(moved.saga.payment_id, moved.saga.deadline) for _, moved in transitions],
-        [moved.saga.payment_id for _, moved in transitions],
-        [moved.saga.deadline for _, moved in transitions],
-        [cause.correlation_id for cause, _ in transitions],
-        [moved.deadline_s for _, moved in transitions],
+           FROM unnest($1::deadline_row[]) u""",
+        [
+            (
+                deadline_id(moved.saga.payment_id, moved.saga.deadline),
+                moved.saga.payment_id,
+                moved.saga.deadline,
+                cause.correlation_id,
+                moved.deadline_s,
+            )
+            for cause, moved in transitions
+        ],
     )
 
 

@@ -4,6 +4,7 @@ It is also the inbox of the commands: who is here was handled. It lives as long 
 """
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Literal
 from uuid import UUID
 
@@ -23,7 +24,12 @@ CREATE TABLE answers (
     answered_at    timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX answers_invoice_id ON answers (invoice_id);
+CREATE TYPE answer_row AS (command_id uuid, command_type text, answer text, correlation_id text, reason text, detail text,
+    invoice_id text, content_hash bytea);
 """
+
+_COLUMNS = "command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash"
+_ROW = attrgetter(*_COLUMNS.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,7 @@ class Answer:
 async def load(tx: Tx, command_ids: Iterable[UUID]) -> dict[UUID, Answer]:
     """The stored answers of those commands that have one."""
     rows = await tx.fetch(
-        """SELECT command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash
-           FROM answers WHERE command_id = ANY($1::uuid[])""",
+        f"SELECT {_COLUMNS} FROM answers WHERE command_id = ANY($1::uuid[])",  # noqa: S608 - our names
         list(command_ids),
     )
     return {row["command_id"]: Answer(**row) for row in rows}
@@ -55,14 +60,6 @@ async def insert(tx: Tx, answers: Sequence[Answer]) -> None:
     if not answers:
         return
     await tx.execute(
-        """INSERT INTO answers (command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash)
-           SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])""",
-        [a.command_id for a in answers],
-        [a.command_type for a in answers],
-        [a.answer for a in answers],
-        [a.correlation_id for a in answers],
-        [a.reason for a in answers],
-        [a.detail for a in answers],
-        [a.invoice_id for a in answers],
-        [a.content_hash for a in answers],
+        f"INSERT INTO answers ({_COLUMNS}) SELECT * FROM unnest($1::answer_row[])",  # noqa: S608 - our names
+        list(map(_ROW, answers)),
     )
