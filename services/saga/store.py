@@ -19,8 +19,8 @@ SCHEMA = """
 CREATE TABLE sagas (
     payment_id       uuid PRIMARY KEY,
     invoice_id       text NOT NULL,
-    status           text NOT NULL CHECK (status <> 'absent'),
-    version          integer NOT NULL CHECK (version > 0),
+    status           text NOT NULL,
+    version          integer NOT NULL,
     payment_version  integer NOT NULL,  -- the newest heard of the payment gateway's row
     captured_minor   bigint,
     captured_currency text,
@@ -58,8 +58,7 @@ CREATE TABLE deadlines (
     due_at         timestamptz NOT NULL,
     fired_at       timestamptz
 );
-CREATE INDEX deadlines_due ON deadlines (due_at) WHERE fired_at IS NULL;
-CREATE INDEX deadlines_fired ON deadlines (fired_at) WHERE fired_at IS NOT NULL;
+CREATE INDEX deadlines_due ON deadlines (fired_at, due_at);
 
 CREATE TYPE saga_row AS (payment_id uuid, invoice_id text, status text, version integer, payment_version integer, captured_minor bigint,
     captured_currency text, receipt_number text, failure_outcome text, failure_reason text, failure_recorded boolean, flagged boolean,
@@ -240,7 +239,7 @@ async def fire_due(tx: Tx, *, at_most: int, now: datetime | None = None) -> list
     rows = await tx.fetch(
         """UPDATE deadlines SET fired_at = now() WHERE id IN (
                SELECT id FROM deadlines WHERE fired_at IS NULL AND due_at <= coalesce($1::timestamptz, now())
-               ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+               ORDER BY fired_at, due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
            RETURNING id, payment_id, number, correlation_id, due_at""",
         now,
         at_most,

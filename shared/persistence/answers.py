@@ -17,7 +17,7 @@ CREATE TABLE answers (
     command_type   text NOT NULL,
     content_hash   bytea,
     invoice_id     text,
-    answer         text NOT NULL CHECK (answer IN ('accepted', 'rejected')),
+    answer         text NOT NULL,
     reason         text,
     detail         text,
     correlation_id text NOT NULL,

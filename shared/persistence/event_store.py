@@ -15,7 +15,7 @@ from shared.records import dataclass
 SCHEMA = """
 CREATE TABLE events (
     stream_id      text NOT NULL,
-    version        integer NOT NULL CHECK (version > 0),
+    version        integer NOT NULL,
     type           text NOT NULL,
     data           jsonb NOT NULL,
     cause_id       uuid NOT NULL,
