@@ -34,7 +34,7 @@ POINTS: Final = (
     Point("shell.before_dead_letter", "Messages are to be set aside; their dead letters are not published.", ALL),
     Point("shell.after_dead_letter", "The broker has answered for the dead letters; nothing is acknowledged.", ALL),
     Point("shell.before_ack", "A batch is durable and published; it is not acknowledged.", ALL),
-    Point("shell.after_ack", "A batch is acknowledged.", ALL),
+    Point("shell.after_ack", "A batch is settled; the broker hears of it within a tenth of a second.", ALL),
     Point("retention.before_forget", "A page of what is beyond its retention is to be forgotten.", ALL),
     Point("retention.after_forget", "A page of what was beyond its retention is forgotten.", ALL),
     # from the outbox to the broker: shared.messaging
@@ -98,7 +98,7 @@ POINTS: Final = (
     Point("staff.intake.before_commit", "Dead letters are written; their transaction is open.", (STAFF,)),
     Point("staff.intake.after_commit", "Dead letters are recorded; none is acknowledged.", (STAFF,)),
     Point("staff.intake.before_ack", "Recorded dead letters are to be acknowledged.", (STAFF,)),
-    Point("staff.intake.after_ack", "Recorded dead letters are acknowledged.", (STAFF,)),
+    Point("staff.intake.after_ack", "Recorded dead letters are settled; the broker hears of it soon.", (STAFF,)),
     # staff: what a person does
     Point("staff.replay.after_journal", "A replay or discard is in the journal; the letter is as it was.", (REMIT,)),
     Point("staff.replay.before_commit", "A replay or discard is written; not committed.", (REMIT,)),

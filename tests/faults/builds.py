@@ -26,7 +26,7 @@ from shared.persistence.outbox import Parcel
 from shared.shell import QueueWorker
 
 WRITTEN_S: Final = 0.2
-"""Longer than the client takes to write an ack to the socket."""
+"""Longer than an ack waits for others (`shared.messaging.consumer.ACK_WITHIN_S`), and the client takes to write it to the socket."""
 
 
 def _put(owner: object, name: str, by: object) -> None:

@@ -185,6 +185,64 @@ async def _is_empty(bus: Bus) -> bool:
     return await bus.depth("invoice.commands") == 0
 
 
+@pytest.mark.parametrize(("ack_at", "come_again"), [(3, 2), (2, 0)])
+async def test_acknowledgements_wait_for_each_other_until_they_are_many(
+    publisher: Publisher, consumer: Consumer, monkeypatch: pytest.MonkeyPatch, ack_at: int, come_again: int
+) -> None:
+    monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
+    monkeypatch.setattr(consuming, "ACK_AT", ack_at)
+    await settle_one_by_one(publisher, consumer, 2)
+    assert consumer._channel is not None
+    await consumer._channel.close()
+    await publisher.publish([last := message("INV-last")])
+    heard: list[consuming.Delivery] = []
+    async with asyncio.timeout(10):
+        while not heard or heard[-1].message_id != str(last.id):
+            heard += await consumer.take()
+    assert len(heard) == come_again + 1
+    assert all(delivery.tries == 1 for delivery in heard[:-1])
+
+
+async def test_what_is_settled_is_acknowledged_soon(
+    publisher: Publisher, consumer: Consumer, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+    await settle_one_by_one(publisher, consumer, 1)
+    assert consumer._wire is not None
+    monkeypatch.setattr(consumer._wire, "write", written.append)
+    await until(lambda: _some(written), what="the acknowledgement")
+    assert len(written) == 1
+
+
+async def test_a_consumer_that_stops_acknowledges_what_is_settled(
+    world: World, publisher: Publisher, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
+    link = BrokerLink(world.rabbitmq_url, name="test consumer")
+    stopping = Consumer(link, "invoice.commands", readiness=Readiness())
+    task = asyncio.create_task(stopping.run())
+    await settle_one_by_one(publisher, stopping, 2)
+    await publisher.publish([message()])
+    async with asyncio.timeout(10):
+        late = await stopping.take()
+        await stopping.stop()
+        await stopping.ack(late)
+        await task
+    await link.close()
+    assert await bus.depth("invoice.commands") == 0
+
+
+async def settle_one_by_one(publisher: Publisher, consumer: Consumer, count: int) -> None:
+    for number in range(count):
+        await publisher.publish([message(f"INV-{number}")])
+        async with asyncio.timeout(10):
+            await consumer.ack(await consumer.take())
+
+
+async def _some(written: list[bytes]) -> bool:
+    return bool(written)
+
+
 async def test_deliveries_of_a_lost_channel_are_stale_and_come_again(publisher: Publisher, consumer: Consumer) -> None:
     await publisher.publish([message()])
     async with asyncio.timeout(10):
