@@ -255,8 +255,7 @@ ADVANCE = """
     WITH saga AS (
         INSERT INTO sagas AS known (payment_id, invoice_id, status, version, receipt_number) VALUES ($1, $2, $3, 1, $4)
         ON CONFLICT (payment_id) DO UPDATE SET
-            status = CASE WHEN known.status = 'completed' OR (known.status, excluded.status) = ('settling', 'awaiting_outcome')
-                THEN known.status ELSE excluded.status END,
+            status = CASE WHEN known.status = 'completed' THEN known.status ELSE excluded.status END,
             receipt_number = coalesce(excluded.receipt_number, known.receipt_number), version = known.version + 1
         RETURNING payment_id, status, version
     ), deadline AS (
@@ -267,12 +266,6 @@ ADVANCE = """
 
 
 def saga_service() -> None:
-    @on(InvoicePaymentRequested)
-    async def requested(event: CloudEvent[InvoicePaymentRequested]) -> None:
-        async with transaction() as connection:
-            if await is_new(connection, event.id):
-                await _advance(connection, event, "awaiting_outcome", due_in=DEADLINE)
-
     @on(PaymentCaptured)
     async def captured(event: CloudEvent[PaymentCaptured]) -> None:
         async with transaction() as connection:

@@ -75,7 +75,6 @@ PEERS: Final = (
             "invoice.PayInvoice",
             "invoice.RecordPayment",
             "payment_gateway.InvoicePaymentRequested",
-            "saga.InvoicePaymentRequested",
             "saga.PaymentCaptured",
             "saga.InvoicePaid",
         ),
