@@ -35,6 +35,10 @@ class Remembered(Generic[Key, State]):
             return {}
         return {key: self._states[key] for key in keys if key in self._states}
 
+    def holds(self, key: Key) -> bool:
+        """Whether a state of that key was stored here, recalled or not: then it is known to exist."""
+        return key in self._states
+
     @property
     def is_resting(self) -> bool:
         """Whether a guess was wrong lately: nothing should be guessed now."""

@@ -115,9 +115,11 @@ DRAINED_WITHIN_S: Final = 60.0
 """Longer than the longest deadline of a saga among the settings above: whoever missed a message asks again by then."""
 DRAIN_POLL_S: Final = 0.2
 _UNDER_WAY: Final = dict.fromkeys(SERVICES, "SELECT count(*) FROM outbox") | {
+    "invoice": """SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM invoices WHERE status = 'payment_pending')""",
     "saga": """SELECT (SELECT count(*) FROM outbox)
-                    + (SELECT count(*) FROM sagas WHERE status IN ('awaiting_outcome', 'settling', 'refunding'))"""
+                    + (SELECT count(*) FROM sagas WHERE status IN ('awaiting_outcome', 'settling', 'refunding'))""",
 }
+"""The invoice knows of a payment from its request on; the saga of a healthy one not before its outcome."""
 
 
 def wait_until_drained(system: System) -> None:

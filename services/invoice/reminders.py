@@ -14,14 +14,20 @@ from shared.persistence.database import AWAY_ERRORS, Database
 log = structlog.get_logger(__name__)
 
 REMIND_INTERVAL_S = 5.0
+MORE_INTERVAL_S = 0.5
+"""While there are more than one round announces: 200 a second, so that outcomes of a deleted queue are back in minutes, and reminders of a
+long outage leave room for the work itself."""
 
 
 async def remind_for_ever(database: Database, relay: Relay, *, older_than_s: float) -> None:
     """Look every few seconds, until cancelled."""
+    pause_s = REMIND_INTERVAL_S
     while True:
-        await asyncio.sleep(REMIND_INTERVAL_S)
+        await asyncio.sleep(pause_s)
+        pause_s = REMIND_INTERVAL_S
         try:
-            await remind(database, relay, older_than_s=older_than_s)
+            if await remind(database, relay, older_than_s=older_than_s) == store.ANNOUNCE_AGAIN_ROWS_MAX:
+                pause_s = MORE_INTERVAL_S
         except AWAY_ERRORS as error:
             log.warning("reminder_failed", error=type(error).__name__)
 

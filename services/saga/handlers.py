@@ -151,7 +151,10 @@ class SagaWork:
         """A payment of which we hear that it was captured is guessed to have no saga, since of a healthy one nothing is heard before: where
         there is one, no first transition is stored."""
         unknown = [m for m in messages if self.key(m) not in recalled]
-        unread = {self.key(m) for m in unknown if self.remembered.is_resting or not _is_news(m)}
+        guesses = not self.remembered.is_resting
+        unread = {
+            self.key(m) for m in unknown if not (guesses and _is_news(m) and not self.remembered.holds(self.key(m)))
+        }
         read = await store.load(connection, unread, lock=False) if unread else {}
         return {**recalled, **self._absent(unknown), **read}
 

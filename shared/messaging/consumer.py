@@ -124,7 +124,7 @@ class Consumer:
         self._note_handled(len(deliveries))
         if not self._unsettled:
             self.caught_up.set()  # nothing more is coming our way: other instances took the rest
-        if self._stopping or len(self._owed) >= ACK_AT:
+        if self._stopping or len(self._owed) >= min(ACK_AT, max(1, self._prefetch // 4)):
             self._settle()
         elif self._owing is None:
             self._owing = asyncio.get_running_loop().call_later(ACK_WITHIN_S, self._settle)
@@ -135,8 +135,8 @@ class Consumer:
             self._owing.cancel()
             self._owing = None
         owed, self._owed = self._owed, []
-        if not owed or self.is_stale(owed) or self._channel is None or self._wire is None:
-            return
+        if not owed or self.is_stale(owed) or self._channel is None or self._channel.is_closed or self._wire is None:
+            return  # on a closed channel it would cost all consumers their connection
         try:
             self._wire.write(frames.ack_up_to(self._channel.number, owed[-1].tag))
         except BROKER_ERRORS:

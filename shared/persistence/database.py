@@ -198,8 +198,12 @@ class Database:
         connection = await self._take()
         try:
             yield connection
-        except BaseException:
-            self.epoch += connection.is_closed()
+        except BaseException as error:
+            lost = connection.is_closed()
+            if isinstance(error, asyncpg.InternalServerError) and not lost:
+                connection.terminate()  # what it knows of the server (types of a schema that was restored) may be wrong for good
+                lost = True
+            self.epoch += lost
             await self._pool.release(connection)
             raise
         if self._waiting or connection.is_closed():

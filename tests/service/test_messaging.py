@@ -203,6 +203,39 @@ async def test_acknowledgements_wait_for_each_other_until_they_are_many(
     assert all(delivery.tries == 1 for delivery in heard[:-1])
 
 
+async def test_an_acknowledgement_is_never_given_on_another_channel_or_a_closed_one(
+    publisher: Publisher, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another channel the same number is another message, on a closed one it is an error of the whole connection."""
+    monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
+    written: list[bytes] = []
+    await settle_one_by_one(publisher, consumer, 1)
+    assert consumer._wire is not None
+    monkeypatch.setattr(consumer._wire, "write", written.append)
+    owed = list(consumer._owed)
+    consumer._generation += 1
+    consumer._settle()
+    consumer._generation -= 1
+    consumer._owed = owed
+    assert consumer._channel is not None
+    with monkeypatch.context() as closed:
+        closed.setattr(type(consumer._channel), "is_closed", True)
+        consumer._settle()
+    assert written == []
+
+
+async def test_what_is_settled_does_not_come_back_when_a_consumer_pauses(
+    publisher: Publisher, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
+    await settle_one_by_one(publisher, consumer, 1)
+    await consumer.pause()
+    consumer.resume()
+    await publisher.publish([last := message("INV-last")])
+    async with asyncio.timeout(10):
+        assert [one.message_id for one in await consumer.take()] == [str(last.id)]
+
+
 async def test_what_is_settled_is_acknowledged_soon(
     publisher: Publisher, consumer: Consumer, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

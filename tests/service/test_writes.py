@@ -41,6 +41,26 @@ async def test_an_array_arrives_as_it_was_sent(database: Database, kind: str, ar
         assert await connection.fetchval(f"SELECT $1::{kind}[]", array) == array
 
 
+async def test_types_that_were_made_anew_are_looked_up_anew(database: Database) -> None:
+    """A schema restored under a running service: the connection that knew the old types goes."""
+    make, drop = "CREATE TYPE scratch_row AS (a uuid, b text)", "DROP TYPE IF EXISTS scratch_row"
+    query = "SELECT b FROM unnest($1::scratch_row[])"
+    async with database.connection() as connection:
+        await connection.execute(make)
+        assert await connection.fetchval(query, [(ONE, "x")]) == "x"
+        await connection.execute(drop)
+        await connection.execute(make)
+    try:
+        with pytest.raises(asyncpg.InternalServerError):
+            async with database.connection() as connection:
+                await connection.fetchval(query, [(ONE, "x")])
+        async with database.connection() as connection:
+            assert await connection.fetchval(query, [(ONE, "y")]) == "y"
+    finally:
+        async with database.connection() as connection:
+            await connection.execute(drop)
+
+
 async def test_what_is_no_list_is_refused_as_an_array(database: Database) -> None:
     """If the driver takes it, our replacement of what it looks for is without effect."""
     async with database.connection() as connection:

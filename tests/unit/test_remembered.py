@@ -38,3 +38,11 @@ def test_after_a_wrong_guess_everything_is_read_for_a_while() -> None:
     resting.append(memory.is_resting)
     assert resting == [False, True, False]
     assert memory.recall(["a"], epoch=0) == {"a": 5}
+
+
+def test_what_is_held_is_known_even_while_nothing_is_recalled() -> None:
+    memory = kept("a")
+    memory.mistrust()
+    memory.keep({"b": 1})
+    assert memory.recall(["b"], epoch=0) == {}
+    assert [memory.holds(key) for key in ("a", "b")] == [False, True]
