@@ -28,7 +28,7 @@ IMPATIENT: Final = {
     "GATEWAY_TIMEOUT_S": "1.5",
     "GATEWAY_LADDER_S": "0.3,0.7,1.5,3",
     "SAGA_DEADLINE_S": "15,30,60",
-    "INVOICE_REMIND_AFTER_S": "10",
+    "INVOICE_REMIND_AFTER_S": "5",
     "LOG_FORMAT": "json",
     "LOG_LEVEL": "INFO",
 }

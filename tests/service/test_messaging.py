@@ -237,7 +237,7 @@ async def test_what_is_settled_does_not_come_back_when_a_consumer_pauses(
 
 
 async def test_what_is_settled_is_acknowledged_soon(
-    publisher: Publisher, consumer: Consumer, bus: Bus, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[bytes] = []
     await settle_one_by_one(publisher, consumer, 1)
