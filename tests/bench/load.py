@@ -1,7 +1,7 @@
 """The upstream system: prepared commands in, `InvoicePaid` out. It shares the cores with what it measures, so it does little.
 
-Commands leave through `shared.messaging.publisher` (few socket writes, real confirms). Of what comes back only the payment id is read, by
-a regular expression on the raw body, and one acknowledgement covers many deliveries.
+Commands leave through `shared.messaging.publisher` (few socket writes, real confirms). Of what comes back only two ids are read, by
+regular expressions on the raw body, and one acknowledgement covers many deliveries.
 """
 
 import asyncio
@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import orjson
-from aiormq.abc import DeliveredMessage
 
 from shared.contracts.base import Contract
 from shared.contracts.invoice import InvoicePaid, IssueInvoice, PayInvoice, TokenMethod
 from shared.ids import new_id
+from shared.messaging import frames
 from shared.messaging.broker import RPC_TIMEOUT_S, BrokerLink
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import Publisher
+from shared.messaging.wire import Wire
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel
@@ -40,6 +41,7 @@ SENT_AT: Final = "2026-01-01T00:00:00Z"
 """Nothing depends on a sender's clock."""
 
 _PAYMENT_ID: Final = re.compile(rb'"payment_id":"([0-9a-f-]{36})"')
+_MESSAGE_ID: Final = re.compile(rb'"id":"([0-9a-f-]{36})"')
 
 
 class LoadError(Exception):
@@ -105,12 +107,13 @@ def _command(data: Contract) -> Outgoing:
 class Listener:
     """Hears `InvoicePaid` as anyone may, on a durable queue of its own."""
 
-    def __init__(self, channel: "Channel") -> None:
+    def __init__(self, channel: "Channel", wire: Wire) -> None:
         self._channel = channel
+        self._wire = wire
         self._unacknowledged = 0
         self._awaited: set[bytes] = set()
         self._none_awaited = asyncio.Event()
-        self._message_ids: dict[bytes, str | None] = {}
+        self._message_ids: dict[bytes, bytes] = {}
         self._heard_at: dict[bytes, float] = {}
         self.doubled = 0
         """Payments of which two different `InvoicePaid` came. The same message twice is at-least-once delivery."""
@@ -121,23 +124,23 @@ class Listener:
     async def open(cls, url: str) -> AsyncIterator["Listener"]:
         link = BrokerLink(url, name="bench listener")
         try:
-            channel = await link.channel(confirms=False)
+            channel, wire = await link.open(confirms=False)
             await channel.queue_declare(
                 EVENTS_QUEUE, durable=True, arguments={"x-queue-type": "quorum"}, timeout=RPC_TIMEOUT_S
             )
             await channel.queue_bind(EVENTS_QUEUE, InvoicePaid.exchange, f"{InvoicePaid.wire_name}.#")
             await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_TIMEOUT_S)
-            listener = cls(channel)
-            await channel.basic_consume(EVENTS_QUEUE, listener._on_message, timeout=RPC_TIMEOUT_S)
+            listener = cls(channel, wire)
+            wire.listen(channel, listener)
+            await channel.basic_consume(EVENTS_QUEUE, _never, timeout=RPC_TIMEOUT_S)
             yield listener
             await channel.queue_delete(EVENTS_QUEUE, timeout=RPC_TIMEOUT_S)
         finally:
             await link.close()
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
-        found = _PAYMENT_ID.search(message.body)
-        assert found is not None, "an InvoicePaid without a payment id"
-        payment_id, message_id = found[1], message.header.properties.message_id
+    def on_message(self, method: bytes, header: bytes, body: bytes) -> None:
+        """One `InvoicePaid`."""
+        payment_id, message_id = _found(_PAYMENT_ID, body), _found(_MESSAGE_ID, body)
         if payment_id not in self._heard_at:
             self._heard_at[payment_id] = time.perf_counter()
             self._message_ids[payment_id] = message_id
@@ -151,7 +154,10 @@ class Listener:
         self._unacknowledged += 1
         if self._unacknowledged >= ACK_EVERY:
             self._unacknowledged = 0
-            await self._channel.basic_ack(message.delivery_tag or 0, multiple=True, wait=False)
+            self._wire.write(frames.ack_up_to(self._channel.number, frames.read_deliver(method).tag))
+
+    def on_confirm(self, method: bytes) -> None:
+        """Nothing is published here."""
 
     async def hear_of(self, payments: Sequence[Payment]) -> int:
         """Wait until all of them are paid, or nothing has come for `SILENCE_MAX_S`; how many are missing."""
@@ -168,6 +174,16 @@ class Listener:
     def heard_of(self, payment: Payment) -> float | None:
         """When it was paid, in seconds of `time.perf_counter`."""
         return self._heard_at.get(_key(payment))
+
+
+async def _never(_message: object) -> None:
+    """aiormq's callback: it sees no delivery."""
+
+
+def _found(pattern: re.Pattern[bytes], body: bytes) -> bytes:
+    found = pattern.search(body)
+    assert found is not None, "an InvoicePaid without its ids"
+    return found[1]
 
 
 def _key(payment: Payment) -> bytes:
