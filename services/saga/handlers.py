@@ -180,7 +180,9 @@ class SagaWork:
 
 
 def _is_news(message: Inbound) -> bool:
-    return isinstance(message.data, payment_messages.PaymentCaptured) and not message.data.late
+    """Of what is captured late, and of what a person decided, the saga has heard before."""
+    captured = message.data
+    return isinstance(captured, payment_messages.PaymentCaptured) and not captured.late and captured.decided_by is None
 
 
 def _about(message: Inbound) -> AboutPayment:

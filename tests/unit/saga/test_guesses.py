@@ -1,0 +1,93 @@
+"""Of which payments the saga guesses that it has not heard yet, and so does not ask the database."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from services.saga.domain import Patience, Saga, Status
+from services.saga.handlers import SagaWork
+from shared.contracts.base import Contract
+from shared.contracts.invoice import InvoicePaid
+from shared.contracts.payment_gateway import PaymentCaptured, PaymentDeclined, PaymentInDoubt, PaymentNotCharged
+from shared.ids import new_id
+from shared.messaging.envelope import Inbound
+from shared.persistence.database import Connection
+
+KNOWN, UNKNOWN = UUID(int=1), UUID(int=2)
+
+
+class NoRows:
+    """A database that holds no saga, and notes of which it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[UUID] = []
+
+    async def fetch(self, _query: str, payment_ids: Collection[UUID]) -> list[object]:
+        self.asked += payment_ids
+        return []
+
+
+def captured(payment_id: UUID = UNKNOWN, **more: object) -> PaymentCaptured:
+    about: dict[str, Any] = {"payment_id": payment_id, "invoice_id": "INV-1", "version": 3, "receipt_number": "ch_1"}
+    return PaymentCaptured.model_validate(about | {"amount_minor": 1_999, "currency": "EUR"} | more)
+
+
+def inbound(data: Contract) -> Inbound:
+    return Inbound(new_id(), data, "flow", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+async def asked_about(work: SagaWork, *messages: Contract) -> list[UUID]:
+    rows = NoRows()
+    arrived = [inbound(message) for message in messages]
+    recalled = work.remembered.recall(map(work.key, arrived), epoch=0)
+    states = await work.peek(cast("Connection", rows), arrived, recalled)
+    assert set(states) == {work.key(one) for one in arrived}
+    return rows.asked
+
+
+@pytest.fixture
+def work() -> SagaWork:
+    work = SagaWork(Patience((10.0,)))
+    work.remembered.keep({KNOWN: Saga(KNOWN, "INV-0", Status.AWAITING_OUTCOME, version=1)})
+    return work
+
+
+async def test_of_a_capture_that_is_the_first_news_nobody_is_asked(work: SagaWork) -> None:
+    assert await asked_about(work, captured()) == []
+
+
+async def test_what_is_recalled_is_not_read(work: SagaWork) -> None:
+    assert await asked_about(work, captured(KNOWN)) == []
+
+
+ABOUT: dict[str, Any] = {"payment_id": UNKNOWN, "invoice_id": "INV-1", "version": 3}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        captured(late=True),
+        captured(decided_by="anna"),
+        PaymentDeclined(**ABOUT, reason="no_money"),
+        PaymentNotCharged(**ABOUT, reason="cancelled"),
+        PaymentInDoubt(**ABOUT, amount_minor=1_999, currency="EUR", reason="timeout"),
+        InvoicePaid(invoice_id="INV-1", payment_id=UNKNOWN, amount_minor=1_999, currency="EUR", receipt_number="ch_1"),
+    ],
+    ids=lambda message: type(message).__name__ + (" late" if getattr(message, "late", False) else ""),
+)
+async def test_of_all_others_the_saga_may_have_heard(work: SagaWork, message: Contract) -> None:
+    assert await asked_about(work, message) == [UNKNOWN]
+
+
+async def test_what_was_stored_here_is_read_where_it_may_not_be_recalled(work: SagaWork) -> None:
+    rows = NoRows()
+    await work.peek(cast("Connection", rows), [inbound(captured(KNOWN))], {})
+    assert rows.asked == [KNOWN]
+
+
+async def test_after_a_wrong_guess_nothing_is_guessed_for_a_while(work: SagaWork) -> None:
+    work.remembered.mistrust()
+    assert await asked_about(work, captured()) == [UNKNOWN]
