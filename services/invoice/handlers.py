@@ -6,7 +6,7 @@ from uuid import UUID
 
 from services.invoice import domain, store
 from services.invoice.store import Loaded, NewEvent
-from shared.card_data.encryption import fingerprint
+from shared.card_data.fingerprint import fingerprint
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing

@@ -13,7 +13,6 @@ removed when nothing encrypted with it can still arrive.
 """
 
 import binascii
-import hashlib
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
@@ -102,11 +101,6 @@ def encrypt_card(card: CardDetails, *, payment_id: UUID, public_key_jwk: Jwk) ->
     header = {"alg": ALGORITHM, "enc": ENCRYPTION, "kid": key.kid, "crit": [BINDING], BINDING: str(payment_id)}
     plaintext = orjson.dumps({"number": card.number, "exp_month": card.exp_month, "exp_year": card.exp_year})
     return jose.encrypt_compact(header, plaintext, key, registry=_REGISTRY)
-
-
-def fingerprint(jwe: str) -> str:
-    """SHA-256 of the ciphertext in hexadecimal: what stored events keep in its place."""
-    return hashlib.sha256(jwe.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def generate_keyset(kid: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:

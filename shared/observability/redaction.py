@@ -4,7 +4,6 @@ Nothing here raises: what cannot be made fit is left out, and says so. Card numb
 wherever they stand; what PostgreSQL and its drivers quote of a row is removed whole, since any column could hold them.
 """
 
-import hashlib
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from shared.card_data.fingerprint import fingerprint
 from shared.card_data.scan import (
     CARD_PLACEHOLDER,
     beginning,
@@ -66,7 +66,7 @@ def _name_token(found: re.Match[str]) -> str:
     """A JWE is named by the beginning of its `fingerprint`, so that it can be matched with what events keep."""
     before, token = found.groups()
     is_jwe = token.count(".") == _JWE_PARTS - 1
-    return before + (f"[jwe {hashlib.sha256(token.encode()).hexdigest()[:12]}]" if is_jwe else "[jwt]")
+    return before + (f"[jwe {fingerprint(token)[:12]}]" if is_jwe else "[jwt]")
 
 
 # The first `eyJ` of a word, and no other: if no full stops follow the word, the others need not be tried (22 000 of them took seconds).

@@ -20,10 +20,10 @@ from shared.card_data.encryption import (
     CardKeyring,
     CardRefusal,
     encrypt_card,
-    fingerprint,
     generate_keyset,
     read_card,
 )
+from shared.card_data.fingerprint import fingerprint
 from shared.card_data.scan import find_card_number_deep
 
 PAYMENT = UUID("6f9619ff-8b86-4d01-b42d-00cf4fc964ff")

@@ -23,7 +23,8 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.card_data.encryption import CardDetails, encrypt_card, fingerprint, generate_keyset
+from shared.card_data.encryption import CardDetails, encrypt_card, generate_keyset
+from shared.card_data.fingerprint import fingerprint
 from shared.card_data.scan import CARD_PLACEHOLDER, find_card_number_deep
 from shared.observability.logs import configure_logs, get_logger, message_context
 from shared.observability.redaction import (
