@@ -76,7 +76,7 @@ def _http(played: Mapping[str, Outcome]) -> Iterator[Goal]:
 def _latencies(outcomes: Sequence[Outcome]) -> Iterator[Goal]:
     for outcome in outcomes:
         load, scenario = outcome.load, outcome.scenario
-        if not isinstance(load, Steady) or not load.latencies_ms:
+        if not isinstance(load, Steady) or not load.spans:
             continue
         if scenario.half_of is not None:
             yield Goal(f"p99 ms at half of the top, {scenario.rate_per_s or 0:.0f}/s", load.percentile(99), at_most=100)

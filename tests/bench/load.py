@@ -1,7 +1,7 @@
 """The upstream system: prepared commands in, `InvoicePaid` out. It shares the cores with what it measures, so it does little.
 
-Commands leave through `shared.messaging.publisher` (few socket writes, real confirms). Of what comes back only two ids are read, by
-regular expressions on the raw body, and one acknowledgement covers many deliveries.
+Commands leave through `shared.messaging.publisher` (few socket writes, real confirms). What comes back is taken by
+`shared.messaging.consumer`, one acknowledgement for many deliveries; of its body only the payment id is read, by a regular expression.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import Final
 from uuid import UUID
 
 import orjson
@@ -21,19 +21,15 @@ import orjson
 from shared.contracts.base import Contract
 from shared.contracts.invoice import InvoicePaid, IssueInvoice, PayInvoice, TokenMethod
 from shared.ids import new_id
-from shared.messaging import frames
 from shared.messaging.broker import RPC_TIMEOUT_S, BrokerLink
+from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import Publisher
-from shared.messaging.wire import Wire
-
-if TYPE_CHECKING:
-    from aiormq.channel import Channel
+from shared.observability.health import Readiness
 
 INVOICE_PREFIX: Final = "bench"
 EVENTS_QUEUE: Final = "bench.invoice-paid"
-ACK_EVERY: Final = 100
-PREFETCH: Final = 10 * ACK_EVERY
+PREFETCH: Final = 1_000
 """More than are ever left unacknowledged, so the broker is never kept waiting."""
 SILENCE_MAX_S: Final = 30.0
 """After so long without any news, what has not come yet is lost: beyond an outbox's sweep and short of a saga's deadline."""
@@ -41,7 +37,6 @@ SENT_AT: Final = "2026-01-01T00:00:00Z"
 """Nothing depends on a sender's clock."""
 
 _PAYMENT_ID: Final = re.compile(rb'"payment_id":"([0-9a-f-]{36})"')
-_MESSAGE_ID: Final = re.compile(rb'"id":"([0-9a-f-]{36})"')
 
 
 class LoadError(Exception):
@@ -107,13 +102,11 @@ def _command(data: Contract) -> Outgoing:
 class Listener:
     """Hears `InvoicePaid` as anyone may, on a durable queue of its own."""
 
-    def __init__(self, channel: "Channel", wire: Wire) -> None:
-        self._channel = channel
-        self._wire = wire
-        self._unacknowledged = 0
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
         self._awaited: set[bytes] = set()
         self._none_awaited = asyncio.Event()
-        self._message_ids: dict[bytes, bytes] = {}
+        self._message_ids: dict[bytes, str | None] = {}
         self._heard_at: dict[bytes, float] = {}
         self.doubled = 0
         """Payments of which two different `InvoicePaid` came. The same message twice is at-least-once delivery."""
@@ -124,40 +117,44 @@ class Listener:
     async def open(cls, url: str) -> AsyncIterator["Listener"]:
         link = BrokerLink(url, name="bench listener")
         try:
-            channel, wire = await link.open(confirms=False)
+            channel = await link.channel(confirms=False)
             await channel.queue_declare(
                 EVENTS_QUEUE, durable=True, arguments={"x-queue-type": "quorum"}, timeout=RPC_TIMEOUT_S
             )
             await channel.queue_bind(EVENTS_QUEUE, InvoicePaid.exchange, f"{InvoicePaid.wire_name}.#")
-            await channel.basic_qos(prefetch_count=PREFETCH, timeout=RPC_TIMEOUT_S)
-            listener = cls(channel, wire)
-            wire.listen(channel, listener)
-            await channel.basic_consume(EVENTS_QUEUE, _never, timeout=RPC_TIMEOUT_S)
-            yield listener
+            consumer = Consumer(link, EVENTS_QUEUE, readiness=Readiness(), prefetch=PREFETCH)
+            listener = cls(consumer)
+            hearing = asyncio.gather(consumer.run(), listener._hear())
+            try:
+                yield listener
+            finally:
+                await consumer.stop()
+                await hearing
             await channel.queue_delete(EVENTS_QUEUE, timeout=RPC_TIMEOUT_S)
         finally:
             await link.close()
 
-    def on_message(self, method: bytes, header: bytes, body: bytes) -> None:
-        """One `InvoicePaid`."""
-        payment_id, message_id = _found(_PAYMENT_ID, body), _found(_MESSAGE_ID, body)
+    async def _hear(self) -> None:
+        while deliveries := await self._consumer.take():
+            at = time.perf_counter()
+            for delivery in deliveries:
+                self._note(delivery, at)
+            await self._consumer.ack(deliveries)
+
+    def _note(self, delivery: Delivery, at: float) -> None:
+        found = _PAYMENT_ID.search(delivery.body)
+        assert found is not None, "an InvoicePaid without a payment id"
+        payment_id = found[1]
         if payment_id not in self._heard_at:
-            self._heard_at[payment_id] = time.perf_counter()
-            self._message_ids[payment_id] = message_id
+            self._heard_at[payment_id] = at
+            self._message_ids[payment_id] = delivery.message_id
             self._awaited.discard(payment_id)
             if not self._awaited:
                 self._none_awaited.set()
-        elif self._message_ids[payment_id] == message_id:
+        elif self._message_ids[payment_id] == delivery.message_id:
             self.repeated += 1
         else:
             self.doubled += 1
-        self._unacknowledged += 1
-        if self._unacknowledged >= ACK_EVERY:
-            self._unacknowledged = 0
-            self._wire.write(frames.ack_up_to(self._channel.number, frames.read_deliver(method).tag))
-
-    def on_confirm(self, method: bytes) -> None:
-        """Nothing is published here."""
 
     async def hear_of(self, payments: Sequence[Payment]) -> int:
         """Wait until all of them are paid, or nothing has come for `SILENCE_MAX_S`; how many are missing."""
@@ -174,16 +171,6 @@ class Listener:
     def heard_of(self, payment: Payment) -> float | None:
         """When it was paid, in seconds of `time.perf_counter`."""
         return self._heard_at.get(_key(payment))
-
-
-async def _never(_message: object) -> None:
-    """aiormq's callback: it sees no delivery."""
-
-
-def _found(pattern: re.Pattern[bytes], body: bytes) -> bytes:
-    found = pattern.search(body)
-    assert found is not None, "an InvoicePaid without its ids"
-    return found[1]
 
 
 def _key(payment: Payment) -> bytes:
@@ -216,19 +203,39 @@ async def burst(publisher: Publisher, listener: Listener, payments: Sequence[Pay
     return Burst(len(payments) - lost, lost, published_s, max(last - started, 1e-9))
 
 
+Span = tuple[float, float]
+"""From when to when, in seconds of `time.perf_counter`, which all processes of a Linux machine share."""
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """Payments sent at fixed times, whatever becomes of those before. In milliseconds, sorted."""
+    """Payments sent at fixed times, whatever becomes of those before."""
 
-    latencies_ms: Sequence[float]
+    spans: Sequence[Span]
     lost: int
     late_ms: float
     """How far behind its timetable the generator itself was, at worst; it is part of the latencies."""
+    stalls: Sequence[Span] = ()
+    """When the machine itself ran slowly meanwhile."""
+
+    @property
+    def latencies_ms(self) -> list[float]:
+        """Sorted."""
+        return sorted((heard - due) * 1_000 for due, heard in self.spans)
 
     def percentile(self, percent: float) -> float:
-        """Nearest rank: a latency that was measured. Raises IndexError if none was."""
-        rank = math.ceil(len(self.latencies_ms) * percent / 100)
-        return self.latencies_ms[max(rank, 1) - 1]
+        """Nearest rank: a latency that was measured, in milliseconds. Raises IndexError if none was."""
+        latencies_ms = self.latencies_ms
+        rank = math.ceil(len(latencies_ms) * percent / 100)
+        return latencies_ms[max(rank, 1) - 1]
+
+    def but_for_stalls(self) -> "Steady":
+        """Without the payments that were under way while the machine stalled."""
+        return replace(self, spans=[span for span in self.spans if not any(_overlap(span, one) for one in self.stalls)])
 
 
 async def steady(publisher: Publisher, listener: Listener, payments: Sequence[Payment], *, rate_per_s: float) -> Steady:
@@ -245,12 +252,12 @@ async def steady(publisher: Publisher, listener: Listener, payments: Sequence[Pa
         await send(publisher, [payment.pay for payment in payments[sent:ready]])
         sent = ready
     lost = await listener.hear_of(payments)
-    latencies = [
-        (at - due_at) * 1_000
+    spans = [
+        (due_at, at)
         for payment, due_at in zip(payments, due, strict=True)
         if (at := listener.heard_of(payment)) is not None
     ]
-    return Steady(sorted(latencies), lost, late_s * 1_000)
+    return Steady(spans, lost, late_s * 1_000)
 
 
 async def send(publisher: Publisher, messages: Sequence[Outgoing]) -> None:

@@ -213,18 +213,31 @@ def _share(outcome: Outcome) -> float:
 
 def latency(outcomes: Sequence[Outcome]) -> Table:
     rows = {
-        outcome.scenario.name: {
-            **{f"p{percent}": outcome.load.percentile(percent) for percent in PERCENTILES},
-            "worst": outcome.load.percentile(100),
-            "sent late by": outcome.load.late_ms,
-            "payments": len(outcome.load.latencies_ms),
-        }
+        outcome.scenario.name: _latency(outcome.load)
         for outcome in outcomes
-        if isinstance(outcome.load, Steady) and outcome.load.latencies_ms
+        if isinstance(outcome.load, Steady) and outcome.load.spans
     }
     return Table(
-        "Latency, ms", rows, "from the time the PayInvoice was due to be published, to InvoicePaid heard outside"
+        "Latency, ms",
+        rows,
+        "from the time the PayInvoice was due to be published, to InvoicePaid heard outside; stalls: of the machine itself",
     )
+
+
+def _latency(load: Steady) -> Row:
+    rest = load.but_for_stalls()
+    return {
+        **{f"p{percent}": load.percentile(percent) for percent in PERCENTILES},
+        "worst": load.percentile(100),
+        **(
+            {f"p{percent} but for stalls": rest.percentile(percent) for percent in PERCENTILES[::2]}
+            if rest.spans
+            else {}
+        ),
+        "stalled %": 100 * sum(until - since for since, until in load.stalls) / (load.spans[-1][1] - load.spans[0][0]),
+        "sent late by": load.late_ms,
+        "payments": len(load.spans),
+    }
 
 
 def cpu(outcomes: Sequence[Outcome]) -> Table:

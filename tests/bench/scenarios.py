@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from deploy.local.stack import Stack
 from shared.messaging.publisher import Publisher
 from tests.bench.load import Burst, Listener, Payment, Steady, burst, send, steady
 from tests.bench.measure import Deeds, Meter, Spent, deeds
+from tests.bench.pulse import pulse, stalls
 from tests.bench.system import NO_UUID, Services
 
 WARM_UP: Final = 200
@@ -109,7 +110,9 @@ class Bench:
         if rate_per_s is None:
             load = await burst(self.publisher, self.listener, payments)
         else:
-            load = await steady(self.publisher, self.listener, payments, rate_per_s=rate_per_s)
+            with pulse() as beats:
+                steadily = await steady(self.publisher, self.listener, payments, rate_per_s=rate_per_s)
+            load = replace(steadily, stalls=stalls(beats))
         self.paid += len(payments)
         self.lost += load.lost
         return load, await self.services.settled([payment.payment_id for payment in payments], lost=load.lost)

@@ -7,13 +7,33 @@ import pytest
 from tests.bench.limits import ROW_WRITES, Limit, Needs, ceiling
 from tests.bench.load import Steady
 from tests.bench.measure import GENERATOR, Usage, cores
+from tests.bench.pulse import INTERVAL_S, STALLED_FROM, pulse, stalls
 from tests.bench.report import Earlier, Report, Table, problems
 from tests.bench.system import Books
 
 
 def test_a_percentile_is_a_latency_that_was_measured() -> None:
-    load = Steady(latencies_ms=[float(n) for n in range(1, 201)], lost=0, late_ms=0.0)
+    load = Steady([(0.0, n / 1_000) for n in range(200, 0, -1)], lost=0, late_ms=0.0)
     assert [load.percentile(percent) for percent in (0, 50, 99, 99.9, 100)] == [1.0, 100.0, 198.0, 200.0, 200.0]
+
+
+def test_payments_under_way_while_the_machine_stalled_can_be_left_out() -> None:
+    load = Steady([(0.0, 1.0), (1.0, 2.5), (2.0, 2.9), (3.0, 3.5)], lost=0, late_ms=0.0, stalls=[(2.2, 3.0)])
+    assert load.but_for_stalls().latencies_ms == [500.0, 1_000.0]
+
+
+def test_the_machine_stalls_while_the_same_work_takes_far_longer() -> None:
+    usual, slow = 0.001, 0.001 * STALLED_FROM + 0.001
+    took = [usual, usual, slow, slow, usual, usual, usual, slow]
+    beats = [(float(at), cpu_s) for at, cpu_s in enumerate(took)]
+    assert stalls(beats) == [(2.0, 4.0), (7.0, 7.0 + INTERVAL_S)]
+    assert stalls([]) == []
+
+
+def test_the_pulse_ends_with_its_block_and_says_what_it_noted() -> None:
+    with pulse() as beats:
+        assert beats == []
+    assert beats == sorted(beats)
 
 
 def test_the_ceiling_is_all_cores_over_what_messages_and_rows_cost() -> None:

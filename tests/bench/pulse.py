@@ -1,0 +1,84 @@
+"""How evenly the machine itself runs: `python -m tests.bench.pulse` does the same little work again and again, and notes its CPU time.
+
+A virtual machine can be ten times as slow for a tenth of a second, and no counter tells: the time is not stolen, every access to memory
+takes longer. A latency measured meanwhile is the machine's, not ours (Gil Tene's jHiccup shows the same beside a JVM). CPU time is measured
+and not the clock's, so that waiting for a core does not count. It ends with its parent's pipe, and takes 1 % of a core.
+"""
+
+import random
+import select
+import statistics
+import subprocess
+import sys
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import orjson
+
+from deploy.local.fleet import ROOT
+from tests.bench.load import Span
+
+INTERVAL_S: Final = 0.01
+WORDS: Final = 2**22
+"""32 MiB: more than caches of a core and its table of pages hold, so that memory is what is measured."""
+READS: Final = 500
+STALLED_FROM: Final = 4.0
+"""Times the median. Other work on the machine makes it up to twice as slow; stalls are ten times (measured)."""
+END_TIMEOUT_S: Final = 10.0
+
+Beat = tuple[float, float]
+"""When it began, in seconds of `time.perf_counter`, and the seconds of CPU that it took."""
+
+
+@contextmanager
+def pulse() -> Iterator[list[Beat]]:
+    """Beats while the block runs; the list is filled at its end."""
+    beats: list[Beat] = []
+    command = (sys.executable, "-m", "tests.bench.pulse")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        try:
+            yield beats
+        finally:
+            noted, _ = process.communicate(timeout=END_TIMEOUT_S)
+    beats += [(at, cpu_s) for at, cpu_s in orjson.loads(noted)]
+
+
+def stalls(beats: Sequence[Beat]) -> list[Span]:
+    """When the machine ran slowly, from the first slow beat to the first good one behind it."""
+    if not beats:
+        return []
+    limit = STALLED_FROM * statistics.median(cpu_s for _, cpu_s in beats)
+    found: list[Span] = []
+    began: float | None = None
+    for at, cpu_s in beats:
+        if cpu_s > limit:
+            began = at if began is None else began
+        elif began is not None:
+            found.append((began, at))
+            began = None
+    if began is not None:
+        found.append((began, beats[-1][0] + INTERVAL_S))
+    return found
+
+
+def _beat(memory: "array[int]", places: Sequence[int]) -> Beat:
+    at, before = time.perf_counter(), time.thread_time()
+    sum(map(memory.__getitem__, places))
+    return at, time.thread_time() - before
+
+
+def main() -> None:
+    """Until standard input closes."""
+    memory = array("q", bytes(8 * WORDS))
+    places = random.Random(1).sample(range(WORDS), READS)
+    beats: list[Beat] = []
+    while not select.select([sys.stdin], [], [], INTERVAL_S)[0]:
+        beats.append(_beat(memory, places))
+    sys.stdout.buffer.write(orjson.dumps(beats))
+
+
+if __name__ == "__main__":
+    main()
