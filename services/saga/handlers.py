@@ -151,16 +151,17 @@ class SagaWork:
         """A payment of which we hear that it was captured is guessed to have no saga, since of a healthy one nothing is heard before: where
         there is one, no first transition is stored."""
         unknown = [m for m in messages if self.key(m) not in recalled]
-        guesses = not self.remembered.is_resting
-        unread = {
-            self.key(m) for m in unknown if not (guesses and _is_news(m) and not self.remembered.holds(self.key(m)))
-        }
+        unread = {self.key(m) for m in unknown if not self._is_guessed_absent(m)}
         read = await store.load(connection, unread, lock=False) if unread else {}
         return {**recalled, **self._absent(unknown), **read}
 
     def is_guarded(self, reaction: Reaction[Saga, Transition]) -> bool:
         """By the key of its transition, and by the version of its saga."""
         return bool(reaction.effects)
+
+    def _is_guessed_absent(self, message: Inbound) -> bool:
+        remembered = self.remembered
+        return _is_news(message) and not remembered.is_resting and not remembered.holds(self.key(message))
 
     def _absent(self, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
         return {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}
