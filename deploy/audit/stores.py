@@ -8,7 +8,7 @@ younger than a grace period is not judged, so the gap does not matter. Rows stre
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -229,17 +229,14 @@ def _open_ledger(path: Path) -> Iterator[Ledger]:
     """The file, read-only, in one transaction. Raises AuditError."""
     if not path.is_file():
         raise AuditError(f"there is no ledger file {path}.")
-    with closing(_connect(path)) as connection:
+    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+    with ExitStack() as opened:
+        try:
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LEDGER_BUSY_S)
+            opened.callback(connection.close)
+            connection.row_factory = sqlite3.Row
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM charges").fetchone()  # the snapshot begins with the first read
+        except sqlite3.Error as error:
+            raise AuditError(f"{path} is not the ledger of a sandbox gateway ({error}).") from None
         yield Ledger(connection)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        uri = f"file:{quote(str(path.resolve()))}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LEDGER_BUSY_S)
-        connection.row_factory = sqlite3.Row
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM charges").fetchone()  # the snapshot begins with the first read
-    except sqlite3.Error as error:
-        raise AuditError(f"{path} is not the ledger of a sandbox gateway ({error}).") from None
-    return connection
