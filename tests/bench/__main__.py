@@ -169,9 +169,9 @@ async def _measure(
     await services.prepare()
     alone = await services.starts_alone(gateways.in_process) if "starts" in parts and gateways.named is None else {}
     if scenarios := _scenarios(options, gateways):
-        outcomes, tables, problems = await _play(scenarios, stack, services, meter, alone, say)
-    elif alone:
-        tables.append(report.starts([], alone))
+        outcomes, tables, problems = await _play(scenarios, stack, services, meter, alone, allowed, say)
+    else:
+        tables += [report.latency([], allowed), report.starts([], alone)]
     top = next((o for o in outcomes if o.scenario.name == TOP), None)
     ceiling = report.ceilings(allowed, top, top.load) if allowed and top and isinstance(top.load, Burst) else None
     tables = [goals.table(outcomes, alone, ceiling), *tables, *([ceiling] if ceiling else [])]
@@ -186,6 +186,7 @@ async def _play(
     services: Services,
     meter: Meter,
     alone: Mapping[str, tuple[float, float]],
+    allowed: limits.Limits | None,
     say: Callable[[str], None],
 ) -> tuple[list[Outcome], list[report.Table], list[str]]:
     publisher = Publisher(BrokerLink(stack.rabbitmq_url, name="bench publisher"))
@@ -197,7 +198,7 @@ async def _play(
     counted = {"sent": bench.paid, "heard_lost": bench.lost, "doubled": listener.doubled}
     tables = [
         report.throughput(outcomes),
-        report.latency(outcomes),
+        report.latency(outcomes, allowed),
         report.cpu(outcomes),
         report.memory(outcomes),
         report.starts(outcomes, alone),

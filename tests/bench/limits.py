@@ -5,6 +5,7 @@ are written out here, and not borrowed from `shared.persistence`, so that the li
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from shared.messaging.consumer import Consumer
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import IN_FLIGHT_MAX, Publisher
 from shared.observability.health import Readiness
-from tests.bench.load import prepare, send
+from tests.bench.load import Span, Steady, prepare, send
 from tests.bench.measure import GENERATOR, POSTGRESQL, RABBITMQ, Meter, cores
 
 MESSAGES: Final = 5_000
@@ -35,6 +36,11 @@ CONNECTIONS: Final = 16
 """Transactions at once where each message has its own: they share the disk's flushes."""
 ROW_WRITES: Final = 5
 """Of one message in `_SCHEMA`: inbox, event, state, outbox, and the outbox row deleted again."""
+COMMITS_BEHIND: Final = (1, 3, 1, 1, 0)
+"""Of a lone payment, behind each of its five hops: the invoice requests it; the gateway takes it in, has prepared it, has executed it; the
+saga; the invoice is paid; whoever listens commits nothing here."""
+LONE_PAYMENTS: Final = 150
+LONE_RATE_PER_S: Final = 30
 DEADLINE_S: Final = 120.0
 
 
@@ -61,6 +67,8 @@ class Limits:
     consume_ours: Limit
     set_based: Limit
     single: Limit
+    lone: Steady
+    """The hops and commits of a payment that is alone, one after the other, with no other code: it cannot be faster than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ def ceiling(needs: Needs, *, publish: Limit, consume: Limit, rows: Limit) -> Cei
 
 
 async def measure(stack: Stack, meter: Meter) -> Limits:
-    """All of them, one after the other; about ten seconds."""
+    """All of them, one after the other; about fifteen seconds."""
     async with asyncio.timeout(DEADLINE_S):
         messages = _messages()
         async with _aio_pika(stack.rabbitmq_url) as channel:
@@ -97,10 +105,11 @@ async def measure(stack: Stack, meter: Meter) -> Limits:
             publish_ours = await _timed(meter, RABBITMQ, MESSAGES, lambda: send(publisher, messages))
             await publisher.close()
             consume_ours = await _timed(meter, RABBITMQ, MESSAGES, lambda: _consume_ours(stack.rabbitmq_url))
-        async with _database(stack) as pool:
-            set_based = await _timed(meter, POSTGRESQL, BATCHED_MESSAGES, lambda: _in_batches(pool))
-            single = await _timed(meter, POSTGRESQL, SINGLE_MESSAGES, lambda: _one_by_one(pool))
-    return Limits(publish_aio_pika, consume_aio_pika, publish_ours, consume_ours, set_based, single)
+            async with _database(stack) as pool:
+                set_based = await _timed(meter, POSTGRESQL, BATCHED_MESSAGES, lambda: _in_batches(pool))
+                single = await _timed(meter, POSTGRESQL, SINGLE_MESSAGES, lambda: _one_by_one(pool))
+                lone = await _lone_payments(stack.rabbitmq_url, pool, messages[0])
+    return Limits(publish_aio_pika, consume_aio_pika, publish_ours, consume_ours, set_based, single, lone)
 
 
 async def _timed(meter: Meter, server: str, items: int, work: Callable[[], Awaitable[None]]) -> Limit:
@@ -177,18 +186,24 @@ async def _consume_aio_pika(channel: AbstractChannel) -> None:
     await queue.cancel(tag)
 
 
-async def _consume_ours(url: str) -> None:
+@asynccontextmanager
+async def _consumer(url: str) -> AsyncIterator[Consumer]:
     link = BrokerLink(url, name="bench limits")
     consumer = Consumer(link, QUEUE, readiness=Readiness(), prefetch=PREFETCH)
     running = asyncio.create_task(consumer.run())
-    left = MESSAGES
-    while left:
-        batch = await consumer.take()
-        await consumer.ack(batch)
-        left -= len(batch)
+    yield consumer
     await consumer.stop()
     await running
     await link.close()
+
+
+async def _consume_ours(url: str) -> None:
+    left = MESSAGES
+    async with _consumer(url) as consumer:
+        while left:
+            batch = await consumer.take()
+            await consumer.ack(batch)
+            left -= len(batch)
 
 
 # -- the database ----------------------------------------------------------------------------------------------------------------------
@@ -257,3 +272,36 @@ async def _handle(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = off")
         await connection.execute(_SENT, ids)
+
+
+# -- a lone payment --------------------------------------------------------------------------------------------------------------------
+
+
+async def _lone_payments(url: str, pool: "asyncpg.Pool[asyncpg.Record]", message: Outgoing) -> Steady:
+    """One after the other, each from the time that it is due."""
+    publisher = Publisher(BrokerLink(url, name="bench limits"))
+    first = time.perf_counter() + 1 / LONE_RATE_PER_S
+    spans: list[Span] = []
+    async with _consumer(url) as consumer, pool.acquire() as connection:
+        for number in range(LONE_PAYMENTS):
+            due = first + number / LONE_RATE_PER_S
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            await _lone_payment(publisher, consumer, connection, message)
+            spans.append((due, time.perf_counter()))
+    await publisher.close()
+    return Steady(spans, lost=0, late_ms=0.0)
+
+
+async def _lone_payment(
+    publisher: Publisher,
+    consumer: Consumer,
+    connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]",
+    message: Outgoing,
+) -> None:
+    """What a service publishes is on its way to the next one before it is confirmed."""
+    for commits in COMMITS_BEHIND:
+        publishing = asyncio.create_task(send(publisher, [message]))
+        await consumer.ack(await consumer.take())
+        for _ in range(commits):
+            await connection.execute("INSERT INTO inbox (message_id) VALUES ($1)", uuid4())
+        await publishing
