@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import aio_pika
 from aio_pika.abc import ConnectionParameter
+from aiormq.abc import AbstractConnection
 from aiormq.exceptions import AMQPError
 from yarl import URL
 
@@ -96,9 +97,11 @@ class BrokerLink:
             try:
                 with losses_as_errors():
                     connection = await self._open_connection()
-                    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-                    await channel.initialize(timeout=RPC_TIMEOUT_S)
-                    return cast("Channel", await channel.get_underlay_channel()), connection.wire
+                    # Not by aio-pika's `channel()`: of each such channel something stays with its connection for as long as that lives.
+                    channel = await _transport(connection).channel(
+                        publisher_confirms=confirms, on_return_raises=confirms, timeout=RPC_TIMEOUT_S
+                    )
+                    return cast("Channel", channel), connection.wire
             except BROKER_ERRORS:
                 await self._drop_connection()
                 raise
@@ -137,6 +140,13 @@ def _heartbeat_s(url: str) -> int:
     """The URL's own `heartbeat=` if it has one: aio-pika would overwrite it with what it is called with."""
     own = parse_qs(urlsplit(url).query).get("heartbeat", [""])[-1]
     return int(own) if own.isdecimal() else HEARTBEAT_S
+
+
+def _transport(connection: aio_pika.abc.AbstractConnection) -> AbstractConnection:
+    """The connection of the library below. Raises ConnectionError if there is none."""
+    if connection.transport is None:
+        raise ConnectionError("the connection was lost")
+    return connection.transport.connection
 
 
 def _is_usable(connection: aio_pika.abc.AbstractConnection) -> bool:

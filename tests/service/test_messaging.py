@@ -1,6 +1,7 @@
 """Publisher and consumer against the real broker: only a confirm counts, and what is stale stays away."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 from shared.contracts import invoice
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
-from shared.messaging.broker import BROKER_ERRORS, BrokerLink, losses_as_errors
+from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Outgoing
@@ -263,6 +264,21 @@ async def test_a_consumer_that_stops_acknowledges_what_is_settled(
         await task
     await link.close()
     assert await bus.depth("invoice.commands") == 0
+
+
+async def test_of_a_closed_channel_nothing_stays_with_its_connection(world: World) -> None:
+    """In quiet hours a consumer takes a new channel every fifteen seconds, and its connection may live for months."""
+    link = BrokerLink(world.rabbitmq_url, name="test channels")
+
+    async def open_and_close(times: int) -> int:
+        for _ in range(times):
+            channel = await link.channel(confirms=False)
+            await channel.close(timeout=RPC_TIMEOUT_S)
+        gc.collect()
+        return sum(type(one) is asyncio.Task for one in gc.get_objects())
+
+    assert await open_and_close(3) == await open_and_close(20)
+    await link.close()
 
 
 async def settle_one_by_one(publisher: Publisher, consumer: Consumer, count: int) -> None:
