@@ -33,7 +33,7 @@ from shared.observability.logs import describe_error
 from shared.persistence import answers as answer_store
 from shared.persistence import inbox, outbox
 from shared.persistence.answers import Answer
-from shared.persistence.database import Connection, Database, Tx
+from shared.persistence.database import Connection, Database
 from shared.persistence.outbox import Parcel
 from shared.persistence.writes import Writes
 from shared.records import dataclass, replace
@@ -120,7 +120,7 @@ class Work(Protocol[Key, State, Effect]):
         """Decide. An exception is a bug: the message is set aside alone."""
         ...
 
-    async def save(self, tx: Tx, changes: Sequence[Change[Key, State, Effect]]) -> Sequence[Outgoing]:
+    async def save(self, writes: Writes, changes: Sequence[Change[Key, State, Effect]]) -> Sequence[Outgoing]:
         """One write a table; what is to be said again beside the drafts. Writes are collected: a query does not see them."""
         ...
 

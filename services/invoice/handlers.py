@@ -12,6 +12,7 @@ from shared.contracts.base import Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Tx
+from shared.persistence.writes import Writes
 from shared.records import dataclass, field, replace
 from shared.remembered import Remembered
 from shared.shell import ACCEPTED, Change, ClosedCommand, Reaction, Verdict
@@ -184,9 +185,9 @@ class InvoiceWork:
             says.append(Draft(contract))
         return invoice, tuple(effects), tuple(says)
 
-    async def save(self, tx: Tx, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
+    async def save(self, writes: Writes, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
         await store.save(
-            tx,
+            writes,
             new_events=[(c.key, c.cause, e) for c in changes for e in c.reaction.effects if isinstance(e, NewEvent)],
             invoices={
                 c.key: c.reaction.state.invoice
@@ -195,7 +196,7 @@ class InvoiceWork:
             },
         )
         again = [(c.key, e.payment_id) for c in changes for e in c.reaction.effects if isinstance(e, Again)]
-        return await store.said_of(tx, again, announce) if again else []
+        return await store.said_of(writes, again, announce) if again else []
 
     def rejected(self, answer: Answer) -> Sequence[Draft]:
         event = messages.InvoiceCommandRejected(

@@ -17,6 +17,7 @@ from shared.messaging.topology import OVERDUE
 from shared.persistence import event_store
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.event_store import StoredEvent
+from shared.persistence.writes import Writes
 from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,12 @@ _COLUMNS = "invoice_id, status, version, customer_id, amount_minor, currency, pa
 _ROW = attrgetter(*_COLUMNS.split(", "))
 _SELECT = f"SELECT {_COLUMNS} FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id"  # noqa: S608 - our names
 _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
+_INSERT = f"INSERT INTO invoices ({_COLUMNS}, updated_at) SELECT u.*, $2 FROM unnest($1::invoice_row[]) u"  # noqa: S608 - our names
+_CHANGED = _COLUMNS.split(", ")[1:]
+_UPDATE = f"""UPDATE invoices i SET {", ".join(f"{name} = u.{name}" for name in _CHANGED)}, updated_at = $2
+    FROM unnest($1::invoice_row[]) u WHERE i.invoice_id = u.invoice_id RETURNING i.invoice_id"""  # noqa: S608 - our names
+_UPSERT = f"""{_INSERT} ON CONFLICT (invoice_id) DO UPDATE
+    SET {", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "updated_at"))}"""  # noqa: S608 - our names
 
 ANNOUNCE_AGAIN_ROWS_MAX = 100
 ANNOUNCE_DOUBLINGS_MAX = 8
@@ -106,36 +113,40 @@ async def load(
     return {id_: Loaded(found.get(id_) or Invoice(id_), used) for id_ in (*invoice_ids, *absent)}
 
 
-async def save(tx: Tx, *, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]) -> None:
-    """Events, current states and payment ids, one statement each."""
+async def save(
+    writes: Writes, *, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
+) -> None:
+    """Events, current states and payment ids."""
     if not new_events:
         return
-    await event_store.append(tx, [_stored(key, cause, new) for key, cause, new in new_events])
-    await _save_invoices(tx, list(invoices.values()), new_events[0][1])
+    await event_store.append(writes, [_stored(key, cause, new) for key, cause, new in new_events])
+    await _write_invoices(writes, new_events, invoices)
     requested = [(key, cause, new) for key, cause, new in new_events if isinstance(new.event, PaymentRequested)]
     if requested:
-        await tx.execute(
+        await writes.execute(
             """INSERT INTO payments (payment_id, invoice_id, version, method, pending, announced_at)
                SELECT u.*, true, now() FROM unnest($1::payment_row[]) u""",
             [_payment_row(key, new) for key, _, new in requested],
         )
     over = [new.event.payment_id for _, _, new in new_events if type(new.event).__name__ in {"Paid", "PaymentFailed"}]  # type: ignore[union-attr]
     if over:
-        await tx.execute(
+        await writes.execute(
             "UPDATE payments SET pending = false, method = NULL WHERE payment_id = ANY($1::uuid[])", sorted(over)
         )
 
 
-async def _save_invoices(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
-    await tx.execute(
-        f"""INSERT INTO invoices ({_COLUMNS}, updated_at) SELECT u.*, $2 FROM unnest($1::invoice_row[]) u
-           ON CONFLICT (invoice_id) DO UPDATE SET
-               status = excluded.status, version = excluded.version, customer_id = excluded.customer_id,
-               amount_minor = excluded.amount_minor, currency = excluded.currency, payment_id = excluded.payment_id,
-               receipt_number = excluded.receipt_number, updated_at = excluded.updated_at""",  # noqa: S608 - our names
-        list(map(_ROW, invoices)),
-        cause.time,
-    )
+async def _write_invoices(
+    writes: Writes, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
+) -> None:
+    """An invoice whose first event is among these is new. (Nothing is upserted, for what that costs: see the saga's store.)"""
+    issued = {key for key, _, new in new_events if new.version == 1}
+    new = [_ROW(invoice) for key, invoice in invoices.items() if key in issued]
+    others = [_ROW(invoice) for key, invoice in invoices.items() if key not in issued]
+    time = new_events[0][1].time
+    if new:
+        await writes.execute(_INSERT, new, time)
+    if others:
+        await writes.execute(_UPDATE, others, time, rows=len(others), apart=True)
 
 
 def _payment_row(invoice_id: str, new: NewEvent) -> tuple[Any, ...]:
@@ -191,7 +202,7 @@ async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list
 
 async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
     """Put rebuilt states in place of the stored ones."""
-    await _save_invoices(tx, invoices, cause)
+    await tx.execute(_UPSERT, list(map(_ROW, invoices)), cause.time)
 
 
 def _announcement(

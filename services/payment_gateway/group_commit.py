@@ -203,7 +203,7 @@ class GroupCommit:
         async with self._database.transaction() as tx:
             faults.point("charging.before_record")
             writes = Writes(tx)
-            await store.insert_attempts(writes, [r.attempt for r in results if r.attempt is not None])
+            await store.save_attempts(writes, [r.attempt for r in results if r.attempt is not None])
             stored = await store.update(tx, [result.update for result in results], self._lease)
             held = [(r.row.payment.payment_id, r.row.fence) in stored for r in results]
             told = [result for result, is_held in zip(results, held, strict=True) if is_held]

@@ -17,6 +17,7 @@ from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import CASE
 from shared.persistence.answers import Answer
 from shared.persistence.database import Tx
+from shared.persistence.writes import Writes
 from shared.records import dataclass, field
 from shared.shell import Change, Reaction
 
@@ -224,22 +225,22 @@ class PaymentWork:
         decision = _decision(message, transition) if isinstance(message.data, messages.ResolvePayment) else None
         return Reaction(_after(state, transition.payment, message), (Decided(state, transition, decision),), says)
 
-    async def save(self, tx: Tx, changes: Sequence[Change[UUID, State, Decided]]) -> Sequence[Outgoing]:
+    async def save(self, writes: Writes, changes: Sequence[Change[UUID, State, Decided]]) -> Sequence[Outgoing]:
         decided = [(change.cause, effect) for change in changes for effect in change.reaction.effects]
         new, updates = _writes(decided)
         own = [row for row in new if row.payment.status is Status.REQUESTED][: max(self.charger.free, 0)]
         self._own = own
-        await store.insert(tx, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
-        await store.update(tx, updates, self.charger.lease)
-        await store.hurry(tx, _hurried([effect.transition for _, effect in decided]))
-        await store.insert_decisions(tx, [effect.decision for _, effect in decided if effect.decision is not None])
+        await store.insert(writes, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
+        await store.update(writes, updates, self.charger.lease)
+        await store.hurry(writes, _hurried([effect.transition for _, effect in decided]))
+        await store.insert_decisions(writes, [effect.decision for _, effect in decided if effect.decision is not None])
         said = await store.save_outcomes(
-            tx, [said_by(e.transition, cause) for cause, e in decided if e.transition.outcome]
+            writes, [said_by(e.transition, cause) for cause, e in decided if e.transition.outcome]
         )
         again = {
             (e.transition.payment.payment_id, e.transition.payment.version) for _, e in decided if e.transition.again
         }
-        return [*said, *await store.outcomes_of(tx, sorted(again))]
+        return [*said, *await store.outcomes_of(writes, sorted(again))]
 
     def rejected(self, answer: Answer) -> Sequence[Draft]:  # noqa: ARG002 - the shell's; no command here has an answer
         return ()

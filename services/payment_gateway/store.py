@@ -434,14 +434,19 @@ _ATTEMPT = "payment_id, fence, seq, at, step, answer, evidence, idempotency_key"
 _ATTEMPT_ROW = attrgetter(*_ATTEMPT.split(", "))
 
 
-async def insert_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
-    """Keep what the gateway said, whoever holds the row by now."""
-    if not attempts:
-        return
-    await tx.execute(
-        f"INSERT INTO attempts ({_ATTEMPT}) SELECT * FROM unnest($1::attempt_row[]) ON CONFLICT DO NOTHING",  # noqa: S608 - our names
-        list(map(_ATTEMPT_ROW, attempts)),
-    )
+_INSERT_ATTEMPTS = f"INSERT INTO attempts ({_ATTEMPT}) SELECT * FROM unnest($1::attempt_row[])"  # noqa: S608 - our names
+
+
+async def save_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
+    """Keep what the gateway said, whoever holds the row by now. One that is kept already stays as it is."""
+    if attempts:
+        await tx.execute(f"{_INSERT_ATTEMPTS} ON CONFLICT DO NOTHING", list(map(_ATTEMPT_ROW, attempts)))
+
+
+async def insert_attempts(writes: Writes, attempts: Sequence[Attempt]) -> None:
+    """Keep what the gateway said for the first time; one that is kept already is a unique violation."""
+    if attempts:
+        await writes.execute(_INSERT_ATTEMPTS, list(map(_ATTEMPT_ROW, attempts)))
 
 
 async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tuple[Attempt, ...]]:

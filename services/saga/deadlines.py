@@ -23,6 +23,7 @@ from shared.observability import metrics
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Connection, Database
 from shared.persistence.outbox import Parcel
+from shared.persistence.writes import Writes
 from shared.settings import ConfigurationError, Environment
 
 log = structlog.get_logger(__name__)
@@ -114,5 +115,8 @@ class Deadlines:
             sagas[deadline.payment_id] = reaction.state
             moves += [(cause, moved) for moved in reaction.effects]
             said += [encode(draft, cause, at, source=SOURCE) for at, draft in enumerate(reaction.says)]
-        await store.save(tx, moves)
-        return await outbox.insert(tx, said)
+        writes = Writes(tx)
+        await store.save(writes, moves)
+        parcels = await outbox.insert(writes, said)
+        await writes.flush()
+        return parcels

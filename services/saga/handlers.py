@@ -13,6 +13,7 @@ from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
 from shared.persistence.database import Connection, Tx
+from shared.persistence.writes import Writes
 from shared.records import dataclass, field
 from shared.remembered import Remembered
 from shared.shell import Change, Reaction
@@ -169,8 +170,8 @@ class SagaWork:
     def react(self, state: Saga, message: Inbound) -> Reaction[Saga, Transition]:
         return advance(state, ROUTES[type(message.data)](message.data), self.patience)
 
-    async def save(self, tx: Tx, changes: Sequence[Change[UUID, Saga, Transition]]) -> Sequence[Outgoing]:
-        await store.save(tx, [(change.cause, moved) for change in changes for moved in change.reaction.effects])
+    async def save(self, writes: Writes, changes: Sequence[Change[UUID, Saga, Transition]]) -> Sequence[Outgoing]:
+        await store.save(writes, [(change.cause, moved) for change in changes for moved in change.reaction.effects])
         return ()
 
     def rejected(self, answer: Answer) -> Sequence[Draft]:  # noqa: ARG002 - events are not answered

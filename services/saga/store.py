@@ -11,6 +11,7 @@ from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Record, Tx
 from shared.persistence.retention import Forget, forget_details
+from shared.persistence.writes import Writes
 from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
@@ -142,21 +143,21 @@ async def load_readable(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Sag
     return sagas
 
 
-async def save(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
-    """Journal, sagas, deadlines: one statement each. A saga that is no longer what was decided on is a unique violation of the journal, or,
-    where the journal is gone, a division by zero (`Writes` calls it MovedOnError): decide again.
+async def save(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+    """Journal, sagas, deadlines. Where a saga is no longer what was decided on, nothing is stored and `flush` raises: a unique violation
+    of the journal, or, where the journal is gone, of the saga, or MovedOnError. Decide again.
 
     The journal comes first: two instances that start the same saga at once meet on its version, and one of them loads again.
     """
     if not transitions:
         return
-    await _insert_journal(tx, transitions)
-    await _upsert_sagas(tx, transitions)
-    await _insert_deadlines(tx, [(cause, moved) for cause, moved in transitions if moved.deadline_s is not None])
+    await _insert_journal(writes, transitions)
+    await _write_sagas(writes, transitions)
+    await _insert_deadlines(writes, [(cause, moved) for cause, moved in transitions if moved.deadline_s is not None])
 
 
-async def _insert_journal(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
-    await tx.execute(
+async def _insert_journal(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+    await writes.execute(
         """INSERT INTO transitions (payment_id, version, from_status, to_status, fact, cause_id, correlation_id)
            SELECT * FROM unnest($1::transition_row[])""",
         [
@@ -166,27 +167,29 @@ async def _insert_journal(tx: Tx, transitions: Sequence[tuple[Cause, Transition]
     )
 
 
-async def _upsert_sagas(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
-    """A new saga's journal begins with what is written here. Where there is a saga already, what is written here must follow upon it."""
+_COLUMNS = (
+    "payment_id, invoice_id, status, version, payment_version, captured_minor, captured_currency, receipt_number, failure_outcome, "
+    "failure_reason, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s"
+)
+_INSERT = f"INSERT INTO sagas ({_COLUMNS}, updated_at) SELECT {_COLUMNS}, now() FROM unnest($1::saga_row[])"  # noqa: S608 - our names
+_UPDATE = f"""UPDATE sagas s SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS.split(", ")[2:])}, updated_at = now()
+       FROM unnest($1::saga_row[]) u WHERE s.payment_id = u.payment_id AND s.version = u.journal_from - 1
+       RETURNING s.payment_id"""  # noqa: S608 - our names
+
+
+async def _write_sagas(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+    """New ones, whose journal begins with what is written here; and others, upon which what is written here must follow. (An upsert would
+    lock each row first, and take its insert back or confirm it: PostgreSQL took 1.1 times as much for a payment.)"""
     sagas = {moved.saga.payment_id: moved.saga for _, moved in transitions}
     first: dict[UUID, int] = {}
     for _, moved in transitions:
         first.setdefault(moved.saga.payment_id, moved.saga.version)
-    await tx.execute(
-        """INSERT INTO sagas (payment_id, invoice_id, status, version, payment_version, captured_minor, captured_currency,
-               receipt_number, failure_outcome, failure_reason, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s,
-               journal_from, updated_at)
-           SELECT u.*, now() FROM unnest($1::saga_row[]) u
-           ON CONFLICT (payment_id) DO UPDATE SET
-               version = excluded.version / (sagas.version = excluded.journal_from - 1)::int,
-               status = excluded.status, payment_version = excluded.payment_version,
-               captured_minor = excluded.captured_minor, captured_currency = excluded.captured_currency,
-               receipt_number = excluded.receipt_number, failure_outcome = excluded.failure_outcome,
-               failure_reason = excluded.failure_reason, failure_recorded = excluded.failure_recorded,
-               flagged = excluded.flagged, refund_reason = excluded.refund_reason, repeats = excluded.repeats,
-               deadline = excluded.deadline, deadline_s = excluded.deadline_s, updated_at = excluded.updated_at""",
-        [_saga_row(saga, journal_from=first[key]) for key, saga in sagas.items()],
-    )
+    new = [_saga_row(saga, journal_from=1) for key, saga in sagas.items() if first[key] == 1]
+    others = [_saga_row(saga, journal_from=first[key]) for key, saga in sagas.items() if first[key] > 1]
+    if new:
+        await writes.execute(_INSERT, new)
+    if others:
+        await writes.execute(_UPDATE, others, rows=len(others), apart=True)
 
 
 def _saga_row(saga: Saga, *, journal_from: int) -> tuple[object, ...]:
@@ -212,11 +215,11 @@ def _saga_row(saga: Saga, *, journal_from: int) -> tuple[object, ...]:
     )
 
 
-async def _insert_deadlines(tx: Tx, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+async def _insert_deadlines(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) -> None:
     """Due by the database's clock: all instances share it."""
     if not transitions:
         return
-    await tx.execute(
+    await writes.execute(
         """INSERT INTO deadlines (id, payment_id, number, correlation_id, due_at)
            SELECT u.id, u.payment_id, u.number, u.correlation_id, now() + make_interval(secs => u.delay_s)
            FROM unnest($1::deadline_row[]) u""",

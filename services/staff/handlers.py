@@ -12,6 +12,7 @@ from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
 from shared.persistence.answers import Answer
 from shared.persistence.database import Tx
+from shared.persistence.writes import Writes
 from shared.records import dataclass
 from shared.shell import Change, Reaction
 
@@ -83,12 +84,12 @@ class CaseWork:
     def react(self, state: Case, message: Inbound) -> Reaction[Case, None]:
         return Reaction(domain.evolve(state, ROUTES[type(message.data)](message.data, message)))
 
-    async def save(self, tx: Tx, changes: Sequence[Change[UUID, Case, None]]) -> Sequence[Outgoing]:
+    async def save(self, writes: Writes, changes: Sequence[Change[UUID, Case, None]]) -> Sequence[Outgoing]:
         """The last state of each; the order of a batch is that of its messages."""
         if changes:
             last = {change.key: change for change in changes}
             await store.save_cases(
-                tx,
+                writes,
                 [(change.reaction.state, change.cause.correlation_id) for change in last.values()],
                 changes[-1].cause.time,
             )

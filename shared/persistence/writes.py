@@ -37,15 +37,15 @@ class Writes:
         self._expected: list[int | None] = []
         self._tables: set[str] = set()
 
-    async def execute(self, statement: str, *arguments: Any, rows: int | None = None) -> None:
+    async def execute(self, statement: str, *arguments: Any, rows: int | None = None, apart: bool = False) -> None:
         """Collect a write. With `rows` it must return exactly so many (RETURNING), or nothing of all that is sent with it is stored and
-        `flush` raises MovedOnError: somebody else was faster."""
+        `flush` raises MovedOnError: somebody else was faster. `apart`: to other rows of its table than what was collected before."""
         found = _TABLE.search(statement)
         if found is None:
             raise ValueError(
                 "only INSERT, UPDATE and DELETE are collected: a SELECT within the statement would never run"
             )
-        if found.group(1) in self._tables:
+        if found.group(1) in self._tables and not apart:
             if self._one_statement:
                 self.fits_one_statement = False
                 return

@@ -16,7 +16,7 @@ from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
 from shared.messaging.envelope import Inbound, Outgoing
 from shared.persistence import outbox
-from shared.persistence.database import Tx
+from shared.persistence.writes import Writes
 from shared.records import dataclass
 from shared.service import Runtime
 from shared.shell import Change, Reaction
@@ -65,11 +65,11 @@ class Buggy(InvoiceWork):
             raise ZeroDivisionError(f"a bug that shows {PAN}")
         return InvoiceWork.react(self, state, message)
 
-    async def save(self, tx: Tx, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
+    async def save(self, writes: Writes, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
         for change in changes:
             if getattr(change.message.data, "customer_id", "") == "unstorable":
-                await tx.fetch("SELECT 1 / 0")
-        return await InvoiceWork.save(self, tx, changes)
+                await writes.fetch("SELECT 1 / 0")
+        return await InvoiceWork.save(self, writes, changes)
 
 
 async def buggy(runtime: Runtime) -> None:

@@ -14,6 +14,7 @@ from tests.support.world import World
 ONE, TWO = UUID(int=1), UUID(int=2)
 INBOX = "INSERT INTO inbox (message_id) SELECT unnest($1::uuid[])"
 ANSWERS = "INSERT INTO answers (command_id, command_type, answer, correlation_id) SELECT u, $2, $3, 'c' FROM unnest($1::uuid[]) u"
+UPDATE = "UPDATE answers SET detail = 'seen' WHERE command_id = ANY($1::uuid[]) RETURNING command_id"
 
 
 @pytest.fixture
@@ -94,6 +95,25 @@ async def test_writes_to_one_table_keep_their_order(database: Database, world: W
     assert await rows(world.databases["invoice"], "SELECT message_id FROM inbox") == [{"message_id": TWO}]
 
 
+async def test_writes_to_other_rows_of_a_table_are_still_one_statement(database: Database, world: World) -> None:
+    async with database.connection() as connection:
+        writes = Writes(connection, one_statement=True)
+        await writes.execute(ANSWERS, [ONE], "t", "accepted")
+        await writes.flush()
+        await writes.execute(ANSWERS, [TWO], "t", "accepted")
+        await writes.execute(UPDATE, [ONE], rows=1, apart=True)
+        assert writes.fits_one_statement
+        await writes.flush()
+        details = "SELECT command_id, detail FROM answers ORDER BY command_id"
+        assert await rows(world.databases["invoice"], details) == [
+            {"command_id": ONE, "detail": "seen"},
+            {"command_id": TWO, "detail": None},
+        ]
+        await writes.execute(ANSWERS, [TWO], "t", "accepted")
+        await writes.execute(UPDATE, [TWO])
+        assert not writes.fits_one_statement, "to rows that may be the same"
+
+
 async def _twice_the_same_answer(database: Database) -> None:
     async with database.transaction() as tx:
         writes = Writes(tx)
@@ -112,9 +132,6 @@ async def test_only_writes_are_collected(database: Database) -> None:
     async with database.transaction() as tx:
         with pytest.raises(ValueError, match="only INSERT, UPDATE and DELETE"):
             await Writes(tx).execute("SELECT 1")
-
-
-UPDATE = "UPDATE answers SET detail = 'seen' WHERE command_id = ANY($1::uuid[]) RETURNING command_id"
 
 
 async def test_all_rows_that_are_expected_or_nothing(database: Database, world: World) -> None:

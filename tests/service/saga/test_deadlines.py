@@ -1,7 +1,8 @@
 """Deadlines: rows that fire once, whoever fires them and whatever the clock says; state decides what they mean."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,6 +22,7 @@ from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Database
 from shared.persistence.retention import forget_page
+from shared.persistence.writes import Writes
 from tests.support.bus import Bus
 from tests.support.databases import execute, rows
 from tests.support.waiting import until
@@ -232,18 +234,25 @@ FULL = Saga(
 
 
 async def test_a_saga_is_stored_whole(world: World) -> None:
+    """When it is new, and when it was stored before."""
     database = await Database.open(world.databases["saga"], name="test", connections_max=1)
-    cause = Cause(uuid4(), "flow-1", LATER)
+    second = replace(FULL, payment_id=BARE.payment_id, invoice_id=BARE.invoice_id, version=2)
     try:
-        async with database.transaction() as tx:
-            await store.save(tx, [(cause, Transition(saga, Status.ABSENT, "Paid", None)) for saga in (BARE, FULL)])
-        async with database.transaction() as tx:
-            assert await store.load(tx, [BARE.payment_id, FULL.payment_id, uuid4()]) == {
-                BARE.payment_id: BARE,
-                FULL.payment_id: FULL,
-            }
+        for steps, expected in (([BARE, replace(FULL, version=1), FULL], [BARE, FULL]), ([second], [second, FULL])):
+            await _store(database, steps)
+            async with database.connection() as connection:
+                ids = [BARE.payment_id, FULL.payment_id, uuid4()]
+                assert list((await store.load(connection, ids, lock=False)).values()) == expected
     finally:
         await database.close()
+
+
+async def _store(database: Database, steps: Sequence[Saga]) -> None:
+    cause = Cause(uuid4(), "flow-1", LATER)
+    async with database.connection() as connection:
+        writes = Writes(connection)
+        await store.save(writes, [(cause, Transition(step, Status.ABSENT, "Paid", None)) for step in steps])
+        await writes.flush()
 
 
 async def test_only_deadlines_that_fired_long_ago_are_forgotten(world: World) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from asyncpg import UniqueViolationError
 
 from services.saga import store
 from services.saga.__main__ import assemble
@@ -181,21 +182,28 @@ async def test_no_step_is_lost_of_sagas_that_move_while_journals_are_deleted(wor
     assert await rows(world.databases["saga"], kept) == []
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 2])
-async def test_what_was_decided_on_another_version_is_not_stored(world: World, database: Database, ahead: int) -> None:
-    """Whatever version it would reach: a saga of version 2, its journal gone, and one or more steps from what was not there."""
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize(("first", "error"), [(1, UniqueViolationError), (2, MovedOnError), (4, MovedOnError)])
+async def test_what_was_decided_on_another_version_is_not_stored(
+    world: World, database: Database, first: int, steps: int, error: type[Exception]
+) -> None:
+    """Whatever version it would reach: a saga of version 2, its journal gone, and steps from no saga, from version 1, from version 3."""
     stored, guessed = Saga(PAYMENT, "INV-1", Status.COMPLETED, version=2), Saga(PAYMENT, "INV-1", Status.FAILED)
     cause = Cause(uuid4(), "flow-1", LATER)
-    async with database.transaction() as tx:
+    async with database.connection() as connection:
+        writes = Writes(connection)
         await store.save(
-            tx, [(cause, Transition(replace(stored, version=n), Status.ABSENT, "Paid", None)) for n in (1, 2)]
+            writes, [(cause, Transition(replace(stored, version=n), Status.ABSENT, "Paid", None)) for n in (1, 2)]
         )
+        await writes.flush()
     await execute(world.databases["saga"], "DELETE FROM transitions")
     before = await saga(world)
-    steps = [Transition(replace(guessed, version=n), Status.ABSENT, "Declined", None) for n in range(1, 2 + ahead)]
+    moves = [
+        Transition(replace(guessed, version=n), Status.ABSENT, "Declined", None) for n in range(first, first + steps)
+    ]
     async with database.connection() as connection:
         writes = Writes(connection, one_statement=True)
-        await store.save(writes, [(cause, step) for step in steps])
-        with pytest.raises(MovedOnError):
+        await store.save(writes, [(cause, move) for move in moves])
+        with pytest.raises(error):
             await writes.flush()
     assert (await saga(world), await journal(world)) == (before, [])
