@@ -3,7 +3,9 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= python3
+# The distribution's interpreter where it will do: it is built with profile-guided optimisation, which one of pyenv's is not unless somebody
+# asked for it. PYTHON=... names another.
+PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
@@ -64,12 +66,12 @@ $(READY): $(LOCK) pyproject.toml
 	  { echo "Remit needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version): name another with PYTHON=..." >&2; exit 1; }
 	@echo "Setting up the virtual environment in $(VENV) (once, until the lock changes)"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-* && touch $@
 
 $(PEERS_READY): $(PEERS_LOCK) | $(READY)
 	@echo "Setting up the virtual environment of the peers in $(PEERS) (once, until their lock changes)"
 	@[ -x $(PEERS)/bin/python ] || $(PYTHON) -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(PEERS_LOCK)
+	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r $(PEERS_LOCK)
 	@rm -f $(PEERS)/.ready-* && touch $@

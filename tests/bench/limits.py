@@ -191,10 +191,13 @@ async def _consumer(url: str) -> AsyncIterator[Consumer]:
     link = BrokerLink(url, name="bench limits")
     consumer = Consumer(link, QUEUE, readiness=Readiness(), prefetch=PREFETCH)
     running = asyncio.create_task(consumer.run())
-    yield consumer
-    await consumer.stop()
-    await running
-    await link.close()
+    try:
+        yield consumer
+        await consumer.stop()
+        await running
+    finally:
+        running.cancel()
+        await link.close()
 
 
 async def _consume_ours(url: str) -> None:

@@ -3,7 +3,7 @@
 Growth: two sets of databases on one server, one nearly empty, one with a million invoices and five million events
 (`tests.bench.stored`), are used in turns by the same build; the ratio of their throughputs counts. Memory: one set of services pays one
 chunk after the other, and the memory of each is read after each chunk. Cleaning: rows beyond their retention are put beside the others,
-and the services, under load, are watched deleting them.
+and the services, under load, are watched deleting them. Rest: services that have nothing to do, and do it 50 to 300 times as often.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +31,13 @@ from shared.observability.logs import configure_logs
 from tests.bench import report, stored
 from tests.bench.load import Burst, Listener, LoadError, declined, prepare, send
 from tests.bench.measure import POSTGRESQL, Meter
+from tests.bench.quickened import CHANNELS_QUICKER, POLLS_QUICKER
 from tests.bench.report import Goal
 from tests.bench.scenarios import Bench, Outcome, Scenario
 from tests.bench.system import NotReadyError, Services, read_books, until
 
 FOLDER: Final = ROOT / ".remit" / "bench" / "long"
-PARTS: Final = ("growth", "cleaning", "memory")
+PARTS: Final = ("growth", "cleaning", "memory", "rest")
 FEW: Final = 100
 """Invoices that the services themselves take through a declined and a captured payment, to be copied: five events each."""
 GATEWAY: Final = {"GATEWAY_URL": "memory://"}
@@ -45,6 +46,10 @@ MEMORY_GOAL_MIB: Final = 100.0
 FLAT_MIB: Final = 0.5
 """A million payments would add 5 MiB: what allocators do by themselves."""
 SAMPLES_SHOWN_MAX: Final = 10
+REST_SAMPLE_S: Final = 2.0
+REST_GOAL_MIB: Final = 1.0
+"""In a day: a service that is deployed every few months may not grow by a tenth meanwhile."""
+DAY_S: Final = 86_400
 CLEANING_TIMEOUT_S: Final = 90.0
 """Longer than the longest pause between two looks for rows beyond retention, a minute."""
 EXPIRED: Final[Mapping[str, tuple[Service, str]]] = {
@@ -87,6 +92,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--memory-payments", type=int, default=100_000, help="paid while memory is watched (default 100000)"
     )
+    parser.add_argument("--rest-seconds", type=int, default=120, help="of rest, each worth five minutes (default 120)")
     parser.add_argument("--only", choices=PARTS, action="append", help="just this part; may be repeated")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="an earlier run (default: the last one)")
     return parser.parse_args()
@@ -121,18 +127,27 @@ async def _measure(
         if second is not None:
             grown = Bench(second, Services(second, fleet), meter, publisher, listener)
             benches.append(grown)
-            tables.append(await _store(grown, options, say))
-            if "growth" in wanted:
-                tables += await _growth(empty, grown, options, say)
-            if "cleaning" in wanted:
-                tables.append(await _cleaning(grown, options, say))
+            tables += await _beside_what_is_stored(empty, grown, wanted, options, say)
         if "memory" in wanted:
             tables += await _memory(empty, options, say)
+        if "rest" in wanted:
+            tables += await _rest(empty, options, say)
         for bench in benches:
             read = await read_books(bench.stack, since=bench.first)
             problems += report.problems(read, sent=bench.paid, heard_lost=bench.lost, doubled=listener.doubled)
     await publisher.close()
     return report.Report(about, tables, problems)
+
+
+async def _beside_what_is_stored(
+    empty: Bench, grown: Bench, wanted: Collection[str], options: argparse.Namespace, say: Callable[[str], None]
+) -> list[report.Table]:
+    tables = [await _store(grown, options, say)]
+    if "growth" in wanted:
+        tables += await _growth(empty, grown, options, say)
+    if "cleaning" in wanted:
+        tables.append(await _cleaning(grown, options, say))
+    return tables
 
 
 def _second_databases(stack: Stack) -> Stack:
@@ -311,18 +326,16 @@ async def _memory(bench: Bench, options: argparse.Namespace, say: Callable[[str]
         samples.append((samples[-1][0] + count - load.lost, meter.resident_mib()))
         say(f"Memory: {samples[-1][0]} of {options.memory_payments} payments")
     await bench.services.stop()
-    return [_samples(samples), _flatness(samples)]
+    shown = {f"{paid:,} paid": mib for paid, mib in samples}
+    note = "PostgreSQL: what its processes do not share; the load generator keeps what it has heard, and is not shown"
+    return [_samples("Memory while paying, MiB resident", shown, note), _flatness(samples)]
 
 
-def _samples(samples: Sequence[tuple[int, Mapping[str, float]]]) -> report.Table:
-    """Evenly spaced ones of many."""
-    step = max(1, len(samples) // SAMPLES_SHOWN_MAX)
-    shown = [*samples[:-1:step], samples[-1]]
-    return report.Table(
-        "Memory while paying, MiB resident",
-        {f"{paid:,} paid": mib for paid, mib in shown},
-        "PostgreSQL: what its processes do not share; the load generator keeps what it has heard, and is not shown",
-    )
+def _samples(title: str, samples: Mapping[str, report.Row], note: str) -> report.Table:
+    """Evenly spaced ones of many, and the last."""
+    names = list(samples)
+    step = max(1, len(names) // SAMPLES_SHOWN_MAX)
+    return report.Table(title, {name: samples[name] for name in (*names[:-1:step], names[-1])}, note)
 
 
 def _flatness(samples: Sequence[tuple[int, Mapping[str, float]]]) -> report.Table:
@@ -333,10 +346,40 @@ def _flatness(samples: Sequence[tuple[int, Mapping[str, float]]]) -> report.Tabl
         highest = max(mib[name] for _, mib in samples)
         goals.append(Goal(f"{name}: highest, MiB", at_most=MEMORY_GOAL_MIB, reached=highest))
         if len(half) > 1:
-            slope = statistics.linear_regression([paid for paid, _ in half], [mib[name] for _, mib in half]).slope
-            growth = slope * 100_000
+            growth = _slope(half, name) * 100_000
             goals.append(Goal(f"{name}: MiB more with 100 000 payments", at_most=FLAT_MIB, reached=growth))
     return report.goals("Memory: the goal", goals)
+
+
+def _slope(samples: Sequence[tuple[float, Mapping[str, float]]], name: str) -> float:
+    return statistics.linear_regression([at for at, _ in samples], [mib[name] for _, mib in samples]).slope
+
+
+# -- rest ------------------------------------------------------------------------------------------------------------------------------
+
+
+async def _rest(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> list[report.Table]:
+    """Services that nobody sends anything, and the memory of each, every few seconds."""
+    say(f"Rest: {options.rest_seconds} s, worth {options.rest_seconds * CHANNELS_QUICKER / 3_600:.1f} hours")
+    await bench.services.start(GATEWAY, quickened=True)
+    meter = bench.meter.watching(bench.services.pids)
+    started = time.perf_counter()
+    samples: list[tuple[float, Mapping[str, float]]] = []
+    while not samples or samples[-1][0] < options.rest_seconds:
+        await asyncio.sleep(REST_SAMPLE_S)
+        mib = meter.resident_mib()
+        samples.append((time.perf_counter() - started, {name: mib[name] for name in mib if name in SERVICES}))
+    await bench.services.stop()
+    half = samples[len(samples) // 2 :]
+    day_s = DAY_S / CHANNELS_QUICKER
+    goals = [
+        Goal(f"{name}: MiB more in a day", at_most=REST_GOAL_MIB, reached=_slope(half, name) * day_s)
+        for name in sorted(samples[0][1])
+        if len(half) > 1
+    ]
+    shown = {f"{at:.0f} s": mib for at, mib in samples}
+    note = f"new channels and retention {CHANNELS_QUICKER} times as often, looks for what is due {POLLS_QUICKER} times"
+    return [_samples("Memory at rest, MiB resident", shown, note), report.goals("Rest: the goal", goals)]
 
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ def throughput(outcomes: Sequence[Outcome]) -> Table:
     rows = {
         outcome.scenario.name: {
             "payments/s": outcome.load.per_s,
+            **_spread(outcome.rounds_per_s),
             "payments": outcome.load.paid,
             "seconds": outcome.load.elapsed_s,
             "all sent after s": outcome.load.published_s,
@@ -201,8 +202,14 @@ def throughput(outcomes: Sequence[Outcome]) -> Table:
         if isinstance(outcome.load, Burst)
     }
     return Table(
-        "Throughput", rows, "by gateway; from the first PayInvoice published to the last InvoicePaid heard outside"
+        "Throughput",
+        rows,
+        "by gateway; from the first PayInvoice published to the last InvoicePaid heard outside; of several rounds, the middle one",
     )
+
+
+def _spread(rounds_per_s: Sequence[float]) -> Row:
+    return {"slowest": min(rounds_per_s), "fastest": max(rounds_per_s)} if len(rounds_per_s) > 1 else {}
 
 
 def _share(outcome: Outcome) -> float:

@@ -21,7 +21,7 @@ IDLE_S: Final = 2.0
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """`rate_per_s` None: as fast as confirms allow. `instances`: of each service. `half_of`: the run whose rate is to be halved.
-    `allowed_per_s`: what the chosen number of calls in flight to the gateway allows."""
+    `allowed_per_s`: what the chosen number of calls in flight to the gateway allows. `rounds`: how often it is played."""
 
     name: str
     gateway: Mapping[str, str]
@@ -30,6 +30,7 @@ class Scenario:
     instances: int = 1
     half_of: str | None = None
     allowed_per_s: float | None = None
+    rounds: int = 1
 
     @property
     def invoices(self) -> int:
@@ -38,7 +39,8 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`spent` covers the measured payments until everything about them was settled; `deeds` those of the warm-up as well."""
+    """`spent` covers the measured payments until everything about them was settled; `deeds` those of the warm-up as well. `rounds_per_s`:
+    payments a second of all rounds of this scenario, of which this is the one in the middle; none of a steady load."""
 
     scenario: Scenario
     load: Burst | Steady
@@ -49,6 +51,16 @@ class Outcome:
     resident_mib: Mapping[str, float]
     start_s: float
     drain_s: float
+    rounds_per_s: Sequence[float] = ()
+
+
+def median(rounds: Sequence[Outcome]) -> Outcome:
+    """The one in the middle by payments a second (of an even number, the slower)."""
+    rates = {outcome.load.per_s: outcome for outcome in rounds if isinstance(outcome.load, Burst)}
+    if not rates:
+        return rounds[0]
+    in_order = sorted(rates)
+    return replace(rates[in_order[(len(in_order) - 1) // 2]], rounds_per_s=in_order)
 
 
 @dataclass(slots=True)

@@ -41,13 +41,17 @@ class Services:
         for service in SERVICES:
             await migrate(self._stack.service_database_url(service), ROOT / "services" / service / "migrations")
 
-    async def start(self, gateway: Mapping[str, str], *, instances: int = 1, only: Service | None = None) -> float:
-        """Start so many of each at once, or just one service; seconds until every work queue has its consumers. Raises NotReadyError."""
+    async def start(
+        self, gateway: Mapping[str, str], *, instances: int = 1, only: Service | None = None, quickened: bool = False
+    ) -> float:
+        """Start so many of each at once, or just one service; seconds until every work queue has its consumers. `quickened`: with short
+        pauses (`tests.bench.quickened`). Raises NotReadyError."""
         started = time.perf_counter()
         self._fleet.add_to_environment({**self._stack.environment(), **gateway})
         for service in SERVICES if only is None else (only,):
             for instance in range(1, instances + 1):
-                self._fleet.start(service, instance=instance)
+                program = f"tests.bench.quickened {service}" if quickened else ""
+                self._fleet.start(service, instance=instance, program=program)
         queues = [queue.name for queue in QUEUES if only is None or _consumer_of(queue.name) == only]
         link = BrokerLink(self._stack.rabbitmq_url, name="bench watch")
         try:

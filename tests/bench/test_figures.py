@@ -5,16 +5,30 @@ from pathlib import Path
 import pytest
 
 from tests.bench.limits import ROW_WRITES, Limit, Needs, ceiling
-from tests.bench.load import Steady
-from tests.bench.measure import GENERATOR, Usage, cores
+from tests.bench.load import Burst, Steady
+from tests.bench.measure import GENERATOR, Deeds, Usage, cores
 from tests.bench.pulse import INTERVAL_S, STALLED_FROM, pulse, stalls
 from tests.bench.report import Earlier, Report, Table, problems
+from tests.bench.scenarios import Outcome, Scenario, median
 from tests.bench.system import Books
 
 
 def test_a_percentile_is_a_latency_that_was_measured() -> None:
     load = Steady([(0.0, n / 1_000) for n in range(200, 0, -1)], lost=0, late_ms=0.0)
     assert [load.percentile(percent) for percent in (0, 50, 99, 99.9, 100)] == [1.0, 100.0, 198.0, 200.0, 200.0]
+
+
+def test_of_several_bursts_the_middle_one_counts() -> None:
+    rounds = [_outcome(Burst(100, 0, published_s=0.1, elapsed_s=elapsed_s)) for elapsed_s in (4.0, 1.0, 2.0)]
+    assert (median(rounds).load, median(rounds).rounds_per_s) == (rounds[2].load, [25.0, 50.0, 100.0])
+    assert median(rounds[:2]).load == rounds[0].load, "of two the slower"
+    assert median([_outcome(Steady([], lost=0, late_ms=0.0))]).rounds_per_s == ()
+
+
+def _outcome(load: Burst | Steady) -> Outcome:
+    usage = Usage(at=0.0, cpu_s={}, machine_s=0.0)
+    spent = usage.since(usage)
+    return Outcome(Scenario("0 ms", {}, 100), load, True, spent, spent, Deeds({}, {}, {}, {}, 0), {}, 0.0, 0.0)
 
 
 def test_payments_under_way_while_the_machine_stalled_can_be_left_out() -> None:
