@@ -64,7 +64,7 @@ $(READY): $(LOCK) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Remit needs Python 3.11 or newer: install it, or name it with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Remit needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version): name another with PYTHON=..." >&2; exit 1; }
-	@echo "Setting up the virtual environment in $(VENV) (once, until the lock changes)"
+	@echo "Setting up the virtual environment in $(VENV) with $(PYTHON) (once, until the lock changes)"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -1,4 +1,4 @@
-"""The batched shell: one transaction for what has arrived, a pure reaction per message in order, one statement per table.
+"""The batched shell: one transaction for what has arrived, a pure reaction per message in order, set-based writes.
 
 The shell is set-based and knows no business; the core knows nothing of batches (DESIGN 3). Around the core it does what every service
 needs: recognise duplicates, answer commands, set a bad message aside alone, repeat a batch that met a conflict, hold it through an
@@ -121,7 +121,7 @@ class Work(Protocol[Key, State, Effect]):
         ...
 
     async def save(self, writes: Writes, changes: Sequence[Change[Key, State, Effect]]) -> Sequence[Outgoing]:
-        """One write a table; what is to be said again beside the drafts. Writes are collected: a query does not see them."""
+        """A write or two a table; what is to be said again beside the drafts. Writes are collected: a query does not see them."""
         ...
 
     def rejected(self, answer: Answer) -> Sequence[Draft]:

@@ -183,8 +183,8 @@ class GroupCommit:
         return [True] * len(results), await self._commit_at_once(results)
 
     async def _commit_at_once(self, results: Sequence[Result]) -> list[Parcel]:
-        """One statement, which is a transaction of its own: one round trip instead of five. If a row is not held any more, or an outcome
-        is there already, nothing is stored, and the results are repeated in a transaction that finds out more."""
+        """One statement, which is a transaction of its own: one round trip instead of five. If a row is not held any more, or an attempt or
+        outcome is there already, nothing is stored, and the results are repeated in a transaction that finds out more."""
         said = [said_by(r.transition, r.row.origin.at(r.at)) for r in results if r.transition.outcome is not None]
         async with self._database.connection() as connection:
             writes = Writes(connection)

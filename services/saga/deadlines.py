@@ -21,7 +21,7 @@ from shared.messaging.envelope import Cause, Outgoing
 from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.persistence import outbox
-from shared.persistence.database import AWAY_ERRORS, Connection, Database
+from shared.persistence.database import AWAY_ERRORS, Connection, Database, MovedOnError
 from shared.persistence.outbox import Parcel
 from shared.persistence.writes import Writes
 from shared.settings import ConfigurationError, Environment
@@ -61,6 +61,9 @@ def read_patience(environment: Environment) -> Patience:
 UNREADABLE_INTERVAL_S = 60.0
 """When to look again for a build that can read the saga; until then it is in nobody's way."""
 
+NOT_FIRED: tuple[type[Exception], ...] = (*AWAY_ERRORS, MovedOnError)
+"""What firing may raise; the deadlines are still due then."""
+
 
 class Deadlines:
     """Fires what is due. Any number of instances may do so side by side."""
@@ -77,7 +80,7 @@ class Deadlines:
             try:
                 fired = await self.fire()
                 pause_s = 0.0 if fired == FIRE_ROWS_MAX else POLL_INTERVAL_S
-            except AWAY_ERRORS as error:
+            except NOT_FIRED as error:
                 log.warning("deadlines_not_fired", error=type(error).__name__)
                 pause_s = OUTAGE_INTERVAL_S
             await asyncio.sleep(pause_s)

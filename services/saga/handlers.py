@@ -157,7 +157,7 @@ class SagaWork:
         return {**recalled, **self._absent(unknown), **read}
 
     def is_guarded(self, reaction: Reaction[Saga, Transition]) -> bool:
-        """By the key of its transition, and by the version of its saga."""
+        """By the key of its transition, and by that of a new saga or the version of another."""
         return bool(reaction.effects)
 
     def _is_guessed_absent(self, message: Inbound) -> bool:

@@ -145,10 +145,7 @@ async def load_readable(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Sag
 
 async def save(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) -> None:
     """Journal, sagas, deadlines. Where a saga is no longer what was decided on, nothing is stored and `flush` raises: a unique violation
-    of the journal, or, where the journal is gone, of the saga, or MovedOnError. Decide again.
-
-    The journal comes first: two instances that start the same saga at once meet on its version, and one of them loads again.
-    """
+    (of the journal's version, or of a saga or deadline that another instance made at the same time), or MovedOnError. Decide again."""
     if not transitions:
         return
     await _insert_journal(writes, transitions)

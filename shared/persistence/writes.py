@@ -24,7 +24,8 @@ _TABLE = re.compile(r"\b(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+(\w+)", re.IGNO
 
 class Writes:
     """Stands in for a transaction's connection: `execute` collects until `flush`; what is fetched is fetched at once, and does not see
-    what was collected. Two writes to one table are two statements, in their order: PostgreSQL does not define it within one."""
+    what was collected. Two writes to one table are two statements, in their order (PostgreSQL does not define it within one), unless they
+    are to other rows."""
 
     def __init__(self, tx: Connection, *, one_statement: bool = False) -> None:
         self._tx = tx
@@ -39,7 +40,8 @@ class Writes:
 
     async def execute(self, statement: str, *arguments: Any, rows: int | None = None, apart: bool = False) -> None:
         """Collect a write. With `rows` it must return exactly so many (RETURNING), or nothing of all that is sent with it is stored and
-        `flush` raises MovedOnError: somebody else was faster. `apart`: to other rows of its table than what was collected before."""
+        `flush` raises MovedOnError: somebody else was faster. `apart`: to other rows of its table than what was collected before, which
+        nobody checks, and of which it sees nothing."""
         found = _TABLE.search(statement)
         if found is None:
             raise ValueError(

@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -76,7 +77,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "commit": commit.stdout.strip() or "no commit",
         "began": began.strftime("%Y%m%dT%H%M%SZ"),
         "cores": cores(),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} ({Path(sys.executable).resolve()})",
         "load_before": os.getloadavg()[0],
         "options": {name: str(value) for name, value in vars(options).items()},
     }

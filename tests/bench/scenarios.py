@@ -55,12 +55,17 @@ class Outcome:
 
 
 def median(rounds: Sequence[Outcome]) -> Outcome:
-    """The one in the middle by payments a second (of an even number, the slower)."""
+    """The one in the middle by payments a second (of an even number, the slower), with the most memory and the slowest drain of all."""
     rates = {outcome.load.per_s: outcome for outcome in rounds if isinstance(outcome.load, Burst)}
     if not rates:
         return rounds[0]
     in_order = sorted(rates)
-    return replace(rates[in_order[(len(in_order) - 1) // 2]], rounds_per_s=in_order)
+    return replace(
+        rates[in_order[(len(in_order) - 1) // 2]],
+        rounds_per_s=in_order,
+        resident_mib={name: max(one.resident_mib[name] for one in rounds) for name in rounds[0].resident_mib},
+        drain_s=max(one.drain_s for one in rounds),
+    )
 
 
 @dataclass(slots=True)

@@ -21,14 +21,19 @@ def test_a_percentile_is_a_latency_that_was_measured() -> None:
 def test_of_several_bursts_the_middle_one_counts() -> None:
     rounds = [_outcome(Burst(100, 0, published_s=0.1, elapsed_s=elapsed_s)) for elapsed_s in (4.0, 1.0, 2.0)]
     assert (median(rounds).load, median(rounds).rounds_per_s) == (rounds[2].load, [25.0, 50.0, 100.0])
+    assert (median(rounds).drain_s, median(rounds).resident_mib) == (4.0, {"saga": 4.0}), "the worst of all"
     assert median(rounds[:2]).load == rounds[0].load, "of two the slower"
     assert median([_outcome(Steady([], lost=0, late_ms=0.0))]).rounds_per_s == ()
 
 
 def _outcome(load: Burst | Steady) -> Outcome:
+    """`load` took as many seconds to drain, and as many MiB."""
     usage = Usage(at=0.0, cpu_s={}, machine_s=0.0)
     spent = usage.since(usage)
-    return Outcome(Scenario("0 ms", {}, 100), load, True, spent, spent, Deeds({}, {}, {}, {}, 0), {}, 0.0, 0.0)
+    size = load.elapsed_s if isinstance(load, Burst) else 0.0
+    return Outcome(
+        Scenario("0 ms", {}, 100), load, True, spent, spent, Deeds({}, {}, {}, {}, 0), {"saga": size}, 0.0, size
+    )
 
 
 def test_payments_under_way_while_the_machine_stalled_can_be_left_out() -> None:

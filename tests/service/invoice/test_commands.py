@@ -58,25 +58,6 @@ async def test_an_issued_invoice_can_be_paid(world: World, bus: Bus) -> None:
     assert await rows(world.databases["invoice"], "SELECT * FROM outbox") == []
 
 
-async def test_a_batch_of_new_and_known_invoices(world: World, bus: Bus) -> None:
-    """States of both kinds are written by one commit."""
-    answers = await bus.inbox()
-    async with world.running("invoice", assemble):
-        await bus.send(issue("INV-1"), reply_to=answers.name)
-        await answers.next()
-    for command in (pay("INV-1"), issue("INV-2"), issue("INV-3"), pay("INV-3")):
-        await bus.send(command, reply_to=answers.name)
-    async with world.running("invoice", assemble):
-        assert {heard.data["answer"] for heard in await answers.take(4)} == {"accepted"}
-    url = world.databases["invoice"]
-    assert await rows(url, "SELECT invoice_id, status, version FROM invoices ORDER BY invoice_id") == [
-        {"invoice_id": "INV-1", "status": "payment_pending", "version": 2},
-        {"invoice_id": "INV-2", "status": "open", "version": 1},
-        {"invoice_id": "INV-3", "status": "payment_pending", "version": 2},
-    ]
-    assert len(await rows(url, "SELECT DISTINCT answered_at FROM answers WHERE command_type LIKE '%Pay%'")) == 1
-
-
 @pytest.mark.parametrize(
     ("command", "reason"),
     [

@@ -55,6 +55,22 @@ async def test_a_payment_is_captured_in_two_steps(
     await payments.outbox_is_empty()
 
 
+async def test_an_answer_that_is_kept_already_is_kept_once(start: Start, bus: Bus, payments: Payments) -> None:
+    """As after a commit whose reply was lost."""
+    events, asking = await bus.tap("payment.events"), requested()
+    await execute(
+        payments.url,
+        """INSERT INTO attempts (payment_id, fence, seq, at, step, answer, evidence)
+           SELECT $1, 1, seq, now(), 'prepare', 'kept', 'HTTP 200' FROM generate_series(1, 2) AS seq""",
+        asking.payment_id,
+    )
+    async with start():
+        await bus.send(asking)
+        captured = await events.next()
+    assert (kind(captured.type), captured.data["version"]) == ("PaymentCaptured", 3)
+    assert await payments.attempts(asking.payment_id) == [("prepare", "kept"), ("prepare", "kept")]
+
+
 async def test_a_decline_is_recorded_after_its_cancel(
     start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
 ) -> None:

@@ -234,14 +234,18 @@ FULL = Saga(
 
 
 async def test_a_saga_is_stored_whole(world: World) -> None:
-    """When it is new, and when it was stored before."""
+    """When it is new, when it was stored before, and when both come in one batch."""
     database = await Database.open(world.databases["saga"], name="test", connections_max=1)
-    second = replace(FULL, payment_id=BARE.payment_id, invoice_id=BARE.invoice_id, version=2)
+    later = replace(FULL, payment_id=BARE.payment_id, invoice_id=BARE.invoice_id, version=2)
+    other = replace(BARE, payment_id=UUID(int=3))
     try:
-        for steps, expected in (([BARE, replace(FULL, version=1), FULL], [BARE, FULL]), ([second], [second, FULL])):
+        for steps, expected in (
+            ([BARE, replace(FULL, version=1), FULL], [BARE, FULL]),
+            ([later, other], [later, FULL, other]),
+        ):
             await _store(database, steps)
             async with database.connection() as connection:
-                ids = [BARE.payment_id, FULL.payment_id, uuid4()]
+                ids = [BARE.payment_id, FULL.payment_id, other.payment_id, uuid4()]
                 assert list((await store.load(connection, ids, lock=False)).values()) == expected
     finally:
         await database.close()
@@ -250,8 +254,9 @@ async def test_a_saga_is_stored_whole(world: World) -> None:
 async def _store(database: Database, steps: Sequence[Saga]) -> None:
     cause = Cause(uuid4(), "flow-1", LATER)
     async with database.connection() as connection:
-        writes = Writes(connection)
+        writes = Writes(connection, one_statement=True)
         await store.save(writes, [(cause, Transition(step, Status.ABSENT, "Paid", None)) for step in steps])
+        assert writes.fits_one_statement
         await writes.flush()
 
 
