@@ -89,7 +89,8 @@ def _away(service: Service, error: Exception) -> CliError:
 
 @topology.command("apply")
 def apply(*, json: Json = False) -> None:
-    """Create what is missing. What exists otherwise than expected is named, never deleted: it holds messages."""
+    """Create what is missing, take away what an earlier version bound. A queue that is otherwise than expected is named, never deleted: it
+    holds messages."""
     from shared.messaging.apply import apply_topology  # noqa: PLC0415 - loads the contracts and the client
     from shared.messaging.topology import EXCHANGES, QUEUES  # noqa: PLC0415
     from shared.settings import Environment  # noqa: PLC0415

@@ -18,8 +18,8 @@ class TopologyError(Exception):
 
 
 async def apply_topology(url: str) -> None:
-    """Create exchanges, queues and bindings; existing equal ones are left alone. Raises `TopologyError` where one exists with other
-    settings: it holds messages, so it is never deleted here."""
+    """Create exchanges, queues and bindings; existing equal ones are left alone, retired bindings taken away. Raises `TopologyError` where
+    one exists with other settings: a queue holds messages, so none is ever deleted here."""
     link = BrokerLink(url, name="remit topology")
     try:
         for exchange in EXCHANGES:
@@ -45,6 +45,8 @@ async def _apply_queue(channel: "Channel", queue: Queue) -> None:
         ) from None
     for binding in queue.bindings:
         await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+    for binding in queue.retired:  # one that is not there is no error
+        await channel.queue_unbind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
 
 
 async def check_topology(url: str) -> list[str]:

@@ -36,8 +36,11 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
+    """`retired`: bindings that an earlier version made and that are taken away."""
+
     name: str
     bindings: tuple[Binding, ...]
+    retired: tuple[Binding, ...] = ()
     dead_letters: bool = True
     delivery_limit: int = DELIVERY_LIMIT
     arguments: dict[str, str | int] = field(init=False)
@@ -106,6 +109,7 @@ WORK_QUEUES = (
             *_OUTCOMES,
             *_DOUBTS,
         ),
+        retired=_bind(invoice.InvoicePaymentRequested),
     ),
     Queue("payment_gateway.requests", _bind(invoice.InvoicePaymentRequested)),
     Queue(

@@ -12,11 +12,13 @@ from structlog.testing import capture_logs
 from shared.contracts import invoice
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
+from shared.messaging.apply import apply_topology
 from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.publisher import Publisher
+from shared.messaging.topology import QUEUES
 from shared.observability.health import Readiness
 from tests.support.bus import Bus
 from tests.support.waiting import until
@@ -53,6 +55,22 @@ async def test_a_batch_is_confirmed(publisher: Publisher, bus: Bus) -> None:
     assert published.confirmed == [m.id for m in messages]
     tap = await bus.queue("invoice.commands")
     assert [h.id for h in await tap.take(1_000)] == [str(m.id) for m in messages]
+
+
+async def test_what_an_earlier_version_bound_is_taken_away(world: World, bus: Bus) -> None:
+    link = BrokerLink(world.rabbitmq_url, name="test topology")
+    channel = await link.channel(confirms=False)
+    retired = [(queue, binding) for queue in QUEUES for binding in queue.retired]
+    assert retired
+    for queue, binding in retired:
+        assert binding not in queue.bindings
+        await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+    await link.close()
+    await apply_topology(world.rabbitmq_url)
+    for queue, binding in retired:
+        tap = await bus.queue(queue.name)
+        await bus.send_raw(b"{}", exchange=binding.exchange, key=binding.routing_key.removesuffix(".#"))
+        assert await tap.waiting() == []
 
 
 async def test_what_no_queue_takes_is_not_published(publisher: Publisher) -> None:
