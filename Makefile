@@ -5,7 +5,8 @@
 SHELL := /bin/bash
 # The distribution's interpreter where it will do: it is built with profile-guided optimisation, which one of pyenv's is not unless somebody
 # asked for it. PYTHON=... names another.
-PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || echo python3)
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, venv; $(NEW_ENOUGH)' 2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
@@ -62,7 +63,7 @@ clean: ## remove the virtual environment and all caches
 
 $(READY): $(LOCK) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Remit needs Python 3.11 or newer: install it, or name it with PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || \
 	  { echo "Remit needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version): name another with PYTHON=..." >&2; exit 1; }
 	@echo "Setting up the virtual environment in $(VENV) with $(PYTHON) (once, until the lock changes)"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)

@@ -243,7 +243,7 @@ async def test_a_saga_is_stored_whole(world: World) -> None:
             ([BARE, replace(FULL, version=1), FULL], [BARE, FULL]),
             ([later, other], [later, FULL, other]),
         ):
-            await _store(database, steps)
+            await store_steps(database, steps)
             async with database.connection() as connection:
                 ids = [BARE.payment_id, FULL.payment_id, other.payment_id, uuid4()]
                 assert list((await store.load(connection, ids, lock=False)).values()) == expected
@@ -251,7 +251,8 @@ async def test_a_saga_is_stored_whole(world: World) -> None:
         await database.close()
 
 
-async def _store(database: Database, steps: Sequence[Saga]) -> None:
+async def store_steps(database: Database, steps: Sequence[Saga]) -> None:
+    """Sagas as they became, one transition each, by one statement."""
     cause = Cause(uuid4(), "flow-1", LATER)
     async with database.connection() as connection:
         writes = Writes(connection, one_statement=True)

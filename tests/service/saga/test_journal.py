@@ -19,7 +19,7 @@ from shared.messaging.envelope import Cause
 from shared.persistence.database import Database, MovedOnError
 from shared.persistence.retention import forget_page
 from shared.persistence.writes import Writes
-from tests.service.saga.test_deadlines import CAPTURED, LATER, PAID, PAYMENT, REFUNDED, REQUESTED
+from tests.service.saga.test_deadlines import CAPTURED, LATER, PAID, PAYMENT, REFUNDED, REQUESTED, store_steps
 from tests.support.bus import Bus
 from tests.support.databases import execute, rows
 from tests.support.waiting import until
@@ -189,21 +189,9 @@ async def test_what_was_decided_on_another_version_is_not_stored(
 ) -> None:
     """Whatever version it would reach: a saga of version 2, its journal gone, and steps from no saga, from version 1, from version 3."""
     stored, guessed = Saga(PAYMENT, "INV-1", Status.COMPLETED, version=2), Saga(PAYMENT, "INV-1", Status.FAILED)
-    cause = Cause(uuid4(), "flow-1", LATER)
-    async with database.connection() as connection:
-        writes = Writes(connection)
-        await store.save(
-            writes, [(cause, Transition(replace(stored, version=n), Status.ABSENT, "Paid", None)) for n in (1, 2)]
-        )
-        await writes.flush()
+    await store_steps(database, [replace(stored, version=1), stored])
     await execute(world.databases["saga"], "DELETE FROM transitions")
     before = await saga(world)
-    moves = [
-        Transition(replace(guessed, version=n), Status.ABSENT, "Declined", None) for n in range(first, first + steps)
-    ]
-    async with database.connection() as connection:
-        writes = Writes(connection, one_statement=True)
-        await store.save(writes, [(cause, move) for move in moves])
-        with pytest.raises(error):
-            await writes.flush()
+    with pytest.raises(error):
+        await store_steps(database, [replace(guessed, version=n) for n in range(first, first + steps)])
     assert (await saga(world), await journal(world)) == (before, [])
