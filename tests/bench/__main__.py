@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,25 +160,37 @@ async def _measure(
     about = report.about(options)
     parts = options.only or PARTS
     meter = (await Meter.of(stack)).watching({GATEWAY: gateways.http_pid})
-    allowed = None
-    if "limits" in parts and gateways.named is None:
-        say("Raw limits of broker and database")
-        allowed = await limits.measure(stack, meter)
-    tables: list[report.Table] = []
-    problems: list[str] = []
+    found: list[limits.Limits] = []
+
+    async def raw_limits() -> None:
+        if "limits" in parts and gateways.named is None:
+            say("Raw limits of broker and database")
+            found.append(await limits.measure(stack, meter))
+
     outcomes: list[Outcome] = []
+    books: list[report.Table] = []
+    problems: list[str] = []
     services = Services(stack, fleet)
     await services.prepare()
     alone = await services.starts_alone(gateways.in_process) if "starts" in parts and gateways.named is None else {}
     if scenarios := _scenarios(options, gateways):
-        outcomes, tables, problems = await _play(scenarios, stack, services, meter, alone, allowed, say)
+        outcomes, books, problems = await _play(scenarios, stack, services, meter, raw_limits, say)
     else:
-        tables += [report.latency([], allowed), report.starts([], alone)]
+        await raw_limits()
+    allowed = limits.middle(found) if found else None
     top = next((o for o in outcomes if o.scenario.name == TOP), None)
-    ceiling = report.ceilings(allowed, top, top.load) if allowed and top and isinstance(top.load, Burst) else None
-    tables = [goals.table(outcomes, alone, ceiling), *tables, *([ceiling] if ceiling else [])]
-    if allowed:
-        tables.append(report.limits(allowed))
+    tables = [
+        goals.table(outcomes, alone, allowed),
+        report.throughput(outcomes),
+        report.latency(outcomes, allowed),
+        report.cpu(outcomes),
+        report.memory(outcomes),
+        report.starts(outcomes, alone),
+        *(report.work(outcome) for outcome in outcomes[:1] if isinstance(outcome.load, Burst)),
+        *books,
+        *([report.ceiling(allowed, top, top.load)] if allowed and top and isinstance(top.load, Burst) else []),
+        *([report.limits(allowed)] if allowed else []),
+    ]
     return report.Report(about, [table for table in tables if table.rows], problems)
 
 
@@ -187,41 +199,47 @@ async def _play(
     stack: Stack,
     services: Services,
     meter: Meter,
-    alone: Mapping[str, tuple[float, float]],
-    allowed: limits.Limits | None,
+    raw_limits: Callable[[], Awaitable[None]],
     say: Callable[[str], None],
 ) -> tuple[list[Outcome], list[report.Table], list[str]]:
     publisher = Publisher(BrokerLink(stack.rabbitmq_url, name="bench publisher"))
     async with Listener.open(stack.rabbitmq_url) as listener:
         bench = Bench(stack, services, meter, publisher, listener)
-        outcomes = await _outcomes(bench, scenarios, say)
+        outcomes = await _outcomes(bench, scenarios, raw_limits, say)
         read = await read_books(stack)
     await publisher.close()
     counted = {"sent": bench.paid, "heard_lost": bench.lost, "doubled": listener.doubled}
-    tables = [
-        report.throughput(outcomes),
-        report.latency(outcomes, allowed),
-        report.cpu(outcomes),
-        report.memory(outcomes),
-        report.starts(outcomes, alone),
-        *(report.work(outcome) for outcome in outcomes[:1] if isinstance(outcome.load, Burst)),
-        report.books(read, repeated=listener.repeated, **counted),
-    ]
-    return outcomes, tables, report.problems(read, **counted)
+    books = report.books(read, repeated=listener.repeated, **counted)
+    return outcomes, [books], report.problems(read, **counted)
 
 
-async def _outcomes(bench: Bench, scenarios: Sequence[Scenario], say: Callable[[str], None]) -> list[Outcome]:
-    """One of each scenario. Those of several rounds come first, in turns: a machine that slows down meanwhile does so for all."""
+async def _outcomes(
+    bench: Bench,
+    scenarios: Sequence[Scenario],
+    raw_limits: Callable[[], Awaitable[None]],
+    say: Callable[[str], None],
+) -> list[Outcome]:
+    """One of each scenario. Those of several rounds come first, in turns with each other and with the raw limits: a machine that slows down
+    meanwhile does so for all."""
     payments: list[Payment] = prepare(sum(scenario.invoices * scenario.rounds for scenario in scenarios))
     say(f"Issuing {len(payments)} invoices")
     await bench.issue(payments)
     played: dict[str, list[Outcome]] = {scenario.name: [] for scenario in scenarios}
-    in_turns = [s for turn in range(ROUNDS) for s in scenarios if s.rounds > 1 and s.rounds > turn]
-    for planned in (*in_turns, *(s for s in scenarios if s.rounds == 1)):
-        batch, payments = payments[: planned.invoices], payments[planned.invoices :]
+
+    async def play(planned: Scenario) -> None:
+        batch, payments[:] = payments[: planned.invoices], payments[planned.invoices :]
         scenario = _at_half(planned, played[planned.half_of]) if planned.half_of else planned
         say(f"{scenario.payments} payments, {scenario.name}")
         played[scenario.name].append(await bench.play(scenario, batch[: scenario.invoices]))
+
+    for turn in range(max(scenario.rounds for scenario in scenarios)):
+        await raw_limits()
+        for scenario in scenarios:
+            if 1 < scenario.rounds > turn:
+                await play(scenario)
+    for scenario in scenarios:
+        if scenario.rounds == 1:
+            await play(scenario)
     return [median(rounds) for rounds in played.values()]
 
 

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -71,6 +71,16 @@ class Limits:
     """The hops and commits of a payment that is alone, one after the other, with no other code: it cannot be faster than that."""
 
 
+def middle(rounds: Sequence[Limits]) -> Limits:
+    """Of each limit the one in the middle by its CPU (of an even number, the dearer); the lone payments of all rounds."""
+    medians = {
+        field.name: sorted((getattr(one, field.name) for one in rounds), key=lambda limit: limit.us)[len(rounds) // 2]
+        for field in fields(Limits)
+        if field.name != "lone"
+    }
+    return Limits(**medians, lone=Steady([span for one in rounds for span in one.lone.spans], lost=0, late_ms=0.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What one payment asks of broker and database."""
@@ -92,6 +102,18 @@ def ceiling(needs: Needs, *, publish: Limit, consume: Limit, rows: Limit) -> Cei
     """By CPU, of client and server together: on a machine that is busy all the time nothing else can be the limit."""
     us = needs.publishes * publish.us + needs.deliveries * consume.us + needs.row_writes * rows.us / ROW_WRITES
     return Ceiling(cores() * 1e6 / us, us / 1_000)
+
+
+def ceilings(found: Limits, needs: Needs) -> dict[str, Ceiling]:
+    """By what speaks to the broker; the highest last."""
+    return {
+        "aio-pika and set-based SQL": ceiling(
+            needs, publish=found.publish_aio_pika, consume=found.consume_aio_pika, rows=found.set_based
+        ),
+        "frames and acks in bulk, set-based SQL": ceiling(
+            needs, publish=found.publish_ours, consume=found.consume_ours, rows=found.set_based
+        ),
+    }
 
 
 async def measure(stack: Stack, meter: Meter) -> Limits:

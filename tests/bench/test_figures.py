@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.limits import ROW_WRITES, Limit, Needs, ceiling
+from tests.bench.limits import ROW_WRITES, Limit, Limits, Needs, ceiling, middle
 from tests.bench.load import Burst, Steady
 from tests.bench.measure import GENERATOR, Deeds, Usage, cores
 from tests.bench.pulse import INTERVAL_S, STALLED_FROM, pulse, stalls
@@ -61,6 +61,17 @@ def test_the_ceiling_is_all_cores_over_what_messages_and_rows_cost() -> None:
     top = ceiling(Needs(publishes=5, deliveries=6, row_writes=10), publish=publish, consume=consume, rows=rows)
     assert top.cpu_ms == pytest.approx((5 * 100 + 6 * 50 + 10 * 20) / 1_000)
     assert top.per_s == pytest.approx(cores() * 1_000)
+
+
+def test_of_several_measurements_of_a_limit_the_middle_one_counts() -> None:
+    def found(us: float) -> Limits:
+        limit = Limit(1e6 / us, client_us=us, server_us=us)
+        return Limits(limit, limit, limit, limit, limit, limit, lone=Steady([(0.0, us)], lost=0, late_ms=0.0))
+
+    of_three = middle([found(3.0), found(1.0), found(2.0)])
+    assert {of_three.publish_ours.us, of_three.single.us} == {4.0}
+    assert of_three.lone.latencies_ms == [1_000.0, 2_000.0, 3_000.0], "the floor counts every payment"
+    assert middle([found(3.0), found(1.0)]).set_based.us == 6.0, "of two the dearer"
 
 
 def test_what_others_used_is_what_the_machine_used_beyond_us() -> None:
