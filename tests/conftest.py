@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from hypothesis import HealthCheck, settings
 
 from deploy.local.stack import SERVICES, Stack, open_stack
 from shared.messaging.apply import apply_topology
@@ -22,6 +23,9 @@ GIVEN = "REMIT_TEST_GIVEN"
 """Tests delete what is in the queues: they use a broker that was given to them only if this says `yes`."""
 
 configure_logs("tests", level="WARNING", format="console")
+# How long an example takes says how busy the machine is, and nothing about us: pytest's own timeout ends what hangs.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwe as jose
 from joserfc.jwk import RSAKey
@@ -195,7 +195,7 @@ def test_size_is_bounded_before_anything_is_decoded() -> None:
 JWE = sealed()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, len(JWE) - 1), st.sampled_from("AQgw09-_.=+ ä"))
 def test_no_change_of_a_character_gets_through(at: int, character: str) -> None:
     changed = JWE[:at] + character + JWE[at + 1 :]
@@ -203,7 +203,6 @@ def test_no_change_of_a_character_gets_through(at: int, character: str) -> None:
     assert isinstance(answer, CardRefusal) or changed == JWE
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_no_text_raises(text: str) -> None:
     assert isinstance(KEYRING.decrypt(text, PAYMENT), CardRefusal)

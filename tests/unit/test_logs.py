@@ -20,7 +20,7 @@ import asyncpg
 import pydantic
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.card_data.encryption import CardDetails, encrypt_card, generate_keyset
@@ -459,7 +459,6 @@ def test_everything_is_bounded() -> None:
     assert len(traceback_text(raised.value)) <= MAX_TRACEBACK
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=())))
 def test_any_text_becomes_one_that_postgresql_and_json_take(text: str) -> None:
     shown = redact(text)

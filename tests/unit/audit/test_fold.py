@@ -70,7 +70,7 @@ COMMANDS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(COMMANDS, max_size=12))
 def test_whatever_an_invoice_decides_folds_to_the_same_state(commands: list[domain.Command]) -> None:
     invoice, stored = domain.Invoice("INV-1"), list[tuple[str, dict[str, Any]]]()

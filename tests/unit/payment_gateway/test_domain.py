@@ -685,7 +685,7 @@ class History:
             assert not self.bank.captured
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(moves=st.lists(MOVES, max_size=60), resolution=st.sampled_from(["not_charged", "captured", "refunded"]))
 def test_no_history_breaks_the_rules(moves: list[str], resolution: domain.Resolution) -> None:
     history = History(resolution, Bank(), domain.decide(request(), None).payment)
@@ -705,7 +705,7 @@ def test_no_history_breaks_the_rules(moves: list[str], resolution: domain.Resolu
         history.check_truth(before)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(moves=st.lists(st.sampled_from(["step", "lost", "unsent", "decline", "crash"]), max_size=40))
 def test_once_the_gateway_answers_everything_settles(moves: list[str]) -> None:
     history = History("captured", Bank(), domain.decide(request(), None).payment)

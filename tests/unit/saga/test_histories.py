@@ -74,7 +74,7 @@ ENDS = {Status.COMPLETED: {Status.REFUNDED}, Status.REFUNDED: set[Status](), Sta
 """Where a saga that has ended may still go."""
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(FACTS, max_size=30))
 def test_no_history_breaks_a_saga(facts: list[Fact]) -> None:
     saga = Saga(PAYMENT, INVOICE)
@@ -360,7 +360,7 @@ def _ends(events: Sequence[invoices.Event]) -> list[type]:
     return [type(event) for event in events if isinstance(event, over) and event.payment_id == PAYMENT]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.lists(st.sampled_from(STEPS), max_size=40), st.sampled_from((1_000, 1_000, 1_000, 999)), st.data())
 def test_whatever_is_lost_doubled_or_late_money_and_invoice_agree_in_the_end(
     steps: list[str], amount_minor: int, data: st.DataObject
