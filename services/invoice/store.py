@@ -13,7 +13,7 @@ from shared.contracts.base import Contract
 from shared.contracts.invoice import EncryptedCardMethod, PaymentMethod, TokenMethod
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
-from shared.messaging.topology import OVERDUE
+from shared.messaging.topology import OVERDUE, Qualifier
 from shared.persistence import event_store
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.event_store import StoredEvent
@@ -206,7 +206,7 @@ async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
 
 
 def _announcement(
-    stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce, *, qualifier: str = ""
+    stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce, *, qualifier: Qualifier = ""
 ) -> Outgoing:
     cause = Cause(stored.cause_id, stored.correlation_id, stored.recorded_at, stored.traceparent)
     draft = Draft(announce(event, stored.stream_id, method), qualifier=qualifier)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink
-from shared.messaging.topology import EXCHANGES, QUEUES, Queue
+from shared.messaging.topology import EXCHANGES, QUEUES, Exchange, Queue
 
 if TYPE_CHECKING:
     from aiormq.channel import Channel
@@ -23,17 +23,22 @@ async def apply_topology(url: str) -> None:
     link = BrokerLink(url, name="remit topology")
     try:
         for exchange in EXCHANGES:
-            channel = await _channel(link)
-            try:
-                await channel.exchange_declare(
-                    exchange.name, exchange_type=exchange.type, durable=True, timeout=RPC_TIMEOUT_S
-                )
-            except ChannelPreconditionFailed as error:
-                raise TopologyError(f"exchange {exchange.name} exists with other settings: {error}") from None
+            await _apply_exchange(await _channel(link), exchange)
         for queue in QUEUES:
             await _apply_queue(await _channel(link), queue)
     finally:
         await link.close()
+
+
+async def _apply_exchange(channel: "Channel", exchange: Exchange) -> None:
+    try:
+        await channel.exchange_declare(exchange.name, exchange_type=exchange.type, durable=True, timeout=RPC_TIMEOUT_S)
+    except ChannelPreconditionFailed as error:
+        raise TopologyError(
+            f"exchange {exchange.name} exists with other settings: {error}; it holds no messages: delete it, and apply again"
+        ) from None
+    for binding in exchange.bindings:
+        await channel.exchange_bind(exchange.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
 
 
 async def _apply_queue(channel: "Channel", queue: Queue) -> None:

@@ -21,6 +21,7 @@ from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME, wire_name_without_version
 from shared.ids import read_uuid
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
+from shared.messaging.topology import routing_key
 from shared.records import dataclass
 
 STRUCTURED = "application/cloudevents+json"
@@ -121,7 +122,7 @@ def encode(
     return Outgoing(
         id=message_id,
         exchange="" if to_sender else data.exchange,
-        routing_key=draft.reply_to or (f"{data.wire_name}.{draft.qualifier}" if draft.qualifier else data.wire_name),
+        routing_key=draft.reply_to or routing_key(data.wire_name, draft.qualifier),
         type=data.wire_name,
         correlation_id=draft.reply_correlation_id or cause.correlation_id,
         body=orjson.dumps(attributes, option=orjson.OPT_UTC_Z),

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from shared.contracts.base import Contract
 from shared.ids import derived_id
+from shared.messaging.topology import Qualifier
 from shared.records import dataclass, field
 
 
@@ -33,13 +34,12 @@ class Draft:
     """What a handler wants said. The shell gives it an id, a time and a correlation.
 
     `message_id` overrides the derived id where DESIGN 2 names another source (an outcome: payment id and row version).
-    `qualifier` is a further word of the routing key, for receivers that want only some messages of a type.
     `reply_to` sends it to that queue instead of the contract's exchange.
     """
 
     data: Contract
     message_id: UUID | None = None
-    qualifier: str = ""
+    qualifier: Qualifier = ""
     reply_to: str | None = None
     reply_correlation_id: str | None = None
 

@@ -18,7 +18,7 @@ from shared.messaging import frames
 from shared.messaging.broker import BROKER_ERRORS, BrokerLink, losses_as_errors
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Outgoing
-from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE
+from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, entrance
 from shared.messaging.wire import Wire
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -331,7 +331,7 @@ def _payload(id_: str, message: Outgoing, channel: "Channel") -> bytes:
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
     return frames.publish(
         channel.number,
-        exchange=message.exchange,
+        exchange=entrance(message.exchange),
         routing_key=message.routing_key,
         mandatory=message.droppable or message.exchange in {"", DEAD_LETTERS} or message.type in MUST_ROUTE,
         content_type=message.content_type,

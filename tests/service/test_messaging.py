@@ -4,12 +4,16 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import get_args
 from uuid import uuid4
 
 import pytest
+from aiormq.exceptions import PublishError
 from structlog.testing import capture_logs
 
+from deploy.audit.routes import queues_for
 from shared.contracts import invoice
+from shared.contracts.catalogue import MESSAGES
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
 from shared.messaging.apply import apply_topology
@@ -18,7 +22,7 @@ from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import QUEUES
+from shared.messaging.topology import QUEUES, WORK_QUEUES, Qualifier, entrance, routing_key
 from shared.observability.health import Readiness
 from tests.support.bus import Bus
 from tests.support.waiting import until
@@ -63,14 +67,30 @@ async def test_what_an_earlier_version_bound_is_taken_away(world: World, bus: Bu
     retired = [(queue, binding) for queue in QUEUES for binding in queue.retired]
     assert retired
     for queue, binding in retired:
-        assert binding not in queue.bindings
         await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
     await link.close()
     await apply_topology(world.rabbitmq_url)
-    for queue, binding in retired:
-        tap = await bus.queue(queue.name)
-        await bus.send_raw(b"{}", exchange=binding.exchange, key=binding.routing_key.removesuffix(".#"))
-        assert await tap.waiting() == []
+    for exchange, key in {(binding.exchange, binding.routing_key.removesuffix(".#")) for _, binding in retired}:
+        with pytest.raises(PublishError, match="NO_ROUTE"):
+            await bus.send_raw(b"{}", exchange=exchange, key=key)
+
+
+@pytest.mark.parametrize("qualifier", get_args(Qualifier))
+async def test_every_event_reaches_our_queues_once_and_whoever_binds_a_pattern(
+    publisher: Publisher, bus: Bus, qualifier: Qualifier
+) -> None:
+    events = [message for message in MESSAGES if entrance(message.exchange) != message.exchange]
+    taps = {exchange: await bus.tap(exchange, "remit.#") for exchange in {event.exchange for event in events}}
+    ours = {queue.name: await bus.queue(queue.name) for queue in WORK_QUEUES}
+    expected: dict[str, list[str]] = {name: [] for name in (*ours, *taps)}
+    for event in events:
+        key = routing_key(event.wire_name, qualifier)
+        for name in (*queues_for(event.exchange, key), event.exchange):
+            expected[name].append(key)
+        sent = Outgoing(uuid4(), event.exchange, key, event.wire_name, "c", b"{}")
+        assert (await publisher.publish([sent])).confirmed == [sent.id]
+    heard = {name: [h.message.routing_key for h in await tap.waiting()] for name, tap in (ours | taps).items()}
+    assert heard == expected
 
 
 async def test_what_no_queue_takes_is_not_published(publisher: Publisher) -> None:

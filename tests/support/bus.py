@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from shared.contracts.base import Contract
 from shared.contracts.invoice import InvoicePaymentRequested
 from shared.messaging.codec import STRUCTURED
-from shared.messaging.topology import OVERDUE, QUEUES
+from shared.messaging.topology import OVERDUE, QUEUES, Qualifier, entrance, routing_key
 
 DEADLINE_S = 20.0
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -85,7 +85,7 @@ class Bus:
         data: Contract,
         *,
         message_id: UUID | None = None,
-        qualifier: str = "",
+        qualifier: Qualifier = "",
         reply_to: str | None = None,
         **extensions: Any,
     ) -> UUID:
@@ -102,8 +102,8 @@ class Bus:
         }
         await self.send_raw(
             json.dumps(event).encode(),
-            exchange=data.exchange,
-            key=f"{data.wire_name}.{qualifier}" if qualifier else data.wire_name,
+            exchange=entrance(data.exchange),
+            key=routing_key(data.wire_name, qualifier),
             message_id=str(id_),
             reply_to=reply_to,
         )
@@ -138,13 +138,14 @@ class Bus:
 
     async def tell_saga(self, event: Contract, **how: Any) -> UUID:
         """Publish an event so that the saga hears of it: a request as the invoice announces it again, since of others it does not."""
-        qualifier = OVERDUE if isinstance(event, InvoicePaymentRequested) else ""
-        return await self.send(event, qualifier=qualifier, **how)
+        return await self.send(event, qualifier=OVERDUE if isinstance(event, InvoicePaymentRequested) else "", **how)
 
-    async def tap(self, exchange: str, key: str = "#") -> Tap:
-        """Listen to an exchange from now on."""
+    async def tap(self, exchange: str, key: str | None = None) -> Tap:
+        """Listen to an exchange from now on; without a key to all that our queues are bound for, or, where they are not bound, to all."""
         queue = await self._channel.declare_queue(exclusive=True)
-        await queue.bind(exchange, key)
+        bound = {binding.routing_key for one in QUEUES for binding in one.bindings if binding.exchange == exchange}
+        for each in {key} if key is not None else bound or {"#"}:
+            await queue.bind(exchange, each)
         return Tap(queue)
 
     async def inbox(self) -> Tap:

@@ -15,6 +15,7 @@ from services.staff.__main__ import assemble
 from services.staff.actions import KeptCase, Refusal
 from services.staff.domain import Status
 from shared.contracts import payment_gateway as messages
+from shared.messaging.topology import entrance
 from shared.persistence.database import Database
 from tests.support.bus import Bus
 from tests.support.databases import rows
@@ -98,7 +99,7 @@ async def tell(bus: Bus, data: messages.PaymentEvent, **extensions: Any) -> UUID
         if data.wire_name.rpartition(".")[0].endswith(("Captured", "Charged"))
         else data.wire_name
     )
-    await bus.send_raw(orjson.dumps(event), exchange=data.exchange, key=key, message_id=str(id_))
+    await bus.send_raw(orjson.dumps(event), exchange=entrance(data.exchange), key=key, message_id=str(id_))
     return id_
 
 
