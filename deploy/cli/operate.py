@@ -88,14 +88,23 @@ def _away(service: Service, error: Exception) -> CliError:
 
 
 @topology.command("apply")
-def apply(*, json: Json = False) -> None:
+def apply(
+    *,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            help="Make an exchange anew that is of another type than expected; bindings of others to it are lost."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
     """Create what is missing, take away what an earlier version bound. A queue that is otherwise than expected is named, never deleted: it
     holds messages."""
     from shared.messaging.apply import apply_topology  # noqa: PLC0415 - loads the contracts and the client
     from shared.messaging.topology import EXCHANGES, QUEUES  # noqa: PLC0415
     from shared.settings import Environment  # noqa: PLC0415
 
-    asyncio.run(apply_topology(Environment().rabbitmq_url()))
+    asyncio.run(apply_topology(Environment().rabbitmq_url(), replace=replace))
     if json:
         write_json({"exchanges": [e.name for e in EXCHANGES], "queues": [q.name for q in QUEUES]})
     else:

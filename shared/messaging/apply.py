@@ -1,6 +1,6 @@
 """Create or verify the topology on a broker: the hands of `shared.messaging.topology`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
@@ -17,33 +17,40 @@ class TopologyError(Exception):
     """One sentence per difference that an operator has to look at."""
 
 
-async def apply_topology(url: str) -> None:
+async def apply_topology(url: str, *, replace: bool = False) -> None:
     """Create exchanges, queues and bindings; existing equal ones are left alone, retired bindings taken away. Raises `TopologyError` where
-    one exists with other settings: a queue holds messages, so none is ever deleted here."""
+    one exists with other settings: a queue holds messages, so none is ever deleted here; an exchange holds none, and `replace` makes it
+    anew. What is published meanwhile is refused, and published again."""
     link = BrokerLink(url, name="remit topology")
     try:
         for exchange in EXCHANGES:
-            await _apply_exchange(await _channel(link), exchange)
+            await _apply_exchange(link, exchange, replace=replace)
         for queue in QUEUES:
             await _apply_queue(await _channel(link), queue)
     finally:
         await link.close()
 
 
-async def _apply_exchange(channel: "Channel", exchange: Exchange) -> None:
+async def _apply_exchange(link: BrokerLink, exchange: Exchange, *, replace: bool) -> None:
     try:
-        await channel.exchange_declare(exchange.name, exchange_type=exchange.type, durable=True, timeout=RPC_TIMEOUT_S)
+        await _declare(await _channel(link), exchange)
     except ChannelPreconditionFailed as error:
-        raise TopologyError(
-            f"exchange {exchange.name} exists with other settings: {error}; it holds no messages: delete it, and apply again"
-        ) from None
+        if not replace:
+            raise TopologyError(
+                f"exchange {exchange.name} exists with other settings: {error}; `remit topology apply --replace` makes it anew, "
+                "without the bindings that others made to it"
+            ) from None
+        channel = await _channel(link)
+        await channel.exchange_delete(exchange.name, timeout=RPC_TIMEOUT_S)
+        await _declare(channel, exchange)
+    channel = await _channel(link)
     for binding in exchange.bindings:
         await channel.exchange_bind(exchange.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
 
 
 async def _apply_queue(channel: "Channel", queue: Queue) -> None:
     try:
-        await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=RPC_TIMEOUT_S)
+        await _declare(channel, queue)
     except ChannelPreconditionFailed as error:
         raise TopologyError(
             f"queue {queue.name} exists with other settings: {error}; drain it, delete it, and apply again"
@@ -59,31 +66,34 @@ async def check_topology(url: str) -> list[str]:
     problems: list[str] = []
     link = BrokerLink(url, name="remit topology check")
     try:
-        for exchange in EXCHANGES:
-            channel = await _channel(link)
-            try:
-                await channel.exchange_declare(exchange.name, passive=True, timeout=RPC_TIMEOUT_S)
-            except ChannelNotFoundEntity:
-                problems.append(f"exchange {exchange.name} is missing")
-        for queue in QUEUES:
-            problems += await _check_queue(link, queue)
+        for expected in (*EXCHANGES, *QUEUES):
+            problems += await _differences(link, expected)
     finally:
         await link.close()
     return problems
 
 
-async def _check_queue(link: BrokerLink, queue: Queue) -> list[str]:
+async def _differences(link: BrokerLink, expected: Exchange | Queue) -> list[str]:
+    what = f"{type(expected).__name__.lower()} {expected.name}"
     channel = await _channel(link)
     try:
-        await channel.queue_declare(queue.name, passive=True, timeout=RPC_TIMEOUT_S)
+        await _declare(channel, expected, passive=True)
     except ChannelNotFoundEntity:
-        return [f"queue {queue.name} is missing"]
-    channel = await _channel(link)
+        return [f"{what} is missing"]
     try:
-        await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=RPC_TIMEOUT_S)
+        await _declare(channel, expected)
     except ChannelPreconditionFailed as error:
-        return [f"queue {queue.name} has other settings: {error}"]
+        return [f"{what} has other settings: {error}"]
     return []
+
+
+async def _declare(channel: "Channel", expected: Exchange | Queue, *, passive: bool = False) -> None:
+    """`passive`: only whether there is one of that name."""
+    how: dict[str, Any] = {"durable": True, "passive": passive, "timeout": RPC_TIMEOUT_S}
+    if isinstance(expected, Exchange):
+        await channel.exchange_declare(expected.name, exchange_type=expected.type, **how)
+    else:
+        await channel.queue_declare(expected.name, arguments=dict(expected.arguments), **how)
 
 
 async def _channel(link: BrokerLink) -> "Channel":

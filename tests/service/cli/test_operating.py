@@ -6,6 +6,7 @@ import sys
 import uuid
 from pathlib import Path
 
+import aio_pika
 import orjson
 import pytest
 
@@ -65,6 +66,32 @@ async def test_topology_is_applied_and_checked(stack: Stack) -> None:
         f"{len(EXCHANGES)} exchanges and {len(QUEUES)} queues are as they should be.\n",
     )
     assert (after.code, after.out) == (0, "Everything is there.\n")
+
+
+async def test_an_exchange_of_another_type_is_named_and_made_anew_when_asked(stack: Stack) -> None:
+    if stack.kind == "given":
+        pytest.skip("makes a virtual host, which a given broker is not asked for")
+    name = f"cli-{uuid.uuid4().hex[:8]}"
+    url = stack.create_vhost(name)
+    try:
+        async with await aio_pika.connect(url, timeout=10) as connection:
+            channel = await connection.channel()
+            await channel.declare_exchange("invoice.commands", "topic", durable=True)
+        check = await remit("topology", "check", "--json", RABBITMQ_URL=url)
+        refused = await remit("topology", "apply", RABBITMQ_URL=url)
+        replaced = await remit("topology", "apply", "--replace", RABBITMQ_URL=url)
+        after = await remit("topology", "check", RABBITMQ_URL=url)
+        async with await aio_pika.connect(url, timeout=10) as connection:
+            channel = await connection.channel(on_return_raises=True)
+            exchange = await channel.get_exchange("invoice.commands", ensure=False)
+            await exchange.publish(aio_pika.Message(b"{}"), "any key", timeout=10)
+    finally:
+        stack.drop_vhost(name)
+    assert "exchange invoice.commands has other settings" in check.json["problems"][0]
+    assert refused.code == 1
+    assert "invoice.commands" in refused.err
+    assert "`remit topology apply --replace`" in refused.err
+    assert (replaced.code, after.code, after.out) == (0, 0, "Everything is there.\n")
 
 
 async def test_keys_are_made_once_and_the_private_one_is_private(tmp_path: Path) -> None:
