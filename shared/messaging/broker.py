@@ -96,29 +96,31 @@ class BrokerLink:
         async with self._lock, asyncio.timeout(CONNECT_TIMEOUT_S + RPC_TIMEOUT_S):
             try:
                 with losses_as_errors():
-                    connection = await self._open_connection()
+                    connection, wire = await self._open_connection()
                     # Not by aio-pika's `channel()`: of each such channel something stays with its connection for as long as that lives.
-                    channel = await _transport(connection).channel(
+                    channel = await connection.channel(
                         publisher_confirms=confirms, on_return_raises=confirms, timeout=RPC_TIMEOUT_S
                     )
-                    return cast("Channel", channel), connection.wire
+                    return cast("Channel", channel), wire
             except BROKER_ERRORS:
                 await self._drop_connection()
                 raise
 
-    async def _open_connection(self) -> _Connection:
+    async def _open_connection(self) -> tuple[AbstractConnection, Wire]:
         if self._closed:
             raise ConnectionError("this link is closed")
-        if self._connection is None or not _is_usable(self._connection):
-            connection = await aio_pika.connect(
+        if self._connection is None or _below(self._connection) is None:
+            self._connection = await aio_pika.connect(
                 self._url,
                 timeout=CONNECT_TIMEOUT_S,
                 heartbeat=self._heartbeat_s,
                 client_properties={"connection_name": self._name},
                 connection_class=_Connection,
             )
-            self._connection = connection
-        return self._connection
+        below = _below(self._connection)
+        if below is None:
+            raise ConnectionError("the connection was lost")
+        return below, self._connection.wire
 
     async def close(self) -> None:
         """Close for good; never raises."""
@@ -142,15 +144,7 @@ def _heartbeat_s(url: str) -> int:
     return int(own) if own.isdecimal() else HEARTBEAT_S
 
 
-def _transport(connection: aio_pika.abc.AbstractConnection) -> AbstractConnection:
-    """The connection of the library below. Raises ConnectionError if there is none."""
-    if connection.transport is None:
-        raise ConnectionError("the connection was lost")
-    return connection.transport.connection
-
-
-def _is_usable(connection: aio_pika.abc.AbstractConnection) -> bool:
-    """`is_closed` of aio-pika's connection says whether *we* closed it; the transport below knows whether it is still there."""
-    return (
-        not connection.is_closed and connection.transport is not None and not connection.transport.connection.is_closed
-    )
+def _below(connection: _Connection) -> AbstractConnection | None:
+    """The connection of the library below, if it is still there: `is_closed` of aio-pika's own says whether *we* closed it."""
+    below = connection.transport.connection if connection.transport is not None else None
+    return None if connection.is_closed or below is None or below.is_closed else below
