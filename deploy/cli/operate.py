@@ -98,8 +98,7 @@ def apply(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Create what is missing, take away what an earlier version bound. A queue that is otherwise than expected is named, never deleted: it
-    holds messages."""
+    """Create what is missing. A queue that is otherwise than expected is named, never deleted: it holds messages."""
     from shared.messaging.apply import apply_topology  # noqa: PLC0415 - loads the contracts and the client
     from shared.messaging.topology import EXCHANGES, QUEUES  # noqa: PLC0415
     from shared.settings import Environment  # noqa: PLC0415
@@ -109,6 +108,19 @@ def apply(
         write_json({"exchanges": [e.name for e in EXCHANGES], "queues": [q.name for q in QUEUES]})
     else:
         console().print(f"{len(EXCHANGES)} exchanges and {len(QUEUES)} queues are as they should be.")
+
+
+@topology.command("prune")
+def prune(*, json: Json = False) -> None:
+    """Take away what earlier versions bound, once none of their instances runs any more."""
+    from shared.messaging.apply import prune_topology  # noqa: PLC0415
+    from shared.settings import Environment  # noqa: PLC0415
+
+    asyncio.run(prune_topology(Environment().rabbitmq_url()))
+    if json:
+        write_json({"ok": True})
+    else:
+        console().print("Nothing of an earlier version is bound any more.")
 
 
 @topology.command("check")

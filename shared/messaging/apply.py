@@ -18,9 +18,9 @@ class TopologyError(Exception):
 
 
 async def apply_topology(url: str, *, replace: bool = False) -> None:
-    """Create exchanges, queues and bindings; existing equal ones are left alone, retired bindings taken away. Raises `TopologyError` where
-    one exists with other settings: a queue holds messages, so none is ever deleted here; an exchange holds none, and `replace` makes it
-    anew. What is published meanwhile is refused, and published again."""
+    """Create exchanges, queues and bindings; existing equal ones are left alone. Raises `TopologyError` where one exists with other
+    settings: a queue holds messages, so none is ever deleted here; an exchange holds none, and `replace` makes it anew. What is published
+    meanwhile is refused, and published again."""
     link = BrokerLink(url, name="remit topology")
     try:
         for exchange in EXCHANGES:
@@ -57,8 +57,19 @@ async def _apply_queue(channel: "Channel", queue: Queue) -> None:
         ) from None
     for binding in queue.bindings:
         await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
-    for binding in queue.retired:  # one that is not there is no error
-        await channel.queue_unbind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+
+
+async def prune_topology(url: str) -> None:
+    """Take away what earlier versions bound. Raises `TopologyError`. An instance of such a version that still runs finds what it says
+    unroutable from then on, and keeps it for its successor."""
+    link = BrokerLink(url, name="remit topology prune")
+    try:
+        for queue in QUEUES:
+            channel = await _channel(link)
+            for binding in queue.retired:  # what is not there is no error
+                await channel.queue_unbind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+    finally:
+        await link.close()
 
 
 async def check_topology(url: str) -> list[str]:

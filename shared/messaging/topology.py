@@ -100,7 +100,7 @@ class Queue:
 
     @property
     def retired(self) -> tuple[Binding, ...]:
-        """What earlier versions bound instead: patterns, to the topic exchanges."""
+        """What earlier versions bound instead: patterns, to the topic exchanges. Beside ours they bring nothing twice."""
         return tuple(
             Binding(message.exchange, f"{message.wire_name}.{word}")
             for message in MESSAGES

@@ -14,9 +14,10 @@ from structlog.testing import capture_logs
 from deploy.audit.routes import queues_for
 from shared.contracts import invoice
 from shared.contracts.catalogue import MESSAGES
+from shared.contracts.payment_gateway import PaymentCaptured
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
-from shared.messaging.apply import apply_topology
+from shared.messaging.apply import apply_topology, prune_topology
 from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
@@ -61,7 +62,9 @@ async def test_a_batch_is_confirmed(publisher: Publisher, bus: Bus) -> None:
     assert [h.id for h in await tap.take(1_000)] == [str(m.id) for m in messages]
 
 
-async def test_what_an_earlier_version_bound_is_taken_away(world: World, bus: Bus) -> None:
+async def test_what_an_earlier_version_bound_brings_nothing_twice_and_can_be_taken_away(
+    world: World, publisher: Publisher, bus: Bus
+) -> None:
     link = BrokerLink(world.rabbitmq_url, name="test topology")
     channel = await link.channel(confirms=False)
     retired = [(queue, binding) for queue in QUEUES for binding in queue.retired]
@@ -70,6 +73,12 @@ async def test_what_an_earlier_version_bound_is_taken_away(world: World, bus: Bu
         await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
     await link.close()
     await apply_topology(world.rabbitmq_url)
+    saga = await bus.queue("saga.events")
+    now = Outgoing(uuid4(), "payment.events", PaymentCaptured.wire_name, PaymentCaptured.wire_name, "c", b"{}")
+    assert (await publisher.publish([now])).confirmed == [now.id]
+    await bus.send_raw(b"{}", exchange="payment.events", key=PaymentCaptured.wire_name, message_id="as before")
+    assert [heard.id for heard in await saga.waiting()] == [str(now.id), "as before"]
+    await prune_topology(world.rabbitmq_url)
     for exchange, key in {(binding.exchange, binding.routing_key.removesuffix(".#")) for _, binding in retired}:
         with pytest.raises(PublishError, match="NO_ROUTE"):
             await bus.send_raw(b"{}", exchange=exchange, key=key)

@@ -57,6 +57,7 @@ async def test_topology_is_applied_and_checked(stack: Stack) -> None:
     try:
         before = await remit("topology", "check", "--json", RABBITMQ_URL=url)
         applied = await remit("topology", "apply", RABBITMQ_URL=url)
+        pruned = await remit("topology", "prune", RABBITMQ_URL=url)
         after = await remit("topology", "check", RABBITMQ_URL=url)
     finally:
         stack.drop_vhost(name)
@@ -65,6 +66,7 @@ async def test_topology_is_applied_and_checked(stack: Stack) -> None:
         0,
         f"{len(EXCHANGES)} exchanges and {len(QUEUES)} queues are as they should be.\n",
     )
+    assert (pruned.code, pruned.out) == (0, "Nothing of an earlier version is bound any more.\n")
     assert (after.code, after.out) == (0, "Everything is there.\n")
 
 
