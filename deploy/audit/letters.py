@@ -7,7 +7,7 @@ broker that lost patience, by a bug. What a person has settled, a person has loo
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -19,6 +19,7 @@ from deploy.audit.stores import Stores
 from deploy.audit.titles import needs, tally
 from shared.card_data.scan import find_card_number, mask_cvv
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
+from shared.messaging.topology import Qualifier, routing_key
 
 _LETTERS = """
     SELECT id, queue, origin, reason, error_type, tries, message_id, event_id, content_type, status, settled_by, settled_at,
@@ -83,7 +84,7 @@ def _is_expected(type_: str, queue: str) -> bool:
     if queue == COMMANDS:
         return type_ in PUBLIC_COMMANDS
     exchange = BY_WIRE_NAME[type_].exchange
-    return queue in {*queues_for(exchange, type_), *queues_for(exchange, f"{type_}.case")}
+    return any(queue in queues_for(exchange, routing_key(type_, qualifier)) for qualifier in get_args(Qualifier))
 
 
 class _DoubtfulError(Exception):

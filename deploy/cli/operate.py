@@ -93,7 +93,8 @@ def apply(
     replace: Annotated[
         bool,
         typer.Option(
-            help="Make an exchange anew that is of another type than expected; bindings of others to it are lost."
+            help="Make an exchange anew that is of another type than expected. Bindings of others to it are lost, and so is what is "
+            "published just then without `mandatory`."
         ),
     ] = False,
     json: Json = False,
@@ -112,7 +113,7 @@ def apply(
 
 @topology.command("prune")
 def prune(*, json: Json = False) -> None:
-    """Take away what earlier versions bound, once none of their instances runs any more."""
+    """Take away what earlier versions bound. Only once none of their instances runs: what they say would no longer reach our queues."""
     from shared.messaging.apply import prune_topology  # noqa: PLC0415
     from shared.settings import Environment  # noqa: PLC0415
 

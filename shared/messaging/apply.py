@@ -1,5 +1,7 @@
 """Create or verify the topology on a broker: the hands of `shared.messaging.topology`."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
@@ -19,19 +21,31 @@ class TopologyError(Exception):
 
 async def apply_topology(url: str, *, replace: bool = False) -> None:
     """Create exchanges, queues and bindings; existing equal ones are left alone. Raises `TopologyError` where one exists with other
-    settings: a queue holds messages, so none is ever deleted here; an exchange holds none, and `replace` makes it anew. What is published
-    meanwhile is refused, and published again."""
-    link = BrokerLink(url, name="remit topology")
-    try:
-        for exchange in EXCHANGES:
-            await _apply_exchange(link, exchange, replace=replace)
+    settings: a queue holds messages, so none is ever deleted here; an exchange holds none, and `replace` makes it anew. While it does, a
+    command is refused or returned, and lost by a sender that publishes without `mandatory`. Can be run again, whatever interrupted it."""
+    async with _link(url, "remit topology") as link:
         for queue in QUEUES:
-            await _apply_queue(await _channel(link), queue)
-    finally:
-        await link.close()
+            await _create_queue(await _channel(link), queue)
+        for exchange in EXCHANGES:
+            await _create_exchange(link, exchange, replace=replace)
+        channel = await _channel(link)
+        for queue in QUEUES:
+            await _bind(channel, queue)
+        for exchange in EXCHANGES:
+            for binding in exchange.bindings:
+                await channel.exchange_bind(exchange.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
 
 
-async def _apply_exchange(link: BrokerLink, exchange: Exchange, *, replace: bool) -> None:
+async def _create_queue(channel: "Channel", queue: Queue) -> None:
+    try:
+        await _declare(channel, queue)
+    except ChannelPreconditionFailed as error:
+        raise TopologyError(
+            f"queue {queue.name} exists with other settings: {error}; drain it, delete it, and apply again"
+        ) from None
+
+
+async def _create_exchange(link: BrokerLink, exchange: Exchange, *, replace: bool) -> None:
     try:
         await _declare(await _channel(link), exchange)
     except ChannelPreconditionFailed as error:
@@ -43,68 +57,79 @@ async def _apply_exchange(link: BrokerLink, exchange: Exchange, *, replace: bool
         channel = await _channel(link)
         await channel.exchange_delete(exchange.name, timeout=RPC_TIMEOUT_S)
         await _declare(channel, exchange)
-    channel = await _channel(link)
-    for binding in exchange.bindings:
-        await channel.exchange_bind(exchange.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+        for queue in QUEUES:
+            await _bind(channel, queue, only=exchange.name)  # at once: what comes meanwhile finds no queue
 
 
-async def _apply_queue(channel: "Channel", queue: Queue) -> None:
-    try:
-        await _declare(channel, queue)
-    except ChannelPreconditionFailed as error:
-        raise TopologyError(
-            f"queue {queue.name} exists with other settings: {error}; drain it, delete it, and apply again"
-        ) from None
+async def _bind(channel: "Channel", queue: Queue, *, only: str | None = None) -> None:
     for binding in queue.bindings:
-        await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+        if only is None or binding.exchange == only:
+            await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
 
 
 async def prune_topology(url: str) -> None:
-    """Take away what earlier versions bound. Raises `TopologyError`. An instance of such a version that still runs finds what it says
-    unroutable from then on, and keeps it for its successor."""
-    link = BrokerLink(url, name="remit topology prune")
-    try:
+    """Take away what earlier versions bound, once what replaces it is there. Raises `TopologyError`. What an instance of such a version
+    says from then on no longer reaches our queues."""
+    async with _link(url, "remit topology prune") as link:
         for queue in QUEUES:
             channel = await _channel(link)
+            try:
+                await _bind(channel, queue)
+            except ChannelNotFoundEntity as error:
+                raise TopologyError(f"{error}: run `remit topology apply` first") from None
             for binding in queue.retired:  # what is not there is no error
                 await channel.queue_unbind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
-    finally:
-        await link.close()
 
 
 async def check_topology(url: str) -> list[str]:
-    """What is missing or different, one sentence each; changes nothing that exists."""
-    problems: list[str] = []
-    link = BrokerLink(url, name="remit topology check")
-    try:
-        for expected in (*EXCHANGES, *QUEUES):
-            problems += await _differences(link, expected)
-    finally:
-        await link.close()
-    return problems
+    """What is missing or different, one sentence each; changes nothing that exists. Bindings cannot be asked for: `apply` makes them."""
+    async with _link(url, "remit topology check") as link:
+        wanted: tuple[Exchange | Queue, ...] = (*EXCHANGES, *QUEUES)
+        found = [await _difference(link, expected) for expected in wanted]
+    return [problem for problem in found if problem is not None]
 
 
-async def _differences(link: BrokerLink, expected: Exchange | Queue) -> list[str]:
-    what = f"{type(expected).__name__.lower()} {expected.name}"
+async def _difference(link: BrokerLink, expected: Exchange | Queue) -> str | None:
+    what = f"{'exchange' if isinstance(expected, Exchange) else 'queue'} {expected.name}"
     channel = await _channel(link)
     try:
         await _declare(channel, expected, passive=True)
     except ChannelNotFoundEntity:
-        return [f"{what} is missing"]
+        return f"{what} is missing"
     try:
         await _declare(channel, expected)
     except ChannelPreconditionFailed as error:
-        return [f"{what} has other settings: {error}"]
-    return []
+        return f"{what} has other settings: {error}"
+    return None
 
 
 async def _declare(channel: "Channel", expected: Exchange | Queue, *, passive: bool = False) -> None:
     """`passive`: only whether there is one of that name."""
-    how: dict[str, Any] = {"durable": True, "passive": passive, "timeout": RPC_TIMEOUT_S}
+    arguments: dict[str, Any] = {**expected.arguments}
     if isinstance(expected, Exchange):
-        await channel.exchange_declare(expected.name, exchange_type=expected.type, **how)
+        await channel.exchange_declare(
+            expected.name,
+            exchange_type=expected.type,
+            durable=True,
+            passive=passive,
+            arguments=arguments,
+            timeout=RPC_TIMEOUT_S,
+        )
     else:
-        await channel.queue_declare(expected.name, arguments=dict(expected.arguments), **how)
+        await channel.queue_declare(
+            expected.name, durable=True, passive=passive, arguments=arguments, timeout=RPC_TIMEOUT_S
+        )
+
+
+@asynccontextmanager
+async def _link(url: str, name: str) -> AsyncIterator[BrokerLink]:
+    link = BrokerLink(url, name=name)
+    try:
+        yield link
+    except BROKER_ERRORS as error:
+        raise TopologyError(f"the broker went away ({type(error).__name__}): run it again") from None
+    finally:
+        await link.close()
 
 
 async def _channel(link: BrokerLink) -> "Channel":

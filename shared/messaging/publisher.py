@@ -354,7 +354,7 @@ def _report_unroutable(message: Outgoing) -> None:
         "message_unroutable",
         message_id=str(message.id),
         type=message.type,
-        exchange=message.exchange,
+        exchange=entrance(message.exchange),
         routing_key=message.routing_key,
         advice="a queue or binding is missing: run `remit topology apply`; the message waits in the outbox",
     )

@@ -1,8 +1,9 @@
 """Exchanges, queues and bindings as data: the one registry. `remit topology apply` creates it; services only verify it.
 
 A topic exchange matches its patterns word by word, anew for every message: a sixth of what RabbitMQ 3.10 spent on a payment. So what our
-own queues take is bound by exact key: commands to a fanout or a direct exchange, and events to the direct exchange where they enter, from
-which they flow on to the topic exchange of their name, where anybody binds what they like.
+own queues take is bound by exact key: commands to a fanout or a direct exchange, and events to the direct exchange where they enter. From
+there all events flow on to the topic exchange of their name, where anybody binds what they like: what one of our queues takes by a binding,
+anything else, also what a later version says, because that is the alternate exchange.
 
 Queue settings are arguments of the queue, not policies: they are created in one step with the queue and cannot be forgotten on a broker
 without the management plugin. All queues are quorum queues (durable, replicated where there are more nodes), dead-lettering is
@@ -68,11 +69,16 @@ def _bind(*messages: type[Contract], qualifiers: Sequence[Qualifier] = get_args(
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """`bindings`: what flows into it from another exchange."""
+    """`bindings`: what flows into it from another exchange. `alternate`: where what nothing is bound for goes instead."""
 
     name: str
     type: str
     bindings: tuple[Binding, ...] = ()
+    alternate: str | None = None
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        return {"alternate-exchange": self.alternate} if self.alternate is not None else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +114,6 @@ class Queue:
             for word in ("#", CASE, OVERDUE)
         )
 
-
-def _events(name: str) -> tuple[Exchange, Exchange]:
-    flowing_on = _bind(*(message for message in MESSAGES if message.exchange == name))
-    return Exchange(entrance(name), type="direct"), Exchange(name, type="topic", bindings=flowing_on)
-
-
-EXCHANGES = (
-    Exchange("invoice.commands", type="fanout"),
-    *_events("invoice.events"),
-    *_events("payment.events"),
-    Exchange("settlement.commands", type="direct"),
-    Exchange(DEAD_LETTERS, type="direct"),
-)
 
 _OUTCOMES = (
     payment_gateway.PaymentCaptured,
@@ -175,11 +168,22 @@ QUEUES = (
 
 QUEUE_NAMES: frozenset[str] = frozenset(queue.name for queue in QUEUES)
 
-_BOUND = frozenset((binding.exchange, binding.routing_key) for queue in QUEUES for binding in queue.bindings)
+_BOUND = dict.fromkeys(binding for queue in QUEUES for binding in queue.bindings)
+
+EXCHANGES = (
+    Exchange("invoice.commands", type="fanout"),
+    Exchange("settlement.commands", type="direct"),
+    *(Exchange(direct, type="direct", alternate=topic) for topic, direct in _ENTRANCES.items()),
+    *(
+        Exchange(topic, type="topic", bindings=tuple(one for one in _BOUND if one.exchange == direct))
+        for topic, direct in _ENTRANCES.items()
+    ),
+    Exchange(DEAD_LETTERS, type="direct"),
+)
 
 MUST_ROUTE: frozenset[str] = frozenset(
     message.wire_name
     for message in MESSAGES
-    if _BOUND & {(entrance(message.exchange), key) for key in (message.wire_name, ANY_KEY)}
+    if _BOUND.keys() & {Binding(entrance(message.exchange), key) for key in (message.wire_name, ANY_KEY)}
 )
 """Types that a queue of ours takes. Others are for whoever binds a queue: that nobody did is no fault."""

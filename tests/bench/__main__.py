@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -224,10 +225,11 @@ async def _outcomes(
     payments: list[Payment] = prepare(sum(scenario.invoices * scenario.rounds for scenario in scenarios))
     say(f"Issuing {len(payments)} invoices")
     await bench.issue(payments)
+    unpaid = iter(payments)
     played: dict[str, list[Outcome]] = {scenario.name: [] for scenario in scenarios}
 
     async def play(planned: Scenario) -> None:
-        batch, payments[:] = payments[: planned.invoices], payments[planned.invoices :]
+        batch = [*islice(unpaid, planned.invoices)]
         scenario = _at_half(planned, played[planned.half_of]) if planned.half_of else planned
         say(f"{scenario.payments} payments, {scenario.name}")
         played[scenario.name].append(await bench.play(scenario, batch[: scenario.invoices]))

@@ -16,7 +16,7 @@ FEW_CALLS: Final = 60
 MANY_CALLS: Final = 400
 """667 payments/s at most."""
 UP_TO_PER_S: Final = 500
-"""So far nothing but the calls in flight may be the limit."""
+"""So far the calls in flight alone are to be the limit: with fewer calls nine tenths of what they allow, with more at least this."""
 SECONDS: Final = 20
 """How long a burst to the slow gateway takes at best; the first and the last 0.6 s cannot be full."""
 TWO: Final = "0 ms, two of each"
@@ -49,7 +49,7 @@ def table(outcomes: Sequence[Outcome], alone: Mapping[str, tuple[float, float]],
         *_starts(alone),
         *_memory(outcomes),
     ]
-    note = "at best: were our own code free, by the raw limits of this run; of HTTP, by the calls in flight"
+    note = "at best: by the raw limits of this run, if all that services did were to send, receive and store; over HTTP by calls"
     return goals("Goals", found, note)
 
 
@@ -64,7 +64,8 @@ def _top(played: Mapping[str, Outcome], allowed: Limits | None) -> Iterator[Goal
         return
     top = played["0 ms"]
     cpu_ms = top.spent.system_s / top.scenario.payments * 1e3
-    best = [*ceilings(allowed, needs(top)).values()][-1] if allowed is not None else None
+    tops = ceilings(allowed, needs(top)).values() if allowed is not None else ()
+    best = max(tops, key=lambda ceiling: ceiling.per_s, default=None)
     yield Goal("payments/s, gateway 0 ms", per_s, at_least=2_000, at_best=best.per_s if best else None)
     if best is not None:
         yield Goal("% of what the raw limits allow", per_s / best.per_s * 100, at_least=60)

@@ -85,8 +85,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A number that is to be reached, or not to be passed. `at_best`: what it would be if our own code took no time on this machine, in
-    this run."""
+    """A number that is to be reached, or not to be passed. `at_best`: what this run's raw limits, or the calls in flight, allow."""
 
     name: str
     reached: float
@@ -109,19 +108,16 @@ class Goal:
 
 def goals(title: str, wanted: Iterable[Goal], note: str = "") -> Table:
     """What was wanted beside what was reached."""
-    return Table(
-        title,
-        {
-            goal.name: {
-                "goal": goal.bound,
-                **({"at best": goal.at_best} if goal.at_best is not None else {}),
-                "reached": goal.reached,
-                "": "met" if goal.met else "missed",
-            }
-            for goal in wanted
-        },
-        note,
-    )
+    rows = {
+        goal.name: {
+            "goal": goal.bound,
+            "at best": "" if goal.at_best is None else goal.at_best,
+            "reached": goal.reached,
+            "": "met" if goal.met else "missed",
+        }
+        for goal in wanted
+    }
+    return Table(title, rows, note)
 
 
 # -- an earlier run --------------------------------------------------------------------------------------------------------------------

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import aio_pika
+
 from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, Service
 from services.staff.cli import REFUSED
+from shared.messaging.apply import prune_topology
+from shared.messaging.topology import WORK_QUEUES
 from shared.persistence.migrate import migrate
 from shared.persistence.schema import newest_revision
 from tests.faults.bed import Bed
 from tests.faults.crash import spoiled_letter
 from tests.faults.people import replay
+from tests.faults.tap import PREFIX
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import MIX
 
@@ -82,6 +87,18 @@ async def _add_a_column(bed: Bed, service: Service) -> int:
     return len(await migrate(bed.database(service), _with_a_scratch_column(service, bed.system.folder)))
 
 
+async def _bind_as_before(bed: Bed) -> None:
+    """What the old build says may still go by the bindings of its time; our listener has them, too."""
+    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel()
+        for queue in WORK_QUEUES:
+            for name in (queue.name, f"{PREFIX}{queue.name}"):
+                bound = await channel.get_queue(name, ensure=False)
+                for binding in queue.retired:
+                    await bound.bind(binding.exchange, binding.routing_key)
+
+
 async def _upgrade(bed: Bed, note: Note) -> None:
     """The old build at work, the migration under it, the new build beside it, then the new one alone."""
     revision, folder = await asyncio.to_thread(old_revision), bed.system.folder / "old"
@@ -90,6 +107,7 @@ async def _upgrade(bed: Bed, note: Note) -> None:
         f"upgraded from {(await asyncio.to_thread(_git, 'describe', '--always', '--tags', revision)).decode().strip()}"
     )
     restarts = bed.restarts
+    await _bind_as_before(bed)
     for service in SERVICES:
         await bed.restart(service, program=f"tests.faults.elsewhere {folder} {service}")
     bed.play(*PAYING)
@@ -104,6 +122,7 @@ async def _upgrade(bed: Bed, note: Note) -> None:
     await bed.played()
     for service in SERVICES:
         await bed.stop(service)
+    await prune_topology(bed.system.stack.rabbitmq_url)
     bed.play(*PAYING)
     note.mended()
     assert bed.restarts == restarts, "a service ended by itself"

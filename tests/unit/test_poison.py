@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.payment_gateway.domain import Step
@@ -27,9 +27,7 @@ from tests.fuzz.holds import Reply
 from tests.fuzz.targets import DECLINE, SPOKEN, TARGETS, header_frame, intent
 
 every_poison = pytest.mark.parametrize("poison", CORPUS.values(), ids=CORPUS)
-bounded = settings(
-    max_examples=150, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+bounded = settings(max_examples=150, derandomize=True, database=None)
 """The same examples in every run: what the fuzzer finds by chance becomes a case of the corpus, not a test that fails now and then."""
 
 

@@ -56,6 +56,7 @@ async def test_topology_is_applied_and_checked(stack: Stack) -> None:
     url = stack.create_vhost(name)
     try:
         before = await remit("topology", "check", "--json", RABBITMQ_URL=url)
+        too_early = await remit("topology", "prune", RABBITMQ_URL=url)
         applied = await remit("topology", "apply", RABBITMQ_URL=url)
         pruned = await remit("topology", "prune", RABBITMQ_URL=url)
         after = await remit("topology", "check", RABBITMQ_URL=url)
@@ -66,6 +67,8 @@ async def test_topology_is_applied_and_checked(stack: Stack) -> None:
         0,
         f"{len(EXCHANGES)} exchanges and {len(QUEUES)} queues are as they should be.\n",
     )
+    assert too_early.code == 1
+    assert "run `remit topology apply` first" in too_early.err
     assert (pruned.code, pruned.out) == (0, "Nothing of an earlier version is bound any more.\n")
     assert (after.code, after.out) == (0, "Everything is there.\n")
 
@@ -79,6 +82,9 @@ async def test_an_exchange_of_another_type_is_named_and_made_anew_when_asked(sta
         async with await aio_pika.connect(url, timeout=10) as connection:
             channel = await connection.channel()
             await channel.declare_exchange("invoice.commands", "topic", durable=True)
+            await channel.declare_exchange("invoice.events", "topic", durable=True)
+            others = await channel.declare_queue("others", durable=True)
+            await others.bind("invoice.events", "#")
         check = await remit("topology", "check", "--json", RABBITMQ_URL=url)
         refused = await remit("topology", "apply", RABBITMQ_URL=url)
         replaced = await remit("topology", "apply", "--replace", RABBITMQ_URL=url)
@@ -87,6 +93,9 @@ async def test_an_exchange_of_another_type_is_named_and_made_anew_when_asked(sta
             channel = await connection.channel(on_return_raises=True)
             exchange = await channel.get_exchange("invoice.commands", ensure=False)
             await exchange.publish(aio_pika.Message(b"{}"), "any key", timeout=10)
+            entered = await channel.get_exchange("invoice.events.direct", ensure=False)
+            await entered.publish(aio_pika.Message(b"heard"), "what no version knows", timeout=10)
+            heard = await (await channel.get_queue("others")).get(no_ack=True, timeout=10)
     finally:
         stack.drop_vhost(name)
     assert "exchange invoice.commands has other settings" in check.json["problems"][0]
@@ -94,6 +103,7 @@ async def test_an_exchange_of_another_type_is_named_and_made_anew_when_asked(sta
     assert "invoice.commands" in refused.err
     assert "`remit topology apply --replace`" in refused.err
     assert (replaced.code, after.code, after.out) == (0, 0, "Everything is there.\n")
+    assert heard.body == b"heard", "an exchange that is as it should be keeps what others bound"
 
 
 async def test_keys_are_made_once_and_the_private_one_is_private(tmp_path: Path) -> None:

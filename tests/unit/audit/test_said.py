@@ -13,7 +13,7 @@ from services.saga import domain
 from services.saga.domain import Fact, Saga, transition
 from services.saga.handlers import say
 from shared.contracts.catalogue import MESSAGES
-from shared.messaging.topology import WORK_QUEUES, entrance
+from shared.messaging.topology import WORK_QUEUES
 
 PATIENCE = domain.Patience((1.0, 2.0))
 VERSIONS = st.integers(1, 9)
@@ -54,18 +54,6 @@ def test_the_journal_of_a_saga_tells_what_it_said(facts: list[Fact]) -> None:
         queues = [queue for message in said[:1] for queue in queues_for(message.exchange, message.wire_name)]
         assert first_command(row) == (queues[0] if queues else None)
         saga, before = step.saga, before | {name}
-
-
-def test_a_message_goes_where_the_topology_binds_it() -> None:
-    for message in MESSAGES:
-        expected = {
-            queue.name
-            for queue in WORK_QUEUES
-            for binding in queue.bindings
-            if (binding.exchange, binding.routing_key) == (entrance(message.exchange), message.wire_name)
-            or binding.exchange == message.exchange == "invoice.commands"
-        }
-        assert set(queues_for(message.exchange, message.wire_name)) == expected
 
 
 def test_no_queue_and_no_event_is_overlooked() -> None:
