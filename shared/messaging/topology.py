@@ -106,13 +106,18 @@ class Queue:
 
     @property
     def retired(self) -> tuple[Binding, ...]:
-        """What earlier versions bound instead: patterns, to the topic exchanges. Beside ours they bring nothing twice."""
-        return tuple(
-            Binding(message.exchange, f"{message.wire_name}.{word}")
-            for message in MESSAGES
-            if message.exchange in _ENTRANCES and {*_bind(message)} & {*self.bindings}
-            for word in ("#", CASE, OVERDUE)
-        )
+        """What was bound before direct exchanges: to the topic exchanges, a type with whatever is behind it, or with one word of it. Beside
+        ours they bring nothing twice."""
+        keys = {binding.routing_key for binding in self.bindings}
+        found: list[Binding] = []
+        for topic, direct in _ENTRANCES.items():
+            for key in (binding.routing_key for binding in self.bindings if binding.exchange == direct):
+                wire_name, _, last = key.rpartition(".")
+                if last not in get_args(Qualifier):
+                    found.append(Binding(topic, f"{key}.#"))
+                elif wire_name not in keys:
+                    found.append(Binding(topic, key))
+        return tuple(found)
 
 
 _OUTCOMES = (
