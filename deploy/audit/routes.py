@@ -14,8 +14,6 @@ SERVICE_OF = {
     "payment_gateway.commands": "payment_gateway",
     "staff.cases": "staff",
 }
-
-
 _FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.type == "fanout")
 
 

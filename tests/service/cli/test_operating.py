@@ -4,6 +4,7 @@ import asyncio
 import stat
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import aio_pika
@@ -49,19 +50,22 @@ async def test_a_database_that_is_not_there_is_named(url: str, code: int, senten
     assert "secret" not in typed.err
 
 
-async def test_topology_is_applied_and_checked(stack: Stack) -> None:
+@pytest.fixture
+def empty_vhost(stack: Stack) -> Iterator[str]:
+    """The URL of a virtual host with nothing in it."""
     if stack.kind == "given":
         pytest.skip("makes a virtual host, which a given broker is not asked for")
     name = f"cli-{uuid.uuid4().hex[:8]}"
-    url = stack.create_vhost(name)
-    try:
-        before = await remit("topology", "check", "--json", RABBITMQ_URL=url)
-        too_early = await remit("topology", "prune", RABBITMQ_URL=url)
-        applied = await remit("topology", "apply", RABBITMQ_URL=url)
-        pruned = await remit("topology", "prune", RABBITMQ_URL=url)
-        after = await remit("topology", "check", RABBITMQ_URL=url)
-    finally:
-        stack.drop_vhost(name)
+    yield stack.create_vhost(name)
+    stack.drop_vhost(name)
+
+
+async def test_topology_is_applied_and_checked(empty_vhost: str) -> None:
+    before = await remit("topology", "check", "--json", RABBITMQ_URL=empty_vhost)
+    too_early = await remit("topology", "prune", RABBITMQ_URL=empty_vhost)
+    applied = await remit("topology", "apply", RABBITMQ_URL=empty_vhost)
+    pruned = await remit("topology", "prune", RABBITMQ_URL=empty_vhost)
+    after = await remit("topology", "check", RABBITMQ_URL=empty_vhost)
     assert (before.code, len(before.json["problems"])) == (1, len(EXCHANGES) + len(QUEUES))
     assert (applied.code, applied.out) == (
         0,
@@ -73,37 +77,28 @@ async def test_topology_is_applied_and_checked(stack: Stack) -> None:
     assert (after.code, after.out) == (0, "Everything is there.\n")
 
 
-async def test_an_exchange_of_another_type_is_named_and_made_anew_when_asked(stack: Stack) -> None:
-    if stack.kind == "given":
-        pytest.skip("makes a virtual host, which a given broker is not asked for")
-    name = f"cli-{uuid.uuid4().hex[:8]}"
-    url = stack.create_vhost(name)
-    try:
-        async with await aio_pika.connect(url, timeout=10) as connection:
-            channel = await connection.channel()
-            await channel.declare_exchange("invoice.commands", "topic", durable=True)
-            await channel.declare_exchange("invoice.events", "topic", durable=True)
-            others = await channel.declare_queue("others", durable=True)
-            await others.bind("invoice.events", "#")
-        check = await remit("topology", "check", "--json", RABBITMQ_URL=url)
-        refused = await remit("topology", "apply", RABBITMQ_URL=url)
-        replaced = await remit("topology", "apply", "--replace", RABBITMQ_URL=url)
-        after = await remit("topology", "check", RABBITMQ_URL=url)
-        async with await aio_pika.connect(url, timeout=10) as connection:
-            channel = await connection.channel(on_return_raises=True)
-            exchange = await channel.get_exchange("invoice.commands", ensure=False)
-            await exchange.publish(aio_pika.Message(b"{}"), "any key", timeout=10)
-            entered = await channel.get_exchange("invoice.events.direct", ensure=False)
-            await entered.publish(aio_pika.Message(b"heard"), "what no version knows", timeout=10)
-            heard = await (await channel.get_queue("others")).get(no_ack=True, timeout=10)
-    finally:
-        stack.drop_vhost(name)
+async def test_an_exchange_of_another_type_is_named_and_made_anew_when_asked(empty_vhost: str) -> None:
+    async with await aio_pika.connect(empty_vhost, timeout=10) as connection:
+        channel = await connection.channel(on_return_raises=True)
+        await channel.declare_exchange("invoice.commands", "topic", durable=True)
+        events = await channel.declare_exchange("invoice.events", "topic", durable=True)
+        others = await channel.declare_queue(exclusive=True)
+        await others.bind(events, "#")
+        check = await remit("topology", "check", "--json", RABBITMQ_URL=empty_vhost)
+        refused = await remit("topology", "apply", RABBITMQ_URL=empty_vhost)
+        replaced = await remit("topology", "apply", "--replace", RABBITMQ_URL=empty_vhost)
+        after = await remit("topology", "check", RABBITMQ_URL=empty_vhost)
+        for exchange in ("invoice.commands", "invoice.events.direct"):
+            entered = await channel.get_exchange(exchange, ensure=False)
+            await entered.publish(aio_pika.Message(exchange.encode()), "what no version knows", timeout=10)
+        heard = await others.get(no_ack=True, timeout=10)
     assert "exchange invoice.commands has other settings" in check.json["problems"][0]
     assert refused.code == 1
     assert "invoice.commands" in refused.err
     assert "`remit topology apply --replace`" in refused.err
     assert (replaced.code, after.code, after.out) == (0, 0, "Everything is there.\n")
-    assert heard.body == b"heard", "an exchange that is as it should be keeps what others bound"
+    assert heard is not None
+    assert heard.body == b"invoice.events.direct", "an exchange that is as it should be keeps what others bound"
 
 
 async def test_keys_are_made_once_and_the_private_one_is_private(tmp_path: Path) -> None:
