@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict
 from uuid import UUID, uuid4
 
-import orjson
 import pytest
 
 from services.staff import actions
@@ -15,7 +14,7 @@ from services.staff.__main__ import assemble
 from services.staff.actions import KeptCase, Refusal
 from services.staff.domain import Status
 from shared.contracts import payment_gateway as messages
-from shared.messaging.topology import entrance
+from shared.messaging.topology import CASE
 from shared.persistence.database import Database
 from tests.support.bus import Bus
 from tests.support.databases import rows
@@ -85,22 +84,8 @@ def refund_failed(about: About, version: int, decided_by: str | None = None) -> 
 
 async def tell(bus: Bus, data: messages.PaymentEvent, **extensions: Any) -> UUID:
     """As the payment-gateway service does: an outcome that ends a case says so in its routing key."""
-    id_ = uuid4()
-    event = {
-        "specversion": "1.0",
-        "id": str(id_),
-        "type": data.wire_name,
-        "source": "/test",
-        "data": data.model_dump(mode="json"),
-        **extensions,
-    }
-    key = (
-        f"{data.wire_name}.case"
-        if data.wire_name.rpartition(".")[0].endswith(("Captured", "Charged"))
-        else data.wire_name
-    )
-    await bus.send_raw(orjson.dumps(event), exchange=entrance(data.exchange), key=key, message_id=str(id_))
-    return id_
+    ends_a_case = isinstance(data, messages.PaymentCaptured | messages.PaymentNotCharged)
+    return await bus.send(data, qualifier=CASE if ends_a_case else "", **extensions)
 
 
 async def case_when(database: Database, about: About, status: Status, version: int | None = None) -> KeptCase:
