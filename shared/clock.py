@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from shared.settings import Environment
+from shared.settings import EnvironmentVariables
 
 log = structlog.get_logger(__name__)
 
@@ -19,7 +19,7 @@ def system_clock() -> datetime:
     return datetime.now(UTC)  # noqa: TID251 - this is the adapter that the rule sends everyone to
 
 
-def clock_of_a_service(environment: Environment) -> Clock:
+def clock_of_a_service(environment: EnvironmentVariables) -> Clock:
     """The machine's clock; for a fault run (FAULTS 11) with `REMIT_FAULT_CLOCK_S` one that is so many seconds off. Raises
     `ConfigurationError`."""
     off_s = environment.seconds("REMIT_FAULT_CLOCK_S", 0.0, least=-OFF_MOST_S, most=OFF_MOST_S)

@@ -19,9 +19,10 @@ from typing import Any, Protocol, TypeVar
 import structlog
 import uvloop
 
-from shared import faults
+from shared import crash_points
+from shared.amqp.broker_link import BrokerLink
+from shared.batch.worker import MessageHandler, QueueWorker
 from shared.clock import Clock, clock_of_a_service
-from shared.messaging.broker import BrokerLink
 from shared.messaging.consumer import PREFETCH, Consumer
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
@@ -29,9 +30,8 @@ from shared.observability.health import Readiness, serve_health
 from shared.observability.logs import configure_logs
 from shared.persistence import inbox, schema
 from shared.persistence.database import AWAY_ERRORS, Database
-from shared.persistence.retention import Forget, forget_for_ever
-from shared.settings import ConfigurationError, Environment
-from shared.shell import QueueWorker, Work
+from shared.persistence.retention import RetentionRule, run_retention
+from shared.settings import ConfigurationError, EnvironmentVariables
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class ServiceSettings:
     health_port: int
 
     @classmethod
-    def read(cls, name: str, environment: Environment) -> "ServiceSettings":
+    def read(cls, name: str, environment: EnvironmentVariables) -> "ServiceSettings":
         return cls(
             name=name,
             rabbitmq_url=environment.rabbitmq_url(),
@@ -96,10 +96,15 @@ class Runtime:
     workers: list[Worker] = field(default_factory=list)
     background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    forgets: list[Forget] = field(default_factory=lambda: [inbox.FORGET])
+    forgets: list[RetentionRule] = field(default_factory=lambda: [inbox.RETENTION])
 
     def consume(
-        self, queue: str, work: Work[Any, Any, Any], *, prefetch: int = PREFETCH, after: Consumer | None = None
+        self,
+        queue: str,
+        work: MessageHandler[Any, Any, Any],
+        *,
+        prefetch: int = PREFETCH,
+        after: Consumer | None = None,
     ) -> Consumer:
         """Handle `queue` with `work`. With `after`, begin when that consumer has handled what waited for it when it came."""
         consumer = Consumer(self.consume_link, queue, readiness=self.readiness, prefetch=prefetch, after=after)
@@ -121,7 +126,7 @@ class Runtime:
         """Run beside the consumers until the service stops; then cancelled, after the consumers have drained."""
         self.background.append((name, run))
 
-    def forget(self, *forgets: Forget) -> None:
+    def forget(self, *forgets: RetentionRule) -> None:
         """Kept for a time only, as the inbox is."""
         self.forgets += forgets
 
@@ -133,12 +138,14 @@ class Runtime:
 Assemble = Callable[[Runtime], Awaitable[None]]
 
 
-def run_service(name: str, migrations: Path, assemble: Assemble, *, environment: Environment | None = None) -> None:
+def run_service(
+    name: str, migrations: Path, assemble: Assemble, *, environment: EnvironmentVariables | None = None
+) -> None:
     """The main function of every service; ends the process with its exit code."""
     try:
-        settings = ServiceSettings.read(name, environment or Environment())
+        settings = ServiceSettings.read(name, environment or EnvironmentVariables())
         configure_logs(name, level=settings.log_level, format=settings.log_format)
-        faults.arm_from_environment()
+        crash_points.arm_from_environment()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_serve_until_signal(settings, migrations, assemble))
     except ConfigurationError as error:
@@ -156,7 +163,7 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
     """Run a service until `stopping` is set; its exit code. Logs must be configured; raises `ConfigurationError`."""
     readiness = Readiness()
     readiness.set("started", ok=False, reason="starting")
-    clock = clock_of_a_service(Environment())
+    clock = clock_of_a_service(EnvironmentVariables())
     async with AsyncExitStack() as opened:
         health = await serve_health(readiness, host=settings.health_host, port=settings.health_port)
         opened.push_async_callback(health.close)
@@ -181,7 +188,7 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
             *runtime.background,
             ("relay", runtime.relay.run),
             ("outbox", runtime.relay.forget_for_ever),
-            ("retention", lambda: forget_for_ever(runtime.database, runtime.forgets)),
+            ("retention", lambda: run_retention(runtime.database, runtime.forgets)),
         ]
     ]
     consumers = [

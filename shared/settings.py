@@ -9,7 +9,7 @@ class ConfigurationError(Exception):
     """One sentence that names the variable and what to do."""
 
 
-class Environment:
+class EnvironmentVariables:
     """Reads variables. Every reader raises `ConfigurationError`, never shows the value of a URL (it holds a password)."""
 
     def __init__(self, variables: Mapping[str, str] | None = None) -> None:

@@ -14,9 +14,9 @@ from deploy.local.stack import SERVICES, Stack, open_stack
 from shared.messaging.apply import apply_topology
 from shared.observability.logs import configure_logs
 from shared.persistence.migrate import migrate
-from tests.support.bus import Bus
 from tests.support.databases import truncate
-from tests.support.world import World
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
 
 ROOT = Path(__file__).parent.parent
 GIVEN = "REMIT_TEST_GIVEN"
@@ -39,7 +39,7 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def world_urls(stack: Stack) -> Iterator[World]:
+def environment_urls(stack: Stack) -> Iterator[Environment]:
     """A virtual host with the topology and a migrated database for each service, for the tests in this process."""
     suffix = uuid.uuid4().hex[:8]
     given = stack.kind == "given"
@@ -52,7 +52,7 @@ def world_urls(stack: Stack) -> Iterator[World]:
             await migrate(url, ROOT / "services" / service / "migrations")
 
     asyncio.run(prepare())
-    yield World(rabbitmq_url, databases)
+    yield Environment(rabbitmq_url, databases)
     for service in SERVICES:
         stack.drop_database(f"test_{service}_{suffix}")
     if not given:
@@ -60,18 +60,18 @@ def world_urls(stack: Stack) -> Iterator[World]:
 
 
 @pytest.fixture
-async def world(world_urls: World) -> World:
+async def environment(environment_urls: Environment) -> Environment:
     """The same, empty."""
-    async with Bus.open(world_urls.rabbitmq_url) as bus:
-        await bus.purge()
-    await asyncio.gather(*(truncate(url) for url in world_urls.databases.values()))
-    return world_urls
+    async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
+        await upstream.purge()
+    await asyncio.gather(*(truncate(url) for url in environment_urls.databases.values()))
+    return environment_urls
 
 
 @pytest.fixture
-async def bus(world: World) -> AsyncIterator[Bus]:
+async def upstream(environment: Environment) -> AsyncIterator[UpstreamClient]:
     """Sends commands and listens to what the services say."""
-    async with Bus.open(world.rabbitmq_url) as opened:
+    async with UpstreamClient.open(environment.rabbitmq_url) as opened:
         yield opened
 
 

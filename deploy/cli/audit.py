@@ -10,7 +10,7 @@ import typer
 from deploy.cli.output import REFUSED, Json, console, say, write_json
 
 if TYPE_CHECKING:
-    from deploy.audit.stores import Sources
+    from services.audit.stores import Sources
 
 Ledger = Annotated[Path | None, typer.Option(help="The sandbox gateway's ledger (SQLite).", show_default=False)]
 
@@ -86,9 +86,9 @@ def audit(
     """
     if context.invoked_subcommand is not None:
         return
-    from deploy.audit.finding import WAIVABLE, Source  # noqa: PLC0415 - quick to import, but for the subcommand only
-    from deploy.audit.run import audit as check  # noqa: PLC0415 - opens databases
-    from deploy.audit.stores import Sources  # noqa: PLC0415
+    from services.audit.finding import WAIVABLE, Source  # noqa: PLC0415 - quick to import, but for the subcommand only
+    from services.audit.run import audit as check  # noqa: PLC0415 - opens databases
+    from services.audit.stores import Sources  # noqa: PLC0415
     from shared.clock import system_clock  # noqa: PLC0415
 
     if unknown := set(without or ()) - set(WAIVABLE):
@@ -114,7 +114,7 @@ def audit(
     if json:
         write_json(report.as_json())
     else:
-        from deploy.audit.render import print_report  # noqa: PLC0415 - rich
+        from services.audit.render import print_report  # noqa: PLC0415 - rich
 
         print_report(console(), report)
     if not report.ok:
@@ -131,11 +131,11 @@ def baseline(
     ] = True,
 ) -> None:
     """Write what the drained system is like, for a later `remit audit --baseline FILE`."""
-    from deploy.audit.stores import Sources  # noqa: PLC0415 - opens databases
+    from services.audit.stores import Sources  # noqa: PLC0415 - opens databases
 
     databases, _ = _servers()
     content = asyncio.run(_base_line(Sources(databases, ledger=ledger, drained=True), digest=digest))
-    from deploy.audit.baseline import write  # noqa: PLC0415
+    from services.audit.baseline import write  # noqa: PLC0415
 
     write(content, file)
     tables = f", {len(content['digest'])} tables" if digest else ""
@@ -143,8 +143,8 @@ def baseline(
 
 
 async def _base_line(sources: "Sources", *, digest: bool) -> dict[str, dict[str, object]]:
-    from deploy.audit.baseline import base_line  # noqa: PLC0415
-    from deploy.audit.stores import open_stores  # noqa: PLC0415
+    from services.audit.baseline import base_line  # noqa: PLC0415
+    from services.audit.stores import open_stores  # noqa: PLC0415
     from shared.clock import system_clock  # noqa: PLC0415
 
     async with open_stores(sources, system_clock()) as stores:
@@ -153,10 +153,10 @@ async def _base_line(sources: "Sources", *, digest: bool) -> dict[str, dict[str,
 
 def _servers() -> tuple[dict[str, str], str | None]:
     """The databases and the broker that the environment names."""
-    from deploy.audit.stores import DATABASES  # noqa: PLC0415
-    from shared.settings import Environment  # noqa: PLC0415
+    from services.audit.stores import DATABASES  # noqa: PLC0415
+    from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    environment = Environment()
+    environment = EnvironmentVariables()
     named = {
         name: environment.database_url(name) for name in DATABASES if os.environ.get(f"{name.upper()}_DATABASE_URL")
     }

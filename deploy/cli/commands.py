@@ -18,15 +18,15 @@ def show(
     json: Json = False,
 ) -> None:
     """The stored answer, or the dead letter that the command became."""
-    from deploy.cli import looking  # noqa: PLC0415 - the database's client
+    from deploy.cli import queries  # noqa: PLC0415 - the database's client
 
-    found = asyncio.run(looking.command(command_id))
+    found = asyncio.run(queries.command(command_id))
     if found is None:
         fail(f"command {command_id} has no answer and is no dead letter: it did not arrive, or waits in its queue.")
     if json:
         write_json(found)
     else:
-        console().print(looking.command_page(found))
+        console().print(queries.command_page(found))
 
 
 @app.callback()

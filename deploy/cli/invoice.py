@@ -20,7 +20,7 @@ WAIT_MAX_S = 3_600.0
 app = typer.Typer(no_args_is_help=True, help="Send commands about invoices, and see what became of them.")
 
 
-class Status(StrEnum):
+class SentCommandStatus(StrEnum):
     OPEN = "open"
     PAYMENT_PENDING = "payment_pending"
     IN_DOUBT = "in_doubt"
@@ -120,20 +120,22 @@ def void(
 @app.command("list")
 def list_(
     *,
-    status: Annotated[Status | None, typer.Option(help="Only those that stand so.", show_default=False)] = None,
+    status: Annotated[
+        SentCommandStatus | None, typer.Option(help="Only those that stand so.", show_default=False)
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=LISTED_MAX, help="At most so many rows.")] = LISTED,
     json: Json = False,
 ) -> None:
     """Invoices, those that changed last first."""
-    from deploy.cli import looking  # noqa: PLC0415 - the database's client
+    from deploy.cli import queries  # noqa: PLC0415 - the database's client
 
-    invoices = asyncio.run(looking.invoices(status.value if status else None, limit))
+    invoices = asyncio.run(queries.invoices(status.value if status else None, limit))
     if json:
         write_json(invoices)
     elif not invoices:
         say("No invoices.")
     else:
-        console().print(looking.invoices_table(invoices))
+        console().print(queries.invoices_table(invoices))
 
 
 @app.command("show")
@@ -142,10 +144,10 @@ def show(invoice: InvoiceId, *, json: Json = False) -> None:
 
     Looks at every service whose *_DATABASE_URL is set; INVOICE_DATABASE_URL must be.
     """
-    from deploy.cli import looking  # noqa: PLC0415
+    from deploy.cli import queries  # noqa: PLC0415
     from deploy.cli.timeline import page  # noqa: PLC0415
 
-    story = asyncio.run(looking.story(invoice))
+    story = asyncio.run(queries.story(invoice))
     if story is None:
         fail(f"there is no invoice {invoice}, and no command about it was answered.")
     if json:
@@ -163,9 +165,9 @@ def _command_id(given: UUID | None) -> UUID:
 
 def _send(command: "UpstreamCommand", command_id: UUID, wait_s: float, *, json: bool, **more: str) -> None:
     from deploy.cli.sender import send  # noqa: PLC0415
-    from shared.settings import Environment  # noqa: PLC0415
+    from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    answer = asyncio.run(send(Environment().rabbitmq_url(), command, command_id, wait_s=wait_s))
+    answer = asyncio.run(send(EnvironmentVariables().rabbitmq_url(), command, command_id, wait_s=wait_s))
     told: dict[str, str | None] = {"answer": None, "reason": None, "detail": None}
     if answer is not None:
         told = {"answer": answer.answer, "reason": answer.reason, "detail": answer.detail}

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from deploy.cli import audit, card, commands, faults, invoice, operate
+from deploy.cli import audit, card, commands, crash_points, invoice, operate
 from deploy.cli.output import MISUSED, REFUSED, CliError
 
 _ELSEWHERE = {
@@ -42,7 +42,7 @@ def build(called: str | None = None) -> typer.Typer:
     app.add_typer(invoice.app, name="invoice")
     app.add_typer(commands.app, name="command")
     app.add_typer(card.app, name="card")
-    app.add_typer(faults.app, name="faults")
+    app.add_typer(crash_points.app, name="faults")
     for name, (module, attribute, words) in _ELSEWHERE.items():
         app.add_typer(_loaded(module, attribute) if name == called else _stand_in(words), name=name, help=words)
     return app

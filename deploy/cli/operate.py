@@ -62,9 +62,9 @@ def migrate(
 
 async def _migrate(services: list[Service]) -> dict[str, list[str]]:
     from shared.persistence.migrate import migrate as migrate_one  # noqa: PLC0415 - SQLAlchemy and Alembic
-    from shared.settings import Environment  # noqa: PLC0415
+    from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    environment = Environment()
+    environment = EnvironmentVariables()
     urls = {service: environment.database_url(service.value) for service in services}  # all of them before any work
     applied: dict[str, list[str]] = {}
     for service, url in urls.items():
@@ -102,9 +102,9 @@ def apply(
     """Create what is missing. A queue that is otherwise than expected is named, never deleted: it holds messages."""
     from shared.messaging.apply import apply_topology  # noqa: PLC0415 - loads the contracts and the client
     from shared.messaging.topology import EXCHANGES, QUEUES  # noqa: PLC0415
-    from shared.settings import Environment  # noqa: PLC0415
+    from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    asyncio.run(apply_topology(Environment().rabbitmq_url(), replace=replace))
+    asyncio.run(apply_topology(EnvironmentVariables().rabbitmq_url(), replace=replace))
     if json:
         write_json({"exchanges": [e.name for e in EXCHANGES], "queues": [q.name for q in QUEUES]})
     else:
@@ -115,9 +115,9 @@ def apply(
 def prune(*, json: Json = False) -> None:
     """Take away what earlier versions bound. Only once none of their instances runs: what they say would no longer reach our queues."""
     from shared.messaging.apply import prune_topology  # noqa: PLC0415
-    from shared.settings import Environment  # noqa: PLC0415
+    from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    asyncio.run(prune_topology(Environment().rabbitmq_url()))
+    asyncio.run(prune_topology(EnvironmentVariables().rabbitmq_url()))
     if json:
         write_json({"ok": True})
     else:
@@ -128,9 +128,9 @@ def prune(*, json: Json = False) -> None:
 def check(*, json: Json = False) -> None:
     """Say what is missing or different; change nothing that exists."""
     from shared.messaging.apply import check_topology  # noqa: PLC0415
-    from shared.settings import Environment  # noqa: PLC0415
+    from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    problems = asyncio.run(check_topology(Environment().rabbitmq_url()))
+    problems = asyncio.run(check_topology(EnvironmentVariables().rabbitmq_url()))
     if json:
         write_json({"ok": not problems, "problems": problems})
     else:

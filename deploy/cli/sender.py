@@ -12,9 +12,9 @@ from aio_pika.exceptions import DeliveryError
 from pydantic import ValidationError
 
 from deploy.cli.output import MISUSED, fail
+from shared.amqp.broker_link import BROKER_ERRORS
 from shared.clock import system_clock
 from shared.contracts.invoice import UpstreamCommand
-from shared.messaging.broker import BROKER_ERRORS
 from shared.messaging.codec import STRUCTURED, field_errors
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ CONFIRM_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandReply:
     """The terminal answer; `reason` is a code for programs, `detail` a sentence for people."""
 
     command_id: UUID
@@ -44,7 +44,7 @@ def read_command(contract: type[UpstreamCommand], values: "Mapping[str, object]"
         fail(f"{field_errors(error)}.", MISUSED)
 
 
-async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: float) -> Answer | None:
+async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: float) -> CommandReply | None:
     """Publish, confirmed and mandatory, and wait for the answer; None if none came within `wait_s`.
 
     The command is on its way once the broker confirmed it, whether an answer was seen or not.
@@ -93,11 +93,11 @@ def _body(command: UpstreamCommand, command_id: UUID) -> bytes:
     )
 
 
-async def _answer(replies: "AbstractQueue", wait_s: float) -> Answer | None:
+async def _answer(replies: "AbstractQueue", wait_s: float) -> CommandReply | None:
     arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
     await replies.consume(arrived.put, no_ack=True)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
             data = orjson.loads((await arrived.get()).body)["data"]
-            return Answer(UUID(data["command_id"]), data["answer"], data["reason"], data["detail"])
+            return CommandReply(UUID(data["command_id"]), data["answer"], data["reason"], data["detail"])
     return None

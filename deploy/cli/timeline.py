@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cli.looking import Step, Story
+from deploy.cli.queries import InvoiceStory, TimelineStep
 from shared.contracts.currencies import ISO_4217, in_major_units
 
 WIDE = 120
@@ -15,13 +15,13 @@ WIDE = 120
 _STYLES = {"invoice": "cyan", "gateway": "magenta", "saga": "blue", "staff": "yellow"}
 
 
-def page(story: Story, width: int) -> RenderableType:
+def page(story: InvoiceStory, width: int) -> RenderableType:
     """The invoice, its timeline, and what was not looked at."""
     notes = [Text(f"Not shown: {what}.", style="yellow") for what in story.unseen]
     return Group(_heading(story), Text(), _table(story, wide=width >= WIDE), *notes)
 
 
-def _heading(story: Story) -> Text:
+def _heading(story: InvoiceStory) -> Text:
     invoice = story.invoice
     if invoice is None:
         return Text(f"{story.invoice_id} does not exist; commands about it were answered.")
@@ -35,7 +35,7 @@ def _heading(story: Story) -> Text:
     return heading
 
 
-def _table(story: Story, *, wide: bool) -> Table:
+def _table(story: InvoiceStory, *, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("#", justify="right", no_wrap=True, style="dim")
     table.add_column(f"{story.steps[0].at:%F} UTC" if story.steps else "", no_wrap=True)
@@ -60,7 +60,7 @@ def _table(story: Story, *, wide: bool) -> Table:
     return table
 
 
-def _times(steps: tuple[Step, ...]) -> Iterator[str]:
+def _times(steps: tuple[TimelineStep, ...]) -> Iterator[str]:
     """To the millisecond; the date where a new day begins."""
     day: datetime | None = steps[0].at if steps else None
     for step in steps:
@@ -70,7 +70,7 @@ def _times(steps: tuple[Step, ...]) -> Iterator[str]:
         yield f"{step.at:%F}\n{clock}" if new_day else clock
 
 
-def _message(step: Step) -> str:
+def _message(step: TimelineStep) -> str:
     """The id, if the step is a message."""
     id_length = 36
     return step.id if len(step.id) == id_length else ""

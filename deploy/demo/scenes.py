@@ -7,7 +7,7 @@ from uuid import UUID
 
 import aio_pika
 
-from deploy.demo.upstream import Answer, Upstream
+from deploy.demo.upstream import AnswerReceived, Upstream
 from deploy.sandbox.faults import BEHAVIOURS, Ending
 from shared.card_data.encryption import CardDetails, encrypt_card
 from shared.contracts.base import Contract
@@ -94,7 +94,7 @@ class Scene:
     share: float = 0.0
 
 
-def expect(asked: tuple[UUID, Answer], answer: str, reason: str | None = None) -> None:
+def expect(asked: tuple[UUID, AnswerReceived], answer: str, reason: str | None = None) -> None:
     """The answer must be this one."""
     got = asked[1]
     if (got.answer, got.reason) != (answer, reason):

@@ -36,7 +36,7 @@ PREFETCH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerReceived:
     """The terminal answer of a command."""
 
     answer: str
@@ -64,8 +64,8 @@ class Upstream:
         self._sending: AbstractChannel | None = None
         self._sending_connection: AbstractConnection | None = None
         self._opening = asyncio.Lock()
-        self._answers: dict[UUID, asyncio.Future[Answer]] = {}
-        self.answers: dict[UUID, list[Answer]] = defaultdict(list)
+        self._answers: dict[UUID, asyncio.Future[AnswerReceived]] = {}
+        self.answers: dict[UUID, list[AnswerReceived]] = defaultdict(list)
         self.payments: dict[UUID, PaymentNews] = {}
         self.events: dict[str, int] = defaultdict(int)
         self.news = asyncio.Event()
@@ -92,7 +92,7 @@ class Upstream:
 
     # -- sending -----------------------------------------------------------------------------------------------------------------------
 
-    async def ask(self, command: Contract, *, command_id: UUID | None = None) -> tuple[UUID, Answer]:
+    async def ask(self, command: Contract, *, command_id: UUID | None = None) -> tuple[UUID, AnswerReceived]:
         """Send a command and wait for its answer."""
         id_ = await self.send(command, command_id=command_id)
         return id_, await self.answer(id_)
@@ -217,7 +217,7 @@ class Upstream:
     def _events_queue(self) -> str:
         return f"upstream.{self._name}.events"
 
-    async def answer(self, command_id: UUID, *, within_s: float | None = None) -> Answer:
+    async def answer(self, command_id: UUID, *, within_s: float | None = None) -> AnswerReceived:
         """The first answer to a command. Raises TimeoutError."""
         async with asyncio.timeout(self.patience_s if within_s is None else within_s):
             return await asyncio.shield(self._answers[command_id])
@@ -240,7 +240,7 @@ class Upstream:
 
     async def _on_answer(self, message: AbstractIncomingMessage) -> None:
         data = json.loads(message.body)["data"]
-        command_id, answer = UUID(data["command_id"]), Answer(data["answer"], data["reason"])
+        command_id, answer = UUID(data["command_id"]), AnswerReceived(data["answer"], data["reason"])
         self.answers[command_id].append(answer)
         future = self._answers.get(command_id)
         if future is not None and not future.done():

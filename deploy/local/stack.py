@@ -40,7 +40,7 @@ def database_variable(service: Service) -> str:
     return f"{service.upper()}_DATABASE_URL"
 
 
-class Database(Protocol):
+class DatabaseServer(Protocol):
     """What can be done to the database server. On a given one every method raises NotOursError."""
 
     def start(self) -> None:
@@ -50,7 +50,7 @@ class Database(Protocol):
         """kill -9; returns when it is gone."""
 
 
-class Broker(Protocol):
+class BrokerServer(Protocol):
     """What can be done to the broker. On a given one every method raises NotOursError."""
 
     def start(self) -> None:
@@ -72,8 +72,8 @@ class Stack:
     rabbitmq_url: str = field(repr=False)
     postgres_url: str = field(repr=False)
     """A role that may create databases, on a database that exists."""
-    broker: Broker = field(repr=False)
-    database: Database = field(repr=False)
+    broker: BrokerServer = field(repr=False)
+    database: DatabaseServer = field(repr=False)
     _service_urls: Mapping[Service, str] = field(repr=False)
 
     def service_database_url(self, service: Service) -> str:

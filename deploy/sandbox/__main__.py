@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from deploy.sandbox.app import KEY_AGE_S, SLOW_S, Settings
+from deploy.sandbox.app import KEY_AGE_S, SLOW_S, SandboxSettings
 from deploy.sandbox.server import Sandbox
 
 
@@ -28,7 +28,7 @@ async def _serve(args: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stop.set)
     if args.until_stdin_closes:
         loop.add_reader(sys.stdin.fileno(), _watch_stdin, stop)
-    settings = Settings(key_age_s=args.key_age_s, slow_s=args.slow_ms / 1000)
+    settings = SandboxSettings(key_age_s=args.key_age_s, slow_s=args.slow_ms / 1000)
     sandbox = Sandbox(args.ledger, host=args.host, port=args.port, admin_port=args.admin_port, settings=settings)
     async with sandbox:
         if args.port_file:

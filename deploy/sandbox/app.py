@@ -16,10 +16,10 @@ import orjson
 from aiohttp import web
 
 from deploy.sandbox import replies
-from deploy.sandbox.bank import Bank, Params
+from deploy.sandbox.bank import Params, SandboxBank
 from deploy.sandbox.faults import BEHAVIOURS, CARDS, Manner
 from deploy.sandbox.ledger import Ledger, Row
-from deploy.sandbox.replies import Json, Reply
+from deploy.sandbox.replies import Json, SandboxReply
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ SLOW_S = 1.5  # longer than a test's client waits, shorter than a person does
 
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN
 
-Action = Callable[[str, Params, str | None], Reply]
+Action = Callable[[str, Params, str | None], SandboxReply]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -47,7 +47,7 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SandboxSettings:
     """`key_age_s`: when an idempotency key expires. `slow_s`: how late `pm_remit_slow` acts."""
 
     key_age_s: float = KEY_AGE_S
@@ -57,14 +57,16 @@ class Settings:
 class Api:
     """The routes of the public listener; `admin_routes` are those that a second listener offers as well."""
 
-    def __init__(self, ledger: Ledger, bank: Bank, *, clock: Callable[[], float], settings: Settings) -> None:
+    def __init__(
+        self, ledger: Ledger, bank: SandboxBank, *, clock: Callable[[], float], settings: SandboxSettings
+    ) -> None:
         self._ledger = ledger
         self._bank = bank
         self._keys = _Keys(ledger, clock=clock, age_s=settings.key_age_s)
         self._slow_s = settings.slow_s
         self._mode, self._delay_s = Mode.NORMAL, 0.0
         self._closing = asyncio.Event()
-        self._late: set[asyncio.Task[Reply]] = set()
+        self._late: set[asyncio.Task[SandboxReply]] = set()
         self._request_numbers = count(1)
         self.on_refuse: Callable[[bool], Awaitable[None]] | None = None
 
@@ -117,14 +119,14 @@ class Api:
 
         return handle
 
-    async def _under_mode(self, request: web.Request, kind: str) -> Reply | None:
+    async def _under_mode(self, request: web.Request, kind: str) -> SandboxReply | None:
         if self._mode not in {Mode.DOWN_500, Mode.SILENT}:
             return None
         if kind:
             self._bank.log(kind, request.match_info["id"], request.headers.get("Idempotency-Key"), self._mode.value)
         return replies.silence() if self._mode is Mode.SILENT else replies.server_error(saved=False)
 
-    async def _answer(self, request: web.Request, action: Action, allowed: set[str], kind: str) -> Reply:
+    async def _answer(self, request: web.Request, action: Action, allowed: set[str], kind: str) -> SandboxReply:
         params = _parse(request.query_string if request.method == "GET" else await request.text())
         if params is None:
             return replies.invalid("Invalid form encoding")
@@ -144,7 +146,7 @@ class Api:
                 self._bank.log(kind, target, key, _known_words(known))
             return known
 
-        def act() -> Reply:
+        def act() -> SandboxReply:
             reply = action(target, params, key)
             self._keys.save(key, request.path, params, reply)
             return reply
@@ -152,10 +154,10 @@ class Api:
         delay_s = self._delay_s + (self._slow_s if kind == "confirm" and self._bank.slow(target) else 0.0)
         return await self._act_late(key, act, delay_s) if delay_s else act()
 
-    async def _act_late(self, key: str | None, act: Callable[[], Reply], delay_s: float) -> Reply:
+    async def _act_late(self, key: str | None, act: Callable[[], SandboxReply], delay_s: float) -> SandboxReply:
         """In a task of its own: a client that hangs up does not stop the gateway."""
 
-        async def later() -> Reply:
+        async def later() -> SandboxReply:
             await asyncio.sleep(delay_s)
             return act()
 
@@ -166,7 +168,7 @@ class Api:
         task.add_done_callback(lambda _: self._keys.end(key))
         return await asyncio.shield(task)
 
-    async def _deliver(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+    async def _deliver(self, request: web.Request, reply: SandboxReply) -> web.StreamResponse:
         body = orjson.dumps(reply.body)
         match reply.manner:
             case Manner.HANG:
@@ -239,7 +241,7 @@ class _Keys:
         self._age_s = age_s
         self._in_flight: set[str] = set()
 
-    def check(self, key: str | None, path: str, params: Params) -> Reply | None:
+    def check(self, key: str | None, path: str, params: Params) -> SandboxReply | None:
         """The saved answer or a refusal; None: this request is to be acted upon."""
         if key is None:
             return None
@@ -253,16 +255,16 @@ class _Keys:
             return None
         return self._known(row, path, params)
 
-    def _known(self, row: Row, path: str, params: Params) -> Reply:
+    def _known(self, row: Row, path: str, params: Params) -> SandboxReply:
         same = row["path"] == path and row["parameters_sha256"] == _hash(params)
         column = "replays" if same else "mismatches"
         self._ledger.write(f"UPDATE idempotency_keys SET {column} = {column} + 1 WHERE seq = ?", row["seq"])  # noqa: S608 - one of two constants
         if not same:
             words = "Keys for idempotent requests can only be used with the same parameters they were first used with."
             return replies.idempotency_error(words, status=400)
-        return Reply(row["status"], orjson.loads(row["body"]), headers={"Idempotent-Replayed": "true"})
+        return SandboxReply(row["status"], orjson.loads(row["body"]), headers={"Idempotent-Replayed": "true"})
 
-    def save(self, key: str | None, path: str, params: Params, reply: Reply) -> None:
+    def save(self, key: str | None, path: str, params: Params, reply: SandboxReply) -> None:
         if key is None or not reply.saved:
             return
         self._ledger.write(
@@ -290,7 +292,7 @@ def _hash(params: Params) -> str:
     return hashlib.sha256(orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _known_words(reply: Reply) -> str:
+def _known_words(reply: SandboxReply) -> str:
     return f"replayed {reply.status}" if reply.headers else f"{reply.status} nothing"
 
 
@@ -306,7 +308,7 @@ def _is_allowed(name: str, allowed: set[str]) -> bool:
     return root + bracket in allowed or "" in allowed
 
 
-def _refuse_key(request: web.Request) -> Reply | None:
+def _refuse_key(request: web.Request) -> SandboxReply | None:
     """Secret test keys are taken. A restricted key (`rk_`) lacks the permission, so that 403 can be tested too."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme == "Bearer" and key.startswith("sk_test_"):
@@ -316,7 +318,7 @@ def _refuse_key(request: web.Request) -> Reply | None:
     return replies.unauthorised("Invalid API Key provided.", 401)
 
 
-def _unrecognised(_: str, __: Params, ___: str | None) -> Reply:
+def _unrecognised(_: str, __: Params, ___: str | None) -> SandboxReply:
     return replies.invalid("Unrecognized request URL.", status=404)
 
 

@@ -14,7 +14,7 @@ import orjson
 from deploy.sandbox import replies
 from deploy.sandbox.faults import CARDS, Behaviour, Confirm, Effect, Manner, behaviour_of, luhn_holds
 from deploy.sandbox.ledger import Ledger, Row
-from deploy.sandbox.replies import Json, Reply
+from deploy.sandbox.replies import Json, SandboxReply
 
 MAX_AMOUNT = 99_999_999  # Stripe takes at most eight digits
 MAX_PAGE, DEFAULT_PAGE = 100, 10  # Stripe's
@@ -35,7 +35,7 @@ def new_id(prefix: str) -> str:
     return id_ if replies.printable(id_) == id_ else new_id(prefix)
 
 
-class Bank:
+class SandboxBank:
     """`clock` gives Unix seconds, `ids` an id for a prefix (`pi`, `ch`, `re`, `pm`)."""
 
     def __init__(self, ledger: Ledger, *, clock: Callable[[], float], ids: Callable[[str], str] = new_id) -> None:
@@ -45,7 +45,7 @@ class Bank:
 
     # -- payment methods
 
-    def create_payment_method(self, _: str, params: Params, __: str | None) -> Reply:
+    def create_payment_method(self, _: str, params: Params, __: str | None) -> SandboxReply:
         """The number is looked up and forgotten: the ledger gets brand and last four digits."""
         number = params.get("card[number]", "").replace(" ", "")
         month, year = _integer(params.get("card[exp_month]")), _integer(params.get("card[exp_year]"))
@@ -61,7 +61,7 @@ class Bank:
             return replies.card_error(402, "card_declined", "test_mode_live_card")
         return self._new_method(number, month, year)
 
-    def _new_method(self, number: str, month: int, year: int) -> Reply:
+    def _new_method(self, number: str, month: int, year: int) -> SandboxReply:
         token, created = self._ids("pm"), int(self._clock())
         brand = "mastercard" if number.startswith("5") else "visa"
         self._ledger.write(
@@ -70,7 +70,7 @@ class Bank:
         )
         return replies.ok(_method_json(token, brand, number[-4:], month, year, created))
 
-    def retrieve_payment_method(self, token: str, _: Params, __: str | None) -> Reply:
+    def retrieve_payment_method(self, token: str, _: Params, __: str | None) -> SandboxReply:
         row = self._ledger.one("SELECT * FROM payment_methods WHERE id = ?", token)
         if row:
             return replies.ok(
@@ -86,7 +86,7 @@ class Bank:
 
     # -- PaymentIntents
 
-    def create_intent(self, _: str, params: Params, __: str | None) -> Reply:
+    def create_intent(self, _: str, params: Params, __: str | None) -> SandboxReply:
         amount, currency = _integer(params.get("amount")), params.get("currency", "").lower()
         token = params.get("payment_method")
         if "payment_method_types[0]" in params:  # gone since API version 2026-09-30.endive, which the SDK 16 speaks
@@ -109,7 +109,7 @@ class Bank:
         )
         return replies.ok(_intent_json(self._intent_row(intent_id)))
 
-    def retrieve_intent(self, intent_id: str, _: Params, __: str | None) -> Reply:
+    def retrieve_intent(self, intent_id: str, _: Params, __: str | None) -> SandboxReply:
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="intent")
@@ -129,7 +129,7 @@ class Bank:
             self._ledger.write("UPDATE payment_intents SET looks = looks + 1 WHERE id = ?", row["id"])
         return self._intent_row(row["id"])
 
-    def list_intents(self, _: str, params: Params, __: str | None) -> Reply:
+    def list_intents(self, _: str, params: Params, __: str | None) -> SandboxReply:
         """Newest first. No filter by metadata, as at Stripe."""
         limit = _integer(params.get("limit", str(DEFAULT_PAGE)))
         if limit is None or not 1 <= limit <= MAX_PAGE:
@@ -161,12 +161,12 @@ class Bank:
         row = self._intent(intent_id)
         return row is not None and row["status"] in CONFIRMABLE and _next_confirm(row, self._of(row)).late
 
-    def confirm(self, intent_id: str, params: Params, key: str | None) -> Reply:
+    def confirm(self, intent_id: str, params: Params, key: str | None) -> SandboxReply:
         reply, effect = self._confirm(intent_id, params.get("payment_method"))
         self.log("confirm", intent_id, key, f"{_seen(reply)} {effect}")
         return reply
 
-    def _confirm(self, intent_id: str, method: str | None) -> tuple[Reply, str]:
+    def _confirm(self, intent_id: str, method: str | None) -> tuple[SandboxReply, str]:
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="intent"), "unknown"
@@ -189,7 +189,7 @@ class Bank:
             return replies.unexpected_state(words, _intent_json(row)), "nothing"
         return self._act(row, self._of(row))
 
-    def _act(self, row: Row, behaviour: Behaviour) -> tuple[Reply, str]:
+    def _act(self, row: Row, behaviour: Behaviour) -> tuple[SandboxReply, str]:
         step = _next_confirm(row, behaviour)
         self._ledger.write("UPDATE payment_intents SET confirm_attempts = confirm_attempts + 1 WHERE id = ?", row["id"])
         match step.effect:
@@ -205,7 +205,7 @@ class Bank:
                 pass
         return self._confirm_reply(row["id"], step), step.effect.value
 
-    def _confirm_reply(self, intent_id: str, step: Confirm) -> Reply:
+    def _confirm_reply(self, intent_id: str, step: Confirm) -> SandboxReply:
         intent = _intent_json(self._intent_row(intent_id))
         if step.effect is Effect.DECLINE:
             return replies.card_error(402, "card_declined", step.decline_code, intent)
@@ -217,7 +217,7 @@ class Bank:
             case Manner.RESET if (
                 step.effect is Effect.NOTHING
             ):  # cut before anything was done: there is no answer to keep
-                return Reply(200, intent, Manner.RESET, saved=False)
+                return SandboxReply(200, intent, Manner.RESET, saved=False)
             case manner:
                 return replies.ok(intent, manner)
 
@@ -246,12 +246,12 @@ class Bank:
 
     # -- cancel
 
-    def cancel(self, intent_id: str, _: Params, key: str | None) -> Reply:
+    def cancel(self, intent_id: str, _: Params, key: str | None) -> SandboxReply:
         reply, effect = self._cancel(intent_id)
         self.log("cancel", intent_id, key, f"{_seen(reply)} {effect}")
         return reply
 
-    def _cancel(self, intent_id: str) -> tuple[Reply, str]:
+    def _cancel(self, intent_id: str) -> tuple[SandboxReply, str]:
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="intent"), "unknown"
@@ -284,7 +284,7 @@ class Bank:
 
     # -- refunds
 
-    def create_refund(self, _: str, params: Params, __: str | None) -> Reply:
+    def create_refund(self, _: str, params: Params, __: str | None) -> SandboxReply:
         intent_id = params.get("payment_intent", "")
         row = self._intent(intent_id)
         if row is None:
@@ -303,7 +303,7 @@ class Bank:
             return replies.invalid("Invalid amount", code="parameter_invalid_integer", param="amount")
         return self._refund(row, amount)
 
-    def _refund(self, row: Row, amount: int) -> Reply:
+    def _refund(self, row: Row, amount: int) -> SandboxReply:
         script, refund_id = self._of(row).refund, self._ids("re")
         reason = "expired_or_canceled_card" if script.status == "failed" else None
         self._ledger.write(
@@ -321,13 +321,13 @@ class Bank:
         row = self._ledger.one(sql, intent_id)
         return int(row["total"]) if row else 0
 
-    def retrieve_refund(self, refund_id: str, _: Params, __: str | None) -> Reply:
+    def retrieve_refund(self, refund_id: str, _: Params, __: str | None) -> SandboxReply:
         row = self._ledger.one("SELECT * FROM refunds WHERE id = ?", refund_id)
         if row is None:
             return replies.missing("refund", refund_id, param="refund")
         return replies.ok(_refund_json(self._look_at_refund(row)))
 
-    def list_refunds(self, _: str, params: Params, __: str | None) -> Reply:
+    def list_refunds(self, _: str, params: Params, __: str | None) -> SandboxReply:
         intent_id, limit = params.get("payment_intent", ""), _integer(params.get("limit", str(DEFAULT_PAGE)))
         if limit is None or not 1 <= limit <= MAX_PAGE:
             return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
@@ -407,7 +407,7 @@ def _next_confirm(row: Row, behaviour: Behaviour) -> Confirm:
     return behaviour.confirms[min(attempts, len(behaviour.confirms) - 1)]
 
 
-def _silenced(row: Row, behaviour: Behaviour) -> Reply | None:
+def _silenced(row: Row, behaviour: Behaviour) -> SandboxReply | None:
     """Some payments stop answering for good at their first confirm, until a person heals them."""
     if not row["confirm_attempts"] or row["healed"]:
         return None
@@ -422,7 +422,7 @@ def _silenced(row: Row, behaviour: Behaviour) -> Reply | None:
             return None
 
 
-def _seen(reply: Reply) -> str:
+def _seen(reply: SandboxReply) -> str:
     return str(reply.status) if reply.manner is Manner.ANSWER else reply.manner.name.lower()
 
 

@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SandboxReply:
     """`saved`: kept under the request's idempotency key. Stripe keeps what an endpoint answered once it began to act,
     500s included, but not rejected parameters, conflicts and rate limits
     (https://docs.stripe.com/api/idempotent_requests).
@@ -28,53 +28,53 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def ok(body: Json, manner: Manner = Manner.ANSWER) -> Reply:
-    return Reply(200, body, manner)
+def ok(body: Json, manner: Manner = Manner.ANSWER) -> SandboxReply:
+    return SandboxReply(200, body, manner)
 
 
-def invalid(message: str, *, code: str | None = None, param: str | None = None, status: int = 400) -> Reply:
+def invalid(message: str, *, code: str | None = None, param: str | None = None, status: int = 400) -> SandboxReply:
     """The parameters were rejected before anything was done."""
-    return Reply(status, _error("invalid_request_error", message, code=code, param=param), saved=False)
+    return SandboxReply(status, _error("invalid_request_error", message, code=code, param=param), saved=False)
 
 
-def missing(kind: str, thing_id: str, *, param: str, status: int = 404) -> Reply:
+def missing(kind: str, thing_id: str, *, param: str, status: int = 404) -> SandboxReply:
     """404 for what the path names, 400 for what a parameter names."""
     return invalid(f"No such {kind}: '{printable(thing_id)}'", code="resource_missing", param=param, status=status)
 
 
-def unexpected_state(message: str, intent: Json) -> Reply:
+def unexpected_state(message: str, intent: Json) -> SandboxReply:
     code = "payment_intent_unexpected_state"
-    return Reply(400, _error("invalid_request_error", message, code=code, payment_intent=intent))
+    return SandboxReply(400, _error("invalid_request_error", message, code=code, payment_intent=intent))
 
 
-def refused_refund(code: str, message: str) -> Reply:
-    return Reply(400, _error("invalid_request_error", message, code=code))
+def refused_refund(code: str, message: str) -> SandboxReply:
+    return SandboxReply(400, _error("invalid_request_error", message, code=code))
 
 
-def card_error(status: int, code: str, decline_code: str | None, intent: Json | None = None) -> Reply:
+def card_error(status: int, code: str, decline_code: str | None, intent: Json | None = None) -> SandboxReply:
     error = _error("card_error", "Your card was declined.", code=code, decline_code=decline_code, payment_intent=intent)
-    return Reply(status, error, saved=intent is not None)
+    return SandboxReply(status, error, saved=intent is not None)
 
 
-def idempotency_error(message: str, *, status: int, code: str | None = None) -> Reply:
-    return Reply(status, _error("idempotency_error", message, code=code), saved=False)
+def idempotency_error(message: str, *, status: int, code: str | None = None) -> SandboxReply:
+    return SandboxReply(status, _error("idempotency_error", message, code=code), saved=False)
 
 
-def rate_limited() -> Reply:
+def rate_limited() -> SandboxReply:
     error = _error("invalid_request_error", "Too many requests in a period of time.", code="rate_limit")
-    return Reply(429, error, saved=False, headers={"Retry-After": "1"})
+    return SandboxReply(429, error, saved=False, headers={"Retry-After": "1"})
 
 
-def server_error(*, saved: bool) -> Reply:
-    return Reply(500, _error("api_error", "An unknown error occurred."), saved=saved)
+def server_error(*, saved: bool) -> SandboxReply:
+    return SandboxReply(500, _error("api_error", "An unknown error occurred."), saved=saved)
 
 
-def silence() -> Reply:
-    return Reply(500, {}, Manner.HANG, saved=False)
+def silence() -> SandboxReply:
+    return SandboxReply(500, {}, Manner.HANG, saved=False)
 
 
-def unauthorised(message: str, status: int) -> Reply:
-    return Reply(status, _error("invalid_request_error", message), saved=False)
+def unauthorised(message: str, status: int) -> SandboxReply:
+    return SandboxReply(status, _error("invalid_request_error", message), saved=False)
 
 
 def printable(text: str) -> str:

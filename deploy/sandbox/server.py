@@ -8,8 +8,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from deploy.sandbox.app import MAX_BODY_BYTES, Api, Settings
-from deploy.sandbox.bank import Bank, new_id
+from deploy.sandbox.app import MAX_BODY_BYTES, Api, SandboxSettings
+from deploy.sandbox.bank import SandboxBank, new_id
 from deploy.sandbox.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
         admin_port: int = 0,
-        settings: Settings | None = None,
+        settings: SandboxSettings | None = None,
         clock: Callable[[], float] = time.time,
         ids: Callable[[str], str] = new_id,
     ) -> None:
         self._ledger_path = ledger
         self._host, self._port, self._admin_port = host, port, admin_port
-        self._settings = settings or Settings()
+        self._settings = settings or SandboxSettings()
         self._clock, self._ids = clock, ids
 
     @property
@@ -47,7 +47,7 @@ class Sandbox:
 
     async def __aenter__(self) -> "Sandbox":
         self._ledger = Ledger(self._ledger_path)
-        bank = Bank(self._ledger, clock=self._clock, ids=self._ids)
+        bank = SandboxBank(self._ledger, clock=self._clock, ids=self._ids)
         self._api = Api(self._ledger, bank, clock=self._clock, settings=self._settings)
         self._api.on_refuse = self._refuse
         self._runner = await _runner(self._api.routes())

@@ -4,13 +4,13 @@ import asyncio
 import sys
 from pathlib import Path
 
-from services.invoice.handlers import InvoiceWork
+from services.invoice.handlers import InvoiceHandler
 from services.invoice.rebuild import rebuild
 from services.invoice.reminders import remind_for_ever
 from shared.clock import system_clock
 from shared.persistence.database import Database
 from shared.service import Runtime, run_service
-from shared.settings import ConfigurationError, Environment
+from shared.settings import ConfigurationError, EnvironmentVariables
 
 NAME = "invoice"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -21,17 +21,17 @@ REMIND_AFTER_S = 30.0
 
 async def assemble(runtime: Runtime) -> None:
     """Two queues, and the reminder."""
-    remind_after_s = Environment().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
-    commands = InvoiceWork(answers_commands=True)
+    remind_after_s = EnvironmentVariables().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
+    commands = InvoiceHandler(answers_commands=True)
     runtime.consume("invoice.commands", commands)
-    runtime.consume("invoice.settlement", InvoiceWork(answers_commands=False, remembered=commands.remembered))
+    runtime.consume("invoice.settlement", InvoiceHandler(answers_commands=False, state_cache=commands.state_cache))
     runtime.in_background(
         "reminder", lambda: remind_for_ever(runtime.database, runtime.relay, older_than_s=remind_after_s)
     )
 
 
 async def _rebuild(*, repair: bool) -> int:
-    database = await Database.open(Environment().database_url(NAME), name="remit rebuild", connections_max=2)
+    database = await Database.open(EnvironmentVariables().database_url(NAME), name="remit rebuild", connections_max=2)
     try:
         rebuilt = await rebuild(database, system_clock, repair=repair)
     finally:

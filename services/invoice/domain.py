@@ -12,10 +12,10 @@ from uuid import UUID
 from shared.decider import fold
 from shared.records import dataclass, replace
 
-Outcome = Literal["declined", "not_charged"]
+FailureOutcome = Literal["declined", "not_charged"]
 
 
-class Status(StrEnum):
+class InvoiceStatus(StrEnum):
     ABSENT = "absent"
     OPEN = "open"
     PAYMENT_PENDING = "payment_pending"
@@ -24,7 +24,7 @@ class Status(StrEnum):
     VOID = "void"
 
 
-class Refusal(StrEnum):
+class RejectionReason(StrEnum):
     """Why a command is rejected: reason codes for programs, listed in the README."""
 
     ALREADY_ISSUED = "already_issued"
@@ -37,7 +37,7 @@ class Refusal(StrEnum):
     PAYMENT_ID_USED = "payment_id_used"
 
 
-class SettlementRefusal(StrEnum):
+class SettlementRejectionReason(StrEnum):
     """Why captured money cannot be booked: it has to go back."""
 
     NOT_AWAITED = "payment_not_awaited"
@@ -45,7 +45,7 @@ class SettlementRefusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class MethodSummary:
     """How it is to be paid. The method itself is not part of the history: only the token or, for an encrypted card, a fingerprint."""
 
     kind: Literal["token", "encrypted_card"]
@@ -57,7 +57,7 @@ class Invoice:
     """`payment_id` is the payment that is under way, or the one that paid. `version` is that of the stream; 0 does not exist."""
 
     invoice_id: str
-    status: Status = Status.ABSENT
+    status: InvoiceStatus = InvoiceStatus.ABSENT
     version: int = 0
     customer_id: str = ""
     amount_minor: int = 0
@@ -83,7 +83,7 @@ class Pay:
     payment_id: UUID
     amount_minor: int
     currency: str
-    method: Method
+    method: MethodSummary
     payment_id_used: bool
 
 
@@ -93,7 +93,7 @@ class Void:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordPayment:
     payment_id: UUID
     amount_minor: int
     currency: str
@@ -101,18 +101,18 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordFailure:
+class RecordPaymentFailure:
     payment_id: UUID
-    outcome: Outcome
+    outcome: FailureOutcome
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class FlagInDoubt:
+class FlagPaymentInDoubt:
     payment_id: UUID
 
 
-Command = Issue | Pay | Void | Record | RecordFailure | FlagInDoubt
+Command = Issue | Pay | Void | RecordPayment | RecordPaymentFailure | FlagPaymentInDoubt
 
 # -- events ----------------------------------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class PaymentRequested:
     payment_id: UUID
     amount_minor: int
     currency: str
-    method: Method
+    method: MethodSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +143,12 @@ class Paid:
 @dataclass(frozen=True, slots=True)
 class PaymentFailed:
     payment_id: UUID
-    outcome: Outcome
+    outcome: FailureOutcome
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class PaymentInDoubt:
+class PaymentFlaggedInDoubt:
     payment_id: UUID
 
 
@@ -163,13 +163,13 @@ class SettlementRejected:
     reason: str
 
 
-Event = Issued | PaymentRequested | Paid | PaymentFailed | PaymentInDoubt | Voided | SettlementRejected
+Event = Issued | PaymentRequested | Paid | PaymentFailed | PaymentFlaggedInDoubt | Voided | SettlementRejected
 
 
 # -- decide ----------------------------------------------------------------------------------------------------------------------------
 
 
-def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | Refusal:
+def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
     """What the command brings about. No event and no refusal: accepted, and nothing is new."""
     match command:
         case Issue():
@@ -178,88 +178,91 @@ def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | Refusal:
             return _pay(command, invoice)
         case Void():
             return _void(command, invoice)
-        case Record():
+        case RecordPayment():
             return _record(command, invoice)
-        case RecordFailure():
+        case RecordPaymentFailure():
             return _record_failure(command, invoice)
-        case FlagInDoubt():
+        case FlagPaymentInDoubt():
             return _flag_in_doubt(command, invoice)
         case _:
             assert_never(command)
 
 
-def _issue(command: Issue, invoice: Invoice) -> tuple[Event, ...] | Refusal:
-    if invoice.status is not Status.ABSENT:
-        return Refusal.ALREADY_ISSUED
+def _issue(command: Issue, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
+    if invoice.status is not InvoiceStatus.ABSENT:
+        return RejectionReason.ALREADY_ISSUED
     return (Issued(command.customer_id, command.amount_minor, command.currency),)
 
 
-def _pay(command: Pay, invoice: Invoice) -> tuple[Event, ...] | Refusal:
+def _pay(command: Pay, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
     match invoice.status:
-        case Status.ABSENT:
-            return Refusal.UNKNOWN_INVOICE
-        case Status.PAID:
-            return Refusal.ALREADY_PAID
-        case Status.VOID:
-            return Refusal.INVOICE_VOID
-        case Status.PAYMENT_PENDING | Status.IN_DOUBT:
-            return Refusal.PAYMENT_UNDER_WAY  # a second charge could follow: never while one is unresolved
-        case Status.OPEN:
+        case InvoiceStatus.ABSENT:
+            return RejectionReason.UNKNOWN_INVOICE
+        case InvoiceStatus.PAID:
+            return RejectionReason.ALREADY_PAID
+        case InvoiceStatus.VOID:
+            return RejectionReason.INVOICE_VOID
+        case InvoiceStatus.PAYMENT_PENDING | InvoiceStatus.IN_DOUBT:
+            return RejectionReason.PAYMENT_UNDER_WAY  # a second charge could follow: never while one is unresolved
+        case InvoiceStatus.OPEN:
             return _pay_open(command, invoice)
         case _:
             assert_never(invoice.status)
 
 
-def _pay_open(command: Pay, invoice: Invoice) -> tuple[Event, ...] | Refusal:
+def _pay_open(command: Pay, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
     if command.payment_id_used:
-        return Refusal.PAYMENT_ID_USED
+        return RejectionReason.PAYMENT_ID_USED
     if command.currency != invoice.currency:
-        return Refusal.CURRENCY_DIFFERS
+        return RejectionReason.CURRENCY_DIFFERS
     if command.amount_minor != invoice.amount_minor:
-        return Refusal.AMOUNT_DIFFERS
+        return RejectionReason.AMOUNT_DIFFERS
     return (PaymentRequested(command.payment_id, command.amount_minor, command.currency, command.method),)
 
 
-def _void(command: Void, invoice: Invoice) -> tuple[Event, ...] | Refusal:
+def _void(command: Void, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
     match invoice.status:
-        case Status.ABSENT:
-            return Refusal.UNKNOWN_INVOICE
-        case Status.PAID:
-            return Refusal.ALREADY_PAID
-        case Status.VOID:
-            return Refusal.INVOICE_VOID
-        case Status.PAYMENT_PENDING | Status.IN_DOUBT:
-            return Refusal.PAYMENT_UNDER_WAY
-        case Status.OPEN:
+        case InvoiceStatus.ABSENT:
+            return RejectionReason.UNKNOWN_INVOICE
+        case InvoiceStatus.PAID:
+            return RejectionReason.ALREADY_PAID
+        case InvoiceStatus.VOID:
+            return RejectionReason.INVOICE_VOID
+        case InvoiceStatus.PAYMENT_PENDING | InvoiceStatus.IN_DOUBT:
+            return RejectionReason.PAYMENT_UNDER_WAY
+        case InvoiceStatus.OPEN:
             return (Voided(command.reason),)
         case _:
             assert_never(invoice.status)
 
 
-def _record(command: Record, invoice: Invoice) -> tuple[Event, ...]:
+def _record(command: RecordPayment, invoice: Invoice) -> tuple[Event, ...]:
     if invoice.payment_id != command.payment_id or invoice.status not in {
-        Status.PAYMENT_PENDING,
-        Status.IN_DOUBT,
-        Status.PAID,
+        InvoiceStatus.PAYMENT_PENDING,
+        InvoiceStatus.IN_DOUBT,
+        InvoiceStatus.PAID,
     }:
-        return (SettlementRejected(command.payment_id, SettlementRefusal.NOT_AWAITED),)
-    if invoice.status is Status.PAID:
+        return (SettlementRejected(command.payment_id, SettlementRejectionReason.NOT_AWAITED),)
+    if invoice.status is InvoiceStatus.PAID:
         return ()
     if (command.amount_minor, command.currency) != (invoice.amount_minor, invoice.currency):
-        return (SettlementRejected(command.payment_id, SettlementRefusal.AMOUNT_DIFFERS),)
+        return (SettlementRejected(command.payment_id, SettlementRejectionReason.AMOUNT_DIFFERS),)
     return (Paid(command.payment_id, command.amount_minor, command.currency, command.receipt_number),)
 
 
-def _record_failure(command: RecordFailure, invoice: Invoice) -> tuple[Event, ...]:
+def _record_failure(command: RecordPaymentFailure, invoice: Invoice) -> tuple[Event, ...]:
     """A stale one (another payment is under way, or this one is settled) is accepted with no event (DESIGN 6)."""
-    if invoice.payment_id == command.payment_id and invoice.status in {Status.PAYMENT_PENDING, Status.IN_DOUBT}:
+    if invoice.payment_id == command.payment_id and invoice.status in {
+        InvoiceStatus.PAYMENT_PENDING,
+        InvoiceStatus.IN_DOUBT,
+    }:
         return (PaymentFailed(command.payment_id, command.outcome, command.reason),)
     return ()
 
 
-def _flag_in_doubt(command: FlagInDoubt, invoice: Invoice) -> tuple[Event, ...]:
-    if invoice.payment_id == command.payment_id and invoice.status is Status.PAYMENT_PENDING:
-        return (PaymentInDoubt(command.payment_id),)
+def _flag_in_doubt(command: FlagPaymentInDoubt, invoice: Invoice) -> tuple[Event, ...]:
+    if invoice.payment_id == command.payment_id and invoice.status is InvoiceStatus.PAYMENT_PENDING:
+        return (PaymentFlaggedInDoubt(command.payment_id),)
     return ()
 
 
@@ -276,21 +279,21 @@ def _apply(invoice: Invoice, event: Event) -> Invoice:
         case Issued():
             return replace(
                 invoice,
-                status=Status.OPEN,
+                status=InvoiceStatus.OPEN,
                 customer_id=event.customer_id,
                 amount_minor=event.amount_minor,
                 currency=event.currency,
             )
         case PaymentRequested():
-            return replace(invoice, status=Status.PAYMENT_PENDING, payment_id=event.payment_id)
+            return replace(invoice, status=InvoiceStatus.PAYMENT_PENDING, payment_id=event.payment_id)
         case Paid():
-            return replace(invoice, status=Status.PAID, receipt_number=event.receipt_number)
+            return replace(invoice, status=InvoiceStatus.PAID, receipt_number=event.receipt_number)
         case PaymentFailed():
-            return replace(invoice, status=Status.OPEN, payment_id=None)
-        case PaymentInDoubt():
-            return replace(invoice, status=Status.IN_DOUBT)
+            return replace(invoice, status=InvoiceStatus.OPEN, payment_id=None)
+        case PaymentFlaggedInDoubt():
+            return replace(invoice, status=InvoiceStatus.IN_DOUBT)
         case Voided():
-            return replace(invoice, status=Status.VOID)
+            return replace(invoice, status=InvoiceStatus.VOID)
         case SettlementRejected():
             return invoice  # told to the coordinator; nothing about the invoice changes
         case _:

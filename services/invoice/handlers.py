@@ -6,16 +6,16 @@ from uuid import UUID
 
 from services.invoice import domain, store
 from services.invoice.store import Loaded, NewEvent
+from shared.batch.state_cache import StateCache
+from shared.batch.worker import ACCEPTED, Change, ClosedCommand, CommandResult, Reaction
 from shared.card_data.fingerprint import fingerprint
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
-from shared.persistence.answers import Answer
+from shared.persistence.answers import StoredAnswer
 from shared.persistence.database import Connection, Tx
-from shared.persistence.writes import Writes
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, field, replace
-from shared.remembered import Remembered
-from shared.shell import ACCEPTED, Change, ClosedCommand, Reaction, Verdict
 
 # -- in: messages to commands ------------------------------------------------------------------------------------------------------------
 
@@ -34,15 +34,15 @@ def _void(message: messages.VoidInvoice, _: Loaded) -> domain.Command:
 
 
 def _record(message: messages.RecordPayment, _: Loaded) -> domain.Command:
-    return domain.Record(message.payment_id, message.amount_minor, message.currency, message.receipt_number)
+    return domain.RecordPayment(message.payment_id, message.amount_minor, message.currency, message.receipt_number)
 
 
 def _record_failure(message: messages.RecordPaymentFailure, _: Loaded) -> domain.Command:
-    return domain.RecordFailure(message.payment_id, message.outcome, message.reason)
+    return domain.RecordPaymentFailure(message.payment_id, message.outcome, message.reason)
 
 
 def _flag_in_doubt(message: messages.FlagPaymentInDoubt, _: Loaded) -> domain.Command:
-    return domain.FlagInDoubt(message.payment_id)
+    return domain.FlagPaymentInDoubt(message.payment_id)
 
 
 ROUTES: Mapping[type[Contract], Callable[[Any, Loaded], domain.Command]] = {
@@ -55,12 +55,12 @@ ROUTES: Mapping[type[Contract], Callable[[Any, Loaded], domain.Command]] = {
 }
 
 
-def _method(method: messages.PaymentMethod) -> domain.Method:
+def _method(method: messages.PaymentMethod) -> domain.MethodSummary:
     match method:
         case messages.TokenMethod():
-            return domain.Method("token", method.token)
+            return domain.MethodSummary("token", method.token)
         case messages.EncryptedCardMethod():
-            return domain.Method("encrypted_card", fingerprint(method.jwe))
+            return domain.MethodSummary("encrypted_card", fingerprint(method.jwe))
         case _:
             assert_never(method)
 
@@ -102,7 +102,7 @@ def announce(event: domain.Event, invoice_id: str, method: messages.PaymentMetho
                 reason=event.reason,
                 reference_code=domain.reference_code(event.payment_id),
             )
-        case domain.PaymentInDoubt():
+        case domain.PaymentFlaggedInDoubt():
             return messages.InvoicePaymentInDoubt(invoice_id=invoice_id, payment_id=event.payment_id)
         case domain.Voided():
             return messages.InvoiceVoided(invoice_id=invoice_id, reason=event.reason)
@@ -118,23 +118,23 @@ def announce(event: domain.Event, invoice_id: str, method: messages.PaymentMetho
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RepublishOutcome:
     """A settlement command found its work done: what was said of this payment then is said again, with the same id and bytes, because
     whoever asks again may have missed it."""
 
     payment_id: UUID
 
 
-Effect = NewEvent | Again
+Effect = NewEvent | RepublishOutcome
 
 
 @dataclass(frozen=True, slots=True)
-class InvoiceWork:
+class InvoiceHandler:
     """Commands of both queues; only those of the public queue are answered."""
 
     answers_commands: bool
     source: str = "invoice"
-    remembered: Remembered[str, Loaded] = field(default_factory=Remembered)
+    state_cache: StateCache[str, Loaded] = field(default_factory=StateCache)
 
     def key(self, message: Inbound) -> str:
         return message.data.subject()
@@ -143,7 +143,7 @@ class InvoiceWork:
         payment_ids = {m.data.payment_id for m in messages_ if isinstance(m.data, messages.PayInvoice)}
         return await store.load(tx, {self.key(m) for m in messages_}, payment_ids)
 
-    async def peek(
+    async def load_unlocked(
         self, connection: Connection, messages_: Sequence[Inbound], recalled: Mapping[str, Loaded]
     ) -> dict[str, Loaded]:
         """Payment ids are not looked up: one that is used violates their unique key, and the batch comes again through `load`. So does one
@@ -154,7 +154,7 @@ class InvoiceWork:
         used: set[UUID] = next((loaded.used_payment_ids for loaded in read.values()), set())
         return read | {key: Loaded(loaded.invoice, used) for key, loaded in recalled.items()}
 
-    def is_guarded(self, reaction: Reaction[Loaded, Effect]) -> bool:
+    def is_conflict_checked(self, reaction: Reaction[Loaded, Effect]) -> bool:
         """By the version of its first event."""
         return any(isinstance(effect, NewEvent) for effect in reaction.effects)
 
@@ -163,11 +163,11 @@ class InvoiceWork:
             return Reaction(state, closes=_closed(message.data))
         command = ROUTES[type(message.data)](message.data, state)
         decided = domain.decide(command, state.invoice)
-        if isinstance(decided, domain.Refusal):
-            return Reaction(state, verdict=Verdict(decided.value))
+        if isinstance(decided, domain.RejectionReason):
+            return Reaction(state, verdict=CommandResult(decided.value))
         invoice, effects, says = self._happened(state.invoice, message, decided)
-        if not decided and isinstance(command, domain.Record | domain.RecordFailure):
-            effects = (Again(command.payment_id),)
+        if not decided and isinstance(command, domain.RecordPayment | domain.RecordPaymentFailure):
+            effects = (RepublishOutcome(command.payment_id),)
         after = replace(state, invoice=invoice).with_payment_ids_of(decided)
         return Reaction(after, effects, says, ACCEPTED if self.answers_commands else None)
 
@@ -185,7 +185,7 @@ class InvoiceWork:
             says.append(Draft(contract))
         return invoice, tuple(effects), tuple(says)
 
-    async def save(self, writes: Writes, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
+    async def save(self, writes: WriteBatch, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
         await store.save(
             writes,
             new_events=[(c.key, c.cause, e) for c in changes for e in c.reaction.effects if isinstance(e, NewEvent)],
@@ -195,10 +195,10 @@ class InvoiceWork:
                 if any(isinstance(e, NewEvent) for e in c.reaction.effects)
             },
         )
-        again = [(c.key, e.payment_id) for c in changes for e in c.reaction.effects if isinstance(e, Again)]
-        return await store.said_of(writes, again, announce) if again else []
+        again = [(c.key, e.payment_id) for c in changes for e in c.reaction.effects if isinstance(e, RepublishOutcome)]
+        return await store.outcomes_of(writes, again, announce) if again else []
 
-    def rejected(self, answer: Answer) -> Sequence[Draft]:
+    def rejected(self, answer: StoredAnswer) -> Sequence[Draft]:
         event = messages.InvoiceCommandRejected(
             command_id=answer.command_id,
             command_type=answer.command_type,

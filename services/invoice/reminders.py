@@ -6,7 +6,7 @@ import structlog
 
 from services.invoice import store
 from services.invoice.handlers import announce
-from shared import faults
+from shared import crash_points
 from shared.messaging.relay import Relay
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
@@ -38,9 +38,9 @@ async def remind(database: Database, relay: Relay, *, older_than_s: float) -> in
         overdue = await store.overdue_requests(tx, older_than_s=older_than_s, announce=announce)
         if not overdue:
             return 0
-        parcels = await outbox.insert_again(tx, overdue)
-        faults.point("invoice.reminder.before_commit")
-    faults.point("invoice.reminder.after_commit")
-    await relay.publish(parcels)
+        outbox_batches = await outbox.insert_again(tx, overdue)
+        crash_points.reach("invoice.reminder.before_commit")
+    crash_points.reach("invoice.reminder.after_commit")
+    await relay.publish(outbox_batches)
     log.info("requests_announced_again", payments=len(overdue))
     return len(overdue)

@@ -8,16 +8,16 @@ from uuid import UUID
 import structlog
 
 from services.invoice import stored_events
-from services.invoice.domain import Event, Invoice, PaymentRequested, Status
+from services.invoice.domain import Event, Invoice, InvoiceStatus, PaymentRequested
 from shared.contracts.base import Contract
 from shared.contracts.invoice import EncryptedCardMethod, PaymentMethod, TokenMethod
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
-from shared.messaging.topology import OVERDUE, Qualifier
+from shared.messaging.topology import OVERDUE, RoutingSuffix
 from shared.persistence import event_store
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.event_store import StoredEvent
-from shared.persistence.writes import Writes
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
@@ -114,7 +114,7 @@ async def load(
 
 
 async def save(
-    writes: Writes, *, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
+    writes: WriteBatch, *, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
 ) -> None:
     """Events, current states and payment ids."""
     if not new_events:
@@ -136,7 +136,7 @@ async def save(
 
 
 async def _write_invoices(
-    writes: Writes, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
+    writes: WriteBatch, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
 ) -> None:
     """An invoice whose first event is among these is new. (Nothing is upserted, for what that costs: see the saga's store.)"""
     issued = {key for key, _, new in new_events if new.version == 1}
@@ -154,7 +154,7 @@ def _payment_row(invoice_id: str, new: NewEvent) -> tuple[Any, ...]:
     return new.event.payment_id, invoice_id, new.version, method  # type: ignore[union-attr] # a request has one
 
 
-async def said_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:
+async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:
     """What was said of these payments (invoice id, payment id) when they ended: the same ids, the same bytes."""
     streams = await event_store.load(tx, {invoice_id for invoice_id, _ in payments})
     wanted = {payment_id for _, payment_id in payments}
@@ -187,7 +187,7 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
         try:
             stored = streams[row["invoice_id"]][row["version"] - 1]
             event = stored_events.load(stored.type, stored.data)
-            said.append(_announcement(stored, event, _method(row["method"]), announce, qualifier=OVERDUE))
+            said.append(_announcement(stored, event, _method(row["method"]), announce, routing_suffix=OVERDUE))
         except Exception:  # one that this build cannot read (a newer one may have written it) holds up no other
             log.exception("request_unreadable", payment_id=str(row["payment_id"]))
     return said
@@ -206,10 +206,15 @@ async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
 
 
 def _announcement(
-    stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce, *, qualifier: Qualifier = ""
+    stored: StoredEvent,
+    event: Event,
+    method: PaymentMethod | None,
+    announce: Announce,
+    *,
+    routing_suffix: RoutingSuffix = "",
 ) -> Outgoing:
     cause = Cause(stored.cause_id, stored.correlation_id, stored.recorded_at, stored.traceparent)
-    draft = Draft(announce(event, stored.stream_id, method), qualifier=qualifier)
+    draft = Draft(announce(event, stored.stream_id, method), routing_suffix=routing_suffix)
     return encode(draft, cause, stored.cause_position, source="invoice")
 
 
@@ -229,7 +234,7 @@ def _stored(invoice_id: str, cause: Cause, new: NewEvent) -> StoredEvent:
 
 
 def _invoice(row: Record) -> Invoice:
-    return replace(Invoice(**row), status=Status(row["status"]))
+    return replace(Invoice(**row), status=InvoiceStatus(row["status"]))
 
 
 def _method(data: dict[str, Any] | None) -> PaymentMethod | None:

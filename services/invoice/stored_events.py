@@ -8,10 +8,10 @@ from uuid import UUID
 from services.invoice.domain import (
     Event,
     Issued,
-    Method,
+    MethodSummary,
     Paid,
     PaymentFailed,
-    PaymentInDoubt,
+    PaymentFlaggedInDoubt,
     PaymentRequested,
     SettlementRejected,
     Voided,
@@ -22,7 +22,7 @@ _TYPES: dict[str, type[Event]] = {
     "PaymentRequested.1": PaymentRequested,
     "Paid.1": Paid,
     "PaymentFailed.1": PaymentFailed,
-    "PaymentInDoubt.1": PaymentInDoubt,
+    "PaymentInDoubt.1": PaymentFlaggedInDoubt,
     "Voided.1": Voided,
     "SettlementRejected.1": SettlementRejected,
 }
@@ -39,7 +39,7 @@ def dump(event: Event) -> tuple[str, dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    return {"kind": value.kind, "fingerprint": value.fingerprint} if isinstance(value, Method) else value
+    return {"kind": value.kind, "fingerprint": value.fingerprint} if isinstance(value, MethodSummary) else value
 
 
 def load(name: str, data: dict[str, Any]) -> Event:
@@ -50,5 +50,5 @@ def load(name: str, data: dict[str, Any]) -> Event:
     if "payment_id" in values:
         values["payment_id"] = UUID(values["payment_id"])
     if "method" in values:
-        values["method"] = Method(**values["method"])
+        values["method"] = MethodSummary(**values["method"])
     return _TYPES[name](**values)

@@ -6,11 +6,11 @@ from services.payment_gateway import store
 from services.payment_gateway.charging import Charging, lease_for
 from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.group_commit import GroupCommit
-from services.payment_gateway.handlers import PaymentWork, RequestWork
-from services.payment_gateway.settings import Settings
+from services.payment_gateway.handlers import PaymentHandler, RequestHandler
+from services.payment_gateway.settings import ChargingSettings
 from shared.ids import new_id
 from shared.service import Runtime, run_service
-from shared.settings import Environment
+from shared.settings import EnvironmentVariables
 
 NAME = "payment_gateway"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -18,11 +18,11 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 async def assemble(runtime: Runtime) -> None:
     """The service with the gateway that its settings name."""
-    settings = Settings.read(Environment())
+    settings = ChargingSettings.read(EnvironmentVariables())
     assemble_with(runtime, settings, settings.open_gateway())
 
 
-def assemble_with(runtime: Runtime, settings: Settings, gateway: Gateway) -> None:
+def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway) -> None:
     """Two queues, the payments at work, and who records what came of them."""
     lease = lease_for(new_id(), settings.timeout_s, settings.lease_margin_s)
     commit = GroupCommit(
@@ -44,14 +44,14 @@ def assemble_with(runtime: Runtime, settings: Settings, gateway: Gateway) -> Non
         readiness=runtime.readiness,
         clock=runtime.clock,
     )
-    requests = runtime.consume("payment_gateway.requests", RequestWork(charging))
+    requests = runtime.consume("payment_gateway.requests", RequestHandler(charging))
     # After an outage the saga's questions wait beside the requests they are about: asked first, a question would close its payment.
-    runtime.consume("payment_gateway.commands", PaymentWork(charging), after=requests)
+    runtime.consume("payment_gateway.commands", PaymentHandler(charging), after=requests)
     runtime.in_background("record", commit.run)
     runtime.in_background("say", commit.say)
     runtime.in_background("poll", charging.poll)
     runtime.in_background("sample", charging.sample)
-    runtime.forget(store.FORGET_ATTEMPTS)
+    runtime.forget(store.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)
 
 

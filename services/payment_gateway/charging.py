@@ -16,11 +16,11 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from services.payment_gateway import domain, store
-from services.payment_gateway.domain import Answer, Payment, Policy, Step
+from services.payment_gateway.domain import GatewayAnswer, GatewayStep, Payment, Policy
 from services.payment_gateway.gateways import port
-from services.payment_gateway.group_commit import GroupCommit, Result
-from services.payment_gateway.store import Attempt, Lease, Row
-from shared import faults
+from services.payment_gateway.group_commit import GroupCommit, StepResult
+from services.payment_gateway.store import GatewayAttempt, Lease, PaymentRow
+from shared import crash_points
 from shared.card_data.encryption import CardKeyring, CardRefusal
 from shared.clock import Clock
 from shared.observability import metrics
@@ -58,7 +58,7 @@ SILENT_PAYMENTS_MAX = 3
 
 
 @cache
-def _measures(step: Step, answer: str) -> tuple[Counter, Histogram]:
+def _measures(step: GatewayStep, answer: str) -> tuple[Counter, Histogram]:
     """prometheus_client looks children up by their labels at a price of a few microseconds each."""
     return metrics.GATEWAY_CALLS.labels(step=step, answer=answer), metrics.GATEWAY_CALL_SECONDS.labels(step=step)
 
@@ -84,7 +84,7 @@ class Charging:
     commit: GroupCommit
     readiness: Readiness
     clock: Clock
-    _tasks: dict[asyncio.Task[None], Row] = field(default_factory=dict)
+    _tasks: dict[asyncio.Task[None], PaymentRow] = field(default_factory=dict)
     _stopping: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _calls: asyncio.Semaphore = field(init=False)
@@ -102,7 +102,7 @@ class Charging:
         """How many more payments can be worked on now."""
         return 0 if self._stopping else self._at_work_max - len(self._tasks)
 
-    def accept(self, rows: Sequence[Row]) -> None:
+    def accept(self, rows: Sequence[PaymentRow]) -> None:
         """Work on these: they are leased to us."""
         for row in rows:
             task = asyncio.create_task(self._carry(row), name=f"payment {row.payment.payment_id}")
@@ -125,7 +125,7 @@ class Charging:
         while True:
             try:
                 claimed = await self._claim()
-            except faults.InjectedFault:
+            except crash_points.InjectedFault:
                 raise
             except Exception as error:  # one row must not end the service, which would find it again at every start
                 log.warning("claim_failed", error=type(error).__name__, exc_info=not isinstance(error, AWAY_ERRORS))
@@ -141,11 +141,11 @@ class Charging:
         if at_most <= 0:
             return 0
         async with self.database.connection() as connection:
-            faults.point("charging.before_claim")
+            crash_points.reach("charging.before_claim")
             rows = await store.claim(connection, self.lease, at_most=at_most)
         if not rows:
             return 0
-        faults.point("charging.after_claim")
+        crash_points.reach("charging.after_claim")
         if self._stopping:
             await self._release([(row.payment.payment_id, row.fence) for row in rows])
         else:
@@ -184,15 +184,15 @@ class Charging:
             return
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S), self.database.connection() as connection:
-                faults.point("charging.before_release")
+                crash_points.reach("charging.before_release")
                 await store.release(connection, held)
-                faults.point("charging.after_release")
+                crash_points.reach("charging.after_release")
         except AWAY_ERRORS as error:
             log.warning("release_failed", leases=len(held), error=type(error).__name__)  # they run out by themselves
 
     # -- one payment -----------------------------------------------------------------------------------------------------------------
 
-    async def _carry(self, row: Row) -> None:
+    async def _carry(self, row: PaymentRow) -> None:
         """Step after step, as long as the next one is due at once and the row is ours."""
         step = domain.next_step(row.payment)
         for seq in range(1, STEPS_MAX + 1):
@@ -206,14 +206,14 @@ class Charging:
             row = replace(row, payment=result.transition.payment)
         raise RuntimeError(f"{STEPS_MAX} steps in a row: the gateway's answers lead nowhere")
 
-    async def _take(self, step: Step | None, row: Row, seq: int) -> Result:
+    async def _take(self, step: GatewayStep | None, row: PaymentRow, seq: int) -> StepResult:
         """Ask the gateway and decide what the answer means. A service that stops decides the same, and leaves the next step to others."""
         if step is None:
-            return Result(row, domain.unasked(row.payment, self.policy), self.clock())
+            return StepResult(row, domain.unasked(row.payment, self.policy), self.clock())
         key = domain.idempotency_key(row.payment, step)
         answer = await self._ask(step, row.payment, key or "")
         at = self.clock()
-        attempt = Attempt(
+        attempt = GatewayAttempt(
             payment_id=row.payment.payment_id,
             fence=row.fence,
             seq=seq,
@@ -226,9 +226,9 @@ class Charging:
         transition = domain.after(row.payment, step, answer, self.policy)
         if self._stopping and transition.then is not None:
             transition = replace(transition, then=None, delay_s=0.0)
-        return Result(row, transition, at, attempt, answer)
+        return StepResult(row, transition, at, attempt, answer)
 
-    async def _ask(self, step: Step, payment: Payment, key: str) -> Answer:
+    async def _ask(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
         """One call, bounded; intake and poll may together have taken a few payments too many."""
         async with self._calls:
             started = time.perf_counter()
@@ -239,7 +239,7 @@ class Charging:
         self._note(payment, answer)
         return answer
 
-    def _note(self, payment: Payment, answer: Answer) -> None:
+    def _note(self, payment: Payment, answer: GatewayAnswer) -> None:
         """Readiness says when the gateway is away; payments in doubt are another matter, and counted elsewhere."""
         match answer:
             case port.NotSent() | port.Unknown():
@@ -251,28 +251,28 @@ class Charging:
                 self._silent.clear()
                 self.readiness.set(GATEWAY_COMPONENT, ok=True)
 
-    async def _guarded(self, step: Step, payment: Payment, key: str) -> Answer:
+    async def _guarded(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
         """What an adapter does wrong is in doubt like anything else that nobody can read."""
         try:
             async with asyncio.timeout(REQUESTS_A_CALL * self.call_timeout_s + 1.0):
                 return await self._call(step, payment, key)
         except TimeoutError:
             return port.Unknown("no answer within the time allowed")
-        except faults.InjectedFault:
+        except crash_points.InjectedFault:
             raise
         except Exception as error:  # the adapter promised not to
             log.exception("gateway_adapter_failed", payment_id=str(payment.payment_id), step=step)
             return port.Unknown(f"the adapter failed: {type(error).__name__}")
 
-    async def _call(self, step: Step, payment: Payment, key: str) -> Answer:
+    async def _call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
         match step:
-            case Step.TOKENISE:
+            case GatewayStep.TOKENISE:
                 return await self._tokenise(payment, key)
-            case Step.PREPARE:
+            case GatewayStep.PREPARE:
                 return await self._prepare(payment, key)
-            case Step.REFUND | Step.INQUIRE_REFUND:
+            case GatewayStep.REFUND | GatewayStep.INQUIRE_REFUND:
                 return await self._call_about_refund(step, _gateway_id(payment), key)
-            case Step.EXECUTE | Step.INQUIRE | Step.CANCEL:
+            case GatewayStep.EXECUTE | GatewayStep.INQUIRE | GatewayStep.CANCEL:
                 return await self._call_about_charge(step, _gateway_id(payment), key)
 
     async def _tokenise(self, payment: Payment, key: str) -> port.TokeniseAnswer:
@@ -280,9 +280,9 @@ class Charging:
         card = await self._decrypt(payment)
         if isinstance(card, CardRefusal):
             return port.Refused(card.value, "the encrypted card could not be read")
-        faults.point("charging.before_tokenise")
+        crash_points.reach("charging.before_tokenise")
         answer = await self.gateway.tokenise(card, key=key)
-        faults.point("charging.after_tokenise")
+        crash_points.reach("charging.after_tokenise")
         return answer
 
     async def _decrypt(self, payment: Payment) -> port.Card | CardRefusal:
@@ -301,38 +301,38 @@ class Charging:
         order = port.Order(
             payment.payment_id, payment.invoice_id, payment.amount_minor, payment.currency, payment.method_token
         )
-        faults.point("charging.before_prepare")
+        crash_points.reach("charging.before_prepare")
         answer = await self.gateway.prepare(order, key=key)
-        faults.point("charging.after_prepare")
+        crash_points.reach("charging.after_prepare")
         return answer
 
-    async def _call_about_charge(self, step: Step, gateway_id: str, key: str) -> port.ChargeAnswer:
+    async def _call_about_charge(self, step: GatewayStep, gateway_id: str, key: str) -> port.ChargeAnswer:
         answer: port.ChargeAnswer
         match step:
-            case Step.EXECUTE:
-                faults.point("charging.before_execute")
+            case GatewayStep.EXECUTE:
+                crash_points.reach("charging.before_execute")
                 answer = await self.gateway.execute(gateway_id, key=key)
-                faults.point("charging.after_execute")
-            case Step.CANCEL:
-                faults.point("charging.before_cancel")
+                crash_points.reach("charging.after_execute")
+            case GatewayStep.CANCEL:
+                crash_points.reach("charging.before_cancel")
                 answer = await self.gateway.cancel(gateway_id, key=key)
-                faults.point("charging.after_cancel")
+                crash_points.reach("charging.after_cancel")
             case _:
-                faults.point("charging.before_inquire")
+                crash_points.reach("charging.before_inquire")
                 answer = await self.gateway.inquire(gateway_id)
-                faults.point("charging.after_inquire")
+                crash_points.reach("charging.after_inquire")
         return answer
 
-    async def _call_about_refund(self, step: Step, gateway_id: str, key: str) -> port.RefundAnswer:
+    async def _call_about_refund(self, step: GatewayStep, gateway_id: str, key: str) -> port.RefundAnswer:
         answer: port.RefundAnswer
-        if step is Step.REFUND:
-            faults.point("charging.before_refund")
+        if step is GatewayStep.REFUND:
+            crash_points.reach("charging.before_refund")
             answer = await self.gateway.refund(gateway_id, key=key)
-            faults.point("charging.after_refund")
+            crash_points.reach("charging.after_refund")
         else:
-            faults.point("charging.before_inquire_refund")
+            crash_points.reach("charging.before_inquire_refund")
             answer = await self.gateway.inquire_refund(gateway_id)
-            faults.point("charging.after_inquire_refund")
+            crash_points.reach("charging.after_inquire_refund")
         return answer
 
     # -- for the operator ------------------------------------------------------------------------------------------------------------

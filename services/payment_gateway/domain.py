@@ -32,7 +32,7 @@ CODE_LENGTH_MAX = 64
 RECEIPT_LENGTH_MAX = 255
 
 
-class Status(StrEnum):
+class PaymentStatus(StrEnum):
     REQUESTED = "requested"  # no gateway id is recorded: known not charged
     PREPARED = "prepared"  # the gateway id is recorded; whether it was confirmed is not known to who finds the row
     CANCELLING = "cancelling"  # the verdict is pending until the gateway confirms the cancel
@@ -47,14 +47,24 @@ class Status(StrEnum):
     REFUNDED = "refunded"
 
 
-CHARGED = frozenset({Status.CAPTURED, Status.REFUNDING, Status.REFUND_IN_DOUBT, Status.REFUND_FAILED, Status.REFUNDED})
-CASES = frozenset({Status.IN_DOUBT, Status.NEEDS_DECISION, Status.REFUND_IN_DOUBT, Status.REFUND_FAILED})
+CHARGED = frozenset(
+    {
+        PaymentStatus.CAPTURED,
+        PaymentStatus.REFUNDING,
+        PaymentStatus.REFUND_IN_DOUBT,
+        PaymentStatus.REFUND_FAILED,
+        PaymentStatus.REFUNDED,
+    }
+)
+CASES = frozenset(
+    {PaymentStatus.IN_DOUBT, PaymentStatus.NEEDS_DECISION, PaymentStatus.REFUND_IN_DOUBT, PaymentStatus.REFUND_FAILED}
+)
 """What staff hear of. Whatever happens to such a payment later they hear of as well."""
-KEY_SPENT_BY_ANSWER = frozenset({Status.REQUESTED, Status.CANCELLING, Status.NOT_CHARGED})
+KEY_SPENT_BY_ANSWER = frozenset({PaymentStatus.REQUESTED, PaymentStatus.CANCELLING, PaymentStatus.NOT_CHARGED})
 """Where only preparations and cancels are repeated: neither charges anybody under a new idempotency key."""
 
 
-class Step(StrEnum):
+class GatewayStep(StrEnum):
     """One call to the gateway."""
 
     TOKENISE = "tokenise"
@@ -80,7 +90,7 @@ class Outcome(StrEnum):
     REFUND_FAILED = "refund_failed"
 
 
-class Reason(StrEnum):
+class OutcomeReason(StrEnum):
     """Our own reason codes; a decline or a refusal carries the gateway's."""
 
     NEVER_REQUESTED = "never_requested"
@@ -105,10 +115,10 @@ class PaymentIdReusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PendingOutcome:
     """What a payment will be called once its cancel is confirmed."""
 
-    status: Literal[Status.DECLINED, Status.NOT_CHARGED]
+    status: Literal[PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED]
     reason: str
 
 
@@ -120,7 +130,7 @@ class Payment:
 
     payment_id: UUID
     invoice_id: str
-    status: Status
+    status: PaymentStatus
     version: int = 1
     amount_minor: int | None = None
     currency: str | None = None
@@ -128,7 +138,7 @@ class Payment:
     card_jwe: str | None = field(default=None, repr=False)
     params_hash: bytes | None = None
     gateway_id: str | None = None
-    pending: Verdict | None = None
+    pending: PendingOutcome | None = None
     reason: str | None = None
     receipt_number: str | None = None
     refund_id: str | None = None
@@ -157,7 +167,7 @@ class ResolutionRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
+class PaymentTransition:
     """The payment afterwards, what the world is told, and how it goes on: `then` at once, or after `delay_s`, or (neither) not by itself.
 
     `again`: what this version said is said again, with the same id. `hurry`: the next attempt is due now.
@@ -165,14 +175,14 @@ class Transition:
 
     payment: Payment
     outcome: Outcome | None = None
-    then: Step | None = None
+    then: GatewayStep | None = None
     delay_s: float | None = None
     again: bool = False
     hurry: bool = False
     refused: ResolutionRefused | None = None
 
 
-Answer = port.TokeniseAnswer | port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer
+GatewayAnswer = port.TokeniseAnswer | port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer
 TELLS_OF_MONEY = (port.Captured, port.Refunded)
 """Answers that a row must learn of even if it has moved on (`found_out`)."""
 
@@ -180,67 +190,67 @@ TELLS_OF_MONEY = (port.Captured, port.Refunded)
 # -- steps -----------------------------------------------------------------------------------------------------------------------------
 
 
-def next_step(payment: Payment) -> Step | None:
+def next_step(payment: Payment) -> GatewayStep | None:
     """What whoever finds the row does first: ask before sending, because a crash may have hidden what was sent. None: nothing."""
     match payment.status:
-        case Status.REQUESTED:
-            return Step.TOKENISE if payment.method_token is None else Step.PREPARE
-        case Status.PREPARED | Status.IN_DOUBT | Status.NEEDS_DECISION:
-            return Step.INQUIRE
-        case Status.CANCELLING:
-            return Step.CANCEL
-        case Status.NOT_CHARGED:
-            return Step.CANCEL if payment.decided_by else None  # the watch after a decision
-        case Status.REFUNDING | Status.REFUND_IN_DOUBT:
-            return Step.INQUIRE_REFUND
-        case Status.REFUND_FAILED:
-            return None if payment.decided_by else Step.INQUIRE_REFUND
-        case Status.CAPTURED | Status.DECLINED | Status.REFUNDED:
+        case PaymentStatus.REQUESTED:
+            return GatewayStep.TOKENISE if payment.method_token is None else GatewayStep.PREPARE
+        case PaymentStatus.PREPARED | PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION:
+            return GatewayStep.INQUIRE
+        case PaymentStatus.CANCELLING:
+            return GatewayStep.CANCEL
+        case PaymentStatus.NOT_CHARGED:
+            return GatewayStep.CANCEL if payment.decided_by else None  # the watch after a decision
+        case PaymentStatus.REFUNDING | PaymentStatus.REFUND_IN_DOUBT:
+            return GatewayStep.INQUIRE_REFUND
+        case PaymentStatus.REFUND_FAILED:
+            return None if payment.decided_by else GatewayStep.INQUIRE_REFUND
+        case PaymentStatus.CAPTURED | PaymentStatus.DECLINED | PaymentStatus.REFUNDED:
             return None
         case _:
             assert_never(payment.status)
 
 
-def idempotency_key(payment: Payment, step: Step) -> str | None:
+def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
     """Our key for the call. That of a refund never changes, so that at most one is ever made under it."""
     match step:
-        case Step.INQUIRE | Step.INQUIRE_REFUND:
+        case GatewayStep.INQUIRE | GatewayStep.INQUIRE_REFUND:
             return None
-        case Step.REFUND:
+        case GatewayStep.REFUND:
             return f"{payment.payment_id}:refund"
-        case Step.TOKENISE | Step.PREPARE | Step.EXECUTE | Step.CANCEL:
+        case GatewayStep.TOKENISE | GatewayStep.PREPARE | GatewayStep.EXECUTE | GatewayStep.CANCEL:
             return f"{payment.payment_id}:{step}:{payment.key_number}"
         case _:
             assert_never(step)
 
 
-def after(payment: Payment, step: Step, answer: Answer, policy: Policy) -> Transition:
+def after(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     """What the answer to the step makes of the payment."""
     match step:
-        case Step.TOKENISE | Step.PREPARE:
+        case GatewayStep.TOKENISE | GatewayStep.PREPARE:
             return _after_preparing(payment, answer, policy)
-        case Step.EXECUTE | Step.INQUIRE | Step.CANCEL:
+        case GatewayStep.EXECUTE | GatewayStep.INQUIRE | GatewayStep.CANCEL:
             return _after_charging(payment, step, answer, policy)
-        case Step.REFUND | Step.INQUIRE_REFUND:
+        case GatewayStep.REFUND | GatewayStep.INQUIRE_REFUND:
             return _after_refunding(payment, step, answer, policy)
         case _:
             assert_never(step)
 
 
-def unasked(payment: Payment, policy: Policy) -> Transition:
+def unasked(payment: Payment, policy: Policy) -> PaymentTransition:
     """What comes of a row that is due although there is nothing to ask (`next_step` is None). A capture is due only if it came late."""
-    if payment.status is Status.CAPTURED and payment.rung < LATE_REMINDERS_MAX:
+    if payment.status is PaymentStatus.CAPTURED and payment.rung < LATE_REMINDERS_MAX:
         return _remind(replace(payment, rung=payment.rung + 1), policy)
-    return Transition(payment)
+    return PaymentTransition(payment)
 
 
-def found_out(payment: Payment, answer: Answer | None, policy: Policy) -> Transition | None:
+def found_out(payment: Payment, answer: GatewayAnswer | None, policy: Policy) -> PaymentTransition | None:
     """A truth that came in when the row had moved on: the money was taken, or it went back. None: the row knows already, or the answer is
     for whoever owns the row now to ask for."""
     match answer:
         case port.Captured() if payment.status not in CHARGED and _is_of(payment, answer):
             return _captured(payment, answer, policy)
-        case port.Refunded() if payment.status in CHARGED - {Status.CAPTURED, Status.REFUNDED}:
+        case port.Refunded() if payment.status in CHARGED - {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}:
             return _refunded(payment, answer.refund_id)
         case _:
             return None
@@ -249,13 +259,13 @@ def found_out(payment: Payment, answer: Answer | None, policy: Policy) -> Transi
 # -- before a gateway id is recorded: nothing can be charged ---------------------------------------------------------------------------
 
 
-def _after_preparing(payment: Payment, answer: Answer, policy: Policy) -> Transition:
+def _after_preparing(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match answer:
         case port.Tokenised(method_token=token):
-            return Transition(replace(payment, method_token=token, card_jwe=None), then=Step.PREPARE)
+            return PaymentTransition(replace(payment, method_token=token, card_jwe=None), then=GatewayStep.PREPARE)
         case port.Prepared(gateway_id=gateway_id):
-            prepared = _move(payment, Status.PREPARED, gateway_id=gateway_id, key_number=1)
-            return Transition(prepared, then=Step.EXECUTE)
+            prepared = _move(payment, PaymentStatus.PREPARED, gateway_id=gateway_id, key_number=1)
+            return PaymentTransition(prepared, then=GatewayStep.EXECUTE)
         case port.Refused(code=code):
             return _not_charged(payment, code_of(code))
         case port.NotSent() | port.Unknown():
@@ -267,20 +277,20 @@ def _after_preparing(payment: Payment, answer: Answer, policy: Policy) -> Transi
 # -- charging --------------------------------------------------------------------------------------------------------------------------
 
 
-def _after_charging(payment: Payment, step: Step, answer: Answer, policy: Policy) -> Transition:
+def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match answer:
         case port.Captured():
             if _is_of(payment, answer):
                 return _captured(payment, answer, policy)
-            return _needs_decision(payment, Reason.CAPTURE_DIFFERS, policy)
+            return _needs_decision(payment, OutcomeReason.CAPTURE_DIFFERS, policy)
         case port.Cancelled():
             return _cancelled(payment)
-        case _ if step is Step.CANCEL:
+        case _ if step is GatewayStep.CANCEL:
             return _later(payment, answer, policy)
         case port.Declined() | port.ActionRequired():
-            reason = code_of(answer.code) if isinstance(answer, port.Declined) else Reason.ACTION_REQUIRED
-            return _cancel(payment, Verdict(Status.DECLINED, reason))
-        case port.Unconfirmed() if step is Step.INQUIRE:
+            reason = code_of(answer.code) if isinstance(answer, port.Declined) else OutcomeReason.ACTION_REQUIRED
+            return _cancel(payment, PendingOutcome(PaymentStatus.DECLINED, reason))
+        case port.Unconfirmed() if step is GatewayStep.INQUIRE:
             return _execute_again(payment)
         case port.Unconfirmed() | port.Processing() | port.NotFound() | port.NotSent() | port.Unknown():
             return _doubt(payment, answer, policy)
@@ -294,74 +304,78 @@ def _is_of(payment: Payment, answer: port.Captured) -> bool:
     return captured == (payment.gateway_id, payment.amount_minor, payment.currency)
 
 
-def _captured(payment: Payment, answer: port.Captured, policy: Policy) -> Transition:
+def _captured(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
     receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX)
     if not receipt or find_card_number(receipt):
         receipt = answer.gateway_id  # an event that shows a card number would be refused by whoever hears it
-    captured = _move(payment, Status.CAPTURED, receipt_number=receipt)
-    if payment.status in {Status.DECLINED, Status.NOT_CHARGED}:
-        return Transition(captured, Outcome.CAPTURED_LATE, delay_s=policy.remind_s)  # the saga has ended: it never asks
-    return Transition(captured, Outcome.CAPTURED)
+    captured = _move(payment, PaymentStatus.CAPTURED, receipt_number=receipt)
+    if payment.status in {PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED}:
+        return PaymentTransition(
+            captured, Outcome.CAPTURED_LATE, delay_s=policy.remind_s
+        )  # the saga has ended: it never asks
+    return PaymentTransition(captured, Outcome.CAPTURED)
 
 
-def _cancelled(payment: Payment) -> Transition:
+def _cancelled(payment: Payment) -> PaymentTransition:
     """No confirm can charge it any more: now, and not before, the verdict may be recorded."""
-    if payment.status is Status.NOT_CHARGED:
-        return Transition(payment)  # the decision was right; the watch ends
-    verdict = payment.pending or Verdict(Status.NOT_CHARGED, Reason.CANCELLED_AT_GATEWAY)
-    if verdict.status is Status.NOT_CHARGED:
+    if payment.status is PaymentStatus.NOT_CHARGED:
+        return PaymentTransition(payment)  # the decision was right; the watch ends
+    verdict = payment.pending or PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.CANCELLED_AT_GATEWAY)
+    if verdict.status is PaymentStatus.NOT_CHARGED:
         return _not_charged(payment, verdict.reason)
-    return Transition(_move(payment, Status.DECLINED, reason=verdict.reason), Outcome.DECLINED)
+    return PaymentTransition(_move(payment, PaymentStatus.DECLINED, reason=verdict.reason), Outcome.DECLINED)
 
 
-def _cancel(payment: Payment, verdict: Verdict) -> Transition:
-    return Transition(_move(payment, Status.CANCELLING, pending=verdict), then=Step.CANCEL)
+def _cancel(payment: Payment, verdict: PendingOutcome) -> PaymentTransition:
+    return PaymentTransition(_move(payment, PaymentStatus.CANCELLING, pending=verdict), then=GatewayStep.CANCEL)
 
 
-def _execute_again(payment: Payment) -> Transition:
+def _execute_again(payment: Payment) -> PaymentTransition:
     """It was never confirmed at the gateway, or the confirm is still on its way there: confirming the same id again charges once."""
     match payment.status:
-        case Status.PREPARED:
-            return Transition(payment, then=Step.EXECUTE)
-        case Status.IN_DOUBT if payment.key_number < EXECUTIONS_MAX:
-            return Transition(replace(payment, key_number=payment.key_number + 1), then=Step.EXECUTE)
+        case PaymentStatus.PREPARED:
+            return PaymentTransition(payment, then=GatewayStep.EXECUTE)
+        case PaymentStatus.IN_DOUBT if payment.key_number < EXECUTIONS_MAX:
+            return PaymentTransition(replace(payment, key_number=payment.key_number + 1), then=GatewayStep.EXECUTE)
         case _:  # also when a person was called: a charge hours later would surprise everybody
-            return _cancel(payment, Verdict(Status.NOT_CHARGED, Reason.NOT_CONFIRMED))
+            return _cancel(payment, PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.NOT_CONFIRMED))
 
 
-def _doubt(payment: Payment, answer: Answer, policy: Policy) -> Transition:
-    if payment.status is not Status.PREPARED or isinstance(answer, port.NotSent):
+def _doubt(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    if payment.status is not PaymentStatus.PREPARED or isinstance(answer, port.NotSent):
         return _later(payment, answer, policy)
-    in_doubt = _move(payment, Status.IN_DOUBT, reason=_why_in_doubt(answer))
+    in_doubt = _move(payment, PaymentStatus.IN_DOUBT, reason=_why_in_doubt(answer))
     return _begin_ladder(in_doubt, Outcome.IN_DOUBT, policy)
 
 
-def _not_charged(payment: Payment, reason: str) -> Transition:
-    return Transition(_move(payment, Status.NOT_CHARGED, reason=reason, card_jwe=None), Outcome.NOT_CHARGED)
+def _not_charged(payment: Payment, reason: str) -> PaymentTransition:
+    return PaymentTransition(
+        _move(payment, PaymentStatus.NOT_CHARGED, reason=reason, card_jwe=None), Outcome.NOT_CHARGED
+    )
 
 
-def _needs_decision(payment: Payment, reason: str, policy: Policy) -> Transition:
-    if payment.status is Status.NEEDS_DECISION:
+def _needs_decision(payment: Payment, reason: str, policy: Policy) -> PaymentTransition:
+    if payment.status is PaymentStatus.NEEDS_DECISION:
         return _remind(payment, policy)
-    waiting = _move(payment, Status.NEEDS_DECISION, reason=reason)
-    return Transition(waiting, Outcome.NEEDS_DECISION, delay_s=policy.remind_s)
+    waiting = _move(payment, PaymentStatus.NEEDS_DECISION, reason=reason)
+    return PaymentTransition(waiting, Outcome.NEEDS_DECISION, delay_s=policy.remind_s)
 
 
 # -- refunding -------------------------------------------------------------------------------------------------------------------------
 
 
-def _after_refunding(payment: Payment, step: Step, answer: Answer, policy: Policy) -> Transition:
+def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match answer:
         case port.Refunded(refund_id=refund_id):
             return _refunded(payment, refund_id)
-        case port.RefundFailed(code=code) if payment.status is not Status.REFUND_FAILED:
+        case port.RefundFailed(code=code) if payment.status is not PaymentStatus.REFUND_FAILED:
             return _refund_failed(payment, code_of(code), policy)
-        case port.NoRefund() if step is Step.INQUIRE_REFUND and _may_send_refund(payment, policy):
-            return Transition(payment, then=Step.REFUND)
-        case port.NotSent() | port.NoRefund() if payment.status is Status.REFUNDING:
+        case port.NoRefund() if step is GatewayStep.INQUIRE_REFUND and _may_send_refund(payment, policy):
+            return PaymentTransition(payment, then=GatewayStep.REFUND)
+        case port.NotSent() | port.NoRefund() if payment.status is PaymentStatus.REFUNDING:
             return _later(payment, answer, policy)
-        case port.RefundPending() | port.NotFound() | port.Unknown() if payment.status is Status.REFUNDING:
-            in_doubt = _move(payment, Status.REFUND_IN_DOUBT, reason=_why_in_doubt(answer))
+        case port.RefundPending() | port.NotFound() | port.Unknown() if payment.status is PaymentStatus.REFUNDING:
+            in_doubt = _move(payment, PaymentStatus.REFUND_IN_DOUBT, reason=_why_in_doubt(answer))
             return _begin_ladder(in_doubt, Outcome.REFUND_IN_DOUBT, policy)
         case (
             port.RefundPending()
@@ -378,39 +392,41 @@ def _after_refunding(payment: Payment, step: Step, answer: Answer, policy: Polic
 
 def _may_send_refund(payment: Payment, policy: Policy) -> bool:
     """Not once a person was left with it: the gateway may have forgotten our key by then."""
-    on_ladder = payment.status is Status.REFUND_IN_DOUBT and payment.rung < len(policy.ladder_s)
-    return payment.status is Status.REFUNDING or on_ladder
+    on_ladder = payment.status is PaymentStatus.REFUND_IN_DOUBT and payment.rung < len(policy.ladder_s)
+    return payment.status is PaymentStatus.REFUNDING or on_ladder
 
 
-def _refunded(payment: Payment, refund_id: str) -> Transition:
-    refunded = _move(payment, Status.REFUNDED, refund_id=_printable(refund_id, RECEIPT_LENGTH_MAX) or None)
-    return Transition(refunded, Outcome.REFUNDED)
+def _refunded(payment: Payment, refund_id: str) -> PaymentTransition:
+    refunded = _move(payment, PaymentStatus.REFUNDED, refund_id=_printable(refund_id, RECEIPT_LENGTH_MAX) or None)
+    return PaymentTransition(refunded, Outcome.REFUNDED)
 
 
-def _refund_failed(payment: Payment, reason: str, policy: Policy) -> Transition:
-    failed = _move(payment, Status.REFUND_FAILED, reason=reason)
-    return Transition(failed, Outcome.REFUND_FAILED, delay_s=policy.remind_s)
+def _refund_failed(payment: Payment, reason: str, policy: Policy) -> PaymentTransition:
+    failed = _move(payment, PaymentStatus.REFUND_FAILED, reason=reason)
+    return PaymentTransition(failed, Outcome.REFUND_FAILED, delay_s=policy.remind_s)
 
 
 # -- the ladder ------------------------------------------------------------------------------------------------------------------------
 
 
-def _begin_ladder(payment: Payment, outcome: Outcome, policy: Policy) -> Transition:
-    return Transition(replace(payment, rung=1), outcome, delay_s=policy.ladder_s[0])
+def _begin_ladder(payment: Payment, outcome: Outcome, policy: Policy) -> PaymentTransition:
+    return PaymentTransition(replace(payment, rung=1), outcome, delay_s=policy.ladder_s[0])
 
 
-def _later(payment: Payment, answer: Answer, policy: Policy) -> Transition:
+def _later(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     """Try again on the next rung; behind the last one, what this state comes to."""
     payment = _under_fresh_key(payment, answer)
-    if payment.status in {Status.NEEDS_DECISION, Status.REFUND_FAILED} or payment.rung >= len(policy.ladder_s):
+    if payment.status in {PaymentStatus.NEEDS_DECISION, PaymentStatus.REFUND_FAILED} or payment.rung >= len(
+        policy.ladder_s
+    ):
         return _exhausted(payment, answer, policy)
     delay_s = policy.ladder_s[payment.rung]
     if isinstance(answer, port.NotSent) and answer.retry_after_s is not None:
         delay_s = max(delay_s, min(answer.retry_after_s, RETRY_AFTER_MAX_S))
-    return Transition(replace(payment, rung=payment.rung + 1), delay_s=delay_s)
+    return PaymentTransition(replace(payment, rung=payment.rung + 1), delay_s=delay_s)
 
 
-def _under_fresh_key(payment: Payment, answer: Answer) -> Payment:
+def _under_fresh_key(payment: Payment, answer: GatewayAnswer) -> Payment:
     """Whatever the gateway answered to a preparation or a cancel it may have saved under the key, to replay it for ever: a failure, and
     also a refusal ("it is processing") that is no longer true. The numbers in other states count the confirms."""
     if isinstance(answer, port.NotSent) or payment.status not in KEY_SPENT_BY_ANSWER:
@@ -418,46 +434,46 @@ def _under_fresh_key(payment: Payment, answer: Answer) -> Payment:
     return replace(payment, key_number=payment.key_number + 1)
 
 
-def _exhausted(payment: Payment, answer: Answer, policy: Policy) -> Transition:
+def _exhausted(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match payment.status:
-        case Status.REQUESTED:
-            return _not_charged(payment, Reason.GATEWAY_UNAVAILABLE)
-        case Status.PREPARED:
-            return _cancel(payment, Verdict(Status.NOT_CHARGED, Reason.GATEWAY_UNAVAILABLE))
-        case Status.IN_DOUBT:
+        case PaymentStatus.REQUESTED:
+            return _not_charged(payment, OutcomeReason.GATEWAY_UNAVAILABLE)
+        case PaymentStatus.PREPARED:
+            return _cancel(payment, PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.GATEWAY_UNAVAILABLE))
+        case PaymentStatus.IN_DOUBT:
             return _needs_decision(payment, _why_in_doubt(answer), policy)
-        case Status.CANCELLING:
-            return _needs_decision(payment, Reason.CANCEL_UNCONFIRMED, policy)
-        case Status.NOT_CHARGED:
-            return Transition(payment)  # the watch after a decision has its end, too
-        case Status.REFUNDING:
-            return _refund_failed(payment, Reason.GATEWAY_UNAVAILABLE, policy)
-        case Status.NEEDS_DECISION | Status.REFUND_IN_DOUBT | Status.REFUND_FAILED:
+        case PaymentStatus.CANCELLING:
+            return _needs_decision(payment, OutcomeReason.CANCEL_UNCONFIRMED, policy)
+        case PaymentStatus.NOT_CHARGED:
+            return PaymentTransition(payment)  # the watch after a decision has its end, too
+        case PaymentStatus.REFUNDING:
+            return _refund_failed(payment, OutcomeReason.GATEWAY_UNAVAILABLE, policy)
+        case PaymentStatus.NEEDS_DECISION | PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED:
             return _remind(payment, policy)
         case _:
             raise _no_answer_to(payment, answer)
 
 
-def _remind(payment: Payment, policy: Policy) -> Transition:
-    return Transition(payment, delay_s=policy.remind_s, again=True)
+def _remind(payment: Payment, policy: Policy) -> PaymentTransition:
+    return PaymentTransition(payment, delay_s=policy.remind_s, again=True)
 
 
-def _why_in_doubt(answer: Answer) -> Reason:
+def _why_in_doubt(answer: GatewayAnswer) -> OutcomeReason:
     match answer:
         case port.Processing():
-            return Reason.PROCESSING
+            return OutcomeReason.PROCESSING
         case port.NotFound():
-            return Reason.UNKNOWN_TO_GATEWAY
+            return OutcomeReason.UNKNOWN_TO_GATEWAY
         case port.NotSent():
-            return Reason.GATEWAY_UNAVAILABLE
+            return OutcomeReason.GATEWAY_UNAVAILABLE
         case port.Unconfirmed():
-            return Reason.UNCONFIRMED
+            return OutcomeReason.UNCONFIRMED
         case port.RefundPending():
-            return Reason.REFUND_PENDING
+            return OutcomeReason.REFUND_PENDING
         case port.NoRefund():
-            return Reason.REFUND_MISSING
+            return OutcomeReason.REFUND_MISSING
         case _:
-            return Reason.NO_READABLE_ANSWER
+            return OutcomeReason.NO_READABLE_ANSWER
 
 
 # -- commands --------------------------------------------------------------------------------------------------------------------------
@@ -484,7 +500,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Inquire:
     """What do you know of this payment?"""
 
     payment_id: UUID
@@ -492,7 +508,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveBack:
+class Refund:
     """Refund the whole amount."""
 
     payment_id: UUID
@@ -511,10 +527,10 @@ class Resolve:
     receipt_number: str | None = None
 
 
-Command = Request | Ask | GiveBack | Resolve
+Command = Request | Inquire | Refund | Resolve
 
 
-def decide(command: Command, payment: Payment | None) -> Transition:
+def decide(command: Command, payment: Payment | None) -> PaymentTransition:
     """What the command makes of the payment, or of its absence. A command done twice changes nothing; it is told again what is known.
 
     Raises `PaymentIdReusedError`.
@@ -522,9 +538,9 @@ def decide(command: Command, payment: Payment | None) -> Transition:
     match command:
         case Request():
             return _request(command, payment)
-        case Ask():
+        case Inquire():
             return _ask(command, payment)
-        case GiveBack():
+        case Refund():
             return _give_back(command, payment)
         case Resolve():
             return _resolve(command, payment)
@@ -532,77 +548,83 @@ def decide(command: Command, payment: Payment | None) -> Transition:
             assert_never(command)
 
 
-def _request(command: Request, payment: Payment | None) -> Transition:
+def _request(command: Request, payment: Payment | None) -> PaymentTransition:
     if payment is None:
         requested = Payment(
             payment_id=command.payment_id,
             invoice_id=command.invoice_id,
-            status=Status.REQUESTED,
+            status=PaymentStatus.REQUESTED,
             amount_minor=command.amount_minor,
             currency=command.currency,
             method_token=command.method_token,
             card_jwe=command.card_jwe,
             params_hash=command.params_hash,
         )
-        return Transition(requested, delay_s=0.0)
+        return PaymentTransition(requested, delay_s=0.0)
     if payment.params_hash not in {None, command.params_hash}:
         raise PaymentIdReusedError("payment_id_reused: other parameters came before under this payment id")
-    return Transition(payment, again=True)
+    return PaymentTransition(payment, again=True)
 
 
-def _close(command: Ask | GiveBack | Resolve) -> Transition:
+def _close(command: Inquire | Refund | Resolve) -> PaymentTransition:
     """A payment never seen: from now on it never will be. A request that arrives later under this id is not sent."""
     closed = Payment(
-        command.payment_id, command.invoice_id, Status.NOT_CHARGED, version=1, reason=Reason.NEVER_REQUESTED
+        command.payment_id,
+        command.invoice_id,
+        PaymentStatus.NOT_CHARGED,
+        version=1,
+        reason=OutcomeReason.NEVER_REQUESTED,
     )
-    return Transition(closed, Outcome.NOT_CHARGED)
+    return PaymentTransition(closed, Outcome.NOT_CHARGED)
 
 
-def _ask(command: Ask, payment: Payment | None) -> Transition:
+def _ask(command: Inquire, payment: Payment | None) -> PaymentTransition:
     if payment is None:
         return _close(command)
-    return Transition(payment, again=True, hurry=next_step(payment) is not None)
+    return PaymentTransition(payment, again=True, hurry=next_step(payment) is not None)
 
 
-def _give_back(command: GiveBack, payment: Payment | None) -> Transition:
+def _give_back(command: Refund, payment: Payment | None) -> PaymentTransition:
     """Where nothing was captured there is nothing to give back; whoever asks is told how things stand."""
     if payment is None:
         return _close(command)
-    if payment.status is not Status.CAPTURED:
-        return Transition(payment, again=True)
-    return Transition(_move(payment, Status.REFUNDING), delay_s=0.0)
+    if payment.status is not PaymentStatus.CAPTURED:
+        return PaymentTransition(payment, again=True)
+    return PaymentTransition(_move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
 
 
-def _resolve(command: Resolve, payment: Payment | None) -> Transition:
+def _resolve(command: Resolve, payment: Payment | None) -> PaymentTransition:
     if payment is None:
         refused = ResolutionRefused("unknown_payment", command.decided_by, command.resolution)
         return replace(_close(command), refused=refused)
     resolved = _resolved(command, payment)
-    if isinstance(resolved, Transition):
+    if isinstance(resolved, PaymentTransition):
         return resolved
-    return Transition(payment, refused=ResolutionRefused(resolved, command.decided_by, command.resolution))
+    return PaymentTransition(payment, refused=ResolutionRefused(resolved, command.decided_by, command.resolution))
 
 
 def _resolved(
     command: Resolve, payment: Payment
-) -> Transition | Literal["version_differs", "nothing_to_decide", "receipt_number_required"]:
+) -> PaymentTransition | Literal["version_differs", "nothing_to_decide", "receipt_number_required"]:
     by = command.decided_by
     if command.expected_version != payment.version:
         return "version_differs"
     match payment.status, command.resolution:
-        case ((Status.IN_DOUBT | Status.NEEDS_DECISION), "captured"):
+        case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), "captured"):
             if command.receipt_number is None:
                 return "receipt_number_required"
-            captured = _move(payment, Status.CAPTURED, receipt_number=command.receipt_number, decided_by=by)
-            return Transition(captured, Outcome.CAPTURED)
-        case ((Status.IN_DOUBT | Status.NEEDS_DECISION), "not_charged"):
-            decided = _move(payment, Status.NOT_CHARGED, reason=Reason.DECIDED, decided_by=by)
-            return Transition(decided, Outcome.NOT_CHARGED, delay_s=0.0)  # watched: cancelled for good if it can be
-        case ((Status.REFUND_IN_DOUBT | Status.REFUND_FAILED), "refunded") if not payment.decided_by:
-            return Transition(_move(payment, Status.REFUNDED, decided_by=by), Outcome.REFUNDED)
-        case ((Status.REFUND_IN_DOUBT | Status.REFUND_FAILED), "not_refunded") if not payment.decided_by:
-            settled = _move(payment, Status.REFUND_FAILED, reason=Reason.DECIDED, decided_by=by)
-            return Transition(settled, Outcome.REFUND_FAILED)
+            captured = _move(payment, PaymentStatus.CAPTURED, receipt_number=command.receipt_number, decided_by=by)
+            return PaymentTransition(captured, Outcome.CAPTURED)
+        case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), "not_charged"):
+            decided = _move(payment, PaymentStatus.NOT_CHARGED, reason=OutcomeReason.DECIDED, decided_by=by)
+            return PaymentTransition(
+                decided, Outcome.NOT_CHARGED, delay_s=0.0
+            )  # watched: cancelled for good if it can be
+        case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "refunded") if not payment.decided_by:
+            return PaymentTransition(_move(payment, PaymentStatus.REFUNDED, decided_by=by), Outcome.REFUNDED)
+        case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "not_refunded") if not payment.decided_by:
+            settled = _move(payment, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.DECIDED, decided_by=by)
+            return PaymentTransition(settled, Outcome.REFUND_FAILED)
         case _:
             return "nothing_to_decide"
 
@@ -612,11 +634,11 @@ def _resolved(
 
 def _move(
     payment: Payment,
-    status: Status,
+    status: PaymentStatus,
     *,
     reason: str | None = None,
     decided_by: str | None = None,
-    pending: Verdict | None = None,
+    pending: PendingOutcome | None = None,
     **changes: str | int | None,
 ) -> Payment:
     """Another status is another version: what was said and decided of the last one no longer holds. A verdict waits for its cancel through
@@ -628,13 +650,13 @@ def _move(
         rung=0,
         reason=reason,
         decided_by=decided_by,
-        pending=payment.pending if status is Status.NEEDS_DECISION else pending,
+        pending=payment.pending if status is PaymentStatus.NEEDS_DECISION else pending,
         was_case=payment.was_case or status in CASES,
         **changes,  # type: ignore[arg-type] # replace() is not typed field by field for keywords passed on
     )
 
 
-def answer_code(answer: Answer) -> str:
+def answer_code(answer: GatewayAnswer) -> str:
     """The answer in one word for the record: `captured`, `declined:insufficient_funds`."""
     word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(answer).__name__).lower()
     code = getattr(answer, "code", None)
@@ -650,5 +672,5 @@ def _printable(text: str, length_max: int) -> str:
     return re.sub(r"[^\x20-\x7e]", "", text).strip()[:length_max]
 
 
-def _no_answer_to(payment: Payment, answer: Answer) -> AssertionError:
+def _no_answer_to(payment: Payment, answer: GatewayAnswer) -> AssertionError:
     return AssertionError(f"{type(answer).__name__} answers nothing that is asked while {payment.status}")

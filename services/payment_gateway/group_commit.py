@@ -16,16 +16,16 @@ from uuid import UUID
 import structlog
 
 from services.payment_gateway import domain, store
-from services.payment_gateway.domain import Answer, Outcome, Policy, Transition
+from services.payment_gateway.domain import GatewayAnswer, Outcome, PaymentTransition, Policy
 from services.payment_gateway.handlers import TELLS_ATTEMPTS, said_by
-from services.payment_gateway.store import Attempt, Lease, Row, Said, Update
-from shared import faults
+from services.payment_gateway.store import GatewayAttempt, Lease, PaymentRow, PaymentUpdate, PublishedOutcome
+from shared import crash_points
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database, Trouble, is_unique_violation, trouble
-from shared.persistence.outbox import Parcel
-from shared.persistence.writes import Writes
+from shared.persistence.outbox import OutboxBatch
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ COMPONENT = "database charging"
 class Publishes(Protocol):
     """`shared.messaging.relay.Relay`."""
 
-    async def publish(self, parcels: Sequence[Parcel]) -> int: ...
+    async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int: ...
 
 
 class UnrecordableError(Exception):
@@ -55,25 +55,25 @@ class UnrecordableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class StepResult:
     """What came of a step that was decided on `row`. `attempt` and `answer` are None where nothing was asked."""
 
-    row: Row
-    transition: Transition
+    row: PaymentRow
+    transition: PaymentTransition
     at: datetime
-    attempt: Attempt | None = None
-    answer: Answer | None = None
+    attempt: GatewayAttempt | None = None
+    answer: GatewayAnswer | None = None
 
     @property
-    def update(self) -> Update:
+    def update(self) -> PaymentUpdate:
         transition = self.transition
         after = replace(self.row, payment=transition.payment)
-        return Update(after, self.row.fence, transition.delay_s, kept=transition.then is not None)
+        return PaymentUpdate(after, self.row.fence, transition.delay_s, kept=transition.then is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    result: Result
+class _WaitingResult:
+    result: StepResult
     recorded: "asyncio.Future[bool]"
 
 
@@ -88,19 +88,19 @@ class GroupCommit:
         self._readiness = readiness
         self._lease = lease
         self._policy = policy
-        self._waiting: deque[_Waiting] = deque()  # bounded by the payments at work: each waits for its record
+        self._waiting: deque[_WaitingResult] = deque()  # bounded by the payments at work: each waits for its record
         self._arrived = asyncio.Event()
-        self._unsaid: deque[Parcel] = deque()
+        self._unsaid: deque[OutboxBatch] = deque()
         self._unsaid_arrived = asyncio.Event()
         self._all_said = asyncio.Event()
         self._all_said.set()
 
-    async def record(self, result: Result) -> bool:
+    async def record(self, result: StepResult) -> bool:
         """Durable when this returns. False: the row has another holder now, who goes on with it; the answer is kept all the same.
 
         Raises `UnrecordableError`.
         """
-        waiting = _Waiting(result, asyncio.get_running_loop().create_future())
+        waiting = _WaitingResult(result, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()
         return await waiting.recorded
@@ -121,20 +121,20 @@ class GroupCommit:
         """Publish what was recorded, until cancelled: a broker that is away holds up no record."""
         while True:
             while self._unsaid:
-                parcels = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
-                await self._relay.publish(parcels)
+                outbox_batches = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
+                await self._relay.publish(outbox_batches)
             self._all_said.set()
             self._unsaid_arrived.clear()
             await self._unsaid_arrived.wait()
 
     # -- the transaction, and what can go wrong with it ------------------------------------------------------------------------------
 
-    async def _settle(self, batch: Sequence[_Waiting]) -> None:
+    async def _settle(self, batch: Sequence[_WaitingResult]) -> None:
         tries = outages = 0
         while True:
             try:
                 results = [waiting.result for waiting in batch]
-                held, parcels = await self._commit(results, carefully=bool(tries or outages))
+                held, outbox_batches = await self._commit(results, carefully=bool(tries or outages))
             except Exception as error:  # noqa: BLE001 - whatever it is, an answer must not be lost to it: see `trouble`
                 kind = trouble(error)
                 log.warning("record_failed", results=len(batch), error=type(error).__name__, trouble=kind.name)
@@ -149,14 +149,14 @@ class GroupCommit:
                     return
             else:
                 self._readiness.set(COMPONENT, ok=True)
-                self._conclude(batch, held, parcels)
+                self._conclude(batch, held, outbox_batches)
                 return
 
     async def _sit_out(self, error: Exception, outages: int) -> None:
         self._readiness.set(COMPONENT, ok=False, reason=type(error).__name__)
         await asyncio.sleep(OUTAGE_PAUSES_S[min(outages, len(OUTAGE_PAUSES_S) - 1)])
 
-    async def _halve(self, batch: Sequence[_Waiting], error: Exception) -> None:
+    async def _halve(self, batch: Sequence[_WaitingResult], error: Exception) -> None:
         """Some result can never be stored: halve until the offender is alone."""
         if len(batch) == 1:
             _give_up(batch[0], error)
@@ -165,10 +165,12 @@ class GroupCommit:
         await self._settle(batch[:middle])
         await self._settle(batch[middle:])
 
-    def _conclude(self, batch: Sequence[_Waiting], held: Sequence[bool], parcels: Sequence[Parcel]) -> None:
-        if parcels:
-            self._unsaid.extend(parcels)
-            while sum(len(parcel.messages) for parcel in self._unsaid) > SAY_MAX:
+    def _conclude(
+        self, batch: Sequence[_WaitingResult], held: Sequence[bool], outbox_batches: Sequence[OutboxBatch]
+    ) -> None:
+        if outbox_batches:
+            self._unsaid.extend(outbox_batches)
+            while sum(len(outbox_batch.messages) for outbox_batch in self._unsaid) > SAY_MAX:
                 self._unsaid.popleft()
             self._all_said.clear()
             self._unsaid_arrived.set()
@@ -176,33 +178,33 @@ class GroupCommit:
             if not waiting.recorded.done():  # its task may have been cancelled meanwhile
                 waiting.recorded.set_result(is_held)
 
-    async def _commit(self, results: Sequence[Result], *, carefully: bool) -> tuple[list[bool], list[Parcel]]:
+    async def _commit(self, results: Sequence[StepResult], *, carefully: bool) -> tuple[list[bool], list[OutboxBatch]]:
         """Make them durable; which rows are still held, and what is to be published."""
         if carefully or not all(map(_is_plain, results)):
             return await self._commit_in_transaction(results)
         return [True] * len(results), await self._commit_at_once(results)
 
-    async def _commit_at_once(self, results: Sequence[Result]) -> list[Parcel]:
+    async def _commit_at_once(self, results: Sequence[StepResult]) -> list[OutboxBatch]:
         """One statement, which is a transaction of its own: one round trip instead of five. If a row is not held any more, or an attempt or
         outcome is there already, nothing is stored, and the results are repeated in a transaction that finds out more."""
         said = [said_by(r.transition, r.row.origin.at(r.at)) for r in results if r.transition.outcome is not None]
         async with self._database.connection() as connection:
-            writes = Writes(connection)
+            writes = WriteBatch(connection)
             await store.update_all(writes, [result.update for result in results], self._lease)
             await store.insert_attempts(writes, [r.attempt for r in results if r.attempt is not None])
             await store.insert_outcomes(writes, said)
-            parcels = await outbox.insert(writes, [one.message for one in said])
-            faults.point("charging.at_once.before_commit")
+            outbox_batches = await outbox.insert(writes, [one.message for one in said])
+            crash_points.reach("charging.at_once.before_commit")
             await writes.flush()
-        faults.point("charging.at_once.after_commit")
+        crash_points.reach("charging.at_once.after_commit")
         _count_late_captures(results)
-        return parcels
+        return outbox_batches
 
-    async def _commit_in_transaction(self, results: Sequence[Result]) -> tuple[list[bool], list[Parcel]]:
+    async def _commit_in_transaction(self, results: Sequence[StepResult]) -> tuple[list[bool], list[OutboxBatch]]:
         """Repeated after a commit whose reply was lost, it stores the same again."""
         async with self._database.transaction() as tx:
-            faults.point("charging.before_record")
-            writes = Writes(tx)
+            crash_points.reach("charging.before_record")
+            writes = WriteBatch(tx)
             await store.save_attempts(writes, [r.attempt for r in results if r.attempt is not None])
             stored = await store.update(tx, [result.update for result in results], self._lease)
             held = [(r.row.payment.payment_id, r.row.fence) in stored for r in results]
@@ -211,20 +213,20 @@ class GroupCommit:
             told += await self._found_out(tx, lost)
             said = await store.save_outcomes(tx, await _said(writes, told))
             said += await store.outcomes_of(tx, [_version(r.transition) for r in told if r.transition.again])
-            parcels = await outbox.insert(writes, said)
+            outbox_batches = await outbox.insert(writes, said)
             await writes.flush()
-            faults.point("charging.before_record_commit")
-        faults.point("charging.after_record_commit")
+            crash_points.reach("charging.before_record_commit")
+        crash_points.reach("charging.after_record_commit")
         _count_late_captures(told)
-        return held, parcels
+        return held, outbox_batches
 
-    async def _found_out(self, tx: Connection, lost: Sequence[Result]) -> list[Result]:
+    async def _found_out(self, tx: Connection, lost: Sequence[StepResult]) -> list[StepResult]:
         """The row moved on while we asked. If the answer says that money moved, the row learns it now, whoever holds it."""
         telling = {r.row.payment.payment_id: r for r in lost if isinstance(r.answer, domain.TELLS_OF_MONEY)}
         if not telling:
             return []
         rows = await store.load(tx, telling.keys())
-        found: list[Result] = []
+        found: list[StepResult] = []
         for payment_id, row in rows.items():
             result = telling[payment_id]
             transition = domain.found_out(row.payment, result.answer, self._policy)
@@ -237,16 +239,16 @@ class GroupCommit:
         return found
 
 
-def _is_plain(result: Result) -> bool:
+def _is_plain(result: StepResult) -> bool:
     """Whether it can be stored without reading anything."""
     return not result.transition.again and result.transition.outcome not in TELLS_ATTEMPTS
 
 
-def _count_late_captures(told: Sequence[Result]) -> None:
+def _count_late_captures(told: Sequence[StepResult]) -> None:
     metrics.LATE_CAPTURES.inc(sum(result.transition.outcome is Outcome.CAPTURED_LATE for result in told))
 
 
-def _taken_over(result: Result) -> Update:
+def _taken_over(result: StepResult) -> PaymentUpdate:
     update = result.update
     return replace(update, row=replace(update.row, fence=update.row.fence + 1), kept=False)
 
@@ -257,7 +259,7 @@ def _is_standstill(error: Exception) -> bool:
     return trouble(error) is Trouble.CONFLICT and not is_unique_violation(error)
 
 
-async def _said(writes: Writes, told: Sequence[Result]) -> list[Said]:
+async def _said(writes: WriteBatch, told: Sequence[StepResult]) -> list[PublishedOutcome]:
     telling = [result for result in told if result.transition.outcome is not None]
     cases = {r.row.payment.payment_id for r in telling if r.transition.outcome in TELLS_ATTEMPTS}
     if cases:
@@ -266,11 +268,11 @@ async def _said(writes: Writes, told: Sequence[Result]) -> list[Said]:
     return [said_by(r.transition, r.row.origin.at(r.at), attempts.get(r.row.payment.payment_id, ())) for r in telling]
 
 
-def _version(transition: Transition) -> tuple[UUID, int]:
+def _version(transition: PaymentTransition) -> tuple[UUID, int]:
     return transition.payment.payment_id, transition.payment.version
 
 
-def _give_up(waiting: _Waiting, error: Exception) -> None:
+def _give_up(waiting: _WaitingResult, error: Exception) -> None:
     payment_id = str(waiting.result.row.payment.payment_id)
     log.error("result_unrecordable", payment_id=payment_id, exc_info=error)
     if not waiting.recorded.done():

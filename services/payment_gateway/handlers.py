@@ -6,8 +6,16 @@ from typing import Any, Literal, Protocol, assert_never
 from uuid import UUID
 
 from services.payment_gateway import domain, store
-from services.payment_gateway.domain import Outcome, Payment, Status, Transition
-from services.payment_gateway.store import Attempt, Decision, Origin, Row, Said, Update
+from services.payment_gateway.domain import Outcome, Payment, PaymentStatus, PaymentTransition
+from services.payment_gateway.store import (
+    DecisionRecord,
+    GatewayAttempt,
+    Origin,
+    PaymentRow,
+    PaymentUpdate,
+    PublishedOutcome,
+)
+from shared.batch.worker import Change, Reaction
 from shared.contracts import payment_gateway as messages
 from shared.contracts.base import Contract
 from shared.contracts.invoice import EncryptedCardMethod, InvoicePaymentRequested, TokenMethod
@@ -15,11 +23,10 @@ from shared.ids import derived_id
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import CASE
-from shared.persistence.answers import Answer
+from shared.persistence.answers import StoredAnswer
 from shared.persistence.database import Tx
-from shared.persistence.writes import Writes
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, field
-from shared.shell import Change, Reaction
 
 SOURCE = "payment_gateway"
 EVIDENCE_TOLD_MAX = 300
@@ -41,11 +48,11 @@ def _request(message: InvoicePaymentRequested) -> domain.Command:
 
 
 def _ask(message: messages.InquirePayment) -> domain.Command:
-    return domain.Ask(message.payment_id, message.invoice_id)
+    return domain.Inquire(message.payment_id, message.invoice_id)
 
 
 def _give_back(message: messages.RefundPayment) -> domain.Command:
-    return domain.GiveBack(message.payment_id, message.invoice_id)
+    return domain.Refund(message.payment_id, message.invoice_id)
 
 
 def _resolve(message: messages.ResolvePayment) -> domain.Command:
@@ -70,17 +77,17 @@ ROUTES: Mapping[type[Contract], Callable[[Any], domain.Command]] = {
 # -- out: outcomes to messages ---------------------------------------------------------------------------------------------------------
 
 
-def announce(outcome: Outcome, payment: Payment, attempts: Sequence[Attempt] = ()) -> Draft:
+def announce(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAttempt] = ()) -> Draft:
     """What the world hears of the outcome that `payment` has now. Its id comes from the payment id and the version, so that the same
     outcome is the same message, whoever finds it out."""
     return Draft(
         _told(outcome, payment, attempts),
         message_id=derived_id(payment.payment_id, payment.version),
-        qualifier=CASE if payment.was_case else "",
+        routing_suffix=CASE if payment.was_case else "",
     )
 
 
-def _told(outcome: Outcome, payment: Payment, attempts: Sequence[Attempt]) -> Contract:
+def _told(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAttempt]) -> Contract:
     match outcome:
         case Outcome.CAPTURED | Outcome.CAPTURED_LATE:
             return messages.PaymentCaptured(
@@ -109,7 +116,7 @@ def _told(outcome: Outcome, payment: Payment, attempts: Sequence[Attempt]) -> Co
 def _told_of_refund(
     outcome: Literal[Outcome.REFUNDED, Outcome.REFUND_IN_DOUBT, Outcome.REFUND_FAILED],
     payment: Payment,
-    attempts: Sequence[Attempt],
+    attempts: Sequence[GatewayAttempt],
 ) -> Contract:
     match outcome:
         case Outcome.REFUNDED:
@@ -135,7 +142,7 @@ def _amount(payment: Payment) -> dict[str, Any]:
     return {**_about(payment), "amount_minor": payment.amount_minor, "currency": payment.currency}
 
 
-def _case(payment: Payment, attempts: Sequence[Attempt]) -> dict[str, Any]:
+def _case(payment: Payment, attempts: Sequence[GatewayAttempt]) -> dict[str, Any]:
     told = tuple(
         messages.Attempt(at=a.at, step=a.step, answer=a.answer, evidence=_ascii(a.evidence))
         for a in attempts[-messages.ATTEMPTS_SHOWN_MAX :]
@@ -173,7 +180,7 @@ class Charger(Protocol):
         """How many more payments this instance can work on now."""
         ...
 
-    def accept(self, rows: Sequence[Row]) -> None:
+    def accept(self, rows: Sequence[PaymentRow]) -> None:
         """Work on these: they are committed, and leased to this instance."""
         ...
 
@@ -183,26 +190,26 @@ class Charger(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class PaymentChange:
     """What a message made of the payment. `before` is None where it had never been seen."""
 
-    before: Row | None
-    transition: Transition
-    decision: Decision | None = None
+    before: PaymentRow | None
+    transition: PaymentTransition
+    decision: DecisionRecord | None = None
 
 
-State = Row | None
+State = PaymentRow | None
 
 
 @dataclass(slots=True)
-class PaymentWork:
+class PaymentHandler:
     """Requests and commands about payments. Requests that this instance has room for are its own from the first moment: committed under
     its lease, and handed over in memory."""
 
     charger: Charger
     source: str = SOURCE
     answers_commands: bool = False
-    _own: list[Row] = field(default_factory=list)
+    _own: list[PaymentRow] = field(default_factory=list)
     _taken: frozenset[UUID] = frozenset()
     """Decisions of this batch that were taken before: their inbox rows are gone after a month, the decisions stay for ever."""
 
@@ -216,19 +223,21 @@ class PaymentWork:
         self._taken = await store.known_decisions(tx, decisions)
         return {key: rows.get(key) for key in keys}
 
-    def react(self, state: State, message: Inbound) -> Reaction[State, Decided]:
+    def react(self, state: State, message: Inbound) -> Reaction[State, PaymentChange]:
         if message.id in self._taken:
             return Reaction(state, (), ())
         command = ROUTES[type(message.data)](message.data)
         transition = domain.decide(command, state.payment if state else None)
         says = () if transition.refused is None else (_refused(transition.refused, transition.payment),)
         decision = _decision(message, transition) if isinstance(message.data, messages.ResolvePayment) else None
-        return Reaction(_after(state, transition.payment, message), (Decided(state, transition, decision),), says)
+        return Reaction(_after(state, transition.payment, message), (PaymentChange(state, transition, decision),), says)
 
-    async def save(self, writes: Writes, changes: Sequence[Change[UUID, State, Decided]]) -> Sequence[Outgoing]:
+    async def save(
+        self, writes: WriteBatch, changes: Sequence[Change[UUID, State, PaymentChange]]
+    ) -> Sequence[Outgoing]:
         decided = [(change.cause, effect) for change in changes for effect in change.reaction.effects]
         new, updates = _writes(decided)
-        own = [row for row in new if row.payment.status is Status.REQUESTED][: max(self.charger.free, 0)]
+        own = [row for row in new if row.payment.status is PaymentStatus.REQUESTED][: max(self.charger.free, 0)]
         self._own = own
         await store.insert(writes, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
         await store.update(writes, updates, self.charger.lease)
@@ -242,10 +251,10 @@ class PaymentWork:
         }
         return [*said, *await store.outcomes_of(writes, sorted(again))]
 
-    def rejected(self, answer: Answer) -> Sequence[Draft]:  # noqa: ARG002 - the shell's; no command here has an answer
+    def rejected(self, answer: StoredAnswer) -> Sequence[Draft]:  # noqa: ARG002 - the shell's; no command here has an answer
         return ()
 
-    def committed(self, changes: Sequence[Change[UUID, State, Decided]]) -> None:
+    def committed(self, changes: Sequence[Change[UUID, State, PaymentChange]]) -> None:
         own, self._own = self._own, []
         if own:
             self.charger.accept(own)
@@ -254,13 +263,13 @@ class PaymentWork:
             self.charger.wake()
 
 
-class RequestWork(PaymentWork):
+class RequestHandler(PaymentHandler):
     """The queue of requests, each about a payment that was never seen: nothing is read first. One that was seen after all violates the
     unique key of its payment id, and the batch is repeated in a transaction."""
 
-    remembered: None = None
+    state_cache: None = None
 
-    async def peek(
+    async def load_unlocked(
         self,
         connection: Tx,  # noqa: ARG002 - nothing is read
         messages_: Sequence[Inbound],
@@ -270,60 +279,62 @@ class RequestWork(PaymentWork):
             return {self.key(message): None for message in messages_}
         return None
 
-    def is_guarded(self, reaction: Reaction[State, Decided]) -> bool:  # noqa: ARG002 - whatever it is
+    def is_conflict_checked(self, reaction: Reaction[State, PaymentChange]) -> bool:  # noqa: ARG002 - whatever it is
         """By the key of the payment, which is new."""
         return True
 
 
-def _is_due(decided: Decided) -> bool:
+def _is_due(decided: PaymentChange) -> bool:
     return decided.transition.hurry or decided.transition.delay_s is not None
 
 
-def said_by(transition: Transition, cause: Cause, attempts: Sequence[Attempt] = ()) -> Said:
+def said_by(transition: PaymentTransition, cause: Cause, attempts: Sequence[GatewayAttempt] = ()) -> PublishedOutcome:
     """The outcome of the transition, ready to be kept and sent."""
     payment, outcome = transition.payment, transition.outcome
     assert outcome is not None  # noqa: S101 - whoever calls has looked
     message = encode(announce(outcome, payment, attempts), cause, payment.version, source=SOURCE)
-    return Said(payment.payment_id, payment.version, message)
+    return PublishedOutcome(payment.payment_id, payment.version, message)
 
 
-def _after(state: State, payment: Payment, message: Inbound) -> Row:
+def _after(state: State, payment: Payment, message: Inbound) -> PaymentRow:
     """The fence moves with every change that a message makes: whoever was at work on the old state works for the record only."""
     if state is None:
-        return Row(payment, 1, Origin(message.id, message.correlation_id, message.traceparent))
+        return PaymentRow(payment, 1, Origin(message.id, message.correlation_id, message.traceparent))
     if payment is state.payment:
         return state
-    return Row(payment, state.fence + 1, Origin(message.id, message.correlation_id, message.traceparent))
+    return PaymentRow(payment, state.fence + 1, Origin(message.id, message.correlation_id, message.traceparent))
 
 
-def _writes(decided: Sequence[tuple[Cause, Decided]]) -> tuple[list[Row], list[Update]]:
+def _writes(decided: Sequence[tuple[Cause, PaymentChange]]) -> tuple[list[PaymentRow], list[PaymentUpdate]]:
     """One write a row, although a batch may hold several messages about it."""
-    new: dict[UUID, Row] = {}
-    updates: dict[UUID, Update] = {}
+    new: dict[UUID, PaymentRow] = {}
+    updates: dict[UUID, PaymentUpdate] = {}
     for cause, effect in decided:
         before, payment = effect.before, effect.transition.payment
         key, origin = payment.payment_id, Origin.of(cause)
         if before is None:
-            new[key] = Row(payment, 1, origin)
+            new[key] = PaymentRow(payment, 1, origin)
         elif payment is before.payment:
             continue
         else:
             held_fence = updates[key].held_fence if key in updates else before.fence
-            updates[key] = Update(Row(payment, before.fence + 1, origin), held_fence, effect.transition.delay_s)
+            updates[key] = PaymentUpdate(
+                PaymentRow(payment, before.fence + 1, origin), held_fence, effect.transition.delay_s
+            )
     return list(new.values()), list(updates.values())
 
 
-def _hurried(transitions: Sequence[Transition]) -> list[UUID]:
+def _hurried(transitions: Sequence[PaymentTransition]) -> list[UUID]:
     """Payments whose next attempt was asked for, unless a later message of the same batch left nothing to attempt."""
     last = {transition.payment.payment_id: transition.payment for transition in transitions}
     asked = {transition.payment.payment_id for transition in transitions if transition.hurry}
     return [payment_id for payment_id in asked if domain.next_step(last[payment_id]) is not None]
 
 
-def _decision(message: Inbound, transition: Transition) -> Decision:
+def _decision(message: Inbound, transition: PaymentTransition) -> DecisionRecord:
     data = message.data
     assert isinstance(data, messages.ResolvePayment)  # noqa: S101 - whoever calls has looked
-    return Decision(
+    return DecisionRecord(
         message_id=message.id,
         payment_id=data.payment_id,
         resolution=data.resolution,

@@ -9,7 +9,7 @@ from services.payment_gateway.domain import Policy
 from services.payment_gateway.gateways.choose import open_gateway
 from services.payment_gateway.gateways.port import Gateway
 from shared.card_data.encryption import CardKeyring
-from shared.settings import ConfigurationError, Environment
+from shared.settings import ConfigurationError, EnvironmentVariables
 
 TIMEOUT_S = 10.0
 """Card payments take one to three seconds; what takes ten is in doubt anyway."""
@@ -28,7 +28,7 @@ capture is announced again as often, until it is given back."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ChargingSettings:
     """GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S, GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S,
     GATEWAY_REMIND_S, CARD_KEYS_FILE."""
 
@@ -41,7 +41,7 @@ class Settings:
     lease_margin_s: float = LEASE_MARGIN_S
 
     @classmethod
-    def read(cls, environment: Environment) -> "Settings":
+    def read(cls, environment: EnvironmentVariables) -> "ChargingSettings":
         """Raises `ConfigurationError`, which names the variable and never shows a secret."""
         return cls(
             gateway_url=environment.text("GATEWAY_URL"),

@@ -12,11 +12,11 @@ from uuid import UUID
 
 import structlog
 
-from services.payment_gateway.domain import Payment, Status, Verdict
+from services.payment_gateway.domain import Payment, PaymentStatus, PendingOutcome
 from shared.messaging.envelope import Cause, Outgoing
 from shared.persistence.database import Connection, Record, Tx
-from shared.persistence.retention import forget_details
-from shared.persistence.writes import Writes
+from shared.persistence.retention import retention_of_details
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
@@ -121,7 +121,7 @@ ATTEMPTS_RETENTION_DAYS = 400
 """How long what the gateway answered is kept after its payment came to rest for good: until the books of that year are closed, and far
 longer than a card's holder has to dispute a charge (120 days with most schemes). The evidence of an open case is kept for as long as
 that takes."""
-FORGET_ATTEMPTS = forget_details(
+ATTEMPTS_RETENTION = retention_of_details(
     "attempts of payments at rest",
     ATTEMPTS_RETENTION_DAYS,
     details="attempts",
@@ -151,7 +151,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PaymentRow:
     """A payment as stored, under the fence it was read with."""
 
     payment: Payment
@@ -169,18 +169,18 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class PaymentUpdate:
     """`row` as it is to be, `held_fence` as it must still be. `delay_s`: due again after that; None: at rest. `kept`: the holder goes on
     with it instead."""
 
-    row: Row
+    row: PaymentRow
     held_fence: int
     delay_s: float | None = None
     kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class GatewayAttempt:
     """One call to the gateway and what came back; `evidence` is redacted."""
 
     payment_id: UUID
@@ -194,7 +194,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class PublishedOutcome:
     """An outcome as it was announced, bytes and all: announced again it is the same message."""
 
     payment_id: UUID
@@ -203,7 +203,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class DecisionRecord:
     """A person's decision, whether it took effect or not."""
 
     message_id: UUID
@@ -218,7 +218,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class PaymentCounts:
     due: int
     in_doubt: int
     needs_decision: int
@@ -232,7 +232,7 @@ _ROW = """payment_id, invoice_id, status, version, amount_minor, currency, metho
 """What `_row` reads, by name: a column that the next build adds does not disturb this one."""
 
 
-async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Row]:
+async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, PaymentRow]:
     """Rows locked in the order of their ids; a payment never seen is absent."""
     rows = await tx.fetch(
         f"SELECT {_ROW} FROM payments WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
@@ -241,7 +241,7 @@ async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Row]:
     return {row["payment_id"]: _row(row) for row in rows}
 
 
-async def insert(tx: Tx, rows: Sequence[Row], *, held: Collection[UUID], lease: Lease) -> None:
+async def insert(tx: Tx, rows: Sequence[PaymentRow], *, held: Collection[UUID], lease: Lease) -> None:
     """New payments. Those in `held` are leased at once to whom took them in; other unsettled ones are due now. An id that is taken is a
     unique violation: somebody else was faster, load again."""
     if not rows:
@@ -260,7 +260,7 @@ async def insert(tx: Tx, rows: Sequence[Row], *, held: Collection[UUID], lease: 
     )
 
 
-def _new_row(row: Row, *, held: bool) -> tuple[object, ...]:
+def _new_row(row: PaymentRow, *, held: bool) -> tuple[object, ...]:
     payment, origin = row.payment, row.origin
     return (
         payment.payment_id,
@@ -296,7 +296,7 @@ _UPDATE = """UPDATE payments p SET
        RETURNING p.payment_id, u.held_fence"""
 
 
-async def update(tx: Tx, updates: Sequence[Update], lease: Lease) -> set[tuple[UUID, int]]:
+async def update(tx: Tx, updates: Sequence[PaymentUpdate], lease: Lease) -> set[tuple[UUID, int]]:
     """Store the new states of those rows whose fence still is the one they were decided on; their ids and that fence."""
     if not updates:
         return set()
@@ -304,16 +304,16 @@ async def update(tx: Tx, updates: Sequence[Update], lease: Lease) -> set[tuple[U
     return {(row["payment_id"], row["held_fence"]) for row in rows}
 
 
-async def update_all(writes: Writes, updates: Sequence[Update], lease: Lease) -> None:
-    """The same for all or none, with everything else that is written: see `Writes.execute`."""
+async def update_all(writes: WriteBatch, updates: Sequence[PaymentUpdate], lease: Lease) -> None:
+    """The same for all or none, with everything else that is written: see `WriteBatch.execute`."""
     await writes.execute(_UPDATE, *_updated(updates, lease), rows=len(updates))
 
 
-def _updated(updates: Sequence[Update], lease: Lease) -> tuple[list[tuple[object, ...]], UUID, float, float]:
+def _updated(updates: Sequence[PaymentUpdate], lease: Lease) -> tuple[list[tuple[object, ...]], UUID, float, float]:
     return [_updated_row(update) for update in updates], lease.holder, lease.seconds, lease.renew_below_s
 
 
-def _updated_row(update: Update) -> tuple[object, ...]:
+def _updated_row(update: PaymentUpdate) -> tuple[object, ...]:
     row, payment, origin = update.row, update.row.payment, update.row.origin
     pending = payment.pending
     return (
@@ -342,7 +342,7 @@ def _updated_row(update: Update) -> tuple[object, ...]:
     )
 
 
-async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[Row]:
+async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[PaymentRow]:
     """Rows that are due, now leased to the holder under a new fence: nobody else's results count any more. A crashed holder's rows are
     due when its lease ends."""
     rows = await connection.fetch(
@@ -357,7 +357,7 @@ async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[R
     return [row for row in map(_readable, rows) if row is not None]
 
 
-def _readable(record: Record) -> Row | None:
+def _readable(record: Record) -> PaymentRow | None:
     """None for a row that this build cannot read (a newer one may have written it): its lease runs out, and the others are worked on."""
     try:
         return _row(record)
@@ -388,22 +388,22 @@ async def hurry(tx: Tx, payment_ids: Sequence[UUID]) -> None:
         )
 
 
-async def counts(connection: Connection) -> Counts:
+async def counts(connection: Connection) -> PaymentCounts:
     """What waits, for the metrics. A case is asked about now and then, so it is due some time like all that is not at rest."""
     row = await connection.fetchrow(
         """SELECT count(*) FILTER (WHERE due_at <= now()) AS due, count(*) FILTER (WHERE status = 'in_doubt') AS in_doubt,
                   count(*) FILTER (WHERE status = 'needs_decision') AS needs_decision
            FROM payments WHERE due_at IS NOT NULL"""
     )
-    return Counts(**row) if row is not None else Counts(0, 0, 0)
+    return PaymentCounts(**row) if row is not None else PaymentCounts(0, 0, 0)
 
 
-def _row(row: Record) -> Row:
+def _row(row: Record) -> PaymentRow:
     pending_status = row["pending_status"]
     payment = Payment(
         payment_id=row["payment_id"],
         invoice_id=row["invoice_id"],
-        status=Status(row["status"]),
+        status=PaymentStatus(row["status"]),
         version=row["version"],
         amount_minor=row["amount_minor"],
         currency=row["currency"],
@@ -420,11 +420,13 @@ def _row(row: Record) -> Row:
         rung=row["rung"],
         key_number=row["key_number"],
     )
-    return Row(payment, row["fence"], Origin(row["cause_id"], row["correlation_id"], row["traceparent"]))
+    return PaymentRow(payment, row["fence"], Origin(row["cause_id"], row["correlation_id"], row["traceparent"]))
 
 
-def _verdict(status: str, reason: str) -> Verdict:
-    return Verdict(Status.DECLINED if status == Status.DECLINED else Status.NOT_CHARGED, reason)
+def _verdict(status: str, reason: str) -> PendingOutcome:
+    return PendingOutcome(
+        PaymentStatus.DECLINED if status == PaymentStatus.DECLINED else PaymentStatus.NOT_CHARGED, reason
+    )
 
 
 # -- attempts, outcomes, decisions: append only ----------------------------------------------------------------------------------------
@@ -437,19 +439,19 @@ _ATTEMPT_ROW = attrgetter(*_ATTEMPT.split(", "))
 _INSERT_ATTEMPTS = f"INSERT INTO attempts ({_ATTEMPT}) SELECT * FROM unnest($1::attempt_row[])"  # noqa: S608 - our names
 
 
-async def save_attempts(tx: Tx, attempts: Sequence[Attempt]) -> None:
+async def save_attempts(tx: Tx, attempts: Sequence[GatewayAttempt]) -> None:
     """Keep what the gateway said, whoever holds the row by now. One that is kept already stays as it is."""
     if attempts:
         await tx.execute(f"{_INSERT_ATTEMPTS} ON CONFLICT DO NOTHING", list(map(_ATTEMPT_ROW, attempts)))
 
 
-async def insert_attempts(writes: Writes, attempts: Sequence[Attempt]) -> None:
+async def insert_attempts(writes: WriteBatch, attempts: Sequence[GatewayAttempt]) -> None:
     """Keep what the gateway said for the first time; one that is kept already is a unique violation."""
     if attempts:
         await writes.execute(_INSERT_ATTEMPTS, list(map(_ATTEMPT_ROW, attempts)))
 
 
-async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
+async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tuple[GatewayAttempt, ...]]:
     """The last attempts of each payment, oldest first."""
     if not payment_ids:
         return {}
@@ -461,9 +463,9 @@ async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tup
         list(payment_ids),
         ATTEMPTS_TOLD_MAX,
     )
-    attempts: dict[UUID, tuple[Attempt, ...]] = {}
+    attempts: dict[UUID, tuple[GatewayAttempt, ...]] = {}
     for row in rows:
-        attempts[row["payment_id"]] = (*attempts.get(row["payment_id"], ()), Attempt(**row))
+        attempts[row["payment_id"]] = (*attempts.get(row["payment_id"], ()), GatewayAttempt(**row))
     return attempts
 
 
@@ -481,7 +483,7 @@ _OUTCOME_ROW = attrgetter(
 _INSERT_OUTCOMES = f"INSERT INTO outcomes ({_OUTCOME}) SELECT * FROM unnest($1::outcome_row[])"  # noqa: S608 - our names
 
 
-async def save_outcomes(tx: Tx, said: Sequence[Said]) -> list[Outgoing]:
+async def save_outcomes(tx: Tx, said: Sequence[PublishedOutcome]) -> list[Outgoing]:
     """Keep what is announced, one a version; what is to be sent. A version that has its outcome already keeps it: a commit whose reply was
     lost is repeated with the bytes of the first time."""
     if not said:
@@ -494,7 +496,7 @@ async def save_outcomes(tx: Tx, said: Sequence[Said]) -> list[Outgoing]:
     return [_outgoing(row) for row in rows]
 
 
-async def insert_outcomes(writes: Writes, said: Sequence[Said]) -> None:
+async def insert_outcomes(writes: WriteBatch, said: Sequence[PublishedOutcome]) -> None:
     """Keep what is announced for the first time; a version that has its outcome already is a unique violation."""
     if said:
         await writes.execute(_INSERT_OUTCOMES, list(map(_OUTCOME_ROW, said)))
@@ -539,7 +541,7 @@ _DECISION = (
 _DECISION_ROW = attrgetter(*_DECISION.split(", "))
 
 
-async def insert_decisions(tx: Tx, decisions: Sequence[Decision]) -> None:
+async def insert_decisions(tx: Tx, decisions: Sequence[DecisionRecord]) -> None:
     """Keep who decided what on which evidence."""
     if not decisions:
         return

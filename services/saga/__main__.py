@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from services.saga import store
-from services.saga.deadlines import Deadlines, read_patience
-from services.saga.handlers import SagaWork
+from services.saga.deadlines import Deadlines, read_reminder_schedule
+from services.saga.handlers import SagaHandler
 from shared.service import Runtime, run_service
-from shared.settings import Environment
+from shared.settings import EnvironmentVariables
 
 NAME = "saga"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -14,11 +14,11 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 async def assemble(runtime: Runtime) -> None:
     """One queue, and the deadlines."""
-    patience = read_patience(Environment())
+    patience = read_reminder_schedule(EnvironmentVariables())
     deadlines = Deadlines(runtime.database, runtime.relay, runtime.clock, patience)
-    runtime.consume("saga.events", SagaWork(patience))
+    runtime.consume("saga.events", SagaHandler(patience))
     runtime.in_background("deadlines", deadlines.run)
-    runtime.forget(store.FORGET_FIRED, store.FORGET_JOURNAL)
+    runtime.forget(store.FIRED_RETENTION, store.JOURNAL_RETENTION)
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ from itertools import pairwise
 import structlog
 
 from services.saga import store
-from services.saga.domain import DeadlineFired, Patience
+from services.saga.domain import DeadlineFired, ReminderSchedule
 from services.saga.handlers import SOURCE, advance
-from services.saga.store import Due, Transition
-from shared import faults
+from services.saga.store import DueDeadline, SagaTransition
+from shared import crash_points
 from shared.clock import Clock
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Outgoing
@@ -22,9 +22,9 @@ from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Connection, Database, MovedOnError
-from shared.persistence.outbox import Parcel
-from shared.persistence.writes import Writes
-from shared.settings import ConfigurationError, Environment
+from shared.persistence.outbox import OutboxBatch
+from shared.persistence.writes import WriteBatch
+from shared.settings import ConfigurationError, EnvironmentVariables
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ STEP_LEAST_S, STEP_MOST_S = 0.1, 86_400.0
 STEPS_MAX = 10
 
 
-def read_patience(environment: Environment) -> Patience:
+def read_reminder_schedule(environment: EnvironmentVariables) -> ReminderSchedule:
     """SAGA_DEADLINE_S: seconds until the first, second ... reminder, ascending, separated by commas. Raises `ConfigurationError`."""
     steps = environment.text(VARIABLE, DEFAULT_LADDER_S).split(",")
     try:
@@ -55,7 +55,7 @@ def read_patience(environment: Environment) -> Patience:
             f"{VARIABLE} must be 1 to {STEPS_MAX} ascending numbers of seconds from {STEP_LEAST_S:g} to {STEP_MOST_S:g}, "
             f"separated by commas, such as {DEFAULT_LADDER_S}."
         )
-    return Patience(ladder_s)
+    return ReminderSchedule(ladder_s)
 
 
 UNREADABLE_INTERVAL_S = 60.0
@@ -68,7 +68,7 @@ NOT_FIRED: tuple[type[Exception], ...] = (*AWAY_ERRORS, MovedOnError)
 class Deadlines:
     """Fires what is due. Any number of instances may do so side by side."""
 
-    def __init__(self, database: Database, relay: Relay, clock: Clock, patience: Patience) -> None:
+    def __init__(self, database: Database, relay: Relay, clock: Clock, patience: ReminderSchedule) -> None:
         self._database = database
         self._relay = relay
         self._clock = clock
@@ -94,19 +94,19 @@ class Deadlines:
             due = await store.fire_due(tx, at_most=FIRE_ROWS_MAX, now=now)
             if not due:
                 return 0
-            parcels = await self._advance(tx, due)
-            faults.point("saga.deadlines.before_commit")
-        faults.point("saga.deadlines.after_commit")
-        await self._relay.publish(parcels)
+            outbox_batches = await self._advance(tx, due)
+            crash_points.reach("saga.deadlines.before_commit")
+        crash_points.reach("saga.deadlines.after_commit")
+        await self._relay.publish(outbox_batches)
         return len(due)
 
-    async def _advance(self, tx: Connection, due: Sequence[Due]) -> list[Parcel]:
+    async def _advance(self, tx: Connection, due: Sequence[DueDeadline]) -> list[OutboxBatch]:
         """The transition of every saga whose deadline fired, stored; what they say, to be published."""
         sagas = await store.load_readable(tx, {deadline.payment_id for deadline in due})
         unreadable = [deadline.id for deadline in due if deadline.payment_id not in sagas]
         await store.put_off(tx, unreadable, seconds=UNREADABLE_INTERVAL_S)
         now = self._clock()
-        moves: list[tuple[Cause, Transition]] = []
+        moves: list[tuple[Cause, SagaTransition]] = []
         said: list[Outgoing] = []
         for deadline in due:
             saga = sagas.get(deadline.payment_id)
@@ -118,8 +118,8 @@ class Deadlines:
             sagas[deadline.payment_id] = reaction.state
             moves += [(cause, moved) for moved in reaction.effects]
             said += [encode(draft, cause, at, source=SOURCE) for at, draft in enumerate(reaction.says)]
-        writes = Writes(tx)
+        writes = WriteBatch(tx)
         await store.save(writes, moves)
-        parcels = await outbox.insert(writes, said)
+        outbox_batches = await outbox.insert(writes, said)
         await writes.flush()
-        return parcels
+        return outbox_batches

@@ -19,7 +19,7 @@ REPEATS_MAX = 1_000
 ladder. It bounds the journal of a saga that nobody answers; such a saga stays visible in its status."""
 
 
-class Status(StrEnum):
+class SagaStatus(StrEnum):
     """Where the payment stands.
 
     `NOT_REFUNDED` is beyond the list of DESIGN 6: a person decided that captured money stays. The case is closed
@@ -68,7 +68,7 @@ class Saga:
 
     payment_id: UUID
     invoice_id: str
-    status: Status = Status.ABSENT
+    status: SagaStatus = SagaStatus.ABSENT
     version: int = 0
     payment_version: int = 0
     capture: Capture | None = None
@@ -218,20 +218,20 @@ LOST_REASON = "the payment is being refunded"
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ReminderSchedule:
     """How long to wait before saying the same again, in seconds, growing; the last step repeats. A person is waited for
     in last steps only."""
 
     ladder_s: tuple[float, ...]
 
     def delay_s(self, saga: Saga) -> float:
-        if saga.status is Status.NEEDS_DECISION:
+        if saga.status is SagaStatus.NEEDS_DECISION:
             return self.ladder_s[-1]
         return self.ladder_s[min(saga.repeats, len(self.ladder_s) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SagaStep:
     """The saga after a fact, what it says, and in how many seconds its deadline number `saga.deadline` is due, if a new one is set."""
 
     saga: Saga
@@ -239,13 +239,13 @@ class Step:
     deadline_s: float | None = None
 
 
-def transition(saga: Saga, fact: Fact, patience: Patience) -> Step:
+def transition(saga: Saga, fact: Fact, patience: ReminderSchedule) -> SagaStep:
     """What the fact changes; a step to the very same saga if it changes nothing. Total: no order of arrival is an error."""
     if _is_stale(saga, fact):
-        return Step(saga)
+        return SagaStep(saga)
     after, says = _after(_learn(saga, fact), fact)
     if after == saga:
-        return Step(saga)
+        return SagaStep(saga)
     owed_before, owed = reminders(saga), reminders(after)
     repeats = after.repeats if _pursuit(owed) is _pursuit(owed_before) else 0
     return _with_deadline(saga, replace(after, version=saga.version + 1, repeats=repeats), says, patience)
@@ -282,30 +282,30 @@ def _newest(saga: Saga, fact: ChargeFact | RefundFact) -> int:
     return max(saga.payment_version, fact.version)
 
 
-def _with_deadline(before: Saga, after: Saga, says: Says, patience: Patience) -> Step:
+def _with_deadline(before: Saga, after: Saga, says: Says, patience: ReminderSchedule) -> SagaStep:
     """Set a deadline, unless one that is due no later is under way: deadlines are never cancelled, and state decides when
     one fires. So a healthy payment has a single one."""
     if after.repeats >= REPEATS_MAX or not reminders(after):
-        return Step(after, says)
+        return SagaStep(after, says)
     delay_s = patience.delay_s(after)
     under_way_s = after.deadline_s if reminders(before) else None
     if under_way_s is not None and under_way_s <= delay_s:
-        return Step(after, says)
-    return Step(replace(after, deadline=after.deadline + 1, deadline_s=delay_s), says, delay_s)
+        return SagaStep(after, says)
+    return SagaStep(replace(after, deadline=after.deadline + 1, deadline_s=delay_s), says, delay_s)
 
 
 def reminders(saga: Saga) -> Says:
     """What a deadline says in this state; nothing: the saga has ended, as far as it depends on others."""
     match saga.status:
-        case Status.ABSENT | Status.COMPLETED:
+        case SagaStatus.ABSENT | SagaStatus.COMPLETED:
             return ()
-        case Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+        case SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
             return (InquirePayment(),)
-        case Status.SETTLING:
+        case SagaStatus.SETTLING:
             return (RecordPayment(saga.capture),) if saga.capture else (InquirePayment(),)
-        case Status.REFUNDING | Status.REFUND_IN_DOUBT:
+        case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT:
             return (RefundPayment(saga.refund_reason or LOST_REASON), *_owed_to_invoice(saga))
-        case Status.FAILED | Status.REFUNDED | Status.NOT_REFUNDED:
+        case SagaStatus.FAILED | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return _owed_to_invoice(saga)
         case _:
             assert_never(saga.status)
@@ -360,9 +360,9 @@ def _after_charge(saga: Saga, fact: ChargeFact) -> tuple[Saga, Says]:
         case NotCharged():
             return _over_without_charge(saga, Failure("not_charged", fact.reason))
         case InDoubt():
-            return _doubted(saga, Status.IN_DOUBT)
+            return _doubted(saga, SagaStatus.IN_DOUBT)
         case NeedsDecision():
-            return _doubted(saga, Status.NEEDS_DECISION)
+            return _doubted(saga, SagaStatus.NEEDS_DECISION)
         case _:
             assert_never(fact)
 
@@ -372,26 +372,26 @@ def _after_refund(saga: Saga, fact: RefundFact) -> tuple[Saga, Says]:
         case Refunded():
             return _refunded(saga)
         case RefundInDoubt():
-            return _refund_doubted(saga, Status.REFUND_IN_DOUBT)
+            return _refund_doubted(saga, SagaStatus.REFUND_IN_DOUBT)
         case RefundFailed():
-            return _refund_doubted(saga, Status.NOT_REFUNDED if fact.closed else Status.REFUND_IN_DOUBT)
+            return _refund_doubted(saga, SagaStatus.NOT_REFUNDED if fact.closed else SagaStatus.REFUND_IN_DOUBT)
         case _:
             assert_never(fact)
 
 
 def _requested(saga: Saga) -> tuple[Saga, Says]:
-    return (replace(saga, status=Status.AWAITING_OUTCOME) if saga.status is Status.ABSENT else saga), ()
+    return (replace(saga, status=SagaStatus.AWAITING_OUTCOME) if saga.status is SagaStatus.ABSENT else saga), ()
 
 
 def _paid(saga: Saga) -> tuple[Saga, Says]:
     match saga.status:
-        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
-            return replace(saga, status=Status.COMPLETED), ()  # whatever we missed, the invoice has its money
-        case Status.SETTLING | Status.FAILED:
-            return replace(saga, status=Status.COMPLETED), ()
-        case Status.COMPLETED:
+        case SagaStatus.ABSENT | SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
+            return replace(saga, status=SagaStatus.COMPLETED), ()  # whatever we missed, the invoice has its money
+        case SagaStatus.SETTLING | SagaStatus.FAILED:
+            return replace(saga, status=SagaStatus.COMPLETED), ()
+        case SagaStatus.COMPLETED:
             return saga, ()
-        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+        case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()  # a refund cannot be called back; the audit shows an invoice paid by money that went back
         case _:
             assert_never(saga.status)
@@ -400,13 +400,19 @@ def _paid(saga: Saga) -> tuple[Saga, Says]:
 def _payment_failed(saga: Saga, failure: Failure) -> tuple[Saga, Says]:
     noted = replace(saga, failure=saga.failure or failure, failure_recorded=True)
     match saga.status:
-        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
-            return replace(noted, status=Status.FAILED), ()
-        case Status.SETTLING:
+        case SagaStatus.ABSENT | SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
+            return replace(noted, status=SagaStatus.FAILED), ()
+        case SagaStatus.SETTLING:
             return noted, ()  # the invoice will reject the settlement: its answer decides
-        case Status.FAILED | Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+        case (
+            SagaStatus.FAILED
+            | SagaStatus.REFUNDING
+            | SagaStatus.REFUND_IN_DOUBT
+            | SagaStatus.REFUNDED
+            | SagaStatus.NOT_REFUNDED
+        ):
             return noted, ()
-        case Status.COMPLETED:
+        case SagaStatus.COMPLETED:
             return saga, ()
         case _:
             assert_never(saga.status)
@@ -414,13 +420,13 @@ def _payment_failed(saga: Saga, failure: Failure) -> tuple[Saga, Says]:
 
 def _settlement_rejected(saga: Saga, fact: SettlementRejected) -> tuple[Saga, Says]:
     match saga.status:
-        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+        case SagaStatus.ABSENT | SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
             return _refund(saga, f"{REJECTED}: {fact.reason}")  # only captured money can be rejected
-        case Status.SETTLING | Status.FAILED:
+        case SagaStatus.SETTLING | SagaStatus.FAILED:
             return _refund(saga, f"{REJECTED}: {fact.reason}")
-        case Status.COMPLETED:
+        case SagaStatus.COMPLETED:
             return saga, ()  # the invoice is paid by this very payment: the money is where it belongs
-        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+        case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()
         case _:
             assert_never(saga.status)
@@ -428,14 +434,14 @@ def _settlement_rejected(saga: Saga, fact: SettlementRejected) -> tuple[Saga, Sa
 
 def _captured(saga: Saga, capture: Capture) -> tuple[Saga, Says]:
     match saga.status:
-        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+        case SagaStatus.ABSENT | SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
             capture = saga.capture or capture
-            return replace(saga, status=Status.SETTLING, capture=capture), (RecordPayment(capture),)
-        case Status.FAILED:
+            return replace(saga, status=SagaStatus.SETTLING, capture=capture), (RecordPayment(capture),)
+        case SagaStatus.FAILED:
             return _refund(saga, CAPTURED_AFTER_FAILURE)
-        case Status.SETTLING | Status.COMPLETED:
+        case SagaStatus.SETTLING | SagaStatus.COMPLETED:
             return saga, ()  # one payment is captured at most once: it is the same capture
-        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+        case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()
         case _:
             assert_never(saga.status)
@@ -443,26 +449,26 @@ def _captured(saga: Saga, capture: Capture) -> tuple[Saga, Says]:
 
 def _over_without_charge(saga: Saga, failure: Failure) -> tuple[Saga, Says]:
     match saga.status:
-        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
-            return replace(saga, status=Status.FAILED, failure=failure), (RecordPaymentFailure(failure),)
-        case Status.FAILED:
+        case SagaStatus.ABSENT | SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
+            return replace(saga, status=SagaStatus.FAILED, failure=failure), (RecordPaymentFailure(failure),)
+        case SagaStatus.FAILED:
             return saga, ()
-        case Status.SETTLING | Status.COMPLETED:
+        case SagaStatus.SETTLING | SagaStatus.COMPLETED:
             return saga, ()  # a capture is final
-        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+        case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()
         case _:
             assert_never(saga.status)
 
 
-def _doubted(saga: Saga, status: Literal[Status.IN_DOUBT, Status.NEEDS_DECISION]) -> tuple[Saga, Says]:
+def _doubted(saga: Saga, status: Literal[SagaStatus.IN_DOUBT, SagaStatus.NEEDS_DECISION]) -> tuple[Saga, Says]:
     match saga.status:
-        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION:
+        case SagaStatus.ABSENT | SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
             says: Says = () if saga.flagged else (FlagPaymentInDoubt(),)
             return replace(saga, status=status, flagged=True), says
-        case Status.SETTLING | Status.COMPLETED | Status.FAILED:
+        case SagaStatus.SETTLING | SagaStatus.COMPLETED | SagaStatus.FAILED:
             return saga, ()  # an outcome is known
-        case Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.REFUNDED | Status.NOT_REFUNDED:
+        case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()
         case _:
             assert_never(saga.status)
@@ -470,30 +476,46 @@ def _doubted(saga: Saga, status: Literal[Status.IN_DOUBT, Status.NEEDS_DECISION]
 
 def _refunded(saga: Saga) -> tuple[Saga, Says]:
     match saga.status:
-        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION | Status.SETTLING:
-            return _tell_failure(replace(saga, status=Status.REFUNDED), REFUNDED_CODE)
-        case Status.FAILED | Status.REFUNDING | Status.REFUND_IN_DOUBT | Status.NOT_REFUNDED:
-            return replace(saga, status=Status.REFUNDED), ()
-        case Status.COMPLETED:
-            return replace(saga, status=Status.REFUNDED), ()  # what is true of the money; the invoice's record is final
-        case Status.REFUNDED:
+        case (
+            SagaStatus.ABSENT
+            | SagaStatus.AWAITING_OUTCOME
+            | SagaStatus.IN_DOUBT
+            | SagaStatus.NEEDS_DECISION
+            | SagaStatus.SETTLING
+        ):
+            return _tell_failure(replace(saga, status=SagaStatus.REFUNDED), REFUNDED_CODE)
+        case SagaStatus.FAILED | SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.NOT_REFUNDED:
+            return replace(saga, status=SagaStatus.REFUNDED), ()
+        case SagaStatus.COMPLETED:
+            return replace(
+                saga, status=SagaStatus.REFUNDED
+            ), ()  # what is true of the money; the invoice's record is final
+        case SagaStatus.REFUNDED:
             return saga, ()
         case _:
             assert_never(saga.status)
 
 
-def _refund_doubted(saga: Saga, status: Literal[Status.REFUND_IN_DOUBT, Status.NOT_REFUNDED]) -> tuple[Saga, Says]:
+def _refund_doubted(
+    saga: Saga, status: Literal[SagaStatus.REFUND_IN_DOUBT, SagaStatus.NOT_REFUNDED]
+) -> tuple[Saga, Says]:
     match saga.status:
-        case Status.ABSENT | Status.AWAITING_OUTCOME | Status.IN_DOUBT | Status.NEEDS_DECISION | Status.SETTLING:
+        case (
+            SagaStatus.ABSENT
+            | SagaStatus.AWAITING_OUTCOME
+            | SagaStatus.IN_DOUBT
+            | SagaStatus.NEEDS_DECISION
+            | SagaStatus.SETTLING
+        ):
             return _tell_failure(replace(saga, status=status), REFUNDED_CODE)
-        case Status.FAILED | Status.REFUNDING | Status.REFUND_IN_DOUBT:
+        case SagaStatus.FAILED | SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT:
             return replace(saga, status=status), ()
-        case Status.COMPLETED:
+        case SagaStatus.COMPLETED:
             return (
                 saga,
                 (),
             )  # our deadline would ask for the refund of a paid invoice; the case is with staff in any event
-        case Status.REFUNDED | Status.NOT_REFUNDED:
+        case SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()
         case _:
             assert_never(saga.status)
@@ -505,7 +527,7 @@ def _deadline_fired(saga: Saga) -> tuple[Saga, Says]:
 
 
 def _refund(saga: Saga, reason: str) -> tuple[Saga, Says]:
-    refunding = replace(saga, status=Status.REFUNDING, refund_reason=reason)
+    refunding = replace(saga, status=SagaStatus.REFUNDING, refund_reason=reason)
     told, says = _tell_failure(refunding, REJECTED_CODE)
     return told, (RefundPayment(reason), *says)
 

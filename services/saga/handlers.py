@@ -5,18 +5,18 @@ from typing import Any, assert_never
 from uuid import UUID
 
 from services.saga import domain, store
-from services.saga.domain import Fact, Patience, Saga
-from services.saga.store import Transition
+from services.saga.domain import Fact, ReminderSchedule, Saga
+from services.saga.store import SagaTransition
+from shared.batch.state_cache import StateCache
+from shared.batch.worker import Change, Reaction
 from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as payment_messages
 from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
-from shared.persistence.answers import Answer
+from shared.persistence.answers import StoredAnswer
 from shared.persistence.database import Connection, Tx
-from shared.persistence.writes import Writes
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, field
-from shared.remembered import Remembered
-from shared.shell import Change, Reaction
 
 SOURCE = "saga"
 
@@ -121,23 +121,23 @@ def say(command: domain.Command, saga: Saga) -> Contract:
 # -- the work ----------------------------------------------------------------------------------------------------------
 
 
-def advance(saga: Saga, fact: Fact, patience: Patience) -> Reaction[Saga, Transition]:
+def advance(saga: Saga, fact: Fact, patience: ReminderSchedule) -> Reaction[Saga, SagaTransition]:
     """What a fact brings about. A fact that changes nothing leaves no trace."""
     step = domain.transition(saga, fact, patience)
     if step.saga is saga:
         return Reaction(saga)
-    moved = Transition(step.saga, saga.status, type(fact).__name__, step.deadline_s)
+    moved = SagaTransition(step.saga, saga.status, type(fact).__name__, step.deadline_s)
     return Reaction(step.saga, (moved,), tuple(Draft(say(command, step.saga)) for command in step.says))
 
 
 @dataclass(frozen=True, slots=True)
-class SagaWork:
+class SagaHandler:
     """Every event that mentions a payment, in whatever order."""
 
-    patience: Patience
+    patience: ReminderSchedule
     source: str = SOURCE
     answers_commands: bool = False
-    remembered: Remembered[UUID, Saga] = field(default_factory=Remembered)
+    state_cache: StateCache[UUID, Saga] = field(default_factory=StateCache)
 
     def key(self, message: Inbound) -> UUID:
         return _about(message).payment_id
@@ -146,7 +146,7 @@ class SagaWork:
         absent = self._absent(messages)
         return absent | await store.load(tx, absent)
 
-    async def peek(
+    async def load_unlocked(
         self, connection: Connection, messages: Sequence[Inbound], recalled: Mapping[UUID, Saga]
     ) -> dict[UUID, Saga]:
         """A payment of which we hear that it was captured is guessed to have no saga, since of a healthy one nothing is heard before: where
@@ -156,28 +156,30 @@ class SagaWork:
         read = await store.load(connection, unread, lock=False) if unread else {}
         return {**recalled, **self._absent(unknown), **read}
 
-    def is_guarded(self, reaction: Reaction[Saga, Transition]) -> bool:
+    def is_conflict_checked(self, reaction: Reaction[Saga, SagaTransition]) -> bool:
         """By the key of its transition, and by that of a new saga or the version of another."""
         return bool(reaction.effects)
 
     def _is_guessed_absent(self, message: Inbound) -> bool:
-        remembered = self.remembered
-        return _is_news(message) and not remembered.is_resting and not remembered.holds(self.key(message))
+        state_cache = self.state_cache
+        return _is_news(message) and not state_cache.is_resting and not state_cache.holds(self.key(message))
 
     def _absent(self, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
         return {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}
 
-    def react(self, state: Saga, message: Inbound) -> Reaction[Saga, Transition]:
+    def react(self, state: Saga, message: Inbound) -> Reaction[Saga, SagaTransition]:
         return advance(state, ROUTES[type(message.data)](message.data), self.patience)
 
-    async def save(self, writes: Writes, changes: Sequence[Change[UUID, Saga, Transition]]) -> Sequence[Outgoing]:
+    async def save(
+        self, writes: WriteBatch, changes: Sequence[Change[UUID, Saga, SagaTransition]]
+    ) -> Sequence[Outgoing]:
         await store.save(writes, [(change.cause, moved) for change in changes for moved in change.reaction.effects])
         return ()
 
-    def rejected(self, answer: Answer) -> Sequence[Draft]:  # noqa: ARG002 - events are not answered
+    def rejected(self, answer: StoredAnswer) -> Sequence[Draft]:  # noqa: ARG002 - events are not answered
         return ()
 
-    def committed(self, changes: Sequence[Change[UUID, Saga, Transition]]) -> None:
+    def committed(self, changes: Sequence[Change[UUID, Saga, SagaTransition]]) -> None:
         """Nothing to hand over: what was committed is also said."""
 
 

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import structlog
 
-from services.saga.domain import Capture, Failure, Saga, Status
+from services.saga.domain import Capture, Failure, Saga, SagaStatus
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Record, Tx
-from shared.persistence.retention import Forget, forget_details
-from shared.persistence.writes import Writes
+from shared.persistence.retention import RetentionRule, retention_of_details
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
@@ -74,7 +74,7 @@ _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
 
 FIRED_RETENTION_DAYS = 7
 """Fired deadlines are kept for people who look into a case; the journal has what came of them."""
-FORGET_FIRED = Forget(
+FIRED_RETENTION = RetentionRule(
     "fired deadlines",
     FIRED_RETENTION_DAYS,
     """DELETE FROM deadlines WHERE id = ANY(ARRAY(
@@ -86,7 +86,7 @@ JOURNAL_RETENTION_DAYS = 400
 """How long a saga that has ended keeps its journal: until the books of the year in which it ended are closed, and far longer than a card's
 holder has to dispute a charge (120 days with most schemes). In the rare dispute that comes later still, events and outcomes, which are kept
 for ever, say what happened; the journal only said why."""
-FORGET_JOURNAL = forget_details(
+JOURNAL_RETENTION = retention_of_details(
     "journals of sagas that ended",
     JOURNAL_RETENTION_DAYS,
     details="transitions",
@@ -101,17 +101,17 @@ FORGET_JOURNAL = forget_details(
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
+class SagaTransition:
     """The saga after a fact; its deadline is due in `deadline_s` seconds if a new one was set."""
 
     saga: Saga
-    from_status: Status
+    from_status: SagaStatus
     fact: str
     deadline_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueDeadline:
     """A deadline that fires."""
 
     id: UUID
@@ -143,7 +143,7 @@ async def load_readable(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Sag
     return sagas
 
 
-async def save(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+async def save(writes: WriteBatch, transitions: Sequence[tuple[Cause, SagaTransition]]) -> None:
     """Journal, sagas, deadlines. Where a saga is no longer what was decided on, nothing is stored and `flush` raises: a unique violation
     (of the journal's version, or of a saga or deadline that another instance made at the same time), or MovedOnError. Decide again."""
     if not transitions:
@@ -153,7 +153,7 @@ async def save(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) 
     await _insert_deadlines(writes, [(cause, moved) for cause, moved in transitions if moved.deadline_s is not None])
 
 
-async def _insert_journal(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+async def _insert_journal(writes: WriteBatch, transitions: Sequence[tuple[Cause, SagaTransition]]) -> None:
     await writes.execute(
         """INSERT INTO transitions (payment_id, version, from_status, to_status, fact, cause_id, correlation_id)
            SELECT * FROM unnest($1::transition_row[])""",
@@ -174,7 +174,7 @@ _UPDATE = f"""UPDATE sagas s SET {", ".join(f"{name} = u.{name}" for name in _CO
        RETURNING s.payment_id"""  # noqa: S608 - our names
 
 
-async def _write_sagas(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+async def _write_sagas(writes: WriteBatch, transitions: Sequence[tuple[Cause, SagaTransition]]) -> None:
     """New ones, whose journal begins with what is written here; and others, upon which what is written here must follow. (An upsert would
     lock each row first, and take its insert back or confirm it: PostgreSQL took 1.1 times as much for a payment.)"""
     sagas = {moved.saga.payment_id: moved.saga for _, moved in transitions}
@@ -212,7 +212,7 @@ def _saga_row(saga: Saga, *, journal_from: int) -> tuple[object, ...]:
     )
 
 
-async def _insert_deadlines(writes: Writes, transitions: Sequence[tuple[Cause, Transition]]) -> None:
+async def _insert_deadlines(writes: WriteBatch, transitions: Sequence[tuple[Cause, SagaTransition]]) -> None:
     """Due by the database's clock: all instances share it."""
     if not transitions:
         return
@@ -233,7 +233,7 @@ async def _insert_deadlines(writes: Writes, transitions: Sequence[tuple[Cause, T
     )
 
 
-async def fire_due(tx: Tx, *, at_most: int, now: datetime | None = None) -> list[Due]:
+async def fire_due(tx: Tx, *, at_most: int, now: datetime | None = None) -> list[DueDeadline]:
     """Deadlines that are due at `now`, or else by the database's clock, earliest first; marked as fired. Those that another instance
     is firing are left to it."""
     rows = await tx.fetch(
@@ -245,7 +245,7 @@ async def fire_due(tx: Tx, *, at_most: int, now: datetime | None = None) -> list
         at_most,
     )
     in_order = sorted(rows, key=lambda row: (row["due_at"], row["number"]))
-    return [Due(row["id"], row["payment_id"], row["number"], row["correlation_id"]) for row in in_order]
+    return [DueDeadline(row["id"], row["payment_id"], row["number"], row["correlation_id"]) for row in in_order]
 
 
 async def put_off(tx: Tx, deadline_ids: Sequence[UUID], *, seconds: float) -> None:
@@ -262,7 +262,7 @@ def _saga(row: Record) -> Saga:
     return Saga(
         payment_id=row["payment_id"],
         invoice_id=row["invoice_id"],
-        status=Status(row["status"]),
+        status=SagaStatus(row["status"]),
         version=row["version"],
         payment_version=row["payment_version"],
         capture=_capture(row),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from services.staff import store
-from services.staff.handlers import CaseWork
+from services.staff.handlers import CaseHandler
 from services.staff.intake import Intake
 from shared.messaging.consumer import Consumer
 from shared.messaging.topology import DEAD_LETTERS
@@ -18,12 +18,12 @@ DEAD_LETTERS_PREFETCH = 50
 
 async def assemble(runtime: Runtime) -> None:
     """Two queues; the actions of people come through the outbox, which the relay sweeps."""
-    runtime.consume("staff.cases", CaseWork())
+    runtime.consume("staff.cases", CaseHandler())
     consumer = Consumer(runtime.consume_link, DEAD_LETTERS, readiness=runtime.readiness, prefetch=DEAD_LETTERS_PREFETCH)
     runtime.consumers.append(consumer)
     intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness)
     runtime.workers.append(intake)
-    runtime.forget(store.ERASE_BODIES)
+    runtime.forget(store.BODY_RETENTION)
 
 
 def main() -> None:

@@ -14,18 +14,18 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from services.staff import domain, letters, store
-from services.staff.domain import Case, Decision, Resolution
-from services.staff.letters import Record, Settlement, Status
-from services.staff.store import SELECTED_MAX, Entry, KeptCase, Selection
-from shared import faults
+from services.staff import dead_letters, domain, store
+from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
+from services.staff.domain import Case, Resolution, SentDecision
+from services.staff.store import SELECTED_MAX, JournalEntry, KeptCase, Selection
+from shared import crash_points
 from shared.card_data.scan import find_card_number_deep, mask_cvv
 from shared.clock import Clock, system_clock
 from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
 from shared.contracts.invoice import CloseCommand
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id, new_id
-from shared.messaging import dead_letters as marks
+from shared.messaging import dead_letter_headers
 from shared.messaging.codec import decode, encode, field_errors
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.topology import WORK_QUEUES
@@ -33,7 +33,7 @@ from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
 from shared.records import dataclass, replace
 
-__all__ = ["SELECTED_MAX", "Entry", "KeptCase", "Refusal", "Result", "Selection", "Status"]
+__all__ = ["SELECTED_MAX", "ActionRefusal", "ActionResult", "DeadLetterStatus", "JournalEntry", "KeptCase", "Selection"]
 
 SOURCE = "staff"
 CHUNK_MAX = 100
@@ -42,7 +42,7 @@ COMMANDS_QUEUE = "invoice.commands"
 REPLAYABLE_QUEUES = frozenset(queue.name for queue in WORK_QUEUES)
 
 
-class Refusal(StrEnum):
+class ActionRefusal(StrEnum):
     """Why nothing was done, for programs; the sentence beside it is for people."""
 
     UNKNOWN = "unknown"
@@ -60,12 +60,12 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ActionResult:
     """What became of one action. `text` is a sentence; `refusal` is None if it was done, `entry` is then its line in the journal."""
 
     subject: UUID | None
     text: str
-    refusal: Refusal | None = None
+    refusal: ActionRefusal | None = None
     entry: UUID | None = None
 
     @property
@@ -76,13 +76,15 @@ class Result:
 # -- dead letters: looking -------------------------------------------------------------------------------------------------------------
 
 
-async def list_dead_letters(database: Database, selection: Selection, *, at_most: int) -> tuple[list[Record], int]:
+async def list_dead_letters(
+    database: Database, selection: Selection, *, at_most: int
+) -> tuple[list[DeadLetterRecord], int]:
     """The selected, latest first, at most so many; and how many there are in all."""
     async with database.connection() as connection:
         return await store.select(connection, selection, at_most=at_most), await store.count(connection, selection)
 
 
-async def show_dead_letter(database: Database, letter_id: UUID) -> tuple[Record, list[Entry]] | None:
+async def show_dead_letter(database: Database, letter_id: UUID) -> tuple[DeadLetterRecord, list[JournalEntry]] | None:
     """One record with what people did about it; None if there is none."""
     async with database.connection() as connection:
         found = await store.select(connection, Selection(ids=(letter_id,)), at_most=1)
@@ -102,18 +104,18 @@ async def ids_like(database: Database, table: Literal["dead_letters", "cases"], 
 class _Act:
     """What is to happen to one record."""
 
-    record: Record
-    entry: Entry
+    record: DeadLetterRecord
+    entry: JournalEntry
     says: tuple[Outgoing, ...]
     text: str
 
 
-_Decide = Callable[[Record, datetime], _Act | Result]
+_Decide = Callable[[DeadLetterRecord, datetime], _Act | ActionResult]
 
 
 async def replay(
     database: Database, selection: Selection, *, who: str, reason: str | None = None, clock: Clock = system_clock
-) -> list[Result]:
+) -> list[ActionResult]:
     """Send the selected messages again to the queues they came from, each with its own id, properties and body. Without a status or ids
     in the selection only those that are open."""
     if (unfit := _unfit(who=who, reason=reason)) is not None:
@@ -123,7 +125,7 @@ async def replay(
 
 async def discard(
     database: Database, selection: Selection, *, who: str, reason: str, clock: Clock = system_clock
-) -> list[Result]:
+) -> list[ActionResult]:
     """Give the selected messages up. The sender of a command is answered `rejected: discarded`."""
     if (unfit := _unfit(who=who, reason=reason)) is not None:
         return [unfit]
@@ -133,10 +135,12 @@ async def discard(
 
 
 def _open_only(selection: Selection) -> Selection:
-    return selection if selection.status or selection.ids is not None else replace(selection, status=Status.OPEN)
+    return (
+        selection if selection.status or selection.ids is not None else replace(selection, status=DeadLetterStatus.OPEN)
+    )
 
 
-async def _on_each(database: Database, selection: Selection, clock: Clock, decide: _Decide) -> list[Result]:
+async def _on_each(database: Database, selection: Selection, clock: Clock, decide: _Decide) -> list[ActionResult]:
     async with database.connection() as connection:
         found = await store.select_ids(connection, selection)
     results = [_unknown(id_) for id_ in _in_order(selection.ids or ()) if id_ not in set(found)]
@@ -145,38 +149,40 @@ async def _on_each(database: Database, selection: Selection, clock: Clock, decid
     return results
 
 
-async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide) -> list[Result]:
+async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide) -> list[ActionResult]:
     async with database.transaction() as tx:
         records = await store.lock_letters(tx, ids)
         now = clock()
         decided = [decide(records[id_], now) for id_ in ids if id_ in records]
         acts = [one for one in decided if isinstance(one, _Act)]
         await store.append_entries(tx, [act.entry for act in acts])
-        faults.point("staff.replay.after_journal")
+        crash_points.reach("staff.replay.after_journal")
         await store.save_letters(tx, [act.record for act in acts])
         await outbox.insert(tx, [message for act in acts for message in act.says], sweep_after_s=0)
-        faults.point("staff.replay.before_commit")
-    faults.point("staff.replay.after_commit")
-    return [Result(one.record.id, one.text, entry=one.entry.id) if isinstance(one, _Act) else one for one in decided]
+        crash_points.reach("staff.replay.before_commit")
+    crash_points.reach("staff.replay.after_commit")
+    return [
+        ActionResult(one.record.id, one.text, entry=one.entry.id) if isinstance(one, _Act) else one for one in decided
+    ]
 
 
-def _replay(record: Record, who: str, reason: str | None, now: datetime) -> _Act | Result:
+def _replay(record: DeadLetterRecord, who: str, reason: str | None, now: datetime) -> _Act | ActionResult:
     letter = record.letter
     if (settled := _already_settled(record)) is not None:
         return settled
     if letter.body is None:
         text = f"its body was not kept ({_WITHHELD_WORDS[letter.withheld]}): it cannot be replayed, only discarded"
-        return Result(record.id, text, Refusal.BODY_WITHHELD)
+        return ActionResult(record.id, text, ActionRefusal.BODY_WITHHELD)
     if letter.queue not in REPLAYABLE_QUEUES:
         text = f"it came from {letter.queue}, which is no work queue of Remit: it cannot be replayed, only discarded"
-        return Result(record.id, text, Refusal.NO_SUCH_QUEUE)
-    after = letters.settle(record, Status.REPLAYED, Settlement(who, now, reason))
+        return ActionResult(record.id, text, ActionRefusal.NO_SUCH_QUEUE)
+    after = dead_letters.settle(record, DeadLetterStatus.REPLAYED, Disposition(who, now, reason))
     details = {"queue": letter.queue, "message_id": letter.message_id, "replays": after.replays, "reason": reason}
-    entry = Entry(new_id(), now, who, "replay", record.id, details)
+    entry = JournalEntry(new_id(), now, who, "replay", record.id, details)
     return _Act(after, entry, (_again(after, entry.id),), f"replayed to {letter.queue}")
 
 
-def _again(record: Record, entry_id: UUID) -> Outgoing:
+def _again(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
     """The message as it first came, and how often we sent it. One that came without an id gets the record's, by which its next failure is
     recognised. In the outbox it has an id of its own: the same message may wait for two queues at once."""
     letter = record.letter
@@ -188,21 +194,21 @@ def _again(record: Record, entry_id: UUID) -> Outgoing:
         type=letter.type or "",
         correlation_id=letter.correlation_id or "",
         body=letter.body or b"",
-        headers=scalars | {marks.REPLAYS: record.replays},
+        headers=scalars | {dead_letter_headers.REPLAYS: record.replays},
         content_type=letter.content_type or "",
         message_id=letter.message_id or str(record.id),
         reply_to=letter.reply_to,
     )
 
 
-def _discard(record: Record, who: str, reason: str, now: datetime) -> _Act | Result:
+def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> _Act | ActionResult:
     if (settled := _already_settled(record)) is not None:
         return settled
     letter = record.letter
-    after = letters.settle(record, Status.DISCARDED, Settlement(who, now, reason))
+    after = dead_letters.settle(record, DeadLetterStatus.DISCARDED, Disposition(who, now, reason))
     command_id = letter.event_id if letter.queue == COMMANDS_QUEUE else None
     details: dict[str, object] = {"queue": letter.queue, "message_id": letter.message_id, "reason": reason}
-    entry = Entry(
+    entry = JournalEntry(
         new_id(), now, who, "discard", record.id, details | {"closes": str(command_id) if command_id else None}
     )
     if command_id is None:
@@ -219,7 +225,7 @@ def _discard(record: Record, who: str, reason: str, now: datetime) -> _Act | Res
     return _Act(after, entry, (says,), "discarded; the command is answered `rejected: discarded`")
 
 
-def _correlation(record: Record) -> str | None:
+def _correlation(record: DeadLetterRecord) -> str | None:
     """That of the event itself, if it can be read."""
     letter = record.letter
     if letter.body is None:
@@ -229,26 +235,30 @@ def _correlation(record: Record) -> str | None:
 
 _WITHHELD_WORDS = {
     None: "unknown why",
-    letters.Withheld.CARD_DATA: "it held card data",
-    letters.Withheld.TOO_LARGE: "it was too large",
-    letters.Withheld.HEADERS_TOO_LARGE: "its headers were too large",
-    letters.Withheld.UNSTORABLE: "the database could not take it",
-    letters.Withheld.UNREADABLE: "reading it failed",
-    letters.Withheld.ERASED: "it was erased, long after it was settled",
+    dead_letters.Withheld.CARD_DATA: "it held card data",
+    dead_letters.Withheld.TOO_LARGE: "it was too large",
+    dead_letters.Withheld.HEADERS_TOO_LARGE: "its headers were too large",
+    dead_letters.Withheld.UNSTORABLE: "the database could not take it",
+    dead_letters.Withheld.UNREADABLE: "reading it failed",
+    dead_letters.Withheld.ERASED: "it was erased, long after it was settled",
 }
 
 
-def _already_settled(record: Record) -> Result | None:
+def _already_settled(record: DeadLetterRecord) -> ActionResult | None:
     settled = record.settlement
-    if record.status is Status.OPEN or settled is None:
+    if record.status is DeadLetterStatus.OPEN or settled is None:
         return None
     text = f"already {record.status} by {settled.by} at {_shown(settled.at)}"
-    refusal = Refusal.ALREADY_REPLAYED if record.status is Status.REPLAYED else Refusal.ALREADY_DISCARDED
-    return Result(record.id, text, refusal)
+    refusal = (
+        ActionRefusal.ALREADY_REPLAYED
+        if record.status is DeadLetterStatus.REPLAYED
+        else ActionRefusal.ALREADY_DISCARDED
+    )
+    return ActionResult(record.id, text, refusal)
 
 
-def _unknown(letter_id: UUID) -> Result:
-    return Result(letter_id, "there is no dead letter of this id", Refusal.UNKNOWN)
+def _unknown(letter_id: UUID) -> ActionResult:
+    return ActionResult(letter_id, "there is no dead letter of this id", ActionRefusal.UNKNOWN)
 
 
 def _in_order(ids: Iterable[UUID]) -> list[UUID]:
@@ -264,7 +274,7 @@ async def list_cases(database: Database, *, open_only: bool = True, at_most: int
         return await store.select_cases(connection, open_only=open_only, at_most=at_most)
 
 
-async def show_case(database: Database, payment_id: UUID) -> tuple[KeptCase, list[Entry]] | None:
+async def show_case(database: Database, payment_id: UUID) -> tuple[KeptCase, list[JournalEntry]] | None:
     """One case with what people did about it; None if there is none."""
     async with database.connection() as connection:
         kept = await store.find_case(connection, payment_id)
@@ -274,7 +284,7 @@ async def show_case(database: Database, payment_id: UUID) -> tuple[KeptCase, lis
 # -- payments: acting ------------------------------------------------------------------------------------------------------------------
 
 
-async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = system_clock) -> Result:
+async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = system_clock) -> ActionResult:
     """Have the payment-gateway service ask the gateway now. Only of a payment that has a case: asked about a payment it never saw, that
     service would close it for ever."""
     if (unfit := _unfit(who=who)) is not None:
@@ -283,12 +293,12 @@ async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = 
         kept = await store.find_case(tx, payment_id, lock=True)
         if kept is None:
             return _no_case(payment_id)
-        entry = Entry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version})
+        entry = JournalEntry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version})
         question = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id)
         await _record(tx, entry, _say(question, entry, kept.correlation_id))
-        faults.point("staff.ask.before_commit")
-    faults.point("staff.ask.after_commit")
-    return Result(payment_id, "the gateway is asked; what it answers shows on the case", entry=entry.id)
+        crash_points.reach("staff.ask.before_commit")
+    crash_points.reach("staff.ask.after_commit")
+    return ActionResult(payment_id, "the gateway is asked; what it answers shows on the case", entry=entry.id)
 
 
 async def resolve(
@@ -302,7 +312,7 @@ async def resolve(
     who: str,
     receipt_number: str | None = None,
     clock: Clock = system_clock,
-) -> Result:
+) -> ActionResult:
     """Settle a payment in doubt, on the version that `who` saw. The payment-gateway service decides whether it is still in time."""
     if (unfit := _unfit(who=who, reason=reason, evidence=evidence, receipt_number=receipt_number)) is not None:
         return replace(unfit, subject=payment_id)
@@ -313,7 +323,7 @@ async def resolve(
             return _no_case(payment_id)
         case = kept.case
         if (refusal := domain.decide(wanted, case)) is not None:
-            return Result(payment_id, _why_not(refusal, wanted, case), Refusal(refusal.value))
+            return ActionResult(payment_id, _why_not(refusal, wanted, case), ActionRefusal(refusal.value))
         try:
             command = ResolvePayment(
                 invoice_id=case.invoice_id,
@@ -326,70 +336,72 @@ async def resolve(
                 receipt_number=receipt_number,
             )
         except ValidationError as error:
-            return Result(payment_id, field_errors(error), Refusal.INVALID)
+            return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
         details = command.model_dump(mode="json", exclude={"payment_id", "decided_by"})
-        entry = Entry(new_id(), clock(), who, "resolve", payment_id, details)
+        entry = JournalEntry(new_id(), clock(), who, "resolve", payment_id, details)
         message = _say(command, entry, kept.correlation_id)
-        decision = Decision(message.id, expected_version, resolution, who, entry.at)
+        decision = SentDecision(message.id, expected_version, resolution, who, entry.at)
         await _record(tx, entry, message)
         await store.save_cases(tx, [(replace(case, decision=decision), kept.correlation_id)], entry.at)
-        faults.point("staff.resolve.before_commit")
-    faults.point("staff.resolve.after_commit")
-    return Result(payment_id, f"decided: {resolution.replace('_', ' ')}; the decision is on its way", entry=entry.id)
+        crash_points.reach("staff.resolve.before_commit")
+    crash_points.reach("staff.resolve.after_commit")
+    return ActionResult(
+        payment_id, f"decided: {resolution.replace('_', ' ')}; the decision is on its way", entry=entry.id
+    )
 
 
-async def _record(tx: Connection, entry: Entry, message: Outgoing) -> None:
+async def _record(tx: Connection, entry: JournalEntry, message: Outgoing) -> None:
     await store.append_entries(tx, [entry])
     await outbox.insert(tx, [message], sweep_after_s=0)
 
 
-def _say(data: Contract, entry: Entry, correlation_id: str) -> Outgoing:
+def _say(data: Contract, entry: JournalEntry, correlation_id: str) -> Outgoing:
     return encode(Draft(data), Cause(entry.id, correlation_id, entry.at), 0, source=SOURCE)
 
 
-def _on_its_way(decision: Decision | None) -> str:
+def _on_its_way(decision: SentDecision | None) -> str:
     if decision is None:
         return "a decision is on its way"
     return f"{decision.by} decided {_words(decision.resolution)} at {_shown(decision.at)}: it is on its way"
 
 
-def _no_case(payment_id: UUID) -> Result:
-    return Result(payment_id, "there is no case of this payment", Refusal.UNKNOWN)
+def _no_case(payment_id: UUID) -> ActionResult:
+    return ActionResult(payment_id, "there is no case of this payment", ActionRefusal.UNKNOWN)
 
 
-def _why_not(refusal: domain.Refusal, wanted: domain.Resolve, case: Case) -> str:
+def _why_not(refusal: domain.DecisionRefusal, wanted: domain.Resolve, case: Case) -> str:
     match refusal:
-        case domain.Refusal.NOTHING_TO_DECIDE:
+        case domain.DecisionRefusal.NOTHING_TO_DECIDE:
             by = f" (decided by {case.decided_by})" if case.decided_by else ""
             return f"there is nothing to decide: its state is {_words(case.status)}{by}"
-        case domain.Refusal.VERSION_DIFFERS:
+        case domain.DecisionRefusal.VERSION_DIFFERS:
             return f"it stands at version {case.version} ({_words(case.status)}), not {wanted.expected_version}: look again"
-        case domain.Refusal.DOES_NOT_FIT:
+        case domain.DecisionRefusal.DOES_NOT_FIT:
             fitting = " or ".join(_words(one) for one in sorted(domain.decisions_for(case.status)))
             return f"its state is {_words(case.status)}: it can be decided as {fitting}"
-        case domain.Refusal.RECEIPT_NUMBER_REQUIRED:
+        case domain.DecisionRefusal.RECEIPT_NUMBER_REQUIRED:
             return "a captured payment needs the gateway's receipt number"
-        case domain.Refusal.DECISION_ON_ITS_WAY:
+        case domain.DecisionRefusal.DECISION_ON_ITS_WAY:
             return _on_its_way(case.decision)
 
 
 # -- words of people -------------------------------------------------------------------------------------------------------------------
 
 
-def _unfit(**texts: str | None) -> Result | None:
+def _unfit(**texts: str | None) -> ActionResult | None:
     """Whether one of these must not be stored: empty, too long, or with card data in it."""
     for name, text in texts.items():
         if text is None:
             continue
         label = "name of who acts" if name == "who" else _words(name)
         if find_card_number_deep(text) or mask_cvv(text) != text:
-            return Result(None, f"the {label} holds card data: leave it out", Refusal.CARD_DATA)
+            return ActionResult(None, f"the {label} holds card data: leave it out", ActionRefusal.CARD_DATA)
         if not text.strip():
-            return Result(None, f"the {label} must not be empty", Refusal.INVALID)
+            return ActionResult(None, f"the {label} must not be empty", ActionRefusal.INVALID)
         if len(text) > (longest := EVIDENCE_LENGTH_MAX if name == "evidence" else TEXT_LENGTH_MAX):
-            return Result(None, f"the {label} is longer than {longest} characters", Refusal.INVALID)
+            return ActionResult(None, f"the {label} is longer than {longest} characters", ActionRefusal.INVALID)
         if any(unicodedata.category(c) in {"Cc", "Cs"} and c not in "\n\r\t" for c in text):
-            return Result(None, f"the {label} holds control characters", Refusal.INVALID)
+            return ActionResult(None, f"the {label} holds control characters", ActionRefusal.INVALID)
     return None
 
 

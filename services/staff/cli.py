@@ -27,16 +27,16 @@ from rich.table import Table
 from rich.text import Text
 
 from services.staff import actions, domain
-from services.staff.actions import Entry, KeptCase, Result, Selection
+from services.staff.actions import ActionResult, JournalEntry, KeptCase, Selection
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
 from services.staff.domain import Case, Resolution
-from services.staff.letters import Letter, Record, Status
-from shared import faults
+from shared import crash_points
 from shared.clock import system_clock
 from shared.contracts.currencies import in_major_units
 from shared.observability.logs import configure_logs
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database
-from shared.settings import ConfigurationError, Environment
+from shared.settings import ConfigurationError, EnvironmentVariables
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def list_dead_letters(
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
     ids: Ids = None,
-    status: Annotated[Status, typer.Option(help="Only those that stand so.")] = Status.OPEN,
+    status: Annotated[DeadLetterStatus, typer.Option(help="Only those that stand so.")] = DeadLetterStatus.OPEN,
     everything: Annotated[bool, typer.Option("--all", help="Also those replayed or discarded.")] = False,
     limit: Limit = LISTED,
     json: Json = False,
@@ -93,7 +93,7 @@ def list_dead_letters(
     """What could not be handled, latest first."""
     wanted = _selection(queue, reason, type_, older_than, newer_than, status=None if everything or ids else status)
 
-    async def look(database: Database) -> tuple[list[Record], int]:
+    async def look(database: Database) -> tuple[list[DeadLetterRecord], int]:
         selection = await _with_ids(database, wanted, ids)
         return await actions.list_dead_letters(database, selection, at_most=limit)
 
@@ -112,7 +112,7 @@ def list_dead_letters(
 def show_dead_letter(letter_id: LetterId, *, json: Json = False) -> None:
     """Everything about one: why, from where, its body, and what people did."""
 
-    async def look(database: Database) -> tuple[Record, list[Entry]] | None:
+    async def look(database: Database) -> tuple[DeadLetterRecord, list[JournalEntry]] | None:
         return await actions.show_dead_letter(database, await _one_id(database, "dead_letters", letter_id))
 
     found = _run(look)
@@ -149,11 +149,11 @@ def replay_dead_letters(
         _fail("Say which: IDs, a filter such as --queue, or --all.", MISUSED)
     if given and (everything or any(filters)):
         _fail("Give either IDs or filters, not both.", MISUSED)
-    wanted = _selection(*filters, status=None if given else Status.OPEN)
+    wanted = _selection(*filters, status=None if given else DeadLetterStatus.OPEN)
     if not given and not yes:
         _confirm(_run(lambda database: actions.list_dead_letters(database, wanted, at_most=LISTED_MAX)))
 
-    async def act(database: Database) -> list[Result]:
+    async def act(database: Database) -> list[ActionResult]:
         return await actions.replay(database, await _with_ids(database, wanted, given), who=_person(who))
 
     _report(_run(act), json=json, done="replayed")
@@ -173,7 +173,7 @@ def discard_dead_letters(
     if not given:
         _fail("Say which: one or more IDs.", MISUSED)
 
-    async def act(database: Database) -> list[Result]:
+    async def act(database: Database) -> list[ActionResult]:
         selection = await _with_ids(database, Selection(), given)
         return await actions.discard(database, selection, who=_person(who), reason=reason)
 
@@ -206,7 +206,7 @@ def list_payments(
 def show_payment(payment_id: PaymentId, *, json: Json = False) -> None:
     """Everything known of one: every attempt, every answer, and what people did."""
 
-    async def look(database: Database) -> tuple[KeptCase, list[Entry]] | None:
+    async def look(database: Database) -> tuple[KeptCase, list[JournalEntry]] | None:
         return await actions.show_case(database, await _one_id(database, "cases", payment_id))
 
     found = _run(look)
@@ -223,7 +223,7 @@ def show_payment(payment_id: PaymentId, *, json: Json = False) -> None:
 def ask_payment(payment_id: PaymentId, *, who: Who = "", json: Json = False) -> None:
     """Have the gateway asked now."""
 
-    async def act(database: Database) -> list[Result]:
+    async def act(database: Database) -> list[ActionResult]:
         return [await actions.ask(database, await _one_id(database, "cases", payment_id), who=_person(who))]
 
     _report(_run(act), json=json, done="asked")
@@ -245,7 +245,7 @@ def resolve_payment(
 ) -> None:
     """Settle a payment in doubt, on the version that you looked at."""
 
-    async def act(database: Database) -> list[Result]:
+    async def act(database: Database) -> list[ActionResult]:
         result = await actions.resolve(
             database,
             await _one_id(database, "cases", payment_id),
@@ -269,7 +269,7 @@ def _run(work: Callable[[Database], Awaitable[T]]) -> T:
     try:
         if "REMIT_FAULT" in os.environ:
             configure_logs("remit", level="WARNING")
-            faults.arm_from_environment()
+            crash_points.arm_from_environment()
         return asyncio.run(_on_database(work))
     except ConfigurationError as error:
         _fail(str(error), MISUSED)
@@ -282,7 +282,9 @@ def _run(work: Callable[[Database], Awaitable[T]]) -> T:
 
 
 async def _on_database(work: Callable[[Database], Awaitable[T]]) -> T:
-    database = await Database.open(Environment().database_url("staff"), name="remit staff cli", connections_max=1)
+    database = await Database.open(
+        EnvironmentVariables().database_url("staff"), name="remit staff cli", connections_max=1
+    )
     try:
         async with database.connection() as connection:
             if (problem := await schema.pending(connection, MIGRATIONS)) is not None:
@@ -320,7 +322,7 @@ def _selection(
     older_than: str | None,
     newer_than: str | None,
     *,
-    status: Status | None,
+    status: DeadLetterStatus | None,
 ) -> Selection:
     return Selection(
         queue=queue,
@@ -353,7 +355,7 @@ def _person(who: str) -> str:
         _fail("Nobody knows who you are: say --who NAME.", MISUSED)
 
 
-def _confirm(found: tuple[list[Record], int]) -> None:
+def _confirm(found: tuple[list[DeadLetterRecord], int]) -> None:
     records, count = found
     if not records:
         _say("No dead letters.", style="green")
@@ -376,7 +378,7 @@ def _fail(sentence: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _report(results: Sequence[Result], *, json: bool, done: str) -> None:
+def _report(results: Sequence[ActionResult], *, json: bool, done: str) -> None:
     refused = [result for result in results if not result.ok]
     if json:
         _write_json([asdict(result) | {"ok": result.ok} for result in results])
@@ -396,7 +398,7 @@ def _write_json(value: object) -> None:
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z, default=str).decode())
 
 
-def _letter_json(record: Record) -> dict[str, object]:
+def _letter_json(record: DeadLetterRecord) -> dict[str, object]:
     """One flat object: the failure seen last, and how the record stands."""
     flat = asdict(record)
     letter: dict[str, object] = flat.pop("letter")
@@ -405,7 +407,7 @@ def _letter_json(record: Record) -> dict[str, object]:
     return letter | flat
 
 
-def _body_json(letter: Letter) -> dict[str, object]:
+def _body_json(letter: DeadLetter) -> dict[str, object]:
     if letter.body is None:
         return {"body": None, "body_encoding": None}
     try:
@@ -425,7 +427,7 @@ def _case_json(kept: KeptCase) -> dict[str, object]:
 # -- tables and pages ------------------------------------------------------------------------------------------------------------------
 
 
-def _letters_table(records: Sequence[Record], *, wide: bool) -> Table:
+def _letters_table(records: Sequence[DeadLetterRecord], *, wide: bool) -> Table:
     table = _table()
     table.add_column("id", no_wrap=True, style="cyan", min_width=36 if wide else SHORT_ID)
     table.add_column("queue", no_wrap=True, overflow="ellipsis", ratio=4)
@@ -433,7 +435,7 @@ def _letters_table(records: Sequence[Record], *, wide: bool) -> Table:
     table.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=4)
     for title in ("tries", "seen", "last"):
         table.add_column(title, no_wrap=True, justify="right")
-    if mixed := any(record.status is not Status.OPEN for record in records):
+    if mixed := any(record.status is not DeadLetterStatus.OPEN for record in records):
         table.add_column("status", no_wrap=True)
     now = system_clock()
     for record in records:
@@ -451,10 +453,14 @@ def _letters_table(records: Sequence[Record], *, wide: bool) -> Table:
     return table
 
 
-_STATUS_STYLES = {Status.OPEN: "yellow", Status.REPLAYED: "green", Status.DISCARDED: "dim"}
+_STATUS_STYLES = {
+    DeadLetterStatus.OPEN: "yellow",
+    DeadLetterStatus.REPLAYED: "green",
+    DeadLetterStatus.DISCARDED: "dim",
+}
 
 
-def _letter_page(record: Record, journal: Sequence[Entry]) -> RenderableType:
+def _letter_page(record: DeadLetterRecord, journal: Sequence[JournalEntry]) -> RenderableType:
     letter = record.letter
     settled = record.settlement
     facts = _facts(
@@ -484,7 +490,7 @@ def _letter_page(record: Record, journal: Sequence[Entry]) -> RenderableType:
     )
 
 
-def _body(letter: Letter) -> Text:
+def _body(letter: DeadLetter) -> Text:
     if letter.body is None:
         return Text(f"not kept: {letter.withheld}", style="yellow")
     try:
@@ -520,14 +526,14 @@ def _cases_table(cases: Sequence[KeptCase], *, wide: bool) -> Table:
 
 
 def _state(case: Case) -> Text:
-    style = "red" if case.status in {domain.Status.NEEDS_DECISION, domain.Status.REFUND_FAILED} else "yellow"
+    style = "red" if case.status in {domain.CaseStatus.NEEDS_DECISION, domain.CaseStatus.REFUND_FAILED} else "yellow"
     text = Text(case.status.replace("_", " "), style=style if case.is_open else "green")
     if case.decision_on_its_way is not None:
         text.append(" …", style="dim")
     return text
 
 
-def _case_page(kept: KeptCase, journal: Sequence[Entry]) -> RenderableType:
+def _case_page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
     case = kept.case
     coming = case.decision_on_its_way
     facts = _facts(
@@ -581,7 +587,7 @@ def _refusals(case: Case) -> Table:
     return table
 
 
-def _journal_panel(journal: Sequence[Entry]) -> list[RenderableType]:
+def _journal_panel(journal: Sequence[JournalEntry]) -> list[RenderableType]:
     if not journal:
         return []
     table = _table()

@@ -17,7 +17,7 @@ REFUSALS_KEPT_MAX = 20
 """The latest; nobody decides in vain more often than that on one payment."""
 
 
-class Status(StrEnum):
+class CaseStatus(StrEnum):
     UNKNOWN = "unknown"  # only a refusal has told us of it yet
     IN_DOUBT = "in_doubt"
     NEEDS_DECISION = "needs_decision"
@@ -30,22 +30,22 @@ class Status(StrEnum):
     NOT_REFUNDED = "not_refunded"
 
 
-OPEN = frozenset({Status.IN_DOUBT, Status.NEEDS_DECISION, Status.REFUND_IN_DOUBT, Status.REFUND_FAILED})
+OPEN = frozenset({CaseStatus.IN_DOUBT, CaseStatus.NEEDS_DECISION, CaseStatus.REFUND_IN_DOUBT, CaseStatus.REFUND_FAILED})
 
-_DECISIONS: dict[Status, frozenset[Resolution]] = {
-    Status.IN_DOUBT: frozenset({"captured", "not_charged"}),
-    Status.NEEDS_DECISION: frozenset({"captured", "not_charged"}),
-    Status.REFUND_IN_DOUBT: frozenset({"refunded", "not_refunded"}),
-    Status.REFUND_FAILED: frozenset({"refunded", "not_refunded"}),
+_DECISIONS: dict[CaseStatus, frozenset[Resolution]] = {
+    CaseStatus.IN_DOUBT: frozenset({"captured", "not_charged"}),
+    CaseStatus.NEEDS_DECISION: frozenset({"captured", "not_charged"}),
+    CaseStatus.REFUND_IN_DOUBT: frozenset({"refunded", "not_refunded"}),
+    CaseStatus.REFUND_FAILED: frozenset({"refunded", "not_refunded"}),
 }
 
 
-def decisions_for(status: Status) -> frozenset[Resolution]:
+def decisions_for(status: CaseStatus) -> frozenset[Resolution]:
     """What a person can decide while the payment stands so; nothing once it is settled."""
     return _DECISIONS.get(status, frozenset())
 
 
-class Refusal(StrEnum):
+class DecisionRefusal(StrEnum):
     """Why a decision is not sent."""
 
     NOTHING_TO_DECIDE = "nothing_to_decide"
@@ -59,7 +59,7 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class CaseAttempt:
     """One call to the gateway and what came back."""
 
     at: datetime
@@ -73,12 +73,12 @@ class Doubted:
     """The payment is something to look at. `decided_by` is set if this is what a person decided (money not given back)."""
 
     version: int
-    status: Status
+    status: CaseStatus
     amount_minor: int
     currency: str
     reason: str
     gateway_id: str | None
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[CaseAttempt, ...]
     decided_by: str | None = None
 
 
@@ -87,7 +87,7 @@ class Settled:
     """The payment is no longer in doubt."""
 
     version: int
-    status: Status
+    status: CaseStatus
     reason: str | None = None
     decided_by: str | None = None
     amount_minor: int | None = None
@@ -115,7 +115,7 @@ Fact = Doubted | Settled | DecisionRefused
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class SentDecision:
     """The last one that a person sent. `id` is that of the message, `version` the one it was made on."""
 
     id: UUID
@@ -131,24 +131,24 @@ class Case:
 
     payment_id: UUID
     invoice_id: str
-    status: Status = Status.UNKNOWN
+    status: CaseStatus = CaseStatus.UNKNOWN
     version: int = 0
     reason: str | None = None
     decided_by: str | None = None
     amount_minor: int | None = None
     currency: str | None = None
     gateway_id: str | None = None
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[CaseAttempt, ...] = ()
     attempts_version: int = 0
     refusals: tuple[DecisionRefused, ...] = ()
-    decision: Decision | None = None
+    decision: SentDecision | None = None
 
     @property
     def is_open(self) -> bool:
         return self.status in OPEN
 
     @property
-    def decision_on_its_way(self) -> Decision | None:
+    def decision_on_its_way(self) -> SentDecision | None:
         """A decision sent on the version that stands, not refused and without effect yet."""
         decision = self.decision
         if decision is None or decision.version != self.version or not self.is_open:
@@ -175,7 +175,7 @@ def _doubted(case: Case, fact: Doubted) -> Case:
         case = replace(case, attempts=fact.attempts, attempts_version=fact.version)
     if fact.version <= case.version:
         return case
-    status = Status.NOT_REFUNDED if fact.status is Status.REFUND_FAILED and fact.decided_by else fact.status
+    status = CaseStatus.NOT_REFUNDED if fact.status is CaseStatus.REFUND_FAILED and fact.decided_by else fact.status
     return replace(case, status=status, version=fact.version, reason=fact.reason, decided_by=fact.decided_by)
 
 
@@ -213,16 +213,16 @@ class Resolve:
     receipt_number: str | None
 
 
-def decide(command: Resolve, case: Case) -> Refusal | None:
+def decide(command: Resolve, case: Case) -> DecisionRefusal | None:
     """None: the decision may be sent. The payment-gateway service has the last word; this saves people from what it would refuse."""
     if not case.is_open:
-        return Refusal.NOTHING_TO_DECIDE
+        return DecisionRefusal.NOTHING_TO_DECIDE
     if command.expected_version != case.version:
-        return Refusal.VERSION_DIFFERS
+        return DecisionRefusal.VERSION_DIFFERS
     if command.resolution not in decisions_for(case.status):
-        return Refusal.DOES_NOT_FIT
+        return DecisionRefusal.DOES_NOT_FIT
     if command.resolution == "captured" and not (command.receipt_number or "").strip():
-        return Refusal.RECEIPT_NUMBER_REQUIRED
+        return DecisionRefusal.RECEIPT_NUMBER_REQUIRED
     if case.decision_on_its_way is not None:
-        return Refusal.DECISION_ON_ITS_WAY
+        return DecisionRefusal.DECISION_ON_ITS_WAY
     return None

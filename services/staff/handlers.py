@@ -6,18 +6,18 @@ from typing import Any
 from uuid import UUID
 
 from services.staff import domain, store
-from services.staff.domain import Case, Fact, Status
+from services.staff.domain import Case, CaseStatus, Fact
+from shared.batch.worker import Change, Reaction
 from shared.contracts import payment_gateway as messages
 from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
-from shared.persistence.answers import Answer
+from shared.persistence.answers import StoredAnswer
 from shared.persistence.database import Tx
-from shared.persistence.writes import Writes
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
-from shared.shell import Change, Reaction
 
 
-def _doubted(status: Status, data: messages.Case, _: Inbound) -> Fact:
+def _doubted(status: CaseStatus, data: messages.CaseEvent, _: Inbound) -> Fact:
     return domain.Doubted(
         version=data.version,
         status=status,
@@ -25,12 +25,12 @@ def _doubted(status: Status, data: messages.Case, _: Inbound) -> Fact:
         currency=data.currency,
         reason=data.reason,
         gateway_id=data.gateway_id,
-        attempts=tuple(domain.Attempt(a.at, a.step, a.answer, a.evidence) for a in data.attempts),
+        attempts=tuple(domain.CaseAttempt(a.at, a.step, a.answer, a.evidence) for a in data.attempts),
         decided_by=getattr(data, "decided_by", None),
     )
 
 
-def _settled(status: Status, data: Any, _: Inbound) -> Fact:
+def _settled(status: CaseStatus, data: Any, _: Inbound) -> Fact:
     return domain.Settled(
         version=data.version,
         status=status,
@@ -55,20 +55,20 @@ def _decision_refused(data: messages.PaymentResolutionRefused, message: Inbound)
 
 
 ROUTES: Mapping[type[Contract], Callable[[Any, Inbound], Fact]] = {
-    messages.PaymentInDoubt: partial(_doubted, Status.IN_DOUBT),
-    messages.PaymentNeedsDecision: partial(_doubted, Status.NEEDS_DECISION),
-    messages.PaymentRefundInDoubt: partial(_doubted, Status.REFUND_IN_DOUBT),
-    messages.PaymentRefundFailed: partial(_doubted, Status.REFUND_FAILED),
-    messages.PaymentCaptured: partial(_settled, Status.CAPTURED),
-    messages.PaymentDeclined: partial(_settled, Status.DECLINED),
-    messages.PaymentNotCharged: partial(_settled, Status.NOT_CHARGED),
-    messages.PaymentRefunded: partial(_settled, Status.REFUNDED),
+    messages.PaymentInDoubt: partial(_doubted, CaseStatus.IN_DOUBT),
+    messages.PaymentNeedsDecision: partial(_doubted, CaseStatus.NEEDS_DECISION),
+    messages.PaymentRefundInDoubt: partial(_doubted, CaseStatus.REFUND_IN_DOUBT),
+    messages.PaymentRefundFailed: partial(_doubted, CaseStatus.REFUND_FAILED),
+    messages.PaymentCaptured: partial(_settled, CaseStatus.CAPTURED),
+    messages.PaymentDeclined: partial(_settled, CaseStatus.DECLINED),
+    messages.PaymentNotCharged: partial(_settled, CaseStatus.NOT_CHARGED),
+    messages.PaymentRefunded: partial(_settled, CaseStatus.REFUNDED),
     messages.PaymentResolutionRefused: _decision_refused,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class CaseWork:
+class CaseHandler:
     """What the payment-gateway service tells of payments that a person may have to look at."""
 
     answers_commands: bool = False
@@ -84,7 +84,7 @@ class CaseWork:
     def react(self, state: Case, message: Inbound) -> Reaction[Case, None]:
         return Reaction(domain.evolve(state, ROUTES[type(message.data)](message.data, message)))
 
-    async def save(self, writes: Writes, changes: Sequence[Change[UUID, Case, None]]) -> Sequence[Outgoing]:
+    async def save(self, writes: WriteBatch, changes: Sequence[Change[UUID, Case, None]]) -> Sequence[Outgoing]:
         """The last state of each; the order of a batch is that of its messages."""
         if changes:
             last = {change.key: change for change in changes}
@@ -95,7 +95,7 @@ class CaseWork:
             )
         return ()
 
-    def rejected(self, answer: Answer) -> Sequence[Draft]:  # noqa: ARG002 - the shell calls it by this name
+    def rejected(self, answer: StoredAnswer) -> Sequence[Draft]:  # noqa: ARG002 - the shell calls it by this name
         """No commands come here."""
         return ()
 

@@ -17,15 +17,16 @@ from uuid import UUID
 import structlog
 
 from services.staff import store
-from services.staff.letters import Letter, Origin, Record, Withheld, arrive, continues
-from shared import faults
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord, Origin, Withheld, arrive, continues
+from shared import crash_points
+from shared.batch.retry import BatchRetry, RetryState, Stopped
 from shared.card_data.scan import find_card_number_deep, scan_value
 from shared.clock import Clock
-from shared.holding import Holding, Patience, Stopped
 from shared.ids import derived_id, read_uuid
-from shared.messaging import dead_letters as marks
+from shared.messaging import dead_letter_headers
 from shared.messaging.codec import BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, decode
 from shared.messaging.consumer import Consumer, Delivery
+from shared.messaging.dead_letters import NAMESPACE, has_card_data
 from shared.messaging.envelope import Inbound
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability import metrics
@@ -45,7 +46,9 @@ GENERATION_MAX = 1_000_000
 """Beyond it is no count of ours: upstream can write this header, too."""
 COUNT_MAX = 2**31 - 1
 
-_NOT_THE_SENDERS = re.compile(r"x-remit-|x-death$|x-first-death-|x-last-death-|x-delivery-count$|x-acquired-count$")
+_NOT_THE_SENDERS = re.compile(
+    r"x-remit-|x-unreadable$|x-death$|x-first-death-|x-last-death-|x-delivery-count$|x-acquired-count$"
+)
 
 _BROKERS_WORDS = {
     "rejected": "a consumer rejected it",
@@ -57,7 +60,7 @@ _BROKERS_WORDS = {
 # -- reading a delivery ----------------------------------------------------------------------------------------------------------------
 
 
-def read(delivery: Delivery) -> Letter:
+def read(delivery: Delivery) -> DeadLetter:
     """The delivery as a letter. Never raises for what is in it."""
     original = _original(delivery)
     withheld = _withheld(original, delivery)
@@ -65,7 +68,7 @@ def read(delivery: Delivery) -> Letter:
     own_id = read_uuid(original.message_id)
     type_ = decoded.data.wire_name if isinstance(decoded, Inbound) else decoded.type
     generation = _generation(delivery)
-    return Letter(
+    return DeadLetter(
         id=_identity(original, withheld, delivery),
         queue=_text(original.queue) or DEAD_LETTERS,
         exchange=_text(original.exchange),
@@ -86,7 +89,7 @@ def read(delivery: Delivery) -> Letter:
     )
 
 
-def read_or_remains(delivery: Delivery) -> Letter:
+def read_or_remains(delivery: Delivery) -> DeadLetter:
     """As `read`; should that fail after all, what is left of the delivery. Nothing else in its batch waits for the repair."""
     try:
         return read(delivery)
@@ -95,11 +98,11 @@ def read_or_remains(delivery: Delivery) -> Letter:
         return remains(delivery, error, Withheld.UNREADABLE)
 
 
-def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADABLE, Withheld.UNSTORABLE]) -> Letter:
+def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADABLE, Withheld.UNSTORABLE]) -> DeadLetter:
     """What is left of a delivery that cannot be read, or that the database does not take: it must stop nobody, and still be seen. Its body
     is not kept: nobody can say that no card number is in it."""
-    return Letter(
-        id=derived_id(marks.NAMESPACE, f"{why}\n{delivery.routing_key}\n{delivery.message_id}\n{len(delivery.body)}"),
+    return DeadLetter(
+        id=derived_id(NAMESPACE, f"{why}\n{delivery.routing_key}\n{delivery.message_id}\n{len(delivery.body)}"),
         queue=_text(delivery.routing_key) or DEAD_LETTERS,
         origin="remit" if _is_ours(delivery) else "broker",
         reason=why,
@@ -112,7 +115,7 @@ def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADAB
 
 
 def _is_ours(delivery: Delivery) -> bool:
-    return marks.QUEUE in delivery.headers and "x-death" not in delivery.headers
+    return dead_letter_headers.QUEUE in delivery.headers and "x-death" not in delivery.headers
 
 
 def _original(delivery: Delivery) -> Delivery:
@@ -122,13 +125,13 @@ def _original(delivery: Delivery) -> Delivery:
     if _is_ours(delivery):
         return replace(
             at_its_queue,
-            exchange=_string(delivery.headers.get(marks.EXCHANGE)),
-            routing_key=_string(delivery.headers.get(marks.ROUTING_KEY)),
-            message_id=_string(delivery.headers.get(marks.MESSAGE_ID)),
-            type=_string(delivery.headers.get(marks.MESSAGE_TYPE)),
-            content_type=_string(delivery.headers.get(marks.CONTENT_TYPE)),
-            correlation_id=_string(delivery.headers.get(marks.CORRELATION_ID)),
-            reply_to=_string(delivery.headers.get(marks.REPLY_TO)),
+            exchange=_string(delivery.headers.get(dead_letter_headers.EXCHANGE)),
+            routing_key=_string(delivery.headers.get(dead_letter_headers.ROUTING_KEY)),
+            message_id=_string(delivery.headers.get(dead_letter_headers.MESSAGE_ID)),
+            type=_string(delivery.headers.get(dead_letter_headers.MESSAGE_TYPE)),
+            content_type=_string(delivery.headers.get(dead_letter_headers.CONTENT_TYPE)),
+            correlation_id=_string(delivery.headers.get(dead_letter_headers.CORRELATION_ID)),
+            reply_to=_string(delivery.headers.get(dead_letter_headers.REPLY_TO)),
         )
     death = _death(delivery)
     keys = death.get("routing-keys")
@@ -145,8 +148,8 @@ def _death(delivery: Delivery) -> Mapping[str, object]:
 
 
 def _withheld(original: Delivery, delivery: Delivery) -> Withheld | None:
-    said = delivery.headers.get(marks.BODY_WITHHELD) if _is_ours(delivery) else None
-    if said == marks.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
+    said = delivery.headers.get(dead_letter_headers.BODY_WITHHELD) if _is_ours(delivery) else None
+    if said == dead_letter_headers.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
         return Withheld.TOO_LARGE
     if said:
         return Withheld.CARD_DATA
@@ -158,7 +161,7 @@ def _withheld(original: Delivery, delivery: Delivery) -> Withheld | None:
 
 def _has_card_data(original: Delivery) -> bool:
     """Anywhere, also behind encodings: this is the last look before it is stored."""
-    if marks.has_card_data(original.body) or find_card_number_deep(original.body):
+    if has_card_data(original.body) or find_card_number_deep(original.body):
         return True
     properties = (
         original.exchange,
@@ -201,7 +204,7 @@ def _identity(original: Delivery, withheld: Withheld | None, delivery: Delivery)
         digest = ""
     else:  # without an id: that of the dead letter, or else when the broker set it aside
         digest = delivery.message_id or f"{_death(delivery).get('time')} {len(original.body)}"
-    return derived_id(marks.NAMESPACE, f"{original.queue}\n{original.message_id or ''}\n{digest}")
+    return derived_id(NAMESPACE, f"{original.queue}\n{original.message_id or ''}\n{digest}")
 
 
 def _event_headers(headers: Mapping[str, object]) -> bytes:
@@ -225,11 +228,11 @@ def _our_words(delivery: Delivery) -> _Why:
     headers = delivery.headers
     return {
         "origin": "remit",
-        "reason": _code(headers.get(marks.REASON)),
-        "error_type": _text(headers.get(marks.ERROR_TYPE)),
-        "error_text": _text(headers.get(marks.ERROR_TEXT), ERROR_TEXT_BYTES_MAX),
-        "tries": _count(headers.get(marks.TRIES)),
-        "failed_at": _moment(headers.get(marks.FAILED_AT)),
+        "reason": _code(headers.get(dead_letter_headers.REASON)),
+        "error_type": _text(headers.get(dead_letter_headers.ERROR_TYPE)),
+        "error_text": _text(headers.get(dead_letter_headers.ERROR_TEXT), ERROR_TEXT_BYTES_MAX),
+        "tries": _count(headers.get(dead_letter_headers.TRIES)),
+        "failed_at": _moment(headers.get(dead_letter_headers.FAILED_AT)),
     }
 
 
@@ -247,7 +250,7 @@ def _brokers_words(delivery: Delivery) -> _Why:
 
 
 def _generation(delivery: Delivery) -> int:
-    count = marks.replays(delivery)
+    count = dead_letter_headers.replays(delivery)
     return count if count <= GENERATION_MAX else 0
 
 
@@ -294,7 +297,7 @@ class Intake:
         self._consumer = consumer
         self._database = database
         self._clock = clock
-        self._holding = Holding(consumer, database, readiness)
+        self._holding = BatchRetry(consumer, database, readiness)
 
     async def run(self) -> None:
         """Until the consumer is stopped and its buffer is empty."""
@@ -307,17 +310,17 @@ class Intake:
                 await self._store(list(zip(deliveries, letters, strict=True)))
             except Stopped:
                 return
-            faults.point("staff.intake.before_ack")
+            crash_points.reach("staff.intake.before_ack")
             await self._consumer.ack(deliveries)
-            faults.point("staff.intake.after_ack")
+            crash_points.reach("staff.intake.after_ack")
             metrics.MESSAGES_HANDLED.labels(queue=self._consumer.queue, outcome="handled").inc(len(deliveries))
 
     def stop_holding(self) -> None:
         """Give up a batch that an outage holds; it is redelivered after the restart."""
         self._holding.stop()
 
-    async def _store(self, batch: Sequence[tuple[Delivery, Letter]]) -> None:
-        patience = Patience()
+    async def _store(self, batch: Sequence[tuple[Delivery, DeadLetter]]) -> None:
+        patience = RetryState()
         while True:
             try:
                 await self._commit([letter for _, letter in batch])
@@ -335,8 +338,8 @@ class Intake:
                 return
 
     async def _second_best(
-        self, delivery: Delivery, letter: Letter, error: Exception, patience: Patience
-    ) -> tuple[Delivery, Letter]:
+        self, delivery: Delivery, letter: DeadLetter, error: Exception, patience: RetryState
+    ) -> tuple[Delivery, DeadLetter]:
         """What to store of a letter that failed alone and again. Only data that the database refuses is left out. Anything else is a fault
         of ours, which costs no body: the letter is held until the fault is repaired."""
         log.error("dead_letter_unstorable", queue=letter.queue, letter=str(letter.id), exc_info=error)
@@ -345,20 +348,22 @@ class Intake:
         await self._holding.outlast(error, patience)
         return delivery, letter
 
-    async def _commit(self, letters: Sequence[Letter]) -> None:
+    async def _commit(self, letters: Sequence[DeadLetter]) -> None:
         now = self._clock()
         async with self._database.transaction() as tx:
             ids = {letter.id for letter in letters} | {letter.replay_of for letter in letters if letter.replay_of}
             records = await store.lock_letters(tx, ids)
             await store.save_letters(tx, _arrived(records, letters, now))
-            faults.point("staff.intake.before_commit")
-        faults.point("staff.intake.after_commit")
+            crash_points.reach("staff.intake.before_commit")
+        crash_points.reach("staff.intake.after_commit")
 
 
-def _arrived(records: dict[UUID, Record], letters: Sequence[Letter], now: datetime) -> list[Record]:
+def _arrived(
+    records: dict[UUID, DeadLetterRecord], letters: Sequence[DeadLetter], now: datetime
+) -> list[DeadLetterRecord]:
     """The records after these arrivals, in order."""
     records = dict(records)
-    changed: dict[UUID, Record] = {}
+    changed: dict[UUID, DeadLetterRecord] = {}
     for letter in letters:
         resent = records.get(letter.replay_of) if letter.replay_of else None
         if resent is not None and continues(resent, letter):

@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.staff.domain import Attempt, Case, Decision, DecisionRefused
-from services.staff.domain import Status as CaseStatus
-from services.staff.letters import Letter, Record, Settlement, Status, Withheld
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition, Withheld
+from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, SentDecision
 from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
-from shared.persistence.retention import Forget
+from shared.persistence.retention import RetentionRule
 
 SCHEMA = """
 CREATE TABLE dead_letters (
@@ -88,7 +87,7 @@ SELECTED_MAX = 10_000
 BODY_RETENTION_DAYS = 30
 """How long the body of a settled dead letter is kept: somebody may ask what it was; as long as the inbox knows its message. It may hold
 what people wrote, so it is not kept for ever. An open one waits for a person, however long."""
-ERASE_BODIES = Forget(
+BODY_RETENTION = RetentionRule(
     "bodies of settled dead letters",
     BODY_RETENTION_DAYS,
     f"""UPDATE dead_letters SET body = NULL, headers = '{{}}', withheld = '{Withheld.ERASED}' WHERE id IN (
@@ -109,7 +108,7 @@ class Selection:
     queue: str | None = None
     reason: str | None = None
     type: str | None = None
-    status: Status | None = None
+    status: DeadLetterStatus | None = None
     older_than: datetime | None = None
     newer_than: datetime | None = None
 
@@ -124,7 +123,7 @@ async def select_ids(connection: Connection, selection: Selection, *, at_most: i
     return [row["id"] for row in rows]
 
 
-async def select(connection: Connection, selection: Selection, *, at_most: int) -> list[Record]:
+async def select(connection: Connection, selection: Selection, *, at_most: int) -> list[DeadLetterRecord]:
     """The selected, latest first."""
     rows = await connection.fetch(
         f"SELECT {_LETTER_NAMES} FROM dead_letters WHERE {_SELECTED} ORDER BY last_seen DESC, id LIMIT $8",  # noqa: S608 - a constant
@@ -154,7 +153,7 @@ async def ids_like(connection: Connection, table: str, prefix: str) -> list[UUID
     return [row["id"] for row in rows]
 
 
-async def lock_letters(tx: Tx, ids: Collection[UUID]) -> dict[UUID, Record]:
+async def lock_letters(tx: Tx, ids: Collection[UUID]) -> dict[UUID, DeadLetterRecord]:
     """Those of `ids` that exist, locked in the order of their ids until the transaction ends."""
     rows = await tx.fetch(
         f"SELECT {_LETTER_NAMES} FROM dead_letters WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE",  # noqa: S608 - a constant
@@ -163,7 +162,7 @@ async def lock_letters(tx: Tx, ids: Collection[UUID]) -> dict[UUID, Record]:
     return {row["id"]: _record(row) for row in rows}
 
 
-async def save_letters(tx: Tx, records: Sequence[Record]) -> None:
+async def save_letters(tx: Tx, records: Sequence[DeadLetterRecord]) -> None:
     """Insert or overwrite. A record that another process inserted meanwhile is a unique violation: load again."""
     if not records:
         return
@@ -173,13 +172,13 @@ async def save_letters(tx: Tx, records: Sequence[Record]) -> None:
     await _update_letters(tx, [record for record in records if record.id in ids])
 
 
-async def _insert_letters(tx: Tx, records: Sequence[Record]) -> None:
+async def _insert_letters(tx: Tx, records: Sequence[DeadLetterRecord]) -> None:
     if records:
         columns = [_letter_row(record) for record in records]
         await tx.execute(_INSERT_LETTERS, *([row[name] for row in columns] for name in _LETTER_COLUMNS))
 
 
-async def _update_letters(tx: Tx, records: Sequence[Record]) -> None:
+async def _update_letters(tx: Tx, records: Sequence[DeadLetterRecord]) -> None:
     if records:
         columns = [_letter_row(record) for record in records]
         await tx.execute(_UPDATE_LETTERS, *([row[name] for row in columns] for name in _LETTER_COLUMNS))
@@ -242,7 +241,7 @@ _UPDATE_LETTERS = f"""UPDATE dead_letters d SET {", ".join(f"{name} = u.{name}" 
     FROM unnest({_UNNESTED}) AS u ({_LETTER_NAMES}) WHERE d.id = u.id"""  # noqa: S608 - constants
 
 
-def _letter_row(record: Record) -> dict[str, Any]:
+def _letter_row(record: DeadLetterRecord) -> dict[str, Any]:
     letter, settlement = record.letter, record.settlement
     row = {name: getattr(letter if hasattr(letter, name) else record, name, None) for name in _LETTER_COLUMNS}
     if settlement is not None:
@@ -250,21 +249,21 @@ def _letter_row(record: Record) -> dict[str, Any]:
     return row
 
 
-def _record(row: Row) -> Record:
+def _record(row: Row) -> DeadLetterRecord:
     withheld = row["withheld"]
-    letter = Letter(
-        **{name: row[name] for name in Letter.__dataclass_fields__ if name not in {"withheld", "replay_of"}},
+    letter = DeadLetter(
+        **{name: row[name] for name in DeadLetter.__dataclass_fields__ if name not in {"withheld", "replay_of"}},
         withheld=Withheld(withheld) if withheld else None,
     )
     settled = row["settled_by"]
-    return Record(
+    return DeadLetterRecord(
         letter,
         replays=row["replays"],
         seen=row["seen"],
-        status=Status(row["status"]),
+        status=DeadLetterStatus(row["status"]),
         first_seen=row["first_seen"],
         last_seen=row["last_seen"],
-        settlement=Settlement(settled, row["settled_at"], row["settled_reason"]) if settled else None,
+        settlement=Disposition(settled, row["settled_at"], row["settled_reason"]) if settled else None,
     )
 
 
@@ -384,7 +383,8 @@ def _case(row: Row) -> Case:
         payment_id=row["payment_id"],
         status=CaseStatus(row["status"]),
         attempts=tuple(
-            Attempt(**_known(Attempt, attempt) | {"at": _moment(attempt["at"])}) for attempt in details["attempts"]
+            CaseAttempt(**_known(CaseAttempt, attempt) | {"at": _moment(attempt["at"])})
+            for attempt in details["attempts"]
         ),
         refusals=tuple(
             DecisionRefused(
@@ -392,14 +392,16 @@ def _case(row: Row) -> Case:
             )
             for r in details["refusals"]
         ),
-        decision=Decision(**_known(Decision, decision) | {"id": UUID(decision["id"]), "at": _moment(decision["at"])})
+        decision=SentDecision(
+            **_known(SentDecision, decision) | {"id": UUID(decision["id"]), "at": _moment(decision["at"])}
+        )
         if decision
         else None,
         **{name: row[name] for name in plain},
     )
 
 
-def _known(kind: type[Attempt | DecisionRefused | Decision], members: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: type[CaseAttempt | DecisionRefused | SentDecision], members: Mapping[str, Any]) -> dict[str, Any]:
     """Without what a newer release may have written beside it."""
     return {name: members[name] for name in kind.__dataclass_fields__ if name in members}
 
@@ -416,7 +418,7 @@ def _uuid_or_none(text: str | None) -> UUID | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """One action of a person. Its id is the cause of what the action says (DESIGN 2). `subject` is a dead letter or a payment."""
 
     id: UUID
@@ -427,7 +429,7 @@ class Entry:
     details: Mapping[str, object] = field(default_factory=dict)
 
 
-async def append_entries(tx: Tx, entries: Sequence[Entry]) -> None:
+async def append_entries(tx: Tx, entries: Sequence[JournalEntry]) -> None:
     """Write down what was done, in the transaction that does it."""
     if entries:
         await tx.execute(
@@ -442,9 +444,9 @@ async def append_entries(tx: Tx, entries: Sequence[Entry]) -> None:
         )
 
 
-async def entries_about(connection: Connection, subject: UUID) -> list[Entry]:
+async def entries_about(connection: Connection, subject: UUID) -> list[JournalEntry]:
     """What people did with it, in order."""
     rows = await connection.fetch(
         "SELECT id, at, who, action, subject, details FROM journal WHERE subject = $1 ORDER BY at, id", subject
     )
-    return [Entry(**row) for row in rows]
+    return [JournalEntry(**row) for row in rows]

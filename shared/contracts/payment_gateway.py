@@ -87,7 +87,7 @@ class Attempt(Part):
     evidence: Annotated[str, Field(max_length=EVIDENCE_SHOWN_MAX)]
 
 
-class Case(PaymentEvent, PaymentAmount):
+class CaseEvent(PaymentEvent, PaymentAmount):
     """Something a person may have to look at: everything we know, so that staff need not ask anyone else."""
 
     reason: Code
@@ -95,13 +95,13 @@ class Case(PaymentEvent, PaymentAmount):
     attempts: Annotated[tuple[Attempt, ...], Field(max_length=ATTEMPTS_SHOWN_MAX)] = ()
 
 
-class PaymentInDoubt(Case):
+class PaymentInDoubt(CaseEvent):
     """Nobody knows whether the card was charged; the gateway is being asked."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentInDoubt.v1"
 
 
-class PaymentNeedsDecision(Case):
+class PaymentNeedsDecision(CaseEvent):
     """The gateway could not tell in any of our attempts: a person decides."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentNeedsDecision.v1"
@@ -113,13 +113,13 @@ class PaymentRefunded(PaymentEvent, PaymentAmount):
     decided_by: Text | None = None
 
 
-class PaymentRefundInDoubt(Case):
+class PaymentRefundInDoubt(CaseEvent):
     """Nobody knows whether the money went back. A person may decide; the gateway is still being asked now and then."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefundInDoubt.v1"
 
 
-class PaymentRefundFailed(Case):
+class PaymentRefundFailed(CaseEvent):
     """The gateway refuses to give the money back: a person decides."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefundFailed.v1"

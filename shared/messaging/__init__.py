@@ -1,1 +1,1 @@
-"""Topology as data, codec, consumer, publisher, dead letters: the only importer of aio_pika."""
+"""Remit's messages on the broker: topology as data, codec, consumer, publisher, dead letters."""

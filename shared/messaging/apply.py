@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
-
-from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink
+from shared.amqp.broker_link import (
+    BROKER_ERRORS,
+    RPC_TIMEOUT_S,
+    BrokerLink,
+    Channel,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 from shared.messaging.topology import EXCHANGES, QUEUES, Exchange, Queue
-
-if TYPE_CHECKING:
-    from aiormq.channel import Channel
 
 CONNECT_HINT = "is RABBITMQ_URL right and the broker up?"
 
@@ -36,7 +38,7 @@ async def apply_topology(url: str, *, replace: bool = False) -> None:
                 await channel.exchange_bind(exchange.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
 
 
-async def _create_queue(channel: "Channel", queue: Queue) -> None:
+async def _create_queue(channel: Channel, queue: Queue) -> None:
     try:
         await _declare(channel, queue)
     except ChannelPreconditionFailed as error:
@@ -61,7 +63,7 @@ async def _create_exchange(link: BrokerLink, exchange: Exchange, *, replace: boo
             await _bind(channel, queue, only=exchange.name)  # at once: what comes meanwhile finds no queue
 
 
-async def _bind(channel: "Channel", queue: Queue, *, only: str | None = None) -> None:
+async def _bind(channel: Channel, queue: Queue, *, only: str | None = None) -> None:
     for binding in queue.bindings:
         if only is None or binding.exchange == only:
             await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
@@ -103,7 +105,7 @@ async def _difference(link: BrokerLink, expected: Exchange | Queue) -> str | Non
     return None
 
 
-async def _declare(channel: "Channel", expected: Exchange | Queue, *, passive: bool = False) -> None:
+async def _declare(channel: Channel, expected: Exchange | Queue, *, passive: bool = False) -> None:
     """`passive`: only whether there is one of that name."""
     arguments: dict[str, Any] = {**expected.arguments}
     if isinstance(expected, Exchange):
@@ -132,7 +134,7 @@ async def _link(url: str, name: str) -> AsyncIterator[BrokerLink]:
         await link.close()
 
 
-async def _channel(link: BrokerLink) -> "Channel":
+async def _channel(link: BrokerLink) -> Channel:
     try:
         return await link.channel(confirms=False)
     except BROKER_ERRORS as error:

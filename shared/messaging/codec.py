@@ -47,7 +47,7 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # an odd number of backslashes: `\\u0000` is a healthy text
 
 
-class Fault(StrEnum):
+class MalformedReason(StrEnum):
     """Why a message cannot be read. The value is the reason code that people and programs see."""
 
     TOO_LARGE = "too_large"
@@ -68,12 +68,12 @@ class Fault(StrEnum):
 
     @property
     def is_card_data(self) -> bool:
-        return self in {Fault.CARD_NUMBER, Fault.CVV}
+        return self in {MalformedReason.CARD_NUMBER, MalformedReason.CVV}
 
     @property
     def is_for_ever(self) -> bool:
         """Whether no later version of ours could read it either: sent again as it is, it would be refused again."""
-        return self not in {Fault.UNKNOWN_TYPE, Fault.UNKNOWN_VERSION}
+        return self not in {MalformedReason.UNKNOWN_TYPE, MalformedReason.UNKNOWN_VERSION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Malformed:
     """A body that cannot become a message. `detail` never shows the input. Id and type are set as far as they could be read, and the
     hash is that of the bytes where no data could be."""
 
-    fault: Fault
+    fault: MalformedReason
     detail: str
     id: UUID | None = None
     type: str | None = None
@@ -89,8 +89,8 @@ class Malformed:
     correlation_id: str | None = None
 
 
-class _Refused(Exception):
-    def __init__(self, fault: Fault, detail: str) -> None:
+class _MalformedError(Exception):
+    def __init__(self, fault: MalformedReason, detail: str) -> None:
         super().__init__(detail)
         self.fault, self.detail = fault, detail
 
@@ -122,7 +122,7 @@ def encode(
     return Outgoing(
         id=message_id,
         exchange="" if to_sender else data.exchange,
-        routing_key=draft.reply_to or routing_key(data.wire_name, draft.qualifier),
+        routing_key=draft.reply_to or routing_key(data.wire_name, draft.routing_suffix),
         type=data.wire_name,
         correlation_id=draft.reply_correlation_id or cause.correlation_id,
         body=orjson.dumps(attributes, option=orjson.OPT_UTC_Z),
@@ -141,18 +141,23 @@ def decode(body: bytes, *, content_type: str | None, headers: Mapping[str, Any] 
         _refuse_unreadable(body, headers)
         attributes = _attributes(body, content_type, headers)
         return _typed(attributes)
-    except _Refused as refused:
+    except _MalformedError as refused:
         return Malformed(refused.fault, refused.detail, *_whatever_is_readable(body, attributes, refused.fault))
 
 
 def _whatever_is_readable(
-    body: bytes, attributes: dict[str, Any], fault: Fault
+    body: bytes, attributes: dict[str, Any], fault: MalformedReason
 ) -> tuple[UUID | None, str | None, bytes | None, str | None]:
     type_ = attributes.get("type")
     correlation = attributes.get("correlationid")
     digest = None
     # Of what carried card data, or was refused unseen, not even a hash is kept: a PAN can be found from its hash by trying all of them.
-    if fault not in {Fault.CARD_NUMBER, Fault.CVV, Fault.TOO_LARGE, Fault.HEADERS_TOO_LARGE}:
+    if fault not in {
+        MalformedReason.CARD_NUMBER,
+        MalformedReason.CVV,
+        MalformedReason.TOO_LARGE,
+        MalformedReason.HEADERS_TOO_LARGE,
+    }:
         readable = "data" in attributes
         digest = content_hash(str(type_), attributes["data"]) if readable else sha256(_UNREAD + body).digest()
     return (
@@ -165,15 +170,22 @@ def _whatever_is_readable(
 
 def _refuse_unreadable(body: bytes, headers: Mapping[str, Any]) -> None:
     if len(body) > BODY_BYTES_MAX:
-        raise _Refused(Fault.TOO_LARGE, f"the body has {len(body)} bytes; at most {BODY_BYTES_MAX} are taken")
+        raise _MalformedError(
+            MalformedReason.TOO_LARGE, f"the body has {len(body)} bytes; at most {BODY_BYTES_MAX} are taken"
+        )
     if len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX:
-        raise _Refused(
-            Fault.HEADERS_TOO_LARGE, f"at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together are taken"
+        raise _MalformedError(
+            MalformedReason.HEADERS_TOO_LARGE,
+            f"at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together are taken",
         )
     if find_card_number(body) or (headers and scan_value(_scannable(headers))):
-        raise _Refused(Fault.CARD_NUMBER, "a card number in the clear: send a gateway token or an encrypted card")
+        raise _MalformedError(
+            MalformedReason.CARD_NUMBER, "a card number in the clear: send a gateway token or an encrypted card"
+        )
     if find_cvv(body):
-        raise _Refused(Fault.CVV, "a card verification value is never accepted, not even encrypted (PCI DSS 3.3.1.2)")
+        raise _MalformedError(
+            MalformedReason.CVV, "a card verification value is never accepted, not even encrypted (PCI DSS 3.3.1.2)"
+        )
 
 
 def _scannable(headers: Mapping[str, Any]) -> list[str]:
@@ -191,13 +203,15 @@ def _attributes(body: bytes, content_type: str | None, headers: Mapping[str, Any
     if media_type == STRUCTURED:
         attributes = parse(body)
         if not isinstance(attributes, dict):
-            raise _Refused(Fault.NOT_A_CLOUD_EVENT, "the body is not a JSON object")
+            raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "the body is not a JSON object")
         return attributes
     if media_type == JSON_DATA:
         attributes = _binary_mode(headers)
         attributes["data"] = parse(body)
         return attributes
-    raise _Refused(Fault.CONTENT_TYPE, f"content type must be {STRUCTURED}, or {JSON_DATA} with ce- headers")
+    raise _MalformedError(
+        MalformedReason.CONTENT_TYPE, f"content type must be {STRUCTURED}, or {JSON_DATA} with ce- headers"
+    )
 
 
 def _binary_mode(headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,12 +224,12 @@ def _binary_mode(headers: Mapping[str, Any]) -> dict[str, Any]:
                     value.decode("utf-8", "replace") if isinstance(value, bytes) else value
                 )
     if not attributes:
-        raise _Refused(Fault.NOT_A_CLOUD_EVENT, f"content type {JSON_DATA} needs ce- headers")
+        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, f"content type {JSON_DATA} needs ce- headers")
     return attributes
 
 
 def parse(body: bytes) -> Any:
-    """JSON without what FACTS.md, "Input" warns of. Raises only `_Refused`."""
+    """JSON without what FACTS.md, "Input" warns of. Raises only `_MalformedError`."""
     value = _parse_plain(body)
     return _parse_strictly(body) if value is _NOT_PLAIN else value
 
@@ -273,11 +287,13 @@ def _parse_strictly(body: bytes) -> Any:
             body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_int=_bounded_int, parse_constant=_no_constant
         )
     except UnicodeDecodeError:
-        raise _Refused(Fault.NOT_JSON, "the body is not UTF-8") from None
+        raise _MalformedError(MalformedReason.NOT_JSON, "the body is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise _Refused(Fault.NOT_JSON, f"the body is not JSON: line {error.lineno}, column {error.colno}") from None
+        raise _MalformedError(
+            MalformedReason.NOT_JSON, f"the body is not JSON: line {error.lineno}, column {error.colno}"
+        ) from None
     except RecursionError:
-        raise _Refused(Fault.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep") from None
+        raise _MalformedError(MalformedReason.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep") from None
     if b"\\u" in body:  # only an escape can bring in what the raw bytes could not
         _refuse_escaped(value)
     return value
@@ -289,7 +305,7 @@ def _refuse_depth(body: bytes) -> None:
         if byte in b"{[":
             depth += 1
             if depth > DEPTH_MAX:
-                raise _Refused(Fault.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep")
+                raise _MalformedError(MalformedReason.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep")
         elif byte in b"}]":
             depth -= 1
 
@@ -297,49 +313,55 @@ def _refuse_depth(body: bytes) -> None:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _Refused(Fault.DUPLICATE_KEY, "an object has the same key twice")
+        raise _MalformedError(MalformedReason.DUPLICATE_KEY, "an object has the same key twice")
     return members
 
 
 def _bounded_int(digits: str) -> int:
     if len(digits.lstrip("-")) > DIGITS_MAX:
-        raise _Refused(Fault.NUMBER_TOO_LONG, f"an integer has more than {DIGITS_MAX} digits")
+        raise _MalformedError(MalformedReason.NUMBER_TOO_LONG, f"an integer has more than {DIGITS_MAX} digits")
     return int(digits)
 
 
 def _no_constant(name: str) -> None:
-    raise _Refused(Fault.NOT_JSON, f"{name} is not JSON")
+    raise _MalformedError(MalformedReason.NOT_JSON, f"{name} is not JSON")
 
 
 def _refuse_escaped(value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False)
     if _ESCAPED_NUL.search(text):
-        raise _Refused(Fault.NUL_CHARACTER, "a string holds the character NUL, which no database takes")
+        raise _MalformedError(
+            MalformedReason.NUL_CHARACTER, "a string holds the character NUL, which no database takes"
+        )
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise _Refused(Fault.LONE_SURROGATE, "a string holds half of a surrogate pair") from None
+        raise _MalformedError(MalformedReason.LONE_SURROGATE, "a string holds half of a surrogate pair") from None
     if scan_value(value):
-        raise _Refused(Fault.CARD_NUMBER, "a card number in the clear: send a gateway token or an encrypted card")
+        raise _MalformedError(
+            MalformedReason.CARD_NUMBER, "a card number in the clear: send a gateway token or an encrypted card"
+        )
     if find_cvv(text.encode()):
-        raise _Refused(Fault.CVV, "a card verification value is never accepted, not even encrypted (PCI DSS 3.3.1.2)")
+        raise _MalformedError(
+            MalformedReason.CVV, "a card verification value is never accepted, not even encrypted (PCI DSS 3.3.1.2)"
+        )
 
 
 def _typed(attributes: dict[str, Any]) -> Inbound:
     if attributes.get("specversion") != "1.0":
-        raise _Refused(Fault.NOT_A_CLOUD_EVENT, "specversion must be 1.0")
+        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "specversion must be 1.0")
     message_id = read_uuid(attributes.get("id"))
     if message_id is None:
-        raise _Refused(Fault.NOT_A_CLOUD_EVENT, "id must be a UUID")
+        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "id must be a UUID")
     type_ = attributes.get("type")
     if not isinstance(type_, str):
-        raise _Refused(Fault.NOT_A_CLOUD_EVENT, "type is missing")
+        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "type is missing")
     contract = BY_WIRE_NAME.get(type_)
     if contract is None:
         raise _unknown(type_)
     data = attributes.get("data")
     if not isinstance(data, dict):
-        raise _Refused(Fault.INVALID_DATA, "data is missing or not a JSON object")
+        raise _MalformedError(MalformedReason.INVALID_DATA, "data is missing or not a JSON object")
     return Inbound(
         id=message_id,
         data=_validated(contract, data),
@@ -351,18 +373,18 @@ def _typed(attributes: dict[str, Any]) -> Inbound:
     )
 
 
-def _unknown(type_: str) -> _Refused:
+def _unknown(type_: str) -> _MalformedError:
     known = {wire_name_without_version(name) for name in BY_WIRE_NAME}
     if wire_name_without_version(type_) in known:
-        return _Refused(Fault.UNKNOWN_VERSION, "this version of the type is not known here")
-    return _Refused(Fault.UNKNOWN_TYPE, "no message of this type is known here")
+        return _MalformedError(MalformedReason.UNKNOWN_VERSION, "this version of the type is not known here")
+    return _MalformedError(MalformedReason.UNKNOWN_TYPE, "no message of this type is known here")
 
 
 def _validated(contract: type[Contract], data: dict[str, Any]) -> Contract:
     try:
         return contract.model_validate(data)
     except ValidationError as error:
-        raise _Refused(Fault.INVALID_DATA, field_errors(error)) from None
+        raise _MalformedError(MalformedReason.INVALID_DATA, field_errors(error)) from None
 
 
 def field_errors(error: ValidationError) -> str:
@@ -393,7 +415,7 @@ def _time(value: Any) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
-        raise _Refused(Fault.NOT_A_CLOUD_EVENT, "time is not RFC 3339") from None
+        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "time is not RFC 3339") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -406,8 +428,8 @@ def _correlation(attributes: dict[str, Any], message_id: UUID) -> str:
     if value is None:
         return str(message_id)
     if not isinstance(value, str) or not _is_short_text(value):
-        raise _Refused(
-            Fault.NOT_A_CLOUD_EVENT,
+        raise _MalformedError(
+            MalformedReason.NOT_A_CLOUD_EVENT,
             f"correlationid must be printable ASCII of at most {CORRELATION_LENGTH_MAX} characters",
         )
     return value

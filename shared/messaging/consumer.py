@@ -8,20 +8,17 @@ dropped by channel generation.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
-from shared.messaging import frames
-from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
-from shared.messaging.wire import Wire
+from shared.amqp import frames
+from shared.amqp.broker_link import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, Channel, losses_as_errors
+from shared.amqp.transport import FrameTransport
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
 from shared.records import dataclass, field
-
-if TYPE_CHECKING:
-    from aiormq.channel import Channel
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +83,7 @@ class Consumer:
         self._prefetch = prefetch
         self._readiness = readiness
         self._channel: Channel | None = None
-        self._wire: Wire | None = None
+        self._wire: FrameTransport | None = None
         self._tag: str | None = None
         self._generation = 0
         self._buffer: deque[Delivery] = deque()
@@ -232,7 +229,7 @@ class Consumer:
         wire.listen(channel, _Deliveries(self, generation))
         await self._begin(channel)
 
-    async def _begin(self, channel: "Channel") -> None:
+    async def _begin(self, channel: Channel) -> None:
         answer = await channel.basic_consume(self.queue, _never, timeout=RPC_TIMEOUT_S)
         self._tag = answer.consumer_tag
         if self._stopping:
@@ -302,7 +299,7 @@ class Consumer:
 
 
 class _Deliveries:
-    """Listens to the channel of one consumer (`shared.messaging.wire.Listener`)."""
+    """Listens to the channel of one consumer (`shared.amqp.transport.Listener`)."""
 
     def __init__(self, consumer: Consumer, generation: int) -> None:
         self._consumer = consumer

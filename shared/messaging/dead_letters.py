@@ -9,29 +9,13 @@ from uuid import UUID
 from shared.card_data.scan import find_card_number, find_cvv, scan_value
 from shared.clock import Clock
 from shared.ids import derived_id
+from shared.messaging import dead_letter_headers
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Outgoing
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability.logs import redact
 from shared.records import replace
-
-REASON = "x-remit-reason"
-ERROR_TYPE = "x-remit-error-type"
-ERROR_TEXT = "x-remit-error-text"
-QUEUE = "x-remit-queue"
-EXCHANGE = "x-remit-exchange"
-ROUTING_KEY = "x-remit-routing-key"
-TRIES = "x-remit-tries"
-FAILED_AT = "x-remit-failed-at"
-MESSAGE_ID = "x-remit-message-id"
-REPLY_TO = "x-remit-reply-to"
-CORRELATION_ID = "x-remit-correlation-id"
-MESSAGE_TYPE = "x-remit-type"
-CONTENT_TYPE = "x-remit-content-type"
-BODY_WITHHELD = "x-remit-body-withheld"
-REPLAYS = "x-remit-replays"
-"""How often staff sent the message again; a service copies it onto a further dead letter, so that a stale duplicate can be told."""
 
 TEXT_LENGTH_MAX = 1_000
 CE_HEADERS_MAX = 24
@@ -40,9 +24,6 @@ HEADER_BYTES_MAX = 255
 """Of a text in a property: AMQP short strings."""
 NAMESPACE = UUID("6f0f4b3c-2f9e-5a51-9a43-0d2a7f1c6b10")
 
-WITHHELD_CARD_DATA = "card_data"
-WITHHELD_TOO_LARGE = "too_large"
-
 
 def dead_letter(
     delivery: Delivery, *, reason: str, error: BaseException | None, text: str, clock: Clock, tries: int
@@ -50,24 +31,24 @@ def dead_letter(
     """The delivery as a dead letter. Card data and oversized bodies are withheld; every text is redacted."""
     withheld = _withheld(delivery)
     headers: dict[str, str | int] = {
-        REASON: reason,
-        ERROR_TYPE: type(error).__name__ if error is not None else "",
-        ERROR_TEXT: redact(text)[:TEXT_LENGTH_MAX],
-        QUEUE: delivery.queue,
-        EXCHANGE: delivery.exchange,
-        ROUTING_KEY: _short(delivery.routing_key),
-        TRIES: min(tries, TRIES_SHOWN_MAX),
-        FAILED_AT: clock().isoformat(),
-        BODY_WITHHELD: withheld,
-        REPLAYS: replays(delivery),
+        dead_letter_headers.REASON: reason,
+        dead_letter_headers.ERROR_TYPE: type(error).__name__ if error is not None else "",
+        dead_letter_headers.ERROR_TEXT: redact(text)[:TEXT_LENGTH_MAX],
+        dead_letter_headers.QUEUE: delivery.queue,
+        dead_letter_headers.EXCHANGE: delivery.exchange,
+        dead_letter_headers.ROUTING_KEY: _short(delivery.routing_key),
+        dead_letter_headers.TRIES: min(tries, TRIES_SHOWN_MAX),
+        dead_letter_headers.FAILED_AT: clock().isoformat(),
+        dead_letter_headers.BODY_WITHHELD: withheld,
+        dead_letter_headers.REPLAYS: dead_letter_headers.replays(delivery),
     }
     # What the sender wrote into properties is scanned like its body: any of them could hold a card number.
     for header, value in (
-        (MESSAGE_ID, delivery.message_id),
-        (REPLY_TO, delivery.reply_to),
-        (CORRELATION_ID, delivery.correlation_id),
-        (MESSAGE_TYPE, delivery.type),
-        (CONTENT_TYPE, delivery.content_type),
+        (dead_letter_headers.MESSAGE_ID, delivery.message_id),
+        (dead_letter_headers.REPLY_TO, delivery.reply_to),
+        (dead_letter_headers.CORRELATION_ID, delivery.correlation_id),
+        (dead_letter_headers.MESSAGE_TYPE, delivery.type),
+        (dead_letter_headers.CONTENT_TYPE, delivery.content_type),
     ):
         if value:
             headers[header] = _short(value)
@@ -77,7 +58,7 @@ def dead_letter(
         exchange=DEAD_LETTERS,
         routing_key=delivery.queue,
         type="remit.DeadLetter.v1",
-        correlation_id=str(headers.get(CORRELATION_ID, "")),
+        correlation_id=str(headers.get(dead_letter_headers.CORRELATION_ID, "")),
         body=b"" if withheld else delivery.body,
         headers=headers,
         content_type="application/octet-stream",
@@ -86,20 +67,31 @@ def dead_letter(
 
 def stripped(letter: Outgoing) -> Outgoing:
     """The same dead letter with nothing of the message but where it failed and why: what can always be published."""
-    kept = {name: letter.headers[name] for name in (REASON, QUEUE, TRIES, FAILED_AT, REPLAYS)}
-    return replace(letter, body=b"", correlation_id="", headers=kept | {BODY_WITHHELD: WITHHELD_TOO_LARGE})
+    kept = {
+        name: letter.headers[name]
+        for name in (
+            dead_letter_headers.REASON,
+            dead_letter_headers.QUEUE,
+            dead_letter_headers.TRIES,
+            dead_letter_headers.FAILED_AT,
+            dead_letter_headers.REPLAYS,
+        )
+    }
+    return replace(
+        letter,
+        body=b"",
+        correlation_id="",
+        headers=kept | {dead_letter_headers.BODY_WITHHELD: dead_letter_headers.WITHHELD_TOO_LARGE},
+    )
 
 
 def dead_letter_id(delivery: Delivery) -> UUID:
     """The same delivery set aside twice (a crash between confirm and ack) is the same dead letter; set aside again after a replay is
     another one, and so are two bodies under one message id. A withheld body gives no hash: a card number could be found from it."""
     body = f"tag {delivery.tag}" if _withheld(delivery) else sha256(delivery.body).hexdigest()
-    return derived_id(NAMESPACE, f"{delivery.queue}\n{delivery.message_id}\n{body}\n{replays(delivery)}")
-
-
-def replays(delivery: Delivery) -> int:
-    count = delivery.headers.get(REPLAYS, 0)
-    return count if isinstance(count, int) and 0 <= count < 2**31 else 0
+    return derived_id(
+        NAMESPACE, f"{delivery.queue}\n{delivery.message_id}\n{body}\n{dead_letter_headers.replays(delivery)}"
+    )
 
 
 def has_card_data(body: bytes) -> bool:
@@ -113,8 +105,8 @@ def _short(text: str) -> str:
 
 def _withheld(delivery: Delivery) -> str:
     if len(delivery.body) > BODY_BYTES_MAX:
-        return WITHHELD_TOO_LARGE
-    return WITHHELD_CARD_DATA if has_card_data(delivery.body) else ""
+        return dead_letter_headers.WITHHELD_TOO_LARGE
+    return dead_letter_headers.WITHHELD_CARD_DATA if has_card_data(delivery.body) else ""
 
 
 def _ce_headers(delivery: Delivery) -> dict[str, str | int]:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from shared.contracts.base import Contract
 from shared.ids import derived_id
-from shared.messaging.topology import Qualifier
+from shared.messaging.topology import RoutingSuffix
 from shared.records import dataclass, field
 
 
@@ -39,7 +39,7 @@ class Draft:
 
     data: Contract
     message_id: UUID | None = None
-    qualifier: Qualifier = ""
+    routing_suffix: RoutingSuffix = ""
     reply_to: str | None = None
     reply_correlation_id: str | None = None
 

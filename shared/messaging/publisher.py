@@ -8,25 +8,21 @@ import struct
 import time
 from collections.abc import Collection, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
 
-from shared import faults
-from shared.messaging import frames
-from shared.messaging.broker import BROKER_ERRORS, BrokerLink, losses_as_errors
+from shared import crash_points
+from shared.amqp import frames
+from shared.amqp.broker_link import BROKER_ERRORS, BrokerLink, Channel, losses_as_errors
+from shared.amqp.transport import FrameTransport
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Outgoing
-from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, entrance
-from shared.messaging.wire import Wire
+from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, ingress_exchange
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error, error_text
 from shared.records import dataclass, field
-
-if TYPE_CHECKING:
-    from aiormq.channel import Channel
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +35,7 @@ RENEW_INTERVAL_S = 1.0
 PROBE_AFTER_S = 10.0
 """Silence after which we ask whether the broker takes messages; as often as heartbeats, and an alarm shows in neither."""
 COMPONENT = "publisher"
+APP_ID = "remit"
 PROBE = Outgoing(UUID(int=0), exchange="", routing_key="remit.probe", type="", correlation_id="", body=b"")
 """For no queue: it is returned and confirmed, which shows that the broker takes messages."""
 
@@ -78,7 +75,7 @@ class Fate(Enum):
 
 
 class _Confirms:
-    """Listens to the channel that we publish on (`shared.messaging.wire.Listener`); one wave is in flight at a time."""
+    """Listens to the channel that we publish on (`shared.amqp.transport.Listener`); one wave is in flight at a time."""
 
     def __init__(self) -> None:
         self._first_tag = 1
@@ -138,7 +135,7 @@ class Publisher:
         self._silent_since = time.monotonic()
         self._failing = False
         self._channel: Channel | None = None
-        self._wire: Wire | None = None
+        self._wire: FrameTransport | None = None
         self._confirms = _Confirms()
         self._turn = asyncio.Lock()
         self._renewed_at = -RENEW_INTERVAL_S
@@ -186,7 +183,7 @@ class Publisher:
         problem: BaseException | None = ConnectionError("cut off")
         try:
             settled = self._write(list(sendable), payload)
-            faults.point("publisher.before_confirm")
+            crash_points.reach("publisher.before_confirm")
             await self._confirmed(settled)
             problem = None
         except BROKER_ERRORS as error:
@@ -273,7 +270,7 @@ class Publisher:
         if channel is not None and not channel.is_closed:
             self._closing = asyncio.ensure_future(_close_quietly(channel))
 
-    async def _open_channel(self) -> "Channel":
+    async def _open_channel(self) -> Channel:
         """The one that is open, else a fresh one. Raises one of `BROKER_ERRORS`."""
         if self._channel is None or self._channel.is_closed:
             async with asyncio.timeout(CONFIRM_TIMEOUT_S):
@@ -286,7 +283,7 @@ class Publisher:
         return self._channel
 
 
-async def _close_quietly(channel: "Channel") -> None:
+async def _close_quietly(channel: Channel) -> None:
     try:
         with losses_as_errors():
             await channel.close(timeout=CONFIRM_TIMEOUT_S)
@@ -309,7 +306,7 @@ def _waves(messages: Sequence[Outgoing]) -> list[_Wave]:
     return waves
 
 
-def _encoded(wave: _Wave, channel: "Channel", result: Published) -> tuple[_Wave, bytes]:
+def _encoded(wave: _Wave, channel: Channel, result: Published) -> tuple[_Wave, bytes]:
     """The messages that AMQP can carry, and their frames; one that it cannot fails alone, and before anything is sent."""
     sendable: _Wave = {}
     payloads: list[bytes] = []
@@ -323,7 +320,7 @@ def _encoded(wave: _Wave, channel: "Channel", result: Published) -> tuple[_Wave,
     return sendable, b"".join(payloads)
 
 
-def _payload(id_: str, message: Outgoing, channel: "Channel") -> bytes:
+def _payload(id_: str, message: Outgoing, channel: Channel) -> bytes:
     """The frames of one message under its AMQP id. Raises ValueError, TypeError or struct.error for what AMQP cannot carry."""
     if (
         len(message.body) > 2 * BODY_BYTES_MAX
@@ -331,7 +328,7 @@ def _payload(id_: str, message: Outgoing, channel: "Channel") -> bytes:
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
     return frames.publish(
         channel.number,
-        exchange=entrance(message.exchange),
+        exchange=ingress_exchange(message.exchange),
         routing_key=message.routing_key,
         mandatory=message.droppable or message.exchange in {"", DEAD_LETTERS} or message.type in MUST_ROUTE,
         content_type=message.content_type,
@@ -341,6 +338,7 @@ def _payload(id_: str, message: Outgoing, channel: "Channel") -> bytes:
         type_=message.type,
         headers=message.headers,
         body=message.body,
+        app_id=APP_ID,
         payload_max=channel.max_content_size,
     )
 
@@ -354,7 +352,7 @@ def _report_unroutable(message: Outgoing) -> None:
         "message_unroutable",
         message_id=str(message.id),
         type=message.type,
-        exchange=entrance(message.exchange),
+        exchange=ingress_exchange(message.exchange),
         routing_key=message.routing_key,
         advice="a queue or binding is missing: run `remit topology apply`; the message waits in the outbox",
     )

@@ -6,14 +6,14 @@ from uuid import UUID
 
 import structlog
 
-from shared import faults
+from shared import crash_points
 from shared.messaging.publisher import Publisher
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
-from shared.persistence.outbox import Left, Parcel
+from shared.persistence.outbox import OutboxBatch, Unpublished
 
 log = structlog.get_logger(__name__)
 
@@ -37,30 +37,32 @@ class Relay:
         self._confirmed: list[UUID] = []
         self._some_confirmed = asyncio.Event()
 
-    async def publish(self, parcels: Sequence[Parcel]) -> int:
+    async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
         """Publish what was just committed; how many messages left. Never raises for an outage: the sweeper takes what stays."""
-        if not parcels:
+        if not outbox_batches:
             return 0
-        faults.point("relay.before_publish")
-        published = await self._publisher.publish([message for parcel in parcels for message in parcel.messages])
-        faults.point("relay.after_confirm")
-        left = [outbox.left_of(parcel, published) for parcel in parcels]
-        self._confirmed += [one.parcel.id for one in left if not one.count]
+        crash_points.reach("relay.before_publish")
+        published = await self._publisher.publish(
+            [message for outbox_batch in outbox_batches for message in outbox_batch.messages]
+        )
+        crash_points.reach("relay.after_confirm")
+        left = [outbox.unpublished_of(outbox_batch, published) for outbox_batch in outbox_batches]
+        self._confirmed += [one.outbox_batch.id for one in left if not one.count]
         self._some_confirmed.set()
         await self._postpone([one for one in left if one.is_answered])
-        return sum(len(one.parcel.messages) - one.count for one in left)
+        return sum(len(one.outbox_batch.messages) - one.count for one in left)
 
-    async def _postpone(self, left: Sequence[Left]) -> None:
+    async def _postpone(self, left: Sequence[Unpublished]) -> None:
         if not left:
             return
         try:
             async with self._database.transaction() as tx:
-                for one in sorted(left, key=lambda one: one.parcel.id):  # two of us must not wait for each other
+                for one in sorted(left, key=lambda one: one.outbox_batch.id):  # two of us must not wait for each other
                     await outbox.postpone(tx, one)
-                faults.point("outbox.before_postpone")
-            faults.point("outbox.after_postpone")
+                crash_points.reach("outbox.before_postpone")
+            crash_points.reach("outbox.after_postpone")
         except AWAY_ERRORS as error:
-            log.warning("outbox_postpone_failed", parcels=len(left), error=type(error).__name__)
+            log.warning("outbox_postpone_failed", outbox_batches=len(left), error=type(error).__name__)
 
     async def forget_confirmed(self) -> None:
         """Delete what was confirmed so far. What an outage keeps here is deleted after it, or published once more by the sweeper, with the
@@ -70,11 +72,11 @@ class Relay:
             return
         try:
             async with self._database.connection() as connection:
-                faults.point("outbox.before_delete")
+                crash_points.reach("outbox.before_delete")
                 await outbox.delete(connection, confirmed)
-                faults.point("outbox.after_delete")
+                crash_points.reach("outbox.after_delete")
         except AWAY_ERRORS as error:
-            log.warning("outbox_delete_failed", parcels=len(confirmed), error=type(error).__name__)
+            log.warning("outbox_delete_failed", outbox_batches=len(confirmed), error=type(error).__name__)
             self._confirmed += confirmed
 
     async def forget_for_ever(self) -> None:
@@ -105,8 +107,8 @@ class Relay:
             overdue = await outbox.take_overdue(tx)
             if not overdue:
                 return 0
-            faults.point("relay.before_sweep_commit")
-        faults.point("relay.after_sweep_commit")
+            crash_points.reach("relay.before_sweep_commit")
+        crash_points.reach("relay.after_sweep_commit")
         left = await self.publish(overdue)
         await self.forget_confirmed()  # or the next sweep would take them again
         if left:

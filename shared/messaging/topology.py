@@ -30,26 +30,26 @@ DEAD_LETTER_DELIVERY_LIMIT = 1_000_000
 QUEUE_BYTES_MAX = 4 * 1024**3
 """A bound on disk; publishers are refused beyond it (`reject-publish`) and keep their messages in the outbox."""
 
-Qualifier = Literal["", "case", "overdue"]
+RoutingSuffix = Literal["", "case", "overdue"]
 """The last word of a routing key, behind the type, for receivers that want only some messages of a type."""
-CASE: Final[Qualifier] = "case"
+CASE: Final[RoutingSuffix] = "case"
 """An outcome that ends a case: staff hear of those, and not of every healthy payment."""
-OVERDUE: Final[Qualifier] = "overdue"
+OVERDUE: Final[RoutingSuffix] = "overdue"
 """A request that is announced again because its payment is pending longer than it should be: the saga watches those. Of a healthy payment
 it hears the outcome first, for until then there is nothing that it would do."""
 
 
-def routing_key(wire_name: str, qualifier: Qualifier = "") -> str:
+def routing_key(wire_name: str, routing_suffix: RoutingSuffix = "") -> str:
     """Under which a message of this type is published."""
-    return f"{wire_name}.{qualifier}" if qualifier else wire_name
+    return f"{wire_name}.{routing_suffix}" if routing_suffix else wire_name
 
 
-_ENTRANCES = {name: f"{name}.direct" for name in ("invoice.events", "payment.events")}
+_INGRESS = {name: f"{name}.direct" for name in ("invoice.events", "payment.events")}
 
 
-def entrance(exchange: str) -> str:
+def ingress_exchange(exchange: str) -> str:
     """The exchange to which our own messages for `exchange` are published."""
-    return _ENTRANCES.get(exchange, exchange)
+    return _INGRESS.get(exchange, exchange)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,14 @@ class Binding:
     routing_key: str
 
 
-def _bind(*messages: type[Contract], qualifiers: Sequence[Qualifier] = get_args(Qualifier)) -> tuple[Binding, ...]:
-    """By every exact key; commands have no qualifier."""
+def _bind(
+    *messages: type[Contract], routing_suffixes: Sequence[RoutingSuffix] = get_args(RoutingSuffix)
+) -> tuple[Binding, ...]:
+    """By every exact key; commands have no routing_suffix."""
     return tuple(
-        Binding(entrance(message.exchange), routing_key(message.wire_name, qualifier))
+        Binding(ingress_exchange(message.exchange), routing_key(message.wire_name, routing_suffix))
         for message in messages
-        for qualifier in (qualifiers if message.exchange in _ENTRANCES else ("",))
+        for routing_suffix in (routing_suffixes if message.exchange in _INGRESS else ("",))
     )
 
 
@@ -110,10 +112,10 @@ class Queue:
         ours they bring nothing twice."""
         keys = {binding.routing_key for binding in self.bindings}
         found: list[Binding] = []
-        for topic, direct in _ENTRANCES.items():
+        for topic, direct in _INGRESS.items():
             for key in (binding.routing_key for binding in self.bindings if binding.exchange == direct):
                 wire_name, _, last = key.rpartition(".")
-                if last not in get_args(Qualifier):
+                if last not in get_args(RoutingSuffix):
                     found.append(Binding(topic, f"{key}.#"))
                 elif wire_name not in keys:
                     found.append(Binding(topic, key))
@@ -141,7 +143,7 @@ WORK_QUEUES = (
     ),
     Queue(
         "saga.events",
-        _bind(invoice.InvoicePaymentRequested, qualifiers=[OVERDUE])
+        _bind(invoice.InvoicePaymentRequested, routing_suffixes=[OVERDUE])
         + _bind(
             invoice.InvoicePaid,
             invoice.InvoicePaymentFailed,
@@ -157,7 +159,7 @@ WORK_QUEUES = (
     ),
     Queue(
         "staff.cases",
-        _bind(*_DOUBTS, payment_gateway.PaymentResolutionRefused) + _bind(*_OUTCOMES, qualifiers=[CASE]),
+        _bind(*_DOUBTS, payment_gateway.PaymentResolutionRefused) + _bind(*_OUTCOMES, routing_suffixes=[CASE]),
     ),
 )
 
@@ -178,10 +180,10 @@ _BOUND = dict.fromkeys(binding for queue in QUEUES for binding in queue.bindings
 EXCHANGES = (
     Exchange("invoice.commands", type="fanout"),
     Exchange("settlement.commands", type="direct"),
-    *(Exchange(direct, type="direct", alternate=topic) for topic, direct in _ENTRANCES.items()),
+    *(Exchange(direct, type="direct", alternate=topic) for topic, direct in _INGRESS.items()),
     *(
         Exchange(topic, type="topic", bindings=tuple(one for one in _BOUND if one.exchange == direct))
-        for topic, direct in _ENTRANCES.items()
+        for topic, direct in _INGRESS.items()
     ),
     Exchange(DEAD_LETTERS, type="direct"),
 )
@@ -189,6 +191,6 @@ EXCHANGES = (
 MUST_ROUTE: frozenset[str] = frozenset(
     message.wire_name
     for message in MESSAGES
-    if _BOUND.keys() & {Binding(entrance(message.exchange), key) for key in (message.wire_name, ANY_KEY)}
+    if _BOUND.keys() & {Binding(ingress_exchange(message.exchange), key) for key in (message.wire_name, ANY_KEY)}
 )
 """Types that a queue of ours takes. Others are for whoever binds a queue: that nobody did is no fault."""

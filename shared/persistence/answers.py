@@ -33,7 +33,7 @@ _ROW = attrgetter(*_COLUMNS.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredAnswer:
     """`content_hash` is None where nothing of the command may be kept (card data) or known (it was discarded unread)."""
 
     command_id: UUID
@@ -46,16 +46,16 @@ class Answer:
     content_hash: bytes | None = None
 
 
-async def load(tx: Tx, command_ids: Iterable[UUID]) -> dict[UUID, Answer]:
+async def load(tx: Tx, command_ids: Iterable[UUID]) -> dict[UUID, StoredAnswer]:
     """The stored answers of those commands that have one."""
     rows = await tx.fetch(
         f"SELECT {_COLUMNS} FROM answers WHERE command_id = ANY($1::uuid[])",  # noqa: S608 - our names
         list(command_ids),
     )
-    return {row["command_id"]: Answer(**row) for row in rows}
+    return {row["command_id"]: StoredAnswer(**row) for row in rows}
 
 
-async def insert(tx: Tx, answers: Sequence[Answer]) -> None:
+async def insert(tx: Tx, answers: Sequence[StoredAnswer]) -> None:
     """Store answers. A command id that already has one is a unique violation: a conflict, so the batch loads again and sees it."""
     if not answers:
         return

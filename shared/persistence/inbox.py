@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from shared.persistence.database import Tx
-from shared.persistence.retention import Forget
+from shared.persistence.retention import RetentionRule
 
 SCHEMA = """
 CREATE TABLE inbox (
@@ -16,7 +16,7 @@ CREATE INDEX inbox_handled_at ON inbox (handled_at);
 
 RETENTION_DAYS = 30
 """Longer than a dead letter is left alone; beyond it the domain itself recognises what was done (done twice decides nothing)."""
-FORGET = Forget(
+RETENTION = RetentionRule(
     "inbox",
     RETENTION_DAYS,
     """DELETE FROM inbox WHERE message_id = ANY(ARRAY(

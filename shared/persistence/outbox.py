@@ -93,7 +93,7 @@ REFUSALS_COUNTED_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class OutboxBatch:
     """A row: messages that wait for the same confirm. `refusals`: how often the broker has answered and not taken them."""
 
     id: UUID
@@ -112,41 +112,41 @@ class Backoff:
         return self.first_s * 2.0 ** min(refusals, self.doublings_max)
 
 
-HOPELESS = Backoff(5.0, 6)
+UNROUTABLE = Backoff(5.0, 6)
 """Returned: somebody has to create a queue first. Up to every five minutes. (An outage does not count: after it all leave at once.)"""
 REFUSED = Backoff(2.0, 2)
 """A queue is full, or changes its leader: up to every eight seconds."""
 
 
-async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> list[Parcel]:
+async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> list[OutboxBatch]:
     """Store what this transaction says; what is to be published once it is committed: one parcel, or none.
 
     `sweep_after_s=0` leaves publishing to the sweeper at once: for a writer that does not publish itself.
     """
     if not messages:
         return []
-    parcel = Parcel(new_id(), messages)
-    await _insert(tx, parcel, sweep_after_s=sweep_after_s, created_at=None)
-    return [parcel]
+    outbox_batch = OutboxBatch(new_id(), messages)
+    await _insert(tx, outbox_batch, sweep_after_s=sweep_after_s, created_at=None)
+    return [outbox_batch]
 
 
-async def insert_again(tx: Tx, messages: Sequence[Outgoing]) -> list[Parcel]:
+async def insert_again(tx: Tx, messages: Sequence[Outgoing]) -> list[OutboxBatch]:
     """Store what was said before and may have been missed, a parcel a message, under the message's own id: one that still waits is left as
     it is, so that repeats do not pile up while the broker is away."""
-    parcels = [Parcel(message.id, [message]) for message in messages]
-    for parcel in parcels:
-        await _insert(tx, parcel, sweep_after_s=SWEEP_AFTER_S, created_at=None)
-    return parcels
+    outbox_batches = [OutboxBatch(message.id, [message]) for message in messages]
+    for outbox_batch in outbox_batches:
+        await _insert(tx, outbox_batch, sweep_after_s=SWEEP_AFTER_S, created_at=None)
+    return outbox_batches
 
 
-async def _insert(tx: Tx, parcel: Parcel, *, sweep_after_s: float, created_at: datetime | None) -> None:
+async def _insert(tx: Tx, outbox_batch: OutboxBatch, *, sweep_after_s: float, created_at: datetime | None) -> None:
     await tx.execute(
         _INSERT,
-        parcel.id,
-        parcel.refusals,
+        outbox_batch.id,
+        outbox_batch.refusals,
         created_at,
         sweep_after_s,
-        *(list(map(attrgetter(field), parcel.messages)) for field in _ARRAYS.values()),
+        *(list(map(attrgetter(field), outbox_batch.messages)) for field in _ARRAYS.values()),
     )
 
 
@@ -160,7 +160,7 @@ async def delete(connection: Connection, parcel_ids: Sequence[UUID]) -> None:
     )
 
 
-async def take_overdue(tx: Tx) -> list[Parcel]:
+async def take_overdue(tx: Tx) -> list[OutboxBatch]:
     """Parcels whose publisher did not come back, the longest overdue first, reserved for `SWEEP_BACKOFF_S`: one, and more until they hold
     `SWEEP_MESSAGES_MAX` messages."""
     rows = await tx.fetch(_TAKE_OVERDUE, SWEEP_BACKOFF_S, SWEEP_MESSAGES_MAX)
@@ -168,10 +168,10 @@ async def take_overdue(tx: Tx) -> list[Parcel]:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Unpublished:
     """Messages of one parcel that still have to leave. Of the `unknown` the broker said nothing."""
 
-    parcel: Parcel
+    outbox_batch: OutboxBatch
     unknown: Sequence[Outgoing] = ()
     hopeless: Sequence[Outgoing] = ()
     refused: Sequence[Outgoing] = ()
@@ -183,53 +183,55 @@ class Left:
     @property
     def is_answered(self) -> bool:
         """Whether the broker spoke of some and did not take all: what waits now is not what waited before."""
-        return self.count > 0 and len(self.unknown) < len(self.parcel.messages)
+        return self.count > 0 and len(self.unknown) < len(self.outbox_batch.messages)
 
 
-def left_of(parcel: Parcel, published: "Published") -> Left:
+def unpublished_of(outbox_batch: OutboxBatch, published: "Published") -> Unpublished:
     """What the broker did not take. An answer whose asker has gone, or has long let its queue run full, is dropped."""
     if published.is_complete:
-        return Left(parcel)
+        return Unpublished(outbox_batch)
     confirmed, hopeless, refused = set(published.confirmed), published.hopeless, set(published.refused)
-    keeps_answers = parcel.refusals < ANSWER_REFUSALS_MAX
-    left = [message for message in parcel.messages if message.id not in confirmed]
-    return Left(
-        parcel,
+    keeps_answers = outbox_batch.refusals < ANSWER_REFUSALS_MAX
+    left = [message for message in outbox_batch.messages if message.id not in confirmed]
+    return Unpublished(
+        outbox_batch,
         [m for m in left if m.id not in hopeless and m.id not in refused],
         [m for m in left if m.id in hopeless and not m.droppable],
         [m for m in left if m.id in refused and m.id not in hopeless and (keeps_answers or not m.droppable)],
     )
 
 
-async def postpone(tx: Connection, left: Left) -> None:
+async def postpone(tx: Connection, left: Unpublished) -> None:
     """What the broker did not take of a parcel is tried ever more rarely, so that it is in nobody's way. A parcel with one fate waits as it
     is; of others the parts become parcels of their own, each with its time. One that is gone was seen to by somebody else. In a
     transaction; parcels in the order of their ids."""
-    for messages, backoff in ((left.hopeless, HOPELESS), (left.refused, REFUSED)):
-        if len(messages) == len(left.parcel.messages):
-            await tx.execute(_POSTPONE, left.parcel.id, backoff.first_s, backoff.doublings_max, REFUSALS_COUNTED_MAX)
+    for messages, backoff in ((left.hopeless, UNROUTABLE), (left.refused, REFUSED)):
+        if len(messages) == len(left.outbox_batch.messages):
+            await tx.execute(
+                _POSTPONE, left.outbox_batch.id, backoff.first_s, backoff.doublings_max, REFUSALS_COUNTED_MAX
+            )
             return
     await _split(tx, left)
 
 
-async def _split(tx: Connection, left: Left) -> None:
-    gone = await tx.fetch("DELETE FROM outbox WHERE id = $1 RETURNING created_at, refusals", left.parcel.id)
+async def _split(tx: Connection, left: Unpublished) -> None:
+    gone = await tx.fetch("DELETE FROM outbox WHERE id = $1 RETURNING created_at, refusals", left.outbox_batch.id)
     if not gone:
         return
     created_at, refusals = gone[0]
     once_more = min(refusals + 1, REFUSALS_COUNTED_MAX)
     for messages, counted, delay_s in (
         (left.unknown, refusals, SWEEP_AFTER_S),
-        (left.hopeless, once_more, HOPELESS.delay_s(refusals)),
+        (left.hopeless, once_more, UNROUTABLE.delay_s(refusals)),
         (left.refused, once_more, REFUSED.delay_s(refusals)),
     ):
         if messages:
-            await _insert(tx, Parcel(new_id(), messages, counted), sweep_after_s=delay_s, created_at=created_at)
+            await _insert(tx, OutboxBatch(new_id(), messages, counted), sweep_after_s=delay_s, created_at=created_at)
 
 
-def _parcel(row: Record) -> Parcel:
+def _parcel(row: Record) -> OutboxBatch:
     messages = zip(*(row[column] for column in _ARRAYS), strict=True)
-    return Parcel(
+    return OutboxBatch(
         row["id"],
         [Outgoing(**dict(zip(_ARRAYS.values(), message, strict=True))) for message in messages],
         row["refusals"],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from shared import faults
+from shared import crash_points
 from shared.persistence.database import AWAY_ERRORS, Connection, Database
 from shared.records import dataclass
 
@@ -18,7 +18,7 @@ ROWS_MAX = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class RetentionRule:
     """`statement` forgets what is older than `$1` days, about `$2` rows at a time; its command tag says how many there were. A row that
     must stay may not count: a page that is full of those would never end.
 
@@ -32,9 +32,9 @@ class Forget:
     rows_max: int = ROWS_MAX
 
 
-def forget_details(
+def retention_of_details(
     name: str, days: int, *, details: str, time: str, owners: str, key: str, at_rest: str, note: str
-) -> Forget:
+) -> RetentionRule:
     """Forget rows of the table `details`, by the column `time`, of those rows of `owners` with the same `key` that are `at_rest`, a
     condition that may name `$1`, the days. `note` is what is set in such a row to say so. All of them are constants of ours.
 
@@ -57,10 +57,10 @@ def forget_details(
             UPDATE {owners} SET {note} WHERE {key} = ANY(ARRAY(SELECT {key} FROM ended))
         )
         DELETE FROM {details} WHERE {key} = ANY(ARRAY(SELECT {key} FROM ended)) AND now() - {time} > make_interval(days => $1)"""  # noqa: S608
-    return Forget(name, days, statement)
+    return RetentionRule(name, days, statement)
 
 
-async def forget_for_ever(database: Database, forgets: Sequence[Forget]) -> None:
+async def run_retention(database: Database, forgets: Sequence[RetentionRule]) -> None:
     """Until cancelled. One that fails keeps no other from its turn, and gets its own again."""
     while True:
         for forget in forgets:
@@ -74,20 +74,20 @@ async def forget_for_ever(database: Database, forgets: Sequence[Forget]) -> None
         await asyncio.sleep(INTERVAL_S)
 
 
-async def _forget(database: Database, forget: Forget) -> int:
+async def _forget(database: Database, forget: RetentionRule) -> int:
     """Pages until one is not full: on a busy day rows come faster than one page a minute. How many rows there were."""
     rows = 0
     async with database.connection() as connection:
         while True:
-            faults.point("retention.before_forget")
-            page = await forget_page(connection, forget)
-            faults.point("retention.after_forget")
+            crash_points.reach("retention.before_forget")
+            page = await delete_page(connection, forget)
+            crash_points.reach("retention.after_forget")
             rows += page
             if page < forget.rows_max:
                 return rows
 
 
-async def forget_page(connection: Connection, forget: Forget) -> int:
+async def delete_page(connection: Connection, forget: RetentionRule) -> int:
     """One page; how many rows it had."""
     status: str = await connection.execute(forget.statement, forget.days, forget.rows_max)
     return int(status.rpartition(" ")[2])

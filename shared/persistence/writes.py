@@ -22,7 +22,7 @@ _PLACEHOLDER = re.compile(r"\$(\d+)")
 _TABLE = re.compile(r"\b(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+(\w+)", re.IGNORECASE)
 
 
-class Writes:
+class WriteBatch:
     """Stands in for a transaction's connection: `execute` collects until `flush`; what is fetched is fetched at once, and does not see
     what was collected. Two writes to one table are two statements, in their order (PostgreSQL does not define it within one), unless they
     are to other rows."""

@@ -25,13 +25,13 @@ from deploy.local.fleet import ROOT, Fleet, open_fleet
 from deploy.local.stack import KIND_VARIABLE, Stack, open_stack
 from deploy.local.system import SANDBOX_KEY
 from deploy.sandbox.process import start_sandbox
-from shared.messaging.broker import BrokerLink
+from shared.amqp.broker_link import BrokerLink
 from shared.messaging.publisher import Publisher
 from shared.observability.logs import configure_logs
 from tests.bench import goals, limits, report
-from tests.bench.load import Burst, Listener, LoadError, Payment, prepare
+from tests.bench.load import Burst, EventListener, LoadError, TimedPayment, prepare
 from tests.bench.measure import GATEWAY, Meter
-from tests.bench.scenarios import Bench, Outcome, Scenario, median
+from tests.bench.scenarios import BenchRun, Scenario, ScenarioOutcome, median
 from tests.bench.system import NotReadyError, Services, read_books
 
 FOLDER: Final = ROOT / ".remit" / "bench"
@@ -157,7 +157,7 @@ def _scenarios(options: argparse.Namespace, gateways: Gateways) -> list[Scenario
 
 async def _measure(
     options: argparse.Namespace, stack: Stack, fleet: Fleet, gateways: Gateways, say: Callable[[str], None]
-) -> report.Report:
+) -> report.BenchReport:
     about = report.about(options)
     parts = options.only or PARTS
     meter = (await Meter.of(stack)).watching({GATEWAY: gateways.http_pid})
@@ -168,7 +168,7 @@ async def _measure(
             say("Raw limits of broker and database")
             found.append(await limits.measure(stack, meter))
 
-    outcomes: list[Outcome] = []
+    outcomes: list[ScenarioOutcome] = []
     books: list[report.Table] = []
     problems: list[str] = []
     services = Services(stack, fleet)
@@ -192,7 +192,7 @@ async def _measure(
         *([report.ceiling(allowed, top, top.load)] if allowed and top and isinstance(top.load, Burst) else []),
         *([report.limits(allowed)] if allowed else []),
     ]
-    return report.Report(about, [table for table in tables if table.rows], problems)
+    return report.BenchReport(about, [table for table in tables if table.rows], problems)
 
 
 async def _play(
@@ -202,10 +202,10 @@ async def _play(
     meter: Meter,
     raw_limits: Callable[[], Awaitable[None]],
     say: Callable[[str], None],
-) -> tuple[list[Outcome], list[report.Table], list[str]]:
+) -> tuple[list[ScenarioOutcome], list[report.Table], list[str]]:
     publisher = Publisher(BrokerLink(stack.rabbitmq_url, name="bench publisher"))
-    async with Listener.open(stack.rabbitmq_url) as listener:
-        bench = Bench(stack, services, meter, publisher, listener)
+    async with EventListener.open(stack.rabbitmq_url) as listener:
+        bench = BenchRun(stack, services, meter, publisher, listener)
         outcomes = await _outcomes(bench, scenarios, raw_limits, say)
         read = await read_books(stack)
     await publisher.close()
@@ -215,18 +215,18 @@ async def _play(
 
 
 async def _outcomes(
-    bench: Bench,
+    bench: BenchRun,
     scenarios: Sequence[Scenario],
     raw_limits: Callable[[], Awaitable[None]],
     say: Callable[[str], None],
-) -> list[Outcome]:
+) -> list[ScenarioOutcome]:
     """One of each scenario. Those of several rounds come first, in turns with each other and with the raw limits: a machine that slows down
     meanwhile does so for all."""
-    payments: list[Payment] = prepare(sum(scenario.invoices * scenario.rounds for scenario in scenarios))
+    payments: list[TimedPayment] = prepare(sum(scenario.invoices * scenario.rounds for scenario in scenarios))
     say(f"Issuing {len(payments)} invoices")
     await bench.issue(payments)
     unpaid = iter(payments)
-    played: dict[str, list[Outcome]] = {scenario.name: [] for scenario in scenarios}
+    played: dict[str, list[ScenarioOutcome]] = {scenario.name: [] for scenario in scenarios}
 
     async def play(planned: Scenario) -> None:
         batch = [*islice(unpaid, planned.invoices)]
@@ -245,7 +245,7 @@ async def _outcomes(
     return [median(rounds) for rounds in played.values()]
 
 
-def _at_half(scenario: Scenario, rounds: Sequence[Outcome]) -> Scenario:
+def _at_half(scenario: Scenario, rounds: Sequence[ScenarioOutcome]) -> Scenario:
     """With half the rate of these, for ten seconds."""
     top = median(rounds).load
     assert isinstance(top, Burst)

@@ -21,7 +21,7 @@ NO_DIGITS = str.maketrans("0123456789", "ghijklmnop")
 """For ids: one in twenty thousand would read as a card number, and be refused."""
 
 
-class Payments:
+class GatewayPayments:
     """By id; the id is made of the idempotency key, so that a repeated request is the same payment."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ def _error(message: str) -> dict[str, object]:
 class Connection(asyncio.Protocol):
     """HTTP/1.1 with kept connections; one request at a time on each, as aiohttp sends them."""
 
-    def __init__(self, payments: Payments, latency_s: float) -> None:
+    def __init__(self, payments: GatewayPayments, latency_s: float) -> None:
         self._payments = payments
         self._latency_s = latency_s
         self._received = b""
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
 
 async def serve(port_file: Path, latency_s: float) -> None:
     """Until standard input closes."""
-    payments = Payments()
+    payments = GatewayPayments()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(payments, latency_s), "127.0.0.1", 0, backlog=1_000)
     port_file.write_text(str(server.sockets[0].getsockname()[1]))  # noqa: ASYNC240 - nobody waits yet

@@ -6,7 +6,7 @@ from typing import Final
 from tests.bench.limits import Limits, ceilings
 from tests.bench.load import Burst, Steady
 from tests.bench.report import Goal, Table, goals, needs
-from tests.bench.scenarios import Outcome, Scenario
+from tests.bench.scenarios import Scenario, ScenarioOutcome
 
 HTTP_LATENCY_MS: Final = 300
 CALLS_A_PAYMENT: Final = 2
@@ -38,7 +38,9 @@ def _name(calls: int, instances: int = 1) -> str:
     return f"{HTTP_LATENCY_MS} ms HTTP, {calls} calls" + (", two of each" if instances == 2 else "")
 
 
-def table(outcomes: Sequence[Outcome], alone: Mapping[str, tuple[float, float]], allowed: Limits | None) -> Table:
+def table(
+    outcomes: Sequence[ScenarioOutcome], alone: Mapping[str, tuple[float, float]], allowed: Limits | None
+) -> Table:
     """Of what was measured; what was not is absent."""
     played = {outcome.scenario.name: outcome for outcome in outcomes}
     found = [
@@ -53,12 +55,12 @@ def table(outcomes: Sequence[Outcome], alone: Mapping[str, tuple[float, float]],
     return goals("Goals", found, note)
 
 
-def _per_s(played: Mapping[str, Outcome], name: str) -> float | None:
+def _per_s(played: Mapping[str, ScenarioOutcome], name: str) -> float | None:
     outcome = played.get(name)
     return outcome.load.per_s if outcome is not None and isinstance(outcome.load, Burst) else None
 
 
-def _top(played: Mapping[str, Outcome], allowed: Limits | None) -> Iterator[Goal]:
+def _top(played: Mapping[str, ScenarioOutcome], allowed: Limits | None) -> Iterator[Goal]:
     per_s = _per_s(played, "0 ms")
     if per_s is None:
         return
@@ -72,14 +74,14 @@ def _top(played: Mapping[str, Outcome], allowed: Limits | None) -> Iterator[Goal
     yield Goal("CPU ms per payment", cpu_ms, at_most=1.0, at_best=best.cpu_ms if best else None)
 
 
-def _http(played: Mapping[str, Outcome]) -> Iterator[Goal]:
+def _http(played: Mapping[str, ScenarioOutcome]) -> Iterator[Goal]:
     for name, outcome in played.items():
         allowed, per_s = outcome.scenario.allowed_per_s, _per_s(played, name)
         if allowed is not None and per_s is not None:
             yield Goal(f"payments/s, {name}", per_s, at_least=min(0.9 * allowed, UP_TO_PER_S), at_best=allowed)
 
 
-def _latencies(outcomes: Sequence[Outcome], allowed: Limits | None) -> Iterator[Goal]:
+def _latencies(outcomes: Sequence[ScenarioOutcome], allowed: Limits | None) -> Iterator[Goal]:
     for outcome in outcomes:
         load, scenario = outcome.load, outcome.scenario
         if not isinstance(load, Steady) or not load.spans:
@@ -92,7 +94,7 @@ def _latencies(outcomes: Sequence[Outcome], allowed: Limits | None) -> Iterator[
             yield Goal(f"p{percent} ms, {scenario.name}", load.percentile(percent), at_most=at_most, at_best=at_best)
 
 
-def _instances(played: Mapping[str, Outcome]) -> Iterator[Goal]:
+def _instances(played: Mapping[str, ScenarioOutcome]) -> Iterator[Goal]:
     one, two = _per_s(played, "0 ms"), _per_s(played, TWO)
     if one and two:
         yield Goal("two of each, 0 ms: times one (noise allowed)", two / one, at_least=0.95)
@@ -107,7 +109,7 @@ def _starts(alone: Mapping[str, tuple[float, float]]) -> Iterator[Goal]:
         yield Goal("drain of a service alone, s, the slowest", max(drain_s for _, drain_s in alone.values()), at_most=2)
 
 
-def _memory(outcomes: Sequence[Outcome]) -> Iterator[Goal]:
+def _memory(outcomes: Sequence[ScenarioOutcome]) -> Iterator[Goal]:
     services = ("invoice", "payment_gateway", "saga", "staff")
     resident = [mib for o in outcomes for name, mib in o.resident_mib.items() if name.startswith(services)]
     if resident:

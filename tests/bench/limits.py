@@ -17,7 +17,7 @@ import asyncpg
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from deploy.local.stack import Stack
-from shared.messaging.broker import RPC_TIMEOUT_S, BrokerLink
+from shared.amqp.broker_link import RPC_TIMEOUT_S, BrokerLink
 from shared.messaging.consumer import Consumer
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import IN_FLIGHT_MAX, Publisher

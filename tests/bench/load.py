@@ -18,10 +18,10 @@ from uuid import UUID
 
 import orjson
 
+from shared.amqp.broker_link import RPC_TIMEOUT_S, BrokerLink
 from shared.contracts.base import Contract
 from shared.contracts.invoice import InvoicePaid, IssueInvoice, PayInvoice, TokenMethod
 from shared.ids import new_id
-from shared.messaging.broker import RPC_TIMEOUT_S, BrokerLink
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import Publisher
@@ -44,7 +44,7 @@ class LoadError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Payment:
+class TimedPayment:
     """One invoice and the command that pays it, ready to leave."""
 
     payment_id: UUID
@@ -52,12 +52,12 @@ class Payment:
     pay: Outgoing
 
 
-def prepare(count: int) -> list[Payment]:
+def prepare(count: int) -> list[TimedPayment]:
     """Invoices with a payment each; ids are new every time."""
     return [_payment() for _ in range(count)]
 
 
-def _payment() -> Payment:
+def _payment() -> TimedPayment:
     payment_id, invoice_id = new_id(), f"{INVOICE_PREFIX}-{new_id()}"
     issue = IssueInvoice(invoice_id=invoice_id, customer_id="bench", amount_minor=1_999, currency="EUR")
     pay = PayInvoice(
@@ -67,10 +67,10 @@ def _payment() -> Payment:
         currency="EUR",
         method=TokenMethod(token="pm_card_visa"),
     )
-    return Payment(payment_id, _command(issue), _command(pay))
+    return TimedPayment(payment_id, _command(issue), _command(pay))
 
 
-def declined(payment: Payment) -> Outgoing:
+def declined(payment: TimedPayment) -> Outgoing:
     """Another payment of the same invoice, by a card that the bank declines: before it is paid for good."""
     data = orjson.loads(payment.pay.body)["data"] | {
         "payment_id": str(new_id()),
@@ -99,7 +99,7 @@ def _command(data: Contract) -> Outgoing:
     )
 
 
-class Listener:
+class EventListener:
     """Hears `InvoicePaid` as anyone may, on a durable queue of its own."""
 
     def __init__(self, consumer: Consumer) -> None:
@@ -114,7 +114,7 @@ class Listener:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str) -> AsyncIterator["Listener"]:
+    async def open(cls, url: str) -> AsyncIterator["EventListener"]:
         link = BrokerLink(url, name="bench listener")
         try:
             channel = await link.channel(confirms=False)
@@ -156,7 +156,7 @@ class Listener:
         else:
             self.doubled += 1
 
-    async def hear_of(self, payments: Sequence[Payment]) -> int:
+    async def hear_of(self, payments: Sequence[TimedPayment]) -> int:
         """Wait until all of them are paid, or nothing has come for `SILENCE_MAX_S`; how many are missing."""
         self._awaited = {_key(payment) for payment in payments} - self._heard_at.keys()
         before = len(payments) + 1
@@ -168,12 +168,12 @@ class Listener:
                     await self._none_awaited.wait()
         return len(self._awaited)
 
-    def heard_of(self, payment: Payment) -> float | None:
+    def heard_of(self, payment: TimedPayment) -> float | None:
         """When it was paid, in seconds of `time.perf_counter`."""
         return self._heard_at.get(_key(payment))
 
 
-def _key(payment: Payment) -> bytes:
+def _key(payment: TimedPayment) -> bytes:
     return str(payment.payment_id).encode()
 
 
@@ -193,7 +193,7 @@ class Burst:
         return self.paid / self.elapsed_s
 
 
-async def burst(publisher: Publisher, listener: Listener, payments: Sequence[Payment]) -> Burst:
+async def burst(publisher: Publisher, listener: EventListener, payments: Sequence[TimedPayment]) -> Burst:
     """Pay all of them at once. Raises LoadError if the broker does not take the commands."""
     started = time.perf_counter()
     await send(publisher, [payment.pay for payment in payments])
@@ -238,7 +238,9 @@ class Steady:
         return replace(self, spans=[span for span in self.spans if not any(_overlap(span, one) for one in self.stalls)])
 
 
-async def steady(publisher: Publisher, listener: Listener, payments: Sequence[Payment], *, rate_per_s: float) -> Steady:
+async def steady(
+    publisher: Publisher, listener: EventListener, payments: Sequence[TimedPayment], *, rate_per_s: float
+) -> Steady:
     """Pay one after the other; what became due while the last was being confirmed leaves together. A latency begins when the command was
     *due* to be sent, so a stall is charged to all that it held up (Gil Tene, "How NOT to Measure Latency": coordinated omission)."""
     first = time.perf_counter() + 0.1

@@ -25,15 +25,15 @@ from rich.console import Console
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT, Fleet, open_fleet
 from deploy.local.stack import KIND_VARIABLE, SERVICES, Service, Stack, open_stack
-from shared.messaging.broker import BrokerLink
+from shared.amqp.broker_link import BrokerLink
 from shared.messaging.publisher import Publisher
 from shared.observability.logs import configure_logs
 from tests.bench import report, stored
-from tests.bench.load import Burst, Listener, LoadError, declined, prepare, send
+from tests.bench.fast_idle import QUICKER
+from tests.bench.load import Burst, EventListener, LoadError, declined, prepare, send
 from tests.bench.measure import POSTGRESQL, Meter
-from tests.bench.quickened import QUICKER
 from tests.bench.report import Goal
-from tests.bench.scenarios import Bench, Outcome, Scenario
+from tests.bench.scenarios import BenchRun, Scenario, ScenarioOutcome
 from tests.bench.system import NotReadyError, Services, read_books, until
 
 FOLDER: Final = ROOT / ".remit" / "bench" / "long"
@@ -109,7 +109,7 @@ def _opened() -> Iterator[tuple[Stack, Fleet]]:
 
 async def _measure(
     options: argparse.Namespace, stack: Stack, fleet: Fleet, say: Callable[[str], None]
-) -> report.Report:
+) -> report.BenchReport:
     about = report.about(options)
     parts = options.only or PARTS
     meter = await Meter.of(stack)
@@ -121,11 +121,11 @@ async def _measure(
     for databases in (stack, second):
         if databases is not None:
             await Services(databases, fleet).prepare()
-    async with Listener.open(stack.rabbitmq_url) as listener:
-        empty = Bench(stack, Services(stack, fleet), meter, publisher, listener)
+    async with EventListener.open(stack.rabbitmq_url) as listener:
+        empty = BenchRun(stack, Services(stack, fleet), meter, publisher, listener)
         benches = [empty]
         if second is not None:
-            grown = Bench(second, Services(second, fleet), meter, publisher, listener)
+            grown = BenchRun(second, Services(second, fleet), meter, publisher, listener)
             benches.append(grown)
             tables += await _beside_what_is_stored(empty, grown, wanted, options, say)
         if "memory" in wanted:
@@ -136,11 +136,11 @@ async def _measure(
             read = await read_books(bench.stack, since=bench.first)
             problems += report.problems(read, sent=bench.paid, heard_lost=bench.lost, doubled=listener.doubled)
     await publisher.close()
-    return report.Report(about, tables, problems)
+    return report.BenchReport(about, tables, problems)
 
 
 async def _beside_what_is_stored(
-    empty: Bench, grown: Bench, wanted: Collection[str], options: argparse.Namespace, say: Callable[[str], None]
+    empty: BenchRun, grown: BenchRun, wanted: Collection[str], options: argparse.Namespace, say: Callable[[str], None]
 ) -> list[report.Table]:
     tables = [await _store(grown, options, say)]
     if "growth" in wanted:
@@ -158,7 +158,7 @@ def _second_databases(stack: Stack) -> Stack:
 # -- growth ----------------------------------------------------------------------------------------------------------------------------
 
 
-async def _store(grown: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> report.Table:
+async def _store(grown: BenchRun, options: argparse.Namespace, say: Callable[[str], None]) -> report.Table:
     """Fill the second set of databases. Raises NotReadyError, LoadError."""
     few = prepare(FEW)
     await grown.services.start(GATEWAY)
@@ -179,10 +179,10 @@ async def _store(grown: Bench, options: argparse.Namespace, say: Callable[[str],
 
 
 async def _growth(
-    empty: Bench, grown: Bench, options: argparse.Namespace, say: Callable[[str], None]
+    empty: BenchRun, grown: BenchRun, options: argparse.Namespace, say: Callable[[str], None]
 ) -> list[report.Table]:
     """In turns, round after round, the first of a round changing."""
-    played: dict[str, list[Outcome]] = {"empty": [], "grown": []}
+    played: dict[str, list[ScenarioOutcome]] = {"empty": [], "grown": []}
     benches = {"empty": empty, "grown": grown}
     for number in range(1, options.rounds + 1):
         for name in ("empty", "grown") if number % 2 else ("grown", "empty"):
@@ -214,7 +214,7 @@ async def _growth(
     return [growth, report.goals("Growth: the goal", [goal])]
 
 
-def _per_s(outcome: Outcome) -> float:
+def _per_s(outcome: ScenarioOutcome) -> float:
     assert isinstance(outcome.load, Burst)
     return outcome.load.per_s
 
@@ -222,7 +222,7 @@ def _per_s(outcome: Outcome) -> float:
 # -- cleaning --------------------------------------------------------------------------------------------------------------------------
 
 
-async def _cleaning(grown: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> report.Table:
+async def _cleaning(grown: BenchRun, options: argparse.Namespace, say: Callable[[str], None]) -> report.Table:
     """Rows beyond their retention, and how fast services under load delete them."""
     say(f"Cleaning: {options.expired} rows a table are beyond their retention")
     payments = prepare(options.payments)
@@ -313,7 +313,7 @@ async def _execute(stack: Stack, service: Service, statement: str, *arguments: o
 # -- memory ----------------------------------------------------------------------------------------------------------------------------
 
 
-async def _memory(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> list[report.Table]:
+async def _memory(bench: BenchRun, options: argparse.Namespace, say: Callable[[str], None]) -> list[report.Table]:
     """One set of processes, one chunk of payments after the other, the memory of each after each."""
     await bench.services.start(GATEWAY)
     meter = bench.meter.watching(bench.services.pids)
@@ -358,10 +358,10 @@ def _slope(samples: Sequence[tuple[float, Mapping[str, float]]], name: str) -> f
 # -- rest ------------------------------------------------------------------------------------------------------------------------------
 
 
-async def _rest(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> list[report.Table]:
+async def _rest(bench: BenchRun, options: argparse.Namespace, say: Callable[[str], None]) -> list[report.Table]:
     """Services that nobody sends anything, and the memory of each, every few seconds."""
     say(f"Rest: {options.rest_seconds} s, worth {options.rest_seconds * QUICKER / 3_600:.1f} hours")
-    await bench.services.start(GATEWAY, quickened=True)
+    await bench.services.start(GATEWAY, fast_idle=True)
     meter = bench.meter.watching(bench.services.pids)
     started = time.perf_counter()
     samples: list[tuple[float, Mapping[str, float]]] = []

@@ -19,8 +19,8 @@ from deploy.local.fleet import ROOT
 from tests.bench.limits import LONE_RATE_PER_S, ROW_WRITES, Limits, Needs, ceilings
 from tests.bench.load import Burst, Steady
 from tests.bench.measure import ELSEWHERE, GATEWAY, GENERATOR, POSTGRESQL, RABBITMQ, cores
-from tests.bench.scenarios import WARM_UP, Outcome
-from tests.bench.system import Books
+from tests.bench.scenarios import WARM_UP, ScenarioOutcome
+from tests.bench.system import BenchBooks
 
 PERCENTILES: Final = (50, 95, 99)
 
@@ -48,7 +48,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BenchReport:
     """One run: what it was, what it found, and what is wrong with it. A run with problems has no figures worth keeping."""
 
     about: Mapping[str, Any]
@@ -142,7 +142,7 @@ class Earlier:
         return value / earlier if isinstance(earlier, int | float) and abs(earlier) >= LEAST_COMPARED else None
 
 
-def conclude(report: Report, folder: Path, console: Console, *, compare: Path | None = None) -> int:
+def conclude(report: BenchReport, folder: Path, console: Console, *, compare: Path | None = None) -> int:
     """Show it beside the run in the file `compare`, else the folder's newest, and keep it there unless a payment was lost or doubled; the
     exit status."""
     show(report, Earlier(compare) if compare else Earlier.newest(folder), console)
@@ -152,7 +152,7 @@ def conclude(report: Report, folder: Path, console: Console, *, compare: Path | 
     return 0
 
 
-def show(report: Report, earlier: Earlier, console: Console) -> None:
+def show(report: BenchReport, earlier: Earlier, console: Console) -> None:
     """Print every table; beside each value how many times the earlier one it is."""
     about = report.about
     console.print(
@@ -193,7 +193,7 @@ def _number(value: float) -> str:
 # -- the tables ------------------------------------------------------------------------------------------------------------------------
 
 
-def throughput(outcomes: Sequence[Outcome]) -> Table:
+def throughput(outcomes: Sequence[ScenarioOutcome]) -> Table:
     rows = {
         outcome.scenario.name: {
             "payments/s": outcome.load.per_s,
@@ -217,13 +217,13 @@ def _spread(rounds_per_s: Sequence[float]) -> Row:
     return {"slowest": min(rounds_per_s), "fastest": max(rounds_per_s)} if len(rounds_per_s) > 1 else {}
 
 
-def _share(outcome: Outcome) -> float:
+def _share(outcome: ScenarioOutcome) -> float:
     """How much of the machine's CPU was ours, in percent: well below 100 on a machine with other work, which then slowed us down."""
     spent = outcome.spent
     return sum(spent.cpu_s.values()) / (cores() * spent.elapsed_s) * 100
 
 
-def latency(outcomes: Sequence[Outcome], found: Limits | None) -> Table:
+def latency(outcomes: Sequence[ScenarioOutcome], found: Limits | None) -> Table:
     rows = {
         outcome.scenario.name: _latency(outcome.load)
         for outcome in outcomes
@@ -249,7 +249,7 @@ def _latency(load: Steady) -> Row:
     return row | {"sent late by": load.late_ms, "payments": len(load.spans)}
 
 
-def cpu(outcomes: Sequence[Outcome]) -> Table:
+def cpu(outcomes: Sequence[ScenarioOutcome]) -> Table:
     """Milliseconds of CPU per payment by process, and milliseconds a second when there is nothing to do."""
     columns: dict[str, Row] = {}
     for outcome in outcomes:
@@ -274,7 +274,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda name: (last.index(name) + 1 if name in last else 0, name))
 
 
-def memory(outcomes: Sequence[Outcome]) -> Table:
+def memory(outcomes: Sequence[ScenarioOutcome]) -> Table:
     rows = {
         name: {o.scenario.name: o.resident_mib[name] for o in outcomes if name in o.resident_mib}
         for name in _in_order(name for outcome in outcomes for name in outcome.resident_mib)
@@ -282,7 +282,7 @@ def memory(outcomes: Sequence[Outcome]) -> Table:
     return Table("Memory at the end, MiB resident", rows)
 
 
-def starts(outcomes: Sequence[Outcome], alone: Mapping[str, tuple[float, float]]) -> Table:
+def starts(outcomes: Sequence[ScenarioOutcome], alone: Mapping[str, tuple[float, float]]) -> Table:
     """`alone`: of each service started by itself."""
     rows = {f"{name} alone": {"start": start_s, "drain": drain_s} for name, (start_s, drain_s) in alone.items()}
     rows |= {outcome.scenario.name: {"start": outcome.start_s, "drain": outcome.drain_s} for outcome in outcomes}
@@ -293,7 +293,7 @@ def starts(outcomes: Sequence[Outcome], alone: Mapping[str, tuple[float, float]]
     )
 
 
-def needs(outcome: Outcome) -> Needs:
+def needs(outcome: ScenarioOutcome) -> Needs:
     """What one payment of a burst asks for, counted by PostgreSQL: an event, an outcome, and a command of the saga (a row of the invoice's
     inbox) are messages published, an inbox row or an answer one delivered. The generator's own are added: one publish, one delivery."""
     payments = outcome.scenario.invoices
@@ -309,7 +309,7 @@ def needs(outcome: Outcome) -> Needs:
     )
 
 
-def work(outcome: Outcome) -> Table:
+def work(outcome: ScenarioOutcome) -> Table:
     """What one payment does; the transactions of a batch are shared by its messages."""
     payments, done, asked = outcome.scenario.invoices, outcome.deeds, needs(outcome)
     rows: dict[str, Row] = {
@@ -349,7 +349,7 @@ def limits(found: Limits) -> Table:
     return Table("Raw limits", rows, "per item; quorum queue, bodies of a PayInvoice; 200 messages a batch")
 
 
-def ceiling(found: Limits, outcome: Outcome, load: Burst) -> Table:
+def ceiling(found: Limits, outcome: ScenarioOutcome, load: Burst) -> Table:
     """What the raw limits allow for the messages and rows of one payment, and how much of it a burst reached."""
     rows = {
         name: {"payments/s": top.per_s, "CPU ms": top.cpu_ms, "reached %": load.per_s / top.per_s * 100}
@@ -360,7 +360,7 @@ def ceiling(found: Limits, outcome: Outcome, load: Burst) -> Table:
     )
 
 
-def books(read: Books, *, sent: int, heard_lost: int, doubled: int, repeated: int) -> Table:
+def books(read: BenchBooks, *, sent: int, heard_lost: int, doubled: int, repeated: int) -> Table:
     rows: dict[str, Row] = {
         "payments sent": {"": sent},
         "lost: InvoicePaid never heard": {"": heard_lost},
@@ -379,7 +379,7 @@ def books(read: Books, *, sent: int, heard_lost: int, doubled: int, repeated: in
     return Table("The books", rows)
 
 
-def problems(read: Books, *, sent: int, heard_lost: int, doubled: int) -> list[str]:
+def problems(read: BenchBooks, *, sent: int, heard_lost: int, doubled: int) -> list[str]:
     """Why this run does not count; empty if every payment is accounted for."""
     found = {
         f"{heard_lost} payments lost: their InvoicePaid was never heard": heard_lost,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from deploy.local.stack import Stack
 from shared.messaging.publisher import Publisher
-from tests.bench.load import Burst, Listener, Payment, Steady, burst, send, steady
+from tests.bench.load import Burst, EventListener, Steady, TimedPayment, burst, send, steady
 from tests.bench.measure import Deeds, Meter, Spent, deeds
 from tests.bench.pulse import pulse, stalls
 from tests.bench.system import NO_UUID, Services
@@ -38,7 +38,7 @@ class Scenario:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ScenarioOutcome:
     """`spent` covers the measured payments until everything about them was settled; `deeds` those of the warm-up as well. `rounds_per_s`:
     payments a second of all rounds of this scenario, of which this is the one in the middle; none of a steady load."""
 
@@ -54,7 +54,7 @@ class Outcome:
     rounds_per_s: Sequence[float] = ()
 
 
-def median(rounds: Sequence[Outcome]) -> Outcome:
+def median(rounds: Sequence[ScenarioOutcome]) -> ScenarioOutcome:
     """The one in the middle by payments a second (of an even number, the slower), with the most memory and the slowest drain of all."""
     rates = {outcome.load.per_s: outcome for outcome in rounds if isinstance(outcome.load, Burst)}
     if not rates:
@@ -69,26 +69,26 @@ def median(rounds: Sequence[Outcome]) -> Outcome:
 
 
 @dataclass(slots=True)
-class Bench:
+class BenchRun:
     """What a scenario runs on. `issued` and `paid` count the invoices and payments sent so far, `first` is the first payment id."""
 
     stack: Stack
     services: Services
     meter: Meter
     publisher: Publisher
-    listener: Listener
+    listener: EventListener
     issued: int = 0
     paid: int = 0
     lost: int = 0
     first: UUID = NO_UUID
 
-    async def issue(self, payments: Sequence[Payment]) -> None:
+    async def issue(self, payments: Sequence[TimedPayment]) -> None:
         """Have all invoices issued, before anything is measured. Raises NotReadyError."""
         await self.services.start({"GATEWAY_URL": "memory://"})
         await self.issue_by_running(payments)
         await self.services.stop()
 
-    async def issue_by_running(self, payments: Sequence[Payment]) -> None:
+    async def issue_by_running(self, payments: Sequence[TimedPayment]) -> None:
         """As `issue`, by services that run already."""
         if self.first == NO_UUID:
             self.first = min(payment.payment_id for payment in payments)
@@ -96,7 +96,7 @@ class Bench:
         self.issued += len(payments)
         await self.services.issued(self.issued)
 
-    async def play(self, scenario: Scenario, payments: Sequence[Payment]) -> Outcome:
+    async def play(self, scenario: Scenario, payments: Sequence[TimedPayment]) -> ScenarioOutcome:
         """Run one. Raises LoadError, NotReadyError."""
         before = await deeds(self.stack)
         start_s = await self.services.start(scenario.gateway, instances=scenario.instances)
@@ -109,7 +109,7 @@ class Bench:
         ended = meter.read()
         resident_mib = meter.resident_mib()
         drain_s = await self.services.stop()
-        return Outcome(
+        return ScenarioOutcome(
             scenario=scenario,
             load=load,
             settled=settled,
@@ -121,7 +121,9 @@ class Bench:
             drain_s=drain_s,
         )
 
-    async def pay(self, payments: Sequence[Payment], *, rate_per_s: float | None = None) -> tuple[Burst | Steady, bool]:
+    async def pay(
+        self, payments: Sequence[TimedPayment], *, rate_per_s: float | None = None
+    ) -> tuple[Burst | Steady, bool]:
         """Pay these by services that run; whether all became settled. Raises LoadError."""
         load: Burst | Steady
         if rate_per_s is None:

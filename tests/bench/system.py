@@ -12,8 +12,8 @@ import asyncpg
 
 from deploy.local.fleet import ROOT, Fleet
 from deploy.local.stack import SERVICES, Service, Stack
+from shared.amqp.broker_link import RPC_TIMEOUT_S, BrokerLink
 from shared.messaging.apply import apply_topology
-from shared.messaging.broker import RPC_TIMEOUT_S, BrokerLink
 from shared.messaging.topology import QUEUES
 from shared.persistence.migrate import migrate
 from tests.bench.load import INVOICE_PREFIX
@@ -42,15 +42,15 @@ class Services:
             await migrate(self._stack.service_database_url(service), ROOT / "services" / service / "migrations")
 
     async def start(
-        self, gateway: Mapping[str, str], *, instances: int = 1, only: Service | None = None, quickened: bool = False
+        self, gateway: Mapping[str, str], *, instances: int = 1, only: Service | None = None, fast_idle: bool = False
     ) -> float:
-        """Start so many of each at once, or just one service; seconds until every work queue has its consumers. `quickened`: with short
-        pauses (`tests.bench.quickened`). Raises NotReadyError."""
+        """Start so many of each at once, or just one service; seconds until every work queue has its consumers. `fast_idle`: with short
+        pauses (`tests.bench.fast_idle`). Raises NotReadyError."""
         started = time.perf_counter()
         self._fleet.add_to_environment({**self._stack.environment(), **gateway})
         for service in SERVICES if only is None else (only,):
             for instance in range(1, instances + 1):
-                program = f"tests.bench.quickened {service}" if quickened else ""
+                program = f"tests.bench.fast_idle {service}" if fast_idle else ""
                 self._fleet.start(service, instance=instance, program=program)
         queues = [queue.name for queue in QUEUES if only is None or _consumer_of(queue.name) == only]
         link = BrokerLink(self._stack.rabbitmq_url, name="bench watch")
@@ -141,7 +141,7 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> b
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class BenchBooks:
     """What the services have written down, all told."""
 
     invoices: int
@@ -161,14 +161,14 @@ class Books:
         return sum(self.outbox.values())
 
 
-async def read_books(stack: Stack, *, since: UUID = NO_UUID) -> Books:
+async def read_books(stack: Stack, *, since: UUID = NO_UUID) -> BenchBooks:
     """By SQL, from outside. Payment ids before `since` were stored by others."""
     invoice = await _row(stack.service_database_url("invoice"), _INVOICE)
     gateway = await _row(stack.service_database_url("payment_gateway"), _GATEWAY, since)
     saga = await _row(stack.service_database_url("saga"), _SAGA, since)
     staff = await _row(stack.service_database_url("staff"), _STAFF)
     by_service = {"invoice": invoice, "payment_gateway": gateway, "saga": saga}
-    return Books(
+    return BenchBooks(
         invoices=invoice["invoices"],
         paid=invoice["paid"],
         paid_twice=invoice["paid_twice"],

@@ -8,9 +8,9 @@ from tests.bench.limits import ROW_WRITES, Limit, Limits, Needs, ceiling, middle
 from tests.bench.load import Burst, Steady
 from tests.bench.measure import GENERATOR, Deeds, Usage, cores
 from tests.bench.pulse import INTERVAL_S, STALLED_FROM, pulse, stalls
-from tests.bench.report import Earlier, Report, Table, problems
-from tests.bench.scenarios import Outcome, Scenario, median
-from tests.bench.system import Books
+from tests.bench.report import BenchReport, Earlier, Table, problems
+from tests.bench.scenarios import Scenario, ScenarioOutcome, median
+from tests.bench.system import BenchBooks
 
 
 def test_a_percentile_is_a_latency_that_was_measured() -> None:
@@ -26,12 +26,12 @@ def test_of_several_bursts_the_middle_one_counts() -> None:
     assert median([_outcome(Steady([], lost=0, late_ms=0.0))]).rounds_per_s == ()
 
 
-def _outcome(load: Burst | Steady) -> Outcome:
+def _outcome(load: Burst | Steady) -> ScenarioOutcome:
     """`load` took as many seconds to drain, and as many MiB."""
     usage = Usage(at=0.0, cpu_s={}, machine_s=0.0)
     spent = usage.since(usage)
     size = load.elapsed_s if isinstance(load, Burst) else 0.0
-    return Outcome(
+    return ScenarioOutcome(
         Scenario("0 ms", {}, 100), load, True, spent, spent, Deeds({}, {}, {}, {}, 0), {"saga": size}, 0.0, size
     )
 
@@ -82,7 +82,7 @@ def test_what_others_used_is_what_the_machine_used_beyond_us() -> None:
 
 def test_a_run_is_compared_with_the_last_one_kept(tmp_path: Path) -> None:
     for name, per_s in (("20260101T000000Z", 100.0), ("20260102T000000Z", 200.0)):
-        Report({}, [Table("Throughput", {"0 ms": {"payments/s": per_s}})]).save(tmp_path, name)
+        BenchReport({}, [Table("Throughput", {"0 ms": {"payments/s": per_s}})]).save(tmp_path, name)
     earlier = Earlier.newest(tmp_path)
     assert earlier.ratio("Throughput", "0 ms", "payments/s", 300.0) == 1.5
     assert earlier.ratio("Throughput", "20 ms", "payments/s", 300.0) is None
@@ -107,5 +107,5 @@ def test_the_first_run_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
 def test_every_payment_is_accounted_for(change: dict[str, int], complaints: int) -> None:
     whole: dict[str, object] = {"invoices": 10, "paid": 10, "paid_twice": 0, "captured": 10, "completed": 10}
     whole |= {"dead_letters": 0, "inbox": {}, "outbox": {}}
-    books = Books(**(whole | change))  # type: ignore[arg-type]  # a table of cases
+    books = BenchBooks(**(whole | change))  # type: ignore[arg-type]  # a table of cases
     assert len(problems(books, sent=10, heard_lost=0, doubled=0)) == complaints

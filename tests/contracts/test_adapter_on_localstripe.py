@@ -44,7 +44,7 @@ ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ForeignGateway:
     """A server to drive: its address, and a token that asks the customer to act."""
 
     url: str
@@ -74,13 +74,13 @@ def localstripe() -> Iterator[str]:
 
 
 @pytest.fixture(params=[pytest.param("localstripe", marks=pytest.mark.foreign), "sandbox"])
-async def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Foreign]:
+async def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ForeignGateway]:
     if request.param == "localstripe":
         url = request.getfixturevalue("localstripe")
-        yield Foreign(url, await _card_that_asks(url))
+        yield ForeignGateway(url, await _card_that_asks(url))
     else:
         async with Sandbox(tmp_path / "ledger.sqlite") as sandbox:
-            yield Foreign(sandbox.url, "pm_remit_action_required")
+            yield ForeignGateway(sandbox.url, "pm_remit_action_required")
 
 
 async def _card_that_asks(url: str) -> str:
@@ -96,7 +96,7 @@ async def _card_that_asks(url: str) -> str:
 
 
 @pytest.fixture
-async def gateway(foreign: Foreign) -> AsyncIterator[Gateway]:
+async def gateway(foreign: ForeignGateway) -> AsyncIterator[Gateway]:
     opened = open_gateway(foreign.url, api_key="sk_test_1", timeout_s=TIMEOUT_S, connections=4)
     yield opened
     await opened.close()
@@ -159,7 +159,9 @@ async def test_cancelling_what_succeeded_means_captured(gateway: Gateway) -> Non
     assert answer.receipt_number == told.receipt_number
 
 
-async def test_a_payment_that_asks_the_customer_to_act_can_be_cancelled(gateway: Gateway, foreign: Foreign) -> None:
+async def test_a_payment_that_asks_the_customer_to_act_can_be_cancelled(
+    gateway: Gateway, foreign: ForeignGateway
+) -> None:
     gateway_id = await prepared(gateway, foreign.action_token)
     assert isinstance(await gateway.execute(gateway_id, key="execute"), port.ActionRequired)
     assert isinstance(await gateway.inquire(gateway_id), port.ActionRequired)
@@ -199,7 +201,7 @@ async def test_what_can_never_be_charged_is_refused(gateway: Gateway, order: por
     assert isinstance(await gateway.prepare(order, key="prepare"), port.Refused)
 
 
-async def test_a_wrong_api_key_sends_nothing(foreign: Foreign) -> None:
+async def test_a_wrong_api_key_sends_nothing(foreign: ForeignGateway) -> None:
     gateway = open_gateway(foreign.url, api_key="wrong", timeout_s=TIMEOUT_S, connections=1)
     assert isinstance(await gateway.prepare(ORDER, key="prepare"), port.NotSent)
     await gateway.close()

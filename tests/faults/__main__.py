@@ -21,7 +21,7 @@ from deploy.local.stack import KIND_VARIABLE
 from shared.observability.logs import configure_logs
 from tests.faults import chaos, report
 from tests.faults.families import all_trials, select
-from tests.faults.run import LANES, Run, Say, estimate_s, judge, run_all
+from tests.faults.run import LANES, FaultRun, Say, estimate_s, judge, run_all
 from tests.faults.trial import Trial
 
 FOLDER = ROOT / ".remit" / "faults"
@@ -89,17 +89,19 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _prepared(options: argparse.Namespace, trials: list[Trial], say: Say) -> tuple[Run, Coroutine[None, None, None]]:
+def _prepared(
+    options: argparse.Namespace, trials: list[Trial], say: Say
+) -> tuple[FaultRun, Coroutine[None, None, None]]:
     """The run, and what carries it out; says how long it will take."""
     if options.minutes is None and options.seed is None:
         say(_announcement(trials, options.lanes))
-        run = Run(trials, _folder())
+        run = FaultRun(trials, _folder())
         return run, run_all(run, lanes=options.lanes, say=say)
     seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
     minutes = options.minutes or MINUTES
     planned = chaos.schedule(seed, minutes, trials)
     say(f"seed {seed}: {len(planned)} faults in {minutes:g} minutes, then it drains")
-    run = Run([replace(one.trial, name=one.name) for one in planned], _folder(), seed=seed)
+    run = FaultRun([replace(one.trial, name=one.name) for one in planned], _folder(), seed=seed)
     return run, chaos.run_random(run, planned, minutes=minutes, say=say)
 
 

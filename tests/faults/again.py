@@ -5,64 +5,64 @@ from typing import Final
 
 from deploy.local.stack import SERVICES
 from shared.messaging.topology import WORK_QUEUES
-from tests.faults.bed import Bed
 from tests.faults.recovery import QUEUES_OF, SERVICE_WITHIN_S, recovery_s
 from tests.faults.tap import REMEMBERED_MAX, ids_of
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import LATE_SUCCESS, MIX
 from tests.support.databases import execute
 
 FAMILY: Final = "again"
 
-Repeat = Callable[[Bed], Awaitable[int]]
+Repeat = Callable[[Testbed], Awaitable[int]]
 
 
-async def messages(bed: Bed) -> int:
+async def messages(testbed: Testbed) -> int:
     """The last messages of every queue come again, byte for byte."""
-    return sum([await bed.tap.echo(queue.name, count=REMEMBERED_MAX) for queue in WORK_QUEUES])
+    return sum([await testbed.tap.echo(queue.name, count=REMEMBERED_MAX) for queue in WORK_QUEUES])
 
 
-async def forgotten(bed: Bed) -> int:
+async def forgotten(testbed: Testbed) -> int:
     """The inboxes have forgotten the last messages, as after their retention, and all of them come again."""
     count = 0
     for service, queues in QUEUES_OF.items():
         chosen = {
-            queue: bed.tap.last(queue) for queue in queues
+            queue: testbed.tap.last(queue) for queue in queues
         }  # what is said again meanwhile must not push out of the list what is deleted
         ids = [id_ for messages_ in chosen.values() for id_ in ids_of(messages_)]
-        await execute(bed.database(service), "DELETE FROM inbox WHERE message_id = ANY($1::uuid[])", ids)
-        count += sum([await bed.tap.send_again(queue, messages_) for queue, messages_ in chosen.items()])
+        await execute(testbed.database(service), "DELETE FROM inbox WHERE message_id = ANY($1::uuid[])", ids)
+        count += sum([await testbed.tap.send_again(queue, messages_) for queue, messages_ in chosen.items()])
     return count
 
 
-async def restarts(bed: Bed) -> int:
+async def restarts(testbed: Testbed) -> int:
     """kill -9 of everything at once."""
     for service in SERVICES:
-        await bed.kill(service)
+        await testbed.kill(service)
     for service in SERVICES:
-        await bed.start(service)
+        await testbed.start(service)
     return len(SERVICES)
 
 
-async def rebuilds(bed: Bed) -> int:
+async def rebuilds(testbed: Testbed) -> int:
     """`remit rebuild`: events are folded again."""
-    done = await (await bed.remit("rebuild")).result()
+    done = await (await testbed.remit("rebuild")).result()
     if done.code != 0:
         raise AssertionError(f"rebuild found differences: {done.stdout}{done.stderr}")
     return 1
 
 
-def _run(*deeds: Repeat) -> Callable[[Bed, Note], Awaitable[None]]:
-    async def run(bed: Bed, note: Note) -> None:
-        bed.play(*MIX, LATE_SUCCESS)
-        await bed.until_drained()
-        await bed.take_baseline()
-        bed.thorough = True
+def _run(*deeds: Repeat) -> Callable[[Testbed, Note], Awaitable[None]]:
+    async def run(testbed: Testbed, note: Note) -> None:
+        testbed.play(*MIX, LATE_SUCCESS)
+        await testbed.until_drained()
+        await testbed.take_baseline()
+        testbed.thorough = True
         for deed in deeds:
-            note.fired(await deed(bed))
+            note.fired(await deed(testbed))
         note.mended()
         if restarts in deeds:
-            note.recovered(await recovery_s(bed), within_s=SERVICE_WITHIN_S)
+            note.recovered(await recovery_s(testbed), within_s=SERVICE_WITHIN_S)
 
     return run
 

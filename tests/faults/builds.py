@@ -13,17 +13,25 @@ from typing import Any, Final
 
 from services.payment_gateway import domain, store
 from services.payment_gateway.charging import STEPS_MAX, Charging
-from services.payment_gateway.domain import Answer, Outcome, Payment, Policy, Status, Step, Transition
+from services.payment_gateway.domain import (
+    GatewayAnswer,
+    GatewayStep,
+    Outcome,
+    Payment,
+    PaymentStatus,
+    PaymentTransition,
+    Policy,
+)
 from services.payment_gateway.gateways import port
-from services.payment_gateway.store import Row
+from services.payment_gateway.store import PaymentRow
+from shared.batch.worker import QueueWorker
 from shared.messaging import publisher
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.relay import Relay
 from shared.persistence import answers, outbox
-from shared.persistence.answers import Answer as CommandAnswer
+from shared.persistence.answers import StoredAnswer as CommandAnswer
 from shared.persistence.database import Tx
-from shared.persistence.outbox import Parcel
-from shared.shell import QueueWorker
+from shared.persistence.outbox import OutboxBatch
 
 WRITTEN_S: Final = 0.2
 """Longer than an ack waits for others (`shared.messaging.consumer.ACK_WITHIN_S`), and the client takes to write it to the socket."""
@@ -71,10 +79,10 @@ def _deleted_before_the_confirm() -> None:
     """A row of the outbox is deleted, then its messages are published."""
     publish = Relay.publish
 
-    async def delete_and_publish(relay: Relay, parcels: Sequence[Parcel]) -> int:
+    async def delete_and_publish(relay: Relay, outbox_batches: Sequence[OutboxBatch]) -> int:
         async with relay._database.connection() as connection:
-            await outbox.delete(connection, [parcel.id for parcel in parcels])
-        return await publish(relay, parcels)
+            await outbox.delete(connection, [outbox_batch.id for outbox_batch in outbox_batches])
+        return await publish(relay, outbox_batches)
 
     _put(Relay, "publish", delete_and_publish)
 
@@ -87,16 +95,16 @@ def _returned_message_ignored() -> None:
 def _confirmed_before_recorded() -> None:
     """The gateway's id is recorded together with what came of its confirm."""
 
-    async def carry(charging: Charging, row: Row) -> None:
+    async def carry(charging: Charging, row: PaymentRow) -> None:
         step = domain.next_step(row.payment)
         for seq in range(1, STEPS_MAX + 1):
             result = await charging._take(step, row, seq)
-            if step is not Step.PREPARE and not await charging.commit.record(result):
+            if step is not GatewayStep.PREPARE and not await charging.commit.record(result):
                 return
             step = result.transition.then
             if step is None:
                 return
-            row = Row(result.transition.payment, row.fence, row.origin)
+            row = PaymentRow(result.transition.payment, row.fence, row.origin)
 
     _put(Charging, "_carry", carry)
 
@@ -104,7 +112,7 @@ def _confirmed_before_recorded() -> None:
 def _not_charged_without_a_cancel() -> None:
     """What is to be cancelled is recorded as if it were."""
 
-    def settle(payment: Payment, verdict: domain.Verdict) -> Transition:
+    def settle(payment: Payment, verdict: domain.PendingOutcome) -> PaymentTransition:
         return domain._cancelled(replace(payment, pending=verdict))
 
     _put(domain, "_cancel", settle)
@@ -115,9 +123,9 @@ def _timeout_is_declined() -> None:
 
     doubt = domain._doubt
 
-    def decline(payment: Payment, answer: Answer, policy: Policy) -> Transition:
-        if payment.status is Status.PREPARED and isinstance(answer, port.Unknown):
-            return Transition(domain._move(payment, Status.DECLINED, reason="timeout"), Outcome.DECLINED)
+    def decline(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+        if payment.status is PaymentStatus.PREPARED and isinstance(answer, port.Unknown):
+            return PaymentTransition(domain._move(payment, PaymentStatus.DECLINED, reason="timeout"), Outcome.DECLINED)
         return doubt(payment, answer, policy)
 
     _put(domain, "_doubt", decline)

@@ -17,15 +17,15 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CatalogueRow:
     """A point in the path of a payment, and its faults by name: patterns of trials, parted by commas."""
 
     point: str
     faults: Mapping[str, str | Elsewhere]
 
 
-ROWS: Final[dict[int, Row]] = {
-    1: Row(
+ROWS: Final[dict[int, CatalogueRow]] = {
+    1: CatalogueRow(
         "sender → exchange",
         {
             "confirm lost": "sender/confirm_lost*",
@@ -35,7 +35,7 @@ ROWS: Final[dict[int, Row]] = {
             "wrong user": "sender/wrong_user",
         },
     ),
-    2: Row(
+    2: CatalogueRow(
         "the broker holds it",
         {
             "kill -9, restart": "servers/broker:killed,servers/both:killed",
@@ -44,7 +44,7 @@ ROWS: Final[dict[int, Row]] = {
             "a node of a cluster lost": "cluster/*",
         },
     ),
-    3: Row(
+    3: CatalogueRow(
         "delivered, before the transaction",
         {
             "crash": "crash/shell.*before_commit:*:exit,servers/*:killed",
@@ -52,7 +52,7 @@ ROWS: Final[dict[int, Row]] = {
             "reconnect with a full buffer": "network/*.broker:reset",
         },
     ),
-    4: Row(
+    4: CatalogueRow(
         "inbox + events + outbox",
         {
             "version conflict": "fleet/?-of-each",
@@ -63,11 +63,11 @@ ROWS: Final[dict[int, Row]] = {
             "the reply to a commit lost": "network/*.database:commit_reply_lost*",
         },
     ),
-    5: Row(
+    5: CatalogueRow(
         "committed, before the ack",
         {"crash": "crash/shell.*after_commit:*:exit,crash/shell.before_ack:*", "ack lost": "network/*.broker:ack_lost"},
     ),
-    6: Row(
+    6: CatalogueRow(
         "outbox",
         {
             "crash before or after the confirm": "crash/publisher.*,crash/relay.*",
@@ -78,15 +78,15 @@ ROWS: Final[dict[int, Row]] = {
             "publish refused (full queue)": "servers/*:full",
         },
     ),
-    7: Row("request → payment row", {"duplicate on two instances at once": "fleet/?-of-each"}),
-    8: Row(
+    7: CatalogueRow("request → payment row", {"duplicate on two instances at once": "fleet/?-of-each"}),
+    8: CatalogueRow(
         "prepared, id not recorded; recorded, not confirmed",
         {
             "crash": "crash/charging.*_prepare:*:exit,crash/charging.*_execute:*:exit",
             "zombie": "crash/charging.*_prepare:*:stop,crash/charging.*_execute:*:stop",
         },
     ),
-    9: Row(
+    9: CatalogueRow(
         "HTTP in flight",
         {
             "every behaviour of the gateway": "gateway/every-behaviour*",
@@ -94,7 +94,7 @@ ROWS: Final[dict[int, Row]] = {
             "silent for hours (for longer than the ladder)": "gateway/silent-for-good",
         },
     ),
-    10: Row(
+    10: CatalogueRow(
         "answer known, not recorded",
         {
             "crash": "crash/charging.before_record*:*,crash/charging.after_execute:*",
@@ -102,7 +102,7 @@ ROWS: Final[dict[int, Row]] = {
             "lease lost, decision committed meanwhile": "planted/fencing-off:control",
         },
     ),
-    11: Row(
+    11: CatalogueRow(
         "saga",
         {
             "duplicate": "again/messages",
@@ -113,7 +113,7 @@ ROWS: Final[dict[int, Row]] = {
             "restart mid-step": "crash/*:saga:exit",
         },
     ),
-    12: Row(
+    12: CatalogueRow(
         "invoice ← outcome",
         {
             "duplicate": "again/messages,again/forgotten",
@@ -124,7 +124,7 @@ ROWS: Final[dict[int, Row]] = {
             "void at the same time": "crash/*",
         },
     ),
-    13: Row(
+    13: CatalogueRow(
         "dead letters",
         {
             "replay twice": "people/replay:by-two",
@@ -134,7 +134,7 @@ ROWS: Final[dict[int, Row]] = {
             "crash mid-replay": "crash/staff.replay.*",
         },
     ),
-    14: Row(
+    14: CatalogueRow(
         "case in doubt",
         {
             "two people": "people/resolve:by-two",
@@ -142,8 +142,8 @@ ROWS: Final[dict[int, Row]] = {
             "late answer after a decision": "crash/charging.*_refund:*",
         },
     ),
-    15: Row("poison", {"every input of the corpus, on every queue": "poison/*"}),
-    16: Row(
+    15: CatalogueRow("poison", {"every input of the corpus, on every queue": "poison/*"}),
+    16: CatalogueRow(
         "fleet",
         {
             "rolling restarts under load": "fleet/rolling-restarts",
@@ -151,7 +151,7 @@ ROWS: Final[dict[int, Row]] = {
             "old and new versions together": "versions/*",
         },
     ),
-    17: Row(
+    17: CatalogueRow(
         "partitions",
         {
             "from the broker": "network/*.broker:black_hole_*,network/*.broker:refused",

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.faults.bed import Bed
-from tests.faults.run import Run, Say, conclude, keep_logs, open_bed
-from tests.faults.trial import Note, Result, Trial
+from tests.faults.run import FaultRun, Say, conclude, keep_logs, open_bed
+from tests.faults.testbed import Testbed
+from tests.faults.trial import Note, Trial, TrialResult
 from tests.faults.workload import LOAD
 
 PAUSE_LEAST_S: Final = 1.0
@@ -27,7 +27,7 @@ OVER_S: Final = 2 * FAULT_S
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class ScheduledFault:
     """A fault of the schedule, so many seconds after the beginning."""
 
     number: int
@@ -39,32 +39,32 @@ class Planned:
         return f"random/{self.number:03d}/{self.trial.name}"
 
 
-def schedule(seed: int, minutes: float, trials: Sequence[Trial]) -> list[Planned]:
+def schedule(seed: int, minutes: float, trials: Sequence[Trial]) -> list[ScheduledFault]:
     """Which fault when. Families take turns by chance, not by how many trials they have."""
     chance = random.Random(seed)
     families: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.name):
         if trial.random:
             families.setdefault(trial.family, []).append(trial)
-    planned: list[Planned] = []
+    planned: list[ScheduledFault] = []
     at_s = 0.0
     while families and (at_s := at_s + chance.uniform(PAUSE_LEAST_S, PAUSE_MOST_S)) < minutes * 60:
         family = chance.choice(sorted(families))
-        planned.append(Planned(len(planned) + 1, at_s, chance.choice(families[family])))
+        planned.append(ScheduledFault(len(planned) + 1, at_s, chance.choice(families[family])))
     return planned
 
 
-async def run_random(run: Run, planned: Sequence[Planned], *, minutes: float, say: Say) -> None:
+async def run_random(run: FaultRun, planned: Sequence[ScheduledFault], *, minutes: float, say: Say) -> None:
     """The schedule on one bed with a stack of its own; at the end everything drains, and the audit looks at all of it."""
     started = time.monotonic()
     assert run.seed is not None
-    async with open_bed(None, "random", say) as bed:
-        bed.upstream.patience_s = FAULT_S
+    async with open_bed(None, "random", say) as testbed:
+        testbed.upstream.patience_s = FAULT_S
         begun = 0
-        load = asyncio.create_task(_load(bed, run.seed), name="load")
+        load = asyncio.create_task(_load(testbed, run.seed), name="load")
         try:
             async with asyncio.timeout(minutes * 60 + OVER_S):
-                begun = await _carry_out(bed, run, planned, say, for_s=minutes * 60)
+                begun = await _carry_out(testbed, run, planned, say, for_s=minutes * 60)
                 await asyncio.sleep(max(0.0, minutes * 60 - (time.monotonic() - started)))
             run.trials = run.trials[:begun]
         except TimeoutError:
@@ -73,25 +73,27 @@ async def run_random(run: Run, planned: Sequence[Planned], *, minutes: float, sa
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
         fired = sum(one.fired > 0 for one in run.results)
-        result = Result(f"random/seed {run.seed}", "random", f"{begun} faults under load, two at a time", fired=fired)
+        result = TrialResult(
+            f"random/seed {run.seed}", "random", f"{begun} faults under load, two at a time", fired=fired
+        )
         say(f"{fired} of {begun} faults fired ({len(planned)} in the schedule); waiting until everything has drained")
-        await conclude(bed, result, mended_at=time.time())
+        await conclude(testbed, result, mended_at=time.time())
         for one in run.results:
             one.lines = dict(result.lines)
         run.results.append(result)
         run.took_s = time.monotonic() - started
         if not run.ok:
-            keep_logs(run.folder, bed, result)
+            keep_logs(run.folder, testbed, result)
             say(f"again: python -m tests.faults --seed {run.seed} --minutes {minutes:g}")
-        run.seen.update(await bed.count_seen())
+        run.seen.update(await testbed.count_seen())
     run.took_s = time.monotonic() - started
 
 
-async def _load(bed: Bed, seed: int) -> None:
+async def _load(testbed: Testbed, seed: int) -> None:
     scenes = _endless(seed)
     while True:
-        for _ in range(PLAYING - bed.playing):
-            bed.play(next(scenes))
+        for _ in range(PLAYING - testbed.playing):
+            testbed.play(next(scenes))
         await asyncio.sleep(PLAY_POLL_S)
 
 
@@ -101,7 +103,9 @@ def _endless(seed: int) -> Iterator[str]:
         yield chance.choice(LOAD)
 
 
-async def _carry_out(bed: Bed, run: Run, planned: Sequence[Planned], say: Say, *, for_s: float) -> int:
+async def _carry_out(
+    testbed: Testbed, run: FaultRun, planned: Sequence[ScheduledFault], say: Say, *, for_s: float
+) -> int:
     """In the order of the schedule; one that touches what another is at waits for it, and a slow machine does not get as far in the time
     there is. How many were begun."""
     began, begun = time.monotonic(), 0
@@ -116,7 +120,7 @@ async def _carry_out(bed: Bed, run: Run, planned: Sequence[Planned], say: Say, *
             if time.monotonic() - began > for_s:
                 break
             begun += 1
-            busy[asyncio.create_task(_fault(bed, run, one, say), name=one.name)] = one.trial.touches
+            busy[asyncio.create_task(_fault(testbed, run, one, say), name=one.name)] = one.trial.touches
         if busy:
             await asyncio.wait(busy)
     finally:
@@ -126,14 +130,14 @@ async def _carry_out(bed: Bed, run: Run, planned: Sequence[Planned], say: Say, *
     return begun
 
 
-async def _fault(bed: Bed, run: Run, one: Planned, say: Say) -> None:
+async def _fault(testbed: Testbed, run: FaultRun, one: ScheduledFault, say: Say) -> None:
     started, note = time.monotonic(), Note()
-    result = Result(one.name, one.trial.family, one.trial.injects)
+    result = TrialResult(one.name, one.trial.family, one.trial.injects)
     try:
         async with asyncio.timeout(FAULT_S):
-            await bed.put_right(one.trial.touches)
-            await one.trial.run(bed, note)
-            await bed.put_right(one.trial.touches)
+            await testbed.put_right(one.trial.touches)
+            await one.trial.run(testbed, note)
+            await testbed.put_right(one.trial.touches)
     except asyncio.CancelledError:
         if (task := asyncio.current_task()) is None or task.cancelling():
             raise

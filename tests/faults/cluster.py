@@ -10,10 +10,10 @@ from typing import Final
 from deploy.local.rabbitmq import PrivateRabbit, open_cluster
 from deploy.local.stack import Service, Stack, open_stack
 from shared.messaging.topology import QUEUE_NAMES
-from tests.faults.bed import Bed
 from tests.faults.frames import Plain
 from tests.faults.proxy import open_network
 from tests.faults.recovery import SERVER_WITHIN_S
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 
 FAMILY: Final = "cluster"
@@ -52,43 +52,43 @@ def open_clustered_stack(*, say: Callable[[str], None]) -> Iterator[Stack]:
         yield replace(stack, rabbitmq_url=front.url, broker=Cluster(nodes))
 
 
-async def _leader_killed(bed: Bed, note: Note) -> None:
+async def _leader_killed(testbed: Testbed, note: Note) -> None:
     """Again and again whoever leads: also a node that was killed before and came back."""
-    cluster = bed.system.stack.broker
+    cluster = testbed.system.stack.broker
     assert isinstance(cluster, Cluster)
-    bed.play()
-    await bed.until_under_load()
+    testbed.play()
+    await testbed.until_under_load()
     for number in range(1, ROUNDS + 1):
-        await _until_all_online(bed, cluster)
-        bed.play()
+        await _until_all_online(testbed, cluster)
+        testbed.play()
         leader = _leader(cluster.nodes)
         survivors = [node for node in cluster.nodes if node is not leader]
         await asyncio.to_thread(leader.kill)
         since = time.time()
         note.fired()
-        bed.play()
-        await bed.until(lambda nodes=survivors: _led(nodes), what="another leader")  # type: ignore[misc]
-        took_s = await _handled_again(bed, since)
+        testbed.play()
+        await testbed.until(lambda nodes=survivors: _led(nodes), what="another leader")  # type: ignore[misc]
+        took_s = await _handled_again(testbed, since)
         note.recovered(took_s, within_s=SERVER_WITHIN_S)
         note.remark(f"round {number}: {leader.name} killed; all handle messages again within {took_s:.1f} s")
         await asyncio.to_thread(leader.start)
     note.mended()
-    await _until_all_online(bed, cluster)
-    bed.play()
+    await _until_all_online(testbed, cluster)
+    testbed.play()
 
 
-async def _handled_again(bed: Bed, since: float) -> float:
+async def _handled_again(testbed: Testbed, since: float) -> float:
     """When the last of those that every payment passes has handled a message again."""
     moments: list[float] = []
     for service in PASSED_BY_ALL:
 
         async def handled(service: Service = service) -> bool:
-            at = await bed.handled_after(service, since)
+            at = await testbed.handled_after(service, since)
             if at is not None:
                 moments.append(at)
             return at is not None
 
-        await bed.until(handled, what=f"{service} handles a message again")
+        await testbed.until(handled, what=f"{service} handles a message again")
     return max(moments) - since
 
 
@@ -104,14 +104,14 @@ async def _led(survivors: Sequence[PrivateRabbit]) -> bool:
     return all(leaders.get(queue) in names for queue in QUEUE_NAMES)
 
 
-async def _until_all_online(bed: Bed, cluster: Cluster) -> None:
+async def _until_all_online(testbed: Testbed, cluster: Cluster) -> None:
     """Every queue has all its replicas again: another loss leaves a majority."""
 
     async def online() -> bool:
         members = await asyncio.to_thread(_listed, cluster.nodes[0], "online")
         return all(members.get(queue, "").count("@") == NODES for queue in QUEUE_NAMES)
 
-    await bed.until(online, what="all replicas online", within_s=REJOINED_WITHIN_S)
+    await testbed.until(online, what="all replicas online", within_s=REJOINED_WITHIN_S)
 
 
 def _listed(node: PrivateRabbit, column: str) -> dict[str, str]:

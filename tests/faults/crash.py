@@ -1,7 +1,7 @@
 """Every crash point x every action: the process ends, stops longer than its lease and heartbeat and goes on as a zombie, stumbles, is
 cancelled.
 
-A `Story` says how a point is reached: most by the mix of the demo; some need settings, scenes, or somebody who provokes them.
+A `CrashStory` says how a point is reached: most by the mix of the demo; some need settings, scenes, or somebody who provokes them.
 """
 
 import asyncio
@@ -18,12 +18,11 @@ import aio_pika
 
 from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
 from shared.contracts.invoice import IssueInvoice
-from shared.fault_points import INVOICE, PAYMENT_GATEWAY, POINTS, REMIT, SAGA, STAFF
-from shared.faults import ACTIONS, EXIT_CODE
+from shared.crash_points import ACTIONS, EXIT_CODE, INVOICE, PAYMENT_GATEWAY, POINTS, REMIT, SAGA, STAFF
 from shared.ids import new_id
 from shared.messaging.codec import STRUCTURED
-from tests.faults.bed import HEARTBEAT_S, LEASE_S, Bed, LogMark, Remit
 from tests.faults.recovery import SERVICE_WITHIN_S, recovery_s
+from tests.faults.testbed import HEARTBEAT_S, LEASE_S, LogMark, Remit, Testbed
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import LATE_SUCCESS, MIX, case_version
 from tests.support.databases import rows
@@ -38,15 +37,15 @@ IN_TRANSACTION: Final = frozenset(
     {"before_commit", "before_record_commit", "before_record", "before_sweep_commit", "after_journal"}
 )
 
-Provoke = Callable[[Bed, str], Awaitable[None]]
+Provoke = Callable[[Testbed, str], Awaitable[None]]
 
 
-async def _nothing(_bed: Bed, _service: str) -> None:
+async def _nothing(_bed: Testbed, _service: str) -> None:
     """The workload alone gets there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class CrashStory:
     """How a point is reached. `settings`: of the instance with the fault. `before`: what must have happened when it starts; `provoke`: what
     happens while the workload plays. `after`: what is put right when it fired."""
 
@@ -63,7 +62,7 @@ class Story:
 # -- what provokes ---------------------------------------------------------------------------------------------------------------------
 
 
-async def echoes(bed: Bed, service: str) -> None:
+async def echoes(testbed: Testbed, service: str) -> None:
     """Messages of the service's queue come twice."""
     queue = {
         INVOICE: "invoice.settlement",
@@ -73,12 +72,12 @@ async def echoes(bed: Bed, service: str) -> None:
     }[service]
 
     async def echoed() -> bool:
-        return await bed.tap.echo(queue, count=3) > 0
+        return await testbed.tap.echo(queue, count=3) > 0
 
-    await bed.until(echoed, what=f"a message on {queue} to repeat")
+    await testbed.until(echoed, what=f"a message on {queue} to repeat")
 
 
-async def junk(bed: Bed, service: str) -> None:
+async def junk(testbed: Testbed, service: str) -> None:
     """Something that nobody can read arrives on the service's queue."""
     queue = {
         INVOICE: "invoice.commands",
@@ -86,7 +85,7 @@ async def junk(bed: Bed, service: str) -> None:
         SAGA: "saga.events",
         STAFF: "staff.cases",
     }[service]
-    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
         name = f"junk {new_id()}"  # no UUID: a command that could be answered would be no dead letter
@@ -94,71 +93,71 @@ async def junk(bed: Bed, service: str) -> None:
         await channel.default_exchange.publish(message, routing_key=queue, timeout=10)
 
 
-async def committed_and_unsaid(bed: Bed, service: str) -> None:
+async def committed_and_unsaid(testbed: Testbed, service: str) -> None:
     """The process before the one under test died with a full outbox: the sweeper finds it."""
-    log = bed.log_of(service)
-    await bed.restart(service, REMIT_FAULT="relay.before_publish:1:exit")
-    bed.play(*MIX[:3])
-    await bed.until_logged(log, "fault_fired")
-    await bed.stop(service)  # before it sweeps
+    log = testbed.log_of(service)
+    await testbed.restart(service, REMIT_FAULT="relay.before_publish:1:exit")
+    testbed.play(*MIX[:3])
+    await testbed.until_logged(log, "fault_fired")
+    await testbed.stop(service)  # before it sweeps
 
 
-async def no_settlement_queue(bed: Bed, _service: str) -> None:
+async def no_settlement_queue(testbed: Testbed, _service: str) -> None:
     """The queue that the saga's commands go to is gone, and ours beside it: they are returned."""
-    await bed.tap.forget("invoice.settlement")
-    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    await testbed.tap.forget("invoice.settlement")
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
         await channel.queue_delete("invoice.settlement", timeout=10)
-    bed.lost.add("invoice.settlement")
+    testbed.lost.add("invoice.settlement")
 
 
-async def topology_again(bed: Bed, _service: str) -> None:
-    await bed.apply_topology()
+async def topology_again(testbed: Testbed, _service: str) -> None:
+    await testbed.apply_topology()
 
 
-async def stopped_with_a_call_in_hand(bed: Bed, service: str) -> None:
+async def stopped_with_a_call_in_hand(testbed: Testbed, service: str) -> None:
     """SIGTERM while a payment waits for the gateway for longer than the drain does."""
 
     async def in_hand() -> bool:
         query = "SELECT 1 FROM payments WHERE status = 'prepared' AND leased_by IS NOT NULL"
-        return bool(await rows(bed.database("payment_gateway"), query))
+        return bool(await rows(testbed.database("payment_gateway"), query))
 
-    await bed.until(in_hand, what="a call to the gateway")
-    bed.signal(service, signal.SIGTERM)
+    await testbed.until(in_hand, what="a call to the gateway")
+    testbed.signal(service, signal.SIGTERM)
 
 
-async def a_letter_waits(bed: Bed, _service: str) -> None:
+async def a_letter_waits(testbed: Testbed, _service: str) -> None:
     """A good command that an old consumer rejected. Before anything else is sent: the old consumer takes what comes first."""
-    bed.letters.append(await spoiled_letter(bed))
+    testbed.letters.append(await spoiled_letter(testbed))
 
 
-async def a_letter_replayed(bed: Bed, _service: str) -> None:
+async def a_letter_replayed(testbed: Testbed, _service: str) -> None:
     """It is replayed: the staff service has something to say."""
-    letter = bed.letters.pop()
-    done = await (await bed.remit("dead-letters", "replay", str(letter), "--yes", "--who", "faults")).result()
+    letter = testbed.letters.pop()
+    done = await (await testbed.remit("dead-letters", "replay", str(letter), "--yes", "--who", "faults")).result()
     if done.code != 0:
         raise AssertionError(f"replay failed: {done.stderr}")
 
 
-async def spoiled_letter(bed: Bed) -> UUID:
+async def spoiled_letter(testbed: Testbed) -> UUID:
     """A dead letter with a good command in it; its id."""
     command = IssueInvoice(
         invoice_id=f"spoiled-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
     )
-    await bed.stop(INVOICE)
-    command_id = await _reject(bed, command)
-    await bed.start(INVOICE)
+    await testbed.stop(INVOICE)
+    command_id = await _reject(testbed, command)
+    await testbed.start(INVOICE)
 
     async def stored() -> bool:
-        return bool(await _letters(bed, command_id))
+        return bool(await _letters(testbed, command_id))
 
-    await bed.until(stored, what="the dead letter")
-    (letter,) = await _letters(bed, command_id)
+    await testbed.until(stored, what="the dead letter")
+    (letter,) = await _letters(testbed, command_id)
     return letter
 
 
-async def _reject(bed: Bed, command: IssueInvoice) -> UUID:
+async def _reject(testbed: Testbed, command: IssueInvoice) -> UUID:
     command_id = new_id()
     event = {
         "specversion": "1.0",
@@ -167,42 +166,42 @@ async def _reject(bed: Bed, command: IssueInvoice) -> UUID:
         "source": "/faults",
         "data": command.model_dump(mode="json"),
     }
-    bed.note_sent(command_id, command.wire_name)
-    await reject_one(bed.system.stack.rabbitmq_url, command, json.dumps(event).encode(), command_id)
+    testbed.note_sent(command_id, command.wire_name)
+    await reject_one(testbed.system.stack.rabbitmq_url, command, json.dumps(event).encode(), command_id)
     return command_id
 
 
-async def _letters(bed: Bed, command_id: UUID) -> list[UUID]:
-    found = await rows(bed.database("staff"), "SELECT id FROM dead_letters WHERE message_id = $1", str(command_id))
+async def _letters(testbed: Testbed, command_id: UUID) -> list[UUID]:
+    found = await rows(testbed.database("staff"), "SELECT id FROM dead_letters WHERE message_id = $1", str(command_id))
     return [row["id"] for row in found]
 
 
 NEVER: Final = "pm_remit_never_answers"
-STORIES: Final[dict[str, Story]] = {
-    "shell.before_dead_letter": Story(provoke=junk),
-    "shell.after_dead_letter": Story(provoke=junk),
-    "outbox.before_postpone": Story(before=no_settlement_queue, after=topology_again, estimate_s=25),
-    "outbox.after_postpone": Story(before=no_settlement_queue, after=topology_again, estimate_s=25),
-    "relay.before_sweep_commit": Story(before=committed_and_unsaid),
-    "relay.after_sweep_commit": Story(before=committed_and_unsaid),
-    "invoice.reminder.before_commit": Story((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
-    "invoice.reminder.after_commit": Story((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
-    "charging.before_claim": Story(nth=10),
-    "charging.before_release": Story(
+STORIES: Final[dict[str, CrashStory]] = {
+    "shell.before_dead_letter": CrashStory(provoke=junk),
+    "shell.after_dead_letter": CrashStory(provoke=junk),
+    "outbox.before_postpone": CrashStory(before=no_settlement_queue, after=topology_again, estimate_s=25),
+    "outbox.after_postpone": CrashStory(before=no_settlement_queue, after=topology_again, estimate_s=25),
+    "relay.before_sweep_commit": CrashStory(before=committed_and_unsaid),
+    "relay.after_sweep_commit": CrashStory(before=committed_and_unsaid),
+    "invoice.reminder.before_commit": CrashStory((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
+    "invoice.reminder.after_commit": CrashStory((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
+    "charging.before_claim": CrashStory(nth=10),
+    "charging.before_release": CrashStory(
         ("pm_remit_charged_then_timeout",), {"GATEWAY_TIMEOUT_S": "13"}, provoke=stopped_with_a_call_in_hand,
         hold_s=45.0, estimate_s=75,
     ),
-    "charging.after_release": Story(
+    "charging.after_release": CrashStory(
         ("pm_remit_charged_then_timeout",), {"GATEWAY_TIMEOUT_S": "13"}, provoke=stopped_with_a_call_in_hand,
         hold_s=45.0, estimate_s=60,
     ),
     **{
-        f"charging.{when}_{call}": Story((*MIX[:4], LATE_SUCCESS), estimate_s=20)
+        f"charging.{when}_{call}": CrashStory((*MIX[:4], LATE_SUCCESS), estimate_s=20)
         for when in ("before", "after")
         for call in ("refund", "inquire_refund")
     },
-    "saga.deadlines.before_commit": Story((*MIX[:3], NEVER), {"SAGA_DEADLINE_S": "0.3,0.6,1.2"}),
-    "saga.deadlines.after_commit": Story((*MIX[:3], NEVER), {"SAGA_DEADLINE_S": "0.3,0.6,1.2"}),
+    "saga.deadlines.before_commit": CrashStory((*MIX[:3], NEVER), {"SAGA_DEADLINE_S": "0.3,0.6,1.2"}),
+    "saga.deadlines.after_commit": CrashStory((*MIX[:3], NEVER), {"SAGA_DEADLINE_S": "0.3,0.6,1.2"}),
 }  # fmt: skip
 _FROM_STAFF: Final = ("relay.", "outbox.before_delete", "outbox.after_delete", "publisher.")
 
@@ -212,100 +211,100 @@ _FORGETS: Final = {INVOICE: 1, PAYMENT_GATEWAY: 2, SAGA: 3, STAFF: 2}
 a page is looked for in any event, as soon as the service has started."""
 
 
-def story_of(point: str, service: str) -> Story:
+def story_of(point: str, service: str) -> CrashStory:
     """How `service` gets to `point`."""
     if point.startswith("retention."):
-        return Story(nth=_FORGETS[service])
+        return CrashStory(nth=_FORGETS[service])
     if service == STAFF and point.startswith(_FROM_STAFF):
-        return Story(before=a_letter_waits, provoke=a_letter_replayed)
+        return CrashStory(before=a_letter_waits, provoke=a_letter_replayed)
     if service in {PAYMENT_GATEWAY, SAGA} and point in {"shell.before_commit", "shell.after_commit"}:
-        return Story(provoke=echoes)
-    return STORIES.get(point, Story())
+        return CrashStory(provoke=echoes)
+    return STORIES.get(point, CrashStory())
 
 
 # -- a service ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _service_trial(point: str, service: str, action: str) -> Callable[[Bed, Note], Awaitable[None]]:
+def _service_trial(point: str, service: str, action: str) -> Callable[[Testbed, Note], Awaitable[None]]:
     story = story_of(point, service)
 
-    async def run(bed: Bed, note: Note) -> None:
-        await story.before(bed, service)
+    async def run(testbed: Testbed, note: Note) -> None:
+        await story.before(testbed, service)
         try:
-            await fail(bed, note)
+            await fail(testbed, note)
         finally:
-            await story.after(bed, service)
+            await story.after(testbed, service)
         note.mended()
         if action == "exit":
-            note.recovered(await recovery_s(bed, service), within_s=SERVICE_WITHIN_S)  # type: ignore[arg-type] # the name of a service
+            note.recovered(await recovery_s(testbed, service), within_s=SERVICE_WITHIN_S)  # type: ignore[arg-type] # the name of a service
 
-    async def fail(bed: Bed, note: Note) -> None:
-        log, began = bed.log_of(service), time.time()
+    async def fail(testbed: Testbed, note: Note) -> None:
+        log, began = testbed.log_of(service), time.time()
         fault = {"REMIT_FAULT": f"{point}:{story.nth}:{action}"}
-        await bed.restart(service, **(fault | story.settings))  # type: ignore[arg-type] # names of variables are upper case
-        bed.play(*story.scenes)
-        await story.provoke(bed, service)
-        await _until_fired(bed, log, story)
+        await testbed.restart(service, **(fault | story.settings))  # type: ignore[arg-type] # names of variables are upper case
+        testbed.play(*story.scenes)
+        await story.provoke(testbed, service)
+        await _until_fired(testbed, log, story)
         note.fired()
         if action == "stop":
-            await _as_zombie(bed, service, story, point)
+            await _as_zombie(testbed, service, story, point)
         elif action == "exit":
-            await bed.until_restarted(service, since=began)
+            await testbed.until_restarted(service, since=began)
 
     return run
 
 
-async def _until_fired(bed: Bed, log: LogMark, story: Story) -> None:
+async def _until_fired(testbed: Testbed, log: LogMark, story: CrashStory) -> None:
     """Whoever starts late finds each request twice, since it was announced again meanwhile, and does not come by where a batch of new ones
     does: the workload is played until the point is reached."""
 
     async def fired() -> bool:
-        if not bed.playing:
-            bed.play(*story.scenes)
+        if not testbed.playing:
+            testbed.play(*story.scenes)
         return '"event":"fault_fired"' in log.text
 
-    await bed.until(fired, what=f"fault_fired in {log.path.name}")
+    await testbed.until(fired, what=f"fault_fired in {log.path.name}")
 
 
-async def _as_zombie(bed: Bed, service: str, story: Story, point: str) -> None:
+async def _as_zombie(testbed: Testbed, service: str, story: CrashStory, point: str) -> None:
     """Another instance takes over while it is stopped; then it goes on, and they meet."""
 
     async def stopped() -> bool:
-        return bed.is_stopped(service)
+        return testbed.is_stopped(service)
 
-    await bed.until(stopped, what=f"{service} is stopped")
-    await bed.start(service, instance=2)
+    await testbed.until(stopped, what=f"{service} is stopped")
+    await testbed.start(service, instance=2)
     await asyncio.sleep(_hold_s(point, story))
-    bed.signal(service, signal.SIGCONT)
+    testbed.signal(service, signal.SIGCONT)
 
 
 # -- a person ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _person_trial(point: str, action: str) -> Callable[[Bed, Note], Awaitable[None]]:
+def _person_trial(point: str, action: str) -> Callable[[Testbed, Note], Awaitable[None]]:
     deed = {"replay": _replay, "ask": _ask, "resolve": _resolve}[point.split(".")[1]]
 
-    async def run(bed: Bed, note: Note) -> None:
-        arguments = await deed(bed)
-        bed.play(*MIX[:6])
-        first = await bed.remit(*arguments, REMIT_FAULT=f"{point}:1:{action}")
+    async def run(testbed: Testbed, note: Note) -> None:
+        arguments = await deed(testbed)
+        testbed.play(*MIX[:6])
+        first = await testbed.remit(*arguments, REMIT_FAULT=f"{point}:1:{action}")
         if action == "stop":
-            await _stop_and_go(bed, first, note)
+            await _stop_and_go(testbed, first, note)
         else:
             done = await first.result()
             note.fired("fault_fired" in done.stderr and (done.code == EXIT_CODE) is (action == "exit"))
-        again = await (await bed.remit(*arguments)).result()
+        again = await (await testbed.remit(*arguments)).result()
         note.remark(f"done again: exit code {again.code}")
         note.mended()
 
     return run
 
 
-async def _stop_and_go(bed: Bed, first: Remit, note: Note) -> None:
+async def _stop_and_go(testbed: Testbed, first: Remit, note: Note) -> None:
     async def stopped() -> bool:
         return first.is_stopped
 
-    await bed.until(stopped, what="remit is stopped")
+    await testbed.until(stopped, what="remit is stopped")
     note.fired()
     await asyncio.sleep(HOLD_IN_TRANSACTION_S)
     with suppress(ProcessLookupError):
@@ -313,33 +312,33 @@ async def _stop_and_go(bed: Bed, first: Remit, note: Note) -> None:
     await first.result()
 
 
-async def _replay(bed: Bed) -> tuple[str, ...]:
-    return "dead-letters", "replay", str(await spoiled_letter(bed)), "--yes", "--who", "faults"
+async def _replay(testbed: Testbed) -> tuple[str, ...]:
+    return "dead-letters", "replay", str(await spoiled_letter(testbed)), "--yes", "--who", "faults"
 
 
-async def _ask(bed: Bed) -> tuple[str, ...]:
-    payment_id, _ = await a_case(bed)
+async def _ask(testbed: Testbed) -> tuple[str, ...]:
+    payment_id, _ = await a_case(testbed)
     return "payments", "ask", str(payment_id), "--who", "faults"
 
 
-async def _resolve(bed: Bed) -> tuple[str, ...]:
-    payment_id, version = await a_case(bed)
+async def _resolve(testbed: Testbed) -> tuple[str, ...]:
+    payment_id, version = await a_case(testbed)
     words = ("--evidence", "its books show no charge", "--reason", "fault run", "--who", "faults")
     return "payments", "resolve", str(payment_id), "not_charged", "--version", str(version), *words
 
 
-async def a_case(bed: Bed) -> tuple[UUID, int]:
+async def a_case(testbed: Testbed) -> tuple[UUID, int]:
     """A payment of which nobody will ever know: the gateway has not charged it and answers 500 for good."""
-    bed.play("pm_remit_broken_for_good")
+    testbed.play("pm_remit_broken_for_good")
     query = "SELECT payment_id FROM cases WHERE status = 'needs_decision' AND opened_at > to_timestamp($1)"
     began = time.time()
 
     async def opened() -> bool:
-        return bool(await rows(bed.database("staff"), query, began))
+        return bool(await rows(testbed.database("staff"), query, began))
 
-    await bed.until(opened, what="a case that waits for a decision")
-    payment_id: UUID = (await rows(bed.database("staff"), query, began))[0]["payment_id"]
-    return payment_id, await case_version(bed, payment_id)
+    await testbed.until(opened, what="a case that waits for a decision")
+    payment_id: UUID = (await rows(testbed.database("staff"), query, began))[0]["payment_id"]
+    return payment_id, await case_version(testbed, payment_id)
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------------------------
@@ -394,9 +393,9 @@ def _trial(point: str, boundary: str, service: str, action: str) -> Trial:
         estimate_s=story.estimate_s + held_s,
         touches=frozenset({STAFF, INVOICE} if person else {service}),
         short=name in SHORT,
-        random=not person and story == Story() and not point.endswith("_forget"),
+        random=not person and story == CrashStory() and not point.endswith("_forget"),
     )
 
 
-def _hold_s(point: str, story: Story) -> float:
+def _hold_s(point: str, story: CrashStory) -> float:
     return HOLD_IN_TRANSACTION_S if point.rpartition(".")[2] in IN_TRANSACTION else story.hold_s

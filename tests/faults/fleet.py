@@ -8,7 +8,7 @@ from typing import Final
 
 from deploy.local.stack import SERVICES
 from shared.messaging.topology import WORK_QUEUES
-from tests.faults.bed import Bed, LogMark
+from tests.faults.testbed import LogMark, Testbed
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import MIX
 from tests.support.databases import rows
@@ -26,63 +26,63 @@ UNREADABLE: Final = ["unknown_type", "unknown_version", "not_json"]
 """What the workload sends and nobody can read."""
 
 
-def _scaled(instances: int) -> Callable[[Bed, Note], Awaitable[None]]:
-    async def run(bed: Bed, note: Note) -> None:
+def _scaled(instances: int) -> Callable[[Testbed, Note], Awaitable[None]]:
+    async def run(testbed: Testbed, note: Note) -> None:
         began = time.time()
-        bed.play(*MIX)
+        testbed.play(*MIX)
         more = [(service, number) for service in SERVICES for number in range(2, instances + 1)]
-        logs = [bed.log_of(f"{service}-{number}") for service, number in more]
+        logs = [testbed.log_of(f"{service}-{number}") for service, number in more]
         for service, number in more:
-            await bed.start(service, instance=number)
-        await _all_at_work(bed, logs)
+            await testbed.start(service, instance=number)
+        await _all_at_work(testbed, logs)
         for _ in range(2 * instances):
-            bed.play(*MIX)
-            await _echo(bed)
-        await bed.played()
-        await _echo(bed)
+            testbed.play(*MIX)
+            await _echo(testbed)
+        await testbed.played()
+        await _echo(testbed)
         note.fired(len(more))
         for service, number in more:
-            await bed.stop(f"{service}-{number}")
-        bed.play(*MIX[:4])
+            await testbed.stop(f"{service}-{number}")
+        testbed.play(*MIX[:4])
         note.mended()
-        await _nothing_healthy_set_aside(bed, began)
+        await _nothing_healthy_set_aside(testbed, began)
 
     return run
 
 
-async def _all_at_work(bed: Bed, logs: Sequence[LogMark]) -> None:
+async def _all_at_work(testbed: Testbed, logs: Sequence[LogMark]) -> None:
     """Wait until each of them consumes (again)."""
-    await asyncio.gather(*(bed.until_logged(log, "consuming") for log in logs))
+    await asyncio.gather(*(testbed.until_logged(log, "consuming") for log in logs))
 
 
-async def _echo(bed: Bed) -> None:
+async def _echo(testbed: Testbed) -> None:
     for queue in WORK_QUEUES:
-        await bed.tap.echo(queue.name, count=ECHOES)
+        await testbed.tap.echo(queue.name, count=ECHOES)
 
 
-async def _rolling(bed: Bed, note: Note) -> None:
+async def _rolling(testbed: Testbed, note: Note) -> None:
     """SIGTERM to one instance of each service at a time, the other one goes on; whoever ended is started again."""
     began = time.time()
-    logs = [bed.log_of(f"{service}-2") for service in SERVICES]
+    logs = [testbed.log_of(f"{service}-2") for service in SERVICES]
     for service in SERVICES:
-        await bed.start(service, instance=2)
-    await _all_at_work(bed, logs)
+        await testbed.start(service, instance=2)
+    await _all_at_work(testbed, logs)
     for number in range(ROUNDS):
-        if bed.playing < PLAYING_LEAST:
-            bed.play(*MIX)
+        if testbed.playing < PLAYING_LEAST:
+            testbed.play(*MIX)
         names = [service if number % 2 else f"{service}-2" for service in SERVICES]
-        logs = [bed.log_of(name) for name in names]
+        logs = [testbed.log_of(name) for name in names]
         for name in names:
-            bed.signal(name, signal.SIGTERM)
-        await _all_at_work(bed, logs)
+            testbed.signal(name, signal.SIGTERM)
+        await _all_at_work(testbed, logs)
         note.fired()
     note.mended()
-    await _nothing_healthy_set_aside(bed, began)
+    await _nothing_healthy_set_aside(testbed, began)
 
 
-async def _nothing_healthy_set_aside(bed: Bed, began: float) -> None:
-    await bed.until_drained()
-    healthy = await rows(bed.database("staff"), HEALTHY_LETTERS, began, UNREADABLE)
+async def _nothing_healthy_set_aside(testbed: Testbed, began: float) -> None:
+    await testbed.until_drained()
+    healthy = await rows(testbed.database("staff"), HEALTHY_LETTERS, began, UNREADABLE)
     assert not healthy, f"healthy messages were dead-lettered: {healthy}"
 
 

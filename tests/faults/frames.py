@@ -22,7 +22,7 @@ class Flow(Enum):
         return Flow.TO_CLIENT if self is Flow.TO_SERVER else Flow.TO_SERVER
 
 
-class Event(Enum):
+class FrameEvent(Enum):
     """What can be dropped by itself."""
 
     CONFIRM = "the broker's confirm of a publish"
@@ -36,7 +36,7 @@ class Frame:
     """Bytes that pass or vanish as one. `about`: of a COMMIT, the statements it made durable."""
 
     raw: bytes
-    event: Event | None = None
+    event: FrameEvent | None = None
     about: str = ""
 
 
@@ -67,7 +67,7 @@ class Http:
     def cut(self, flow: Flow, data: bytes) -> Iterator[Frame]:
         begins = self._asked and flow is Flow.TO_CLIENT
         self._asked = flow is Flow.TO_SERVER
-        yield Frame(data, Event.ANSWER if begins else None)
+        yield Frame(data, FrameEvent.ANSWER if begins else None)
 
 
 _AMQP_HEADER: Final = b"AMQP"
@@ -105,7 +105,7 @@ def _amqp_frame_bytes(data: bytes, at: int) -> int:
 
 def _amqp_frame(flow: Flow, raw: bytes) -> Frame:
     if raw[0] == _METHOD_FRAME and raw[7:11] == _BASIC_ACK:
-        return Frame(raw, Event.CONFIRM if flow is Flow.TO_CLIENT else Event.ACK)
+        return Frame(raw, FrameEvent.CONFIRM if flow is Flow.TO_CLIENT else FrameEvent.ACK)
     return Frame(raw)
 
 
@@ -224,7 +224,7 @@ class Postgres:
         whole, self._transaction = [*self._transaction, *statements], []
         about = "\n".join(whole)
         alone = before == _IDLE and not reply.failed and _WRITES.search(about) is not None
-        return Frame(raw, Event.COMMIT, about) if reply.committed or alone else Frame(raw)
+        return Frame(raw, FrameEvent.COMMIT, about) if reply.committed or alone else Frame(raw)
 
 
 def _texts(raw: bytes, count: int) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Final
 from uuid import UUID
 
 from deploy.demo.scenes import SCENES
-from tests.faults.bed import Bed
 from tests.faults.network import Line
 from tests.faults.proxy import BlackHole
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import LATE_SUCCESS
 from tests.support.databases import rows
@@ -24,53 +24,53 @@ BETWEEN_KILLS_S: Final = 1.5
 """About as long as a rung of the ladder: each time others are in the middle of a call."""
 
 
-async def _misbehaving(bed: Bed, note: Note, *, kills: int) -> None:
-    bed.play(*BEHAVIOURS, LATE_SUCCESS)
+async def _misbehaving(testbed: Testbed, note: Note, *, kills: int) -> None:
+    testbed.play(*BEHAVIOURS, LATE_SUCCESS)
     for _ in range(kills):
         await asyncio.sleep(BETWEEN_KILLS_S)
-        await bed.kill("payment_gateway")
-        await bed.start("payment_gateway")
-    await bed.played()
+        await testbed.kill("payment_gateway")
+        await testbed.start("payment_gateway")
+    await testbed.played()
     note.fired(len(BEHAVIOURS) + kills)
     note.mended()
 
 
-async def _silent(bed: Bed, note: Note) -> None:
+async def _silent(testbed: Testbed, note: Note) -> None:
     """Whoever cannot be asked about waits for a person in the end; when the gateway is back, one has it asked."""
-    line = await Line.lay(bed, "payment_gateway", "gateway")
-    bed.play(*(SLOW,) * AT_THE_GATEWAY)
+    line = await Line.lay(testbed, "payment_gateway", "gateway")
+    testbed.play(*(SLOW,) * AT_THE_GATEWAY)
 
     async def charging() -> bool:
         query = "SELECT 1 FROM payments WHERE status = 'prepared'"
-        return bool(await bed.until_answered(lambda: rows(bed.database("payment_gateway"), query)))
+        return bool(await testbed.until_answered(lambda: rows(testbed.database("payment_gateway"), query)))
 
-    await bed.until(charging, what="a charge that waits for its answer")
+    await testbed.until(charging, what="a charge that waits for its answer")
     line.proxy.become(to_client=BlackHole())
-    bed.play()
-    await bed.until(lambda: _some(bed), what="a payment that waits for a person")
-    await bed.played()
+    testbed.play()
+    await testbed.until(lambda: _some(testbed), what="a payment that waits for a person")
+    await testbed.played()
     line.proxy.heal()
     note.mended()
-    waiting = await _waiting(bed)
+    waiting = await _waiting(testbed)
     for payment_id in waiting:
-        asked = await (await bed.remit("payments", "ask", str(payment_id), "--who", "faults")).result()
+        asked = await (await testbed.remit("payments", "ask", str(payment_id), "--who", "faults")).result()
         assert asked.code == 0, asked
     note.fired(len(waiting))
     note.remark(f"{len(waiting)} payments were left to a person, who had the gateway asked")
 
     async def none() -> bool:
-        return not await _waiting(bed)
+        return not await _waiting(testbed)
 
-    await bed.until(none, what="what the gateway says of each")
+    await testbed.until(none, what="what the gateway says of each")
 
 
-async def _waiting(bed: Bed) -> list[UUID]:
+async def _waiting(testbed: Testbed) -> list[UUID]:
     query = "SELECT payment_id FROM cases WHERE status = 'needs_decision'"
-    return [row["payment_id"] for row in await bed.until_answered(lambda: rows(bed.database("staff"), query))]
+    return [row["payment_id"] for row in await testbed.until_answered(lambda: rows(testbed.database("staff"), query))]
 
 
-async def _some(bed: Bed) -> bool:
-    return bool(await _waiting(bed))
+async def _some(testbed: Testbed) -> bool:
+    return bool(await _waiting(testbed))
 
 
 def trials() -> Sequence[Trial]:

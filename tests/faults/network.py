@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 from deploy.local.stack import SERVICES, Service, database_variable
 from tests.faults import workload
-from tests.faults.bed import Bed
-from tests.faults.frames import Amqp, Event, Flow, Http, Postgres, Speaks
+from tests.faults.frames import Amqp, Flow, FrameEvent, Http, Postgres, Speaks
 from tests.faults.proxy import RESET, SILENCE, BlackHole, Drip, Manner, Network, Proxy, Stall, Then, open_network
 from tests.faults.ready import until_not_ready, until_ready
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 
 FAMILY: Final = "network"
@@ -45,45 +45,45 @@ def network() -> Network:
 class Line:
     """Between a service and a server."""
 
-    bed: Bed
+    testbed: Testbed
     service: Service
     server: Server
     proxy: Proxy
 
     @classmethod
-    async def lay(cls, bed: Bed, service: Service, server: Server) -> "Line":
+    async def lay(cls, testbed: Testbed, service: Service, server: Server) -> "Line":
         """The service starts again with a proxy in between."""
-        url, variable, speaks = _where(bed, service, server)
+        url, variable, speaks = _where(testbed, service, server)
         proxy = network().stand_before(url, speaks=speaks)
-        await bed.restart(service, instance=1, **{variable: proxy.url})
-        await until_ready(bed, service)
-        return cls(bed, service, server, proxy)
+        await testbed.restart(service, instance=1, **{variable: proxy.url})
+        await until_ready(testbed, service)
+        return cls(testbed, service, server, proxy)
 
     def play(self) -> None:
         """Whatever makes this service use that server. Staff have something to publish only after a decision."""
         if self.service == "staff" and self.server == "broker":
-            self.bed.play(workload.LATE_SUCCESS)
-        self.bed.play()
+            self.testbed.play(workload.LATE_SUCCESS)
+        self.testbed.play()
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         async def so() -> bool:
             return condition()
 
-        await self.bed.until(so, what=what)
+        await self.testbed.until(so, what=what)
 
     async def until_not_ready(self) -> None:
-        await until_not_ready(self.bed, self.service, NOT_READY_BECAUSE[self.server])
+        await until_not_ready(self.testbed, self.service, NOT_READY_BECAUSE[self.server])
 
 
-def _where(bed: Bed, service: Service, server: Server) -> tuple[str, str, Speaks]:
+def _where(testbed: Testbed, service: Service, server: Server) -> tuple[str, str, Speaks]:
     """A server's URL, the setting that names it, and the language there."""
     match server:
         case "broker":
-            return bed.system.stack.rabbitmq_url, "RABBITMQ_URL", Amqp
+            return testbed.system.stack.rabbitmq_url, "RABBITMQ_URL", Amqp
         case "database":
-            return bed.database(service), database_variable(service), Postgres
+            return testbed.database(service), database_variable(service), Postgres
         case "gateway":
-            return bed.system.sandbox.url, "GATEWAY_URL", Http
+            return testbed.system.sandbox.url, "GATEWAY_URL", Http
 
 
 # -- faults: each injects, waits until it has fired, and returns how often it did; all are healed afterwards ------------------------------
@@ -91,9 +91,9 @@ def _where(bed: Bed, service: Service, server: Server) -> tuple[str, str, Speaks
 Inject = Callable[[Line], Awaitable[int]]
 
 
-async def _lost(line: Line, *, event: Event, then: Then, about: str = "") -> int:
+async def _lost(line: Line, *, event: FrameEvent, then: Then, about: str = "") -> int:
     # Staff hear little; and acknowledgements wait for each other, so on a fast machine a load may end with the first one.
-    nth = 1 if line.service == "staff" or event is Event.ACK else NTH
+    nth = 1 if line.service == "staff" or event is FrameEvent.ACK else NTH
     rule = line.proxy.drop(event, nth=nth, then=then, about=about)
     line.play()
     await line.until(lambda: rule.fired > 0, f"{event.value} is lost")
@@ -120,7 +120,7 @@ async def _refused(line: Line) -> int:
 async def _until_known(line: Line, disturb: Callable[[], None]) -> None:
     """Disturb the line under load until readiness says so."""
     line.play()
-    await line.bed.until_under_load()
+    await line.testbed.until_under_load()
     disturb()
     line.play()
     await line.until_not_ready()
@@ -154,7 +154,7 @@ async def _dripped(line: Line) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class NetworkFault:
     """`between`: which servers it makes sense before."""
 
     name: str
@@ -163,27 +163,28 @@ class Fault:
     between: frozenset[Server] = field(default_factory=lambda: frozenset(NOT_READY_BECAUSE))
 
 
-FAULTS: Final[tuple[Fault, ...]] = (
-    Fault("confirm_lost", "a confirm is lost, then the connection is cut",
-          partial(_lost, event=Event.CONFIRM, then=RESET), frozenset({"broker"})),
-    Fault("confirm_lost_in_silence", "a confirm is lost, and all that follows on its connection",
-          partial(_lost, event=Event.CONFIRM, then=SILENCE), frozenset({"broker"})),
-    Fault("ack_lost", "an ack is lost, then the connection is cut",
-          partial(_lost, event=Event.ACK, then=RESET), frozenset({"broker"})),
-    Fault("commit_reply_lost", "the reply to a commit is lost, then the connection is cut",
-          partial(_lost, event=Event.COMMIT, then=RESET, about="INSERT INTO"), frozenset({"database"})),
-    Fault("commit_reply_lost_in_silence", "the reply to a commit is lost, and all that follows on its connection",
-          partial(_lost, event=Event.COMMIT, then=SILENCE, about="INSERT INTO"), frozenset({"database"})),
-    Fault("answer_lost", "an answer is lost, then the connection is cut",
-          partial(_lost, event=Event.ANSWER, then=RESET), frozenset({"gateway"})),
-    Fault("black_hole_to_server", "what the service sends vanishes until it knows", partial(_partitioned, to_server=BlackHole())),
-    Fault("black_hole_to_client", "what the service should hear vanishes until it knows", partial(_partitioned, to_client=BlackHole())),
-    Fault("late", "what the service sends arrives after it gave up: late commits, publishes, acks and charges",
+FAULTS: Final[tuple[NetworkFault, ...]] = (
+    NetworkFault("confirm_lost", "a confirm is lost, then the connection is cut",
+          partial(_lost, event=FrameEvent.CONFIRM, then=RESET), frozenset({"broker"})),
+    NetworkFault("confirm_lost_in_silence", "a confirm is lost, and all that follows on its connection",
+          partial(_lost, event=FrameEvent.CONFIRM, then=SILENCE), frozenset({"broker"})),
+    NetworkFault("ack_lost", "an ack is lost, then the connection is cut",
+          partial(_lost, event=FrameEvent.ACK, then=RESET), frozenset({"broker"})),
+    NetworkFault("commit_reply_lost", "the reply to a commit is lost, then the connection is cut",
+          partial(_lost, event=FrameEvent.COMMIT, then=RESET, about="INSERT INTO"), frozenset({"database"})),
+    NetworkFault("commit_reply_lost_in_silence", "the reply to a commit is lost, and all that follows on its connection",
+          partial(_lost, event=FrameEvent.COMMIT, then=SILENCE, about="INSERT INTO"), frozenset({"database"})),
+    NetworkFault("answer_lost", "an answer is lost, then the connection is cut",
+          partial(_lost, event=FrameEvent.ANSWER, then=RESET), frozenset({"gateway"})),
+    NetworkFault("black_hole_to_server", "what the service sends vanishes until it knows", partial(_partitioned, to_server=BlackHole())),
+    NetworkFault("black_hole_to_client", "what the service should hear vanishes until it knows",
+          partial(_partitioned, to_client=BlackHole())),
+    NetworkFault("late", "what the service sends arrives after it gave up: late commits, publishes, acks and charges",
           partial(_partitioned, to_server=Stall())),
-    Fault("refused", "cut, and refused until the service knows", _refused),
-    Fault("reset", f"all connections are cut, {RESETS} times", _reset),
-    Fault("half_closed", "one direction of each connection ends, then the other", _half_closed),
-    Fault("drip", "a few bytes at a time", _dripped),
+    NetworkFault("refused", "cut, and refused until the service knows", _refused),
+    NetworkFault("reset", f"all connections are cut, {RESETS} times", _reset),
+    NetworkFault("half_closed", "one direction of each connection ends, then the other", _half_closed),
+    NetworkFault("drip", "a few bytes at a time", _dripped),
 )  # fmt: skip
 
 SHORT: Final = frozenset(
@@ -197,15 +198,15 @@ SHORT: Final = frozenset(
 )
 
 
-async def _run(bed: Bed, note: Note, *, fault: Fault, service: Service, server: Server) -> None:
-    line = await Line.lay(bed, service, server)
+async def _run(testbed: Testbed, note: Note, *, fault: NetworkFault, service: Service, server: Server) -> None:
+    line = await Line.lay(testbed, service, server)
     try:
         note.fired(await fault.inject(line))
     finally:
         line.proxy.heal()
     note.mended()
-    await until_ready(bed, service)
-    bed.play()
+    await until_ready(testbed, service)
+    testbed.play()
 
 
 def _lines() -> Iterator[tuple[Service, Server]]:

@@ -9,8 +9,8 @@ import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
 from deploy.local.stack import Service
-from tests.faults.bed import Bed
 from tests.faults.tap import copy_of
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import LATE_SUCCESS, MIX
 from tests.support.databases import rows
@@ -28,11 +28,11 @@ CONSUMED_BY: Final[dict[str, Service]] = {
 """Not `invoice.commands`: a sender that wants an order waits for the answer."""
 
 
-async def _reversed(bed: Bed, note: Note, *, queue: str, consumer: Service) -> None:
-    bed.play(*MIX, *(LATE_SUCCESS,) * 4, rounds=2)
-    await _until_under_way(bed)
-    await bed.stop(consumer)
-    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+async def _reversed(testbed: Testbed, note: Note, *, queue: str, consumer: Service) -> None:
+    testbed.play(*MIX, *(LATE_SUCCESS,) * 4, rounds=2)
+    await _until_under_way(testbed)
+    await testbed.stop(consumer)
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         waiting = await _taken(channel, queue)
@@ -40,20 +40,20 @@ async def _reversed(bed: Bed, note: Note, *, queue: str, consumer: Service) -> N
             await channel.default_exchange.publish(copy_of(message), routing_key=queue, timeout=10)
         for message in waiting:
             await message.ack()
-    await bed.start(consumer)
+    await testbed.start(consumer)
     note.fired(len(waiting))
     note.mended()
     note.remark(f"{len(waiting)} messages came in reverse")
 
 
-async def _until_under_way(bed: Bed) -> None:
+async def _until_under_way(testbed: Testbed) -> None:
     """Until payments are at the gateway: what follows comes whoever of the others is stopped now."""
 
     async def some() -> bool:
         query = "SELECT payment_id FROM payments WHERE status IN ('requested', 'prepared', 'in_doubt')"
-        return len(await bed.until_answered(lambda: rows(bed.database("payment_gateway"), query))) > LEAST
+        return len(await testbed.until_answered(lambda: rows(testbed.database("payment_gateway"), query))) > LEAST
 
-    await bed.until(some, what="payments at the gateway")
+    await testbed.until(some, what="payments at the gateway")
 
 
 async def _taken(channel: aio_pika.abc.AbstractChannel, queue: str) -> list[AbstractIncomingMessage]:

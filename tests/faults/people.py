@@ -10,17 +10,17 @@ from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
 from services.staff.cli import REFUSED
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
-from tests.faults.bed import Bed, Done
 from tests.faults.crash import a_case, spoiled_letter
+from tests.faults.testbed import Done, Testbed
 from tests.faults.trial import Note, Trial
 from tests.support.databases import rows
 
 FAMILY: Final = "people"
 
 
-async def _at_once(bed: Bed, *commands: tuple[str, ...]) -> list[Done]:
+async def _at_once(testbed: Testbed, *commands: tuple[str, ...]) -> list[Done]:
     """These commands of `remit`, all at the same time."""
-    running = [await bed.remit(*command) for command in commands]
+    running = [await testbed.remit(*command) for command in commands]
     return list(await asyncio.gather(*(one.result() for one in running)))
 
 
@@ -39,16 +39,16 @@ def _one_was_first(done: Sequence[Done]) -> None:
     assert codes == [0, *[REFUSED] * (len(done) - 1)], f"one does it and the others are told, and not {done}"
 
 
-async def replayed_by_two(bed: Bed, note: Note) -> None:
+async def replayed_by_two(testbed: Testbed, note: Note) -> None:
     """Two people replay the same dead letter at once; afterwards a third does."""
-    letter = await spoiled_letter(bed)
-    _one_was_first(await _at_once(bed, replay(letter, "one"), replay(letter, "another")))
-    (late,) = await _at_once(bed, replay(letter, "a third"))
+    letter = await spoiled_letter(testbed)
+    _one_was_first(await _at_once(testbed, replay(letter, "one"), replay(letter, "another")))
+    (late,) = await _at_once(testbed, replay(letter, "a third"))
     assert late.code == REFUSED
     note.fired(3)
 
 
-async def replayed_beside_its_sender(bed: Bed, note: Note) -> None:
+async def replayed_beside_its_sender(testbed: Testbed, note: Note) -> None:
     """A dead letter is replayed while its sender, who never heard of it, sends the command again under its id."""
     command = IssueInvoice(
         invoice_id=f"beside-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
@@ -58,40 +58,42 @@ async def replayed_beside_its_sender(bed: Bed, note: Note) -> None:
         "specversion": "1.0",
         "id": str(command_id),
         "type": command.wire_name,
-        "source": f"/{bed.name}",
+        "source": f"/{testbed.name}",
         "data": command.model_dump(mode="json"),
     }
-    await bed.stop("invoice")
-    bed.note_sent(command_id, command.wire_name)
-    await reject_one(bed.system.stack.rabbitmq_url, command, json.dumps(event).encode(), command_id)
-    await bed.start("invoice")
+    await testbed.stop("invoice")
+    testbed.note_sent(command_id, command.wire_name)
+    await reject_one(testbed.system.stack.rabbitmq_url, command, json.dumps(event).encode(), command_id)
+    await testbed.start("invoice")
     query = "SELECT id FROM dead_letters WHERE message_id = $1"
 
     async def stored() -> bool:
-        return bool(await rows(bed.database("staff"), query, str(command_id)))
+        return bool(await rows(testbed.database("staff"), query, str(command_id)))
 
-    await bed.until(stored, what="the dead letter")
-    (letter,) = await rows(bed.database("staff"), query, str(command_id))
+    await testbed.until(stored, what="the dead letter")
+    (letter,) = await rows(testbed.database("staff"), query, str(command_id))
     (replayed,), asked = await asyncio.gather(
-        _at_once(bed, replay(letter["id"], "faults")), bed.upstream.ask(command, command_id=command_id)
+        _at_once(testbed, replay(letter["id"], "faults")), testbed.upstream.ask(command, command_id=command_id)
     )
     assert replayed.code == 0
     assert asked[1].answer == "accepted"
     note.fired()
 
 
-async def decided_by_two(bed: Bed, note: Note) -> None:
+async def decided_by_two(testbed: Testbed, note: Note) -> None:
     """Two people decide about the same payment at once, on the same evidence."""
-    payment_id, version = await a_case(bed)
-    _one_was_first(await _at_once(bed, _resolve(payment_id, version, "one"), _resolve(payment_id, version, "another")))
+    payment_id, version = await a_case(testbed)
+    _one_was_first(
+        await _at_once(testbed, _resolve(payment_id, version, "one"), _resolve(payment_id, version, "another"))
+    )
     note.fired(2)
 
 
-async def decided_while_asked(bed: Bed, note: Note) -> None:
+async def decided_while_asked(testbed: Testbed, note: Note) -> None:
     """A person decides while another has the gateway asked: the decision holds, or its person is told that there is news."""
-    payment_id, version = await a_case(bed)
+    payment_id, version = await a_case(testbed)
     asked, decided = await _at_once(
-        bed, ("payments", "ask", str(payment_id), "--who", "one"), _resolve(payment_id, version, "another")
+        testbed, ("payments", "ask", str(payment_id), "--who", "one"), _resolve(payment_id, version, "another")
     )
     assert asked.code in {0, REFUSED}
     assert decided.code in {0, REFUSED}
@@ -101,7 +103,7 @@ async def decided_while_asked(bed: Bed, note: Note) -> None:
 
 def trials() -> Sequence[Trial]:
     """Each beside the usual load."""
-    deeds: dict[str, Callable[[Bed, Note], Awaitable[None]]] = {
+    deeds: dict[str, Callable[[Testbed, Note], Awaitable[None]]] = {
         "replay:by-two": replayed_by_two,
         "replay:beside-its-sender": replayed_beside_its_sender,
         "resolve:by-two": decided_by_two,
@@ -110,9 +112,9 @@ def trials() -> Sequence[Trial]:
     return [_trial(name, deed) for name, deed in deeds.items()]
 
 
-def _trial(name: str, deed: Callable[[Bed, Note], Awaitable[None]]) -> Trial:
-    async def run(bed: Bed, note: Note) -> None:
-        await deed(bed, note)
+def _trial(name: str, deed: Callable[[Testbed, Note], Awaitable[None]]) -> Trial:
+    async def run(testbed: Testbed, note: Note) -> None:
+        await deed(testbed, note)
         note.mended()
 
     return Trial(

@@ -18,7 +18,7 @@ from deploy.local.system import SANDBOX_KEY
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
 from shared.messaging.topology import QUEUES
-from tests.faults.bed import Bed, LogMark
+from tests.faults.testbed import LogMark, Testbed
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import case_version
 from tests.support.databases import rows
@@ -29,90 +29,90 @@ SETTLEMENT: Final = "invoice.settlement"
 
 # -- what provokes it: each waits until it has happened --------------------------------------------------------------------------------
 
-Provoke = Callable[[Bed, Note], Awaitable[None]]
+Provoke = Callable[[Testbed, Note], Awaitable[None]]
 
 
-def _stage(bed: Bed) -> Stage:
-    keys = bed.system.public_keys["keys"]
+def _stage(testbed: Testbed) -> Stage:
+    keys = testbed.system.public_keys["keys"]
     assert isinstance(keys, list)
-    return Stage(bed.upstream, keys[0])
+    return Stage(testbed.upstream, keys[0])
 
 
-async def _requested(bed: Bed, token: str) -> UUID:
+async def _requested(testbed: Testbed, token: str) -> UUID:
     """A payment under way; its id."""
-    stage, invoice_id = _stage(bed), f"{bed.name}-{new_id()}"
+    stage, invoice_id = _stage(testbed), f"{testbed.name}-{new_id()}"
     await stage.issue(invoice_id)
     command = stage.pay(invoice_id, token)
-    await bed.upstream.ask(command)
+    await testbed.upstream.ask(command)
     return command.payment_id
 
 
-async def _until_status(bed: Bed, payment_id: UUID, *statuses: str) -> None:
+async def _until_status(testbed: Testbed, payment_id: UUID, *statuses: str) -> None:
     async def there() -> bool:
         query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = ANY($2::text[])"
-        return bool(await rows(bed.database("payment_gateway"), query, payment_id, list(statuses)))
+        return bool(await rows(testbed.database("payment_gateway"), query, payment_id, list(statuses)))
 
-    await bed.until(there, what=f"payment {payment_id} is {' or '.join(statuses)}")
+    await testbed.until(there, what=f"payment {payment_id} is {' or '.join(statuses)}")
 
 
 def _has(log: LogMark, event: str) -> bool:
     return f'"event":"{event}"' in log.text
 
 
-async def a_command_twice(bed: Bed, note: Note) -> None:
+async def a_command_twice(testbed: Testbed, note: Note) -> None:
     command = IssueInvoice(
         invoice_id=f"twice-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
     )
-    id_, _ = await bed.upstream.ask(command)
-    await bed.upstream.send(command, command_id=id_)
+    id_, _ = await testbed.upstream.ask(command)
+    await testbed.upstream.send(command, command_id=id_)
 
     async def answered_twice() -> bool:
-        return len(bed.upstream.answers[id_]) > 1
+        return len(testbed.upstream.answers[id_]) > 1
 
-    await bed.until(answered_twice, what="a second answer")
+    await testbed.until(answered_twice, what="a second answer")
     note.fired()
 
 
-async def a_crash_before_the_commit(bed: Bed, note: Note) -> None:
-    log = bed.log_of("invoice")
+async def a_crash_before_the_commit(testbed: Testbed, note: Note) -> None:
+    log = testbed.log_of("invoice")
     command = IssueInvoice(
         invoice_id=f"lost-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
     )
-    await bed.upstream.send(command)
-    await bed.until_logged(log, "fault_fired")
+    await testbed.upstream.send(command)
+    await testbed.until_logged(log, "fault_fired")
     note.fired()
 
 
-async def a_crash_before_publishing(bed: Bed, note: Note) -> None:
-    log = bed.log_of("saga")
-    await _requested(bed, "pm_card_visa")
-    await bed.until_logged(log, "fault_fired")
+async def a_crash_before_publishing(testbed: Testbed, note: Note) -> None:
+    log = testbed.log_of("saga")
+    await _requested(testbed, "pm_card_visa")
+    await testbed.until_logged(log, "fault_fired")
     note.fired()
 
 
-async def a_command_that_is_returned(bed: Bed, note: Note) -> None:
+async def a_command_that_is_returned(testbed: Testbed, note: Note) -> None:
     """For a while no queue takes the saga's commands; none of ours is lost, so nothing that is missing is excused."""
-    await unbind(bed, SETTLEMENT)
-    log = bed.log_of("saga")
-    payment_id = await _requested(bed, "pm_card_visa")
+    await unbind(testbed, SETTLEMENT)
+    log = testbed.log_of("saga")
+    payment_id = await _requested(testbed, "pm_card_visa")
     query = "SELECT 1 FROM transitions WHERE payment_id = $1 AND to_status = 'settling'"
 
     async def told() -> bool:
-        return bool(await rows(bed.database("saga"), query, payment_id))
+        return bool(await rows(testbed.database("saga"), query, payment_id))
 
-    await bed.until(told, what="the saga settles")
+    await testbed.until(told, what="the saga settles")
 
     async def taken_note_of() -> bool:
-        return _has(log, "message_unroutable") or not await rows(bed.database("saga"), "SELECT 1 FROM outbox")
+        return _has(log, "message_unroutable") or not await rows(testbed.database("saga"), "SELECT 1 FROM outbox")
 
-    await bed.until(taken_note_of, what="the saga service heard of the return")
+    await testbed.until(taken_note_of, what="the saga service heard of the return")
     note.fired()
-    await bed.apply_topology()
+    await testbed.apply_topology()
 
 
-async def unbind(bed: Bed, queue: str) -> None:
-    await bed.tap.forget(queue)
-    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+async def unbind(testbed: Testbed, queue: str) -> None:
+    await testbed.tap.forget(queue)
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
         taken = await channel.get_queue(queue, ensure=False)
@@ -120,26 +120,26 @@ async def unbind(bed: Bed, queue: str) -> None:
             await taken.unbind(binding.exchange, binding.routing_key)
 
 
-async def a_payment(bed: Bed, note: Note) -> None:
-    await _until_status(bed, await _requested(bed, "pm_card_visa"), "captured")
+async def a_payment(testbed: Testbed, note: Note) -> None:
+    await _until_status(testbed, await _requested(testbed, "pm_card_visa"), "captured")
     note.fired()
 
 
-async def a_late_confirm(bed: Bed, note: Note) -> None:
+async def a_late_confirm(testbed: Testbed, note: Note) -> None:
     """The gateway limits us until we give the payment up; then a confirm that was on its way arrives."""
-    payment_id = await _requested(bed, "pm_remit_rate_limited")
-    await _until_status(bed, payment_id, "not_charged")
+    payment_id = await _requested(testbed, "pm_remit_rate_limited")
+    await _until_status(testbed, payment_id, "not_charged")
     (row,) = await rows(
-        bed.database("payment_gateway"), "SELECT gateway_id FROM payments WHERE payment_id = $1", payment_id
+        testbed.database("payment_gateway"), "SELECT gateway_id FROM payments WHERE payment_id = $1", payment_id
     )
-    note.remark(await asyncio.to_thread(_confirm, bed, row["gateway_id"]))
+    note.remark(await asyncio.to_thread(_confirm, testbed, row["gateway_id"]))
     note.fired()
 
 
-def _confirm(bed: Bed, gateway_id: str) -> str:
+def _confirm(testbed: Testbed, gateway_id: str) -> str:
     """What the gateway says to a confirm now."""
     request = urllib.request.Request(  # noqa: S310 - our own loopback address
-        f"{bed.system.sandbox.url}/v1/payment_intents/{gateway_id}/confirm",
+        f"{testbed.system.sandbox.url}/v1/payment_intents/{gateway_id}/confirm",
         data=b"",
         headers={"Authorization": f"Bearer {SANDBOX_KEY}", "Idempotency-Key": f"late {gateway_id}"},
     )
@@ -150,37 +150,37 @@ def _confirm(bed: Bed, gateway_id: str) -> str:
         return f"the late confirm: HTTP {refused.code}"
 
 
-async def a_timeout(bed: Bed, note: Note) -> None:
-    payment_id = await _requested(bed, "pm_remit_charged_then_timeout")
-    await _until_status(bed, payment_id, "captured", "declined")
+async def a_timeout(testbed: Testbed, note: Note) -> None:
+    payment_id = await _requested(testbed, "pm_remit_charged_then_timeout")
+    await _until_status(testbed, payment_id, "captured", "declined")
     note.fired()
 
 
-async def a_zombie(bed: Bed, note: Note) -> None:
+async def a_zombie(testbed: Testbed, note: Note) -> None:
     """The instance stops with an answer in hand; another takes over, a person decides; then it goes on."""
-    log = bed.log_of("payment_gateway")
-    payment_id = await _requested(bed, "pm_remit_never_answers")
-    await bed.until_logged(log, "fault_fired")
+    log = testbed.log_of("payment_gateway")
+    payment_id = await _requested(testbed, "pm_remit_never_answers")
+    await testbed.until_logged(log, "fault_fired")
 
     async def stopped() -> bool:
-        return bed.is_stopped("payment_gateway")
+        return testbed.is_stopped("payment_gateway")
 
-    await bed.until(stopped, what="payment_gateway is stopped")
-    await bed.start("payment_gateway", instance=2)
-    version = await case_version(bed, payment_id)
-    charge = (await asyncio.to_thread(bed.system.sandbox.show, str(payment_id)))["charges"][0]["id"]
+    await testbed.until(stopped, what="payment_gateway is stopped")
+    await testbed.start("payment_gateway", instance=2)
+    version = await case_version(testbed, payment_id)
+    charge = (await asyncio.to_thread(testbed.system.sandbox.show, str(payment_id)))["charges"][0]["id"]
     words = ("--receipt", charge, "--evidence", "its books show the charge", "--reason", "fault run", "--who", "faults")
-    done = await bed.remit("payments", "resolve", str(payment_id), "captured", "--version", str(version), *words)
+    done = await testbed.remit("payments", "resolve", str(payment_id), "captured", "--version", str(version), *words)
     assert (await done.result()).code == 0
-    await _until_status(bed, payment_id, "captured")
-    woken = bed.log_of("payment_gateway")
-    bed.signal("payment_gateway", signal.SIGCONT)
+    await _until_status(testbed, payment_id, "captured")
+    woken = testbed.log_of("payment_gateway")
+    testbed.signal("payment_gateway", signal.SIGCONT)
 
     async def awake() -> bool:
         query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = 'needs_decision'"
-        return _has(woken, "lease_lost") or bool(await rows(bed.database("payment_gateway"), query, payment_id))
+        return _has(woken, "lease_lost") or bool(await rows(testbed.database("payment_gateway"), query, payment_id))
 
-    await bed.until(awake, what="the zombie has written, or was told that it may not")
+    await testbed.until(awake, what="the zombie has written, or was told that it may not")
     note.fired()
 
 
@@ -188,7 +188,7 @@ async def a_zombie(bed: Bed, note: Note) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Planted:
+class PlantedBuild:
     """A build, the service that runs it, what provokes it, and the line of the audit that must turn red."""
 
     build: str
@@ -201,23 +201,23 @@ class Planted:
 
 
 PLANTED: Final = (
-    Planted("inbox-off", "invoice", 7, "a command comes twice", a_command_twice),
-    Planted(
+    PlantedBuild("inbox-off", "invoice", 7, "a command comes twice", a_command_twice),
+    PlantedBuild(
         "ack-before-commit", "invoice", 6, "a crash before the commit", a_crash_before_the_commit,
         {REMIT_FAULT: "shell.at_once.before_commit:1:exit"},
     ),
-    Planted(
+    PlantedBuild(
         "outbox-row-deleted-before-the-confirm", "saga", 10, "a crash before publishing", a_crash_before_publishing,
         {REMIT_FAULT: "relay.before_publish:1:exit"}, 25,
     ),
-    Planted("returned-message-ignored", "saga", 10, "a command is returned", a_command_that_is_returned, estimate_s=25),
-    Planted("confirmed-before-the-id-is-recorded", "payment_gateway", 4, "a payment", a_payment),
-    Planted(
+    PlantedBuild("returned-message-ignored", "saga", 10, "a command is returned", a_command_that_is_returned, estimate_s=25),
+    PlantedBuild("confirmed-before-the-id-is-recorded", "payment_gateway", 4, "a payment", a_payment),
+    PlantedBuild(
         "not-charged-without-a-cancel", "payment_gateway", 3, "a confirm arrives late", a_late_confirm,
         {"GATEWAY_LADDER_S": "0.2"},
     ),
-    Planted("timeout-recorded-as-declined", "payment_gateway", 3, "charged, then no answer", a_timeout),
-    Planted(
+    PlantedBuild("timeout-recorded-as-declined", "payment_gateway", 3, "charged, then no answer", a_timeout),
+    PlantedBuild(
         "fencing-off", "payment_gateway", 5, "a zombie writes after a person decided", a_zombie,
         {REMIT_FAULT: "charging.after_inquire:1:stop"}, 60,
     ),
@@ -233,7 +233,7 @@ def trials() -> Sequence[Trial]:
     return [trial for planted in PLANTED for trial in (_trial(planted), _control(planted))]
 
 
-def _trial(planted: Planted) -> Trial:
+def _trial(planted: PlantedBuild) -> Trial:
     program = f"tests.faults.builds {planted.build} {planted.service}"
     return Trial(
         name=f"{FAMILY}/{planted.build}",
@@ -247,7 +247,7 @@ def _trial(planted: Planted) -> Trial:
     )
 
 
-def _control(planted: Planted) -> Trial:
+def _control(planted: PlantedBuild) -> Trial:
     return Trial(
         name=f"{FAMILY}/{planted.build}:control",
         family=FAMILY,
@@ -258,10 +258,10 @@ def _control(planted: Planted) -> Trial:
     )
 
 
-def _run(planted: Planted, **program: str) -> Callable[[Bed, Note], Awaitable[None]]:
-    async def run(bed: Bed, note: Note) -> None:
-        await bed.restart(planted.service, **(planted.settings | program))  # type: ignore[arg-type] # names of variables are upper case
-        await planted.provoke(bed, note)
+def _run(planted: PlantedBuild, **program: str) -> Callable[[Testbed, Note], Awaitable[None]]:
+    async def run(testbed: Testbed, note: Note) -> None:
+        await testbed.restart(planted.service, **(planted.settings | program))  # type: ignore[arg-type] # names of variables are upper case
+        await planted.provoke(testbed, note)
         note.mended()
 
     return run

@@ -9,7 +9,7 @@ import aio_pika
 
 from shared.ids import new_id
 from shared.messaging.topology import WORK_QUEUES
-from tests.faults.bed import Bed
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 from tests.fuzz.corpus import CORPUS
 from tests.support.databases import rows
@@ -17,12 +17,12 @@ from tests.support.databases import rows
 FAMILY: Final = "poison"
 
 
-async def _poisoned(bed: Bed, note: Note, *, queue: str) -> None:
+async def _poisoned(testbed: Testbed, note: Note, *, queue: str) -> None:
     began = time.time()
-    restarts = bed.restarts
-    bed.play()
-    await bed.until_under_load()
-    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    restarts = testbed.restarts
+    testbed.play()
+    await testbed.until_under_load()
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         for poison in CORPUS.values():
@@ -36,14 +36,14 @@ async def _poisoned(bed: Bed, note: Note, *, queue: str) -> None:
             )
             await channel.default_exchange.publish(message, routing_key=queue, timeout=10)
     note.mended()
-    bed.play()
-    await bed.until_drained()
+    testbed.play()
+    await testbed.until_drained()
     query = """SELECT sum(seen)::int AS n, count(DISTINCT reason)::int AS reasons FROM dead_letters
         WHERE queue = $1 AND last_seen > to_timestamp($2)"""
-    (letters,) = await rows(bed.database("staff"), query, queue, began)
+    (letters,) = await rows(testbed.database("staff"), query, queue, began)
     note.fired(len(CORPUS))
     note.remark(f"{len(CORPUS)} inputs: {letters['n']} dead letters of {letters['reasons']} reasons")
-    assert bed.restarts == restarts, "a service ended by itself"
+    assert testbed.restarts == restarts, "a service ended by itself"
 
 
 def _writable(value: Any) -> Any:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from tests.faults.frames import Event, Flow, Frame, Plain, Session, Speaks
+from tests.faults.frames import Flow, Frame, FrameEvent, Plain, Session, Speaks
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Rule:
     """Drop an event, from the `nth` that comes by on, `times` times; then cut the connection with RST, or let everything on it vanish:
     what follows a lost frame would be a protocol error. `about`: of COMMITs, only those with this text in their statements."""
 
-    event: Event
+    event: FrameEvent
     nth: int
     times: int
     then: Then
@@ -95,7 +95,7 @@ class Rule:
 
 
 @dataclass(eq=False, slots=True)
-class _Connection:
+class _ProxiedConnection:
     """One client and the server's end of it."""
 
     session: Session
@@ -130,7 +130,7 @@ class Proxy:
         self._manners: dict[Flow, Manner] = {flow: Pass() for flow in Flow}
         self._changed = asyncio.Event()
         self._rules: list[Rule] = []
-        self._connections: set[_Connection] = set()
+        self._connections: set[_ProxiedConnection] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._problems: list[BaseException] = []
         self._server: asyncio.Server | None = None
@@ -162,7 +162,7 @@ class Proxy:
 
         self._network.run(change())
 
-    def drop(self, event: Event, *, nth: int = 1, times: int = 1, then: Then = RESET, about: str = "") -> Rule:
+    def drop(self, event: FrameEvent, *, nth: int = 1, times: int = 1, then: Then = RESET, about: str = "") -> Rule:
         """Arm a rule; it counts from now on."""
         rule = Rule(event, nth, times, then, about)
 
@@ -242,7 +242,7 @@ class Proxy:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _reset(self, connection: _Connection) -> None:
+    def _reset(self, connection: _ProxiedConnection) -> None:
         connection.reset()
         self.counts["connections reset"] += 1
 
@@ -263,7 +263,7 @@ class Proxy:
             _reset(client)
             return
         from_server, server = reached
-        connection = _Connection(self._speaks(), client, server)
+        connection = _ProxiedConnection(self._speaks(), client, server)
         self._connections.add(connection)
         try:
             async with asyncio.TaskGroup() as pumps:
@@ -285,7 +285,7 @@ class Proxy:
                 continue
         return None
 
-    async def _pump(self, connection: _Connection, flow: Flow, source: asyncio.StreamReader) -> None:
+    async def _pump(self, connection: _ProxiedConnection, flow: Flow, source: asyncio.StreamReader) -> None:
         """Carry one direction until it ends. That the receiver is gone is news that travels the other way."""
         news = flow
         try:
@@ -301,7 +301,7 @@ class Proxy:
             if flow not in connection.ended:
                 connection.end(flow)
 
-    async def _until_it_would_be_heard(self, connection: _Connection, flow: Flow) -> None:
+    async def _until_it_would_be_heard(self, connection: _ProxiedConnection, flow: Flow) -> None:
         """The end of a connection travels like its bytes: in a black hole it vanishes, and heal() resets the rest."""
         if isinstance(self._manner(connection, flow), BlackHole):
             self.counts[f"ends vanished {flow.value}"] += 1
@@ -309,7 +309,7 @@ class Proxy:
             connection.torn |= isinstance(self._manner(connection, flow), BlackHole)
             await self._changed.wait()
 
-    async def _pass_on(self, connection: _Connection, flow: Flow, data: bytes) -> None:
+    async def _pass_on(self, connection: _ProxiedConnection, flow: Flow, data: bytes) -> None:
         passing = bytearray()
         for frame in connection.session.cut(flow, data):
             rule = None if connection.silenced else self._rule_for(frame)
@@ -328,7 +328,7 @@ class Proxy:
     def _rule_for(self, frame: Frame) -> Rule | None:
         return next((rule for rule in self._rules if rule.takes(frame)), None)
 
-    async def _carry(self, connection: _Connection, flow: Flow, data: bytes) -> None:
+    async def _carry(self, connection: _ProxiedConnection, flow: Flow, data: bytes) -> None:
         sink = connection.sink(flow)
         while data and flow not in connection.ended:
             piece = data
@@ -354,7 +354,7 @@ class Proxy:
             sink.write(piece)
             await sink.drain()
 
-    def _manner(self, connection: _Connection, flow: Flow) -> Manner:
+    def _manner(self, connection: _ProxiedConnection, flow: Flow) -> Manner:
         return BlackHole() if connection.silenced else self._manners[flow]
 
 

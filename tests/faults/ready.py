@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Sequence
 
 from deploy.local.stack import SERVICES
-from tests.faults.bed import Bed
+from tests.faults.testbed import Testbed
 
 PROBE_TIMEOUT_S = 5.0
 READY_WITHIN_S = 60.0
@@ -15,9 +15,9 @@ NOT_READY_WITHIN_S = 60.0
 """What a service waits for at most before it knows (a silence and a confirm 10 s each, a statement 15 s), and a loaded machine."""
 
 
-async def reasons(bed: Bed, name: str) -> str | None:
+async def reasons(testbed: Testbed, name: str) -> str | None:
     """Why an instance is not ready; None if it is."""
-    return await asyncio.to_thread(_reasons, bed.ports[name])
+    return await asyncio.to_thread(_reasons, testbed.ports[name])
 
 
 def _reasons(port: int) -> str | None:
@@ -30,21 +30,21 @@ def _reasons(port: int) -> str | None:
         return f"no answer: {type(error).__name__}"
 
 
-async def until_ready(bed: Bed, *names: str) -> None:
+async def until_ready(testbed: Testbed, *names: str) -> None:
     """Wait until these instances are ready; by default one of each service."""
     for name in names or SERVICES:
 
         async def ready(name: str = name) -> bool:
-            return await reasons(bed, name) is None
+            return await reasons(testbed, name) is None
 
-        await bed.until(ready, what=f"{name} is ready", within_s=READY_WITHIN_S)
+        await testbed.until(ready, what=f"{name} is ready", within_s=READY_WITHIN_S)
 
 
-async def until_not_ready(bed: Bed, name: str, because: Sequence[str]) -> None:
+async def until_not_ready(testbed: Testbed, name: str, because: Sequence[str]) -> None:
     """Wait until an instance says that it is not ready, and names one of these components."""
 
     async def says() -> bool:
-        said = await reasons(bed, name)
+        said = await reasons(testbed, name)
         return said is not None and any(f'"{component}' in said for component in because)
 
-    await bed.until(says, what=f"{name} says that it is not ready", within_s=NOT_READY_WITHIN_S)
+    await testbed.until(says, what=f"{name} says that it is not ready", within_s=NOT_READY_WITHIN_S)

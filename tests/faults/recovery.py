@@ -12,8 +12,8 @@ from typing import Final
 from uuid import UUID
 
 from deploy.local.stack import SERVICES, Service
-from tests.faults.bed import POLL_S, Bed
 from tests.faults.ready import until_ready
+from tests.faults.testbed import POLL_S, Testbed
 from tests.support.databases import rows
 
 SERVICE_WITHIN_S: Final = 5.0
@@ -40,7 +40,7 @@ _DUE: Final = """SELECT payment_id AS id FROM payments
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _WaitingWork:
     """By id."""
 
     messages: set[UUID]
@@ -48,32 +48,32 @@ class _Waiting:
     due: set[UUID]
 
 
-async def recovery_s(bed: Bed, *services: Service, since: float | None = None) -> float:
+async def recovery_s(testbed: Testbed, *services: Service, since: float | None = None) -> float:
     """Seconds until each of these services is ready and has done what waited for it; the slowest one's. They count from `since`
     (`time.monotonic`, when a server was back), by default from each one's being ready. Raises TimeoutError, which says what was left."""
-    return max(await asyncio.gather(*(_recovery_s(bed, service, since) for service in services or SERVICES)))
+    return max(await asyncio.gather(*(_recovery_s(testbed, service, since) for service in services or SERVICES)))
 
 
-async def _recovery_s(bed: Bed, service: Service, since: float | None) -> float:
-    await until_ready(bed, service)
+async def _recovery_s(testbed: Testbed, service: Service, since: float | None) -> float:
+    await until_ready(testbed, service)
     ready_at, moment = time.monotonic(), time.time()
-    waiting = await _waiting(bed, service, moment)
+    waiting = await _waiting(testbed, service, moment)
     while waiting.messages or waiting.unsaid or waiting.due:
         if time.monotonic() > ready_at + GIVE_UP_S:
             raise TimeoutError(f"{service} has not done what waited for it within {GIVE_UP_S:g} s: {waiting}")
         await asyncio.sleep(POLL_S)
-        now = await _waiting(bed, service, moment)
-        waiting = _Waiting(waiting.messages & now.messages, waiting.unsaid & now.unsaid, waiting.due & now.due)
+        now = await _waiting(testbed, service, moment)
+        waiting = _WaitingWork(waiting.messages & now.messages, waiting.unsaid & now.unsaid, waiting.due & now.due)
     return time.monotonic() - (ready_at if since is None else since)
 
 
-async def _waiting(bed: Bed, service: Service, moment: float) -> _Waiting:
-    seen = {id_ for queue in QUEUES_OF[service] if queue not in bed.lost for id_ in bed.tap.seen(queue)}
-    handled, set_aside = await _ids(bed, service, _HANDLED[service]), await _ids(bed, "staff", _SET_ASIDE)
-    due = await _ids(bed, service, _DUE, moment) if service == "payment_gateway" else set()
-    return _Waiting(seen - handled - set_aside, await _ids(bed, service, _UNSAID), due)
+async def _waiting(testbed: Testbed, service: Service, moment: float) -> _WaitingWork:
+    seen = {id_ for queue in QUEUES_OF[service] if queue not in testbed.lost for id_ in testbed.tap.seen(queue)}
+    handled, set_aside = await _ids(testbed, service, _HANDLED[service]), await _ids(testbed, "staff", _SET_ASIDE)
+    due = await _ids(testbed, service, _DUE, moment) if service == "payment_gateway" else set()
+    return _WaitingWork(seen - handled - set_aside, await _ids(testbed, service, _UNSAID), due)
 
 
-async def _ids(bed: Bed, service: Service, query: str, *arguments: float) -> set[UUID]:
-    found = await bed.until_answered(lambda: rows(bed.database(service), query, *arguments))
+async def _ids(testbed: Testbed, service: Service, query: str, *arguments: float) -> set[UUID]:
+    found = await testbed.until_answered(lambda: rows(testbed.database(service), query, *arguments))
     return {row["id"] for row in found}

@@ -11,25 +11,25 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from deploy.audit.titles import TITLES
+from services.audit.titles import TITLES
 from tests.faults.catalogue import ROWS, Elsewhere, matching
-from tests.faults.run import AUDITS_MAX, MOVING, OF_THE_RUN, Run
-from tests.faults.trial import Result
+from tests.faults.run import AUDITS_MAX, MOVING, OF_THE_RUN, FaultRun
+from tests.faults.trial import TrialResult
 
 SHOWN_MAX: Final = 40
 """Failures shown in the terminal; the files have all."""
 
-Families = dict[str, list[Result]]
+Families = dict[str, list[TrialResult]]
 
 
-def by_family(results: Iterable[Result]) -> Families:
+def by_family(results: Iterable[TrialResult]) -> Families:
     families: Families = defaultdict(list)
     for result in results:
         families[result.family].append(result)
     return dict(families)
 
 
-def save(run: Run) -> list[Path]:
+def save(run: FaultRun) -> list[Path]:
     """run.json, which the audit reads (lines 17 and 18), and index.html."""
     data, page = run.folder / "run.json", run.folder / "index.html"
     data.write_bytes(orjson.dumps(run.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
@@ -40,7 +40,7 @@ def save(run: Run) -> list[Path]:
 # -- for the terminal ------------------------------------------------------------------------------------------------------------------
 
 
-def show(run: Run, console: Console) -> None:
+def show(run: FaultRun, console: Console) -> None:
     """What was injected, how often it fired, how long recovery took, what held."""
     table = Table(title="Faults", title_justify="left")
     for column in ("family", "trials", "fired", "failed", "skipped", "recovered s", "drained s", "audit lines held"):
@@ -72,12 +72,12 @@ def show(run: Run, console: Console) -> None:
         console.print(f"{missing} trials were not run", style="red")
 
 
-def failed(result: Result) -> bool:
+def failed(result: TrialResult) -> bool:
     """Whether it was tried, and is not good."""
     return not result.ok and result.skipped is None
 
 
-def why(result: Result) -> str:
+def why(result: TrialResult) -> str:
     """What is wrong with a result, in words."""
     if result.skipped:
         return f"not possible here: {result.skipped}"
@@ -96,7 +96,7 @@ def why(result: Result) -> str:
     return "; ".join(words)
 
 
-def read_again(results: Sequence[Result]) -> str:
+def read_again(results: Sequence[TrialResult]) -> str:
     """Which lines the run asked for more than once, and how often it came to that: nobody should have to guess what `held` means."""
     lines = ", ".join(map(str, sorted(MOVING)))
     twice, thrice = (sum(result.readings >= number for result in results) for number in (2, 3))
@@ -106,7 +106,7 @@ def read_again(results: Sequence[Result]) -> str:
     )
 
 
-def _recovered(results: Sequence[Result]) -> str:
+def _recovered(results: Sequence[TrialResult]) -> str:
     """The worst of those that have the same limit, beside it."""
     worst: dict[float, float] = {}
     for result in results:
@@ -121,7 +121,7 @@ def _spread(values: Sequence[float | None]) -> str:
     return f"{median(known):.1f}, worst {max(known):.1f}" if known else "-"
 
 
-def _held(results: Sequence[Result]) -> str:
+def _held(results: Sequence[TrialResult]) -> str:
     """A line holds only if it did wherever it was checked; one that was checked nowhere says nothing."""
     judged = [result for result in results if result.line is None]
     if not judged:
@@ -187,7 +187,7 @@ KEY: Final = (
 )
 
 
-def html(run: Run) -> str:
+def html(run: FaultRun) -> str:
     """One page that needs nothing else."""
     families = by_family(run.results)
     parts = [
@@ -232,7 +232,7 @@ def _many(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def _verdict(run: Run) -> str:
+def _verdict(run: FaultRun) -> str:
     bad = [result for result in run.results if failed(result)]
     fired = sum(result.fired for result in run.results)
     skipped = sum(result.skipped is not None for result in run.results)
@@ -260,7 +260,7 @@ def _families_table(families: Families) -> str:
     )
 
 
-def _of_the_run(run: Run) -> str:
+def _of_the_run(run: FaultRun) -> str:
     """Lines 17 and 18, which are about the run as a whole."""
     return "".join(
         f"<p class={'bad' if verdict['verdict'] == 'broken' else 'dim'}>Line {line}, {escape(TITLES[line])}: {escape(verdict['verdict'])}"
@@ -269,9 +269,9 @@ def _of_the_run(run: Run) -> str:
     )
 
 
-def picture(results: Sequence[Result]) -> str:
+def picture(results: Sequence[TrialResult]) -> str:
     """A row for each thing that was injected, a dot for each way it was done."""
-    rows: dict[str, list[Result]] = defaultdict(list)
+    rows: dict[str, list[TrialResult]] = defaultdict(list)
     for result in results:
         rows[result.name.partition("/")[2].rpartition(":")[0] or result.name.partition("/")[2]].append(result)
     known = [
@@ -300,7 +300,7 @@ def picture(results: Sequence[Result]) -> str:
     return "".join([*drawn, "</svg>"])
 
 
-def _row(label: str, group: Sequence[Result], y: float, longest: float) -> str:
+def _row(label: str, group: Sequence[TrialResult], y: float, longest: float) -> str:
     worst = max((result.recovered_s for result in group if result.recovered_s is not None), default=None)
     good = sum(result.ok for result in group)
     columns = (
@@ -318,7 +318,7 @@ def _row(label: str, group: Sequence[Result], y: float, longest: float) -> str:
     )
 
 
-def _dot(result: Result, y: float, longest: float) -> str:
+def _dot(result: TrialResult, y: float, longest: float) -> str:
     kind = "unchecked" if result.skipped else "silent" if not result.fired else "held" if result.ok else "broken"
     x = LABEL_W + PLOT_W * (result.drained_s or 0.0) / longest
     title = f"<title>{escape(result.name)}: {escape(result.injects)} {escape(why(result))}</title>"
@@ -335,7 +335,7 @@ def _ticks(longest: float) -> list[float]:
     return [step * number for number in range(int(longest / step) + 1)]
 
 
-def matrix(results: Sequence[Result]) -> str:
+def matrix(results: Sequence[TrialResult]) -> str:
     """The lines of the audit: how often each held."""
     counts: dict[int, Counter[str]] = defaultdict(Counter)
     for result in results:
@@ -354,7 +354,7 @@ def matrix(results: Sequence[Result]) -> str:
     return "".join([*drawn, "</svg>"])
 
 
-def _details(results: Sequence[Result]) -> str:
+def _details(results: Sequence[TrialResult]) -> str:
     rows = "".join(
         f"<tr><td>{escape(result.name.partition('/')[2])}<td>{escape(result.injects)}<td class=n>{result.fired}"
         f"<td class=n>{_seconds(result.recovered_s)}<td class=n>{_seconds(result.limit_s)}<td class=n>{_seconds(result.drained_s)}"
@@ -371,7 +371,7 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _failures(bad: Sequence[Result]) -> str:
+def _failures(bad: Sequence[TrialResult]) -> str:
     if not bad:
         return ""
     rows = "".join(
@@ -381,7 +381,7 @@ def _failures(bad: Sequence[Result]) -> str:
     return f"<h2 class=bad>What broke</h2><table>{rows}</table>"
 
 
-def _catalogue(results: Sequence[Result]) -> str:
+def _catalogue(results: Sequence[TrialResult]) -> str:
     """The rows of the catalogue, with what of each was run here."""
     by_name = {result.name: result for result in results}
     rows = []
@@ -394,7 +394,7 @@ def _catalogue(results: Sequence[Result]) -> str:
     )
 
 
-def _of_a_fault(fault: str, where: str | Elsewhere, by_name: Mapping[str, Result]) -> str:
+def _of_a_fault(fault: str, where: str | Elsewhere, by_name: Mapping[str, TrialResult]) -> str:
     if isinstance(where, Elsewhere):
         return f"{escape(fault)}: <span class=dim>no trial; {escape(where.why)}</span>"
     found = [by_name[name] for name in matching(where, by_name)]
@@ -404,7 +404,7 @@ def _of_a_fault(fault: str, where: str | Elsewhere, by_name: Mapping[str, Result
     return f"{escape(fault)}: <span class={'dim' if good == len(found) else 'bad'}>{good} of {len(found)}</span>"
 
 
-def _skipped(results: Sequence[Result]) -> str:
+def _skipped(results: Sequence[TrialResult]) -> str:
     if not results:
         return ""
     rows = "".join(f"<tr><td>{escape(result.name)}<td>{escape(result.skipped or '')}" for result in results)

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, Service, Stack, open_stack
-from tests.faults.bed import Bed, audit_options
 from tests.faults.ready import until_ready
-from tests.faults.trial import Note, NotPossibleHereError, Result, Trial
+from tests.faults.testbed import Testbed, audit_options
+from tests.faults.trial import Note, NotPossibleHereError, Trial, TrialResult
 from tests.faults.workload import AFTERWARDS
 
 LANES: Final = 5
@@ -40,13 +40,13 @@ Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Run:
+class FaultRun:
     """What was done and what came of it."""
 
     trials: Sequence[Trial]
     folder: Path
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
-    results: list[Result] = field(default_factory=list)
+    results: list[TrialResult] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     took_s: float = 0.0
     seed: int | None = None
@@ -95,7 +95,7 @@ def estimate_s(trials: Sequence[Trial], lanes: int) -> float:
     return OPEN_S + max(shared, alone)
 
 
-async def run_all(run: Run, *, lanes: int, say: Say) -> None:
+async def run_all(run: FaultRun, *, lanes: int, say: Say) -> None:
     """Every trial once."""
     started = time.monotonic()
     shared = deque(trial for trial in run.trials if not trial.alone)
@@ -113,37 +113,37 @@ async def run_all(run: Run, *, lanes: int, say: Say) -> None:
     run.took_s = time.monotonic() - started
 
 
-async def _lane(run: Run, stack: Stack | None, waiting: deque[Trial], name: str, say: Say) -> None:
+async def _lane(run: FaultRun, stack: Stack | None, waiting: deque[Trial], name: str, say: Say) -> None:
     """Trials one after the other; a fresh bed when one has gone wrong, or holds too much."""
     number = 0
     while waiting:
         number += 1
         opens = waiting[0].opens
-        async with open_bed(stack, f"{name}-{number}", say, opens) as bed:
+        async with open_bed(stack, f"{name}-{number}", say, opens) as testbed:
             good = True
-            while waiting and good and bed.trials < TRIALS_PER_BED and waiting[0].opens is opens:
+            while waiting and good and testbed.trials < TRIALS_PER_BED and waiting[0].opens is opens:
                 trial = waiting.popleft()
-                result = await perform(bed, trial)
+                result = await perform(testbed, trial)
                 run.results.append(result)
                 good = (
                     result.ok or bool(result.skipped)
                 ) and trial.line is None  # a planted fault leaves its breach behind
                 if not (result.ok or result.skipped):
-                    keep_logs(run.folder, bed, result)
+                    keep_logs(run.folder, testbed, result)
                 say(_line(result, len(run.results), len(run.trials)))
-            run.seen.update(await bed.count_seen())
+            run.seen.update(await testbed.count_seen())
 
 
 @asynccontextmanager
 async def open_bed(
     stack: Stack | None, name: str, say: Say, opens: Callable[..., AbstractContextManager[Stack]] = open_stack
-) -> AsyncIterator[Bed]:
+) -> AsyncIterator[Testbed]:
     """On that stack, or on one of its own."""
     async with AsyncExitStack() as opened:
         owns_stack = stack is None
         if stack is None:
             stack = await opened.enter_async_context(_open_stack(say, opens))
-        yield await opened.enter_async_context(Bed.open(stack, name, owns_stack=owns_stack))
+        yield await opened.enter_async_context(Testbed.open(stack, name, owns_stack=owns_stack))
 
 
 @asynccontextmanager
@@ -158,7 +158,7 @@ async def _open_stack(
         await asyncio.to_thread(manager.__exit__, None, None, None)
 
 
-def judge(run: Run) -> dict[int, dict[str, Any]]:
+def judge(run: FaultRun) -> dict[int, dict[str, Any]]:
     """What the audit says of the run itself: whether it was vacuous (line 17), whether the checker can fail (line 18)."""
     if "--run" not in audit_options():
         return {}
@@ -181,81 +181,85 @@ def judge(run: Run) -> dict[int, dict[str, Any]]:
 # -- one trial -------------------------------------------------------------------------------------------------------------------------
 
 
-async def perform(bed: Bed, trial: Trial) -> Result:
+async def perform(testbed: Testbed, trial: Trial) -> TrialResult:
     """The trial from its beginning to the audit. Whatever goes wrong is in the result."""
     started, note = time.monotonic(), Note()
-    result = Result(trial.name, trial.family, trial.injects, line=trial.line)
-    bed.trials += 1
-    bed.surprises.clear()
-    if bed.trials == 1:
-        await until_ready(bed)
-        await bed.take_baseline(digest=False)  # for connections and memory: every audit of this bed compares with it
-    del bed.baselines[1:]
-    restarts = bed.restarts
+    result = TrialResult(trial.name, trial.family, trial.injects, line=trial.line)
+    testbed.trials += 1
+    testbed.surprises.clear()
+    if testbed.trials == 1:
+        await until_ready(testbed)
+        await testbed.take_baseline(
+            digest=False
+        )  # for connections and memory: every audit of this bed compares with it
+    del testbed.baselines[1:]
+    restarts = testbed.restarts
     try:
         async with asyncio.timeout(TRIAL_S):
-            await bed.put_right()
+            await testbed.put_right()
             try:
-                await trial.run(bed, note)
+                await trial.run(testbed, note)
             finally:
                 result.fired = note.count
                 result.recovered_s, result.limit_s = note.recovered_s, note.limit_s
                 if not trial.quiet:
-                    bed.play(*AFTERWARDS)
+                    testbed.play(*AFTERWARDS)
     except NotPossibleHereError as error:
         result.skipped = str(error)
     except Exception as error:  # noqa: BLE001 - a trial that goes wrong is a finding, and the others go on
         result.surprises.append(f"{type(error).__name__}: {error}")
     touched = [service for service in SERVICES if service in trial.touches]
-    await conclude(bed, result, mended_at=note.mended_at, touched=touched or SERVICES)
+    await conclude(testbed, result, mended_at=note.mended_at, touched=touched or SERVICES)
     result.remarks += note.remarks
-    result.restarts = bed.restarts - restarts
+    result.restarts = testbed.restarts - restarts
     result.took_s = time.monotonic() - started
     return result
 
 
-async def conclude(bed: Bed, result: Result, *, mended_at: float | None, touched: Sequence[Service] = SERVICES) -> None:
+async def conclude(
+    testbed: Testbed, result: TrialResult, *, mended_at: float | None, touched: Sequence[Service] = SERVICES
+) -> None:
     """Everything drains; how long that took since the fault was over, and who ended was started again; what the audit finds, also after a
     trial that went wrong."""
     try:
         async with asyncio.timeout(TRIAL_S):
-            await bed.until_drained()
+            await testbed.until_drained()
             if mended_at is not None:
-                since = max([mended_at, *(bed.restarted_at.get(service, 0.0) for service in touched)])
+                since = max([mended_at, *(testbed.restarted_at.get(service, 0.0) for service in touched)])
                 result.drained_s = time.time() - since
-                result.again_s = await _handled_again(bed, touched, since)
-            await bed.stop_extras()
-            await _ask_audit(bed, result)
+                result.again_s = await _handled_again(testbed, touched, since)
+            await testbed.stop_extras()
+            await _ask_audit(testbed, result)
     except Exception as error:  # noqa: BLE001 - as above
         result.surprises.append(f"{type(error).__name__}: {error}")
-    result.surprises += bed.surprises
+    result.surprises += testbed.surprises
 
 
-async def _handled_again(bed: Bed, services: Sequence[Service], since: float) -> float | None:
-    handled = [at for service in services if (at := await bed.handled_after(service, since)) is not None]
+async def _handled_again(testbed: Testbed, services: Sequence[Service], since: float) -> float | None:
+    handled = [at for service in services if (at := await testbed.handled_after(service, since)) is not None]
     return min(handled) - since if handled else None
 
 
-async def _ask_audit(bed: Bed, result: Result) -> None:
+async def _ask_audit(testbed: Testbed, result: TrialResult) -> None:
     """The audit, and again if all that broke is what a message on its way breaks: a case that waits for a person is asked about and
     announced again now and then, for ever, also between our last look and the audit's. What is truly left over stays."""
     for number in range(1, AUDITS_MAX + 1):
         result.breaches.clear()
         result.readings = number
-        _judge(result, await bed.audit())
+        _judge(result, await testbed.audit())
         if result.line is not None or not result.broken or not MOVING.issuperset(result.broken):
             return
         result.remarks.append(f"audit {number}: {'; '.join(result.breaches)}")
-        await bed.until_drained()
+        await testbed.until_drained()
 
 
-def _judge(result: Result, lines: Sequence[dict[str, Any]]) -> None:
+def _judge(result: TrialResult, lines: Sequence[dict[str, Any]]) -> None:
     for line in (line for line in lines if line["line"] not in OF_THE_RUN):
         result.lines[line["line"]] = line["verdict"]
         result.breaches += [f"{line['line']}: {breach['about']}: {breach['why']}" for breach in line["breaches"]]
 
 
-def _line(result: Result, number: int, total: int) -> str:
+def _line(result: TrialResult, number: int, total: int) -> str:
     if result.skipped:
         return f"{number}/{total} SKIPPED {result.name}: {result.skipped}"
     verdict = "ok" if result.ok else "FAILED"
@@ -266,10 +270,10 @@ def _line(result: Result, number: int, total: int) -> str:
     return f"{number}/{total} {verdict} {result.name} ({result.took_s:.0f} s{recovered}{fired}) {why}".rstrip()
 
 
-def keep_logs(folder: Path, bed: Bed, result: Result) -> None:
+def keep_logs(folder: Path, testbed: Testbed, result: TrialResult) -> None:
     """What the services said, for whoever looks into it."""
     target = folder / "logs" / result.name.replace("/", "_").replace(":", "_")
     target.mkdir(parents=True, exist_ok=True)
-    for log in bed.system.folder.glob("*.log"):
+    for log in testbed.system.folder.glob("*.log"):
         (target / log.name).write_bytes(log.read_bytes()[-LOG_BYTES_KEPT:])
     (target / "breaches.txt").write_text("\n".join([*result.surprises, *result.breaches]))

@@ -19,11 +19,11 @@ from shared.contracts.base import Contract
 from shared.contracts.invoice import IssueInvoice, RecordPayment
 from shared.ids import new_id
 from shared.messaging.codec import BODY_BYTES_MAX, STRUCTURED
-from tests.faults.bed import Bed
-from tests.faults.frames import Amqp, Event
+from tests.faults.frames import Amqp, FrameEvent
 from tests.faults.network import network
 from tests.faults.planted import unbind
 from tests.faults.proxy import RESET, SILENCE, Proxy, Then
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 
 FAMILY: Final = "sender"
@@ -49,13 +49,13 @@ def _event(command: Contract, command_id: UUID) -> bytes:
 # -- what is lost on the way -----------------------------------------------------------------------------------------------------------
 
 
-async def _over_a_line(bed: Bed, note: Note, *, disturb: Callable[[Proxy], Callable[[], int]]) -> None:
+async def _over_a_line(testbed: Testbed, note: Note, *, disturb: Callable[[Proxy], Callable[[], int]]) -> None:
     """A sender behind a proxy: what is not confirmed it sends again under its id; every payment is made once."""
-    proxy = network().stand_before(bed.system.stack.rabbitmq_url, speaks=Amqp)
+    proxy = network().stand_before(testbed.system.stack.rabbitmq_url, speaks=Amqp)
     name = f"sender-{new_id()}"
-    keys = bed.system.public_keys["keys"]
+    keys = testbed.system.public_keys["keys"]
     assert isinstance(keys, list)
-    async with Upstream.open(proxy.url, name=name, history=bed.system.history) as upstream:
+    async with Upstream.open(proxy.url, name=name, history=testbed.system.history) as upstream:
         stage = Stage(upstream, keys[0])
         fired = disturb(proxy)
         try:
@@ -75,45 +75,45 @@ async def _pay(stage: Stage, invoice_id: str) -> str:
 
 def _confirm_lost(proxy: Proxy, *, then: Then) -> Callable[[], int]:
     """The second: the broker may confirm all that are issued at once, and all that are paid at once, so a third need not come."""
-    rule = proxy.drop(Event.CONFIRM, nth=2, then=then)
+    rule = proxy.drop(FrameEvent.CONFIRM, nth=2, then=then)
     return lambda: rule.fired
 
 
 # -- what nobody takes -----------------------------------------------------------------------------------------------------------------
 
 
-async def _returned(bed: Bed, note: Note) -> None:
+async def _returned(testbed: Testbed, note: Note) -> None:
     """No queue takes commands: the broker returns them, and the sender sends until one does."""
-    await unbind(bed, COMMANDS)
+    await unbind(testbed, COMMANDS)
     try:
-        came_back = await _is_returned(bed)
+        came_back = await _is_returned(testbed)
         note.fired(came_back)
-        asked = asyncio.create_task(bed.upstream.ask(_issue()))
+        asked = asyncio.create_task(testbed.upstream.ask(_issue()))
         await asyncio.sleep(1.0)
         assert not asked.done(), "answered, though no queue took it"
     finally:
-        await bed.apply_topology()
+        await testbed.apply_topology()
     note.mended()
     async with asyncio.timeout(ENDS_WITHIN_S):
         _, answer = await asked
     assert answer.answer == "accepted"
 
 
-async def _is_returned(bed: Bed) -> bool:
+async def _is_returned(testbed: Testbed) -> bool:
     command, command_id = _issue(), new_id()
     try:
-        await _publish(bed.system.stack.rabbitmq_url, command.exchange, command, command_id)
+        await _publish(testbed.system.stack.rabbitmq_url, command.exchange, command, command_id)
     except aio_pika.exceptions.PublishError:
         return True
     return False
 
 
-async def _oversized(bed: Bed, note: Note) -> None:
+async def _oversized(testbed: Testbed, note: Note) -> None:
     """Larger than a command may be: answered, and kept nowhere."""
     command = _issue()
     data = command.model_dump(mode="json") | {"customer_id": "C" * (BODY_BYTES_MAX + 1)}
-    command_id = await bed.upstream.send(command, data=data)
-    answer = await bed.upstream.answer(command_id, within_s=ENDS_WITHIN_S)
+    command_id = await testbed.upstream.send(command, data=data)
+    answer = await testbed.upstream.answer(command_id, within_s=ENDS_WITHIN_S)
     assert (answer.answer, answer.reason) == ("rejected", "too_large"), f"{answer}"
     note.fired()
     note.mended()
@@ -122,9 +122,9 @@ async def _oversized(bed: Bed, note: Note) -> None:
 # -- who may not ----------------------------------------------------------------------------------------------------------------------
 
 
-async def _wrong_user(bed: Bed, note: Note) -> None:
+async def _wrong_user(testbed: Testbed, note: Note) -> None:
     """A sender with the rights of one: it can neither speak for others nor write where only services do; its own command is taken."""
-    stack = bed.system.stack
+    stack = testbed.system.stack
     vhost, user = unquote(urlsplit(stack.rabbitmq_url).path[1:]) or "/", f"upstream-{new_id()}"
 
     async def ctl(*arguments: str) -> None:
@@ -142,20 +142,20 @@ async def _wrong_user(bed: Bed, note: Note) -> None:
         note.fired(await _is_refused(url, COMMANDS, _issue(), because=ChannelPreconditionFailed, user="somebody-else"))
         note.fired(await _is_refused(url, "", _issue(), because=ChannelAccessRefused, key="saga.events"))
         own, own_id = _issue(), new_id()
-        bed.note_sent(own_id, own.wire_name)
+        testbed.note_sent(own_id, own.wire_name)
         await _publish(url, own.exchange, own, own_id, user=user)
-        await _until_taken(bed, own_id)
+        await _until_taken(testbed, own_id)
     finally:
         await ctl("delete_user", user)
     note.mended()
     assert note.count == 3, f"{3 - note.count} of three were not refused"
 
 
-async def _until_taken(bed: Bed, command_id: UUID) -> None:
+async def _until_taken(testbed: Testbed, command_id: UUID) -> None:
     async def seen() -> bool:
-        return command_id in bed.tap.seen(COMMANDS)
+        return command_id in testbed.tap.seen(COMMANDS)
 
-    await bed.until(seen, what="the queue is given the sender's own command")
+    await testbed.until(seen, what="the queue is given the sender's own command")
 
 
 async def _is_refused(
@@ -195,7 +195,7 @@ async def _close(connection: AbstractConnection) -> None:
 
 def trials() -> Sequence[Trial]:
     """Each on the broker that the services use."""
-    runs: dict[str, tuple[str, Callable[[Bed, Note], Awaitable[None]]]] = {
+    runs: dict[str, tuple[str, Callable[[Testbed, Note], Awaitable[None]]]] = {
         "confirm_lost": (
             "the sender's confirm is lost, then its connection is cut",
             partial(_over_a_line, disturb=partial(_confirm_lost, then=RESET)),

@@ -19,9 +19,9 @@ import aio_pika
 from deploy.local.postgres import psql
 from deploy.local.stack import SERVICES, Service
 from shared.persistence.database import AWAY_ERRORS
-from tests.faults.bed import Bed, LogMark
 from tests.faults.ready import until_not_ready, until_ready
 from tests.faults.recovery import SERVER_WITHIN_S, SERVICE_WITHIN_S, recovery_s
+from tests.faults.testbed import LogMark, Testbed
 from tests.faults.trial import Note, NotPossibleHereError, Trial
 from tests.support.databases import execute, rows
 
@@ -54,41 +54,41 @@ CONSUMED_BY: Final[dict[str, Service]] = {
 # -- killed ----------------------------------------------------------------------------------------------------------------------------
 
 
-async def _killed(bed: Bed, note: Note, *, broker: bool, database: bool, away_s: float = 0.0) -> None:
+async def _killed(testbed: Testbed, note: Note, *, broker: bool, database: bool, away_s: float = 0.0) -> None:
     """kill -9 under load; back when every service has noticed, or later."""
-    stack = bed.system.stack
+    stack = testbed.system.stack
     servers = [server for server, hit in ((stack.broker, broker), (stack.database, database)) if hit]
-    bed.play()
-    await bed.until_under_load()
+    testbed.play()
+    await testbed.until_under_load()
     for server in servers:
         await asyncio.to_thread(server.kill)
     note.fired(len(servers))
     for service in SERVICES:
-        await until_not_ready(bed, service, (*BROKER * broker, *DATABASE * database))
+        await until_not_ready(testbed, service, (*BROKER * broker, *DATABASE * database))
     await asyncio.sleep(away_s)
     for server in servers:
         await asyncio.to_thread(server.start)
-    await _again(bed, note)
+    await _again(testbed, note)
 
 
-async def _again(bed: Bed, note: Note) -> None:
+async def _again(testbed: Testbed, note: Note) -> None:
     """The servers are there: the services resume unaided, and in time."""
     note.mended()
     back_at = time.monotonic()
-    bed.play()
-    note.recovered(await recovery_s(bed, since=back_at), within_s=SERVER_WITHIN_S)
+    testbed.play()
+    note.recovered(await recovery_s(testbed, since=back_at), within_s=SERVER_WITHIN_S)
 
 
-async def _service_killed(bed: Bed, note: Note, *, service: Service) -> None:
+async def _service_killed(testbed: Testbed, note: Note, *, service: Service) -> None:
     """kill -9 under load, wherever the service is; started again at once."""
-    bed.play()
-    await bed.until_under_load()
-    await bed.kill(service)
-    await bed.start(service)
+    testbed.play()
+    await testbed.until_under_load()
+    await testbed.kill(service)
+    await testbed.start(service)
     note.fired()
     note.mended()
-    bed.play()
-    note.recovered(await recovery_s(bed, service), within_s=SERVICE_WITHIN_S)
+    testbed.play()
+    note.recovered(await recovery_s(testbed, service), within_s=SERVICE_WITHIN_S)
 
 
 # -- out of memory, full, gone ---------------------------------------------------------------------------------------------------------
@@ -100,89 +100,91 @@ NO_ALARM: Final = {MEMORY_ALARM: ("set_vm_memory_high_watermark", "0.4"), DISK_A
 """RabbitMQ's own limits; newer ones allow more memory, and no trial comes near."""
 
 
-async def _alarm(bed: Bed, note: Note, *, raised: tuple[str, str]) -> None:
+async def _alarm(testbed: Testbed, note: Note, *, raised: tuple[str, str]) -> None:
     """The broker reads from no publisher; what it confirms in the meantime is nothing."""
-    ctl = bed.system.stack.broker.ctl
-    bed.play()
-    await bed.until_under_load()
+    ctl = testbed.system.stack.broker.ctl
+    testbed.play()
+    await testbed.until_under_load()
     await asyncio.to_thread(ctl, *raised)
     try:
-        bed.play()
-        await until_not_ready(bed, "invoice", BROKER)
+        testbed.play()
+        await until_not_ready(testbed, "invoice", BROKER)
         states = await asyncio.to_thread(ctl, "--silent", "list_connections", "state")
         note.fired(sum(state in {"blocked", "blocking"} for state in states.split()))
     finally:
         await asyncio.to_thread(ctl, *NO_ALARM[raised])
-    await _again(bed, note)
+    await _again(testbed, note)
 
 
-async def _full(bed: Bed, note: Note, *, queue: str, publisher: Service) -> None:
+async def _full(testbed: Testbed, note: Note, *, queue: str, publisher: Service) -> None:
     """A policy lowers the bound of one queue (of argument and policy the lower counts) while its consumer is down: publishers are refused,
     and keep what they have."""
-    ctl, vhost = bed.system.stack.broker.ctl, _vhost(bed)
+    ctl, vhost = testbed.system.stack.broker.ctl, _vhost(testbed)
     policy = ("--vhost", vhost, "full")
     definition = (f"^{queue}$", '{"max-length": 1}', "--apply-to", "queues")
     await asyncio.to_thread(ctl, "set_policy", *policy, *definition)
     try:
-        bed.play()
-        await bed.until_under_load()
+        testbed.play()
+        await testbed.until_under_load()
         if queue == "invoice.settlement":
-            await _hold_back(bed, publisher)
-        await bed.stop(CONSUMED_BY[queue])
-        bed.signal(publisher, signal.SIGCONT)
-        bed.play()
-        refused = await _rows_appear(bed, publisher, "SELECT id FROM outbox WHERE refusals > 0")
+            await _hold_back(testbed, publisher)
+        await testbed.stop(CONSUMED_BY[queue])
+        testbed.signal(publisher, signal.SIGCONT)
+        testbed.play()
+        refused = await _rows_appear(testbed, publisher, "SELECT id FROM outbox WHERE refusals > 0")
     finally:
         await asyncio.to_thread(ctl, "clear_policy", *policy)
-        bed.signal(publisher, signal.SIGCONT)
-        await bed.start(CONSUMED_BY[queue])
+        testbed.signal(publisher, signal.SIGCONT)
+        await testbed.start(CONSUMED_BY[queue])
     note.fired(refused)
     note.mended()
 
 
-async def _hold_back(bed: Bed, publisher: Service) -> None:
+async def _hold_back(testbed: Testbed, publisher: Service) -> None:
     """Stop it until an outcome waits for it: without the invoice no payment begins, and those under way may all be over by then."""
-    bed.signal(publisher, signal.SIGSTOP)
-    before = len(await bed.until_answered(lambda: rows(bed.database("payment_gateway"), "SELECT 1 FROM outcomes")))
-    bed.play()
-    await _rows_appear(bed, "payment_gateway", f"SELECT message_id FROM outcomes OFFSET {before}")
+    testbed.signal(publisher, signal.SIGSTOP)
+    before = len(
+        await testbed.until_answered(lambda: rows(testbed.database("payment_gateway"), "SELECT 1 FROM outcomes"))
+    )
+    testbed.play()
+    await _rows_appear(testbed, "payment_gateway", f"SELECT message_id FROM outcomes OFFSET {before}")
 
 
-async def _rows_appear(bed: Bed, service: Service, query: str) -> int:
+async def _rows_appear(testbed: Testbed, service: Service, query: str) -> int:
     """Wait for rows; how many there were."""
     found = 0
 
     async def some() -> bool:
         nonlocal found
-        found = len(await bed.ask_database(lambda: rows(bed.database(service), query)) or ())
+        found = len(await testbed.ask_database(lambda: rows(testbed.database(service), query)) or ())
         return found > 0
 
-    await bed.until(some, what=query)
+    await testbed.until(some, what=query)
     return found
 
 
-async def _deleted(bed: Bed, note: Note, *, queue: str, consumer: Service) -> None:
+async def _deleted(testbed: Testbed, note: Note, *, queue: str, consumer: Service) -> None:
     """The queue is deleted with what it holds. Its consumer notices; once the topology is applied again, what is pending is said again."""
     if queue == "staff.cases":
-        await bed.restart("payment_gateway", GATEWAY_REMIND_S="3")
-    bed.play()
-    await bed.until_under_load()
-    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+        await testbed.restart("payment_gateway", GATEWAY_REMIND_S="3")
+    testbed.play()
+    await testbed.until_under_load()
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
         gone = await channel.queue_delete(queue, timeout=10)
     note.fired()
-    bed.lost.add(queue)
+    testbed.lost.add(queue)
     note.remark(f"{gone.message_count or 0} messages were waiting in it")
-    await until_not_ready(bed, consumer, (f"consumer {queue}",))
-    await bed.apply_topology()
+    await until_not_ready(testbed, consumer, (f"consumer {queue}",))
+    await testbed.apply_topology()
     note.mended()
-    await until_ready(bed, consumer)
-    bed.play()
+    await until_ready(testbed, consumer)
+    testbed.play()
 
 
-def _vhost(bed: Bed) -> str:
-    return unquote(urlsplit(bed.system.stack.rabbitmq_url).path.removeprefix("/")) or "/"
+def _vhost(testbed: Testbed) -> str:
+    return unquote(urlsplit(testbed.system.stack.rabbitmq_url).path.removeprefix("/")) or "/"
 
 
 # -- full disk -------------------------------------------------------------------------------------------------------------------------
@@ -216,56 +218,56 @@ def small_disk() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _full_disk(bed: Bed, note: Note, *, service: Service) -> None:
+async def _full_disk(testbed: Testbed, note: Note, *, service: Service) -> None:
     """The service's database lies on a disk of its own, which fills up: every insert that needs a page more is refused (SQLSTATE 53100)."""
     with small_disk() as disk:
         tablespace = f"small_{service}_{os.getpid()}"
         home, balloon = disk / "tablespace", disk / "balloon"
-        await bed.stop(service)
-        await asyncio.to_thread(_make_tablespace, bed, tablespace, home)
-        await _move(bed, service, tablespace)
-        await bed.start(service)
+        await testbed.stop(service)
+        await asyncio.to_thread(_make_tablespace, testbed, tablespace, home)
+        await _move(testbed, service, tablespace)
+        await testbed.start(service)
         try:
-            await until_ready(bed, service)
-            log = bed.log_of(service)
+            await until_ready(testbed, service)
+            log = testbed.log_of(service)
             await asyncio.to_thread(_fill, balloon)
-            await _until_full(bed, service)
+            await _until_full(testbed, service)
             note.fired(log.text.count("DiskFullError"))
             await asyncio.to_thread(balloon.unlink)
             note.mended()
-            await until_ready(bed, service)
-            await bed.played()
+            await until_ready(testbed, service)
+            await testbed.played()
         finally:
             balloon.unlink(missing_ok=True)
-            await bed.stop(service)
-            await _move(bed, service, "pg_default")
-            await asyncio.to_thread(psql, bed.system.stack.postgres_url, f"DROP TABLESPACE {tablespace}")
-            await bed.start(service)
+            await testbed.stop(service)
+            await _move(testbed, service, "pg_default")
+            await asyncio.to_thread(psql, testbed.system.stack.postgres_url, f"DROP TABLESPACE {tablespace}")
+            await testbed.start(service)
 
 
-async def _until_full(bed: Bed, service: Service) -> None:
+async def _until_full(testbed: Testbed, service: Service) -> None:
     """Rows fit into pages that are there, and then no more: play until the database says so."""
-    log = bed.log_of(service)
+    log = testbed.log_of(service)
 
     async def refused() -> bool:
-        if not bed.playing:
-            bed.play(rounds=2)
+        if not testbed.playing:
+            testbed.play(rounds=2)
         return "DiskFullError" in log.text
 
-    await bed.until(refused, what="the database to refuse an insert")
+    await testbed.until(refused, what="the database to refuse an insert")
 
 
-def _make_tablespace(bed: Bed, name: str, home: Path) -> None:
+def _make_tablespace(testbed: Testbed, name: str, home: Path) -> None:
     home.mkdir()
     if os.geteuid() == 0:
         shutil.chown(home, "nobody")  # as whom our PostgreSQL runs then
-    psql(bed.system.stack.postgres_url, f"CREATE TABLESPACE {name} LOCATION '{home}'")
+    psql(testbed.system.stack.postgres_url, f"CREATE TABLESPACE {name} LOCATION '{home}'")
 
 
-async def _move(bed: Bed, service: Service, tablespace: str) -> None:
+async def _move(testbed: Testbed, service: Service, tablespace: str) -> None:
     """Nobody may be connected meanwhile: our own looks at the databases are ended, and try again."""
-    url = bed.system.stack.postgres_url
-    name = unquote(urlsplit(bed.database(service)).path.removeprefix("/"))
+    url = testbed.system.stack.postgres_url
+    name = unquote(urlsplit(testbed.database(service)).path.removeprefix("/"))
 
     async def move() -> bool:
         await execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
@@ -273,9 +275,9 @@ async def _move(bed: Bed, service: Service, tablespace: str) -> None:
         return True
 
     async def moved() -> bool:
-        return await bed.ask_database(move) is True
+        return await testbed.ask_database(move) is True
 
-    await bed.until(moved, what=f"{name} to be moved to {tablespace}")
+    await testbed.until(moved, what=f"{name} to be moved to {tablespace}")
 
 
 def _fill(balloon: Path) -> None:
@@ -289,39 +291,39 @@ def _fill(balloon: Path) -> None:
                 continue
 
 
-async def _full_wal(bed: Bed, note: Note) -> None:
+async def _full_wal(testbed: Testbed, note: Note) -> None:
     """The write-ahead log of all databases lies on a disk of its own, which fills up: PostgreSQL gives up whatever it does,
     and cannot come back before there is room (PostgreSQL documentation, "Disk Full Failure")."""
-    stack = bed.system.stack
+    stack = testbed.system.stack
     url = stack.postgres_url
     with small_disk() as disk:
         data = Path((await asyncio.to_thread(psql, url, "SHOW data_directory")).strip())
         log, said = data / "pg_wal", LogMark(data.parent / "log", 0)
         home, balloon = disk / "pg_wal", disk / "balloon"
-        await _move_folder(bed, log, home)
+        await _move_folder(testbed, log, home)
         try:
-            await until_ready(bed)
-            bed.play()
-            await bed.until_under_load()
+            await until_ready(testbed)
+            testbed.play()
+            await testbed.until_under_load()
             await asyncio.to_thread(_fill, balloon)
-            bed.play()
-            await _until_no_segment_is_left(bed)
+            testbed.play()
+            await _until_no_segment_is_left(testbed)
             for service in SERVICES:
-                await until_not_ready(bed, service, DATABASE)
+                await until_not_ready(testbed, service, DATABASE)
             note.fired(said.text.count(NO_SPACE))
             balloon.unlink()
             await asyncio.to_thread(stack.database.kill)
             await asyncio.to_thread(stack.database.start)
-            await _again(bed, note)
-            await bed.until_drained()
+            await _again(testbed, note)
+            await testbed.until_drained()
         finally:
             balloon.unlink(missing_ok=True)
-            await _move_folder(bed, log, home, back=True)
+            await _move_folder(testbed, log, home, back=True)
 
 
-async def _move_folder(bed: Bed, folder: Path, home: Path, *, back: bool = False) -> None:
+async def _move_folder(testbed: Testbed, folder: Path, home: Path, *, back: bool = False) -> None:
     """Put a folder of PostgreSQL's elsewhere, with a link where it was, or take it back; the server is down meanwhile."""
-    database = bed.system.stack.database
+    database = testbed.system.stack.database
     await asyncio.to_thread(database.kill)
     await asyncio.to_thread(_take_back if back else _put_elsewhere, folder, home)
     await asyncio.to_thread(database.start)
@@ -346,9 +348,9 @@ def _give_to_owner_of(model: Path, folder: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
-async def _until_no_segment_is_left(bed: Bed) -> None:
+async def _until_no_segment_is_left(testbed: Testbed) -> None:
     """Begin one segment of the log after the other, beside what the services write, until the server has given up."""
-    url = bed.system.stack.postgres_url
+    url = testbed.system.stack.postgres_url
 
     async def given_up() -> bool:
         try:
@@ -357,27 +359,27 @@ async def _until_no_segment_is_left(bed: Bed) -> None:
             return True
         return False
 
-    await bed.until(given_up, what="PostgreSQL gives up for want of log")
+    await testbed.until(given_up, what="PostgreSQL gives up for want of log")
 
 
 # -- a clock that is off ---------------------------------------------------------------------------------------------------------------
 
 
-async def _clock(bed: Bed, note: Note, *, service: Service, off_s: int) -> None:
-    log = bed.log_of(service)
-    await bed.restart(service, REMIT_FAULT_CLOCK_S=str(off_s))
-    await bed.until_logged(log, "clock_is_off")
-    bed.play()
-    await bed.played()
+async def _clock(testbed: Testbed, note: Note, *, service: Service, off_s: int) -> None:
+    log = testbed.log_of(service)
+    await testbed.restart(service, REMIT_FAULT_CLOCK_S=str(off_s))
+    await testbed.until_logged(log, "clock_is_off")
+    testbed.play()
+    await testbed.played()
     note.fired()
-    await bed.restart(service)
+    await testbed.restart(service)
     note.mended()
-    bed.play()
+    testbed.play()
 
 
 # -- the trials ------------------------------------------------------------------------------------------------------------------------
 
-Run = Callable[[Bed, Note], Awaitable[None]]
+Run = Callable[[Testbed, Note], Awaitable[None]]
 
 
 def trials() -> Sequence[Trial]:

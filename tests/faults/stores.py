@@ -10,8 +10,8 @@ import asyncpg
 
 from deploy.local.stack import SERVICES, Service
 from shared.persistence.database import LOCK_TIMEOUT_S
-from tests.faults.bed import Bed
 from tests.faults.recovery import SERVER_WITHIN_S, recovery_s
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 
 FAMILY: Final = "stores"
@@ -37,9 +37,9 @@ _DEADLOCKS: Final = "SELECT deadlocks FROM pg_stat_database WHERE datname = curr
 
 
 @asynccontextmanager
-async def _session(bed: Bed, service: Service) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+async def _session(testbed: Testbed, service: Service) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
     """One that waits for others for as long as it takes: of two in a deadlock the other one is told."""
-    connection = await asyncpg.connect(bed.database(service), timeout=10)
+    connection = await asyncpg.connect(testbed.database(service), timeout=10)
     try:
         await connection.execute("SET deadlock_timeout = '10min'")
         yield connection
@@ -47,31 +47,31 @@ async def _session(bed: Bed, service: Service) -> "AsyncIterator[asyncpg.Connect
         await connection.close()
 
 
-async def _locked(bed: Bed, note: Note, *, service: Service) -> None:
+async def _locked(testbed: Testbed, note: Note, *, service: Service) -> None:
     """Nothing can be written; what waits is not lost, and nothing is dead-lettered for it."""
-    bed.play()
-    await bed.until_under_load()
-    async with _session(bed, service) as session, session.transaction():
+    testbed.play()
+    await testbed.until_under_load()
+    async with _session(testbed, service) as session, session.transaction():
         await session.execute("LOCK TABLE inbox, outbox IN ACCESS EXCLUSIVE MODE")
-        bed.play()
+        testbed.play()
 
         async def somebody_waits() -> bool:
             waiting: int = await session.fetchval(_WAITERS)
             note.fired(waiting)
             return waiting > 0
 
-        await bed.until(somebody_waits, what=f"a session of {service} waits")
+        await testbed.until(somebody_waits, what=f"a session of {service} waits")
         await asyncio.sleep(LOCKED_S)
     note.mended()
-    note.recovered(await recovery_s(bed, service), within_s=SERVER_WITHIN_S)
+    note.recovered(await recovery_s(testbed, service), within_s=SERVER_WITHIN_S)
 
 
-async def _deadlock(bed: Bed, note: Note, *, service: Service) -> None:
+async def _deadlock(testbed: Testbed, note: Note, *, service: Service) -> None:
     """We hold what it wants next, and want what it holds: it is told, and does its batch again."""
-    async with _session(bed, service) as session:
+    async with _session(testbed, service) as session:
         before: int = await session.fetchval(_DEADLOCKS)
         for table in WRITTEN_LAST[service]:
-            if await _entangle(bed, session, table):
+            if await _entangle(testbed, session, table):
                 break
 
         async def counted() -> bool:
@@ -79,16 +79,16 @@ async def _deadlock(bed: Bed, note: Note, *, service: Service) -> None:
             after: int = await session.fetchval(_DEADLOCKS)
             return after > before
 
-        await bed.until(counted, what="PostgreSQL counts a deadlock")
+        await testbed.until(counted, what="PostgreSQL counts a deadlock")
     note.fired()
     note.mended()
 
 
-async def _entangle(bed: Bed, session: "asyncpg.Connection[asyncpg.Record]", table: str) -> bool:
+async def _entangle(testbed: Testbed, session: "asyncpg.Connection[asyncpg.Record]", table: str) -> bool:
     """Whether somebody waited for the table with another in hand, and we then waited for that."""
     async with session.transaction():
         await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
-        bed.play()
+        testbed.play()
         give_up_at = asyncio.get_running_loop().time() + TRY_S
         while not (held := await session.fetch(_HELD_BY_A_WAITER, table)):
             if asyncio.get_running_loop().time() > give_up_at:

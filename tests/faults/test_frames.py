@@ -5,7 +5,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.faults.frames import Amqp, Event, Flow, Frame, Http, Postgres, Session, Speaks
+from tests.faults.frames import Amqp, Flow, Frame, FrameEvent, Http, Postgres, Session, Speaks
 
 Said = tuple[Flow, bytes]
 
@@ -75,15 +75,15 @@ def frames(session: Session, said: list[Said], cut_at: int = 1 << 30) -> list[Fr
     ]
 
 
-def events(speaks: Speaks, said: list[Said], cut_at: int = 1 << 30) -> list[Event]:
+def events(speaks: Speaks, said: list[Said], cut_at: int = 1 << 30) -> list[FrameEvent]:
     return [frame.event for frame in frames(speaks(), said, cut_at) if frame.event]
 
 
 def test_a_confirm_and_an_ack_are_told_apart_by_who_sends_them() -> None:
     assert events(Amqp, [(TO_CLIENT, DELIVER + ACK + ACK), (TO_SERVER, ACK)]) == [
-        Event.CONFIRM,
-        Event.CONFIRM,
-        Event.ACK,
+        FrameEvent.CONFIRM,
+        FrameEvent.CONFIRM,
+        FrameEvent.ACK,
     ]
 
 
@@ -101,7 +101,7 @@ def test_a_transaction_is_one_commit_with_all_it_wrote() -> None:
     ]
     commits = [frame for frame in frames(Postgres(), said) if frame.event]
     assert [(commit.event, commit.about) for commit in commits] == [
-        (Event.COMMIT, "BEGIN;\nINSERT INTO events VALUES (1)\nCOMMIT;")
+        (FrameEvent.COMMIT, "BEGIN;\nINSERT INTO events VALUES (1)\nCOMMIT;")
     ]
     assert commits[0].raw == message(b"C", b"COMMIT\0") + message(b"Z", b"I")
 
@@ -135,7 +135,7 @@ def test_an_encrypted_session_is_left_alone() -> None:
 
 def test_an_answer_begins_when_the_server_speaks_after_the_client() -> None:
     said = [(TO_SERVER, b"GET"), (TO_CLIENT, b"HTTP"), (TO_CLIENT, b"more"), (TO_SERVER, b"GET"), (TO_CLIENT, b"HTTP")]
-    assert [frame.event for frame in frames(Http(), said)] == [None, Event.ANSWER, None, None, Event.ANSWER]
+    assert [frame.event for frame in frames(Http(), said)] == [None, FrameEvent.ANSWER, None, None, FrameEvent.ANSWER]
 
 
 @given(cut_at=st.integers(1, 60))

@@ -15,11 +15,11 @@ import asyncpg
 import pytest
 from aiormq.exceptions import AMQPError
 
-from tests.faults.frames import Amqp, Event, Flow, Http, Postgres
+from tests.faults.frames import Amqp, Flow, FrameEvent, Http, Postgres
 from tests.faults.proxy import RESET, SILENCE, BlackHole, Delay, Drip, Network, Proxy, Stall, open_network
 from tests.support.databases import execute, rows
+from tests.support.environment import Environment
 from tests.support.waiting import until
-from tests.support.world import World
 
 QUIET_S = 0.2
 """How long nothing must come where nothing may come."""
@@ -36,7 +36,7 @@ class Echo(socketserver.BaseRequestHandler):
             self.request.sendall(b"bye")
 
 
-class Server(socketserver.ThreadingTCPServer):
+class EchoServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
@@ -50,7 +50,7 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 def echo(network: Network) -> Iterator[Proxy]:
-    with Server(("127.0.0.1", 0), Echo) as server:
+    with EchoServer(("127.0.0.1", 0), Echo) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield network.stand_before(f"http://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
@@ -215,7 +215,7 @@ def test_the_answer_of_the_gateway_is_lost_and_the_request_was_made(network: Net
     with ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         proxy = network.stand_before(f"http://127.0.0.1:{server.server_address[1]}", speaks=Http)
-        rule = proxy.drop(Event.ANSWER, nth=2)
+        rule = proxy.drop(FrameEvent.ANSWER, nth=2)
         assert ask(proxy) == HTTPStatus.NO_CONTENT
         with pytest.raises(ConnectionResetError):
             ask(proxy)
@@ -227,9 +227,11 @@ def test_the_answer_of_the_gateway_is_lost_and_the_request_was_made(network: Net
 
 
 @pytest.mark.parametrize("then", [RESET, SILENCE])
-async def test_a_confirm_is_lost_and_the_message_is_there(network: Network, world: World, then: str) -> None:
-    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
-    rule = proxy.drop(Event.CONFIRM, nth=3, then=RESET if then == RESET else SILENCE)
+async def test_a_confirm_is_lost_and_the_message_is_there(
+    network: Network, environment: Environment, then: str
+) -> None:
+    proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
+    rule = proxy.drop(FrameEvent.CONFIRM, nth=3, then=RESET if then == RESET else SILENCE)
     connection = await aio_pika.connect(proxy.url, timeout=WAIT_S)
     channel = await connection.channel()
     queue = await channel.declare_queue("invoice.commands", passive=True)
@@ -241,12 +243,12 @@ async def test_a_confirm_is_lost_and_the_message_is_there(network: Network, worl
     with contextlib.suppress(AMQPError, OSError, RuntimeError, TimeoutError):
         await connection.close()
     assert (rule.seen, rule.fired) == (3, 1)
-    assert await bodies(world.rabbitmq_url, "invoice.commands", 3) == [b"0", b"1", b"2"]
+    assert await bodies(environment.rabbitmq_url, "invoice.commands", 3) == [b"0", b"1", b"2"]
 
 
-async def test_an_ack_is_lost_and_the_delivery_comes_again(network: Network, world: World) -> None:
-    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
-    rule = proxy.drop(Event.ACK)
+async def test_an_ack_is_lost_and_the_delivery_comes_again(network: Network, environment: Environment) -> None:
+    proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
+    rule = proxy.drop(FrameEvent.ACK)
     connection = await aio_pika.connect(proxy.url, timeout=WAIT_S)
     channel = await connection.channel()
     await channel.default_exchange.publish(aio_pika.Message(b"again"), "invoice.commands", timeout=WAIT_S)
@@ -261,7 +263,7 @@ async def test_an_ack_is_lost_and_the_delivery_comes_again(network: Network, wor
     await until(fired, what="the ack")
     with contextlib.suppress(AMQPError, OSError, RuntimeError, asyncio.CancelledError):
         await connection.close()
-    assert await bodies(world.rabbitmq_url, "invoice.commands", 1) == [b"again"]
+    assert await bodies(environment.rabbitmq_url, "invoice.commands", 1) == [b"again"]
 
 
 async def bodies(url: str, queue: str, count: int) -> list[bytes]:
@@ -282,8 +284,8 @@ async def bodies(url: str, queue: str, count: int) -> list[bytes]:
 
 
 @pytest.fixture
-async def table(world: World) -> str:
-    url = world.databases["invoice"]
+async def table(environment: Environment) -> str:
+    url = environment.databases["invoice"]
     await execute(url, "DROP TABLE IF EXISTS proxied")
     await execute(url, "CREATE TABLE proxied (n int)")
     return url
@@ -295,7 +297,7 @@ LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, Timeou
 @pytest.mark.parametrize("then", [RESET, SILENCE])
 async def test_the_reply_to_a_commit_is_lost_and_the_rows_are_there(network: Network, table: str, then: str) -> None:
     proxy = network.stand_before(table, speaks=Postgres)
-    rule = proxy.drop(Event.COMMIT, nth=2, then=RESET if then == RESET else SILENCE, about="INSERT")
+    rule = proxy.drop(FrameEvent.COMMIT, nth=2, then=RESET if then == RESET else SILENCE, about="INSERT")
     connection = await asyncpg.connect(proxy.url, timeout=WAIT_S, command_timeout=1.0)
     async with connection.transaction():
         await connection.execute("INSERT INTO proxied SELECT generate_series(1, $1)", 2)
@@ -316,7 +318,7 @@ async def test_the_reply_to_a_statement_that_commits_by_itself_is_lost(network: 
     proxy = network.stand_before(table, speaks=Postgres)
     connection = await asyncpg.connect(proxy.url, timeout=WAIT_S)
     assert await connection.fetch("SELECT n FROM proxied") == []
-    rule = proxy.drop(Event.COMMIT)
+    rule = proxy.drop(FrameEvent.COMMIT)
     with pytest.raises(LOST):
         await connection.execute(
             "WITH w0 AS (INSERT INTO proxied VALUES ($1)), w1 AS (INSERT INTO proxied VALUES ($2)) SELECT", 1, 2
@@ -327,7 +329,7 @@ async def test_the_reply_to_a_statement_that_commits_by_itself_is_lost(network: 
 
 
 def test_of_several_servers_the_first_that_is_there_takes_the_connection(network: Network) -> None:
-    with socket.socket() as away, Server(("127.0.0.1", 0), Echo) as server:
+    with socket.socket() as away, EchoServer(("127.0.0.1", 0), Echo) as server:
         away.bind(("127.0.0.1", 0))
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         ports = (away.getsockname()[1], server.server_address[1])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deploy.local.stack import Stack, open_stack
 
 if TYPE_CHECKING:
-    from tests.faults.bed import Bed
+    from tests.faults.testbed import Testbed
 
 ESTIMATE_S = 15.0
 
@@ -58,7 +58,7 @@ class Trial:
     name: str
     family: str
     injects: str
-    run: "Callable[[Bed, Note], Awaitable[None]]"
+    run: "Callable[[Testbed, Note], Awaitable[None]]"
     estimate_s: float = ESTIMATE_S
     touches: frozenset[str] = frozenset()
     alone: bool = False
@@ -70,7 +70,7 @@ class Trial:
 
 
 @dataclass(slots=True)
-class Result:
+class TrialResult:
     """`lines`: verdict by line of the audit. `recovered_s`: from the restarted process being ready, or the server being back, until all
     that waited was done; it must be below `limit_s`. `again_s`: until the service handled a message again, `drained_s`: until everything
     had drained, ladders and deadlines included, both from `mended`. None where there was nothing to measure. `readings`: how often the

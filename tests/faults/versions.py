@@ -16,10 +16,10 @@ from shared.messaging.apply import prune_topology
 from shared.messaging.topology import WORK_QUEUES
 from shared.persistence.migrate import migrate
 from shared.persistence.schema import newest_revision
-from tests.faults.bed import Bed
 from tests.faults.crash import spoiled_letter
 from tests.faults.people import replay
 from tests.faults.tap import PREFIX
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import MIX
 
@@ -82,14 +82,14 @@ def _with_a_scratch_column(service: Service, folder: Path) -> Path:
     return theirs
 
 
-async def _add_a_column(bed: Bed, service: Service) -> int:
+async def _add_a_column(testbed: Testbed, service: Service) -> int:
     """Migrate beyond this build; how many revisions were applied."""
-    return len(await migrate(bed.database(service), _with_a_scratch_column(service, bed.system.folder)))
+    return len(await migrate(testbed.database(service), _with_a_scratch_column(service, testbed.system.folder)))
 
 
-async def _bind_as_before(bed: Bed) -> None:
+async def _bind_as_before(testbed: Testbed) -> None:
     """What the old build says may still go by the bindings of its time; our listener has them, too."""
-    connection = await aio_pika.connect(bed.system.stack.rabbitmq_url, timeout=10)
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
         for queue in WORK_QUEUES:
@@ -99,42 +99,42 @@ async def _bind_as_before(bed: Bed) -> None:
                     await bound.bind(binding.exchange, binding.routing_key)
 
 
-async def _upgrade(bed: Bed, note: Note) -> None:
+async def _upgrade(testbed: Testbed, note: Note) -> None:
     """The old build at work, the migration under it, the new build beside it, then the new one alone."""
-    revision, folder = await asyncio.to_thread(old_revision), bed.system.folder / "old"
+    revision, folder = await asyncio.to_thread(old_revision), testbed.system.folder / "old"
     await asyncio.to_thread(_unpack, revision, folder)
     note.remark(
         f"upgraded from {(await asyncio.to_thread(_git, 'describe', '--always', '--tags', revision)).decode().strip()}"
     )
-    restarts = bed.restarts
-    await _bind_as_before(bed)
+    restarts = testbed.restarts
+    await _bind_as_before(testbed)
     for service in SERVICES:
-        await bed.restart(service, program=f"tests.faults.elsewhere {folder} {service}")
-    bed.play(*PAYING)
+        await testbed.restart(service, program=f"tests.faults.elsewhere {folder} {service}")
+    testbed.play(*PAYING)
     for service in SERVICES:
-        note.fired(await _add_a_column(bed, service))
-    bed.play(*PAYING)
-    logs = [bed.log_of(f"{service}-2") for service in SERVICES]
+        note.fired(await _add_a_column(testbed, service))
+    testbed.play(*PAYING)
+    logs = [testbed.log_of(f"{service}-2") for service in SERVICES]
     for service in SERVICES:
-        await bed.start(service, instance=2)
-    await asyncio.gather(*(bed.until_logged(log, "consuming") for log in logs))
-    bed.play(*PAYING, rounds=2)
-    await bed.played()
+        await testbed.start(service, instance=2)
+    await asyncio.gather(*(testbed.until_logged(log, "consuming") for log in logs))
+    testbed.play(*PAYING, rounds=2)
+    await testbed.played()
     for service in SERVICES:
-        await bed.stop(service)
-    await prune_topology(bed.system.stack.rabbitmq_url)
-    bed.play(*PAYING)
+        await testbed.stop(service)
+    await prune_topology(testbed.system.stack.rabbitmq_url)
+    testbed.play(*PAYING)
     note.mended()
-    assert bed.restarts == restarts, "a service ended by itself"
+    assert testbed.restarts == restarts, "a service ended by itself"
 
 
-async def _replayed_after(bed: Bed, note: Note) -> None:
+async def _replayed_after(testbed: Testbed, note: Note) -> None:
     """A dead letter from before the migration is replayed after it, and once more."""
-    letter = await spoiled_letter(bed)
+    letter = await spoiled_letter(testbed)
     for service in SERVICES:
-        note.fired(await _add_a_column(bed, service))
-        await bed.restart(service)
-    codes = [(await (await bed.remit(*replay(letter, "faults"))).result()).code for _ in range(2)]
+        note.fired(await _add_a_column(testbed, service))
+        await testbed.restart(service)
+    codes = [(await (await testbed.remit(*replay(letter, "faults"))).result()).code for _ in range(2)]
     assert codes == [0, REFUSED]
     note.mended()
 

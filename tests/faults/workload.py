@@ -12,12 +12,16 @@ from tests.support.databases import rows
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from tests.faults.bed import Bed
+    from tests.faults.testbed import Testbed
 
 LATE_SUCCESS = "late success, refunded"
 WAITS = "waits for a person"
 PATIENCE_S = 120.0
-TOO_LATE = {actions.Refusal.DECISION_ON_ITS_WAY, actions.Refusal.VERSION_DIFFERS, actions.Refusal.NOTHING_TO_DECIDE}
+TOO_LATE = {
+    actions.ActionRefusal.DECISION_ON_ITS_WAY,
+    actions.ActionRefusal.VERSION_DIFFERS,
+    actions.ActionRefusal.NOTHING_TO_DECIDE,
+}
 """Why a decision may be refused here: ours is stored already, or the gateway was asked again meanwhile."""
 
 MIX: tuple[str, ...] = (
@@ -49,10 +53,10 @@ LOAD: tuple[str, ...] = (
 """What random mode plays again and again."""
 
 
-def scene(name: str, bed: "Bed") -> Scene:
+def scene(name: str, testbed: "Testbed") -> Scene:
     """The scene of that name."""
     if name == LATE_SUCCESS:
-        return Scene(name, late_success_refunded(bed), ("refunded", "paid"))
+        return Scene(name, late_success_refunded(testbed), ("refunded", "paid"))
     return next(one for one in SCENES if one.name == name)
 
 
@@ -62,7 +66,7 @@ def tolerable(one: Scene, result: str) -> bool:
     return result in {*one.results, "not_charged", WAITS}
 
 
-def late_success_refunded(bed: "Bed") -> Play:
+def late_success_refunded(testbed: "Testbed") -> Play:
     """A person decides `not charged`, then the gateway says that it was: the money goes back. If the gateway was asked again before the
     decision came, it is simply paid, and the person is told."""
 
@@ -72,30 +76,30 @@ def late_success_refunded(bed: "Bed") -> Play:
         result = await stage.pay_and_wait(command)
         if result != WAITS:
             return Played(result, (command.payment_id,))
-        version = await case_version(bed, command.payment_id)
-        await asyncio.to_thread(_heal, bed, command.payment_id)
-        await resolve(bed, command.payment_id, version)
-        return Played(await end_of(bed, stage, command.payment_id), (command.payment_id,))
+        version = await case_version(testbed, command.payment_id)
+        await asyncio.to_thread(_heal, testbed, command.payment_id)
+        await resolve(testbed, command.payment_id, version)
+        return Played(await end_of(testbed, stage, command.payment_id), (command.payment_id,))
 
     return play
 
 
-async def case_version(bed: "Bed", payment_id: UUID) -> int:
+async def case_version(testbed: "Testbed", payment_id: UUID) -> int:
     """The version of a case that waits for a decision."""
 
     async def known() -> list[dict[str, object]]:
         query = "SELECT version FROM cases WHERE payment_id = $1 AND status = 'needs_decision'"
-        return await bed.ask_database(lambda: rows(bed.database("staff"), query, payment_id)) or []
+        return await testbed.ask_database(lambda: rows(testbed.database("staff"), query, payment_id)) or []
 
     found = await until(known, within_s=PATIENCE_S, what=f"the case of {payment_id}")
     return int(str(found[0]["version"]))
 
 
-async def resolve(bed: "Bed", payment_id: UUID, version: int) -> None:
+async def resolve(testbed: "Testbed", payment_id: UUID, version: int) -> None:
     """Decide `not charged`, as `remit payments resolve` does."""
 
     async def decide() -> bool:
-        database = await Database.open(bed.database("staff"), name="faults", connections_max=1)
+        database = await Database.open(testbed.database("staff"), name="faults", connections_max=1)
         try:
             done = await actions.resolve(
                 database,
@@ -111,25 +115,25 @@ async def resolve(bed: "Bed", payment_id: UUID, version: int) -> None:
         return done.ok or done.refusal in TOO_LATE
 
     async def decided() -> bool | None:
-        return await bed.ask_database(decide)
+        return await testbed.ask_database(decide)
 
     await until(decided, within_s=PATIENCE_S, what=f"the decision about {payment_id}")
 
 
-async def end_of(bed: "Bed", stage: Stage, payment_id: UUID) -> str:
+async def end_of(testbed: "Testbed", stage: Stage, payment_id: UUID) -> str:
     """`refunded` or `paid`, when it has come to one of them."""
 
     async def ended() -> str | None:
         query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = 'refunded'"
-        if await bed.ask_database(lambda: rows(bed.database("payment_gateway"), query, payment_id)):
+        if await testbed.ask_database(lambda: rows(testbed.database("payment_gateway"), query, payment_id)):
             return "refunded"
         return "paid" if stage.upstream.payments[payment_id].outcome == "paid" else None
 
     return str(await until(ended, within_s=PATIENCE_S, what=f"the refund of {payment_id}"))
 
 
-def _heal(bed: "Bed", payment_id: UUID) -> None:
-    intents: Sequence[dict[str, str]] = bed.system.sandbox.show(str(payment_id))["payment_intents"]
+def _heal(testbed: "Testbed", payment_id: UUID) -> None:
+    intents: Sequence[dict[str, str]] = testbed.system.sandbox.show(str(payment_id))["payment_intents"]
     for intent in intents:  # a crash may have left an orphan beside the one that was confirmed
         if intent["status"] == "succeeded":
-            bed.system.sandbox.heal(intent["id"])
+            testbed.system.sandbox.heal(intent["id"])

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, Fault
+from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, MalformedReason
 
 ID = "0190a5c4-0000-7000-8000-000000000001"
 PAN = "4242424242424242"
@@ -25,14 +25,14 @@ EVENT: dict[str, Any] = {
 class Poison:
     """A message as it would arrive, and why it is refused. `upgradable`: a later version of Remit may be able to read it."""
 
-    fault: Fault
+    fault: MalformedReason
     body: bytes
     content_type: str | None = STRUCTURED
     headers: dict[str, Any] = field(default_factory=dict)
 
     @property
     def upgradable(self) -> bool:
-        return self.fault in {Fault.UNKNOWN_TYPE, Fault.UNKNOWN_VERSION}
+        return self.fault in {MalformedReason.UNKNOWN_TYPE, MalformedReason.UNKNOWN_VERSION}
 
 
 def event(**changes: Any) -> bytes:
@@ -55,70 +55,76 @@ ROOM = BODY_BYTES_MAX - 1_000
 """Bytes for one member of a body that is as large as we take."""
 
 CORPUS: dict[str, Poison] = {
-    "NUL, escaped": Poison(Fault.NUL_CHARACTER, reason(rb'"a\u0000b"')),
-    "NUL, raw": Poison(Fault.NOT_JSON, reason(b'"a\x00b"')),
-    "NUL in a name": Poison(Fault.NUL_CHARACTER, reason(rb'{"a\u0000": 1}')),
-    "NUL behind an escaped backslash": Poison(Fault.NUL_CHARACTER, reason(rb'"\\\u0000"')),
-    "high surrogate alone": Poison(Fault.LONE_SURROGATE, reason(rb'"\ud800"')),
-    "low surrogate alone": Poison(Fault.LONE_SURROGATE, reason(rb'"\udc00\ud800"')),
-    "surrogate as UTF-8": Poison(Fault.NOT_JSON, reason(b'"\xed\xa0\x80"')),
-    "duplicate key": Poison(Fault.DUPLICATE_KEY, event().replace(b'"reason"', b'"invoice_id": "INV-2", "reason"')),
+    "NUL, escaped": Poison(MalformedReason.NUL_CHARACTER, reason(rb'"a\u0000b"')),
+    "NUL, raw": Poison(MalformedReason.NOT_JSON, reason(b'"a\x00b"')),
+    "NUL in a name": Poison(MalformedReason.NUL_CHARACTER, reason(rb'{"a\u0000": 1}')),
+    "NUL behind an escaped backslash": Poison(MalformedReason.NUL_CHARACTER, reason(rb'"\\\u0000"')),
+    "high surrogate alone": Poison(MalformedReason.LONE_SURROGATE, reason(rb'"\ud800"')),
+    "low surrogate alone": Poison(MalformedReason.LONE_SURROGATE, reason(rb'"\udc00\ud800"')),
+    "surrogate as UTF-8": Poison(MalformedReason.NOT_JSON, reason(b'"\xed\xa0\x80"')),
+    "duplicate key": Poison(
+        MalformedReason.DUPLICATE_KEY, event().replace(b'"reason"', b'"invoice_id": "INV-2", "reason"')
+    ),
     "duplicate key, escaped": Poison(
-        Fault.DUPLICATE_KEY, event().replace(b'"reason"', rb'"\u0069nvoice_id": "INV-2", "reason"')
+        MalformedReason.DUPLICATE_KEY, event().replace(b'"reason"', rb'"\u0069nvoice_id": "INV-2", "reason"')
     ),
-    "duplicate id": Poison(Fault.DUPLICATE_KEY, event().replace(b'"source"', b'"id": "17", "source"')),
-    "duplicate key, deep": Poison(Fault.DUPLICATE_KEY, reason(b'[{"a": {"b": 1, "b": 2}}]')),
-    "arrays 100 000 deep": Poison(Fault.TOO_LARGE, nested(b"[", b"]", DEEP)),
-    "arrays as deep as the body allows": Poison(Fault.TOO_DEEP, nested(b"[", b"]", ROOM // 2)),
-    "arrays never closed": Poison(Fault.TOO_DEEP, b"[" * BODY_BYTES_MAX),
-    "objects as deep as the body allows": Poison(Fault.TOO_DEEP, nested(b'{"":', b"}", ROOM // 6)),
-    "one level too deep": Poison(Fault.TOO_DEEP, nested(b"[", b"]", 31)),
-    "integer of 20 digits": Poison(Fault.NUMBER_TOO_LONG, reason(b"1" + b"0" * 19)),
-    "integer of 5 000 digits": Poison(Fault.NUMBER_TOO_LONG, reason(b"9" * 5_000)),
-    "integer as long as the body allows": Poison(Fault.NUMBER_TOO_LONG, reason(b"-" + b"9" * ROOM)),
-    "float as long as the body allows": Poison(Fault.INVALID_DATA, reason(b"0." + b"9" * ROOM)),
-    "float out of range": Poison(Fault.INVALID_DATA, reason(b"1e999999999")),
-    "Infinity": Poison(Fault.NOT_JSON, reason(b"-Infinity")),
-    "NaN": Poison(Fault.NOT_JSON, reason(b"NaN")),
-    "64 KiB of text": Poison(Fault.INVALID_DATA, reason(b'"' + b"x" * ROOM + b'"')),
-    "64 KiB and a byte": Poison(Fault.TOO_LARGE, HEALTHY + b" " * (BODY_BYTES_MAX + 1 - len(HEALTHY))),
-    "64 KiB of spaces": Poison(Fault.NOT_JSON, b" " * BODY_BYTES_MAX),
+    "duplicate id": Poison(MalformedReason.DUPLICATE_KEY, event().replace(b'"source"', b'"id": "17", "source"')),
+    "duplicate key, deep": Poison(MalformedReason.DUPLICATE_KEY, reason(b'[{"a": {"b": 1, "b": 2}}]')),
+    "arrays 100 000 deep": Poison(MalformedReason.TOO_LARGE, nested(b"[", b"]", DEEP)),
+    "arrays as deep as the body allows": Poison(MalformedReason.TOO_DEEP, nested(b"[", b"]", ROOM // 2)),
+    "arrays never closed": Poison(MalformedReason.TOO_DEEP, b"[" * BODY_BYTES_MAX),
+    "objects as deep as the body allows": Poison(MalformedReason.TOO_DEEP, nested(b'{"":', b"}", ROOM // 6)),
+    "one level too deep": Poison(MalformedReason.TOO_DEEP, nested(b"[", b"]", 31)),
+    "integer of 20 digits": Poison(MalformedReason.NUMBER_TOO_LONG, reason(b"1" + b"0" * 19)),
+    "integer of 5 000 digits": Poison(MalformedReason.NUMBER_TOO_LONG, reason(b"9" * 5_000)),
+    "integer as long as the body allows": Poison(MalformedReason.NUMBER_TOO_LONG, reason(b"-" + b"9" * ROOM)),
+    "float as long as the body allows": Poison(MalformedReason.INVALID_DATA, reason(b"0." + b"9" * ROOM)),
+    "float out of range": Poison(MalformedReason.INVALID_DATA, reason(b"1e999999999")),
+    "Infinity": Poison(MalformedReason.NOT_JSON, reason(b"-Infinity")),
+    "NaN": Poison(MalformedReason.NOT_JSON, reason(b"NaN")),
+    "64 KiB of text": Poison(MalformedReason.INVALID_DATA, reason(b'"' + b"x" * ROOM + b'"')),
+    "64 KiB and a byte": Poison(MalformedReason.TOO_LARGE, HEALTHY + b" " * (BODY_BYTES_MAX + 1 - len(HEALTHY))),
+    "64 KiB of spaces": Poison(MalformedReason.NOT_JSON, b" " * BODY_BYTES_MAX),
     "64 KiB of members": Poison(
-        Fault.INVALID_DATA, reason(json.dumps({str(n): 0 for n in range(ROOM // 12)}).encode())
+        MalformedReason.INVALID_DATA, reason(json.dumps({str(n): 0 for n in range(ROOM // 12)}).encode())
     ),
-    "empty": Poison(Fault.NOT_JSON, b""),
-    "words": Poison(Fault.NOT_JSON, b"PAY ME"),
-    "cut off": Poison(Fault.NOT_JSON, HEALTHY[:-1]),
-    "byte order mark": Poison(Fault.NOT_JSON, b"\xef\xbb\xbf" + HEALTHY),
-    "UTF-16": Poison(Fault.NOT_JSON, HEALTHY.decode().encode("utf-16")),
-    "not UTF-8": Poison(Fault.NOT_JSON, reason(b'"\xff"')),
-    "an array": Poison(Fault.NOT_A_CLOUD_EVENT, b"[" + HEALTHY + b"]"),
-    "old CloudEvents": Poison(Fault.NOT_A_CLOUD_EVENT, event(specversion="0.3")),
-    "id that is no UUID": Poison(Fault.NOT_A_CLOUD_EVENT, event(id="17")),
-    "unknown type": Poison(Fault.UNKNOWN_TYPE, event(type="remit.invoice.BurnInvoice.v1")),
-    "unknown version": Poison(Fault.UNKNOWN_VERSION, event(type="remit.invoice.VoidInvoice.v2")),
-    "no content type": Poison(Fault.CONTENT_TYPE, HEALTHY, None),
-    "text/plain": Poison(Fault.CONTENT_TYPE, HEALTHY, "text/plain"),
-    "content type of 255 strange characters": Poison(Fault.CONTENT_TYPE, HEALTHY, "?" * 255),
-    "JSON without ce- headers": Poison(Fault.NOT_A_CLOUD_EVENT, HEALTHY, JSON_DATA),
-    "batch of CloudEvents": Poison(Fault.CONTENT_TYPE, HEALTHY, "application/cloudevents-batch+json"),
-    "one huge header": Poison(Fault.HEADERS_TOO_LARGE, HEALTHY, headers={"note": "x" * 100_000}),
-    "a hundred headers": Poison(Fault.HEADERS_TOO_LARGE, HEALTHY, headers={f"h{n}": n for n in range(100)}),
-    "a header with 100 000 empty fields": Poison(Fault.HEADERS_TOO_LARGE, HEALTHY, headers={"a": [None] * 100_000}),
-    "card number": Poison(Fault.CARD_NUMBER, reason(f'"{PAN}"'.encode())),
-    "card number in a name": Poison(Fault.CARD_NUMBER, reason(f'{{"{PAN}": 1}}'.encode())),
-    "card number, escaped": Poison(Fault.CARD_NUMBER, reason(rf'"\u0034\u0032{PAN[2:]}"'.encode())),
-    "card number in a header": Poison(Fault.CARD_NUMBER, HEALTHY, headers={"ce-note": PAN}),
-    "card number in a header's name": Poison(Fault.CARD_NUMBER, HEALTHY, headers={f"ce-{PAN}": "x"}),
-    "card number in a header's table": Poison(Fault.CARD_NUMBER, HEALTHY, headers={"note": {"deep": [PAN.encode()]}}),
-    "security code": Poison(Fault.CVV, reason(b'{"cvc": "123"}')),
+    "empty": Poison(MalformedReason.NOT_JSON, b""),
+    "words": Poison(MalformedReason.NOT_JSON, b"PAY ME"),
+    "cut off": Poison(MalformedReason.NOT_JSON, HEALTHY[:-1]),
+    "byte order mark": Poison(MalformedReason.NOT_JSON, b"\xef\xbb\xbf" + HEALTHY),
+    "UTF-16": Poison(MalformedReason.NOT_JSON, HEALTHY.decode().encode("utf-16")),
+    "not UTF-8": Poison(MalformedReason.NOT_JSON, reason(b'"\xff"')),
+    "an array": Poison(MalformedReason.NOT_A_CLOUD_EVENT, b"[" + HEALTHY + b"]"),
+    "old CloudEvents": Poison(MalformedReason.NOT_A_CLOUD_EVENT, event(specversion="0.3")),
+    "id that is no UUID": Poison(MalformedReason.NOT_A_CLOUD_EVENT, event(id="17")),
+    "unknown type": Poison(MalformedReason.UNKNOWN_TYPE, event(type="remit.invoice.BurnInvoice.v1")),
+    "unknown version": Poison(MalformedReason.UNKNOWN_VERSION, event(type="remit.invoice.VoidInvoice.v2")),
+    "no content type": Poison(MalformedReason.CONTENT_TYPE, HEALTHY, None),
+    "text/plain": Poison(MalformedReason.CONTENT_TYPE, HEALTHY, "text/plain"),
+    "content type of 255 strange characters": Poison(MalformedReason.CONTENT_TYPE, HEALTHY, "?" * 255),
+    "JSON without ce- headers": Poison(MalformedReason.NOT_A_CLOUD_EVENT, HEALTHY, JSON_DATA),
+    "batch of CloudEvents": Poison(MalformedReason.CONTENT_TYPE, HEALTHY, "application/cloudevents-batch+json"),
+    "one huge header": Poison(MalformedReason.HEADERS_TOO_LARGE, HEALTHY, headers={"note": "x" * 100_000}),
+    "a hundred headers": Poison(MalformedReason.HEADERS_TOO_LARGE, HEALTHY, headers={f"h{n}": n for n in range(100)}),
+    "a header with 100 000 empty fields": Poison(
+        MalformedReason.HEADERS_TOO_LARGE, HEALTHY, headers={"a": [None] * 100_000}
+    ),
+    "card number": Poison(MalformedReason.CARD_NUMBER, reason(f'"{PAN}"'.encode())),
+    "card number in a name": Poison(MalformedReason.CARD_NUMBER, reason(f'{{"{PAN}": 1}}'.encode())),
+    "card number, escaped": Poison(MalformedReason.CARD_NUMBER, reason(rf'"\u0034\u0032{PAN[2:]}"'.encode())),
+    "card number in a header": Poison(MalformedReason.CARD_NUMBER, HEALTHY, headers={"ce-note": PAN}),
+    "card number in a header's name": Poison(MalformedReason.CARD_NUMBER, HEALTHY, headers={f"ce-{PAN}": "x"}),
+    "card number in a header's table": Poison(
+        MalformedReason.CARD_NUMBER, HEALTHY, headers={"note": {"deep": [PAN.encode()]}}
+    ),
+    "security code": Poison(MalformedReason.CVV, reason(b'{"cvc": "123"}')),
     # -- crashers ------------------------------------------------------------------------------------------------------
     "escaped quotes, never ended": Poison(  # took 15 s: the string was read again from each quote in it
-        Fault.TOO_DEEP, b"[" * 33 + b'"' + rb"\"" * (ROOM // 2)
+        MalformedReason.TOO_DEEP, b"[" * 33 + b'"' + rb"\"" * (ROOM // 2)
     ),
-    "id with underscores": Poison(Fault.NOT_A_CLOUD_EVENT, event(id="0190a5c4-0000-7000-8000-0000000_0001")),
+    "id with underscores": Poison(MalformedReason.NOT_A_CLOUD_EVENT, event(id="0190a5c4-0000-7000-8000-0000000_0001")),
     "id with a digit of another alphabet": Poison(
-        Fault.NOT_A_CLOUD_EVENT, event(id="0190a5c4-0000-7000-8000-00000000000\uff11")
+        MalformedReason.NOT_A_CLOUD_EVENT, event(id="0190a5c4-0000-7000-8000-00000000000\uff11")
     ),
 }
 

@@ -17,24 +17,25 @@ from unittest import mock
 from uuid import UUID
 
 from services.invoice.domain import Invoice
-from services.invoice.handlers import InvoiceWork
+from services.invoice.handlers import InvoiceHandler
 from services.invoice.store import Loaded
 from services.payment_gateway import domain
-from services.payment_gateway.domain import Payment, Policy, Status, Step
+from services.payment_gateway.domain import GatewayStep, Payment, PaymentStatus, Policy
 from services.payment_gateway.gateways import port, stripe
 from services.payment_gateway.gateways.evidence import MAX_EVIDENCE_CHARS
 from services.staff import intake
-from services.staff.letters import Letter, arrive
+from services.staff.dead_letters import DeadLetter, arrive
+from shared.amqp import frames
+from shared.batch.worker import DeadLettered, Item, QueueWorker
 from shared.card_data.scan import find_card_number, find_card_number_deep, scan_value
 from shared.contracts.catalogue import PUBLIC_COMMANDS
-from shared.messaging import dead_letters, frames
+from shared.messaging import dead_letters
 from shared.messaging.codec import Malformed, decode
 from shared.messaging.consumer import Delivery, read_delivery
 from shared.messaging.envelope import Inbound, Outgoing
 from shared.messaging.publisher import _payload
 from shared.observability.health import Readiness
-from shared.persistence.answers import Answer
-from shared.shell import Item, QueueWorker, SetAside
+from shared.persistence.answers import StoredAnswer
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CPU_S_MAX = 2.0
@@ -114,7 +115,7 @@ def _lowered(body: bytes, headers: Mapping[str, Any]) -> bytes:
 # -- the border of the public queue ----------------------------------------------------------------------------------------------------
 
 _WORKER = QueueWorker(
-    InvoiceWork(answers_commands=True),
+    InvoiceHandler(answers_commands=True),
     consumer=cast("Any", SimpleNamespace(queue="invoice.commands")),
     database=cast("Any", None),
     publisher=cast("Any", None),
@@ -125,11 +126,11 @@ _WORKER = QueueWorker(
 _CHANNEL = cast("Any", SimpleNamespace(number=1, max_content_size=131_064))
 
 
-def border(arrived: Delivery) -> Item | SetAside:
+def border(arrived: Delivery) -> Item | DeadLettered:
     """A command is answered once, or is one dead letter; what is said can be stored and sent, and shows no card number."""
     with bounded():
         admitted = _WORKER._admit_one(arrived)
-        said = _letter(admitted) if isinstance(admitted, SetAside) else _answered(admitted)
+        said = _letter(admitted) if isinstance(admitted, DeadLettered) else _answered(admitted)
     for message in said:
         assert not find_card_number(message.body), "a card number leaves in a body"
         texts = [message.routing_key, message.type, message.correlation_id, message.message_id or ""]
@@ -137,7 +138,7 @@ def border(arrived: Delivery) -> Item | SetAside:
     return admitted
 
 
-def _letter(aside: SetAside) -> list[Outgoing]:
+def _letter(aside: DeadLettered) -> list[Outgoing]:
     letter = dead_letters.dead_letter(
         aside.delivery, reason=aside.reason, error=aside.error, text=aside.text, clock=lambda: NOW, tries=1
     )
@@ -166,7 +167,7 @@ def _answered(item: Item) -> list[Outgoing]:
     return said
 
 
-def _texts(row: Answer | Outgoing | Letter) -> list[str]:
+def _texts(row: StoredAnswer | Outgoing | DeadLetter) -> list[str]:
     return [value for part in fields(row) if isinstance(value := getattr(row, part.name), str)]
 
 
@@ -188,7 +189,7 @@ def frame(raw: bytes, body: bytes) -> Delivery:
 # -- staff's intake --------------------------------------------------------------------------------------------------------------------
 
 
-def letter(arrived: Delivery) -> Letter:
+def letter(arrived: Delivery) -> DeadLetter:
     """Any dead letter is read, can be stored, and shows no card number, also none that is encoded."""
     with bounded():
         read = intake.read(arrived)
@@ -207,25 +208,25 @@ GATEWAY_ID = "pi_1"
 POLICY = Policy(ladder_s=(1.0, 2.0), remind_s=60.0)
 ORDER = port.Order(UUID(int=1), "INV-1", 1250, "EUR", "pm_card_visa")
 BEFORE = {
-    Step.PREPARE: Status.REQUESTED,
-    Step.EXECUTE: Status.PREPARED,
-    Step.INQUIRE: Status.IN_DOUBT,
-    Step.CANCEL: Status.CANCELLING,
-    Step.REFUND: Status.REFUNDING,
-    Step.INQUIRE_REFUND: Status.REFUND_IN_DOUBT,
+    GatewayStep.PREPARE: PaymentStatus.REQUESTED,
+    GatewayStep.EXECUTE: PaymentStatus.PREPARED,
+    GatewayStep.INQUIRE: PaymentStatus.IN_DOUBT,
+    GatewayStep.CANCEL: PaymentStatus.CANCELLING,
+    GatewayStep.REFUND: PaymentStatus.REFUNDING,
+    GatewayStep.INQUIRE_REFUND: PaymentStatus.REFUND_IN_DOUBT,
 }
-ANSWERS: dict[Step, tuple[type, ...]] = {
-    Step.PREPARE: get_args(port.PrepareAnswer),
-    Step.EXECUTE: get_args(port.ChargeAnswer),
-    Step.INQUIRE: get_args(port.ChargeAnswer),
-    Step.CANCEL: get_args(port.ChargeAnswer),
-    Step.REFUND: get_args(port.RefundAnswer),
-    Step.INQUIRE_REFUND: get_args(port.RefundAnswer),
+ANSWERS: dict[GatewayStep, tuple[type, ...]] = {
+    GatewayStep.PREPARE: get_args(port.PrepareAnswer),
+    GatewayStep.EXECUTE: get_args(port.ChargeAnswer),
+    GatewayStep.INQUIRE: get_args(port.ChargeAnswer),
+    GatewayStep.CANCEL: get_args(port.ChargeAnswer),
+    GatewayStep.REFUND: get_args(port.RefundAnswer),
+    GatewayStep.INQUIRE_REFUND: get_args(port.RefundAnswer),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class FuzzedReply:
     """One HTTP answer of a gateway."""
 
     status: int
@@ -248,10 +249,10 @@ class Reply:
         return told if isinstance(told, dict) and told.get("id") == GATEWAY_ID else {}
 
 
-class _Transport(stripe._Transport):
+class _FuzzedTransport(stripe._StripeTransport):
     """The adapter's own, with the answers given."""
 
-    replies: Iterator[Reply] = iter(())
+    replies: Iterator[FuzzedReply] = iter(())
 
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
@@ -260,10 +261,12 @@ class _Transport(stripe._Transport):
         return reply.body, reply.status, reply.headers
 
 
-def gateway(step: Step, replies: Sequence[Reply]) -> port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer:
+def gateway(
+    step: GatewayStep, replies: Sequence[FuzzedReply]
+) -> port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer:
     """Whatever a gateway says is one of the port's answers: money moved only if it says so of our payment, a decline only in its words,
     and what cannot be read is in doubt. `replies`: the first, and what it says each time it is asked again."""
-    _Transport.replies = _forever(replies)
+    _FuzzedTransport.replies = _forever(replies)
     with bounded():
         answer = asyncio.run(_ask(step))
     assert isinstance(answer, ANSWERS[step]), answer
@@ -276,33 +279,33 @@ def gateway(step: Step, replies: Sequence[Reply]) -> port.PrepareAnswer | port.C
         amount_minor=ORDER.amount_minor,
         currency=ORDER.currency,
         method_token=ORDER.method_token,
-        gateway_id=None if step is Step.PREPARE else GATEWAY_ID,
-        pending=domain.Verdict(Status.NOT_CHARGED, "x") if step is Step.CANCEL else None,
+        gateway_id=None if step is GatewayStep.PREPARE else GATEWAY_ID,
+        pending=domain.PendingOutcome(PaymentStatus.NOT_CHARGED, "x") if step is GatewayStep.CANCEL else None,
     )
     _is_recorded_as_said(domain.after(payment, step, answer, POLICY).payment, payment, answer, replies)
     return answer
 
 
-def _forever(replies: Sequence[Reply]) -> Iterator[Reply]:
+def _forever(replies: Sequence[FuzzedReply]) -> Iterator[FuzzedReply]:
     yield from replies
     while True:
         yield replies[-1]
 
 
-async def _ask(step: Step) -> port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer:
-    with mock.patch.object(stripe, "_Transport", _Transport):
+async def _ask(step: GatewayStep) -> port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer:
+    with mock.patch.object(stripe, "_StripeTransport", _FuzzedTransport):
         adapter = stripe.StripeGateway(api_key="sk_test_1", base_url="http://127.0.0.1:1", timeout_s=5.0, connections=1)
     try:
         match step:
-            case Step.PREPARE:
+            case GatewayStep.PREPARE:
                 return await adapter.prepare(ORDER, key="k")
-            case Step.EXECUTE:
+            case GatewayStep.EXECUTE:
                 return await adapter.execute(GATEWAY_ID, key="k")
-            case Step.CANCEL:
+            case GatewayStep.CANCEL:
                 return await adapter.cancel(GATEWAY_ID, key="k")
-            case Step.REFUND:
+            case GatewayStep.REFUND:
                 return await adapter.refund(GATEWAY_ID, key="k")
-            case Step.INQUIRE_REFUND:
+            case GatewayStep.INQUIRE_REFUND:
                 return await adapter.inquire_refund(GATEWAY_ID)
             case _:
                 return await adapter.inquire(GATEWAY_ID)
@@ -317,7 +320,7 @@ def _evidence_is_fit(evidence: str) -> None:
 
 
 def _means_what_was_said(
-    answer: port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer, replies: Sequence[Reply]
+    answer: port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer, replies: Sequence[FuzzedReply]
 ) -> None:
     intents = [reply.intent() for reply in replies]
     match answer:
@@ -342,19 +345,19 @@ def _means_what_was_said(
             return
 
 
-def _is_recorded_as_said(after: Payment, before: Payment, answer: object, replies: Sequence[Reply]) -> None:
+def _is_recorded_as_said(after: Payment, before: Payment, answer: object, replies: Sequence[FuzzedReply]) -> None:
     match after.status:
-        case Status.CAPTURED:
+        case PaymentStatus.CAPTURED:
             said = [reply.intent() for reply in replies]
             ours = {"id": GATEWAY_ID, "status": "succeeded", "amount_received": 1250}
             assert any({"amount_received": i.get("amount"), **i}.items() >= ours.items() for i in said), (
                 "not our amount"
             )
-        case Status.DECLINED | Status.NOT_CHARGED:
+        case PaymentStatus.DECLINED | PaymentStatus.NOT_CHARGED:
             assert isinstance(answer, port.Cancelled) or (
                 isinstance(answer, port.Refused) and before.gateway_id is None
             ), "settled without a confirmed cancel"
-        case Status.REFUNDED:
+        case PaymentStatus.REFUNDED:
             assert isinstance(answer, port.Refunded)
         case _:  # nothing is settled
             return

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shared.amqp.lenient_decoding import readable
 from shared.messaging.codec import JSON_DATA, STRUCTURED
-from shared.messaging.tolerant import readable
 from tests.fuzz import holds
 from tests.fuzz.corpus import CORPUS, EVENT, HEALTHY, ID, PAN
-from tests.fuzz.holds import GATEWAY_ID, Reply
+from tests.fuzz.holds import GATEWAY_ID, FuzzedReply
 
 T = TypeVar("T")
 GOLDEN = Path(__file__).parents[1] / "contracts" / "golden"
@@ -104,15 +104,15 @@ def gateway(raw: bytes) -> None:
     dough = Dough(raw)
     step = dough.one_of(tuple(holds.BEFORE))
     replies = [_reply(dough) for _ in range(1 + dough.number() % 2)]
-    replies.append(Reply(dough.one_of(STATUSES), dough.rest(), {}))
+    replies.append(FuzzedReply(dough.one_of(STATUSES), dough.rest(), {}))
     holds.gateway(step, replies)
 
 
-def _reply(dough: Dough) -> Reply:
+def _reply(dough: Dough) -> FuzzedReply:
     headers = dough.one_of(
         ({}, {"Idempotent-Replayed": "true"}, {"Retry-After": "nan"}, {"Request-Id": "a\0b"}, {"Retry-After": "-1"})
     )
-    return Reply(dough.one_of(STATUSES), dough.take(int.from_bytes(dough.take(2), "big")), headers)
+    return FuzzedReply(dough.one_of(STATUSES), dough.take(int.from_bytes(dough.take(2), "big")), headers)
 
 
 # -- where to start from ---------------------------------------------------------------------------------------------------------------

@@ -10,23 +10,23 @@ import pytest
 from aiormq.exceptions import PublishError
 from structlog.testing import capture_logs
 
-from deploy.audit.routes import queues_for
+from services.audit.routes import queues_for
+from shared.amqp.broker_link import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
 from shared.contracts import invoice
 from shared.contracts.catalogue import MESSAGES
 from shared.contracts.payment_gateway import PaymentCaptured
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
 from shared.messaging.apply import apply_topology, prune_topology
-from shared.messaging.broker import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import CASE, OVERDUE, QUEUES, WORK_QUEUES, Qualifier, entrance, routing_key
+from shared.messaging.topology import CASE, OVERDUE, QUEUES, WORK_QUEUES, RoutingSuffix, ingress_exchange, routing_key
 from shared.observability.health import Readiness
-from tests.support.bus import Bus
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
-from tests.support.world import World
 
 
 def message(invoice_id: str = "INV-1") -> Outgoing:
@@ -35,15 +35,15 @@ def message(invoice_id: str = "INV-1") -> Outgoing:
 
 
 @pytest.fixture
-async def publisher(world: World) -> AsyncIterator[Publisher]:
-    opened = Publisher(BrokerLink(world.rabbitmq_url, name="test publisher"))
+async def publisher(environment: Environment) -> AsyncIterator[Publisher]:
+    opened = Publisher(BrokerLink(environment.rabbitmq_url, name="test publisher"))
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def consumer(world: World) -> AsyncIterator[Consumer]:
-    link = BrokerLink(world.rabbitmq_url, name="test consumer")
+async def consumer(environment: Environment) -> AsyncIterator[Consumer]:
+    link = BrokerLink(environment.rabbitmq_url, name="test consumer")
     opened = Consumer(link, "invoice.commands", readiness=Readiness())
     task = asyncio.create_task(opened.run())
     yield opened
@@ -53,34 +53,34 @@ async def consumer(world: World) -> AsyncIterator[Consumer]:
     await link.close()
 
 
-async def test_a_batch_is_confirmed(publisher: Publisher, bus: Bus) -> None:
+async def test_a_batch_is_confirmed(publisher: Publisher, upstream: UpstreamClient) -> None:
     messages = [message(f"INV-{n}") for n in range(1_000)]
     published = await publisher.publish(messages)
     assert published.confirmed == [m.id for m in messages]
-    tap = await bus.queue("invoice.commands")
+    tap = await upstream.queue("invoice.commands")
     assert [h.id for h in await tap.take(1_000)] == [str(m.id) for m in messages]
 
 
 async def test_what_an_earlier_version_bound_brings_nothing_twice_and_can_be_taken_away(
-    world: World, publisher: Publisher, bus: Bus
+    environment: Environment, publisher: Publisher, upstream: UpstreamClient
 ) -> None:
-    link = BrokerLink(world.rabbitmq_url, name="test topology")
+    link = BrokerLink(environment.rabbitmq_url, name="test topology")
     channel = await link.channel(confirms=False)
     retired = [(queue, binding) for queue in QUEUES for binding in queue.retired]
     assert retired
     for queue, binding in retired:
         await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
     await link.close()
-    await apply_topology(world.rabbitmq_url)
-    saga = await bus.queue("saga.events")
+    await apply_topology(environment.rabbitmq_url)
+    saga = await upstream.queue("saga.events")
     now = Outgoing(uuid4(), "payment.events", PaymentCaptured.wire_name, PaymentCaptured.wire_name, "c", b"{}")
     assert (await publisher.publish([now])).confirmed == [now.id]
-    await bus.send_raw(b"{}", exchange="payment.events", key=PaymentCaptured.wire_name, message_id="as before")
-    assert [heard.id for heard in await saga.waiting()] == [str(now.id), "as before"]
-    await prune_topology(world.rabbitmq_url)
+    await upstream.send_raw(b"{}", exchange="payment.events", key=PaymentCaptured.wire_name, message_id="as before")
+    assert [received.id for received in await saga.waiting()] == [str(now.id), "as before"]
+    await prune_topology(environment.rabbitmq_url)
     for exchange, key in {(binding.exchange, binding.routing_key.removesuffix(".#")) for _, binding in retired}:
         with pytest.raises(PublishError, match="NO_ROUTE"):
-            await bus.send_raw(b"{}", exchange=exchange, key=key)
+            await upstream.send_raw(b"{}", exchange=exchange, key=key)
 
 
 SAGA, STAFF, REQUESTS = "saga.events", "staff.cases", "payment_gateway.requests"
@@ -109,21 +109,21 @@ HEARD = {
 
 @pytest.mark.parametrize("qualified", [False, True])
 async def test_an_event_reaches_its_queues_once_and_whoever_binds_a_pattern(
-    publisher: Publisher, bus: Bus, qualified: bool
+    publisher: Publisher, upstream: UpstreamClient, qualified: bool
 ) -> None:
-    assert {event.wire_name for event in MESSAGES if entrance(event.exchange) != event.exchange} <= set(HEARD)
-    taps = {exchange: await bus.tap(exchange, "remit.#") for exchange in ("invoice.events", "payment.events")}
-    ours = {queue.name: await bus.queue(queue.name) for queue in WORK_QUEUES}
+    assert {event.wire_name for event in MESSAGES if ingress_exchange(event.exchange) != event.exchange} <= set(HEARD)
+    taps = {exchange: await upstream.tap(exchange, "remit.#") for exchange in ("invoice.events", "payment.events")}
+    ours = {queue.name: await upstream.queue(queue.name) for queue in WORK_QUEUES}
     expected: dict[str, list[str | None]] = {name: [] for name in (*ours, *taps)}
-    for wire_name, heard in HEARD.items():
+    for wire_name, received in HEARD.items():
         exchange = "invoice.events" if wire_name.startswith("remit.invoice.") else "payment.events"
-        word: Qualifier = OVERDUE if "PaymentRequested" in wire_name else CASE
+        word: RoutingSuffix = OVERDUE if "PaymentRequested" in wire_name else CASE
         key = routing_key(wire_name, word if qualified else "")
-        for name in (*heard[qualified], exchange):
+        for name in (*received[qualified], exchange):
             expected[name].append(key)
         sent = Outgoing(uuid4(), exchange, key, wire_name, "c", b"{}")
         assert (await publisher.publish([sent])).confirmed == [sent.id]
-        assert sorted(queues_for(exchange, key)) == sorted(heard[qualified]), "the audit expects them there as well"
+        assert sorted(queues_for(exchange, key)) == sorted(received[qualified]), "the audit expects them there as well"
     came = {name: [one.message.routing_key for one in await tap.waiting()] for name, tap in (ours | taps).items()}
     assert came == expected
 
@@ -141,10 +141,10 @@ async def test_events_that_nobody_bound_a_queue_for_are_published(publisher: Pub
     assert (await publisher.publish([event])).confirmed == [event.id]
 
 
-async def test_the_same_id_twice_in_a_batch_is_confirmed_twice(publisher: Publisher, bus: Bus) -> None:
+async def test_the_same_id_twice_in_a_batch_is_confirmed_twice(publisher: Publisher, upstream: UpstreamClient) -> None:
     one = message()
     assert (await publisher.publish([one, one])).confirmed == [one.id, one.id]
-    assert len(await (await bus.queue("invoice.commands")).take(2)) == 2
+    assert len(await (await upstream.queue("invoice.commands")).take(2)) == 2
 
 
 async def test_a_missing_exchange_fails_its_batch_and_the_next_one_is_published(publisher: Publisher) -> None:
@@ -155,7 +155,7 @@ async def test_a_missing_exchange_fails_its_batch_and_the_next_one_is_published(
 
 
 async def test_a_confirm_that_never_comes_is_a_failure(
-    publisher: Publisher, world: World, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker is not reading: we pause its answers by never letting the confirm through."""
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.2)
@@ -168,9 +168,11 @@ async def test_a_confirm_that_never_comes_is_a_failure(
     assert (await publisher.publish([silent])).confirmed == [silent.id], "a fresh channel"
 
 
-async def test_after_a_refusal_the_next_message_goes_over_a_fresh_channel(publisher: Publisher, bus: Bus) -> None:
+async def test_after_a_refusal_the_next_message_goes_over_a_fresh_channel(
+    publisher: Publisher, upstream: UpstreamClient
+) -> None:
     """A channel may go on refusing for ever (RabbitMQ 3.10, when the leader of a queue was lost)."""
-    refused, good = Outgoing(uuid4(), "", await bus.full_queue(), "t", "c", b"{}", droppable=True), message()
+    refused, good = Outgoing(uuid4(), "", await upstream.full_queue(), "t", "c", b"{}", droppable=True), message()
     await publisher.publish([good])
     before = publisher._channel
     published = await publisher.publish([refused, good])
@@ -231,7 +233,7 @@ async def test_headers_nested_without_end_stop_no_consumer(publisher: Publisher,
     await send_frames(publisher, evil)
     async with asyncio.timeout(10):
         (delivery,) = await consumer.take()
-    assert "x-remit-unreadable" in str(delivery.headers)
+    assert "x-unreadable" in str(delivery.headers)
 
 
 async def test_an_unreachable_broker_is_a_failure_and_no_exception() -> None:
@@ -241,7 +243,7 @@ async def test_an_unreachable_broker_is_a_failure_and_no_exception() -> None:
     await publisher.close()
 
 
-async def test_a_batch_is_what_has_arrived(publisher: Publisher, consumer: Consumer, bus: Bus) -> None:
+async def test_a_batch_is_what_has_arrived(publisher: Publisher, consumer: Consumer, upstream: UpstreamClient) -> None:
     messages = [message(f"INV-{n}") for n in range(50)]
     await publisher.publish(messages)
     taken: list[consuming.Delivery] = []
@@ -252,11 +254,11 @@ async def test_a_batch_is_what_has_arrived(publisher: Publisher, consumer: Consu
         taken += batch
         await consumer.ack(batch)
     assert [d.message_id for d in taken] == [str(m.id) for m in messages]
-    await until(lambda: _is_empty(bus), what="the queue")
+    await until(lambda: _is_empty(upstream), what="the queue")
 
 
-async def _is_empty(bus: Bus) -> bool:
-    return await bus.depth("invoice.commands") == 0
+async def _is_empty(upstream: UpstreamClient) -> bool:
+    return await upstream.depth("invoice.commands") == 0
 
 
 @pytest.mark.parametrize(("ack_at", "come_again"), [(3, 2), (2, 0)])
@@ -269,12 +271,12 @@ async def test_acknowledgements_wait_for_each_other_until_they_are_many(
     assert consumer._channel is not None
     await consumer._channel.close()
     await publisher.publish([last := message("INV-last")])
-    heard: list[consuming.Delivery] = []
+    received: list[consuming.Delivery] = []
     async with asyncio.timeout(10):
-        while not heard or heard[-1].message_id != str(last.id):
-            heard += await consumer.take()
-    assert len(heard) == come_again + 1
-    assert all(delivery.tries == 1 for delivery in heard[:-1])
+        while not received or received[-1].message_id != str(last.id):
+            received += await consumer.take()
+    assert len(received) == come_again + 1
+    assert all(delivery.tries == 1 for delivery in received[:-1])
 
 
 async def test_an_acknowledgement_is_never_given_on_another_channel_or_a_closed_one(
@@ -322,10 +324,10 @@ async def test_what_is_settled_is_acknowledged_soon(
 
 
 async def test_a_consumer_that_stops_acknowledges_what_is_settled(
-    world: World, publisher: Publisher, bus: Bus, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, publisher: Publisher, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
-    link = BrokerLink(world.rabbitmq_url, name="test consumer")
+    link = BrokerLink(environment.rabbitmq_url, name="test consumer")
     stopping = Consumer(link, "invoice.commands", readiness=Readiness())
     task = asyncio.create_task(stopping.run())
     await settle_one_by_one(publisher, stopping, 2)
@@ -336,12 +338,12 @@ async def test_a_consumer_that_stops_acknowledges_what_is_settled(
         await stopping.ack(late)
         await task
     await link.close()
-    assert await bus.depth("invoice.commands") == 0
+    assert await upstream.depth("invoice.commands") == 0
 
 
-async def test_of_a_closed_channel_nothing_stays_with_its_connection(world: World) -> None:
+async def test_of_a_closed_channel_nothing_stays_with_its_connection(environment: Environment) -> None:
     """In quiet hours a consumer takes a new channel every fifteen seconds, and its connection may live for months."""
-    link = BrokerLink(world.rabbitmq_url, name="test channels")
+    link = BrokerLink(environment.rabbitmq_url, name="test channels")
 
     async def tasks_after(channels: int) -> int:
         for _ in range(channels):
@@ -384,7 +386,7 @@ async def _stale(consumer: Consumer, batch: list[consuming.Delivery]) -> bool:
 
 
 async def test_a_consumer_that_the_broker_only_seems_to_know_is_renewed(
-    world: World, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its messages are handed out and arrive nowhere: the queue looks empty, and consumed. In silence it consumes anew."""
     monkeypatch.setattr(consuming, "WATCH_INTERVAL_S", 0.1)
@@ -398,7 +400,7 @@ async def test_a_consumer_that_the_broker_only_seems_to_know_is_renewed(
             arrived(consumer, delivery)
 
     monkeypatch.setattr(Consumer, "arrived", deaf)
-    link = BrokerLink(world.rabbitmq_url, name="test consumer")
+    link = BrokerLink(environment.rabbitmq_url, name="test consumer")
     consumer = Consumer(link, "invoice.commands", readiness=Readiness())
     await publisher.publish([lost := message()])
     with capture_logs() as logs:
@@ -414,11 +416,11 @@ async def test_a_consumer_that_the_broker_only_seems_to_know_is_renewed(
 
 
 async def test_a_consumer_that_the_broker_does_not_know_any_more_is_replaced(
-    publisher: Publisher, world: World, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks alive (its channel is open) and gets nothing."""
     monkeypatch.setattr(consuming, "WATCH_INTERVAL_S", 0.1)
-    link = BrokerLink(world.rabbitmq_url, name="test consumer")
+    link = BrokerLink(environment.rabbitmq_url, name="test consumer")
     consumer = Consumer(link, "invoice.commands", readiness=Readiness())
     task = asyncio.create_task(consumer.run())
     try:
@@ -466,8 +468,10 @@ class LateLink(BrokerLink):
         return opened
 
 
-async def test_a_consumer_that_is_stopped_while_it_opens_takes_nothing(publisher: Publisher, world: World) -> None:
-    link = LateLink(world.rabbitmq_url, name="test consumer")
+async def test_a_consumer_that_is_stopped_while_it_opens_takes_nothing(
+    publisher: Publisher, environment: Environment
+) -> None:
+    link = LateLink(environment.rabbitmq_url, name="test consumer")
     link.consumer = consumer = Consumer(link, "invoice.commands", readiness=Readiness())
     await publisher.publish([message()])
     async with asyncio.timeout(10):

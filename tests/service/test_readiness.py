@@ -7,19 +7,19 @@ from uuid import uuid4
 
 import pytest
 
+from shared.amqp.broker_link import BrokerLink
 from shared.contracts import invoice
 from shared.messaging import publisher as publishing
-from shared.messaging.broker import BrokerLink
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
-from tests.faults.frames import Amqp, Event, Postgres
+from tests.faults.frames import Amqp, FrameEvent, Postgres
 from tests.faults.proxy import SILENCE, Network, open_network
+from tests.support.environment import Environment
 from tests.support.waiting import until
-from tests.support.world import World
 
 
 def message() -> Outgoing:
@@ -46,14 +46,14 @@ async def said(readiness: Readiness, component: str, *, away: bool) -> None:
 
 
 async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confirmed(
-    network: Network, world: World, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+    network: Network, environment: Environment, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
-    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
+    proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
     publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness)
     await publisher.publish([message()])
     assert readiness.ready
-    lost = proxy.drop(Event.CONFIRM, times=2, then=SILENCE)
+    lost = proxy.drop(FrameEvent.CONFIRM, times=2, then=SILENCE)
     await publisher.publish([message()])
     assert "publisher" in readiness.reasons
     proxy.reset()
@@ -76,15 +76,15 @@ async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confi
 
 
 async def test_a_publisher_that_has_nothing_to_say_hears_that_nothing_is_taken(
-    network: Network, world: World, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+    network: Network, environment: Environment, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As under a memory or disk alarm: connection and channel live, heartbeats come, and no message is confirmed."""
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
-    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
+    proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
     publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness, probe_after_s=0.0)
     await publisher.keep_open()
     assert readiness.ready
-    lost = proxy.drop(Event.CONFIRM, times=1, then=SILENCE)
+    lost = proxy.drop(FrameEvent.CONFIRM, times=1, then=SILENCE)
     await publisher.keep_open()
     assert lost.fired == 1
     assert "publisher" in readiness.reasons
@@ -92,22 +92,22 @@ async def test_a_publisher_that_has_nothing_to_say_hears_that_nothing_is_taken(
 
 
 async def test_a_publisher_that_was_heard_just_now_asks_nobody(
-    network: Network, world: World, readiness: Readiness
+    network: Network, environment: Environment, readiness: Readiness
 ) -> None:
-    proxy = network.stand_before(world.rabbitmq_url, speaks=Amqp)
+    proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
     publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness, probe_after_s=3_600.0)
     await publisher.publish([message()])
-    lost = proxy.drop(Event.CONFIRM, times=1, then=SILENCE)
+    lost = proxy.drop(FrameEvent.CONFIRM, times=1, then=SILENCE)
     await publisher.keep_open()
     assert lost.fired == 0
     await publisher.close()
 
 
 async def test_an_idle_service_knows_whether_broker_and_database_are_there(
-    network: Network, world: World, readiness: Readiness
+    network: Network, environment: Environment, readiness: Readiness
 ) -> None:
-    broker = network.stand_before(world.rabbitmq_url, speaks=Amqp)
-    server = network.stand_before(world.databases["invoice"], speaks=Postgres)
+    broker = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
+    server = network.stand_before(environment.databases["invoice"], speaks=Postgres)
     database = await Database.open(server.url, name="test", connections_max=2)
     publisher = Publisher(BrokerLink(broker.url, name="test"), readiness)
     running = asyncio.create_task(Relay(database, publisher, readiness).run())

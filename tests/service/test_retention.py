@@ -10,44 +10,44 @@ from structlog.testing import capture_logs
 
 from shared.persistence import inbox, retention
 from shared.persistence.database import Database
-from shared.persistence.retention import Forget, forget_for_ever, forget_page
+from shared.persistence.retention import RetentionRule, delete_page, run_retention
 from tests.support.databases import execute, rows
+from tests.support.environment import Environment
 from tests.support.waiting import until
-from tests.support.world import World
 
-IMPOSSIBLE = Forget("what is not there", 1, "DELETE FROM nowhere WHERE $1::int < $2::int")
+IMPOSSIBLE = RetentionRule("what is not there", 1, "DELETE FROM nowhere WHERE $1::int < $2::int")
 
 
-async def fill(world: World, *, days: int, count: int) -> None:
+async def fill(environment: Environment, *, days: int, count: int) -> None:
     await execute(
-        world.databases["saga"],
+        environment.databases["saga"],
         f"""INSERT INTO inbox (message_id, handled_at)
             SELECT gen_random_uuid(), now() - interval '{days} days' FROM generate_series(1, {count})""",
     )
 
 
-async def left(world: World) -> int:
-    (row,) = await rows(world.databases["saga"], "SELECT count(*) AS left FROM inbox")
+async def left(environment: Environment) -> int:
+    (row,) = await rows(environment.databases["saga"], "SELECT count(*) AS left FROM inbox")
     return int(row["left"])
 
 
-async def test_a_page_is_bounded_and_takes_only_what_is_old(world: World) -> None:
-    await fill(world, days=31, count=5)
-    await fill(world, days=29, count=2)
-    database = await Database.open(world.databases["saga"], name="test", connections_max=1)
+async def test_a_page_is_bounded_and_takes_only_what_is_old(environment: Environment) -> None:
+    await fill(environment, days=31, count=5)
+    await fill(environment, days=29, count=2)
+    database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
     try:
         async with database.connection() as connection:
-            pages = [await forget_page(connection, replace(inbox.FORGET, rows_max=3)) for _ in range(3)]
+            pages = [await delete_page(connection, replace(inbox.RETENTION, rows_max=3)) for _ in range(3)]
     finally:
         await database.close()
-    assert (pages, await left(world)) == ([3, 2, 0], 2)
+    assert (pages, await left(environment)) == ([3, 2, 0], 2)
 
 
 @asynccontextmanager
-async def cleaning(world: World, *forgets: Forget) -> AsyncIterator[None]:
+async def cleaning(environment: Environment, *forgets: RetentionRule) -> AsyncIterator[None]:
     """The loop of a running service; it does not end by itself."""
-    database = await Database.open(world.databases["saga"], name="test", connections_max=1)
-    task = asyncio.create_task(forget_for_ever(database, forgets))
+    database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
+    task = asyncio.create_task(run_retention(database, forgets))
     try:
         yield
         assert not task.done()
@@ -58,18 +58,22 @@ async def cleaning(world: World, *forgets: Forget) -> AsyncIterator[None]:
         await database.close()
 
 
-async def test_pages_follow_until_one_is_not_full_and_a_failure_keeps_no_other_from_its_turn(world: World) -> None:
-    await fill(world, days=31, count=7)
-    await fill(world, days=29, count=1)
+async def test_pages_follow_until_one_is_not_full_and_a_failure_keeps_no_other_from_its_turn(
+    environment: Environment,
+) -> None:
+    await fill(environment, days=31, count=7)
+    await fill(environment, days=29, count=1)
 
     async def all_old_gone() -> bool:
-        return await left(world) == 1
+        return await left(environment) == 1
 
-    async with cleaning(world, IMPOSSIBLE, replace(inbox.FORGET, rows_max=2)):
+    async with cleaning(environment, IMPOSSIBLE, replace(inbox.RETENTION, rows_max=2)):
         await until(all_old_gone, what="the old rows gone")  # in the first round: the next is a minute away
 
 
-async def test_what_failed_is_tried_again_in_the_next_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_failed_is_tried_again_in_the_next_round(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "INTERVAL_S", 0.01)
     with capture_logs() as logged:
 
@@ -77,12 +81,12 @@ async def test_what_failed_is_tried_again_in_the_next_round(world: World, monkey
             return any(entry["event"] == "forgetting_postponed" for entry in logged)
 
         async def gone() -> bool:
-            return not await rows(world.databases["saga"], "SELECT 1 FROM nowhere")
+            return not await rows(environment.databases["saga"], "SELECT 1 FROM nowhere")
 
-        async with cleaning(world, IMPOSSIBLE):
+        async with cleaning(environment, IMPOSSIBLE):
             await until(failed, what="a failure")
-            await execute(world.databases["saga"], "CREATE TABLE nowhere AS SELECT 1")
+            await execute(environment.databases["saga"], "CREATE TABLE nowhere AS SELECT 1")
             try:
                 await until(gone, what="the row gone")
             finally:
-                await execute(world.databases["saga"], "DROP TABLE nowhere")
+                await execute(environment.databases["saga"], "DROP TABLE nowhere")

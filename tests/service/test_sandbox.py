@@ -17,7 +17,7 @@ import pytest
 
 import deploy.sandbox
 from deploy.sandbox import bank
-from deploy.sandbox.app import Settings
+from deploy.sandbox.app import SandboxSettings
 from deploy.sandbox.faults import BEHAVIOURS, CARDS, REFUNDS, Behaviour, Ending, Manner, behaviour_of, luhn_holds
 from deploy.sandbox.process import start_sandbox
 from deploy.sandbox.server import Sandbox
@@ -45,7 +45,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Bench:
+class SandboxClient:
     """A sandbox, the production adapter in front of it, and eyes on its ledger."""
 
     sandbox: Sandbox
@@ -88,19 +88,19 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(folder: Path) -> AsyncIterator[Bench]:
+async def open_bench(folder: Path) -> AsyncIterator[SandboxClient]:
     clock, ledger = Clock(), folder / "ledger.sqlite"
-    settings = Settings(key_age_s=KEY_AGE_S, slow_s=SLOW_S)
+    settings = SandboxSettings(key_age_s=KEY_AGE_S, slow_s=SLOW_S)
     async with Sandbox(ledger, clock=clock, settings=settings) as sandbox:
         gateway = open_gateway(sandbox.url, api_key="sk_test_1", timeout_s=PATIENT_S, connections=8)
         hasty = open_gateway(sandbox.url, api_key="sk_test_1", timeout_s=HASTY_S, connections=8)
-        yield Bench(sandbox, gateway, hasty, ledger, clock)
+        yield SandboxClient(sandbox, gateway, hasty, ledger, clock)
         await hasty.close()
         await gateway.close()
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path) -> AsyncIterator[SandboxClient]:
     async with open_bench(tmp_path) as opened:
         yield opened
 
@@ -134,7 +134,7 @@ async def careful(gateway: Gateway, gateway_id: str) -> Ending:
 
 
 @pytest.mark.parametrize("token", BEHAVIOURS)
-async def test_a_careful_client_ends_where_the_catalogue_says(bench: Bench, token: str) -> None:
+async def test_a_careful_client_ends_where_the_catalogue_says(bench: SandboxClient, token: str) -> None:
     gateway_id = await bench.prepared(token)
     ending = await careful(bench.hasty if _stalls(BEHAVIOURS[token]) else bench.gateway, gateway_id)
     assert ending in BEHAVIOURS[token].ends
@@ -163,11 +163,11 @@ def test_every_card_is_a_valid_number_of_a_known_behaviour() -> None:
 
 
 @pytest.mark.parametrize("token", ["pm_nope", "pm_card_visa__nope", "pm_nope__refund_fails", "", "pm_remit_"])
-async def test_an_unknown_token_is_refused(bench: Bench, token: str) -> None:
+async def test_an_unknown_token_is_refused(bench: SandboxClient, token: str) -> None:
     assert behaviour_of(token) is None
 
 
-async def test_a_saved_500_is_replayed_although_it_charged(bench: Bench) -> None:
+async def test_a_saved_500_is_replayed_although_it_charged(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_charged_then_500")
     path = f"/v1/payment_intents/{gateway_id}/confirm"
     first = await bench.raw("POST", path, "k")
@@ -182,14 +182,14 @@ async def test_a_saved_500_is_replayed_although_it_charged(bench: Bench) -> None
     ]
 
 
-async def test_a_confirm_that_was_cut_before_it_acted_may_come_again_under_its_key(bench: Bench) -> None:
+async def test_a_confirm_that_was_cut_before_it_acted_may_come_again_under_its_key(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_reset_before_charge")
     assert isinstance(await bench.gateway.execute(gateway_id, key="k"), port.Unknown)
     assert bench.charges(gateway_id) == 0
     assert isinstance(await bench.gateway.execute(gateway_id, key="k"), port.Captured)
 
 
-async def test_a_rate_limit_passes(bench: Bench) -> None:
+async def test_a_rate_limit_passes(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_rate_limited")
     answers = [await bench.gateway.execute(gateway_id, key="k") for _ in range(3)]
     assert [type(answer) for answer in answers] == [port.NotSent, port.NotSent, port.Captured]
@@ -198,7 +198,9 @@ async def test_a_rate_limit_passes(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("token", "looks"), [("pm_remit_processing", 2), ("pm_remit_late_success", 3)])
-async def test_a_late_success_comes_after_a_counted_number_of_looks(bench: Bench, token: str, looks: int) -> None:
+async def test_a_late_success_comes_after_a_counted_number_of_looks(
+    bench: SandboxClient, token: str, looks: int
+) -> None:
     gateway_id = await bench.prepared(token)
     await bench.gateway.execute(gateway_id, key="k")
     for _ in range(looks):
@@ -208,14 +210,14 @@ async def test_a_late_success_comes_after_a_counted_number_of_looks(bench: Bench
     assert isinstance(await bench.gateway.inquire(gateway_id), port.Captured)
 
 
-async def test_a_slow_confirm_charges_although_its_client_has_gone(bench: Bench) -> None:
+async def test_a_slow_confirm_charges_although_its_client_has_gone(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_slow")
     assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
     assert isinstance(await bench.gateway.inquire(gateway_id), port.Unconfirmed)
     await until(lambda: bench.charges(gateway_id) == 1)
 
 
-async def test_a_slow_confirm_cannot_charge_what_was_cancelled_meanwhile(bench: Bench) -> None:
+async def test_a_slow_confirm_cannot_charge_what_was_cancelled_meanwhile(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_slow")
     assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
     assert isinstance(await bench.gateway.cancel(gateway_id, key="c"), port.Cancelled)
@@ -224,7 +226,7 @@ async def test_a_slow_confirm_cannot_charge_what_was_cancelled_meanwhile(bench: 
     assert bench.charges(gateway_id) == 0
 
 
-async def test_a_person_can_settle_and_heal(bench: Bench) -> None:
+async def test_a_person_can_settle_and_heal(bench: SandboxClient) -> None:
     forever, silent = (
         await bench.prepared("pm_remit_processing_forever"),
         await bench.prepared("pm_remit_never_answers", 2),
@@ -246,7 +248,7 @@ async def test_a_person_can_settle_and_heal(bench: Bench) -> None:
 # -- Stripe's rules (FACTS, "Gateway")
 
 
-async def test_a_declined_payment_stays_confirmable_until_it_is_cancelled(bench: Bench) -> None:
+async def test_a_declined_payment_stays_confirmable_until_it_is_cancelled(bench: SandboxClient) -> None:
     """Stripe detaches the declined method: a confirm that names one charges."""
     gateway_id = await bench.prepared("pm_card_chargeDeclined")
     path = f"/v1/payment_intents/{gateway_id}/confirm"
@@ -260,13 +262,15 @@ async def test_a_declined_payment_stays_confirmable_until_it_is_cancelled(bench:
     assert (status, body["status"], body["amount_received"]) == (200, "succeeded", 1250)
 
 
-async def test_a_declined_payment_that_keeps_its_method_would_be_charged_by_a_second_confirm(bench: Bench) -> None:
+async def test_a_declined_payment_that_keeps_its_method_would_be_charged_by_a_second_confirm(
+    bench: SandboxClient,
+) -> None:
     gateway_id = await bench.prepared("pm_remit_declined_then_confirmable")
     assert isinstance(await bench.gateway.execute(gateway_id, key="k1"), port.Declined)
     assert isinstance(await bench.gateway.execute(gateway_id, key="k2"), port.Captured)
 
 
-async def test_a_succeeded_payment_is_neither_confirmed_nor_cancelled_again(bench: Bench) -> None:
+async def test_a_succeeded_payment_is_neither_confirmed_nor_cancelled_again(bench: SandboxClient) -> None:
     gateway_id = await bench.captured()
     for deed in ("confirm", "cancel"):
         status, body, _ = await bench.raw("POST", f"/v1/payment_intents/{gateway_id}/{deed}", f"again {deed}")
@@ -275,7 +279,7 @@ async def test_a_succeeded_payment_is_neither_confirmed_nor_cancelled_again(benc
     assert bench.charges(gateway_id) == 1
 
 
-async def test_a_key_is_replayed_and_takes_no_other_parameters(bench: Bench) -> None:
+async def test_a_key_is_replayed_and_takes_no_other_parameters(bench: SandboxClient) -> None:
     first = await bench.raw("POST", "/v1/payment_intents", "k", amount=5, currency="eur", payment_method="pm_card_visa")
     again = await bench.raw("POST", "/v1/payment_intents", "k", currency="eur", amount=5, payment_method="pm_card_visa")
     other = await bench.raw("POST", "/v1/payment_intents", "k", amount=6, currency="eur", payment_method="pm_card_visa")
@@ -285,7 +289,7 @@ async def test_a_key_is_replayed_and_takes_no_other_parameters(bench: Bench) -> 
     assert bench.rows("SELECT count(*), max(replays), max(mismatches) FROM idempotency_keys") == [(1, 1, 2)]
 
 
-async def test_other_parameters_under_a_key_are_unknown_to_the_adapter(bench: Bench) -> None:
+async def test_other_parameters_under_a_key_are_unknown_to_the_adapter(bench: SandboxClient) -> None:
     await bench.prepared()
     order = port.Order(UUID(int=1), "inv-1", 9999, "EUR", "pm_card_visa")
     answer = await bench.gateway.prepare(order, key="prepare 1")
@@ -293,7 +297,7 @@ async def test_other_parameters_under_a_key_are_unknown_to_the_adapter(bench: Be
     assert "idempotency_error" in answer.evidence
 
 
-async def test_a_key_in_flight_is_a_conflict(bench: Bench) -> None:
+async def test_a_key_in_flight_is_a_conflict(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_slow")
     assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
     answer = await bench.gateway.execute(gateway_id, key="k")
@@ -301,7 +305,7 @@ async def test_a_key_in_flight_is_a_conflict(bench: Bench) -> None:
     assert "HTTP 409" in answer.evidence
 
 
-async def test_an_expired_key_acts_anew(bench: Bench) -> None:
+async def test_an_expired_key_acts_anew(bench: SandboxClient) -> None:
     first = await bench.prepared()
     bench.clock.now_s += KEY_AGE_S - 1
     assert await bench.prepared() == first
@@ -309,7 +313,7 @@ async def test_an_expired_key_acts_anew(bench: Bench) -> None:
     assert await bench.prepared() != first
 
 
-async def test_a_replayed_answer_is_a_memory_so_the_adapter_asks(bench: Bench) -> None:
+async def test_a_replayed_answer_is_a_memory_so_the_adapter_asks(bench: SandboxClient) -> None:
     """Under the first confirm's key Stripe goes on answering "declined", whatever has happened since."""
     gateway_id = await bench.prepared("pm_remit_declined_then_confirmable")
     assert isinstance(await bench.gateway.execute(gateway_id, key="k1"), port.Declined)
@@ -317,7 +321,7 @@ async def test_a_replayed_answer_is_a_memory_so_the_adapter_asks(bench: Bench) -
     assert isinstance(await bench.gateway.execute(gateway_id, key="k1"), port.Captured)
 
 
-async def test_orphans_are_found_by_window_and_metadata(bench: Bench) -> None:
+async def test_orphans_are_found_by_window_and_metadata(bench: SandboxClient) -> None:
     """Two pages; the list has no filter by metadata."""
     wanted = await bench.prepared(number=7)
     bench.clock.now_s += 10
@@ -331,7 +335,7 @@ async def test_orphans_are_found_by_window_and_metadata(bench: Bench) -> None:
     assert (filtered[0], filtered[1]["error"]["code"]) == (400, "parameter_unknown")
 
 
-async def test_keys_of_the_wrong_kind_are_turned_away(bench: Bench) -> None:
+async def test_keys_of_the_wrong_kind_are_turned_away(bench: SandboxClient) -> None:
     for key, status in {"wrong": 401, "rk_test_1": 403, "sk_live_1": 401}.items():
         headers = {"Authorization": f"Bearer {key}"}
         async with (
@@ -341,7 +345,7 @@ async def test_keys_of_the_wrong_kind_are_turned_away(bench: Bench) -> None:
             assert answer.status == status
 
 
-async def test_the_parameter_that_stripe_dropped_is_refused(bench: Bench) -> None:
+async def test_the_parameter_that_stripe_dropped_is_refused(bench: SandboxClient) -> None:
     """https://docs.stripe.com/changelog, endive 2026-09-30."""
     intent: Json = {"amount": 5, "currency": "eur", "payment_method_types[0]": "card"}
     _, body, _ = await bench.raw("POST", "/v1/payment_intents", None, **intent)
@@ -351,7 +355,7 @@ async def test_the_parameter_that_stripe_dropped_is_refused(bench: Bench) -> Non
 # -- refunds
 
 
-async def test_a_second_refund_finds_the_first(bench: Bench) -> None:
+async def test_a_second_refund_finds_the_first(bench: SandboxClient) -> None:
     gateway_id = await bench.captured()
     first = await bench.gateway.refund(gateway_id, key="r1")
     second = await bench.gateway.refund(gateway_id, key="r2")
@@ -361,7 +365,7 @@ async def test_a_second_refund_finds_the_first(bench: Bench) -> None:
     assert bench.rows("SELECT count(*), sum(amount) FROM refunds") == [(1, 1250)]
 
 
-async def test_a_failed_refund_gives_nothing_back(bench: Bench) -> None:
+async def test_a_failed_refund_gives_nothing_back(bench: SandboxClient) -> None:
     gateway_id = await bench.captured("pm_remit_refund_fails")
     failed = await bench.gateway.refund(gateway_id, key="r1")
     assert isinstance(failed, port.RefundFailed)
@@ -369,7 +373,7 @@ async def test_a_failed_refund_gives_nothing_back(bench: Bench) -> None:
     assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.RefundFailed)
 
 
-async def test_a_pending_refund_settles_after_two_looks(bench: Bench) -> None:
+async def test_a_pending_refund_settles_after_two_looks(bench: SandboxClient) -> None:
     gateway_id = await bench.captured("pm_remit_refund_pending")
     answers = [await bench.gateway.refund(gateway_id, key="r1")]
     answers += [await bench.gateway.inquire_refund(gateway_id) for _ in range(3)]
@@ -377,13 +381,13 @@ async def test_a_pending_refund_settles_after_two_looks(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("token", ["pm_remit_refund_then_500", "pm_remit_refund_then_timeout"])
-async def test_a_refund_without_an_answer_is_found_by_asking(bench: Bench, token: str) -> None:
+async def test_a_refund_without_an_answer_is_found_by_asking(bench: SandboxClient, token: str) -> None:
     gateway_id = await bench.captured(token)
     assert isinstance(await bench.hasty.refund(gateway_id, key="r1"), port.Unknown)
     assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Refunded)
 
 
-async def test_a_part_given_back_by_hand_is_for_a_person(bench: Bench) -> None:
+async def test_a_part_given_back_by_hand_is_for_a_person(bench: SandboxClient) -> None:
     gateway_id = await bench.captured()
     assert (await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id, amount=250))[0] == 200
     assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Unknown)
@@ -391,7 +395,7 @@ async def test_a_part_given_back_by_hand_is_for_a_person(bench: Bench) -> None:
     assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Refunded)
 
 
-async def test_behaviours_combine(bench: Bench) -> None:
+async def test_behaviours_combine(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_charged_then_500__refund_fails")
     assert await careful(bench.gateway, gateway_id) is Ending.CAPTURED
     assert isinstance(await bench.gateway.refund(gateway_id, key="r"), port.RefundFailed)
@@ -401,7 +405,7 @@ async def test_behaviours_combine(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("mode", ["down_500", "silent"])
-async def test_a_gateway_that_is_down_acts_on_nothing(bench: Bench, mode: str) -> None:
+async def test_a_gateway_that_is_down_acts_on_nothing(bench: SandboxClient, mode: str) -> None:
     gateway_id = await bench.prepared()
     await bench.mode(mode)
     assert isinstance(await bench.hasty.execute(gateway_id, key="e1"), port.Unknown)
@@ -410,7 +414,7 @@ async def test_a_gateway_that_is_down_acts_on_nothing(bench: Bench, mode: str) -
     assert bench.rows("SELECT result FROM confirms") == [(mode,)]
 
 
-async def test_a_gateway_that_refuses_connections_was_sent_nothing_and_comes_back(bench: Bench) -> None:
+async def test_a_gateway_that_refuses_connections_was_sent_nothing_and_comes_back(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared()
     await bench.mode("refuse")
     async with asyncio.timeout(DEADLINE_S):  # a connection kept open is cut a moment after the mode is set
@@ -421,14 +425,14 @@ async def test_a_gateway_that_refuses_connections_was_sent_nothing_and_comes_bac
     assert isinstance(await bench.gateway.execute(gateway_id, key="e1"), port.Captured)
 
 
-async def test_a_slow_gateway_acts_late(bench: Bench) -> None:
+async def test_a_slow_gateway_acts_late(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared()
     await bench.mode("slow", delay_ms=SLOW_S * 1000)
     assert isinstance(await bench.hasty.execute(gateway_id, key="e1"), port.Unknown)
     await until(lambda: bench.charges(gateway_id) == 1)
 
 
-async def test_a_mode_that_does_not_exist_is_told(bench: Bench) -> None:
+async def test_a_mode_that_does_not_exist_is_told(bench: SandboxClient) -> None:
     status, body, _ = await bench.raw("POST", "/_sandbox/mode", mode="nope")
     assert status == 400
     assert "down_500" in body["error"]
@@ -446,13 +450,13 @@ async def test_a_mode_that_does_not_exist_is_told(bench: Bench) -> None:
         ("", "incorrect_number"),
     ],
 )
-async def test_a_card_that_is_no_test_card_is_refused(bench: Bench, number: str, code: str) -> None:
+async def test_a_card_that_is_no_test_card_is_refused(bench: SandboxClient, number: str, code: str) -> None:
     answer = await bench.gateway.tokenise(port.Card(number, 12, 2030), key="t")
     assert isinstance(answer, port.Refused)
     assert answer.code == code
 
 
-async def test_a_card_behaves_like_its_token(bench: Bench) -> None:
+async def test_a_card_behaves_like_its_token(bench: SandboxClient) -> None:
     answer = await bench.gateway.tokenise(port.Card("4000000000009995", 12, 2030), key="t")
     assert isinstance(answer, port.Tokenised)
     again = await bench.gateway.tokenise(port.Card("4000000000009995", 12, 2030), key="t")

@@ -28,13 +28,13 @@ Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
-class Server:
+class ScriptedStripe:
     url: str
     requests: list[bytes] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def server(answer: Answer, *, reads: bool = True) -> AsyncIterator[Server]:
+async def server(answer: Answer, *, reads: bool = True) -> AsyncIterator[ScriptedStripe]:
     """One answer to every connection, after reading its request."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +46,7 @@ async def server(answer: Answer, *, reads: bool = True) -> AsyncIterator[Server]
             writer.close()
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-    found = Server(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    found = ScriptedStripe(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
     try:
         yield found
     finally:
@@ -182,7 +182,7 @@ async def test_a_name_that_does_not_resolve_was_not_sent() -> None:
         pytest.param(http("400 Bad Request", b'{"error": null}'), True, id="an error that is null"),
         pytest.param(http("404 Not Found", b"<html>nginx</html>"), True, id="a 404 that is not Stripe's"),
         pytest.param(http("409 Conflict", b'{"error": {"type": "idempotency_error"}}'), True, id="key in flight"),
-        pytest.param(http("500 Internal Server Error", b'{"error": {"type": "api_error"}}'), True, id="500"),
+        pytest.param(http("500 Internal ScriptedStripe Error", b'{"error": {"type": "api_error"}}'), True, id="500"),
         pytest.param(http("502 Bad Gateway", b"<html>"), True, id="502"),
         pytest.param(http("503 Service Unavailable", DECLINED.encode()), True, id="503 that claims a decline"),
     ],
@@ -226,7 +226,7 @@ async def test_a_redirect_is_not_followed() -> None:
 
 
 async def test_one_request_per_call_with_our_key_and_our_ids() -> None:
-    broken = http("500 Internal Server Error", b'{"error": {"type": "api_error"}}')
+    broken = http("500 Internal ScriptedStripe Error", b'{"error": {"type": "api_error"}}')
     async with server(broken) as far, stripe_at(far.url) as gateway:
         await gateway.prepare(ORDER, key="prepare-1")
     (request,) = far.requests

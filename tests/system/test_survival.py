@@ -44,7 +44,7 @@ HEARTBEAT_S = 2
 
 
 @dataclass(slots=True)
-class Run:
+class SurvivalRun:
     """A run of scenes, and what came of them that should not have."""
 
     total: int
@@ -59,7 +59,7 @@ def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]]
 
 
 async def _play(system: System, name: str, disturb: Callable[[System], Awaitable[None]] | None) -> list[str]:
-    run = Run(total=len(MIX) * ROUNDS)
+    run = SurvivalRun(total=len(MIX) * ROUNDS)
     turns = asyncio.Semaphore(AT_ONCE)
     async with Upstream.open(system.stack.rabbitmq_url, name=name, history=system.history) as upstream:
         keys = system.public_keys["keys"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shared.contracts import invoice
 from shared.messaging import codec
-from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, Fault, Malformed, decode, encode
+from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, Malformed, MalformedReason, decode, encode
 from shared.messaging.envelope import Cause, Draft, Inbound
 
 ID = "0190a5c4-0000-7000-8000-000000000001"
@@ -33,7 +33,7 @@ def body(**changes: Any) -> bytes:
     return json.dumps({k: v for k, v in (EVENT | changes).items() if v is not None}).encode()
 
 
-def fault(raw: bytes, content_type: str | None = STRUCTURED, headers: dict[str, Any] | None = None) -> Fault:
+def fault(raw: bytes, content_type: str | None = STRUCTURED, headers: dict[str, Any] | None = None) -> MalformedReason:
     decoded = decode(raw, content_type=content_type, headers=headers)
     assert isinstance(decoded, Malformed), decoded
     return decoded.fault
@@ -56,57 +56,60 @@ def test_binary_mode(prefix: str) -> None:
 
 
 REFUSED = {
-    "not utf-8": (b'{"a": "\xff"}', Fault.NOT_JSON),
-    "not json": (b"PAY ME", Fault.NOT_JSON),
-    "empty": (b"", Fault.NOT_JSON),
-    "not an object": (b"[]", Fault.NOT_A_CLOUD_EVENT),
-    "NaN": (body().replace(b"500", b"NaN"), Fault.NOT_JSON),
-    "too large": (b" " * (BODY_BYTES_MAX + 1), Fault.TOO_LARGE),
-    "duplicate key": (body().replace(b'"amount_minor"', b'"currency": "USD", "amount_minor"'), Fault.DUPLICATE_KEY),
-    "too deep": (b"[" * 30_000 + b"]" * 30_000, Fault.TOO_DEEP),
-    "long integer": (body().replace(b"500", b"9" * 5_000), Fault.NUMBER_TOO_LONG),
-    "NUL": (body(data=DATA | {"customer_id": "a\x00b"}), Fault.NUL_CHARACTER),
-    "lone surrogate": (body(data=DATA | {"customer_id": "\ud800"}), Fault.LONE_SURROGATE),
-    "no specversion": (body(specversion=None), Fault.NOT_A_CLOUD_EVENT),
-    "old specversion": (body(specversion="0.3"), Fault.NOT_A_CLOUD_EVENT),
-    "no id": (body(id=None), Fault.NOT_A_CLOUD_EVENT),
-    "id is no uuid": (body(id="17"), Fault.NOT_A_CLOUD_EVENT),
-    "bad time": (body(time="yesterday"), Fault.NOT_A_CLOUD_EVENT),
-    "bad correlation": (body(correlationid="a\nb"), Fault.NOT_A_CLOUD_EVENT),
-    "unknown type": (body(type="remit.invoice.BurnInvoice.v1"), Fault.UNKNOWN_TYPE),
-    "type is a number": (body(type=5), Fault.NOT_A_CLOUD_EVENT),
-    "unknown version": (body(type="remit.invoice.IssueInvoice.v9"), Fault.UNKNOWN_VERSION),
-    "no data": (body(data=None), Fault.INVALID_DATA),
-    "data is text": (body(data="x"), Fault.INVALID_DATA),
-    "field missing": (body(data={"invoice_id": "INV-1"}), Fault.INVALID_DATA),
-    "negative amount": (body(data=DATA | {"amount_minor": -5}), Fault.INVALID_DATA),
-    "huge amount": (body(data=DATA | {"amount_minor": 10**18}), Fault.INVALID_DATA),
-    "unknown currency": (body(data=DATA | {"currency": "XXX"}), Fault.INVALID_DATA),
-    "card number": (body(data=DATA | {"customer_id": PAN}), Fault.CARD_NUMBER),
-    "card number, grouped": (body(data=DATA | {"note": "4242 4242 4242 4242"}), Fault.CARD_NUMBER),
+    "not utf-8": (b'{"a": "\xff"}', MalformedReason.NOT_JSON),
+    "not json": (b"PAY ME", MalformedReason.NOT_JSON),
+    "empty": (b"", MalformedReason.NOT_JSON),
+    "not an object": (b"[]", MalformedReason.NOT_A_CLOUD_EVENT),
+    "NaN": (body().replace(b"500", b"NaN"), MalformedReason.NOT_JSON),
+    "too large": (b" " * (BODY_BYTES_MAX + 1), MalformedReason.TOO_LARGE),
+    "duplicate key": (
+        body().replace(b'"amount_minor"', b'"currency": "USD", "amount_minor"'),
+        MalformedReason.DUPLICATE_KEY,
+    ),
+    "too deep": (b"[" * 30_000 + b"]" * 30_000, MalformedReason.TOO_DEEP),
+    "long integer": (body().replace(b"500", b"9" * 5_000), MalformedReason.NUMBER_TOO_LONG),
+    "NUL": (body(data=DATA | {"customer_id": "a\x00b"}), MalformedReason.NUL_CHARACTER),
+    "lone surrogate": (body(data=DATA | {"customer_id": "\ud800"}), MalformedReason.LONE_SURROGATE),
+    "no specversion": (body(specversion=None), MalformedReason.NOT_A_CLOUD_EVENT),
+    "old specversion": (body(specversion="0.3"), MalformedReason.NOT_A_CLOUD_EVENT),
+    "no id": (body(id=None), MalformedReason.NOT_A_CLOUD_EVENT),
+    "id is no uuid": (body(id="17"), MalformedReason.NOT_A_CLOUD_EVENT),
+    "bad time": (body(time="yesterday"), MalformedReason.NOT_A_CLOUD_EVENT),
+    "bad correlation": (body(correlationid="a\nb"), MalformedReason.NOT_A_CLOUD_EVENT),
+    "unknown type": (body(type="remit.invoice.BurnInvoice.v1"), MalformedReason.UNKNOWN_TYPE),
+    "type is a number": (body(type=5), MalformedReason.NOT_A_CLOUD_EVENT),
+    "unknown version": (body(type="remit.invoice.IssueInvoice.v9"), MalformedReason.UNKNOWN_VERSION),
+    "no data": (body(data=None), MalformedReason.INVALID_DATA),
+    "data is text": (body(data="x"), MalformedReason.INVALID_DATA),
+    "field missing": (body(data={"invoice_id": "INV-1"}), MalformedReason.INVALID_DATA),
+    "negative amount": (body(data=DATA | {"amount_minor": -5}), MalformedReason.INVALID_DATA),
+    "huge amount": (body(data=DATA | {"amount_minor": 10**18}), MalformedReason.INVALID_DATA),
+    "unknown currency": (body(data=DATA | {"currency": "XXX"}), MalformedReason.INVALID_DATA),
+    "card number": (body(data=DATA | {"customer_id": PAN}), MalformedReason.CARD_NUMBER),
+    "card number, grouped": (body(data=DATA | {"note": "4242 4242 4242 4242"}), MalformedReason.CARD_NUMBER),
     "card number, escaped": (
         body(data=DATA | {"note": "x"}).replace(b'"x"', b'"\\u0034242424242424242"'),
-        Fault.CARD_NUMBER,
+        MalformedReason.CARD_NUMBER,
     ),
-    "cvv": (body(data=DATA | {"cvc": "123"}), Fault.CVV),
+    "cvv": (body(data=DATA | {"cvc": "123"}), MalformedReason.CVV),
 }
 
 
 @pytest.mark.parametrize(("raw", "expected"), REFUSED.values(), ids=REFUSED)
-def test_refused(raw: bytes, expected: Fault) -> None:
+def test_refused(raw: bytes, expected: MalformedReason) -> None:
     assert fault(raw) is expected
 
 
 def test_wrong_content_types() -> None:
-    assert fault(body(), None) is Fault.CONTENT_TYPE
-    assert fault(body(), "text/plain") is Fault.CONTENT_TYPE
-    assert fault(body(), JSON_DATA) is Fault.NOT_A_CLOUD_EVENT, "JSON without ce- headers"
+    assert fault(body(), None) is MalformedReason.CONTENT_TYPE
+    assert fault(body(), "text/plain") is MalformedReason.CONTENT_TYPE
+    assert fault(body(), JSON_DATA) is MalformedReason.NOT_A_CLOUD_EVENT, "JSON without ce- headers"
 
 
 def test_headers_are_bounded_and_scanned() -> None:
-    assert fault(body(), headers={"x": "y" * 10_000}) is Fault.HEADERS_TOO_LARGE
-    assert fault(body(), headers={f"h{n}": 1 for n in range(100)}) is Fault.HEADERS_TOO_LARGE
-    assert fault(body(), headers={"note": PAN}) is Fault.CARD_NUMBER
+    assert fault(body(), headers={"x": "y" * 10_000}) is MalformedReason.HEADERS_TOO_LARGE
+    assert fault(body(), headers={f"h{n}": 1 for n in range(100)}) is MalformedReason.HEADERS_TOO_LARGE
+    assert fault(body(), headers={"note": PAN}) is MalformedReason.CARD_NUMBER
 
 
 @pytest.mark.parametrize("raw", [raw for raw, _ in REFUSED.values()], ids=REFUSED)
@@ -207,7 +210,7 @@ VALUES = st.recursive(
 def outcome(read: Callable[[bytes], Any], body: bytes) -> Any:
     try:
         return repr(read(body))
-    except codec._Refused as refused:
+    except codec._MalformedError as refused:
         return refused.fault
 
 
@@ -223,7 +226,7 @@ def test_the_quick_way_to_read_json_reads_what_the_strict_one_reads(text: str) -
 
 @pytest.mark.parametrize("body", [b'{"a":1,"a":1}', b'{"a" :1,"a":1}', b'{"a":[{"b":1,"b":2}]}', b'{"a":"\\":","a":1}'])
 def test_the_same_key_twice_is_refused_however_it_is_written(body: bytes) -> None:
-    assert outcome(codec.parse, body) is Fault.DUPLICATE_KEY
+    assert outcome(codec.parse, body) is MalformedReason.DUPLICATE_KEY
 
 
 def nested(levels: int, opening: str, closing: str) -> bytes:
@@ -233,8 +236,8 @@ def nested(levels: int, opening: str, closing: str) -> bytes:
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
 def test_so_deep_and_no_deeper(opening: str, closing: str) -> None:
     levels = codec.DEPTH_MAX // len(opening.replace('"a":', ""))
-    assert not isinstance(outcome(codec.parse, nested(levels, opening, closing)), Fault)
-    assert outcome(codec.parse, nested(levels + 1, opening, closing)) is Fault.TOO_DEEP
+    assert not isinstance(outcome(codec.parse, nested(levels, opening, closing)), MalformedReason)
+    assert outcome(codec.parse, nested(levels + 1, opening, closing)) is MalformedReason.TOO_DEEP
 
 
 def test_a_wide_body_is_not_deep() -> None:

@@ -13,9 +13,9 @@ from pamqp.body import ContentBody
 from pamqp.frame import marshal, unmarshal
 from pamqp.header import ContentHeader
 
-from shared.messaging import frames
-from shared.messaging.tolerant import readable
-from shared.messaging.wire import _Reader, _Tapped
+from shared.amqp import frames
+from shared.amqp.lenient_decoding import readable
+from shared.amqp.transport import _ChannelFrames, _Reader
 
 SHORT = st.text(max_size=60)
 EXCHANGE = st.from_regex(r"[a-zA-Z0-9-_.:]{0,30}", fullmatch=True)
@@ -55,6 +55,7 @@ def test_what_is_published_reads_as_pamqp_would_have_written_it(
         type_=type_,
         headers={"x-tries": 3, "x-text": "é"},
         body=body,
+        app_id="remit",
         payload_max=1_000,
     )
     method, header, *bodies = parted(raw)
@@ -86,6 +87,7 @@ def published(body: bytes, *, message_id: str = "1", correlation_id: str = "c") 
         type_="t",
         headers={},
         body=body,
+        app_id="remit",
         payload_max=PAYLOAD_MAX,
     )
 
@@ -216,7 +218,7 @@ def test_each_frame_reaches_the_one_it_is_for_however_the_stream_is_cut(
 
 async def fed(listener: Noted, raw: bytes, cuts: Sequence[int], *, shown_at: float = 0.0) -> bytes:
     """What the library gets of these bytes, arriving in pieces of these sizes, again and again."""
-    reader = _Reader({TAPPED: _Tapped(listener)}, asyncio.get_running_loop())
+    reader = _Reader({TAPPED: _ChannelFrames(listener)}, asyncio.get_running_loop())
     reader._shown_at = shown_at
     at = turn = 0
     while at < len(raw):

@@ -469,11 +469,11 @@ def test_any_text_becomes_one_that_postgresql_and_json_take(text: str) -> None:
 def test_other_handlers_see_redacted_records(lines: Lines) -> None:
     seen: list[str] = []
 
-    class Elsewhere(logging.Handler):
+    class ForeignHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             seen.append(record.getMessage())
 
-    handler = Elsewhere()
+    handler = ForeignHandler()
     logging.getLogger("tests.logs").addHandler(handler)
     log.info("paying", card=CARD)
     logging.getLogger("tests.logs").removeHandler(handler)

@@ -7,7 +7,7 @@ import pytest
 
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import Published
-from shared.persistence.outbox import ANSWER_REFUSALS_MAX, HOPELESS, REFUSED, Left, Parcel, left_of
+from shared.persistence.outbox import ANSWER_REFUSALS_MAX, REFUSED, UNROUTABLE, OutboxBatch, Unpublished, unpublished_of
 
 ONE, TWO, THREE, ANSWER = (UUID(int=number) for number in range(1, 5))
 
@@ -16,22 +16,22 @@ def message(id_: UUID) -> Outgoing:
     return Outgoing(id_, "e", "k", "t", "c", b"{}", droppable=id_ == ANSWER)
 
 
-def parcel(*ids: UUID, refusals: int = 0) -> Parcel:
-    return Parcel(UUID(int=99), [message(id_) for id_ in ids], refusals)
+def outbox_batch(*ids: UUID, refusals: int = 0) -> OutboxBatch:
+    return OutboxBatch(UUID(int=99), [message(id_) for id_ in ids], refusals)
 
 
-def ids(left: Left) -> tuple[list[UUID], list[UUID], list[UUID]]:
+def ids(left: Unpublished) -> tuple[list[UUID], list[UUID], list[UUID]]:
     unknown, hopeless, refused = ([m.id for m in some] for some in (left.unknown, left.hopeless, left.refused))
     return unknown, hopeless, refused
 
 
 def test_nothing_is_left_of_what_was_confirmed() -> None:
-    left = left_of(parcel(ONE, TWO), Published(confirmed=[ONE, TWO]))
+    left = unpublished_of(outbox_batch(ONE, TWO), Published(confirmed=[ONE, TWO]))
     assert (left.count, left.is_answered) == (0, False)
 
 
 def test_what_nobody_answered_for_stays_as_it_is() -> None:
-    left = left_of(parcel(ONE, TWO), Published(failed=[ONE, TWO]))
+    left = unpublished_of(outbox_batch(ONE, TWO), Published(failed=[ONE, TWO]))
     assert (left.count, left.is_answered) == (2, False)
 
 
@@ -52,18 +52,18 @@ def test_what_nobody_answered_for_stays_as_it_is() -> None:
 def test_the_rest_is_sorted_by_what_the_broker_said(
     published: Published, expected: tuple[Sequence[UUID], Sequence[UUID], Sequence[UUID]]
 ) -> None:
-    left = left_of(parcel(ONE, TWO, THREE), published)
+    left = unpublished_of(outbox_batch(ONE, TWO, THREE), published)
     assert (ids(left), left.is_answered) == (expected, True)
 
 
 def test_an_answer_is_dropped_when_its_asker_has_gone_and_kept_while_its_queue_is_full_for_a_moment() -> None:
-    assert left_of(parcel(ANSWER), Published(unroutable=[ANSWER])).count == 0
-    assert ids(left_of(parcel(ANSWER), Published(refused=[ANSWER]))) == ([], [], [ANSWER])
-    long_full = parcel(ANSWER, ONE, refusals=ANSWER_REFUSALS_MAX)
-    assert ids(left_of(long_full, Published(refused=[ANSWER, ONE]))) == ([], [], [ONE])
-    assert ids(left_of(long_full, Published(confirmed=[ONE], failed=[ANSWER]))) == ([ANSWER], [], [])
+    assert unpublished_of(outbox_batch(ANSWER), Published(unroutable=[ANSWER])).count == 0
+    assert ids(unpublished_of(outbox_batch(ANSWER), Published(refused=[ANSWER]))) == ([], [], [ANSWER])
+    long_full = outbox_batch(ANSWER, ONE, refusals=ANSWER_REFUSALS_MAX)
+    assert ids(unpublished_of(long_full, Published(refused=[ANSWER, ONE]))) == ([], [], [ONE])
+    assert ids(unpublished_of(long_full, Published(confirmed=[ONE], failed=[ANSWER]))) == ([ANSWER], [], [])
 
 
 def test_waits_double_and_do_not_grow_for_ever() -> None:
-    assert [HOPELESS.delay_s(refusals) for refusals in (0, 1, 6, 1_000)] == [5.0, 10.0, 320.0, 320.0]
+    assert [UNROUTABLE.delay_s(refusals) for refusals in (0, 1, 6, 1_000)] == [5.0, 10.0, 320.0, 320.0]
     assert [REFUSED.delay_s(refusals) for refusals in (0, 1, 2, 1_000)] == [2.0, 4.0, 8.0, 8.0]

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.payment_gateway.domain import Step
+from services.payment_gateway.domain import GatewayStep
 from services.payment_gateway.gateways import port
-from shared.messaging import frames
-from shared.messaging.codec import JSON_DATA, STRUCTURED, Fault, Malformed
+from shared.amqp import frames
+from shared.amqp.lenient_decoding import UNREADABLE
+from shared.batch.worker import DeadLettered, Item
+from shared.messaging.codec import JSON_DATA, STRUCTURED, Malformed, MalformedReason
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Inbound
-from shared.messaging.tolerant import UNREADABLE
-from shared.shell import Item, SetAside
 from tests.fuzz import holds
 from tests.fuzz.corpus import CORPUS, EVENT, HEALTHY_AFTER_ALL, ID, PAN, Poison, event
-from tests.fuzz.holds import Reply
+from tests.fuzz.holds import FuzzedReply
 from tests.fuzz.targets import DECLINE, SPOKEN, TARGETS, header_frame, intent
 
 every_poison = pytest.mark.parametrize("poison", CORPUS.values(), ids=CORPUS)
@@ -50,18 +50,18 @@ def test_poison_is_refused_for_its_reason(poison: Poison) -> None:
 @pytest.mark.parametrize("body", HEALTHY_AFTER_ALL.values(), ids=HEALTHY_AFTER_ALL)
 def test_what_only_looks_like_poison_is_read(body: bytes) -> None:
     decoded = holds.codec(body, STRUCTURED, {})
-    assert isinstance(decoded, Inbound) or decoded.fault is Fault.INVALID_DATA
+    assert isinstance(decoded, Inbound) or decoded.fault is MalformedReason.INVALID_DATA
 
 
 def test_every_fault_has_its_poison() -> None:
-    assert {poison.fault for poison in CORPUS.values()} == set(Fault)
+    assert {poison.fault for poison in CORPUS.values()} == set(MalformedReason)
 
 
 @every_poison
 def test_an_unreadable_command_with_an_id_is_answered_unless_an_upgrade_may_read_it(poison: Poison) -> None:
     admitted = holds.border(arrived(poison, ID, reply_to="billing.answers", correlation_id="mine-1"))
     if poison.upgradable:
-        assert isinstance(admitted, SetAside)
+        assert isinstance(admitted, DeadLettered)
         assert admitted.reason == poison.fault
         return
     assert isinstance(admitted, Item)
@@ -75,7 +75,7 @@ def test_an_unreadable_command_with_an_id_is_answered_unless_an_upgrade_may_read
 def test_an_unreadable_message_of_nobody_is_a_dead_letter(poison: Poison) -> None:
     bodys_own = holds.codec(poison.body, poison.content_type, poison.headers)
     admitted = holds.border(arrived(poison, "17", reply_to="billing.answers"))
-    assert isinstance(admitted, SetAside) or admitted.id == bodys_own.id
+    assert isinstance(admitted, DeadLettered) or admitted.id == bodys_own.id
 
 
 @every_poison
@@ -279,7 +279,7 @@ SAID = (
     | st.tuples(st.sampled_from(list(SPOKEN.values())), INTENTS).map(lambda pair: pair[0] | pair[1])
 )
 REPLIES = st.builds(
-    Reply,
+    FuzzedReply,
     status=st.sampled_from([200, 201, 204, 301, 400, 401, 402, 403, 404, 409, 418, 429, 500, 502, 503]),
     body=SAID.map(lambda said: json.dumps(said).encode()) | st.binary(max_size=40),
     headers=st.sampled_from(
@@ -290,15 +290,18 @@ REPLIES = st.builds(
 
 @bounded
 @given(STEPS, st.lists(REPLIES, min_size=1, max_size=3))
-def test_whatever_a_gateway_says_is_one_of_the_ports_answers(step: Step, replies: list[Reply]) -> None:
+def test_whatever_a_gateway_says_is_one_of_the_ports_answers(step: GatewayStep, replies: list[FuzzedReply]) -> None:
     holds.gateway(step, replies)
 
 
-@pytest.mark.parametrize("step", [Step.EXECUTE, Step.CANCEL, Step.INQUIRE, Step.REFUND, Step.INQUIRE_REFUND])
+@pytest.mark.parametrize(
+    "step",
+    [GatewayStep.EXECUTE, GatewayStep.CANCEL, GatewayStep.INQUIRE, GatewayStep.REFUND, GatewayStep.INQUIRE_REFUND],
+)
 @pytest.mark.parametrize("status", [200, 409, 418, 500, 502, 503])
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{}", b'{"error": 5}', b"<html>", b"\xff", b"[" * 100_000])
-def test_rubbish_is_in_doubt(step: Step, status: int, body: bytes) -> None:
-    assert isinstance(holds.gateway(step, [Reply(status, body, {})]), port.Unknown)
+def test_rubbish_is_in_doubt(step: GatewayStep, status: int, body: bytes) -> None:
+    assert isinstance(holds.gateway(step, [FuzzedReply(status, body, {})]), port.Unknown)
 
 
 @pytest.mark.parametrize("depth", range(100, 1_500, 25))
@@ -307,8 +310,10 @@ def test_an_answer_nested_as_deep_as_it_can_be_read_is_in_doubt(member: str, dep
     """Somewhere between, the JSON can be read and what was read cannot be shown."""
     deep = b'{"id": "pi_1", "%b": %b%b}' % (member.encode(), b"[" * depth, b"]" * depth)
     refusal = b'{"error": {"type": "card_error", "message": %b%b}}' % (b"[" * depth, b"]" * depth)
-    assert isinstance(holds.gateway(Step.EXECUTE, [Reply(200, deep, {})]), port.Unknown)
-    assert not isinstance(holds.gateway(Step.EXECUTE, [Reply(402, refusal, {})]), port.Captured | port.Declined)
+    assert isinstance(holds.gateway(GatewayStep.EXECUTE, [FuzzedReply(200, deep, {})]), port.Unknown)
+    assert not isinstance(
+        holds.gateway(GatewayStep.EXECUTE, [FuzzedReply(402, refusal, {})]), port.Captured | port.Declined
+    )
 
 
 @pytest.mark.parametrize(
@@ -323,4 +328,4 @@ def test_an_answer_nested_as_deep_as_it_can_be_read_is_in_doubt(member: str, dep
 )
 def test_the_promises_about_a_gateway_are_not_empty(said: dict[str, Any], meaning: type) -> None:
     """`holds.gateway` also looks at what the core makes of it: a capture of another amount is a case for a person, never captured."""
-    assert isinstance(holds.gateway(Step.EXECUTE, [Reply(200, json.dumps(said).encode(), {})]), meaning)
+    assert isinstance(holds.gateway(GatewayStep.EXECUTE, [FuzzedReply(200, json.dumps(said).encode(), {})]), meaning)

@@ -8,40 +8,40 @@ from shared.records import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class PlanePoint:
     x: int
     y: int = 0
     tags: tuple[str, ...] = field(default_factory=tuple)
 
 
 def test_a_changed_copy_leaves_the_original() -> None:
-    before = Point(1, 2, ("a",))
+    before = PlanePoint(1, 2, ("a",))
     after = replace(before, y=3)
-    assert (before, after) == (Point(1, 2, ("a",)), Point(1, 3, ("a",)))
-    assert isinstance(after, Point)
+    assert (before, after) == (PlanePoint(1, 2, ("a",)), PlanePoint(1, 3, ("a",)))
+    assert isinstance(after, PlanePoint)
 
 
 def test_equal_records_are_one_key() -> None:
-    assert len({Point(1), Point(1), Point(2)}) == 2
+    assert len({PlanePoint(1), PlanePoint(1), PlanePoint(2)}) == 2
 
 
 def test_a_field_that_there_is_not_is_an_error() -> None:
     with pytest.raises(AttributeError):
-        replace(Point(1), z=3)  # type: ignore[call-arg]
+        replace(PlanePoint(1), z=3)  # type: ignore[call-arg]
 
 
 def test_dataclasses_know_them() -> None:
-    assert [found.name for found in dataclasses.fields(Point)] == ["x", "y", "tags"]
-    assert dataclasses.asdict(Point(1)) == {"x": 1, "y": 0, "tags": ()}
-    match Point(1, 2):
-        case Point(x, y):
+    assert [found.name for found in dataclasses.fields(PlanePoint)] == ["x", "y", "tags"]
+    assert dataclasses.asdict(PlanePoint(1)) == {"x": 1, "y": 0, "tags": ()}
+    match PlanePoint(1, 2):
+        case PlanePoint(x, y):
             assert (x, y) == (1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
-class Foreign:
+class ForeignRecord:
     x: int
 
 
 def test_any_other_dataclass_is_copied_as_well() -> None:
-    assert replace(Foreign(1), x=2) == Foreign(2)
+    assert replace(ForeignRecord(1), x=2) == ForeignRecord(2)

@@ -50,7 +50,7 @@ stripe.enable_telemetry = False
 logging.getLogger("stripe").setLevel(logging.WARNING)
 
 
-class _Transport(stripe.AIOHTTPClient):
+class _StripeTransport(stripe.AIOHTTPClient):
     """The SDK's aiohttp client, except that it gives its connection back when reading an answer fails (16.1 leaves that to the
     garbage collector), follows no redirect (Stripe never sends one; what is meant for it must not be sent on) and reads no answer
     without end. What aiohttp raises goes through as it is: `_reply` tells it apart.
@@ -99,7 +99,7 @@ class StripeGateway:
             api_key,
             base_addresses={"api": base_url.rstrip("/")},
             max_network_retries=0,
-            http_client=_Transport(self._session),
+            http_client=_StripeTransport(self._session),
         )
 
     async def tokenise(self, card: port.Card, *, key: str) -> port.TokeniseAnswer:

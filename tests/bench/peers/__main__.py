@@ -21,15 +21,15 @@ from rich.console import Console
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT, Fleet, open_fleet
 from deploy.local.stack import KIND_VARIABLE, Stack, open_stack
-from shared.messaging.broker import BrokerLink
+from shared.amqp.broker_link import BrokerLink
 from shared.messaging.publisher import Publisher
 from shared.observability.logs import configure_logs
 from tests.bench import report
-from tests.bench.load import Burst, Listener, LoadError, Payment, prepare
+from tests.bench.load import Burst, EventListener, LoadError, TimedPayment, prepare
 from tests.bench.measure import POSTGRESQL, RABBITMQ, Meter
 from tests.bench.peers import running
 from tests.bench.peers.running import PEERS, Round, Running
-from tests.bench.scenarios import WARM_UP, Bench, Scenario
+from tests.bench.scenarios import WARM_UP, BenchRun, Scenario
 from tests.bench.system import NotReadyError, Services, read_books
 
 FOLDER: Final = ROOT / ".remit" / "bench" / "peers"
@@ -83,8 +83,8 @@ def _opened(python: Path) -> Iterator[tuple[Stack, Fleet, Fleet]]:
 class Ours:
     """Remit, as `make bench` runs it with the in-process gateway at 0 ms."""
 
-    bench: Bench
-    payments: list[Payment]
+    bench: BenchRun
+    payments: list[TimedPayment]
     rounds: list[Round] = field(default_factory=list)
 
     async def play(self, count: int) -> None:
@@ -107,16 +107,17 @@ class Ours:
 
 async def _measure(
     options: argparse.Namespace, stack: Stack, fleet: Fleet, theirs: Fleet, say: Callable[[str], None]
-) -> report.Report:
+) -> report.BenchReport:
     about = report.about(options)
     meter = await Meter.of(stack)
     services = Services(stack, fleet)
     await services.prepare()
     publisher = Publisher(BrokerLink(stack.rabbitmq_url, name="bench publisher"))
     async with AsyncExitStack() as opened:
-        listener = await opened.enter_async_context(Listener.open(stack.rabbitmq_url))
+        listener = await opened.enter_async_context(EventListener.open(stack.rabbitmq_url))
         ours = Ours(
-            Bench(stack, services, meter, publisher, listener), prepare(options.rounds * (WARM_UP + options.payments))
+            BenchRun(stack, services, meter, publisher, listener),
+            prepare(options.rounds * (WARM_UP + options.payments)),
         )
         say("Issuing our invoices")
         await ours.bench.issue(ours.payments)
@@ -134,7 +135,7 @@ async def _measure(
             await peer.publisher.close()
     await publisher.close()
     rounds = {OURS: ours.rounds} | {peer.peer.name: peer.rounds for peer in peers}
-    return report.Report(about, [_compared(rounds), _in_rounds(rounds)], problems)
+    return report.BenchReport(about, [_compared(rounds), _in_rounds(rounds)], problems)
 
 
 def _compared(rounds: Mapping[str, Sequence[Round]]) -> report.Table:

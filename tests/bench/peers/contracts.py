@@ -14,7 +14,7 @@ class Data(BaseModel):
     wire_name: ClassVar[str]
 
 
-class Method(BaseModel):
+class PeerMethod(BaseModel):
     kind: str
     token: str
 
@@ -25,7 +25,7 @@ class PayInvoice(Data):
     payment_id: UUID
     amount_minor: int
     currency: str
-    method: Method
+    method: PeerMethod
 
 
 class InvoicePaymentRequested(PayInvoice):

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.bench.peers import tables
 from tests.bench.peers.contracts import CONTENT_TYPE, CloudEvent, InvoicePaid, PayInvoice, envelope
-from tests.bench.peers.tables import Answer, Attempt, Event, Invoice, Payment, PaymentId
+from tests.bench.peers.tables import PaymentId, PeerAnswer, PeerAttempt, PeerEvent, PeerInvoice, PeerPayment
 
 PREFETCH = 50
 CONNECTIONS = 20
@@ -31,7 +31,7 @@ ISOLATION: Any = {"isolation_level": "READ COMMITTED"}
 """Rows are locked, as in the other implementations; DBOS's default, SERIALIZABLE, would repeat transactions that met."""
 
 
-class App:
+class DbosApp:
     """What is opened once per process."""
 
     rows: AsyncSQLAlchemyDatasource
@@ -57,29 +57,29 @@ async def pay_invoice(raw: dict[str, Any]) -> str:
 
 
 async def _transaction(function: Any, *arguments: Any) -> Any:
-    return await App.rows.run_tx_step_async(ISOLATION, function, *arguments)
+    return await DbosApp.rows.run_tx_step_async(ISOLATION, function, *arguments)
 
 
 def _session() -> AsyncSession:
-    session: AsyncSession = App.rows.sql_session()
+    session: AsyncSession = DbosApp.rows.sql_session()
     return session
 
 
 async def accept(command: CloudEvent[PayInvoice]) -> str | None:
     """The invoice's event, state and answer, and the payment row that charging starts from; the reason if it is refused."""
     session, pay = _session(), command.data
-    invoice = await session.get(Invoice, pay.invoice_id, with_for_update=True)
+    invoice = await session.get(PeerInvoice, pay.invoice_id, with_for_update=True)
     reason = _refusal(invoice, pay)
     if invoice is None or reason:
-        session.add(Answer(command.id, pay.invoice_id, "rejected", reason))
+        session.add(PeerAnswer(command.id, pay.invoice_id, "rejected", reason))
         return reason
     invoice.status, invoice.payment_id = "payment_pending", pay.payment_id
     invoice.version += 1
     data = pay.model_dump(mode="json")
-    session.add(Event(invoice.invoice_id, invoice.version, "PaymentRequested.1", data, command.id))
+    session.add(PeerEvent(invoice.invoice_id, invoice.version, "PaymentRequested.1", data, command.id))
     session.add(PaymentId(pay.payment_id, invoice.invoice_id, pending=True))
-    session.add(Answer(command.id, invoice.invoice_id, "accepted"))
-    row = Payment(
+    session.add(PeerAnswer(command.id, invoice.invoice_id, "accepted"))
+    row = PeerPayment(
         payment_id=pay.payment_id,
         invoice_id=pay.invoice_id,
         amount_minor=pay.amount_minor,
@@ -92,7 +92,7 @@ async def accept(command: CloudEvent[PayInvoice]) -> str | None:
     return None
 
 
-def _refusal(invoice: Invoice | None, pay: PayInvoice) -> str | None:
+def _refusal(invoice: PeerInvoice | None, pay: PayInvoice) -> str | None:
     if invoice is None:
         return "unknown_invoice"
     if invoice.status != "open":
@@ -109,17 +109,17 @@ async def call_gateway(answer: str) -> str:
 
 async def record_step(payment_id: UUID, seq: int, columns: dict[str, str]) -> None:
     session = _session()
-    payment = await session.get_one(Payment, payment_id, with_for_update=True)
+    payment = await session.get_one(PeerPayment, payment_id, with_for_update=True)
     payment.version += 1
     for name, value in columns.items():
         setattr(payment, name, value)
-    session.add(Attempt(payment_id, seq, "prepare" if seq == 1 else "execute", columns["status"]))
+    session.add(PeerAttempt(payment_id, seq, "prepare" if seq == 1 else "execute", columns["status"]))
 
 
 async def settle(command: CloudEvent[PayInvoice], receipt_number: str) -> dict[str, Any]:
     """The invoice is paid; the message that says so, made once."""
     session, pay = _session(), command.data
-    invoice = await session.get_one(Invoice, pay.invoice_id, with_for_update=True)
+    invoice = await session.get_one(PeerInvoice, pay.invoice_id, with_for_update=True)
     invoice.status, invoice.receipt_number = "paid", receipt_number
     invoice.version += 1
     paid = InvoicePaid(
@@ -131,7 +131,7 @@ async def settle(command: CloudEvent[PayInvoice], receipt_number: str) -> dict[s
     )
     event = envelope(paid, caused_by=command)
     data = paid.model_dump(mode="json")
-    session.add(Event(invoice.invoice_id, invoice.version, "Paid.1", data, command.id))
+    session.add(PeerEvent(invoice.invoice_id, invoice.version, "Paid.1", data, command.id))
     used = await session.get_one(PaymentId, pay.payment_id)
     used.pending = False
     message: dict[str, Any] = event.model_dump(mode="json")
@@ -141,7 +141,7 @@ async def settle(command: CloudEvent[PayInvoice], receipt_number: str) -> dict[s
 @DBOS.step(retries_allowed=True, max_attempts=10)
 async def publish(message: dict[str, Any]) -> None:
     event = CloudEvent[InvoicePaid].model_validate(message)
-    await App.events.publish(
+    await DbosApp.events.publish(
         aio_pika.Message(
             event.model_dump_json().encode(),
             content_type=CONTENT_TYPE,
@@ -166,13 +166,15 @@ async def on_message(message: AbstractIncomingMessage) -> None:
 async def serve() -> None:
     url, name = os.environ["DATABASE_URL"], sys.argv[1]
     DBOS(config={"name": "peer", "system_database_url": url, "executor_id": name, "log_level": "ERROR"})
-    App.rows = await AsyncSQLAlchemyDatasource.create(url, engine_kwargs={"pool_size": CONNECTIONS, "max_overflow": 0})
-    async with App.rows.engine.begin() as connection:
+    DbosApp.rows = await AsyncSQLAlchemyDatasource.create(
+        url, engine_kwargs={"pool_size": CONNECTIONS, "max_overflow": 0}
+    )
+    async with DbosApp.rows.engine.begin() as connection:
         await connection.run_sync(tables.create, "all")
     connection_to_broker = await aio_pika.connect_robust(os.environ["RABBITMQ_URL"])
     channel = await connection_to_broker.channel(on_return_raises=True)
     await channel.set_qos(PREFETCH)
-    App.events = await channel.declare_exchange(InvoicePaid.exchange, aio_pika.ExchangeType.TOPIC, durable=True)
+    DbosApp.events = await channel.declare_exchange(InvoicePaid.exchange, aio_pika.ExchangeType.TOPIC, durable=True)
     commands = await channel.declare_exchange(PayInvoice.exchange, aio_pika.ExchangeType.TOPIC, durable=True)
     queue = await channel.declare_queue("invoice.PayInvoice", durable=True, arguments={"x-queue-type": "quorum"})
     await queue.bind(commands, PayInvoice.wire_name)

@@ -52,7 +52,7 @@ DEADLINE = timedelta(minutes=2)
 SERVICE = sys.argv[1]
 
 
-class App:
+class FastStreamApp:
     """What is opened once per process."""
 
     pool: "asyncpg.Pool[asyncpg.Record]"
@@ -99,7 +99,7 @@ TAKEN = """
 @asynccontextmanager
 async def transaction() -> AsyncIterator["Connection"]:
     """One that the relay hears of."""
-    async with App.pool.acquire() as connection, connection.transaction():
+    async with FastStreamApp.pool.acquire() as connection, connection.transaction():
         yield connection
     committed.set()
 
@@ -119,7 +119,7 @@ async def relay() -> None:
     """Publish what the outbox holds, oldest first, a hundred at once, each confirmed before they are gone; until cancelled."""
     while True:
         committed.clear()
-        async with App.pool.acquire() as connection, connection.transaction():
+        async with FastStreamApp.pool.acquire() as connection, connection.transaction():
             rows = await connection.fetch(TAKEN, RELAY_ROWS)
             await asyncio.gather(*(_publish(row) for row in sorted(rows, key=lambda row: row["id"])))
         if len(rows) < RELAY_ROWS:
@@ -232,7 +232,7 @@ def payment_gateway_service() -> None:
                 status = await connection.fetchval("SELECT status FROM payments WHERE payment_id = $1", payment_id)
         if status == "requested":
             gateway_id = await _call_gateway(f"pi_{payment_id}")
-            await App.pool.execute(PREPARED, payment_id, gateway_id)
+            await FastStreamApp.pool.execute(PREPARED, payment_id, gateway_id)
         if status != "captured":
             receipt_number = await _call_gateway(f"ch_{payment_id}")
             data = PaymentCaptured(payment_id=payment_id, invoice_id=asked.invoice_id, receipt_number=receipt_number)
@@ -304,7 +304,7 @@ def main() -> None:
     async def _open() -> None:
         url = os.environ["DATABASE_URL"]
         await _create_tables(url)
-        App.pool = await asyncpg.create_pool(url, min_size=CONNECTIONS, max_size=CONNECTIONS, reset=_keep)
+        FastStreamApp.pool = await asyncpg.create_pool(url, min_size=CONNECTIONS, max_size=CONNECTIONS, reset=_keep)
 
     @app.after_startup
     async def _relay() -> None:

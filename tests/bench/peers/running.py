@@ -12,9 +12,9 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from deploy.local.fleet import Fleet
 from deploy.local.stack import Stack
-from shared.messaging.broker import RPC_TIMEOUT_S, BrokerLink
+from shared.amqp.broker_link import RPC_TIMEOUT_S, BrokerLink
 from shared.messaging.publisher import Publisher
-from tests.bench.load import Burst, Listener, Payment, burst, prepare
+from tests.bench.load import Burst, EventListener, TimedPayment, burst, prepare
 from tests.bench.measure import Meter, Spent, cores
 from tests.bench.system import SETTLE_TIMEOUT_S, START_TIMEOUT_S, NotReadyError, until
 
@@ -112,9 +112,9 @@ class Running:
     meter: Meter
     urls: dict[str, str]
     rabbitmq_url: str
-    payments: list[Payment]
+    payments: list[TimedPayment]
     publisher: Publisher
-    listener: Listener | None = None
+    listener: EventListener | None = None
     sent: int = 0
     lost: int = 0
     rounds: list[Round] = field(default_factory=list)
@@ -183,7 +183,7 @@ class Running:
         pids = await self.start()
         if self.listener is None:
             await self.insert_invoices()
-            self.listener = await stack.enter_async_context(Listener.open(self.rabbitmq_url))
+            self.listener = await stack.enter_async_context(EventListener.open(self.rabbitmq_url))
         meter = self.meter.watching(pids)
         await self._pay(WARM_UP)
         begun = meter.read()

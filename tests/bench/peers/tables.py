@@ -37,7 +37,7 @@ class Outbox(Base):
 # -- invoice ---------------------------------------------------------------------------------------------------------------------------
 
 
-class Event(Base):
+class PeerEvent(Base):
     __tablename__ = "events"
     stream_id: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True)
@@ -47,7 +47,7 @@ class Event(Base):
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now(), init=False)
 
 
-class Invoice(Base):
+class PeerInvoice(Base):
     __tablename__ = "invoices"
     invoice_id: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[str]
@@ -67,7 +67,7 @@ class PaymentId(Base):
     pending: Mapped[bool]
 
 
-class Answer(Base):
+class PeerAnswer(Base):
     __tablename__ = "answers"
     command_id: Mapped[UUID] = mapped_column(primary_key=True)
     invoice_id: Mapped[str] = mapped_column(index=True)
@@ -78,7 +78,7 @@ class Answer(Base):
 # -- payment gateway -------------------------------------------------------------------------------------------------------------------
 
 
-class Payment(Base):
+class PeerPayment(Base):
     __tablename__ = "payments"
     payment_id: Mapped[UUID] = mapped_column(primary_key=True)
     invoice_id: Mapped[str]
@@ -91,7 +91,7 @@ class Payment(Base):
     receipt_number: Mapped[str | None] = mapped_column(default=None)
 
 
-class Attempt(Base):
+class PeerAttempt(Base):
     __tablename__ = "attempts"
     payment_id: Mapped[UUID] = mapped_column(primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
@@ -100,7 +100,7 @@ class Attempt(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.now(), init=False)
 
 
-class Outcome(Base):
+class PeerOutcome(Base):
     """What was announced of a payment, to be said again with the same bytes."""
 
     __tablename__ = "outcomes"
@@ -112,7 +112,7 @@ class Outcome(Base):
 # -- saga ------------------------------------------------------------------------------------------------------------------------------
 
 
-class Saga(Base):
+class PeerSaga(Base):
     __tablename__ = "sagas"
     payment_id: Mapped[UUID] = mapped_column(primary_key=True)
     invoice_id: Mapped[str]
@@ -121,7 +121,7 @@ class Saga(Base):
     receipt_number: Mapped[str | None] = mapped_column(default=None)
 
 
-class Transition(Base):
+class PeerTransition(Base):
     __tablename__ = "transitions"
     payment_id: Mapped[UUID] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True)
@@ -138,10 +138,10 @@ class Deadline(Base):
 
 
 _TABLES = {
-    "invoice": (Inbox, Outbox, Event, Invoice, PaymentId, Answer),
-    "payment_gateway": (Inbox, Outbox, Payment, Attempt, Outcome),
-    "saga": (Inbox, Outbox, Saga, Transition, Deadline),
-    "all": (Event, Invoice, PaymentId, Answer, Payment, Attempt),
+    "invoice": (Inbox, Outbox, PeerEvent, PeerInvoice, PaymentId, PeerAnswer),
+    "payment_gateway": (Inbox, Outbox, PeerPayment, PeerAttempt, PeerOutcome),
+    "saga": (Inbox, Outbox, PeerSaga, PeerTransition, Deadline),
+    "all": (PeerEvent, PeerInvoice, PaymentId, PeerAnswer, PeerPayment, PeerAttempt),
 }
 
 

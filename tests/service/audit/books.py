@@ -18,9 +18,9 @@ from uuid import UUID, uuid5
 import asyncpg
 import orjson
 
-from deploy.audit.evidence import Baseline, Evidence, FaultRun, open_tap
-from deploy.audit.queues import Queue
-from deploy.audit.stores import DATABASES, Ledger, Snapshot, Sources, Stores
+from services.audit.evidence import Baseline, Evidence, FaultRun, open_tap
+from services.audit.queues import QueueState
+from services.audit.stores import DATABASES, LedgerSnapshot, Snapshot, Sources, Stores
 from shared.messaging.topology import QUEUE_NAMES
 
 SCHEMA = Path(__file__).parents[3] / "deploy" / "sandbox" / "schema.sql"
@@ -32,7 +32,7 @@ RUN_REPORT: dict[str, Any] = {
     "seen": {"duplicates": 12, "redeliveries": 3, "in_doubt": 4, "conflicts": 2},
     "planted": [{"name": "inbox off", "expected": 9, "red": [9, 12]}],
 }
-QUEUES = {name: Queue() for name in QUEUE_NAMES}
+QUEUES = {name: QueueState() for name in QUEUE_NAMES}
 INBOX_OF = {
     "invoice.settlement": "invoice",
     "saga.events": "saga",
@@ -66,7 +66,7 @@ def payment(name: str) -> UUID:
 
 
 @dataclass
-class Books:
+class FinishedBooks:
     """Writes to the stores. Each step happens one second after the one before."""
 
     databases: dict[str, "asyncpg.Connection[asyncpg.Record]"]
@@ -74,7 +74,7 @@ class Books:
     folder: Path
     run: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(RUN_REPORT))
     baselines: tuple[Baseline, ...] = (Baseline(connections=dict.fromkeys(DATABASES, 5), memory_mib={}),)
-    queues: dict[str, Queue | None] = field(default_factory=lambda: {**QUEUES})
+    queues: dict[str, QueueState | None] = field(default_factory=lambda: {**QUEUES})
     lost: frozenset[str] = frozenset()
     unacked: dict[str, int] | None = None
     closing: ExitStack = field(default_factory=ExitStack)
@@ -100,7 +100,7 @@ class Books:
             lost=self.lost,
             unacked=self.unacked,
         )
-        return Stores(snapshots, Ledger(self.ledger), self.history, self.queues, settled_before, evidence)
+        return Stores(snapshots, LedgerSnapshot(self.ledger), self.history, self.queues, settled_before, evidence)
 
     # -- what the broker saw
 
@@ -560,7 +560,7 @@ def _paid(name: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[Books]:
+async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[FinishedBooks]:
     """Books in these stores, in one open transaction each: what is written is forgotten; `write_books` keeps it."""
     ledger = sqlite3.connect(folder / LEDGER)
     ledger.row_factory = sqlite3.Row
@@ -575,7 +575,7 @@ async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[B
             )
             await connection.execute("BEGIN")
             connections[name] = connection
-        books = Books(connections, ledger, folder)
+        books = FinishedBooks(connections, ledger, folder)
         opened.callback(books.closing.close)
         yield books
 

@@ -13,51 +13,51 @@ import asyncpg
 import orjson
 import pytest
 
-from deploy.audit import resources, run
-from deploy.audit.answers import line_6
-from deploy.audit.baseline import base_line, write
-from deploy.audit.deliveries import line_9
-from deploy.audit.evidence import Baseline
-from deploy.audit.finding import BREACHES_SHOWN_MAX, Breach, Finding, Source, Verdict
-from deploy.audit.money import line_4, line_5
-from deploy.audit.queues import Queue, Waiting, read_queues
-from deploy.audit.resources import line_15
-from deploy.audit.run import LINES, Report, audit
-from deploy.audit.stores import AuditError, Sources, open_stores
-from deploy.audit.streams import line_8
-from deploy.audit.twice import line_14
-from tests.service.audit.books import HISTORY, LOGS, Books, command, open_books, payment, sources, write_books
-from tests.support.bus import Bus
+from services.audit import resources, run
+from services.audit.answers import line_6
+from services.audit.baseline import base_line, write
+from services.audit.deliveries import line_9
+from services.audit.evidence import Baseline
+from services.audit.finding import BREACHES_SHOWN_MAX, Breach, CheckResult, Finding, Source
+from services.audit.idempotence import line_14
+from services.audit.money import line_4, line_5
+from services.audit.queues import QueueState, Waiting, read_queues
+from services.audit.resources import line_15
+from services.audit.run import LINES, AuditReport, audit
+from services.audit.stores import AuditError, Sources, open_stores
+from services.audit.streams import line_8
+from tests.service.audit.books import HISTORY, LOGS, FinishedBooks, command, open_books, payment, sources, write_books
 from tests.support.databases import execute, truncate
-from tests.support.world import World
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
 
 NOW = datetime.now(UTC)
 
 
 @pytest.fixture(scope="module")
-def written(world_urls: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Books that balance, in all databases; the folder with the ledger and the history."""
     folder = tmp_path_factory.mktemp("books")
 
     async def write() -> None:
-        for url in world_urls.databases.values():
+        for url in environment_urls.databases.values():
             await truncate(url)
-        await write_books(world_urls.databases, folder)
+        await write_books(environment_urls.databases, folder)
 
     asyncio.run(write())
     return folder
 
 
 @pytest.fixture
-async def books(world_urls: World, written: Path, tmp_path: Path) -> AsyncIterator[Books]:
+async def books(environment_urls: Environment, written: Path, tmp_path: Path) -> AsyncIterator[FinishedBooks]:
     """The same, to be changed: nothing of it stays."""
     folder = Path(shutil.copytree(written, tmp_path / "books"))
-    async with open_books(world_urls.databases, folder) as opened:
+    async with open_books(environment_urls.databases, folder) as opened:
         yield opened
 
 
 def broken(findings: Sequence[Finding]) -> set[int]:
-    return {finding.line for finding in findings if finding.verdict is Verdict.BROKEN}
+    return {finding.line for finding in findings if finding.verdict is CheckResult.BROKEN}
 
 
 def explained(findings: Sequence[Finding]) -> list[str]:
@@ -68,71 +68,73 @@ def explained(findings: Sequence[Finding]) -> list[str]:
 
 
 @pytest.mark.parametrize("drained", [True, False])
-async def test_books_that_balance_hold(world_urls: World, written: Path, *, drained: bool) -> None:
-    async with Bus.open(world_urls.rabbitmq_url) as bus:
-        await bus.purge()
+async def test_books_that_balance_hold(environment_urls: Environment, written: Path, *, drained: bool) -> None:
+    async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
+        await upstream.purge()
     base = written / "baseline.json"
-    async with open_stores(sources(world_urls.databases, None, written), NOW) as stores:
+    async with open_stores(sources(environment_urls.databases, None, written), NOW) as stores:
         write(await base_line(stores, digest=True), base)
-    given = sources(world_urls.databases, world_urls.rabbitmq_url, written, drained=drained, baselines=(base,))
+    given = sources(
+        environment_urls.databases, environment_urls.rabbitmq_url, written, drained=drained, baselines=(base,)
+    )
     report = await audit(given, NOW, complete=True, waived=[] if drained else [Source.TAP, Source.BASELINE])
     unseen = set() if drained else {10, 14}
     """What a listener heard says nothing of when, and a digest of what moves nothing at all."""
     assert {f.line: f.verdict for f in report.findings} == {
-        line: Verdict.NOT_CHECKED if line in unseen else Verdict.HOLDS for line in range(1, 19)
+        line: CheckResult.NOT_CHECKED if line in unseen else CheckResult.HOLDS for line in range(1, 19)
     }, explained(report.findings)
     assert report.ok
     assert {finding.line for finding in report.findings if not finding.looked_at} == unseen - {10}
 
 
-Plant = Callable[[Books], Awaitable[object]]
+Plant = Callable[[FinishedBooks], Awaitable[object]]
 
 
 def sql(database: str, statement: str, *arguments: object) -> Plant:
-    async def plant(books: Books) -> None:
+    async def plant(books: FinishedBooks) -> None:
         assert await books.databases[database].execute(statement, *arguments) not in {"UPDATE 0", "DELETE 0"}
 
     return plant
 
 
 def ledger(statement: str, *arguments: object) -> Plant:
-    async def plant(books: Books) -> None:
+    async def plant(books: FinishedBooks) -> None:
         assert books.ledger.execute(statement, arguments).rowcount > 0
 
     return plant
 
 
-async def captured_twice_and_one_given_back(books: Books) -> None:
+async def captured_twice_and_one_given_back(books: FinishedBooks) -> None:
     books.charge("ch_again", "pi_paid")
     books.refund("ch_again", "pi_paid")
 
 
-async def partly_given_back(books: Books) -> None:
+async def partly_given_back(books: FinishedBooks) -> None:
     books.refund("ch_paid", "pi_paid", amount=500)
 
 
-async def charge_without_payment(books: Books) -> None:
+async def charge_without_payment(books: FinishedBooks) -> None:
     books.intent("pi_nobody", {"payment_id": str(uuid4())})
     books.charge("ch_nobody", "pi_nobody")
     books.refund("ch_nobody", "pi_nobody")
 
 
-async def charge_without_our_id(books: Books) -> None:
+async def charge_without_our_id(books: FinishedBooks) -> None:
     books.intent("pi_nobody", {})
     books.charge("ch_nobody", "pi_nobody")
 
 
-async def charge_of_another_id(books: Books) -> None:
+async def charge_of_another_id(books: FinishedBooks) -> None:
     books.intent("pi_orphan", {"payment_id": str(payment("paid"))})
     assert books.ledger.execute("UPDATE charges SET payment_intent = 'pi_orphan' WHERE id = 'ch_paid'").rowcount
 
 
-async def declined_and_captured(books: Books) -> None:
+async def declined_and_captured(books: FinishedBooks) -> None:
     books.charge("ch_declined", "pi_declined")
     books.refund("ch_declined", "pi_declined")
 
 
-async def two_ids_confirmed(books: Books) -> None:
+async def two_ids_confirmed(books: FinishedBooks) -> None:
     books.intent("pi_second", {"payment_id": str(payment("paid"))})
     books.write(
         "INSERT INTO confirms (at, kind, payment_intent, result) VALUES (?, 'confirm', 'pi_second', '200')",
@@ -140,11 +142,11 @@ async def two_ids_confirmed(books: Books) -> None:
     )
 
 
-async def key_of_two_requests(books: Books) -> None:
+async def key_of_two_requests(books: FinishedBooks) -> None:
     books.key(f"{payment('paid')}:execute:1", "other")
 
 
-async def payment_without_next_step(books: Books) -> None:
+async def payment_without_next_step(books: FinishedBooks) -> None:
     await books.request("idle")
     requested = await books.databases["invoice"].fetchval(
         "SELECT cause_id FROM events WHERE stream_id = 'INV-idle' AND version = 2"
@@ -154,19 +156,19 @@ async def payment_without_next_step(books: Books) -> None:
     await books.row("idle", "prepared", 2, uuid5(requested, "0"))
 
 
-async def payment_row_lost(books: Books) -> None:
+async def payment_row_lost(books: FinishedBooks) -> None:
     await books.databases["payment_gateway"].execute("DELETE FROM payments WHERE payment_id = $1", payment("declined"))
 
 
-async def answered_and_set_aside(books: Books) -> None:
+async def answered_and_set_aside(books: FinishedBooks) -> None:
     await books.letter("again", command("pay paid"))
 
 
-async def set_aside_twice(books: Books) -> None:
+async def set_aside_twice(books: FinishedBooks) -> None:
     await books.letter("again", command("poison"), body=b"[")
 
 
-async def step_out_of_terminal_state(books: Books) -> None:
+async def step_out_of_terminal_state(books: FinishedBooks) -> None:
     saga = books.databases["saga"]
     await saga.execute(
         """INSERT INTO transitions (payment_id, version, from_status, to_status, fact, cause_id, correlation_id)
@@ -177,7 +179,7 @@ async def step_out_of_terminal_state(books: Books) -> None:
     await saga.execute("UPDATE sagas SET status = 'failed', version = 4 WHERE payment_id = $1", payment("paid"))
 
 
-async def deadline_overdue(books: Books) -> None:
+async def deadline_overdue(books: FinishedBooks) -> None:
     await books.insert(
         "saga",
         "deadlines",
@@ -189,11 +191,11 @@ async def deadline_overdue(books: Books) -> None:
     )
 
 
-def parcel(*bodies: bytes) -> Plant:
+def outbox_batch(*bodies: bytes) -> Plant:
     """Messages that wait in the saga's outbox."""
     of_each = len(bodies)
 
-    async def plant(books: Books) -> None:
+    async def plant(books: FinishedBooks) -> None:
         await books.insert(
             "saga",
             "outbox",
@@ -227,102 +229,102 @@ WAITING = tuple(
 def without(database: str, name: UUID) -> Plant:
     """A message that the service never saw."""
 
-    async def plant(books: Books) -> None:
+    async def plant(books: FinishedBooks) -> None:
         removed = await books.databases[database].execute("DELETE FROM inbox WHERE message_id = $1", name)
         assert removed == "DELETE 1"
 
     return plant
 
 
-async def event_unseen(books: Books) -> None:
+async def event_unseen(books: FinishedBooks) -> None:
     cause = await books.databases["invoice"].fetchval(
         "SELECT cause_id FROM events WHERE stream_id = 'INV-paid' AND version = 3"
     )
     await without("saga", uuid5(cause, "0"))(books)
 
 
-async def request_unseen(books: Books) -> None:
+async def request_unseen(books: FinishedBooks) -> None:
     await without("payment_gateway", uuid5(command("pay paid"), "0"))(books)
 
 
-async def other_bytes_heard(books: Books) -> None:
+async def other_bytes_heard(books: FinishedBooks) -> None:
     books.hear("payment_gateway.requests", uuid5(command("pay paid"), "0"), b"other bytes")
 
 
-async def other_bytes_than_stored(books: Books) -> None:
+async def other_bytes_than_stored(books: FinishedBooks) -> None:
     spaced = f"UPDATE outcomes SET body = body || ' ' {ROW} AND version = 3"
     await sql("payment_gateway", spaced, payment("paid"))(books)
 
 
-async def settlement_unseen(books: Books) -> None:
+async def settlement_unseen(books: FinishedBooks) -> None:
     await without("invoice", uuid5(uuid5(payment("declined"), "4"), "0"))(books)
 
 
-async def decision_unseen(books: Books) -> None:
+async def decision_unseen(books: FinishedBooks) -> None:
     await without("payment_gateway", uuid5(command("entry decided"), "0"))(books)
 
 
-async def heard_and_gone(books: Books) -> None:
+async def heard_and_gone(books: FinishedBooks) -> None:
     books.hear("payment_gateway.commands", uuid4(), b"{}")
 
 
-async def command_heard_and_gone(books: Books) -> None:
+async def command_heard_and_gone(books: FinishedBooks) -> None:
     books.hear("invoice.commands", uuid4(), b"{}")
 
 
-async def dead_letter_without_record(books: Books) -> None:
+async def dead_letter_without_record(books: FinishedBooks) -> None:
     books.hear("dead-letters", uuid4(), b"gone")
 
 
-async def settled_by_nobody_knows_whom(books: Books) -> None:
+async def settled_by_nobody_knows_whom(books: FinishedBooks) -> None:
     settled = {"status": "discarded", "settled_by": "Ada", "settled_at": books.now}
     await books.letter("again", uuid4(), queue="saga.events", **settled)
 
 
-async def replayed_and_gone(books: Books) -> None:
+async def replayed_and_gone(books: FinishedBooks) -> None:
     settled = {"status": "replayed", "settled_by": "Ada", "settled_at": books.now, "event_id": uuid4()}
     await books.letter("again", uuid4(), queue="saga.events", **settled)
     await books.act("again", "replay", command("letter again"))
 
 
 def letter(**changes: object) -> Plant:
-    async def plant(books: Books) -> None:
+    async def plant(books: FinishedBooks) -> None:
         await books.letter("planted", uuid4(), **{"queue": "saga.events"} | changes)
 
     return plant
 
 
-async def recorded_twice(books: Books) -> None:
+async def recorded_twice(books: FinishedBooks) -> None:
     message_id = uuid4()
     for name in ("one", "two"):
         await books.letter(name, message_id, queue="saga.events")
 
 
-async def lease_forgotten(books: Books) -> None:
+async def lease_forgotten(books: FinishedBooks) -> None:
     await sql("payment_gateway", f"UPDATE payments SET leased_by = $2 {ROW}", payment("paid"), uuid4())(books)
 
 
-async def lease_ran_out(books: Books) -> None:
+async def lease_ran_out(books: FinishedBooks) -> None:
     statement = f"UPDATE payments SET leased_by = $2, due_at = now() - interval '9 s' {ROW}"
     await sql("payment_gateway", statement, payment("paid"), uuid4())(books)
 
 
-async def unacknowledged(books: Books) -> None:
+async def unacknowledged(books: FinishedBooks) -> None:
     books.unacked = {"saga.events": 3}
 
 
-async def connections_left(books: Books) -> None:
+async def connections_left(books: FinishedBooks) -> None:
     books.baselines = (Baseline(connections={"invoice": -99, "payment_gateway": 5, "saga": 5, "staff": 5}),)
 
 
 def said(**changes: object) -> Plant:
-    async def plant(books: Books) -> None:
+    async def plant(books: FinishedBooks) -> None:
         books.run |= changes
 
     return plant
 
 
-async def paid_twice_over(books: Books) -> None:
+async def paid_twice_over(books: FinishedBooks) -> None:
     """A second payment of the same invoice, booked like the first."""
     moved = "UPDATE events SET stream_id = 'INV-paid', version = version + 2 WHERE stream_id = 'INV-decided' AND version > 1"
     await sql("invoice", moved)(books)
@@ -353,7 +355,7 @@ HEALTHY = orjson.dumps(
 
 
 def logged(line: str) -> Plant:
-    async def plant(books: Books) -> None:
+    async def plant(books: FinishedBooks) -> None:
         with (books.folder / LOGS / "invoice.log").open("a") as file:
             file.write(f"{line}\n")
 
@@ -361,19 +363,19 @@ def logged(line: str) -> Plant:
 
 
 def waiting_in_queue(body: bytes, *texts: str) -> Plant:
-    async def plant(books: Books) -> None:
-        books.queues["saga.events"] = Queue(1, 0, (Waiting(1, str(uuid4()), body, texts),))
+    async def plant(books: FinishedBooks) -> None:
+        books.queues["saga.events"] = QueueState(1, 0, (Waiting(1, str(uuid4()), body, texts),))
 
     return plant
 
 
-async def amounts_swapped(books: Books) -> None:
+async def amounts_swapped(books: FinishedBooks) -> None:
     """Paid where it was given back, and given back where it was paid."""
     assert books.ledger.execute("DELETE FROM refunds WHERE payment_intent = 'pi_late'").rowcount == 1
     books.refund("ch_paid", "pi_paid")
 
 
-async def journal_deleted(books: Books, name: str, *, until_version: int, days: int = 401) -> None:
+async def journal_deleted(books: FinishedBooks, name: str, *, until_version: int, days: int = 401) -> None:
     """The saga stands as it does for so long, and its journal up to that version is gone."""
     saga, about = books.databases["saga"], payment(name)
     await saga.execute(f"DELETE FROM transitions {ROW} AND version <= $2", about, until_version)
@@ -381,7 +383,7 @@ async def journal_deleted(books: Books, name: str, *, until_version: int, days: 
     await saga.execute(f"UPDATE sagas SET updated_at = now() - interval '{days} days' {ROW}", about)
 
 
-async def attempts_deleted(books: Books, name: str, *, days: int = 401) -> None:
+async def attempts_deleted(books: FinishedBooks, name: str, *, days: int = 401) -> None:
     """The payment stands as it does for so long, and what the gateway answered is gone."""
     gateway, about = books.databases["payment_gateway"], payment(name)
     await gateway.execute(f"DELETE FROM attempts {ROW}", about)
@@ -390,17 +392,17 @@ async def attempts_deleted(books: Books, name: str, *, days: int = 401) -> None:
     )
 
 
-async def journal_with_a_gap_after_what_was_deleted(books: Books) -> None:
+async def journal_with_a_gap_after_what_was_deleted(books: FinishedBooks) -> None:
     await journal_deleted(books, "late", until_version=2)
     await sql("saga", f"DELETE FROM transitions {ROW} AND version = 3", payment("late"))(books)
 
 
-async def paid_by_nobodys_word_beside_a_deleted_journal(books: Books) -> None:
+async def paid_by_nobodys_word_beside_a_deleted_journal(books: FinishedBooks) -> None:
     await journal_deleted(books, "late", until_version=4)
     await sql("invoice", f"UPDATE events SET cause_id = $3 {EVENT}", "INV-paid", 3, uuid4())(books)
 
 
-async def moved_by_nothing_after_its_journal_was_deleted(books: Books) -> None:
+async def moved_by_nothing_after_its_journal_was_deleted(books: FinishedBooks) -> None:
     await journal_deleted(books, "late", until_version=2)
     await sql("saga", f"UPDATE transitions SET cause_id = $2 {ROW} AND version = 3", payment("late"), uuid4())(books)
 
@@ -524,8 +526,8 @@ PLANTED: dict[str, tuple[Plant, set[int]]] = {
         ),
         {7},
     ),
-    "outbox not empty": (parcel(*WAITING), {9}),
-    "card number in a parcel": (parcel(*WAITING, PAN.encode()), {9, 16}),
+    "outbox not empty": (outbox_batch(*WAITING), {9}),
+    "card number in a parcel": (outbox_batch(*WAITING, PAN.encode()), {9, 16}),
     "event unseen": (event_unseen, {9, 10}),
     "request unseen": (request_unseen, {9, 10}),
     "other bytes under one id": (other_bytes_heard, {9}),
@@ -618,12 +620,12 @@ async def _both(first: Awaitable[object], second: Awaitable[object]) -> None:
 
 
 @pytest.mark.parametrize("name", PLANTED)
-async def test_a_planted_fault_turns_its_line_red(books: Books, name: str) -> None:
+async def test_a_planted_fault_turns_its_line_red(books: FinishedBooks, name: str) -> None:
     plant, lines = PLANTED[name]
     await plant(books)
     findings = [await line(books.stores()) for line in LINES]
     assert broken(findings) == lines, explained(findings)
-    assert not Report(tuple(findings), complete=False).ok
+    assert not AuditReport(tuple(findings), complete=False).ok
 
 
 def test_every_line_is_turned_red_by_a_fault_of_its_own() -> None:
@@ -631,15 +633,15 @@ def test_every_line_is_turned_red_by_a_fault_of_its_own() -> None:
     assert alone == set(range(1, 19)) - {14}
 
 
-async def test_a_message_left_in_a_queue_breaks_line_9(world_urls: World, written: Path) -> None:
-    async with Bus.open(world_urls.rabbitmq_url) as bus:
-        await bus.send_raw(b"{}")
-        report = await audit(sources(world_urls.databases, world_urls.rabbitmq_url, written), NOW)
-        await bus.purge()
+async def test_a_message_left_in_a_queue_breaks_line_9(environment_urls: Environment, written: Path) -> None:
+    async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
+        await upstream.send_raw(b"{}")
+        report = await audit(sources(environment_urls.databases, environment_urls.rabbitmq_url, written), NOW)
+        await upstream.purge()
     assert broken(report.findings) == {9}, explained(report.findings)
 
 
-async def test_books_whose_old_traces_are_deleted_hold(books: Books) -> None:
+async def test_books_whose_old_traces_are_deleted_hold(books: FinishedBooks) -> None:
     """One that ended, one that moved after its journal was deleted, one whose payment a person settled."""
     for name, version in (("paid", 2), ("late", 2), ("declined", 2), ("decided", 3)):
         await journal_deleted(books, name, until_version=version)
@@ -648,50 +650,50 @@ async def test_books_whose_old_traces_are_deleted_hold(books: Books) -> None:
     assert broken(findings) == set(), explained(findings)
 
 
-async def test_recovery_that_changes_something_breaks_line_14(books: Books) -> None:
+async def test_recovery_that_changes_something_breaks_line_14(books: FinishedBooks) -> None:
     books.baselines = (Baseline.model_validate(await base_line(books.stores(), digest=True)),)
     await books.databases["saga"].execute("UPDATE sagas SET repeats = 9, updated_at = now()")  # what time alone moves
-    assert (await line_14(books.stores())).verdict is Verdict.HOLDS
+    assert (await line_14(books.stores())).verdict is CheckResult.HOLDS
     await books.event("INV-paid", 4, "SettlementRejected", uuid4(), payment_id=str(payment("paid")), reason="again")
     books.charge("ch_again", "pi_paid")
     found = await line_14(books.stores())
     assert {breach.about for breach in found.breaches} == {"invoice.events", "ledger.charges"}
 
 
-async def test_the_clock_of_an_instance_may_be_off(books: Books) -> None:
+async def test_the_clock_of_an_instance_may_be_off(books: FinishedBooks) -> None:
     await books.databases["payment_gateway"].execute("UPDATE attempts SET at = at + interval '1 hour'")
-    assert (await line_4(books.stores())).verdict is Verdict.HOLDS
+    assert (await line_4(books.stores())).verdict is CheckResult.HOLDS
 
 
-async def test_a_lost_queue_is_not_judged_by_id(books: Books) -> None:
+async def test_a_lost_queue_is_not_judged_by_id(books: FinishedBooks) -> None:
     await event_unseen(books)
     books.lost = frozenset({"saga.events"})
     found = await line_9(books.stores())
-    assert (found.verdict, found.in_flight) == (Verdict.HOLDS, 1)
+    assert (found.verdict, found.in_flight) == (CheckResult.HOLDS, 1)
 
 
-async def test_a_queue_excuses_no_more_than_it_can_hold(books: Books) -> None:
+async def test_a_queue_excuses_no_more_than_it_can_hold(books: FinishedBooks) -> None:
     """In a live system a command may wait still; two cannot be one message."""
     for name in ("gone", "gone as well"):
         books.record(name)
-    books.queues["invoice.commands"] = Queue(1, 0)
+    books.queues["invoice.commands"] = QueueState(1, 0)
     found = await line_6(books.stores(settled_before=NOW - timedelta(minutes=10)))
     assert (found.broken, found.in_flight) == (1, 1)
 
 
-async def test_a_young_event_may_be_on_its_way(books: Books) -> None:
+async def test_a_young_event_may_be_on_its_way(books: FinishedBooks) -> None:
     await event_unseen(books)
     await sql("invoice", f"UPDATE events SET recorded_at = now() {EVENT}", "INV-paid", 3)(books)
     live = await line_9(books.stores(settled_before=NOW - timedelta(minutes=10)))
-    assert (live.verdict, live.in_flight) == (Verdict.HOLDS, 1)
+    assert (live.verdict, live.in_flight) == (CheckResult.HOLDS, 1)
     assert (await line_9(books.stores())).broken == 1
 
 
 async def test_an_open_transaction_breaks_line_15(
-    world_urls: World, books: Books, monkeypatch: pytest.MonkeyPatch
+    environment_urls: Environment, books: FinishedBooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resources, "OPEN_S", 0.0)
-    forgetful = await asyncpg.connect(world_urls.databases["saga"], timeout=10)
+    forgetful = await asyncpg.connect(environment_urls.databases["saga"], timeout=10)
     try:
         await forgetful.execute("BEGIN; SELECT 1")
         found = await line_15(books.stores())
@@ -700,86 +702,86 @@ async def test_an_open_transaction_breaks_line_15(
         await forgetful.close()
 
 
-async def test_deliveries_in_the_hands_of_a_consumer_are_not_called_acknowledged(books: Books) -> None:
-    books.queues["saga.events"] = Queue(0, 2)
+async def test_deliveries_in_the_hands_of_a_consumer_are_not_called_acknowledged(books: FinishedBooks) -> None:
+    books.queues["saga.events"] = QueueState(0, 2)
     found = await line_15(books.stores())
-    assert (found.verdict, found.unseen) == (Verdict.NOT_CHECKED, frozenset({Source.UNACKED}))
+    assert (found.verdict, found.unseen) == (CheckResult.NOT_CHECKED, frozenset({Source.UNACKED}))
     assert found.is_complete([Source.UNACKED])
     books.unacked = {"saga.events": 0}
-    assert (await line_15(books.stores())).verdict is Verdict.HOLDS
+    assert (await line_15(books.stores())).verdict is CheckResult.HOLDS
 
 
-async def test_a_queue_that_is_gone_is_not_called_empty(books: Books) -> None:
+async def test_a_queue_that_is_gone_is_not_called_empty(books: FinishedBooks) -> None:
     books.queues["saga.events"] = None
     found = await line_9(books.stores())
     assert found.missing == ("the queue saga.events does not exist: see `remit topology check`",)
 
 
-async def test_messages_in_a_real_queue_are_looked_into_and_stay_as_they_were(world_urls: World) -> None:
-    async with Bus.open(world_urls.rabbitmq_url) as bus:
-        await bus.purge()
+async def test_messages_in_a_real_queue_are_looked_into_and_stay_as_they_were(environment_urls: Environment) -> None:
+    async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
+        await upstream.purge()
         for number in range(3):
-            await bus.send_raw(b"%d" % number, message_id=f"m{number}", headers={"note": "n"})
-        queue = (await read_queues(world_urls.rabbitmq_url, look_into=True))["invoice.commands"]
+            await upstream.send_raw(b"%d" % number, message_id=f"m{number}", headers={"note": "n"})
+        queue = (await read_queues(environment_urls.rabbitmq_url, look_into=True))["invoice.commands"]
         assert queue is not None
         assert [(one.body, one.message_id) for one in queue.waiting] == [(b"0", "m0"), (b"1", "m1"), (b"2", "m2")]
         assert (queue.ready, queue.consumers, queue.whole) == (3, 0, True)
         assert "note: n" in queue.waiting[0].texts
-        tap = await bus.queue("invoice.commands")
-        assert [heard.message.body for heard in await tap.take(3)] == [b"0", b"1", b"2"]
+        tap = await upstream.queue("invoice.commands")
+        assert [received.message.body for received in await tap.take(3)] == [b"0", b"1", b"2"]
 
 
 async def test_what_a_moment_heals_is_not_broken(
-    world_urls: World, written: Path, monkeypatch: pytest.MonkeyPatch
+    environment_urls: Environment, written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reminder that is in the outbox while we look has left it when we look again."""
-    url, looks = world_urls.databases["saga"], list[int]()
+    url, looks = environment_urls.databases["saga"], list[int]()
 
     async def heal(_: float) -> None:
         looks.append(1)
         await execute(url, "DELETE FROM outbox")
 
     monkeypatch.setattr(run, "sleep", heal)
-    async with Bus.open(world_urls.rabbitmq_url) as bus:
-        await bus.purge()
+    async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
+        await upstream.purge()
     await execute(
         url,
         """INSERT INTO outbox VALUES (gen_random_uuid(), ARRAY[gen_random_uuid()], '{e}', '{k}', '{t}', '{c}', '{c}', ARRAY['{}'::jsonb],
                '{false}', '{""}', '{NULL}', '{NULL}', now(), now(), 0)""",
     )
-    report = await audit(sources(world_urls.databases, world_urls.rabbitmq_url, written), NOW)
+    report = await audit(sources(environment_urls.databases, environment_urls.rabbitmq_url, written), NOW)
     assert (broken(report.findings), looks) == (set(), [1])
 
 
-async def test_what_is_young_is_under_way_in_a_live_system(books: Books) -> None:
+async def test_what_is_young_is_under_way_in_a_live_system(books: FinishedBooks) -> None:
     """The invoice has not heard of a capture yet: excused for a while, and not when all work is said to be done."""
     await books.databases["invoice"].execute("DELETE FROM events WHERE stream_id = 'INV-paid' AND version = 3")
     await books.databases["payment_gateway"].execute("UPDATE payments SET updated_at = now()")
     live = await line_5(books.stores(settled_before=NOW - timedelta(minutes=10)))
-    assert (live.verdict, live.in_flight) == (Verdict.HOLDS, 1)
+    assert (live.verdict, live.in_flight) == (CheckResult.HOLDS, 1)
     drained = await line_5(books.stores())
-    assert (drained.verdict, drained.in_flight, drained.broken) == (Verdict.BROKEN, 0, 1)
+    assert (drained.verdict, drained.in_flight, drained.broken) == (CheckResult.BROKEN, 0, 1)
     assert drained.breaches == (Breach(str(payment("paid")), "captured, and INV-paid is not paid by it"),)
 
 
-async def test_what_was_not_given_is_not_called_good(world_urls: World, written: Path) -> None:
-    report = await audit(Sources({"invoice": world_urls.databases["invoice"]}, drained=True), NOW, complete=True)
+async def test_what_was_not_given_is_not_called_good(environment_urls: Environment, written: Path) -> None:
+    report = await audit(Sources({"invoice": environment_urls.databases["invoice"]}, drained=True), NOW, complete=True)
     verdicts = {finding.line: finding.verdict for finding in report.findings}
-    assert verdicts.pop(8) is Verdict.HOLDS
-    assert set(verdicts.values()) == {Verdict.NOT_CHECKED}
+    assert verdicts.pop(8) is CheckResult.HOLDS
+    assert set(verdicts.values()) == {CheckResult.NOT_CHECKED}
     assert not report.ok
     assert all(finding.missing for finding in report.findings if finding.line != 8)
 
 
-async def test_breaches_are_counted_and_only_the_first_are_shown(books: Books) -> None:
+async def test_breaches_are_counted_and_only_the_first_are_shown(books: FinishedBooks) -> None:
     for number in range(30):
         await books.state(f"INV-{number}", "open", 1)
     finding = await line_8(books.stores())
     assert (finding.broken, len(finding.breaches)) == (30, BREACHES_SHOWN_MAX)
 
 
-async def test_the_stores_are_opened_to_be_read_only(world_urls: World, written: Path) -> None:
-    async with open_stores(sources(world_urls.databases, None, written), NOW) as stores:
+async def test_the_stores_are_opened_to_be_read_only(environment_urls: Environment, written: Path) -> None:
+    async with open_stores(sources(environment_urls.databases, None, written), NOW) as stores:
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             await stores.databases["invoice"].value("DELETE FROM answers")
         assert stores.ledger is not None
@@ -804,7 +806,9 @@ async def test_a_store_that_cannot_be_read_is_named(
         await audit(wrong(written), NOW)
 
 
-async def test_a_history_that_cannot_be_read_is_named_by_its_line(world_urls: World, tmp_path: Path) -> None:
+async def test_a_history_that_cannot_be_read_is_named_by_its_line(
+    environment_urls: Environment, tmp_path: Path
+) -> None:
     (tmp_path / HISTORY).write_text('{"command_id": "x", "confirmed": true}\nnot json\n')
     with pytest.raises(AuditError, match=r"history\.jsonl, line 2, is not of the form"):
-        await audit(Sources(world_urls.databases, history=tmp_path / HISTORY), NOW)
+        await audit(Sources(environment_urls.databases, history=tmp_path / HISTORY), NOW)

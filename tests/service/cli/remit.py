@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.world import ROOT, World
+from tests.support.environment import ROOT, Environment
 
 DEADLINE_S = 60.0
 _OURS = ("RABBITMQ_URL", "CARD_PUBLIC_KEYS_FILE")
@@ -26,16 +26,16 @@ class Typed:
         return json.loads(self.out)
 
 
-async def remit(*arguments: str, world: World | None = None, stdin: str = "", **environment: str) -> Typed:
+async def remit(*arguments: str, environment: Environment | None = None, stdin: str = "", **variables: str) -> Typed:
     """Run one command on the servers of `world`; `environment` adds to it."""
     inherited = {k: v for k, v in os.environ.items() if k not in _OURS and not k.endswith("_DATABASE_URL")}
-    servers = {} if world is None else addresses(world)
+    servers = {} if environment is None else addresses(environment)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "deploy.cli.main", *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=inherited | {"COLUMNS": "100", "NO_COLOR": "1"} | servers | environment,
+        env=inherited | {"COLUMNS": "100", "NO_COLOR": "1"} | servers | variables,
         cwd=ROOT,
     )
     async with asyncio.timeout(DEADLINE_S):
@@ -43,8 +43,8 @@ async def remit(*arguments: str, world: World | None = None, stdin: str = "", **
     return Typed(process.returncode or 0, out.decode(), err.decode())
 
 
-def addresses(world: World) -> dict[str, str]:
+def addresses(environment: Environment) -> dict[str, str]:
     """The variables that name the servers."""
-    return {"RABBITMQ_URL": world.rabbitmq_url} | {
-        f"{name.upper()}_DATABASE_URL": url for name, url in world.databases.items()
+    return {"RABBITMQ_URL": environment.rabbitmq_url} | {
+        f"{name.upper()}_DATABASE_URL": url for name, url in environment.databases.items()
     }

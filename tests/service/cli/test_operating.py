@@ -15,7 +15,7 @@ from deploy.local.stack import Stack
 from shared.card_data.encryption import CardKeyring, CardRefusal
 from shared.messaging.topology import EXCHANGES, QUEUES
 from tests.service.cli.remit import remit
-from tests.support.world import ROOT
+from tests.support.environment import ROOT
 
 PAYMENT = uuid.uuid4()
 
@@ -91,14 +91,14 @@ async def test_an_exchange_of_another_type_is_named_and_made_anew_when_asked(emp
         for exchange in ("invoice.commands", "invoice.events.direct"):
             entered = await channel.get_exchange(exchange, ensure=False)
             await entered.publish(aio_pika.Message(exchange.encode()), "what no version knows", timeout=10)
-        heard = await others.get(no_ack=True, timeout=10)
+        received = await others.get(no_ack=True, timeout=10)
     assert "exchange invoice.commands has other settings" in check.json["problems"][0]
     assert refused.code == 1
     assert "invoice.commands" in refused.err
     assert "`remit topology apply --replace`" in refused.err
     assert (replaced.code, after.code, after.out) == (0, 0, "Everything is there.\n")
-    assert heard is not None
-    assert heard.body == b"invoice.events.direct", "an exchange that is as it should be keeps what others bound"
+    assert received is not None
+    assert received.body == b"invoice.events.direct", "an exchange that is as it should be keeps what others bound"
 
 
 async def test_keys_are_made_once_and_the_private_one_is_private(tmp_path: Path) -> None:

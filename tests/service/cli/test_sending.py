@@ -8,57 +8,61 @@ import orjson
 from services.invoice.__main__ import assemble
 from shared.card_data.encryption import CardDetails, CardKeyring, generate_keyset
 from tests.service.cli.remit import Typed, remit
-from tests.support.bus import Bus
-from tests.support.world import World
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
 
 MONEY = ("--amount-minor", "1250", "--currency", "EUR")
 CARD = "4242 4242 4242 4242"
 
 
-async def issue(world: World, *more: str) -> Typed:
-    return await remit("invoice", "issue", "INV-1", "--customer", "C-1", *MONEY, *more, world=world)
+async def issue(environment: Environment, *more: str) -> Typed:
+    return await remit("invoice", "issue", "INV-1", "--customer", "C-1", *MONEY, *more, environment=environment)
 
 
-async def test_a_command_is_sent_and_its_answer_printed(world: World, bus: Bus) -> None:
-    async with world.running("invoice", assemble):
-        issued = await issue(world, "--json")
-        again = await issue(world)
+async def test_a_command_is_sent_and_its_answer_printed(environment: Environment, upstream: UpstreamClient) -> None:
+    async with environment.running("invoice", assemble):
+        issued = await issue(environment, "--json")
+        again = await issue(environment)
     assert (issued.code, issued.json["answer"], issued.json["reason"]) == (0, "accepted", None)
     assert (again.code, again.err) == (1, "")
     assert "rejected: already_issued" in again.out
 
 
-async def test_a_command_repeated_under_its_id_gets_the_same_answer(world: World, bus: Bus) -> None:
+async def test_a_command_repeated_under_its_id_gets_the_same_answer(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
     command_id = str(uuid4())
     pay = ("invoice", "pay", "INV-1", *MONEY, "--token", "pm_card_visa", "--id", command_id, "--json")
-    events = await bus.tap("invoice.events", "remit.invoice.InvoicePaymentRequested.v1")
-    async with world.running("invoice", assemble):
-        await issue(world)
-        first = await remit(*pay, world=world)
-        second = await remit(*pay, world=world)
+    events = await upstream.tap("invoice.events", "remit.invoice.InvoicePaymentRequested.v1")
+    async with environment.running("invoice", assemble):
+        await issue(environment)
+        first = await remit(*pay, environment=environment)
+        second = await remit(*pay, environment=environment)
     assert first.json == second.json
     assert (first.code, first.json["command_id"], first.json["answer"]) == (0, command_id, "accepted")
-    assert [heard.data["payment_id"] for heard in await events.waiting()] == [first.json["payment_id"]]
+    assert [received.data["payment_id"] for received in await events.waiting()] == [first.json["payment_id"]]
 
 
-async def test_an_invoice_is_voided(world: World, bus: Bus) -> None:
-    async with world.running("invoice", assemble):
-        await issue(world)
-        voided = await remit("invoice", "void", "INV-1", "--reason", "a mistake", world=world)
+async def test_an_invoice_is_voided(environment: Environment, upstream: UpstreamClient) -> None:
+    async with environment.running("invoice", assemble):
+        await issue(environment)
+        voided = await remit("invoice", "void", "INV-1", "--reason", "a mistake", environment=environment)
     assert (voided.code, voided.err) == (0, "")
     assert "accepted" in voided.out
 
 
-async def test_a_card_is_read_from_stdin_and_leaves_encrypted(world: World, bus: Bus, tmp_path: Path) -> None:
+async def test_a_card_is_read_from_stdin_and_leaves_encrypted(
+    environment: Environment, upstream: UpstreamClient, tmp_path: Path
+) -> None:
     public, private = generate_keyset()
     keys = tmp_path / "public.json"
     keys.write_bytes(orjson.dumps(public))
-    events = await bus.tap("invoice.events", "remit.invoice.InvoicePaymentRequested.v1")
-    async with world.running("invoice", assemble):
-        await issue(world)
+    events = await upstream.tap("invoice.events", "remit.invoice.InvoicePaymentRequested.v1")
+    async with environment.running("invoice", assemble):
+        await issue(environment)
         paid = await remit(
             *("invoice", "pay", "INV-1", *MONEY, "--card"),
-            world=world,
+            environment=environment,
             stdin=f"{CARD} 12/2030\n",
             CARD_PUBLIC_KEYS_FILE=str(keys),
         )
@@ -69,14 +73,14 @@ async def test_a_card_is_read_from_stdin_and_leaves_encrypted(world: World, bus:
     assert "4242" not in paid.out + paid.err
 
 
-async def test_without_an_answer_it_says_how_to_ask_again(world: World, bus: Bus) -> None:
-    sent = await issue(world, "--wait", "0.2", "--json")
+async def test_without_an_answer_it_says_how_to_ask_again(environment: Environment, upstream: UpstreamClient) -> None:
+    sent = await issue(environment, "--wait", "0.2", "--json")
     assert (sent.code, sent.json["answer"]) == (1, None)
     assert (
         f"no answer within 0.2 s. The broker has the command; ask again with `remit command show {sent.json['command_id']}`"
         in sent.err
     )
-    waiting = await (await bus.queue("invoice.commands")).next()
+    waiting = await (await upstream.queue("invoice.commands")).next()
     assert (waiting.id, waiting.type) == (sent.json["command_id"], "remit.invoice.IssueInvoice.v1")
     assert waiting.event["data"] == {
         "invoice_id": "INV-1",
@@ -86,8 +90,8 @@ async def test_without_an_answer_it_says_how_to_ask_again(world: World, bus: Bus
     }
 
 
-async def test_not_waiting_is_not_a_failure(world: World, bus: Bus) -> None:
-    assert (await issue(world, "--wait", "0")).code == 0
+async def test_not_waiting_is_not_a_failure(environment: Environment, upstream: UpstreamClient) -> None:
+    assert (await issue(environment, "--wait", "0")).code == 0
 
 
 async def test_misuse_is_one_sentence_and_exit_code_2() -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from services.invoice.__main__ import assemble
 from shared.contracts import invoice as messages
-from tests.support.bus import Bus
 from tests.support.databases import rows
-from tests.support.world import World
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
 
 
 def issue(invoice_id: str = "INV-1", amount_minor: int = 1_250) -> messages.IssueInvoice:
@@ -25,13 +25,13 @@ def pay(invoice_id: str = "INV-1", payment_id: UUID | None = None, amount_minor:
     )
 
 
-async def test_an_issued_invoice_can_be_paid(world: World, bus: Bus) -> None:
-    events = await bus.tap("invoice.events")
-    answers = await bus.inbox()
-    async with world.running("invoice", assemble):
-        issued = await bus.send(issue(), reply_to=answers.name)
+async def test_an_issued_invoice_can_be_paid(environment: Environment, upstream: UpstreamClient) -> None:
+    events = await upstream.tap("invoice.events")
+    answers = await upstream.inbox()
+    async with environment.running("invoice", assemble):
+        issued = await upstream.send(issue(), reply_to=answers.name)
         paying = pay()
-        paid = await bus.send(paying, reply_to=answers.name)
+        paid = await upstream.send(paying, reply_to=answers.name)
         first, second = await events.take(2)
         answered = await answers.take(2)
     assert [(a.data["command_id"], a.data["answer"], a.data["reason"]) for a in answered] == [
@@ -53,9 +53,9 @@ async def test_an_issued_invoice_can_be_paid(world: World, bus: Bus) -> None:
         },
     )
     assert second.event["causationid"] == str(paid)
-    stored = await rows(world.databases["invoice"], "SELECT status, version FROM invoices")
+    stored = await rows(environment.databases["invoice"], "SELECT status, version FROM invoices")
     assert stored == [{"status": "payment_pending", "version": 2}]
-    assert await rows(world.databases["invoice"], "SELECT * FROM outbox") == []
+    assert await rows(environment.databases["invoice"], "SELECT * FROM outbox") == []
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ async def test_an_issued_invoice_can_be_paid(world: World, bus: Bus) -> None:
     ],
 )
 async def test_a_breach_of_a_rule_is_an_answer(
-    world: World, bus: Bus, command: messages.PayInvoice, reason: str
+    environment: Environment, upstream: UpstreamClient, command: messages.PayInvoice, reason: str
 ) -> None:
-    answers = await bus.inbox()
-    async with world.running("invoice", assemble):
-        await bus.send(issue())
-        await bus.send(command, reply_to=answers.name)
+    answers = await upstream.inbox()
+    async with environment.running("invoice", assemble):
+        await upstream.send(issue())
+        await upstream.send(command, reply_to=answers.name)
         answer = await answers.next()
     assert (answer.data["answer"], answer.data["reason"]) == ("rejected", reason)
-    assert await bus.depth("dead-letters") == 0
+    assert await upstream.depth("dead-letters") == 0

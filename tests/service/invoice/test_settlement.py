@@ -2,20 +2,20 @@
 
 from uuid import UUID, uuid4
 
-from deploy.audit.routes import queues_for
+from services.audit.routes import queues_for
 from services.invoice.__main__ import assemble
 from services.invoice.rebuild import rebuild
 from services.invoice.reminders import remind
+from shared.amqp.broker_link import BrokerLink
 from shared.clock import system_clock
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
-from shared.messaging.broker import BrokerLink
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
 from shared.persistence.database import Database
-from tests.support.bus import Bus, Heard
 from tests.support.databases import execute, rows
-from tests.support.world import World
+from tests.support.environment import Environment
+from tests.support.upstream_client import Received, UpstreamClient
 
 PAYMENT = UUID(int=77)
 AMOUNT = {"amount_minor": 500, "currency": "EUR"}
@@ -34,37 +34,45 @@ def record(payment_id: UUID = PAYMENT) -> messages.RecordPayment:
     return messages.RecordPayment(invoice_id="INV-1", payment_id=payment_id, receipt_number="ch_1", **AMOUNT)
 
 
-async def heard(bus: Bus, world: World, *sent: Contract, count: int) -> list[Heard]:
+async def received(upstream: UpstreamClient, environment: Environment, *sent: Contract, count: int) -> list[Received]:
     """What the invoice service says to these messages, one after the other."""
-    events = await bus.tap("invoice.events")
-    async with world.running("invoice", assemble):
-        said: list[Heard] = []
+    events = await upstream.tap("invoice.events")
+    async with environment.running("invoice", assemble):
+        said: list[Received] = []
         for message in sent:
-            await bus.send(message)
+            await upstream.send(message)
             said += await events.take(min(1, count - len(said)))
         said += await events.take(count - len(said))
     return said
 
 
-async def test_recorded_payment(world: World, bus: Bus) -> None:
-    *_, paid = await heard(bus, world, ISSUE, pay(), record(), count=3)
+async def test_recorded_payment(environment: Environment, upstream: UpstreamClient) -> None:
+    *_, paid = await received(upstream, environment, ISSUE, pay(), record(), count=3)
     assert paid.type == "remit.invoice.InvoicePaid.v1"
     assert paid.data == {"invoice_id": "INV-1", "payment_id": str(PAYMENT), "receipt_number": "ch_1", **AMOUNT}
 
 
-async def test_recorded_again_it_is_said_again_with_the_same_id_and_bytes(world: World, bus: Bus) -> None:
+async def test_recorded_again_it_is_said_again_with_the_same_id_and_bytes(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
     """The coordinator may have missed it: a queue was deleted, a disk was lost."""
-    *_, first, second = await heard(bus, world, ISSUE, pay(), record(), record(), count=4)
+    *_, first, second = await received(upstream, environment, ISSUE, pay(), record(), record(), count=4)
     assert first.id == second.id
     assert first.message.body == second.message.body
-    assert [r["version"] for r in await rows(world.databases["invoice"], "SELECT version FROM events")] == [1, 2, 3]
+    assert [r["version"] for r in await rows(environment.databases["invoice"], "SELECT version FROM events")] == [
+        1,
+        2,
+        3,
+    ]
 
 
-async def test_failed_payment_opens_the_invoice_again(world: World, bus: Bus) -> None:
+async def test_failed_payment_opens_the_invoice_again(environment: Environment, upstream: UpstreamClient) -> None:
     failure = messages.RecordPaymentFailure(
         invoice_id="INV-1", payment_id=PAYMENT, outcome="declined", reason="no_funds"
     )
-    *_, failed, requested = await heard(bus, world, ISSUE, pay(), failure, pay(payment_id=uuid4()), count=4)
+    *_, failed, requested = await received(
+        upstream, environment, ISSUE, pay(), failure, pay(payment_id=uuid4()), count=4
+    )
     assert (failed.type, failed.data["outcome"], failed.data["reason"]) == (
         "remit.invoice.InvoicePaymentFailed.v1",
         "declined",
@@ -74,24 +82,24 @@ async def test_failed_payment_opens_the_invoice_again(world: World, bus: Bus) ->
     assert requested.type == "remit.invoice.InvoicePaymentRequested.v1"
 
 
-async def test_money_nobody_waits_for_is_rejected(world: World, bus: Bus) -> None:
-    _, rejected = await heard(bus, world, ISSUE, record(), count=2)
+async def test_money_nobody_waits_for_is_rejected(environment: Environment, upstream: UpstreamClient) -> None:
+    _, rejected = await received(upstream, environment, ISSUE, record(), count=2)
     assert (rejected.type, rejected.data["reason"]) == (
         "remit.invoice.InvoiceSettlementRejected.v1",
         "payment_not_awaited",
     )
 
 
-async def test_doubt_is_said_once(world: World, bus: Bus) -> None:
+async def test_doubt_is_said_once(environment: Environment, upstream: UpstreamClient) -> None:
     flag = messages.FlagPaymentInDoubt(invoice_id="INV-1", payment_id=PAYMENT)
-    *_, doubt, paid = await heard(bus, world, ISSUE, pay(), flag, record(), count=4)
+    *_, doubt, paid = await received(upstream, environment, ISSUE, pay(), flag, record(), count=4)
     assert doubt.type == "remit.invoice.InvoicePaymentInDoubt.v1"
     assert paid.type == "remit.invoice.InvoicePaid.v1"
 
 
-async def test_a_discarded_command_is_answered(world: World, bus: Bus) -> None:
+async def test_a_discarded_command_is_answered(environment: Environment, upstream: UpstreamClient) -> None:
     command_id = uuid4()
-    answers = await bus.inbox()
+    answers = await upstream.inbox()
     close = messages.CloseCommand(
         command_id=command_id,
         command_type="remit.invoice.PayInvoice.v9",
@@ -99,8 +107,8 @@ async def test_a_discarded_command_is_answered(world: World, bus: Bus) -> None:
         reply_correlation_id="mine",
         reason="a test",
     )
-    async with world.running("invoice", assemble):
-        await bus.send(close)
+    async with environment.running("invoice", assemble):
+        await upstream.send(close)
         answer = await answers.next()
     assert (answer.data["command_id"], answer.data["answer"], answer.data["reason"]) == (
         str(command_id),
@@ -108,48 +116,54 @@ async def test_a_discarded_command_is_answered(world: World, bus: Bus) -> None:
         "discarded",
     )
     assert answer.message.correlation_id == "mine"
-    stored = await rows(world.databases["invoice"], "SELECT command_id, answer, reason FROM answers")
+    stored = await rows(environment.databases["invoice"], "SELECT command_id, answer, reason FROM answers")
     assert stored == [{"command_id": command_id, "answer": "rejected", "reason": "discarded"}]
 
 
-async def test_a_command_that_has_its_answer_keeps_it_when_it_is_discarded(world: World, bus: Bus) -> None:
-    answers = await bus.inbox()
-    async with world.running("invoice", assemble):
-        command_id = await bus.send(ISSUE, reply_to=answers.name)
+async def test_a_command_that_has_its_answer_keeps_it_when_it_is_discarded(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    answers = await upstream.inbox()
+    async with environment.running("invoice", assemble):
+        command_id = await upstream.send(ISSUE, reply_to=answers.name)
         await answers.next()
-        await bus.send(
+        await upstream.send(
             messages.CloseCommand(
                 command_id=command_id, command_type=ISSUE.wire_name, reply_to=answers.name, reason="a test"
             )
         )
-        await bus.send(ISSUE, message_id=command_id, reply_to=answers.name)
+        await upstream.send(ISSUE, message_id=command_id, reply_to=answers.name)
         again = await answers.next()
     assert again.data["answer"] == "accepted"
-    assert await bus.depth("dead-letters") == 0
+    assert await upstream.depth("dead-letters") == 0
 
 
-async def test_of_an_encrypted_card_history_keeps_a_fingerprint(world: World, bus: Bus) -> None:
-    await heard(bus, world, ISSUE, pay(JWE), count=2)
-    stored = str(await rows(world.databases["invoice"], "SELECT data FROM events"))
+async def test_of_an_encrypted_card_history_keeps_a_fingerprint(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    await received(upstream, environment, ISSUE, pay(JWE), count=2)
+    stored = str(await rows(environment.databases["invoice"], "SELECT data FROM events"))
     assert JWE.jwe not in stored
     assert "encrypted_card" in stored
-    kept = await rows(world.databases["invoice"], "SELECT method FROM payments")
+    kept = await rows(environment.databases["invoice"], "SELECT method FROM payments")
     assert kept == [{"method": {"kind": "encrypted_card", "jwe": JWE.jwe}}], (
         "kept while pending: it may have to be asked again"
     )
-    await heard(bus, world, record(), count=1)
-    assert await rows(world.databases["invoice"], "SELECT method FROM payments") == [{"method": None}], (
+    await received(upstream, environment, record(), count=1)
+    assert await rows(environment.databases["invoice"], "SELECT method FROM payments") == [{"method": None}], (
         "erased when it is over"
     )
 
 
-async def test_what_is_pending_too_long_is_requested_again_with_the_same_id(world: World, bus: Bus) -> None:
-    _, first = await heard(bus, world, ISSUE, pay(JWE), count=2)
-    url = world.databases["invoice"]
+async def test_what_is_pending_too_long_is_requested_again_with_the_same_id(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    _, first = await received(upstream, environment, ISSUE, pay(JWE), count=2)
+    url = environment.databases["invoice"]
     await execute(url, "UPDATE payments SET announced_at = now() - interval '1 hour'")
-    events = await bus.tap("invoice.events")
+    events = await upstream.tap("invoice.events")
     database = await Database.open(url, name="test", connections_max=2)
-    publisher = Publisher(BrokerLink(world.rabbitmq_url, name="test"))
+    publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test"))
     try:
         assert await remind(database, Relay(database, publisher), older_than_s=30) == 1
         again = await events.next()
@@ -164,9 +178,11 @@ async def test_what_is_pending_too_long_is_requested_again_with_the_same_id(worl
     )
 
 
-async def test_rebuild_finds_the_stored_state_and_repairs_another(world: World, bus: Bus) -> None:
-    await heard(bus, world, ISSUE, pay(), record(), count=3)
-    url = world.databases["invoice"]
+async def test_rebuild_finds_the_stored_state_and_repairs_another(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    await received(upstream, environment, ISSUE, pay(), record(), count=3)
+    url = environment.databases["invoice"]
     database = await Database.open(url, name="test", connections_max=2)
     try:
         assert await rebuild(database, system_clock, repair=False) == (

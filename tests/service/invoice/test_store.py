@@ -4,23 +4,23 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from services.invoice import store
-from services.invoice.domain import Event, Invoice, Issued, Method, PaymentRequested, evolve
+from services.invoice.domain import Event, Invoice, Issued, MethodSummary, PaymentRequested, evolve
 from services.invoice.store import NewEvent
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Database
-from shared.persistence.writes import Writes
-from tests.support.world import World
+from shared.persistence.writes import WriteBatch
+from tests.support.environment import Environment
 
 ISSUED = Issued("C-1", 1_250, "EUR")
 CAUSE = Cause(UUID(int=1), "flow-1", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def requested(number: int) -> PaymentRequested:
-    return PaymentRequested(UUID(int=number), 1_250, "EUR", Method("token", "abc"))
+    return PaymentRequested(UUID(int=number), 1_250, "EUR", MethodSummary("token", "abc"))
 
 
-async def test_new_and_known_invoices_are_stored_by_one_statement(world: World) -> None:
-    database = await Database.open(world.databases["invoice"], name="test", connections_max=1)
+async def test_new_and_known_invoices_are_stored_by_one_statement(environment: Environment) -> None:
+    database = await Database.open(environment.databases["invoice"], name="test", connections_max=1)
     known: dict[str, Invoice] = {}
     try:
         await stored(database, known, [("INV-1", ISSUED)])
@@ -42,7 +42,7 @@ async def stored(database: Database, known: dict[str, Invoice], happened: list[t
         known[invoice_id] = evolve(known.get(invoice_id, Invoice(invoice_id)), event)
         new_events.append((invoice_id, CAUSE, NewEvent(event, known[invoice_id].version, 0, None)))
     async with database.connection() as connection:
-        writes = Writes(connection, one_statement=True)
+        writes = WriteBatch(connection, one_statement=True)
         await store.save(writes, new_events=new_events, invoices={id_: known[id_] for id_, _ in happened})
         assert writes.fits_one_statement
         await writes.flush()

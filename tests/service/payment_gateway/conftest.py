@@ -9,19 +9,19 @@ import pytest
 
 from services.payment_gateway.__main__ import assemble_with
 from services.payment_gateway.domain import Policy
-from services.payment_gateway.settings import Settings
+from services.payment_gateway.settings import ChargingSettings
 from shared.card_data.encryption import CardKeyring, generate_keyset
 from shared.contracts import invoice, payment_gateway
 from shared.service import Runtime
 from tests.service.payment_gateway.scripted import ScriptedGateway
 from tests.support.databases import rows
+from tests.support.environment import Environment
 from tests.support.waiting import until
-from tests.support.world import World
 
 Start = Callable[..., AbstractAsyncContextManager[None]]
 
 
-class Payments:
+class PaymentGatewayFixture:
     """The service's database, seen from outside."""
 
     def __init__(self, url: str) -> None:
@@ -70,12 +70,12 @@ def gateway() -> ScriptedGateway:
 
 
 @pytest.fixture
-def payments(world: World) -> Payments:
-    return Payments(world.databases["payment_gateway"])
+def payments(environment: Environment) -> PaymentGatewayFixture:
+    return PaymentGatewayFixture(environment.databases["payment_gateway"])
 
 
 @pytest.fixture
-def start(world: World, gateway: ScriptedGateway) -> Start:
+def start(environment: Environment, gateway: ScriptedGateway) -> Start:
     """`async with start():` runs an instance; leases are short, so that a test need not wait for a crashed one's."""
 
     def running(
@@ -86,12 +86,12 @@ def start(world: World, gateway: ScriptedGateway) -> Start:
         keyring: CardKeyring | None = None,
         lease_margin_s: float = 0.5,
     ) -> AbstractAsyncContextManager[None]:
-        settings = Settings("memory://", "", timeout_s, 20, Policy(ladder_s, remind_s), keyring, lease_margin_s)
+        settings = ChargingSettings("memory://", "", timeout_s, 20, Policy(ladder_s, remind_s), keyring, lease_margin_s)
 
         async def assemble(runtime: Runtime) -> None:
             assemble_with(runtime, settings, gateway)
 
-        return world.running("payment_gateway", assemble)
+        return environment.running("payment_gateway", assemble)
 
     return running
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 from uuid import UUID
 
-from services.payment_gateway.domain import Answer, Step
+from services.payment_gateway.domain import GatewayAnswer, GatewayStep
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.memory import MemoryGateway
 
@@ -19,7 +19,7 @@ A = TypeVar("A")
 class Say:
     """Answer this. `done`: the gateway did what was asked all the same."""
 
-    answer: Answer
+    answer: GatewayAnswer
     done: bool = False
 
 
@@ -39,27 +39,27 @@ class ScriptedGateway:
 
     def __init__(self) -> None:
         self.truth = MemoryGateway()
-        self.calls: list[tuple[Step, str]] = []  # step, idempotency key (or gateway id, where there is none)
+        self.calls: list[tuple[GatewayStep, str]] = []  # step, idempotency key (or gateway id, where there is none)
         self.cards: list[port.Card] = []
         self.confirmed: list[str] = []
-        self._next: dict[Step, deque[Script]] = defaultdict(deque)
-        self._always: dict[Step, Script] = {}
+        self._next: dict[GatewayStep, deque[Script]] = defaultdict(deque)
+        self._always: dict[GatewayStep, Script] = {}
 
-    def then(self, step: Step, *scripts: Script) -> None:
+    def then(self, step: GatewayStep, *scripts: Script) -> None:
         """The next calls of this step go like this, one by one."""
         self._next[step].extend(scripts)
 
-    def always(self, step: Step, script: Script | None) -> None:
+    def always(self, step: GatewayStep, script: Script | None) -> None:
         """Every call of this step goes like this until told otherwise (None: truthfully)."""
         if script is None:
             self._always.pop(step, None)
         else:
             self._always[step] = script
 
-    def count(self, step: Step) -> int:
+    def count(self, step: GatewayStep) -> int:
         return sum(called is step for called, _ in self.calls)
 
-    async def _answer(self, step: Step, key: str, act: Callable[[], Awaitable[A]]) -> A:
+    async def _answer(self, step: GatewayStep, key: str, act: Callable[[], Awaitable[A]]) -> A:
         self.calls.append((step, key))
         script = self._next[step].popleft() if self._next[step] else self._always.get(step)
         match script:
@@ -77,26 +77,26 @@ class ScriptedGateway:
 
     async def tokenise(self, card: port.Card, *, key: str) -> port.TokeniseAnswer:
         self.cards.append(card)
-        return await self._answer(Step.TOKENISE, key, lambda: self.truth.tokenise(card, key=key))
+        return await self._answer(GatewayStep.TOKENISE, key, lambda: self.truth.tokenise(card, key=key))
 
     async def prepare(self, order: port.Order, *, key: str) -> port.PrepareAnswer:
-        return await self._answer(Step.PREPARE, key, lambda: self.truth.prepare(order, key=key))
+        return await self._answer(GatewayStep.PREPARE, key, lambda: self.truth.prepare(order, key=key))
 
     async def execute(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:
         self.confirmed.append(gateway_id)
-        return await self._answer(Step.EXECUTE, key, lambda: self.truth.execute(gateway_id, key=key))
+        return await self._answer(GatewayStep.EXECUTE, key, lambda: self.truth.execute(gateway_id, key=key))
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
-        return await self._answer(Step.INQUIRE, gateway_id, lambda: self.truth.inquire(gateway_id))
+        return await self._answer(GatewayStep.INQUIRE, gateway_id, lambda: self.truth.inquire(gateway_id))
 
     async def cancel(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:
-        return await self._answer(Step.CANCEL, key, lambda: self.truth.cancel(gateway_id, key=key))
+        return await self._answer(GatewayStep.CANCEL, key, lambda: self.truth.cancel(gateway_id, key=key))
 
     async def refund(self, gateway_id: str, *, key: str) -> port.RefundAnswer:
-        return await self._answer(Step.REFUND, key, lambda: self.truth.refund(gateway_id, key=key))
+        return await self._answer(GatewayStep.REFUND, key, lambda: self.truth.refund(gateway_id, key=key))
 
     async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
-        return await self._answer(Step.INQUIRE_REFUND, gateway_id, lambda: self.truth.inquire_refund(gateway_id))
+        return await self._answer(GatewayStep.INQUIRE_REFUND, gateway_id, lambda: self.truth.inquire_refund(gateway_id))
 
     async def find(self, payment_id: UUID, **_: object) -> tuple[str, ...]:
         return ()

@@ -6,14 +6,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.payment_gateway.domain import Step
-from services.payment_gateway.store import FORGET_ATTEMPTS
+from services.payment_gateway.domain import GatewayStep
+from services.payment_gateway.store import ATTEMPTS_RETENTION
 from shared.persistence.database import Database
-from shared.persistence.retention import forget_page
-from tests.service.payment_gateway.conftest import Payments, Start, asked, requested, to_refund
+from shared.persistence.retention import delete_page
+from tests.service.payment_gateway.conftest import PaymentGatewayFixture, Start, asked, requested, to_refund
 from tests.service.payment_gateway.scripted import ScriptedGateway
-from tests.support.bus import Bus
 from tests.support.databases import execute
+from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
 STANDS = {
@@ -33,13 +33,15 @@ AT_REST = [*STANDS][:5]
 
 
 @pytest.fixture
-async def database(payments: Payments) -> AsyncIterator[Database]:
+async def database(payments: PaymentGatewayFixture) -> AsyncIterator[Database]:
     opened = await Database.open(payments.url, name="test", connections_max=3)
     yield opened
     await opened.close()
 
 
-async def store_payment(payments: Payments, name: str, *, days: int, recorded_days: int | None = None) -> UUID:
+async def store_payment(
+    payments: PaymentGatewayFixture, name: str, *, days: int, recorded_days: int | None = None
+) -> UUID:
     """A payment that stands like this since so many days, with two attempts."""
     payment_id = uuid4()
     status, decided_by, due_in = STANDS[name]
@@ -66,11 +68,11 @@ async def store_payment(payments: Payments, name: str, *, days: int, recorded_da
 
 async def forget(database: Database, rows_max: int = 5_000) -> int:
     async with database.connection() as connection:
-        return await forget_page(connection, replace(FORGET_ATTEMPTS, rows_max=rows_max))
+        return await delete_page(connection, replace(ATTEMPTS_RETENTION, rows_max=rows_max))
 
 
 async def test_only_attempts_of_payments_at_rest_for_long_are_deleted_and_the_others_hold_up_nobody(
-    payments: Payments, database: Database
+    payments: PaymentGatewayFixture, database: Database
 ) -> None:
     young = {name: await store_payment(payments, name, days=399, recorded_days=500) for name in STANDS}
     old = {name: await store_payment(payments, name, days=401) for name in STANDS}
@@ -87,14 +89,16 @@ async def test_only_attempts_of_payments_at_rest_for_long_are_deleted_and_the_ot
         assert (await payments.row(id_))["attempts_forgotten_at"] is None
 
 
-async def test_an_answer_that_came_late_stays_until_it_is_old_itself(payments: Payments, database: Database) -> None:
+async def test_an_answer_that_came_late_stays_until_it_is_old_itself(
+    payments: PaymentGatewayFixture, database: Database
+) -> None:
     payment_id = await store_payment(payments, "declined", days=401)
     await execute(payments.url, "UPDATE attempts SET recorded_at = now(), answer = 'late' WHERE seq = 1")
     assert [await forget(database) for _ in range(2)] == [1, 0]
     assert await payments.attempts(payment_id) == [("prepare", "late")]
 
 
-async def test_a_row_at_work_is_left_alone(payments: Payments, database: Database) -> None:
+async def test_a_row_at_work_is_left_alone(payments: PaymentGatewayFixture, database: Database) -> None:
     payment_id = await store_payment(payments, "captured", days=401)
     async with database.transaction() as working:
         await working.execute("UPDATE payments SET fence = 2 WHERE payment_id = $1", payment_id)
@@ -103,11 +107,11 @@ async def test_a_row_at_work_is_left_alone(payments: Payments, database: Databas
 
 
 async def test_the_running_service_deletes_them_by_itself_and_the_payment_lives_on(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    events, asking = await bus.tap("payment.events"), requested()
+    events, asking = await upstream.tap("payment.events"), requested()
     async with start():
-        await bus.send(asking)
+        await upstream.send(asking)
         captured = await events.next()
     await execute(payments.url, "UPDATE payments SET updated_at = now() - interval '401 days'")
     await execute(payments.url, "UPDATE attempts SET recorded_at = now() - interval '401 days'")
@@ -118,11 +122,14 @@ async def test_the_running_service_deletes_them_by_itself_and_the_payment_lives_
     async with start():
         await until(gone, what="the attempts gone")
         at_rest = await payments.row(asking.payment_id)
-        await bus.send(asked(asking.payment_id))
+        await upstream.send(asked(asking.payment_id))
         again = await events.next()
-        await bus.send(to_refund(asking.payment_id))
+        await upstream.send(to_refund(asking.payment_id))
         refunded = await payments.until(asking.payment_id, "refunded")
     assert (again.id, again.message.body) == (captured.id, captured.message.body)
-    assert [step for step, _ in await payments.attempts(asking.payment_id)] == [Step.INQUIRE_REFUND, Step.REFUND]
+    assert [step for step, _ in await payments.attempts(asking.payment_id)] == [
+        GatewayStep.INQUIRE_REFUND,
+        GatewayStep.REFUND,
+    ]
     assert at_rest["attempts_forgotten_at"] is not None
     assert refunded["attempts_forgotten_at"] == at_rest["attempts_forgotten_at"]

@@ -3,13 +3,13 @@
 from typing import Any
 from uuid import uuid4
 
-from services.payment_gateway.domain import Step
+from services.payment_gateway.domain import GatewayStep
 from shared.card_data.encryption import CardDetails, CardKeyring, CardRefusal, encrypt_card, generate_keyset
 from shared.contracts import invoice
-from tests.service.payment_gateway.conftest import Keyset, Payments, Start, kind
+from tests.service.payment_gateway.conftest import Keyset, PaymentGatewayFixture, Start, kind
 from tests.service.payment_gateway.scripted import Hold, ScriptedGateway
-from tests.support.bus import Bus
 from tests.support.databases import rows
+from tests.support.upstream_client import UpstreamClient
 
 NUMBER = "4242424242424242"
 
@@ -27,14 +27,14 @@ def with_card(public: dict[str, Any]) -> invoice.InvoicePaymentRequested:
 
 
 async def test_the_token_is_stored_and_the_card_erased_before_anything_is_charged(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway, keyset: Keyset
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway, keyset: Keyset
 ) -> None:
     public, private = keyset
     held = Hold()
-    gateway.then(Step.PREPARE, held)
-    events, asking = await bus.tap("payment.events"), with_card(public)
+    gateway.then(GatewayStep.PREPARE, held)
+    events, asking = await upstream.tap("payment.events"), with_card(public)
     async with start(timeout_s=5.0, keyring=CardKeyring.load(private)):
-        await bus.send(asking)
+        await upstream.send(asking)
         await held.reached.wait()
         row = await payments.row(asking.payment_id)
         assert (row["status"], row["method_token"], row["card_jwe"]) == ("requested", "pm_card_visa", None)
@@ -47,12 +47,12 @@ async def test_the_token_is_stored_and_the_card_erased_before_anything_is_charge
 
 
 async def test_a_card_that_nobody_here_can_read_was_never_charged(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway, keyset: Keyset
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway, keyset: Keyset
 ) -> None:
     _, private = generate_keyset()
-    events, asking = await bus.tap("payment.events"), with_card(keyset[0])
+    events, asking = await upstream.tap("payment.events"), with_card(keyset[0])
     async with start(keyring=CardKeyring.load(private)):
-        await bus.send(asking)
+        await upstream.send(asking)
         refused = await events.next()
     assert (kind(refused.type), refused.data["reason"]) == ("PaymentNotCharged", CardRefusal.UNKNOWN_KEY.value)
     assert (await payments.row(asking.payment_id))["card_jwe"] is None

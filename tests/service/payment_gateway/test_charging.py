@@ -9,27 +9,27 @@ import pytest
 
 from services.payment_gateway import charging, store
 from services.payment_gateway.__main__ import assemble_with
-from services.payment_gateway.domain import Policy, Step
+from services.payment_gateway.domain import GatewayStep, Policy
 from services.payment_gateway.gateways import port
-from services.payment_gateway.settings import Settings
+from services.payment_gateway.settings import ChargingSettings
 from shared.ids import derived_id
 from shared.observability.metrics import READY
 from shared.persistence.database import Record
 from shared.service import Runtime
-from tests.service.payment_gateway.conftest import Payments, Start, asked, decision, kind, requested
+from tests.service.payment_gateway.conftest import PaymentGatewayFixture, Start, asked, decision, kind, requested
 from tests.service.payment_gateway.scripted import UNKNOWN, Hold, Say, ScriptedGateway
-from tests.support.bus import Bus, Heard
 from tests.support.databases import execute, rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import Received, UpstreamClient
 from tests.support.waiting import until
-from tests.support.world import World
 
 
 async def test_a_payment_is_captured_in_two_steps(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    events, asking = await bus.tap("payment.events"), requested()
+    events, asking = await upstream.tap("payment.events"), requested()
     async with start():
-        message_id = await bus.send(asking, correlationid="C-9")
+        message_id = await upstream.send(asking, correlationid="C-9")
         captured = await events.next()
     gateway_id = f"pi_memory_{asking.payment_id}:prepare:1"
     assert (kind(captured.type), captured.data) == (
@@ -55,9 +55,11 @@ async def test_a_payment_is_captured_in_two_steps(
     await payments.outbox_is_empty()
 
 
-async def test_an_answer_that_is_kept_already_is_kept_once(start: Start, bus: Bus, payments: Payments) -> None:
+async def test_an_answer_that_is_kept_already_is_kept_once(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
+) -> None:
     """As after a commit whose reply was lost."""
-    events, asking = await bus.tap("payment.events"), requested()
+    events, asking = await upstream.tap("payment.events"), requested()
     await execute(
         payments.url,
         """INSERT INTO attempts (payment_id, fence, seq, at, step, answer, evidence)
@@ -65,18 +67,21 @@ async def test_an_answer_that_is_kept_already_is_kept_once(start: Start, bus: Bu
         asking.payment_id,
     )
     async with start():
-        await bus.send(asking)
+        await upstream.send(asking)
         captured = await events.next()
     assert (kind(captured.type), captured.data["version"]) == ("PaymentCaptured", 3)
     assert await payments.attempts(asking.payment_id) == [("prepare", "kept"), ("prepare", "kept")]
 
 
 async def test_a_decline_is_recorded_after_its_cancel(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    events, asking = await bus.tap("payment.events"), requested(method="pm_card_visa_chargeDeclinedInsufficientFunds")
+    events, asking = (
+        await upstream.tap("payment.events"),
+        requested(method="pm_card_visa_chargeDeclinedInsufficientFunds"),
+    )
     async with start():
-        await bus.send(asking)
+        await upstream.send(asking)
         declined = await events.next()
     assert (kind(declined.type), declined.data["reason"]) == ("PaymentDeclined", "insufficient_funds")
     assert await payments.attempts(asking.payment_id) == [
@@ -86,21 +91,21 @@ async def test_a_decline_is_recorded_after_its_cancel(
     ]
 
 
-async def test_a_refusal_was_never_charged(start: Start, bus: Bus) -> None:
-    events = await bus.tap("payment.events")
+async def test_a_refusal_was_never_charged(start: Start, upstream: UpstreamClient) -> None:
+    events = await upstream.tap("payment.events")
     async with start():
-        await bus.send(requested(method="tok_unknown"))
+        await upstream.send(requested(method="tok_unknown"))
         refused = await events.next()
     assert (kind(refused.type), refused.data["reason"]) == ("PaymentNotCharged", "resource_missing")
 
 
 async def test_a_charge_whose_answer_was_lost_is_found_by_retrieving(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
-    events, asking = await bus.tap("payment.events"), requested()
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    events, asking = await upstream.tap("payment.events"), requested()
     async with start():
-        await bus.send(asking)
+        await upstream.send(asking)
         doubt, captured = await events.take(2)
     assert (kind(doubt.type), doubt.data["reason"], doubt.data["version"]) == (
         "PaymentInDoubt",
@@ -113,47 +118,47 @@ async def test_a_charge_whose_answer_was_lost_is_found_by_retrieving(
     ]
     assert (kind(captured.type), captured.data["version"], captured.data["late"]) == ("PaymentCaptured", 4, False)
     assert captured.message.routing_key == f"{captured.type}.case", "staff hear how a case ends"
-    assert gateway.count(Step.EXECUTE) == 1
+    assert gateway.count(GatewayStep.EXECUTE) == 1
 
 
 async def test_a_confirm_that_never_arrived_is_sent_again_under_another_key(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=False))
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=False))
     asking = requested()
     async with start():
-        await bus.send(asking)
+        await upstream.send(asking)
         await payments.until(asking.payment_id, "captured")
-    keys = [key for step, key in gateway.calls if step is Step.EXECUTE]
+    keys = [key for step, key in gateway.calls if step is GatewayStep.EXECUTE]
     assert keys == [f"{asking.payment_id}:execute:1", f"{asking.payment_id}:execute:2"]
 
 
 async def test_what_was_not_sent_is_tried_again_after_the_time_asked_for(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     busy = Say(port.NotSent("HTTP 429", retry_after_s=0.1))
-    gateway.then(Step.PREPARE, busy, busy)
-    gateway.then(Step.EXECUTE, busy)
+    gateway.then(GatewayStep.PREPARE, busy, busy)
+    gateway.then(GatewayStep.EXECUTE, busy)
     asking = requested()
     async with start():
-        await bus.send(asking)
+        await upstream.send(asking)
         await payments.until(asking.payment_id, "captured")
     steps = [step for step, _ in await payments.attempts(asking.payment_id)]
     assert steps == ["prepare", "prepare", "prepare", "execute", "inquire", "execute"]
 
 
 async def test_a_silent_gateway_needs_a_person_whose_decision_is_watched(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    gateway.always(Step.EXECUTE, Say(UNKNOWN, done=True))
-    gateway.always(Step.INQUIRE, Say(UNKNOWN))
-    cases, asking = await bus.queue("staff.cases"), requested()
+    gateway.always(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
+    cases, asking = await upstream.queue("staff.cases"), requested()
     async with start():
-        await bus.send(asking)
+        await upstream.send(asking)
         doubt, needs = await cases.take(2)
         assert (kind(doubt.type), kind(needs.type)) == ("PaymentInDoubt", "PaymentNeedsDecision")
         assert [a["step"] for a in needs.data["attempts"]] == ["prepare", "execute", "inquire", "inquire", "inquire"]
-        decided = await bus.send(decision(asking.payment_id, "not_charged", needs.data["version"]))
+        decided = await upstream.send(decision(asking.payment_id, "not_charged", needs.data["version"]))
         not_charged, late = await cases.take(2)
     assert (kind(not_charged.type), not_charged.data["decided_by"]) == ("PaymentNotCharged", "ann")
     assert not_charged.event["causationid"] == str(decided)
@@ -170,20 +175,20 @@ async def test_a_silent_gateway_needs_a_person_whose_decision_is_watched(
 
 
 async def test_of_two_deciders_one_wins_and_the_other_is_told(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    gateway.always(Step.EXECUTE, Say(UNKNOWN))
-    gateway.always(Step.INQUIRE, Say(UNKNOWN))
-    events, asking = await bus.tap("payment.events"), requested()
+    gateway.always(GatewayStep.EXECUTE, Say(UNKNOWN))
+    gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
+    events, asking = await upstream.tap("payment.events"), requested()
     async with start():
-        await bus.send(asking)
+        await upstream.send(asking)
         version = (await payments.until(asking.payment_id, "needs_decision"))["version"]
-        await bus.send(decision(asking.payment_id, "captured", version, by="ann"))
-        await bus.send(decision(asking.payment_id, "not_charged", version, by="bob"))
+        await upstream.send(decision(asking.payment_id, "captured", version, by="ann"))
+        await upstream.send(decision(asking.payment_id, "not_charged", version, by="bob"))
         told = [
-            heard
-            for heard in await events.take(4)
-            if kind(heard.type) not in {"PaymentInDoubt", "PaymentNeedsDecision"}
+            received
+            for received in await events.take(4)
+            if kind(received.type) not in {"PaymentInDoubt", "PaymentNeedsDecision"}
         ]
     captured, refused = told
     assert (captured.data["receipt_number"], captured.data["decided_by"]) == ("R-77", "ann")
@@ -196,19 +201,19 @@ async def test_of_two_deciders_one_wins_and_the_other_is_told(
 
 
 async def test_an_answer_that_comes_after_the_decision_is_a_late_capture(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     held = Hold()
-    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
-    gateway.then(Step.INQUIRE, held)
-    gateway.always(Step.CANCEL, Say(UNKNOWN))
-    events, asking = await bus.tap("payment.events"), requested()
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.then(GatewayStep.INQUIRE, held)
+    gateway.always(GatewayStep.CANCEL, Say(UNKNOWN))
+    events, asking = await upstream.tap("payment.events"), requested()
     async with start(timeout_s=5.0):
-        await bus.send(asking)
+        await upstream.send(asking)
         doubt = await events.next()
         async with asyncio.timeout(10):
             await held.reached.wait()
-        await bus.send(decision(asking.payment_id, "not_charged", doubt.data["version"]))
+        await upstream.send(decision(asking.payment_id, "not_charged", doubt.data["version"]))
         await events.next()
         held.let_go.set()
         late = await events.next()
@@ -217,13 +222,13 @@ async def test_an_answer_that_comes_after_the_decision_is_a_late_capture(
 
 
 async def test_a_holder_that_slept_through_its_lease_changes_nothing(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     slept = Hold()
-    gateway.then(Step.EXECUTE, slept)
-    events, asking = await bus.tap("payment.events"), requested()
+    gateway.then(GatewayStep.EXECUTE, slept)
+    events, asking = await upstream.tap("payment.events"), requested()
     async with start(timeout_s=5.0):
-        await bus.send(asking)
+        await upstream.send(asking)
         async with asyncio.timeout(10):
             await slept.reached.wait()
         await execute(payments.url, "UPDATE payments SET due_at = now()")  # the lease is over
@@ -246,34 +251,34 @@ async def test_a_holder_that_slept_through_its_lease_changes_nothing(
 
 
 async def test_duplicates_on_two_instances_are_one_payment(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    events = await bus.tap("payment.events")
+    events = await upstream.tap("payment.events")
     askings = [requested() for _ in range(30)]
-    ids, heard = {str(asking.payment_id) for asking in askings}, list[Heard]()
+    ids, received = {str(asking.payment_id) for asking in askings}, list[Received]()
     async with start(), start():
         for _ in range(3):  # other message ids: not the inbox but the payment id recognises them
-            await asyncio.gather(*(bus.send(asking) for asking in askings))
-        while {h.data["payment_id"] for h in heard} != ids:
-            heard.append(await events.next())
+            await asyncio.gather(*(upstream.send(asking) for asking in askings))
+        while {h.data["payment_id"] for h in received} != ids:
+            received.append(await events.next())
         await payments.outbox_is_empty()
-    assert gateway.count(Step.PREPARE) == gateway.count(Step.EXECUTE) == len(askings)
-    assert await bus.depth("dead-letters") == 0
+    assert gateway.count(GatewayStep.PREPARE) == gateway.count(GatewayStep.EXECUTE) == len(askings)
+    assert await upstream.depth("dead-letters") == 0
     # Whoever came after the outcome was told it again, word for word.
     bodies: dict[str, set[bytes]] = {}
-    for h in [*heard, *await events.waiting()]:
+    for h in [*received, *await events.waiting()]:
         bodies.setdefault(h.id, set()).add(h.message.body)
     assert {len(same) for same in bodies.values()} == {1}
 
 
 async def test_a_payment_id_used_for_something_else_is_a_dead_letter(
-    start: Start, bus: Bus, payments: Payments
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
 ) -> None:
-    letters, asking = await bus.queue("dead-letters"), requested()
+    letters, asking = await upstream.queue("dead-letters"), requested()
     async with start():
-        await bus.send(asking)
+        await upstream.send(asking)
         await payments.until(asking.payment_id, "captured")
-        await bus.send(requested(asking.payment_id, amount_minor=99))
+        await upstream.send(requested(asking.payment_id, amount_minor=99))
         letter = await letters.next()
     assert "payment_id_reused" in str(letter.message.headers["x-remit-error-text"])
     assert json.loads(letter.message.body)["data"]["amount_minor"] == 99
@@ -281,17 +286,17 @@ async def test_a_payment_id_used_for_something_else_is_a_dead_letter(
 
 
 async def test_columns_of_the_next_build_do_not_disturb_this_one(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True))
-    events, asking = await bus.tap("payment.events"), requested()
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    events, asking = await upstream.tap("payment.events"), requested()
     for table in ("payments", "attempts", "outcomes", "decisions"):
         await execute(payments.url, f"ALTER TABLE {table} ADD COLUMN added text")
     try:
         async with start():
-            await bus.send(asking)
+            await upstream.send(asking)
             doubt, captured = await events.take(2)
-            await bus.send(asked(asking.payment_id))
+            await upstream.send(asked(asking.payment_id))
             again = await events.next()
     finally:
         for table in ("payments", "attempts", "outcomes", "decisions"):
@@ -301,13 +306,13 @@ async def test_columns_of_the_next_build_do_not_disturb_this_one(
 
 
 async def test_a_row_that_cannot_be_read_is_left_alone_and_the_others_are_worked_on(
-    start: Start, bus: Bus, payments: Payments, monkeypatch: pytest.MonkeyPatch
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a rollback: the newer build has stored what this one does not know."""
     strange, known, readable = requested(), requested(), store._row
     stands, met = requested(), asyncio.Event()
 
-    def reads(record: Record) -> store.Row:
+    def reads(record: Record) -> store.PaymentRow:
         if record["payment_id"] == strange.payment_id:
             met.set()
             raise ValueError("'escrowed' is not a valid Status")
@@ -318,7 +323,7 @@ async def test_a_row_that_cannot_be_read_is_left_alone_and_the_others_are_worked
     async with start(), asyncio.timeout(10):
         await payments.until(known.payment_id, "captured")
         await met.wait()
-        await bus.send(stands)
+        await upstream.send(stands)
         await payments.until(stands.payment_id, "captured")
     assert (await payments.row(strange.payment_id))["status"] == "requested"
 
@@ -335,11 +340,11 @@ async def _store_due(url: str, *payment_ids: UUID) -> None:
 
 
 async def test_whatever_a_look_for_due_rows_raises_the_service_goes_on(
-    start: Start, bus: Bus, payments: Payments, monkeypatch: pytest.MonkeyPatch
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims, failures = store.claim, [KeyError("due"), ValueError("due")]
 
-    async def claim(*args: Any, **options: Any) -> list[store.Row]:
+    async def claim(*args: Any, **options: Any) -> list[store.PaymentRow]:
         if failures:
             raise failures.pop()
         return await claims(*args, **options)
@@ -354,15 +359,19 @@ async def test_whatever_a_look_for_due_rows_raises_the_service_goes_on(
 
 
 async def test_answers_are_held_while_the_database_is_away(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway, world: World
+    start: Start,
+    upstream: UpstreamClient,
+    payments: PaymentGatewayFixture,
+    gateway: ScriptedGateway,
+    environment: Environment,
 ) -> None:
     held = Hold()
-    gateway.then(Step.EXECUTE, held)
-    events, asking = await bus.tap("payment.events"), requested()
+    gateway.then(GatewayStep.EXECUTE, held)
+    events, asking = await upstream.tap("payment.events"), requested()
     name = payments.url.rpartition("/")[2]
-    other = world.databases["invoice"]
+    other = environment.databases["invoice"]
     async with start(timeout_s=20.0):
-        await bus.send(asking)
+        await upstream.send(asking)
         async with asyncio.timeout(10):
             await held.reached.wait()
         await execute(other, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
@@ -375,8 +384,8 @@ async def test_answers_are_held_while_the_database_is_away(
         captured = await events.next()
     assert captured.data["version"] == 3
     assert gateway.calls == [
-        (Step.PREPARE, f"{asking.payment_id}:prepare:1"),
-        (Step.EXECUTE, f"{asking.payment_id}:execute:1"),
+        (GatewayStep.PREPARE, f"{asking.payment_id}:prepare:1"),
+        (GatewayStep.EXECUTE, f"{asking.payment_id}:execute:1"),
     ], "the gateway was not asked again"
 
 
@@ -392,18 +401,18 @@ async def _until_refused(url: str) -> None:
 
 
 async def test_a_lost_broker_connection_cancels_no_charge(
-    world: World, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    environment: Environment, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     held, runtimes = Hold(), list[Runtime]()
-    gateway.then(Step.EXECUTE, held)
+    gateway.then(GatewayStep.EXECUTE, held)
     asking = requested()
 
     async def assemble(runtime: Runtime) -> None:
         runtimes.append(runtime)
-        assemble_with(runtime, Settings("memory://", "", 10.0, 20, Policy((0.05,), 3_600.0), None), gateway)
+        assemble_with(runtime, ChargingSettings("memory://", "", 10.0, 20, Policy((0.05,), 3_600.0), None), gateway)
 
-    async with world.running("payment_gateway", assemble), asyncio.timeout(20):
-        await bus.send(asking)
+    async with environment.running("payment_gateway", assemble), asyncio.timeout(20):
+        await upstream.send(asking)
         await held.reached.wait()
         connection = runtimes[0].consume_link._connection
         assert connection is not None
@@ -411,25 +420,25 @@ async def test_a_lost_broker_connection_cancels_no_charge(
         held.let_go.set()
         await payments.until(asking.payment_id, "captured")
         second = requested()
-        await bus.send(second)  # and the consumers come back by themselves
+        await upstream.send(second)  # and the consumers come back by themselves
         await payments.until(second.payment_id, "captured")
-    assert gateway.count(Step.EXECUTE) == 2
+    assert gateway.count(GatewayStep.EXECUTE) == 2
 
 
 async def test_a_stopping_instance_finishes_its_call_and_leaves_the_rest_to_others(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     held = Hold()
-    gateway.then(Step.PREPARE, held)
-    events, asking = await bus.tap("payment.events"), requested()
+    gateway.then(GatewayStep.PREPARE, held)
+    events, asking = await upstream.tap("payment.events"), requested()
     async with asyncio.timeout(20):
         async with start(timeout_s=5.0):
-            await bus.send(asking)
+            await upstream.send(asking)
             await held.reached.wait()
             asyncio.get_running_loop().call_later(0.2, held.let_go.set)  # after the stop has begun
         row = await payments.row(asking.payment_id)
         assert (row["status"], row["leased_by"]) == ("prepared", None)
-        assert gateway.count(Step.EXECUTE) == 0
+        assert gateway.count(GatewayStep.EXECUTE) == 0
         async with start():
             captured = await events.next()
     assert kind(captured.type) == "PaymentCaptured"
@@ -437,7 +446,7 @@ async def test_a_stopping_instance_finishes_its_call_and_leaves_the_rest_to_othe
 
 
 async def test_a_gateway_that_is_away_is_told_by_readiness_while_it_is_away(
-    start: Start, bus: Bus, payments: Payments, gateway: ScriptedGateway
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     """One payment that is never answered is no sign; several in a row are."""
 
@@ -449,14 +458,14 @@ async def test_a_gateway_that_is_away_is_told_by_readiness_while_it_is_away(
 
     ids = [uuid4() for _ in range(charging.SILENT_PAYMENTS_MAX)]
     async with start(ladder_s=(0.05,) * 40):
-        await bus.send(requested(healthy := uuid4()))
+        await upstream.send(requested(healthy := uuid4()))
         await payments.until(healthy, "captured")
         await says(ready=True)
-        gateway.always(Step.PREPARE, Say(port.NotSent("connection refused")))
+        gateway.always(GatewayStep.PREPARE, Say(port.NotSent("connection refused")))
         for id_ in ids:
-            await bus.send(requested(id_))
+            await upstream.send(requested(id_))
         await says(ready=False)
-        gateway.always(Step.PREPARE, None)
+        gateway.always(GatewayStep.PREPARE, None)
         for id_ in ids:
             await payments.until(id_, "captured")
         await says(ready=True)

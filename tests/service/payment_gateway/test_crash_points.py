@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from services.payment_gateway import charging
-from services.payment_gateway.domain import Step
-from shared import faults
+from services.payment_gateway.domain import GatewayStep
+from shared import crash_points
 from shared.card_data.encryption import CardKeyring
-from tests.service.payment_gateway.conftest import Keyset, Payments, Start, requested, to_refund
+from tests.service.payment_gateway.conftest import Keyset, PaymentGatewayFixture, Start, requested, to_refund
 from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
 from tests.service.payment_gateway.test_cards import with_card
-from tests.support.bus import Bus
+from tests.support.upstream_client import UpstreamClient
 
 FIRST_INSTANCE_S = 4.0
 """It needs less than two; one that has ended will never be done."""
@@ -23,12 +23,13 @@ _SOURCES = Path(charging.__file__).parent.glob("*.py")
 OF_STOPPING = {"charging.before_release", "charging.after_release"}
 """Nobody comes by in this story: see tests/faults."""
 POINTS = sorted(
-    {name for path in _SOURCES for name in re.findall(r'faults\.point\("([^"]+)"\)', path.read_text())} - OF_STOPPING
+    {name for path in _SOURCES for name in re.findall(r'crash_points\.reach\("([^"]+)"\)', path.read_text())}
+    - OF_STOPPING
 )
 
 
 def test_there_is_a_point_before_and_after_every_call_and_every_record() -> None:
-    calls = {f"charging.{when}_{step}" for step in Step for when in ("before", "after")}
+    calls = {f"charging.{when}_{step}" for step in GatewayStep for when in ("before", "after")}
     assert set(POINTS) == calls | {
         "charging.before_claim",
         "charging.after_claim",
@@ -43,8 +44,8 @@ def test_there_is_a_point_before_and_after_every_call_and_every_record() -> None
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_crash_here_charges_once_and_loses_nothing(
     start: Start,
-    bus: Bus,
-    payments: Payments,
+    upstream: UpstreamClient,
+    payments: PaymentGatewayFixture,
     gateway: ScriptedGateway,
     keyset: Keyset,
     monkeypatch: pytest.MonkeyPatch,
@@ -53,17 +54,17 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
     """Two payments: one with an encrypted card, whose first answers are lost and which is refunded; one that is declined."""
     public, private = keyset
     keyring = CardKeyring.load(private)
-    gateway.then(Step.EXECUTE, Say(UNKNOWN, done=True), Say(UNKNOWN, done=True))
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True), Say(UNKNOWN, done=True))
     good, bad = with_card(public), requested(method="pm_card_chargeDeclined")
-    armed = faults._Armed(point, 1, "raise")
-    monkeypatch.setattr(faults, "_armed", armed)
+    armed = crash_points._Armed(point, 1, "raise")
+    monkeypatch.setattr(crash_points, "_armed", armed)
 
     async def run_to_the_end() -> None:
-        await bus.send(good)
-        await bus.send(bad)
+        await upstream.send(good)
+        await upstream.send(bad)
         await payments.until(good.payment_id, "captured", "refunding", "refunded")
         await payments.until(bad.payment_id, "declined")
-        await bus.send(to_refund(good.payment_id))
+        await upstream.send(to_refund(good.payment_id))
         await payments.until(good.payment_id, "refunded")
 
     # The instance may end with an error, as a process would: then the next one takes over.

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from deploy.sandbox.app import Settings as SandboxSettings
+from deploy.sandbox.app import SandboxSettings
 from deploy.sandbox.faults import BEHAVIOURS, REFUNDS, Ending
 from deploy.sandbox.server import Sandbox
 from services.payment_gateway.__main__ import assemble_with
 from services.payment_gateway.domain import Policy
-from services.payment_gateway.settings import Settings
+from services.payment_gateway.settings import ChargingSettings
 from shared.service import Runtime
-from tests.service.payment_gateway.conftest import Payments, requested, to_refund
-from tests.support.bus import Bus
+from tests.service.payment_gateway.conftest import PaymentGatewayFixture, requested, to_refund
 from tests.support.databases import rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
-from tests.support.world import World
 
 TIMEOUT_S = 0.3
 POLICY = Policy(ladder_s=(0.1, 0.1, 0.2, 0.2, 0.3, 0.5), remind_s=3_600.0)
@@ -42,16 +42,16 @@ def ledger_rows(ledger: Path, query: str) -> list[tuple[Any, ...]]:
         return reader.execute(query).fetchall()
 
 
-def service(world: World, sandbox: Sandbox) -> AbstractAsyncContextManager[None]:
-    settings = Settings(sandbox.url, "sk_test_1", TIMEOUT_S, 50, POLICY, None)
+def service(environment: Environment, sandbox: Sandbox) -> AbstractAsyncContextManager[None]:
+    settings = ChargingSettings(sandbox.url, "sk_test_1", TIMEOUT_S, 50, POLICY, None)
 
     async def assemble(runtime: Runtime) -> None:
         assemble_with(runtime, settings, settings.open_gateway())
 
-    return world.running("payment_gateway", assemble)
+    return environment.running("payment_gateway", assemble)
 
 
-async def until_all(payments: Payments, ids: set[UUID], *settled: str) -> dict[UUID, str]:
+async def until_all(payments: PaymentGatewayFixture, ids: set[UUID], *settled: str) -> dict[UUID, str]:
     async def stand() -> dict[UUID, str] | None:
         found = await rows(
             payments.url, "SELECT payment_id, status FROM payments WHERE payment_id = ANY($1)", list(ids)
@@ -64,12 +64,17 @@ async def until_all(payments: Payments, ids: set[UUID], *settled: str) -> dict[U
     return states
 
 
-async def test_every_fault_ends_as_it_must(world: World, bus: Bus, payments: Payments, tmp_path: Path) -> None:
+async def test_every_fault_ends_as_it_must(
+    environment: Environment, upstream: UpstreamClient, payments: PaymentGatewayFixture, tmp_path: Path
+) -> None:
     ledger = tmp_path / "ledger.sqlite"
     tokens = {asking.payment_id: asking.method.token for asking in map(_with_token, BEHAVIOURS)}
-    async with Sandbox(ledger, settings=SandboxSettings(slow_s=2 * TIMEOUT_S)) as sandbox, service(world, sandbox):
+    async with (
+        Sandbox(ledger, settings=SandboxSettings(slow_s=2 * TIMEOUT_S)) as sandbox,
+        service(environment, sandbox),
+    ):
         for payment_id, token in tokens.items():
-            await bus.send(requested(payment_id, method=token))
+            await upstream.send(requested(payment_id, method=token))
         states = await until_all(payments, set(tokens), *ENDINGS)
         for payment_id, token in tokens.items():
             assert ENDINGS[states[payment_id]] in BEHAVIOURS[token].ends, token
@@ -85,16 +90,18 @@ async def test_every_fault_ends_as_it_must(world: World, bus: Bus, payments: Pay
     assert ledger_rows(ledger, "SELECT key FROM idempotency_keys WHERE mismatches > 0") == []
 
 
-async def test_every_refund_fault_ends_as_it_must(world: World, bus: Bus, payments: Payments, tmp_path: Path) -> None:
+async def test_every_refund_fault_ends_as_it_must(
+    environment: Environment, upstream: UpstreamClient, payments: PaymentGatewayFixture, tmp_path: Path
+) -> None:
     ledger = tmp_path / "ledger.sqlite"
     askings = {refund: _with_token(f"pm_remit_{refund}") for refund in REFUNDS}
     ids = {asking.payment_id for asking in askings.values()}
-    async with Sandbox(ledger) as sandbox, service(world, sandbox):
+    async with Sandbox(ledger) as sandbox, service(environment, sandbox):
         for asking in askings.values():
-            await bus.send(asking)
+            await upstream.send(asking)
         await until_all(payments, ids, "captured")
         for payment_id in ids:
-            await bus.send(to_refund(payment_id))
+            await upstream.send(to_refund(payment_id))
         for refund, asking in askings.items():
             await payments.until(asking.payment_id, REFUND_ENDINGS[refund])
     per_payment = ledger_rows(ledger, "SELECT count(*) FROM refunds GROUP BY payment_intent")

@@ -7,41 +7,41 @@ from uuid import UUID
 import pytest
 
 from services.saga.deadlines import Deadlines
-from services.saga.domain import Patience
+from services.saga.domain import ReminderSchedule
+from shared.amqp.broker_link import BrokerLink
 from shared.clock import system_clock
-from shared.messaging.broker import BrokerLink
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
 from shared.persistence.database import Database
 from tests.support.databases import rows
+from tests.support.environment import Environment
 from tests.support.waiting import until
-from tests.support.world import World
 
-PATIENCE = Patience((120.0, 300.0))
+PATIENCE = ReminderSchedule((120.0, 300.0))
 
 
 @pytest.fixture
-async def instances(world: World) -> AsyncIterator[tuple[Deadlines, Deadlines]]:
+async def instances(environment: Environment) -> AsyncIterator[tuple[Deadlines, Deadlines]]:
     """The deadlines of two instances, each with connections of its own."""
     async with AsyncExitStack() as closing:
         made = []
         for name in ("one", "two"):
-            database = await Database.open(world.databases["saga"], name=name, connections_max=4)
+            database = await Database.open(environment.databases["saga"], name=name, connections_max=4)
             closing.push_async_callback(database.close)
-            publisher = Publisher(BrokerLink(world.rabbitmq_url, name=name))
+            publisher = Publisher(BrokerLink(environment.rabbitmq_url, name=name))
             closing.push_async_callback(publisher.close)
             made.append(Deadlines(database, Relay(database, publisher), system_clock, PATIENCE))
         yield made[0], made[1]
 
 
 @pytest.fixture
-def handled(world: World) -> Callable[[set[UUID]], Awaitable[None]]:
+def handled(environment: Environment) -> Callable[[set[UUID]], Awaitable[None]]:
     """Waits until all these messages were handled and what they brought about has left."""
 
     async def wait(ids: set[UUID]) -> None:
         async def done() -> bool:
-            inbox = await rows(world.databases["saga"], "SELECT message_id FROM inbox")
-            outbox = await rows(world.databases["saga"], "SELECT id FROM outbox")
+            inbox = await rows(environment.databases["saga"], "SELECT message_id FROM inbox")
+            outbox = await rows(environment.databases["saga"], "SELECT id FROM outbox")
             return ids <= {row["message_id"] for row in inbox} and not outbox
 
         await until(done, what="handling of all messages")

@@ -12,21 +12,21 @@ import pytest
 from services.saga import store
 from services.saga.__main__ import assemble
 from services.saga.deadlines import Deadlines
-from services.saga.domain import Capture, Failure, Saga, Status
-from services.saga.store import Transition, deadline_id
-from shared import faults
+from services.saga.domain import Capture, Failure, Saga, SagaStatus
+from services.saga.store import SagaTransition, deadline_id
+from shared import crash_points
 from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as payment_messages
 from shared.contracts.base import Contract
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Database
-from shared.persistence.retention import forget_page
-from shared.persistence.writes import Writes
-from tests.support.bus import Bus
+from shared.persistence.retention import delete_page
+from shared.persistence.writes import WriteBatch
 from tests.support.databases import execute, rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
-from tests.support.world import World
 
 PAYMENT = UUID("6d0c3d1e-0d2f-4a0e-9a35-8a0f4a2b7d11")
 ABOUT: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": PAYMENT}
@@ -71,142 +71,146 @@ MEANINGS: dict[str, tuple[list[Contract], list[Contract]]] = {
 @pytest.fixture(autouse=True)
 def disarmed() -> Iterator[None]:
     yield
-    faults.arm("")
+    crash_points.arm("")
 
 
-async def given(world: World, bus: Bus, handled: Handled, *messages: Contract) -> None:
+async def given(environment: Environment, upstream: UpstreamClient, handled: Handled, *messages: Contract) -> None:
     """These messages arrived, one after the other."""
-    async with world.running("saga", assemble):
+    async with environment.running("saga", assemble):
         for message in messages:
-            await handled({await bus.tell_saga(message, correlationid="flow-1")})
+            await handled({await upstream.tell_saga(message, correlationid="flow-1")})
 
 
-async def sagas(world: World) -> list[dict[str, Any]]:
-    return await rows(world.databases["saga"], "SELECT status, version, repeats FROM sagas")
+async def sagas(environment: Environment) -> list[dict[str, Any]]:
+    return await rows(environment.databases["saga"], "SELECT status, version, repeats FROM sagas")
 
 
-async def unfired(world: World) -> list[UUID]:
+async def unfired(environment: Environment) -> list[UUID]:
     query = "SELECT id FROM deadlines WHERE fired_at IS NULL ORDER BY number"
-    return [row["id"] for row in await rows(world.databases["saga"], query)]
+    return [row["id"] for row in await rows(environment.databases["saga"], query)]
 
 
 @pytest.mark.parametrize("name", MEANINGS)
 async def test_state_decides_what_a_deadline_means(
-    world: World, bus: Bus, handled: Handled, instances: Instances, name: str
+    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances, name: str
 ) -> None:
     messages, says = MEANINGS[name]
-    await given(world, bus, handled, *messages)
-    before = await sagas(world)
-    leaving = await bus.tap("settlement.commands")
+    await given(environment, upstream, handled, *messages)
+    before = await sagas(environment)
+    leaving = await upstream.tap("settlement.commands")
     assert await instances[0].fire(LATER) == 1
-    heard = await leaving.waiting()
-    assert [(one.type, one.data) for one in heard] == [(m.wire_name, m.model_dump(mode="json")) for m in says]
-    assert [one.id for one in heard] == [str(derived_id(FIRST, position)) for position in range(len(says))]
-    assert {(one.event["causationid"], one.event["correlationid"]) for one in heard} <= {(str(FIRST), "flow-1")}
-    after = await sagas(world)
+    received = await leaving.waiting()
+    assert [(one.type, one.data) for one in received] == [(m.wire_name, m.model_dump(mode="json")) for m in says]
+    assert [one.id for one in received] == [str(derived_id(FIRST, position)) for position in range(len(says))]
+    assert {(one.event["causationid"], one.event["correlationid"]) for one in received} <= {(str(FIRST), "flow-1")}
+    after = await sagas(environment)
     assert after[0]["status"] == before[0]["status"], "a deadline only asks"
-    assert await unfired(world) == ([SECOND] if says else []), "whoever waits has a deadline, whoever has ended none"
+    assert await unfired(environment) == ([SECOND] if says else []), (
+        "whoever waits has a deadline, whoever has ended none"
+    )
     assert (after != before) == bool(says)
 
 
 async def test_a_deadline_fires_once_when_two_instances_fire_at_the_same_time(
-    world: World, bus: Bus, handled: Handled, instances: Instances
+    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
     payments = [uuid4() for _ in range(50)]
     requests = [REQUESTED.model_copy(update={"payment_id": payment}) for payment in payments]
-    async with world.running("saga", assemble):
-        await handled({await bus.tell_saga(request) for request in requests})
-    leaving = await bus.tap("settlement.commands")
+    async with environment.running("saga", assemble):
+        await handled({await upstream.tell_saga(request) for request in requests})
+    leaving = await upstream.tap("settlement.commands")
     due = datetime.now(UTC) + timedelta(seconds=200)  # the first deadlines are due then, the second ones are not
     fired = await asyncio.gather(*(instance.fire(due) for instance in (*instances, *instances)))
     assert sum(fired) == len(payments)
-    heard = await leaving.waiting()
-    assert {one.id for one in heard} == {str(derived_id(deadline_id(payment, 1), 0)) for payment in payments}
-    assert len(heard) == len(payments)
-    assert await sagas(world) == [{"status": "awaiting_outcome", "version": 2, "repeats": 1}] * len(payments)
+    received = await leaving.waiting()
+    assert {one.id for one in received} == {str(derived_id(deadline_id(payment, 1), 0)) for payment in payments}
+    assert len(received) == len(payments)
+    assert await sagas(environment) == [{"status": "awaiting_outcome", "version": 2, "repeats": 1}] * len(payments)
 
 
 async def test_a_deadline_and_an_outcome_at_the_same_time_end_as_if_one_came_first(
-    world: World, bus: Bus, handled: Handled, instances: Instances
+    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
-    await given(world, bus, handled, REQUESTED)
-    async with world.running("saga", assemble):
-        captured = await bus.tell_saga(CAPTURED)
+    await given(environment, upstream, handled, REQUESTED)
+    async with environment.running("saga", assemble):
+        captured = await upstream.tell_saga(CAPTURED)
         await asyncio.gather(handled({captured}), instances[0].fire(LATER), instances[1].fire(LATER))
-        await handled({await bus.tell_saga(PAID)})
-    assert [saga["status"] for saga in await sagas(world)] == ["completed"]
-    versions = await rows(world.databases["saga"], "SELECT version FROM transitions ORDER BY version")
+        await handled({await upstream.tell_saga(PAID)})
+    assert [saga["status"] for saga in await sagas(environment)] == ["completed"]
+    versions = await rows(environment.databases["saga"], "SELECT version FROM transitions ORDER BY version")
     assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
 
 
 async def test_a_clock_that_is_an_hour_off_only_moves_the_questions(
-    world: World, bus: Bus, handled: Handled, instances: Instances
+    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
-    await given(world, bus, handled, REQUESTED)
+    await given(environment, upstream, handled, REQUESTED)
     now = datetime.now(UTC)
-    leaving = await bus.tap("settlement.commands")
+    leaving = await upstream.tap("settlement.commands")
     assert await instances[0].fire(now - timedelta(hours=1)) == 0
     assert await instances[0].fire() == 0, "by the database's clock nothing is due yet"
     assert await instances[0].fire(now + timedelta(hours=1)) == 1
     assert [one.type for one in await leaving.waiting()] == [ASK.wire_name]
-    async with world.running("saga", assemble):
+    async with environment.running("saga", assemble):
         for message in (CAPTURED, PAID):
-            await handled({await bus.tell_saga(message)})
-    assert [saga["status"] for saga in await sagas(world)] == ["completed"]
+            await handled({await upstream.tell_saga(message)})
+    assert [saga["status"] for saga in await sagas(environment)] == ["completed"]
 
 
 async def test_a_crash_before_the_commit_leaves_the_deadline_to_fire_again_with_the_same_ids(
-    world: World, bus: Bus, handled: Handled, instances: Instances
+    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
-    await given(world, bus, handled, REQUESTED)
-    before = await sagas(world)
-    leaving = await bus.tap("settlement.commands")
-    faults.arm("saga.deadlines.before_commit:1:raise")
-    with pytest.raises(faults.InjectedFault):
+    await given(environment, upstream, handled, REQUESTED)
+    before = await sagas(environment)
+    leaving = await upstream.tap("settlement.commands")
+    crash_points.arm("saga.deadlines.before_commit:1:raise")
+    with pytest.raises(crash_points.InjectedFault):
         await instances[0].fire(LATER)
-    assert (await sagas(world), await unfired(world), await leaving.waiting()) == (before, [FIRST], [])
+    assert (await sagas(environment), await unfired(environment), await leaving.waiting()) == (before, [FIRST], [])
     assert await instances[1].fire(LATER) == 1
     assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
 
 
 async def test_a_crash_after_the_commit_leaves_the_question_to_the_sweeper(
-    world: World, bus: Bus, handled: Handled, instances: Instances
+    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
-    await given(world, bus, handled, REQUESTED)
-    leaving = await bus.tap("settlement.commands")
-    faults.arm("saga.deadlines.after_commit:1:raise")
-    with pytest.raises(faults.InjectedFault):
+    await given(environment, upstream, handled, REQUESTED)
+    leaving = await upstream.tap("settlement.commands")
+    crash_points.arm("saga.deadlines.after_commit:1:raise")
+    with pytest.raises(crash_points.InjectedFault):
         await instances[0].fire(LATER)
-    await execute(world.databases["saga"], "UPDATE outbox SET sweep_after = now()")
+    await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
     assert await instances[1]._relay.sweep() == 1
     assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
 
 
 async def test_a_saga_that_this_build_cannot_read_holds_up_no_other(
-    world: World, bus: Bus, handled: Handled, instances: Instances
+    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
     other = uuid4()
-    await given(world, bus, handled, REQUESTED, REQUESTED.model_copy(update={"payment_id": other}))
-    await execute(world.databases["saga"], "UPDATE sagas SET status = 'of_tomorrow' WHERE payment_id = $1", PAYMENT)
-    leaving = await bus.tap("settlement.commands")
+    await given(environment, upstream, handled, REQUESTED, REQUESTED.model_copy(update={"payment_id": other}))
+    await execute(
+        environment.databases["saga"], "UPDATE sagas SET status = 'of_tomorrow' WHERE payment_id = $1", PAYMENT
+    )
+    leaving = await upstream.tap("settlement.commands")
     assert await instances[0].fire(LATER) == 2
     assert [one.data["payment_id"] for one in await leaving.waiting()] == [str(other)]
     query = "SELECT id, due_at > now() + interval '30 s' AS later FROM deadlines WHERE fired_at IS NULL AND number = 1"
-    assert await rows(world.databases["saga"], query) == [{"id": FIRST, "later": True}]
+    assert await rows(environment.databases["saga"], query) == [{"id": FIRST, "later": True}]
 
 
 async def test_the_running_service_asks_by_itself_and_ever_more_slowly(
-    world: World, bus: Bus, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGA_DEADLINE_S", "0.1,0.2,3600")
-    leaving = await bus.tap("settlement.commands")
-    async with world.running("saga", assemble), world.running("saga", assemble):
-        await bus.tell_saga(REQUESTED)
+    leaving = await upstream.tap("settlement.commands")
+    async with environment.running("saga", assemble), environment.running("saga", assemble):
+        await upstream.tell_saga(REQUESTED)
         asked = await leaving.take(2)
 
         async def waits_long() -> bool:
             query = "SELECT deadline_s FROM sagas WHERE deadline = 3"
-            return await rows(world.databases["saga"], query) == [{"deadline_s": 3600.0}]
+            return await rows(environment.databases["saga"], query) == [{"deadline_s": 3600.0}]
 
         await until(waits_long, what="the third deadline")
     assert [one.id for one in asked] == [str(derived_id(deadline, 0)) for deadline in (FIRST, SECOND)]
@@ -215,11 +219,11 @@ async def test_the_running_service_asks_by_itself_and_ever_more_slowly(
 
 # -- the store -----------------------------------------------------------------------------------------------------------------------------
 
-BARE = Saga(UUID(int=1), "INV-1", status=Status.COMPLETED, version=1)
+BARE = Saga(UUID(int=1), "INV-1", status=SagaStatus.COMPLETED, version=1)
 FULL = Saga(
     UUID(int=2),
     "INV-2",
-    status=Status.REFUND_IN_DOUBT,
+    status=SagaStatus.REFUND_IN_DOUBT,
     version=7,
     payment_version=9,
     capture=Capture(1_250, "EUR", "R-1"),
@@ -233,9 +237,9 @@ FULL = Saga(
 )
 
 
-async def test_a_saga_is_stored_whole(world: World) -> None:
+async def test_a_saga_is_stored_whole(environment: Environment) -> None:
     """When it is new, when it was stored before, and when both come in one batch."""
-    database = await Database.open(world.databases["saga"], name="test", connections_max=1)
+    database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
     later = replace(FULL, payment_id=BARE.payment_id, invoice_id=BARE.invoice_id, version=2)
     other = replace(BARE, payment_id=UUID(int=3))
     try:
@@ -255,26 +259,26 @@ async def store_steps(database: Database, steps: Sequence[Saga]) -> None:
     """Sagas as they became, one transition each, by one statement."""
     cause = Cause(uuid4(), "flow-1", LATER)
     async with database.connection() as connection:
-        writes = Writes(connection, one_statement=True)
-        await store.save(writes, [(cause, Transition(step, Status.ABSENT, "Paid", None)) for step in steps])
+        writes = WriteBatch(connection, one_statement=True)
+        await store.save(writes, [(cause, SagaTransition(step, SagaStatus.ABSENT, "Paid", None)) for step in steps])
         assert writes.fits_one_statement
         await writes.flush()
 
 
-async def test_only_deadlines_that_fired_long_ago_are_forgotten(world: World) -> None:
+async def test_only_deadlines_that_fired_long_ago_are_forgotten(environment: Environment) -> None:
     for number, fired in ((1, "now() - interval '8 days'"), (2, "now() - interval '6 days'"), (3, "NULL")):
         await execute(
-            world.databases["saga"],
+            environment.databases["saga"],
             f"""INSERT INTO deadlines (id, payment_id, number, correlation_id, due_at, fired_at)
                 VALUES ($1, $2, {number}, 'flow-1', now() - interval '9 days', {fired})""",
             deadline_id(PAYMENT, number),
             PAYMENT,
         )
-    database = await Database.open(world.databases["saga"], name="test", connections_max=1)
+    database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
     try:
         async with database.connection() as connection:
-            assert await forget_page(connection, store.FORGET_FIRED) == 1
+            assert await delete_page(connection, store.FIRED_RETENTION) == 1
     finally:
         await database.close()
-    kept = await rows(world.databases["saga"], "SELECT number FROM deadlines ORDER BY number")
+    kept = await rows(environment.databases["saga"], "SELECT number FROM deadlines ORDER BY number")
     assert [row["number"] for row in kept] == [2, 3]

@@ -12,9 +12,9 @@ from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as payment_messages
 from shared.contracts.base import Contract
 from shared.ids import derived_id
-from tests.support.bus import Bus, Heard
 from tests.support.databases import rows
-from tests.support.world import World
+from tests.support.environment import Environment
+from tests.support.upstream_client import Received, UpstreamClient
 
 PAYMENT = UUID("6d0c3d1e-0d2f-4a0e-9a35-8a0f4a2b7d11")
 ABOUT: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": PAYMENT}
@@ -76,43 +76,45 @@ STORIES: dict[str, tuple[list[Contract], Contract, list[Contract], str]] = {
 }
 
 
-def contents(heard: list[Heard]) -> list[tuple[str, dict[str, Any]]]:
-    return [(one.type, one.data) for one in heard]
+def contents(received: list[Received]) -> list[tuple[str, dict[str, Any]]]:
+    return [(one.type, one.data) for one in received]
 
 
 def expected(messages: list[Contract]) -> list[tuple[str, dict[str, Any]]]:
     return [(message.wire_name, message.model_dump(mode="json")) for message in messages]
 
 
-async def statuses(world: World) -> list[str]:
-    return [row["status"] for row in await rows(world.databases["saga"], "SELECT status FROM sagas")]
+async def statuses(environment: Environment) -> list[str]:
+    return [row["status"] for row in await rows(environment.databases["saga"], "SELECT status FROM sagas")]
 
 
 @pytest.mark.parametrize("name", STORIES)
-async def test_story(world: World, bus: Bus, handled: Handled, name: str) -> None:
+async def test_story(environment: Environment, upstream: UpstreamClient, handled: Handled, name: str) -> None:
     given, when, then, status = STORIES[name]
-    async with world.running("saga", assemble):
+    async with environment.running("saga", assemble):
         for message in given:
-            await handled({await bus.tell_saga(message)})
-        leaving = await bus.tap("settlement.commands")
-        id_ = await bus.tell_saga(when, correlationid="flow-1")
+            await handled({await upstream.tell_saga(message)})
+        leaving = await upstream.tap("settlement.commands")
+        id_ = await upstream.tell_saga(when, correlationid="flow-1")
         await handled({id_})
-        heard = await leaving.waiting()
-    assert contents(heard) == expected(then)
-    assert [one.id for one in heard] == [str(derived_id(id_, position)) for position in range(len(then))]
-    assert {(one.event["causationid"], one.event["correlationid"]) for one in heard} <= {(str(id_), "flow-1")}
-    assert await statuses(world) == [status]
-    assert await bus.depth("dead-letters") == 0
+        received = await leaving.waiting()
+    assert contents(received) == expected(then)
+    assert [one.id for one in received] == [str(derived_id(id_, position)) for position in range(len(then))]
+    assert {(one.event["causationid"], one.event["correlationid"]) for one in received} <= {(str(id_), "flow-1")}
+    assert await statuses(environment) == [status]
+    assert await upstream.depth("dead-letters") == 0
 
 
-async def test_every_transition_is_in_the_journal_with_its_cause(world: World, bus: Bus, handled: Handled) -> None:
-    async with world.running("saga", assemble):
+async def test_every_transition_is_in_the_journal_with_its_cause(
+    environment: Environment, upstream: UpstreamClient, handled: Handled
+) -> None:
+    async with environment.running("saga", assemble):
         ids = []
         for message in (REQUESTED, IN_DOUBT, CAPTURED, PAID, PAID):
-            ids.append(await bus.tell_saga(message, correlationid="flow-1"))
+            ids.append(await upstream.tell_saga(message, correlationid="flow-1"))
             await handled({ids[-1]})
     journal = await rows(
-        world.databases["saga"],
+        environment.databases["saga"],
         """SELECT version, from_status, to_status, fact, cause_id, correlation_id FROM transitions ORDER BY version""",
     )
     assert [tuple(row.values()) for row in journal] == [
@@ -123,38 +125,40 @@ async def test_every_transition_is_in_the_journal_with_its_cause(world: World, b
     ]
 
 
-async def test_duplicates_say_nothing_whatever_their_id(world: World, bus: Bus, handled: Handled) -> None:
-    leaving = await bus.tap("settlement.commands")
-    async with world.running("saga", assemble):
+async def test_duplicates_say_nothing_whatever_their_id(
+    environment: Environment, upstream: UpstreamClient, handled: Handled
+) -> None:
+    leaving = await upstream.tap("settlement.commands")
+    async with environment.running("saga", assemble):
         same = uuid4()
         for id_ in (same, same, uuid4(), uuid4()):
-            await bus.tell_saga(CAPTURED, message_id=id_)
-        last = await bus.tell_saga(REQUESTED)
+            await upstream.tell_saga(CAPTURED, message_id=id_)
+        last = await upstream.tell_saga(REQUESTED)
         await handled({same, last})
-        heard = await leaving.waiting()
-    assert contents(heard) == expected([RECORD])
-    assert await statuses(world) == ["settling"]
+        received = await leaving.waiting()
+    assert contents(received) == expected([RECORD])
+    assert await statuses(environment) == ["settling"]
 
 
 async def test_a_capture_is_taken_for_the_first_that_is_heard_and_still_ends_what_was_watched(
-    world: World, bus: Bus, handled: Handled
+    environment: Environment, upstream: UpstreamClient, handled: Handled
 ) -> None:
     """Another instance, or one long ago, began to watch the payment: a guess that cannot be stored."""
-    leaving = await bus.tap("settlement.commands")
+    leaving = await upstream.tap("settlement.commands")
     other = CAPTURED.model_copy(update={"payment_id": UUID(int=9), "invoice_id": "INV-9"})
-    async with world.running("saga", assemble):
-        await handled({await bus.tell_saga(message) for message in (REQUESTED, IN_DOUBT)})
-    async with world.running("saga", assemble):
-        await handled({await bus.tell_saga(message) for message in (CAPTURED, other)})
-        heard = await leaving.waiting()
-    assert sorted(one.type for one in heard) == [FLAG.wire_name, RECORD.wire_name, RECORD.wire_name]
-    assert await statuses(world) == ["settling"] * 2
-    versions = await rows(world.databases["saga"], "SELECT version FROM sagas ORDER BY version")
+    async with environment.running("saga", assemble):
+        await handled({await upstream.tell_saga(message) for message in (REQUESTED, IN_DOUBT)})
+    async with environment.running("saga", assemble):
+        await handled({await upstream.tell_saga(message) for message in (CAPTURED, other)})
+        received = await leaving.waiting()
+    assert sorted(one.type for one in received) == [FLAG.wire_name, RECORD.wire_name, RECORD.wire_name]
+    assert await statuses(environment) == ["settling"] * 2
+    versions = await rows(environment.databases["saga"], "SELECT version FROM sagas ORDER BY version")
     assert [row["version"] for row in versions] == [1, 3]
 
 
 async def test_two_instances_on_the_same_sagas_make_one_transition_a_version(
-    world: World, bus: Bus, handled: Handled
+    environment: Environment, upstream: UpstreamClient, handled: Handled
 ) -> None:
     payments = [uuid4() for _ in range(30)]
     sent: set[UUID] = set()
@@ -164,16 +168,16 @@ async def test_two_instances_on_the_same_sagas_make_one_transition_a_version(
         for message in (REQUESTED, IN_DOUBT, NEEDS_DECISION, CAPTURED, CAPTURED)
     ]
     Random(11).shuffle(arrivals)
-    leaving = await bus.tap("settlement.commands", RECORD.wire_name)
-    async with world.running("saga", assemble), world.running("saga", assemble):
+    leaving = await upstream.tap("settlement.commands", RECORD.wire_name)
+    async with environment.running("saga", assemble), environment.running("saga", assemble):
         for message in arrivals:
-            sent.add(await bus.tell_saga(message))
+            sent.add(await upstream.tell_saga(message))
         await handled(sent)
-        heard = await leaving.waiting()
-    assert sorted(one.data["payment_id"] for one in heard) == sorted(map(str, payments))
-    assert await statuses(world) == ["settling"] * len(payments)
+        received = await leaving.waiting()
+    assert sorted(one.data["payment_id"] for one in received) == sorted(map(str, payments))
+    assert await statuses(environment) == ["settling"] * len(payments)
     gaps = await rows(
-        world.databases["saga"],
+        environment.databases["saga"],
         """SELECT payment_id FROM transitions JOIN sagas USING (payment_id)
            GROUP BY payment_id, sagas.version HAVING count(*) <> sagas.version OR max(transitions.version) <> sagas.version""",
     )
@@ -181,20 +185,20 @@ async def test_two_instances_on_the_same_sagas_make_one_transition_a_version(
 
 
 async def test_a_message_that_is_no_fact_is_set_aside_and_its_neighbours_go_on(
-    world: World, bus: Bus, handled: Handled
+    environment: Environment, upstream: UpstreamClient, handled: Handled
 ) -> None:
     stray = invoice_messages.InvoiceVoided(invoice_id="INV-1", reason="not for the saga")
-    async with world.running("saga", assemble):
-        channel = bus._channel.default_exchange
-        body = (await _as_sent(bus, stray)).message
+    async with environment.running("saga", assemble):
+        channel = upstream._channel.default_exchange
+        body = (await _as_sent(upstream, stray)).message
         await channel.publish(body, routing_key="saga.events")
-        await handled({await bus.tell_saga(REQUESTED)})
-        dead = await (await bus.queue("dead-letters")).next()
+        await handled({await upstream.tell_saga(REQUESTED)})
+        dead = await (await upstream.queue("dead-letters")).next()
     assert dead.message.headers["x-remit-queue"] == "saga.events"
-    assert await statuses(world) == ["awaiting_outcome"]
+    assert await statuses(environment) == ["awaiting_outcome"]
 
 
-async def _as_sent(bus: Bus, message: Contract) -> Heard:
-    tap = await bus.tap(message.exchange, message.wire_name)
-    await bus.send(message)
+async def _as_sent(upstream: UpstreamClient, message: Contract) -> Received:
+    tap = await upstream.tap(message.exchange, message.wire_name)
+    await upstream.send(message)
     return await tap.next()

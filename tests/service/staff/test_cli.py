@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from services.staff.__main__ import assemble
 from services.staff.cli import dead_letters, payments
 from shared.contracts.payment_gateway import PaymentNeedsDecision
-from tests.support.bus import Bus
 from tests.support.databases import rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
-from tests.support.world import World
 
 app = typer.Typer()
 app.add_typer(dead_letters, name="dead-letters")
@@ -47,13 +47,13 @@ class Terminal:
 
 
 @pytest.fixture
-async def terminal(world: World, bus: Bus) -> AsyncIterator[Terminal]:
+async def terminal(environment: Environment, upstream: UpstreamClient) -> AsyncIterator[Terminal]:
     """Three dead letters and a payment that waits for a decision; the service runs."""
-    async with world.running("staff", assemble):
+    async with environment.running("staff", assemble):
         hostile = b"\x1b[2J[red]not markup[/red]"
         for number, body in enumerate([b'{"a": 1}', b"\xff\xfe", hostile]):
-            await bus.send_raw(body, exchange="dead-letters", key="saga.events", message_id=str(number))
-        await bus.send(
+            await upstream.send_raw(body, exchange="dead-letters", key="saga.events", message_id=str(number))
+        await upstream.send(
             PaymentNeedsDecision(
                 invoice_id="INV-1",
                 payment_id=PAYMENT,
@@ -65,14 +65,14 @@ async def terminal(world: World, bus: Bus) -> AsyncIterator[Terminal]:
         )
 
         async def all_there() -> bool:
-            url = world.databases["staff"]
+            url = environment.databases["staff"]
             counts = await rows(
                 url, "SELECT (SELECT count(*) FROM dead_letters) AS a, (SELECT count(*) FROM cases) AS b"
             )
             return counts == [{"a": 3, "b": 1}]
 
         await until(all_there, what="three dead letters and a case")
-        yield Terminal(world.databases["staff"])
+        yield Terminal(environment.databases["staff"])
 
 
 async def test_what_programs_read(terminal: Terminal) -> None:
@@ -174,8 +174,8 @@ async def test_a_wrong_configuration_names_the_variable(url: str | None, sentenc
     assert "secret-word" not in err
 
 
-async def test_an_unmigrated_database_says_what_to_do(world: World) -> None:
-    url = world.databases["staff"].rpartition("/")[0] + "/postgres"
+async def test_an_unmigrated_database_says_what_to_do(environment: Environment) -> None:
+    url = environment.databases["staff"].rpartition("/")[0] + "/postgres"
     code, _, err = await Terminal(url).run("payments", "in-doubt")
     assert (code, "run `remit migrate`" in err) == (2, True)
     assert os.environ.get("STAFF_DATABASE_URL") is None

@@ -15,43 +15,43 @@ from pamqp.header import ContentHeader
 
 from services.staff import actions, store
 from services.staff.__main__ import assemble
-from services.staff.actions import Refusal, Result, Selection
-from services.staff.letters import Withheld
-from shared import faults
+from services.staff.actions import ActionRefusal, ActionResult, Selection
+from services.staff.dead_letters import Withheld
+from shared import crash_points
+from shared.amqp.broker_link import BrokerLink
 from shared.card_data.scan import find_card_number_deep
 from shared.contracts import invoice as messages
-from shared.messaging.broker import BrokerLink
 from shared.persistence.database import Database
-from shared.persistence.retention import forget_page
-from tests.support.bus import Bus, Heard
+from shared.persistence.retention import delete_page
 from tests.support.databases import execute, rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import Received, UpstreamClient
 from tests.support.waiting import until
-from tests.support.world import World
 
 QUEUE = "saga.events"
 CARD = "4242424242424242"
 
 
 @pytest.fixture
-async def database(world: World) -> AsyncIterator[Database]:
+async def database(environment: Environment) -> AsyncIterator[Database]:
     """The connection of a person at the command line."""
-    opened = await Database.open(world.databases["staff"], name="test", connections_max=4)
+    opened = await Database.open(environment.databases["staff"], name="test", connections_max=4)
     yield opened
     await opened.close()
 
 
 @asynccontextmanager
 async def armed(setting: str) -> AsyncIterator[None]:
-    faults.arm(setting)
+    crash_points.arm(setting)
     try:
         yield
     finally:
-        faults.arm("")
+        crash_points.arm("")
 
 
-async def reject(bus: Bus, queue: str) -> None:
+async def reject(upstream: UpstreamClient, queue: str) -> None:
     """What a consumer of the queue does that rejects: the broker dead-letters."""
-    tap = await bus.queue(queue)
+    tap = await upstream.queue(queue)
 
     async def rejected() -> bool:
         message = await tap._queue.get(no_ack=False, fail=False)
@@ -63,14 +63,14 @@ async def reject(bus: Bus, queue: str) -> None:
     await until(rejected, what=f"a message on {queue}")
 
 
-async def send_to_queue(bus: Bus, body: bytes, queue: str = QUEUE, **properties: Any) -> None:
+async def send_to_queue(upstream: UpstreamClient, body: bytes, queue: str = QUEUE, **properties: Any) -> None:
     """Around every border of ours: straight into a work queue."""
-    await bus.send_raw(body, exchange="", key=queue, **properties)
+    await upstream.send_raw(body, exchange="", key=queue, **properties)
 
 
-async def send_without_an_id(world: World, body: bytes, queue: str = QUEUE) -> None:
+async def send_without_an_id(environment: Environment, body: bytes, queue: str = QUEUE) -> None:
     """As clients in other languages do; Python's would make one up."""
-    link = BrokerLink(world.rabbitmq_url, name="test")
+    link = BrokerLink(environment.rabbitmq_url, name="test")
     channel = await link.channel(confirms=False)
     header = ContentHeader(properties=commands.Basic.Properties(delivery_mode=2), body_size=len(body))
     publish = commands.Basic.Publish(exchange="", routing_key=queue)
@@ -80,30 +80,34 @@ async def send_without_an_id(world: World, body: bytes, queue: str = QUEUE) -> N
     await link.close()
 
 
-async def letters(world: World, count: int = 1, where: str = "true") -> list[dict[str, Any]]:
+async def letters(environment: Environment, count: int = 1, where: str = "true") -> list[dict[str, Any]]:
     async def found() -> list[dict[str, Any]]:
-        some = await rows(world.databases["staff"], f"SELECT * FROM dead_letters WHERE {where} ORDER BY first_seen, id")
+        some = await rows(
+            environment.databases["staff"], f"SELECT * FROM dead_letters WHERE {where} ORDER BY first_seen, id"
+        )
         return some if len(some) >= count else []
 
     return await until(found, what=f"{count} dead letters where {where}")
 
 
-async def next_on(bus: Bus, queue: str = QUEUE) -> Heard:
-    return await (await bus.queue(queue)).next()
+async def next_on(upstream: UpstreamClient, queue: str = QUEUE) -> Received:
+    return await (await upstream.queue(queue)).next()
 
 
-async def replay_all(database: Database, who: str = "ann") -> list[Result]:
+async def replay_all(database: Database, who: str = "ann") -> list[ActionResult]:
     return await actions.replay(database, Selection(), who=who)
 
 
 # -- taking in -------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_the_broker_sets_aside_is_replayed_as_it_came(world: World, bus: Bus, database: Database) -> None:
+async def test_what_the_broker_sets_aside_is_replayed_as_it_came(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
     message_id = str(uuid4())
-    async with world.running("staff", assemble):
+    async with environment.running("staff", assemble):
         await send_to_queue(
-            bus,
+            upstream,
             b'{"any": "thing"}',
             message_id=message_id,
             content_type="application/json",
@@ -111,11 +115,11 @@ async def test_what_the_broker_sets_aside_is_replayed_as_it_came(world: World, b
             correlation_id="C-1",
             headers={"ce-type": "T", "ce-id": "1", "CC": ["payment_gateway.commands"]},
         )
-        await next_on(bus, "payment_gateway.commands")
-        await reject(bus, QUEUE)
-        (kept,) = await letters(world)
+        await next_on(upstream, "payment_gateway.commands")
+        await reject(upstream, QUEUE)
+        (kept,) = await letters(environment)
         (result,) = await replay_all(database)
-        again = (await next_on(bus)).message
+        again = (await next_on(upstream)).message
     assert (kept["origin"], kept["reason"], kept["queue"], kept["seen"]) == ("broker", "broker_rejected", QUEUE, 1)
     assert (result.ok, result.subject, result.text) == (True, kept["id"], f"replayed to {QUEUE}")
     assert again.body == b'{"any": "thing"}'
@@ -128,16 +132,18 @@ async def test_what_the_broker_sets_aside_is_replayed_as_it_came(world: World, b
     sent = {name: value for name, value in again.headers.items() if name != "x-delivery-count"}
     assert sent == {"ce-type": "T", "ce-id": "1", "x-remit-replays": 1}
     assert (
-        await bus.depth("payment_gateway.commands") == 0
+        await upstream.depth("payment_gateway.commands") == 0
     )  # the sender may copy its message anywhere; our replay does not
 
 
-async def test_what_a_service_sets_aside_is_kept_with_its_reason(world: World, bus: Bus) -> None:
+async def test_what_a_service_sets_aside_is_kept_with_its_reason(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
     from services.invoice.__main__ import assemble as assemble_invoice
 
-    async with world.running("staff", assemble), world.running("invoice", assemble_invoice):
-        await bus.send_raw(b"{", message_id="no uuid", reply_to="somebody", correlation_id="C-1", key="hello")
-        (kept,) = await letters(world)
+    async with environment.running("staff", assemble), environment.running("invoice", assemble_invoice):
+        await upstream.send_raw(b"{", message_id="no uuid", reply_to="somebody", correlation_id="C-1", key="hello")
+        (kept,) = await letters(environment)
     expected = {
         "origin": "remit",
         "queue": "invoice.commands",
@@ -153,41 +159,41 @@ async def test_what_a_service_sets_aside_is_kept_with_its_reason(world: World, b
         "tries": 1,
     }
     assert {name: kept[name] for name in expected} == expected
-    assert await bus.depth("dead-letters") == 0
+    assert await upstream.depth("dead-letters") == 0
 
 
 async def test_a_message_without_an_id_is_known_again_after_its_replay(
-    world: World, bus: Bus, database: Database
+    environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
-    async with world.running("staff", assemble):
-        await send_without_an_id(world, b"no id")
-        await reject(bus, QUEUE)
-        (kept,) = await letters(world)
+    async with environment.running("staff", assemble):
+        await send_without_an_id(environment, b"no id")
+        await reject(upstream, QUEUE)
+        (kept,) = await letters(environment)
         await replay_all(database)
-        await reject(bus, QUEUE)
-        (again,) = await letters(world, where="seen = 2")
+        await reject(upstream, QUEUE)
+        (again,) = await letters(environment, where="seen = 2")
         await replay_all(database)
-        third = (await next_on(bus)).message
+        third = (await next_on(upstream)).message
     assert (again["id"], again["status"], again["replays"]) == (kept["id"], "open", 1)
     assert (third.message_id, third.headers["x-remit-replays"]) == (str(kept["id"]), 2)
-    assert len(await letters(world)) == 1
+    assert len(await letters(environment)) == 1
 
 
 async def test_the_same_event_on_two_queues_is_two_records_and_both_are_replayed(
-    world: World, bus: Bus, database: Database
+    environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
     message_id = str(uuid4())
     other = "payment_gateway.requests"
-    async with world.running("staff", assemble):
+    async with environment.running("staff", assemble):
         for queue in (QUEUE, other):
-            await send_to_queue(bus, b"event", queue, message_id=message_id)
-            await reject(bus, queue)
-        await letters(world, 2)
+            await send_to_queue(upstream, b"event", queue, message_id=message_id)
+            await reject(upstream, queue)
+        await letters(environment, 2)
         assert all(result.ok for result in await replay_all(database))
-        assert [(await next_on(bus, queue)).id for queue in (QUEUE, other)] == [message_id] * 2
+        assert [(await next_on(upstream, queue)).id for queue in (QUEUE, other)] == [message_id] * 2
 
 
-async def test_hostile_headers_stop_nobody(world: World, bus: Bus) -> None:
+async def test_hostile_headers_stop_nobody(environment: Environment, upstream: UpstreamClient) -> None:
     deep: dict[str, Any] = {"x": 1}
     for _ in range(50):
         deep = {"deep": [deep]}
@@ -198,9 +204,9 @@ async def test_hostile_headers_stop_nobody(world: World, bus: Bus) -> None:
         deep,
         {f"h{n}": "x" * 200 for n in range(100)},
     ]
-    async with world.running("staff", assemble):
+    async with environment.running("staff", assemble):
         for number, headers in enumerate(hostile):
-            await bus.send_raw(
+            await upstream.send_raw(
                 b"\x00\xff",
                 exchange="dead-letters",
                 key=QUEUE,
@@ -208,155 +214,165 @@ async def test_hostile_headers_stop_nobody(world: World, bus: Bus) -> None:
                 headers=headers,
                 content_type=None,
             )
-        await bus.send_raw(b"fine", exchange="dead-letters", key=QUEUE, message_id="fine")
-        kept = await letters(world, 6)
+        await upstream.send_raw(b"fine", exchange="dead-letters", key=QUEUE, message_id="fine")
+        kept = await letters(environment, 6)
     assert {row["status"] for row in kept} == {"open"}
     assert {row["queue"] for row in kept} == {QUEUE}
-    assert await bus.depth("dead-letters") == 0
+    assert await upstream.depth("dead-letters") == 0
 
 
-async def test_no_card_number_reaches_a_table(world: World, bus: Bus, database: Database) -> None:
-    async with world.running("staff", assemble):
-        await send_to_queue(bus, json.dumps({"pan": CARD}).encode(), message_id=str(uuid4()))
-        await send_to_queue(bus, b"{}", message_id=CARD, reply_to=CARD, headers={"note": CARD})
+async def test_no_card_number_reaches_a_table(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    async with environment.running("staff", assemble):
+        await send_to_queue(upstream, json.dumps({"pan": CARD}).encode(), message_id=str(uuid4()))
+        await send_to_queue(upstream, b"{}", message_id=CARD, reply_to=CARD, headers={"note": CARD})
         for _ in range(2):
-            await reject(bus, QUEUE)
-        kept = await letters(world, 2)
+            await reject(upstream, QUEUE)
+        kept = await letters(environment, 2)
         results = await replay_all(database)
     assert [row["withheld"] for row in kept] == ["card_data"] * 2
     for table in ("dead_letters", "journal", "outbox", "inbox"):
-        for row in await rows(world.databases["staff"], f"SELECT t::text AS text FROM {table} t"):
+        for row in await rows(environment.databases["staff"], f"SELECT t::text AS text FROM {table} t"):
             assert not find_card_number_deep(row["text"])
-    assert {result.refusal for result in results} == {Refusal.BODY_WITHHELD}
+    assert {result.refusal for result in results} == {ActionRefusal.BODY_WITHHELD}
     assert "it held card data" in results[0].text
 
 
-async def test_a_batch_is_held_while_the_table_is_away(world: World, bus: Bus) -> None:
+async def test_a_batch_is_held_while_the_table_is_away(environment: Environment, upstream: UpstreamClient) -> None:
     """A missing table is an outage: nothing is spent, nothing acknowledged."""
-    url = world.databases["staff"]
-    async with world.running("staff", assemble):
+    url = environment.databases["staff"]
+    async with environment.running("staff", assemble):
         await execute(url, "ALTER TABLE dead_letters RENAME TO hidden")
         try:
-            await bus.send_raw(b"waits", exchange="dead-letters", key=QUEUE, message_id="1")
+            await upstream.send_raw(b"waits", exchange="dead-letters", key=QUEUE, message_id="1")
 
             async def taken() -> bool:
-                return await bus.depth("dead-letters") == 0
+                return await upstream.depth("dead-letters") == 0
 
             await until(taken, what="the delivery")
         finally:
             await execute(url, "ALTER TABLE hidden RENAME TO dead_letters")
-        (kept,) = await letters(world)
+        (kept,) = await letters(environment)
     assert (kept["body"], kept["seen"]) == (b"waits", 1)
 
 
 # -- replaying -------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_of_two_people_who_replay_one_is_told(world: World, bus: Bus, database: Database) -> None:
-    async with world.running("staff", assemble):
+async def test_of_two_people_who_replay_one_is_told(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    async with environment.running("staff", assemble):
         for number in range(20):
-            await bus.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id=str(number))
-        ids = tuple(row["id"] for row in await letters(world, 20))
+            await upstream.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id=str(number))
+        ids = tuple(row["id"] for row in await letters(environment, 20))
         both = await asyncio.gather(*(actions.replay(database, Selection(ids=ids), who=who) for who in ("ann", "bea")))
-        tap = await bus.queue(QUEUE)
+        tap = await upstream.queue(QUEUE)
         again = await tap.take(20)
-    per_letter: dict[UUID | None, list[Result]] = {}
+    per_letter: dict[UUID | None, list[ActionResult]] = {}
     for result in [*both[0], *both[1]]:
         per_letter.setdefault(result.subject, []).append(result)
     for pair in per_letter.values():
         assert sorted(result.ok for result in pair) == [False, True]
         (told,) = (result for result in pair if not result.ok)
-        assert told.refusal is Refusal.ALREADY_REPLAYED
+        assert told.refusal is ActionRefusal.ALREADY_REPLAYED
         assert told.text.startswith(("already replayed by ann at 20", "already replayed by bea at 20"))
-    assert sorted(heard.id for heard in again) == sorted(str(number) for number in range(20))
+    assert sorted(received.id for received in again) == sorted(str(number) for number in range(20))
     assert await tap.waiting() == []
-    assert len(await rows(world.databases["staff"], "SELECT * FROM journal")) == 20
+    assert len(await rows(environment.databases["staff"], "SELECT * FROM journal")) == 20
 
 
 @pytest.mark.parametrize("point", ["staff.replay.after_journal", "staff.replay.before_commit"])
 async def test_a_crash_before_the_commit_replays_nothing(
-    world: World, bus: Bus, database: Database, point: str
+    environment: Environment, upstream: UpstreamClient, database: Database, point: str
 ) -> None:
-    async with world.running("staff", assemble):
-        await bus.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
-        await letters(world)
+    async with environment.running("staff", assemble):
+        await upstream.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
+        await letters(environment)
         async with armed(f"{point}:1:raise"):
-            with pytest.raises(faults.InjectedFault):
+            with pytest.raises(crash_points.InjectedFault):
                 await replay_all(database)
-        assert await rows(world.databases["staff"], "SELECT * FROM journal") == []
-        assert (await letters(world))[0]["status"] == "open"
+        assert await rows(environment.databases["staff"], "SELECT * FROM journal") == []
+        assert (await letters(environment))[0]["status"] == "open"
         assert [result.ok for result in await replay_all(database)] == [True]
-        tap = await bus.queue(QUEUE)
+        tap = await upstream.queue(QUEUE)
         assert (await tap.next()).id == "1"
         assert await tap.waiting() == []
 
 
-async def test_a_crash_after_the_commit_replays_once(world: World, bus: Bus, database: Database) -> None:
-    await bus.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
-    async with world.running("staff", assemble):
-        await letters(world)
+async def test_a_crash_after_the_commit_replays_once(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    await upstream.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
+    async with environment.running("staff", assemble):
+        await letters(environment)
     async with armed("staff.replay.after_commit:1:raise"):
-        with pytest.raises(faults.InjectedFault):
+        with pytest.raises(crash_points.InjectedFault):
             await replay_all(database)
     assert await replay_all(database) == []
-    async with world.running("staff", assemble):
-        assert (await next_on(bus)).id == "1"
+    async with environment.running("staff", assemble):
+        assert (await next_on(upstream)).id == "1"
 
 
-async def test_a_crash_before_the_ack_keeps_one_record(world: World, bus: Bus) -> None:
+async def test_a_crash_before_the_ack_keeps_one_record(environment: Environment, upstream: UpstreamClient) -> None:
     from shared.service import serve
-    from tests.support.world import ROOT
+    from tests.support.environment import ROOT
 
-    await bus.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
+    await upstream.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
     async with armed("staff.intake.before_ack:1:raise"):
         migrations = ROOT / "services" / "staff" / "migrations"
-        assert await serve(world.settings("staff"), migrations, assemble, asyncio.Event()) == 1
-    async with world.running("staff", assemble):
-        (kept,) = await letters(world, where="seen = 2")
+        assert await serve(environment.settings("staff"), migrations, assemble, asyncio.Event()) == 1
+    async with environment.running("staff", assemble):
+        (kept,) = await letters(environment, where="seen = 2")
     assert kept["status"] == "open"
 
 
-async def test_a_filter_replays_what_it_names_and_leaves_the_rest(world: World, bus: Bus, database: Database) -> None:
-    async with world.running("staff", assemble):
+async def test_a_filter_replays_what_it_names_and_leaves_the_rest(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    async with environment.running("staff", assemble):
         for queue in (QUEUE, "payment_gateway.requests"):
-            await bus.send_raw(b"x", exchange="dead-letters", key=queue, message_id=queue)
-        await letters(world, 2)
+            await upstream.send_raw(b"x", exchange="dead-letters", key=queue, message_id=queue)
+        await letters(environment, 2)
         results = await actions.replay(database, Selection(queue=QUEUE, reason="unknown"), who="ann")
-        assert (await next_on(bus)).id == QUEUE
+        assert (await next_on(upstream)).id == QUEUE
     assert [result.ok for result in results] == [True]
-    stands = await rows(world.databases["staff"], "SELECT queue, status FROM dead_letters ORDER BY queue")
+    stands = await rows(environment.databases["staff"], "SELECT queue, status FROM dead_letters ORDER BY queue")
     assert [row["status"] for row in stands] == ["open", "replayed"]
     assert await actions.replay(database, Selection(queue="no.such"), who="ann") == []
 
 
 async def test_what_did_not_come_from_a_queue_of_ours_is_not_sent_anywhere(
-    world: World, bus: Bus, database: Database
+    environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
-    async with world.running("staff", assemble):
-        await bus.send_raw(b"x", exchange="", key="dead-letters", message_id="1")
-        await letters(world)
+    async with environment.running("staff", assemble):
+        await upstream.send_raw(b"x", exchange="", key="dead-letters", message_id="1")
+        await letters(environment)
         (result,) = await replay_all(database)
-    assert result.refusal is Refusal.NO_SUCH_QUEUE
+    assert result.refusal is ActionRefusal.NO_SUCH_QUEUE
 
 
 async def test_an_id_that_does_not_exist_is_said(database: Database) -> None:
     unknown = uuid4()
     (result,) = await actions.replay(database, Selection(ids=(unknown,)), who="ann")
-    assert (result.subject, result.refusal) == (unknown, Refusal.UNKNOWN)
+    assert (result.subject, result.refusal) == (unknown, ActionRefusal.UNKNOWN)
 
 
 # -- discarding ------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_discarded_command_is_answered_once(world: World, bus: Bus, database: Database) -> None:
+async def test_a_discarded_command_is_answered_once(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
     from services.invoice.__main__ import assemble as assemble_invoice
 
-    answers = await bus.inbox()
+    answers = await upstream.inbox()
     command_id = uuid4()
     body = json.dumps({"specversion": "1.0", "id": str(command_id), "type": "remit.invoice.PayInvoice.v9", "data": {}})
-    async with world.running("staff", assemble), world.running("invoice", assemble_invoice):
-        await bus.send_raw(body.encode(), reply_to=answers.name, correlation_id="C-1")
-        (kept,) = await letters(world)
+    async with environment.running("staff", assemble), environment.running("invoice", assemble_invoice):
+        await upstream.send_raw(body.encode(), reply_to=answers.name, correlation_id="C-1")
+        (kept,) = await letters(environment)
         wanted = Selection(ids=(kept["id"],))
         (result,) = await actions.discard(database, wanted, who="ann", reason="sent by mistake")
         answer = await answers.next()
@@ -370,17 +386,19 @@ async def test_a_discarded_command_is_answered_once(world: World, bus: Bus, data
         "discarded",
     )
     assert answer.message.correlation_id == "C-1"
-    assert again.refusal is replayed.refusal is Refusal.ALREADY_DISCARDED
+    assert again.refusal is replayed.refusal is ActionRefusal.ALREADY_DISCARDED
     assert again.text.startswith("already discarded by ann at 20")
-    stored = await rows(world.databases["invoice"], "SELECT command_id, answer, reason FROM answers")
+    stored = await rows(environment.databases["invoice"], "SELECT command_id, answer, reason FROM answers")
     assert stored == [{"command_id": command_id, "answer": "rejected", "reason": "discarded"}]
 
 
-async def test_closing_carries_the_journal_entry_as_its_cause(world: World, bus: Bus, database: Database) -> None:
-    told = await bus.tap("settlement.commands")
-    async with world.running("staff", assemble):
-        await bus.send_raw(CARD.encode(), exchange="dead-letters", key="invoice.commands", message_id=str(uuid4()))
-        (kept,) = await letters(world)
+async def test_closing_carries_the_journal_entry_as_its_cause(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    told = await upstream.tap("settlement.commands")
+    async with environment.running("staff", assemble):
+        await upstream.send_raw(CARD.encode(), exchange="dead-letters", key="invoice.commands", message_id=str(uuid4()))
+        (kept,) = await letters(environment)
         (result,) = await actions.discard(database, Selection(), who="ann", reason="a card in the clear")
         closing = await told.next()
     assert closing.type == messages.CloseCommand.wire_name
@@ -388,21 +406,23 @@ async def test_closing_carries_the_journal_entry_as_its_cause(world: World, bus:
     assert (closing.data["command_id"], closing.data["reason"]) == (kept["message_id"], "a card in the clear")
 
 
-async def test_what_is_no_command_is_discarded_without_a_word(world: World, bus: Bus, database: Database) -> None:
-    told = await bus.tap("settlement.commands")
-    async with world.running("staff", assemble):
-        await bus.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id=str(uuid4()))
-        await letters(world)
+async def test_what_is_no_command_is_discarded_without_a_word(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    told = await upstream.tap("settlement.commands")
+    async with environment.running("staff", assemble):
+        await upstream.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id=str(uuid4()))
+        await letters(environment)
         (result,) = await actions.discard(database, Selection(), who="ann", reason="not needed")
     assert result.text == "discarded"
     assert await told.waiting() == []
-    assert await rows(world.databases["staff"], "SELECT * FROM outbox") == []
+    assert await rows(environment.databases["staff"], "SELECT * FROM outbox") == []
 
 
 @pytest.mark.parametrize("reason", ["", "  ", f"his card is {CARD}", "x" * 1_001, "\x1b[2J"])
 async def test_words_that_must_not_be_kept_are_refused(database: Database, reason: str) -> None:
     (result,) = await actions.discard(database, Selection(), who="ann", reason=reason)
-    assert result.refusal in {Refusal.INVALID, Refusal.CARD_DATA}
+    assert result.refusal in {ActionRefusal.INVALID, ActionRefusal.CARD_DATA}
     assert CARD not in result.text
 
 
@@ -410,14 +430,16 @@ async def test_words_that_must_not_be_kept_are_refused(database: Database, reaso
 
 
 @pytest.mark.parametrize("statement", ["UPDATE journal SET who = 'nobody'", "DELETE FROM journal"])
-async def test_the_journal_cannot_be_changed(world: World, bus: Bus, database: Database, statement: str) -> None:
-    async with world.running("staff", assemble):
-        await bus.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
-        await letters(world)
+async def test_the_journal_cannot_be_changed(
+    environment: Environment, upstream: UpstreamClient, database: Database, statement: str
+) -> None:
+    async with environment.running("staff", assemble):
+        await upstream.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id="1")
+        await letters(environment)
         await replay_all(database)
     with pytest.raises(Exception, match="append-only"):
-        await execute(world.databases["staff"], statement)
-    (entry,) = await rows(world.databases["staff"], "SELECT who, action, details FROM journal")
+        await execute(environment.databases["staff"], statement)
+    (entry,) = await rows(environment.databases["staff"], "SELECT who, action, details FROM journal")
     assert entry == {
         "who": "ann",
         "action": "replay",
@@ -428,13 +450,15 @@ async def test_the_journal_cannot_be_changed(world: World, bus: Bus, database: D
 # -- erasing ---------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_bodies_are_erased_long_after_they_were_settled(world: World, bus: Bus, database: Database) -> None:
-    async with world.running("staff", assemble):
+async def test_bodies_are_erased_long_after_they_were_settled(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    async with environment.running("staff", assemble):
         for body in (b"settled", b"open"):
-            await send_to_queue(bus, body, message_id=str(uuid4()), headers={"ce-subject": "Ann"})
-            await reject(bus, QUEUE)
-        await letters(world, 2)
-    (settled,) = await letters(world, where="body = 'settled'")
+            await send_to_queue(upstream, body, message_id=str(uuid4()), headers={"ce-subject": "Ann"})
+            await reject(upstream, QUEUE)
+        await letters(environment, 2)
+    (settled,) = await letters(environment, where="body = 'settled'")
     await actions.discard(database, Selection(ids=(settled["id"],)), who="ann", reason="nobody needs it")
     erased: list[int] = []
     async with database.connection() as connection:
@@ -442,9 +466,9 @@ async def test_bodies_are_erased_long_after_they_were_settled(world: World, bus:
             await connection.execute(
                 f"UPDATE dead_letters SET settled_at = now() - interval '{days} days' WHERE status = 'discarded'"
             )
-            erased += [await forget_page(connection, store.ERASE_BODIES) for _ in range(2)]
-    (after,) = await letters(world, where="status = 'discarded'")
-    (still_open,) = await letters(world, where="status = 'open'")
+            erased += [await delete_page(connection, store.BODY_RETENTION) for _ in range(2)]
+    (after,) = await letters(environment, where="status = 'discarded'")
+    (still_open,) = await letters(environment, where="status = 'open'")
     assert erased == [0, 0, 1, 0]
     assert (after["body"], after["headers"], after["withheld"], after["status"]) == (None, {}, "erased", "discarded")
     assert (after["body_bytes"], after["settled_by"], after["message_id"]) == (7, "ann", settled["message_id"])

@@ -11,15 +11,15 @@ import pytest
 
 from services.staff import actions
 from services.staff.__main__ import assemble
-from services.staff.actions import KeptCase, Refusal
-from services.staff.domain import Status
+from services.staff.actions import ActionRefusal, KeptCase
+from services.staff.domain import CaseStatus
 from shared.contracts import payment_gateway as messages
 from shared.messaging.topology import CASE
 from shared.persistence.database import Database
-from tests.support.bus import Bus
 from tests.support.databases import rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
-from tests.support.world import World
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CARD = "4242424242424242"
@@ -31,9 +31,9 @@ class About(TypedDict):
 
 
 @pytest.fixture
-async def database(world: World) -> AsyncIterator[Database]:
+async def database(environment: Environment) -> AsyncIterator[Database]:
     """The connection of a person at the command line."""
-    opened = await Database.open(world.databases["staff"], name="test", connections_max=4)
+    opened = await Database.open(environment.databases["staff"], name="test", connections_max=4)
     yield opened
     await opened.close()
 
@@ -82,13 +82,13 @@ def refund_failed(about: About, version: int, decided_by: str | None = None) -> 
     )
 
 
-async def tell(bus: Bus, data: messages.PaymentEvent, **extensions: Any) -> UUID:
+async def tell(upstream: UpstreamClient, data: messages.PaymentEvent, **extensions: Any) -> UUID:
     """As the payment-gateway service does: an outcome that ends a case says so in its routing key."""
     ends_a_case = isinstance(data, messages.PaymentCaptured | messages.PaymentNotCharged)
-    return await bus.send(data, qualifier=CASE if ends_a_case else "", **extensions)
+    return await upstream.send(data, routing_suffix=CASE if ends_a_case else "", **extensions)
 
 
-async def case_when(database: Database, about: About, status: Status, version: int | None = None) -> KeptCase:
+async def case_when(database: Database, about: About, status: CaseStatus, version: int | None = None) -> KeptCase:
     async def there() -> KeptCase | None:
         found = await actions.show_case(database, about["payment_id"])
         if found is None or found[0].case.status is not status or version not in {None, found[0].case.version}:
@@ -113,43 +113,47 @@ def decision(about: About, version: int = 4, **changes: Any) -> dict[str, Any]:
 
 
 async def test_messages_in_any_order_and_twice_make_one_case(
-    world: World, bus: Bus, database: Database, about: About
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
     told = [in_doubt(about), needs_decision(about), refund_failed(about, 7), captured(about, 5)] * 2
     random.Random(7).shuffle(told)
-    async with world.running("staff", assemble):
+    async with environment.running("staff", assemble):
         for data in told:
-            await tell(bus, data)
-        kept = await case_when(database, about, Status.REFUND_FAILED, 7)
+            await tell(upstream, data)
+        kept = await case_when(database, about, CaseStatus.REFUND_FAILED, 7)
 
         async def all_taken() -> bool:
-            return len(await rows(world.databases["staff"], "SELECT 1 FROM inbox")) == len(told)
+            return len(await rows(environment.databases["staff"], "SELECT 1 FROM inbox")) == len(told)
 
         await until(all_taken, what="all messages")
     case = (await actions.list_cases(database, at_most=10))[0].case
     assert (case.version, case.amount_minor, case.currency, case.gateway_id) == (7, 1_250, "EUR", "pi_1")
     assert kept.case.is_open
-    assert await bus.depth("dead-letters") == 0
+    assert await upstream.depth("dead-letters") == 0
 
 
-async def test_a_case_ends_with_its_outcome(world: World, bus: Bus, database: Database, about: About) -> None:
-    async with world.running("staff", assemble):
-        await tell(bus, needs_decision(about))
-        case = (await case_when(database, about, Status.NEEDS_DECISION)).case
+async def test_a_case_ends_with_its_outcome(
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
+) -> None:
+    async with environment.running("staff", assemble):
+        await tell(upstream, needs_decision(about))
+        case = (await case_when(database, about, CaseStatus.NEEDS_DECISION)).case
         assert [one.evidence for one in case.attempts] == ["1", "2"]
         assert case.attempts[0].at == NOW
-        await tell(bus, captured(about))
-        ended = (await case_when(database, about, Status.CAPTURED)).case
+        await tell(upstream, captured(about))
+        ended = (await case_when(database, about, CaseStatus.CAPTURED)).case
     assert (ended.decided_by, ended.is_open) == ("ann", False)
     assert await actions.list_cases(database, at_most=10) == []
     assert len(await actions.list_cases(database, open_only=False, at_most=10)) == 1
 
 
-async def test_a_healthy_payment_is_no_case(world: World, bus: Bus, database: Database, about: About) -> None:
+async def test_a_healthy_payment_is_no_case(
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
+) -> None:
     healthy = captured(about)
-    async with world.running("staff", assemble):
-        await bus.send(healthy)
-        await tell(bus, needs_decision({"invoice_id": "INV-2", "payment_id": uuid4()}))
+    async with environment.running("staff", assemble):
+        await upstream.send(healthy)
+        await tell(upstream, needs_decision({"invoice_id": "INV-2", "payment_id": uuid4()}))
 
         async def one_case() -> bool:
             return len(await actions.list_cases(database, open_only=False, at_most=10)) == 1
@@ -159,12 +163,12 @@ async def test_a_healthy_payment_is_no_case(world: World, bus: Bus, database: Da
 
 
 async def test_a_decision_leaves_as_an_ordinary_command(
-    world: World, bus: Bus, database: Database, about: About
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
-    said = await bus.tap("settlement.commands")
-    async with world.running("staff", assemble):
-        await tell(bus, needs_decision(about), correlationid="C-7")
-        await case_when(database, about, Status.NEEDS_DECISION)
+    said = await upstream.tap("settlement.commands")
+    async with environment.running("staff", assemble):
+        await tell(upstream, needs_decision(about), correlationid="C-7")
+        await case_when(database, about, CaseStatus.NEEDS_DECISION)
         result = await actions.resolve(database, **decision(about))
         command = await said.next()
     assert result.ok, result.text
@@ -181,7 +185,7 @@ async def test_a_decision_leaves_as_an_ordinary_command(
     }
     assert (command.event["causationid"], command.event["correlationid"]) == (str(result.entry), "C-7")
     assert command.event["source"] == "/remit/staff"
-    (entry,) = await rows(world.databases["staff"], "SELECT id, who, action, subject, details FROM journal")
+    (entry,) = await rows(environment.databases["staff"], "SELECT id, who, action, subject, details FROM journal")
     assert (entry["id"], entry["who"], entry["action"], entry["subject"]) == (
         result.entry,
         "ann",
@@ -191,11 +195,13 @@ async def test_a_decision_leaves_as_an_ordinary_command(
     assert entry["details"]["evidence"] == "the gateway's page shows it captured"
 
 
-async def test_of_two_people_who_decide_one_is_told(world: World, bus: Bus, database: Database, about: About) -> None:
-    said = await bus.tap("settlement.commands")
-    async with world.running("staff", assemble):
-        await tell(bus, needs_decision(about))
-        await case_when(database, about, Status.NEEDS_DECISION)
+async def test_of_two_people_who_decide_one_is_told(
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
+) -> None:
+    said = await upstream.tap("settlement.commands")
+    async with environment.running("staff", assemble):
+        await tell(upstream, needs_decision(about))
+        await case_when(database, about, CaseStatus.NEEDS_DECISION)
         both = await asyncio.gather(
             actions.resolve(database, **decision(about, who="ann")),
             actions.resolve(database, **decision(about, who="bea", resolution="not_charged", receipt_number=None)),
@@ -203,25 +209,27 @@ async def test_of_two_people_who_decide_one_is_told(world: World, bus: Bus, data
         await said.next()
     (won,) = (result for result in both if result.ok)
     (lost,) = (result for result in both if not result.ok)
-    assert lost.refusal is Refusal.DECISION_ON_ITS_WAY
+    assert lost.refusal is ActionRefusal.DECISION_ON_ITS_WAY
     assert lost.text.endswith("it is on its way")
     assert await said.waiting() == []
-    assert [entry["id"] for entry in await rows(world.databases["staff"], "SELECT id FROM journal")] == [won.entry]
+    assert [entry["id"] for entry in await rows(environment.databases["staff"], "SELECT id FROM journal")] == [
+        won.entry
+    ]
 
 
 async def test_the_loser_against_the_gateway_is_told_on_the_case(
-    world: World, bus: Bus, database: Database, about: About
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
-    said = await bus.tap("settlement.commands")
-    async with world.running("staff", assemble):
-        await tell(bus, needs_decision(about))
-        await case_when(database, about, Status.NEEDS_DECISION)
+    said = await upstream.tap("settlement.commands")
+    async with environment.running("staff", assemble):
+        await tell(upstream, needs_decision(about))
+        await case_when(database, about, CaseStatus.NEEDS_DECISION)
         await actions.resolve(database, **decision(about))
         command = await said.next()
         refused = messages.PaymentResolutionRefused(
             **about, version=5, reason="version_differs", state="in_doubt", decided_by="ann", resolution="captured"
         )
-        await tell(bus, refused, causationid=command.id)
+        await tell(upstream, refused, causationid=command.id)
 
         async def told() -> bool:
             found = await actions.show_case(database, about["payment_id"])
@@ -237,62 +245,68 @@ async def test_the_loser_against_the_gateway_is_told_on_the_case(
     [
         (
             {"expected_version": 3},
-            Refusal.VERSION_DIFFERS,
+            ActionRefusal.VERSION_DIFFERS,
             "it stands at version 4 (needs decision), not 3: look again",
         ),
         (
             {"resolution": "refunded"},
-            Refusal.DOES_NOT_FIT,
+            ActionRefusal.DOES_NOT_FIT,
             "its state is needs decision: it can be decided as captured or not charged",
         ),
         (
             {"receipt_number": None},
-            Refusal.RECEIPT_NUMBER_REQUIRED,
+            ActionRefusal.RECEIPT_NUMBER_REQUIRED,
             "a captured payment needs the gateway's receipt number",
         ),
-        ({"evidence": " "}, Refusal.INVALID, "the evidence must not be empty"),
-        ({"reason": ""}, Refusal.INVALID, "the reason must not be empty"),
-        ({"who": ""}, Refusal.INVALID, "the name of who acts must not be empty"),
-        ({"evidence": f"card {CARD}"}, Refusal.CARD_DATA, "the evidence holds card data: leave it out"),
-        ({"payment_id": UUID(int=0)}, Refusal.UNKNOWN, "there is no case of this payment"),
+        ({"evidence": " "}, ActionRefusal.INVALID, "the evidence must not be empty"),
+        ({"reason": ""}, ActionRefusal.INVALID, "the reason must not be empty"),
+        ({"who": ""}, ActionRefusal.INVALID, "the name of who acts must not be empty"),
+        ({"evidence": f"card {CARD}"}, ActionRefusal.CARD_DATA, "the evidence holds card data: leave it out"),
+        ({"payment_id": UUID(int=0)}, ActionRefusal.UNKNOWN, "there is no case of this payment"),
     ],
 )
 async def test_what_is_no_decision_leaves_no_trace(
-    world: World, bus: Bus, database: Database, about: About, changes: dict[str, Any], refusal: Refusal, words: str
+    environment: Environment,
+    upstream: UpstreamClient,
+    database: Database,
+    about: About,
+    changes: dict[str, Any],
+    refusal: ActionRefusal,
+    words: str,
 ) -> None:
-    async with world.running("staff", assemble):
-        await tell(bus, needs_decision(about))
-        await case_when(database, about, Status.NEEDS_DECISION)
+    async with environment.running("staff", assemble):
+        await tell(upstream, needs_decision(about))
+        await case_when(database, about, CaseStatus.NEEDS_DECISION)
         result = await actions.resolve(database, **decision(about, **changes))
     assert (result.refusal, result.text) == (refusal, words)
     for table in ("journal", "outbox"):
-        assert await rows(world.databases["staff"], f"SELECT * FROM {table}") == []
+        assert await rows(environment.databases["staff"], f"SELECT * FROM {table}") == []
 
 
 async def test_a_refund_that_failed_can_be_left_at_that(
-    world: World, bus: Bus, database: Database, about: About
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
-    said = await bus.tap("settlement.commands")
-    async with world.running("staff", assemble):
-        await tell(bus, refund_failed(about, 8))
-        await case_when(database, about, Status.REFUND_FAILED)
+    said = await upstream.tap("settlement.commands")
+    async with environment.running("staff", assemble):
+        await tell(upstream, refund_failed(about, 8))
+        await case_when(database, about, CaseStatus.REFUND_FAILED)
         wanted = decision(about, 8, resolution="not_refunded", receipt_number=None)
         assert (await actions.resolve(database, **wanted)).ok
         assert (await said.next()).data["resolution"] == "not_refunded"
-        await tell(bus, refund_failed(about, 9, decided_by="ann"))
-        ended = await case_when(database, about, Status.NOT_REFUNDED)
+        await tell(upstream, refund_failed(about, 9, decided_by="ann"))
+        ended = await case_when(database, about, CaseStatus.NOT_REFUNDED)
     assert (ended.case.decided_by, ended.case.is_open) == ("ann", False)
 
 
 async def test_only_a_payment_with_a_case_is_asked_about(
-    world: World, bus: Bus, database: Database, about: About
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
-    said = await bus.tap("settlement.commands")
-    async with world.running("staff", assemble):
-        await tell(bus, in_doubt(about))
-        await case_when(database, about, Status.IN_DOUBT)
+    said = await upstream.tap("settlement.commands")
+    async with environment.running("staff", assemble):
+        await tell(upstream, in_doubt(about))
+        await case_when(database, about, CaseStatus.IN_DOUBT)
         asked = await actions.ask(database, about["payment_id"], who="ann")
         question = await said.next()
     assert (question.type, question.data["payment_id"]) == (messages.InquirePayment.wire_name, str(about["payment_id"]))
     assert question.event["causationid"] == str(asked.entry)
-    assert (await actions.ask(database, uuid4(), who="ann")).refusal is Refusal.UNKNOWN
+    assert (await actions.ask(database, uuid4(), who="ann")).refusal is ActionRefusal.UNKNOWN

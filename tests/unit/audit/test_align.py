@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.audit.align import Row, align
+from services.audit.align import StoredRow, align
 
 Keys = list[str]
 
 
-async def stream(keys: Keys) -> AsyncIterator[tuple[str, Row]]:
+async def stream(keys: Keys) -> AsyncIterator[tuple[str, StoredRow]]:
     for key in keys:
         yield key, {"key": key}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.audit.errors import AuditError
-from deploy.audit.evidence import Heard, open_tap, read_baseline, read_run, read_unacked
+from services.audit.errors import AuditError
+from services.audit.evidence import Heard, open_tap, read_baseline, read_run, read_unacked
 
 DIGESTS = ["0" * 64, "A" * 64]
 
@@ -18,8 +18,8 @@ def test_a_listener_s_duplicates_are_counted_by_their_bodies(tmp_path: Path) -> 
         "\n".join(json.dumps({"queue": q, "message_id": m, "type": "t", "sha256": DIGESTS[d]}) for q, m, d in entries)
     )
     with open_tap(tap) as opened:
-        heard = list(opened.heard())
-        assert heard == [
+        received = list(opened.heard())
+        assert received == [
             Heard("a", "", "0" * 64, 1),
             Heard("a", "x", "a" * 64, 2),
             Heard("b", "x", "0" * 64, 1),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.audit.fold import State, fold
+from services.audit.fold import FoldedInvoice, fold
 from services.invoice import domain
 from services.invoice.stored_events import dump
 from shared.decider import fold as domain_fold
@@ -60,13 +60,13 @@ COMMANDS = st.one_of(
         st.sampled_from(IDS),
         st.sampled_from([1_000, 2]),
         st.just("EUR"),
-        st.just(domain.Method("token", "t")),
+        st.just(domain.MethodSummary("token", "t")),
         payment_id_used=st.just(False),
     ),
     st.just(domain.Void("r")),
-    st.builds(domain.Record, st.sampled_from(IDS), st.sampled_from([1_000, 2]), st.just("EUR"), st.just("r")),
-    st.builds(domain.RecordFailure, st.sampled_from(IDS), st.just("declined"), st.just("r")),
-    st.builds(domain.FlagInDoubt, st.sampled_from(IDS)),
+    st.builds(domain.RecordPayment, st.sampled_from(IDS), st.sampled_from([1_000, 2]), st.just("EUR"), st.just("r")),
+    st.builds(domain.RecordPaymentFailure, st.sampled_from(IDS), st.just("declined"), st.just("r")),
+    st.builds(domain.FlagPaymentInDoubt, st.sampled_from(IDS)),
 )
 
 
@@ -76,10 +76,10 @@ def test_whatever_an_invoice_decides_folds_to_the_same_state(commands: list[doma
     invoice, stored = domain.Invoice("INV-1"), list[tuple[str, dict[str, Any]]]()
     for command in commands:
         decided = domain.decide(command, invoice)
-        if not isinstance(decided, domain.Refusal):
+        if not isinstance(decided, domain.RejectionReason):
             invoice = domain_fold(domain.evolve, invoice, decided)
             stored += [_plain(*dump(event)) for event in decided]
-    expected = State(
+    expected = FoldedInvoice(
         invoice.status.value,
         invoice.version,
         invoice.customer_id,

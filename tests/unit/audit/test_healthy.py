@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.audit.letters import healthy
-from deploy.audit.routes import queues_for
+from services.audit.dead_letters import healthy
+from services.audit.routes import queues_for
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.messaging.codec import STRUCTURED, decode
 from shared.messaging.envelope import Inbound

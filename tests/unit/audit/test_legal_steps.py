@@ -5,11 +5,11 @@ from uuid import UUID
 
 import pytest
 
-from deploy.audit.sagas import LEGAL
+from services.audit.sagas import LEGAL
 from services.saga import domain
-from services.saga.domain import Saga, Status, transition
+from services.saga.domain import Saga, SagaStatus, transition
 
-PATIENCE = domain.Patience((1.0,))
+PATIENCE = domain.ReminderSchedule((1.0,))
 CAPTURE = domain.Capture(1, "EUR", "r")
 FACTS: tuple[domain.Fact, ...] = (
     domain.PaymentRequested(),
@@ -29,8 +29,8 @@ FACTS: tuple[domain.Fact, ...] = (
 )
 
 
-@pytest.mark.parametrize("status", Status)
-def test_the_saga_makes_only_legal_steps(status: Status) -> None:
+@pytest.mark.parametrize("status", SagaStatus)
+def test_the_saga_makes_only_legal_steps(status: SagaStatus) -> None:
     for fact, failed in itertools.product(FACTS, (None, domain.Failure("declined", "r"))):
         before = Saga(UUID(int=1), "INV-1", status, capture=CAPTURE, failure=failed, deadline=1, deadline_s=1.0)
         after = transition(before, fact, PATIENCE).saga

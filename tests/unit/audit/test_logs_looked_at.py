@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.audit import leaks
-from deploy.audit.evidence import Evidence
-from deploy.audit.finding import Breach, Finding, Source
-from deploy.audit.leaks import line_16
-from deploy.audit.queues import Queue
-from deploy.audit.stores import Stores
+from services.audit import leaks
+from services.audit.evidence import Evidence
+from services.audit.finding import Breach, Finding, Source
+from services.audit.leaks import line_16
+from services.audit.queues import QueueState
+from services.audit.stores import Stores
 
 CARD = "4242-4242-4242-4242"
 
@@ -44,7 +44,7 @@ async def test_what_cannot_be_read_is_not_called_clean(tmp_path: Path) -> None:
 
 async def test_a_message_that_nobody_could_look_into_is_not_called_clean() -> None:
     """Unless a consumer takes it: then it is under way."""
-    for queue, missing, in_flight in ((Queue(2, 0), ["2 messages that wait in q"], 0), (Queue(2, 1), [], 2)):
+    for queue, missing, in_flight in ((QueueState(2, 0), ["2 messages that wait in q"], 0), (QueueState(2, 1), [], 2)):
         found = await line_16(Stores({}, None, None, {"q": queue}, None))
         assert [what for what in found.missing if "wait in q" in what] == missing
         assert found.in_flight == in_flight

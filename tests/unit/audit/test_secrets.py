@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.audit.secrets import secret_in
+from services.audit.secrets import secret_in
 
 CARD, CVV, KEY = "number 4242-4242-4242-4242 of", '{"cvc": "123", "n": 1}', "-----BEGIN RSA PRIVATE KEY-----"
 SECRETS = {

@@ -6,14 +6,14 @@ import orjson
 from rich.console import Console
 
 from tests.faults import report
-from tests.faults.run import Run
-from tests.faults.trial import Note, Result, Trial
+from tests.faults.run import FaultRun
+from tests.faults.trial import Note, Trial, TrialResult
 
 HOLDS = dict.fromkeys(range(1, 14), "holds")
 
 
-def result(name: str = "crash/a:saga:exit", **changes: object) -> Result:
-    made = Result(name, name.partition("/")[0], "exit of saga: <nothing> is sent", fired=1, lines=dict(HOLDS))
+def result(name: str = "crash/a:saga:exit", **changes: object) -> TrialResult:
+    made = TrialResult(name, name.partition("/")[0], "exit of saga: <nothing> is sent", fired=1, lines=dict(HOLDS))
     for key, value in changes.items():
         setattr(made, key, value)
     return made
@@ -23,9 +23,9 @@ async def _nothing(_bed: object, _note: Note) -> None:
     """Not run here."""
 
 
-def run(folder: Path, *results: Result) -> Run:
+def run(folder: Path, *results: TrialResult) -> FaultRun:
     trials = [Trial(one.name, one.family, one.injects, _nothing, line=one.line) for one in results]
-    return Run(trials, folder, results=list(results))
+    return FaultRun(trials, folder, results=list(results))
 
 
 def test_a_trial_is_good_only_if_it_fired_and_all_lines_hold() -> None:

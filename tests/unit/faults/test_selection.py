@@ -2,8 +2,7 @@
 
 import pytest
 
-from shared.fault_points import POINTS, REMIT
-from shared.faults import ACTIONS
+from shared.crash_points import ACTIONS, POINTS, REMIT
 from tests.faults import chaos, crash
 from tests.faults.families import all_trials, select
 from tests.faults.run import LANES, estimate_s

@@ -10,21 +10,21 @@ from services.invoice import stored_events
 from services.invoice.domain import (
     Command,
     Event,
-    FlagInDoubt,
+    FlagPaymentInDoubt,
     Invoice,
+    InvoiceStatus,
     Issue,
     Issued,
-    Method,
+    MethodSummary,
     Paid,
     Pay,
     PaymentFailed,
-    PaymentInDoubt,
+    PaymentFlaggedInDoubt,
     PaymentRequested,
-    Record,
-    RecordFailure,
-    Refusal,
+    RecordPayment,
+    RecordPaymentFailure,
+    RejectionReason,
     SettlementRejected,
-    Status,
     Void,
     Voided,
     decide,
@@ -34,17 +34,17 @@ from services.invoice.domain import (
 )
 
 P1, P2 = UUID(int=1), UUID(int=2)
-TOKEN = Method("token", "pm_card_visa")
+TOKEN = MethodSummary("token", "pm_card_visa")
 
 ISSUE = Issue("C-1", 500, "EUR")
 ISSUED = Issued("C-1", 500, "EUR")
 PAY = Pay(P1, 500, "EUR", TOKEN, payment_id_used=False)
 REQUESTED = PaymentRequested(P1, 500, "EUR", TOKEN)
-RECORD = Record(P1, 500, "EUR", "ch_1")
+RECORD = RecordPayment(P1, 500, "EUR", "ch_1")
 PAID = Paid(P1, 500, "EUR", "ch_1")
-FAIL = RecordFailure(P1, "declined", "insufficient_funds")
+FAIL = RecordPaymentFailure(P1, "declined", "insufficient_funds")
 FAILED = PaymentFailed(P1, "declined", "insufficient_funds")
-IN_DOUBT = PaymentInDoubt(P1)
+IN_DOUBT = PaymentFlaggedInDoubt(P1)
 VOID = Void("mistake")
 VOIDED = Voided("mistake")
 NOT_AWAITED = SettlementRejected(P1, "payment_not_awaited")
@@ -59,7 +59,7 @@ HISTORIES: dict[str, tuple[Event, ...]] = {
     "void": (ISSUED, VOIDED),
 }
 
-Decision = tuple[Event, ...] | Refusal
+Decision = tuple[Event, ...] | RejectionReason
 
 
 def elsewhere(decision: Decision, **special: Decision) -> dict[str, Decision]:
@@ -69,24 +69,24 @@ def elsewhere(decision: Decision, **special: Decision) -> dict[str, Decision]:
 
 # Every command in every state, written out.
 TABLE: dict[Command, dict[str, Decision]] = {
-    ISSUE: elsewhere(Refusal.ALREADY_ISSUED, absent=(ISSUED,)),
+    ISSUE: elsewhere(RejectionReason.ALREADY_ISSUED, absent=(ISSUED,)),
     PAY: {
-        "absent": Refusal.UNKNOWN_INVOICE,
+        "absent": RejectionReason.UNKNOWN_INVOICE,
         "open": (REQUESTED,),
-        "pending": Refusal.PAYMENT_UNDER_WAY,
-        "in_doubt": Refusal.PAYMENT_UNDER_WAY,
-        "paid": Refusal.ALREADY_PAID,
+        "pending": RejectionReason.PAYMENT_UNDER_WAY,
+        "in_doubt": RejectionReason.PAYMENT_UNDER_WAY,
+        "paid": RejectionReason.ALREADY_PAID,
         "failed": (REQUESTED,),
-        "void": Refusal.INVOICE_VOID,
+        "void": RejectionReason.INVOICE_VOID,
     },
     VOID: {
-        "absent": Refusal.UNKNOWN_INVOICE,
+        "absent": RejectionReason.UNKNOWN_INVOICE,
         "open": (VOIDED,),
-        "pending": Refusal.PAYMENT_UNDER_WAY,
-        "in_doubt": Refusal.PAYMENT_UNDER_WAY,
-        "paid": Refusal.ALREADY_PAID,
+        "pending": RejectionReason.PAYMENT_UNDER_WAY,
+        "in_doubt": RejectionReason.PAYMENT_UNDER_WAY,
+        "paid": RejectionReason.ALREADY_PAID,
         "failed": (VOIDED,),
-        "void": Refusal.INVOICE_VOID,
+        "void": RejectionReason.INVOICE_VOID,
     },
     RECORD: {
         "absent": (NOT_AWAITED,),
@@ -98,7 +98,7 @@ TABLE: dict[Command, dict[str, Decision]] = {
         "void": (NOT_AWAITED,),
     },
     FAIL: elsewhere((), pending=(FAILED,), in_doubt=(FAILED,)),
-    FlagInDoubt(P1): elsewhere((), pending=(IN_DOUBT,)),
+    FlagPaymentInDoubt(P1): elsewhere((), pending=(IN_DOUBT,)),
 }
 
 
@@ -116,23 +116,23 @@ def test_the_table_is_whole() -> None:
 @pytest.mark.parametrize(
     ("pay", "refusal"),
     [
-        (Pay(P1, 499, "EUR", TOKEN, payment_id_used=False), Refusal.AMOUNT_DIFFERS),
-        (Pay(P1, 500, "USD", TOKEN, payment_id_used=False), Refusal.CURRENCY_DIFFERS),
-        (Pay(P1, 500, "EUR", TOKEN, payment_id_used=True), Refusal.PAYMENT_ID_USED),
+        (Pay(P1, 499, "EUR", TOKEN, payment_id_used=False), RejectionReason.AMOUNT_DIFFERS),
+        (Pay(P1, 500, "USD", TOKEN, payment_id_used=False), RejectionReason.CURRENCY_DIFFERS),
+        (Pay(P1, 500, "EUR", TOKEN, payment_id_used=True), RejectionReason.PAYMENT_ID_USED),
     ],
 )
-def test_a_payment_must_fit_its_invoice(pay: Pay, refusal: Refusal) -> None:
+def test_a_payment_must_fit_its_invoice(pay: Pay, refusal: RejectionReason) -> None:
     assert decide(pay, replay("INV-1", (ISSUED,))) is refusal
 
 
 def test_money_of_another_payment_than_the_awaited_one_is_rejected() -> None:
     for history in ("pending", "in_doubt", "paid"):
-        other = Record(P2, 500, "EUR", "ch_2")
+        other = RecordPayment(P2, 500, "EUR", "ch_2")
         assert decide(other, replay("INV-1", HISTORIES[history])) == (SettlementRejected(P2, "payment_not_awaited"),)
 
 
 def test_another_amount_than_the_invoices_is_rejected() -> None:
-    wrong = Record(P1, 499, "EUR", "ch_1")
+    wrong = RecordPayment(P1, 499, "EUR", "ch_1")
     assert decide(wrong, replay("INV-1", HISTORIES["pending"])) == (SettlementRejected(P1, "amount_differs"),)
 
 
@@ -142,9 +142,9 @@ COMMANDS = st.one_of(
     st.just(ISSUE),
     st.builds(Pay, PAYMENT_IDS, AMOUNTS, st.just("EUR"), st.just(TOKEN), st.booleans()),
     st.just(VOID),
-    st.builds(Record, PAYMENT_IDS, AMOUNTS, st.just("EUR"), st.just("ch")),
-    st.builds(RecordFailure, PAYMENT_IDS, st.just("declined"), st.just("reason")),
-    st.builds(FlagInDoubt, PAYMENT_IDS),
+    st.builds(RecordPayment, PAYMENT_IDS, AMOUNTS, st.just("EUR"), st.just("ch")),
+    st.builds(RecordPaymentFailure, PAYMENT_IDS, st.just("declined"), st.just("reason")),
+    st.builds(FlagPaymentInDoubt, PAYMENT_IDS),
 )
 
 
@@ -153,7 +153,7 @@ def live(commands: list[Command]) -> tuple[Invoice, list[Event]]:
     invoice, happened = Invoice("INV-1"), []
     for command in commands:
         decided = decide(command, invoice)
-        for event in () if isinstance(decided, Refusal) else decided:
+        for event in () if isinstance(decided, RejectionReason) else decided:
             invoice = evolve(invoice, event)
             happened.append(event)
     return invoice, happened
@@ -164,7 +164,7 @@ def test_a_repeated_command_decides_nothing_new(commands: list[Command], command
     """The second time there is no event; but for settlement that was rejected, which is told again."""
     invoice, _ = live([*commands, command])
     again = decide(command, invoice)
-    if isinstance(again, Refusal):
+    if isinstance(again, RejectionReason):
         return
     assert all(isinstance(event, SettlementRejected) for event in again)
 
@@ -174,13 +174,13 @@ def test_laws_of_every_history(commands: list[Command]) -> None:
     invoice, happened = live(commands)
     assert sum(isinstance(event, Paid) for event in happened) <= 1
     assert sum(isinstance(event, Issued) for event in happened) <= 1
-    assert (invoice.status is Status.PAID) == any(isinstance(event, Paid) for event in happened)
+    assert (invoice.status is InvoiceStatus.PAID) == any(isinstance(event, Paid) for event in happened)
     assert invoice.version == len(happened)
     requests = [event for event in happened if isinstance(event, PaymentRequested)]
     endings = [event for event in happened if isinstance(event, Paid | PaymentFailed)]
     open_payments = len(requests) - len(endings)
     assert open_payments in {0, 1}, "never a new charge while one is unresolved"
-    assert (open_payments == 1) == (invoice.status in {Status.PAYMENT_PENDING, Status.IN_DOUBT})
+    assert (open_payments == 1) == (invoice.status in {InvoiceStatus.PAYMENT_PENDING, InvoiceStatus.IN_DOUBT})
 
 
 @given(st.lists(COMMANDS, max_size=30))

@@ -6,22 +6,22 @@ from uuid import UUID
 
 import pytest
 
-from services.payment_gateway.domain import Outcome, Payment, Status
+from services.payment_gateway.domain import Outcome, Payment, PaymentStatus
 from services.payment_gateway.handlers import ROUTES, TELLS_ATTEMPTS, announce
-from services.payment_gateway.store import Attempt
+from services.payment_gateway.store import GatewayAttempt
 from shared.contracts import payment_gateway as messages
 from shared.contracts.catalogue import MESSAGES
 from shared.ids import derived_id
 from shared.messaging.codec import BODY_BYTES_MAX, decode, encode
 from shared.messaging.envelope import Cause
-from shared.messaging.topology import QUEUES, Binding, entrance
+from shared.messaging.topology import QUEUES, Binding, ingress_exchange
 
 ID = UUID("018f3c5e-0000-7000-8000-000000000001")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PAYMENT = Payment(
     ID,
     "INV-1",
-    Status.CAPTURED,
+    PaymentStatus.CAPTURED,
     version=4,
     amount_minor=1_250,
     currency="EUR",
@@ -33,7 +33,7 @@ PAYMENT = Payment(
 )
 ABOUT = {"invoice_id": "INV-1", "payment_id": ID, "version": 4}
 AMOUNT = {**ABOUT, "amount_minor": 1_250, "currency": "EUR"}
-ATTEMPT = Attempt(ID, 1, 1, NOW, "inquire", "unknown", "HTTP 504", None)
+ATTEMPT = GatewayAttempt(ID, 1, 1, NOW, "inquire", "unknown", "HTTP 504", None)
 CASE = {
     **AMOUNT,
     "reason": "processing",
@@ -61,14 +61,14 @@ def test_every_outcome_has_its_message(outcome: Outcome) -> None:
 
 
 def test_staff_hear_only_of_what_was_a_case() -> None:
-    assert announce(Outcome.CAPTURED, PAYMENT).qualifier == "case"
-    assert announce(Outcome.CAPTURED, replace(PAYMENT, was_case=False)).qualifier == ""
+    assert announce(Outcome.CAPTURED, PAYMENT).routing_suffix == "case"
+    assert announce(Outcome.CAPTURED, replace(PAYMENT, was_case=False)).routing_suffix == ""
 
 
 def test_whatever_our_queues_bring_has_a_route() -> None:
     ours = {"payment_gateway.requests", "payment_gateway.commands"}
     bound = {binding for queue in QUEUES if queue.name in ours for binding in queue.bindings}
-    brought = {m for m in MESSAGES if Binding(entrance(m.exchange), m.wire_name) in bound}
+    brought = {m for m in MESSAGES if Binding(ingress_exchange(m.exchange), m.wire_name) in bound}
     assert brought == set(ROUTES)
     assert set(ROUTES) <= set(MESSAGES)
 

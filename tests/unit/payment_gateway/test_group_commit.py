@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 
 from services.payment_gateway import group_commit
-from services.payment_gateway.domain import Payment, Policy, Status, Transition
-from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, Publishes, Result, UnrecordableError
-from services.payment_gateway.store import Lease, Origin, Row
+from services.payment_gateway.domain import Payment, PaymentStatus, PaymentTransition, Policy
+from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, Publishes, StepResult, UnrecordableError
+from services.payment_gateway.store import Lease, Origin, PaymentRow
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
-from shared.persistence.outbox import Parcel
+from shared.persistence.outbox import OutboxBatch
 
 IDS = [UUID(int=number) for number in range(1, 5)]
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -30,7 +30,7 @@ class Failing(GroupCommit):
     offender: UUID | None = None
     tries: int = 0
 
-    async def _commit(self, results: Sequence[Result], *, carefully: bool) -> tuple[list[bool], list[Parcel]]:
+    async def _commit(self, results: Sequence[StepResult], *, carefully: bool) -> tuple[list[bool], list[OutboxBatch]]:
         self.tries += 1
         if self.tries <= self.times or self.offender in {r.row.payment.payment_id for r in results}:
             raise self.error
@@ -61,9 +61,9 @@ async def running(commit: GroupCommit) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def result(payment_id: UUID) -> Result:
-    payment = Payment(payment_id, "INV-1", Status.REQUESTED)
-    return Result(Row(payment, 1, Origin(payment_id, "C-1", None)), Transition(payment), NOW)
+def result(payment_id: UUID) -> StepResult:
+    payment = Payment(payment_id, "INV-1", PaymentStatus.REQUESTED)
+    return StepResult(PaymentRow(payment, 1, Origin(payment_id, "C-1", None)), PaymentTransition(payment), NOW)
 
 
 @pytest.mark.parametrize(

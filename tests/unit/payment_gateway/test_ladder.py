@@ -6,7 +6,16 @@ from uuid import UUID
 import pytest
 
 from services.payment_gateway import domain
-from services.payment_gateway.domain import Answer, Ask, Outcome, Payment, Policy, Status, Step, Verdict
+from services.payment_gateway.domain import (
+    GatewayAnswer,
+    GatewayStep,
+    Inquire,
+    Outcome,
+    Payment,
+    PaymentStatus,
+    PendingOutcome,
+    Policy,
+)
 from services.payment_gateway.gateways import port
 from services.payment_gateway.settings import LADDER_S, REMIND_S
 from services.saga.deadlines import DEFAULT_LADDER_S
@@ -28,7 +37,7 @@ def inquiries_s() -> list[float]:
     return list(takewhile(lambda at_s: at_s < THIRTY_DAYS_S, chain(deadlines_s[:-1], instants_s)))
 
 
-def unsettled(status: Status) -> Payment:
+def unsettled(status: PaymentStatus) -> Payment:
     return Payment(
         payment_id=ID,
         invoice_id="INV-1",
@@ -36,20 +45,22 @@ def unsettled(status: Status) -> Payment:
         amount_minor=1_250,
         currency="EUR",
         method_token="pm_card_visa",
-        gateway_id=None if status is Status.REQUESTED else "pi_1",
-        pending=Verdict(Status.DECLINED, "insufficient_funds") if status is Status.CANCELLING else None,
+        gateway_id=None if status is PaymentStatus.REQUESTED else "pi_1",
+        pending=PendingOutcome(PaymentStatus.DECLINED, "insufficient_funds")
+        if status is PaymentStatus.CANCELLING
+        else None,
     )
 
 
-def lived_through(payment: Payment, answer: Answer) -> list[tuple[Outcome, float]]:
+def lived_through(payment: Payment, answer: GatewayAnswer) -> list[tuple[Outcome, float]]:
     """What is told of the payment, and when, if every call is answered like this."""
     told: list[tuple[Outcome, float]] = []
     now_s, due_s, asked = 0.0, 0.0, inquiries_s()
-    step: Step | None = None
+    step: GatewayStep | None = None
     while now_s < THIRTY_DAYS_S:
         if step is None and asked and asked[0] < due_s:
             now_s = asked.pop(0)
-            asking = domain.decide(Ask(ID, "INV-1"), payment)
+            asking = domain.decide(Inquire(ID, "INV-1"), payment)
             payment, due_s = asking.payment, now_s if asking.hurry else due_s
             continue
         now_s = max(now_s, due_s)
@@ -68,15 +79,17 @@ def lived_through(payment: Payment, answer: Answer) -> list[tuple[Outcome, float
 @pytest.mark.parametrize(
     ("status", "answer", "outcome"),
     [
-        (Status.IN_DOUBT, SILENT, Outcome.NEEDS_DECISION),
-        (Status.IN_DOUBT, PROCESSING, Outcome.NEEDS_DECISION),
-        (Status.CANCELLING, SILENT, Outcome.NEEDS_DECISION),
-        (Status.CANCELLING, PROCESSING, Outcome.NEEDS_DECISION),
-        (Status.REQUESTED, NOT_SENT, Outcome.NOT_CHARGED),
-        (Status.REQUESTED, SILENT, Outcome.NOT_CHARGED),
+        (PaymentStatus.IN_DOUBT, SILENT, Outcome.NEEDS_DECISION),
+        (PaymentStatus.IN_DOUBT, PROCESSING, Outcome.NEEDS_DECISION),
+        (PaymentStatus.CANCELLING, SILENT, Outcome.NEEDS_DECISION),
+        (PaymentStatus.CANCELLING, PROCESSING, Outcome.NEEDS_DECISION),
+        (PaymentStatus.REQUESTED, NOT_SENT, Outcome.NOT_CHARGED),
+        (PaymentStatus.REQUESTED, SILENT, Outcome.NOT_CHARGED),
     ],
 )
-def test_the_ladder_ends_although_the_saga_asks_every_hour(status: Status, answer: Answer, outcome: Outcome) -> None:
+def test_the_ladder_ends_although_the_saga_asks_every_hour(
+    status: PaymentStatus, answer: GatewayAnswer, outcome: Outcome
+) -> None:
     ((told, at_s),) = lived_through(unsettled(status), answer)
     assert told is outcome
     assert 3_600.0 < at_s <= LADDER_LENGTH_S, "asking shortens the ladder; it neither ends it at once nor draws it out"

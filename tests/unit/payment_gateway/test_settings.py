@@ -6,20 +6,20 @@ import orjson
 import pytest
 
 from services.payment_gateway.domain import Policy
-from services.payment_gateway.settings import LADDER_S, REMIND_S, Settings
+from services.payment_gateway.settings import LADDER_S, REMIND_S, ChargingSettings
 from shared.card_data.encryption import generate_keyset
-from shared.settings import ConfigurationError, Environment
+from shared.settings import ConfigurationError, EnvironmentVariables
 
 MEMORY = {"GATEWAY_URL": "memory://?latency_ms=5"}
 
 
-def read(**variables: str) -> Settings:
-    return Settings.read(Environment(MEMORY | variables))
+def read(**variables: str) -> ChargingSettings:
+    return ChargingSettings.read(EnvironmentVariables(MEMORY | variables))
 
 
 def test_what_is_not_set_has_a_default() -> None:
     settings = read()
-    assert settings == Settings(MEMORY["GATEWAY_URL"], "", 10.0, 200, Policy(LADDER_S, REMIND_S), None)
+    assert settings == ChargingSettings(MEMORY["GATEWAY_URL"], "", 10.0, 200, Policy(LADDER_S, REMIND_S), None)
 
 
 def test_the_ladder_can_be_short() -> None:

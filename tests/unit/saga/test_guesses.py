@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from services.saga.domain import Patience, Saga, Status
-from services.saga.handlers import SagaWork
+from services.saga.domain import ReminderSchedule, Saga, SagaStatus
+from services.saga.handlers import SagaHandler
 from shared.contracts.base import Contract
 from shared.contracts.invoice import InvoicePaid
 from shared.contracts.payment_gateway import PaymentCaptured, PaymentDeclined, PaymentInDoubt, PaymentNotCharged
@@ -39,27 +39,27 @@ def inbound(data: Contract) -> Inbound:
     return Inbound(new_id(), data, "flow", datetime(2026, 1, 1, tzinfo=UTC))
 
 
-async def asked_about(work: SagaWork, *messages: Contract) -> list[UUID]:
+async def asked_about(work: SagaHandler, *messages: Contract) -> list[UUID]:
     rows = NoRows()
     arrived = [inbound(message) for message in messages]
-    recalled = work.remembered.recall(map(work.key, arrived), epoch=0)
-    states = await work.peek(cast("Connection", rows), arrived, recalled)
+    recalled = work.state_cache.get(map(work.key, arrived), epoch=0)
+    states = await work.load_unlocked(cast("Connection", rows), arrived, recalled)
     assert set(states) == {work.key(one) for one in arrived}
     return rows.asked
 
 
 @pytest.fixture
-def work() -> SagaWork:
-    work = SagaWork(Patience((10.0,)))
-    work.remembered.keep({KNOWN: Saga(KNOWN, "INV-0", Status.AWAITING_OUTCOME, version=1)})
+def work() -> SagaHandler:
+    work = SagaHandler(ReminderSchedule((10.0,)))
+    work.state_cache.put({KNOWN: Saga(KNOWN, "INV-0", SagaStatus.AWAITING_OUTCOME, version=1)})
     return work
 
 
-async def test_of_a_capture_that_is_the_first_news_nobody_is_asked(work: SagaWork) -> None:
+async def test_of_a_capture_that_is_the_first_news_nobody_is_asked(work: SagaHandler) -> None:
     assert await asked_about(work, captured()) == []
 
 
-async def test_what_is_recalled_is_not_read(work: SagaWork) -> None:
+async def test_what_is_recalled_is_not_read(work: SagaHandler) -> None:
     assert await asked_about(work, captured(KNOWN)) == []
 
 
@@ -78,16 +78,16 @@ ABOUT: dict[str, Any] = {"payment_id": UNKNOWN, "invoice_id": "INV-1", "version"
     ],
     ids=lambda message: type(message).__name__ + (" late" if getattr(message, "late", False) else ""),
 )
-async def test_of_all_others_the_saga_may_have_heard(work: SagaWork, message: Contract) -> None:
+async def test_of_all_others_the_saga_may_have_heard(work: SagaHandler, message: Contract) -> None:
     assert await asked_about(work, message) == [UNKNOWN]
 
 
-async def test_what_was_stored_here_is_read_where_it_may_not_be_recalled(work: SagaWork) -> None:
+async def test_what_was_stored_here_is_read_where_it_may_not_be_recalled(work: SagaHandler) -> None:
     rows = NoRows()
-    await work.peek(cast("Connection", rows), [inbound(captured(KNOWN))], {})
+    await work.load_unlocked(cast("Connection", rows), [inbound(captured(KNOWN))], {})
     assert rows.asked == [KNOWN]
 
 
-async def test_after_a_wrong_guess_nothing_is_guessed_for_a_while(work: SagaWork) -> None:
-    work.remembered.mistrust()
+async def test_after_a_wrong_guess_nothing_is_guessed_for_a_while(work: SagaHandler) -> None:
+    work.state_cache.invalidate()
     assert await asked_about(work, captured()) == [UNKNOWN]

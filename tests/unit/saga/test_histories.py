@@ -24,7 +24,6 @@ from services.saga.domain import (
     NeedsDecision,
     NotCharged,
     Paid,
-    Patience,
     PaymentFailed,
     PaymentRequested,
     RecordPayment,
@@ -32,9 +31,10 @@ from services.saga.domain import (
     RefundFailed,
     RefundInDoubt,
     RefundPayment,
+    ReminderSchedule,
     Saga,
+    SagaStatus,
     SettlementRejected,
-    Status,
     reminders,
     transition,
 )
@@ -44,10 +44,10 @@ from services.saga.domain import InquirePayment as Inquire
 from services.saga.domain import RecordPaymentFailure as RecordFailure
 from shared.decider import fold
 
-PATIENCE = Patience((10.0, 20.0, 60.0))
+PATIENCE = ReminderSchedule((10.0, 20.0, 60.0))
 PAYMENT, OTHER = UUID(int=1), UUID(int=2)
 INVOICE = "INV-1"
-METHOD = invoices.Method("token", "tok_visa")
+METHOD = invoices.MethodSummary("token", "tok_visa")
 ROUNDS_MAX = 40
 """Rounds of healing; a history of forty steps is over after far fewer."""
 
@@ -69,8 +69,12 @@ FACTS = st.one_of(
     st.builds(RefundFailed, VERSIONS, closed=st.booleans()),
     st.builds(DeadlineFired, st.integers(1, 6)),
 )
-MONEY_BACK = {Status.REFUNDING, Status.REFUND_IN_DOUBT, Status.REFUNDED, Status.NOT_REFUNDED}
-ENDS = {Status.COMPLETED: {Status.REFUNDED}, Status.REFUNDED: set[Status](), Status.NOT_REFUNDED: {Status.REFUNDED}}
+MONEY_BACK = {SagaStatus.REFUNDING, SagaStatus.REFUND_IN_DOUBT, SagaStatus.REFUNDED, SagaStatus.NOT_REFUNDED}
+ENDS = {
+    SagaStatus.COMPLETED: {SagaStatus.REFUNDED},
+    SagaStatus.REFUNDED: set[SagaStatus](),
+    SagaStatus.NOT_REFUNDED: {SagaStatus.REFUNDED},
+}
 """Where a saga that has ended may still go."""
 
 
@@ -81,7 +85,7 @@ def test_no_history_breaks_a_saga(facts: list[Fact]) -> None:
     said: list[SagaCommand] = []
     for fact in facts:
         step = transition(saga, fact, PATIENCE)
-        assert step.saga.status is saga.status or step.saga.status in ENDS.get(saga.status, set(Status))
+        assert step.saga.status is saga.status or step.saga.status in ENDS.get(saga.status, set(SagaStatus))
         assert not reminders(step.saga) or step.saga.deadline_s is not None
         assert step.saga.payment_version >= saga.payment_version
         if not isinstance(fact, DeadlineFired):
@@ -91,30 +95,30 @@ def test_no_history_breaks_a_saga(facts: list[Fact]) -> None:
     once = [command for command in said if isinstance(command, RecordPayment | RecordFailure | Flag | RefundPayment)]
     assert len({type(command) for command in once}) == len(once)  # each at most once, deadlines apart
     if any(isinstance(fact, Captured) for fact in facts):
-        assert saga.status in {Status.SETTLING, Status.COMPLETED, *MONEY_BACK}  # no capture is ever dropped
+        assert saga.status in {SagaStatus.SETTLING, SagaStatus.COMPLETED, *MONEY_BACK}  # no capture is ever dropped
 
 
-HISTORIES: dict[str, tuple[tuple[Fact, ...], set[Status]]] = {
-    "paid": ((PaymentRequested(), Captured(3, 1_000, "EUR", "R"), Paid()), {Status.COMPLETED}),
+HISTORIES: dict[str, tuple[tuple[Fact, ...], set[SagaStatus]]] = {
+    "paid": ((PaymentRequested(), Captured(3, 1_000, "EUR", "R"), Paid()), {SagaStatus.COMPLETED}),
     "paid after doubt": (
         (PaymentRequested(), InDoubt(3), NeedsDecision(6), Captured(7, 1_000, "EUR", "R"), Paid()),
-        {Status.COMPLETED},
+        {SagaStatus.COMPLETED},
     ),
     "declined": (
         (PaymentRequested(), InDoubt(2), Declined(3, "no"), PaymentFailed("declined", "no")),
-        {Status.FAILED},
+        {SagaStatus.FAILED},
     ),
     "not charged after all": (
         (InDoubt(2), NeedsDecision(4), NotCharged(5, "decided"), PaymentFailed("not_charged", "decided")),
-        {Status.FAILED},
+        {SagaStatus.FAILED},
     ),
     "rejected and refunded": (
         (PaymentRequested(), Captured(2, 1_000, "EUR", "R"), SettlementRejected("void"), Refunded(4)),
-        {Status.REFUNDED},
+        {SagaStatus.REFUNDED},
     ),
     "rejected, refund decided by a person": (
         (Captured(2, 1_000, "EUR", "R"), SettlementRejected("void"), RefundInDoubt(4), RefundFailed(5, closed=True)),
-        {Status.NOT_REFUNDED},
+        {SagaStatus.NOT_REFUNDED},
     ),
     "failed, captured late, refunded": (
         (
@@ -124,7 +128,7 @@ HISTORIES: dict[str, tuple[tuple[Fact, ...], set[Status]]] = {
             RefundInDoubt(5),
             Refunded(6),
         ),
-        {Status.REFUNDED},
+        {SagaStatus.REFUNDED},
     ),
 }
 
@@ -143,7 +147,7 @@ def test_every_order_of_the_same_facts_ends_alike(name: str) -> None:
 
 
 @dataclass
-class Gateway:
+class ModelGateway:
     """The payment gateway's row. What it announced last is announced again when asked, and a late capture until a refund
     was ordered: no saga that has ended asks for it."""
 
@@ -205,14 +209,14 @@ Message = tuple[str, Fact | SagaCommand | str]
 
 
 @dataclass
-class World:
+class ModelWorld:
     """Saga, invoice and gateway, and the messages between them. A fact is recognised by its content, as by its id in life."""
 
     amount_minor: int
     saga: Saga = field(default_factory=lambda: Saga(PAYMENT, INVOICE))
     invoice: invoices.Invoice = field(default_factory=lambda: invoices.Invoice(INVOICE))
     events: list[invoices.Event] = field(default_factory=list)
-    gateway: Gateway = field(default_factory=Gateway)
+    gateway: ModelGateway = field(default_factory=ModelGateway)
     heard: set[Fact] = field(default_factory=set)
     under_way: list[Message] = field(default_factory=list)
 
@@ -222,12 +226,14 @@ class World:
 
     def command(self, command: invoices.Command) -> None:
         decided = invoices.decide(command, self.invoice)
-        if isinstance(decided, invoices.Refusal):
+        if isinstance(decided, invoices.RejectionReason):
             return
         self.invoice = fold(invoices.evolve, self.invoice, decided)
         self.events += decided
         again = [
-            e for e in self.events if isinstance(command, invoices.Record | invoices.RecordFailure) and not decided
+            e
+            for e in self.events
+            if isinstance(command, invoices.RecordPayment | invoices.RecordPaymentFailure) and not decided
         ]
         for event in [*decided, *again]:
             self.announce(event)
@@ -275,11 +281,11 @@ class World:
             case ("gateway", RefundPayment()):
                 self.tell_saga(self.gateway.refund())
             case ("invoice", RecordPayment(Capture(amount_minor, currency, receipt))):
-                self.command(invoices.Record(PAYMENT, amount_minor, currency, receipt))
+                self.command(invoices.RecordPayment(PAYMENT, amount_minor, currency, receipt))
             case ("invoice", RecordFailure(failure)):
-                self.command(invoices.RecordFailure(PAYMENT, failure.outcome, failure.reason))
+                self.command(invoices.RecordPaymentFailure(PAYMENT, failure.outcome, failure.reason))
             case ("invoice", Flag()):
-                self.command(invoices.FlagInDoubt(PAYMENT))
+                self.command(invoices.FlagPaymentInDoubt(PAYMENT))
             case ("saga", fact) if fact not in self.heard:
                 assert not isinstance(fact, str | Inquire | RefundPayment | RecordPayment | RecordFailure | Flag)
                 self.heard.add(fact)
@@ -311,7 +317,7 @@ class World:
         assert not reminders(self.saga)
 
 
-PENDING = {invoices.Status.PAYMENT_PENDING, invoices.Status.IN_DOUBT}
+PENDING = {invoices.InvoiceStatus.PAYMENT_PENDING, invoices.InvoiceStatus.IN_DOUBT}
 STEPS = (
     "deliver",
     "deliver",
@@ -328,7 +334,7 @@ STEPS = (
 )
 
 
-def _step(world: World, step: str, data: st.DataObject) -> None:
+def _step(world: ModelWorld, step: str, data: st.DataObject) -> None:
     match step:
         case "deliver" | "duplicate" | "lose":
             _transport(world, step, data)
@@ -341,12 +347,12 @@ def _step(world: World, step: str, data: st.DataObject) -> None:
             world.remind()
         case "pay otherwise":
             world.command(invoices.Pay(OTHER, 1_000, "EUR", METHOD, payment_id_used=False))
-            world.command(invoices.Record(OTHER, 1_000, "EUR", "R-2"))
+            world.command(invoices.RecordPayment(OTHER, 1_000, "EUR", "R-2"))
         case _:
             world.command(invoices.Void("not needed"))
 
 
-def _transport(world: World, step: str, data: st.DataObject) -> None:
+def _transport(world: ModelWorld, step: str, data: st.DataObject) -> None:
     if not world.under_way:
         return
     at = data.draw(st.integers(0, len(world.under_way) - 1))
@@ -365,7 +371,7 @@ def _ends(events: Sequence[invoices.Event]) -> list[type]:
 def test_whatever_is_lost_doubled_or_late_money_and_invoice_agree_in_the_end(
     steps: list[str], amount_minor: int, data: st.DataObject
 ) -> None:
-    world = World(amount_minor)
+    world = ModelWorld(amount_minor)
     world.start()
     for step in steps:
         _step(world, step, data)
@@ -373,10 +379,10 @@ def test_whatever_is_lost_doubled_or_late_money_and_invoice_agree_in_the_end(
     ended = world.saga.status
     assert len(_ends(world.events)) == 1  # exactly one outcome for whoever sent the command
     if not world.gateway.captured:
-        assert (ended, _ends(world.events)) == (Status.FAILED, [invoices.PaymentFailed])
+        assert (ended, _ends(world.events)) == (SagaStatus.FAILED, [invoices.PaymentFailed])
     elif world.gateway.state == "captured":
-        assert (ended, _ends(world.events)) == (Status.COMPLETED, [invoices.Paid])
+        assert (ended, _ends(world.events)) == (SagaStatus.COMPLETED, [invoices.Paid])
     else:
-        back = {"refunded": Status.REFUNDED, "not_refunded": Status.NOT_REFUNDED}[world.gateway.state]
+        back = {"refunded": SagaStatus.REFUNDED, "not_refunded": SagaStatus.NOT_REFUNDED}[world.gateway.state]
         assert (ended, _ends(world.events)) == (back, [invoices.PaymentFailed])
     seen(ended.value)

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from services.staff.domain import (
     OPEN,
     REFUSALS_KEPT_MAX,
-    Attempt,
     Case,
-    Decision,
+    CaseAttempt,
+    CaseStatus,
+    DecisionRefusal,
     DecisionRefused,
     Doubted,
     Fact,
-    Refusal,
     Resolution,
     Resolve,
+    SentDecision,
     Settled,
-    Status,
     decide,
     decisions_for,
     evolve,
@@ -33,12 +33,12 @@ BLANK = Case(PAYMENT, "INV-1")
 RESOLUTIONS: tuple[Resolution, ...] = ("captured", "not_charged", "refunded", "not_refunded")
 
 
-def doubted(version: int, status: Status = Status.NEEDS_DECISION, decided_by: str | None = None) -> Doubted:
-    attempts = (Attempt(NOW, "inquire", "unknown", f"evidence {version}"),)
+def doubted(version: int, status: CaseStatus = CaseStatus.NEEDS_DECISION, decided_by: str | None = None) -> Doubted:
+    attempts = (CaseAttempt(NOW, "inquire", "unknown", f"evidence {version}"),)
     return Doubted(version, status, 1_250, "EUR", f"reason_{version}", "pi_1", attempts, decided_by)
 
 
-def settled(version: int, status: Status = Status.CAPTURED, decided_by: str | None = None) -> Settled:
+def settled(version: int, status: CaseStatus = CaseStatus.CAPTURED, decided_by: str | None = None) -> Settled:
     return Settled(version, status, decided_by=decided_by)
 
 
@@ -58,7 +58,8 @@ def fact_of(version: int, kind: int) -> Fact:
             return doubted(version, sorted(OPEN)[kind // 4 % 4], "ann" if kind % 3 == 0 else None)
         case 1:
             return settled(
-                version, [Status.CAPTURED, Status.DECLINED, Status.NOT_CHARGED, Status.REFUNDED][kind // 4 % 4]
+                version,
+                [CaseStatus.CAPTURED, CaseStatus.DECLINED, CaseStatus.NOT_CHARGED, CaseStatus.REFUNDED][kind // 4 % 4],
             )
         case 2:
             return refused(version)
@@ -87,54 +88,54 @@ def test_the_highest_version_is_what_stands(history: list[Fact]) -> None:
 
 
 def test_what_an_older_message_knows_fills_the_gaps() -> None:
-    case = case_of(settled(5, Status.DECLINED), doubted(3, Status.IN_DOUBT))
-    assert (case.status, case.version, case.amount_minor, case.gateway_id) == (Status.DECLINED, 5, 1_250, "pi_1")
+    case = case_of(settled(5, CaseStatus.DECLINED), doubted(3, CaseStatus.IN_DOUBT))
+    assert (case.status, case.version, case.amount_minor, case.gateway_id) == (CaseStatus.DECLINED, 5, 1_250, "pi_1")
     assert [attempt.evidence for attempt in case.attempts] == ["evidence 3"]
 
 
 def test_money_that_a_person_decided_not_to_give_back_is_settled() -> None:
-    case = case_of(doubted(3, Status.REFUND_FAILED), doubted(4, Status.REFUND_FAILED, "ann"))
-    assert (case.status, case.decided_by, case.is_open) == (Status.NOT_REFUNDED, "ann", False)
+    case = case_of(doubted(3, CaseStatus.REFUND_FAILED), doubted(4, CaseStatus.REFUND_FAILED, "ann"))
+    assert (case.status, case.decided_by, case.is_open) == (CaseStatus.NOT_REFUNDED, "ann", False)
 
 
 def test_a_payment_can_become_a_case_again() -> None:
-    assert case_of(doubted(2), settled(3), doubted(5, Status.REFUND_IN_DOUBT)).is_open
+    assert case_of(doubted(2), settled(3), doubted(5, CaseStatus.REFUND_IN_DOUBT)).is_open
 
 
 def test_what_can_be_decided_of_every_state() -> None:
     charge, refund = {"captured", "not_charged"}, {"refunded", "not_refunded"}
-    fitting = {Status.IN_DOUBT: charge, Status.NEEDS_DECISION: charge}
-    fitting |= {Status.REFUND_IN_DOUBT: refund, Status.REFUND_FAILED: refund}
-    assert {status: set(decisions_for(status)) for status in Status} == {
-        status: fitting.get(status, set()) for status in Status
+    fitting = {CaseStatus.IN_DOUBT: charge, CaseStatus.NEEDS_DECISION: charge}
+    fitting |= {CaseStatus.REFUND_IN_DOUBT: refund, CaseStatus.REFUND_FAILED: refund}
+    assert {status: set(decisions_for(status)) for status in CaseStatus} == {
+        status: fitting.get(status, set()) for status in CaseStatus
     }
 
 
 def test_every_state_and_every_decision() -> None:
-    for status in Status:
+    for status in CaseStatus:
         for resolution in RESOLUTIONS:
             case = Case(PAYMENT, "INV-1", status=status, version=3)
             answer = decide(Resolve(resolution, 3, "R-1"), case)
             if status not in OPEN:
-                assert answer is Refusal.NOTHING_TO_DECIDE
+                assert answer is DecisionRefusal.NOTHING_TO_DECIDE
             elif resolution not in decisions_for(status):
-                assert answer is Refusal.DOES_NOT_FIT
+                assert answer is DecisionRefusal.DOES_NOT_FIT
             else:
                 assert answer is None
 
 
 def test_a_decision_needs_the_version_that_stands_and_a_receipt() -> None:
     case = case_of(doubted(3))
-    assert decide(Resolve("not_charged", 2, None), case) is Refusal.VERSION_DIFFERS
-    assert decide(Resolve("captured", 3, None), case) is Refusal.RECEIPT_NUMBER_REQUIRED
-    assert decide(Resolve("captured", 3, "  "), case) is Refusal.RECEIPT_NUMBER_REQUIRED
+    assert decide(Resolve("not_charged", 2, None), case) is DecisionRefusal.VERSION_DIFFERS
+    assert decide(Resolve("captured", 3, None), case) is DecisionRefusal.RECEIPT_NUMBER_REQUIRED
+    assert decide(Resolve("captured", 3, "  "), case) is DecisionRefusal.RECEIPT_NUMBER_REQUIRED
 
 
 def test_one_decision_at_a_time_until_it_is_refused_or_the_payment_moved_on() -> None:
-    sent = Decision(uuid5(PAYMENT, "decision"), 3, "captured", "ann", NOW)
-    waiting = Case(PAYMENT, "INV-1", status=Status.NEEDS_DECISION, version=3, decision=sent)
-    assert decide(Resolve("not_charged", 3, None), waiting) is Refusal.DECISION_ON_ITS_WAY
+    sent = SentDecision(uuid5(PAYMENT, "decision"), 3, "captured", "ann", NOW)
+    waiting = Case(PAYMENT, "INV-1", status=CaseStatus.NEEDS_DECISION, version=3, decision=sent)
+    assert decide(Resolve("not_charged", 3, None), waiting) is DecisionRefusal.DECISION_ON_ITS_WAY
     assert decide(Resolve("not_charged", 3, None), evolve(waiting, refused(3, sent.id))) is None
     moved_on = evolve(waiting, doubted(4))
     assert decide(Resolve("not_charged", 4, None), moved_on) is None
-    assert decide(Resolve("not_charged", 4, None), evolve(moved_on, settled(5))) is Refusal.NOTHING_TO_DECIDE
+    assert decide(Resolve("not_charged", 4, None), evolve(moved_on, settled(5))) is DecisionRefusal.NOTHING_TO_DECIDE

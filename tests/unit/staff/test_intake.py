@@ -9,16 +9,16 @@ import asyncpg
 import pytest
 
 from services.staff import intake, store
+from services.staff.dead_letters import DeadLetterRecord, Withheld
 from services.staff.intake import Intake
-from services.staff.letters import Record, Withheld
-from shared import holding
+from shared.batch import retry
 from shared.messaging.codec import decode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-Fault = Callable[[Sequence[Record]], None]
+Fault = Callable[[Sequence[DeadLetterRecord]], None]
 
 
 def delivery(body: bytes) -> Delivery:
@@ -72,20 +72,20 @@ def fault() -> list[Fault]:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch, fault: list[Fault]) -> dict[bytes | None, Record]:
+def kept(monkeypatch: pytest.MonkeyPatch, fault: list[Fault]) -> dict[bytes | None, DeadLetterRecord]:
     """The stored records, by body."""
-    table: dict[bytes | None, Record] = {}
+    table: dict[bytes | None, DeadLetterRecord] = {}
 
-    async def lock_letters(_tx: object, _ids: object) -> dict[Any, Record]:
+    async def lock_letters(_tx: object, _ids: object) -> dict[Any, DeadLetterRecord]:
         return {}
 
-    async def save_letters(_tx: object, records: Sequence[Record]) -> None:
+    async def save_letters(_tx: object, records: Sequence[DeadLetterRecord]) -> None:
         (fault.pop(0) if len(fault) > 1 else fault[0])(records)
         table.update({record.letter.body: record for record in records})
 
     monkeypatch.setattr(store, "lock_letters", lock_letters)
     monkeypatch.setattr(store, "save_letters", save_letters)
-    monkeypatch.setattr(holding, "OUTAGE_PAUSES_S", (0.0,))
+    monkeypatch.setattr(retry, "OUTAGE_PAUSES_S", (0.0,))
     return table
 
 
@@ -96,18 +96,20 @@ async def take_in(*bodies: bytes) -> list[bytes]:
     return consumer.acknowledged
 
 
-def a_bug(_: Sequence[Record]) -> None:
+def a_bug(_: Sequence[DeadLetterRecord]) -> None:
     raise LookupError("ours")
 
 
-async def test_a_fault_of_ours_costs_no_body(fault: list[Fault], kept: dict[bytes | None, Record]) -> None:
+async def test_a_fault_of_ours_costs_no_body(fault: list[Fault], kept: dict[bytes | None, DeadLetterRecord]) -> None:
     fault[:0] = [a_bug] * 20
     assert await take_in(b"one", b"two") == [b"one", b"two"]
     assert kept.keys() == {b"one", b"two"}
 
 
-async def test_data_that_the_database_refuses_is_left_out(fault: list[Fault], kept: dict[bytes | None, Record]) -> None:
-    def refuse(records: Sequence[Record]) -> None:
+async def test_data_that_the_database_refuses_is_left_out(
+    fault: list[Fault], kept: dict[bytes | None, DeadLetterRecord]
+) -> None:
+    def refuse(records: Sequence[DeadLetterRecord]) -> None:
         if any(record.letter.body == b"bad" for record in records):
             raise asyncpg.exceptions.DataError("no")
 
@@ -118,7 +120,7 @@ async def test_data_that_the_database_refuses_is_left_out(fault: list[Fault], ke
 
 
 async def test_a_letter_that_cannot_be_read_is_seen_and_stops_nobody(
-    monkeypatch: pytest.MonkeyPatch, kept: dict[bytes | None, Record]
+    monkeypatch: pytest.MonkeyPatch, kept: dict[bytes | None, DeadLetterRecord]
 ) -> None:
     def fails_on_one(body: bytes, **properties: Any) -> Any:
         if body == b"bad":

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.staff import intake
+from services.staff.dead_letters import DeadLetter, Withheld
 from services.staff.intake import SHORT_TEXT_BYTES_MAX, read
-from services.staff.letters import Letter, Withheld
 from shared.card_data.scan import find_card_number_deep
 from shared.messaging.consumer import Delivery
 from shared.messaging.dead_letters import dead_letter
@@ -63,7 +63,7 @@ def set_aside(original: Delivery, *, tries: int = 1) -> Delivery:
 def test_what_a_service_set_aside() -> None:
     original = delivery(type="T", correlation_id="C-1", reply_to="my-queue", routing_key="any")
     letter = read(set_aside(original, tries=3))
-    expected = Letter(
+    expected = DeadLetter(
         id=letter.id,
         queue="saga.events",
         origin="remit",

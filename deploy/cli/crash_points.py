@@ -1,0 +1,33 @@
+"""`remit faults list`: the crash points of the services."""
+
+import typer
+
+from deploy.cli.output import Json, console, write_json
+
+app = typer.Typer(no_args_is_help=True, help="Places where a test makes a service fail.")
+
+
+@app.command("list")
+def list_points(*, json: Json = False) -> None:
+    """Every crash point: REMIT_FAULT=name:nth:action makes whoever comes by fail (exit, stop, raise or cancel). For tests only."""
+    from dataclasses import asdict  # noqa: PLC0415 - `--help` need not pay
+
+    from shared.crash_points import POINTS  # noqa: PLC0415
+
+    if json:
+        write_json([asdict(point) for point in POINTS])
+        return
+    from rich.table import Table  # noqa: PLC0415 - rich
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("point", no_wrap=True)
+    table.add_column("boundary")
+    table.add_column("passed by")
+    for point in POINTS:
+        table.add_row(point.name, point.boundary, ", ".join(point.passed_by))
+    console().print(table)
+
+
+@app.callback()
+def faults() -> None:
+    """Keeps `list` a command of its own."""

@@ -1,0 +1,370 @@
+"""Reads what happened from the raw stores of all services, for people; read-only, and bounded."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+import orjson
+
+from deploy.cli.output import MISUSED, fail
+from services.audit.align import StoredRow
+from services.audit.payments import TRACES_KEPT_DAYS
+from services.audit.stores import DATABASES, Snapshot, snapshot
+from shared.contracts.currencies import ISO_4217, in_major_units
+from shared.settings import EnvironmentVariables
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+ROWS_MAX = 2_000
+"""Of each kind in one story: an invoice has tens."""
+SAGA_SAYS_MAX = 3
+"""Commands that a saga sends about one fact, at most; their ids are derived from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineStep:
+    """Something that happened. `id` is that of the message it was, or became; `says` are ids of further messages it brought about."""
+
+    at: datetime
+    where: str
+    what: str
+    id: str
+    cause: str | None
+    detail: str = ""
+    says: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceStory:
+    """An invoice with everything that happened to it, in order: no step comes before its cause. `unseen`: what is not shown, and why."""
+
+    invoice_id: str
+    invoice: Mapping[str, Any] | None
+    steps: tuple[TimelineStep, ...]
+    unseen: tuple[str, ...]
+
+    def causes(self) -> list[int | None]:
+        """For each step the number of the step that caused it, counted from 1; None: from outside, or not seen."""
+        number_of: dict[str, int] = {}
+        for number, step in enumerate(self.steps, start=1):
+            for name in (step.id, *step.says):
+                number_of.setdefault(name, number)
+        return [number_of.get(step.cause) if step.cause else None for step in self.steps]
+
+    def as_json(self) -> dict[str, Any]:
+        steps = [
+            {
+                "number": number,
+                "at": step.at,
+                "where": step.where,
+                "what": step.what,
+                "detail": step.detail or None,
+                "id": step.id,
+                "cause": step.cause,
+                "because_of": because_of,
+            }
+            for number, (step, because_of) in enumerate(zip(self.steps, self.causes(), strict=True), start=1)
+        ]
+        invoice = dict(self.invoice) if self.invoice is not None else None
+        return {"invoice_id": self.invoice_id, "invoice": invoice, "timeline": steps, "unseen": list(self.unseen)}
+
+
+async def story(invoice_id: str) -> InvoiceStory | None:
+    """Everything known of an invoice; None if nothing is."""
+    async with AsyncExitStack() as opened:
+        databases = await _open(opened, required="invoice")
+        invoices = databases["invoice"]
+        current = await invoices.page("SELECT * FROM invoices WHERE invoice_id = $1", invoice_id)
+        answers = await invoices.page(
+            "SELECT * FROM answers WHERE invoice_id = $1 ORDER BY answered_at LIMIT $2", invoice_id, ROWS_MAX
+        )
+        if not current and not answers:
+            return None
+        events = await invoices.page(
+            "SELECT * FROM events WHERE stream_id = $1 ORDER BY version LIMIT $2", invoice_id, ROWS_MAX
+        )
+        payments = sorted({UUID(event["data"]["payment_id"]) for event in events if "payment_id" in event["data"]})
+        steps = [*map(_answered, answers), *map(_event, events)]
+        if "payment_gateway" in databases:
+            steps += await _gateway_steps(databases["payment_gateway"], payments, events)
+        if "saga" in databases:
+            steps += await _saga_steps(databases["saga"], payments)
+        deleted = await _deleted(databases, payments)
+        if "staff" in databases:
+            steps += await _staff_steps(databases["staff"], payments, [answer["command_id"] for answer in answers])
+    closed = [f"{name.upper()}_DATABASE_URL is not set" for name in DATABASES if name not in databases]
+    return InvoiceStory(
+        invoice_id, dict(_items(current[0])) if current else None, _in_order(steps), (*closed, *deleted)
+    )
+
+
+async def invoices(status: str | None, at_most: int) -> list[dict[str, Any]]:
+    """Current states, those that changed last first."""
+    async with AsyncExitStack() as opened:
+        databases = await _open(opened, required="invoice")
+        rows = await databases["invoice"].page(
+            "SELECT * FROM invoices WHERE $1::text IS NULL OR status = $1 ORDER BY updated_at DESC, invoice_id LIMIT $2",
+            status,
+            at_most,
+        )
+    return [dict(_items(row)) for row in rows]
+
+
+async def command(command_id: UUID) -> dict[str, Any] | None:
+    """The stored answer of a command, or the dead letter it became (an open one rather than a settled one)."""
+    async with AsyncExitStack() as opened:
+        databases = await _open(opened, required="invoice")
+        answers = await databases["invoice"].page(
+            """SELECT command_id, command_type, answer, reason, detail, invoice_id, correlation_id, answered_at
+               FROM answers WHERE command_id = $1""",
+            command_id,
+        )
+        if answers:
+            return {"answer": dict(_items(answers[0]))}
+        if "staff" not in databases:
+            fail(
+                f"command {command_id} has no answer; STAFF_DATABASE_URL is not set, so whether it was set aside is not known."
+            )
+        letters = await databases["staff"].page(
+            """SELECT id, queue, reason, error_type, error_text, status, tries, replays, withheld, first_seen, last_seen, settled_by,
+                      settled_at, settled_reason FROM dead_letters
+               WHERE event_id = $1 OR message_id = $1::text ORDER BY status = 'open' DESC, last_seen DESC LIMIT 1""",
+            command_id,
+        )
+    return {"dead_letter": dict(_items(letters[0]))} if letters else None
+
+
+async def _open(opened: AsyncExitStack, *, required: str) -> dict[str, Snapshot]:
+    environment = EnvironmentVariables()
+    if not os.environ.get(f"{required.upper()}_DATABASE_URL"):
+        fail(f"{required.upper()}_DATABASE_URL is not set.", MISUSED)
+    return {
+        name: await opened.enter_async_context(snapshot(name, environment.database_url(name)))
+        for name in DATABASES
+        if os.environ.get(f"{name.upper()}_DATABASE_URL")
+    }
+
+
+def _items(row: Any) -> Iterable[tuple[str, Any]]:
+    items: Iterable[tuple[str, Any]] = row.items()
+    return items
+
+
+# -- steps -----------------------------------------------------------------------------------------------------------------------------
+
+
+def _answered(row: StoredRow) -> TimelineStep:
+    verdict = f"{row['answer']}: {row['reason']}" if row["reason"] else row["answer"]
+    return TimelineStep(
+        row["answered_at"],
+        "invoice",
+        f"{_short(row['command_type'])}: {verdict}",
+        str(row["command_id"]),
+        None,
+        row["detail"] or "",
+    )
+
+
+def _event(row: StoredRow) -> TimelineStep:
+    data = row["data"]
+    facts = [_amount(data), *(str(data[name]) for name in ("receipt_number", "outcome", "reason") if data.get(name))]
+    about = f" {', '.join(fact for fact in facts if fact)}" if any(facts) else ""
+    message_id = uuid5(row["cause_id"], str(row["cause_position"]))
+    return TimelineStep(
+        row["recorded_at"], "invoice", f"{row['type'].partition('.')[0]}{about}", str(message_id), str(row["cause_id"])
+    )
+
+
+async def _gateway_steps(gateway: Snapshot, payments: list[UUID], events: list[StoredRow]) -> list[TimelineStep]:
+    requests = {
+        event["data"]["payment_id"]: str(uuid5(event["cause_id"], str(event["cause_position"])))
+        for event in events
+        if event["type"].startswith("PaymentRequested.")
+    }
+    steps: list[TimelineStep] = []
+    for row in await _about(gateway, "payments", payments):
+        id_ = str(row["payment_id"])
+        what = f"payment {id_} taken in"
+        steps.append(
+            TimelineStep(row["created_at"], "gateway", what, id_, requests.get(id_, str(row["cause_id"])), _stands(row))
+        )
+    for row in await _about(gateway, "attempts", payments, order="fence, seq"):
+        id_ = f"{row['payment_id']}:{row['fence']}.{row['seq']}"
+        steps.append(
+            TimelineStep(
+                row["at"], "gateway", f"{row['step']}: {row['answer']}", id_, str(row["payment_id"]), row["evidence"]
+            )
+        )
+    for row in await _about(gateway, "outcomes", payments, order="version"):
+        cause = orjson.loads(row["body"]).get("causationid")
+        what = f"{_short(row['type'])}, version {row['version']}"
+        steps.append(TimelineStep(row["recorded_at"], "gateway", what, str(row["message_id"]), cause))
+    for row in await _about(gateway, "decisions", payments, order="decided_at"):
+        effect = f"refused: {row['refusal']}" if row["refusal"] else "taken"
+        steps.append(
+            TimelineStep(
+                row["decided_at"],
+                "gateway",
+                f"decision of {row['decided_by']}, {row['resolution']}: {effect}",
+                f"{row['message_id']} taken",
+                str(row["message_id"]),
+                row["evidence"],
+            )
+        )
+    return steps
+
+
+async def _saga_steps(sagas: Snapshot, payments: list[UUID]) -> list[TimelineStep]:
+    transitions = await _about(sagas, "transitions", payments, order="version")
+    steps = [_transition(row) for row in transitions]
+    causes = {step.cause for step in steps}
+    deadlines = await _about(sagas, "deadlines", payments, order="number")
+    steps += [
+        TimelineStep(row["fired_at"], "saga", f"deadline {row['number']} fired", str(row["id"]), None)
+        for row in deadlines
+        if row["fired_at"] is not None and str(row["id"]) in causes
+    ]
+    return steps
+
+
+def _transition(row: StoredRow) -> TimelineStep:
+    moved = row["to_status"] if row["from_status"] == row["to_status"] else f"{row['from_status']} → {row['to_status']}"
+    return TimelineStep(
+        row["at"],
+        "saga",
+        f"{moved} on {row['fact']}",
+        f"{row['payment_id']} step {row['version']}",
+        str(row["cause_id"]),
+        says=frozenset(str(uuid5(row["cause_id"], str(position))) for position in range(SAGA_SAYS_MAX)),
+    )
+
+
+async def _deleted(databases: Mapping[str, Snapshot], payments: list[UUID]) -> list[str]:
+    """What the services themselves have deleted of these payments: that there was something must not look like nothing."""
+    found: list[str] = []
+    if "payment_gateway" in databases:
+        found += [
+            f"calls to the gateway about {row['payment_id']}, deleted on {row['attempts_forgotten_at']:%F}: "
+            f"it had been at rest for {TRACES_KEPT_DAYS} days"
+            for row in await _about(databases["payment_gateway"], "payments", payments)
+            if row["attempts_forgotten_at"] is not None
+        ]
+    if "saga" in databases:
+        found += [
+            f"steps 1 to {row['journal_from'] - 1} of the saga of {row['payment_id']}, deleted: "
+            f"it had ended {TRACES_KEPT_DAYS} days before"
+            for row in await _about(databases["saga"], "sagas", payments)
+            if row["journal_from"] > 1
+        ]
+    return found
+
+
+async def _staff_steps(staff: Snapshot, payments: list[UUID], commands: list[UUID]) -> list[TimelineStep]:
+    letters = await staff.page(
+        "SELECT * FROM dead_letters WHERE event_id = ANY($1::uuid[]) LIMIT $2", commands, ROWS_MAX
+    )
+    steps = [
+        TimelineStep(
+            row["first_seen"],
+            "staff",
+            f"set aside from {row['queue']}: {row['reason']}",
+            str(row["id"]),
+            None,
+            row["error_text"] or "",
+        )
+        for row in letters
+    ]
+    cases = await _about(staff, "cases", payments)
+    steps += [
+        TimelineStep(row["opened_at"], "staff", "a person is told", f"{row['payment_id']} case", None) for row in cases
+    ]
+    subjects = [*payments, *(row["id"] for row in letters)]
+    entries = await staff.page(
+        "SELECT * FROM journal WHERE subject = ANY($1::uuid[]) ORDER BY at LIMIT $2", subjects, ROWS_MAX
+    )
+    for row in entries:
+        details = ", ".join(f"{name} {value}" for name, value in row["details"].items() if value is not None)
+        steps.append(
+            TimelineStep(
+                row["at"], "staff", f"{row['who']}: {row['action']}", str(uuid5(row["id"], "0")), None, details
+            )
+        )
+    return steps
+
+
+async def _about(database: Snapshot, table: str, payments: list[UUID], *, order: str = "payment_id") -> list[StoredRow]:
+    sql = f"SELECT * FROM {table} WHERE payment_id = ANY($1::uuid[]) ORDER BY {order} LIMIT $2"  # noqa: S608 - constants of this module
+    return await database.page(sql, payments, ROWS_MAX)
+
+
+def _in_order(steps: list[TimelineStep]) -> tuple[TimelineStep, ...]:
+    """By time, but never before the cause: clocks of different machines differ, and a transaction begins before it is answered."""
+    by_id = {name: step for step in reversed(steps) for name in (step.id, *step.says)}
+
+    def moments(step: TimelineStep) -> Iterator[datetime]:
+        seen: set[str] = set()
+        following: TimelineStep | None = step
+        while following is not None and following.id not in seen:
+            seen.add(following.id)
+            yield following.at
+            following = by_id.get(following.cause) if following.cause else None
+
+    ranked = [(max(line), len(line), step.where, step) for step in steps if (line := list(moments(step)))]
+    return tuple(step for *_, step in sorted(ranked, key=lambda ranking: ranking[:3]))
+
+
+def _stands(row: StoredRow) -> str:
+    facts = [_amount({"amount_minor": row["amount_minor"], "currency": row["currency"]}), f"now {row['status']}"]
+    facts += [f"{name} {row[column]}" for name, column in (("as", "gateway_id"), ("because", "reason")) if row[column]]
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _amount(data: Mapping[str, Any]) -> str:
+    amount, currency = data.get("amount_minor"), data.get("currency")
+    return in_major_units(amount, currency) if amount is not None and currency in ISO_4217 else ""
+
+
+def _short(wire_name: str) -> str:
+    """`remit.invoice.PayInvoice.v1` -> `PayInvoice`."""
+    parts = wire_name.split(".")
+    return parts[-2] if len(parts) > 1 else wire_name
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------------------------
+
+
+def invoices_table(rows: list[dict[str, Any]]) -> "RenderableType":
+    """One line an invoice."""
+    from rich.table import Table  # noqa: PLC0415 - only where people look
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("invoice", "status", "customer"):
+        table.add_column(name, overflow="fold")
+    table.add_column("amount", justify="right", no_wrap=True)
+    table.add_column("changed", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["invoice_id"],
+            row["status"],
+            row["customer_id"],
+            _amount(row) or str(row["amount_minor"]),
+            f"{row['updated_at']:%F %T}",
+        )
+    return table
+
+
+def command_page(found: Mapping[str, Mapping[str, Any]]) -> "RenderableType":
+    """The answer, or the dead letter, a line a field."""
+    from rich.table import Table  # noqa: PLC0415
+
+    ((kind, fields),) = found.items()
+    table = Table(title=kind.replace("_", " "), title_justify="left", box=None, pad_edge=False, show_header=False)
+    for name, value in fields.items():
+        if value is not None:
+            table.add_row(name.replace("_", " "), f"{value:%F %T}" if isinstance(value, datetime) else str(value))
+    return table

@@ -1,0 +1,50 @@
+"""Streams of rows from stores that cannot be joined (each service has its own database), read side by side in the order of one key."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+Keyed = AsyncIterator[tuple[str, "StoredRow"]]
+
+
+class StoredRow(Protocol):
+    """A row of PostgreSQL or SQLite: columns by name."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+async def align(*streams: Keyed) -> AsyncIterator[tuple[str, tuple[list[StoredRow], ...]]]:
+    """Every key that occurs in any stream, ascending, with its rows from each of them: an outer join in the memory of one key.
+
+    Each stream must come in ascending order of its keys, compared by code point (`ORDER BY id COLLATE "C"`; a uuid orders like its
+    text). Raises ValueError if one does not: its rows would be missed silently.
+    """
+    cursors = [_Cursor(stream) for stream in streams]
+    for cursor in cursors:
+        await cursor.advance()
+    while waiting := [cursor.key for cursor in cursors if cursor.key is not None]:
+        key = min(waiting)
+        yield key, tuple([await cursor.take(key) for cursor in cursors])
+
+
+class _Cursor:
+    """One stream, with the row that comes next."""
+
+    def __init__(self, stream: Keyed) -> None:
+        self._stream = stream
+        self._row: StoredRow | None = None
+        self.key: str | None = None
+
+    async def advance(self) -> None:
+        before = self.key
+        following = await anext(self._stream, None)
+        self.key, self._row = (None, None) if following is None else following
+        if before is not None and self.key is not None and self.key < before:
+            raise ValueError(f"a stream is out of order: {self.key!r} comes after {before!r}")
+
+    async def take(self, key: str) -> list[StoredRow]:
+        """All rows under `key`, which is the smallest left."""
+        rows: list[StoredRow] = []
+        while self.key == key and self._row is not None:
+            rows.append(self._row)
+            await self.advance()
+        return rows

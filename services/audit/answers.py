@@ -1,0 +1,95 @@
+"""Line 6: what was promised to a sender, held against the sender's own history."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from uuid import UUID
+
+from services.audit.finding import Finding, Tally
+from services.audit.stores import Attempted, Snapshot, Stores
+from services.audit.titles import needs, tally
+
+PAGE = 2_000
+"""Commands looked up at a time."""
+IN_HAND_MAX = 400
+"""What a consumer may hold that is not acknowledged yet (`shared.messaging.consumer.PREFETCH`)."""
+
+_ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
+_OPEN_LETTERS = """
+    SELECT id, message_id, event_id FROM dead_letters
+    WHERE status = 'open' AND queue = 'invoice.commands' AND (message_id = ANY($1::text[]) OR event_id = ANY($2::uuid[]))"""
+
+
+async def line_6(stores: Stores) -> Finding:
+    """Every confirmed command id has exactly one answer, or one open dead letter; a command whose confirm was lost has none or one."""
+    counted = tally(6, stores)
+    if stores.history is None:
+        counted.missing("no history of a sender given")
+    needs(counted, stores, "staff")
+    if not needs(counted, stores, "invoice"):
+        return counted.finding()
+    attempts, room = stores.attempts(), _Room(stores)
+    while page := list(islice(attempts, PAGE)):
+        await _check(counted, stores, page, room)
+    if stores.history is not None and counted.looked_at == 0:
+        counted.missing("the history of the sender is empty")
+    return counted.finding()
+
+
+async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_Room") -> None:
+    ids = [id_ for id_ in map(_uuid, {attempt.command_id for attempt in page}) if id_ is not None]
+    answered = {str(row["command_id"]) for row in await stores.databases["invoice"].page(_ANSWERED, ids)}
+    staff = stores.databases.get("staff")
+    letters = Counter[str]() if staff is None else await _open_letters(staff, page, ids)
+    for attempt in page:
+        counted.look()
+        id_, kept = attempt.command_id, letters[attempt.command_id]
+        if kept > 1:
+            counted.breach(id_, f"{kept} open dead letters")
+        elif id_ in answered and kept:
+            counted.breach(id_, "an answer and an open dead letter", since=attempt.at)
+        elif attempt.confirmed and id_ not in answered and not kept and staff is not None:
+            _unanswered(counted, room, attempt)
+
+
+class _Room:
+    """How many unanswered commands of a live system may be waiting in a queue or be in the hands of a consumer."""
+
+    def __init__(self, stores: Stores) -> None:
+        queues = [(stores.queues or {}).get(name) for name in ("invoice.commands", "dead-letters")]
+        self.left = (
+            0
+            if stores.drained
+            else sum(q.ready + q.consumers * IN_HAND_MAX for q in queues if q is not None and q.ready)
+        )
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def _unanswered(counted: Tally, room: _Room, attempt: Attempted) -> None:
+    """Lost, unless it waits in a queue still."""
+    if room.take():
+        counted.in_flight()
+    else:
+        counted.breach(
+            attempt.command_id, "confirmed by the broker, and neither answered nor set aside", since=attempt.at
+        )
+
+
+async def _open_letters(staff: Snapshot, page: list[Attempted], ids: list[UUID]) -> Counter[str]:
+    rows = await staff.page(_OPEN_LETTERS, [attempt.command_id for attempt in page], ids)
+    return Counter(name for row in rows for name in _names(row["message_id"], row["event_id"]))
+
+
+def _names(message_id: str | None, event_id: UUID | None) -> Iterator[str]:
+    """A dead letter is known by the id on its envelope and by the one inside: usually the same."""
+    yield from {str(name).lower() for name in (message_id, event_id) if name is not None}
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,121 @@
+"""What a drained system is like: written to a file at one time, compared with the system at another (lines 14 and 15)."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from services.audit.errors import AuditError
+from services.audit.stores import Stores
+
+_SESSIONS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'remit audit'
+      AND backend_type = 'client backend'"""
+
+_DIGEST = """
+    SELECT count(*) AS rows, coalesce(sum(('x' || left(md5(digested::text), 15))::bit(60)::bigint), 0) AS sum
+    FROM ({}) AS digested"""
+"""A sum over the rows, in any order: no sort, no memory, and two tables of different content differ (but for one chance in 2^60)."""
+
+_UNDER_WAY = "'DeadlineFired'"
+_YOUNG = "date_trunc('month', now()) - interval '11 months'"
+"""What time alone deletes, after 400 days, is older."""
+DIGESTED: dict[str, dict[str, str]] = {
+    "invoice": {
+        "events": "SELECT * FROM events",
+        "invoices": """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
+                       FROM invoices""",
+        "payments": "SELECT payment_id, invoice_id, version, pending, method FROM payments",
+        "answers": "SELECT * FROM answers",
+    },
+    "payment_gateway": {
+        "payments": """SELECT payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, gateway_id,
+                       receipt_number, refund_id, decided_by FROM payments""",
+        "attempts": f"""SELECT payment_id, step, answer, idempotency_key FROM attempts
+                        WHERE step IN ('tokenise', 'prepare', 'execute', 'refund') AND recorded_at > {_YOUNG}""",  # noqa: S608
+        "outcomes": "SELECT * FROM outcomes",
+        "decisions": "SELECT * FROM decisions",
+    },
+    "saga": {
+        "sagas": """SELECT payment_id, invoice_id, status, captured_minor, captured_currency, receipt_number, failure_outcome,
+                    failure_reason, failure_recorded, flagged, refund_reason FROM sagas""",
+        "transitions": f"""SELECT payment_id, from_status, to_status, fact, cause_id FROM transitions
+                           WHERE fact <> {_UNDER_WAY} AND at > {_YOUNG}""",  # noqa: S608 - constants
+    },
+    "staff": {
+        "dead_letters": """SELECT id, queue, origin, reason, message_id, event_id, type, replays, status, settled_by, settled_at
+                           FROM dead_letters""",
+        "cases": "SELECT payment_id, invoice_id, status, version, decided_by, amount_minor, currency FROM cases",
+        "journal": "SELECT * FROM journal",
+    },
+}
+"""What recovery and replay must leave alone. Not what time alone moves: a reminder counts, a deadline of what waits for a person fires,
+a duplicate is seen once more, inquiries are repeated."""
+LEDGER_DIGESTED = {
+    "charges": "SELECT id, payment_intent, amount, currency, payment_method, created FROM charges ORDER BY id",
+    "refunds": "SELECT id, payment_intent, charge, amount, currency, status FROM refunds ORDER BY id",
+    "payment_intents": "SELECT id, amount, currency, metadata, status FROM payment_intents ORDER BY id",
+}
+
+
+async def digests(stores: Stores) -> AsyncIterator[tuple[str, str]]:
+    """Each table with the digest of its content: rows, and a sum over them."""
+    for name, database in stores.databases.items():
+        for table, query in DIGESTED[name].items():
+            for row in await database.page(_DIGEST.format(query)):
+                yield f"{name}.{table}", f"{row['rows']:x}-{int(row['sum']):x}"
+    if stores.ledger is not None:
+        for table, query in LEDGER_DIGESTED.items():
+            yield f"ledger.{table}", stores.ledger.digest(query)
+
+
+async def connections(stores: Stores) -> dict[str, int]:
+    """Sessions at each database, ours left out."""
+    return {name: await database.value(_SESSIONS) for name, database in stores.databases.items()}
+
+
+async def base_line(stores: Stores, *, digest: bool) -> dict[str, Any]:
+    """What the system is like now, as JSON data."""
+    content: dict[str, Any] = {"connections": await connections(stores), "memory_mib": memory_mib(stores.urls)}
+    if digest:
+        content["digest"] = {table: value async for table, value in digests(stores)}
+    return content
+
+
+def write(content: Mapping[str, Any], path: Path) -> None:
+    """Raises AuditError."""
+    try:
+        path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    except OSError as error:
+        raise AuditError(f"{path} cannot be written ({error.strerror}).") from None
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------------------------
+
+
+def memory_mib(urls: Mapping[str, str]) -> dict[str, float]:
+    """Resident memory of the processes on this machine that serve these databases, by service; those of other systems are told apart by
+    the URL in their environment. A service whose processes we may not look at is absent."""
+    used: dict[str, float] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            name = next((name for name in urls if _serves(words, name)), None)
+            if name is None or not _has_url(folder, name, urls[name]):
+                continue
+            pages = int((folder / "statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            continue  # it has ended, or belongs to somebody else
+        used[name] = round(used.get(name, 0.0) + pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+    return used
+
+
+def _serves(words: list[bytes], name: str) -> bool:
+    return f"services.{name}".encode() in words or words[-3:] == [b"run", name.encode(), b""]
+
+
+def _has_url(folder: Path, name: str, url: str) -> bool:
+    return f"{name.upper()}_DATABASE_URL={url}".encode() in (folder / "environ").read_bytes().split(b"\0")

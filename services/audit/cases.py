@@ -1,0 +1,67 @@
+"""Line 2: no charge without its payment here, no payment without an end or somebody who sees to it."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from services.audit import payments
+from services.audit.align import Keyed, StoredRow, align
+from services.audit.finding import Finding
+from services.audit.payments import moment, nothing, open_here
+from services.audit.stores import Stores
+from services.audit.titles import needs, tally
+
+_OPEN_CASES = """
+    SELECT payment_id, status, opened_at, updated_at FROM cases
+    WHERE status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed') ORDER BY payment_id"""
+
+
+Broken = tuple[str, str, datetime | None]
+
+
+def open_cases(stores: Stores) -> Keyed:
+    """What staff are asked to look at."""
+    staff = stores.databases.get("staff")
+    return nothing() if staff is None else staff.keyed(_OPEN_CASES)
+
+
+async def line_2(stores: Stores) -> Finding:
+    """Every ledger charge has exactly one payment row; every payment row is terminal or has one open case or a future attempt."""
+    counted = tally(2, stores)
+    needs(counted, stores, "payment_gateway", "staff", ledger=True)
+    if "payment_gateway" not in stores.databases:
+        return counted.finding()
+    sources = (payments.payment_rows, payments.charges, open_cases)
+    async for payment_id, (rows, charges, cases) in align(*(source(stores) for source in sources)):
+        counted.look()
+        for about, why, since in (*_astray(payment_id, rows, charges), *_unseen(payment_id, rows, cases, stores)):
+            counted.breach(about, why, since=since)
+    return counted.finding()
+
+
+def _astray(payment_id: str, rows: list[StoredRow], charges: list[StoredRow]) -> Iterator[Broken]:
+    for charge in charges:
+        if not payment_id:
+            yield charge["id"], "a charge that carries no payment id of ours", None
+        elif not rows:
+            yield payment_id, f"charge {charge['id']} has no payment here", moment(charge)
+        elif rows[0]["gateway_id"] != charge["payment_intent"]:
+            yield payment_id, f"charge {charge['id']} is of {charge['payment_intent']}, not of the recorded id", None
+
+
+def _unseen(payment_id: str, rows: list[StoredRow], cases: list[StoredRow], stores: Stores) -> Iterator[Broken]:
+    for row in rows:
+        since = max([row["updated_at"], *(case["updated_at"] for case in cases)])
+        for why in _left_alone(row, cases, staff_seen="staff" in stores.databases):
+            yield payment_id, why, since
+    if cases and not rows:
+        yield payment_id, "a case without a payment", cases[0]["opened_at"]
+
+
+def _left_alone(row: StoredRow, cases: list[StoredRow], *, staff_seen: bool) -> Iterator[str]:
+    if not open_here(row):
+        if cases:
+            yield f"{row['status']} here, and its case is open"
+    elif row["due_at"] is None and not cases and staff_seen:
+        yield f"{row['status']} with neither a next attempt nor a case"
+    elif row["overdue"] and not cases:
+        yield f"{row['status']}, its next attempt was due at {row['due_at']:%F %T} and nobody makes it"

@@ -1,0 +1,166 @@
+"""Line 7: nothing from nowhere. Ids are derived (DESIGN 2), so every cause can be computed again from what is stored elsewhere."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from uuid import UUID, uuid5
+
+import orjson
+
+from services.audit import payments
+from services.audit.align import Keyed, StoredRow, align
+from services.audit.finding import Finding, Tally
+from services.audit.stores import Stores
+from services.audit.titles import needs, tally
+
+SAID_AT_ONCE_MAX = 3
+"""A saga says at most two things about one fact (refund, and tell the invoice); one more costs nothing."""
+
+_FROM_UPSTREAM = """
+    SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer, a.command_type, a.invoice_id
+    FROM (SELECT *, CASE split_part(type, '.', 1) WHEN 'Issued' THEN 'IssueInvoice' WHEN 'PaymentRequested' THEN 'PayInvoice'
+                    WHEN 'Voided' THEN 'VoidInvoice' END AS command FROM events) e
+    LEFT JOIN answers a ON a.command_id = e.cause_id
+    WHERE e.command IS NOT NULL AND (a.answer IS DISTINCT FROM 'accepted' OR a.invoice_id IS DISTINCT FROM e.stream_id
+                                     OR split_part(a.command_type, '.', 3) <> e.command)
+    ORDER BY e.stream_id, e.version"""
+_SAME_CAUSE = """
+    SELECT cause_id, min(stream_id) AS stream_id, count(*) AS times FROM events
+    GROUP BY cause_id, cause_position HAVING count(*) > 1 ORDER BY 1"""
+_SAME_STEP = """
+    SELECT payment_id, cause_id, count(*) AS times FROM transitions GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY 1, 2"""
+_COUNT = "SELECT count(*) FROM events"
+_SAGAS = "SELECT payment_id, deadline, journal_from FROM sagas ORDER BY payment_id"
+_TRANSITIONS = "SELECT payment_id, version, fact, cause_id, at FROM transitions ORDER BY payment_id, version"
+_OUTCOMES = "SELECT payment_id, version, message_id, body, recorded_at FROM outcomes ORDER BY payment_id, version"
+_JOURNAL = "SELECT subject, id FROM journal WHERE action IN ('ask', 'resolve') ORDER BY subject"
+
+
+async def line_7(stores: Stores) -> Finding:
+    """Nothing from nowhere: every event's causation resolves, back to a command."""
+    counted = tally(7, stores)
+    complete = needs(counted, stores, "invoice", "payment_gateway", "saga", "staff")
+    if "invoice" in stores.databases:
+        await _from_upstream(counted, stores)
+    if not complete:
+        return counted.finding()  # what one service says, another has heard: the chain needs all of them
+    sources: tuple[Keyed, ...] = (
+        payments.invoice_events(stores),
+        payments.payment_rows(stores),
+        stores.databases["payment_gateway"].keyed(_OUTCOMES),
+        stores.databases["saga"].keyed(_SAGAS),
+        stores.databases["saga"].keyed(_TRANSITIONS),
+        stores.databases["staff"].keyed(_JOURNAL),
+    )
+    async for payment_id, (events, rows, outcomes, sagas, transitions, journal) in align(*sources):
+        known = _Known(payment_id, events, outcomes, sagas, transitions, journal)
+        for about, why, since in (*_steps(known, events, transitions), *_doings(known, events, rows, outcomes)):
+            counted.breach(about, why, since=since)
+        counted.look(len(transitions) + len(outcomes) + len(rows))
+    return counted.finding()
+
+
+async def _from_upstream(counted: Tally, stores: Stores) -> None:
+    """What a sender asked for has an accepted answer under the sender's id."""
+    invoices = stores.databases["invoice"]
+    counted.look(await invoices.value(_COUNT))
+    async for row in invoices.rows(_FROM_UPSTREAM):
+        counted.breach(
+            row["stream_id"], f"event {row['version']}, {row['type']}: the command that caused it {_of(row)}"
+        )
+    async for row in invoices.rows(_SAME_CAUSE):
+        counted.breach(
+            row["stream_id"], f"the message {row['cause_id']} brought about the same event {row['times']} times"
+        )
+    if "saga" in stores.databases:
+        async for row in stores.databases["saga"].rows(_SAME_STEP):
+            counted.breach(row["payment_id"], f"the message {row['cause_id']} moved its saga {row['times']} times")
+
+
+def _of(row: StoredRow) -> str:
+    if row["answer"] is None:
+        return "has no answer"
+    return f"was {row['answer']}" if row["answer"] != "accepted" else f"is {row['command_type']} of {row['invoice_id']}"
+
+
+class _Known:
+    """The ids of all messages about one payment, by who says them."""
+
+    def __init__(
+        self,
+        payment_id: str,
+        events: list[StoredRow],
+        outcomes: list[StoredRow],
+        sagas: list[StoredRow],
+        transitions: list[StoredRow],
+        journal: list[StoredRow],
+    ) -> None:
+        self.payment_id = payment_id
+        payment = UUID(payment_id)
+        self.from_invoice = {uuid5(event["cause_id"], str(event["cause_position"])) for event in events}
+        self.from_gateway = {outcome["message_id"] for outcome in outcomes}
+        self.deadlines = {
+            uuid5(payment, f"deadline:{number}") for saga in sagas for number in range(1, saga["deadline"] + 1)
+        }
+        self.from_saga = {
+            uuid5(step["cause_id"], str(position)) for step in transitions for position in range(SAID_AT_ONCE_MAX)
+        }
+        self.from_staff = {uuid5(entry["id"], "0") for entry in journal}
+        self.forgotten = any(saga["journal_from"] > 1 for saga in sagas)
+
+    def may_be_of_saga(self, cause: UUID | None) -> bool:
+        """Whether the saga said it. Of one whose early steps are deleted nobody knows any more: it may have."""
+        return cause in self.from_saga or (self.forgotten and cause is not None)
+
+
+Broken = tuple[str, str, datetime | None]
+
+
+def _steps(known: _Known, events: Iterable[StoredRow], transitions: Iterable[StoredRow]) -> Iterator[Broken]:
+    """What the saga heard was said, and what the invoice was told came from the saga."""
+    facts = known.from_invoice | known.from_gateway | known.deadlines
+    for step in transitions:
+        if step["cause_id"] not in facts:
+            yield (
+                known.payment_id,
+                f"step {step['version']} of its saga, {step['fact']}, was caused by nothing we know",
+                step["at"],
+            )
+    for event in events:
+        if event["event"] != "PaymentRequested" and not known.may_be_of_saga(event["cause_id"]):
+            yield (
+                event["invoice_id"],
+                f"{event['event']} of {known.payment_id} was caused by no step of its saga",
+                event["recorded_at"],
+            )
+
+
+def _doings(
+    known: _Known, events: list[StoredRow], rows: Iterable[StoredRow], outcomes: Iterable[StoredRow]
+) -> Iterator[Broken]:
+    """What the payment gateway service does was asked for by an invoice, a saga or a person."""
+
+    def asked(cause: UUID | None) -> bool:
+        return cause in known.from_invoice or cause in known.from_staff or known.may_be_of_saga(cause)
+
+    requested = any(event["event"] == "PaymentRequested" for event in events)
+    for row in rows:
+        if row["requested"] and not requested:
+            yield known.payment_id, "a payment that no invoice requested", row["updated_at"]
+        elif not asked(row["cause_id"]):
+            yield known.payment_id, "the payment was moved by a message that nobody sent", row["updated_at"]
+    for outcome in outcomes:
+        if not asked(_cause(outcome["body"])):
+            yield (
+                known.payment_id,
+                f"outcome {outcome['version']} was caused by a message that nobody sent",
+                outcome["recorded_at"],
+            )
+        if outcome["message_id"] != uuid5(UUID(known.payment_id), str(outcome["version"])):
+            yield known.payment_id, f"outcome {outcome['version']} does not carry the id of its version", None
+
+
+def _cause(body: bytes) -> UUID | None:
+    try:
+        return UUID(orjson.loads(body)["causationid"])
+    except (ValueError, KeyError, TypeError):
+        return None

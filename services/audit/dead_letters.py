@@ -1,0 +1,149 @@
+"""Line 11: what was set aside, and whether any of it should not have been.
+
+A healthy message is one that reads well, with the reader below, which is stricter than the services' own, so that it never calls healthy
+what they may refuse. Such a message among the open dead letters was set aside for our sake and not for its own: by an outage, by a
+broker that lost patience, by a bug. What a person has settled, a person has looked at.
+"""
+
+import json
+from datetime import datetime
+from typing import Any, get_args
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from services.audit.align import StoredRow
+from services.audit.finding import Finding, Tally
+from services.audit.routes import COMMANDS, queues_for
+from services.audit.stores import Stores
+from services.audit.titles import needs, tally
+from shared.card_data.scan import find_card_number, mask_cvv
+from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
+from shared.messaging.topology import RoutingSuffix, routing_key
+
+_LETTERS = """
+    SELECT id, queue, origin, reason, error_type, tries, message_id, event_id, content_type, status, settled_by, settled_at,
+           replays, seen, withheld, CASE WHEN status = 'open' THEN body END AS body
+    FROM dead_letters ORDER BY id"""
+_RECORDED_TWICE = """
+    SELECT min(id::text) AS id, count(*) AS records FROM dead_letters WHERE message_id IS NOT NULL AND body IS NOT NULL
+    GROUP BY queue, message_id, sha256(body),
+             (SELECT jsonb_object_agg(key, value) FROM jsonb_each(headers) WHERE key ~ '^(ce[-_]|cloudEvents)')
+    HAVING count(*) > 1 ORDER BY 1"""
+
+_REMAINS = frozenset({"unstorable", "unreadable"})
+"""Of these nothing could be read, not even how often they were tried."""
+_OF_THE_MESSAGE = frozenset({"PaymentIdReusedError"})
+"""Errors of a handler that say what is wrong with the message (DESIGN 4: the same payment id with other parameters)."""
+_OF_THE_ENVELOPE = frozenset({"clear_card_number", "cvv_not_accepted", "headers_too_large", "unsupported_content_type"})
+"""Reasons that may lie in properties, which were redacted before they were kept."""
+_SETTLED = frozenset({"replayed", "discarded"})
+
+BODY_BYTES_MAX = 64 * 1024
+BRACKETS_MAX = 32
+DIGITS_MAX = 18
+ID_LENGTH_MAX = 36
+
+
+async def line_11(stores: Stores) -> Finding:
+    """Every dead letter has one record with reason, tries and status; no healthy message among them."""
+    counted = tally(11, stores)
+    if not needs(counted, stores, "staff"):
+        return counted.finding()
+    staff = stores.databases["staff"]
+    async for letter in staff.rows(_LETTERS):
+        counted.look()
+        _check(counted, letter)
+    async for row in staff.rows(_RECORDED_TWICE):
+        counted.breach(row["id"], f"the same dead letter has {row['records']} records")
+    return counted.finding()
+
+
+def _check(counted: Tally, letter: StoredRow) -> None:
+    is_settled = letter["status"] in _SETTLED
+    if not is_settled and letter["reason"] in {"", "unknown"}:
+        counted.breach(letter["id"], "it has no reason")
+    if letter["tries"] < 1 and letter["withheld"] not in _REMAINS and not is_settled:
+        counted.breach(letter["id"], f"{letter['reason']}, and no record of a try")
+    if is_settled and (letter["settled_by"] is None or letter["settled_at"] is None):
+        counted.breach(letter["id"], f"{letter['status']}, and nobody did it")
+    if letter["body"] is not None and (type_ := healthy(letter)) is not None:
+        error = f" ({letter['error_type']})" if letter["error_type"] else ""
+        counted.breach(letter["id"], f"a healthy {type_} was set aside on {letter['queue']}: {letter['reason']}{error}")
+
+
+def healthy(letter: StoredRow) -> str | None:
+    """The type of a message that its queue should have handled; None if there is anything that may be wrong with it."""
+    if letter["error_type"] in _OF_THE_MESSAGE or letter["reason"] in _OF_THE_ENVELOPE:
+        return None
+    type_ = _reads_well(letter["body"], letter["content_type"])
+    return type_ if type_ is not None and _is_expected(type_, letter["queue"]) else None
+
+
+def _is_expected(type_: str, queue: str) -> bool:
+    if queue == COMMANDS:
+        return type_ in PUBLIC_COMMANDS
+    exchange = BY_WIRE_NAME[type_].exchange
+    return any(
+        queue in queues_for(exchange, routing_key(type_, routing_suffix)) for routing_suffix in get_args(RoutingSuffix)
+    )
+
+
+class _DoubtfulError(Exception):
+    """Something in it may be refused."""
+
+
+def _reads_well(body: bytes, content_type: str | None) -> str | None:
+    """The type of a CloudEvent in structured mode that nobody has a reason to refuse."""
+    if content_type != "application/cloudevents+json" or len(body) > BODY_BYTES_MAX or b"\\u" in body:
+        return None
+    if body.count(b"{") + body.count(b"[") > BRACKETS_MAX or find_card_number(body):
+        return None
+    try:
+        text = body.decode()
+        event = json.loads(
+            text, object_pairs_hook=_members, parse_int=_integer, parse_float=_doubtful, parse_constant=_doubtful
+        )
+    except (ValueError, RecursionError, _DoubtfulError):
+        return None
+    return _type_of(event) if mask_cvv(text) == text else None
+
+
+def _type_of(event: Any) -> str | None:
+    try:
+        type_, data = event["type"], event["data"]
+        is_uuid = (
+            str(UUID(event["id"])) == event["id"].lower()
+        )  # Python's own reads underscores and digits of any alphabet, too
+        BY_WIRE_NAME[type_].model_validate(data)
+        is_plain = (
+            is_uuid and event["specversion"] == "1.0" and _is_plain(event.get("time"), event.get("correlationid"))
+        )
+    except (TypeError, KeyError, ValueError, AttributeError, ValidationError):
+        return None
+    return str(type_) if is_plain and isinstance(data, dict) else None
+
+
+def _is_plain(time: Any, correlation: Any) -> bool:
+    if time is not None:
+        datetime.fromisoformat(time)
+    return correlation is None or (
+        correlation.isascii() and correlation.isprintable() and 0 < len(correlation) <= ID_LENGTH_MAX
+    )
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _DoubtfulError
+    return members
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS_MAX:
+        raise _DoubtfulError
+    return int(digits)
+
+
+def _doubtful(_: str) -> None:
+    raise _DoubtfulError

@@ -1,0 +1,292 @@
+"""Lines 9 and 10: every message that was said reached its queue, and came to an end there: handled, or set aside and seen to."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from services.audit.evidence import Heard, TapRecording
+from services.audit.expected_messages import KEPT_DAYS, ExpectedMessage, commands, events
+from services.audit.finding import Finding, Source, Tally
+from services.audit.routes import COMMANDS, SERVICE_OF
+from services.audit.stores import DATABASES, Stores
+from services.audit.titles import needs, tally
+from shared.messaging.topology import DEAD_LETTERS
+
+PAGE = 2_000
+"""Messages looked up at a time."""
+
+_HANDLED = "SELECT message_id FROM inbox WHERE message_id = ANY($1::uuid[])"
+_ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
+_LETTERS = """
+    SELECT event_id, message_id FROM dead_letters
+    WHERE queue = $1 AND (event_id = ANY($2::uuid[]) OR message_id = ANY($3::text[]))"""
+_LETTERS_BY_BODY = """
+    SELECT encode(sha256(body), 'hex') AS sha256 FROM dead_letters
+    WHERE body IS NOT NULL AND ($1::text IS NULL OR queue = $1) AND encode(sha256(body), 'hex') = ANY($2::text[])"""
+_WITHHELD = "SELECT coalesce(sum(seen), 0) FROM dead_letters WHERE body IS NULL"
+_UNSENT = "SELECT m AS id FROM outbox, unnest(ids) AS m WHERE m = ANY($1::uuid[])"
+_OUTBOXES = "SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM outbox"
+_LEFT = """
+    SELECT m.id, m.type, m.exchange, o.created_at FROM outbox o, unnest(o.ids, o.types, o.exchanges) AS m (id, type, exchange)
+    ORDER BY o.created_at, m.id"""
+
+_UNJOURNALLED = """
+    SELECT d.id, d.status, d.settled_at FROM dead_letters d
+    WHERE d.status <> 'open' AND NOT EXISTS (
+        SELECT 1 FROM journal j WHERE j.subject = d.id
+        AND j.action = CASE d.status WHEN 'replayed' THEN 'replay' ELSE 'discard' END) ORDER BY d.id"""
+_REPLAYED = f"""
+    SELECT id, queue, event_id, settled_at FROM dead_letters
+    WHERE status = 'replayed' AND settled_at > now() - interval '{KEPT_DAYS} days' ORDER BY id"""  # noqa: S608 - a constant
+
+# -- line 9 ----------------------------------------------------------------------------------------------------------------------------
+
+
+async def line_9(stores: Stores) -> Finding:
+    """Outbox empty once drained; each event was seen at least once by each bound queue, with identical bytes across duplicates."""
+    counted = tally(9, stores)
+    complete = needs(counted, stores, *DATABASES)
+    for name, database in stores.databases.items():
+        counted.look(1 + await database.value(_OUTBOXES))
+        async for row in database.rows(_LEFT):
+            counted.breach(row["id"], f"{row['type']} is in the outbox of {name}", since=row["created_at"])
+    _queues(counted, stores)
+    if complete:
+        await _follow(counted, stores, events(stores))
+    if stores.evidence.tap is None:
+        counted.missing("no --tap given: whether duplicates carry the same bytes", Source.TAP)
+    else:
+        _identical(counted, stores.evidence.tap)
+    return counted.finding()
+
+
+def _queues(counted: Tally, stores: Stores) -> None:
+    if stores.queues is None:
+        counted.missing("RABBITMQ_URL is not set")
+        return
+    for name, queue in stores.queues.items():
+        counted.look()
+        if queue is None:
+            counted.missing(f"the queue {name} does not exist: see `remit topology check`")
+        elif queue.ready and stores.drained:
+            counted.breach(name, f"{queue.ready} messages are in the queue")
+        elif queue.ready:
+            counted.in_flight()
+
+
+def _identical(counted: Tally, tap: TapRecording) -> None:
+    """Senders may use an id twice, and are told so; our own messages never do."""
+    for heard in tap.heard():
+        if heard.queue in SERVICE_OF and heard.queue != COMMANDS:
+            counted.look()
+            if heard.bodies > 1:
+                counted.breach(
+                    heard.message_id, f"{heard.queue} was given {heard.bodies} different bodies under this id"
+                )
+
+
+# -- line 10 ---------------------------------------------------------------------------------------------------------------------------
+
+
+async def line_10(stores: Stores) -> Finding:
+    """Per queue by id: confirmed = handled + dead-lettered + discarded with audit + still there."""
+    counted = tally(10, stores)
+    complete = needs(counted, stores, *DATABASES)
+    if "staff" in stores.databases:
+        async for row in stores.databases["staff"].rows(_UNJOURNALLED):
+            counted.breach(row["id"], f"the dead letter was {row['status']}, and the journal does not say by whom")
+    if complete:
+        await _follow(counted, stores, commands(stores))
+        await _replayed(counted, stores)
+    tap = stores.evidence.tap
+    if tap is None:
+        counted.missing("no --tap given: what each queue was given", Source.TAP)
+    elif not stores.drained:
+        counted.missing("what a listener heard can be followed in a drained system only (--drained)", Source.TAP)
+    elif complete:
+        await _heard(counted, stores, tap)
+    return counted.finding()
+
+
+async def _replayed(counted: Tally, stores: Stores) -> None:
+    """What a person sent again was handled, or is an open dead letter again."""
+    books = _Books(stores)
+    async for row in stores.databases["staff"].rows(_REPLAYED):
+        counted.look()
+        event_id = row["event_id"]
+        if row["queue"] not in SERVICE_OF or (event_id and event_id in await books.handled(row["queue"], [event_id])):
+            continue
+        why = f"was replayed to {row['queue']}, and neither handled there nor set aside again"
+        books.lacking(counted, row["queue"], str(row["id"]), why, ids=(row["id"], event_id), since=row["settled_at"])
+
+
+async def _heard(counted: Tally, stores: Stores, tap: TapRecording) -> None:
+    books = _Books(stores)
+    unnamed = 0
+    for page in _pages(tap.heard()):
+        for queue, heard in _by_queue(page):
+            counted.look(len(heard))
+            if queue in SERVICE_OF:
+                unnamed += await _ended(counted, books, queue, heard)
+    if unnamed:
+        counted.missing(f"{unnamed} commands came without an id of their own: what became of them", Source.TAP)
+    await _all_kept(counted, stores, tap)
+
+
+async def _ended(counted: Tally, books: "_Books", queue: str, heard: Sequence[Heard]) -> int:
+    """What the queue was given was handled there or is a dead letter. How many cannot be followed, for want of an id."""
+    ids = [id_ for one in heard if (id_ := uuid_of(one.message_id)) is not None]
+    ended = await books.handled(queue, ids)
+    names = await books.letters(queue, ids, [one.message_id for one in heard])
+    left = [one for one in heard if uuid_of(one.message_id) not in ended and one.message_id not in names]
+    kept = await books.letters_by_body(queue, [one.sha256 for one in left])
+    unnamed = 0
+    for one in left:
+        id_ = uuid_of(one.message_id)
+        if one.sha256 in kept:
+            continue
+        if id_ is None and queue == COMMANDS:
+            unnamed += 1
+            continue
+        why = f"{queue} was given it, and it was neither handled nor set aside"
+        books.lacking(counted, queue, one.message_id, why, ids=(id_,))
+    return unnamed
+
+
+async def _all_kept(counted: Tally, stores: Stores, tap: TapRecording) -> None:
+    """Each message that came to the dead letters has a record. Of a body that staff withhold no hash is kept: those are counted."""
+    books, unknown = _Books(stores), 0
+    letters = (heard for heard in tap.heard() if heard.queue == DEAD_LETTERS)
+    for page in _pages(letters):
+        kept = await books.letters_by_body(None, [heard.sha256 for heard in page])
+        unknown += sum(heard.sha256 not in kept for heard in page)
+    withheld = await stores.databases["staff"].value(_WITHHELD)
+    waiting = books.room(DEAD_LETTERS)
+    if unknown > withheld + waiting:
+        counted.breach(DEAD_LETTERS, f"{unknown - withheld - waiting} dead letters have no record")
+
+
+# -- following messages by their ids -----------------------------------------------------------------------------------------------------
+
+
+async def _follow(counted: Tally, stores: Stores, said: AsyncIterator[ExpectedMessage]) -> None:
+    """Each of these was handled by the service whose queue it is, or set aside."""
+    books = _Books(stores)
+    page: list[ExpectedMessage] = []
+    async for one in said:
+        page.append(one)
+        if len(page) == PAGE:
+            await _follow_page(counted, books, page)
+            page = []
+    await _follow_page(counted, books, page)
+
+
+async def _follow_page(counted: Tally, books: "_Books", page: Sequence[ExpectedMessage]) -> None:
+    counted.look(len(page))
+    for queue in sorted({one.queue for one in page}):
+        here = {one.id: one for one in page if one.queue == queue}
+        books.compare(counted, queue, here.values())
+        ended = await books.handled(queue, list(here))
+        left = [one for id_, one in here.items() if id_ not in ended]
+        if not left:
+            continue
+        aside = await books.letters(queue, [one.id for one in left], [str(one.id) for one in left])
+        unsent = await books.unsent(left)
+        for one in left:
+            if str(one.id) not in aside and one.id not in unsent:
+                why = f"{one.what} ({one.id}) was never seen by {queue}"
+                books.lacking(counted, queue, one.about, why, ids=(one.id,), since=one.since)
+
+
+@dataclass(slots=True)
+class _Books:
+    """Who handled what. `_room`: how many of the messages missing on a queue may be waiting in it still."""
+
+    stores: Stores
+    _room: dict[str, int] = field(default_factory=dict)
+
+    async def handled(self, queue: str, ids: Sequence[UUID]) -> set[UUID]:
+        database = self.stores.databases[SERVICE_OF[queue]]
+        return {row[0] for row in await database.page(_ANSWERED if queue == COMMANDS else _HANDLED, list(ids))}  # type: ignore[index]
+
+    async def letters(self, queue: str, ids: Sequence[UUID], names: Sequence[str]) -> set[str]:
+        """Under which of these ids something of this queue was set aside, by the id on its envelope and the one inside."""
+        rows = await self.stores.databases["staff"].page(_LETTERS, queue, list(ids), list(names))
+        return {str(name).lower() for row in rows for name in (row["event_id"], row["message_id"]) if name is not None}
+
+    async def letters_by_body(self, queue: str | None, digests: Sequence[str]) -> set[str]:
+        if not digests:
+            return set()
+        rows = await self.stores.databases["staff"].page(_LETTERS_BY_BODY, queue, list(digests))
+        return {row["sha256"] for row in rows}
+
+    async def unsent(self, said: Sequence[ExpectedMessage]) -> set[UUID]:
+        """Those that wait in the outbox of who said them: line 9 tells of them."""
+        found: set[UUID] = set()
+        for source in {one.source for one in said}:
+            ids = [one.id for one in said if one.source == source]
+            found |= {row["id"] for row in await self.stores.databases[source].page(_UNSENT, ids)}
+        return found
+
+    def compare(self, counted: Tally, queue: str, said: Iterable[ExpectedMessage]) -> None:
+        """What a listener heard is, byte for byte, what was stored to be said."""
+        stored = {str(one.id): one for one in said if one.sha256 is not None}
+        if self.stores.evidence.tap is None or not stored:
+            return
+        for message_id, digests in self.stores.evidence.tap.bodies(queue, list(stored)).items():
+            if digests != {stored[message_id].sha256}:
+                one = stored[message_id]
+                counted.breach(one.about, f"{one.what} ({one.id}) reached {queue} with other bytes than were stored")
+
+    def room(self, queue: str) -> int:
+        """Of a queue that was looked into we know what is in it; of others, how many messages may be."""
+        here = (self.stores.queues or {}).get(queue)
+        is_known = here is None or (self.stores.drained and here.whole)
+        return self._room.setdefault(queue, 0 if here is None or is_known else here.ready)
+
+    def lacking(
+        self,
+        counted: Tally,
+        queue: str,
+        about: str,
+        why: str,
+        *,
+        ids: Sequence[UUID | None],
+        since: datetime | None = None,
+    ) -> None:
+        """A message did not come to an end: lost, unless it is young, waits in its queue still, or the queue is known to be lost."""
+        here = (self.stores.queues or {}).get(queue)
+        if queue in self.stores.evidence.lost or counted.is_young(since):
+            counted.in_flight()
+        elif here is not None and {str(id_) for id_ in ids} & {one.message_id for one in here.waiting}:
+            return
+        elif self.room(queue):
+            self._room[queue] -= 1
+            counted.in_flight()
+        else:
+            counted.breach(about, why)
+
+
+def _by_queue(page: Sequence[Heard]) -> Iterator[tuple[str, list[Heard]]]:
+    for queue in sorted(Counter(heard.queue for heard in page)):
+        yield queue, [heard for heard in page if heard.queue == queue]
+
+
+def _pages(heard: Iterator[Heard]) -> Iterator[list[Heard]]:
+    page: list[Heard] = []
+    for one in heard:
+        page.append(one)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    yield page
+
+
+def uuid_of(text: str) -> UUID | None:
+    """The id that a text is, if it is one."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,185 @@
+"""What others saw, beside the raw stores: a fault run's report, an independent listener, a base line taken earlier.
+
+Files of some size are never held in memory: what the listener heard goes into a private table on disk.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from services.audit.errors import AuditError
+
+ROWS_A_WRITE = 5_000
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class PlannedFault(_Part):
+    """A fault of the run's plan, and how often it fired."""
+
+    name: str
+    fired: int
+
+
+class PlantedFault(_Part):
+    """A build with a planted fault: the line that must turn red, and those that did."""
+
+    name: str
+    expected: int
+    red: tuple[int, ...]
+
+
+class FaultRun(_Part):
+    """What a fault run reports of itself."""
+
+    planned: tuple[PlannedFault, ...]
+    seen: dict[str, int]
+    planted: tuple[PlantedFault, ...] | None = None
+
+
+class Baseline(_Part):
+    """A drained system, earlier. `digest` is that of every table's content."""
+
+    connections: dict[str, int] | None = None
+    memory_mib: dict[str, float] | None = None
+    digest: dict[str, str] | None = None
+
+
+class _Unacked(_Part):
+    name: str
+    messages_unacknowledged: int
+
+
+class _Entry(_Part):
+    queue: str
+    message_id: str | None = None
+    sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message that a queue was given; `bodies` under its id."""
+
+    queue: str
+    message_id: str
+    sha256: str
+    bodies: int
+
+
+class TapRecording:
+    """What an independent listener heard on queues of its own, bound as ours are."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def heard(self) -> Iterator[Heard]:
+        """Each message of each queue once, in the order of queues and ids."""
+        sql = "SELECT queue, message_id, max(sha256), count(*) FROM heard GROUP BY queue, message_id ORDER BY 1, 2"
+        for row in self._connection.execute(sql):
+            yield Heard(*row)
+
+    def bodies(self, queue: str, message_ids: Sequence[str]) -> dict[str, set[str]]:
+        """SHA-256 of the bodies under these ids, as far as the queue was given them."""
+        places = ", ".join("?" * len(message_ids))
+        sql = f"SELECT message_id, sha256 FROM heard WHERE queue = ? AND message_id IN ({places})"  # noqa: S608 - places
+        found: dict[str, set[str]] = {}
+        for message_id, digest in self._connection.execute(sql, (queue, *message_ids)):
+            found.setdefault(message_id, set()).add(digest)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was given of it. Of several base lines the last one counts.
+
+    `lost`: queues that were deleted with what was in them, or lost with their broker. `unacked`: deliveries not
+    acknowledged, by queue.
+    """
+
+    tap: TapRecording | None = None
+    run: FaultRun | None = None
+    baselines: tuple[Baseline, ...] = ()
+    logs: Path | None = None
+    lost: frozenset[str] = frozenset()
+    unacked: Mapping[str, int] | None = None
+
+
+def read_run(path: Path) -> FaultRun:
+    """Raises AuditError."""
+    return _read(path, FaultRun, "the report of a fault run")
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Raises AuditError."""
+    return _read(path, Baseline, "a base line, as `remit audit baseline` writes it")
+
+
+def read_unacked(path: Path) -> dict[str, int]:
+    """What `rabbitmqctl list_queues name messages_unacknowledged --formatter json` printed. Raises AuditError."""
+    queues = _read(path, tuple[_Unacked, ...], "what rabbitmqctl prints of queues as JSON")
+    return {queue.name: queue.messages_unacknowledged for queue in queues}
+
+
+T = TypeVar("T")
+
+
+def _read(path: Path, form: type[T], what: str) -> T:
+    try:
+        return TypeAdapter(form).validate_json(path.read_bytes())
+    except OSError as error:
+        raise AuditError(f"{path} cannot be read ({error.strerror}).") from None
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "all of it"
+        raise AuditError(f"{path.name} is not {what}: {place}: {first['msg']}.") from None
+
+
+@contextmanager
+def open_tap(path: Path) -> Iterator[TapRecording]:
+    """The listener's file, sorted into a private table on disk. Raises AuditError."""
+    with closing(sqlite3.connect("")) as connection:
+        connection.execute(
+            "CREATE TABLE heard (queue, message_id, sha256, PRIMARY KEY (queue, message_id, sha256)) WITHOUT ROWID"
+        )
+        try:
+            with path.open(encoding="utf-8") as lines:
+                for entries in _pages(
+                    _entry(path, number, line) for number, line in enumerate(lines, 1) if line.strip()
+                ):
+                    connection.executemany("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", entries)
+        except OSError as error:
+            raise AuditError(f"{path} cannot be read ({error.strerror}).") from None
+        connection.commit()
+        yield TapRecording(connection)
+
+
+Row = tuple[str, str, str]
+
+
+def _pages(entries: Iterator[Row]) -> Iterator[list[Row]]:
+    page: list[Row] = []
+    for entry in entries:
+        page.append(entry)
+        if len(page) == ROWS_A_WRITE:
+            yield page
+            page = []
+    yield page
+
+
+def _entry(path: Path, number: int, line: str) -> Row:
+    try:
+        entry = _Entry.model_validate(json.loads(line))
+    except ValueError:  # a ValidationError is one
+        raise AuditError(
+            f'{path.name}, line {number}, is not of the form {{"queue": ..., "message_id": ..., "sha256": ...}}.'
+        ) from None
+    name = (entry.message_id or "").replace("\0", "").encode("utf-8", "replace").decode()  # as a database takes it
+    return entry.queue, name.lower(), entry.sha256.lower()

@@ -1,0 +1,280 @@
+"""Lines 1, 3, 4, 5 and 13: the money, payment by payment, here and in the gateway's books."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from services.audit import payments
+from services.audit.align import StoredRow, align
+from services.audit.finding import Finding, Tally
+from services.audit.payments import CHARGED, NOT_CHARGED, SETTLED, TRACES_KEPT_DAYS, moment, open_here
+from services.audit.stores import Stores
+from services.audit.titles import needs, tally
+
+CLOCKS_APART_S = 5.0
+"""The gateway's clock is not ours; a record may seem this much later than the confirm that followed it."""
+
+# -- line 1 ----------------------------------------------------------------------------------------------------------------------------
+
+
+async def line_1(stores: Stores) -> Finding:
+    """Per payment: captures minus refunds is 0 or the amount; amount, currency and method equal the invoice's; never two captures."""
+    counted = tally(1, stores)
+    needs(counted, stores, "invoice", "payment_gateway", ledger=True)
+    sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
+    async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
+        counted.look()
+        request = next((event for event in events if event["event"] == "PaymentRequested"), None)
+        asked = None if request is None else request["data"]
+        for why in (*_miscounted(rows, charges, refunds), *_unlike(request), *_mismatched(asked, rows, charges)):
+            counted.breach(payment_id or charges[0]["id"], why)
+    return counted.finding()
+
+
+def _miscounted(rows: list[StoredRow], charges: list[StoredRow], refunds: list[StoredRow]) -> Iterator[str]:
+    if len(charges) > 1:
+        yield f"captured {len(charges)} times: {', '.join(charge['id'] for charge in charges)}"
+    elif charges or refunds:
+        amount = rows[0]["amount_minor"] if rows else charges[0]["amount"] if charges else 0
+        net = sum(charge["amount"] for charge in charges) - sum(refund["amount"] for refund in refunds)
+        if net not in {0, amount}:
+            yield f"captures minus refunds are {net}, neither 0 nor {amount}"
+
+
+def _unlike(request: StoredRow | None) -> Iterator[str]:
+    """The payment asked for is the invoice that was issued."""
+    if request is None:
+        return
+    asked, issued = request["data"], (request["issued_minor"], request["issued_currency"])
+    if (asked["amount_minor"], asked["currency"]) != issued:
+        yield f"{_money((asked['amount_minor'], asked['currency']))} was asked for an invoice of {_money(issued)}"
+
+
+def _mismatched(asked: dict[str, Any] | None, rows: list[StoredRow], charges: list[StoredRow]) -> Iterator[str]:
+    """What the invoice asked for, what our row says and what the gateway took must be the same."""
+    if asked is None:  # line 7 asks where it came from
+        return
+    wanted = (asked["amount_minor"], asked["currency"])
+    is_token = asked["method"]["kind"] == "token"
+    for row in rows:
+        if row["requested"] and (row["amount_minor"], row["currency"]) != wanted:
+            yield f"the invoice asked for {_money(wanted)}, the payment is {_money((row['amount_minor'], row['currency']))}"
+        if is_token and row["method_token"] not in {None, asked["method"]["fingerprint"]}:
+            yield "the payment's method is not the invoice's"
+    methods = {asked["method"]["fingerprint"]} if is_token else {row["method_token"] for row in rows}
+    for charge in charges:
+        if (charge["amount"], charge["currency"]) != wanted:
+            yield f"the invoice asked for {_money(wanted)}, the gateway took {_money((charge['amount'], charge['currency']))}"
+        if methods and charge["payment_method"] not in methods:
+            yield "the gateway charged another method than the invoice's"
+
+
+def _money(amount: tuple[int | None, str | None]) -> str:
+    return f"{amount[0]} {amount[1]}"
+
+
+# -- line 3 ----------------------------------------------------------------------------------------------------------------------------
+
+
+async def line_3(stores: Stores) -> Finding:
+    """Captured here <=> captured there. Declined here => no capture there. What is open here is nobody's claim yet."""
+    counted = tally(3, stores)
+    if not needs(counted, stores, "payment_gateway", ledger=True):
+        return counted.finding()
+    async for payment_id, (rows, charges) in align(payments.payment_rows(stores), payments.charges(stores)):
+        for row in rows:
+            counted.look()
+            decided = f", as {row['decided_by']} decided," if row["decided_by"] else ""
+            if row["status"] in CHARGED and not charges:
+                counted.breach(
+                    payment_id, f"{row['status']} here{decided} and not captured there", since=row["updated_at"]
+                )
+            elif row["status"] in NOT_CHARGED and charges:
+                since = max(row["updated_at"], *(moment(charge) for charge in charges))
+                counted.breach(payment_id, f"{row['status']} here{decided} and captured there", since=since)
+    return counted.finding()
+
+
+# -- line 4 ----------------------------------------------------------------------------------------------------------------------------
+
+_KEYS = "SELECT count(DISTINCT key) AS keys FROM idempotency_keys"
+_REUSED_KEYS = """
+    SELECT key, count(DISTINCT path || ' ' || parameters_sha256) AS requests, sum(mismatches) AS mismatches FROM idempotency_keys
+    GROUP BY key HAVING requests > 1 OR mismatches > 0 ORDER BY key"""
+_SHARED_KEYS = """
+    SELECT idempotency_key AS key FROM attempts WHERE idempotency_key IS NOT NULL
+    GROUP BY 1 HAVING min(payment_id::text) <> max(payment_id::text) OR min(step) <> max(step)"""
+_SHARED_IDS = """
+    SELECT gateway_id, count(*) AS payments FROM payments WHERE gateway_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1"""
+
+_DELETED_EARLY = """
+    SELECT payment_id FROM payments
+    WHERE attempts_forgotten_at > updated_at AND (status <> ALL($1::text[]) AND (status <> 'refund_failed' OR decided_by IS NULL)
+                                                  OR attempts_forgotten_at < updated_at + make_interval(days => $2)) ORDER BY 1"""
+
+
+async def line_4(stores: Stores) -> Finding:
+    """One payment row <=> at most one gateway id that was ever confirmed, recorded before it was confirmed; one idempotency key <=> one
+    parameter hash."""
+    counted = tally(4, stores)
+    if needs(counted, stores, "payment_gateway"):
+        await _shared(counted, stores)
+    if stores.ledger is None:
+        counted.missing("no ledger given")
+        return counted.finding()
+    for row in stores.ledger.rows(_KEYS):
+        counted.look(row["keys"])
+    for row in stores.ledger.rows(_REUSED_KEYS):
+        counted.breach(row["key"], f"idempotency key of {row['requests']} requests, refused {row['mismatches']} times")
+    sources = (payments.payment_rows, payments.confirms, payments.prepared)
+    async for payment_id, (rows, confirms, prepared) in align(*(source(stores) for source in sources)):
+        if confirms and "payment_gateway" in stores.databases:
+            counted.look()
+            for why in _confirmed_wrongly(rows, confirms, prepared):
+                counted.breach(payment_id or confirms[0]["payment_intent"], why)
+    return counted.finding()
+
+
+async def _shared(counted: Tally, stores: Stores) -> None:
+    gateway = stores.databases["payment_gateway"]
+    async for row in gateway.rows(_SHARED_KEYS):
+        counted.breach(row["key"], "idempotency key of more than one call")
+    async for row in gateway.rows(_SHARED_IDS):
+        counted.breach(row["gateway_id"], f"gateway id recorded for {row['payments']} payments")
+    async for row in gateway.rows(_DELETED_EARLY, sorted(SETTLED), TRACES_KEPT_DAYS):
+        counted.breach(row["payment_id"], "its attempts were deleted before their time")
+
+
+def _confirmed_wrongly(rows: list[StoredRow], confirms: list[StoredRow], prepared: list[StoredRow]) -> Iterator[str]:
+    if len(confirms) > 1:
+        yield f"{len(confirms)} gateway ids were confirmed: {', '.join(c['payment_intent'] for c in confirms)}"
+    recorded = {row["gateway_id"] for row in rows}
+    forgotten = any(row["attempts_forgotten_at"] for row in rows)
+    for confirm in confirms:
+        if confirm["payment_intent"] not in recorded:
+            yield f"{confirm['payment_intent']} was confirmed and is not recorded"
+        elif forgotten:
+            pass  # when that was recorded is no longer known
+        elif not prepared or confirm["at"] < prepared[0]["at"].timestamp() - CLOCKS_APART_S:
+            yield f"{confirm['payment_intent']} was confirmed before the gateway's answer that named it was recorded"
+
+
+# -- line 5 ----------------------------------------------------------------------------------------------------------------------------
+
+_RESOLUTION_OF = {
+    "captured": "captured",
+    "not_charged": "not_charged",
+    "refunded": "refunded",
+    "refund_failed": "not_refunded",
+}
+
+
+_PAID_TWICE = """
+    SELECT stream_id, count(*) AS times FROM events WHERE type LIKE 'Paid.%' GROUP BY 1 HAVING count(*) > 1 ORDER BY 1"""
+_OVER_WITHOUT_PAY = {
+    "declined": frozenset({"PaymentDeclined"}),
+    "not_charged": frozenset({"PaymentNotCharged", "PaymentRefunded", "PaymentRefundInDoubt", "PaymentRefundFailed"}),
+}
+"""What the payment gateway service must have said before an invoice is told so: that it was not charged, or that money goes back."""
+
+
+async def line_5(stores: Stores) -> Finding:
+    """Invoice paid <=> one recorded payment <=> one capture, or a person's decision with evidence."""
+    counted = tally(5, stores)
+    if not needs(counted, stores, "invoice", "payment_gateway"):
+        return counted.finding()
+    async for row in stores.databases["invoice"].rows(_PAID_TWICE):
+        counted.breach(row["stream_id"], f"paid {row['times']} times")
+    sources = (payments.invoice_events, payments.payment_rows, payments.decisions, payments.said_over)
+    async for payment_id, (events, rows, decisions, said) in align(*(source(stores) for source in sources)):
+        counted.look()
+        since = max([event["recorded_at"] for event in events] + [row["updated_at"] for row in rows], default=None)
+        for why in (*_told_twice(events), *_decided_without(rows, decisions), *_guessed(events, said)):
+            counted.breach(payment_id, why)
+        for why in _disagreeing(events, rows):
+            counted.breach(payment_id, why, since=since)
+    return counted.finding()
+
+
+def _told_twice(events: list[StoredRow]) -> Iterator[str]:
+    """A payment is requested once and ends once, for its invoice."""
+    times = Counter(event["event"] for event in events)
+    if times["PaymentRequested"] > 1:
+        yield f"requested {times['PaymentRequested']} times"
+    if times["Paid"] > 1 or (times["Paid"] and times["PaymentFailed"]):
+        yield f"ended {times['Paid'] + times['PaymentFailed']} times: paid {times['Paid']}, failed {times['PaymentFailed']}"
+
+
+def _guessed(events: list[StoredRow], said: list[StoredRow]) -> Iterator[str]:
+    """A failure is told on the word of the payment gateway service, or because the invoice cannot take the money. Never on a guess."""
+    words = {word["word"] for word in said}
+    rejected = any(event["event"] == "SettlementRejected" for event in events)
+    for event in events:
+        if event["event"] == "PaymentFailed" and not (rejected or words & _OVER_WITHOUT_PAY[event["data"]["outcome"]]):
+            yield f"{event['invoice_id']} was told {event['data']['outcome']}, which nobody had found out"
+
+
+def _decided_without(rows: list[StoredRow], decisions: list[StoredRow]) -> Iterator[str]:
+    """Whoever decided must have left what it was decided on."""
+    for row in rows:
+        resolution = _RESOLUTION_OF.get(row["status"])
+        if row["decided_by"] and not any(
+            d["resolution"] == resolution and d["decided_by"] == row["decided_by"] and d["evidence"].strip()
+            for d in decisions
+        ):
+            yield f"{row['status']} by decision of {row['decided_by']}, without evidence"
+
+
+def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str]:
+    requested = any(event["event"] == "PaymentRequested" for event in events)
+    paid = next((event for event in events if event["event"] == "Paid"), None)
+    failed = any(event["event"] == "PaymentFailed" for event in events)
+    if not rows:
+        if requested or paid:
+            yield f"{'paid' if paid else 'requested'} on {events[0]['invoice_id']}, and no payment row"
+        return
+    row = rows[0]
+    if paid is None and row["status"] == "captured":
+        yield f"captured, and {row['invoice_id']} is not paid by it"
+    elif paid is not None and row["status"] != "captured":
+        yield f"{paid['invoice_id']} is paid by it, and it is {row['status']}"
+    elif paid is not None and (paid["invoice_id"], paid["data"]["receipt_number"]) != (
+        row["invoice_id"],
+        row["receipt_number"],
+    ):
+        yield "the invoice has another receipt than the payment"
+    elif requested and paid is None and not failed and not open_here(row):
+        yield f"{row['status']}, and {row['invoice_id']} still waits for it"
+
+
+# -- line 13 ---------------------------------------------------------------------------------------------------------------------------
+
+
+async def line_13(stores: Stores) -> Finding:
+    """Sum of captures - sum of refunds = sum of net paid on invoices, payment by payment; without what is open and what a person let be."""
+    counted = tally(13, stores)
+    if not needs(counted, stores, "invoice", "payment_gateway", ledger=True):
+        return counted.finding()
+    sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
+    async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
+        if any(open_here(row) or row["status"] == "refund_failed" for row in rows):
+            continue  # nobody claims to know yet, or a person decided that the money stays
+        if any(counted.is_young(row["updated_at"]) for row in rows):
+            counted.in_flight()
+            continue
+        counted.look()
+        here = _sum((e["data"]["currency"], e["data"]["amount_minor"]) for e in events if e["event"] == "Paid")
+        there = _sum((charge["currency"], charge["amount"]) for charge in charges)
+        there.subtract(_sum((refund["currency"], refund["amount"]) for refund in refunds))
+        for currency in sorted({*here, *there}):  # payment by payment: two errors must not make up for each other
+            if here[currency] != there[currency]:
+                why = f"the gateway holds {there[currency]} {currency}, the invoice says {here[currency]} (minor units)"
+                counted.breach(payment_id or charges[0]["id"], why)
+    return counted.finding()
+
+
+def _sum(amounts: Iterator[tuple[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for currency, amount in amounts:
+        total[currency] += amount
+    return total

@@ -1,0 +1,123 @@
+"""What each store holds about payments, as streams in the order of payment ids."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from services.audit.align import Keyed, StoredRow
+from services.audit.stores import Stores
+
+SETTLED = frozenset({"captured", "declined", "not_charged", "refunded"})
+CHARGED = frozenset({"captured", "refunding", "refund_in_doubt", "refund_failed", "refunded"})
+NOT_CHARGED = frozenset({"declined", "not_charged"})
+TRACES_KEPT_DAYS = 400
+"""How long attempts, and the journal of a saga, outlive the end of their payment."""
+
+_INVOICE_EVENTS = """
+    SELECT (e.data->>'payment_id')::uuid AS payment_id, e.stream_id AS invoice_id, split_part(e.type, '.', 1) AS event, e.data,
+           e.recorded_at, e.cause_id, e.cause_position,
+           (i.data->>'amount_minor')::bigint AS issued_minor, i.data->>'currency' AS issued_currency
+    FROM events e LEFT JOIN events i ON i.stream_id = e.stream_id AND i.type LIKE 'Issued.%' AND e.type LIKE 'PaymentRequested.%'
+    WHERE e.data ? 'payment_id' ORDER BY 1, e.version"""
+
+_ROWS = """
+    SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, decided_by, due_at, updated_at,
+           params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at, due_at < now() - make_interval(secs => $1) AS overdue
+    FROM payments ORDER BY payment_id"""
+
+_DECISIONS = """
+    SELECT payment_id, message_id, resolution, evidence, decided_by, decided_at FROM decisions WHERE refusal IS NULL
+    ORDER BY payment_id, decided_at"""
+
+_SAID_OVER = """
+    SELECT payment_id, split_part(type, '.', 3) AS word FROM outcomes
+    WHERE split_part(type, '.', 3) IN ('PaymentDeclined', 'PaymentNotCharged', 'PaymentRefunded', 'PaymentRefundInDoubt',
+                                       'PaymentRefundFailed')
+    ORDER BY payment_id, version"""
+
+_PREPARED = """
+    SELECT payment_id, min(recorded_at) AS at FROM attempts WHERE step = 'prepare' AND answer LIKE 'prepared%'
+    GROUP BY 1 ORDER BY 1"""
+
+_CHARGES = """
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), c.id, c.payment_intent, c.amount, upper(c.currency) AS currency,
+           c.payment_method, c.created
+    FROM charges c LEFT JOIN payment_intents i ON i.id = c.payment_intent ORDER BY 1, c.id"""
+
+_REFUNDS = """
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), r.id, r.amount, upper(r.currency) AS currency, r.created
+    FROM refunds r LEFT JOIN payment_intents i ON i.id = r.payment_intent WHERE r.status = 'succeeded' ORDER BY 1, r.id"""
+
+_CONFIRMS = """
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), f.payment_intent, min(f.at) AS at
+    FROM confirms f JOIN payment_intents i ON i.id = f.payment_intent WHERE f.kind = 'confirm' GROUP BY 1, 2 ORDER BY 1, 2"""
+
+OVERDUE_S = 60.0
+"""A row that is due is claimed within a second; one that was due a minute ago is nobody's."""
+
+
+def invoice_events(stores: Stores) -> Keyed:
+    """Every event of an invoice that names the payment."""
+    return _from(stores, "invoice", _INVOICE_EVENTS)
+
+
+def payment_rows(stores: Stores) -> Keyed:
+    """The payment gateway service's row: at most one a payment."""
+    return _from(stores, "payment_gateway", _ROWS, OVERDUE_S)
+
+
+def decisions(stores: Stores) -> Keyed:
+    """What people decided, as far as it took effect."""
+    return _from(stores, "payment_gateway", _DECISIONS)
+
+
+def said_over(stores: Stores) -> Keyed:
+    """What the payment gateway service said of payments that are over, or go back."""
+    return _from(stores, "payment_gateway", _SAID_OVER)
+
+
+def prepared(stores: Stores) -> Keyed:
+    """When the gateway first gave out an id for the payment."""
+    return _from(stores, "payment_gateway", _PREPARED)
+
+
+def charges(stores: Stores) -> Keyed:
+    """Captures in the gateway's books; those that carry no payment id of ours come first, under the empty text."""
+    return _from_ledger(stores, _CHARGES)
+
+
+def refunds(stores: Stores) -> Keyed:
+    """Refunds that went through, in the gateway's books."""
+    return _from_ledger(stores, _REFUNDS)
+
+
+def confirms(stores: Stores) -> Keyed:
+    """Gateway ids that were ever confirmed, each with the time of the first."""
+    return _from_ledger(stores, _CONFIRMS)
+
+
+def moment(row: StoredRow, column: str = "created") -> datetime:
+    """A time of the ledger: Unix seconds there."""
+    return datetime.fromtimestamp(row[column], UTC)
+
+
+def open_here(row: StoredRow) -> bool:
+    """Whether the payment still waits for an answer or a person."""
+    return row["status"] not in SETTLED and not (row["status"] == "refund_failed" and row["decided_by"])
+
+
+def _from(stores: Stores, name: str, sql: str, *arguments: object) -> Keyed:
+    database = stores.databases.get(name)
+    return nothing() if database is None else database.keyed(sql, *arguments)
+
+
+def _from_ledger(stores: Stores, sql: str) -> Keyed:
+    return nothing() if stores.ledger is None else stores.ledger.keyed(sql)
+
+
+async def nothing() -> AsyncIterator[tuple[str, StoredRow]]:
+    """The stream of a store that was not given."""
+    for row in _NO_ROWS:
+        yield row
+
+
+_NO_ROWS: tuple[tuple[str, StoredRow], ...] = ()

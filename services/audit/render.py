@@ -1,0 +1,44 @@
+"""The report as a table for people."""
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from services.audit.finding import CheckResult, Finding
+from services.audit.run import AuditReport
+
+_STYLES = {CheckResult.HOLDS: "green", CheckResult.BROKEN: "bold red", CheckResult.NOT_CHECKED: "yellow"}
+BREACHES_PRINTED_MAX = 5
+
+
+def print_report(console: Console, report: AuditReport) -> None:
+    """A row a line; under it what breaks it or what could not be seen."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
+    table.add_column("line", justify="right")
+    table.add_column("what must hold")
+    table.add_column("", no_wrap=True)
+    table.add_column("looked at", justify="right", no_wrap=True)
+    for finding in report.findings:
+        verdict = Text(finding.verdict.value, style=_STYLES[finding.verdict])
+        table.add_row(str(finding.line), _words(finding), verdict, _numbers(finding))
+    console.print(table)
+    console.print(_summary(report))
+
+
+def _words(finding: Finding) -> RenderableType:
+    details = [Text(f"{b.about}: {b.why}", style="red") for b in finding.breaches[:BREACHES_PRINTED_MAX]]
+    if finding.broken > len(details) > 0:
+        details.append(Text(f"and {finding.broken - len(details)} more: see --json", style="red"))
+    details += [Text(what, style="yellow") for what in finding.missing]
+    return Group(Text(finding.says), *details)
+
+
+def _numbers(finding: Finding) -> str:
+    young = f" (+{finding.in_flight} under way)" if finding.in_flight else ""
+    return f"{finding.looked_at:,}{young}"
+
+
+def _summary(report: AuditReport) -> Text:
+    of = {verdict: sum(finding.verdict is verdict for finding in report.findings) for verdict in CheckResult}
+    words = ", ".join(f"{count} {verdict.value}" for verdict, count in of.items() if count)
+    return Text(f"{words}.", style="green" if report.ok else "bold red")

@@ -1,0 +1,128 @@
+"""Line 15: what nobody gave back: transactions, leases, deliveries, connections, memory."""
+
+from services.audit.baseline import connections, memory_mib
+from services.audit.evidence import Baseline
+from services.audit.finding import Finding, Source, Tally
+from services.audit.stores import DATABASES, Snapshot, Stores
+from services.audit.titles import needs, tally
+
+OPEN_S = 5.0
+"""A transaction of ours takes milliseconds, so an audit may meet one; one that is open this long belongs to nobody."""
+UNUSED_S = 360.0
+"""A pool closes connections that were not used for 300 seconds (`shared.persistence.database`)."""
+POOL_MAX = 10
+"""Connections that one instance may keep for that long after a load (`shared.service`): as many more than at the base line may be."""
+MEMORY_FACTOR, MEMORY_MIB = 1.5, 64.0
+"""Python returns little memory to the system: growth is what goes on growing."""
+
+_TRANSACTIONS = """
+    SELECT pid, application_name, state, xact_start FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'remit audit'
+      AND xact_start < clock_timestamp() - make_interval(secs => $1) AND backend_type = 'client backend'"""
+_PREPARED = "SELECT gid, prepared FROM pg_prepared_xacts WHERE database = current_database()"
+_UNUSED = """
+    SELECT pid, application_name, state_change FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'remit %'
+      AND application_name <> 'remit audit' AND state = 'idle' AND state_change < clock_timestamp() - make_interval(secs => $1)"""
+_HIDDEN = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query = '<insufficient privilege>'"""
+_LEASES = """
+    SELECT payment_id, status, due_at, updated_at, due_at < now() AS ran_out,
+           status IN ('requested', 'prepared', 'cancelling', 'refunding') AS at_work
+    FROM payments WHERE leased_by IS NOT NULL ORDER BY payment_id"""
+
+
+async def line_15(stores: Stores) -> Finding:
+    """No open transactions, leases, unacked deliveries; connections and memory back at their base line."""
+    counted = tally(15, stores)
+    needs(counted, stores, *DATABASES)
+    for name, database in stores.databases.items():
+        await _sessions(counted, name, database)
+    if "payment_gateway" in stores.databases:
+        await _leases(counted, stores)
+    _unacked(counted, stores)
+    before = next((one for one in reversed(stores.evidence.baselines) if one.connections is not None), None)
+    if before is None:
+        counted.missing("no --baseline given: connections and memory", Source.BASELINE)
+    else:
+        await _compare(counted, stores, before)
+    return counted.finding()
+
+
+async def _sessions(counted: Tally, name: str, database: Snapshot) -> None:
+    counted.look()
+    if hidden := await database.value(_HIDDEN):
+        counted.missing(f"{hidden} sessions at the database of {name} are hidden from this role (pg_read_all_stats)")
+    async for row in database.rows(_TRANSACTIONS, OPEN_S):
+        who = row["application_name"] or f"process {row['pid']}"
+        counted.breach(
+            f"{name}: {who}",
+            f"a transaction is open since {row['xact_start']:%F %T} ({row['state']})",
+            since=row["xact_start"],
+        )
+    async for row in database.rows(_PREPARED):
+        counted.breach(
+            f"{name}: {row['gid']}", f"a transaction is prepared since {row['prepared']:%F %T}", since=row["prepared"]
+        )
+    async for row in database.rows(_UNUSED, UNUSED_S):
+        counted.breach(
+            f"{name}: {row['application_name']}",
+            f"connection {row['pid']} was not used since {row['state_change']:%F %T}",
+        )
+
+
+async def _leases(counted: Tally, stores: Stores) -> None:
+    """A lease ends with the work. What waits for a person is looked at again and again, under a short one."""
+    async for row in stores.databases["payment_gateway"].rows(_LEASES):
+        counted.look()
+        if row["due_at"] is None:
+            counted.breach(row["payment_id"], f"{row['status']}, and leased without an end")
+        elif row["ran_out"]:
+            counted.breach(
+                row["payment_id"],
+                f"{row['status']}, and its lease ran out at {row['due_at']:%F %T}",
+                since=row["due_at"],
+            )
+        elif row["at_work"] and stores.drained:
+            counted.breach(row["payment_id"], f"{row['status']}, and leased: somebody is at work on it")
+        else:
+            counted.in_flight()
+
+
+def _unacked(counted: Tally, stores: Stores) -> None:
+    """AMQP does not tell what was delivered and not acknowledged; where nobody consumes, nothing is. In a live system some always are."""
+    if stores.queues is None:
+        counted.missing("RABBITMQ_URL is not set")
+        return
+    told = stores.evidence.unacked or {}
+    for name, queue in stores.queues.items():
+        counted.look()
+        if not stores.drained:
+            counted.in_flight(int(queue is not None and queue.consumers > 0))
+        elif name in told:
+            if told[name]:
+                counted.breach(name, f"{told[name]} deliveries are not acknowledged")
+        elif queue is None or queue.consumers:
+            counted.missing(
+                "deliveries not acknowledged: AMQP tells of them only where nobody consumes (stop the services, or "
+                "give --unacked)",
+                Source.UNACKED,
+            )
+
+
+async def _compare(counted: Tally, stores: Stores, before: Baseline) -> None:
+    for name, count in (await connections(stores)).items():
+        counted.look()
+        allowed = (before.connections or {}).get(name)
+        if allowed is None:
+            counted.missing(f"the base line does not know the connections of {name}", Source.BASELINE)
+        elif count > allowed + POOL_MAX:
+            counted.breach(name, f"{count} connections to its database, at the base line {allowed}")
+    now = memory_mib(stores.urls)
+    for name, was in (before.memory_mib or {}).items():
+        if name not in now:
+            continue  # no such process here any more
+        counted.look()
+        if now[name] > was * MEMORY_FACTOR + MEMORY_MIB:
+            counted.breach(name, f"its processes use {now[name]:.0f} MiB, at the base line {was:.0f}")

@@ -1,0 +1,24 @@
+"""Which queues take a message, by the topology (data, read here); and whose they are."""
+
+from functools import lru_cache
+
+from shared.messaging.topology import ANY_KEY, EXCHANGES, WORK_QUEUES, Binding, ingress_exchange
+
+COMMANDS = "invoice.commands"
+"""The public queue: its ids are the senders', and its inbox are the answers."""
+SERVICE_OF = {
+    COMMANDS: "invoice",
+    "invoice.settlement": "invoice",
+    "saga.events": "saga",
+    "payment_gateway.requests": "payment_gateway",
+    "payment_gateway.commands": "payment_gateway",
+    "staff.cases": "staff",
+}
+_FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.type == "fanout")
+
+
+@lru_cache(maxsize=1_000)
+def queues_for(exchange: str, routing_key: str) -> tuple[str, ...]:
+    """The work queues to which the broker copies what is published so: they are bound by exact key, or to an exchange that ignores it."""
+    bound = Binding(ingress_exchange(exchange), ANY_KEY if exchange in _FANOUTS else routing_key)
+    return tuple(queue.name for queue in WORK_QUEUES if bound in queue.bindings)

@@ -1,0 +1,242 @@
+"""The raw stores, opened to be read and for nothing else.
+
+Each database is seen in one REPEATABLE READ, READ ONLY transaction: a snapshot in itself, without locks that anyone would notice (a
+long one holds back vacuum while it lasts). Snapshots of different databases are some milliseconds apart; in a live system whatever is
+younger than a grace period is not judged, so the gap does not matter. Rows stream through cursors: memory stays that of a page.
+"""
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import asyncpg
+import orjson
+
+from services.audit.align import StoredRow
+from services.audit.errors import AuditError
+from services.audit.evidence import Evidence, open_tap, read_baseline, read_run, read_unacked
+from services.audit.queues import Queues, read_queues
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = Any
+
+CONNECT_TIMEOUT_S = 10.0
+STATEMENT_TIMEOUT_S = 1_800
+"""Sorting tens of millions of rows on disk takes minutes; an audit that hangs must end all the same."""
+ROWS_PER_FETCH = 1_000
+WIDE_ROWS_PER_FETCH = 50
+"""Bodies of 64 KiB at most, or parcels in an outbox of up to some hundred of them: 3 MiB as a rule, below 500 MiB at worst."""
+LEDGER_BUSY_S = 5.0
+DATABASES = ("invoice", "payment_gateway", "saga", "staff")
+
+
+__all__ = ["DATABASES", "AuditError", "LedgerSnapshot", "Snapshot", "Sources", "Stores", "open_stores", "snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where to look; whatever is not given is not looked at. `drained`: no work is under way, so nothing is excused for being young."""
+
+    databases: Mapping[str, str] = field(repr=False)
+    rabbitmq_url: str | None = field(default=None, repr=False)
+    ledger: Path | None = None
+    history: Path | None = None
+    drained: bool = False
+    grace_s: float = 600.0
+    tap: Path | None = None
+    run: Path | None = None
+    baselines: tuple[Path, ...] = ()
+    logs: Path | None = None
+    lost: frozenset[str] = frozenset()
+    unacked: Path | None = None
+
+
+class Snapshot:
+    """One database as it was at one moment."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def rows(self, sql: str, *arguments: object) -> AsyncIterator[StoredRow]:
+        """Streamed: any number of them."""
+        async for row in self._connection.cursor(sql, *arguments, prefetch=ROWS_PER_FETCH):
+            yield row
+
+    async def wide_rows(self, sql: str) -> AsyncIterator[asyncpg.Record]:
+        """Streamed, a few at a time: they hold whole bodies."""
+        async for row in self._connection.cursor(sql, prefetch=WIDE_ROWS_PER_FETCH):
+            yield row
+
+    async def keyed(self, sql: str, *arguments: object) -> AsyncIterator[tuple[str, StoredRow]]:
+        """The same under the text of their first column, by which they must be sorted."""
+        async for row in self._connection.cursor(sql, *arguments, prefetch=ROWS_PER_FETCH):
+            yield str(row[0]), row
+
+    async def page(self, sql: str, *arguments: object) -> list[StoredRow]:
+        """All at once: only where the arguments bound their number."""
+        return list(await self._connection.fetch(sql, *arguments))
+
+    async def value(self, sql: str, *arguments: object) -> Any:
+        return await self._connection.fetchval(sql, *arguments)
+
+
+class LedgerSnapshot:
+    """The sandbox gateway's books, one snapshot of the SQLite file."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, *arguments: object) -> Iterator[sqlite3.Row]:
+        yield from self._connection.execute(sql, arguments)
+
+    def digest(self, sql: str) -> str:
+        """How many rows, in their order, and a digest over them."""
+        rows, digest = 0, sha256()
+        for row in self._connection.execute(sql):
+            rows += 1
+            digest.update(repr(tuple(row)).encode())
+        return f"{rows:x}-{digest.hexdigest()}"
+
+    async def keyed(self, sql: str, *arguments: object) -> AsyncIterator[tuple[str, StoredRow]]:
+        """Under the text of their first column, by which they must be sorted; NULL counts as the empty text."""
+        for row in self._connection.execute(sql, arguments):
+            yield str(row[0] or ""), row
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """A line of the sender's own history: a command it published, and whether the broker confirmed it. `at`: when, if it says so."""
+
+    command_id: str
+    confirmed: bool
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What was given, open. `settled_before`: what happened later may still be under way."""
+
+    databases: Mapping[str, Snapshot]
+    ledger: LedgerSnapshot | None
+    history: Path | None
+    queues: Queues | None
+    settled_before: datetime | None
+    evidence: Evidence = field(default_factory=Evidence)
+    urls: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def drained(self) -> bool:
+        return self.settled_before is None
+
+    def attempts(self) -> Iterator[Attempted]:
+        """The sender's history, line by line. Raises AuditError with the number of a line that cannot be read."""
+        if self.history is None:
+            return
+        with self.history.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _attempted(self.history, number, line)
+
+
+def _attempted(path: Path, number: int, line: str) -> Attempted:
+    try:
+        entry = json.loads(line)
+        at = entry.get("at")
+        return Attempted(
+            str(entry["command_id"]).lower(), bool(entry["confirmed"]), datetime.fromisoformat(at) if at else None
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise AuditError(
+            f'{path.name}, line {number}, is not of the form {{"command_id": ..., "confirmed": true}}.'
+        ) from None
+
+
+@asynccontextmanager
+async def open_stores(sources: Sources, now: datetime) -> AsyncIterator[Stores]:
+    """Everything that was given, in the order in which effects come before their causes: what is seen here and missing there has not
+    merely happened in between. Raises AuditError."""
+    async with AsyncExitStack() as opened:
+        evidence = _open_evidence(sources, opened)
+        queues = (
+            await read_queues(sources.rabbitmq_url, look_into=sources.drained)
+            if sources.rabbitmq_url is not None
+            else None
+        )
+        databases: dict[str, Snapshot] = {}
+        for name in DATABASES:
+            url = sources.databases.get(name)
+            if url is not None:
+                databases[name] = await opened.enter_async_context(snapshot(name, url))
+        ledger = opened.enter_context(_open_ledger(sources.ledger)) if sources.ledger is not None else None
+        if sources.history is not None and not sources.history.is_file():
+            raise AuditError(f"there is no history file {sources.history}.")
+        cutoff = None if sources.drained else now - timedelta(seconds=sources.grace_s)
+        yield Stores(databases, ledger, sources.history, queues, cutoff, evidence, sources.databases)
+
+
+def _open_evidence(sources: Sources, opened: AsyncExitStack) -> Evidence:
+    if sources.logs is not None and not sources.logs.is_dir():
+        raise AuditError(f"there is no folder of logs {sources.logs}.")
+    return Evidence(
+        tap=opened.enter_context(open_tap(sources.tap)) if sources.tap is not None else None,
+        run=read_run(sources.run) if sources.run is not None else None,
+        baselines=tuple(read_baseline(path) for path in sources.baselines),
+        logs=sources.logs,
+        lost=sources.lost,
+        unacked=read_unacked(sources.unacked) if sources.unacked is not None else None,
+    )
+
+
+@asynccontextmanager
+async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
+    """The database of the service `name`, read-only. Raises AuditError, which names its variable."""
+    variable = f"{name.upper()}_DATABASE_URL"
+    settings = {
+        "application_name": "remit audit",
+        "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+        "idle_in_transaction_session_timeout": "0",  # each snapshot waits while the others are read
+        "default_transaction_read_only": "on",
+        "timezone": "UTC",
+        "jit": "off",
+    }
+    try:
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, server_settings=settings)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise AuditError(f"{variable}: the database does not answer ({type(error).__name__}).") from None
+    try:
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
+        )
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+                raise AuditError(f"{variable}: the database is empty: run `remit migrate {name}` first.")
+            yield Snapshot(connection)
+    finally:
+        await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+@contextmanager
+def _open_ledger(path: Path) -> Iterator[LedgerSnapshot]:
+    """The file, read-only, in one transaction. Raises AuditError."""
+    if not path.is_file():
+        raise AuditError(f"there is no ledger file {path}.")
+    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+    with ExitStack() as opened:
+        try:
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LEDGER_BUSY_S)
+            opened.callback(connection.close)
+            connection.row_factory = sqlite3.Row
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM charges").fetchone()  # the snapshot begins with the first read
+        except sqlite3.Error as error:
+            raise AuditError(f"{path} is not the ledger of a sandbox gateway ({error}).") from None
+        yield LedgerSnapshot(connection)

@@ -1,0 +1,68 @@
+"""Line 8: streams without a gap, and a stored state that is what the events make of it."""
+
+from services.audit.align import StoredRow, align
+from services.audit.finding import Finding
+from services.audit.fold import FoldedInvoice, fold
+from services.audit.stores import Stores
+from services.audit.titles import tally
+
+EVENTS = """SELECT stream_id, version, type, data, recorded_at FROM events ORDER BY stream_id COLLATE "C", version"""
+STATES = """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
+            FROM invoices ORDER BY invoice_id COLLATE "C" """
+PAYMENTS_NOT_REBUILT = """
+    WITH requested AS (
+        SELECT (data->>'payment_id')::uuid AS payment_id, stream_id, version FROM events WHERE type LIKE 'PaymentRequested.%'
+    ), over AS (
+        SELECT DISTINCT (data->>'payment_id')::uuid AS payment_id FROM events
+        WHERE type LIKE 'Paid.%' OR type LIKE 'PaymentFailed.%'
+    )
+    SELECT coalesce(p.payment_id, r.payment_id) AS payment_id,
+           CASE WHEN p.payment_id IS NULL THEN 'was requested and has no row'
+                WHEN r.payment_id IS NULL THEN 'has a row and was never requested'
+                WHEN p.pending THEN 'is over and its row says pending'
+                WHEN p.version <> r.version OR p.invoice_id <> r.stream_id THEN 'has a row that points at another event'
+                ELSE 'is not over and its row does not say pending' END AS why
+    FROM requested r FULL JOIN payments p ON p.payment_id = r.payment_id LEFT JOIN over o ON o.payment_id = r.payment_id
+    WHERE p.payment_id IS NULL OR r.payment_id IS NULL OR p.pending <> (o.payment_id IS NULL)
+       OR p.version <> r.version OR p.invoice_id <> r.stream_id"""
+
+
+async def line_8(stores: Stores) -> Finding:
+    """Streams run 1..n without gap; fold(events) = stored state; rebuilding changes nothing."""
+    counted = tally(8, stores)
+    invoices = stores.databases.get("invoice")
+    if invoices is None:
+        counted.missing("INVOICE_DATABASE_URL is not set")
+        return counted.finding()
+    async for invoice_id, (events, states) in align(invoices.keyed(EVENTS), invoices.keyed(STATES)):
+        counted.look()
+        why = _difference(events, states)
+        if why is not None:
+            counted.breach(invoice_id, why)
+    async for row in invoices.rows(PAYMENTS_NOT_REBUILT):
+        counted.breach(row["payment_id"], f"payment {row['why']}")
+    return counted.finding()
+
+
+def _difference(events: list[StoredRow], states: list[StoredRow]) -> str | None:
+    versions = [event["version"] for event in events]
+    if versions != list(range(1, len(events) + 1)):
+        return f"the stream has a gap: its versions are {_shortened(versions)}"
+    if not states:
+        return "events without a stored state"
+    try:
+        folded = fold((event["type"], event["data"]) for event in events)
+    except (ValueError, KeyError) as error:
+        return f"the events cannot be folded: {error}"
+    stored = FoldedInvoice.of(states[0])
+    if folded == stored:
+        return None
+    differing = [name for name in FoldedInvoice.__slots__ if getattr(folded, name) != getattr(stored, name)]
+    first = differing[0]
+    return f"{', '.join(differing)} stored other than folded: {getattr(stored, first)} is not {getattr(folded, first)}"
+
+
+def _shortened(versions: list[int]) -> str:
+    shown = 10
+    text = ", ".join(map(str, versions[:shown]))
+    return f"{text}, ..." if len(versions) > shown else text

@@ -1,0 +1,1 @@
+"""How a batch of messages becomes one transaction: received, recognised, decided, stored, published, acknowledged."""

@@ -1,0 +1,183 @@
+"""`remit invoice list|show`, `remit command show`, `remit audit`, `remit rebuild`: what an operator sees of books that are known."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.service.audit.books import HISTORY, LEDGER, LOGS, RUN, TAP, command, payment, write_books
+from tests.service.cli.remit import remit
+from tests.support.databases import execute, truncate
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
+
+WITHOUT = ("--without", "tap", "--without", "run", "--without", "baseline")
+
+
+@pytest.fixture(scope="module")
+def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Books that balance, in all databases."""
+    folder = tmp_path_factory.mktemp("books")
+
+    async def write() -> None:
+        for url in environment_urls.databases.values():
+            await truncate(url)
+        await write_books(environment_urls.databases, folder)
+        async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
+            await upstream.purge()
+
+    asyncio.run(write())
+    return folder
+
+
+async def test_a_paid_invoice_tells_its_story(environment_urls: Environment, written: Path) -> None:
+    story = (await remit("invoice", "show", "INV-paid", "--json", environment=environment_urls)).json
+    assert story["invoice"]["status"] == "paid"
+    assert [(step["where"], step["what"], step["because_of"]) for step in story["timeline"]] == [
+        ("invoice", "IssueInvoice: accepted", None),
+        ("invoice", "Issued 12.50 EUR", 1),
+        ("invoice", "PayInvoice: accepted", None),
+        ("invoice", "PaymentRequested 12.50 EUR", 3),
+        ("gateway", f"payment {payment('paid')} taken in", 4),
+        ("gateway", "prepare: prepared", 5),
+        ("gateway", "execute: any", 5),
+        ("gateway", "PaymentCaptured, version 3", 4),
+        ("saga", "absent → settling on Captured", 8),
+        ("invoice", "Paid 12.50 EUR, ch_paid", 9),
+        ("saga", "settling → completed on Paid", 10),
+    ]
+    assert story["unseen"] == []
+
+
+async def test_a_decision_shows_who_made_it_and_on_what(environment_urls: Environment, written: Path) -> None:
+    story = (await remit("invoice", "show", "INV-decided", "--json", environment=environment_urls)).json
+    steps = {step["what"]: step for step in story["timeline"]}
+    decided = steps["decision of Ada, captured: taken"]
+    assert decided["detail"] == "seen in the gateway's books"
+    assert story["timeline"][decided["because_of"] - 1]["what"] == "Ada: resolve"
+    assert story["timeline"][steps["PaymentCaptured, version 5"]["because_of"] - 1]["what"] == "Ada: resolve"
+
+
+@pytest.mark.parametrize("columns", ["80", "140"])
+async def test_the_story_is_a_table_for_people(environment_urls: Environment, written: Path, columns: str) -> None:
+    shown = await remit("invoice", "show", "INV-paid", environment=environment_urls, COLUMNS=columns)
+    assert shown.code == 0
+    assert shown.out.startswith("INV-paid: paid, 12.50 EUR, customer C-1\n")
+    assert "settling → completed on Paid" in shown.out
+    assert all(len(line) <= int(columns) for line in shown.out.splitlines())
+    assert (str(command("pay paid")) in shown.out) == (columns == "140")
+
+
+async def test_a_service_that_was_not_looked_at_is_said(environment_urls: Environment, written: Path) -> None:
+    shown = await remit("invoice", "show", "INV-paid", INVOICE_DATABASE_URL=environment_urls.databases["invoice"])
+    assert shown.code == 0
+    assert "Not shown: SAGA_DATABASE_URL is not set." in shown.out
+    assert "Paid 12.50 EUR" in shown.out
+
+
+async def test_what_was_deleted_is_said(environment_urls: Environment, written: Path) -> None:
+    gateway, saga = (environment_urls.databases[name] for name in ("payment_gateway", "saga"))
+    about = payment("decided")
+    await execute(gateway, "UPDATE payments SET attempts_forgotten_at = '2026-03-01Z' WHERE payment_id = $1", about)
+    await execute(saga, "UPDATE sagas SET journal_from = 4 WHERE payment_id = $1", about)
+    try:
+        told = (await remit("invoice", "show", "INV-decided", "--json", environment=environment_urls)).json
+        shown = await remit("invoice", "show", "INV-decided", environment=environment_urls, COLUMNS="200")
+        other = (await remit("invoice", "show", "INV-paid", "--json", environment=environment_urls)).json
+    finally:
+        await execute(gateway, "UPDATE payments SET attempts_forgotten_at = NULL")
+        await execute(saga, "UPDATE sagas SET journal_from = 1")
+    deleted = [
+        f"calls to the gateway about {about}, deleted on 2026-03-01: it had been at rest for 400 days",
+        f"steps 1 to 3 of the saga of {about}, deleted: it had ended 400 days before",
+    ]
+    assert told["unseen"] == deleted
+    assert all(f"Not shown: {one}." in shown.out for one in deleted)
+    assert other["unseen"] == []
+
+
+async def test_no_step_comes_before_its_cause(environment_urls: Environment, written: Path) -> None:
+    for name in ("waiting", "late"):
+        story = (await remit("invoice", "show", f"INV-{name}", "--json", environment=environment_urls)).json
+        assert all((step["because_of"] or 0) < step["number"] for step in story["timeline"])
+
+
+async def test_invoices_are_listed(environment_urls: Environment, written: Path) -> None:
+    everything = (await remit("invoice", "list", "--json", environment=environment_urls)).json
+    paid = await remit("invoice", "list", "--status", "paid", environment=environment_urls)
+    assert len(everything) == 6
+    assert {line.split()[0] for line in paid.out.splitlines()} == {"invoice", "INV-paid", "INV-decided"}
+
+
+async def test_an_answer_or_a_dead_letter_is_found(environment_urls: Environment, written: Path) -> None:
+    answered = (await remit("command", "show", str(command("pay void")), "--json", environment=environment_urls)).json
+    aside = (await remit("command", "show", str(command("poison")), "--json", environment=environment_urls)).json
+    nothing = await remit("command", "show", str(command("lost")), environment=environment_urls)
+    shown = await remit("command", "show", str(command("pay void")), environment=environment_urls)
+    assert (answered["answer"]["answer"], answered["answer"]["reason"]) == ("rejected", "invoice_void")
+    assert (aside["dead_letter"]["status"], aside["dead_letter"]["reason"]) == ("open", "not_json")
+    assert nothing.code == 1
+    assert "has no answer and is no dead letter" in nothing.err
+    assert "invoice_void" in shown.out
+
+
+async def test_an_unknown_invoice_is_said_so(environment_urls: Environment, written: Path) -> None:
+    shown = await remit("invoice", "show", "INV-nowhere", environment=environment_urls)
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err == "remit: there is no invoice INV-nowhere, and no command about it was answered.\n"
+
+
+async def test_the_audit_holds_and_then_does_not(environment_urls: Environment, written: Path) -> None:
+    stores = ("--ledger", str(written / LEDGER), "--history", str(written / HISTORY), "--logs", str(written / LOGS))
+    base = await remit(
+        "audit", "baseline", str(written / "base.json"), "--ledger", str(written / LEDGER), environment=environment_urls
+    )
+    assert (base.code, base.err) == (0, f"{written / 'base.json'}: connections of 4 databases, 16 tables\n")
+    evidence = ("--tap", str(written / TAP), "--run", str(written / RUN), "--baseline", str(written / "base.json"))
+    given = ("--drained", "--complete", *stores, *evidence)
+    holding = await remit("audit", *given, environment=environment_urls)
+    assert (holding.code, holding.err) == (0, "")
+    assert holding.out.rstrip().endswith("18 holds.")
+    url = environment_urls.databases["invoice"]
+    await execute(url, "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'")
+    try:
+        broken = await remit("audit", *given, environment=environment_urls)
+        as_json = await remit("audit", *given, "--json", environment=environment_urls)
+    finally:
+        await execute(url, "UPDATE invoices SET status = 'void' WHERE invoice_id = 'INV-void'")
+    assert broken.code == as_json.code == 1
+    assert "INV-void: status stored other than folded: open is not void" in broken.out
+    assert "16 holds, 2 broken." in broken.out
+    assert [line["line"] for line in as_json.json["lines"] if line["verdict"] == "broken"] == [8, 14]
+    assert not as_json.json["ok"]
+    fewer = await remit("audit", "--drained", "--complete", *stores, environment=environment_urls)
+    waived = await remit("audit", "--drained", "--complete", *stores, *WITHOUT, environment=environment_urls)
+    unknown = await remit("audit", "--without", "luck", environment=environment_urls)
+    assert (fewer.code, waived.code, unknown.code) == (1, 0, 2)
+    assert "no --tap given" in waived.out
+
+
+async def test_an_audit_that_saw_nothing_is_not_complete() -> None:
+    nothing = await remit("audit")
+    strict = await remit("audit", "--complete")
+    assert (nothing.code, strict.code) == (0, 1)
+    assert "INVOICE_DATABASE_URL is not set" in nothing.out
+
+
+async def test_a_rebuild_finds_what_differs_and_repairs_it(environment_urls: Environment, written: Path) -> None:
+    await execute(
+        environment_urls.databases["invoice"], "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'"
+    )
+    differing = await remit("rebuild", environment=environment_urls)
+    assert (differing.code, differing.out) == (1, "6 streams folded, 1 differ\nINV-void\n")
+    repaired = await remit("rebuild", "--repair", "--json", environment=environment_urls)
+    same = await remit("rebuild", "--json", environment=environment_urls)
+    assert (same.code, same.json) == (0, {"streams": 6, "differing": [], "repaired": False})
+    assert (repaired.code, repaired.json["differing"]) == (0, ["INV-void"])
+
+
+async def test_staff_commands_are_mounted(environment_urls: Environment, written: Path) -> None:
+    letters = await remit("dead-letters", "list", "--json", environment=environment_urls)
+    waiting = await remit("payments", "in-doubt", "--json", environment=environment_urls)
+    assert (letters.code, len(letters.json)) == (0, 1)
+    assert (waiting.code, len(waiting.json)) == (0, 1)

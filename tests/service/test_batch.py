@@ -1,0 +1,491 @@
+"""The batched shell on the real broker and database: what one bad message, a duplicate or a crash does to the others: nothing."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from services.invoice.__main__ import assemble
+from services.invoice.handlers import Effect, InvoiceHandler
+from services.invoice.store import Loaded
+from shared import crash_points
+from shared.batch.worker import Change, Reaction
+from shared.contracts import invoice as messages
+from shared.contracts.base import Contract
+from shared.messaging.envelope import Inbound, Outgoing
+from shared.persistence import outbox
+from shared.persistence.writes import WriteBatch
+from shared.records import dataclass
+from shared.service import Runtime
+from tests.support.databases import execute, rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import Received, Subscription, UpstreamClient
+from tests.support.waiting import until
+
+PAN = "4242424242424242"
+
+
+def issue(invoice_id: str, customer_id: str = "C-1") -> messages.IssueInvoice:
+    return messages.IssueInvoice(invoice_id=invoice_id, customer_id=customer_id, amount_minor=500, currency="EUR")
+
+
+def cloud_event(data: Contract, **changes: Any) -> bytes:
+    event = {
+        "specversion": "1.0",
+        "id": str(uuid4()),
+        "type": data.wire_name,
+        "source": "/t",
+        "data": data.model_dump(mode="json"),
+    }
+    return json.dumps(event | changes).encode()
+
+
+@pytest.fixture(autouse=True)
+def disarmed() -> Iterator[None]:
+    yield
+    crash_points.arm("")
+
+
+async def invoices(environment: Environment) -> set[str]:
+    return {
+        row["invoice_id"] for row in await rows(environment.databases["invoice"], "SELECT invoice_id FROM invoices")
+    }
+
+
+# -- one bad message ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Buggy(InvoiceHandler):
+    """A handler with a bug that one customer brings out, and a statement that another customer's data breaks."""
+
+    def react(self, state: Loaded, message: Inbound) -> Reaction[Loaded, Effect]:
+        if getattr(message.data, "customer_id", "") == "raises":
+            raise ZeroDivisionError(f"a bug that shows {PAN}")
+        return InvoiceHandler.react(self, state, message)
+
+    async def save(self, writes: WriteBatch, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
+        for change in changes:
+            if getattr(change.message.data, "customer_id", "") == "unstorable":
+                await writes.fetch("SELECT 1 / 0")
+        return await InvoiceHandler.save(self, writes, changes)
+
+
+async def buggy(runtime: Runtime) -> None:
+    runtime.consume("invoice.commands", Buggy(answers_commands=True))
+
+
+@pytest.mark.parametrize("customer", ["raises", "unstorable"])
+async def test_a_message_that_fails_is_set_aside_alone(
+    environment: Environment, upstream: UpstreamClient, customer: str
+) -> None:
+    answers = await upstream.inbox()
+    ids = [
+        await upstream.send(issue(f"INV-{n}", customer if n == 7 else "C-1"), reply_to=answers.name) for n in range(20)
+    ]
+    async with environment.running("invoice", buggy):
+        answered = {received.data["command_id"] for received in await answers.take(19)}
+        dead = await (await upstream.queue("dead-letters")).next()
+    assert answered == {str(id_) for id_ in ids} - {str(ids[7])}
+    assert await invoices(environment) == {f"INV-{n}" for n in range(20)} - {"INV-7"}
+    assert dead.id != "", "a dead letter has an id of its own"
+    headers = dead.message.headers
+    assert headers["x-remit-message-id"] == str(ids[7])
+    assert headers["x-remit-reason"] == "handler_failed"
+    assert headers["x-remit-queue"] == "invoice.commands"
+    assert (
+        headers["x-remit-error-type"] == {"raises": "ZeroDivisionError", "unstorable": "DivisionByZeroError"}[customer]
+    )
+    assert PAN not in str(headers), "texts are redacted"
+    assert dead.event["id"] == str(ids[7]), "the body is as it came"
+    assert await rows(environment.databases["invoice"], "SELECT * FROM answers WHERE command_id = $1", ids[7]) == []
+
+
+MALFORMED = {
+    "not json": (b"PAY ME", "not_json"),
+    "unknown type": (cloud_event(issue("INV-X"), type="remit.invoice.BurnInvoice.v1"), "unknown_type"),
+    "unknown version": (cloud_event(issue("INV-X"), type="remit.invoice.IssueInvoice.v2"), "unknown_version"),
+    "too large": (b"{" + b" " * 70_000 + b"}", "too_large"),
+    "deep": (b"[" * 5_000 + b"]" * 5_000, "too_deep"),
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), MALFORMED.values(), ids=MALFORMED)
+async def test_what_is_no_command_is_a_dead_letter_with_its_reason(
+    environment: Environment, upstream: UpstreamClient, body: bytes, reason: str
+) -> None:
+    async with environment.running("invoice", assemble):
+        await upstream.send_raw(body, message_id="17", headers={"note": "x"})
+        await upstream.send(issue("INV-1"))
+        dead = await (await upstream.queue("dead-letters")).next()
+        await until(lambda: invoices(environment), what="the neighbour")
+    assert dead.message.headers["x-remit-reason"] == reason
+    withheld = dead.message.headers["x-remit-body-withheld"]
+    assert (dead.message.body, withheld) == ((b"", "too_large") if reason == "too_large" else (body, ""))
+    assert await upstream.depth("invoice.commands") == 0
+
+
+async def test_a_wrong_content_type_is_a_dead_letter(environment: Environment, upstream: UpstreamClient) -> None:
+    async with environment.running("invoice", assemble):
+        await upstream.send_raw(cloud_event(issue("INV-1")), content_type="text/plain")
+        dead = await (await upstream.queue("dead-letters")).next()
+    assert dead.message.headers["x-remit-reason"] == "unsupported_content_type"
+
+
+# -- answers to what the core never sees ------------------------------------------------------------------------------------------------
+
+
+async def rejected(environment: Environment, upstream: UpstreamClient, body: bytes, message_id: UUID) -> dict[str, Any]:
+    """The answer to a body sent under that AMQP message id; nothing went to the dead letters."""
+    answers = await upstream.inbox()
+    async with environment.running("invoice", assemble):
+        await upstream.send_raw(body, message_id=str(message_id), reply_to=answers.name, correlation_id="mine-1")
+        answer = await answers.next()
+    assert answer.message.correlation_id == "mine-1"
+    assert await upstream.depth("dead-letters") == 0
+    return answer.data
+
+
+async def test_a_clear_card_number_is_answered_by_the_amqp_id_and_kept_nowhere(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    id_ = uuid4()
+    answer = await rejected(environment, upstream, cloud_event(issue("INV-1", PAN)), id_)
+    assert (answer["command_id"], answer["answer"], answer["reason"]) == (str(id_), "rejected", "clear_card_number")
+    stored = await rows(environment.databases["invoice"], "SELECT * FROM answers")
+    assert [row["content_hash"] for row in stored] == [None]
+    assert PAN not in str(stored)
+
+
+async def test_a_cvv_is_refused(environment: Environment, upstream: UpstreamClient) -> None:
+    body = cloud_event(issue("INV-1")).replace(b'"C-1"', b'"C-1", "cvv": "123"')
+    assert (await rejected(environment, upstream, body, uuid4()))["reason"] == "cvv_not_accepted"
+
+
+async def test_invalid_data_is_answered_with_the_field_and_never_its_value(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    id_ = uuid4()
+    body = cloud_event(issue("INV-1"), id=str(id_)).replace(b"500", b"-987654")
+    answer = await rejected(environment, upstream, body, id_)
+    assert answer["reason"] == "invalid_data"
+    assert "amount_minor" in answer["detail"]
+    assert "987654" not in answer["detail"]
+
+
+UNREADABLE = {
+    "not_json": b"PAY ME",
+    "too_deep": b"[" * 5_000 + b"]" * 5_000,
+    "nul_character": cloud_event(issue("INV-1")).replace(b"C-1", rb"C\u0000"),
+    "number_too_long": cloud_event(issue("INV-1")).replace(b"500", b"5" * 20),
+    "duplicate_key": cloud_event(issue("INV-1")).replace(b'"C-1"', b'"C-1", "customer_id": "C-2"'),
+    "not_a_cloud_event": cloud_event(issue("INV-1"), specversion="0.3", id="17"),
+    "too_large": b"{" + b" " * 70_000 + b"}",
+}
+
+
+@pytest.mark.parametrize(("reason", "body"), UNREADABLE.items(), ids=UNREADABLE)
+async def test_an_unreadable_command_is_answered_by_the_amqp_id(
+    environment: Environment, upstream: UpstreamClient, reason: str, body: bytes
+) -> None:
+    """A person could only discard it: the same bytes would fail again."""
+    id_ = uuid4()
+    answer = await rejected(environment, upstream, body, id_)
+    assert (answer["command_id"], answer["answer"]) == (str(id_), "rejected")
+    assert answer["reason"] == reason
+
+
+async def test_an_unreadable_command_under_a_used_id_is_told_so_and_touches_nothing(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    answers = await upstream.inbox()
+    async with environment.running("invoice", assemble):
+        id_ = await upstream.send(issue("INV-1"), reply_to=answers.name)
+        first = await answers.next()
+        for _ in range(2):
+            await upstream.send_raw(b"PAY ME", message_id=str(id_), reply_to=answers.name)
+        reused = await answers.take(2)
+        await upstream.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+        same = await answers.next()
+    assert (first.data["answer"], same.data["answer"]) == ("accepted", "accepted")
+    assert {received.data["reason"] for received in reused} == {"command_id_reused"}
+    assert await upstream.depth("dead-letters") == 0
+
+
+async def test_what_a_later_version_may_read_waits_for_it(environment: Environment, upstream: UpstreamClient) -> None:
+    answers = await upstream.inbox()
+    body = cloud_event(issue("INV-1"), type="remit.invoice.IssueInvoice.v2")
+    async with environment.running("invoice", assemble):
+        await upstream.send_raw(body, message_id=str(uuid4()), reply_to=answers.name)
+        (letter,) = await dead_letters(upstream, 1)
+    assert letter.message.headers["x-remit-reason"] == "unknown_version"
+    assert await answers.waiting() == []
+
+
+async def test_nobody_outside_can_say_that_an_invoice_is_paid(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    id_ = uuid4()
+    forged = messages.RecordPayment(
+        invoice_id="INV-1", payment_id=uuid4(), amount_minor=500, currency="EUR", receipt_number="r"
+    )
+    assert (await rejected(environment, upstream, cloud_event(forged, id=str(id_)), id_))["reason"] == "not_public"
+
+
+async def test_a_reply_to_that_names_a_queue_of_ours_is_refused(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    events = await upstream.tap("invoice.events", "remit.invoice.InvoiceCommandRejected.v1")
+    async with environment.running("invoice", assemble):
+        id_ = await upstream.send(issue("INV-1"), reply_to="invoice.settlement")
+        received = await events.next()
+    assert (received.data["command_id"], received.data["reason"]) == (str(id_), "reply_to_not_allowed")
+    assert await upstream.depth("invoice.settlement") == 0
+    assert await invoices(environment) == set()
+
+
+async def test_an_answer_that_cannot_be_routed_is_dropped(environment: Environment, upstream: UpstreamClient) -> None:
+    async with environment.running("invoice", assemble):
+        id_ = await upstream.send(issue("INV-1"), reply_to="gone")
+        await until(lambda: invoices(environment))
+        await until(lambda: _outbox_is_empty(environment), what="the outbox")
+    assert (await rows(environment.databases["invoice"], "SELECT answer FROM answers WHERE command_id = $1", id_)) == [
+        {"answer": "accepted"}
+    ]
+
+
+async def _outbox_is_empty(environment: Environment) -> bool:
+    return await rows(environment.databases["invoice"], "SELECT 1 FROM outbox") == []
+
+
+# -- duplicates ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
+async def test_a_command_that_comes_again_gets_the_same_answer(
+    environment: Environment, upstream: UpstreamClient, together: bool
+) -> None:
+    answers = await upstream.inbox()
+    events = await upstream.tap("invoice.events")
+    id_ = uuid4()
+    if together:
+        for _ in range(3):
+            await upstream.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+    async with environment.running("invoice", assemble):
+        if not together:
+            for _ in range(3):
+                await upstream.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+                await answers.next()
+            await upstream.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+            received = [await answers.next()]
+        else:
+            received = await answers.take(3)
+    assert {(a.data["command_id"], a.data["answer"]) for a in received} == {(str(id_), "accepted")}
+    assert [e.type for e in await events.waiting()] == ["remit.invoice.InvoiceIssued.v1"]
+
+
+async def test_the_same_id_with_other_data_is_rejected_and_nothing_stored_is_touched(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    answers = await upstream.inbox()
+    id_ = uuid4()
+    async with environment.running("invoice", assemble):
+        await upstream.send(issue("INV-1"), message_id=id_)
+        await upstream.send(issue("INV-2"), message_id=id_, reply_to=answers.name)
+        other = await answers.next()
+        await upstream.send(issue("INV-1"), message_id=id_, reply_to=answers.name)
+        same = await answers.next()
+    assert (other.data["answer"], other.data["reason"]) == ("rejected", "command_id_reused")
+    assert same.data["answer"] == "accepted"
+    assert await invoices(environment) == {"INV-1"}
+
+
+async def test_a_payment_id_is_unique_over_all_invoices_and_instances(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    answers = await upstream.inbox()
+    payment = uuid4()
+    async with environment.running("invoice", assemble), environment.running("invoice", assemble):
+        for n in range(30):
+            await upstream.send(issue(f"INV-{n}"), reply_to=answers.name)
+        await answers.take(30)
+        for n in range(30):
+            await upstream.send(
+                messages.PayInvoice(
+                    invoice_id=f"INV-{n}",
+                    payment_id=payment,
+                    amount_minor=500,
+                    currency="EUR",
+                    method=messages.TokenMethod(token="pm_x"),
+                ),
+                reply_to=answers.name,
+            )
+        outcomes = [(a.data["answer"], a.data["reason"]) for a in await answers.take(30)]
+    assert sorted(outcomes, key=str) == [("accepted", None), *[("rejected", "payment_id_used")] * 29]
+
+
+# -- crashes ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [1, 2])  # a repeated message takes a transaction instead of one statement
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_commit_that_fails_or_whose_reply_is_lost_is_repeated_to_one_effect(
+    environment: Environment, upstream: UpstreamClient, when: str, sent: int
+) -> None:
+    """After the commit the repetition finds the answer stored; what was to be said is the sweeper's, with the same id."""
+    point = f"shell.at_once.{when}_commit" if sent == 1 else f"shell.{when}_commit"
+    events = await upstream.tap("invoice.events")
+    answers = await upstream.inbox()
+    command, id_ = issue("INV-1"), uuid4()
+    for _ in range(sent):
+        await upstream.send(command, message_id=id_, reply_to=answers.name)
+    crash_points.arm(f"{point}:1:raise")
+    async with environment.running("invoice", assemble):
+        received = await answers.next()
+        event = await events.next()
+        await until(lambda: _outbox_is_empty(environment), what="the outbox")
+    assert received.data["answer"] == "accepted"
+    assert event.type == "remit.invoice.InvoiceIssued.v1"
+    assert {e.id for e in await events.waiting()} <= {event.id}
+    assert await rows(environment.databases["invoice"], "SELECT version FROM events") == [{"version": 1}]
+    assert await upstream.depth("dead-letters") == 0
+
+
+async def test_a_database_that_goes_away_costs_no_message(environment: Environment, upstream: UpstreamClient) -> None:
+    """All sessions are cut again and again while 300 commands are handled."""
+    url = environment.databases["invoice"]
+    name = url.rpartition("/")[2]
+    async with environment.running("invoice", assemble):
+        for n in range(300):
+            await upstream.send(issue(f"INV-{n}"))
+            if n % 60 == 0:
+                await execute(
+                    url,
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()",
+                    name,
+                )
+
+        async def all_there() -> bool:
+            return len(await invoices(environment)) == 300
+
+        await until(all_there, what="300 invoices")
+        await until(lambda: _outbox_is_empty(environment), what="the outbox")
+    assert await upstream.depth("dead-letters") == 0
+    assert await rows(url, "SELECT count(*) AS n FROM events") == [{"n": 300}]
+
+
+async def test_the_database_refuses_a_second_event_under_one_version(environment: Environment) -> None:
+    insert = """INSERT INTO events (stream_id, version, type, data, cause_id, cause_position, correlation_id, recorded_at)
+                VALUES ('INV-1', 1, 'Voided.1', '{}', gen_random_uuid(), 0, 'c', now())"""
+    await execute(environment.databases["invoice"], insert)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await execute(environment.databases["invoice"], insert)
+
+
+# -- poison that would hold its neighbours up ------------------------------------------------------------------------------------------
+
+
+async def dead_letters(upstream: UpstreamClient, count: int) -> list[Received]:
+    return await (await upstream.queue("dead-letters")).take(count)
+
+
+async def test_two_bodies_under_one_message_id_are_two_dead_letters(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    for body in (b"not json ONE", b"not json TWO"):
+        await upstream.send_raw(body, message_id="constant")
+    async with environment.running("invoice", assemble):
+        letters = await dead_letters(upstream, 2)
+    assert {letter.message.body for letter in letters} == {b"not json ONE", b"not json TWO"}
+
+
+HOLDING_UP: dict[str, dict[str, Any]] = {
+    "a forged count of deliveries": {"x-delivery-count": 2**62},
+    "more ce- headers than a frame can carry": {f"ce-{n:03}": "\u00e9" * 120 for n in range(400)},
+}
+
+
+@pytest.mark.parametrize("headers", HOLDING_UP.values(), ids=HOLDING_UP)
+async def test_what_makes_a_monstrous_dead_letter_holds_nobody_up(
+    environment: Environment, upstream: UpstreamClient, headers: dict[str, Any]
+) -> None:
+    await upstream.send_raw(b"not json", message_id="poison", headers=headers)
+    await upstream.send(issue("INV-1"))
+    async with environment.running("invoice", assemble):
+        (letter,) = await dead_letters(upstream, 1)
+        await until(lambda: invoices(environment), what="the neighbour")
+    assert letter.message.headers["x-remit-queue"] == "invoice.commands"
+
+
+@pytest.mark.parametrize("reply_to", ["a\0b", "\u00e9" * 127], ids=["NUL", "long"])
+async def test_a_strange_reply_to_costs_no_command(
+    environment: Environment, upstream: UpstreamClient, reply_to: str
+) -> None:
+    async with environment.running("invoice", assemble):
+        await upstream.send_raw(cloud_event(issue("INV-1")), reply_to=reply_to, correlation_id="c\0d")
+        await until(lambda: invoices(environment), what="the invoice")
+        await until(lambda: _outbox_is_empty(environment), what="the outbox")
+    assert await upstream.depth("dead-letters") == 0
+
+
+async def test_a_card_number_in_a_property_is_set_aside_and_shown_nowhere(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    await upstream.send_raw(cloud_event(issue("INV-1")), message_id=str(uuid4()), correlation_id=PAN)
+    async with environment.running("invoice", assemble):
+        (letter,) = await dead_letters(upstream, 1)
+    assert letter.message.headers["x-remit-reason"] == "clear_card_number"
+    assert PAN not in str(letter.message.headers)
+
+
+async def test_the_words_about_an_invalid_kind_do_not_show_it(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    paying = messages.PayInvoice(
+        invoice_id="INV-1",
+        payment_id=uuid4(),
+        amount_minor=5,
+        currency="EUR",
+        method=messages.TokenMethod(token="pm_x"),
+    )
+    id_ = uuid4()
+    body = cloud_event(paying, id=str(id_)).replace(b'"kind": "token"', b'"kind": "SECRET"')
+    answer = await rejected(environment, upstream, body, id_)
+    assert answer["reason"] == "invalid_data"
+    assert "SECRET" not in str(answer)
+
+
+async def test_answers_to_a_full_queue_are_dropped_in_the_end_and_delay_nothing(
+    environment: Environment, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "ANSWER_REFUSALS_MAX", 1)
+    monkeypatch.setattr(outbox, "REFUSED", outbox.Backoff(0.0, 0))
+    full = await upstream.full_queue()
+    for n in range(50):
+        await upstream.send(issue(f"INV-{n}"), reply_to=full)
+    async with environment.running("invoice", assemble):
+        await until(lambda: _outbox_is_empty(environment), what="the outbox")
+
+        async def all_there() -> bool:
+            return len(await invoices(environment)) == 50
+
+        await until(all_there)
+
+
+async def test_an_answer_that_a_queue_refuses_for_a_moment_is_sent_again(
+    environment: Environment, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue without a leader refuses, too, and its owner waits."""
+    monkeypatch.setattr(outbox, "REFUSED", outbox.Backoff(0.0, 0))
+    monkeypatch.setattr(outbox, "ANSWER_REFUSALS_MAX", 1_000)
+    full = await upstream.queue_that_is_full()
+    await upstream.send(issue("INV-1"), reply_to=full.name)
+    async with environment.running("invoice", assemble):
+        url = environment.databases["invoice"]
+        await until(lambda: rows(url, "SELECT 1 FROM outbox WHERE refusals > 0"), what="a refusal")
+        await full.purge()
+        assert (await Subscription(full).next()).data["answer"] == "accepted"
+        await until(lambda: _outbox_is_empty(environment), what="the outbox")

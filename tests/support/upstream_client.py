@@ -1,0 +1,181 @@
+"""What an upstream system does: send commands, and listen."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+
+from shared.contracts.base import Contract
+from shared.contracts.invoice import InvoicePaymentRequested
+from shared.messaging.codec import STRUCTURED
+from shared.messaging.topology import OVERDUE, QUEUES, RoutingSuffix, ingress_exchange, routing_key
+
+DEADLINE_S = 20.0
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as an outsider sees it."""
+
+    id: str
+    type: str
+    data: dict[str, Any]
+    event: dict[str, Any]
+    message: AbstractIncomingMessage
+
+
+class Subscription:
+    """A queue of the test's own."""
+
+    def __init__(self, queue: AbstractQueue) -> None:
+        self._queue = queue
+        self.name = queue.name
+
+    async def next(self, within_s: float = DEADLINE_S) -> Received:
+        """The next message; fails after the deadline."""
+        async with asyncio.timeout(within_s):
+            while True:
+                message = await self._queue.get(no_ack=True, fail=False)
+                if message is not None:
+                    return _received(message)
+                await asyncio.sleep(0.01)
+
+    async def take(self, count: int, within_s: float = DEADLINE_S) -> list[Received]:
+        """The next `count` messages."""
+        return [await self.next(within_s) for _ in range(count)]
+
+    async def waiting(self) -> list[Received]:
+        """What is there now."""
+        received = []
+        while (message := await self._queue.get(no_ack=True, fail=False)) is not None:
+            received.append(_received(message))
+        return received
+
+
+def _received(message: AbstractIncomingMessage) -> Received:
+    event = json.loads(message.body) if message.body.startswith(b"{") else {}
+    return Received(str(message.message_id), str(message.type), event.get("data", {}), event, message)
+
+
+class UpstreamClient:
+    """A connection of an upstream system."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> "AsyncIterator[UpstreamClient]":
+        connection = await aio_pika.connect(url, timeout=10)
+        try:
+            yield cls(await connection.channel(on_return_raises=True))
+        finally:
+            await connection.close()
+
+    async def send(
+        self,
+        data: Contract,
+        *,
+        message_id: UUID | None = None,
+        routing_suffix: RoutingSuffix = "",
+        reply_to: str | None = None,
+        **extensions: Any,
+    ) -> UUID:
+        """Publish a message as CloudEvents JSON; its id."""
+        id_ = message_id or uuid4()
+        event = {
+            "specversion": "1.0",
+            "id": str(id_),
+            "type": data.wire_name,
+            "source": "/test",
+            "time": NOW.isoformat(),
+            "data": data.model_dump(mode="json"),
+            **extensions,
+        }
+        await self.send_raw(
+            json.dumps(event).encode(),
+            exchange=ingress_exchange(data.exchange),
+            key=routing_key(data.wire_name, routing_suffix),
+            message_id=str(id_),
+            reply_to=reply_to,
+        )
+        return id_
+
+    async def send_raw(
+        self,
+        body: bytes,
+        *,
+        exchange: str = "invoice.commands",
+        key: str = "any",
+        content_type: str | None = STRUCTURED,
+        message_id: str | None = None,
+        reply_to: str | None = None,
+        correlation_id: str | None = None,
+        headers: dict[str, Any] | None = None,
+    ) -> None:
+        """Publish any bytes, confirmed."""
+        message = aio_pika.Message(
+            body,
+            content_type=content_type,
+            message_id=message_id,
+            reply_to=reply_to,
+            correlation_id=correlation_id,
+            headers=headers,
+            delivery_mode=2,
+        )
+        target = (
+            await self._channel.get_exchange(exchange, ensure=False) if exchange else self._channel.default_exchange
+        )
+        await target.publish(message, routing_key=key, timeout=10)
+
+    async def tell_saga(self, event: Contract, **how: Any) -> UUID:
+        """Publish an event so that the saga hears of it: a request as the invoice announces it again, since of others it does not."""
+        return await self.send(
+            event, routing_suffix=OVERDUE if isinstance(event, InvoicePaymentRequested) else "", **how
+        )
+
+    async def tap(self, exchange: str, key: str | None = None) -> Subscription:
+        """Listen to an exchange from now on; without a key to all that our queues are bound for, or, where they are not bound, to all."""
+        queue = await self._channel.declare_queue(exclusive=True)
+        bound = {binding.routing_key for one in QUEUES for binding in one.bindings if binding.exchange == exchange}
+        for each in {key} if key is not None else bound or {"#"}:
+            await queue.bind(exchange, each)
+        return Subscription(queue)
+
+    async def inbox(self) -> Subscription:
+        """A private queue to name in `reply_to`."""
+        return Subscription(await self._channel.declare_queue(exclusive=True))
+
+    async def full_queue(self) -> str:
+        """A queue that refuses whatever is published to it."""
+        full: dict[str, int | str] = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        return (await self._channel.declare_queue(exclusive=True, arguments={**full})).name
+
+    async def queue_that_is_full(self) -> AbstractQueue:
+        """A queue that refuses more, until somebody takes out what is in it."""
+        full: dict[str, int | str] = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        queue = await self._channel.declare_queue(exclusive=True, arguments={**full})
+        await self.send_raw(b"{}", exchange="", key=queue.name)
+        return queue
+
+    async def queue(self, name: str) -> Subscription:
+        """One of Remit's queues, consumed by the test in place of its service."""
+        return Subscription(await self._channel.get_queue(name))
+
+    async def depth(self, name: str) -> int:
+        """Messages ready in a queue."""
+        queue = await self._channel.declare_queue(name, passive=True)
+        return queue.declaration_result.message_count or 0
+
+    async def purge(self) -> None:
+        """Empty all of Remit's queues."""
+        for queue in QUEUES:
+            await (await self._channel.get_queue(queue.name)).purge()

@@ -1,0 +1,67 @@
+"""One message that failed on one queue is one record, however often it arrives and in whatever order."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition, arrive, settle
+
+ID = UUID("0190a000-0000-7000-8000-000000000002")
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+ANN = Disposition("ann", NOW)
+
+
+def letter(generation: int = 0, reason: str = "not_json") -> DeadLetter:
+    return DeadLetter(ID, "saga.events", "remit", reason, generation=generation, body=b"{", body_bytes=1)
+
+
+def record(*letters: DeadLetter) -> DeadLetterRecord:
+    kept: DeadLetterRecord | None = None
+    for one in letters:
+        kept = arrive(kept, one, NOW)
+    assert kept is not None
+    return kept
+
+
+def test_a_duplicate_only_counts() -> None:
+    later = NOW + timedelta(minutes=1)
+    assert arrive(record(letter()), letter(), later) == replace(record(letter()), seen=2, last_seen=later)
+
+
+def test_a_failure_after_a_replay_opens_the_same_record() -> None:
+    replayed = settle(record(letter()), DeadLetterStatus.REPLAYED, ANN)
+    again = arrive(replayed, letter(1, "handler_failed"), NOW)
+    assert (again.status, again.replays, again.seen, again.settlement) == (DeadLetterStatus.OPEN, 1, 2, None)
+    assert again.letter.reason == "handler_failed"
+
+
+def test_a_late_duplicate_of_what_was_replayed_changes_nothing() -> None:
+    replayed = settle(record(letter()), DeadLetterStatus.REPLAYED, ANN)
+    assert arrive(replayed, letter(0), NOW) == replace(replayed, seen=2)
+
+
+def test_what_was_discarded_stays_discarded() -> None:
+    discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
+    assert arrive(discarded, letter(0), NOW) == replace(discarded, seen=2)
+
+
+@pytest.mark.parametrize("generation", [0, 3])
+def test_a_record_that_was_lost_starts_where_the_message_is(generation: int) -> None:
+    assert record(letter(generation)).replays == generation
+
+
+@given(st.lists(st.sampled_from(["replay", "fail", "late"]), max_size=40))
+def test_it_is_open_exactly_if_its_last_failure_was_not_answered(history: list[str]) -> None:
+    kept, failures, waiting = record(letter()), 1, True
+    for what in history:
+        if what == "replay" and kept.status is DeadLetterStatus.OPEN:
+            kept, waiting = settle(kept, DeadLetterStatus.REPLAYED, ANN), False
+        elif what == "fail":
+            kept, failures, waiting = arrive(kept, letter(kept.replays), NOW), failures + 1, True
+        elif what == "late" and kept.replays:
+            kept, failures = arrive(kept, letter(kept.replays - 1), NOW), failures + 1
+    assert (kept.status is DeadLetterStatus.OPEN, kept.seen) == (waiting, failures)

@@ -1,0 +1,295 @@
+"""Crash points: every boundary in the code has one on either side, and the table of them is the code's."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deploy.cli.crash_points import app
+from shared import crash_points
+from shared.crash_points import NAMES, POINTS
+from shared.settings import ConfigurationError
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(
+    path
+    for house in ("shared", "services")
+    for path in (ROOT / house).rglob("*.py")
+    if "services/audit" not in str(path)
+)
+
+EXEMPT = {
+    ("shared/batch/retry.py", "_until_database_answers"): "reads only",
+    ("shared/service.py", "_open_database"): "reads only",
+    ("services/payment_gateway/charging.py", "sample"): "reads only",
+    ("services/payment_gateway/charging.py", "finish"): "closes the gateway's client: no call",
+    ("services/staff/actions.py", "list_dead_letters"): "reads only",
+    ("services/staff/actions.py", "show_dead_letter"): "reads only",
+    ("services/staff/actions.py", "ids_like"): "reads only",
+    ("services/staff/actions.py", "_on_each"): "reads only",
+    ("services/staff/actions.py", "list_cases"): "reads only",
+    ("services/staff/actions.py", "show_case"): "reads only",
+    ("services/staff/cli.py", "_on_database"): "reads only",
+    ("services/invoice/rebuild.py", "rebuild"): "reads only",
+    (
+        "services/invoice/rebuild.py",
+        "_compare",
+    ): "a person's repair of what events give anyway: done again, it does the same",
+}
+"""Boundaries that need no point, by file and function, each with the reason."""
+
+
+# -- reading the code ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """A statement in its block, with the blocks around it, innermost last: (statements, index)."""
+
+    node: ast.stmt
+    path: tuple[tuple[list[ast.stmt], int], ...]
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def places(block: list[ast.stmt], around: tuple[tuple[list[ast.stmt], int], ...] = ()) -> Iterator[Place]:
+    """Every statement below, but for those of functions within."""
+    for at, node in enumerate(block):
+        path = (*around, (block, at))
+        yield Place(node, path)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        for inner in blocks(node):
+            yield from places(inner, path)
+
+
+def blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
+    for name in ("body", "orelse", "finalbody"):
+        if isinstance(inner := getattr(node, name, None), list):
+            yield inner
+    for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+        yield part.body
+
+
+def own_expressions(node: ast.stmt) -> Iterator[ast.AST]:
+    """What the statement itself evaluates, without the statements below it."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from ast.walk(child)
+
+
+def called(node: ast.AST) -> tuple[str, str] | None:
+    """(`gateway`, `execute`) for `self.gateway.execute(...)` and `gateway.execute(...)`; a leading underscore does not count."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return None
+    owner = node.func.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return name.lstrip("_"), node.func.attr
+
+
+def point_of(node: ast.stmt) -> str | None:
+    """The name of the point if the statement is one."""
+    if isinstance(node, ast.Expr) and called(node.value) == ("crash_points", "reach"):
+        assert isinstance(node.value, ast.Call)
+        (name,) = node.value.args
+        assert isinstance(name, ast.Constant), "the name of a point is written where it is passed"
+        return str(name.value)
+    return None
+
+
+# -- boundaries ------------------------------------------------------------------------------------------------------------------------
+
+
+def is_call_boundary(node: ast.stmt) -> bool:
+    """A confirm is waited for, deliveries are acknowledged, the payment gateway is called."""
+    calls = {call for expression in own_expressions(node) if (call := called(expression))}
+    return any(call in {("publisher", "publish"), ("consumer", "ack")} or call[0] == "gateway" for call in calls)
+
+
+def opens(node: ast.stmt, what: str) -> bool:
+    return isinstance(node, ast.AsyncWith) and any(
+        call == ("database", what) for item in node.items for call in [called(item.context_expr)]
+    )
+
+
+def follows(place: Place) -> bool:
+    """Whether a point comes next: in the block, or after the `with` or `try` that the block ends. An early return does not count."""
+    for block, at in reversed(place.path):
+        for node in block[at + 1 :]:
+            if point_of(node) is not None:
+                return True
+            if not is_early_return(node):
+                return False
+    return False
+
+
+def precedes(place: Place) -> bool:
+    for block, at in reversed(place.path):
+        if at:
+            return point_of(block[at - 1]) is not None
+    return False
+
+
+def is_early_return(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], ast.Return)
+
+
+def lacks(place: Place) -> str | None:
+    """What is missing around the statement; None if nothing is, or it is no boundary."""
+    node = place.node
+    if is_call_boundary(node):
+        return None if precedes(place) and follows(place) else "call"
+    if opens(node, "transaction"):
+        assert isinstance(node, ast.AsyncWith)
+        return None if point_of(node.body[-1]) is not None and follows(place) else "commit"
+    if opens(node, "connection"):
+        inside = [point_of(inner.node) for inner in places([node])]
+        return (
+            None if sum(name is not None for name in inside) >= 2 or (any(inside) and follows(place)) else "statement"
+        )
+    return None
+
+
+def boundaries() -> Iterator[tuple[str, str, Place]]:
+    for path in SOURCES:
+        for function in functions(ast.parse(path.read_text())):
+            for place in places(function.body):
+                if is_call_boundary(place.node) or opens(place.node, "transaction") or opens(place.node, "connection"):
+                    yield str(path.relative_to(ROOT)), function.name, place
+
+
+def used() -> list[str]:
+    return [
+        name
+        for path in SOURCES
+        for function in functions(ast.parse(path.read_text()))
+        for place in places(function.body)
+        if (name := point_of(place.node)) is not None
+    ]
+
+
+# -- the table and the code ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_boundary_has_a_point_before_and_after_it() -> None:
+    bare = [
+        f"{path}:{place.node.lineno} in {function}: a {what} without a point on either side"
+        for path, function, place in boundaries()
+        if (path, function) not in EXEMPT and (what := lacks(place)) is not None
+    ]
+    assert bare == []
+
+
+def test_what_is_exempt_is_there_and_needs_to_be() -> None:
+    bare = {(path, function) for path, function, place in boundaries() if lacks(place) is not None}
+    assert bare == set(EXEMPT)
+
+
+def test_the_walk_finds_what_it_looks_for() -> None:
+    found = {(path, function) for path, function, _ in boundaries()}
+    assert {
+        ("shared/batch/worker.py", "_commit_at_once"),
+        ("shared/batch/worker.py", "_commit_in_transaction"),
+        ("shared/batch/worker.py", "_set_aside"),
+        ("shared/messaging/relay.py", "publish"),
+        ("shared/messaging/relay.py", "sweep"),
+        ("services/payment_gateway/charging.py", "_call_about_charge"),
+        ("services/payment_gateway/group_commit.py", "_commit_at_once"),
+        ("services/payment_gateway/group_commit.py", "_commit_in_transaction"),
+        ("services/saga/deadlines.py", "fire"),
+        ("services/staff/intake.py", "run"),
+        ("services/staff/actions.py", "resolve"),
+        ("services/invoice/reminders.py", "remind"),
+    } <= found
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        (
+            "async def f(self):\n async with self._database.transaction() as tx:\n  await g(tx)\n crash_points.reach('a')",
+            "commit",
+        ),
+        (
+            "async def f(self):\n async with database.transaction() as tx:\n  crash_points.reach('a')\n g()\n crash_points.reach('b')",
+            "commit",
+        ),
+        (
+            "async def f(self):\n async with database.transaction() as tx:\n  crash_points.reach('a')\n crash_points.reach('b')",
+            None,
+        ),
+        ("async def f(self):\n crash_points.reach('a')\n await self._consumer.ack(x)\n return 1", "call"),
+        ("async def f(self):\n a = await self.gateway.execute(x)\n crash_points.reach('a')", "call"),
+        (
+            "async def f(self):\n crash_points.reach('a')\n a = await self.gateway.execute(x)\n crash_points.reach('b')",
+            None,
+        ),
+        (
+            "async def f(self):\n async with database.connection() as c:\n  await store.claim(c)\n crash_points.reach('b')",
+            "statement",
+        ),
+        (
+            "async def f(self):\n async with database.connection() as c:\n  crash_points.reach('a')\n  r = await store.claim(c)\n"
+            " if not r:\n  return 0\n crash_points.reach('b')",
+            None,
+        ),
+    ],
+)
+def test_the_walk_tells_good_from_bad(source: str, what: str | None) -> None:
+    (function,) = functions(ast.parse(source))
+    assert {found for place in places(function.body) if (found := lacks(place)) is not None} == (
+        {what} if what else set()
+    )
+
+
+def test_points_are_declared_and_declared_ones_are_used() -> None:
+    assert set(used()) == NAMES
+    assert len(NAMES) == len(POINTS), "no name is declared twice"
+    assert len(used()) == len(POINTS), "no name is used in two places: one of them would never be seen to fire"
+
+
+# -- arming ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def disarmed() -> Iterator[None]:
+    yield
+    crash_points.arm("")
+
+
+@pytest.mark.parametrize(
+    "setting", ["shell.before_ack", "shell.before_ack:0:exit", "shell.before_ack:1:explode", "a:b:c"]
+)
+def test_a_setting_that_cannot_be_read_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match="name:nth:action"):
+        crash_points.arm(setting)
+
+
+def test_an_unknown_point_is_refused_with_where_to_look() -> None:
+    with pytest.raises(ConfigurationError, match="remit faults list"):
+        crash_points.arm("shell.somewhere:1:exit")
+
+
+def test_the_nth_to_come_by_fails_and_nobody_else() -> None:
+    crash_points.arm("shell.before_ack:2:raise")
+    crash_points.reach("shell.before_ack")
+    crash_points.reach("shell.after_ack")
+    with pytest.raises(crash_points.InjectedFault, match=r"shell\.before_ack"):
+        crash_points.reach("shell.before_ack")
+    crash_points.reach("shell.before_ack")
+
+
+def test_remit_lists_them_all() -> None:
+    shown = CliRunner().invoke(app, ["list"])
+    assert shown.exit_code == 0
+    listed = CliRunner().invoke(app, ["list", "--json"])
+    for point in POINTS:
+        assert point.name in shown.stdout
+        assert f'"{point.name}"' in listed.stdout
