@@ -22,35 +22,6 @@ from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
 
-SCHEMA = """
-CREATE TABLE invoices (
-    invoice_id     text PRIMARY KEY,
-    status         text NOT NULL,
-    version        integer NOT NULL,
-    customer_id    text NOT NULL,
-    amount_minor   bigint NOT NULL,
-    currency       text NOT NULL,
-    payment_id     uuid,
-    receipt_number text,
-    updated_at     timestamptz NOT NULL
-) WITH (fillfactor = 70);
-
-CREATE TABLE payments (
-    payment_id   uuid PRIMARY KEY,
-    invoice_id   text NOT NULL,
-    version      integer NOT NULL,  -- of the event that requested it
-    method       jsonb,             -- token or encrypted card; erased once the payment is over
-    pending      boolean NOT NULL,
-    announced_at timestamptz NOT NULL,
-    announced    smallint NOT NULL DEFAULT 1  -- times
-) WITH (fillfactor = 70);
-CREATE INDEX payments_pending ON payments (announced_at) WHERE pending;
-
-CREATE TYPE invoice_row AS (invoice_id text, status text, version integer, customer_id text, amount_minor bigint, currency text,
-    payment_id uuid, receipt_number text);
-CREATE TYPE payment_row AS (payment_id uuid, invoice_id text, version integer, method jsonb);
-"""
-
 _COLUMNS = "invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number"
 _ROW = attrgetter(*_COLUMNS.split(", "))
 _SELECT = f"SELECT {_COLUMNS} FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id"  # noqa: S608 - our names

@@ -16,60 +16,11 @@ from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
 
-SCHEMA = """
-CREATE TABLE sagas (
-    payment_id       uuid PRIMARY KEY,
-    invoice_id       text NOT NULL,
-    status           text NOT NULL,
-    version          integer NOT NULL,
-    payment_version  integer NOT NULL,  -- the newest heard of the payment gateway's row
-    captured_minor   bigint,
-    captured_currency text,
-    receipt_number   text,
-    failure_outcome  text,
-    failure_reason   text,
-    failure_recorded boolean NOT NULL,
-    flagged          boolean NOT NULL,
-    refund_reason    text,
-    repeats          integer NOT NULL,
-    deadline         integer NOT NULL,
-    deadline_s       double precision,
-    updated_at       timestamptz NOT NULL,
-    journal_from     integer NOT NULL DEFAULT 1  -- the journal before this version was deleted
-) WITH (fillfactor = 70);
-
-CREATE TABLE transitions (
-    payment_id     uuid NOT NULL,
-    version        integer NOT NULL,
-    from_status    text NOT NULL,
-    to_status      text NOT NULL,
-    fact           text NOT NULL,
-    cause_id       uuid NOT NULL,  -- of the message, or of the deadline
-    correlation_id text NOT NULL,
-    at             timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (payment_id, version)  -- one transition a version
-);
-CREATE INDEX transitions_at ON transitions (at);
-
-CREATE TABLE deadlines (
-    id             uuid PRIMARY KEY,
-    payment_id     uuid NOT NULL,
-    number         integer NOT NULL,
-    correlation_id text NOT NULL,
-    due_at         timestamptz NOT NULL,
-    fired_at       timestamptz
-);
-CREATE INDEX deadlines_due ON deadlines (fired_at, due_at);
-
-CREATE TYPE saga_row AS (payment_id uuid, invoice_id text, status text, version integer, payment_version integer, captured_minor bigint,
-    captured_currency text, receipt_number text, failure_outcome text, failure_reason text, failure_recorded boolean, flagged boolean,
-    refund_reason text, repeats integer, deadline integer, deadline_s double precision, journal_from integer);
-CREATE TYPE transition_row AS (payment_id uuid, version integer, from_status text, to_status text, fact text, cause_id uuid,
-    correlation_id text);
-CREATE TYPE deadline_row AS (id uuid, payment_id uuid, number integer, correlation_id text, delay_s double precision);
-"""
-
-_SELECT = "SELECT * FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"
+_COLUMNS = (
+    "payment_id, invoice_id, status, version, payment_version, captured_minor, captured_currency, receipt_number, failure_outcome, "
+    "failure_reason, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s"
+)
+_SELECT = f"SELECT {_COLUMNS} FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"  # noqa: S608 - our names
 _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
 
 FIRED_RETENTION_DAYS = 7
@@ -164,10 +115,6 @@ async def _insert_journal(writes: WriteBatch, transitions: Sequence[tuple[Cause,
     )
 
 
-_COLUMNS = (
-    "payment_id, invoice_id, status, version, payment_version, captured_minor, captured_currency, receipt_number, failure_outcome, "
-    "failure_reason, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s"
-)
 _INSERT = f"INSERT INTO sagas ({_COLUMNS}, updated_at) SELECT {_COLUMNS}, now() FROM unnest($1::saga_row[])"  # noqa: S608 - our names
 _UPDATE = f"""UPDATE sagas s SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS.split(", ")[2:])}, updated_at = now()
        FROM unnest($1::saga_row[]) u WHERE s.payment_id = u.payment_id AND s.version = u.journal_from - 1

@@ -12,76 +12,6 @@ from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
 
-SCHEMA = """
-CREATE TABLE dead_letters (
-    id             uuid PRIMARY KEY,
-    queue          text NOT NULL,
-    origin         text NOT NULL CHECK (origin IN ('remit', 'broker')),
-    reason         text NOT NULL,
-    error_type     text,
-    error_text     text,
-    tries          integer NOT NULL,
-    generation     integer NOT NULL,
-    failed_at      timestamptz,
-    exchange       text,
-    routing_key    text,
-    message_id     text,
-    event_id       uuid,
-    type           text,
-    content_type   text,
-    correlation_id text,
-    reply_to       text,
-    headers        jsonb NOT NULL,
-    body           bytea,
-    body_bytes     integer NOT NULL,
-    withheld       text,
-    replays        integer NOT NULL,
-    seen           integer NOT NULL,
-    status         text NOT NULL CHECK (status IN ('open', 'replayed', 'discarded')),
-    first_seen     timestamptz NOT NULL,
-    last_seen      timestamptz NOT NULL,
-    settled_by     text,
-    settled_at     timestamptz,
-    settled_reason text,
-    CHECK ((body IS NULL) = (withheld IS NOT NULL))
-);
-CREATE INDEX dead_letters_status ON dead_letters (status, last_seen);
-CREATE INDEX dead_letters_erasable ON dead_letters (settled_at) WHERE settled_at IS NOT NULL AND body IS NOT NULL;
-
-CREATE TABLE cases (
-    payment_id       uuid PRIMARY KEY,
-    invoice_id       text NOT NULL,
-    correlation_id   text NOT NULL,
-    status           text NOT NULL,
-    version          integer NOT NULL,
-    reason           text,
-    decided_by       text,
-    amount_minor     bigint,
-    currency         text,
-    gateway_id       text,
-    attempts_version integer NOT NULL,
-    details          jsonb NOT NULL,  -- attempts, refusals, the last decision sent
-    opened_at        timestamptz NOT NULL,
-    updated_at       timestamptz NOT NULL
-);
-CREATE INDEX cases_status ON cases (status, opened_at);
-
-CREATE TABLE journal (
-    id      uuid PRIMARY KEY,
-    at      timestamptz NOT NULL,
-    who     text NOT NULL,
-    action  text NOT NULL CHECK (action IN ('replay', 'discard', 'ask', 'resolve')),
-    subject uuid NOT NULL,
-    details jsonb NOT NULL
-);
-CREATE INDEX journal_subject ON journal (subject, at);
-
--- Against a slip of ours: no statement of the service changes an entry. TRUNCATE stays possible: a service never truncates, tests empty
--- their databases so; and the table's owner, as whom the service connects, could drop any trigger. Against people, revoke and archive.
-CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$;
-CREATE TRIGGER journal_append_only BEFORE UPDATE OR DELETE ON journal FOR EACH ROW EXECUTE FUNCTION refuse_change();
-"""
-
 SELECTED_MAX = 10_000
 """Dead letters that one action takes: a selection is fixed before its first one is handled, so that what fails again is not sent again."""
 BODY_RETENTION_DAYS = 30
@@ -145,12 +75,13 @@ async def count(connection: Connection, selection: Selection) -> int:
 
 async def ids_like(connection: Connection, table: str, prefix: str) -> list[UUID]:
     """Ids of `dead_letters` or `cases` that begin so; two are enough to know that it is not one."""
-    column = {"dead_letters": "id", "cases": "payment_id"}[table]
-    rows = await connection.fetch(
-        f"SELECT {column} AS id FROM {table} WHERE {column}::text LIKE $1 || '%' LIMIT 2",  # noqa: S608 - constants
-        prefix,
-    )
-    return [row["id"] for row in rows]
+    return [row["id"] for row in await connection.fetch(_IDS_LIKE[table], prefix)]
+
+
+_IDS_LIKE = {
+    "dead_letters": "SELECT id FROM dead_letters WHERE id::text LIKE $1 || '%' LIMIT 2",
+    "cases": "SELECT payment_id AS id FROM cases WHERE payment_id::text LIKE $1 || '%' LIMIT 2",
+}
 
 
 async def lock_letters(tx: Tx, ids: Collection[UUID]) -> dict[UUID, DeadLetterRecord]:
@@ -317,16 +248,15 @@ async def select_cases(connection: Connection, *, open_only: bool, at_most: int)
 
 async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = False) -> KeptCase | None:
     """One case, or None."""
-    row = await connection.fetchrow(
-        f"SELECT {_KEPT_COLUMNS} FROM cases WHERE payment_id = $1{' FOR UPDATE' if lock else ''}",  # noqa: S608 - a constant
-        payment_id,
-    )
+    row = await connection.fetchrow(_SELECT_CASE_AND_LOCK if lock else _SELECT_CASE, payment_id)
     return _kept(row) if row is not None else None
 
 
 _CASE_COLUMNS = """payment_id, invoice_id, correlation_id, status, version, reason, decided_by, amount_minor, currency, gateway_id,
     attempts_version, details"""
 _KEPT_COLUMNS = f"{_CASE_COLUMNS}, opened_at, updated_at"
+_SELECT_CASE = f"SELECT {_KEPT_COLUMNS} FROM cases WHERE payment_id = $1"  # noqa: S608 - a constant
+_SELECT_CASE_AND_LOCK = f"{_SELECT_CASE} FOR UPDATE"
 _CASE_UNNESTED = """unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[], $9::text[],
     $10::text[], $11::int[], $12::jsonb[])"""
 _INSERT_CASES = f"""INSERT INTO cases ({_KEPT_COLUMNS})

@@ -11,23 +11,6 @@ from uuid import UUID
 from shared.persistence.database import Tx
 from shared.records import dataclass
 
-SCHEMA = """
-CREATE TABLE answers (
-    command_id     uuid PRIMARY KEY,
-    command_type   text NOT NULL,
-    content_hash   bytea,
-    invoice_id     text,
-    answer         text NOT NULL,
-    reason         text,
-    detail         text,
-    correlation_id text NOT NULL,
-    answered_at    timestamptz NOT NULL DEFAULT now()
-);
-CREATE INDEX answers_invoice_id ON answers (invoice_id);
-CREATE TYPE answer_row AS (command_id uuid, command_type text, answer text, correlation_id text, reason text, detail text,
-    invoice_id text, content_hash bytea);
-"""
-
 _COLUMNS = "command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash"
 _ROW = attrgetter(*_COLUMNS.split(", "))
 

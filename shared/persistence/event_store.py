@@ -12,23 +12,6 @@ from uuid import UUID
 from shared.persistence.database import Connection, Record, Tx
 from shared.records import dataclass
 
-SCHEMA = """
-CREATE TABLE events (
-    stream_id      text NOT NULL,
-    version        integer NOT NULL,
-    type           text NOT NULL,
-    data           jsonb NOT NULL,
-    cause_id       uuid NOT NULL,
-    cause_position integer NOT NULL,
-    correlation_id text NOT NULL,
-    traceparent    text,
-    recorded_at    timestamptz NOT NULL,
-    PRIMARY KEY (stream_id, version)
-);
-CREATE TYPE event_row AS (stream_id text, version integer, type text, data jsonb, cause_id uuid, cause_position integer,
-    correlation_id text, traceparent text, recorded_at timestamptz);
-"""
-
 STREAMS_PER_PAGE = 1_000
 _COLUMNS = "stream_id, version, type, data, cause_id, cause_position, correlation_id, traceparent, recorded_at"
 """Named, so that the previous build runs on a schema with more of them."""

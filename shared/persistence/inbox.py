@@ -6,14 +6,6 @@ from uuid import UUID
 from shared.persistence.database import Tx
 from shared.persistence.retention import RetentionRule
 
-SCHEMA = """
-CREATE TABLE inbox (
-    message_id uuid PRIMARY KEY,
-    handled_at timestamptz NOT NULL DEFAULT now()
-);
-CREATE INDEX inbox_handled_at ON inbox (handled_at);
-"""
-
 RETENTION_DAYS = 30
 """Longer than a dead letter is left alone; beyond it the domain itself recognises what was done (done twice decides nothing)."""
 RETENTION = RetentionRule(

@@ -22,33 +22,6 @@ from shared.records import dataclass
 if TYPE_CHECKING:
     from shared.messaging.publisher import Published
 
-SCHEMA = """
-CREATE TABLE outbox (
-    id              uuid PRIMARY KEY,
-    ids             uuid[] NOT NULL,  -- of the messages; so are all arrays, in the order in which they were said
-    exchanges       text[] NOT NULL,
-    routing_keys    text[] NOT NULL,
-    types           text[] NOT NULL,
-    correlation_ids text[] NOT NULL,
-    content_types   text[] NOT NULL,
-    headers         jsonb[] NOT NULL,
-    droppable       boolean[] NOT NULL,
-    bodies          bytea[] NOT NULL, -- stored as they are: to compress what lives for milliseconds costs more than it saves
-    message_ids     text[] NOT NULL,
-    reply_tos       text[] NOT NULL,
-    created_at      timestamptz NOT NULL,
-    sweep_after     timestamptz NOT NULL,
-    refusals        smallint NOT NULL
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
-        toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000);
-CREATE INDEX outbox_sweep_after ON outbox (sweep_after);
-ALTER TABLE outbox ALTER bodies SET STORAGE EXTERNAL;
-CREATE VIEW outbox_messages AS  -- one a row, for people and for whoever checks
-    SELECT m.*, o.id AS parcel, o.created_at, o.sweep_after, o.refusals FROM outbox o CROSS JOIN LATERAL unnest(
-        ids, exchanges, routing_keys, types, correlation_ids, content_types, headers, droppable, bodies, message_ids, reply_tos
-    ) AS m (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, message_id, reply_to);
-"""
-
 _ARRAYS = {
     "ids": "id",
     "exchanges": "exchange",
@@ -68,7 +41,7 @@ _INSERT = (
     "VALUES ($1, $2, coalesce($3, now()), now() + make_interval(secs => $4), "
     f"{', '.join(f'${at}' for at in range(5, 5 + len(_ARRAYS)))}) ON CONFLICT DO NOTHING"
 )
-_TAKE_OVERDUE = """
+_TAKE_OVERDUE = f"""
     WITH due AS (
         SELECT id, cardinality(ids) AS messages, sweep_after FROM outbox WHERE sweep_after <= now()
         ORDER BY sweep_after LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -76,7 +49,7 @@ _TAKE_OVERDUE = """
         SELECT id, sum(messages) OVER (ORDER BY sweep_after, id) - messages AS before FROM due
     )
     UPDATE outbox SET sweep_after = now() + make_interval(secs => $1)
-    WHERE id = ANY(ARRAY(SELECT id FROM counted WHERE before < $2)) RETURNING *"""
+    WHERE id = ANY(ARRAY(SELECT id FROM counted WHERE before < $2)) RETURNING id, refusals, created_at, {", ".join(_ARRAYS)}"""  # noqa: S608 - constants
 _POSTPONE = """
     UPDATE outbox SET refusals = least(refusals + 1, $4), sweep_after = now() + make_interval(secs => $2 * power(2, least(refusals, $3)))
     WHERE id = $1"""

@@ -24,7 +24,7 @@ FILL_TIMEOUT_S: Final = 3_600.0
 
 TABLES: Final[Mapping[Service, Sequence[str]]] = {
     "invoice": ("events", "invoices", "payments", "answers", "inbox"),
-    "payment_gateway": ("payments", "attempts", "outcomes", "answers", "inbox"),
+    "payment_gateway": ("payments", "attempts", "outcomes", "inbox"),
     "saga": ("sagas", "transitions", "deadlines", "inbox"),
 }
 
