@@ -7,11 +7,14 @@ import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.cli.output import REFUSED, CliError, Json, console, fail, say, write_json
+
+if TYPE_CHECKING:
+    from shared.persistence.migrate import Migrated
 
 SERVICES_FOLDER = Path(__file__).parents[2] / "services"
 
@@ -48,35 +51,52 @@ def run(
 def migrate(
     services: Annotated[list[Service] | None, typer.Argument(help="Which. Default: all.", show_default=False)] = None,
     *,
+    post: Annotated[
+        bool,
+        typer.Option(
+            "--post",
+            help="The post steps as well: only when no instance of an earlier build is left, which could not run on them.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Bring databases to the schema that this build expects. Safe to run again, and beside running services."""
-    applied = asyncio.run(_migrate(services or list(Service)))
+    """Bring databases to the schema that this build needs. Safe to run again, and beside running services.
+
+    A release goes: `remit migrate` applies the pre steps, on which earlier instances still run; start the new build, stop the old one; then
+    `remit migrate --post` takes away what only the old one used.
+    """
+    migrated = asyncio.run(_migrate(services or list(Service), post=post))
     if json:
-        write_json(applied)
+        write_json({service: [step.revision for step in done.applied] for service, done in migrated.items()})
         return
-    for service, revisions in applied.items():
-        what = f"applied {', '.join(revisions)}" if revisions else "nothing to do"
-        console().print(f"{service}: {what}")
+    for service, done in migrated.items():
+        what = f"applied {', '.join(step.revision for step in done.applied)}" if done.applied else "nothing to do"
+        waiting = (
+            f"; for `remit migrate --post`: {', '.join(step.name for step in done.waiting)}" if done.waiting else ""
+        )
+        console().print(f"{service}: {what}{waiting}", markup=False, soft_wrap=True)
 
 
-async def _migrate(services: list[Service]) -> dict[str, list[str]]:
-    from shared.persistence.migrate import migrate as migrate_one  # noqa: PLC0415 - SQLAlchemy and Alembic
+async def _migrate(services: list[Service], *, post: bool) -> "dict[str, Migrated]":
+    from shared.persistence.migrate import PostStepFirstError  # noqa: PLC0415 - SQLAlchemy and Alembic
+    from shared.persistence.migrate import migrate as migrate_one  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
     environment = EnvironmentVariables()
     urls = {service: environment.database_url(service.value) for service in services}  # all of them before any work
-    applied: dict[str, list[str]] = {}
+    migrated: dict[str, Migrated] = {}
     for service, url in urls.items():
         try:
-            applied[service.value] = await migrate_one(url, SERVICES_FOLDER / service.value / "migrations")
+            migrated[service.value] = await migrate_one(url, SERVICES_FOLDER / service.value / "migrations", post=post)
+        except PostStepFirstError as error:
+            raise CliError(f"{service.value}: {error}.", REFUSED) from None
         except (OSError, TimeoutError) as error:
             raise _away(service, error) from None
         except Exception as error:
             if type(error).__module__.startswith("asyncpg"):  # connecting: a password, a database that does not exist
                 raise _away(service, error) from None
             raise
-    return applied
+    return migrated
 
 
 def _away(service: Service, error: Exception) -> CliError:

@@ -1,9 +1,12 @@
-"""Schema migrations: Alembic revisions in plain SQL, one folder per service, run under an advisory lock.
+"""Applies schema migrations: Alembic revisions in plain SQL, one folder per service, under an advisory lock.
 
-Instances that start at once, or an operator's `remit migrate` beside them, wait for each other; whoever comes second finds nothing to do.
+Several `remit migrate` at once wait for each other; whoever comes second finds nothing to do. What pre and post steps are, and when each
+may run, says `shared.persistence.schema`.
 """
 
 import asyncio
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from alembic import op
@@ -16,8 +19,25 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from shared.persistence.schema import Step, steps
+from shared.records import dataclass
+
 LOCK_KEY = 0x52454D4954  # "REMIT"
 MIGRATION_TIMEOUT_S = 300
+_LOCK = f"SELECT pg_advisory_lock({LOCK_KEY})"
+_UNLOCK = f"SELECT pg_advisory_unlock({LOCK_KEY})"
+
+
+class PostStepFirstError(Exception):
+    """A pre step comes after a post step that was not applied yet. Nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """The steps applied now, oldest first, and the post steps that wait for `remit migrate --post`."""
+
+    applied: Sequence[Step]
+    waiting: Sequence[Step]
 
 
 def _scripts(folder: Path) -> ScriptDirectory:
@@ -31,41 +51,63 @@ def _sqlalchemy_url(url: str) -> str:
     return f"postgresql+asyncpg://{rest}"
 
 
-async def migrate(url: str, folder: Path) -> list[str]:
-    """Bring the database to the newest revision in `folder`; the revisions applied now, oldest first."""
+async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
+    """Apply the steps in `folder` that are new to the database: the pre steps, and with `post` also the post steps. Raises
+    PostStepFirstError, but not for an empty database: no instance can be at work on it."""
     async with asyncio.timeout(MIGRATION_TIMEOUT_S):
         engine = create_async_engine(_sqlalchemy_url(url), poolclass=NullPool)
         try:
             async with engine.connect() as connection:
-                await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
+                await connection.execute(text(_LOCK))
                 await connection.commit()
                 try:
-                    return await connection.run_sync(_upgrade, _scripts(folder))
+                    return await connection.run_sync(_upgrade, folder, post=post)
                 finally:
-                    await connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
+                    await connection.execute(text(_UNLOCK))
                     await connection.commit()
         finally:
             await engine.dispose()
 
 
-def _upgrade(connection: SyncConnection, scripts: ScriptDirectory) -> list[str]:
-    applied: list[str] = []
+def _upgrade(connection: SyncConnection, folder: Path, *, post: bool) -> Migrated:
+    scripts = _scripts(folder)
+    done = Migrated((), ())
 
-    def steps(revision: object, _context: MigrationContext) -> list[object]:
-        todo = scripts._upgrade_revs("head", revision)  # type: ignore[arg-type] # noqa: SLF001 - as Alembic's own generated env.py
-        applied.extend(step.revision.revision for step in todo)
-        return list(todo)
+    def plan(heads: tuple[str, ...], _context: MigrationContext) -> list[object]:
+        nonlocal done
+        current = max(heads, default=None)
+        new = [step for step in steps(folder) if current is None or step.revision > current]
+        todo = new if post else _up_to_needed(new, is_at_work=current is not None)
+        done = Migrated(todo, new[len(todo) :])
+        if not todo:
+            return []
+        return list(scripts._upgrade_revs(todo[-1].revision, heads))  # type: ignore[arg-type] # noqa: SLF001 - as Alembic's own env.py
 
-    with EnvironmentContext(Config(), scripts, fn=steps) as environment:
+    with EnvironmentContext(Config(), scripts, fn=plan) as environment:
         environment.configure(connection=connection, transaction_per_migration=True)
         with environment.begin_transaction():
             environment.run_migrations()
     connection.commit()
-    return applied
+    return done
+
+
+def _up_to_needed(new: Sequence[Step], *, is_at_work: bool) -> Sequence[Step]:
+    """Up to the newest pre step. Steps run in the order of their numbers, so a post step may stand before it."""
+    needed = new[: max((number for number, step in enumerate(new, start=1) if not step.is_post), default=0)]
+    first_post = next((step for step in needed if step.is_post), None)
+    if first_post is not None and is_at_work:
+        raise PostStepFirstError(
+            f"{needed[-1].name} comes after {first_post.name}: stop all instances of earlier builds, then run `remit migrate --post`"
+        )
+    return needed
+
+
+_STATEMENT = re.compile(r"(?:\$\$.*?\$\$|.)+?(?:;\n|\Z)", re.DOTALL)
 
 
 def run_sql(script: str) -> None:
-    """Inside a revision: run statements that end with a semicolon at the end of a line, one by one (asyncpg prepares each)."""
-    for statement in script.split(";\n"):
+    """Inside a revision: run statements that end with a semicolon at the end of a line, one by one (asyncpg prepares each). The body of a
+    function stands between `$$` and `$$`."""
+    for statement in _STATEMENT.findall(script):
         if statement.strip():
             op.execute(text(statement.replace(":", "\\:")))

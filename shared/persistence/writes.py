@@ -6,8 +6,8 @@ are collected and sent as one statement whose parts are data-modifying CTEs (Pos
 
 Rows travel as one array of a composite type that the schema makes for the statement (`unnest($1::saga_row[])`), a tuple a row. An array
 a column would be a function scan with a store of its own for each (17 columns: 66 us of the server instead of 40 for a row alone, 6.3
-instead of 5.1 for each of 200). Such a type is never changed: a build that writes other columns makes another, since the one before still
-writes this.
+instead of 5.1 for each of 200). Such a type is never changed: a build that writes other columns makes another in a pre step
+(`shared.persistence.schema`), since the one before still writes this, and drops the old one in a post step.
 """
 
 import re

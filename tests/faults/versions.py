@@ -15,7 +15,7 @@ from services.staff.cli import REFUSED
 from shared.messaging.apply import prune_topology
 from shared.messaging.topology import WORK_QUEUES
 from shared.persistence.migrate import migrate
-from shared.persistence.schema import newest_revision
+from shared.persistence.schema import steps
 from tests.faults.crash import spoiled_letter
 from tests.faults.people import replay
 from tests.faults.tap import PREFIX
@@ -71,20 +71,22 @@ def _unpack(revision: str, folder: Path) -> None:
 def _with_a_scratch_column(service: Service, folder: Path) -> Path:
     """The service's migrations, and one more."""
     ours = ROOT / "services" / service / "migrations"
-    before = newest_revision(ours)
+    before = steps(ours)[-1].revision
     number = f"{int(before) + 1:04}"
     theirs = folder / f"{service}-migrations"
     theirs.mkdir(exist_ok=True)
     for path in ours.glob("*.py"):
         (theirs / path.name).write_bytes(path.read_bytes())
     text = _REVISION.format(number=number, before=before, tables=(*TABLES[service], *EVERYWHERE))
-    (theirs / f"{number}_scratch.py").write_text(text)
+    (theirs / f"{number}_pre_scratch.py").write_text(text)
     return theirs
 
 
 async def _add_a_column(testbed: Testbed, service: Service) -> int:
-    """Migrate beyond this build; how many revisions were applied."""
-    return len(await migrate(testbed.database(service), _with_a_scratch_column(service, testbed.system.folder)))
+    """Migrate beyond this build; how many steps were applied."""
+    return len(
+        (await migrate(testbed.database(service), _with_a_scratch_column(service, testbed.system.folder))).applied
+    )
 
 
 async def _bind_as_before(testbed: Testbed) -> None:

@@ -1,6 +1,7 @@
 """`remit migrate`, `topology`, `card`, and how the entry point behaves."""
 
 import asyncio
+import shutil
 import stat
 import sys
 import uuid
@@ -11,6 +12,8 @@ import aio_pika
 import orjson
 import pytest
 
+from deploy.cli.main import run
+from deploy.cli.output import REFUSED, CliError
 from deploy.local.stack import Stack
 from shared.card_data.encryption import CardKeyring, CardRefusal
 from shared.messaging.topology import EXCHANGES, QUEUES
@@ -32,6 +35,48 @@ async def test_migrate_says_what_was_applied(stack: Stack) -> None:
     assert list(first.json) == ["saga"]
     assert first.json["saga"][0] == "0001"
     assert second.out == "saga: nothing to do\n"
+
+
+async def test_of_two_migrating_at_once_one_finds_nothing_to_do(stack: Stack) -> None:
+    name = f"test_cli_{uuid.uuid4().hex[:8]}"
+    url = stack.create_database(name)
+    try:
+        both = await asyncio.gather(*(remit("migrate", "saga", "--json", SAGA_DATABASE_URL=url) for _ in range(2)))
+    finally:
+        stack.drop_database(name)
+    assert [typed.code for typed in both] == [0, 0], [typed.err for typed in both]
+    assert sorted(bool(typed.json["saga"]) for typed in both) == [False, True]
+
+
+@pytest.fixture
+def migrations(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The saga's folder of migrations, which are those of an example; its database is empty."""
+    name = f"test_cli_{uuid.uuid4().hex[:8]}"
+    monkeypatch.setenv("SAGA_DATABASE_URL", stack.create_database(name))
+    monkeypatch.setattr("deploy.cli.operate.SERVICES_FOLDER", tmp_path)
+    folder = tmp_path / "saga" / "migrations"
+    yield shutil.copytree(ROOT / "tests" / "service" / "rolling_migration", folder)
+    stack.drop_database(name)
+
+
+def test_post_steps_are_named_and_wait_to_be_asked_for(migrations: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ([], [], ["--post"]):
+        with pytest.raises(SystemExit, match="0"):
+            run(["migrate", "saga", *options])
+    assert capsys.readouterr().out.splitlines() == [
+        "saga: applied 0001, 0002; for `remit migrate --post`: 0003_post_drop_name",
+        "saga: nothing to do; for `remit migrate --post`: 0003_post_drop_name",
+        "saga: applied 0003",
+    ]
+
+
+def test_a_pre_step_behind_a_post_step_is_refused_with_a_sentence(migrations: Path) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run(["migrate", "saga"])
+    (migrations / "0004_pre_more.py").write_text("revision = '0004'\ndown_revision = '0003'\n\n\ndef upgrade(): ...\n")
+    with pytest.raises(CliError, match="saga: 0004_pre_more comes after 0003_post_drop_name: stop all") as refused:
+        run(["migrate", "saga"])
+    assert refused.value.code == REFUSED
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,10 @@
+"""Customers with a name: what the old build knows."""
+
+from shared.persistence.migrate import run_sql
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    run_sql("CREATE TABLE customers (id uuid PRIMARY KEY, name text NOT NULL);")
