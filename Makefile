@@ -16,7 +16,7 @@ PEERS_LOCK := tests/bench/peers/requirements.txt
 PEERS_READY := $(PEERS)/.ready-$(shell sha256sum $(PEERS_LOCK) | cut -c1-16)
 N ?= 200
 
-.PHONY: help demo up test check bench bench-peers bench-long faults format lock clean
+.PHONY: help demo up test check bench bench-peers bench-long faults schema format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ bench-peers: $(READY) $(PEERS_READY) ## the same work done by FastStream with an
 
 faults: $(READY) ## every crash, cut and duplicate against the real processes, then the audit; ARGS=list shows them
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+schema: $(READY) ## after a new migration: write what all of them give (services/*/migrations/schema.txt)
+	@$(BIN)/python -m deploy.local.snapshot
 
 format: $(READY) ## write the source as `make check` wants it
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

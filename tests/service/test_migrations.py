@@ -1,19 +1,26 @@
-"""The migrations of a service: their names, and what it asks at its start."""
+"""The migrations of a service, what they give, and that its code and its tables are of one mind."""
 
+import difflib
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
 
+from deploy.local.snapshot import migrated_snapshot, path_of
 from deploy.local.stack import SERVICES, Stack
-from shared.persistence.database import Database
+from shared.persistence.database import Connection, Database
 from shared.persistence.migrate import migrate
 from shared.persistence.schema import needed_revision, pending, steps
 from tests.support.environment import ROOT
+from tests.support.statements import Statement, Tables, misfits, statements, tables_of
+
+ONE_SERVICE_ONLY = {"shared/persistence/answers.py": "invoice", "shared/persistence/event_store.py": "invoice"}
+"""Modules of `shared` whose tables only one service has. All others are held against the database of every service."""
 
 
 def _folder(service: str) -> Path:
@@ -27,6 +34,15 @@ def _new_database(stack: Stack) -> Iterator[str]:
         yield stack.create_database(name)
     finally:
         stack.drop_database(name)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 # -- the files -------------------------------------------------------------------------------------------------------------------------
@@ -67,3 +83,134 @@ async def test_an_empty_database_is_refused_until_it_is_migrated(stack: Stack) -
         async with database.connection() as connection:
             assert await pending(connection, folder) is None
         await database.close()
+
+
+# -- what they give --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_all_migrations_from_scratch_give_the_snapshot(service: str, stack: Stack) -> None:
+    path = path_of(service)
+    kept, given = path.read_text().splitlines(), (await migrated_snapshot(stack, service)).splitlines()
+    difference = "\n".join(difflib.unified_diff(kept, given, "the snapshot", "what the migrations give", lineterm=""))
+    assert kept == given, (
+        f"{path.relative_to(ROOT)} is not what the migrations beside it give. If a new migration is the reason, run `make schema` and "
+        f"commit both. A migration that was released is never changed: undo that, and write another.\n{difference}"
+    )
+
+
+# -- the code's idea of it -------------------------------------------------------------------------------------------------------------
+
+
+def _statements(service: str) -> list[Statement]:
+    files = [*(ROOT / "shared").rglob("*.py"), *(ROOT / "services" / service).rglob("*.py")]
+    return [
+        statement
+        for path in sorted(files)
+        if path.parent.name != "migrations"
+        and ONE_SERVICE_ONLY.get(path.relative_to(ROOT).as_posix(), service) == service
+        for statement in statements(path)
+    ]
+
+
+async def _complaints(connection: Connection, service: str) -> list[str]:
+    tables = await tables_of(connection)
+    return [
+        f"{statement.where}: {misfit}. Mend the statement, or write a migration services/{service}/migrations/<number>_pre_<what>.py and "
+        "run `make schema`"
+        for statement in _statements(service)
+        for misfit in await misfits(connection, tables, statement.text)
+    ]
+
+
+def _unused(tables: Tables, service: str) -> list[str]:
+    """Tables and types that no statement names, and attributes of a row type that none of those that use it names: the code gives them
+    no value."""
+    texts = [statement.text for statement in _statements(service)]
+    unused = []
+    for name, columns in tables.items():
+        users = [text for text in texts if re.search(rf"\b{name}\b", text)]
+        words = set(re.findall(r"\w+", " ".join(users)))
+        if not users:
+            unused.append(name)
+        elif any(f"::{name}[]" in text for text in users):
+            unused += [f"{name}.{column.name}" for column in columns if column.name not in words]
+    return unused
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_every_statement_fits_the_tables_before_and_after_the_post_steps(service: str, stack: Stack) -> None:
+    complaints, tables = [], {}
+    with _new_database(stack) as url:
+        for post in (False, True):
+            await migrate(url, _folder(service), post=post)
+            async with _connected(url) as connection:
+                complaints += await _complaints(connection, service)
+                tables = await tables_of(connection)
+    assert not complaints, "\n".join(complaints)
+    unused = _unused(tables, service)
+    assert not unused, (
+        f"no statement of {service} names {', '.join(unused)}: let one do so, or drop it in a migration "
+        f"services/{service}/migrations/<number>_post_<what>.py"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "unused"),
+    [
+        ("CREATE TABLE answers (id uuid)", "answers"),
+        ("CREATE TYPE answer_row AS (id uuid)", "answer_row"),
+        ("ALTER TYPE saga_row ADD ATTRIBUTE mood text", "saga_row.mood"),
+    ],
+)
+async def test_what_no_statement_uses_is_noticed(change: str, unused: str, stack: Stack) -> None:
+    with _new_database(stack) as url:
+        await migrate(url, _folder("saga"), post=True)
+        async with _connected(url) as connection:
+            await connection.execute(change)
+            assert _unused(await tables_of(connection), "saga") == [unused]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("ALTER TABLE sagas RENAME refund_reason TO why", 'column "refund_reason" of relation "sagas" does not exist'),
+        ("ALTER TABLE sagas ADD mood text NOT NULL", "it gives sagas no mood"),
+        ("ALTER TABLE transitions ALTER version TYPE bigint", "(integer) where transitions takes version (bigint)"),
+        (
+            "ALTER TYPE transition_row RENAME ATTRIBUTE fact TO what",
+            "the rows give what (text) where transitions takes fact",
+        ),
+        ("ALTER TYPE saga_row DROP ATTRIBUTE flagged", 'column "flagged" does not exist'),
+        ("ALTER TABLE outbox RENAME reply_tos TO askers", "shared/persistence/outbox.py"),
+        ("DROP TABLE deadlines", 'relation "deadlines" does not exist'),
+    ],
+)
+async def test_tables_changed_without_the_code_are_noticed(change: str, complaint: str, stack: Stack) -> None:
+    with _new_database(stack) as url:
+        await migrate(url, _folder("saga"), post=True)
+        async with _connected(url) as connection:
+            await connection.execute("DROP VIEW outbox_messages")
+            await connection.execute(change)
+            complaints = await _complaints(connection, "saga")
+    assert any(complaint in one for one in complaints), complaints
+    assert all("services/saga/migrations/<number>_pre_<what>.py" in one for one in complaints)
+
+
+def test_a_statement_that_depends_on_the_call_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever way it is put together: nothing could hold it against the tables."""
+    monkeypatch.setattr("tests.support.statements.ROOT", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "careless_store.py"
+    source.write_text("""
+_SELECT = "SELECT id FROM things"
+
+def find(table, lock):
+    one = f"DELETE FROM {table}"
+    other = f"{_SELECT} {lock}"
+""")
+    with pytest.raises(AssertionError, match=r"careless_store\.py:5: a statement must not depend on the call"):
+        list(statements(source))
+    source.write_text(source.read_text().replace('one = f"DELETE FROM {table}"', ""))
+    with pytest.raises(AssertionError, match=r"careless_store\.py:6: a statement must not depend on the call"):
+        list(statements(source))

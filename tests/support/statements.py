@@ -1,0 +1,160 @@
+"""Every SQL statement in a source file, found by reading it, and whether it fits the tables of a database.
+
+None is forgotten because no test runs it.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from shared.persistence.database import Connection
+from shared.persistence.retention import RetentionRule
+from tests.support.environment import ROOT
+
+MADE_OF_PARAMETERS = {
+    "shared/persistence/writes.py": "_joined",  # puts together statements that stand elsewhere
+    "shared/persistence/retention.py": "retention_of_details",  # whose rules are found by their values
+}
+"""The functions that may put a statement together from what only a call knows."""
+
+_BEGINS = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|MERGE INTO|TRUNCATE|LOCK TABLE|COPY)\s")
+_LOOKS_LIKE_SQL = re.compile(
+    r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|WHERE|FOR UPDATE|RETURNING|ON CONFLICT|ORDER BY)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """`where` is its file and line."""
+
+    where: str
+    text: str
+
+
+def statements(path: Path) -> Iterator[Statement]:
+    """Raises AssertionError for a text that looks like SQL and is not the same at every call: nobody could check it."""
+    name = path.relative_to(ROOT).as_posix()
+    known = vars(import_module(name.removesuffix(".py").replace("/", ".")))
+    for node in _texts(ast.parse(path.read_text()), skipped=MADE_OF_PARAMETERS.get(name)):
+        where = f"{name}:{node.lineno}"
+        text = _value(node, known)
+        assert text is not None or not _looks_like_sql(node, known), (
+            f"{where}: a statement must not depend on the call. Make it of constants of the module, one constant a variant, so that "
+            "tests/service/test_migrations.py can hold it against the tables"
+        )
+        if text is not None and _BEGINS.match(text):
+            yield Statement(where, text)
+    for variable, value in known.items():
+        if isinstance(value, RetentionRule):
+            yield Statement(f"{name}: {variable}", value.statement)
+
+
+def _texts(node: ast.AST, *, skipped: str | None) -> Iterator[ast.expr]:
+    """Strings and whole f-strings; no docstrings."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef) and child.name == skipped:
+            continue
+        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+            continue
+        if isinstance(child, ast.JoinedStr) or (isinstance(child, ast.Constant) and isinstance(child.value, str)):
+            yield child
+        else:
+            yield from _texts(child, skipped=skipped)
+
+
+def _value(node: ast.expr, known: dict[str, Any]) -> str | None:
+    """What the text is, or None if the module alone does not say."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    try:
+        return str(eval(compile(ast.Expression(node), "statement", "eval"), known))  # noqa: S307 - our own source
+    except (NameError, AttributeError, LookupError, TypeError, ValueError):  # it has parts that only a call knows
+        return None
+
+
+def _looks_like_sql(node: ast.expr, known: dict[str, Any]) -> bool:
+    parts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+    parts += [known.get(part.id) for part in ast.walk(node) if isinstance(part, ast.Name)]
+    return any(isinstance(part, str) and _LOOKS_LIKE_SQL.search(part) for part in parts)
+
+
+# -- held against a database -----------------------------------------------------------------------------------------------------------
+
+_TABLES = """
+    SELECT c.relname AS table, a.attname AS name, format_type(a.atttypid, NULL) AS type,
+        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS is_required
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'c') AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY c.relname, a.attnum"""
+_INSERT = re.compile(
+    r"INSERT INTO (?P<table>\w+)(?: \((?P<columns>[^()]*)\)"
+    r"(?:\s+SELECT (?:\w+\.)?\*[^()]* FROM unnest\((?P<rows>[^()]*)\))?)?"
+)
+_ROW_TYPE = re.compile(r"\$\d+::(\w+)\[\]")
+_EVERY_COLUMN = re.compile(r"RETURNING \*|SELECT (?:\w+\.)?\*(?!.*?FROM\s+unnest\()", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    type: str
+    is_required: bool = False
+    """Whoever inserts a row must give it."""
+
+
+Tables = dict[str, list[Column]]
+"""The columns of every table and composite type, in order."""
+
+
+async def tables_of(connection: Connection) -> Tables:
+    tables: Tables = {}
+    for row in await connection.fetch(_TABLES):
+        tables.setdefault(row["table"], []).append(Column(row["name"], row["type"], row["is_required"]))
+    return tables
+
+
+async def misfits(connection: Connection, tables: Tables, text: str) -> list[str]:
+    """Why a statement does not fit these tables; empty if it does."""
+    try:
+        await connection.prepare(text)
+    except asyncpg.PostgresError as error:
+        return [f"PostgreSQL refuses it: {error}"]
+    found = []
+    if _EVERY_COLUMN.search(text):
+        found.append("it reads `*`: name the columns, or those of the next build disturb this one")
+    for insert in _INSERT.finditer(text):
+        found += await _insert_misfits(connection, tables, insert)
+    return found
+
+
+async def _insert_misfits(connection: Connection, tables: Tables, insert: re.Match[str]) -> list[str]:
+    table = insert["table"]
+    if insert["columns"] is None:
+        return [f"it does not name the columns of {table}"]
+    names = [name.strip() for name in insert["columns"].split(",")]
+    missing = [column.name for column in tables[table] if column.is_required and column.name not in names]
+    found = [f"it gives {table} no {', '.join(missing)}"] if missing else []
+    if insert["rows"] is not None:
+        types = {column.name: column.type for column in tables[table]}
+        given = await _given(connection, tables, insert["rows"])
+        taken = [(name, types[name]) for name in names[: len(given)]]
+        found += [
+            f"the rows give {name or 'a column'} ({given_type}) where {table} takes {column} ({type_})"
+            for (name, given_type), (column, type_) in zip(given, taken, strict=True)
+            if (name or column, given_type) != (column, type_)
+        ]
+    return found
+
+
+async def _given(connection: Connection, tables: Tables, rows: str) -> list[tuple[str | None, str]]:
+    """Name and type of what `unnest` gives: of each attribute of a composite type, or of arrays, whose names are nowhere."""
+    types = _ROW_TYPE.findall(rows)
+    if len(types) == 1 and types[0] in tables:
+        return [(column.name, column.type) for column in tables[types[0]]]
+    return [(None, await connection.fetchval("SELECT to_regtype($1)::text", type_)) for type_ in types]
