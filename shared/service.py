@@ -31,6 +31,7 @@ from shared.observability.logs import configure_logs
 from shared.persistence import inbox, schema
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.persistence.retention import RetentionRule, run_retention
+from shared.retry_policy import OUTAGE
 from shared.settings import ConfigurationError, EnvironmentVariables
 
 log = structlog.get_logger(__name__)
@@ -39,7 +40,6 @@ T = TypeVar("T")
 DRAIN_TIMEOUT_S = 20.0
 """Kubernetes kills after 30 s; a batch in hand takes well below one."""
 CANCEL_INTERVAL_S, CANCELS_MAX = 1.0, 5
-START_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 CONNECTIONS_MAX = 10
 EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_FORCED = 1, 2, 130
 
@@ -247,24 +247,22 @@ async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
 
 
 async def _open_database(settings: ServiceSettings, migrations: Path) -> Database:
-    """Wait for a database that is away; refuse one that is not migrated."""
-    attempt = 0
-    while True:
-        try:
-            database = await Database.open(
-                settings.database_url, name=f"remit {settings.name}", connections_max=CONNECTIONS_MAX
-            )
-            async with database.connection() as connection:
-                problem = await schema.pending(connection, migrations)
-        except AWAY_ERRORS as error:
-            log.warning("database_away", error=type(error).__name__, attempt=attempt + 1)
-            await asyncio.sleep(START_PAUSES_S[min(attempt, len(START_PAUSES_S) - 1)])
-            attempt += 1
-        else:
-            if problem is None:
-                return database
-            await database.close()
-            raise ConfigurationError(f"{settings.name.upper()}_DATABASE_URL: {problem}.")
+    """Wait for a database that is away. Raises `ConfigurationError` for one that is not migrated."""
+    return await OUTAGE.call(
+        lambda: _open_migrated(settings, migrations), on=AWAY_ERRORS, log=log, event="database_away"
+    )
+
+
+async def _open_migrated(settings: ServiceSettings, migrations: Path) -> Database:
+    database = await Database.open(
+        settings.database_url, name=f"remit {settings.name}", connections_max=CONNECTIONS_MAX
+    )
+    async with database.connection() as connection:
+        problem = await schema.pending(connection, migrations)
+    if problem is None:
+        return database
+    await database.close()
+    raise ConfigurationError(f"{settings.name.upper()}_DATABASE_URL: {problem}.")
 
 
 async def _or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:

@@ -19,6 +19,7 @@ from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
 from shared.records import dataclass, field
+from shared.retry_policy import OUTAGE
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +32,6 @@ ACK_WITHIN_S = 0.1
 100 payments/s the whole system takes a quarter less CPU for it (measured). A crash gives that much more back, which the inbox knows."""
 ACK_AT = BATCH_MAX // 4
 """Messages for which it does not wait: the prefetch must not run dry."""
-RECONNECT_BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Waits between attempts to get the consumer back; the last repeats. Recovery must be well under 10 s after a broker's restart."""
 WATCH_INTERVAL_S = 15.0
 """How often we ask the broker whether it still knows our consumer."""
 SUSPICIONS_MAX = 2
@@ -196,8 +195,8 @@ class Consumer:
                 self._lost.clear()  # our own closing; without this there would be no back-off
                 if renewed:
                     continue
-                await self._wait_for_loss(RECONNECT_BACKOFF_S[min(failures, len(RECONNECT_BACKOFF_S) - 1)])
                 failures += 1
+                await self._wait_for_loss(OUTAGE.delay_s(failures))
 
     async def _wait_for_loss(self, timeout_s: float) -> bool:
         try:
