@@ -21,14 +21,17 @@ import uvloop
 
 from shared import crash_points
 from shared.amqp.broker_link import BrokerLink
-from shared.batch.worker import MessageHandler, QueueWorker
+from shared.batch.handler import MessageHandler
+from shared.batch.inbox import Inbox
+from shared.batch.worker import QueueWorker
 from shared.clock import Clock, clock_of_a_service
 from shared.messaging.consumer import PREFETCH, Consumer
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
 from shared.observability.health import Readiness, serve_health
 from shared.observability.logs import configure_logs
-from shared.persistence import inbox, schema
+from shared.persistence import inbox as inbox_table
+from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.persistence.retention import RetentionRule, run_retention
 from shared.retry_policy import OUTAGE
@@ -96,22 +99,25 @@ class Runtime:
     workers: list[Worker] = field(default_factory=list)
     background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    forgets: list[RetentionRule] = field(default_factory=lambda: [inbox.RETENTION])
+    forgets: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
 
     def consume(
         self,
         queue: str,
-        work: MessageHandler[Any, Any, Any],
+        handler: MessageHandler[Any, Any, Any],
         *,
+        inbox: Inbox | None = None,
         prefetch: int = PREFETCH,
         after: Consumer | None = None,
     ) -> Consumer:
-        """Handle `queue` with `work`. With `after`, begin when that consumer has handled what waited for it when it came."""
+        """Handle `queue` with `handler`. `inbox`: which messages came before; by default by their ids. With `after`, begin when that
+        consumer has handled what waited for it when it came."""
         consumer = Consumer(self.consume_link, queue, readiness=self.readiness, prefetch=prefetch, after=after)
         self.consumers.append(consumer)
         self.workers.append(
             QueueWorker(
-                work,
+                handler,
+                inbox=inbox,
                 consumer=consumer,
                 database=self.database,
                 publisher=self.publisher,

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from services.invoice.command_inbox import CommandInbox
 from services.invoice.handlers import InvoiceHandler
 from services.invoice.rebuild import rebuild
 from services.invoice.reminders import remind_for_ever
@@ -22,9 +23,9 @@ REMIND_AFTER_S = 30.0
 async def assemble(runtime: Runtime) -> None:
     """Two queues, and the reminder."""
     remind_after_s = EnvironmentVariables().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
-    commands = InvoiceHandler(answers_commands=True)
-    runtime.consume("invoice.commands", commands)
-    runtime.consume("invoice.settlement", InvoiceHandler(answers_commands=False, state_cache=commands.state_cache))
+    handler = InvoiceHandler()
+    runtime.consume("invoice.commands", handler, inbox=CommandInbox())
+    runtime.consume("invoice.settlement", handler)
     runtime.in_background(
         "reminder", lambda: remind_for_ever(runtime.database, runtime.relay, older_than_s=remind_after_s)
     )

@@ -5,14 +5,15 @@ from typing import Any, assert_never
 from uuid import UUID
 
 from services.invoice import domain, store
+from services.invoice.answers import ACCEPTED, CommandResult
+from services.invoice.command_inbox import SOURCE, close_answers
 from services.invoice.store import Loaded, NewEvent
+from shared.batch.handler import Change, Reaction
 from shared.batch.state_cache import StateCache
-from shared.batch.worker import ACCEPTED, Change, ClosedCommand, CommandResult, Reaction
 from shared.card_data.fingerprint import fingerprint
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
-from shared.messaging.envelope import Draft, Inbound, Outgoing
-from shared.persistence.answers import StoredAnswer
+from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.persistence.database import Connection, Tx
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, field, replace
@@ -114,26 +115,32 @@ def announce(event: domain.Event, invoice_id: str, method: messages.PaymentMetho
             assert_never(event)
 
 
-# -- the work --------------------------------------------------------------------------------------------------------------------------
+# -- the handler -------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RepublishOutcome:
-    """A settlement command found its work done: what was said of this payment then is said again, with the same id and bytes, because
+    """A settlement command found its work done. What was said of this payment then is said again, with the same id and bytes, because
     whoever asks again may have missed it."""
 
     payment_id: UUID
 
 
-Effect = NewEvent | RepublishOutcome
+@dataclass(frozen=True, slots=True)
+class CloseAnswer:
+    """A dead-lettered command was discarded: its sender gets the final answer, unless there is one."""
+
+    closed: messages.CloseCommand
+
+
+Effect = NewEvent | RepublishOutcome | CommandResult | CloseAnswer
 
 
 @dataclass(frozen=True, slots=True)
 class InvoiceHandler:
-    """Commands of both queues; only those of the public queue are answered."""
+    """Commands of both queues, upstream's and the saga's."""
 
-    answers_commands: bool
-    source: str = "invoice"
+    source: str = SOURCE
     state_cache: StateCache[str, Loaded] = field(default_factory=StateCache)
 
     def key(self, message: Inbound) -> str:
@@ -144,15 +151,17 @@ class InvoiceHandler:
         return await store.load(tx, {self.key(m) for m in messages_}, payment_ids)
 
     async def load_unlocked(
-        self, connection: Connection, messages_: Sequence[Inbound], recalled: Mapping[str, Loaded]
-    ) -> dict[str, Loaded]:
+        self, connection: Connection, messages_: Sequence[Inbound], cached: Mapping[str, Loaded]
+    ) -> dict[str, Loaded] | None:
         """Payment ids are not looked up: one that is used violates their unique key, and the batch comes again through `load`. So does one
         with an `IssueInvoice` that came before: its invoice is guessed to be absent, and issued as the first event of its stream."""
-        known = {self.key(m) for m in messages_ if not isinstance(m.data, messages.IssueInvoice)} - recalled.keys()
+        if any(isinstance(m.data, messages.CloseCommand) for m in messages_):
+            return None  # whether there is an answer is read
+        known = {self.key(m) for m in messages_ if not isinstance(m.data, messages.IssueInvoice)} - cached.keys()
         absent = {self.key(m) for m in messages_} - known
         read = await store.load(connection, known, (), lock=False, absent=absent)
         used: set[UUID] = next((loaded.used_payment_ids for loaded in read.values()), set())
-        return read | {key: Loaded(loaded.invoice, used) for key, loaded in recalled.items()}
+        return read | {key: Loaded(loaded.invoice, used) for key, loaded in cached.items()}
 
     def is_conflict_checked(self, reaction: Reaction[Loaded, Effect]) -> bool:
         """By the version of its first event."""
@@ -160,16 +169,16 @@ class InvoiceHandler:
 
     def react(self, state: Loaded, message: Inbound) -> Reaction[Loaded, Effect]:
         if isinstance(message.data, messages.CloseCommand):
-            return Reaction(state, closes=_closed(message.data))
+            return Reaction(state, (CloseAnswer(message.data),))
         command = ROUTES[type(message.data)](message.data, state)
         decided = domain.decide(command, state.invoice)
         if isinstance(decided, domain.RejectionReason):
-            return Reaction(state, verdict=CommandResult(decided.value))
+            return Reaction(state, (CommandResult(decided.value),))
         invoice, effects, says = self._happened(state.invoice, message, decided)
         if not decided and isinstance(command, domain.RecordPayment | domain.RecordPaymentFailure):
             effects = (RepublishOutcome(command.payment_id),)
         after = replace(state, invoice=invoice).with_payment_ids_of(decided)
-        return Reaction(after, effects, says, ACCEPTED if self.answers_commands else None)
+        return Reaction(after, (*effects, ACCEPTED), says)
 
     def _happened(
         self, invoice: domain.Invoice, message: Inbound, events: tuple[domain.Event, ...]
@@ -186,32 +195,24 @@ class InvoiceHandler:
         return invoice, tuple(effects), tuple(says)
 
     async def save(self, writes: WriteBatch, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
-        await store.save(
-            writes,
-            new_events=[(c.key, c.cause, e) for c in changes for e in c.reaction.effects if isinstance(e, NewEvent)],
-            invoices={
-                c.key: c.reaction.state.invoice
-                for c in changes
-                if any(isinstance(e, NewEvent) for e in c.reaction.effects)
-            },
-        )
-        again = [(c.key, e.payment_id) for c in changes for e in c.reaction.effects if isinstance(e, RepublishOutcome)]
-        return await store.outcomes_of(writes, again, announce) if again else []
-
-    def rejected(self, answer: StoredAnswer) -> Sequence[Draft]:
-        event = messages.InvoiceCommandRejected(
-            command_id=answer.command_id,
-            command_type=answer.command_type,
-            invoice_id=answer.invoice_id,
-            reason=answer.reason or "unknown",
-        )
-        return (Draft(event),)
-
-    def committed(self, changes: Sequence[Change[str, Loaded, Effect]]) -> None:
-        """Nothing to hand over: what was committed is also said."""
-
-
-def _closed(message: messages.CloseCommand) -> ClosedCommand:
-    return ClosedCommand(
-        message.command_id, message.command_type, "discarded", message.reply_to, message.reply_correlation_id
-    )
+        events: list[tuple[str, Cause, NewEvent]] = []
+        republished: list[tuple[str, UUID]] = []
+        closed: list[tuple[Cause, messages.CloseCommand]] = []
+        invoices: dict[str, domain.Invoice] = {}
+        for change in changes:
+            for effect in change.reaction.effects:
+                match effect:
+                    case NewEvent():
+                        events.append((change.key, change.cause, effect))
+                        invoices[change.key] = change.reaction.state.invoice
+                    case RepublishOutcome():
+                        republished.append((change.key, effect.payment_id))
+                    case CloseAnswer():
+                        closed.append((change.cause, effect.closed))
+                    case CommandResult():
+                        pass  # the inbox of commands stores it
+                    case _:
+                        assert_never(effect)
+        await store.save(writes, new_events=events, invoices=invoices)
+        again = await store.outcomes_of(writes, republished, announce) if republished else []
+        return [*again, *await close_answers(writes, closed)]

@@ -6,7 +6,6 @@ answers in hand loses nothing either: the gateway is asked again when the lease 
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,10 +19,12 @@ from services.payment_gateway.domain import GatewayAnswer, Outcome, PaymentTrans
 from services.payment_gateway.handlers import TELLS_ATTEMPTS, said_by
 from services.payment_gateway.store import GatewayAttempt, Lease, PaymentRow, PaymentUpdate, PublishedOutcome
 from shared import crash_points
+from shared.batch.commit import CommitLoop
+from shared.batch.retry import BatchRetry, RetryState
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.persistence import outbox
-from shared.persistence.database import Connection, Database, Trouble, is_unique_violation, trouble
+from shared.persistence.database import Connection, Database
 from shared.persistence.outbox import OutboxBatch
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, replace
@@ -33,15 +34,9 @@ log = structlog.get_logger(__name__)
 RESULTS_MAX = 200
 """Results in one transaction, as many as messages in one batch of the shell."""
 TRIES_MAX = 20
-"""Repeats of a transaction that met a conflict or stumbled, before it is cut in two to find the offender, or (where none is to blame)
-held as in an outage."""
-OUTAGE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Waits while the database is away; the last repeats, for as long as the process lives."""
-CONFLICT_PAUSE_S = 0.01
+"""Tries of a result alone. An answer of the gateway is worth more of them than a message, which would only come again."""
 SAY_MAX = 2_000
 """Messages kept in memory for publishing; beyond, parcels are left to the sweeper, who reads them from the outbox."""
-
-COMPONENT = "database charging"
 
 
 class Publishes(Protocol):
@@ -85,9 +80,10 @@ class GroupCommit:
     ) -> None:
         self._database = database
         self._relay = relay
-        self._readiness = readiness
         self._lease = lease
         self._policy = policy
+        retry = BatchRetry("charging", database, readiness, tries_max=TRIES_MAX)
+        self._committing = CommitLoop(self._commit_waiting, give_up=_give_up, retry=retry)
         self._waiting: deque[_WaitingResult] = deque()  # bounded by the payments at work: each waits for its record
         self._arrived = asyncio.Event()
         self._unsaid: deque[OutboxBatch] = deque()
@@ -113,7 +109,9 @@ class GroupCommit:
         """Record until cancelled."""
         while True:
             while self._waiting:
-                await self._settle([self._waiting.popleft() for _ in range(min(RESULTS_MAX, len(self._waiting)))])
+                await self._committing.run(
+                    [self._waiting.popleft() for _ in range(min(RESULTS_MAX, len(self._waiting)))]
+                )
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -127,43 +125,11 @@ class GroupCommit:
             self._unsaid_arrived.clear()
             await self._unsaid_arrived.wait()
 
-    # -- the transaction, and what can go wrong with it ------------------------------------------------------------------------------
+    # -- the transaction -------------------------------------------------------------------------------------------------------------
 
-    async def _settle(self, batch: Sequence[_WaitingResult]) -> None:
-        tries = outages = 0
-        while True:
-            try:
-                results = [waiting.result for waiting in batch]
-                held, outbox_batches = await self._commit(results, carefully=bool(tries or outages))
-            except Exception as error:  # noqa: BLE001 - whatever it is, an answer must not be lost to it: see `trouble`
-                kind = trouble(error)
-                log.warning("record_failed", results=len(batch), error=type(error).__name__, trouble=kind.name)
-                if kind is Trouble.AWAY or (tries >= TRIES_MAX and _is_standstill(error)):
-                    await self._sit_out(error, outages)
-                    outages += 1
-                elif tries < TRIES_MAX and (kind is Trouble.CONFLICT or len(batch) == 1):
-                    tries += 1
-                    await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S * tries))
-                else:
-                    await self._halve(batch, error)
-                    return
-            else:
-                self._readiness.set(COMPONENT, ok=True)
-                self._conclude(batch, held, outbox_batches)
-                return
-
-    async def _sit_out(self, error: Exception, outages: int) -> None:
-        self._readiness.set(COMPONENT, ok=False, reason=type(error).__name__)
-        await asyncio.sleep(OUTAGE_PAUSES_S[min(outages, len(OUTAGE_PAUSES_S) - 1)])
-
-    async def _halve(self, batch: Sequence[_WaitingResult], error: Exception) -> None:
-        """Some result can never be stored: halve until the offender is alone."""
-        if len(batch) == 1:
-            _give_up(batch[0], error)
-            return
-        middle = len(batch) // 2
-        await self._settle(batch[:middle])
-        await self._settle(batch[middle:])
+    async def _commit_waiting(self, batch: Sequence[_WaitingResult], *, carefully: bool) -> None:
+        held, outbox_batches = await self._commit([waiting.result for waiting in batch], carefully=carefully)
+        self._conclude(batch, held, outbox_batches)
 
     def _conclude(
         self, batch: Sequence[_WaitingResult], held: Sequence[bool], outbox_batches: Sequence[OutboxBatch]
@@ -253,12 +219,6 @@ def _taken_over(result: StepResult) -> PaymentUpdate:
     return replace(update, row=replace(update.row, fence=update.row.fence + 1), kept=False)
 
 
-def _is_standstill(error: Exception) -> bool:
-    """A lock that nobody lets go, a deadlock or a conflict that comes again and again: as an outage, nothing that an answer is to blame
-    for, as the key of a row that exists is."""
-    return trouble(error) is Trouble.CONFLICT and not is_unique_violation(error)
-
-
 async def _said(writes: WriteBatch, told: Sequence[StepResult]) -> list[PublishedOutcome]:
     telling = [result for result in told if result.transition.outcome is not None]
     cases = {r.row.payment.payment_id for r in telling if r.transition.outcome in TELLS_ATTEMPTS}
@@ -272,7 +232,7 @@ def _version(transition: PaymentTransition) -> tuple[UUID, int]:
     return transition.payment.payment_id, transition.payment.version
 
 
-def _give_up(waiting: _WaitingResult, error: Exception) -> None:
+async def _give_up(waiting: _WaitingResult, error: Exception, _: RetryState) -> None:
     payment_id = str(waiting.result.row.payment.payment_id)
     log.error("result_unrecordable", payment_id=payment_id, exc_info=error)
     if not waiting.recorded.done():

@@ -15,7 +15,7 @@ from services.payment_gateway.store import (
     PaymentUpdate,
     PublishedOutcome,
 )
-from shared.batch.worker import Change, Reaction
+from shared.batch.handler import Change, Reaction
 from shared.contracts import payment_gateway as messages
 from shared.contracts.base import Contract
 from shared.contracts.invoice import EncryptedCardMethod, InvoicePaymentRequested, TokenMethod
@@ -23,7 +23,6 @@ from shared.ids import derived_id
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import CASE
-from shared.persistence.answers import StoredAnswer
 from shared.persistence.database import Tx
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, field
@@ -208,7 +207,6 @@ class PaymentHandler:
 
     charger: Charger
     source: str = SOURCE
-    answers_commands: bool = False
     _own: list[PaymentRow] = field(default_factory=list)
     _taken: frozenset[UUID] = frozenset()
     """Decisions of this batch that were taken before: their inbox rows are gone after a month, the decisions stay for ever."""
@@ -251,9 +249,6 @@ class PaymentHandler:
         }
         return [*said, *await store.outcomes_of(writes, sorted(again))]
 
-    def rejected(self, answer: StoredAnswer) -> Sequence[Draft]:  # noqa: ARG002 - the shell's; no command here has an answer
-        return ()
-
     def committed(self, changes: Sequence[Change[UUID, State, PaymentChange]]) -> None:
         own, self._own = self._own, []
         if own:
@@ -273,7 +268,7 @@ class RequestHandler(PaymentHandler):
         self,
         connection: Tx,  # noqa: ARG002 - nothing is read
         messages_: Sequence[Inbound],
-        recalled: Mapping[UUID, State],  # noqa: ARG002 - nor recalled
+        cached: Mapping[UUID, State],  # noqa: ARG002 - nor cached
     ) -> dict[UUID, State] | None:
         if all(type(message.data) is InvoicePaymentRequested for message in messages_):
             return {self.key(message): None for message in messages_}

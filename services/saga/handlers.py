@@ -7,13 +7,12 @@ from uuid import UUID
 from services.saga import domain, store
 from services.saga.domain import Fact, ReminderSchedule, Saga
 from services.saga.store import SagaTransition
+from shared.batch.handler import Change, Reaction
 from shared.batch.state_cache import StateCache
-from shared.batch.worker import Change, Reaction
 from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as payment_messages
 from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Draft, Inbound, Outgoing
-from shared.persistence.answers import StoredAnswer
 from shared.persistence.database import Connection, Tx
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, field
@@ -136,7 +135,6 @@ class SagaHandler:
 
     patience: ReminderSchedule
     source: str = SOURCE
-    answers_commands: bool = False
     state_cache: StateCache[UUID, Saga] = field(default_factory=StateCache)
 
     def key(self, message: Inbound) -> UUID:
@@ -147,14 +145,14 @@ class SagaHandler:
         return absent | await store.load(tx, absent)
 
     async def load_unlocked(
-        self, connection: Connection, messages: Sequence[Inbound], recalled: Mapping[UUID, Saga]
+        self, connection: Connection, messages: Sequence[Inbound], cached: Mapping[UUID, Saga]
     ) -> dict[UUID, Saga]:
         """A payment of which we hear that it was captured is guessed to have no saga, since of a healthy one nothing is heard before: where
         there is one, no first transition is stored."""
-        unknown = [m for m in messages if self.key(m) not in recalled]
+        unknown = [m for m in messages if self.key(m) not in cached]
         unread = {self.key(m) for m in unknown if not self._is_guessed_absent(m)}
         read = await store.load(connection, unread, lock=False) if unread else {}
-        return {**recalled, **self._absent(unknown), **read}
+        return {**cached, **self._absent(unknown), **read}
 
     def is_conflict_checked(self, reaction: Reaction[Saga, SagaTransition]) -> bool:
         """By the key of its transition, and by that of a new saga or the version of another."""
@@ -175,12 +173,6 @@ class SagaHandler:
     ) -> Sequence[Outgoing]:
         await store.save(writes, [(change.cause, moved) for change in changes for moved in change.reaction.effects])
         return ()
-
-    def rejected(self, answer: StoredAnswer) -> Sequence[Draft]:  # noqa: ARG002 - events are not answered
-        return ()
-
-    def committed(self, changes: Sequence[Change[UUID, Saga, SagaTransition]]) -> None:
-        """Nothing to hand over: what was committed is also said."""
 
 
 def _is_news(message: Inbound) -> bool:

@@ -7,11 +7,10 @@ from uuid import UUID
 
 from services.staff import domain, store
 from services.staff.domain import Case, CaseStatus, Fact
-from shared.batch.worker import Change, Reaction
+from shared.batch.handler import Change, Reaction
 from shared.contracts import payment_gateway as messages
 from shared.contracts.base import AboutPayment, Contract
-from shared.messaging.envelope import Draft, Inbound, Outgoing
-from shared.persistence.answers import StoredAnswer
+from shared.messaging.envelope import Inbound, Outgoing
 from shared.persistence.database import Tx
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
@@ -71,7 +70,6 @@ ROUTES: Mapping[type[Contract], Callable[[Any, Inbound], Fact]] = {
 class CaseHandler:
     """What the payment-gateway service tells of payments that a person may have to look at."""
 
-    answers_commands: bool = False
     source: str = "staff"
 
     def key(self, message: Inbound) -> UUID:
@@ -94,13 +92,6 @@ class CaseHandler:
                 changes[-1].cause.time,
             )
         return ()
-
-    def rejected(self, answer: StoredAnswer) -> Sequence[Draft]:  # noqa: ARG002 - the shell calls it by this name
-        """No commands come here."""
-        return ()
-
-    def committed(self, changes: Sequence[Change[UUID, Case, None]]) -> None:
-        """Nothing to hand over: people look at the table."""
 
 
 def _about(message: Inbound) -> AboutPayment:

@@ -19,6 +19,7 @@ import structlog
 from services.staff import store
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, Origin, Withheld, arrive, continues
 from shared import crash_points
+from shared.batch.commit import CommitLoop
 from shared.batch.retry import BatchRetry, RetryState, Stopped
 from shared.card_data.scan import find_card_number_deep, scan_value
 from shared.clock import Clock
@@ -297,7 +298,8 @@ class Intake:
         self._consumer = consumer
         self._database = database
         self._clock = clock
-        self._holding = BatchRetry(consumer, database, readiness)
+        self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer)
+        self._committing = CommitLoop(self._commit, give_up=self._second_best, retry=self._retry)
 
     async def run(self) -> None:
         """Until the consumer is stopped and its buffer is empty."""
@@ -307,7 +309,7 @@ class Intake:
             try:
                 # In a thread: the deep look takes tens of milliseconds a body, and heartbeats and health must go on meanwhile.
                 letters = await asyncio.to_thread(lambda batch: [read_or_remains(one) for one in batch], deliveries)
-                await self._store(list(zip(deliveries, letters, strict=True)))
+                await self._committing.run(list(zip(deliveries, letters, strict=True)))
             except Stopped:
                 return
             crash_points.reach("staff.intake.before_ack")
@@ -317,39 +319,23 @@ class Intake:
 
     def stop_holding(self) -> None:
         """Give up a batch that an outage holds; it is redelivered after the restart."""
-        self._holding.stop()
-
-    async def _store(self, batch: Sequence[tuple[Delivery, DeadLetter]]) -> None:
-        patience = RetryState()
-        while True:
-            try:
-                await self._commit([letter for _, letter in batch])
-            except Exception as error:  # noqa: BLE001 - whatever it is, the batch must end in the table: see `trouble`
-                if await self._holding.can_repeat(error, patience, alone=len(batch) == 1):
-                    continue
-                if len(batch) > 1:  # one of them cannot be stored: halve until it is alone
-                    middle = len(batch) // 2
-                    await self._store(batch[:middle])
-                    await self._store(batch[middle:])
-                    return
-                batch = [await self._second_best(*batch[0], error, patience)]
-            else:
-                self._holding.succeeded()
-                return
+        self._retry.stop()
 
     async def _second_best(
-        self, delivery: Delivery, letter: DeadLetter, error: Exception, patience: RetryState
+        self, item: tuple[Delivery, DeadLetter], error: Exception, state: RetryState
     ) -> tuple[Delivery, DeadLetter]:
         """What to store of a letter that failed alone and again. Only data that the database refuses is left out. Anything else is a fault
         of ours, which costs no body: the letter is held until the fault is repaired."""
+        delivery, letter = item
         log.error("dead_letter_unstorable", queue=letter.queue, letter=str(letter.id), exc_info=error)
         if trouble(error) is Trouble.DATA and letter.withheld is not Withheld.UNSTORABLE:
             return delivery, remains(delivery, error, Withheld.UNSTORABLE)
-        await self._holding.outlast(error, patience)
+        await self._retry.outlast(error, state)
         return delivery, letter
 
-    async def _commit(self, letters: Sequence[DeadLetter]) -> None:
+    async def _commit(self, batch: Sequence[tuple[Delivery, DeadLetter]], *, carefully: bool) -> None:  # noqa: ARG002 - one way
         now = self._clock()
+        letters = [letter for _, letter in batch]
         async with self._database.transaction() as tx:
             ids = {letter.id for letter in letters} | {letter.replay_of for letter in letters if letter.replay_of}
             records = await store.lock_letters(tx, ids)

@@ -1,5 +1,6 @@
 """Messages that the invoice service owns: the commands it takes, the events it publishes, the answers it gives."""
 
+from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
@@ -196,6 +197,41 @@ class InvoiceCommandRejected(Contract):
 
 
 # -- the answer ------------------------------------------------------------------------------------------------------------------------
+
+
+class AnswerReason(StrEnum):
+    """Every reason for which a command can be rejected. `CommandAnswered` and `InvoiceCommandRejected` carry its value.
+
+    A reader must expect reasons that a later version adds."""
+
+    # the invoice says no
+    UNKNOWN_INVOICE = "unknown_invoice"
+    ALREADY_ISSUED = "already_issued"
+    ALREADY_PAID = "already_paid"
+    INVOICE_VOID = "invoice_void"
+    PAYMENT_UNDER_WAY = "payment_under_way"
+    AMOUNT_DIFFERS = "amount_differs"
+    CURRENCY_DIFFERS = "currency_differs"
+    PAYMENT_ID_USED = "payment_id_used"
+    # the message says no
+    COMMAND_ID_REUSED = "command_id_reused"
+    NOT_PUBLIC = "not_public"
+    REPLY_TO_NOT_ALLOWED = "reply_to_not_allowed"
+    CLEAR_CARD_NUMBER = "clear_card_number"
+    CVV_NOT_ACCEPTED = "cvv_not_accepted"
+    INVALID_DATA = "invalid_data"
+    NOT_JSON = "not_json"
+    NOT_A_CLOUD_EVENT = "not_a_cloud_event"
+    UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
+    TOO_LARGE = "too_large"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    TOO_DEEP = "too_deep"
+    DUPLICATE_KEY = "duplicate_key"
+    NUMBER_TOO_LONG = "number_too_long"
+    NUL_CHARACTER = "nul_character"
+    LONE_SURROGATE = "lone_surrogate"
+    # a person says no
+    DISCARDED = "discarded"
 
 
 class CommandAnswered(Contract):

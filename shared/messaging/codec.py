@@ -71,7 +71,7 @@ class MalformedReason(StrEnum):
         return self in {MalformedReason.CARD_NUMBER, MalformedReason.CVV}
 
     @property
-    def is_for_ever(self) -> bool:
+    def is_permanent(self) -> bool:
         """Whether no later version of ours could read it either: sent again as it is, it would be refused again."""
         return self not in {MalformedReason.UNKNOWN_TYPE, MalformedReason.UNKNOWN_VERSION}
 
@@ -81,7 +81,7 @@ class Malformed:
     """A body that cannot become a message. `detail` never shows the input. Id and type are set as far as they could be read, and the
     hash is that of the bytes where no data could be."""
 
-    fault: MalformedReason
+    reason: MalformedReason
     detail: str
     id: UUID | None = None
     type: str | None = None
@@ -90,9 +90,9 @@ class Malformed:
 
 
 class _MalformedError(Exception):
-    def __init__(self, fault: MalformedReason, detail: str) -> None:
+    def __init__(self, reason: MalformedReason, detail: str) -> None:
         super().__init__(detail)
-        self.fault, self.detail = fault, detail
+        self.reason, self.detail = reason, detail
 
 
 # -- out -----------------------------------------------------------------------------------------------------------------------------
@@ -142,17 +142,17 @@ def decode(body: bytes, *, content_type: str | None, headers: Mapping[str, Any] 
         attributes = _attributes(body, content_type, headers)
         return _typed(attributes)
     except _MalformedError as refused:
-        return Malformed(refused.fault, refused.detail, *_whatever_is_readable(body, attributes, refused.fault))
+        return Malformed(refused.reason, refused.detail, *_whatever_is_readable(body, attributes, refused.reason))
 
 
 def _whatever_is_readable(
-    body: bytes, attributes: dict[str, Any], fault: MalformedReason
+    body: bytes, attributes: dict[str, Any], reason: MalformedReason
 ) -> tuple[UUID | None, str | None, bytes | None, str | None]:
     type_ = attributes.get("type")
     correlation = attributes.get("correlationid")
     digest = None
     # Of what carried card data, or was refused unseen, not even a hash is kept: a PAN can be found from its hash by trying all of them.
-    if fault not in {
+    if reason not in {
         MalformedReason.CARD_NUMBER,
         MalformedReason.CVV,
         MalformedReason.TOO_LARGE,

@@ -1,6 +1,6 @@
 """Messages already handled, by id: a second delivery changes nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from shared.persistence.database import Tx
@@ -16,18 +16,13 @@ RETENTION = RetentionRule(
 )
 
 
-async def insert_new(tx: Tx, ids: Sequence[UUID]) -> set[UUID]:
-    """Those of `ids` that were not handled before, now marked as handled.
-
-    Waits for a concurrent transaction that holds the same id; ids go in sorted order, so that two of them never wait for each other.
-    """
-    rows = await tx.fetch(
-        "INSERT INTO inbox (message_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING message_id",
-        sorted(set(ids)),
-    )
+async def load(tx: Tx, ids: Collection[UUID]) -> set[UUID]:
+    """Those of `ids` that were handled before."""
+    rows = await tx.fetch("SELECT message_id FROM inbox WHERE message_id = ANY($1::uuid[])", list(ids))
     return {row["message_id"] for row in rows}
 
 
-async def insert_all(tx: Tx, ids: Sequence[UUID]) -> None:
-    """Mark as handled. One that was handled before is a unique violation."""
+async def insert(tx: Tx, ids: Sequence[UUID]) -> None:
+    """Mark as handled, in sorted order, so that two transactions with the same ids never wait for each other in a circle. One that was
+    handled before is a unique violation."""
     await tx.execute("INSERT INTO inbox (message_id) SELECT unnest($1::uuid[])", sorted(ids))

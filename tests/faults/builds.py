@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from services.invoice import answers
+from services.invoice.answers import StoredAnswer
 from services.payment_gateway import domain, store
 from services.payment_gateway.charging import STEPS_MAX, Charging
 from services.payment_gateway.domain import (
@@ -28,8 +30,7 @@ from shared.batch.worker import QueueWorker
 from shared.messaging import publisher
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.relay import Relay
-from shared.persistence import answers, outbox
-from shared.persistence.answers import StoredAnswer as CommandAnswer
+from shared.persistence import outbox
 from shared.persistence.database import Tx
 from shared.persistence.outbox import OutboxBatch
 
@@ -47,10 +48,10 @@ def _inbox_off() -> None:
     """A command that comes again is handled again."""
     insert = answers.insert
 
-    async def load(_tx: Tx, _ids: object) -> dict[Any, CommandAnswer]:
+    async def load(_tx: Tx, _ids: object) -> dict[Any, StoredAnswer]:
         return {}
 
-    async def replace_all(tx: Tx, rows: Sequence[CommandAnswer]) -> None:
+    async def replace_all(tx: Tx, rows: Sequence[StoredAnswer]) -> None:
         if rows:
             await tx.execute("DELETE FROM answers WHERE command_id = ANY($1::uuid[])", [row.command_id for row in rows])
             await insert(tx, rows)

@@ -25,14 +25,14 @@ EVENT: dict[str, Any] = {
 class Poison:
     """A message as it would arrive, and why it is refused. `upgradable`: a later version of Remit may be able to read it."""
 
-    fault: MalformedReason
+    reason: MalformedReason
     body: bytes
     content_type: str | None = STRUCTURED
     headers: dict[str, Any] = field(default_factory=dict)
 
     @property
     def upgradable(self) -> bool:
-        return self.fault in {MalformedReason.UNKNOWN_TYPE, MalformedReason.UNKNOWN_VERSION}
+        return self.reason in {MalformedReason.UNKNOWN_TYPE, MalformedReason.UNKNOWN_VERSION}
 
 
 def event(**changes: Any) -> bytes:

@@ -16,6 +16,8 @@ from typing import Any, cast, get_args
 from unittest import mock
 from uuid import UUID
 
+from services.invoice.answers import StoredAnswer
+from services.invoice.command_inbox import CommandInbox, answer_fresh
 from services.invoice.domain import Invoice
 from services.invoice.handlers import InvoiceHandler
 from services.invoice.store import Loaded
@@ -26,7 +28,8 @@ from services.payment_gateway.gateways.evidence import MAX_EVIDENCE_CHARS
 from services.staff import intake
 from services.staff.dead_letters import DeadLetter, arrive
 from shared.amqp import frames
-from shared.batch.worker import DeadLettered, Item, QueueWorker
+from shared.batch.inbox import DeadLettered, Item, Settled
+from shared.batch.worker import QueueWorker
 from shared.card_data.scan import find_card_number, find_card_number_deep, scan_value
 from shared.contracts.catalogue import PUBLIC_COMMANDS
 from shared.messaging import dead_letters
@@ -35,7 +38,6 @@ from shared.messaging.consumer import Delivery, read_delivery
 from shared.messaging.envelope import Inbound, Outgoing
 from shared.messaging.publisher import _payload
 from shared.observability.health import Readiness
-from shared.persistence.answers import StoredAnswer
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CPU_S_MAX = 2.0
@@ -98,7 +100,7 @@ def codec(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> 
             texts = [decoded.detail, decoded.type or "", decoded.correlation_id or ""]
             assert not any(find_card_number_deep(text) for text in texts), texts
             assert all(is_storable(text) for text in texts), texts
-            assert not (decoded.fault.is_card_data and decoded.content_hash), "a hash of card data"
+            assert not (decoded.reason.is_card_data and decoded.content_hash), "a hash of card data"
         case Inbound():
             assert not find_card_number(body)
             assert is_storable(decoded.data.model_dump_json())
@@ -115,7 +117,8 @@ def _lowered(body: bytes, headers: Mapping[str, Any]) -> bytes:
 # -- the border of the public queue ----------------------------------------------------------------------------------------------------
 
 _WORKER = QueueWorker(
-    InvoiceHandler(answers_commands=True),
+    InvoiceHandler(),
+    inbox=CommandInbox(),
     consumer=cast("Any", SimpleNamespace(queue="invoice.commands")),
     database=cast("Any", None),
     publisher=cast("Any", None),
@@ -129,8 +132,8 @@ _CHANNEL = cast("Any", SimpleNamespace(number=1, max_content_size=131_064))
 def border(arrived: Delivery) -> Item | DeadLettered:
     """A command is answered once, or is one dead letter; what is said can be stored and sent, and shows no card number."""
     with bounded():
-        admitted = _WORKER._admit_one(arrived)
-        said = _letter(admitted) if isinstance(admitted, DeadLettered) else _answered(admitted)
+        admitted = _WORKER._admit(arrived)
+        said = _letter(admitted) if isinstance(admitted, DeadLettered) else answered(admitted)
     for message in said:
         assert not find_card_number(message.body), "a card number leaves in a body"
         texts = [message.routing_key, message.type, message.correlation_id, message.message_id or ""]
@@ -150,16 +153,19 @@ def _letter(aside: DeadLettered) -> list[Outgoing]:
     return [letter]
 
 
-def _answered(item: Item) -> list[Outgoing]:
+def answered(item: Item) -> list[Outgoing]:
+    """What is said about a command that the inbox took: its one answer among it."""
     states = {}
     if item.message is not None:
         key = item.message.data.subject()
         states[key] = Loaded(Invoice(key), set())
-    changes = _WORKER._react_all([item], states, NOW)
-    answers, said = _WORKER._conclude([item], changes, set(), NOW)
-    assert [answer.command_id for answer in answers] == [item.id], "exactly one answer, to the command that came"
+    changes = _WORKER._unit_of_work._react([item], states, NOW)
+    answers, said = answer_fresh(Settled([item], (), changes, NOW))
+    assert [(id_, answer.command_id) for id_, answer in answers.items()] == [(item.id, item.id)], (
+        "one answer, to what came"
+    )
     assert item.message is None or item.message.data.wire_name in PUBLIC_COMMANDS
-    for texts in [*map(_texts, answers), *map(_texts, said)]:
+    for texts in [*map(_texts, answers.values()), *map(_texts, said)]:
         assert all(is_storable(text) for text in texts), texts
         assert not scan_value(texts), texts
     for message in said:

@@ -9,10 +9,11 @@ import asyncpg
 import pytest
 
 from services.invoice.__main__ import assemble
+from services.invoice.command_inbox import CommandInbox
 from services.invoice.handlers import Effect, InvoiceHandler
 from services.invoice.store import Loaded
 from shared import crash_points
-from shared.batch.worker import Change, Reaction
+from shared.batch.handler import Change, Reaction
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
 from shared.messaging.envelope import Inbound, Outgoing
@@ -75,7 +76,7 @@ class Buggy(InvoiceHandler):
 
 
 async def buggy(runtime: Runtime) -> None:
-    runtime.consume("invoice.commands", Buggy(answers_commands=True))
+    runtime.consume("invoice.commands", Buggy(), inbox=CommandInbox())
 
 
 @pytest.mark.parametrize("customer", ["raises", "unstorable"])

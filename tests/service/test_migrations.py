@@ -19,7 +19,7 @@ from shared.persistence.schema import needed_revision, pending, steps
 from tests.support.environment import ROOT
 from tests.support.statements import Statement, Tables, misfits, statements, tables_of
 
-ONE_SERVICE_ONLY = {"shared/persistence/answers.py": "invoice", "shared/persistence/event_store.py": "invoice"}
+ONE_SERVICE_ONLY = {"shared/persistence/event_store.py": "invoice"}
 """Modules of `shared` whose tables only one service has. All others are held against the database of every service."""
 
 

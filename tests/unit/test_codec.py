@@ -33,10 +33,10 @@ def body(**changes: Any) -> bytes:
     return json.dumps({k: v for k, v in (EVENT | changes).items() if v is not None}).encode()
 
 
-def fault(raw: bytes, content_type: str | None = STRUCTURED, headers: dict[str, Any] | None = None) -> MalformedReason:
+def reason(raw: bytes, content_type: str | None = STRUCTURED, headers: dict[str, Any] | None = None) -> MalformedReason:
     decoded = decode(raw, content_type=content_type, headers=headers)
     assert isinstance(decoded, Malformed), decoded
-    return decoded.fault
+    return decoded.reason
 
 
 def test_structured_mode() -> None:
@@ -97,19 +97,19 @@ REFUSED = {
 
 @pytest.mark.parametrize(("raw", "expected"), REFUSED.values(), ids=REFUSED)
 def test_refused(raw: bytes, expected: MalformedReason) -> None:
-    assert fault(raw) is expected
+    assert reason(raw) is expected
 
 
 def test_wrong_content_types() -> None:
-    assert fault(body(), None) is MalformedReason.CONTENT_TYPE
-    assert fault(body(), "text/plain") is MalformedReason.CONTENT_TYPE
-    assert fault(body(), JSON_DATA) is MalformedReason.NOT_A_CLOUD_EVENT, "JSON without ce- headers"
+    assert reason(body(), None) is MalformedReason.CONTENT_TYPE
+    assert reason(body(), "text/plain") is MalformedReason.CONTENT_TYPE
+    assert reason(body(), JSON_DATA) is MalformedReason.NOT_A_CLOUD_EVENT, "JSON without ce- headers"
 
 
 def test_headers_are_bounded_and_scanned() -> None:
-    assert fault(body(), headers={"x": "y" * 10_000}) is MalformedReason.HEADERS_TOO_LARGE
-    assert fault(body(), headers={f"h{n}": 1 for n in range(100)}) is MalformedReason.HEADERS_TOO_LARGE
-    assert fault(body(), headers={"note": PAN}) is MalformedReason.CARD_NUMBER
+    assert reason(body(), headers={"x": "y" * 10_000}) is MalformedReason.HEADERS_TOO_LARGE
+    assert reason(body(), headers={f"h{n}": 1 for n in range(100)}) is MalformedReason.HEADERS_TOO_LARGE
+    assert reason(body(), headers={"note": PAN}) is MalformedReason.CARD_NUMBER
 
 
 @pytest.mark.parametrize("raw", [raw for raw, _ in REFUSED.values()], ids=REFUSED)
@@ -211,7 +211,7 @@ def outcome(read: Callable[[bytes], Any], body: bytes) -> Any:
     try:
         return repr(read(body))
     except codec._MalformedError as refused:
-        return refused.fault
+        return refused.reason
 
 
 @given(VALUES)

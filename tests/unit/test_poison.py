@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.invoice.command_inbox import RefusedCommand
 from services.payment_gateway.domain import GatewayStep
 from services.payment_gateway.gateways import port
 from shared.amqp import frames
 from shared.amqp.lenient_decoding import UNREADABLE
-from shared.batch.worker import DeadLettered, Item
+from shared.batch.inbox import DeadLettered, Item
 from shared.messaging.codec import JSON_DATA, STRUCTURED, Malformed, MalformedReason
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Inbound
@@ -44,17 +45,17 @@ def arrived(poison: Poison, message_id: str | None, **properties: Any) -> Delive
 def test_poison_is_refused_for_its_reason(poison: Poison) -> None:
     refused = holds.codec(poison.body, poison.content_type, poison.headers)
     assert isinstance(refused, Malformed)
-    assert refused.fault is poison.fault
+    assert refused.reason is poison.reason
 
 
 @pytest.mark.parametrize("body", HEALTHY_AFTER_ALL.values(), ids=HEALTHY_AFTER_ALL)
 def test_what_only_looks_like_poison_is_read(body: bytes) -> None:
     decoded = holds.codec(body, STRUCTURED, {})
-    assert isinstance(decoded, Inbound) or decoded.fault is MalformedReason.INVALID_DATA
+    assert isinstance(decoded, Inbound) or decoded.reason is MalformedReason.INVALID_DATA
 
 
 def test_every_fault_has_its_poison() -> None:
-    assert {poison.fault for poison in CORPUS.values()} == set(MalformedReason)
+    assert {poison.reason for poison in CORPUS.values()} == set(MalformedReason)
 
 
 @every_poison
@@ -62,13 +63,13 @@ def test_an_unreadable_command_with_an_id_is_answered_unless_an_upgrade_may_read
     admitted = holds.border(arrived(poison, ID, reply_to="billing.answers", correlation_id="mine-1"))
     if poison.upgradable:
         assert isinstance(admitted, DeadLettered)
-        assert admitted.reason == poison.fault
+        assert admitted.reason == poison.reason
         return
-    assert isinstance(admitted, Item)
-    assert admitted.refusal is not None
-    answer = admitted.refusal
-    assert (answer.command_id, answer.answer, answer.reason) == (UUID(ID), "rejected", poison.fault)
-    assert (admitted.reply_to, admitted.reply_correlation_id) == ("billing.answers", "mine-1")
+    assert isinstance(admitted, RefusedCommand)
+    answer = admitted.answer
+    assert (answer.command_id, answer.answer, answer.reason) == (UUID(ID), "rejected", poison.reason)
+    said = holds.answered(admitted)[-1]
+    assert (said.exchange, said.routing_key, said.correlation_id) == ("", "billing.answers", "mine-1")
 
 
 @every_poison

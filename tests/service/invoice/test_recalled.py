@@ -3,9 +3,8 @@
 from uuid import UUID, uuid4
 
 from services.invoice.__main__ import assemble
+from services.invoice.command_inbox import CommandInbox
 from services.invoice.handlers import InvoiceHandler
-from services.invoice.store import Loaded
-from shared.batch.state_cache import StateCache
 from shared.contracts import invoice as messages
 from shared.service import Runtime
 from tests.support.databases import execute, rows
@@ -70,14 +69,14 @@ async def test_what_was_stored_by_this_instance_is_not_read_again(
     read: list[set[str]] = []
 
     class Watched(InvoiceHandler):
-        async def load_unlocked(self, connection, messages_, recalled):  # type: ignore[no-untyped-def]
-            read.append({self.key(message) for message in messages_} - recalled.keys())
-            return await InvoiceHandler.load_unlocked(self, connection, messages_, recalled)
+        async def load_unlocked(self, connection, messages_, cached):  # type: ignore[no-untyped-def]
+            read.append({self.key(message) for message in messages_} - cached.keys())
+            return await InvoiceHandler.load_unlocked(self, connection, messages_, cached)
 
     async def watched(runtime: Runtime) -> None:
-        memory: StateCache[str, Loaded] = StateCache()
-        runtime.consume("invoice.commands", Watched(answers_commands=True, state_cache=memory))
-        runtime.consume("invoice.settlement", Watched(answers_commands=False, state_cache=memory))
+        watched_handler = Watched()
+        runtime.consume("invoice.commands", watched_handler, inbox=CommandInbox())
+        runtime.consume("invoice.settlement", watched_handler)
 
     answers, events = await upstream.inbox(), await upstream.tap("invoice.events", messages.InvoicePaid.wire_name)
     async with environment.running("invoice", watched):

@@ -10,13 +10,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from services.payment_gateway import group_commit
 from services.payment_gateway.domain import Payment, PaymentStatus, PaymentTransition, Policy
 from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, Publishes, StepResult, UnrecordableError
 from services.payment_gateway.store import Lease, Origin, PaymentRow
+from shared.batch import retry
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
 from shared.persistence.outbox import OutboxBatch
+from shared.retry_policy import RetryPolicy
 
 IDS = [UUID(int=number) for number in range(1, 5)]
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -39,8 +40,8 @@ class Failing(GroupCommit):
 
 @pytest.fixture
 def commit(monkeypatch: pytest.MonkeyPatch) -> Failing:
-    monkeypatch.setattr(group_commit, "CONFLICT_PAUSE_S", 0.0)
-    monkeypatch.setattr(group_commit, "OUTAGE_PAUSES_S", (0.0,))
+    monkeypatch.setattr(retry, "CONFLICT_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "OUTAGE", RetryPolicy(0.0, 1.0, 0.0, 0.0))
     return Failing(
         database=cast("Database", None),
         relay=cast("Publishes", None),

@@ -16,6 +16,7 @@ from shared.messaging.codec import decode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
+from shared.retry_policy import RetryPolicy
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 Fault = Callable[[Sequence[DeadLetterRecord]], None]
@@ -85,7 +86,7 @@ def kept(monkeypatch: pytest.MonkeyPatch, fault: list[Fault]) -> dict[bytes | No
 
     monkeypatch.setattr(store, "lock_letters", lock_letters)
     monkeypatch.setattr(store, "save_letters", save_letters)
-    monkeypatch.setattr(retry, "OUTAGE_PAUSES_S", (0.0,))
+    monkeypatch.setattr(retry, "OUTAGE", RetryPolicy(0.0, 1.0, 0.0, 0.0))
     return table
 
 

@@ -1,6 +1,6 @@
 """The one terminal answer of every command, by command id: the truth, whatever became of the message that carried it.
 
-It is also the inbox of the commands: who is here was handled. It lives as long as the invoice.
+A command that has an answer was handled. An answer lives as long as the invoice.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +13,17 @@ from shared.records import dataclass
 
 _COLUMNS = "command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash"
 _ROW = attrgetter(*_COLUMNS.split(", "))
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What became of a command: accepted (`reason` is None), or rejected with a reason code."""
+
+    reason: str | None = None
+    detail: str | None = None
+
+
+ACCEPTED = CommandResult()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,207 @@
+"""The inbox of commands: a command is known by its answer, and gets exactly one.
+
+An answer is stored in the transaction that handles the command, goes to `reply_to` if there is one, and is given again if the command comes
+again. The same id with other data is told so, and what is stored is not touched. A command that can never be read, or that upstream may not
+send, is answered here and reaches no handler.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from services.invoice import answers
+from services.invoice.answers import CommandResult, StoredAnswer
+from shared.batch.inbox import DeadLettered, Item, Settled
+from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
+from shared.contracts.invoice import AnswerReason, CloseCommand, CommandAnswered, InvoiceCommandRejected
+from shared.ids import derived_id, read_uuid
+from shared.messaging.codec import Malformed, encode
+from shared.messaging.consumer import Delivery
+from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
+from shared.messaging.topology import QUEUE_NAMES
+from shared.persistence.database import Tx
+from shared.records import dataclass, replace
+
+SOURCE = "invoice"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCommand(Item):
+    """A command that is answered at the border."""
+
+    answer: StoredAnswer
+
+
+class CommandInbox:
+    """The inbox of `invoice.commands`."""
+
+    def admit(self, delivery: Delivery, read: Inbound | Malformed) -> Item | DeadLettered:
+        """A command for the handler, one that is refused, or a dead letter."""
+        if isinstance(read, Malformed):
+            return _refuse_malformed(delivery, read)
+        if read.type not in PUBLIC_COMMANDS:
+            return _refuse(delivery, read, AnswerReason.NOT_PUBLIC, "this type is not a public command")
+        if delivery.reply_to in QUEUE_NAMES:
+            return _refuse(delivery, read, AnswerReason.REPLY_TO_NOT_ALLOWED, "reply_to names a queue of Remit")
+        return Item(read.id, delivery, read)
+
+    async def handled_before(self, tx: Tx, items: Sequence[Item]) -> set[UUID]:
+        return set(await answers.load(tx, {item.id for item in items}))
+
+    async def record(self, writes: Tx, settled: Settled) -> Sequence[Outgoing]:
+        """Store the answers of the fresh ones, and give them; give those of the repeated ones again."""
+        new, said = answer_fresh(settled)
+        await answers.insert(writes, list(new.values()))
+        if settled.repeated:
+            stored = await answers.load(writes, {item.id for item in settled.repeated}) | new
+            for item in settled.repeated:
+                said += _answer_again(item, stored[item.id], settled)
+        return said
+
+
+def answer_fresh(settled: Settled) -> tuple[dict[UUID, StoredAnswer], list[Outgoing]]:
+    """The answers of the fresh commands, by command id, and what is said about them. Pure."""
+    new: dict[UUID, StoredAnswer] = {}
+    said: list[Outgoing] = []
+    for item in settled.fresh:
+        answer, cause = _answer(item, settled)
+        new[item.id] = answer
+        said += announce_answer(answer, cause, reply_to=_reply_to(item.delivery), correlation_id=_correlation(item))
+    return new, said
+
+
+def announce_answer(
+    answer: StoredAnswer, cause: Cause, *, reply_to: str | None, correlation_id: str | None
+) -> list[Outgoing]:
+    """What is said about a new answer: to everybody that a command was rejected, and to the sender what became of it."""
+    said = []
+    if answer.answer == "rejected":
+        rejected = InvoiceCommandRejected(
+            command_id=answer.command_id,
+            command_type=answer.command_type,
+            invoice_id=answer.invoice_id,
+            reason=answer.reason or "unknown",
+        )
+        said.append(encode(Draft(rejected), cause, 0, source=SOURCE))
+    if reply_to is not None:
+        said.append(_to_sender(answer, cause, reply_to, correlation_id))
+    return said
+
+
+async def close_answers(writes: Tx, closed: Sequence[tuple[Cause, CloseCommand]]) -> list[Outgoing]:
+    """Give discarded commands their final answer. One that has an answer keeps it."""
+    if not closed:
+        return []
+    answered = set(await answers.load(writes, {close.command_id for _, close in closed}))
+    new: list[StoredAnswer] = []
+    said: list[Outgoing] = []
+    for cause, close in closed:
+        if close.command_id in answered:
+            continue
+        answered.add(close.command_id)
+        answer = StoredAnswer(
+            close.command_id,
+            close.command_type,
+            "rejected",
+            cause.correlation_id,
+            reason=AnswerReason.DISCARDED.value,
+        )
+        new.append(answer)
+        reply_to = close.reply_to if close.reply_to not in QUEUE_NAMES else None
+        said += announce_answer(answer, cause, reply_to=reply_to, correlation_id=close.reply_correlation_id)
+    await answers.insert(writes, new)
+    return said
+
+
+def _answer(item: Item, settled: Settled) -> tuple[StoredAnswer, Cause]:
+    if isinstance(item, RefusedCommand):
+        return item.answer, Cause(item.id, item.answer.correlation_id, settled.now)
+    change = settled.changes[item.id]
+    message = change.message
+    result = next(effect for effect in change.reaction.effects if isinstance(effect, CommandResult))
+    answer = StoredAnswer(
+        command_id=message.id,
+        command_type=message.type,
+        answer="accepted" if result.reason is None else "rejected",
+        correlation_id=message.correlation_id,
+        reason=result.reason,
+        detail=result.detail,
+        invoice_id=message.data.subject(),
+        content_hash=message.content_hash,
+    )
+    return answer, change.cause
+
+
+def _answer_again(item: Item, stored: StoredAnswer, settled: Settled) -> list[Outgoing]:
+    reply_to = _reply_to(item.delivery)
+    if reply_to is None:
+        return []
+    if _is_another_command(item, stored):
+        detail = "another command came under this id before"
+        stored = replace(stored, answer="rejected", reason=AnswerReason.COMMAND_ID_REUSED.value, detail=detail)
+    cause = Cause(stored.command_id, stored.correlation_id, settled.now)
+    return [_to_sender(stored, cause, reply_to, _correlation(item))]
+
+
+def _is_another_command(item: Item, stored: StoredAnswer) -> bool:
+    """Whether type or data differ, as far as both are known."""
+    came = item.answer.content_hash if isinstance(item, RefusedCommand) else item.message and item.message.content_hash
+    return came is not None and stored.content_hash is not None and came != stored.content_hash
+
+
+def _to_sender(answer: StoredAnswer, cause: Cause, reply_to: str, correlation_id: str | None) -> Outgoing:
+    """Each asker gets a copy of its own: its queue is part of the id, and so is a differing answer to a reused id."""
+    position = f"answer:{reply_to}:{answer.reason}"
+    draft = Draft(
+        CommandAnswered(command_id=answer.command_id, answer=answer.answer, reason=answer.reason, detail=answer.detail),
+        message_id=derived_id(answer.command_id, position),
+        reply_to=reply_to,
+        reply_correlation_id=correlation_id,
+    )
+    return encode(draft, cause, position, source=SOURCE, causation_id=answer.command_id)
+
+
+# -- refused at the border ---------------------------------------------------------------------------------------------------------------
+
+
+def _refuse(delivery: Delivery, read: Inbound, reason: AnswerReason, detail: str) -> RefusedCommand:
+    answer = StoredAnswer(
+        command_id=read.id,
+        command_type=read.type,
+        answer="rejected",
+        correlation_id=read.correlation_id,
+        reason=reason.value,
+        detail=detail,
+        content_hash=read.content_hash,
+    )
+    return RefusedCommand(read.id, delivery, None, answer)
+
+
+def _refuse_malformed(delivery: Delivery, malformed: Malformed) -> RefusedCommand | DeadLettered:
+    """A command gets its answer if we know whose it is, by its own id or that of AMQP, and nobody will ever be able to read it: a dead
+    letter would wait for a person who can only discard it, since the same bytes fail again. What a later version may read, and what
+    nobody could be answered for, is a dead letter."""
+    command_id = read_uuid(delivery.message_id)
+    if malformed.id is not None and not malformed.reason.is_card_data:
+        command_id = malformed.id  # of card data nothing is used, not even its id
+    if command_id is None or not malformed.reason.is_permanent:
+        return DeadLettered(delivery, str(malformed.reason), malformed.detail)
+    answer = StoredAnswer(
+        command_id=command_id,
+        command_type=malformed.type if malformed.type in BY_WIRE_NAME else "unread",
+        answer="rejected",
+        correlation_id=malformed.correlation_id or str(command_id),
+        reason=str(malformed.reason),
+        detail=malformed.detail,
+        content_hash=malformed.content_hash,
+    )
+    return RefusedCommand(command_id, delivery, None, answer)
+
+
+def _reply_to(delivery: Delivery) -> str | None:
+    """Whom to answer: never a queue of ours."""
+    return delivery.reply_to if delivery.reply_to and delivery.reply_to not in QUEUE_NAMES else None
+
+
+def _correlation(item: Item) -> str | None:
+    """What the sender finds its answer by."""
+    return item.delivery.correlation_id or (item.message.correlation_id if item.message is not None else None)
