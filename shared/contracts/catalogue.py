@@ -1,38 +1,21 @@
-"""Every message by its wire name. A contract that is not listed here does not exist."""
+"""Every message by its wire name, found in the modules of the services that own them."""
+
+from types import ModuleType
 
 from shared.contracts import invoice, payment_gateway
 from shared.contracts.base import Contract
 
-MESSAGES: tuple[type[Contract], ...] = (
-    invoice.IssueInvoice,
-    invoice.PayInvoice,
-    invoice.VoidInvoice,
-    invoice.RecordPayment,
-    invoice.RecordPaymentFailure,
-    invoice.FlagPaymentInDoubt,
-    invoice.CloseCommand,
-    invoice.InvoiceIssued,
-    invoice.InvoicePaymentRequested,
-    invoice.InvoicePaid,
-    invoice.InvoicePaymentFailed,
-    invoice.InvoicePaymentInDoubt,
-    invoice.InvoiceVoided,
-    invoice.InvoiceSettlementRejected,
-    invoice.InvoiceCommandRejected,
-    invoice.CommandAnswered,
-    payment_gateway.InquirePayment,
-    payment_gateway.RefundPayment,
-    payment_gateway.ResolvePayment,
-    payment_gateway.PaymentCaptured,
-    payment_gateway.PaymentDeclined,
-    payment_gateway.PaymentNotCharged,
-    payment_gateway.PaymentInDoubt,
-    payment_gateway.PaymentNeedsDecision,
-    payment_gateway.PaymentRefunded,
-    payment_gateway.PaymentRefundInDoubt,
-    payment_gateway.PaymentRefundFailed,
-    payment_gateway.PaymentResolutionRefused,
-)
+MODULES = (invoice, payment_gateway)
+"""One a service that owns messages."""
+
+
+def _messages(module: ModuleType) -> list[type[Contract]]:
+    """The classes of the module that name a wire type of their own; the others are vocabulary."""
+    classes = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Contract)]
+    return [one for one in classes if one.__module__ == module.__name__ and "wire_name" in vars(one)]
+
+
+MESSAGES: tuple[type[Contract], ...] = tuple(message for module in MODULES for message in _messages(module))
 
 BY_WIRE_NAME: dict[str, type[Contract]] = {message.wire_name: message for message in MESSAGES}
 

@@ -1,7 +1,8 @@
-"""JSON Schemas (2020-12) of all messages, for senders and receivers in any language.
+"""JSON Schemas (2020-12) of all messages, with examples, for senders and receivers in any language.
 
 They describe the writer, which is closed (`additionalProperties: false`); a reader must ignore what it does not know.
-`python -m shared.contracts.schemas` writes the files; a test compares them with the code.
+`python -m shared.contracts.schemas` writes the files; a test compares them with the code. The examples in a file are written by hand and
+kept: they are what a message looked like when it was first agreed on.
 """
 
 import json
@@ -14,7 +15,7 @@ from shared.contracts.catalogue import MESSAGES
 FOLDER = Path(__file__).parent / "schemas"
 
 
-def schema(message: type[Contract]) -> dict[str, Any]:
+def schema(message: type[Contract], examples: list[dict[str, Any]]) -> dict[str, Any]:
     """The schema of the message's `data`."""
     described = message.model_json_schema(mode="serialization")
     _close(described)
@@ -23,6 +24,7 @@ def schema(message: type[Contract]) -> dict[str, Any]:
         "$id": f"urn:remit:{message.wire_name}",
         **described,
         "title": message.wire_name,
+        "examples": examples,
     }
 
 
@@ -37,18 +39,33 @@ def _close(node: Any) -> None:
             _close(value)
 
 
+def path_of(message: type[Contract]) -> Path:
+    """Where the message's schema stands."""
+    return FOLDER / f"{message.wire_name}.json"
+
+
+def examples_of(message: type[Contract]) -> list[dict[str, Any]]:
+    """The hand-written examples in the message's file; none if there is no file yet."""
+    try:
+        examples: list[dict[str, Any]] = json.loads(path_of(message).read_text(encoding="utf-8")).get("examples", [])
+    except FileNotFoundError:
+        return []
+    return examples
+
+
 def text(message: type[Contract]) -> str:
-    """The file's content."""
-    return json.dumps(schema(message), indent=2, ensure_ascii=False) + "\n"
+    """What the file should say: the schema by the code, the examples as they stand there."""
+    return json.dumps(schema(message, examples_of(message)), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_all() -> None:
     """One file per message, named after its wire name; files of messages that are gone are removed."""
     FOLDER.mkdir(exist_ok=True)
-    for stale in FOLDER.glob("*.json"):
+    texts = {path_of(message): text(message) for message in MESSAGES}
+    for stale in set(FOLDER.glob("*.json")) - texts.keys():
         stale.unlink()
-    for message in MESSAGES:
-        (FOLDER / f"{message.wire_name}.json").write_text(text(message), encoding="utf-8")
+    for path, content in texts.items():
+        path.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,27 @@
-"""Contracts are data: a golden file and a schema per message, and nothing on the wire that is not in the catalogue."""
+"""Contracts are data: each message has one schema file with examples, and nothing is on the wire that is not in the catalogue."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from services.invoice.domain import RejectionReason
 from shared.contracts import invoice, payment_gateway, schemas
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME, MESSAGES, PUBLIC_COMMANDS
+from shared.contracts.invoice import AnswerReason
+from shared.messaging.codec import MalformedReason
+from shared.messaging.topology import EXCHANGES, WORK_QUEUES
 
-GOLDEN = Path(__file__).parent / "golden"
 NAMES = [message.wire_name for message in MESSAGES]
 
 
-def golden(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
-    return loaded
+def example(name: str) -> dict[str, Any]:
+    """The first example of the message's file."""
+    examples = schemas.examples_of(BY_WIRE_NAME[name])
+    assert examples, f"shared/contracts/schemas/{name}.json has no example: write one into its `examples`"
+    return examples[0]
 
 
 def _leaves(kind: type[Contract]) -> set[type[Contract]]:
@@ -25,41 +29,57 @@ def _leaves(kind: type[Contract]) -> set[type[Contract]]:
     return {kind} if not children else set().union(*(_leaves(child) for child in children))
 
 
-def test_every_contract_is_in_the_catalogue() -> None:
+def test_every_contract_names_its_wire_type() -> None:
     written = {c for c in _leaves(Contract) if c.__module__ in {invoice.__name__, payment_gateway.__name__}}
-    assert written == set(MESSAGES)
-    assert len(BY_WIRE_NAME) == len(MESSAGES)
+    nameless = sorted(f"{c.__module__}.{c.__name__}" for c in written - set(MESSAGES))
+    assert not nameless, f"give {', '.join(nameless)} a `wire_name` of its own, with its version"
+    assert len(BY_WIRE_NAME) == len(MESSAGES), "a wire name is used twice"
 
 
-def test_golden_files_and_messages_match_one_to_one() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.json")} == set(NAMES)
-    assert {path.stem for path in schemas.FOLDER.glob("*.json")} == set(NAMES)
+def test_every_exchange_a_message_is_published_to_exists() -> None:
+    exchanges = {exchange.name for exchange in EXCHANGES} | {""}
+    strange = {m.wire_name: m.exchange for m in MESSAGES if m.exchange not in exchanges}
+    assert not strange, f"shared/messaging/topology.py has no such exchange: {strange}"
+
+
+def test_every_command_between_services_has_a_queue() -> None:
+    bound = {binding.routing_key for queue in WORK_QUEUES for binding in queue.bindings}
+    commands = {m.wire_name for m in MESSAGES if m.kind == "command"} - PUBLIC_COMMANDS
+    assert commands <= bound, f"bind them to a queue in shared/messaging/topology.py: {sorted(commands - bound)}"
+
+
+def test_schema_files_and_messages_match_one_to_one() -> None:
+    files = {path.stem for path in schemas.FOLDER.glob("*.json")}
+    assert files == set(NAMES), "run `python -m shared.contracts.schemas`, then write an example into each new file"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_golden_file_reads_and_writes_back_unchanged(name: str) -> None:
-    message = BY_WIRE_NAME[name].model_validate(golden(name))
-    assert json.loads(message.model_dump_json()) == golden(name)
+def test_examples_read_and_write_back_unchanged(name: str) -> None:
+    example(name)
+    for one in schemas.examples_of(BY_WIRE_NAME[name]):
+        assert json.loads(BY_WIRE_NAME[name].model_validate(one).model_dump_json()) == one
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_readers_ignore_unknown_fields(name: str) -> None:
     contract = BY_WIRE_NAME[name]
-    assert contract.model_validate(golden(name) | {"added_by_a_newer_sender": 1}) == contract.model_validate(
-        golden(name)
-    )
+    extended = example(name) | {"added_by_a_newer_sender": 1}
+    assert contract.model_validate(extended) == contract.model_validate(example(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_schema_is_committed_and_the_golden_file_obeys_it(name: str) -> None:
-    assert (schemas.FOLDER / f"{name}.json").read_text(encoding="utf-8") == schemas.text(BY_WIRE_NAME[name]), (
-        "run `python -m shared.contracts.schemas`"
+def test_schema_is_committed_and_its_examples_obey_it(name: str) -> None:
+    message = BY_WIRE_NAME[name]
+    committed = schemas.path_of(message).read_text(encoding="utf-8")
+    assert committed == schemas.text(message), (
+        f"shared/contracts/schemas/{name}.json is not what the code says: run `python -m shared.contracts.schemas`"
     )
-    schema = schemas.schema(BY_WIRE_NAME[name])
+    schema = json.loads(committed)
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(golden(name), schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(golden(name) | {"unknown": 1}, schema)
+    for one in schema["examples"]:
+        jsonschema.validate(one, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(one | {"unknown": 1}, schema)
 
 
 def test_only_upstream_commands_are_public() -> None:
@@ -73,10 +93,25 @@ def test_only_upstream_commands_are_public() -> None:
 @pytest.mark.parametrize("amount", [0, -1, 10**12, "100", 100.0, True, None])
 def test_an_amount_is_a_positive_integer_of_minor_units(amount: object) -> None:
     with pytest.raises(ValueError, match="amount_minor"):
-        invoice.IssueInvoice.model_validate(golden("remit.invoice.IssueInvoice.v1") | {"amount_minor": amount})
+        invoice.IssueInvoice.model_validate(example("remit.invoice.IssueInvoice.v1") | {"amount_minor": amount})
 
 
 @pytest.mark.parametrize("currency", ["eur", "XXX", "EURO", "", 978])
 def test_a_currency_is_iso_4217(currency: object) -> None:
     with pytest.raises(ValueError, match="currency"):
-        invoice.IssueInvoice.model_validate(golden("remit.invoice.IssueInvoice.v1") | {"currency": currency})
+        invoice.IssueInvoice.model_validate(example("remit.invoice.IssueInvoice.v1") | {"currency": currency})
+
+
+def test_every_reason_of_a_rejection_is_one_that_senders_know() -> None:
+    of_the_inbox = {
+        AnswerReason.COMMAND_ID_REUSED,
+        AnswerReason.NOT_PUBLIC,
+        AnswerReason.REPLY_TO_NOT_ALLOWED,
+        AnswerReason.DISCARDED,
+    }
+    given = {reason.value for reason in RejectionReason} | {reason.value for reason in of_the_inbox}
+    given |= {reason.value for reason in MalformedReason if reason.is_permanent}
+    assert {reason.value for reason in AnswerReason} == given, (
+        "services/invoice/domain.py (RejectionReason), shared/messaging/codec.py (MalformedReason) and shared/contracts/invoice.py "
+        "(AnswerReason) must know the same reasons"
+    )

@@ -4,17 +4,18 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from shared.amqp.lenient_decoding import readable
+from shared.contracts import schemas
+from shared.contracts.catalogue import MESSAGES
 from shared.messaging.codec import JSON_DATA, STRUCTURED
 from tests.fuzz import holds
 from tests.fuzz.corpus import CORPUS, EVENT, HEALTHY, ID, PAN
 from tests.fuzz.holds import GATEWAY_ID, FuzzedReply
 
 T = TypeVar("T")
-GOLDEN = Path(__file__).parents[1] / "contracts" / "golden"
+EXAMPLES = [json.dumps(example).encode() for message in MESSAGES for example in schemas.examples_of(message)]
 
 
 class Dough:
@@ -150,7 +151,7 @@ class Target:
     seeds: tuple[bytes, ...]
 
 
-_BODIES = (HEALTHY, *(p.body for p in CORPUS.values()), *(p.read_bytes() for p in sorted(GOLDEN.glob("*.json"))))
+_BODIES = (HEALTHY, *(p.body for p in CORPUS.values()), *EXAMPLES)
 
 TARGETS: dict[str, Target] = {
     "codec": Target(codec, tuple(bytes(3) + body for body in _BODIES)),
