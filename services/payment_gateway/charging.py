@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import cache
+from typing import assert_never
 from uuid import UUID
 
 import structlog
@@ -265,15 +266,36 @@ class Charging:
             return port.Unknown(f"the adapter failed: {type(error).__name__}")
 
     async def _call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
+        """The call that the step is, between its two crash points."""
+        answer: GatewayAnswer
         match step:
             case GatewayStep.TOKENISE:
-                return await self._tokenise(payment, key)
+                answer = await self._tokenise(payment, key)
             case GatewayStep.PREPARE:
-                return await self._prepare(payment, key)
-            case GatewayStep.REFUND | GatewayStep.INQUIRE_REFUND:
-                return await self._call_about_refund(step, _gateway_id(payment), key)
-            case GatewayStep.EXECUTE | GatewayStep.INQUIRE | GatewayStep.CANCEL:
-                return await self._call_about_charge(step, _gateway_id(payment), key)
+                answer = await self._prepare(payment, key)
+            case GatewayStep.EXECUTE:
+                crash_points.reach("charging.before_execute")
+                answer = await self.gateway.execute(_gateway_id(payment), key=key)
+                crash_points.reach("charging.after_execute")
+            case GatewayStep.INQUIRE:
+                crash_points.reach("charging.before_inquire")
+                answer = await self.gateway.inquire(_gateway_id(payment))
+                crash_points.reach("charging.after_inquire")
+            case GatewayStep.CANCEL:
+                crash_points.reach("charging.before_cancel")
+                answer = await self.gateway.cancel(_gateway_id(payment), key=key)
+                crash_points.reach("charging.after_cancel")
+            case GatewayStep.REFUND:
+                crash_points.reach("charging.before_refund")
+                answer = await self.gateway.refund(_gateway_id(payment), key=key)
+                crash_points.reach("charging.after_refund")
+            case GatewayStep.INQUIRE_REFUND:
+                crash_points.reach("charging.before_inquire_refund")
+                answer = await self.gateway.inquire_refund(_gateway_id(payment))
+                crash_points.reach("charging.after_inquire_refund")
+            case _:
+                assert_never(step)
+        return answer
 
     async def _tokenise(self, payment: Payment, key: str) -> port.TokeniseAnswer:
         """The card is in the clear between these lines only."""
@@ -304,35 +326,6 @@ class Charging:
         crash_points.reach("charging.before_prepare")
         answer = await self.gateway.prepare(order, key=key)
         crash_points.reach("charging.after_prepare")
-        return answer
-
-    async def _call_about_charge(self, step: GatewayStep, gateway_id: str, key: str) -> port.ChargeAnswer:
-        answer: port.ChargeAnswer
-        match step:
-            case GatewayStep.EXECUTE:
-                crash_points.reach("charging.before_execute")
-                answer = await self.gateway.execute(gateway_id, key=key)
-                crash_points.reach("charging.after_execute")
-            case GatewayStep.CANCEL:
-                crash_points.reach("charging.before_cancel")
-                answer = await self.gateway.cancel(gateway_id, key=key)
-                crash_points.reach("charging.after_cancel")
-            case _:
-                crash_points.reach("charging.before_inquire")
-                answer = await self.gateway.inquire(gateway_id)
-                crash_points.reach("charging.after_inquire")
-        return answer
-
-    async def _call_about_refund(self, step: GatewayStep, gateway_id: str, key: str) -> port.RefundAnswer:
-        answer: port.RefundAnswer
-        if step is GatewayStep.REFUND:
-            crash_points.reach("charging.before_refund")
-            answer = await self.gateway.refund(gateway_id, key=key)
-            crash_points.reach("charging.after_refund")
-        else:
-            crash_points.reach("charging.before_inquire_refund")
-            answer = await self.gateway.inquire_refund(gateway_id)
-            crash_points.reach("charging.after_inquire_refund")
         return answer
 
     # -- for the operator ------------------------------------------------------------------------------------------------------------

@@ -279,17 +279,18 @@ def _after_preparing(payment: Payment, answer: GatewayAnswer, policy: Policy) ->
 
 def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match answer:
+        case port.Captured() if _is_of(payment, answer):
+            return _captured(payment, answer, policy)
         case port.Captured():
-            if _is_of(payment, answer):
-                return _captured(payment, answer, policy)
             return _needs_decision(payment, OutcomeReason.CAPTURE_DIFFERS, policy)
         case port.Cancelled():
             return _cancelled(payment)
         case _ if step is GatewayStep.CANCEL:
             return _later(payment, answer, policy)
-        case port.Declined() | port.ActionRequired():
-            reason = code_of(answer.code) if isinstance(answer, port.Declined) else OutcomeReason.ACTION_REQUIRED
-            return _cancel(payment, PendingOutcome(PaymentStatus.DECLINED, reason))
+        case port.Declined(code=code):
+            return _cancel(payment, PendingOutcome(PaymentStatus.DECLINED, code_of(code)))
+        case port.ActionRequired():
+            return _cancel(payment, PendingOutcome(PaymentStatus.DECLINED, OutcomeReason.ACTION_REQUIRED))
         case port.Unconfirmed() if step is GatewayStep.INQUIRE:
             return _execute_again(payment)
         case port.Unconfirmed() | port.Processing() | port.NotFound() | port.NotSent() | port.Unknown():

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, assert_never
+from typing import Any, Protocol, assert_never
 from uuid import UUID
 
 from services.payment_gateway import domain, store
@@ -106,18 +106,6 @@ def _told(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAttempt]
             return messages.PaymentInDoubt(**_case(payment, attempts))
         case Outcome.NEEDS_DECISION:
             return messages.PaymentNeedsDecision(**_case(payment, attempts))
-        case Outcome.REFUNDED | Outcome.REFUND_IN_DOUBT | Outcome.REFUND_FAILED:
-            return _told_of_refund(outcome, payment, attempts)
-        case _:
-            assert_never(outcome)
-
-
-def _told_of_refund(
-    outcome: Literal[Outcome.REFUNDED, Outcome.REFUND_IN_DOUBT, Outcome.REFUND_FAILED],
-    payment: Payment,
-    attempts: Sequence[GatewayAttempt],
-) -> Contract:
-    match outcome:
         case Outcome.REFUNDED:
             return messages.PaymentRefunded(
                 **_amount(payment), refund_id=payment.refund_id, decided_by=payment.decided_by

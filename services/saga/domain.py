@@ -172,9 +172,8 @@ class DeadlineFired:
 
 
 InvoiceFact = PaymentRequested | Paid | PaymentFailed | SettlementRejected
-ChargeFact = Captured | Declined | NotCharged | InDoubt | NeedsDecision
-RefundFact = Refunded | RefundInDoubt | RefundFailed
-Fact = InvoiceFact | ChargeFact | RefundFact | DeadlineFired
+PaymentFact = Captured | Declined | NotCharged | InDoubt | NeedsDecision | Refunded | RefundInDoubt | RefundFailed
+Fact = InvoiceFact | PaymentFact | DeadlineFired
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
@@ -278,7 +277,7 @@ def _learn(saga: Saga, fact: Fact) -> Saga:
             assert_never(fact)
 
 
-def _newest(saga: Saga, fact: ChargeFact | RefundFact) -> int:
+def _newest(saga: Saga, fact: PaymentFact) -> int:
     return max(saga.payment_version, fact.version)
 
 
@@ -325,20 +324,6 @@ def _pursuit(owed: Says) -> type[Command] | None:
 
 def _after(saga: Saga, fact: Fact) -> tuple[Saga, Says]:
     match fact:
-        case PaymentRequested() | Paid() | PaymentFailed() | SettlementRejected():
-            return _after_invoice(saga, fact)
-        case Captured() | Declined() | NotCharged() | InDoubt() | NeedsDecision():
-            return _after_charge(saga, fact)
-        case Refunded() | RefundInDoubt() | RefundFailed():
-            return _after_refund(saga, fact)
-        case DeadlineFired():
-            return _deadline_fired(saga)
-        case _:
-            assert_never(fact)
-
-
-def _after_invoice(saga: Saga, fact: InvoiceFact) -> tuple[Saga, Says]:
-    match fact:
         case PaymentRequested():
             return _requested(saga)
         case Paid():
@@ -347,12 +332,6 @@ def _after_invoice(saga: Saga, fact: InvoiceFact) -> tuple[Saga, Says]:
             return _payment_failed(saga, Failure(fact.outcome, fact.reason))
         case SettlementRejected():
             return _settlement_rejected(saga, fact)
-        case _:
-            assert_never(fact)
-
-
-def _after_charge(saga: Saga, fact: ChargeFact) -> tuple[Saga, Says]:
-    match fact:
         case Captured():
             return _captured(saga, Capture(fact.amount_minor, fact.currency, fact.receipt_number))
         case Declined():
@@ -363,18 +342,14 @@ def _after_charge(saga: Saga, fact: ChargeFact) -> tuple[Saga, Says]:
             return _doubted(saga, SagaStatus.IN_DOUBT)
         case NeedsDecision():
             return _doubted(saga, SagaStatus.NEEDS_DECISION)
-        case _:
-            assert_never(fact)
-
-
-def _after_refund(saga: Saga, fact: RefundFact) -> tuple[Saga, Says]:
-    match fact:
         case Refunded():
             return _refunded(saga)
         case RefundInDoubt():
             return _refund_doubted(saga, SagaStatus.REFUND_IN_DOUBT)
         case RefundFailed():
             return _refund_doubted(saga, SagaStatus.NOT_REFUNDED if fact.closed else SagaStatus.REFUND_IN_DOUBT)
+        case DeadlineFired():
+            return _deadline_fired(saga)
         case _:
             assert_never(fact)
 

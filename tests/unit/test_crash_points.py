@@ -200,7 +200,7 @@ def test_the_walk_finds_what_it_looks_for() -> None:
         ("shared/batch/worker.py", "_set_aside"),
         ("shared/messaging/relay.py", "publish"),
         ("shared/messaging/relay.py", "sweep"),
-        ("services/payment_gateway/charging.py", "_call_about_charge"),
+        ("services/payment_gateway/charging.py", "_call"),
         ("services/payment_gateway/group_commit.py", "_commit_at_once"),
         ("services/payment_gateway/group_commit.py", "_commit_in_transaction"),
         ("services/saga/deadlines.py", "fire"),

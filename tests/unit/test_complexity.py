@@ -1,0 +1,79 @@
+"""No function takes too many decisions. A `match` is one decision however many cases it has: a dispatcher may be as long as its union.
+
+Ruff counts every `case` (C901, PLR0911, PLR0912), which forbids the shape of our own cores and is turned off; this counts as McCabe does
+otherwise: https://doi.org/10.1109/TSE.1976.233837.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMPLEXITY_MAX = 8
+DECISIONS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Match)
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def complexity(function: ast.AST) -> int:
+    """One, and one more for each branch, loop, error handler, `match` and guard; what is inside a case counts as elsewhere."""
+    nodes = list(ast.walk(function))
+    guards = [node for node in nodes if isinstance(node, ast.match_case) and node.guard is not None]
+    return 1 + len(guards) + sum(isinstance(node, DECISIONS) for node in nodes)
+
+
+def functions(source: str) -> Iterator[Function]:
+    return (node for node in ast.walk(ast.parse(source)) if isinstance(node, Function))
+
+
+def test_no_function_of_ours_takes_too_many_decisions() -> None:
+    too_complex = [
+        f"{path.relative_to(ROOT)}:{function.lineno} {function.name}: {complexity(function)}, at most {COMPLEXITY_MAX}"
+        for house in ("deploy", "services", "shared", "tests")
+        for path in sorted((ROOT / house).rglob("*.py"))
+        for function in functions(path.read_text())
+        if complexity(function) > COMPLEXITY_MAX
+    ]
+    assert too_complex == [], "divide them, or dispatch with one flat `match`"
+
+
+# -- the measure itself ----------------------------------------------------------------------------------------------------------------
+
+
+def nested(statement: str, depth: int) -> str:
+    lines = [f"{'  ' * (level + 1)}{statement}" for level in range(depth)]
+    return "\n".join(["def f(x):", *lines, f"{'  ' * (depth + 1)}return x"])
+
+
+def flat_match(body: str, cases: int = 20) -> str:
+    return "def f(x):\n  match x:\n" + "".join(f"    case {case}:\n      {body}\n" for case in range(cases))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def f(x):\n  return x", 1),
+        (nested("if x:", 12), 13),
+        (nested("for x in x:", 12), 13),
+        (nested("while x:", 12), 13),
+        ("def f(x):\n  if x:\n    return 1\n  elif x > 1:\n    return 2\n  else:\n    return 3", 3),
+        ("def f(x):\n  try:\n    x()\n  except ValueError:\n    x()\n  except OSError:\n    x()", 3),
+        ("async def f(x):\n  async for y in x:\n    x()", 2),
+        (flat_match("return g(x)"), 2),
+        (flat_match("y = g(x)\n      return y"), 2),
+        (flat_match("return g(x)").replace("case 3:", "case 3 if x:"), 3),
+        (flat_match("if x:\n        return g(x)"), 22),
+        (flat_match("match x:\n        case 1:\n          return g(x)"), 22),
+    ],
+)
+def test_complexity_counts_decisions_and_a_match_as_one(source: str, expected: int) -> None:
+    (function,) = functions(source)
+    assert complexity(function) == expected
+
+
+def test_a_flat_match_of_twenty_cases_passes_and_twelve_nested_ifs_fail() -> None:
+    (dispatcher,) = functions(flat_match("return g(x)"))
+    (labyrinth,) = functions(nested("if x:", 12))
+    assert complexity(dispatcher) <= COMPLEXITY_MAX < complexity(labyrinth)
