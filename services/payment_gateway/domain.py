@@ -1,4 +1,5 @@
-"""A payment at the card gateway: what to do next, and what every answer and every command makes of it. Pure: no I/O, clock, randomness.
+"""A payment at the card gateway: what to do next, and what every answer makes of it. Pure: no I/O, clock, randomness. (`commands`: what
+every command makes of it.)
 
 Three meanings stay apart: declined (the bank said no), not charged (it never happened), in doubt (nobody knows). The rules of DESIGN 4:
 
@@ -13,7 +14,6 @@ Every change of status is a new version, and a version says at most one thing to
 
 import re
 from enum import StrEnum
-from hashlib import sha256
 from typing import Literal, assert_never
 from uuid import UUID
 
@@ -109,11 +109,6 @@ class OutcomeReason(StrEnum):
     REFUND_MISSING = "refund_missing"
 
 
-class PaymentIdReusedError(Exception):
-    """payment_id_reused: a request with other parameters came before under this payment id. Never an outcome: it would be that of the
-    first request."""
-
-
 @dataclass(frozen=True, slots=True)
 class PendingOutcome:
     """What a payment will be called once its cancel is confirmed."""
@@ -157,13 +152,17 @@ class Policy:
     remind_s: float
 
 
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
+ResolutionRefusal = Literal["version_differs", "nothing_to_decide", "receipt_number_required", "unknown_payment"]
+
+
 @dataclass(frozen=True, slots=True)
 class ResolutionRefused:
     """The decision came too late or does not fit."""
 
-    reason: Literal["version_differs", "nothing_to_decide", "receipt_number_required", "unknown_payment"]
+    reason: ResolutionRefusal
     decided_by: str
-    resolution: "Resolution"
+    resolution: Resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +263,7 @@ def _after_preparing(payment: Payment, answer: GatewayAnswer, policy: Policy) ->
         case port.Tokenised(method_token=token):
             return PaymentTransition(replace(payment, method_token=token, card_jwe=None), then=GatewayStep.PREPARE)
         case port.Prepared(gateway_id=gateway_id):
-            prepared = _move(payment, PaymentStatus.PREPARED, gateway_id=gateway_id, key_number=1)
+            prepared = move(payment, PaymentStatus.PREPARED, gateway_id=gateway_id, key_number=1)
             return PaymentTransition(prepared, then=GatewayStep.EXECUTE)
         case port.Refused(code=code):
             return _not_charged(payment, code_of(code))
@@ -309,11 +308,10 @@ def _captured(payment: Payment, answer: port.Captured, policy: Policy) -> Paymen
     receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX)
     if not receipt or find_card_number(receipt):
         receipt = answer.gateway_id  # an event that shows a card number would be refused by whoever hears it
-    captured = _move(payment, PaymentStatus.CAPTURED, receipt_number=receipt)
+    captured = move(payment, PaymentStatus.CAPTURED, receipt_number=receipt)
     if payment.status in {PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED}:
-        return PaymentTransition(
-            captured, Outcome.CAPTURED_LATE, delay_s=policy.remind_s
-        )  # the saga has ended: it never asks
+        # The saga has ended and never asks: only a reminder tells it if the first announcement was lost.
+        return PaymentTransition(captured, Outcome.CAPTURED_LATE, delay_s=policy.remind_s)
     return PaymentTransition(captured, Outcome.CAPTURED)
 
 
@@ -324,11 +322,11 @@ def _cancelled(payment: Payment) -> PaymentTransition:
     verdict = payment.pending or PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.CANCELLED_AT_GATEWAY)
     if verdict.status is PaymentStatus.NOT_CHARGED:
         return _not_charged(payment, verdict.reason)
-    return PaymentTransition(_move(payment, PaymentStatus.DECLINED, reason=verdict.reason), Outcome.DECLINED)
+    return PaymentTransition(move(payment, PaymentStatus.DECLINED, reason=verdict.reason), Outcome.DECLINED)
 
 
 def _cancel(payment: Payment, verdict: PendingOutcome) -> PaymentTransition:
-    return PaymentTransition(_move(payment, PaymentStatus.CANCELLING, pending=verdict), then=GatewayStep.CANCEL)
+    return PaymentTransition(move(payment, PaymentStatus.CANCELLING, pending=verdict), then=GatewayStep.CANCEL)
 
 
 def _execute_again(payment: Payment) -> PaymentTransition:
@@ -345,20 +343,20 @@ def _execute_again(payment: Payment) -> PaymentTransition:
 def _doubt(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     if payment.status is not PaymentStatus.PREPARED or isinstance(answer, port.NotSent):
         return _later(payment, answer, policy)
-    in_doubt = _move(payment, PaymentStatus.IN_DOUBT, reason=_why_in_doubt(answer))
+    in_doubt = move(payment, PaymentStatus.IN_DOUBT, reason=_why_in_doubt(answer))
     return _begin_ladder(in_doubt, Outcome.IN_DOUBT, policy)
 
 
 def _not_charged(payment: Payment, reason: str) -> PaymentTransition:
     return PaymentTransition(
-        _move(payment, PaymentStatus.NOT_CHARGED, reason=reason, card_jwe=None), Outcome.NOT_CHARGED
+        move(payment, PaymentStatus.NOT_CHARGED, reason=reason, card_jwe=None), Outcome.NOT_CHARGED
     )
 
 
 def _needs_decision(payment: Payment, reason: str, policy: Policy) -> PaymentTransition:
     if payment.status is PaymentStatus.NEEDS_DECISION:
         return _remind(payment, policy)
-    waiting = _move(payment, PaymentStatus.NEEDS_DECISION, reason=reason)
+    waiting = move(payment, PaymentStatus.NEEDS_DECISION, reason=reason)
     return PaymentTransition(waiting, Outcome.NEEDS_DECISION, delay_s=policy.remind_s)
 
 
@@ -376,7 +374,7 @@ def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer,
         case port.NotSent() | port.NoRefund() if payment.status is PaymentStatus.REFUNDING:
             return _later(payment, answer, policy)
         case port.RefundPending() | port.NotFound() | port.Unknown() if payment.status is PaymentStatus.REFUNDING:
-            in_doubt = _move(payment, PaymentStatus.REFUND_IN_DOUBT, reason=_why_in_doubt(answer))
+            in_doubt = move(payment, PaymentStatus.REFUND_IN_DOUBT, reason=_why_in_doubt(answer))
             return _begin_ladder(in_doubt, Outcome.REFUND_IN_DOUBT, policy)
         case (
             port.RefundPending()
@@ -398,12 +396,12 @@ def _may_send_refund(payment: Payment, policy: Policy) -> bool:
 
 
 def _refunded(payment: Payment, refund_id: str) -> PaymentTransition:
-    refunded = _move(payment, PaymentStatus.REFUNDED, refund_id=_printable(refund_id, RECEIPT_LENGTH_MAX) or None)
+    refunded = move(payment, PaymentStatus.REFUNDED, refund_id=_printable(refund_id, RECEIPT_LENGTH_MAX) or None)
     return PaymentTransition(refunded, Outcome.REFUNDED)
 
 
 def _refund_failed(payment: Payment, reason: str, policy: Policy) -> PaymentTransition:
-    failed = _move(payment, PaymentStatus.REFUND_FAILED, reason=reason)
+    failed = move(payment, PaymentStatus.REFUND_FAILED, reason=reason)
     return PaymentTransition(failed, Outcome.REFUND_FAILED, delay_s=policy.remind_s)
 
 
@@ -477,163 +475,10 @@ def _why_in_doubt(answer: GatewayAnswer) -> OutcomeReason:
             return OutcomeReason.NO_READABLE_ANSWER
 
 
-# -- commands --------------------------------------------------------------------------------------------------------------------------
-
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Charge this: `method_token`, or a card encrypted for us."""
-
-    payment_id: UUID
-    invoice_id: str
-    amount_minor: int
-    currency: str
-    method_token: str | None = None
-    card_jwe: str | None = field(default=None, repr=False)
-
-    @property
-    def params_hash(self) -> bytes:
-        """SHA-256 over everything that makes the payment what it is; the contracts let no line break into any of it."""
-        params = (self.invoice_id, str(self.amount_minor), self.currency, self.method_token or "", self.card_jwe or "")
-        return sha256("\n".join(params).encode()).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Inquire:
-    """What do you know of this payment?"""
-
-    payment_id: UUID
-    invoice_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refund:
-    """Refund the whole amount."""
-
-    payment_id: UUID
-    invoice_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """A person's decision, made on the version that the person saw."""
-
-    payment_id: UUID
-    invoice_id: str
-    resolution: Resolution
-    expected_version: int
-    decided_by: str
-    receipt_number: str | None = None
-
-
-Command = Request | Inquire | Refund | Resolve
-
-
-def decide(command: Command, payment: Payment | None) -> PaymentTransition:
-    """What the command makes of the payment, or of its absence. A command done twice changes nothing; it is told again what is known.
-
-    Raises `PaymentIdReusedError`.
-    """
-    match command:
-        case Request():
-            return _request(command, payment)
-        case Inquire():
-            return _ask(command, payment)
-        case Refund():
-            return _give_back(command, payment)
-        case Resolve():
-            return _resolve(command, payment)
-        case _:
-            assert_never(command)
-
-
-def _request(command: Request, payment: Payment | None) -> PaymentTransition:
-    if payment is None:
-        requested = Payment(
-            payment_id=command.payment_id,
-            invoice_id=command.invoice_id,
-            status=PaymentStatus.REQUESTED,
-            amount_minor=command.amount_minor,
-            currency=command.currency,
-            method_token=command.method_token,
-            card_jwe=command.card_jwe,
-            params_hash=command.params_hash,
-        )
-        return PaymentTransition(requested, delay_s=0.0)
-    if payment.params_hash not in {None, command.params_hash}:
-        raise PaymentIdReusedError("payment_id_reused: other parameters came before under this payment id")
-    return PaymentTransition(payment, again=True)
-
-
-def _close(command: Inquire | Refund | Resolve) -> PaymentTransition:
-    """A payment never seen: from now on it never will be. A request that arrives later under this id is not sent."""
-    closed = Payment(
-        command.payment_id,
-        command.invoice_id,
-        PaymentStatus.NOT_CHARGED,
-        version=1,
-        reason=OutcomeReason.NEVER_REQUESTED,
-    )
-    return PaymentTransition(closed, Outcome.NOT_CHARGED)
-
-
-def _ask(command: Inquire, payment: Payment | None) -> PaymentTransition:
-    if payment is None:
-        return _close(command)
-    return PaymentTransition(payment, again=True, hurry=next_step(payment) is not None)
-
-
-def _give_back(command: Refund, payment: Payment | None) -> PaymentTransition:
-    """Where nothing was captured there is nothing to give back; whoever asks is told how things stand."""
-    if payment is None:
-        return _close(command)
-    if payment.status is not PaymentStatus.CAPTURED:
-        return PaymentTransition(payment, again=True)
-    return PaymentTransition(_move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
-
-
-def _resolve(command: Resolve, payment: Payment | None) -> PaymentTransition:
-    if payment is None:
-        refused = ResolutionRefused("unknown_payment", command.decided_by, command.resolution)
-        return replace(_close(command), refused=refused)
-    resolved = _resolved(command, payment)
-    if isinstance(resolved, PaymentTransition):
-        return resolved
-    return PaymentTransition(payment, refused=ResolutionRefused(resolved, command.decided_by, command.resolution))
-
-
-def _resolved(
-    command: Resolve, payment: Payment
-) -> PaymentTransition | Literal["version_differs", "nothing_to_decide", "receipt_number_required"]:
-    by = command.decided_by
-    if command.expected_version != payment.version:
-        return "version_differs"
-    match payment.status, command.resolution:
-        case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), "captured"):
-            if command.receipt_number is None:
-                return "receipt_number_required"
-            captured = _move(payment, PaymentStatus.CAPTURED, receipt_number=command.receipt_number, decided_by=by)
-            return PaymentTransition(captured, Outcome.CAPTURED)
-        case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), "not_charged"):
-            decided = _move(payment, PaymentStatus.NOT_CHARGED, reason=OutcomeReason.DECIDED, decided_by=by)
-            return PaymentTransition(
-                decided, Outcome.NOT_CHARGED, delay_s=0.0
-            )  # watched: cancelled for good if it can be
-        case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "refunded") if not payment.decided_by:
-            return PaymentTransition(_move(payment, PaymentStatus.REFUNDED, decided_by=by), Outcome.REFUNDED)
-        case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "not_refunded") if not payment.decided_by:
-            settled = _move(payment, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.DECIDED, decided_by=by)
-            return PaymentTransition(settled, Outcome.REFUND_FAILED)
-        case _:
-            return "nothing_to_decide"
-
-
 # -- small things ----------------------------------------------------------------------------------------------------------------------
 
 
-def _move(
+def move(
     payment: Payment,
     status: PaymentStatus,
     *,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, assert_never
 from uuid import UUID
 
-from services.payment_gateway import domain, store
+from services.payment_gateway import commands, domain, store
 from services.payment_gateway.domain import Outcome, Payment, PaymentStatus, PaymentTransition
 from services.payment_gateway.store import (
     DecisionRecord,
@@ -34,9 +34,9 @@ EVIDENCE_TOLD_MAX = 300
 # -- in: messages to commands ----------------------------------------------------------------------------------------------------------
 
 
-def _request(message: InvoicePaymentRequested) -> domain.Command:
+def _request(message: InvoicePaymentRequested) -> commands.Command:
     method = message.method
-    return domain.Request(
+    return commands.Request(
         message.payment_id,
         message.invoice_id,
         message.amount_minor,
@@ -46,16 +46,16 @@ def _request(message: InvoicePaymentRequested) -> domain.Command:
     )
 
 
-def _ask(message: messages.InquirePayment) -> domain.Command:
-    return domain.Inquire(message.payment_id, message.invoice_id)
+def _inquire(message: messages.InquirePayment) -> commands.Command:
+    return commands.Inquire(message.payment_id, message.invoice_id)
 
 
-def _give_back(message: messages.RefundPayment) -> domain.Command:
-    return domain.Refund(message.payment_id, message.invoice_id)
+def _refund(message: messages.RefundPayment) -> commands.Command:
+    return commands.Refund(message.payment_id, message.invoice_id)
 
 
-def _resolve(message: messages.ResolvePayment) -> domain.Command:
-    return domain.Resolve(
+def _resolve(message: messages.ResolvePayment) -> commands.Command:
+    return commands.Resolve(
         message.payment_id,
         message.invoice_id,
         message.resolution,
@@ -65,10 +65,10 @@ def _resolve(message: messages.ResolvePayment) -> domain.Command:
     )
 
 
-ROUTES: Mapping[type[Contract], Callable[[Any], domain.Command]] = {
+ROUTES: Mapping[type[Contract], Callable[[Any], commands.Command]] = {
     InvoicePaymentRequested: _request,
-    messages.InquirePayment: _ask,
-    messages.RefundPayment: _give_back,
+    messages.InquirePayment: _inquire,
+    messages.RefundPayment: _refund,
     messages.ResolvePayment: _resolve,
 }
 
@@ -213,7 +213,7 @@ class PaymentHandler:
         if message.id in self._taken:
             return Reaction(state, (), ())
         command = ROUTES[type(message.data)](message.data)
-        transition = domain.decide(command, state.payment if state else None)
+        transition = commands.decide(command, state.payment if state else None)
         says = () if transition.refused is None else (_refused(transition.refused, transition.payment),)
         decision = _decision(message, transition) if isinstance(message.data, messages.ResolvePayment) else None
         return Reaction(_after(state, transition.payment, message), (PaymentChange(state, transition, decision),), says)

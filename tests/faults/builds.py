@@ -126,7 +126,7 @@ def _timeout_is_declined() -> None:
 
     def decline(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
         if payment.status is PaymentStatus.PREPARED and isinstance(answer, port.Unknown):
-            return PaymentTransition(domain._move(payment, PaymentStatus.DECLINED, reason="timeout"), Outcome.DECLINED)
+            return PaymentTransition(domain.move(payment, PaymentStatus.DECLINED, reason="timeout"), Outcome.DECLINED)
         return doubt(payment, answer, policy)
 
     _put(domain, "_doubt", decline)

@@ -9,21 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.payment_gateway import domain
+from services.payment_gateway.commands import Command, Inquire, PaymentIdReusedError, Refund, Request, Resolve, decide
 from services.payment_gateway.domain import (
     CASES,
     CHARGED,
     GatewayStep,
-    Inquire,
     Outcome,
     Payment,
-    PaymentIdReusedError,
     PaymentStatus,
     PaymentTransition,
     PendingOutcome,
     Policy,
-    Refund,
-    Request,
-    Resolve,
 )
 from services.payment_gateway.gateways import port
 
@@ -461,11 +457,11 @@ def test_a_late_capture_is_announced_again_until_it_is_given_back(status: Paymen
     assert domain.next_step(found.payment) is None
     reminder = domain.unasked(found.payment, POLICY)
     assert reminder == PaymentTransition(replace(found.payment, rung=1), delay_s=POLICY.remind_s, again=True)
-    asked = domain.decide(Inquire(ID, "INV-1"), reminder.payment)
+    asked = decide(Inquire(ID, "INV-1"), reminder.payment)
     assert asked == PaymentTransition(reminder.payment, again=True), (
         "being asked neither ends nor hurries the reminders"
     )
-    given_back = domain.decide(Refund(ID, "INV-1"), reminder.payment)
+    given_back = decide(Refund(ID, "INV-1"), reminder.payment)
     assert (given_back.payment.status, given_back.payment.rung) == (PaymentStatus.REFUNDING, 0)
 
 
@@ -495,7 +491,7 @@ def test_what_else_there_is_nothing_to_ask_about_is_at_rest(status: PaymentStatu
 
 
 def test_a_request_is_due_at_once() -> None:
-    decided = domain.decide(request(), None)
+    decided = decide(request(), None)
     assert decided == PaymentTransition(
         Payment(
             ID, "INV-1", PaymentStatus.REQUESTED, 1, 1_250, "EUR", "pm_card_visa", params_hash=request().params_hash
@@ -507,18 +503,18 @@ def test_a_request_is_due_at_once() -> None:
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_a_request_done_twice_changes_nothing(status: PaymentStatus) -> None:
     before = payment(status)
-    assert domain.decide(request(), before) == PaymentTransition(before, again=True)
+    assert decide(request(), before) == PaymentTransition(before, again=True)
 
 
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_a_payment_id_with_other_parameters_is_no_outcome(status: PaymentStatus) -> None:
     with pytest.raises(PaymentIdReusedError, match="payment_id_reused"):
-        domain.decide(request(amount_minor=1), payment(status))
+        decide(request(amount_minor=1), payment(status))
 
 
 @pytest.mark.parametrize("command", [Inquire(ID, "INV-1"), Refund(ID, "INV-1")])
-def test_a_payment_never_seen_is_closed(command: domain.Command) -> None:
-    closing = domain.decide(command, None)
+def test_a_payment_never_seen_is_closed(command: Command) -> None:
+    closing = decide(command, None)
     assert seen(closing).outcome is Outcome.NOT_CHARGED
     closed = closing.payment
     assert (closed.status, closed.reason, domain.next_step(closed)) == (
@@ -526,7 +522,7 @@ def test_a_payment_never_seen_is_closed(command: domain.Command) -> None:
         "never_requested",
         None,
     )
-    assert domain.decide(request(), closed) == PaymentTransition(closed, again=True)
+    assert decide(request(), closed) == PaymentTransition(closed, again=True)
 
 
 @pytest.mark.parametrize("status", PaymentStatus)
@@ -538,13 +534,13 @@ def test_asking_hurries_what_is_unsettled_and_tells_what_is_known(status: Paymen
         PaymentStatus.NOT_CHARGED,
         PaymentStatus.REFUNDED,
     }
-    assert domain.decide(Inquire(ID, "INV-1"), before) == PaymentTransition(before, again=True, hurry=hurry)
+    assert decide(Inquire(ID, "INV-1"), before) == PaymentTransition(before, again=True, hurry=hurry)
 
 
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_only_what_was_captured_is_given_back(status: PaymentStatus) -> None:
     before = payment(status)
-    decided = domain.decide(Refund(ID, "INV-1"), before)
+    decided = decide(Refund(ID, "INV-1"), before)
     if status is PaymentStatus.CAPTURED:
         assert (decided.payment.status, decided.payment.version, decided.delay_s) == (PaymentStatus.REFUNDING, 4, 0.0)
     else:
@@ -567,7 +563,7 @@ RESOLVED: dict[tuple[PaymentStatus, domain.Resolution], tuple[PaymentStatus, Out
 @pytest.mark.parametrize("resolution", get_args(domain.Resolution))
 def test_every_decision_in_every_state(status: PaymentStatus, resolution: domain.Resolution) -> None:
     before = payment(status)
-    decided = domain.decide(Resolve(ID, "INV-1", resolution, 3, "ann", "R-1"), before)
+    decided = decide(Resolve(ID, "INV-1", resolution, 3, "ann", "R-1"), before)
     expected = RESOLVED.get((status, resolution))
     if expected is None:
         assert decided == PaymentTransition(
@@ -582,26 +578,26 @@ def test_every_decision_in_every_state(status: PaymentStatus, resolution: domain
 def test_a_decision_on_another_version_is_refused() -> None:
     before = payment(PaymentStatus.NEEDS_DECISION)
     late = Resolve(ID, "INV-1", "not_charged", 2, "bob")
-    assert domain.decide(late, before) == PaymentTransition(
+    assert decide(late, before) == PaymentTransition(
         before, refused=domain.ResolutionRefused("version_differs", "bob", "not_charged")
     )
 
 
 def test_a_capture_decided_by_a_person_needs_its_receipt() -> None:
     before = payment(PaymentStatus.NEEDS_DECISION)
-    refused = domain.decide(Resolve(ID, "INV-1", "captured", 3, "ann"), before).refused
+    refused = decide(Resolve(ID, "INV-1", "captured", 3, "ann"), before).refused
     assert refused is not None
     assert refused.reason == "receipt_number_required"
 
 
 def test_a_decision_about_a_payment_never_seen_closes_it_and_is_refused() -> None:
-    decided = domain.decide(Resolve(ID, "INV-1", "captured", 3, "ann", "R-1"), None)
+    decided = decide(Resolve(ID, "INV-1", "captured", 3, "ann", "R-1"), None)
     assert decided.payment.status is PaymentStatus.NOT_CHARGED
     assert decided.refused == domain.ResolutionRefused("unknown_payment", "ann", "captured")
 
 
 def test_not_charged_by_a_person_is_watched_at_the_gateway() -> None:
-    decided = domain.decide(Resolve(ID, "INV-1", "not_charged", 3, "ann"), payment(PaymentStatus.NEEDS_DECISION))
+    decided = decide(Resolve(ID, "INV-1", "not_charged", 3, "ann"), payment(PaymentStatus.NEEDS_DECISION))
     assert decided.delay_s == 0.0
     assert domain.next_step(decided.payment) is GatewayStep.CANCEL
     late = domain.after(decided.payment, GatewayStep.CANCEL, CAPTURED, POLICY)
@@ -609,9 +605,9 @@ def test_not_charged_by_a_person_is_watched_at_the_gateway() -> None:
 
 
 def test_a_refund_that_a_person_gave_up_is_left_alone() -> None:
-    decided = domain.decide(Resolve(ID, "INV-1", "not_refunded", 3, "ann"), payment(PaymentStatus.REFUND_FAILED))
+    decided = decide(Resolve(ID, "INV-1", "not_refunded", 3, "ann"), payment(PaymentStatus.REFUND_FAILED))
     assert domain.next_step(decided.payment) is None
-    again = domain.decide(Resolve(ID, "INV-1", "refunded", 4, "bob"), decided.payment)
+    again = decide(Resolve(ID, "INV-1", "refunded", 4, "bob"), decided.payment)
     assert again.refused is not None
 
 
@@ -691,13 +687,13 @@ class History:
 
     def go_on(self, move: str) -> PaymentTransition | None:
         """What the move makes of the payment; None: nothing."""
-        commands: dict[str, domain.Command] = {
+        commands: dict[str, Command] = {
             "ask": Inquire(ID, "INV-1"),
             "give_back": Refund(ID, "INV-1"),
             "decide": Resolve(ID, "INV-1", self.resolution, self.row.version, "ann", "R-1"),
         }
         if move in commands:
-            transition = domain.decide(commands[move], self.row)
+            transition = decide(commands[move], self.row)
             self.then = self.then if transition.payment is self.row else None  # the fence moved: nobody goes on
             return transition
         step, self.then = self.then or domain.next_step(self.row), None
@@ -731,7 +727,7 @@ class History:
 @settings(max_examples=400)
 @given(moves=st.lists(MOVES, max_size=60), resolution=st.sampled_from(["not_charged", "captured", "refunded"]))
 def test_no_history_breaks_the_rules(moves: list[str], resolution: domain.Resolution) -> None:
-    history = History(resolution, ModelBank(), domain.decide(request(), None).payment)
+    history = History(resolution, ModelBank(), decide(request(), None).payment)
     told: set[int] = set()
     for move in [*moves, *["step"] * 8]:
         before = history.row
@@ -751,7 +747,7 @@ def test_no_history_breaks_the_rules(moves: list[str], resolution: domain.Resolu
 @settings(max_examples=100)
 @given(moves=st.lists(st.sampled_from(["step", "lost", "unsent", "decline", "crash"]), max_size=40))
 def test_once_the_gateway_answers_everything_settles(moves: list[str]) -> None:
-    history = History("captured", ModelBank(), domain.decide(request(), None).payment)
+    history = History("captured", ModelBank(), decide(request(), None).payment)
     for move in [*moves, *["step"] * 12]:
         transition = history.go_on(move)
         history.row = transition.payment if transition else history.row

@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 
 from services.payment_gateway import domain
+from services.payment_gateway.commands import Inquire, decide
 from services.payment_gateway.domain import (
     GatewayAnswer,
     GatewayStep,
-    Inquire,
     Outcome,
     Payment,
     PaymentStatus,
@@ -60,7 +60,7 @@ def lived_through(payment: Payment, answer: GatewayAnswer) -> list[tuple[Outcome
     while now_s < THIRTY_DAYS_S:
         if step is None and asked and asked[0] < due_s:
             now_s = asked.pop(0)
-            asking = domain.decide(Inquire(ID, "INV-1"), payment)
+            asking = decide(Inquire(ID, "INV-1"), payment)
             payment, due_s = asking.payment, now_s if asking.hurry else due_s
             continue
         now_s = max(now_s, due_s)

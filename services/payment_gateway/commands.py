@@ -1,0 +1,172 @@
+"""Commands about a payment, and what each makes of it. Pure: no I/O, clock, randomness.
+
+A command that comes again changes nothing: what is known is published again.
+"""
+
+from hashlib import sha256
+from typing import assert_never
+from uuid import UUID
+
+from services.payment_gateway.domain import (
+    Outcome,
+    OutcomeReason,
+    Payment,
+    PaymentStatus,
+    PaymentTransition,
+    Resolution,
+    ResolutionRefusal,
+    ResolutionRefused,
+    move,
+    next_step,
+)
+from shared.records import dataclass, field, replace
+
+
+class PaymentIdReusedError(Exception):
+    """payment_id_reused: a request with other parameters came before under this payment id. Never an outcome: it would be that of the
+    first request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Charge this: `method_token`, or a card encrypted for us."""
+
+    payment_id: UUID
+    invoice_id: str
+    amount_minor: int
+    currency: str
+    method_token: str | None = None
+    card_jwe: str | None = field(default=None, repr=False)
+
+    @property
+    def params_hash(self) -> bytes:
+        """SHA-256 over everything that makes the payment what it is; the contracts let no line break into any of it."""
+        params = (self.invoice_id, str(self.amount_minor), self.currency, self.method_token or "", self.card_jwe or "")
+        return sha256("\n".join(params).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Inquire:
+    """What do you know of this payment?"""
+
+    payment_id: UUID
+    invoice_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Refund the whole amount."""
+
+    payment_id: UUID
+    invoice_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """A person's decision, made on the version that the person saw."""
+
+    payment_id: UUID
+    invoice_id: str
+    resolution: Resolution
+    expected_version: int
+    decided_by: str
+    receipt_number: str | None = None
+
+
+Command = Request | Inquire | Refund | Resolve
+
+
+def decide(command: Command, payment: Payment | None) -> PaymentTransition:
+    """What the command makes of the payment, or of its absence (None).
+
+    Raises `PaymentIdReusedError`.
+    """
+    match command:
+        case Request():
+            return _request(command, payment)
+        case Inquire():
+            return _inquire(command, payment)
+        case Refund():
+            return _refund(command, payment)
+        case Resolve():
+            return _resolve(command, payment)
+        case _:
+            assert_never(command)
+
+
+def _request(command: Request, payment: Payment | None) -> PaymentTransition:
+    if payment is None:
+        requested = Payment(
+            payment_id=command.payment_id,
+            invoice_id=command.invoice_id,
+            status=PaymentStatus.REQUESTED,
+            amount_minor=command.amount_minor,
+            currency=command.currency,
+            method_token=command.method_token,
+            card_jwe=command.card_jwe,
+            params_hash=command.params_hash,
+        )
+        return PaymentTransition(requested, delay_s=0.0)
+    if payment.params_hash not in {None, command.params_hash}:
+        raise PaymentIdReusedError("payment_id_reused: other parameters came before under this payment id")
+    return PaymentTransition(payment, again=True)
+
+
+def _close(command: Inquire | Refund | Resolve) -> PaymentTransition:
+    """A payment never seen: from now on it never will be. A request that arrives later under this id is not sent."""
+    closed = Payment(
+        command.payment_id,
+        command.invoice_id,
+        PaymentStatus.NOT_CHARGED,
+        version=1,
+        reason=OutcomeReason.NEVER_REQUESTED,
+    )
+    return PaymentTransition(closed, Outcome.NOT_CHARGED)
+
+
+def _inquire(command: Inquire, payment: Payment | None) -> PaymentTransition:
+    if payment is None:
+        return _close(command)
+    return PaymentTransition(payment, again=True, hurry=next_step(payment) is not None)
+
+
+def _refund(command: Refund, payment: Payment | None) -> PaymentTransition:
+    """Where nothing was captured there is nothing to give back; whoever asks is told how things stand."""
+    if payment is None:
+        return _close(command)
+    if payment.status is not PaymentStatus.CAPTURED:
+        return PaymentTransition(payment, again=True)
+    return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
+
+
+def _resolve(command: Resolve, payment: Payment | None) -> PaymentTransition:
+    if payment is None:
+        refused = ResolutionRefused("unknown_payment", command.decided_by, command.resolution)
+        return replace(_close(command), refused=refused)
+    resolved = _resolved(command, payment)
+    if isinstance(resolved, PaymentTransition):
+        return resolved
+    return PaymentTransition(payment, refused=ResolutionRefused(resolved, command.decided_by, command.resolution))
+
+
+def _resolved(command: Resolve, payment: Payment) -> PaymentTransition | ResolutionRefusal:
+    by = command.decided_by
+    if command.expected_version != payment.version:
+        return "version_differs"
+    match payment.status, command.resolution:
+        case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), "captured"):
+            if command.receipt_number is None:
+                return "receipt_number_required"
+            captured = move(payment, PaymentStatus.CAPTURED, receipt_number=command.receipt_number, decided_by=by)
+            return PaymentTransition(captured, Outcome.CAPTURED)
+        case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), "not_charged"):
+            decided = move(payment, PaymentStatus.NOT_CHARGED, reason=OutcomeReason.DECIDED, decided_by=by)
+            # Due at once: it is cancelled at the gateway for good if it can be.
+            return PaymentTransition(decided, Outcome.NOT_CHARGED, delay_s=0.0)
+        case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "refunded") if not payment.decided_by:
+            return PaymentTransition(move(payment, PaymentStatus.REFUNDED, decided_by=by), Outcome.REFUNDED)
+        case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "not_refunded") if not payment.decided_by:
+            settled = move(payment, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.DECIDED, decided_by=by)
+            return PaymentTransition(settled, Outcome.REFUND_FAILED)
+        case _:
+            return "nothing_to_decide"
