@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.payment_gateway import store
+from services.payment_gateway import ledger
 from services.payment_gateway.charging import Charging, lease_for
 from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.group_commit import GroupCommit
@@ -51,7 +51,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     runtime.in_background("say", commit.say)
     runtime.in_background("poll", charging.poll)
     runtime.in_background("sample", charging.sample)
-    runtime.forget(store.ATTEMPTS_RETENTION)
+    runtime.forget(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)
 
 

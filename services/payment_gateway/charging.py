@@ -20,7 +20,8 @@ from services.payment_gateway import domain, store
 from services.payment_gateway.domain import GatewayAnswer, GatewayStep, Payment, Policy
 from services.payment_gateway.gateways import port
 from services.payment_gateway.group_commit import GroupCommit, StepResult
-from services.payment_gateway.store import GatewayAttempt, Lease, PaymentRow
+from services.payment_gateway.ledger import GatewayAttempt
+from services.payment_gateway.store import Lease, PaymentRow
 from shared import crash_points
 from shared.card_data.encryption import CardKeyring, CardRefusal
 from shared.clock import Clock

@@ -14,10 +14,11 @@ from uuid import UUID
 
 import structlog
 
-from services.payment_gateway import domain, store
+from services.payment_gateway import domain, ledger, store
 from services.payment_gateway.domain import GatewayAnswer, Outcome, PaymentTransition, Policy
 from services.payment_gateway.handlers import TELLS_ATTEMPTS, said_by
-from services.payment_gateway.store import GatewayAttempt, Lease, PaymentRow, PaymentUpdate, PublishedOutcome
+from services.payment_gateway.ledger import GatewayAttempt, PublishedOutcome
+from services.payment_gateway.store import Lease, PaymentRow, PaymentUpdate
 from shared import crash_points
 from shared.batch.commit import CommitLoop
 from shared.batch.retry import BatchRetry, RetryState
@@ -157,8 +158,8 @@ class GroupCommit:
         async with self._database.connection() as connection:
             writes = WriteBatch(connection)
             await store.update_all(writes, [result.update for result in results], self._lease)
-            await store.insert_attempts(writes, [r.attempt for r in results if r.attempt is not None])
-            await store.insert_outcomes(writes, said)
+            await ledger.insert_attempts(writes, [r.attempt for r in results if r.attempt is not None])
+            await ledger.insert_outcomes(writes, said)
             outbox_batches = await outbox.insert(writes, [one.message for one in said])
             crash_points.reach("charging.at_once.before_commit")
             await writes.flush()
@@ -171,14 +172,14 @@ class GroupCommit:
         async with self._database.transaction() as tx:
             crash_points.reach("charging.before_record")
             writes = WriteBatch(tx)
-            await store.save_attempts(writes, [r.attempt for r in results if r.attempt is not None])
+            await ledger.save_attempts(writes, [r.attempt for r in results if r.attempt is not None])
             stored = await store.update(tx, [result.update for result in results], self._lease)
             held = [(r.row.payment.payment_id, r.row.fence) in stored for r in results]
             told = [result for result, is_held in zip(results, held, strict=True) if is_held]
             lost = [result for result, is_held in zip(results, held, strict=True) if not is_held]
             told += await self._found_out(tx, lost)
-            said = await store.save_outcomes(tx, await _said(writes, told))
-            said += await store.outcomes_of(tx, [_version(r.transition) for r in told if r.transition.again])
+            said = await ledger.save_outcomes(tx, await _said(writes, told))
+            said += await ledger.outcomes_of(tx, [_version(r.transition) for r in told if r.transition.again])
             outbox_batches = await outbox.insert(writes, said)
             await writes.flush()
             crash_points.reach("charging.before_record_commit")
@@ -224,7 +225,7 @@ async def _said(writes: WriteBatch, told: Sequence[StepResult]) -> list[Publishe
     cases = {r.row.payment.payment_id for r in telling if r.transition.outcome in TELLS_ATTEMPTS}
     if cases:
         await writes.flush()  # the attempts that are told are those of this transaction, too
-    attempts = await store.last_attempts(writes, cases)
+    attempts = await ledger.last_attempts(writes, cases)
     return [said_by(r.transition, r.row.origin.at(r.at), attempts.get(r.row.payment.payment_id, ())) for r in telling]
 
 

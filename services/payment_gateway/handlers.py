@@ -5,15 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, assert_never
 from uuid import UUID
 
-from services.payment_gateway import commands, domain, store
+from services.payment_gateway import commands, domain, ledger, store
 from services.payment_gateway.domain import Outcome, Payment, PaymentStatus, PaymentTransition
+from services.payment_gateway.ledger import DecisionRecord, GatewayAttempt, PublishedOutcome
 from services.payment_gateway.store import (
-    DecisionRecord,
-    GatewayAttempt,
     Origin,
     PaymentRow,
     PaymentUpdate,
-    PublishedOutcome,
 )
 from shared.batch.handler import Change, Reaction
 from shared.contracts import payment_gateway as messages
@@ -206,7 +204,7 @@ class PaymentHandler:
         keys = {self.key(message) for message in messages_ if type(message.data) in ROUTES}
         rows = await store.load(tx, keys)
         decisions = [message.id for message in messages_ if type(message.data) is messages.ResolvePayment]
-        self._taken = await store.known_decisions(tx, decisions)
+        self._taken = await ledger.known_decisions(tx, decisions)
         return {key: rows.get(key) for key in keys}
 
     def react(self, state: State, message: Inbound) -> Reaction[State, PaymentChange]:
@@ -228,14 +226,14 @@ class PaymentHandler:
         await store.insert(writes, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
         await store.update(writes, updates, self.charger.lease)
         await store.hurry(writes, _hurried([effect.transition for _, effect in decided]))
-        await store.insert_decisions(writes, [effect.decision for _, effect in decided if effect.decision is not None])
-        said = await store.save_outcomes(
+        await ledger.insert_decisions(writes, [effect.decision for _, effect in decided if effect.decision is not None])
+        said = await ledger.save_outcomes(
             writes, [said_by(e.transition, cause) for cause, e in decided if e.transition.outcome]
         )
         again = {
             (e.transition.payment.payment_id, e.transition.payment.version) for _, e in decided if e.transition.again
         }
-        return [*said, *await store.outcomes_of(writes, sorted(again))]
+        return [*said, *await ledger.outcomes_of(writes, sorted(again))]
 
     def committed(self, changes: Sequence[Change[UUID, State, PaymentChange]]) -> None:
         own, self._own = self._own, []

@@ -1,44 +1,23 @@
-"""This service's own SQL, set-based.
+"""The payments at work, set-based SQL. What happened to them is kept in the `ledger`.
 
 A row is worked on by one holder: whoever claims it raises its `fence`, and a state is stored only under the fence it was decided on.
-What the gateway answered is kept without looking at any fence (`attempts`). `due_at` is when the row may be claimed: the end of the
+`due_at` is when the row may be claimed: the end of the
 holder's lease (`leased_by`), else the time of the next attempt; NULL, nothing is to be done. Only PostgreSQL's clock is asked.
 """
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from operator import attrgetter
 from uuid import UUID
 
 import structlog
 
 from services.payment_gateway.domain import Payment, PaymentStatus, PendingOutcome
-from shared.messaging.envelope import Cause, Outgoing
+from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
-from shared.persistence.retention import retention_of_details
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
-
-ATTEMPTS_TOLD_MAX = 50
-"""As many as a case carries (`shared.contracts.payment_gateway.ATTEMPTS_SHOWN_MAX`)."""
-
-ATTEMPTS_RETENTION_DAYS = 400
-"""How long what the gateway answered is kept after its payment came to rest for good: until the books of that year are closed, and far
-longer than a card's holder has to dispute a charge (120 days with most schemes). The evidence of an open case is kept for as long as
-that takes."""
-ATTEMPTS_RETENTION = retention_of_details(
-    "attempts of payments at rest",
-    ATTEMPTS_RETENTION_DAYS,
-    details="attempts",
-    time="recorded_at",
-    owners="payments",
-    key="payment_id",
-    at_rest="""due_at IS NULL AND updated_at < now() - make_interval(days => $1)
-        AND (status IN ('captured', 'declined', 'not_charged', 'refunded') OR (status = 'refund_failed' AND decided_by IS NOT NULL))""",
-    note="attempts_forgotten_at = now()",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,44 +63,6 @@ class PaymentUpdate:
     held_fence: int
     delay_s: float | None = None
     kept: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayAttempt:
-    """One call to the gateway and what came back; `evidence` is redacted."""
-
-    payment_id: UUID
-    fence: int
-    seq: int
-    at: datetime
-    step: str
-    answer: str
-    evidence: str
-    idempotency_key: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedOutcome:
-    """An outcome as it was announced, bytes and all: announced again it is the same message."""
-
-    payment_id: UUID
-    version: int
-    message: Outgoing
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionRecord:
-    """A person's decision, whether it took effect or not."""
-
-    message_id: UUID
-    payment_id: UUID
-    resolution: str
-    expected_version: int
-    receipt_number: str | None
-    evidence: str
-    decided_by: str
-    reason: str
-    refusal: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +259,7 @@ def _row(row: Record) -> PaymentRow:
         card_jwe=row["card_jwe"],
         params_hash=row["params_hash"],
         gateway_id=row["gateway_id"],
-        pending=_verdict(pending_status, row["pending_reason"]) if pending_status else None,
+        pending=_pending_outcome(pending_status, row["pending_reason"]) if pending_status else None,
         reason=row["reason"],
         receipt_number=row["receipt_number"],
         refund_id=row["refund_id"],
@@ -330,129 +271,7 @@ def _row(row: Record) -> PaymentRow:
     return PaymentRow(payment, row["fence"], Origin(row["cause_id"], row["correlation_id"], row["traceparent"]))
 
 
-def _verdict(status: str, reason: str) -> PendingOutcome:
+def _pending_outcome(status: str, reason: str) -> PendingOutcome:
     return PendingOutcome(
         PaymentStatus.DECLINED if status == PaymentStatus.DECLINED else PaymentStatus.NOT_CHARGED, reason
-    )
-
-
-# -- attempts, outcomes, decisions: append only ----------------------------------------------------------------------------------------
-
-
-_ATTEMPT = "payment_id, fence, seq, at, step, answer, evidence, idempotency_key"
-_ATTEMPT_ROW = attrgetter(*_ATTEMPT.split(", "))
-
-
-_INSERT_ATTEMPTS = f"INSERT INTO attempts ({_ATTEMPT}) SELECT * FROM unnest($1::attempt_row[])"  # noqa: S608 - our names
-
-
-async def save_attempts(tx: Tx, attempts: Sequence[GatewayAttempt]) -> None:
-    """Keep what the gateway said, whoever holds the row by now. One that is kept already stays as it is."""
-    if attempts:
-        await tx.execute(f"{_INSERT_ATTEMPTS} ON CONFLICT DO NOTHING", list(map(_ATTEMPT_ROW, attempts)))
-
-
-async def insert_attempts(writes: WriteBatch, attempts: Sequence[GatewayAttempt]) -> None:
-    """Keep what the gateway said for the first time; one that is kept already is a unique violation."""
-    if attempts:
-        await writes.execute(_INSERT_ATTEMPTS, list(map(_ATTEMPT_ROW, attempts)))
-
-
-async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tuple[GatewayAttempt, ...]]:
-    """The last attempts of each payment, oldest first."""
-    if not payment_ids:
-        return {}
-    rows = await tx.fetch(
-        f"""SELECT a.payment_id, a.fence, a.seq, a.at, a.step, a.answer, a.evidence, a.idempotency_key
-            FROM unnest($1::uuid[]) AS u (payment_id) CROSS JOIN LATERAL (
-                SELECT {_ATTEMPT} FROM attempts WHERE attempts.payment_id = u.payment_id ORDER BY fence DESC, seq DESC LIMIT $2) a
-            ORDER BY a.payment_id, a.fence, a.seq""",  # noqa: S608 - our names
-        list(payment_ids),
-        ATTEMPTS_TOLD_MAX,
-    )
-    attempts: dict[UUID, tuple[GatewayAttempt, ...]] = {}
-    for row in rows:
-        attempts[row["payment_id"]] = (*attempts.get(row["payment_id"], ()), GatewayAttempt(**row))
-    return attempts
-
-
-_OUTCOME = "payment_id, version, message_id, exchange, routing_key, type, correlation_id, body"
-_OUTCOME_ROW = attrgetter(
-    "payment_id",
-    "version",
-    "message.id",
-    "message.exchange",
-    "message.routing_key",
-    "message.type",
-    "message.correlation_id",
-    "message.body",
-)
-_INSERT_OUTCOMES = f"INSERT INTO outcomes ({_OUTCOME}) SELECT * FROM unnest($1::outcome_row[])"  # noqa: S608 - our names
-
-
-async def save_outcomes(tx: Tx, said: Sequence[PublishedOutcome]) -> list[Outgoing]:
-    """Keep what is announced, one a version; what is to be sent. A version that has its outcome already keeps it: a commit whose reply was
-    lost is repeated with the bytes of the first time."""
-    if not said:
-        return []
-    rows = await tx.fetch(
-        f"""{_INSERT_OUTCOMES} ON CONFLICT (payment_id, version) DO UPDATE SET version = excluded.version
-            RETURNING message_id, exchange, routing_key, type, correlation_id, body""",
-        list(map(_OUTCOME_ROW, said)),
-    )
-    return [_outgoing(row) for row in rows]
-
-
-async def insert_outcomes(writes: WriteBatch, said: Sequence[PublishedOutcome]) -> None:
-    """Keep what is announced for the first time; a version that has its outcome already is a unique violation."""
-    if said:
-        await writes.execute(_INSERT_OUTCOMES, list(map(_OUTCOME_ROW, said)))
-
-
-async def outcomes_of(tx: Tx, versions: Sequence[tuple[UUID, int]]) -> list[Outgoing]:
-    """What these (payment id, version) announced; a version that announced nothing is absent."""
-    if not versions:
-        return []
-    rows = await tx.fetch(
-        """SELECT o.message_id, o.exchange, o.routing_key, o.type, o.correlation_id, o.body
-           FROM outcomes o JOIN unnest($1::uuid[], $2::int[]) AS u (payment_id, version)
-               ON o.payment_id = u.payment_id AND o.version = u.version""",
-        [payment_id for payment_id, _ in versions],
-        [version for _, version in versions],
-    )
-    return [_outgoing(row) for row in rows]
-
-
-def _outgoing(row: Record) -> Outgoing:
-    return Outgoing(
-        id=row["message_id"],
-        exchange=row["exchange"],
-        routing_key=row["routing_key"],
-        type=row["type"],
-        correlation_id=row["correlation_id"],
-        body=row["body"],
-    )
-
-
-async def known_decisions(tx: Tx, message_ids: Sequence[UUID]) -> frozenset[UUID]:
-    """Those of these messages whose decision is kept."""
-    if not message_ids:
-        return frozenset()
-    found = await tx.fetch("SELECT message_id FROM decisions WHERE message_id = ANY($1::uuid[])", list(message_ids))
-    return frozenset(row["message_id"] for row in found)
-
-
-_DECISION = (
-    "message_id, payment_id, resolution, expected_version, receipt_number, evidence, decided_by, reason, refusal"
-)
-_DECISION_ROW = attrgetter(*_DECISION.split(", "))
-
-
-async def insert_decisions(tx: Tx, decisions: Sequence[DecisionRecord]) -> None:
-    """Keep who decided what on which evidence."""
-    if not decisions:
-        return
-    await tx.execute(
-        f"INSERT INTO decisions ({_DECISION}) SELECT * FROM unnest($1::decision_row[])",  # noqa: S608 - our names
-        list(map(_DECISION_ROW, decisions)),
     )

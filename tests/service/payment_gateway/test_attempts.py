@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.payment_gateway.domain import GatewayStep
-from services.payment_gateway.store import ATTEMPTS_RETENTION
+from services.payment_gateway.ledger import ATTEMPTS_RETENTION
 from shared.persistence.database import Database
 from shared.persistence.retention import delete_page
 from tests.service.payment_gateway.conftest import PaymentGatewayFixture, Start, asked, requested, to_refund

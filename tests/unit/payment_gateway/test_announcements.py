@@ -8,7 +8,7 @@ import pytest
 
 from services.payment_gateway.domain import Outcome, Payment, PaymentStatus
 from services.payment_gateway.handlers import ROUTES, TELLS_ATTEMPTS, announce
-from services.payment_gateway.store import GatewayAttempt
+from services.payment_gateway.ledger import GatewayAttempt
 from shared.contracts import payment_gateway as messages
 from shared.contracts.catalogue import MESSAGES
 from shared.ids import derived_id
