@@ -2,13 +2,24 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, assert_never
 from uuid import UUID
 
 import structlog
 
 from services.invoice import stored_events
-from services.invoice.domain import Event, Invoice, InvoiceStatus, PaymentRequested
+from services.invoice.domain import (
+    Event,
+    Invoice,
+    InvoiceStatus,
+    Issued,
+    Paid,
+    PaymentFailed,
+    PaymentFlaggedInDoubt,
+    PaymentRequested,
+    SettlementRejected,
+    Voided,
+)
 from shared.contracts.base import Contract
 from shared.contracts.invoice import EncryptedCardMethod, PaymentMethod, TokenMethod
 from shared.messaging.codec import encode
@@ -92,14 +103,16 @@ async def save(
         return
     await event_store.append(writes, [_stored(key, cause, new) for key, cause, new in new_events])
     await _write_invoices(writes, new_events, invoices)
-    requested = [(key, cause, new) for key, cause, new in new_events if isinstance(new.event, PaymentRequested)]
+    requested = [
+        _payment_row(key, event, new) for key, _, new in new_events if isinstance(event := new.event, PaymentRequested)
+    ]
     if requested:
         await writes.execute(
             """INSERT INTO payments (payment_id, invoice_id, version, method, pending, announced_at)
                SELECT u.*, true, now() FROM unnest($1::payment_row[]) u""",
-            [_payment_row(key, new) for key, _, new in requested],
+            requested,
         )
-    over = [new.event.payment_id for _, _, new in new_events if type(new.event).__name__ in {"Paid", "PaymentFailed"}]  # type: ignore[union-attr]
+    over = [payment_id for _, _, new in new_events if (payment_id := _ended_payment(new.event)) is not None]
     if over:
         await writes.execute(
             "UPDATE payments SET pending = false, method = NULL WHERE payment_id = ANY($1::uuid[])", sorted(over)
@@ -120,9 +133,20 @@ async def _write_invoices(
         await writes.execute(_UPDATE, others, time, rows=len(others), apart=True)
 
 
-def _payment_row(invoice_id: str, new: NewEvent) -> tuple[Any, ...]:
+def _payment_row(invoice_id: str, requested: PaymentRequested, new: NewEvent) -> tuple[Any, ...]:
     method = new.method.model_dump(mode="json") if new.method else None
-    return new.event.payment_id, invoice_id, new.version, method  # type: ignore[union-attr] # a request has one
+    return requested.payment_id, invoice_id, new.version, method
+
+
+def _ended_payment(event: Event) -> UUID | None:
+    """The payment that is over with this event, if one is."""
+    match event:
+        case Paid() | PaymentFailed():
+            return event.payment_id
+        case Issued() | PaymentRequested() | PaymentFlaggedInDoubt() | Voided() | SettlementRejected():
+            return None
+        case _:
+            assert_never(event)
 
 
 async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:
