@@ -1,15 +1,16 @@
-"""The invoice: state, commands, events, decide, evolve. Pure: no I/O, clock, randomness, logging.
+"""The invoice, an event-sourced decider: state, commands, events, decide, evolve. Pure: no I/O, clock, randomness, logging.
 
-A refusal is a value. A command done twice decides nothing (or is refused for what the first time brought about); a breach of a rule is an
+A rejection is a value. A command done twice decides nothing (or is refused for what the first time brought about); a breach of a rule is an
 answer to the sender, never an exception.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
+from functools import reduce
 from hashlib import sha256
 from typing import Literal, assert_never
 from uuid import UUID
 
-from shared.decider import fold
 from shared.records import dataclass, replace
 
 FailureOutcome = Literal["declined", "not_charged"]
@@ -300,9 +301,9 @@ def _apply(invoice: Invoice, event: Event) -> Invoice:
             assert_never(event)
 
 
-def replay(invoice_id: str, events: tuple[Event, ...]) -> Invoice:
+def replay(invoice_id: str, events: Iterable[Event]) -> Invoice:
     """The invoice that these events made."""
-    return fold(evolve, Invoice(invoice_id), events)
+    return reduce(evolve, events, Invoice(invoice_id))
 
 
 def reference_code(payment_id: UUID) -> str:

@@ -211,7 +211,7 @@ class Charging:
     async def _take(self, step: GatewayStep | None, row: PaymentRow, seq: int) -> StepResult:
         """Ask the gateway and decide what the answer means. A service that stops decides the same, and leaves the next step to others."""
         if step is None:
-            return StepResult(row, domain.unasked(row.payment, self.policy), self.clock())
+            return StepResult(row, domain.on_due(row.payment, self.policy), self.clock())
         key = domain.idempotency_key(row.payment, step)
         answer = await self._ask(step, row.payment, key or "")
         at = self.clock()
@@ -225,7 +225,7 @@ class Charging:
             evidence=redact(answer.evidence, max_characters=EVIDENCE_LENGTH_MAX),
             idempotency_key=key,
         )
-        transition = domain.after(row.payment, step, answer, self.policy)
+        transition = domain.on_answer(row.payment, step, answer, self.policy)
         if self._stopping and transition.then is not None:
             transition = replace(transition, then=None, delay_s=0.0)
         return StepResult(row, transition, at, attempt, answer)

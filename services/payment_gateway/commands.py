@@ -76,7 +76,7 @@ class Resolve:
 Command = Request | Inquire | Refund | Resolve
 
 
-def decide(command: Command, payment: Payment | None) -> PaymentTransition:
+def on_command(payment: Payment | None, command: Command) -> PaymentTransition:
     """What the command makes of the payment, or of its absence (None).
 
     Raises `PaymentIdReusedError`.

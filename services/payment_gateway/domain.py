@@ -1,5 +1,6 @@
-"""A payment at the card gateway: what to do next, and what every answer makes of it. Pure: no I/O, clock, randomness. (`commands`: what
-every command makes of it.)
+"""A payment at the card gateway, a state machine: its next step, and what every answer makes of it. Pure: no I/O, clock, randomness.
+
+What every command makes of it is in `commands`.
 
 Three meanings stay apart: declined (the bank said no), not charged (it never happened), in doubt (nobody knows). The rules of DESIGN 4:
 
@@ -183,7 +184,7 @@ class PaymentTransition:
 
 GatewayAnswer = port.TokeniseAnswer | port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer
 TELLS_OF_MONEY = (port.Captured, port.Refunded)
-"""Answers that a row must learn of even if it has moved on (`found_out`)."""
+"""Answers that a row must learn of even if it has moved on (`on_late_answer`)."""
 
 
 # -- steps -----------------------------------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
             assert_never(step)
 
 
-def after(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     """What the answer to the step makes of the payment."""
     match step:
         case GatewayStep.TOKENISE | GatewayStep.PREPARE:
@@ -236,14 +237,14 @@ def after(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Po
             assert_never(step)
 
 
-def unasked(payment: Payment, policy: Policy) -> PaymentTransition:
+def on_due(payment: Payment, policy: Policy) -> PaymentTransition:
     """What comes of a row that is due although there is nothing to ask (`next_step` is None). A capture is due only if it came late."""
     if payment.status is PaymentStatus.CAPTURED and payment.rung < LATE_REMINDERS_MAX:
         return _remind(replace(payment, rung=payment.rung + 1), policy)
     return PaymentTransition(payment)
 
 
-def found_out(payment: Payment, answer: GatewayAnswer | None, policy: Policy) -> PaymentTransition | None:
+def on_late_answer(payment: Payment, answer: GatewayAnswer | None, policy: Policy) -> PaymentTransition | None:
     """A truth that came in when the row had moved on: the money was taken, or it went back. None: the row knows already, or the answer is
     for whoever owns the row now to ask for."""
     match answer:

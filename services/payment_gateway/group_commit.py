@@ -196,7 +196,7 @@ class GroupCommit:
         found: list[StepResult] = []
         for payment_id, row in rows.items():
             result = telling[payment_id]
-            transition = domain.found_out(row.payment, result.answer, self._policy)
+            transition = domain.on_late_answer(row.payment, result.answer, self._policy)
             if transition is not None:
                 found.append(replace(result, row=row, transition=transition))
                 log.warning(

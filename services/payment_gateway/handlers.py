@@ -211,7 +211,7 @@ class PaymentHandler:
         if message.id in self._taken:
             return Reaction(state, (), ())
         command = ROUTES[type(message.data)](message.data)
-        transition = commands.decide(command, state.payment if state else None)
+        transition = commands.on_command(state.payment if state else None, command)
         says = () if transition.refused is None else (_refused(transition.refused, transition.payment),)
         decision = _decision(message, transition) if isinstance(message.data, messages.ResolvePayment) else None
         return Reaction(_after(state, transition.payment, message), (PaymentChange(state, transition, decision),), says)

@@ -1,4 +1,4 @@
-"""The saga of one payment: facts in, commands out. Pure: no I/O, clock, randomness, logging.
+"""The saga of one payment, a state machine: facts in, commands out. Pure: no I/O, clock, randomness, logging.
 
 Facts may arrive in any order, again and again, late or never. The same fact a second time changes nothing and says
 nothing. What is said is said again by a deadline until its effect was seen, so the loss of any message only costs time.

@@ -322,7 +322,7 @@ async def resolve(
         if kept is None:
             return _no_case(payment_id)
         case = kept.case
-        if (refusal := domain.decide(wanted, case)) is not None:
+        if (refusal := domain.refusal_of(wanted, case)) is not None:
             return ActionResult(payment_id, _why_not(refusal, wanted, case), ActionRefusal(refusal.value))
         try:
             command = ResolvePayment(

@@ -213,8 +213,8 @@ class Resolve:
     receipt_number: str | None
 
 
-def decide(command: Resolve, case: Case) -> DecisionRefusal | None:
-    """None: the decision may be sent. The payment-gateway service has the last word; this saves people from what it would refuse."""
+def refusal_of(command: Resolve, case: Case) -> DecisionRefusal | None:
+    """Why the decision is not sent; None: it may be. The payment gateway has the last word: this saves people from what it would refuse."""
     if not case.is_open:
         return DecisionRefusal.NOTHING_TO_DECIDE
     if command.expected_version != case.version:

@@ -125,7 +125,7 @@ def test_the_audit_folds_what_is_stored_as_the_invoice_does(history: tuple[str, 
         audited = fold((name, golden(name)) for name in history)
     except ValueError as error:
         pytest.fail(f"services/audit/fold.py does not fold what the invoice stores: {error}")
-    invoice = replay("INV-1", tuple(load(name, golden(name)) for name in history))
+    invoice = replay("INV-1", (load(name, golden(name)) for name in history))
     assert (audited.status, audited.version, audited.receipt_number) == (
         invoice.status,
         invoice.version,

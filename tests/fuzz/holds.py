@@ -288,7 +288,7 @@ def gateway(
         gateway_id=None if step is GatewayStep.PREPARE else GATEWAY_ID,
         pending=domain.PendingOutcome(PaymentStatus.NOT_CHARGED, "x") if step is GatewayStep.CANCEL else None,
     )
-    _is_recorded_as_said(domain.after(payment, step, answer, POLICY).payment, payment, answer, replies)
+    _is_recorded_as_said(domain.on_answer(payment, step, answer, POLICY).payment, payment, answer, replies)
     return answer
 
 

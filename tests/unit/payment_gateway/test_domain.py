@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.payment_gateway import domain
-from services.payment_gateway.commands import Command, Inquire, PaymentIdReusedError, Refund, Request, Resolve, decide
+from services.payment_gateway.commands import (
+    Command,
+    Inquire,
+    PaymentIdReusedError,
+    Refund,
+    Request,
+    Resolve,
+    on_command,
+)
 from services.payment_gateway.domain import (
     CASES,
     CHARGED,
@@ -127,20 +135,20 @@ def seen(transition: PaymentTransition) -> Expected:
 def test_before_a_gateway_id_is_recorded_nothing_can_be_charged(
     step: GatewayStep, rung: int, answer: domain.GatewayAnswer, expected: Expected
 ) -> None:
-    assert seen(domain.after(payment(PaymentStatus.REQUESTED, rung=rung), step, answer, POLICY)) == expected
+    assert seen(domain.on_answer(payment(PaymentStatus.REQUESTED, rung=rung), step, answer, POLICY)) == expected
 
 
 def test_the_token_takes_the_place_of_the_card() -> None:
     before = replace(payment(PaymentStatus.REQUESTED), method_token=None, card_jwe="eyJ...")
     assert domain.next_step(before) is GatewayStep.TOKENISE
-    after = domain.after(before, GatewayStep.TOKENISE, port.Tokenised("pm_9", ""), POLICY).payment
+    after = domain.on_answer(before, GatewayStep.TOKENISE, port.Tokenised("pm_9", ""), POLICY).payment
     assert (after.method_token, after.card_jwe, after.version) == ("pm_9", None, before.version)
 
 
 def test_an_unanswered_call_is_repeated_under_another_key_and_an_unsent_one_under_the_same() -> None:
     before = payment(PaymentStatus.REQUESTED)
-    unanswered = domain.after(before, GatewayStep.PREPARE, UNKNOWN, POLICY).payment
-    unsent = domain.after(before, GatewayStep.PREPARE, NOT_SENT, POLICY).payment
+    unanswered = domain.on_answer(before, GatewayStep.PREPARE, UNKNOWN, POLICY).payment
+    unsent = domain.on_answer(before, GatewayStep.PREPARE, NOT_SENT, POLICY).payment
     assert domain.idempotency_key(before, GatewayStep.PREPARE) == f"{ID}:prepare:1"
     assert domain.idempotency_key(unanswered, GatewayStep.PREPARE) == f"{ID}:prepare:2"
     assert domain.idempotency_key(unsent, GatewayStep.PREPARE) == f"{ID}:prepare:1"
@@ -154,8 +162,8 @@ def test_an_answered_cancel_is_repeated_under_another_key(
 ) -> None:
     """The gateway would replay the refusal that it saved under the old one, when nothing stands in the way of the cancel any more."""
     before = payment(status, rung=rung, decided_by=by)
-    answered = domain.after(before, GatewayStep.CANCEL, answer, POLICY).payment
-    unsent = domain.after(before, GatewayStep.CANCEL, NOT_SENT, POLICY).payment
+    answered = domain.on_answer(before, GatewayStep.CANCEL, answer, POLICY).payment
+    unsent = domain.on_answer(before, GatewayStep.CANCEL, NOT_SENT, POLICY).payment
     assert domain.idempotency_key(answered, GatewayStep.CANCEL) == f"{ID}:cancel:2"
     assert domain.idempotency_key(unsent, GatewayStep.CANCEL) == f"{ID}:cancel:1"
 
@@ -266,7 +274,7 @@ CHARGING: dict[tuple[PaymentStatus, GatewayStep], tuple[Expected, ...]] = {  # i
 def test_every_answer_about_a_charge(
     status: PaymentStatus, step: GatewayStep, answer: port.ChargeAnswer, expected: Expected
 ) -> None:
-    assert seen(domain.after(payment(status), step, answer, POLICY)) == expected
+    assert seen(domain.on_answer(payment(status), step, answer, POLICY)) == expected
 
 
 EXHAUSTED: dict[tuple[PaymentStatus, GatewayStep], tuple[domain.GatewayAnswer, Expected]] = {
@@ -295,18 +303,18 @@ def test_behind_the_last_rung(
 ) -> None:
     status, step = key
     answer, expected = told
-    assert seen(domain.after(payment(status, rung=LAST), step, answer, POLICY)) == expected
+    assert seen(domain.on_answer(payment(status, rung=LAST), step, answer, POLICY)) == expected
 
 
 def test_the_verdict_waits_for_the_cancel_through_a_case() -> None:
-    silent = domain.after(payment(PaymentStatus.CANCELLING, rung=LAST), GatewayStep.CANCEL, UNKNOWN, POLICY).payment
-    settled = domain.after(silent, GatewayStep.INQUIRE, CANCELLED, POLICY)
+    silent = domain.on_answer(payment(PaymentStatus.CANCELLING, rung=LAST), GatewayStep.CANCEL, UNKNOWN, POLICY).payment
+    settled = domain.on_answer(silent, GatewayStep.INQUIRE, CANCELLED, POLICY)
     assert (settled.payment.status, settled.payment.reason) == (PaymentStatus.DECLINED, "insufficient_funds")
 
 
 def test_confirms_are_bounded_and_then_it_is_cancelled() -> None:
     at, executions = payment(PaymentStatus.IN_DOUBT), 1
-    while (found := domain.after(at, GatewayStep.INQUIRE, UNCONFIRMED, POLICY)).then is GatewayStep.EXECUTE:
+    while (found := domain.on_answer(at, GatewayStep.INQUIRE, UNCONFIRMED, POLICY)).then is GatewayStep.EXECUTE:
         executions += 1
         at = found.payment
     assert executions == domain.EXECUTIONS_MAX
@@ -318,15 +326,15 @@ def test_confirms_are_bounded_and_then_it_is_cancelled() -> None:
     [replace(CAPTURED, amount_minor=1), replace(CAPTURED, currency="USD"), replace(CAPTURED, gateway_id="pi_2")],
 )
 def test_a_capture_of_something_else_is_for_a_person(capture: port.Captured) -> None:
-    found = seen(domain.after(payment(PaymentStatus.PREPARED), GatewayStep.EXECUTE, capture, POLICY))
+    found = seen(domain.on_answer(payment(PaymentStatus.PREPARED), GatewayStep.EXECUTE, capture, POLICY))
     assert found == Expected(PaymentStatus.NEEDS_DECISION, Outcome.NEEDS_DECISION, 3_600.0, "capture_differs")
-    assert seen(domain.after(payment(PaymentStatus.NEEDS_DECISION), GatewayStep.INQUIRE, capture, POLICY)) == WAITS
+    assert seen(domain.on_answer(payment(PaymentStatus.NEEDS_DECISION), GatewayStep.INQUIRE, capture, POLICY)) == WAITS
 
 
 def test_a_gateway_may_ask_for_patience_but_not_for_a_day() -> None:
     patient = port.NotSent("429", retry_after_s=86_400.0)
     assert (
-        domain.after(payment(PaymentStatus.REQUESTED), GatewayStep.PREPARE, patient, POLICY).delay_s
+        domain.on_answer(payment(PaymentStatus.REQUESTED), GatewayStep.PREPARE, patient, POLICY).delay_s
         == domain.RETRY_AFTER_MAX_S
     )
 
@@ -394,7 +402,7 @@ REFUNDING: dict[tuple[PaymentStatus, GatewayStep], tuple[Expected, ...]] = {  # 
 def test_every_answer_about_a_refund(
     status: PaymentStatus, step: GatewayStep, answer: port.RefundAnswer, expected: Expected
 ) -> None:
-    assert seen(domain.after(payment(status), step, answer, POLICY)) == expected
+    assert seen(domain.on_answer(payment(status), step, answer, POLICY)) == expected
 
 
 def test_a_refund_has_one_key_for_ever() -> None:
@@ -405,7 +413,7 @@ def test_a_refund_has_one_key_for_ever() -> None:
 
 def test_once_a_person_is_left_with_it_a_refund_is_only_asked_for() -> None:
     left = payment(PaymentStatus.REFUND_IN_DOUBT, rung=LAST)
-    assert domain.after(left, GatewayStep.INQUIRE_REFUND, NO_REFUND, POLICY).then is None
+    assert domain.on_answer(left, GatewayStep.INQUIRE_REFUND, NO_REFUND, POLICY).then is None
 
 
 def test_the_tables_are_full() -> None:
@@ -418,7 +426,7 @@ def test_the_tables_are_full() -> None:
 
 def test_an_answer_that_nothing_asked_for_is_a_bug() -> None:
     with pytest.raises(AssertionError):
-        domain.after(payment(PaymentStatus.REQUESTED), GatewayStep.PREPARE, CAPTURED, POLICY)
+        domain.on_answer(payment(PaymentStatus.REQUESTED), GatewayStep.PREPARE, CAPTURED, POLICY)
 
 
 # -- a truth that comes in when the row moved on ---------------------------------------------------------------------------------------
@@ -441,9 +449,9 @@ MOVED_ON: dict[PaymentStatus, tuple[Outcome | None, Outcome | None]] = {  # afte
 
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_money_that_moved_is_never_overlooked(status: PaymentStatus) -> None:
-    found = tuple(domain.found_out(payment(status), answer, POLICY) for answer in (CAPTURED, REFUNDED))
+    found = tuple(domain.on_late_answer(payment(status), answer, POLICY) for answer in (CAPTURED, REFUNDED))
     assert tuple(f.outcome if f else None for f in found) == MOVED_ON[status]
-    assert domain.found_out(payment(status), DECLINED, POLICY) is None
+    assert domain.on_late_answer(payment(status), DECLINED, POLICY) is None
 
 
 # -- due, and nothing to ask -----------------------------------------------------------------------------------------------------------
@@ -451,23 +459,23 @@ def test_money_that_moved_is_never_overlooked(status: PaymentStatus) -> None:
 
 @pytest.mark.parametrize("status", [PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED])
 def test_a_late_capture_is_announced_again_until_it_is_given_back(status: PaymentStatus) -> None:
-    found = domain.found_out(payment(status), CAPTURED, POLICY)
+    found = domain.on_late_answer(payment(status), CAPTURED, POLICY)
     assert found is not None
     assert (found.outcome, found.delay_s) == (Outcome.CAPTURED_LATE, POLICY.remind_s)
     assert domain.next_step(found.payment) is None
-    reminder = domain.unasked(found.payment, POLICY)
+    reminder = domain.on_due(found.payment, POLICY)
     assert reminder == PaymentTransition(replace(found.payment, rung=1), delay_s=POLICY.remind_s, again=True)
-    asked = decide(Inquire(ID, "INV-1"), reminder.payment)
+    asked = on_command(reminder.payment, Inquire(ID, "INV-1"))
     assert asked == PaymentTransition(reminder.payment, again=True), (
         "being asked neither ends nor hurries the reminders"
     )
-    given_back = decide(Refund(ID, "INV-1"), reminder.payment)
+    given_back = on_command(reminder.payment, Refund(ID, "INV-1"))
     assert (given_back.payment.status, given_back.payment.rung) == (PaymentStatus.REFUNDING, 0)
 
 
 def test_a_late_capture_that_is_kept_comes_to_rest() -> None:
     at, reminders = payment(PaymentStatus.CAPTURED), 0
-    while (reminder := domain.unasked(at, POLICY)).again:
+    while (reminder := domain.on_due(at, POLICY)).again:
         at, reminders = reminder.payment, reminders + 1
     assert reminders == domain.LATE_REMINDERS_MAX
     assert reminder == PaymentTransition(at)
@@ -484,14 +492,14 @@ def test_a_late_capture_that_is_kept_comes_to_rest() -> None:
 )
 def test_what_else_there_is_nothing_to_ask_about_is_at_rest(status: PaymentStatus, decided_by: str | None) -> None:
     settled = payment(status, decided_by=decided_by)
-    assert domain.unasked(settled, POLICY) == PaymentTransition(settled)
+    assert domain.on_due(settled, POLICY) == PaymentTransition(settled)
 
 
 # -- commands --------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_request_is_due_at_once() -> None:
-    decided = decide(request(), None)
+    decided = on_command(None, request())
     assert decided == PaymentTransition(
         Payment(
             ID, "INV-1", PaymentStatus.REQUESTED, 1, 1_250, "EUR", "pm_card_visa", params_hash=request().params_hash
@@ -503,18 +511,18 @@ def test_a_request_is_due_at_once() -> None:
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_a_request_done_twice_changes_nothing(status: PaymentStatus) -> None:
     before = payment(status)
-    assert decide(request(), before) == PaymentTransition(before, again=True)
+    assert on_command(before, request()) == PaymentTransition(before, again=True)
 
 
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_a_payment_id_with_other_parameters_is_no_outcome(status: PaymentStatus) -> None:
     with pytest.raises(PaymentIdReusedError, match="payment_id_reused"):
-        decide(request(amount_minor=1), payment(status))
+        on_command(payment(status), request(amount_minor=1))
 
 
 @pytest.mark.parametrize("command", [Inquire(ID, "INV-1"), Refund(ID, "INV-1")])
 def test_a_payment_never_seen_is_closed(command: Command) -> None:
-    closing = decide(command, None)
+    closing = on_command(None, command)
     assert seen(closing).outcome is Outcome.NOT_CHARGED
     closed = closing.payment
     assert (closed.status, closed.reason, domain.next_step(closed)) == (
@@ -522,7 +530,7 @@ def test_a_payment_never_seen_is_closed(command: Command) -> None:
         "never_requested",
         None,
     )
-    assert decide(request(), closed) == PaymentTransition(closed, again=True)
+    assert on_command(closed, request()) == PaymentTransition(closed, again=True)
 
 
 @pytest.mark.parametrize("status", PaymentStatus)
@@ -534,13 +542,13 @@ def test_asking_hurries_what_is_unsettled_and_tells_what_is_known(status: Paymen
         PaymentStatus.NOT_CHARGED,
         PaymentStatus.REFUNDED,
     }
-    assert decide(Inquire(ID, "INV-1"), before) == PaymentTransition(before, again=True, hurry=hurry)
+    assert on_command(before, Inquire(ID, "INV-1")) == PaymentTransition(before, again=True, hurry=hurry)
 
 
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_only_what_was_captured_is_given_back(status: PaymentStatus) -> None:
     before = payment(status)
-    decided = decide(Refund(ID, "INV-1"), before)
+    decided = on_command(before, Refund(ID, "INV-1"))
     if status is PaymentStatus.CAPTURED:
         assert (decided.payment.status, decided.payment.version, decided.delay_s) == (PaymentStatus.REFUNDING, 4, 0.0)
     else:
@@ -563,7 +571,7 @@ RESOLVED: dict[tuple[PaymentStatus, domain.Resolution], tuple[PaymentStatus, Out
 @pytest.mark.parametrize("resolution", get_args(domain.Resolution))
 def test_every_decision_in_every_state(status: PaymentStatus, resolution: domain.Resolution) -> None:
     before = payment(status)
-    decided = decide(Resolve(ID, "INV-1", resolution, 3, "ann", "R-1"), before)
+    decided = on_command(before, Resolve(ID, "INV-1", resolution, 3, "ann", "R-1"))
     expected = RESOLVED.get((status, resolution))
     if expected is None:
         assert decided == PaymentTransition(
@@ -578,36 +586,36 @@ def test_every_decision_in_every_state(status: PaymentStatus, resolution: domain
 def test_a_decision_on_another_version_is_refused() -> None:
     before = payment(PaymentStatus.NEEDS_DECISION)
     late = Resolve(ID, "INV-1", "not_charged", 2, "bob")
-    assert decide(late, before) == PaymentTransition(
+    assert on_command(before, late) == PaymentTransition(
         before, refused=domain.ResolutionRefused("version_differs", "bob", "not_charged")
     )
 
 
 def test_a_capture_decided_by_a_person_needs_its_receipt() -> None:
     before = payment(PaymentStatus.NEEDS_DECISION)
-    refused = decide(Resolve(ID, "INV-1", "captured", 3, "ann"), before).refused
+    refused = on_command(before, Resolve(ID, "INV-1", "captured", 3, "ann")).refused
     assert refused is not None
     assert refused.reason == "receipt_number_required"
 
 
 def test_a_decision_about_a_payment_never_seen_closes_it_and_is_refused() -> None:
-    decided = decide(Resolve(ID, "INV-1", "captured", 3, "ann", "R-1"), None)
+    decided = on_command(None, Resolve(ID, "INV-1", "captured", 3, "ann", "R-1"))
     assert decided.payment.status is PaymentStatus.NOT_CHARGED
     assert decided.refused == domain.ResolutionRefused("unknown_payment", "ann", "captured")
 
 
 def test_not_charged_by_a_person_is_watched_at_the_gateway() -> None:
-    decided = decide(Resolve(ID, "INV-1", "not_charged", 3, "ann"), payment(PaymentStatus.NEEDS_DECISION))
+    decided = on_command(payment(PaymentStatus.NEEDS_DECISION), Resolve(ID, "INV-1", "not_charged", 3, "ann"))
     assert decided.delay_s == 0.0
     assert domain.next_step(decided.payment) is GatewayStep.CANCEL
-    late = domain.after(decided.payment, GatewayStep.CANCEL, CAPTURED, POLICY)
+    late = domain.on_answer(decided.payment, GatewayStep.CANCEL, CAPTURED, POLICY)
     assert (late.outcome, late.payment.decided_by) == (Outcome.CAPTURED_LATE, None)
 
 
 def test_a_refund_that_a_person_gave_up_is_left_alone() -> None:
-    decided = decide(Resolve(ID, "INV-1", "not_refunded", 3, "ann"), payment(PaymentStatus.REFUND_FAILED))
+    decided = on_command(payment(PaymentStatus.REFUND_FAILED), Resolve(ID, "INV-1", "not_refunded", 3, "ann"))
     assert domain.next_step(decided.payment) is None
-    again = decide(Resolve(ID, "INV-1", "refunded", 4, "bob"), decided.payment)
+    again = on_command(decided.payment, Resolve(ID, "INV-1", "refunded", 4, "bob"))
     assert again.refused is not None
 
 
@@ -631,13 +639,16 @@ def test_answers_in_one_word(answer: domain.GatewayAnswer, code: str) -> None:
 def test_whatever_a_receipt_looks_like_it_can_be_stored() -> None:
     odd = replace(CAPTURED, receipt_number=" \x00\ud800ch_\n1 ")
     assert (
-        domain.after(payment(PaymentStatus.PREPARED), GatewayStep.EXECUTE, odd, POLICY).payment.receipt_number == "ch_1"
+        domain.on_answer(payment(PaymentStatus.PREPARED), GatewayStep.EXECUTE, odd, POLICY).payment.receipt_number
+        == "ch_1"
     )
     # The latter: an event that shows a card number is refused by its readers.
     for unsayable in ("\x00", "ch_4242424242424242"):
         answer = replace(CAPTURED, receipt_number=unsayable)
         assert (
-            domain.after(payment(PaymentStatus.PREPARED), GatewayStep.EXECUTE, answer, POLICY).payment.receipt_number
+            domain.on_answer(
+                payment(PaymentStatus.PREPARED), GatewayStep.EXECUTE, answer, POLICY
+            ).payment.receipt_number
             == "pi_1"
         )
 
@@ -673,7 +684,9 @@ class ModelBank:
         return CAPTURED if self.captured else CANCELLED if self.cancelled else UNCONFIRMED
 
 
-MOVES = st.sampled_from(["step", "step", "step", "lost", "unsent", "decline", "crash", "ask", "give_back", "decide"])
+MOVES = st.sampled_from(
+    ["step", "step", "step", "lost", "unsent", "decline", "crash", "ask", "give_back", "on_command"]
+)
 
 
 @dataclass
@@ -690,10 +703,10 @@ class History:
         commands: dict[str, Command] = {
             "ask": Inquire(ID, "INV-1"),
             "give_back": Refund(ID, "INV-1"),
-            "decide": Resolve(ID, "INV-1", self.resolution, self.row.version, "ann", "R-1"),
+            "on_command": Resolve(ID, "INV-1", self.resolution, self.row.version, "ann", "R-1"),
         }
         if move in commands:
-            transition = decide(commands[move], self.row)
+            transition = on_command(self.row, commands[move])
             self.then = self.then if transition.payment is self.row else None  # the fence moved: nobody goes on
             return transition
         step, self.then = self.then or domain.next_step(self.row), None
@@ -701,7 +714,7 @@ class History:
             return None
         assert step is not GatewayStep.EXECUTE or self.row.gateway_id, "confirmed before its id was recorded"
         real = NOT_SENT if move == "unsent" else self.bank.do(step, declines=move == "decline")
-        transition = domain.after(self.row, step, UNKNOWN if move == "lost" else real, POLICY)
+        transition = domain.on_answer(self.row, step, UNKNOWN if move == "lost" else real, POLICY)
         self.then = transition.then
         return transition
 
@@ -727,7 +740,7 @@ class History:
 @settings(max_examples=400)
 @given(moves=st.lists(MOVES, max_size=60), resolution=st.sampled_from(["not_charged", "captured", "refunded"]))
 def test_no_history_breaks_the_rules(moves: list[str], resolution: domain.Resolution) -> None:
-    history = History(resolution, ModelBank(), decide(request(), None).payment)
+    history = History(resolution, ModelBank(), on_command(None, request()).payment)
     told: set[int] = set()
     for move in [*moves, *["step"] * 8]:
         before = history.row
@@ -747,7 +760,7 @@ def test_no_history_breaks_the_rules(moves: list[str], resolution: domain.Resolu
 @settings(max_examples=100)
 @given(moves=st.lists(st.sampled_from(["step", "lost", "unsent", "decline", "crash"]), max_size=40))
 def test_once_the_gateway_answers_everything_settles(moves: list[str]) -> None:
-    history = History("captured", ModelBank(), decide(request(), None).payment)
+    history = History("captured", ModelBank(), on_command(None, request()).payment)
     for move in [*moves, *["step"] * 12]:
         transition = history.go_on(move)
         history.row = transition.payment if transition else history.row

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from services.payment_gateway import domain
-from services.payment_gateway.commands import Inquire, decide
+from services.payment_gateway.commands import Inquire, on_command
 from services.payment_gateway.domain import (
     GatewayAnswer,
     GatewayStep,
@@ -60,13 +60,13 @@ def lived_through(payment: Payment, answer: GatewayAnswer) -> list[tuple[Outcome
     while now_s < THIRTY_DAYS_S:
         if step is None and asked and asked[0] < due_s:
             now_s = asked.pop(0)
-            asking = decide(Inquire(ID, "INV-1"), payment)
+            asking = on_command(payment, Inquire(ID, "INV-1"))
             payment, due_s = asking.payment, now_s if asking.hurry else due_s
             continue
         now_s = max(now_s, due_s)
         step = step or domain.next_step(payment)
         assert step is not None
-        went = domain.after(payment, step, answer, POLICY)
+        went = domain.on_answer(payment, step, answer, POLICY)
         payment, step = went.payment, went.then
         if went.outcome is not None:
             told.append((went.outcome, now_s))

@@ -5,6 +5,7 @@ The invoice is the real one. The payment gateway is a model of its outcomes: ver
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import permutations
 from uuid import UUID
 
@@ -42,7 +43,6 @@ from services.saga.domain import Command as SagaCommand
 from services.saga.domain import FlagPaymentInDoubt as Flag
 from services.saga.domain import InquirePayment as Inquire
 from services.saga.domain import RecordPaymentFailure as RecordFailure
-from shared.decider import fold
 
 PATIENCE = ReminderSchedule((10.0, 20.0, 60.0))
 PAYMENT, OTHER = UUID(int=1), UUID(int=2)
@@ -228,7 +228,7 @@ class ModelWorld:
         decided = invoices.decide(command, self.invoice)
         if isinstance(decided, invoices.RejectionReason):
             return
-        self.invoice = fold(invoices.evolve, self.invoice, decided)
+        self.invoice = reduce(invoices.evolve, decided, self.invoice)
         self.events += decided
         again = [
             e

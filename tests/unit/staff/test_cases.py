@@ -1,6 +1,7 @@
 """The case: whatever order its messages come in, it says the same, and a person decides on what stands."""
 
 from datetime import UTC, datetime
+from functools import reduce
 from random import Random
 from uuid import UUID, uuid5
 
@@ -21,11 +22,10 @@ from services.staff.domain import (
     Resolve,
     SentDecision,
     Settled,
-    decide,
     decisions_for,
     evolve,
+    refusal_of,
 )
-from shared.decider import fold
 
 PAYMENT = UUID("0190a000-0000-7000-8000-000000000001")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -48,7 +48,7 @@ def refused(version: int, decision_id: UUID | None = None) -> DecisionRefused:
 
 
 def case_of(*facts: Fact) -> Case:
-    return fold(evolve, BLANK, facts)
+    return reduce(evolve, facts, BLANK)
 
 
 def fact_of(version: int, kind: int) -> Fact:
@@ -115,7 +115,7 @@ def test_every_state_and_every_decision() -> None:
     for status in CaseStatus:
         for resolution in RESOLUTIONS:
             case = Case(PAYMENT, "INV-1", status=status, version=3)
-            answer = decide(Resolve(resolution, 3, "R-1"), case)
+            answer = refusal_of(Resolve(resolution, 3, "R-1"), case)
             if status not in OPEN:
                 assert answer is DecisionRefusal.NOTHING_TO_DECIDE
             elif resolution not in decisions_for(status):
@@ -126,16 +126,18 @@ def test_every_state_and_every_decision() -> None:
 
 def test_a_decision_needs_the_version_that_stands_and_a_receipt() -> None:
     case = case_of(doubted(3))
-    assert decide(Resolve("not_charged", 2, None), case) is DecisionRefusal.VERSION_DIFFERS
-    assert decide(Resolve("captured", 3, None), case) is DecisionRefusal.RECEIPT_NUMBER_REQUIRED
-    assert decide(Resolve("captured", 3, "  "), case) is DecisionRefusal.RECEIPT_NUMBER_REQUIRED
+    assert refusal_of(Resolve("not_charged", 2, None), case) is DecisionRefusal.VERSION_DIFFERS
+    assert refusal_of(Resolve("captured", 3, None), case) is DecisionRefusal.RECEIPT_NUMBER_REQUIRED
+    assert refusal_of(Resolve("captured", 3, "  "), case) is DecisionRefusal.RECEIPT_NUMBER_REQUIRED
 
 
 def test_one_decision_at_a_time_until_it_is_refused_or_the_payment_moved_on() -> None:
     sent = SentDecision(uuid5(PAYMENT, "decision"), 3, "captured", "ann", NOW)
     waiting = Case(PAYMENT, "INV-1", status=CaseStatus.NEEDS_DECISION, version=3, decision=sent)
-    assert decide(Resolve("not_charged", 3, None), waiting) is DecisionRefusal.DECISION_ON_ITS_WAY
-    assert decide(Resolve("not_charged", 3, None), evolve(waiting, refused(3, sent.id))) is None
+    assert refusal_of(Resolve("not_charged", 3, None), waiting) is DecisionRefusal.DECISION_ON_ITS_WAY
+    assert refusal_of(Resolve("not_charged", 3, None), evolve(waiting, refused(3, sent.id))) is None
     moved_on = evolve(waiting, doubted(4))
-    assert decide(Resolve("not_charged", 4, None), moved_on) is None
-    assert decide(Resolve("not_charged", 4, None), evolve(moved_on, settled(5))) is DecisionRefusal.NOTHING_TO_DECIDE
+    assert refusal_of(Resolve("not_charged", 4, None), moved_on) is None
+    assert (
+        refusal_of(Resolve("not_charged", 4, None), evolve(moved_on, settled(5))) is DecisionRefusal.NOTHING_TO_DECIDE
+    )
