@@ -12,11 +12,10 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, TextIO
-from uuid import UUID
 
 import orjson
 import structlog
@@ -25,7 +24,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from shared.observability.redaction import describe_error, error_text, redact, redact_member, traceback_text
 from shared.settings import ConfigurationError
 
-__all__ = ["configure_logs", "describe_error", "error_text", "get_logger", "message_context", "redact"]
+__all__ = ["configure_logs", "describe_error", "error_text", "get_logger", "redact"]
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -51,16 +50,6 @@ def get_logger(name: str) -> Logger:
     """The logger of a module (`get_logger(__name__)`); may be made before `configure_logs`."""
     logger: Logger = structlog.stdlib.get_logger(name)
     return logger
-
-
-def message_context(
-    *, message_id: UUID | str, correlation_id: UUID | str | None = None, traceparent: str | None = None
-) -> AbstractContextManager[None]:
-    """Every line logged inside, also by tasks started inside, names the message it belongs to."""
-    fields = {"message_id": message_id, "correlation_id": correlation_id, "traceparent": traceparent}
-    return structlog.contextvars.bound_contextvars(
-        **{name: str(value) for name, value in fields.items() if value is not None}
-    )
 
 
 def configure_logs(
@@ -186,7 +175,6 @@ def _redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 _TO_REDACTED: Final[tuple[Processor, ...]] = (
-    structlog.contextvars.merge_contextvars,
     _fill_in,
     _describe_exception,
     _redact_event,

@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -321,16 +320,18 @@ async def test_a_replayed_answer_is_a_memory_so_the_adapter_asks(bench: SandboxC
     assert isinstance(await bench.gateway.execute(gateway_id, key="k1"), port.Captured)
 
 
-async def test_orphans_are_found_by_window_and_metadata(bench: SandboxClient) -> None:
-    """Two pages; the list has no filter by metadata."""
-    wanted = await bench.prepared(number=7)
+async def test_payments_are_listed_by_time_and_page_and_not_by_metadata(bench: SandboxClient) -> None:
+    async def listed(**params: Any) -> list[str]:
+        _, body, _ = await bench.raw("GET", "/v1/payment_intents", **params)
+        return [intent["id"] for intent in body["data"]]
+
+    first = await bench.prepared(number=7)
     bench.clock.now_s += 10
-    for number in range(100, 205):
-        await bench.prepared(number=number)
-    start, now = datetime.fromtimestamp(NOON, UTC), datetime.fromtimestamp(bench.clock.now_s, UTC)
-    assert await bench.gateway.find(UUID(int=7), created_after=start, created_before=now) == (wanted,)
-    assert await bench.gateway.find(UUID(int=8), created_after=start, created_before=now) == ()
-    assert await bench.gateway.find(UUID(int=7), created_after=now, created_before=now) == ()
+    later = [await bench.prepared(number=number) for number in (8, 9)]
+    assert await listed() == [*reversed(later), first]
+    assert await listed(limit=2, starting_after=later[1]) == [later[0], first]
+    assert await listed(**{"created[lte]": int(NOON)}) == [first]
+    assert await listed(**{"created[gte]": int(NOON) + 1}) == [*reversed(later)]
     filtered = await bench.raw("GET", "/v1/payment_intents", **{"metadata[payment_id]": str(UUID(int=7))})
     assert (filtered[0], filtered[1]["error"]["code"]) == (400, "parameter_unknown")
 

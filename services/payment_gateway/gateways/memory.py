@@ -5,9 +5,7 @@ known to this process only: never for money, never for two instances.
 """
 
 import asyncio
-from datetime import UTC, datetime
 from enum import Enum
-from uuid import UUID
 
 from services.payment_gateway.gateways import port
 from shared.records import dataclass, replace
@@ -37,7 +35,6 @@ class _Status(Enum):
 @dataclass(frozen=True, slots=True)
 class _Payment:
     order: port.Order
-    created: datetime
     status: _Status = _Status.UNCONFIRMED
 
 
@@ -58,8 +55,7 @@ class MemoryGateway:
         if not order.method_token.startswith("pm_"):
             return port.Refused("resource_missing", "memory")
         gateway_id = f"pi_memory_{key}"
-        created = datetime.now(UTC)  # noqa: TID251 - the gateway's clock is its own, as at any other gateway
-        self._payments.setdefault(gateway_id, _Payment(order, created))
+        self._payments.setdefault(gateway_id, _Payment(order))
         if len(self._payments) > REMEMBERED_MAX:
             del self._payments[next(iter(self._payments))]
         return port.Prepared(gateway_id, "memory")
@@ -105,16 +101,6 @@ class MemoryGateway:
         if payment.status is _Status.REFUNDED:
             return port.Refunded(_refund_id(gateway_id), "memory")
         return port.NoRefund("memory")
-
-    async def find(
-        self, payment_id: UUID, *, created_after: datetime, created_before: datetime
-    ) -> tuple[str, ...] | port.NotSent | port.Unknown:
-        await self._travel()
-        return tuple(
-            gateway_id
-            for gateway_id, payment in self._payments.items()
-            if payment.order.payment_id == payment_id and created_after <= payment.created <= created_before
-        )
 
     async def close(self) -> None:
         self._payments.clear()

@@ -6,7 +6,6 @@ each outcome is one of the answers below, and whatever it cannot place is `Unkno
 an adapter as an exception.
 """
 
-from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -198,14 +197,6 @@ class Gateway(Protocol):
 
     async def inquire_refund(self, gateway_id: str) -> RefundAnswer:
         """What the gateway knows of the refund of this payment."""
-        ...
-
-    async def find(
-        self, payment_id: UUID, *, created_after: datetime, created_before: datetime
-    ) -> tuple[str, ...] | NotSent | Unknown:
-        """Gateway ids in that window whose metadata carry our payment id: orphans of a crash between create and
-        record.
-        """
         ...
 
     async def close(self) -> None: ...

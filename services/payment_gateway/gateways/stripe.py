@@ -11,14 +11,11 @@ a replayed answer does arrive, it is a memory, and the adapter asks how things a
 """
 
 import logging
-import math
 import os
 import ssl
-from collections.abc import Awaitable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
-from uuid import UUID
 
 import aiohttp
 import stripe
@@ -35,8 +32,7 @@ CONNECT_SHARE = (
 )
 KEEPALIVE_S = 15.0  # shorter than any server's: writing into a connection just closed over there is in doubt
 PAGE_SIZE = 100  # the most that Stripe's lists give at once
-MAX_ANSWER_BYTES = 4 * 1024 * 1024  # a full page of payments is about half a megabyte
-MAX_PAGES = 50  # 5 000 payments; the window of `find` is minutes wide, so more is a mistake to be told
+ANSWER_BYTES_MAX = 4 * 1024 * 1024  # far more than a full page of refunds
 
 UNLIKE_ISO_4217 = frozenset({"ISK", "UGX", "MGA"})
 """Currencies whose minor unit at Stripe differs from ISO 4217 by a factor of 100
@@ -68,7 +64,7 @@ class _StripeTransport(stripe.AIOHTTPClient):
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
+                if len(body) > ANSWER_BYTES_MAX:
                     raise _AnswerTooLargeError
             return bytes(body), response.status, response.headers
 
@@ -205,29 +201,6 @@ class StripeGateway:
             case _:
                 return reply
 
-    async def find(
-        self, payment_id: UUID, *, created_after: datetime, created_before: datetime
-    ) -> tuple[str, ...] | port.NotSent | port.Unknown:
-        """Stripe lists by time only (its search by metadata lags, up to an hour in outages), so the matching is done
-        here.
-        """
-        window = {"gte": math.floor(created_after.timestamp()), "lte": math.ceil(created_before.timestamp())}
-        params: dict[str, Any] = {"created": window, "limit": PAGE_SIZE}
-        found: list[str] = []
-        for _ in range(MAX_PAGES):
-            reply = await self._get(_INTENTS, params)
-            if not isinstance(reply, Accepted):
-                return port.Unknown(reply.evidence) if isinstance(reply, Rejected) else reply
-            page = _objects(reply.body)
-            more = bool(reply.body.get("has_more"))
-            if page is None or (more and not page):
-                return port.Unknown(evidence(reply.evidence, "the list of payments is unreadable"))
-            found += _ours(page, payment_id)
-            if not more:
-                return tuple(found)
-            params["starting_after"] = str(page[-1].get("id"))
-        return port.Unknown(f"more than {MAX_PAGES * PAGE_SIZE} payments in the window: narrow it")
-
     async def close(self) -> None:
         await self._session.close()
 
@@ -276,10 +249,3 @@ def _trust(base_url: str) -> ssl.SSLContext | bool:
 def _objects(body: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
     data = body.get("data")
     return data if isinstance(data, list) and all(isinstance(item, Mapping) for item in data) else None
-
-
-def _ours(page: Iterable[Mapping[str, Any]], payment_id: UUID) -> Iterable[str]:
-    for intent in page:
-        metadata = intent.get("metadata")
-        if isinstance(metadata, Mapping) and metadata.get("payment_id") == str(payment_id):
-            yield str(intent.get("id"))

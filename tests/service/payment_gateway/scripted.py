@@ -5,7 +5,6 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
-from uuid import UUID
 
 from services.payment_gateway.domain import GatewayAnswer, GatewayStep
 from services.payment_gateway.gateways import port
@@ -97,9 +96,6 @@ class ScriptedGateway:
 
     async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
         return await self._answer(GatewayStep.INQUIRE_REFUND, gateway_id, lambda: self.truth.inquire_refund(gateway_id))
-
-    async def find(self, payment_id: UUID, **_: object) -> tuple[str, ...]:
-        return ()
 
     async def close(self) -> None:
         """Other instances may still use it."""
