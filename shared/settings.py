@@ -52,6 +52,32 @@ class EnvironmentVariables:
             raise ConfigurationError(f"{name} must be a number of seconds from {least:g} to {most:g}.")
         return number
 
+    def ladder_s(
+        self,
+        name: str,
+        default: tuple[float, ...],
+        *,
+        steps_max: int,
+        least: float = 0.0,
+        most: float,
+        ascending: bool = False,
+    ) -> tuple[float, ...]:
+        """How long to wait before each further try, in seconds; no step is 0."""
+        value = self._variables.get(name, "").strip()
+        try:
+            steps = tuple(float(step) for step in value.split(",")) if value else default
+        except ValueError:
+            steps = ()
+        in_bounds = all(step > 0 and least <= step <= most for step in steps)  # false for NaN
+        in_order = not ascending or list(steps) == sorted(steps)
+        if not (1 <= len(steps) <= steps_max and in_bounds and in_order):
+            raise ConfigurationError(
+                f"{name} must be 1 to {steps_max} {'ascending ' if ascending else ''}numbers of seconds, "
+                f"{f'from {least:g}' if least else 'above 0'} to {most:g}, separated by commas, "
+                f"such as {','.join(f'{step:g}' for step in default)}."
+            )
+        return steps
+
     def rabbitmq_url(self) -> str:
         return self.url("RABBITMQ_URL", schemes=("amqp", "amqps"), example="amqp://user:password@host:5672/")
 

@@ -21,7 +21,7 @@ every hour, because each of its questions takes a rung (`store.hurry`)."""
 LEASE_MARGIN_S = 10.0
 """What a lease leaves beyond the longest call, for recording its answer; a crashed instance's payments wait that much longer."""
 RUNGS_MAX = 40
-RUNG_MOST_S = 86_400.0
+RUNG_S_MAX = 86_400.0
 REMIND_S = 3_600.0
 """How often a case that waits for a person is asked about and announced again: a deleted staff queue hears of it within the hour. A late
 capture is announced again as often, until it is given back."""
@@ -49,8 +49,8 @@ class ChargingSettings:
             timeout_s=environment.seconds("GATEWAY_TIMEOUT_S", TIMEOUT_S, least=0.05, most=120),
             calls_in_flight=environment.integer("GATEWAY_CALLS_IN_FLIGHT", CALLS_IN_FLIGHT, least=1, most=10_000),
             policy=Policy(
-                ladder_s=_ladder(environment.text("GATEWAY_LADDER_S", ",".join(f"{rung:g}" for rung in LADDER_S))),
-                remind_s=environment.seconds("GATEWAY_REMIND_S", REMIND_S, least=0.1, most=RUNG_MOST_S),
+                ladder_s=environment.ladder_s("GATEWAY_LADDER_S", LADDER_S, steps_max=RUNGS_MAX, most=RUNG_S_MAX),
+                remind_s=environment.seconds("GATEWAY_REMIND_S", REMIND_S, least=0.1, most=RUNG_S_MAX),
             ),
             keyring=_keyring(environment.text("CARD_KEYS_FILE", "")),
             lease_margin_s=environment.seconds("GATEWAY_LEASE_MARGIN_S", LEASE_MARGIN_S, least=0.1, most=3_600),
@@ -67,18 +67,6 @@ class ChargingSettings:
             )
         except ValueError as error:
             raise ConfigurationError(f"GATEWAY_URL, GATEWAY_API_KEY: {error}.") from None
-
-
-def _ladder(text: str) -> tuple[float, ...]:
-    try:
-        rungs = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        rungs = ()
-    if not 1 <= len(rungs) <= RUNGS_MAX or not all(0 < rung <= RUNG_MOST_S for rung in rungs):
-        raise ConfigurationError(
-            f"GATEWAY_LADDER_S must be 1 to {RUNGS_MAX} numbers of seconds up to {RUNG_MOST_S:g}, separated by commas."
-        )
-    return rungs
 
 
 def _keyring(path: str) -> CardKeyring | None:

@@ -6,7 +6,6 @@ A clock that is wrong, by an hour or a day, makes questions come earlier or late
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise
 
 import structlog
 
@@ -24,7 +23,7 @@ from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Connection, Database, MovedOnError
 from shared.persistence.outbox import OutboxBatch
 from shared.persistence.writes import WriteBatch
-from shared.settings import ConfigurationError, EnvironmentVariables
+from shared.settings import EnvironmentVariables
 
 log = structlog.get_logger(__name__)
 
@@ -34,28 +33,19 @@ OUTAGE_INTERVAL_S = 2.0
 FIRE_ROWS_MAX = 200
 """As many as a batch of messages: short transactions, short locks."""
 
-VARIABLE = "SAGA_DEADLINE_S"
-DEFAULT_LADDER_S = "120,300,900,3600"
+LADDER_S = (120.0, 300.0, 900.0, 3_600.0)
 """Most payments end within a second, and the payment gateway climbs a ladder of its own: two minutes mean that something was lost."""
-STEP_LEAST_S, STEP_MOST_S = 0.1, 86_400.0
+STEP_S_MIN, STEP_S_MAX = 0.1, 86_400.0
 STEPS_MAX = 10
 
 
 def read_reminder_schedule(environment: EnvironmentVariables) -> ReminderSchedule:
-    """SAGA_DEADLINE_S: seconds until the first, second ... reminder, ascending, separated by commas. Raises `ConfigurationError`."""
-    steps = environment.text(VARIABLE, DEFAULT_LADDER_S).split(",")
-    try:
-        ladder_s = tuple(float(step) for step in steps)
-    except ValueError:
-        ladder_s = ()
-    in_bounds = all(STEP_LEAST_S <= step_s <= STEP_MOST_S for step_s in ladder_s)  # false for NaN
-    ascending = all(earlier <= later for earlier, later in pairwise(ladder_s))
-    if not (1 <= len(ladder_s) <= STEPS_MAX and in_bounds and ascending):
-        raise ConfigurationError(
-            f"{VARIABLE} must be 1 to {STEPS_MAX} ascending numbers of seconds from {STEP_LEAST_S:g} to {STEP_MOST_S:g}, "
-            f"separated by commas, such as {DEFAULT_LADDER_S}."
+    """SAGA_DEADLINE_S: seconds until the first, second ... reminder, ascending. Raises `ConfigurationError`."""
+    return ReminderSchedule(
+        environment.ladder_s(
+            "SAGA_DEADLINE_S", LADDER_S, steps_max=STEPS_MAX, least=STEP_S_MIN, most=STEP_S_MAX, ascending=True
         )
-    return ReminderSchedule(ladder_s)
+    )
 
 
 UNREADABLE_INTERVAL_S = 60.0

@@ -18,7 +18,7 @@ from services.payment_gateway.domain import (
 )
 from services.payment_gateway.gateways import port
 from services.payment_gateway.settings import LADDER_S, REMIND_S
-from services.saga.deadlines import DEFAULT_LADDER_S
+from services.saga.deadlines import LADDER_S as REMINDERS_S
 
 ID = UUID("018f3c5e-0000-7000-8000-000000000001")
 POLICY = Policy(LADDER_S, REMIND_S)
@@ -32,9 +32,8 @@ NOT_SENT = port.NotSent("503")
 
 def inquiries_s() -> list[float]:
     """When the saga asks: each default deadline once, the last one for ever."""
-    deadlines_s = [float(step) for step in DEFAULT_LADDER_S.split(",")]
-    instants_s = accumulate(repeat(deadlines_s[-1]), initial=deadlines_s[-1])
-    return list(takewhile(lambda at_s: at_s < THIRTY_DAYS_S, chain(deadlines_s[:-1], instants_s)))
+    instants_s = accumulate(repeat(REMINDERS_S[-1]), initial=REMINDERS_S[-1])
+    return list(takewhile(lambda at_s: at_s < THIRTY_DAYS_S, chain(REMINDERS_S[:-1], instants_s)))
 
 
 def unsettled(status: PaymentStatus) -> Payment:
