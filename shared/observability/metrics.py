@@ -78,3 +78,8 @@ SAGA_DEADLINES: Final = Counter("remit_saga_deadlines_total", "Saga deadlines th
 # -- the process -------------------------------------------------------------------------------------------------------
 
 READY: Final = Gauge("remit_ready", "1 while the component is usable, else 0.", ["component"])
+BACKGROUND_FAILURES: Final = Counter(
+    "remit_background_failures_total",
+    "Runs of a background task that failed and are tried again, by task (outbox_sweeper, lease_claimer, ...).",
+    ["task"],
+)

@@ -117,7 +117,7 @@ def test_names_say_their_unit() -> None:
 
 def test_labels_never_carry_ids() -> None:
     """A label of unbounded values would grow for ever, and could carry what a sender wrote."""
-    known = {"queue", "outcome", "reason", "kind", "exchange", "step", "answer", "state", "component", "le"}
+    known = {"queue", "outcome", "reason", "kind", "exchange", "step", "answer", "state", "component", "task", "le"}
     labels = {
         label
         for family in REGISTRY.collect()
