@@ -21,20 +21,23 @@ import uvloop
 
 from shared import crash_points
 from shared.amqp.broker_link import BrokerLink
+from shared.background import BackgroundTask, run_every
 from shared.batch.handler import MessageHandler
 from shared.batch.inbox import Inbox
 from shared.batch.worker import QueueWorker
 from shared.clock import Clock, clock_of_a_service
 from shared.messaging.consumer import PREFETCH, Consumer
+from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Publisher
+from shared.messaging.publisher_probe import PublisherProbe
 from shared.messaging.relay import Relay
 from shared.observability.health import Readiness, serve_health
 from shared.observability.logs import configure_logs
 from shared.persistence import inbox as inbox_table
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database
-from shared.persistence.retention import RetentionRule, run_retention
-from shared.retry_policy import OUTAGE
+from shared.persistence.retention import RetentionCleaner, RetentionRule
+from shared.retry_policy import OUTAGE, Sleep
 from shared.settings import ConfigurationError, EnvironmentVariables
 
 log = structlog.get_logger(__name__)
@@ -97,7 +100,7 @@ class Runtime:
     consume_link: BrokerLink
     consumers: list[Consumer] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
-    background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
+    parts: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     forgets: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
 
@@ -128,9 +131,13 @@ class Runtime:
         )
         return consumer
 
-    def in_background(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def in_background(self, task: BackgroundTask, *, first_in_s: float = 0.0, wait: Sleep = asyncio.sleep) -> None:
+        """Run `task` again and again beside the consumers, as `shared.background.run_every` says."""
+        self.run_beside(task.name, lambda: run_every(task, first_in_s=first_in_s, wait=wait))
+
+    def run_beside(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run beside the consumers until the service stops; then cancelled, after the consumers have drained."""
-        self.background.append((name, run))
+        self.parts.append((name, run))
 
     def forget(self, *forgets: RetentionRule) -> None:
         """Kept for a time only, as the inbox is."""
@@ -181,22 +188,15 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
         opened.push_async_callback(publisher.close)
         consume_link = BrokerLink(settings.rabbitmq_url, name=f"{settings.name} consumer")
         opened.push_async_callback(consume_link.close)
-        relay = Relay(database, publisher, readiness)
+        relay = Relay(database, publisher)
         runtime = Runtime(settings, database, publisher, relay, readiness, clock, consume_link)
         await assemble(runtime)
         return await _run_until_stopped(runtime, stopping)
 
 
 async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
-    background = [
-        asyncio.create_task(run(), name=name)
-        for name, run in [
-            *runtime.background,
-            ("relay", runtime.relay.run),
-            ("outbox", runtime.relay.forget_for_ever),
-            ("retention", lambda: run_retention(runtime.database, runtime.forgets)),
-        ]
-    ]
+    _add_common_tasks(runtime)
+    parts = [asyncio.create_task(run(), name=name) for name, run in runtime.parts]
     consumers = [
         asyncio.create_task(consumer.run(), name=f"consumer {consumer.queue}") for consumer in runtime.consumers
     ]
@@ -204,7 +204,7 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
     stop = asyncio.create_task(stopping.wait(), name="stop signal")
     runtime.readiness.set("started", ok=True)
     log.info("started", pid=os.getpid())
-    everything = {*background, *consumers, *workers, stop}
+    everything = {*parts, *consumers, *workers, stop}
     await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in everything if task is not stop and task.done()]
     for task in failed:
@@ -218,6 +218,14 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
     await _end(everything)
     log.info("stopped", failed=bool(failed))
     return EXIT_FAILED if failed else 0
+
+
+def _add_common_tasks(runtime: Runtime) -> None:
+    """What every service does in the background."""
+    runtime.in_background(PublisherProbe(runtime.publisher))
+    runtime.in_background(OutboxSweeper(runtime.database, runtime.relay, runtime.readiness))
+    runtime.in_background(runtime.relay.cleaner)
+    runtime.in_background(RetentionCleaner(runtime.database, runtime.forgets))
 
 
 async def _end(tasks: "Collection[asyncio.Task[Any]]") -> None:
@@ -249,7 +257,10 @@ async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
     await asyncio.gather(*workers, return_exceptions=True)
     for finish in runtime.finishers:
         await finish()
-    await runtime.relay.forget_confirmed()
+    try:
+        await runtime.relay.cleaner.delete_confirmed()
+    except AWAY_ERRORS as error:
+        log.warning("left_to_the_sweeper", error=type(error).__name__)
 
 
 async def _open_database(settings: ServiceSettings, migrations: Path) -> Database:

@@ -7,7 +7,7 @@ from pathlib import Path
 from services.invoice.command_inbox import CommandInbox
 from services.invoice.handlers import InvoiceHandler
 from services.invoice.rebuild import rebuild
-from services.invoice.reminders import remind_for_ever
+from services.invoice.reminders import RequestReminder
 from shared.clock import system_clock
 from shared.persistence.database import Database
 from shared.service import Runtime, run_service
@@ -26,9 +26,8 @@ async def assemble(runtime: Runtime) -> None:
     handler = InvoiceHandler()
     runtime.consume("invoice.commands", handler, inbox=CommandInbox())
     runtime.consume("invoice.settlement", handler)
-    runtime.in_background(
-        "reminder", lambda: remind_for_ever(runtime.database, runtime.relay, older_than_s=remind_after_s)
-    )
+    reminder = RequestReminder(runtime.database, runtime.relay, older_than_s=remind_after_s)
+    runtime.in_background(reminder, first_in_s=reminder.interval_s)  # outcomes that wait in our queue come first
 
 
 async def _rebuild(*, repair: bool) -> int:

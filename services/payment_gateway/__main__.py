@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from services.payment_gateway import ledger
+from services.payment_gateway.backlog_sampler import BacklogSampler
 from services.payment_gateway.charging import Charging, lease_for
 from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.group_commit import GroupCommit
 from services.payment_gateway.handlers import PaymentHandler, RequestHandler
+from services.payment_gateway.lease_claimer import LeaseClaimer
 from services.payment_gateway.settings import ChargingSettings
 from shared.ids import new_id
 from shared.service import Runtime, run_service
@@ -47,10 +49,11 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     requests = runtime.consume("payment_gateway.requests", RequestHandler(charging))
     # After an outage the saga's questions wait beside the requests they are about: asked first, a question would close its payment.
     runtime.consume("payment_gateway.commands", PaymentHandler(charging), after=requests)
-    runtime.in_background("record", commit.run)
-    runtime.in_background("say", commit.say)
-    runtime.in_background("poll", charging.poll)
-    runtime.in_background("sample", charging.sample)
+    runtime.run_beside("record", commit.run)
+    runtime.run_beside("say", commit.say)
+    claimer = LeaseClaimer(charging, runtime.database, runtime.readiness)
+    runtime.in_background(claimer, wait=claimer.wait)
+    runtime.in_background(BacklogSampler(runtime.database))
     runtime.forget(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)
 

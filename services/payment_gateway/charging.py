@@ -33,16 +33,9 @@ from shared.records import dataclass, field, replace
 
 log = structlog.get_logger(__name__)
 
-POLL_LEAST_S = 0.02
-"""Between looks for due rows while there are some."""
-POLL_MOST_S = 0.25
-"""Between looks while there are none: what another instance, a crash or the ladder made due starts at most this late."""
-POLL_AWAY_S = 1.0
 WAITING_PER_CALL = 0.25
 """Payments taken beyond the calls in flight, for each of them: while the answer of one is recorded, another one calls. (With none, and
 ever rarer looks for due rows while there is no room, 60 calls of 300 ms carried 71 payments a second; they allow 100.)"""
-CLAIM_MAX = 200
-"""Rows claimed at a time; set-based statements gain little beyond."""
 STEPS_MAX = 12
 """Calls in a row for one payment without a wait; the longest way (tokenise, prepare, execute, cancel) has four."""
 FINISH_TIMEOUT_S = 12.0
@@ -51,9 +44,7 @@ RELEASE_TIMEOUT_S = 3.0
 REQUESTS_A_CALL = 3
 """Requests that one call of the port may come to (a refund that was refused asks for the payment and its refunds)."""
 EVIDENCE_LENGTH_MAX = 400
-SAMPLE_INTERVAL_S = 5.0
 
-COMPONENT = "charging"
 GATEWAY_COMPONENT = "gateway"
 SILENT_PAYMENTS_MAX = 3
 """Payments in a row about which nothing could be heard before the gateway itself counts as away: one alone may be broken for good."""
@@ -86,9 +77,10 @@ class Charging:
     commit: GroupCommit
     readiness: Readiness
     clock: Clock
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when rows became due here: whoever looks for due rows need not wait."""
+    is_stopping: bool = False
     _tasks: dict[asyncio.Task[None], PaymentRow] = field(default_factory=dict)
-    _stopping: bool = False
-    _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _calls: asyncio.Semaphore = field(init=False)
     _at_work_max: int = field(init=False)
     _silent: set[UUID] = field(default_factory=set)
@@ -102,7 +94,7 @@ class Charging:
     @property
     def free(self) -> int:
         """How many more payments can be worked on now."""
-        return 0 if self._stopping else self._at_work_max - len(self._tasks)
+        return 0 if self.is_stopping else self._at_work_max - len(self._tasks)
 
     def accept(self, rows: Sequence[PaymentRow]) -> None:
         """Work on these: they are leased to us."""
@@ -113,7 +105,7 @@ class Charging:
 
     def wake(self) -> None:
         """Look for due rows now."""
-        self._woken.set()
+        self.woken.set()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         row = self._tasks.pop(task)
@@ -121,51 +113,9 @@ class Charging:
             # Its lease runs out, and whoever claims the row then asks the gateway first.
             log.error("payment_task_failed", payment_id=str(row.payment.payment_id), exc_info=error)
 
-    async def poll(self) -> None:
-        """Claim what is due, until cancelled."""
-        pause_s = POLL_LEAST_S
-        while True:
-            try:
-                claimed = await self._claim()
-            except crash_points.InjectedFault:
-                raise
-            except Exception as error:  # one row must not end the service, which would find it again at every start
-                log.warning("claim_failed", error=type(error).__name__, exc_info=not isinstance(error, AWAY_ERRORS))
-                self.readiness.set(COMPONENT, ok=False, reason=type(error).__name__)
-                pause_s = POLL_AWAY_S
-            else:
-                self.readiness.set(COMPONENT, ok=True)
-                pause_s = POLL_LEAST_S if claimed or self.free <= 0 else min(2 * pause_s, POLL_MOST_S)
-            await self._pause(pause_s)
-
-    async def _claim(self) -> int:
-        at_most = min(self.free, CLAIM_MAX)
-        if at_most <= 0:
-            return 0
-        async with self.database.connection() as connection:
-            crash_points.reach("charging.before_claim")
-            rows = await store.claim(connection, self.lease, at_most=at_most)
-        if not rows:
-            return 0
-        crash_points.reach("charging.after_claim")
-        if self._stopping:
-            await self._release([(row.payment.payment_id, row.fence) for row in rows])
-        else:
-            self.accept(rows)
-        return len(rows)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-        finally:
-            self._woken.clear()
-
     async def finish(self) -> None:
         """Take nothing more, let calls in hand end and be recorded, give up the leases of the rest."""
-        self._stopping = True
+        self.is_stopping = True
         tasks = list(self._tasks)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=FINISH_TIMEOUT_S)
@@ -173,7 +123,7 @@ class Charging:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-            await self._release(left)
+            await self.release(left)
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 await self.commit.all_said()
@@ -181,7 +131,8 @@ class Charging:
             log.info("left_to_the_sweeper")
         await self.gateway.close()
 
-    async def _release(self, held: Sequence[tuple[UUID, int]]) -> None:
+    async def release(self, held: Sequence[tuple[UUID, int]]) -> None:
+        """Give up the leases of these rows, by their payments and fences, so that others need not wait until they run out."""
         if not held:
             return
         try:
@@ -226,7 +177,7 @@ class Charging:
             idempotency_key=key,
         )
         transition = domain.on_answer(row.payment, step, answer, self.policy)
-        if self._stopping and transition.then is not None:
+        if self.is_stopping and transition.then is not None:
             transition = replace(transition, then=None, delay_s=0.0)
         return StepResult(row, transition, at, attempt, answer)
 
@@ -329,20 +280,6 @@ class Charging:
         crash_points.reach("charging.after_prepare")
         return answer
 
-    # -- for the operator ------------------------------------------------------------------------------------------------------------
-
-    async def sample(self) -> None:
-        """Count what waits and what is at risk, until cancelled."""
-        while True:
-            try:
-                async with self.database.connection() as connection:
-                    counts = await store.counts(connection)
-                metrics.PAYMENTS_DUE.set(counts.due)
-                metrics.PAYMENTS_IN_DOUBT.set(counts.in_doubt)
-                metrics.PAYMENTS_NEEDING_DECISION.set(counts.needs_decision)
-            except AWAY_ERRORS as error:
-                log.warning("sample_failed", error=type(error).__name__)
-            await asyncio.sleep(SAMPLE_INTERVAL_S)
 
 
 def _gateway_id(payment: Payment) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from services.saga import store
-from services.saga.deadlines import Deadlines, read_reminder_schedule
+from services.saga.deadlines import DeadlineScheduler, read_reminder_schedule
 from services.saga.handlers import SagaHandler
 from shared.service import Runtime, run_service
 from shared.settings import EnvironmentVariables
@@ -15,9 +15,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 async def assemble(runtime: Runtime) -> None:
     """One queue, and the deadlines."""
     patience = read_reminder_schedule(EnvironmentVariables())
-    deadlines = Deadlines(runtime.database, runtime.relay, runtime.clock, patience)
     runtime.consume("saga.events", SagaHandler(patience))
-    runtime.in_background("deadlines", deadlines.run)
+    runtime.in_background(DeadlineScheduler(runtime.database, runtime.relay, runtime.clock, patience))
     runtime.forget(store.FIRED_RETENTION, store.JOURNAL_RETENTION)
 
 

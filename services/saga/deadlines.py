@@ -3,7 +3,6 @@
 A clock that is wrong, by an hour or a day, makes questions come earlier or later and changes no outcome.
 """
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -27,9 +26,6 @@ from shared.settings import EnvironmentVariables
 
 log = structlog.get_logger(__name__)
 
-POLL_INTERVAL_S = 0.5
-"""Well below the shortest sensible deadline, and one small indexed query."""
-OUTAGE_INTERVAL_S = 2.0
 FIRE_ROWS_MAX = 200
 """As many as a batch of messages: short transactions, short locks."""
 
@@ -51,12 +47,15 @@ def read_reminder_schedule(environment: EnvironmentVariables) -> ReminderSchedul
 UNREADABLE_INTERVAL_S = 60.0
 """When to look again for a build that can read the saga; until then it is in nobody's way."""
 
-NOT_FIRED: tuple[type[Exception], ...] = (*AWAY_ERRORS, MovedOnError)
-"""What firing may raise; the deadlines are still due then."""
 
+class DeadlineScheduler:
+    """Fires deadlines that are due. Any number of instances may do so side by side."""
 
-class Deadlines:
-    """Fires what is due. Any number of instances may do so side by side."""
+    name = "deadline_scheduler"
+    interval_s = 0.5
+    """Well below the shortest sensible deadline, and one small indexed query."""
+    retry_on = (*AWAY_ERRORS, MovedOnError)
+    """The deadlines are still due then."""
 
     def __init__(self, database: Database, relay: Relay, clock: Clock, patience: ReminderSchedule) -> None:
         self._database = database
@@ -64,16 +63,10 @@ class Deadlines:
         self._clock = clock
         self._patience = patience
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            try:
-                fired = await self.fire()
-                pause_s = 0.0 if fired == FIRE_ROWS_MAX else POLL_INTERVAL_S
-            except NOT_FIRED as error:
-                log.warning("deadlines_not_fired", error=type(error).__name__)
-                pause_s = OUTAGE_INTERVAL_S
-            await asyncio.sleep(pause_s)
+    async def run_once(self) -> float:
+        """Fire one batch; the next follows at once if this one was full."""
+        fired = await self.fire()
+        return 0.0 if fired == FIRE_ROWS_MAX else self.interval_s
 
     async def fire(self, now: datetime | None = None) -> int:
         """Fire one bounded batch of those due at `now`, by default the database's; how many there were.

@@ -154,7 +154,7 @@ class Publisher:
     async def keep_open(self) -> None:
         """Have a channel, also when there is nothing to publish: readiness tells of an outage and of its end without waiting for a message.
         After a failure, and in silence, the channel must confirm one of nobody's: a broker under an alarm opens channels, and confirms
-        nothing."""
+        nothing. Raises one of `BROKER_ERRORS` when it is away."""
         if self._turn.locked():
             return  # whoever publishes finds out
         async with self._turn:
@@ -165,8 +165,8 @@ class Publisher:
                     await self._confirmed(self._write([probe], _payload(probe, PROBE, channel)))
             except BROKER_ERRORS as error:
                 self._failed(error)
-            else:
-                self._succeeded()
+                raise
+            self._succeeded()
 
     async def close(self) -> None:
         await self._link.close()

@@ -1,6 +1,5 @@
 """What is kept for a time only goes page by page, so that nobody notices: short transactions, rows found by an index."""
 
-import asyncio
 from collections.abc import Sequence
 
 import structlog
@@ -11,8 +10,6 @@ from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
 
-INTERVAL_S = 60.0
-"""A minute late in days is nothing, and a look that finds nothing is one small query."""
 ROWS_MAX = 5_000
 """Rows of a page: tens of milliseconds, far below any timeout of ours."""
 
@@ -60,18 +57,33 @@ def retention_of_details(
     return RetentionRule(name, days, statement)
 
 
-async def run_retention(database: Database, forgets: Sequence[RetentionRule]) -> None:
-    """Until cancelled. One that fails keeps no other from its turn, and gets its own again."""
-    while True:
-        for forget in forgets:
+class RetentionCleaner:
+    """Forgets what `rules` say, one after the other. A rule that fails keeps no other from its turn, and gets its own again."""
+
+    name = "retention_cleaner"
+    interval_s = 60.0
+    """A minute late in days is nothing, and a look that finds nothing is one small query."""
+    retry_on = AWAY_ERRORS
+
+    def __init__(self, database: Database, rules: Sequence[RetentionRule]) -> None:
+        self._database = database
+        self._rules = rules
+
+    async def run_once(self) -> float:
+        """All that is beyond its retention. Raises the error of the last rule that failed, when all have had their turn."""
+        failure: Exception | None = None
+        for rule in self._rules:
             try:
-                rows = await _forget(database, forget)
+                rows = await _forget(self._database, rule)
             except AWAY_ERRORS as error:
-                log.warning("forgetting_postponed", what=forget.name, error=type(error).__name__)
+                log.warning("forgetting_postponed", what=rule.name, error=type(error).__name__)
+                failure = error
             else:
                 if rows:
-                    log.info("forgotten", what=forget.name, rows=rows, older_than_days=forget.days)
-        await asyncio.sleep(INTERVAL_S)
+                    log.info("forgotten", what=rule.name, rows=rows, older_than_days=rule.days)
+        if failure is not None:
+            raise failure
+        return self.interval_s
 
 
 async def _forget(database: Database, forget: RetentionRule) -> int:

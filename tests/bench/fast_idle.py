@@ -11,27 +11,32 @@ import time
 from importlib import import_module
 from typing import Final
 
+from shared.messaging import consumer
+
 QUICKER: Final = 50
 """All pauses alike: whatever grows, an hour of it is an hour."""
 COLLECT_EVERY_S: Final = 1.0
-_PAUSES: Final = (
-    ("shared.messaging.consumer", "WATCH_INTERVAL_S"),  # a consumer that hears nothing takes a new channel
-    ("shared.messaging.relay", "SWEEP_INTERVAL_S"),
-    ("shared.persistence.retention", "INTERVAL_S"),
-    ("services.invoice.reminders", "REMIND_INTERVAL_S"),
-    ("services.payment_gateway.charging", "POLL_MOST_S"),
-    ("services.payment_gateway.charging", "SAMPLE_INTERVAL_S"),
-    ("services.saga.deadlines", "POLL_INTERVAL_S"),
+BACKGROUND_TASKS: Final = (
+    ("shared.messaging.outbox_cleaner", "OutboxCleaner"),
+    ("shared.messaging.outbox_sweeper", "OutboxSweeper"),
+    ("shared.messaging.publisher_probe", "PublisherProbe"),
+    ("shared.persistence.retention", "RetentionCleaner"),
+    ("services.invoice.reminders", "RequestReminder"),
+    ("services.payment_gateway.backlog_sampler", "BacklogSampler"),
+    ("services.payment_gateway.lease_claimer", "LeaseClaimer"),
+    ("services.saga.deadlines", "DeadlineScheduler"),
 )
+"""All there are, by module and class: tests/unit/test_background.py holds this list against the code."""
 
 
 def main() -> None:
     """Run the service that the command line names."""
     service = f"services.{sys.argv[1]}"
-    for place, name in _PAUSES:
-        if place.startswith(("shared.", f"{service}.")):
-            module = import_module(place)
-            setattr(module, name, getattr(module, name) / QUICKER)
+    consumer.WATCH_INTERVAL_S /= QUICKER  # a consumer that hears nothing takes a new channel
+    for module, name in BACKGROUND_TASKS:
+        if module.startswith(("shared.", f"{service}.")):
+            task = getattr(import_module(module), name)
+            task.interval_s /= QUICKER
     threading.Thread(target=_collect, daemon=True).start()
     import_module(f"{service}.__main__").main()
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from shared.messaging.envelope import Outgoing
+from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Published, Publisher
 from shared.messaging.relay import Relay
 from shared.persistence import outbox
@@ -184,41 +185,46 @@ def relay(database: Database, broker: ScriptedBroker) -> Relay:
     return Relay(database, cast("Publisher", broker))
 
 
+@pytest.fixture
+def sweeper(database: Database, relay: Relay) -> OutboxSweeper:
+    return OutboxSweeper(database, relay)
+
+
 async def waiting(environment: Environment) -> list[list[UUID]]:
     return [row["ids"] for row in await rows(environment.databases["saga"], "SELECT ids FROM outbox ORDER BY ids")]
 
 
 async def test_of_two_parcels_each_message_has_its_own_fate(
-    environment: Environment, database: Database, broker: ScriptedBroker, relay: Relay
+    environment: Environment, database: Database, broker: ScriptedBroker, relay: Relay, sweeper: OutboxSweeper
 ) -> None:
     first, second = await stored(database, ONE, TWO), await stored(database, THREE, FOUR)
     broker.says = Published(unroutable=[TWO.id], refused=[FOUR.id])
     assert await relay.publish([first, second]) == 3, "the answer whose asker has gone is dropped"
-    await relay.forget_confirmed()
+    await relay.cleaner.delete_confirmed()
     assert await waiting(environment) == [[FOUR.id]]
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
-    assert await relay.sweep() == 1
+    assert await sweeper.sweep() == 1
     assert (await waiting(environment), broker.sent[-1]) == ([], FOUR.id)
 
 
 async def test_a_parcel_that_nobody_answered_for_is_left_to_the_sweeper(
-    environment: Environment, database: Database, broker: ScriptedBroker, relay: Relay
+    environment: Environment, database: Database, broker: ScriptedBroker, relay: Relay, sweeper: OutboxSweeper
 ) -> None:
     outbox_batch = await stored(database, ONE, FOUR)
     broker.says = Published(failed=[ONE.id, FOUR.id])
     assert await relay.publish([outbox_batch]) == 0
     assert await waiting(environment) == [[ONE.id, FOUR.id]]
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
-    assert (await relay.sweep(), await waiting(environment)) == (2, [])
+    assert (await sweeper.sweep(), await waiting(environment)) == (2, [])
 
 
 async def test_who_comes_late_to_a_parcel_that_a_sweeper_has_sent_brings_nothing_back(
-    environment: Environment, database: Database, broker: ScriptedBroker, relay: Relay
+    environment: Environment, database: Database, broker: ScriptedBroker, relay: Relay, sweeper: OutboxSweeper
 ) -> None:
     """And the other way round: what the first publisher split is not deleted by who saw it whole."""
     outbox_batch = await stored(database, ONE, FOUR)
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
-    assert await relay.sweep() == 2
+    assert await sweeper.sweep() == 2
     broker.says = Published(refused=[FOUR.id])
     assert await relay.publish([outbox_batch]) == 1
     assert await waiting(environment) == []
@@ -227,7 +233,7 @@ async def test_who_comes_late_to_a_parcel_that_a_sweeper_has_sent_brings_nothing
     broker.says = Published(refused=[FOUR.id])
     await relay.publish([outbox_batch])
     await relay.publish([outbox_batch])
-    await relay.forget_confirmed()
+    await relay.cleaner.delete_confirmed()
     assert await waiting(environment) == [[FOUR.id]]
 
 
@@ -242,8 +248,9 @@ async def test_what_could_not_be_deleted_is_deleted_later(
     outbox_batch = await stored(database, ONE)
     await relay.publish([outbox_batch])
     monkeypatch.setattr(outbox, "delete", away)
-    await relay.forget_confirmed()
+    with pytest.raises(ConnectionError):
+        await relay.cleaner.delete_confirmed()
     assert await waiting(environment) == [[ONE.id]]
     monkeypatch.setattr(outbox, "delete", delete)
-    await relay.forget_confirmed()
+    await relay.cleaner.delete_confirmed()
     assert await waiting(environment) == []

@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
-from shared.amqp.broker_link import BrokerLink
+from shared.amqp.broker_link import BROKER_ERRORS, BrokerLink
+from shared.background import run_every
 from shared.contracts import invoice
 from shared.messaging import publisher as publishing
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Publisher
+from shared.messaging.publisher_probe import PublisherProbe
 from shared.messaging.relay import Relay
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
@@ -59,7 +63,8 @@ async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confi
     proxy.reset()
 
     async def probed() -> bool:
-        await publisher.keep_open()
+        with suppress(*BROKER_ERRORS):
+            await publisher.keep_open()
         return lost.fired == 2
 
     await until(probed, what="a new channel, whose confirm is lost as well")
@@ -68,7 +73,8 @@ async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confi
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 10.0)
 
     async def recovered() -> bool:
-        await publisher.keep_open()
+        with suppress(*BROKER_ERRORS):
+            await publisher.keep_open()
         return readiness.ready
 
     await until(recovered, what="a confirm")
@@ -85,7 +91,8 @@ async def test_a_publisher_that_has_nothing_to_say_hears_that_nothing_is_taken(
     await publisher.keep_open()
     assert readiness.ready
     lost = proxy.drop(FrameEvent.CONFIRM, times=1, then=SILENCE)
-    await publisher.keep_open()
+    with pytest.raises(TimeoutError):
+        await publisher.keep_open()
     assert lost.fired == 1
     assert "publisher" in readiness.reasons
     await publisher.close()
@@ -110,7 +117,8 @@ async def test_an_idle_service_knows_whether_broker_and_database_are_there(
     server = network.stand_before(environment.databases["invoice"], speaks=Postgres)
     database = await Database.open(server.url, name="test", connections_max=2)
     publisher = Publisher(BrokerLink(broker.url, name="test"), readiness)
-    running = asyncio.create_task(Relay(database, publisher, readiness).run())
+    tasks = (PublisherProbe(publisher), OutboxSweeper(database, Relay(database, publisher), readiness))
+    running = [asyncio.create_task(run_every(task)) for task in tasks]
     for component, proxy in (("publisher", broker), ("database", server)):
         await said(readiness, component, away=False)
         proxy.refuse()
@@ -118,7 +126,8 @@ async def test_an_idle_service_knows_whether_broker_and_database_are_there(
         await said(readiness, component, away=True)
         proxy.heal()
         await said(readiness, component, away=False)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
     await publisher.close()
     await database.close()

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from shared.persistence import inbox, retention
+from shared.background import run_every
+from shared.persistence import inbox
 from shared.persistence.database import Database
-from shared.persistence.retention import RetentionRule, delete_page, run_retention
+from shared.persistence.retention import RetentionCleaner, RetentionRule, delete_page
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.waiting import until
@@ -47,7 +48,7 @@ async def test_a_page_is_bounded_and_takes_only_what_is_old(environment: Environ
 async def cleaning(environment: Environment, *forgets: RetentionRule) -> AsyncIterator[None]:
     """The loop of a running service; it does not end by itself."""
     database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
-    task = asyncio.create_task(run_retention(database, forgets))
+    task = asyncio.create_task(run_every(RetentionCleaner(database, forgets)))
     try:
         yield
         assert not task.done()
@@ -74,7 +75,7 @@ async def test_pages_follow_until_one_is_not_full_and_a_failure_keeps_no_other_f
 async def test_what_failed_is_tried_again_in_the_next_round(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(RetentionCleaner, "interval_s", 0.01)
     with capture_logs() as logged:
 
         async def failed() -> bool:

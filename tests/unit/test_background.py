@@ -1,17 +1,22 @@
 """The loop of background tasks: when they run, what becomes of their errors, and what operators see of it."""
 
+import ast
 import asyncio
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from shared.background import BACK_OFF, JITTER, run_every
+from shared.background import BACK_OFF, JITTER, BackgroundTask, run_every
 from shared.crash_points import InjectedFault
 from shared.records import dataclass, field
+from tests.bench.fast_idle import BACKGROUND_TASKS
 
+ROOT = Path(__file__).parents[2]
 NAME = "test_task"
 BUG = KeyError("a bug")
 
@@ -179,3 +184,21 @@ async def test_a_wait_that_returns_early_brings_the_next_run_forward() -> None:
     await runs.get()
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
+
+
+def test_the_long_bench_quickens_every_task_there_is() -> None:
+    """A forgotten one would hide what it leaks in an hour of rest (`tests.bench.fast_idle`)."""
+    classes = {
+        (".".join(path.relative_to(ROOT).with_suffix("").parts), node.name)
+        for house in ("shared", "services")
+        for path in (ROOT / house).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and any(getattr(item, "name", "") == "run_once" for item in node.body)
+    }
+    assert classes - {("shared.background", "BackgroundTask")} == set(BACKGROUND_TASKS)
+    assert len({task_named(*place).name for place in BACKGROUND_TASKS}) == len(BACKGROUND_TASKS), "names are labels"
+
+
+def task_named(module: str, name: str) -> type[BackgroundTask]:
+    task: type[BackgroundTask] = getattr(import_module(module), name)
+    return task

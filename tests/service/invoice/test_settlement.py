@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 from services.audit.routes import queues_for
 from services.invoice.__main__ import assemble
 from services.invoice.rebuild import rebuild
-from services.invoice.reminders import remind
+from services.invoice.reminders import RequestReminder
 from shared.amqp.broker_link import BrokerLink
 from shared.clock import system_clock
 from shared.contracts import invoice as messages
@@ -165,9 +165,10 @@ async def test_what_is_pending_too_long_is_requested_again_with_the_same_id(
     database = await Database.open(url, name="test", connections_max=2)
     publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test"))
     try:
-        assert await remind(database, Relay(database, publisher), older_than_s=30) == 1
+        reminder = RequestReminder(database, Relay(database, publisher), older_than_s=30)
+        assert await reminder.remind() == 1
         again = await events.next()
-        assert await remind(database, Relay(database, publisher), older_than_s=30) == 0, "not more often than that"
+        assert await reminder.remind() == 0, "not more often than that"
     finally:
         await publisher.close()
         await database.close()

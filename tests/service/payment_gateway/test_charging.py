@@ -351,7 +351,6 @@ async def test_whatever_a_look_for_due_rows_raises_the_service_goes_on(
 
     due = uuid4()
     monkeypatch.setattr(store, "claim", claim)
-    monkeypatch.setattr(charging, "POLL_AWAY_S", 0.02)
     await _store_due(payments.url, due)
     async with start():
         await payments.until(due, "captured")

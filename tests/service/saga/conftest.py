@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from services.saga.deadlines import Deadlines
+from services.saga.deadlines import DeadlineScheduler
 from services.saga.domain import ReminderSchedule
 from shared.amqp.broker_link import BrokerLink
 from shared.clock import system_clock
@@ -21,7 +21,7 @@ PATIENCE = ReminderSchedule((120.0, 300.0))
 
 
 @pytest.fixture
-async def instances(environment: Environment) -> AsyncIterator[tuple[Deadlines, Deadlines]]:
+async def instances(environment: Environment) -> AsyncIterator[tuple[DeadlineScheduler, DeadlineScheduler]]:
     """The deadlines of two instances, each with connections of its own."""
     async with AsyncExitStack() as closing:
         made = []
@@ -30,7 +30,7 @@ async def instances(environment: Environment) -> AsyncIterator[tuple[Deadlines, 
             closing.push_async_callback(database.close)
             publisher = Publisher(BrokerLink(environment.rabbitmq_url, name=name))
             closing.push_async_callback(publisher.close)
-            made.append(Deadlines(database, Relay(database, publisher), system_clock, PATIENCE))
+            made.append(DeadlineScheduler(database, Relay(database, publisher), system_clock, PATIENCE))
         yield made[0], made[1]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from services.saga import store
 from services.saga.__main__ import assemble
-from services.saga.deadlines import Deadlines
+from services.saga.deadlines import DeadlineScheduler
 from services.saga.domain import Capture, Failure, Saga, SagaStatus
 from services.saga.store import SagaTransition, deadline_id
 from shared import crash_points
@@ -20,6 +20,7 @@ from shared.contracts import payment_gateway as payment_messages
 from shared.contracts.base import Contract
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
+from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.persistence.database import Database
 from shared.persistence.retention import delete_page
 from shared.persistence.writes import WriteBatch
@@ -53,7 +54,7 @@ TELL_REJECTED = invoice_messages.RecordPaymentFailure(**ABOUT, outcome="not_char
 REFUND = payment_messages.RefundPayment(**ABOUT, reason="the invoice cannot take the money: void")
 
 Handled = Callable[[set[UUID]], Awaitable[None]]
-Instances = tuple[Deadlines, Deadlines]
+Instances = tuple[DeadlineScheduler, DeadlineScheduler]
 
 MEANINGS: dict[str, tuple[list[Contract], list[Contract]]] = {
     "awaiting_outcome": ([REQUESTED], [ASK]),
@@ -180,7 +181,7 @@ async def test_a_crash_after_the_commit_leaves_the_question_to_the_sweeper(
     with pytest.raises(crash_points.InjectedFault):
         await instances[0].fire(LATER)
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
-    assert await instances[1]._relay.sweep() == 1
+    assert await OutboxSweeper(instances[1]._database, instances[1]._relay).sweep() == 1
     assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
 
 

@@ -11,7 +11,7 @@ from asyncpg import UniqueViolationError
 
 from services.saga import store
 from services.saga.__main__ import assemble
-from services.saga.deadlines import Deadlines
+from services.saga.deadlines import DeadlineScheduler
 from services.saga.domain import Saga, SagaStatus
 from services.saga.store import JOURNAL_RETENTION, SagaTransition
 from shared.contracts.base import Contract
@@ -111,7 +111,7 @@ async def test_what_comes_again_after_its_journal_is_gone_changes_nothing(
     upstream: UpstreamClient,
     handled: Handled,
     database: Database,
-    instances: tuple[Deadlines, Deadlines],
+    instances: tuple[DeadlineScheduler, DeadlineScheduler],
 ) -> None:
     await given_paid_long_ago(environment, upstream, handled)
     assert await forget(database) == 3
