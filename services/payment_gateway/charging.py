@@ -281,7 +281,6 @@ class Charging:
         return answer
 
 
-
 def _gateway_id(payment: Payment) -> str:
     assert payment.gateway_id is not None  # noqa: S101 - the database holds it recorded before any such step
     return payment.gateway_id
