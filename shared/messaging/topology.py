@@ -1,13 +1,15 @@
 """Exchanges, queues and bindings as data: the one registry. `remit topology apply` creates it; services only verify it.
 
-A topic exchange matches its patterns word by word, anew for every message: a sixth of what RabbitMQ 3.10 spent on a payment. So what our
-own queues take is bound by exact key: commands to a fanout or a direct exchange, and events to the direct exchange where they enter. From
-there all events flow on to the topic exchange of their name, where anybody binds what they like: what one of our queues takes by a binding,
-anything else, also what a later version says, because that is the alternate exchange.
+Our own queues are bound by exact key. A topic exchange compares words for every message, which was a sixth of what RabbitMQ 3.10 spent on a
+payment. So commands go to a fanout or a direct exchange, and an event enters through a direct exchange of its own (`ingress_exchange`).
 
-Queue settings are arguments of the queue, not policies: they are created in one step with the queue and cannot be forgotten on a broker
-without the management plugin. All queues are quorum queues (durable, replicated where there are more nodes), dead-lettering is
-at-least-once, which needs `reject-publish` and a dead-letter exchange that routes (RabbitMQ documentation, "Dead Lettering").
+Every event also reaches the topic exchange of its name, where anybody may bind any pattern. An event that one of our queues takes is bound
+onwards to the topic exchange. Any other event, for instance one of a later version, gets there because the topic exchange is the alternate
+exchange of the direct one.
+
+Queue settings are arguments of the queue, not policies. They are set in one step with the queue, and cannot be forgotten on a broker without
+the management plugin. All queues are quorum queues: durable, and replicated where there are more nodes. Dead-lettering is at-least-once; that
+needs `reject-publish` and a dead-letter exchange that routes (RabbitMQ documentation, "Dead Lettering").
 """
 
 from collections.abc import Sequence
@@ -23,20 +25,20 @@ ANY_KEY = ""
 """A fanout exchange does not look at it."""
 
 DELIVERY_LIMIT = 100
-"""Deliveries before the broker itself dead-letters. A crash counts against every unacked neighbour, so the limit is generous; our own
-tries end far below it (`shared.messaging.shell.TRIES_MAX`)."""
+"""Deliveries before the broker itself dead-letters a message. A crash counts against every unacknowledged neighbour, so the limit is
+generous. Our own tries end far below it (`shared.batch.retry.TRIES_MAX`)."""
 DEAD_LETTER_DELIVERY_LIMIT = 1_000_000
-"""Beyond its limit this queue would have nowhere to put a message but to drop it: practically never."""
+"""Beyond this limit the broker would drop a dead letter, since this queue has no dead-letter exchange. So the limit is never reached."""
 QUEUE_BYTES_MAX = 4 * 1024**3
-"""A bound on disk; publishers are refused beyond it (`reject-publish`) and keep their messages in the outbox."""
+"""A bound on disk. Beyond it publishers are refused (`reject-publish`) and keep their messages in the outbox."""
 
 RoutingSuffix = Literal["", "case", "overdue"]
-"""The last word of a routing key, behind the type, for receivers that want only some messages of a type."""
+"""The last word of a routing key, behind the type: for queues that want only some messages of a type."""
 CASE: Final[RoutingSuffix] = "case"
-"""An outcome that ends a case: staff hear of those, and not of every healthy payment."""
+"""The outcome of a payment that was a case. Staff hear of these outcomes, and not of those of healthy payments."""
 OVERDUE: Final[RoutingSuffix] = "overdue"
-"""A request that is announced again because its payment is pending longer than it should be: the saga watches those. Of a healthy payment
-it hears the outcome first, for until then there is nothing that it would do."""
+"""A request that is announced again, because its payment has been pending for too long. The saga hears of these requests, and watches their
+payments. Of a healthy payment it hears the outcome first: before that there is nothing for it to do."""
 
 
 def routing_key(wire_name: str, routing_suffix: RoutingSuffix = "") -> str:
@@ -48,7 +50,7 @@ _INGRESS = {name: f"{name}.direct" for name in ("invoice.events", "payment.event
 
 
 def ingress_exchange(exchange: str) -> str:
-    """The exchange to which our own messages for `exchange` are published."""
+    """Where our own messages for `exchange` enter: its direct exchange if it has one, else the exchange itself."""
     return _INGRESS.get(exchange, exchange)
 
 
@@ -71,7 +73,7 @@ def _bind(
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """`bindings`: what flows into it from another exchange. `alternate`: where what nothing is bound for goes instead."""
+    """`bindings`: what it is given by other exchanges. `alternate`: the exchange that gets what no binding here takes."""
 
     name: str
     type: str
@@ -108,8 +110,10 @@ class Queue:
 
     @property
     def retired(self) -> tuple[Binding, ...]:
-        """What was bound before direct exchanges: to the topic exchanges, a type with whatever is behind it, or with one word of it. Beside
-        ours they bring nothing twice."""
+        """The bindings to topic exchanges that the builds before direct exchanges made. `remit topology prune` removes them.
+
+        Those builds bound a type with any suffix (`type.#`), or a type with one suffix. A queue that has both bindings still gets every
+        message once."""
         keys = {binding.routing_key for binding in self.bindings}
         found: list[Binding] = []
         for topic, direct in _INGRESS.items():
@@ -193,4 +197,4 @@ MUST_ROUTE: frozenset[str] = frozenset(
     for message in MESSAGES
     if _BOUND.keys() & {Binding(ingress_exchange(message.exchange), key) for key in (message.wire_name, ANY_KEY)}
 )
-"""Types that a queue of ours takes. Others are for whoever binds a queue: that nobody did is no fault."""
+"""Types that a queue of ours takes. Other types are for whoever binds a queue of their own; it is no fault if nobody did."""
