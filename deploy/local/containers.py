@@ -29,7 +29,7 @@ from testcontainers.core.docker_client import DockerClient, get_docker_host
 
 from deploy.local import remove_containers
 from deploy.local.errors import StackError
-from deploy.local.postgres import MAX_CONNECTIONS, accepts_sessions
+from deploy.local.postgres import CONNECTIONS_MAX, accepts_sessions
 from deploy.local.processes import Processes
 from deploy.local.rabbitmq import QUEUE_REGISTERED_S, speaks_amqp
 from deploy.local.scratch import Scratch
@@ -125,7 +125,7 @@ def postgresql(scratch: Scratch, processes: Processes) -> ContainedServer:
     """Starts a database server; returns when it serves."""
     user, password, port = "postgres", secrets.token_hex(16), scratch.claim_port()
     container = PostgresContainer(POSTGRES_IMAGE, username=user, password=password, dbname="postgres", driver=None)
-    container.with_command(["postgres", "-c", f"max_connections={MAX_CONNECTIONS}"])
+    container.with_command(["postgres", "-c", f"max_connections={CONNECTIONS_MAX}"])
     container.with_kwargs(labels={_LABEL: str(scratch.folder)})
     url = f"postgresql://{user}:{password}@127.0.0.1:{port}/postgres"
     return _start(

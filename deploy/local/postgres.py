@@ -31,7 +31,7 @@ _INSTALLATION: Final = "pginstall18"
 _INITDB_DEADLINE_S: Final = 60.0  # one second on an idle machine
 _READY_DEADLINE_S: Final = 60.0  # recovery after kill -9 included
 _PROBE_TIMEOUT_S: Final = 2.0
-MAX_CONNECTIONS: Final = 400  # two instances of four services with their pools, and the tests' own
+CONNECTIONS_MAX: Final = 400  # two instances of four services with their pools, and the tests' own
 
 _PROTOCOL_3_0: Final = 196_608
 _AUTHENTICATION: Final = b"R"  # any authentication request means that the server takes sessions; while it recovers: "E"
@@ -72,7 +72,7 @@ class PrivatePostgres:
         processes.run("initdb", Command(initdb, environment, home, log, identity), deadline_s=_INITDB_DEADLINE_S)
         serve = (
             binaries / "postgres", "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1",
-            "-c", "unix_socket_directories=", "-c", f"max_connections={MAX_CONNECTIONS}",
+            "-c", "unix_socket_directories=", "-c", f"max_connections={CONNECTIONS_MAX}",
         )  # fmt: skip
         # SIGQUIT is PostgreSQL's immediate shutdown: as fast as a kill, but it returns its shared memory.
         command = Command(serve, environment, home, log, identity, stop_signal=SIGQUIT)

@@ -23,10 +23,10 @@ from deploy.sandbox.replies import Json, SandboxReply
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 64 * 1024  # a payment is 300 bytes
-MAX_FIELDS = 64  # Stripe takes 50 metadata entries; ours has two
-MAX_KEY_CHARS = 255  # Stripe's
-MAX_SILENCE_S = 600.0  # a connection that is never answered is cut after ten minutes, as load balancers do
+BODY_BYTES_MAX = 64 * 1024  # a payment is 300 bytes
+FIELDS_MAX = 64  # Stripe takes 50 metadata entries; ours has two
+KEY_CHARS_MAX = 255  # Stripe's
+SILENCE_MAX_S = 600.0  # a connection that is never answered is cut after ten minutes, as load balancers do
 KEY_AGE_S = 86_400.0  # Stripe may prune keys after 24 hours
 SLOW_S = 1.5  # longer than a test's client waits, shorter than a person does
 
@@ -186,7 +186,7 @@ class Api:
 
     async def _hold(self, request: web.Request) -> None:
         try:
-            async with asyncio.timeout(MAX_SILENCE_S):
+            async with asyncio.timeout(SILENCE_MAX_S):
                 await self._closing.wait()
         except TimeoutError:
             log.info("a connection held in silence was cut")
@@ -245,7 +245,7 @@ class _Keys:
         """The saved answer or a refusal; None: this request is to be acted upon."""
         if key is None:
             return None
-        if len(key) > MAX_KEY_CHARS:
+        if len(key) > KEY_CHARS_MAX:
             return replies.idempotency_error("Idempotency keys are at most 255 characters.", status=400)
         if key in self._in_flight:
             words = "There is currently another in-progress request using this Idempotent Key."
@@ -298,7 +298,7 @@ def _known_words(reply: SandboxReply) -> str:
 
 def _parse(text: str) -> Params | None:
     try:
-        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS))
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX))
     except ValueError:
         return None
 

@@ -16,9 +16,9 @@ from deploy.sandbox.faults import CARDS, Behaviour, Confirm, Effect, Manner, beh
 from deploy.sandbox.ledger import Ledger, Row
 from deploy.sandbox.replies import Json, SandboxReply
 
-MAX_AMOUNT = 99_999_999  # Stripe takes at most eight digits
-MAX_PAGE, DEFAULT_PAGE = 100, 10  # Stripe's
-MAX_PEOPLE_ROWS = 200  # what a person can read on one page
+AMOUNT_MAX = 99_999_999  # Stripe takes at most eight digits
+PAGE_MAX, DEFAULT_PAGE = 100, 10  # Stripe's
+PEOPLE_ROWS_MAX = 200  # what a person can read on one page
 MONTHS = range(1, 13)
 YEARS = range(2000, 2100)
 
@@ -91,7 +91,7 @@ class SandboxBank:
         token = params.get("payment_method")
         if "payment_method_types[0]" in params:  # gone since API version 2026-09-30.endive, which the SDK 16 speaks
             return replies.invalid("payment_method_types is gone", code="payment_method_types_no_longer_supported")
-        if amount is None or not 0 < amount <= MAX_AMOUNT:
+        if amount is None or not 0 < amount <= AMOUNT_MAX:
             return replies.invalid("Invalid amount", code="parameter_invalid_integer", param="amount")
         if not (len(currency) == 3 and currency.isascii() and currency.isalpha()):  # noqa: PLR2004 - ISO 4217 alphabetic
             return replies.invalid("Invalid currency", param="currency")
@@ -132,7 +132,7 @@ class SandboxBank:
     def list_intents(self, _: str, params: Params, __: str | None) -> SandboxReply:
         """Newest first. No filter by metadata, as at Stripe."""
         limit = _integer(params.get("limit", str(DEFAULT_PAGE)))
-        if limit is None or not 1 <= limit <= MAX_PAGE:
+        if limit is None or not 1 <= limit <= PAGE_MAX:
             return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
         conditions, args = ["1"], list[Any]()
         for name, operator in {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}.items():
@@ -329,7 +329,7 @@ class SandboxBank:
 
     def list_refunds(self, _: str, params: Params, __: str | None) -> SandboxReply:
         intent_id, limit = params.get("payment_intent", ""), _integer(params.get("limit", str(DEFAULT_PAGE)))
-        if limit is None or not 1 <= limit <= MAX_PAGE:
+        if limit is None or not 1 <= limit <= PAGE_MAX:
             return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
         row = self._intent(intent_id)
         if row is None:
@@ -376,7 +376,7 @@ class SandboxBank:
         shown: Json = {}
         for table, column in owner.items():
             where = f"WHERE {column} IN ({chosen})" if payment else ""
-            sql = f"SELECT * FROM {table} {where} ORDER BY rowid DESC LIMIT {MAX_PEOPLE_ROWS}"  # noqa: S608 - constants
+            sql = f"SELECT * FROM {table} {where} ORDER BY rowid DESC LIMIT {PEOPLE_ROWS_MAX}"  # noqa: S608 - constants
             shown[table] = [dict(row) for row in self._ledger.all(sql, *([payment] if payment else []))]
         return shown
 

@@ -51,7 +51,7 @@ class Confirm:
 
 
 @dataclass(frozen=True, slots=True)
-class Refund:
+class RefundBehaviour:
     """One refund: its first status, and after how many looks at it a pending one succeeds (None: never)."""
 
     status: str = "succeeded"
@@ -70,7 +70,7 @@ class Behaviour:
     once_confirmed: Manner = Manner.ANSWER  # how retrieve, confirm and cancel answer after the first confirm
     captures_on_cancel: bool = False
     keeps_method: bool = False  # Stripe detaches a declined method, so that a second confirm must name one
-    refund: Refund = Refund()
+    refund: RefundBehaviour = RefundBehaviour()
 
 
 _OK = Confirm()
@@ -165,12 +165,12 @@ BEHAVIOURS: dict[str, Behaviour] = {
     ),
 }
 
-REFUNDS: dict[str, Refund] = {
-    "refund_fails": Refund("failed"),
-    "refund_pending": Refund("pending", settles_after=2),
-    "refund_pending_forever": Refund("pending"),
-    "refund_then_500": Refund(manner=Manner.ERROR_500),
-    "refund_then_timeout": Refund(manner=Manner.HANG),
+REFUNDS: dict[str, RefundBehaviour] = {
+    "refund_fails": RefundBehaviour("failed"),
+    "refund_pending": RefundBehaviour("pending", settles_after=2),
+    "refund_pending_forever": RefundBehaviour("pending"),
+    "refund_then_500": RefundBehaviour(manner=Manner.ERROR_500),
+    "refund_then_timeout": RefundBehaviour(manner=Manner.HANG),
 }
 """Each is also a token of its own: `pm_remit_refund_fails` is captured, and its refund fails."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.sandbox.faults import Manner, luhn_holds
 
-MAX_QUOTED_CHARS = 64  # the longest id of ours has 27
+QUOTED_CHARS_MAX = 64  # the longest id of ours has 27
 
 _CARD_DIGITS = re.compile(r"(?<!\d)\d{13,19}(?!\d)", re.ASCII)
 
@@ -79,7 +79,7 @@ def unauthorised(message: str, status: int) -> SandboxReply:
 
 def printable(text: str) -> str:
     """A quoted parameter: short, and never a card number."""
-    return _CARD_DIGITS.sub(lambda run: "****" if luhn_holds(run[0]) else run[0], text[:MAX_QUOTED_CHARS])
+    return _CARD_DIGITS.sub(lambda run: "****" if luhn_holds(run[0]) else run[0], text[:QUOTED_CHARS_MAX])
 
 
 def _error(kind: str, message: str, **details: Any) -> Json:

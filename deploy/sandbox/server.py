@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from deploy.sandbox.app import MAX_BODY_BYTES, Api, SandboxSettings
+from deploy.sandbox.app import BODY_BYTES_MAX, Api, SandboxSettings
 from deploy.sandbox.bank import SandboxBank, new_id
 from deploy.sandbox.ledger import Ledger
 
@@ -84,7 +84,7 @@ class Sandbox:
 
 
 async def _runner(routes: list[web.RouteDef]) -> web.AppRunner:
-    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.add_routes(routes)
     # A handler that hangs ends when its client hangs up; what acts late runs in a task of its own.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S)

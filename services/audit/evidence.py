@@ -37,7 +37,7 @@ class PlantedFault(_Part):
     red: tuple[int, ...]
 
 
-class FaultRun(_Part):
+class FaultRunReport(_Part):
     """What a fault run reports of itself."""
 
     planned: tuple[PlannedFault, ...]
@@ -105,16 +105,16 @@ class Evidence:
     """
 
     tap: TapRecording | None = None
-    run: FaultRun | None = None
+    run: FaultRunReport | None = None
     baselines: tuple[Baseline, ...] = ()
     logs: Path | None = None
     lost: frozenset[str] = frozenset()
     unacked: Mapping[str, int] | None = None
 
 
-def read_run(path: Path) -> FaultRun:
+def read_run(path: Path) -> FaultRunReport:
     """Raises AuditError."""
-    return _read(path, FaultRun, "the report of a fault run")
+    return _read(path, FaultRunReport, "the report of a fault run")
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from services.invoice import answers
 from services.invoice.answers import CommandResult, StoredAnswer
-from shared.batch.inbox import DeadLettered, Item, Settled
+from shared.batch.inbox import DeadLettered, DecidedBatch, Item
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.contracts.invoice import AnswerReason, CloseCommand, CommandAnswered, InvoiceCommandRejected
 from shared.ids import derived_id, read_uuid
@@ -47,23 +47,23 @@ class CommandInbox:
     async def handled_before(self, tx: Tx, items: Sequence[Item]) -> set[UUID]:
         return set(await answers.load(tx, {item.id for item in items}))
 
-    async def record(self, writes: Tx, settled: Settled) -> Sequence[Outgoing]:
+    async def record(self, writes: Tx, decided: DecidedBatch) -> Sequence[Outgoing]:
         """Store the answers of the fresh ones, and give them; give those of the repeated ones again."""
-        new, said = answer_fresh(settled)
+        new, said = answer_fresh(decided)
         await answers.insert(writes, list(new.values()))
-        if settled.repeated:
-            stored = await answers.load(writes, {item.id for item in settled.repeated}) | new
-            for item in settled.repeated:
-                said += _answer_again(item, stored[item.id], settled)
+        if decided.repeated:
+            stored = await answers.load(writes, {item.id for item in decided.repeated}) | new
+            for item in decided.repeated:
+                said += _answer_again(item, stored[item.id], decided)
         return said
 
 
-def answer_fresh(settled: Settled) -> tuple[dict[UUID, StoredAnswer], list[Outgoing]]:
+def answer_fresh(decided: DecidedBatch) -> tuple[dict[UUID, StoredAnswer], list[Outgoing]]:
     """The answers of the fresh commands, by command id, and what is said about them. Pure."""
     new: dict[UUID, StoredAnswer] = {}
     said: list[Outgoing] = []
-    for item in settled.fresh:
-        answer, cause = _answer(item, settled)
+    for item in decided.fresh:
+        answer, cause = _answer(item, decided)
         new[item.id] = answer
         said += announce_answer(answer, cause, reply_to=_reply_to(item.delivery), correlation_id=_correlation(item))
     return new, said
@@ -112,10 +112,10 @@ async def close_answers(writes: Tx, closed: Sequence[tuple[Cause, CloseCommand]]
     return said
 
 
-def _answer(item: Item, settled: Settled) -> tuple[StoredAnswer, Cause]:
+def _answer(item: Item, decided: DecidedBatch) -> tuple[StoredAnswer, Cause]:
     if isinstance(item, RefusedCommand):
-        return item.answer, Cause(item.id, item.answer.correlation_id, settled.now)
-    change = settled.changes[item.id]
+        return item.answer, Cause(item.id, item.answer.correlation_id, decided.now)
+    change = decided.changes[item.id]
     message = change.message
     result = next(effect for effect in change.reaction.effects if isinstance(effect, CommandResult))
     answer = StoredAnswer(
@@ -131,14 +131,14 @@ def _answer(item: Item, settled: Settled) -> tuple[StoredAnswer, Cause]:
     return answer, change.cause
 
 
-def _answer_again(item: Item, stored: StoredAnswer, settled: Settled) -> list[Outgoing]:
+def _answer_again(item: Item, stored: StoredAnswer, decided: DecidedBatch) -> list[Outgoing]:
     reply_to = _reply_to(item.delivery)
     if reply_to is None:
         return []
     if _is_another_command(item, stored):
         detail = "another command came under this id before"
         stored = replace(stored, answer="rejected", reason=AnswerReason.COMMAND_ID_REUSED.value, detail=detail)
-    cause = Cause(stored.command_id, stored.correlation_id, settled.now)
+    cause = Cause(stored.command_id, stored.correlation_id, decided.now)
     return [_to_sender(stored, cause, reply_to, _correlation(item))]
 
 

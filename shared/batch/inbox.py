@@ -39,7 +39,7 @@ class DeadLettered:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class DecidedBatch:
     """A batch after its decisions. `repeated`: came before, or twice in this batch. `changes` of the fresh ones, by message id."""
 
     fresh: Sequence[Item]
@@ -59,7 +59,7 @@ class Inbox(Protocol):
         """The ids of those that were handled before."""
         ...
 
-    async def record(self, writes: Tx, settled: Settled) -> Sequence[Outgoing]:
+    async def record(self, writes: Tx, decided: DecidedBatch) -> Sequence[Outgoing]:
         """Collect what marks the fresh ones as handled. One that is marked already is a unique violation: a conflict, so the batch is
         repeated and recognises it. Returns what is to be said about it."""
         ...
@@ -77,7 +77,7 @@ class MessageInbox:
     async def handled_before(self, tx: Tx, items: Sequence[Item]) -> set[UUID]:
         return await inbox_table.load(tx, {item.id for item in items})
 
-    async def record(self, writes: Tx, settled: Settled) -> Sequence[Outgoing]:
-        if settled.fresh:
-            await inbox_table.insert(writes, [item.id for item in settled.fresh])
+    async def record(self, writes: Tx, decided: DecidedBatch) -> Sequence[Outgoing]:
+        if decided.fresh:
+            await inbox_table.insert(writes, [item.id for item in decided.fresh])
         return ()

@@ -20,7 +20,7 @@ from shared.batch.handler import (
     OptimisticHandler,
     State,
 )
-from shared.batch.inbox import Inbox, Item, Settled
+from shared.batch.inbox import DecidedBatch, Inbox, Item
 from shared.clock import Clock
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Inbound
@@ -78,7 +78,7 @@ class UnitOfWork(Generic[Key, State, Effect]):
             if changes is None:
                 return None
             writes = WriteBatch(connection, one_statement=True)
-            batches = await self._write(writes, Settled(items, (), changes, now))
+            batches = await self._write(writes, DecidedBatch(items, (), changes, now))
             if not writes.fits_one_statement:
                 return None
             crash_points.reach("shell.at_once.before_commit")
@@ -127,7 +127,7 @@ class UnitOfWork(Generic[Key, State, Effect]):
             messages = [item.message for item in fresh if item.message is not None]
             states = dict(await self._handler.load(tx, messages)) if messages else {}
             changes = self._react(fresh, states, now)
-            batches = await self._write(writes, Settled(fresh, repeated, changes, now))
+            batches = await self._write(writes, DecidedBatch(fresh, repeated, changes, now))
             await writes.flush()
             crash_points.reach("shell.before_commit")
         crash_points.reach("shell.after_commit")
@@ -153,7 +153,7 @@ class UnitOfWork(Generic[Key, State, Effect]):
             raise HandlerErrors(errors)
         return changes
 
-    async def _write(self, writes: WriteBatch, settled: Settled) -> list[OutboxBatch]:
+    async def _write(self, writes: WriteBatch, settled: DecidedBatch) -> list[OutboxBatch]:
         """Collect all that is stored; what is to be published once it is committed."""
         changes: list[Change[Key, State, Effect]] = list(settled.changes.values())
         said = [

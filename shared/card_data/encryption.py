@@ -32,9 +32,9 @@ from shared.card_data.scan import is_cvv_name, passes_luhn
 BINDING: Final = "remit.payment_id"
 ALGORITHM: Final = "RSA-OAEP-256"
 ENCRYPTION: Final = "A256GCM"
-MAX_JWE_CHARACTERS = 4096  # ours have about 800; a 4096-bit key and a long `kid` stay under 2 000
+JWE_CHARACTERS_MAX = 4096  # ours have about 800; a 4096-bit key and a long `kid` stay under 2 000
 LOCAL_KEY_BITS = 3072  # 128 bits of strength, as PCI DSS recommends; decrypting takes 2 ms
-_MIN_KEY_BITS = 2048  # NIST SP 800-131A
+_KEY_BITS_MIN = 2048  # NIST SP 800-131A
 
 _ALLOWED_HEADER = frozenset({"alg", "enc", "kid", "crit", BINDING, "typ", "cty"})
 _REGISTRY = jose.JWERegistry(
@@ -161,15 +161,15 @@ def _rsa_key(entry: Jwk) -> RSAKey:
         key.check_alg(ALGORITHM)
     except (JoseError, ValueError, TypeError, KeyError):
         raise ValueError(f"not an RSA key for {ALGORITHM}") from None  # what they say may quote the key
-    if key.raw_value.key_size < _MIN_KEY_BITS:
-        raise ValueError(f"an RSA key of {key.raw_value.key_size} bits is too short: {_MIN_KEY_BITS} at least")
+    if key.raw_value.key_size < _KEY_BITS_MIN:
+        raise ValueError(f"an RSA key of {key.raw_value.key_size} bits is too short: {_KEY_BITS_MIN} at least")
     key.ensure_kid()
     return key
 
 
 def _read_header(jwe: str) -> dict[str, Any] | CardRefusal:
     """The protected header, not yet authenticated: only good for picking the key and refusing early."""
-    if len(jwe) > MAX_JWE_CHARACTERS or not jwe.isascii() or jwe.count(".") != 4:  # noqa: PLR2004 - five parts
+    if len(jwe) > JWE_CHARACTERS_MAX or not jwe.isascii() or jwe.count(".") != 4:  # noqa: PLR2004 - five parts
         return CardRefusal.UNREADABLE
     encoded, _, _ = jwe.partition(".")
     try:

@@ -70,7 +70,7 @@ _SHORTEST = b"0" * _MIN_DIGITS
 _RUN = re.compile(rb"\d(?:[ .\-]?\d){11,}")
 _GROUP = re.compile(rb"\d+")
 _LEAST_GROUP = 3  # groups of a printed card have three digits or more, but for the last
-_MAX_GROUPS = (
+_GROUPS_MAX = (
     1_000  # 10 ms of the loop; a body with more groups of digits side by side counts as a card number: none is
 )
 
@@ -169,7 +169,7 @@ def _has_enough_digits(data: bytes) -> bool:
 
 
 def _candidates(data: bytes) -> Iterator[tuple[int, int]]:
-    left = _MAX_GROUPS
+    left = _GROUPS_MAX
     for run in _RUN.finditer(data):
         groups = [group.span() for group in islice(_GROUP.finditer(data, *run.span()), left + 1)]
         left -= len(groups)
@@ -232,7 +232,7 @@ def _unescape_json(text: str) -> str:
 
 # -- behind encodings --------------------------------------------------------------------------------------------------
 
-_MAX_LAYERS = 2  # base64 of a URL-encoded body happens by itself; a third layer is somebody who hides
+_LAYERS_MAX = 2  # base64 of a URL-encoded body happens by itself; a third layer is somebody who hides
 _BACKSLASH_ESCAPE = re.compile(
     r"(?<!\\)\\+(?:u00|x)([0-9A-Fa-f]{2})"
 )  # looking back: else n backslashes take n*n/2 steps
@@ -249,7 +249,7 @@ def find_card_number_deep(text: str | bytes) -> bool:
 
     Encodings: backslash escapes, URL encoding, HTML entities, hexadecimal, base64 (both alphabets, at any offset).
     """
-    return _find_behind(text if isinstance(text, str) else text.decode("utf-8", "replace"), _MAX_LAYERS)
+    return _find_behind(text if isinstance(text, str) else text.decode("utf-8", "replace"), _LAYERS_MAX)
 
 
 def _find_behind(text: str, layers: int) -> bool:

@@ -7,9 +7,9 @@ Every event also reaches the topic exchange of its name, where anybody may bind 
 onwards to the topic exchange. Any other event, for instance one of a later version, gets there because the topic exchange is the alternate
 exchange of the direct one.
 
-Queue settings are arguments of the queue, not policies. They are set in one step with the queue, and cannot be forgotten on a broker without
-the management plugin. All queues are quorum queues: durable, and replicated where there are more nodes. Dead-lettering is at-least-once; that
-needs `reject-publish` and a dead-letter exchange that routes (RabbitMQ documentation, "Dead Lettering").
+Queue settings are arguments of the queue, not policies. They are set in one step with the queue, and cannot be forgotten on a broker
+without the management plugin. All queues are quorum queues: durable, and replicated where there are more nodes. Dead-lettering is
+at-least-once; that needs `reject-publish` and a dead-letter exchange that routes (RabbitMQ documentation, "Dead Lettering").
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from shared.observability.redaction import redact
 
 LOOPBACK: Final = "127.0.0.1"  # probes and metrics are for this machine unless HEALTH_HOST says otherwise
 STARTING: Final = "starting"
-_MAX_REASON = 200  # characters: a sentence, for a person who reads a probe's output
+_REASON_MAX = 200  # characters: a sentence, for a person who reads a probe's output
 _SHUTDOWN_S = 1.0  # a probe under way at shutdown gets its answer, a stuck one is not waited for
 
 
@@ -33,7 +33,7 @@ class Readiness:
         """`reason` tells what is wrong; it is dropped when nothing is."""
         if ok and self._reasons.get(component, STARTING) is None:
             return  # said after every batch
-        self._reasons[component] = None if ok else redact(reason, max_characters=_MAX_REASON) or "not ready"
+        self._reasons[component] = None if ok else redact(reason, max_characters=_REASON_MAX) or "not ready"
         READY.labels(component).set(1 if ok else 0)
 
     @property

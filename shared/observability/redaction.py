@@ -22,19 +22,19 @@ from shared.card_data.scan import (
     scan_value,
 )
 
-MAX_TEXT = 4_096  # characters of one value: a page of text says what happened
-MAX_TRACEBACK = 16_384  # characters: 8 exceptions of 20 frames fit
-_MAX_READ = 65_536  # characters looked at before the cut: as long as the longest body we take
-_MAX_DEPTH = 6  # of a logged structure
-_MAX_ITEMS = 100  # of a logged list or mapping
-_MAX_CHAIN = 8  # exceptions that led to one another, and members of a group
-_MAX_FRAMES = 20  # of one traceback, the innermost
+TEXT_MAX = 4_096  # characters of one value: a page of text says what happened
+TRACEBACK_MAX = 16_384  # characters: 8 exceptions of 20 frames fit
+_READ_MAX = 65_536  # characters looked at before the cut: as long as the longest body we take
+_DEPTH_MAX = 6  # of a logged structure
+_ITEMS_MAX = 100  # of a logged list or mapping
+_CHAIN_MAX = 8  # exceptions that led to one another, and members of a group
+_FRAMES_MAX = 20  # of one traceback, the innermost
 
 _HIDDEN: Final = "***"
 _ENCODED_CARD: Final = "[text removed: it holds an encoded card number]"
 _UNFIT: Final = "[text removed: it could not be redacted]"
 _JWE_PARTS = 5  # RFC 7516, 7.1
-_MAX_JSON_INTEGER = 2**53  # beyond, readers of JSON lose digits (RFC 8259, 6)
+_JSON_INTEGER_MAX = 2**53  # beyond, readers of JSON lose digits (RFC 8259, 6)
 
 _SENSITIVE = (
     "password",
@@ -110,7 +110,7 @@ _RULES = (
 )
 
 
-def redact(text: str, *, max_characters: int = MAX_TEXT) -> str:
+def redact(text: str, *, max_characters: int = TEXT_MAX) -> str:
     """The text without card numbers, security codes, keys, passwords or quoted rows, cut to `max_characters`.
 
     It is valid UTF-8 and holds no NUL, so that PostgreSQL and JSON take it. A text that hides a card number behind an
@@ -123,7 +123,7 @@ def redact(text: str, *, max_characters: int = MAX_TEXT) -> str:
 
 
 def _redact(text: str, max_characters: int) -> str:
-    text = beginning(text, _MAX_READ)
+    text = beginning(text, _READ_MAX)
     lowered = text.lower()
     for rule in _RULES:
         if rule.hint in lowered:
@@ -142,7 +142,7 @@ def _redact(text: str, max_characters: int) -> str:
 def redact_value(value: object) -> object:
     """Any value as plain JSON data, redacted; what is no JSON is shown by its `repr`. Bounded in depth and items."""
     try:
-        return _redact_value(value, _MAX_DEPTH)
+        return _redact_value(value, _DEPTH_MAX)
     except Exception:  # noqa: BLE001 - a `repr` or `__iter__` of someone else's may do anything
         return _UNFIT
 
@@ -168,19 +168,19 @@ def _redact_value(value: object, depth: int) -> object:
 def _redact_number(number: float) -> object:
     if scan_value(number):
         return CARD_PLACEHOLDER
-    return number if abs(number) < _MAX_JSON_INTEGER else redact(repr(number))
+    return number if abs(number) < _JSON_INTEGER_MAX else redact(repr(number))
 
 
 def _redact_items(
     value: Mapping[object, object] | list[object] | tuple[object, ...] | set[object] | frozenset[object], depth: int
 ) -> object:
     if isinstance(value, Mapping):
-        members = islice(value.items(), _MAX_ITEMS)
+        members = islice(value.items(), _ITEMS_MAX)
         return {redact(str(name)): redact_member(str(name), member, depth) for name, member in members}
-    return [_redact_value(item, depth) for item in islice(value, _MAX_ITEMS)]
+    return [_redact_value(item, depth) for item in islice(value, _ITEMS_MAX)]
 
 
-def redact_member(name: str, value: object, depth: int = _MAX_DEPTH) -> object:
+def redact_member(name: str, value: object, depth: int = _DEPTH_MAX) -> object:
     """The value of a named field: hidden whole if the name says that it is a secret or a security code."""
     if value is not None and (is_cvv_name(name) or _IS_SENSITIVE.search(name)):
         return _HIDDEN
@@ -193,7 +193,7 @@ def redact_member(name: str, value: object, depth: int = _MAX_DEPTH) -> object:
 # -- exceptions --------------------------------------------------------------------------------------------------------
 
 
-def error_text(error: BaseException, *, max_characters: int = MAX_TEXT) -> str:
+def error_text(error: BaseException, *, max_characters: int = TEXT_MAX) -> str:
     """What an exception says, redacted, without the data that database and validation errors carry along."""
     try:
         text = _words_of(error)
@@ -202,13 +202,13 @@ def error_text(error: BaseException, *, max_characters: int = MAX_TEXT) -> str:
     return redact(text, max_characters=max_characters)
 
 
-def describe_error(error: BaseException, *, max_characters: int = MAX_TEXT) -> str:
+def describe_error(error: BaseException, *, max_characters: int = TEXT_MAX) -> str:
     """`Type: what it says`, redacted."""
     text = error_text(error, max_characters=max_characters)
     return f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
 
 
-def traceback_text(error: BaseException, *, max_characters: int = MAX_TRACEBACK) -> str:
+def traceback_text(error: BaseException, *, max_characters: int = TRACEBACK_MAX) -> str:
     """The traceback, oldest exception first, groups with their members; source lines, never local variables."""
     try:
         text = "\n".join(_traceback_lines(error, depth=3))
@@ -235,21 +235,21 @@ def _traceback_lines(error: BaseException, depth: int) -> Iterator[str]:
     for position, link in enumerate(_chain(error)):
         if position:
             yield "which led to"
-        for frame in traceback.extract_tb(link.__traceback__)[-_MAX_FRAMES:]:
+        for frame in traceback.extract_tb(link.__traceback__)[-_FRAMES_MAX:]:
             yield f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
             if frame.line:
                 yield f"    {redact(frame.line)}"
         yield describe_error(link)
         yield from (f"  note: {redact(str(note))}" for note in getattr(link, "__notes__", ()))
         if isinstance(link, BaseExceptionGroup) and depth:
-            for member in link.exceptions[:_MAX_CHAIN]:
+            for member in link.exceptions[:_CHAIN_MAX]:
                 yield from (f"  | {line}" for line in _traceback_lines(member, depth - 1))
 
 
 def _chain(error: BaseException) -> list[BaseException]:
     links: list[BaseException] = []
     link: BaseException | None = error
-    while link is not None and link not in links and len(links) < _MAX_CHAIN:
+    while link is not None and link not in links and len(links) < _CHAIN_MAX:
         links.append(link)
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return links[::-1]

@@ -24,11 +24,11 @@ from services.invoice.store import Loaded
 from services.payment_gateway import domain
 from services.payment_gateway.domain import GatewayStep, Payment, PaymentStatus, Policy
 from services.payment_gateway.gateways import port, stripe
-from services.payment_gateway.gateways.evidence import MAX_EVIDENCE_CHARS
+from services.payment_gateway.gateways.evidence import EVIDENCE_CHARS_MAX
 from services.staff import intake
 from services.staff.dead_letters import DeadLetter, arrive
 from shared.amqp import frames
-from shared.batch.inbox import DeadLettered, Item, Settled
+from shared.batch.inbox import DeadLettered, DecidedBatch, Item
 from shared.batch.worker import QueueWorker
 from shared.card_data.scan import find_card_number, find_card_number_deep, scan_value
 from shared.contracts.catalogue import PUBLIC_COMMANDS
@@ -160,7 +160,7 @@ def answered(item: Item) -> list[Outgoing]:
         key = item.message.data.subject()
         states[key] = Loaded(Invoice(key), set())
     changes = _WORKER._unit_of_work._react([item], states, NOW)
-    answers, said = answer_fresh(Settled([item], (), changes, NOW))
+    answers, said = answer_fresh(DecidedBatch([item], (), changes, NOW))
     assert [(id_, answer.command_id) for id_, answer in answers.items()] == [(item.id, item.id)], (
         "one answer, to what came"
     )
@@ -320,7 +320,7 @@ async def _ask(step: GatewayStep) -> port.PrepareAnswer | port.ChargeAnswer | po
 
 
 def _evidence_is_fit(evidence: str) -> None:
-    assert len(evidence) <= MAX_EVIDENCE_CHARS
+    assert len(evidence) <= EVIDENCE_CHARS_MAX
     assert is_storable(evidence), evidence
     assert not find_card_number(evidence), evidence
 

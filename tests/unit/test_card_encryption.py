@@ -15,7 +15,7 @@ from shared.card_data.encryption import (
     ALGORITHM,
     BINDING,
     ENCRYPTION,
-    MAX_JWE_CHARACTERS,
+    JWE_CHARACTERS_MAX,
     CardDetails,
     CardKeyring,
     CardRefusal,
@@ -58,7 +58,7 @@ def forged(header: object) -> str:
 def test_a_card_arrives_as_it_was_sent() -> None:
     jwe = encrypt_card(CARD, payment_id=PAYMENT, public_key_jwk=KEY)
     assert KEYRING.decrypt(jwe, PAYMENT) == CARD
-    assert len(jwe) < MAX_JWE_CHARACTERS / 4
+    assert len(jwe) < JWE_CHARACTERS_MAX / 4
     assert not find_card_number_deep(jwe)
 
 

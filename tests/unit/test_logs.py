@@ -26,8 +26,8 @@ from shared.card_data.fingerprint import fingerprint
 from shared.card_data.scan import CARD_PLACEHOLDER, find_card_number_deep
 from shared.observability.logs import configure_logs, get_logger
 from shared.observability.redaction import (
-    MAX_TEXT,
-    MAX_TRACEBACK,
+    TEXT_MAX,
+    TRACEBACK_MAX,
     describe_error,
     error_text,
     redact,
@@ -243,7 +243,7 @@ def test_warnings_go_the_same_way(lines: Lines) -> None:
 
 
 def test_a_card_that_a_cut_would_split_does_not_get_out() -> None:
-    for length in range(MAX_TEXT - 40, MAX_TEXT + 5):
+    for length in range(TEXT_MAX - 40, TEXT_MAX + 5):
         assert not any(part in redact("x" * length + f" {CARD}") for part in (CARD[:12], CARD[:8]))
     for length in range(65_500, 65_540):
         assert "42424242" not in redact(" " * length + CARD, max_characters=100_000)
@@ -420,7 +420,7 @@ def test_a_closed_stream_loses_the_line_and_nothing_else(lines: Lines) -> None:
 
 
 def test_everything_is_bounded() -> None:
-    assert len(redact("word " * 100_000)) == MAX_TEXT
+    assert len(redact("word " * 100_000)) == TEXT_MAX
     assert len(redact("word " * 100, max_characters=20)) == 20
     shown = redact_value([{"x": "y" * 10_000}] * 1_000)
     assert isinstance(shown, list)
@@ -433,7 +433,7 @@ def test_everything_is_bounded() -> None:
 
     with pytest.raises(ValueError, match="bottom") as raised:
         recurse(300)
-    assert len(traceback_text(raised.value)) <= MAX_TRACEBACK
+    assert len(traceback_text(raised.value)) <= TRACEBACK_MAX
 
 
 @given(st.text(st.characters(exclude_categories=())))
@@ -469,7 +469,7 @@ HOSTILE = (
 @pytest.mark.parametrize("end", ["", "!", "\n: private key cvv"])
 def test_no_text_holds_the_redactor_up(end: str) -> None:
     for unit in HOSTILE:
-        assert len(redact(unit * (65_000 // len(unit)) + end)) <= MAX_TEXT
+        assert len(redact(unit * (65_000 // len(unit)) + end)) <= TEXT_MAX
 
 
 @pytest.mark.parametrize("before", ["", "x", "x-eyJ", "eyJeyJ-", "Bearer ", "a.eyJ."])

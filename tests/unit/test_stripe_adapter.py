@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.gateways.choose import open_gateway
-from services.payment_gateway.gateways.evidence import MAX_EVIDENCE_CHARS, evidence
+from services.payment_gateway.gateways.evidence import EVIDENCE_CHARS_MAX, evidence
 from services.payment_gateway.gateways.memory import MemoryGateway
 
 ID = "pi_1"
@@ -142,7 +142,7 @@ def test_nothing_is_charged_under_an_id_that_reads_as_a_card_number() -> None:
 def test_evidence_is_short_and_carries_no_secret() -> None:
     spaced = "4242 4242 4242 4242"
     words = evidence("No such token", CARD_NUMBER, spaced, "sk_live_abc123 rk_test_x1", "a\x00b\nc\ud800", "x" * 1000)
-    assert len(words) <= MAX_EVIDENCE_CHARS
+    assert len(words) <= EVIDENCE_CHARS_MAX
     assert CARD_NUMBER not in words
     assert spaced not in words
     assert "abc123" not in words

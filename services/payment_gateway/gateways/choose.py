@@ -8,7 +8,7 @@ from services.payment_gateway.gateways.memory import MemoryGateway
 from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.gateways.stripe import StripeGateway
 
-MAX_MEMORY_LATENCY_MS = 60_000  # a minute: beyond it a typing mistake is likelier than a wish
+MEMORY_LATENCY_MAX_MS = 60_000  # a minute: beyond it a typing mistake is likelier than a wish
 
 
 def open_gateway(url: str, *, api_key: str, timeout_s: float, connections: int) -> Gateway:
@@ -34,8 +34,8 @@ def _latency_ms(url: str) -> float:
         latency_ms = float(text)
     except ValueError:
         latency_ms = -1.0
-    if not 0 <= latency_ms <= MAX_MEMORY_LATENCY_MS:
+    if not 0 <= latency_ms <= MEMORY_LATENCY_MAX_MS:
         raise ValueError(
-            f"latency_ms of a memory gateway is a number of milliseconds up to {MAX_MEMORY_LATENCY_MS}, not {text!r}"
+            f"latency_ms of a memory gateway is a number of milliseconds up to {MEMORY_LATENCY_MAX_MS}, not {text!r}"
         )
     return latency_ms

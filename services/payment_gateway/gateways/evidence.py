@@ -4,8 +4,8 @@ import re
 
 from shared.card_data.scan import beginning, mask_card_numbers
 
-MAX_EVIDENCE_CHARS = 300  # a person reads it in one glance, and a row of `attempts` stays small
-_MAX_READ_CHARS = 4_096  # of one part: an answer may be of megabytes, and looking for card numbers in it takes seconds
+EVIDENCE_CHARS_MAX = 300  # a person reads it in one glance, and a row of `attempts` stays small
+_READ_CHARS_MAX = 4_096  # of one part: an answer may be of megabytes, and looking for card numbers in it takes seconds
 
 _SECRET_KEY = re.compile(r"\b([a-z]{2})_(live|test)_\w+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -21,11 +21,11 @@ def evidence(*parts: object) -> str:
     text = _CONTROL.sub(" ", text)
     text = _SECRET_KEY.sub(r"\1_\2_****", text)
     text = mask_card_numbers(text)
-    return text if len(text) <= MAX_EVIDENCE_CHARS else text[: MAX_EVIDENCE_CHARS - 1] + "…"
+    return text if len(text) <= EVIDENCE_CHARS_MAX else text[: EVIDENCE_CHARS_MAX - 1] + "…"
 
 
 def _shown(part: object) -> str:
     """A text or a number; of anything else the kind: a list or an object may be nested without end, and showing it would raise."""
     if isinstance(part, str):
-        return beginning(part, _MAX_READ_CHARS)
+        return beginning(part, _READ_CHARS_MAX)
     return str(part) if isinstance(part, int | float) else f"({type(part).__name__})"

@@ -14,7 +14,7 @@ from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.evidence import evidence
 from shared.card_data.scan import find_card_number
 
-MAX_RETRY_AFTER_S = 3600.0  # a gateway may ask for patience, not park a payment for a day
+RETRY_AFTER_MAX_S = 3600.0  # a gateway may ask for patience, not park a payment for a day
 _CURRENCY_LETTERS = 3
 
 Json = Mapping[str, Any]
@@ -194,7 +194,7 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
         seconds = float(headers.get("Retry-After", ""))
     except ValueError:
         return None
-    return min(seconds, MAX_RETRY_AFTER_S) if math.isfinite(seconds) and seconds >= 0 else None
+    return min(seconds, RETRY_AFTER_MAX_S) if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _currency(intent: Json) -> str | None:

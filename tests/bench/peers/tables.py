@@ -18,7 +18,7 @@ class Base(MappedAsDataclass, DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSONB, datetime: DateTime(timezone=True), int: BigInteger}  # noqa: RUF012 - SQLAlchemy's
 
 
-class Inbox(Base):
+class PeerInbox(Base):
     __tablename__ = "inbox"
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
     handled_at: Mapped[datetime] = mapped_column(server_default=func.now(), init=False)
@@ -138,9 +138,9 @@ class Deadline(Base):
 
 
 _TABLES = {
-    "invoice": (Inbox, Outbox, PeerEvent, PeerInvoice, PaymentId, PeerAnswer),
-    "payment_gateway": (Inbox, Outbox, PeerPayment, PeerAttempt, PeerOutcome),
-    "saga": (Inbox, Outbox, PeerSaga, PeerTransition, Deadline),
+    "invoice": (PeerInbox, Outbox, PeerEvent, PeerInvoice, PaymentId, PeerAnswer),
+    "payment_gateway": (PeerInbox, Outbox, PeerPayment, PeerAttempt, PeerOutcome),
+    "saga": (PeerInbox, Outbox, PeerSaga, PeerTransition, Deadline),
     "all": (PeerEvent, PeerInvoice, PaymentId, PeerAnswer, PeerPayment, PeerAttempt),
 }
 

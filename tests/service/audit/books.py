@@ -18,7 +18,7 @@ from uuid import UUID, uuid5
 import asyncpg
 import orjson
 
-from services.audit.evidence import Baseline, Evidence, FaultRun, open_tap
+from services.audit.evidence import Baseline, Evidence, FaultRunReport, open_tap
 from services.audit.queues import QueueState
 from services.audit.stores import DATABASES, LedgerSnapshot, Snapshot, Sources, Stores
 from shared.messaging.topology import QUEUE_NAMES
@@ -94,7 +94,7 @@ class FinishedBooks:
         tap = self.closing.enter_context(open_tap(self.folder / TAP))
         evidence = Evidence(
             tap,
-            FaultRun.model_validate(self.run),
+            FaultRunReport.model_validate(self.run),
             self.baselines,
             logs=self.folder / LOGS,
             lost=self.lost,

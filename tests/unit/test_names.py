@@ -1,0 +1,44 @@
+"""One meaning a name: a class name that stands in two places means the same thing in both."""
+
+import ast
+from collections import defaultdict
+
+from tests.support.environment import ROOT
+
+LAYERS = {
+    "shared/contracts/invoice.py",  # on the wire
+    "shared/contracts/payment_gateway.py",
+    "services/invoice/domain.py",  # decided on
+    "services/payment_gateway/commands.py",
+    "services/payment_gateway/domain.py",
+    "services/payment_gateway/gateways/port.py",  # heard from the gateway
+    "services/saga/domain.py",  # heard of, and asked for
+    "services/staff/domain.py",
+    "tests/bench/peers/contracts.py",  # the same messages, written by others
+}
+"""Where one command, event or outcome has a class of its own in each layer that it passes."""
+
+
+def test_a_class_name_means_one_thing() -> None:
+    places: dict[str, set[str]] = defaultdict(set)
+    for house in ("shared", "services", "deploy", "tests"):
+        for path in (ROOT / house).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].add(path.relative_to(ROOT).as_posix())
+    twice = {name: sorted(where) for name, where in places.items() if len(where) > 1 and not where <= LAYERS}
+    assert not twice, f"give each a name that says whose it is: {twice}"
+
+
+def test_a_limit_is_named_with_its_limit_last() -> None:
+    """`X_MAX`, never `MAX_X`."""
+    wrong = [
+        f"{path.relative_to(ROOT)}: {target.id}"
+        for house in ("shared", "services", "deploy", "tests")
+        for path in (ROOT / house).rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name) and target.id.lstrip("_").startswith(("MAX_", "MIN_"))
+    ]
+    assert not wrong, wrong
