@@ -1,7 +1,7 @@
 """Which messages came before: every delivery is settled once, however often it arrives.
 
 An inbox says what becomes of a delivery at the border, recognises what was handled before, and records what is handled now, in the same
-transaction. There are two: `MessageInbox` here, by the ids of messages; and the invoice service's inbox of commands, which also answers.
+transaction. `MessageInbox` goes by the ids of messages. A service that has to do more about a repeated message brings an inbox of its own.
 """
 
 from collections.abc import Mapping, Sequence

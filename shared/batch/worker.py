@@ -101,8 +101,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._batch_seconds.observe(time.perf_counter() - started)
 
     def _admit(self, delivery: Delivery) -> Item | DeadLettered:
-        properties = (delivery.message_id, delivery.correlation_id, delivery.reply_to, delivery.type)
-        if find_card_number(" ".join(filter(None, properties))):
+        if find_card_number(" ".join(delivery.property_texts)):
             text = "a card number in the properties of the message"
             return DeadLettered(delivery, str(MalformedReason.CARD_NUMBER), text)
         read = decode(delivery.body, content_type=delivery.content_type, headers=delivery.headers)

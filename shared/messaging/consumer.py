@@ -60,6 +60,11 @@ class Delivery:
     headers: dict[str, Any] = field(default_factory=dict)
     tries: int = 0
 
+    @property
+    def property_texts(self) -> list[str]:
+        """What the sender wrote into properties other than headers."""
+        return [text for text in (self.message_id, self.correlation_id, self.reply_to, self.type) if text]
+
 
 class Consumer:
     """Keeps a consumer on `queue` alive, whatever happens to broker, channel or queue."""
