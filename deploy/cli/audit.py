@@ -66,9 +66,7 @@ def audit(
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds for which work may be under way (without --drained).")
     ] = 600.0,
-    complete: Annotated[
-        bool, typer.Option("--complete", help="A line that cannot be checked counts as broken.")
-    ] = False,
+    complete: Annotated[bool, typer.Option("--complete", help="What cannot be checked counts as broken.")] = False,
     without: Annotated[
         list[str] | None,
         typer.Option(

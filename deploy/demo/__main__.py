@@ -1,7 +1,7 @@
 """`make demo`: real invoices, through real services, RabbitMQ and PostgreSQL, with a card gateway that misbehaves on purpose.
 
 It ends with what a person would do (replay a dead letter, settle a payment that nobody knows of) and with the audit: exit status 0 only
-if every line of it holds.
+if all that it checks holds.
 """
 
 import argparse

@@ -1,13 +1,12 @@
-"""Line 6: what was promised to a sender, held against the sender's own history."""
+"""What was promised to a sender, held against the sender's own history."""
 
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from uuid import UUID
 
-from services.audit.finding import Finding, Tally
+from services.audit.finding import Tally
 from services.audit.stores import Attempted, Snapshot, Stores
-from services.audit.titles import needs, tally
 
 PAGE = 2_000
 """Commands looked up at a time."""
@@ -15,35 +14,30 @@ IN_HAND_MAX = 400
 """What a consumer may hold that is not acknowledged yet (`shared.messaging.consumer.PREFETCH`)."""
 
 _ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
-_OPEN_LETTERS = """
+_OPEN_DEAD_LETTERS = """
     SELECT id, message_id, event_id FROM dead_letters
     WHERE status = 'open' AND queue = 'invoice.commands' AND (message_id = ANY($1::text[]) OR event_id = ANY($2::uuid[]))"""
 
 
-async def line_6(stores: Stores) -> Finding:
+async def answered_once(counted: Tally, stores: Stores) -> None:
     """Every confirmed command id has exactly one answer, or one open dead letter; a command whose confirm was lost has none or one."""
-    counted = tally(6, stores)
-    if stores.history is None:
-        counted.missing("no history of a sender given")
-    needs(counted, stores, "staff")
-    if not needs(counted, stores, "invoice"):
-        return counted.finding()
+    if not stores.has("invoice"):
+        return
     attempts, room = stores.attempts(), _Room(stores)
     while page := list(islice(attempts, PAGE)):
         await _check(counted, stores, page, room)
     if stores.history is not None and counted.looked_at == 0:
         counted.missing("the history of the sender is empty")
-    return counted.finding()
 
 
 async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_Room") -> None:
     ids = [id_ for id_ in map(_uuid, {attempt.command_id for attempt in page}) if id_ is not None]
     answered = {str(row["command_id"]) for row in await stores.databases["invoice"].page(_ANSWERED, ids)}
     staff = stores.databases.get("staff")
-    letters = Counter[str]() if staff is None else await _open_letters(staff, page, ids)
+    dead_letters = Counter[str]() if staff is None else await _open_dead_letters(staff, page, ids)
     for attempt in page:
         counted.look()
-        id_, kept = attempt.command_id, letters[attempt.command_id]
+        id_, kept = attempt.command_id, dead_letters[attempt.command_id]
         if kept > 1:
             counted.breach(id_, f"{kept} open dead letters")
         elif id_ in answered and kept:
@@ -78,8 +72,8 @@ def _unanswered(counted: Tally, room: _Room, attempt: Attempted) -> None:
         )
 
 
-async def _open_letters(staff: Snapshot, page: list[Attempted], ids: list[UUID]) -> Counter[str]:
-    rows = await staff.page(_OPEN_LETTERS, [attempt.command_id for attempt in page], ids)
+async def _open_dead_letters(staff: Snapshot, page: list[Attempted], ids: list[UUID]) -> Counter[str]:
+    rows = await staff.page(_OPEN_DEAD_LETTERS, [attempt.command_id for attempt in page], ids)
     return Counter(name for row in rows for name in _names(row["message_id"], row["event_id"]))
 
 

@@ -1,4 +1,4 @@
-"""What a drained system is like: written to a file at one time, compared with the system at another (lines 14 and 15)."""
+"""What a drained system is like: written to a file at one time, compared with the system at another."""
 
 import os
 from collections.abc import AsyncIterator, Mapping

@@ -1,14 +1,13 @@
-"""Line 2: no charge without its payment here, no payment without an end or somebody who sees to it."""
+"""No charge without its payment here, no payment without an end or somebody who sees to it."""
 
 from collections.abc import Iterator
 from datetime import datetime
 
 from services.audit import payments
 from services.audit.align import Keyed, StoredRow, align
-from services.audit.finding import Finding
+from services.audit.finding import Tally
 from services.audit.payments import moment, nothing, open_here
 from services.audit.stores import Stores
-from services.audit.titles import needs, tally
 
 _OPEN_CASES = """
     SELECT payment_id, status, opened_at, updated_at FROM cases
@@ -24,18 +23,15 @@ def open_cases(stores: Stores) -> Keyed:
     return nothing() if staff is None else staff.keyed(_OPEN_CASES)
 
 
-async def line_2(stores: Stores) -> Finding:
+async def charges_accounted_for(counted: Tally, stores: Stores) -> None:
     """Every ledger charge has exactly one payment row; every payment row is terminal or has one open case or a future attempt."""
-    counted = tally(2, stores)
-    needs(counted, stores, "payment_gateway", "staff", ledger=True)
-    if "payment_gateway" not in stores.databases:
-        return counted.finding()
+    if not stores.has("payment_gateway"):
+        return
     sources = (payments.payment_rows, payments.charges, open_cases)
     async for payment_id, (rows, charges, cases) in align(*(source(stores) for source in sources)):
         counted.look()
         for about, why, since in (*_astray(payment_id, rows, charges), *_unseen(payment_id, rows, cases, stores)):
             counted.breach(about, why, since=since)
-    return counted.finding()
 
 
 def _astray(payment_id: str, rows: list[StoredRow], charges: list[StoredRow]) -> Iterator[Broken]:
@@ -51,7 +47,7 @@ def _astray(payment_id: str, rows: list[StoredRow], charges: list[StoredRow]) ->
 def _unseen(payment_id: str, rows: list[StoredRow], cases: list[StoredRow], stores: Stores) -> Iterator[Broken]:
     for row in rows:
         since = max([row["updated_at"], *(case["updated_at"] for case in cases)])
-        for why in _left_alone(row, cases, staff_seen="staff" in stores.databases):
+        for why in _left_alone(row, cases, staff_seen=stores.has("staff")):
             yield payment_id, why, since
     if cases and not rows:
         yield payment_id, "a case without a payment", cases[0]["opened_at"]

@@ -1,4 +1,4 @@
-"""Line 11: what was set aside, and whether any of it should not have been.
+"""What was set aside, and whether any of it should not have been.
 
 A healthy message is one that reads well, with the reader below, which is stricter than the services' own, so that it never calls healthy
 what they may refuse. Such a message among the open dead letters was set aside for our sake and not for its own: by an outage, by a
@@ -13,15 +13,14 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from services.audit.align import StoredRow
-from services.audit.finding import Finding, Tally
+from services.audit.finding import Tally
 from services.audit.routes import COMMANDS, queues_for
 from services.audit.stores import Stores
-from services.audit.titles import needs, tally
 from shared.card_data.scan import find_card_number, mask_cvv
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.messaging.topology import RoutingSuffix, routing_key
 
-_LETTERS = """
+_DEAD_LETTERS = """
     SELECT id, queue, origin, reason, error_type, tries, message_id, event_id, content_type, status, settled_by, settled_at,
            replays, seen, withheld, CASE WHEN status = 'open' THEN body END AS body
     FROM dead_letters ORDER BY id"""
@@ -34,7 +33,7 @@ _RECORDED_TWICE = """
 _REMAINS = frozenset({"unstorable", "unreadable"})
 """Of these nothing could be read, not even how often they were tried."""
 _OF_THE_MESSAGE = frozenset({"PaymentIdReusedError"})
-"""Errors of a handler that say what is wrong with the message (DESIGN 4: the same payment id with other parameters)."""
+"""Errors of a handler that say what is wrong with the message (the same payment id with other parameters)."""
 _OF_THE_ENVELOPE = frozenset({"clear_card_number", "cvv_not_accepted", "headers_too_large", "unsupported_content_type"})
 """Reasons that may lie in properties, which were redacted before they were kept."""
 _SETTLED = frozenset({"replayed", "discarded"})
@@ -45,39 +44,40 @@ DIGITS_MAX = 18
 ID_LENGTH_MAX = 36
 
 
-async def line_11(stores: Stores) -> Finding:
+async def dead_letters_explained(counted: Tally, stores: Stores) -> None:
     """Every dead letter has one record with reason, tries and status; no healthy message among them."""
-    counted = tally(11, stores)
-    if not needs(counted, stores, "staff"):
-        return counted.finding()
+    if not stores.has("staff"):
+        return
     staff = stores.databases["staff"]
-    async for letter in staff.rows(_LETTERS):
+    async for dead_letter in staff.rows(_DEAD_LETTERS):
         counted.look()
-        _check(counted, letter)
+        _check(counted, dead_letter)
     async for row in staff.rows(_RECORDED_TWICE):
         counted.breach(row["id"], f"the same dead letter has {row['records']} records")
-    return counted.finding()
 
 
-def _check(counted: Tally, letter: StoredRow) -> None:
-    is_settled = letter["status"] in _SETTLED
-    if not is_settled and letter["reason"] in {"", "unknown"}:
-        counted.breach(letter["id"], "it has no reason")
-    if letter["tries"] < 1 and letter["withheld"] not in _REMAINS and not is_settled:
-        counted.breach(letter["id"], f"{letter['reason']}, and no record of a try")
-    if is_settled and (letter["settled_by"] is None or letter["settled_at"] is None):
-        counted.breach(letter["id"], f"{letter['status']}, and nobody did it")
-    if letter["body"] is not None and (type_ := healthy(letter)) is not None:
-        error = f" ({letter['error_type']})" if letter["error_type"] else ""
-        counted.breach(letter["id"], f"a healthy {type_} was set aside on {letter['queue']}: {letter['reason']}{error}")
+def _check(counted: Tally, dead_letter: StoredRow) -> None:
+    is_settled = dead_letter["status"] in _SETTLED
+    if not is_settled and dead_letter["reason"] in {"", "unknown"}:
+        counted.breach(dead_letter["id"], "it has no reason")
+    if dead_letter["tries"] < 1 and dead_letter["withheld"] not in _REMAINS and not is_settled:
+        counted.breach(dead_letter["id"], f"{dead_letter['reason']}, and no record of a try")
+    if is_settled and (dead_letter["settled_by"] is None or dead_letter["settled_at"] is None):
+        counted.breach(dead_letter["id"], f"{dead_letter['status']}, and nobody did it")
+    if dead_letter["body"] is not None and (type_ := healthy(dead_letter)) is not None:
+        error = f" ({dead_letter['error_type']})" if dead_letter["error_type"] else ""
+        counted.breach(
+            dead_letter["id"],
+            f"a healthy {type_} was set aside on {dead_letter['queue']}: {dead_letter['reason']}{error}",
+        )
 
 
-def healthy(letter: StoredRow) -> str | None:
+def healthy(dead_letter: StoredRow) -> str | None:
     """The type of a message that its queue should have handled; None if there is anything that may be wrong with it."""
-    if letter["error_type"] in _OF_THE_MESSAGE or letter["reason"] in _OF_THE_ENVELOPE:
+    if dead_letter["error_type"] in _OF_THE_MESSAGE or dead_letter["reason"] in _OF_THE_ENVELOPE:
         return None
-    type_ = _reads_well(letter["body"], letter["content_type"])
-    return type_ if type_ is not None and _is_expected(type_, letter["queue"]) else None
+    type_ = _reads_well(dead_letter["body"], dead_letter["content_type"])
+    return type_ if type_ is not None and _is_expected(type_, dead_letter["queue"]) else None
 
 
 def _is_expected(type_: str, queue: str) -> bool:

@@ -1,4 +1,4 @@
-"""Lines 9 and 10: every message that was said reached its queue, and came to an end there: handled, or set aside and seen to."""
+"""Every message that was sent reached its queue and came to an end there: it was handled, or set aside and seen to."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -8,10 +8,9 @@ from uuid import UUID
 
 from services.audit.evidence import Heard, TapRecording
 from services.audit.expected_messages import KEPT_DAYS, ExpectedMessage, commands, events
-from services.audit.finding import Finding, Source, Tally
+from services.audit.finding import Source, Tally
 from services.audit.routes import COMMANDS, SERVICE_OF
 from services.audit.stores import DATABASES, Stores
-from services.audit.titles import needs, tally
 from shared.messaging.topology import DEAD_LETTERS
 
 PAGE = 2_000
@@ -19,10 +18,10 @@ PAGE = 2_000
 
 _HANDLED = "SELECT message_id FROM inbox WHERE message_id = ANY($1::uuid[])"
 _ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
-_LETTERS = """
+_DEAD_LETTERS = """
     SELECT event_id, message_id FROM dead_letters
     WHERE queue = $1 AND (event_id = ANY($2::uuid[]) OR message_id = ANY($3::text[]))"""
-_LETTERS_BY_BODY = """
+_DEAD_LETTERS_BY_BODY = """
     SELECT encode(sha256(body), 'hex') AS sha256 FROM dead_letters
     WHERE body IS NOT NULL AND ($1::text IS NULL OR queue = $1) AND encode(sha256(body), 'hex') = ANY($2::text[])"""
 _WITHHELD = "SELECT coalesce(sum(seen), 0) FROM dead_letters WHERE body IS NULL"
@@ -41,32 +40,26 @@ _REPLAYED = f"""
     SELECT id, queue, event_id, settled_at FROM dead_letters
     WHERE status = 'replayed' AND settled_at > now() - interval '{KEPT_DAYS} days' ORDER BY id"""  # noqa: S608 - a constant
 
-# -- line 9 ----------------------------------------------------------------------------------------------------------------------------
+# -- events_delivered ------------------------------------------------------------------------------------------------------------------
 
 
-async def line_9(stores: Stores) -> Finding:
+async def events_delivered(counted: Tally, stores: Stores) -> None:
     """Outbox empty once drained; each event was seen at least once by each bound queue, with identical bytes across duplicates."""
-    counted = tally(9, stores)
-    complete = needs(counted, stores, *DATABASES)
     for name, database in stores.databases.items():
         counted.look(1 + await database.value(_OUTBOXES))
         async for row in database.rows(_LEFT):
             counted.breach(row["id"], f"{row['type']} is in the outbox of {name}", since=row["created_at"])
     _queues(counted, stores)
-    if complete:
+    if stores.has(*DATABASES):
         await _follow(counted, stores, events(stores))
     if stores.evidence.tap is None:
         counted.missing("no --tap given: whether duplicates carry the same bytes", Source.TAP)
     else:
         _identical(counted, stores.evidence.tap)
-    return counted.finding()
 
 
 def _queues(counted: Tally, stores: Stores) -> None:
-    if stores.queues is None:
-        counted.missing("RABBITMQ_URL is not set")
-        return
-    for name, queue in stores.queues.items():
+    for name, queue in (stores.queues or {}).items():
         counted.look()
         if queue is None:
             counted.missing(f"the queue {name} does not exist: see `remit topology check`")
@@ -87,17 +80,15 @@ def _identical(counted: Tally, tap: TapRecording) -> None:
                 )
 
 
-# -- line 10 ---------------------------------------------------------------------------------------------------------------------------
+# -- deliveries_accounted_for ----------------------------------------------------------------------------------------------------------
 
 
-async def line_10(stores: Stores) -> Finding:
+async def deliveries_accounted_for(counted: Tally, stores: Stores) -> None:
     """Per queue by id: confirmed = handled + dead-lettered + discarded with audit + still there."""
-    counted = tally(10, stores)
-    complete = needs(counted, stores, *DATABASES)
-    if "staff" in stores.databases:
+    if stores.has("staff"):
         async for row in stores.databases["staff"].rows(_UNJOURNALLED):
             counted.breach(row["id"], f"the dead letter was {row['status']}, and the journal does not say by whom")
-    if complete:
+    if stores.has(*DATABASES):
         await _follow(counted, stores, commands(stores))
         await _replayed(counted, stores)
     tap = stores.evidence.tap
@@ -105,9 +96,8 @@ async def line_10(stores: Stores) -> Finding:
         counted.missing("no --tap given: what each queue was given", Source.TAP)
     elif not stores.drained:
         counted.missing("what a listener heard can be followed in a drained system only (--drained)", Source.TAP)
-    elif complete:
+    elif stores.has(*DATABASES):
         await _heard(counted, stores, tap)
-    return counted.finding()
 
 
 async def _replayed(counted: Tally, stores: Stores) -> None:
@@ -139,9 +129,9 @@ async def _ended(counted: Tally, books: "_Books", queue: str, heard: Sequence[He
     """What the queue was given was handled there or is a dead letter. How many cannot be followed, for want of an id."""
     ids = [id_ for one in heard if (id_ := uuid_of(one.message_id)) is not None]
     ended = await books.handled(queue, ids)
-    names = await books.letters(queue, ids, [one.message_id for one in heard])
+    names = await books.dead_letters(queue, ids, [one.message_id for one in heard])
     left = [one for one in heard if uuid_of(one.message_id) not in ended and one.message_id not in names]
-    kept = await books.letters_by_body(queue, [one.sha256 for one in left])
+    kept = await books.dead_letters_by_body(queue, [one.sha256 for one in left])
     unnamed = 0
     for one in left:
         id_ = uuid_of(one.message_id)
@@ -158,9 +148,9 @@ async def _ended(counted: Tally, books: "_Books", queue: str, heard: Sequence[He
 async def _all_kept(counted: Tally, stores: Stores, tap: TapRecording) -> None:
     """Each message that came to the dead letters has a record. Of a body that staff withhold no hash is kept: those are counted."""
     books, unknown = _Books(stores), 0
-    letters = (heard for heard in tap.heard() if heard.queue == DEAD_LETTERS)
-    for page in _pages(letters):
-        kept = await books.letters_by_body(None, [heard.sha256 for heard in page])
+    dead_letters = (heard for heard in tap.heard() if heard.queue == DEAD_LETTERS)
+    for page in _pages(dead_letters):
+        kept = await books.dead_letters_by_body(None, [heard.sha256 for heard in page])
         unknown += sum(heard.sha256 not in kept for heard in page)
     withheld = await stores.databases["staff"].value(_WITHHELD)
     waiting = books.room(DEAD_LETTERS)
@@ -192,7 +182,7 @@ async def _follow_page(counted: Tally, books: "_Books", page: Sequence[ExpectedM
         left = [one for id_, one in here.items() if id_ not in ended]
         if not left:
             continue
-        aside = await books.letters(queue, [one.id for one in left], [str(one.id) for one in left])
+        aside = await books.dead_letters(queue, [one.id for one in left], [str(one.id) for one in left])
         unsent = await books.unsent(left)
         for one in left:
             if str(one.id) not in aside and one.id not in unsent:
@@ -211,19 +201,19 @@ class _Books:
         database = self.stores.databases[SERVICE_OF[queue]]
         return {row[0] for row in await database.page(_ANSWERED if queue == COMMANDS else _HANDLED, list(ids))}  # type: ignore[index]
 
-    async def letters(self, queue: str, ids: Sequence[UUID], names: Sequence[str]) -> set[str]:
+    async def dead_letters(self, queue: str, ids: Sequence[UUID], names: Sequence[str]) -> set[str]:
         """Under which of these ids something of this queue was set aside, by the id on its envelope and the one inside."""
-        rows = await self.stores.databases["staff"].page(_LETTERS, queue, list(ids), list(names))
+        rows = await self.stores.databases["staff"].page(_DEAD_LETTERS, queue, list(ids), list(names))
         return {str(name).lower() for row in rows for name in (row["event_id"], row["message_id"]) if name is not None}
 
-    async def letters_by_body(self, queue: str | None, digests: Sequence[str]) -> set[str]:
+    async def dead_letters_by_body(self, queue: str | None, digests: Sequence[str]) -> set[str]:
         if not digests:
             return set()
-        rows = await self.stores.databases["staff"].page(_LETTERS_BY_BODY, queue, list(digests))
+        rows = await self.stores.databases["staff"].page(_DEAD_LETTERS_BY_BODY, queue, list(digests))
         return {row["sha256"] for row in rows}
 
     async def unsent(self, said: Sequence[ExpectedMessage]) -> set[UUID]:
-        """Those that wait in the outbox of who said them: line 9 tells of them."""
+        """Those that wait in the outbox of who said them: `events_delivered` tells of them."""
         found: set[UUID] = set()
         for source in {one.source for one in said}:
             ids = [one.id for one in said if one.source == source]

@@ -30,11 +30,11 @@ class PlannedFault(_Part):
 
 
 class PlantedFault(_Part):
-    """A build with a planted fault: the line that must turn red, and those that did."""
+    """A build with a planted fault: the check that must turn red, and those that did."""
 
     name: str
-    expected: int
-    red: tuple[int, ...]
+    expected: str
+    red: tuple[str, ...]
 
 
 class FaultRunReport(_Part):

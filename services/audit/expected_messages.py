@@ -1,4 +1,4 @@
-"""What must have been said, computed again from what each service stored: every message by its derived id (DESIGN 2, 6).
+"""What must have been said, computed again from what each service stored: every message by its derived id.
 
 Only what is certain: where a saga may or may not have said a thing, its journal decides or nothing is expected. Only the last weeks:
 an inbox forgets after thirty days.

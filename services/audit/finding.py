@@ -1,4 +1,4 @@
-"""What the checker says of one line: it holds, it is broken (by whom and why), or it was not checked (and what was missing)."""
+"""What the audit found by one check: it holds, it is broken (by whom and why), or it was not checked (and what was missing)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class CheckResult(StrEnum):
 
 
 class Source(StrEnum):
-    """What a line can be without. Evidence that only some runs have can be waived (`--without`); a store cannot."""
+    """What a check can be without. Evidence that only some runs have can be waived (`--without`); a store cannot."""
 
     STORE = "store"
     TAP = "tap"
@@ -32,7 +32,7 @@ WAIVABLE = tuple(source for source in Source if source is not Source.STORE)
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """`about` is the id of what breaks the line: a payment, an invoice, a command, an idempotency key."""
+    """`about` is the id of what breaks the promise: a payment, an invoice, a command, an idempotency key."""
 
     about: str
     why: str
@@ -40,12 +40,12 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`looked_at` counts what the line was checked on, `in_flight` what was too young to judge, `broken` all breaches, of which the
-    first are shown. `missing`: what the line could not see; if anything, it holds only as far as that goes and is called not checked.
+    """`looked_at` counts what was checked, `in_flight` what was too young to judge, `broken` all breaches, of which the first are
+    shown. `missing`: what the check could not see; if anything, it holds only as far as that goes and is called not checked.
     `unseen`: of which sources that is."""
 
-    line: int
-    says: str
+    check: str
+    title: str
     looked_at: int
     in_flight: int
     broken: int
@@ -65,8 +65,8 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "line": self.line,
-            "says": self.says,
+            "check": self.check,
+            "title": self.title,
             "verdict": self.verdict.value,
             "looked_at": self.looked_at,
             "in_flight": self.in_flight,
@@ -77,10 +77,9 @@ class Finding:
 
 
 class Tally:
-    """Counts while a line is checked."""
+    """Counts while a check runs. `settled_before`: what happened later may be on its way still; None: nothing is."""
 
-    def __init__(self, line: int, says: str, *, settled_before: datetime | None) -> None:
-        self._line, self._says = line, says
+    def __init__(self, *, settled_before: datetime | None) -> None:
         self._settled_before = settled_before
         self._looked_at = self._in_flight = self._broken = 0
         self._breaches: list[Breach] = []
@@ -95,7 +94,7 @@ class Tally:
         self._looked_at += count
 
     def breach(self, about: object, why: str, *, since: datetime | None = None) -> None:
-        """The line is broken. `since`: work that began or moved then may still be on its way; None: time heals nothing here."""
+        """The promise is broken. `since`: work that began or moved then may still be on its way; None: time heals nothing here."""
         if self.is_young(since):
             self._in_flight += 1
             return
@@ -112,13 +111,13 @@ class Tally:
         self._in_flight += count
 
     def missing(self, what: str, source: Source = Source.STORE) -> None:
-        """A part of the line could not be seen."""
+        """A part of what the check needs could not be seen."""
         self._missing.setdefault(what, source)
 
-    def finding(self) -> Finding:
+    def finding(self, check: str, title: str) -> Finding:
         return Finding(
-            self._line,
-            self._says,
+            check,
+            title,
             self._looked_at,
             self._in_flight,
             self._broken,

@@ -1,4 +1,4 @@
-"""The fold of an invoice's events, written again from DESIGN 3 and 6: small, and independent of the service that it checks.
+"""The fold of an invoice's events, written a second time: small, and independent of the service that it checks.
 
 Unknown events raise: a checker that skips what it does not know would pass what it did not see.
 """
@@ -36,9 +36,9 @@ class FoldedInvoice:
         )
 
 
-def fold(events: Iterable[tuple[str, dict[str, Any]]]) -> FoldedInvoice:
-    """The state after (stored type, data) of every event, in order."""
-    state = FoldedInvoice()
+def fold(events: Iterable[tuple[str, dict[str, Any]]], state: FoldedInvoice | None = None) -> FoldedInvoice:
+    """The state after (stored type, data) of every event, in order; `state` is the one before, by default that of no invoice yet."""
+    state = state or FoldedInvoice()
     for stored_type, data in events:
         state = replace(_after(state, stored_type.partition(".")[0], data), version=state.version + 1)
     return state

@@ -1,22 +1,19 @@
-"""Line 14: recovery or replay a second time changes nothing. Whoever runs it again takes a base line before, and audits after."""
+"""Recovery or replay a second time changes nothing. Whoever runs it again takes a base line before, and audits after."""
 
 from services.audit.baseline import digests
-from services.audit.finding import Finding, Source
-from services.audit.stores import DATABASES, Stores
-from services.audit.titles import needs, tally
+from services.audit.finding import Source, Tally
+from services.audit.stores import Stores
 
 
-async def line_14(stores: Stores) -> Finding:
+async def repeating_changes_nothing(counted: Tally, stores: Stores) -> None:
     """Running recovery or replay a second time changes nothing."""
-    counted = tally(14, stores)
-    needs(counted, stores, *DATABASES)
     before = next((one.digest for one in reversed(stores.evidence.baselines) if one.digest is not None), None)
     if before is None:
         counted.missing("no --baseline with a digest given", Source.BASELINE)
-        return counted.finding()
+        return
     if not stores.drained:
         counted.missing("only a drained system can be compared (--drained)", Source.BASELINE)
-        return counted.finding()
+        return
     now = {table: digest async for table, digest in digests(stores)}
     for table in sorted({*before, *now}):
         counted.look()
@@ -24,7 +21,6 @@ async def line_14(stores: Stores) -> Finding:
             counted.missing(f"{table} was not digested {'then' if table in now else 'now'}", Source.BASELINE)
         elif before[table] != now[table]:
             counted.breach(table, f"its content changed: {_rows(before[table])} rows then, {_rows(now[table])} now")
-    return counted.finding()
 
 
 def _rows(digest: str) -> str:

@@ -1,15 +1,14 @@
-"""Line 16: every text in every table, queue, ledger and log is looked at. What is found is named by its place, never shown."""
+"""Every text in every table, queue, ledger and log is looked at. What is found is named by its place, never shown."""
 
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from services.audit.finding import Finding, Source, Tally
+from services.audit.finding import Source, Tally
 from services.audit.queues import QueueState
 from services.audit.secrets import secret_in
-from services.audit.stores import DATABASES, LedgerSnapshot, Snapshot, Stores
-from services.audit.titles import needs, tally
+from services.audit.stores import LedgerSnapshot, Snapshot, Stores
 
 _COLUMNS = """
     SELECT c.oid::regclass::text AS "table", has_table_privilege(c.oid, 'SELECT') AS is_readable,
@@ -33,23 +32,18 @@ OVERLAP = 512
 """What of a longer line is looked at again with its next piece: longer than a key's beginning or an encoded card number."""
 
 
-async def line_16(stores: Stores) -> Finding:
+async def no_secrets_leaked(counted: Tally, stores: Stores) -> None:
     """No card number, CVV or key in logs, tables, queues or error texts (also base64 and URL-encoded)."""
-    counted = tally(16, stores)
-    needs(counted, stores, *DATABASES)  # the ledger of a real gateway is not ours to look into
     for name, database in stores.databases.items():
         await _tables(counted, name, database)
     if stores.ledger is not None:
         _ledger(counted, stores.ledger)
-    if stores.queues is None:
-        counted.missing("RABBITMQ_URL is not set")
     for queue_name, queue in (stores.queues or {}).items():
         _queue(counted, queue_name, queue, drained=stores.drained)
     if stores.evidence.logs is None:
         counted.missing("no --logs given", Source.LOGS)
     else:
         _logs(counted, stores.evidence.logs)
-    return counted.finding()
 
 
 @lru_cache(maxsize=10_000)
@@ -118,7 +112,7 @@ def _queue(counted: Tally, name: str, queue: QueueState | None, *, drained: bool
     if drained and not queue.consumers:
         counted.missing(f"{queue.ready - len(queue.waiting)} messages that wait in {name}")
     else:
-        counted.in_flight(queue.ready)  # its consumers take them; if they do not, line 9 is broken
+        counted.in_flight(queue.ready)  # its consumers take them; if they do not, `events_delivered` is broken
 
 
 def _logs(counted: Tally, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lines 1, 3, 4, 5 and 13: the money, payment by payment, here and in the gateway's books."""
+"""The money, payment by payment, here and in the gateway's books."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,21 +6,18 @@ from typing import Any
 
 from services.audit import payments
 from services.audit.align import StoredRow, align
-from services.audit.finding import Finding, Tally
-from services.audit.payments import CHARGED, NOT_CHARGED, SETTLED, TRACES_KEPT_DAYS, moment, open_here
-from services.audit.stores import Stores
-from services.audit.titles import needs, tally
+from services.audit.finding import Tally
+from services.audit.payments import CHARGED, FAILURE_AFTER, NOT_CHARGED, SETTLED, TRACES_KEPT_DAYS, moment, open_here
+from services.audit.stores import LEDGER, Stores
 
 CLOCKS_APART_S = 5.0
 """The gateway's clock is not ours; a record may seem this much later than the confirm that followed it."""
 
-# -- line 1 ----------------------------------------------------------------------------------------------------------------------------
+# -- captured_once ---------------------------------------------------------------------------------------------------------------------
 
 
-async def line_1(stores: Stores) -> Finding:
+async def captured_once(counted: Tally, stores: Stores) -> None:
     """Per payment: captures minus refunds is 0 or the amount; amount, currency and method equal the invoice's; never two captures."""
-    counted = tally(1, stores)
-    needs(counted, stores, "invoice", "payment_gateway", ledger=True)
     sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
     async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
         counted.look()
@@ -28,7 +25,6 @@ async def line_1(stores: Stores) -> Finding:
         asked = None if request is None else request["data"]
         for why in (*_miscounted(rows, charges, refunds), *_unlike(request), *_mismatched(asked, rows, charges)):
             counted.breach(payment_id or charges[0]["id"], why)
-    return counted.finding()
 
 
 def _miscounted(rows: list[StoredRow], charges: list[StoredRow], refunds: list[StoredRow]) -> Iterator[str]:
@@ -52,7 +48,7 @@ def _unlike(request: StoredRow | None) -> Iterator[str]:
 
 def _mismatched(asked: dict[str, Any] | None, rows: list[StoredRow], charges: list[StoredRow]) -> Iterator[str]:
     """What the invoice asked for, what our row says and what the gateway took must be the same."""
-    if asked is None:  # line 7 asks where it came from
+    if asked is None:  # `caused_by_commands` asks where it came from
         return
     wanted = (asked["amount_minor"], asked["currency"])
     is_token = asked["method"]["kind"] == "token"
@@ -73,14 +69,13 @@ def _money(amount: tuple[int | None, str | None]) -> str:
     return f"{amount[0]} {amount[1]}"
 
 
-# -- line 3 ----------------------------------------------------------------------------------------------------------------------------
+# -- captured_here_and_there -----------------------------------------------------------------------------------------------------------
 
 
-async def line_3(stores: Stores) -> Finding:
+async def captured_here_and_there(counted: Tally, stores: Stores) -> None:
     """Captured here <=> captured there. Declined here => no capture there. What is open here is nobody's claim yet."""
-    counted = tally(3, stores)
-    if not needs(counted, stores, "payment_gateway", ledger=True):
-        return counted.finding()
+    if not stores.has("payment_gateway", LEDGER):
+        return
     async for payment_id, (rows, charges) in align(payments.payment_rows(stores), payments.charges(stores)):
         for row in rows:
             counted.look()
@@ -92,10 +87,9 @@ async def line_3(stores: Stores) -> Finding:
             elif row["status"] in NOT_CHARGED and charges:
                 since = max(row["updated_at"], *(moment(charge) for charge in charges))
                 counted.breach(payment_id, f"{row['status']} here{decided} and captured there", since=since)
-    return counted.finding()
 
 
-# -- line 4 ----------------------------------------------------------------------------------------------------------------------------
+# -- confirmed_once --------------------------------------------------------------------------------------------------------------------
 
 _KEYS = "SELECT count(DISTINCT key) AS keys FROM idempotency_keys"
 _REUSED_KEYS = """
@@ -113,26 +107,23 @@ _DELETED_EARLY = """
                                                   OR attempts_forgotten_at < updated_at + make_interval(days => $2)) ORDER BY 1"""
 
 
-async def line_4(stores: Stores) -> Finding:
+async def confirmed_once(counted: Tally, stores: Stores) -> None:
     """One payment row <=> at most one gateway id that was ever confirmed, recorded before it was confirmed; one idempotency key <=> one
     parameter hash."""
-    counted = tally(4, stores)
-    if needs(counted, stores, "payment_gateway"):
+    if stores.has("payment_gateway"):
         await _shared(counted, stores)
     if stores.ledger is None:
-        counted.missing("no ledger given")
-        return counted.finding()
+        return
     for row in stores.ledger.rows(_KEYS):
         counted.look(row["keys"])
     for row in stores.ledger.rows(_REUSED_KEYS):
         counted.breach(row["key"], f"idempotency key of {row['requests']} requests, refused {row['mismatches']} times")
     sources = (payments.payment_rows, payments.confirms, payments.prepared)
     async for payment_id, (rows, confirms, prepared) in align(*(source(stores) for source in sources)):
-        if confirms and "payment_gateway" in stores.databases:
+        if confirms and stores.has("payment_gateway"):
             counted.look()
             for why in _confirmed_wrongly(rows, confirms, prepared):
                 counted.breach(payment_id or confirms[0]["payment_intent"], why)
-    return counted.finding()
 
 
 async def _shared(counted: Tally, stores: Stores) -> None:
@@ -159,7 +150,7 @@ def _confirmed_wrongly(rows: list[StoredRow], confirms: list[StoredRow], prepare
             yield f"{confirm['payment_intent']} was confirmed before the gateway's answer that named it was recorded"
 
 
-# -- line 5 ----------------------------------------------------------------------------------------------------------------------------
+# -- paid_when_captured ----------------------------------------------------------------------------------------------------------------
 
 _RESOLUTION_OF = {
     "captured": "captured",
@@ -171,29 +162,22 @@ _RESOLUTION_OF = {
 
 _PAID_TWICE = """
     SELECT stream_id, count(*) AS times FROM events WHERE type LIKE 'Paid.%' GROUP BY 1 HAVING count(*) > 1 ORDER BY 1"""
-_OVER_WITHOUT_PAY = {
-    "declined": frozenset({"PaymentDeclined"}),
-    "not_charged": frozenset({"PaymentNotCharged", "PaymentRefunded", "PaymentRefundInDoubt", "PaymentRefundFailed"}),
-}
-"""What the payment gateway service must have said before an invoice is told so: that it was not charged, or that money goes back."""
 
 
-async def line_5(stores: Stores) -> Finding:
+async def paid_when_captured(counted: Tally, stores: Stores) -> None:
     """Invoice paid <=> one recorded payment <=> one capture, or a person's decision with evidence."""
-    counted = tally(5, stores)
-    if not needs(counted, stores, "invoice", "payment_gateway"):
-        return counted.finding()
+    if not stores.has("invoice", "payment_gateway"):
+        return
     async for row in stores.databases["invoice"].rows(_PAID_TWICE):
         counted.breach(row["stream_id"], f"paid {row['times']} times")
-    sources = (payments.invoice_events, payments.payment_rows, payments.decisions, payments.said_over)
-    async for payment_id, (events, rows, decisions, said) in align(*(source(stores) for source in sources)):
+    sources = (payments.invoice_events, payments.payment_rows, payments.decisions, payments.failures)
+    async for payment_id, (events, rows, decisions, failures) in align(*(source(stores) for source in sources)):
         counted.look()
         since = max([event["recorded_at"] for event in events] + [row["updated_at"] for row in rows], default=None)
-        for why in (*_told_twice(events), *_decided_without(rows, decisions), *_guessed(events, said)):
+        for why in (*_told_twice(events), *_decided_without(rows, decisions), *_guessed(events, failures)):
             counted.breach(payment_id, why)
         for why in _disagreeing(events, rows):
             counted.breach(payment_id, why, since=since)
-    return counted.finding()
 
 
 def _told_twice(events: list[StoredRow]) -> Iterator[str]:
@@ -205,12 +189,12 @@ def _told_twice(events: list[StoredRow]) -> Iterator[str]:
         yield f"ended {times['Paid'] + times['PaymentFailed']} times: paid {times['Paid']}, failed {times['PaymentFailed']}"
 
 
-def _guessed(events: list[StoredRow], said: list[StoredRow]) -> Iterator[str]:
+def _guessed(events: list[StoredRow], failures: list[StoredRow]) -> Iterator[str]:
     """A failure is told on the word of the payment gateway service, or because the invoice cannot take the money. Never on a guess."""
-    words = {word["word"] for word in said}
+    found_out = {FAILURE_AFTER[outcome["type"]] for outcome in failures}
     rejected = any(event["event"] == "SettlementRejected" for event in events)
     for event in events:
-        if event["event"] == "PaymentFailed" and not (rejected or words & _OVER_WITHOUT_PAY[event["data"]["outcome"]]):
+        if event["event"] == "PaymentFailed" and not (rejected or event["data"]["outcome"] in found_out):
             yield f"{event['invoice_id']} was told {event['data']['outcome']}, which nobody had found out"
 
 
@@ -247,14 +231,13 @@ def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str
         yield f"{row['status']}, and {row['invoice_id']} still waits for it"
 
 
-# -- line 13 ---------------------------------------------------------------------------------------------------------------------------
+# -- books_balance ---------------------------------------------------------------------------------------------------------------------
 
 
-async def line_13(stores: Stores) -> Finding:
+async def books_balance(counted: Tally, stores: Stores) -> None:
     """Sum of captures - sum of refunds = sum of net paid on invoices, payment by payment; without what is open and what a person let be."""
-    counted = tally(13, stores)
-    if not needs(counted, stores, "invoice", "payment_gateway", ledger=True):
-        return counted.finding()
+    if not stores.has("invoice", "payment_gateway", LEDGER):
+        return
     sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
     async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
         if any(open_here(row) or row["status"] == "refund_failed" for row in rows):
@@ -270,7 +253,6 @@ async def line_13(stores: Stores) -> Finding:
             if here[currency] != there[currency]:
                 why = f"the gateway holds {there[currency]} {currency}, the invoice says {here[currency]} (minor units)"
                 counted.breach(payment_id or charges[0]["id"], why)
-    return counted.finding()
 
 
 def _sum(amounts: Iterator[tuple[str, int]]) -> Counter[str]:

@@ -28,10 +28,21 @@ _DECISIONS = """
     SELECT payment_id, message_id, resolution, evidence, decided_by, decided_at FROM decisions WHERE refusal IS NULL
     ORDER BY payment_id, decided_at"""
 
-_SAID_OVER = """
-    SELECT payment_id, split_part(type, '.', 3) AS word FROM outcomes
-    WHERE split_part(type, '.', 3) IN ('PaymentDeclined', 'PaymentNotCharged', 'PaymentRefunded', 'PaymentRefundInDoubt',
-                                       'PaymentRefundFailed')
+FAILURE_AFTER: dict[str, str | None] = {
+    "PaymentCaptured": None,
+    "PaymentDeclined": "declined",
+    "PaymentNotCharged": "not_charged",
+    "PaymentInDoubt": None,
+    "PaymentNeedsDecision": None,
+    "PaymentRefunded": "not_charged",
+    "PaymentRefundInDoubt": "not_charged",
+    "PaymentRefundFailed": "not_charged",
+    "PaymentResolutionRefused": None,
+}
+"""By type of outcome: the failure that an invoice may be told of, because nothing was charged or money goes back. None: none."""
+
+_FAILURES = """
+    SELECT payment_id, split_part(type, '.', 3) AS type FROM outcomes WHERE split_part(type, '.', 3) = ANY($1::text[])
     ORDER BY payment_id, version"""
 
 _PREPARED = """
@@ -70,9 +81,10 @@ def decisions(stores: Stores) -> Keyed:
     return _from(stores, "payment_gateway", _DECISIONS)
 
 
-def said_over(stores: Stores) -> Keyed:
-    """What the payment gateway service said of payments that are over, or go back."""
-    return _from(stores, "payment_gateway", _SAID_OVER)
+def failures(stores: Stores) -> Keyed:
+    """Outcomes after which an invoice may be told of a failure."""
+    types = sorted(type_ for type_, failure in FAILURE_AFTER.items() if failure is not None)
+    return _from(stores, "payment_gateway", _FAILURES, types)
 
 
 def prepared(stores: Stores) -> Keyed:

@@ -12,15 +12,14 @@ BREACHES_PRINTED_MAX = 5
 
 
 def print_report(console: Console, report: AuditReport) -> None:
-    """A row a line; under it what breaks it or what could not be seen."""
+    """A row a check: its name, what must hold, and what breaks it or could not be seen."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
-    table.add_column("line", justify="right")
-    table.add_column("what must hold")
+    table.add_column("check")
     table.add_column("", no_wrap=True)
     table.add_column("looked at", justify="right", no_wrap=True)
     for finding in report.findings:
         verdict = Text(finding.verdict.value, style=_STYLES[finding.verdict])
-        table.add_row(str(finding.line), _words(finding), verdict, _numbers(finding))
+        table.add_row(_words(finding), verdict, _numbers(finding))
     console.print(table)
     console.print(_summary(report))
 
@@ -30,7 +29,7 @@ def _words(finding: Finding) -> RenderableType:
     if finding.broken > len(details) > 0:
         details.append(Text(f"and {finding.broken - len(details)} more: see --json", style="red"))
     details += [Text(what, style="yellow") for what in finding.missing]
-    return Group(Text(finding.says), *details)
+    return Group(Text(finding.check, style="bold"), Text(finding.title), *details)
 
 
 def _numbers(finding: Finding) -> str:

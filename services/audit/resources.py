@@ -1,10 +1,9 @@
-"""Line 15: what nobody gave back: transactions, leases, deliveries, connections, memory."""
+"""What nobody gave back: transactions, leases, deliveries, connections, memory."""
 
 from services.audit.baseline import connections, memory_mib
 from services.audit.evidence import Baseline
-from services.audit.finding import Finding, Source, Tally
-from services.audit.stores import DATABASES, Snapshot, Stores
-from services.audit.titles import needs, tally
+from services.audit.finding import Source, Tally
+from services.audit.stores import Snapshot, Stores
 
 OPEN_S = 5.0
 """A transaction of ours takes milliseconds, so an audit may meet one; one that is open this long belongs to nobody."""
@@ -33,13 +32,11 @@ _LEASES = """
     FROM payments WHERE leased_by IS NOT NULL ORDER BY payment_id"""
 
 
-async def line_15(stores: Stores) -> Finding:
+async def resources_given_back(counted: Tally, stores: Stores) -> None:
     """No open transactions, leases, unacked deliveries; connections and memory back at their base line."""
-    counted = tally(15, stores)
-    needs(counted, stores, *DATABASES)
     for name, database in stores.databases.items():
         await _sessions(counted, name, database)
-    if "payment_gateway" in stores.databases:
+    if stores.has("payment_gateway"):
         await _leases(counted, stores)
     _unacked(counted, stores)
     before = next((one for one in reversed(stores.evidence.baselines) if one.connections is not None), None)
@@ -47,7 +44,6 @@ async def line_15(stores: Stores) -> Finding:
         counted.missing("no --baseline given: connections and memory", Source.BASELINE)
     else:
         await _compare(counted, stores, before)
-    return counted.finding()
 
 
 async def _sessions(counted: Tally, name: str, database: Snapshot) -> None:
@@ -92,11 +88,8 @@ async def _leases(counted: Tally, stores: Stores) -> None:
 
 def _unacked(counted: Tally, stores: Stores) -> None:
     """AMQP does not tell what was delivered and not acknowledged; where nobody consumes, nothing is. In a live system some always are."""
-    if stores.queues is None:
-        counted.missing("RABBITMQ_URL is not set")
-        return
     told = stores.evidence.unacked or {}
-    for name, queue in stores.queues.items():
+    for name, queue in (stores.queues or {}).items():
         counted.look()
         if not stores.drained:
             counted.in_flight(int(queue is not None and queue.consumers > 0))

@@ -1,11 +1,10 @@
-"""Line 12: where sagas ended, and how they got there."""
+"""Where sagas ended, and how they got there."""
 
 from services.audit.align import align
 from services.audit.cases import open_cases
-from services.audit.finding import Finding, Tally
+from services.audit.finding import Tally
 from services.audit.payments import TRACES_KEPT_DAYS
 from services.audit.stores import Snapshot, Stores
-from services.audit.titles import needs, tally
 
 _UNTOLD = ("absent", "awaiting_outcome", "in_doubt", "needs_decision")
 """No outcome is known: from here anything may follow."""
@@ -19,7 +18,7 @@ _LEGAL = {
     "not_refunded": ("refunded",),
     "refunded": (),
 }
-"""DESIGN 6, written again: what may follow what. Staying where it is, something was learned, is always legal."""
+"""What may follow what, written a second time. Staying where it is, something was learned, is always legal."""
 _EVERYWHERE = ("in_doubt", "needs_decision", *_LEGAL)
 
 LEGAL: frozenset[str] = frozenset(
@@ -76,11 +75,10 @@ OVERDUE_S = 60.0
 that is stopped, as after a demo, proves nothing."""
 
 
-async def line_12(stores: Stores) -> Finding:
+async def sagas_step_legally(counted: Tally, stores: Stores) -> None:
     """One terminal state per saga; no due deadline on a terminal saga; no illegal transition."""
-    counted = tally(12, stores)
-    if not needs(counted, stores, "saga"):
-        return counted.finding()
+    if not stores.has("saga"):
+        return
     sagas = stores.databases["saga"]
     counted.look(await sagas.value(_COUNT))
     async for row in sagas.rows(_ILLEGAL, sorted(LEGAL)):
@@ -94,12 +92,11 @@ async def line_12(stores: Stores) -> Finding:
             row["payment_id"], f"{row['status'] or 'without a saga'}, and a deadline is due since {row['due_at']:%F %T}"
         )
     await _unended(counted, stores, sagas)
-    return counted.finding()
 
 
 async def _unended(counted: Tally, stores: Stores, sagas: Snapshot) -> None:
     """What has not ended waits for a person who knows of it, or is under way and will be reminded."""
-    staff_seen = needs(counted, stores, "staff")
+    staff_seen = stores.has("staff")
     async for payment_id, (unended, cases) in align(sagas.keyed(_UNENDED, list(_ENDED)), open_cases(stores)):
         for saga in unended:
             if not saga["has_deadline"]:

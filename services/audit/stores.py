@@ -37,9 +37,22 @@ WIDE_ROWS_PER_FETCH = 50
 """Bodies of 64 KiB at most, or parcels in an outbox of up to some hundred of them: 3 MiB as a rule, below 500 MiB at worst."""
 LEDGER_BUSY_S = 5.0
 DATABASES = ("invoice", "payment_gateway", "saga", "staff")
+LEDGER, HISTORY, QUEUES = "ledger", "history", "queues"
+"""What else a check may need, beside databases."""
 
-
-__all__ = ["DATABASES", "AuditError", "LedgerSnapshot", "Snapshot", "Sources", "Stores", "open_stores", "snapshot"]
+__all__ = [
+    "DATABASES",
+    "HISTORY",
+    "LEDGER",
+    "QUEUES",
+    "AuditError",
+    "LedgerSnapshot",
+    "Snapshot",
+    "Sources",
+    "Stores",
+    "open_stores",
+    "snapshot",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +127,7 @@ class LedgerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """A line of the sender's own history: a command it published, and whether the broker confirmed it. `at`: when, if it says so."""
+    """An entry of the sender's own history: a command it published, and whether the broker confirmed it. `at`: when, if it says so."""
 
     command_id: str
     confirmed: bool
@@ -136,6 +149,11 @@ class Stores:
     @property
     def drained(self) -> bool:
         return self.settled_before is None
+
+    def has(self, *names: str) -> bool:
+        """Whether all of these were given: databases by the name of their service, LEDGER, HISTORY, QUEUES."""
+        others = {LEDGER: self.ledger, HISTORY: self.history, QUEUES: self.queues}
+        return all(name in self.databases or others.get(name) is not None for name in names)
 
     def attempts(self) -> Iterator[Attempted]:
         """The sender's history, line by line. Raises AuditError with the number of a line that cannot be read."""

@@ -1,4 +1,4 @@
-"""`make faults`: every fault of the catalogue (FAULTS.md) against the real processes, then `remit audit`.
+"""`make faults`: every fault of the catalogue against the real processes, then `remit audit`.
 
 Three concepts:
 
@@ -7,9 +7,9 @@ Three concepts:
 - a **run** (`run.py`): which trials, on how many beds side by side, and the report.
 
 After each trial the runner itself waits until everything has drained, asks the audit about all that the bed holds, and writes down
-whether the fault fired, how long recovery took and which lines held. A trial that never fired has failed, and so has one that recovered
+whether the fault fired, how long recovery took and what held. A trial that never fired has failed, and so has one that recovered
 too late; one that this machine does not allow (`NotPossibleHereError`) is skipped, and neither held nor broken. `catalogue.py` says which
-trials are for which fault of FAULTS.md.
+trials are for which fault of the catalogue.
 
 **To add a family**: a module here with `trials() -> Sequence[Trial]`, named in `families.FAMILIES`. In a trial:
 

@@ -1,7 +1,7 @@
 """Builds of our services with one guarantee taken out: `python -m tests.faults.builds NAME SERVICE` runs one.
 
 The product has no switch for any of this: the code is changed in that process only, before the service starts. Each shows that the audit
-would notice if the guarantee were lost one day (FAULTS 18).
+would notice if the guarantee were lost one day.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The catalogue of faults (FAULTS.md), row by row, and which trials are for each; a test holds it against the trials there are.
+"""The catalogue of faults, row by row, and which trials are for each; a test holds it against the trials there are.
 
 What no trial does has the reason instead, and where it is tested.
 """

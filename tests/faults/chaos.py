@@ -79,7 +79,7 @@ async def run_random(run: FaultRun, planned: Sequence[ScheduledFault], *, minute
         say(f"{fired} of {begun} faults fired ({len(planned)} in the schedule); waiting until everything has drained")
         await conclude(testbed, result, mended_at=time.time())
         for one in run.results:
-            one.lines = dict(result.lines)
+            one.checks = dict(result.checks)
         run.results.append(result)
         run.took_s = time.monotonic() - started
         if not run.ok:

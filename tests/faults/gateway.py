@@ -1,4 +1,4 @@
-"""Every way in which the card gateway misbehaves (FAULTS 9), at once; also while the service that calls it is killed again and again; and a
+"""Every way in which the card gateway misbehaves (row 9), at once; also while the service that calls it is killed again and again; and a
 gateway that is silent for longer than anybody waits."""
 
 import asyncio

@@ -1,5 +1,5 @@
 """The network between one service and what it depends on misbehaves under load, and heals: the service resumes unaided, and readiness says
-so meanwhile (FAULTS 17). Lost confirms, acks and replies to COMMIT: rows 1, 4, 5 and 6; lost answers of the gateway: row 9."""
+so meanwhile (row 17). Lost confirms, acks and replies to COMMIT: rows 1, 4, 5 and 6; lost answers of the gateway: row 9."""
 
 import atexit
 from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What waits in a queue comes in reverse (FAULTS 11 and 12): outcomes before requests, settlements before their news."""
+"""What waits in a queue comes in reverse (rows 11 and 12): outcomes before requests, settlements before their news."""
 
 import asyncio
 from collections.abc import Sequence

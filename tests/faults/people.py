@@ -1,4 +1,4 @@
-"""Two people at once, or one person twice (FAULTS 13 and 14): one of them wins, the other is told, and money moves once."""
+"""Two people at once, or one person twice (rows 13 and 14): one of them wins, the other is told, and money moves once."""
 
 import asyncio
 import json

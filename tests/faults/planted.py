@@ -1,4 +1,4 @@
-"""Builds with one guarantee taken out: each must turn the audit red, and the same trial with the build we ship must not (FAULTS 18)."""
+"""Builds with one guarantee taken out: each must turn the audit red, and the same trial with the build we ship must not."""
 
 import asyncio
 import json
@@ -189,11 +189,11 @@ async def a_zombie(testbed: Testbed, note: Note) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PlantedBuild:
-    """A build, the service that runs it, what provokes it, and the line of the audit that must turn red."""
+    """A build, the service that runs it, what provokes it, and the check of the audit that must turn red."""
 
     build: str
     service: Service
-    line: int
+    check: str
     injects: str
     provoke: Provoke
     settings: dict[str, str] = field(default_factory=dict)
@@ -201,24 +201,27 @@ class PlantedBuild:
 
 
 PLANTED: Final = (
-    PlantedBuild("inbox-off", "invoice", 7, "a command comes twice", a_command_twice),
+    PlantedBuild("inbox-off", "invoice", "caused_by_commands", "a command comes twice", a_command_twice),
     PlantedBuild(
-        "ack-before-commit", "invoice", 6, "a crash before the commit", a_crash_before_the_commit,
+        "ack-before-commit", "invoice", "answered_once", "a crash before the commit", a_crash_before_the_commit,
         {REMIT_FAULT: "shell.at_once.before_commit:1:exit"},
     ),
     PlantedBuild(
-        "outbox-row-deleted-before-the-confirm", "saga", 10, "a crash before publishing", a_crash_before_publishing,
+        "outbox-row-deleted-before-the-confirm", "saga", "deliveries_accounted_for", "a crash before publishing", a_crash_before_publishing,
         {REMIT_FAULT: "relay.before_publish:1:exit"}, 25,
     ),
-    PlantedBuild("returned-message-ignored", "saga", 10, "a command is returned", a_command_that_is_returned, estimate_s=25),
-    PlantedBuild("confirmed-before-the-id-is-recorded", "payment_gateway", 4, "a payment", a_payment),
     PlantedBuild(
-        "not-charged-without-a-cancel", "payment_gateway", 3, "a confirm arrives late", a_late_confirm,
+        "returned-message-ignored", "saga", "deliveries_accounted_for", "a command is returned", a_command_that_is_returned,
+        estimate_s=25,
+    ),
+    PlantedBuild("confirmed-before-the-id-is-recorded", "payment_gateway", "confirmed_once", "a payment", a_payment),
+    PlantedBuild(
+        "not-charged-without-a-cancel", "payment_gateway", "captured_here_and_there", "a confirm arrives late", a_late_confirm,
         {"GATEWAY_LADDER_S": "0.2"},
     ),
-    PlantedBuild("timeout-recorded-as-declined", "payment_gateway", 3, "charged, then no answer", a_timeout),
+    PlantedBuild("timeout-recorded-as-declined", "payment_gateway", "captured_here_and_there", "charged, then no answer", a_timeout),
     PlantedBuild(
-        "fencing-off", "payment_gateway", 5, "a zombie writes after a person decided", a_zombie,
+        "fencing-off", "payment_gateway", "paid_when_captured", "a zombie writes after a person decided", a_zombie,
         {REMIT_FAULT: "charging.after_inquire:1:stop"}, 60,
     ),
 )  # fmt: skip
@@ -242,7 +245,7 @@ def _trial(planted: PlantedBuild) -> Trial:
         run=_run(planted, program=program),
         estimate_s=planted.estimate_s,
         touches=frozenset({planted.service}),
-        line=planted.line,
+        check=planted.check,
         short=planted.build in SHORT,
     )
 

@@ -1,4 +1,4 @@
-"""What nobody can read comes to a queue among healthy messages (FAULTS 15): set aside with its reason, and its neighbours go on."""
+"""What nobody can read comes to a queue among healthy messages (row 15): set aside with its reason, and its neighbours go on."""
 
 import time
 from collections.abc import Sequence

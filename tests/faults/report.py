@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from services.audit.titles import TITLES
+from services.audit.checks import CHECKS
 from tests.faults.catalogue import ROWS, Elsewhere, matching
 from tests.faults.run import AUDITS_MAX, MOVING, OF_THE_RUN, FaultRun
 from tests.faults.trial import TrialResult
@@ -30,7 +30,7 @@ def by_family(results: Iterable[TrialResult]) -> Families:
 
 
 def save(run: FaultRun) -> list[Path]:
-    """run.json, which the audit reads (lines 17 and 18), and index.html."""
+    """run.json, which the audit reads, and index.html."""
     data, page = run.folder / "run.json", run.folder / "index.html"
     data.write_bytes(orjson.dumps(run.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
     page.write_text(html(run), encoding="utf-8")
@@ -43,7 +43,7 @@ def save(run: FaultRun) -> list[Path]:
 def show(run: FaultRun, console: Console) -> None:
     """What was injected, how often it fired, how long recovery took, what held."""
     table = Table(title="Faults", title_justify="left")
-    for column in ("family", "trials", "fired", "failed", "skipped", "recovered s", "drained s", "audit lines held"):
+    for column in ("family", "trials", "fired", "failed", "skipped", "recovered s", "drained s", "checks held"):
         table.add_column(column, justify="left" if column == "family" else "right")
     for family, results in by_family(run.results).items():
         table.add_row(
@@ -60,8 +60,8 @@ def show(run: FaultRun, console: Console) -> None:
     seen = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(run.seen.items()))
     console.print(f"seen: {seen or 'nothing'}; {run.took_s:.0f} s in all")
     console.print(read_again(run.results))
-    for line, verdict in sorted(run.verdicts.items()):
-        console.print(f"line {line}: {verdict['verdict']} {'; '.join(verdict['why'])}", markup=False)
+    for check, verdict in run.verdicts.items():
+        console.print(f"{check}: {verdict['verdict']} {'; '.join(verdict['why'])}", markup=False)
     for result in [result for result in run.results if failed(result)][:SHOWN_MAX]:
         console.print(f"FAILED {result.name}: {why(result)}", style="red", markup=False, soft_wrap=True)
     for result in run.results:
@@ -84,10 +84,10 @@ def why(result: TrialResult) -> str:
     words = [] if result.fired else ["it never fired"]
     if not result.in_time:
         words.append(f"recovered after {result.recovered_s:.1f} s, and {result.limit_s:g} s are allowed")
-    words += [f"line {line} is broken" for line in result.broken if line != result.line]
-    if result.line is not None and result.line not in result.broken:
-        words.append(f"line {result.line} should have turned red")
-    if not result.lines:
+    words += [f"{check} is broken" for check in result.broken if check != result.check]
+    if result.check is not None and result.check not in result.broken:
+        words.append(f"{result.check} should have turned red")
+    if not result.checks:
         words.append("the audit was not reached")
     words += [
         surprise if count == 1 else f"{surprise} ({count} times)"
@@ -97,12 +97,12 @@ def why(result: TrialResult) -> str:
 
 
 def read_again(results: Sequence[TrialResult]) -> str:
-    """Which lines the run asked for more than once, and how often it came to that: nobody should have to guess what `held` means."""
-    lines = ", ".join(map(str, sorted(MOVING)))
+    """Which checks the run asked for more than once, and how often it came to that: nobody should have to guess what `held` means."""
     twice, thrice = (sum(result.readings >= number for result in results) for number in (2, 3))
     return (
-        f"A message on its way breaks lines {lines} for a moment (a reminder, say): where nothing else was broken they were read again, "
-        f"up to {AUDITS_MAX} times. So it was after {twice} of {len(results)} trials; {thrice} needed a third reading."
+        f"A message on its way breaks {', '.join(MOVING)} for a moment (a reminder, say): where nothing else was "
+        f"broken they were read again, up to {AUDITS_MAX} times. So it was after {twice} of {len(results)} trials; {thrice} needed "
+        "a third reading."
     )
 
 
@@ -122,12 +122,12 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def _held(results: Sequence[TrialResult]) -> str:
-    """A line holds only if it did wherever it was checked; one that was checked nowhere says nothing."""
-    judged = [result for result in results if result.line is None]
+    """A check holds only if it did wherever it was made; one that was made nowhere says nothing."""
+    judged = [result for result in results if result.check is None]
     if not judged:
         return f"{sum(result.ok for result in results)} turned red"
-    found = {line: {result.lines.get(line) for result in judged} for line in range(1, LINES + 1)}
-    broken = [str(line) for line, verdicts in found.items() if "broken" in verdicts]
+    found = {check.name: {result.checks.get(check.name) for result in judged} for check in CHECKS}
+    broken = [name for name, verdicts in found.items() if "broken" in verdicts]
     held = sum("holds" in verdicts and "broken" not in verdicts for verdicts in found.values())
     return f"{held}" + (f", broken: {', '.join(broken)}" if broken else "")
 
@@ -147,7 +147,9 @@ svg { display: block; max-width: 100%; height: auto; margin: .4rem 0 } svg text 
 svg .dim { fill: var(--dim) } svg .n { text-anchor: end } svg .mid { text-anchor: middle } svg .head { font-weight: 600 }
 svg .held { fill: var(--good) } svg .broken { fill: var(--bad) } svg .silent { fill: var(--silent) } svg .unchecked { fill: var(--grey) }
 svg .back { fill: #fff; stroke: var(--good); stroke-width: 2 } svg .back.late { stroke: var(--bad) }
-svg .grid { stroke: var(--line) } svg .limit { stroke: var(--bad); stroke-dasharray: 3 3 } svg .on { fill: #fff }
+svg .grid { stroke: var(--line) } svg .limit { stroke: var(--bad); stroke-dasharray: 3 3 }
+.checks span { display: inline-block; margin: 0 .15rem .3rem 0; padding: .05rem .5rem; border-radius: 3px; color: #fff; font-size: 11.5px }
+.checks .held { background: var(--good) } .checks .broken { background: var(--bad) } .checks .unchecked { background: var(--grey) }
 .key span { white-space: nowrap; margin-right: .9rem } .key svg { display: inline; vertical-align: -1px; margin: 0 .25rem 0 0 }
 """
 LABEL_W: Final = 300
@@ -157,8 +159,6 @@ BACK_W: Final = 110
 HELD_W: Final = 80
 ROW_H: Final = 19
 TOP_H: Final = 30
-LINES: Final = 18
-CELL: Final = 34
 LABEL_MAX: Final = 48
 
 ABOUT: Final = {
@@ -180,10 +180,10 @@ ABOUT: Final = {
 }
 KEY: Final = (
     ("back", 4, "recovered: from being back until all that waited was done, left of the dashed line that is its limit"),
-    ("held", 4.5, "drained, deadlines and ladders included, and every line held"),
+    ("held", 4.5, "drained, deadlines and ladders included, and every check held"),
     ("broken", 4.5, "something broke, or came too late"),
     ("silent", 4.5, "never fired"),
-    ("unchecked", 4.5, "not possible here; of a line: not asked"),
+    ("unchecked", 4.5, "not possible here; of a check: not asked"),
 )
 
 
@@ -207,7 +207,7 @@ def html(run: FaultRun) -> str:
             f"<h2 id={escape(family)}>{escape(family)}: {_many(len(results), 'trial')}</h2>",
             f"<p class=dim>{ABOUT.get(family, '')}</p>",
             picture(results),
-            "<p class=dim>Lines of the audit, and after how many trials each held:</p>",
+            "<p class=dim>Checks of the audit, and after how many trials each held:</p>",
             matrix(results),
             _details(results),
         ]
@@ -256,16 +256,17 @@ def _families_table(families: Families) -> str:
     )
     return (
         "<table><tr><th>family<th class=n>trials<th class=n>fired<th class=n>failed<th class=n>skipped"
-        f"<th class=n>recovered, of allowed s<th class=n>drained s<th class=n>audit lines held</tr>{rows}</table>"
+        f"<th class=n>recovered, of allowed s<th class=n>drained s<th class=n>checks held</tr>{rows}</table>"
     )
 
 
 def _of_the_run(run: FaultRun) -> str:
-    """Lines 17 and 18, which are about the run as a whole."""
+    """The checks that are about the run as a whole."""
+    titles = {check.name: check.title for check in CHECKS}
     return "".join(
-        f"<p class={'bad' if verdict['verdict'] == 'broken' else 'dim'}>Line {line}, {escape(TITLES[line])}: {escape(verdict['verdict'])}"
+        f"<p class={'bad' if verdict['verdict'] == 'broken' else 'dim'}>{check}: {escape(titles[check])}: {escape(verdict['verdict'])}"
         f"{escape('. ' + '; '.join(verdict['why']) if verdict['why'] else '')}</p>"
-        for line, verdict in sorted(run.verdicts.items())
+        for check, verdict in run.verdicts.items()
     )
 
 
@@ -336,22 +337,14 @@ def _ticks(longest: float) -> list[float]:
 
 
 def matrix(results: Sequence[TrialResult]) -> str:
-    """The lines of the audit: how often each held."""
-    counts: dict[int, Counter[str]] = defaultdict(Counter)
-    for result in results:
-        for line, verdict in result.lines.items():
-            counts[line][verdict] += 1
-    drawn = [f'<svg viewBox="0 0 {LINES * (CELL + 6)} 42" width={LINES * (CELL + 6)} role=img>']
-    for line in (line for line in range(1, LINES + 1) if line not in OF_THE_RUN):
-        x, count = (line - 1) * (CELL + 6), counts[line]
+    """The checks of the audit: how often each held."""
+    shown = []
+    for check in (check for check in CHECKS if check.name not in OF_THE_RUN):
+        count = Counter(result.checks[check.name] for result in results if check.name in result.checks)
         kind = "broken" if count["broken"] else "held" if count["holds"] else "unchecked"
-        title = f"<title>line {line}: {escape(TITLES[line])}: {escape(_seen(count))}</title>"
-        drawn.append(
-            f'<rect class={kind} x="{x}" y=0 width={CELL} height=22 rx=3>{title}</rect>'
-            f'<text class="mid on" x="{x + CELL / 2}" y=15>{line}{title}</text>'
-            f'<text class="dim mid" x="{x + CELL / 2}" y=37>{count["holds"]}</text>'
-        )
-    return "".join([*drawn, "</svg>"])
+        title = escape(f"{check.title}: {_seen(count)}", quote=True)
+        shown.append(f'<span class={kind} title="{title}">{check.name} {count["holds"]}</span>')
+    return f"<p class=checks>{' '.join(shown)}</p>"
 
 
 def _details(results: Sequence[TrialResult]) -> str:

@@ -31,10 +31,10 @@ TRIAL_S: Final = 420.0
 """No trial takes longer, whatever it waits for."""
 LOG_BYTES_KEPT: Final = 200_000
 AUDITS_MAX: Final = 3
-MOVING: Final = frozenset({9, 10, 15})
-"""Lines that a message on its way can break: an outbox row, a queue, an open transaction."""
-OF_THE_RUN: Final = (17, 18)
-"""Lines of the audit that are about the run, not about a bed."""
+MOVING: Final = ("events_delivered", "deliveries_accounted_for", "resources_given_back")
+"""Checks that a message on its way can break: an outbox row, a queue, an open transaction."""
+OF_THE_RUN: Final = ("planned_faults_fired", "planted_faults_found")
+"""Checks of the audit that are about the run, not about a bed."""
 
 Say = Callable[[str], None]
 
@@ -50,7 +50,7 @@ class FaultRun:
     seen: Counter[str] = field(default_factory=Counter)
     took_s: float = 0.0
     seed: int | None = None
-    verdicts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -72,9 +72,9 @@ class FaultRun:
             "skipped": self._skipped,
             "seen": {name: self.seen[name] for name in ("duplicates", "redeliveries", "in_doubt", "conflicts")},
             "planted": [
-                {"name": result.name.partition("/")[2], "expected": result.line, "red": result.broken}
+                {"name": result.name.partition("/")[2], "expected": result.check, "red": result.broken}
                 for result in self.results
-                if result.line is not None
+                if result.check is not None
             ],
             "results": [result.as_json() for result in self.results],
         }
@@ -127,7 +127,7 @@ async def _lane(run: FaultRun, stack: Stack | None, waiting: deque[Trial], name:
                 run.results.append(result)
                 good = (
                     result.ok or bool(result.skipped)
-                ) and trial.line is None  # a planted fault leaves its breach behind
+                ) and trial.check is None  # a planted fault leaves its breach behind
                 if not (result.ok or result.skipped):
                     keep_logs(run.folder, testbed, result)
                 say(_line(result, len(run.results), len(run.trials)))
@@ -158,8 +158,8 @@ async def _open_stack(
         await asyncio.to_thread(manager.__exit__, None, None, None)
 
 
-def judge(run: FaultRun) -> dict[int, dict[str, Any]]:
-    """What the audit says of the run itself: whether it was vacuous (line 17), whether the checker can fail (line 18)."""
+def judge(run: FaultRun) -> dict[str, dict[str, Any]]:
+    """What the audit says of the run itself: whether it was vacuous, whether the audit can fail."""
     if "--run" not in audit_options():
         return {}
     stores = {f"{service.upper()}_DATABASE_URL" for service in SERVICES} | {"RABBITMQ_URL"}
@@ -172,9 +172,12 @@ def judge(run: FaultRun) -> dict[int, dict[str, Any]]:
         check=False,
     )
     return {
-        line["line"]: {"verdict": line["verdict"], "why": [f"{one['about']}: {one['why']}" for one in line["breaches"]]}
-        for line in json.loads(done.stdout)["lines"]
-        if line["line"] in OF_THE_RUN
+        found["check"]: {
+            "verdict": found["verdict"],
+            "why": [f"{one['about']}: {one['why']}" for one in found["breaches"]],
+        }
+        for found in json.loads(done.stdout)["checks"]
+        if found["check"] in OF_THE_RUN
     }
 
 
@@ -184,7 +187,7 @@ def judge(run: FaultRun) -> dict[int, dict[str, Any]]:
 async def perform(testbed: Testbed, trial: Trial) -> TrialResult:
     """The trial from its beginning to the audit. Whatever goes wrong is in the result."""
     started, note = time.monotonic(), Note()
-    result = TrialResult(trial.name, trial.family, trial.injects, line=trial.line)
+    result = TrialResult(trial.name, trial.family, trial.injects, check=trial.check)
     testbed.trials += 1
     testbed.surprises.clear()
     if testbed.trials == 1:
@@ -247,16 +250,16 @@ async def _ask_audit(testbed: Testbed, result: TrialResult) -> None:
         result.breaches.clear()
         result.readings = number
         _judge(result, await testbed.audit())
-        if result.line is not None or not result.broken or not MOVING.issuperset(result.broken):
+        if result.check is not None or not result.broken or not set(MOVING).issuperset(result.broken):
             return
         result.remarks.append(f"audit {number}: {'; '.join(result.breaches)}")
         await testbed.until_drained()
 
 
-def _judge(result: TrialResult, lines: Sequence[dict[str, Any]]) -> None:
-    for line in (line for line in lines if line["line"] not in OF_THE_RUN):
-        result.lines[line["line"]] = line["verdict"]
-        result.breaches += [f"{line['line']}: {breach['about']}: {breach['why']}" for breach in line["breaches"]]
+def _judge(result: TrialResult, findings: Sequence[dict[str, Any]]) -> None:
+    for found in (found for found in findings if found["check"] not in OF_THE_RUN):
+        result.checks[found["check"]] = found["verdict"]
+        result.breaches += [f"{found['check']}: {breach['about']}: {breach['why']}" for breach in found["breaches"]]
 
 
 def _line(result: TrialResult, number: int, total: int) -> str:
@@ -265,7 +268,7 @@ def _line(result: TrialResult, number: int, total: int) -> str:
     verdict = "ok" if result.ok else "FAILED"
     recovered = "" if result.recovered_s is None else f", recovered in {result.recovered_s:.1f} of {result.limit_s:g} s"
     recovered += "" if result.drained_s is None else f", drained after {result.drained_s:.1f} s"
-    why = "; ".join([f"line {line} broken" for line in result.broken] + result.surprises)[:300]
+    why = "; ".join([f"{check} broken" for check in result.broken] + result.surprises)[:300]
     fired = "" if result.fired else ", never fired"
     return f"{number}/{total} {verdict} {result.name} ({result.took_s:.0f} s{recovered}{fired}) {why}".rstrip()
 

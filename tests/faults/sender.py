@@ -1,4 +1,4 @@
-"""Between a sender and its exchange (FAULTS 1): sending again with the same id is harmless, and what nobody takes is never silent."""
+"""Between a sender and its exchange (row 1): sending again with the same id is harmless, and what nobody takes is never silent."""
 
 import asyncio
 import json

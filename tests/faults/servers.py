@@ -1,4 +1,4 @@
-"""The servers themselves fail under load: killed, out of memory or disk, a queue full or gone, a clock an hour off (FAULTS 2, 4, 6, 11)."""
+"""The servers themselves fail under load: killed, out of memory or disk, a queue full or gone, a clock an hour off (rows 2, 4, 6, 11)."""
 
 import asyncio
 import os

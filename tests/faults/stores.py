@@ -1,4 +1,4 @@
-"""Other sessions hold what a service needs in its database (FAULTS 4): for longer than it waits, and in the order that makes a deadlock."""
+"""Other sessions hold what a service needs in its database (row 4): for longer than it waits, and in the order that makes a deadlock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

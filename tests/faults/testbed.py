@@ -404,7 +404,7 @@ class Testbed:
         return Remit(process)
 
     async def audit(self, *more: str) -> list[dict[str, Any]]:
-        """What the checker finds about all that this bed holds, line by line."""
+        """What the audit finds about all that this bed holds, check by check."""
         arguments = ["--json", "--drained", "--ledger", str(self.system.ledger), "--history", str(self.system.history)]
         evidence = [("--tap", str(self.tap.path)), ("--logs", str(self.system.folder))]
         evidence += [("--lost", queue) for queue in sorted(self.lost)]
@@ -415,10 +415,10 @@ class Testbed:
         arguments += [word for option, value in evidence if option in known for word in (option, value)]
         done = await (await self.remit("audit", *arguments, *more)).result()
         try:
-            lines: list[dict[str, Any]] = json.loads(done.stdout)["lines"]
+            findings: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
         except ValueError:
             raise StackError(f"the audit failed: {done.stderr.strip()[-500:]}") from None
-        return lines
+        return findings
 
     def _unacked(self) -> Path:
         """A file that tells the audit what was delivered and not acknowledged: only the broker's own tool knows."""
@@ -557,7 +557,7 @@ def _counters(port: int) -> "Counter[str] | None":
 
 
 def counted(text: str) -> "Counter[str]":
-    """What matters to the audit's line 17 in a page of metrics."""
+    """What `planned_faults_fired` of the audit wants to know, from a page of metrics."""
     counts: Counter[str] = Counter()
     for line in text.splitlines():
         for start, what in _COUNTED.items():

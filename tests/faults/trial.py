@@ -52,8 +52,8 @@ class Note:
 class Trial:
     """`touches`: services and servers (`broker`, `database`, `gateway`) that it disturbs; in random mode trials that touch different ones
     run at the same time. `alone`: on a stack of its own, which `opens`. `short`: part of the selection for every commit. `random`: fit for
-    random mode: it needs nothing of the workload but that there is some. `quiet`: nothing new may be played afterwards. `line`: for a
-    planted fault, the line of the audit that must turn red."""
+    random mode: it needs nothing of the workload but that there is some. `quiet`: nothing new may be played afterwards. `check`: for
+    a planted fault, the check of the audit that must turn red."""
 
     name: str
     family: str
@@ -65,16 +65,16 @@ class Trial:
     short: bool = False
     random: bool = False
     quiet: bool = False
-    line: int | None = None
+    check: str | None = None
     opens: "Callable[..., AbstractContextManager[Stack]]" = open_stack
 
 
 @dataclass(slots=True)
 class TrialResult:
-    """`lines`: verdict by line of the audit. `recovered_s`: from the restarted process being ready, or the server being back, until all
-    that waited was done; it must be below `limit_s`. `again_s`: until the service handled a message again, `drained_s`: until everything
-    had drained, ladders and deadlines included, both from `mended`. None where there was nothing to measure. `readings`: how often the
-    audit was asked. `skipped`: why this machine does not allow the fault."""
+    """`checks`: verdict by check of the audit, in its order. `recovered_s`: from the restarted process being ready, or the server being
+    back, until all that waited was done; it must be below `limit_s`. `again_s`: until the service handled a message again, `drained_s`:
+    until everything had drained, ladders and deadlines included, both from `mended`. None where there was nothing to measure. `readings`:
+    how often the audit was asked. `skipped`: why this machine does not allow the fault."""
 
     name: str
     family: str
@@ -85,13 +85,13 @@ class TrialResult:
     again_s: float | None = None
     drained_s: float | None = None
     took_s: float = 0.0
-    lines: dict[int, str] = field(default_factory=dict)
+    checks: dict[str, str] = field(default_factory=dict)
     breaches: list[str] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     restarts: int = 0
     readings: int = 0
-    line: int | None = None
+    check: str | None = None
     skipped: str | None = None
 
     @property
@@ -100,14 +100,14 @@ class TrialResult:
         return self.recovered_s is None or self.limit_s is None or self.recovered_s <= self.limit_s
 
     @property
-    def broken(self) -> list[int]:
-        return sorted(line for line, verdict in self.lines.items() if verdict == "broken")
+    def broken(self) -> list[str]:
+        return [check for check, verdict in self.checks.items() if verdict == "broken"]
 
     @property
     def ok(self) -> bool:
-        """It fired and recovered in time, nobody was surprised, the audit found what it had to: nothing, or the line of a planted fault."""
-        as_expected = self.line in self.broken if self.line is not None else not self.broken and self.in_time
-        return self.fired > 0 and bool(self.lines) and as_expected and not (self.line is None and self.surprises)
+        """It fired and recovered in time, nobody was surprised, the audit found what it had to: nothing, or a planted fault."""
+        as_expected = self.check in self.broken if self.check is not None else not self.broken and self.in_time
+        return self.fired > 0 and bool(self.checks) and as_expected and not (self.check is None and self.surprises)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"ok": self.ok, "broken": self.broken}

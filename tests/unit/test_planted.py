@@ -10,10 +10,10 @@ TAKE_ALL_OUT = "from tests.faults.builds import BUILDS\nfor take_out in BUILDS.v
 
 
 def test_every_build_is_tried_and_has_a_control() -> None:
-    trials = {trial.name: trial.line for trial in planted.trials()}
+    trials = {trial.name: trial.check for trial in planted.trials()}
     assert {one.build for one in planted.PLANTED} == set(BUILDS)
     for one in planted.PLANTED:
-        assert trials[f"planted/{one.build}"] == one.line
+        assert trials[f"planted/{one.build}"] == one.check
         assert trials[f"planted/{one.build}:control"] is None
 
 

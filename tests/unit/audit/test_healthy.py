@@ -16,7 +16,7 @@ from shared.messaging.envelope import Inbound
 from tests.fuzz.corpus import CORPUS
 
 
-def letter(body: bytes, queue: str, **changes: object) -> dict[str, object]:
+def dead_letter(body: bytes, queue: str, **changes: object) -> dict[str, object]:
     return {"body": body, "queue": queue, "content_type": STRUCTURED, "error_type": None, "reason": "any"} | changes
 
 
@@ -39,18 +39,18 @@ def healthy_body(name: str) -> bytes:
 @pytest.mark.parametrize("name", sorted(BY_WIRE_NAME))
 def test_every_message_on_its_queue_is_healthy(name: str) -> None:
     for queue in queues_for(BY_WIRE_NAME[name].exchange, name):
-        assert healthy(letter(healthy_body(name), queue)) == name
+        assert healthy(dead_letter(healthy_body(name), queue)) == name
     elsewhere = "invoice.commands" if name not in PUBLIC_COMMANDS else "saga.events"
-    assert healthy(letter(healthy_body(name), elsewhere)) is None
+    assert healthy(dead_letter(healthy_body(name), elsewhere)) is None
 
 
 def test_what_may_be_wrong_elsewhere_is_not_called_healthy() -> None:
     name, queue = "remit.invoice.PayInvoice.v1", "invoice.commands"
     body = healthy_body(name)
-    assert healthy(letter(body, queue)) == name
-    assert healthy(letter(body, queue, reason="clear_card_number")) is None
-    assert healthy(letter(body, queue, error_type="PaymentIdReusedError")) is None
-    assert healthy(letter(body, queue, content_type="application/json")) is None
+    assert healthy(dead_letter(body, queue)) == name
+    assert healthy(dead_letter(body, queue, reason="clear_card_number")) is None
+    assert healthy(dead_letter(body, queue, error_type="PaymentIdReusedError")) is None
+    assert healthy(dead_letter(body, queue, content_type="application/json")) is None
 
 
 IN_THE_BODY = [name for name, poison in CORPUS.items() if not poison.headers and poison.content_type == STRUCTURED]
@@ -59,7 +59,7 @@ IN_THE_BODY = [name for name, poison in CORPUS.items() if not poison.headers and
 @pytest.mark.parametrize("name", IN_THE_BODY)
 def test_no_poison_is_called_healthy(name: str) -> None:
     """Each as it would lie among the dead letters, with no reason given away."""
-    assert healthy(letter(CORPUS[name].body, "invoice.commands")) is None
+    assert healthy(dead_letter(CORPUS[name].body, "invoice.commands")) is None
 
 
 @settings(max_examples=500)
@@ -74,5 +74,5 @@ def test_what_the_services_refuse_is_never_called_healthy(data: st.DataObject) -
     )
     part[key] = data.draw(odd)
     body = json.dumps(whole, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass")
-    if healthy(letter(body, "invoice.commands")) is not None:
+    if healthy(dead_letter(body, "invoice.commands")) is not None:
         assert isinstance(decode(body, content_type=STRUCTURED), Inbound)

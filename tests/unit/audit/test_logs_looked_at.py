@@ -1,21 +1,22 @@
-"""Line 16 over a folder of logs, and over queues."""
+"""No secrets leaked: over a folder of logs, and over queues."""
 
 from pathlib import Path
 
 import pytest
 
 from services.audit import leaks
+from services.audit.checks import CHECKS
 from services.audit.evidence import Evidence
 from services.audit.finding import Breach, Finding, Source
-from services.audit.leaks import line_16
 from services.audit.queues import QueueState
 from services.audit.stores import Stores
 
 CARD = "4242-4242-4242-4242"
+NO_SECRETS_LEAKED = next(check for check in CHECKS if check.name == "no_secrets_leaked")
 
 
 async def looked_at(folder: Path) -> Finding:
-    return await line_16(Stores({}, None, None, {}, None, Evidence(logs=folder)))
+    return await NO_SECRETS_LEAKED.run(Stores({}, None, None, {}, None, Evidence(logs=folder)))
 
 
 async def test_a_secret_is_found_wherever_a_long_line_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +46,6 @@ async def test_what_cannot_be_read_is_not_called_clean(tmp_path: Path) -> None:
 async def test_a_message_that_nobody_could_look_into_is_not_called_clean() -> None:
     """Unless a consumer takes it: then it is under way."""
     for queue, missing, in_flight in ((QueueState(2, 0), ["2 messages that wait in q"], 0), (QueueState(2, 1), [], 2)):
-        found = await line_16(Stores({}, None, None, {"q": queue}, None))
+        found = await NO_SECRETS_LEAKED.run(Stores({}, None, None, {"q": queue}, None))
         assert [what for what in found.missing if "wait in q" in what] == missing
         assert found.in_flight == in_flight

@@ -1,4 +1,4 @@
-"""The scanner of line 16: it finds what is planted behind every encoding, and leaves healthy texts alone."""
+"""The scanner for secrets: it finds what is planted behind every encoding, and leaves healthy texts alone."""
 
 import base64
 import json

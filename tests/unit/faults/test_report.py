@@ -1,19 +1,20 @@
-"""What a run says of itself: good only if every fault fired and every line held, or the planted one turned red."""
+"""What a run says of itself: good only if every fault fired and every check held, or that of the planted one turned red."""
 
 from pathlib import Path
 
 import orjson
 from rich.console import Console
 
+from services.audit.checks import CHECKS
 from tests.faults import report
 from tests.faults.run import FaultRun
 from tests.faults.trial import Note, Trial, TrialResult
 
-HOLDS = dict.fromkeys(range(1, 14), "holds")
+HOLDS = dict.fromkeys((check.name for check in CHECKS[:13]), "holds")
 
 
 def result(name: str = "crash/a:saga:exit", **changes: object) -> TrialResult:
-    made = TrialResult(name, name.partition("/")[0], "exit of saga: <nothing> is sent", fired=1, lines=dict(HOLDS))
+    made = TrialResult(name, name.partition("/")[0], "exit of saga: <nothing> is sent", fired=1, checks=dict(HOLDS))
     for key, value in changes.items():
         setattr(made, key, value)
     return made
@@ -24,22 +25,24 @@ async def _nothing(_bed: object, _note: Note) -> None:
 
 
 def run(folder: Path, *results: TrialResult) -> FaultRun:
-    trials = [Trial(one.name, one.family, one.injects, _nothing, line=one.line) for one in results]
+    trials = [Trial(one.name, one.family, one.injects, _nothing, check=one.check) for one in results]
     return FaultRun(trials, folder, results=list(results))
 
 
-def test_a_trial_is_good_only_if_it_fired_and_all_lines_hold() -> None:
+def test_a_trial_is_good_only_if_it_fired_and_all_checks_hold() -> None:
     assert result().ok
     assert not result(fired=0).ok
-    assert not result(lines={}).ok
-    assert not result(lines=HOLDS | {5: "broken"}).ok
+    assert not result(checks={}).ok
+    assert not result(checks=HOLDS | {"paid_when_captured": "broken"}).ok
     assert not result(surprises=["paid by token: declined"]).ok
 
 
-def test_a_planted_fault_is_good_only_if_its_line_turns_red() -> None:
-    assert result(line=5, lines=HOLDS | {5: "broken"}, surprises=["of course"]).ok
-    assert not result(line=5).ok
-    assert not result(line=5, lines=HOLDS | {6: "broken"}).ok
+def test_a_planted_fault_is_good_only_if_its_check_turns_red() -> None:
+    assert result(
+        check="paid_when_captured", checks=HOLDS | {"paid_when_captured": "broken"}, surprises=["of course"]
+    ).ok
+    assert not result(check="paid_when_captured").ok
+    assert not result(check="paid_when_captured", checks=HOLDS | {"answered_once": "broken"}).ok
 
 
 def test_who_recovers_too_slowly_has_not_held(tmp_path: Path) -> None:
@@ -51,7 +54,7 @@ def test_who_recovers_too_slowly_has_not_held(tmp_path: Path) -> None:
 
 
 def test_what_this_machine_does_not_allow_is_skipped_and_neither_held_nor_broken(tmp_path: Path) -> None:
-    skipped = result("servers/database:full_wal", fired=0, lines={}, skipped="no small file system")
+    skipped = result("servers/database:full_wal", fired=0, checks={}, skipped="no small file system")
     whole = run(tmp_path, result(), skipped)
     assert whole.ok
     assert not skipped.ok
@@ -65,7 +68,7 @@ def test_what_this_machine_does_not_allow_is_skipped_and_neither_held_nor_broken
 
 def test_the_report_says_what_was_read_again() -> None:
     said = report.read_again([result(readings=1), result(readings=2), result(readings=3)])
-    assert "lines 9, 10, 15" in said
+    assert "events_delivered, deliveries_accounted_for, resources_given_back" in said
     assert "after 2 of 3 trials; 1 needed a third" in said
 
 
@@ -77,32 +80,51 @@ def test_a_run_is_good_only_if_all_was_run(tmp_path: Path) -> None:
 
 
 def test_the_audit_gets_what_was_planned_seen_and_planted(tmp_path: Path) -> None:
-    one = run(tmp_path, result(), result("planted/inbox-off", line=9, lines=HOLDS | {9: "broken", 12: "broken"}))
+    one = run(
+        tmp_path,
+        result(),
+        result(
+            "planted/inbox-off",
+            check="events_delivered",
+            checks=HOLDS | {"events_delivered": "broken", "sagas_step_legally": "broken"},
+        ),
+    )
     one.seen.update(duplicates=3, in_doubt=1)
     report.save(one)
     data = orjson.loads((tmp_path / "run.json").read_bytes())
     assert data["planned"] == [{"name": "crash/a:saga:exit", "fired": 1}, {"name": "planted/inbox-off", "fired": 1}]
     assert data["seen"] == {"duplicates": 3, "redeliveries": 0, "in_doubt": 1, "conflicts": 0}
-    assert data["planted"] == [{"name": "inbox-off", "expected": 9, "red": [9, 12]}]
+    assert data["planted"] == [
+        {"name": "inbox-off", "expected": "events_delivered", "red": ["events_delivered", "sagas_step_legally"]}
+    ]
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path: Path) -> None:
     good = result(drained_s=3.5, again_s=0.4)
     bad = result(
-        "network/cut:saga:reset", family="network", lines=HOLDS | {1: "broken"}, breaches=["1: <p>: charged twice"]
+        "network/cut:saga:reset",
+        family="network",
+        checks=HOLDS | {"captured_once": "broken"},
+        breaches=["captured_once: <p>: charged twice"],
     )
     page = report.html(run(tmp_path, good, bad))
-    assert page.count("<svg viewBox") == 4
+    assert page.count("<svg viewBox") == 2
     assert "http" not in page.replace("https://", "http://").replace("http://www.w3.org", "")
     assert "&lt;nothing&gt;" in page
     assert "<nothing>" not in page
     assert "&lt;p&gt;: charged twice" in page
-    assert "line 1 is broken" in page
+    assert "captured_once is broken" in page
 
 
 def test_a_planted_fault_shows_as_what_it_should_be(tmp_path: Path) -> None:
     console = Console(record=True, width=160)
-    report.show(run(tmp_path, result("planted/inbox-off", line=9, lines=HOLDS | {9: "broken"})), console)
+    report.show(
+        run(
+            tmp_path,
+            result("planted/inbox-off", check="events_delivered", checks=HOLDS | {"events_delivered": "broken"}),
+        ),
+        console,
+    )
     assert "1 turned red" in console.export_text()
 
 

@@ -1,0 +1,150 @@
+"""Everything that the audit checks, in the order of its report."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from services.audit.answers import answered_once
+from services.audit.cases import charges_accounted_for
+from services.audit.causes import caused_by_commands
+from services.audit.dead_letters import dead_letters_explained
+from services.audit.deliveries import deliveries_accounted_for, events_delivered
+from services.audit.fault_run import planned_faults_fired, planted_faults_found
+from services.audit.finding import Finding, Tally
+from services.audit.idempotence import repeating_changes_nothing
+from services.audit.leaks import no_secrets_leaked
+from services.audit.money import (
+    books_balance,
+    captured_here_and_there,
+    captured_once,
+    confirmed_once,
+    paid_when_captured,
+)
+from services.audit.resources import resources_given_back
+from services.audit.sagas import sagas_step_legally
+from services.audit.stores import DATABASES, HISTORY, LEDGER, QUEUES, Stores
+from services.audit.streams import streams_fold_to_state
+
+_ABSENT = {
+    LEDGER: "no ledger given",
+    HISTORY: "no history of a sender given",
+    QUEUES: "RABBITMQ_URL is not set",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A promise in words, and the function that holds it against the stores.
+
+    `needs`: databases by the name of their service, LEDGER, HISTORY, QUEUES. One that was not given is reported as missing; the
+    function looks at the rest as far as that makes sense. Evidence that only some runs have (a tap, a base line) the function
+    itself asks for.
+    """
+
+    function: Callable[[Tally, Stores], Awaitable[None]]
+    title: str
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the report, `--json` and the fault runs call it: the name of the function."""
+        return self.function.__name__
+
+    async def run(self, stores: Stores) -> Finding:
+        counted = Tally(settled_before=stores.settled_before)
+        for need in self.needs:
+            if not stores.has(need):
+                counted.missing(_ABSENT.get(need, f"{need.upper()}_DATABASE_URL is not set"))
+        await self.function(counted, stores)
+        return counted.finding(self.name, self.title)
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        captured_once,
+        "Captured minus refunded is nothing or the amount; amount, currency and method are the invoice's; never two captures",
+        ("invoice", "payment_gateway", LEDGER),
+    ),
+    Check(
+        charges_accounted_for,
+        "Every charge at the gateway has one payment here; every payment is over, has an open case or a next attempt",
+        ("payment_gateway", "staff", LEDGER),
+    ),
+    Check(
+        captured_here_and_there,
+        "Captured here means captured there; declined or not charged here means no capture there",
+        ("payment_gateway", LEDGER),
+    ),
+    Check(
+        confirmed_once,
+        "One gateway id was confirmed per payment, recorded before; one idempotency key always carried the same request",
+        ("payment_gateway", LEDGER),
+    ),
+    Check(
+        paid_when_captured,
+        "An invoice is paid where its payment was captured, or a person decided with evidence; each payment ends once",
+        ("invoice", "payment_gateway"),
+    ),
+    Check(
+        answered_once,
+        "Every confirmed command has exactly one answer or one open dead letter",
+        ("invoice", "staff", HISTORY),
+    ),
+    Check(
+        caused_by_commands,
+        "Nothing from nowhere: every event and every step goes back to a command",
+        DATABASES,
+    ),
+    Check(
+        streams_fold_to_state,
+        "Streams run 1..n; folding the events gives the stored state; rebuilding changes nothing",
+        ("invoice",),
+    ),
+    Check(
+        events_delivered,
+        "Nothing is left in an outbox or a queue; each event was seen by each queue bound to it, always with the same bytes",
+        (*DATABASES, QUEUES),
+    ),
+    Check(
+        deliveries_accounted_for,
+        "What a queue was given was handled, is a dead letter or is still there; what people sent again or gave up is journalled",
+        DATABASES,
+    ),
+    Check(
+        dead_letters_explained,
+        "Every dead letter has one record with reason, tries and status; no healthy message is among them",
+        ("staff",),
+    ),
+    Check(
+        sagas_step_legally,
+        "One terminal state per saga; no deadline overdue on it; no illegal transition",
+        ("saga", "staff"),
+    ),
+    Check(
+        books_balance,
+        "Captures minus refunds at the gateway equal what the paid invoices say",
+        ("invoice", "payment_gateway", LEDGER),
+    ),
+    Check(
+        repeating_changes_nothing,
+        "Running recovery or replay a second time changed nothing",
+        DATABASES,
+    ),
+    Check(
+        resources_given_back,
+        "No open transactions, leases or unacknowledged deliveries; connections and memory are back at their base line",
+        (*DATABASES, QUEUES),
+    ),
+    Check(
+        no_secrets_leaked,
+        "No card number, security code or key in tables, queues, the gateway's ledger or logs, encoded ones included",
+        (*DATABASES, QUEUES),  # the ledger of a real gateway is not ours to look into
+    ),
+    Check(
+        planned_faults_fired,
+        "Not vacuous: every planned fault fired; duplicates, redeliveries, doubts and conflicts were seen",
+    ),
+    Check(
+        planted_faults_found,
+        "The audit can fail: every build with a planted fault turned its check red",
+    ),
+)

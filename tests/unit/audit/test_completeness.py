@@ -1,0 +1,184 @@
+"""Nothing is added that the audit does not know: its own tables are held against the catalogues of the code.
+
+The audit imports nothing of what it checks, so it knows events, outcomes, facts and tables by name. These tests import both sides.
+"""
+
+import importlib.util
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+from uuid import UUID
+
+import pytest
+
+from services.audit import baseline, causes, expected_messages, payments, sagas
+from services.audit.checks import CHECKS
+from services.audit.fold import FoldedInvoice, fold
+from services.audit.routes import queues_for
+from services.invoice import domain as invoice
+from services.invoice.handlers import announce
+from services.invoice.stored_events import dump
+from services.payment_gateway.domain import PaymentStatus
+from services.saga import domain as saga
+from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
+from tests.support.environment import ROOT
+from tests.unit.audit.facts import facts
+
+PAYMENT = UUID(int=1)
+METHOD = invoice.MethodSummary("token", "pm_1")
+EVENTS: tuple[invoice.Event, ...] = (
+    invoice.Issued("C-1", 1_000, "EUR"),
+    invoice.PaymentRequested(PAYMENT, 1_000, "EUR", METHOD),
+    invoice.Paid(PAYMENT, 1_000, "EUR", "r"),
+    invoice.PaymentFailed(PAYMENT, "declined", "r"),
+    invoice.PaymentFlaggedInDoubt(PAYMENT),
+    invoice.Voided("r"),
+    invoice.SettlementRejected(PAYMENT, "r"),
+)
+"""One of each kind."""
+
+
+def stored_name(event: invoice.Event) -> str:
+    """The stored type, without its version."""
+    return dump(event)[0].partition(".")[0]
+
+
+def test_every_stored_event_is_tried_here() -> None:
+    missing = set(get_args(invoice.Event)) - {type(event) for event in EVENTS}
+    assert not missing, f"tests/unit/audit/test_completeness.py: add one of {_names(missing)} to EVENTS"
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=stored_name)
+def test_the_audit_folds_every_stored_event(event: invoice.Event) -> None:
+    name, data = dump(event)
+    plain = {key: str(value) if isinstance(value, UUID) else value for key, value in data.items()}
+    states = [FoldedInvoice(status, 1, payment_id=str(PAYMENT)) for status in invoice.InvoiceStatus]
+    assert any(_folds(state, name, plain) for state in states), f"services/audit/fold.py: no status takes {name}"
+
+
+def _folds(state: FoldedInvoice, name: str, data: dict[str, Any]) -> bool:
+    try:
+        return fold([(name, data)], state).version == state.version + 1
+    except ValueError:
+        return False
+
+
+def test_the_audit_knows_what_brings_about_each_stored_event() -> None:
+    known, stored = {*causes.UPSTREAM_COMMANDS, *causes.FROM_SAGA}, {stored_name(event) for event in EVENTS}
+    where = "services/audit/causes.py: UPSTREAM_COMMANDS and FROM_SAGA"
+    assert known == stored, f"{where} must name {_words(stored - known)}, and no {_words(known - stored)}"
+
+
+def test_the_audit_knows_what_each_command_of_a_sender_brings_about() -> None:
+    known, sent = set(causes.UPSTREAM_COMMANDS.values()), {_short(name) for name in PUBLIC_COMMANDS}
+    where = "services/audit/causes.py: UPSTREAM_COMMANDS"
+    assert known == sent, f"{where} must have an event of {_words(sent - known)}, and none of {_words(known - sent)}"
+
+
+def test_the_audit_expects_each_stored_event_where_a_queue_hears_of_it() -> None:
+    heard = {}
+    for event in EVENTS:
+        contract = announce(event, "INV-1", None)
+        if queues_for(contract.exchange, contract.wire_name):
+            heard[stored_name(event)] = contract.wire_name
+    assert heard == expected_messages.WIRE_NAMES, (
+        "services/audit/expected_messages.py: WIRE_NAMES must be the left side"
+    )
+
+
+def test_the_audit_knows_every_outcome() -> None:
+    outcomes = {_short(message.wire_name) for message in MESSAGES if message.exchange == "payment.events"}
+    known = set(payments.FAILURE_AFTER)
+    where = "services/audit/payments.py: FAILURE_AFTER"
+    assert known == outcomes, f"{where} must name {_words(outcomes - known)}, and no {_words(known - outcomes)}"
+
+
+NOBODY_KNOWS = {"requested", "prepared", "cancelling", "in_doubt", "needs_decision"}
+"""In these states nobody claims to know yet whether the card was charged."""
+
+
+def test_the_audit_knows_every_status_of_a_payment() -> None:
+    missing = set(PaymentStatus) - payments.CHARGED - payments.NOT_CHARGED - NOBODY_KNOWS
+    assert not missing, (
+        f"services/audit/payments.py: CHARGED or NOT_CHARGED must name {_words(missing)} (or NOBODY_KNOWS, in "
+        "tests/unit/audit/test_completeness.py)"
+    )
+
+
+def test_every_fact_of_a_saga_is_held_against_the_messages_that_the_audit_expects() -> None:
+    missing = set(get_args(saga.Fact)) - {type(fact) for fact in facts()}
+    assert not missing, (
+        f"tests/unit/audit/facts.py lacks {_names(missing)}. With it there, the tests of this folder say whether "
+        "services/audit/expected_messages.py (first_command) and services/audit/sagas.py (LEGAL) follow."
+    )
+
+
+def test_the_audit_knows_every_status_of_a_saga() -> None:
+    known = {status for step in sagas.LEGAL for status in step.split(">")}
+    missing = set(saga.SagaStatus) - known
+    assert not missing, f"services/audit/sagas.py: LEGAL has no step of {_words(missing)}"
+    reminded = {status for status in saga.SagaStatus if expected_messages.first_command(_reminder(status)) is not None}
+    silent = {saga.SagaStatus.ABSENT, saga.SagaStatus.COMPLETED}
+    missing = set(saga.SagaStatus) - reminded - silent
+    assert not missing, f"services/audit/expected_messages.py: no reminder is expected in {_words(missing)}"
+
+
+def _reminder(status: saga.SagaStatus) -> dict[str, Any]:
+    return {"from_status": status.value, "fact": "DeadlineFired", "to_status": status.value}
+
+
+MOVES_BY_ITSELF = {
+    "inbox": "a message that comes again is remembered again",
+    "outbox": "empty once all has been published",
+    "deadlines": "the next one is set whenever a saga waits",
+    "payment_gateway.answers": "nobody writes to it",
+}
+"""Tables that recovery and replay may change, or that hold nothing, each with the reason."""
+
+
+@pytest.mark.parametrize("service", sorted(baseline.DIGESTED))
+def test_the_audit_compares_every_table(service: str) -> None:
+    tables = tables_of(service)
+    known = set(baseline.DIGESTED[service])
+    missing = {table for table in tables - known if not {table, f"{service}.{table}"} & set(MOVES_BY_ITSELF)}
+    assert not missing, (
+        f"services/audit/baseline.py: DIGESTED[{service!r}] lacks {_words(missing)} (or say in MOVES_BY_ITSELF, in "
+        "tests/unit/audit/test_completeness.py, why recovery may change it)"
+    )
+    assert known <= tables, f"services/audit/baseline.py: {service} has no table {_words(known - tables)}"
+
+
+def tables_of(service: str) -> set[str]:
+    """The tables that the migrations of the service create and do not drop again."""
+    statements: list[str] = []
+    for path in sorted((ROOT / "services" / service / "migrations").glob("[0-9]*.py")):
+        _load(path, statements)
+    sql = "\n".join(statements)
+    return set(re.findall(r"CREATE TABLE (\w+)", sql)) - set(re.findall(r"DROP TABLE (?:IF EXISTS )?(\w+)", sql))
+
+
+def _load(path: Path, statements: list[str]) -> None:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    migration = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(migration)
+    migration.run_sql = statements.append  # type: ignore[attr-defined] # it would run what it is given
+    migration.upgrade()
+
+
+def test_every_check_has_a_name_and_a_title_of_its_own() -> None:
+    assert len({check.name for check in CHECKS}) == len({check.title for check in CHECKS}) == len(CHECKS)
+
+
+def _short(wire_name: str) -> str:
+    return wire_name.split(".")[2]
+
+
+def _names(types: Iterable[type]) -> str:
+    return _words(type_.__name__ for type_ in types)
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(sorted(map(str, names))) or "nothing"
