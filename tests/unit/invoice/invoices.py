@@ -1,0 +1,50 @@
+"""The invoice that the specification speaks of: 5.00 EUR, and everything that can have happened to it, by names."""
+
+from uuid import UUID
+
+from services.invoice.domain import (
+    Command,
+    Event,
+    Issued,
+    MethodSummary,
+    Paid,
+    PaymentFailed,
+    PaymentFlaggedInDoubt,
+    PaymentRequested,
+    RejectionReason,
+    Voided,
+    decide,
+    replay,
+)
+from tests.support.scenarios import Scenario
+
+History = tuple[Event, ...]
+Decision = tuple[Event, ...] | RejectionReason
+InvoiceScenario = Scenario[History, Command, Decision]
+Specification = dict[str, InvoiceScenario]
+
+THIS, OTHER = UUID(int=1), UUID(int=2)
+"""The payment that the histories speak of, and another."""
+TOKEN = MethodSummary("token", "pm_card_visa")
+
+ISSUED = Issued("C-1", 500, "EUR")
+REQUESTED = PaymentRequested(THIS, 500, "EUR", TOKEN)
+FLAGGED = PaymentFlaggedInDoubt(THIS)
+PAID = Paid(THIS, 500, "EUR", "ch_1")
+FAILED = PaymentFailed(THIS, "declined", "insufficient_funds")
+VOIDED = Voided("mistake")
+
+NEVER_ISSUED: History = ()
+OPEN: History = (ISSUED,)
+PENDING: History = (ISSUED, REQUESTED)
+IN_DOUBT: History = (ISSUED, REQUESTED, FLAGGED)
+PAID_BY_THIS: History = (ISSUED, REQUESTED, PAID)
+OPEN_AGAIN: History = (ISSUED, REQUESTED, FAILED)
+VOID: History = (ISSUED, VOIDED)
+
+NOTHING: Decision = ()
+"""Accepted, and nothing is new."""
+
+
+def decided(scenario: InvoiceScenario) -> Decision:
+    return decide(scenario.when, replay("INV-1", scenario.given))

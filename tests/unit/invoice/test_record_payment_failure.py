@@ -1,0 +1,44 @@
+"""RecordPaymentFailure: the invoice is open again. A stale one, of a payment that nobody waits for, is accepted and says nothing."""
+
+from services.invoice.domain import PaymentFailed, RecordPaymentFailure
+from tests.support.scenarios import Scenario, each
+from tests.unit.invoice.invoices import (
+    FAILED,
+    IN_DOUBT,
+    NEVER_ISSUED,
+    NOTHING,
+    OPEN,
+    OPEN_AGAIN,
+    OTHER,
+    PAID_BY_THIS,
+    PENDING,
+    THIS,
+    VOID,
+    InvoiceScenario,
+    Specification,
+    decided,
+)
+
+FAIL = RecordPaymentFailure(THIS, "declined", "insufficient_funds")
+FAIL_OTHER = RecordPaymentFailure(OTHER, "declined", "insufficient_funds")
+NOT_CHARGED = RecordPaymentFailure(THIS, "not_charged", "never_sent")
+
+SCENARIOS: Specification = {
+    "the pending payment failed": Scenario(PENDING, FAIL, (FAILED,)),
+    "the payment in doubt failed": Scenario(IN_DOUBT, FAIL, (FAILED,)),
+    "not charged is another failure than declined": Scenario(
+        PENDING, NOT_CHARGED, (PaymentFailed(THIS, "not_charged", "never_sent"),)
+    ),
+    "repeated: nothing is new": Scenario(OPEN_AGAIN, FAIL, NOTHING),
+    "stale after the payment was recorded": Scenario(PAID_BY_THIS, FAIL, NOTHING),
+    "stale while another payment is pending": Scenario(PENDING, FAIL_OTHER, NOTHING),
+    "stale while another payment is in doubt": Scenario(IN_DOUBT, FAIL_OTHER, NOTHING),
+    "stale for an invoice that was never issued": Scenario(NEVER_ISSUED, FAIL, NOTHING),
+    "stale where no payment was requested": Scenario(OPEN, FAIL, NOTHING),
+    "stale after the invoice was voided": Scenario(VOID, FAIL, NOTHING),
+}
+
+
+@each(SCENARIOS)
+def test_record_payment_failure(scenario: InvoiceScenario) -> None:
+    assert decided(scenario) == scenario.then
