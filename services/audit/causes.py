@@ -10,15 +10,11 @@ import orjson
 from services.audit import payments
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.finding import Tally
+from services.audit.invoice_events import FROM_SAGA, UPSTREAM_COMMANDS
 from services.audit.stores import DATABASES, Stores
 
 SAID_AT_ONCE_MAX = 3
 """A saga says at most two things about one fact (refund, and tell the invoice); one more costs nothing."""
-
-UPSTREAM_COMMANDS = {"Issued": "IssueInvoice", "PaymentRequested": "PayInvoice", "Voided": "VoidInvoice"}
-"""Stored events that a command of a sender brings about."""
-FROM_SAGA = frozenset({"Paid", "PaymentFailed", "PaymentInDoubt", "SettlementRejected"})
-"""Stored events that a command of a saga brings about. Of one that is in neither table we do not know any cause."""
 
 _FROM_UPSTREAM = """
     SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer, a.command_type, a.invoice_id

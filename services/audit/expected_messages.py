@@ -10,6 +10,7 @@ from datetime import datetime
 from uuid import UUID, uuid5
 
 from services.audit.align import StoredRow
+from services.audit.invoice_events import WIRE_NAMES
 from services.audit.routes import queues_for
 from services.audit.stores import Stores
 
@@ -34,14 +35,6 @@ _STEPS = f"""
 _ORDERS = f"""
     SELECT id, action, subject, at FROM journal
     WHERE (action IN ('ask', 'resolve') OR (action = 'discard' AND details->>'closes' IS NOT NULL)) AND at > {_SINCE}"""  # noqa: S608
-
-WIRE_NAMES = {
-    "PaymentRequested": "remit.invoice.InvoicePaymentRequested.v1",
-    "Paid": "remit.invoice.InvoicePaid.v1",
-    "PaymentFailed": "remit.invoice.InvoicePaymentFailed.v1",
-    "SettlementRejected": "remit.invoice.InvoiceSettlementRejected.v1",
-}
-"""Stored events that a queue of ours hears of."""
 
 _UNTOLD = frozenset({"absent", "awaiting_outcome", "in_doubt", "needs_decision"})
 _REFUND_FACTS = frozenset({"Refunded", "RefundInDoubt", "RefundFailed"})

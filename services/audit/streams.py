@@ -2,7 +2,7 @@
 
 from services.audit.align import StoredRow, align
 from services.audit.finding import Tally
-from services.audit.fold import FoldedInvoice, fold
+from services.audit.invoice_events import FoldedInvoice, fold
 from services.audit.stores import Stores
 
 EVENTS = """SELECT stream_id, version, type, data, recorded_at FROM events ORDER BY stream_id COLLATE "C", version"""

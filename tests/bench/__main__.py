@@ -31,7 +31,7 @@ from shared.observability.logs import configure_logs
 from tests.bench import goals, limits, report
 from tests.bench.load import Burst, EventListener, LoadError, TimedPayment, prepare
 from tests.bench.measure import GATEWAY, Meter
-from tests.bench.scenarios import BenchRun, Scenario, ScenarioOutcome, median
+from tests.bench.scenarios import BenchRun, BenchScenario, ScenarioOutcome, median
 from tests.bench.system import NotReadyError, Services, read_books
 
 FOLDER: Final = ROOT / ".remit" / "bench"
@@ -133,19 +133,19 @@ def _http_gateway(port_file: Path) -> Iterator[tuple["subprocess.Popen[bytes]", 
         yield process, f"http://127.0.0.1:{port_file.read_text()}"
 
 
-def _scenarios(options: argparse.Namespace, gateways: Gateways) -> list[Scenario]:
+def _scenarios(options: argparse.Namespace, gateways: Gateways) -> list[BenchScenario]:
     if gateways.named is not None:
-        return [Scenario(options.gateway_url, gateways.named, options.payments)]
+        return [BenchScenario(options.gateway_url, gateways.named, options.payments)]
     parts = set(options.only or PARTS) - ({"latency"} if options.skip_latency else set())
     in_process, scenarios = gateways.in_process, []
     if parts & {"throughput", "latency", "instances"}:
-        scenarios.append(Scenario(TOP, in_process, options.payments, rounds=ROUNDS))
+        scenarios.append(BenchScenario(TOP, in_process, options.payments, rounds=ROUNDS))
     if "instances" in parts:
-        scenarios.append(Scenario(goals.TWO, in_process, options.payments, instances=2, rounds=ROUNDS))
+        scenarios.append(BenchScenario(goals.TWO, in_process, options.payments, instances=2, rounds=ROUNDS))
     if "latency" in parts:
         count = round(options.rate * options.seconds)
-        scenarios.append(Scenario(f"{options.rate:g}/s", in_process, count, options.rate))
-        scenarios.append(Scenario(HALF, in_process, options.payments, half_of=TOP))
+        scenarios.append(BenchScenario(f"{options.rate:g}/s", in_process, count, options.rate))
+        scenarios.append(BenchScenario(HALF, in_process, options.payments, half_of=TOP))
     if parts & {"http", "instances"}:
         scenarios.append(goals.http(gateways.http, calls=goals.FEW_CALLS))
     if "http" in parts:
@@ -196,7 +196,7 @@ async def _measure(
 
 
 async def _play(
-    scenarios: Sequence[Scenario],
+    scenarios: Sequence[BenchScenario],
     stack: Stack,
     services: Services,
     meter: Meter,
@@ -216,7 +216,7 @@ async def _play(
 
 async def _outcomes(
     bench: BenchRun,
-    scenarios: Sequence[Scenario],
+    scenarios: Sequence[BenchScenario],
     raw_limits: Callable[[], Awaitable[None]],
     say: Callable[[str], None],
 ) -> list[ScenarioOutcome]:
@@ -228,7 +228,7 @@ async def _outcomes(
     unpaid = iter(payments)
     played: dict[str, list[ScenarioOutcome]] = {scenario.name: [] for scenario in scenarios}
 
-    async def play(planned: Scenario) -> None:
+    async def play(planned: BenchScenario) -> None:
         batch = [*islice(unpaid, planned.invoices)]
         scenario = _at_half(planned, played[planned.half_of]) if planned.half_of else planned
         say(f"{scenario.payments} payments, {scenario.name}")
@@ -245,7 +245,7 @@ async def _outcomes(
     return [median(rounds) for rounds in played.values()]
 
 
-def _at_half(scenario: Scenario, rounds: Sequence[ScenarioOutcome]) -> Scenario:
+def _at_half(scenario: BenchScenario, rounds: Sequence[ScenarioOutcome]) -> BenchScenario:
     """With half the rate of these, for ten seconds."""
     top = median(rounds).load
     assert isinstance(top, Burst)

@@ -6,7 +6,7 @@ from typing import Final
 from tests.bench.limits import Limits, ceilings
 from tests.bench.load import Burst, Steady
 from tests.bench.report import Goal, Table, goals, needs
-from tests.bench.scenarios import Scenario, ScenarioOutcome
+from tests.bench.scenarios import BenchScenario, ScenarioOutcome
 
 HTTP_LATENCY_MS: Final = 300
 CALLS_A_PAYMENT: Final = 2
@@ -22,10 +22,10 @@ SECONDS: Final = 20
 TWO: Final = "0 ms, two of each"
 
 
-def http(gateway: Mapping[str, str], *, calls: int, instances: int = 1) -> Scenario:
+def http(gateway: Mapping[str, str], *, calls: int, instances: int = 1) -> BenchScenario:
     """A burst to the gateway that answers late."""
     allowed_per_s = instances * calls * 1_000 / (HTTP_LATENCY_MS * CALLS_A_PAYMENT)
-    return Scenario(
+    return BenchScenario(
         _name(calls, instances),
         {**gateway, "GATEWAY_CALLS_IN_FLIGHT": str(calls)},
         round(allowed_per_s * SECONDS),

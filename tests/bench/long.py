@@ -33,7 +33,7 @@ from tests.bench.fast_idle import QUICKER
 from tests.bench.load import Burst, EventListener, LoadError, declined, prepare, send
 from tests.bench.measure import POSTGRESQL, Meter
 from tests.bench.report import Goal
-from tests.bench.scenarios import BenchRun, Scenario, ScenarioOutcome
+from tests.bench.scenarios import BenchRun, BenchScenario, ScenarioOutcome
 from tests.bench.system import NotReadyError, Services, read_books, until
 
 FOLDER: Final = ROOT / ".remit" / "bench" / "long"
@@ -188,7 +188,7 @@ async def _growth(
         for name in ("empty", "grown") if number % 2 else ("grown", "empty"):
             say(f"Growth, round {number} of {options.rounds}, {name}")
             bench = benches[name]
-            scenario = Scenario(name, GATEWAY, options.payments)
+            scenario = BenchScenario(name, GATEWAY, options.payments)
             payments = prepare(scenario.invoices)
             await bench.issue(payments)
             played[name].append(await bench.play(scenario, payments))

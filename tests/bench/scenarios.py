@@ -19,7 +19,7 @@ IDLE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class BenchScenario:
     """`rate_per_s` None: as fast as confirms allow. `instances`: of each service. `half_of`: the run whose rate is to be halved.
     `allowed_per_s`: what the chosen number of calls in flight to the gateway allows. `rounds`: how often it is played."""
 
@@ -42,7 +42,7 @@ class ScenarioOutcome:
     """`spent` covers the measured payments until everything about them was settled; `deeds` those of the warm-up as well. `rounds_per_s`:
     payments a second of all rounds of this scenario, of which this is the one in the middle; none of a steady load."""
 
-    scenario: Scenario
+    scenario: BenchScenario
     load: Burst | Steady
     settled: bool
     spent: Spent
@@ -96,7 +96,7 @@ class BenchRun:
         self.issued += len(payments)
         await self.services.issued(self.issued)
 
-    async def play(self, scenario: Scenario, payments: Sequence[TimedPayment]) -> ScenarioOutcome:
+    async def play(self, scenario: BenchScenario, payments: Sequence[TimedPayment]) -> ScenarioOutcome:
         """Run one. Raises LoadError, NotReadyError."""
         before = await deeds(self.stack)
         start_s = await self.services.start(scenario.gateway, instances=scenario.instances)

@@ -9,7 +9,7 @@ from tests.bench.load import Burst, Steady
 from tests.bench.measure import GENERATOR, Deeds, Usage, cores
 from tests.bench.pulse import INTERVAL_S, STALLED_FROM, pulse, stalls
 from tests.bench.report import BenchReport, Earlier, Table, problems
-from tests.bench.scenarios import Scenario, ScenarioOutcome, median
+from tests.bench.scenarios import BenchScenario, ScenarioOutcome, median
 from tests.bench.system import BenchBooks
 
 
@@ -32,7 +32,7 @@ def _outcome(load: Burst | Steady) -> ScenarioOutcome:
     spent = usage.since(usage)
     size = load.elapsed_s if isinstance(load, Burst) else 0.0
     return ScenarioOutcome(
-        Scenario("0 ms", {}, 100), load, True, spent, spent, Deeds({}, {}, {}, {}, 0), {"saga": size}, 0.0, size
+        BenchScenario("0 ms", {}, 100), load, True, spent, spent, Deeds({}, {}, {}, {}, 0), {"saga": size}, 0.0, size
     )
 
 

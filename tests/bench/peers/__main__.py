@@ -29,7 +29,7 @@ from tests.bench.load import Burst, EventListener, LoadError, TimedPayment, prep
 from tests.bench.measure import POSTGRESQL, RABBITMQ, Meter
 from tests.bench.peers import running
 from tests.bench.peers.running import PEERS, Round, Running
-from tests.bench.scenarios import WARM_UP, BenchRun, Scenario
+from tests.bench.scenarios import WARM_UP, BenchRun, BenchScenario
 from tests.bench.system import NotReadyError, Services, read_books
 
 FOLDER: Final = ROOT / ".remit" / "bench" / "peers"
@@ -89,7 +89,7 @@ class Ours:
 
     async def play(self, count: int) -> None:
         """One round. Raises NotReadyError, LoadError."""
-        scenario = Scenario(OURS, {"GATEWAY_URL": "memory://"}, count)
+        scenario = BenchScenario(OURS, {"GATEWAY_URL": "memory://"}, count)
         outcome = await self.bench.play(scenario, self.payments[: scenario.invoices])
         self.payments = self.payments[scenario.invoices :]
         assert isinstance(outcome.load, Burst)

@@ -1,5 +1,7 @@
 """The invoice that the specification speaks of: 5.00 EUR, and everything that can have happened to it, by names."""
 
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from services.invoice.domain import (
@@ -16,6 +18,8 @@ from services.invoice.domain import (
     decide,
     replay,
 )
+from shared.contracts import invoice as messages
+from shared.contracts.base import Contract
 from tests.support.scenarios import Scenario
 
 History = tuple[Event, ...]
@@ -42,8 +46,24 @@ PAID_BY_THIS: History = (ISSUED, REQUESTED, PAID)
 OPEN_AGAIN: History = (ISSUED, REQUESTED, FAILED)
 VOID: History = (ISSUED, VOIDED)
 
+MONEY: dict[str, Any] = {"amount_minor": 500, "currency": "EUR"}
+CARD = messages.EncryptedCardMethod(jwe="eyJhbGciOiJSU0EtT0FFUC0yNTYifQ.a2V5.aXY.Y2lwaGVydGV4dA.dGFn")
+
 NOTHING: Decision = ()
 """Accepted, and nothing is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpecification:
+    """How an event is written into history, under which name and version, and what the world hears of it.
+
+    What was ever written is read for ever: an example never changes. The next version of an event is another example; the older one then
+    says what it reads to today, and nothing is announced of it anew."""
+
+    event: Event
+    stored_as: str
+    stored: dict[str, Any]
+    announced: Contract | None
 
 
 def decided(scenario: InvoiceScenario) -> Decision:

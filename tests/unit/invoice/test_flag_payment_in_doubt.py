@@ -1,6 +1,7 @@
 """FlagPaymentInDoubt: nobody knows whether the pending payment was charged. A stale one is accepted and says nothing."""
 
 from services.invoice.domain import FlagPaymentInDoubt
+from shared.contracts import invoice as messages
 from tests.support.scenarios import Scenario, each
 from tests.unit.invoice.invoices import (
     FLAGGED,
@@ -14,12 +15,22 @@ from tests.unit.invoice.invoices import (
     PENDING,
     THIS,
     VOID,
+    EventSpecification,
     InvoiceScenario,
     Specification,
     decided,
 )
 
 FLAG, FLAG_OTHER = FlagPaymentInDoubt(THIS), FlagPaymentInDoubt(OTHER)
+
+EVENTS = (
+    EventSpecification(
+        FLAGGED,
+        stored_as="PaymentInDoubt.1",
+        stored={"payment_id": "00000000-0000-0000-0000-000000000001"},
+        announced=messages.InvoicePaymentInDoubt(invoice_id="INV-1", payment_id=THIS),
+    ),
+)
 
 SCENARIOS: Specification = {
     "the pending payment is in doubt": Scenario(PENDING, FLAG, (FLAGGED,)),

@@ -27,6 +27,7 @@ from services.invoice.domain import (
     evolve,
     replay,
 )
+from tests.unit.invoice import specification
 from tests.unit.invoice.invoices import OTHER, THIS, TOKEN
 
 PAYMENT_IDS = st.sampled_from([THIS, OTHER])
@@ -38,6 +39,7 @@ COMMANDS = st.one_of(
     st.builds(RecordPayment, PAYMENT_IDS, AMOUNTS, st.just("EUR"), st.just("ch")),
     st.builds(RecordPaymentFailure, PAYMENT_IDS, st.just("declined"), st.just("reason")),
     st.builds(FlagPaymentInDoubt, PAYMENT_IDS),
+    st.sampled_from(specification.COMMANDS),
 )
 
 

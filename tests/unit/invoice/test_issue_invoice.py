@@ -1,16 +1,19 @@
 """IssueInvoice: an invoice is issued once."""
 
 from services.invoice.domain import Issue, RejectionReason
+from shared.contracts import invoice as messages
 from tests.support.scenarios import Scenario, each
 from tests.unit.invoice.invoices import (
     IN_DOUBT,
     ISSUED,
+    MONEY,
     NEVER_ISSUED,
     OPEN,
     OPEN_AGAIN,
     PAID_BY_THIS,
     PENDING,
     VOID,
+    EventSpecification,
     InvoiceScenario,
     Specification,
     decided,
@@ -18,6 +21,15 @@ from tests.unit.invoice.invoices import (
 
 ISSUE = Issue("C-1", 500, "EUR")
 OTHERWISE = Issue("C-2", 700, "USD")
+
+EVENTS = (
+    EventSpecification(
+        ISSUED,
+        stored_as="Issued.1",
+        stored={"customer_id": "C-1", "amount_minor": 500, "currency": "EUR"},
+        announced=messages.InvoiceIssued(invoice_id="INV-1", customer_id="C-1", **MONEY),
+    ),
+)
 
 SCENARIOS: Specification = {
     "accepted once": Scenario(NEVER_ISSUED, ISSUE, (ISSUED,)),

@@ -1,10 +1,12 @@
 """PayInvoice: a payment of the whole amount is requested, one at a time, each under an id of its own."""
 
 from services.invoice.domain import MethodSummary, Pay, PaymentRequested, RejectionReason
+from shared.contracts import invoice as messages
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.invoice.invoices import (
     IN_DOUBT,
+    MONEY,
     NEVER_ISSUED,
     OPEN,
     OPEN_AGAIN,
@@ -15,6 +17,7 @@ from tests.unit.invoice.invoices import (
     THIS,
     TOKEN,
     VOID,
+    EventSpecification,
     InvoiceScenario,
     Specification,
     decided,
@@ -24,6 +27,22 @@ PAY = Pay(THIS, 500, "EUR", TOKEN, payment_id_used=False)
 PAY_OTHERWISE = replace(PAY, payment_id=OTHER)
 REPEATED = replace(PAY, payment_id_used=True)
 CARD = MethodSummary("encrypted_card", "fingerprint")
+
+EVENTS = (
+    EventSpecification(
+        REQUESTED,
+        stored_as="PaymentRequested.1",
+        stored={
+            "payment_id": "00000000-0000-0000-0000-000000000001",
+            "amount_minor": 500,
+            "currency": "EUR",
+            "method": {"kind": "token", "fingerprint": "pm_card_visa"},
+        },
+        announced=messages.InvoicePaymentRequested(
+            invoice_id="INV-1", payment_id=THIS, method=messages.TokenMethod(token="pm_card_visa"), **MONEY
+        ),
+    ),
+)
 
 SCENARIOS: Specification = {
     "accepted while the invoice is open": Scenario(OPEN, PAY, (REQUESTED,)),

@@ -1,10 +1,12 @@
 """RecordPayment: captured money pays the invoice that waits for this payment. Any other money is rejected, so that it goes back."""
 
 from services.invoice.domain import Paid, RecordPayment, SettlementRejected, SettlementRejectionReason
+from shared.contracts import invoice as messages
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.invoice.invoices import (
     IN_DOUBT,
+    MONEY,
     NEVER_ISSUED,
     NOTHING,
     OPEN,
@@ -15,6 +17,7 @@ from tests.unit.invoice.invoices import (
     PENDING,
     THIS,
     VOID,
+    EventSpecification,
     InvoiceScenario,
     Specification,
     decided,
@@ -25,6 +28,26 @@ RECORD_OTHER = RecordPayment(OTHER, 500, "EUR", "ch_2")
 NOT_AWAITED = SettlementRejected(THIS, SettlementRejectionReason.NOT_AWAITED)
 OTHER_NOT_AWAITED = SettlementRejected(OTHER, SettlementRejectionReason.NOT_AWAITED)
 AMOUNT_DIFFERS = SettlementRejected(THIS, SettlementRejectionReason.AMOUNT_DIFFERS)
+
+EVENTS = (
+    EventSpecification(
+        PAID,
+        stored_as="Paid.1",
+        stored={
+            "payment_id": "00000000-0000-0000-0000-000000000001",
+            "amount_minor": 500,
+            "currency": "EUR",
+            "receipt_number": "ch_1",
+        },
+        announced=messages.InvoicePaid(invoice_id="INV-1", payment_id=THIS, receipt_number="ch_1", **MONEY),
+    ),
+    EventSpecification(
+        AMOUNT_DIFFERS,
+        stored_as="SettlementRejected.1",
+        stored={"payment_id": "00000000-0000-0000-0000-000000000001", "reason": "amount_differs"},
+        announced=messages.InvoiceSettlementRejected(invoice_id="INV-1", payment_id=THIS, reason="amount_differs"),
+    ),
+)
 
 SCENARIOS: Specification = {
     "the pending payment pays the invoice": Scenario(PENDING, RECORD, (PAID,)),

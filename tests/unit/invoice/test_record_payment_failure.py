@@ -1,6 +1,7 @@
 """RecordPaymentFailure: the invoice is open again. A stale one, of a payment that nobody waits for, is accepted and says nothing."""
 
-from services.invoice.domain import PaymentFailed, RecordPaymentFailure
+from services.invoice.domain import PaymentFailed, RecordPaymentFailure, reference_code
+from shared.contracts import invoice as messages
 from tests.support.scenarios import Scenario, each
 from tests.unit.invoice.invoices import (
     FAILED,
@@ -14,6 +15,7 @@ from tests.unit.invoice.invoices import (
     PENDING,
     THIS,
     VOID,
+    EventSpecification,
     InvoiceScenario,
     Specification,
     decided,
@@ -22,6 +24,25 @@ from tests.unit.invoice.invoices import (
 FAIL = RecordPaymentFailure(THIS, "declined", "insufficient_funds")
 FAIL_OTHER = RecordPaymentFailure(OTHER, "declined", "insufficient_funds")
 NOT_CHARGED = RecordPaymentFailure(THIS, "not_charged", "never_sent")
+
+EVENTS = (
+    EventSpecification(
+        FAILED,
+        stored_as="PaymentFailed.1",
+        stored={
+            "payment_id": "00000000-0000-0000-0000-000000000001",
+            "outcome": "declined",
+            "reason": "insufficient_funds",
+        },
+        announced=messages.InvoicePaymentFailed(
+            invoice_id="INV-1",
+            payment_id=THIS,
+            outcome="declined",
+            reason="insufficient_funds",
+            reference_code=reference_code(THIS),
+        ),
+    ),
+)
 
 SCENARIOS: Specification = {
     "the pending payment failed": Scenario(PENDING, FAIL, (FAILED,)),

@@ -1,6 +1,7 @@
 """VoidInvoice: an open invoice is voided; never one that was paid, or that a payment under way may still pay."""
 
 from services.invoice.domain import RejectionReason, Void
+from shared.contracts import invoice as messages
 from tests.support.scenarios import Scenario, each
 from tests.unit.invoice.invoices import (
     IN_DOUBT,
@@ -11,12 +12,22 @@ from tests.unit.invoice.invoices import (
     PENDING,
     VOID,
     VOIDED,
+    EventSpecification,
     InvoiceScenario,
     Specification,
     decided,
 )
 
 VOID_IT = Void("mistake")
+
+EVENTS = (
+    EventSpecification(
+        VOIDED,
+        stored_as="Voided.1",
+        stored={"reason": "mistake"},
+        announced=messages.InvoiceVoided(invoice_id="INV-1", reason="mistake"),
+    ),
+)
 
 SCENARIOS: Specification = {
     "accepted while the invoice is open": Scenario(OPEN, VOID_IT, (VOIDED,)),

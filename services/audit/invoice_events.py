@@ -1,6 +1,7 @@
-"""The fold of an invoice's events, written a second time: small, and independent of the service that it checks.
+"""What the audit knows of an invoice's stored events: what brings each about, who hears of it, what it makes of the invoice.
 
-Unknown events raise: a checker that skips what it does not know would pass what it did not see.
+It is written a second time, small and independent of the service that it checks. Unknown events raise: a checker that skips what it does
+not know would pass what it did not see.
 """
 
 from collections.abc import Iterable
@@ -8,6 +9,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from services.audit.align import StoredRow
+
+UPSTREAM_COMMANDS = {"Issued": "IssueInvoice", "PaymentRequested": "PayInvoice", "Voided": "VoidInvoice"}
+"""Stored events that a command of a sender brings about."""
+FROM_SAGA = frozenset({"Paid", "PaymentFailed", "PaymentInDoubt", "SettlementRejected"})
+"""Stored events that a command of a saga brings about. Of one that is in neither table we do not know any cause."""
+WIRE_NAMES = {
+    "PaymentRequested": "remit.invoice.InvoicePaymentRequested.v1",
+    "Paid": "remit.invoice.InvoicePaid.v1",
+    "PaymentFailed": "remit.invoice.InvoicePaymentFailed.v1",
+    "SettlementRejected": "remit.invoice.InvoiceSettlementRejected.v1",
+}
+"""Stored events that a queue of ours hears of."""
 
 
 @dataclass(frozen=True, slots=True)

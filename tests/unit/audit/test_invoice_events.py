@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.audit.fold import FoldedInvoice, fold
+from services.audit.invoice_events import FoldedInvoice, fold
 from services.invoice import domain
 from services.invoice.stored_events import dump
 

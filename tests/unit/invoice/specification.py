@@ -1,0 +1,16 @@
+"""The specification of the invoice, read from the files of its commands."""
+
+from importlib import import_module
+from pathlib import Path
+
+from services.invoice.domain import Command
+from tests.unit.invoice.invoices import EventSpecification
+
+_FILES = sorted(Path(__file__).parent.glob("test_*.py"))
+_MODULES = [import_module(f"tests.unit.invoice.{path.stem}") for path in _FILES if "SCENARIOS:" in path.read_text()]
+
+EVENTS: tuple[EventSpecification, ...] = tuple(event for module in _MODULES for event in getattr(module, "EVENTS", ()))
+"""Every event, from the file of the command that brings it about."""
+
+COMMANDS: tuple[Command, ...] = tuple(dict.fromkeys(s.when for module in _MODULES for s in module.SCENARIOS.values()))
+"""Every command in every form that a scenario has."""
