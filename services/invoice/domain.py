@@ -301,6 +301,17 @@ def _apply(invoice: Invoice, event: Event) -> Invoice:
             assert_never(event)
 
 
+def ended_payment(event: Event) -> UUID | None:
+    """The payment that is over with this event, if one is."""
+    match event:
+        case Paid() | PaymentFailed():
+            return event.payment_id
+        case Issued() | PaymentRequested() | PaymentFlaggedInDoubt() | Voided() | SettlementRejected():
+            return None
+        case _:
+            assert_never(event)
+
+
 def replay(invoice_id: str, events: Iterable[Event]) -> Invoice:
     """The invoice that these events made."""
     return reduce(evolve, events, Invoice(invoice_id))

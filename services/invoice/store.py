@@ -2,24 +2,13 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, assert_never
+from typing import Any
 from uuid import UUID
 
 import structlog
 
 from services.invoice import stored_events
-from services.invoice.domain import (
-    Event,
-    Invoice,
-    InvoiceStatus,
-    Issued,
-    Paid,
-    PaymentFailed,
-    PaymentFlaggedInDoubt,
-    PaymentRequested,
-    SettlementRejected,
-    Voided,
-)
+from services.invoice.domain import Event, Invoice, InvoiceStatus, PaymentRequested, ended_payment
 from shared.contracts.base import Contract
 from shared.contracts.invoice import EncryptedCardMethod, PaymentMethod, TokenMethod
 from shared.messaging.codec import encode
@@ -112,7 +101,7 @@ async def save(
                SELECT u.*, true, now() FROM unnest($1::payment_row[]) u""",
             requested,
         )
-    over = [payment_id for _, _, new in new_events if (payment_id := _ended_payment(new.event)) is not None]
+    over = [payment_id for _, _, new in new_events if (payment_id := ended_payment(new.event)) is not None]
     if over:
         await writes.execute(
             "UPDATE payments SET pending = false, method = NULL WHERE payment_id = ANY($1::uuid[])", sorted(over)
@@ -136,17 +125,6 @@ async def _write_invoices(
 def _payment_row(invoice_id: str, requested: PaymentRequested, new: NewEvent) -> tuple[Any, ...]:
     method = new.method.model_dump(mode="json") if new.method else None
     return requested.payment_id, invoice_id, new.version, method
-
-
-def _ended_payment(event: Event) -> UUID | None:
-    """The payment that is over with this event, if one is."""
-    match event:
-        case Paid() | PaymentFailed():
-            return event.payment_id
-        case Issued() | PaymentRequested() | PaymentFlaggedInDoubt() | Voided() | SettlementRejected():
-            return None
-        case _:
-            assert_never(event)
 
 
 async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:

@@ -1,0 +1,58 @@
+"""Every message that a queue is given has a route in the service that consumes it."""
+
+from typing import get_args
+
+import pytest
+
+from services.invoice import handlers as invoice
+from services.payment_gateway import handlers as payment_gateway
+from services.saga import handlers as saga
+from services.staff import handlers as staff
+from shared.contracts.base import Contract
+from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
+from shared.contracts.invoice import CloseCommand
+from shared.messaging.topology import ANY_KEY, WORK_QUEUES, Binding, Queue, RoutingSuffix, ingress_exchange, routing_key
+
+ROUTES: dict[str, set[type[Contract]]] = {
+    "invoice.commands": set(invoice.ROUTES),
+    "invoice.settlement": {*invoice.ROUTES, CloseCommand},  # which closes a command, and moves no invoice
+    "saga.events": set(saga.ROUTES),
+    "payment_gateway.requests": set(payment_gateway.ROUTES),
+    "payment_gateway.commands": set(payment_gateway.ROUTES),
+    "staff.cases": set(staff.ROUTES),
+}
+
+
+def given_to(queue: Queue) -> set[type[Contract]]:
+    """What the broker gives to the queue, by its bindings; of the public queue, what upstream may send."""
+    if queue.name == "invoice.commands":
+        return {message for message in MESSAGES if message.wire_name in PUBLIC_COMMANDS}
+    keys = [
+        (message, routing_key(message.wire_name, suffix)) for message in MESSAGES for suffix in get_args(RoutingSuffix)
+    ]
+    return {
+        message
+        for message, key in keys
+        if {Binding(ingress_exchange(message.exchange), key), Binding(ingress_exchange(message.exchange), ANY_KEY)}
+        & {*queue.bindings}
+    }
+
+
+def test_every_queue_is_consumed_by_a_service() -> None:
+    lacking = sorted({queue.name for queue in WORK_QUEUES} - ROUTES.keys())
+    assert not lacking, f"who consumes {', '.join(lacking)}? Say it in ROUTES of tests/unit/test_routes.py"
+
+
+@pytest.mark.parametrize("queue", WORK_QUEUES, ids=lambda queue: queue.name)
+def test_every_message_of_a_queue_has_a_route(queue: Queue) -> None:
+    service = queue.name.partition(".")[0]
+    lacking = sorted(message.__name__ for message in given_to(queue) - ROUTES[queue.name])
+    assert not lacking, f"services/{service}/handlers.py: ROUTES must say what {', '.join(lacking)} means"
+
+
+@pytest.mark.parametrize("service", ["invoice", "payment_gateway", "saga", "staff"])
+def test_every_route_has_a_queue(service: str) -> None:
+    given = {message for queue in WORK_QUEUES if queue.name.startswith(f"{service}.") for message in given_to(queue)}
+    routes = {message for queue, messages in ROUTES.items() if queue.startswith(f"{service}.") for message in messages}
+    idle = sorted(message.__name__ for message in routes - given)
+    assert not idle, f"shared/messaging/topology.py: no queue of {service} is given {', '.join(idle)}"
