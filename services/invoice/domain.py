@@ -79,7 +79,7 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Pay:
-    """`payment_id_used`: some payment of any invoice has this id already (looked up by the shell; unique over all invoices)."""
+    """`payment_id_used`: some payment of any invoice has this id already (looked up by the handler; ids are unique over all invoices)."""
 
     payment_id: UUID
     amount_minor: int
@@ -171,7 +171,7 @@ Event = Issued | PaymentRequested | Paid | PaymentFailed | PaymentFlaggedInDoubt
 
 
 def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
-    """What the command brings about. No event and no refusal: accepted, and nothing is new."""
+    """What the command brings about. No event and no rejection: it is accepted, and nothing is new."""
     match command:
         case Issue():
             return _issue(command, invoice)
@@ -252,7 +252,7 @@ def _record(command: RecordPayment, invoice: Invoice) -> tuple[Event, ...]:
 
 
 def _record_failure(command: RecordPaymentFailure, invoice: Invoice) -> tuple[Event, ...]:
-    """A stale one (another payment is under way, or this one is settled) is accepted with no event (DESIGN 6)."""
+    """A stale one (another payment is under way, or this one is settled) is accepted and brings no event about."""
     if invoice.payment_id == command.payment_id and invoice.status in {
         InvoiceStatus.PAYMENT_PENDING,
         InvoiceStatus.IN_DOUBT,
@@ -296,7 +296,7 @@ def _apply(invoice: Invoice, event: Event) -> Invoice:
         case Voided():
             return replace(invoice, status=InvoiceStatus.VOID)
         case SettlementRejected():
-            return invoice  # told to the coordinator; nothing about the invoice changes
+            return invoice  # news for the saga; nothing about the invoice changes
         case _:
             assert_never(event)
 

@@ -128,21 +128,21 @@ def _payment_row(invoice_id: str, requested: PaymentRequested, new: NewEvent) ->
 
 
 async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:
-    """What was said of these payments (invoice id, payment id) when they ended: the same ids, the same bytes."""
+    """What was published of these payments (invoice id, payment id) when they ended: the same ids, the same bytes."""
     streams = await event_store.load(tx, {invoice_id for invoice_id, _ in payments})
     wanted = {payment_id for _, payment_id in payments}
-    said: list[Outgoing] = []
+    published: list[Outgoing] = []
     for stream in streams.values():
         for stored in stream:
             event = stored_events.load(stored.type, stored.data)
             if getattr(event, "payment_id", None) in wanted and not isinstance(event, PaymentRequested):
-                said.append(_announcement(stored, event, None, announce))
-    return said
+                published.append(_announcement(stored, event, None, announce))
+    return published
 
 
 async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -> list[Outgoing]:
-    """Requests of payments pending longer than they should be, as they were said the first time, but for whoever watches them as well;
-    reserved until the next round."""
+    """Requests of payments that are pending for longer than they should be, as they were published the first time, but routed to the saga
+    as well. They are not given again before the next round."""
     rows = await tx.fetch(
         """UPDATE payments SET announced_at = now(), announced = announced + 1 WHERE payment_id IN (
                SELECT payment_id FROM payments
@@ -155,15 +155,15 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
         ANNOUNCE_DOUBLINGS_MAX,
     )
     streams = await event_store.load(tx, {row["invoice_id"] for row in rows})
-    said = []
+    requests = []
     for row in rows:
         try:
             stored = streams[row["invoice_id"]][row["version"] - 1]
             event = stored_events.load(stored.type, stored.data)
-            said.append(_announcement(stored, event, _method(row["method"]), announce, routing_suffix=OVERDUE))
+            requests.append(_announcement(stored, event, _method(row["method"]), announce, routing_suffix=OVERDUE))
         except Exception:  # one that this build cannot read (a newer one may have written it) holds up no other
             log.exception("request_unreadable", payment_id=str(row["payment_id"]))
-    return said
+    return requests
 
 
 async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list[str]:

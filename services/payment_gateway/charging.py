@@ -1,4 +1,4 @@
-"""Works on payments: decide, act, record (DESIGN 4).
+"""Works on payments: decide, act, record.
 
 Each payment at work is a task of its own, outside any transaction, that no lost broker connection can cancel. It decides the step, calls
 the gateway, records the answer in a group commit and goes on while there is something to do at once; the rest are rows that come due.

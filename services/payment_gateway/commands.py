@@ -131,7 +131,7 @@ def _inquire(command: Inquire, payment: Payment | None) -> PaymentTransition:
 
 
 def _refund(command: Refund, payment: Payment | None) -> PaymentTransition:
-    """Where nothing was captured there is nothing to give back; whoever asks is told how things stand."""
+    """Where nothing is captured there is nothing to refund: what is known is published again."""
     if payment is None:
         return _close(command)
     if payment.status is not PaymentStatus.CAPTURED:

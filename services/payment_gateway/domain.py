@@ -2,15 +2,15 @@
 
 What every command makes of it is in `commands`.
 
-Three meanings stay apart: declined (the bank said no), not charged (it never happened), in doubt (nobody knows). The rules of DESIGN 4:
+Three meanings stay apart: declined (the bank said no), not charged (it never happened), in doubt (nobody knows). The rules:
 
 - only a gateway id that is recorded is ever confirmed; a row without one is known not charged;
 - not charged and declined are recorded only after the gateway confirmed a cancel; a cancel that finds a success means captured;
 - what nobody knows is asked for on a ladder of due times; at its end a person decides;
 - a capture is the truth, whoever learned it and whatever was recorded before;
-- one that came late is announced again until somebody gives it back: whoever waited for the payment has stopped asking.
+- a late capture is published again until it is refunded: whoever waited for the payment has stopped asking.
 
-Every change of status is a new version, and a version says at most one thing to the world.
+Every change of status is a new version, and a version publishes at most one outcome.
 """
 
 import re
@@ -25,10 +25,10 @@ from shared.records import dataclass, field, replace
 EXECUTIONS_MAX = 3
 """Confirms sent before we cancel instead: a gateway that took none of three will not take the fourth."""
 RETRY_AFTER_MAX_S = 3_600.0
-"""A gateway may ask for patience, not park a payment for a day."""
+"""A gateway may ask us to wait, not park a payment for a day."""
 LATE_REMINDERS_MAX = 1_000
-"""How often a late capture is announced again; hourly, six weeks. It has an end because a late capture may also be kept: nobody gives it
-back if it was the first that the saga heard of the payment."""
+"""How often a late capture is published again; hourly, six weeks. It has an end because a late capture may also be kept: nobody refunds
+it if it was the first that the saga heard of the payment."""
 CODE_LENGTH_MAX = 64
 RECEIPT_LENGTH_MAX = 255
 
@@ -36,7 +36,7 @@ RECEIPT_LENGTH_MAX = 255
 class PaymentStatus(StrEnum):
     REQUESTED = "requested"  # no gateway id is recorded: known not charged
     PREPARED = "prepared"  # the gateway id is recorded; whether it was confirmed is not known to who finds the row
-    CANCELLING = "cancelling"  # the verdict is pending until the gateway confirms the cancel
+    CANCELLING = "cancelling"  # the outcome is pending until the gateway confirms the cancel
     IN_DOUBT = "in_doubt"
     NEEDS_DECISION = "needs_decision"
     CAPTURED = "captured"
@@ -78,7 +78,7 @@ class GatewayStep(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What the world is told. The payment holds the particulars."""
+    """What is published of a payment. The payment holds the particulars."""
 
     CAPTURED = "captured"
     CAPTURED_LATE = "captured_late"  # it had been settled otherwise before
@@ -122,7 +122,7 @@ class PendingOutcome:
 class Payment:
     """`params_hash` is None in a closed row: one that was asked about before any request came. `rung` is the next rung of the ladder.
     `key_number` numbers the idempotency keys: a gateway replays what it saved under a key, its failures included. `reason` says why it
-    stands as it does, `decided_by` which person said so."""
+    stands as it does, `decided_by` which person decided so."""
 
     payment_id: UUID
     invoice_id: str
@@ -147,7 +147,7 @@ class Payment:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """`ladder_s`: how long to wait before each further attempt. `remind_s`: how often a case that waits for a person is asked about at
-    the gateway and announced again; and how often a late capture that waits for its refund is announced again."""
+    the gateway and published again; and how often a late capture that waits for its refund is published again."""
 
     ladder_s: tuple[float, ...]
     remind_s: float
@@ -168,9 +168,9 @@ class ResolutionRefused:
 
 @dataclass(frozen=True, slots=True)
 class PaymentTransition:
-    """The payment afterwards, what the world is told, and how it goes on: `then` at once, or after `delay_s`, or (neither) not by itself.
+    """The payment afterwards, the outcome to publish, and how it goes on: `then` at once, or after `delay_s`, or (neither) not by itself.
 
-    `again`: what this version said is said again, with the same id. `hurry`: the next attempt is due now.
+    `again`: what this version published is published again, with the same id. `hurry`: the next attempt is due now.
     """
 
     payment: Payment
@@ -191,7 +191,7 @@ TELLS_OF_MONEY = (port.Captured, port.Refunded)
 
 
 def next_step(payment: Payment) -> GatewayStep | None:
-    """What whoever finds the row does first: ask before sending, because a crash may have hidden what was sent. None: nothing."""
+    """The step to take first with a row that was found: ask before sending, for a crash may have hidden what was sent. None: no step."""
     match payment.status:
         case PaymentStatus.REQUESTED:
             return GatewayStep.TOKENISE if payment.method_token is None else GatewayStep.PREPARE
@@ -238,15 +238,15 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
 
 
 def on_due(payment: Payment, policy: Policy) -> PaymentTransition:
-    """What comes of a row that is due although there is nothing to ask (`next_step` is None). A capture is due only if it came late."""
+    """What becomes of a row that is due although there is no step to take (`next_step` is None). A capture is due only if it came late."""
     if payment.status is PaymentStatus.CAPTURED and payment.rung < LATE_REMINDERS_MAX:
         return _remind(replace(payment, rung=payment.rung + 1), policy)
     return PaymentTransition(payment)
 
 
 def on_late_answer(payment: Payment, answer: GatewayAnswer | None, policy: Policy) -> PaymentTransition | None:
-    """A truth that came in when the row had moved on: the money was taken, or it went back. None: the row knows already, or the answer is
-    for whoever owns the row now to ask for."""
+    """What an answer makes of a row that has moved on since the gateway was asked. It counts only if it says that money was taken or went
+    back. None: the row knows already, or its present owner will ask again."""
     match answer:
         case port.Captured() if payment.status not in CHARGED and _is_of(payment, answer):
             return _captured(payment, answer, policy)
@@ -308,26 +308,26 @@ def _is_of(payment: Payment, answer: port.Captured) -> bool:
 def _captured(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
     receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX)
     if not receipt or find_card_number(receipt):
-        receipt = answer.gateway_id  # an event that shows a card number would be refused by whoever hears it
+        receipt = answer.gateway_id  # an event that shows a card number would be refused by its receivers
     captured = move(payment, PaymentStatus.CAPTURED, receipt_number=receipt)
     if payment.status in {PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED}:
-        # The saga has ended and never asks: only a reminder tells it if the first announcement was lost.
+        # The saga has ended and never asks: if the first message was lost, it hears of this by a reminder only.
         return PaymentTransition(captured, Outcome.CAPTURED_LATE, delay_s=policy.remind_s)
     return PaymentTransition(captured, Outcome.CAPTURED)
 
 
 def _cancelled(payment: Payment) -> PaymentTransition:
-    """No confirm can charge it any more: now, and not before, the verdict may be recorded."""
+    """No confirm can charge it any more: now, and not before, the pending outcome may be recorded."""
     if payment.status is PaymentStatus.NOT_CHARGED:
         return PaymentTransition(payment)  # the decision was right; the watch ends
-    verdict = payment.pending or PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.CANCELLED_AT_GATEWAY)
-    if verdict.status is PaymentStatus.NOT_CHARGED:
-        return _not_charged(payment, verdict.reason)
-    return PaymentTransition(move(payment, PaymentStatus.DECLINED, reason=verdict.reason), Outcome.DECLINED)
+    pending = payment.pending or PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.CANCELLED_AT_GATEWAY)
+    if pending.status is PaymentStatus.NOT_CHARGED:
+        return _not_charged(payment, pending.reason)
+    return PaymentTransition(move(payment, PaymentStatus.DECLINED, reason=pending.reason), Outcome.DECLINED)
 
 
-def _cancel(payment: Payment, verdict: PendingOutcome) -> PaymentTransition:
-    return PaymentTransition(move(payment, PaymentStatus.CANCELLING, pending=verdict), then=GatewayStep.CANCEL)
+def _cancel(payment: Payment, pending: PendingOutcome) -> PaymentTransition:
+    return PaymentTransition(move(payment, PaymentStatus.CANCELLING, pending=pending), then=GatewayStep.CANCEL)
 
 
 def _execute_again(payment: Payment) -> PaymentTransition:
@@ -476,7 +476,7 @@ def _why_in_doubt(answer: GatewayAnswer) -> OutcomeReason:
             return OutcomeReason.NO_READABLE_ANSWER
 
 
-# -- small things ----------------------------------------------------------------------------------------------------------------------
+# -- helpers ---------------------------------------------------------------------------------------------------------------------------
 
 
 def move(
@@ -488,8 +488,8 @@ def move(
     pending: PendingOutcome | None = None,
     **changes: str | int | None,
 ) -> Payment:
-    """Another status is another version: what was said and decided of the last one no longer holds. A verdict waits for its cancel through
-    a case, too."""
+    """The payment in another status, which is another version: reason and decision of the last one no longer hold. A pending outcome waits
+    for its cancel through a case, too."""
     return replace(
         payment,
         status=status,
@@ -511,7 +511,7 @@ def answer_code(answer: GatewayAnswer) -> str:
 
 
 def code_of(text: str) -> str:
-    """Any text as a reason code of the contracts: whatever a gateway says must never stand in the way of recording it."""
+    """Any text as a reason code of the contracts, so that whatever a gateway answers can be recorded."""
     return re.sub(r"[^A-Za-z0-9_.:-]", "_", text)[:CODE_LENGTH_MAX] or "unspecified"
 
 

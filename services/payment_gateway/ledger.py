@@ -8,14 +8,12 @@ from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
+from shared.contracts.payment_gateway import ATTEMPTS_SHOWN_MAX
 from shared.messaging.envelope import Outgoing
 from shared.persistence.database import Record, Tx
 from shared.persistence.retention import retention_of_details
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
-
-ATTEMPTS_TOLD_MAX = 50
-"""As many as a case carries (`shared.contracts.payment_gateway.ATTEMPTS_SHOWN_MAX`)."""
 
 ATTEMPTS_RETENTION_DAYS = 400
 """How long what the gateway answered is kept after its payment came to rest for good: until the books of that year are closed, and far
@@ -50,7 +48,7 @@ class GatewayAttempt:
 
 @dataclass(frozen=True, slots=True)
 class PublishedOutcome:
-    """An outcome as it was announced, bytes and all: announced again it is the same message."""
+    """An outcome as it was published, bytes and all: published again it is the same message."""
 
     payment_id: UUID
     version: int
@@ -80,19 +78,19 @@ _INSERT_ATTEMPTS = f"INSERT INTO attempts ({_ATTEMPT}) SELECT * FROM unnest($1::
 
 
 async def save_attempts(tx: Tx, attempts: Sequence[GatewayAttempt]) -> None:
-    """Keep what the gateway said, whoever holds the row by now. One that is kept already stays as it is."""
+    """Keep what the gateway answered, whoever holds the row by now. An attempt that is kept already stays as it is."""
     if attempts:
         await tx.execute(f"{_INSERT_ATTEMPTS} ON CONFLICT DO NOTHING", list(map(_ATTEMPT_ROW, attempts)))
 
 
 async def insert_attempts(writes: WriteBatch, attempts: Sequence[GatewayAttempt]) -> None:
-    """Keep what the gateway said for the first time; one that is kept already is a unique violation."""
+    """Keep what the gateway answered; an attempt that is kept already is a unique violation."""
     if attempts:
         await writes.execute(_INSERT_ATTEMPTS, list(map(_ATTEMPT_ROW, attempts)))
 
 
 async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tuple[GatewayAttempt, ...]]:
-    """The last attempts of each payment, oldest first."""
+    """The last attempts of each payment, oldest first; as many as a message carries."""
     if not payment_ids:
         return {}
     rows = await tx.fetch(
@@ -101,7 +99,7 @@ async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tup
                 SELECT {_ATTEMPT} FROM attempts WHERE attempts.payment_id = u.payment_id ORDER BY fence DESC, seq DESC LIMIT $2) a
             ORDER BY a.payment_id, a.fence, a.seq""",  # noqa: S608 - our names
         list(payment_ids),
-        ATTEMPTS_TOLD_MAX,
+        ATTEMPTS_SHOWN_MAX,
     )
     attempts: dict[UUID, tuple[GatewayAttempt, ...]] = {}
     for row in rows:
@@ -126,8 +124,8 @@ _INSERT_OUTCOMES = f"INSERT INTO outcomes ({_OUTCOME}) SELECT * FROM unnest($1::
 
 
 async def save_outcomes(tx: Tx, outcomes: Sequence[PublishedOutcome]) -> list[Outgoing]:
-    """Keep what is announced, one a version; what is to be sent. A version that has its outcome already keeps it: a commit whose reply was
-    lost is repeated with the bytes of the first time."""
+    """Keep outcomes, one a version, and return what is to be published. A version that has its outcome already keeps it: a commit whose
+    reply was lost is repeated with the bytes of the first time."""
     if not outcomes:
         return []
     rows = await tx.fetch(
@@ -139,13 +137,13 @@ async def save_outcomes(tx: Tx, outcomes: Sequence[PublishedOutcome]) -> list[Ou
 
 
 async def insert_outcomes(writes: WriteBatch, outcomes: Sequence[PublishedOutcome]) -> None:
-    """Keep what is announced for the first time; a version that has its outcome already is a unique violation."""
+    """Keep outcomes; a version that has its outcome already is a unique violation."""
     if outcomes:
         await writes.execute(_INSERT_OUTCOMES, list(map(_OUTCOME_ROW, outcomes)))
 
 
 async def outcomes_of(tx: Tx, versions: Sequence[tuple[UUID, int]]) -> list[Outgoing]:
-    """What these (payment id, version) announced; a version that announced nothing is absent."""
+    """What these (payment id, version) published; a version that published nothing is absent."""
     if not versions:
         return []
     rows = await tx.fetch(

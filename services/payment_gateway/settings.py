@@ -21,10 +21,10 @@ every hour, because each of its questions takes a rung (`store.hurry`)."""
 LEASE_MARGIN_S = 10.0
 """What a lease leaves beyond the longest call, for recording its answer; a crashed instance's payments wait that much longer."""
 RUNGS_MAX = 40
-RUNG_S_MAX = 86_400.0
+RUNG_MAX_S = 86_400.0
 REMIND_S = 3_600.0
-"""How often a case that waits for a person is asked about and announced again: a deleted staff queue hears of it within the hour. A late
-capture is announced again as often, until it is given back."""
+"""How often a case that waits for a person is asked about and published again: a deleted staff queue hears of it within the hour. A late
+capture is published again as often, until it is refunded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class ChargingSettings:
             timeout_s=environment.seconds("GATEWAY_TIMEOUT_S", TIMEOUT_S, least=0.05, most=120),
             calls_in_flight=environment.integer("GATEWAY_CALLS_IN_FLIGHT", CALLS_IN_FLIGHT, least=1, most=10_000),
             policy=Policy(
-                ladder_s=environment.ladder_s("GATEWAY_LADDER_S", LADDER_S, steps_max=RUNGS_MAX, most=RUNG_S_MAX),
-                remind_s=environment.seconds("GATEWAY_REMIND_S", REMIND_S, least=0.1, most=RUNG_S_MAX),
+                ladder_s=environment.ladder_s("GATEWAY_LADDER_S", LADDER_S, steps_max=RUNGS_MAX, most=RUNG_MAX_S),
+                remind_s=environment.seconds("GATEWAY_REMIND_S", REMIND_S, least=0.1, most=RUNG_MAX_S),
             ),
             keyring=_keyring(environment.text("CARD_KEYS_FILE", "")),
             lease_margin_s=environment.seconds("GATEWAY_LEASE_MARGIN_S", LEASE_MARGIN_S, least=0.1, most=3_600),

@@ -14,9 +14,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 async def assemble(runtime: Runtime) -> None:
     """One queue, and the deadlines."""
-    patience = read_reminder_schedule(EnvironmentVariables())
-    runtime.consume("saga.events", SagaHandler(patience))
-    runtime.in_background(DeadlineScheduler(runtime.database, runtime.relay, runtime.clock, patience))
+    schedule = read_reminder_schedule(EnvironmentVariables())
+    runtime.consume("saga.events", SagaHandler(schedule))
+    runtime.in_background(DeadlineScheduler(runtime.database, runtime.relay, runtime.clock, schedule))
     runtime.forget(store.FIRED_RETENTION, store.JOURNAL_RETENTION)
 
 

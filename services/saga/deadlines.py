@@ -31,7 +31,7 @@ FIRE_ROWS_MAX = 200
 
 LADDER_S = (120.0, 300.0, 900.0, 3_600.0)
 """Most payments end within a second, and the payment gateway climbs a ladder of its own: two minutes mean that something was lost."""
-STEP_S_MIN, STEP_S_MAX = 0.1, 86_400.0
+STEP_MIN_S, STEP_MAX_S = 0.1, 86_400.0
 STEPS_MAX = 10
 
 
@@ -39,7 +39,7 @@ def read_reminder_schedule(environment: EnvironmentVariables) -> ReminderSchedul
     """SAGA_DEADLINE_S: seconds until the first, second ... reminder, ascending. Raises `ConfigurationError`."""
     return ReminderSchedule(
         environment.ladder_s(
-            "SAGA_DEADLINE_S", LADDER_S, steps_max=STEPS_MAX, least=STEP_S_MIN, most=STEP_S_MAX, ascending=True
+            "SAGA_DEADLINE_S", LADDER_S, steps_max=STEPS_MAX, least=STEP_MIN_S, most=STEP_MAX_S, ascending=True
         )
     )
 
@@ -57,11 +57,11 @@ class DeadlineScheduler:
     retry_on = (*AWAY_ERRORS, MovedOnError)
     """The deadlines are still due then."""
 
-    def __init__(self, database: Database, relay: Relay, clock: Clock, patience: ReminderSchedule) -> None:
+    def __init__(self, database: Database, relay: Relay, clock: Clock, schedule: ReminderSchedule) -> None:
         self._database = database
         self._relay = relay
         self._clock = clock
-        self._patience = patience
+        self._schedule = schedule
 
     async def run_once(self) -> float:
         """Fire one batch; the next follows at once if this one was full."""
@@ -96,7 +96,7 @@ class DeadlineScheduler:
             if saga is None:
                 continue
             metrics.SAGA_DEADLINES.labels(state=saga.status.value).inc()
-            reaction = advance(saga, DeadlineFired(deadline.number), self._patience)
+            reaction = advance(saga, DeadlineFired(deadline.number), self._schedule)
             cause = Cause(deadline.id, deadline.correlation_id, now)
             sagas[deadline.payment_id] = reaction.state
             moves += [(cause, moved) for moved in reaction.effects]

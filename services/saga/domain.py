@@ -1,7 +1,7 @@
 """The saga of one payment, a state machine: facts in, commands out. Pure: no I/O, clock, randomness, logging.
 
-Facts may arrive in any order, again and again, late or never. The same fact a second time changes nothing and says
-nothing. What is said is said again by a deadline until its effect was seen, so the loss of any message only costs time.
+Facts may arrive in any order, again and again, late or never. The same fact a second time changes nothing and sends
+nothing. A deadline sends each command again until its effect was seen, so the loss of any message only costs time.
 Nothing here guesses: whether money can be booked is the invoice's answer, whether a card was charged or refunded is the
 payment gateway's.
 """
@@ -15,15 +15,15 @@ from shared.records import dataclass, replace
 FailureOutcome = Literal["declined", "not_charged"]
 
 REPEATS_MAX = 1_000
-"""How often the same is said again before a saga falls silent: six weeks at the last, hourly step of the default
+"""How often the same reminder is sent before a saga falls silent: six weeks at the last, hourly step of the default
 ladder. It bounds the journal of a saga that nobody answers; such a saga stays visible in its status."""
 
 
 class SagaStatus(StrEnum):
     """Where the payment stands.
 
-    `NOT_REFUNDED` is beyond the list of DESIGN 6: a person decided that captured money stays. The case is closed
-    then, and `REFUND_IN_DOUBT`, which has one open, must not look the same to staff and auditors.
+    `NOT_REFUNDED`: a person decided that captured money stays. The case is closed then, and must not look to staff and
+    auditors like `REFUND_IN_DOUBT`, whose case is open.
     """
 
     ABSENT = "absent"
@@ -50,7 +50,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the invoice stays unpaid, as it was told, or told us."""
+    """Why the invoice stays unpaid: what we sent to the invoice, or what the invoice recorded before."""
 
     outcome: FailureOutcome
     reason: str
@@ -61,8 +61,8 @@ class Saga:
     """All that is known of one payment.
 
     `version` counts the transitions of the saga; `payment_version` is the newest heard of the payment gateway's row.
-    `failure` is what the invoice was told; it is owed until `failure_recorded`. `repeats` counts how often the present
-    reminder was said. `deadline` is the number of the newest deadline, set `deadline_s` seconds ahead; None: none is
+    `failure` is what the invoice has to record; it is sent again until `failure_recorded`. `repeats` counts how often the
+    present reminder was sent. `deadline` is the number of the newest deadline, set `deadline_s` seconds ahead; None: none is
     under way.
     """
 
@@ -81,12 +81,12 @@ class Saga:
     deadline_s: float | None = None
 
 
-# -- facts: what the invoice says --------------------------------------------------------------------------------------
+# -- facts: events of the invoice --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class PaymentRequested:
-    """The payment is pending, and longer than it should be: of healthy ones the outcome is heard first."""
+    """The payment is pending for longer than it should be. (Of a healthy one the outcome comes first.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +109,12 @@ class SettlementRejected:
     reason: str
 
 
-# -- facts: what the payment gateway says; `version` is that of its row ------------------------------------------------
+# -- facts: outcomes of the payment gateway; `version` is that of its row ----------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """The card was charged. Late or not makes no difference here: before a failure was told, the invoice decides whether
+    """The card was charged. Late or not makes no difference here: before a failure was sent, the invoice decides whether
     it takes the money; afterwards the money goes back."""
 
     version: int
@@ -207,7 +207,7 @@ Command = RecordPayment | RecordPaymentFailure | FlagPaymentInDoubt | InquirePay
 Says = tuple[Command, ...]
 
 REJECTED_CODE, REFUNDED_CODE = "settlement_rejected", "refunded"
-"""Reason codes of a failure that the saga itself tells the invoice."""
+"""Reason codes of failures that the saga itself decides on."""
 CAPTURED_AFTER_FAILURE = "captured after the payment had failed"
 REJECTED = "the invoice cannot take the money"
 LOST_REASON = "the payment is being refunded"
@@ -218,8 +218,8 @@ LOST_REASON = "the payment is being refunded"
 
 @dataclass(frozen=True, slots=True)
 class ReminderSchedule:
-    """How long to wait before saying the same again, in seconds, growing; the last step repeats. A person is waited for
-    in last steps only."""
+    """How long to wait before sending the same reminder again, in seconds, growing; the last step repeats. While a person
+    has to decide, every step is the last."""
 
     ladder_s: tuple[float, ...]
 
@@ -231,15 +231,15 @@ class ReminderSchedule:
 
 @dataclass(frozen=True, slots=True)
 class SagaStep:
-    """The saga after a fact, what it says, and in how many seconds its deadline number `saga.deadline` is due, if a new one is set."""
+    """The saga after a fact, the commands it says, and, if a new deadline is set, in how many seconds `saga.deadline` is due."""
 
     saga: Saga
     says: Says = ()
     deadline_s: float | None = None
 
 
-def transition(saga: Saga, fact: Fact, patience: ReminderSchedule) -> SagaStep:
-    """What the fact changes; a step to the very same saga if it changes nothing. Total: no order of arrival is an error."""
+def transition(saga: Saga, fact: Fact, schedule: ReminderSchedule) -> SagaStep:
+    """The step that the fact brings about; to the very same saga if it changes nothing. No order of arrival is an error."""
     if _is_stale(saga, fact):
         return SagaStep(saga)
     after, says = _after(_learn(saga, fact), fact)
@@ -247,11 +247,11 @@ def transition(saga: Saga, fact: Fact, patience: ReminderSchedule) -> SagaStep:
         return SagaStep(saga)
     owed_before, owed = reminders(saga), reminders(after)
     repeats = after.repeats if _pursuit(owed) is _pursuit(owed_before) else 0
-    return _with_deadline(saga, replace(after, version=saga.version + 1, repeats=repeats), says, patience)
+    return _with_deadline(saga, replace(after, version=saga.version + 1, repeats=repeats), says, schedule)
 
 
 def _is_stale(saga: Saga, fact: Fact) -> bool:
-    """Whether the payment gateway has said something newer. Money that moved is never stale."""
+    """Whether something newer is known of the payment gateway's row. Money that moved is never stale."""
     match fact:
         case Declined() | NotCharged() | InDoubt() | NeedsDecision() | RefundInDoubt() | RefundFailed():
             return fact.version < saga.payment_version
@@ -281,12 +281,12 @@ def _newest(saga: Saga, fact: PaymentFact) -> int:
     return max(saga.payment_version, fact.version)
 
 
-def _with_deadline(before: Saga, after: Saga, says: Says, patience: ReminderSchedule) -> SagaStep:
+def _with_deadline(before: Saga, after: Saga, says: Says, schedule: ReminderSchedule) -> SagaStep:
     """Set a deadline, unless one that is due no later is under way: deadlines are never cancelled, and state decides when
     one fires. So a healthy payment has a single one."""
     if after.repeats >= REPEATS_MAX or not reminders(after):
         return SagaStep(after, says)
-    delay_s = patience.delay_s(after)
+    delay_s = schedule.delay_s(after)
     under_way_s = after.deadline_s if reminders(before) else None
     if under_way_s is not None and under_way_s <= delay_s:
         return SagaStep(after, says)
@@ -294,7 +294,7 @@ def _with_deadline(before: Saga, after: Saga, says: Says, patience: ReminderSche
 
 
 def reminders(saga: Saga) -> Says:
-    """What a deadline says in this state; nothing: the saga has ended, as far as it depends on others."""
+    """The commands that a deadline sends in this state; none: the saga waits for nobody."""
     match saga.status:
         case SagaStatus.ABSENT | SagaStatus.COMPLETED:
             return ()
@@ -315,7 +315,7 @@ def _owed_to_invoice(saga: Saga) -> Says:
 
 
 def _pursuit(owed: Says) -> type[Command] | None:
-    """What a saga with these reminders is after; the ladder begins anew when that changes, but not when doubt only changes its name."""
+    """What a saga with these reminders is waiting for. The ladder begins anew when that changes, not whenever the status does."""
     return type(owed[0]) if owed else None
 
 
@@ -458,13 +458,11 @@ def _refunded(saga: Saga) -> tuple[Saga, Says]:
             | SagaStatus.NEEDS_DECISION
             | SagaStatus.SETTLING
         ):
-            return _tell_failure(replace(saga, status=SagaStatus.REFUNDED), REFUNDED_CODE)
+            return _fail(replace(saga, status=SagaStatus.REFUNDED), REFUNDED_CODE)
         case SagaStatus.FAILED | SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.NOT_REFUNDED:
             return replace(saga, status=SagaStatus.REFUNDED), ()
         case SagaStatus.COMPLETED:
-            return replace(
-                saga, status=SagaStatus.REFUNDED
-            ), ()  # what is true of the money; the invoice's record is final
+            return replace(saga, status=SagaStatus.REFUNDED), ()  # true of the money; the invoice's record is final
         case SagaStatus.REFUNDED:
             return saga, ()
         case _:
@@ -482,14 +480,12 @@ def _refund_doubted(
             | SagaStatus.NEEDS_DECISION
             | SagaStatus.SETTLING
         ):
-            return _tell_failure(replace(saga, status=status), REFUNDED_CODE)
+            return _fail(replace(saga, status=status), REFUNDED_CODE)
         case SagaStatus.FAILED | SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT:
             return replace(saga, status=status), ()
         case SagaStatus.COMPLETED:
-            return (
-                saga,
-                (),
-            )  # our deadline would ask for the refund of a paid invoice; the case is with staff in any event
+            # In doubt, a deadline would ask for the refund of a paid invoice. The case is with staff in any event.
+            return saga, ()
         case SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()
         case _:
@@ -503,13 +499,14 @@ def _deadline_fired(saga: Saga) -> tuple[Saga, Says]:
 
 def _refund(saga: Saga, reason: str) -> tuple[Saga, Says]:
     refunding = replace(saga, status=SagaStatus.REFUNDING, refund_reason=reason)
-    told, says = _tell_failure(refunding, REJECTED_CODE)
-    return told, (RefundPayment(reason), *says)
+    failed, says = _fail(refunding, REJECTED_CODE)
+    return failed, (RefundPayment(reason), *says)
 
 
-def _tell_failure(saga: Saga, reason: str) -> tuple[Saga, Says]:
-    """Money that goes back leaves the invoice unpaid. Unless that was told before, it is told now, and owed until the
-    invoice took note: it may wait for this payment still (it rejects an amount that differs without ending the wait)."""
+def _fail(saga: Saga, reason: str) -> tuple[Saga, Says]:
+    """Money that goes back leaves the invoice unpaid. Unless the invoice was told so before, it is told now, again and
+    again until it has recorded it: it may still wait for this payment (it rejects an amount that differs without ending
+    the wait)."""
     if saga.failure is not None:
         return saga, ()
     failure = Failure("not_charged", reason)

@@ -120,9 +120,9 @@ def say(command: domain.Command, saga: Saga) -> Contract:
 # -- the work ----------------------------------------------------------------------------------------------------------
 
 
-def advance(saga: Saga, fact: Fact, patience: ReminderSchedule) -> Reaction[Saga, SagaTransition]:
+def advance(saga: Saga, fact: Fact, schedule: ReminderSchedule) -> Reaction[Saga, SagaTransition]:
     """What a fact brings about. A fact that changes nothing leaves no trace."""
-    step = domain.transition(saga, fact, patience)
+    step = domain.transition(saga, fact, schedule)
     if step.saga is saga:
         return Reaction(saga)
     moved = SagaTransition(step.saga, saga.status, type(fact).__name__, step.deadline_s)
@@ -133,7 +133,7 @@ def advance(saga: Saga, fact: Fact, patience: ReminderSchedule) -> Reaction[Saga
 class SagaHandler:
     """Every event that mentions a payment, in whatever order."""
 
-    patience: ReminderSchedule
+    schedule: ReminderSchedule
     source: str = SOURCE
     state_cache: StateCache[UUID, Saga] = field(default_factory=StateCache)
 
@@ -166,7 +166,7 @@ class SagaHandler:
         return {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}
 
     def react(self, state: Saga, message: Inbound) -> Reaction[Saga, SagaTransition]:
-        return advance(state, ROUTES[type(message.data)](message.data), self.patience)
+        return advance(state, ROUTES[type(message.data)](message.data), self.schedule)
 
     async def save(
         self, writes: WriteBatch, changes: Sequence[Change[UUID, Saga, SagaTransition]]

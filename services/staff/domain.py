@@ -18,7 +18,7 @@ REFUSALS_KEPT_MAX = 20
 
 
 class CaseStatus(StrEnum):
-    UNKNOWN = "unknown"  # only a refusal has told us of it yet
+    UNKNOWN = "unknown"  # nothing but a refused decision was heard of it yet
     IN_DOUBT = "in_doubt"
     NEEDS_DECISION = "needs_decision"
     REFUND_IN_DOUBT = "refund_in_doubt"
@@ -127,7 +127,7 @@ class SentDecision:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`version` is the highest one heard of, `attempts_version` the one that told of the attempts; 0 is none."""
+    """`version` is the highest one heard of, `attempts_version` the one that the attempts came with; 0 is none."""
 
     payment_id: UUID
     invoice_id: str
@@ -187,7 +187,7 @@ def _settled(case: Case, fact: Settled) -> Case:
 
 
 def _fill(case: Case, fact: Doubted | Settled) -> Case:
-    """What never changes about a payment: whoever tells first."""
+    """What never changes about a payment, from the first message that has it."""
     return replace(
         case,
         amount_minor=fact.amount_minor if case.amount_minor is None else case.amount_minor,
@@ -197,7 +197,7 @@ def _fill(case: Case, fact: Doubted | Settled) -> Case:
 
 
 def _decision_refused(case: Case, fact: DecisionRefused) -> Case:
-    """It tells the loser, and moves nothing: what stands is told by a message of its own."""
+    """A refused decision moves nothing: what stands comes by a message of its own."""
     known = {refused.id: refused for refused in case.refusals} | {fact.id: fact}
     ordered = sorted(known.values(), key=lambda refused: (refused.version, refused.id))
     return replace(case, refusals=tuple(ordered[-REFUSALS_KEPT_MAX:]))

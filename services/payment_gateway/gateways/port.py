@@ -1,6 +1,6 @@
 """What this service asks of a card gateway, and every answer it can get.
 
-The charge is used in two steps so that the gateway fences for us (DESIGN 4): `prepare` creates a payment that cannot
+The charge is used in two steps so that the gateway fences for us: `prepare` creates a payment that cannot
 charge by itself, `execute` confirms exactly that one. An adapter never raises for what a gateway or a network does:
 each outcome is one of the answers below, and whatever it cannot place is `Unknown`. Only a bug or a cancellation leaves
 an adapter as an exception.

@@ -42,7 +42,7 @@ than none.
 
 # Else the SDK tells Stripe about this machine with each request, and keeps an id of it in a file in the home directory.
 stripe.enable_telemetry = False
-# The SDK logs request bodies at DEBUG, and the body of `tokenise` is a card number (FAULTS 16).
+# The SDK logs request bodies at DEBUG, and the body of `tokenise` is a card number.
 logging.getLogger("stripe").setLevel(logging.WARNING)
 
 
@@ -160,8 +160,8 @@ class StripeGateway:
         if isinstance(reply, port.NotSent | port.Unknown):
             return reply
         if not reply.replayed:
-            told = reply.body if isinstance(reply, Accepted) else reply.payment_intent
-            answer = answers.read_charge(told, gateway_id, reply.evidence) if told else None
+            body = reply.body if isinstance(reply, Accepted) else reply.payment_intent
+            answer = answers.read_charge(body, gateway_id, reply.evidence) if body else None
             if answer and (isinstance(reply, Accepted) or isinstance(answer, port.Declined)):
                 return answer
         return await self.inquire(gateway_id)

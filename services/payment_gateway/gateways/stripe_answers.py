@@ -14,7 +14,7 @@ from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.evidence import evidence
 from shared.card_data.scan import find_card_number
 
-RETRY_AFTER_MAX_S = 3600.0  # a gateway may ask for patience, not park a payment for a day
+RETRY_AFTER_MAX_S = 3600.0  # a gateway may ask us to wait, not park a payment for a day
 _CURRENCY_LETTERS = 3
 
 Json = Mapping[str, Any]
