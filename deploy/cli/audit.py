@@ -112,9 +112,9 @@ def audit(
     if json:
         write_json(report.as_json())
     else:
-        from services.audit.render import print_report  # noqa: PLC0415 - rich
+        from deploy.cli.audit_report import page  # noqa: PLC0415 - rich
 
-        print_report(console(), report)
+        console().print(page(report))
     if not report.ok:
         raise typer.Exit(REFUSED)
 

@@ -1,12 +1,17 @@
 """`remit command`: the answer that a command got."""
 
 import asyncio
-from typing import Annotated
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
 from deploy.cli.output import Json, console, fail, write_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 app = typer.Typer(no_args_is_help=True, help="What a command was answered.")
 
@@ -26,7 +31,21 @@ def show(
     if json:
         write_json(found)
     else:
-        console().print(queries.command_page(found))
+        console().print(_page(found))
+
+
+def _page(found: Mapping[str, Mapping[str, Any]]) -> "RenderableType":
+    """The answer, or the dead letter, a line a field."""
+    from rich.console import Group  # noqa: PLC0415 - only where people look
+    from rich.text import Text  # noqa: PLC0415
+
+    from deploy.cli.tables import facts  # noqa: PLC0415
+    from deploy.cli.words import time  # noqa: PLC0415
+
+    ((kind, fields),) = found.items()
+    named = {name.replace("_", " "): value for name, value in fields.items() if value is not None}
+    shown = [(name, time(value) if isinstance(value, datetime) else str(value)) for name, value in named.items()]
+    return Group(Text(kind.replace("_", " "), style="italic"), facts(*shown))
 
 
 @app.callback()

@@ -17,15 +17,15 @@ def list_points(*, json: Json = False) -> None:
     if json:
         write_json([asdict(point) for point in POINTS])
         return
-    from rich.table import Table  # noqa: PLC0415 - rich
+    from deploy.cli.tables import table  # noqa: PLC0415 - rich
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("point", no_wrap=True)
-    table.add_column("boundary")
-    table.add_column("passed by")
+    points = table()
+    points.add_column("point", no_wrap=True)
+    points.add_column("boundary")
+    points.add_column("passed by")
     for point in POINTS:
-        table.add_row(point.name, point.boundary, ", ".join(point.passed_by))
-    console().print(table)
+        points.add_row(point.name, point.boundary, ", ".join(point.passed_by))
+    console().print(points)
 
 
 @app.callback()

@@ -1,31 +1,40 @@
 """The entry point of `remit`.
 
-Typer's own import is most of what `remit --help` costs; everything else is imported by the command that needs it. The staff commands
-are whole applications of their own: a stand-in carries their name and help until one of them is called.
+Typer's own import is most of what `remit --help` costs; everything else is imported by the command that needs it. The pages for staff need
+the staff service for their options: a stand-in carries their name and help until one of them is called.
 """
 
 import logging
 import sys
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Callable
 from typing import Any
 
 import typer
 
 from deploy.cli import audit, card, commands, crash_points, invoice, operate
-from deploy.cli.output import MISUSED, REFUSED, CliError
+from deploy.cli.output import MISUSED, REFUSED, CliError, say
 
-_ELSEWHERE = {
-    "dead-letters": (
-        "services.staff.cli",
-        "dead_letters",
-        "Messages that could not be handled: look, replay, discard.",
-    ),
-    "payments": ("services.staff.cli", "payments", "Payments whose outcome is unknown: look, ask, settle."),
-}
 _CONFIGURATION_ERRORS = {"ConfigurationError", "AuditError", "StackError"}
 """By name: importing the classes would import what raises them."""
 _REFUSALS = {"TopologyError"}
+
+
+def _dead_letters() -> typer.Typer:
+    from deploy.cli.dead_letters import app  # noqa: PLC0415 - the staff service and the database's client
+
+    return app
+
+
+def _payments() -> typer.Typer:
+    from deploy.cli.payments import app  # noqa: PLC0415 - as above
+
+    return app
+
+
+_FOR_STAFF: dict[str, tuple[Callable[[], typer.Typer], str]] = {
+    "dead-letters": (_dead_letters, "Messages that could not be handled: look, replay, discard."),
+    "payments": (_payments, "Payments whose outcome is unknown: look, ask, settle."),
+}
 
 
 def build(called: str | None = None) -> typer.Typer:
@@ -43,16 +52,9 @@ def build(called: str | None = None) -> typer.Typer:
     app.add_typer(commands.app, name="command")
     app.add_typer(card.app, name="card")
     app.add_typer(crash_points.app, name="faults")
-    for name, (module, attribute, words) in _ELSEWHERE.items():
-        app.add_typer(_loaded(module, attribute) if name == called else _stand_in(words), name=name, help=words)
+    for name, (load, words) in _FOR_STAFF.items():
+        app.add_typer(load() if name == called else _stand_in(words), name=name, help=words)
     return app
-
-
-def _loaded(module: str, attribute: str) -> typer.Typer:
-    if find_spec(module) is None:
-        raise CliError(f"{module} is not part of this installation.", MISUSED)
-    loaded: typer.Typer = getattr(import_module(module), attribute)
-    return loaded
 
 
 def _stand_in(words: str) -> typer.Typer:
@@ -75,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = _code_of(error)
         if code is None:
             raise
-        sys.stderr.write(f"remit: {error}\n")
+        say(f"remit: {error}", style="red")
         sys.exit(code)
 
 

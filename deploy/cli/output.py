@@ -10,11 +10,16 @@ if TYPE_CHECKING:
 
 OK: Final = 0
 REFUSED: Final = 1
-"""Refused, broken, not answered: the command was understood and the answer is no."""
+"""Refused, broken, not answered: the command was understood and the answer is no. Of several things one is enough."""
 MISUSED: Final = 2
 """Wrong usage or configuration."""
 
+LISTED: Final = 50
+"""Rows that a list shows unless told otherwise: two screens."""
+LISTED_MAX: Final = 10_000
+
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+Limit = Annotated[int, typer.Option(min=1, max=LISTED_MAX, help="At most so many rows.")]
 
 
 class CliError(Exception):
@@ -25,11 +30,11 @@ class CliError(Exception):
         self.code = code
 
 
-def console() -> "Console":
+def console(*, stderr: bool = False) -> "Console":
     """Of the terminal, or of a pipe, without colours."""
     from rich.console import Console  # noqa: PLC0415 - a tenth of a second that `--help` need not pay
 
-    return Console(highlight=False)
+    return Console(stderr=stderr, highlight=False)
 
 
 def write_json(value: Any) -> None:
@@ -40,10 +45,13 @@ def write_json(value: Any) -> None:
     sys.stdout.write(f"{text.decode()}\n")
 
 
-def say(sentence: str) -> None:
+def say(sentence: str, *, style: str = "") -> None:
     """To the person, beside the result."""
-    sys.stderr.write(f"{sentence}\n")
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    console(stderr=True).print(Text(sentence, style=style), soft_wrap=True)
 
 
 def fail(sentence: str, code: int = REFUSED) -> NoReturn:
+    """End the command with this sentence and this exit code. Raises CliError."""
     raise CliError(sentence, code)

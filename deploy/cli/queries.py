@@ -5,20 +5,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid5
 
 import orjson
 
 from deploy.cli.output import MISUSED, fail
+from deploy.cli.words import money, short_type
 from services.audit.align import StoredRow
 from services.audit.payments import TRACES_KEPT_DAYS
 from services.audit.stores import DATABASES, Snapshot, snapshot
-from shared.contracts.currencies import ISO_4217, in_major_units
 from shared.settings import EnvironmentVariables
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 ROWS_MAX = 2_000
 """Of each kind in one story: an invoice has tens."""
@@ -163,7 +160,7 @@ def _answered(row: StoredRow) -> TimelineStep:
     return TimelineStep(
         row["answered_at"],
         "invoice",
-        f"{_short(row['command_type'])}: {verdict}",
+        f"{short_type(row['command_type'])}: {verdict}",
         str(row["command_id"]),
         None,
         row["detail"] or "",
@@ -172,7 +169,10 @@ def _answered(row: StoredRow) -> TimelineStep:
 
 def _event(row: StoredRow) -> TimelineStep:
     data = row["data"]
-    facts = [_amount(data), *(str(data[name]) for name in ("receipt_number", "outcome", "reason") if data.get(name))]
+    facts = [
+        money(data.get("amount_minor"), data.get("currency")),
+        *(str(data[name]) for name in ("receipt_number", "outcome", "reason") if data.get(name)),
+    ]
     about = f" {', '.join(fact for fact in facts if fact)}" if any(facts) else ""
     message_id = uuid5(row["cause_id"], str(row["cause_position"]))
     return TimelineStep(
@@ -202,7 +202,7 @@ async def _gateway_steps(gateway: Snapshot, payments: list[UUID], events: list[S
         )
     for row in await _about(gateway, "outcomes", payments, order="version"):
         cause = orjson.loads(row["body"]).get("causationid")
-        what = f"{_short(row['type'])}, version {row['version']}"
+        what = f"{short_type(row['type'])}, version {row['version']}"
         steps.append(TimelineStep(row["recorded_at"], "gateway", what, str(row["message_id"]), cause))
     for row in await _about(gateway, "decisions", payments, order="decided_at"):
         effect = f"refused: {row['refusal']}" if row["refusal"] else "taken"
@@ -319,52 +319,6 @@ def _in_order(steps: list[TimelineStep]) -> tuple[TimelineStep, ...]:
 
 
 def _stands(row: StoredRow) -> str:
-    facts = [_amount({"amount_minor": row["amount_minor"], "currency": row["currency"]}), f"now {row['status']}"]
+    facts = [money(row["amount_minor"], row["currency"]), f"now {row['status']}"]
     facts += [f"{name} {row[column]}" for name, column in (("as", "gateway_id"), ("because", "reason")) if row[column]]
     return ", ".join(fact for fact in facts if fact)
-
-
-def _amount(data: Mapping[str, Any]) -> str:
-    amount, currency = data.get("amount_minor"), data.get("currency")
-    return in_major_units(amount, currency) if amount is not None and currency in ISO_4217 else ""
-
-
-def _short(wire_name: str) -> str:
-    """`remit.invoice.PayInvoice.v1` -> `PayInvoice`."""
-    parts = wire_name.split(".")
-    return parts[-2] if len(parts) > 1 else wire_name
-
-
-# -- tables ----------------------------------------------------------------------------------------------------------------------------
-
-
-def invoices_table(rows: list[dict[str, Any]]) -> "RenderableType":
-    """One line an invoice."""
-    from rich.table import Table  # noqa: PLC0415 - only where people look
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("invoice", "status", "customer"):
-        table.add_column(name, overflow="fold")
-    table.add_column("amount", justify="right", no_wrap=True)
-    table.add_column("changed", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row["invoice_id"],
-            row["status"],
-            row["customer_id"],
-            _amount(row) or str(row["amount_minor"]),
-            f"{row['updated_at']:%F %T}",
-        )
-    return table
-
-
-def command_page(found: Mapping[str, Mapping[str, Any]]) -> "RenderableType":
-    """The answer, or the dead letter, a line a field."""
-    from rich.table import Table  # noqa: PLC0415
-
-    ((kind, fields),) = found.items()
-    table = Table(title=kind.replace("_", " "), title_justify="left", box=None, pad_edge=False, show_header=False)
-    for name, value in fields.items():
-        if value is not None:
-            table.add_row(name.replace("_", " "), f"{value:%F %T}" if isinstance(value, datetime) else str(value))
-    return table

@@ -8,10 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.cli.queries import InvoiceStory, TimelineStep
-from shared.contracts.currencies import ISO_4217, in_major_units
+from deploy.cli.tables import ID_LENGTH, WIDE, plain, table
+from deploy.cli.words import money, printable
 
-WIDE = 120
-"""Columns from which on message ids are shown."""
 _STYLES = {"invoice": "cyan", "gateway": "magenta", "saga": "blue", "staff": "yellow"}
 
 
@@ -24,31 +23,30 @@ def page(story: InvoiceStory, width: int) -> RenderableType:
 def _heading(story: InvoiceStory) -> Text:
     invoice = story.invoice
     if invoice is None:
-        return Text(f"{story.invoice_id} does not exist; commands about it were answered.")
-    amount, currency = invoice["amount_minor"], invoice["currency"]
-    money = in_major_units(amount, currency) if currency in ISO_4217 else f"{amount} {currency}"
-    heading = Text(f"{story.invoice_id}: {invoice['status']}", style="bold")
-    heading.append(f", {money}, customer {invoice['customer_id']}", style="not bold")
+        return plain(f"{story.invoice_id} does not exist; commands about it were answered.")
+    amount = money(invoice["amount_minor"], invoice["currency"])
+    heading = plain(f"{story.invoice_id}: {invoice['status']}", style="bold")
+    heading.append(printable(f", {amount}, customer {invoice['customer_id']}"), style="not bold")
     for name in ("payment_id", "receipt_number"):
         if invoice[name] is not None:
-            heading.append(f"\n{name.replace('_', ' ')} {invoice[name]}", style="not bold dim")
+            heading.append(printable(f"\n{name.replace('_', ' ')} {invoice[name]}"), style="not bold dim")
     return heading
 
 
 def _table(story: InvoiceStory, *, wide: bool) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("#", justify="right", no_wrap=True, style="dim")
-    table.add_column(f"{story.steps[0].at:%F} UTC" if story.steps else "", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("what happened", overflow="fold", ratio=1)
-    table.add_column("by #", justify="right", no_wrap=True, style="dim")
+    steps = table()
+    steps.add_column("#", justify="right", no_wrap=True, style="dim")
+    steps.add_column(f"{story.steps[0].at:%F} UTC" if story.steps else "", no_wrap=True)
+    steps.add_column("", no_wrap=True)
+    steps.add_column("what happened", overflow="fold", ratio=1)
+    steps.add_column("by #", justify="right", no_wrap=True, style="dim")
     if wide:
-        table.add_column("message", no_wrap=True, style="dim")
+        steps.add_column("message", no_wrap=True, style="dim")
     times = _times(story.steps)
     for number, (step, cause, time) in enumerate(zip(story.steps, story.causes(), times, strict=True), start=1):
-        what = Text(step.what)
+        what = plain(step.what)
         if step.detail:
-            what.append(f"\n{step.detail}", style="dim")
+            what.append(printable(f"\n{step.detail}"), style="dim")
         cells: list[RenderableType] = [
             str(number),
             time,
@@ -56,8 +54,8 @@ def _table(story: InvoiceStory, *, wide: bool) -> Table:
             what,
             str(cause or ""),
         ]
-        table.add_row(*cells, *([_message(step)] if wide else []))
-    return table
+        steps.add_row(*cells, *([_message(step)] if wide else []))
+    return steps
 
 
 def _times(steps: tuple[TimelineStep, ...]) -> Iterator[str]:
@@ -72,5 +70,4 @@ def _times(steps: tuple[TimelineStep, ...]) -> Iterator[str]:
 
 def _message(step: TimelineStep) -> str:
     """The id, if the step is a message."""
-    id_length = 36
-    return step.id if len(step.id) == id_length else ""
+    return step.id if len(step.id) == ID_LENGTH else ""

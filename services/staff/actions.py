@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from services.staff import dead_letters, domain, store
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
-from services.staff.domain import Case, Resolution, SentDecision
+from services.staff.domain import Case, DecisionRefusal, Resolution, SentDecision
 from services.staff.store import SELECTED_MAX, JournalEntry, KeptCase, Selection
 from shared import crash_points
 from shared.card_data.scan import find_card_number_deep, mask_cvv
@@ -43,7 +43,7 @@ REPLAYABLE_QUEUES = frozenset(queue.name for queue in WORK_QUEUES)
 
 
 class ActionRefusal(StrEnum):
-    """Why nothing was done, for programs; the sentence beside it is for people."""
+    """Why nothing was done, beside what the case itself refuses (DecisionRefusal). For programs; the sentence beside it is for people."""
 
     UNKNOWN = "unknown"
     ALREADY_REPLAYED = "already_replayed"
@@ -52,11 +52,6 @@ class ActionRefusal(StrEnum):
     NO_SUCH_QUEUE = "no_such_queue"
     INVALID = "invalid"
     CARD_DATA = "card_data"
-    NOTHING_TO_DECIDE = "nothing_to_decide"
-    DOES_NOT_FIT = "does_not_fit"
-    VERSION_DIFFERS = "version_differs"
-    RECEIPT_NUMBER_REQUIRED = "receipt_number_required"
-    DECISION_ON_ITS_WAY = "decision_on_its_way"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ class ActionResult:
 
     subject: UUID | None
     text: str
-    refusal: ActionRefusal | None = None
+    refusal: ActionRefusal | DecisionRefusal | None = None
     entry: UUID | None = None
 
     @property
@@ -323,7 +318,7 @@ async def resolve(
             return _no_case(payment_id)
         case = kept.case
         if (refusal := domain.refusal_of(wanted, case)) is not None:
-            return ActionResult(payment_id, _why_not(refusal, wanted, case), ActionRefusal(refusal.value))
+            return ActionResult(payment_id, _why_not(refusal, wanted, case), refusal)
         try:
             command = ResolvePayment(
                 invoice_id=case.invoice_id,
@@ -369,19 +364,19 @@ def _no_case(payment_id: UUID) -> ActionResult:
     return ActionResult(payment_id, "there is no case of this payment", ActionRefusal.UNKNOWN)
 
 
-def _why_not(refusal: domain.DecisionRefusal, wanted: domain.Resolve, case: Case) -> str:
+def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, case: Case) -> str:
     match refusal:
-        case domain.DecisionRefusal.NOTHING_TO_DECIDE:
+        case DecisionRefusal.NOTHING_TO_DECIDE:
             by = f" (decided by {case.decided_by})" if case.decided_by else ""
             return f"there is nothing to decide: its state is {_words(case.status)}{by}"
-        case domain.DecisionRefusal.VERSION_DIFFERS:
+        case DecisionRefusal.VERSION_DIFFERS:
             return f"it stands at version {case.version} ({_words(case.status)}), not {wanted.expected_version}: look again"
-        case domain.DecisionRefusal.DOES_NOT_FIT:
+        case DecisionRefusal.DOES_NOT_FIT:
             fitting = " or ".join(_words(one) for one in sorted(domain.decisions_for(case.status)))
             return f"its state is {_words(case.status)}: it can be decided as {fitting}"
-        case domain.DecisionRefusal.RECEIPT_NUMBER_REQUIRED:
+        case DecisionRefusal.RECEIPT_NUMBER_REQUIRED:
             return "a captured payment needs the gateway's receipt number"
-        case domain.DecisionRefusal.DECISION_ON_ITS_WAY:
+        case DecisionRefusal.DECISION_ON_ITS_WAY:
             return _on_its_way(case.decision)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from uuid import UUID
 
+from deploy.cli.output import REFUSED
 from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
-from services.staff.cli import REFUSED
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
 from tests.faults.crash import a_case, spoiled_letter

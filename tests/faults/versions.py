@@ -9,9 +9,9 @@ from typing import Final
 
 import aio_pika
 
+from deploy.cli.output import REFUSED
 from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, Service
-from services.staff.cli import REFUSED
 from shared.messaging.apply import prune_topology
 from shared.messaging.topology import WORK_QUEUES
 from shared.persistence.migrate import migrate

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from deploy.demo.scenes import SCENES, Play, Played, Scene, Stage
 from services.staff import actions
+from services.staff.domain import DecisionRefusal
 from shared.persistence.database import Database
 from tests.support.databases import rows
 from tests.support.waiting import until
@@ -18,9 +19,9 @@ LATE_SUCCESS = "late success, refunded"
 WAITS = "waits for a person"
 PATIENCE_S = 120.0
 TOO_LATE = {
-    actions.ActionRefusal.DECISION_ON_ITS_WAY,
-    actions.ActionRefusal.VERSION_DIFFERS,
-    actions.ActionRefusal.NOTHING_TO_DECIDE,
+    DecisionRefusal.DECISION_ON_ITS_WAY,
+    DecisionRefusal.VERSION_DIFFERS,
+    DecisionRefusal.NOTHING_TO_DECIDE,
 }
 """Why a decision may be refused here: ours is stored already, or the gateway was asked again meanwhile."""
 

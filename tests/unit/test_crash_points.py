@@ -32,7 +32,6 @@ EXEMPT = {
     ("services/staff/actions.py", "_on_each"): "reads only",
     ("services/staff/actions.py", "list_cases"): "reads only",
     ("services/staff/actions.py", "show_case"): "reads only",
-    ("services/staff/cli.py", "_on_database"): "reads only",
     ("services/invoice/rebuild.py", "rebuild"): "reads only",
     (
         "services/invoice/rebuild.py",

@@ -27,7 +27,7 @@ class Typed:
 
 
 async def remit(*arguments: str, environment: Environment | None = None, stdin: str = "", **variables: str) -> Typed:
-    """Run one command on the servers of `world`; `environment` adds to it."""
+    """Run one command on the servers of `environment`; `variables` are added."""
     inherited = {k: v for k, v in os.environ.items() if k not in _OURS and not k.endswith("_DATABASE_URL")}
     servers = {} if environment is None else addresses(environment)
     process = await asyncio.create_subprocess_exec(

@@ -12,7 +12,7 @@ import pytest
 from services.staff import actions
 from services.staff.__main__ import assemble
 from services.staff.actions import ActionRefusal, KeptCase
-from services.staff.domain import CaseStatus
+from services.staff.domain import CaseStatus, DecisionRefusal
 from shared.contracts import payment_gateway as messages
 from shared.messaging.topology import CASE
 from shared.persistence.database import Database
@@ -209,7 +209,7 @@ async def test_of_two_people_who_decide_one_is_told(
         await said.next()
     (won,) = (result for result in both if result.ok)
     (lost,) = (result for result in both if not result.ok)
-    assert lost.refusal is ActionRefusal.DECISION_ON_ITS_WAY
+    assert lost.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
     assert lost.text.endswith("it is on its way")
     assert await said.waiting() == []
     assert [entry["id"] for entry in await rows(environment.databases["staff"], "SELECT id FROM journal")] == [
@@ -245,17 +245,17 @@ async def test_the_loser_against_the_gateway_is_told_on_the_case(
     [
         (
             {"expected_version": 3},
-            ActionRefusal.VERSION_DIFFERS,
+            DecisionRefusal.VERSION_DIFFERS,
             "it stands at version 4 (needs decision), not 3: look again",
         ),
         (
             {"resolution": "refunded"},
-            ActionRefusal.DOES_NOT_FIT,
+            DecisionRefusal.DOES_NOT_FIT,
             "its state is needs decision: it can be decided as captured or not charged",
         ),
         (
             {"receipt_number": None},
-            ActionRefusal.RECEIPT_NUMBER_REQUIRED,
+            DecisionRefusal.RECEIPT_NUMBER_REQUIRED,
             "a captured payment needs the gateway's receipt number",
         ),
         ({"evidence": " "}, ActionRefusal.INVALID, "the evidence must not be empty"),
@@ -271,7 +271,7 @@ async def test_what_is_no_decision_leaves_no_trace(
     database: Database,
     about: About,
     changes: dict[str, Any],
-    refusal: ActionRefusal,
+    refusal: ActionRefusal | DecisionRefusal,
     words: str,
 ) -> None:
     async with environment.running("staff", assemble):

@@ -1,27 +1,19 @@
-"""The command line, over the real database: what people and scripts see, and the exit codes."""
+"""`remit dead-letters` and `remit payments`: what people and scripts see, and the exit codes."""
 
-import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from services.staff.__main__ import assemble
-from services.staff.cli import dead_letters, payments
 from shared.contracts.payment_gateway import PaymentNeedsDecision
+from tests.service.cli.remit import remit
 from tests.support.databases import rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
-
-app = typer.Typer()
-app.add_typer(dead_letters, name="dead-letters")
-app.add_typer(payments, name="payments")
 
 PAYMENT = uuid4()
 
@@ -34,11 +26,11 @@ class Terminal:
 
     async def run(self, *arguments: str, answer: str = "", columns: int = 80) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
-        environment = {"STAFF_DATABASE_URL": self._url, "COLUMNS": str(columns), "USER": "ann", "TERM": "dumb"}
-        result = await asyncio.to_thread(
-            CliRunner(env=environment).invoke, app, list(arguments), input=answer, catch_exceptions=False
-        )
-        return result.exit_code, result.stdout, result.stderr
+        variables: dict[str, Any] = {"COLUMNS": str(columns), "USER": "ann", "TERM": "dumb"}
+        if self._url is not None:
+            variables["STAFF_DATABASE_URL"] = self._url
+        typed = await remit(*arguments, stdin=answer, **variables)
+        return typed.code, typed.out, typed.err
 
     async def json(self, *arguments: str) -> Any:
         code, out, err = await self.run(*arguments, "--json")
@@ -178,4 +170,3 @@ async def test_an_unmigrated_database_says_what_to_do(environment: Environment) 
     url = environment.databases["staff"].rpartition("/")[0] + "/postgres"
     code, _, err = await Terminal(url).run("payments", "in-doubt")
     assert (code, "run `remit migrate`" in err) == (2, True)
-    assert os.environ.get("STAFF_DATABASE_URL") is None

@@ -1,9 +1,9 @@
-"""The report as a table for people."""
+"""The findings of an audit as a table for people."""
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
+from deploy.cli.tables import plain, table
 from services.audit.finding import CheckResult, Finding
 from services.audit.run import AuditReport
 
@@ -11,24 +11,23 @@ _STYLES = {CheckResult.HOLDS: "green", CheckResult.BROKEN: "bold red", CheckResu
 BREACHES_PRINTED_MAX = 5
 
 
-def print_report(console: Console, report: AuditReport) -> None:
+def page(report: AuditReport) -> RenderableType:
     """A row a check: its name, what must hold, and what breaks it or could not be seen."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
-    table.add_column("check")
-    table.add_column("", no_wrap=True)
-    table.add_column("looked at", justify="right", no_wrap=True)
+    checks = table()
+    checks.add_column("check")
+    checks.add_column("", no_wrap=True)
+    checks.add_column("looked at", justify="right", no_wrap=True)
     for finding in report.findings:
         verdict = Text(finding.verdict.value, style=_STYLES[finding.verdict])
-        table.add_row(_words(finding), verdict, _numbers(finding))
-    console.print(table)
-    console.print(_summary(report))
+        checks.add_row(_words(finding), verdict, _numbers(finding))
+    return Group(checks, _summary(report))
 
 
 def _words(finding: Finding) -> RenderableType:
-    details = [Text(f"{b.about}: {b.why}", style="red") for b in finding.breaches[:BREACHES_PRINTED_MAX]]
+    details = [plain(f"{b.about}: {b.why}", style="red") for b in finding.breaches[:BREACHES_PRINTED_MAX]]
     if finding.broken > len(details) > 0:
         details.append(Text(f"and {finding.broken - len(details)} more: see --json", style="red"))
-    details += [Text(what, style="yellow") for what in finding.missing]
+    details += [plain(what, style="yellow") for what in finding.missing]
     return Group(Text(finding.check, style="bold"), Text(finding.title), *details)
 
 

@@ -1,0 +1,290 @@
+"""`remit dead-letters`: what could not be handled; staff look, replay and discard, from a terminal or a script."""
+
+import re
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deploy.cli.output import LISTED, LISTED_MAX, MISUSED, REFUSED, Json, Limit, console, fail, say, write_json
+from deploy.cli.staff_pages import Who, journal_panel, one_id, person, report, run
+from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
+from deploy.cli.words import SECONDS_IN, age, id_text, short_type, time
+from services.staff import actions
+from services.staff.actions import ActionResult, JournalEntry, Selection
+from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
+from shared.clock import system_clock
+from shared.persistence.database import Database
+
+BODY_SHOWN_MAX = 4_000
+"""Characters."""
+
+app = typer.Typer(no_args_is_help=True)
+
+Queue = Annotated[str | None, typer.Option(help="Only those that failed on this queue.")]
+Reason = Annotated[str | None, typer.Option(help="Only those with this reason code.")]
+Type = Annotated[
+    str | None, typer.Option("--type", help="Only messages of this type: `PayInvoice`, or the whole name.")
+]
+OlderThan = Annotated[str | None, typer.Option(help="Only those last seen longer ago: `30s`, `15m`, `2h`, `7d`.")]
+NewerThan = Annotated[str | None, typer.Option(help="Only those last seen within: `30s`, `15m`, `2h`, `7d`.")]
+Ids = Annotated[list[str] | None, typer.Option("--id", help="This one; its first characters do. Repeatable.")]
+DeadLetterIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Which; the first characters do.")]
+DeadLetterId = Annotated[str, typer.Argument(metavar="ID", help="Which; the first characters do.")]
+
+
+@app.command("list")
+def list_dead_letters(
+    *,
+    queue: Queue = None,
+    reason: Reason = None,
+    type_: Type = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    ids: Ids = None,
+    status: Annotated[DeadLetterStatus, typer.Option(help="Only those that stand so.")] = DeadLetterStatus.OPEN,
+    everything: Annotated[bool, typer.Option("--all", help="Also those replayed or discarded.")] = False,
+    limit: Limit = LISTED,
+    json: Json = False,
+) -> None:
+    """What could not be handled, latest first."""
+    wanted = _selection(queue, reason, type_, older_than, newer_than, status=None if everything or ids else status)
+
+    async def look(database: Database) -> tuple[list[DeadLetterRecord], int]:
+        selection = await _with_ids(database, wanted, ids)
+        return await actions.list_dead_letters(database, selection, at_most=limit)
+
+    records, count = run(look)
+    if json:
+        write_json([_as_json(record) for record in records])
+    elif not records:
+        say("No dead letters.", style="green")
+    else:
+        terminal = console()
+        terminal.print(_table(records, wide=terminal.width >= WIDE))
+        say(f"{len(records)} of {count}. `remit dead-letters show ID` says everything about one.", style="dim")
+
+
+@app.command("show")
+def show_dead_letter(dead_letter_id: DeadLetterId, *, json: Json = False) -> None:
+    """Everything about one: why, from where, its body, and what people did."""
+
+    async def look(database: Database) -> tuple[DeadLetterRecord, list[JournalEntry]] | None:
+        return await actions.show_dead_letter(database, await one_id(database, "dead_letters", dead_letter_id))
+
+    found = run(look)
+    if found is None:
+        fail("There is no dead letter of this id.", REFUSED)
+    record, journal = found
+    if json:
+        write_json(_as_json(record) | _body_json(record.letter) | {"journal": [asdict(entry) for entry in journal]})
+    else:
+        console().print(_page(record, journal))
+
+
+@app.command("replay")
+def replay_dead_letters(
+    dead_letter_ids: DeadLetterIds = None,
+    *,
+    queue: Queue = None,
+    reason: Reason = None,
+    type_: Type = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    ids: Ids = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every open one.")] = False,
+    who: Who = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before replaying several.")] = False,
+    json: Json = False,
+) -> None:
+    """Send messages again to the queues they came from, under their own ids."""
+    given = [*(dead_letter_ids or []), *(ids or [])]
+    filters = (queue, reason, type_, older_than, newer_than)
+    if not given and not everything and not any(filters):
+        fail("Say which: IDs, a filter such as --queue, or --all.", MISUSED)
+    if given and (everything or any(filters)):
+        fail("Give either IDs or filters, not both.", MISUSED)
+    wanted = _selection(*filters, status=None if given else DeadLetterStatus.OPEN)
+    if not given and not yes:
+        _confirm(run(lambda database: actions.list_dead_letters(database, wanted, at_most=LISTED_MAX)))
+
+    async def act(database: Database) -> list[ActionResult]:
+        return await actions.replay(database, await _with_ids(database, wanted, given), who=person(who))
+
+    report(run(act), json=json, done="replayed")
+
+
+@app.command("discard")
+def discard_dead_letters(
+    dead_letter_ids: DeadLetterIds = None,
+    *,
+    ids: Ids = None,
+    reason: Annotated[str, typer.Option(help="Why it is given up; it stays in the journal.")],
+    who: Who = "",
+    json: Json = False,
+) -> None:
+    """Give messages up. The sender of a command is answered `rejected: discarded`."""
+    given = [*(dead_letter_ids or []), *(ids or [])]
+    if not given:
+        fail("Say which: one or more IDs.", MISUSED)
+
+    async def act(database: Database) -> list[ActionResult]:
+        selection = await _with_ids(database, Selection(), given)
+        return await actions.discard(database, selection, who=person(who), reason=reason)
+
+    report(run(act), json=json, done="discarded")
+
+
+# -- which ones -------------------------------------------------------------------------------------------------------------------------
+
+
+async def _with_ids(database: Database, selection: Selection, texts: Sequence[str] | None) -> Selection:
+    if not texts:
+        return selection
+    ids = [await one_id(database, "dead_letters", text) for text in texts]
+    return replace(selection, ids=tuple(ids))
+
+
+def _selection(
+    queue: str | None,
+    reason: str | None,
+    type_: str | None,
+    older_than: str | None,
+    newer_than: str | None,
+    *,
+    status: DeadLetterStatus | None,
+) -> Selection:
+    return Selection(
+        queue=queue,
+        reason=reason,
+        type=type_,
+        status=status,
+        older_than=_ago("--older-than", older_than),
+        newer_than=_ago("--newer-than", newer_than),
+    )
+
+
+def _ago(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    if found is None:
+        fail(f"{option} takes a number and a unit: 30s, 15m, 2h or 7d.", MISUSED)
+    return system_clock() - timedelta(seconds=int(found[1]) * SECONDS_IN[found[2]])
+
+
+def _confirm(found: tuple[list[DeadLetterRecord], int]) -> None:
+    records, count = found
+    if not records:
+        say("No dead letters.", style="green")
+        raise typer.Exit
+    queues = Counter(record.letter.queue for record in records)
+    where = ", ".join(f"{number} to {queue}" for queue, number in sorted(queues.items()))
+    if not typer.confirm(f"Replay {count} messages ({where})?", err=True):
+        fail("Nothing was replayed.", REFUSED)
+
+
+# -- for programs -----------------------------------------------------------------------------------------------------------------------
+
+
+def _as_json(record: DeadLetterRecord) -> dict[str, object]:
+    """One flat object: the failure seen last, and how the record stands."""
+    flat = asdict(record)
+    letter: dict[str, object] = flat.pop("letter")
+    for name in ("body", "replay_of", "generation"):
+        letter.pop(name)
+    return letter | flat
+
+
+def _body_json(letter: DeadLetter) -> dict[str, object]:
+    if letter.body is None:
+        return {"body": None, "body_encoding": None}
+    try:
+        return {"body": letter.body.decode(), "body_encoding": "utf-8"}
+    except UnicodeDecodeError:
+        return {"body": b64encode(letter.body).decode(), "body_encoding": "base64"}
+
+
+# -- for people -------------------------------------------------------------------------------------------------------------------------
+
+
+def _table(records: Sequence[DeadLetterRecord], *, wide: bool) -> Table:
+    listed = table(expand=True)
+    id_column(listed, "id", wide=wide)
+    listed.add_column("queue", no_wrap=True, overflow="ellipsis", ratio=4)
+    listed.add_column("type", no_wrap=True, overflow="ellipsis", ratio=3)
+    listed.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=4)
+    for title in ("tries", "seen", "last"):
+        listed.add_column(title, no_wrap=True, justify="right")
+    if mixed := any(record.status is not DeadLetterStatus.OPEN for record in records):
+        listed.add_column("status", no_wrap=True)
+    now = system_clock()
+    for record in records:
+        letter = record.letter
+        listed.add_row(
+            id_text(record.id, wide=wide),
+            plain(letter.queue),
+            plain(short_type(letter.type)),
+            plain(letter.reason),
+            str(letter.tries),
+            str(record.seen),
+            age(record.last_seen, now),
+            *([Text(record.status, style=_STATUS_STYLES[record.status])] if mixed else []),
+        )
+    return listed
+
+
+_STATUS_STYLES = {
+    DeadLetterStatus.OPEN: "yellow",
+    DeadLetterStatus.REPLAYED: "green",
+    DeadLetterStatus.DISCARDED: "dim",
+}
+
+
+def _page(record: DeadLetterRecord, journal: Sequence[JournalEntry]) -> RenderableType:
+    letter = record.letter
+    settled = record.settlement
+    named = facts(
+        ("status", f"{record.status}{f' by {settled.by} at {time(settled.at)}' if settled else ''}"),
+        ("why", settled.reason if settled else None),
+        ("failed on", letter.queue),
+        ("reason", letter.reason),
+        ("error", ": ".join(part for part in (letter.error_type, letter.error_text) if part)),
+        ("tries", str(letter.tries)),
+        ("set aside by", "the broker" if letter.origin == "broker" else "its service"),
+        ("times", f"arrived: {record.seen}, replayed: {record.replays}"),
+        ("first seen", time(record.first_seen)),
+        ("last seen", time(record.last_seen)),
+        ("type", letter.type),
+        ("event id", str(letter.event_id) if letter.event_id else None),
+        ("message id", letter.message_id or f"none; a replay goes under {record.id}"),
+        ("correlation", letter.correlation_id),
+        ("reply to", letter.reply_to),
+        ("published to", f"{letter.exchange or '(default)'} with {letter.routing_key or 'no routing key'}"),
+        ("content type", letter.content_type),
+        ("headers", orjson.dumps(letter.headers, default=str).decode() if letter.headers else None),
+    )
+    return Group(
+        panel(named, f"dead letter {record.id}"),
+        panel(_body(letter), f"body, {letter.body_bytes} bytes"),
+        *journal_panel(journal),
+    )
+
+
+def _body(letter: DeadLetter) -> Text:
+    if letter.body is None:
+        return Text(f"not kept: {letter.withheld}", style="yellow")
+    try:
+        text = orjson.dumps(orjson.loads(letter.body), option=orjson.OPT_INDENT_2).decode()
+    except orjson.JSONDecodeError:
+        text = letter.body.decode("utf-8", "backslashreplace")
+    cut = len(text) > BODY_SHOWN_MAX
+    return plain(text[:BODY_SHOWN_MAX] + ("\n… `--json` has it whole" if cut else ""))

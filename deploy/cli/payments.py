@@ -1,0 +1,205 @@
+"""`remit payments`: payments whose outcome is unknown; staff look, ask and settle, from a terminal or a script."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deploy.cli.output import LISTED, REFUSED, Json, Limit, console, fail, say, write_json
+from deploy.cli.staff_pages import Who, journal_panel, one_id, person, report, run
+from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
+from deploy.cli.words import age, id_text, money, time
+from services.staff import actions, domain
+from services.staff.actions import ActionResult, JournalEntry, KeptCase
+from services.staff.domain import Case, Resolution
+from shared.clock import system_clock
+from shared.persistence.database import Database
+
+app = typer.Typer(no_args_is_help=True)
+
+PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT_ID", help="Which; the first characters do.")]
+
+
+@app.command("in-doubt")
+def list_payments(
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are settled.")] = False,
+    limit: Limit = LISTED,
+    json: Json = False,
+) -> None:
+    """Payments of which nobody knows, or which wait for a decision; the oldest first."""
+    cases = run(lambda database: actions.list_cases(database, open_only=not everything, at_most=limit))
+    if json:
+        write_json([_as_json(kept) for kept in cases])
+    elif not cases:
+        say("No payment is in doubt.", style="green")
+    else:
+        terminal = console()
+        terminal.print(_table(cases, wide=terminal.width >= WIDE))
+        say("`remit payments show PAYMENT_ID` says everything about one.", style="dim")
+
+
+@app.command("show")
+def show_payment(payment_id: PaymentId, *, json: Json = False) -> None:
+    """Everything known of one: every attempt, every answer, and what people did."""
+
+    async def look(database: Database) -> tuple[KeptCase, list[JournalEntry]] | None:
+        return await actions.show_case(database, await one_id(database, "cases", payment_id))
+
+    found = run(look)
+    if found is None:
+        fail("There is no case of this payment.", REFUSED)
+    kept, journal = found
+    if json:
+        write_json(_as_json(kept) | {"journal": [asdict(entry) for entry in journal]})
+    else:
+        console().print(_page(kept, journal))
+
+
+@app.command("ask")
+def ask_payment(payment_id: PaymentId, *, who: Who = "", json: Json = False) -> None:
+    """Have the gateway asked now."""
+
+    async def act(database: Database) -> list[ActionResult]:
+        return [await actions.ask(database, await one_id(database, "cases", payment_id), who=person(who))]
+
+    report(run(act), json=json, done="asked")
+
+
+@app.command("resolve")
+def resolve_payment(
+    payment_id: PaymentId,
+    resolution: Annotated[Resolution, typer.Argument(help="What happened to the money.")],
+    *,
+    version: Annotated[int, typer.Option(min=1, help="The version you looked at, as `show` gives it.")],
+    evidence: Annotated[str, typer.Option(help="What you saw, and where.")],
+    reason: Annotated[str, typer.Option(help="Why you decide so.")],
+    receipt: Annotated[
+        str | None, typer.Option(help="The gateway's receipt number; a captured payment needs it.")
+    ] = None,
+    who: Who = "",
+    json: Json = False,
+) -> None:
+    """Settle a payment in doubt, on the version that you looked at."""
+
+    async def act(database: Database) -> list[ActionResult]:
+        result = await actions.resolve(
+            database,
+            await one_id(database, "cases", payment_id),
+            resolution=resolution,
+            expected_version=version,
+            evidence=evidence,
+            reason=reason,
+            who=person(who),
+            receipt_number=receipt,
+        )
+        return [result]
+
+    report(run(act), json=json, done="decided")
+
+
+# -- for programs -----------------------------------------------------------------------------------------------------------------------
+
+
+def _as_json(kept: KeptCase) -> dict[str, object]:
+    flat = asdict(kept)
+    case: dict[str, object] = flat.pop("case")
+    case["decisions"] = sorted(domain.decisions_for(kept.case.status))
+    case["decision_on_its_way"] = kept.case.decision_on_its_way is not None
+    return case | flat
+
+
+# -- for people -------------------------------------------------------------------------------------------------------------------------
+
+
+def _table(cases: Sequence[KeptCase], *, wide: bool) -> Table:
+    listed = table(expand=True)
+    id_column(listed, "payment", wide=wide)
+    listed.add_column("invoice", no_wrap=True, overflow="ellipsis", ratio=2)
+    listed.add_column("amount", no_wrap=True, justify="right")
+    listed.add_column("state", no_wrap=True)
+    listed.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=3)
+    for title in ("version", "since"):
+        listed.add_column(title, no_wrap=True, justify="right")
+    now = system_clock()
+    for kept in cases:
+        case = kept.case
+        listed.add_row(
+            id_text(case.payment_id, wide=wide),
+            plain(case.invoice_id),
+            _amount(case),
+            _state(case),
+            plain(case.reason),
+            str(case.version),
+            age(kept.opened_at, now),
+        )
+    return listed
+
+
+def _state(case: Case) -> Text:
+    style = "red" if case.status in {domain.CaseStatus.NEEDS_DECISION, domain.CaseStatus.REFUND_FAILED} else "yellow"
+    text = Text(case.status.replace("_", " "), style=style if case.is_open else "green")
+    if case.decision_on_its_way is not None:
+        text.append(" …", style="dim")
+    return text
+
+
+def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
+    case = kept.case
+    coming = case.decision_on_its_way
+    named = facts(
+        ("state", f"{_state(case).plain}{f', decided by {case.decided_by}' if case.decided_by else ''}"),
+        ("version", str(case.version)),
+        ("reason", case.reason),
+        ("invoice", case.invoice_id),
+        ("amount", _amount(case)),
+        ("gateway id", case.gateway_id or "none is known"),
+        ("correlation", kept.correlation_id),
+        ("open since", time(kept.opened_at)),
+        ("last news", time(kept.updated_at)),
+        ("on its way", f"{coming.resolution.replace('_', ' ')}, decided by {coming.by}" if coming else None),
+    )
+    parts: list[RenderableType] = [panel(named, f"payment {case.payment_id}")]
+    if case.attempts:
+        parts.append(panel(_attempts(case), "calls to the gateway"))
+    if case.refusals:
+        parts.append(panel(_refusals(case), "decisions refused", style="red"))
+    parts += journal_panel(journal)
+    if (fitting := sorted(domain.decisions_for(case.status))) and coming is None:
+        receipt = " --receipt NUMBER" if "captured" in fitting else ""
+        command = f"remit payments resolve {case.payment_id} {'|'.join(fitting)} --version {case.version}"
+        parts.append(Text(f'To settle it: {command}{receipt} --evidence "…" --reason "…"', style="dim"))
+    return Group(*parts)
+
+
+def _attempts(case: Case) -> Table:
+    listed = table(expand=True)
+    for title in ("time", "step", "answer"):
+        listed.add_column(title, no_wrap=True)
+    listed.add_column("evidence", overflow="fold", ratio=1)
+    for attempt in case.attempts:
+        listed.add_row(time(attempt.at), plain(attempt.step), plain(attempt.answer), plain(attempt.evidence))
+    return listed
+
+
+def _refusals(case: Case) -> Table:
+    listed = table(expand=True)
+    for title in ("who", "decided", "refused because", "it stood as"):
+        listed.add_column(title, overflow="fold")
+    for refused in case.refusals:
+        listed.add_row(
+            plain(refused.decided_by),
+            refused.resolution.replace("_", " "),
+            plain(refused.reason),
+            plain(f"{refused.state}, version {refused.version}"),
+        )
+    return listed
+
+
+def _amount(case: Case) -> str:
+    """Unknown while only an outcome has told of the payment."""
+    return money(case.amount_minor, case.currency) or "?"

@@ -1,0 +1,118 @@
+"""What the pages for staff share: the staff database, ids by their first characters, who acts, and what became of actions."""
+
+import asyncio
+import getpass
+import os
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Annotated, Literal, TypeVar
+from uuid import UUID
+
+import typer
+from rich.panel import Panel
+from rich.text import Text
+
+from deploy.cli.operate import SERVICES_FOLDER
+from deploy.cli.output import MISUSED, REFUSED, console, fail, say, write_json
+from deploy.cli.tables import panel, plain, table
+from deploy.cli.words import printable, time
+from services.staff import actions
+from services.staff.actions import ActionResult, JournalEntry
+from shared import crash_points
+from shared.observability.logs import configure_logs
+from shared.persistence import schema
+from shared.persistence.database import AWAY_ERRORS, Database
+from shared.settings import ConfigurationError, EnvironmentVariables
+
+T = TypeVar("T")
+
+MIGRATIONS = SERVICES_FOLDER / "staff" / "migrations"
+PREFIX_MIN = 4
+
+Who = Annotated[
+    str, typer.Option(envvar=["REMIT_WHO", "USER"], show_envvar=False, help="Who acts. Default: you ($USER).")
+]
+
+
+def run(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Do it on the staff database. Raises ConfigurationError, or CliError if the database does not answer."""
+    try:
+        if "REMIT_FAULT" in os.environ:
+            configure_logs("remit", level="WARNING")
+            crash_points.arm_from_environment()
+        return asyncio.run(_on_database(work))
+    except AWAY_ERRORS as error:
+        fail(
+            f"The staff database does not answer ({type(error).__name__}): is STAFF_DATABASE_URL right and PostgreSQL up? "
+            "What was begun is done whole or not at all; doing it again does nothing twice.",
+            MISUSED,
+        )
+
+
+async def _on_database(work: Callable[[Database], Awaitable[T]]) -> T:
+    database = await Database.open(
+        EnvironmentVariables().database_url("staff"), name="remit staff cli", connections_max=1
+    )
+    try:
+        async with database.connection() as connection:
+            if (problem := await schema.pending(connection, MIGRATIONS)) is not None:
+                raise ConfigurationError(f"STAFF_DATABASE_URL: {problem}.")
+        return await work(database)
+    finally:
+        await database.close()
+
+
+async def one_id(database: Database, table_name: Literal["dead_letters", "cases"], text: str) -> UUID:
+    """The id that begins so; a whole one need not exist. Raises CliError if there is none or more than one."""
+    try:
+        return UUID(text)
+    except ValueError:
+        pass
+    if len(text) < PREFIX_MIN or not re.fullmatch(r"[0-9A-Fa-f-]+", text):
+        fail(f"{printable(text)!r} is no id: give it whole, or its first characters, at least {PREFIX_MIN}.", MISUSED)
+    found = await actions.ids_like(database, table_name, text)
+    if len(found) != 1:
+        fail(f"{'More than one' if found else 'No'} id begins with {text}.", MISUSED if found else REFUSED)
+    return found[0]
+
+
+def person(who: str) -> str:
+    """Who acts: the name that was given, or the user of this process. Raises CliError if there is neither."""
+    if who.strip():
+        return who.strip()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        fail("Nobody knows who you are: say --who NAME.", MISUSED)
+
+
+def report(results: Sequence[ActionResult], *, json: bool, done: str) -> None:
+    """What became of each action; exit code REFUSED if one was refused. `done`: the verb for those that were not."""
+    refused = [result for result in results if not result.ok]
+    if json:
+        write_json([asdict(result) | {"ok": result.ok} for result in results])
+    else:
+        for result in results:
+            line = Text(str(result.subject) if result.subject else "", style="cyan")
+            line.append(": " if result.subject else "", style="default")
+            line.append(printable(result.text), style="red" if result.refusal else "green")
+            console(stderr=result.refusal is not None).print(line, soft_wrap=True)
+        if len(results) != 1:
+            say(f"{len(results) - len(refused)} {done}, {len(refused)} refused.", style="dim")
+    if refused:
+        raise typer.Exit(REFUSED)
+
+
+def journal_panel(journal: Sequence[JournalEntry]) -> list[Panel]:
+    """What people did, if they did anything."""
+    if not journal:
+        return []
+    entries = table(expand=True)
+    for title in ("time", "who", "did"):
+        entries.add_column(title, no_wrap=True)
+    entries.add_column("details", overflow="fold", ratio=1)
+    for entry in journal:
+        details = ", ".join(f"{name}: {value}" for name, value in entry.details.items() if value is not None)
+        entries.add_row(time(entry.at), plain(entry.who), entry.action, plain(details))
+    return [panel(entries, "what people did")]

@@ -1,0 +1,43 @@
+"""Tables and panels of a terminal page. What comes from a sender goes through `plain`: it is neither markup nor an escape sequence."""
+
+from rich.console import RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from deploy.cli.words import SHORT_ID_LENGTH, printable
+
+WIDE = 120
+"""Columns of a terminal from which on ids are shown whole."""
+ID_LENGTH = 36
+
+
+def plain(text: str | None, style: str = "") -> Text:
+    """The text as it is."""
+    return Text(printable(text or ""), style=style)
+
+
+def table(*, expand: bool = False) -> Table:
+    """A list with titles over its columns; `expand`: as wide as the terminal."""
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=expand)
+
+
+def id_column(to: Table, title: str, *, wide: bool) -> None:
+    """A column of ids, whole on a wide terminal."""
+    to.add_column(title, no_wrap=True, style="cyan", min_width=ID_LENGTH if wide else SHORT_ID_LENGTH)
+
+
+def facts(*named: tuple[str, str | None]) -> Table:
+    """A row a fact; facts without a value are left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in named:
+        if value:
+            grid.add_row(name, plain(value))
+    return grid
+
+
+def panel(content: RenderableType, title: str, *, style: str = "dim") -> Panel:
+    """A part of a page with its title."""
+    return Panel(content, title=title, title_align="left", border_style=style)
