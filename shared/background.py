@@ -1,4 +1,4 @@
-"""What a service does by itself, again and again: each such task has one shape, and `run_every` is the loop of all of them."""
+"""Background work: every task that a service repeats by itself has one shape, and `run_every` is the loop that runs it."""
 
 import asyncio
 import random
@@ -15,32 +15,33 @@ from shared.retry_policy import RetryPolicy, Sleep
 log = structlog.get_logger(__name__)
 
 JITTER: Final = 0.1
-"""The share of a wait that chance takes off, so that instances which started together do not work in step. It makes nothing slower."""
+"""The largest share of a wait that is cut off at random, so that instances which started together do not work in step. It only shortens
+waits."""
 BACK_OFF: Final = RetryPolicy(initial_s=0.1, factor=2.0, maximum_s=1.0, jitter=0.0)
-"""After failures, where it is longer than the task's interval. A second is the longest that due work waits after an outage."""
+"""The wait after failures, if it is longer than the task's interval. Due work waits one second at most once an outage is over."""
 
 
 class BackgroundTask(Protocol):
-    """One thing that is done again and again. Every instance of a service does it, so it must bear company."""
+    """Work that is repeated. Every instance of a service repeats it, so several instances must be able to do it at the same time."""
 
     name: str
-    """What metrics and logs call it: in snake case, and one of a closed list."""
+    """Its name in metrics and logs: in snake case, and one of a closed list."""
     interval_s: float
     """Seconds between two runs while there is nothing to do."""
     retry_on: tuple[type[Exception], ...]
-    """Errors after which the next run may succeed: outages, mostly."""
+    """Errors after which the next run may succeed. Most are outages."""
 
     async def run_once(self) -> float:
-        """Do it once. Seconds until it is due again: `interval_s`, or less while there is more to do."""
+        """Do the work once. Returns the seconds until the next run: `interval_s`, or less if there is more to do."""
         ...
 
 
 async def run_every(task: BackgroundTask, *, first_in_s: float = 0.0, wait: Sleep = asyncio.sleep) -> None:
-    """Run `task` until cancelled, at first after `first_in_s`. `wait` spends the time between two runs; it may return early.
+    """Run `task` until cancelled, for the first time after `first_in_s` seconds. `wait` waits between two runs, and may return early.
 
-    One rule for errors: those in `task.retry_on` are logged and counted, and the task goes on after its interval, or after a back-off
-    where that is longer. Every other error is a bug. It is raised and ends the service, whose supervisor starts it anew. A task of which
-    no error may end the service lists `Exception`. An injected fault is always raised.
+    An error in `task.retry_on` is logged and counted. The next run follows after the task's interval, or after the back-off if that is
+    longer. Every other error is a bug: it is raised and ends the service, and the supervisor starts the service again. If no error of a
+    task may end the service, the task lists `Exception`. An injected fault is always raised.
     """
     failures = _Failures(task.name)
     await wait(first_in_s)
@@ -59,7 +60,7 @@ async def run_every(task: BackgroundTask, *, first_in_s: float = 0.0, wait: Slee
 
 @dataclass(slots=True)
 class _Failures:
-    """Failures of a task in a row: one log line when they begin, or become others, and one when they end."""
+    """Counts the failures of a task in a row. It logs the first one, one of another type, and the end of the failures."""
 
     task: str
     count: int = 0

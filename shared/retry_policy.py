@@ -1,4 +1,4 @@
-"""How long to wait before what failed is tried again: one policy, on tenacity, for everything that outlasts an outage."""
+"""How long to wait before failed work is tried again: one policy, built on tenacity, for all work that waits out an outage."""
 
 import asyncio
 import random
@@ -12,25 +12,24 @@ from shared.records import dataclass
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
-"""Waits so many seconds."""
+"""Waits for the given number of seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Waits that grow with every failure in a row. There is no limit of attempts: an outage ends when it ends."""
+    """Waits that grow with every failure in a row. The number of attempts has no limit, because an outage has none."""
 
     initial_s: float
-    """The longest wait after the first failure."""
+    """The longest wait after the first failure, in seconds."""
     factor: float
-    """By how much each wait is longer than the one before."""
+    """Each wait is this many times the wait before."""
     maximum_s: float
-    """No wait is longer than this."""
+    """No wait is longer than this, in seconds."""
     jitter: float
-    """The share of a wait, from 0 to 1, that chance may take off: what failed together does not come again together. It never makes a
-    wait longer."""
+    """The largest share of a wait, from 0 to 1, that is cut off at random. So work that failed together is not tried again together."""
 
     def delay_s(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row (at least one), for a caller with a loop of its own."""
+        """Seconds to wait after `failures` failures in a row (at least 1). It serves a caller with a loop of its own."""
         state = RetryCallState(AsyncRetrying(), fn=None, args=(), kwargs={})
         state.attempt_number = failures
         return self._wait(state)
@@ -44,9 +43,9 @@ class RetryPolicy:
         event: str,
         sleep: Sleep = asyncio.sleep,
     ) -> T:
-        """The result of `work`, tried again after every error of a type in `on`; any other error is raised.
+        """The result of `work`, which is tried again after every error of a type in `on`. Any other error is raised.
 
-        Each failure is a warning `event` in `log`, with the type of the error and the number of the attempt. `sleep` may raise to give up.
+        Each failure logs the warning `event`, with the type of the error and the number of the attempt. `sleep` may raise to give up.
         """
 
         def warn(state: RetryCallState) -> None:
@@ -63,10 +62,13 @@ class RetryPolicy:
         return result
 
     def _wait(self, state: RetryCallState) -> float:
-        """A wait strategy of tenacity. Its own jitter is added to a wait, so that all waits of a long outage would be the maximum."""
+        """The wait strategy for tenacity.
+
+        Tenacity's own jitter is added to a wait and then cut to the maximum. In a long outage all its waits would be the maximum.
+        """
         longest_s = wait_exponential(multiplier=self.initial_s, exp_base=self.factor, max=self.maximum_s)(state)
         return longest_s * random.uniform(1 - self.jitter, 1)
 
 
 OUTAGE: Final = RetryPolicy(initial_s=0.1, factor=2.0, maximum_s=2.0, jitter=0.2)
-"""For the broker and the databases. Work goes on well under 10 s after a restart of either."""
+"""The policy for the broker and the databases. Work continues well under 10 s after either has restarted."""

@@ -1,1 +1,1 @@
-"""How a batch of messages becomes one transaction: received, recognised, decided, stored, published, acknowledged."""
+"""The batch pipeline: a batch of messages is received, deduplicated, decided, stored in one transaction, published, acknowledged."""

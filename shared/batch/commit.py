@@ -1,6 +1,6 @@
-"""The one loop that commits: repeats what met a conflict or an outage, halves what cannot be stored, and isolates the offender.
+"""The commit loop: it repeats a batch after a conflict or an outage, and halves one that cannot be stored to isolate the bad item.
 
-Whoever commits in batches uses it: the queue workers, the payment gateway's recorder of answers, staff's intake of dead letters.
+All code that commits in batches uses it: the queue workers, the payment gateway's recorder of answers, staff's intake of dead letters.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +15,7 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class HandlerErrors(Exception):
-    """The handler raised for these items: a bug. Nothing was stored; the others are committed without them."""
+    """The handler raised an error for these items, which is a bug. Nothing was stored. The others are then committed without them."""
 
     def __init__(self, errors: Sequence[tuple[Any, Exception]]) -> None:
         super().__init__()
@@ -24,14 +24,16 @@ class HandlerErrors(Exception):
 
 
 class Commit(Protocol[Item_contra, Result_co]):
-    """Stores a batch, whole or not at all. `carefully`: the same batch has failed before."""
+    """Stores a batch, whole or not at all. `carefully` is true if the same batch has failed before."""
 
     async def __call__(self, items: Sequence[Item_contra], /, *, carefully: bool) -> Result_co: ...
 
 
 class CommitLoop(Generic[Item, Result]):
-    """Commits until every item is stored or given up. `give_up` sees to an item that failed alone and again: it returns what to try in its
-    place, or None."""
+    """Commits items until each is stored or given up.
+
+    `give_up` receives an item that kept failing although it was tried alone. It returns an item to try in its place, or None.
+    """
 
     def __init__(
         self,
@@ -45,12 +47,12 @@ class CommitLoop(Generic[Item, Result]):
         self._retry = retry
 
     async def run(self, items: Sequence[Item]) -> list[Result]:
-        """Every item is stored or given up when this returns; what each commit returned. Raises `Stopped`."""
+        """Store or give up every item, and return the result of each commit. Raises `Stopped` if the service stops meanwhile."""
         state = RetryState()
         while items:
             try:
                 result = await self._commit(items, carefully=state.failures > 0)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the batch must end somewhere: `BatchRetry` tells errors apart
+            except Exception as error:  # noqa: BLE001 - a batch must end somewhere after any error: `BatchRetry` tells them apart
                 if isinstance(error, HandlerErrors) and len(items) > 1:
                     return await self._without(items, error.items)
                 if await self._retry.can_repeat(error, state, alone=len(items) == 1):
@@ -65,14 +67,14 @@ class CommitLoop(Generic[Item, Result]):
         return []
 
     async def _without(self, items: Sequence[Item], offenders: Sequence[Item]) -> list[Result]:
-        """Commit the others first; then the offenders, each alone."""
+        """Commit the other items first, then the offenders, each alone."""
         results = await self.run([item for item in items if item not in offenders])
         for offender in offenders:
             results += await self.run([offender])
         return results
 
     async def _halves(self, items: Sequence[Item]) -> list[Result]:
-        """Some of this data can never be stored: halve until the offender is alone."""
+        """Commit each half by itself, because an item among these can never be stored. Halving goes on until that item is alone."""
         middle = len(items) // 2
         return [*await self.run(items[:middle]), *await self.run(items[middle:])]
 

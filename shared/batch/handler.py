@@ -1,7 +1,7 @@
-"""What a service gives to the pipeline for one queue: which state a message is about, what the message does to it, how that is stored.
+"""What a service gives to the batch pipeline for one queue: which state a message is about, how it changes the state, how that is stored.
 
-`react` is pure and sees one message. `load` and `save` see the whole batch and are set-based. Nobody here knows of batches, retries,
-duplicates, publishing or acknowledgements: that is the pipeline's work.
+`react` is pure and sees one message. `load` and `save` see the whole batch, and use one statement a table. A handler knows nothing of
+retries, duplicates, publishing or acknowledgements: they are the pipeline's work.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -20,7 +20,7 @@ Effect = TypeVar("Effect")
 
 @dataclass(frozen=True, slots=True)
 class Reaction(Generic[State, Effect]):
-    """What one message brings about: the state after it, what is to be stored beside the state, what is to be said."""
+    """The effects of one message: the new state, `effects` to store besides the state, and `says`, the messages to publish."""
 
     state: State
     effects: tuple[Effect, ...] = ()
@@ -29,7 +29,7 @@ class Reaction(Generic[State, Effect]):
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[Key, State, Effect]):
-    """A reaction with what it was about. `cause` gives every effect its id, time and correlation."""
+    """A reaction, with the message and the state key it belongs to. `cause` gives every effect its id, time and correlation id."""
 
     key: Key
     message: Inbound
@@ -46,51 +46,58 @@ class MessageHandler(Protocol[Key, State, Effect]):
         ...
 
     def key(self, message: Inbound) -> Key:
-        """Which state the message is about."""
+        """The key of the state that the message is about."""
         ...
 
     async def load(self, tx: Connection, messages: Sequence[Inbound]) -> Mapping[Key, State]:
-        """The state behind every key of `messages`. Its rows are locked in sorted order until the transaction ends."""
+        """The state of every key of `messages`. Its rows are locked in sorted order until the transaction ends."""
         ...
 
     def react(self, state: State, message: Inbound) -> Reaction[State, Effect]:
-        """Decide. An exception is a bug: the message becomes a dead letter, alone."""
+        """Decide what the message does to the state. An exception is a bug, and makes this one message a dead letter."""
         ...
 
     async def save(self, writes: WriteBatch, changes: Sequence[Change[Key, State, Effect]]) -> Sequence[Outgoing]:
-        """Collect a write or two a table. Returns what is to be said beside the drafts of the reactions, for instance again."""
+        """Collect the writes of all changes, one or two a table.
+
+        Returns messages to publish besides the drafts of the reactions, for instance one that is published again.
+        """
         ...
 
 
 @runtime_checkable
 class OptimisticHandler(MessageHandler[Key, State, Effect], Protocol[Key, State, Effect]):
-    """A handler whose writes are all checked by a unique key (an event's stream and version, a payment's id) or by the version of a row.
+    """A handler whose every write is checked by a unique key or by the version of a row.
 
-    A decision on a state that has moved meanwhile cannot be stored, so the state need not be locked, and may come from a cache.
+    Such a key is an event's stream and version, or a payment's id. A decision cannot be stored if its state has changed since it was read.
+    So the state need not be locked, and may come from a cache.
     """
 
     @property
     def state_cache(self) -> StateCache[Key, State] | None:
-        """States that may be taken instead of read. All handlers of the process on the same states share one."""
+        """A cache of states that need not be read, or None. All handlers in the process that work on the same states share one cache."""
         ...
 
     async def load_unlocked(
         self, connection: Connection, messages: Sequence[Inbound], cached: Mapping[Key, State]
     ) -> Mapping[Key, State] | None:
-        """As `load`, without locks. What is in `cached`, or guessed to be absent, need not be read. None: these need a transaction."""
+        """Like `load`, but without locks. Returns None if these messages need a transaction.
+
+        A state that is in `cached` need not be read, and neither need one that probably does not exist yet.
+        """
         ...
 
     def is_conflict_checked(self, reaction: Reaction[State, Effect]) -> bool:
-        """Whether storing the reaction fails if the state is not the one it was decided on.
+        """Whether storing the reaction fails if its state has changed since it was read.
 
-        A message that changes nothing is not checked, so it is never decided on a cached state.
+        A reaction that changes nothing writes nothing, so no conflict would show. It is never decided on a cached state.
         """
         ...
 
 
 @runtime_checkable
 class CommitListener(Protocol[Key, State, Effect]):
-    """A handler that has to know when its changes are durable."""
+    """A handler that is told when its changes are durable."""
 
     def committed(self, changes: Sequence[Change[Key, State, Effect]]) -> None:
         """The changes are stored. Must not raise."""

@@ -1,7 +1,8 @@
-"""Which messages came before: every delivery is settled once, however often it arrives.
+"""Deduplication: an inbox recognises messages that were handled before, so that each is handled once however often it arrives.
 
-An inbox says what becomes of a delivery at the border, recognises what was handled before, and records what is handled now, in the same
-transaction. `MessageInbox` goes by the ids of messages. A service that has to do more about a repeated message brings an inbox of its own.
+An inbox decides at the border whether a delivery is handled or becomes a dead letter. Within the batch's transaction it recognises the
+messages that were handled before, and records those that are handled now. `MessageInbox` below knows the ids of messages. A service that has
+to do more about a repeated message has an inbox of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from shared.records import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A delivery that a transaction settles. `message` is None where there is nothing for the handler: the inbox sees to it alone."""
+    """A delivery that is settled in a transaction. `message` is None if the inbox deals with it alone, without the handler."""
 
     id: UUID
     delivery: Delivery
@@ -29,7 +30,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """A delivery that becomes a dead letter. `reason` is a code for programs, `text` a sentence for people."""
+    """A delivery that becomes a dead letter. `reason` is a code for programs, `text` a sentence for people.
+
+    `tries` counts the tries of this process. The broker counts earlier deliveries.
+    """
 
     delivery: Delivery
     reason: str
@@ -40,7 +44,10 @@ class DeadLettered:
 
 @dataclass(frozen=True, slots=True)
 class DecidedBatch:
-    """A batch after its decisions. `repeated`: came before, or twice in this batch. `changes` of the fresh ones, by message id."""
+    """A batch after its decisions.
+
+    `repeated` items were handled before, or came twice in this batch. `changes` has those of the fresh items, by message id.
+    """
 
     fresh: Sequence[Item]
     repeated: Sequence[Item]
@@ -49,27 +56,29 @@ class DecidedBatch:
 
 
 class Inbox(Protocol):
-    """What the pipeline asks about every delivery of one queue."""
+    """What the batch pipeline asks about the deliveries of one queue."""
 
     def admit(self, delivery: Delivery, read: Inbound | Malformed) -> Item | DeadLettered:
-        """What becomes of it at the border. Pure."""
+        """Decide whether a delivery is handled or becomes a dead letter. `read` is its decoded body. Pure."""
         ...
 
     async def handled_before(self, tx: Tx, items: Sequence[Item]) -> set[UUID]:
-        """The ids of those that were handled before."""
+        """The ids of those items that were handled before."""
         ...
 
     async def record(self, writes: Tx, decided: DecidedBatch) -> Sequence[Outgoing]:
-        """Collect what marks the fresh ones as handled. One that is marked already is a unique violation: a conflict, so the batch is
-        repeated and recognises it. Returns what is to be said about it."""
+        """Collect the writes that mark the fresh items as handled. Returns messages to publish about the batch, for instance answers.
+
+        An item that is marked already is a unique violation, which is a conflict: the batch is repeated, and then recognises the item.
+        """
         ...
 
 
 class MessageInbox:
-    """By message id; nobody is told."""
+    """Recognises messages by their ids, and answers nobody."""
 
     def admit(self, delivery: Delivery, read: Inbound | Malformed) -> Item | DeadLettered:
-        """A message that cannot be read is a dead letter."""
+        """A message that cannot be read becomes a dead letter."""
         if isinstance(read, Malformed):
             return DeadLettered(delivery, str(read.reason), read.detail)
         return Item(read.id, delivery, read)

@@ -1,6 +1,7 @@
-"""When a batch that failed is tried again: after a conflict, after an outage, and never for ever.
+"""When a failed batch is tried again: after a conflict, after an outage, and a few times after any other error.
 
-In an outage the batch is held. In a long one everything is given back to the broker. A message is never spent on an outage.
+In an outage the worker holds the batch and waits. In a long outage it gives all deliveries back to the broker. No message becomes a dead
+letter because of an outage.
 """
 
 import asyncio
@@ -20,21 +21,26 @@ from shared.retry_policy import OUTAGE
 log = structlog.get_logger(__name__)
 
 TRIES_MAX = 3
-"""Tries of a message on which a handler or the database stumbles, before it is set aside: enough for a state that changes meanwhile."""
+"""Tries of a message that makes the handler or the database fail, before it is dead-lettered. Three allow for a state that changes
+meanwhile."""
 CONFLICTS_MAX = 20
-"""Repeats of a batch that met a concurrent writer; each repeat loads what that writer stored, so far fewer are needed."""
+"""Repeats of a batch after conflicts. Each repeat loads what the concurrent writer stored, so far fewer are needed."""
 CONFLICT_PAUSE_S = 0.01
+"""The longest pause after the first conflict of a batch. It grows by as much with each further conflict."""
 HOLD_MAX_S = 300.0
-"""How long a batch is held in an outage before everything is given back; the broker's consumer timeout is 30 minutes."""
+"""How long a batch is held in an outage before all deliveries are given back. The broker's consumer timeout is 30 minutes."""
 
 
 class Stopped(Exception):
-    """The service stops while a batch is held: it goes back to the broker unacknowledged."""
+    """The service stops while a batch is held. The batch stays unacknowledged, so the broker delivers it again."""
 
 
 @dataclass(slots=True)
 class RetryState:
-    """How often one batch was tried, and why it failed."""
+    """How often one batch failed, by kind of failure: conflicts, outages, and `tries` that ended in any other error.
+
+    `since` is the time of the first try, or the time when deliveries were last given back.
+    """
 
     conflicts: int = 0
     outages: int = 0
@@ -47,10 +53,10 @@ class RetryState:
 
 
 class BatchRetry:
-    """Decides whether a batch that failed can be tried again, and waits until then.
+    """Decides whether a failed batch can be tried again, and waits until it can.
 
-    `name` stands in readiness and metrics: the queue, as a rule. `consumer`: who gives deliveries back in a long outage; without one the
-    batch is held for as long as it takes. `tries_max`: tries of an item alone.
+    `name` is the name in readiness and metrics, usually that of the queue. `consumer` gives deliveries back to the broker in a long
+    outage; without one, the batch is held until the outage ends. `tries_max` limits the tries of an item that is alone in its batch.
     """
 
     def __init__(
@@ -70,16 +76,19 @@ class BatchRetry:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Whoever waits, or begins to, raises `Stopped`."""
+        """Make every wait raise `Stopped`, both the current and later ones."""
         self._stopping.set()
 
     def succeeded(self) -> None:
-        """The database answers."""
+        """Tell readiness that the database answers."""
         self._readiness.set(f"database {self._name}", ok=True)
 
     async def can_repeat(self, error: Exception, state: RetryState, *, alone: bool) -> bool:
-        """Whether the same batch can be committed now: after a conflict, after an outage, and, if it is one item alone, a few times
-        anyway. Raises `Stopped`."""
+        """Whether the same batch is worth another try now. Waits first where that helps. Raises `Stopped`.
+
+        It is after a conflict and after an outage. After any other error it is only if the batch is one item (`alone`), and only
+        `tries_max` times.
+        """
         match trouble(error):
             case Trouble.CONFLICT if state.conflicts < CONFLICTS_MAX:
                 state.conflicts += 1
@@ -87,7 +96,7 @@ class BatchRetry:
                 await self.pause(random.uniform(0, CONFLICT_PAUSE_S * state.conflicts))
                 return True
             case Trouble.CONFLICT if not is_unique_violation(error):
-                await self.outlast(error, state)  # somebody holds a lock for long: nothing wrong with the messages
+                await self.outlast(error, state)  # another session holds a lock for long: the messages are fine
                 return True
             case Trouble.AWAY:
                 await self.outlast(error, state)
@@ -97,7 +106,7 @@ class BatchRetry:
                 return alone and state.tries < self._tries_max
 
     async def outlast(self, error: Exception, state: RetryState) -> None:
-        """Wait for the database with the batch in hand. Raises `Stopped`."""
+        """Wait for the database while holding the batch. Raises `Stopped`."""
         state.outages += 1
         log.warning("database_away", waiting=self._name, error=type(error).__name__, attempt=state.outages)
         self._readiness.set(f"database {self._name}", ok=False, reason=describe_error(error))
@@ -112,7 +121,7 @@ class BatchRetry:
         await consumer.pause()
         await OUTAGE.call(
             self._ask_database, on=(Exception,), log=log, event="database_still_away", sleep=self.pause
-        )  # any failure means: not yet
+        )  # any error means that the database is still away
         consumer.resume()
 
     async def _ask_database(self) -> None:
@@ -120,7 +129,7 @@ class BatchRetry:
             await connection.fetchval("SELECT 1")
 
     async def pause(self, seconds: float) -> None:
-        """Wait. Raises `Stopped` if the service stops."""
+        """Wait for `seconds`. Raises `Stopped` if the service stops."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()

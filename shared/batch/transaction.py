@@ -1,7 +1,8 @@
-"""One unit of work: a batch is decided and stored in one transaction, with everything that is said about it.
+"""One unit of work: a batch is decided and stored in one transaction, together with the messages it publishes.
 
-Two ways lead to the same rows. An optimistic handler's batch is read without locks, often from a cache, and stored by one statement, which
-is a transaction of its own: two round trips instead of six. Everything else, and what met trouble before, takes a transaction with locks.
+There are two ways to the same rows. A batch of an optimistic handler is read without locks, often from a cache. One statement stores it,
+which is a transaction of its own. That takes two round trips instead of six. All other batches, and those that failed before, use a
+transaction with locks.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -30,11 +31,11 @@ from shared.persistence.outbox import OutboxBatch
 from shared.persistence.writes import WriteBatch
 
 Changes = dict[UUID, Change[Key, State, Effect]]
-"""By the id of the message."""
+"""The change that each message makes, by the id of the message."""
 
 
 class UnitOfWork(Generic[Key, State, Effect]):
-    """Commits batches of one queue."""
+    """Commits the batches of one queue."""
 
     def __init__(
         self, handler: MessageHandler[Key, State, Effect], inbox: Inbox, *, database: Database, clock: Clock
@@ -48,12 +49,13 @@ class UnitOfWork(Generic[Key, State, Effect]):
         self._clock = clock
 
     async def commit(self, items: Sequence[Item], *, carefully: bool) -> tuple[list[OutboxBatch], int]:
-        """Make it durable. Returns what is to be published, and how many of the items were new. `carefully`: this batch met trouble.
+        """Decide and store the batch. Returns the outbox batches to publish, and how many of the items were new.
 
-        Raises `HandlerErrors`, and whatever the database raises; then nothing is stored, or (a lost reply) nobody knows.
+        `carefully` is true if this batch failed before. Raises `HandlerErrors`, and what the database raises. Then nothing is stored, or,
+        if the reply to the commit was lost, nobody knows.
         """
         try:
-            if self._optimistic is not None and not (carefully or _came_before(items)):
+            if self._optimistic is not None and not (carefully or _may_be_repeated(items)):
                 batches = await self._commit_at_once(self._optimistic, items)
                 if batches is not None:
                     return batches, len(items)
@@ -66,11 +68,12 @@ class UnitOfWork(Generic[Key, State, Effect]):
     async def _commit_at_once(
         self, handler: OptimisticHandler[Key, State, Effect], items: Sequence[Item]
     ) -> list[OutboxBatch] | None:
-        """Read, decide, and write everything in one statement. None: it takes a transaction after all.
+        """Read, decide, and write everything in one statement. Returns None if the batch needs a transaction after all.
 
-        Nothing is locked, and nobody asks whether the messages came before. That is safe because every write is checked: a state that moved
-        since it was read, a message that was handled, a payment id that is used is a conflict. Then nothing is stored, and the batch is
-        repeated in a transaction. What changes no state happened when it was read.
+        Nothing is locked, and nothing checks first whether the messages were handled before. That is safe because every write is checked.
+        There is a conflict if a state changed since it was read, if a message was handled before, or if a payment id is used already. Then
+        nothing is stored, and the batch is repeated in a transaction. A message that changes no state needs no check: it is decided on a
+        state that was just read, as if it had been handled at that moment.
         """
         now = self._clock()
         async with self._database.connection() as connection:
@@ -94,8 +97,11 @@ class UnitOfWork(Generic[Key, State, Effect]):
         items: Sequence[Item],
         now: datetime,
     ) -> Changes[Key, State, Effect] | None:
-        """On cached states where there are some. Where that leads to what no conflict would show, all of it is decided anew on states
-        that are read. None: as `load_unlocked`."""
+        """Decide on cached states where there are some. Returns None if `load_unlocked` does.
+
+        A reaction that writes nothing would show no conflict if its cached state is outdated. If there is such a reaction, the whole batch
+        is decided again on states that are read.
+        """
         messages = [item.message for item in items if item.message is not None]
         cached: Mapping[Key, State] = {}
         if self._state_cache is not None:
@@ -118,12 +124,15 @@ class UnitOfWork(Generic[Key, State, Effect]):
         return None if states is None else self._react(items, dict(states), now)
 
     async def _commit_in_transaction(self, items: Sequence[Item]) -> tuple[list[OutboxBatch], int]:
-        """Repeated after a commit whose reply was lost, it finds every item handled and says nothing new: what that commit said is in the
-        outbox, for the sweeper."""
+        """Store the batch in a transaction with locks.
+
+        If the reply to a commit was lost, the batch is repeated here. If that commit succeeded, every item is found handled and nothing new
+        is published. The messages of that commit are in the outbox, where the sweeper finds them.
+        """
         now = self._clock()
         async with self._database.transaction() as tx:
             writes = WriteBatch(tx)
-            fresh, repeated = _parted(items, await self._inbox.handled_before(tx, items))
+            fresh, repeated = _fresh_and_repeated(items, await self._inbox.handled_before(tx, items))
             messages = [item.message for item in fresh if item.message is not None]
             states = dict(await self._handler.load(tx, messages)) if messages else {}
             changes = self._react(fresh, states, now)
@@ -135,7 +144,7 @@ class UnitOfWork(Generic[Key, State, Effect]):
         return batches, len(fresh)
 
     def _react(self, items: Sequence[Item], states: dict[Key, State], now: datetime) -> Changes[Key, State, Effect]:
-        """Message after message, each on the state that the one before left. Raises `HandlerErrors`."""
+        """Decide message after message, each on the state that the message before left. Raises `HandlerErrors`."""
         changes: Changes[Key, State, Effect] = {}
         errors: list[tuple[Item, Exception]] = []
         for item in items:
@@ -144,7 +153,7 @@ class UnitOfWork(Generic[Key, State, Effect]):
             try:
                 key = self._handler.key(message)
                 reaction = self._handler.react(states[key], message)
-            except Exception as error:  # noqa: BLE001 - a bug in a handler must not take the neighbours along
+            except Exception as error:  # noqa: BLE001 - a bug in the handler must not fail the other messages of the batch
                 errors.append((item, error))
             else:
                 states[key] = reaction.state
@@ -153,17 +162,17 @@ class UnitOfWork(Generic[Key, State, Effect]):
             raise HandlerErrors(errors)
         return changes
 
-    async def _write(self, writes: WriteBatch, settled: DecidedBatch) -> list[OutboxBatch]:
-        """Collect all that is stored; what is to be published once it is committed."""
-        changes: list[Change[Key, State, Effect]] = list(settled.changes.values())
-        said = [
+    async def _write(self, writes: WriteBatch, decided: DecidedBatch) -> list[OutboxBatch]:
+        """Collect all writes of the batch. Returns the outbox batches to publish after the commit."""
+        changes: list[Change[Key, State, Effect]] = list(decided.changes.values())
+        outgoing = [
             encode(draft, change.cause, position, source=self._handler.source)
             for change in changes
             for position, draft in enumerate(change.reaction.says)
         ]
-        said += await self._inbox.record(writes, settled)
-        said += await self._handler.save(writes, changes)
-        return await outbox.insert(writes, said)
+        outgoing += await self._inbox.record(writes, decided)
+        outgoing += await self._handler.save(writes, changes)
+        return await outbox.insert(writes, outgoing)
 
     def _committed(self, changes: Changes[Key, State, Effect]) -> None:
         if self._listener is not None:
@@ -172,13 +181,13 @@ class UnitOfWork(Generic[Key, State, Effect]):
             self._state_cache.put({change.key: change.reaction.state for change in changes.values()})
 
 
-def _came_before(items: Sequence[Item]) -> bool:
-    """Whether some were delivered before, or come twice at once: those are looked for before anything is written."""
+def _may_be_repeated(items: Sequence[Item]) -> bool:
+    """Whether an item was delivered before, or comes twice in this batch. Then the inbox is asked before anything is written."""
     return len({item.id for item in items}) < len(items) or any(item.delivery.tries for item in items)
 
 
-def _parted(items: Sequence[Item], handled_before: Collection[UUID]) -> tuple[list[Item], list[Item]]:
-    """Fresh ones and repeated ones. The second of a pair within one batch is a repetition as well."""
+def _fresh_and_repeated(items: Sequence[Item], handled_before: Collection[UUID]) -> tuple[list[Item], list[Item]]:
+    """The fresh items, and the repeated ones. If an item comes twice in one batch, the second is a repetition."""
     known = set(handled_before)
     fresh: list[Item] = []
     repeated: list[Item] = []

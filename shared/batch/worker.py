@@ -1,7 +1,7 @@
-"""The life of one queue: take what has arrived, settle it in one transaction, publish what was said, acknowledge.
+"""The worker of one queue: it takes the messages that have arrived, settles them in one transaction, publishes, acknowledges.
 
-Take, read, admit, commit, publish, set aside, acknowledge, in this order: a message is acknowledged only when everything that is owed to it
-is durable. What cannot be handled becomes a dead letter.
+The steps have this order: take, read, admit, commit, publish, dead-letter, acknowledge. A message is acknowledged only when all its effects
+are durable. A message that cannot be handled becomes a dead letter.
 """
 
 import time
@@ -32,8 +32,9 @@ from shared.persistence.outbox import OutboxBatch
 log = structlog.get_logger(__name__)
 
 ALONE_AFTER_TRIES = 3
-"""Redelivered more often than this: a batch of its own, so that what kills the process takes no neighbours along."""
+"""A message with more earlier deliveries than this gets a batch of its own. If it kills the process, no other message is affected."""
 DEAD_LETTER_PAUSE_S = 1.0
+"""The pause before dead letters that the broker did not take are published again."""
 
 
 class QueueWorker(Generic[Key, State, Effect]):
@@ -64,7 +65,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._duplicates = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="duplicate")
 
     async def run(self) -> None:
-        """Until the consumer is stopped and its buffer is empty."""
+        """Handle batches until the consumer is stopped and its buffer is empty."""
         while deliveries := await self._consumer.take():
             for batch in _batches(deliveries):
                 if self._consumer.is_stale(batch):
@@ -75,14 +76,14 @@ class QueueWorker(Generic[Key, State, Effect]):
                     return
 
     def stop_holding(self) -> None:
-        """Give up a batch that an outage holds. It is redelivered after the restart."""
+        """Give up a batch that is held in an outage. The broker delivers it again after the restart."""
         self._retry.stop()
 
     async def handle(self, batch: Sequence[Delivery]) -> None:
-        """Everything that is owed to these deliveries: durable, said, acknowledged."""
+        """Settle these deliveries: store, publish, dead-letter, acknowledge. Raises `Stopped` if the service stops in an outage."""
         started = time.perf_counter()
         admitted = [self._admit(delivery) for delivery in batch]
-        dead_lettered = [one for one in admitted if isinstance(one, DeadLettered)]
+        dead_lettered = [entry for entry in admitted if isinstance(entry, DeadLettered)]
 
         async def give_up(item: Item, error: Exception, _: RetryState) -> None:
             log.error("message_failed", message_id=str(item.id), exc_info=error)
@@ -91,9 +92,9 @@ class QueueWorker(Generic[Key, State, Effect]):
             )
 
         committing = CommitLoop(self._commit, give_up=give_up, retry=self._retry)
-        committed = await committing.run([one for one in admitted if isinstance(one, Item)])
+        committed = await committing.run([entry for entry in admitted if isinstance(entry, Item)])
         await self._relay.publish([outbox_batch for outbox_batches in committed for outbox_batch in outbox_batches])
-        if await self._set_aside(dead_lettered):
+        if await self._publish_dead_letters(dead_lettered):
             crash_points.reach("shell.before_ack")
             await self._consumer.ack(batch)
             crash_points.reach("shell.after_ack")
@@ -113,23 +114,25 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._duplicates.inc(len(items) - fresh)
         return outbox_batches
 
-    async def _set_aside(self, dead_lettered: Sequence[DeadLettered]) -> bool:
-        """Publish dead letters and wait until the broker has every one: only then may their deliveries be acknowledged. False: the
-        channel that the deliveries came on is gone, so they come again."""
+    async def _publish_dead_letters(self, dead_lettered: Sequence[DeadLettered]) -> bool:
+        """Publish dead letters until the broker has taken every one, since only then may their deliveries be acknowledged.
+
+        Returns False if the channel of the deliveries is gone. Then the broker delivers them again.
+        """
         waiting = {}
-        for one in dead_lettered:
+        for entry in dead_lettered:
             letter = dead_letters.dead_letter(
-                one.delivery,
-                reason=one.reason,
-                error=one.error,
-                text=one.text,
+                entry.delivery,
+                reason=entry.reason,
+                error=entry.error,
+                text=entry.text,
                 clock=self._clock,
-                tries=one.delivery.tries + one.tries,
+                tries=entry.delivery.tries + entry.tries,
             )
             waiting[letter.id] = letter
-            metrics.DEAD_LETTERS.labels(queue=one.delivery.queue, reason=one.reason).inc()
-            message_id = str(one.delivery.message_id)[:64]
-            log.warning("dead_letter", queue=one.delivery.queue, reason=one.reason, message_id=message_id)
+            metrics.DEAD_LETTERS.labels(queue=entry.delivery.queue, reason=entry.reason).inc()
+            message_id = str(entry.delivery.message_id)[:64]
+            log.warning("dead_letter", queue=entry.delivery.queue, reason=entry.reason, message_id=message_id)
         while waiting:
             crash_points.reach("shell.before_dead_letter")
             published = await self._publisher.publish(list(waiting.values()))
@@ -146,7 +149,7 @@ class QueueWorker(Generic[Key, State, Effect]):
 
 
 def _batches(deliveries: Sequence[Delivery]) -> Iterable[Sequence[Delivery]]:
-    """Whoever was redelivered often gets a batch of its own. Order is kept."""
+    """Split deliveries so that each one that was redelivered often is a batch of its own. Their order is kept."""
     batch: list[Delivery] = []
     for delivery in deliveries:
         if delivery.tries > ALONE_AFTER_TRIES:

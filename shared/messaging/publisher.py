@@ -57,8 +57,8 @@ class Published:
         return not (self.unroutable or self.unencodable or self.refused or self.failed)
 
     @property
-    def hopeless(self) -> set[UUID]:
-        """What would fare no better if it were sent again at once: a queue, or another message, is what is missing."""
+    def undeliverable(self) -> set[UUID]:
+        """The ids of messages that would fail again if they were sent again at once: a queue is missing, or AMQP cannot carry them."""
         return {*self.unroutable, *self.unencodable}
 
 

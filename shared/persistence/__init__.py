@@ -1,1 +1,1 @@
-"""Database, migrations, event store, inbox, outbox: the only importer of asyncpg outside a service's own store.py."""
+"""PostgreSQL: database, migrations, event store, inbox, outbox. Only this package and a service's own store.py import asyncpg."""

@@ -1,6 +1,6 @@
-"""Streams of events: append only, numbered 1..n without a gap, unique on stream and version.
+"""Streams of events: append only. The versions of a stream are 1..n without a gap, each used once.
 
-Stored events are not contracts: a service encodes them with its own codec and reads old ones through its own upcasters.
+Stored events are not contracts. A service encodes them with its own codec, and reads old ones through its own upcasters.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -14,14 +14,16 @@ from shared.records import dataclass
 
 STREAMS_PER_PAGE = 1_000
 _COLUMNS = "stream_id, version, type, data, cause_id, cause_position, correlation_id, traceparent, recorded_at"
-"""Named, so that the previous build runs on a schema with more of them."""
+"""The columns are named in the statements, so that this build also runs on a later schema with more columns."""
 _ROW = attrgetter(*_COLUMNS.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """One event with what is needed to announce it again, byte for byte: its cause, its position among what the cause brought about,
-    and the time it was recorded."""
+    """One event, with all that is needed to announce it again byte for byte.
+
+    `cause_id` is the id of the message that caused it, and `cause_position` its place among the effects of that message.
+    """
 
     stream_id: str
     version: int
@@ -35,7 +37,7 @@ class StoredEvent:
 
 
 async def append(tx: Tx, events: Sequence[StoredEvent]) -> None:
-    """Add to the streams. A version that is taken is a unique violation: somebody else was faster, load again."""
+    """Add `events` to their streams. A version that exists already is a unique violation: another writer was faster, so load again."""
     if not events:
         return
     await tx.execute(
@@ -45,7 +47,7 @@ async def append(tx: Tx, events: Sequence[StoredEvent]) -> None:
 
 
 async def load(connection: Tx, stream_ids: Iterable[str]) -> dict[str, list[StoredEvent]]:
-    """Whole streams, in order; a stream that does not exist is absent."""
+    """The whole streams by their ids, events in the order of versions. A stream that does not exist is absent."""
     query = f"SELECT {_COLUMNS} FROM events WHERE stream_id = ANY($1::text[]) ORDER BY stream_id, version"  # noqa: S608 - our names
     rows = await connection.fetch(query, list(stream_ids))
     streams: dict[str, list[StoredEvent]] = {}
@@ -55,7 +57,7 @@ async def load(connection: Tx, stream_ids: Iterable[str]) -> dict[str, list[Stor
 
 
 async def all_streams(connection: Connection) -> AsyncIterator[tuple[str, list[StoredEvent]]]:
-    """Every stream by itself, page by page in the order of their ids: memory stays bounded by a page of streams."""
+    """Every stream, in the order of their ids. Memory holds one page of `STREAMS_PER_PAGE` streams at a time."""
     after = ""
     while True:
         rows = await connection.fetch(

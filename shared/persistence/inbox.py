@@ -1,4 +1,4 @@
-"""Messages already handled, by id: a second delivery changes nothing."""
+"""The ids of messages that were handled: a second delivery is recognised and changes nothing."""
 
 from collections.abc import Collection, Sequence
 from uuid import UUID
@@ -7,7 +7,7 @@ from shared.persistence.database import Tx
 from shared.persistence.retention import RetentionRule
 
 RETENTION_DAYS = 30
-"""Longer than a dead letter is left alone; beyond it the domain itself recognises what was done (done twice decides nothing)."""
+"""Longer than a dead letter waits for a person. After that the domain itself recognises a repeated message, and decides nothing."""
 RETENTION = RetentionRule(
     "inbox",
     RETENTION_DAYS,
@@ -23,6 +23,8 @@ async def load(tx: Tx, ids: Collection[UUID]) -> set[UUID]:
 
 
 async def insert(tx: Tx, ids: Sequence[UUID]) -> None:
-    """Mark as handled, in sorted order, so that two transactions with the same ids never wait for each other in a circle. One that was
-    handled before is a unique violation."""
+    """Mark `ids` as handled. An id that was handled before is a unique violation.
+
+    The ids are sorted, so that two transactions with the same ids never deadlock.
+    """
     await tx.execute("INSERT INTO inbox (message_id) SELECT unnest($1::uuid[])", sorted(ids))

@@ -1,7 +1,7 @@
 """Applies schema migrations: Alembic revisions in plain SQL, one folder per service, under an advisory lock.
 
-Several `remit migrate` at once wait for each other; whoever comes second finds nothing to do. What pre and post steps are, and when each
-may run, says `shared.persistence.schema`.
+Several `remit migrate` that run at once wait for each other. The first one applies the steps, and the others find nothing to do.
+`shared.persistence.schema` says what pre and post steps are, and when each may run.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ _UNLOCK = f"SELECT pg_advisory_unlock({LOCK_KEY})"
 
 
 class PostStepFirstError(Exception):
-    """A pre step comes after a post step that was not applied yet. Nothing was changed."""
+    """A pre step to apply comes after a post step that was not applied yet. Nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """The steps applied now, oldest first, and the post steps that wait for `remit migrate --post`."""
+    """The steps that were applied just now, oldest first, and the post steps that wait for `remit migrate --post`."""
 
     applied: Sequence[Step]
     waiting: Sequence[Step]
@@ -52,8 +52,11 @@ def _sqlalchemy_url(url: str) -> str:
 
 
 async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
-    """Apply the steps in `folder` that are new to the database: the pre steps, and with `post` also the post steps. Raises
-    PostStepFirstError, but not for an empty database: no instance can be at work on it."""
+    """Apply the steps in `folder` that the database does not have: the pre steps, and with `post` also the post steps.
+
+    Raises PostStepFirstError, except for an empty database, where no instance can be at work. Raises TimeoutError after
+    `MIGRATION_TIMEOUT_S` seconds, ValueError for a URL that is not of PostgreSQL, and what SQLAlchemy raises.
+    """
     async with asyncio.timeout(MIGRATION_TIMEOUT_S):
         engine = create_async_engine(_sqlalchemy_url(url), poolclass=NullPool)
         try:
@@ -92,7 +95,7 @@ def _upgrade(connection: SyncConnection, folder: Path, *, post: bool) -> Migrate
 
 
 def _up_to_needed(new: Sequence[Step], *, is_at_work: bool) -> Sequence[Step]:
-    """Up to the newest pre step. Steps run in the order of their numbers, so a post step may stand before it."""
+    """The steps up to the newest pre step. Steps run in the order of their numbers, so post steps may be among them."""
     needed = new[: max((number for number, step in enumerate(new, start=1) if not step.is_post), default=0)]
     first_post = next((step for step in needed if step.is_post), None)
     if first_post is not None and is_at_work:
@@ -106,8 +109,10 @@ _STATEMENT = re.compile(r"(?:\$\$.*?\$\$|.)+?(?:;\n|\Z)", re.DOTALL)
 
 
 def run_sql(script: str) -> None:
-    """Inside a revision: run statements that end with a semicolon at the end of a line, one by one (asyncpg prepares each). The body of a
-    function stands between `$$` and `$$`."""
+    """Inside a revision: run the statements of `script` one by one, since asyncpg prepares each.
+
+    A statement ends with a semicolon at the end of a line. The body of a function stands between `$$` and `$$`.
+    """
     for statement in _STATEMENT.findall(script):
         if statement.strip():
             op.execute(text(statement.replace(":", "\\:")))

@@ -1,11 +1,14 @@
-"""Messages committed and not yet confirmed by the broker, in parcels: a row is what one transaction says, in its order.
+"""The outbox: messages that are committed and not yet confirmed by the broker.
 
-The process that wrote a parcel publishes it from memory right after its commit and deletes it by its exact id once the broker confirmed
-every message. The sweeper publishes what a crash, an outage or a refusal left behind: it reads *unsent rows*, never a cursor (rows become
-visible out of order), and leaves young rows to their own publisher. Published twice carries the same id and the same bytes.
+One row is one outbox batch: all messages that one transaction publishes, in their order. The process that wrote a batch publishes it from
+memory right after its commit. Once the broker has confirmed every message, it deletes the batch by its exact id.
 
-A row a transaction instead of one a message: writing and deleting them again was 8 of 33 rows a payment, and 30 % of PostgreSQL's CPU in
-a burst (measured).
+The sweeper publishes what a crash, an outage or a refusal left behind. It reads the rows that exist and remembers no position, because
+rows become visible out of order: a reader that continues behind the last position would skip some. It leaves young rows to the process
+that wrote them. A message that is published twice has the same id and the same bytes both times.
+
+A row holds a transaction's messages instead of one message, because that is cheaper. With a row a message, writing and deleting outbox rows
+was 8 of the 33 rows a payment costs, and 30 % of PostgreSQL's CPU in a burst (measured).
 """
 
 from collections.abc import Sequence
@@ -35,11 +38,11 @@ _ARRAYS = {
     "message_ids": "message_id",
     "reply_tos": "reply_to",
 }
-"""Columns, and the fields of `Outgoing` that they hold."""
+"""Each array column, and the field of `Outgoing` that it holds."""
 _INSERT = (
     f"INSERT INTO outbox (id, refusals, created_at, sweep_after, {', '.join(_ARRAYS)}) "  # noqa: S608 - constants
     "VALUES ($1, $2, coalesce($3, now()), now() + make_interval(secs => $4), "
-    f"{', '.join(f'${at}' for at in range(5, 5 + len(_ARRAYS)))}) ON CONFLICT DO NOTHING"
+    f"{', '.join(f'${number}' for number in range(5, 5 + len(_ARRAYS)))}) ON CONFLICT DO NOTHING"
 )
 _TAKE_OVERDUE = f"""
     WITH due AS (
@@ -55,19 +58,20 @@ _POSTPONE = """
     WHERE id = $1"""
 
 SWEEP_AFTER_S = 2.0
-"""How long a parcel is left to the process that wrote it; a confirm takes milliseconds."""
+"""How long an outbox batch is left to the process that wrote it. A confirm takes milliseconds."""
 SWEEP_BACKOFF_S = 3.0
-"""A parcel that a sweeper took is left alone that long, by the other sweepers too; if that one dies, the messages are as late."""
+"""How long an outbox batch is reserved for the sweeper that took it. If that sweeper dies, its messages are this much later."""
 SWEEP_MESSAGES_MAX = 200
-"""A sweep ends when its parcels hold so many: as a batch, so that it is in nobody's way, and done long before its reservation ends."""
+"""Messages of one sweep: as many as one batch of the pipeline has. So a sweep delays nobody, and ends long before its reservation does."""
 ANSWER_REFUSALS_MAX = 5
-"""An answer whose asker lets its queue run full is dropped after so many tries, half a minute: the stored one is the truth."""
+"""Tries, about half a minute, after which an answer is dropped if its receiver's queue stays full. The stored answer remains."""
 REFUSALS_COUNTED_MAX = 1_000
+"""The count of refusals stops here, so that it never overflows its column."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxBatch:
-    """A row: messages that wait for the same confirm. `refusals`: how often the broker has answered and not taken them."""
+    """One row of the outbox: the messages of one transaction. `refusals` counts how often the broker answered and did not take them."""
 
     id: UUID
     messages: Sequence[Outgoing]
@@ -76,25 +80,30 @@ class OutboxBatch:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """When messages that the broker did not take are sent again: after `first_s`, then ever later, the wait doubled so often at most."""
+    """When messages that the broker did not take are published again.
+
+    The first wait is `first_s` seconds. Each further wait is twice the one before, but it is doubled `doublings_max` times at most.
+    """
 
     first_s: float
     doublings_max: int
 
     def delay_s(self, refusals: int) -> float:
+        """Seconds to wait after so many earlier refusals."""
         return self.first_s * 2.0 ** min(refusals, self.doublings_max)
 
 
 UNROUTABLE = Backoff(5.0, 6)
-"""Returned: somebody has to create a queue first. Up to every five minutes. (An outage does not count: after it all leave at once.)"""
+"""The broker returned the messages: somebody has to create a queue first. The longest wait is 320 s. An outage counts as no refusal:
+after it, all messages leave at once."""
 REFUSED = Backoff(2.0, 2)
-"""A queue is full, or changes its leader: up to every eight seconds."""
+"""The broker refused the messages: a queue is full, or changes its leader. The longest wait is 8 s."""
 
 
 async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> list[OutboxBatch]:
-    """Store what this transaction says; what is to be published once it is committed: one parcel, or none.
+    """Store the messages of this transaction, and return them as an outbox batch to publish after the commit: one, or none.
 
-    `sweep_after_s=0` leaves publishing to the sweeper at once: for a writer that does not publish itself.
+    The sweeper takes the batch after `sweep_after_s` seconds. A writer that does not publish itself passes 0.
     """
     if not messages:
         return []
@@ -104,8 +113,10 @@ async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float =
 
 
 async def insert_again(tx: Tx, messages: Sequence[Outgoing]) -> list[OutboxBatch]:
-    """Store what was said before and may have been missed, a parcel a message, under the message's own id: one that still waits is left as
-    it is, so that repeats do not pile up while the broker is away."""
+    """Store messages that were published before and may have been missed: one outbox batch a message, under the message's own id.
+
+    A batch of that id that still waits is left as it is, so that repeats do not pile up while the broker is away.
+    """
     outbox_batches = [OutboxBatch(message.id, [message]) for message in messages]
     for outbox_batch in outbox_batches:
         await _insert(tx, outbox_batch, sweep_after_s=SWEEP_AFTER_S, created_at=None)
@@ -123,86 +134,100 @@ async def _insert(tx: Tx, outbox_batch: OutboxBatch, *, sweep_after_s: float, cr
     )
 
 
-async def delete(connection: Connection, parcel_ids: Sequence[UUID]) -> None:
-    """Forget confirmed parcels. If this is lost in a crash they are published once more, with the same ids: so it need not wait for
-    the disk (`synchronous_commit` is off for this one statement, which is a transaction of its own)."""
+async def delete(connection: Connection, batch_ids: Sequence[UUID]) -> None:
+    """Delete confirmed outbox batches.
+
+    The commit does not wait for the disk: `synchronous_commit` is off for this one statement, which is a transaction of its own. If a
+    crash loses it, the messages are published once more with the same ids, which is harmless.
+    """
     await connection.execute(
         """WITH lazy AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS setting)
            DELETE FROM outbox USING lazy WHERE id = ANY($1::uuid[]) AND setting = 'off'""",
-        list(parcel_ids),
+        list(batch_ids),
     )
 
 
 async def take_overdue(tx: Tx) -> list[OutboxBatch]:
-    """Parcels whose publisher did not come back, the longest overdue first, reserved for `SWEEP_BACKOFF_S`: one, and more until they hold
-    `SWEEP_MESSAGES_MAX` messages."""
+    """Reserve overdue outbox batches for `SWEEP_BACKOFF_S` seconds and return them, oldest first.
+
+    The longest overdue are taken first: one batch in any case, then further ones until they hold `SWEEP_MESSAGES_MAX` messages.
+    """
     rows = await tx.fetch(_TAKE_OVERDUE, SWEEP_BACKOFF_S, SWEEP_MESSAGES_MAX)
-    return [_parcel(row) for row in sorted(rows, key=lambda row: row["created_at"])]
+    return [_outbox_batch(row) for row in sorted(rows, key=lambda row: row["created_at"])]
 
 
 @dataclass(frozen=True, slots=True)
 class Unpublished:
-    """Messages of one parcel that still have to leave. Of the `unknown` the broker said nothing."""
+    """The messages of one outbox batch that still have to be published.
+
+    `unknown`: the broker said nothing about them. `unroutable`: no queue takes them, or AMQP cannot carry them. `refused`: a queue is full
+    or without a leader.
+    """
 
     outbox_batch: OutboxBatch
     unknown: Sequence[Outgoing] = ()
-    hopeless: Sequence[Outgoing] = ()
+    unroutable: Sequence[Outgoing] = ()
     refused: Sequence[Outgoing] = ()
 
     @property
     def count(self) -> int:
-        return len(self.unknown) + len(self.hopeless) + len(self.refused)
+        return len(self.unknown) + len(self.unroutable) + len(self.refused)
 
     @property
     def is_answered(self) -> bool:
-        """Whether the broker spoke of some and did not take all: what waits now is not what waited before."""
+        """Whether the broker answered for some of the messages but did not take all. Then the stored batch has to change."""
         return self.count > 0 and len(self.unknown) < len(self.outbox_batch.messages)
 
 
 def unpublished_of(outbox_batch: OutboxBatch, published: "Published") -> Unpublished:
-    """What the broker did not take. An answer whose asker has gone, or has long let its queue run full, is dropped."""
+    """What the broker did not take of `outbox_batch`. An answer is dropped if its receiver's queue is gone, or has long been full."""
     if published.is_complete:
         return Unpublished(outbox_batch)
-    confirmed, hopeless, refused = set(published.confirmed), published.hopeless, set(published.refused)
+    confirmed, unroutable, refused = set(published.confirmed), published.undeliverable, set(published.refused)
     keeps_answers = outbox_batch.refusals < ANSWER_REFUSALS_MAX
-    left = [message for message in outbox_batch.messages if message.id not in confirmed]
+    waiting = [message for message in outbox_batch.messages if message.id not in confirmed]
     return Unpublished(
         outbox_batch,
-        [m for m in left if m.id not in hopeless and m.id not in refused],
-        [m for m in left if m.id in hopeless and not m.droppable],
-        [m for m in left if m.id in refused and m.id not in hopeless and (keeps_answers or not m.droppable)],
+        [m for m in waiting if m.id not in unroutable and m.id not in refused],
+        [m for m in waiting if m.id in unroutable and not m.droppable],
+        [m for m in waiting if m.id in refused and m.id not in unroutable and (keeps_answers or not m.droppable)],
     )
 
 
-async def postpone(tx: Connection, left: Unpublished) -> None:
-    """What the broker did not take of a parcel is tried ever more rarely, so that it is in nobody's way. A parcel with one fate waits as it
-    is; of others the parts become parcels of their own, each with its time. One that is gone was seen to by somebody else. In a
-    transaction; parcels in the order of their ids."""
-    for messages, backoff in ((left.hopeless, UNROUTABLE), (left.refused, REFUSED)):
-        if len(messages) == len(left.outbox_batch.messages):
+async def postpone(tx: Connection, unpublished: Unpublished) -> None:
+    """Put off the messages that the broker did not take. They are tried less and less often, so that they delay no others.
+
+    If all messages of the batch were unroutable, or all were refused, its row stays and gets a later time. Otherwise the row is split: the
+    unknown, the unroutable and the refused messages become batches of their own, each with its own time. If the row is gone, another
+    process has dealt with it. The caller opens a transaction, and postpones several batches in the order of their ids.
+    """
+    for messages, backoff in ((unpublished.unroutable, UNROUTABLE), (unpublished.refused, REFUSED)):
+        if len(messages) == len(unpublished.outbox_batch.messages):
             await tx.execute(
-                _POSTPONE, left.outbox_batch.id, backoff.first_s, backoff.doublings_max, REFUSALS_COUNTED_MAX
+                _POSTPONE, unpublished.outbox_batch.id, backoff.first_s, backoff.doublings_max, REFUSALS_COUNTED_MAX
             )
             return
-    await _split(tx, left)
+    await _split(tx, unpublished)
 
 
-async def _split(tx: Connection, left: Unpublished) -> None:
-    gone = await tx.fetch("DELETE FROM outbox WHERE id = $1 RETURNING created_at, refusals", left.outbox_batch.id)
-    if not gone:
+async def _split(tx: Connection, unpublished: Unpublished) -> None:
+    deleted = await tx.fetch(
+        "DELETE FROM outbox WHERE id = $1 RETURNING created_at, refusals", unpublished.outbox_batch.id
+    )
+    if not deleted:
         return
-    created_at, refusals = gone[0]
+    created_at, refusals = deleted[0]
     once_more = min(refusals + 1, REFUSALS_COUNTED_MAX)
     for messages, counted, delay_s in (
-        (left.unknown, refusals, SWEEP_AFTER_S),
-        (left.hopeless, once_more, UNROUTABLE.delay_s(refusals)),
-        (left.refused, once_more, REFUSED.delay_s(refusals)),
+        (unpublished.unknown, refusals, SWEEP_AFTER_S),
+        (unpublished.unroutable, once_more, UNROUTABLE.delay_s(refusals)),
+        (unpublished.refused, once_more, REFUSED.delay_s(refusals)),
     ):
         if messages:
             await _insert(tx, OutboxBatch(new_id(), messages, counted), sweep_after_s=delay_s, created_at=created_at)
 
 
-def _parcel(row: Record) -> OutboxBatch:
+def _outbox_batch(row: Record) -> OutboxBatch:
     messages = zip(*(row[column] for column in _ARRAYS), strict=True)
     return OutboxBatch(
         row["id"],

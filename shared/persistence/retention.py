@@ -1,4 +1,4 @@
-"""What is kept for a time only goes page by page, so that nobody notices: short transactions, rows found by an index."""
+"""Deletes rows that are kept for a limited time. It deletes page by page: transactions stay short, and an index finds the rows."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,20 @@ from shared.records import dataclass
 log = structlog.get_logger(__name__)
 
 ROWS_MAX = 5_000
-"""Rows of a page: tens of milliseconds, far below any timeout of ours."""
+"""Rows of one page. Deleting a page takes tens of milliseconds, far below any timeout of ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionRule:
-    """`statement` forgets what is older than `$1` days, about `$2` rows at a time; its command tag says how many there were. A row that
-    must stay may not count: a page that is full of those would never end.
+    """Which rows are deleted when: `statement` deletes about `$2` rows that are older than `$1` days.
 
-    The index on the time of a row is a B-tree. Pages that were emptied are written again, and the ranges of a BRIN index only ever grow: in
-    time, a look that finds nothing reads the table (measured: half of 600 000 rows, where the B-tree reads three pages. It costs 0.8
-    microseconds and 65 bytes of WAL a row)."""
+    Its command tag says how many rows there were. The statement must not pick rows that have to stay: a page full of them would come
+    again and again.
+
+    The index on the time of a row is a B-tree, not BRIN. PostgreSQL fills emptied pages again, and the ranges of a BRIN index only grow.
+    With time, a run that finds nothing would read the table (measured: half of 600 000 rows, where the B-tree reads three pages). The
+    B-tree costs 0.8 microseconds and 65 bytes of WAL a row.
+    """
 
     name: str
     days: int
@@ -32,15 +35,22 @@ class RetentionRule:
 def retention_of_details(
     name: str, days: int, *, details: str, time: str, owners: str, key: str, at_rest: str, note: str
 ) -> RetentionRule:
-    """Forget rows of the table `details`, by the column `time`, of those rows of `owners` with the same `key` that are `at_rest`, a
-    condition that may name `$1`, the days. `note` is what is set in such a row to say so. All of them are constants of ours.
+    """A rule that deletes old rows of the table `details` whose row in the table `owners` has ended. Every argument is SQL of ours.
 
-    All the old details of an owner go at once, so a page is a little more than its rows. Whoever moves an owner writes its row as well: one
-    at work is skipped, one that has moved since the statement began is no longer at rest when its row is locked, and one that comes later
-    waits, with details that this statement does not see. A detail that came late, of an owner at rest, stays until it is old itself.
+    `key` is the column that both tables share, and `time` the column of `details` that counts. `at_rest` is a condition on `owners` and
+    may name `$1`, the days. `note` is the assignment that marks the owner as having lost its details.
 
-    A subquery a row, arrays, and an age that no index knows: the plan is the same whatever is known of the tables (joined, it depended on
-    that, and such a statement ran into its timeout; measured: now 50 to 130 ms a page of 10 000 rows)."""
+    All old details of an owner are deleted at once, so a page can be larger than `rows_max`. A detail that came late stays until it is old
+    itself, even if its owner is at rest.
+
+    The rule and a service at work do not disturb each other, because every change of an owner also writes the owner's row. If that row is
+    locked, the rule skips it. If it changed since the statement began, `at_rest` is tested again on the locked row and no longer holds. A
+    change that comes later waits for the lock, and the statement does not see its details.
+
+    The statement is written so that its plan never depends on table statistics: it has a subquery a row instead of a join, arrays instead
+    of sets, and in its last condition an age that no index can answer. As a join, its plan depended on the statistics, and a bad plan ran
+    into the statement timeout. Measured as it is: 50 to 130 ms for a page of 10 000 rows.
+    """
     statement = f"""
         WITH old AS (
             SELECT {key} FROM {details}
@@ -58,11 +68,11 @@ def retention_of_details(
 
 
 class RetentionCleaner:
-    """Forgets what `rules` say, one after the other. A rule that fails keeps no other from its turn, and gets its own again."""
+    """Deletes what `rules` say, one rule after the other. A rule that fails does not stop the others, and runs again next time."""
 
     name = "retention_cleaner"
     interval_s = 60.0
-    """A minute late in days is nothing, and a look that finds nothing is one small query."""
+    """Retention is counted in days, so a minute late does not matter. A run that finds nothing is one small query a rule."""
     retry_on = AWAY_ERRORS
 
     def __init__(self, database: Database, rules: Sequence[RetentionRule]) -> None:
@@ -70,11 +80,11 @@ class RetentionCleaner:
         self._rules = rules
 
     async def run_once(self) -> float:
-        """All that is beyond its retention. Raises the error of the last rule that failed, when all have had their turn."""
+        """Delete all rows beyond their retention. If rules failed, raises the last one's error after all rules have run."""
         failure: Exception | None = None
         for rule in self._rules:
             try:
-                rows = await _forget(self._database, rule)
+                rows = await _delete_pages(self._database, rule)
             except AWAY_ERRORS as error:
                 log.warning("forgetting_postponed", what=rule.name, error=type(error).__name__)
                 failure = error
@@ -86,20 +96,20 @@ class RetentionCleaner:
         return self.interval_s
 
 
-async def _forget(database: Database, forget: RetentionRule) -> int:
-    """Pages until one is not full: on a busy day rows come faster than one page a minute. How many rows there were."""
+async def _delete_pages(database: Database, rule: RetentionRule) -> int:
+    """Delete pages until one is not full, and return the number of rows: on a busy day rows come faster than one page a minute."""
     rows = 0
     async with database.connection() as connection:
         while True:
             crash_points.reach("retention.before_forget")
-            page = await delete_page(connection, forget)
+            page = await delete_page(connection, rule)
             crash_points.reach("retention.after_forget")
             rows += page
-            if page < forget.rows_max:
+            if page < rule.rows_max:
                 return rows
 
 
-async def delete_page(connection: Connection, forget: RetentionRule) -> int:
-    """One page; how many rows it had."""
-    status: str = await connection.execute(forget.statement, forget.days, forget.rows_max)
+async def delete_page(connection: Connection, rule: RetentionRule) -> int:
+    """Delete one page, and return how many rows it had."""
+    status: str = await connection.execute(rule.statement, rule.days, rule.rows_max)
     return int(status.rpartition(" ")[2])

@@ -1,16 +1,17 @@
 """The migrations of a service, as its folder names them, and whether a database has those that this build needs.
 
-Each migration is a file of its own and is never changed once released: what a database went through is history. There are two kinds, and
+Each migration is a file of its own. A released migration is never changed, because databases have already run it. There are two kinds, and
 the name of a file says which it is:
 
-    0001_initial.py, 0002_pre_<what>.py     runs before the new build starts. The build before must run on what it leaves.
-    0003_post_<what>.py                     runs when no instance of an earlier build is left. This build must run without it, and on it.
+    0001_initial.py, 0002_pre_<what>.py     runs before the new build starts. The build before must still work on the schema it leaves.
+    0003_post_<what>.py                     runs when no instance of an earlier build is left. This build must work before and after it.
 
-So a column is renamed in one release: the pre step adds the new one and keeps both alike, the build uses the new one only, and the post
-step drops the old one (tests/service/test_rolling_migration.py plays that through). Numbers are in the order of the steps.
+For example, one release renames a column like this. The pre step adds the new column and keeps both columns equal. The build uses only the
+new column. The post step drops the old column. tests/service/test_rolling_migration.py plays that through. The steps run in the order of
+their numbers.
 
-A service asks at its start whether the pre steps were applied; it never migrates by itself. This module is apart from `migrate`, because
-Alembic and SQLAlchemy cost each process 28 MiB and a quarter of a second (measured).
+At its start a service checks whether the pre steps were applied. It never migrates by itself. This module is separate from `migrate`,
+because Alembic and SQLAlchemy cost each process 28 MiB and a quarter of a second (measured).
 """
 
 import re
@@ -26,7 +27,7 @@ _NAME = re.compile(r"0001_initial|\d{4}_(pre|post)_\w+")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One migration. `name` is its file's, without the suffix."""
+    """One migration. `name` is the file's name without `.py`, `revision` the number at its beginning."""
 
     revision: str
     name: str
@@ -34,7 +35,7 @@ class Step:
 
 
 def steps(folder: Path) -> list[Step]:
-    """The migrations in `folder`, oldest first. Raises ValueError for a file that is named neither as a pre nor as a post step."""
+    """The migrations in `folder`, oldest first. Raises ValueError for a file whose name says neither pre nor post step."""
     found = []
     for path in sorted(folder.glob("*.py")):
         named = _NAME.fullmatch(path.stem)
@@ -48,13 +49,15 @@ def steps(folder: Path) -> list[Step]:
 
 
 def needed_revision(folder: Path) -> str:
-    """The newest pre step: without it this build does not run."""
+    """The revision of the newest pre step. This build does not run without it."""
     return [step for step in steps(folder) if not step.is_post][-1].revision
 
 
 async def pending(connection: Connection, folder: Path) -> str | None:
-    """None if the schema is one that this build runs on, else one sentence on what to do. Post steps may be missing. A newer schema than
-    ours is fine: the pre steps of the next build are made so that this one runs on them."""
+    """None if this build runs on the database's schema, else one sentence that says what to do.
+
+    Post steps may be missing. A newer schema is fine: the pre steps of the next build leave a schema that this build runs on.
+    """
     needed = needed_revision(folder)
     try:
         current = await connection.fetchval("SELECT version_num FROM alembic_version")

@@ -1,13 +1,15 @@
 """The writes of one transaction in one round trip.
 
-Each statement sent costs client and server a system call and a wake-up, which for a lone message is most of its price (measured: 11
-round trips took 2 ms, of which the statements themselves 0.3). Writes to different tables do not depend on each other's order, so they
-are collected and sent as one statement whose parts are data-modifying CTEs (PostgreSQL documentation, 7.8.4).
+Every statement that is sent costs the client and the server a system call and a wake-up. For a message alone that is most of its cost: 11
+round trips took 2 ms, and the statements themselves only 0.3 ms of it (measured). The order of writes to different tables does not matter.
+So they are collected and sent as one statement whose parts are data-modifying CTEs (PostgreSQL documentation, 7.8.4).
 
-Rows travel as one array of a composite type that the schema makes for the statement (`unnest($1::saga_row[])`), a tuple a row. An array
-a column would be a function scan with a store of its own for each (17 columns: 66 us of the server instead of 40 for a row alone, 6.3
-instead of 5.1 for each of 200). Such a type is never changed: a build that writes other columns makes another in a pre step
-(`shared.persistence.schema`), since the one before still writes this, and drops the old one in a post step.
+Rows are sent as one array of a composite type that the schema makes for the statement (`unnest($1::saga_row[])`), with one tuple a row. One
+array a column would be slower, because PostgreSQL scans and stores each array separately. Measured with 17 columns: a row alone took 66
+microseconds of the server instead of 40, and each of 200 rows 6.3 instead of 5.1.
+
+A composite type is never changed, because the build before still writes it. A build that writes other columns makes a new type in a pre
+step (`shared.persistence.schema`), and drops the old type in a post step.
 """
 
 import re
@@ -23,15 +25,17 @@ _TABLE = re.compile(r"\b(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+(\w+)", re.IGNO
 
 
 class WriteBatch:
-    """Stands in for a transaction's connection: `execute` collects until `flush`; what is fetched is fetched at once, and does not see
-    what was collected. Two writes to one table are two statements, in their order (PostgreSQL does not define it within one), unless they
-    are to other rows."""
+    """Stands in for a transaction's connection: `execute` collects writes, and `flush` sends them as one statement.
+
+    `fetch` runs at once and does not see collected writes. A second write to a table first flushes what was collected, because PostgreSQL
+    does not define the order of two writes to the same rows within one statement. `execute` has a parameter for the exception.
+    """
 
     def __init__(self, tx: Connection, *, one_statement: bool = False) -> None:
         self._tx = tx
         self._one_statement = one_statement
         self.fits_one_statement = True
-        """With `one_statement`: whether what was collected can be sent as one, and so needs no transaction around it."""
+        """With `one_statement`: whether one statement can hold all writes. One statement needs no transaction around it."""
         self._statements: list[str] = []
         self._arguments: list[Any] = []
         self._counts: list[int] = []
@@ -39,9 +43,14 @@ class WriteBatch:
         self._tables: set[str] = set()
 
     async def execute(self, statement: str, *arguments: Any, rows: int | None = None, apart: bool = False) -> None:
-        """Collect a write. With `rows` it must return exactly so many (RETURNING), or nothing of all that is sent with it is stored and
-        `flush` raises MovedOnError: somebody else was faster. `apart`: to other rows of its table than what was collected before, which
-        nobody checks, and of which it sees nothing."""
+        """Collect a write: INSERT, UPDATE or DELETE. Raises ValueError for any other statement.
+
+        `rows` is the number of rows that the statement must return (RETURNING). If another writer was faster and it returns another
+        number, `flush` raises MovedOnError and stores nothing of what it sent.
+
+        `apart` promises that this write and the collected writes to the same table are to different rows, so one statement may hold them.
+        Nobody checks the promise. This write does not see the effects of the others.
+        """
         found = _TABLE.search(statement)
         if found is None:
             raise ValueError(
@@ -59,11 +68,11 @@ class WriteBatch:
         self._expected.append(rows)
 
     async def fetch(self, query: str, *arguments: Any) -> list[Record]:
-        """Rows of a query, now."""
+        """Run a query at once, and return its rows."""
         return await self._tx.fetch(query, *arguments)
 
     async def flush(self) -> None:
-        """Send what was collected. Raises MovedOnError."""
+        """Send the collected writes as one statement. Raises MovedOnError, and what asyncpg raises."""
         if not self._statements:
             return
         expected = tuple(number for number, rows in enumerate(self._expected) if rows is not None)
@@ -78,7 +87,11 @@ class WriteBatch:
 
 @lru_cache(maxsize=256)
 def _joined(statements: tuple[str, ...], counts: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """One statement, its placeholders numbered through. The same parts give the same text, which PostgreSQL has prepared."""
+    """One statement of `statements`, with placeholders numbered consecutively.
+
+    `counts` has the number of arguments of each, and `expected` the positions of those whose rows are counted. The same parts give the same
+    text, so PostgreSQL has prepared it already.
+    """
     if len(statements) == 1 and not expected:
         return statements[0]
     parts, offset = [], 0
@@ -86,9 +99,9 @@ def _joined(statements: tuple[str, ...], counts: tuple[int, ...], expected: tupl
         shifted = _PLACEHOLDER.sub(lambda found, by=offset: f"${int(found.group(1)) + by}", statement)  # type: ignore[misc]
         parts.append(f"w{number} AS ({shifted})")
         offset += count
-    conditions = [f"(SELECT count(*) FROM w{number}) = ${offset + at}" for at, number in enumerate(expected, start=1)]  # noqa: S608 - numbers
-    # A bare `SELECT` would return one empty row, and asyncpg 0.32 writes 8 bytes beyond an empty record when it frees one
-    # (`record_dealloc`; a process with PYTHONMALLOC=malloc dies of it; found by valgrind). A division by zero undoes the whole statement.
+    conditions = [f"(SELECT count(*) FROM w{part}) = ${offset + nth}" for nth, part in enumerate(expected, start=1)]  # noqa: S608 - numbers
+    # The last SELECT never returns an empty row. asyncpg 0.32 writes 8 bytes beyond an empty record when it frees one (`record_dealloc`;
+    # valgrind found it, and a process with PYTHONMALLOC=malloc dies of it). If a condition fails, the division by zero undoes everything.
     last = (
         f"SELECT 1 / CASE WHEN {' AND '.join(conditions)} THEN 1 ELSE 0 END" if conditions else "SELECT 1 WHERE false"
     )

@@ -116,7 +116,7 @@ async def test_what_is_left_waits_in_parcels_of_its_own(environment: Environment
     outbox_batch = await stored(database, ONE, TWO, THREE, FOUR)
     (before,) = await rows(environment.databases["saga"], "SELECT created_at FROM outbox")
     async with database.transaction() as tx:
-        await outbox.postpone(tx, Unpublished(outbox_batch, unknown=[ONE], hopeless=[THREE], refused=[TWO, FOUR]))
+        await outbox.postpone(tx, Unpublished(outbox_batch, unknown=[ONE], unroutable=[THREE], refused=[TWO, FOUR]))
     found = await rows(
         environment.databases["saga"],
         """SELECT ids, refusals, created_at, extract(epoch FROM sweep_after - statement_timestamp()) AS wait_s FROM outbox
@@ -150,7 +150,7 @@ async def test_a_parcel_with_one_fate_waits_as_it_is(environment: Environment, d
         assert found == [{"id": outbox_batch.id, "refusals": refusals}]
     await execute(environment.databases["saga"], f"UPDATE outbox SET refusals = {outbox.REFUSALS_COUNTED_MAX}")
     async with database.transaction() as tx:
-        await outbox.postpone(tx, Unpublished(outbox_batch, hopeless=[ONE, FOUR]))
+        await outbox.postpone(tx, Unpublished(outbox_batch, unroutable=[ONE, FOUR]))
     (found_,) = await rows(
         environment.databases["saga"], "SELECT refusals, sweep_after - now() > interval '319 s' AS late FROM outbox"
     )

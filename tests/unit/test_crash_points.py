@@ -196,7 +196,7 @@ def test_the_walk_finds_what_it_looks_for() -> None:
     assert {
         ("shared/batch/transaction.py", "_commit_at_once"),
         ("shared/batch/transaction.py", "_commit_in_transaction"),
-        ("shared/batch/worker.py", "_set_aside"),
+        ("shared/batch/worker.py", "_publish_dead_letters"),
         ("shared/messaging/relay.py", "publish"),
         ("shared/messaging/outbox_cleaner.py", "delete_confirmed"),
         ("shared/messaging/outbox_sweeper.py", "sweep"),

@@ -21,8 +21,8 @@ def outbox_batch(*ids: UUID, refusals: int = 0) -> OutboxBatch:
 
 
 def ids(left: Unpublished) -> tuple[list[UUID], list[UUID], list[UUID]]:
-    unknown, hopeless, refused = ([m.id for m in some] for some in (left.unknown, left.hopeless, left.refused))
-    return unknown, hopeless, refused
+    unknown, unroutable, refused = ([m.id for m in some] for some in (left.unknown, left.unroutable, left.refused))
+    return unknown, unroutable, refused
 
 
 def test_nothing_is_left_of_what_was_confirmed() -> None:
