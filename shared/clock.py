@@ -1,4 +1,4 @@
-"""Time is injected: a clock is any callable that gives the present moment in UTC."""
+"""Clocks. Time is injected: a clock is any callable that returns the present moment in UTC."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,13 +15,12 @@ OFF_MOST_S = 86_400.0
 
 
 def system_clock() -> datetime:
-    """The machine's clock, timezone-aware, in UTC. The only place that reads it."""
+    """The machine's clock, timezone-aware and in UTC. Only this function reads it."""
     return datetime.now(UTC)  # noqa: TID251 - this is the adapter that the rule sends everyone to
 
 
 def clock_of_a_service(environment: EnvironmentVariables) -> Clock:
-    """The machine's clock; for a fault run (FAULTS 11) with `REMIT_FAULT_CLOCK_S` one that is so many seconds off. Raises
-    `ConfigurationError`."""
+    """The machine's clock. In a fault run, `REMIT_FAULT_CLOCK_S` makes it wrong by that many seconds. Raises `ConfigurationError`."""
     off_s = environment.seconds("REMIT_FAULT_CLOCK_S", 0.0, least=-OFF_MOST_S, most=OFF_MOST_S)
     if not off_s:
         return system_clock

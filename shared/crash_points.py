@@ -1,8 +1,8 @@
-"""Crash points: named places where a test makes this process die, stop, stumble or be cancelled.
+"""Crash points: named places where a test makes this process exit, stop, raise an error or be cancelled.
 
-`POINTS` lists every one: `remit faults list` prints them, `make faults` fires them all. A test holds the list against the code: every
-commit, confirm, acknowledgement and gateway call has a point before and after it. Off unless `REMIT_FAULT=name:nth:action` is set; then
-loudly logged. Off, a point costs one comparison.
+`POINTS` lists all of them. `remit faults list` prints them, and `make faults` fires each. A test compares the list with the code: every
+commit, confirm, acknowledgement and gateway call has a point before and after it. All points are off unless `REMIT_FAULT=name:nth:action`
+is set. A warning is logged then. A point that is off costs one comparison.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from shared.settings import ConfigurationError
 
 log = structlog.get_logger(__name__)
 
-# -- which there are -------------------------------------------------------------------------------------------------------------------
+# -- the points ------------------------------------------------------------------------------------------------------------------------
 
 INVOICE, PAYMENT_GATEWAY, SAGA, STAFF = "invoice", "payment_gateway", "saga", "staff"
 REMIT: Final = "remit"
-"""The command line: what a person does is a transaction of its own."""
+"""The command line. An action of a person runs there, in a transaction of its own."""
 
 ALL: Final = (INVOICE, PAYMENT_GATEWAY, SAGA, STAFF)
 AT_ONCE: Final = (INVOICE, PAYMENT_GATEWAY, SAGA)
-"""Services with a queue whose writes are all guarded by unique keys or versions (`shared.batch.handler.OptimisticHandler`)."""
+"""Services with a queue whose writes are all checked by unique keys or versions (`shared.batch.handler.OptimisticHandler`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrashPoint:
-    """`name` as in the code, what lies there in one sentence, and which services come by."""
+    """A crash point. `boundary` says in one sentence what is done and not done there. `passed_by` names the services that reach it."""
 
     name: str
     boundary: str
@@ -45,29 +45,31 @@ POINTS: Final = (
     CrashPoint("shell.at_once.after_commit", "The one statement has stored the batch; nothing is published.", AT_ONCE),
     CrashPoint("shell.before_commit", "All rows of a batch are written; its transaction is open.", ALL),
     CrashPoint("shell.after_commit", "The transaction of a batch is committed; nothing is published.", ALL),
-    CrashPoint("shell.before_dead_letter", "Messages are to be set aside; their dead letters are not published.", ALL),
+    CrashPoint("shell.before_dead_letter", "Messages are to be dead-lettered; no dead letter is published.", ALL),
     CrashPoint(
         "shell.after_dead_letter", "The broker has answered for the dead letters; nothing is acknowledged.", ALL
     ),
     CrashPoint("shell.before_ack", "A batch is durable and published; it is not acknowledged.", ALL),
     CrashPoint("shell.after_ack", "A batch is settled; the broker hears of it within a tenth of a second.", ALL),
-    CrashPoint("retention.before_forget", "A page of what is beyond its retention is to be forgotten.", ALL),
-    CrashPoint("retention.after_forget", "A page of what was beyond its retention is forgotten.", ALL),
+    CrashPoint("retention.before_forget", "A page of rows beyond their retention is to be deleted.", ALL),
+    CrashPoint("retention.after_forget", "A page of rows beyond their retention is deleted.", ALL),
     # from the outbox to the broker: shared.messaging
-    CrashPoint("relay.before_publish", "A parcel of messages is committed in the outbox; none is sent.", ALL),
+    CrashPoint("relay.before_publish", "An outbox batch is committed; none of its messages is sent.", ALL),
     CrashPoint("publisher.before_confirm", "Messages are written to the socket; no confirm has been read.", ALL),
     CrashPoint(
-        "relay.after_confirm", "The broker has answered for the messages; their parcels are still in the outbox.", ALL
+        "relay.after_confirm", "The broker has answered for the messages; their outbox batches still exist.", ALL
     ),
-    CrashPoint("outbox.before_delete", "Messages are confirmed; their parcels are to be deleted.", ALL),
-    CrashPoint("outbox.after_delete", "The parcels of confirmed messages are deleted.", ALL),
+    CrashPoint("outbox.before_delete", "Messages are confirmed; their outbox batches are to be deleted.", ALL),
+    CrashPoint("outbox.after_delete", "The outbox batches of confirmed messages are deleted.", ALL),
     CrashPoint(
         "outbox.before_postpone",
-        "The broker refused messages; what is left of their parcel is put off, not committed.",
+        "The broker refused messages; the rest of their outbox batch is put off, not committed.",
         ALL,
     ),
-    CrashPoint("outbox.after_postpone", "What is left of a parcel of which messages were refused is put off.", ALL),
-    CrashPoint("relay.before_sweep_commit", "The sweeper has reserved overdue parcels; its transaction is open.", ALL),
+    CrashPoint("outbox.after_postpone", "The rest of an outbox batch with refused messages is put off.", ALL),
+    CrashPoint(
+        "relay.before_sweep_commit", "The sweeper has reserved overdue outbox batches; its transaction is open.", ALL
+    ),
     CrashPoint("relay.after_sweep_commit", "The sweeper's reservation is committed; nothing is published.", ALL),
     # invoice
     CrashPoint(
@@ -82,7 +84,7 @@ POINTS: Final = (
     CrashPoint("charging.before_release", "A service that stops is to give up its leases.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.after_release", "The leases are given up.", (PAYMENT_GATEWAY,)),
     CrashPoint(
-        "charging.before_record", "Answers of the gateway are in hand; nothing of them is written.", (PAYMENT_GATEWAY,)
+        "charging.before_record", "Answers of the gateway have come; none of them is written.", (PAYMENT_GATEWAY,)
     ),
     CrashPoint(
         "charging.at_once.before_commit", "The one statement that records answers is not sent.", (PAYMENT_GATEWAY,)
@@ -99,10 +101,10 @@ POINTS: Final = (
     # payment gateway: the calls
     CrashPoint("charging.before_tokenise", "A card is decrypted; the gateway has not seen it.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.after_tokenise", "The gateway gave a token; it is not recorded.", (PAYMENT_GATEWAY,)),
-    CrashPoint("charging.before_prepare", "The gateway knows nothing of the payment.", (PAYMENT_GATEWAY,)),
+    CrashPoint("charging.before_prepare", "The gateway does not know the payment yet.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.after_prepare", "The gateway gave an id; it is not recorded: an orphan.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.before_execute", "The gateway's id is recorded; nothing is charged.", (PAYMENT_GATEWAY,)),
-    CrashPoint("charging.after_execute", "The gateway has charged or declined; nobody here knows.", (PAYMENT_GATEWAY,)),
+    CrashPoint("charging.after_execute", "The gateway has charged or declined; not recorded.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.before_inquire", "The gateway is to be asked about a payment.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.after_inquire", "The gateway has answered about a payment; not recorded.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.before_cancel", "A payment is to be cancelled at the gateway.", (PAYMENT_GATEWAY,)),
@@ -114,19 +116,21 @@ POINTS: Final = (
         "charging.after_inquire_refund", "The gateway has answered about a refund; not recorded.", (PAYMENT_GATEWAY,)
     ),
     # saga
-    CrashPoint("saga.deadlines.before_commit", "Deadlines fired and moved their sagas; not committed.", (SAGA,)),
+    CrashPoint("saga.deadlines.before_commit", "Deadlines fired and changed their sagas; not committed.", (SAGA,)),
     CrashPoint("saga.deadlines.after_commit", "Fired deadlines are committed; nothing is published.", (SAGA,)),
-    # staff: what comes in
+    # staff: the intake of dead letters
     CrashPoint("staff.intake.before_commit", "Dead letters are written; their transaction is open.", (STAFF,)),
     CrashPoint("staff.intake.after_commit", "Dead letters are recorded; none is acknowledged.", (STAFF,)),
     CrashPoint("staff.intake.before_ack", "Recorded dead letters are to be acknowledged.", (STAFF,)),
     CrashPoint("staff.intake.after_ack", "Recorded dead letters are settled; the broker hears of it soon.", (STAFF,)),
-    # staff: what a person does
+    # staff: actions of a person
     CrashPoint(
-        "staff.replay.after_journal", "A replay or discard is in the journal; the letter is as it was.", (REMIT,)
+        "staff.replay.after_journal",
+        "A replay or discard is in the journal; the dead letter is unchanged.",
+        (REMIT,),
     ),
     CrashPoint("staff.replay.before_commit", "A replay or discard is written; not committed.", (REMIT,)),
-    CrashPoint("staff.replay.after_commit", "A replay or discard is committed; the person has not heard.", (REMIT,)),
+    CrashPoint("staff.replay.after_commit", "A replay or discard is committed; the person has no reply.", (REMIT,)),
     CrashPoint("staff.ask.before_commit", "A question about a payment is written; not committed.", (REMIT,)),
     CrashPoint("staff.ask.after_commit", "A question about a payment is committed; not published.", (REMIT,)),
     CrashPoint("staff.resolve.before_commit", "A decision about a payment is written; not committed.", (REMIT,)),
@@ -135,7 +139,7 @@ POINTS: Final = (
 
 NAMES: Final = frozenset(point.name for point in POINTS)
 
-# -- what they do ----------------------------------------------------------------------------------------------------------------------
+# -- their actions ---------------------------------------------------------------------------------------------------------------------
 
 ACTIONS = ("exit", "stop", "raise", "cancel")
 EXIT_CODE = 86
@@ -156,9 +160,9 @@ _armed: _Armed | None = None
 
 
 def arm(setting: str) -> None:
-    """Make the point `name` act the `nth` time a task comes by: `name:nth:action`. An empty setting disarms.
+    """Arm one point. The setting `name:nth:action` makes the point `name` act when it is reached for the `nth` time.
 
-    Raises `ConfigurationError`.
+    An empty setting disarms. Raises `ConfigurationError`.
     """
     global _armed  # noqa: PLW0603 - one process has one armed fault
     if not setting:
@@ -175,12 +179,12 @@ def arm(setting: str) -> None:
 
 
 def arm_from_environment() -> None:
-    """Called once when a service starts."""
+    """Arm the point that `REMIT_FAULT` names. A service calls this once at its start. Raises `ConfigurationError`."""
     arm(os.environ.get("REMIT_FAULT", ""))
 
 
 def reach(name: str) -> None:
-    """Here the process may be made to fail."""
+    """The crash point `name`: if it is armed, the process may fail here."""
     if _armed is not None and _armed.name == name:
         _pass_by(_armed)
 

@@ -1,8 +1,8 @@
-"""Immutable records at the price of plain objects.
+"""Dataclasses that the type checker treats as immutable, and that cost no more than plain objects at run time.
 
-To the type checker this module *is* `dataclasses`: what is declared `frozen=True` cannot be assigned to. At run time it is made without
-that lock, since a frozen class sets every field through `object.__setattr__` (measured: 2.3 against 0.4 microseconds for fifteen fields,
-and `dataclasses.replace` 5.2 against 0.7; together a quarter of the saga's CPU).
+The type checker sees this module as `dataclasses`, so it rejects every assignment to a field of a class with `frozen=True`. At run time the
+classes are not frozen, because a frozen class sets every field through `object.__setattr__`. Measured for fifteen fields: 2.3 microseconds
+frozen, 0.4 not. `dataclasses.replace` took 5.2 microseconds, ours takes 0.7. Together that was a quarter of the saga's CPU.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ else:
     T = TypeVar("T")
 
     def dataclass(cls: type[T] | None = None, *, frozen: bool = False, slots: bool = False) -> Any:
-        """As `dataclasses.dataclass`; equal records have equal hashes, as frozen ones do."""
+        """Like `dataclasses.dataclass`. Equal records have equal hashes, as those of frozen classes do."""
 
         def made(cls: type[T]) -> type[T]:
             record = dataclasses.dataclass(slots=slots, unsafe_hash=frozen)(cls)
@@ -26,9 +26,9 @@ else:
         return made if cls is None else made(cls)
 
     def replace(record: T, **changes: Any) -> T:
-        """As `dataclasses.replace`: a copy with these fields changed. Raises AttributeError for a field that there is not."""
+        """Like `dataclasses.replace`: a copy with these fields changed. Raises AttributeError for an unknown field."""
         copier = getattr(record, "__copy__", None)
-        if copier is None:  # a dataclass that was not made here
+        if copier is None:  # a dataclass that this module did not make
             return dataclasses.replace(record, **changes)
         copy = copier()
         for name, value in changes.items():
@@ -36,7 +36,7 @@ else:
         return copy
 
     def _copier(cls: type[Any]) -> Any:
-        """A method that copies field by field, written out as `dataclasses` writes out `__init__`."""
+        """A method that copies a record field by field. Its source is generated, as `dataclasses` generates `__init__`."""
         names = [field.name for field in dataclasses.fields(cls)]
         lines = "".join(f"    copy.{name} = record.{name}\n" for name in names)
         scope: dict[str, Any] = {"new": object.__new__}

@@ -1,8 +1,9 @@
 """How a service starts, drains and stops.
 
-Start: settings, logs, database (migrated?), broker, then consumers. SIGTERM or SIGINT: take no more, finish what is in hand, say what was
-committed, close. A second signal exits at once: nothing is lost by that either, only done again. A part that ends by itself is a
-failure: the process exits with 1 and its supervisor starts it again.
+At its start a service reads its settings, configures its logs, opens its database and checks its migrations, connects to the broker, and
+starts its consumers. On SIGTERM or SIGINT it takes no more messages, finishes the batches at work, publishes what was committed, and
+closes. A second signal exits at once. Nothing is lost by that: unfinished work is done again after the restart. A part of the service that
+ends by itself is a failure: the process exits with 1, and its supervisor starts it again.
 """
 
 import asyncio
@@ -44,15 +45,19 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 DRAIN_TIMEOUT_S = 20.0
-"""Kubernetes kills after 30 s; a batch in hand takes well below one."""
+"""How long draining may take. Kubernetes kills after 30 s. A batch at work takes far less than a second."""
 CANCEL_INTERVAL_S, CANCELS_MAX = 1.0, 5
+"""How often a task that does not end is cancelled again, and how many times."""
 CONNECTIONS_MAX = 10
 EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_FORCED = 1, 2, 130
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """What every service reads. Environment: RABBITMQ_URL, <SERVICE>_DATABASE_URL, LOG_LEVEL, LOG_FORMAT, HEALTH_HOST, HEALTH_PORT."""
+    """The settings that every service has.
+
+    Environment variables: RABBITMQ_URL, <SERVICE>_DATABASE_URL, LOG_LEVEL, LOG_FORMAT, HEALTH_HOST, HEALTH_PORT.
+    """
 
     name: str
     rabbitmq_url: str
@@ -64,6 +69,7 @@ class ServiceSettings:
 
     @classmethod
     def read(cls, name: str, environment: EnvironmentVariables) -> "ServiceSettings":
+        """The settings of the service `name`. Raises `ConfigurationError`."""
         return cls(
             name=name,
             rabbitmq_url=environment.rabbitmq_url(),
@@ -76,20 +82,20 @@ class ServiceSettings:
 
 
 class Worker(Protocol):
-    """Handles what its consumer takes."""
+    """Handles the messages of its consumer."""
 
     async def run(self) -> None:
-        """Until the consumer is stopped and its buffer is empty."""
+        """Handle messages until the consumer is stopped and its buffer is empty."""
         ...
 
     def stop_holding(self) -> None:
-        """Give up a batch that an outage holds."""
+        """Give up a batch that is held in an outage."""
         ...
 
 
 @dataclass(slots=True)
 class Runtime:
-    """What a running service stands on; handed to its `assemble`, which adds consumers and background tasks."""
+    """The parts of a running service. Its `assemble` function gets this, and adds consumers and background tasks."""
 
     settings: ServiceSettings
     database: Database
@@ -102,7 +108,7 @@ class Runtime:
     workers: list[Worker] = field(default_factory=list)
     parts: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    forgets: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
+    retention_rules: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
 
     def consume(
         self,
@@ -113,8 +119,11 @@ class Runtime:
         prefetch: int = PREFETCH,
         after: Consumer | None = None,
     ) -> Consumer:
-        """Handle `queue` with `handler`. `inbox`: which messages came before; by default by their ids. With `after`, begin when that
-        consumer has handled what waited for it when it came."""
+        """Handle `queue` with `handler`.
+
+        `inbox` recognises repeated messages, by default by their ids. `prefetch` is the number of messages that may be unacknowledged. With
+        `after`, this consumer begins when that one has handled the messages that waited for it at its start.
+        """
         consumer = Consumer(self.consume_link, queue, readiness=self.readiness, prefetch=prefetch, after=after)
         self.consumers.append(consumer)
         self.workers.append(
@@ -132,19 +141,19 @@ class Runtime:
         return consumer
 
     def in_background(self, task: BackgroundTask, *, first_in_s: float = 0.0, wait: Sleep = asyncio.sleep) -> None:
-        """Run `task` again and again beside the consumers, as `shared.background.run_every` says."""
+        """Run `task` repeatedly beside the consumers, with `shared.background.run_every`."""
         self.run_beside(task.name, lambda: run_every(task, first_in_s=first_in_s, wait=wait))
 
     def run_beside(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run beside the consumers until the service stops; then cancelled, after the consumers have drained."""
+        """Run `run` beside the consumers until the service stops. It is cancelled after the consumers have drained."""
         self.parts.append((name, run))
 
-    def forget(self, *forgets: RetentionRule) -> None:
-        """Kept for a time only, as the inbox is."""
-        self.forgets += forgets
+    def add_retention(self, *rules: RetentionRule) -> None:
+        """Also delete the rows that `rules` describe, as those of the inbox are deleted."""
+        self.retention_rules += rules
 
     def on_drain(self, finish: Callable[[], Awaitable[None]]) -> None:
-        """Awaited when the consumers have drained and before anything is closed."""
+        """Await `finish` after the consumers have drained and before anything is closed."""
         self.finishers.append(finish)
 
 
@@ -154,7 +163,7 @@ Assemble = Callable[[Runtime], Awaitable[None]]
 def run_service(
     name: str, migrations: Path, assemble: Assemble, *, environment: EnvironmentVariables | None = None
 ) -> None:
-    """The main function of every service; ends the process with its exit code."""
+    """The main function of every service. It ends the process with the service's exit code."""
     try:
         settings = ServiceSettings.read(name, environment or EnvironmentVariables())
         configure_logs(name, level=settings.log_level, format=settings.log_format)
@@ -168,12 +177,12 @@ def run_service(
 
 
 async def _serve_until_signal(settings: ServiceSettings, migrations: Path, assemble: Assemble) -> int:
-    _leave_start_up_to_itself()
+    _spare_the_garbage_collector()
     return await serve(settings, migrations, assemble, _listen_for_signals())
 
 
 async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble, stopping: asyncio.Event) -> int:
-    """Run a service until `stopping` is set; its exit code. Logs must be configured; raises `ConfigurationError`."""
+    """Run a service until `stopping` is set, and return its exit code. The caller configures logs. Raises `ConfigurationError`."""
     readiness = Readiness()
     readiness.set("started", ok=False, reason="starting")
     clock = clock_of_a_service(EnvironmentVariables())
@@ -221,28 +230,30 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
 
 
 def _add_common_tasks(runtime: Runtime) -> None:
-    """What every service does in the background."""
+    """Add the background tasks that every service has."""
     runtime.in_background(PublisherProbe(runtime.publisher))
     runtime.in_background(OutboxSweeper(runtime.database, runtime.relay, runtime.readiness))
     runtime.in_background(runtime.relay.cleaner)
-    runtime.in_background(RetentionCleaner(runtime.database, runtime.forgets))
+    runtime.in_background(RetentionCleaner(runtime.database, runtime.retention_rules))
 
 
 async def _end(tasks: "Collection[asyncio.Task[Any]]") -> None:
-    """Cancel them, and again where somebody took the cancellation for something else: a service that was told to stop ends."""
-    left = set(tasks)
+    """Cancel `tasks`, and again if one caught the cancellation by mistake: a service that was told to stop must end."""
+    running = set(tasks)
     for _ in range(CANCELS_MAX):
-        for task in left:
+        for task in running:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=CANCEL_INTERVAL_S)
-        if not left:
+        _, running = await asyncio.wait(running, timeout=CANCEL_INTERVAL_S)
+        if not running:
             return
-        log.warning("not_cancelled", parts=sorted(task.get_name() for task in left))
+        log.warning("not_cancelled", parts=sorted(task.get_name() for task in running))
 
 
-def _leave_start_up_to_itself() -> None:
-    """What the imports made stays for ever: the garbage collector need not look at it again, and messages are freed by reference
-    counts, so it may come by rarely (measured: 10 % of the CPU of a busy service)."""
+def _spare_the_garbage_collector() -> None:
+    """Make the garbage collector run rarely, and skip the objects that the imports made, since those stay for ever.
+
+    Reference counts free the objects of messages without it. This saves 10 % of the CPU of a busy service (measured).
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -264,7 +275,7 @@ async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
 
 
 async def _open_database(settings: ServiceSettings, migrations: Path) -> Database:
-    """Wait for a database that is away. Raises `ConfigurationError` for one that is not migrated."""
+    """Open the database, and wait if it is away. Raises `ConfigurationError` if it is not migrated."""
     return await OUTAGE.call(
         lambda: _open_migrated(settings, migrations), on=AWAY_ERRORS, log=log, event="database_away"
     )
@@ -283,7 +294,7 @@ async def _open_migrated(settings: ServiceSettings, migrations: Path) -> Databas
 
 
 async def _or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
-    """The result of `work`, or None if we were told to stop before it was there."""
+    """The result of `work`, or None if the service was told to stop before `work` ended."""
     task, stop = asyncio.create_task(work), asyncio.create_task(stopping.wait())
     await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()

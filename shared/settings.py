@@ -1,4 +1,4 @@
-"""Settings come from the environment, are read once at the start, and a mistake stops the program with one sentence."""
+"""Settings come from environment variables and are read once at the start. A wrong one stops the program with one sentence."""
 
 import os
 from collections.abc import Mapping
@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 
 class ConfigurationError(Exception):
-    """One sentence that names the variable and what to do."""
+    """A setting is missing or wrong. The text is one sentence that names the variable and says what to do."""
 
 
 class EnvironmentVariables:
-    """Reads variables. Every reader raises `ConfigurationError`, never shows the value of a URL (it holds a password)."""
+    """Reads settings from environment variables. Every method raises `ConfigurationError`, which never shows a URL: it holds a password."""
 
     def __init__(self, variables: Mapping[str, str] | None = None) -> None:
         self._variables = os.environ if variables is None else variables
@@ -62,7 +62,7 @@ class EnvironmentVariables:
         most: float,
         ascending: bool = False,
     ) -> tuple[float, ...]:
-        """How long to wait before each further try, in seconds; no step is 0."""
+        """A ladder: the wait before each further try, in seconds. There are 1 to `steps_max` waits, and none is 0."""
         value = self._variables.get(name, "").strip()
         try:
             steps = tuple(float(step) for step in value.split(",")) if value else default

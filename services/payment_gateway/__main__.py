@@ -54,7 +54,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     claimer = LeaseClaimer(charging, runtime.database, runtime.readiness)
     runtime.in_background(claimer, wait=claimer.wait)
     runtime.in_background(BacklogSampler(runtime.database))
-    runtime.forget(ledger.ATTEMPTS_RETENTION)
+    runtime.add_retention(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)
 
 

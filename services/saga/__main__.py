@@ -17,7 +17,7 @@ async def assemble(runtime: Runtime) -> None:
     schedule = read_reminder_schedule(EnvironmentVariables())
     runtime.consume("saga.events", SagaHandler(schedule))
     runtime.in_background(DeadlineScheduler(runtime.database, runtime.relay, runtime.clock, schedule))
-    runtime.forget(store.FIRED_RETENTION, store.JOURNAL_RETENTION)
+    runtime.add_retention(store.FIRED_RETENTION, store.JOURNAL_RETENTION)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.consumers.append(consumer)
     intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness)
     runtime.workers.append(intake)
-    runtime.forget(store.BODY_RETENTION)
+    runtime.add_retention(store.BODY_RETENTION)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""A connection to RabbitMQ for one role (publish, consume), opened again whenever it was lost.
+"""A connection to RabbitMQ for one role (publish or consume), opened again after every loss.
 
-One connection per role: a failing redeclare or a blocked publisher must not take the consumers down (FACTS.md). We use aio-pika's plain
-connection and reconnect ourselves, since what must happen after a loss (drop stale deliveries, leave unconfirmed messages to the
-sweeper) is ours to decide.
+Each role has its own connection. With a shared one, a declaration that fails keeps every channel of the connection down (measured), and a
+blocked publisher would stop the consumers. We use aio-pika's plain connection and reconnect ourselves, because a loss needs steps of our
+own: stale deliveries are dropped, and unconfirmed messages are published again later.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ HEARTBEAT_S = 10
 RPC_TIMEOUT_S = 10.0
 
 BROKER_ERRORS: tuple[type[Exception], ...] = (AMQPError, OSError, TimeoutError, RuntimeError)
-"""What the client raises when the broker is away; aio-pika signals a closed transport with RuntimeError in places."""
+"""What the client raises when the broker is away. In places aio-pika raises RuntimeError for a closed transport."""
 
 __all__ = [
     "BROKER_ERRORS",
@@ -37,14 +37,17 @@ __all__ = [
     "DeliveredMessage",
     "losses_as_errors",
 ]
-"""The client library's names that the rest of the repository may use stand here too: nobody else imports it."""
+"""Some of these are names of the client library. The rest of the repository takes them from here, and does not import the library."""
 
 
 @contextmanager
 def losses_as_errors() -> Iterator[None]:
-    """The client has more ways to say that the connection is gone: it cancels whoever waits on a closed channel, a connection closed
-    during the handshake ends in `StopAsyncIteration`, and a bare `Exception` comes too (all seen while a broker restarted). Here all become
-    `ConnectionError`; a cancellation of the task itself stays one, also where the client turns it into an error."""
+    """Turn every sign of a lost connection into `ConnectionError`.
+
+    Besides `BROKER_ERRORS` the client has three more signs, all seen while a broker restarted. It cancels tasks that wait on a closed
+    channel. It raises `StopAsyncIteration` when a connection is closed during the handshake. And it raises a bare `Exception`. If the
+    current task itself was cancelled, the cancellation stays one, even where the client made another error of it.
+    """
     try:
         yield
     except asyncio.CancelledError:
@@ -54,13 +57,10 @@ def losses_as_errors() -> Iterator[None]:
     except StopAsyncIteration:
         raise ConnectionError("the broker closed the connection during the handshake") from None
     except Exception as error:
-        if (
-            _is_cancelled()
-        ):  # the client made an error of it, and a task that goes on never ends (found by a crash as a service began)
+        if _is_cancelled():
+            # The client turned the cancellation into an error. Without this the task never ended (found by a crash at a service's start).
             raise asyncio.CancelledError from error
-        if (
-            type(error) is Exception
-        ):  # aiormq's word for "rejected, no reason given": a connection lost while a channel opens
+        if type(error) is Exception:  # aiormq raises it when a connection is lost while a channel opens
             raise ConnectionError("the connection was lost") from None
         raise
 
@@ -71,20 +71,20 @@ def _is_cancelled() -> bool:
 
 
 class _Connection(aio_pika.Connection):
-    """aio-pika's own, over a transport of ours."""
+    """A connection of aio-pika that uses our transport."""
 
     PARAMETERS = (
         *aio_pika.Connection.PARAMETERS,
-        ConnectionParameter(name="transport_factory", parser=lambda wire: wire, is_kwarg=True),
+        ConnectionParameter(name="transport_factory", parser=lambda factory: factory, is_kwarg=True),
     )
 
     def __init__(self, url: URL, **kwargs: Any) -> None:
-        self.wire = FrameTransport()
-        super().__init__(url, transport_factory=self.wire, **kwargs)
+        self.frame_transport = FrameTransport()
+        super().__init__(url, transport_factory=self.frame_transport, **kwargs)
 
 
 class BrokerLink:
-    """Opens channels, and the connection below them when there is none."""
+    """Opens channels, and first the connection below them if there is none."""
 
     def __init__(self, url: str, *, name: str) -> None:
         self._url = url
@@ -95,20 +95,20 @@ class BrokerLink:
         self._closed = False
 
     async def channel(self, *, confirms: bool) -> Channel:
-        """A fresh channel. Raises one of `BROKER_ERRORS` if the broker is away."""
+        """A new channel. `confirms` turns publisher confirms on. Raises one of `BROKER_ERRORS` if the broker is away."""
         return (await self.open(confirms=confirms))[0]
 
     async def open(self, *, confirms: bool) -> tuple[Channel, FrameTransport]:
-        """A fresh channel, and the wire below it for whoever wants its frames. Raises one of `BROKER_ERRORS`."""
+        """A new channel, and the transport below it for a caller that reads and writes frames. Raises one of `BROKER_ERRORS`."""
         async with self._lock, asyncio.timeout(CONNECT_TIMEOUT_S + RPC_TIMEOUT_S):
             try:
                 with losses_as_errors():
-                    connection, wire = await self._open_connection()
-                    # Not by aio-pika's `channel()`: of each such channel something stays with its connection for as long as that lives.
+                    connection, frame_transport = await self._open_connection()
+                    # This is aiormq's `channel()`. aio-pika's would leak memory: its connection keeps something of every channel.
                     channel = await connection.channel(
                         publisher_confirms=confirms, on_return_raises=confirms, timeout=RPC_TIMEOUT_S
                     )
-                    return cast(Channel, channel), wire
+                    return cast(Channel, channel), frame_transport
             except BROKER_ERRORS:
                 await self._drop_connection()
                 raise
@@ -127,10 +127,10 @@ class BrokerLink:
         below = _below(self._connection)
         if below is None:
             raise ConnectionError("the connection was lost")
-        return below, self._connection.wire
+        return below, self._connection.frame_transport
 
     async def close(self) -> None:
-        """Close for good; never raises."""
+        """Close for good. Never raises an error of the broker."""
         self._closed = True
         await self._drop_connection()
 
@@ -146,12 +146,12 @@ class BrokerLink:
 
 
 def _heartbeat_s(url: str) -> int:
-    """The URL's own `heartbeat=` if it has one: aio-pika would overwrite it with what it is called with."""
+    """The heartbeat interval in seconds: the URL's own `heartbeat=` if it has one. aio-pika's argument would overrule the URL's value."""
     own = parse_qs(urlsplit(url).query).get("heartbeat", [""])[-1]
     return int(own) if own.isdecimal() else HEARTBEAT_S
 
 
 def _below(connection: _Connection) -> AbstractConnection | None:
-    """The connection of the library below, if it is still there: `is_closed` of aio-pika's own says whether *we* closed it."""
+    """aiormq's connection below, or None if it is lost. aio-pika's `is_closed` only says whether *we* closed the connection."""
     below = connection.transport.connection if connection.transport is not None else None
     return None if connection.is_closed or below is None or below.is_closed else below

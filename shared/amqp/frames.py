@@ -1,8 +1,8 @@
-"""AMQP 0-9-1 frames of the hot path, written and read by hand: publish, deliver, confirm, return, ack.
+"""AMQP 0-9-1 frames of the hot path, encoded and decoded by hand: publish, deliver, confirm, return, ack.
 
-What a payment costs at the broker's client is frames: aiormq and pamqp make a dozen objects, three futures and a task a message (measured:
-a third of a busy service's CPU). Here a message to publish is one run of bytes, and one that arrives is one `Delivery`. Everything else
-(handshake, channels, declarations, heartbeats, closing) stays with the library; `shared.amqp.transport` parts the two.
+For each message aiormq and pamqp make a dozen objects, three futures and a task. That was a third of a busy service's CPU (measured).
+Here a message to publish becomes one run of bytes, and one that arrives becomes two plain tuples. The client library does the rest:
+handshake, channels, declarations, heartbeats, closing. `shared.amqp.transport` separates the two.
 
 Source: AMQP 0-9-1 specification, 2.3.5 (frames), 4.2 (formats); RabbitMQ's `amqp0-9-1.extended.xml` for nack.
 """
@@ -18,7 +18,7 @@ from shared.amqp.lenient_decoding import UNREADABLE, read_table, readable
 
 METHOD, HEADER, BODY = 1, 2, 3
 KINDS: Final = frozenset({METHOD, HEADER, BODY, 8})
-"""Of frames; 8 is a heartbeat."""
+"""All kinds of frames. 8 is a heartbeat."""
 FRAME_END: Final = 0xCE
 _END: Final = b"\xce"
 HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -34,7 +34,7 @@ SHORT_STRING_BYTES_MAX: Final = 255
 _PERSISTENT: Final = b"\x02"  # delivery mode
 
 frame_prefix = struct.Struct(">BHI")
-"""Kind, channel, bytes of payload; behind the payload stands `FRAME_END`."""
+"""Kind, channel, and length of the payload in bytes. `FRAME_END` follows the payload."""
 PREFIX_BYTES: Final = frame_prefix.size
 FRAME_BYTES_MIN: Final = PREFIX_BYTES + 1
 _publish_prefix = struct.Struct(">BHI4sH")
@@ -43,11 +43,11 @@ _ack = struct.Struct(">BHI4sQBB")
 _flags_at = struct.Struct(">QH").unpack_from
 _tag_at = struct.Struct(">QB").unpack_from
 
-# Flags of the properties that we write (class basic, 1.8).
+# The flags of the properties that we write (AMQP class basic, 1.8).
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _CORRELATION_ID = 0x8000, 0x2000, 0x1000, 0x0400
 _REPLY_TO, _MESSAGE_ID, _TYPE, _APP_ID = 0x0200, 0x0080, 0x0020, 0x0008
 
-# -- out -------------------------------------------------------------------------------------------------------------------------------
+# -- frames to send --------------------------------------------------------------------------------------------------------------------
 
 
 def publish(
@@ -66,9 +66,10 @@ def publish(
     app_id: str,
     payload_max: int,
 ) -> bytes:
-    """The frames of one persistent message; empty texts are left out. `payload_max`: bytes that a frame may carry on this connection.
+    """The frames of one persistent message. Properties with an empty text are left out.
 
-    Raises ValueError, TypeError or struct.error for what AMQP cannot carry.
+    `payload_max` is the largest payload of a frame on this connection, in bytes. Raises ValueError, TypeError or struct.error if AMQP
+    cannot carry the message.
     """
     flags = _DELIVERY_MODE | _MESSAGE_ID | _APP_ID
     parts: list[bytes] = []
@@ -91,11 +92,15 @@ def publish(
         parts.append(_known_short(type_))
     parts.append(_known_short(app_id))
     properties = b"".join(parts)
-    if len(properties) + 14 > payload_max:  # the broker closes the connection at a header frame above its maximum
+    if (
+        len(properties) + 14 > payload_max
+    ):  # the broker closes the connection if a header frame is larger than its maximum
         raise ValueError(f"properties and headers of {len(properties)} bytes must not reach the broker")
     head = _header_prefix.pack(HEADER, channel, 14 + len(properties), 60, 0, len(body), flags)
     method = _publish_method(channel, exchange, routing_key, mandatory)
-    pieces = [body[at : at + payload_max] for at in range(0, len(body), payload_max)]  # none of an empty body
+    pieces = [
+        body[start : start + payload_max] for start in range(0, len(body), payload_max)
+    ]  # an empty body has no body frame
     content = [part for piece in pieces for part in (frame_prefix.pack(BODY, channel, len(piece)), piece, _END)]
     return b"".join((method, head, properties, _END, *content))
 
@@ -117,14 +122,16 @@ _known_short = lru_cache(maxsize=256)(_short)
 
 
 def ack_up_to(channel: int, tag: int) -> bytes:
-    """Acknowledge everything that was delivered on `channel` up to `tag`."""
+    """The frame that acknowledges everything delivered on `channel` up to and including `tag`."""
     return _ack.pack(METHOD, channel, 13, ACK, tag, 1, FRAME_END)
 
 
-# -- in --------------------------------------------------------------------------------------------------------------------------------
+# -- frames that arrive ----------------------------------------------------------------------------------------------------------------
 
 
 class Deliver(NamedTuple):
+    """The method frame of a delivery, without its consumer tag."""
+
     tag: int
     redelivered: bool
     exchange: str
@@ -132,7 +139,7 @@ class Deliver(NamedTuple):
 
 
 class Properties(NamedTuple):
-    """Of a message, as far as somebody here reads them."""
+    """Those properties of a message that Remit's code reads."""
 
     content_type: str | None
     headers: dict[str, Any]
@@ -143,28 +150,28 @@ class Properties(NamedTuple):
 
 
 def read_deliver(payload: bytes) -> Deliver:
-    """Of a method frame that begins with `DELIVER`."""
-    at = 5 + payload[4]  # behind the consumer tag
-    tag, redelivered = _tag_at(payload, at)
-    exchange, at = _text_at(payload, at + 9)
-    routing_key, _ = _text_at(payload, at)
+    """Read the payload of a method frame that begins with `DELIVER`."""
+    offset = 5 + payload[4]  # skips the consumer tag
+    tag, redelivered = _tag_at(payload, offset)
+    exchange, offset = _text_at(payload, offset + 9)
+    routing_key, _ = _text_at(payload, offset)
     return Deliver(tag, bool(redelivered & 1), exchange, routing_key)
 
 
 def read_confirm(payload: bytes) -> tuple[int, bool]:
-    """Tag, and whether everything before it is meant, too; of a method frame that begins with `ACK` or `NACK`."""
+    """The tag, and whether all earlier tags are confirmed too. `payload` is of a method frame that begins with `ACK` or `NACK`."""
     tag, bits = _tag_at(payload, 4)
     return tag, bool(bits & 1)
 
 
 def read_body_size(payload: bytes) -> int:
-    """Of a header frame."""
+    """The length of the body in bytes, from the payload of a header frame."""
     size: int = _flags_at(payload, 4)[0]
     return size
 
 
 def read_properties(payload: bytes) -> Properties:
-    """Of a header frame. A sender may write whatever it likes into them: what cannot be read is marked, and nothing is raised."""
+    """The properties, from the payload of a header frame. Never raises: senders write anything there, and unreadable parts are marked."""
     try:
         return _properties(payload)
     except (IndexError, struct.error, ValueError):
@@ -172,9 +179,9 @@ def read_properties(payload: bytes) -> Properties:
 
 
 _TEXT, _TABLE, _OCTET, _TIMESTAMP = 0, -1, 1, 8
-"""What a property is made of; above 0, so many bytes that nobody here reads."""
+"""The format of a property. A number above 0 is the length in bytes of a property that is skipped."""
 _UNREAD: Final = 6
-# By their flags, from the highest bit on: what each is made of, and its place in `Properties`.
+# The properties by their flags, from the highest bit on: the format of each, and its place in `Properties`.
 _LAYOUT: Final = {
     0x8000: (_TEXT, 0),  # content type
     0x4000: (_TEXT, _UNREAD),  # content encoding
@@ -186,30 +193,30 @@ _LAYOUT: Final = {
     0x0100: (_TEXT, _UNREAD),  # expiration
     0x0080: (_TEXT, 4),  # message id
     0x0040: (_TIMESTAMP, _UNREAD),
-    0x0020: (_TEXT, 5),  # type; behind it stand user id, app id and cluster id
+    0x0020: (_TEXT, 5),  # type; user id, app id and cluster id follow it, and are not read
 }
 
 
 @lru_cache(maxsize=256)
 def _layout(flags: int) -> tuple[tuple[int, int], ...]:
-    return tuple(made_of for flag, made_of in _LAYOUT.items() if flags & flag)
+    return tuple(format_and_place for flag, format_and_place in _LAYOUT.items() if flags & flag)
 
 
 def _properties(payload: bytes) -> Properties:
     values: list[Any] = [None, {}, None, None, None, None, None]
-    at = 14
-    for made_of, place in _layout(_flags_at(payload, 4)[1]):
-        if made_of == _TEXT:
-            values[place], at = _text_at(payload, at)
-        elif made_of == _TABLE:
-            consumed, values[place] = read_table(memoryview(payload)[at:])
-            at += consumed
+    offset = 14
+    for format_, place in _layout(_flags_at(payload, 4)[1]):
+        if format_ == _TEXT:
+            values[place], offset = _text_at(payload, offset)
+        elif format_ == _TABLE:
+            consumed, values[place] = read_table(memoryview(payload)[offset:])
+            offset += consumed
         else:
-            at += made_of
+            offset += format_
     return Properties(*values[:_UNREAD])
 
 
-def _text_at(payload: bytes, at: int) -> tuple[str, int]:
-    """A short string and where it ends."""
-    end = at + 1 + payload[at]
-    return readable(payload[at + 1 : end]), end
+def _text_at(payload: bytes, offset: int) -> tuple[str, int]:
+    """The short string at `offset`, and the offset where it ends."""
+    end = offset + 1 + payload[offset]
+    return readable(payload[offset + 1 : end]), end

@@ -1,12 +1,12 @@
-"""Decoders that read whatever a sender put into properties and headers.
+"""Decoders that never fail, whatever a sender wrote into the properties and headers of a message.
 
-pamqp raises on a short string that is not UTF-8, a time beyond the year 9999, an unknown field type, or a table nested without end; it
-raises in the connection's reader, so one such message would end the connection of every consumer, again at each redelivery (found with
-`message_id` = FF FE). AMQP 0-9-1 does not promise UTF-8 in short strings. Here what is readable is read, and the rest is marked, so that
-the message reaches the code that sets it aside.
+pamqp raises on a short string that is not UTF-8, on a time beyond the year 9999, on an unknown field type, and on a table nested without
+end. It raises in the connection's reader. So one such message ends the connection of every consumer, and does so again at each redelivery
+(found with `message_id` = FF FE). AMQP 0-9-1 does not promise UTF-8 in short strings. The decoders here read what is readable and mark the
+rest, so the message reaches the code that dead-letters it.
 
-They read a view of the frame and copy nothing but the texts: an array of 120 000 empty fields fits into one frame, and copying what is left
-of it at each of them stopped the loop for half a second (found by the fuzzer).
+They read a view of the frame and copy only texts. One frame can hold an array of 120 000 empty fields. Copying the rest of the frame at
+each field stopped the event loop for half a second (found by the fuzzer).
 """
 
 import struct
@@ -18,9 +18,9 @@ from pamqp import decode
 from pamqp.common import Struct
 
 DEPTH_MAX: Final = 16
-"""Nesting of header tables and arrays that is read; the broker's own `x-death` needs three."""
+"""How deep header tables and arrays may be nested to be read. The broker's own `x-death` needs three levels."""
 UNREADABLE: Final = "x-unreadable"
-"""A header set where the rest of a table could not be read."""
+"""The header that marks a table whose rest could not be read."""
 LENGTH_BYTES: Final = 4
 TIMESTAMP_BYTES: Final = 8
 
@@ -29,8 +29,11 @@ _Decoder = Callable[[bytes | memoryview], tuple[int, Any]]
 
 
 def readable(text: bytes) -> str:
-    """The text of a short string. One `?` for each byte that cannot be read, so that what came in one fits into one, and an answer can go
-    back under a strange correlation id. NUL is as foreign: no database takes it, and a `reply_to` with one would cost a healthy command."""
+    """The text of a short string, with a `?` for each byte that cannot be read.
+
+    One `?` a byte means that the text still fits into a short string, so an answer can go back under an unreadable correlation id. NUL is
+    replaced as well: PostgreSQL does not take it, and a `reply_to` with a NUL would make a healthy command fail.
+    """
     if text.isascii() and b"\0" not in text:
         return text.decode("ascii")
     return text.decode("utf-8", "replace").replace("\ufffd", "?").replace("\0", "?")
@@ -53,7 +56,7 @@ def _long_string(value: bytes | memoryview) -> tuple[int, str | bytes]:
 
 
 def _end(value: bytes | memoryview) -> int:
-    """Where the text, table or array ends whose length stands at the beginning."""
+    """The offset where a text, table or array ends. Its length is at the beginning of `value`."""
     try:
         return LENGTH_BYTES + int(Struct.integer.unpack(value[:LENGTH_BYTES])[0])
     except struct.error:
@@ -123,4 +126,4 @@ _FIELDS: dict[bytes, Callable[..., tuple[int, Any]]] = decode.TABLE_MAPPING | {b
 
 
 read_table: Final = _table_at(0)
-"""Bytes consumed, and the fields, of a table at the beginning of these bytes."""
+"""Reads the table at the beginning of the given bytes. Returns the number of bytes consumed, and the fields."""

@@ -1,8 +1,9 @@
-"""The bytes of a connection: what is hot is taken out before the library sees it, and written past its queue.
+"""The transport of a connection: frames of the hot path bypass the client library in both directions.
 
-aiormq lets its caller make the transport (`transport_factory`), and that is where we stand: a `StreamReader` that parts what arrives into
-frames. Deliveries, confirms and returns on a channel that somebody listens to go to the listener; all other frames, in their order, to
-aiormq, which goes on doing the rest. A frame that was taken is still a sign of life, so the library is shown a heartbeat in its place.
+aiormq lets its caller make the transport (`transport_factory`). Ours has a `StreamReader` that splits incoming bytes into frames.
+Deliveries, confirms and returns on a channel with a listener go to that listener. All other frames go to aiormq in their order, and aiormq
+does the rest. A frame that went to a listener is still a sign that the broker is alive, so aiormq is shown a heartbeat in its place.
+Outgoing frames are written to the socket directly, ahead of aiormq's queue.
 """
 
 import asyncio
@@ -30,25 +31,26 @@ from shared.amqp.frames import (
 )
 
 SIGN_OF_LIFE_INTERVAL_S: Final = 1.0
-"""Far below any heartbeat: a connection busy with taken frames alone must not look dead to the library."""
+"""How often the library is shown a heartbeat: far more often than any heartbeat interval. Otherwise a connection whose frames all go to
+listeners would look dead to the library."""
 LIMIT_BYTES: Final = 2**18
-"""Of what waits for the library before the socket is paused; it takes frames at once, and none of those that carry bodies."""
+"""Bytes that may wait for the library before the socket is paused. The library reads frames at once, and gets none that carry bodies."""
 
 
 class Listener(Protocol):
-    """Takes the hot frames of one channel; called where the loop reads, so it only notes what came."""
+    """Receives the hot frames of one channel. It is called while the event loop reads the socket, so it must only note what came."""
 
     def on_message(self, method: bytes, header: bytes, body: bytes) -> None:
-        """A delivery or a return, by the payloads of its frames."""
+        """A delivery or a return has come, given as the payloads of its frames."""
         ...
 
     def on_confirm(self, method: bytes) -> None:
-        """An ack or a nack of what was published."""
+        """An ack or a nack of a published message has come, given as the payload of its frame."""
         ...
 
 
 class _ChannelFrames:
-    """The frames of one channel, put together: content comes in a method, a header and as many bodies as it takes (AMQP 0-9-1, 4.2.6)."""
+    """Assembles the messages of one channel: a message is a method frame, a header frame, and body frames (AMQP 0-9-1, 4.2.6)."""
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
@@ -57,7 +59,7 @@ class _ChannelFrames:
         self._missing = 0
 
     def take(self, kind: int, payload: bytes) -> bool:
-        """Whether it is a frame that the listener takes."""
+        """Take a frame if it is for the listener. Returns whether it was."""
         if kind == METHOD:
             return self._take_method(payload)
         if kind == HEADER:
@@ -84,20 +86,23 @@ class _ChannelFrames:
 
 
 class FrameTransport(TransportFactory):
-    """The transport of one connection, made when the library asks for it."""
+    """The transport of one connection. The library calls `create` when it connects."""
 
     def __init__(self) -> None:
-        self._taps: dict[int, _ChannelFrames] = {}
+        self._listening: dict[int, _ChannelFrames] = {}
         self._writer: asyncio.StreamWriter | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect. Raises AMQPConnectionError. Source: `aiormq.connection.TCPTransportFactory`, `TLSTransportFactory`."""
+        """Connect to the broker at `url`. Raises AMQPConnectionError.
+
+        Source: aiormq's own `TCPTransportFactory` and `TLSTransportFactory` in `aiormq.connection`.
+        """
         provider = kwargs.pop("ssl_context_provider", None)
         context: ssl.SSLContext | None = None
         if url.scheme == "amqps" and provider is not None:
             context = await provider.get_context()
         loop = asyncio.get_running_loop()
-        reader = _Reader(self._taps, loop)
+        reader = _Reader(self._listening, loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
             transport, _ = await loop.create_connection(
@@ -109,61 +114,60 @@ class FrameTransport(TransportFactory):
         return reader, self._writer
 
     def listen(self, channel: AbstractChannel, listener: Listener) -> None:
-        """Give the hot frames of `channel` to `listener`, before anything can arrive on it, until it closes."""
-        tap = self._taps[channel.number] = _ChannelFrames(listener)
-        channel.closing.add_done_callback(lambda _: self._forget(channel.number, tap))
+        """Give the hot frames of `channel` to `listener` until the channel closes. Call it before anything can arrive on the channel."""
+        channel_frames = self._listening[channel.number] = _ChannelFrames(listener)
+        channel.closing.add_done_callback(lambda _: self._end(channel.number, channel_frames))
 
-    def _forget(self, number: int, tap: _ChannelFrames) -> None:
-        if self._taps.get(number) is tap:  # the number may have been given out again
-            del self._taps[number]
+    def _end(self, number: int, channel_frames: _ChannelFrames) -> None:
+        if self._listening.get(number) is channel_frames:  # a new channel may have the number already
+            del self._listening[number]
 
     def write(self, frames: bytes) -> None:
-        """Send whole frames now, ahead of what the library has queued. Raises ConnectionError."""
+        """Send whole frames at once, ahead of what the library has queued. Raises ConnectionError if the connection is closed."""
         if self._writer is None or self._writer.is_closing():
             raise ConnectionError("the connection is closed")
         self._writer.write(frames)
 
 
 class _Reader(asyncio.StreamReader):
-    """Parts the stream into frames and passes on what nobody listens to."""
+    """Splits the stream into frames, and passes on to the library those that no listener takes."""
 
-    def __init__(self, taps: dict[int, _ChannelFrames], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, listening: dict[int, _ChannelFrames], loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit=LIMIT_BYTES, loop=loop)
-        self._taps = taps
+        self._listening = listening
         self._time: Callable[[], float] = loop.time
         self._rest = b""
         self._shown_at = 0.0
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override] # that is what transports give
-        """Called by the transport with whatever arrived."""
+        """Called by the transport with the bytes that arrived, which may end within a frame."""
         if self._rest:
             data = self._rest + data
-        at = passed = 0
+        start = done = 0  # where the current frame begins, and up to where frames were taken or passed on
         end = len(data)
-        passing: list[bytes] = []
-        while end - at >= FRAME_BYTES_MIN:
-            kind, number, size = frame_prefix.unpack_from(data, at)
-            stop = at + size + FRAME_BYTES_MIN
-            if (
-                kind not in KINDS
-            ):  # no frame: the broker names the version that it wants, or all is lost; the library knows what to do
+        for_library: list[bytes] = []
+        while end - start >= FRAME_BYTES_MIN:
+            kind, number, size = frame_prefix.unpack_from(data, start)
+            stop = start + size + FRAME_BYTES_MIN
+            if kind not in KINDS:
+                # This is no frame. Either the broker names the protocol version that it wants, or the stream is broken: for the library.
                 stop = end
             if stop > end:
                 break
-            tap = self._taps.get(number)
-            if tap is not None and tap.take(kind, data[at + PREFIX_BYTES : stop - 1]):
-                passing.append(data[passed:at])
-                passed = stop
-            at = stop
-        self._rest = data[at:]
-        if passed:
-            self._show_life(passing)
-        passing.append(data[passed:at])
-        if passed_on := b"".join(passing):
-            super().feed_data(passed_on)
+            channel_frames = self._listening.get(number)
+            if channel_frames is not None and channel_frames.take(kind, data[start + PREFIX_BYTES : stop - 1]):
+                for_library.append(data[done:start])
+                done = stop
+            start = stop
+        self._rest = data[start:]
+        if done:
+            self._show_life(for_library)
+        for_library.append(data[done:start])
+        if joined := b"".join(for_library):
+            super().feed_data(joined)
 
-    def _show_life(self, passing: list[bytes]) -> None:
+    def _show_life(self, for_library: list[bytes]) -> None:
         now = self._time()
         if now - self._shown_at >= SIGN_OF_LIFE_INTERVAL_S:
             self._shown_at = now
-            passing.append(HEARTBEAT)
+            for_library.append(HEARTBEAT)

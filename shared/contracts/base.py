@@ -1,6 +1,6 @@
-"""The vocabulary that all contracts share.
+"""The types that all contracts share.
 
-Readers ignore unknown fields (`extra="ignore"`); writers are closed: the published JSON Schemas say `additionalProperties: false`.
+Readers ignore unknown fields (`extra="ignore"`). Writers add none: the published JSON Schemas say `additionalProperties: false`.
 Numbers are strict: `"100"`, `100.0` and `true` are not amounts.
 """
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from shared.contracts.currencies import ISO_4217
 
 AMOUNT_MINOR_MAX = 999_999_999_999
-"""Ten thousand million in a two-decimal currency; fits a bigint sum over 9 million such invoices, and is shorter than a card number."""
+"""Ten thousand million in a currency with two decimals. A bigint holds the sum of 9 million such invoices, and a card number is longer."""
 
 NAME_LENGTH_MAX = 64
 TEXT_LENGTH_MAX = 1_000
@@ -34,7 +34,7 @@ Name = Annotated[
 ]
 """An identifier that another system chose: an invoice number, a customer number."""
 Code = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:-]+$", max_length=NAME_LENGTH_MAX)]
-"""A word for programs: a reason code, a decline code."""
+"""A code for programs: a reason code, a decline code."""
 Text = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=TEXT_LENGTH_MAX)]
 LongText = Annotated[
     str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=EVIDENCE_LENGTH_MAX)
@@ -45,20 +45,20 @@ Kind = Literal["command", "event", "answer"]
 
 
 class Part(BaseModel):
-    """A piece of a message."""
+    """A part of a message."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class Contract(Part):
-    """The data of one message. A subclass names its own wire type, by hand, with its version."""
+    """The data of one message. Each subclass has a wire name with a version, written by hand."""
 
     wire_name: ClassVar[str]
     kind: ClassVar[Kind]
     exchange: ClassVar[str]
 
     def subject(self) -> str:
-        """What the message is about: the CloudEvents `subject`."""
+        """The CloudEvents `subject`: the id of what the message is about."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Every message by its wire name, found in the modules of the services that own them."""
+"""Every message by its wire name. The messages are found in the modules of the services that own them."""
 
 from types import ModuleType
 
@@ -6,13 +6,13 @@ from shared.contracts import invoice, payment_gateway
 from shared.contracts.base import Contract
 
 MODULES = (invoice, payment_gateway)
-"""One a service that owns messages."""
+"""One module for each service that owns messages."""
 
 
 def _messages(module: ModuleType) -> list[type[Contract]]:
-    """The classes of the module that name a wire type of their own; the others are vocabulary."""
-    classes = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Contract)]
-    return [one for one in classes if one.__module__ == module.__name__ and "wire_name" in vars(one)]
+    """The classes of the module that have a wire name of their own. Other classes are only bases of those."""
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Contract)]
+    return [class_ for class_ in classes if class_.__module__ == module.__name__ and "wire_name" in vars(class_)]
 
 
 MESSAGES: tuple[type[Contract], ...] = tuple(message for module in MODULES for message in _messages(module))
@@ -22,7 +22,7 @@ BY_WIRE_NAME: dict[str, type[Contract]] = {message.wire_name: message for messag
 PUBLIC_COMMANDS: frozenset[str] = frozenset(
     message.wire_name for message in MESSAGES if issubclass(message, invoice.UpstreamCommand)
 )
-"""What upstream may send. Any other command on the public queue is refused, so that nobody outside can say "this invoice is paid"."""
+"""The commands that upstream may send. The public queue rejects any other, so that nobody outside can say "this invoice is paid"."""
 
 
 def wire_name_without_version(wire_name: str) -> str:

@@ -13,11 +13,11 @@ _THREE = "BHD IQD JOD KWD LYD OMR TND"
 ISO_4217: dict[str, int] = (
     dict.fromkeys(_TWO.split(), 2) | dict.fromkeys(_ZERO.split(), 0) | dict.fromkeys(_THREE.split(), 3)
 )
-"""Code to decimals of the minor unit."""
+"""The number of decimals of the minor unit, by currency code."""
 
 
 def in_major_units(amount_minor: int, currency: str) -> str:
-    """`1234, "EUR"` -> `"12.34 EUR"`: for people only, never for arithmetic."""
+    """An amount as people read it, never for arithmetic: `1234, "EUR"` becomes `"12.34 EUR"`. Raises KeyError for an unknown currency."""
     decimals = ISO_4217[currency]
     if decimals == 0:
         return f"{amount_minor} {currency}"

@@ -1,4 +1,4 @@
-"""Messages that the invoice service owns: the commands it takes, the events it publishes, the answers it gives."""
+"""The messages that the invoice service owns: the commands it takes, the events it publishes, the answers it gives."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
@@ -23,18 +23,18 @@ from shared.contracts.base import (
 # -- payment methods -----------------------------------------------------------------------------------------------------------------
 
 JWE_LENGTH_MAX = 4_096
-"""A compact JWE of a card under RSA-4096 has about 1 000 characters; nothing legitimate comes near this."""
+"""A compact JWE of a card under RSA-4096 has about 1 000 characters, so no legitimate one comes near this limit."""
 
 
 class TokenMethod(Part):
-    """A token that the card gateway gave out."""
+    """A token that the card gateway issued."""
 
     kind: Literal["token"] = "token"
     token: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_-]+$", min_length=3, max_length=255)]
 
 
 class EncryptedCardMethod(Part):
-    """A card that the sender encrypted for the payment-gateway service (DESIGN 5): compact JWE, bound to the payment id."""
+    """A card that the sender encrypted for the payment-gateway service: a compact JWE, bound to the payment id."""
 
     kind: Literal["encrypted_card"] = "encrypted_card"
     jwe: Annotated[
@@ -48,7 +48,7 @@ PaymentMethod = Annotated[TokenMethod | EncryptedCardMethod, Field(discriminator
 
 
 class UpstreamCommand(AboutInvoice):
-    """A command that anyone who may write to `invoice.commands` can send."""
+    """A command that any system may send that may write to `invoice.commands`."""
 
     kind: ClassVar[Kind] = "command"
     exchange: ClassVar[str] = "invoice.commands"
@@ -62,7 +62,7 @@ class IssueInvoice(UpstreamCommand):
 
 
 class PayInvoice(UpstreamCommand):
-    """Pay the whole balance. `payment_id` is the sender's, new for every attempt to pay."""
+    """Pay the whole balance. The sender chooses `payment_id`, a new one for every attempt to pay."""
 
     wire_name: ClassVar[str] = "remit.invoice.PayInvoice.v1"
     payment_id: UUID
@@ -80,7 +80,7 @@ class VoidInvoice(UpstreamCommand):
 
 
 class RecordPayment(PaymentAmount):
-    """The money is there: mark the invoice paid."""
+    """Mark the invoice paid, because the money was captured."""
 
     wire_name: ClassVar[str] = "remit.invoice.RecordPayment.v1"
     kind: ClassVar[Kind] = "command"
@@ -89,7 +89,7 @@ class RecordPayment(PaymentAmount):
 
 
 class RecordPaymentFailure(AboutPayment):
-    """The payment is over without a charge: the invoice is open again."""
+    """Open the invoice again, because the payment ended without a charge."""
 
     wire_name: ClassVar[str] = "remit.invoice.RecordPaymentFailure.v1"
     kind: ClassVar[Kind] = "command"
@@ -99,7 +99,7 @@ class RecordPaymentFailure(AboutPayment):
 
 
 class FlagPaymentInDoubt(AboutPayment):
-    """Nobody knows yet whether the card was charged."""
+    """Mark the payment in doubt, because nobody knows yet whether the card was charged."""
 
     wire_name: ClassVar[str] = "remit.invoice.FlagPaymentInDoubt.v1"
     kind: ClassVar[Kind] = "command"
@@ -107,7 +107,7 @@ class FlagPaymentInDoubt(AboutPayment):
 
 
 class CloseCommand(Contract):
-    """A dead-lettered command was discarded: give its sender the final answer."""
+    """Give the sender of a command its final answer, because the command became a dead letter and was discarded."""
 
     wire_name: ClassVar[str] = "remit.invoice.CloseCommand.v1"
     kind: ClassVar[Kind] = "command"
@@ -149,7 +149,7 @@ class InvoicePaid(PaymentAmount):
 
 
 class InvoicePaymentFailed(AboutPayment):
-    """`reference_code` is what a customer can quote on the telephone."""
+    """The payment ended without a charge, and the invoice is open again. A customer can quote `reference_code` on the telephone."""
 
     wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentFailed.v1"
     kind: ClassVar[Kind] = "event"
@@ -173,7 +173,7 @@ class InvoiceVoided(AboutInvoice):
 
 
 class InvoiceSettlementRejected(AboutPayment):
-    """Money was captured for an invoice that cannot take it: whoever coordinates gives it back."""
+    """Money was captured for an invoice that cannot take it. The saga then gives the money back."""
 
     wire_name: ClassVar[str] = "remit.invoice.InvoiceSettlementRejected.v1"
     kind: ClassVar[Kind] = "event"
@@ -182,7 +182,7 @@ class InvoiceSettlementRejected(AboutPayment):
 
 
 class InvoiceCommandRejected(Contract):
-    """A command was refused. Told to anyone but the saga: an upstream duplicate must not move a good payment."""
+    """A command was rejected. The saga does not receive this event: an upstream duplicate must not affect a good payment."""
 
     wire_name: ClassVar[str] = "remit.invoice.InvoiceCommandRejected.v1"
     kind: ClassVar[Kind] = "event"
@@ -202,9 +202,10 @@ class InvoiceCommandRejected(Contract):
 class AnswerReason(StrEnum):
     """Every reason for which a command can be rejected. `CommandAnswered` and `InvoiceCommandRejected` carry its value.
 
-    A reader must expect reasons that a later version adds."""
+    A reader must expect reasons that a later version adds.
+    """
 
-    # the invoice says no
+    # the state of the invoice is the reason
     UNKNOWN_INVOICE = "unknown_invoice"
     ALREADY_ISSUED = "already_issued"
     ALREADY_PAID = "already_paid"
@@ -213,7 +214,7 @@ class AnswerReason(StrEnum):
     AMOUNT_DIFFERS = "amount_differs"
     CURRENCY_DIFFERS = "currency_differs"
     PAYMENT_ID_USED = "payment_id_used"
-    # the message says no
+    # the message itself is the reason
     COMMAND_ID_REUSED = "command_id_reused"
     NOT_PUBLIC = "not_public"
     REPLY_TO_NOT_ALLOWED = "reply_to_not_allowed"
@@ -230,12 +231,12 @@ class AnswerReason(StrEnum):
     NUMBER_TOO_LONG = "number_too_long"
     NUL_CHARACTER = "nul_character"
     LONE_SURROGATE = "lone_surrogate"
-    # a person says no
+    # a person decided
     DISCARDED = "discarded"
 
 
 class CommandAnswered(Contract):
-    """The one terminal answer of a command, sent to its `reply_to`; given again word for word if the command comes again."""
+    """The one final answer to a command, sent to its `reply_to`. If the command comes again, it gets the same answer word for word."""
 
     wire_name: ClassVar[str] = "remit.invoice.CommandAnswered.v1"
     kind: ClassVar[Kind] = "answer"

@@ -1,4 +1,4 @@
-"""Messages that the payment-gateway service owns: the commands it takes and the outcomes it publishes."""
+"""The messages that the payment-gateway service owns: the commands it takes and the outcomes it publishes."""
 
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
@@ -8,7 +8,7 @@ from pydantic import Field
 from shared.contracts.base import AboutPayment, Code, Kind, LongText, Part, PaymentAmount, Text, Version
 
 ATTEMPTS_SHOWN_MAX = 50
-"""A case shows the last fifty calls; the ladder makes fewer. Bounds the message well below the 64 KiB limit of a body."""
+"""A case shows the last fifty gateway calls, and a ladder makes fewer. This keeps the message far below the body limit of 64 KiB."""
 
 EVIDENCE_SHOWN_MAX = 500
 
@@ -19,8 +19,11 @@ class PaymentCommand(AboutPayment):
 
 
 class InquirePayment(PaymentCommand):
-    """What do you know of this payment? A known outcome is announced again; one in doubt is asked for at the gateway now; a payment
-    never seen is closed, so that a request arriving later under its id is never sent."""
+    """Ask what is known about a payment.
+
+    A known outcome is announced again. If the payment is in doubt, the gateway is asked now. A payment that was never seen is closed, so
+    that a later request with its id never reaches the gateway.
+    """
 
     wire_name: ClassVar[str] = "remit.payment_gateway.InquirePayment.v1"
 
@@ -34,7 +37,7 @@ Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
 
 
 class ResolvePayment(PaymentCommand):
-    """A person's decision about a payment in doubt, made on the version that the person saw."""
+    """A person's decision about a payment in doubt. `expected_version` is the version that the person saw."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.ResolvePayment.v1"
     resolution: Resolution
@@ -52,7 +55,7 @@ class PaymentEvent(AboutPayment):
 
 
 class PaymentCaptured(PaymentEvent, PaymentAmount):
-    """The card was charged. `late`: the payment had been settled otherwise before."""
+    """The card was charged. `late` means that the payment already had another outcome."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentCaptured.v1"
     receipt_number: Text
@@ -71,7 +74,7 @@ class PaymentDeclined(PaymentEvent):
 
 
 class PaymentNotCharged(PaymentEvent):
-    """It never happened and never will: cancelled at the gateway, never sent, or decided by a person."""
+    """The card was not charged and never will be: cancelled at the gateway, never sent, or decided by a person."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentNotCharged.v1"
     reason: Code
@@ -79,7 +82,7 @@ class PaymentNotCharged(PaymentEvent):
 
 
 class Attempt(Part):
-    """One call to the gateway and what came back."""
+    """One call to the gateway, and its answer."""
 
     at: datetime
     step: Code
@@ -88,7 +91,7 @@ class Attempt(Part):
 
 
 class CaseEvent(PaymentEvent, PaymentAmount):
-    """Something a person may have to look at: everything we know, so that staff need not ask anyone else."""
+    """A payment that a person may have to look at, with everything that is known about it, so that staff need not ask elsewhere."""
 
     reason: Code
     gateway_id: Text | None = None
@@ -96,13 +99,13 @@ class CaseEvent(PaymentEvent, PaymentAmount):
 
 
 class PaymentInDoubt(CaseEvent):
-    """Nobody knows whether the card was charged; the gateway is being asked."""
+    """Nobody knows whether the card was charged. The gateway is being asked."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentInDoubt.v1"
 
 
 class PaymentNeedsDecision(CaseEvent):
-    """The gateway could not tell in any of our attempts: a person decides."""
+    """The gateway could not tell in any attempt whether the card was charged. A person must decide."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentNeedsDecision.v1"
 
@@ -114,20 +117,20 @@ class PaymentRefunded(PaymentEvent, PaymentAmount):
 
 
 class PaymentRefundInDoubt(CaseEvent):
-    """Nobody knows whether the money went back. A person may decide; the gateway is still being asked now and then."""
+    """Nobody knows whether the money was given back. A person may decide. The gateway is still asked from time to time."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefundInDoubt.v1"
 
 
 class PaymentRefundFailed(CaseEvent):
-    """The gateway refuses to give the money back: a person decides."""
+    """The gateway refuses to give the money back. A person must decide."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefundFailed.v1"
     decided_by: Text | None = None
 
 
 class PaymentResolutionRefused(PaymentEvent):
-    """The decision came too late or does not fit: `version` and `state` are what stands."""
+    """A person's decision came too late or does not fit the payment. `version` and `state` are the payment's present ones."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentResolutionRefused.v1"
     reason: Code

@@ -1,8 +1,8 @@
 """JSON Schemas (2020-12) of all messages, with examples, for senders and receivers in any language.
 
-They describe the writer, which is closed (`additionalProperties: false`); a reader must ignore what it does not know.
-`python -m shared.contracts.schemas` writes the files; a test compares them with the code. The examples in a file are written by hand and
-kept: they are what a message looked like when it was first agreed on.
+A schema describes the writer, which adds no fields (`additionalProperties: false`). A reader must ignore fields that it does not know.
+`python -m shared.contracts.schemas` writes the files, and a test compares them with the code. The examples in a file are written by hand
+and stay: they show the message as it was when it was first agreed on.
 """
 
 import json
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent / "schemas"
 
 
 def schema(message: type[Contract], examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """The schema of the message's `data`."""
+    """The JSON Schema of the message's `data`."""
     described = message.model_json_schema(mode="serialization")
     _close(described)
     return {
@@ -40,12 +40,12 @@ def _close(node: Any) -> None:
 
 
 def path_of(message: type[Contract]) -> Path:
-    """Where the message's schema stands."""
+    """The path of the message's schema file."""
     return FOLDER / f"{message.wire_name}.json"
 
 
 def examples_of(message: type[Contract]) -> list[dict[str, Any]]:
-    """The hand-written examples in the message's file; none if there is no file yet."""
+    """The hand-written examples in the message's schema file. None of them if there is no file yet."""
     try:
         examples: list[dict[str, Any]] = json.loads(path_of(message).read_text(encoding="utf-8")).get("examples", [])
     except FileNotFoundError:
@@ -54,12 +54,12 @@ def examples_of(message: type[Contract]) -> list[dict[str, Any]]:
 
 
 def text(message: type[Contract]) -> str:
-    """What the file should say: the schema by the code, the examples as they stand there."""
+    """The content that the file should have: the schema from the code, and the examples that the file has."""
     return json.dumps(schema(message, examples_of(message)), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_all() -> None:
-    """One file per message, named after its wire name; files of messages that are gone are removed."""
+    """Write one file per message, named after its wire name. Delete the files of messages that no longer exist."""
     FOLDER.mkdir(exist_ok=True)
     texts = {path_of(message): text(message) for message in MESSAGES}
     for stale in set(FOLDER.glob("*.json")) - texts.keys():

@@ -1,4 +1,4 @@
-"""Create or verify the topology on a broker: the hands of `shared.messaging.topology`."""
+"""Creates, verifies or prunes on a broker the topology that `shared.messaging.topology` describes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,13 +18,16 @@ CONNECT_HINT = "is RABBITMQ_URL right and the broker up?"
 
 
 class TopologyError(Exception):
-    """One sentence per difference that an operator has to look at."""
+    """The topology could not be applied or checked. The text is one sentence that tells an operator what to do."""
 
 
 async def apply_topology(url: str, *, replace: bool = False) -> None:
-    """Create exchanges, queues and bindings; existing equal ones are left alone. Raises `TopologyError` where one exists with other
-    settings: a queue holds messages, so none is ever deleted here; an exchange holds none, and `replace` makes it anew. While it does, a
-    command is refused or returned, and lost by a sender that publishes without `mandatory`. Can be run again, whatever interrupted it."""
+    """Create exchanges, queues and bindings. Those that exist with the same settings are left alone.
+
+    Raises `TopologyError` if one exists with other settings. A queue holds messages, so no queue is ever deleted here. An exchange holds
+    none: with `replace` it is deleted and created again. Meanwhile the broker refuses or returns commands, and a sender that publishes
+    without `mandatory` loses them. After an interruption this can simply be run again.
+    """
     async with _link(url, "remit topology") as link:
         for queue in QUEUES:
             await _create_queue(await _channel(link), queue)
@@ -60,7 +63,9 @@ async def _create_exchange(link: BrokerLink, exchange: Exchange, *, replace: boo
         await channel.exchange_delete(exchange.name, timeout=RPC_TIMEOUT_S)
         await _declare(channel, exchange)
         for queue in QUEUES:
-            await _bind(channel, queue, only=exchange.name)  # at once: what comes meanwhile finds no queue
+            await _bind(
+                channel, queue, only=exchange.name
+            )  # without delay: a message that comes before this finds no queue
 
 
 async def _bind(channel: Channel, queue: Queue, *, only: str | None = None) -> None:
@@ -70,8 +75,10 @@ async def _bind(channel: Channel, queue: Queue, *, only: str | None = None) -> N
 
 
 async def prune_topology(url: str) -> None:
-    """Take away what earlier versions bound, once what replaces it is there. Raises `TopologyError`. What an instance of such a version
-    says from then on no longer reaches our queues."""
+    """Remove the bindings that earlier versions made, after making those that replace them. Raises `TopologyError`.
+
+    From then on, messages of an instance of such an earlier version no longer reach our queues.
+    """
     async with _link(url, "remit topology prune") as link:
         for queue in QUEUES:
             channel = await _channel(link)
@@ -79,12 +86,15 @@ async def prune_topology(url: str) -> None:
                 await _bind(channel, queue)
             except ChannelNotFoundEntity as error:
                 raise TopologyError(f"{error}: run `remit topology apply` first") from None
-            for binding in queue.retired:  # what is not there is no error
+            for binding in queue.retired:  # the broker does not mind if a binding is not there
                 await channel.queue_unbind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
 
 
 async def check_topology(url: str) -> list[str]:
-    """What is missing or different, one sentence each; changes nothing that exists. Bindings cannot be asked for: `apply` makes them."""
+    """What is missing or different on the broker, one sentence each. Changes nothing that exists. Raises `TopologyError`.
+
+    Bindings are not checked, because AMQP has no way to ask for them. `apply_topology` makes them.
+    """
     async with _link(url, "remit topology check") as link:
         wanted: tuple[Exchange | Queue, ...] = (*EXCHANGES, *QUEUES)
         found = [await _difference(link, expected) for expected in wanted]
@@ -106,7 +116,7 @@ async def _difference(link: BrokerLink, expected: Exchange | Queue) -> str | Non
 
 
 async def _declare(channel: Channel, expected: Exchange | Queue, *, passive: bool = False) -> None:
-    """`passive`: only whether there is one of that name."""
+    """Declare an exchange or a queue. With `passive`, only check that one of that name exists."""
     arguments: dict[str, Any] = {**expected.arguments}
     if isinstance(expected, Exchange):
         await channel.exchange_declare(

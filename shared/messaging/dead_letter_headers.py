@@ -1,4 +1,4 @@
-"""The headers of a dead letter: why a message was set aside, and what it was before. Services write them, staff reads them."""
+"""The headers of a dead letter: why a message was dead-lettered, and what it was before. Services write them, staff reads them."""
 
 from shared.messaging.consumer import Delivery
 
@@ -17,13 +17,13 @@ MESSAGE_TYPE = "x-remit-type"
 CONTENT_TYPE = "x-remit-content-type"
 BODY_WITHHELD = "x-remit-body-withheld"
 REPLAYS = "x-remit-replays"
-"""How often staff sent the message again; a service copies it onto a further dead letter, so that a stale duplicate can be told."""
+"""How often staff replayed the message. A service copies it onto a further dead letter, so that staff recognises an old duplicate."""
 
 WITHHELD_CARD_DATA = "card_data"
 WITHHELD_TOO_LARGE = "too_large"
 
 
 def replays(delivery: Delivery) -> int:
-    """How often staff sent this delivery again before it came."""
+    """How often staff replayed the message of this delivery. 0 if the header is missing or not a plausible number."""
     count = delivery.headers.get(REPLAYS, 0)
     return count if isinstance(count, int) and 0 <= count < 2**31 else 0

@@ -1,4 +1,4 @@
-"""A message as our code sees it: CloudEvents attributes plus typed data, and what AMQP adds on the way in and out."""
+"""A message as our code sees it: CloudEvents attributes, typed data, and what AMQP adds on the way in and out."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,9 +11,9 @@ from shared.records import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A message that passed the border: well-formed, of a known type, its data valid.
+    """A message that passed the border: it is well-formed, its type is known, its data is valid.
 
-    `content_hash` is SHA-256 over the canonical (type, data) of a command; nobody asks for that of an event.
+    `content_hash` is SHA-256 over the canonical (type, data) of a command. It is empty for an event, since nothing needs that of an event.
     """
 
     id: UUID
@@ -31,10 +31,10 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a handler wants said. The shell gives it an id, a time and a correlation.
+    """A message that a handler wants to publish. The batch pipeline gives it an id, a time and a correlation id.
 
-    `message_id` overrides the derived id where DESIGN 2 names another source (an outcome: payment id and row version).
-    `reply_to` sends it to that queue instead of the contract's exchange.
+    `message_id` replaces the id that is derived from the cause. An outcome of a payment has one: it is derived from payment id and row
+    version. `reply_to` is the queue that the message is sent to, instead of the contract's exchange.
     """
 
     data: Contract
@@ -46,12 +46,14 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message ready to leave, bytes and all; one of those in a row of the outbox.
+    """An encoded message that is ready to publish. A row of the outbox holds one or more of these.
 
-    `droppable`: if no queue takes it, count and forget it (an answer whose asker has gone); otherwise it stays in the outbox until
-    something does take it.
-    `message_id` and `reply_to` are set where a message of somebody else is sent again as it came: its own id, which need not be a UUID and
-    may wait for several queues at once, and whom it wants to be answered.
+    `droppable` says what happens if no queue takes the message. If true, it is counted and dropped: it is an answer, and its receiver has
+    gone. If false, it stays in the outbox until a queue takes it.
+
+    `message_id` and `reply_to` are set when staff sends a message of another sender again as it came. `message_id` is then the message's
+    own id, which need not be a UUID, and several messages in the outbox may have the same one. `reply_to` is where its sender wants the
+    answer.
     """
 
     id: UUID
@@ -73,7 +75,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What a message is caused by: enough to give every message it brings about its id, time and correlation, again and again."""
+    """The message that causes others. It gives each message it causes the same id, time and correlation id, however often it is handled."""
 
     id: UUID
     correlation_id: str

@@ -1,4 +1,4 @@
-"""Deletes from the outbox what the broker has confirmed."""
+"""Deletes outbox batches that the broker has confirmed."""
 
 from collections.abc import Iterable
 from uuid import UUID
@@ -9,11 +9,11 @@ from shared.persistence.database import AWAY_ERRORS, Database
 
 
 class OutboxCleaner:
-    """Collects the ids of confirmed parcels and deletes them together, so that deleting is on nobody's way."""
+    """Collects the ids of confirmed outbox batches and deletes them together in the background, so that no message waits for it."""
 
     name = "outbox_cleaner"
     interval_s = 0.25
-    """Far below the two seconds after which the sweeper would take a parcel."""
+    """Far below the two seconds after which the sweeper would take an outbox batch."""
     retry_on = AWAY_ERRORS
 
     def __init__(self, database: Database) -> None:
@@ -21,17 +21,19 @@ class OutboxCleaner:
         self._confirmed: list[UUID] = []
 
     def add(self, confirmed: Iterable[UUID]) -> None:
-        """The broker has confirmed all of these parcels."""
+        """Note the ids of outbox batches that the broker has confirmed completely."""
         self._confirmed += confirmed
 
     async def run_once(self) -> float:
-        """What was confirmed since the last run."""
+        """Delete what was confirmed since the last run."""
         await self.delete_confirmed()
         return self.interval_s
 
     async def delete_confirmed(self) -> None:
-        """Delete what was confirmed so far. Raises one of `AWAY_ERRORS`: then it is deleted later, or the sweeper publishes it once more,
-        with the same ids."""
+        """Delete what was confirmed so far. Raises one of `AWAY_ERRORS`.
+
+        After an error the batches are deleted later. The sweeper may publish them once more before that, with the same ids.
+        """
         confirmed, self._confirmed = self._confirmed, []
         if not confirmed:
             return

@@ -1,4 +1,4 @@
-"""Publishes what waits too long in the outbox: a crash or a failed publish left it there."""
+"""Publishes outbox batches that have waited too long, because a crash or a failed publish left them in the outbox."""
 
 import structlog
 
@@ -16,7 +16,7 @@ COMPONENT = "database"
 
 
 class OutboxSweeper:
-    """Publishes overdue parcels. Who looks twice a second also knows whether the database is there, in the quietest hour."""
+    """Publishes overdue outbox batches. It asks the database twice a second, so it also tells readiness whether the database is there."""
 
     name = "outbox_sweeper"
     interval_s = 0.5
@@ -28,7 +28,7 @@ class OutboxSweeper:
         self._readiness = readiness or Readiness()
 
     async def run_once(self) -> float:
-        """One sweep; the next follows at once if messages left."""
+        """Sweep once. The next sweep follows at once if this one published messages."""
         try:
             swept = await self.sweep()
         except AWAY_ERRORS as error:
@@ -38,16 +38,16 @@ class OutboxSweeper:
         return 0.0 if swept else self.interval_s
 
     async def sweep(self) -> int:
-        """Publish overdue parcels once; how many messages left."""
+        """Publish overdue outbox batches once. Returns how many messages were published."""
         async with self._database.transaction() as tx:
             overdue = await outbox.take_overdue(tx)
             if not overdue:
                 return 0
             crash_points.reach("relay.before_sweep_commit")
         crash_points.reach("relay.after_sweep_commit")
-        left = await self._relay.publish(overdue)
-        if left:
-            metrics.OUTBOX_SWEPT.inc(left)
-            log.info("outbox_swept", messages=left)
-        await self._relay.cleaner.delete_confirmed()  # or the next sweep would take them again
-        return left
+        published = await self._relay.publish(overdue)
+        if published:
+            metrics.OUTBOX_SWEPT.inc(published)
+            log.info("outbox_swept", messages=published)
+        await self._relay.cleaner.delete_confirmed()  # otherwise the next sweep would take them again
+        return published

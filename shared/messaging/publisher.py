@@ -1,6 +1,7 @@
-"""Pipelined, confirmed publishing: a batch leaves in few socket writes, and only `Basic.Ack` counts as published.
+"""Publishing with confirms: a batch leaves in few socket writes, and only a message that the broker acks counts as published.
 
-A return, a nack, a timeout, a lost channel: not published. The message stays in the outbox and goes again with the same id.
+After a return, a nack, a timeout or a lost channel the message counts as not published. It stays in the outbox and is published again with
+the same id.
 """
 
 import asyncio
@@ -27,23 +28,29 @@ from shared.records import dataclass, field
 log = structlog.get_logger(__name__)
 
 IN_FLIGHT_MAX = 256
-"""Messages published before we wait for their confirms: 256 of 64 KiB are 16 MiB, far below a broker's default memory alarm."""
+"""Messages published before we wait for their confirms. 256 messages of 64 KiB are 16 MiB, far below a broker's default memory alarm."""
 CONFIRM_TIMEOUT_S = 10.0
-"""A quorum queue confirms in milliseconds; under an alarm it never does, and the outbox keeps the message."""
+"""How long we wait for confirms. A quorum queue confirms in milliseconds. A broker under an alarm never does: the outbox keeps the
+messages."""
 RENEW_INTERVAL_S = 1.0
-"""Between new channels while messages are refused: somebody's full queue must not cost everybody a channel a batch."""
+"""The shortest time between two new channels while messages are refused. One full queue must not cost a new channel for every batch."""
 PROBE_AFTER_S = 10.0
-"""Silence after which we ask whether the broker takes messages; as often as heartbeats, and an alarm shows in neither."""
+"""Silence after which we probe whether the broker takes messages: as often as heartbeats, which do not show an alarm."""
 COMPONENT = "publisher"
+"""Its name in readiness."""
 APP_ID = "remit"
 PROBE = Outgoing(UUID(int=0), exchange="", routing_key="remit.probe", type="", correlation_id="", body=b"")
-"""For no queue: it is returned and confirmed, which shows that the broker takes messages."""
+"""A message for no queue. The broker returns and confirms it, which shows that it takes messages."""
 
 
 @dataclass(slots=True)
 class Published:
-    """What became of a batch. `unroutable`: returned by the broker, no queue took them. `refused`: nacked, a queue is full.
-    `unencodable`: AMQP cannot carry them. `failed`: nobody knows, the connection was lost or no confirm came in time."""
+    """What became of the messages of one call of `publish`, by their ids.
+
+    `confirmed`: the broker has taken them. `unroutable`: the broker returned them, because no queue takes them. `unencodable`: AMQP cannot
+    carry them. `refused`: the broker nacked them, because a queue is full. `failed`: nobody knows, because the connection was lost or no
+    confirm came in time.
+    """
 
     confirmed: list[UUID] = field(default_factory=list)
     unroutable: list[UUID] = field(default_factory=list)
@@ -53,7 +60,7 @@ class Published:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the broker has taken all of it."""
+        """Whether the broker has taken all messages."""
         return not (self.unroutable or self.unencodable or self.refused or self.failed)
 
     @property
@@ -63,68 +70,74 @@ class Published:
 
 
 _Wave = dict[str, Outgoing]
-"""Messages that are in flight together, by their AMQP ids: no id twice."""
+"""Messages that are in flight together, by their AMQP ids. No id occurs twice."""
 
 
 class Fate(Enum):
-    """What the broker said of a message."""
+    """What the broker said about a message."""
 
-    CONFIRMED = "Basic.Ack, and nothing else, is proof"
+    CONFIRMED = "acked: the only proof that the broker has the message"
     RETURNED = "no queue takes it"
     REFUSED = "nacked: a queue is full"
 
 
 class _Confirms:
-    """Listens to the channel that we publish on (`shared.amqp.transport.Listener`); one wave is in flight at a time."""
+    """The listener on the channel that we publish on (`shared.amqp.transport.Listener`). One wave is in flight at a time."""
 
     def __init__(self) -> None:
         self._first_tag = 1
         self._ids: Sequence[str] = ()
         self._fates: list[Fate | None] = []
-        self._low = 0
+        self._confirmed_up_to = 0
         self._missing = 0
         self._returned: set[str | None] = set()
         self._settled: asyncio.Future[None] | None = None
 
     def expect(self, ids: Sequence[str]) -> "asyncio.Future[None]":
-        """The next messages on this channel, by their AMQP ids; done when the fate of each is known."""
+        """Expect confirms for the next messages on this channel, given by their AMQP ids.
+
+        The returned future is done when the fate of each is known. It raises ConnectionError if the channel closes before.
+        """
         self._first_tag += len(self._ids)
-        self._ids, self._fates, self._low, self._missing = ids, [None] * len(ids), 0, len(ids)
+        self._ids, self._fates, self._missing = ids, [None] * len(ids), len(ids)
+        self._confirmed_up_to = 0
         self._returned.clear()
         self._settled = asyncio.get_running_loop().create_future()
         return self._settled
 
     @property
     def fates(self) -> Sequence[Fate | None]:
-        """Of the wave in flight; None: nobody knows."""
+        """The fates of the wave in flight, in its order. None means that nobody knows."""
         return self._fates
 
-    def on_message(self, method: bytes, header: bytes, body: bytes) -> None:  # noqa: ARG002 - the listener's
-        """A return; its confirm follows."""
+    def on_message(self, method: bytes, header: bytes, body: bytes) -> None:  # noqa: ARG002 - the signature is the listener's
+        """A message was returned. Its confirm follows."""
         self._returned.add(frames.read_properties(header).message_id)
 
     def on_confirm(self, method: bytes) -> None:
         tag, multiple = frames.read_confirm(method)
         last = tag - self._first_tag
         fate = Fate.CONFIRMED if method.startswith(frames.ACK) else Fate.REFUSED
-        for at in range(self._low if multiple else last, last + 1):
-            if 0 <= at < len(self._fates) and self._fates[at] is None:
-                self._fates[at] = Fate.RETURNED if self._ids[at] in self._returned else fate
+        for index in range(self._confirmed_up_to if multiple else last, last + 1):
+            if 0 <= index < len(self._fates) and self._fates[index] is None:
+                self._fates[index] = Fate.RETURNED if self._ids[index] in self._returned else fate
                 self._missing -= 1
         if multiple:
-            self._low = max(self._low, last + 1)
+            self._confirmed_up_to = max(self._confirmed_up_to, last + 1)
         if not self._missing and self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 
-    def lose(self) -> None:
-        """The channel is closed."""
+    def channel_closed(self) -> None:
+        """End the wait for confirms, because none can come any more."""
         if self._settled is not None and not self._settled.done():
             self._settled.set_exception(ConnectionError("the channel was closed"))
 
 
 class Publisher:
-    """Publishes on one channel, one batch at a time, so that no two messages of the same id are ever in flight together: the return
-    of one would be credited to the other (FACTS.md)."""
+    """Publishes on one channel, one batch at a time.
+
+    So no two messages with the same id are in flight together. If they were, the return of one would be counted for the other (measured).
+    """
 
     def __init__(
         self, link: BrokerLink, readiness: Readiness | None = None, *, probe_after_s: float = PROBE_AFTER_S
@@ -135,28 +148,30 @@ class Publisher:
         self._silent_since = time.monotonic()
         self._failing = False
         self._channel: Channel | None = None
-        self._wire: FrameTransport | None = None
+        self._transport: FrameTransport | None = None
         self._confirms = _Confirms()
         self._turn = asyncio.Lock()
         self._renewed_at = -RENEW_INTERVAL_S
 
     async def publish(self, messages: Sequence[Outgoing]) -> Published:
-        """Publish and wait for the confirms, `CONFIRM_TIMEOUT_S` at most. Never raises for what the broker does."""
+        """Publish, and wait at most `CONFIRM_TIMEOUT_S` seconds for each wave of confirms. Never raises an error of the broker."""
         result = Published()
         async with self._turn:
             for wave in _waves(messages):
-                if result.failed:  # the channel was lost, or is silent: the rest would wait as long for nothing
+                if result.failed:  # the channel is lost or silent, so the rest would wait for nothing
                     result.failed += [message.id for message in wave.values()]
                 else:
                     await self._publish_wave(wave, result)
         return result
 
     async def keep_open(self) -> None:
-        """Have a channel, also when there is nothing to publish: readiness tells of an outage and of its end without waiting for a message.
-        After a failure, and in silence, the channel must confirm one of nobody's: a broker under an alarm opens channels, and confirms
-        nothing. Raises one of `BROKER_ERRORS` when it is away."""
+        """Keep a channel open while nothing is published, so that readiness tells of an outage and of its end at once.
+
+        After a failure, and after `probe_after_s` seconds of silence, the broker must also confirm the probe message. The reason is that
+        a broker under an alarm opens channels but confirms nothing. Raises one of `BROKER_ERRORS` if the broker is away.
+        """
         if self._turn.locked():
-            return  # whoever publishes finds out
+            return  # a batch is being published, which shows the same
         async with self._turn:
             try:
                 channel = await self._open_channel()
@@ -194,17 +209,17 @@ class Publisher:
     def _write(self, ids: Sequence[str], payload: bytes) -> "asyncio.Future[None]":
         """Write the frames of all messages at once. Raises one of `BROKER_ERRORS`.
 
-        A library's publish makes a socket write, a timer and three futures a message, which costs client and broker several times what
-        the message costs (measured: 117 + 91 against 12 + 24 microseconds).
+        The library's publish makes a socket write, a timer and three futures for each message. Measured for client and broker, that costs
+        117 + 91 microseconds a message. Frames that are written together cost 12 + 24.
         """
         settled = self._confirms.expect(ids)
-        if self._wire is None:
+        if self._transport is None:
             raise ConnectionError("there is no connection")
-        self._wire.write(payload)
+        self._transport.write(payload)
         return settled
 
     async def _confirmed(self, settled: "asyncio.Future[None]") -> None:
-        """Wait for the confirms of what was written, which stand in `_confirms.fates` then. Raises one of `BROKER_ERRORS`."""
+        """Wait for the confirms of all written messages. `_confirms.fates` holds them then. Raises one of `BROKER_ERRORS`."""
         async with asyncio.timeout(CONFIRM_TIMEOUT_S):
             await settled
         self._silent_since = time.monotonic()
@@ -245,8 +260,12 @@ class Publisher:
         self._failed(error)
 
     def _after_refusals(self, messages: int) -> None:
-        """A queue is full, or it changes its leader. In a cluster the channel may go on refusing long after another leads: what it knows of
-        a queue whose leader was lost when it first published there stays wrong (seen with RabbitMQ 3.10). The next one asks anew."""
+        """Open a new channel after refusals, at most once in `RENEW_INTERVAL_S`.
+
+        A queue is full, or it changes its leader. In a cluster an old channel may go on refusing long after a queue has a new leader. It
+        does so if the queue had lost its leader when the channel first published to it: what the channel knows of that queue then stays
+        wrong (seen with RabbitMQ 3.10). A new channel looks up the leader again.
+        """
         log.warning(
             "messages_refused", messages=messages, advice="a queue is full or without a leader; sent again soon"
         )
@@ -265,21 +284,21 @@ class Publisher:
         self._drop_channel()
 
     def _drop_channel(self) -> None:
-        """Nobody knows its state."""
+        """Give up the channel, because its state is unknown."""
         channel, self._channel = self._channel, None
         if channel is not None and not channel.is_closed:
             self._closing = asyncio.ensure_future(_close_quietly(channel))
 
     async def _open_channel(self) -> Channel:
-        """The one that is open, else a fresh one. Raises one of `BROKER_ERRORS`."""
+        """The open channel, or a new one if there is none. Raises one of `BROKER_ERRORS`."""
         if self._channel is None or self._channel.is_closed:
             async with asyncio.timeout(CONFIRM_TIMEOUT_S):
                 with losses_as_errors():
-                    channel, wire = await self._link.open(confirms=True)
+                    channel, transport = await self._link.open(confirms=True)
             confirms = _Confirms()
-            wire.listen(channel, confirms)
-            channel.closing.add_done_callback(lambda _: confirms.lose())
-            self._channel, self._wire, self._confirms = channel, wire, confirms
+            transport.listen(channel, confirms)
+            channel.closing.add_done_callback(lambda _: confirms.channel_closed())
+            self._channel, self._transport, self._confirms = channel, transport, confirms
         return self._channel
 
 
@@ -292,7 +311,7 @@ async def _close_quietly(channel: Channel) -> None:
 
 
 def _waves(messages: Sequence[Outgoing]) -> list[_Wave]:
-    """Cut into pieces of at most `IN_FLIGHT_MAX` in which no id occurs twice, order kept."""
+    """Split messages into waves of at most `IN_FLIGHT_MAX` in which no id occurs twice. Their order is kept."""
     waves: list[_Wave] = []
     wave: _Wave = {}
     for message in messages:
@@ -307,7 +326,7 @@ def _waves(messages: Sequence[Outgoing]) -> list[_Wave]:
 
 
 def _encoded(wave: _Wave, channel: Channel, result: Published) -> tuple[_Wave, bytes]:
-    """The messages that AMQP can carry, and their frames; one that it cannot fails alone, and before anything is sent."""
+    """The messages that AMQP can carry, and the frames of all of them. A message that AMQP cannot carry is noted in `result`."""
     sendable: _Wave = {}
     payloads: list[bytes] = []
     for id_, message in wave.items():
@@ -321,10 +340,9 @@ def _encoded(wave: _Wave, channel: Channel, result: Published) -> tuple[_Wave, b
 
 
 def _payload(id_: str, message: Outgoing, channel: Channel) -> bytes:
-    """The frames of one message under its AMQP id. Raises ValueError, TypeError or struct.error for what AMQP cannot carry."""
-    if (
-        len(message.body) > 2 * BODY_BYTES_MAX
-    ):  # an oversized body would close the channel, and fail all that is in flight on it
+    """The frames of one message with its AMQP id. Raises ValueError, TypeError or struct.error if AMQP cannot carry it."""
+    if len(message.body) > 2 * BODY_BYTES_MAX:
+        # The broker would close the channel for an oversized body, and all messages in flight on it would fail.
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
     return frames.publish(
         channel.number,

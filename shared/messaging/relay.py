@@ -1,4 +1,4 @@
-"""From the outbox to the broker, at once and from memory. What stays there is published by `shared.messaging.outbox_sweeper`."""
+"""Publishes outbox batches from memory right after their commit. `shared.messaging.outbox_sweeper` publishes those that stay behind."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 class Relay:
-    """Publishes parcels of one service's outbox. `cleaner` deletes each by its exact id once the broker has confirmed all of it."""
+    """Publishes outbox batches of one service. `cleaner` deletes each by its exact id once the broker has confirmed all its messages."""
 
     def __init__(self, database: Database, publisher: Publisher) -> None:
         self._database = database
@@ -23,7 +23,10 @@ class Relay:
         self.cleaner = OutboxCleaner(database)
 
     async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
-        """Publish what was just committed; how many messages left. Never raises for an outage: the sweeper takes what stays."""
+        """Publish outbox batches that are committed. Returns how many of their messages need no further publishing.
+
+        Never raises for an outage: the sweeper publishes the rest later.
+        """
         if not outbox_batches:
             return 0
         crash_points.reach("relay.before_publish")
@@ -31,19 +34,19 @@ class Relay:
             [message for outbox_batch in outbox_batches for message in outbox_batch.messages]
         )
         crash_points.reach("relay.after_confirm")
-        left = [outbox.unpublished_of(outbox_batch, published) for outbox_batch in outbox_batches]
-        self.cleaner.add(one.outbox_batch.id for one in left if not one.count)
-        await self._postpone([one for one in left if one.is_answered])
-        return sum(len(one.outbox_batch.messages) - one.count for one in left)
+        results = [outbox.unpublished_of(outbox_batch, published) for outbox_batch in outbox_batches]
+        self.cleaner.add(unpublished.outbox_batch.id for unpublished in results if not unpublished.count)
+        await self._postpone([unpublished for unpublished in results if unpublished.is_answered])
+        return sum(len(unpublished.outbox_batch.messages) - unpublished.count for unpublished in results)
 
-    async def _postpone(self, left: Sequence[Unpublished]) -> None:
-        if not left:
+    async def _postpone(self, refused: Sequence[Unpublished]) -> None:
+        if not refused:
             return
         try:
             async with self._database.transaction() as tx:
-                for one in sorted(left, key=lambda one: one.outbox_batch.id):  # two of us must not wait for each other
-                    await outbox.postpone(tx, one)
+                for unpublished in sorted(refused, key=lambda unpublished: unpublished.outbox_batch.id):
+                    await outbox.postpone(tx, unpublished)  # in the order of ids, so that two processes never deadlock
                 crash_points.reach("outbox.before_postpone")
             crash_points.reach("outbox.after_postpone")
         except AWAY_ERRORS as error:
-            log.warning("outbox_postpone_failed", outbox_batches=len(left), error=type(error).__name__)
+            log.warning("outbox_postpone_failed", outbox_batches=len(refused), error=type(error).__name__)

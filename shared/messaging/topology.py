@@ -22,7 +22,7 @@ from shared.contracts.catalogue import MESSAGES
 
 DEAD_LETTERS = "dead-letters"
 ANY_KEY = ""
-"""A fanout exchange does not look at it."""
+"""The routing key for a fanout exchange, which does not look at it."""
 
 DELIVERY_LIMIT = 100
 """Deliveries before the broker itself dead-letters a message. A crash counts against every unacknowledged neighbour, so the limit is
@@ -42,7 +42,7 @@ payments. Of a healthy payment it hears the outcome first: before that there is 
 
 
 def routing_key(wire_name: str, routing_suffix: RoutingSuffix = "") -> str:
-    """Under which a message of this type is published."""
+    """The routing key under which a message of this type is published."""
     return f"{wire_name}.{routing_suffix}" if routing_suffix else wire_name
 
 
@@ -56,6 +56,8 @@ def ingress_exchange(exchange: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
+    """An exchange gives messages with this routing key to a queue, or to another exchange."""
+
     exchange: str
     routing_key: str
 
@@ -63,7 +65,7 @@ class Binding:
 def _bind(
     *messages: type[Contract], routing_suffixes: Sequence[RoutingSuffix] = get_args(RoutingSuffix)
 ) -> tuple[Binding, ...]:
-    """By every exact key; commands have no routing_suffix."""
+    """The bindings for `messages`, by exact key: an event has a key for each suffix, a command has one key without a suffix."""
     return tuple(
         Binding(ingress_exchange(message.exchange), routing_key(message.wire_name, routing_suffix))
         for message in messages
@@ -73,7 +75,7 @@ def _bind(
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """`bindings`: what it is given by other exchanges. `alternate`: the exchange that gets what no binding here takes."""
+    """An exchange. `bindings` say what other exchanges give it. `alternate` names the exchange that gets what no binding takes."""
 
     name: str
     type: str
@@ -87,6 +89,8 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
+    """A quorum queue. `dead_letters`: the broker moves a message beyond `delivery_limit` deliveries to the dead-letter exchange."""
+
     name: str
     bindings: tuple[Binding, ...]
     dead_letters: bool = True
@@ -197,4 +201,4 @@ MUST_ROUTE: frozenset[str] = frozenset(
     for message in MESSAGES
     if _BOUND.keys() & {Binding(ingress_exchange(message.exchange), key) for key in (message.wire_name, ANY_KEY)}
 )
-"""Types that a queue of ours takes. Other types are for whoever binds a queue of their own; it is no fault if nobody did."""
+"""Types that one of our queues takes. Other types are for systems that bind queues of their own: it is no error if no queue takes them."""

@@ -1,7 +1,7 @@
-"""What an orchestrator asks a service over HTTP: is it alive, is it ready, how is it doing.
+"""The HTTP endpoints for an orchestrator: is the service alive, is it ready, what do its metrics say.
 
-Liveness says only that the event loop turns. Readiness says whether the dependencies are there: a service that lost one
-stays alive and resumes by itself (DESIGN 3), so restarting it would help nobody.
+Liveness only says that the event loop runs. Readiness says whether the dependencies are there. A service that lost a dependency stays alive
+and resumes by itself, so restarting it would not help.
 """
 
 from typing import Final
@@ -12,16 +12,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from shared.observability.metrics import READY
 from shared.observability.redaction import redact
 
-LOOPBACK: Final = "127.0.0.1"  # probes and metrics are for this machine unless HEALTH_HOST says otherwise
+LOOPBACK: Final = "127.0.0.1"  # probes and metrics are for this machine only, unless HEALTH_HOST says otherwise
 STARTING: Final = "starting"
 _REASON_MAX = 200  # characters: a sentence, for a person who reads a probe's output
-_SHUTDOWN_S = 1.0  # a probe under way at shutdown gets its answer, a stuck one is not waited for
+_SHUTDOWN_S = 1.0  # at shutdown, a probe under way still gets its answer, and a stuck one delays nothing
 
 
 class Readiness:
-    """Which components of this service are usable. Those named at construction are not until they say so.
+    """Which components of this service are usable. Those named at construction are not usable until `set` says so.
 
-    Reasons are shown to whoever can reach the port, so they are redacted on the way in.
+    Anyone who can reach the port sees the reasons, so `set` redacts them.
     """
 
     def __init__(self, *components: str) -> None:
@@ -29,10 +29,10 @@ class Readiness:
         for component in components:
             self.set(component, ok=False, reason=STARTING)
 
-    def set(self, component: str, ok: bool, reason: str = "") -> None:  # noqa: FBT001 - `ok` says itself
-        """`reason` tells what is wrong; it is dropped when nothing is."""
+    def set(self, component: str, ok: bool, reason: str = "") -> None:  # noqa: FBT001 - the meaning of `ok` is plain
+        """Set whether `component` is usable. `reason` says what is wrong; it is ignored if `ok`."""
         if ok and self._reasons.get(component, STARTING) is None:
-            return  # said after every batch
+            return  # nothing changes; this is called after every batch
         self._reasons[component] = None if ok else redact(reason, max_characters=_REASON_MAX) or "not ready"
         READY.labels(component).set(1 if ok else 0)
 
@@ -42,12 +42,12 @@ class Readiness:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """What is wrong, by component; empty when the service is ready."""
+        """What is wrong, by component. Empty if the service is ready."""
         return {component: reason for component, reason in self._reasons.items() if reason is not None}
 
 
 def health_app(readiness: Readiness) -> web.Application:
-    """`GET /live` (200), `GET /ready` (200, or 503 with the reasons), `GET /metrics` (Prometheus text)."""
+    """The web application: `GET /live` (200), `GET /ready` (200, or 503 with the reasons), `GET /metrics` (Prometheus text)."""
 
     async def live(_: web.Request) -> web.Response:
         return web.json_response({"live": True})
@@ -74,18 +74,18 @@ class HealthServer:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where it listens; empty if it does not."""
+        """The host and port pairs it listens on. Empty if it does not listen."""
         return [(address[0], address[1]) for address in self._runner.addresses] if self._runner else []
 
     async def close(self) -> None:
-        """Stops listening; may be called again."""
+        """Stop listening. A second call does nothing."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
 
 async def serve_health(readiness: Readiness, *, host: str = LOOPBACK, port: int) -> HealthServer:
-    """Starts answering probes. `port` is HEALTH_PORT, 0 for not at all; `host` is HEALTH_HOST.
+    """Start answering probes. `host` is HEALTH_HOST. `port` is HEALTH_PORT, and 0 means that no port is opened.
 
     Raises OSError if it cannot listen there.
     """

@@ -1,10 +1,10 @@
-"""Logs: JSON lines on stderr, everything redacted before anything renders it.
+"""Logs: JSON lines on stderr. Everything is redacted before it is rendered.
 
-Importing this module is enough to be safe: every structlog line is redacted before it reaches the standard library, so
-handlers of other parties see redacted records too. `configure_logs` then decides where lines go and takes in what
-libraries log, warn and leave uncaught.
+Importing this module is enough to be safe. Every structlog line is redacted before it reaches the standard library, so the handlers of
+libraries also see redacted records only. `configure_logs` then decides where lines go. It also routes through here what libraries log,
+warnings, and exceptions that nobody caught.
 
-A line never stops a service: what cannot be rendered is reported under the name of the event, without its values.
+A log line never stops a service. A line that cannot be rendered is written with the name of its event, and without its values.
 """
 
 import logging
@@ -31,7 +31,7 @@ Logger = structlog.stdlib.BoundLogger
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS: Final = ("auto", "json", "console")  # auto: console on a terminal, else JSON
 
-# Libraries whose lines below these levels tell an operator nothing that our own do not; Stripe's would quote requests.
+# Below these levels, lines of a library tell an operator nothing that ours do not. Stripe's would also quote requests.
 _LIBRARY_LEVELS: Final = {
     "aio_pika": logging.WARNING,
     "aiormq": logging.WARNING,
@@ -47,7 +47,7 @@ _STRUCTLOG_OWN: Final = frozenset({"_record", "_from_structlog"})
 
 
 def get_logger(name: str) -> Logger:
-    """The logger of a module (`get_logger(__name__)`); may be made before `configure_logs`."""
+    """The logger of a module (`get_logger(__name__)`). It may be made before `configure_logs` is called."""
     logger: Logger = structlog.stdlib.get_logger(name)
     return logger
 
@@ -59,10 +59,10 @@ def configure_logs(
     format: str | None = None,  # noqa: A002 - the operator's word: LOG_FORMAT
     stream: TextIO | None = None,
 ) -> None:
-    """Sends all logs of this process to `stream` (stderr), named after the service. Can be called again.
+    """Send all logs of this process to `stream`, by default stderr, with the name of the service. Can be called again.
 
-    `level` and `format` default to LOG_LEVEL (INFO) and LOG_FORMAT (auto). Raises ConfigurationError for a value that is
-    not known, and for STRIPE_LOG, by which the SDK would print request bodies around the redaction.
+    `level` and `format` default to LOG_LEVEL (INFO) and LOG_FORMAT (auto). Raises ConfigurationError for an unknown value. Raises it also
+    if STRIPE_LOG is set, because the Stripe SDK would then print request bodies without redaction.
     """
     if os.environ.get("STRIPE_LOG"):
         raise ConfigurationError("STRIPE_LOG must not be set: it makes the Stripe SDK print what it sends, unredacted")
@@ -75,8 +75,8 @@ def configure_logs(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(lowest)
-    _take_in_libraries(root.level)
-    _take_in_uncaught()
+    _route_libraries(root.level)
+    _route_uncaught()
 
 
 def _one_of(variable: str, value: str, known: Sequence[str]) -> str:
@@ -85,7 +85,7 @@ def _one_of(variable: str, value: str, known: Sequence[str]) -> str:
     return value
 
 
-def _take_in_libraries(lowest: int) -> None:
+def _route_libraries(lowest: int) -> None:
     for name, level in _LIBRARY_LEVELS.items():
         library = logging.getLogger(name)
         library.handlers.clear()
@@ -94,10 +94,10 @@ def _take_in_libraries(lowest: int) -> None:
     logging.captureWarnings(capture=True)
 
 
-def _take_in_uncaught() -> None:
-    """What nobody caught would be printed by the interpreter, with all that the exception says.
+def _route_uncaught() -> None:
+    """Log exceptions that nobody caught. Otherwise the interpreter prints them, with everything their texts say.
 
-    A host that has hooks of its own (a test runner, a debugger) keeps them.
+    Hooks that somebody else has set (a test runner, a debugger) stay.
     """
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _log_uncaught
@@ -119,7 +119,7 @@ def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
         get_logger("uncaught").critical("uncaught exception in a thread", exc_info=args.exc_value)
 
 
-def _log_unraisable(args: Any) -> None:  # its type, `sys.UnraisableHookArgs`, exists for type checkers only
+def _log_unraisable(args: Any) -> None:  # `sys.UnraisableHookArgs`, the type of `args`, exists for type checkers only
     get_logger("uncaught").error("exception that could not be raised", exc_info=args.exc_value)
 
 
@@ -127,7 +127,7 @@ def _log_unraisable(args: Any) -> None:  # its type, `sys.UnraisableHookArgs`, e
 
 
 def _fill_in(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Puts positional arguments into the event's text; ones that do not fit stay beside it."""
+    """Put positional arguments into the event's text. If they do not fit, they become a field of their own."""
     arguments = event.pop("positional_args", None)
     if arguments:
         try:
@@ -146,7 +146,7 @@ def _describe_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDic
 
 
 def _exception_of(exc_info: object) -> BaseException | None:
-    """`exc_info` as logging calls take it: an exception, the triple of `sys.exc_info`, or true for the current one."""
+    """The exception of an `exc_info`: itself an exception, or the triple of `sys.exc_info`, or true for the current exception."""
     match exc_info:
         case BaseException():
             return exc_info
@@ -157,12 +157,12 @@ def _exception_of(exc_info: object) -> BaseException | None:
 
 
 class _Traceback(str):
-    """Redacted already, and longer than a value may be."""
+    """A traceback. It is redacted already, and may be longer than other values."""
 
     __slots__ = ()
 
 
-_redact_name = lru_cache(maxsize=1024)(redact)  # the names of fields are few
+_redact_name = lru_cache(maxsize=1024)(redact)  # there are few names of fields
 
 
 def _redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -209,7 +209,7 @@ def _console(*, colors: bool) -> Processor:
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Lines of structlog and of libraries alike, the common fields first."""
+    """Formats lines of structlog and of libraries in the same way, common fields first."""
 
     def __init__(self, service: str, render: Processor) -> None:
         super().__init__(
@@ -220,7 +220,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         try:
             return super().format(record)
-        except Exception as error:  # noqa: BLE001 - arguments that do not fit, a field that JSON does not know
+        except Exception as error:  # noqa: BLE001 - arguments may not fit, and JSON may not know a field's type
             event = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
             fields = {"level": record.levelname.lower(), "logger": record.name, "event": redact(str(event))}
             return orjson.dumps({**fields, "log_error": describe_error(error)}).decode()
@@ -235,7 +235,7 @@ def _in_order(service: str) -> Processor:
 
 
 class _Handler(logging.Handler):
-    """Writes to the given stream, or to what stderr is at the time."""
+    """Writes to the given stream. Without one, it writes to what `sys.stderr` is at the time."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         target = self._stream or sys.stderr
-        # A pipe that nobody reads any more loses the line. The default would print its arguments, unredacted.
+        # If nobody reads the pipe any more, the line is lost. By default, logging would print its arguments without redaction.
         with suppress(OSError, ValueError):
             target.write(self.format(record) + "\n")
             target.flush()

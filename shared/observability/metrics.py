@@ -1,14 +1,14 @@
-"""What operators watch, in Prometheus' words: names with units, counters that end in `_total`.
+"""The metrics that operators watch, named as Prometheus asks: names with units, counters that end in `_total`.
 
-Labels take values from closed lists only (queue names, reason codes, answer types): never ids, never free text, so
-that a label can neither grow without bound nor carry a card number. All are in the default registry of the process.
+Labels take values from closed lists only (queue names, reason codes, answer types), never ids or free text. So a label can neither have
+unlimited values nor carry a card number. All metrics are in the default registry of the process.
 """
 
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-# From a lone message on an idle broker (2 ms) to the statement timeout.
+# From a single message on an idle broker (2 ms) to the statement timeout.
 _BATCH_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # From a sandbox on this machine to the longest timeout of a gateway call.
 _GATEWAY_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -29,14 +29,14 @@ BATCH_SECONDS: Final = Histogram(
 )
 REDELIVERIES: Final = Counter(
     "remit_redeliveries_total",
-    "Messages that the broker gave again: a crash or a lost connection kept their ack.",
+    "Messages that the broker delivered again, because a crash or a lost connection kept them from being acknowledged.",
     ["queue"],
 )
 CONFLICTS: Final = Counter(
     "remit_batch_conflicts_total", "Batches repeated because a concurrent writer was first.", ["queue"]
 )
 DEAD_LETTERS: Final = Counter(
-    "remit_dead_letters_total", "Messages set aside, by the queue they came from and why.", ["queue", "reason"]
+    "remit_dead_letters_total", "Messages dead-lettered, by the queue they came from and why.", ["queue", "reason"]
 )
 
 # -- publishing --------------------------------------------------------------------------------------------------------
@@ -48,11 +48,11 @@ PUBLISH_FAILURES: Final = Counter(
 )
 OUTBOX_SWEPT: Final = Counter(
     "remit_outbox_swept_total",
-    "Messages in the outbox that the sweeper published: a crash or a failed publish left them.",
+    "Messages that the sweeper published, because a crash or a failed publish had left them in the outbox.",
 )
 ANSWERS_UNROUTABLE: Final = Counter(
     "remit_answers_unroutable_total",
-    "Answers whose `reply_to` no longer exists: dropped, the stored answer is the truth.",
+    "Answers that were dropped because their `reply_to` no longer exists. The stored answer remains.",
 )
 
 # -- payments ----------------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ GATEWAY_CALL_SECONDS: Final = Histogram(
 )
 PAYMENTS_DUE: Final = Gauge("remit_payments_due", "Payments whose next attempt is due and not yet claimed.")
 PAYMENTS_IN_DOUBT: Final = Gauge(
-    "remit_payments_in_doubt", "Payments of which nobody knows yet whether they charged: money at risk."
+    "remit_payments_in_doubt", "Payments for which nobody knows yet whether the card was charged: money at risk."
 )
 PAYMENTS_NEEDING_DECISION: Final = Gauge(
     "remit_payments_needing_decision", "Payments that wait for a person: their ladder of inquiries is exhausted."

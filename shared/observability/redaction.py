@@ -1,7 +1,8 @@
-"""Makes a text fit to be kept or shown: in a log line, in a dead letter, in the evidence of a payment.
+"""Redaction: makes a text safe to keep or show, for instance in a log line, a dead letter, or the evidence of a payment.
 
-Nothing here raises: what cannot be made fit is left out, and says so. Card numbers, security codes and keys are removed
-wherever they stand; what PostgreSQL and its drivers quote of a row is removed whole, since any column could hold them.
+Card numbers, security codes and keys are removed wherever they are. PostgreSQL and its drivers quote rows in their errors. Such quotes are
+removed whole, because any column could hold a secret. Nothing here raises. A text that cannot be made safe is replaced by a remark that
+says so.
 """
 
 import re
@@ -27,8 +28,8 @@ TRACEBACK_MAX = 16_384  # characters: 8 exceptions of 20 frames fit
 _READ_MAX = 65_536  # characters looked at before the cut: as long as the longest body we take
 _DEPTH_MAX = 6  # of a logged structure
 _ITEMS_MAX = 100  # of a logged list or mapping
-_CHAIN_MAX = 8  # exceptions that led to one another, and members of a group
-_FRAMES_MAX = 20  # of one traceback, the innermost
+_CHAIN_MAX = 8  # exceptions in a chain of causes, and members of a group
+_FRAMES_MAX = 20  # the innermost frames of one traceback
 
 _HIDDEN: Final = "***"
 _ENCODED_CARD: Final = "[text removed: it holds an encoded card number]"
@@ -55,7 +56,10 @@ _IS_SENSITIVE = re.compile("|".join(_SENSITIVE), re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """`pattern` is tried where the lower-case text has the `hint`: most have none, and finding out costs little."""
+    """What to replace in a text. `pattern` is only tried if the lower-case text contains `hint`.
+
+    Most texts contain no hint, and that test costs little.
+    """
 
     hint: str
     pattern: re.Pattern[str]
@@ -63,16 +67,17 @@ class _Rule:
 
 
 def _name_token(found: re.Match[str]) -> str:
-    """A JWE is named by the beginning of its `fingerprint`, so that it can be matched with what events keep."""
+    """The text that replaces a token. A JWE is replaced by the beginning of its `fingerprint`, which also stands in stored events."""
     before, token = found.groups()
     is_jwe = token.count(".") == _JWE_PARTS - 1
     return before + (f"[jwe {fingerprint(token)[:12]}]" if is_jwe else "[jwt]")
 
 
-# The first `eyJ` of a word, and no other: if no full stops follow the word, the others need not be tried (22 000 of them took seconds).
+# The pattern starts at the first `eyJ` of a word only. If no full stop follows the word, later ones cannot match either, and trying 22 000
+# of them took seconds.
 _TOKEN = re.compile(r"(?<![\w-])((?>[\w-]*?(?=eyJ)))(eyJ[\w-]{8,}+(?:\.[\w-]*){2,4})")
-# Between what PostgreSQL and asyncpg say and the colon stands a type's name, of 63 bytes at most. Without a limit, a long line of such
-# beginnings takes a step for each pair of them.
+# PostgreSQL and asyncpg put the name of a type before the colon, which has 63 bytes at most. Without a limit, the time would grow with the
+# square of the number of such messages in one line.
 _UP_TO_COLON = r"[^:\n]{0,200}:"
 
 
@@ -94,7 +99,7 @@ _RULES = (
         )
         for word in _SENSITIVE
     ),
-    # What PostgreSQL, asyncpg and SQLAlchemy quote of the data.
+    # Data that PostgreSQL, asyncpg and SQLAlchemy quote in their errors.
     _Rule(
         "detail:",
         re.compile(r"DETAIL:(?! \[removed).*?(?=\n(?:HINT|CONTEXT):|\n\s*\n|\Z)", re.DOTALL),
@@ -113,12 +118,11 @@ _RULES = (
 def redact(text: str, *, max_characters: int = TEXT_MAX) -> str:
     """The text without card numbers, security codes, keys, passwords or quoted rows, cut to `max_characters`.
 
-    It is valid UTF-8 and holds no NUL, so that PostgreSQL and JSON take it. A text that hides a card number behind an
-    encoding is removed whole.
+    The result is valid UTF-8 and has no NUL, so that PostgreSQL and JSON take it. A text that has an encoded card number is removed whole.
     """
     try:
         return _redact(text, max_characters)
-    except Exception:  # noqa: BLE001 - a text that defeats the rules is left out; a log line must not stop a service
+    except Exception:  # noqa: BLE001 - a text on which a rule fails is left out: a log line must not stop a service
         return _UNFIT
 
 
@@ -140,10 +144,10 @@ def _redact(text: str, max_characters: int) -> str:
 
 
 def redact_value(value: object) -> object:
-    """Any value as plain JSON data, redacted; what is no JSON is shown by its `repr`. Bounded in depth and items."""
+    """Any value as redacted JSON data, with limited depth and number of items. A value that JSON does not know becomes its `str`."""
     try:
         return _redact_value(value, _DEPTH_MAX)
-    except Exception:  # noqa: BLE001 - a `repr` or `__iter__` of someone else's may do anything
+    except Exception:  # noqa: BLE001 - the `__str__` or `__iter__` of a foreign class may do anything
         return _UNFIT
 
 
@@ -181,7 +185,7 @@ def _redact_items(
 
 
 def redact_member(name: str, value: object, depth: int = _DEPTH_MAX) -> object:
-    """The value of a named field: hidden whole if the name says that it is a secret or a security code."""
+    """The redacted value of a named field. It is hidden whole if the name is that of a secret or a security code."""
     if value is not None and (is_cvv_name(name) or _IS_SENSITIVE.search(name)):
         return _HIDDEN
     try:
@@ -194,31 +198,34 @@ def redact_member(name: str, value: object, depth: int = _DEPTH_MAX) -> object:
 
 
 def error_text(error: BaseException, *, max_characters: int = TEXT_MAX) -> str:
-    """What an exception says, redacted, without the data that database and validation errors carry along."""
+    """The text of an exception, redacted, without the data that errors of databases and validation quote."""
     try:
-        text = _words_of(error)
-    except Exception:  # noqa: BLE001 - `__str__` of someone else's may do anything
+        text = _text_without_data(error)
+    except Exception:  # noqa: BLE001 - the `__str__` of a foreign class may do anything
         return _UNFIT
     return redact(text, max_characters=max_characters)
 
 
 def describe_error(error: BaseException, *, max_characters: int = TEXT_MAX) -> str:
-    """`Type: what it says`, redacted."""
+    """The type and text of an exception, redacted: `Type: text`."""
     text = error_text(error, max_characters=max_characters)
     return f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
 
 
 def traceback_text(error: BaseException, *, max_characters: int = TRACEBACK_MAX) -> str:
-    """The traceback, oldest exception first, groups with their members; source lines, never local variables."""
+    """The redacted traceback: causes first, groups with their members, source lines, never local variables."""
     try:
         text = "\n".join(_traceback_lines(error, depth=3))
-        return text if len(text) <= max_characters else "…" + text[1 - max_characters :]  # the end says most
+        return text if len(text) <= max_characters else "…" + text[1 - max_characters :]  # the end matters most
     except Exception:  # noqa: BLE001 - as in `redact_value`
         return describe_error(error)
 
 
-def _words_of(error: BaseException) -> str:
-    """Known by module and attribute: this package imports neither driver nor validator."""
+def _text_without_data(error: BaseException) -> str:
+    """The text of an exception without quoted data.
+
+    Errors of asyncpg and pydantic are recognised by module and attribute, because this package imports neither.
+    """
     module = type(error).__module__
     if module.startswith("asyncpg") and error.args:
         # `str()` would add DETAIL, which shows the row.

@@ -286,17 +286,17 @@ async def test_an_acknowledgement_is_never_given_on_another_channel_or_a_closed_
     monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
     written: list[bytes] = []
     await settle_one_by_one(publisher, consumer, 1)
-    assert consumer._wire is not None
-    monkeypatch.setattr(consumer._wire, "write", written.append)
-    owed = list(consumer._owed)
+    assert consumer._transport is not None
+    monkeypatch.setattr(consumer._transport, "write", written.append)
+    to_ack = list(consumer._to_ack)
     consumer._generation += 1
-    consumer._settle()
+    consumer._send_ack()
     consumer._generation -= 1
-    consumer._owed = owed
+    consumer._to_ack = to_ack
     assert consumer._channel is not None
     with monkeypatch.context() as closed:
         closed.setattr(type(consumer._channel), "is_closed", True)
-        consumer._settle()
+        consumer._send_ack()
     assert written == []
 
 
@@ -317,8 +317,8 @@ async def test_what_is_settled_is_acknowledged_soon(
 ) -> None:
     written: list[bytes] = []
     await settle_one_by_one(publisher, consumer, 1)
-    assert consumer._wire is not None
-    monkeypatch.setattr(consumer._wire, "write", written.append)
+    assert consumer._transport is not None
+    monkeypatch.setattr(consumer._transport, "write", written.append)
     await until(lambda: _some(written), what="the acknowledgement")
     assert len(written) == 1
 
