@@ -1,8 +1,8 @@
 """Deduplication: an inbox recognises messages that were handled before, so that each is handled once however often it arrives.
 
 An inbox decides at the border whether a delivery is handled or becomes a dead letter. Within the batch's transaction it recognises the
-messages that were handled before, and records those that are handled now. `MessageInbox` below knows the ids of messages. A service that has
-to do more about a repeated message has an inbox of its own.
+messages that were handled before, and records those that are handled now. `MessageInbox` below knows the ids of messages. A service that
+has to do more about a repeated message has an inbox of its own.
 """
 
 from collections.abc import Mapping, Sequence
