@@ -1,0 +1,221 @@
+"""The state diagrams of services/README.md are the state machines of the code: both ways, edge by edge.
+
+What the code does is found out by doing it: every state that can be reached, with every command, fact or answer there is.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+import pytest
+
+from services.invoice import domain as invoice
+from services.payment_gateway import commands
+from services.payment_gateway import domain as payment
+from services.payment_gateway.gateways import port
+from services.saga import domain as saga
+from shared.contracts.catalogue import MESSAGES, wire_name_without_version
+from shared.records import replace
+from tests.unit.books.documents import BEGINNING, SERVICES, Edge, mermaid_blocks, name_of, state_diagram
+
+# -- whatever makes a difference -----------------------------------------------------------------------------------------------------------
+
+ID, OTHER = UUID(int=1), UUID(int=2)
+BY_NAME: dict[str, tuple[Any, ...]] = {
+    "amount_minor": (100, 99),
+    "currency": ("EUR", "USD"),
+    "expected_version": (1, 2),
+    "number": (1,),
+    "retry_after_s": (None,),
+    "version": (1, 9),
+}
+BY_TYPE: dict[Any, tuple[Any, ...]] = {str: ("x",), bool: (False, True), UUID: (ID, OTHER), NoneType: (None,)}
+
+
+def everything(kinds: Any, **named: tuple[Any, ...]) -> list[Any]:
+    """Each of these classes, with each combination of values for its fields. A class that is new in the code is among them."""
+    return [made for kind in _each(kinds) for made in _made(kind, named)]
+
+
+def _each(kinds: Any) -> tuple[Any, ...]:
+    return tuple(one for kind in get_args(kinds) for one in _each(kind)) if get_args(kinds) else (kinds,)
+
+
+def _made(kind: Any, named: dict[str, tuple[Any, ...]]) -> Iterator[Any]:
+    fields = get_type_hints(kind)
+    for values in itertools.product(*(_values(name, hint, named) for name, hint in fields.items())):
+        yield kind(**dict(zip(fields, values, strict=True)))
+
+
+def _values(name: str, hint: Any, named: dict[str, tuple[Any, ...]]) -> tuple[Any, ...]:
+    if name in named or name in BY_NAME:
+        return named.get(name) or BY_NAME[name]
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) in {Union, UnionType}:
+        return tuple(value for one in get_args(hint) for value in _values(name, one, named))
+    return BY_TYPE[hint] if hint in BY_TYPE else tuple(_made(hint, named))
+
+
+# -- the invoice ---------------------------------------------------------------------------------------------------------------------------
+
+
+def invoice_edges() -> set[Edge]:
+    asked = everything(invoice.Command)
+    edges: set[Edge] = set()
+    seen, waiting = set[invoice.Invoice](), [invoice.Invoice("INV-1")]
+    while waiting:
+        state = waiting.pop()
+        for command in asked:
+            decided = invoice.decide(command, state)
+            for event in decided if isinstance(decided, tuple) else ():
+                after = replace(invoice.evolve(state, event), version=0)
+                if after.status is not state.status:
+                    edges.add((state.status, type(event).__name__, after.status))
+                if after not in seen:
+                    seen.add(after)
+                    waiting.append(after)
+    return edges
+
+
+# -- the payment ---------------------------------------------------------------------------------------------------------------------------
+
+POLICY = payment.Policy(ladder_s=(1.0,), remind_s=60.0)
+KEY_NUMBERS_TOLD_APART = payment.EXECUTIONS_MAX + 1
+"""From then on a higher number makes no difference."""
+
+PAYMENT_COMMANDS = everything(
+    commands.Command, payment_id=(ID,), amount_minor=(100,), currency=("EUR",), card_jwe=(None,)
+)
+ANSWERS = everything(payment.GatewayAnswer)
+ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
+    payment.GatewayStep.TOKENISE: everything(port.TokeniseAnswer),
+    payment.GatewayStep.PREPARE: everything(port.PrepareAnswer),
+    payment.GatewayStep.EXECUTE: everything(port.ChargeAnswer),
+    payment.GatewayStep.INQUIRE: everything(port.ChargeAnswer),
+    payment.GatewayStep.CANCEL: everything(port.ChargeAnswer),
+    payment.GatewayStep.REFUND: everything(port.RefundAnswer),
+    payment.GatewayStep.INQUIRE_REFUND: everything(port.RefundAnswer),
+}
+
+At = tuple[payment.Payment | None, payment.GatewayStep | None]
+"""A payment, and the step that its holder takes next without looking again."""
+Happened = tuple[str, payment.PaymentTransition]
+
+
+def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep | None) -> Iterator[Happened]:
+    """Everything that can happen to the payment, by name."""
+    for command in PAYMENT_COMMANDS:
+        with contextlib.suppress(commands.PaymentIdReusedError):  # a dead letter: nothing happens to the payment
+            yield type(command).__name__, commands.on_command(state, command)
+    if state is None:
+        return
+    for step in {payment.next_step(state), then}:
+        if step is None:
+            yield "due", payment.on_due(state, POLICY)
+            continue
+        for answer in ANSWERS_TO[step]:
+            yield type(answer).__name__, payment.on_answer(state, step, answer, POLICY)
+    for answer in ANSWERS:
+        if (found := payment.on_late_answer(state, answer, POLICY)) is not None:
+            yield type(answer).__name__, found
+
+
+def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
+    """The payment without what nothing depends on, so that there are finitely many, and few."""
+    return replace(
+        state,
+        version=1,
+        reason=None,
+        was_case=False,
+        receipt_number=None,
+        refund_id=None,
+        method_token=state.method_token or state.gateway_id,
+        params_hash=state.params_hash and b"",
+        pending=state.pending and replace(state.pending, reason=""),
+        key_number=min(state.key_number, KEY_NUMBERS_TOLD_APART),
+    )
+
+
+def payment_edges() -> set[Edge]:
+    edges: set[Edge] = set()
+    seen, waiting = set[At](), list[At]([(None, None)])
+    while waiting:
+        state, then = waiting.pop()
+        before = BEGINNING if state is None else state.status.value
+        for what, transition in payment_happenings(state, then):
+            after = transition.payment.status.value
+            if after != before:
+                edges.add((before, what, after))
+            at = (_same_for_all_that_follows(transition.payment), transition.then)
+            if at not in seen:
+                seen.add(at)
+                waiting.append(at)
+    return edges
+
+
+# -- the saga ------------------------------------------------------------------------------------------------------------------------------
+
+SCHEDULE = saga.ReminderSchedule((1.0, 2.0))
+
+
+def saga_edges() -> set[Edge]:
+    facts = everything(saga.Fact, amount_minor=(100,), currency=("EUR",))
+    edges: set[Edge] = set()
+    seen, waiting = set[saga.Saga](), [saga.Saga(ID, "INV-1")]
+    while waiting:
+        state = waiting.pop()
+        for fact in facts:
+            after = saga.transition(state, fact, SCHEDULE).saga
+            if after.status is not state.status:
+                edges.add((state.status, type(fact).__name__, after.status))
+            after = replace(after, version=0, deadline=min(after.deadline, 1), repeats=min(after.repeats, 1))
+            if after not in seen:
+                seen.add(after)
+                waiting.append(after)
+    return edges
+
+
+# -- the diagrams --------------------------------------------------------------------------------------------------------------------------
+
+MACHINES = {
+    "invoice": (invoice.InvoiceStatus, invoice_edges),
+    "payment": (payment.PaymentStatus, payment_edges),
+    "saga": (saga.SagaStatus, saga_edges),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_state_diagram_is_what_the_code_does(machine: Literal["invoice", "payment", "saga"]) -> None:
+    status, edges_of = MACHINES[machine]
+    drawn, done = state_diagram(SERVICES, machine), edges_of()
+    assert drawn.states == {one.value for one in status}, (
+        f"{name_of(SERVICES)}: the diagram of the {machine} must show each state of services/*/domain.py, and no other"
+    )
+    missing, wrong = sorted(map(_shown, done - drawn.edges)), sorted(map(_shown, drawn.edges - done))
+    assert not missing, f"{name_of(SERVICES)}: the code does this, add it to the diagram of the {machine}: {missing}"
+    assert not wrong, f"{name_of(SERVICES)}: no code does this, take it out of the diagram of the {machine}: {wrong}"
+
+
+def _shown(edge: Edge) -> str:
+    start, what, end = edge
+    return f"{start} --> {end} : {what}"
+
+
+def test_every_step_at_the_gateway_was_tried() -> None:
+    assert set(ANSWERS_TO) == set(payment.GatewayStep), f"say in ANSWERS_TO of {__file__} which answers it can get"
+
+
+def test_messages_in_sequence_diagrams_are_in_the_catalogue() -> None:
+    known = {wire_name_without_version(message.wire_name).rpartition(".")[2] for message in MESSAGES}
+    diagrams = mermaid_blocks(SERVICES, "sequenceDiagram")
+    assert diagrams, f"{name_of(SERVICES)} has lost its sequence diagrams"
+    for line in (line for block in diagrams for line in block.splitlines() if "->>" in line):
+        said = line.partition(": ")[2].split()[0]
+        if said[0].isupper():
+            assert said in known, (
+                f"{name_of(SERVICES)}: a sequence diagram shows {said}, which is no message of the catalogue"
+            )
