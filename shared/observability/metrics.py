@@ -59,7 +59,7 @@ ANSWERS_UNROUTABLE: Final = Counter(
 
 GATEWAY_CALLS: Final = Counter(
     "remit_gateway_calls_total",
-    "Calls to the card gateway, by step (tokenise, prepare, execute, inquire, cancel, refund) and type of answer.",
+    "Calls to the card gateway, by step (tokenise, prepare, ..., inquire_refund) and type of answer.",
     ["step", "answer"],
 )
 GATEWAY_CALL_SECONDS: Final = Histogram(
