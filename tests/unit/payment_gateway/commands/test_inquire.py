@@ -1,0 +1,43 @@
+"""Inquire: what was told of the payment is told again, and what is unsettled is asked for at the gateway now."""
+
+from services.payment_gateway.commands import Inquire
+from services.payment_gateway.domain import PaymentStatus, PaymentTransition
+from tests.support.scenarios import Scenario, each
+from tests.unit.payment_gateway.payments import CLOSES, ID, CommandScenario, decided, payment
+
+INQUIRE = Inquire(ID, "INV-1")
+UNSETTLED = {
+    PaymentStatus.REQUESTED,
+    PaymentStatus.PREPARED,
+    PaymentStatus.CANCELLING,
+    PaymentStatus.IN_DOUBT,
+    PaymentStatus.NEEDS_DECISION,
+    PaymentStatus.REFUNDING,
+    PaymentStatus.REFUND_IN_DOUBT,
+    PaymentStatus.REFUND_FAILED,
+}
+
+SCENARIOS: dict[str, CommandScenario] = {
+    "a payment never seen is closed": Scenario(None, INQUIRE, CLOSES),
+    **{
+        f"{status}: told again": Scenario(
+            payment(status), INQUIRE, PaymentTransition(payment(status), again=True, hurry=status in UNSETTLED)
+        )
+        for status in PaymentStatus
+    },
+    "not charged by a person: the watch is hurried": Scenario(
+        payment(PaymentStatus.NOT_CHARGED, decided_by="ann"),
+        INQUIRE,
+        PaymentTransition(payment(PaymentStatus.NOT_CHARGED, decided_by="ann"), again=True, hurry=True),
+    ),
+    "a refund that a person gave up is not asked for": Scenario(
+        payment(PaymentStatus.REFUND_FAILED, decided_by="ann"),
+        INQUIRE,
+        PaymentTransition(payment(PaymentStatus.REFUND_FAILED, decided_by="ann"), again=True),
+    ),
+}
+
+
+@each(SCENARIOS)
+def test_inquire(scenario: CommandScenario) -> None:
+    assert decided(scenario) == scenario.then

@@ -1,0 +1,72 @@
+"""Request: charge this. A payment id means one payment for ever: the same again is told what is known, another is a dead letter."""
+
+import pytest
+
+from services.payment_gateway.commands import Inquire, PaymentIdReusedError, Request, on_command
+from services.payment_gateway.domain import Payment, PaymentStatus, PaymentTransition
+from shared.records import replace
+from tests.support.scenarios import Scenario, each
+from tests.unit.payment_gateway.payments import ID, REQUEST, CommandScenario, decided, payment, stays
+
+TOLD_AGAIN = stays(again=True)
+CARD = Request(ID, "INV-1", 1_250, "EUR", card_jwe="eyJ...")
+CLOSED = on_command(None, Inquire(ID, "INV-1")).payment
+
+SCENARIOS: dict[str, CommandScenario] = {
+    "a payment is due at once": Scenario(
+        None,
+        REQUEST,
+        PaymentTransition(
+            Payment(
+                ID, "INV-1", PaymentStatus.REQUESTED, 1, 1_250, "EUR", "pm_card_visa", params_hash=REQUEST.params_hash
+            ),
+            delay_s=0.0,
+        ),
+    ),
+    "a payment with an encrypted card is due at once": Scenario(
+        None,
+        CARD,
+        PaymentTransition(
+            Payment(
+                ID,
+                "INV-1",
+                PaymentStatus.REQUESTED,
+                1,
+                1_250,
+                "EUR",
+                card_jwe="eyJ...",
+                params_hash=CARD.params_hash,
+            ),
+            delay_s=0.0,
+        ),
+    ),
+    "one that was asked about before it came is never sent": Scenario(CLOSED, REQUEST, TOLD_AGAIN(CLOSED)),
+    **{
+        f"repeated while {status}: told again, nothing changes": Scenario(
+            payment(status), REQUEST, TOLD_AGAIN(payment(status))
+        )
+        for status in PaymentStatus
+    },
+}
+
+
+@each(SCENARIOS)
+def test_request(scenario: CommandScenario) -> None:
+    assert decided(scenario) == scenario.then
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(REQUEST, amount_minor=1),
+        replace(REQUEST, currency="USD"),
+        replace(REQUEST, invoice_id="INV-2"),
+        replace(REQUEST, method_token="pm_card_mastercard"),
+        CARD,
+    ],
+    ids=["amount", "currency", "invoice", "token", "card"],
+)
+@pytest.mark.parametrize("status", PaymentStatus)
+def test_a_payment_id_with_other_parameters_is_no_outcome(status: PaymentStatus, other: Request) -> None:
+    with pytest.raises(PaymentIdReusedError, match="payment_id_reused"):
+        on_command(payment(status), other)

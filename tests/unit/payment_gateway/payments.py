@@ -1,0 +1,211 @@
+"""The payment that the specification speaks of: 12.50 EUR, at version 3, every answer of the gateway, and what can become of it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from services.payment_gateway.commands import Command, Request, on_command
+from services.payment_gateway.domain import (
+    CASES,
+    CHARGED,
+    GatewayAnswer,
+    GatewayStep,
+    Outcome,
+    Payment,
+    PaymentStatus,
+    PaymentTransition,
+    PendingOutcome,
+    Policy,
+    on_answer,
+)
+from services.payment_gateway.gateways import port
+from shared.records import replace
+from tests.support.scenarios import Scenario
+
+ID = UUID("018f3c5e-0000-7000-8000-000000000001")
+FIRST_S, SECOND_S = 1.0, 5.0
+REMIND_S = 3_600.0
+POLICY = Policy(ladder_s=(FIRST_S, SECOND_S), remind_s=REMIND_S)
+LAST = len(POLICY.ladder_s)
+"""The rung of a payment that has climbed the whole ladder."""
+ASKED_S = 3.0
+"""How long the gateway asks us to wait."""
+
+# -- what the gateway can answer -------------------------------------------------------------------------------------------------------
+
+TOKENISED = port.Tokenised("pm_9", "")
+PREPARED = port.Prepared("pi_1", "")
+REFUSED = port.Refused("bad card", "")
+CAPTURED = port.Captured("pi_1", 1_250, "EUR", "ch_1", "succeeded")
+DECLINED = port.Declined("insufficient_funds", "no money")
+UNCONFIRMED = port.Unconfirmed("requires_confirmation")
+ACTION_REQUIRED = port.ActionRequired("requires_action")
+PROCESSING = port.Processing("processing")
+CANCELLED = port.Cancelled("canceled")
+NOT_FOUND = port.NotFound("404")
+NOT_SENT = port.NotSent("429", retry_after_s=ASKED_S)
+UNKNOWN = port.Unknown("timeout")
+REFUNDED = port.Refunded("re_1", "succeeded")
+REFUND_PENDING = port.RefundPending("re_1", "pending")
+REFUND_FAILED = port.RefundFailed("expired_card", "failed")
+NO_REFUND = port.NoRefund("none")
+OF_SOMETHING_ELSE = (
+    replace(CAPTURED, amount_minor=1),
+    replace(CAPTURED, currency="USD"),
+    replace(CAPTURED, gateway_id="pi_2"),
+)
+"""Captures of another amount, in another currency, of another payment than we asked for."""
+
+# -- the payment -----------------------------------------------------------------------------------------------------------------------
+
+DECLINE = PendingOutcome(PaymentStatus.DECLINED, "insufficient_funds")
+REQUEST = Request(ID, "INV-1", 1_250, "EUR", "pm_card_visa")
+_WITHOUT_A_REASON = {PaymentStatus.REQUESTED, PaymentStatus.PREPARED, PaymentStatus.CAPTURED}
+
+
+def payment(status: PaymentStatus, *, rung: int = 0, decided_by: str | None = None, key_number: int = 1) -> Payment:
+    """A payment as it looks in this state, at version 3. A cancelling one was declined."""
+    return Payment(
+        payment_id=ID,
+        invoice_id="INV-1",
+        status=status,
+        version=3,
+        amount_minor=1_250,
+        currency="EUR",
+        method_token="pm_card_visa",
+        params_hash=REQUEST.params_hash,
+        gateway_id=None if status is PaymentStatus.REQUESTED else "pi_1",
+        pending=DECLINE if status is PaymentStatus.CANCELLING else None,
+        reason=None if status in _WITHOUT_A_REASON else "reason",
+        receipt_number="ch_1" if status in CHARGED else None,
+        decided_by=decided_by,
+        was_case=status in CASES,
+        rung=rung,
+        key_number=key_number,
+    )
+
+
+# -- what can become of it -------------------------------------------------------------------------------------------------------------
+
+Becomes = Callable[[Payment], PaymentTransition]
+
+
+def stays(
+    delay_s: float | None = None, *, then: GatewayStep | None = None, again: bool = False, **changes: Any
+) -> Becomes:
+    """No other version: the world is told nothing new. `changes` are all that differs in the payment."""
+    return lambda before: PaymentTransition(_changed(before, changes), then=then, delay_s=delay_s, again=again)
+
+
+def becomes(
+    status: PaymentStatus,
+    outcome: Outcome | None = None,
+    delay_s: float | None = None,
+    *,
+    then: GatewayStep | None = None,
+    **changes: Any,
+) -> Becomes:
+    """Another status is the next version, on the first rung; why the last one stood no longer holds. `changes` are what else differs."""
+
+    def follows(before: Payment) -> PaymentTransition:
+        moved = replace(
+            before,
+            status=status,
+            version=before.version + 1,
+            rung=0,
+            reason=None,
+            decided_by=None,
+            pending=None,
+            was_case=before.was_case or status in CASES,
+        )
+        return PaymentTransition(_changed(moved, changes), outcome, then, delay_s)
+
+    return follows
+
+
+def _changed(payment: Payment, changes: Mapping[str, Any]) -> Payment:
+    return replace(payment, **changes)
+
+
+WAITS = stays(FIRST_S, rung=1)
+"""The next rung of the ladder."""
+WAITS_AS_ASKED = stays(ASKED_S, rung=1)
+REMINDS = stays(REMIND_S, again=True)
+"""It waits for a person: what was told is told again, and the gateway asked again later."""
+IS_CAPTURED = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED, receipt_number="ch_1")
+IS_CAPTURED_LATE = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED_LATE, REMIND_S, receipt_number="ch_1")
+IS_CANCELLED_THERE = becomes(PaymentStatus.NOT_CHARGED, Outcome.NOT_CHARGED, reason="cancelled_at_gateway")
+IS_REFUNDED = becomes(PaymentStatus.REFUNDED, Outcome.REFUNDED, refund_id="re_1")
+
+
+def is_cancelled_as(status: PaymentStatus, reason: str) -> Becomes:
+    """The verdict is pending until the gateway confirms the cancel."""
+    verdict = PendingOutcome(status, reason)  # type: ignore[arg-type] # a status narrowed by the one who calls
+    return becomes(PaymentStatus.CANCELLING, then=GatewayStep.CANCEL, pending=verdict)
+
+
+IS_DECLINED_AFTER_A_CANCEL = is_cancelled_as(PaymentStatus.DECLINED, "insufficient_funds")
+IS_DECLINED_FOR_WANT_OF_ACTION = is_cancelled_as(PaymentStatus.DECLINED, "action_required")
+
+
+def is_not_charged(reason: str, **changes: Any) -> Becomes:
+    return becomes(PaymentStatus.NOT_CHARGED, Outcome.NOT_CHARGED, reason=reason, **changes)
+
+
+def is_in_doubt(reason: str) -> Becomes:
+    return becomes(PaymentStatus.IN_DOUBT, Outcome.IN_DOUBT, FIRST_S, reason=reason, rung=1)
+
+
+def needs_a_person(reason: str, **changes: Any) -> Becomes:
+    return becomes(PaymentStatus.NEEDS_DECISION, Outcome.NEEDS_DECISION, REMIND_S, reason=reason, **changes)
+
+
+def refund_is_in_doubt(reason: str) -> Becomes:
+    return becomes(PaymentStatus.REFUND_IN_DOUBT, Outcome.REFUND_IN_DOUBT, FIRST_S, reason=reason, rung=1)
+
+
+def refund_fails(reason: str) -> Becomes:
+    return becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, REMIND_S, reason=reason)
+
+
+# -- the specification of one step -----------------------------------------------------------------------------------------------------
+
+StepScenario = Scenario[Payment, GatewayAnswer, PaymentTransition]
+StepTable = Mapping[Payment, Mapping[GatewayAnswer, Becomes]]
+
+
+def scenarios_of(table: StepTable) -> dict[str, StepScenario]:
+    """One scenario a payment and an answer, named by both."""
+    named = {
+        f"{_name(before)}: {type(answer).__name__}": Scenario(before, answer, follows(before))
+        for before, row in table.items()
+        for answer, follows in row.items()
+    }
+    assert len(named) == sum(map(len, table.values())), "two scenarios have the same name"
+    return named
+
+
+def _name(payment: Payment) -> str:
+    words = [payment.status.replace("_", " ")]
+    words += ["behind the last rung"] * (payment.rung == LAST)
+    words += [f"under key {payment.key_number}"] * (payment.key_number > 1)
+    words += [f"pending {payment.pending.status}"] if payment.pending else []
+    return ", ".join(words)
+
+
+def follows(step: GatewayStep, scenario: StepScenario) -> PaymentTransition:
+    return on_answer(scenario.given, step, scenario.when, POLICY)
+
+
+# -- the specification of one command --------------------------------------------------------------------------------------------------
+
+CommandScenario = Scenario[Payment | None, Command, PaymentTransition]
+
+CLOSES = PaymentTransition(
+    Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, version=1, reason="never_requested"), Outcome.NOT_CHARGED
+)
+"""A payment never seen: from now on it never will be, and a request that comes later is not sent."""
+
+
+def decided(scenario: CommandScenario) -> PaymentTransition:
+    return on_command(scenario.given, scenario.when)

@@ -1,0 +1,115 @@
+"""Cancel: only what the gateway has cancelled is called declined or not charged. A cancel that finds a success means captured."""
+
+import pytest
+
+from services.payment_gateway import domain
+from services.payment_gateway.domain import GatewayStep, Outcome, PaymentStatus, PendingOutcome
+from services.payment_gateway.gateways import port
+from shared.records import replace
+from tests.support.scenarios import each
+from tests.unit.payment_gateway.payments import (
+    ACTION_REQUIRED,
+    ASKED_S,
+    CANCELLED,
+    CAPTURED,
+    DECLINE,
+    DECLINED,
+    FIRST_S,
+    ID,
+    IS_CAPTURED,
+    IS_CAPTURED_LATE,
+    LAST,
+    NOT_FOUND,
+    NOT_SENT,
+    POLICY,
+    PROCESSING,
+    UNCONFIRMED,
+    UNKNOWN,
+    StepScenario,
+    StepTable,
+    becomes,
+    follows,
+    is_not_charged,
+    needs_a_person,
+    payment,
+    scenarios_of,
+    stays,
+)
+
+STEP = GatewayStep.CANCEL
+WAITS_UNDER_ANOTHER_KEY = stays(FIRST_S, rung=1, key_number=2)
+NEEDS_A_PERSON = needs_a_person("cancel_unconfirmed", pending=DECLINE, key_number=2)
+IS_DECLINED = becomes(PaymentStatus.DECLINED, Outcome.DECLINED, reason="insufficient_funds")
+UNAVAILABLE = PendingOutcome(PaymentStatus.NOT_CHARGED, "gateway_unavailable")
+
+TABLE: StepTable = {
+    payment(PaymentStatus.CANCELLING): {
+        CAPTURED: IS_CAPTURED,
+        DECLINED: WAITS_UNDER_ANOTHER_KEY,
+        UNCONFIRMED: WAITS_UNDER_ANOTHER_KEY,
+        ACTION_REQUIRED: WAITS_UNDER_ANOTHER_KEY,
+        PROCESSING: WAITS_UNDER_ANOTHER_KEY,
+        CANCELLED: IS_DECLINED,
+        NOT_FOUND: WAITS_UNDER_ANOTHER_KEY,
+        NOT_SENT: stays(ASKED_S, rung=1),
+        UNKNOWN: WAITS_UNDER_ANOTHER_KEY,
+    },
+    replace(payment(PaymentStatus.CANCELLING), pending=UNAVAILABLE): {
+        CANCELLED: is_not_charged("gateway_unavailable"),
+        CAPTURED: IS_CAPTURED,
+    },
+    payment(PaymentStatus.CANCELLING, rung=LAST): {
+        CAPTURED: IS_CAPTURED,
+        DECLINED: NEEDS_A_PERSON,
+        UNCONFIRMED: NEEDS_A_PERSON,
+        ACTION_REQUIRED: NEEDS_A_PERSON,
+        PROCESSING: NEEDS_A_PERSON,
+        CANCELLED: IS_DECLINED,
+        NOT_FOUND: NEEDS_A_PERSON,
+        NOT_SENT: needs_a_person("cancel_unconfirmed", pending=DECLINE),
+        UNKNOWN: NEEDS_A_PERSON,
+    },
+    # What a person called not charged is watched: cancelled for good if it can be.
+    payment(PaymentStatus.NOT_CHARGED, decided_by="ann"): {
+        CAPTURED: IS_CAPTURED_LATE,
+        DECLINED: WAITS_UNDER_ANOTHER_KEY,
+        UNCONFIRMED: WAITS_UNDER_ANOTHER_KEY,
+        ACTION_REQUIRED: WAITS_UNDER_ANOTHER_KEY,
+        PROCESSING: WAITS_UNDER_ANOTHER_KEY,
+        CANCELLED: stays(),
+        NOT_FOUND: WAITS_UNDER_ANOTHER_KEY,
+        NOT_SENT: stays(ASKED_S, rung=1),
+        UNKNOWN: WAITS_UNDER_ANOTHER_KEY,
+    },
+    payment(PaymentStatus.NOT_CHARGED, rung=LAST, decided_by="ann"): {
+        CAPTURED: IS_CAPTURED_LATE,
+        DECLINED: stays(key_number=2),
+        UNCONFIRMED: stays(key_number=2),
+        ACTION_REQUIRED: stays(key_number=2),
+        PROCESSING: stays(key_number=2),
+        CANCELLED: stays(),
+        NOT_FOUND: stays(key_number=2),
+        NOT_SENT: stays(),
+        UNKNOWN: stays(key_number=2),
+    },
+}
+SCENARIOS = scenarios_of(TABLE)
+
+
+@each(SCENARIOS)
+def test_cancel(scenario: StepScenario) -> None:
+    assert follows(STEP, scenario) == scenario.then
+
+
+@pytest.mark.parametrize("rung", [0, LAST])
+@pytest.mark.parametrize("answer", [DECLINED, UNCONFIRMED, ACTION_REQUIRED, PROCESSING, NOT_FOUND, UNKNOWN])
+@pytest.mark.parametrize(("status", "by"), [(PaymentStatus.CANCELLING, None), (PaymentStatus.NOT_CHARGED, "ann")])
+def test_an_answered_cancel_is_repeated_under_another_key(
+    status: PaymentStatus, by: str | None, answer: port.ChargeAnswer, rung: int
+) -> None:
+    """The gateway would replay the refusal that it saved under the old one, when nothing stands in the way of the cancel any more."""
+    before = payment(status, rung=rung, decided_by=by)
+    answered = domain.on_answer(before, STEP, answer, POLICY).payment
+    unsent = domain.on_answer(before, STEP, NOT_SENT, POLICY).payment
+    assert domain.idempotency_key(answered, STEP) == f"{ID}:cancel:2"
+    assert domain.idempotency_key(unsent, STEP) == f"{ID}:cancel:1"

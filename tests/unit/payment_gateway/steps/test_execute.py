@@ -1,0 +1,107 @@
+"""Execute: the prepared payment is confirmed, and charged at most once. Without a readable answer nobody knows: it is in doubt."""
+
+import pytest
+
+from services.payment_gateway import domain
+from services.payment_gateway.domain import GatewayStep, PaymentStatus
+from services.payment_gateway.gateways import port
+from shared.records import replace
+from tests.support.scenarios import each
+from tests.unit.payment_gateway.payments import (
+    ACTION_REQUIRED,
+    CANCELLED,
+    CAPTURED,
+    DECLINED,
+    IS_CANCELLED_THERE,
+    IS_CAPTURED,
+    IS_DECLINED_AFTER_A_CANCEL,
+    IS_DECLINED_FOR_WANT_OF_ACTION,
+    LAST,
+    NOT_FOUND,
+    NOT_SENT,
+    OF_SOMETHING_ELSE,
+    POLICY,
+    PROCESSING,
+    UNCONFIRMED,
+    UNKNOWN,
+    WAITS,
+    WAITS_AS_ASKED,
+    StepScenario,
+    StepTable,
+    follows,
+    is_cancelled_as,
+    is_in_doubt,
+    needs_a_person,
+    payment,
+    scenarios_of,
+)
+
+STEP = GatewayStep.EXECUTE
+
+TABLE: StepTable = {
+    payment(PaymentStatus.PREPARED): {
+        CAPTURED: IS_CAPTURED,
+        DECLINED: IS_DECLINED_AFTER_A_CANCEL,
+        UNCONFIRMED: is_in_doubt("unconfirmed"),
+        ACTION_REQUIRED: IS_DECLINED_FOR_WANT_OF_ACTION,
+        PROCESSING: is_in_doubt("processing"),
+        CANCELLED: IS_CANCELLED_THERE,
+        NOT_FOUND: is_in_doubt("unknown_to_gateway"),
+        NOT_SENT: WAITS_AS_ASKED,
+        UNKNOWN: is_in_doubt("no_readable_answer"),
+    },
+    payment(PaymentStatus.PREPARED, rung=LAST): {
+        CAPTURED: IS_CAPTURED,
+        DECLINED: IS_DECLINED_AFTER_A_CANCEL,
+        UNKNOWN: is_in_doubt("no_readable_answer"),
+        NOT_SENT: is_cancelled_as(PaymentStatus.NOT_CHARGED, "gateway_unavailable"),
+    },
+    payment(PaymentStatus.IN_DOUBT): {
+        CAPTURED: IS_CAPTURED,
+        DECLINED: IS_DECLINED_AFTER_A_CANCEL,
+        UNCONFIRMED: WAITS,
+        ACTION_REQUIRED: IS_DECLINED_FOR_WANT_OF_ACTION,
+        PROCESSING: WAITS,
+        CANCELLED: IS_CANCELLED_THERE,
+        NOT_FOUND: WAITS,
+        NOT_SENT: WAITS_AS_ASKED,
+        UNKNOWN: WAITS,
+    },
+    payment(PaymentStatus.IN_DOUBT, rung=LAST): {
+        CAPTURED: IS_CAPTURED,
+        DECLINED: IS_DECLINED_AFTER_A_CANCEL,
+        UNCONFIRMED: needs_a_person("unconfirmed"),
+        ACTION_REQUIRED: IS_DECLINED_FOR_WANT_OF_ACTION,
+        PROCESSING: needs_a_person("processing"),
+        CANCELLED: IS_CANCELLED_THERE,
+        NOT_FOUND: needs_a_person("unknown_to_gateway"),
+        NOT_SENT: needs_a_person("gateway_unavailable"),
+        UNKNOWN: needs_a_person("no_readable_answer"),
+    },
+}
+SCENARIOS = scenarios_of(TABLE)
+
+
+@each(SCENARIOS)
+def test_execute(scenario: StepScenario) -> None:
+    assert follows(STEP, scenario) == scenario.then
+
+
+@pytest.mark.parametrize("capture", OF_SOMETHING_ELSE)
+def test_a_capture_of_something_else_is_for_a_person(capture: port.Captured) -> None:
+    before = payment(PaymentStatus.PREPARED)
+    assert domain.on_answer(before, STEP, capture, POLICY) == needs_a_person("capture_differs")(before)
+
+
+@pytest.mark.parametrize(
+    ("told", "stored"),
+    [
+        (" \x00\ud800ch_\n1 ", "ch_1"),
+        ("\x00", "pi_1"),
+        ("ch_4242424242424242", "pi_1"),  # an event that shows a card number is refused by its readers
+    ],
+    ids=["unprintable", "empty", "a card number"],
+)
+def test_whatever_a_receipt_looks_like_it_can_be_stored(told: str, stored: str) -> None:
+    answer: port.Captured = replace(CAPTURED, receipt_number=told)
+    assert domain.on_answer(payment(PaymentStatus.PREPARED), STEP, answer, POLICY).payment.receipt_number == stored

@@ -1,0 +1,79 @@
+"""Inquire refund: whoever finds a refund asks for it before sending one. What a person was left with is only asked for."""
+
+from services.payment_gateway.domain import GatewayStep, PaymentStatus
+from tests.support.scenarios import each
+from tests.unit.payment_gateway.payments import (
+    IS_REFUNDED,
+    LAST,
+    NO_REFUND,
+    NOT_FOUND,
+    NOT_SENT,
+    REFUND_FAILED,
+    REFUND_PENDING,
+    REFUNDED,
+    REMINDS,
+    UNKNOWN,
+    WAITS,
+    WAITS_AS_ASKED,
+    StepScenario,
+    StepTable,
+    follows,
+    payment,
+    refund_fails,
+    refund_is_in_doubt,
+    scenarios_of,
+    stays,
+)
+
+STEP = GatewayStep.INQUIRE_REFUND
+SENDS_IT = stays(then=GatewayStep.REFUND)
+
+TABLE: StepTable = {
+    payment(PaymentStatus.REFUNDING): {
+        REFUNDED: IS_REFUNDED,
+        REFUND_PENDING: refund_is_in_doubt("refund_pending"),
+        REFUND_FAILED: refund_fails("expired_card"),
+        NO_REFUND: SENDS_IT,
+        NOT_FOUND: refund_is_in_doubt("unknown_to_gateway"),
+        NOT_SENT: WAITS_AS_ASKED,
+        UNKNOWN: refund_is_in_doubt("no_readable_answer"),
+    },
+    payment(PaymentStatus.REFUNDING, rung=LAST): {
+        REFUNDED: IS_REFUNDED,
+        NO_REFUND: SENDS_IT,
+        NOT_SENT: refund_fails("gateway_unavailable"),
+    },
+    payment(PaymentStatus.REFUND_IN_DOUBT): {
+        REFUNDED: IS_REFUNDED,
+        REFUND_PENDING: WAITS,
+        REFUND_FAILED: refund_fails("expired_card"),
+        NO_REFUND: SENDS_IT,
+        NOT_FOUND: WAITS,
+        NOT_SENT: WAITS_AS_ASKED,
+        UNKNOWN: WAITS,
+    },
+    payment(PaymentStatus.REFUND_IN_DOUBT, rung=LAST): {
+        REFUNDED: IS_REFUNDED,
+        REFUND_PENDING: REMINDS,
+        REFUND_FAILED: refund_fails("expired_card"),
+        NO_REFUND: REMINDS,  # the gateway may have forgotten our key by now: a second refund could follow
+        NOT_FOUND: REMINDS,
+        NOT_SENT: REMINDS,
+        UNKNOWN: REMINDS,
+    },
+    payment(PaymentStatus.REFUND_FAILED): {
+        REFUNDED: IS_REFUNDED,
+        REFUND_PENDING: REMINDS,
+        REFUND_FAILED: REMINDS,
+        NO_REFUND: REMINDS,
+        NOT_FOUND: REMINDS,
+        NOT_SENT: REMINDS,
+        UNKNOWN: REMINDS,
+    },
+}
+SCENARIOS = scenarios_of(TABLE)
+
+
+@each(SCENARIOS)
+def test_inquire_refund(scenario: StepScenario) -> None:
+    assert follows(STEP, scenario) == scenario.then

@@ -1,0 +1,72 @@
+"""Prepare: the payment is created at the gateway, unconfirmed. Until its gateway id is recorded nothing can be charged."""
+
+import pytest
+
+from services.payment_gateway import domain
+from services.payment_gateway.domain import GatewayStep, PaymentStatus, next_step
+from services.payment_gateway.gateways import port
+from tests.support.scenarios import each
+from tests.unit.payment_gateway.payments import (
+    CAPTURED,
+    FIRST_S,
+    LAST,
+    NOT_SENT,
+    POLICY,
+    PREPARED,
+    REFUSED,
+    SECOND_S,
+    UNKNOWN,
+    WAITS_AS_ASKED,
+    StepScenario,
+    StepTable,
+    becomes,
+    follows,
+    is_not_charged,
+    payment,
+    scenarios_of,
+    stays,
+)
+
+STEP = GatewayStep.PREPARE
+PREPARES = becomes(PaymentStatus.PREPARED, then=GatewayStep.EXECUTE, gateway_id="pi_1", key_number=1)
+
+TABLE: StepTable = {
+    payment(PaymentStatus.REQUESTED): {
+        PREPARED: PREPARES,
+        REFUSED: is_not_charged("bad_card"),
+        NOT_SENT: WAITS_AS_ASKED,
+        UNKNOWN: stays(FIRST_S, rung=1, key_number=2),
+    },
+    payment(PaymentStatus.REQUESTED, rung=1, key_number=2): {
+        PREPARED: PREPARES,
+        NOT_SENT: stays(SECOND_S, rung=2),  # longer than it asks for
+        UNKNOWN: stays(SECOND_S, rung=2, key_number=3),
+    },
+    payment(PaymentStatus.REQUESTED, rung=LAST): {
+        PREPARED: PREPARES,
+        REFUSED: is_not_charged("bad_card"),
+        NOT_SENT: is_not_charged("gateway_unavailable"),
+        UNKNOWN: is_not_charged("gateway_unavailable", key_number=2),
+    },
+}
+SCENARIOS = scenarios_of(TABLE)
+
+
+@each(SCENARIOS)
+def test_prepare(scenario: StepScenario) -> None:
+    assert follows(STEP, scenario) == scenario.then
+
+
+def test_a_payment_with_a_token_begins_with_it() -> None:
+    assert next_step(payment(PaymentStatus.REQUESTED)) is STEP
+
+
+def test_a_gateway_may_ask_for_patience_but_not_for_a_day() -> None:
+    patient = port.NotSent("429", retry_after_s=86_400.0)
+    waiting = domain.on_answer(payment(PaymentStatus.REQUESTED), STEP, patient, POLICY)
+    assert waiting == stays(domain.RETRY_AFTER_MAX_S, rung=1)(payment(PaymentStatus.REQUESTED))
+
+
+def test_an_answer_that_nothing_asked_for_is_a_bug() -> None:
+    with pytest.raises(AssertionError):
+        domain.on_answer(payment(PaymentStatus.REQUESTED), STEP, CAPTURED, POLICY)

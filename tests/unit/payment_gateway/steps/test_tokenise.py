@@ -1,0 +1,47 @@
+"""Tokenise: an encrypted card is exchanged for the gateway's token. Nothing can be charged yet."""
+
+from services.payment_gateway.domain import GatewayStep, PaymentStatus, next_step
+from shared.records import replace
+from tests.support.scenarios import each
+from tests.unit.payment_gateway.payments import (
+    FIRST_S,
+    LAST,
+    NOT_SENT,
+    REFUSED,
+    TOKENISED,
+    UNKNOWN,
+    WAITS_AS_ASKED,
+    StepScenario,
+    StepTable,
+    follows,
+    is_not_charged,
+    payment,
+    scenarios_of,
+    stays,
+)
+
+STEP = GatewayStep.TOKENISE
+WITH_CARD = replace(payment(PaymentStatus.REQUESTED), method_token=None, card_jwe="eyJ...")
+
+TABLE: StepTable = {
+    WITH_CARD: {
+        TOKENISED: stays(then=GatewayStep.PREPARE, method_token="pm_9", card_jwe=None),
+        REFUSED: is_not_charged("bad_card", card_jwe=None),
+        NOT_SENT: WAITS_AS_ASKED,
+        UNKNOWN: stays(FIRST_S, rung=1, key_number=2),
+    },
+    replace(WITH_CARD, rung=LAST): {
+        NOT_SENT: is_not_charged("gateway_unavailable", card_jwe=None),
+        UNKNOWN: is_not_charged("gateway_unavailable", card_jwe=None, key_number=2),
+    },
+}
+SCENARIOS = scenarios_of(TABLE)
+
+
+@each(SCENARIOS)
+def test_tokenise(scenario: StepScenario) -> None:
+    assert follows(STEP, scenario) == scenario.then
+
+
+def test_a_payment_with_an_encrypted_card_begins_with_it() -> None:
+    assert next_step(WITH_CARD) is STEP

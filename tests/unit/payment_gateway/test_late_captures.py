@@ -1,0 +1,90 @@
+"""A truth that comes in late: money that moved is never overlooked, and a late capture is announced until somebody gives it back."""
+
+import pytest
+
+from services.payment_gateway import domain
+from services.payment_gateway.commands import Inquire, Refund, on_command
+from services.payment_gateway.domain import Outcome, PaymentStatus, PaymentTransition
+from shared.records import replace
+from tests.unit.payment_gateway.payments import (
+    CAPTURED,
+    DECLINED,
+    ID,
+    IS_CAPTURED,
+    IS_CAPTURED_LATE,
+    IS_REFUNDED,
+    OF_SOMETHING_ELSE,
+    POLICY,
+    REFUNDED,
+    REMIND_S,
+    Becomes,
+    becomes,
+    payment,
+)
+
+MOVED_ON: dict[PaymentStatus, tuple[Becomes | None, Becomes | None]] = {  # after a capture, after a refund
+    PaymentStatus.REQUESTED: (None, None),
+    PaymentStatus.PREPARED: (IS_CAPTURED, None),
+    PaymentStatus.CANCELLING: (IS_CAPTURED, None),
+    PaymentStatus.IN_DOUBT: (IS_CAPTURED, None),
+    PaymentStatus.NEEDS_DECISION: (IS_CAPTURED, None),
+    PaymentStatus.CAPTURED: (None, None),
+    PaymentStatus.DECLINED: (IS_CAPTURED_LATE, None),
+    PaymentStatus.NOT_CHARGED: (IS_CAPTURED_LATE, None),
+    PaymentStatus.REFUNDING: (None, IS_REFUNDED),
+    PaymentStatus.REFUND_IN_DOUBT: (None, IS_REFUNDED),
+    PaymentStatus.REFUND_FAILED: (None, IS_REFUNDED),
+    PaymentStatus.REFUNDED: (None, None),
+}
+
+
+@pytest.mark.parametrize("status", PaymentStatus)
+def test_money_that_moved_is_never_overlooked(status: PaymentStatus) -> None:
+    """An answer came in when the row had moved on: only what tells of money is looked at then."""
+    before = payment(status)
+    found = [domain.on_late_answer(before, answer, POLICY) for answer in (CAPTURED, REFUNDED)]
+    assert found == [follows(before) if follows else None for follows in MOVED_ON[status]]
+    assert domain.on_late_answer(before, DECLINED, POLICY) is None
+
+
+@pytest.mark.parametrize("capture", OF_SOMETHING_ELSE)
+def test_a_capture_of_something_else_is_not_taken_for_this_payment(capture: domain.GatewayAnswer) -> None:
+    assert domain.on_late_answer(payment(PaymentStatus.DECLINED), capture, POLICY) is None
+
+
+@pytest.mark.parametrize("status", [PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED])
+def test_a_late_capture_is_announced_again_until_it_is_given_back(status: PaymentStatus) -> None:
+    found = domain.on_late_answer(payment(status), CAPTURED, POLICY)
+    assert found is not None
+    assert (found.outcome, found.delay_s) == (Outcome.CAPTURED_LATE, REMIND_S)
+    assert domain.next_step(found.payment) is None
+    reminder = domain.on_due(found.payment, POLICY)
+    assert reminder == PaymentTransition(replace(found.payment, rung=1), delay_s=REMIND_S, again=True)
+    asked = on_command(reminder.payment, Inquire(ID, "INV-1"))
+    assert asked == PaymentTransition(reminder.payment, again=True), (
+        "being asked neither ends nor hurries the reminders"
+    )
+    given_back = on_command(reminder.payment, Refund(ID, "INV-1"))
+    assert given_back == becomes(PaymentStatus.REFUNDING, delay_s=0.0)(reminder.payment)
+
+
+def test_a_late_capture_that_is_kept_comes_to_rest() -> None:
+    at, reminders = payment(PaymentStatus.CAPTURED), 0
+    while (reminder := domain.on_due(at, POLICY)).again:
+        at, reminders = reminder.payment, reminders + 1
+    assert reminders == domain.LATE_REMINDERS_MAX
+    assert reminder == PaymentTransition(at)
+
+
+@pytest.mark.parametrize(
+    ("status", "decided_by"),
+    [
+        (PaymentStatus.DECLINED, None),
+        (PaymentStatus.NOT_CHARGED, None),
+        (PaymentStatus.REFUNDED, None),
+        (PaymentStatus.REFUND_FAILED, "ann"),
+    ],
+)
+def test_what_else_there_is_nothing_to_ask_about_is_at_rest(status: PaymentStatus, decided_by: str | None) -> None:
+    settled = payment(status, decided_by=decided_by)
+    assert domain.on_due(settled, POLICY) == PaymentTransition(settled)
