@@ -1,0 +1,97 @@
+"""The saga that the specification speaks of: every state it can be in, every fact it can hear, everything it says."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from services.saga.domain import (
+    Capture,
+    Captured,
+    DeadlineFired,
+    Declined,
+    Fact,
+    Failure,
+    FlagPaymentInDoubt,
+    InDoubt,
+    InquirePayment,
+    NeedsDecision,
+    NotCharged,
+    Paid,
+    PaymentFailed,
+    PaymentRequested,
+    RecordPayment,
+    RecordPaymentFailure,
+    Refunded,
+    RefundFailed,
+    RefundInDoubt,
+    RefundPayment,
+    ReminderSchedule,
+    Saga,
+    SagaStatus,
+    SettlementRejected,
+)
+
+PATIENCE = ReminderSchedule((10.0, 20.0, 60.0))
+FIRST_S, SECOND_S, LAST_S = PATIENCE.ladder_s
+VERSION = 5
+"""Of the payment gateway's row, as heard so far; the facts below are newer."""
+NEWER = 6
+
+ABSENT = Saga(UUID("6d0c3d1e-0d2f-4a0e-9a35-8a0f4a2b7d11"), "INV-1")
+CAPTURE = Capture(1_000, "EUR", "R-1")
+DECLINE = Failure("declined", "do_not_honor")
+REJECTION = Failure("not_charged", "settlement_rejected")
+REFUND = Failure("not_charged", "refunded")
+REJECTED = "the invoice cannot take the money: payment_not_awaited"
+LATE = "captured after the payment had failed"
+
+AWAITING = replace(
+    ABSENT,
+    status=SagaStatus.AWAITING_OUTCOME,
+    version=1,
+    deadline=1,
+    deadline_s=FIRST_S,
+)
+KNOWN = replace(AWAITING, version=3, payment_version=VERSION)
+CAPTURED = replace(KNOWN, capture=CAPTURE)
+DECLINED = replace(KNOWN, status=SagaStatus.FAILED, failure=DECLINE)
+REFUNDING = replace(CAPTURED, status=SagaStatus.REFUNDING, failure=DECLINE, failure_recorded=True, refund_reason=LATE)
+
+STATES: dict[str, Saga] = {
+    "absent": ABSENT,
+    "awaiting_outcome": AWAITING,
+    "in_doubt": replace(KNOWN, status=SagaStatus.IN_DOUBT, flagged=True),
+    "needs_decision": replace(KNOWN, status=SagaStatus.NEEDS_DECISION, flagged=True),
+    "settling": replace(CAPTURED, status=SagaStatus.SETTLING),
+    "completed": replace(CAPTURED, status=SagaStatus.COMPLETED),
+    "failed, invoice told": DECLINED,
+    "failed": replace(DECLINED, failure_recorded=True),
+    "refunding": REFUNDING,
+    "refund_in_doubt": replace(REFUNDING, status=SagaStatus.REFUND_IN_DOUBT),
+    "refunded": replace(REFUNDING, status=SagaStatus.REFUNDED),
+    "not_refunded": replace(REFUNDING, status=SagaStatus.NOT_REFUNDED),
+}
+
+FACTS: dict[str, Fact] = {
+    "requested": PaymentRequested(),
+    "captured": Captured(NEWER, 1_000, "EUR", "R-1"),
+    "declined": Declined(NEWER, "do_not_honor"),
+    "not charged": NotCharged(NEWER, "never_sent"),
+    "in doubt": InDoubt(NEWER),
+    "needs decision": NeedsDecision(NEWER),
+    "paid": Paid(),
+    "payment failed": PaymentFailed("declined", "do_not_honor"),
+    "settlement rejected": SettlementRejected("payment_not_awaited"),
+    "refunded": Refunded(NEWER),
+    "refund in doubt": RefundInDoubt(NEWER),
+    "refund failed": RefundFailed(NEWER, closed=False),
+    "refund closed": RefundFailed(NEWER, closed=True),
+    "deadline": DeadlineFired(1),
+}
+
+ASK, FLAG, RECORD = InquirePayment(), FlagPaymentInDoubt(), RecordPayment(CAPTURE)
+TELL_DECLINE, TELL_NOT_CHARGED = (
+    RecordPaymentFailure(DECLINE),
+    RecordPaymentFailure(Failure("not_charged", "never_sent")),
+)
+TELL_REJECTION, TELL_REFUND = RecordPaymentFailure(REJECTION), RecordPaymentFailure(REFUND)
+REFUND_REJECTED, REFUND_LATE = RefundPayment(REJECTED), RefundPayment(LATE)
