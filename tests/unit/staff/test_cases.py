@@ -18,19 +18,18 @@ from services.staff.domain import (
     DecisionRefused,
     Doubted,
     Fact,
-    Resolution,
     Resolve,
     SentDecision,
     Settled,
-    decisions_for,
     evolve,
     refusal_of,
 )
+from shared.records import replace
+from tests.support.scenarios import Scenario, each
 
 PAYMENT = UUID("0190a000-0000-7000-8000-000000000001")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 BLANK = Case(PAYMENT, "INV-1")
-RESOLUTIONS: tuple[Resolution, ...] = ("captured", "not_charged", "refunded", "not_refunded")
 
 
 def doubted(version: int, status: CaseStatus = CaseStatus.NEEDS_DECISION, decided_by: str | None = None) -> Doubted:
@@ -49,6 +48,59 @@ def refused(version: int, decision_id: UUID | None = None) -> DecisionRefused:
 
 def case_of(*facts: Fact) -> Case:
     return reduce(evolve, facts, BLANK)
+
+
+CaseScenario = Scenario[tuple[Fact, ...], Fact, Case]
+LOOKED_AT = Case(
+    PAYMENT,
+    "INV-1",
+    CaseStatus.NEEDS_DECISION,
+    version=3,
+    reason="reason_3",
+    amount_minor=1_250,
+    currency="EUR",
+    gateway_id="pi_1",
+    attempts=doubted(3).attempts,
+    attempts_version=3,
+)
+CAPTURED = replace(LOOKED_AT, status=CaseStatus.CAPTURED, version=5, reason=None)
+
+SCENARIOS: dict[str, CaseScenario] = {
+    "doubt opens a case": Scenario((), doubted(3), LOOKED_AT),
+    "newer doubt takes the place of older": Scenario(
+        (doubted(2, CaseStatus.IN_DOUBT),), doubted(3), replace(LOOKED_AT, attempts=doubted(3).attempts)
+    ),
+    "doubt that a person decided to leave is no doubt": Scenario(
+        (doubted(2, CaseStatus.REFUND_FAILED),),
+        doubted(3, CaseStatus.REFUND_FAILED, "ann"),
+        replace(LOOKED_AT, status=CaseStatus.NOT_REFUNDED, decided_by="ann"),
+    ),
+    "an outcome settles the case": Scenario((doubted(3),), settled(5), CAPTURED),
+    "an outcome says who decided it": Scenario(
+        (doubted(3),), settled(5, decided_by="ann"), replace(CAPTURED, decided_by="ann")
+    ),
+    "an outcome is all that is known of a payment without doubt": Scenario(
+        (), settled(5), Case(PAYMENT, "INV-1", CaseStatus.CAPTURED, version=5)
+    ),
+    "older doubt fills the gaps of what is settled": Scenario((settled(5),), doubted(3), CAPTURED),
+    "doubt after an outcome opens the case again": Scenario(
+        (settled(2),), doubted(3, CaseStatus.REFUND_IN_DOUBT), replace(LOOKED_AT, status=CaseStatus.REFUND_IN_DOUBT)
+    ),
+    "a refused decision is kept beside what stands": Scenario(
+        (doubted(3),), refused(3), replace(LOOKED_AT, refusals=(refused(3),))
+    ),
+    "a refused decision comes once": Scenario(
+        (doubted(3), refused(3)), refused(3), replace(LOOKED_AT, refusals=(refused(3),))
+    ),
+    "a refused decision of a payment that nobody told of": Scenario(
+        (), refused(3), Case(PAYMENT, "INV-1", refusals=(refused(3),))
+    ),
+}
+
+
+@each(SCENARIOS)
+def test_case(scenario: CaseScenario) -> None:
+    assert evolve(case_of(*scenario.given), scenario.when) == scenario.then
 
 
 def fact_of(version: int, kind: int) -> Fact:
@@ -100,35 +152,6 @@ def test_money_that_a_person_decided_not_to_give_back_is_settled() -> None:
 
 def test_a_payment_can_become_a_case_again() -> None:
     assert case_of(doubted(2), settled(3), doubted(5, CaseStatus.REFUND_IN_DOUBT)).is_open
-
-
-def test_what_can_be_decided_of_every_state() -> None:
-    charge, refund = {"captured", "not_charged"}, {"refunded", "not_refunded"}
-    fitting = {CaseStatus.IN_DOUBT: charge, CaseStatus.NEEDS_DECISION: charge}
-    fitting |= {CaseStatus.REFUND_IN_DOUBT: refund, CaseStatus.REFUND_FAILED: refund}
-    assert {status: set(decisions_for(status)) for status in CaseStatus} == {
-        status: fitting.get(status, set()) for status in CaseStatus
-    }
-
-
-def test_every_state_and_every_decision() -> None:
-    for status in CaseStatus:
-        for resolution in RESOLUTIONS:
-            case = Case(PAYMENT, "INV-1", status=status, version=3)
-            answer = refusal_of(Resolve(resolution, 3, "R-1"), case)
-            if status not in OPEN:
-                assert answer is DecisionRefusal.NOTHING_TO_DECIDE
-            elif resolution not in decisions_for(status):
-                assert answer is DecisionRefusal.DOES_NOT_FIT
-            else:
-                assert answer is None
-
-
-def test_a_decision_needs_the_version_that_stands_and_a_receipt() -> None:
-    case = case_of(doubted(3))
-    assert refusal_of(Resolve("not_charged", 2, None), case) is DecisionRefusal.VERSION_DIFFERS
-    assert refusal_of(Resolve("captured", 3, None), case) is DecisionRefusal.RECEIPT_NUMBER_REQUIRED
-    assert refusal_of(Resolve("captured", 3, "  "), case) is DecisionRefusal.RECEIPT_NUMBER_REQUIRED
 
 
 def test_one_decision_at_a_time_until_it_is_refused_or_the_payment_moved_on() -> None:
