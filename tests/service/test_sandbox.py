@@ -23,11 +23,10 @@ from deploy.sandbox.server import Sandbox
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.choose import open_gateway
 from services.payment_gateway.gateways.port import Gateway
+from tests.support.hasty_gateway import HASTY_S, PATIENT_S, hasty_gateway
 
 DEADLINE_S = 20.0
-PATIENT_S = DEADLINE_S  # a busy machine must not turn an answer into a timeout
-HASTY_S = 0.3  # against what never answers
-SLOW_S = 0.6  # longer than the hasty client waits
+SLOW_S = 2 * HASTY_S  # longer than the hasty client waits
 NOON = 1_800_000_000.0
 KEY_AGE_S = 86_400.0
 MOST_LOOKS = 6  # more than any payment of the catalogue needs to settle
@@ -92,10 +91,18 @@ async def open_bench(folder: Path) -> AsyncIterator[SandboxClient]:
     settings = SandboxSettings(key_age_s=KEY_AGE_S, slow_s=SLOW_S)
     async with Sandbox(ledger, clock=clock, settings=settings) as sandbox:
         gateway = open_gateway(sandbox.url, api_key="sk_test_1", timeout_s=PATIENT_S, connections=8)
-        hasty = open_gateway(sandbox.url, api_key="sk_test_1", timeout_s=HASTY_S, connections=8)
+        hasty = hasty_gateway(sandbox.url)
+        await _until_connected(hasty)
         yield SandboxClient(sandbox, gateway, hasty, ledger, clock)
         await hasty.close()
         await gateway.close()
+
+
+async def _until_connected(gateway: Gateway) -> None:
+    """Over a connection that stands a request arrives, however soon its client gives up."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not isinstance(await gateway.inquire("pi_nobody_knows"), port.NotFound):
+            pass
 
 
 @pytest.fixture

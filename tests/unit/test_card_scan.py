@@ -210,10 +210,10 @@ def test_what_is_no_card(text: str) -> None:
 )
 def test_no_body_holds_the_loop(body: bytes) -> None:
     """A bound against quadratic work: such a body would take minutes. Measured 15 ms and less."""
-    started = time.perf_counter()
+    started = time.thread_time()
     find_card_number(body)
     find_cvv(body)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_more_groups_of_digits_than_any_message_has_count_as_a_card() -> None:

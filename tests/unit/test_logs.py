@@ -61,6 +61,11 @@ class Lines:
         return [json.loads(line) for line in self.text.splitlines()]
 
     @property
+    def told(self) -> str:
+        """All but the times: the digits of any of them may be those of a CVV."""
+        return str([{name: value for name, value in line.items() if name != "time"} for line in self.all])
+
+    @property
     def only(self) -> dict[str, Any]:
         (line,) = self.all
         return line
@@ -331,7 +336,8 @@ def test_secrets_are_masked(lines: Lines, text: str, secret: str) -> None:
     assert secret not in redact(text)
     log.info("secret", text=text)
     logging.getLogger("stripe").warning(text)
-    assert secret not in lines.text
+    assert len(lines.all) == 2
+    assert secret not in lines.told
 
 
 def test_fields_named_as_secrets_are_hidden(lines: Lines) -> None:

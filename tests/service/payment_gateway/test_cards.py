@@ -33,7 +33,7 @@ async def test_the_token_is_stored_and_the_card_erased_before_anything_is_charge
     held = Hold()
     gateway.then(GatewayStep.PREPARE, held)
     events, asking = await upstream.tap("payment.events"), with_card(public)
-    async with start(timeout_s=5.0, keyring=CardKeyring.load(private)):
+    async with start(keyring=CardKeyring.load(private)):
         await upstream.send(asking)
         await held.reached.wait()
         row = await payments.row(asking.payment_id)

@@ -23,6 +23,8 @@ from tests.support.environment import Environment
 from tests.support.upstream_client import Received, UpstreamClient
 from tests.support.waiting import until
 
+DEADLINE_S = 60.0
+
 
 async def test_a_payment_is_captured_in_two_steps(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
@@ -208,10 +210,10 @@ async def test_an_answer_that_comes_after_the_decision_is_a_late_capture(
     gateway.then(GatewayStep.INQUIRE, held)
     gateway.always(GatewayStep.CANCEL, Say(UNKNOWN))
     events, asking = await upstream.tap("payment.events"), requested()
-    async with start(timeout_s=5.0):
+    async with start():
         await upstream.send(asking)
         doubt = await events.next()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             await held.reached.wait()
         await upstream.send(decision(asking.payment_id, "not_charged", doubt.data["version"]))
         await events.next()
@@ -227,9 +229,9 @@ async def test_a_holder_that_slept_through_its_lease_changes_nothing(
     slept = Hold()
     gateway.then(GatewayStep.EXECUTE, slept)
     events, asking = await upstream.tap("payment.events"), requested()
-    async with start(timeout_s=5.0):
+    async with start():
         await upstream.send(asking)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             await slept.reached.wait()
         await execute(payments.url, "UPDATE payments SET due_at = now()")  # the lease is over
         captured = await events.next()
@@ -320,7 +322,7 @@ async def test_a_row_that_cannot_be_read_is_left_alone_and_the_others_are_worked
 
     monkeypatch.setattr(store, "_row", reads)
     await _store_due(payments.url, strange.payment_id, known.payment_id)
-    async with start(), asyncio.timeout(10):
+    async with start(), asyncio.timeout(DEADLINE_S):
         await payments.until(known.payment_id, "captured")
         await met.wait()
         await upstream.send(stands)
@@ -369,9 +371,9 @@ async def test_answers_are_held_while_the_database_is_away(
     events, asking = await upstream.tap("payment.events"), requested()
     name = payments.url.rpartition("/")[2]
     other = environment.databases["invoice"]
-    async with start(timeout_s=20.0):
+    async with start():
         await upstream.send(asking)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             await held.reached.wait()
         await execute(other, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
         try:
@@ -410,7 +412,7 @@ async def test_a_lost_broker_connection_cancels_no_charge(
         runtimes.append(runtime)
         assemble_with(runtime, ChargingSettings("memory://", "", 10.0, 20, Policy((0.05,), 3_600.0), None), gateway)
 
-    async with environment.running("payment_gateway", assemble), asyncio.timeout(20):
+    async with environment.running("payment_gateway", assemble), asyncio.timeout(DEADLINE_S):
         await upstream.send(asking)
         await held.reached.wait()
         connection = runtimes[0].consume_link._connection
@@ -425,16 +427,25 @@ async def test_a_lost_broker_connection_cancels_no_charge(
 
 
 async def test_a_stopping_instance_finishes_its_call_and_leaves_the_rest_to_others(
-    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+    start: Start,
+    upstream: UpstreamClient,
+    payments: PaymentGatewayFixture,
+    gateway: ScriptedGateway,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    held = Hold()
+    held, finish = Hold(), charging.Charging.finish
+
+    async def let_go_and_finish(stopping: charging.Charging) -> None:
+        asyncio.get_running_loop().call_soon(held.let_go.set)  # once the stop has begun
+        await finish(stopping)
+
+    monkeypatch.setattr(charging.Charging, "finish", let_go_and_finish)
     gateway.then(GatewayStep.PREPARE, held)
     events, asking = await upstream.tap("payment.events"), requested()
-    async with asyncio.timeout(20):
-        async with start(timeout_s=5.0):
+    async with asyncio.timeout(DEADLINE_S):
+        async with start():
             await upstream.send(asking)
             await held.reached.wait()
-            asyncio.get_running_loop().call_later(0.2, held.let_go.set)  # after the stop has begun
         row = await payments.row(asking.payment_id)
         assert (row["status"], row["leased_by"]) == ("prepared", None)
         assert gateway.count(GatewayStep.EXECUTE) == 0
@@ -456,7 +467,7 @@ async def test_a_gateway_that_is_away_is_told_by_readiness_while_it_is_away(
         await until(so, what=f"gateway ready={ready}")
 
     ids = [uuid4() for _ in range(charging.SILENT_PAYMENTS_MAX)]
-    async with start(ladder_s=(0.05,) * 40):
+    async with start(ladder_s=(0.05,) * 10_000):  # none is given up before the gateway is back
         await upstream.send(requested(healthy := uuid4()))
         await payments.until(healthy, "captured")
         await says(ready=True)

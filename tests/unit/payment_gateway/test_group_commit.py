@@ -55,7 +55,7 @@ def commit(monkeypatch: pytest.MonkeyPatch) -> Failing:
 async def running(commit: GroupCommit) -> AsyncIterator[None]:
     task = asyncio.create_task(commit.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             yield
     finally:
         task.cancel()
