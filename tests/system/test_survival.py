@@ -231,7 +231,7 @@ def test_a_second_signal_exits_at_once_and_loses_nothing(system: System) -> None
             async def gone() -> bool:
                 return not system.fleet.is_running("payment_gateway")
 
-            await until(gone, within_s=2.0, what="the end")
+            await until(gone, what="the end")
             await asyncio.to_thread(system.fleet.start, "payment_gateway")
             return await stage.outcome(command)
 

@@ -239,15 +239,14 @@ def test_a_frame_full_of_small_fields_takes_time_in_proportion() -> None:
     """Copying what is left of a frame at each of 120 000 fields stopped the loop for half a second."""
 
     def each_s(count: int) -> float:
-        raw = table(b"\x01aA" + struct.pack(">I", count) + b"V" * count)
-        spent: list[float] = []
-        for _ in range(3):
-            started = time.thread_time()
-            frames.read_properties(raw[frames.PREFIX_BYTES : -1])
-            spent.append(time.thread_time() - started)
-        return min(spent) / count
+        raw = table(b"\x01aA" + struct.pack(">I", count) + b"V" * count)[frames.PREFIX_BYTES : -1]
+        started = time.thread_time()
+        frames.read_properties(raw)
+        return (time.thread_time() - started) / count
 
-    assert each_s(120_000) < 2 * each_s(10_000), "three times as long where what is left was copied"
+    # In turns, so that a machine that is busy for a while is so for both.
+    few, many = zip(*((each_s(10_000), each_s(120_000)) for _ in range(5)), strict=True)
+    assert min(many) < 2 * min(few), "three times as long where what is left was copied"
 
 
 def test_short_strings_stay_short_and_storable() -> None:
