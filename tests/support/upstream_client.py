@@ -13,6 +13,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from shared.contracts.base import Contract
+from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.contracts.invoice import InvoicePaymentRequested
 from shared.messaging.codec import STRUCTURED
 from shared.messaging.topology import OVERDUE, QUEUES, RoutingSuffix, ingress_exchange, routing_key
@@ -30,6 +31,11 @@ class Received:
     data: dict[str, Any]
     event: dict[str, Any]
     message: AbstractIncomingMessage
+
+    @property
+    def content(self) -> Contract:
+        """What it says, as the whole value of its contract."""
+        return BY_WIRE_NAME[self.type].model_validate_json(json.dumps(self.data))
 
 
 class Subscription:

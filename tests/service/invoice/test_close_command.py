@@ -1,0 +1,45 @@
+"""CloseCommand from staff: a dead-lettered command was discarded, and its sender gets the final answer."""
+
+from uuid import uuid4
+
+from shared.contracts.invoice import AnswerReason, CloseCommand, CommandAnswered, InvoiceCommandRejected
+from tests.service.invoice.conftest import ISSUE, PAY, InvoiceConversation, accepted
+from tests.support.conversation import contents
+from tests.support.databases import rows
+from tests.support.environment import Environment
+
+
+async def test_the_sender_is_answered(environment: Environment, invoice: InvoiceConversation) -> None:
+    command_id = uuid4()
+    close = CloseCommand(
+        command_id=command_id,
+        command_type="remit.invoice.PayInvoice.v9",
+        reply_to=invoice.answers_to,
+        reply_correlation_id="mine",
+        reason="a test",
+    )
+    answer, rejected = await invoice.when(close)
+    discarded = AnswerReason.DISCARDED.value
+    assert answer.content == CommandAnswered(command_id=command_id, answer="rejected", reason=discarded)
+    assert answer.message.correlation_id == "mine"
+    assert rejected.content == InvoiceCommandRejected(
+        command_id=command_id, command_type="remit.invoice.PayInvoice.v9", invoice_id=None, reason=discarded
+    )
+    stored = await rows(
+        environment.databases["invoice"],
+        "SELECT command_id, answer, reason FROM answers WHERE command_id = $1",
+        command_id,
+    )
+    assert stored == [{"command_id": command_id, "answer": "rejected", "reason": "discarded"}]
+    (again,) = await invoice.when(PAY, message_id=command_id)
+    assert again.content == answer.content, "should it come after all, it is answered as it was discarded"
+
+
+async def test_a_command_that_has_its_answer_keeps_it(invoice: InvoiceConversation) -> None:
+    command_id = uuid4()
+    await invoice.when(ISSUE, message_id=command_id)
+    close = CloseCommand(
+        command_id=command_id, command_type=ISSUE.wire_name, reply_to=invoice.answers_to, reason="a test"
+    )
+    assert await invoice.when(close) == []
+    assert contents(await invoice.when(ISSUE, message_id=command_id)) == [accepted(command_id)]

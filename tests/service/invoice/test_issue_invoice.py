@@ -1,0 +1,36 @@
+"""IssueInvoice on the public queue: what its sender is answered, and what everybody hears."""
+
+from uuid import uuid4
+
+from shared.contracts.invoice import AnswerReason
+from shared.ids import derived_id
+from tests.service.invoice.conftest import ISSUE, ISSUED, InvoiceConversation, accepted, rejected, stands
+from tests.support.conversation import causes, contents
+from tests.support.environment import Environment
+
+
+async def test_accepted(environment: Environment, invoice: InvoiceConversation) -> None:
+    id_ = uuid4()
+    left = await invoice.when(ISSUE, message_id=id_, correlationid="flow-1")
+    assert contents(left) == [accepted(id_), ISSUED]
+    assert causes(left) == {(id_, "flow-1")}
+    assert left[1].id == str(derived_id(id_, 0))
+    assert await stands(environment) == [("open", 1)]
+
+
+async def test_rejected_if_it_was_issued_before(environment: Environment, invoice: InvoiceConversation) -> None:
+    await invoice.given(ISSUE)
+    id_ = uuid4()
+    left = await invoice.when(ISSUE, message_id=id_)
+    assert contents(left) == rejected(ISSUE, id_, AnswerReason.ALREADY_ISSUED)
+    assert await stands(environment) == [("open", 1)]
+
+
+async def test_repeated_under_its_id_it_is_answered_again(
+    environment: Environment, invoice: InvoiceConversation
+) -> None:
+    id_ = uuid4()
+    answer, _ = await invoice.when(ISSUE, message_id=id_)
+    (again,) = await invoice.when(ISSUE, message_id=id_)
+    assert (again.id, again.content) == (answer.id, answer.content)
+    assert await stands(environment) == [("open", 1)]

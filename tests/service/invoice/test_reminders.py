@@ -1,0 +1,38 @@
+"""What is pending longer than it should be is announced again: even a deleted queue loses nothing."""
+
+from services.audit.routes import queues_for
+from services.invoice.reminders import RequestReminder
+from shared.amqp.broker_link import BrokerLink
+from shared.messaging.publisher import Publisher
+from shared.messaging.relay import Relay
+from shared.persistence.database import Database
+from tests.service.invoice.conftest import ISSUE, JWE, PAY, in_conversation
+from tests.support.databases import execute
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
+
+
+async def test_what_is_pending_too_long_is_requested_again_with_the_same_id(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    async with in_conversation(environment, upstream) as invoice:
+        await invoice.given(ISSUE)
+        _, first = await invoice.when(PAY.model_copy(update={"method": JWE}))
+    url = environment.databases["invoice"]
+    await execute(url, "UPDATE payments SET announced_at = now() - interval '1 hour'")
+    events = await upstream.tap("invoice.events")
+    database = await Database.open(url, name="test", connections_max=2)
+    publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test"))
+    try:
+        reminder = RequestReminder(database, Relay(database, publisher), older_than_s=30)
+        assert await reminder.remind() == 1
+        again = await events.next()
+        assert await reminder.remind() == 0, "not more often than that"
+    finally:
+        await publisher.close()
+        await database.close()
+    assert (again.id, again.message.body) == (first.id, first.message.body)
+    heard_by = [queues_for("invoice.events", str(one.message.routing_key)) for one in (first, again)]
+    assert heard_by == [("payment_gateway.requests",), ("saga.events", "payment_gateway.requests")], (
+        "the saga watches it"
+    )
