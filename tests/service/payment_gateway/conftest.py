@@ -97,6 +97,23 @@ def start(environment: Environment, gateway: ScriptedGateway) -> Start:
     return running
 
 
+def about(asking: invoice.InvoicePaymentRequested, version: int) -> dict[str, Any]:
+    """What every event about the payment begins with."""
+    return {"invoice_id": asking.invoice_id, "payment_id": asking.payment_id, "version": version}
+
+
+def captured_of(asking: invoice.InvoicePaymentRequested, version: int, **more: Any) -> payment_gateway.PaymentCaptured:
+    """How the scripted gateway captures it."""
+    gateway_id = f"pi_memory_{asking.payment_id}:prepare:1"
+    return payment_gateway.PaymentCaptured(
+        **about(asking, version),
+        amount_minor=asking.amount_minor,
+        currency=asking.currency,
+        gateway_id=gateway_id,
+        **{"receipt_number": gateway_id.replace("pi_", "ch_", 1)} | more,
+    )
+
+
 def kind(wire_name: str) -> str:
     """`remit.payment_gateway.PaymentCaptured.v1` -> `PaymentCaptured`."""
     return wire_name.split(".")[-2]

@@ -1,0 +1,102 @@
+"""InquirePayment from the saga or from staff: what is known is told again, what is in doubt asked for now."""
+
+from services.payment_gateway.domain import GatewayStep
+from shared.contracts import payment_gateway as messages
+from tests.service.payment_gateway.conftest import (
+    PaymentGatewayFixture,
+    Start,
+    about,
+    asked,
+    captured_of,
+    decision,
+    requested,
+)
+from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
+from tests.support.upstream_client import UpstreamClient
+from tests.support.waiting import until
+
+
+async def test_a_payment_never_seen_is_closed_and_its_request_is_never_sent(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    events, asking = await upstream.tap("payment.events"), requested()
+    async with start():
+        await upstream.send(asked(asking.payment_id))
+        closed = await events.next()
+        await upstream.send(asking)
+        again = await events.next()
+    assert closed.content == messages.PaymentNotCharged(**about(asking, 1), reason="never_requested")
+    assert (again.id, again.message.body) == (closed.id, closed.message.body)
+    assert gateway.calls == []
+    assert (await payments.row(asking.payment_id))["status"] == "not_charged"
+
+
+async def test_a_known_outcome_is_announced_again_word_for_word(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    events, asking = await upstream.tap("payment.events"), requested()
+    async with start():
+        await upstream.send(asking)
+        captured = await events.next()
+        await upstream.send(asked(asking.payment_id))
+        again = await events.next()
+    assert (again.id, again.message.body) == (captured.id, captured.message.body)
+    assert gateway.count(GatewayStep.INQUIRE) == 0
+
+
+async def test_asking_about_a_doubt_asks_the_gateway_now(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    events, asking = await upstream.tap("payment.events"), requested()
+    async with start(ladder_s=(3_600.0,)):
+        await upstream.send(asking)
+        doubt = await events.next()
+        await upstream.send(asked(asking.payment_id))
+        again, captured = await events.take(2)
+    assert (again.id, again.message.body) == (doubt.id, doubt.message.body)
+    assert captured.content == captured_of(asking, 4)
+
+
+async def test_an_attempt_that_was_asked_for_takes_a_rung_and_a_case_is_asked_about_at_once(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
+    asking = requested()
+    async with start(ladder_s=(3_600.0, 3_600.0)):
+        await upstream.send(asking)
+        await payments.until(asking.payment_id, "in_doubt")
+        await upstream.send(asked(asking.payment_id))
+
+        async def climbed() -> bool:
+            return bool((await payments.row(asking.payment_id))["rung"] == 2)
+
+        await until(climbed, what="the second rung")
+        await upstream.send(asked(asking.payment_id))
+        await payments.until(asking.payment_id, "needs_decision")
+        assert gateway.count(GatewayStep.INQUIRE) == 2
+        await upstream.send(asked(asking.payment_id))
+
+        async def inquired() -> bool:
+            return len(await payments.attempts(asking.payment_id)) == 5
+
+        await until(inquired, what="one more inquiry, long before the reminder")
+    assert gateway.count(GatewayStep.INQUIRE) == 3
+
+
+async def test_what_is_asked_about_and_settled_in_one_breath_is_at_rest(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    """A capture that a person decided did not come late, whatever was asked just before: it is not announced again and again."""
+    gateway.always(GatewayStep.EXECUTE, Say(UNKNOWN))
+    events, asking = await upstream.tap("payment.events"), requested()
+    async with start(ladder_s=(3_600.0,)):
+        await upstream.send(asking)
+        doubt = await events.next()
+    await upstream.send(asked(asking.payment_id))
+    await upstream.send(decision(asking.payment_id, "captured", doubt.data["version"]))
+    gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
+    async with start(ladder_s=(3_600.0,)):
+        row = await payments.until(asking.payment_id, "captured")
+    assert (row["decided_by"], row["due_at"]) == ("ann", None)

@@ -1,0 +1,145 @@
+"""InvoicePaymentRequested: the payment is charged at most once, and its outcome told."""
+
+import asyncio
+import json
+
+from services.payment_gateway.domain import GatewayStep
+from services.payment_gateway.gateways import port
+from shared.contracts import payment_gateway as messages
+from shared.ids import derived_id
+from tests.service.payment_gateway.conftest import (
+    PaymentGatewayFixture,
+    Start,
+    about,
+    captured_of,
+    kind,
+    requested,
+)
+from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
+from tests.support.upstream_client import Received, UpstreamClient
+
+
+async def test_a_payment_is_captured_in_two_steps(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    events, asking = await upstream.tap("payment.events"), requested()
+    async with start():
+        message_id = await upstream.send(asking, correlationid="C-9")
+        captured = await events.next()
+    assert captured.content == captured_of(asking, 3)
+    assert captured.id == str(derived_id(asking.payment_id, 3))
+    assert (captured.event["correlationid"], captured.event["causationid"]) == ("C-9", str(message_id))
+    assert captured.message.routing_key == captured.type
+    assert await payments.attempts(asking.payment_id) == [("prepare", "prepared"), ("execute", "captured")]
+    row = await payments.row(asking.payment_id)
+    assert (row["status"], row["fence"], row["leased_by"], row["due_at"]) == ("captured", 1, None, None)
+    await payments.outbox_is_empty()
+
+
+async def test_a_decline_is_recorded_after_its_cancel(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    events, asking = (
+        await upstream.tap("payment.events"),
+        requested(method="pm_card_visa_chargeDeclinedInsufficientFunds"),
+    )
+    async with start():
+        await upstream.send(asking)
+        declined = await events.next()
+    assert declined.content == messages.PaymentDeclined(**about(asking, 4), reason="insufficient_funds")
+    assert await payments.attempts(asking.payment_id) == [
+        ("prepare", "prepared"),
+        ("execute", "declined:insufficient_funds"),
+        ("cancel", "cancelled"),
+    ]
+
+
+async def test_a_refusal_was_never_charged(start: Start, upstream: UpstreamClient) -> None:
+    events, asking = await upstream.tap("payment.events"), requested(method="tok_unknown")
+    async with start():
+        await upstream.send(asking)
+        refused = await events.next()
+    assert refused.content == messages.PaymentNotCharged(**about(asking, 2), reason="resource_missing")
+
+
+async def test_a_charge_whose_answer_was_lost_is_found_by_retrieving(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    events, asking = await upstream.tap("payment.events"), requested()
+    async with start():
+        await upstream.send(asking)
+        doubt, captured = await events.take(2)
+    assert (kind(doubt.type), doubt.data["reason"], doubt.data["version"]) == (
+        "PaymentInDoubt",
+        "no_readable_answer",
+        3,
+    )
+    assert [(a["step"], a["answer"], a["evidence"]) for a in doubt.data["attempts"]] == [
+        ("prepare", "prepared", "memory"),
+        ("execute", "unknown", "HTTP 504 req_1"),
+    ]
+    assert captured.content == captured_of(asking, 4)
+    assert captured.message.routing_key == f"{captured.type}.case", "staff hear how a case ends"
+    assert gateway.count(GatewayStep.EXECUTE) == 1
+
+
+async def test_a_confirm_that_never_arrived_is_sent_again_under_another_key(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=False))
+    asking = requested()
+    async with start():
+        await upstream.send(asking)
+        await payments.until(asking.payment_id, "captured")
+    keys = [key for step, key in gateway.calls if step is GatewayStep.EXECUTE]
+    assert keys == [f"{asking.payment_id}:execute:1", f"{asking.payment_id}:execute:2"]
+
+
+async def test_what_was_not_sent_is_tried_again_after_the_time_asked_for(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    busy = Say(port.NotSent("HTTP 429", retry_after_s=0.1))
+    gateway.then(GatewayStep.PREPARE, busy, busy)
+    gateway.then(GatewayStep.EXECUTE, busy)
+    asking = requested()
+    async with start():
+        await upstream.send(asking)
+        await payments.until(asking.payment_id, "captured")
+    steps = [step for step, _ in await payments.attempts(asking.payment_id)]
+    assert steps == ["prepare", "prepare", "prepare", "execute", "inquire", "execute"]
+
+
+async def test_duplicates_on_two_instances_are_one_payment(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    events = await upstream.tap("payment.events")
+    askings = [requested() for _ in range(30)]
+    ids, received = {str(asking.payment_id) for asking in askings}, list[Received]()
+    async with start(), start():
+        for _ in range(3):  # other message ids: not the inbox but the payment id recognises them
+            await asyncio.gather(*(upstream.send(asking) for asking in askings))
+        while {h.data["payment_id"] for h in received} != ids:
+            received.append(await events.next())
+        await payments.outbox_is_empty()
+    assert gateway.count(GatewayStep.PREPARE) == gateway.count(GatewayStep.EXECUTE) == len(askings)
+    assert await upstream.depth("dead-letters") == 0
+    # Whoever came after the outcome was told it again, word for word.
+    bodies: dict[str, set[bytes]] = {}
+    for h in [*received, *await events.waiting()]:
+        bodies.setdefault(h.id, set()).add(h.message.body)
+    assert {len(same) for same in bodies.values()} == {1}
+
+
+async def test_a_payment_id_used_for_something_else_is_a_dead_letter(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
+) -> None:
+    letters, asking = await upstream.queue("dead-letters"), requested()
+    async with start():
+        await upstream.send(asking)
+        await payments.until(asking.payment_id, "captured")
+        await upstream.send(requested(asking.payment_id, amount_minor=99))
+        letter = await letters.next()
+    assert "payment_id_reused" in str(letter.message.headers["x-remit-error-text"])
+    assert json.loads(letter.message.body)["data"]["amount_minor"] == 99
+    assert (await payments.row(asking.payment_id))["amount_minor"] == 1_250

@@ -1,0 +1,163 @@
+"""ResolvePayment from staff: a person decides what nobody knows."""
+
+import asyncio
+
+from services.payment_gateway.domain import GatewayStep
+from shared.contracts import payment_gateway as messages
+from tests.service.payment_gateway.conftest import (
+    PaymentGatewayFixture,
+    Start,
+    about,
+    captured_of,
+    decision,
+    kind,
+    requested,
+)
+from tests.service.payment_gateway.scripted import UNKNOWN, Hold, Say, ScriptedGateway
+from tests.support.databases import execute, rows
+from tests.support.upstream_client import UpstreamClient
+from tests.support.waiting import until
+
+DEADLINE_S = 60.0
+
+
+async def test_a_silent_gateway_needs_a_person_whose_decision_is_watched(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    gateway.always(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
+    cases, asking = await upstream.queue("staff.cases"), requested()
+    async with start():
+        await upstream.send(asking)
+        doubt, needs = await cases.take(2)
+        assert (kind(doubt.type), kind(needs.type)) == ("PaymentInDoubt", "PaymentNeedsDecision")
+        assert [a["step"] for a in needs.data["attempts"]] == ["prepare", "execute", "inquire", "inquire", "inquire"]
+        decided = await upstream.send(decision(asking.payment_id, "not_charged", needs.data["version"]))
+        not_charged, late = await cases.take(2)
+    assert not_charged.content == messages.PaymentNotCharged(
+        **about(asking, 5), reason="decided_by_person", decided_by="ann"
+    )
+    assert not_charged.event["causationid"] == str(decided)
+    assert late.content == captured_of(asking, 6, late=True)
+    stored = await rows(payments.url, "SELECT resolution, evidence, decided_by, refusal FROM decisions")
+    assert stored == [
+        {
+            "resolution": "not_charged",
+            "evidence": "statement of 22 November, line 4",
+            "decided_by": "ann",
+            "refusal": None,
+        }
+    ]
+
+
+async def test_of_two_deciders_one_wins_and_the_other_is_told(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    gateway.always(GatewayStep.EXECUTE, Say(UNKNOWN))
+    gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
+    events, asking = await upstream.tap("payment.events"), requested()
+    async with start():
+        await upstream.send(asking)
+        version = (await payments.until(asking.payment_id, "needs_decision"))["version"]
+        await upstream.send(decision(asking.payment_id, "captured", version, by="ann"))
+        await upstream.send(decision(asking.payment_id, "not_charged", version, by="bob"))
+        told = [
+            received
+            for received in await events.take(4)
+            if kind(received.type) not in {"PaymentInDoubt", "PaymentNeedsDecision"}
+        ]
+    captured, refused = told
+    assert captured.content == captured_of(asking, version + 1, receipt_number="R-77", decided_by="ann")
+    assert refused.content == messages.PaymentResolutionRefused(
+        **about(asking, version + 1),
+        reason="version_differs",
+        state="captured",
+        decided_by="bob",
+        resolution="not_charged",
+    )
+
+
+async def test_an_answer_that_comes_after_the_decision_is_a_late_capture(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    held = Hold()
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.then(GatewayStep.INQUIRE, held)
+    gateway.always(GatewayStep.CANCEL, Say(UNKNOWN))
+    events, asking = await upstream.tap("payment.events"), requested()
+    async with start():
+        await upstream.send(asking)
+        doubt = await events.next()
+        async with asyncio.timeout(DEADLINE_S):
+            await held.reached.wait()
+        await upstream.send(decision(asking.payment_id, "not_charged", doubt.data["version"]))
+        await events.next()
+        held.let_go.set()
+        late = await events.next()
+    assert late.content == captured_of(asking, 5, late=True)
+    assert ("inquire", "captured") in await payments.attempts(asking.payment_id), "kept without looking at the fence"
+
+
+async def test_a_decision_about_what_is_settled_is_refused_and_kept(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
+) -> None:
+    events, asking = await upstream.tap("payment.events"), requested()
+    async with start():
+        await upstream.send(asking)
+        captured = await events.next()
+        await upstream.send(decision(asking.payment_id, "not_charged", captured.data["version"]))
+        refused = await events.next()
+    assert refused.content == messages.PaymentResolutionRefused(
+        **about(asking, 3),
+        reason="nothing_to_decide",
+        state="captured",
+        decided_by="ann",
+        resolution="not_charged",
+    )
+    assert await rows(payments.url, "SELECT decided_by, refusal FROM decisions") == [
+        {"decided_by": "ann", "refusal": "nothing_to_decide"}
+    ]
+
+
+async def test_a_decision_that_comes_again_after_the_inbox_forgot_it_decides_nothing(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=False))
+    gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
+    letters, asking = await upstream.queue("dead-letters"), requested()
+    async with start(ladder_s=(0.05,)):
+        await upstream.send(asking)
+        needs = await payments.until(asking.payment_id, "needs_decision")
+        message = decision(asking.payment_id, "captured", needs["version"])
+        id_ = await upstream.send(message)
+        before = await payments.until(asking.payment_id, "captured")
+        events = await upstream.tap("payment.events")
+        await execute(payments.url, "DELETE FROM inbox")
+        await upstream.send(message, message_id=id_)
+
+        async def handled_again() -> bool:
+            return bool(await rows(payments.url, "SELECT FROM inbox WHERE message_id = $1", id_))
+
+        await until(handled_again, what="the decision is taken in again")
+    said = [kind(received.type) for received in await events.waiting()]
+    assert "PaymentResolutionRefused" not in said, "it was not refused: it had taken effect"
+    assert await letters.waiting() == []
+    assert await payments.row(asking.payment_id) == before
+    assert len(await rows(payments.url, "SELECT message_id FROM decisions")) == 1
+
+
+async def test_a_decision_about_a_payment_never_seen_closes_it(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
+) -> None:
+    cases, asking = await upstream.queue("staff.cases"), requested()
+    async with start():
+        await upstream.send(decision(asking.payment_id, "captured", 1))
+        refused = await cases.next()
+    assert refused.content == messages.PaymentResolutionRefused(
+        **about(asking, 1),
+        reason="unknown_payment",
+        state="not_charged",
+        decided_by="ann",
+        resolution="captured",
+    )
+    assert (await payments.row(asking.payment_id))["reason"] == "never_requested"
