@@ -24,6 +24,7 @@ from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.persistence.database import Database
 from shared.persistence.retention import delete_page
 from shared.persistence.writes import WriteBatch
+from tests.support.conversation import contents
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -101,7 +102,7 @@ async def test_state_decides_what_a_deadline_means(
     leaving = await upstream.tap("settlement.commands")
     assert await instances[0].fire(LATER) == 1
     received = await leaving.waiting()
-    assert [(one.type, one.data) for one in received] == [(m.wire_name, m.model_dump(mode="json")) for m in says]
+    assert contents(received) == says
     assert [one.id for one in received] == [str(derived_id(FIRST, position)) for position in range(len(says))]
     assert {(one.event["causationid"], one.event["correlationid"]) for one in received} <= {(str(FIRST), "flow-1")}
     after = await sagas(environment)

@@ -1,0 +1,167 @@
+"""Commands that are answered at the border of the public queue, and reach no invoice: one that can never be read, or may not be sent.
+
+A sender is known by the command's own id, or, where that cannot be read or must not be used, by the AMQP message id.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.invoice.command_inbox import CommandInbox, RefusedCommand
+from shared.batch.inbox import DeadLettered, Item
+from shared.contracts.base import Contract
+from shared.contracts.invoice import AnswerReason, IssueInvoice, RecordPayment
+from shared.messaging.codec import HEADER_BYTES_MAX, STRUCTURED, decode
+from shared.messaging.consumer import Delivery
+
+OWN, AMQP = UUID(int=1), UUID(int=2)
+PAN = "4242424242424242"
+ISSUE = IssueInvoice(invoice_id="INV-1", customer_id="C-1", amount_minor=500, currency="EUR")
+RECORD = RecordPayment(
+    invoice_id="INV-1", payment_id=UUID(int=3), amount_minor=500, currency="EUR", receipt_number="ch_1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message as a sender writes it."""
+
+    body: bytes
+    content_type: str | None = STRUCTURED
+    message_id: str | None = str(AMQP)
+    reply_to: str | None = "mine"
+    headers: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredRejected:
+    """Answered `rejected`, under this id."""
+
+    command_id: UUID
+    reason: AnswerReason
+
+
+@dataclass(frozen=True, slots=True)
+class BecomesDeadLetter:
+    """A dead letter."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReachesInvoice:
+    """For the invoice to decide."""
+
+    command: Contract
+
+
+Admitted = AnsweredRejected | BecomesDeadLetter | ReachesInvoice
+
+
+def event(data: Contract, **changes: Any) -> bytes:
+    written = {"specversion": "1.0", "id": str(OWN), "type": data.wire_name, "source": "/t"}
+    return json.dumps({**written, "data": data.model_dump(mode="json"), **changes}).encode()
+
+
+def admitted(sent: Sent) -> Admitted:
+    headers = dict(sent.headers)
+    delivery = Delivery(
+        body=sent.body,
+        tag=1,
+        generation=1,
+        queue="invoice.commands",
+        exchange="invoice.commands",
+        routing_key="any",
+        content_type=sent.content_type,
+        message_id=sent.message_id,
+        correlation_id=None,
+        reply_to=sent.reply_to,
+        type=None,
+        headers=headers,
+    )
+    read = decode(sent.body, content_type=sent.content_type, headers=headers)
+    match CommandInbox().admit(delivery, read):
+        case RefusedCommand(answer=answer):
+            assert (answer.answer, answer.invoice_id) == ("rejected", None)
+            return AnsweredRejected(answer.command_id, AnswerReason(answer.reason or ""))
+        case DeadLettered(reason=reason):
+            return BecomesDeadLetter(reason)
+        case Item(message=message):
+            assert message is not None
+            return ReachesInvoice(message.data)
+
+
+HEALTHY = event(ISSUE)
+ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
+    ("a command is handled", Sent(HEALTHY), ReachesInvoice(ISSUE)),
+    ("a command of ours", Sent(event(RECORD)), AnsweredRejected(OWN, AnswerReason.NOT_PUBLIC)),
+    (
+        "an answer to a queue of ours",
+        Sent(HEALTHY, reply_to="invoice.settlement"),
+        AnsweredRejected(OWN, AnswerReason.REPLY_TO_NOT_ALLOWED),
+    ),
+    (
+        "a card number in the clear, of which not even the id is used",
+        Sent(HEALTHY.replace(b"C-1", PAN.encode())),
+        AnsweredRejected(AMQP, AnswerReason.CLEAR_CARD_NUMBER),
+    ),
+    (
+        "a CVV, of which not even the id is used",
+        Sent(HEALTHY.replace(b'"C-1"', b'"C-1", "cvv": "123"')),
+        AnsweredRejected(AMQP, AnswerReason.CVV_NOT_ACCEPTED),
+    ),
+    (
+        "a field that does not fit",
+        Sent(HEALTHY.replace(b"500", b"-5")),
+        AnsweredRejected(OWN, AnswerReason.INVALID_DATA),
+    ),
+    ("no JSON", Sent(b"PAY ME"), AnsweredRejected(AMQP, AnswerReason.NOT_JSON)),
+    (
+        "no CloudEvent",
+        Sent(event(ISSUE, specversion="0.3", id="17")),
+        AnsweredRejected(AMQP, AnswerReason.NOT_A_CLOUD_EVENT),
+    ),
+    (
+        "another content type",
+        Sent(HEALTHY, content_type="text/plain"),
+        AnsweredRejected(AMQP, AnswerReason.UNSUPPORTED_CONTENT_TYPE),
+    ),
+    ("a large body", Sent(b"{" + b" " * 70_000 + b"}"), AnsweredRejected(AMQP, AnswerReason.TOO_LARGE)),
+    (
+        "large headers",
+        Sent(HEALTHY, headers=(("note", "x" * HEADER_BYTES_MAX),)),
+        AnsweredRejected(AMQP, AnswerReason.HEADERS_TOO_LARGE),
+    ),
+    ("deep nesting", Sent(b"[" * 5_000 + b"]" * 5_000), AnsweredRejected(AMQP, AnswerReason.TOO_DEEP)),
+    (
+        "a key that comes twice",
+        Sent(HEALTHY.replace(b'"C-1"', b'"C-1", "customer_id": "C-2"')),
+        AnsweredRejected(AMQP, AnswerReason.DUPLICATE_KEY),
+    ),
+    ("a long number", Sent(HEALTHY.replace(b"500", b"5" * 20)), AnsweredRejected(AMQP, AnswerReason.NUMBER_TOO_LONG)),
+    ("a NUL", Sent(HEALTHY.replace(b"C-1", rb"C\u0000")), AnsweredRejected(AMQP, AnswerReason.NUL_CHARACTER)),
+    (
+        "half a surrogate",
+        Sent(HEALTHY.replace(b"C-1", rb"C\ud800")),
+        AnsweredRejected(AMQP, AnswerReason.LONE_SURROGATE),
+    ),
+    (
+        "a type of a later version waits for it",
+        Sent(event(ISSUE, type="remit.invoice.IssueInvoice.v2")),
+        BecomesDeadLetter("unknown_version"),
+    ),
+    (
+        "a type that nobody knows waits for a person",
+        Sent(event(ISSUE, type="remit.invoice.BurnInvoice.v1")),
+        BecomesDeadLetter("unknown_type"),
+    ),
+    ("nobody to answer", Sent(b"PAY ME", message_id="17"), BecomesDeadLetter("not_json")),
+]
+
+
+@pytest.mark.parametrize(("sent", "then"), [row[1:] for row in ADMISSIONS], ids=[name for name, *_ in ADMISSIONS])
+def test_admission(sent: Sent, then: Admitted) -> None:
+    assert admitted(sent) == then
