@@ -107,7 +107,6 @@ class OutcomeReason(StrEnum):
     UNCONFIRMED = "unconfirmed"
     UNKNOWN_TO_GATEWAY = "unknown_to_gateway"
     REFUND_PENDING = "refund_pending"
-    REFUND_MISSING = "refund_missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,8 +469,6 @@ def _why_in_doubt(answer: GatewayAnswer) -> OutcomeReason:
             return OutcomeReason.UNCONFIRMED
         case port.RefundPending():
             return OutcomeReason.REFUND_PENDING
-        case port.NoRefund():
-            return OutcomeReason.REFUND_MISSING
         case _:
             return OutcomeReason.NO_READABLE_ANSWER
 
