@@ -49,12 +49,12 @@ REFUNDED = port.Refunded("re_1", "succeeded")
 REFUND_PENDING = port.RefundPending("re_1", "pending")
 REFUND_FAILED = port.RefundFailed("expired_card", "failed")
 NO_REFUND = port.NoRefund("none")
-OF_SOMETHING_ELSE = (
-    replace(CAPTURED, amount_minor=1),
-    replace(CAPTURED, currency="USD"),
-    replace(CAPTURED, gateway_id="pi_2"),
-)
-"""Captures of another amount, in another currency, of another payment than we asked for."""
+OF_SOMETHING_ELSE = {
+    "another amount": replace(CAPTURED, amount_minor=1),
+    "another currency": replace(CAPTURED, currency="USD"),
+    "another payment": replace(CAPTURED, gateway_id="pi_2"),
+}
+"""Captures of what we did not ask for."""
 
 # -- the payment -----------------------------------------------------------------------------------------------------------------------
 

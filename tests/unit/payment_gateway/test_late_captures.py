@@ -47,7 +47,7 @@ def test_money_that_moved_is_never_overlooked(status: PaymentStatus) -> None:
     assert domain.on_late_answer(before, DECLINED, POLICY) is None
 
 
-@pytest.mark.parametrize("capture", OF_SOMETHING_ELSE)
+@pytest.mark.parametrize("capture", OF_SOMETHING_ELSE.values(), ids=OF_SOMETHING_ELSE)
 def test_a_capture_of_something_else_is_not_taken_for_this_payment(capture: domain.GatewayAnswer) -> None:
     assert domain.on_late_answer(payment(PaymentStatus.DECLINED), capture, POLICY) is None
 

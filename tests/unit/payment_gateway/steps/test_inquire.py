@@ -1,11 +1,8 @@
 """Inquire: whoever finds a payment asks before sending anything, because a crash may have hidden what was sent."""
 
-import pytest
-
 from services.payment_gateway import domain
 from services.payment_gateway.domain import GatewayStep, Outcome, PaymentStatus
-from services.payment_gateway.gateways import port
-from tests.support.scenarios import each
+from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
     ACTION_REQUIRED,
     CANCELLED,
@@ -90,7 +87,11 @@ TABLE: StepTable = {
         UNKNOWN: REMINDS,
     },
 }
-SCENARIOS = scenarios_of(TABLE)
+_CASE = payment(PaymentStatus.NEEDS_DECISION)
+SCENARIOS = scenarios_of(TABLE) | {
+    f"needs decision: a capture of {what} stays with the person": Scenario(_CASE, capture, REMINDS(_CASE))
+    for what, capture in OF_SOMETHING_ELSE.items()
+}
 
 
 @each(SCENARIOS)
@@ -112,9 +113,3 @@ def test_the_verdict_waits_for_its_cancel_through_a_case() -> None:
     case = domain.on_answer(cancelling, GatewayStep.CANCEL, UNKNOWN, POLICY).payment
     settled = domain.on_answer(case, STEP, CANCELLED, POLICY)
     assert settled == becomes(PaymentStatus.DECLINED, Outcome.DECLINED, reason="insufficient_funds")(case)
-
-
-@pytest.mark.parametrize("capture", OF_SOMETHING_ELSE)
-def test_a_capture_of_something_else_stays_with_the_person(capture: port.Captured) -> None:
-    case = payment(PaymentStatus.NEEDS_DECISION)
-    assert domain.on_answer(case, STEP, capture, POLICY) == REMINDS(case)
