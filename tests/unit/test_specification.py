@@ -218,7 +218,7 @@ def test_every_refusal_of_a_decision_is_specified_in_every_status() -> None:
     held(cells, decided, where=where)
 
 
-REFUSED_BY: dict[ActionRefusal, Callable[..., object]] = {
+REFUSED_BY: dict[ActionRefusal | staff.DecisionRefusal, Callable[..., object]] = {
     ActionRefusal.UNKNOWN: dead_letters_served.test_an_id_that_does_not_exist_is_said,
     ActionRefusal.ALREADY_REPLAYED: dead_letters_served.test_of_two_people_who_replay_one_is_told,
     ActionRefusal.ALREADY_DISCARDED: dead_letters_served.test_a_discarded_command_is_answered_once,
@@ -226,23 +226,26 @@ REFUSED_BY: dict[ActionRefusal, Callable[..., object]] = {
     ActionRefusal.NO_SUCH_QUEUE: dead_letters_served.test_what_did_not_come_from_a_queue_of_ours_is_not_sent_anywhere,
     ActionRefusal.INVALID: dead_letters_served.test_words_that_must_not_be_kept_are_refused,
     ActionRefusal.CARD_DATA: dead_letters_served.test_words_that_must_not_be_kept_are_refused,
-    ActionRefusal.NOTHING_TO_DECIDE: cases_served.test_what_is_no_decision_leaves_no_trace,
-    ActionRefusal.DOES_NOT_FIT: cases_served.test_what_is_no_decision_leaves_no_trace,
-    ActionRefusal.VERSION_DIFFERS: cases_served.test_what_is_no_decision_leaves_no_trace,
-    ActionRefusal.RECEIPT_NUMBER_REQUIRED: cases_served.test_what_is_no_decision_leaves_no_trace,
-    ActionRefusal.DECISION_ON_ITS_WAY: cases_served.test_of_two_people_who_decide_one_is_told,
+    staff.DecisionRefusal.NOTHING_TO_DECIDE: cases_served.test_what_is_no_decision_leaves_no_trace,
+    staff.DecisionRefusal.DOES_NOT_FIT: cases_served.test_what_is_no_decision_leaves_no_trace,
+    staff.DecisionRefusal.VERSION_DIFFERS: cases_served.test_what_is_no_decision_leaves_no_trace,
+    staff.DecisionRefusal.RECEIPT_NUMBER_REQUIRED: cases_served.test_what_is_no_decision_leaves_no_trace,
+    staff.DecisionRefusal.DECISION_ON_ITS_WAY: cases_served.test_of_two_people_who_decide_one_is_told,
 }
 
 
 def test_every_refusal_of_an_action_is_specified() -> None:
-    held(ActionRefusal, REFUSED_BY, where="tests/service/staff, and name it here in REFUSED_BY")
+    held(
+        [*ActionRefusal, *staff.DecisionRefusal],
+        REFUSED_BY,
+        where="tests/service/staff, and name it here in REFUSED_BY",
+    )
 
 
 # -- the services ----------------------------------------------------------------------------------------------------------------------
 
 SERVED: list[tuple[str, type[Contract]]] = [
     ("invoice", CloseCommand),
-    *(("invoice", message) for message in invoice_handlers.ROUTES),
     *(("payment_gateway", message) for message in payment_gateway_handlers.ROUTES),
 ]
 

@@ -108,7 +108,6 @@ OF_A_CASE: Final = {
     payment.OutcomeReason.UNCONFIRMED,
     payment.OutcomeReason.UNKNOWN_TO_GATEWAY,
     payment.OutcomeReason.REFUND_PENDING,
-    payment.OutcomeReason.REFUND_MISSING,
 }
 """Why nobody knows yet: staff see these, senders do not."""
 OF_BOTH: Final = {payment.OutcomeReason.GATEWAY_UNAVAILABLE, payment.OutcomeReason.DECIDED}
