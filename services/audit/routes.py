@@ -6,14 +6,8 @@ from shared.messaging.topology import ANY_KEY, EXCHANGES, WORK_QUEUES, Binding, 
 
 COMMANDS = "invoice.commands"
 """The public queue: its ids are the senders', and its inbox are the answers."""
-SERVICE_OF = {
-    COMMANDS: "invoice",
-    "invoice.settlement": "invoice",
-    "saga.events": "saga",
-    "payment_gateway.requests": "payment_gateway",
-    "payment_gateway.commands": "payment_gateway",
-    "staff.cases": "staff",
-}
+SERVICE_OF = {queue.name: queue.name.partition(".")[0] for queue in WORK_QUEUES}
+"""A queue begins with the name of the service that consumes it."""
 _FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.type == "fanout")
 
 

@@ -122,7 +122,6 @@ MOVES_BY_ITSELF = {
     "inbox": "a message that comes again is remembered again",
     "outbox": "empty once all has been published",
     "deadlines": "the next one is set whenever a saga waits",
-    "payment_gateway.answers": "nobody writes to it",
 }
 """Tables that recovery and replay may change, or that hold nothing, each with the reason."""
 
