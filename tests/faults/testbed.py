@@ -409,7 +409,7 @@ class Testbed:
         evidence = [("--tap", str(self.tap.path)), ("--logs", str(self.system.folder))]
         evidence += [("--lost", queue) for queue in sorted(self.lost)]
         if self.thorough:
-            evidence.append(("--run", str(await asyncio.to_thread(self._unacked))))
+            evidence.append(("--unacked", str(await asyncio.to_thread(self._unacked))))
         evidence += [("--baseline", str(path)) for path in self.baselines]
         known = await asyncio.to_thread(audit_options)
         arguments += [word for option, value in evidence if option in known for word in (option, value)]
@@ -424,12 +424,9 @@ class Testbed:
         """A file that tells the audit what was delivered and not acknowledged: only the broker's own tool knows."""
         stack = self.system.stack
         vhost = unquote(urlsplit(stack.rabbitmq_url).path[1:]) or "/"
-        listed = stack.broker.ctl(
-            "--quiet", "list_queues", "--vhost", vhost, "name", "messages_unacknowledged", "--no-table-headers"
-        )
-        counts = {name: int(count) for name, count in (line.split("\t") for line in listed.splitlines())}
+        columns = ("name", "messages_unacknowledged", "--formatter", "json")
         path = self.system.folder / "unacked.json"
-        path.write_text(json.dumps({"planned": [], "seen": {}, "unacked": counts}))
+        path.write_text(stack.broker.ctl("--quiet", "list_queues", "--vhost", vhost, *columns))
         return path
 
     async def take_baseline(self, *, digest: bool = True) -> None:
