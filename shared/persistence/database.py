@@ -121,6 +121,14 @@ AWAY_ERRORS: tuple[type[Exception], ...] = (
 """What a call of `Database` may raise. Only some of these mean that the database is away: `trouble` tells them apart."""
 
 
+_DISTRUSTED = (
+    asyncpg.InternalServerError,  # its cached types may be of a schema that was replaced by a restore: it would fail for good
+    TimeoutError,  # a statement that is given up between parse and execute leaves the session in a transaction
+    asyncio.CancelledError,  # the same
+)
+"""Errors after which a connection is not used again, though it is open."""
+
+
 async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     await connection.set_type_codec(
         "jsonb",
@@ -208,8 +216,8 @@ class Database:
             yield connection
         except BaseException as error:
             lost = connection.is_closed()
-            if isinstance(error, asyncpg.InternalServerError) and not lost:
-                connection.terminate()  # its cached types may be of a schema that was replaced by a restore: it would fail for good
+            if isinstance(error, _DISTRUSTED) and not lost:
+                connection.terminate()
                 lost = True
             self.epoch += lost
             await self._pool.release(connection)

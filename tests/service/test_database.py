@@ -1,0 +1,73 @@
+"""What a statement that was given up leaves behind on the server: nothing."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from shared.persistence.database import Database
+from tests.support.databases import rows
+from tests.support.environment import Environment
+from tests.support.waiting import until
+
+STATEMENT = "DELETE FROM inbox WHERE message_id = $1"
+"""Not prepared yet: the server parses it, answers, and waits to be told to execute it."""
+STANDSTILL_S = 0.1
+
+
+@pytest.fixture
+async def database(environment: Environment) -> AsyncIterator[Database]:
+    opened = await Database.open(environment.databases["saga"], name="given up", connections_max=1)
+    async with opened.connection() as connection:
+        await connection.fetchval("SELECT 1")
+    yield opened
+    await opened.close()
+
+
+async def begun(database: Database, *, timeout_s: float | None = None) -> "asyncio.Task[None]":
+    """A task that has sent the statement for parsing, and has not read the answer, which is there: the process stood still meanwhile, as
+    after a SIGSTOP."""
+
+    async def run() -> None:
+        async with database.connection() as connection:
+            await connection.execute(STATEMENT, uuid4(), timeout=timeout_s)
+
+    task = asyncio.create_task(run())
+    await asyncio.sleep(0)
+    time.sleep(STANDSTILL_S)  # noqa: ASYNC251 - the loop stands still, as the process would
+    return task
+
+
+async def no_transaction_is_open(environment: Environment) -> None:
+    async def ended() -> bool:
+        query = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'given up' AND xact_start IS NOT NULL"
+        return not await rows(environment.databases["saga"], query)
+
+    await until(ended, what="the end of the transaction")
+
+
+async def test_a_statement_whose_time_ran_out_leaves_no_transaction(
+    environment: Environment, database: Database
+) -> None:
+    task = await begun(database, timeout_s=STANDSTILL_S / 10)
+    with pytest.raises(TimeoutError):
+        await task
+    await no_transaction_is_open(environment)
+
+
+async def test_a_cancelled_statement_leaves_no_transaction(environment: Environment, database: Database) -> None:
+    task = await begun(database)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await no_transaction_is_open(environment)
+
+
+async def test_the_next_statement_has_a_connection_that_works(database: Database) -> None:
+    task = await begun(database)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT 2") == 2
