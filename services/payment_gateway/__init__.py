@@ -1,1 +1,1 @@
-"""Owns charges: `InvoicePaymentRequested` in, outcome events out."""
+"""The payment-gateway service. It owns charges: it takes `InvoicePaymentRequested`, and publishes the outcome of each payment."""

@@ -19,13 +19,13 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def assemble(runtime: Runtime) -> None:
-    """The service with the gateway that its settings name."""
+    """Assemble the service with the gateway that its settings name. Raises `ConfigurationError`."""
     settings = ChargingSettings.read(EnvironmentVariables())
     assemble_with(runtime, settings, settings.open_gateway())
 
 
 def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway) -> None:
-    """Two queues, the payments at work, and who records what came of them."""
+    """Assemble the service with `gateway`: two queues, the payments at work, and the group commit that records their results."""
     lease = lease_for(new_id(), settings.timeout_s, settings.lease_margin_s)
     commit = GroupCommit(
         database=runtime.database,
@@ -47,10 +47,11 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
         clock=runtime.clock,
     )
     requests = runtime.consume("payment_gateway.requests", RequestHandler(charging))
-    # After an outage the saga's questions wait beside the requests they are about: asked first, a question would close its payment.
+    # After an outage, inquiries of the saga wait in one queue, and the requests they are about in another. If an inquiry came before its
+    # request, it would close the payment.
     runtime.consume("payment_gateway.commands", PaymentHandler(charging), after=requests)
     runtime.run_beside("record", commit.run)
-    runtime.run_beside("say", commit.say)
+    runtime.run_beside("publish", commit.publish)
     claimer = LeaseClaimer(charging, runtime.database, runtime.readiness)
     runtime.in_background(claimer, wait=claimer.wait)
     runtime.in_background(BacklogSampler(runtime.database))
@@ -59,7 +60,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run the service until it is told to stop."""
     run_service(NAME, MIGRATIONS, assemble)
 
 

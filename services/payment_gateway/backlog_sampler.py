@@ -1,4 +1,4 @@
-"""Counts for the operator what waits and what is at risk."""
+"""Counts the payments that wait or are at risk, for the operator."""
 
 from services.payment_gateway import store
 from shared.observability import metrics
@@ -16,7 +16,7 @@ class BacklogSampler:
         self._database = database
 
     async def run_once(self) -> float:
-        """Count, all by one statement."""
+        """Count once, with one statement."""
         async with self._database.connection() as connection:
             counts = await store.counts(connection)
         metrics.PAYMENTS_DUE.set(counts.due)

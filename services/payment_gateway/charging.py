@@ -1,8 +1,8 @@
-"""Works on payments: decide, act, record.
+"""Works on payments: decide the next step, call the gateway, record the answer.
 
-Each payment at work is a task of its own, outside any transaction, that no lost broker connection can cancel. It decides the step, calls
-the gateway, records the answer in a group commit and goes on while there is something to do at once; the rest are rows that come due.
-A gateway id is durable before it is confirmed: the record of `prepare` is awaited before `execute` is called.
+Each payment at work is an asyncio task of its own, outside any transaction. A lost broker connection cannot cancel it. The task decides the
+step, calls the gateway, and records the answer in a group commit. It goes on while a next step is due at once. Later steps are rows with a
+due time. A gateway id is always durable before it is confirmed: the record of `prepare` is awaited before `execute` is called.
 """
 
 import asyncio
@@ -34,38 +34,42 @@ from shared.records import dataclass, field, replace
 log = structlog.get_logger(__name__)
 
 WAITING_PER_CALL = 0.25
-"""Payments taken beyond the calls in flight, for each of them: while the answer of one is recorded, another one calls. (With none, and
-ever rarer looks for due rows while there is no room, 60 calls of 300 ms carried 71 payments a second; they allow 100.)"""
+"""Extra payments at work for each call in flight: while the answer for one payment is recorded, another payment calls the gateway. Without
+extra ones, and with less frequent claims while there was no room, 60 calls of 300 ms carried 71 payments/s (measured). They allow 100."""
 STEPS_MAX = 12
-"""Calls in a row for one payment without a wait; the longest way (tokenise, prepare, execute, cancel) has four."""
+"""Steps in a row for one payment without a wait. The longest path (tokenise, prepare, execute, cancel) has four."""
 FINISH_TIMEOUT_S = 12.0
-"""How long a stopping service waits for calls in hand; the whole drain has 20 s."""
+"""How long a stopping service waits for calls in flight. The whole drain has 20 s."""
 RELEASE_TIMEOUT_S = 3.0
+"""How long a stopping service waits for its leases to be released, and for its last messages to be published."""
 REQUESTS_A_CALL = 3
-"""Requests that one call of the port may come to (a refund that was refused asks for the payment and its refunds)."""
+"""The most HTTP requests that one call of the port makes. After a refused refund, the adapter asks for the payment and for its refunds."""
 EVIDENCE_LENGTH_MAX = 400
 
 GATEWAY_COMPONENT = "gateway"
 SILENT_PAYMENTS_MAX = 3
-"""Payments in a row about which nothing could be heard before the gateway itself counts as away: one alone may be broken for good."""
+"""Payments in a row without a usable answer, after which the gateway counts as away. Fewer do not count: one payment may be broken for
+good."""
 
 
 @cache
 def _measures(step: GatewayStep, answer: str) -> tuple[Counter, Histogram]:
-    """prometheus_client looks children up by their labels at a price of a few microseconds each."""
+    """The metrics of a call. They are cached, because prometheus_client takes a few microseconds to find each by its labels."""
     return metrics.GATEWAY_CALLS.labels(step=step, answer=answer), metrics.GATEWAY_CALL_SECONDS.labels(step=step)
 
 
 def lease_for(holder: UUID, timeout_s: float, margin_s: float) -> Lease:
-    """A lease that outlives a call made just before it would be renewed."""
+    """A lease that outlasts a call which begins just before the lease would be renewed."""
     call_s = REQUESTS_A_CALL * timeout_s
     return Lease(holder, seconds=call_s + margin_s, renew_below_s=call_s + margin_s / 2)
 
 
 @dataclass(slots=True)
 class Charging:
-    """All payments at work in this process. `calls_in_flight` bounds the gateway's connections and, with a few that wait beside them, our
-    memory."""
+    """All payments at work in this process.
+
+    `calls_in_flight` limits the connections to the gateway. Together with `WAITING_PER_CALL` it also limits the payments in memory.
+    """
 
     gateway: port.Gateway
     keyring: CardKeyring | None
@@ -78,7 +82,7 @@ class Charging:
     readiness: Readiness
     clock: Clock
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when rows became due here: whoever looks for due rows need not wait."""
+    """Set when this instance made rows due, so that the lease claimer looks for them at once."""
     is_stopping: bool = False
     _tasks: dict[asyncio.Task[None], PaymentRow] = field(default_factory=dict)
     _calls: asyncio.Semaphore = field(init=False)
@@ -89,50 +93,50 @@ class Charging:
         self._calls = asyncio.Semaphore(self.calls_in_flight)
         self._at_work_max = self.calls_in_flight + math.ceil(WAITING_PER_CALL * self.calls_in_flight)
 
-    # -- which payments --------------------------------------------------------------------------------------------------------------
+    # -- the payments at work --------------------------------------------------------------------------------------------------------
 
     @property
     def free(self) -> int:
-        """How many more payments can be worked on now."""
+        """How many more payments this instance can work on now."""
         return 0 if self.is_stopping else self._at_work_max - len(self._tasks)
 
     def accept(self, rows: Sequence[PaymentRow]) -> None:
-        """Work on these: they are leased to us."""
+        """Work on these payments, which are leased to this instance."""
         for row in rows:
-            task = asyncio.create_task(self._carry(row), name=f"payment {row.payment.payment_id}")
+            task = asyncio.create_task(self._work_on(row), name=f"payment {row.payment.payment_id}")
             self._tasks[task] = row
             task.add_done_callback(self._ended)
 
     def wake(self) -> None:
-        """Look for due rows now."""
+        """Make the lease claimer look for due rows now."""
         self.woken.set()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         row = self._tasks.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Its lease runs out, and whoever claims the row then asks the gateway first.
+            # The lease runs out. The instance that claims the row then asks the gateway first.
             log.error("payment_task_failed", payment_id=str(row.payment.payment_id), exc_info=error)
 
     async def finish(self) -> None:
-        """Take nothing more, let calls in hand end and be recorded, give up the leases of the rest."""
+        """Stop: take no more payments, wait for calls in flight and their records, and release the leases of the rest."""
         self.is_stopping = True
         tasks = list(self._tasks)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=FINISH_TIMEOUT_S)
-            left = [(self._tasks[task].payment.payment_id, self._tasks[task].fence) for task in late]
+            held = [(self._tasks[task].payment.payment_id, self._tasks[task].fence) for task in late]
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-            await self.release(left)
+            await self.release(held)
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
-                await self.commit.all_said()
+                await self.commit.all_published()
         except TimeoutError:
             log.info("left_to_the_sweeper")
         await self.gateway.close()
 
     async def release(self, held: Sequence[tuple[UUID, int]]) -> None:
-        """Give up the leases of these rows, by their payments and fences, so that others need not wait until they run out."""
+        """Release the leases of these rows (payment id, fence), so that other instances need not wait until the leases run out."""
         if not held:
             return
         try:
@@ -145,11 +149,11 @@ class Charging:
 
     # -- one payment -----------------------------------------------------------------------------------------------------------------
 
-    async def _carry(self, row: PaymentRow) -> None:
-        """Step after step, as long as the next one is due at once and the row is ours."""
+    async def _work_on(self, row: PaymentRow) -> None:
+        """Take step after step while the next one is due at once and the lease is held. Raises RuntimeError after `STEPS_MAX` steps."""
         step = domain.next_step(row.payment)
         for seq in range(1, STEPS_MAX + 1):
-            result = await self._take(step, row, seq)
+            result = await self._take_step(step, row, seq)
             if not await self.commit.record(result):
                 log.info("lease_lost", payment_id=str(row.payment.payment_id), step=step)
                 return
@@ -159,12 +163,12 @@ class Charging:
             row = replace(row, payment=result.transition.payment)
         raise RuntimeError(f"{STEPS_MAX} steps in a row: the gateway's answers lead nowhere")
 
-    async def _take(self, step: GatewayStep | None, row: PaymentRow, seq: int) -> StepResult:
-        """Ask the gateway and decide what the answer means. A service that stops decides the same, and leaves the next step to others."""
+    async def _take_step(self, step: GatewayStep | None, row: PaymentRow, seq: int) -> StepResult:
+        """Call the gateway, and decide what its answer means. While the service stops, another instance takes the next step."""
         if step is None:
             return StepResult(row, domain.on_due(row.payment, self.policy), self.clock())
         key = domain.idempotency_key(row.payment, step)
-        answer = await self._ask(step, row.payment, key or "")
+        answer = await self._limited_call(step, row.payment, key or "")
         at = self.clock()
         attempt = GatewayAttempt(
             payment_id=row.payment.payment_id,
@@ -181,11 +185,11 @@ class Charging:
             transition = replace(transition, then=None, delay_s=0.0)
         return StepResult(row, transition, at, attempt, answer)
 
-    async def _ask(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
-        """One call, bounded; intake and poll may together have taken a few payments too many."""
+    async def _limited_call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
+        """One call to the gateway, measured. No more than `calls_in_flight` run at once, although more payments may be at work."""
         async with self._calls:
             started = time.perf_counter()
-            answer = await self._guarded(step, payment, key)
+            answer = await self._guarded_call(step, payment, key)
         calls, seconds = _measures(step, type(answer).__name__)
         calls.inc()
         seconds.observe(time.perf_counter() - started)
@@ -193,7 +197,7 @@ class Charging:
         return answer
 
     def _note(self, payment: Payment, answer: GatewayAnswer) -> None:
-        """Readiness says when the gateway is away; payments in doubt are another matter, and counted elsewhere."""
+        """Tell readiness whether the gateway is away. Payments in doubt are counted elsewhere: they do not mean that it is."""
         match answer:
             case port.NotSent() | port.Unknown():
                 if len(self._silent) < SILENT_PAYMENTS_MAX:
@@ -204,8 +208,8 @@ class Charging:
                 self._silent.clear()
                 self.readiness.set(GATEWAY_COMPONENT, ok=True)
 
-    async def _guarded(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
-        """What an adapter does wrong is in doubt like anything else that nobody can read."""
+    async def _guarded_call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
+        """One call with a timeout. If the adapter hangs or raises, the answer is `Unknown`, as after any unreadable answer."""
         try:
             async with asyncio.timeout(REQUESTS_A_CALL * self.call_timeout_s + 1.0):
                 return await self._call(step, payment, key)
@@ -213,12 +217,12 @@ class Charging:
             return port.Unknown("no answer within the time allowed")
         except crash_points.InjectedFault:
             raise
-        except Exception as error:  # the adapter promised not to
+        except Exception as error:  # an adapter must not raise, so this is a bug in it
             log.exception("gateway_adapter_failed", payment_id=str(payment.payment_id), step=step)
             return port.Unknown(f"the adapter failed: {type(error).__name__}")
 
     async def _call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
-        """The call that the step is, between its two crash points."""
+        """Make the call of a step, between its two crash points."""
         answer: GatewayAnswer
         match step:
             case GatewayStep.TOKENISE:
@@ -250,7 +254,7 @@ class Charging:
         return answer
 
     async def _tokenise(self, payment: Payment, key: str) -> port.TokeniseAnswer:
-        """The card is in the clear between these lines only."""
+        """Decrypt the card and exchange it for a token. The card is in the clear within this method only."""
         card = await self._decrypt(payment)
         if isinstance(card, CardRefusal):
             return port.Refused(card.value, "the encrypted card could not be read")
@@ -262,14 +266,14 @@ class Charging:
     async def _decrypt(self, payment: Payment) -> port.Card | CardRefusal:
         if self.keyring is None:
             return CardRefusal.UNKNOWN_KEY
-        # A private-key operation takes milliseconds: not on the loop that keeps the heartbeats.
+        # A private-key operation takes milliseconds, so it must not run on the event loop, which also keeps the heartbeats.
         details = await asyncio.to_thread(self.keyring.decrypt, payment.card_jwe or "", payment.payment_id)
         if isinstance(details, CardRefusal):
             return details
         return port.Card(details.number, details.exp_month, details.exp_year)
 
     async def _prepare(self, payment: Payment, key: str) -> port.PrepareAnswer:
-        assert payment.amount_minor is not None  # noqa: S101 - a request has all of these
+        assert payment.amount_minor is not None  # noqa: S101 - every request has these three
         assert payment.currency is not None  # noqa: S101
         assert payment.method_token is not None  # noqa: S101
         order = port.Order(
@@ -282,5 +286,5 @@ class Charging:
 
 
 def _gateway_id(payment: Payment) -> str:
-    assert payment.gateway_id is not None  # noqa: S101 - the database holds it recorded before any such step
+    assert payment.gateway_id is not None  # noqa: S101 - the database recorded it before any step that needs it
     return payment.gateway_id

@@ -1,6 +1,6 @@
-"""Commands about a payment, and what each makes of it. Pure: no I/O, clock, randomness.
+"""Commands about a payment, and how each changes it. Pure: no I/O, clock, randomness.
 
-A command that comes again changes nothing: what is known is published again.
+A command that comes again changes nothing. The known outcome is published again.
 """
 
 from hashlib import sha256
@@ -23,13 +23,15 @@ from shared.records import dataclass, field, replace
 
 
 class PaymentIdReusedError(Exception):
-    """payment_id_reused: a request with other parameters came before under this payment id. Never an outcome: it would be that of the
-    first request."""
+    """payment_id_reused: an earlier request has this payment id and other parameters.
+
+    It is an error and never an outcome of the payment, because the outcome would be that of the first request.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Charge this: `method_token`, or a card encrypted for us."""
+    """Charge this amount. The payment method is `method_token`, or `card_jwe`, a card that was encrypted for this service."""
 
     payment_id: UUID
     invoice_id: str
@@ -40,14 +42,14 @@ class Request:
 
     @property
     def params_hash(self) -> bytes:
-        """SHA-256 over everything that makes the payment what it is; the contracts let no line break into any of it."""
+        """SHA-256 over all parameters of the charge, one a line. The contracts allow no line break in any of them."""
         params = (self.invoice_id, str(self.amount_minor), self.currency, self.method_token or "", self.card_jwe or "")
         return sha256("\n".join(params).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Inquire:
-    """What do you know of this payment?"""
+    """Ask what is known about this payment."""
 
     payment_id: UUID
     invoice_id: str
@@ -63,7 +65,7 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """A person's decision, made on the version that the person saw."""
+    """A person's decision. `expected_version` is the version of the payment that the person saw."""
 
     payment_id: UUID
     invoice_id: str
@@ -77,10 +79,7 @@ Command = Request | Inquire | Refund | Resolve
 
 
 def on_command(payment: Payment | None, command: Command) -> PaymentTransition:
-    """What the command makes of the payment, or of its absence (None).
-
-    Raises `PaymentIdReusedError`.
-    """
+    """The effect of `command` on the payment. `payment` is None if it was never seen. Raises `PaymentIdReusedError`."""
     match command:
         case Request():
             return _request(command, payment)
@@ -108,12 +107,12 @@ def _request(command: Request, payment: Payment | None) -> PaymentTransition:
         )
         return PaymentTransition(requested, delay_s=0.0)
     if payment.params_hash not in {None, command.params_hash}:
-        raise PaymentIdReusedError("payment_id_reused: other parameters came before under this payment id")
-    return PaymentTransition(payment, again=True)
+        raise PaymentIdReusedError("payment_id_reused: an earlier request has this payment id and other parameters")
+    return PaymentTransition(payment, republish=True)
 
 
 def _close(command: Inquire | Refund | Resolve) -> PaymentTransition:
-    """A payment never seen: from now on it never will be. A request that arrives later under this id is not sent."""
+    """Close a payment that was never seen. A request that arrives later with its id is never sent to the gateway."""
     closed = Payment(
         command.payment_id,
         command.invoice_id,
@@ -127,15 +126,15 @@ def _close(command: Inquire | Refund | Resolve) -> PaymentTransition:
 def _inquire(command: Inquire, payment: Payment | None) -> PaymentTransition:
     if payment is None:
         return _close(command)
-    return PaymentTransition(payment, again=True, hurry=next_step(payment) is not None)
+    return PaymentTransition(payment, republish=True, hurry=next_step(payment) is not None)
 
 
 def _refund(command: Refund, payment: Payment | None) -> PaymentTransition:
-    """Where nothing is captured there is nothing to refund: what is known is published again."""
+    """Refund a captured payment. If nothing is captured, the known outcome is published again, so that the sender learns it."""
     if payment is None:
         return _close(command)
     if payment.status is not PaymentStatus.CAPTURED:
-        return PaymentTransition(payment, again=True)
+        return PaymentTransition(payment, republish=True)
     return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
 
 
@@ -161,7 +160,7 @@ def _resolved(command: Resolve, payment: Payment) -> PaymentTransition | Resolut
             return PaymentTransition(captured, Outcome.CAPTURED)
         case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), "not_charged"):
             decided = move(payment, PaymentStatus.NOT_CHARGED, reason=OutcomeReason.DECIDED, decided_by=by)
-            # Due at once: it is cancelled at the gateway for good if it can be.
+            # It is due at once, so that it is also cancelled at the gateway for good, if that is possible.
             return PaymentTransition(decided, Outcome.NOT_CHARGED, delay_s=0.0)
         case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "refunded") if not payment.decided_by:
             return PaymentTransition(move(payment, PaymentStatus.REFUNDED, decided_by=by), Outcome.REFUNDED)

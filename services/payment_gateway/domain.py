@@ -1,16 +1,17 @@
-"""A payment at the card gateway, a state machine: its next step, and what every answer makes of it. Pure: no I/O, clock, randomness.
+"""The state machine of a payment at the card gateway: its next step, and how every answer changes it. Pure: no I/O, clock, randomness.
 
-What every command makes of it is in `commands`.
+How commands change it is in `commands`.
 
-Three meanings stay apart: declined (the bank said no), not charged (it never happened), in doubt (nobody knows). The rules:
+Three outcomes differ: declined (the bank said no), not charged (no charge happened), in doubt (nobody knows). These are the rules:
 
-- only a gateway id that is recorded is ever confirmed; a row without one is known not charged;
-- not charged and declined are recorded only after the gateway confirmed a cancel; a cancel that finds a success means captured;
-- what nobody knows is asked for on a ladder of due times; at its end a person decides;
-- a capture is the truth, whoever learned it and whatever was recorded before;
-- a late capture is published again until it is refunded: whoever waited for the payment has stopped asking.
+- Only a gateway id that is recorded is ever confirmed. So a row without one is known to be not charged.
+- Not charged and declined are recorded only after the gateway confirmed a cancel. If the cancel finds a success, the payment is captured.
+- A payment in doubt is asked about on a ladder of due times. At the end of the ladder a person decides.
+- A capture is always recorded, no matter which instance learned of it and what was recorded before.
+- A late capture, one that contradicts an earlier outcome, is announced again until it is refunded. The saga that waited for the payment has
+  ended and does not ask.
 
-Every change of status is a new version, and a version publishes at most one outcome.
+Every change of status is a new version, and each version publishes at most one outcome.
 """
 
 import re
@@ -23,20 +24,20 @@ from shared.card_data.scan import find_card_number
 from shared.records import dataclass, field, replace
 
 EXECUTIONS_MAX = 3
-"""Confirms sent before we cancel instead: a gateway that took none of three will not take the fourth."""
+"""Confirms that are sent before we cancel instead. A gateway that took none of three will not take a fourth."""
 RETRY_AFTER_MAX_S = 3_600.0
-"""A gateway may ask us to wait, not park a payment for a day."""
+"""The longest wait that a gateway can ask for. It must not park a payment for a day."""
 LATE_REMINDERS_MAX = 1_000
-"""How often a late capture is published again; hourly, six weeks. It has an end because a late capture may also be kept: nobody refunds
-it if it was the first that the saga heard of the payment."""
+"""How often a late capture is announced again: hourly for six weeks. There is a limit because a late capture may also be kept. If it is the
+first message that the saga receives about the payment, nobody refunds it."""
 CODE_LENGTH_MAX = 64
 RECEIPT_LENGTH_MAX = 255
 
 
 class PaymentStatus(StrEnum):
-    REQUESTED = "requested"  # no gateway id is recorded: known not charged
-    PREPARED = "prepared"  # the gateway id is recorded; whether it was confirmed is not known to who finds the row
-    CANCELLING = "cancelling"  # the outcome is pending until the gateway confirms the cancel
+    REQUESTED = "requested"  # no gateway id is recorded, so it is known to be not charged
+    PREPARED = "prepared"  # the gateway id is recorded; the row does not tell whether it was confirmed
+    CANCELLING = "cancelling"  # its outcome is pending until the gateway confirms the cancel
     IN_DOUBT = "in_doubt"
     NEEDS_DECISION = "needs_decision"
     CAPTURED = "captured"
@@ -60,9 +61,10 @@ CHARGED = frozenset(
 CASES = frozenset(
     {PaymentStatus.IN_DOUBT, PaymentStatus.NEEDS_DECISION, PaymentStatus.REFUND_IN_DOUBT, PaymentStatus.REFUND_FAILED}
 )
-"""What staff hear of. Whatever happens to such a payment later they hear of as well."""
+"""The statuses in which a payment is a case for staff. Once it was a case, staff also receive its later outcomes."""
 KEY_SPENT_BY_ANSWER = frozenset({PaymentStatus.REQUESTED, PaymentStatus.CANCELLING, PaymentStatus.NOT_CHARGED})
-"""Where only preparations and cancels are repeated: neither charges anybody under a new idempotency key."""
+"""The statuses in which every answer uses up the idempotency key. Only preparations and cancels are repeated there, and neither charges
+anybody when it is sent with a new key."""
 
 
 class GatewayStep(StrEnum):
@@ -78,10 +80,10 @@ class GatewayStep(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What is published of a payment. The payment holds the particulars."""
+    """The kind of outcome that is published. The payment has the details."""
 
     CAPTURED = "captured"
-    CAPTURED_LATE = "captured_late"  # it had been settled otherwise before
+    CAPTURED_LATE = "captured_late"  # it had another final outcome before
     DECLINED = "declined"
     NOT_CHARGED = "not_charged"
     IN_DOUBT = "in_doubt"
@@ -92,7 +94,7 @@ class Outcome(StrEnum):
 
 
 class OutcomeReason(StrEnum):
-    """Our own reason codes; a decline or a refusal carries the gateway's."""
+    """Our own reason codes. A decline or a refusal carries the gateway's code instead."""
 
     NEVER_REQUESTED = "never_requested"
     GATEWAY_UNAVAILABLE = "gateway_unavailable"
@@ -111,7 +113,7 @@ class OutcomeReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PendingOutcome:
-    """What a payment will be called once its cancel is confirmed."""
+    """The outcome that a payment will have once the gateway confirms its cancel."""
 
     status: Literal[PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED]
     reason: str
@@ -119,9 +121,13 @@ class PendingOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """`params_hash` is None in a closed row: one that was asked about before any request came. `rung` is the next rung of the ladder.
-    `key_number` numbers the idempotency keys: a gateway replays what it saved under a key, its failures included. `reason` says why it
-    stands as it does, `decided_by` which person decided so."""
+    """A payment, as it is stored.
+
+    `version` counts changes of status. `params_hash` is None if the payment is closed, which means that a command about it came before any
+    request. `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved
+    for a key, even a failure, so a repeated call needs a new one. `reason` says why the payment has its status, and `decided_by` which
+    person decided it. `was_case` is true once it was a case for staff.
+    """
 
     payment_id: UUID
     invoice_id: str
@@ -145,8 +151,11 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`ladder_s`: how long to wait before each further attempt. `remind_s`: how often a case that waits for a person is asked about at
-    the gateway and published again; and how often a late capture that waits for its refund is published again."""
+    """The waiting times, in seconds.
+
+    `ladder_s` has the wait before each further attempt. `remind_s` is the interval at which a case that waits for a person is asked about
+    at the gateway and announced again. A late capture that waits for its refund is announced again at the same interval.
+    """
 
     ladder_s: tuple[float, ...]
     remind_s: float
@@ -158,7 +167,7 @@ ResolutionRefusal = Literal["version_differs", "nothing_to_decide", "receipt_num
 
 @dataclass(frozen=True, slots=True)
 class ResolutionRefused:
-    """The decision came too late or does not fit."""
+    """A person's decision that came too late or does not fit the payment."""
 
     reason: ResolutionRefusal
     decided_by: str
@@ -167,30 +176,35 @@ class ResolutionRefused:
 
 @dataclass(frozen=True, slots=True)
 class PaymentTransition:
-    """The payment afterwards, the outcome to publish, and how it goes on: `then` at once, or after `delay_s`, or (neither) not by itself.
+    """A change of a payment, with its effects.
 
-    `again`: what this version published is published again, with the same id. `hurry`: the next attempt is due now.
+    `payment` is the payment afterwards. `outcome` is published. The step `then` follows at once, or the next step after `delay_s` seconds.
+    If both are None, nothing follows by itself. `republish` publishes the outcome of this version again, with the same id. `hurry` makes
+    the next attempt due now. `refused` is a decision that has no effect.
     """
 
     payment: Payment
     outcome: Outcome | None = None
     then: GatewayStep | None = None
     delay_s: float | None = None
-    again: bool = False
+    republish: bool = False
     hurry: bool = False
     refused: ResolutionRefused | None = None
 
 
 GatewayAnswer = port.TokeniseAnswer | port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer
 TELLS_OF_MONEY = (port.Captured, port.Refunded)
-"""Answers that a row must learn of even if it has moved on (`on_late_answer`)."""
+"""Answers that say that money moved. A payment is changed by them even if another instance has changed it since (`on_late_answer`)."""
 
 
 # -- steps -----------------------------------------------------------------------------------------------------------------------------
 
 
 def next_step(payment: Payment) -> GatewayStep | None:
-    """The step to take first with a row that was found: ask before sending, for a crash may have hidden what was sent. None: no step."""
+    """The first step for a payment that was read from its row, or None if there is none.
+
+    A crash may have hidden what was sent. So the gateway is asked before anything that could charge is sent.
+    """
     match payment.status:
         case PaymentStatus.REQUESTED:
             return GatewayStep.TOKENISE if payment.method_token is None else GatewayStep.PREPARE
@@ -199,7 +213,7 @@ def next_step(payment: Payment) -> GatewayStep | None:
         case PaymentStatus.CANCELLING:
             return GatewayStep.CANCEL
         case PaymentStatus.NOT_CHARGED:
-            return GatewayStep.CANCEL if payment.decided_by else None  # the watch after a decision
+            return GatewayStep.CANCEL if payment.decided_by else None  # a cancel makes a person's decision safe
         case PaymentStatus.REFUNDING | PaymentStatus.REFUND_IN_DOUBT:
             return GatewayStep.INQUIRE_REFUND
         case PaymentStatus.REFUND_FAILED:
@@ -211,7 +225,7 @@ def next_step(payment: Payment) -> GatewayStep | None:
 
 
 def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
-    """Our key for the call. That of a refund never changes, so that at most one is ever made under it."""
+    """Our idempotency key for a call, or None for an inquiry. The key of a refund never changes, so at most one refund is made."""
     match step:
         case GatewayStep.INQUIRE | GatewayStep.INQUIRE_REFUND:
             return None
@@ -224,7 +238,7 @@ def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
 
 
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
-    """What the answer to the step makes of the payment."""
+    """The effect of the gateway's answer to `step` on the payment. Raises AssertionError if the answer cannot be one to that step."""
     match step:
         case GatewayStep.TOKENISE | GatewayStep.PREPARE:
             return _after_preparing(payment, answer, policy)
@@ -237,15 +251,17 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
 
 
 def on_due(payment: Payment, policy: Policy) -> PaymentTransition:
-    """What becomes of a row that is due although there is no step to take (`next_step` is None). A capture is due only if it came late."""
+    """The effect of a due time on a payment without a next step: a late capture is announced again. No other such payment is due."""
     if payment.status is PaymentStatus.CAPTURED and payment.rung < LATE_REMINDERS_MAX:
         return _remind(replace(payment, rung=payment.rung + 1), policy)
     return PaymentTransition(payment)
 
 
 def on_late_answer(payment: Payment, answer: GatewayAnswer | None, policy: Policy) -> PaymentTransition | None:
-    """What an answer makes of a row that has moved on since the gateway was asked. It counts only if it says that money was taken or went
-    back. None: the row knows already, or its present owner will ask again."""
+    """The effect of an answer that came after another instance changed the payment. Only a capture or a refund has one.
+
+    Returns None if the payment shows that already, or if the present holder of the row has to ask for itself.
+    """
     match answer:
         case port.Captured() if payment.status not in CHARGED and _is_of(payment, answer):
             return _captured(payment, answer, policy)
@@ -255,7 +271,7 @@ def on_late_answer(payment: Payment, answer: GatewayAnswer | None, policy: Polic
             return None
 
 
-# -- before a gateway id is recorded: nothing can be charged ---------------------------------------------------------------------------
+# -- preparing: without a recorded gateway id, nothing can be charged ------------------------------------------------------------------
 
 
 def _after_preparing(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
@@ -270,7 +286,7 @@ def _after_preparing(payment: Payment, answer: GatewayAnswer, policy: Policy) ->
         case port.NotSent() | port.Unknown():
             return _later(payment, answer, policy)
         case _:
-            raise _no_answer_to(payment, answer)
+            raise _unexpected(payment, answer)
 
 
 # -- charging --------------------------------------------------------------------------------------------------------------------------
@@ -295,11 +311,11 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
         case port.Unconfirmed() | port.Processing() | port.NotFound() | port.NotSent() | port.Unknown():
             return _doubt(payment, answer, policy)
         case _:
-            raise _no_answer_to(payment, answer)
+            raise _unexpected(payment, answer)
 
 
 def _is_of(payment: Payment, answer: port.Captured) -> bool:
-    """Whether the capture is the one we asked for: what the gateway took must be what the invoice says."""
+    """Whether the capture is the one we asked for. Amount and currency must be those of the invoice."""
     captured = (answer.gateway_id, answer.amount_minor, answer.currency.upper())
     return captured == (payment.gateway_id, payment.amount_minor, payment.currency)
 
@@ -307,18 +323,18 @@ def _is_of(payment: Payment, answer: port.Captured) -> bool:
 def _captured(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
     receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX)
     if not receipt or find_card_number(receipt):
-        receipt = answer.gateway_id  # an event that shows a card number would be refused by its receivers
+        receipt = answer.gateway_id  # every receiver would refuse an event that shows a card number
     captured = move(payment, PaymentStatus.CAPTURED, receipt_number=receipt)
     if payment.status in {PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED}:
-        # The saga has ended and never asks: if the first message was lost, it hears of this by a reminder only.
+        # The saga has ended and never asks. If the first announcement is lost, only a reminder tells it.
         return PaymentTransition(captured, Outcome.CAPTURED_LATE, delay_s=policy.remind_s)
     return PaymentTransition(captured, Outcome.CAPTURED)
 
 
 def _cancelled(payment: Payment) -> PaymentTransition:
-    """No confirm can charge it any more: now, and not before, the pending outcome may be recorded."""
+    """Record the pending outcome. It may be recorded only now, when no confirm can charge the payment any more."""
     if payment.status is PaymentStatus.NOT_CHARGED:
-        return PaymentTransition(payment)  # the decision was right; the watch ends
+        return PaymentTransition(payment)  # a person decided so before, and the cancel proves the decision right
     pending = payment.pending or PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.CANCELLED_AT_GATEWAY)
     if pending.status is PaymentStatus.NOT_CHARGED:
         return _not_charged(payment, pending.reason)
@@ -330,13 +346,16 @@ def _cancel(payment: Payment, pending: PendingOutcome) -> PaymentTransition:
 
 
 def _execute_again(payment: Payment) -> PaymentTransition:
-    """It was never confirmed at the gateway, or the confirm is still on its way there: confirming the same id again charges once."""
+    """Confirm a payment that the gateway reports as unconfirmed.
+
+    It was never confirmed, or a confirm is still on its way. To confirm the same gateway id again charges only once.
+    """
     match payment.status:
         case PaymentStatus.PREPARED:
             return PaymentTransition(payment, then=GatewayStep.EXECUTE)
         case PaymentStatus.IN_DOUBT if payment.key_number < EXECUTIONS_MAX:
             return PaymentTransition(replace(payment, key_number=payment.key_number + 1), then=GatewayStep.EXECUTE)
-        case _:  # also when a person was called: a charge hours later would surprise everybody
+        case _:  # also after a person was asked to decide, because nobody expects a charge hours later
             return _cancel(payment, PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.NOT_CONFIRMED))
 
 
@@ -386,11 +405,11 @@ def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer,
         ):
             return _later(payment, answer, policy)
         case _:
-            raise _no_answer_to(payment, answer)
+            raise _unexpected(payment, answer)
 
 
 def _may_send_refund(payment: Payment, policy: Policy) -> bool:
-    """Not once a person was left with it: the gateway may have forgotten our key by then."""
+    """Whether a refund may be sent. It may not once a person was asked: the gateway may have deleted our idempotency key by then."""
     on_ladder = payment.status is PaymentStatus.REFUND_IN_DOUBT and payment.rung < len(policy.ladder_s)
     return payment.status is PaymentStatus.REFUNDING or on_ladder
 
@@ -413,8 +432,8 @@ def _begin_ladder(payment: Payment, outcome: Outcome, policy: Policy) -> Payment
 
 
 def _later(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
-    """Try again on the next rung; behind the last one, what this state comes to."""
-    payment = _under_fresh_key(payment, answer)
+    """Try again on the next rung of the ladder. After the last rung, the ladder is exhausted."""
+    payment = _with_fresh_key(payment, answer)
     if payment.status in {PaymentStatus.NEEDS_DECISION, PaymentStatus.REFUND_FAILED} or payment.rung >= len(
         policy.ladder_s
     ):
@@ -425,9 +444,12 @@ def _later(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTr
     return PaymentTransition(replace(payment, rung=payment.rung + 1), delay_s=delay_s)
 
 
-def _under_fresh_key(payment: Payment, answer: GatewayAnswer) -> Payment:
-    """Whatever the gateway answered to a preparation or a cancel it may have saved under the key, to replay it for ever: a failure, and
-    also a refusal ("it is processing") that is no longer true. The numbers in other states count the confirms."""
+def _with_fresh_key(payment: Payment, answer: GatewayAnswer) -> Payment:
+    """Use a new idempotency key after an answer to a preparation or a cancel.
+
+    The gateway may have saved that answer under the old key, and would then replay it for ever: a failure, or a refusal ("it is
+    processing") that is no longer true. In other states `key_number` counts the confirms, and stays.
+    """
     if isinstance(answer, port.NotSent) or payment.status not in KEY_SPENT_BY_ANSWER:
         return payment
     return replace(payment, key_number=payment.key_number + 1)
@@ -444,17 +466,17 @@ def _exhausted(payment: Payment, answer: GatewayAnswer, policy: Policy) -> Payme
         case PaymentStatus.CANCELLING:
             return _needs_decision(payment, OutcomeReason.CANCEL_UNCONFIRMED, policy)
         case PaymentStatus.NOT_CHARGED:
-            return PaymentTransition(payment)  # the watch after a decision has its end, too
+            return PaymentTransition(payment)  # no more cancels are sent after a person's decision
         case PaymentStatus.REFUNDING:
             return _refund_failed(payment, OutcomeReason.GATEWAY_UNAVAILABLE, policy)
         case PaymentStatus.NEEDS_DECISION | PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED:
             return _remind(payment, policy)
         case _:
-            raise _no_answer_to(payment, answer)
+            raise _unexpected(payment, answer)
 
 
 def _remind(payment: Payment, policy: Policy) -> PaymentTransition:
-    return PaymentTransition(payment, delay_s=policy.remind_s, again=True)
+    return PaymentTransition(payment, delay_s=policy.remind_s, republish=True)
 
 
 def _why_in_doubt(answer: GatewayAnswer) -> OutcomeReason:
@@ -485,8 +507,11 @@ def move(
     pending: PendingOutcome | None = None,
     **changes: str | int | None,
 ) -> Payment:
-    """The payment in another status, which is another version: reason and decision of the last one no longer hold. A pending outcome waits
-    for its cancel through a case, too."""
+    """The payment with another status and the next version.
+
+    The reason, decision and rung of the version before no longer hold. A pending outcome stays while a person is asked to decide, because
+    its cancel may still be confirmed.
+    """
     return replace(
         payment,
         status=status,
@@ -501,14 +526,14 @@ def move(
 
 
 def answer_code(answer: GatewayAnswer) -> str:
-    """The answer in one word for the record: `captured`, `declined:insufficient_funds`."""
+    """The answer as a code for the record, such as `captured` or `declined:insufficient_funds`."""
     word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(answer).__name__).lower()
     code = getattr(answer, "code", None)
     return code_of(f"{word}:{code}") if code else word
 
 
 def code_of(text: str) -> str:
-    """Any text as a reason code of the contracts, so that whatever a gateway answers can be recorded."""
+    """Any text as a reason code that the contracts allow, so that no text of a gateway can prevent a record."""
     return re.sub(r"[^A-Za-z0-9_.:-]", "_", text)[:CODE_LENGTH_MAX] or "unspecified"
 
 
@@ -516,5 +541,5 @@ def _printable(text: str, length_max: int) -> str:
     return re.sub(r"[^\x20-\x7e]", "", text).strip()[:length_max]
 
 
-def _no_answer_to(payment: Payment, answer: GatewayAnswer) -> AssertionError:
-    return AssertionError(f"{type(answer).__name__} answers nothing that is asked while {payment.status}")
+def _unexpected(payment: Payment, answer: GatewayAnswer) -> AssertionError:
+    return AssertionError(f"{type(answer).__name__} is no answer to any step while {payment.status}")

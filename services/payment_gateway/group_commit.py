@@ -1,8 +1,8 @@
-"""Records what the gateway answered: one transaction for the results that have arrived, however many payments they belong to.
+"""Records the gateway's answers: all results that have arrived go into one transaction, however many payments they belong to.
 
-An answer is never dropped. While the database is away it is held and offered again until it is recorded; if the row has another holder
-by then, the answer is still kept, and if it says that money moved, the row learns it in the same transaction. A process that dies with
-answers in hand loses nothing either: the gateway is asked again when the lease ends.
+An answer is never dropped. While the database is away, the result is held and tried again until it is recorded. If the row has another
+holder by then, the answer is still stored. If that answer says that money moved, the same transaction also changes the row. A process that
+dies with unrecorded answers loses nothing either: the gateway is asked again when the lease ends.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import structlog
 
 from services.payment_gateway import domain, ledger, store
 from services.payment_gateway.domain import GatewayAnswer, Outcome, PaymentTransition, Policy
-from services.payment_gateway.handlers import TELLS_ATTEMPTS, said_by
+from services.payment_gateway.handlers import TELLS_ATTEMPTS, published_outcome
 from services.payment_gateway.ledger import GatewayAttempt, PublishedOutcome
 from services.payment_gateway.store import Lease, PaymentRow, PaymentUpdate
 from shared import crash_points
@@ -33,26 +33,26 @@ from shared.records import dataclass, replace
 log = structlog.get_logger(__name__)
 
 RESULTS_MAX = 200
-"""Results in one transaction, as many as messages in one batch of the shell."""
+"""Results in one transaction: as many as messages in one batch of the pipeline."""
 TRIES_MAX = 20
-"""Tries of a result alone. An answer of the gateway is worth more of them than a message, which would only come again."""
-SAY_MAX = 2_000
-"""Messages kept in memory for publishing; beyond, parcels are left to the sweeper, who reads them from the outbox."""
+"""Tries of a result that is alone in its batch. It gets more of them than a message: the broker would deliver a message again."""
+UNPUBLISHED_MAX = 2_000
+"""Messages kept in memory for publishing. Beyond that, outbox batches are left to the sweeper, which reads them from the outbox."""
 
 
 class Publishes(Protocol):
-    """`shared.messaging.relay.Relay`."""
+    """What this module needs of `shared.messaging.relay.Relay`."""
 
     async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int: ...
 
 
 class UnrecordableError(Exception):
-    """The database refuses this result, whatever we try. The gateway is asked again when the lease ends."""
+    """The database refused this result in every try. The gateway is asked again when the lease ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What came of a step that was decided on `row`. `attempt` and `answer` are None where nothing was asked."""
+    """The result of a step for the payment in `row`. `attempt` and `answer` are None if the gateway was not asked."""
 
     row: PaymentRow
     transition: PaymentTransition
@@ -74,7 +74,7 @@ class _WaitingResult:
 
 
 class GroupCommit:
-    """One writer for all payments at work in this process."""
+    """The one writer of results for all payments at work in this process."""
 
     def __init__(
         self, *, database: Database, relay: Publishes, readiness: Readiness, lease: Lease, policy: Policy
@@ -87,27 +87,27 @@ class GroupCommit:
         self._committing = CommitLoop(self._commit_waiting, give_up=_give_up, retry=retry)
         self._waiting: deque[_WaitingResult] = deque()  # bounded by the payments at work: each waits for its record
         self._arrived = asyncio.Event()
-        self._unsaid: deque[OutboxBatch] = deque()
-        self._unsaid_arrived = asyncio.Event()
-        self._all_said = asyncio.Event()
-        self._all_said.set()
+        self._unpublished: deque[OutboxBatch] = deque()
+        self._unpublished_arrived = asyncio.Event()
+        self._all_published = asyncio.Event()
+        self._all_published.set()
 
     async def record(self, result: StepResult) -> bool:
-        """Durable when this returns. False: the row has another holder now, who goes on with it; the answer is kept all the same.
+        """Record a result. It is durable when this returns. Raises `UnrecordableError`.
 
-        Raises `UnrecordableError`.
+        Returns False if the row has another holder now, which goes on with the payment. The answer is stored in that case as well.
         """
         waiting = _WaitingResult(result, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()
         return await waiting.recorded
 
-    async def all_said(self) -> None:
-        """Wait until what was recorded has been offered to the broker."""
-        await self._all_said.wait()
+    async def all_published(self) -> None:
+        """Wait until the messages of all recorded results were sent to the broker once."""
+        await self._all_published.wait()
 
     async def run(self) -> None:
-        """Record until cancelled."""
+        """Record results until cancelled."""
         while True:
             while self._waiting:
                 await self._committing.run(
@@ -116,15 +116,15 @@ class GroupCommit:
             self._arrived.clear()
             await self._arrived.wait()
 
-    async def say(self) -> None:
-        """Publish what was recorded, until cancelled: a broker that is away holds up no record."""
+    async def publish(self) -> None:
+        """Publish the messages of recorded results until cancelled. `run` does not wait for it, so a lost broker delays no record."""
         while True:
-            while self._unsaid:
-                outbox_batches = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
+            while self._unpublished:
+                outbox_batches = [self._unpublished.popleft() for _ in range(len(self._unpublished))]
                 await self._relay.publish(outbox_batches)
-            self._all_said.set()
-            self._unsaid_arrived.clear()
-            await self._unsaid_arrived.wait()
+            self._all_published.set()
+            self._unpublished_arrived.clear()
+            await self._unpublished_arrived.wait()
 
     # -- the transaction -------------------------------------------------------------------------------------------------------------
 
@@ -136,31 +136,36 @@ class GroupCommit:
         self, batch: Sequence[_WaitingResult], held: Sequence[bool], outbox_batches: Sequence[OutboxBatch]
     ) -> None:
         if outbox_batches:
-            self._unsaid.extend(outbox_batches)
-            while sum(len(outbox_batch.messages) for outbox_batch in self._unsaid) > SAY_MAX:
-                self._unsaid.popleft()
-            self._all_said.clear()
-            self._unsaid_arrived.set()
+            self._unpublished.extend(outbox_batches)
+            while sum(len(outbox_batch.messages) for outbox_batch in self._unpublished) > UNPUBLISHED_MAX:
+                self._unpublished.popleft()
+            self._all_published.clear()
+            self._unpublished_arrived.set()
         for waiting, is_held in zip(batch, held, strict=True):
             if not waiting.recorded.done():  # its task may have been cancelled meanwhile
                 waiting.recorded.set_result(is_held)
 
     async def _commit(self, results: Sequence[StepResult], *, carefully: bool) -> tuple[list[bool], list[OutboxBatch]]:
-        """Make them durable; which rows are still held, and what is to be published."""
+        """Store the results. Returns for each whether its row is still held, and the outbox batches to publish."""
         if carefully or not all(map(_is_plain, results)):
             return await self._commit_in_transaction(results)
         return [True] * len(results), await self._commit_at_once(results)
 
     async def _commit_at_once(self, results: Sequence[StepResult]) -> list[OutboxBatch]:
-        """One statement, which is a transaction of its own: one round trip instead of five. If a row is not held any more, or an attempt or
-        outcome is there already, nothing is stored, and the results are repeated in a transaction that finds out more."""
-        said = [said_by(r.transition, r.row.origin.at(r.at)) for r in results if r.transition.outcome is not None]
+        """Store the results with one statement, which is a transaction of its own: one round trip instead of five.
+
+        Nothing is stored if a row is no longer held, or if an attempt or outcome is stored already. Then the results are stored again by
+        `_commit_in_transaction`, which handles these cases.
+        """
+        outcomes = [
+            published_outcome(r.transition, r.row.origin.at(r.at)) for r in results if r.transition.outcome is not None
+        ]
         async with self._database.connection() as connection:
             writes = WriteBatch(connection)
             await store.update_all(writes, [result.update for result in results], self._lease)
             await ledger.insert_attempts(writes, [r.attempt for r in results if r.attempt is not None])
-            await ledger.insert_outcomes(writes, said)
-            outbox_batches = await outbox.insert(writes, [one.message for one in said])
+            await ledger.insert_outcomes(writes, outcomes)
+            outbox_batches = await outbox.insert(writes, [outcome.message for outcome in outcomes])
             crash_points.reach("charging.at_once.before_commit")
             await writes.flush()
         crash_points.reach("charging.at_once.after_commit")
@@ -168,65 +173,75 @@ class GroupCommit:
         return outbox_batches
 
     async def _commit_in_transaction(self, results: Sequence[StepResult]) -> tuple[list[bool], list[OutboxBatch]]:
-        """Repeated after a commit whose reply was lost, it stores the same again."""
+        """Store the results in a transaction. If it is repeated after a lost reply to a commit, it stores the same again."""
         async with self._database.transaction() as tx:
             crash_points.reach("charging.before_record")
             writes = WriteBatch(tx)
             await ledger.save_attempts(writes, [r.attempt for r in results if r.attempt is not None])
             stored = await store.update(tx, [result.update for result in results], self._lease)
             held = [(r.row.payment.payment_id, r.row.fence) in stored for r in results]
-            told = [result for result, is_held in zip(results, held, strict=True) if is_held]
-            lost = [result for result, is_held in zip(results, held, strict=True) if not is_held]
-            told += await self._found_out(tx, lost)
-            said = await ledger.save_outcomes(tx, await _said(writes, told))
-            said += await ledger.outcomes_of(tx, [_version(r.transition) for r in told if r.transition.again])
-            outbox_batches = await outbox.insert(writes, said)
+            effective = [result for result, is_held in zip(results, held, strict=True) if is_held]
+            late = [result for result, is_held in zip(results, held, strict=True) if not is_held]
+            effective += await self._store_late_answers(tx, late)
+            outgoing = await ledger.save_outcomes(tx, await _outcomes(writes, effective))
+            outgoing += await ledger.outcomes_of(
+                tx, [_version(r.transition) for r in effective if r.transition.republish]
+            )
+            outbox_batches = await outbox.insert(writes, outgoing)
             await writes.flush()
             crash_points.reach("charging.before_record_commit")
         crash_points.reach("charging.after_record_commit")
-        _count_late_captures(told)
+        _count_late_captures(effective)
         return held, outbox_batches
 
-    async def _found_out(self, tx: Connection, lost: Sequence[StepResult]) -> list[StepResult]:
-        """The row moved on while we asked. If the answer says that money moved, the row learns it now, whoever holds it."""
-        telling = {r.row.payment.payment_id: r for r in lost if isinstance(r.answer, domain.TELLS_OF_MONEY)}
-        if not telling:
+    async def _store_late_answers(self, tx: Connection, late: Sequence[StepResult]) -> list[StepResult]:
+        """Change the rows whose late answer says that money moved, no matter who holds them now. Returns the results that had an effect.
+
+        An answer is late if its row has another holder since the gateway was asked.
+        """
+        about_money = {r.row.payment.payment_id: r for r in late if isinstance(r.answer, domain.TELLS_OF_MONEY)}
+        if not about_money:
             return []
-        rows = await store.load(tx, telling.keys())
+        rows = await store.load(tx, about_money.keys())
         found: list[StepResult] = []
         for payment_id, row in rows.items():
-            result = telling[payment_id]
+            result = about_money[payment_id]
             transition = domain.on_late_answer(row.payment, result.answer, self._policy)
             if transition is not None:
                 found.append(replace(result, row=row, transition=transition))
                 log.warning(
                     "found_out", payment_id=str(payment_id), was=row.payment.status, now=transition.payment.status
                 )
-        await store.update(tx, [_taken_over(result) for result in found], self._lease)
+        await store.update(tx, [_with_new_fence(result) for result in found], self._lease)
         return found
 
 
 def _is_plain(result: StepResult) -> bool:
-    """Whether it can be stored without reading anything."""
-    return not result.transition.again and result.transition.outcome not in TELLS_ATTEMPTS
+    """Whether the result can be stored without reading anything."""
+    return not result.transition.republish and result.transition.outcome not in TELLS_ATTEMPTS
 
 
-def _count_late_captures(told: Sequence[StepResult]) -> None:
-    metrics.LATE_CAPTURES.inc(sum(result.transition.outcome is Outcome.CAPTURED_LATE for result in told))
+def _count_late_captures(effective: Sequence[StepResult]) -> None:
+    metrics.LATE_CAPTURES.inc(sum(result.transition.outcome is Outcome.CAPTURED_LATE for result in effective))
 
 
-def _taken_over(result: StepResult) -> PaymentUpdate:
+def _with_new_fence(result: StepResult) -> PaymentUpdate:
+    """The update for a late answer. It raises the fence, so that the present holder stops."""
     update = result.update
     return replace(update, row=replace(update.row, fence=update.row.fence + 1), kept=False)
 
 
-async def _said(writes: WriteBatch, told: Sequence[StepResult]) -> list[PublishedOutcome]:
-    telling = [result for result in told if result.transition.outcome is not None]
-    cases = {r.row.payment.payment_id for r in telling if r.transition.outcome in TELLS_ATTEMPTS}
+async def _outcomes(writes: WriteBatch, effective: Sequence[StepResult]) -> list[PublishedOutcome]:
+    """The outcomes of these results, ready to publish."""
+    with_outcome = [result for result in effective if result.transition.outcome is not None]
+    cases = {r.row.payment.payment_id for r in with_outcome if r.transition.outcome in TELLS_ATTEMPTS}
     if cases:
-        await writes.flush()  # the attempts that are told are those of this transaction, too
+        await writes.flush()  # the outcome of a case shows the attempts of this transaction, too
     attempts = await ledger.last_attempts(writes, cases)
-    return [said_by(r.transition, r.row.origin.at(r.at), attempts.get(r.row.payment.payment_id, ())) for r in telling]
+    return [
+        published_outcome(r.transition, r.row.origin.at(r.at), attempts.get(r.row.payment.payment_id, ()))
+        for r in with_outcome
+    ]
 
 
 def _version(transition: PaymentTransition) -> tuple[UUID, int]:

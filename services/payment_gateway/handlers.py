@@ -1,4 +1,4 @@
-"""The surface of this service: ROUTES says which message becomes which command; `announce` says what the world hears of an outcome."""
+"""The messages of this service: `ROUTES` turns each incoming message into a command, `announce` turns each outcome into a message."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +27,10 @@ from shared.records import dataclass, field
 
 SOURCE = "payment_gateway"
 EVIDENCE_TOLD_MAX = 300
-"""Fifty attempts of this length, in ASCII and every character escaped, stay below 40 KiB: the body limit is 64 KiB."""
+"""Characters of evidence in a message. Fifty attempts of this length, in ASCII with every character escaped, stay below 40 KiB. The body
+limit is 64 KiB."""
 
-# -- in: messages to commands ----------------------------------------------------------------------------------------------------------
+# -- from messages to commands ---------------------------------------------------------------------------------------------------------
 
 
 def _request(message: InvoicePaymentRequested) -> commands.Command:
@@ -71,20 +72,22 @@ ROUTES: Mapping[type[Contract], Callable[[Any], commands.Command]] = {
 }
 
 
-# -- out: outcomes to messages ---------------------------------------------------------------------------------------------------------
+# -- from outcomes to messages ---------------------------------------------------------------------------------------------------------
 
 
 def announce(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAttempt] = ()) -> Draft:
-    """What the world hears of the outcome that `payment` has now. Its id comes from the payment id and the version, so that the same
-    outcome is the same message, whoever finds it out."""
+    """The message about the outcome that `payment` has now.
+
+    Its id is derived from payment id and version. So an outcome is always the same message, no matter which instance learned of it.
+    """
     return Draft(
-        _told(outcome, payment, attempts),
+        _contract(outcome, payment, attempts),
         message_id=derived_id(payment.payment_id, payment.version),
         routing_suffix=CASE if payment.was_case else "",
     )
 
 
-def _told(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAttempt]) -> Contract:
+def _contract(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAttempt]) -> Contract:
     match outcome:
         case Outcome.CAPTURED | Outcome.CAPTURED_LATE:
             return messages.PaymentCaptured(
@@ -117,6 +120,7 @@ def _told(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAttempt]
 
 
 TELLS_ATTEMPTS = frozenset({Outcome.IN_DOUBT, Outcome.NEEDS_DECISION, Outcome.REFUND_IN_DOUBT, Outcome.REFUND_FAILED})
+"""Outcomes whose message shows the last attempts to staff."""
 
 
 def _about(payment: Payment) -> dict[str, Any]:
@@ -128,11 +132,11 @@ def _amount(payment: Payment) -> dict[str, Any]:
 
 
 def _case(payment: Payment, attempts: Sequence[GatewayAttempt]) -> dict[str, Any]:
-    told = tuple(
+    shown = tuple(
         messages.Attempt(at=a.at, step=a.step, answer=a.answer, evidence=_ascii(a.evidence))
         for a in attempts[-messages.ATTEMPTS_SHOWN_MAX :]
     )
-    return {**_amount(payment), "reason": payment.reason or "", "gateway_id": payment.gateway_id, "attempts": told}
+    return {**_amount(payment), "reason": payment.reason or "", "gateway_id": payment.gateway_id, "attempts": shown}
 
 
 def _ascii(evidence: str) -> str:
@@ -151,11 +155,11 @@ def _refused(refused: domain.ResolutionRefused, payment: Payment) -> Draft:
     )
 
 
-# -- the work --------------------------------------------------------------------------------------------------------------------------
+# -- handling messages -----------------------------------------------------------------------------------------------------------------
 
 
 class Charger(Protocol):
-    """Who works on the payments (`charging.Charging`)."""
+    """What this module needs of `charging.Charging`, which works on the payments."""
 
     @property
     def lease(self) -> store.Lease: ...
@@ -166,17 +170,17 @@ class Charger(Protocol):
         ...
 
     def accept(self, rows: Sequence[PaymentRow]) -> None:
-        """Work on these: they are committed, and leased to this instance."""
+        """Work on these payments. They are committed, and leased to this instance."""
         ...
 
     def wake(self) -> None:
-        """Something became due."""
+        """Look for due rows now, because some became due."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PaymentChange:
-    """What a message made of the payment. `before` is None where it had never been seen."""
+    """The effect of a message on a payment. `before` is the row before it, or None if the payment was never seen."""
 
     before: PaymentRow | None
     transition: PaymentTransition
@@ -188,27 +192,29 @@ State = PaymentRow | None
 
 @dataclass(slots=True)
 class PaymentHandler:
-    """Requests and commands about payments. Requests that this instance has room for are its own from the first moment: committed under
-    its lease, and handed over in memory."""
+    """Handles requests and commands about payments.
+
+    New payments that this instance has room for are committed under its own lease, and handed to the charger in memory.
+    """
 
     charger: Charger
     source: str = SOURCE
     _own: list[PaymentRow] = field(default_factory=list)
-    _taken: frozenset[UUID] = frozenset()
-    """Decisions of this batch that were taken before: their inbox rows are gone after a month, the decisions stay for ever."""
+    _known_decisions: frozenset[UUID] = frozenset()
+    """Decisions of this batch that were recorded before. The inbox deletes its rows after a month, but decisions stay for ever."""
 
     def key(self, message: Inbound) -> UUID:
-        return message.data.payment_id  # type: ignore[attr-defined,no-any-return] # every message of ROUTES has one
+        return message.data.payment_id  # type: ignore[attr-defined,no-any-return] # every message in ROUTES has a payment id
 
     async def load(self, tx: Tx, messages_: Sequence[Inbound]) -> dict[UUID, State]:
         keys = {self.key(message) for message in messages_ if type(message.data) in ROUTES}
         rows = await store.load(tx, keys)
         decisions = [message.id for message in messages_ if type(message.data) is messages.ResolvePayment]
-        self._taken = await ledger.known_decisions(tx, decisions)
+        self._known_decisions = await ledger.known_decisions(tx, decisions)
         return {key: rows.get(key) for key in keys}
 
     def react(self, state: State, message: Inbound) -> Reaction[State, PaymentChange]:
-        if message.id in self._taken:
+        if message.id in self._known_decisions:
             return Reaction(state, (), ())
         command = ROUTES[type(message.data)](message.data)
         transition = commands.on_command(state.payment if state else None, command)
@@ -227,26 +233,30 @@ class PaymentHandler:
         await store.update(writes, updates, self.charger.lease)
         await store.hurry(writes, _hurried([effect.transition for _, effect in decided]))
         await ledger.insert_decisions(writes, [effect.decision for _, effect in decided if effect.decision is not None])
-        said = await ledger.save_outcomes(
-            writes, [said_by(e.transition, cause) for cause, e in decided if e.transition.outcome]
+        outgoing = await ledger.save_outcomes(
+            writes, [published_outcome(e.transition, cause) for cause, e in decided if e.transition.outcome]
         )
-        again = {
-            (e.transition.payment.payment_id, e.transition.payment.version) for _, e in decided if e.transition.again
+        republished = {
+            (e.transition.payment.payment_id, e.transition.payment.version)
+            for _, e in decided
+            if e.transition.republish
         }
-        return [*said, *await ledger.outcomes_of(writes, sorted(again))]
+        return [*outgoing, *await ledger.outcomes_of(writes, sorted(republished))]
 
     def committed(self, changes: Sequence[Change[UUID, State, PaymentChange]]) -> None:
         own, self._own = self._own, []
         if own:
             self.charger.accept(own)
-        mine = {row.payment.payment_id for row in own}
-        if any(_is_due(e) and c.key not in mine for c in changes for e in c.reaction.effects):
+        own_ids = {row.payment.payment_id for row in own}
+        if any(_is_due(e) and c.key not in own_ids for c in changes for e in c.reaction.effects):
             self.charger.wake()
 
 
 class RequestHandler(PaymentHandler):
-    """The queue of requests, each about a payment that was never seen: nothing is read first. One that was seen after all violates the
-    unique key of its payment id, and the batch is repeated in a transaction."""
+    """Handles the queue of requests without reading first, because each is about a payment that was never seen.
+
+    If a payment was seen after all, its row violates the unique key of the payment id. Then the batch is repeated in a transaction.
+    """
 
     state_cache: None = None
 
@@ -254,14 +264,14 @@ class RequestHandler(PaymentHandler):
         self,
         connection: Tx,  # noqa: ARG002 - nothing is read
         messages_: Sequence[Inbound],
-        cached: Mapping[UUID, State],  # noqa: ARG002 - nor cached
+        cached: Mapping[UUID, State],  # noqa: ARG002 - nothing is cached
     ) -> dict[UUID, State] | None:
         if all(type(message.data) is InvoicePaymentRequested for message in messages_):
             return {self.key(message): None for message in messages_}
         return None
 
-    def is_conflict_checked(self, reaction: Reaction[State, PaymentChange]) -> bool:  # noqa: ARG002 - whatever it is
-        """By the key of the payment, which is new."""
+    def is_conflict_checked(self, reaction: Reaction[State, PaymentChange]) -> bool:  # noqa: ARG002 - true of every reaction
+        """The unique key of the new payment checks every reaction."""
         return True
 
 
@@ -269,16 +279,18 @@ def _is_due(decided: PaymentChange) -> bool:
     return decided.transition.hurry or decided.transition.delay_s is not None
 
 
-def said_by(transition: PaymentTransition, cause: Cause, attempts: Sequence[GatewayAttempt] = ()) -> PublishedOutcome:
-    """The outcome of the transition, ready to be kept and sent."""
+def published_outcome(
+    transition: PaymentTransition, cause: Cause, attempts: Sequence[GatewayAttempt] = ()
+) -> PublishedOutcome:
+    """The outcome of a transition that has one, ready to store and publish."""
     payment, outcome = transition.payment, transition.outcome
-    assert outcome is not None  # noqa: S101 - whoever calls has looked
+    assert outcome is not None  # noqa: S101 - the caller has checked
     message = encode(announce(outcome, payment, attempts), cause, payment.version, source=SOURCE)
     return PublishedOutcome(payment.payment_id, payment.version, message)
 
 
 def _after(state: State, payment: Payment, message: Inbound) -> PaymentRow:
-    """The fence moves with every change that a message makes: whoever was at work on the old state works for the record only."""
+    """The row after a message. A change raises the fence, so that results which were decided on the old state cannot be stored."""
     if state is None:
         return PaymentRow(payment, 1, Origin(message.id, message.correlation_id, message.traceparent))
     if payment is state.payment:
@@ -287,7 +299,7 @@ def _after(state: State, payment: Payment, message: Inbound) -> PaymentRow:
 
 
 def _writes(decided: Sequence[tuple[Cause, PaymentChange]]) -> tuple[list[PaymentRow], list[PaymentUpdate]]:
-    """One write a row, although a batch may hold several messages about it."""
+    """The new rows and the updates: one write a row, although a batch may have several messages about a payment."""
     new: dict[UUID, PaymentRow] = {}
     updates: dict[UUID, PaymentUpdate] = {}
     for cause, effect in decided:
@@ -306,7 +318,7 @@ def _writes(decided: Sequence[tuple[Cause, PaymentChange]]) -> tuple[list[Paymen
 
 
 def _hurried(transitions: Sequence[PaymentTransition]) -> list[UUID]:
-    """Payments whose next attempt was asked for, unless a later message of the same batch left nothing to attempt."""
+    """The payments whose next attempt a message made due, unless a later message of the batch left nothing to attempt."""
     last = {transition.payment.payment_id: transition.payment for transition in transitions}
     asked = {transition.payment.payment_id for transition in transitions if transition.hurry}
     return [payment_id for payment_id in asked if domain.next_step(last[payment_id]) is not None]
@@ -314,7 +326,7 @@ def _hurried(transitions: Sequence[PaymentTransition]) -> list[UUID]:
 
 def _decision(message: Inbound, transition: PaymentTransition) -> DecisionRecord:
     data = message.data
-    assert isinstance(data, messages.ResolvePayment)  # noqa: S101 - whoever calls has looked
+    assert isinstance(data, messages.ResolvePayment)  # noqa: S101 - the caller has checked
     return DecisionRecord(
         message_id=message.id,
         payment_id=data.payment_id,

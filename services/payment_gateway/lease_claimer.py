@@ -1,4 +1,4 @@
-"""Takes payments that are due and in nobody's hands: what another instance, a crash or the ladder left to do."""
+"""Claims payments that are due and that no instance holds: another instance, a crash or the ladder left them to do."""
 
 import asyncio
 
@@ -9,20 +9,20 @@ from shared.observability.health import Readiness
 from shared.persistence.database import Database
 
 BUSY_INTERVAL_S = 0.02
-"""Between looks for due rows while there are some, or no room for any."""
+"""Seconds between two claims while rows are due, or while there is no room for more payments."""
 CLAIM_MAX = 200
-"""Rows claimed at a time; set-based statements gain little beyond."""
+"""Rows in one claim. Larger claims would gain little."""
 COMPONENT = "charging"
 
 
 class LeaseClaimer:
-    """Leases due payments for `charging`, as many as it has room for. While there are none it looks ever more rarely."""
+    """Leases due payments for `charging`, as many as it has room for. While none are due, it looks less and less often."""
 
     name = "lease_claimer"
     interval_s = 0.25
-    """What became due elsewhere starts at most this late."""
+    """How late a payment may start that another instance made due."""
     retry_on: tuple[type[Exception], ...] = (Exception,)
-    """One row must not end the service, which would find it again at every start."""
+    """A single bad row must not end the service: the service would find the row again at every start."""
 
     def __init__(self, charging: Charging, database: Database, readiness: Readiness) -> None:
         self._charging = charging
@@ -31,7 +31,7 @@ class LeaseClaimer:
         self._pause_s = BUSY_INTERVAL_S
 
     async def run_once(self) -> float:
-        """Claim what is due."""
+        """Claim due payments once."""
         try:
             claimed = await self._claim()
         except Exception as error:
@@ -43,7 +43,7 @@ class LeaseClaimer:
         return self._pause_s
 
     async def wait(self, seconds: float) -> None:
-        """Until then, or until rows became due here (`Charging.wake`)."""
+        """Wait for `seconds`, or until this instance made rows due (`Charging.wake`)."""
         try:
             async with asyncio.timeout(seconds):
                 await self._charging.woken.wait()
@@ -53,7 +53,7 @@ class LeaseClaimer:
             self._charging.woken.clear()
 
     async def _claim(self) -> int:
-        """Lease due rows and hand them over; how many."""
+        """Lease due rows and hand them to `charging`. Returns their number."""
         at_most = min(self._charging.free, CLAIM_MAX)
         if at_most <= 0:
             return 0

@@ -1,6 +1,7 @@
-"""The ledger of the payments: what the gateway answered, what was published, what people decided. Append only, whoever holds the row.
+"""The ledger of payments: the gateway's answers, the published outcomes, the decisions of people. It is append only.
 
-The rows at work are in `store`. A record that is kept already stays as it is.
+Records are added no matter which instance holds the payment's row. A record that is stored already stays as it is. The rows of the payments
+themselves are in `store`.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,9 +17,8 @@ from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
 ATTEMPTS_RETENTION_DAYS = 400
-"""How long what the gateway answered is kept after its payment came to rest for good: until the books of that year are closed, and far
-longer than a card's holder has to dispute a charge (120 days with most schemes). The evidence of an open case is kept for as long as
-that takes."""
+"""How long attempts are kept after their payment has ended for good: until the books of that year are closed. That is far longer than a
+cardholder can dispute a charge (120 days with most schemes). The attempts of an open case are kept until it is closed."""
 ATTEMPTS_RETENTION = retention_of_details(
     "attempts of payments at rest",
     ATTEMPTS_RETENTION_DAYS,
@@ -34,7 +34,7 @@ ATTEMPTS_RETENTION = retention_of_details(
 
 @dataclass(frozen=True, slots=True)
 class GatewayAttempt:
-    """One call to the gateway and what came back; `evidence` is redacted."""
+    """One call to the gateway, and its answer. `evidence` is redacted."""
 
     payment_id: UUID
     fence: int
@@ -48,7 +48,7 @@ class GatewayAttempt:
 
 @dataclass(frozen=True, slots=True)
 class PublishedOutcome:
-    """An outcome as it was published, bytes and all: published again it is the same message."""
+    """An outcome with the message that announced it, so that it can be announced again byte for byte."""
 
     payment_id: UUID
     version: int
@@ -57,7 +57,7 @@ class PublishedOutcome:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """A person's decision, whether it took effect or not."""
+    """A person's decision. `refusal` is None if it took effect."""
 
     message_id: UUID
     payment_id: UUID
@@ -78,19 +78,19 @@ _INSERT_ATTEMPTS = f"INSERT INTO attempts ({_ATTEMPT}) SELECT * FROM unnest($1::
 
 
 async def save_attempts(tx: Tx, attempts: Sequence[GatewayAttempt]) -> None:
-    """Keep what the gateway answered, whoever holds the row by now. An attempt that is kept already stays as it is."""
+    """Store attempts, no matter which instance holds the row by now. An attempt that is stored already stays as it is."""
     if attempts:
         await tx.execute(f"{_INSERT_ATTEMPTS} ON CONFLICT DO NOTHING", list(map(_ATTEMPT_ROW, attempts)))
 
 
 async def insert_attempts(writes: WriteBatch, attempts: Sequence[GatewayAttempt]) -> None:
-    """Keep what the gateway answered; an attempt that is kept already is a unique violation."""
+    """Store new attempts. An attempt that is stored already is a unique violation."""
     if attempts:
         await writes.execute(_INSERT_ATTEMPTS, list(map(_ATTEMPT_ROW, attempts)))
 
 
 async def last_attempts(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, tuple[GatewayAttempt, ...]]:
-    """The last attempts of each payment, oldest first; as many as a message carries."""
+    """The last attempts of each payment, oldest first, at most as many as a message shows. A payment without attempts is absent."""
     if not payment_ids:
         return {}
     rows = await tx.fetch(
@@ -124,8 +124,10 @@ _INSERT_OUTCOMES = f"INSERT INTO outcomes ({_OUTCOME}) SELECT * FROM unnest($1::
 
 
 async def save_outcomes(tx: Tx, outcomes: Sequence[PublishedOutcome]) -> list[Outgoing]:
-    """Keep outcomes, one a version, and return what is to be published. A version that has its outcome already keeps it: a commit whose
-    reply was lost is repeated with the bytes of the first time."""
+    """Store outcomes, one a version, and return the messages to publish.
+
+    A version that has an outcome already keeps it. So a commit that is repeated after a lost reply publishes the bytes of the first time.
+    """
     if not outcomes:
         return []
     rows = await tx.fetch(
@@ -137,13 +139,13 @@ async def save_outcomes(tx: Tx, outcomes: Sequence[PublishedOutcome]) -> list[Ou
 
 
 async def insert_outcomes(writes: WriteBatch, outcomes: Sequence[PublishedOutcome]) -> None:
-    """Keep outcomes; a version that has its outcome already is a unique violation."""
+    """Store new outcomes. A version that has an outcome already is a unique violation."""
     if outcomes:
         await writes.execute(_INSERT_OUTCOMES, list(map(_OUTCOME_ROW, outcomes)))
 
 
 async def outcomes_of(tx: Tx, versions: Sequence[tuple[UUID, int]]) -> list[Outgoing]:
-    """What these (payment id, version) published; a version that published nothing is absent."""
+    """The messages that announced these versions (payment id, version). A version without an outcome is absent."""
     if not versions:
         return []
     rows = await tx.fetch(
@@ -176,7 +178,7 @@ _DECISION_ROW = attrgetter(*_DECISION.split(", "))
 
 
 async def known_decisions(tx: Tx, message_ids: Sequence[UUID]) -> frozenset[UUID]:
-    """Those of these messages whose decision is kept."""
+    """The ids of those messages whose decision is stored."""
     if not message_ids:
         return frozenset()
     found = await tx.fetch("SELECT message_id FROM decisions WHERE message_id = ANY($1::uuid[])", list(message_ids))
@@ -184,7 +186,7 @@ async def known_decisions(tx: Tx, message_ids: Sequence[UUID]) -> frozenset[UUID
 
 
 async def insert_decisions(tx: Tx, decisions: Sequence[DecisionRecord]) -> None:
-    """Keep who decided what on which evidence."""
+    """Store who decided what on which evidence."""
     if not decisions:
         return
     await tx.execute(

@@ -1,4 +1,4 @@
-"""What this service reads from the environment, beside what every service reads."""
+"""The settings of this service, besides those that every service has."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +12,30 @@ from shared.card_data.encryption import CardKeyring
 from shared.settings import ConfigurationError, EnvironmentVariables
 
 TIMEOUT_S = 10.0
-"""Card payments take one to three seconds; what takes ten is in doubt anyway."""
+"""Timeout of one request to the gateway. Card payments take one to three seconds. A payment that takes ten is in doubt anyway."""
 CALLS_IN_FLIGHT = 200
-"""At a gateway that answers in 200 ms this makes 1 000 calls a second; each holds a connection and a few kilobytes."""
+"""Calls to the gateway at the same time. With answers in 200 ms they are 1 000 calls a second. Each takes a connection and a few
+kilobytes."""
 LADDER_S = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 3_600.0, 7_200.0, 14_400.0)
-"""Most doubts end within seconds; a gateway that is silent for hours needs a person: after eight, or after three while the saga asks
-every hour, because each of its questions takes a rung (`store.hurry`)."""
+"""The waits before each further attempt. Most doubts end within seconds. If the gateway is silent for hours, a person must decide: after
+eight hours, or after three while the saga inquires every hour, because each inquiry takes a rung (`store.hurry`)."""
 LEASE_MARGIN_S = 10.0
-"""What a lease leaves beyond the longest call, for recording its answer; a crashed instance's payments wait that much longer."""
+"""How much longer a lease is than the longest call, so that the answer can be recorded. Payments of a crashed instance wait that much
+longer."""
 RUNGS_MAX = 40
 RUNG_MAX_S = 86_400.0
 REMIND_S = 3_600.0
-"""How often a case that waits for a person is asked about and published again: a deleted staff queue hears of it within the hour. A late
-capture is published again as often, until it is refunded."""
+"""How often a case that waits for a person is asked about at the gateway and announced again. So a new staff queue, after the old one was
+deleted, gets it within the hour. A late capture is announced again as often, until it is refunded."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChargingSettings:
-    """GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S, GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S,
-    GATEWAY_REMIND_S, CARD_KEYS_FILE."""
+    """The settings of the gateway and of charging.
+
+    Environment variables: GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S, GATEWAY_CALLS_IN_FLIGHT,
+    GATEWAY_LADDER_S, GATEWAY_REMIND_S, CARD_KEYS_FILE.
+    """
 
     gateway_url: str
     gateway_api_key: str
@@ -42,7 +47,7 @@ class ChargingSettings:
 
     @classmethod
     def read(cls, environment: EnvironmentVariables) -> "ChargingSettings":
-        """Raises `ConfigurationError`, which names the variable and never shows a secret."""
+        """Read the settings. Raises `ConfigurationError`, which names the variable and never shows a secret."""
         return cls(
             gateway_url=environment.text("GATEWAY_URL"),
             gateway_api_key=environment.text("GATEWAY_API_KEY", ""),
@@ -57,7 +62,7 @@ class ChargingSettings:
         )
 
     def open_gateway(self) -> Gateway:
-        """Inside the running loop. Raises `ConfigurationError`."""
+        """Open the gateway. Must be called inside the running event loop. Raises `ConfigurationError`."""
         try:
             return open_gateway(
                 self.gateway_url,
@@ -70,7 +75,7 @@ class ChargingSettings:
 
 
 def _keyring(path: str) -> CardKeyring | None:
-    """None without a file: then encrypted cards are refused, with a reason."""
+    """The card keys in the file at `path`, or None without a path. Without keys, payments with encrypted cards are refused."""
     if not path:
         return None
     try:

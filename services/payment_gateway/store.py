@@ -1,8 +1,8 @@
-"""The payments at work, set-based SQL. What happened to them is kept in the `ledger`.
+"""The rows of the payments, in set-based SQL. The record of what happened to them is in the `ledger`.
 
-A row is worked on by one holder: whoever claims it raises its `fence`, and a state is stored only under the fence it was decided on.
-`due_at` is when the row may be claimed: the end of the
-holder's lease (`leased_by`), else the time of the next attempt; NULL, nothing is to be done. Only PostgreSQL's clock is asked.
+One holder at a time works on a row. Claiming the row raises its `fence`. A new state is stored only if the row still has the fence that the
+state was decided on. `due_at` is the time when the row may be claimed: the end of the lease if an instance holds it (`leased_by`), else the
+time of the next attempt. If it is NULL, nothing is to be done. All times are of PostgreSQL's clock.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The message that the payment's present doings go back to: the request, or the command that moved it since."""
+    """The message that caused the payment's present state: the request, or the last command that changed it."""
 
     message_id: UUID
     correlation_id: str
@@ -38,7 +38,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class PaymentRow:
-    """A payment as stored, under the fence it was read with."""
+    """A payment as stored, with its fence."""
 
     payment: Payment
     fence: int
@@ -47,7 +47,10 @@ class PaymentRow:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """`seconds` is how long a row stays claimed; a holder that goes on renews once less than `renew_below_s` is left."""
+    """How an instance holds rows. A row is leased to `holder` for `seconds`.
+
+    If the holder goes on with a row and less than `renew_below_s` seconds are left, the lease is renewed.
+    """
 
     holder: UUID
     seconds: float
@@ -56,8 +59,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class PaymentUpdate:
-    """`row` as it is to be, `held_fence` as it must still be. `delay_s`: due again after that; None: at rest. `kept`: the holder goes on
-    with it instead."""
+    """The new state of a row, which is stored only if the row still has `held_fence`.
+
+    The row is due again after `delay_s` seconds, or never if it is None. With `kept` the holder keeps its lease and goes on instead.
+    """
 
     row: PaymentRow
     held_fence: int
@@ -67,6 +72,8 @@ class PaymentUpdate:
 
 @dataclass(frozen=True, slots=True)
 class PaymentCounts:
+    """Numbers of payments, for the metrics."""
+
     due: int
     in_doubt: int
     needs_decision: int
@@ -77,11 +84,11 @@ class PaymentCounts:
 _ROW = """payment_id, invoice_id, status, version, amount_minor, currency, method_token, card_jwe, params_hash, gateway_id,
     pending_status, pending_reason, reason, receipt_number, refund_id, decided_by, was_case, rung, key_number,
     cause_id, correlation_id, traceparent, fence"""
-"""What `_row` reads, by name: a column that the next build adds does not disturb this one."""
+"""The columns that `_row` reads. They are named, so that this build also runs when the next build has added a column."""
 
 
 async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, PaymentRow]:
-    """Rows locked in the order of their ids; a payment never seen is absent."""
+    """The rows of these payments, locked in the order of their ids. A payment that was never seen is absent."""
     rows = await tx.fetch(
         f"SELECT {_ROW} FROM payments WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
         list(payment_ids),
@@ -90,8 +97,10 @@ async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, PaymentRow]:
 
 
 async def insert(tx: Tx, rows: Sequence[PaymentRow], *, held: Collection[UUID], lease: Lease) -> None:
-    """New payments. Those in `held` are leased at once to whom took them in; other unsettled ones are due now. An id that is taken is a
-    unique violation: somebody else was faster, load again."""
+    """Insert new payments. Those in `held` are leased to the holder of `lease`. Others are due now if their status is requested.
+
+    A payment id that exists already is a unique violation: another writer was faster, so load again.
+    """
     if not rows:
         return
     await tx.execute(
@@ -145,7 +154,7 @@ _UPDATE = """UPDATE payments p SET
 
 
 async def update(tx: Tx, updates: Sequence[PaymentUpdate], lease: Lease) -> set[tuple[UUID, int]]:
-    """Store the new states of those rows whose fence still is the one they were decided on; their ids and that fence."""
+    """Store the new state of each row that still has its `held_fence`. Returns (payment id, held fence) of the rows that were stored."""
     if not updates:
         return set()
     rows = await tx.fetch(_UPDATE, *_updated(updates, lease))
@@ -153,7 +162,7 @@ async def update(tx: Tx, updates: Sequence[PaymentUpdate], lease: Lease) -> set[
 
 
 async def update_all(writes: WriteBatch, updates: Sequence[PaymentUpdate], lease: Lease) -> None:
-    """The same for all or none, with everything else that is written: see `WriteBatch.execute`."""
+    """Like `update`, but all or none are stored, with everything else in `writes`. `WriteBatch.flush` raises MovedOnError if none are."""
     await writes.execute(_UPDATE, *_updated(updates, lease), rows=len(updates))
 
 
@@ -191,8 +200,10 @@ def _updated_row(update: PaymentUpdate) -> tuple[object, ...]:
 
 
 async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[PaymentRow]:
-    """Rows that are due, now leased to the holder under a new fence: nobody else's results count any more. A crashed holder's rows are
-    due when its lease ends."""
+    """Lease due rows to the holder of `lease`, and return them, at most `at_most`.
+
+    Each gets a new fence, so results of an earlier holder cannot be stored any more. Rows of a crashed holder are due when its lease ends.
+    """
     rows = await connection.fetch(
         f"""WITH due AS (
                SELECT payment_id AS due_id FROM payments WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
@@ -206,16 +217,19 @@ async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[P
 
 
 def _readable(record: Record) -> PaymentRow | None:
-    """None for a row that this build cannot read (a newer one may have written it): its lease runs out, and the others are worked on."""
+    """The row, or None if this build cannot read it, for instance because a newer build wrote it.
+
+    The lease of an unreadable row runs out, and work on the others goes on.
+    """
     try:
         return _row(record)
-    except Exception:  # whatever is wrong with one row, it is no reason to leave the others alone
+    except Exception:  # nothing that is wrong with one row may stop work on the others
         log.exception("payment_unreadable", payment_id=str(record["payment_id"]))
         return None
 
 
 async def release(connection: Connection, held: Sequence[tuple[UUID, int]]) -> None:
-    """Give up leases (payment id, fence) before their end: whoever is free takes the rows now."""
+    """Release leases (payment id, fence) before their end, so that another instance can claim the rows now."""
     await connection.execute(
         """UPDATE payments p SET leased_by = NULL, due_at = now()
            FROM unnest($1::uuid[], $2::bigint[]) AS u (payment_id, fence)
@@ -226,8 +240,10 @@ async def release(connection: Connection, held: Sequence[tuple[UUID, int]]) -> N
 
 
 async def hurry(tx: Tx, payment_ids: Sequence[UUID]) -> None:
-    """Make the next attempt due now, unless someone is at it. It takes a rung of the ladder as any other: whoever asks for ever must not
-    keep the ladder from its end."""
+    """Make the next attempt due now, unless an instance holds the row.
+
+    The attempt takes a rung of the ladder like any other. So repeated inquiries cannot keep the ladder from its end.
+    """
     if payment_ids:
         await tx.execute(
             """UPDATE payments SET due_at = now()
@@ -237,7 +253,7 @@ async def hurry(tx: Tx, payment_ids: Sequence[UUID]) -> None:
 
 
 async def counts(connection: Connection) -> PaymentCounts:
-    """What waits, for the metrics. A case is asked about now and then, so it is due some time like all that is not at rest."""
+    """Count payments for the metrics. Cases are asked about from time to time, so every open payment has a `due_at`."""
     row = await connection.fetchrow(
         """SELECT count(*) FILTER (WHERE due_at <= now()) AS due, count(*) FILTER (WHERE status = 'in_doubt') AS in_doubt,
                   count(*) FILTER (WHERE status = 'needs_decision') AS needs_decision

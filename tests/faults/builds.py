@@ -96,10 +96,10 @@ def _returned_message_ignored() -> None:
 def _confirmed_before_recorded() -> None:
     """The gateway's id is recorded together with what came of its confirm."""
 
-    async def carry(charging: Charging, row: PaymentRow) -> None:
+    async def work_on(charging: Charging, row: PaymentRow) -> None:
         step = domain.next_step(row.payment)
         for seq in range(1, STEPS_MAX + 1):
-            result = await charging._take(step, row, seq)
+            result = await charging._take_step(step, row, seq)
             if step is not GatewayStep.PREPARE and not await charging.commit.record(result):
                 return
             step = result.transition.then
@@ -107,14 +107,14 @@ def _confirmed_before_recorded() -> None:
                 return
             row = PaymentRow(result.transition.payment, row.fence, row.origin)
 
-    _put(Charging, "_carry", carry)
+    _put(Charging, "_work_on", work_on)
 
 
 def _not_charged_without_a_cancel() -> None:
     """What is to be cancelled is recorded as if it were."""
 
-    def settle(payment: Payment, verdict: domain.PendingOutcome) -> PaymentTransition:
-        return domain._cancelled(replace(payment, pending=verdict))
+    def settle(payment: Payment, pending: domain.PendingOutcome) -> PaymentTransition:
+        return domain._cancelled(replace(payment, pending=pending))
 
     _put(domain, "_cancel", settle)
 

@@ -1,1 +1,1 @@
-"""Card gateways: the port every adapter implements, and the adapters."""
+"""Card gateways: the port that every adapter implements, and the adapters."""

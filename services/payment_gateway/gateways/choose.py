@@ -1,6 +1,4 @@
-"""Which gateway a URL means. `https://api.stripe.com` and `http://127.0.0.1:PORT` (the sandbox) are the same
-adapter.
-"""
+"""Opens the gateway that a URL names. `https://api.stripe.com` and `http://127.0.0.1:PORT` (the sandbox) use the same adapter."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -8,14 +6,13 @@ from services.payment_gateway.gateways.memory import MemoryGateway
 from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.gateways.stripe import StripeGateway
 
-MEMORY_LATENCY_MAX_MS = 60_000  # a minute: beyond it a typing mistake is likelier than a wish
+MEMORY_LATENCY_MAX_MS = 60_000  # one minute: a larger number is probably a typing mistake
 
 
 def open_gateway(url: str, *, api_key: str, timeout_s: float, connections: int) -> Gateway:
-    """`memory://?latency_ms=20`, or the base address of an API that speaks Stripe's language. To be called inside a
-    running event loop.
+    """Open the gateway at `url`: `memory://?latency_ms=20`, or the base address of an API like Stripe's.
 
-    ValueError is one sentence for an operator; it never contains the key.
+    Must be called inside a running event loop. Raises ValueError with one sentence for an operator, which never contains the key.
     """
     match urlsplit(url).scheme:
         case "memory":

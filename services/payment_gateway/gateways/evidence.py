@@ -1,21 +1,21 @@
-"""Evidence: what a gateway said, short enough to read and safe enough to store."""
+"""Evidence: the answer of a gateway as a text that is short enough to read and safe to store."""
 
 import re
 
 from shared.card_data.scan import beginning, mask_card_numbers
 
 EVIDENCE_CHARS_MAX = 300  # a person reads it in one glance, and a row of `attempts` stays small
-_READ_CHARS_MAX = 4_096  # of one part: an answer may be of megabytes, and looking for card numbers in it takes seconds
+_READ_CHARS_MAX = 4_096  # of one part: an answer may have megabytes, and searching them for card numbers takes seconds
 
 _SECRET_KEY = re.compile(r"\b([a-z]{2})_(live|test)_\w+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 def evidence(*parts: object) -> str:
-    """The parts in one line: API keys and card numbers masked, control characters and lone surrogates gone, bounded in
-    length.
+    """The parts in one line of at most `EVIDENCE_CHARS_MAX` characters.
 
-    A gateway quotes what it was sent ("No such token: ..."), so nothing it says is stored as it came.
+    API keys and card numbers are masked, control characters and lone surrogates are removed. A gateway quotes what it was sent ("No such
+    token: ..."), so none of its texts is stored as it came.
     """
     text = " ".join(_shown(part) for part in parts if part not in (None, ""))
     text = _CONTROL.sub(" ", text)
@@ -25,7 +25,7 @@ def evidence(*parts: object) -> str:
 
 
 def _shown(part: object) -> str:
-    """A text or a number; of anything else the kind: a list or an object may be nested without end, and showing it would raise."""
+    """A text or a number as it is. Anything else is shown by its type only: a list may be nested without end, and its text would raise."""
     if isinstance(part, str):
         return beginning(part, _READ_CHARS_MAX)
     return str(part) if isinstance(part, int | float) else f"({type(part).__name__})"

@@ -1,7 +1,7 @@
-"""An in-process gateway for measurements: the same port and tokens, no HTTP, a set latency.
+"""A gateway inside the process, for measurements: the same port and tokens, no HTTP, a set latency.
 
-It answers truthfully and at once (`pm_card_*`: captured or declined), forgets the oldest payments and, when the process ends, all, and is
-known to this process only: never for money, never for two instances.
+It always gives the true answer (`pm_card_*` tokens are captured or declined). It deletes its oldest payments, and all of them when the
+process ends. Other instances cannot see its payments. So it is never for real money, and never for two instances.
 """
 
 import asyncio
@@ -15,11 +15,10 @@ DECLINED_TOKENS = {
     "pm_card_visa_chargeDeclined": "generic_decline",
     "pm_card_visa_chargeDeclinedInsufficientFunds": "insufficient_funds",
 }
-"""Stripe's own test tokens for declines, with the code each is declined for."""
+"""Stripe's own test tokens for declines, each with its decline code."""
 
-REMEMBERED_MAX = 5_000
-"""Far more payments than are ever at work. What is kept beyond that counts as the service's memory when it is measured (20 000 were
-10 MiB)."""
+PAYMENTS_MAX = 5_000
+"""Far more payments than are ever at work. They count as the service's memory when that is measured: 20 000 took 10 MiB."""
 
 DECLINED_NUMBER = "4000000000000002"  # Stripe's published test card for a decline
 
@@ -39,48 +38,48 @@ class _Payment:
 
 
 class MemoryGateway:
-    """See `port.Gateway`. `latency_s` is how long every request takes."""
+    """A gateway in memory (see `port.Gateway`). Every request takes `latency_s` seconds."""
 
     def __init__(self, latency_s: float = 0.0) -> None:
         self._latency_s = latency_s
         self._payments: dict[str, _Payment] = {}
 
-    async def tokenise(self, card: port.Card, *, key: str) -> port.TokeniseAnswer:  # noqa: ARG002 - the port's
-        await self._travel()
+    async def tokenise(self, card: port.Card, *, key: str) -> port.TokeniseAnswer:  # noqa: ARG002 - the signature is the port's
+        await self._wait()
         token = "pm_card_chargeDeclined" if card.number == DECLINED_NUMBER else "pm_card_visa"
         return port.Tokenised(token, "memory")
 
     async def prepare(self, order: port.Order, *, key: str) -> port.PrepareAnswer:
-        await self._travel()
+        await self._wait()
         if not order.method_token.startswith("pm_"):
             return port.Refused("resource_missing", "memory")
         gateway_id = f"pi_memory_{key}"
         self._payments.setdefault(gateway_id, _Payment(order))
-        if len(self._payments) > REMEMBERED_MAX:
+        if len(self._payments) > PAYMENTS_MAX:
             del self._payments[next(iter(self._payments))]
         return port.Prepared(gateway_id, "memory")
 
-    async def execute(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:  # noqa: ARG002 - the port's
-        await self._travel()
+    async def execute(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:  # noqa: ARG002 - the signature is the port's
+        await self._wait()
         payment = self._payments.get(gateway_id)
         if payment and payment.status in {_Status.UNCONFIRMED, _Status.DECLINED}:
             declined = payment.order.method_token in DECLINED_TOKENS
             self._payments[gateway_id] = replace(payment, status=_Status.DECLINED if declined else _Status.CAPTURED)
-        return self._tell(gateway_id)
+        return self._charge_answer(gateway_id)
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
-        await self._travel()
-        return self._tell(gateway_id)
+        await self._wait()
+        return self._charge_answer(gateway_id)
 
-    async def cancel(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:  # noqa: ARG002 - the port's
-        await self._travel()
+    async def cancel(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:  # noqa: ARG002 - the signature is the port's
+        await self._wait()
         payment = self._payments.get(gateway_id)
         if payment and payment.status in {_Status.UNCONFIRMED, _Status.DECLINED}:
             self._payments[gateway_id] = replace(payment, status=_Status.CANCELLED)
-        return self._tell(gateway_id)
+        return self._charge_answer(gateway_id)
 
-    async def refund(self, gateway_id: str, *, key: str) -> port.RefundAnswer:  # noqa: ARG002 - the port's
-        await self._travel()
+    async def refund(self, gateway_id: str, *, key: str) -> port.RefundAnswer:  # noqa: ARG002 - the signature is the port's
+        await self._wait()
         payment = self._payments.get(gateway_id)
         match payment:
             case None:
@@ -94,7 +93,7 @@ class MemoryGateway:
         return port.Refunded(_refund_id(gateway_id), "memory")
 
     async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
-        await self._travel()
+        await self._wait()
         payment = self._payments.get(gateway_id)
         if payment is None:
             return port.NotFound("memory")
@@ -105,11 +104,11 @@ class MemoryGateway:
     async def close(self) -> None:
         self._payments.clear()
 
-    async def _travel(self) -> None:
+    async def _wait(self) -> None:
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
 
-    def _tell(self, gateway_id: str) -> port.ChargeAnswer:
+    def _charge_answer(self, gateway_id: str) -> port.ChargeAnswer:
         payment = self._payments.get(gateway_id)
         if payment is None:
             return port.NotFound("memory")

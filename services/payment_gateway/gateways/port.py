@@ -1,9 +1,8 @@
-"""What this service asks of a card gateway, and every answer it can get.
+"""The port to a card gateway: the calls that this service makes, and every answer it can get.
 
-The charge is used in two steps so that the gateway fences for us: `prepare` creates a payment that cannot
-charge by itself, `execute` confirms exactly that one. An adapter never raises for what a gateway or a network does:
-each outcome is one of the answers below, and whatever it cannot place is `Unknown`. Only a bug or a cancellation leaves
-an adapter as an exception.
+A charge takes two steps, so that the gateway itself prevents a second charge. `prepare` creates a payment that cannot charge by itself,
+and `execute` confirms exactly that payment. An adapter never raises an error of a gateway or a network. It returns one of the answers
+below, and `Unknown` if no other fits. Only bugs and cancellations leave an adapter as exceptions.
 """
 
 from typing import Protocol
@@ -14,9 +13,7 @@ from shared.records import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One payment to prepare. `amount_minor` is in the minor unit of the ISO 4217 `currency`; `method_token` is the
-    gateway's own token.
-    """
+    """One payment to prepare. `amount_minor` is in the minor unit of the ISO 4217 `currency`. `method_token` is a token of the gateway."""
 
     payment_id: UUID
     invoice_id: str
@@ -27,9 +24,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card in the clear. Lives only inside this process between decryption and `tokenise`; never shown (see
-    `__repr__`), never stored.
-    """
+    """A card in the clear. It exists only in this process, between decryption and `tokenise`. It is never shown and never stored."""
 
     number: str
     exp_month: int
@@ -39,18 +34,20 @@ class Card:
         return "Card(****)"
 
 
-# Answers. `evidence` is a short redacted text for a person: HTTP status, the gateway's request id, its words.
+# The answers. `evidence` is a short redacted text for a person: HTTP status, the gateway's request id, its text.
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:
+    """The gateway gave a token for a card."""
+
     method_token: str
     evidence: str
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The gateway holds an unconfirmed payment under `gateway_id`; nothing is charged."""
+    """The gateway has an unconfirmed payment with the id `gateway_id`. Nothing is charged."""
 
     gateway_id: str
     evidence: str
@@ -58,9 +55,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The gateway understood the request and will never do it (a bad token, an amount it does not take). Nothing was
-    charged.
-    """
+    """The gateway understood the request and will never do it, for instance because of a bad token. Nothing was charged."""
 
     code: str
     evidence: str
@@ -68,6 +63,8 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
+    """The card was charged. `amount_minor` is in the minor unit of `currency`, as the gateway reports it."""
+
     gateway_id: str
     amount_minor: int
     currency: str
@@ -77,7 +74,7 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """The bank said no. The payment stays confirmable at the gateway until it is cancelled there."""
+    """The bank said no. The payment can still be confirmed at the gateway until it is cancelled there."""
 
     code: str
     evidence: str
@@ -85,26 +82,28 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed:
-    """It exists there and was never confirmed: nothing is charged yet, a confirm on its way could still charge it."""
+    """The payment exists at the gateway and was never confirmed. Nothing is charged yet, but a confirm on its way could charge it."""
 
     evidence: str
 
 
 @dataclass(frozen=True, slots=True)
 class ActionRequired:
-    """The customer would have to act (3-D Secure); there is no customer here."""
+    """The customer would have to act (3-D Secure), but no customer is present."""
 
     evidence: str
 
 
 @dataclass(frozen=True, slots=True)
 class Processing:
+    """The gateway is still working on the charge."""
+
     evidence: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Cancelled there for good: no confirm can charge it any more."""
+    """The payment is cancelled at the gateway for good. No confirm can charge it any more."""
 
     evidence: str
 
@@ -118,8 +117,9 @@ class NotFound:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The gateway did not take the request (429, connection refused): safe to send again, after `retry_after_s` if it
-    said so.
+    """The gateway did not take the request (429, connection refused), so it is safe to send it again.
+
+    `retry_after_s` is the wait in seconds that the gateway asked for, or None.
     """
 
     evidence: str
@@ -128,14 +128,14 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Sent, and no readable answer (timeout, reset, 5xx, a conflict, rubbish): it may or may not have happened."""
+    """The request was sent and got no usable answer (timeout, reset, 5xx, a conflict, rubbish). It may or may not have been done."""
 
     evidence: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refunded:
-    """The whole amount went back."""
+    """The whole amount was given back."""
 
     refund_id: str
     evidence: str
@@ -143,19 +143,23 @@ class Refunded:
 
 @dataclass(frozen=True, slots=True)
 class RefundPending:
+    """The gateway has started the refund and has not finished it."""
+
     refund_id: str
     evidence: str
 
 
 @dataclass(frozen=True, slots=True)
 class RefundFailed:
+    """The gateway did not give the money back."""
+
     code: str
     evidence: str
 
 
 @dataclass(frozen=True, slots=True)
 class NoRefund:
-    """The gateway knows the payment and holds no refund of it."""
+    """The gateway knows the payment and has no refund of it."""
 
     evidence: str
 
@@ -169,26 +173,26 @@ RefundAnswer = Refunded | RefundPending | RefundFailed | NoRefund | NotFound | N
 
 
 class Gateway(Protocol):
-    """Keys are idempotency keys of ours: the same key always comes with the same parameters."""
+    """A card gateway. `key` is an idempotency key of ours. The same key always comes with the same parameters."""
 
     async def tokenise(self, card: Card, *, key: str) -> TokeniseAnswer:
         """Exchange a card for the gateway's token."""
         ...
 
     async def prepare(self, order: Order, *, key: str) -> PrepareAnswer:
-        """Create the payment unconfirmed, our payment id and invoice id in its metadata."""
+        """Create the payment unconfirmed, with our payment id and invoice id in its metadata."""
         ...
 
     async def execute(self, gateway_id: str, *, key: str) -> ChargeAnswer:
-        """Confirm exactly this payment. However often and by whomever it is confirmed, it charges at most once."""
+        """Confirm exactly this payment. It charges at most once, no matter how often and by which instance it is confirmed."""
         ...
 
     async def inquire(self, gateway_id: str) -> ChargeAnswer:
-        """What the gateway knows of this payment now."""
+        """Ask what the gateway knows about this payment now."""
         ...
 
     async def cancel(self, gateway_id: str, *, key: str) -> ChargeAnswer:
-        """Cancel for good. One that has succeeded answers `Captured`."""
+        """Cancel the payment for good. If it has succeeded, the answer is `Captured`."""
         ...
 
     async def refund(self, gateway_id: str, *, key: str) -> RefundAnswer:
@@ -196,7 +200,9 @@ class Gateway(Protocol):
         ...
 
     async def inquire_refund(self, gateway_id: str) -> RefundAnswer:
-        """What the gateway knows of the refund of this payment."""
+        """Ask what the gateway knows about the refund of this payment."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close the connections to the gateway."""
+        ...

@@ -1,13 +1,13 @@
-"""The gateway port over Stripe's HTTP API, through Stripe's own asynchronous SDK.
+"""The adapter for Stripe's HTTP API, through Stripe's own asynchronous SDK.
 
-The SDK is used with nothing hidden: no retries of its own, an explicit timeout, our idempotency keys, one bounded
-connection pool, no telemetry. What it raises and what it lets through is turned into the port's answers here; what the
-JSON means is in `stripe_answers`, so it is asked for through the SDK's `raw_request_async`: its resource classes make an
-object of every value first (a tenth of this service's CPU at a busy gateway, measured).
+Nothing that the SDK does is hidden: it makes no retries of its own, has an explicit timeout, uses our idempotency keys and one connection
+pool of limited size, and sends no telemetry. This module turns what the SDK returns or raises into answers of the port. `stripe_answers`
+reads the JSON. So requests use the SDK's `raw_request_async`: its resource classes would first make an object of every value, which took a
+tenth of this service's CPU at a busy gateway (measured).
 
-Two things people who call this should know. Stripe saves the answer to a key, 500s and refusals included, and gives it
-again: so a repeated `execute` or `cancel` deserves a key of its own (the PaymentIntent fences, not the key), and where
-a replayed answer does arrive, it is a memory, and the adapter asks how things are now.
+Stripe saves the answer to an idempotency key, even a 500 or a refusal, and replays it when the key comes again. So a repeated `execute` or
+`cancel` should have a new key. That is safe, because one PaymentIntent charges only once, whatever the keys. A replayed answer may be
+outdated, so the adapter then asks for the present state.
 """
 
 import logging
@@ -27,29 +27,29 @@ from services.payment_gateway.gateways.stripe_answers import Accepted, Rejected,
 
 _INTENTS = "/v1/payment_intents"
 CONNECT_TIMEOUT_S = 3.0  # a handshake that takes longer is an outage
-CONNECT_SHARE = (
-    0.5  # of the whole timeout at most: a request cut while connecting is "not sent", cut later it is in doubt
-)
-KEEPALIVE_S = 15.0  # shorter than any server's: writing into a connection just closed over there is in doubt
-PAGE_SIZE = 100  # the most that Stripe's lists give at once
+# Connecting may take this share of the whole timeout. A timeout while connecting means "not sent", a later one means "in doubt".
+CONNECT_SHARE = 0.5
+# Shorter than any server's keepalive. A request that is written to a connection which the server just closed would be in doubt.
+KEEPALIVE_S = 15.0
+PAGE_SIZE = 100  # the largest page of Stripe's lists
 ANSWER_BYTES_MAX = 4 * 1024 * 1024  # far more than a full page of refunds
 
 UNLIKE_ISO_4217 = frozenset({"ISK", "UGX", "MGA"})
-"""Currencies whose minor unit at Stripe differs from ISO 4217 by a factor of 100
-(https://docs.stripe.com/currencies#special-cases): refused, because a charge of a hundred times the amount is worse
-than none.
-"""
+"""Currencies whose minor unit at Stripe differs from ISO 4217 by a factor of 100 (https://docs.stripe.com/currencies#special-cases).
+They are refused, because a charge of a hundred times the amount is worse than none."""
 
-# Else the SDK tells Stripe about this machine with each request, and keeps an id of it in a file in the home directory.
+# With telemetry, the SDK tells Stripe about this machine in each request, and keeps an id of it in a file in the home directory.
 stripe.enable_telemetry = False
-# The SDK logs request bodies at DEBUG, and the body of `tokenise` is a card number.
+# The SDK logs request bodies at DEBUG, and the body of `tokenise` has a card number.
 logging.getLogger("stripe").setLevel(logging.WARNING)
 
 
 class _StripeTransport(stripe.AIOHTTPClient):
-    """The SDK's aiohttp client, except that it gives its connection back when reading an answer fails (16.1 leaves that to the
-    garbage collector), follows no redirect (Stripe never sends one; what is meant for it must not be sent on) and reads no answer
-    without end. What aiohttp raises goes through as it is: `_reply` tells it apart.
+    """The SDK's aiohttp client with three changes. Errors of aiohttp pass through, and `_reply` tells them apart.
+
+    - It releases its connection when reading an answer fails. Version 16.1 leaves that to the garbage collector.
+    - It follows no redirect. Stripe never sends one, and a request for Stripe must not go elsewhere.
+    - It stops reading after `ANSWER_BYTES_MAX` bytes.
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -70,18 +70,17 @@ class _StripeTransport(stripe.AIOHTTPClient):
 
 
 class _AnswerTooLargeError(Exception):
-    """More than any answer of Stripe's."""
+    """The answer is larger than any that Stripe sends."""
 
 
 class StripeGateway:
-    """See `port.Gateway`. To be built inside a running event loop, and closed."""
+    """The gateway of Stripe (see `port.Gateway`). It must be created inside a running event loop, and closed."""
 
     def __init__(self, *, api_key: str, base_url: str, timeout_s: float, connections: int) -> None:
-        """`timeout_s` bounds one request from connect to the last byte of the answer. `connections` is the size of the
-        pool: keep it at least as large as the number of payments worked on at once, since waiting for a connection
-        counts against `timeout_s`.
+        """Open the gateway. Raises ValueError, which says which setting is wrong.
 
-        ValueError says which setting is wrong.
+        `timeout_s` limits one request in seconds, from connecting to the last byte of the answer. `connections` is the size of the pool. It
+        must be at least the number of calls at once, because waiting for a connection counts against `timeout_s`.
         """
         _refuse_unsafe_settings(api_key, base_url)
         self._session = aiohttp.ClientSession(
@@ -154,14 +153,12 @@ class StripeGateway:
                 return reply
 
     async def _outcome(self, gateway_id: str, reply: Reply) -> port.ChargeAnswer:
-        """What a confirm or a cancel came to. Stripe refuses both when the payment is past them: its state then says
-        why.
-        """
+        """The outcome of a confirm or a cancel. Stripe refuses both if the payment has passed that state. Then its state is asked for."""
         if isinstance(reply, port.NotSent | port.Unknown):
             return reply
         if not reply.replayed:
-            body = reply.body if isinstance(reply, Accepted) else reply.payment_intent
-            answer = answers.read_charge(body, gateway_id, reply.evidence) if body else None
+            intent = reply.body if isinstance(reply, Accepted) else reply.payment_intent
+            answer = answers.read_charge(intent, gateway_id, reply.evidence) if intent else None
             if answer and (isinstance(reply, Accepted) or isinstance(answer, port.Declined)):
                 return answer
         return await self.inquire(gateway_id)
@@ -180,7 +177,7 @@ class StripeGateway:
                 return reply
 
     async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
-        """Asks for the payment first: a list of no refunds means something only for a payment that was captured."""
+        """Ask for the payment first, then for its refunds. An empty list of refunds only means something if the payment was captured."""
         charge = await self.inquire(gateway_id)
         match charge:
             case port.NotFound() | port.NotSent() | port.Unknown():
@@ -205,7 +202,7 @@ class StripeGateway:
         await self._session.close()
 
     async def _post(self, path: str, key: str, params: Mapping[str, Any] | None = None) -> Reply:
-        """`params` share their names with the SDK's options, `headers` or `api_key` for instance: Stripe has no such parameters."""
+        """Send a POST request. The SDK takes `params` and its own options (`headers`, `api_key`) together; no parameter has such a name."""
         return await _reply(self._client.raw_request_async("post", path, **(params or {}), idempotency_key=key))
 
     async def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Reply:
@@ -217,17 +214,17 @@ def _intent(gateway_id: str) -> str:
 
 
 async def _reply(call: Awaitable[stripe.StripeResponse]) -> Reply:
-    """One request through the SDK, every way it can end told apart. Cancellation passes through."""
+    """Await one request of the SDK, and tell all ways apart in which it can end. A cancellation passes through."""
     try:
         response = await call
     except stripe.StripeError as refusal:
         return answers.read_error(refusal.http_status, refusal.json_body, refusal.headers or {})
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as failure:
-        # aiohttp raises these two only while connecting, before a byte of the request is written.
+        # aiohttp raises these two errors only while connecting, before any byte of the request is written.
         return port.NotSent(evidence("no connection:", type(failure).__name__))
     except Exception as failure:  # noqa: BLE001 - see below
-        # Timeouts, resets, cut bodies; but also whatever the SDK trips over, for it reads a strange answer as it comes (16.1: an
-        # `error` that is no object raises AttributeError, deep nesting RecursionError). In all of them the request may have arrived.
+        # These are timeouts, resets, cut bodies, and errors inside the SDK, which does not check strange answers. In version 16.1 an
+        # `error` that is no object raises AttributeError, and deep nesting RecursionError. In all cases the request may have arrived.
         return port.Unknown(evidence("no answer:", type(failure).__name__))
     return answers.read_success(response.data, response.headers)
 
@@ -242,7 +239,7 @@ def _refuse_unsafe_settings(api_key: str, base_url: str) -> None:
 
 
 def _trust(base_url: str) -> ssl.SSLContext | bool:
-    """The certificates shipped with the SDK: slim container images have none of their own."""
+    """The certificates that the SDK brings along, because slim container images have none."""
     return ssl.create_default_context(cafile=stripe.ca_bundle_path) if base_url.startswith("https:") else True
 
 

@@ -1,8 +1,7 @@
-"""What Stripe's JSON means to us: pure functions from parsed answers to the port's answers.
+"""Reads Stripe's JSON: pure functions from parsed JSON to the port's answers.
 
-Every field is read as if a stranger had written it: a 200 with a missing amount, a status that does not exist or the
-object of another payment is `Unknown`, never a guess. Sources:
-https://docs.stripe.com/payments/paymentintents/lifecycle, /api/errors, /api/idempotent_requests.
+No field is trusted. A 200 with a missing amount, with a status that does not exist, or with the object of another payment is `Unknown`, and
+never a guess. Sources: https://docs.stripe.com/payments/paymentintents/lifecycle, /api/errors, /api/idempotent_requests.
 """
 
 import math
@@ -14,7 +13,7 @@ from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.evidence import evidence
 from shared.card_data.scan import find_card_number
 
-RETRY_AFTER_MAX_S = 3600.0  # a gateway may ask us to wait, not park a payment for a day
+RETRY_AFTER_MAX_S = 3600.0  # the longest wait that a gateway can ask for: it must not park a payment for a day
 _CURRENCY_LETTERS = 3
 
 Json = Mapping[str, Any]
@@ -22,9 +21,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A 2xx with a JSON object. `replayed`: the saved answer to an earlier request under this key, so it tells how
-    things *were*.
-    """
+    """A 2xx with a JSON object. `replayed` means that it is the saved answer to an earlier request with this key, and may be outdated."""
 
     body: Json
     replayed: bool
@@ -33,7 +30,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A 400, 402 or 404 in Stripe's own words: it understood and did not do what was asked."""
+    """A 400, 402 or 404 with an error object of Stripe. Stripe understood the request and did not do it."""
 
     status: int
     code: str
@@ -46,7 +43,7 @@ Reply = Accepted | Rejected | port.NotSent | port.Unknown
 
 
 def read_success(body: object, headers: Mapping[str, str]) -> Reply:
-    """A 2xx: an object is an answer, anything else is not."""
+    """Read a 2xx. Only a JSON object counts as an answer."""
     words = evidence("HTTP 200", headers.get("Request-Id"))
     if not isinstance(body, Mapping):
         return port.Unknown(evidence(words, "the answer is not a JSON object"))
@@ -54,8 +51,9 @@ def read_success(body: object, headers: Mapping[str, str]) -> Reply:
 
 
 def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> Reply:
-    """A non-2xx. Only what Stripe itself says it refused is `Rejected`; a conflict, a parameter mismatch and every 5xx
-    leave it open.
+    """Read any other status. Only an error that says that Stripe refused the request is `Rejected`.
+
+    After a conflict, a parameter mismatch or a 5xx it is open whether the request was done.
     """
     error = body.get("error") if isinstance(body, Mapping) else None
     error = error if isinstance(error, Mapping) else {}
@@ -71,7 +69,7 @@ def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> 
         case 429, _:
             return port.NotSent(words, _retry_after_s(headers))
         case ((401 | 403), _):
-            return port.NotSent(words)  # nothing was charged; the payment waits until an operator mends the API key
+            return port.NotSent(words)  # nothing was charged; the payment waits until an operator corrects the API key
         case (int(refused), "invalid_request_error" | "card_error") if refused in {400, 402, 404}:
             intent = error.get("payment_intent")
             return Rejected(refused, code, intent if isinstance(intent, Mapping) else None, _replayed(headers), words)
@@ -80,6 +78,7 @@ def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> 
 
 
 def read_token(reply: Accepted) -> port.TokeniseAnswer:
+    """Read the token of a new payment method."""
     token = _id(reply.body, "pm_")
     if token is None:
         return port.Unknown(evidence(reply.evidence, "no payment method in the answer"))
@@ -87,8 +86,9 @@ def read_token(reply: Accepted) -> port.TokeniseAnswer:
 
 
 def read_prepared(reply: Accepted, order: port.Order) -> port.PrepareAnswer:
-    """An id counts only with our own amount and currency beside it: confirming another payment's id would charge
-    something else.
+    """Read the id of a new PaymentIntent. It counts only together with our amount and currency.
+
+    Otherwise the id could be of another payment, and confirming it would charge something else.
     """
     gateway_id = _id(reply.body, "pi_")
     same = reply.body.get("amount") == order.amount_minor and _currency(reply.body) == order.currency
@@ -98,7 +98,7 @@ def read_prepared(reply: Accepted, order: port.Order) -> port.PrepareAnswer:
 
 
 def read_charge(intent: Json, gateway_id: str, words: str) -> port.ChargeAnswer:
-    """The state of one PaymentIntent."""
+    """Read the state of a PaymentIntent. `words` is the evidence so far."""
     if intent.get("id") != gateway_id:
         return port.Unknown(evidence(words, "the answer is about another payment"))
     status = intent.get("status")
@@ -126,16 +126,18 @@ def _captured(intent: Json, gateway_id: str, words: str) -> port.Captured | port
 
 
 def _receipt(intent: Json) -> str | None:
-    """The charge id. Not the charge's `receipt_number`: that is null until Stripe has mailed a receipt, so two readings
-    of one capture would name two receipts.
+    """The receipt number of a capture: the id of the charge.
+
+    The charge's own `receipt_number` is null until Stripe has mailed a receipt. So two answers about one capture would name two receipts.
     """
     charge = intent.get("latest_charge")
     return _text(charge.get("id")) if isinstance(charge, Mapping) else _text(charge)
 
 
 def _unpaid(intent: Json, words: str) -> port.Declined | port.Unconfirmed:
-    """After a decline Stripe goes back to `requires_payment_method`, with the reason; a payment never confirmed has
-    none.
+    """Tell a declined payment from one that was never confirmed.
+
+    After a decline, Stripe sets the status back to `requires_payment_method` and gives the reason. Without a confirm there is no reason.
     """
     error = intent.get("last_payment_error")
     if intent.get("status") != "requires_payment_method" or not isinstance(error, Mapping):
@@ -145,7 +147,7 @@ def _unpaid(intent: Json, words: str) -> port.Declined | port.Unconfirmed:
 
 
 def read_refund(refund: Json, words: str) -> port.RefundAnswer:
-    """One refund. It was asked for without an amount, so it is of everything that was left."""
+    """Read one refund. We ask for refunds without an amount, so a refund is of the whole remaining amount."""
     refund_id = _id(refund, "re_")
     if refund_id is None:
         return port.Unknown(evidence(words, "no refund in the answer"))
@@ -162,7 +164,7 @@ def read_refund(refund: Json, words: str) -> port.RefundAnswer:
 
 
 def read_refunds(refunds: list[Json], captured_minor: int, words: str) -> port.RefundAnswer:
-    """All refunds of one payment, newest first: is the whole amount back, on its way, or not?"""
+    """Read all refunds of one payment, newest first: the whole amount is given back, is on its way, or is not."""
     if not refunds:
         return port.NoRefund(words)
     answers = [read_refund(refund, words) for refund in refunds]
@@ -175,7 +177,7 @@ def read_refunds(refunds: list[Json], captured_minor: int, words: str) -> port.R
     if not all(_is_amount(amount) for amount in returned):
         return port.Unknown(evidence(words, "a refund without a readable amount"))
     returned_minor = sum(amount for amount in returned if amount is not None)
-    if 0 < returned_minor < captured_minor:  # someone gave a part back by hand: only a person can say what that settles
+    if 0 < returned_minor < captured_minor:  # somebody refunded a part by hand, so only a person can decide
         return port.Unknown(evidence(words, f"partly refunded: {returned_minor} of {captured_minor}"))
     return next((a for a in answers if isinstance(a, port.Refunded)), answers[0])
 
@@ -189,7 +191,7 @@ def _request_id(headers: Mapping[str, str], body: object) -> str | None:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds only: Stripe never sends the date form of RFC 9110."""
+    """The wait in seconds that the gateway asks for. The date form of RFC 9110 is not read, because Stripe never sends it."""
     try:
         seconds = float(headers.get("Retry-After", ""))
     except ValueError:
@@ -213,7 +215,10 @@ def _is_amount(value: object) -> bool:
 
 
 def _id(thing: Json, prefix: str) -> str | None:
-    """None as well for one that reads as a card number: what names it would be refused by whoever hears it, so nothing is charged under it.
-    Stripe's ids mix letters and digits; those of a stand-in may not (a benchmark's did, one of twenty thousand)."""
+    """The id of a Stripe object, or None if it has none, or one that looks like a card number.
+
+    Receivers refuse messages that contain a card number, so nothing may be charged under such an id. Stripe's ids mix letters and digits.
+    Ids of a stand-in may not: of a benchmark's ids, one in twenty thousand looked like a card number.
+    """
     value = _text(thing.get("id"))
     return value if value and value.startswith(prefix) and not find_card_number(value) else None

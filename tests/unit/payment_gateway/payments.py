@@ -94,7 +94,7 @@ def stays(
     delay_s: float | None = None, *, then: GatewayStep | None = None, again: bool = False, **changes: Any
 ) -> Becomes:
     """No other version: the world is told nothing new. `changes` are all that differs in the payment."""
-    return lambda before: PaymentTransition(_changed(before, changes), then=then, delay_s=delay_s, again=again)
+    return lambda before: PaymentTransition(_changed(before, changes), then=then, delay_s=delay_s, republish=again)
 
 
 def becomes(
@@ -130,7 +130,7 @@ def _changed(payment: Payment, changes: Mapping[str, Any]) -> Payment:
 WAITS = stays(FIRST_S, rung=1)
 """The next rung of the ladder."""
 WAITS_AS_ASKED = stays(ASKED_S, rung=1)
-REMINDS = stays(REMIND_S, again=True)
+REMINDS = stays(REMIND_S, republish=True)
 """It waits for a person: what was told is told again, and the gateway asked again later."""
 IS_CAPTURED = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED, receipt_number="ch_1")
 IS_CAPTURED_LATE = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED_LATE, REMIND_S, receipt_number="ch_1")

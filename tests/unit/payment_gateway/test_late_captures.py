@@ -59,9 +59,9 @@ def test_a_late_capture_is_announced_again_until_it_is_given_back(status: Paymen
     assert (found.outcome, found.delay_s) == (Outcome.CAPTURED_LATE, REMIND_S)
     assert domain.next_step(found.payment) is None
     reminder = domain.on_due(found.payment, POLICY)
-    assert reminder == PaymentTransition(replace(found.payment, rung=1), delay_s=REMIND_S, again=True)
+    assert reminder == PaymentTransition(replace(found.payment, rung=1), delay_s=REMIND_S, republish=True)
     asked = on_command(reminder.payment, Inquire(ID, "INV-1"))
-    assert asked == PaymentTransition(reminder.payment, again=True), (
+    assert asked == PaymentTransition(reminder.payment, republish=True), (
         "being asked neither ends nor hurries the reminders"
     )
     given_back = on_command(reminder.payment, Refund(ID, "INV-1"))
@@ -70,7 +70,7 @@ def test_a_late_capture_is_announced_again_until_it_is_given_back(status: Paymen
 
 def test_a_late_capture_that_is_kept_comes_to_rest() -> None:
     at, reminders = payment(PaymentStatus.CAPTURED), 0
-    while (reminder := domain.on_due(at, POLICY)).again:
+    while (reminder := domain.on_due(at, POLICY)).republish:
         at, reminders = reminder.payment, reminders + 1
     assert reminders == domain.LATE_REMINDERS_MAX
     assert reminder == PaymentTransition(at)

@@ -21,19 +21,19 @@ SCENARIOS: dict[str, CommandScenario] = {
     "a payment never seen is closed": Scenario(None, INQUIRE, CLOSES),
     **{
         f"{status}: told again": Scenario(
-            payment(status), INQUIRE, PaymentTransition(payment(status), again=True, hurry=status in UNSETTLED)
+            payment(status), INQUIRE, PaymentTransition(payment(status), republish=True, hurry=status in UNSETTLED)
         )
         for status in PaymentStatus
     },
     "not charged by a person: the watch is hurried": Scenario(
         payment(PaymentStatus.NOT_CHARGED, decided_by="ann"),
         INQUIRE,
-        PaymentTransition(payment(PaymentStatus.NOT_CHARGED, decided_by="ann"), again=True, hurry=True),
+        PaymentTransition(payment(PaymentStatus.NOT_CHARGED, decided_by="ann"), republish=True, hurry=True),
     ),
     "a refund that a person gave up is not asked for": Scenario(
         payment(PaymentStatus.REFUND_FAILED, decided_by="ann"),
         INQUIRE,
-        PaymentTransition(payment(PaymentStatus.REFUND_FAILED, decided_by="ann"), again=True),
+        PaymentTransition(payment(PaymentStatus.REFUND_FAILED, decided_by="ann"), republish=True),
     ),
 }
 

@@ -7,7 +7,7 @@ from tests.unit.payment_gateway.payments import CLOSES, ID, CommandScenario, bec
 
 REFUND = Refund(ID, "INV-1")
 CAPTURED = payment(PaymentStatus.CAPTURED)
-TOLD_AGAIN = stays(again=True)
+TOLD_AGAIN = stays(republish=True)
 
 SCENARIOS: dict[str, CommandScenario] = {
     "a captured payment is refunded at once": Scenario(

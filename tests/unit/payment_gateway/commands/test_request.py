@@ -8,7 +8,7 @@ from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import ID, REQUEST, CommandScenario, decided, payment, stays
 
-TOLD_AGAIN = stays(again=True)
+TOLD_AGAIN = stays(republish=True)
 CARD = Request(ID, "INV-1", 1_250, "EUR", card_jwe="eyJ...")
 CLOSED = on_command(None, Inquire(ID, "INV-1")).payment
 
