@@ -72,7 +72,7 @@ class DueDeadline:
 
 
 def deadline_id(payment_id: UUID, number: int) -> UUID:
-    """What the messages that a deadline brings about derive their ids from (DESIGN 2)."""
+    """What the messages that a deadline brings about derive their ids from."""
     return derived_id(payment_id, f"deadline:{number}")
 
 

@@ -349,7 +349,7 @@ def _uuid_or_none(text: str | None) -> UUID | None:
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One action of a person. Its id is the cause of what the action says (DESIGN 2). `subject` is a dead letter or a payment."""
+    """One action of a person. Its id is the cause of what the action says. `subject` is a dead letter or a payment."""
 
     id: UUID
     at: datetime

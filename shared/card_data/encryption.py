@@ -1,4 +1,4 @@
-"""A card that its sender encrypted for the payment gateway service (DESIGN 5).
+"""A card that its sender encrypted for the payment gateway service.
 
 The form is a JWE in compact serialization (RFC 7516), `alg` RSA-OAEP-256 and `enc` A256GCM, whose protected header
 names the key (`kid`) and the one payment the card is for (`remit.payment_id`). GCM authenticates the header with the

@@ -2,7 +2,7 @@
 
 Three depths, by price:
 
-- `find_card_number` and `find_cvv` look at every message body before it is parsed (DESIGN 5), so they are built around
+- `find_card_number` and `find_cvv` look at every message body before it is parsed, so they are built around
   one pass that costs about a microsecond: a body without twelve digits in a row, separators set aside, is healthy.
 - `mask_card_numbers` and `mask_cvv` make a text fit for a log line.
 - `find_card_number_deep` undoes encodings first; it is for the redactor's last look, the auditor and the tests that

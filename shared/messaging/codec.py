@@ -1,6 +1,6 @@
 """CloudEvents 1.0 JSON (https://cloudevents.io): structured mode out; structured and binary mode in.
 
-`decode` refuses, before anything is parsed or stored, whatever a later stage would choke on: each rule below comes from FACTS.md, "Input".
+`decode` refuses, before anything is parsed or stored, whatever a later stage would choke on: shared/README.md, "Input", lists why.
 A refusal is a value (`Malformed`); nothing here raises for what a sender did.
 """
 
@@ -229,7 +229,7 @@ def _binary_mode(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(body: bytes) -> Any:
-    """JSON without what FACTS.md, "Input" warns of. Raises only `_MalformedError`."""
+    """JSON without what shared/README.md, "Input", warns of. Raises only `_MalformedError`."""
     value = _parse_plain(body)
     return _parse_strictly(body) if value is _NOT_PLAIN else value
 

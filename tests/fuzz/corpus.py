@@ -1,4 +1,5 @@
-"""Every input that FACTS.md warns of, and every crasher found since: each is named, and has the one reason it must be refused with.
+"""Every input that shared/README.md, "Input", warns of, and every crasher found since. Each is named, and has the one reason with which it
+must be refused.
 
 The fuzzer starts from these; the normal suite puts each through the codec, the border and the intake of dead letters.
 """

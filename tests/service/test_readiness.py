@@ -1,4 +1,4 @@
-"""Readiness tells of a dependency that is away while it is away (FAULTS 17), also when nothing is to be done."""
+"""Readiness tells of a dependency that is away while it is away (row 17 of the catalogue), also when nothing is to be done."""
 
 import asyncio
 from collections.abc import Iterator

@@ -251,7 +251,7 @@ async def test_a_person_can_settle_and_heal(bench: SandboxClient) -> None:
     assert "pm_remit_slow" in (await bench.raw("GET", "/_sandbox/faults"))[1]
 
 
-# -- Stripe's rules (FACTS, "Gateway")
+# -- Stripe's rules (shared/README.md, "The gateway")
 
 
 async def test_a_declined_payment_stays_confirmable_until_it_is_cancelled(bench: SandboxClient) -> None:

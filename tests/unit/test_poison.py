@@ -1,6 +1,6 @@
-"""Poison: every input that FACTS.md warns of is refused for its reason, at every border; and of anything else the same promises hold.
+"""Poison: every input that shared/README.md, "Input", warns of is refused for its reason, at every border.
 
-The promises are in tests/fuzz/holds.py; `python -m tests.fuzz` looks for inputs that break them for as long as one likes.
+Of anything else the same promises hold (tests/fuzz/holds.py). `python -m tests.fuzz` looks for inputs that break them.
 """
 
 import json
