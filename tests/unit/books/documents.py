@@ -178,14 +178,13 @@ def _read_states(lines: Sequence[str]) -> StateDiagram:
             arrows.append((names[0], label, names[1]))
         states.update(names)
         if inside is not None:
-            composites[inside].update(names)
+            composites[inside].update(name for name in names if name != BEGINNING)
     states -= {BEGINNING, *composites}
     edges = {
         (each, what, end)
         for start, label, end in arrows
         for each in composites.get(start, {start})
         for what in _happenings(label)
-        if each != end  # an arrow from a composite state into it does not mean one from a state to itself
     }
     return StateDiagram(frozenset(states), frozenset(edges))
 
