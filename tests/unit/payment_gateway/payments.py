@@ -91,10 +91,10 @@ Becomes = Callable[[Payment], PaymentTransition]
 
 
 def stays(
-    delay_s: float | None = None, *, then: GatewayStep | None = None, again: bool = False, **changes: Any
+    delay_s: float | None = None, *, then: GatewayStep | None = None, republish: bool = False, **changes: Any
 ) -> Becomes:
     """No other version: the world is told nothing new. `changes` are all that differs in the payment."""
-    return lambda before: PaymentTransition(_changed(before, changes), then=then, delay_s=delay_s, republish=again)
+    return lambda before: PaymentTransition(_changed(before, changes), then=then, delay_s=delay_s, republish=republish)
 
 
 def becomes(
