@@ -5,8 +5,10 @@ What is asserted is read from the tables of scenarios, which the tests beside th
 """
 
 import importlib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +18,7 @@ import pytest
 
 from services.invoice import domain as invoice
 from services.invoice import handlers as invoice_handlers
+from services.invoice.store import Loaded
 from services.payment_gateway import commands as payment_commands
 from services.payment_gateway import domain as payment_gateway
 from services.payment_gateway import handlers as payment_gateway_handlers
@@ -27,6 +30,7 @@ from services.staff import domain as staff
 from services.staff.actions import ActionRefusal
 from shared.contracts.base import Contract
 from shared.contracts.invoice import AnswerReason, CloseCommand
+from shared.contracts.schemas import examples_of
 from tests.service.invoice import test_close_command as close_command_served
 from tests.service.invoice import test_pay_invoice as pay_invoice_served
 from tests.service.saga.test_saga import STORIES
@@ -88,6 +92,19 @@ def test_every_command_of_the_invoice_is_specified_in_every_status(message: type
     table = scenarios(path, message.__name__).values()
     assert len({type(scenario.when) for scenario in table}) == 1, f"{path} is about one command"
     held(invoice.InvoiceStatus, {invoice.replay("INV-1", scenario.given).status for scenario in table}, where=path)
+
+
+@pytest.mark.parametrize("message", INVOICE_COMMANDS, ids=lambda message: message.__name__)
+def test_every_command_of_the_invoice_carries_what_its_message_says(message: type[Contract]) -> None:
+    specified = next(iter(scenarios(invoice_file(message), message.__name__).values())).when
+    example = message.model_validate_json(json.dumps(examples_of(message)[0]))
+    routed = invoice_handlers.ROUTES[message](example, Loaded(invoice.Invoice("INV-1"), set()))
+    assert type(routed) is type(specified), f"services/invoice/handlers.py routes {message.__name__} to another command"
+    alike = {field.name for field in fields(routed)} & set(message.model_fields) - {
+        "method"
+    }  # of a card history keeps a fingerprint
+    assert {name: getattr(routed, name) for name in alike} == {name: getattr(example, name) for name in alike}
+    assert alike, f"{message.__name__} and its command have no field in common"
 
 
 def test_every_member_of_the_invoices_language_is_specified() -> None:

@@ -70,7 +70,8 @@ async def test_a_card_is_read_from_stdin_and_leaves_encrypted(
     assert paid.code == 0, paid.err
     payment_id, jwe = UUID(requested.data["payment_id"]), requested.data["method"]["jwe"]
     assert CardKeyring.load(private).decrypt(jwe, payment_id) == CardDetails(CARD.replace(" ", ""), 12, 2030)
-    assert "4242" not in paid.out + paid.err
+    for number in (CARD, CARD.replace(" ", "")):  # not four digits: a payment id may hold them
+        assert number not in paid.out + paid.err
 
 
 async def test_without_an_answer_it_says_how_to_ask_again(environment: Environment, upstream: UpstreamClient) -> None:
