@@ -1,1 +1,1 @@
-"""Owns invoices: commands in, events out."""
+"""The invoice service. It owns invoices: it takes commands, and publishes events."""

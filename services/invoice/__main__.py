@@ -17,17 +17,18 @@ NAME = "invoice"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 REMIND_AFTER_S = 30.0
-"""Most payments end within a second. From then on the saga watches this one: its first deadline comes two minutes later."""
+"""How long a payment may be pending before its request is announced again. Most payments end within a second. From the reminder on, the
+saga watches the payment: its first deadline comes two minutes later."""
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Two queues, and the reminder."""
+    """Assemble the service: two queues, and the reminder. Raises `ConfigurationError`."""
     remind_after_s = EnvironmentVariables().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
     handler = InvoiceHandler()
     runtime.consume("invoice.commands", handler, inbox=CommandInbox())
     runtime.consume("invoice.settlement", handler)
     reminder = RequestReminder(runtime.database, runtime.relay, older_than_s=remind_after_s)
-    runtime.in_background(reminder, first_in_s=reminder.interval_s)  # outcomes that wait in our queue come first
+    runtime.in_background(reminder, first_in_s=reminder.interval_s)  # outcomes that wait in our queue are handled first
 
 
 async def _rebuild(*, repair: bool) -> int:
@@ -43,7 +44,7 @@ async def _rebuild(*, repair: bool) -> int:
 
 
 def main() -> None:
-    """Run, or rebuild."""
+    """Run the service, or rebuild its states from their events."""
     if sys.argv[1:2] != ["rebuild"]:
         run_service(NAME, MIGRATIONS, assemble)
     try:

@@ -1,6 +1,7 @@
-"""The one terminal answer of every command, by command id: the truth, whatever became of the message that carried it.
+"""The one final answer of every command, stored by command id.
 
-A command that has an answer was handled. An answer lives as long as the invoice.
+A command that has an answer was handled. The stored answer counts, even if the message with the answer was lost or dropped. It is kept as
+long as the invoice.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ _ROW = attrgetter(*_COLUMNS.split(", "))
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What became of a command: accepted (`reason` is None), or rejected with a reason code."""
+    """The result of a command: accepted (`reason` is None), or rejected with a reason code. `detail` is a sentence for people."""
 
     reason: str | None = None
     detail: str | None = None
@@ -28,7 +29,7 @@ ACCEPTED = CommandResult()
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """`content_hash` is None where nothing of the command may be kept (card data) or known (it was discarded unread)."""
+    """A stored answer. `content_hash` is None if nothing of the command may be stored (card data), or if it was discarded unread."""
 
     command_id: UUID
     command_type: str
@@ -50,7 +51,7 @@ async def load(tx: Tx, command_ids: Iterable[UUID]) -> dict[UUID, StoredAnswer]:
 
 
 async def insert(tx: Tx, answers: Sequence[StoredAnswer]) -> None:
-    """Store answers. A command id that already has one is a unique violation: a conflict, so the batch loads again and sees it."""
+    """Store answers. If a command id has one already, that is a unique violation, which is a conflict: the batch is repeated."""
     if not answers:
         return
     await tx.execute(

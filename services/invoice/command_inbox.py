@@ -1,8 +1,8 @@
-"""The inbox of commands: a command is known by its answer, and gets exactly one.
+"""The inbox of commands: it recognises a repeated command by its stored answer. Every command gets exactly one answer.
 
-An answer is stored in the transaction that handles the command, goes to `reply_to` if there is one, and is given again if the command comes
-again. The same id with other data is told so, and what is stored is not touched. A command that can never be read, or that upstream may not
-send, is answered here and reaches no handler.
+The answer is stored in the transaction that handles the command, and sent to `reply_to` if there is one. If the command comes again, the
+same answer is sent again. If another command comes with the same id, its sender is told so, and the stored answer stays. A command that can
+never be read, or that upstream may not send, is answered here and reaches no handler.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ SOURCE = "invoice"
 
 @dataclass(frozen=True, slots=True)
 class RefusedCommand(Item):
-    """A command that is answered at the border."""
+    """A command that is rejected at the border, with its answer."""
 
     answer: StoredAnswer
 
@@ -35,7 +35,7 @@ class CommandInbox:
     """The inbox of `invoice.commands`."""
 
     def admit(self, delivery: Delivery, read: Inbound | Malformed) -> Item | DeadLettered:
-        """A command for the handler, one that is refused, or a dead letter."""
+        """Decide whether a delivery is a command for the handler, a command that is rejected here, or a dead letter."""
         if isinstance(read, Malformed):
             return _refuse_malformed(delivery, read)
         if read.type not in PUBLIC_COMMANDS:
@@ -48,32 +48,32 @@ class CommandInbox:
         return set(await answers.load(tx, {item.id for item in items}))
 
     async def record(self, writes: Tx, decided: DecidedBatch) -> Sequence[Outgoing]:
-        """Store the answers of the fresh ones, and give them; give those of the repeated ones again."""
-        new, said = answer_fresh(decided)
+        """Collect the answers of fresh commands. Returns the messages with them, and with the stored answers of repeated commands."""
+        new, outgoing = answer_fresh(decided)
         await answers.insert(writes, list(new.values()))
         if decided.repeated:
             stored = await answers.load(writes, {item.id for item in decided.repeated}) | new
             for item in decided.repeated:
-                said += _answer_again(item, stored[item.id], decided)
-        return said
+                outgoing += _answer_again(item, stored[item.id], decided)
+        return outgoing
 
 
 def answer_fresh(decided: DecidedBatch) -> tuple[dict[UUID, StoredAnswer], list[Outgoing]]:
-    """The answers of the fresh commands, by command id, and what is said about them. Pure."""
+    """The answers of the fresh commands, by command id, and the messages that announce them. Pure."""
     new: dict[UUID, StoredAnswer] = {}
-    said: list[Outgoing] = []
+    outgoing: list[Outgoing] = []
     for item in decided.fresh:
         answer, cause = _answer(item, decided)
         new[item.id] = answer
-        said += announce_answer(answer, cause, reply_to=_reply_to(item.delivery), correlation_id=_correlation(item))
-    return new, said
+        outgoing += announce_answer(answer, cause, reply_to=_reply_to(item.delivery), correlation_id=_correlation(item))
+    return new, outgoing
 
 
 def announce_answer(
     answer: StoredAnswer, cause: Cause, *, reply_to: str | None, correlation_id: str | None
 ) -> list[Outgoing]:
-    """What is said about a new answer: to everybody that a command was rejected, and to the sender what became of it."""
-    said = []
+    """The messages about a new answer: an event if the command is rejected, and the answer itself if there is a `reply_to`."""
+    outgoing = []
     if answer.answer == "rejected":
         rejected = InvoiceCommandRejected(
             command_id=answer.command_id,
@@ -81,19 +81,19 @@ def announce_answer(
             invoice_id=answer.invoice_id,
             reason=answer.reason or "unknown",
         )
-        said.append(encode(Draft(rejected), cause, 0, source=SOURCE))
+        outgoing.append(encode(Draft(rejected), cause, 0, source=SOURCE))
     if reply_to is not None:
-        said.append(_to_sender(answer, cause, reply_to, correlation_id))
-    return said
+        outgoing.append(_to_sender(answer, cause, reply_to, correlation_id))
+    return outgoing
 
 
 async def close_answers(writes: Tx, closed: Sequence[tuple[Cause, CloseCommand]]) -> list[Outgoing]:
-    """Give discarded commands their final answer. One that has an answer keeps it."""
+    """Store the final answers of discarded commands, and return the messages with them. A command that has an answer keeps it."""
     if not closed:
         return []
     answered = set(await answers.load(writes, {close.command_id for _, close in closed}))
     new: list[StoredAnswer] = []
-    said: list[Outgoing] = []
+    outgoing: list[Outgoing] = []
     for cause, close in closed:
         if close.command_id in answered:
             continue
@@ -107,9 +107,9 @@ async def close_answers(writes: Tx, closed: Sequence[tuple[Cause, CloseCommand]]
         )
         new.append(answer)
         reply_to = close.reply_to if close.reply_to not in QUEUE_NAMES else None
-        said += announce_answer(answer, cause, reply_to=reply_to, correlation_id=close.reply_correlation_id)
+        outgoing += announce_answer(answer, cause, reply_to=reply_to, correlation_id=close.reply_correlation_id)
     await answers.insert(writes, new)
-    return said
+    return outgoing
 
 
 def _answer(item: Item, decided: DecidedBatch) -> tuple[StoredAnswer, Cause]:
@@ -143,13 +143,19 @@ def _answer_again(item: Item, stored: StoredAnswer, decided: DecidedBatch) -> li
 
 
 def _is_another_command(item: Item, stored: StoredAnswer) -> bool:
-    """Whether type or data differ, as far as both are known."""
-    came = item.answer.content_hash if isinstance(item, RefusedCommand) else item.message and item.message.content_hash
-    return came is not None and stored.content_hash is not None and came != stored.content_hash
+    """Whether type or data of a repeated command differ from those of the first. False if the content of one is unknown."""
+    new_hash = (
+        item.answer.content_hash if isinstance(item, RefusedCommand) else item.message and item.message.content_hash
+    )
+    return new_hash is not None and stored.content_hash is not None and new_hash != stored.content_hash
 
 
 def _to_sender(answer: StoredAnswer, cause: Cause, reply_to: str, correlation_id: str | None) -> Outgoing:
-    """Each asker gets a copy of its own: its queue is part of the id, and so is a differing answer to a reused id."""
+    """The message with the answer for one sender.
+
+    The queue of the sender is part of the message's id, so that each sender gets a copy of its own. The reason is part of it too, because
+    the answer to a reused id differs from the first one.
+    """
     position = f"answer:{reply_to}:{answer.reason}"
     draft = Draft(
         CommandAnswered(command_id=answer.command_id, answer=answer.answer, reason=answer.reason, detail=answer.detail),
@@ -177,12 +183,14 @@ def _refuse(delivery: Delivery, read: Inbound, reason: AnswerReason, detail: str
 
 
 def _refuse_malformed(delivery: Delivery, malformed: Malformed) -> RefusedCommand | DeadLettered:
-    """A command gets its answer if we know whose it is, by its own id or that of AMQP, and nobody will ever be able to read it: a dead
-    letter would wait for a person who can only discard it, since the same bytes fail again. What a later version may read, and what
-    nobody could be answered for, is a dead letter."""
+    """Reject a command that can never be read, if its id is known: its own id, or that of AMQP.
+
+    As a dead letter it would wait for a person who can only discard it, because the same bytes fail again. A message is a dead letter if a
+    later version may be able to read it, or if its id is unknown, since then nobody can be answered.
+    """
     command_id = read_uuid(delivery.message_id)
     if malformed.id is not None and not malformed.reason.is_card_data:
-        command_id = malformed.id  # of card data nothing is used, not even its id
+        command_id = malformed.id  # nothing of a body with card data is used, not even its id
     if command_id is None or not malformed.reason.is_permanent:
         return DeadLettered(delivery, str(malformed.reason), malformed.detail)
     answer = StoredAnswer(
@@ -198,10 +206,10 @@ def _refuse_malformed(delivery: Delivery, malformed: Malformed) -> RefusedComman
 
 
 def _reply_to(delivery: Delivery) -> str | None:
-    """Whom to answer: never a queue of ours."""
+    """The queue to answer to, or None. Queues of Remit are never answered."""
     return delivery.reply_to if delivery.reply_to and delivery.reply_to not in QUEUE_NAMES else None
 
 
 def _correlation(item: Item) -> str | None:
-    """What the sender finds its answer by."""
+    """The correlation id by which the sender recognises its answer."""
     return item.delivery.correlation_id or (item.message.correlation_id if item.message is not None else None)

@@ -1,7 +1,7 @@
 """The invoice, an event-sourced decider: state, commands, events, decide, evolve. Pure: no I/O, clock, randomness, logging.
 
-A rejection is a value. A command done twice decides nothing (or is refused for what the first time brought about); a breach of a rule is an
-answer to the sender, never an exception.
+A rejection is a value: the sender of the command gets it as an answer. It is never an exception. A command that is done twice decides
+nothing the second time, or is rejected because of the events of the first time.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class InvoiceStatus(StrEnum):
 
 
 class RejectionReason(StrEnum):
-    """Why a command is rejected: reason codes for programs, listed in the README."""
+    """Why a command is rejected: reason codes for programs. The README lists them."""
 
     ALREADY_ISSUED = "already_issued"
     UNKNOWN_INVOICE = "unknown_invoice"
@@ -39,7 +39,7 @@ class RejectionReason(StrEnum):
 
 
 class SettlementRejectionReason(StrEnum):
-    """Why captured money cannot be booked: it has to go back."""
+    """Why captured money cannot be booked. It then has to be refunded."""
 
     NOT_AWAITED = "payment_not_awaited"
     AMOUNT_DIFFERS = "amount_differs"
@@ -47,7 +47,7 @@ class SettlementRejectionReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MethodSummary:
-    """How it is to be paid. The method itself is not part of the history: only the token or, for an encrypted card, a fingerprint."""
+    """The payment method, as events store it: the token, or only a fingerprint of an encrypted card."""
 
     kind: Literal["token", "encrypted_card"]
     fingerprint: str
@@ -55,7 +55,11 @@ class MethodSummary:
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """`payment_id` is the payment that is under way, or the one that paid. `version` is that of the stream; 0 does not exist."""
+    """The state of an invoice.
+
+    `payment_id` is the payment that is pending or in doubt, or the one that paid. `version` is that of the event stream. It is 0 if the
+    invoice does not exist.
+    """
 
     invoice_id: str
     status: InvoiceStatus = InvoiceStatus.ABSENT
@@ -72,6 +76,8 @@ class Invoice:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
+    """Issue the invoice."""
+
     customer_id: str
     amount_minor: int
     currency: str
@@ -79,7 +85,10 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Pay:
-    """`payment_id_used`: some payment of any invoice has this id already (looked up by the handler; ids are unique over all invoices)."""
+    """Pay the whole balance.
+
+    `payment_id_used` says that a payment of any invoice has this id already: ids are unique over all invoices. The handler looks it up.
+    """
 
     payment_id: UUID
     amount_minor: int
@@ -90,11 +99,15 @@ class Pay:
 
 @dataclass(frozen=True, slots=True)
 class Void:
+    """Void the invoice, so that it can never be paid."""
+
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPayment:
+    """Mark the invoice paid, because the money was captured."""
+
     payment_id: UUID
     amount_minor: int
     currency: str
@@ -103,6 +116,8 @@ class RecordPayment:
 
 @dataclass(frozen=True, slots=True)
 class RecordPaymentFailure:
+    """Open the invoice again, because the payment ended without a charge."""
+
     payment_id: UUID
     outcome: FailureOutcome
     reason: str
@@ -110,6 +125,8 @@ class RecordPaymentFailure:
 
 @dataclass(frozen=True, slots=True)
 class FlagPaymentInDoubt:
+    """Mark the payment in doubt, because nobody knows whether the card was charged."""
+
     payment_id: UUID
 
 
@@ -171,7 +188,7 @@ Event = Issued | PaymentRequested | Paid | PaymentFailed | PaymentFlaggedInDoubt
 
 
 def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
-    """What the command brings about. No event and no rejection: it is accepted, and nothing is new."""
+    """The events that the command causes, or the reason why it is rejected. No events mean that it is accepted and changes nothing."""
     match command:
         case Issue():
             return _issue(command, invoice)
@@ -204,7 +221,9 @@ def _pay(command: Pay, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
         case InvoiceStatus.VOID:
             return RejectionReason.INVOICE_VOID
         case InvoiceStatus.PAYMENT_PENDING | InvoiceStatus.IN_DOUBT:
-            return RejectionReason.PAYMENT_UNDER_WAY  # a second charge could follow: never while one is unresolved
+            return (
+                RejectionReason.PAYMENT_UNDER_WAY
+            )  # while one payment is unresolved, another could charge a second time
         case InvoiceStatus.OPEN:
             return _pay_open(command, invoice)
         case _:
@@ -252,7 +271,7 @@ def _record(command: RecordPayment, invoice: Invoice) -> tuple[Event, ...]:
 
 
 def _record_failure(command: RecordPaymentFailure, invoice: Invoice) -> tuple[Event, ...]:
-    """A stale one (another payment is under way, or this one is settled) is accepted and brings no event about."""
+    """Record a failure. If it is stale (another payment is pending, or this one has ended), it is accepted and causes no event."""
     if invoice.payment_id == command.payment_id and invoice.status in {
         InvoiceStatus.PAYMENT_PENDING,
         InvoiceStatus.IN_DOUBT,
@@ -296,13 +315,13 @@ def _apply(invoice: Invoice, event: Event) -> Invoice:
         case Voided():
             return replace(invoice, status=InvoiceStatus.VOID)
         case SettlementRejected():
-            return invoice  # news for the saga; nothing about the invoice changes
+            return invoice  # the event is for the saga, and changes nothing about the invoice
         case _:
             assert_never(event)
 
 
 def ended_payment(event: Event) -> UUID | None:
-    """The payment that is over with this event, if one is."""
+    """The payment that ends with this event, or None."""
     match event:
         case Paid() | PaymentFailed():
             return event.payment_id
@@ -313,12 +332,12 @@ def ended_payment(event: Event) -> UUID | None:
 
 
 def replay(invoice_id: str, events: Iterable[Event]) -> Invoice:
-    """The invoice that these events made."""
+    """The state of an invoice after these events."""
     return reduce(evolve, events, Invoice(invoice_id))
 
 
 def reference_code(payment_id: UUID) -> str:
-    """What a customer quotes on the telephone about a failed payment: eight characters without look-alikes."""
+    """The code that a customer quotes on the telephone about a failed payment. It has eight characters without look-alikes."""
     alphabet = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
     digest = sha256(payment_id.bytes).digest()
     return "PF-" + "".join(alphabet[byte % len(alphabet)] for byte in digest[:8])

@@ -1,4 +1,4 @@
-"""The surface of this service: ROUTES says which message becomes which command; `announce` says who hears of which event."""
+"""The messages of this service: `ROUTES` turns each incoming message into a command, `announce` turns each event into a message."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
@@ -18,7 +18,7 @@ from shared.persistence.database import Connection, Tx
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, field, replace
 
-# -- in: messages to commands ------------------------------------------------------------------------------------------------------------
+# -- from messages to commands -----------------------------------------------------------------------------------------------------------
 
 
 def _issue(message: messages.IssueInvoice, _: Loaded) -> domain.Command:
@@ -66,11 +66,11 @@ def _method(method: messages.PaymentMethod) -> domain.MethodSummary:
             assert_never(method)
 
 
-# -- out: events to messages -----------------------------------------------------------------------------------------------------------
+# -- from events to messages -----------------------------------------------------------------------------------------------------------
 
 
 def announce(event: domain.Event, invoice_id: str, method: messages.PaymentMethod | None) -> Contract:
-    """What the world hears of an event. `method` is the payment method of a request: it is not part of the history."""
+    """The message that announces an event. `method` is the payment method of a request, which is not part of the stored event."""
     match event:
         case domain.Issued():
             return messages.InvoiceIssued(
@@ -120,15 +120,17 @@ def announce(event: domain.Event, invoice_id: str, method: messages.PaymentMetho
 
 @dataclass(frozen=True, slots=True)
 class RepublishOutcome:
-    """A settlement command found its work done. What was said of this payment then is said again, with the same id and bytes, because
-    whoever asks again may have missed it."""
+    """Publish the outcome of a payment again, with the same id and bytes.
+
+    A settlement command has come whose work is done already. Its sender may have missed the outcome.
+    """
 
     payment_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class CloseAnswer:
-    """A dead-lettered command was discarded: its sender gets the final answer, unless there is one."""
+    """Give the sender of a discarded command its final answer, unless it has one."""
 
     closed: messages.CloseCommand
 
@@ -138,7 +140,7 @@ Effect = NewEvent | RepublishOutcome | CommandResult | CloseAnswer
 
 @dataclass(frozen=True, slots=True)
 class InvoiceHandler:
-    """Commands of both queues, upstream's and the saga's."""
+    """Handles the commands of both queues: those of upstream, and those of the saga and of staff."""
 
     source: str = SOURCE
     state_cache: StateCache[str, Loaded] = field(default_factory=StateCache)
@@ -153,10 +155,13 @@ class InvoiceHandler:
     async def load_unlocked(
         self, connection: Connection, messages_: Sequence[Inbound], cached: Mapping[str, Loaded]
     ) -> dict[str, Loaded] | None:
-        """Payment ids are not looked up: one that is used violates their unique key, and the batch comes again through `load`. So does one
-        with an `IssueInvoice` that came before: its invoice is guessed to be absent, and issued as the first event of its stream."""
+        """Like `load`, but without locks, without payment ids, and without the invoices of `IssueInvoice`.
+
+        Payment ids are not looked up. If one is used already, the write violates their unique key, and the batch is repeated with `load`.
+        The invoice of an `IssueInvoice` is guessed to be absent. If it exists already, the first event of its stream is a conflict as well.
+        """
         if any(isinstance(m.data, messages.CloseCommand) for m in messages_):
-            return None  # whether there is an answer is read
+            return None  # whether the command has an answer must be read in the transaction
         known = {self.key(m) for m in messages_ if not isinstance(m.data, messages.IssueInvoice)} - cached.keys()
         absent = {self.key(m) for m in messages_} - known
         read = await store.load(connection, known, (), lock=False, absent=absent)
@@ -164,7 +169,7 @@ class InvoiceHandler:
         return read | {key: Loaded(loaded.invoice, used) for key, loaded in cached.items()}
 
     def is_conflict_checked(self, reaction: Reaction[Loaded, Effect]) -> bool:
-        """By the version of its first event."""
+        """A reaction with an event is checked by the version of that event."""
         return any(isinstance(effect, NewEvent) for effect in reaction.effects)
 
     def react(self, state: Loaded, message: Inbound) -> Reaction[Loaded, Effect]:
@@ -183,7 +188,7 @@ class InvoiceHandler:
     def _happened(
         self, invoice: domain.Invoice, message: Inbound, events: tuple[domain.Event, ...]
     ) -> tuple[domain.Invoice, tuple[Effect, ...], tuple[Draft, ...]]:
-        """The invoice after these events, what is stored of them, and what is said."""
+        """The invoice after these events, the effects to store, and the messages to publish."""
         method = message.data.method if isinstance(message.data, messages.PayInvoice) else None
         effects: list[Effect] = []
         says: list[Draft] = []
@@ -210,9 +215,9 @@ class InvoiceHandler:
                     case CloseAnswer():
                         closed.append((change.cause, effect.closed))
                     case CommandResult():
-                        pass  # the inbox of commands stores it
+                        pass  # the command inbox stores it as an answer
                     case _:
                         assert_never(effect)
         await store.save(writes, new_events=events, invoices=invoices)
-        again = await store.outcomes_of(writes, republished, announce) if republished else []
-        return [*again, *await close_answers(writes, closed)]
+        outcomes = await store.outcomes_of(writes, republished, announce) if republished else []
+        return [*outcomes, *await close_answers(writes, closed)]

@@ -1,4 +1,4 @@
-"""Fold all events again: they must give the state that is stored."""
+"""Folds all events again, and compares the results with the stored states. They must be the same."""
 
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from shared.persistence.database import Database
 from shared.records import dataclass
 
 PAGE = 1_000
+"""Invoices that are compared with one query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Rebuilt:
 
 
 async def rebuild(database: Database, clock: Clock, *, repair: bool) -> Rebuilt:
-    """Fold every stream, compare with the stored state and, if `repair`, put the folded state in its place."""
+    """Fold every stream and compare it with the stored state. With `repair`, replace stored states that differ."""
     streams, differing, page = 0, [], []
     async with database.connection() as reading:
         async for invoice_id, events in event_store.all_streams(reading):
@@ -40,7 +41,7 @@ async def _compare(database: Database, clock: Clock, page: list[Invoice], *, rep
         suspects = await store.differing(connection, page)
     if not suspects:
         return []
-    # The service may have gone on since they were folded: look again, with the rows locked.
+    # The service may have changed these invoices since they were folded. So compare again, with their rows locked.
     async with database.transaction() as tx:
         await store.load(tx, suspects, ())
         streams = await event_store.load(tx, suspects)

@@ -1,4 +1,4 @@
-"""What is pending longer than it should be is announced again with the same id, so that even a deleted queue loses nothing."""
+"""Announces payment requests again that have been pending for too long. So even a deleted queue loses no payment."""
 
 import structlog
 
@@ -12,12 +12,15 @@ from shared.persistence.database import AWAY_ERRORS, Database
 log = structlog.get_logger(__name__)
 
 MORE_INTERVAL_S = 0.5
-"""While there are more than one round announces: 200 a second, so that outcomes of a deleted queue are back in minutes, and reminders of a
-long outage leave room for the work itself."""
+"""The interval while more requests are overdue than one run announces. It makes 200 requests a second. So the outcomes that a deleted queue
+lost are back within minutes, and the reminders after a long outage leave room for the other work."""
 
 
 class RequestReminder:
-    """Announces payment requests again that have waited `older_than_s` for an outcome, or for one since the last time."""
+    """Announces a payment request again, with the same id, when it has waited `older_than_s` seconds for an outcome.
+
+    The wait doubles with each announcement.
+    """
 
     name = "request_reminder"
     interval_s = 5.0
@@ -29,12 +32,12 @@ class RequestReminder:
         self._older_than_s = older_than_s
 
     async def run_once(self) -> float:
-        """One round; another one soon if there are more than it could announce."""
+        """Announce overdue requests once. The next run follows soon if there are more than one run announces."""
         announced = await self.remind()
         return MORE_INTERVAL_S if announced == store.ANNOUNCE_AGAIN_ROWS_MAX else self.interval_s
 
     async def remind(self) -> int:
-        """Announce again, once; how many requests."""
+        """Announce overdue requests once. Returns how many there were, at most `store.ANNOUNCE_AGAIN_ROWS_MAX`."""
         async with self._database.transaction() as tx:
             overdue = await store.overdue_requests(tx, older_than_s=self._older_than_s, announce=announce)
             if not overdue:

@@ -1,4 +1,4 @@
-"""This service's own SQL, set-based: current state, payment ids, and what is pending longer than it should be."""
+"""This service's SQL, set-based: the states of invoices, payment ids, and requests that have been pending for too long."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -35,23 +35,24 @@ _UPSERT = f"""{_INSERT} ON CONFLICT (invoice_id) DO UPDATE
 
 ANNOUNCE_AGAIN_ROWS_MAX = 100
 ANNOUNCE_DOUBLINGS_MAX = 8
-"""The wait doubles with every announcement, up to 2^8 times the first: two hours where the first is 30 s. A payment that waits for a
-person for days costs a message every two hours."""
+"""The wait doubles with every announcement, up to 2^8 times the first wait. With 30 s at first, the longest wait is two hours. So a payment
+that waits for a person for days costs a message every two hours."""
 
 Announce = Callable[[Event, str, PaymentMethod | None], Contract]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An invoice, and which payment ids that this batch wants to use are used already, by whatever invoice.
+    """An invoice, and the payment ids of this batch that are used already, by any invoice.
 
-    `used_payment_ids` is one set shared by the states of a batch, so that a later command sees the id an earlier one took.
+    All states of a batch share one set `used_payment_ids`. So a later command sees the payment id that an earlier one used.
     """
 
     invoice: Invoice
     used_payment_ids: set[UUID]
 
     def with_payment_ids_of(self, events: Iterable[Event]) -> "Loaded":
+        """Note the payment ids that these events use."""
         taken = {event.payment_id for event in events if isinstance(event, PaymentRequested)}
         self.used_payment_ids.update(taken)
         return self
@@ -59,6 +60,8 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
+    """An event to store. `version` is its version in the stream, `position` its place among the events of its cause."""
+
     event: Event
     version: int
     position: int
@@ -73,8 +76,10 @@ async def load(
     lock: bool = True,
     absent: Collection[str] = (),
 ) -> dict[str, Loaded]:
-    """Current states, rows locked in the order of their ids; an invoice that does not exist is absent, version 0. Those of `absent` are not
-    looked for."""
+    """The states of these invoices. One that does not exist has status absent and version 0. With `lock`, rows are locked in order of ids.
+
+    `payment_ids` are looked up in all payments. The invoices in `absent` are not looked for, and count as not existing.
+    """
     rows = await tx.fetch(_SELECT_AND_LOCK if lock else _SELECT, list(invoice_ids)) if invoice_ids else []
     used: set[UUID] = set()
     if payment_ids:
@@ -87,7 +92,7 @@ async def load(
 async def save(
     writes: WriteBatch, *, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
 ) -> None:
-    """Events, current states and payment ids."""
+    """Collect the writes of new events: events, states of their invoices, and payment ids. Conflicts are unique violations."""
     if not new_events:
         return
     await event_store.append(writes, [_stored(key, cause, new) for key, cause, new in new_events])
@@ -101,25 +106,28 @@ async def save(
                SELECT u.*, true, now() FROM unnest($1::payment_row[]) u""",
             requested,
         )
-    over = [payment_id for _, _, new in new_events if (payment_id := ended_payment(new.event)) is not None]
-    if over:
+    ended = [payment_id for _, _, new in new_events if (payment_id := ended_payment(new.event)) is not None]
+    if ended:
         await writes.execute(
-            "UPDATE payments SET pending = false, method = NULL WHERE payment_id = ANY($1::uuid[])", sorted(over)
+            "UPDATE payments SET pending = false, method = NULL WHERE payment_id = ANY($1::uuid[])", sorted(ended)
         )
 
 
 async def _write_invoices(
     writes: WriteBatch, new_events: Sequence[tuple[str, Cause, NewEvent]], invoices: Mapping[str, Invoice]
 ) -> None:
-    """An invoice whose first event is among these is new. (Nothing is upserted, for what that costs: see the saga's store.)"""
+    """Insert invoices whose first event is among these, and update the others.
+
+    There is no upsert, because it would lock each row first and then confirm or undo its insert, which costs PostgreSQL more.
+    """
     issued = {key for key, _, new in new_events if new.version == 1}
     new = [_ROW(invoice) for key, invoice in invoices.items() if key in issued]
-    others = [_ROW(invoice) for key, invoice in invoices.items() if key not in issued]
+    existing = [_ROW(invoice) for key, invoice in invoices.items() if key not in issued]
     time = new_events[0][1].time
     if new:
         await writes.execute(_INSERT, new, time)
-    if others:
-        await writes.execute(_UPDATE, others, time, rows=len(others), apart=True)
+    if existing:
+        await writes.execute(_UPDATE, existing, time, rows=len(existing), apart=True)
 
 
 def _payment_row(invoice_id: str, requested: PaymentRequested, new: NewEvent) -> tuple[Any, ...]:
@@ -128,7 +136,7 @@ def _payment_row(invoice_id: str, requested: PaymentRequested, new: NewEvent) ->
 
 
 async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:
-    """What was published of these payments (invoice id, payment id) when they ended: the same ids, the same bytes."""
+    """The messages that announced the outcomes of these payments (invoice id, payment id), with the same ids and bytes as then."""
     streams = await event_store.load(tx, {invoice_id for invoice_id, _ in payments})
     wanted = {payment_id for _, payment_id in payments}
     published: list[Outgoing] = []
@@ -141,8 +149,10 @@ async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: An
 
 
 async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -> list[Outgoing]:
-    """Requests of payments that are pending for longer than they should be, as they were published the first time, but routed to the saga
-    as well. They are not given again before the next round."""
+    """The requests of payments that have been pending for too long, at most `ANNOUNCE_AGAIN_ROWS_MAX`, and note that they are announced.
+
+    A request has the same id and bytes as the first time, but its routing key brings it to the saga as well.
+    """
     rows = await tx.fetch(
         """UPDATE payments SET announced_at = now(), announced = announced + 1 WHERE payment_id IN (
                SELECT payment_id FROM payments
@@ -161,20 +171,20 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
             stored = streams[row["invoice_id"]][row["version"] - 1]
             event = stored_events.load(stored.type, stored.data)
             requests.append(_announcement(stored, event, _method(row["method"]), announce, routing_suffix=OVERDUE))
-        except Exception:  # one that this build cannot read (a newer one may have written it) holds up no other
+        except Exception:  # a newer build may have written an event that this build cannot read; the others go on
             log.exception("request_unreadable", payment_id=str(row["payment_id"]))
     return requests
 
 
 async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list[str]:
-    """Ids of those whose stored current state is not this one."""
+    """The ids of those invoices whose stored state differs from the given one."""
     rows = await connection.fetch(_SELECT, [invoice.invoice_id for invoice in invoices])
     found = {row["invoice_id"]: _invoice(row) for row in rows}
     return [invoice.invoice_id for invoice in invoices if found.get(invoice.invoice_id) != invoice]
 
 
 async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
-    """Put rebuilt states in place of the stored ones."""
+    """Replace stored states with rebuilt ones."""
     await tx.execute(_UPSERT, list(map(_ROW, invoices)), cause.time)
 
 

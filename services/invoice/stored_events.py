@@ -1,10 +1,10 @@
-"""Stored events are not contracts: how this service writes its history, and reads all of it, old forms included.
+"""How this service stores its events, and reads all of them, old forms included. Stored events are not contracts.
 
-An event is stored under the name of its class and a version. A test holds an example of every name and version that was ever written, and
-fails while a new one has none.
+An event is stored with the name of its class and a version. A test has an example of every name and version that was ever written. It fails
+if a new one has none.
 
-To change the form of a stored event, give its class the next version in `STORED_AS`, and the old name an entry in `UPCASTERS`. When a class
-is renamed, `STORED_AS` keeps the name under which it was stored.
+To change the form of a stored event, give its class the next version in `STORED_AS`, and give the old name an entry in `UPCASTERS`. If a
+class is renamed, `STORED_AS` keeps the name under which it was stored.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from services.invoice.domain import Event, MethodSummary, PaymentFlaggedInDoubt
 STORED_AS: dict[type[Event], str] = {event: f"{event.__name__}.1" for event in get_args(Event)} | {
     PaymentFlaggedInDoubt: "PaymentInDoubt.1"
 }
-"""Every event with the name and version under which it is written today."""
+"""The name and version with which each event is written today."""
 
 UPCASTERS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {}
-"""Old stored name -> function from its data to the next name and data. Empty until a stored event changes its form."""
+"""For each old stored name, the function from its data to the next name and data. Empty until a stored event changes its form."""
 
 _EVENTS = {name: event for event, name in STORED_AS.items()}
 _FIELDS = {event: tuple(field.name for field in fields(event)) for event in STORED_AS}
@@ -32,7 +32,7 @@ def dump(event: Event) -> tuple[str, dict[str, Any]]:
 
 
 def load(name: str, data: dict[str, Any]) -> Event:
-    """The event behind a stored name and data, brought to its present form first. Raises ValueError for a name that nothing here reads."""
+    """The event of a stored name and data. An old form is brought to the present one first. Raises ValueError for an unknown name."""
     while (upcast := UPCASTERS.get(name)) is not None:
         name, data = upcast(data)
     values = dict(data)

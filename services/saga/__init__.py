@@ -1,1 +1,1 @@
-"""Coordinates payments: events in, commands out, deadlines."""
+"""The saga service. It coordinates payments: it takes events, sends commands, and reminds by deadlines."""

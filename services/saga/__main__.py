@@ -13,7 +13,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def assemble(runtime: Runtime) -> None:
-    """One queue, and the deadlines."""
+    """Assemble the service: one queue, and the deadlines. Raises `ConfigurationError`."""
     schedule = read_reminder_schedule(EnvironmentVariables())
     runtime.consume("saga.events", SagaHandler(schedule))
     runtime.in_background(DeadlineScheduler(runtime.database, runtime.relay, runtime.clock, schedule))
@@ -21,7 +21,7 @@ async def assemble(runtime: Runtime) -> None:
 
 
 def main() -> None:
-    """Run."""
+    """Run the service until it is told to stop."""
     run_service(NAME, MIGRATIONS, assemble)
 
 

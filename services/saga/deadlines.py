@@ -1,6 +1,7 @@
-"""Deadlines: rows that fire once, by the database's clock. State decides what one means; it only ever asks, or says again.
+"""Deadlines: rows that fire once, by the database's clock. A deadline that fires only inquires, or sends commands again.
 
-A clock that is wrong, by an hour or a day, makes questions come earlier or later and changes no outcome.
+The state of the saga decides which commands those are. If the clock is wrong by an hour or a day, they are sent earlier or later, and no
+outcome changes.
 """
 
 from collections.abc import Sequence
@@ -27,16 +28,17 @@ from shared.settings import EnvironmentVariables
 log = structlog.get_logger(__name__)
 
 FIRE_ROWS_MAX = 200
-"""As many as a batch of messages: short transactions, short locks."""
+"""Deadlines in one transaction: as many as messages in a batch, so that transactions and locks stay short."""
 
 LADDER_S = (120.0, 300.0, 900.0, 3_600.0)
-"""Most payments end within a second, and the payment gateway climbs a ladder of its own: two minutes mean that something was lost."""
+"""Seconds until each reminder. Most payments end within a second, and the payment gateway has a ladder of its own. So after two minutes a
+message was probably lost."""
 STEP_MIN_S, STEP_MAX_S = 0.1, 86_400.0
 STEPS_MAX = 10
 
 
 def read_reminder_schedule(environment: EnvironmentVariables) -> ReminderSchedule:
-    """SAGA_DEADLINE_S: seconds until the first, second ... reminder, ascending. Raises `ConfigurationError`."""
+    """The schedule in SAGA_DEADLINE_S: seconds until the first, second ... reminder, ascending. Raises `ConfigurationError`."""
     return ReminderSchedule(
         environment.ladder_s(
             "SAGA_DEADLINE_S", LADDER_S, steps_max=STEPS_MAX, least=STEP_MIN_S, most=STEP_MAX_S, ascending=True
@@ -45,17 +47,17 @@ def read_reminder_schedule(environment: EnvironmentVariables) -> ReminderSchedul
 
 
 UNREADABLE_INTERVAL_S = 60.0
-"""When to look again for a build that can read the saga; until then it is in nobody's way."""
+"""When the deadline of an unreadable saga fires again, perhaps in a build that can read the saga. Until then it delays no others."""
 
 
 class DeadlineScheduler:
-    """Fires deadlines that are due. Any number of instances may do so side by side."""
+    """Fires deadlines that are due. Several instances may do so at the same time."""
 
     name = "deadline_scheduler"
     interval_s = 0.5
-    """Well below the shortest sensible deadline, and one small indexed query."""
+    """Far below the shortest sensible deadline. A run is one small query with an index."""
     retry_on = (*AWAY_ERRORS, MovedOnError)
-    """The deadlines are still due then."""
+    """After these errors, nothing was stored and the deadlines are still due."""
 
     def __init__(self, database: Database, relay: Relay, clock: Clock, schedule: ReminderSchedule) -> None:
         self._database = database
@@ -64,14 +66,15 @@ class DeadlineScheduler:
         self._schedule = schedule
 
     async def run_once(self) -> float:
-        """Fire one batch; the next follows at once if this one was full."""
+        """Fire one batch of deadlines. The next batch follows at once if this one was full."""
         fired = await self.fire()
         return 0.0 if fired == FIRE_ROWS_MAX else self.interval_s
 
     async def fire(self, now: datetime | None = None) -> int:
-        """Fire one bounded batch of those due at `now`, by default the database's; how many there were.
+        """Fire one batch of the deadlines that are due at `now`, by default the database's time. Returns how many there were.
 
-        If the reply to the commit is lost, either all of it happened, and the sweeper publishes, or nothing did, and they fire again.
+        If the reply to the commit is lost, either everything is stored and the sweeper publishes, or nothing is and the deadlines fire
+        again. Raises one of `AWAY_ERRORS`, and MovedOnError or a unique violation if another instance changed a saga meanwhile.
         """
         async with self._database.transaction() as tx:
             due = await store.fire_due(tx, at_most=FIRE_ROWS_MAX, now=now)
@@ -84,13 +87,13 @@ class DeadlineScheduler:
         return len(due)
 
     async def _advance(self, tx: Connection, due: Sequence[DueDeadline]) -> list[OutboxBatch]:
-        """The transition of every saga whose deadline fired, stored; what they say, to be published."""
+        """Store the transition of every saga whose deadline fired. Returns the outbox batches to publish."""
         sagas = await store.load_readable(tx, {deadline.payment_id for deadline in due})
         unreadable = [deadline.id for deadline in due if deadline.payment_id not in sagas]
         await store.put_off(tx, unreadable, seconds=UNREADABLE_INTERVAL_S)
         now = self._clock()
-        moves: list[tuple[Cause, SagaTransition]] = []
-        said: list[Outgoing] = []
+        transitions: list[tuple[Cause, SagaTransition]] = []
+        outgoing: list[Outgoing] = []
         for deadline in due:
             saga = sagas.get(deadline.payment_id)
             if saga is None:
@@ -99,10 +102,10 @@ class DeadlineScheduler:
             reaction = advance(saga, DeadlineFired(deadline.number), self._schedule)
             cause = Cause(deadline.id, deadline.correlation_id, now)
             sagas[deadline.payment_id] = reaction.state
-            moves += [(cause, moved) for moved in reaction.effects]
-            said += [encode(draft, cause, at, source=SOURCE) for at, draft in enumerate(reaction.says)]
+            transitions += [(cause, transition) for transition in reaction.effects]
+            outgoing += [encode(draft, cause, position, source=SOURCE) for position, draft in enumerate(reaction.says)]
         writes = WriteBatch(tx)
-        await store.save(writes, moves)
-        outbox_batches = await outbox.insert(writes, said)
+        await store.save(writes, transitions)
+        outbox_batches = await outbox.insert(writes, outgoing)
         await writes.flush()
         return outbox_batches

@@ -1,9 +1,8 @@
-"""The saga of one payment, a state machine: facts in, commands out. Pure: no I/O, clock, randomness, logging.
+"""The state machine of the saga of one payment: it takes facts and sends commands. Pure: no I/O, clock, randomness, logging.
 
-Facts may arrive in any order, again and again, late or never. The same fact a second time changes nothing and sends
-nothing. A deadline sends each command again until its effect was seen, so the loss of any message only costs time.
-Nothing here guesses: whether money can be booked is the invoice's answer, whether a card was charged or refunded is the
-payment gateway's.
+Facts may arrive in any order, repeatedly, late or never. The same fact a second time changes nothing and sends nothing. Deadlines send each
+command again until a fact shows its effect. So the loss of any message only costs time. The saga never guesses: the invoice decides whether
+money can be booked, and the payment gateway knows whether a card was charged or refunded.
 """
 
 from enum import StrEnum
@@ -15,15 +14,15 @@ from shared.records import dataclass, replace
 FailureOutcome = Literal["declined", "not_charged"]
 
 REPEATS_MAX = 1_000
-"""How often the same reminder is sent before a saga falls silent: six weeks at the last, hourly step of the default
-ladder. It bounds the journal of a saga that nobody answers; such a saga stays visible in its status."""
+"""How often the same reminder is sent before the saga stops: six weeks at the hourly last step of the default ladder. This limits the
+journal of a saga that gets no reply. Its status still shows that it is not finished."""
 
 
 class SagaStatus(StrEnum):
-    """Where the payment stands.
+    """The status of a payment, as the saga knows it.
 
-    `NOT_REFUNDED`: a person decided that captured money stays. The case is closed then, and must not look to staff and
-    auditors like `REFUND_IN_DOUBT`, whose case is open.
+    `NOT_REFUNDED` means that a person decided to keep captured money. Its case is closed. It differs from `REFUND_IN_DOUBT`, whose case is
+    open, so that staff and auditors can tell them apart.
     """
 
     ABSENT = "absent"
@@ -41,7 +40,7 @@ class SagaStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """Money that the gateway took. `amount_minor` is in the minor unit of `currency`."""
+    """Money that the gateway captured. `amount_minor` is in the minor unit of `currency`."""
 
     amount_minor: int
     currency: str
@@ -50,7 +49,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the invoice stays unpaid: what we sent to the invoice, or what the invoice recorded before."""
+    """Why the payment failed, as the saga sent it to the invoice, or as the invoice recorded it before."""
 
     outcome: FailureOutcome
     reason: str
@@ -58,12 +57,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Saga:
-    """All that is known of one payment.
+    """Everything that the saga knows about one payment.
 
-    `version` counts the transitions of the saga; `payment_version` is the newest heard of the payment gateway's row.
-    `failure` is what the invoice has to record; it is sent again until `failure_recorded`. `repeats` counts how often the
-    present reminder was sent. `deadline` is the number of the newest deadline, set `deadline_s` seconds ahead; None: none is
-    under way.
+    `version` counts the transitions of the saga. `payment_version` is the newest version of the payment gateway's row that a fact has
+    shown. `failure` is what the invoice has to record. It is sent again until `failure_recorded`. `flagged` says that the invoice was told
+    that the payment is in doubt. `repeats` counts how often the present reminder was sent. `deadline` is the number of the newest deadline,
+    which was set `deadline_s` seconds ahead. If `deadline_s` is None, no deadline is pending.
     """
 
     payment_id: UUID
@@ -86,7 +85,7 @@ class Saga:
 
 @dataclass(frozen=True, slots=True)
 class PaymentRequested:
-    """The payment is pending for longer than it should be. (Of a healthy one the outcome comes first.)"""
+    """The payment has been pending for too long. For a healthy payment the saga receives the outcome first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class Paid:
 
 @dataclass(frozen=True, slots=True)
 class PaymentFailed:
-    """The invoice took note that this payment failed, and is open again."""
+    """The invoice has recorded that this payment failed, and is open again."""
 
     outcome: FailureOutcome
     reason: str
@@ -114,8 +113,11 @@ class SettlementRejected:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """The card was charged. Late or not makes no difference here: before a failure was sent, the invoice decides whether
-    it takes the money; afterwards the money goes back."""
+    """The card was charged.
+
+    Whether the capture is late makes no difference here. If no failure was sent yet, the invoice decides whether it takes the money. After
+    a failure the money is refunded.
+    """
 
     version: int
     amount_minor: int
@@ -125,39 +127,51 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
+    """The bank said no."""
+
     version: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotCharged:
+    """The card was not charged, and never will be."""
+
     version: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class InDoubt:
+    """Nobody knows whether the card was charged."""
+
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class NeedsDecision:
+    """The gateway cannot tell whether the card was charged. A person must decide."""
+
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Refunded:
+    """The money was given back."""
+
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class RefundInDoubt:
+    """Nobody knows whether the money was given back."""
+
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class RefundFailed:
-    """`closed`: a person decided that the money stays where it is."""
+    """The gateway refuses to give the money back. `closed` means that a person decided to keep the money."""
 
     version: int
     closed: bool
@@ -168,6 +182,8 @@ class RefundFailed:
 
 @dataclass(frozen=True, slots=True)
 class DeadlineFired:
+    """A deadline of this saga fired."""
+
     number: int
 
 
@@ -180,26 +196,32 @@ Fact = InvoiceFact | PaymentFact | DeadlineFired
 
 @dataclass(frozen=True, slots=True)
 class RecordPayment:
+    """To the invoice: the money is captured, mark the invoice paid."""
+
     capture: Capture
 
 
 @dataclass(frozen=True, slots=True)
 class RecordPaymentFailure:
+    """To the invoice: the payment failed, open the invoice again."""
+
     failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
 class FlagPaymentInDoubt:
-    pass
+    """To the invoice: nobody knows whether the card was charged."""
 
 
 @dataclass(frozen=True, slots=True)
 class InquirePayment:
-    pass
+    """To the payment gateway: announce what is known about the payment."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefundPayment:
+    """To the payment gateway: give the money back."""
+
     reason: str
 
 
@@ -207,23 +229,26 @@ Command = RecordPayment | RecordPaymentFailure | FlagPaymentInDoubt | InquirePay
 Says = tuple[Command, ...]
 
 REJECTED_CODE, REFUNDED_CODE = "settlement_rejected", "refunded"
-"""Reason codes of failures that the saga itself decides on."""
+"""The reason codes of failures that the saga itself decides."""
 CAPTURED_AFTER_FAILURE = "captured after the payment had failed"
 REJECTED = "the invoice cannot take the money"
 LOST_REASON = "the payment is being refunded"
-"""For a refund that began before the memory of this saga does."""
+"""The reason of a refund that began before this saga received its first fact."""
 
 # -- the transition ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ReminderSchedule:
-    """How long to wait before sending the same reminder again, in seconds, growing; the last step repeats. While a person
-    has to decide, every step is the last."""
+    """How long to wait before each reminder, in seconds, ascending. After the last step of the ladder, that step repeats.
+
+    While a person has to decide, every wait is the last step.
+    """
 
     ladder_s: tuple[float, ...]
 
     def delay_s(self, saga: Saga) -> float:
+        """Seconds until the next reminder of `saga`."""
         if saga.status is SagaStatus.NEEDS_DECISION:
             return self.ladder_s[-1]
         return self.ladder_s[min(saga.repeats, len(self.ladder_s) - 1)]
@@ -231,7 +256,7 @@ class ReminderSchedule:
 
 @dataclass(frozen=True, slots=True)
 class SagaStep:
-    """The saga after a fact, the commands it says, and, if a new deadline is set, in how many seconds `saga.deadline` is due."""
+    """The saga after a fact, and the commands it sends. If a new deadline is set, `saga.deadline` is due in `deadline_s` seconds."""
 
     saga: Saga
     says: Says = ()
@@ -239,19 +264,21 @@ class SagaStep:
 
 
 def transition(saga: Saga, fact: Fact, schedule: ReminderSchedule) -> SagaStep:
-    """The step that the fact brings about; to the very same saga if it changes nothing. No order of arrival is an error."""
+    """The step of `saga` after `fact`. If the fact changes nothing, the step has the same saga object.
+
+    Facts may arrive in any order, so none is an error.
+    """
     if _is_stale(saga, fact):
         return SagaStep(saga)
     after, says = _after(_learn(saga, fact), fact)
     if after == saga:
         return SagaStep(saga)
-    owed_before, owed = reminders(saga), reminders(after)
-    repeats = after.repeats if _pursuit(owed) is _pursuit(owed_before) else 0
+    repeats = after.repeats if _waits_for(reminders(after)) is _waits_for(reminders(saga)) else 0
     return _with_deadline(saga, replace(after, version=saga.version + 1, repeats=repeats), says, schedule)
 
 
 def _is_stale(saga: Saga, fact: Fact) -> bool:
-    """Whether something newer is known of the payment gateway's row. Money that moved is never stale."""
+    """Whether the saga knows a newer version of the payment gateway's row. A fact that says that money moved is never stale."""
     match fact:
         case Declined() | NotCharged() | InDoubt() | NeedsDecision() | RefundInDoubt() | RefundFailed():
             return fact.version < saga.payment_version
@@ -264,7 +291,7 @@ def _is_stale(saga: Saga, fact: Fact) -> bool:
 
 
 def _learn(saga: Saga, fact: Fact) -> Saga:
-    """What is worth knowing whatever the status."""
+    """Note what a fact says about the payment, in any status: its version, and a first capture."""
     match fact:
         case Captured():
             capture = saga.capture or Capture(fact.amount_minor, fact.currency, fact.receipt_number)
@@ -282,19 +309,21 @@ def _newest(saga: Saga, fact: PaymentFact) -> int:
 
 
 def _with_deadline(before: Saga, after: Saga, says: Says, schedule: ReminderSchedule) -> SagaStep:
-    """Set a deadline, unless one that is due no later is under way: deadlines are never cancelled, and state decides when
-    one fires. So a healthy payment has a single one."""
+    """Set a deadline, unless one is pending that is due no later. So a healthy payment has only one deadline.
+
+    Deadlines are never cancelled. When one fires, the state of the saga decides what it does.
+    """
     if after.repeats >= REPEATS_MAX or not reminders(after):
         return SagaStep(after, says)
     delay_s = schedule.delay_s(after)
-    under_way_s = after.deadline_s if reminders(before) else None
-    if under_way_s is not None and under_way_s <= delay_s:
+    pending_s = after.deadline_s if reminders(before) else None
+    if pending_s is not None and pending_s <= delay_s:
         return SagaStep(after, says)
     return SagaStep(replace(after, deadline=after.deadline + 1, deadline_s=delay_s), says, delay_s)
 
 
 def reminders(saga: Saga) -> Says:
-    """The commands that a deadline sends in this state; none: the saga waits for nobody."""
+    """The commands that a deadline sends in this state. There are none if the saga waits for nothing."""
     match saga.status:
         case SagaStatus.ABSENT | SagaStatus.COMPLETED:
             return ()
@@ -303,20 +332,21 @@ def reminders(saga: Saga) -> Says:
         case SagaStatus.SETTLING:
             return (RecordPayment(saga.capture),) if saga.capture else (InquirePayment(),)
         case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT:
-            return (RefundPayment(saga.refund_reason or LOST_REASON), *_owed_to_invoice(saga))
+            return (RefundPayment(saga.refund_reason or LOST_REASON), *_unrecorded_failure(saga))
         case SagaStatus.FAILED | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
-            return _owed_to_invoice(saga)
+            return _unrecorded_failure(saga)
         case _:
             assert_never(saga.status)
 
 
-def _owed_to_invoice(saga: Saga) -> Says:
+def _unrecorded_failure(saga: Saga) -> Says:
+    """The command with a failure that the invoice has not recorded yet."""
     return () if saga.failure is None or saga.failure_recorded else (RecordPaymentFailure(saga.failure),)
 
 
-def _pursuit(owed: Says) -> type[Command] | None:
-    """What a saga with these reminders is waiting for. The ladder begins anew when that changes, not whenever the status does."""
-    return type(owed[0]) if owed else None
+def _waits_for(commands: Says) -> type[Command] | None:
+    """The command whose effect a saga with these reminders waits for. When it changes, the ladder begins again at its first step."""
+    return type(commands[0]) if commands else None
 
 
 # -- fact by fact ------------------------------------------------------------------------------------------------------
@@ -361,24 +391,24 @@ def _requested(saga: Saga) -> tuple[Saga, Says]:
 def _paid(saga: Saga) -> tuple[Saga, Says]:
     match saga.status:
         case SagaStatus.ABSENT | SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
-            return replace(saga, status=SagaStatus.COMPLETED), ()  # whatever we missed, the invoice has its money
+            return replace(saga, status=SagaStatus.COMPLETED), ()  # facts are missing, but the invoice has its money
         case SagaStatus.SETTLING | SagaStatus.FAILED:
             return replace(saga, status=SagaStatus.COMPLETED), ()
         case SagaStatus.COMPLETED:
             return saga, ()
         case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
-            return saga, ()  # a refund cannot be called back; the audit shows an invoice paid by money that went back
+            return saga, ()  # a refund cannot be undone; the audit shows an invoice that is paid with refunded money
         case _:
             assert_never(saga.status)
 
 
 def _payment_failed(saga: Saga, failure: Failure) -> tuple[Saga, Says]:
-    noted = replace(saga, failure=saga.failure or failure, failure_recorded=True)
+    recorded = replace(saga, failure=saga.failure or failure, failure_recorded=True)
     match saga.status:
         case SagaStatus.ABSENT | SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
-            return replace(noted, status=SagaStatus.FAILED), ()
+            return replace(recorded, status=SagaStatus.FAILED), ()
         case SagaStatus.SETTLING:
-            return noted, ()  # the invoice will reject the settlement: its answer decides
+            return recorded, ()  # the invoice will reject the settlement, and the refund follows then
         case (
             SagaStatus.FAILED
             | SagaStatus.REFUNDING
@@ -386,7 +416,7 @@ def _payment_failed(saga: Saga, failure: Failure) -> tuple[Saga, Says]:
             | SagaStatus.REFUNDED
             | SagaStatus.NOT_REFUNDED
         ):
-            return noted, ()
+            return recorded, ()
         case SagaStatus.COMPLETED:
             return saga, ()
         case _:
@@ -400,7 +430,7 @@ def _settlement_rejected(saga: Saga, fact: SettlementRejected) -> tuple[Saga, Sa
         case SagaStatus.SETTLING | SagaStatus.FAILED:
             return _refund(saga, f"{REJECTED}: {fact.reason}")
         case SagaStatus.COMPLETED:
-            return saga, ()  # the invoice is paid by this very payment: the money is where it belongs
+            return saga, ()  # the invoice is paid by this payment, so the money stays
         case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()
         case _:
@@ -415,7 +445,7 @@ def _captured(saga: Saga, capture: Capture) -> tuple[Saga, Says]:
         case SagaStatus.FAILED:
             return _refund(saga, CAPTURED_AFTER_FAILURE)
         case SagaStatus.SETTLING | SagaStatus.COMPLETED:
-            return saga, ()  # one payment is captured at most once: it is the same capture
+            return saga, ()  # a payment is captured at most once, so this is the same capture
         case SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()
         case _:
@@ -462,7 +492,7 @@ def _refunded(saga: Saga) -> tuple[Saga, Says]:
         case SagaStatus.FAILED | SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT | SagaStatus.NOT_REFUNDED:
             return replace(saga, status=SagaStatus.REFUNDED), ()
         case SagaStatus.COMPLETED:
-            return replace(saga, status=SagaStatus.REFUNDED), ()  # true of the money; the invoice's record is final
+            return replace(saga, status=SagaStatus.REFUNDED), ()  # the money is gone, although the invoice stays paid
         case SagaStatus.REFUNDED:
             return saga, ()
         case _:
@@ -484,7 +514,7 @@ def _refund_doubted(
         case SagaStatus.FAILED | SagaStatus.REFUNDING | SagaStatus.REFUND_IN_DOUBT:
             return replace(saga, status=status), ()
         case SagaStatus.COMPLETED:
-            # In doubt, a deadline would ask for the refund of a paid invoice. The case is with staff in any event.
+            # With another status, a deadline would ask for the refund of a paid invoice. Staff have the case in any event.
             return saga, ()
         case SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
             return saga, ()
@@ -504,9 +534,11 @@ def _refund(saga: Saga, reason: str) -> tuple[Saga, Says]:
 
 
 def _fail(saga: Saga, reason: str) -> tuple[Saga, Says]:
-    """Money that goes back leaves the invoice unpaid. Unless the invoice was told so before, it is told now, again and
-    again until it has recorded it: it may still wait for this payment (it rejects an amount that differs without ending
-    the wait)."""
+    """Tell the invoice that the payment failed, because the money is refunded. It is not told if there was a failure before.
+
+    The command is sent until the invoice has recorded the failure, because the invoice may still wait for this payment: when it rejects a
+    capture whose amount differs, it goes on waiting.
+    """
     if saga.failure is not None:
         return saga, ()
     failure = Failure("not_charged", reason)

@@ -1,4 +1,4 @@
-"""The surface of this service: ROUTES says which message is which fact; `say` gives every command its contract."""
+"""The messages of this service: `ROUTES` turns each incoming message into a fact, `say` turns each command into a message."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
@@ -19,7 +19,7 @@ from shared.records import dataclass, field
 
 SOURCE = "saga"
 
-# -- in: messages to facts ---------------------------------------------------------------------------------------------
+# -- from messages to facts --------------------------------------------------------------------------------------------
 
 
 def _requested(_: invoice_messages.InvoicePaymentRequested) -> Fact:
@@ -85,11 +85,11 @@ ROUTES: Mapping[type[Contract], Callable[[Any], Fact]] = {
     payment_messages.PaymentRefundFailed: _refund_failed,
 }
 
-# -- out: commands to messages -----------------------------------------------------------------------------------------
+# -- from commands to messages -----------------------------------------------------------------------------------------
 
 
 def say(command: domain.Command, saga: Saga) -> Contract:
-    """The command as its receiver reads it."""
+    """The message that carries a command of `saga`."""
     invoice_id, payment_id = saga.invoice_id, saga.payment_id
     match command:
         case domain.RecordPayment():
@@ -117,21 +117,21 @@ def say(command: domain.Command, saga: Saga) -> Contract:
             assert_never(command)
 
 
-# -- the work ----------------------------------------------------------------------------------------------------------
+# -- handling messages -------------------------------------------------------------------------------------------------
 
 
 def advance(saga: Saga, fact: Fact, schedule: ReminderSchedule) -> Reaction[Saga, SagaTransition]:
-    """What a fact brings about. A fact that changes nothing leaves no trace."""
+    """The reaction of a saga to a fact. A fact that changes nothing has no effects."""
     step = domain.transition(saga, fact, schedule)
     if step.saga is saga:
         return Reaction(saga)
-    moved = SagaTransition(step.saga, saga.status, type(fact).__name__, step.deadline_s)
-    return Reaction(step.saga, (moved,), tuple(Draft(say(command, step.saga)) for command in step.says))
+    transition = SagaTransition(step.saga, saga.status, type(fact).__name__, step.deadline_s)
+    return Reaction(step.saga, (transition,), tuple(Draft(say(command, step.saga)) for command in step.says))
 
 
 @dataclass(frozen=True, slots=True)
 class SagaHandler:
-    """Every event that mentions a payment, in whatever order."""
+    """Handles every event about a payment, in any order of arrival."""
 
     schedule: ReminderSchedule
     source: str = SOURCE
@@ -147,20 +147,23 @@ class SagaHandler:
     async def load_unlocked(
         self, connection: Connection, messages: Sequence[Inbound], cached: Mapping[UUID, Saga]
     ) -> dict[UUID, Saga]:
-        """A payment of which we hear that it was captured is guessed to have no saga, since of a healthy one nothing is heard before: where
-        there is one, no first transition is stored."""
+        """Like `load`, but without locks, and without looking for a saga that probably does not exist.
+
+        For a healthy payment, `PaymentCaptured` is the first message that the saga receives. So at a first capture no saga is looked for.
+        If there is one after all, its first transition exists already, and the insert of another is a conflict.
+        """
         unknown = [m for m in messages if self.key(m) not in cached]
         unread = {self.key(m) for m in unknown if not self._is_guessed_absent(m)}
         read = await store.load(connection, unread, lock=False) if unread else {}
         return {**cached, **self._absent(unknown), **read}
 
     def is_conflict_checked(self, reaction: Reaction[Saga, SagaTransition]) -> bool:
-        """By the key of its transition, and by that of a new saga or the version of another."""
+        """A reaction with a transition is checked: by the key of the transition, and by the saga's key or version."""
         return bool(reaction.effects)
 
     def _is_guessed_absent(self, message: Inbound) -> bool:
         state_cache = self.state_cache
-        return _is_news(message) and not state_cache.is_resting and not state_cache.holds(self.key(message))
+        return _is_first_capture(message) and not state_cache.is_resting and not state_cache.holds(self.key(message))
 
     def _absent(self, messages: Sequence[Inbound]) -> dict[UUID, Saga]:
         return {self.key(m): Saga(self.key(m), _about(m).invoice_id) for m in messages}
@@ -171,12 +174,13 @@ class SagaHandler:
     async def save(
         self, writes: WriteBatch, changes: Sequence[Change[UUID, Saga, SagaTransition]]
     ) -> Sequence[Outgoing]:
-        await store.save(writes, [(change.cause, moved) for change in changes for moved in change.reaction.effects])
+        transitions = [(change.cause, transition) for change in changes for transition in change.reaction.effects]
+        await store.save(writes, transitions)
         return ()
 
 
-def _is_news(message: Inbound) -> bool:
-    """Of what is captured late, and of what a person decided, the saga has heard before."""
+def _is_first_capture(message: Inbound) -> bool:
+    """Whether this is probably the first message about its payment. A late capture, or one that a person decided, is not."""
     captured = message.data
     return isinstance(captured, payment_messages.PaymentCaptured) and not captured.late and captured.decided_by is None
 
