@@ -1,10 +1,10 @@
-# `make` or `make help` lists the targets. Each target makes what it needs: the virtual environment from the locked requirements,
-# then, at run time, a private RabbitMQ and PostgreSQL (deploy/local).
+# `make` or `make help` lists the targets. Each target makes the virtual environment it needs from the locked requirements. At run time it
+# starts a private RabbitMQ and PostgreSQL (deploy/local).
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-# The distribution's interpreter where it will do: it is built with profile-guided optimisation, which one of pyenv's is not unless somebody
-# asked for it. PYTHON=... names another.
+# The distribution's interpreter if it is new enough: it is built with profile-guided optimisation, and by default pyenv's is not.
+# PYTHON=... names another one.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, venv; $(NEW_ENOUGH)' 2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV := .venv
@@ -21,7 +21,7 @@ N ?= 200
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-demo: $(READY) ## pay N=200 invoices through real services, with a gateway that misbehaves; ends with the audit
+demo: $(READY) ## pay N=200 invoices through real services, with a gateway that misbehaves; then run the audit
 	@$(BIN)/python -m deploy.demo --invoices $(N)
 
 up: $(READY) ## the same services, kept running; prints what to type next
@@ -36,25 +36,25 @@ check: $(READY) ## lint, format, types, imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-bench: $(READY) ## payments per second, latency, CPU per payment; beside the limits of broker and database
+bench: $(READY) ## measure payments per second, latency and CPU per payment, and the limits of broker and database
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-bench-long: $(READY) ## growth and memory: beside a million stored invoices, over many payments; ARGS='--invoices 20000' for a small one
+bench-long: $(READY) ## measure growth and memory over many payments and a million stored invoices; ARGS='--invoices 20000' for a short run
 	@$(BIN)/python -m tests.bench.long $(ARGS)
 
-bench-peers: $(READY) $(PEERS_READY) ## the same work done by FastStream with an outbox, and by DBOS, in turns with ours
+bench-peers: $(READY) $(PEERS_READY) ## measure the same work in FastStream with an outbox, in DBOS, and in Remit, in turns
 	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python $(ARGS)
 
-faults: $(READY) ## every crash, cut and duplicate against the real processes, then the audit; ARGS=list shows them
+faults: $(READY) ## inject every crash, cut and duplicate into the real processes, then run the audit; ARGS=list shows them
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-schema: $(READY) ## after a new migration: write what all of them give (services/*/migrations/schema.txt)
+schema: $(READY) ## after a new migration: write the schema that all of them give (services/*/migrations/schema.txt)
 	@$(BIN)/python -m deploy.local.snapshot
 
-format: $(READY) ## write the source as `make check` wants it
+format: $(READY) ## format the source as `make check` requires
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
-lock: $(READY) ## lock the requirements anew, from pyproject.toml
+lock: $(READY) ## lock the requirements again, from pyproject.toml
 	@for group in runtime dev; do \
 	  $(BIN)/uv pip compile pyproject.toml $$([ $$group = dev ] && echo --group dev) --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o deploy/requirements/$$group.txt || exit 1; done

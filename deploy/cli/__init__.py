@@ -1,1 +1,1 @@
-"""`remit`: what operators type. It sits above the services and imports only what a command needs, when it needs it."""
+"""`remit`: the commands that operators type. It uses the services' code, and imports only what the chosen command needs."""

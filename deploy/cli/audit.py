@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=False)
 
 
 def register(to: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add the commands to the application."""
     to.add_typer(app, name="audit")
 
 
@@ -38,7 +38,7 @@ def audit(
     tap: Annotated[
         Path | None,
         typer.Option(
-            help='What a listener beside our queues heard, one JSON object a line: {"queue", "message_id", "sha256"}.',
+            help='What a listener beside our queues received, one JSON object a line: {"queue", "message_id", "sha256"}.',
             show_default=False,
         ),
     ] = None,
@@ -46,7 +46,9 @@ def audit(
     baseline: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="What `remit audit baseline` wrote earlier; the last one counts.", show_default=False
+            metavar="FILE",
+            help="What `remit audit baseline` wrote earlier; of several lines the last counts.",
+            show_default=False,
         ),
     ] = None,
     lost: Annotated[
@@ -77,10 +79,10 @@ def audit(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Read all stores and say which of the promises hold. Changes nothing; exit code 1 if one is broken.
+    """Read all stores and report which of the promises hold. Changes nothing; exit code 1 if one is broken.
 
-    Looks at every database whose *_DATABASE_URL is set, and at the queues if RABBITMQ_URL is. With --drained it takes what waits in a
-    queue that nobody consumes and gives it back, which counts as one delivery of a hundred.
+    Looks at every database whose *_DATABASE_URL is set, and at the queues if RABBITMQ_URL is set. With --drained it also takes the
+    messages from each queue that has no consumer and gives them back. For each message this counts as one of its hundred deliveries.
     """
     if context.invoked_subcommand is not None:
         return
@@ -125,10 +127,10 @@ def baseline(
     *,
     ledger: Ledger = None,
     digest: Annotated[
-        bool, typer.Option(help="With a digest of every table: only before something that must change nothing.")
+        bool, typer.Option(help="With a digest of every table. Use it only before something that must change nothing.")
     ] = True,
 ) -> None:
-    """Write what the drained system is like, for a later `remit audit --baseline FILE`."""
+    """Write what the drained system holds, for a later `remit audit --baseline FILE`."""
     from services.audit.stores import Sources  # noqa: PLC0415 - opens databases
 
     databases, _ = _servers()

@@ -12,7 +12,7 @@ BREACHES_PRINTED_MAX = 5
 
 
 def page(report: AuditReport) -> RenderableType:
-    """A row a check: its name, what must hold, and what breaks it or could not be seen."""
+    """A row a check: its name, what must hold, and what breaks it or could not be checked."""
     checks = table()
     checks.add_column("check")
     checks.add_column("", no_wrap=True)

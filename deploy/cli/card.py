@@ -72,7 +72,7 @@ def keys(
 
 
 def encrypt_card_from_stdin(payment_id: UUID, key_file: Path | None) -> str:
-    """The card that is typed or piped in, encrypted for this payment with the newest (last) key of the set."""
+    """Read a card from the prompt or stdin, and encrypt it for this payment with the newest (last) key of the set."""
     from shared.card_data.encryption import encrypt_card  # noqa: PLC0415 - as above
 
     key = _newest_key(key_file)
@@ -107,7 +107,7 @@ def _read_card() -> "CardDetails":
     line = _ask_for_card() if sys.stdin.isatty() else sys.stdin.readline()
     found = _LINE.fullmatch(line)
     if found is None:
-        fail("a card is expected as NUMBER MM/YYYY.", MISUSED)  # never with what was read
+        fail("a card is expected as NUMBER MM/YYYY.", MISUSED)  # the text that was read is never shown
     card = read_card(found[1], int(found[2]), int(found[3]))
     if isinstance(card, CardRefusal):
         fail(f"the card is refused: {card.value}.", MISUSED)
@@ -120,7 +120,7 @@ def _ask_for_card() -> str:
 
 
 def _write_new(path: Path, content: dict[str, Any], *, mode: int) -> None:
-    """Appears with its final mode: a private key is at no moment readable by others."""
+    """Write a new file that has its final mode from the start, so that a private key is never readable by others."""
     import orjson  # noqa: PLC0415
 
     try:

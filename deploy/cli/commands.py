@@ -27,7 +27,7 @@ def show(
 
     found = asyncio.run(queries.command(command_id))
     if found is None:
-        fail(f"command {command_id} has no answer and is no dead letter: it did not arrive, or waits in its queue.")
+        fail(f"command {command_id} has no answer and is no dead letter: it did not arrive, or it waits in its queue.")
     if json:
         write_json(found)
     else:
@@ -50,4 +50,4 @@ def _page(found: Mapping[str, Mapping[str, Any]]) -> "RenderableType":
 
 @app.callback()
 def commands() -> None:
-    """Keeps `show` a command of its own."""
+    """Without this callback Typer would drop the word `show`, since it is the only command here."""

@@ -9,7 +9,7 @@ app = typer.Typer(no_args_is_help=True, help="Places where a test makes a servic
 
 @app.command("list")
 def list_points(*, json: Json = False) -> None:
-    """Every crash point: REMIT_FAULT=name:nth:action makes whoever comes by fail (exit, stop, raise or cancel). For tests only."""
+    """Every crash point. REMIT_FAULT=name:nth:action makes a service fail there (exit, stop, raise or cancel). For tests only."""
     from dataclasses import asdict  # noqa: PLC0415 - `--help` need not pay
 
     from shared.crash_points import POINTS  # noqa: PLC0415
@@ -30,4 +30,4 @@ def list_points(*, json: Json = False) -> None:
 
 @app.callback()
 def faults() -> None:
-    """Keeps `list` a command of its own."""
+    """Without this callback Typer would drop the word `list`, since it is the only command here."""

@@ -1,4 +1,4 @@
-"""`remit dead-letters`: what could not be handled; staff look, replay and discard, from a terminal or a script."""
+"""`remit dead-letters`: messages that could not be handled. Staff list, replay and discard them, from a terminal or a script."""
 
 import re
 from base64 import b64encode
@@ -36,9 +36,11 @@ Type = Annotated[
 ]
 OlderThan = Annotated[str | None, typer.Option(help="Only those last seen longer ago: `30s`, `15m`, `2h`, `7d`.")]
 NewerThan = Annotated[str | None, typer.Option(help="Only those last seen within: `30s`, `15m`, `2h`, `7d`.")]
-Ids = Annotated[list[str] | None, typer.Option("--id", help="This one; its first characters do. Repeatable.")]
-DeadLetterIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Which; the first characters do.")]
-DeadLetterId = Annotated[str, typer.Argument(metavar="ID", help="Which; the first characters do.")]
+Ids = Annotated[
+    list[str] | None, typer.Option("--id", help="Only this one. Its first characters are enough. Repeatable.")
+]
+DeadLetterIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids, or their first characters.")]
+DeadLetterId = Annotated[str, typer.Argument(metavar="ID", help="The id, or its first characters.")]
 
 
 @app.command("list")
@@ -50,12 +52,12 @@ def list_dead_letters(
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
     ids: Ids = None,
-    status: Annotated[DeadLetterStatus, typer.Option(help="Only those that stand so.")] = DeadLetterStatus.OPEN,
+    status: Annotated[DeadLetterStatus, typer.Option(help="Only those with this status.")] = DeadLetterStatus.OPEN,
     everything: Annotated[bool, typer.Option("--all", help="Also those replayed or discarded.")] = False,
     limit: Limit = LISTED,
     json: Json = False,
 ) -> None:
-    """What could not be handled, latest first."""
+    """Messages that could not be handled, latest first."""
     wanted = _selection(queue, reason, type_, older_than, newer_than, status=None if everything or ids else status)
 
     async def look(database: Database) -> tuple[list[DeadLetterRecord], int]:
@@ -70,12 +72,12 @@ def list_dead_letters(
     else:
         terminal = console()
         terminal.print(_table(records, wide=terminal.width >= WIDE))
-        say(f"{len(records)} of {count}. `remit dead-letters show ID` says everything about one.", style="dim")
+        say(f"{len(records)} of {count}. `remit dead-letters show ID` shows everything about one.", style="dim")
 
 
 @app.command("show")
 def show_dead_letter(dead_letter_id: DeadLetterId, *, json: Json = False) -> None:
-    """Everything about one: why, from where, its body, and what people did."""
+    """Everything about one dead letter: why it failed, where it came from, its body, and what people did."""
 
     async def look(database: Database) -> tuple[DeadLetterRecord, list[JournalEntry]] | None:
         return await actions.show_dead_letter(database, await one_id(database, "dead_letters", dead_letter_id))
@@ -109,7 +111,7 @@ def replay_dead_letters(
     given = [*(dead_letter_ids or []), *(ids or [])]
     filters = (queue, reason, type_, older_than, newer_than)
     if not given and not everything and not any(filters):
-        fail("Say which: IDs, a filter such as --queue, or --all.", MISUSED)
+        fail("Choose which: IDs, a filter such as --queue, or --all.", MISUSED)
     if given and (everything or any(filters)):
         fail("Give either IDs or filters, not both.", MISUSED)
     wanted = _selection(*filters, status=None if given else DeadLetterStatus.OPEN)
@@ -134,7 +136,7 @@ def discard_dead_letters(
     """Give messages up. The sender of a command is answered `rejected: discarded`."""
     given = [*(dead_letter_ids or []), *(ids or [])]
     if not given:
-        fail("Say which: one or more IDs.", MISUSED)
+        fail("Choose which: one or more IDs.", MISUSED)
 
     async def act(database: Database) -> list[ActionResult]:
         selection = await _with_ids(database, Selection(), given)
@@ -143,7 +145,7 @@ def discard_dead_letters(
     report(run(act), json=json, done="discarded")
 
 
-# -- which ones -------------------------------------------------------------------------------------------------------------------------
+# -- which dead letters -----------------------------------------------------------------------------------------------------------------
 
 
 async def _with_ids(database: Database, selection: Selection, texts: Sequence[str] | None) -> Selection:
@@ -196,7 +198,7 @@ def _confirm(found: tuple[list[DeadLetterRecord], int]) -> None:
 
 
 def _as_json(record: DeadLetterRecord) -> dict[str, object]:
-    """One flat object: the failure seen last, and how the record stands."""
+    """One flat object: the latest failure, and the state of the record."""
     flat = asdict(record)
     letter: dict[str, object] = flat.pop("letter")
     for name in ("body", "replay_of", "generation"):
@@ -259,7 +261,7 @@ def _page(record: DeadLetterRecord, journal: Sequence[JournalEntry]) -> Renderab
         ("reason", letter.reason),
         ("error", ": ".join(part for part in (letter.error_type, letter.error_text) if part)),
         ("tries", str(letter.tries)),
-        ("set aside by", "the broker" if letter.origin == "broker" else "its service"),
+        ("dead-lettered by", "the broker" if letter.origin == "broker" else "its service"),
         ("times", f"arrived: {record.seen}, replayed: {record.replays}"),
         ("first seen", time(record.first_seen)),
         ("last seen", time(record.last_seen)),
@@ -287,4 +289,4 @@ def _body(letter: DeadLetter) -> Text:
     except orjson.JSONDecodeError:
         text = letter.body.decode("utf-8", "backslashreplace")
     cut = len(text) > BODY_SHOWN_MAX
-    return plain(text[:BODY_SHOWN_MAX] + ("\n… `--json` has it whole" if cut else ""))
+    return plain(text[:BODY_SHOWN_MAX] + ("\n… `--json` shows all of it" if cut else ""))

@@ -1,4 +1,4 @@
-"""`remit invoice`: send commands as an upstream system would, and look at what became of them."""
+"""`remit invoice`: send commands as an upstream system would, and look at what happened."""
 
 import asyncio
 from enum import StrEnum
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 WAIT_MAX_S = 3_600.0
 
-app = typer.Typer(no_args_is_help=True, help="Send commands about invoices, and see what became of them.")
+app = typer.Typer(no_args_is_help=True, help="Send commands about invoices, and see what happened.")
 
 
 class InvoiceStatusOption(StrEnum):
-    """The states of an invoice, for the command line: `--help` does not load the invoice service. A unit test compares."""
+    """The states of an invoice, for the command line, so that `--help` does not load the invoice service. A unit test compares them."""
 
     OPEN = "open"
     PAYMENT_PENDING = "payment_pending"
@@ -39,10 +39,10 @@ Currency = Annotated[str, typer.Option(help="ISO 4217.", show_default=False)]
 CommandId = Annotated[
     UUID | None,
     typer.Option(
-        "--id", help="Repeat the command that had this id: it gets the same answer again.", show_default="a new one"
+        "--id", help="Send the command of this id again: it gets the same answer again.", show_default="a new one"
     ),
 ]
-Wait = Annotated[float, typer.Option(min=0, max=WAIT_MAX_S, help="Seconds to wait for the answer; 0: do not.")]
+Wait = Annotated[float, typer.Option(min=0, max=WAIT_MAX_S, help="Seconds to wait for the answer; 0: do not wait.")]
 
 
 @app.command("issue")
@@ -90,7 +90,7 @@ def pay(
     from shared.ids import derived_id  # noqa: PLC0415
 
     command_id = _command_id(id_)
-    payment_id = payment_id or derived_id(command_id, "payment")  # a repetition must say the same
+    payment_id = payment_id or derived_id(command_id, "payment")  # a command sent again must carry the same data
     values = {
         "invoice_id": invoice,
         "payment_id": payment_id,
@@ -123,12 +123,12 @@ def void(
 def list_(
     *,
     status: Annotated[
-        InvoiceStatusOption | None, typer.Option(help="Only those that stand so.", show_default=False)
+        InvoiceStatusOption | None, typer.Option(help="Only those with this status.", show_default=False)
     ] = None,
     limit: Limit = LISTED,
     json: Json = False,
 ) -> None:
-    """Invoices, those that changed last first."""
+    """List invoices; those that changed last come first."""
     from deploy.cli import queries  # noqa: PLC0415 - the database's client
 
     invoices = asyncio.run(queries.invoices(status.value if status else None, limit))
@@ -158,9 +158,9 @@ def _table(invoices: list[dict[str, Any]]) -> "Table":
 
 @app.command("show")
 def show(invoice: InvoiceId, *, json: Json = False) -> None:
-    """How an invoice stands, and every message and step from command to answer, with times and causes.
+    """The state of an invoice, and every message and step from command to answer, with times and causes.
 
-    Looks at every service whose *_DATABASE_URL is set; INVOICE_DATABASE_URL must be.
+    Looks at every service whose *_DATABASE_URL is set. INVOICE_DATABASE_URL must be set.
     """
     from deploy.cli import queries  # noqa: PLC0415
     from deploy.cli.timeline import page  # noqa: PLC0415

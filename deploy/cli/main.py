@@ -1,7 +1,7 @@
 """The entry point of `remit`.
 
-Typer's own import is most of what `remit --help` costs; everything else is imported by the command that needs it. The pages for staff need
-the staff service for their options: a stand-in carries their name and help until one of them is called.
+Typer's own import takes most of the time of `remit --help`. Everything else is imported by the command that needs it. The pages for staff
+need the staff service for their options. Until one of these pages is called, an empty application with its name and help stands in for it.
 """
 
 import logging
@@ -15,7 +15,7 @@ from deploy.cli import audit, card, commands, crash_points, invoice, operate
 from deploy.cli.output import MISUSED, REFUSED, CliError, say
 
 _CONFIGURATION_ERRORS = {"ConfigurationError", "AuditError", "StackError"}
-"""By name: importing the classes would import what raises them."""
+"""Names of exception classes, not the classes: importing them would import the modules that raise them."""
 _REFUSALS = {"TopologyError"}
 
 
@@ -38,7 +38,7 @@ _FOR_STAFF: dict[str, tuple[Callable[[], typer.Typer], str]] = {
 
 
 def build(called: str | None = None) -> typer.Typer:
-    """The application; `called` is the command that will run, if known: only then is it loaded whole."""
+    """The application. `called` is the command that will run, if it is known; only that page for staff is loaded."""
     app = typer.Typer(
         name="remit",
         help="Invoice payments over RabbitMQ: at most one charge, exactly one answer, never a guess.",
@@ -62,7 +62,7 @@ def _stand_in(words: str) -> typer.Typer:
 
     @app.callback()
     def nothing() -> None:
-        """Only its name is needed."""
+        """Without a callback Typer would refuse an application that has no command."""
 
     return app
 
@@ -70,7 +70,8 @@ def _stand_in(words: str) -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; ends the process with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    logging.getLogger().addHandler(logging.NullHandler())  # what libraries log, our one sentence says
+    # Log lines of libraries would only repeat the one sentence that is printed below.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         run(arguments)
     except Exception as error:
@@ -82,13 +83,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> Any:
-    """Run one command; its errors are the caller's."""
+    """Run one command. The caller handles its errors."""
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
     return build(called)(args=arguments, prog_name="remit")
 
 
 def _code_of(error: Exception) -> int | None:
-    """The exit code of an error that has one sentence to say; None is a bug."""
+    """The exit code of an error that is explained in one sentence; None if the error is a bug."""
     if isinstance(error, CliError):
         return error.code
     name = type(error).__name__

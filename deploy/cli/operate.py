@@ -49,21 +49,23 @@ def run(
 
 
 def migrate(
-    services: Annotated[list[Service] | None, typer.Argument(help="Which. Default: all.", show_default=False)] = None,
+    services: Annotated[
+        list[Service] | None, typer.Argument(help="Services. Default: all.", show_default=False)
+    ] = None,
     *,
     post: Annotated[
         bool,
         typer.Option(
             "--post",
-            help="The post steps as well: only when no instance of an earlier build is left, which could not run on them.",
+            help="Apply the post steps as well: only when no instance of an earlier build is left, which could not run on them.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
     """Bring databases to the schema that this build needs. Safe to run again, and beside running services.
 
-    A release goes: `remit migrate` applies the pre steps, on which earlier instances still run; start the new build, stop the old one; then
-    `remit migrate --post` takes away what only the old one used.
+    A release has four steps: `remit migrate` applies the pre steps, on which earlier instances still run; start the new build; stop the
+    old one; `remit migrate --post` removes what only the old one used.
     """
     migrated = asyncio.run(_migrate(services or list(Service), post=post))
     if json:
@@ -83,7 +85,7 @@ async def _migrate(services: list[Service], *, post: bool) -> "dict[str, Migrate
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
     environment = EnvironmentVariables()
-    urls = {service: environment.database_url(service.value) for service in services}  # all of them before any work
+    urls = {service: environment.database_url(service.value) for service in services}  # fails before any work
     migrated: dict[str, Migrated] = {}
     for service, url in urls.items():
         try:
@@ -93,7 +95,7 @@ async def _migrate(services: list[Service], *, post: bool) -> "dict[str, Migrate
         except (OSError, TimeoutError) as error:
             raise _away(service, error) from None
         except Exception as error:
-            if type(error).__module__.startswith("asyncpg"):  # connecting: a password, a database that does not exist
+            if type(error).__module__.startswith("asyncpg"):  # a wrong password, or a database that does not exist
                 raise _away(service, error) from None
             raise
     return migrated
@@ -113,13 +115,13 @@ def apply(
     replace: Annotated[
         bool,
         typer.Option(
-            help="Make an exchange anew that is of another type than expected. Bindings of others to it are lost, and so is what is "
-            "published just then without `mandatory`."
+            help="Delete and create an exchange whose type is not the expected one. Other systems' bindings to it are lost, and so is what "
+            "is published without `mandatory` in that moment."
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Create what is missing. A queue that is otherwise than expected is named, never deleted: it holds messages."""
+    """Create what is missing. A queue whose settings differ is reported, never deleted: it holds messages."""
     from shared.messaging.apply import apply_topology  # noqa: PLC0415 - loads the contracts and the client
     from shared.messaging.topology import EXCHANGES, QUEUES  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
@@ -133,7 +135,7 @@ def apply(
 
 @topology.command("prune")
 def prune(*, json: Json = False) -> None:
-    """Take away what earlier versions bound. Only once none of their instances runs: what they say would no longer reach our queues."""
+    """Remove the bindings of earlier versions. Only once none of their instances runs: their messages would no longer reach our queues."""
     from shared.messaging.apply import prune_topology  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
@@ -146,7 +148,7 @@ def prune(*, json: Json = False) -> None:
 
 @topology.command("check")
 def check(*, json: Json = False) -> None:
-    """Say what is missing or different; change nothing that exists."""
+    """Report what is missing or different; change nothing that exists."""
     from shared.messaging.apply import check_topology  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
@@ -165,7 +167,7 @@ def check(*, json: Json = False) -> None:
 def rebuild(
     *,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put the folded state in place of one that differs.")
+        bool, typer.Option("--repair", help="Replace a stored state that differs by the folded one.")
     ] = False,
     json: Json = False,
 ) -> None:

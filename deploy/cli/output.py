@@ -1,4 +1,4 @@
-"""How a command speaks: results to stdout (one JSON value with `--json`), one sentence for a person to stderr, and an exit code."""
+"""How every command reports: results on stdout (one JSON value with `--json`), one sentence for people on stderr, and an exit code."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 OK: Final = 0
 REFUSED: Final = 1
-"""Refused, broken, not answered: the command was understood and the answer is no. Of several things one is enough."""
+"""The command was understood, and the answer is no: refused, broken or not answered. One such result among several is enough."""
 MISUSED: Final = 2
 """Wrong usage or configuration."""
 
 LISTED: Final = 50
-"""Rows that a list shows unless told otherwise: two screens."""
+"""Rows that a list shows by default: two screens."""
 LISTED_MAX: Final = 10_000
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-Limit = Annotated[int, typer.Option(min=1, max=LISTED_MAX, help="At most so many rows.")]
+Limit = Annotated[int, typer.Option(min=1, max=LISTED_MAX, help="Rows at most.")]
 
 
 class CliError(Exception):
@@ -31,14 +31,14 @@ class CliError(Exception):
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Of the terminal, or of a pipe, without colours."""
-    from rich.console import Console  # noqa: PLC0415 - a tenth of a second that `--help` need not pay
+    """A console for the terminal; without colours if the output goes to a pipe."""
+    from rich.console import Console  # noqa: PLC0415 - its import takes a tenth of a second, which `--help` need not pay
 
     return Console(stderr=stderr, highlight=False)
 
 
 def write_json(value: Any) -> None:
-    """One value, indented; times in ISO 8601, ids as text."""
+    """Write one value to stdout as indented JSON, with times in ISO 8601 and ids as text."""
     import orjson  # noqa: PLC0415 - as above
 
     text = orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z)
@@ -46,7 +46,7 @@ def write_json(value: Any) -> None:
 
 
 def say(sentence: str, *, style: str = "") -> None:
-    """To the person, beside the result."""
+    """Print a sentence for people to stderr, so that stdout holds results only."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
     console(stderr=True).print(Text(sentence, style=style), soft_wrap=True)

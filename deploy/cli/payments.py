@@ -1,4 +1,4 @@
-"""`remit payments`: payments whose outcome is unknown; staff look, ask and settle, from a terminal or a script."""
+"""`remit payments`: payments whose outcome is unknown. Staff list them, ask the gateway and settle them, from a terminal or a script."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from shared.persistence.database import Database
 
 app = typer.Typer(no_args_is_help=True)
 
-PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT_ID", help="Which; the first characters do.")]
+PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT_ID", help="The payment's id, or its first characters.")]
 
 
 @app.command("in-doubt")
@@ -31,7 +31,7 @@ def list_payments(
     limit: Limit = LISTED,
     json: Json = False,
 ) -> None:
-    """Payments of which nobody knows, or which wait for a decision; the oldest first."""
+    """Payments whose outcome is unknown, or that wait for a decision; the oldest first."""
     cases = run(lambda database: actions.list_cases(database, open_only=not everything, at_most=limit))
     if json:
         write_json([_as_json(kept) for kept in cases])
@@ -40,12 +40,12 @@ def list_payments(
     else:
         terminal = console()
         terminal.print(_table(cases, wide=terminal.width >= WIDE))
-        say("`remit payments show PAYMENT_ID` says everything about one.", style="dim")
+        say("`remit payments show PAYMENT_ID` shows everything about one.", style="dim")
 
 
 @app.command("show")
 def show_payment(payment_id: PaymentId, *, json: Json = False) -> None:
-    """Everything known of one: every attempt, every answer, and what people did."""
+    """Everything known about one payment: every attempt, every answer of the gateway, and what people did."""
 
     async def look(database: Database) -> tuple[KeptCase, list[JournalEntry]] | None:
         return await actions.show_case(database, await one_id(database, "cases", payment_id))
@@ -62,7 +62,7 @@ def show_payment(payment_id: PaymentId, *, json: Json = False) -> None:
 
 @app.command("ask")
 def ask_payment(payment_id: PaymentId, *, who: Who = "", json: Json = False) -> None:
-    """Have the gateway asked now."""
+    """Have the payment gateway asked now."""
 
     async def act(database: Database) -> list[ActionResult]:
         return [await actions.ask(database, await one_id(database, "cases", payment_id), who=person(who))]
@@ -75,16 +75,16 @@ def resolve_payment(
     payment_id: PaymentId,
     resolution: Annotated[Resolution, typer.Argument(help="What happened to the money.")],
     *,
-    version: Annotated[int, typer.Option(min=1, help="The version you looked at, as `show` gives it.")],
+    version: Annotated[int, typer.Option(min=1, help="The version of the case that you looked at: `show` prints it.")],
     evidence: Annotated[str, typer.Option(help="What you saw, and where.")],
-    reason: Annotated[str, typer.Option(help="Why you decide so.")],
+    reason: Annotated[str, typer.Option(help="Why you decide this.")],
     receipt: Annotated[
         str | None, typer.Option(help="The gateway's receipt number; a captured payment needs it.")
     ] = None,
     who: Who = "",
     json: Json = False,
 ) -> None:
-    """Settle a payment in doubt, on the version that you looked at."""
+    """Settle a payment in doubt. It fails if the case is no longer at the version that you looked at."""
 
     async def act(database: Database) -> list[ActionResult]:
         result = await actions.resolve(
@@ -161,7 +161,7 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
         ("correlation", kept.correlation_id),
         ("open since", time(kept.opened_at)),
         ("last news", time(kept.updated_at)),
-        ("on its way", f"{coming.resolution.replace('_', ' ')}, decided by {coming.by}" if coming else None),
+        ("sent, not yet applied", f"{coming.resolution.replace('_', ' ')}, decided by {coming.by}" if coming else None),
     )
     parts: list[RenderableType] = [panel(named, f"payment {case.payment_id}")]
     if case.attempts:
@@ -188,7 +188,7 @@ def _attempts(case: Case) -> Table:
 
 def _refusals(case: Case) -> Table:
     listed = table(expand=True)
-    for title in ("who", "decided", "refused because", "it stood as"):
+    for title in ("who", "decided", "refused because", "state was"):
         listed.add_column(title, overflow="fold")
     for refused in case.refusals:
         listed.add_row(
@@ -201,5 +201,5 @@ def _refusals(case: Case) -> Table:
 
 
 def _amount(case: Case) -> str:
-    """Unknown while only an outcome has told of the payment."""
+    """The amount with its currency. It is unknown while only an outcome has mentioned the payment."""
     return money(case.amount_minor, case.currency) or "?"

@@ -1,4 +1,4 @@
-"""Reads what happened from the raw stores of all services, for people; read-only, and bounded."""
+"""Reads for people what happened, from the raw stores of all services: read-only, and with a limit on every result."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,14 +18,14 @@ from services.audit.stores import DATABASES, Snapshot, snapshot
 from shared.settings import EnvironmentVariables
 
 ROWS_MAX = 2_000
-"""Of each kind in one story: an invoice has tens."""
-SAGA_SAYS_MAX = 3
-"""Commands that a saga sends about one fact, at most; their ids are derived from it."""
+"""Rows of each table in one story. An invoice has tens."""
+SAGA_COMMANDS_MAX = 3
+"""The most commands that a saga sends about one fact. Their ids are derived from the fact's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineStep:
-    """Something that happened. `id` is that of the message it was, or became; `says` are ids of further messages it brought about."""
+    """Something that happened. `id`: the message behind it, or the one it became. `produced`: ids of further messages that followed."""
 
     at: datetime
     where: str
@@ -33,12 +33,12 @@ class TimelineStep:
     id: str
     cause: str | None
     detail: str = ""
-    says: frozenset[str] = frozenset()
+    produced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class InvoiceStory:
-    """An invoice with everything that happened to it, in order: no step comes before its cause. `unseen`: what is not shown, and why."""
+    """An invoice and everything that happened to it, in order: no step comes before its cause. `unseen`: what is not shown, and why."""
 
     invoice_id: str
     invoice: Mapping[str, Any] | None
@@ -46,10 +46,10 @@ class InvoiceStory:
     unseen: tuple[str, ...]
 
     def causes(self) -> list[int | None]:
-        """For each step the number of the step that caused it, counted from 1; None: from outside, or not seen."""
+        """For each step the number of the step that caused it, counted from 1. None: the cause is outside, or is not shown."""
         number_of: dict[str, int] = {}
         for number, step in enumerate(self.steps, start=1):
-            for name in (step.id, *step.says):
+            for name in (step.id, *step.produced):
                 number_of.setdefault(name, number)
         return [number_of.get(step.cause) if step.cause else None for step in self.steps]
 
@@ -72,7 +72,7 @@ class InvoiceStory:
 
 
 async def story(invoice_id: str) -> InvoiceStory | None:
-    """Everything known of an invoice; None if nothing is."""
+    """Everything known about an invoice; None if nothing is known."""
     async with AsyncExitStack() as opened:
         databases = await _open(opened, required="invoice")
         invoices = databases["invoice"]
@@ -101,7 +101,7 @@ async def story(invoice_id: str) -> InvoiceStory | None:
 
 
 async def invoices(status: str | None, at_most: int) -> list[dict[str, Any]]:
-    """Current states, those that changed last first."""
+    """Current states of invoices; those that changed last come first."""
     async with AsyncExitStack() as opened:
         databases = await _open(opened, required="invoice")
         rows = await databases["invoice"].page(
@@ -113,7 +113,7 @@ async def invoices(status: str | None, at_most: int) -> list[dict[str, Any]]:
 
 
 async def command(command_id: UUID) -> dict[str, Any] | None:
-    """The stored answer of a command, or the dead letter it became (an open one rather than a settled one)."""
+    """The stored answer of a command, or the dead letter that it became (an open one comes before a settled one)."""
     async with AsyncExitStack() as opened:
         databases = await _open(opened, required="invoice")
         answers = await databases["invoice"].page(
@@ -125,7 +125,7 @@ async def command(command_id: UUID) -> dict[str, Any] | None:
             return {"answer": dict(_items(answers[0]))}
         if "staff" not in databases:
             fail(
-                f"command {command_id} has no answer; STAFF_DATABASE_URL is not set, so whether it was set aside is not known."
+                f"command {command_id} has no answer; STAFF_DATABASE_URL is not set, so whether it is a dead letter is not known."
             )
         letters = await databases["staff"].page(
             """SELECT id, queue, reason, error_type, error_text, status, tries, replays, withheld, first_seen, last_seen, settled_by,
@@ -240,12 +240,12 @@ def _transition(row: StoredRow) -> TimelineStep:
         f"{moved} on {row['fact']}",
         f"{row['payment_id']} step {row['version']}",
         str(row["cause_id"]),
-        says=frozenset(str(uuid5(row["cause_id"], str(position))) for position in range(SAGA_SAYS_MAX)),
+        produced=frozenset(str(uuid5(row["cause_id"], str(position))) for position in range(SAGA_COMMANDS_MAX)),
     )
 
 
 async def _deleted(databases: Mapping[str, Snapshot], payments: list[UUID]) -> list[str]:
-    """What the services themselves have deleted of these payments: that there was something must not look like nothing."""
+    """What the services have deleted about these payments. It is shown, so that a deleted part does not look like one that never was."""
     found: list[str] = []
     if "payment_gateway" in databases:
         found += [
@@ -272,7 +272,7 @@ async def _staff_steps(staff: Snapshot, payments: list[UUID], commands: list[UUI
         TimelineStep(
             row["first_seen"],
             "staff",
-            f"set aside from {row['queue']}: {row['reason']}",
+            f"dead-lettered from {row['queue']}: {row['reason']}",
             str(row["id"]),
             None,
             row["error_text"] or "",
@@ -303,8 +303,8 @@ async def _about(database: Snapshot, table: str, payments: list[UUID], *, order:
 
 
 def _in_order(steps: list[TimelineStep]) -> tuple[TimelineStep, ...]:
-    """By time, but never before the cause: clocks of different machines differ, and a transaction begins before it is answered."""
-    by_id = {name: step for step in reversed(steps) for name in (step.id, *step.says)}
+    """Sort by time, but no step before its cause. Clocks differ between machines, and a transaction's time is that of its begin."""
+    by_id = {name: step for step in reversed(steps) for name in (step.id, *step.produced)}
 
     def moments(step: TimelineStep) -> Iterator[datetime]:
         seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""A command sent as any upstream system would: with plain aio-pika, a private queue for the answer, and nothing of ours but the models."""
+"""Sends a command as any upstream system would: with plain aio-pika, a private queue for the answer, and only our message models."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ class CommandReply:
 
 
 def read_command(contract: type[UpstreamCommand], values: "Mapping[str, object]") -> UpstreamCommand:
-    """The command with these values; refuses what no service would take, naming the field."""
+    """The command with these values. Fails with the field's name if the services would not take a value."""
     try:
         return contract.model_validate(dict(values))
     except ValidationError as error:
@@ -45,9 +45,9 @@ def read_command(contract: type[UpstreamCommand], values: "Mapping[str, object]"
 
 
 async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: float) -> CommandReply | None:
-    """Publish, confirmed and mandatory, and wait for the answer; None if none came within `wait_s`.
+    """Publish with a confirm and `mandatory`, and wait for the answer; None if none came within `wait_s` seconds.
 
-    The command is on its way once the broker confirmed it, whether an answer was seen or not.
+    Once the broker has confirmed the command it will be handled, even if no answer is received here.
     """
     try:
         connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_S)
@@ -73,7 +73,7 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
         except BROKER_ERRORS as error:
             fail(
                 f"the broker did not confirm the command ({type(error).__name__}); "
-                f"whether it arrived is not known: send it again with --id {command_id}, that is harmless."
+                f"whether it arrived is not known: send it again with --id {command_id}, which is harmless."
             )
         return await _answer(replies, wait_s) if wait_s > 0 else None
 

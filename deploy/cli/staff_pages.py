@@ -1,4 +1,4 @@
-"""What the pages for staff share: the staff database, ids by their first characters, who acts, and what became of actions."""
+"""What the pages for staff share: the staff database, ids by their first characters, who acts, and reports of actions."""
 
 import asyncio
 import getpass
@@ -36,7 +36,7 @@ Who = Annotated[
 
 
 def run(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Do it on the staff database. Raises ConfigurationError, or CliError if the database does not answer."""
+    """Do the work on the staff database. Raises ConfigurationError, or CliError if the database does not answer."""
     try:
         if "REMIT_FAULT" in os.environ:
             configure_logs("remit", level="WARNING")
@@ -45,7 +45,7 @@ def run(work: Callable[[Database], Awaitable[T]]) -> T:
     except AWAY_ERRORS as error:
         fail(
             f"The staff database does not answer ({type(error).__name__}): is STAFF_DATABASE_URL right and PostgreSQL up? "
-            "What was begun is done whole or not at all; doing it again does nothing twice.",
+            "What was begun is done completely or not at all; doing it again does nothing twice.",
             MISUSED,
         )
 
@@ -64,13 +64,13 @@ async def _on_database(work: Callable[[Database], Awaitable[T]]) -> T:
 
 
 async def one_id(database: Database, table_name: Literal["dead_letters", "cases"], text: str) -> UUID:
-    """The id that begins so; a whole one need not exist. Raises CliError if there is none or more than one."""
+    """The id that begins with this text. A whole id need not exist. Raises CliError if no id or more than one begins so."""
     try:
         return UUID(text)
     except ValueError:
         pass
     if len(text) < PREFIX_MIN or not re.fullmatch(r"[0-9A-Fa-f-]+", text):
-        fail(f"{printable(text)!r} is no id: give it whole, or its first characters, at least {PREFIX_MIN}.", MISUSED)
+        fail(f"{printable(text)!r} is no id: give all of it, or its first characters, at least {PREFIX_MIN}.", MISUSED)
     found = await actions.ids_like(database, table_name, text)
     if len(found) != 1:
         fail(f"{'More than one' if found else 'No'} id begins with {text}.", MISUSED if found else REFUSED)
@@ -84,11 +84,11 @@ def person(who: str) -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        fail("Nobody knows who you are: say --who NAME.", MISUSED)
+        fail("Your user name is not known: give --who NAME.", MISUSED)
 
 
 def report(results: Sequence[ActionResult], *, json: bool, done: str) -> None:
-    """What became of each action; exit code REFUSED if one was refused. `done`: the verb for those that were not."""
+    """Print the result of each action; exit code REFUSED if one was refused. `done`: the verb for the others (`replayed`)."""
     refused = [result for result in results if not result.ok]
     if json:
         write_json([asdict(result) | {"ok": result.ok} for result in results])
@@ -105,7 +105,7 @@ def report(results: Sequence[ActionResult], *, json: bool, done: str) -> None:
 
 
 def journal_panel(journal: Sequence[JournalEntry]) -> list[Panel]:
-    """What people did, if they did anything."""
+    """What people did, as one panel; no panel if nobody did anything."""
     if not journal:
         return []
     entries = table(expand=True)

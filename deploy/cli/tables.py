@@ -1,4 +1,4 @@
-"""Tables and panels of a terminal page. What comes from a sender goes through `plain`: it is neither markup nor an escape sequence."""
+"""Tables and panels of a terminal page. A sender's text goes through `plain`: it acts neither as markup nor as an escape sequence."""
 
 from rich.console import RenderableType
 from rich.panel import Panel
@@ -8,17 +8,17 @@ from rich.text import Text
 from deploy.cli.words import SHORT_ID_LENGTH, printable
 
 WIDE = 120
-"""Columns of a terminal from which on ids are shown whole."""
+"""On a terminal with at least so many columns, ids are shown whole."""
 ID_LENGTH = 36
 
 
 def plain(text: str | None, style: str = "") -> Text:
-    """The text as it is."""
+    """The text without any markup, and with control characters made visible."""
     return Text(printable(text or ""), style=style)
 
 
 def table(*, expand: bool = False) -> Table:
-    """A list with titles over its columns; `expand`: as wide as the terminal."""
+    """A list with column titles; `expand`: as wide as the terminal."""
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=expand)
 
 

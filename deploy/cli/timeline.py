@@ -1,4 +1,4 @@
-"""The story of an invoice on a terminal: a line a step, with the number of the step that caused it."""
+"""An invoice's story on a terminal: one line a step, with the number of the step that caused it."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,7 +15,7 @@ _STYLES = {"invoice": "cyan", "gateway": "magenta", "saga": "blue", "staff": "ye
 
 
 def page(story: InvoiceStory, width: int) -> RenderableType:
-    """The invoice, its timeline, and what was not looked at."""
+    """The invoice, its timeline, and notes on what is not shown."""
     notes = [Text(f"Not shown: {what}.", style="yellow") for what in story.unseen]
     return Group(_heading(story), Text(), _table(story, wide=width >= WIDE), *notes)
 
@@ -59,7 +59,7 @@ def _table(story: InvoiceStory, *, wide: bool) -> Table:
 
 
 def _times(steps: tuple[TimelineStep, ...]) -> Iterator[str]:
-    """To the millisecond; the date where a new day begins."""
+    """The time of each step in milliseconds, with the date where a new day begins."""
     day: datetime | None = steps[0].at if steps else None
     for step in steps:
         new_day = day is not None and step.at.date() != day.date()
@@ -69,5 +69,5 @@ def _times(steps: tuple[TimelineStep, ...]) -> Iterator[str]:
 
 
 def _message(step: TimelineStep) -> str:
-    """The id, if the step is a message."""
+    """The step's id, if the step is a message."""
     return step.id if len(step.id) == ID_LENGTH else ""

@@ -1,4 +1,4 @@
-"""Values in words that a terminal can show."""
+"""Formats values as text for a terminal."""
 
 import re
 import unicodedata
@@ -9,11 +9,11 @@ from shared.contracts.currencies import ISO_4217, in_major_units
 
 SHORT_ID_LENGTH = 8
 SECONDS_IN = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-"""By unit of a duration."""
+"""Seconds in each unit of a duration."""
 
 
 def printable(text: str) -> str:
-    """The text with control characters shown instead of obeyed: a sender's escape sequences would act on the terminal."""
+    """The text with control characters made visible. Otherwise a sender's escape sequences would control the terminal."""
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"} else f"\\u{ord(c):04x}"
         for c in text
@@ -21,7 +21,7 @@ def printable(text: str) -> str:
 
 
 def money(amount_minor: int | None, currency: str | None) -> str:
-    """`1250, "EUR"` -> `12.50 EUR`; nothing if it is not known."""
+    """`1250, "EUR"` -> `12.50 EUR`; an empty text if amount or currency is not known."""
     if amount_minor is None or currency is None:
         return ""
     return in_major_units(amount_minor, currency) if currency in ISO_4217 else f"{amount_minor} {currency}"
@@ -34,17 +34,17 @@ def short_type(type_: str | None) -> str:
 
 
 def id_text(id_: UUID, *, wide: bool) -> str:
-    """The id; where there is little room, its first characters."""
+    """The whole id on a `wide` terminal, else its first characters."""
     return str(id_) if wide else str(id_)[:SHORT_ID_LENGTH]
 
 
 def time(moment: datetime) -> str:
-    """UTC, to the second."""
+    """The moment in UTC, to the second."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def age(moment: datetime, now: datetime) -> str:
-    """How long ago, in the largest unit of which there are two."""
+    """The time since `moment`, in the largest unit that gives at least 2: `90m`, `3d`."""
     seconds = max(0, int((now - moment).total_seconds()))
     for unit in ("d", "h", "m"):
         if seconds >= 2 * SECONDS_IN[unit]:

@@ -1,1 +1,1 @@
-"""`make demo`: the main job, for real, on this machine."""
+"""`make demo`: pays invoices on this machine, through the real services."""

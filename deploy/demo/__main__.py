@@ -1,7 +1,7 @@
 """`make demo`: real invoices, through real services, RabbitMQ and PostgreSQL, with a card gateway that misbehaves on purpose.
 
-It ends with what a person would do (replay a dead letter, settle a payment that nobody knows of) and with the audit: exit status 0 only
-if all that it checks holds.
+It ends with what a person would do (replay a dead letter, settle a payment whose outcome is unknown) and with the audit. The exit status is
+0 only if every check of the audit holds and every scene ended as expected.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
 
 AT_ONCE = 40
-"""Scenes that play at the same time."""
+"""The number of scenes that play at the same time."""
 SETTLED_WITHIN_S = 60.0
 POLL_S = 0.25
 INVOICES_MAX = 20_000
@@ -43,7 +43,7 @@ console = Console()
 
 @dataclass(slots=True)
 class Show:
-    """What happened so far."""
+    """The state of the demonstration so far, for the table on the terminal and the summary."""
 
     results: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     surprises: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Show:
 
 
 def main() -> int:
-    """Run the demonstration; the exit status."""
+    """Run the demonstration; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--invoices", type=int, default=200, help="how many invoices (N=)")
     options = parser.parse_args()
@@ -100,7 +100,7 @@ def _logs_on_failure(system: System) -> Iterator[None]:
         for name in [*SERVICES, "sandbox"]:
             path = system.folder / f"{name}.log"
             tail = path.read_text(errors="replace").splitlines()[-15:] if path.exists() else []
-            console.print(f"[bold]last words of {name}[/]", *tail, sep="\n", markup=True)
+            console.print(f"[bold]last lines of {name}'s log[/]", *tail, sep="\n", markup=True)
         raise
 
 
@@ -131,7 +131,7 @@ SPOILED_ID = new_id()
 
 
 async def _spoil_one(system: System) -> None:
-    """A good command that an old build of a consumer rejected, before the services start."""
+    """Dead-letter a good command before the services start, as a faulty old build of a consumer would."""
     event = {
         "specversion": "1.0",
         "id": str(SPOILED_ID),
@@ -183,11 +183,11 @@ def _print_results(show: Show, system: System) -> None:
     if len(show.latencies_ms) > 1:
         cuts = quantiles(show.latencies_ms, n=100)
         console.print(
-            f"From sending PayInvoice to hearing InvoicePaid, {AT_ONCE} scenes at once, {len(show.latencies_ms)} healthy cards: "
+            f"From sending PayInvoice to receiving InvoicePaid, {AT_ONCE} scenes at once, {len(show.latencies_ms)} healthy cards: "
             f"p50 {cuts[49]:.0f} ms, p95 {cuts[94]:.0f} ms"
         )
     history = [json.loads(line) for line in system.history.read_text().splitlines()]
-    console.print(f"{len({line['command_id'] for line in history})} commands in {len(history)} sendings")
+    console.print(f"{len({line['command_id'] for line in history})} commands, sent {len(history)} times in all")
 
 
 # -- what a person does ----------------------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def _act_as_staff(system: System) -> None:
 
 
 def _replay_the_spoiled(system: System) -> None:
-    """The command that a consumer rejected was good: it is sent again, and now it is handled."""
+    """Replay the command that the old build rejected. This time it is handled."""
     letters = _remit_json(system, "dead-letters", "list")
     letter = next(one for one in letters if one["message_id"] == str(SPOILED_ID))
     console.print(f"\n$ remit dead-letters replay {letter['id']} --yes")
@@ -226,7 +226,7 @@ def _replay_the_spoiled(system: System) -> None:
 
 
 def _settle_one(system: System) -> None:
-    """Look at the gateway's own books, as a person would, and decide by what they say."""
+    """Look at the gateway's own books, as a person would, and decide by them."""
     cases = [case for case in _remit_json(system, "payments", "in-doubt") if case["status"] == "needs_decision"]
     if not cases:
         raise UnexpectedError("no payment waits for a decision")

@@ -1,4 +1,4 @@
-"""What upstream systems do, good and bad, as small scenes: each plays one invoice and says what came of it."""
+"""What upstream systems do, good and bad, as small scenes: each plays one invoice and returns its result."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,23 +26,23 @@ from shared.messaging.codec import STRUCTURED
 AMOUNT_MINOR = 12_500
 CURRENCY = "EUR"
 OUTCOME_WITHIN_S = 75.0
-"""Longer than the whole ladder of the demonstration's settings, and than its sagas' second deadline after 45 s: the first question may go
-to an instance that is stopped."""
+"""Longer than the whole ladder of the demonstration's settings, and than the second deadline of its sagas after 45 s. The first question
+of a saga may go to an instance that is stopped."""
 
 VISA = "4242424242424242"
 DECLINED_CARD = "4000000000000002"
 
 REFUND_FAULTS = "refund"
-"""Tokens whose fault shows in a refund: they need a payment that is settled otherwise first, which the demo leaves to the tests."""
+"""Marks tokens whose fault shows in a refund. They need a payment that is first settled otherwise, which only the tests do."""
 
 
 class UnexpectedError(Exception):
-    """Something other than this scene must have brought about."""
+    """The scene did not end as it must."""
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What came of a scene: in words for the table, and the payments it began."""
+    """The result of a scene: in words for the table, and the payments that it began."""
 
     result: str
     payments: tuple[UUID, ...] = ()
@@ -51,7 +51,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a scene plays on."""
+    """What a scene needs: the sender, and the key for encrypted cards."""
 
     upstream: Upstream
     public_key: dict[str, object]
@@ -86,7 +86,7 @@ Play = Callable[[Stage, str], Awaitable[Played]]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """`share`: of all invoices; at least one is played. `results`: what may come of it."""
+    """One kind of scene. `share`: its part of all invoices; it is played at least once. `results`: every result that is right."""
 
     name: str
     play: Play
@@ -95,7 +95,7 @@ class Scene:
 
 
 def expect(asked: tuple[UUID, AnswerReceived], answer: str, reason: str | None = None) -> None:
-    """The answer must be this one."""
+    """Raises UnexpectedError if the answer is another one."""
     got = asked[1]
     if (got.answer, got.reason) != (answer, reason):
         raise UnexpectedError(f"expected {answer} {reason or ''}, got {got.answer} {got.reason or ''}")
@@ -153,7 +153,7 @@ async def same_id_other_data(stage: Stage, invoice_id: str) -> Played:
     expect(first, "accepted")
     await stage.upstream.send(stage.pay(invoice_id, "pm_card_mastercard", command.payment_id), command_id=id_)
     async with asyncio.timeout(OUTCOME_WITHIN_S):
-        # The first answer may come again: a service that died before it knew that its answer was out says it once more.
+        # The first answer may come twice: a service that died before it knew of the broker's confirm publishes it again.
         while not (others := [one for one in stage.upstream.answers[id_] if one != first[1]]):  # noqa: ASYNC110 - an outside system polls
             await asyncio.sleep(0.02)
     expect((id_, others[0]), "rejected", "command_id_reused")
@@ -247,7 +247,7 @@ async def not_json(stage: Stage, _: str) -> Played:
     return Played("rejected: not_json")
 
 
-# -- the programme ---------------------------------------------------------------------------------------------------------------------
+# -- all scenes ------------------------------------------------------------------------------------------------------------------------
 
 _ENDINGS = {
     Ending.CAPTURED: "paid",

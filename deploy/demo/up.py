@@ -1,4 +1,4 @@
-"""`make up`: everything runs until Ctrl-C, and the terminal says what to type next."""
+"""`make up`: runs everything until Ctrl-C, and prints what to type next."""
 
 import shlex
 import signal
@@ -17,8 +17,8 @@ console = Console()
 
 
 def main() -> int:
-    """Run until interrupted."""
-    # Not the handler of SIGINT, which a shell has its background ignore.
+    """Run until interrupted; returns the exit status."""
+    # Not the handler of SIGINT: a shell lets its background processes ignore SIGINT, and then Python sets no handler for it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with open_system(say=lambda line: console.print(f"[dim]{line}[/]")) as system:
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _write_environment(system: System) -> None:
-    """For other terminals; readable by this user only, for it holds passwords."""
+    """Write the variables for other terminals, readable by this user only: they hold passwords."""
     ENVIRONMENT_FILE.parent.mkdir(exist_ok=True)
     ENVIRONMENT_FILE.unlink(missing_ok=True)
     ENVIRONMENT_FILE.touch(mode=0o600)

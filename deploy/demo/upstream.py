@@ -1,6 +1,6 @@
-"""An upstream system as it would be written elsewhere: it sends commands, keeps its own history, and hears answers and events.
+"""An upstream system as it would be written elsewhere: it sends commands, keeps its own history, and receives answers and events.
 
-It uses aio-pika directly and of ours only the message models: whoever wants to know how to talk to Remit can read this file.
+It uses aio-pika directly, and only the message models of our code. This file shows how a program talks to Remit.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ CLOUD_EVENT = "application/cloudevents+json"
 CONNECT_TIMEOUT_S = 10.0
 CONFIRM_TIMEOUT_S = 5.0
 LOST_ERRORS = (Exception, asyncio.CancelledError)
-"""aio-pika says in many ways that a connection is gone, a bare `Exception` among them; whoever waits on a closed channel is cancelled."""
+"""aio-pika has many signs of a lost connection, a bare `Exception` among them. It also cancels tasks that wait on a closed channel."""
 SEND_DEADLINE_S = 60.0
-"""A broker that restarts is back long before."""
+"""How long it tries to send a command. A broker that restarts is back long before."""
 RESEND_PAUSE_S = 0.3
 PREFETCH = 200
 
@@ -45,7 +45,7 @@ class AnswerReceived:
 
 @dataclass(slots=True)
 class PaymentNews:
-    """What was heard of one payment. Times are seconds of `time.monotonic`."""
+    """What events have told about one payment. Times are seconds of `time.monotonic`."""
 
     sent_at: float
     outcome: str | None = None
@@ -55,7 +55,7 @@ class PaymentNews:
 
 
 class Upstream:
-    """One sender. Its queues are durable, so that it misses nothing while the broker restarts; lost connections are opened anew."""
+    """One sender. Its queues are durable, so that it misses nothing while the broker restarts. It opens lost connections again."""
 
     def __init__(self, url: str, name: str, history: Path) -> None:
         self._url = url
@@ -70,12 +70,12 @@ class Upstream:
         self.events: dict[str, int] = defaultdict(int)
         self.news = asyncio.Event()
         self.patience_s = SEND_DEADLINE_S
-        """How long it waits for an answer."""
+        """How long it waits for an answer, in seconds."""
 
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, *, name: str, history: Path) -> AsyncIterator[Self]:
-        """Connect and listen; the queues are deleted at the end."""
+        """Connect and listen. The queues are deleted at the end."""
         upstream = cls(url, name, history)
         listening = asyncio.create_task(upstream._keep_listening(await upstream._listen()))
         try:
@@ -98,7 +98,7 @@ class Upstream:
         return id_, await self.answer(id_)
 
     async def send(self, command: Contract, *, command_id: UUID | None = None, **changes: Any) -> UUID:
-        """Send a command as CloudEvents JSON, until it is confirmed: sending again with the same id is harmless."""
+        """Publish a command as CloudEvents JSON until the broker confirms it. Publishing it again with the same id is harmless."""
         id_ = command_id or new_id()
         event = {
             "specversion": "1.0",
@@ -140,10 +140,10 @@ class Upstream:
                     exchange = await channel.get_exchange("invoice.commands", ensure=False)
                     await exchange.publish(message, routing_key=routing_key, timeout=CONFIRM_TIMEOUT_S)
                 return True
-            except PublishError:  # returned: the channel is as good as before
+            except PublishError:  # the message was returned; the channel still works
                 await asyncio.sleep(RESEND_PAUSE_S)
             except LOST_ERRORS:
-                # Refused, too: a channel that met a queue without a leader may refuse for ever (RabbitMQ 3.10).
+                # A refusal (nack) comes here too. In RabbitMQ 3.10 a channel that met a queue without a leader may refuse for ever.
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise
                 await self._stop_sending()
@@ -158,7 +158,7 @@ class Upstream:
             return self._sending
 
     async def _stop_sending(self) -> None:
-        """Whoever else waits for a confirm on this channel sends again on the next."""
+        """Close the channel. Other tasks that wait for a confirm on it fail, and send again on the next channel."""
         connection, self._sending, self._sending_connection = self._sending_connection, None, None
         if connection is not None:
             await _close(connection)
@@ -166,7 +166,7 @@ class Upstream:
     # -- listening ---------------------------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> AbstractConnection:
-        """Consume answers and events over a connection of its own."""
+        """Open a connection for listening, and consume answers and events on it."""
         connection = await _connect(self._url)
         try:
             await self._consume_on(await connection.channel())
@@ -185,7 +185,7 @@ class Upstream:
         await events.consume(self._on_event)
 
     async def _keep_listening(self, connection: AbstractConnection) -> None:
-        """Open it again whenever it was lost, until cancelled."""
+        """Open the connection again after every loss, until cancelled."""
         try:
             while True:
                 lost = asyncio.Event()
@@ -223,7 +223,7 @@ class Upstream:
             return await asyncio.shield(self._answers[command_id])
 
     async def outcome(self, payment_id: UUID, *, within_s: float) -> str | None:
-        """`paid`, `declined` or `not_charged`; None if a person has to decide, or nobody knew within the time."""
+        """`paid`, `declined` or `not_charged`; None if a person has to decide, or if none was known within the time."""
         give_up_at = time.monotonic() + within_s
         news = self.payments[payment_id]
         while news.outcome is None and not news.needs_decision:
@@ -269,7 +269,10 @@ class Upstream:
 
 
 async def _connect(url: str) -> AbstractConnection:
-    """As `aio_pika.connect`, which leaves a connection that failed to whoever collects the garbage, perhaps when no loop runs any more."""
+    """Connect as `aio_pika.connect` does, but close a connection that failed.
+
+    aio-pika leaves it to the garbage collector, which may run when no event loop runs any more.
+    """
     connection = aio_pika.Connection(make_url(url))
     try:
         await connection.connect(timeout=CONNECT_TIMEOUT_S)
@@ -280,7 +283,7 @@ async def _connect(url: str) -> AbstractConnection:
 
 
 async def _close(connection: AbstractConnection) -> None:
-    """Also one that is gone."""
+    """Close the connection; it may be lost already."""
     with contextlib.suppress(*LOST_ERRORS):
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await connection.close()

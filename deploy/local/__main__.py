@@ -1,4 +1,4 @@
-"""`python -m deploy.local`: keeps a stack running until interrupted; prints where it is, as lines for a shell."""
+"""`python -m deploy.local`: keeps a stack running until interrupted, and prints its addresses as `export` lines for a shell."""
 
 import argparse
 import contextlib
@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _raise_stop(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: what follows takes a second
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a second signal must not interrupt the clean-up, which takes a second
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _Stop
 
@@ -59,11 +61,11 @@ def _announced(environment: Mapping[str, str], env_file: Path | None) -> Iterato
     try:
         yield
     finally:
-        env_file.unlink(missing_ok=True)  # what it names is gone
+        env_file.unlink(missing_ok=True)  # the servers that it names have ended
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Appears complete or not at all, readable by its owner only, for it holds passwords."""
+    """Write the file so that it appears complete or not at all. Only its owner may read it: it holds passwords."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         unfinished.unlink()

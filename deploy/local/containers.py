@@ -1,7 +1,7 @@
 """RabbitMQ and PostgreSQL in containers of this machine's Docker engine, through testcontainers.
 
-Clean-up does not need testcontainers' own reaper (Ryuk) and its image: our supervisor removes the containers, also when
-the owner was killed, and what outlived even the supervisor is removed at the next start.
+Clean-up does not need testcontainers' own reaper (Ryuk) and its image. Our supervisor removes the containers, even when the owner was
+killed. Containers that outlived even the supervisor are removed at the next start.
 """
 
 import contextlib
@@ -39,13 +39,13 @@ POSTGRES_IMAGE: Final = "postgres:17"
 
 _QUEUES: Final = "/var/lib/rabbitmq"
 _LABEL: Final = "remit.scratch"
-"""On every container of ours: the scratch folder of its owner."""
+"""Every container of ours has this label; its value is the scratch folder of its owner."""
 _DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
 _ANSWER_TIMEOUT_S: Final = 3.0  # an engine on this machine answers in milliseconds
 _PULL_DEADLINE_S: Final = 120.0  # both images, about 400 MB; without a registry it fails at once
 _READY_DEADLINE_S: Final = 120.0
 _POLL_S: Final = 0.1
-_LAST_WORDS: Final = 1_000
+_LOG_TAIL_CHARS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class ContainedServer:
         self.await_ready()
 
     def kill(self) -> None:
-        """kill -9 of everything in the container, as soon as a kill cannot lose a queue; returns when it is gone."""
+        """kill -9 of everything in the container; returns when it is gone. First waits until a kill cannot lose a queue."""
         while not self._may_be_killed(self._container):
             time.sleep(_POLL_S)
         container = self._container.get_wrapped_container()
@@ -75,23 +75,23 @@ class ContainedServer:
         done = self._container.exec(["rabbitmqctl", *arguments])
         output = done.output.decode(errors="replace")
         if done.exit_code != 0:
-            raise StackError(f"rabbitmqctl failed with status {done.exit_code}: {output.strip()[-_LAST_WORDS:]}")
+            raise StackError(f"rabbitmqctl failed with status {done.exit_code}: {output.strip()[-_LOG_TAIL_CHARS:]}")
         return output
 
     def await_ready(self) -> None:
-        """Returns when the server in the running container serves; raises StackError with its last words otherwise."""
+        """Returns when the server in the running container serves; otherwise raises StackError with the end of its log."""
         container = self._container.get_wrapped_container()
         give_up_at = time.monotonic() + _READY_DEADLINE_S
         while not self._is_ready():
             container.reload()
             if container.status == "exited" or time.monotonic() > give_up_at:
-                last_words = container.logs(tail=20).decode(errors="replace")[-_LAST_WORDS:]
-                raise StackError(f"{container.name} did not become ready: {last_words}")
+                log_tail = container.logs(tail=20).decode(errors="replace")[-_LOG_TAIL_CHARS:]
+                raise StackError(f"{container.name} did not become ready: {log_tail}")
             time.sleep(_POLL_S)
 
 
 def are_available() -> bool:
-    """Whether an engine on this machine answers and has our images, or gets them within a short while."""
+    """Whether an engine on this machine answers, and has our images or gets them within `_PULL_DEADLINE_S`."""
     if not _engine_answers():
         return False
     try:
@@ -104,7 +104,7 @@ def are_available() -> bool:
 
 @contextlib.contextmanager
 def errors_explained() -> Iterator[None]:
-    """Turns what the engine reports into a StackError of one sentence."""
+    """Turns an error of the engine into a StackError of one sentence."""
     try:
         yield
     except (DockerException, RequestException) as error:
@@ -116,7 +116,9 @@ def rabbitmq(scratch: Scratch, processes: Processes) -> ContainedServer:
     user, password, port = "remit", secrets.token_hex(16), scratch.claim_port()
     container = DockerContainer(RABBITMQ_IMAGE)
     container.with_envs(RABBITMQ_DEFAULT_USER=user, RABBITMQ_DEFAULT_PASS=password)
-    container.with_kwargs(labels={_LABEL: str(scratch.folder)}, hostname="rabbitmq")  # the node's name, and its data's
+    container.with_kwargs(
+        labels={_LABEL: str(scratch.folder)}, hostname="rabbitmq"
+    )  # names the node and its data folder
     url = f"amqp://{user}:{password}@127.0.0.1:{port}/"
     return _start(container, f"{scratch.name}-rabbitmq", 5672, url, speaks_amqp, _queues_are_registered, processes)
 
@@ -141,7 +143,7 @@ def of(scratch: Path) -> list[str]:
 
 
 def remove_orphans() -> None:
-    """Removes containers of ours whose owner is gone: its scratch folder no longer exists."""
+    """Removes containers of ours whose owner has ended: its scratch folder no longer exists."""
     with _engine() as engine, contextlib.suppress(NotFound):
         for container in engine.containers.list(all=True, filters={"label": _LABEL}):
             if not Path(container.labels[_LABEL]).exists():
@@ -160,14 +162,14 @@ def _start(
     testcontainers_config.ryuk_disabled = True
     port = urlsplit(url).port
     assert port is not None  # noqa: S101 - the caller has just put it there
-    # A fixed port, so that it survives a restart; loopback only, which testcontainers' own type does not provide for.
+    # A fixed port, so that it stays the same after a restart. Loopback only, which the declared type does not foresee.
     container.ports[f"{inner_port}/tcp"] = ("127.0.0.1", port)  # type: ignore[assignment]
     container.with_name(name)
     processes.at_the_end((sys.executable, "-P", remove_containers.__file__, name))
     server = ContainedServer(url, container, lambda: serves("127.0.0.1", port), may_be_killed)
     DockerContainer.start(
         container
-    )  # without the subclass's own wait, which runs a program in the container each second
+    )  # not the subclass's start: it waits by running a program in the container each second
     server.await_ready()
     return server
 
@@ -180,9 +182,9 @@ def _queues_are_registered(container: DockerContainer) -> bool:
 
 
 def _engine_answers() -> bool:
-    """Whether something listens on the engine's socket. Asked first, since the SDK leaks a socket when nothing does.
+    """Whether something listens on the engine's socket. This is asked first, because the SDK leaks a socket if nothing listens.
 
-    Only engines on this machine count: from another one's ports we would not be on loopback.
+    Only an engine on this machine counts: another machine's ports would not be on loopback.
     """
     address = urlsplit(get_docker_host() or _DEFAULT_HOST)
     if address.scheme != "unix":
@@ -214,4 +216,6 @@ def _get_images(engine: docker.DockerClient) -> None:
             for _progress in engine.api.pull(image, stream=True):
                 if time.monotonic() > give_up_at:
                     raise StackError(f"{image} could not be pulled within {_PULL_DEADLINE_S:.0f} s.") from None
-            engine.images.get(image)  # a pull reports its failure among its progress: ask again
+            engine.images.get(
+                image
+            )  # a pull reports its failure only among its progress messages, so check for the image

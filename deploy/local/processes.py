@@ -1,4 +1,4 @@
-"""The owner's side of the supervisor: start, wait for and kill processes that can not outlive us."""
+"""The owner's side of the supervisor: starts, waits for and kills processes that cannot outlive their owner."""
 
 import contextlib
 import json
@@ -22,8 +22,8 @@ from deploy.local.errors import StackError
 
 _REQUEST_DEADLINE_S: Final = 15.0  # longer than the supervisor's own deadline for killing
 _READY_POLL_S: Final = 0.05
-_LAST_WORDS: Final = 1_000  # characters of a log that fit into an error message
-_STOP_DEADLINE_S: Final = 50.0  # longer than its polite stop, its killing and its farewells together
+_LOG_TAIL_CHARS: Final = 1_000  # characters of a log that fit into an error message
+_STOP_DEADLINE_S: Final = 50.0  # longer than the supervisor's polite stop, killing and final commands together
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Command:
     log: Path
     identity: Identity | None = None
     stop_signal: Signals = SIGKILL
-    """What ends it in good order; also sent by the kernel should the supervisor be killed."""
+    """The signal that ends it in good order. The kernel sends it too, if the supervisor is killed."""
 
 
 class Processes:
@@ -60,8 +60,8 @@ class Processes:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            pass_fds=held_locks,  # so that they stay held until the last process is gone
-            start_new_session=True,  # so that Ctrl-C reaches the owner only, who may still need the stack
+            pass_fds=held_locks,  # so that the locks stay held until the last process has ended
+            start_new_session=True,  # so that Ctrl-C reaches only the owner, which may still need the stack
             cwd="/",
         )
         self._reader = threading.Thread(target=self._read_answers, name="stack-supervisor", daemon=True)
@@ -92,19 +92,19 @@ class Processes:
         return int(answer["pid"])
 
     def start(self, name: str, command: Command, is_ready: Callable[[], bool], *, deadline_s: float) -> None:
-        """Starts a server and returns when it is ready; raises StackError with its last words if it is not in time."""
+        """Starts a server and returns when it is ready; if it is late, raises StackError with the end of its log."""
         self.spawn(name, command)
         give_up_at = time.monotonic() + deadline_s
         while not is_ready():
             ended = not self.is_running(name)
             if ended or time.monotonic() > give_up_at:
                 happened = "ended at once" if ended else f"was not ready within {deadline_s:.0f} s"
-                last_words = command.log.read_text(encoding="utf-8", errors="replace").strip()[-_LAST_WORDS:]
-                raise StackError(f"{name} {happened}: {last_words}")
+                log_tail = command.log.read_text(encoding="utf-8", errors="replace").strip()[-_LOG_TAIL_CHARS:]
+                raise StackError(f"{name} {happened}: {log_tail}")
             time.sleep(_READY_POLL_S)
 
     def run(self, name: str, command: Command, *, deadline_s: float) -> str:
-        """Runs a process to its end and returns what it wrote; raises StackError if it fails or takes longer."""
+        """Runs a process to its end and returns its output; raises StackError if it fails or takes longer."""
         run_name = f"{name}-{next(self._numbers)}"
         log = command.log.with_name(f"{run_name}.log")
         self.spawn(run_name, Command(command.argv, command.environment, command.folder, log, command.identity))
@@ -115,7 +115,7 @@ class Processes:
             raise
         output = log.read_text(encoding="utf-8", errors="replace")
         if status != 0:
-            raise StackError(f"{name} failed with status {status}: {output.strip()[-_LAST_WORDS:]}")
+            raise StackError(f"{name} failed with status {status}: {output.strip()[-_LOG_TAIL_CHARS:]}")
         log.unlink()
         return output
 
@@ -128,8 +128,8 @@ class Processes:
         self._ask("kill", name=name)
 
     def at_the_end(self, argv: Sequence[str | Path]) -> None:
-        """Registers a command that the supervisor runs last, also when we were killed."""
-        self._ask("farewell", argv=[str(argument) for argument in argv])
+        """Registers a command that the supervisor runs last, even if the owner was killed."""
+        self._ask("final_command", argv=[str(argument) for argument in argv])
 
     def close(self) -> None:
         """Ends every process and removes the scratch folder; returns when that is done."""
@@ -155,7 +155,7 @@ class Processes:
             with self._guard:
                 stdin.write(line)
             received = answer.result(deadline_s)
-        except NoAnswerError as error:  # before OSError, of which it is one
+        except NoAnswerError as error:  # it is an OSError, so it comes first
             raise StackError(f"{content.get('name', action)} did not finish within {deadline_s:.0f} s.") from error
         except (OSError, ValueError) as error:
             raise StackError("The local stack has been stopped.") from error

@@ -1,7 +1,7 @@
-"""A private RabbitMQ, of one node or a cluster, from an installed `rabbitmq-server`, kept apart from any other of the machine.
+"""A private RabbitMQ of one node or a cluster, from an installed `rabbitmq-server`, separate from any other on the machine.
 
-Its data, ports, cookie, plugins, configuration and port mapper (epmd) are its own, and all that listens, listens on
-127.0.0.1. Works with RabbitMQ 3.10 (Debian 12) and 4.x. Environment variables: rabbitmq.com/docs/configure.
+It has its own data, ports, cookie, plugins, configuration and port mapper (epmd), and listens on 127.0.0.1 only. Works with RabbitMQ 3.10
+(Debian 12) and 4.x. Environment variables: rabbitmq.com/docs/configure.
 """
 
 import os
@@ -25,17 +25,17 @@ _NAME: Final = "rabbitmq"
 _PORT_MAPPER: Final = "epmd"
 _USER: Final = "remit"
 _PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")
-"""Where Debian keeps the programs that run as whoever calls them; those in /usr/sbin change to the package's user."""
+"""Debian's programs here run as the user who calls them; those in /usr/sbin change to the package's user."""
 
-_READY_DEADLINE_S: Final = 120.0  # seven seconds on an idle machine
-_CTL_DEADLINE_S: Final = 60.0  # a second or two
+_READY_DEADLINE_S: Final = 120.0  # it takes seven seconds on an idle machine
+_CTL_DEADLINE_S: Final = 60.0  # it takes a second or two
 QUEUE_REGISTERED_S: Final = 2.0
-"""How old a quorum queue must be to survive a kill. RabbitMQ's Raft library saves its register of queues when it has been
-idle for half a second (github.com/rabbitmq/ra/pull/443); a kill before that loses the new queue's confirmed messages and
-leaves it without a leader for ever (reproduced with 3.10.8 and 4.0.5)."""
+"""How old a quorum queue must be to survive a kill. RabbitMQ's Raft library saves its register of queues when it has been idle for half a
+second (github.com/rabbitmq/ra/pull/443). A kill before that loses the new queue's confirmed messages, and leaves the queue without a leader
+for ever (reproduced with 3.10.8 and 4.0.5)."""
 _POLL_S: Final = 0.05
 _PROBE_TIMEOUT_S: Final = 2.0
-_INSTALL_LOCK_S: Final = 900.0  # another run is installing: an update and a download
+_INSTALL_LOCK_S: Final = 900.0  # another run may be installing: an update and a download
 
 _PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME_ON_CHANNEL_0: Final = b"\x01\x00\x00"
@@ -49,7 +49,7 @@ class PrivateRabbit:
 
     url: str
     name: str
-    """Its Erlang name, by which the broker speaks of it."""
+    """Its Erlang name, which the broker's own messages use."""
     control_program: Path
     _processes: Processes
     _process: str
@@ -58,13 +58,13 @@ class PrivateRabbit:
 
     @classmethod
     def open(cls, scratch: Scratch, processes: Processes) -> Self:
-        """A broker of one node; returns when it speaks AMQP."""
+        """Starts a broker of one node; returns when it speaks AMQP."""
         (node,) = cls.open_cluster(scratch, processes, nodes=1)
         return node
 
     @classmethod
     def open_cluster(cls, scratch: Scratch, processes: Processes, *, nodes: int) -> tuple[Self, ...]:
-        """A broker of as many nodes, which share a port mapper, a cookie and a user; returns when all speak AMQP."""
+        """Starts a broker of `nodes` nodes with one port mapper, cookie and user; returns when all speak AMQP."""
         home = scratch.folder / _NAME
         home.mkdir(mode=0o700)
         mapper_port = scratch.claim_port()
@@ -87,7 +87,7 @@ class PrivateRabbit:
 
     @classmethod
     def _prepared(cls, scratch: Scratch, processes: Processes, number: int, mapper_port: int, password: str) -> Self:
-        """Node `number` with its configuration written, not started."""
+        """Writes the configuration of node `number`, and does not start it."""
         suffix = "" if number == 1 else f"-{number}"
         programs = _programs()
         home = scratch.folder / f"{_NAME}{suffix}"
@@ -113,7 +113,7 @@ class PrivateRabbit:
         )
 
     def join(self, other: Self) -> None:
-        """Become part of the other's broker; what this node held is forgotten."""
+        """Become a node of the other's broker; what this node held is lost."""
         for step in (("stop_app",), ("join_cluster", other.name), ("start_app",)):
             self.ctl(*step)
 
@@ -126,14 +126,14 @@ class PrivateRabbit:
     def kill(self) -> None:
         """kill -9 of the node and all that it started; returns when they are gone.
 
-        Waits first until the newest quorum queue is safe from it: see QUEUE_REGISTERED_S.
+        First waits until a kill cannot lose the newest quorum queue: see QUEUE_REGISTERED_S.
         """
         while time.time() - self._newest_queue_s() < QUEUE_REGISTERED_S:
             time.sleep(_POLL_S)
         self._processes.kill(self._process)
 
     def _newest_queue_s(self) -> float:
-        """When the newest quorum queue was made, in seconds since the epoch; 0 if there is none."""
+        """When the newest quorum queue was created, in seconds since the epoch; 0 if there is none."""
         queues = self._node.folder.glob("data/*/quorum/*/*/config")
         return max((queue.stat().st_mtime for queue in queues), default=0.0)
 
@@ -145,7 +145,7 @@ class PrivateRabbit:
 
 @contextmanager
 def open_cluster(*, nodes: int, say: Callable[[str], None]) -> Iterator[tuple[PrivateRabbit, ...]]:
-    """A broker of as many nodes and nothing else; all of it ends with the block, or with its owner."""
+    """A broker of `nodes` nodes and nothing else. All of it ends with the block, or with its owner."""
     ensure_installed(say)
     home = Scratch.create()
     try:
@@ -156,7 +156,7 @@ def open_cluster(*, nodes: int, say: Callable[[str], None]) -> Iterator[tuple[Pr
 
 
 def ensure_installed(say: Callable[[str], None]) -> None:
-    """Installs RabbitMQ where we may; raises StackError with one sentence on what to do where we may not."""
+    """Installs RabbitMQ if we may; otherwise raises StackError with one sentence that tells what to do."""
     if _is_installed():
         return
     if not debian.can_install():
@@ -165,12 +165,12 @@ def ensure_installed(say: Callable[[str], None]) -> None:
             "for you), or start Docker, or set RABBITMQ_URL and the four *_DATABASE_URL."
         )
     with exclusive_lock("install", deadline_s=_INSTALL_LOCK_S):
-        if not _is_installed():  # the run that held the lock before us may have done it
+        if not _is_installed():  # the previous holder of the lock may have installed it
             debian.install_rabbitmq(say)
 
 
 def speaks_amqp(host: str, port: int) -> bool:
-    """Whether a broker answers the protocol header there with Connection.Start (AMQP 0-9-1, sections 2.2.4 and 4.2.3).
+    """Whether a broker at this address answers the protocol header with Connection.Start (AMQP 0-9-1, sections 2.2.4 and 4.2.3).
 
     RabbitMQ opens its listeners as the last step of its start.
     """
@@ -202,11 +202,13 @@ def _environment(
     return {
         "PATH": os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/bin", "/bin")),
         "LANG": "C.UTF-8",
-        "HOME": str(cookie_folder),  # where Erlang keeps the cookie, which the nodes of a cluster share
+        "HOME": str(cookie_folder),  # Erlang keeps the cookie here; the nodes of a cluster share it
         "ERL_EPMD_PORT": str(mapper_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_CRASH_DUMP": str(home / "erl_crash.dump"),
-        "RABBITMQ_CONF_ENV_FILE": str(home / "no-environment-file"),  # else /etc/rabbitmq/rabbitmq-env.conf
+        "RABBITMQ_CONF_ENV_FILE": str(
+            home / "no-environment-file"
+        ),  # otherwise /etc/rabbitmq/rabbitmq-env.conf is read
         "RABBITMQ_NODENAME": name,
         "RABBITMQ_DIST_PORT": str(distribution_port),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false",
@@ -218,13 +220,13 @@ def _environment(
         "RABBITMQ_LOG_BASE": str(home / "logs"),
         "RABBITMQ_LOGS": "-",
         "RABBITMQ_PID_FILE": str(home / "pid"),
-        # Makes the script replace itself by the node, as a service manager expects: no shell in between to outlive it.
+        # As for a service manager, the script then replaces itself by the node, so that no shell between them can outlive it.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
 
 
 def _write_control_program(home: Path, programs: Path, environment: dict[str, str]) -> Path:
-    """`rabbitmqctl` for this node and no other: also for people, who need not know any of the environment."""
+    """Writes a `rabbitmqctl` for this node only. People can call it too, without any of the node's variables."""
     settings = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
     program = home / "rabbitmqctl"
     program.write_text(f'#!/bin/sh\nexec env -i {settings} {shlex.quote(str(programs / "rabbitmqctl"))} "$@"\n')

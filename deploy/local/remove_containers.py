@@ -1,4 +1,4 @@
-"""Removes the containers named in its arguments; the supervisor runs this file after everything else."""
+"""Removes the containers named in its arguments. The supervisor runs this file after everything else has ended."""
 
 import contextlib
 import sys

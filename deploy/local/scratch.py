@@ -1,7 +1,7 @@
-"""Where a stack keeps its files and which ports it uses, so that any number of stacks run side by side.
+"""Where a stack keeps its files, and which ports it uses, so that any number of stacks can run side by side.
 
-Every claim is a lock on a file (flock(2)), held by the stack's owner and its supervisor: the kernel lets go of it when
-the last of them ends, however it ends. Nothing has to be cleaned for a claim to lapse.
+Every claim is a lock on a file (flock(2)), held by the stack's owner and its supervisor. The kernel releases it when the last of them
+ends, however it ends, so no claim ever needs cleaning up.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from deploy.local.errors import StackError
 _LOCK_POLL_S: Final = 0.05
 _OWNER_FILE: Final = "owner.lock"
 _PORTS: Final = range(18_000, 32_000)
-"""Below the range from which Linux takes the ports of outgoing connections (32768 and up): while a killed server is
-away, nobody may be given its port by chance."""
+"""Below the range from which Linux takes the ports of outgoing connections (32768 and up). Otherwise some connection could get the port of
+a killed server before the server is started again."""
 _PORT_TRIES: Final = 200
 
 
 @dataclass(slots=True)
 class Scratch:
-    """One stack's own folder, with the ports it has claimed."""
+    """The folder of one stack, and the ports that it has claimed."""
 
     name: str
     folder: Path
@@ -42,24 +42,24 @@ class Scratch:
 
     @property
     def held_locks(self) -> list[int]:
-        """Open descriptors of every claim, to be handed to the supervisor."""
+        """Open descriptors of every claim; the supervisor gets them too."""
         return self._locks
 
     @classmethod
     def create(cls, parent: Path | None = None) -> Self:
-        """Makes a new folder (below `parent`, default: TMPDIR) after sweeping up what dead owners left."""
+        """Makes a new folder (below `parent`, default: TMPDIR) after removing what dead owners left."""
         base = _base_folder()
         with exclusive_lock("scratch", deadline_s=60.0):
             _sweep(base)
             name = f"remit-{secrets.token_hex(4)}"
             folder = (base if parent is None else parent.resolve()) / name
-            if parent is not None:  # where the next start finds it should we be killed
+            if parent is not None:  # if we are killed, the next start finds the folder by this link
                 (base / name).symlink_to(folder)
             folder.mkdir(mode=0o711, parents=True)  # PostgreSQL's user must be able to pass through
             return cls(name, folder, base, [_take(folder / _OWNER_FILE)])
 
     def claim_port(self) -> int:
-        """A loopback port that nobody listens on and no other stack has claimed, ours until the stack ends."""
+        """A loopback port that nobody listens on and no other stack has claimed. It is ours until the stack ends."""
         ports = self._base / "ports"
         ports.mkdir(exist_ok=True)
         for port in random.sample(_PORTS, _PORT_TRIES):
@@ -73,7 +73,7 @@ class Scratch:
         raise StackError("No free loopback port was found for the local stack.")
 
     def release(self) -> None:
-        """Lets go of every claim."""
+        """Releases every claim."""
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
@@ -84,7 +84,7 @@ class Scratch:
 
 @contextmanager
 def exclusive_lock(name: str, *, deadline_s: float) -> Iterator[None]:
-    """One holder on this machine (for this user) at a time; raises StackError if it is not ours within the deadline."""
+    """Holds a lock that one process of this user can hold at a time; raises StackError if it is not free within the deadline."""
     path = _base_folder() / f"{name}.lock"
     give_up_at = time.monotonic() + deadline_s
     while (lock := _try_to_take(path)) is None:
@@ -98,7 +98,7 @@ def exclusive_lock(name: str, *, deadline_s: float) -> Iterator[None]:
 
 
 def shared_folder(name: str, fill: Callable[[Path], None]) -> Path:
-    """A folder that all stacks of this user share and keep; the first one to need it fills it.
+    """A folder that all stacks of this user share. It is kept; the first stack that needs it fills it.
 
     It appears under its name only when it is complete.
     """
@@ -114,7 +114,7 @@ def shared_folder(name: str, fill: Callable[[Path], None]) -> Path:
 
 
 def _base_folder() -> Path:
-    """The folder of this user's stacks; refused if somebody else made it first, for it holds passwords and programs."""
+    """The folder of this user's stacks. Raises StackError if another user made it first, because it holds passwords and programs."""
     base = Path(tempfile.gettempdir()) / f"remit-local-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         base.mkdir(mode=0o711)
@@ -142,7 +142,7 @@ def _try_to_take(path: Path) -> int | None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the servers set it too
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
@@ -151,13 +151,13 @@ def _is_free(port: int) -> bool:
 
 
 def _sweep(base: Path) -> None:
-    """Removes the folders, and ends the processes, of stacks whose owner and supervisor were both killed."""
+    """Removes the folders and ends the processes of stacks whose owner and supervisor were both killed."""
     for entry in base.glob("remit-*"):
         folder = entry.resolve()
         if folder.exists():
             lock = _try_to_take(folder / _OWNER_FILE)
             if lock is None:
-                continue  # alive
+                continue  # its owner or supervisor is alive
             _kill_users_of(folder)
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
@@ -166,7 +166,7 @@ def _sweep(base: Path) -> None:
 
 
 def _kill_users_of(folder: Path) -> None:
-    """Every process that we started names its scratch folder in its arguments or its environment."""
+    """Kills every process of a stack: each names the stack's scratch folder in its arguments or its environment."""
     needle = str(folder)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

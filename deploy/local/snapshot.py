@@ -1,8 +1,8 @@
-"""`python -m deploy.local.snapshot` (`make schema`): writes what the migrations of each service give, read from a real PostgreSQL.
+"""`python -m deploy.local.snapshot` (`make schema`): writes the schema that each service's migrations give, read from a real PostgreSQL.
 
-The text is for people and for a test: whoever writes a migration sees in its diff what it does to a database. PostgreSQL 15 to 18 give the
-same text: it is put together from the catalogue, and from those of PostgreSQL's own descriptions that did not change. (Since 18, for one,
-NOT NULL is a constraint with a name.)
+The text is for people and for a test: the author of a migration sees in the diff what it does to a database. PostgreSQL 15 to 18 give the
+same text. It is made from the catalogue, and from only those of PostgreSQL's own descriptions that did not change between the versions.
+(Since 18, for example, NOT NULL is a constraint with a name.)
 """
 
 import asyncio
@@ -63,12 +63,12 @@ _IDENTITIES: Final = {"a": "ALWAYS", "d": "BY DEFAULT"}
 
 
 def path_of(service: str) -> Path:
-    """Where the snapshot of a service is kept."""
+    """The file with the snapshot of a service."""
     return ROOT / "services" / service / "migrations" / "schema.txt"
 
 
 async def snapshot(url: str, service: str) -> str:
-    """What is in that database: tables, types, views, functions. Raises ValueError for what this module has no words for yet."""
+    """Describes the tables, types, views and functions of a database. Raises ValueError for a kind that this module cannot describe yet."""
     connection = await asyncpg.connect(url, timeout=10)
     try:
         relations = [await _relation(connection, row) for row in await connection.fetch(_RELATIONS)]
@@ -77,7 +77,7 @@ async def snapshot(url: str, service: str) -> str:
     finally:
         await connection.close()
     if others:
-        raise ValueError(f"{__file__} has no words for types such as {others}: teach it, or nobody sees them change")
+        raise ValueError(f"{__file__} cannot describe types such as {others}: add them, or nobody sees them change")
     head = f"What the migrations of {service} give, read from PostgreSQL. Written by `make schema`, never by hand."
     return "\n\n".join((head, *relations, *functions)) + "\n"
 
@@ -86,7 +86,7 @@ async def _relation(connection: Connection, relation: asyncpg.Record) -> str:
     oid, kind = relation["oid"], relation["kind"]
     if kind not in _KINDS:
         raise ValueError(
-            f"{__file__} has no words for {relation['name']} of kind {kind!r}: teach it, or nobody sees it change"
+            f"{__file__} cannot describe {relation['name']} of kind {kind!r}: add the kind, or nobody sees it change"
         )
     lines = [f"{'UNLOGGED ' * relation['is_unlogged']}{_KINDS[kind]} {relation['name']}"]
     lines += [_column(column) for column in await connection.fetch(_COLUMNS, oid)]
@@ -119,7 +119,7 @@ def _column(column: asyncpg.Record) -> str:
 
 
 async def migrated_snapshot(stack: Stack, service: str) -> str:
-    """All migrations of a service from scratch, in a database of their own: what they give."""
+    """The snapshot of a new database on which all migrations of a service were run."""
     name = f"snapshot_{service}_{os.getpid()}"
     url = stack.create_database(name)
     try:
@@ -130,7 +130,7 @@ async def migrated_snapshot(stack: Stack, service: str) -> str:
 
 
 def main() -> int:
-    """Write the snapshot of every service; the exit status."""
+    """Write the snapshot of every service; returns the exit status."""
     try:
         with open_stack(say=_say) as stack:
             for service in SERVICES:

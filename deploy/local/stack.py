@@ -1,11 +1,10 @@
-"""One RabbitMQ and one PostgreSQL for this machine: given, in containers, or private processes.
+"""One RabbitMQ and one PostgreSQL for this machine: given by variables, in containers, or as private processes.
 
     with open_stack(say=print) as stack:
         stack.rabbitmq_url, stack.service_database_url("invoice")
 
-Which one: RABBITMQ_URL and the four `*_DATABASE_URL` if they are set; else containers if a Docker engine answers and
-has (or quickly gets) the images; else private processes. REMIT_STACK=containers or REMIT_STACK=private overrides all
-of that.
+The first that is possible is used: the servers that RABBITMQ_URL and the four `*_DATABASE_URL` name, if these are set; containers, if a
+Docker engine answers and has (or quickly gets) the images; private processes. REMIT_STACK=containers or REMIT_STACK=private overrides this.
 """
 
 import os
@@ -31,7 +30,7 @@ Say = Callable[[str], None]
 SERVICES: Final[tuple[Service, ...]] = get_args(Service)
 RABBITMQ_VARIABLE: Final = "RABBITMQ_URL"
 ADMIN_VARIABLE: Final = "POSTGRES_URL"
-"""Optional beside given databases: a role that may create databases. Without it INVOICE_DATABASE_URL's role must do."""
+"""Optional with given databases: the URL of a role that may create databases. Without it INVOICE_DATABASE_URL's role must be able to."""
 KIND_VARIABLE: Final = "REMIT_STACK"
 
 
@@ -41,7 +40,7 @@ def database_variable(service: Service) -> str:
 
 
 class DatabaseServer(Protocol):
-    """What can be done to the database server. On a given one every method raises NotOursError."""
+    """Controls the database server. On a given one every method raises NotOursError."""
 
     def start(self) -> None:
         """Starts it again on the same port and data; returns when it serves."""
@@ -51,7 +50,7 @@ class DatabaseServer(Protocol):
 
 
 class BrokerServer(Protocol):
-    """What can be done to the broker. On a given one every method raises NotOursError."""
+    """Controls the broker. On a given one every method raises NotOursError."""
 
     def start(self) -> None:
         """Starts it again on the same port and data; returns when it serves."""
@@ -66,18 +65,18 @@ class BrokerServer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A running broker and database server. URLs hold passwords: they are not for logs, so repr() has none."""
+    """A running broker and database server. URLs hold passwords and must not be logged, so repr() shows none."""
 
     kind: Kind
     rabbitmq_url: str = field(repr=False)
     postgres_url: str = field(repr=False)
-    """A role that may create databases, on a database that exists."""
+    """The URL of a role that may create databases, on a database that exists."""
     broker: BrokerServer = field(repr=False)
     database: DatabaseServer = field(repr=False)
     _service_urls: Mapping[Service, str] = field(repr=False)
 
     def service_database_url(self, service: Service) -> str:
-        """The URL of the database that belongs to one service."""
+        """The URL of a service's database."""
         return self._service_urls[service]
 
     def environment(self) -> dict[str, str]:
@@ -95,7 +94,7 @@ class Stack:
         return self.database_url(name)
 
     def drop_database(self, name: str) -> None:
-        """Drops a database, disconnecting whoever uses it; one that does not exist is as good as dropped."""
+        """Drops a database and disconnects its users; a database that does not exist is no error."""
         psql(self.postgres_url, f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
 
     def vhost_url(self, name: str) -> str:
@@ -110,13 +109,13 @@ class Stack:
         return self.vhost_url(name)
 
     def drop_vhost(self, name: str) -> None:
-        """Deletes a virtual host with its queues, disconnecting whoever uses it; NotOursError on a given broker."""
+        """Deletes a virtual host with its queues and disconnects its users; raises NotOursError on a given broker."""
         self.broker.ctl("delete_vhost", name)
 
 
 @contextmanager
 def open_stack(*, say: Say, scratch: Path | None = None) -> Iterator[Stack]:
-    """Yields a running stack and leaves nothing of it behind; `scratch` is where its folder goes (default: TMPDIR).
+    """Yields a running stack and leaves nothing of it behind. `scratch`: the parent of its folder (default: TMPDIR).
 
     Raises StackError with one sentence for the user. However the caller ends, what was started here ends with it.
     """
@@ -127,7 +126,7 @@ def open_stack(*, say: Say, scratch: Path | None = None) -> Iterator[Stack]:
         return
     kind = forced or ("containers" if containers.are_available() else "private")
     with ExitStack() as to_close:
-        # Closed last: its threads wait for servers, and give up once those are gone.
+        # Closed last: its threads wait for servers, and stop waiting once these have ended.
         pool = to_close.enter_context(ThreadPoolExecutor(max_workers=2))
         home = Scratch.create(scratch)
         to_close.callback(home.release)
@@ -161,7 +160,7 @@ def _given(environment: Mapping[str, str]) -> Stack | None:
 
 
 class _Given:
-    """A server that was given to us: it is used, and never touched otherwise."""
+    """A server that was given to us. It is used, and never controlled."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -196,7 +195,7 @@ def _open_containers(home: Scratch, processes: Processes, pool: ThreadPoolExecut
 
 
 def _with_databases(stack: Stack) -> Stack:
-    """The stack with a database made for each service."""
+    """Makes a database for each service, and returns the stack."""
     return replace(stack, _service_urls={service: stack.create_database(service) for service in SERVICES})
 
 
@@ -205,5 +204,5 @@ def _with_path(url: str, name: str) -> str:
 
 
 def _quoted(identifier: str) -> str:
-    """An SQL identifier, whatever it contains."""
+    """Quotes an SQL identifier, whatever it contains."""
     return '"' + identifier.replace('"', '""') + '"'

@@ -1,15 +1,15 @@
-"""The keeper of one stack's processes: it outlives its owner by exactly as long as it takes to clean up.
+"""The supervisor of one stack's processes. It outlives its owner only as long as the clean-up takes.
 
-Run by file name (`python -P supervisor.py OWNER_PID SCRATCH`). It reads requests from stdin, one JSON object a line,
-and answers on stdout. When the owner closes the pipe or dies in any way (`kill -9` included), every process below it is
-ended and the scratch folder removed.
+It is run by file name (`python -P supervisor.py OWNER_PID SCRATCH`). It reads requests from stdin, one JSON object a line, and answers on
+stdout. When the owner closes the pipe or dies in any way (`kill -9` included), the supervisor ends every process below it and removes the
+scratch folder.
 
-Why a process of its own: RabbitMQ and PostgreSQL fork freely, and a process that makes itself a daemon escapes its
-process group. On Linux the supervisor is a "child subreaper" (prctl(2)): whatever its descendants leave behind becomes
-its own child, so nothing escapes it. Were it killed itself, the kernel would end the processes it started
-(PR_SET_PDEATHSIG), and the next start sweeps up what those had started.
+It must be a process of its own: RabbitMQ and PostgreSQL fork freely, and a process that makes itself a daemon leaves its process group. On
+Linux the supervisor is a "child subreaper" (prctl(2)): processes that its descendants leave behind become its own children, so none
+escapes. If the supervisor itself is killed, the kernel ends the processes that it started (PR_SET_PDEATHSIG). The next start removes what
+those had started.
 
-Only the standard library and psutil are used, so that it starts fast and depends on nothing that it supervises.
+It uses only the standard library and psutil, so that it starts fast and depends on nothing that it supervises.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else
 
 _POLITE_STOP_S: Final = 5.0  # PostgreSQL's immediate shutdown takes milliseconds; then SIGKILL
 _KILL_DEADLINE_S: Final = 10.0  # only a process stuck in the kernel survives SIGKILL for longer
-_FAREWELL_DEADLINE_S: Final = 15.0  # each; removing a container takes a second or two
+_FINAL_COMMAND_DEADLINE_S: Final = 15.0  # for each; removing a container takes a second or two
 _POLL_S: Final = 0.005
 _READ_BYTES: Final = 65_536
 
@@ -44,7 +44,7 @@ Request = dict[str, Any]
 
 @dataclass(slots=True)
 class _Child:
-    """A process that the owner asked for."""
+    """A process that was started for the owner."""
 
     process: subprocess.Popen[bytes]
     stop_signal: int
@@ -52,24 +52,24 @@ class _Child:
 
 
 class Supervisor:
-    """Starts, ends and reaps; single-threaded, so that code between fork and exec is safe."""
+    """Starts, ends and reaps processes. It has one thread, so that code between fork and exec is safe."""
 
     def __init__(self, owner_pid: int, scratch: Path) -> None:
         self._owner_pid = owner_pid
         self._scratch = scratch
         self._children: dict[str, _Child] = {}
         self._exited: dict[str, int] = {}
-        self._farewells: list[list[str]] = []
+        self._final_commands: list[list[str]] = []
         self._actions: dict[str, Callable[[Request], None]] = {
             "spawn": self._spawn,
             "wait": self._wait,
             "look": self._look,
             "kill": self._kill,
-            "farewell": self._farewell,
+            "final_command": self._add_final_command,
         }
 
     def run(self) -> None:
-        """Serves the owner until it lets go, then ends everything."""
+        """Serves the owner until it closes the pipe or dies, then ends everything."""
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
@@ -91,12 +91,12 @@ class Supervisor:
                 self._handle(json.loads(line))
 
     def _wake_ups(self) -> Iterator[bool]:
-        """Yields True when the owner has written, False when a child may have ended; stops when the owner is gone."""
+        """Yields True when the owner has written, False when a child may have ended; stops when the owner has ended."""
         signals, _write_end = _signal_pipe()
         with selectors.DefaultSelector() as selector:
             selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "request")
             selector.register(signals, selectors.EVENT_READ, "signal")
-            # The pipe alone is not enough: a process that the owner forked may hold its other end open.
+            # The end of the pipe is not enough: a process that the owner forked may hold its other end open.
             owner = _watch(self._owner_pid)
             if owner is not None:
                 selector.register(owner, selectors.EVENT_READ, "owner")
@@ -115,12 +115,12 @@ class Supervisor:
             self._answer(request["id"], error=f"{type(error).__name__}: {error}")
 
     def _answer(self, request_id: int, **content: object) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the owner has just died: the next wake-up says so
+        with contextlib.suppress(BrokenPipeError):  # the owner has just died: the next wake-up tells
             sys.stdout.write(json.dumps({"id": request_id, **content}) + "\n")
             sys.stdout.flush()
 
     def _spawn(self, request: Request) -> None:
-        """Starts argv under a name, its output appended to a file; as another user if asked to (we are root then)."""
+        """Starts argv under a name and appends its output to a file; as another user if asked to (then we are root)."""
         stop_signal = int(request["stop_signal"])
         user = request["user"]
         identity: dict[str, Any] = {} if user is None else {"user": user, "group": request["group"], "extra_groups": []}
@@ -134,7 +134,7 @@ class Supervisor:
                 stderr=log,
                 start_new_session=True,
                 preexec_fn=lambda: _die_with_parent(stop_signal),  # noqa: PLW1509 - one thread only; and after setuid,
-                **identity,  # which would clear the setting
+                **identity,  # a change of user would clear that setting
             )
         self._exited.pop(request["name"], None)
         self._children[request["name"]] = _Child(process, stop_signal)
@@ -159,22 +159,22 @@ class Supervisor:
             self._end([child], signal.SIGKILL, grace_s=0.0)
         self._answer(request["id"])
 
-    def _farewell(self, request: Request) -> None:
+    def _add_final_command(self, request: Request) -> None:
         """Remembers a command to run at the very end."""
-        self._farewells.append(request["argv"])
+        self._final_commands.append(request["argv"])
         self._answer(request["id"])
 
     def _end_everything(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the clean-up itself is not to be interrupted
+            signal.signal(number, signal.SIG_IGN)  # the clean-up itself must not be interrupted
         self._end(list(self._children.values()), None, grace_s=_POLITE_STOP_S)
-        for argv in self._farewells:
+        for argv in self._final_commands:
             with contextlib.suppress(OSError, subprocess.SubprocessError):
-                subprocess.run(argv, capture_output=True, timeout=_FAREWELL_DEADLINE_S, check=False)
+                subprocess.run(argv, capture_output=True, timeout=_FINAL_COMMAND_DEADLINE_S, check=False)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _end(self, children: list[_Child], number: int | None, grace_s: float) -> None:
-        """Signals `children` (each with its own stop signal if `number` is None), then kills what is left of them."""
+        """Signals `children` (with each one's own stop signal if `number` is None), then kills those that are left."""
         family = [process for child in children for process in _descendants(child.process.pid)]
         for child in children:
             _signal(child.process.pid, child.stop_signal if number is None else number)
@@ -196,12 +196,12 @@ class Supervisor:
         return any(child.process.pid == pid for child in self._children.values())
 
     def _strays(self, ending: list[_Child]) -> list[psutil.Process]:
-        """Our children that are ending or that nobody asked for: orphans that the kernel gave to us."""
+        """Children that are ending, and orphans: the kernel makes them our children, and the owner did not ask for them."""
         wanted = {child.process.pid for child in self._children.values() if child not in ending}
         return [process for process in psutil.Process().children() if process.pid not in wanted and _is_alive(process)]
 
     def _reap(self) -> None:
-        """Collects every child that has ended, adopted ones too, and answers those who wait for it."""
+        """Collects every child that has ended, orphans too, and answers the owner's requests that wait for it."""
         while True:
             try:
                 pid, wait_status = os.waitpid(-1, os.WNOHANG)
@@ -214,7 +214,7 @@ class Supervisor:
     def _note_exit(self, pid: int, status: int) -> None:
         for name, child in list(self._children.items()):
             if child.process.pid == pid:
-                child.process.returncode = status  # reaped here, not by subprocess
+                child.process.returncode = status  # set here, because subprocess did not reap it
                 del self._children[name]
                 self._exited[name] = status
                 for request_id in child.waiters:
@@ -222,7 +222,7 @@ class Supervisor:
 
 
 def _signal_pipe() -> tuple[int, int]:
-    """A pipe that receives one byte, its number, for each signal that we care about."""
+    """A pipe that receives one byte, the signal's number, for each signal that we handle."""
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
     os.set_blocking(write_end, False)
@@ -234,13 +234,13 @@ def _signal_pipe() -> tuple[int, int]:
 
 
 def _watch(pid: int) -> int | None:
-    """A descriptor that becomes readable when process `pid` ends; None where the system has none."""
+    """A descriptor that becomes readable when process `pid` ends; None if the system has none."""
     if sys.platform != "linux":
         return None
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:
-        sys.exit(0)  # gone before we came up: nothing was started yet
+        sys.exit(0)  # the owner ended before we started, and nothing runs yet
 
 
 def _die_with_parent(stop_signal: int) -> None:

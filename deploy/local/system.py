@@ -1,4 +1,4 @@
-"""The whole of Remit on this machine: stack, sandbox gateway, card keys, and the four services as processes."""
+"""All of Remit on this machine: stack, sandbox gateway, card keys, and the four services as processes."""
 
 import asyncio
 import json
@@ -32,12 +32,12 @@ IMPATIENT: Final = {
     "LOG_FORMAT": "json",
     "LOG_LEVEL": "INFO",
 }
-"""Settings of a demonstration: what takes minutes or hours in production takes seconds."""
+"""Settings for a demonstration: what takes minutes or hours in production takes seconds here."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Everything that runs, and the environment that `remit` needs to reach it."""
+    """Everything that runs, and the environment by which `remit` reaches it."""
 
     stack: Stack
     sandbox: SandboxProcess
@@ -53,15 +53,15 @@ class System:
 
     @property
     def history(self) -> Path:
-        """Where a sender on this system keeps what it sent, for the audit."""
+        """A sender on this system writes here what it sent; the audit reads it."""
         return self.folder / "history.jsonl"
 
 
 @contextmanager
 def open_system(*, say: Callable[[str], None], **settings: str) -> Iterator[System]:
-    """Broker, databases (migrated), topology and sandbox run; the services are started by the caller through `fleet`.
+    """Starts broker, databases (migrated), topology and sandbox. The caller starts the services through `fleet`.
 
-    `settings` are added to the services' environment. All ends with the block, or with the owner of it.
+    `settings` are added to the services' environment. Everything ends with the block, or with its owner.
     """
     with open_stack(say=say) as stack, open_system_on(stack, **settings) as system:
         yield system
@@ -69,7 +69,7 @@ def open_system(*, say: Callable[[str], None], **settings: str) -> Iterator[Syst
 
 @contextmanager
 def open_system_on(stack: Stack, **settings: str) -> Iterator[System]:
-    """The same on a stack that is there already, which stays."""
+    """Starts the same on a stack that runs already, and that goes on running afterwards."""
     with open_fleet(stack.environment() | IMPATIENT | settings) as fleet:
         folder = fleet.folder
         keys, public_keys = folder / "card-keys.json", folder / "card-keys.public.json"
@@ -100,7 +100,7 @@ async def _prepare(stack: Stack) -> None:
 
 
 def remit(system: System, *arguments: str, columns: int = 120) -> "subprocess.CompletedProcess[str]":
-    """Run `remit` on this system, as an operator would in a terminal of that width."""
+    """Run `remit` on this system, as an operator would in a terminal `columns` wide."""
     return subprocess.run(
         (sys.executable, "-m", "deploy.cli.main", *arguments),
         cwd=ROOT,
@@ -112,18 +112,18 @@ def remit(system: System, *arguments: str, columns: int = 120) -> "subprocess.Co
 
 
 DRAINED_WITHIN_S: Final = 60.0
-"""Longer than the longest deadline of a saga among the settings above: whoever missed a message asks again by then."""
+"""Longer than the longest deadline of a saga among the settings above: a service that missed a message asks for it again by then."""
 DRAIN_POLL_S: Final = 0.2
 _UNDER_WAY: Final = dict.fromkeys(SERVICES, "SELECT count(*) FROM outbox") | {
     "invoice": """SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM invoices WHERE status = 'payment_pending')""",
     "saga": """SELECT (SELECT count(*) FROM outbox)
                     + (SELECT count(*) FROM sagas WHERE status IN ('awaiting_outcome', 'settling', 'refunding'))""",
 }
-"""The invoice knows of a payment from its request on; the saga of a healthy one not before its outcome."""
+"""Counts the work under way. The invoice knows of a payment from its request on; the saga of a healthy payment only from its outcome on."""
 
 
 def wait_until_drained(system: System) -> None:
-    """Everything drains by itself, but for what waits for a person. Raises StackError if it does not."""
+    """Wait until only work that waits for a person is left: the rest drains by itself. Raises StackError if it does not."""
     asyncio.run(_wait_until_drained(system))
 
 
@@ -144,11 +144,11 @@ async def _count(system: System, service: Service) -> int:
 
 
 NO_EVIDENCE: Final = ("tap", "run", "baseline", "unacked")
-"""What only a fault run has: a listener, a plan, a time before. Nothing else may be missing."""
+"""Evidence that only a fault run has: a listener's records, the run's report, a baseline, counts of unacknowledged messages."""
 
 
 def audit(system: System, *more: str) -> "subprocess.CompletedProcess[str]":
-    """Ask the checker about everything this system has left behind, the gateway's ledger, the sender's history and the logs included."""
+    """Run the audit on everything that this system stored, with the gateway's ledger, the sender's history and the logs."""
     stores = ("--ledger", str(system.ledger), "--history", str(system.history), "--logs", str(system.folder))
     without = [word for evidence in NO_EVIDENCE for word in ("--without", evidence)]
     return remit(system, "audit", "--drained", "--complete", *stores, *without, *more)

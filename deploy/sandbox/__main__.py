@@ -37,14 +37,14 @@ async def _serve(args: argparse.Namespace) -> None:
 
 
 def _watch_stdin(stop: asyncio.Event) -> None:
-    """End of file on stdin: whoever started us is gone, however it died."""
+    """Stop at the end of file on stdin: the process that started this one has ended, in whatever way."""
     if not os.read(sys.stdin.fileno(), 1024):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         stop.set()
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Readers poll for this file: they must never see half of it."""
+    """Write the file so that it appears complete: readers poll for it and must never see half of it."""
     draft = path.with_name(path.name + ".draft")
     draft.write_text(text)
     draft.replace(path)

@@ -23,12 +23,12 @@ from deploy.sandbox.replies import Json, SandboxReply
 
 log = logging.getLogger(__name__)
 
-BODY_BYTES_MAX = 64 * 1024  # a payment is 300 bytes
-FIELDS_MAX = 64  # Stripe takes 50 metadata entries; ours has two
-KEY_CHARS_MAX = 255  # Stripe's
+BODY_BYTES_MAX = 64 * 1024  # a payment has 300 bytes
+FIELDS_MAX = 64  # Stripe takes 50 metadata entries; our payments have two
+KEY_CHARS_MAX = 255  # Stripe's limit
 SILENCE_MAX_S = 600.0  # a connection that is never answered is cut after ten minutes, as load balancers do
-KEY_AGE_S = 86_400.0  # Stripe may prune keys after 24 hours
-SLOW_S = 1.5  # longer than a test's client waits, shorter than a person does
+KEY_AGE_S = 86_400.0  # Stripe may delete keys after 24 hours
+SLOW_S = 1.5  # longer than a test's client waits, and short enough for a person
 
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN
 
@@ -37,13 +37,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Mode(Enum):
-    """How the whole gateway behaves: a fault run's switch. Not durable: a restart is normal again."""
+    """How the whole gateway behaves. A fault run switches it. It is not durable: after a restart the mode is NORMAL."""
 
     NORMAL = "normal"
     DOWN_500 = "down_500"  # every request is answered 500 and not acted upon
-    SILENT = "silent"  # every request is taken and never answered nor acted upon
-    REFUSE = "refuse"  # nobody listens: connections are refused (only the admin port is left)
-    SLOW = "slow"  # every request waits `delay_ms` before it is acted upon, whether or not the client still waits
+    SILENT = "silent"  # every request is read, and neither answered nor acted upon
+    REFUSE = "refuse"  # the API does not listen, so connections are refused; only the admin port answers
+    SLOW = "slow"  # every request waits `delay_ms` before it is acted upon, even if the client no longer waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class SandboxSettings:
 
 
 class Api:
-    """The routes of the public listener; `admin_routes` are those that a second listener offers as well."""
+    """The routes of the public listener. `admin_routes` are offered by the second listener as well."""
 
     def __init__(
         self, ledger: Ledger, bank: SandboxBank, *, clock: Callable[[], float], settings: SandboxSettings
@@ -98,7 +98,7 @@ class Api:
         ]
 
     async def close(self) -> None:
-        """Everything that hangs is let go; what was to act late does not act any more."""
+        """End all connections that hang, and cancel all actions that were to happen late."""
         self._closing.set()
         for task in self._late:
             task.cancel()
@@ -107,9 +107,8 @@ class Api:
     # -- one request
 
     def _endpoint(self, action: Action, allowed: set[str], kind: str = "") -> Handler:
-        """`allowed`: names of parameters, or their beginning where it ends in "["; anything else is refused, as at
-        Stripe.
-        """
+        """A handler for `action`. `allowed`: names of parameters; one that ends in "[" is a prefix. Any other parameter is refused, as at
+        Stripe."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             refused = _refuse_key(request) or await self._under_mode(request, kind)
@@ -155,7 +154,7 @@ class Api:
         return await self._act_late(key, act, delay_s) if delay_s else act()
 
     async def _act_late(self, key: str | None, act: Callable[[], SandboxReply], delay_s: float) -> SandboxReply:
-        """In a task of its own: a client that hangs up does not stop the gateway."""
+        """Run it in a task of its own, so that it also happens if the client hangs up."""
 
         async def later() -> SandboxReply:
             await asyncio.sleep(delay_s)
@@ -242,7 +241,7 @@ class _Keys:
         self._in_flight: set[str] = set()
 
     def check(self, key: str | None, path: str, params: Params) -> SandboxReply | None:
-        """The saved answer or a refusal; None: this request is to be acted upon."""
+        """The saved answer, or a refusal; None: the request must be acted upon."""
         if key is None:
             return None
         if len(key) > KEY_CHARS_MAX:
@@ -274,7 +273,7 @@ class _Keys:
         )
 
     def begin(self, key: str | None) -> None:
-        """A request under this key is being acted upon: another one is a conflict until `end`."""
+        """Mark the key as in use: until `end`, another request under it is a conflict."""
         if key is not None:
             self._in_flight.add(key)
 
@@ -284,7 +283,7 @@ class _Keys:
 
 
 def _hash(params: Params) -> str:
-    """Of the parameters, but never of a card number: sixteen digits are soon guessed from their hash."""
+    """The SHA-256 of the parameters without a card number: sixteen digits can be guessed from their hash."""
     shown = dict(params)
     number = shown.pop("card[number]", None)
     if number:
@@ -309,7 +308,7 @@ def _is_allowed(name: str, allowed: set[str]) -> bool:
 
 
 def _refuse_key(request: web.Request) -> SandboxReply | None:
-    """Secret test keys are taken. A restricted key (`rk_`) lacks the permission, so that 403 can be tested too."""
+    """Secret test keys are accepted. A restricted key (`rk_`) lacks the permission, so that tests can get a 403 too."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme == "Bearer" and key.startswith("sk_test_"):
         return None

@@ -1,8 +1,7 @@
 """What the gateway does: payment methods, PaymentIntents and refunds over the ledger, with Stripe's rules.
 
-Everything here is synchronous and runs between two turns of the event loop, so no two requests interleave inside one
-payment. The rules: https://docs.stripe.com/payments/paymentintents/lifecycle. Faults come from `faults.py` and from
-nowhere else.
+Everything here is synchronous and runs between two turns of the event loop, so no two requests interleave within one payment. The rules:
+https://docs.stripe.com/payments/paymentintents/lifecycle. All faults come from `faults.py`.
 """
 
 import secrets
@@ -17,7 +16,7 @@ from deploy.sandbox.ledger import Ledger, Row
 from deploy.sandbox.replies import Json, SandboxReply
 
 AMOUNT_MAX = 99_999_999  # Stripe takes at most eight digits
-PAGE_MAX, DEFAULT_PAGE = 100, 10  # Stripe's
+PAGE_MAX, DEFAULT_PAGE = 100, 10  # as at Stripe
 PEOPLE_ROWS_MAX = 200  # what a person can read on one page
 MONTHS = range(1, 13)
 YEARS = range(2000, 2100)
@@ -31,12 +30,12 @@ Params = Mapping[str, str]
 
 def new_id(prefix: str) -> str:
     id_ = f"{prefix}_{secrets.token_hex(12)}"
-    # One that reads as a card number would be masked where it is quoted, and in the ledger.
+    # An id that looks like a card number would be masked in replies and in the ledger.
     return id_ if replies.printable(id_) == id_ else new_id(prefix)
 
 
 class SandboxBank:
-    """`clock` gives Unix seconds, `ids` an id for a prefix (`pi`, `ch`, `re`, `pm`)."""
+    """The gateway's operations. `clock` gives Unix seconds, `ids` a new id for a prefix (`pi`, `ch`, `re`, `pm`)."""
 
     def __init__(self, ledger: Ledger, *, clock: Callable[[], float], ids: Callable[[str], str] = new_id) -> None:
         self._ledger = ledger
@@ -46,7 +45,7 @@ class SandboxBank:
     # -- payment methods
 
     def create_payment_method(self, _: str, params: Params, __: str | None) -> SandboxReply:
-        """The number is looked up and forgotten: the ledger gets brand and last four digits."""
+        """Create a payment method. The card number is looked up and not kept: the ledger gets brand and last four digits."""
         number = params.get("card[number]", "").replace(" ", "")
         month, year = _integer(params.get("card[exp_month]")), _integer(params.get("card[exp_year]"))
         if params.get("type") != "card":
@@ -89,7 +88,7 @@ class SandboxBank:
     def create_intent(self, _: str, params: Params, __: str | None) -> SandboxReply:
         amount, currency = _integer(params.get("amount")), params.get("currency", "").lower()
         token = params.get("payment_method")
-        if "payment_method_types[0]" in params:  # gone since API version 2026-09-30.endive, which the SDK 16 speaks
+        if "payment_method_types[0]" in params:  # removed in API version 2026-09-30.endive, which SDK 16 uses
             return replies.invalid("payment_method_types is gone", code="payment_method_types_no_longer_supported")
         if amount is None or not 0 < amount <= AMOUNT_MAX:
             return replies.invalid("Invalid amount", code="parameter_invalid_integer", param="amount")
@@ -122,7 +121,7 @@ class SandboxBank:
         return replies.ok(_intent_json(row))
 
     def _look(self, row: Row, settles_after: int) -> Row:
-        """Each retrieval brings a late success nearer: counted, so that a test needs no clock."""
+        """Count a retrieval: a late success comes after so many, so that a test needs no clock."""
         if row["looks"] >= settles_after:
             self._capture(row)
         else:
@@ -130,7 +129,7 @@ class SandboxBank:
         return self._intent_row(row["id"])
 
     def list_intents(self, _: str, params: Params, __: str | None) -> SandboxReply:
-        """Newest first. No filter by metadata, as at Stripe."""
+        """Newest first. Like Stripe, it cannot filter by metadata."""
         limit = _integer(params.get("limit", str(DEFAULT_PAGE)))
         if limit is None or not 1 <= limit <= PAGE_MAX:
             return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
@@ -157,7 +156,7 @@ class SandboxBank:
     # -- confirm
 
     def slow(self, intent_id: str) -> bool:
-        """Whether the next confirm of this payment acts late."""
+        """Whether the next confirm of this payment is acted upon late."""
         row = self._intent(intent_id)
         return row is not None and row["status"] in CONFIRMABLE and _next_confirm(row, self._of(row)).late
 
@@ -352,7 +351,7 @@ class SandboxBank:
     # -- what people may do beside the API
 
     def settle(self, intent_id: str) -> bool:
-        """The bank's answer arrives at last: a payment that is processing is captured. False: there is none."""
+        """Capture a payment that is processing, as if the bank had answered at last. False: there is no such payment."""
         row = self._intent(intent_id)
         if row is None or row["status"] != "processing":
             return False
@@ -360,12 +359,12 @@ class SandboxBank:
         return True
 
     def heal(self, intent_id: str) -> bool:
-        """A payment that hangs, breaks or is unknown since its confirm answers again. False: there is none."""
+        """Make a payment answer again that hangs, breaks or is unknown since its confirm. False: there is no such payment."""
         self._ledger.write("UPDATE payment_intents SET healed = 1 WHERE id = ?", intent_id)
         return self._intent(intent_id) is not None
 
     def show(self, payment: str | None) -> Json:
-        """The newest rows of the ledger, or those of one payment: its gateway id or the payment id in its metadata."""
+        """The newest rows of the ledger, or those of one payment, named by its gateway id or by the payment id in its metadata."""
         chosen = "SELECT id FROM payment_intents WHERE id = ?1 OR json_extract(metadata, '$.payment_id') = ?1"
         owner = {
             "payment_intents": "id",
@@ -408,7 +407,7 @@ def _next_confirm(row: Row, behaviour: Behaviour) -> Confirm:
 
 
 def _silenced(row: Row, behaviour: Behaviour) -> SandboxReply | None:
-    """Some payments stop answering for good at their first confirm, until a person heals them."""
+    """The reply to a payment that stopped answering at its first confirm; None if it answers, or if a person healed it."""
     if not row["confirm_attempts"] or row["healed"]:
         return None
     match behaviour.once_confirmed:
@@ -427,7 +426,7 @@ def _seen(reply: SandboxReply) -> str:
 
 
 def _integer(text: str | None) -> int | None:
-    """At most twelve digits: no amount, time or page is longer, and a card number is."""
+    """The number if the text has at most twelve digits: no amount, time or page has more, but a card number has."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 12 else None  # noqa: PLR2004
 
 

@@ -1,4 +1,4 @@
-"""What each test token does, as data. README.md shows the same table to people; a test keeps the two equal.
+"""What each test token does, as data. A test compares it with the table in README.md.
 
 A token is `<behaviour>` or `<behaviour>__<refund behaviour>`: `pm_remit_late_success__refund_fails` charges late, and
 its refund fails.
@@ -19,7 +19,7 @@ class Effect(Enum):
 
 
 class Manner(Enum):
-    """What the client gets to see of it."""
+    """What the client receives for a confirm."""
 
     ANSWER = "answer"
     HANG = "hang"  # the connection stays open and silent
@@ -32,7 +32,7 @@ class Manner(Enum):
 
 
 class Ending(Enum):
-    """What a client that never guesses must end with."""
+    """The result that a client which never guesses must end with."""
 
     CAPTURED = "captured"
     DECLINED = "declined"
@@ -42,7 +42,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """One confirm. `late`: it acts only after the sandbox's slowness, whether or not the client still waits."""
+    """One confirm. `late`: it is acted upon only after the sandbox's slowness, even if the client no longer waits."""
 
     effect: Effect = Effect.CAPTURE
     manner: Manner = Manner.ANSWER
@@ -52,7 +52,7 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class RefundBehaviour:
-    """One refund: its first status, and after how many looks at it a pending one succeeds (None: never)."""
+    """One refund: its first status, and after how many looks a pending one succeeds (None: never)."""
 
     status: str = "succeeded"
     settles_after: int | None = None
@@ -61,13 +61,13 @@ class RefundBehaviour:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """`confirms`: the first confirm, the second, ...; the last repeats. Everything is counted, nothing is random."""
+    """What a token does. `confirms`: the first confirm, the second, ...; the last one repeats. It counts, and nothing is random."""
 
     about: str
     ends: tuple[Ending, ...]
     confirms: tuple[Confirm, ...] = (Confirm(),)
-    settles_after: int | None = None  # retrievals that still see `processing` before it is captured; None: never
-    once_confirmed: Manner = Manner.ANSWER  # how retrieve, confirm and cancel answer after the first confirm
+    settles_after: int | None = None  # so many retrievals see `processing`, then it is captured; None: never
+    once_confirmed: Manner = Manner.ANSWER  # how retrieve, confirm and cancel are answered after the first confirm
     captures_on_cancel: bool = False
     keeps_method: bool = False  # Stripe detaches a declined method, so that a second confirm must name one
     refund: RefundBehaviour = RefundBehaviour()
@@ -172,12 +172,12 @@ REFUNDS: dict[str, RefundBehaviour] = {
     "refund_then_500": RefundBehaviour(manner=Manner.ERROR_500),
     "refund_then_timeout": RefundBehaviour(manner=Manner.HANG),
 }
-"""Each is also a token of its own: `pm_remit_refund_fails` is captured, and its refund fails."""
+"""Each is also a token of its own. For example `pm_remit_refund_fails` is captured, and its refund fails."""
 
 _REFUND_PREFIX = "pm_remit_"
 
-# Stripe's published test cards (https://docs.stripe.com/testing): number -> the token it behaves like. No other number
-# is taken, so that nobody puts a real card in here.
+# Stripe's published test cards (https://docs.stripe.com/testing): number -> the token whose behaviour it has. No other number is accepted,
+# so that nobody enters a real card here.
 CARDS: dict[str, str] = {
     "4242424242424242": "pm_card_visa",
     "4000056655665556": "pm_card_visa",
@@ -195,7 +195,7 @@ CARDS: dict[str, str] = {
 
 
 def behaviour_of(token: str) -> Behaviour | None:
-    """None: there is no such token."""
+    """The behaviour of a token; None if there is no such token."""
     charge, divided, refund = token.partition("__")
     if not divided and charge.removeprefix(_REFUND_PREFIX) in REFUNDS:
         charge, refund, divided = "pm_card_visa", charge.removeprefix(_REFUND_PREFIX), "__"
@@ -206,6 +206,6 @@ def behaviour_of(token: str) -> Behaviour | None:
 
 
 def luhn_holds(number: str) -> bool:
-    """The check digit of ISO/IEC 7812-1."""
+    """Whether the check digit of ISO/IEC 7812-1 is right."""
     doubled = (sum(divmod(2 * int(digit), 10)) for digit in number[-2::-2])
     return (sum(int(digit) for digit in number[::-2]) + sum(doubled)) % 10 == 0

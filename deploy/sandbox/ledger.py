@@ -1,12 +1,12 @@
-"""The durable ledger: one SQLite file, written by one process, readable by anyone.
+"""The durable ledger: one SQLite file, written by one process and readable by anyone.
 
-Statements run at once on one connection inside an open transaction, so a request sees what its neighbours wrote; the
-transaction is committed once per turn of the event loop, and an answer waits for that commit. Requests that arrive
-together share a commit, and no answer ever speaks of a row that a crash could take back.
+Statements run at once, on one connection and inside an open transaction, so a request sees what other requests wrote. The transaction is
+committed once per turn of the event loop, and an answer waits for that commit. Requests that arrive together share a commit, and no answer
+ever tells of a row that a crash could remove.
 
-WAL with synchronous=NORMAL: a killed process loses nothing that was committed, since the operating system holds the
-pages; only a power cut could lose the last commits. Our fault runs kill processes, never the machine, and an fsync per
-commit would be paid by the PostgreSQL and the broker on the same disk, whose throughput is being measured.
+WAL with synchronous=NORMAL: a killed process loses nothing that was committed, because the operating system holds the pages. Only a power
+cut could lose the last commits. Our fault runs kill processes, never the machine. An fsync per commit would slow down PostgreSQL and the
+broker on the same disk, whose throughput is being measured.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-CHECKPOINT_PAGES = 8_192  # 32 MiB of WAL between checkpoints: their fsync stalls the loop, so let them be rare
-BUSY_TIMEOUT_S = 5.0  # a reader may hold the file while it checkpoints
+CHECKPOINT_PAGES = 8_192  # 32 MiB of WAL between checkpoints: their fsync stalls the event loop, so they should be rare
+BUSY_TIMEOUT_S = 5.0  # another process that reads the file may lock it for a checkpoint
 
 Row = sqlite3.Row
 
 
 class Ledger:
-    """To be used from one event loop."""
+    """The ledger. It must be used from one event loop."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
@@ -42,7 +42,7 @@ class Ledger:
         return self._connection.execute(sql, args).fetchall()
 
     def write(self, sql: str, *args: Any) -> None:
-        """Durable once `committed` returns; committed soon even if nobody waits."""
+        """Execute a statement. It is durable once `committed` returns, and is committed soon even if nobody waits."""
         if self._commit is None:
             loop = asyncio.get_running_loop()
             self._connection.execute("BEGIN IMMEDIATE")
@@ -51,7 +51,7 @@ class Ledger:
         self._connection.execute(sql, args)
 
     async def committed(self) -> None:
-        """Wait until all that was written so far is durable. sqlite3.Error: it is not, and nothing of it happened."""
+        """Wait until everything written so far is durable. Raises sqlite3.Error if the commit failed: then nothing of it happened."""
         if self._commit is not None:
             await asyncio.shield(self._commit)
 
@@ -69,6 +69,6 @@ class Ledger:
         except sqlite3.Error as failure:
             self._connection.execute("ROLLBACK")
             commit.set_exception(failure)
-            commit.exception()  # a write nobody waits for must not be reported as an exception never retrieved
+            commit.exception()  # read it, so that asyncio does not report a write without a waiter as "never retrieved"
         else:
             commit.set_result(None)

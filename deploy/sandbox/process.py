@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 START_TIMEOUT_S = 20.0  # two busy cores and a cold import
-STOP_TIMEOUT_S = 10.0  # after SIGTERM it is killed
+STOP_TIMEOUT_S = 10.0  # so long after SIGTERM it is killed
 POLL_S = 0.02
 ADMIN_TIMEOUT_S = 5.0
 
@@ -42,7 +42,7 @@ class SandboxProcess:
         return self._child.pid
 
     def start(self) -> None:
-        """Returns once it listens. RuntimeError: it did not come up."""
+        """Start it; returns once it listens. Raises RuntimeError if it did not come up."""
         with tempfile.TemporaryDirectory() as folder:
             port_file = Path(folder) / "ports"
             self._child = self._spawn(port_file)
@@ -50,11 +50,11 @@ class SandboxProcess:
         self._port, self._admin_port = (int(port) for port in ports.split())
 
     def kill(self) -> None:
-        """SIGKILL: what an answer was given for is in the ledger, what was in flight is not."""
+        """SIGKILL. Answered requests are in the ledger; requests in flight may not be."""
         self._end(kill=True)
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that does not help in time."""
+        """SIGTERM, then SIGKILL if it does not end in time."""
         self._end(kill=False)
 
     def restart(self) -> None:
@@ -66,15 +66,15 @@ class SandboxProcess:
         self._admin("/_sandbox/mode", {"mode": mode, "delay_ms": delay_ms})
 
     def settle(self, gateway_id: str) -> None:
-        """The bank's answer to a payment that is processing arrives: captured."""
+        """Capture a payment that is processing, as if the bank had answered."""
         self._admin(f"/_sandbox/payments/{gateway_id}/settle", {})
 
     def heal(self, gateway_id: str) -> None:
-        """A payment that does not answer since its confirm answers again."""
+        """Make a payment answer again that does not answer since its confirm."""
         self._admin(f"/_sandbox/payments/{gateway_id}/heal", {})
 
     def show(self, payment: str) -> dict[str, Any]:
-        """The ledger's rows of one payment, by gateway id or payment id."""
+        """The ledger's rows of one payment, named by gateway id or payment id."""
         return self._admin(f"/_sandbox/ledger?payment={payment}", None)
 
     def _admin(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class SandboxProcess:
     def _spawn(self, port_file: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "deploy.sandbox", "--ledger", str(self.ledger), *self._options]
         command += ["--port", str(self._port), "--admin-port", str(self._admin_port), "--port-file", str(port_file)]
-        command += ["--until-stdin-closes"]  # so that it ends with us, also if we are killed
+        command += ["--until-stdin-closes"]  # so that it ends with this process, even if this one is killed
         root = Path(__file__).parents[2]
         if self._log is None:
             return subprocess.Popen(command, stdin=subprocess.PIPE, cwd=root)
@@ -126,9 +126,7 @@ class SandboxProcess:
 def start_sandbox(
     ledger: Path, *, slow_ms: float = 1_500, key_age_s: float = 86_400, port: int = 0, log: Path | None = None
 ) -> Iterator[SandboxProcess]:
-    """`with start_sandbox(folder / "ledger.sqlite") as sandbox: sandbox.url`. `log`: a file for its messages, else our
-    stderr.
-    """
+    """Run a sandbox: `with start_sandbox(folder / "ledger.sqlite") as sandbox: sandbox.url`. `log`: a file for its log, else our stderr."""
     sandbox = SandboxProcess(ledger, slow_ms=slow_ms, key_age_s=key_age_s, port=port, log=log)
     sandbox.start()
     try:

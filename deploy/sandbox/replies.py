@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.sandbox.faults import Manner, luhn_holds
 
-QUOTED_CHARS_MAX = 64  # the longest id of ours has 27
+QUOTED_CHARS_MAX = 64  # the sandbox's longest id has 27 characters
 
 _CARD_DIGITS = re.compile(r"(?<!\d)\d{13,19}(?!\d)", re.ASCII)
 
@@ -16,9 +16,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SandboxReply:
-    """`saved`: kept under the request's idempotency key. Stripe keeps what an endpoint answered once it began to act,
-    500s included, but not rejected parameters, conflicts and rate limits
-    (https://docs.stripe.com/api/idempotent_requests).
+    """A reply. `saved`: it is kept under the request's idempotency key.
+
+    Stripe keeps an endpoint's answer once the endpoint began to act, 500s included. It does not keep rejected parameters, conflicts and
+    rate limits (https://docs.stripe.com/api/idempotent_requests).
     """
 
     status: int
@@ -33,12 +34,12 @@ def ok(body: Json, manner: Manner = Manner.ANSWER) -> SandboxReply:
 
 
 def invalid(message: str, *, code: str | None = None, param: str | None = None, status: int = 400) -> SandboxReply:
-    """The parameters were rejected before anything was done."""
+    """A reply to parameters that were rejected before anything was done."""
     return SandboxReply(status, _error("invalid_request_error", message, code=code, param=param), saved=False)
 
 
 def missing(kind: str, thing_id: str, *, param: str, status: int = 404) -> SandboxReply:
-    """404 for what the path names, 400 for what a parameter names."""
+    """404 if the path names the missing thing, 400 if a parameter names it."""
     return invalid(f"No such {kind}: '{printable(thing_id)}'", code="resource_missing", param=param, status=status)
 
 
@@ -78,7 +79,7 @@ def unauthorised(message: str, status: int) -> SandboxReply:
 
 
 def printable(text: str) -> str:
-    """A quoted parameter: short, and never a card number."""
+    """A quoted parameter, shortened and never with a card number."""
     return _CARD_DIGITS.sub(lambda run: "****" if luhn_holds(run[0]) else run[0], text[:QUOTED_CHARS_MAX])
 
 

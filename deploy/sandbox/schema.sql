@@ -24,8 +24,8 @@ CREATE TABLE IF NOT EXISTS payment_intents (
     latest_charge TEXT,
     last_error TEXT,                     -- JSON
     confirm_attempts INTEGER NOT NULL DEFAULT 0,
-    looks INTEGER NOT NULL DEFAULT 0,    -- retrievals since it began to process
-    healed INTEGER NOT NULL DEFAULT 0,   -- 1: a person switched the silence of this payment off
+    looks INTEGER NOT NULL DEFAULT 0,    -- retrievals since its status became processing
+    healed INTEGER NOT NULL DEFAULT 0,   -- 1: a person made this payment answer again
     canceled_at INTEGER,
     created INTEGER NOT NULL
 ) STRICT;
@@ -59,7 +59,7 @@ CREATE TABLE IF NOT EXISTS refunds (
 
 CREATE INDEX IF NOT EXISTS refunds_by_payment ON refunds (payment_intent);
 
--- every confirm and cancel that arrived, whatever became of it
+-- every confirm and cancel that arrived, whatever its result
 CREATE TABLE IF NOT EXISTS confirms (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL,

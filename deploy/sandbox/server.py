@@ -1,4 +1,4 @@
-"""Two listeners on loopback: the API, and a small one for people that stays when the API refuses connections."""
+"""Two listeners on loopback: the API, and one for people that still listens when the API refuses connections."""
 
 import asyncio
 import logging
@@ -14,12 +14,12 @@ from deploy.sandbox.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_S = 2.0  # how long requests in hand may take to be answered at SIGTERM; what hangs is let go at once
-SETTLE_S = 0.05  # the answer to "refuse from now on" gets this long to leave before its connection is cut
+SHUTDOWN_S = 2.0  # how long requests may still take at SIGTERM; connections that hang are closed at once
+SETTLE_S = 0.05  # the answer to "refuse from now on" has so much time to leave before its connection is cut
 
 
 class Sandbox:
-    """`async with Sandbox(path) as sandbox: sandbox.url`. The ledger survives; modes and requests in flight do not."""
+    """The server: `async with Sandbox(path) as sandbox: sandbox.url`. The ledger is kept; modes and requests in flight are not."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Sandbox:
             self._site = await self._listen(self._runner, self._port)
 
     def _cut_connections(self) -> None:
-        """Whoever kept a connection open must not be served on it any more."""
+        """Close all open connections, because a kept-alive one would still be served."""
         for connection in self._runner.server.connections if self._runner.server else []:
             connection.force_close()
 
@@ -86,7 +86,7 @@ class Sandbox:
 async def _runner(routes: list[web.RouteDef]) -> web.AppRunner:
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.add_routes(routes)
-    # A handler that hangs ends when its client hangs up; what acts late runs in a task of its own.
+    # A handler that hangs ends when its client hangs up. An action that happens late runs in a task of its own.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     return runner
