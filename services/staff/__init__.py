@@ -1,1 +1,1 @@
-"""Owns what people need: dead letters, payments in doubt, the journal."""
+"""The staff service. It owns what people work with: dead letters, cases of payments in doubt, the journal of their actions."""

@@ -1,4 +1,4 @@
-"""`python -m services.staff` runs the service: it takes in dead letters and cases, and publishes what people decided."""
+"""`python -m services.staff` runs the service: it stores dead letters and cases, and publishes what people decide."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ NAME = "staff"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 DEAD_LETTERS_PREFETCH = 50
-"""What the broker set aside may be large: so many bodies are in memory at once, and no more."""
+"""How many dead letters are in memory at once. The broker also dead-letters large messages, so there are few."""
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Two queues; the actions of people come through the outbox, which the relay sweeps."""
+    """Assemble the service: two queues. Actions of people put their messages into the outbox, and the sweeper publishes them."""
     runtime.consume("staff.cases", CaseHandler())
     consumer = Consumer(runtime.consume_link, DEAD_LETTERS, readiness=runtime.readiness, prefetch=DEAD_LETTERS_PREFETCH)
     runtime.consumers.append(consumer)
@@ -27,7 +27,7 @@ async def assemble(runtime: Runtime) -> None:
 
 
 def main() -> None:
-    """Run the service."""
+    """Run the service until it is told to stop."""
     run_service(NAME, MIGRATIONS, assemble)
 
 

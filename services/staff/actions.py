@@ -1,8 +1,8 @@
-"""What people can do, as plain functions over the database: the command line uses them, and so will the web desk.
+"""The actions of people, as plain functions on the database. The command line uses them.
 
-An action is one transaction: the row is locked and looked at, the journal entry, the new state and what is to be said (in the outbox) are
-stored together. So a crash does all or nothing, and of two people one comes second and is told. The running staff service publishes what
-is in its outbox within a second; nothing here speaks to the broker.
+An action is one transaction. It locks and checks the row, and stores the journal entry, the new state and the messages (in the outbox)
+together. So a crash leaves all or nothing. If two people act at once, the second one is told what the first one did. Nothing here speaks to
+the broker: the running staff service publishes its outbox within a second.
 """
 
 import unicodedata
@@ -37,13 +37,13 @@ __all__ = ["SELECTED_MAX", "ActionRefusal", "ActionResult", "DeadLetterStatus", 
 
 SOURCE = "staff"
 CHUNK_MAX = 100
-"""Dead letters of one transaction: their bodies are at most 6 MiB together, and locks stay short."""
+"""Dead letters in one transaction. Their bodies have at most 6 MiB together, and locks stay short."""
 COMMANDS_QUEUE = "invoice.commands"
 REPLAYABLE_QUEUES = frozenset(queue.name for queue in WORK_QUEUES)
 
 
 class ActionRefusal(StrEnum):
-    """Why nothing was done, beside what the case itself refuses (DecisionRefusal). For programs; the sentence beside it is for people."""
+    """Why an action was not done: a code for programs. `DecisionRefusal` has the reasons that come from the case itself."""
 
     UNKNOWN = "unknown"
     ALREADY_REPLAYED = "already_replayed"
@@ -56,7 +56,7 @@ class ActionRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """What became of one action. `text` is a sentence; `refusal` is None if it was done, `entry` is then its line in the journal."""
+    """The result of an action. `text` is a sentence for people. If the action was done, `refusal` is None and `entry` its journal entry."""
 
     subject: UUID | None
     text: str
@@ -68,36 +68,36 @@ class ActionResult:
         return self.refusal is None
 
 
-# -- dead letters: looking -------------------------------------------------------------------------------------------------------------
+# -- dead letters: queries -------------------------------------------------------------------------------------------------------------
 
 
 async def list_dead_letters(
     database: Database, selection: Selection, *, at_most: int
 ) -> tuple[list[DeadLetterRecord], int]:
-    """The selected, latest first, at most so many; and how many there are in all."""
+    """The selected dead letters, latest first, at most `at_most`, and the number of all that are selected."""
     async with database.connection() as connection:
         return await store.select(connection, selection, at_most=at_most), await store.count(connection, selection)
 
 
 async def show_dead_letter(database: Database, letter_id: UUID) -> tuple[DeadLetterRecord, list[JournalEntry]] | None:
-    """One record with what people did about it; None if there is none."""
+    """The record of a dead letter, and the actions of people on it. None if there is no such dead letter."""
     async with database.connection() as connection:
         found = await store.select(connection, Selection(ids=(letter_id,)), at_most=1)
         return (found[0], await store.entries_about(connection, letter_id)) if found else None
 
 
 async def ids_like(database: Database, table: Literal["dead_letters", "cases"], prefix: str) -> list[UUID]:
-    """Ids that begin so; two are given if there are more."""
+    """The ids that begin with `prefix`, at most two."""
     async with database.connection() as connection:
         return await store.ids_like(connection, table, prefix.lower())
 
 
-# -- dead letters: acting --------------------------------------------------------------------------------------------------------------
+# -- dead letters: actions -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Act:
-    """What is to happen to one record."""
+    """An action on one record: the record afterwards, its journal entry, the messages to publish, and the sentence for the person."""
 
     record: DeadLetterRecord
     entry: JournalEntry
@@ -111,8 +111,10 @@ _Decide = Callable[[DeadLetterRecord, datetime], _Act | ActionResult]
 async def replay(
     database: Database, selection: Selection, *, who: str, reason: str | None = None, clock: Clock = system_clock
 ) -> list[ActionResult]:
-    """Send the selected messages again to the queues they came from, each with its own id, properties and body. Without a status or ids
-    in the selection only those that are open."""
+    """Send the selected messages again to the queues they came from, each with its own id, properties and body.
+
+    If the selection has neither a status nor ids, only open dead letters are replayed. There is one result for each dead letter.
+    """
     if (unfit := _unfit(who=who, reason=reason)) is not None:
         return [unfit]
     return await _on_each(database, _open_only(selection), clock, lambda record, now: _replay(record, who, reason, now))
@@ -121,7 +123,10 @@ async def replay(
 async def discard(
     database: Database, selection: Selection, *, who: str, reason: str, clock: Clock = system_clock
 ) -> list[ActionResult]:
-    """Give the selected messages up. The sender of a command is answered `rejected: discarded`."""
+    """Discard the selected messages. The sender of a discarded command is answered `rejected: discarded`.
+
+    If the selection has neither a status nor ids, only open dead letters are discarded. There is one result for each dead letter.
+    """
     if (unfit := _unfit(who=who, reason=reason)) is not None:
         return [unfit]
     return await _on_each(
@@ -139,8 +144,8 @@ async def _on_each(database: Database, selection: Selection, clock: Clock, decid
     async with database.connection() as connection:
         found = await store.select_ids(connection, selection)
     results = [_unknown(id_) for id_ in _in_order(selection.ids or ()) if id_ not in set(found)]
-    for at in range(0, len(found), CHUNK_MAX):
-        results += await _on_chunk(database, found[at : at + CHUNK_MAX], clock, decide)
+    for start in range(0, len(found), CHUNK_MAX):
+        results += await _on_chunk(database, found[start : start + CHUNK_MAX], clock, decide)
     return results
 
 
@@ -149,7 +154,7 @@ async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decid
         records = await store.lock_letters(tx, ids)
         now = clock()
         decided = [decide(records[id_], now) for id_ in ids if id_ in records]
-        acts = [one for one in decided if isinstance(one, _Act)]
+        acts = [act for act in decided if isinstance(act, _Act)]
         await store.append_entries(tx, [act.entry for act in acts])
         crash_points.reach("staff.replay.after_journal")
         await store.save_letters(tx, [act.record for act in acts])
@@ -157,7 +162,7 @@ async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decid
         crash_points.reach("staff.replay.before_commit")
     crash_points.reach("staff.replay.after_commit")
     return [
-        ActionResult(one.record.id, one.text, entry=one.entry.id) if isinstance(one, _Act) else one for one in decided
+        ActionResult(act.record.id, act.text, entry=act.entry.id) if isinstance(act, _Act) else act for act in decided
     ]
 
 
@@ -174,12 +179,15 @@ def _replay(record: DeadLetterRecord, who: str, reason: str | None, now: datetim
     after = dead_letters.settle(record, DeadLetterStatus.REPLAYED, Disposition(who, now, reason))
     details = {"queue": letter.queue, "message_id": letter.message_id, "replays": after.replays, "reason": reason}
     entry = JournalEntry(new_id(), now, who, "replay", record.id, details)
-    return _Act(after, entry, (_again(after, entry.id),), f"replayed to {letter.queue}")
+    return _Act(after, entry, (_replayed(after, entry.id),), f"replayed to {letter.queue}")
 
 
-def _again(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
-    """The message as it first came, and how often we sent it. One that came without an id gets the record's, by which its next failure is
-    recognised. In the outbox it has an id of its own: the same message may wait for two queues at once."""
+def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
+    """The message as it first came, with a header that counts its replays.
+
+    A message without an id gets the id of its record, so that its next failure is recognised. In the outbox each replay has its own id,
+    because the same message may wait there for two queues at once.
+    """
     letter = record.letter
     scalars = {name: value for name, value in letter.headers.items() if isinstance(value, str | int)}
     return Outgoing(
@@ -216,12 +224,12 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
         reply_correlation_id=letter.correlation_id,
         reason=reason,
     )
-    says = _say(closing, entry, _correlation(record) or str(command_id))
-    return _Act(after, entry, (says,), "discarded; the command is answered `rejected: discarded`")
+    message = _message(closing, entry, _correlation(record) or str(command_id))
+    return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")
 
 
 def _correlation(record: DeadLetterRecord) -> str | None:
-    """That of the event itself, if it can be read."""
+    """The correlation id in the message's body, if it can be read."""
     letter = record.letter
     if letter.body is None:
         return None
@@ -260,28 +268,30 @@ def _in_order(ids: Iterable[UUID]) -> list[UUID]:
     return list(dict.fromkeys(ids))
 
 
-# -- payments: looking -----------------------------------------------------------------------------------------------------------------
+# -- payments: queries -----------------------------------------------------------------------------------------------------------------
 
 
 async def list_cases(database: Database, *, open_only: bool = True, at_most: int) -> list[KeptCase]:
-    """Cases, the oldest first."""
+    """Cases, oldest first, at most `at_most`."""
     async with database.connection() as connection:
         return await store.select_cases(connection, open_only=open_only, at_most=at_most)
 
 
 async def show_case(database: Database, payment_id: UUID) -> tuple[KeptCase, list[JournalEntry]] | None:
-    """One case with what people did about it; None if there is none."""
+    """The case of a payment, and the actions of people on it. None if there is no such case."""
     async with database.connection() as connection:
         kept = await store.find_case(connection, payment_id)
         return (kept, await store.entries_about(connection, payment_id)) if kept else None
 
 
-# -- payments: acting ------------------------------------------------------------------------------------------------------------------
+# -- payments: actions -----------------------------------------------------------------------------------------------------------------
 
 
 async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = system_clock) -> ActionResult:
-    """Have the payment-gateway service ask the gateway now. Only of a payment that has a case: asked about a payment it never saw, that
-    service would close it for ever."""
+    """Make the payment-gateway service ask the gateway about a payment now.
+
+    The payment must have a case. If it was never seen, the service would close it for ever.
+    """
     if (unfit := _unfit(who=who)) is not None:
         return unfit
     async with database.transaction() as tx:
@@ -289,8 +299,8 @@ async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = 
         if kept is None:
             return _no_case(payment_id)
         entry = JournalEntry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version})
-        question = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id)
-        await _record(tx, entry, _say(question, entry, kept.correlation_id))
+        inquiry = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id)
+        await _record(tx, entry, _message(inquiry, entry, kept.correlation_id))
         crash_points.reach("staff.ask.before_commit")
     crash_points.reach("staff.ask.after_commit")
     return ActionResult(payment_id, "the gateway is asked; what it answers shows on the case", entry=entry.id)
@@ -308,7 +318,10 @@ async def resolve(
     receipt_number: str | None = None,
     clock: Clock = system_clock,
 ) -> ActionResult:
-    """Settle a payment in doubt, on the version that `who` saw. The payment-gateway service decides whether it is still in time."""
+    """Send a person's decision about a payment in doubt. `expected_version` is the version that `who` saw.
+
+    The payment-gateway service finally decides whether the decision is in time.
+    """
     if (unfit := _unfit(who=who, reason=reason, evidence=evidence, receipt_number=receipt_number)) is not None:
         return replace(unfit, subject=payment_id)
     wanted = domain.Resolve(resolution, expected_version, receipt_number)
@@ -334,7 +347,7 @@ async def resolve(
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
         details = command.model_dump(mode="json", exclude={"payment_id", "decided_by"})
         entry = JournalEntry(new_id(), clock(), who, "resolve", payment_id, details)
-        message = _say(command, entry, kept.correlation_id)
+        message = _message(command, entry, kept.correlation_id)
         decision = SentDecision(message.id, expected_version, resolution, who, entry.at)
         await _record(tx, entry, message)
         await store.save_cases(tx, [(replace(case, decision=decision), kept.correlation_id)], entry.at)
@@ -350,7 +363,7 @@ async def _record(tx: Connection, entry: JournalEntry, message: Outgoing) -> Non
     await outbox.insert(tx, [message], sweep_after_s=0)
 
 
-def _say(data: Contract, entry: JournalEntry, correlation_id: str) -> Outgoing:
+def _message(data: Contract, entry: JournalEntry, correlation_id: str) -> Outgoing:
     return encode(Draft(data), Cause(entry.id, correlation_id, entry.at), 0, source=SOURCE)
 
 
@@ -372,7 +385,7 @@ def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, case: Case) -> st
         case DecisionRefusal.VERSION_DIFFERS:
             return f"it stands at version {case.version} ({_words(case.status)}), not {wanted.expected_version}: look again"
         case DecisionRefusal.DOES_NOT_FIT:
-            fitting = " or ".join(_words(one) for one in sorted(domain.decisions_for(case.status)))
+            fitting = " or ".join(_words(resolution) for resolution in sorted(domain.decisions_for(case.status)))
             return f"its state is {_words(case.status)}: it can be decided as {fitting}"
         case DecisionRefusal.RECEIPT_NUMBER_REQUIRED:
             return "a captured payment needs the gateway's receipt number"
@@ -380,11 +393,11 @@ def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, case: Case) -> st
             return _on_its_way(case.decision)
 
 
-# -- words of people -------------------------------------------------------------------------------------------------------------------
+# -- texts of people -------------------------------------------------------------------------------------------------------------------
 
 
 def _unfit(**texts: str | None) -> ActionResult | None:
-    """Whether one of these must not be stored: empty, too long, or with card data in it."""
+    """The refusal if one of these texts must not be stored, because it is empty or too long, or has card data or control characters."""
     for name, text in texts.items():
         if text is None:
             continue

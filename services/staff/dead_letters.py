@@ -1,7 +1,7 @@
-"""A dead letter as staff keep it: what arrived, how often it was sent again, how it stands. Pure: no I/O, clock, randomness, logging.
+"""The record of a dead letter: what arrived, how often it was replayed, its status. Pure: no I/O, clock, randomness, logging.
 
-One message that failed on one queue is one record, however often it comes: duplicates only count, a failure after a replay opens the same
-record again. Which of the two an arrival is says its generation: how often the message had been replayed when it failed.
+A message that failed on one queue has one record, however often it arrives. A duplicate is only counted. A failure after a replay opens the
+record again. The generation of an arrival tells the two apart: it says how often the message had been replayed when it failed.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class DeadLetterStatus(StrEnum):
 
 
 class Withheld(StrEnum):
-    """Why the message is not kept whole, and therefore cannot be replayed."""
+    """Why the body of a message is not stored. Without its body it cannot be replayed."""
 
     CARD_DATA = "card_data"
     TOO_LARGE = "too_large"
@@ -31,15 +31,17 @@ class Withheld(StrEnum):
 
 
 Origin = Literal["remit", "broker"]
-"""Who set it aside: a service of ours, which says why, or the broker by itself."""
+"""Who dead-lettered a message: one of our services, which says why, or the broker by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """What arrived. Every text is redacted; `body` is None where it is `withheld`. `queue` is where it failed, `generation` how often it
-    had been replayed before. `event_id` is the CloudEvents id where it can be read: of a command, the id its sender knows it by.
+    """A dead letter that arrived.
 
-    `replay_of` is set on what we sent again under the record's own id, because it had come without one.
+    Every text is redacted. `body` is None if it is `withheld`. `queue` is the queue on which the message failed. `generation` says how
+    often it had been replayed before. `event_id` is the CloudEvents id, if it can be read. For a command, its sender knows that id.
+
+    A message that came without an id is replayed with the id of its record. If it fails again, `replay_of` is that id.
     """
 
     id: UUID
@@ -68,7 +70,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """Who replayed or discarded it, and why (a replay needs no reason)."""
+    """Who replayed or discarded a dead letter, and why. A replay needs no reason."""
 
     by: str
     at: datetime
@@ -77,7 +79,7 @@ class Disposition:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """`letter` is the failure seen last; `replays` counts how often staff sent it again, `seen` how often it arrived."""
+    """Everything about one dead letter. `letter` is the latest failure, `replays` counts the replays, `seen` the arrivals."""
 
     letter: DeadLetter
     replays: int
@@ -93,19 +95,19 @@ class DeadLetterRecord:
 
 
 def arrive(record: DeadLetterRecord | None, letter: DeadLetter, now: datetime) -> DeadLetterRecord:
-    """The record after one more arrival."""
+    """The record after one more arrival. `record` is None if the dead letter is new."""
     if record is None:
         return DeadLetterRecord(letter, letter.generation, 1, DeadLetterStatus.OPEN, now, now)
-    again = replace(record, seen=record.seen + 1, last_seen=now)
+    counted = replace(record, seen=record.seen + 1, last_seen=now)
     if letter.generation < record.replays:
-        return again  # a late duplicate of what was replayed since
+        return counted  # a late duplicate of a failure before the last replay
     if letter.generation == record.replays and record.status is DeadLetterStatus.DISCARDED:
-        return again  # somebody decided; the broker delivers at least once
-    return replace(again, letter=letter, replays=letter.generation, status=DeadLetterStatus.OPEN, settlement=None)
+        return counted  # the broker delivers at least once: a duplicate must not undo a person's decision
+    return replace(counted, letter=letter, replays=letter.generation, status=DeadLetterStatus.OPEN, settlement=None)
 
 
 def continues(record: DeadLetterRecord | None, letter: DeadLetter) -> bool:
-    """Whether `letter` is the failure of what we sent again under this record's own id."""
+    """Whether `letter` is a failure of the replayed message of `record`, which was sent with the record's id."""
     return record is not None and record.letter.message_id is None and record.letter.queue == letter.queue
 
 
@@ -114,6 +116,6 @@ def settle(
     status: Literal[DeadLetterStatus.REPLAYED, DeadLetterStatus.DISCARDED],
     settlement: Disposition,
 ) -> DeadLetterRecord:
-    """The record after a person replayed or discarded it."""
+    """The record after a person replayed or discarded the dead letter."""
     replays = record.replays + 1 if status is DeadLetterStatus.REPLAYED else record.replays
     return replace(record, status=status, replays=replays, settlement=settlement)

@@ -1,7 +1,8 @@
 """A case: a payment that a person may have to look at. Pure: no I/O, clock, randomness, logging.
 
-Messages about a payment arrive in any order, some twice. Each carries the version of the payment it speaks of, so the case is what its
-highest version says; what an older message knows besides (amount, attempts) fills gaps. In whatever order they come, the same case results.
+Messages about a payment arrive in any order, some of them twice. Each has the version of the payment that it is about. The message with the
+highest version gives the status of the case. Older messages only fill gaps, such as the amount or the attempts. So every order of arrival
+gives the same case.
 """
 
 from datetime import datetime
@@ -14,11 +15,11 @@ from shared.records import dataclass, replace
 Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
 
 REFUSALS_KEPT_MAX = 20
-"""The latest; nobody decides in vain more often than that on one payment."""
+"""The latest refusals of a case that are kept. Nobody makes more decisions in vain about one payment."""
 
 
 class CaseStatus(StrEnum):
-    UNKNOWN = "unknown"  # nothing but a refused decision was heard of it yet
+    UNKNOWN = "unknown"  # only a refused decision has arrived yet
     IN_DOUBT = "in_doubt"
     NEEDS_DECISION = "needs_decision"
     REFUND_IN_DOUBT = "refund_in_doubt"
@@ -41,7 +42,7 @@ _DECISIONS: dict[CaseStatus, frozenset[Resolution]] = {
 
 
 def decisions_for(status: CaseStatus) -> frozenset[Resolution]:
-    """What a person can decide while the payment stands so; nothing once it is settled."""
+    """The decisions that a person can make while a case has this status. There are none once it is settled."""
     return _DECISIONS.get(status, frozenset())
 
 
@@ -55,12 +56,12 @@ class DecisionRefusal(StrEnum):
     DECISION_ON_ITS_WAY = "decision_on_its_way"
 
 
-# -- what happened ---------------------------------------------------------------------------------------------------------------------
+# -- facts -----------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class CaseAttempt:
-    """One call to the gateway and what came back."""
+    """One call to the gateway, and its answer."""
 
     at: datetime
     step: str
@@ -70,7 +71,7 @@ class CaseAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Doubted:
-    """The payment is something to look at. `decided_by` is set if this is what a person decided (money not given back)."""
+    """The payment is a case, and may need a decision. `decided_by` is set if a person decided that the money is not given back."""
 
     version: int
     status: CaseStatus
@@ -97,7 +98,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRefused:
-    """A decision came too late or did not fit: `version` and `state` are what stood. `decision_id` is the decision's message."""
+    """A decision came too late or did not fit. `version` and `state` are the payment's. `decision_id` is the decision's message id."""
 
     id: UUID
     version: int
@@ -116,7 +117,7 @@ Fact = Doubted | Settled | DecisionRefused
 
 @dataclass(frozen=True, slots=True)
 class SentDecision:
-    """The last one that a person sent. `id` is that of the message, `version` the one it was made on."""
+    """The last decision that a person sent. `id` is its message id, `version` the version of the payment that the person saw."""
 
     id: UUID
     version: int
@@ -127,7 +128,7 @@ class SentDecision:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`version` is the highest one heard of, `attempts_version` the one that the attempts came with; 0 is none."""
+    """A case. `version` is the highest version of the payment in any message, `attempts_version` that of the attempts. 0 means none."""
 
     payment_id: UUID
     invoice_id: str
@@ -149,7 +150,7 @@ class Case:
 
     @property
     def decision_on_its_way(self) -> SentDecision | None:
-        """A decision sent on the version that stands, not refused and without effect yet."""
+        """The decision that was sent for the present version, if it is not refused and has no effect yet."""
         decision = self.decision
         if decision is None or decision.version != self.version or not self.is_open:
             return None
@@ -157,7 +158,7 @@ class Case:
 
 
 def evolve(case: Case, fact: Fact) -> Case:
-    """The case after one more fact, whichever came before."""
+    """The case after one more fact. The order of facts does not matter."""
     match fact:
         case Doubted():
             return _doubted(case, fact)
@@ -187,7 +188,7 @@ def _settled(case: Case, fact: Settled) -> Case:
 
 
 def _fill(case: Case, fact: Doubted | Settled) -> Case:
-    """What never changes about a payment, from the first message that has it."""
+    """Take what never changes about a payment from the first message that has it."""
     return replace(
         case,
         amount_minor=fact.amount_minor if case.amount_minor is None else case.amount_minor,
@@ -197,7 +198,7 @@ def _fill(case: Case, fact: Doubted | Settled) -> Case:
 
 
 def _decision_refused(case: Case, fact: DecisionRefused) -> Case:
-    """A refused decision moves nothing: what stands comes by a message of its own."""
+    """Note a refused decision. It does not change the status: that comes in a message of its own."""
     known = {refused.id: refused for refused in case.refusals} | {fact.id: fact}
     ordered = sorted(known.values(), key=lambda refused: (refused.version, refused.id))
     return replace(case, refusals=tuple(ordered[-REFUSALS_KEPT_MAX:]))
@@ -208,13 +209,18 @@ def _decision_refused(case: Case, fact: DecisionRefused) -> Case:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
+    """A person's decision about a case, made on `expected_version`."""
+
     resolution: Resolution
     expected_version: int
     receipt_number: str | None
 
 
 def refusal_of(command: Resolve, case: Case) -> DecisionRefusal | None:
-    """Why the decision is not sent; None: it may be. The payment gateway has the last word: this saves people from what it would refuse."""
+    """Why a decision is not sent, or None if it is.
+
+    The payment-gateway service has the last word. This check only saves people from decisions that the service would refuse.
+    """
     if not case.is_open:
         return DecisionRefusal.NOTHING_TO_DECIDE
     if command.expected_version != case.version:

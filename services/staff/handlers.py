@@ -1,4 +1,4 @@
-"""The surface of `staff.cases`: ROUTES says which message is which fact about a case. Nothing is announced: staff act through `actions`."""
+"""The messages of `staff.cases`: `ROUTES` turns each into a fact about a case. Nothing is published here: people act through `actions`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -68,7 +68,7 @@ ROUTES: Mapping[type[Contract], Callable[[Any, Inbound], Fact]] = {
 
 @dataclass(frozen=True, slots=True)
 class CaseHandler:
-    """What the payment-gateway service tells of payments that a person may have to look at."""
+    """Handles the events of the payment-gateway service about payments that a person may have to look at."""
 
     source: str = "staff"
 
@@ -83,7 +83,7 @@ class CaseHandler:
         return Reaction(domain.evolve(state, ROUTES[type(message.data)](message.data, message)))
 
     async def save(self, writes: WriteBatch, changes: Sequence[Change[UUID, Case, None]]) -> Sequence[Outgoing]:
-        """The last state of each; the order of a batch is that of its messages."""
+        """Collect one write for each case, with its state after the last message of the batch."""
         if changes:
             last = {change.key: change for change in changes}
             await store.save_cases(
@@ -96,5 +96,7 @@ class CaseHandler:
 
 def _about(message: Inbound) -> AboutPayment:
     if not isinstance(message.data, AboutPayment):
-        raise TypeError(f"{message.type} is not about a payment")  # a wrong binding: set aside alone
+        raise TypeError(
+            f"{message.type} is not about a payment"
+        )  # a binding is wrong; this message becomes a dead letter
     return message.data

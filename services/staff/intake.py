@@ -1,8 +1,10 @@
-"""Takes whatever reaches `dead-letters` into the table: any bytes, any headers, from our services and from the broker itself.
+"""Stores every message of the queue `dead-letters`: any bytes and any headers, from our services and from the broker itself.
 
-What the broker dead-letters never passed our border, so everything is scanned here (again): a message with a card number anywhere is kept
-without its body, and all its texts are redacted. Nothing is trusted that a sender could have written: the queue a message failed on is the
-routing key under which it was dead-lettered, and what carries `x-death`, which our services never write, is the broker's.
+A message that the broker dead-letters may never have passed our border. So every message is scanned here, some for the second time. If
+there is a card number anywhere, the body is not stored. All texts are redacted.
+
+Nothing is trusted that a sender could have written. The queue on which a message failed is taken from the routing key with which it was
+dead-lettered. A message with an `x-death` header was dead-lettered by the broker, because our services never write that header.
 """
 
 import asyncio
@@ -40,18 +42,18 @@ from shared.records import replace
 log = structlog.get_logger(__name__)
 
 SHORT_TEXT_BYTES_MAX = 255
-"""An AMQP short string: a property that is to be sent again must fit into one."""
+"""The longest AMQP short string. A property must fit into one to be sent again."""
 ERROR_TEXT_BYTES_MAX = 4_096
 CODE_LENGTH_MAX = 64
 GENERATION_MAX = 1_000_000
-"""Beyond it is no count of ours: upstream can write this header, too."""
+"""A larger count of replays is not ours. Upstream can write that header, too."""
 COUNT_MAX = 2**31 - 1
 
-_NOT_THE_SENDERS = re.compile(
+_NOT_OF_THE_SENDER = re.compile(
     r"x-remit-|x-unreadable$|x-death$|x-first-death-|x-last-death-|x-delivery-count$|x-acquired-count$"
 )
 
-_BROKERS_WORDS = {
+_BROKER_REASONS = {
     "rejected": "a consumer rejected it",
     "expired": "its time to live was over",
     "maxlen": "its queue was full",
@@ -62,7 +64,7 @@ _BROKERS_WORDS = {
 
 
 def read(delivery: Delivery) -> DeadLetter:
-    """The delivery as a letter. Never raises for what is in it."""
+    """Read a delivery as a dead letter. Never raises because of its content."""
     original = _original(delivery)
     withheld = _withheld(original, delivery)
     decoded = decode(original.body, content_type=original.content_type, headers=original.headers)
@@ -86,12 +88,12 @@ def read(delivery: Delivery) -> DeadLetter:
         withheld=withheld,
         generation=generation,
         replay_of=own_id if generation else None,
-        **(_our_words(delivery) if _is_ours(delivery) else _brokers_words(delivery)),
+        **(_why_by_service(delivery) if _is_ours(delivery) else _why_by_broker(delivery)),
     )
 
 
 def read_or_remains(delivery: Delivery) -> DeadLetter:
-    """As `read`; should that fail after all, what is left of the delivery. Nothing else in its batch waits for the repair."""
+    """Like `read`. If that fails because of a bug, return the remains of the delivery, so that the rest of its batch goes on."""
     try:
         return read(delivery)
     except Exception as error:
@@ -100,8 +102,10 @@ def read_or_remains(delivery: Delivery) -> DeadLetter:
 
 
 def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADABLE, Withheld.UNSTORABLE]) -> DeadLetter:
-    """What is left of a delivery that cannot be read, or that the database does not take: it must stop nobody, and still be seen. Its body
-    is not kept: nobody can say that no card number is in it."""
+    """The little that is kept of a delivery that cannot be read, or that the database does not take.
+
+    It must not stop the others, and people must still see it. Its body is not kept, because nobody can say that it has no card number.
+    """
     return DeadLetter(
         id=derived_id(NAMESPACE, f"{why}\n{delivery.routing_key}\n{delivery.message_id}\n{len(delivery.body)}"),
         queue=_text(delivery.routing_key) or DEAD_LETTERS,
@@ -120,12 +124,12 @@ def _is_ours(delivery: Delivery) -> bool:
 
 
 def _original(delivery: Delivery) -> Delivery:
-    """The message as it came to the queue on which it failed."""
-    senders = {key: value for key, value in delivery.headers.items() if not _NOT_THE_SENDERS.match(key)}
-    at_its_queue = replace(delivery, queue=delivery.routing_key, headers=senders)
+    """The message as it was on the queue on which it failed."""
+    headers = {key: value for key, value in delivery.headers.items() if not _NOT_OF_THE_SENDER.match(key)}
+    on_its_queue = replace(delivery, queue=delivery.routing_key, headers=headers)
     if _is_ours(delivery):
         return replace(
-            at_its_queue,
+            on_its_queue,
             exchange=_string(delivery.headers.get(dead_letter_headers.EXCHANGE)),
             routing_key=_string(delivery.headers.get(dead_letter_headers.ROUTING_KEY)),
             message_id=_string(delivery.headers.get(dead_letter_headers.MESSAGE_ID)),
@@ -137,11 +141,11 @@ def _original(delivery: Delivery) -> Delivery:
     death = _death(delivery)
     keys = death.get("routing-keys")
     first_key = keys[0] if isinstance(keys, list) and keys else None
-    return replace(at_its_queue, exchange=_string(death.get("exchange")), routing_key=_string(first_key))
+    return replace(on_its_queue, exchange=_string(death.get("exchange")), routing_key=_string(first_key))
 
 
 def _death(delivery: Delivery) -> Mapping[str, object]:
-    """The broker's own account of this failure, if it can be read."""
+    """The entry of `x-death` about this failure. Empty if it cannot be read."""
     deaths = delivery.headers.get("x-death")
     entries = [entry for entry in deaths if isinstance(entry, dict)] if isinstance(deaths, list) else []
     here = [entry for entry in entries if entry.get("queue") == delivery.routing_key]
@@ -149,19 +153,19 @@ def _death(delivery: Delivery) -> Mapping[str, object]:
 
 
 def _withheld(original: Delivery, delivery: Delivery) -> Withheld | None:
-    said = delivery.headers.get(dead_letter_headers.BODY_WITHHELD) if _is_ours(delivery) else None
-    if said == dead_letter_headers.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
+    by_service = delivery.headers.get(dead_letter_headers.BODY_WITHHELD) if _is_ours(delivery) else None
+    if by_service == dead_letter_headers.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
         return Withheld.TOO_LARGE
-    if said:
+    if by_service:
         return Withheld.CARD_DATA
     headers = original.headers
     if len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX:
-        return Withheld.HEADERS_TOO_LARGE  # before any look into them: none is kept, whatever it holds
+        return Withheld.HEADERS_TOO_LARGE  # without scanning them: none of them is kept anyway
     return Withheld.CARD_DATA if _has_card_data(original) else None
 
 
 def _has_card_data(original: Delivery) -> bool:
-    """Anywhere, also behind encodings: this is the last look before it is stored."""
+    """Whether there is card data anywhere, even in encoded form. This is the last check before the message is stored."""
     if has_card_data(original.body) or find_card_number_deep(original.body):
         return True
     properties = (
@@ -180,7 +184,7 @@ def _has_card_data(original: Delivery) -> bool:
 
 
 def _leaves(value: object) -> list[str]:
-    """Every text in a header's value; tables nest as deep as the frame they come in allows."""
+    """Every text in the value of a header. It has no recursion, because tables can be nested as deep as their frame allows."""
     texts: list[str] = []
     waiting = [value]
     while waiting:
@@ -197,19 +201,21 @@ def _leaves(value: object) -> list[str]:
 
 
 def _identity(original: Delivery, withheld: Withheld | None, delivery: Delivery) -> UUID:
-    """The same message failing on the same queue has the same id, replayed or not. Of a body that is withheld no hash is kept: a card
-    number could be found from it."""
+    """The id of the record: the same for a message that fails on the same queue again, replayed or not.
+
+    It uses no hash of a withheld body, because a card number could be found from the hash.
+    """
     if withheld is None:
         digest = sha256(original.body + _event_headers(original.headers)).hexdigest()
     elif original.message_id:
         digest = ""
-    else:  # without an id: that of the dead letter, or else when the broker set it aside
+    else:  # the message has no id: use that of the dead letter, or the time when the broker dead-lettered it
         digest = delivery.message_id or f"{_death(delivery).get('time')} {len(original.body)}"
     return derived_id(NAMESPACE, f"{original.queue}\n{original.message_id or ''}\n{digest}")
 
 
 def _event_headers(headers: Mapping[str, object]) -> bytes:
-    """CloudEvents attributes of a binary-mode message: part of what it says."""
+    """The CloudEvents attributes of a message in binary mode. They are part of its content."""
     attributes = {
         name: _string(value) for name, value in headers.items() if name.startswith(("ce-", "ce_", "cloudEvents"))
     }
@@ -225,7 +231,8 @@ class _Why(TypedDict):
     failed_at: datetime | None
 
 
-def _our_words(delivery: Delivery) -> _Why:
+def _why_by_service(delivery: Delivery) -> _Why:
+    """Why our service dead-lettered it, from its headers."""
     headers = delivery.headers
     return {
         "origin": "remit",
@@ -237,14 +244,15 @@ def _our_words(delivery: Delivery) -> _Why:
     }
 
 
-def _brokers_words(delivery: Delivery) -> _Why:
+def _why_by_broker(delivery: Delivery) -> _Why:
+    """Why the broker dead-lettered it, from `x-death`."""
     death = _death(delivery)
     reason = _string(death.get("reason"))
     return {
         "origin": "broker",
         "reason": _code(f"broker_{reason}") if reason else "unknown",
         "error_type": None,
-        "error_text": f"RabbitMQ set it aside: {_BROKERS_WORDS.get(reason, 'it does not say why')}",
+        "error_text": f"RabbitMQ dead-lettered it: {_BROKER_REASONS.get(reason, 'it does not say why')}",
         "tries": _count(delivery.headers.get("x-delivery-count")) or _count(death.get("count")),
         "failed_at": _moment(death.get("time")),
     }
@@ -267,7 +275,7 @@ def _string(value: object) -> str:
 
 
 def _text(value: object, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str | None:
-    """Fit to be stored and shown; None if there is nothing."""
+    """A text that is safe to store and show, at most `bytes_max` bytes in UTF-8. None if it is empty."""
     return redact(_string(value)).encode()[:bytes_max].decode("utf-8", "ignore") or None
 
 
@@ -291,24 +299,28 @@ def _moment(value: object) -> datetime | None:
 
 
 class Intake:
-    """Stores dead letters, batch after batch: one transaction, then one acknowledgement. A batch is held through an outage; nothing is
-    ever acknowledged that has no record."""
+    """Stores dead letters, batch after batch: one transaction, then one acknowledgement.
+
+    In an outage a batch is held. A delivery is never acknowledged before its record is stored.
+    """
 
     def __init__(self, consumer: Consumer, database: Database, clock: Clock, readiness: Readiness) -> None:
         self._consumer = consumer
         self._database = database
         self._clock = clock
         self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer)
-        self._committing = CommitLoop(self._commit, give_up=self._second_best, retry=self._retry)
+        self._committing = CommitLoop(self._commit, give_up=self._remains_or_hold, retry=self._retry)
 
     async def run(self) -> None:
-        """Until the consumer is stopped and its buffer is empty."""
+        """Store dead letters until the consumer is stopped and its buffer is empty."""
         while deliveries := await self._consumer.take():
             if self._consumer.is_stale(deliveries):
                 continue  # the broker delivers all of them again
             try:
-                # In a thread: the deep look takes tens of milliseconds a body, and heartbeats and health must go on meanwhile.
-                letters = await asyncio.to_thread(lambda batch: [read_or_remains(one) for one in batch], deliveries)
+                # Scanning takes tens of milliseconds a body. It runs in a thread, so that heartbeats and probes go on meanwhile.
+                letters = await asyncio.to_thread(
+                    lambda batch: [read_or_remains(delivery) for delivery in batch], deliveries
+                )
                 await self._committing.run(list(zip(deliveries, letters, strict=True)))
             except Stopped:
                 return
@@ -318,14 +330,17 @@ class Intake:
             metrics.MESSAGES_HANDLED.labels(queue=self._consumer.queue, outcome="handled").inc(len(deliveries))
 
     def stop_holding(self) -> None:
-        """Give up a batch that an outage holds; it is redelivered after the restart."""
+        """Give up a batch that is held in an outage. The broker delivers it again after the restart."""
         self._retry.stop()
 
-    async def _second_best(
+    async def _remains_or_hold(
         self, item: tuple[Delivery, DeadLetter], error: Exception, state: RetryState
     ) -> tuple[Delivery, DeadLetter]:
-        """What to store of a letter that failed alone and again. Only data that the database refuses is left out. Anything else is a fault
-        of ours, which costs no body: the letter is held until the fault is repaired."""
+        """What to store of a dead letter that cannot be stored, although it was tried alone several times.
+
+        If the database refuses the data, only the remains are stored. Any other error is a bug of ours. Then the dead letter is held with
+        its body until the bug is repaired.
+        """
         delivery, letter = item
         log.error("dead_letter_unstorable", queue=letter.queue, letter=str(letter.id), exc_info=error)
         if trouble(error) is Trouble.DATA and letter.withheld is not Withheld.UNSTORABLE:
@@ -333,7 +348,7 @@ class Intake:
         await self._retry.outlast(error, state)
         return delivery, letter
 
-    async def _commit(self, batch: Sequence[tuple[Delivery, DeadLetter]], *, carefully: bool) -> None:  # noqa: ARG002 - one way
+    async def _commit(self, batch: Sequence[tuple[Delivery, DeadLetter]], *, carefully: bool) -> None:  # noqa: ARG002 - there is only one way to commit
         now = self._clock()
         letters = [letter for _, letter in batch]
         async with self._database.transaction() as tx:
@@ -347,13 +362,13 @@ class Intake:
 def _arrived(
     records: dict[UUID, DeadLetterRecord], letters: Sequence[DeadLetter], now: datetime
 ) -> list[DeadLetterRecord]:
-    """The records after these arrivals, in order."""
+    """The records after these arrivals. The arrivals are taken in their order."""
     records = dict(records)
     changed: dict[UUID, DeadLetterRecord] = {}
     for letter in letters:
         resent = records.get(letter.replay_of) if letter.replay_of else None
         if resent is not None and continues(resent, letter):
-            letter = replace(letter, id=resent.id, message_id=None)  # noqa: PLW2901 - the same letter under its first name
+            letter = replace(letter, id=resent.id, message_id=None)  # noqa: PLW2901 - the same dead letter, with the id of its record
         record = arrive(records.get(letter.id), letter, now)
         records[record.id] = changed[record.id] = record
     return list(changed.values())

@@ -1,4 +1,4 @@
-"""This service's own SQL, set-based: dead letters, cases, and the append-only journal."""
+"""This service's SQL, set-based: dead letters, cases, and the append-only journal."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,10 +13,10 @@ from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
 
 SELECTED_MAX = 10_000
-"""Dead letters that one action takes: a selection is fixed before its first one is handled, so that what fails again is not sent again."""
+"""Dead letters in one action. The selection is made before the first one is handled, so a message that fails again is not sent again."""
 BODY_RETENTION_DAYS = 30
-"""How long the body of a settled dead letter is kept: somebody may ask what it was; as long as the inbox knows its message. It may hold
-what people wrote, so it is not kept for ever. An open one waits for a person, however long."""
+"""How long the body of a settled dead letter is kept, in case somebody asks what it was. The inbox knows its message as long. A body may
+have texts of people, so it is not kept for ever. An open dead letter waits for a person, however long."""
 BODY_RETENTION = RetentionRule(
     "bodies of settled dead letters",
     BODY_RETENTION_DAYS,
@@ -25,14 +25,18 @@ BODY_RETENTION = RetentionRule(
             ORDER BY settled_at LIMIT $2 FOR UPDATE SKIP LOCKED)""",  # noqa: S608 - a constant
     rows_max=500,
 )
-"""The records stay. A page of bodies is at most 32 MiB to write over, far below the statement's timeout."""
+"""Only bodies and headers are deleted, and the records stay. A page has at most 32 MiB of bodies, which takes far less than the statement
+timeout."""
 
 # -- dead letters ----------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters: all conditions together; none of them is every one. `older_than` and `newer_than` are about `last_seen`."""
+    """A selection of dead letters that fulfil all conditions. Without conditions it selects all.
+
+    `older_than` and `newer_than` are compared with `last_seen`.
+    """
 
     ids: tuple[UUID, ...] | None = None
     queue: str | None = None
@@ -44,7 +48,7 @@ class Selection:
 
 
 async def select_ids(connection: Connection, selection: Selection, *, at_most: int = SELECTED_MAX) -> list[UUID]:
-    """Ids of the selected, in the order they first came."""
+    """The ids of the selected dead letters, in the order in which they first arrived, at most `at_most`."""
     rows = await connection.fetch(
         f"SELECT id FROM dead_letters WHERE {_SELECTED} ORDER BY first_seen, id LIMIT $8",  # noqa: S608 - a constant
         *_arguments(selection),
@@ -54,7 +58,7 @@ async def select_ids(connection: Connection, selection: Selection, *, at_most: i
 
 
 async def select(connection: Connection, selection: Selection, *, at_most: int) -> list[DeadLetterRecord]:
-    """The selected, latest first."""
+    """The selected dead letters, latest first, at most `at_most`."""
     rows = await connection.fetch(
         f"SELECT {_LETTER_NAMES} FROM dead_letters WHERE {_SELECTED} ORDER BY last_seen DESC, id LIMIT $8",  # noqa: S608 - a constant
         *_arguments(selection),
@@ -64,7 +68,7 @@ async def select(connection: Connection, selection: Selection, *, at_most: int) 
 
 
 async def count(connection: Connection, selection: Selection) -> int:
-    """How many there are."""
+    """The number of selected dead letters."""
     return int(
         await connection.fetchval(
             f"SELECT count(*) FROM dead_letters WHERE {_SELECTED}",  # noqa: S608 - a constant
@@ -74,7 +78,7 @@ async def count(connection: Connection, selection: Selection) -> int:
 
 
 async def ids_like(connection: Connection, table: str, prefix: str) -> list[UUID]:
-    """Ids of `dead_letters` or `cases` that begin so; two are enough to know that it is not one."""
+    """The ids in `dead_letters` or `cases` that begin with `prefix`, at most two. Two mean that the prefix is ambiguous."""
     return [row["id"] for row in await connection.fetch(_IDS_LIKE[table], prefix)]
 
 
@@ -85,7 +89,7 @@ _IDS_LIKE = {
 
 
 async def lock_letters(tx: Tx, ids: Collection[UUID]) -> dict[UUID, DeadLetterRecord]:
-    """Those of `ids` that exist, locked in the order of their ids until the transaction ends."""
+    """The records of `ids` that exist, locked in the order of their ids until the transaction ends."""
     rows = await tx.fetch(
         f"SELECT {_LETTER_NAMES} FROM dead_letters WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE",  # noqa: S608 - a constant
         list(ids),
@@ -94,7 +98,7 @@ async def lock_letters(tx: Tx, ids: Collection[UUID]) -> dict[UUID, DeadLetterRe
 
 
 async def save_letters(tx: Tx, records: Sequence[DeadLetterRecord]) -> None:
-    """Insert or overwrite. A record that another process inserted meanwhile is a unique violation: load again."""
+    """Insert or overwrite records. A record that another process inserted meanwhile is a unique violation: load again."""
     if not records:
         return
     known = await tx.fetch("SELECT id FROM dead_letters WHERE id = ANY($1::uuid[])", [r.id for r in records])
@@ -118,7 +122,7 @@ async def _update_letters(tx: Tx, records: Sequence[DeadLetterRecord]) -> None:
 _SELECTED = """($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR reason = $3)
     AND ($4::text IS NULL OR type = $4 OR type LIKE '%.' || $4 || '.v%') AND ($5::text IS NULL OR status = $5)
     AND ($6::timestamptz IS NULL OR last_seen < $6) AND ($7::timestamptz IS NULL OR last_seen > $7)"""
-"""A type is given whole, or by its name alone: `PayInvoice`."""
+"""A type matches by its whole wire name, or by its name alone, such as `PayInvoice`."""
 
 
 def _arguments(selection: Selection) -> list[object]:
@@ -165,8 +169,8 @@ _LETTER_COLUMNS: dict[str, str] = {
     "settled_reason": "text",
 }
 _LETTER_NAMES = ", ".join(_LETTER_COLUMNS)
-"""Named, here and below, never `*`: a column that a newer release adds must not reach an older one, nor spoil its prepared statements."""
-_UNNESTED = ", ".join(f"${at}::{type_}[]" for at, type_ in enumerate(_LETTER_COLUMNS.values(), start=1))
+"""Columns are always named, and never `*`. So this build also runs when a newer build has added a column."""
+_UNNESTED = ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(_LETTER_COLUMNS.values(), start=1))
 _INSERT_LETTERS = f"INSERT INTO dead_letters ({_LETTER_NAMES}) SELECT * FROM unnest({_UNNESTED})"  # noqa: S608 - constants
 _UPDATE_LETTERS = f"""UPDATE dead_letters d SET {", ".join(f"{name} = u.{name}" for name in _LETTER_COLUMNS if name != "id")}
     FROM unnest({_UNNESTED}) AS u ({_LETTER_NAMES}) WHERE d.id = u.id"""  # noqa: S608 - constants
@@ -203,7 +207,7 @@ def _record(row: Row) -> DeadLetterRecord:
 
 @dataclass(frozen=True, slots=True)
 class KeptCase:
-    """A case with what the table adds to it."""
+    """A case with the other columns of its row."""
 
     case: Case
     correlation_id: str
@@ -212,7 +216,7 @@ class KeptCase:
 
 
 async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
-    """Those that exist, locked in the order of their ids until the transaction ends."""
+    """The cases of these payments that exist, locked in the order of their ids until the transaction ends."""
     rows = await tx.fetch(
         f"SELECT {_CASE_COLUMNS} FROM cases WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
         list(payment_ids),
@@ -221,21 +225,24 @@ async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
 
 
 async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime) -> None:
-    """Insert or overwrite (case, correlation id). One inserted meanwhile by another process wins: a conflict, so load again."""
+    """Insert or overwrite cases, each with its correlation id.
+
+    A case that another process inserted meanwhile is a unique violation, which is a conflict: load again.
+    """
     known = await tx.fetch(
         "SELECT payment_id FROM cases WHERE payment_id = ANY($1::uuid[])", [case.payment_id for case, _ in cases]
     )
     ids = {row["payment_id"] for row in known}
-    for statement, some in (
+    for statement, its_cases in (
         (_INSERT_CASES, [pair for pair in cases if pair[0].payment_id not in ids]),
         (_UPDATE_CASES, [pair for pair in cases if pair[0].payment_id in ids]),
     ):
-        if some:
-            await tx.execute(statement, *_case_columns(some), now)
+        if its_cases:
+            await tx.execute(statement, *_case_columns(its_cases), now)
 
 
 async def select_cases(connection: Connection, *, open_only: bool, at_most: int) -> list[KeptCase]:
-    """Cases, the oldest first: that money has waited longest."""
+    """Cases, oldest first, because their money has waited longest. At most `at_most`."""
     rows = await connection.fetch(
         f"""SELECT {_KEPT_COLUMNS} FROM cases
             WHERE NOT $1 OR status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
@@ -247,7 +254,7 @@ async def select_cases(connection: Connection, *, open_only: bool, at_most: int)
 
 
 async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = False) -> KeptCase | None:
-    """One case, or None."""
+    """The case of a payment, or None. With `lock`, its row is locked until the transaction ends."""
     row = await connection.fetchrow(_SELECT_CASE_AND_LOCK if lock else _SELECT_CASE, payment_id)
     return _kept(row) if row is not None else None
 
@@ -332,7 +339,7 @@ def _case(row: Row) -> Case:
 
 
 def _known(kind: type[CaseAttempt | DecisionRefused | SentDecision], members: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what a newer release may have written beside it."""
+    """The members that this build knows. A newer build may have written more."""
     return {name: members[name] for name in kind.__dataclass_fields__ if name in members}
 
 
@@ -349,7 +356,7 @@ def _uuid_or_none(text: str | None) -> UUID | None:
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One action of a person. Its id is the cause of what the action says. `subject` is a dead letter or a payment."""
+    """One action of a person. Its id is the cause of the messages that it sends. `subject` is the id of a dead letter or a payment."""
 
     id: UUID
     at: datetime
@@ -360,7 +367,7 @@ class JournalEntry:
 
 
 async def append_entries(tx: Tx, entries: Sequence[JournalEntry]) -> None:
-    """Write down what was done, in the transaction that does it."""
+    """Store what was done, in the same transaction that does it."""
     if entries:
         await tx.execute(
             """INSERT INTO journal (id, at, who, action, subject, details)
@@ -375,7 +382,7 @@ async def append_entries(tx: Tx, entries: Sequence[JournalEntry]) -> None:
 
 
 async def entries_about(connection: Connection, subject: UUID) -> list[JournalEntry]:
-    """What people did with it, in order."""
+    """The actions of people on a dead letter or a payment, in order."""
     rows = await connection.fetch(
         "SELECT id, at, who, action, subject, details FROM journal WHERE subject = $1 ORDER BY at, id", subject
     )

@@ -112,7 +112,7 @@ OF_A_CASE: Final = {
 """Why nobody knows yet: staff see these, senders do not."""
 OF_BOTH: Final = {payment.OutcomeReason.GATEWAY_UNAVAILABLE, payment.OutcomeReason.DECIDED}
 BY_A_SERVICE: Final = {*MalformedReason, "handler_failed", Withheld.UNREADABLE, Withheld.UNSTORABLE}
-BY_THE_BROKER: Final = {*(f"broker_{reason}" for reason in intake._BROKERS_WORDS), "unknown"}
+BY_THE_BROKER: Final = {*(f"broker_{reason}" for reason in intake._BROKER_REASONS), "unknown"}
 
 
 def test_reasons_of_answers_are_those_that_senders_get() -> None:
