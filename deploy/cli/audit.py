@@ -134,7 +134,7 @@ def baseline(
     from services.audit.stores import Sources  # noqa: PLC0415 - opens databases
 
     databases, _ = _servers()
-    content = asyncio.run(_base_line(Sources(databases, ledger=ledger, drained=True), digest=digest))
+    content = asyncio.run(_take_baseline(Sources(databases, ledger=ledger, drained=True), digest=digest))
     from services.audit.baseline import write  # noqa: PLC0415
 
     write(content, file)
@@ -142,13 +142,13 @@ def baseline(
     say(f"{file}: connections of {len(databases)} databases{tables}")
 
 
-async def _base_line(sources: "Sources", *, digest: bool) -> dict[str, dict[str, object]]:
-    from services.audit.baseline import base_line  # noqa: PLC0415
+async def _take_baseline(sources: "Sources", *, digest: bool) -> dict[str, dict[str, object]]:
+    from services.audit.baseline import take_baseline  # noqa: PLC0415
     from services.audit.stores import open_stores  # noqa: PLC0415
     from shared.clock import system_clock  # noqa: PLC0415
 
     async with open_stores(sources, system_clock()) as stores:
-        return await base_line(stores, digest=digest)
+        return await take_baseline(stores, digest=digest)
 
 
 def _servers() -> tuple[dict[str, str], str | None]:

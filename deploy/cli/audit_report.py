@@ -18,8 +18,8 @@ def page(report: AuditReport) -> RenderableType:
     checks.add_column("", no_wrap=True)
     checks.add_column("looked at", justify="right", no_wrap=True)
     for finding in report.findings:
-        verdict = Text(finding.verdict.value, style=_STYLES[finding.verdict])
-        checks.add_row(_words(finding), verdict, _numbers(finding))
+        result = Text(finding.result.value, style=_STYLES[finding.result])
+        checks.add_row(_words(finding), result, _numbers(finding))
     return Group(checks, _summary(report))
 
 
@@ -37,6 +37,6 @@ def _numbers(finding: Finding) -> str:
 
 
 def _summary(report: AuditReport) -> Text:
-    of = {verdict: sum(finding.verdict is verdict for finding in report.findings) for verdict in CheckResult}
-    words = ", ".join(f"{count} {verdict.value}" for verdict, count in of.items() if count)
+    of = {result: sum(finding.result is result for finding in report.findings) for result in CheckResult}
+    words = ", ".join(f"{count} {result.value}" for result, count in of.items() if count)
     return Text(f"{words}.", style="green" if report.ok else "bold red")

@@ -1,4 +1,4 @@
-"""Streams of rows from stores that cannot be joined (each service has its own database), read side by side in the order of one key."""
+"""Reads sorted streams of rows side by side, key by key: each service has its own database, so the database cannot join them."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
@@ -13,10 +13,10 @@ class StoredRow(Protocol):
 
 
 async def align(*streams: Keyed) -> AsyncIterator[tuple[str, tuple[list[StoredRow], ...]]]:
-    """Every key that occurs in any stream, ascending, with its rows from each of them: an outer join in the memory of one key.
+    """Every key that occurs in any stream, ascending, with its rows from each stream: an outer join that keeps one key in memory.
 
-    Each stream must come in ascending order of its keys, compared by code point (`ORDER BY id COLLATE "C"`; a uuid orders like its
-    text). Raises ValueError if one does not: its rows would be missed silently.
+    Each stream must be sorted by its keys, compared by code point (`ORDER BY id COLLATE "C"`; a uuid sorts like its text). Raises
+    ValueError if a stream is not: otherwise its rows would be missed silently.
     """
     cursors = [_Cursor(stream) for stream in streams]
     for cursor in cursors:
@@ -27,7 +27,7 @@ async def align(*streams: Keyed) -> AsyncIterator[tuple[str, tuple[list[StoredRo
 
 
 class _Cursor:
-    """One stream, with the row that comes next."""
+    """A stream and its next row."""
 
     def __init__(self, stream: Keyed) -> None:
         self._stream = stream
@@ -42,7 +42,7 @@ class _Cursor:
             raise ValueError(f"a stream is out of order: {self.key!r} comes after {before!r}")
 
     async def take(self, key: str) -> list[StoredRow]:
-        """All rows under `key`, which is the smallest left."""
+        """All rows with this key, which is the smallest of all streams."""
         rows: list[StoredRow] = []
         while self.key == key and self._row is not None:
             rows.append(self._row)

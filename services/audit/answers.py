@@ -1,4 +1,4 @@
-"""What was promised to a sender, held against the sender's own history."""
+"""Compares the answers that senders were promised with a sender's own history."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from services.audit.finding import Tally
 from services.audit.stores import Attempted, Snapshot, Stores
 
 PAGE = 2_000
-"""Commands looked up at a time."""
+"""The number of commands that are looked up at a time."""
 IN_HAND_MAX = 400
-"""What a consumer may hold that is not acknowledged yet (`shared.messaging.consumer.PREFETCH`)."""
+"""The number of messages that a consumer may hold without having acknowledged them (`shared.messaging.consumer.PREFETCH`)."""
 
 _ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
 _OPEN_DEAD_LETTERS = """
@@ -20,7 +20,7 @@ _OPEN_DEAD_LETTERS = """
 
 
 async def answered_once(counted: Tally, stores: Stores) -> None:
-    """Every confirmed command id has exactly one answer, or one open dead letter; a command whose confirm was lost has none or one."""
+    """Every confirmed command has one answer or one open dead letter; one whose confirm was lost has one of them or none."""
     if not stores.has("invoice"):
         return
     attempts, room = stores.attempts(), _Room(stores)
@@ -47,7 +47,7 @@ async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_
 
 
 class _Room:
-    """How many unanswered commands of a live system may be waiting in a queue or be in the hands of a consumer."""
+    """Counts how many unanswered commands of a live system may be in a queue or in a consumer's hands."""
 
     def __init__(self, stores: Stores) -> None:
         queues = [(stores.queues or {}).get(name) for name in ("invoice.commands", "dead-letters")]
@@ -63,12 +63,12 @@ class _Room:
 
 
 def _unanswered(counted: Tally, room: _Room, attempt: Attempted) -> None:
-    """Lost, unless it waits in a queue still."""
+    """The command is lost, unless it may still wait in a queue."""
     if room.take():
         counted.in_flight()
     else:
         counted.breach(
-            attempt.command_id, "confirmed by the broker, and neither answered nor set aside", since=attempt.at
+            attempt.command_id, "confirmed by the broker, and neither answered nor dead-lettered", since=attempt.at
         )
 
 
@@ -78,7 +78,7 @@ async def _open_dead_letters(staff: Snapshot, page: list[Attempted], ids: list[U
 
 
 def _names(message_id: str | None, event_id: UUID | None) -> Iterator[str]:
-    """A dead letter is known by the id on its envelope and by the one inside: usually the same."""
+    """The ids of a dead letter: the one on its envelope and the one inside, which are usually the same."""
     yield from {str(name).lower() for name in (message_id, event_id) if name is not None}
 
 

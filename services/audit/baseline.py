@@ -1,4 +1,4 @@
-"""What a drained system is like: written to a file at one time, compared with the system at another."""
+"""A baseline: the state of a drained system, written to a file at one time and compared with the system at another."""
 
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -18,11 +18,12 @@ _SESSIONS = """
 _DIGEST = """
     SELECT count(*) AS rows, coalesce(sum(('x' || left(md5(digested::text), 15))::bit(60)::bigint), 0) AS sum
     FROM ({}) AS digested"""
-"""A sum over the rows, in any order: no sort, no memory, and two tables of different content differ (but for one chance in 2^60)."""
+"""Sums a hash of each row, in any order, so that it needs no sort and little memory. Tables of different content have different sums, but
+for one chance in 2^60."""
 
 _UNDER_WAY = "'DeadlineFired'"
 _YOUNG = "date_trunc('month', now()) - interval '11 months'"
-"""What time alone deletes, after 400 days, is older."""
+"""Only rows younger than this are compared: after 400 days the services delete rows by age."""
 DIGESTED: dict[str, dict[str, str]] = {
     "invoice": {
         "events": "SELECT * FROM events",
@@ -52,8 +53,8 @@ DIGESTED: dict[str, dict[str, str]] = {
         "journal": "SELECT * FROM journal",
     },
 }
-"""What recovery and replay must leave alone. Not what time alone moves: a reminder counts, a deadline of what waits for a person fires,
-a duplicate is seen once more, inquiries are repeated."""
+"""What recovery and replay must not change. Columns and rows that change with time alone are left out: reminders are counted, deadlines of
+cases fire, duplicates are seen once more, inquiries are repeated."""
 LEDGER_DIGESTED = {
     "charges": "SELECT id, payment_intent, amount, currency, payment_method, created FROM charges ORDER BY id",
     "refunds": "SELECT id, payment_intent, charge, amount, currency, status FROM refunds ORDER BY id",
@@ -62,7 +63,7 @@ LEDGER_DIGESTED = {
 
 
 async def digests(stores: Stores) -> AsyncIterator[tuple[str, str]]:
-    """Each table with the digest of its content: rows, and a sum over them."""
+    """Each table with a digest of its content: the number of rows and a sum over them."""
     for name, database in stores.databases.items():
         for table, query in DIGESTED[name].items():
             for row in await database.page(_DIGEST.format(query)):
@@ -73,12 +74,12 @@ async def digests(stores: Stores) -> AsyncIterator[tuple[str, str]]:
 
 
 async def connections(stores: Stores) -> dict[str, int]:
-    """Sessions at each database, ours left out."""
+    """The number of sessions at each database, without the audit's own."""
     return {name: await database.value(_SESSIONS) for name, database in stores.databases.items()}
 
 
-async def base_line(stores: Stores, *, digest: bool) -> dict[str, Any]:
-    """What the system is like now, as JSON data."""
+async def take_baseline(stores: Stores, *, digest: bool) -> dict[str, Any]:
+    """The state of the system now, as JSON data."""
     content: dict[str, Any] = {"connections": await connections(stores), "memory_mib": memory_mib(stores.urls)}
     if digest:
         content["digest"] = {table: value async for table, value in digests(stores)}
@@ -86,7 +87,7 @@ async def base_line(stores: Stores, *, digest: bool) -> dict[str, Any]:
 
 
 def write(content: Mapping[str, Any], path: Path) -> None:
-    """Raises AuditError."""
+    """Write the baseline as JSON. Raises AuditError."""
     try:
         path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
     except OSError as error:
@@ -97,8 +98,10 @@ def write(content: Mapping[str, Any], path: Path) -> None:
 
 
 def memory_mib(urls: Mapping[str, str]) -> dict[str, float]:
-    """Resident memory of the processes on this machine that serve these databases, by service; those of other systems are told apart by
-    the URL in their environment. A service whose processes we may not look at is absent."""
+    """Resident memory, in MiB, of the processes on this machine that serve these databases, by service.
+
+    The URL in a process's environment tells whether it belongs to this system. A service whose processes we may not read is left out.
+    """
     used: dict[str, float] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -108,7 +111,7 @@ def memory_mib(urls: Mapping[str, str]) -> dict[str, float]:
                 continue
             pages = int((folder / "statm").read_text().split()[1])
         except (OSError, ValueError, IndexError):
-            continue  # it has ended, or belongs to somebody else
+            continue  # the process has ended, or belongs to another user
         used[name] = round(used.get(name, 0.0) + pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
     return used
 

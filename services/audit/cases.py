@@ -1,4 +1,4 @@
-"""No charge without its payment here, no payment without an end or somebody who sees to it."""
+"""Every charge has its payment, and every payment has an end, a next attempt or a person who was asked."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,7 +18,7 @@ Broken = tuple[str, str, datetime | None]
 
 
 def open_cases(stores: Stores) -> Keyed:
-    """What staff are asked to look at."""
+    """The cases that staff are asked to decide."""
     staff = stores.databases.get("staff")
     return nothing() if staff is None else staff.keyed(_OPEN_CASES)
 
@@ -30,11 +30,14 @@ async def charges_accounted_for(counted: Tally, stores: Stores) -> None:
     sources = (payments.payment_rows, payments.charges, open_cases)
     async for payment_id, (rows, charges, cases) in align(*(source(stores) for source in sources)):
         counted.look()
-        for about, why, since in (*_astray(payment_id, rows, charges), *_unseen(payment_id, rows, cases, stores)):
+        for about, why, since in (
+            *_unmatched_charges(payment_id, rows, charges),
+            *_unattended_rows(payment_id, rows, cases, stores),
+        ):
             counted.breach(about, why, since=since)
 
 
-def _astray(payment_id: str, rows: list[StoredRow], charges: list[StoredRow]) -> Iterator[Broken]:
+def _unmatched_charges(payment_id: str, rows: list[StoredRow], charges: list[StoredRow]) -> Iterator[Broken]:
     for charge in charges:
         if not payment_id:
             yield charge["id"], "a charge that carries no payment id of ours", None
@@ -44,16 +47,18 @@ def _astray(payment_id: str, rows: list[StoredRow], charges: list[StoredRow]) ->
             yield payment_id, f"charge {charge['id']} is of {charge['payment_intent']}, not of the recorded id", None
 
 
-def _unseen(payment_id: str, rows: list[StoredRow], cases: list[StoredRow], stores: Stores) -> Iterator[Broken]:
+def _unattended_rows(
+    payment_id: str, rows: list[StoredRow], cases: list[StoredRow], stores: Stores
+) -> Iterator[Broken]:
     for row in rows:
         since = max([row["updated_at"], *(case["updated_at"] for case in cases)])
-        for why in _left_alone(row, cases, staff_seen=stores.has("staff")):
+        for why in _unattended(row, cases, staff_seen=stores.has("staff")):
             yield payment_id, why, since
     if cases and not rows:
         yield payment_id, "a case without a payment", cases[0]["opened_at"]
 
 
-def _left_alone(row: StoredRow, cases: list[StoredRow], *, staff_seen: bool) -> Iterator[str]:
+def _unattended(row: StoredRow, cases: list[StoredRow], *, staff_seen: bool) -> Iterator[str]:
     if not open_here(row):
         if cases:
             yield f"{row['status']} here, and its case is open"

@@ -1,5 +1,5 @@
-"""Nothing from nowhere. The id of a message is derived from the id of its cause, so every cause can be computed again from what other
-services stored."""
+"""Every message has a cause. Its id is derived from its cause's id, so the audit computes the ids of causes again from what other services
+stored."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -13,8 +13,8 @@ from services.audit.finding import Tally
 from services.audit.invoice_events import FROM_SAGA, UPSTREAM_COMMANDS
 from services.audit.stores import DATABASES, Stores
 
-SAID_AT_ONCE_MAX = 3
-"""A saga says at most two things about one fact (refund, and tell the invoice); one more costs nothing."""
+COMMANDS_AT_ONCE_MAX = 3
+"""A saga sends at most two commands for one fact (refund, and tell the invoice). Computing one more id costs nothing."""
 
 _FROM_UPSTREAM = """
     SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer, a.command_type, a.invoice_id
@@ -36,11 +36,11 @@ _JOURNAL = "SELECT subject, id FROM journal WHERE action IN ('ask', 'resolve') O
 
 
 async def caused_by_commands(counted: Tally, stores: Stores) -> None:
-    """Nothing from nowhere: every event's causation resolves, back to a command."""
+    """Every cause of an event resolves, back to a command."""
     if stores.has("invoice"):
         await _from_upstream(counted, stores)
     if not stores.has(*DATABASES):
-        return  # what one service says, another has heard: the chain needs all of them
+        return  # a message of one service is a cause at another, so the chain needs all databases
     sources: tuple[Keyed, ...] = (
         payments.invoice_events(stores),
         payments.payment_rows(stores),
@@ -51,13 +51,16 @@ async def caused_by_commands(counted: Tally, stores: Stores) -> None:
     )
     async for payment_id, (events, rows, outcomes, sagas, transitions, journal) in align(*sources):
         known = _Known(payment_id, events, outcomes, sagas, transitions, journal)
-        for about, why, since in (*_steps(known, events, transitions), *_doings(known, events, rows, outcomes)):
+        for about, why, since in (
+            *_steps(known, events, transitions),
+            *_gateway_actions(known, events, rows, outcomes),
+        ):
             counted.breach(about, why, since=since)
         counted.look(len(transitions) + len(outcomes) + len(rows))
 
 
 async def _from_upstream(counted: Tally, stores: Stores) -> None:
-    """What a sender asked for has an accepted answer under the sender's id."""
+    """Every event that a sender's command caused has an accepted answer under the command's id."""
     invoices = stores.databases["invoice"]
     counted.look(await invoices.value(_COUNT))
     async for row in invoices.rows(_FROM_UPSTREAM, UPSTREAM_COMMANDS):
@@ -65,9 +68,7 @@ async def _from_upstream(counted: Tally, stores: Stores) -> None:
             row["stream_id"], f"event {row['version']}, {row['type']}: the command that caused it {_of(row)}"
         )
     async for row in invoices.rows(_SAME_CAUSE):
-        counted.breach(
-            row["stream_id"], f"the message {row['cause_id']} brought about the same event {row['times']} times"
-        )
+        counted.breach(row["stream_id"], f"the message {row['cause_id']} caused the same event {row['times']} times")
     if stores.has("saga"):
         async for row in stores.databases["saga"].rows(_SAME_STEP):
             counted.breach(row["payment_id"], f"the message {row['cause_id']} moved its saga {row['times']} times")
@@ -80,7 +81,7 @@ def _of(row: StoredRow) -> str:
 
 
 class _Known:
-    """The ids of all messages about one payment, by who says them."""
+    """The ids of all messages about one payment, by sender."""
 
     def __init__(
         self,
@@ -99,27 +100,27 @@ class _Known:
             uuid5(payment, f"deadline:{number}") for saga in sagas for number in range(1, saga["deadline"] + 1)
         }
         self.from_saga = {
-            uuid5(step["cause_id"], str(position)) for step in transitions for position in range(SAID_AT_ONCE_MAX)
+            uuid5(step["cause_id"], str(position)) for step in transitions for position in range(COMMANDS_AT_ONCE_MAX)
         }
         self.from_staff = {uuid5(entry["id"], "0") for entry in journal}
-        self.forgotten = any(saga["journal_from"] > 1 for saga in sagas)
+        self.early_steps_deleted = any(saga["journal_from"] > 1 for saga in sagas)
 
     def may_be_of_saga(self, cause: UUID | None) -> bool:
-        """Whether the saga said it. Of one whose early steps are deleted nobody knows any more: it may have."""
-        return cause in self.from_saga or (self.forgotten and cause is not None)
+        """Whether the saga sent this message. True for any id if the saga's early steps were deleted: then nobody can know."""
+        return cause in self.from_saga or (self.early_steps_deleted and cause is not None)
 
 
 Broken = tuple[str, str, datetime | None]
 
 
 def _steps(known: _Known, events: Iterable[StoredRow], transitions: Iterable[StoredRow]) -> Iterator[Broken]:
-    """What the saga heard was said, and what the invoice was told came from the saga."""
+    """Every fact of the saga was published by a service, and every event that changed the invoice has a cause in the saga."""
     facts = known.from_invoice | known.from_gateway | known.deadlines
     for step in transitions:
         if step["cause_id"] not in facts:
             yield (
                 known.payment_id,
-                f"step {step['version']} of its saga, {step['fact']}, was caused by nothing we know",
+                f"step {step['version']} of its saga, {step['fact']}, has no known cause",
                 step["at"],
             )
     for event in events:
@@ -128,15 +129,15 @@ def _steps(known: _Known, events: Iterable[StoredRow], transitions: Iterable[Sto
         if event["event"] not in FROM_SAGA or not known.may_be_of_saga(event["cause_id"]):
             yield (
                 event["invoice_id"],
-                f"{event['event']} of {known.payment_id} was caused by no step of its saga",
+                f"{event['event']} of {known.payment_id} has no cause among the steps of its saga",
                 event["recorded_at"],
             )
 
 
-def _doings(
+def _gateway_actions(
     known: _Known, events: list[StoredRow], rows: Iterable[StoredRow], outcomes: Iterable[StoredRow]
 ) -> Iterator[Broken]:
-    """What the payment gateway service does was asked for by an invoice, a saga or a person."""
+    """Everything that the payment gateway service did was asked for by an invoice, a saga or a person."""
 
     def asked(cause: UUID | None) -> bool:
         return cause in known.from_invoice or cause in known.from_staff or known.may_be_of_saga(cause)
@@ -146,7 +147,7 @@ def _doings(
         if row["requested"] and not requested:
             yield known.payment_id, "a payment that no invoice requested", row["updated_at"]
         elif not asked(row["cause_id"]):
-            yield known.payment_id, "the payment was moved by a message that nobody sent", row["updated_at"]
+            yield known.payment_id, "the payment was changed by a message that nobody sent", row["updated_at"]
     for outcome in outcomes:
         if not asked(_cause(outcome["body"])):
             yield (
@@ -155,7 +156,11 @@ def _doings(
                 outcome["recorded_at"],
             )
         if outcome["message_id"] != uuid5(UUID(known.payment_id), str(outcome["version"])):
-            yield known.payment_id, f"outcome {outcome['version']} does not carry the id of its version", None
+            yield (
+                known.payment_id,
+                f"the id of outcome {outcome['version']} is not the one derived from its version",
+                None,
+            )
 
 
 def _cause(body: bytes) -> UUID | None:

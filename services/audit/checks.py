@@ -1,4 +1,4 @@
-"""Everything that the audit checks, in the order of its report."""
+"""All checks of the audit, in the order of its report."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ _ABSENT = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A promise in words, and the function that holds it against the stores.
+    """A promise in words, and the function that checks the stores against it.
 
-    `needs`: databases by the name of their service, LEDGER, HISTORY, QUEUES. One that was not given is reported as missing; the
-    function looks at the rest as far as that makes sense. Evidence that only some runs have (a tap, a base line) the function
-    itself asks for.
+    `needs`: databases by the name of their service, LEDGER, HISTORY, QUEUES. One that was not given is reported as missing, and the
+    function checks the rest as far as that makes sense. For evidence that only some runs have (a tap, a baseline) the function itself
+    reports what is missing.
     """
 
     function: Callable[[Tally, Stores], Awaitable[None]]
@@ -46,7 +46,7 @@ class Check:
 
     @property
     def name(self) -> str:
-        """What the report, `--json` and the fault runs call it: the name of the function."""
+        """The function's name; the report, `--json` and the fault runs use it."""
         return self.function.__name__
 
     async def run(self, stores: Stores) -> Finding:
@@ -61,27 +61,27 @@ class Check:
 CHECKS: tuple[Check, ...] = (
     Check(
         captured_once,
-        "Captured minus refunded is nothing or the amount; amount, currency and method are the invoice's; never two captures",
+        "Captured minus refunded is 0 or the amount; amount, currency and method are the invoice's; at most one capture",
         ("invoice", "payment_gateway", LEDGER),
     ),
     Check(
         charges_accounted_for,
-        "Every charge at the gateway has one payment here; every payment is over, has an open case or a next attempt",
+        "Every charge at the gateway has one payment here; every payment is settled, or has an open case or a next attempt",
         ("payment_gateway", "staff", LEDGER),
     ),
     Check(
         captured_here_and_there,
-        "Captured here means captured there; declined or not charged here means no capture there",
+        "Captured here means captured at the gateway; declined or not charged here means no capture there",
         ("payment_gateway", LEDGER),
     ),
     Check(
         confirmed_once,
-        "One gateway id was confirmed per payment, recorded before; one idempotency key always carried the same request",
+        "One gateway id was confirmed per payment, after it was recorded; one idempotency key always carried the same request",
         ("payment_gateway", LEDGER),
     ),
     Check(
         paid_when_captured,
-        "An invoice is paid where its payment was captured, or a person decided with evidence; each payment ends once",
+        "An invoice is paid if its payment was captured, or if a person decided so with evidence; each payment ends once",
         ("invoice", "payment_gateway"),
     ),
     Check(
@@ -91,7 +91,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         caused_by_commands,
-        "Nothing from nowhere: every event and every step goes back to a command",
+        "Every event and every step has a cause, back to a command",
         DATABASES,
     ),
     Check(
@@ -101,12 +101,12 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         events_delivered,
-        "Nothing is left in an outbox or a queue; each event was seen by each queue bound to it, always with the same bytes",
+        "Outboxes and queues are empty; each bound queue received each event, always with the same bytes",
         (*DATABASES, QUEUES),
     ),
     Check(
         deliveries_accounted_for,
-        "What a queue was given was handled, is a dead letter or is still there; what people sent again or gave up is journalled",
+        "What a queue received was handled, is a dead letter or is still there; what people replayed or discarded is journalled",
         DATABASES,
     ),
     Check(
@@ -116,12 +116,12 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         sagas_step_legally,
-        "One terminal state per saga; no deadline overdue on it; no illegal transition",
+        "One terminal state per saga; no overdue deadline on it; no illegal transition",
         ("saga", "staff"),
     ),
     Check(
         books_balance,
-        "Captures minus refunds at the gateway equal what the paid invoices say",
+        "Captures minus refunds at the gateway equal the amounts of the paid invoices",
         ("invoice", "payment_gateway", LEDGER),
     ),
     Check(
@@ -131,20 +131,20 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         resources_given_back,
-        "No open transactions, leases or unacknowledged deliveries; connections and memory are back at their base line",
+        "No open transactions, leases or unacknowledged deliveries; connections and memory are back at their baseline",
         (*DATABASES, QUEUES),
     ),
     Check(
         no_secrets_leaked,
         "No card number, security code or key in tables, queues, the gateway's ledger or logs, encoded ones included",
-        (*DATABASES, QUEUES),  # the ledger of a real gateway is not ours to look into
+        (*DATABASES, QUEUES),  # not LEDGER: the audit cannot read the books of a real gateway
     ),
     Check(
         planned_faults_fired,
-        "Not vacuous: every planned fault fired; duplicates, redeliveries, doubts and conflicts were seen",
+        "The run proves something: every planned fault fired; duplicates, redeliveries, doubts and conflicts were seen",
     ),
     Check(
         planted_faults_found,
-        "The audit can fail: every build with a planted fault turned its check red",
+        "The audit can fail: every build with a planted fault broke its check",
     ),
 )

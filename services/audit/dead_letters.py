@@ -1,8 +1,8 @@
-"""What was set aside, and whether any of it should not have been.
+"""Checks the dead letters, and whether a healthy message is among them.
 
-A healthy message is one that reads well, with the reader below, which is stricter than the services' own, so that it never calls healthy
-what they may refuse. Such a message among the open dead letters was set aside for our sake and not for its own: by an outage, by a
-broker that lost patience, by a bug. What a person has settled, a person has looked at.
+The reader below decides what is healthy. It is stricter than the services' own readers, so that it never calls a message healthy that they
+may reject. If a healthy message is an open dead letter, the fault is not the message's: an outage, a delivery limit of the broker, or a bug
+caused it. Settled dead letters are not read: a person has looked at them.
 """
 
 import json
@@ -31,11 +31,11 @@ _RECORDED_TWICE = """
     HAVING count(*) > 1 ORDER BY 1"""
 
 _REMAINS = frozenset({"unstorable", "unreadable"})
-"""Of these nothing could be read, not even how often they were tried."""
+"""Reasons for which nothing of the message could be read, not even the number of its deliveries."""
 _OF_THE_MESSAGE = frozenset({"PaymentIdReusedError"})
-"""Errors of a handler that say what is wrong with the message (the same payment id with other parameters)."""
+"""Errors of a handler that are the message's fault (the same payment id with other parameters)."""
 _OF_THE_ENVELOPE = frozenset({"clear_card_number", "cvv_not_accepted", "headers_too_large", "unsupported_content_type"})
-"""Reasons that may lie in properties, which were redacted before they were kept."""
+"""Reasons that may lie in the message's properties, which were redacted before they were stored."""
 _SETTLED = frozenset({"replayed", "discarded"})
 
 BODY_BYTES_MAX = 64 * 1024
@@ -45,7 +45,7 @@ ID_LENGTH_MAX = 36
 
 
 async def dead_letters_explained(counted: Tally, stores: Stores) -> None:
-    """Every dead letter has one record with reason, tries and status; no healthy message among them."""
+    """Every dead letter has one record with reason, tries and status, and no healthy message is among them."""
     if not stores.has("staff"):
         return
     staff = stores.databases["staff"]
@@ -63,17 +63,17 @@ def _check(counted: Tally, dead_letter: StoredRow) -> None:
     if dead_letter["tries"] < 1 and dead_letter["withheld"] not in _REMAINS and not is_settled:
         counted.breach(dead_letter["id"], f"{dead_letter['reason']}, and no record of a try")
     if is_settled and (dead_letter["settled_by"] is None or dead_letter["settled_at"] is None):
-        counted.breach(dead_letter["id"], f"{dead_letter['status']}, and nobody did it")
+        counted.breach(dead_letter["id"], f"{dead_letter['status']}, and nobody is recorded for it")
     if dead_letter["body"] is not None and (type_ := healthy(dead_letter)) is not None:
         error = f" ({dead_letter['error_type']})" if dead_letter["error_type"] else ""
         counted.breach(
             dead_letter["id"],
-            f"a healthy {type_} was set aside on {dead_letter['queue']}: {dead_letter['reason']}{error}",
+            f"a healthy {type_} was dead-lettered on {dead_letter['queue']}: {dead_letter['reason']}{error}",
         )
 
 
 def healthy(dead_letter: StoredRow) -> str | None:
-    """The type of a message that its queue should have handled; None if there is anything that may be wrong with it."""
+    """The type of a message that its queue should have handled; None if anything about it may be wrong."""
     if dead_letter["error_type"] in _OF_THE_MESSAGE or dead_letter["reason"] in _OF_THE_ENVELOPE:
         return None
     type_ = _reads_well(dead_letter["body"], dead_letter["content_type"])
@@ -90,11 +90,11 @@ def _is_expected(type_: str, queue: str) -> bool:
 
 
 class _DoubtfulError(Exception):
-    """Something in it may be refused."""
+    """A service may reject this part of the message."""
 
 
 def _reads_well(body: bytes, content_type: str | None) -> str | None:
-    """The type of a CloudEvent in structured mode that nobody has a reason to refuse."""
+    """The type of a CloudEvent in structured mode that no service has a reason to reject; None for any other message."""
     if content_type != "application/cloudevents+json" or len(body) > BODY_BYTES_MAX or b"\\u" in body:
         return None
     if body.count(b"{") + body.count(b"[") > BRACKETS_MAX or find_card_number(body):
@@ -114,7 +114,7 @@ def _type_of(event: Any) -> str | None:
         type_, data = event["type"], event["data"]
         is_uuid = (
             str(UUID(event["id"])) == event["id"].lower()
-        )  # Python's own reads underscores and digits of any alphabet, too
+        )  # Python's own reader also takes underscores and the digits of any alphabet
         BY_WIRE_NAME[type_].model_validate(data)
         is_plain = (
             is_uuid and event["specversion"] == "1.0" and _is_plain(event.get("time"), event.get("correlationid"))

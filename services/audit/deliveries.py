@@ -1,4 +1,4 @@
-"""Every message that was sent reached its queue and came to an end there: it was handled, or set aside and seen to."""
+"""Checks that every message which was sent reached its queue, and was handled there or dead-lettered."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from services.audit.evidence import Heard, TapRecording
+from services.audit.evidence import TappedMessage, TapRecording
 from services.audit.expected_messages import KEPT_DAYS, ExpectedMessage, commands, events
 from services.audit.finding import Source, Tally
 from services.audit.routes import COMMANDS, SERVICE_OF
@@ -14,7 +14,7 @@ from services.audit.stores import DATABASES, Stores
 from shared.messaging.topology import DEAD_LETTERS
 
 PAGE = 2_000
-"""Messages looked up at a time."""
+"""The number of messages that are looked up at a time."""
 
 _HANDLED = "SELECT message_id FROM inbox WHERE message_id = ANY($1::uuid[])"
 _ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
@@ -44,7 +44,7 @@ _REPLAYED = f"""
 
 
 async def events_delivered(counted: Tally, stores: Stores) -> None:
-    """Outbox empty once drained; each event was seen at least once by each bound queue, with identical bytes across duplicates."""
+    """Drained outboxes are empty; each bound queue received each event at least once; all copies of an event have the same bytes."""
     for name, database in stores.databases.items():
         counted.look(1 + await database.value(_OUTBOXES))
         async for row in database.rows(_LEFT):
@@ -70,13 +70,13 @@ def _queues(counted: Tally, stores: Stores) -> None:
 
 
 def _identical(counted: Tally, tap: TapRecording) -> None:
-    """Senders may use an id twice, and are told so; our own messages never do."""
-    for heard in tap.heard():
-        if heard.queue in SERVICE_OF and heard.queue != COMMANDS:
+    """Every message of ours has one body under its id. Senders may use an id twice and get an answer about it; we never do."""
+    for tapped in tap.messages():
+        if tapped.queue in SERVICE_OF and tapped.queue != COMMANDS:
             counted.look()
-            if heard.bodies > 1:
+            if tapped.bodies > 1:
                 counted.breach(
-                    heard.message_id, f"{heard.queue} was given {heard.bodies} different bodies under this id"
+                    tapped.message_id, f"{tapped.queue} received {tapped.bodies} different bodies under this id"
                 )
 
 
@@ -84,7 +84,7 @@ def _identical(counted: Tally, tap: TapRecording) -> None:
 
 
 async def deliveries_accounted_for(counted: Tally, stores: Stores) -> None:
-    """Per queue by id: confirmed = handled + dead-lettered + discarded with audit + still there."""
+    """For each queue, by id: confirmed = handled + dead-lettered + discarded with a journal entry + still there."""
     if stores.has("staff"):
         async for row in stores.databases["staff"].rows(_UNJOURNALLED):
             counted.breach(row["id"], f"the dead letter was {row['status']}, and the journal does not say by whom")
@@ -95,42 +95,42 @@ async def deliveries_accounted_for(counted: Tally, stores: Stores) -> None:
     if tap is None:
         counted.missing("no --tap given: what each queue was given", Source.TAP)
     elif not stores.drained:
-        counted.missing("what a listener heard can be followed in a drained system only (--drained)", Source.TAP)
+        counted.missing("a listener's records can be followed only in a drained system (--drained)", Source.TAP)
     elif stores.has(*DATABASES):
-        await _heard(counted, stores, tap)
+        await _check_tapped(counted, stores, tap)
 
 
 async def _replayed(counted: Tally, stores: Stores) -> None:
-    """What a person sent again was handled, or is an open dead letter again."""
+    """A message that a person replayed was handled, or is an open dead letter again."""
     books = _Books(stores)
     async for row in stores.databases["staff"].rows(_REPLAYED):
         counted.look()
         event_id = row["event_id"]
         if row["queue"] not in SERVICE_OF or (event_id and event_id in await books.handled(row["queue"], [event_id])):
             continue
-        why = f"was replayed to {row['queue']}, and neither handled there nor set aside again"
+        why = f"was replayed to {row['queue']}, and neither handled there nor dead-lettered again"
         books.lacking(counted, row["queue"], str(row["id"]), why, ids=(row["id"], event_id), since=row["settled_at"])
 
 
-async def _heard(counted: Tally, stores: Stores, tap: TapRecording) -> None:
+async def _check_tapped(counted: Tally, stores: Stores, tap: TapRecording) -> None:
     books = _Books(stores)
     unnamed = 0
-    for page in _pages(tap.heard()):
-        for queue, heard in _by_queue(page):
-            counted.look(len(heard))
+    for page in _pages(tap.messages()):
+        for queue, tapped in _by_queue(page):
+            counted.look(len(tapped))
             if queue in SERVICE_OF:
-                unnamed += await _ended(counted, books, queue, heard)
+                unnamed += await _ended(counted, books, queue, tapped)
     if unnamed:
-        counted.missing(f"{unnamed} commands came without an id of their own: what became of them", Source.TAP)
+        counted.missing(f"{unnamed} commands came without an id of their own: what happened to them", Source.TAP)
     await _all_kept(counted, stores, tap)
 
 
-async def _ended(counted: Tally, books: "_Books", queue: str, heard: Sequence[Heard]) -> int:
-    """What the queue was given was handled there or is a dead letter. How many cannot be followed, for want of an id."""
-    ids = [id_ for one in heard if (id_ := uuid_of(one.message_id)) is not None]
+async def _ended(counted: Tally, books: "_Books", queue: str, tapped: Sequence[TappedMessage]) -> int:
+    """Every message that the queue received was handled there or is a dead letter. Returns how many have no id to follow."""
+    ids = [id_ for one in tapped if (id_ := uuid_of(one.message_id)) is not None]
     ended = await books.handled(queue, ids)
-    names = await books.dead_letters(queue, ids, [one.message_id for one in heard])
-    left = [one for one in heard if uuid_of(one.message_id) not in ended and one.message_id not in names]
+    names = await books.dead_letters(queue, ids, [one.message_id for one in tapped])
+    left = [one for one in tapped if uuid_of(one.message_id) not in ended and one.message_id not in names]
     kept = await books.dead_letters_by_body(queue, [one.sha256 for one in left])
     unnamed = 0
     for one in left:
@@ -140,18 +140,18 @@ async def _ended(counted: Tally, books: "_Books", queue: str, heard: Sequence[He
         if id_ is None and queue == COMMANDS:
             unnamed += 1
             continue
-        why = f"{queue} was given it, and it was neither handled nor set aside"
+        why = f"{queue} received it, and it was neither handled nor dead-lettered"
         books.lacking(counted, queue, one.message_id, why, ids=(id_,))
     return unnamed
 
 
 async def _all_kept(counted: Tally, stores: Stores, tap: TapRecording) -> None:
-    """Each message that came to the dead letters has a record. Of a body that staff withhold no hash is kept: those are counted."""
+    """Each message in the dead-letter queue has a record. Records without a body have no hash either, so those are only counted."""
     books, unknown = _Books(stores), 0
-    dead_letters = (heard for heard in tap.heard() if heard.queue == DEAD_LETTERS)
+    dead_letters = (tapped for tapped in tap.messages() if tapped.queue == DEAD_LETTERS)
     for page in _pages(dead_letters):
-        kept = await books.dead_letters_by_body(None, [heard.sha256 for heard in page])
-        unknown += sum(heard.sha256 not in kept for heard in page)
+        kept = await books.dead_letters_by_body(None, [tapped.sha256 for tapped in page])
+        unknown += sum(tapped.sha256 not in kept for tapped in page)
     withheld = await stores.databases["staff"].value(_WITHHELD)
     waiting = books.room(DEAD_LETTERS)
     if unknown > withheld + waiting:
@@ -161,11 +161,11 @@ async def _all_kept(counted: Tally, stores: Stores, tap: TapRecording) -> None:
 # -- following messages by their ids -----------------------------------------------------------------------------------------------------
 
 
-async def _follow(counted: Tally, stores: Stores, said: AsyncIterator[ExpectedMessage]) -> None:
-    """Each of these was handled by the service whose queue it is, or set aside."""
+async def _follow(counted: Tally, stores: Stores, expected: AsyncIterator[ExpectedMessage]) -> None:
+    """Each of these messages was handled by the service that consumes its queue, or dead-lettered."""
     books = _Books(stores)
     page: list[ExpectedMessage] = []
-    async for one in said:
+    async for one in expected:
         page.append(one)
         if len(page) == PAGE:
             await _follow_page(counted, books, page)
@@ -182,17 +182,17 @@ async def _follow_page(counted: Tally, books: "_Books", page: Sequence[ExpectedM
         left = [one for id_, one in here.items() if id_ not in ended]
         if not left:
             continue
-        aside = await books.dead_letters(queue, [one.id for one in left], [str(one.id) for one in left])
+        dead = await books.dead_letters(queue, [one.id for one in left], [str(one.id) for one in left])
         unsent = await books.unsent(left)
         for one in left:
-            if str(one.id) not in aside and one.id not in unsent:
+            if str(one.id) not in dead and one.id not in unsent:
                 why = f"{one.what} ({one.id}) was never seen by {queue}"
                 books.lacking(counted, queue, one.about, why, ids=(one.id,), since=one.since)
 
 
 @dataclass(slots=True)
 class _Books:
-    """Who handled what. `_room`: how many of the messages missing on a queue may be waiting in it still."""
+    """Looks up what happened to messages. `_room`: how many of the missing messages may still wait in each queue."""
 
     stores: Stores
     _room: dict[str, int] = field(default_factory=dict)
@@ -202,7 +202,7 @@ class _Books:
         return {row[0] for row in await database.page(_ANSWERED if queue == COMMANDS else _HANDLED, list(ids))}  # type: ignore[index]
 
     async def dead_letters(self, queue: str, ids: Sequence[UUID], names: Sequence[str]) -> set[str]:
-        """Under which of these ids something of this queue was set aside, by the id on its envelope and the one inside."""
+        """Those of these ids under which this queue has a dead letter; it is known by the id on its envelope and the one inside."""
         rows = await self.stores.databases["staff"].page(_DEAD_LETTERS, queue, list(ids), list(names))
         return {str(name).lower() for row in rows for name in (row["event_id"], row["message_id"]) if name is not None}
 
@@ -212,17 +212,17 @@ class _Books:
         rows = await self.stores.databases["staff"].page(_DEAD_LETTERS_BY_BODY, queue, list(digests))
         return {row["sha256"] for row in rows}
 
-    async def unsent(self, said: Sequence[ExpectedMessage]) -> set[UUID]:
-        """Those that wait in the outbox of who said them: `events_delivered` tells of them."""
+    async def unsent(self, expected: Sequence[ExpectedMessage]) -> set[UUID]:
+        """Messages that still wait in their sender's outbox, which `events_delivered` reports."""
         found: set[UUID] = set()
-        for source in {one.source for one in said}:
-            ids = [one.id for one in said if one.source == source]
+        for source in {one.source for one in expected}:
+            ids = [one.id for one in expected if one.source == source]
             found |= {row["id"] for row in await self.stores.databases[source].page(_UNSENT, ids)}
         return found
 
-    def compare(self, counted: Tally, queue: str, said: Iterable[ExpectedMessage]) -> None:
-        """What a listener heard is, byte for byte, what was stored to be said."""
-        stored = {str(one.id): one for one in said if one.sha256 is not None}
+    def compare(self, counted: Tally, queue: str, expected: Iterable[ExpectedMessage]) -> None:
+        """Compare the bytes that a listener received with those that were stored to be published."""
+        stored = {str(one.id): one for one in expected if one.sha256 is not None}
         if self.stores.evidence.tap is None or not stored:
             return
         for message_id, digests in self.stores.evidence.tap.bodies(queue, list(stored)).items():
@@ -231,7 +231,7 @@ class _Books:
                 counted.breach(one.about, f"{one.what} ({one.id}) reached {queue} with other bytes than were stored")
 
     def room(self, queue: str) -> int:
-        """Of a queue that was looked into we know what is in it; of others, how many messages may be."""
+        """How many missing messages may wait in the queue. A queue that was read completely is known: none of them does."""
         here = (self.stores.queues or {}).get(queue)
         is_known = here is None or (self.stores.drained and here.whole)
         return self._room.setdefault(queue, 0 if here is None or is_known else here.ready)
@@ -246,7 +246,7 @@ class _Books:
         ids: Sequence[UUID | None],
         since: datetime | None = None,
     ) -> None:
-        """A message did not come to an end: lost, unless it is young, waits in its queue still, or the queue is known to be lost."""
+        """Report a message that did not come to an end, unless it is young, waits in its queue, or the queue is known to be lost."""
         here = (self.stores.queues or {}).get(queue)
         if queue in self.stores.evidence.lost or counted.is_young(since):
             counted.in_flight()
@@ -259,14 +259,14 @@ class _Books:
             counted.breach(about, why)
 
 
-def _by_queue(page: Sequence[Heard]) -> Iterator[tuple[str, list[Heard]]]:
-    for queue in sorted(Counter(heard.queue for heard in page)):
-        yield queue, [heard for heard in page if heard.queue == queue]
+def _by_queue(page: Sequence[TappedMessage]) -> Iterator[tuple[str, list[TappedMessage]]]:
+    for queue in sorted(Counter(tapped.queue for tapped in page)):
+        yield queue, [tapped for tapped in page if tapped.queue == queue]
 
 
-def _pages(heard: Iterator[Heard]) -> Iterator[list[Heard]]:
-    page: list[Heard] = []
-    for one in heard:
+def _pages(tapped: Iterator[TappedMessage]) -> Iterator[list[TappedMessage]]:
+    page: list[TappedMessage] = []
+    for one in tapped:
         page.append(one)
         if len(page) == PAGE:
             yield page
@@ -275,7 +275,7 @@ def _pages(heard: Iterator[Heard]) -> Iterator[list[Heard]]:
 
 
 def uuid_of(text: str) -> UUID | None:
-    """The id that a text is, if it is one."""
+    """The text as a UUID; None if it is not one."""
     try:
         return UUID(text)
     except ValueError:

@@ -1,5 +1,5 @@
-"""What stops an audit."""
+"""The error that ends an audit early."""
 
 
 class AuditError(Exception):
-    """One sentence: what could not be read, and what to do."""
+    """The audit cannot go on. The message is one sentence: what could not be read, and what to do."""

@@ -1,6 +1,6 @@
-"""What others saw, beside the raw stores: a fault run's report, an independent listener, a base line taken earlier.
+"""Evidence beside the raw stores: a fault run's report, the records of an independent listener, a baseline taken earlier.
 
-Files of some size are never held in memory: what the listener heard goes into a private table on disk.
+Large files are never held in memory: the listener's records go into a private table on disk.
 """
 
 import json
@@ -30,7 +30,7 @@ class PlannedFault(_Part):
 
 
 class PlantedFault(_Part):
-    """A build with a planted fault: the check that must turn red, and those that did."""
+    """A build with a planted fault: the check that it must break, and the checks that it broke."""
 
     name: str
     expected: str
@@ -38,7 +38,7 @@ class PlantedFault(_Part):
 
 
 class FaultRunReport(_Part):
-    """What a fault run reports of itself."""
+    """A fault run's report about itself."""
 
     planned: tuple[PlannedFault, ...]
     seen: dict[str, int]
@@ -46,7 +46,7 @@ class FaultRunReport(_Part):
 
 
 class Baseline(_Part):
-    """A drained system, earlier. `digest` is that of every table's content."""
+    """The state of a drained system at an earlier time. `digest`: of every table's content."""
 
     connections: dict[str, int] | None = None
     memory_mib: dict[str, float] | None = None
@@ -65,8 +65,8 @@ class _Entry(_Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A message that a queue was given; `bodies` under its id."""
+class TappedMessage:
+    """A message that a queue received. `bodies`: how many different bodies had its id there."""
 
     queue: str
     message_id: str
@@ -75,21 +75,21 @@ class Heard:
 
 
 class TapRecording:
-    """What an independent listener heard on queues of its own, bound as ours are."""
+    """What an independent listener received on queues of its own, which are bound as ours are."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def heard(self) -> Iterator[Heard]:
+    def messages(self) -> Iterator[TappedMessage]:
         """Each message of each queue once, in the order of queues and ids."""
-        sql = "SELECT queue, message_id, max(sha256), count(*) FROM heard GROUP BY queue, message_id ORDER BY 1, 2"
+        sql = "SELECT queue, message_id, max(sha256), count(*) FROM tapped GROUP BY queue, message_id ORDER BY 1, 2"
         for row in self._connection.execute(sql):
-            yield Heard(*row)
+            yield TappedMessage(*row)
 
     def bodies(self, queue: str, message_ids: Sequence[str]) -> dict[str, set[str]]:
-        """SHA-256 of the bodies under these ids, as far as the queue was given them."""
+        """SHA-256 of the bodies under these ids that the queue received."""
         places = ", ".join("?" * len(message_ids))
-        sql = f"SELECT message_id, sha256 FROM heard WHERE queue = ? AND message_id IN ({places})"  # noqa: S608 - places
+        sql = f"SELECT message_id, sha256 FROM tapped WHERE queue = ? AND message_id IN ({places})"  # noqa: S608 - places
         found: dict[str, set[str]] = {}
         for message_id, digest in self._connection.execute(sql, (queue, *message_ids)):
             found.setdefault(message_id, set()).add(digest)
@@ -98,10 +98,10 @@ class TapRecording:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was given of it. Of several base lines the last one counts.
+    """The evidence that was given. Of several baselines the last one counts.
 
-    `lost`: queues that were deleted with what was in them, or lost with their broker. `unacked`: deliveries not
-    acknowledged, by queue.
+    `lost`: queues that were deleted with their messages, or lost with their broker. `unacked`: the number of deliveries not acknowledged,
+    by queue.
     """
 
     tap: TapRecording | None = None
@@ -113,17 +113,17 @@ class Evidence:
 
 
 def read_run(path: Path) -> FaultRunReport:
-    """Raises AuditError."""
+    """The report of a fault run. Raises AuditError."""
     return _read(path, FaultRunReport, "the report of a fault run")
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Raises AuditError."""
-    return _read(path, Baseline, "a base line, as `remit audit baseline` writes it")
+    """A baseline. Raises AuditError."""
+    return _read(path, Baseline, "a baseline, as `remit audit baseline` writes it")
 
 
 def read_unacked(path: Path) -> dict[str, int]:
-    """What `rabbitmqctl list_queues name messages_unacknowledged --formatter json` printed. Raises AuditError."""
+    """The output of `rabbitmqctl list_queues name messages_unacknowledged --formatter json`. Raises AuditError."""
     queues = _read(path, tuple[_Unacked, ...], "what rabbitmqctl prints of queues as JSON")
     return {queue.name: queue.messages_unacknowledged for queue in queues}
 
@@ -144,17 +144,17 @@ def _read(path: Path, form: type[T], what: str) -> T:
 
 @contextmanager
 def open_tap(path: Path) -> Iterator[TapRecording]:
-    """The listener's file, sorted into a private table on disk. Raises AuditError."""
+    """Sort the listener's file into a private table on disk. Raises AuditError."""
     with closing(sqlite3.connect("")) as connection:
         connection.execute(
-            "CREATE TABLE heard (queue, message_id, sha256, PRIMARY KEY (queue, message_id, sha256)) WITHOUT ROWID"
+            "CREATE TABLE tapped (queue, message_id, sha256, PRIMARY KEY (queue, message_id, sha256)) WITHOUT ROWID"
         )
         try:
             with path.open(encoding="utf-8") as lines:
                 for entries in _pages(
                     _entry(path, number, line) for number, line in enumerate(lines, 1) if line.strip()
                 ):
-                    connection.executemany("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", entries)
+                    connection.executemany("INSERT OR IGNORE INTO tapped VALUES (?, ?, ?)", entries)
         except OSError as error:
             raise AuditError(f"{path} cannot be read ({error.strerror}).") from None
         connection.commit()
@@ -177,9 +177,9 @@ def _pages(entries: Iterator[Row]) -> Iterator[list[Row]]:
 def _entry(path: Path, number: int, line: str) -> Row:
     try:
         entry = _Entry.model_validate(json.loads(line))
-    except ValueError:  # a ValidationError is one
+    except ValueError:  # also a ValidationError, which is a ValueError
         raise AuditError(
             f'{path.name}, line {number}, is not of the form {{"queue": ..., "message_id": ..., "sha256": ...}}.'
         ) from None
-    name = (entry.message_id or "").replace("\0", "").encode("utf-8", "replace").decode()  # as a database takes it
+    name = (entry.message_id or "").replace("\0", "").encode("utf-8", "replace").decode()  # as PostgreSQL can store it
     return entry.queue, name.lower(), entry.sha256.lower()

@@ -1,7 +1,7 @@
-"""What must have been said, computed again from what each service stored: every message by its derived id.
+"""The messages that must have been published, computed again from what each service stored: each by its derived id.
 
-Only what is certain: where a saga may or may not have said a thing, its journal decides or nothing is expected. Only the last weeks:
-an inbox forgets after thirty days.
+Only messages that are certain are expected: where a saga may or may not have sent a command, its journal decides, or nothing is expected.
+Only the last weeks are covered, because an inbox deletes its ids after thirty days.
 """
 
 from collections.abc import AsyncIterator
@@ -47,7 +47,7 @@ _REMINDED = {
 
 @dataclass(frozen=True, slots=True)
 class ExpectedMessage:
-    """A message that `queue` must have been given. `source` is the database of who said it, `about` what to look at if it was not."""
+    """A message that `queue` must have received. `source`: the database of its sender. `about`: what to look at if it is missing."""
 
     id: UUID
     queue: str
@@ -74,20 +74,20 @@ async def events(stores: Stores) -> AsyncIterator[ExpectedMessage]:
 
 
 async def commands(stores: Stores) -> AsyncIterator[ExpectedMessage]:
-    """What sagas and people told the services to do."""
+    """Commands that sagas and people sent to the services."""
     async for row in stores.databases["saga"].rows(_STEPS):
         queue = first_command(row)
         if queue is not None:
-            id_, what = uuid5(row["cause_id"], "0"), f"what its saga said at step {row['version']}, {row['fact']},"
+            id_, what = uuid5(row["cause_id"], "0"), f"the command of its saga at step {row['version']}, {row['fact']},"
             yield ExpectedMessage(id_, queue, "saga", str(row["payment_id"]), what, row["at"])
     async for row in stores.databases["staff"].rows(_ORDERS):
         queue = SETTLEMENT if row["action"] == "discard" else TO_GATEWAY
-        what = f"what a person decided ({row['action']})"
+        what = f"a person's decision ({row['action']})"
         yield ExpectedMessage(uuid5(row["id"], "0"), queue, "staff", str(row["subject"]), what, row["at"])
 
 
 def first_command(step: StoredRow) -> str | None:
-    """The queue of what the saga said first at this step of its journal; None: nothing, or nobody can tell from here."""
+    """The queue of the first command that the saga sent at this step of its journal; None: it sent none, or the journal cannot tell."""
     before, fact, after = step["from_status"], step["fact"], step["to_status"]
     if fact == "DeadlineFired":
         return _REMINDED.get(before)

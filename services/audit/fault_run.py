@@ -1,4 +1,4 @@
-"""Whether a fault run proves anything. A run in which nothing happened keeps every promise."""
+"""Checks that a fault run proves something. A run in which nothing happened would keep every promise."""
 
 from services.audit.finding import Source, Tally
 from services.audit.stores import Stores
@@ -12,10 +12,10 @@ SEEN = {
 
 
 async def planned_faults_fired(counted: Tally, stores: Stores) -> None:
-    """Not vacuous: every planned fault fired; at least one duplicate, redelivery, in-doubt and conflict per run."""
+    """Every planned fault fired, and the run saw at least one duplicate, redelivery, payment in doubt and conflict."""
     run = stores.evidence.run
     if run is None:
-        counted.missing("no --run given: what was planned, and what fired", Source.RUN)
+        counted.missing("no --run given: which faults were planned, and which fired", Source.RUN)
         return
     if not run.planned:
         counted.breach("run", "no fault was planned")
@@ -30,7 +30,7 @@ async def planned_faults_fired(counted: Tally, stores: Stores) -> None:
 
 
 async def planted_faults_found(counted: Tally, stores: Stores) -> None:
-    """The checker can fail: builds with a planted fault each turn it red."""
+    """The audit can fail: each build with a planted fault broke the check that it must break."""
     planted = stores.evidence.run.planted if stores.evidence.run is not None else None
     if not planted:
         counted.missing("no --run with planted faults given", Source.RUN)
@@ -39,4 +39,4 @@ async def planted_faults_found(counted: Tally, stores: Stores) -> None:
         counted.look()
         if build.expected not in build.red:
             red = ", ".join(build.red) or "none"
-            counted.breach(build.name, f"should have turned {build.expected} red; red were {red}")
+            counted.breach(build.name, f"should have broken {build.expected}; it broke {red}")

@@ -1,4 +1,4 @@
-"""What the audit found by one check: it holds, it is broken (by whom and why), or it was not checked (and what was missing)."""
+"""The result of one check: it holds, it is broken (by what, and why), or it was not checked (and what was missing)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 BREACHES_SHOWN_MAX = 20
-"""Enough to see a pattern; the count says how many there are. Bounds the memory of a run in which everything is broken."""
+"""Enough to see a pattern; the count tells how many there are. It bounds the memory if everything is broken."""
 
 
 class CheckResult(StrEnum):
@@ -17,7 +17,7 @@ class CheckResult(StrEnum):
 
 
 class Source(StrEnum):
-    """What a check can be without. Evidence that only some runs have can be waived (`--without`); a store cannot."""
+    """Where evidence comes from. Evidence that only some runs have can be waived (`--without`); a store cannot."""
 
     STORE = "store"
     TAP = "tap"
@@ -32,7 +32,7 @@ WAIVABLE = tuple(source for source in Source if source is not Source.STORE)
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """`about` is the id of what breaks the promise: a payment, an invoice, a command, an idempotency key."""
+    """One violation. `about`: the id of what breaks the promise: a payment, an invoice, a command, an idempotency key."""
 
     about: str
     why: str
@@ -40,9 +40,12 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`looked_at` counts what was checked, `in_flight` what was too young to judge, `broken` all breaches, of which the first are
-    shown. `missing`: what the check could not see; if anything, it holds only as far as that goes and is called not checked.
-    `unseen`: of which sources that is."""
+    """The result of one check with its numbers.
+
+    `looked_at`: how many things were checked. `in_flight`: how many were too young to judge. `broken`: how many breaches there are, of
+    which `breaches` are the first. `missing`: what the check could not see; if there is anything, the result is at best "not checked".
+    `unseen`: the sources of what is missing.
+    """
 
     check: str
     title: str
@@ -54,20 +57,20 @@ class Finding:
     unseen: frozenset[Source] = frozenset()
 
     @property
-    def verdict(self) -> CheckResult:
+    def result(self) -> CheckResult:
         if self.broken:
             return CheckResult.BROKEN
         return CheckResult.NOT_CHECKED if self.missing else CheckResult.HOLDS
 
     def is_complete(self, waived: Collection[Source]) -> bool:
-        """Whether nothing was missing but what was waived."""
+        """Whether only waived evidence was missing."""
         return self.unseen <= set(waived)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "check": self.check,
             "title": self.title,
-            "verdict": self.verdict.value,
+            "verdict": self.result.value,
             "looked_at": self.looked_at,
             "in_flight": self.in_flight,
             "broken": self.broken,
@@ -77,7 +80,7 @@ class Finding:
 
 
 class Tally:
-    """Counts while a check runs. `settled_before`: what happened later may be on its way still; None: nothing is."""
+    """Counts while a check runs. `settled_before`: what happened later may still have effects under way; None: nothing has."""
 
     def __init__(self, *, settled_before: datetime | None) -> None:
         self._settled_before = settled_before
@@ -90,11 +93,11 @@ class Tally:
         return self._looked_at
 
     def look(self, count: int = 1) -> None:
-        """So many things were checked."""
+        """Count things that were checked."""
         self._looked_at += count
 
     def breach(self, about: object, why: str, *, since: datetime | None = None) -> None:
-        """The promise is broken. `since`: work that began or moved then may still be on its way; None: time heals nothing here."""
+        """The promise is broken. If work that began or changed at `since` may still be under way, it counts as that; None: it never may."""
         if self.is_young(since):
             self._in_flight += 1
             return
@@ -103,15 +106,15 @@ class Tally:
             self._breaches.append(Breach(str(about), why))
 
     def is_young(self, since: datetime | None) -> bool:
-        """Whether something that happened then may still have consequences on their way. Never so in a drained system."""
+        """Whether what happened at `since` may still have effects under way. In a drained system nothing has."""
         return since is not None and self._settled_before is not None and since >= self._settled_before
 
     def in_flight(self, count: int = 1) -> None:
-        """Something was left out for being on its way."""
+        """Count things that were not judged, because they may still be under way."""
         self._in_flight += count
 
     def missing(self, what: str, source: Source = Source.STORE) -> None:
-        """A part of what the check needs could not be seen."""
+        """A part of what the check needs could not be read."""
         self._missing.setdefault(what, source)
 
     def finding(self, check: str, title: str) -> Finding:

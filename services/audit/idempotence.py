@@ -1,4 +1,4 @@
-"""Recovery or replay a second time changes nothing. Whoever runs it again takes a base line before, and audits after."""
+"""Recovery or replay a second time changes nothing. To check it, take a baseline, repeat the work, and run the audit."""
 
 from services.audit.baseline import digests
 from services.audit.finding import Source, Tally

@@ -1,7 +1,7 @@
-"""What the audit knows of an invoice's stored events: what brings each about, who hears of it, what it makes of the invoice.
+"""What the audit knows about an invoice's stored events: their causes, the queues that receive them, and how they change the invoice.
 
-It is written a second time, small and independent of the service that it checks. Unknown events raise: a checker that skips what it does
-not know would pass what it did not see.
+This knowledge is written a second time, so that it does not depend on the service that it checks. An unknown event raises an error: if the
+audit skipped it, it would pass what it did not see.
 """
 
 from collections.abc import Iterable
@@ -11,21 +11,21 @@ from typing import Any
 from services.audit.align import StoredRow
 
 UPSTREAM_COMMANDS = {"Issued": "IssueInvoice", "PaymentRequested": "PayInvoice", "Voided": "VoidInvoice"}
-"""Stored events that a command of a sender brings about."""
+"""Stored events that a sender's command causes."""
 FROM_SAGA = frozenset({"Paid", "PaymentFailed", "PaymentInDoubt", "SettlementRejected"})
-"""Stored events that a command of a saga brings about. Of one that is in neither table we do not know any cause."""
+"""Stored events that a saga's command causes. An event in neither table has no known cause."""
 WIRE_NAMES = {
     "PaymentRequested": "remit.invoice.InvoicePaymentRequested.v1",
     "Paid": "remit.invoice.InvoicePaid.v1",
     "PaymentFailed": "remit.invoice.InvoicePaymentFailed.v1",
     "SettlementRejected": "remit.invoice.InvoiceSettlementRejected.v1",
 }
-"""Stored events that a queue of ours hears of."""
+"""Stored events that a queue of ours receives, with the names under which they are published."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoldedInvoice:
-    """An invoice as its events tell it; the columns of the stored row of the same names."""
+    """An invoice as its events tell it; the fields have the names of the stored row's columns."""
 
     status: str = "absent"
     version: int = 0
@@ -50,7 +50,7 @@ class FoldedInvoice:
 
 
 def fold(events: Iterable[tuple[str, dict[str, Any]]], state: FoldedInvoice | None = None) -> FoldedInvoice:
-    """The state after (stored type, data) of every event, in order; `state` is the one before, by default that of no invoice yet."""
+    """The state after every event, given in order as (stored type, data). `state`: the one before; by default there is no invoice yet."""
     state = state or FoldedInvoice()
     for stored_type, data in events:
         state = replace(_after(state, stored_type.partition(".")[0], data), version=state.version + 1)
@@ -58,7 +58,8 @@ def fold(events: Iterable[tuple[str, dict[str, Any]]], state: FoldedInvoice | No
 
 
 def _after(state: FoldedInvoice, event: str, data: dict[str, Any]) -> FoldedInvoice:
-    """Raises ValueError for a step that is not allowed: an invoice is issued once, paid once, and never by two payments at a time."""
+    """The state after one event. Raises ValueError for a step that is not allowed: an invoice is issued once and paid once, and never
+    has two payments at a time."""
     waits_for_it = state.status in {"payment_pending", "in_doubt"} and state.payment_id == data.get("payment_id")
     match event:
         case "Issued" if state.status == "absent":

@@ -1,4 +1,4 @@
-"""Every text in every table, queue, ledger and log is looked at. What is found is named by its place, never shown."""
+"""Searches every text in every table, queue, ledger and log for secrets. The report names the place, and never shows the secret."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -21,19 +21,19 @@ _COLUMNS = """
       AND (t.typcategory IN ('S', 'A', 'X') OR t.typname IN ('bytea', 'json', 'jsonb', 'xml', 'int8', 'numeric'))
     GROUP BY c.oid ORDER BY 1"""
 _NUMBER_LENGTH_MAX = 12
-"""An amount of a contract has at most twelve digits, some of which look like the shortest cards; a number beyond is looked at."""
+"""An amount of a contract has at most twelve digits, and some amounts look like the shortest card numbers. Longer numbers are checked."""
 
 SHORT = 64
 LOG_NAME = re.compile(r"\.(?:log|out|err|txt|jsonl|prom)(?:[.-]\d[\d-]*)?$")
 COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst|zip)$")
 LINE_MAX = 1 << 20
-"""Characters of a line that are held at once."""
+"""The number of characters of a line that are held at once."""
 OVERLAP = 512
-"""What of a longer line is looked at again with its next piece: longer than a key's beginning or an encoded card number."""
+"""The end of a piece is read again with the next piece of the line; it is longer than a key's beginning or an encoded card number."""
 
 
 async def no_secrets_leaked(counted: Tally, stores: Stores) -> None:
-    """No card number, CVV or key in logs, tables, queues or error texts (also base64 and URL-encoded)."""
+    """No card number, CVV or key stands in logs, tables, queues or error texts (also base64 and URL-encoded)."""
     for name, database in stores.databases.items():
         await _tables(counted, name, database)
     if stores.ledger is not None:
@@ -52,7 +52,7 @@ def _short(text: str) -> str | None:
 
 
 def _secret(text: str) -> str | None:
-    """Statuses, types and reasons repeat themselves."""
+    """Short texts are cached: statuses, types and reasons repeat themselves."""
     return _short(text) if len(text) <= SHORT else secret_in(text)
 
 
@@ -112,7 +112,7 @@ def _queue(counted: Tally, name: str, queue: QueueState | None, *, drained: bool
     if drained and not queue.consumers:
         counted.missing(f"{queue.ready - len(queue.waiting)} messages that wait in {name}")
     else:
-        counted.in_flight(queue.ready)  # its consumers take them; if they do not, `events_delivered` is broken
+        counted.in_flight(queue.ready)  # its consumers take them; otherwise the check `events_delivered` is broken
 
 
 def _logs(counted: Tally, folder: Path) -> None:

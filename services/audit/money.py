@@ -1,4 +1,4 @@
-"""The money, payment by payment, here and in the gateway's books."""
+"""Checks the money of each payment in our stores and in the gateway's books."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,19 +11,23 @@ from services.audit.payments import CHARGED, FAILURE_AFTER, NOT_CHARGED, SETTLED
 from services.audit.stores import LEDGER, Stores
 
 CLOCKS_APART_S = 5.0
-"""The gateway's clock is not ours; a record may seem this much later than the confirm that followed it."""
+"""The gateway's clock may differ from ours: a record may seem this much later than the confirm that followed it."""
 
 # -- captured_once ---------------------------------------------------------------------------------------------------------------------
 
 
 async def captured_once(counted: Tally, stores: Stores) -> None:
-    """Per payment: captures minus refunds is 0 or the amount; amount, currency and method equal the invoice's; never two captures."""
+    """For each payment: captures minus refunds are 0 or the amount; amount, currency and method are the invoice's; one capture at most."""
     sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
     async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
         counted.look()
         request = next((event for event in events if event["event"] == "PaymentRequested"), None)
         asked = None if request is None else request["data"]
-        for why in (*_miscounted(rows, charges, refunds), *_unlike(request), *_mismatched(asked, rows, charges)):
+        for why in (
+            *_miscounted(rows, charges, refunds),
+            *_requested_other_than_issued(request),
+            *_mismatched(asked, rows, charges),
+        ):
             counted.breach(payment_id or charges[0]["id"], why)
 
 
@@ -37,8 +41,8 @@ def _miscounted(rows: list[StoredRow], charges: list[StoredRow], refunds: list[S
             yield f"captures minus refunds are {net}, neither 0 nor {amount}"
 
 
-def _unlike(request: StoredRow | None) -> Iterator[str]:
-    """The payment asked for is the invoice that was issued."""
+def _requested_other_than_issued(request: StoredRow | None) -> Iterator[str]:
+    """The amount that was requested is that of the invoice as it was issued."""
     if request is None:
         return
     asked, issued = request["data"], (request["issued_minor"], request["issued_currency"])
@@ -47,8 +51,8 @@ def _unlike(request: StoredRow | None) -> Iterator[str]:
 
 
 def _mismatched(asked: dict[str, Any] | None, rows: list[StoredRow], charges: list[StoredRow]) -> Iterator[str]:
-    """What the invoice asked for, what our row says and what the gateway took must be the same."""
-    if asked is None:  # `caused_by_commands` asks where it came from
+    """What the invoice requested, what our row holds and what the gateway took are the same."""
+    if asked is None:  # the check `caused_by_commands` reports a payment without a request
         return
     wanted = (asked["amount_minor"], asked["currency"])
     is_token = asked["method"]["kind"] == "token"
@@ -73,7 +77,7 @@ def _money(amount: tuple[int | None, str | None]) -> str:
 
 
 async def captured_here_and_there(counted: Tally, stores: Stores) -> None:
-    """Captured here <=> captured there. Declined here => no capture there. What is open here is nobody's claim yet."""
+    """Captured here <=> captured at the gateway. Declined here => no capture there. Payments still open here are not judged."""
     if not stores.has("payment_gateway", LEDGER):
         return
     async for payment_id, (rows, charges) in align(payments.payment_rows(stores), payments.charges(stores)):
@@ -108,8 +112,8 @@ _DELETED_EARLY = """
 
 
 async def confirmed_once(counted: Tally, stores: Stores) -> None:
-    """One payment row <=> at most one gateway id that was ever confirmed, recorded before it was confirmed; one idempotency key <=> one
-    parameter hash."""
+    """Each payment row has at most one gateway id that was ever confirmed, recorded before its confirm. Each idempotency key has one hash
+    of parameters."""
     if stores.has("payment_gateway"):
         await _shared(counted, stores)
     if stores.ledger is None:
@@ -140,12 +144,12 @@ def _confirmed_wrongly(rows: list[StoredRow], confirms: list[StoredRow], prepare
     if len(confirms) > 1:
         yield f"{len(confirms)} gateway ids were confirmed: {', '.join(c['payment_intent'] for c in confirms)}"
     recorded = {row["gateway_id"] for row in rows}
-    forgotten = any(row["attempts_forgotten_at"] for row in rows)
+    attempts_deleted = any(row["attempts_forgotten_at"] for row in rows)
     for confirm in confirms:
         if confirm["payment_intent"] not in recorded:
             yield f"{confirm['payment_intent']} was confirmed and is not recorded"
-        elif forgotten:
-            pass  # when that was recorded is no longer known
+        elif attempts_deleted:
+            pass  # the attempts are deleted, so the time of the record is not known any more
         elif not prepared or confirm["at"] < prepared[0]["at"].timestamp() - CLOCKS_APART_S:
             yield f"{confirm['payment_intent']} was confirmed before the gateway's answer that named it was recorded"
 
@@ -165,7 +169,7 @@ _PAID_TWICE = """
 
 
 async def paid_when_captured(counted: Tally, stores: Stores) -> None:
-    """Invoice paid <=> one recorded payment <=> one capture, or a person's decision with evidence."""
+    """An invoice is paid <=> it has one recorded payment <=> that has one capture, or a person's decision with evidence."""
     if not stores.has("invoice", "payment_gateway"):
         return
     async for row in stores.databases["invoice"].rows(_PAID_TWICE):
@@ -174,14 +178,18 @@ async def paid_when_captured(counted: Tally, stores: Stores) -> None:
     async for payment_id, (events, rows, decisions, failures) in align(*(source(stores) for source in sources)):
         counted.look()
         since = max([event["recorded_at"] for event in events] + [row["updated_at"] for row in rows], default=None)
-        for why in (*_told_twice(events), *_decided_without(rows, decisions), *_guessed(events, failures)):
+        for why in (
+            *_ended_twice(events),
+            *_decided_without_evidence(rows, decisions),
+            *_failed_without_outcome(events, failures),
+        ):
             counted.breach(payment_id, why)
         for why in _disagreeing(events, rows):
             counted.breach(payment_id, why, since=since)
 
 
-def _told_twice(events: list[StoredRow]) -> Iterator[str]:
-    """A payment is requested once and ends once, for its invoice."""
+def _ended_twice(events: list[StoredRow]) -> Iterator[str]:
+    """A payment is requested once and ends once."""
     times = Counter(event["event"] for event in events)
     if times["PaymentRequested"] > 1:
         yield f"requested {times['PaymentRequested']} times"
@@ -189,17 +197,17 @@ def _told_twice(events: list[StoredRow]) -> Iterator[str]:
         yield f"ended {times['Paid'] + times['PaymentFailed']} times: paid {times['Paid']}, failed {times['PaymentFailed']}"
 
 
-def _guessed(events: list[StoredRow], failures: list[StoredRow]) -> Iterator[str]:
-    """A failure is told on the word of the payment gateway service, or because the invoice cannot take the money. Never on a guess."""
+def _failed_without_outcome(events: list[StoredRow], failures: list[StoredRow]) -> Iterator[str]:
+    """The invoice records a failure only if the payment gateway service published it, or if the invoice cannot take the money."""
     found_out = {FAILURE_AFTER[outcome["type"]] for outcome in failures}
     rejected = any(event["event"] == "SettlementRejected" for event in events)
     for event in events:
         if event["event"] == "PaymentFailed" and not (rejected or event["data"]["outcome"] in found_out):
-            yield f"{event['invoice_id']} was told {event['data']['outcome']}, which nobody had found out"
+            yield f"{event['invoice_id']} recorded {event['data']['outcome']}, which no outcome supports"
 
 
-def _decided_without(rows: list[StoredRow], decisions: list[StoredRow]) -> Iterator[str]:
-    """Whoever decided must have left what it was decided on."""
+def _decided_without_evidence(rows: list[StoredRow], decisions: list[StoredRow]) -> Iterator[str]:
+    """A decision must have recorded its evidence."""
     for row in rows:
         resolution = _RESOLUTION_OF.get(row["status"])
         if row["decided_by"] and not any(
@@ -235,13 +243,13 @@ def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str
 
 
 async def books_balance(counted: Tally, stores: Stores) -> None:
-    """Sum of captures - sum of refunds = sum of net paid on invoices, payment by payment; without what is open and what a person let be."""
+    """Captures - refunds = paid on invoices, for each payment. Open payments, and those whose money a person let stay, are left out."""
     if not stores.has("invoice", "payment_gateway", LEDGER):
         return
     sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
     async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
         if any(open_here(row) or row["status"] == "refund_failed" for row in rows):
-            continue  # nobody claims to know yet, or a person decided that the money stays
+            continue  # the result is open, or a person decided that the money stays
         if any(counted.is_young(row["updated_at"]) for row in rows):
             counted.in_flight()
             continue
@@ -249,9 +257,9 @@ async def books_balance(counted: Tally, stores: Stores) -> None:
         here = _sum((e["data"]["currency"], e["data"]["amount_minor"]) for e in events if e["event"] == "Paid")
         there = _sum((charge["currency"], charge["amount"]) for charge in charges)
         there.subtract(_sum((refund["currency"], refund["amount"]) for refund in refunds))
-        for currency in sorted({*here, *there}):  # payment by payment: two errors must not make up for each other
+        for currency in sorted({*here, *there}):  # for each payment, so that two errors do not balance each other
             if here[currency] != there[currency]:
-                why = f"the gateway holds {there[currency]} {currency}, the invoice says {here[currency]} (minor units)"
+                why = f"the gateway holds {there[currency]} {currency}, the invoice has {here[currency]} (minor units)"
                 counted.breach(payment_id or charges[0]["id"], why)
 
 

@@ -1,4 +1,4 @@
-"""What each store holds about payments, as streams in the order of payment ids."""
+"""What each store holds about payments, as streams sorted by payment id."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ SETTLED = frozenset({"captured", "declined", "not_charged", "refunded"})
 CHARGED = frozenset({"captured", "refunding", "refund_in_doubt", "refund_failed", "refunded"})
 NOT_CHARGED = frozenset({"declined", "not_charged"})
 TRACES_KEPT_DAYS = 400
-"""How long attempts, and the journal of a saga, outlive the end of their payment."""
+"""How long attempts, and the journal of a saga, are kept after the end of their payment."""
 
 _INVOICE_EVENTS = """
     SELECT (e.data->>'payment_id')::uuid AS payment_id, e.stream_id AS invoice_id, split_part(e.type, '.', 1) AS event, e.data,
@@ -39,7 +39,7 @@ FAILURE_AFTER: dict[str, str | None] = {
     "PaymentRefundFailed": "not_charged",
     "PaymentResolutionRefused": None,
 }
-"""By type of outcome: the failure that an invoice may be told of, because nothing was charged or money goes back. None: none."""
+"""For each type of outcome the failure that an invoice may record, because nothing was charged or the money goes back. None: no failure."""
 
 _FAILURES = """
     SELECT payment_id, split_part(type, '.', 3) AS type FROM outcomes WHERE split_part(type, '.', 3) = ANY($1::text[])
@@ -63,7 +63,7 @@ _CONFIRMS = """
     FROM confirms f JOIN payment_intents i ON i.id = f.payment_intent WHERE f.kind = 'confirm' GROUP BY 1, 2 ORDER BY 1, 2"""
 
 OVERDUE_S = 60.0
-"""A row that is due is claimed within a second; one that was due a minute ago is nobody's."""
+"""A due row is claimed within a second; if it was due a minute ago, no instance works on it."""
 
 
 def invoice_events(stores: Stores) -> Keyed:
@@ -72,43 +72,43 @@ def invoice_events(stores: Stores) -> Keyed:
 
 
 def payment_rows(stores: Stores) -> Keyed:
-    """The payment gateway service's row: at most one a payment."""
+    """The rows of the payment gateway service: at most one for each payment."""
     return _from(stores, "payment_gateway", _ROWS, OVERDUE_S)
 
 
 def decisions(stores: Stores) -> Keyed:
-    """What people decided, as far as it took effect."""
+    """The decisions of people that took effect."""
     return _from(stores, "payment_gateway", _DECISIONS)
 
 
 def failures(stores: Stores) -> Keyed:
-    """Outcomes after which an invoice may be told of a failure."""
+    """Outcomes after which an invoice may record a failure."""
     types = sorted(type_ for type_, failure in FAILURE_AFTER.items() if failure is not None)
     return _from(stores, "payment_gateway", _FAILURES, types)
 
 
 def prepared(stores: Stores) -> Keyed:
-    """When the gateway first gave out an id for the payment."""
+    """For each payment the time of the first recorded answer in which the gateway gave out an id."""
     return _from(stores, "payment_gateway", _PREPARED)
 
 
 def charges(stores: Stores) -> Keyed:
-    """Captures in the gateway's books; those that carry no payment id of ours come first, under the empty text."""
+    """Captures in the gateway's books. Those without a payment id of ours come first, under the empty text."""
     return _from_ledger(stores, _CHARGES)
 
 
 def refunds(stores: Stores) -> Keyed:
-    """Refunds that went through, in the gateway's books."""
+    """Successful refunds in the gateway's books."""
     return _from_ledger(stores, _REFUNDS)
 
 
 def confirms(stores: Stores) -> Keyed:
-    """Gateway ids that were ever confirmed, each with the time of the first."""
+    """Every gateway id that was ever confirmed, with the time of its first confirm."""
     return _from_ledger(stores, _CONFIRMS)
 
 
 def moment(row: StoredRow, column: str = "created") -> datetime:
-    """A time of the ledger: Unix seconds there."""
+    """A time of the ledger, which holds Unix seconds."""
     return datetime.fromtimestamp(row[column], UTC)
 
 

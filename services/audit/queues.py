@@ -1,7 +1,7 @@
-"""The queues, over plain AMQP: how many messages are ready, how many consume, and (where nobody does) what waits.
+"""Reads the queues over plain AMQP: ready messages, consumers, and (if there is no consumer) the messages themselves.
 
-To look at a message is to take it and give it back, which the broker counts as a delivery, against a limit of a hundred. So only a
-drained system is looked into, only queues without a consumer, and only so many messages.
+To read a message the audit must take it and give it back, and the broker counts that as a delivery, of which a message has a hundred. So it
+reads messages only in a drained system, only from queues without a consumer, and only so many.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from shared.amqp.broker_link import (
 from shared.messaging.topology import QUEUE_NAMES
 
 LOOKED_INTO_MAX = 1_000
-"""Messages of a queue that are held at once: at most 64 MiB."""
+"""The number of messages of a queue that are held at once: at most 64 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A message in a queue; `texts` are its properties and headers, as far as a sender can write them."""
+    """A message in a queue. `texts`: its properties and headers, as far as a sender can write them."""
 
     place: int
     message_id: str
@@ -35,7 +35,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """`ready` to be delivered, `consumers`, and what waits, if it was looked into: all of it if `whole`."""
+    """The number of `ready` messages and of `consumers`, and the messages that were read: all of them if `whole`."""
 
     ready: int = 0
     consumers: int = 0
@@ -51,7 +51,7 @@ Queues = Mapping[str, QueueState | None]
 
 
 async def read_queues(url: str, *, look_into: bool) -> dict[str, QueueState | None]:
-    """Every queue of the topology. Raises AuditError."""
+    """The state of every queue of the topology. Raises AuditError."""
     link = BrokerLink(url, name="remit audit")
     try:
         with losses_as_errors():
@@ -63,14 +63,14 @@ async def read_queues(url: str, *, look_into: bool) -> dict[str, QueueState | No
 
 
 async def _queue(link: BrokerLink, name: str, *, look_into: bool) -> QueueState | None:
-    channel = await link.channel(confirms=False)  # a failing declare closes its channel
+    channel = await link.channel(confirms=False)  # for this queue only: a declaration that fails closes its channel
     try:
         state = await channel.queue_declare(name, passive=True, timeout=RPC_TIMEOUT_S)
     except ChannelNotFoundEntity:
         return None
     ready, consumers = state.message_count or 0, state.consumer_count or 0
     waiting = await _look_into(channel, name, ready) if look_into and not consumers else ()
-    await channel.close()  # gives back what was taken, in its order
+    await channel.close()  # the broker puts the messages back in their order
     return QueueState(ready, consumers, waiting)
 
 
@@ -78,7 +78,7 @@ async def _look_into(channel: Channel, name: str, ready: int) -> tuple[Waiting, 
     waiting: list[Waiting] = []
     while len(waiting) < min(ready, LOOKED_INTO_MAX):
         message = await channel.basic_get(name, timeout=RPC_TIMEOUT_S)
-        if message.delivery_tag is None:  # Basic.GetEmpty: somebody was faster
+        if message.delivery_tag is None:  # Basic.GetEmpty: another client took the rest
             break
         waiting.append(_waiting(message, len(waiting) + 1))
     return tuple(waiting)

@@ -1,4 +1,4 @@
-"""What nobody gave back: transactions, leases, deliveries, connections, memory."""
+"""Checks for what was not given back: transactions, leases, deliveries, connections, memory."""
 
 from services.audit.baseline import connections, memory_mib
 from services.audit.evidence import Baseline
@@ -6,13 +6,14 @@ from services.audit.finding import Source, Tally
 from services.audit.stores import Snapshot, Stores
 
 OPEN_S = 5.0
-"""A transaction of ours takes milliseconds, so an audit may meet one; one that is open this long belongs to nobody."""
+"""Our transactions take milliseconds, so an audit may meet one; a transaction that is open this long was left behind."""
 UNUSED_S = 360.0
 """A pool closes connections that were not used for 300 seconds (`shared.persistence.database`)."""
 POOL_MAX = 10
-"""Connections that one instance may keep for that long after a load (`shared.service`): as many more than at the base line may be."""
+"""The number of connections that one instance may keep for that long after a load (`shared.service`): so many more than at the baseline are
+allowed."""
 MEMORY_FACTOR, MEMORY_MIB = 1.5, 64.0
-"""Python returns little memory to the system: growth is what goes on growing."""
+"""Python returns little memory to the system, so only growth beyond this factor and these MiB counts."""
 
 _TRANSACTIONS = """
     SELECT pid, application_name, state, xact_start FROM pg_stat_activity
@@ -33,7 +34,7 @@ _LEASES = """
 
 
 async def resources_given_back(counted: Tally, stores: Stores) -> None:
-    """No open transactions, leases, unacked deliveries; connections and memory back at their base line."""
+    """No open transactions, leases or unacknowledged deliveries are left; connections and memory are back at their baseline."""
     for name, database in stores.databases.items():
         await _sessions(counted, name, database)
     if stores.has("payment_gateway"):
@@ -69,7 +70,7 @@ async def _sessions(counted: Tally, name: str, database: Snapshot) -> None:
 
 
 async def _leases(counted: Tally, stores: Stores) -> None:
-    """A lease ends with the work. What waits for a person is looked at again and again, under a short one."""
+    """A lease ends with its work. A payment that waits for a person is inquired again and again, each time under a short lease."""
     async for row in stores.databases["payment_gateway"].rows(_LEASES):
         counted.look()
         if row["due_at"] is None:
@@ -81,13 +82,13 @@ async def _leases(counted: Tally, stores: Stores) -> None:
                 since=row["due_at"],
             )
         elif row["at_work"] and stores.drained:
-            counted.breach(row["payment_id"], f"{row['status']}, and leased: somebody is at work on it")
+            counted.breach(row["payment_id"], f"{row['status']}, and leased: an instance still works on it")
         else:
             counted.in_flight()
 
 
 def _unacked(counted: Tally, stores: Stores) -> None:
-    """AMQP does not tell what was delivered and not acknowledged; where nobody consumes, nothing is. In a live system some always are."""
+    """Deliveries not acknowledged. AMQP does not tell their number; a queue without consumer has none; a live system always has some."""
     told = stores.evidence.unacked or {}
     for name, queue in (stores.queues or {}).items():
         counted.look()
@@ -98,7 +99,7 @@ def _unacked(counted: Tally, stores: Stores) -> None:
                 counted.breach(name, f"{told[name]} deliveries are not acknowledged")
         elif queue is None or queue.consumers:
             counted.missing(
-                "deliveries not acknowledged: AMQP tells of them only where nobody consumes (stop the services, or "
+                "deliveries not acknowledged: AMQP tells of them only for a queue without consumers (stop the services, or "
                 "give --unacked)",
                 Source.UNACKED,
             )
@@ -109,13 +110,13 @@ async def _compare(counted: Tally, stores: Stores, before: Baseline) -> None:
         counted.look()
         allowed = (before.connections or {}).get(name)
         if allowed is None:
-            counted.missing(f"the base line does not know the connections of {name}", Source.BASELINE)
+            counted.missing(f"the baseline does not have the connections of {name}", Source.BASELINE)
         elif count > allowed + POOL_MAX:
-            counted.breach(name, f"{count} connections to its database, at the base line {allowed}")
+            counted.breach(name, f"{count} connections to its database, at the baseline {allowed}")
     now = memory_mib(stores.urls)
     for name, was in (before.memory_mib or {}).items():
         if name not in now:
-            continue  # no such process here any more
+            continue  # no such process runs here now
         counted.look()
         if now[name] > was * MEMORY_FACTOR + MEMORY_MIB:
-            counted.breach(name, f"its processes use {now[name]:.0f} MiB, at the base line {was:.0f}")
+            counted.breach(name, f"its processes use {now[name]:.0f} MiB, at the baseline {was:.0f}")

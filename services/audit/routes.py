@@ -1,11 +1,11 @@
-"""Which queues take a message, by the topology (data, read here); and whose they are."""
+"""The queues that receive a message by the topology (which is data), and the services that consume them."""
 
 from functools import lru_cache
 
 from shared.messaging.topology import ANY_KEY, EXCHANGES, WORK_QUEUES, Binding, ingress_exchange
 
 COMMANDS = "invoice.commands"
-"""The public queue: its ids are the senders', and its inbox are the answers."""
+"""The public queue. Its message ids are chosen by senders, and the answers serve as its inbox."""
 SERVICE_OF = {queue.name: queue.name.partition(".")[0] for queue in WORK_QUEUES}
 """A queue begins with the name of the service that consumes it."""
 _FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.type == "fanout")
@@ -13,6 +13,6 @@ _FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.type ==
 
 @lru_cache(maxsize=1_000)
 def queues_for(exchange: str, routing_key: str) -> tuple[str, ...]:
-    """The work queues to which the broker copies what is published so: they are bound by exact key, or to an exchange that ignores it."""
+    """The work queues that the broker copies such a message to: by exact key, or through an exchange that ignores keys."""
     bound = Binding(ingress_exchange(exchange), ANY_KEY if exchange in _FANOUTS else routing_key)
     return tuple(queue.name for queue in WORK_QUEUES if bound in queue.bindings)

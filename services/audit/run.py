@@ -13,8 +13,8 @@ from services.audit.stores import Sources, open_stores
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """`complete` demands that everything was checked: in a demo or a test, what was not looked at proves nothing. `waived`: evidence that
-    this run cannot have, and that nobody misses."""
+    """The findings of all checks. `complete` demands that everything was checked: in a demo or a test, an unchecked promise proves nothing.
+    `waived`: evidence that this run cannot have, and need not have."""
 
     findings: tuple[Finding, ...]
     complete: bool
@@ -22,7 +22,7 @@ class AuditReport:
 
     @property
     def ok(self) -> bool:
-        if any(finding.verdict is CheckResult.BROKEN for finding in self.findings):
+        if any(finding.result is CheckResult.BROKEN for finding in self.findings):
             return False
         return not self.complete or all(finding.is_complete(self.waived) for finding in self.findings)
 
@@ -30,9 +30,10 @@ class AuditReport:
         return {"ok": self.ok, "checks": [finding.as_json() for finding in self.findings]}
 
 
-AGAIN_MAX, AGAIN_AFTER_S = 3, 1.0
-"""A drained system still asks now and then about what waits for a person, and stores are read one after the other: what was sent in
-between looks lost. So what is broken must still be broken when it is looked at again; a lost message or a second charge is."""
+RECHECKS_MAX, RECHECK_AFTER_S = 3, 1.0
+"""Even a drained system still asks now and then about payments that wait for a person, and stores are read one after the other. So a
+message sent in between looks lost. A broken check is therefore run again and must still be broken; after a lost message or a second charge
+it is."""
 
 
 async def audit(
@@ -40,16 +41,16 @@ async def audit(
 ) -> AuditReport:
     """Run every check. Raises AuditError for a store that cannot be read."""
     findings = await _run(sources, now, CHECKS)
-    for _ in range(AGAIN_MAX if sources.drained else 0):
-        broken = [check for check in CHECKS if findings[check.name].verdict is CheckResult.BROKEN]
+    for _ in range(RECHECKS_MAX if sources.drained else 0):
+        broken = [check for check in CHECKS if findings[check.name].result is CheckResult.BROKEN]
         if not broken:
             break
-        await sleep(AGAIN_AFTER_S)
+        await sleep(RECHECK_AFTER_S)
         findings |= await _run(sources, now, broken)
     return AuditReport(tuple(findings.values()), complete, frozenset(waived))
 
 
 async def _run(sources: Sources, now: datetime, checks: Iterable[Check]) -> dict[str, Finding]:
-    """What these checks find, by name, over one set of snapshots."""
+    """The findings of these checks by name, over one set of snapshots."""
     async with open_stores(sources, now) as stores:
         return {check.name: await check.run(stores) for check in checks}

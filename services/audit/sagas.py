@@ -1,4 +1,4 @@
-"""Where sagas ended, and how they got there."""
+"""Checks the states that sagas reached, and the steps by which they reached them."""
 
 from services.audit.align import align
 from services.audit.cases import open_cases
@@ -7,18 +7,18 @@ from services.audit.payments import TRACES_KEPT_DAYS
 from services.audit.stores import Snapshot, Stores
 
 _UNTOLD = ("absent", "awaiting_outcome", "in_doubt", "needs_decision")
-"""No outcome is known: from here anything may follow."""
+"""States in which no outcome is known: any state may follow."""
 _ENDED = ("completed", "failed", "refunded", "not_refunded")
 _LEGAL = {
     "settling": ("completed", "refunding", "refund_in_doubt", "refunded", "not_refunded"),
-    "completed": ("refunded",),  # what is true of the money; the invoice's record is final
+    "completed": ("refunded",),  # tells what happened to the money; the invoice's own record is final
     "failed": ("completed", "refunding", "refund_in_doubt", "refunded", "not_refunded"),
     "refunding": ("refund_in_doubt", "refunded", "not_refunded"),
     "refund_in_doubt": ("refunded", "not_refunded"),
     "not_refunded": ("refunded",),
     "refunded": (),
 }
-"""What may follow what, written a second time. Staying where it is, something was learned, is always legal."""
+"""The states that may follow each state, written a second time. A step that learns something and keeps its state is always legal."""
 _EVERYWHERE = ("in_doubt", "needs_decision", *_LEGAL)
 
 LEGAL: frozenset[str] = frozenset(
@@ -71,12 +71,12 @@ _UNENDED = """
 _FOR_A_PERSON = frozenset({"needs_decision", "refund_in_doubt"})
 
 OVERDUE_S = 60.0
-"""Deadlines are looked for twice a second. One is overdue if the saga service did other work this much later and left it: a service
-that is stopped, as after a demo, proves nothing."""
+"""The saga service looks for due deadlines twice a second. A deadline is overdue if the service did other work this much later and did not
+fire it. A service that is stopped, as after a demo, proves nothing."""
 
 
 async def sagas_step_legally(counted: Tally, stores: Stores) -> None:
-    """One terminal state per saga; no due deadline on a terminal saga; no illegal transition."""
+    """Each saga has one terminal state, no terminal saga has a due deadline, and no transition is illegal."""
     if not stores.has("saga"):
         return
     sagas = stores.databases["saga"]
@@ -95,11 +95,11 @@ async def sagas_step_legally(counted: Tally, stores: Stores) -> None:
 
 
 async def _unended(counted: Tally, stores: Stores, sagas: Snapshot) -> None:
-    """What has not ended waits for a person who knows of it, or is under way and will be reminded."""
+    """A saga that has not ended either waits for a person who was asked, or is under way and has a deadline."""
     staff_seen = stores.has("staff")
     async for payment_id, (unended, cases) in align(sagas.keyed(_UNENDED, list(_ENDED)), open_cases(stores)):
         for saga in unended:
             if not saga["has_deadline"]:
                 counted.breach(payment_id, f"{saga['status']}, and no deadline is set", since=saga["updated_at"])
             elif staff_seen and not cases and (stores.drained or saga["status"] in _FOR_A_PERSON):
-                counted.breach(payment_id, f"{saga['status']}, and nobody is asked", since=saga["updated_at"])
+                counted.breach(payment_id, f"{saga['status']}, and no person is asked", since=saga["updated_at"])

@@ -1,6 +1,6 @@
-"""What must stand nowhere: card numbers, card security codes, keys; also behind the encodings that systems apply by themselves.
+"""Finds secrets in a text: card numbers, card security codes, keys; also behind the encodings that systems apply by themselves.
 
-UUIDs and trace ids are masked first: over digits alone 0.7 % of healthy ones pass for a card number.
+UUIDs and trace ids are masked first: by their digits alone, 0.7 % of them would pass for a card number.
 """
 
 import base64
@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 from shared.card_data.scan import find_card_number, mask_cvv
 
 LAYERS = 2
-"""Base64 of a URL-encoded body happens by itself; a third layer is somebody who hides."""
+"""Systems produce base64 of a URL-encoded body by themselves. A third layer would be made only to hide something."""
 
 _IDS = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}"  # UUID
@@ -23,7 +23,7 @@ _KEYS = (
     (re.compile(r"\b[rs]k_(?:live|test)_[0-9A-Za-z]{4}"), "a gateway's secret key"),
     (re.compile(r"\bwhsec_[0-9A-Za-z+/=]{8}"), "a webhook's secret"),
     (re.compile(r"[\"'\\](?:d|p|q|dp|dq|qi|k)[\"'\\]+\s*:\s*[\"'\\]+[\w-]{32}"), "a private JSON Web Key"),
-    # but for masked ones, and the example that a service gives whom it misses a URL
+    # except masked passwords, and the example in the message of a service whose URL is not set
     (
         re.compile(r"\b(?:amqps?|postgres(?:ql)?)://[^\s/?#:@\"']+:(?!\*{3}@|password@host\b)[^\s/?#@\"']+@"),
         "a password in a URL",
@@ -31,12 +31,12 @@ _KEYS = (
 )
 _KEY_HINTS = ("PRIVATE KEY", "k_live_", "k_test_", "whsec_", "://", '"d"', "'d'", '"d\\', '"k"', "'k'", '"k\\')
 _CVV_HINTS = ("cvv", "cvc", "cvn", "cav", "csc", "cid", "security", "verif")
-"""Looked for before a pattern is tried: most texts have none."""
+"""Texts that are searched for before a pattern is tried, because most texts have none of them."""
 
 _ESCAPE = re.compile(r"\\+(?:u00|x)([0-9A-Fa-f]{2})")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _REFERENCE = re.compile(r"&#(?:x[0-9A-Fa-f]{2}|[0-9]{2,3});")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}")  # twelve digits, and the shortest member with a security code
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}")  # enough for twelve digits, or the shortest member with a security code
 _HEX = re.compile(r"[0-9A-Fa-f]{24,}")
 _READABLE = re.compile(rb"[\x20-\x7e]{8,}")
 _STANDARD = str.maketrans("-_", "+/")
@@ -44,7 +44,7 @@ _TO_ASCII = bytes(range(128)) + b"?" * 128
 
 
 def secret_in(text: str) -> str | None:
-    """What stands in this text that must not, in words that do not show it; None: nothing."""
+    """The kind of secret in this text, without the secret itself; None if there is none."""
     return _look(text, LAYERS)
 
 
@@ -85,7 +85,7 @@ def _decoded(text: str) -> Iterator[str]:
 
 
 def _behind_base64(token: str) -> Iterator[str]:
-    """Read at each of four alignments: what stands before it may be of the same alphabet."""
+    """Decode at each of four alignments: the characters before it may be of the same alphabet."""
     for skip in range(4):
         length = len(token) - skip
         whole = token[skip:-1] if length % 4 == 1 else token[skip:]

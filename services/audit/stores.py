@@ -1,8 +1,8 @@
-"""The raw stores, opened to be read and for nothing else.
+"""Opens the raw stores, for reading only.
 
-Each database is seen in one REPEATABLE READ, READ ONLY transaction: a snapshot in itself, without locks that anyone would notice (a
-long one holds back vacuum while it lasts). Snapshots of different databases are some milliseconds apart; in a live system whatever is
-younger than a grace period is not judged, so the gap does not matter. Rows stream through cursors: memory stays that of a page.
+Each database is read in one REPEATABLE READ, READ ONLY transaction: a snapshot without locks that anyone would notice (a long one holds
+back vacuum while it lasts). Snapshots of different databases are some milliseconds apart. That does not matter: in a live system nothing
+younger than a grace period is judged. Rows are streamed through cursors, so only a page of them is in memory.
 """
 
 import json
@@ -31,14 +31,14 @@ else:
 
 CONNECT_TIMEOUT_S = 10.0
 STATEMENT_TIMEOUT_S = 1_800
-"""Sorting tens of millions of rows on disk takes minutes; an audit that hangs must end all the same."""
+"""Sorting tens of millions of rows on disk takes minutes; yet an audit that hangs must end."""
 ROWS_PER_FETCH = 1_000
 WIDE_ROWS_PER_FETCH = 50
-"""Bodies of 64 KiB at most, or parcels in an outbox of up to some hundred of them: 3 MiB as a rule, below 500 MiB at worst."""
+"""For rows with bodies of at most 64 KiB, or outbox batches with up to some hundred of them: 3 MiB as a rule, below 500 MiB at worst."""
 LEDGER_BUSY_S = 5.0
 DATABASES = ("invoice", "payment_gateway", "saga", "staff")
 LEDGER, HISTORY, QUEUES = "ledger", "history", "queues"
-"""What else a check may need, beside databases."""
+"""Stores beside the databases that a check may need."""
 
 __all__ = [
     "DATABASES",
@@ -57,7 +57,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where to look; whatever is not given is not looked at. `drained`: no work is under way, so nothing is excused for being young."""
+    """Where to look; what is not given is not checked. `drained`: no work is under way, so nothing is too young to judge."""
 
     databases: Mapping[str, str] = field(repr=False)
     rabbitmq_url: str | None = field(default=None, repr=False)
@@ -74,28 +74,28 @@ class Sources:
 
 
 class Snapshot:
-    """One database as it was at one moment."""
+    """One database, read as it was at one moment."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def rows(self, sql: str, *arguments: object) -> AsyncIterator[StoredRow]:
-        """Streamed: any number of them."""
+        """Stream the rows, so that there may be any number of them."""
         async for row in self._connection.cursor(sql, *arguments, prefetch=ROWS_PER_FETCH):
             yield row
 
     async def wide_rows(self, sql: str) -> AsyncIterator[asyncpg.Record]:
-        """Streamed, a few at a time: they hold whole bodies."""
+        """Stream rows with whole bodies, a few at a time."""
         async for row in self._connection.cursor(sql, prefetch=WIDE_ROWS_PER_FETCH):
             yield row
 
     async def keyed(self, sql: str, *arguments: object) -> AsyncIterator[tuple[str, StoredRow]]:
-        """The same under the text of their first column, by which they must be sorted."""
+        """Stream rows with the text of their first column as key; they must be sorted by it."""
         async for row in self._connection.cursor(sql, *arguments, prefetch=ROWS_PER_FETCH):
             yield str(row[0]), row
 
     async def page(self, sql: str, *arguments: object) -> list[StoredRow]:
-        """All at once: only where the arguments bound their number."""
+        """All rows at once: only for queries whose arguments limit the number."""
         return list(await self._connection.fetch(sql, *arguments))
 
     async def value(self, sql: str, *arguments: object) -> Any:
@@ -103,7 +103,7 @@ class Snapshot:
 
 
 class LedgerSnapshot:
-    """The sandbox gateway's books, one snapshot of the SQLite file."""
+    """The sandbox gateway's books: one snapshot of the SQLite file."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -112,7 +112,7 @@ class LedgerSnapshot:
         yield from self._connection.execute(sql, arguments)
 
     def digest(self, sql: str) -> str:
-        """How many rows, in their order, and a digest over them."""
+        """The number of rows, and a digest over them in their order."""
         rows, digest = 0, sha256()
         for row in self._connection.execute(sql):
             rows += 1
@@ -120,14 +120,14 @@ class LedgerSnapshot:
         return f"{rows:x}-{digest.hexdigest()}"
 
     async def keyed(self, sql: str, *arguments: object) -> AsyncIterator[tuple[str, StoredRow]]:
-        """Under the text of their first column, by which they must be sorted; NULL counts as the empty text."""
+        """Rows with the text of their first column as key; they must be sorted by it. NULL counts as the empty text."""
         for row in self._connection.execute(sql, arguments):
             yield str(row[0] or ""), row
 
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """An entry of the sender's own history: a command it published, and whether the broker confirmed it. `at`: when, if it says so."""
+    """An entry of the sender's own history: a command it published, and whether the broker confirmed it. `at`: when, if recorded."""
 
     command_id: str
     confirmed: bool
@@ -136,7 +136,7 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What was given, open. `settled_before`: what happened later may still be under way."""
+    """The open stores that were given. `settled_before`: what happened later may still have effects under way."""
 
     databases: Mapping[str, Snapshot]
     ledger: LedgerSnapshot | None
@@ -180,8 +180,10 @@ def _attempted(path: Path, number: int, line: str) -> Attempted:
 
 @asynccontextmanager
 async def open_stores(sources: Sources, now: datetime) -> AsyncIterator[Stores]:
-    """Everything that was given, in the order in which effects come before their causes: what is seen here and missing there has not
-    merely happened in between. Raises AuditError."""
+    """Open everything that was given, effects before their causes. Raises AuditError.
+
+    A cause is thus read later than its effect. If it is missing, it is really missing, and not just too new for its snapshot.
+    """
     async with AsyncExitStack() as opened:
         evidence = _open_evidence(sources, opened)
         queues = (
@@ -216,7 +218,7 @@ def _open_evidence(sources: Sources, opened: AsyncExitStack) -> Evidence:
 
 @asynccontextmanager
 async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
-    """The database of the service `name`, read-only. Raises AuditError, which names its variable."""
+    """Open the database of the service `name`, read-only. Raises AuditError with the name of its variable."""
     variable = f"{name.upper()}_DATABASE_URL"
     settings = {
         "application_name": "remit audit",
@@ -244,7 +246,7 @@ async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
 
 @contextmanager
 def _open_ledger(path: Path) -> Iterator[LedgerSnapshot]:
-    """The file, read-only, in one transaction. Raises AuditError."""
+    """Open the ledger's file, read-only and in one transaction. Raises AuditError."""
     if not path.is_file():
         raise AuditError(f"there is no ledger file {path}.")
     uri = f"file:{quote(str(path.resolve()))}?mode=ro"

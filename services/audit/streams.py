@@ -1,4 +1,4 @@
-"""Streams without a gap, and a stored state that is what the events make of it."""
+"""Checks that streams have no gap, and that folding the events gives the stored state."""
 
 from services.audit.align import StoredRow, align
 from services.audit.finding import Tally
@@ -27,7 +27,7 @@ PAYMENTS_NOT_REBUILT = """
 
 
 async def streams_fold_to_state(counted: Tally, stores: Stores) -> None:
-    """Streams run 1..n without gap; fold(events) = stored state; rebuilding changes nothing."""
+    """Streams run 1..n without a gap; fold(events) = stored state; rebuilding changes nothing."""
     invoices = stores.databases.get("invoice")
     if invoices is None:
         return
@@ -55,7 +55,9 @@ def _difference(events: list[StoredRow], states: list[StoredRow]) -> str | None:
         return None
     differing = [name for name in FoldedInvoice.__slots__ if getattr(folded, name) != getattr(stored, name)]
     first = differing[0]
-    return f"{', '.join(differing)} stored other than folded: {getattr(stored, first)} is not {getattr(folded, first)}"
+    return (
+        f"{', '.join(differing)} stored differs from folded: {getattr(stored, first)} is not {getattr(folded, first)}"
+    )
 
 
 def _shortened(versions: list[int]) -> str:

@@ -439,7 +439,7 @@ class Testbed:
             await self.remit("audit", "baseline", str(path), how, "--ledger", str(self.system.ledger))
         ).result()
         if done.code != 0:
-            raise StackError(f"no base line: {done.stderr.strip()[-500:]}")
+            raise StackError(f"no baseline: {done.stderr.strip()[-500:]}")
         self.baselines.append(path)
 
     # -- what was seen -------------------------------------------------------------------------------------------------------------------

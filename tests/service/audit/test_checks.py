@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from services.audit import resources, run
-from services.audit.baseline import base_line, write
+from services.audit.baseline import take_baseline, write
 from services.audit.checks import CHECKS
 from services.audit.evidence import Baseline
 from services.audit.finding import BREACHES_SHOWN_MAX, Breach, CheckResult, Finding, Source
@@ -52,7 +52,7 @@ async def books(environment_urls: Environment, written: Path, tmp_path: Path) ->
 
 
 def broken(findings: Sequence[Finding]) -> set[str]:
-    return {finding.check for finding in findings if finding.verdict is CheckResult.BROKEN}
+    return {finding.check for finding in findings if finding.result is CheckResult.BROKEN}
 
 
 async def found(name: str, stores: Stores) -> Finding:
@@ -73,14 +73,14 @@ async def test_books_that_balance_hold(environment_urls: Environment, written: P
         await upstream.purge()
     base = written / "baseline.json"
     async with open_stores(sources(environment_urls.databases, None, written), NOW) as stores:
-        write(await base_line(stores, digest=True), base)
+        write(await take_baseline(stores, digest=True), base)
     given = sources(
         environment_urls.databases, environment_urls.rabbitmq_url, written, drained=drained, baselines=(base,)
     )
     report = await audit(given, NOW, complete=True, waived=[] if drained else [Source.TAP, Source.BASELINE])
     unseen = set() if drained else {"deliveries_accounted_for", "repeating_changes_nothing"}
     """What a listener heard says nothing of when, and a digest of what moves nothing at all."""
-    assert {f.check: f.verdict for f in report.findings} == {
+    assert {f.check: f.result for f in report.findings} == {
         check.name: CheckResult.NOT_CHECKED if check.name in unseen else CheckResult.HOLDS for check in CHECKS
     }, explained(report.findings)
     assert report.ok
@@ -737,9 +737,9 @@ async def test_books_whose_old_traces_are_deleted_hold(books: FinishedBooks) -> 
 
 
 async def test_recovery_that_changes_something_is_found(books: FinishedBooks) -> None:
-    books.baselines = (Baseline.model_validate(await base_line(books.stores(), digest=True)),)
+    books.baselines = (Baseline.model_validate(await take_baseline(books.stores(), digest=True)),)
     await books.databases["saga"].execute("UPDATE sagas SET repeats = 9, updated_at = now()")  # what time alone moves
-    assert (await found("repeating_changes_nothing", books.stores())).verdict is CheckResult.HOLDS
+    assert (await found("repeating_changes_nothing", books.stores())).result is CheckResult.HOLDS
     await books.event("INV-paid", 4, "SettlementRejected", uuid4(), payment_id=str(payment("paid")), reason="again")
     books.charge("ch_again", "pi_paid")
     finding = await found("repeating_changes_nothing", books.stores())
@@ -748,14 +748,14 @@ async def test_recovery_that_changes_something_is_found(books: FinishedBooks) ->
 
 async def test_the_clock_of_an_instance_may_be_off(books: FinishedBooks) -> None:
     await books.databases["payment_gateway"].execute("UPDATE attempts SET at = at + interval '1 hour'")
-    assert (await found("confirmed_once", books.stores())).verdict is CheckResult.HOLDS
+    assert (await found("confirmed_once", books.stores())).result is CheckResult.HOLDS
 
 
 async def test_a_lost_queue_is_not_judged_by_id(books: FinishedBooks) -> None:
     await event_unseen(books)
     books.lost = frozenset({"saga.events"})
     finding = await found("events_delivered", books.stores())
-    assert (finding.verdict, finding.in_flight) == (CheckResult.HOLDS, 1)
+    assert (finding.result, finding.in_flight) == (CheckResult.HOLDS, 1)
 
 
 async def test_a_queue_excuses_no_more_than_it_can_hold(books: FinishedBooks) -> None:
@@ -771,7 +771,7 @@ async def test_a_young_event_may_be_on_its_way(books: FinishedBooks) -> None:
     await event_unseen(books)
     await sql("invoice", f"UPDATE events SET recorded_at = now() {EVENT}", "INV-paid", 3)(books)
     live = await found("events_delivered", books.stores(settled_before=NOW - timedelta(minutes=10)))
-    assert (live.verdict, live.in_flight) == (CheckResult.HOLDS, 1)
+    assert (live.result, live.in_flight) == (CheckResult.HOLDS, 1)
     assert (await found("events_delivered", books.stores())).broken == 1
 
 
@@ -791,10 +791,10 @@ async def test_an_open_transaction_is_found(
 async def test_deliveries_in_the_hands_of_a_consumer_are_not_called_acknowledged(books: FinishedBooks) -> None:
     books.queues["saga.events"] = QueueState(0, 2)
     finding = await found("resources_given_back", books.stores())
-    assert (finding.verdict, finding.unseen) == (CheckResult.NOT_CHECKED, frozenset({Source.UNACKED}))
+    assert (finding.result, finding.unseen) == (CheckResult.NOT_CHECKED, frozenset({Source.UNACKED}))
     assert finding.is_complete([Source.UNACKED])
     books.unacked = {"saga.events": 0}
-    assert (await found("resources_given_back", books.stores())).verdict is CheckResult.HOLDS
+    assert (await found("resources_given_back", books.stores())).result is CheckResult.HOLDS
 
 
 async def test_a_queue_that_is_gone_is_not_called_empty(books: FinishedBooks) -> None:
@@ -844,17 +844,17 @@ async def test_what_is_young_is_under_way_in_a_live_system(books: FinishedBooks)
     await books.databases["invoice"].execute("DELETE FROM events WHERE stream_id = 'INV-paid' AND version = 3")
     await books.databases["payment_gateway"].execute("UPDATE payments SET updated_at = now()")
     live = await found("paid_when_captured", books.stores(settled_before=NOW - timedelta(minutes=10)))
-    assert (live.verdict, live.in_flight) == (CheckResult.HOLDS, 1)
+    assert (live.result, live.in_flight) == (CheckResult.HOLDS, 1)
     drained = await found("paid_when_captured", books.stores())
-    assert (drained.verdict, drained.in_flight, drained.broken) == (CheckResult.BROKEN, 0, 1)
+    assert (drained.result, drained.in_flight, drained.broken) == (CheckResult.BROKEN, 0, 1)
     assert drained.breaches == (Breach(str(payment("paid")), "captured, and INV-paid is not paid by it"),)
 
 
 async def test_what_was_not_given_is_not_called_good(environment_urls: Environment, written: Path) -> None:
     report = await audit(Sources({"invoice": environment_urls.databases["invoice"]}, drained=True), NOW, complete=True)
-    verdicts = {finding.check: finding.verdict for finding in report.findings}
-    assert verdicts.pop("streams_fold_to_state") is CheckResult.HOLDS
-    assert set(verdicts.values()) == {CheckResult.NOT_CHECKED}
+    results = {finding.check: finding.result for finding in report.findings}
+    assert results.pop("streams_fold_to_state") is CheckResult.HOLDS
+    assert set(results.values()) == {CheckResult.NOT_CHECKED}
     assert not report.ok
     assert all(finding.missing for finding in report.findings if finding.check != "streams_fold_to_state")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.audit.errors import AuditError
-from services.audit.evidence import Heard, open_tap, read_baseline, read_run, read_unacked
+from services.audit.evidence import TappedMessage, open_tap, read_baseline, read_run, read_unacked
 
 DIGESTS = ["0" * 64, "A" * 64]
 
@@ -18,12 +18,12 @@ def test_a_listener_s_duplicates_are_counted_by_their_bodies(tmp_path: Path) -> 
         "\n".join(json.dumps({"queue": q, "message_id": m, "type": "t", "sha256": DIGESTS[d]}) for q, m, d in entries)
     )
     with open_tap(tap) as opened:
-        received = list(opened.heard())
+        received = list(opened.messages())
         assert received == [
-            Heard("a", "", "0" * 64, 1),
-            Heard("a", "x", "a" * 64, 2),
-            Heard("b", "x", "0" * 64, 1),
-            Heard("c", "?", "0" * 64, 1),
+            TappedMessage("a", "", "0" * 64, 1),
+            TappedMessage("a", "x", "a" * 64, 2),
+            TappedMessage("b", "x", "0" * 64, 1),
+            TappedMessage("c", "?", "0" * 64, 1),
         ]
         assert opened.bodies("a", ["x", "y"]) == {"x": {"0" * 64, "a" * 64}}
 
@@ -46,7 +46,7 @@ def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="cannot be read"):
         read_run(tmp_path / "nowhere")
     report.write_text("[]")
-    with pytest.raises(AuditError, match=r"run\.json is not a base line"):
+    with pytest.raises(AuditError, match=r"run\.json is not a baseline"):
         read_baseline(report)
 
 
