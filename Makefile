@@ -16,7 +16,7 @@ PEERS_LOCK := tests/bench/peers/requirements.txt
 PEERS_READY := $(PEERS)/.ready-$(shell sha256sum $(PEERS_LOCK) | cut -c1-16)
 N ?= 200
 
-.PHONY: help demo up test check bench bench-peers bench-long faults schema format lock clean
+.PHONY: help demo up test check bench bench-peers bench-long faults mutants schema format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ bench-long: $(READY) ## measure growth and memory over many payments and a milli
 
 bench-peers: $(READY) $(PEERS_READY) ## measure the same work in FastStream with an outbox, in DBOS, and in Remit, in turns
 	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python $(ARGS)
+
+mutants: $(READY) ## change each rule of the pure cores in turn: a unit test has to notice; ARGS=saga for one core
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 faults: $(READY) ## inject every crash, cut and duplicate into the real processes, then run the audit; ARGS=list shows them
 	@$(BIN)/python -m tests.faults $(ARGS)

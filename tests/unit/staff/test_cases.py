@@ -70,12 +70,26 @@ SCENARIOS: dict[str, CaseScenario] = {
     "newer doubt takes the place of older": Scenario(
         (doubted(2, CaseStatus.IN_DOUBT),), doubted(3), replace(LOOKED_AT, attempts=doubted(3).attempts)
     ),
+    "a refund that failed is a case": Scenario(
+        (), doubted(3, CaseStatus.REFUND_FAILED), replace(LOOKED_AT, status=CaseStatus.REFUND_FAILED)
+    ),
+    "only of a refund that failed is the decision the end": Scenario(
+        (),
+        doubted(3, CaseStatus.REFUND_IN_DOUBT, "ann"),
+        replace(LOOKED_AT, status=CaseStatus.REFUND_IN_DOUBT, decided_by="ann"),
+    ),
     "doubt that a person decided to leave is no doubt": Scenario(
         (doubted(2, CaseStatus.REFUND_FAILED),),
         doubted(3, CaseStatus.REFUND_FAILED, "ann"),
         replace(LOOKED_AT, status=CaseStatus.NOT_REFUNDED, decided_by="ann"),
     ),
     "an outcome settles the case": Scenario((doubted(3),), settled(5), CAPTURED),
+    "a version says one thing: doubt that comes again under it changes nothing": Scenario(
+        (doubted(3),), replace(doubted(3), reason="another", attempts=()), LOOKED_AT
+    ),
+    "a version says one thing: an outcome that comes again under it changes nothing": Scenario(
+        (doubted(3), settled(5)), settled(5, CaseStatus.DECLINED), CAPTURED
+    ),
     "an outcome says who decided it": Scenario(
         (doubted(3),), settled(5, decided_by="ann"), replace(CAPTURED, decided_by="ann")
     ),
@@ -101,6 +115,20 @@ SCENARIOS: dict[str, CaseScenario] = {
 @each(SCENARIOS)
 def test_case(scenario: CaseScenario) -> None:
     assert evolve(case_of(*scenario.given), scenario.when) == scenario.then
+
+
+def test_nothing_is_known_of_a_case_at_first() -> None:
+    assert (BLANK.status, BLANK.version, BLANK.attempts_version, BLANK.is_open) == (CaseStatus.UNKNOWN, 0, 0, False)
+
+
+def test_the_latest_refused_decisions_are_kept_in_the_order_of_their_versions() -> None:
+    refusals = [refused(version) for version in range(1, REFUSALS_KEPT_MAX + 3)]
+    assert case_of(*reversed(refusals)).refusals == tuple(refusals[2:])
+
+
+def test_refused_decisions_of_one_version_are_kept_in_one_order() -> None:
+    refusals = [refused(3, uuid5(PAYMENT, name)) for name in ("one", "two", "three")]
+    assert case_of(*refusals).refusals == case_of(*reversed(refusals)).refusals
 
 
 def fact_of(version: int, kind: int) -> Fact:

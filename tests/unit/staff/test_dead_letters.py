@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition, arrive, settle
+from services.staff.dead_letters import (
+    DeadLetter,
+    DeadLetterRecord,
+    DeadLetterStatus,
+    Disposition,
+    arrive,
+    continues,
+    settle,
+)
 
 ID = UUID("0190a000-0000-7000-8000-000000000002")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -47,6 +55,40 @@ def test_a_late_duplicate_of_what_was_replayed_changes_nothing() -> None:
 def test_what_was_discarded_stays_discarded() -> None:
     discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
     assert arrive(discarded, letter(0), NOW) == replace(discarded, seen=2)
+
+
+def test_a_failure_after_a_replay_that_was_lost_opens_even_what_was_discarded() -> None:
+    discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
+    again = arrive(discarded, letter(3), NOW)
+    assert (again.status, again.replays, again.settlement) == (DeadLetterStatus.OPEN, 3, None)
+
+
+def test_only_a_replay_counts_as_one_and_either_says_who_did_it() -> None:
+    replayed = settle(record(letter()), DeadLetterStatus.REPLAYED, ANN)
+    discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
+    assert (replayed.status, replayed.replays, replayed.settlement) == (DeadLetterStatus.REPLAYED, 1, ANN)
+    assert (discarded.status, discarded.replays, discarded.settlement) == (DeadLetterStatus.DISCARDED, 0, ANN)
+
+
+@pytest.mark.parametrize(
+    ("kept", "goes_on"),
+    [
+        (None, False),
+        (record(letter()), True),
+        (record(replace(letter(), message_id="m-1")), False),
+        (record(replace(letter(), queue="staff.cases")), False),
+    ],
+    ids=["no record", "of a message without an id", "of a message with an id", "of another queue"],
+)
+def test_a_failure_continues_the_record_that_we_sent_again_under_its_own_id(
+    kept: DeadLetterRecord | None, goes_on: bool
+) -> None:
+    assert continues(kept, letter(1)) is goes_on
+
+
+def test_nothing_is_counted_of_a_letter_that_says_nothing() -> None:
+    bare = DeadLetter(ID, "saga.events", "broker", "rejected")
+    assert (bare.tries, bare.generation, bare.body_bytes) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("generation", [0, 3])

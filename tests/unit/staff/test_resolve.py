@@ -111,6 +111,10 @@ def test_resolve(scenario: ResolveScenario) -> None:
     assert refusal_of(scenario.when, scenario.given) is scenario.then
 
 
+def test_no_decision_is_on_its_way_once_the_payment_is_settled() -> None:
+    assert replace(DECIDED, status=CaseStatus.CAPTURED).decision_on_its_way is None
+
+
 @pytest.mark.parametrize("status", CaseStatus)
 def test_what_is_offered_is_what_can_be_decided(status: CaseStatus) -> None:
     assert set(decisions_for(status)) == FITTING[status]

@@ -1,0 +1,43 @@
+"""What an invoice is after what happened to it, as a whole."""
+
+import pytest
+
+from services.invoice.domain import Invoice, InvoiceStatus, SettlementRejected, replay
+from tests.unit.invoice.invoices import (
+    IN_DOUBT,
+    NEVER_ISSUED,
+    OPEN,
+    OPEN_AGAIN,
+    OTHER,
+    PAID_BY_THIS,
+    PENDING,
+    THIS,
+    VOID,
+    History,
+)
+
+STATES: dict[str, tuple[History, Invoice]] = {
+    "never issued": (NEVER_ISSUED, Invoice("INV-1", InvoiceStatus.ABSENT, 0, "", 0, "", None, None)),
+    "open": (OPEN, Invoice("INV-1", InvoiceStatus.OPEN, 1, "C-1", 500, "EUR", None, None)),
+    "payment pending": (PENDING, Invoice("INV-1", InvoiceStatus.PAYMENT_PENDING, 2, "C-1", 500, "EUR", THIS, None)),
+    "in doubt": (IN_DOUBT, Invoice("INV-1", InvoiceStatus.IN_DOUBT, 3, "C-1", 500, "EUR", THIS, None)),
+    "paid": (PAID_BY_THIS, Invoice("INV-1", InvoiceStatus.PAID, 3, "C-1", 500, "EUR", THIS, "ch_1")),
+    "open again": (OPEN_AGAIN, Invoice("INV-1", InvoiceStatus.OPEN, 3, "C-1", 500, "EUR", None, None)),
+    "void": (VOID, Invoice("INV-1", InvoiceStatus.VOID, 2, "C-1", 500, "EUR", None, None)),
+}
+
+
+@pytest.mark.parametrize(("history", "invoice"), STATES.values(), ids=list(STATES))
+def test_an_invoice_is_what_its_events_made(history: History, invoice: Invoice) -> None:
+    assert replay("INV-1", history) == invoice
+
+
+@pytest.mark.parametrize(("history", "invoice"), STATES.values(), ids=list(STATES))
+def test_a_rejected_settlement_changes_nothing_but_the_version(history: History, invoice: Invoice) -> None:
+    rejected = replay("INV-1", (*history, SettlementRejected(OTHER, "payment_not_awaited")))
+    assert (rejected.status, rejected.payment_id, rejected.receipt_number, rejected.version) == (
+        invoice.status,
+        invoice.payment_id,
+        invoice.receipt_number,
+        invoice.version + 1,
+    )

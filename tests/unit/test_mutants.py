@@ -1,0 +1,102 @@
+"""The mutator finds what there is to change in a rule, and each mutant is the same source with that one change."""
+
+import ast
+
+import pytest
+
+from tests.mutants.__main__ import CORES, EQUIVALENT, ROOT
+from tests.mutants.mutate import mutants
+
+STATUSES = """
+class Status(StrEnum):
+    OPEN = "open"
+    PAID = "paid"
+    VOID = "void"
+"""
+
+
+def mutated(source: str) -> dict[str, str]:
+    """The source of every mutant, by its name."""
+    names = [mutant.name for mutant in mutants(ast.parse(source))]
+    return {name: _mutated(source, at) for at, name in enumerate(names)}
+
+
+def _mutated(source: str, at: int) -> str:
+    tree = ast.parse(source)
+    mutants(tree)[at].apply()
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def rules(source: str) -> set[str]:
+    """The rule of `f` in every mutant."""
+    return {text.split("\n", 1)[1].strip() for text in mutated(f"def f(x, y):\n    {source}").values()}
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("return x < y", {"return x <= y"}),
+        ("return x is None", {"return x is not None"}),
+        ("return x not in y", {"return x in y"}),
+        ("return x and y", {"return x or y", "return x", "return y"}),
+        ("return not x", {"return x"}),
+        ("return x + 1", {"return x - 1", "return x + 2"}),
+        ("return True", {"return False"}),
+        ("return 'paid'", {"return 'paid!'"}),
+        ("return min(x, y)", {"return max(x, y)"}),
+        ("return x if y else 0", {"return x if True else 0", "return x if False else 0", "return x if y else 1"}),
+        ("return {x, y}", {"return {x}", "return {y}"}),
+        ("return {x: y}", {"return {}"}),
+        ("return (x,)", {"return ()"}),
+        ("return g(x, paid=y)", {"return g(x)"}),
+    ],
+)
+def test_a_rule_is_changed_in_every_way_but_one_at_a_time(rule: str, expected: set[str]) -> None:
+    assert rules(rule) == expected
+
+
+@pytest.mark.parametrize(
+    "rule", ["return (x, y)", "raise ValueError('no')", "assert x is None", "return f'{x} is 1'", "'Says 1.'"]
+)
+def test_what_proves_nothing_stays_as_it_is(rule: str) -> None:
+    assert rules(rule) == set()
+
+
+def test_conditions_are_held_at_both_ends() -> None:
+    assert set(mutated("if x:\n    y()")) == {"module: if x -> if True", "module: if x -> if False"}
+
+
+def test_a_match_loses_a_case_an_alternative_and_a_guard() -> None:
+    source = "def f(x):\n  match x:\n    case A() | B() if y:\n      return a\n    case _:\n      return b"
+    assert set(mutated(source)) == {
+        "f: case A() | B() dropped",
+        "f: A() dropped from A() | B()",
+        "f: B() dropped from A() | B()",
+        "f: guard y dropped",
+    }
+
+
+def test_another_member_of_the_enumeration_is_put_and_its_names_stay() -> None:
+    assert set(mutated(f"{STATUSES}\ndef f():\n    return Status.VOID")) == {"f: Status.VOID -> Status.OPEN"}
+
+
+def test_two_mutants_of_one_kind_have_two_names() -> None:
+    assert list(mutated("def f(x):\n    return x + 1 + 1")) == [
+        "f: x + 1 + 1 -> x + 1 - 1",
+        "f: x + 1 -> x - 1",
+        "f: 1 -> 2",
+        "f: 1 -> 2 (no. 2)",
+    ]
+
+
+def test_types_limits_and_docstrings_are_no_rules() -> None:
+    limits = 'LINES_MAX = 20\nKINDS = Literal["a", "b"]\n\n'
+    source = limits + 'def f(x: Literal["a"] = None) -> dict[str, int]:\n    """Says 1."""\n    return x'
+    assert mutated(source) == {}
+
+
+def test_every_core_is_there() -> None:
+    assert EQUIVALENT.exists()
+    for modules, tests in CORES.values():
+        assert (ROOT / tests).is_dir()
+        assert all((ROOT / f"{module.replace('.', '/')}.py").exists() for module in modules)
