@@ -103,11 +103,11 @@ async def test_nothing_is_stored_where_nothing_is_said(environment: Environment,
 async def test_people_see_one_message_a_row(environment: Environment, database: Database) -> None:
     outbox_batch = await stored(database, ONE, THREE)
     seen = await rows(
-        environment.databases["saga"], "SELECT id, parcel, message_id, body FROM outbox_messages ORDER BY id"
+        environment.databases["saga"], "SELECT id, outbox_batch, message_id, body FROM outbox_messages ORDER BY id"
     )
     assert seen == [
-        {"id": ONE.id, "parcel": outbox_batch.id, "message_id": None, "body": ONE.body},
-        {"id": THREE.id, "parcel": outbox_batch.id, "message_id": "not a UUID", "body": b""},
+        {"id": ONE.id, "outbox_batch": outbox_batch.id, "message_id": None, "body": ONE.body},
+        {"id": THREE.id, "outbox_batch": outbox_batch.id, "message_id": "not a UUID", "body": b""},
     ]
 
 

@@ -45,7 +45,7 @@ CREATE TABLE payments (
     method       jsonb,             -- token or encrypted card; erased once the payment is over
     pending      boolean NOT NULL,
     announced_at timestamptz NOT NULL,
-    announced    smallint NOT NULL DEFAULT 1  -- times
+    announced    smallint NOT NULL DEFAULT 1  -- how often
 ) WITH (fillfactor = 70);
 CREATE INDEX payments_pending ON payments (announced_at) WHERE pending;
 
@@ -61,7 +61,7 @@ CREATE INDEX inbox_handled_at ON inbox (handled_at);
 
 CREATE TABLE outbox (
     id              uuid PRIMARY KEY,
-    ids             uuid[] NOT NULL,  -- of the messages; so are all arrays, in the order in which they were said
+    ids             uuid[] NOT NULL,  -- of the messages. All arrays are in the order in which they were published
     exchanges       text[] NOT NULL,
     routing_keys    text[] NOT NULL,
     types           text[] NOT NULL,
@@ -69,7 +69,7 @@ CREATE TABLE outbox (
     content_types   text[] NOT NULL,
     headers         jsonb[] NOT NULL,
     droppable       boolean[] NOT NULL,
-    bodies          bytea[] NOT NULL, -- stored as they are: to compress what lives for milliseconds costs more than it saves
+    bodies          bytea[] NOT NULL, -- not compressed: a row lives for milliseconds, so compressing costs more than it saves
     message_ids     text[] NOT NULL,
     reply_tos       text[] NOT NULL,
     created_at      timestamptz NOT NULL,
@@ -79,12 +79,12 @@ CREATE TABLE outbox (
         toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000);
 CREATE INDEX outbox_sweep_after ON outbox (sweep_after);
 ALTER TABLE outbox ALTER bodies SET STORAGE EXTERNAL;
-CREATE VIEW outbox_messages AS  -- one a row, for people and for whoever checks
-    SELECT m.*, o.id AS parcel, o.created_at, o.sweep_after, o.refusals FROM outbox o CROSS JOIN LATERAL unnest(
+CREATE VIEW outbox_messages AS  -- one message a row, for people and for the audit
+    SELECT m.*, o.id AS outbox_batch, o.created_at, o.sweep_after, o.refusals FROM outbox o CROSS JOIN LATERAL unnest(
         ids, exchanges, routing_keys, types, correlation_ids, content_types, headers, droppable, bodies, message_ids, reply_tos
     ) AS m (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, message_id, reply_to);
 
-CREATE TABLE answers (  -- the inbox of the commands, too: whose id is here was handled
+CREATE TABLE answers (  -- also the inbox of commands: a command with an answer was handled
     command_id     uuid PRIMARY KEY,
     command_type   text NOT NULL,
     content_hash   bytea,  -- NULL: nothing of the command may be kept (card data), or it was discarded unread

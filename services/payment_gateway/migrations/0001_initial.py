@@ -16,13 +16,13 @@ CREATE TABLE payments (
     invoice_id     text NOT NULL,
     amount_minor   bigint,
     currency       text,
-    params_hash    bytea,              -- NULL: closed, asked about before any request came
+    params_hash    bytea,              -- NULL: the row is closed. Somebody asked about the payment before a request came
     status         text NOT NULL,
     version        integer NOT NULL,
     method_token   text,
     card_jwe       text,               -- erased when the token is stored
     gateway_id     text,
-    pending_status text,               -- the verdict that waits for a confirmed cancel
+    pending_status text,               -- the pending outcome: it waits for a confirmed cancel
     pending_reason text,
     reason         text,
     receipt_number text,
@@ -39,8 +39,8 @@ CREATE TABLE payments (
     due_at         timestamptz,
     created_at     timestamptz NOT NULL DEFAULT now(),
     updated_at     timestamptz NOT NULL DEFAULT now(),
-    attempts_forgotten_at timestamptz, -- when those recorded until then were deleted
-    -- PostgreSQL reads a CHECK anew, from text, for every statement that writes (10 to 40 us): only what guards money has one.
+    attempts_forgotten_at timestamptz, -- when the attempts recorded until then were deleted
+    -- PostgreSQL parses a CHECK again for every statement that writes (10 to 40 us). So only rules that guard money have one.
     CONSTRAINT recorded_before_confirmed CHECK (gateway_id IS NOT NULL OR status IN ('requested', 'not_charged')),
     CONSTRAINT captured_with_receipt CHECK (receipt_number IS NOT NULL OR status <> 'captured'),
     CONSTRAINT card_erased CHECK (card_jwe IS NULL OR (method_token IS NULL AND status = 'requested'))
@@ -49,10 +49,10 @@ CREATE INDEX payments_due ON payments (due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE attempts (
     payment_id      uuid NOT NULL,
-    fence           bigint NOT NULL,   -- the holder's; with `seq` it makes a repeated insert recognisable
+    fence           bigint NOT NULL,   -- the fence of the holder. With `seq` it shows that an insert is repeated
     seq             smallint NOT NULL,
-    at              timestamptz NOT NULL,               -- by the instance's clock, which may be off
-    recorded_at     timestamptz NOT NULL DEFAULT now(), -- by this one, which all instances share
+    at              timestamptz NOT NULL,               -- by the clock of the instance, which may be wrong
+    recorded_at     timestamptz NOT NULL DEFAULT now(), -- by the clock of PostgreSQL, which all instances share
     step            text NOT NULL,
     answer          text NOT NULL,
     evidence        text NOT NULL,
@@ -110,7 +110,7 @@ CREATE INDEX inbox_handled_at ON inbox (handled_at);
 
 CREATE TABLE outbox (
     id              uuid PRIMARY KEY,
-    ids             uuid[] NOT NULL,  -- of the messages; so are all arrays, in the order in which they were said
+    ids             uuid[] NOT NULL,  -- of the messages. All arrays are in the order in which they were published
     exchanges       text[] NOT NULL,
     routing_keys    text[] NOT NULL,
     types           text[] NOT NULL,
@@ -118,7 +118,7 @@ CREATE TABLE outbox (
     content_types   text[] NOT NULL,
     headers         jsonb[] NOT NULL,
     droppable       boolean[] NOT NULL,
-    bodies          bytea[] NOT NULL, -- stored as they are: to compress what lives for milliseconds costs more than it saves
+    bodies          bytea[] NOT NULL, -- not compressed: a row lives for milliseconds, so compressing costs more than it saves
     message_ids     text[] NOT NULL,
     reply_tos       text[] NOT NULL,
     created_at      timestamptz NOT NULL,
@@ -128,8 +128,8 @@ CREATE TABLE outbox (
         toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000);
 CREATE INDEX outbox_sweep_after ON outbox (sweep_after);
 ALTER TABLE outbox ALTER bodies SET STORAGE EXTERNAL;
-CREATE VIEW outbox_messages AS  -- one a row, for people and for whoever checks
-    SELECT m.*, o.id AS parcel, o.created_at, o.sweep_after, o.refusals FROM outbox o CROSS JOIN LATERAL unnest(
+CREATE VIEW outbox_messages AS  -- one message a row, for people and for the audit
+    SELECT m.*, o.id AS outbox_batch, o.created_at, o.sweep_after, o.refusals FROM outbox o CROSS JOIN LATERAL unnest(
         ids, exchanges, routing_keys, types, correlation_ids, content_types, headers, droppable, bodies, message_ids, reply_tos
     ) AS m (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, message_id, reply_to);
 """

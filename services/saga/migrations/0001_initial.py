@@ -16,7 +16,7 @@ CREATE TABLE sagas (
     invoice_id       text NOT NULL,
     status           text NOT NULL,
     version          integer NOT NULL,
-    payment_version  integer NOT NULL,  -- the newest heard of the payment gateway's row
+    payment_version  integer NOT NULL,  -- the newest version of the payment that the saga has heard of
     captured_minor   bigint,
     captured_currency text,
     receipt_number   text,
@@ -29,7 +29,7 @@ CREATE TABLE sagas (
     deadline         integer NOT NULL,
     deadline_s       double precision,
     updated_at       timestamptz NOT NULL,
-    journal_from     integer NOT NULL DEFAULT 1  -- the journal before this version was deleted
+    journal_from     integer NOT NULL DEFAULT 1  -- the journal entries before this version were deleted
 ) WITH (fillfactor = 70);
 
 CREATE TABLE transitions (
@@ -70,7 +70,7 @@ CREATE INDEX inbox_handled_at ON inbox (handled_at);
 
 CREATE TABLE outbox (
     id              uuid PRIMARY KEY,
-    ids             uuid[] NOT NULL,  -- of the messages; so are all arrays, in the order in which they were said
+    ids             uuid[] NOT NULL,  -- of the messages. All arrays are in the order in which they were published
     exchanges       text[] NOT NULL,
     routing_keys    text[] NOT NULL,
     types           text[] NOT NULL,
@@ -78,7 +78,7 @@ CREATE TABLE outbox (
     content_types   text[] NOT NULL,
     headers         jsonb[] NOT NULL,
     droppable       boolean[] NOT NULL,
-    bodies          bytea[] NOT NULL, -- stored as they are: to compress what lives for milliseconds costs more than it saves
+    bodies          bytea[] NOT NULL, -- not compressed: a row lives for milliseconds, so compressing costs more than it saves
     message_ids     text[] NOT NULL,
     reply_tos       text[] NOT NULL,
     created_at      timestamptz NOT NULL,
@@ -88,8 +88,8 @@ CREATE TABLE outbox (
         toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000);
 CREATE INDEX outbox_sweep_after ON outbox (sweep_after);
 ALTER TABLE outbox ALTER bodies SET STORAGE EXTERNAL;
-CREATE VIEW outbox_messages AS  -- one a row, for people and for whoever checks
-    SELECT m.*, o.id AS parcel, o.created_at, o.sweep_after, o.refusals FROM outbox o CROSS JOIN LATERAL unnest(
+CREATE VIEW outbox_messages AS  -- one message a row, for people and for the audit
+    SELECT m.*, o.id AS outbox_batch, o.created_at, o.sweep_after, o.refusals FROM outbox o CROSS JOIN LATERAL unnest(
         ids, exchanges, routing_keys, types, correlation_ids, content_types, headers, droppable, bodies, message_ids, reply_tos
     ) AS m (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, message_id, reply_to);
 """

@@ -74,8 +74,9 @@ CREATE TABLE journal (
 );
 CREATE INDEX journal_subject ON journal (subject, at);
 
--- Against a slip of ours: no statement of the service changes an entry. TRUNCATE stays possible: a service never truncates, tests empty
--- their databases so; and the table's owner, as whom the service connects, could drop any trigger. Against people, revoke and archive.
+-- This guards against a mistake of ours: no statement of the service may change an entry. TRUNCATE stays possible, because tests empty
+-- their databases with it. The table's owner, as whom the service connects, could drop the trigger. Against people, revoke rights and
+-- archive.
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$;
 CREATE TRIGGER journal_append_only BEFORE UPDATE OR DELETE ON journal FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
@@ -87,7 +88,7 @@ CREATE INDEX inbox_handled_at ON inbox (handled_at);
 
 CREATE TABLE outbox (
     id              uuid PRIMARY KEY,
-    ids             uuid[] NOT NULL,  -- of the messages; so are all arrays, in the order in which they were said
+    ids             uuid[] NOT NULL,  -- of the messages. All arrays are in the order in which they were published
     exchanges       text[] NOT NULL,
     routing_keys    text[] NOT NULL,
     types           text[] NOT NULL,
@@ -95,7 +96,7 @@ CREATE TABLE outbox (
     content_types   text[] NOT NULL,
     headers         jsonb[] NOT NULL,
     droppable       boolean[] NOT NULL,
-    bodies          bytea[] NOT NULL, -- stored as they are: to compress what lives for milliseconds costs more than it saves
+    bodies          bytea[] NOT NULL, -- not compressed: a row lives for milliseconds, so compressing costs more than it saves
     message_ids     text[] NOT NULL,
     reply_tos       text[] NOT NULL,
     created_at      timestamptz NOT NULL,
@@ -105,8 +106,8 @@ CREATE TABLE outbox (
         toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000);
 CREATE INDEX outbox_sweep_after ON outbox (sweep_after);
 ALTER TABLE outbox ALTER bodies SET STORAGE EXTERNAL;
-CREATE VIEW outbox_messages AS  -- one a row, for people and for whoever checks
-    SELECT m.*, o.id AS parcel, o.created_at, o.sweep_after, o.refusals FROM outbox o CROSS JOIN LATERAL unnest(
+CREATE VIEW outbox_messages AS  -- one message a row, for people and for the audit
+    SELECT m.*, o.id AS outbox_batch, o.created_at, o.sweep_after, o.refusals FROM outbox o CROSS JOIN LATERAL unnest(
         ids, exchanges, routing_keys, types, correlation_ids, content_types, headers, droppable, bodies, message_ids, reply_tos
     ) AS m (id, exchange, routing_key, type, correlation_id, content_type, headers, droppable, body, message_id, reply_to);
 """
