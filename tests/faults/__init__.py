@@ -1,31 +1,31 @@
-"""`make faults`: every fault of the catalogue against the real processes, then `remit audit`.
+"""`make faults`: injects every fault of the catalogue into the real processes, then runs `remit audit`.
 
 Three concepts:
 
-- a **bed** (`bed.py`): databases, virtual host, sandbox gateway and the four services as processes, all its own, and a sender;
-- a **trial** (`trial.py`): one fault. Its `run(bed, note)` sets the fault up, plays the workload, waits until the fault fired, undoes it;
-- a **run** (`run.py`): which trials, on how many beds side by side, and the report.
+- a **testbed** (`testbed.py`): databases, virtual host, sandbox gateway, a sender, and the four services as processes, all its own;
+- a **trial** (`trial.py`): one fault. Its `run(testbed, note)` sets a fault up, plays the workload, waits until it fired, and undoes it;
+- a **run** (`run.py`): the trials that are run, the number of testbeds side by side, and the report.
 
-After each trial the runner itself waits until everything has drained, asks the audit about all that the bed holds, and writes down
-whether the fault fired, how long recovery took and what held. A trial that never fired has failed, and so has one that recovered
-too late; one that this machine does not allow (`NotPossibleHereError`) is skipped, and neither held nor broken. `catalogue.py` says which
-trials are for which fault of the catalogue.
+After each trial the runner waits until everything has drained, runs the audit on all data of the testbed, and records whether the fault
+fired, how long recovery took, and which checks held. A trial whose fault never fired has failed, and so has one that recovered too late. A
+trial that this machine does not allow (`NotPossibleHereError`) is skipped: it neither held nor broke. `catalogue.py` lists the trials for
+each fault of the catalogue.
 
-**To add a family**: a module here with `trials() -> Sequence[Trial]`, named in `families.FAMILIES`. In a trial:
+**To add a family**, write a module here with `trials() -> Sequence[Trial]` and name it in `families.FAMILIES`. A trial looks like this:
 
-    async def run(bed: Bed, note: Note) -> None:
-        await bed.restart("invoice", SOME_SETTING="1")  # or: take a server down, put a proxy in between (see `Bed.restart`)
-        bed.play()                                       # the mix of the demo, in the background
-        await bed.until(condition, what="it happened")
-        note.fired()                                     # how often
-        ...                                              # undo it
-        note.mended()                                    # it is over: from now on everything drains
-        note.recovered(await recovery_s(bed, "invoice"), within_s=SERVICE_WITHIN_S)  # where there is a limit (`recovery.py`)
+    async def run(testbed: Testbed, note: Note) -> None:
+        await testbed.restart("invoice", SOME_SETTING="1")  # or stop a server, or put a proxy in between (see `Testbed.restart`)
+        testbed.play()                                       # the demo's mix of scenes, in the background
+        await testbed.until(condition, what="it happened")
+        note.fired()                                         # how often the fault happened
+        ...                                                  # undo it
+        note.mended()                                        # the fault is over: from now on everything drains
+        note.recovered(await recovery_s(testbed, "invoice"), within_s=SERVICE_WITHIN_S)  # if recovery has a limit (`recovery.py`)
 
-Between a service and a server stands, where a trial wants it, a proxy (`proxy.py`, `network.Line`): it delays, drips, swallows, refuses,
-resets, and drops just a confirm, an ack, an answer or the reply to a COMMIT (`frames.py`).
+A trial may put a proxy between a service and a server (`proxy.py`, `network.Line`). The proxy delays, drips, swallows, refuses, resets, and
+drops just a confirm, an ack, an answer or the reply to a COMMIT (`frames.py`).
 
-A service that ends by itself is started again at once, as a supervisor would, without its fault. Whoever kills a server of the stack
-says `alone=True`: the trial gets a bed on a stack of its own, which it may open in its own way (`opens`). Whoever changes an environment
-restores it by `bed.restart(service)`; what is left over is put right before the next trial.
+A service that ends by itself is started again at once, without its fault, as a supervisor would do. A trial that kills a server of the
+stack sets `alone=True`: it gets a testbed on a stack of its own, which it may open in its own way (`opens`). A trial that changes a
+service's environment restores it by `testbed.restart(service)`. The runner undoes any other change before the next trial.
 """

@@ -28,11 +28,11 @@ FOLDER = ROOT / ".remit" / "faults"
 EXIT_INTERRUPTED = 130
 MINUTES = 30.0
 WIDE = 120
-"""Columns of a report that goes to a file."""
+"""Width, in columns, of a report that is written to a file."""
 
 
 def main() -> int:
-    """The exit status: 0 only if every fault fired and nothing broke."""
+    """Run the trials; the exit status is 0 only if every fault fired and nothing broke."""
     options = _options()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     trials = select(all_trials(), only=options.only, short=options.short)
@@ -44,13 +44,13 @@ def main() -> int:
         return 0
     configure_logs(
         "faults", level="CRITICAL", format="console"
-    )  # our own sender's client speaks of every server we take down
+    )  # our sender's AMQP client logs every server that a trial takes down
     os.environ[KIND_VARIABLE] = "private"
 
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
-    # Ended by others, all is put away, too; also where a shell had its background ignore SIGINT.
+    # SIGTERM, too, must clean up. Not SIGINT's handler: a shell lets its background processes ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     run, work = _prepared(options, trials, say)
@@ -65,7 +65,7 @@ def main() -> int:
         return EXIT_INTERRUPTED
     finally:
         report.save(run)
-    run.verdicts = judge(run)
+    run.run_checks = judge(run)
     paths = report.save(run)
     report.show(run, console)
     console.print(f"Kept in {' and '.join(str(path.relative_to(ROOT)) for path in paths)}", soft_wrap=True)
@@ -75,24 +75,24 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make faults ARGS=...", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=("run", "list"), default="run", help="run (default), or list what there is"
+        "what", nargs="?", choices=("run", "list"), default="run", help="run (default), or list the trials"
     )
     parser.add_argument("--only", metavar="GLOB", help="trials whose names match, such as 'crash/shell.*:exit,fleet/*'")
     parser.add_argument(
-        "--short", action="store_true", help="a selection under five minutes: each family, each service"
+        "--short", action="store_true", help="a selection of every family and service, under five minutes"
     )
     parser.add_argument(
-        "--minutes", type=float, help=f"random mode: so long under continuous load (default {MINUTES:g})"
+        "--minutes", type=float, help=f"random mode: how long, under continuous load (default {MINUTES:g})"
     )
     parser.add_argument("--seed", type=int, help="random mode: the schedule of this seed")
-    parser.add_argument("--lanes", type=int, default=LANES, help=f"beds side by side (default {LANES})")
+    parser.add_argument("--lanes", type=int, default=LANES, help=f"testbeds side by side (default {LANES})")
     return parser.parse_args()
 
 
 def _prepared(
     options: argparse.Namespace, trials: list[Trial], say: Say
 ) -> tuple[FaultRun, Coroutine[None, None, None]]:
-    """The run, and what carries it out; says how long it will take."""
+    """The run, and the coroutine that performs it; prints how long it will take."""
     if options.minutes is None and options.seed is None:
         say(_announcement(trials, options.lanes))
         run = FaultRun(trials, _folder())
@@ -100,7 +100,7 @@ def _prepared(
     seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
     minutes = options.minutes or MINUTES
     planned = chaos.schedule(seed, minutes, trials)
-    say(f"seed {seed}: {len(planned)} faults in {minutes:g} minutes, then it drains")
+    say(f"seed {seed}: {len(planned)} faults in {minutes:g} minutes, then everything drains")
     run = FaultRun([replace(one.trial, name=one.name) for one in planned], _folder(), seed=seed)
     return run, chaos.run_random(run, planned, minutes=minutes, say=say)
 

@@ -1,4 +1,4 @@
-"""Recovery a second time: every message comes again, every process dies and is started again, events are folded again: nothing changes."""
+"""Recovery a second time: messages are delivered again, processes are killed and started, events are folded again; nothing changes."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -18,17 +18,17 @@ Repeat = Callable[[Testbed], Awaitable[int]]
 
 
 async def messages(testbed: Testbed) -> int:
-    """The last messages of every queue come again, byte for byte."""
+    """Deliver the last messages of every queue again, byte for byte."""
     return sum([await testbed.tap.echo(queue.name, count=REMEMBERED_MAX) for queue in WORK_QUEUES])
 
 
 async def forgotten(testbed: Testbed) -> int:
-    """The inboxes have forgotten the last messages, as after their retention, and all of them come again."""
+    """Delete the last messages' ids from the inboxes, as after their retention, and deliver the messages again."""
     count = 0
     for service, queues in QUEUES_OF.items():
         chosen = {
             queue: testbed.tap.last(queue) for queue in queues
-        }  # what is said again meanwhile must not push out of the list what is deleted
+        }  # copied first: messages published again meanwhile must not push the deleted ones out of the list
         ids = [id_ for messages_ in chosen.values() for id_ in ids_of(messages_)]
         await execute(testbed.database(service), "DELETE FROM inbox WHERE message_id = ANY($1::uuid[])", ids)
         count += sum([await testbed.tap.send_again(queue, messages_) for queue, messages_ in chosen.items()])
@@ -36,7 +36,7 @@ async def forgotten(testbed: Testbed) -> int:
 
 
 async def restarts(testbed: Testbed) -> int:
-    """kill -9 of everything at once."""
+    """kill -9 of all services at once."""
     for service in SERVICES:
         await testbed.kill(service)
     for service in SERVICES:
@@ -45,7 +45,7 @@ async def restarts(testbed: Testbed) -> int:
 
 
 async def rebuilds(testbed: Testbed) -> int:
-    """`remit rebuild`: events are folded again."""
+    """Run `remit rebuild`, which folds the events again."""
     done = await (await testbed.remit("rebuild")).result()
     if done.code != 0:
         raise AssertionError(f"rebuild found differences: {done.stdout}{done.stderr}")
@@ -68,7 +68,7 @@ def _run(*deeds: Repeat) -> Callable[[Testbed, Note], Awaitable[None]]:
 
 
 def trials() -> Sequence[Trial]:
-    """Each way alone, then all after each other."""
+    """Each way alone, then all one after the other."""
     ways: dict[str, tuple[Repeat, ...]] = {
         "messages": (messages,),
         "forgotten": (forgotten,),

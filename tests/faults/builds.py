@@ -1,6 +1,6 @@
-"""Builds of our services with one guarantee taken out: `python -m tests.faults.builds NAME SERVICE` runs one.
+"""Builds of our services without one guarantee: `python -m tests.faults.builds NAME SERVICE` runs one.
 
-The product has no switch for any of this: the code is changed in that process only, before the service starts. Each shows that the audit
+The product has no switch for this. The code is changed in that process only, before the service starts. Each build proves that the audit
 would notice if the guarantee were lost one day.
 """
 
@@ -35,17 +35,17 @@ from shared.persistence.database import Tx
 from shared.persistence.outbox import OutboxBatch
 
 WRITTEN_S: Final = 0.2
-"""Longer than an ack waits for others (`shared.messaging.consumer.ACK_WITHIN_S`), and the client takes to write it to the socket."""
+"""Longer than an ack waits for others (`shared.messaging.consumer.ACK_WITHIN_S`) and than the client takes to write it to the socket."""
 
 
 def _put(owner: object, name: str, by: object) -> None:
-    """In place of what has that name; there must be one, or nothing would be taken out."""
+    """Replace the attribute. It must exist, or no guarantee would be removed."""
     assert callable(getattr(owner, name)), name
     setattr(owner, name, by)
 
 
 def _inbox_off() -> None:
-    """A command that comes again is handled again."""
+    """A command that is delivered again is handled again."""
     insert = answers.insert
 
     async def load(_tx: Tx, _ids: object) -> dict[Any, StoredAnswer]:
@@ -61,7 +61,7 @@ def _inbox_off() -> None:
 
 
 def _ack_before_commit() -> None:
-    """Deliveries are acknowledged as they come."""
+    """Deliveries are acknowledged as they arrive."""
     ack, handle = Consumer.ack, QueueWorker.handle
 
     async def ack_and_handle(worker: "QueueWorker[Any, Any, Any]", batch: Sequence[Delivery]) -> None:
@@ -70,7 +70,7 @@ def _ack_before_commit() -> None:
         await handle(worker, batch)
 
     async def acknowledged(_consumer: Consumer, _batch: Sequence[Delivery]) -> None:
-        """It was, before."""
+        """Do nothing: the batch was acknowledged before."""
 
     _put(Consumer, "ack", acknowledged)
     _put(QueueWorker, "handle", ack_and_handle)
@@ -94,7 +94,7 @@ def _returned_message_ignored() -> None:
 
 
 def _confirmed_before_recorded() -> None:
-    """The gateway's id is recorded together with what came of its confirm."""
+    """The gateway's id is recorded only together with the answer to its confirm."""
 
     async def work_on(charging: Charging, row: PaymentRow) -> None:
         step = domain.next_step(row.payment)
@@ -111,7 +111,7 @@ def _confirmed_before_recorded() -> None:
 
 
 def _not_charged_without_a_cancel() -> None:
-    """What is to be cancelled is recorded as if it were."""
+    """A payment to be cancelled is recorded as if it were cancelled."""
 
     def settle(payment: Payment, pending: domain.PendingOutcome) -> PaymentTransition:
         return domain._cancelled(replace(payment, pending=pending))
@@ -120,7 +120,7 @@ def _not_charged_without_a_cancel() -> None:
 
 
 def _timeout_is_declined() -> None:
-    """No answer to a confirm is taken for a refusal of the bank."""
+    """A confirm without an answer is taken for a decline."""
 
     doubt = domain._doubt
 
@@ -133,7 +133,7 @@ def _timeout_is_declined() -> None:
 
 
 def _fencing_off() -> None:
-    """Whoever comes last writes, whoever holds the row."""
+    """The last writer wins, even if another instance holds the row."""
     fence = " AND p.fence = u.held_fence"
     assert fence in store._UPDATE, "there is no fence to take out"
     store._UPDATE = store._UPDATE.replace(fence, "")
@@ -149,11 +149,11 @@ BUILDS: Final[dict[str, Callable[[], None]]] = {
     "timeout-recorded-as-declined": _timeout_is_declined,
     "fencing-off": _fencing_off,
 }
-"""What is taken out, by name."""
+"""The guarantees that can be removed, by name."""
 
 
 def main() -> None:
-    """Take the guarantee out, then be the service."""
+    """Remove the guarantee, then run the service."""
     name, service = sys.argv[1:]
     BUILDS[name]()
     sys.argv = [service]

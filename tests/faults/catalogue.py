@@ -1,6 +1,6 @@
-"""The catalogue of faults, row by row, and which trials are for each; a test holds it against the trials there are.
+"""The catalogue of faults, row by row, with the trials for each fault. A test compares it with the trials that exist.
 
-What no trial does has the reason instead, and where it is tested.
+A fault without a trial has the reason instead, and the place where it is tested.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,14 +11,14 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """No trial does it: why, or who does."""
+    """A fault without a trial: why, or which tests cover it."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueRow:
-    """A point in the path of a payment, and its faults by name: patterns of trials, parted by commas."""
+    """A point on the way of a payment, and its faults by name: patterns of trials, separated by commas."""
 
     point: str
     faults: Mapping[str, str | Elsewhere]
@@ -163,5 +163,5 @@ ROWS: Final[dict[int, CatalogueRow]] = {
 
 
 def matching(patterns: str, names: Iterable[str]) -> list[str]:
-    """The trials that one of the patterns means."""
+    """The names that match one of the patterns."""
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns.split(","))]

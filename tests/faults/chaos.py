@@ -1,4 +1,4 @@
-"""Random mode: a seed gives a schedule of faults of all families, carried out under continuous load; the same seed, the same schedule."""
+"""Random mode: faults of all families under continuous load, by a schedule. The same seed gives the same schedule."""
 
 import asyncio
 import random
@@ -14,21 +14,21 @@ from tests.faults.workload import LOAD
 
 PAUSE_LEAST_S: Final = 1.0
 PAUSE_MOST_S: Final = 8.0
-"""Between two faults: some come while the last one is not over."""
+"""Seconds between two faults: some come while the last one is not over."""
 AT_ONCE: Final = 2
-"""Faults at the same time, of different services and servers."""
+"""Faults at the same time, each of other services and servers."""
 PLAYING: Final = 12
-"""Scenes under way at any time."""
+"""The number of scenes that play at any time."""
 PLAY_POLL_S: Final = 0.2
 FAULT_S: Final = 180.0
-"""No fault takes longer, and no sender waits longer for an answer: one fault after the other may hit the service that owes it."""
+"""The longest a fault may take, and a sender may wait for its answer: several faults may hit the answering service one after the other."""
 OVER_S: Final = 2 * FAULT_S
-"""Longer than what is under way at the end can take."""
+"""Longer than the work under way at the end can take."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledFault:
-    """A fault of the schedule, so many seconds after the beginning."""
+    """A fault of the schedule; it comes so many seconds after the beginning."""
 
     number: int
     at_s: float
@@ -40,7 +40,7 @@ class ScheduledFault:
 
 
 def schedule(seed: int, minutes: float, trials: Sequence[Trial]) -> list[ScheduledFault]:
-    """Which fault when. Families take turns by chance, not by how many trials they have."""
+    """Choose a fault for each time. Each family has the same chance, however many trials it has."""
     chance = random.Random(seed)
     families: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.name):
@@ -55,7 +55,7 @@ def schedule(seed: int, minutes: float, trials: Sequence[Trial]) -> list[Schedul
 
 
 async def run_random(run: FaultRun, planned: Sequence[ScheduledFault], *, minutes: float, say: Say) -> None:
-    """The schedule on one bed with a stack of its own; at the end everything drains, and the audit looks at all of it."""
+    """Run the schedule on one testbed with a stack of its own. At the end everything drains, and the audit checks all of it."""
     started = time.monotonic()
     assert run.seed is not None
     async with open_bed(None, "random", say) as testbed:
@@ -68,7 +68,7 @@ async def run_random(run: FaultRun, planned: Sequence[ScheduledFault], *, minute
                 await asyncio.sleep(max(0.0, minutes * 60 - (time.monotonic() - started)))
             run.trials = run.trials[:begun]
         except TimeoutError:
-            say(f"not over {OVER_S:.0f} s after the time: what is missing below is not done")
+            say(f"not over {OVER_S:.0f} s after the time: the faults missing below were not injected")
         finally:
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
@@ -106,8 +106,10 @@ def _endless(seed: int) -> Iterator[str]:
 async def _carry_out(
     testbed: Testbed, run: FaultRun, planned: Sequence[ScheduledFault], say: Say, *, for_s: float
 ) -> int:
-    """In the order of the schedule; one that touches what another is at waits for it, and a slow machine does not get as far in the time
-    there is. How many were begun."""
+    """Inject the faults in the order of the schedule; returns how many were begun.
+
+    A fault that touches what another one still touches waits for it, so a slow machine does not get through the whole schedule in time.
+    """
     began, begun = time.monotonic(), 0
     busy: dict[asyncio.Task[None], frozenset[str]] = {}
     try:
@@ -142,7 +144,7 @@ async def _fault(testbed: Testbed, run: FaultRun, one: ScheduledFault, say: Say)
         if (task := asyncio.current_task()) is None or task.cancelling():
             raise
         result.surprises.append(
-            "cancelled: a client of the broker does so to whoever waits on a connection that is lost"
+            "cancelled: the broker's client does so to tasks that wait on a connection that is lost"
         )
     except Exception as error:  # noqa: BLE001 - noted; the others go on
         result.surprises.append(f"{type(error).__name__}: {error}")

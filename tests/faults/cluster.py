@@ -1,4 +1,4 @@
-"""A cluster of three RabbitMQ nodes loses the leader of a queue under load: the two others elect another, and nothing confirmed is lost."""
+"""A cluster of three RabbitMQ nodes loses a queue's leader under load: the others elect another, and no confirmed message is lost."""
 
 import asyncio
 import time
@@ -22,12 +22,12 @@ ROUNDS: Final = 3
 WATCHED: Final = "saga.events"
 PASSED_BY_ALL: Final[tuple[Service, ...]] = ("invoice", "payment_gateway", "saga")
 REJOINED_WITHIN_S: Final = 120.0
-"""A node starts in seven seconds on an idle machine, and reads what it missed."""
+"""How long a killed node may take to rejoin: it starts in seven seconds on an idle machine, and then reads what it missed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A `Broker` of several nodes."""
+    """A `Broker` that consists of several nodes."""
 
     nodes: Sequence[PrivateRabbit]
 
@@ -45,7 +45,7 @@ class Cluster:
 
 @contextmanager
 def open_clustered_stack(*, say: Callable[[str], None]) -> Iterator[Stack]:
-    """A stack whose broker is a cluster; services and senders reach it over one address, as behind a load balancer. (The stack's own single
+    """A stack whose broker is a cluster. Services and senders reach it at one address, as behind a load balancer. (The stack's own single
     node idles beside it.)"""
     with open_stack(say=say) as stack, open_cluster(nodes=NODES, say=say) as nodes, open_network() as network:
         front = network.stand_before(*(node.url for node in nodes), speaks=Plain)
@@ -53,7 +53,7 @@ def open_clustered_stack(*, say: Callable[[str], None]) -> Iterator[Stack]:
 
 
 async def _leader_killed(testbed: Testbed, note: Note) -> None:
-    """Again and again whoever leads: also a node that was killed before and came back."""
+    """Kill the leader again and again, so also a node that was killed before and came back."""
     cluster = testbed.system.stack.broker
     assert isinstance(cluster, Cluster)
     testbed.play()
@@ -78,7 +78,7 @@ async def _leader_killed(testbed: Testbed, note: Note) -> None:
 
 
 async def _handled_again(testbed: Testbed, since: float) -> float:
-    """When the last of those that every payment passes has handled a message again."""
+    """The time at which the last service on the way of every payment has handled a message again."""
     moments: list[float] = []
     for service in PASSED_BY_ALL:
 
@@ -98,14 +98,14 @@ def _leader(nodes: Sequence[PrivateRabbit]) -> PrivateRabbit:
 
 
 async def _led(survivors: Sequence[PrivateRabbit]) -> bool:
-    """Whether every queue has a leader among these."""
+    """Whether every queue has a leader among these nodes."""
     leaders = await asyncio.to_thread(_listed, survivors[0], "leader")
     names = {node.name for node in survivors}
     return all(leaders.get(queue) in names for queue in QUEUE_NAMES)
 
 
 async def _until_all_online(testbed: Testbed, cluster: Cluster) -> None:
-    """Every queue has all its replicas again: another loss leaves a majority."""
+    """Wait until every queue has all its replicas again, so that another loss leaves a majority."""
 
     async def online() -> bool:
         members = await asyncio.to_thread(_listed, cluster.nodes[0], "online")
@@ -121,7 +121,7 @@ def _listed(node: PrivateRabbit, column: str) -> dict[str, str]:
 
 
 def trials() -> Sequence[Trial]:
-    """One, of several rounds: opening a cluster takes longer than losing its leader."""
+    """One trial of several rounds, because opening a cluster takes longer than killing its leader."""
     return [
         Trial(
             f"{FAMILY}/leader:killed",

@@ -1,7 +1,8 @@
-"""Every crash point x every action: the process ends, stops longer than its lease and heartbeat and goes on as a zombie, stumbles, is
-cancelled.
+"""Every crash point with every action: the process ends; stops for longer than its lease and heartbeat, and goes on as a zombie; raises an
+error; is cancelled.
 
-A `CrashStory` says how a point is reached: most by the mix of the demo; some need settings, scenes, or somebody who provokes them.
+A `CrashStory` tells how a point is reached. Most are reached by the demo's mix of scenes; some need settings, other scenes, or a step that
+provokes them.
 """
 
 import asyncio
@@ -30,9 +31,9 @@ from tests.support.databases import rows
 FAMILY: Final = "crash"
 
 HOLD_S: Final = max(3 * HEARTBEAT_S, LEASE_S) + 2.0
-"""How long a process stays stopped: longer than its lease and its heartbeat."""
+"""How long a process stays stopped, in seconds: longer than its lease and its heartbeat."""
 HOLD_IN_TRANSACTION_S: Final = 18.0
-"""Where a transaction is open: longer than PostgreSQL lets it be idle, too (`shared.persistence.database`)."""
+"""The same inside a transaction: also longer than PostgreSQL lets it be idle (`shared.persistence.database`)."""
 IN_TRANSACTION: Final = frozenset(
     {"before_commit", "before_record_commit", "before_record", "before_sweep_commit", "after_journal"}
 )
@@ -41,13 +42,13 @@ Provoke = Callable[[Testbed, str], Awaitable[None]]
 
 
 async def _nothing(_bed: Testbed, _service: str) -> None:
-    """The workload alone gets there."""
+    """No step: the workload alone reaches the point."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrashStory:
-    """How a point is reached. `settings`: of the instance with the fault. `before`: what must have happened when it starts; `provoke`: what
-    happens while the workload plays. `after`: what is put right when it fired."""
+    """How a point is reached. `settings`: of the instance with the fault. `before`: a step before that instance starts. `provoke`: a step
+    while the workload plays. `after`: a step that undoes these once the fault fired."""
 
     scenes: tuple[str, ...] = MIX
     settings: dict[str, str] = field(default_factory=dict)
@@ -59,11 +60,11 @@ class CrashStory:
     estimate_s: float = 12.0
 
 
-# -- what provokes ---------------------------------------------------------------------------------------------------------------------
+# -- steps that provoke ----------------------------------------------------------------------------------------------------------------
 
 
 async def echoes(testbed: Testbed, service: str) -> None:
-    """Messages of the service's queue come twice."""
+    """Deliver messages of the service's queue twice."""
     queue = {
         INVOICE: "invoice.settlement",
         PAYMENT_GATEWAY: "payment_gateway.requests",
@@ -78,7 +79,7 @@ async def echoes(testbed: Testbed, service: str) -> None:
 
 
 async def junk(testbed: Testbed, service: str) -> None:
-    """Something that nobody can read arrives on the service's queue."""
+    """Publish an unreadable message to the service's queue."""
     queue = {
         INVOICE: "invoice.commands",
         PAYMENT_GATEWAY: "payment_gateway.requests",
@@ -88,13 +89,13 @@ async def junk(testbed: Testbed, service: str) -> None:
     connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
-        name = f"junk {new_id()}"  # no UUID: a command that could be answered would be no dead letter
+        name = f"junk {new_id()}"  # no UUID: a command with a readable id would be answered, not dead-lettered
         message = aio_pika.Message(b"<junk/>", content_type=STRUCTURED, message_id=name, delivery_mode=2)
         await channel.default_exchange.publish(message, routing_key=queue, timeout=10)
 
 
-async def committed_and_unsaid(testbed: Testbed, service: str) -> None:
-    """The process before the one under test died with a full outbox: the sweeper finds it."""
+async def committed_and_unpublished(testbed: Testbed, service: str) -> None:
+    """Let the process before the one under test die with a full outbox, for the sweeper to find."""
     log = testbed.log_of(service)
     await testbed.restart(service, REMIT_FAULT="relay.before_publish:1:exit")
     testbed.play(*MIX[:3])
@@ -103,8 +104,8 @@ async def committed_and_unsaid(testbed: Testbed, service: str) -> None:
 
 
 async def no_settlement_queue(testbed: Testbed, _service: str) -> None:
-    """The queue that the saga's commands go to is gone, and ours beside it: they are returned."""
-    await testbed.tap.forget("invoice.settlement")
+    """Delete the queue for the saga's commands, and ours beside it, so that these commands are returned."""
+    await testbed.tap.ignore("invoice.settlement")
     connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
@@ -117,7 +118,7 @@ async def topology_again(testbed: Testbed, _service: str) -> None:
 
 
 async def stopped_with_a_call_in_hand(testbed: Testbed, service: str) -> None:
-    """SIGTERM while a payment waits for the gateway for longer than the drain does."""
+    """SIGTERM while a payment waits for the gateway, for longer than the drain lasts."""
 
     async def in_hand() -> bool:
         query = "SELECT 1 FROM payments WHERE status = 'prepared' AND leased_by IS NOT NULL"
@@ -127,21 +128,21 @@ async def stopped_with_a_call_in_hand(testbed: Testbed, service: str) -> None:
     testbed.signal(service, signal.SIGTERM)
 
 
-async def a_letter_waits(testbed: Testbed, _service: str) -> None:
-    """A good command that an old consumer rejected. Before anything else is sent: the old consumer takes what comes first."""
-    testbed.letters.append(await spoiled_letter(testbed))
+async def a_dead_letter_waits(testbed: Testbed, _service: str) -> None:
+    """Dead-letter a good command, as an old build of a consumer would. It comes first, because that consumer takes any message."""
+    testbed.dead_letters.append(await make_dead_letter(testbed))
 
 
-async def a_letter_replayed(testbed: Testbed, _service: str) -> None:
-    """It is replayed: the staff service has something to say."""
-    letter = testbed.letters.pop()
+async def a_dead_letter_replayed(testbed: Testbed, _service: str) -> None:
+    """Replay the dead letter, so that the staff service has a message to publish."""
+    letter = testbed.dead_letters.pop()
     done = await (await testbed.remit("dead-letters", "replay", str(letter), "--yes", "--who", "faults")).result()
     if done.code != 0:
         raise AssertionError(f"replay failed: {done.stderr}")
 
 
-async def spoiled_letter(testbed: Testbed) -> UUID:
-    """A dead letter with a good command in it; its id."""
+async def make_dead_letter(testbed: Testbed) -> UUID:
+    """Make a dead letter of a good command; returns its id."""
     command = IssueInvoice(
         invoice_id=f"spoiled-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
     )
@@ -150,10 +151,10 @@ async def spoiled_letter(testbed: Testbed) -> UUID:
     await testbed.start(INVOICE)
 
     async def stored() -> bool:
-        return bool(await _letters(testbed, command_id))
+        return bool(await _dead_letters_of(testbed, command_id))
 
     await testbed.until(stored, what="the dead letter")
-    (letter,) = await _letters(testbed, command_id)
+    (letter,) = await _dead_letters_of(testbed, command_id)
     return letter
 
 
@@ -171,7 +172,7 @@ async def _reject(testbed: Testbed, command: IssueInvoice) -> UUID:
     return command_id
 
 
-async def _letters(testbed: Testbed, command_id: UUID) -> list[UUID]:
+async def _dead_letters_of(testbed: Testbed, command_id: UUID) -> list[UUID]:
     found = await rows(testbed.database("staff"), "SELECT id FROM dead_letters WHERE message_id = $1", str(command_id))
     return [row["id"] for row in found]
 
@@ -182,8 +183,8 @@ STORIES: Final[dict[str, CrashStory]] = {
     "shell.after_dead_letter": CrashStory(provoke=junk),
     "outbox.before_postpone": CrashStory(before=no_settlement_queue, after=topology_again, estimate_s=25),
     "outbox.after_postpone": CrashStory(before=no_settlement_queue, after=topology_again, estimate_s=25),
-    "relay.before_sweep_commit": CrashStory(before=committed_and_unsaid),
-    "relay.after_sweep_commit": CrashStory(before=committed_and_unsaid),
+    "relay.before_sweep_commit": CrashStory(before=committed_and_unpublished),
+    "relay.after_sweep_commit": CrashStory(before=committed_and_unpublished),
     "invoice.reminder.before_commit": CrashStory((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
     "invoice.reminder.after_commit": CrashStory((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
     "charging.before_claim": CrashStory(nth=10),
@@ -206,17 +207,17 @@ STORIES: Final[dict[str, CrashStory]] = {
 _FROM_STAFF: Final = ("relay.", "outbox.before_delete", "outbox.after_delete", "publisher.")
 
 
-_FORGETS: Final = {INVOICE: 1, PAYMENT_GATEWAY: 2, SAGA: 3, STAFF: 2}
-"""Which look for what is beyond its retention fails: the last of a round, which is the service's own if it has one. Nothing has to be old:
-a page is looked for in any event, as soon as the service has started."""
+_RETENTION_ROUNDS: Final = {INVOICE: 1, PAYMENT_GATEWAY: 2, SAGA: 3, STAFF: 2}
+"""Retention runs of a round, by service; the last one fails, which is the service's own if it has one. No row has to be old: a page is
+looked for anyway, as soon as the service has started."""
 
 
 def story_of(point: str, service: str) -> CrashStory:
-    """How `service` gets to `point`."""
+    """How `service` reaches `point`."""
     if point.startswith("retention."):
-        return CrashStory(nth=_FORGETS[service])
+        return CrashStory(nth=_RETENTION_ROUNDS[service])
     if service == STAFF and point.startswith(_FROM_STAFF):
-        return CrashStory(before=a_letter_waits, provoke=a_letter_replayed)
+        return CrashStory(before=a_dead_letter_waits, provoke=a_dead_letter_replayed)
     if service in {PAYMENT_GATEWAY, SAGA} and point in {"shell.before_commit", "shell.after_commit"}:
         return CrashStory(provoke=echoes)
     return STORIES.get(point, CrashStory())
@@ -255,8 +256,8 @@ def _service_trial(point: str, service: str, action: str) -> Callable[[Testbed, 
 
 
 async def _until_fired(testbed: Testbed, log: LogMark, story: CrashStory) -> None:
-    """Whoever starts late finds each request twice, since it was announced again meanwhile, and does not come by where a batch of new ones
-    does: the workload is played until the point is reached."""
+    """Play the workload until the point is reached. An instance that starts late finds each request twice, since requests were announced
+    again meanwhile. Then it does not pass a point that only a batch of new requests passes."""
 
     async def fired() -> bool:
         if not testbed.playing:
@@ -267,7 +268,7 @@ async def _until_fired(testbed: Testbed, log: LogMark, story: CrashStory) -> Non
 
 
 async def _as_zombie(testbed: Testbed, service: str, story: CrashStory, point: str) -> None:
-    """Another instance takes over while it is stopped; then it goes on, and they meet."""
+    """Let another instance take over while this one is stopped. Then this one goes on, and both are at work."""
 
     async def stopped() -> bool:
         return testbed.is_stopped(service)
@@ -313,7 +314,7 @@ async def _stop_and_go(testbed: Testbed, first: Remit, note: Note) -> None:
 
 
 async def _replay(testbed: Testbed) -> tuple[str, ...]:
-    return "dead-letters", "replay", str(await spoiled_letter(testbed)), "--yes", "--who", "faults"
+    return "dead-letters", "replay", str(await make_dead_letter(testbed)), "--yes", "--who", "faults"
 
 
 async def _ask(testbed: Testbed) -> tuple[str, ...]:
@@ -328,7 +329,7 @@ async def _resolve(testbed: Testbed) -> tuple[str, ...]:
 
 
 async def a_case(testbed: Testbed) -> tuple[UUID, int]:
-    """A payment of which nobody will ever know: the gateway has not charged it and answers 500 for good."""
+    """A payment whose outcome the gateway never tells: it has not charged, and answers every request with 500."""
     testbed.play("pm_remit_broken_for_good")
     query = "SELECT payment_id FROM cases WHERE status = 'needs_decision' AND opened_at > to_timestamp($1)"
     began = time.time()
@@ -349,9 +350,9 @@ FIRST: Final = {
     "outbox.before_postpone": SAGA,
     "outbox.after_postpone": SAGA,
 }
-"""Where every action is tried, if not in the first service of the table: who takes that way always."""
+"""The service in which every action is tried, if it is not the first one of the table: one that always passes the point."""
 ONLY_THERE: Final = frozenset({"outbox.before_postpone", "outbox.after_postpone"})
-"""The saga's commands are the only messages that nobody else listens to: only they can be returned while we listen to everything."""
+"""These points need returned messages. Only the saga's commands can be returned, since our listener's queues take every other message."""
 SHORT: Final = {
     "shell.at_once.after_commit:invoice:exit",
     "saga.deadlines.after_commit:saga:cancel",
@@ -364,7 +365,7 @@ SHORT: Final = {
 
 
 def trials() -> Sequence[Trial]:
-    """Every action at every point in the first service that comes by; in the others the hardest: the process ends."""
+    """Every action at every point in the first service that passes it; in the other services the hardest action, the end of the process."""
     return [
         _trial(point.name, point.boundary, service, action)
         for point in POINTS

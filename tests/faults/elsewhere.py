@@ -1,4 +1,4 @@
-"""`python -m tests.faults.elsewhere FOLDER SERVICE` runs the service of the build that lies in FOLDER, with the libraries of this one."""
+"""`python -m tests.faults.elsewhere FOLDER SERVICE` runs a service of the build in FOLDER, with the libraries of this build."""
 
 import os
 import runpy
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Be the service of the other build: nothing of this tree is found any more."""
+    """Run the service of the other build; no code of this repository is found any more."""
     folder, service = sys.argv[1:]
     for name in [name for name in sys.modules if name.partition(".")[0] in {"tests", "shared", "services", "deploy"}]:
         del sys.modules[name]

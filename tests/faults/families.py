@@ -27,7 +27,7 @@ FAMILIES: Final = (
 
 
 def all_trials() -> list[Trial]:
-    """In the order of the families."""
+    """All trials in the order of the families. Raises ValueError if two have the same name."""
     modules = [f"tests.faults.{family}" for family in FAMILIES]
     trials = [trial for name in modules if find_spec(name) is not None for trial in import_module(name).trials()]
     names = [trial.name for trial in trials]
@@ -37,7 +37,7 @@ def all_trials() -> list[Trial]:
 
 
 def select(trials: Sequence[Trial], *, only: str | None, short: bool) -> list[Trial]:
-    """Those whose names match one of the patterns, which commas part; of them the short selection if asked for."""
+    """The trials whose names match one of the patterns, separated by commas; with `short` only those of the short selection."""
     patterns = [pattern.strip() for pattern in only.split(",")] if only else ["*"]
     chosen = [trial for trial in trials if any(fnmatchcase(trial.name, pattern) for pattern in patterns)]
     return [trial for trial in chosen if trial.short] if short else chosen

@@ -1,4 +1,4 @@
-"""Many instances at once, and none for long: one to n and back under load with duplicates, and rolling restarts."""
+"""Many instances at once: from one to n and back under load with duplicates, and rolling restarts."""
 
 import asyncio
 import signal
@@ -17,13 +17,13 @@ FAMILY: Final = "fleet"
 
 ROUNDS: Final = 25
 PLAYING_LEAST: Final = 10
-"""Scenes under way at every restart."""
+"""The number of scenes under way at every restart."""
 ECHOES: Final = 10
-"""Of each queue's last messages, each time: they come twice while several instances take from the queue."""
-HEALTHY_LETTERS: Final = """SELECT id, queue, reason FROM dead_letters
+"""How many of each queue's last messages are delivered again each time, while several instances take from the queue."""
+HEALTHY_DEAD_LETTERS: Final = """SELECT id, queue, reason FROM dead_letters
     WHERE first_seen > to_timestamp($1) AND reason <> ALL($2::text[]) ORDER BY first_seen"""
 UNREADABLE: Final = ["unknown_type", "unknown_version", "not_json"]
-"""What the workload sends and nobody can read."""
+"""Reasons of dead letters that the workload makes on purpose: it sends unreadable messages."""
 
 
 def _scaled(instances: int) -> Callable[[Testbed, Note], Awaitable[None]]:
@@ -45,13 +45,13 @@ def _scaled(instances: int) -> Callable[[Testbed, Note], Awaitable[None]]:
             await testbed.stop(f"{service}-{number}")
         testbed.play(*MIX[:4])
         note.mended()
-        await _nothing_healthy_set_aside(testbed, began)
+        await _no_healthy_dead_letters(testbed, began)
 
     return run
 
 
 async def _all_at_work(testbed: Testbed, logs: Sequence[LogMark]) -> None:
-    """Wait until each of them consumes (again)."""
+    """Wait until each of these instances consumes (again)."""
     await asyncio.gather(*(testbed.until_logged(log, "consuming") for log in logs))
 
 
@@ -61,7 +61,7 @@ async def _echo(testbed: Testbed) -> None:
 
 
 async def _rolling(testbed: Testbed, note: Note) -> None:
-    """SIGTERM to one instance of each service at a time, the other one goes on; whoever ended is started again."""
+    """SIGTERM to one of two instances of each service, in turns. The other goes on, and the ended one is started again."""
     began = time.time()
     logs = [testbed.log_of(f"{service}-2") for service in SERVICES]
     for service in SERVICES:
@@ -77,17 +77,17 @@ async def _rolling(testbed: Testbed, note: Note) -> None:
         await _all_at_work(testbed, logs)
         note.fired()
     note.mended()
-    await _nothing_healthy_set_aside(testbed, began)
+    await _no_healthy_dead_letters(testbed, began)
 
 
-async def _nothing_healthy_set_aside(testbed: Testbed, began: float) -> None:
+async def _no_healthy_dead_letters(testbed: Testbed, began: float) -> None:
     await testbed.until_drained()
-    healthy = await rows(testbed.database("staff"), HEALTHY_LETTERS, began, UNREADABLE)
+    healthy = await rows(testbed.database("staff"), HEALTHY_DEAD_LETTERS, began, UNREADABLE)
     assert not healthy, f"healthy messages were dead-lettered: {healthy}"
 
 
 def trials() -> Sequence[Trial]:
-    """Two and four of each, and 25 rounds of restarts."""
+    """Two and four instances of each service, and 25 rounds of restarts."""
     everything = frozenset(SERVICES)
     scaled = [
         Trial(

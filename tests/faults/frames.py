@@ -1,4 +1,4 @@
-"""What passes through a connection, cut into frames however the network splits or joins them, with what the fault runs look for named.
+"""Cuts the bytes of a connection into protocol frames, however the network splits or joins them, and names the frames that trials drop.
 
 Sources: AMQP 0-9-1 specification, 2.3 (frames); PostgreSQL documentation, "Frontend/Backend Protocol" (message flow and formats).
 """
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 
 class Flow(Enum):
-    """A direction."""
+    """A direction of a connection."""
 
     TO_SERVER = "to the server"
     TO_CLIENT = "to the client"
@@ -23,17 +23,19 @@ class Flow(Enum):
 
 
 class FrameEvent(Enum):
-    """What can be dropped by itself."""
+    """A kind of frame that can be dropped alone."""
 
     CONFIRM = "the broker's confirm of a publish"
     ACK = "the client's acknowledgement of deliveries"
-    COMMIT = "the reply to what made writes durable: a COMMIT, or a writing statement that is a transaction of its own"
+    COMMIT = (
+        "the reply that makes writes durable: to a COMMIT, or to a writing statement that is a transaction of its own"
+    )
     ANSWER = "the first bytes of an HTTP answer"
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Bytes that pass or vanish as one. `about`: of a COMMIT, the statements it made durable."""
+    """Bytes that pass or vanish together. `about`: for a COMMIT, the statements that it made durable."""
 
     raw: bytes
     event: FrameEvent | None = None
@@ -41,10 +43,10 @@ class Frame:
 
 
 class Session(Protocol):
-    """One connection's two streams."""
+    """The two streams of one connection."""
 
     def cut(self, flow: Flow, data: bytes) -> Iterator[Frame]:
-        """The frames that `data` completes."""
+        """Yield the frames that `data` completes."""
         ...
 
 
@@ -52,14 +54,14 @@ Speaks = Callable[[], Session]
 
 
 class Plain:
-    """Bytes without a meaning."""
+    """Bytes without any protocol."""
 
     def cut(self, _flow: Flow, data: bytes) -> Iterator[Frame]:
         yield Frame(data)
 
 
 class Http:
-    """Requests and answers alternate on a connection: an answer begins when the server speaks after the client did."""
+    """Requests and answers alternate on a connection: an answer begins when the server sends after the client did."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -72,13 +74,13 @@ class Http:
 
 _AMQP_HEADER: Final = b"AMQP"
 _AMQP_HEADER_BYTES: Final = 8
-_AMQP_ENVELOPE_BYTES: Final = 8  # type, channel, size in front; the end mark behind
+_AMQP_ENVELOPE_BYTES: Final = 8  # type, channel and size before the payload, the end mark after it
 _METHOD_FRAME: Final = 1
 _BASIC_ACK: Final = b"\x00\x3c\x00\x50"  # class 60, method 80
 
 
 class Amqp:
-    """AMQP 0-9-1. A server sends `Basic.Ack` only on a channel that publishes with confirms, a client only for deliveries."""
+    """AMQP 0-9-1. A server sends `Basic.Ack` only on a channel with publisher confirms; a client sends it only for deliveries."""
 
     def __init__(self) -> None:
         self._rest = dict.fromkeys(Flow, b"")
@@ -93,8 +95,8 @@ class Amqp:
 
 
 def _amqp_frame_bytes(data: bytes, at: int) -> int:
-    """How long the frame at `at` is; 0 if it is not complete."""
-    if data.startswith(_AMQP_HEADER, at):  # no frame begins with this letter
+    """The length of the frame at `at`; 0 if it is not complete."""
+    if data.startswith(_AMQP_HEADER, at):  # no frame begins with its first letter
         size = _AMQP_HEADER_BYTES
     elif len(data) - at < _AMQP_ENVELOPE_BYTES:
         return 0
@@ -110,13 +112,13 @@ def _amqp_frame(flow: Flow, raw: bytes) -> Frame:
 
 
 _WRITES: Final = re.compile(r"\b(INSERT|UPDATE|DELETE|TRUNCATE|CREATE|DROP|ALTER)\b", re.IGNORECASE)
-_START_CODES_WITHOUT_SESSION: Final = {80877103, 80877104}  # may we have TLS, may we have GSSAPI: answered by one byte
+_START_CODES_WITHOUT_SESSION: Final = {80877103, 80877104}  # requests for TLS and for GSSAPI; one byte answers each
 _IDLE: Final = b"I"
 
 
 @dataclass(slots=True)
 class _Reply:
-    """What the server has said since it was last ready."""
+    """What the server has sent since it was last ready."""
 
     held: bytes = b""
     failed: bool = False
@@ -125,8 +127,8 @@ class _Reply:
 
 @dataclass(slots=True)
 class Postgres:
-    """PostgreSQL 3.0 without TLS. The end of a reply (CommandComplete to ReadyForQuery) is one frame: a statement of its own is
-    committed after the former was written and before the latter, and only what is durable may be called a lost reply."""
+    """PostgreSQL 3.0 without TLS. The end of a reply (CommandComplete to ReadyForQuery) is one frame. A statement that is a transaction of
+    its own is committed between the two, and only a reply to durable writes may be called a lost reply."""
 
     _rest: dict[Flow, bytes] = field(default_factory=lambda: dict.fromkeys(Flow, b""))
     _started: bool = False
@@ -148,10 +150,10 @@ class Postgres:
         while raw := self._next(flow):
             self._rest[flow] = self._rest[flow][len(raw) :]
             if flow is Flow.TO_SERVER:
-                self._hear_client(raw)
+                self._read_client(raw)
                 yield Frame(raw)
             else:
-                yield from self._hear_server(raw)
+                yield from self._read_server(raw)
 
     def _next(self, flow: Flow) -> bytes:
         """The next complete message; empty if there is none."""
@@ -166,7 +168,7 @@ class Postgres:
 
     # -- the client --------------------------------------------------------------------------------------------------------------------
 
-    def _hear_client(self, raw: bytes) -> None:
+    def _read_client(self, raw: bytes) -> None:
         if not self._started:
             if int.from_bytes(raw[4:8], "big") in _START_CODES_WITHOUT_SESSION:
                 self._one_byte_answers += 1
@@ -192,10 +194,10 @@ class Postgres:
 
     # -- the server --------------------------------------------------------------------------------------------------------------------
 
-    def _hear_server(self, raw: bytes) -> Iterator[Frame]:
+    def _read_server(self, raw: bytes) -> Iterator[Frame]:
         if self._one_byte_answers:
             self._one_byte_answers -= 1
-            self._opaque = raw == b"S"  # it agreed: from here on all is encrypted
+            self._opaque = raw == b"S"  # the server agreed: from here on everything is encrypted
             yield Frame(raw)
             return
         reply = self._reply

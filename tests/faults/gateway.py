@@ -1,5 +1,5 @@
-"""Every way in which the card gateway misbehaves (row 9), at once; also while the service that calls it is killed again and again; and a
-gateway that is silent for longer than anybody waits."""
+"""The card gateway misbehaves in every way (row 9) at once; also while the service that calls it is killed again and again. And it is
+silent for longer than any payment is tried again."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ KILLS: Final = 4
 SLOW: Final = "pm_remit_slow"
 AT_THE_GATEWAY: Final = 10
 BETWEEN_KILLS_S: Final = 1.5
-"""About as long as a rung of the ladder: each time others are in the middle of a call."""
+"""Seconds between kills: about as long as a rung of the ladder, so that each time other payments are in the middle of a call."""
 
 
 async def _misbehaving(testbed: Testbed, note: Note, *, kills: int) -> None:
@@ -36,7 +36,7 @@ async def _misbehaving(testbed: Testbed, note: Note, *, kills: int) -> None:
 
 
 async def _silent(testbed: Testbed, note: Note) -> None:
-    """Whoever cannot be asked about waits for a person in the end; when the gateway is back, one has it asked."""
+    """Payments that the gateway never answers for wait for a person in the end. When it is back, a person has it asked."""
     line = await Line.lay(testbed, "payment_gateway", "gateway")
     testbed.play(*(SLOW,) * AT_THE_GATEWAY)
 
@@ -61,7 +61,7 @@ async def _silent(testbed: Testbed, note: Note) -> None:
     async def none() -> bool:
         return not await _waiting(testbed)
 
-    await testbed.until(none, what="what the gateway says of each")
+    await testbed.until(none, what="the gateway's answer about each of them")
 
 
 async def _waiting(testbed: Testbed) -> list[UUID]:
@@ -74,11 +74,11 @@ async def _some(testbed: Testbed) -> bool:
 
 
 def trials() -> Sequence[Trial]:
-    """Left alone, and killed; silent."""
+    """The misbehaving gateway alone and with kills, and the silent gateway."""
     silent = Trial(
         f"{FAMILY}/silent-for-good",
         FAMILY,
-        "the gateway says nothing for longer than the whole ladder; people are called, and have it asked when it is back",
+        "the gateway is silent for longer than the whole ladder; people have it asked when it is back",
         _silent,
         estimate_s=45.0,
         touches=frozenset({"payment_gateway"}),

@@ -1,5 +1,5 @@
-"""The network between one service and what it depends on misbehaves under load, and heals: the service resumes unaided, and readiness says
-so meanwhile (row 17). Lost confirms, acks and replies to COMMIT: rows 1, 4, 5 and 6; lost answers of the gateway: row 9."""
+"""The network between one service and a server misbehaves under load, and heals. The service resumes unaided, and is not ready meanwhile
+(row 17). Lost confirms, acks and replies to COMMIT: rows 1, 4, 5 and 6; lost answers of the gateway: row 9."""
 
 import atexit
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ FAMILY: Final = "network"
 Server = Literal["broker", "database", "gateway"]
 
 NTH: Final = 2
-"""Not the first of its kind, which may belong to the start of a service. (Staff publish only once in a while.)"""
+"""Drop this one of its kind, since the first may belong to the start of a service. (Staff publish only now and then.)"""
 RESETS: Final = 3
 DRIPPED_PIECES_MIN: Final = 300
 ESTIMATE_S: Final = 20.0
@@ -30,12 +30,12 @@ NOT_READY_BECAUSE: Final[dict[Server, tuple[str, ...]]] = {
     "database": ("database", "charging"),
     "gateway": ("gateway",),
 }
-"""Components of readiness that speak of a server."""
+"""The components of readiness that depend on each server."""
 
 
 @lru_cache(maxsize=1)
 def network() -> Network:
-    """One thread of proxies for the whole run: a service goes on over a healed one until its next start."""
+    """One thread of proxies for the whole run. After a trial a service goes on over its healed proxy until its next start."""
     opened = ExitStack()
     atexit.register(opened.close)
     return opened.enter_context(open_network())
@@ -43,7 +43,7 @@ def network() -> Network:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Between a service and a server."""
+    """The connections between a service and a server, through a proxy."""
 
     testbed: Testbed
     service: Service
@@ -52,7 +52,7 @@ class Line:
 
     @classmethod
     async def lay(cls, testbed: Testbed, service: Service, server: Server) -> "Line":
-        """The service starts again with a proxy in between."""
+        """Start the service again with a proxy before the server."""
         url, variable, speaks = _where(testbed, service, server)
         proxy = network().stand_before(url, speaks=speaks)
         await testbed.restart(service, instance=1, **{variable: proxy.url})
@@ -60,7 +60,7 @@ class Line:
         return cls(testbed, service, server, proxy)
 
     def play(self) -> None:
-        """Whatever makes this service use that server. Staff have something to publish only after a decision."""
+        """Play scenes that make this service use that server. Staff publish only after a decision."""
         if self.service == "staff" and self.server == "broker":
             self.testbed.play(workload.LATE_SUCCESS)
         self.testbed.play()
@@ -76,7 +76,7 @@ class Line:
 
 
 def _where(testbed: Testbed, service: Service, server: Server) -> tuple[str, str, Speaks]:
-    """A server's URL, the setting that names it, and the language there."""
+    """A server's URL, the setting that names it, and its protocol."""
     match server:
         case "broker":
             return testbed.system.stack.rabbitmq_url, "RABBITMQ_URL", Amqp
@@ -86,13 +86,13 @@ def _where(testbed: Testbed, service: Service, server: Server) -> tuple[str, str
             return testbed.system.sandbox.url, "GATEWAY_URL", Http
 
 
-# -- faults: each injects, waits until it has fired, and returns how often it did; all are healed afterwards ------------------------------
+# -- faults: each injects, waits until it has fired, and returns how often it fired; all are healed afterwards ---------------------------
 
 Inject = Callable[[Line], Awaitable[int]]
 
 
 async def _lost(line: Line, *, event: FrameEvent, then: Then, about: str = "") -> int:
-    # Staff hear little; and acknowledgements wait for each other, so on a fast machine a load may end with the first one.
+    # Staff receive few messages. Acks wait for each other, so on a fast machine a load may end with the first one.
     nth = 1 if line.service == "staff" or event is FrameEvent.ACK else NTH
     rule = line.proxy.drop(event, nth=nth, then=then, about=about)
     line.play()
@@ -114,11 +114,11 @@ async def _refused(line: Line) -> int:
         line.proxy.reset()
 
     await _until_known(line, refuse)
-    return max(line.proxy.counts["connections reset"], 1)  # none was open: then the service met the refusal itself
+    return max(line.proxy.counts["connections reset"], 1)  # if none was open, the service met the refusal itself
 
 
 async def _until_known(line: Line, disturb: Callable[[], None]) -> None:
-    """Disturb the line under load until readiness says so."""
+    """Disturb the line under load until the service is not ready."""
     line.play()
     await line.testbed.until_under_load()
     disturb()
@@ -130,7 +130,9 @@ async def _reset(line: Line) -> int:
     line.play()
     for number in range(1, RESETS + 1):
         await line.until(lambda: line.proxy.connections > 0, "a connection to cut")
-        reached = line.proxy.counts["connections accepted"]  # before: a service at rest connects once more, and at once
+        reached = line.proxy.counts[
+            "connections accepted"
+        ]  # read first: an idle service connects once more, and at once
         line.proxy.reset()
         line.play()
         await line.until(lambda before=reached: line.proxy.counts["connections accepted"] > before, f"reset {number}")  # type: ignore[misc]
@@ -155,7 +157,7 @@ async def _dripped(line: Line) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NetworkFault:
-    """`between`: which servers it makes sense before."""
+    """A fault of the network. `between`: the servers before which it makes sense."""
 
     name: str
     injects: str
@@ -176,12 +178,12 @@ FAULTS: Final[tuple[NetworkFault, ...]] = (
           partial(_lost, event=FrameEvent.COMMIT, then=SILENCE, about="INSERT INTO"), frozenset({"database"})),
     NetworkFault("answer_lost", "an answer is lost, then the connection is cut",
           partial(_lost, event=FrameEvent.ANSWER, then=RESET), frozenset({"gateway"})),
-    NetworkFault("black_hole_to_server", "what the service sends vanishes until it knows", partial(_partitioned, to_server=BlackHole())),
-    NetworkFault("black_hole_to_client", "what the service should hear vanishes until it knows",
+    NetworkFault("black_hole_to_server", "what the service sends vanishes until it notices", partial(_partitioned, to_server=BlackHole())),
+    NetworkFault("black_hole_to_client", "what the server sends vanishes until the service notices",
           partial(_partitioned, to_client=BlackHole())),
     NetworkFault("late", "what the service sends arrives after it gave up: late commits, publishes, acks and charges",
           partial(_partitioned, to_server=Stall())),
-    NetworkFault("refused", "cut, and refused until the service knows", _refused),
+    NetworkFault("refused", "cut, and refused until the service notices", _refused),
     NetworkFault("reset", f"all connections are cut, {RESETS} times", _reset),
     NetworkFault("half_closed", "one direction of each connection ends, then the other", _half_closed),
     NetworkFault("drip", "a few bytes at a time", _dripped),
@@ -217,7 +219,7 @@ def _lines() -> Iterator[tuple[Service, Server]]:
 
 
 def trials() -> Sequence[Trial]:
-    """Each fault on each line."""
+    """Each fault on each line between a service and a server."""
     made = []
     for service, server in _lines():
         for fault in FAULTS:

@@ -1,4 +1,4 @@
-"""What waits in a queue comes in reverse (rows 11 and 12): outcomes before requests, settlements before their news."""
+"""The waiting messages of a queue are delivered in reverse (rows 11 and 12): outcomes before requests, settlements before their events."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ CONSUMED_BY: Final[dict[str, Service]] = {
     "invoice.settlement": "invoice",
     "staff.cases": "staff",
 }
-"""Not `invoice.commands`: a sender that wants an order waits for the answer."""
+"""The queues to reverse. Not `invoice.commands`: a sender that needs an order waits for the answer."""
 
 
 async def _reversed(testbed: Testbed, note: Note, *, queue: str, consumer: Service) -> None:
@@ -43,11 +43,11 @@ async def _reversed(testbed: Testbed, note: Note, *, queue: str, consumer: Servi
     await testbed.start(consumer)
     note.fired(len(waiting))
     note.mended()
-    note.remark(f"{len(waiting)} messages came in reverse")
+    note.remark(f"{len(waiting)} messages were delivered in reverse")
 
 
 async def _until_under_way(testbed: Testbed) -> None:
-    """Until payments are at the gateway: what follows comes whoever of the others is stopped now."""
+    """Wait until payments are at the gateway: then messages follow, whichever other service is stopped now."""
 
     async def some() -> bool:
         query = "SELECT payment_id FROM payments WHERE status IN ('requested', 'prepared', 'in_doubt')"
@@ -57,7 +57,7 @@ async def _until_under_way(testbed: Testbed) -> None:
 
 
 async def _taken(channel: aio_pika.abc.AbstractChannel, queue: str) -> list[AbstractIncomingMessage]:
-    """All that waits, when no more comes."""
+    """Take all waiting messages, until no more arrive."""
     source = await channel.get_queue(queue, ensure=False)
     taken: list[AbstractIncomingMessage] = []
     loop = asyncio.get_running_loop()
@@ -73,12 +73,12 @@ async def _taken(channel: aio_pika.abc.AbstractChannel, queue: str) -> list[Abst
 
 
 def trials() -> Sequence[Trial]:
-    """One for each queue between services."""
+    """One trial for each queue between services."""
     return [
         Trial(
             f"{FAMILY}/{queue}:reversed",
             FAMILY,
-            f"what waits in {queue} comes in reverse",
+            f"the messages that wait in {queue} are delivered in reverse",
             partial(_reversed, queue=queue, consumer=consumer),
             estimate_s=30.0,
             touches=frozenset({consumer}),

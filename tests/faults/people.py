@@ -1,4 +1,4 @@
-"""Two people at once, or one person twice (rows 13 and 14): one of them wins, the other is told, and money moves once."""
+"""Two people act at once, or one person twice (rows 13 and 14): one of them wins, the other is told, and money moves once."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from deploy.cli.output import REFUSED
 from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
-from tests.faults.crash import a_case, spoiled_letter
+from tests.faults.crash import a_case, make_dead_letter
 from tests.faults.testbed import Done, Testbed
 from tests.faults.trial import Note, Trial
 from tests.support.databases import rows
@@ -19,14 +19,14 @@ FAMILY: Final = "people"
 
 
 async def _at_once(testbed: Testbed, *commands: tuple[str, ...]) -> list[Done]:
-    """These commands of `remit`, all at the same time."""
+    """Run these commands of `remit`, all at the same time."""
     running = [await testbed.remit(*command) for command in commands]
     return list(await asyncio.gather(*(one.result() for one in running)))
 
 
-def replay(letter: UUID, who: str) -> tuple[str, ...]:
-    """The words of `remit` that replay a dead letter."""
-    return "dead-letters", "replay", str(letter), "--yes", "--who", who
+def replay(dead_letter: UUID, who: str) -> tuple[str, ...]:
+    """The arguments of `remit` that replay a dead letter."""
+    return "dead-letters", "replay", str(dead_letter), "--yes", "--who", who
 
 
 def _resolve(payment_id: UUID, version: int, who: str) -> tuple[str, ...]:
@@ -41,15 +41,15 @@ def _one_was_first(done: Sequence[Done]) -> None:
 
 async def replayed_by_two(testbed: Testbed, note: Note) -> None:
     """Two people replay the same dead letter at once; afterwards a third does."""
-    letter = await spoiled_letter(testbed)
-    _one_was_first(await _at_once(testbed, replay(letter, "one"), replay(letter, "another")))
-    (late,) = await _at_once(testbed, replay(letter, "a third"))
+    dead_letter = await make_dead_letter(testbed)
+    _one_was_first(await _at_once(testbed, replay(dead_letter, "one"), replay(dead_letter, "another")))
+    (late,) = await _at_once(testbed, replay(dead_letter, "a third"))
     assert late.code == REFUSED
     note.fired(3)
 
 
 async def replayed_beside_its_sender(testbed: Testbed, note: Note) -> None:
-    """A dead letter is replayed while its sender, who never heard of it, sends the command again under its id."""
+    """Replay a dead letter while its sender, who got no answer, sends the command again under its id."""
     command = IssueInvoice(
         invoice_id=f"beside-{new_id()}", customer_id="C-1", amount_minor=AMOUNT_MINOR, currency=CURRENCY
     )
@@ -71,9 +71,9 @@ async def replayed_beside_its_sender(testbed: Testbed, note: Note) -> None:
         return bool(await rows(testbed.database("staff"), query, str(command_id)))
 
     await testbed.until(stored, what="the dead letter")
-    (letter,) = await rows(testbed.database("staff"), query, str(command_id))
+    (dead_letter,) = await rows(testbed.database("staff"), query, str(command_id))
     (replayed,), asked = await asyncio.gather(
-        _at_once(testbed, replay(letter["id"], "faults")), testbed.upstream.ask(command, command_id=command_id)
+        _at_once(testbed, replay(dead_letter["id"], "faults")), testbed.upstream.ask(command, command_id=command_id)
     )
     assert replayed.code == 0
     assert asked[1].answer == "accepted"
@@ -90,7 +90,7 @@ async def decided_by_two(testbed: Testbed, note: Note) -> None:
 
 
 async def decided_while_asked(testbed: Testbed, note: Note) -> None:
-    """A person decides while another has the gateway asked: the decision holds, or its person is told that there is news."""
+    """A person decides while another has the gateway asked. The decision holds, or the person is told that the case has changed."""
     payment_id, version = await a_case(testbed)
     asked, decided = await _at_once(
         testbed, ("payments", "ask", str(payment_id), "--who", "one"), _resolve(payment_id, version, "another")
@@ -102,7 +102,7 @@ async def decided_while_asked(testbed: Testbed, note: Note) -> None:
 
 
 def trials() -> Sequence[Trial]:
-    """Each beside the usual load."""
+    """Each trial with the usual workload."""
     deeds: dict[str, Callable[[Testbed, Note], Awaitable[None]]] = {
         "replay:by-two": replayed_by_two,
         "replay:beside-its-sender": replayed_beside_its_sender,

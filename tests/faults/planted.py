@@ -1,4 +1,4 @@
-"""Builds with one guarantee taken out: each must turn the audit red, and the same trial with the build we ship must not."""
+"""Builds without one guarantee: each must break its check of the audit, and the same trial with our own build must not."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ FAMILY: Final = "planted"
 REMIT_FAULT: Final = "REMIT_FAULT"
 SETTLEMENT: Final = "invoice.settlement"
 
-# -- what provokes it: each waits until it has happened --------------------------------------------------------------------------------
+# -- steps that provoke it: each waits until it has happened ---------------------------------------------------------------------------
 
 Provoke = Callable[[Testbed, Note], Awaitable[None]]
 
@@ -39,7 +39,7 @@ def _stage(testbed: Testbed) -> Stage:
 
 
 async def _requested(testbed: Testbed, token: str) -> UUID:
-    """A payment under way; its id."""
+    """Begin a payment; returns its id."""
     stage, invoice_id = _stage(testbed), f"{testbed.name}-{new_id()}"
     await stage.issue(invoice_id)
     command = stage.pay(invoice_id, token)
@@ -91,7 +91,7 @@ async def a_crash_before_publishing(testbed: Testbed, note: Note) -> None:
 
 
 async def a_command_that_is_returned(testbed: Testbed, note: Note) -> None:
-    """For a while no queue takes the saga's commands; none of ours is lost, so nothing that is missing is excused."""
+    """For a while no queue takes the saga's commands. No queue of ours loses messages, so the audit excuses no missing one."""
     await unbind(testbed, SETTLEMENT)
     log = testbed.log_of("saga")
     payment_id = await _requested(testbed, "pm_card_visa")
@@ -102,16 +102,16 @@ async def a_command_that_is_returned(testbed: Testbed, note: Note) -> None:
 
     await testbed.until(told, what="the saga settles")
 
-    async def taken_note_of() -> bool:
+    async def noticed() -> bool:
         return _has(log, "message_unroutable") or not await rows(testbed.database("saga"), "SELECT 1 FROM outbox")
 
-    await testbed.until(taken_note_of, what="the saga service heard of the return")
+    await testbed.until(noticed, what="the saga service sees the return")
     note.fired()
     await testbed.apply_topology()
 
 
 async def unbind(testbed: Testbed, queue: str) -> None:
-    await testbed.tap.forget(queue)
+    await testbed.tap.ignore(queue)
     connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
@@ -126,7 +126,7 @@ async def a_payment(testbed: Testbed, note: Note) -> None:
 
 
 async def a_late_confirm(testbed: Testbed, note: Note) -> None:
-    """The gateway limits us until we give the payment up; then a confirm that was on its way arrives."""
+    """The gateway limits our rate until we give the payment up. Then a confirm that was on its way arrives."""
     payment_id = await _requested(testbed, "pm_remit_rate_limited")
     await _until_status(testbed, payment_id, "not_charged")
     (row,) = await rows(
@@ -137,7 +137,7 @@ async def a_late_confirm(testbed: Testbed, note: Note) -> None:
 
 
 def _confirm(testbed: Testbed, gateway_id: str) -> str:
-    """What the gateway says to a confirm now."""
+    """The gateway's answer to a confirm now."""
     request = urllib.request.Request(  # noqa: S310 - our own loopback address
         f"{testbed.system.sandbox.url}/v1/payment_intents/{gateway_id}/confirm",
         data=b"",
@@ -157,7 +157,7 @@ async def a_timeout(testbed: Testbed, note: Note) -> None:
 
 
 async def a_zombie(testbed: Testbed, note: Note) -> None:
-    """The instance stops with an answer in hand; another takes over, a person decides; then it goes on."""
+    """An instance stops with an answer in hand, another takes over, and a person decides. Then the first one goes on."""
     log = testbed.log_of("payment_gateway")
     payment_id = await _requested(testbed, "pm_remit_never_answers")
     await testbed.until_logged(log, "fault_fired")
@@ -189,7 +189,7 @@ async def a_zombie(testbed: Testbed, note: Note) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PlantedBuild:
-    """A build, the service that runs it, what provokes it, and the check of the audit that must turn red."""
+    """A build, the service that runs it, the step that provokes it, and the check of the audit that it must break."""
 
     build: str
     service: Service
@@ -228,11 +228,11 @@ PLANTED: Final = (
 
 
 SHORT: Final = {"timeout-recorded-as-declined"}
-"""Proves at every commit that the checker can fail."""
+"""The builds that prove at every commit that the audit can fail."""
 
 
 def trials() -> Sequence[Trial]:
-    """Each fault, and its control: the same with the build we ship."""
+    """Each build, and its control: the same with our own build."""
     return [trial for planted in PLANTED for trial in (_trial(planted), _control(planted))]
 
 
@@ -241,7 +241,7 @@ def _trial(planted: PlantedBuild) -> Trial:
     return Trial(
         name=f"{FAMILY}/{planted.build}",
         family=FAMILY,
-        injects=f"{planted.service} without it, and {planted.injects}",
+        injects=f"{planted.service} without this guarantee: {planted.injects}",
         run=_run(planted, program=program),
         estimate_s=planted.estimate_s,
         touches=frozenset({planted.service}),
@@ -254,7 +254,7 @@ def _control(planted: PlantedBuild) -> Trial:
     return Trial(
         name=f"{FAMILY}/{planted.build}:control",
         family=FAMILY,
-        injects=f"{planted.injects}; nothing is taken out",
+        injects=f"{planted.injects}; every guarantee is kept",
         run=_run(planted),
         estimate_s=planted.estimate_s,
         touches=frozenset({planted.service}),

@@ -1,4 +1,4 @@
-"""What nobody can read comes to a queue among healthy messages (row 15): set aside with its reason, and its neighbours go on."""
+"""Unreadable messages among healthy ones (row 15): each is dead-lettered with its reason, and the others are handled."""
 
 import time
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ async def _poisoned(testbed: Testbed, note: Note, *, queue: str) -> None:
                 poison.body,
                 content_type=poison.content_type,
                 headers=headers,
-                message_id=f"poison {new_id()}",  # no UUID: a command that could be answered would be no dead letter
+                message_id=f"poison {new_id()}",  # no UUID: a command with a readable id would be answered, not dead-lettered
                 delivery_mode=2,
             )
             await channel.default_exchange.publish(message, routing_key=queue, timeout=10)
@@ -40,14 +40,14 @@ async def _poisoned(testbed: Testbed, note: Note, *, queue: str) -> None:
     await testbed.until_drained()
     query = """SELECT sum(seen)::int AS n, count(DISTINCT reason)::int AS reasons FROM dead_letters
         WHERE queue = $1 AND last_seen > to_timestamp($2)"""
-    (letters,) = await rows(testbed.database("staff"), query, queue, began)
+    (found,) = await rows(testbed.database("staff"), query, queue, began)
     note.fired(len(CORPUS))
-    note.remark(f"{len(CORPUS)} inputs: {letters['n']} dead letters of {letters['reasons']} reasons")
+    note.remark(f"{len(CORPUS)} inputs: {found['n']} dead letters of {found['reasons']} reasons")
     assert testbed.restarts == restarts, "a service ended by itself"
 
 
 def _writable(value: Any) -> Any:
-    """What our client can write into a table of headers: it has no bytes there."""
+    """The value as our client can write it into a table of headers, which takes no bytes."""
     match value:
         case bytes():
             return value.decode()
@@ -60,12 +60,12 @@ def _writable(value: Any) -> Any:
 
 
 def trials() -> Sequence[Trial]:
-    """The whole corpus on each queue."""
+    """One trial a queue, with the whole corpus."""
     return [
         Trial(
             f"{FAMILY}/{queue.name}",
             FAMILY,
-            f"each of {len(CORPUS)} inputs of the corpus comes to {queue.name}",
+            f"each of {len(CORPUS)} inputs of the corpus is sent to {queue.name}",
             partial(_poisoned, queue=queue.name),
             estimate_s=25.0,
             touches=frozenset({queue.name.partition(".")[0]}),

@@ -1,13 +1,13 @@
-"""A network that misbehaves as it is told: TCP proxies on loopback, between a service and its broker, database or gateway.
+"""A network that misbehaves on command: TCP proxies on loopback, between a service and its broker, database or gateway.
 
     with open_network() as network:
         proxy = network.stand_before(stack.rabbitmq_url, speaks=Amqp)
         fleet.start("invoice", RABBITMQ_URL=proxy.url)
-        lost = proxy.drop(Event.CONFIRM, nth=3, then=RESET)
+        lost = proxy.drop(FrameEvent.CONFIRM, nth=3, then=RESET)
         proxy.become(to_client=BlackHole())
         proxy.heal()
 
-The proxies run in one thread with a loop of its own; every method here is called from ordinary code and returns when it has happened.
+The proxies run in one thread with an event loop of its own. Every method here is called from ordinary code, and returns when it is done.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 CHUNK_BYTES: Final = 65_536
 CONTROL_TIMEOUT_S: Final = 30.0
-"""For one call into the proxies' loop: milliseconds on an idle machine."""
+"""How long a call into the proxies' loop may take; it takes milliseconds on an idle machine."""
 CONNECT_TIMEOUT_S: Final = 10.0
 DEFAULT_PORTS: Final = {"amqp": 5672, "postgresql": 5432, "http": 80}
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger {on, 0 s}: close() sends RST (socket(7), SO_LINGER)
@@ -36,19 +36,19 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger {on, 0 s}: clo
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """As it comes."""
+    """Bytes pass unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Each piece comes that much later."""
+    """Each piece arrives that much later."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Drip:
-    """A few bytes at a time."""
+    """A few bytes pass at a time."""
 
     bytes_at_once: int = 7
     pause_s: float = 0.001
@@ -56,13 +56,13 @@ class Drip:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Nothing moves and nothing is lost: a partition that ends before TCP gives up. All of it comes when the proxy heals."""
+    """Nothing moves and nothing is lost, as in a partition that ends before TCP gives up. All of it arrives when the proxy heals."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlackHole:
-    """Bytes vanish, and so does the end of a connection. A connection that lost some is reset when the proxy heals: its streams no
-    longer fit together, as after a firewall has forgotten it."""
+    """Bytes vanish, and so does the end of a connection. A connection that lost bytes is reset when the proxy heals, because its streams no
+    longer fit together; a firewall that lost its state does the same."""
 
 
 Manner = Pass | Delay | Drip | Stall | BlackHole
@@ -73,8 +73,8 @@ SILENCE: Final = "silence"
 
 @dataclass(slots=True)
 class Rule:
-    """Drop an event, from the `nth` that comes by on, `times` times; then cut the connection with RST, or let everything on it vanish:
-    what follows a lost frame would be a protocol error. `about`: of COMMITs, only those with this text in their statements."""
+    """Drop the `nth` event that passes and those after it, `times` in all. Then cut the connection with RST, or let everything on it
+    vanish: what follows a lost frame would be a protocol error. `about`: drop only COMMITs with this text in their statements."""
 
     event: FrameEvent
     nth: int
@@ -85,7 +85,7 @@ class Rule:
     fired: int = 0
 
     def takes(self, frame: Frame) -> bool:
-        """Whether this frame is to be dropped; counts it."""
+        """Whether this frame must be dropped; counts the frame."""
         if frame.event is not self.event or self.about not in frame.about:
             return False
         self.seen += 1
@@ -96,7 +96,7 @@ class Rule:
 
 @dataclass(eq=False, slots=True)
 class _ProxiedConnection:
-    """One client and the server's end of it."""
+    """A client's connection and the server's, which belong together."""
 
     session: Session
     client: asyncio.StreamWriter
@@ -113,15 +113,15 @@ class _ProxiedConnection:
             _reset(writer)
 
     def end(self, flow: Flow) -> None:
-        """Say to the receiver that no more comes."""
+        """Tell the receiver that no more bytes come."""
         self.ended.add(flow)
         with contextlib.suppress(OSError):
             self.sink(flow).write_eof()
 
 
 class Proxy:
-    """Stands before one server, or before the nodes of a cluster: the first that is there takes a connection. `counts`: what was done, in
-    words and how often, so that a run can prove that its fault happened."""
+    """Stands before one server, or before the nodes of a cluster: the first that accepts takes a connection. `counts`: what was done to the
+    network, in words and how often, so that a run can prove that its fault happened."""
 
     def __init__(self, network: "Network", targets: Sequence[SplitResult], speaks: Speaks) -> None:
         self._network = network
@@ -140,19 +140,19 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The server's URL, through this proxy."""
+        """The URL of the server through this proxy."""
         userinfo, at, _ = self._targets[0].netloc.rpartition("@")
         return self._targets[0]._replace(netloc=f"{userinfo}{at}127.0.0.1:{self._port}").geturl()
 
     @property
     def connections(self) -> int:
-        """How many are open now."""
+        """The number of open connections."""
         return len(self._connections)
 
     # -- what can be done to the network -----------------------------------------------------------------------------------------------
 
     def become(self, *, to_server: Manner | None = None, to_client: Manner | None = None) -> None:
-        """Change how bytes travel, on open connections and new ones; None: as it is."""
+        """Change how bytes travel, on open connections and new ones; None: no change."""
 
         async def change() -> None:
             for flow, manner in ((Flow.TO_SERVER, to_server), (Flow.TO_CLIENT, to_client)):
@@ -163,7 +163,7 @@ class Proxy:
         self._network.run(change())
 
     def drop(self, event: FrameEvent, *, nth: int = 1, times: int = 1, then: Then = RESET, about: str = "") -> Rule:
-        """Arm a rule; it counts from now on."""
+        """Arm a rule, which counts events from now on."""
         rule = Rule(event, nth, times, then, about)
 
         async def arm() -> None:
@@ -182,7 +182,7 @@ class Proxy:
         self._network.run(cut())
 
     def half_close(self, flow: Flow) -> None:
-        """End one direction of every open connection: the receiver reads the end and can still write."""
+        """End one direction of every open connection. Its receiver reads the end, and can still write."""
 
         async def end() -> None:
             for connection in self._connections:
@@ -192,11 +192,11 @@ class Proxy:
         self._network.run(end())
 
     def refuse(self) -> None:
-        """Refuse new connections; open ones stay. The port stays ours: it is bound, and not listened on."""
+        """Refuse new connections; open ones stay. The proxy keeps its port: it is bound, but does not listen."""
         self._network.run(self._stop_listening())
 
     def heal(self) -> None:
-        """All passes again, rules are disarmed, connections that lost bytes are reset."""
+        """Let everything pass again: rules are disarmed, and connections that lost bytes are reset."""
         self._network.run(self._heal())
 
     # -- within the loop ---------------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Proxy:
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
-        if self._problems:  # a bug of ours must not pass for a fault of the network
+        if self._problems:  # a bug of the proxy must not pass for a fault of the network
             raise self._problems[0]
 
     async def _listen(self) -> None:
@@ -275,18 +275,18 @@ class Proxy:
                 writer.close()
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """The first server that is there."""
+        """A connection to the first server that accepts one; None if none does."""
         for target in self._targets:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     port = target.port or DEFAULT_PORTS[target.scheme]
                     return await asyncio.open_connection(target.hostname, port)
-            except OSError:  # TimeoutError is one, too
+            except OSError:  # also TimeoutError, which is an OSError
                 continue
         return None
 
     async def _pump(self, connection: _ProxiedConnection, flow: Flow, source: asyncio.StreamReader) -> None:
-        """Carry one direction until it ends. That the receiver is gone is news that travels the other way."""
+        """Carry one direction until it ends. If the receiver is gone, the sender learns it from the other direction."""
         news = flow
         try:
             while data := await source.read(CHUNK_BYTES):
@@ -294,15 +294,15 @@ class Proxy:
                 await self._pass_on(connection, flow, data)
                 news = flow
         except OSError:
-            await self._until_it_would_be_heard(connection, news)
+            await self._until_the_end_may_pass(connection, news)
             connection.reset()
         else:
-            await self._until_it_would_be_heard(connection, flow)
+            await self._until_the_end_may_pass(connection, flow)
             if flow not in connection.ended:
                 connection.end(flow)
 
-    async def _until_it_would_be_heard(self, connection: _ProxiedConnection, flow: Flow) -> None:
-        """The end of a connection travels like its bytes: in a black hole it vanishes, and heal() resets the rest."""
+    async def _until_the_end_may_pass(self, connection: _ProxiedConnection, flow: Flow) -> None:
+        """Wait until the end of a connection may pass. Like its bytes it vanishes in a black hole, and heal() resets the rest."""
         if isinstance(self._manner(connection, flow), BlackHole):
             self.counts[f"ends vanished {flow.value}"] += 1
         while isinstance(self._manner(connection, flow), BlackHole | Stall):
@@ -359,7 +359,7 @@ class Proxy:
 
 
 class Network:
-    """The thread in which the proxies live."""
+    """The thread in which the proxies run."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -378,7 +378,7 @@ class Network:
             proxy.heal()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run in the proxies' loop; its result."""
+        """Run a coroutine in the proxies' loop; returns its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(CONTROL_TIMEOUT_S)
 
     def close(self) -> None:
@@ -389,7 +389,7 @@ class Network:
 
 @contextmanager
 def open_network() -> Iterator[Network]:
-    """No proxy yet; those that are made end with the block."""
+    """A network without proxies at first; all proxies end with the block."""
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         loop = runner.get_loop()
         thread = threading.Thread(target=loop.run_forever, name="network", daemon=True)

@@ -1,4 +1,4 @@
-"""What `/ready` of a service says."""
+"""Reads and waits for the `/ready` of services."""
 
 import asyncio
 import urllib.error
@@ -10,9 +10,9 @@ from tests.faults.testbed import Testbed
 
 PROBE_TIMEOUT_S = 5.0
 READY_WITHIN_S = 60.0
-"""For a machine that others use, too."""
+"""How long readiness may take, on a machine that others use, too."""
 NOT_READY_WITHIN_S = 60.0
-"""What a service waits for at most before it knows (a silence and a confirm 10 s each, a statement 15 s), and a loaded machine."""
+"""The longest time until a service notices (10 s each for a silence and a confirm, 15 s for a statement), on a loaded machine."""
 
 
 async def reasons(testbed: Testbed, name: str) -> str | None:
@@ -41,10 +41,10 @@ async def until_ready(testbed: Testbed, *names: str) -> None:
 
 
 async def until_not_ready(testbed: Testbed, name: str, because: Sequence[str]) -> None:
-    """Wait until an instance says that it is not ready, and names one of these components."""
+    """Wait until an instance is not ready and names one of these components."""
 
     async def says() -> bool:
         said = await reasons(testbed, name)
         return said is not None and any(f'"{component}' in said for component in because)
 
-    await testbed.until(says, what=f"{name} says that it is not ready", within_s=NOT_READY_WITHIN_S)
+    await testbed.until(says, what=f"{name} is not ready", within_s=NOT_READY_WITHIN_S)

@@ -1,8 +1,8 @@
-"""How long a service takes to be itself again: from the moment that it, or the server it needs, is back until it has done what waited.
+"""Measures recovery: the time from the return of a service, or of the server it needs, until the service has done its waiting work.
 
-What waited is taken down by name when the service says that it is ready: messages that an independent listener saw go to its queues and
-that it had not handled, messages in its outbox, payments that were due. Payments in doubt are on a ladder of due times, and those of an
-instance that died wait for its lease: they take as long as they are told to, and are not counted.
+The waiting work is listed by id when the service is ready: messages that an independent listener saw on the service's queues and that it
+had not handled, messages in its outbox, payments that were due. Two kinds of payments are not counted, because their delay is intended:
+payments in doubt wait for their rung of the ladder, and payments of an instance that died wait for its lease.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from tests.faults.testbed import POLL_S, Testbed
 from tests.support.databases import rows
 
 SERVICE_WITHIN_S: Final = 5.0
-"""After a kill -9 of a service, beyond its restart."""
+"""The limit after a kill -9 of a service, without its restart."""
 SERVER_WITHIN_S: Final = 10.0
-"""After a restart of the broker or of the database, beyond its own."""
+"""The limit after a restart of the broker or the database, without that restart."""
 GIVE_UP_S: Final = 60.0
 
 QUEUES_OF: Final[dict[Service, tuple[str, ...]]] = {
@@ -32,25 +32,25 @@ QUEUES_OF: Final[dict[Service, tuple[str, ...]]] = {
 _HANDLED: Final[dict[Service, str]] = dict.fromkeys(SERVICES, "SELECT message_id AS id FROM inbox") | {
     "invoice": "SELECT message_id AS id FROM inbox UNION ALL SELECT command_id FROM answers"
 }
-_SET_ASIDE: Final = """SELECT event_id AS id FROM dead_letters WHERE event_id IS NOT NULL
+_DEAD_LETTERED: Final = """SELECT event_id AS id FROM dead_letters WHERE event_id IS NOT NULL
     UNION ALL SELECT message_id::uuid FROM dead_letters WHERE message_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"""
-_UNSAID: Final = "SELECT unnest(ids) AS id FROM outbox"
+_UNPUBLISHED: Final = "SELECT unnest(ids) AS id FROM outbox"
 _DUE: Final = """SELECT payment_id AS id FROM payments
     WHERE status = 'requested' AND leased_by IS NULL AND due_at <= to_timestamp($1)"""
 
 
 @dataclass(frozen=True, slots=True)
 class _WaitingWork:
-    """By id."""
+    """Ids of the work that waits."""
 
     messages: set[UUID]
-    unsaid: set[UUID]
+    unpublished: set[UUID]
     due: set[UUID]
 
 
 async def recovery_s(testbed: Testbed, *services: Service, since: float | None = None) -> float:
-    """Seconds until each of these services is ready and has done what waited for it; the slowest one's. They count from `since`
-    (`time.monotonic`, when a server was back), by default from each one's being ready. Raises TimeoutError, which says what was left."""
+    """Seconds until each of these services has done the work that waited for it; the slowest one's. They count from `since`
+    (`time.monotonic`, when a server was back), by default from the moment when each was ready. Raises TimeoutError with what was left."""
     return max(await asyncio.gather(*(_recovery_s(testbed, service, since) for service in services or SERVICES)))
 
 
@@ -58,20 +58,25 @@ async def _recovery_s(testbed: Testbed, service: Service, since: float | None) -
     await until_ready(testbed, service)
     ready_at, moment = time.monotonic(), time.time()
     waiting = await _waiting(testbed, service, moment)
-    while waiting.messages or waiting.unsaid or waiting.due:
+    while waiting.messages or waiting.unpublished or waiting.due:
         if time.monotonic() > ready_at + GIVE_UP_S:
-            raise TimeoutError(f"{service} has not done what waited for it within {GIVE_UP_S:g} s: {waiting}")
+            raise TimeoutError(f"{service} has not done its waiting work within {GIVE_UP_S:g} s: {waiting}")
         await asyncio.sleep(POLL_S)
         now = await _waiting(testbed, service, moment)
-        waiting = _WaitingWork(waiting.messages & now.messages, waiting.unsaid & now.unsaid, waiting.due & now.due)
+        waiting = _WaitingWork(
+            waiting.messages & now.messages, waiting.unpublished & now.unpublished, waiting.due & now.due
+        )
     return time.monotonic() - (ready_at if since is None else since)
 
 
 async def _waiting(testbed: Testbed, service: Service, moment: float) -> _WaitingWork:
     seen = {id_ for queue in QUEUES_OF[service] if queue not in testbed.lost for id_ in testbed.tap.seen(queue)}
-    handled, set_aside = await _ids(testbed, service, _HANDLED[service]), await _ids(testbed, "staff", _SET_ASIDE)
+    handled, dead_lettered = (
+        await _ids(testbed, service, _HANDLED[service]),
+        await _ids(testbed, "staff", _DEAD_LETTERED),
+    )
     due = await _ids(testbed, service, _DUE, moment) if service == "payment_gateway" else set()
-    return _WaitingWork(seen - handled - set_aside, await _ids(testbed, service, _UNSAID), due)
+    return _WaitingWork(seen - handled - dead_lettered, await _ids(testbed, service, _UNPUBLISHED), due)
 
 
 async def _ids(testbed: Testbed, service: Service, query: str, *arguments: float) -> set[UUID]:

@@ -1,4 +1,4 @@
-"""The run in a table, as JSON, and as one HTML page with a picture per family. Every number is the run's own."""
+"""Reports a run as a table, as JSON, and as one HTML page with a picture for each family. Every number was measured in the run."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from tests.faults.run import AUDITS_MAX, MOVING, OF_THE_RUN, FaultRun
 from tests.faults.trial import TrialResult
 
 SHOWN_MAX: Final = 40
-"""Failures shown in the terminal; the files have all."""
+"""Failures shown in the terminal; the files have all of them."""
 
 Families = dict[str, list[TrialResult]]
 
@@ -30,7 +30,7 @@ def by_family(results: Iterable[TrialResult]) -> Families:
 
 
 def save(run: FaultRun) -> list[Path]:
-    """run.json, which the audit reads, and index.html."""
+    """Write run.json, which the audit reads, and index.html; returns their paths."""
     data, page = run.folder / "run.json", run.folder / "index.html"
     data.write_bytes(orjson.dumps(run.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
     page.write_text(html(run), encoding="utf-8")
@@ -41,7 +41,7 @@ def save(run: FaultRun) -> list[Path]:
 
 
 def show(run: FaultRun, console: Console) -> None:
-    """What was injected, how often it fired, how long recovery took, what held."""
+    """Print what was injected, how often it fired, how long recovery took, and what held."""
     table = Table(title="Faults", title_justify="left")
     for column in ("family", "trials", "fired", "failed", "skipped", "recovered s", "drained s", "checks held"):
         table.add_column(column, justify="left" if column == "family" else "right")
@@ -60,8 +60,8 @@ def show(run: FaultRun, console: Console) -> None:
     seen = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(run.seen.items()))
     console.print(f"seen: {seen or 'nothing'}; {run.took_s:.0f} s in all")
     console.print(read_again(run.results))
-    for check, verdict in run.verdicts.items():
-        console.print(f"{check}: {verdict['verdict']} {'; '.join(verdict['why'])}", markup=False)
+    for check, found in run.run_checks.items():
+        console.print(f"{check}: {found['verdict']} {'; '.join(found['why'])}", markup=False)
     for result in [result for result in run.results if failed(result)][:SHOWN_MAX]:
         console.print(f"FAILED {result.name}: {why(result)}", style="red", markup=False, soft_wrap=True)
     for result in run.results:
@@ -73,7 +73,7 @@ def show(run: FaultRun, console: Console) -> None:
 
 
 def failed(result: TrialResult) -> bool:
-    """Whether it was tried, and is not good."""
+    """Whether the trial was run and is not good."""
     return not result.ok and result.skipped is None
 
 
@@ -86,9 +86,9 @@ def why(result: TrialResult) -> str:
         words.append(f"recovered after {result.recovered_s:.1f} s, and {result.limit_s:g} s are allowed")
     words += [f"{check} is broken" for check in result.broken if check != result.check]
     if result.check is not None and result.check not in result.broken:
-        words.append(f"{result.check} should have turned red")
+        words.append(f"{result.check} should have broken")
     if not result.checks:
-        words.append("the audit was not reached")
+        words.append("the audit did not run")
     words += [
         surprise if count == 1 else f"{surprise} ({count} times)"
         for surprise, count in Counter(result.surprises).items()
@@ -97,17 +97,17 @@ def why(result: TrialResult) -> str:
 
 
 def read_again(results: Sequence[TrialResult]) -> str:
-    """Which checks the run asked for more than once, and how often it came to that: nobody should have to guess what `held` means."""
+    """Which checks the run read more than once, and how often: without this a reader could not tell what `held` means."""
     twice, thrice = (sum(result.readings >= number for result in results) for number in (2, 3))
     return (
-        f"A message on its way breaks {', '.join(MOVING)} for a moment (a reminder, say): where nothing else was "
-        f"broken they were read again, up to {AUDITS_MAX} times. So it was after {twice} of {len(results)} trials; {thrice} needed "
-        "a third reading."
+        f"A message on its way breaks {', '.join(MOVING)} for a moment (a reminder, for example). If nothing else was "
+        f"broken, these checks were read again, up to {AUDITS_MAX} times. It was so after {twice} of {len(results)} trials; "
+        f"{thrice} needed a third reading."
     )
 
 
 def _recovered(results: Sequence[TrialResult]) -> str:
-    """The worst of those that have the same limit, beside it."""
+    """For each limit the worst recovery, beside the limit."""
     worst: dict[float, float] = {}
     for result in results:
         if result.recovered_s is not None and result.limit_s is not None:
@@ -116,19 +116,19 @@ def _recovered(results: Sequence[TrialResult]) -> str:
 
 
 def _spread(values: Sequence[float | None]) -> str:
-    """Median and worst."""
+    """The median and the worst value."""
     known = [value for value in values if value is not None]
     return f"{median(known):.1f}, worst {max(known):.1f}" if known else "-"
 
 
 def _held(results: Sequence[TrialResult]) -> str:
-    """A check holds only if it did wherever it was made; one that was made nowhere says nothing."""
+    """How many checks held. A check holds only if it did wherever it was made; a check that was made nowhere is not counted."""
     judged = [result for result in results if result.check is None]
     if not judged:
-        return f"{sum(result.ok for result in results)} turned red"
+        return f"{sum(result.ok for result in results)} found"
     found = {check.name: {result.checks.get(check.name) for result in judged} for check in CHECKS}
-    broken = [name for name, verdicts in found.items() if "broken" in verdicts]
-    held = sum("holds" in verdicts and "broken" not in verdicts for verdicts in found.values())
+    broken = [name for name, results_ in found.items() if "broken" in results_]
+    held = sum("holds" in results_ and "broken" not in results_ for results_ in found.values())
     return f"{held}" + (f", broken: {', '.join(broken)}" if broken else "")
 
 
@@ -162,41 +162,45 @@ TOP_H: Final = 30
 LABEL_MAX: Final = 48
 
 ABOUT: Final = {
-    "crash": "The process ends, stops for longer than its lease and goes on as a zombie, stumbles, or is cancelled, at every named point.",
-    "again": "What was done is done a second time: every message, every start, every fold of events. Nothing may change.",
+    "crash": "At every named point the process ends, stops for longer than its lease and goes on, raises an error, or is cancelled.",
+    "again": "Work is done a second time: every message, every start, every fold of events. Nothing may change.",
     "network": "Between a service and its broker, database or gateway: cut, silent one way, late, dripping, or just one reply lost.",
     "servers": "Servers and services are killed, run out of memory or disk, lose a queue, or have a clock that is an hour off.",
-    "fleet": "Two and four of each service at once, and rolling restarts under load.",
-    "cluster": "Three brokers, of which the leader is killed, again and again.",
-    "versions": "The build before and this one at work together, across a migration.",
-    "planted": "Builds with one guarantee taken out must turn the audit red; the same with the build we ship must not.",
-    "random": "Faults of all families under continuous load; the audit looks at all of it at the end.",
+    "fleet": "Two and four instances of each service at once, and rolling restarts under load.",
+    "cluster": "The leader of three brokers is killed, again and again.",
+    "versions": "The build before and this one work together, across a migration.",
+    "planted": "Builds without one guarantee must break their check of the audit; our own build must not.",
+    "random": "Faults of all families under continuous load; at the end the audit checks all of it.",
     "sender": "What can go wrong between a sender and its exchange.",
-    "stores": "Other sessions hold what a service needs in its database.",
+    "stores": "Other sessions hold locks that a service needs in its database.",
     "people": "Two people decide at once, or one does the same thing twice.",
-    "order": "What waits in a queue comes in reverse.",
-    "poison": "Everything that nobody can read, among healthy messages.",
-    "gateway": "Every way in which the card gateway misbehaves, at once.",
+    "order": "The waiting messages of a queue are delivered in reverse.",
+    "poison": "Unreadable messages of every kind, among healthy ones.",
+    "gateway": "The card gateway misbehaves in every way, at once.",
 }
 KEY: Final = (
-    ("back", 4, "recovered: from being back until all that waited was done, left of the dashed line that is its limit"),
+    (
+        "back",
+        4,
+        "recovered: from its return until all waiting work was done; it must be left of the dashed line, its limit",
+    ),
     ("held", 4.5, "drained, deadlines and ladders included, and every check held"),
     ("broken", 4.5, "something broke, or came too late"),
     ("silent", 4.5, "never fired"),
-    ("unchecked", 4.5, "not possible here; of a check: not asked"),
+    ("unchecked", 4.5, "not possible here; of a check: not made"),
 )
 
 
 def html(run: FaultRun) -> str:
-    """One page that needs nothing else."""
+    """The report as one HTML page that needs no other file."""
     families = by_family(run.results)
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Remit: fault run</title>",
         f"<style>{_STYLE}</style><h1>Fault run of {escape(run.began.strftime('%Y-%m-%d %H:%M UTC'))}</h1>",
-        _verdict(run),
+        _summary(run),
         _families_table(families),
         _key(run.seed),
-        f"<p class=dim>Seen on the way: {escape(_seen(run.seen))}. {escape(read_again(run.results))}</p>",
+        f"<p class=dim>Seen during the run: {escape(_seen(run.seen))}. {escape(read_again(run.results))}</p>",
         _of_the_run(run),
         _failures([result for result in run.results if failed(result)]),
         _catalogue(run.results),
@@ -215,7 +219,7 @@ def html(run: FaultRun) -> str:
 
 
 def _key(seed: int | None) -> str:
-    """What the dots of all pictures mean."""
+    """The meaning of the dots in all pictures."""
     dots = "".join(
         f"<span><svg width=12 height=12><circle class={kind} cx=6 cy=6 r={radius} /></svg>{words}</span> "
         for kind, radius, words in KEY
@@ -232,7 +236,7 @@ def _many(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def _verdict(run: FaultRun) -> str:
+def _summary(run: FaultRun) -> str:
     bad = [result for result in run.results if failed(result)]
     fired = sum(result.fired for result in run.results)
     skipped = sum(result.skipped is not None for result in run.results)
@@ -261,17 +265,17 @@ def _families_table(families: Families) -> str:
 
 
 def _of_the_run(run: FaultRun) -> str:
-    """The checks that are about the run as a whole."""
+    """The results of the checks about the run as a whole."""
     titles = {check.name: check.title for check in CHECKS}
     return "".join(
-        f"<p class={'bad' if verdict['verdict'] == 'broken' else 'dim'}>{check}: {escape(titles[check])}: {escape(verdict['verdict'])}"
-        f"{escape('. ' + '; '.join(verdict['why']) if verdict['why'] else '')}</p>"
-        for check, verdict in run.verdicts.items()
+        f"<p class={'bad' if found['verdict'] == 'broken' else 'dim'}>{check}: {escape(titles[check])}: {escape(found['verdict'])}"
+        f"{escape('. ' + '; '.join(found['why']) if found['why'] else '')}</p>"
+        for check, found in run.run_checks.items()
     )
 
 
 def picture(results: Sequence[TrialResult]) -> str:
-    """A row for each thing that was injected, a dot for each way it was done."""
+    """A row for each thing that was injected, and a dot for each way in which it was."""
     rows: dict[str, list[TrialResult]] = defaultdict(list)
     for result in results:
         rows[result.name.partition("/")[2].rpartition(":")[0] or result.name.partition("/")[2]].append(result)
@@ -337,7 +341,7 @@ def _ticks(longest: float) -> list[float]:
 
 
 def matrix(results: Sequence[TrialResult]) -> str:
-    """The checks of the audit: how often each held."""
+    """The checks of the audit, and how often each held."""
     shown = []
     for check in (check for check in CHECKS if check.name not in OF_THE_RUN):
         count = Counter(result.checks[check.name] for result in results if check.name in result.checks)
@@ -356,7 +360,7 @@ def _details(results: Sequence[TrialResult]) -> str:
     )
     return (
         f"<details><summary>Each of the {len(results)}</summary><table><tr><th>trial<th>what was injected<th class=n>fired"
-        f"<th class=n>recovered s<th class=n>allowed<th class=n>drained s<th>what came of it</tr>{rows}</table></details>"
+        f"<th class=n>recovered s<th class=n>allowed<th class=n>drained s<th>result</tr>{rows}</table></details>"
     )
 
 
@@ -375,15 +379,15 @@ def _failures(bad: Sequence[TrialResult]) -> str:
 
 
 def _catalogue(results: Sequence[TrialResult]) -> str:
-    """The rows of the catalogue, with what of each was run here."""
+    """The rows of the catalogue, with the results of the trials in this run."""
     by_name = {result.name: result for result in results}
     rows = []
     for number, row in ROWS.items():
         cells = [_of_a_fault(fault, where, by_name) for fault, where in row.faults.items()]
         rows.append(f"<tr><td class=n>{number}<td>{escape(row.point)}<td>{'<br>'.join(cells)}")
     return (
-        "<details><summary>The catalogue of faults, row by row</summary><table><tr><th class=n>row<th>where<th>what, and of how many "
-        f"trials in this run how many were good</tr>{''.join(rows)}</table></details>"
+        "<details><summary>The catalogue of faults, row by row</summary><table><tr><th class=n>row<th>where<th>fault, and how many of its "
+        f"trials in this run were good</tr>{''.join(rows)}</table></details>"
     )
 
 

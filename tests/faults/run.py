@@ -1,4 +1,4 @@
-"""A run: trials on beds side by side; after each the bed drains and the audit is asked."""
+"""Performs a run: trials on testbeds side by side; after each trial the testbed drains, and the audit runs."""
 
 import asyncio
 import json
@@ -22,26 +22,26 @@ from tests.faults.trial import Note, NotPossibleHereError, Trial, TrialResult
 from tests.faults.workload import AFTERWARDS
 
 LANES: Final = 5
-"""Beds side by side. Most of a trial is waiting: for a lease, a heartbeat, a ladder."""
+"""Testbeds side by side. Most of a trial is waiting: for a lease, a heartbeat, a ladder."""
 OPEN_S: Final = 25.0
-"""Of a stack and its beds, on a machine with two cores."""
+"""How long a stack and its testbeds take to open, on a machine with two cores."""
 TRIALS_PER_BED: Final = 12
-"""Then a fresh one: the audit looks at all that a bed holds, and so takes longer with each trial."""
+"""After so many trials a testbed is replaced: the audit checks all its data, and so takes longer with each trial."""
 TRIAL_S: Final = 420.0
-"""No trial takes longer, whatever it waits for."""
+"""The longest a trial may take."""
 LOG_BYTES_KEPT: Final = 200_000
 AUDITS_MAX: Final = 3
 MOVING: Final = ("events_delivered", "deliveries_accounted_for", "resources_given_back")
-"""Checks that a message on its way can break: an outbox row, a queue, an open transaction."""
+"""Checks that a message on its way can break: it is an outbox row, is in a queue, or is in an open transaction."""
 OF_THE_RUN: Final = ("planned_faults_fired", "planted_faults_found")
-"""Checks of the audit that are about the run, not about a bed."""
+"""Checks of the audit that are about the run, not about a testbed."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
 class FaultRun:
-    """What was done and what came of it."""
+    """The trials of a run and their results."""
 
     trials: Sequence[Trial]
     folder: Path
@@ -50,11 +50,11 @@ class FaultRun:
     seen: Counter[str] = field(default_factory=Counter)
     took_s: float = 0.0
     seed: int | None = None
-    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    run_checks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """All were run, fired and held, but for what this machine does not allow."""
+        """Whether all trials were run, fired and held, except those that this machine does not allow."""
         missing = {trial.name for trial in self.trials} - {result.name for result in self.results}
         return not missing and all(result.ok or result.skipped for result in self.results)
 
@@ -81,7 +81,7 @@ class FaultRun:
 
     @property
     def _skipped(self) -> dict[str, str]:
-        """Why, by name."""
+        """Why each skipped trial is not possible here, by its name."""
         return {result.name: result.skipped for result in self.results if result.skipped}
 
     def _fired(self, name: str) -> int:
@@ -89,14 +89,14 @@ class FaultRun:
 
 
 def estimate_s(trials: Sequence[Trial], lanes: int) -> float:
-    """How long it will take: the longer of what shares a stack, over the lanes, and what needs one of its own."""
+    """How long the run will take: the longer of the trials that share a stack, over the lanes, and those that need a stack of their own."""
     shared = sum(trial.estimate_s for trial in trials if not trial.alone) / max(lanes, 1)
     alone = sum(trial.estimate_s for trial in trials if trial.alone)
     return OPEN_S + max(shared, alone)
 
 
 async def run_all(run: FaultRun, *, lanes: int, say: Say) -> None:
-    """Every trial once."""
+    """Perform every trial once."""
     started = time.monotonic()
     shared = deque(trial for trial in run.trials if not trial.alone)
     alone = deque(trial for trial in run.trials if trial.alone)
@@ -114,7 +114,7 @@ async def run_all(run: FaultRun, *, lanes: int, say: Say) -> None:
 
 
 async def _lane(run: FaultRun, stack: Stack | None, waiting: deque[Trial], name: str, say: Say) -> None:
-    """Trials one after the other; a fresh bed when one has gone wrong, or holds too much."""
+    """Perform trials one after the other; with a new testbed after a trial that failed, or when the old one holds too much."""
     number = 0
     while waiting:
         number += 1
@@ -127,7 +127,7 @@ async def _lane(run: FaultRun, stack: Stack | None, waiting: deque[Trial], name:
                 run.results.append(result)
                 good = (
                     result.ok or bool(result.skipped)
-                ) and trial.check is None  # a planted fault leaves its breach behind
+                ) and trial.check is None  # a planted fault leaves its breach in the testbed's data
                 if not (result.ok or result.skipped):
                     keep_logs(run.folder, testbed, result)
                 say(_line(result, len(run.results), len(run.trials)))
@@ -138,7 +138,7 @@ async def _lane(run: FaultRun, stack: Stack | None, waiting: deque[Trial], name:
 async def open_bed(
     stack: Stack | None, name: str, say: Say, opens: Callable[..., AbstractContextManager[Stack]] = open_stack
 ) -> AsyncIterator[Testbed]:
-    """On that stack, or on one of its own."""
+    """Open a testbed on that stack, or on one of its own."""
     async with AsyncExitStack() as opened:
         owns_stack = stack is None
         if stack is None:
@@ -159,7 +159,7 @@ async def _open_stack(
 
 
 def judge(run: FaultRun) -> dict[str, dict[str, Any]]:
-    """What the audit says of the run itself: whether it was vacuous, whether the audit can fail."""
+    """What the audit finds about the run itself: whether it proves something, and whether the audit can fail."""
     if "--run" not in audit_options():
         return {}
     stores = {f"{service.upper()}_DATABASE_URL" for service in SERVICES} | {"RABBITMQ_URL"}
@@ -185,7 +185,7 @@ def judge(run: FaultRun) -> dict[str, dict[str, Any]]:
 
 
 async def perform(testbed: Testbed, trial: Trial) -> TrialResult:
-    """The trial from its beginning to the audit. Whatever goes wrong is in the result."""
+    """The trial from its beginning to the audit. Every failure is in the result."""
     started, note = time.monotonic(), Note()
     result = TrialResult(trial.name, trial.family, trial.injects, check=trial.check)
     testbed.trials += 1
@@ -194,7 +194,7 @@ async def perform(testbed: Testbed, trial: Trial) -> TrialResult:
         await until_ready(testbed)
         await testbed.take_baseline(
             digest=False
-        )  # for connections and memory: every audit of this bed compares with it
+        )  # every later audit of this testbed compares its connections and memory with this
     del testbed.baselines[1:]
     restarts = testbed.restarts
     try:
@@ -222,8 +222,10 @@ async def perform(testbed: Testbed, trial: Trial) -> TrialResult:
 async def conclude(
     testbed: Testbed, result: TrialResult, *, mended_at: float | None, touched: Sequence[Service] = SERVICES
 ) -> None:
-    """Everything drains; how long that took since the fault was over, and who ended was started again; what the audit finds, also after a
-    trial that went wrong."""
+    """Wait until everything has drained, and run the audit, even after a trial that went wrong.
+
+    The result gets the time that draining took since the fault was over. Services that ended were started again.
+    """
     try:
         async with asyncio.timeout(TRIAL_S):
             await testbed.until_drained()
@@ -244,8 +246,11 @@ async def _handled_again(testbed: Testbed, services: Sequence[Service], since: f
 
 
 async def _ask_audit(testbed: Testbed, result: TrialResult) -> None:
-    """The audit, and again if all that broke is what a message on its way breaks: a case that waits for a person is asked about and
-    announced again now and then, for ever, also between our last look and the audit's. What is truly left over stays."""
+    """Run the audit, and run it again if only checks broke that a message on its way can break.
+
+    A case that waits for a person is asked about and announced again now and then, for ever, and so also between our last look and the
+    audit. A real breach stays.
+    """
     for number in range(1, AUDITS_MAX + 1):
         result.breaches.clear()
         result.readings = number
@@ -265,16 +270,16 @@ def _judge(result: TrialResult, findings: Sequence[dict[str, Any]]) -> None:
 def _line(result: TrialResult, number: int, total: int) -> str:
     if result.skipped:
         return f"{number}/{total} SKIPPED {result.name}: {result.skipped}"
-    verdict = "ok" if result.ok else "FAILED"
+    outcome = "ok" if result.ok else "FAILED"
     recovered = "" if result.recovered_s is None else f", recovered in {result.recovered_s:.1f} of {result.limit_s:g} s"
     recovered += "" if result.drained_s is None else f", drained after {result.drained_s:.1f} s"
     why = "; ".join([f"{check} broken" for check in result.broken] + result.surprises)[:300]
     fired = "" if result.fired else ", never fired"
-    return f"{number}/{total} {verdict} {result.name} ({result.took_s:.0f} s{recovered}{fired}) {why}".rstrip()
+    return f"{number}/{total} {outcome} {result.name} ({result.took_s:.0f} s{recovered}{fired}) {why}".rstrip()
 
 
 def keep_logs(folder: Path, testbed: Testbed, result: TrialResult) -> None:
-    """What the services said, for whoever looks into it."""
+    """Keep the services' logs for an investigation."""
     target = folder / "logs" / result.name.replace("/", "_").replace(":", "_")
     target.mkdir(parents=True, exist_ok=True)
     for log in testbed.system.folder.glob("*.log"):

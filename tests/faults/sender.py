@@ -1,4 +1,4 @@
-"""Between a sender and its exchange (row 1): sending again with the same id is harmless, and what nobody takes is never silent."""
+"""Faults between a sender and its exchange (row 1): sending again with the same id is harmless, and an unroutable command is noticed."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ def _event(command: Contract, command_id: UUID) -> bytes:
 
 
 async def _over_a_line(testbed: Testbed, note: Note, *, disturb: Callable[[Proxy], Callable[[], int]]) -> None:
-    """A sender behind a proxy: what is not confirmed it sends again under its id; every payment is made once."""
+    """A sender behind a proxy sends unconfirmed commands again under their ids; every payment is made once."""
     proxy = network().stand_before(testbed.system.stack.rabbitmq_url, speaks=Amqp)
     name = f"sender-{new_id()}"
     keys = testbed.system.public_keys["keys"]
@@ -64,7 +64,7 @@ async def _over_a_line(testbed: Testbed, note: Note, *, disturb: Callable[[Proxy
             proxy.heal()
         note.fired(fired())
     note.mended()
-    assert results == ["paid"] * SENT, f"paid each, and not {results}"
+    assert results == ["paid"] * SENT, f"each should be paid, but the results are {results}"
 
 
 async def _pay(stage: Stage, invoice_id: str) -> str:
@@ -74,16 +74,16 @@ async def _pay(stage: Stage, invoice_id: str) -> str:
 
 
 def _confirm_lost(proxy: Proxy, *, then: Then) -> Callable[[], int]:
-    """The second: the broker may confirm all that are issued at once, and all that are paid at once, so a third need not come."""
+    """Lose the second confirm. There may be no third: the broker may confirm all issues at once, and all payments at once."""
     rule = proxy.drop(FrameEvent.CONFIRM, nth=2, then=then)
     return lambda: rule.fired
 
 
-# -- what nobody takes -----------------------------------------------------------------------------------------------------------------
+# -- unroutable and oversized commands ------------------------------------------------------------------------------------------------
 
 
 async def _returned(testbed: Testbed, note: Note) -> None:
-    """No queue takes commands: the broker returns them, and the sender sends until one does."""
+    """No queue takes commands: the broker returns them, and the sender publishes them again until one does."""
     await unbind(testbed, COMMANDS)
     try:
         came_back = await _is_returned(testbed)
@@ -109,7 +109,7 @@ async def _is_returned(testbed: Testbed) -> bool:
 
 
 async def _oversized(testbed: Testbed, note: Note) -> None:
-    """Larger than a command may be: answered, and kept nowhere."""
+    """A command that is larger than allowed is answered, and stored nowhere."""
     command = _issue()
     data = command.model_dump(mode="json") | {"customer_id": "C" * (BODY_BYTES_MAX + 1)}
     command_id = await testbed.upstream.send(command, data=data)
@@ -119,11 +119,11 @@ async def _oversized(testbed: Testbed, note: Note) -> None:
     note.mended()
 
 
-# -- who may not ----------------------------------------------------------------------------------------------------------------------
+# -- rights ----------------------------------------------------------------------------------------------------------------------------
 
 
 async def _wrong_user(testbed: Testbed, note: Note) -> None:
-    """A sender with the rights of one: it can neither speak for others nor write where only services do; its own command is taken."""
+    """A user with a sender's rights can neither publish as another user nor write to internal exchanges; its own command is taken."""
     stack = testbed.system.stack
     vhost, user = unquote(urlsplit(stack.rabbitmq_url).path[1:]) or "/", f"upstream-{new_id()}"
 
@@ -148,14 +148,14 @@ async def _wrong_user(testbed: Testbed, note: Note) -> None:
     finally:
         await ctl("delete_user", user)
     note.mended()
-    assert note.count == 3, f"{3 - note.count} of three were not refused"
+    assert note.count == 3, f"{3 - note.count} of three attempts were not refused"
 
 
 async def _until_taken(testbed: Testbed, command_id: UUID) -> None:
     async def seen() -> bool:
         return command_id in testbed.tap.seen(COMMANDS)
 
-    await testbed.until(seen, what="the queue is given the sender's own command")
+    await testbed.until(seen, what="the queue receives the sender's own command")
 
 
 async def _is_refused(
@@ -171,7 +171,7 @@ async def _is_refused(
 async def _publish(
     url: str, exchange: str, command: Contract, command_id: UUID, *, user: str | None = None, key: str = ""
 ) -> None:
-    """Once, and confirmed; raises what the broker says against it."""
+    """Publish once with a confirm; raises the broker's error."""
     connection = await aio_pika.connect(url, timeout=10)
     try:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
@@ -194,7 +194,7 @@ async def _close(connection: AbstractConnection) -> None:
 
 
 def trials() -> Sequence[Trial]:
-    """Each on the broker that the services use."""
+    """Each trial on the broker that the services use."""
     runs: dict[str, tuple[str, Callable[[Testbed, Note], Awaitable[None]]]] = {
         "confirm_lost": (
             "the sender's confirm is lost, then its connection is cut",

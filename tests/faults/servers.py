@@ -1,4 +1,4 @@
-"""The servers themselves fail under load: killed, out of memory or disk, a queue full or gone, a clock an hour off (rows 2, 4, 6, 11)."""
+"""The servers themselves fail under load: killed, no memory or disk, a queue full or deleted, a clock an hour wrong (rows 2, 4, 6, 11)."""
 
 import asyncio
 import os
@@ -31,12 +31,12 @@ BROKER: Final = ("publisher", "consumer ")
 DATABASE: Final = ("database", "charging")
 HOUR_S: Final = 3_600
 AWAY_S: Final = 75.0
-"""Minutes: longer than every timeout, back-off and lease of these trials."""
+"""Some minutes: longer than every timeout, back-off and lease of these trials."""
 ALONE_ESTIMATE_S: Final = 60.0
 BESIDE_ESTIMATE_S: Final = 35.0
 NO_SPACE: Final = "No space left on device"
 DISK_BYTES: Final = 96 * 1024**2
-"""A service's database takes about 10 MB; the rest is filled."""
+"""A service's database needs about 10 MB; the trial fills the rest."""
 FILLED_BY: Final[dict[str, Service]] = {
     "saga.events": "invoice",
     "payment_gateway.requests": "invoice",
@@ -49,13 +49,13 @@ CONSUMED_BY: Final[dict[str, Service]] = {
     "invoice.settlement": "invoice",
     "staff.cases": "staff",
 }
-"""Not `invoice.commands`: what its senders were confirmed is theirs to send again, and they cannot know."""
+"""The queues to delete. Not `invoice.commands`: its senders have confirms, and cannot know that they must publish again."""
 
 # -- killed ----------------------------------------------------------------------------------------------------------------------------
 
 
 async def _killed(testbed: Testbed, note: Note, *, broker: bool, database: bool, away_s: float = 0.0) -> None:
-    """kill -9 under load; back when every service has noticed, or later."""
+    """kill -9 under load; started again when every service has noticed, or later."""
     stack = testbed.system.stack
     servers = [server for server, hit in ((stack.broker, broker), (stack.database, database)) if hit]
     testbed.play()
@@ -72,7 +72,7 @@ async def _killed(testbed: Testbed, note: Note, *, broker: bool, database: bool,
 
 
 async def _again(testbed: Testbed, note: Note) -> None:
-    """The servers are there: the services resume unaided, and in time."""
+    """The servers are back: the services resume unaided, and in time."""
     note.mended()
     back_at = time.monotonic()
     testbed.play()
@@ -80,7 +80,7 @@ async def _again(testbed: Testbed, note: Note) -> None:
 
 
 async def _service_killed(testbed: Testbed, note: Note, *, service: Service) -> None:
-    """kill -9 under load, wherever the service is; started again at once."""
+    """kill -9 under load, wherever the service is at that moment; it is started again at once."""
     testbed.play()
     await testbed.until_under_load()
     await testbed.kill(service)
@@ -91,17 +91,17 @@ async def _service_killed(testbed: Testbed, note: Note, *, service: Service) -> 
     note.recovered(await recovery_s(testbed, service), within_s=SERVICE_WITHIN_S)
 
 
-# -- out of memory, full, gone ---------------------------------------------------------------------------------------------------------
+# -- no memory or disk, full queue, deleted queue --------------------------------------------------------------------------------------
 
 
 MEMORY_ALARM: Final = ("set_vm_memory_high_watermark", "0")
 DISK_ALARM: Final = ("set_disk_free_limit", "100000GB")
 NO_ALARM: Final = {MEMORY_ALARM: ("set_vm_memory_high_watermark", "0.4"), DISK_ALARM: ("set_disk_free_limit", "50MB")}
-"""RabbitMQ's own limits; newer ones allow more memory, and no trial comes near."""
+"""RabbitMQ's own limits. Newer versions allow more memory, and no trial comes near it."""
 
 
 async def _alarm(testbed: Testbed, note: Note, *, raised: tuple[str, str]) -> None:
-    """The broker reads from no publisher; what it confirms in the meantime is nothing."""
+    """The broker reads from no publisher, and confirms nothing meanwhile."""
     ctl = testbed.system.stack.broker.ctl
     testbed.play()
     await testbed.until_under_load()
@@ -117,8 +117,8 @@ async def _alarm(testbed: Testbed, note: Note, *, raised: tuple[str, str]) -> No
 
 
 async def _full(testbed: Testbed, note: Note, *, queue: str, publisher: Service) -> None:
-    """A policy lowers the bound of one queue (of argument and policy the lower counts) while its consumer is down: publishers are refused,
-    and keep what they have."""
+    """A policy lowers the bound of one queue while its consumer is down (of argument and policy the lower bound counts). Publishers are
+    refused, and keep their messages."""
     ctl, vhost = testbed.system.stack.broker.ctl, _vhost(testbed)
     policy = ("--vhost", vhost, "full")
     definition = (f"^{queue}$", '{"max-length": 1}', "--apply-to", "queues")
@@ -141,7 +141,7 @@ async def _full(testbed: Testbed, note: Note, *, queue: str, publisher: Service)
 
 
 async def _hold_back(testbed: Testbed, publisher: Service) -> None:
-    """Stop it until an outcome waits for it: without the invoice no payment begins, and those under way may all be over by then."""
+    """Stop the consumer until an outcome waits for it. Without the invoice service no payment begins, and all others may end."""
     testbed.signal(publisher, signal.SIGSTOP)
     before = len(
         await testbed.until_answered(lambda: rows(testbed.database("payment_gateway"), "SELECT 1 FROM outcomes"))
@@ -151,7 +151,7 @@ async def _hold_back(testbed: Testbed, publisher: Service) -> None:
 
 
 async def _rows_appear(testbed: Testbed, service: Service, query: str) -> int:
-    """Wait for rows; how many there were."""
+    """Wait for rows; returns how many there were."""
     found = 0
 
     async def some() -> bool:
@@ -164,7 +164,7 @@ async def _rows_appear(testbed: Testbed, service: Service, query: str) -> int:
 
 
 async def _deleted(testbed: Testbed, note: Note, *, queue: str, consumer: Service) -> None:
-    """The queue is deleted with what it holds. Its consumer notices; once the topology is applied again, what is pending is said again."""
+    """The queue is deleted with its messages. Its consumer notices. Once the topology is applied again, pending work is announced again."""
     if queue == "staff.cases":
         await testbed.restart("payment_gateway", GATEWAY_REMIND_S="3")
     testbed.play()
@@ -192,8 +192,8 @@ def _vhost(testbed: Testbed) -> str:
 
 @contextmanager
 def small_disk() -> Iterator[Path]:
-    """A file system of `DISK_BYTES` in memory that everybody may enter; unmounted at the end, also when we are killed. Raises
-    NotPossibleHereError where this machine does not let us mount."""
+    """A file system of `DISK_BYTES` in memory that every user may enter. It is unmounted at the end, even if we are killed. Raises
+    NotPossibleHereError if this machine does not let us mount."""
     folder = Path(tempfile.mkdtemp(prefix="remit-small-disk-"))
     folder.chmod(0o755)
     script = (
@@ -219,7 +219,7 @@ def small_disk() -> Iterator[Path]:
 
 
 async def _full_disk(testbed: Testbed, note: Note, *, service: Service) -> None:
-    """The service's database lies on a disk of its own, which fills up: every insert that needs a page more is refused (SQLSTATE 53100)."""
+    """The service's database is on a disk of its own, which fills up: inserts that need another page are refused (SQLSTATE 53100)."""
     with small_disk() as disk:
         tablespace = f"small_{service}_{os.getpid()}"
         home, balloon = disk / "tablespace", disk / "balloon"
@@ -246,7 +246,7 @@ async def _full_disk(testbed: Testbed, note: Note, *, service: Service) -> None:
 
 
 async def _until_full(testbed: Testbed, service: Service) -> None:
-    """Rows fit into pages that are there, and then no more: play until the database says so."""
+    """Play until the database refuses a row: at first, rows still fit into pages that exist."""
     log = testbed.log_of(service)
 
     async def refused() -> bool:
@@ -260,12 +260,12 @@ async def _until_full(testbed: Testbed, service: Service) -> None:
 def _make_tablespace(testbed: Testbed, name: str, home: Path) -> None:
     home.mkdir()
     if os.geteuid() == 0:
-        shutil.chown(home, "nobody")  # as whom our PostgreSQL runs then
+        shutil.chown(home, "nobody")  # if we are root, our PostgreSQL runs as this user
     psql(testbed.system.stack.postgres_url, f"CREATE TABLESPACE {name} LOCATION '{home}'")
 
 
 async def _move(testbed: Testbed, service: Service, tablespace: str) -> None:
-    """Nobody may be connected meanwhile: our own looks at the databases are ended, and try again."""
+    """Move a database. Nobody may be connected meanwhile, so other sessions are ended; our own looks at the databases try again."""
     url = testbed.system.stack.postgres_url
     name = unquote(urlsplit(testbed.database(service)).path.removeprefix("/"))
 
@@ -281,7 +281,7 @@ async def _move(testbed: Testbed, service: Service, tablespace: str) -> None:
 
 
 def _fill(balloon: Path) -> None:
-    """Take all that is left."""
+    """Write until the disk has no room left."""
     with balloon.open("wb", buffering=0) as file:
         for size in (1024**2, 4096):
             try:
@@ -292,8 +292,8 @@ def _fill(balloon: Path) -> None:
 
 
 async def _full_wal(testbed: Testbed, note: Note) -> None:
-    """The write-ahead log of all databases lies on a disk of its own, which fills up: PostgreSQL gives up whatever it does,
-    and cannot come back before there is room (PostgreSQL documentation, "Disk Full Failure")."""
+    """The write-ahead log of all databases is on a disk of its own, which fills up. PostgreSQL then stops, and cannot start again before
+    there is room (PostgreSQL documentation, "Disk Full Failure")."""
     stack = testbed.system.stack
     url = stack.postgres_url
     with small_disk() as disk:
@@ -322,7 +322,7 @@ async def _full_wal(testbed: Testbed, note: Note) -> None:
 
 
 async def _move_folder(testbed: Testbed, folder: Path, home: Path, *, back: bool = False) -> None:
-    """Put a folder of PostgreSQL's elsewhere, with a link where it was, or take it back; the server is down meanwhile."""
+    """Move a folder of PostgreSQL's and leave a link in its place, or move it back. The server is down meanwhile."""
     database = testbed.system.stack.database
     await asyncio.to_thread(database.kill)
     await asyncio.to_thread(_take_back if back else _put_elsewhere, folder, home)
@@ -342,14 +342,14 @@ def _take_back(folder: Path, home: Path) -> None:
 
 
 def _give_to_owner_of(model: Path, folder: Path) -> None:
-    """A move between file systems is a copy, which belongs to whoever copied."""
+    """Give the folder to the owner of `model`: a move between file systems copies, and a copy belongs to the user who copied."""
     owner = model.stat()
     for path in (folder, *folder.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
 async def _until_no_segment_is_left(testbed: Testbed) -> None:
-    """Begin one segment of the log after the other, beside what the services write, until the server has given up."""
+    """Begin one segment of the log after another, besides what the services write, until the server has stopped."""
     url = testbed.system.stack.postgres_url
 
     async def given_up() -> bool:
@@ -359,10 +359,10 @@ async def _until_no_segment_is_left(testbed: Testbed) -> None:
             return True
         return False
 
-    await testbed.until(given_up, what="PostgreSQL gives up for want of log")
+    await testbed.until(given_up, what="PostgreSQL stops because its log has no room")
 
 
-# -- a clock that is off ---------------------------------------------------------------------------------------------------------------
+# -- a wrong clock ---------------------------------------------------------------------------------------------------------------------
 
 
 async def _clock(testbed: Testbed, note: Note, *, service: Service, off_s: int) -> None:
@@ -383,7 +383,7 @@ Run = Callable[[Testbed, Note], Awaitable[None]]
 
 
 def trials() -> Sequence[Trial]:
-    """Servers that others use are hit on a stack of the trial's own."""
+    """All trials. Servers that other testbeds use are hit only on a stack of the trial's own."""
     made = [
         _alone("broker:killed", "kill -9 of RabbitMQ", partial(_killed, broker=True, database=False), short=True),
         _alone("database:killed", "kill -9 of PostgreSQL", partial(_killed, broker=False, database=True), short=True),

@@ -1,4 +1,4 @@
-"""Other sessions hold what a service needs in its database (row 4): for longer than it waits, and in the order that makes a deadlock."""
+"""Other sessions hold locks that a service needs in its database (row 4): for longer than it waits, and in an order that deadlocks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,14 +17,14 @@ from tests.faults.trial import Note, Trial
 FAMILY: Final = "stores"
 
 LOCKED_S: Final = 2 * LOCK_TIMEOUT_S + 2.0
-"""Every statement gives up at least twice, and every connection of the pool waits."""
+"""So long that every statement gives up at least twice, and every connection of the pool waits."""
 WRITTEN_LAST: Final[dict[Service, tuple[str, ...]]] = {
     "invoice": ("outbox", "events", "invoices", "inbox"),
     "payment_gateway": ("outbox", "payments", "attempts", "inbox"),
     "saga": ("outbox", "sagas", "transitions", "inbox"),
     "staff": ("inbox", "cases", "dead_letters", "outbox"),
 }
-"""Tables to hold, one of which a writer comes to after another: which one depends on how the service writes today."""
+"""Tables to lock. A writer comes to one of them after another; to which one depends on how the service writes today."""
 TRY_S: Final = 6.0
 _WAITERS: Final = """SELECT count(DISTINCT pid) FROM pg_locks
     WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
@@ -38,7 +38,7 @@ _DEADLOCKS: Final = "SELECT deadlocks FROM pg_stat_database WHERE datname = curr
 
 @asynccontextmanager
 async def _session(testbed: Testbed, service: Service) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-    """One that waits for others for as long as it takes: of two in a deadlock the other one is told."""
+    """A session that waits for others as long as it takes: in a deadlock PostgreSQL then cancels the other session."""
     connection = await asyncpg.connect(testbed.database(service), timeout=10)
     try:
         await connection.execute("SET deadlock_timeout = '10min'")
@@ -48,7 +48,7 @@ async def _session(testbed: Testbed, service: Service) -> "AsyncIterator[asyncpg
 
 
 async def _locked(testbed: Testbed, note: Note, *, service: Service) -> None:
-    """Nothing can be written; what waits is not lost, and nothing is dead-lettered for it."""
+    """Nothing can be written. The waiting messages are not lost, and none is dead-lettered for it."""
     testbed.play()
     await testbed.until_under_load()
     async with _session(testbed, service) as session, session.transaction():
@@ -67,7 +67,7 @@ async def _locked(testbed: Testbed, note: Note, *, service: Service) -> None:
 
 
 async def _deadlock(testbed: Testbed, note: Note, *, service: Service) -> None:
-    """We hold what it wants next, and want what it holds: it is told, and does its batch again."""
+    """We hold a lock that the service wants next, and want one that it holds. It gets the error, and does its batch again."""
     async with _session(testbed, service) as session:
         before: int = await session.fetchval(_DEADLOCKS)
         for table in WRITTEN_LAST[service]:
@@ -85,7 +85,7 @@ async def _deadlock(testbed: Testbed, note: Note, *, service: Service) -> None:
 
 
 async def _entangle(testbed: Testbed, session: "asyncpg.Connection[asyncpg.Record]", table: str) -> bool:
-    """Whether somebody waited for the table with another in hand, and we then waited for that."""
+    """Whether a session waited for the table while it held another one, and we then waited for that one."""
     async with session.transaction():
         await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
         testbed.play()
@@ -99,7 +99,7 @@ async def _entangle(testbed: Testbed, session: "asyncpg.Connection[asyncpg.Recor
 
 
 def trials() -> Sequence[Trial]:
-    """Both for each service."""
+    """Both faults for each service."""
     runs: dict[str, tuple[str, Callable[..., Awaitable[None]]]] = {
         "locked": (
             f"another session holds the tables of {{}} for {LOCKED_S:g} s: every connection of its pool waits",

@@ -1,4 +1,4 @@
-"""An independent listener: queues of its own, bound exactly as our work queues are, and a file of what it saw on them."""
+"""An independent listener: queues of its own, bound exactly as our work queues are, and a file of the messages that arrived on them."""
 
 import asyncio
 import hashlib
@@ -21,12 +21,12 @@ PREFIX: Final = "tap."
 REMEMBERED_MAX: Final = 50
 PREFETCH: Final = 200
 DELIVERIES: Final = "x-delivery-count"
-"""A header of the broker's own."""
+"""A header that the broker adds."""
 UUID_FORM: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Tap:
-    """What went to every work queue, as JSON lines: queue, message id, type, hash of the body."""
+    """Records the messages of every work queue as JSON lines: queue, message id, type, hash of the body."""
 
     def __init__(self, channel: AbstractRobustChannel, path: Path) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class Tap:
             yield tap
 
     async def listen(self) -> None:
-        """Declare, bind and consume; also again, after queues were deleted."""
+        """Declare, bind and consume; repeated after queues were deleted."""
         for queue in WORK_QUEUES:
             if queue.name in self._queues:
                 continue
@@ -60,34 +60,34 @@ class Tap:
                 await own.bind(binding.exchange, binding.routing_key)
             await own.consume(partial(self._on_message, queue.name), consumer_tag=f"{PREFIX}{queue.name}")
 
-    async def forget(self, queue: str) -> None:
-        """Listen no more beside that queue, and delete ours: a message for it alone is unroutable then. Undone by `listen`."""
+    async def ignore(self, queue: str) -> None:
+        """Stop listening beside that queue and delete our own, so that a message for it alone is unroutable. `listen` undoes it."""
         own = self._queues.pop(queue)
         await own.cancel(f"{PREFIX}{queue}")
         await own.delete(if_unused=False, if_empty=False)
 
     async def echo(self, queue: str, *, count: int = 1) -> int:
-        """Send the last messages of a queue to it again, byte for byte, as a publisher does that never saw its confirms; how many."""
+        """Publish the last messages of a queue again, byte for byte, as a publisher that never saw its confirms does; returns how many."""
         return await self.send_again(queue, self.last(queue)[-count:])
 
     async def send_again(self, queue: str, messages: Sequence[AbstractIncomingMessage]) -> int:
-        """Send just these; how many."""
+        """Publish just these messages again; returns how many."""
         for message in messages:
             async with asyncio.timeout(10):
                 await self._channel.default_exchange.publish(copy_of(message), routing_key=queue)
         return len(messages)
 
     def last(self, queue: str) -> list[AbstractIncomingMessage]:
-        """What went to that queue last, the newest at the end."""
+        """The last messages of that queue, the newest at the end."""
         return list(self._last[queue])
 
     def seen(self, queue: str) -> set[UUID]:
-        """The ids of what went to that queue, as far as they are of the form that all of ours have."""
+        """The ids of that queue's messages, if they are UUIDs, as all of ours are."""
         return {UUID(name) for of, name in self._counts if of == queue and UUID_FORM.fullmatch(name)}
 
     @property
     def duplicates(self) -> int:
-        """Messages that were seen more than once on the same queue."""
+        """The number of messages that arrived more than once on the same queue."""
         return sum(count > 1 for count in self._counts.values())
 
     async def _on_message(self, queue: str, message: AbstractIncomingMessage) -> None:
@@ -105,7 +105,7 @@ class Tap:
 
 
 def ids_of(messages: Iterable[AbstractIncomingMessage]) -> list[UUID]:
-    """Their ids, as far as they are of the form that all of ours have."""
+    """The ids of these messages, if they are UUIDs, as all of ours are."""
     names = [str(message.message_id) for message in messages]
     return [UUID(name) for name in names if UUID_FORM.fullmatch(name)]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.faults.frames import Amqp, Flow, Frame, FrameEvent, Http, Postgres, Session, Speaks
 
-Said = tuple[Flow, bytes]
+Sent = tuple[Flow, bytes]
 
 
 def method(class_id: int, method_id: int, arguments: bytes = b"") -> bytes:
@@ -30,7 +30,7 @@ def startup(code: int, payload: bytes = b"") -> bytes:
 
 TO_SERVER, TO_CLIENT = Flow.TO_SERVER, Flow.TO_CLIENT
 SYNC, OK = message(b"S"), message(b"R", struct.pack("!I", 0))
-LOGIN: list[Said] = [
+LOGIN: list[Sent] = [
     (TO_SERVER, startup(80877103)),
     (TO_CLIENT, b"N"),
     (TO_SERVER, startup(196608, b"user\0postgres\0\0")),
@@ -38,14 +38,14 @@ LOGIN: list[Said] = [
 ]
 
 
-def simple(query: bytes, tag: bytes, status: bytes) -> list[Said]:
+def simple(query: bytes, tag: bytes, status: bytes) -> list[Sent]:
     return [
         (TO_SERVER, message(b"Q", query + b"\0")),
         (TO_CLIENT, message(b"C", tag + b"\0") + message(b"Z", status)),
     ]
 
 
-def prepare(name: bytes, query: bytes) -> list[Said]:
+def prepare(name: bytes, query: bytes) -> list[Sent]:
     return [
         (
             TO_SERVER,
@@ -55,7 +55,7 @@ def prepare(name: bytes, query: bytes) -> list[Said]:
     ]
 
 
-def execute(name: bytes, tag: bytes, status: bytes) -> list[Said]:
+def execute(name: bytes, tag: bytes, status: bytes) -> list[Sent]:
     return [
         (TO_SERVER, message(b"B", b"\0" + name + b"\0") + message(b"E", b"\0\0\0\0\0") + SYNC),
         (TO_CLIENT, message(b"2") + message(b"C", tag + b"\0") + message(b"Z", status)),
@@ -65,21 +65,21 @@ def execute(name: bytes, tag: bytes, status: bytes) -> list[Said]:
 INSERTS = b"WITH w0 AS (INSERT INTO events VALUES (1)), w1 AS (INSERT INTO outbox VALUES (2)) SELECT"
 
 
-def frames(session: Session, said: list[Said], cut_at: int = 1 << 30) -> list[Frame]:
-    """Everything that was said, in pieces of `cut_at` bytes at most."""
+def frames(session: Session, sent: list[Sent], cut_at: int = 1 << 30) -> list[Frame]:
+    """The frames of everything that was sent, in pieces of at most `cut_at` bytes."""
     return [
         frame
-        for flow, data in said
+        for flow, data in sent
         for at in range(0, len(data), cut_at)
         for frame in session.cut(flow, data[at : at + cut_at])
     ]
 
 
-def events(speaks: Speaks, said: list[Said], cut_at: int = 1 << 30) -> list[FrameEvent]:
-    return [frame.event for frame in frames(speaks(), said, cut_at) if frame.event]
+def events(speaks: Speaks, sent: list[Sent], cut_at: int = 1 << 30) -> list[FrameEvent]:
+    return [frame.event for frame in frames(speaks(), sent, cut_at) if frame.event]
 
 
-def test_a_confirm_and_an_ack_are_told_apart_by_who_sends_them() -> None:
+def test_the_sender_tells_a_confirm_from_an_ack() -> None:
     assert events(Amqp, [(TO_CLIENT, DELIVER + ACK + ACK), (TO_SERVER, ACK)]) == [
         FrameEvent.CONFIRM,
         FrameEvent.CONFIRM,
@@ -87,34 +87,34 @@ def test_a_confirm_and_an_ack_are_told_apart_by_who_sends_them() -> None:
     ]
 
 
-def test_what_a_body_holds_is_not_looked_at() -> None:
+def test_bytes_inside_a_body_are_not_taken_for_a_frame() -> None:
     assert events(Amqp, [(TO_CLIENT, BODY), (TO_SERVER, b"AMQP\0\0\x09\x01" + BODY)]) == []
 
 
-def test_a_transaction_is_one_commit_with_all_it_wrote() -> None:
-    said = [
+def test_a_transaction_is_one_commit_with_all_its_statements() -> None:
+    sent = [
         *LOGIN,
         *prepare(b"s1", b"INSERT INTO events VALUES (1)"),
         *simple(b"BEGIN;", b"BEGIN", b"T"),
         *execute(b"s1", b"INSERT 0 1", b"T"),
         *simple(b"COMMIT;", b"COMMIT", b"I"),
     ]
-    commits = [frame for frame in frames(Postgres(), said) if frame.event]
+    commits = [frame for frame in frames(Postgres(), sent) if frame.event]
     assert [(commit.event, commit.about) for commit in commits] == [
         (FrameEvent.COMMIT, "BEGIN;\nINSERT INTO events VALUES (1)\nCOMMIT;")
     ]
     assert commits[0].raw == message(b"C", b"COMMIT\0") + message(b"Z", b"I")
 
 
-def test_a_writing_statement_of_its_own_is_a_commit_whatever_its_tag_says() -> None:
-    said = [*LOGIN, *prepare(b"s1", INSERTS), *execute(b"s1", b"SELECT 0", b"I")]
-    commits = [frame for frame in frames(Postgres(), said) if frame.event]
+def test_a_writing_statement_outside_a_transaction_is_a_commit() -> None:
+    sent = [*LOGIN, *prepare(b"s1", INSERTS), *execute(b"s1", b"SELECT 0", b"I")]
+    commits = [frame for frame in frames(Postgres(), sent) if frame.event]
     assert [commit.about for commit in commits] == [INSERTS.decode()]
 
 
-def test_what_makes_nothing_durable_is_no_commit() -> None:
+def test_a_read_a_failure_or_a_rollback_is_no_commit() -> None:
     failed = message(b"E", b"SERROR\0\0") + message(b"Z", b"I")
-    said = [
+    sent = [
         *LOGIN,
         *prepare(b"r", b"SELECT 1"),
         *execute(b"r", b"SELECT 1", b"I"),
@@ -125,22 +125,22 @@ def test_what_makes_nothing_durable_is_no_commit() -> None:
         *execute(b"w", b"SELECT 0", b"T"),
         *simple(b"ROLLBACK;", b"ROLLBACK", b"I"),
     ]
-    assert events(Postgres, said) == []
+    assert events(Postgres, sent) == []
 
 
-def test_an_encrypted_session_is_left_alone() -> None:
-    said = [LOGIN[0], (TO_CLIENT, b"S"), (TO_SERVER, b"\x16\x03\x01 whatever"), (TO_CLIENT, b"\x16")]
-    assert [frame.raw for frame in frames(Postgres(), said)] == [data for _, data in said]
+def test_an_encrypted_session_passes_unread() -> None:
+    sent = [LOGIN[0], (TO_CLIENT, b"S"), (TO_SERVER, b"\x16\x03\x01 whatever"), (TO_CLIENT, b"\x16")]
+    assert [frame.raw for frame in frames(Postgres(), sent)] == [data for _, data in sent]
 
 
-def test_an_answer_begins_when_the_server_speaks_after_the_client() -> None:
-    said = [(TO_SERVER, b"GET"), (TO_CLIENT, b"HTTP"), (TO_CLIENT, b"more"), (TO_SERVER, b"GET"), (TO_CLIENT, b"HTTP")]
-    assert [frame.event for frame in frames(Http(), said)] == [None, FrameEvent.ANSWER, None, None, FrameEvent.ANSWER]
+def test_an_answer_begins_when_the_server_sends_after_the_client() -> None:
+    sent = [(TO_SERVER, b"GET"), (TO_CLIENT, b"HTTP"), (TO_CLIENT, b"more"), (TO_SERVER, b"GET"), (TO_CLIENT, b"HTTP")]
+    assert [frame.event for frame in frames(Http(), sent)] == [None, FrameEvent.ANSWER, None, None, FrameEvent.ANSWER]
 
 
 @given(cut_at=st.integers(1, 60))
-def test_no_cut_changes_what_is_seen_and_no_byte_is_lost(cut_at: int) -> None:
-    spoken: dict[Speaks, list[Said]] = {
+def test_splitting_the_stream_changes_no_event_and_loses_no_byte(cut_at: int) -> None:
+    sessions: dict[Speaks, list[Sent]] = {
         Amqp: [(TO_SERVER, b"AMQP\0\0\x09\x01" + DELIVER), (TO_CLIENT, DELIVER + BODY + ACK + ACK), (TO_SERVER, ACK)],
         Postgres: [
             *LOGIN,
@@ -150,7 +150,7 @@ def test_no_cut_changes_what_is_seen_and_no_byte_is_lost(cut_at: int) -> None:
             *simple(b"COMMIT;", b"COMMIT", b"I"),
         ],
     }
-    for speaks, said in spoken.items():
-        assert events(speaks, said, cut_at) == events(speaks, said)
-        passed = frames(speaks(), said, cut_at)
-        assert b"".join(frame.raw for frame in passed) == b"".join(data for _, data in said)
+    for speaks, sent in sessions.items():
+        assert events(speaks, sent, cut_at) == events(speaks, sent)
+        passed = frames(speaks(), sent, cut_at)
+        assert b"".join(frame.raw for frame in passed) == b"".join(data for _, data in sent)

@@ -1,4 +1,4 @@
-"""The proxy itself: what it says it does to a connection is what a client and a server see."""
+"""The proxy itself: a client and a server see exactly the fault that was ordered."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ from tests.support.environment import Environment
 from tests.support.waiting import until
 
 QUIET_S = 0.2
-"""How long nothing must come where nothing may come."""
+"""Seconds without any bytes after which a direction counts as quiet."""
 WAIT_S = 20.0
 
 
 class Echo(socketserver.BaseRequestHandler):
-    """Says everything again, and `bye` at the end of the stream."""
+    """Sends all bytes back, and `bye` at the end of the stream."""
 
     def handle(self) -> None:
         with contextlib.suppress(OSError):
@@ -61,12 +61,12 @@ def connected(proxy: Proxy) -> Iterator[socket.socket]:
     port = int(proxy.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), WAIT_S) as client:
         client.sendall(b"hello")
-        assert exactly(client, 5) == b"hello", "the connection stands, all the way"
+        assert exactly(client, 5) == b"hello", "the connection must reach the server"
         yield client
 
 
 def exactly(client: socket.socket, count: int) -> bytes:
-    """The next `count` bytes, or what came until the end."""
+    """The next `count` bytes, or fewer if the stream ends before."""
     received = b""
     while len(received) < count and (data := client.recv(count - len(received))):
         received += data
@@ -124,13 +124,13 @@ def test_a_black_hole_swallows_one_direction_and_the_connection_stays_until_it_h
             client.recv(1)
 
 
-def test_the_end_of_a_client_vanishes_too(echo: Proxy) -> None:
+def test_a_black_hole_also_swallows_the_end_of_a_connection(echo: Proxy) -> None:
     with connected(echo) as client:
         echo.become(to_server=BlackHole())
         client.close()
         with connected_through_nothing(echo) as other:
             assert is_quiet(other)
-        assert echo.connections == 2, "the server has not heard that they left"
+        assert echo.connections == 2, "the server does not know that the clients left"
     echo.heal()
 
 
@@ -149,7 +149,7 @@ def test_a_connection_that_lost_nothing_survives_healing(echo: Proxy) -> None:
         assert exactly(client, 5) == b"still"
 
 
-def test_reset(echo: Proxy) -> None:
+def test_reset_cuts_every_connection(echo: Proxy) -> None:
     with connected(echo) as client:
         echo.reset()
         with pytest.raises(ConnectionResetError):
@@ -157,7 +157,7 @@ def test_reset(echo: Proxy) -> None:
     assert echo.counts["connections reset"] == 1
 
 
-def test_half_close(echo: Proxy) -> None:
+def test_half_close_ends_one_direction(echo: Proxy) -> None:
     with connected(echo) as client:
         echo.half_close(Flow.TO_SERVER)
         assert exactly(client, 3) == b"bye"
@@ -168,7 +168,7 @@ def test_half_close(echo: Proxy) -> None:
     assert echo.counts["connections half-closed"] >= 2
 
 
-def test_refused_until_it_heals_on_the_same_port(echo: Proxy) -> None:
+def test_connections_are_refused_until_the_proxy_heals_on_the_same_port(echo: Proxy) -> None:
     with connected(echo) as client:
         echo.refuse()
         with pytest.raises(ConnectionRefusedError), connected(echo):
@@ -180,7 +180,7 @@ def test_refused_until_it_heals_on_the_same_port(echo: Proxy) -> None:
         pass
 
 
-def test_a_server_that_is_away_is_a_reset(network: Network) -> None:
+def test_without_a_server_the_connection_is_reset(network: Network) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         proxy = network.stand_before(f"http://127.0.0.1:{reserved.getsockname()[1]}")
@@ -210,7 +210,7 @@ def ask(proxy: Proxy) -> int:
         return client.getresponse().status
 
 
-def test_the_answer_of_the_gateway_is_lost_and_the_request_was_made(network: Network) -> None:
+def test_the_gateway_answer_is_lost_after_the_request_was_made(network: Network) -> None:
     Counting.asked = 0
     with ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -227,7 +227,7 @@ def test_the_answer_of_the_gateway_is_lost_and_the_request_was_made(network: Net
 
 
 @pytest.mark.parametrize("then", [RESET, SILENCE])
-async def test_a_confirm_is_lost_and_the_message_is_there(
+async def test_a_confirm_is_lost_and_the_message_is_in_the_queue(
     network: Network, environment: Environment, then: str
 ) -> None:
     proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
@@ -246,7 +246,7 @@ async def test_a_confirm_is_lost_and_the_message_is_there(
     assert await bodies(environment.rabbitmq_url, "invoice.commands", 3) == [b"0", b"1", b"2"]
 
 
-async def test_an_ack_is_lost_and_the_delivery_comes_again(network: Network, environment: Environment) -> None:
+async def test_an_ack_is_lost_and_the_message_is_redelivered(network: Network, environment: Environment) -> None:
     proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
     rule = proxy.drop(FrameEvent.ACK)
     connection = await aio_pika.connect(proxy.url, timeout=WAIT_S)
@@ -267,7 +267,7 @@ async def test_an_ack_is_lost_and_the_delivery_comes_again(network: Network, env
 
 
 async def bodies(url: str, queue: str, count: int) -> list[bytes]:
-    """The next messages of a queue, past the proxy; fails if there are more."""
+    """The next messages of a queue, read without the proxy; fails if there are more."""
     connection = await aio_pika.connect(url, timeout=WAIT_S)
     async with connection, asyncio.timeout(WAIT_S):
         channel = await connection.channel()
@@ -295,7 +295,7 @@ LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, Timeou
 
 
 @pytest.mark.parametrize("then", [RESET, SILENCE])
-async def test_the_reply_to_a_commit_is_lost_and_the_rows_are_there(network: Network, table: str, then: str) -> None:
+async def test_the_reply_to_a_commit_is_lost_and_the_rows_are_stored(network: Network, table: str, then: str) -> None:
     proxy = network.stand_before(table, speaks=Postgres)
     rule = proxy.drop(FrameEvent.COMMIT, nth=2, then=RESET if then == RESET else SILENCE, about="INSERT")
     connection = await asyncpg.connect(proxy.url, timeout=WAIT_S, command_timeout=1.0)
@@ -328,7 +328,7 @@ async def test_the_reply_to_a_statement_that_commits_by_itself_is_lost(network: 
     assert [row["n"] for row in await rows(table, "SELECT n FROM proxied ORDER BY n")] == [1, 2]
 
 
-def test_of_several_servers_the_first_that_is_there_takes_the_connection(network: Network) -> None:
+def test_the_first_of_several_servers_that_accepts_gets_the_connection(network: Network) -> None:
     with socket.socket() as away, EchoServer(("127.0.0.1", 0), Echo) as server:
         away.bind(("127.0.0.1", 0))
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

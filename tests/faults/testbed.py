@@ -1,6 +1,6 @@
-"""One private world for trials: a virtual host, four databases, a sandbox gateway, the four services as processes, and a sender.
+"""One private environment for trials: a virtual host, four databases, a sandbox gateway, the four services as processes, and a sender.
 
-Beds on one stack run side by side: what one does is seen in no other.
+Testbeds on one stack run side by side: no testbed sees what another one does.
 """
 
 import asyncio
@@ -43,9 +43,9 @@ from tests.support.databases import rows
 T = TypeVar("T")
 
 HEARTBEAT_S: Final = 2
-"""The broker drops a stopped process after two to three of these."""
+"""The broker closes the connection of a stopped process after two to three of these."""
 LEASE_S: Final = 3 * 1.0 + 1.5
-"""Of the settings below: three calls and the margin."""
+"""Seconds, by the settings below: three calls and the margin."""
 SETTINGS: Final = {
     "GATEWAY_TIMEOUT_S": "1",
     "GATEWAY_LEASE_MARGIN_S": "1.5",
@@ -53,7 +53,7 @@ SETTINGS: Final = {
     "SAGA_DEADLINE_S": "6,12,24",
     "INVOICE_REMIND_AFTER_S": "3",
 }
-"""What takes minutes or hours in production takes seconds."""
+"""Settings by which things take seconds that take minutes or hours in production."""
 
 FIRED_WITHIN_S: Final = 60.0
 DRAINED_WITHIN_S: Final = 120.0
@@ -63,7 +63,7 @@ DRAIN_POLL_S: Final = 0.25
 KEEP_POLL_S: Final = 0.2
 AT_ONCE: Final = 20
 _PORTS: Final = range(14_000, 17_900)
-"""Of health endpoints: below those of stacks and of outgoing connections."""
+"""Ports of health endpoints: below those of stacks and of outgoing connections."""
 
 _UNDER_WAY: Final[dict[Service, str]] = {
     "invoice": "SELECT count(*) FROM outbox",
@@ -89,7 +89,7 @@ _opening = asyncio.Lock()
 
 
 class Testbed:
-    """The world of a trial; see the package's docstring for how a trial uses it."""
+    """The environment of a trial; the package's docstring shows how a trial uses it."""
 
     def __init__(self, name: str, system: System, upstream: Upstream, tap: Tap) -> None:
         self.name = name
@@ -102,13 +102,13 @@ class Testbed:
         self.restarted_at: dict[str, float] = {}
         self.ports: dict[str, int] = {}
         self._settings: dict[str, dict[str, str]] = {}
-        self.letters: list[UUID] = []
+        self.dead_letters: list[UUID] = []
         self.lost: set[str] = set()
-        """Queues that were deleted with what was in them."""
+        """Queues that were deleted with their messages."""
         self.thorough = False
-        """Whether the audit is told, too, what is not acknowledged (a second of CPU)."""
+        """Whether the audit also gets the number of unacknowledged deliveries (it costs a second of CPU)."""
         self.baselines: list[Path] = []
-        """What the audit compares with."""
+        """Earlier states that the audit compares with."""
         self._kept: set[str] = set()
         self._turn = asyncio.Lock()
         self._scenes: set[asyncio.Task[None]] = set()
@@ -121,7 +121,8 @@ class Testbed:
     async def open(
         cls, stack: Stack, name: str, *, owns_stack: bool = False, **settings: str
     ) -> "AsyncIterator[Testbed]":
-        """All services run. `owns_stack`: nobody else uses it, so its default virtual host and databases will do."""
+        """Open a testbed in which all services run. `owns_stack`: no other testbed uses the stack, so its default virtual host and
+        databases will do."""
         async with AsyncExitStack() as opened:
             own = stack
             if not owns_stack:
@@ -136,7 +137,7 @@ class Testbed:
                 Upstream.open(own.rabbitmq_url, name=name, history=system.history)
             )
             upstream.patience_s = (
-                DRAINED_WITHIN_S  # servers may be away for minutes; that the answer comes is what counts
+                DRAINED_WITHIN_S  # servers may be away for minutes; only that the answer comes matters
             )
             tap = await opened.enter_async_context(Tap.open(own.rabbitmq_url, system.folder / "tap.jsonl"))
             testbed = cls(name, system, upstream, tap)
@@ -157,7 +158,7 @@ class Testbed:
         return self.system.stack.service_database_url(service)
 
     async def start(self, service: str, *, instance: int = 1, **settings: str) -> None:
-        """Start an instance; kept running from now on, after its first end without `settings`."""
+        """Start an instance. From now on it is kept running: after its first end it is started again, without `settings`."""
         async with self._turn:
             await self._start(service, instance, settings)
 
@@ -170,12 +171,12 @@ class Testbed:
         self._kept.add(name)
 
     async def restart(self, service: str, *, instance: int = 1, **settings: str) -> None:
-        """SIGTERM, wait, start with other settings."""
+        """SIGTERM, wait, and start with other settings."""
         await self.stop(service if instance == 1 else f"{service}-{instance}")
         await self.start(service, instance=instance, **settings)
 
     async def stop(self, name: str) -> None:
-        """SIGTERM; it stays down. Killed if it does not end in time."""
+        """SIGTERM; it stays down. It is killed if it does not end in time."""
         async with self._turn:
             await self._stop(name)
 
@@ -184,7 +185,7 @@ class Testbed:
         if name not in self.system.fleet.names:
             return
         await self._scrape(name)
-        self.signal(name, signal.SIGCONT)  # one that is stopped hears nothing else
+        self.signal(name, signal.SIGCONT)  # a stopped process reacts to no other signal but SIGKILL
         try:
             await asyncio.to_thread(self.system.fleet.stop, name)
         except StackError:
@@ -201,7 +202,7 @@ class Testbed:
         self.system.fleet.signal(name, number)
 
     def is_stopped(self, name: str) -> bool:
-        """Whether the process is in state T."""
+        """Whether the process is in state T (stopped)."""
         with suppress(psutil.NoSuchProcess):
             return psutil.Process(self.system.fleet.pid(name)).status() == psutil.STATUS_STOPPED
         return False
@@ -211,12 +212,12 @@ class Testbed:
         return not await asyncio.to_thread(self.system.fleet.is_running, name)
 
     def log_of(self, name: str) -> "LogMark":
-        """What the instance logs from now on."""
+        """The instance's log from now on."""
         path = self.system.folder / f"{name}.log"
         return LogMark(path, path.stat().st_size if path.exists() else 0)
 
     async def put_right(self, touched: Collection[str] = SERVICES) -> None:
-        """One plain instance of each of these services, whatever the last trial left."""
+        """Leave one plain instance of each of these services, whatever the last trial left."""
         await self.stop_extras(touched)
         for service in (service for service in SERVICES if service in touched):
             changed = {key for key in self._settings.get(service, {}) if key != "REMIT_FAULT"}
@@ -224,13 +225,13 @@ class Testbed:
                 await self.restart(service)
 
     async def stop_extras(self, touched: Collection[str] = SERVICES) -> None:
-        """One instance of each of these services is enough."""
+        """Stop all but one instance of each of these services."""
         for name in list(self.system.fleet.names):
             if name not in SERVICES and name.partition("-")[0] in touched:
                 await self.stop(name)
 
     async def _keep(self) -> None:
-        """A supervisor: whatever ends is started again, plain."""
+        """Supervise: start every instance again that ends, without a fault."""
         while True:
             await asyncio.sleep(KEEP_POLL_S)
             async with self._turn:
@@ -250,7 +251,7 @@ class Testbed:
             self._scenes.add(task)
 
     async def played(self) -> None:
-        """Wait until the scenes that play now are over; each has deadlines of its own. In random mode others follow for ever."""
+        """Wait until the scenes that play now are over; each has deadlines of its own. In random mode new scenes follow for ever."""
         if scenes := set(self._scenes):
             await asyncio.wait(scenes)
             self._scenes -= scenes
@@ -272,7 +273,7 @@ class Testbed:
                     self.surprises.append(f"{name}: {played.result}")
 
     def note_sent(self, command_id: UUID, type_: str) -> None:
-        """A command that somebody else than our sender sent."""
+        """Record a command that was sent without our sender, for the audit."""
         with self.system.history.open("a", encoding="utf-8") as history:
             history.write(json.dumps({"command_id": str(command_id), "type": type_, "confirmed": True}) + "\n")
 
@@ -281,7 +282,7 @@ class Testbed:
     async def until(
         self, condition: Callable[[], Awaitable[bool]], *, what: str, within_s: float = FIRED_WITHIN_S
     ) -> None:
-        """Raises TimeoutError, which names what did not come true."""
+        """Wait until the condition is true. Raises TimeoutError, which names it."""
         give_up_at = time.monotonic() + within_s
         while not await condition():
             if time.monotonic() > give_up_at:
@@ -289,7 +290,7 @@ class Testbed:
             await asyncio.sleep(POLL_S)
 
     async def until_under_load(self) -> None:
-        """Wait until some of what was begun is over, and some is not."""
+        """Wait until some of the scenes are over, and some are not."""
         begun = self.playing
 
         async def some_over() -> bool:
@@ -298,7 +299,7 @@ class Testbed:
         await self.until(some_over, what="the first scene to end")
 
     async def until_restarted(self, name: str, *, since: float) -> None:
-        """Wait until the keeper has started it again."""
+        """Wait until the supervisor has started it again."""
 
         async def restarted() -> bool:
             return self.restarted_at.get(name, 0.0) > since
@@ -314,7 +315,7 @@ class Testbed:
         await self.until(logged, what=f"{event} in {log.path.name}", within_s=within_s)
 
     async def ask_database(self, ask: Callable[[], Awaitable[T]]) -> T | None:
-        """The answer; None while a database is away. A question that no database can answer is a bug of ours, and raised."""
+        """The answer; None while a database is away. A query that no database could answer is a bug of ours, and raised."""
         try:
             return await ask()
         except asyncpg.SyntaxOrAccessError:
@@ -323,7 +324,7 @@ class Testbed:
             return None
 
     async def until_answered(self, ask: Callable[[], Awaitable[T]], *, within_s: float = FIRED_WITHIN_S) -> T:
-        """The answer, also if a database is away for a while. Raises TimeoutError."""
+        """The answer, even if a database is away for a while. Raises TimeoutError."""
         give_up_at = time.monotonic() + within_s
         while (answer := await self.ask_database(ask)) is None:
             if time.monotonic() > give_up_at:
@@ -332,12 +333,12 @@ class Testbed:
         return answer
 
     async def until_drained(self) -> None:
-        """All scenes are over and nothing is under way any more, seen twice in a row. Raises TimeoutError, which says what is left."""
+        """Wait until all scenes are over and no work is left, twice in a row. Raises TimeoutError with what is left."""
         while self._scenes:
             await self.played()
         give_up_at = time.monotonic() + DRAINED_WITHIN_S
         calm = 0
-        while calm < 2:  # a message between two places is seen nowhere, but not twice
+        while calm < 2:  # a message between two places is seen nowhere, but not twice in a row
             left = await self._anything_left()
             calm = 0 if left else calm + 1
             if left and time.monotonic() > give_up_at:
@@ -345,14 +346,14 @@ class Testbed:
             await asyncio.sleep(DRAIN_POLL_S)
 
     async def left(self) -> list[str]:
-        """What is still under way, by service and queue; `unknown` where a server is away."""
+        """Work that is still under way, by service and queue; `unknown` for a server that is away."""
         return [
             *filter(None, [await self._left_of(service) for service in SERVICES]),
             *await self._left_at_the_broker(),
         ]
 
     async def _anything_left(self) -> bool:
-        """Looks where something is left longest, and no further: a look costs a login, and every bed looks four times a second."""
+        """Whether work is left. Asks first where work lasts longest: a look costs a login, and testbeds look four times a second."""
         for service in _LONGEST_FIRST:
             if await self._left_of(service):
                 return True
@@ -381,13 +382,13 @@ class Testbed:
                 }
 
     async def handled_after(self, service: Service, moment: float) -> float | None:
-        """When the service first handled a message after that time; None if it did not."""
+        """When the service first handled a message after that time; None if it has not."""
         found = await rows(self.database(service), _HANDLED[service], moment)
         at = found[0]["at"]
         return None if at is None else float(at.timestamp())
 
     async def apply_topology(self) -> None:
-        """Make what was deleted again, our own listening queues included."""
+        """Create again what was deleted, our own listening queues included."""
         await apply_topology(self.system.stack.rabbitmq_url)
         await self.tap.listen()
 
@@ -404,7 +405,7 @@ class Testbed:
         return Remit(process)
 
     async def audit(self, *more: str) -> list[dict[str, Any]]:
-        """What the audit finds about all that this bed holds, check by check."""
+        """The findings of the audit on all data of this testbed, check by check."""
         arguments = ["--json", "--drained", "--ledger", str(self.system.ledger), "--history", str(self.system.history)]
         evidence = [("--tap", str(self.tap.path)), ("--logs", str(self.system.folder))]
         evidence += [("--lost", queue) for queue in sorted(self.lost)]
@@ -421,7 +422,7 @@ class Testbed:
         return findings
 
     def _unacked(self) -> Path:
-        """A file that tells the audit what was delivered and not acknowledged: only the broker's own tool knows."""
+        """Write a file for the audit with the number of unacknowledged deliveries, which only the broker's own tool knows."""
         stack = self.system.stack
         vhost = unquote(urlsplit(stack.rabbitmq_url).path[1:]) or "/"
         columns = ("name", "messages_unacknowledged", "--formatter", "json")
@@ -430,7 +431,7 @@ class Testbed:
         return path
 
     async def take_baseline(self, *, digest: bool = True) -> None:
-        """What the drained system is like now; the next audit compares. Nothing where `remit audit` cannot do that yet."""
+        """Record the drained system's state, with which later audits compare. Does nothing if `remit audit` cannot do that yet."""
         if "--baseline" not in await asyncio.to_thread(audit_options):
             return
         path = self.system.folder / f"baseline-{self.trials}-{len(self.baselines)}.json"
@@ -442,11 +443,11 @@ class Testbed:
             raise StackError(f"no baseline: {done.stderr.strip()[-500:]}")
         self.baselines.append(path)
 
-    # -- what was seen -------------------------------------------------------------------------------------------------------------------
+    # -- counters ------------------------------------------------------------------------------------------------------------------------
 
     async def count_seen(self) -> dict[str, int]:
-        """How many duplicates, redeliveries, payments in doubt and conflicts there were so far, by the services' own counters (those of a
-        killed process are lost: there were at least so many)."""
+        """How many duplicates, redeliveries, payments in doubt and conflicts there were so far, by the services' own counters. A killed
+        process loses its counters, so there were at least so many."""
         for name in sorted(self._kept):
             await self._scrape(name)
         seen: Counter[str] = sum(self._counters.values(), Counter())
@@ -463,11 +464,11 @@ class Testbed:
         if (port := self.ports.get(name)) is not None:
             counts = await asyncio.to_thread(_counters, port)
             if counts is not None:
-                self._counters[port] = counts  # a port is used by one process only: its last figures count
+                self._counters[port] = counts  # only one process uses a port, so its last figures count
 
 
 class LogMark:
-    """What is written to a log after a moment."""
+    """The part of a log that is written after a moment."""
 
     def __init__(self, path: Path, offset: int) -> None:
         self.path = path
@@ -484,7 +485,7 @@ class LogMark:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a command ended."""
+    """The end of a command: its exit code and output."""
 
     code: int
     stdout: str
@@ -492,7 +493,7 @@ class Done:
 
 
 class Remit:
-    """A `remit` that runs."""
+    """A process of `remit` that runs."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -512,14 +513,14 @@ class Remit:
 
 
 def _part_of(stack: Stack, name: str) -> Stack:
-    """A virtual host and databases of its own on a stack that others use."""
+    """Create a virtual host and databases for one testbed on a stack that others use."""
     url = stack.create_vhost(name)
     databases = {service: stack.create_database(f"{name}-{service}") for service in SERVICES}
     return replace(stack, rabbitmq_url=url, _service_urls=databases)
 
 
 def _give_back(stack: Stack, name: str) -> None:
-    with suppress(StackError):  # it may be gone already
+    with suppress(StackError):  # the stack may be gone already
         stack.drop_vhost(name)
         for service in SERVICES:
             stack.drop_database(f"{name}-{service}")
@@ -533,7 +534,7 @@ _given: set[int] = set()
 
 
 def _free_port() -> int:
-    """One that nobody listens on, and that no process of this run had before."""
+    """A port that nobody listens on, and that no process of this run had before."""
     while True:
         port = random.choice(_PORTS)
         if port in _given:
@@ -554,7 +555,7 @@ def _counters(port: int) -> "Counter[str] | None":
 
 
 def counted(text: str) -> "Counter[str]":
-    """What `planned_faults_fired` of the audit wants to know, from a page of metrics."""
+    """The counts that the audit's check `planned_faults_fired` needs, from a page of metrics."""
     counts: Counter[str] = Counter()
     for line in text.splitlines():
         for start, what in _COUNTED.items():
@@ -572,7 +573,7 @@ _COUNTED: Final = {
 
 @lru_cache(maxsize=1)
 def audit_options() -> str:
-    """What `remit audit` can be given."""
+    """The options that `remit audit` has."""
     asked = (sys.executable, "-m", "deploy.cli.main", "audit", "--help")
     return subprocess.run(
         asked, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"}

@@ -1,4 +1,4 @@
-"""One fault, and what came of it."""
+"""One fault, and its result."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -15,12 +15,12 @@ ESTIMATE_S = 15.0
 
 
 class NotPossibleHereError(Exception):
-    """This machine does not allow the fault; the text says why. The trial counts as skipped, not as held."""
+    """This machine does not allow the fault; the text tells why. The trial counts as skipped, not as held."""
 
 
 @dataclass(slots=True)
 class Note:
-    """What a trial writes down while it runs. Times are of `time.time`, which the databases of this machine share."""
+    """What a trial records while it runs. Times are of `time.time`, which the databases of this machine share."""
 
     count: int = 0
     fired_at: float | None = None
@@ -30,7 +30,7 @@ class Note:
     limit_s: float | None = None
 
     def fired(self, count: int = 1) -> None:
-        """The fault happened, so often."""
+        """The fault happened, so many times."""
         if count > 0:
             self.count += count
             self.fired_at = self.fired_at or time.time()
@@ -40,20 +40,23 @@ class Note:
         self.mended_at = time.time()
 
     def recovered(self, took_s: float, *, within_s: float) -> None:
-        """All that waited was done so long after what failed was back. Of several times the worst counts."""
+        """All waiting work was done so long after the failed part was back. Of several times the worst counts."""
         self.recovered_s, self.limit_s = max(took_s, self.recovered_s or 0.0), within_s
 
     def remark(self, text: str) -> None:
-        """Something for whoever reads the report."""
+        """Add a line for the readers of the report."""
         self.remarks.append(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`touches`: services and servers (`broker`, `database`, `gateway`) that it disturbs; in random mode trials that touch different ones
-    run at the same time. `alone`: on a stack of its own, which `opens`. `short`: part of the selection for every commit. `random`: fit for
-    random mode: it needs nothing of the workload but that there is some. `quiet`: nothing new may be played afterwards. `check`: for
-    a planted fault, the check of the audit that must turn red."""
+    """One fault, and how to inject it.
+
+    `touches`: services and servers (`broker`, `database`, `gateway`) that it disturbs; in random mode, trials that touch different ones run
+    at the same time. `alone`: on a stack of its own, which `opens` opens. `short`: part of the selection for every commit. `random`: fit
+    for random mode, since it needs no special workload. `quiet`: no new scene may be played afterwards. `check`: for a planted fault, the
+    check of the audit that must break.
+    """
 
     name: str
     family: str
@@ -71,10 +74,13 @@ class Trial:
 
 @dataclass(slots=True)
 class TrialResult:
-    """`checks`: verdict by check of the audit, in its order. `recovered_s`: from the restarted process being ready, or the server being
-    back, until all that waited was done; it must be below `limit_s`. `again_s`: until the service handled a message again, `drained_s`:
-    until everything had drained, ladders and deadlines included, both from `mended`. None where there was nothing to measure. `readings`:
-    how often the audit was asked. `skipped`: why this machine does not allow the fault."""
+    """What a trial measured.
+
+    `checks`: the result of each check of the audit, in its order. `recovered_s`: from the moment when the restarted process was ready, or
+    the server was back, until all waiting work was done; it must be below `limit_s`. `again_s`: until the service handled a message again.
+    `drained_s`: until everything had drained, ladders and deadlines included. Both count from `mended`. None: there was nothing to measure.
+    `readings`: how often the audit was run. `skipped`: why this machine does not allow the fault.
+    """
 
     name: str
     family: str
@@ -96,16 +102,16 @@ class TrialResult:
 
     @property
     def in_time(self) -> bool:
-        """Whether it recovered within its limit, where it has one."""
+        """Whether it recovered within its limit, if it has one."""
         return self.recovered_s is None or self.limit_s is None or self.recovered_s <= self.limit_s
 
     @property
     def broken(self) -> list[str]:
-        return [check for check, verdict in self.checks.items() if verdict == "broken"]
+        return [check for check, result in self.checks.items() if result == "broken"]
 
     @property
     def ok(self) -> bool:
-        """It fired and recovered in time, nobody was surprised, the audit found what it had to: nothing, or a planted fault."""
+        """Whether it fired and recovered in time, without surprises, and the audit found what it must: nothing, or the planted fault."""
         as_expected = self.check in self.broken if self.check is not None else not self.broken and self.in_time
         return self.fired > 0 and bool(self.checks) and as_expected and not (self.check is None and self.surprises)
 

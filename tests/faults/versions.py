@@ -1,4 +1,4 @@
-"""The build before and this one beside each other, across a migration: what a rolling upgrade does."""
+"""The build before and this one side by side, across a migration, as in a rolling upgrade."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from shared.messaging.apply import prune_topology
 from shared.messaging.topology import WORK_QUEUES
 from shared.persistence.migrate import migrate
 from shared.persistence.schema import steps
-from tests.faults.crash import spoiled_letter
+from tests.faults.crash import make_dead_letter
 from tests.faults.people import replay
 from tests.faults.tap import PREFIX
 from tests.faults.testbed import Testbed
@@ -26,7 +26,7 @@ from tests.faults.workload import MIX
 FAMILY: Final = "versions"
 
 OLD_BUILD: Final = "REMIT_OLD_BUILD"
-"""The revision to upgrade from; without it the newest tag, or else the commit before this one."""
+"""The revision to upgrade from; by default the newest tag, or else the commit before this one."""
 TABLES: Final[dict[Service, tuple[str, ...]]] = {
     "invoice": ("events", "invoices", "payments", "answers"),
     "payment_gateway": ("payments", "attempts", "outcomes", "decisions"),
@@ -35,7 +35,7 @@ TABLES: Final[dict[Service, tuple[str, ...]]] = {
 }
 EVERYWHERE: Final = ("inbox", "outbox")
 PAYING: Final = tuple(name for name in MIX if name != "not JSON")
-"""What every build answers alike: which unreadable commands are answered may change with the build."""
+"""Scenes that every build answers alike. Which unreadable commands are answered may change with the build."""
 
 _REVISION = '''"""A column that no build knows."""
 
@@ -69,7 +69,7 @@ def _unpack(revision: str, folder: Path) -> None:
 
 
 def _with_a_scratch_column(service: Service, folder: Path) -> Path:
-    """The service's migrations, and one more."""
+    """The service's migrations with one more."""
     ours = ROOT / "services" / service / "migrations"
     before = steps(ours)[-1].revision
     number = f"{int(before) + 1:04}"
@@ -83,14 +83,14 @@ def _with_a_scratch_column(service: Service, folder: Path) -> Path:
 
 
 async def _add_a_column(testbed: Testbed, service: Service) -> int:
-    """Migrate beyond this build; how many steps were applied."""
+    """Migrate beyond this build; returns how many steps were applied."""
     return len(
         (await migrate(testbed.database(service), _with_a_scratch_column(service, testbed.system.folder))).applied
     )
 
 
 async def _bind_as_before(testbed: Testbed) -> None:
-    """What the old build says may still go by the bindings of its time; our listener has them, too."""
+    """Bind as the old build did, for its messages may still be routed by those bindings; our listener is bound so, too."""
     connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
@@ -102,7 +102,7 @@ async def _bind_as_before(testbed: Testbed) -> None:
 
 
 async def _upgrade(testbed: Testbed, note: Note) -> None:
-    """The old build at work, the migration under it, the new build beside it, then the new one alone."""
+    """The old build works, the migration runs under it, the new build joins it, then the new one works alone."""
     revision, folder = await asyncio.to_thread(old_revision), testbed.system.folder / "old"
     await asyncio.to_thread(_unpack, revision, folder)
     note.remark(
@@ -132,17 +132,17 @@ async def _upgrade(testbed: Testbed, note: Note) -> None:
 
 async def _replayed_after(testbed: Testbed, note: Note) -> None:
     """A dead letter from before the migration is replayed after it, and once more."""
-    letter = await spoiled_letter(testbed)
+    dead_letter = await make_dead_letter(testbed)
     for service in SERVICES:
         note.fired(await _add_a_column(testbed, service))
         await testbed.restart(service)
-    codes = [(await (await testbed.remit(*replay(letter, "faults"))).result()).code for _ in range(2)]
+    codes = [(await (await testbed.remit(*replay(dead_letter, "faults"))).result()).code for _ in range(2)]
     assert codes == [0, REFUSED]
     note.mended()
 
 
 def trials() -> Sequence[Trial]:
-    """One upgrade, and what was set aside before one. The latter on a stack of its own: its migration must be new there."""
+    """One upgrade, and one dead letter from before an upgrade. The latter runs on a stack of its own: its migration must be new there."""
     return [
         Trial(
             name=f"{FAMILY}/replay-after-upgrade",
@@ -155,7 +155,7 @@ def trials() -> Sequence[Trial]:
         Trial(
             name=f"{FAMILY}/rolling-upgrade",
             family=FAMILY,
-            injects="the build before and this one at work together, a column added under both",
+            injects="the build before and this one work together, and a column is added meanwhile",
             run=_upgrade,
             estimate_s=60.0,
             touches=frozenset(SERVICES),

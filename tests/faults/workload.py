@@ -1,4 +1,4 @@
-"""What upstream systems send during a trial: the demo's scenes, and what the demo leaves to the tests (late success, refund)."""
+"""What upstream systems send during a trial: the demo's scenes, and a late success with its refund, which the demo leaves to the tests."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ TOO_LATE = {
     DecisionRefusal.VERSION_DIFFERS,
     DecisionRefusal.NOTHING_TO_DECIDE,
 }
-"""Why a decision may be refused here: ours is stored already, or the gateway was asked again meanwhile."""
+"""Why a decision may be refused here: our own is stored already, or the gateway was asked again meanwhile."""
 
 MIX: tuple[str, ...] = (
     "paid by token",
@@ -43,7 +43,7 @@ MIX: tuple[str, ...] = (
 )
 """One round: paid, declined, in doubt, duplicates, void against pay, a dead letter."""
 AFTERWARDS: tuple[str, ...] = ("paid by token", "version of the future")
-"""Played when the fault is over: every service gets a message, by which recovery is measured."""
+"""Played when the fault is over: every service gets a message, and recovery is measured by it."""
 LOAD: tuple[str, ...] = (
     *MIX,
     LATE_SUCCESS,
@@ -51,7 +51,7 @@ LOAD: tuple[str, ...] = (
     "pm_remit_charged_then_500",
     "known id, other data",
 )
-"""What random mode plays again and again."""
+"""The scenes that random mode plays again and again."""
 
 
 def scene(name: str, testbed: "Testbed") -> Scene:
@@ -62,14 +62,17 @@ def scene(name: str, testbed: "Testbed") -> Scene:
 
 
 def tolerable(one: Scene, result: str) -> bool:
-    """Whether a scene may end so while something fails. A payment that was not sent in time is closed, one that nobody can ask about
-    waits for a person: neither is a guess, and the audit knows which payments were charged."""
+    """Whether a scene may have this result while something fails.
+
+    A payment that was not sent in time is closed, and one that the gateway does not answer for waits for a person. Neither is a guess, and
+    the audit knows which payments were charged.
+    """
     return result in {*one.results, "not_charged", WAITS}
 
 
 def late_success_refunded(testbed: "Testbed") -> Play:
-    """A person decides `not charged`, then the gateway says that it was: the money goes back. If the gateway was asked again before the
-    decision came, it is simply paid, and the person is told."""
+    """A person decides `not charged`, then the gateway reports a charge: the money goes back. If the gateway was asked again before the
+    decision came, the invoice is simply paid, and the person is told."""
 
     async def play(stage: Stage, invoice_id: str) -> Played:
         await stage.issue(invoice_id)
@@ -122,7 +125,7 @@ async def resolve(testbed: "Testbed", payment_id: UUID, version: int) -> None:
 
 
 async def end_of(testbed: "Testbed", stage: Stage, payment_id: UUID) -> str:
-    """`refunded` or `paid`, when it has come to one of them."""
+    """`refunded` or `paid`, once it is one of them."""
 
     async def ended() -> str | None:
         query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = 'refunded'"
@@ -135,6 +138,6 @@ async def end_of(testbed: "Testbed", stage: Stage, payment_id: UUID) -> str:
 
 def _heal(testbed: "Testbed", payment_id: UUID) -> None:
     intents: Sequence[dict[str, str]] = testbed.system.sandbox.show(str(payment_id))["payment_intents"]
-    for intent in intents:  # a crash may have left an orphan beside the one that was confirmed
+    for intent in intents:  # after a crash there may be an orphan beside the one that was confirmed
         if intent["status"] == "succeeded":
             testbed.system.sandbox.heal(intent["id"])

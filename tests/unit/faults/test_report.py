@@ -125,7 +125,7 @@ def test_a_planted_fault_shows_as_what_it_should_be(tmp_path: Path) -> None:
         ),
         console,
     )
-    assert "1 turned red" in console.export_text()
+    assert "1 found" in console.export_text()
 
 
 def test_the_table_names_what_failed(tmp_path: Path) -> None:
