@@ -1,7 +1,7 @@
-"""`make bench`: payments per second, latency and CPU per payment, beside what broker and database allow on this machine.
+"""`make bench`: measures payments per second, latency and CPU per payment, and what broker and database allow on this machine.
 
-A benchmark, not a test: it fails only if a payment is lost or doubled. Everything runs on a private stack of its own; the services are
-the processes of production, with the in-process gateway unless told otherwise.
+It is a benchmark, not a test: it fails only if a payment is lost or doubled. Everything runs on a private stack of its own. The services
+run as in production, by default with the in-process gateway.
 """
 
 import argparse
@@ -38,9 +38,9 @@ FOLDER: Final = ROOT / ".remit" / "bench"
 PARTS: Final = ("throughput", "latency", "http", "instances", "starts", "limits")
 SANDBOX: Final = "sandbox"
 TOP: Final = "0 ms"
-"""The throughput run with the in-process gateway; others are compared with it."""
+"""The throughput run with the in-process gateway; other runs are compared with it."""
 ROUNDS: Final = 3
-"""Of a burst, of which the middle one counts: single ones of a run were 10 to 40 % apart on a machine that is not all ours."""
+"""Bursts of a scenario, of which the middle one counts: single bursts of a run differed by 10 to 40 % on a machine that we share."""
 HALF: Final = "half of the top"
 HALF_S: Final = 10.0
 GATEWAY_START_S: Final = 20.0
@@ -48,7 +48,7 @@ PAYMENTS_MAX: Final = 1_000_000
 
 
 def main() -> int:
-    """Run it; the exit status."""
+    """Run the benchmark; returns the exit status."""
     options = _options()
     configure_logs("bench", level="ERROR", format="console")
     console = Console()
@@ -65,14 +65,14 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("--payments", type=_payments, default=5_000, help="of each burst (default 5000)")
+    parser.add_argument("--payments", type=_payments, default=5_000, help="payments of each burst (default 5000)")
     parser.add_argument("--rate", type=_positive, default=30.0, help="commands/s of the latency run (default 30)")
     parser.add_argument("--seconds", type=_positive, default=20.0, help="how long the latency run is (default 20)")
-    parser.add_argument("--only", choices=PARTS, action="append", help="just this part; may be repeated")
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
     parser.add_argument("--skip-latency", action="store_true", help="without the latency runs")
     parser.add_argument(
         "--gateway-url",
-        help=f"just a burst to this gateway over HTTP; {SANDBOX!r} starts our own. GATEWAY_API_KEY is its key",
+        help=f"only a burst to this gateway over HTTP; {SANDBOX!r} starts our own. GATEWAY_API_KEY is its key",
     )
     parser.add_argument("--compare", type=Path, metavar="FILE", help="an earlier run (default: the last one)")
     return parser.parse_args()
@@ -94,7 +94,7 @@ def _positive(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Gateways:
-    """By environment. `http_pid`: the process of the one that answers over HTTP after `goals.HTTP_LATENCY_MS`."""
+    """Gateways, by the services' environment. `http_pid`: the process that answers over HTTP after `goals.HTTP_LATENCY_MS`."""
 
     in_process: Mapping[str, str]
     http: Mapping[str, str]
@@ -104,7 +104,7 @@ class Gateways:
 
 @contextmanager
 def _opened(options: argparse.Namespace) -> Iterator[tuple[Stack, Fleet, Gateways]]:
-    """Broker and database of our own, whatever the environment offers: their processes are measured. And the gateways."""
+    """A broker and a database of our own, whatever the environment offers, because their processes are measured. And the gateways."""
     os.environ[KIND_VARIABLE] = "private"
     with ExitStack() as opened:
         stack = opened.enter_context(open_stack(say=Console(stderr=True).print))
@@ -209,7 +209,7 @@ async def _play(
         outcomes = await _outcomes(bench, scenarios, raw_limits, say)
         read = await read_books(stack)
     await publisher.close()
-    counted = {"sent": bench.paid, "heard_lost": bench.lost, "doubled": listener.doubled}
+    counted = {"sent": bench.paid, "lost": bench.lost, "doubled": listener.doubled}
     books = report.books(read, repeated=listener.repeated, **counted)
     return outcomes, [books], report.problems(read, **counted)
 
@@ -220,8 +220,11 @@ async def _outcomes(
     raw_limits: Callable[[], Awaitable[None]],
     say: Callable[[str], None],
 ) -> list[ScenarioOutcome]:
-    """One of each scenario. Those of several rounds come first, in turns with each other and with the raw limits: a machine that slows down
-    meanwhile does so for all."""
+    """The outcome of each scenario.
+
+    Scenarios of several rounds come first, in turns with each other and with the raw limits: if the machine slows down meanwhile, it does
+    so for all of them.
+    """
     payments: list[TimedPayment] = prepare(sum(scenario.invoices * scenario.rounds for scenario in scenarios))
     say(f"Issuing {len(payments)} invoices")
     await bench.issue(payments)
@@ -246,7 +249,7 @@ async def _outcomes(
 
 
 def _at_half(scenario: BenchScenario, rounds: Sequence[ScenarioOutcome]) -> BenchScenario:
-    """With half the rate of these, for ten seconds."""
+    """The same scenario with half the rate of these rounds, for ten seconds."""
     top = median(rounds).load
     assert isinstance(top, Burst)
     rate_per_s = top.per_s / 2

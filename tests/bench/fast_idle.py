@@ -1,7 +1,7 @@
-"""`python -m tests.bench.fast_idle saga`: a service with short pauses, which does within minutes what it does in hours of rest.
+"""`python -m tests.bench.fast_idle saga`: runs a service with short pauses, so that it does in minutes its idle work of hours.
 
-What a service does when there is nothing to do, it does for ever: a few bytes kept each time are a leak that no load shows. What only waits
-for the garbage collector's next full round, which would take days to come by itself, is collected: it is no leak.
+Idle work goes on for ever: a few bytes kept each time are a leak that no load shows. Garbage that only waits for the collector's next full
+round, which would take days to come by itself, is collected first: it is no leak.
 """
 
 import gc
@@ -14,7 +14,7 @@ from typing import Final
 from shared.messaging import consumer
 
 QUICKER: Final = 50
-"""All pauses alike: whatever grows, an hour of it is an hour."""
+"""All pauses are shortened by this factor, so that an hour's growth stays an hour's growth."""
 COLLECT_EVERY_S: Final = 1.0
 BACKGROUND_TASKS: Final = (
     ("shared.messaging.outbox_cleaner", "OutboxCleaner"),
@@ -26,13 +26,13 @@ BACKGROUND_TASKS: Final = (
     ("services.payment_gateway.lease_claimer", "LeaseClaimer"),
     ("services.saga.deadlines", "DeadlineScheduler"),
 )
-"""All there are, by module and class: tests/unit/test_background.py holds this list against the code."""
+"""All background tasks, by module and class. tests/unit/test_background.py compares this list with the code."""
 
 
 def main() -> None:
     """Run the service that the command line names."""
     service = f"services.{sys.argv[1]}"
-    consumer.WATCH_INTERVAL_S /= QUICKER  # a consumer that hears nothing takes a new channel
+    consumer.WATCH_INTERVAL_S /= QUICKER  # an idle consumer takes a new channel at this interval
     for module, name in BACKGROUND_TASKS:
         if module.startswith(("shared.", f"{service}.")):
             task = getattr(import_module(module), name)

@@ -1,8 +1,8 @@
 """A card gateway over HTTP that costs next to nothing and answers after a set time: `python -m tests.bench.gateway PORT_FILE LATENCY_MS`.
 
-It speaks as much of Stripe's API as a payment that succeeds needs (create, confirm, retrieve), and keeps the newest payments in memory. It
-shares the two cores with what is measured; the sandbox (`deploy.sandbox`), with its ledger on disk and its faults, would take more of them.
-For measurements only. It ends with its parent's pipe.
+It knows only those requests of Stripe's API that a successful payment needs (create, confirm, retrieve), and keeps the newest payments in
+memory. It shares the two cores with what is measured. The sandbox (`deploy.sandbox`), with its ledger on disk and its faults, would take
+more of them. It is for measurements only, and ends with its parent's pipe.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ import uvloop
 REMEMBERED_MAX = 50_000
 HEAD_END = b"\r\n\r\n"
 NO_DIGITS = str.maketrans("0123456789", "ghijklmnop")
-"""For ids: one in twenty thousand would read as a card number, and be refused."""
+"""Letters for ids: of random digits, one id in twenty thousand would look like a card number, and be refused."""
 
 
 class GatewayPayments:
-    """By id; the id is made of the idempotency key, so that a repeated request is the same payment."""
+    """Payments by id. The id is derived from the idempotency key, so that a repeated request finds the same payment."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, dict[str, object]] = OrderedDict()
 
     def answer(self, method: str, path: str, key: str, body: bytes) -> tuple[int, dict[str, object]]:
-        """Status and JSON."""
+        """Returns HTTP status and JSON."""
         parts = path.partition("?")[0].strip("/").split("/")
         if parts[:2] != ["v1", "payment_intents"]:
             return 404, _error("unknown path")
@@ -65,7 +65,7 @@ def _error(message: str) -> dict[str, object]:
 
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 with kept connections; one request at a time on each, as aiohttp sends them."""
+    """HTTP/1.1 with kept connections, one request at a time on each, which is how aiohttp sends them."""
 
     def __init__(self, payments: GatewayPayments, latency_s: float) -> None:
         self._payments = payments
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's derives from no class of asyncio
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class is no subclass of asyncio's
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port_file: Path, latency_s: float) -> None:
-    """Until standard input closes."""
+    """Serve until standard input closes."""
     payments = GatewayPayments()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(payments, latency_s), "127.0.0.1", 0, backlog=1_000)

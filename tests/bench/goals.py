@@ -1,4 +1,4 @@
-"""What Remit is to reach on two cores, beside what a run reached."""
+"""The goals for Remit on two cores, beside what a run reached."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -10,15 +10,15 @@ from tests.bench.scenarios import BenchScenario, ScenarioOutcome
 
 HTTP_LATENCY_MS: Final = 300
 CALLS_A_PAYMENT: Final = 2
-"""Prepare and execute, one after the other."""
+"""Calls of one payment: prepare and execute, one after the other."""
 FEW_CALLS: Final = 60
-"""In flight: 100 payments/s at most, far from what the machine can do, so that two instances have something to gain."""
+"""Calls in flight: 100 payments/s at most, far from what the machine can do, so that two instances can gain."""
 MANY_CALLS: Final = 400
-"""667 payments/s at most."""
+"""Calls in flight: 667 payments/s at most."""
 UP_TO_PER_S: Final = 500
-"""So far the calls in flight alone are to be the limit: with fewer calls nine tenths of what they allow, with more at least this."""
+"""Up to this rate only the calls in flight must limit: with fewer calls nine tenths of what they allow, with more at least this rate."""
 SECONDS: Final = 20
-"""How long a burst to the slow gateway takes at best; the first and the last 0.6 s cannot be full."""
+"""The shortest burst to the slow gateway, in seconds: the first and the last 0.6 s cannot be full."""
 TWO: Final = "0 ms, two of each"
 
 
@@ -41,7 +41,7 @@ def _name(calls: int, instances: int = 1) -> str:
 def table(
     outcomes: Sequence[ScenarioOutcome], alone: Mapping[str, tuple[float, float]], allowed: Limits | None
 ) -> Table:
-    """Of what was measured; what was not is absent."""
+    """The goals for what was measured; what was not measured is left out."""
     played = {outcome.scenario.name: outcome for outcome in outcomes}
     found = [
         *_top(played, allowed),

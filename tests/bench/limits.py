@@ -1,7 +1,7 @@
-"""What broker and database allow on this machine, measured between the bursts, when the services have ended.
+"""Measures what broker and database allow on this machine, between the bursts, while no service runs.
 
-Messages are as large as a `PayInvoice` and persistent, queues are quorum queues, PostgreSQL is as durable as it ships. The statements
-are written out here, and not borrowed from `shared.persistence`, so that the limit does not move when our code does.
+Messages are persistent and as large as a `PayInvoice`, queues are quorum queues, and PostgreSQL is as durable as it ships. The statements
+are written out here, not imported from `shared.persistence`, so that the limit does not move when our code does.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.bench.measure import GENERATOR, POSTGRESQL, RABBITMQ, Meter, cores
 
 MESSAGES: Final = 5_000
 OURS: Final = 4
-"""Times as many of what costs microseconds: CPU is counted in ticks of 10 ms."""
+"""Work of microseconds is repeated so many times: CPU is counted in ticks of 10 ms."""
 QUEUE: Final = "bench.limits"
 PREFETCH: Final = 400
 DATABASE: Final = "bench_limits"
@@ -35,12 +35,12 @@ BATCH: Final = 200
 BATCHED_MESSAGES: Final = 10_000
 SINGLE_MESSAGES: Final = 2_000
 CONNECTIONS: Final = 16
-"""Transactions at once where each message has its own: they share the disk's flushes."""
+"""Concurrent transactions when each message has its own: they share the disk's flushes."""
 ROW_WRITES: Final = 5
-"""Of one message in `_SCHEMA`: inbox, event, state, outbox, and the outbox row deleted again."""
+"""Rows that a message writes in `_SCHEMA`: inbox, event, state, outbox, and the outbox row deleted again."""
 COMMITS_BEHIND: Final = (1, 3, 1, 1, 0)
-"""Of a lone payment, behind each of its five hops: the invoice requests it; the gateway takes it in, has prepared it, has executed it; the
-saga; the invoice is paid; whoever listens commits nothing here."""
+"""Commits of a lone payment after each of its five hops: the invoice requests it; the gateway service has taken it in, prepared it,
+executed it; the saga; the invoice is paid. The listener outside commits nothing."""
 LONE_PAYMENTS: Final = 150
 LONE_RATE_PER_S: Final = 30
 DEADLINE_S: Final = 120.0
@@ -48,7 +48,7 @@ DEADLINE_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A rate, and the CPU of both sides for one item, in microseconds."""
+    """A rate, and the CPU of client and server for one item, in microseconds."""
 
     per_s: float
     client_us: float
@@ -61,7 +61,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Items are messages; those of `set_based` and `single` do `ROW_WRITES` each."""
+    """The raw limits. Items are messages; those of `set_based` and `single` write `ROW_WRITES` rows each."""
 
     publish_aio_pika: Limit
     consume_aio_pika: Limit
@@ -70,11 +70,11 @@ class Limits:
     set_based: Limit
     single: Limit
     lone: Steady
-    """The hops and commits of a payment that is alone, one after the other, with no other code: it cannot be faster than that."""
+    """The hops and commits of a lone payment, one after the other, without other code: a payment cannot be faster."""
 
 
 def middle(rounds: Sequence[Limits]) -> Limits:
-    """Of each limit the one in the middle by its CPU (of an even number, the dearer); the lone payments of all rounds."""
+    """Of each limit the one in the middle by its CPU (the higher of two in the middle); the lone payments of all rounds together."""
     medians = {
         field.name: sorted((getattr(one, field.name) for one in rounds), key=lambda limit: limit.us)[len(rounds) // 2]
         for field in fields(Limits)
@@ -85,7 +85,7 @@ def middle(rounds: Sequence[Limits]) -> Limits:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What one payment asks of broker and database."""
+    """What one payment needs of broker and database."""
 
     publishes: float
     deliveries: float
@@ -94,20 +94,20 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """Payments a second if all cores did nothing but the same messages and rows."""
+    """Payments per second if all cores handled only the same messages and rows."""
 
     per_s: float
     cpu_ms: float
 
 
 def ceiling(needs: Needs, *, publish: Limit, consume: Limit, rows: Limit) -> Ceiling:
-    """By CPU, of client and server together: on a machine that is busy all the time nothing else can be the limit."""
+    """The ceiling by CPU, of client and server together: on a fully busy machine nothing else can be the limit."""
     us = needs.publishes * publish.us + needs.deliveries * consume.us + needs.row_writes * rows.us / ROW_WRITES
     return Ceiling(cores() * 1e6 / us, us / 1_000)
 
 
 def ceilings(found: Limits, needs: Needs) -> dict[str, Ceiling]:
-    """By what speaks to the broker."""
+    """A ceiling for each client of the broker."""
     return {
         "aio-pika and set-based SQL": ceiling(
             needs, publish=found.publish_aio_pika, consume=found.consume_aio_pika, rows=found.set_based
@@ -119,7 +119,7 @@ def ceilings(found: Limits, needs: Needs) -> dict[str, Ceiling]:
 
 
 async def measure(stack: Stack, meter: Meter) -> Limits:
-    """All of them, one after the other; about fifteen seconds."""
+    """Measure all limits one after the other; it takes about fifteen seconds."""
     async with asyncio.timeout(DEADLINE_S):
         messages = _messages()
         async with _aio_pika(stack.rabbitmq_url) as channel:
@@ -171,7 +171,7 @@ async def _aio_pika(url: str) -> AsyncIterator[AbstractChannel]:
 
 
 async def _publish_aio_pika(channel: AbstractChannel, messages: Sequence[Outgoing]) -> None:
-    """As many in flight as our own publisher has."""
+    """Publish with as many messages in flight as our own publisher has."""
     for start in range(0, len(messages), IN_FLIGHT_MAX):
         await asyncio.gather(
             *(
@@ -193,7 +193,7 @@ async def _publish_aio_pika(channel: AbstractChannel, messages: Sequence[Outgoin
 
 
 async def _consume_aio_pika(channel: AbstractChannel) -> None:
-    """One acknowledgement a message, as aio-pika's users do."""
+    """Consume with one acknowledgement a message, as users of aio-pika do."""
     left, all_there = MESSAGES, asyncio.Event()
 
     async def on_message(message: AbstractIncomingMessage) -> None:
@@ -269,7 +269,7 @@ async def _database(stack: Stack) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]
     pool = await asyncpg.create_pool(url, min_size=CONNECTIONS, max_size=CONNECTIONS, timeout=RPC_TIMEOUT_S)
     try:
         await pool.execute(_SCHEMA)
-        await pool.execute("CHECKPOINT")  # of what the bursts before left to do
+        await pool.execute("CHECKPOINT")  # write what the bursts before left behind
         yield pool
     finally:
         with suppress(TimeoutError):
@@ -293,7 +293,7 @@ async def _one_by_one(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
 
 
 async def _handle(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]", ids: list[UUID]) -> None:
-    """The statements of these messages, in one transaction; then their outbox rows are deleted, which need not wait for the disk."""
+    """Run the statements for these messages in one transaction. Then delete their outbox rows, which need not wait for the disk."""
     keys = [str(id_) for id_ in ids]
     ones = [1] * len(ids)
     async with connection.transaction():
@@ -311,7 +311,7 @@ async def _handle(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 async def _lone_payments(url: str, pool: "asyncpg.Pool[asyncpg.Record]", message: Outgoing) -> Steady:
-    """One after the other, each from the time that it is due."""
+    """One payment after the other; each latency begins when the payment is due."""
     publisher = Publisher(BrokerLink(url, name="bench limits"))
     first = time.perf_counter() + 1 / LONE_RATE_PER_S
     spans: list[Span] = []
@@ -331,7 +331,7 @@ async def _lone_payment(
     connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]",
     message: Outgoing,
 ) -> None:
-    """What a service publishes is on its way to the next one before it is confirmed."""
+    """One payment. As in the services, a message travels to the next hop before its publish is confirmed."""
     for commits in COMMITS_BEHIND:
         publishing = asyncio.create_task(send(publisher, [message]))
         await consumer.ack(await consumer.take())

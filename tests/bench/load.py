@@ -1,7 +1,7 @@
-"""The upstream system: prepared commands in, `InvoicePaid` out. It shares the cores with what it measures, so it does little.
+"""The upstream system: it sends prepared commands and receives `InvoicePaid`. It shares the cores with what it measures, so it does little.
 
-Commands leave through `shared.messaging.publisher` (few socket writes, real confirms). What comes back is taken by
-`shared.messaging.consumer`, one acknowledgement for many deliveries; of its body only the payment id is read, by a regular expression.
+Commands are published by `shared.messaging.publisher` (few socket writes, real confirms). Events are received by
+`shared.messaging.consumer`, with one acknowledgement for many deliveries. Of a body it reads only the payment id, by a regular expression.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from shared.observability.health import Readiness
 INVOICE_PREFIX: Final = "bench"
 EVENTS_QUEUE: Final = "bench.invoice-paid"
 PREFETCH: Final = 1_000
-"""More than are ever left unacknowledged, so the broker is never kept waiting."""
+"""More messages than are ever unacknowledged, so that the broker never has to wait."""
 SILENCE_MAX_S: Final = 30.0
-"""After so long without any news, what has not come yet is lost: beyond an outbox's sweep and short of a saga's deadline."""
+"""If no event comes for so long, the missing ones are lost: longer than an outbox's sweep, shorter than a saga's deadline."""
 SENT_AT: Final = "2026-01-01T00:00:00Z"
-"""Nothing depends on a sender's clock."""
+"""The time in every command; nothing depends on a sender's clock."""
 
 _PAYMENT_ID: Final = re.compile(rb'"payment_id":"([0-9a-f-]{36})"')
 
@@ -53,7 +53,7 @@ class TimedPayment:
 
 
 def prepare(count: int) -> list[TimedPayment]:
-    """Invoices with a payment each; ids are new every time."""
+    """Prepare so many invoices with a payment each; all ids are new."""
     return [_payment() for _ in range(count)]
 
 
@@ -71,7 +71,7 @@ def _payment() -> TimedPayment:
 
 
 def declined(payment: TimedPayment) -> Outgoing:
-    """Another payment of the same invoice, by a card that the bank declines: before it is paid for good."""
+    """Another payment of the same invoice, with a card that the bank declines; it comes before the one that is captured."""
     data = orjson.loads(payment.pay.body)["data"] | {
         "payment_id": str(new_id()),
         "method": {"kind": "token", "token": "pm_card_chargeDeclined"},
@@ -100,7 +100,7 @@ def _command(data: Contract) -> Outgoing:
 
 
 class EventListener:
-    """Hears `InvoicePaid` as anyone may, on a durable queue of its own."""
+    """Receives `InvoicePaid` on a durable queue of its own, as any upstream system may."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
@@ -109,7 +109,7 @@ class EventListener:
         self._message_ids: dict[bytes, str | None] = {}
         self._heard_at: dict[bytes, float] = {}
         self.doubled = 0
-        """Payments of which two different `InvoicePaid` came. The same message twice is at-least-once delivery."""
+        """Payments with two different `InvoicePaid`. The same message twice is normal: delivery is at least once."""
         self.repeated = 0
 
     @classmethod
@@ -124,7 +124,7 @@ class EventListener:
             await channel.queue_bind(EVENTS_QUEUE, InvoicePaid.exchange, f"{InvoicePaid.wire_name}.#")
             consumer = Consumer(link, EVENTS_QUEUE, readiness=Readiness(), prefetch=PREFETCH)
             listener = cls(consumer)
-            hearing = asyncio.gather(consumer.run(), listener._hear())
+            hearing = asyncio.gather(consumer.run(), listener._receive())
             try:
                 yield listener
             finally:
@@ -134,7 +134,7 @@ class EventListener:
         finally:
             await link.close()
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         while deliveries := await self._consumer.take():
             at = time.perf_counter()
             for delivery in deliveries:
@@ -156,8 +156,8 @@ class EventListener:
         else:
             self.doubled += 1
 
-    async def hear_of(self, payments: Sequence[TimedPayment]) -> int:
-        """Wait until all of them are paid, or nothing has come for `SILENCE_MAX_S`; how many are missing."""
+    async def wait_for(self, payments: Sequence[TimedPayment]) -> int:
+        """Wait until all of them are paid, or nothing has come for `SILENCE_MAX_S`; returns how many are missing."""
         self._awaited = {_key(payment) for payment in payments} - self._heard_at.keys()
         before = len(payments) + 1
         while self._awaited and len(self._awaited) < before:
@@ -168,7 +168,7 @@ class EventListener:
                     await self._none_awaited.wait()
         return len(self._awaited)
 
-    def heard_of(self, payment: TimedPayment) -> float | None:
+    def paid_at(self, payment: TimedPayment) -> float | None:
         """When it was paid, in seconds of `time.perf_counter`."""
         return self._heard_at.get(_key(payment))
 
@@ -179,7 +179,7 @@ def _key(payment: TimedPayment) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Payments sent as fast as confirms allow."""
+    """Payments that were sent as fast as confirms allow."""
 
     paid: int
     lost: int
@@ -198,13 +198,13 @@ async def burst(publisher: Publisher, listener: EventListener, payments: Sequenc
     started = time.perf_counter()
     await send(publisher, [payment.pay for payment in payments])
     published_s = time.perf_counter() - started
-    lost = await listener.hear_of(payments)
-    last = max((at for payment in payments if (at := listener.heard_of(payment)) is not None), default=started)
+    lost = await listener.wait_for(payments)
+    last = max((at for payment in payments if (at := listener.paid_at(payment)) is not None), default=started)
     return Burst(len(payments) - lost, lost, published_s, max(last - started, 1e-9))
 
 
 Span = tuple[float, float]
-"""From when to when, in seconds of `time.perf_counter`, which all processes of a Linux machine share."""
+"""Begin and end, in seconds of `time.perf_counter`, which is the same clock in all processes of a Linux machine."""
 
 
 def _overlap(one: Span, other: Span) -> bool:
@@ -213,14 +213,14 @@ def _overlap(one: Span, other: Span) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """Payments sent at fixed times, whatever becomes of those before."""
+    """Payments that were sent at fixed times, however those before went."""
 
     spans: Sequence[Span]
     lost: int
     late_ms: float
-    """How far behind its timetable the generator itself was, at worst; it is part of the latencies."""
+    """The largest delay, in ms, of the generator behind its own timetable; it is part of the latencies."""
     stalls: Sequence[Span] = ()
-    """When the machine itself ran slowly meanwhile."""
+    """Times during which the machine itself ran slowly."""
 
     @property
     def latencies_ms(self) -> list[float]:
@@ -228,21 +228,24 @@ class Steady:
         return sorted((heard - due) * 1_000 for due, heard in self.spans)
 
     def percentile(self, percent: float) -> float:
-        """Nearest rank: a latency that was measured, in milliseconds. Raises IndexError if none was."""
+        """The latency, in milliseconds, at the nearest rank: always one that was measured. Raises IndexError if none was."""
         latencies_ms = self.latencies_ms
         rank = math.ceil(len(latencies_ms) * percent / 100)
         return latencies_ms[max(rank, 1) - 1]
 
-    def but_for_stalls(self) -> "Steady":
-        """Without the payments that were under way while the machine stalled."""
+    def without_stalls(self) -> "Steady":
+        """The same without the payments that were under way while the machine stalled."""
         return replace(self, spans=[span for span in self.spans if not any(_overlap(span, one) for one in self.stalls)])
 
 
 async def steady(
     publisher: Publisher, listener: EventListener, payments: Sequence[TimedPayment], *, rate_per_s: float
 ) -> Steady:
-    """Pay one after the other; what became due while the last was being confirmed leaves together. A latency begins when the command was
-    *due* to be sent, so a stall is charged to all that it held up (Gil Tene, "How NOT to Measure Latency": coordinated omission)."""
+    """Pay one invoice after the other; commands that became due while the last one was being confirmed leave together.
+
+    A latency begins when the command was *due* to be sent, so a stall counts for all commands that it delayed (Gil Tene, "How NOT to
+    Measure Latency": coordinated omission).
+    """
     first = time.perf_counter() + 0.1
     due = [first + position / rate_per_s for position in range(len(payments))]
     late_s, sent = 0.0, 0
@@ -253,11 +256,11 @@ async def steady(
         ready = max(sent + 1, bisect.bisect_right(due, now))
         await send(publisher, [payment.pay for payment in payments[sent:ready]])
         sent = ready
-    lost = await listener.hear_of(payments)
+    lost = await listener.wait_for(payments)
     spans = [
         (due_at, at)
         for payment, due_at in zip(payments, due, strict=True)
-        if (at := listener.heard_of(payment)) is not None
+        if (at := listener.paid_at(payment)) is not None
     ]
     return Steady(spans, lost, late_s * 1_000)
 

@@ -1,9 +1,9 @@
-"""`make bench-long`: does it stay fast and small? Throughput beside years of stored payments, memory over many payments, and cleaning.
+"""`make bench-long`: does Remit stay fast and small? It measures growth, memory, cleaning and rest.
 
-Growth: two sets of databases on one server, one nearly empty, one with a million invoices and five million events
-(`tests.bench.stored`), are used in turns by the same build; the ratio of their throughputs counts. Memory: one set of services pays one
-chunk after the other, and the memory of each is read after each chunk. Cleaning: rows beyond their retention are put beside the others,
-and the services, under load, are watched deleting them. Rest: services that have nothing to do, and do it 50 times as often.
+Growth: the same build uses in turns two sets of databases on one server, a nearly empty one and one with a million invoices and five
+million events (`tests.bench.stored`); the ratio of their throughputs counts. Memory: one set of services pays one chunk after the other,
+and each service's memory is read after each chunk. Cleaning: expired rows are put beside the others, and the services delete them under
+load. Rest: services without any messages do their idle work 50 times as often.
 """
 
 import argparse
@@ -39,19 +39,19 @@ from tests.bench.system import NotReadyError, Services, read_books, until
 FOLDER: Final = ROOT / ".remit" / "bench" / "long"
 PARTS: Final = ("growth", "cleaning", "memory", "rest")
 FEW: Final = 100
-"""Invoices that the services themselves take through a declined and a captured payment, to be copied: five events each."""
+"""Invoices that are copied. The services themselves take each through a declined and a captured payment, which makes five events."""
 GATEWAY: Final = {"GATEWAY_URL": "memory://"}
 GROWTH_GOAL_PERCENT: Final = 95.0
 MEMORY_GOAL_MIB: Final = 100.0
 FLAT_MIB: Final = 0.5
-"""A million payments would add 5 MiB: what allocators do by themselves."""
+"""MiB that a service's memory may grow by with each 100 000 payments. Over a million it may grow by 5 MiB, which allocators do anyway."""
 SAMPLES_SHOWN_MAX: Final = 10
 REST_SAMPLE_S: Final = 2.0
 REST_GOAL_MIB: Final = 3.0
-"""In a day; what three minutes can tell from nothing. A leak of a few bytes in everything that is done at rest shows as more."""
+"""Growth in a day of rest, in MiB: the least that three minutes can tell from nothing. A leak of a few bytes each time shows as more."""
 DAY_S: Final = 86_400
 CLEANING_TIMEOUT_S: Final = 90.0
-"""Longer than the longest pause between two looks for rows beyond retention, a minute."""
+"""Longer than the longest pause between two looks for expired rows, a minute."""
 EXPIRED: Final[Mapping[str, tuple[Service, str]]] = {
     **{f"{service}.inbox": (service, "inbox") for service in ("invoice", "payment_gateway", "saga")},
     "saga.deadlines": ("saga", "deadlines"),
@@ -61,7 +61,7 @@ EXPIRED: Final[Mapping[str, tuple[Service, str]]] = {
 
 
 def main() -> int:
-    """Run it; the exit status."""
+    """Run the benchmark; returns the exit status."""
     options = _options()
     configure_logs("bench", level="ERROR", format="console")
     os.environ[KIND_VARIABLE] = "private"
@@ -80,20 +80,22 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-long ARGS=...", description=__doc__)
     parser.add_argument(
-        "--invoices", type=int, default=1_000_000, help="stored beforehand, five events each (default 1000000)"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="of growth, each on both sets of databases (default 3)")
-    parser.add_argument(
-        "--payments", type=int, default=5_000, help="of a round, and of a chunk of memory (default 5000)"
+        "--invoices", type=int, default=1_000_000, help="invoices stored beforehand, five events each (default 1000000)"
     )
     parser.add_argument(
-        "--expired", type=int, default=100_000, help="rows a table beyond their retention (default 100000)"
+        "--rounds", type=int, default=3, help="rounds of growth, each on both sets of databases (default 3)"
     )
     parser.add_argument(
-        "--memory-payments", type=int, default=100_000, help="paid while memory is watched (default 100000)"
+        "--payments", type=int, default=5_000, help="payments of a round, and of a chunk of memory (default 5000)"
     )
-    parser.add_argument("--rest-seconds", type=int, default=180, help=f"of rest, each worth {QUICKER} (default 180)")
-    parser.add_argument("--only", choices=PARTS, action="append", help="just this part; may be repeated")
+    parser.add_argument("--expired", type=int, default=100_000, help="expired rows in each table (default 100000)")
+    parser.add_argument(
+        "--memory-payments", type=int, default=100_000, help="payments while memory is watched (default 100000)"
+    )
+    parser.add_argument(
+        "--rest-seconds", type=int, default=180, help=f"seconds of rest, each worth {QUICKER} (default 180)"
+    )
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="an earlier run (default: the last one)")
     return parser.parse_args()
 
@@ -134,7 +136,7 @@ async def _measure(
             tables += await _rest(empty, options, say)
         for bench in benches:
             read = await read_books(bench.stack, since=bench.first)
-            problems += report.problems(read, sent=bench.paid, heard_lost=bench.lost, doubled=listener.doubled)
+            problems += report.problems(read, sent=bench.paid, lost=bench.lost, doubled=listener.doubled)
     await publisher.close()
     return report.BenchReport(about, tables, problems)
 
@@ -151,7 +153,7 @@ async def _beside_what_is_stored(
 
 
 def _second_databases(stack: Stack) -> Stack:
-    """The same broker and server, with other databases."""
+    """The same broker and server with other databases."""
     return replace(stack, _service_urls={service: stack.create_database(f"grown_{service}") for service in SERVICES})
 
 
@@ -175,13 +177,15 @@ async def _store(grown: BenchRun, options: argparse.Namespace, say: Callable[[st
     rows: dict[str, report.Row] = {
         name: {"rows": size.rows, "MiB": size.mib} for name, size in (await stored.sizes(grown.stack)).items()
     }
-    return report.Table("Stored beforehand", rows, "with indexes; inbox and fired deadlines: what is within retention")
+    return report.Table(
+        "Stored beforehand", rows, "with indexes; of inbox and fired deadlines only what is within retention"
+    )
 
 
 async def _growth(
     empty: BenchRun, grown: BenchRun, options: argparse.Namespace, say: Callable[[str], None]
 ) -> list[report.Table]:
-    """In turns, round after round, the first of a round changing."""
+    """Rounds in turns; a different set of databases begins each round."""
     played: dict[str, list[ScenarioOutcome]] = {"empty": [], "grown": []}
     benches = {"empty": empty, "grown": grown}
     for number in range(1, options.rounds + 1):
@@ -223,7 +227,7 @@ def _per_s(outcome: ScenarioOutcome) -> float:
 
 
 async def _cleaning(grown: BenchRun, options: argparse.Namespace, say: Callable[[str], None]) -> report.Table:
-    """Rows beyond their retention, and how fast services under load delete them."""
+    """Store expired rows, and measure how fast the services delete them under load."""
     say(f"Cleaning: {options.expired} rows a table are beyond their retention")
     payments = prepare(options.payments)
     await grown.issue(payments)
@@ -261,7 +265,7 @@ async def _cleaning(grown: BenchRun, options: argparse.Namespace, say: Callable[
 
 
 _OLD_ID: Final = "('00' || substr(md5(random()::text || n), 3))::uuid"
-"""Sorts before the payments of the load, as those that were stored do."""
+"""An id that sorts before the payments of the load, as stored payments do."""
 _EXPIRE: Final = {
     "inbox": """INSERT INTO inbox (message_id, handled_at)
         SELECT gen_random_uuid(), now() - interval '100 days' FROM generate_series(1, $1::int)""",
@@ -314,7 +318,7 @@ async def _execute(stack: Stack, service: Service, statement: str, *arguments: o
 
 
 async def _memory(bench: BenchRun, options: argparse.Namespace, say: Callable[[str], None]) -> list[report.Table]:
-    """One set of processes, one chunk of payments after the other, the memory of each after each."""
+    """One set of processes pays one chunk of payments after the other; the memory of each process is read after each chunk."""
     await bench.services.start(GATEWAY)
     meter = bench.meter.watching(bench.services.pids)
     samples: list[tuple[int, dict[str, float]]] = [(0, meter.resident_mib())]
@@ -327,19 +331,19 @@ async def _memory(bench: BenchRun, options: argparse.Namespace, say: Callable[[s
         say(f"Memory: {samples[-1][0]} of {options.memory_payments} payments")
     await bench.services.stop()
     shown = {f"{paid:,} paid": mib for paid, mib in samples}
-    note = "PostgreSQL: what its processes do not share; the load generator keeps what it has heard, and is not shown"
+    note = "PostgreSQL: what its processes do not share; the load generator keeps what it received, and is not shown"
     return [_samples("Memory while paying, MiB resident", shown, note), _flatness(samples)]
 
 
 def _samples(title: str, samples: Mapping[str, report.Row], note: str) -> report.Table:
-    """Evenly spaced ones of many, and the last."""
+    """Some evenly spaced samples, and the last one."""
     names = list(samples)
     step = max(1, len(names) // SAMPLES_SHOWN_MAX)
     return report.Table(title, {name: samples[name] for name in (*names[:-1:step], names[-1])}, note)
 
 
 def _flatness(samples: Sequence[tuple[int, Mapping[str, float]]]) -> report.Table:
-    """Of the second half: how much memory each service took on with every 100 000 payments, by least squares."""
+    """How much memory each service gained with every 100 000 payments, by least squares over the second half."""
     half = samples[len(samples) // 2 :]
     goals: list[Goal] = []
     for name in sorted(name for name in samples[0][1] if name in SERVICES):
@@ -359,7 +363,7 @@ def _slope(samples: Sequence[tuple[float, Mapping[str, float]]], name: str) -> f
 
 
 async def _rest(bench: BenchRun, options: argparse.Namespace, say: Callable[[str], None]) -> list[report.Table]:
-    """Services that nobody sends anything, and the memory of each, every few seconds."""
+    """The memory of services without any messages, every few seconds."""
     say(f"Rest: {options.rest_seconds} s, worth {options.rest_seconds * QUICKER / 3_600:.1f} hours")
     await bench.services.start(GATEWAY, fast_idle=True)
     meter = bench.meter.watching(bench.services.pids)
@@ -378,7 +382,7 @@ async def _rest(bench: BenchRun, options: argparse.Namespace, say: Callable[[str
         if len(half) > 1
     ]
     shown = {f"{at:.0f} s": mib for at, mib in samples}
-    note = f"new channels, retention, looks for what is due: {QUICKER} times as often"
+    note = f"new channels, retention, looks for due work: {QUICKER} times as often"
     return [_samples("Memory at rest, MiB resident", shown, note), report.goals("Rest: the goal", goals)]
 
 

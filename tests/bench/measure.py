@@ -1,9 +1,8 @@
-"""What a run costs: CPU and memory by process, and what one payment does to broker and databases.
+"""Measures what a run costs: CPU and memory by process, and what one payment costs broker and databases.
 
-What is counted, and what is not. Of a service: its process with all threads. Of PostgreSQL: the postmaster, every process below it that
-lives (backends, WAL writer, checkpointer, autovacuum), and those that ended, which the postmaster has waited for. Of RabbitMQ: the Erlang
-VM with its helpers. The kernel's own threads, such as the disk's, are not: they show as "elsewhere", together with whatever runs beside
-the benchmark.
+What is counted: of a service, its process with all threads; of PostgreSQL, the postmaster, every living process below it (backends, WAL
+writer, checkpointer, autovacuum), and the ended ones that the postmaster has waited for; of RabbitMQ, the Erlang VM with its helpers. The
+kernel's own threads, such as the disk's, are not counted: they show as "elsewhere", together with all other programs on the machine.
 """
 
 import os
@@ -20,7 +19,7 @@ from deploy.local.stack import SERVICES, Stack
 GENERATOR: Final = "load generator"
 GATEWAY: Final = "gateway (HTTP)"
 OUTSIDE: Final = frozenset({GENERATOR, GATEWAY})
-"""Not of the system: whoever sends, and whoever charges."""
+"""Processes that are no part of the system: the sender and the gateway."""
 RABBITMQ: Final = "RabbitMQ"
 POSTGRESQL: Final = "PostgreSQL"
 ELSEWHERE: Final = "elsewhere"
@@ -29,7 +28,7 @@ MIB: Final = 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU seconds since each process began, and when this was read (seconds of `time.perf_counter`)."""
+    """CPU seconds since each process began, and when they were read (seconds of `time.perf_counter`)."""
 
     at: float
     cpu_s: Mapping[str, float]
@@ -42,7 +41,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """CPU seconds by process within `elapsed_s` seconds; `machine_s` is what all processes of the machine took."""
+    """CPU seconds by process within `elapsed_s` seconds; `machine_s`: of all processes of the machine."""
 
     elapsed_s: float
     cpu_s: Mapping[str, float]
@@ -54,12 +53,12 @@ class Spent:
 
     @property
     def system_s(self) -> float:
-        """Of the services, the broker and the database."""
+        """CPU seconds of the services, the broker and the database."""
         return sum(cpu_s for name, cpu_s in self.cpu_s.items() if name not in OUTSIDE)
 
 
 class Meter:
-    """Reads the processes of one stack. The benchmark itself is the load generator."""
+    """Reads the processes of one stack. The benchmark's own process is the load generator."""
 
     def __init__(self, roots: Mapping[str, int]) -> None:
         self._processes = {name: psutil.Process(pid) for name, pid in roots.items()}
@@ -67,7 +66,7 @@ class Meter:
 
     @classmethod
     async def of(cls, stack: Stack) -> Self:
-        """Broker and database of a stack that runs as processes of this machine."""
+        """A meter for the broker and the database of a stack, which run as processes of this machine."""
         connection = await asyncpg.connect(stack.postgres_url, timeout=10)
         try:
             pid_file: str = await connection.fetchval("SELECT pg_read_file('postmaster.pid')")
@@ -77,7 +76,7 @@ class Meter:
         return cls({RABBITMQ: int(broker), POSTGRESQL: int(pid_file.split(maxsplit=1)[0])})
 
     def watching(self, roots: Mapping[str, int]) -> "Meter":
-        """A meter that reads these processes as well."""
+        """A meter that also reads these processes."""
         return Meter({name: process.pid for name, process in self._processes.items()} | dict(roots))
 
     def read(self) -> Usage:
@@ -86,7 +85,7 @@ class Meter:
         return Usage(time.perf_counter(), cpu_s | {GENERATOR: own.user + own.system}, _machine_s())
 
     def resident_mib(self) -> dict[str, float]:
-        """Memory by process, in MiB; of PostgreSQL's processes the sum of what they do not share."""
+        """Memory by process, in MiB; for PostgreSQL the sum of what its processes do not share."""
         return {name: _resident_mib(process) for name, process in self._processes.items()}
 
 
@@ -95,7 +94,7 @@ def _tree_cpu_s(root: psutil.Process) -> float:
     for process in (root, *root.children(recursive=True)):
         try:
             times = process.cpu_times()
-        except psutil.NoSuchProcess:  # ended just now: its parent has it among its children's time
+        except psutil.NoSuchProcess:  # it just ended: its time is in its parent's time of children
             continue
         total += times.user + times.system + times.children_user + times.children_system
     return total
@@ -121,7 +120,7 @@ def _machine_s() -> float:
 
 
 def cores() -> int:
-    """How many cores the benchmark and all that it starts share."""
+    """The number of cores that the benchmark and all its processes share."""
     return len(os.sched_getaffinity(0))
 
 
@@ -129,20 +128,20 @@ def cores() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Deeds:
-    """What PostgreSQL has counted. Transactions are by service; rows are by service and table."""
+class DatabaseCounts:
+    """PostgreSQL's counters: transactions by service, rows by service and table."""
 
     commits: Mapping[str, int]
     written: Mapping[str, int]
-    """Inserted, updated or deleted."""
+    """Rows inserted, updated or deleted."""
     inserted: Mapping[str, int]
     scanned: Mapping[str, int]
-    """Read one after the other, without an index: what grows with the table."""
+    """Rows read one after the other, without an index: work that grows with the table."""
     wal_bytes: int
-    """Write-ahead log of the whole server."""
+    """Bytes of the whole server's write-ahead log."""
 
-    def since(self, earlier: "Deeds") -> "Deeds":
-        return Deeds(
+    def since(self, earlier: "DatabaseCounts") -> "DatabaseCounts":
+        return DatabaseCounts(
             _less(self.commits, earlier.commits),
             _less(self.written, earlier.written),
             _less(self.inserted, earlier.inserted),
@@ -155,8 +154,8 @@ def _less(counts: Mapping[str, int], earlier: Mapping[str, int]) -> dict[str, in
     return {name: count - earlier.get(name, 0) for name, count in counts.items()}
 
 
-async def deeds(stack: Stack) -> Deeds:
-    """To be read while the services are stopped: PostgreSQL's backends report seconds late, or when they end."""
+async def database_counts(stack: Stack) -> DatabaseCounts:
+    """Read the counters while no service runs: PostgreSQL's backends report seconds late, or when they end."""
     commits: dict[str, int] = {}
     written: dict[str, int] = {}
     inserted: dict[str, int] = {}
@@ -173,7 +172,7 @@ async def deeds(stack: Stack) -> Deeds:
         written |= {f"{service}.{table['relname']}": table["written"] for table in tables}
         inserted |= {f"{service}.{table['relname']}": table["inserted"] for table in tables}
         scanned |= {f"{service}.{table['relname']}": table["scanned"] for table in tables}
-    return Deeds(commits, written, inserted, scanned, wal_bytes)
+    return DatabaseCounts(commits, written, inserted, scanned, wal_bytes)
 
 
 _COMMITS: Final = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"

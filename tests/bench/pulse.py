@@ -1,8 +1,8 @@
-"""How evenly the machine itself runs: `python -m tests.bench.pulse` does the same little work again and again, and notes its CPU time.
+"""Measures how evenly the machine runs: `python -m tests.bench.pulse` repeats the same little work, and records its CPU time.
 
-A virtual machine can be ten times as slow for a tenth of a second, and no counter tells: the time is not stolen, every access to memory
-takes longer. A latency measured meanwhile is the machine's, not ours (Gil Tene's jHiccup shows the same beside a JVM). CPU time is measured
-and not the clock's, so that waiting for a core does not count. It ends with its parent's pipe, and takes 2 % of a core.
+A virtual machine can be ten times slower for a tenth of a second, and no counter shows it: the time is not stolen, but every access to
+memory takes longer. A latency measured meanwhile is the machine's, not ours (Gil Tene's jHiccup shows the same beside a JVM). CPU time is
+measured, not the clock's, so that waiting for a core does not count. It ends with its parent's pipe, and takes 2 % of a core.
 """
 
 import random
@@ -23,19 +23,20 @@ from tests.bench.load import Span
 
 INTERVAL_S: Final = 0.01
 WORDS: Final = 2**22
-"""32 MiB: more than caches of a core and its table of pages hold, so that memory is what is measured."""
+"""32 MiB: more than a core's caches and page tables hold, so that access to memory is measured."""
 READS: Final = 500
 STALLED_FROM: Final = 2.5
-"""Times the median. Nine tenths of beats take 0.7 to 1.4 times that, in stalls 3 to 6 (measured on a machine at rest)."""
+"""A beat is slow if it takes this many times the median. Nine tenths of beats take 0.7 to 1.4 times the median, in stalls 3 to 6 times
+(measured on an idle machine)."""
 END_TIMEOUT_S: Final = 10.0
 
 Beat = tuple[float, float]
-"""When it began, in seconds of `time.perf_counter`, and the seconds of CPU that it took."""
+"""When a beat began, in seconds of `time.perf_counter`, and the seconds of CPU that it took."""
 
 
 @contextmanager
 def pulse() -> Iterator[list[Beat]]:
-    """Beats while the block runs; the list is filled at its end."""
+    """Measure beats while the block runs; the list is filled at its end."""
     beats: list[Beat] = []
     command = (sys.executable, "-m", "tests.bench.pulse")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
@@ -47,7 +48,7 @@ def pulse() -> Iterator[list[Beat]]:
 
 
 def stalls(beats: Sequence[Beat]) -> list[Span]:
-    """When the machine ran slowly, from the first slow beat to the first good one behind it."""
+    """The times when the machine ran slowly, each from a slow beat to the next normal one."""
     if not beats:
         return []
     limit = STALLED_FROM * statistics.median(cpu_s for _, cpu_s in beats)
@@ -71,7 +72,7 @@ def _beat(memory: "array[int]", places: Sequence[int]) -> Beat:
 
 
 def main() -> None:
-    """Until standard input closes."""
+    """Measure until standard input closes."""
     memory = array("q", bytes(8 * WORDS))
     places = random.Random(1).sample(range(WORDS), READS)
     beats: list[Beat] = []

@@ -1,4 +1,4 @@
-"""The figures as tables: for people with rich, for programs as JSON, and beside those of an earlier run as ratios."""
+"""Shows the figures as tables for people (with rich), as JSON for programs, and as ratios to those of an earlier run."""
 
 import argparse
 import os
@@ -25,18 +25,18 @@ from tests.bench.system import BenchBooks
 PERCENTILES: Final = (50, 95, 99)
 
 WORTH_SHOWING: Final = 0.1
-"""Rows of a table per payment; below it are polls and the like."""
+"""Tables with fewer written rows per payment are left out: they belong to polls and the like."""
 
 FILE_WIDTH: Final = 120
-"""Of tables that go into a file or a pipe, where rich would take 80."""
+"""Width, in columns, of tables that go into a file or a pipe, where rich would take 80."""
 LEAST_COMPARED: Final = 1e-3
-"""Below it a ratio tells of rounding only."""
+"""Smaller values are not compared: their ratio would show only rounding."""
 Row = Mapping[str, float | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Numbers, or words, by row and column; a cell may be absent."""
+    """Numbers or words by row and column; a cell may be absent."""
 
     title: str
     rows: Mapping[str, Row]
@@ -49,14 +49,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """One run: what it was, what it found, and what is wrong with it. A run with problems has no figures worth keeping."""
+    """One run: what it was, its figures, and its problems. The figures of a run with problems are not kept."""
 
     about: Mapping[str, Any]
     tables: Sequence[Table]
     problems: Sequence[str] = field(default=())
 
     def save(self, folder: Path, name: str) -> Path:
-        """Write `name`.json into `folder`; its path."""
+        """Write `name`.json into `folder`; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.json"
         path.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
@@ -64,7 +64,7 @@ class BenchReport:
 
 
 def about(options: argparse.Namespace) -> dict[str, Any]:
-    """Which build, when, on what machine, under which load and options."""
+    """The build, the time, the machine, its load, and the options of the run."""
     began = datetime.now(UTC)
     commit = subprocess.run(
         ("git", "--no-optional-locks", "describe", "--always", "--dirty"),
@@ -85,7 +85,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A number that is to be reached, or not to be passed. `at_best`: what this run's raw limits, or the calls in flight, allow."""
+    """A number that must be reached, or not passed. `at_best`: what this run's raw limits, or the calls in flight, allow."""
 
     name: str
     reached: float
@@ -95,19 +95,19 @@ class Goal:
 
     @property
     def met(self) -> bool:
-        """Whether it was."""
+        """Whether the goal was reached."""
         return (self.at_least is None or self.reached >= self.at_least) and (
             self.at_most is None or self.reached <= self.at_most
         )
 
     @property
     def bound(self) -> str:
-        """In words."""
+        """The bound in words."""
         return f"at least {self.at_least:,g}" if self.at_least is not None else f"at most {self.at_most or 0:,g}"
 
 
 def goals(title: str, wanted: Iterable[Goal], note: str = "") -> Table:
-    """What was wanted beside what was reached."""
+    """A table of goals, beside what was reached."""
     rows = {
         goal.name: {
             "goal": goal.bound,
@@ -133,18 +133,18 @@ class Earlier:
 
     @classmethod
     def newest(cls, folder: Path) -> "Earlier":
-        """The last one saved in `folder`, if any: names are times."""
+        """The last run saved in `folder`, if there is one: file names are times."""
         return cls(max(folder.glob("*.json"), default=None))
 
     def ratio(self, title: str, row: str, column: str, value: float) -> float | None:
-        """How many times the earlier value it is; None where there is none to compare with, or next to nothing."""
+        """How many times the earlier value this one is; None if there is no earlier one, or if it is next to nothing."""
         earlier = self._rows.get(title, {}).get(row, {}).get(column)
         return value / earlier if isinstance(earlier, int | float) and abs(earlier) >= LEAST_COMPARED else None
 
 
 def conclude(report: BenchReport, folder: Path, console: Console, *, compare: Path | None = None) -> int:
-    """Show it beside the run in the file `compare`, else the folder's newest, and keep it there unless a payment was lost or doubled; the
-    exit status."""
+    """Show the run beside the one in the file `compare`, or beside the folder's newest. Keep it there unless a payment was lost or doubled.
+    Returns the exit status."""
     show(report, Earlier(compare) if compare else Earlier.newest(folder), console)
     if report.problems:
         return 1
@@ -153,7 +153,7 @@ def conclude(report: BenchReport, folder: Path, console: Console, *, compare: Pa
 
 
 def show(report: BenchReport, earlier: Earlier, console: Console) -> None:
-    """Print every table; beside each value how many times the earlier one it is."""
+    """Print every table; beside each value its ratio to the earlier one."""
     about = report.about
     console.print(
         f"{about['commit']}, {about['cores']} cores, Python {about['python']}; load before: {about['load_before']:.1f}"
@@ -183,7 +183,7 @@ def _cell(title: str, name: str, column: str, row: Row, earlier: Earlier) -> str
 
 
 def _number(value: float) -> str:
-    """Three digits that count."""
+    """The number with three significant digits."""
     size = abs(value)
     if size >= 100 or value == int(value):
         return f"{value:,.0f}"
@@ -209,7 +209,7 @@ def throughput(outcomes: Sequence[ScenarioOutcome]) -> Table:
     return Table(
         "Throughput",
         rows,
-        "by gateway; from the first PayInvoice published to the last InvoicePaid heard outside; of several rounds, the middle one",
+        "by gateway; from the first PayInvoice published to the last InvoicePaid received outside; of several rounds, the middle one",
     )
 
 
@@ -218,7 +218,7 @@ def _spread(rounds_per_s: Sequence[float]) -> Row:
 
 
 def _share(outcome: ScenarioOutcome) -> float:
-    """How much of the machine's CPU was ours, in percent: well below 100 on a machine with other work, which then slowed us down."""
+    """Our part of the machine's CPU, in percent: well below 100 if other programs ran, which then slowed us down."""
     spent = outcome.spent
     return sum(spent.cpu_s.values()) / (cores() * spent.elapsed_s) * 100
 
@@ -234,13 +234,13 @@ def latency(outcomes: Sequence[ScenarioOutcome], found: Limits | None) -> Table:
     return Table(
         "Latency, ms",
         rows,
-        "from the time the PayInvoice was due to be published, to InvoicePaid heard outside; calm: not while the machine "
+        "from the time the PayInvoice was due to be published, to InvoicePaid received outside; calm: not while the machine "
         "stalled; raw: five hops through a quorum queue and six commits of a row, one after the other in one process",
     )
 
 
 def _latency(load: Steady) -> Row:
-    calm = load.but_for_stalls()
+    calm = load.without_stalls()
     row = {f"p{percent}": load.percentile(percent) for percent in PERCENTILES} | {"worst": load.percentile(100)}
     if calm.spans:
         row |= {"p50 calm": calm.percentile(50), "p99 calm": calm.percentile(99)}
@@ -250,7 +250,7 @@ def _latency(load: Steady) -> Row:
 
 
 def cpu(outcomes: Sequence[ScenarioOutcome]) -> Table:
-    """Milliseconds of CPU per payment by process, and milliseconds a second when there is nothing to do."""
+    """Milliseconds of CPU per payment by process, and milliseconds per second of an idle system."""
     columns: dict[str, Row] = {}
     for outcome in outcomes:
         payments, spent = outcome.scenario.payments, outcome.spent
@@ -283,7 +283,7 @@ def memory(outcomes: Sequence[ScenarioOutcome]) -> Table:
 
 
 def starts(outcomes: Sequence[ScenarioOutcome], alone: Mapping[str, tuple[float, float]]) -> Table:
-    """`alone`: of each service started by itself."""
+    """Times of starts and drains. `alone`: of each service started by itself."""
     rows = {f"{name} alone": {"start": start_s, "drain": drain_s} for name, (start_s, drain_s) in alone.items()}
     rows |= {outcome.scenario.name: {"start": outcome.start_s, "drain": outcome.drain_s} for outcome in outcomes}
     return Table(
@@ -294,10 +294,13 @@ def starts(outcomes: Sequence[ScenarioOutcome], alone: Mapping[str, tuple[float,
 
 
 def needs(outcome: ScenarioOutcome) -> Needs:
-    """What one payment of a burst asks for, counted by PostgreSQL: an event, an outcome, and a command of the saga (a row of the invoice's
-    inbox) are messages published, an inbox row or an answer one delivered. The generator's own are added: one publish, one delivery."""
+    """What one payment of a burst needs, counted by PostgreSQL.
+
+    Published messages: events, outcomes, and the saga's commands (rows of the invoice's inbox). Delivered messages: inbox rows and answers.
+    The generator's own are added: one publish, one delivery.
+    """
     payments = outcome.scenario.invoices
-    inserted = outcome.deeds.inserted
+    inserted = outcome.database_counts.inserted
 
     def each(table: str) -> float:
         return sum(count for name, count in inserted.items() if name.endswith(f".{table}")) / payments
@@ -305,13 +308,13 @@ def needs(outcome: ScenarioOutcome) -> Needs:
     return Needs(
         publishes=1 + each("events") + each("outcomes") + inserted.get("invoice.inbox", 0) / payments,
         deliveries=1 + each("inbox") + each("answers"),
-        row_writes=sum(outcome.deeds.written.values()) / payments,
+        row_writes=sum(outcome.database_counts.written.values()) / payments,
     )
 
 
 def work(outcome: ScenarioOutcome) -> Table:
-    """What one payment does; the transactions of a batch are shared by its messages."""
-    payments, done, asked = outcome.scenario.invoices, outcome.deeds, needs(outcome)
+    """What one payment does; a batch's transactions are shared by its messages."""
+    payments, done, asked = outcome.scenario.invoices, outcome.database_counts, needs(outcome)
     rows: dict[str, Row] = {
         "publishes": {"": asked.publishes},
         "deliveries": {"": asked.deliveries},
@@ -360,10 +363,10 @@ def ceiling(found: Limits, outcome: ScenarioOutcome, load: Burst) -> Table:
     )
 
 
-def books(read: BenchBooks, *, sent: int, heard_lost: int, doubled: int, repeated: int) -> Table:
+def books(read: BenchBooks, *, sent: int, lost: int, doubled: int, repeated: int) -> Table:
     rows: dict[str, Row] = {
         "payments sent": {"": sent},
-        "lost: InvoicePaid never heard": {"": heard_lost},
+        "lost: InvoicePaid never heard": {"": lost},
         "doubled: two different InvoicePaid": {"": doubled},
         "the same InvoicePaid heard again": {"": repeated},
         "invoices paid": {"": read.paid},
@@ -379,16 +382,16 @@ def books(read: BenchBooks, *, sent: int, heard_lost: int, doubled: int, repeate
     return Table("The books", rows)
 
 
-def problems(read: BenchBooks, *, sent: int, heard_lost: int, doubled: int) -> list[str]:
+def problems(read: BenchBooks, *, sent: int, lost: int, doubled: int) -> list[str]:
     """Why this run does not count; empty if every payment is accounted for."""
     found = {
-        f"{heard_lost} payments lost: their InvoicePaid was never heard": heard_lost,
+        f"{lost} payments lost: their InvoicePaid was never received": lost,
         f"{doubled} payments had two different InvoicePaid": doubled,
         f"{read.paid_twice} invoices were paid twice": read.paid_twice,
         f"{sent} payments were sent, {read.paid} invoices are paid": sent - read.paid,
         f"{sent} payments were sent, {read.captured} are captured": sent - read.captured,
         f"{sent} payments were sent, {read.completed} sagas are completed": sent - read.completed,
-        f"{read.dead_letters} messages became dead letters (`remit dead-letters list` would say why)": read.dead_letters,
-        f"{read.waiting} parcels of messages wait in an outbox": read.waiting,
+        f"{read.dead_letters} messages became dead letters (`remit dead-letters list` would show why)": read.dead_letters,
+        f"{read.waiting} outbox batches wait": read.waiting,
     }
     return [sentence for sentence, wrong in found.items() if wrong]

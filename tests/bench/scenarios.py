@@ -1,4 +1,4 @@
-"""A scenario: start the services, warm them up, put them under one kind of load, stop them, and say what it took."""
+"""A scenario starts the services, warms them up, puts them under one kind of load, stops them, and measures what it took."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -9,19 +9,19 @@ from uuid import UUID
 from deploy.local.stack import Stack
 from shared.messaging.publisher import Publisher
 from tests.bench.load import Burst, EventListener, Steady, TimedPayment, burst, send, steady
-from tests.bench.measure import Deeds, Meter, Spent, deeds
+from tests.bench.measure import DatabaseCounts, Meter, Spent, database_counts
 from tests.bench.pulse import pulse, stalls
 from tests.bench.system import NO_UUID, Services
 
 WARM_UP: Final = 200
-"""Payments before the clock runs: connections are opened, statements prepared, code paths warm."""
+"""Payments before the measurement: they open connections, prepare statements and warm up code paths."""
 IDLE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class BenchScenario:
-    """`rate_per_s` None: as fast as confirms allow. `instances`: of each service. `half_of`: the run whose rate is to be halved.
-    `allowed_per_s`: what the chosen number of calls in flight to the gateway allows. `rounds`: how often it is played."""
+    """One kind of load. `rate_per_s`: None means as fast as confirms allow. `instances`: of each service. `half_of`: the run whose rate is
+    halved. `allowed_per_s`: what the number of calls in flight allows. `rounds`: how often it is played."""
 
     name: str
     gateway: Mapping[str, str]
@@ -39,15 +39,15 @@ class BenchScenario:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioOutcome:
-    """`spent` covers the measured payments until everything about them was settled; `deeds` those of the warm-up as well. `rounds_per_s`:
-    payments a second of all rounds of this scenario, of which this is the one in the middle; none of a steady load."""
+    """The figures of a scenario. `spent`: for the measured payments until everything about them was settled; `database_counts`: with those
+    of the warm-up. `rounds_per_s`: payments per second of all rounds, of which this is the one in the middle; empty for a steady load."""
 
     scenario: BenchScenario
     load: Burst | Steady
     settled: bool
     spent: Spent
     idle: Spent
-    deeds: Deeds
+    database_counts: DatabaseCounts
     resident_mib: Mapping[str, float]
     start_s: float
     drain_s: float
@@ -55,7 +55,7 @@ class ScenarioOutcome:
 
 
 def median(rounds: Sequence[ScenarioOutcome]) -> ScenarioOutcome:
-    """The one in the middle by payments a second (of an even number, the slower), with the most memory and the slowest drain of all."""
+    """The round in the middle by payments per second (the slower of two), with the most memory and the slowest drain of all rounds."""
     rates = {outcome.load.per_s: outcome for outcome in rounds if isinstance(outcome.load, Burst)}
     if not rates:
         return rounds[0]
@@ -70,7 +70,7 @@ def median(rounds: Sequence[ScenarioOutcome]) -> ScenarioOutcome:
 
 @dataclass(slots=True)
 class BenchRun:
-    """What a scenario runs on. `issued` and `paid` count the invoices and payments sent so far, `first` is the first payment id."""
+    """What a scenario runs on. `issued` and `paid`: the invoices and payments sent so far; `first`: the first payment id."""
 
     stack: Stack
     services: Services
@@ -83,13 +83,13 @@ class BenchRun:
     first: UUID = NO_UUID
 
     async def issue(self, payments: Sequence[TimedPayment]) -> None:
-        """Have all invoices issued, before anything is measured. Raises NotReadyError."""
+        """Issue all invoices before anything is measured. Raises NotReadyError."""
         await self.services.start({"GATEWAY_URL": "memory://"})
         await self.issue_by_running(payments)
         await self.services.stop()
 
     async def issue_by_running(self, payments: Sequence[TimedPayment]) -> None:
-        """As `issue`, by services that run already."""
+        """As `issue`, with services that run already."""
         if self.first == NO_UUID:
             self.first = min(payment.payment_id for payment in payments)
         await send(self.publisher, [payment.issue for payment in payments])
@@ -97,8 +97,8 @@ class BenchRun:
         await self.services.issued(self.issued)
 
     async def play(self, scenario: BenchScenario, payments: Sequence[TimedPayment]) -> ScenarioOutcome:
-        """Run one. Raises LoadError, NotReadyError."""
-        before = await deeds(self.stack)
+        """Run one scenario. Raises LoadError, NotReadyError."""
+        before = await database_counts(self.stack)
         start_s = await self.services.start(scenario.gateway, instances=scenario.instances)
         meter = self.meter.watching(self.services.pids)
         await self.pay(payments[:WARM_UP])
@@ -115,7 +115,7 @@ class BenchRun:
             settled=settled,
             spent=ended.since(begun),
             idle=begun.since(rested),
-            deeds=(await deeds(self.stack)).since(before),
+            database_counts=(await database_counts(self.stack)).since(before),
             resident_mib=resident_mib,
             start_s=start_s,
             drain_s=drain_s,
@@ -124,7 +124,7 @@ class BenchRun:
     async def pay(
         self, payments: Sequence[TimedPayment], *, rate_per_s: float | None = None
     ) -> tuple[Burst | Steady, bool]:
-        """Pay these by services that run; whether all became settled. Raises LoadError."""
+        """Pay these with services that run; returns whether all were settled. Raises LoadError."""
         load: Burst | Steady
         if rate_per_s is None:
             load = await burst(self.publisher, self.listener, payments)

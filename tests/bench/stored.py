@@ -1,10 +1,10 @@
-"""Years of finished payments in the databases, without the years: a few are paid by the services, then copied by SQL.
+"""Fills the databases with years of finished payments: the services pay a few, and SQL copies them.
 
-Every table that grows is filled from the rows of the few (`INSERT ... SELECT ... FROM the few, generate_series`). Ids are mapped by one
-function of the old id and the copy's number, the same in every table and database: copies refer to each other as the originals do,
-and `services.invoice rebuild` finds nothing wrong with them. The mapping knows columns by their type and name, so a new column needs
-nothing here. Bodies of messages are copied as they are. Message ids are spread evenly, as those that we derive (UUIDv5); payment ids are
-older than those of the load.
+Every growing table is filled from the rows of these few (`INSERT ... SELECT ... FROM the few, generate_series`). One function maps an old
+id and the copy's number to a new id, the same in every table and database. So copies refer to each other as the originals do, and
+`services.invoice rebuild` finds nothing wrong with them. The mapping knows columns by type and name, so a new column needs no change here.
+Bodies of messages are copied unchanged. Message ids are spread evenly, like those that we derive (UUIDv5); payment ids are older than those
+of the load.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from services.saga.store import FIRED_RETENTION_DAYS
 from shared.persistence.inbox import RETENTION_DAYS
 
 HISTORY_DAYS: Final = 120
-"""Over which the copies are spread: a quarter of the inbox is within its retention."""
+"""Days over which the copies are spread: a quarter of the inbox is within its retention."""
 FILL_TIMEOUT_S: Final = 3_600.0
 
 TABLES: Final[Mapping[Service, Sequence[str]]] = {
@@ -32,24 +32,24 @@ _KEPT_DAYS: Final[Mapping[str, tuple[str, int]]] = {
     "inbox": ("handled_at", RETENTION_DAYS),
     "deadlines": ("due_at", FIRED_RETENTION_DAYS),
 }
-"""Tables that are cleaned, by which column and after how long: older copies are left out, as they would have been deleted."""
+"""Tables with a retention: its column and its days. Older copies are left out, because they would have been deleted."""
 
 _TEXT_IDS: Final = frozenset({"correlation_id", "gateway_id", "receipt_number", "idempotency_key", "refund_id"})
 _INVOICE_IDS: Final = frozenset({"invoice_id", "stream_id"})
 _PREFIX: Final = "aged"
-"""Sorts before the invoices of the load (`load.INVOICE_PREFIX`)."""
+"""Ids of copies sort before the invoices of the load (`load.INVOICE_PREFIX`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of a table, with its indexes."""
+    """The size of a table with its indexes."""
 
     rows: int
     mib: float
 
 
 async def fill(stack: Stack, copies: int) -> None:
-    """Copy what the databases hold so many times; nothing may be under way. All three at once, then VACUUM and CHECKPOINT."""
+    """Make so many copies of the data; no work may be under way. All three databases at once, then VACUUM and CHECKPOINT."""
     await asyncio.gather(*(_fill(stack.service_database_url(service), TABLES[service], copies) for service in TABLES))
     connection = await asyncpg.connect(stack.postgres_url, timeout=10)
     try:
@@ -59,7 +59,7 @@ async def fill(stack: Stack, copies: int) -> None:
 
 
 async def sizes(stack: Stack) -> dict[str, Size]:
-    """By service and table; rows as the last ANALYZE or autovacuum estimated them."""
+    """Sizes by service and table; the rows are those that the last ANALYZE or autovacuum estimated."""
     found: dict[str, Size] = {}
     for service, tables in TABLES.items():
         connection = await asyncpg.connect(stack.service_database_url(service), timeout=10)
@@ -86,7 +86,7 @@ async def _fill(url: str, tables: Sequence[str], copies: int) -> None:
 
 
 async def _copy(connection: "asyncpg.Connection[asyncpg.Record]", table: str, copies: int) -> None:
-    """Without indexes, which are built afterwards: in order, at once."""
+    """Copy without indexes, and build these afterwards, in order and at once."""
     columns = [
         (row["column_name"], row["data_type"])
         for row in await connection.fetch(_COLUMNS, table)
@@ -129,12 +129,12 @@ def _id(value: str) -> str:
 
 
 def _payment_id(value: str) -> str:
-    """Sorts before those of the load (UUIDv7 of our days), as a sender's older ones would."""
+    """An id that sorts before those of the load (UUIDv7 of today), as a sender's older ids would."""
     return f"('00' || substr({_id(value)}, 3))::uuid"
 
 
 def _text_id(value: str) -> str:
-    """As long as it was, and with what it begins with."""
+    """A text of the same length and with the same beginning."""
     return f"left({value}, greatest(length({value}) - 32, 0)) || {_id(value)}"
 
 

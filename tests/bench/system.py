@@ -1,4 +1,4 @@
-"""The services under load: started and stopped as a whole, and their books read afterwards."""
+"""The services under load: they are started and stopped as a whole, and their databases are read afterwards."""
 
 import asyncio
 import time
@@ -25,18 +25,18 @@ NO_UUID: Final = UUID(int=0)
 
 
 class NotReadyError(Exception):
-    """The services did not come up, or did not settle."""
+    """The services did not start, or did not settle."""
 
 
 class Services:
-    """All of them, with the settings of production."""
+    """All services, with the settings of production."""
 
     def __init__(self, stack: Stack, fleet: Fleet) -> None:
         self._stack = stack
         self._fleet = fleet
 
     async def prepare(self) -> None:
-        """Topology and migrations."""
+        """Create the topology and run the migrations."""
         await apply_topology(self._stack.rabbitmq_url)
         for service in SERVICES:
             await migrate(self._stack.service_database_url(service), ROOT / "services" / service / "migrations")
@@ -44,8 +44,8 @@ class Services:
     async def start(
         self, gateway: Mapping[str, str], *, instances: int = 1, only: Service | None = None, fast_idle: bool = False
     ) -> float:
-        """Start so many of each at once, or just one service; seconds until every work queue has its consumers. `fast_idle`: with short
-        pauses (`tests.bench.fast_idle`). Raises NotReadyError."""
+        """Start so many of each at once, or just one service; returns the seconds until every work queue has its consumers. `fast_idle`:
+        with short pauses (`tests.bench.fast_idle`). Raises NotReadyError."""
         started = time.perf_counter()
         self._fleet.add_to_environment({**self._stack.environment(), **gateway})
         for service in SERVICES if only is None else (only,):
@@ -62,22 +62,24 @@ class Services:
                 return all((queue.consumer_count or 0) >= instances for queue in declared)
 
             if not await until(are_consumed, START_TIMEOUT_S):
-                raise NotReadyError(f"the services are not ready; their last words:\n{self._fleet.logs()[-3_000:]}")
+                raise NotReadyError(
+                    f"the services are not ready; the end of their logs:\n{self._fleet.logs()[-3_000:]}"
+                )
         finally:
             await link.close()
         return time.perf_counter() - started
 
     async def starts_alone(self, gateway: Mapping[str, str]) -> dict[str, tuple[float, float]]:
-        """Each by itself: seconds until its queues are consumed, and from SIGTERM to its end. Raises NotReadyError."""
+        """Start each by itself: seconds until its queues are consumed, and from SIGTERM to its end. Raises NotReadyError."""
         found: dict[str, tuple[float, float]] = {}
         for service in SERVICES:
             start_s = await self.start(gateway, only=service)
-            await asyncio.sleep(1.0)  # at rest: what follows its start is not its drain
+            await asyncio.sleep(1.0)  # until it is idle: the rest of its start must not count as its drain
             found[service] = (start_s, await self.stop())
         return found
 
     async def stop(self) -> float:
-        """SIGTERM to all; seconds until the last has drained."""
+        """SIGTERM to all; returns the seconds until the last has drained."""
         started = time.perf_counter()
         await asyncio.to_thread(self._fleet.stop_all)
         return time.perf_counter() - started
@@ -87,14 +89,14 @@ class Services:
         return {name: self._fleet.pid(name) for name in self._fleet.names}
 
     async def issued(self, invoices: int) -> None:
-        """Wait until so many invoices stand in the books. Raises NotReadyError."""
+        """Wait until so many invoices are stored. Raises NotReadyError."""
 
         async def are_there() -> bool:
             there = await _number(self._stack.service_database_url("invoice"), _ISSUED)
             return there >= invoices and not await self._waiting()
 
         if not await until(are_there, SETTLE_TIMEOUT_S):
-            raise NotReadyError(f"the invoices were not issued; last words:\n{self._fleet.logs()[-3_000:]}")
+            raise NotReadyError(f"the invoices were not issued; the end of the logs:\n{self._fleet.logs()[-3_000:]}")
 
     async def failed(self, payments: int) -> None:
         """Wait until so many sagas ended as failed. Raises NotReadyError."""
@@ -106,11 +108,11 @@ class Services:
             )
 
         if not await until(are_failed, SETTLE_TIMEOUT_S):
-            raise NotReadyError(f"the payments did not fail; last words:\n{self._fleet.logs()[-3_000:]}")
+            raise NotReadyError(f"the payments did not fail; the end of the logs:\n{self._fleet.logs()[-3_000:]}")
 
     async def settled(self, payment_ids: Sequence[UUID], *, lost: int) -> bool:
-        """Wait until these payments are completed and nothing waits in an outbox; False if that does not come about. Ids that follow each
-        other (UUIDv7) are counted by index, however much else is stored."""
+        """Wait until these payments are completed and the outboxes are empty; False if that takes too long. Consecutive ids (UUIDv7) are
+        counted by index, however much else is stored."""
         if not payment_ids:
             return True
 
@@ -126,12 +128,12 @@ class Services:
 
 
 def _consumer_of(queue: str) -> Service:
-    """Who takes messages from it: queues are named after their service, but for the dead letters."""
+    """The service that consumes the queue: queues are named after it, except the dead letters."""
     return next((service for service in SERVICES if queue.startswith(f"{service}.")), "staff")
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
-    """Wait for a condition; False if it does not come about in time."""
+    """Wait for a condition; False if it is not true in time."""
     give_up_at = time.monotonic() + timeout_s
     while not await condition():
         if time.monotonic() > give_up_at:
@@ -142,17 +144,17 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> b
 
 @dataclass(frozen=True, slots=True)
 class BenchBooks:
-    """What the services have written down, all told."""
+    """What the services have stored, all together."""
 
     invoices: int
     paid: int
-    """Events that say so."""
+    """Events of paid invoices."""
     paid_twice: int
-    """Invoices with more than one of them."""
+    """Invoices with more than one such event."""
     captured: int
     completed: int
     dead_letters: int
-    """Of any status: nothing here deserves to become one."""
+    """Dead letters of any status: no message of the benchmark should become one."""
     inbox: Mapping[str, int]
     outbox: Mapping[str, int]
 
@@ -162,7 +164,7 @@ class BenchBooks:
 
 
 async def read_books(stack: Stack, *, since: UUID = NO_UUID) -> BenchBooks:
-    """By SQL, from outside. Payment ids before `since` were stored by others."""
+    """Read the databases by SQL, from outside. Payment ids before `since` belong to other runs."""
     invoice = await _row(stack.service_database_url("invoice"), _INVOICE)
     gateway = await _row(stack.service_database_url("payment_gateway"), _GATEWAY, since)
     saga = await _row(stack.service_database_url("saga"), _SAGA, since)
@@ -181,8 +183,8 @@ async def read_books(stack: Stack, *, since: UUID = NO_UUID) -> BenchBooks:
 
 
 _BOXES: Final = "(SELECT count(*) FROM inbox) AS inbox, (SELECT count(*) FROM outbox) AS outbox"
-# What `load.prepare` made, not what may have been stored before (`tests.bench.stored`); and a condition on the primary key lets the planner
-# read by index, see `_opened`.
+# Only what `load.prepare` made, not what was stored before (`tests.bench.stored`). The condition on the primary key lets the planner read
+# by index, see `_opened`.
 _PAID: Final = f"SELECT 1 FROM events WHERE stream_id >= '{INVOICE_PREFIX}' AND type = 'Paid.1'"
 _ISSUED: Final = f"SELECT count(*) FROM invoices WHERE invoice_id >= '{INVOICE_PREFIX}'"
 _OURS: Final = "payment_id >= $1::uuid"
@@ -198,7 +200,7 @@ _WAITING: Final = "SELECT count(*) FROM outbox"
 
 @asynccontextmanager
 async def _opened(url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-    # Not by sequential scan, which PostgreSQL would count among those of the services.
+    # No sequential scan here: PostgreSQL would count it among those of the services.
     connection = await asyncpg.connect(url, timeout=10, server_settings={"enable_seqscan": "off"})
     try:
         yield connection

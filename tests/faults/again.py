@@ -52,16 +52,16 @@ async def rebuilds(testbed: Testbed) -> int:
     return 1
 
 
-def _run(*deeds: Repeat) -> Callable[[Testbed, Note], Awaitable[None]]:
+def _run(*steps: Repeat) -> Callable[[Testbed, Note], Awaitable[None]]:
     async def run(testbed: Testbed, note: Note) -> None:
         testbed.play(*MIX, LATE_SUCCESS)
         await testbed.until_drained()
         await testbed.take_baseline()
         testbed.thorough = True
-        for deed in deeds:
-            note.fired(await deed(testbed))
+        for step in steps:
+            note.fired(await step(testbed))
         note.mended()
-        if restarts in deeds:
+        if restarts in steps:
             note.recovered(await recovery_s(testbed), within_s=SERVICE_WITHIN_S)
 
     return run
@@ -80,12 +80,12 @@ def trials() -> Sequence[Trial]:
         Trial(
             name=f"{FAMILY}/{name}",
             family=FAMILY,
-            injects=" ".join(dict.fromkeys(str(deed.__doc__) for deed in deeds)),
-            run=_run(*deeds),
+            injects=" ".join(dict.fromkeys(str(step.__doc__) for step in steps)),
+            run=_run(*steps),
             estimate_s=25,
             touches=frozenset(SERVICES),
             short=name == "everything-twice",
             quiet=True,
         )
-        for name, deeds in ways.items()
+        for name, steps in ways.items()
     ]

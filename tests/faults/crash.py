@@ -283,10 +283,10 @@ async def _as_zombie(testbed: Testbed, service: str, story: CrashStory, point: s
 
 
 def _person_trial(point: str, action: str) -> Callable[[Testbed, Note], Awaitable[None]]:
-    deed = {"replay": _replay, "ask": _ask, "resolve": _resolve}[point.split(".")[1]]
+    arguments_of = {"replay": _replay, "ask": _ask, "resolve": _resolve}[point.split(".")[1]]
 
     async def run(testbed: Testbed, note: Note) -> None:
-        arguments = await deed(testbed)
+        arguments = await arguments_of(testbed)
         testbed.play(*MIX[:6])
         first = await testbed.remit(*arguments, REMIT_FAULT=f"{point}:1:{action}")
         if action == "stop":

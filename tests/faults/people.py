@@ -103,20 +103,20 @@ async def decided_while_asked(testbed: Testbed, note: Note) -> None:
 
 def trials() -> Sequence[Trial]:
     """Each trial with the usual workload."""
-    deeds: dict[str, Callable[[Testbed, Note], Awaitable[None]]] = {
+    actions: dict[str, Callable[[Testbed, Note], Awaitable[None]]] = {
         "replay:by-two": replayed_by_two,
         "replay:beside-its-sender": replayed_beside_its_sender,
         "resolve:by-two": decided_by_two,
         "resolve:while-asked": decided_while_asked,
     }
-    return [_trial(name, deed) for name, deed in deeds.items()]
+    return [_trial(name, action) for name, action in actions.items()]
 
 
-def _trial(name: str, deed: Callable[[Testbed, Note], Awaitable[None]]) -> Trial:
+def _trial(name: str, action: Callable[[Testbed, Note], Awaitable[None]]) -> Trial:
     async def run(testbed: Testbed, note: Note) -> None:
-        await deed(testbed, note)
+        await action(testbed, note)
         note.mended()
 
     return Trial(
-        f"{FAMILY}/{name}", FAMILY, str(deed.__doc__), run, estimate_s=20.0, touches=frozenset({"invoice", "staff"})
+        f"{FAMILY}/{name}", FAMILY, str(action.__doc__), run, estimate_s=20.0, touches=frozenset({"invoice", "staff"})
     )

@@ -1,7 +1,7 @@
-"""`python -m tests.fuzz TARGET --seconds 60`: throw bytes at one border of Remit until something breaks, or the time is over.
+"""`python -m tests.fuzz TARGET --seconds 60`: sends mutated bytes to one border of Remit until a promise breaks, or the time is over.
 
-With atheris (the dependency group `fuzz`) the fuzzer sees which branches an input reached and works its way in; without it, it changes what
-it starts from at random. What breaks a promise is written to a file, to be put into the corpus.
+With atheris (the dependency group `fuzz`) the fuzzer sees which branches an input reached, and is guided by them. Without it, it changes
+the seeds at random. An input that breaks a promise is written to a file, so that it can be added to the corpus.
 """
 
 import argparse
@@ -25,23 +25,23 @@ CODE_UNDER_TEST = ["shared", "services", "pamqp", "stripe"]
 EDITS_MAX = 8
 PIECE_MAX = 64
 INPUT_BYTES_MAX = 70_000
-"""A little more than the largest body that is taken."""
+"""A little more than the largest body that Remit accepts."""
 
 
 def main() -> int:
-    """0: nothing broke. Anything else: the input is in the file named."""
+    """Run the fuzzer. 0: nothing broke. Any other status: the breaking input is in the file that the output names."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("target", choices=NAMES)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1, help="the same seed tries the same inputs")
-    parser.add_argument("--input", type=Path, help="try only this file, as one that was found")
+    parser.add_argument("--input", type=Path, help="try only this file, for example one that was found")
     asked = parser.parse_args()
     try:
         atheris = importlib.import_module("atheris")
         instrumented = atheris.instrument_imports(include=CODE_UNDER_TEST)
     except ImportError:
         atheris, instrumented = None, contextlib.nullcontext()
-    with instrumented:  # while it is imported
+    with instrumented:  # atheris instruments modules while they are imported
         target: Target = importlib.import_module("tests.fuzz.targets").TARGETS[asked.target]
     if asked.input is not None:
         target.check(asked.input.read_bytes())
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _guided(atheris: Any, target: "Target", seconds: int, seed: int) -> None:
-    """Does not return: libFuzzer ends the process, with a code of its own where something broke."""
+    """Does not return: libFuzzer ends the process, with an exit code of its own if something broke."""
     folder = Path(tempfile.mkdtemp(prefix="remit-fuzz-"))
     for start in target.seeds:
         (folder / sha256(start).hexdigest()).write_bytes(start)
@@ -87,7 +87,7 @@ def _blindly(target: "Target", seconds: int, seed: int) -> int:
 
 
 def _changed(dice: random.Random, seeds: tuple[bytes, ...]) -> bytes:
-    """One of them with a few pieces cut out, put in, changed or doubled."""
+    """One of the seeds with a few pieces removed, inserted, changed or doubled."""
     raw = bytearray(dice.choice(seeds))
     for _ in range(dice.randint(1, EDITS_MAX)):
         at, other = dice.randint(0, len(raw)), dice.choice(seeds)

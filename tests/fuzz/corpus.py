@@ -1,7 +1,7 @@
-"""Every input that shared/README.md, "Input", warns of, and every crasher found since. Each is named, and has the one reason with which it
-must be refused.
+"""Inputs that must be refused: each has a name, and the one reason for which it must be refused.
 
-The fuzzer starts from these; the normal suite puts each through the codec, the border and the intake of dead letters.
+They are all inputs that shared/README.md, "Input", warns of, and every crasher found since.
+The fuzzer starts from these. The normal test suite sends each through the codec, the border and the intake of dead letters.
 """
 
 import json
@@ -37,12 +37,12 @@ class Poison:
 
 
 def event(**changes: Any) -> bytes:
-    """A healthy command, changed; None takes a member away."""
+    """A healthy command with changes; None removes a member."""
     return json.dumps({name: value for name, value in (EVENT | changes).items() if value is not None}).encode()
 
 
 def reason(raw: bytes) -> bytes:
-    """The command with these bytes for its reason, quotes included."""
+    """The command with these bytes as its reason, quotes included."""
     return event().replace(b'"issued twice"', raw)
 
 
@@ -53,7 +53,7 @@ def nested(opening: bytes, closing: bytes, depth: int) -> bytes:
 HEALTHY = event()
 DEEP = 100_000
 ROOM = BODY_BYTES_MAX - 1_000
-"""Bytes for one member of a body that is as large as we take."""
+"""Bytes for one member in a body that is as large as allowed."""
 
 CORPUS: dict[str, Poison] = {
     "NUL, escaped": Poison(MalformedReason.NUL_CHARACTER, reason(rb'"a\u0000b"')),
@@ -135,4 +135,4 @@ HEALTHY_AFTER_ALL: dict[str, bytes] = {
     "thirty-two levels": event(note=json.loads("[" * 31 + "]" * 31)),
     "an integer of 19 digits": event(note=10**18),
 }
-"""What looks like poison and is none."""
+"""Inputs that look like poison and are healthy."""

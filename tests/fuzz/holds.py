@@ -1,6 +1,6 @@
-"""What must hold of any input whatever: one function a border of Remit, called by the fuzzer, by Hypothesis and with the corpus.
+"""What must hold for any input: one function for each border of Remit, called by the fuzzer, by Hypothesis, and with the corpus.
 
-Each raises AssertionError for a broken promise, and lets any other exception out: nothing here may raise for what a sender did.
+Each raises AssertionError for a broken promise and lets any other exception through: no input of a sender may raise one.
 """
 
 import asyncio
@@ -41,13 +41,13 @@ from shared.observability.health import Readiness
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CPU_S_MAX = 2.0
-"""Of this thread, so that the load of the machine does not count: a hundred times what the slowest healthy input takes, and far less than
-the heartbeat that a stopped loop would miss."""
+"""CPU time of this thread, so that the load of the machine does not count. It is a hundred times what the slowest healthy input takes, and
+far below the time in which a blocked event loop would miss a heartbeat."""
 
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Fails if the body took long."""
+    """Fails if the body took longer than CPU_S_MAX."""
     started = time.thread_time()
     yield
     spent_s = time.thread_time() - started
@@ -55,7 +55,7 @@ def bounded() -> Iterator[None]:
 
 
 def is_storable(text: str) -> bool:
-    """Whether PostgreSQL takes it: UTF-8 without NUL."""
+    """Whether PostgreSQL can store the text: it must be UTF-8 without NUL."""
     return "\0" not in text and text.encode("utf-8", "replace") == text.encode("utf-8", "surrogatepass")
 
 
@@ -71,7 +71,7 @@ def delivery(
     queue: str = "invoice.commands",
     routing_key: str = "any",
 ) -> Delivery:
-    """What the consumer makes of such a message."""
+    """The delivery that the consumer makes of such a message."""
     return Delivery(
         body=body,
         tag=1,
@@ -92,7 +92,7 @@ def delivery(
 
 
 def codec(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> Inbound | Malformed:
-    """Any bytes are read or refused, soon, and a refusal never shows them."""
+    """Any bytes are read or refused, quickly, and a refusal never shows them."""
     with bounded():
         decoded = decode(body, content_type=content_type, headers=headers)
     match decoded:
@@ -104,12 +104,12 @@ def codec(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> 
         case Inbound():
             assert not find_card_number(body)
             assert is_storable(decoded.data.model_dump_json())
-            assert str(decoded.id).encode() in _lowered(body, headers), "the id is the one that was written"
+            assert str(decoded.id).encode() in _lowered(body, headers), "the id must be the one in the message"
     return decoded
 
 
 def _lowered(body: bytes, headers: Mapping[str, Any]) -> bytes:
-    """Everything that was written, escapes undone."""
+    """All bytes of the message in lower case, with escapes decoded."""
     text = body.decode("utf-8", "replace") + " ".join(str(value) for value in headers.values())
     return re.sub(r"\\u00([0-7][0-9a-fA-F])", lambda found: chr(int(found[1], 16)), text).lower().encode()
 
@@ -130,47 +130,52 @@ _CHANNEL = cast("Any", SimpleNamespace(number=1, max_content_size=131_064))
 
 
 def border(arrived: Delivery) -> Item | DeadLettered:
-    """A command is answered once, or is one dead letter; what is said can be stored and sent, and shows no card number."""
+    """A command gets one answer or becomes one dead letter. What is published can be stored and sent, and shows no card number."""
     with bounded():
         admitted = _WORKER._admit(arrived)
-        said = _letter(admitted) if isinstance(admitted, DeadLettered) else answered(admitted)
-    for message in said:
+        published = _dead_letter_message(admitted) if isinstance(admitted, DeadLettered) else answered(admitted)
+    for message in published:
         assert not find_card_number(message.body), "a card number leaves in a body"
         texts = [message.routing_key, message.type, message.correlation_id, message.message_id or ""]
         assert not scan_value([*texts, *message.headers, *message.headers.values()]), "a card number leaves in a header"
     return admitted
 
 
-def _letter(aside: DeadLettered) -> list[Outgoing]:
+def _dead_letter_message(dead_lettered: DeadLettered) -> list[Outgoing]:
     letter = dead_letters.dead_letter(
-        aside.delivery, reason=aside.reason, error=aside.error, text=aside.text, clock=lambda: NOW, tries=1
+        dead_lettered.delivery,
+        reason=dead_lettered.reason,
+        error=dead_lettered.error,
+        text=dead_lettered.text,
+        clock=lambda: NOW,
+        tries=1,
     )
     try:
         _payload(letter.amqp_message_id, letter, _CHANNEL)
-    except ValueError:  # it is sent without what AMQP cannot carry
+    except ValueError:  # then it is sent without the parts that AMQP cannot carry
         letter = dead_letters.stripped(letter)
         _payload(letter.amqp_message_id, letter, _CHANNEL)
     return [letter]
 
 
 def answered(item: Item) -> list[Outgoing]:
-    """What is said about a command that the inbox took: its one answer among it."""
+    """What is published about a command that the inbox accepted: one answer, and perhaps events."""
     states = {}
     if item.message is not None:
         key = item.message.data.subject()
         states[key] = Loaded(Invoice(key), set())
     changes = _WORKER._unit_of_work._react([item], states, NOW)
-    answers, said = answer_fresh(DecidedBatch([item], (), changes, NOW))
+    answers, published = answer_fresh(DecidedBatch([item], (), changes, NOW))
     assert [(id_, answer.command_id) for id_, answer in answers.items()] == [(item.id, item.id)], (
-        "one answer, to what came"
+        "exactly one answer, with the id of the command"
     )
     assert item.message is None or item.message.data.wire_name in PUBLIC_COMMANDS
-    for texts in [*map(_texts, answers.values()), *map(_texts, said)]:
+    for texts in [*map(_texts, answers.values()), *map(_texts, published)]:
         assert all(is_storable(text) for text in texts), texts
         assert not scan_value(texts), texts
-    for message in said:
+    for message in published:
         _payload(message.amqp_message_id, message, _CHANNEL)
-    return said
+    return published
 
 
 def _texts(row: StoredAnswer | Outgoing | DeadLetter) -> list[str]:
@@ -185,7 +190,7 @@ METHOD = frames.DELIVER + b"\x01c" + (1).to_bytes(8) + b"\x01\x00\x00"
 
 
 def frame(raw: bytes, body: bytes) -> Delivery:
-    """Any header frame is read; what was read goes through the border."""
+    """Any header frame is read; a delivery that was read goes through the border."""
     with bounded():
         arrived, _ = read_delivery(METHOD, raw[frames.PREFIX_BYTES : -1], body, queue="invoice.commands", generation=1)
     border(arrived)
@@ -195,8 +200,8 @@ def frame(raw: bytes, body: bytes) -> Delivery:
 # -- staff's intake --------------------------------------------------------------------------------------------------------------------
 
 
-def letter(arrived: Delivery) -> DeadLetter:
-    """Any dead letter is read, can be stored, and shows no card number, also none that is encoded."""
+def dead_letter(arrived: Delivery) -> DeadLetter:
+    """Any dead letter is read, can be stored, and shows no card number, not even an encoded one."""
     with bounded():
         read = intake.read(arrived)
     arrive(None, read, NOW)
@@ -240,14 +245,14 @@ class FuzzedReply:
     headers: Mapping[str, str]
 
     def json(self) -> Any:
-        """None if it is none."""
+        """The body as JSON; None if it is not JSON."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
 
     def intent(self) -> dict[str, Any]:
-        """The payment it speaks of, in the answer itself or in its refusal; empty if there is none."""
+        """The payment in the answer, or in its error; empty if there is none."""
         told = self.json()
         if self.status >= 300:
             told = told.get("error") if isinstance(told, dict) else None
@@ -256,7 +261,7 @@ class FuzzedReply:
 
 
 class _FuzzedTransport(stripe._StripeTransport):
-    """The adapter's own, with the answers given."""
+    """The adapter's own transport, with given answers."""
 
     replies: Iterator[FuzzedReply] = iter(())
 
@@ -270,14 +275,17 @@ class _FuzzedTransport(stripe._StripeTransport):
 def gateway(
     step: GatewayStep, replies: Sequence[FuzzedReply]
 ) -> port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer:
-    """Whatever a gateway says is one of the port's answers: money moved only if it says so of our payment, a decline only in its words,
-    and what cannot be read is in doubt. `replies`: the first, and what it says each time it is asked again."""
+    """Whatever the gateway answers becomes one of the port's answers.
+
+    Money moved only if the gateway says so about our payment, a decline needs its own words, and an unreadable answer means in doubt.
+    `replies`: the first answer, and those to each further question.
+    """
     _FuzzedTransport.replies = _forever(replies)
     with bounded():
         answer = asyncio.run(_ask(step))
     assert isinstance(answer, ANSWERS[step]), answer
     _evidence_is_fit(answer.evidence)
-    _means_what_was_said(answer, replies)
+    _agrees_with_replies(answer, replies)
     payment = Payment(
         ORDER.payment_id,
         ORDER.invoice_id,
@@ -288,7 +296,7 @@ def gateway(
         gateway_id=None if step is GatewayStep.PREPARE else GATEWAY_ID,
         pending=domain.PendingOutcome(PaymentStatus.NOT_CHARGED, "x") if step is GatewayStep.CANCEL else None,
     )
-    _is_recorded_as_said(domain.on_answer(payment, step, answer, POLICY).payment, payment, answer, replies)
+    _recorded_agrees_with_replies(domain.on_answer(payment, step, answer, POLICY).payment, payment, answer, replies)
     return answer
 
 
@@ -325,38 +333,42 @@ def _evidence_is_fit(evidence: str) -> None:
     assert not find_card_number(evidence), evidence
 
 
-def _means_what_was_said(
+def _agrees_with_replies(
     answer: port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer, replies: Sequence[FuzzedReply]
 ) -> None:
     intents = [reply.intent() for reply in replies]
     match answer:
         case port.Captured():
-            said = [intent for intent in intents if intent.get("status") == "succeeded"]
-            amounts = [intent.get("amount_received", intent.get("amount")) for intent in said]
-            assert answer.amount_minor in amounts, "captured without a word of it"
+            succeeded = [intent for intent in intents if intent.get("status") == "succeeded"]
+            amounts = [intent.get("amount_received", intent.get("amount")) for intent in succeeded]
+            assert answer.amount_minor in amounts, "captured, but no reply says so"
         case port.Declined():
-            assert any(intent.get("status") == "requires_payment_method" for intent in intents), "declined unsaid"
+            assert any(intent.get("status") == "requires_payment_method" for intent in intents), (
+                "declined, but no reply says so"
+            )
         case port.Cancelled():
-            assert any(intent.get("status") == "canceled" for intent in intents), "cancelled unsaid"
+            assert any(intent.get("status") == "canceled" for intent in intents), "cancelled, but no reply says so"
         case port.Prepared():
-            said = [told for reply in replies if isinstance(told := reply.json(), dict)]
-            assert any(told.get("amount") == ORDER.amount_minor for told in said), "prepared with another amount"
+            bodies = [body for reply in replies if isinstance(body := reply.json(), dict)]
+            assert any(body.get("amount") == ORDER.amount_minor for body in bodies), "prepared with another amount"
         case port.NotFound():
             assert any(reply.status == 404 for reply in replies)
         case port.NotSent():
             assert any(reply.status in {401, 403, 429} for reply in replies)
         case port.Refused():
             assert any(reply.status in {400, 402, 404} for reply in replies)
-        case _:  # nothing is claimed that would end a payment
+        case _:  # this answer ends no payment
             return
 
 
-def _is_recorded_as_said(after: Payment, before: Payment, answer: object, replies: Sequence[FuzzedReply]) -> None:
+def _recorded_agrees_with_replies(
+    after: Payment, before: Payment, answer: object, replies: Sequence[FuzzedReply]
+) -> None:
     match after.status:
         case PaymentStatus.CAPTURED:
-            said = [reply.intent() for reply in replies]
+            intents = [reply.intent() for reply in replies]
             ours = {"id": GATEWAY_ID, "status": "succeeded", "amount_received": 1250}
-            assert any({"amount_received": i.get("amount"), **i}.items() >= ours.items() for i in said), (
+            assert any({"amount_received": i.get("amount"), **i}.items() >= ours.items() for i in intents), (
                 "not our amount"
             )
         case PaymentStatus.DECLINED | PaymentStatus.NOT_CHARGED:
@@ -365,5 +377,5 @@ def _is_recorded_as_said(after: Payment, before: Payment, answer: object, replie
             ), "settled without a confirmed cancel"
         case PaymentStatus.REFUNDED:
             assert isinstance(answer, port.Refunded)
-        case _:  # nothing is settled
+        case _:  # this status settles nothing
             return

@@ -1,4 +1,4 @@
-"""From the bytes of a fuzzer to an input of each border, and the inputs that it starts from."""
+"""Turns a fuzzer's bytes into an input of each border, and holds the seeds from which it starts."""
 
 import json
 import struct
@@ -18,8 +18,8 @@ T = TypeVar("T")
 EXAMPLES = [json.dumps(example).encode() for message in MESSAGES for example in schemas.examples_of(message)]
 
 
-class Dough:
-    """Bytes, taken piece by piece; an input that ends early is read as zeros."""
+class FuzzedBytes:
+    """A fuzzer's bytes, taken piece by piece. An input that ends early is read as zeros."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
@@ -38,7 +38,7 @@ class Dough:
         return choices[self.number() % len(choices)]
 
     def short(self) -> str | None:
-        """An AMQP short string as it is read; None where there is none."""
+        """A text as an AMQP short string is read; None: there is none."""
         return readable(self.take(self.number())) or None
 
 
@@ -53,46 +53,46 @@ HEADERS: tuple[dict[str, Any], ...] = (
 STATUSES = (200, 201, 202, 400, 401, 402, 403, 404, 409, 418, 429, 500, 503)
 
 
-def _headers(dough: Dough) -> dict[str, Any]:
-    headers = dict(dough.one_of(HEADERS))
-    for _ in range(dough.number() % 4):
-        name = dough.one_of(("ce-", "x-", "")) + (dough.short() or "")
-        headers[name] = dough.one_of((dough.short(), 7, [dough.short()], {"a": b"\xff"}, dough.take(4)))
+def _headers(fuzzed: FuzzedBytes) -> dict[str, Any]:
+    headers = dict(fuzzed.one_of(HEADERS))
+    for _ in range(fuzzed.number() % 4):
+        name = fuzzed.one_of(("ce-", "x-", "")) + (fuzzed.short() or "")
+        headers[name] = fuzzed.one_of((fuzzed.short(), 7, [fuzzed.short()], {"a": b"\xff"}, fuzzed.take(4)))
     return headers
 
 
-def _property(dough: Dough) -> str | None:
-    return dough.short() if dough.number() % 2 else dough.one_of(PROPERTIES)
+def _property(fuzzed: FuzzedBytes) -> str | None:
+    return fuzzed.short() if fuzzed.number() % 2 else fuzzed.one_of(PROPERTIES)
 
 
 def codec(raw: bytes) -> None:
-    dough = Dough(raw)
-    holds.codec(content_type=dough.one_of(CONTENT_TYPES), headers=_headers(dough), body=dough.rest())
+    fuzzed = FuzzedBytes(raw)
+    holds.codec(content_type=fuzzed.one_of(CONTENT_TYPES), headers=_headers(fuzzed), body=fuzzed.rest())
 
 
 def border(raw: bytes) -> None:
-    holds.border(_delivery(Dough(raw), queue="invoice.commands"))
+    holds.border(_delivery(FuzzedBytes(raw), queue="invoice.commands"))
 
 
-def letter(raw: bytes) -> None:
-    holds.letter(_delivery(Dough(raw), queue="dead-letters"))
+def dead_letter(raw: bytes) -> None:
+    holds.dead_letter(_delivery(FuzzedBytes(raw), queue="dead-letters"))
 
 
-def _delivery(dough: Dough, queue: str) -> Any:
+def _delivery(fuzzed: FuzzedBytes, queue: str) -> Any:
     return holds.delivery(
-        content_type=dough.one_of(CONTENT_TYPES),
-        headers=_headers(dough),
-        message_id=_property(dough),
-        correlation_id=_property(dough),
-        reply_to=_property(dough),
-        type_=_property(dough),
+        content_type=fuzzed.one_of(CONTENT_TYPES),
+        headers=_headers(fuzzed),
+        message_id=_property(fuzzed),
+        correlation_id=_property(fuzzed),
+        reply_to=_property(fuzzed),
+        type_=_property(fuzzed),
         queue=queue,
-        body=dough.rest(),
+        body=fuzzed.rest(),
     )
 
 
 def frame(raw: bytes) -> None:
-    """The fuzzer writes the properties; the broker, the frame around them."""
+    """The fuzzer writes the properties; we write the frame around them, as the broker does."""
     holds.frame(header_frame(raw), HEALTHY)
 
 
@@ -102,21 +102,21 @@ def header_frame(properties: bytes) -> bytes:
 
 
 def gateway(raw: bytes) -> None:
-    dough = Dough(raw)
-    step = dough.one_of(tuple(holds.BEFORE))
-    replies = [_reply(dough) for _ in range(1 + dough.number() % 2)]
-    replies.append(FuzzedReply(dough.one_of(STATUSES), dough.rest(), {}))
+    fuzzed = FuzzedBytes(raw)
+    step = fuzzed.one_of(tuple(holds.BEFORE))
+    replies = [_reply(fuzzed) for _ in range(1 + fuzzed.number() % 2)]
+    replies.append(FuzzedReply(fuzzed.one_of(STATUSES), fuzzed.rest(), {}))
     holds.gateway(step, replies)
 
 
-def _reply(dough: Dough) -> FuzzedReply:
-    headers = dough.one_of(
+def _reply(fuzzed: FuzzedBytes) -> FuzzedReply:
+    headers = fuzzed.one_of(
         ({}, {"Idempotent-Replayed": "true"}, {"Retry-After": "nan"}, {"Request-Id": "a\0b"}, {"Retry-After": "-1"})
     )
-    return FuzzedReply(dough.one_of(STATUSES), dough.take(int.from_bytes(dough.take(2), "big")), headers)
+    return FuzzedReply(fuzzed.one_of(STATUSES), fuzzed.take(int.from_bytes(fuzzed.take(2), "big")), headers)
 
 
-# -- where to start from ---------------------------------------------------------------------------------------------------------------
+# -- seeds -----------------------------------------------------------------------------------------------------------------------------
 
 
 def intent(status: str, **more: Any) -> dict[str, Any]:
@@ -137,7 +137,7 @@ SPOKEN: dict[str, Any] = {
     "refused": {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": f"No token {PAN}"}},
     "down": {"error": {"type": "api_error"}},
 }
-"""What Stripe says, by what it means."""
+"""Replies of Stripe, by their meaning."""
 
 
 TABLE = b"\x03ce-S\x00\x00\x00\x02ab" + b"\x01aA\x00\x00\x00\x03VVV" + b"\x01tT" + b"\xff" * 8
@@ -145,7 +145,7 @@ TABLE = b"\x03ce-S\x00\x00\x00\x02ab" + b"\x01aA\x00\x00\x00\x03VVV" + b"\x01tT"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`check` fails for an input that breaks what must hold. `seeds` are inputs of interest."""
+    """A border. `check` fails for an input that breaks a promise. `seeds`: the inputs from which the fuzzer starts."""
 
     check: Callable[[bytes], None]
     seeds: tuple[bytes, ...]
@@ -156,7 +156,7 @@ _BODIES = (HEALTHY, *(p.body for p in CORPUS.values()), *EXAMPLES)
 TARGETS: dict[str, Target] = {
     "codec": Target(codec, tuple(bytes(3) + body for body in _BODIES)),
     "border": Target(border, tuple(bytes(11) + body for body in _BODIES)),
-    "letter": Target(letter, tuple(bytes(11) + body for body in _BODIES)),
+    "letter": Target(dead_letter, tuple(bytes(11) + body for body in _BODIES)),
     "frame": Target(
         frame,
         (

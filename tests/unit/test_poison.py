@@ -82,8 +82,8 @@ def test_an_unreadable_message_of_nobody_is_a_dead_letter(poison: Poison) -> Non
 @every_poison
 def test_poison_among_the_dead_letters_is_kept_with_its_reason(poison: Poison) -> None:
     by_the_broker = {"x-death": [{"queue": "invoice.commands", "reason": "delivery_limit", "count": 21}]}
-    letter = holds.letter(arrived(poison, ID, queue="dead-letters", routing_key="invoice.commands"))
-    again = holds.letter(
+    letter = holds.dead_letter(arrived(poison, ID, queue="dead-letters", routing_key="invoice.commands"))
+    again = holds.dead_letter(
         holds.delivery(
             poison.body,
             content_type=poison.content_type,
@@ -188,7 +188,7 @@ def test_any_command_is_answered_once_or_is_one_dead_letter(
 def test_any_dead_letter_is_kept(
     body: bytes, content_type: str | None, headers: dict[str, Any], message_id: str | None, type_: str | None
 ) -> None:
-    holds.letter(
+    holds.dead_letter(
         holds.delivery(
             body,
             content_type=content_type,

@@ -1,6 +1,6 @@
-"""`make bench-peers`: Remit beside other ways to do the same durable work, on the same machine, broker and database, in turns.
+"""`make bench-peers`: compares Remit with other ways to do the same durable work, on the same machine, broker and database, in turns.
 
-Each round starts one system, warms it up, sends it a burst, waits until all of it is settled, and stops it; then comes the next one.
+Each round starts one system, warms it up, sends it a burst, waits until everything is settled, and stops it; then the next system follows.
 The others run in a virtual environment of their own (requirements.txt). Figures count only if no system lost or doubled a payment.
 """
 
@@ -37,7 +37,7 @@ OURS: Final = "Remit"
 
 
 def main() -> int:
-    """Run it; the exit status."""
+    """Run the comparison; returns the exit status."""
     options = _options()
     configure_logs("bench", level="ERROR", format="console")
     os.environ[KIND_VARIABLE] = "private"
@@ -58,16 +58,18 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-peers ARGS=...", description=__doc__)
-    parser.add_argument("--python", type=Path, required=True, help="of the virtual environment that has the others")
-    parser.add_argument("--rounds", type=int, default=3, help="(default 3)")
-    parser.add_argument("--payments", type=int, default=3_000, help="of ours in a round (default 3000)")
-    parser.add_argument("--peer-payments", type=int, default=500, help="of each of the others (default 500)")
+    parser.add_argument(
+        "--python", type=Path, required=True, help="the Python of the virtual environment with the others"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default 3)")
+    parser.add_argument("--payments", type=int, default=3_000, help="payments of ours in a round (default 3000)")
+    parser.add_argument("--peer-payments", type=int, default=500, help="payments of each other system (default 500)")
     return parser.parse_args()
 
 
 @contextmanager
 def _opened(python: Path) -> Iterator[tuple[Stack, Fleet, Fleet]]:
-    """Broker and database of our own, processes of ours, processes of the others."""
+    """A broker and a database of our own, a fleet for our services, and a fleet for the others."""
     with (
         open_stack(say=Console(stderr=True).print) as stack,
         open_fleet(stack.environment() | {"LOG_FORMAT": "json"}) as ours,
@@ -88,7 +90,7 @@ class Ours:
     rounds: list[Round] = field(default_factory=list)
 
     async def play(self, count: int) -> None:
-        """One round. Raises NotReadyError, LoadError."""
+        """Play one round. Raises NotReadyError, LoadError."""
         scenario = BenchScenario(OURS, {"GATEWAY_URL": "memory://"}, count)
         outcome = await self.bench.play(scenario, self.payments[: scenario.invoices])
         self.payments = self.payments[scenario.invoices :]
@@ -96,10 +98,10 @@ class Ours:
         self.rounds.append(Round(outcome.load, outcome.spent))
 
     async def problems(self) -> list[str]:
-        """Why its figures do not count."""
+        """Reasons why its figures do not count."""
         bench = self.bench
         read = await read_books(bench.stack)
-        return report.problems(read, sent=bench.paid, heard_lost=bench.lost, doubled=bench.listener.doubled)
+        return report.problems(read, sent=bench.paid, lost=bench.lost, doubled=bench.listener.doubled)
 
 
 # -- all of them, in turns -------------------------------------------------------------------------------------------------------------
@@ -139,7 +141,7 @@ async def _measure(
 
 
 def _compared(rounds: Mapping[str, Sequence[Round]]) -> report.Table:
-    """A column a system."""
+    """The comparison, with a column for each system."""
 
     def middle(of: Sequence[float]) -> float:
         return statistics.median(of)

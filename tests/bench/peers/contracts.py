@@ -1,5 +1,7 @@
-"""The messages of the peers: CloudEvents with the type names of Remit, so that the same load generator serves all. Only what a payment
-that succeeds needs."""
+"""The messages of the peers: CloudEvents with Remit's type names, so that one load generator serves all systems.
+
+They have only the fields that a successful payment needs.
+"""
 
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID, uuid4
@@ -62,6 +64,6 @@ class CloudEvent(BaseModel, Generic[D]):
 
 
 def envelope(data: D, *, caused_by: CloudEvent[Any] | None = None) -> CloudEvent[D]:
-    """An event of its own."""
+    """An event with a new id, and the causing event's correlation."""
     correlation = None if caused_by is None else caused_by.correlationid or str(caused_by.id)
     return CloudEvent(id=uuid4(), type=data.wire_name, data=data, correlationid=correlation)

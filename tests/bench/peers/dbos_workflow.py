@@ -1,9 +1,9 @@
 """DBOS Transact: one durable workflow pays an invoice, started by a message of a quorum queue.
 
-`python -m tests.bench.peers.dbos_workflow NAME`, with RABBITMQ_URL and DATABASE_URL; any number of processes, one NAME each. The command's
-id is the workflow's id, so a redelivery finds the workflow that there is: its status row is the inbox and the saga, its step outputs are
-the journal, and they are checkpointed in the transactions of the application's own rows (`AsyncSQLAlchemyDatasource`). `InvoicePaid` is
-published by a step that is retried until the broker has confirmed: DBOS's way to have no outbox. The message is acknowledged when its
+Run it by `python -m tests.bench.peers.dbos_workflow NAME`, with RABBITMQ_URL and DATABASE_URL; any number of processes, each with its NAME.
+The command's id is the workflow's id, so a redelivery finds the existing workflow. The workflow's status row is inbox and saga. Its step
+outputs are the journal; they are checkpointed in the transactions of the application's own rows (`AsyncSQLAlchemyDatasource`). A step
+publishes `InvoicePaid`, and is retried until the broker has confirmed: so DBOS needs no outbox. The message is acknowledged when its
 workflow has ended.
 """
 
@@ -28,11 +28,11 @@ PREFETCH = 50
 CONNECTIONS = 20
 
 ISOLATION: Any = {"isolation_level": "READ COMMITTED"}
-"""Rows are locked, as in the other implementations; DBOS's default, SERIALIZABLE, would repeat transactions that met."""
+"""Rows are locked, as in the other implementations. DBOS's default, SERIALIZABLE, would repeat transactions that conflict."""
 
 
 class DbosApp:
-    """What is opened once per process."""
+    """What is opened once in each process."""
 
     rows: AsyncSQLAlchemyDatasource
     events: AbstractExchange
@@ -66,7 +66,7 @@ def _session() -> AsyncSession:
 
 
 async def accept(command: CloudEvent[PayInvoice]) -> str | None:
-    """The invoice's event, state and answer, and the payment row that charging starts from; the reason if it is refused."""
+    """Store the invoice's event, state and answer, and the payment row from which charging starts; returns the reason of a refusal."""
     session, pay = _session(), command.data
     invoice = await session.get(PeerInvoice, pay.invoice_id, with_for_update=True)
     reason = _refusal(invoice, pay)
@@ -102,7 +102,7 @@ def _refusal(invoice: PeerInvoice | None, pay: PayInvoice) -> str | None:
 
 @DBOS.step(retries_allowed=True)
 async def call_gateway(answer: str) -> str:
-    """In this process, at 0 ms; the idempotency key would be the payment id."""
+    """The gateway, in this process, at 0 ms. The idempotency key would be the payment id."""
     await asyncio.sleep(0)
     return answer
 
@@ -117,7 +117,7 @@ async def record_step(payment_id: UUID, seq: int, columns: dict[str, str]) -> No
 
 
 async def settle(command: CloudEvent[PayInvoice], receipt_number: str) -> dict[str, Any]:
-    """The invoice is paid; the message that says so, made once."""
+    """Record the invoice as paid; returns the message that publishes it, which is made once."""
     session, pay = _session(), command.data
     invoice = await session.get_one(PeerInvoice, pay.invoice_id, with_for_update=True)
     invoice.status, invoice.receipt_number = "paid", receipt_number

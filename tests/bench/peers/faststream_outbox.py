@@ -1,11 +1,11 @@
 """FastStream with a transactional outbox: the three services of Remit as a user of FastStream and asyncpg writes them.
 
-`python -m tests.bench.peers.faststream_outbox invoice|payment_gateway|saga`, with RABBITMQ_URL and DATABASE_URL. A message is a
-transaction: inbox row, one statement for the rows of the domain, outbox row. A relay in each process publishes what the outbox holds and is
-woken by each commit. FastStream handles as many messages at once as are prefetched. uvloop, as `faststream run` uses it where it is
+Run it by `python -m tests.bench.peers.faststream_outbox invoice|payment_gateway|saga`, with RABBITMQ_URL and DATABASE_URL. Each message has
+one transaction: inbox row, one statement for the rows of the domain, outbox row. A relay in each process publishes the outbox; each commit
+wakes it. FastStream handles as many messages at once as are prefetched. It runs on uvloop, which `faststream run` also uses if it is
 installed.
 
-SQL by hand, because an ORM takes most of the CPU of such a service (README.md, "What an ORM costs").
+The SQL is written by hand, because an ORM takes most of the CPU of such a service (README.md, "What an ORM costs").
 """
 
 import asyncio
@@ -53,7 +53,7 @@ SERVICE = sys.argv[1]
 
 
 class FastStreamApp:
-    """What is opened once per process."""
+    """What is opened once in each process."""
 
     pool: "asyncpg.Pool[asyncpg.Record]"
 
@@ -61,14 +61,16 @@ class FastStreamApp:
 broker = RabbitBroker(
     os.environ["RABBITMQ_URL"],
     default_channel=Channel(prefetch_count=PREFETCH, on_return_raises=True),
-    apply_types=False,  # nothing is injected, and messages are validated by their decoder
+    apply_types=False,  # nothing is injected, and the decoder validates messages
     logger=None,
 )
 
 
 def on(message: type[Data]) -> Any:
-    """Subscribe a handler to a message type on a quorum queue of its own. pydantic reads a message once, from its bytes: FastStream would
-    read its JSON first, and know `application/json` only."""
+    """Subscribe a handler to a message type, on a quorum queue of its own.
+
+    pydantic reads a message once, from its bytes. FastStream would parse its JSON first, and knows only `application/json`.
+    """
     model = CloudEvent[message]  # type: ignore[valid-type]
 
     async def decode(received: RabbitMessage) -> CloudEvent[Any]:
@@ -90,7 +92,7 @@ def _exchange(name: str) -> RabbitExchange:
 committed = asyncio.Event()
 
 HANDLED = "INSERT INTO inbox (message_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING TRUE"
-SAID = "INSERT INTO outbox (message_id, exchange, type, body) VALUES ($1, $2, $3, $4)"
+PUBLISH_LATER = "INSERT INTO outbox (message_id, exchange, type, body) VALUES ($1, $2, $3, $4)"
 TAKEN = """
     DELETE FROM outbox WHERE id IN (SELECT id FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)
     RETURNING id, message_id, exchange, type, body"""
@@ -98,25 +100,25 @@ TAKEN = """
 
 @asynccontextmanager
 async def transaction() -> AsyncIterator["Connection"]:
-    """One that the relay hears of."""
+    """A transaction whose commit wakes the relay."""
     async with FastStreamApp.pool.acquire() as connection, connection.transaction():
         yield connection
     committed.set()
 
 
 async def is_new(connection: "Connection", message_id: UUID) -> bool:
-    """Into the inbox; whether it was not there."""
+    """Insert the id into the inbox; returns whether it was new."""
     return await connection.fetchval(HANDLED, message_id) is not None
 
 
-async def say(connection: "Connection", event: CloudEvent[Any]) -> None:
-    """Into the outbox."""
+async def put_in_outbox(connection: "Connection", event: CloudEvent[Any]) -> None:
+    """Insert the event into the outbox."""
     body = event.model_dump_json().encode()
-    await connection.execute(SAID, event.id, event.data.exchange, event.type, body)
+    await connection.execute(PUBLISH_LATER, event.id, event.data.exchange, event.type, body)
 
 
 async def relay() -> None:
-    """Publish what the outbox holds, oldest first, a hundred at once, each confirmed before they are gone; until cancelled."""
+    """Publish the outbox, oldest first, a hundred at once; rows are gone once all are confirmed. Runs until cancelled."""
     while True:
         committed.clear()
         async with FastStreamApp.pool.acquire() as connection, connection.transaction():
@@ -180,7 +182,7 @@ def invoice_service() -> None:
                 return
             asked = (pay.invoice_id, pay.payment_id, pay.amount_minor, pay.currency)
             if await connection.fetchval(ACCEPT, *asked, pay.model_dump_json(), command.id):
-                await say(connection, envelope(InvoicePaymentRequested(**dict(pay)), caused_by=command))
+                await put_in_outbox(connection, envelope(InvoicePaymentRequested(**dict(pay)), caused_by=command))
             else:
                 await connection.execute(REFUSE, command.id, pay.invoice_id)
 
@@ -193,7 +195,7 @@ def invoice_service() -> None:
             receipt = (captured.invoice_id, captured.receipt_number)
             data = captured.model_dump_json()
             if invoice := await connection.fetchrow(SETTLE, *receipt, data, command.id, captured.payment_id):
-                await say(connection, envelope(InvoicePaid(**dict(captured), **invoice), caused_by=command))
+                await put_in_outbox(connection, envelope(InvoicePaid(**dict(captured), **invoice), caused_by=command))
 
 
 # -- payment gateway -------------------------------------------------------------------------------------------------------------------
@@ -240,11 +242,11 @@ def payment_gateway_service() -> None:
             async with transaction() as connection:
                 body = captured.model_dump_json().encode()
                 if await connection.fetchval(CAPTURED, payment_id, receipt_number, body):
-                    await say(connection, captured)
+                    await put_in_outbox(connection, captured)
 
 
 async def _call_gateway(answer: str) -> str:
-    """In this process, at 0 ms."""
+    """The gateway, in this process, at 0 ms."""
     await asyncio.sleep(0)
     return answer
 
@@ -271,7 +273,7 @@ def saga_service() -> None:
         async with transaction() as connection:
             if await is_new(connection, event.id):
                 await _advance(connection, event, "settling", due_in=DEADLINE)
-                await say(connection, envelope(RecordPayment(**dict(event.data)), caused_by=event))
+                await put_in_outbox(connection, envelope(RecordPayment(**dict(event.data)), caused_by=event))
 
     @on(InvoicePaid)
     async def paid(event: CloudEvent[InvoicePaid]) -> None:
@@ -283,7 +285,7 @@ def saga_service() -> None:
 async def _advance(
     connection: "Connection", event: CloudEvent[Any], status: str, *, due_in: timedelta | None = None
 ) -> None:
-    """To `status`, unless it has come further: messages may overtake each other. Started by whatever comes first."""
+    """Move the saga to `status`, unless it is further already: messages may overtake each other, and the first one starts it."""
     data = event.data
     receipt_number = getattr(data, "receipt_number", None)
     due_at = due_in and datetime.now(UTC) + due_in
@@ -319,7 +321,7 @@ def main() -> None:
 
 
 async def _create_tables(url: str) -> None:
-    """As the other peer's, so that the rows are the same."""
+    """Create the same tables as the other peer, so that the rows are the same."""
     engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
     async with engine.begin() as connection:
         await connection.run_sync(tables.create, SERVICE)
@@ -327,7 +329,7 @@ async def _create_tables(url: str) -> None:
 
 
 async def _keep(_: object) -> None:
-    """asyncpg's own reset is a round trip a transaction, and nothing here changes the settings of a session."""
+    """Keep the session as it is: asyncpg's own reset is a round trip for each transaction, and no setting is changed here."""
 
 
 if __name__ == "__main__":

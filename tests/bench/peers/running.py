@@ -1,4 +1,4 @@
-"""A peer under load: its processes, its virtual host, its databases, and what its bursts took."""
+"""A peer under load: its processes, its virtual host, its databases, and the cost of its bursts."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from tests.bench.measure import Meter, Spent, cores
 from tests.bench.system import SETTLE_TIMEOUT_S, START_TIMEOUT_S, NotReadyError, until
 
 WARM_UP: Final = 50
-"""Payments before the clock runs. A peer needs seconds for the 200 of ours."""
+"""Payments before the measurement. A peer needs seconds for the 200 of ours."""
 MODULES: Final = "tests.bench.peers"
 
 
@@ -32,30 +32,30 @@ class Round:
 
     @property
     def cpu_ms(self) -> float:
-        """Per payment: the system's processes, broker and database."""
+        """CPU per payment: the system's processes, broker and database."""
         return self.spent.system_s / self.load.paid * 1e3 if self.load.paid else 0.0
 
     def part_ms(self, name: str) -> float:
-        """CPU of one process per payment."""
+        """CPU of one process per payment, in ms."""
         return self.spent.cpu_s[name] / self.load.paid * 1e3 if self.load.paid else 0.0
 
     @property
     def machine_percent(self) -> float:
-        """How much of the machine's CPU was the benchmark's: well below 100 beside other work, or where something waits."""
+        """The benchmark's part of the machine's CPU: well below 100 if other programs run, or if something waits."""
         return sum(self.spent.cpu_s.values()) / (cores() * self.spent.elapsed_s) * 100
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One implementation. Its processes by name: module arguments, and the database of each; queues that must be consumed before it is
-    ready; SQL by database for what was paid, what was paid twice, and what is still to be done."""
+    """One implementation. Its processes by name, each with module arguments and database; the queues that must be consumed before it is
+    ready; for each database SQL that counts what was paid, paid twice, and is not yet done."""
 
     name: str
     module: str
     processes: Mapping[str, tuple[str, str]]
     queues: Sequence[str]
     consumers: int
-    """Of each queue."""
+    """The number of consumers of each queue."""
     invoices_in: str
     unsettled: Mapping[str, str]
 
@@ -104,7 +104,7 @@ PEERS: Final = (
 
 @dataclass(slots=True)
 class Running:
-    """A peer with its virtual host, its databases and its invoices, between rounds stopped."""
+    """A peer with its virtual host, its databases and its invoices; between rounds it is stopped."""
 
     peer: Peer
     stack: Stack
@@ -121,7 +121,7 @@ class Running:
 
     @classmethod
     async def prepared(cls, peer: Peer, stack: Stack, fleet: Fleet, meter: Meter, invoices: int) -> Self:
-        """Databases and virtual host; tables are made by the peer when it first starts."""
+        """Create its databases and virtual host. The peer itself creates its tables when it first starts."""
         databases = sorted({database for _, database in peer.processes.values()})
         urls = {name: stack.create_database(f"{peer.slug}_{name}") for name in databases}
         rabbitmq_url = stack.create_vhost(peer.slug)
@@ -129,8 +129,8 @@ class Running:
         return cls(peer, stack, fleet, meter, urls, rabbitmq_url, prepare(invoices), publisher)
 
     async def start(self) -> dict[str, int]:
-        """Start its processes; their ids. Executors that share a database come one by one: the first makes the tables. Raises
-        NotReadyError."""
+        """Start its processes; returns their ids. Executors that share a database start one after the other, because the first one creates
+        the tables. Raises NotReadyError."""
         pids: dict[str, int] = {}
         for started, (name, (arguments, database)) in enumerate(self.peer.processes.items(), start=1):
             pids[f"{self.peer.module} {name}"] = self.fleet.start(
@@ -149,7 +149,7 @@ class Running:
             return await self._is_consumed(consumers)
 
         if not await until(is_consumed, START_TIMEOUT_S):
-            raise NotReadyError(f"{self.peer.name} is not ready; its last words:\n{self.fleet.logs()[-3_000:]}")
+            raise NotReadyError(f"{self.peer.name} is not ready; the end of its logs:\n{self.fleet.logs()[-3_000:]}")
 
     async def _is_consumed(self, consumers: int) -> bool:
         link = BrokerLink(self.rabbitmq_url, name="bench watch")
@@ -166,7 +166,7 @@ class Running:
         return True
 
     async def insert_invoices(self) -> None:
-        """By SQL: issuing is not measured."""
+        """Insert the invoices by SQL: issuing them is not measured."""
         connection = await asyncpg.connect(self.urls[self.peer.invoices_in], timeout=10)
         try:
             issued = [(payment.issue.id, orjson.loads(payment.issue.body)["data"]) for payment in self.payments]
@@ -179,7 +179,7 @@ class Running:
             await connection.close()
 
     async def play(self, payments: int, stack: AsyncExitStack) -> None:
-        """One round. Raises NotReadyError, LoadError."""
+        """Play one round. Raises NotReadyError, LoadError."""
         pids = await self.start()
         if self.listener is None:
             await self.insert_invoices()
@@ -198,7 +198,7 @@ class Running:
         self.sent += count
         self.lost += load.lost
         if not await until(self._is_settled, SETTLE_TIMEOUT_S):
-            raise NotReadyError(f"{self.peer.name} did not settle; its last words:\n{self.fleet.logs()[-3_000:]}")
+            raise NotReadyError(f"{self.peer.name} did not settle; the end of its logs:\n{self.fleet.logs()[-3_000:]}")
         return load
 
     async def _is_settled(self) -> bool:
@@ -206,7 +206,7 @@ class Running:
         return not any(left)
 
     async def problems(self) -> list[str]:
-        """Why its figures do not count."""
+        """Reasons why its figures do not count."""
         url = self.urls[self.peer.invoices_in]
         paid = await _number(url, "SELECT count(*) FROM events WHERE type = 'Paid.1'")
         invoices = await _number(url, "SELECT count(*) FROM invoices WHERE status = 'paid'")
@@ -215,7 +215,7 @@ class Running:
             f"{self.peer.name}: {self.lost} payments lost": self.lost,
             f"{self.peer.name}: {doubled} payments doubled": doubled,
             f"{self.peer.name}: {self.sent} payments sent, {invoices} invoices paid": self.sent - invoices,
-            f"{self.peer.name}: {self.sent} payments sent, {paid} events say so": self.sent - paid,
+            f"{self.peer.name}: {self.sent} payments sent, {paid} events of it": self.sent - paid,
         }
         return [sentence for sentence, wrong in found.items() if wrong]
 

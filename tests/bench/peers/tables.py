@@ -1,6 +1,6 @@
-"""The rows of a payment, as users of SQLAlchemy declare them: what Remit keeps, under the same names.
+"""The rows of a payment, as users of SQLAlchemy declare them: the same data as Remit's, under the same names.
 
-Three databases for FastStream, as Remit has; one for DBOS, whose workflow tables take the place of inbox, outbox, sagas and deadlines.
+FastStream has three databases, as Remit has. DBOS has one: its workflow tables replace inbox, outbox, sagas and deadlines.
 """
 
 from datetime import datetime
@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 
 
 class Base(MappedAsDataclass, DeclarativeBase):
-    """`for_service` picks a service's tables out of it."""
+    """The base of all tables; `for_service` selects those of a service."""
 
     type_annotation_map = {dict[str, Any]: JSONB, datetime: DateTime(timezone=True), int: BigInteger}  # noqa: RUF012 - SQLAlchemy's
 
@@ -59,7 +59,7 @@ class PeerInvoice(Base):
 
 
 class PaymentId(Base):
-    """Unique over all invoices."""
+    """A payment id, unique over all invoices."""
 
     __tablename__ = "payment_ids"
     payment_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -101,7 +101,7 @@ class PeerAttempt(Base):
 
 
 class PeerOutcome(Base):
-    """What was announced of a payment, to be said again with the same bytes."""
+    """An outcome of a payment as it was announced, kept to be published again with the same bytes."""
 
     __tablename__ = "outcomes"
     payment_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -146,6 +146,6 @@ _TABLES = {
 
 
 def create(connection: Any, service: str) -> None:
-    """Make a service's tables."""
+    """Create a service's tables."""
     metadata: MetaData = Base.metadata
     metadata.create_all(connection, tables=[metadata.tables[table.__tablename__] for table in _TABLES[service]])
