@@ -1,4 +1,4 @@
-"""One stack per session, clean queues and tables per test. Nothing here sleeps: every wait has a condition and a deadline."""
+"""One stack a session, clean queues and tables for each test. Nothing here sleeps: every wait has a condition and a deadline."""
 
 import asyncio
 import os
@@ -20,17 +20,17 @@ from tests.support.upstream_client import UpstreamClient
 
 ROOT = Path(__file__).parent.parent
 GIVEN = "REMIT_TEST_GIVEN"
-"""Tests delete what is in the queues: they use a broker that was given to them only if this says `yes`."""
+"""Tests empty the queues, so they use a given broker only if this variable is `yes`."""
 
 configure_logs("tests", level="WARNING", format="console")
-# How long an example takes says how busy the machine is, and nothing about us: pytest's own timeout ends what hangs.
+# No deadline for an example: its time shows how busy the machine is. pytest's own timeout ends an example that hangs.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """RabbitMQ and PostgreSQL, real ones."""
+    """A real RabbitMQ and PostgreSQL."""
     if os.environ.get(GIVEN) != "yes":
         for name in ("RABBITMQ_URL", "POSTGRES_URL", *(f"{service.upper()}_DATABASE_URL" for service in SERVICES)):
             os.environ.pop(name, None)
@@ -40,7 +40,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def environment_urls(stack: Stack) -> Iterator[Environment]:
-    """A virtual host with the topology and a migrated database for each service, for the tests in this process."""
+    """A virtual host with the topology, and a migrated database for each service, for all tests in this process."""
     suffix = uuid.uuid4().hex[:8]
     given = stack.kind == "given"
     rabbitmq_url = stack.rabbitmq_url if given else stack.create_vhost(f"tests-{suffix}")
@@ -61,7 +61,7 @@ def environment_urls(stack: Stack) -> Iterator[Environment]:
 
 @pytest.fixture
 async def environment(environment_urls: Environment) -> Environment:
-    """The same, empty."""
+    """The environment with empty queues and tables."""
     async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
         await upstream.purge()
     await asyncio.gather(*(truncate(url) for url in environment_urls.databases.values()))
@@ -70,11 +70,11 @@ async def environment(environment_urls: Environment) -> Environment:
 
 @pytest.fixture
 async def upstream(environment: Environment) -> AsyncIterator[UpstreamClient]:
-    """Sends commands and listens to what the services say."""
+    """An upstream system: it sends commands and receives what the services publish."""
     async with UpstreamClient.open(environment.rabbitmq_url) as opened:
         yield opened
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop of production."""
+    """Use uvloop, as in production."""
     return {"uvloop": uvloop.new_event_loop}

@@ -111,7 +111,7 @@ def replay_dead_letters(
     given = [*(dead_letter_ids or []), *(ids or [])]
     filters = (queue, reason, type_, older_than, newer_than)
     if not given and not everything and not any(filters):
-        fail("Choose which: IDs, a filter such as --queue, or --all.", MISUSED)
+        fail("Say which: IDs, a filter such as --queue, or --all.", MISUSED)
     if given and (everything or any(filters)):
         fail("Give either IDs or filters, not both.", MISUSED)
     wanted = _selection(*filters, status=None if given else DeadLetterStatus.OPEN)
@@ -136,7 +136,7 @@ def discard_dead_letters(
     """Give messages up. The sender of a command is answered `rejected: discarded`."""
     given = [*(dead_letter_ids or []), *(ids or [])]
     if not given:
-        fail("Choose which: one or more IDs.", MISUSED)
+        fail("Say which: one or more IDs.", MISUSED)
 
     async def act(database: Database) -> list[ActionResult]:
         selection = await _with_ids(database, Selection(), given)

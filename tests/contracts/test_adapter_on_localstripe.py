@@ -1,9 +1,8 @@
 """One list of scenarios against two servers: `localstripe`, which others wrote, and our sandbox.
 
-What holds on both keeps the sandbox true to what others understood of Stripe. What localstripe lacks, and is therefore
-proved on the sandbox alone (tests/service/test_sandbox.py): idempotency keys (none at all: a key sent twice acts twice),
-the `created` window of lists (400), cards without a CVC (400), 402 for a decline (it answers 200 with the declined
-payment), and the refusal of a second refund.
+What holds on both shows that the sandbox agrees with others' understanding of Stripe. localstripe lacks some features, which are tested on
+the sandbox alone (tests/service/test_sandbox.py): idempotency keys (a key sent twice acts twice), the `created` window of lists (400),
+cards without a CVC (400), 402 for a decline (it answers 200 with the declined payment), and the refusal of a second refund.
 """
 
 import socket
@@ -45,7 +44,7 @@ ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
 
 @dataclass(frozen=True)
 class ForeignGateway:
-    """A server to drive: its address, and a token that asks the customer to act."""
+    """A server to test against: its address, and a token for which the customer must act."""
 
     url: str
     action_token: str
@@ -53,7 +52,7 @@ class ForeignGateway:
 
 @pytest.fixture(scope="module")
 def localstripe() -> Iterator[str]:
-    """It listens before it is started, so nobody polls and no port is raced for."""
+    """Runs localstripe. Its socket listens before it starts, so that nobody has to poll, and no other process can take the port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
@@ -84,7 +83,7 @@ async def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 
 async def _card_that_asks(url: str) -> str:
-    """localstripe takes cards only with a CVC, which our adapter never sends."""
+    """A card for which the customer must act. localstripe takes cards only with a CVC, which our adapter never sends."""
     card = {"card[number]": "4000002500003155", "card[exp_month]": 12, "card[exp_year]": 2030, "card[cvc]": "123"}
     headers = {"Authorization": "Bearer sk_test_1"}
     async with (
@@ -123,7 +122,7 @@ async def test_a_prepared_payment_is_unconfirmed_until_it_is_executed(gateway: G
     assert answer.receipt_number.startswith("ch_")
 
 
-async def test_inquiring_tells_what_executing_told(gateway: Gateway) -> None:
+async def test_inquiring_gives_the_result_of_executing(gateway: Gateway) -> None:
     told = await captured(gateway)
     again = await gateway.inquire(told.gateway_id)
     assert isinstance(again, port.Captured)
@@ -152,7 +151,7 @@ async def test_a_cancelled_payment_cannot_be_charged_any_more(gateway: Gateway) 
     assert isinstance(await gateway.cancel(gateway_id, key="cancel again"), port.Cancelled)
 
 
-async def test_cancelling_what_succeeded_means_captured(gateway: Gateway) -> None:
+async def test_cancelling_a_succeeded_payment_gives_captured(gateway: Gateway) -> None:
     told = await captured(gateway)
     answer = await gateway.cancel(told.gateway_id, key="cancel")
     assert isinstance(answer, port.Captured)
@@ -178,7 +177,7 @@ async def test_a_refund_gives_the_whole_amount_back(gateway: Gateway) -> None:
     assert known.refund_id == refund.refund_id
 
 
-async def test_nothing_is_refunded_of_a_payment_that_was_never_charged(gateway: Gateway) -> None:
+async def test_a_payment_that_was_never_charged_is_not_refunded(gateway: Gateway) -> None:
     gateway_id = await prepared(gateway, "pm_card_chargeCustomerFail")
     await gateway.execute(gateway_id, key="execute")
     assert isinstance(await gateway.inquire_refund(gateway_id), port.NoRefund)
@@ -197,7 +196,7 @@ async def test_an_unknown_payment_is_not_found(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("order", [replace(ORDER, method_token="pm_unknown"), replace(ORDER, amount_minor=0)])
-async def test_what_can_never_be_charged_is_refused(gateway: Gateway, order: port.Order) -> None:
+async def test_an_order_that_can_never_be_charged_is_refused(gateway: Gateway, order: port.Order) -> None:
     assert isinstance(await gateway.prepare(order, key="prepare"), port.Refused)
 
 

@@ -1,4 +1,4 @@
-"""Contracts are data: each message has one schema file with examples, and nothing is on the wire that is not in the catalogue."""
+"""Contracts are data: each message has one schema file with examples, and every published type is in the catalogue."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def test_every_contract_names_its_wire_type() -> None:
     assert len(BY_WIRE_NAME) == len(MESSAGES), "a wire name is used twice"
 
 
-def test_every_exchange_a_message_is_published_to_exists() -> None:
+def test_every_message_is_published_to_an_existing_exchange() -> None:
     exchanges = {exchange.name for exchange in EXCHANGES} | {""}
     strange = {m.wire_name: m.exchange for m in MESSAGES if m.exchange not in exchanges}
     assert not strange, f"shared/messaging/topology.py has no such exchange: {strange}"
@@ -68,11 +68,11 @@ def test_readers_ignore_unknown_fields(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_schema_is_committed_and_its_examples_obey_it(name: str) -> None:
+def test_a_schema_is_committed_and_its_examples_satisfy_it(name: str) -> None:
     message = BY_WIRE_NAME[name]
     committed = schemas.path_of(message).read_text(encoding="utf-8")
     assert committed == schemas.text(message), (
-        f"shared/contracts/schemas/{name}.json is not what the code says: run `python -m shared.contracts.schemas`"
+        f"shared/contracts/schemas/{name}.json differs from the code: run `python -m shared.contracts.schemas`"
     )
     schema = json.loads(committed)
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -83,7 +83,7 @@ def test_schema_is_committed_and_its_examples_obey_it(name: str) -> None:
 
 
 def test_only_what_upstream_may_publish_is_public() -> None:
-    """Upstream may write to one exchange. Whatever else is a command goes between our services."""
+    """Upstream may write to one exchange. Every other command goes between our services."""
     public = {message.wire_name for message in MESSAGES if message.exchange == "invoice.commands"}
     assert public == PUBLIC_COMMANDS
     assert "remit.invoice.PayInvoice.v1" in PUBLIC_COMMANDS
@@ -104,7 +104,7 @@ def test_a_currency_is_iso_4217(currency: object) -> None:
         invoice.IssueInvoice.model_validate(example("remit.invoice.IssueInvoice.v1") | {"currency": currency})
 
 
-def test_every_reason_of_a_rejection_is_one_that_senders_know() -> None:
+def test_every_rejection_reason_is_in_the_public_contract() -> None:
     of_the_inbox = {
         AnswerReason.COMMAND_ID_REUSED,
         AnswerReason.NOT_PUBLIC,
@@ -115,5 +115,5 @@ def test_every_reason_of_a_rejection_is_one_that_senders_know() -> None:
     given |= {reason.value for reason in MalformedReason if reason.is_permanent}
     assert {reason.value for reason in AnswerReason} == given, (
         "services/invoice/domain.py (RejectionReason), shared/messaging/codec.py (MalformedReason) and shared/contracts/invoice.py "
-        "(AnswerReason) must know the same reasons"
+        "(AnswerReason) must have the same reasons"
     )

@@ -1,4 +1,4 @@
-"""The batched shell on the real broker and database: what one bad message, a duplicate or a crash does to the others: nothing."""
+"""The batch pipeline on the real broker and database: one bad message, a duplicate or a crash does not affect the other messages."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ async def invoices(environment: Environment) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Buggy(InvoiceHandler):
-    """A handler with a bug that one customer brings out, and a statement that another customer's data breaks."""
+    """A handler with a bug that one customer's data triggers, and a statement that another customer's data breaks."""
 
     def react(self, state: Loaded, message: Inbound) -> Reaction[Loaded, Effect]:
         if getattr(message.data, "customer_id", "") == "raises":
@@ -80,7 +80,7 @@ async def buggy(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("customer", ["raises", "unstorable"])
-async def test_a_message_that_fails_is_set_aside_alone(
+async def test_a_failing_message_is_dead_lettered_alone(
     environment: Environment, upstream: UpstreamClient, customer: str
 ) -> None:
     answers = await upstream.inbox()
@@ -101,7 +101,7 @@ async def test_a_message_that_fails_is_set_aside_alone(
         headers["x-remit-error-type"] == {"raises": "ZeroDivisionError", "unstorable": "DivisionByZeroError"}[customer]
     )
     assert PAN not in str(headers), "texts are redacted"
-    assert dead.event["id"] == str(ids[7]), "the body is as it came"
+    assert dead.event["id"] == str(ids[7]), "the body is unchanged"
     assert await rows(environment.databases["invoice"], "SELECT * FROM answers WHERE command_id = $1", ids[7]) == []
 
 
@@ -115,7 +115,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize(("body", "reason"), MALFORMED.values(), ids=MALFORMED)
-async def test_what_is_no_command_is_a_dead_letter_with_its_reason(
+async def test_a_message_that_is_no_command_is_a_dead_letter_with_its_reason(
     environment: Environment, upstream: UpstreamClient, body: bytes, reason: str
 ) -> None:
     async with environment.running("invoice", assemble):
@@ -136,11 +136,11 @@ async def test_a_wrong_content_type_is_a_dead_letter(environment: Environment, u
     assert dead.message.headers["x-remit-reason"] == "unsupported_content_type"
 
 
-# -- answers to what the core never sees ------------------------------------------------------------------------------------------------
+# -- answers to commands that the core never gets ---------------------------------------------------------------------------------------
 
 
 async def rejected(environment: Environment, upstream: UpstreamClient, body: bytes, message_id: UUID) -> dict[str, Any]:
-    """The answer to a body sent under that AMQP message id; nothing went to the dead letters."""
+    """The answer to a body with this AMQP message id; nothing was dead-lettered."""
     answers = await upstream.inbox()
     async with environment.running("invoice", assemble):
         await upstream.send_raw(body, message_id=str(message_id), reply_to=answers.name, correlation_id="mine-1")
@@ -150,7 +150,7 @@ async def rejected(environment: Environment, upstream: UpstreamClient, body: byt
     return answer.data
 
 
-async def test_a_clear_card_number_is_answered_by_the_amqp_id_and_kept_nowhere(
+async def test_a_clear_card_number_is_answered_by_the_amqp_id_and_stored_nowhere(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     id_ = uuid4()
@@ -192,14 +192,14 @@ UNREADABLE = {
 async def test_an_unreadable_command_is_answered_by_the_amqp_id(
     environment: Environment, upstream: UpstreamClient, reason: str, body: bytes
 ) -> None:
-    """A person could only discard it: the same bytes would fail again."""
+    """As a dead letter it could only be discarded: the same bytes would fail again."""
     id_ = uuid4()
     answer = await rejected(environment, upstream, body, id_)
     assert (answer["command_id"], answer["answer"]) == (str(id_), "rejected")
     assert answer["reason"] == reason
 
 
-async def test_an_unreadable_command_under_a_used_id_is_told_so_and_touches_nothing(
+async def test_an_unreadable_command_with_a_used_id_is_rejected_and_changes_nothing(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     answers = await upstream.inbox()
@@ -216,7 +216,9 @@ async def test_an_unreadable_command_under_a_used_id_is_told_so_and_touches_noth
     assert await upstream.depth("dead-letters") == 0
 
 
-async def test_what_a_later_version_may_read_waits_for_it(environment: Environment, upstream: UpstreamClient) -> None:
+async def test_a_message_of_a_later_version_is_a_dead_letter(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
     answers = await upstream.inbox()
     body = cloud_event(issue("INV-1"), type="remit.invoice.IssueInvoice.v2")
     async with environment.running("invoice", assemble):
@@ -226,9 +228,7 @@ async def test_what_a_later_version_may_read_waits_for_it(environment: Environme
     assert await answers.waiting() == []
 
 
-async def test_nobody_outside_can_say_that_an_invoice_is_paid(
-    environment: Environment, upstream: UpstreamClient
-) -> None:
+async def test_no_outsider_can_record_a_payment(environment: Environment, upstream: UpstreamClient) -> None:
     id_ = uuid4()
     forged = messages.RecordPayment(
         invoice_id="INV-1", payment_id=uuid4(), amount_minor=500, currency="EUR", receipt_number="r"
@@ -266,7 +266,7 @@ async def _outbox_is_empty(environment: Environment) -> bool:
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
-async def test_a_command_that_comes_again_gets_the_same_answer(
+async def test_a_repeated_command_gets_the_same_answer(
     environment: Environment, upstream: UpstreamClient, together: bool
 ) -> None:
     answers = await upstream.inbox()
@@ -288,7 +288,7 @@ async def test_a_command_that_comes_again_gets_the_same_answer(
     assert [e.type for e in await events.waiting()] == ["remit.invoice.InvoiceIssued.v1"]
 
 
-async def test_the_same_id_with_other_data_is_rejected_and_nothing_stored_is_touched(
+async def test_the_same_id_with_other_data_is_rejected_and_changes_nothing(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     answers = await upstream.inbox()
@@ -333,10 +333,10 @@ async def test_a_payment_id_is_unique_over_all_invoices_and_instances(
 
 @pytest.mark.parametrize("sent", [1, 2])  # a repeated message takes a transaction instead of one statement
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_commit_that_fails_or_whose_reply_is_lost_is_repeated_to_one_effect(
+async def test_a_failed_commit_or_a_lost_reply_is_repeated_with_one_effect(
     environment: Environment, upstream: UpstreamClient, when: str, sent: int
 ) -> None:
-    """After the commit the repetition finds the answer stored; what was to be said is the sweeper's, with the same id."""
+    """After the commit, the second try finds the answer stored. The sweeper then publishes the messages, with the same ids."""
     point = f"shell.at_once.{when}_commit" if sent == 1 else f"shell.{when}_commit"
     events = await upstream.tap("invoice.events")
     answers = await upstream.inbox()
@@ -356,7 +356,7 @@ async def test_a_commit_that_fails_or_whose_reply_is_lost_is_repeated_to_one_eff
 
 
 async def test_a_database_that_goes_away_costs_no_message(environment: Environment, upstream: UpstreamClient) -> None:
-    """All sessions are cut again and again while 300 commands are handled."""
+    """All sessions are ended again and again while 300 commands are handled."""
     url = environment.databases["invoice"]
     name = url.rpartition("/")[2]
     async with environment.running("invoice", assemble):
@@ -386,7 +386,7 @@ async def test_the_database_refuses_a_second_event_under_one_version(environment
         await execute(environment.databases["invoice"], insert)
 
 
-# -- poison that would hold its neighbours up ------------------------------------------------------------------------------------------
+# -- poison that could hold up other messages ------------------------------------------------------------------------------------------
 
 
 async def dead_letters(upstream: UpstreamClient, count: int) -> list[Received]:
@@ -410,7 +410,7 @@ HOLDING_UP: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("headers", HOLDING_UP.values(), ids=HOLDING_UP)
-async def test_what_makes_a_monstrous_dead_letter_holds_nobody_up(
+async def test_a_message_with_monstrous_headers_holds_up_no_other(
     environment: Environment, upstream: UpstreamClient, headers: dict[str, Any]
 ) -> None:
     await upstream.send_raw(b"not json", message_id="poison", headers=headers)
@@ -422,7 +422,7 @@ async def test_what_makes_a_monstrous_dead_letter_holds_nobody_up(
 
 
 @pytest.mark.parametrize("reply_to", ["a\0b", "\u00e9" * 127], ids=["NUL", "long"])
-async def test_a_strange_reply_to_costs_no_command(
+async def test_a_strange_reply_to_loses_no_command(
     environment: Environment, upstream: UpstreamClient, reply_to: str
 ) -> None:
     async with environment.running("invoice", assemble):
@@ -432,7 +432,7 @@ async def test_a_strange_reply_to_costs_no_command(
     assert await upstream.depth("dead-letters") == 0
 
 
-async def test_a_card_number_in_a_property_is_set_aside_and_shown_nowhere(
+async def test_a_card_number_in_a_property_is_dead_lettered_and_shown_nowhere(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     await upstream.send_raw(cloud_event(issue("INV-1")), message_id=str(uuid4()), correlation_id=PAN)
@@ -442,7 +442,7 @@ async def test_a_card_number_in_a_property_is_set_aside_and_shown_nowhere(
     assert PAN not in str(letter.message.headers)
 
 
-async def test_the_words_about_an_invalid_kind_do_not_show_it(
+async def test_the_error_about_an_invalid_kind_does_not_show_it(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     paying = messages.PayInvoice(
@@ -459,7 +459,7 @@ async def test_the_words_about_an_invalid_kind_do_not_show_it(
     assert "SECRET" not in str(answer)
 
 
-async def test_answers_to_a_full_queue_are_dropped_in_the_end_and_delay_nothing(
+async def test_answers_to_a_full_queue_are_dropped_at_last_and_delay_nothing(
     environment: Environment, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "ANSWER_REFUSALS_MAX", 1)
@@ -479,7 +479,7 @@ async def test_answers_to_a_full_queue_are_dropped_in_the_end_and_delay_nothing(
 async def test_an_answer_that_a_queue_refuses_for_a_moment_is_sent_again(
     environment: Environment, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A queue without a leader refuses, too, and its owner waits."""
+    """A queue without a leader refuses messages too, and its owner waits for the answer."""
     monkeypatch.setattr(outbox, "REFUSED", outbox.Backoff(0.0, 0))
     monkeypatch.setattr(outbox, "ANSWER_REFUSALS_MAX", 1_000)
     full = await upstream.queue_that_is_full()

@@ -1,4 +1,4 @@
-"""What a statement that was given up leaves behind on the server: nothing."""
+"""A statement that was given up leaves nothing behind on the server."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from tests.support.environment import Environment
 from tests.support.waiting import until
 
 STATEMENT = "DELETE FROM inbox WHERE message_id = $1"
-"""Not prepared yet: the server parses it, answers, and waits to be told to execute it."""
+"""A statement that is not prepared yet: the server parses it, answers, and waits for the order to execute it."""
 STANDSTILL_S = 0.1
 
 
@@ -27,8 +27,8 @@ async def database(environment: Environment) -> AsyncIterator[Database]:
 
 
 async def begun(database: Database, *, timeout_s: float | None = None) -> "asyncio.Task[None]":
-    """A task that has sent the statement for parsing, and has not read the answer, which is there: the process stood still meanwhile, as
-    after a SIGSTOP."""
+    """A task that has sent the statement for parsing and has not read the answer, although it arrived: the process stood still meanwhile,
+    as after a SIGSTOP."""
 
     async def run() -> None:
         async with database.connection() as connection:

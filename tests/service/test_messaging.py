@@ -1,4 +1,4 @@
-"""Publisher and consumer against the real broker: only a confirm counts, and what is stale stays away."""
+"""Publisher and consumer on the real broker: only a confirm counts, and stale deliveries are dropped."""
 
 import asyncio
 import gc
@@ -61,7 +61,7 @@ async def test_a_batch_is_confirmed(publisher: Publisher, upstream: UpstreamClie
     assert [h.id for h in await tap.take(1_000)] == [str(m.id) for m in messages]
 
 
-async def test_what_an_earlier_version_bound_brings_nothing_twice_and_can_be_taken_away(
+async def test_old_bindings_duplicate_nothing_and_can_be_removed(
     environment: Environment, publisher: Publisher, upstream: UpstreamClient
 ) -> None:
     link = BrokerLink(environment.rabbitmq_url, name="test topology")
@@ -104,11 +104,11 @@ HEARD = {
     "remit.payment_gateway.PaymentResolutionRefused.v1": ([STAFF], [STAFF]),
     "remit.invoice.OfALaterVersion.v1": ([], []),
 }
-"""Which of our queues hear of an event; and of one that is overdue (a request) or ends a case (any other)."""
+"""The queues that receive an event; and those that receive it with a suffix: an overdue request, or any other event that ends a case."""
 
 
 @pytest.mark.parametrize("qualified", [False, True])
-async def test_an_event_reaches_its_queues_once_and_whoever_binds_a_pattern(
+async def test_an_event_reaches_its_queues_once_and_every_bound_pattern(
     publisher: Publisher, upstream: UpstreamClient, qualified: bool
 ) -> None:
     assert {event.wire_name for event in MESSAGES if ingress_exchange(event.exchange) != event.exchange} <= set(HEARD)
@@ -123,12 +123,14 @@ async def test_an_event_reaches_its_queues_once_and_whoever_binds_a_pattern(
             expected[name].append(key)
         sent = Outgoing(uuid4(), exchange, key, wire_name, "c", b"{}")
         assert (await publisher.publish([sent])).confirmed == [sent.id]
-        assert sorted(queues_for(exchange, key)) == sorted(received[qualified]), "the audit expects them there as well"
+        assert sorted(queues_for(exchange, key)) == sorted(received[qualified]), (
+            "the audit must expect them in the same queues"
+        )
     came = {name: [one.message.routing_key for one in await tap.waiting()] for name, tap in (ours | taps).items()}
     assert came == expected
 
 
-async def test_what_no_queue_takes_is_not_published(publisher: Publisher) -> None:
+async def test_an_unroutable_message_is_not_published(publisher: Publisher) -> None:
     good = message()
     lost = Outgoing(uuid4(), "", "no-such-queue", "t", "c", b"{}", droppable=True)
     published = await publisher.publish([lost, good])
@@ -154,10 +156,10 @@ async def test_a_missing_exchange_fails_its_batch_and_the_next_one_is_published(
     assert (await publisher.publish([neighbour])).confirmed == [neighbour.id]
 
 
-async def test_a_confirm_that_never_comes_is_a_failure(
+async def test_a_missing_confirm_is_a_failure(
     publisher: Publisher, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker is not reading: we pause its answers by never letting the confirm through."""
+    """The broker seems to be silent: we never let its confirm through."""
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.2)
     await publisher.publish([message()])
     await publisher._open_channel()
@@ -165,13 +167,13 @@ async def test_a_confirm_that_never_comes_is_a_failure(
     silent = message()
     assert (await publisher.publish([silent])).failed == [silent.id]
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 10.0)
-    assert (await publisher.publish([silent])).confirmed == [silent.id], "a fresh channel"
+    assert (await publisher.publish([silent])).confirmed == [silent.id], "a new channel works"
 
 
-async def test_after_a_refusal_the_next_message_goes_over_a_fresh_channel(
+async def test_after_a_refusal_the_next_message_uses_a_new_channel(
     publisher: Publisher, upstream: UpstreamClient
 ) -> None:
-    """A channel may go on refusing for ever (RabbitMQ 3.10, when the leader of a queue was lost)."""
+    """Otherwise the channel might refuse for ever (RabbitMQ 3.10, after a queue lost its leader)."""
     refused, good = Outgoing(uuid4(), "", await upstream.full_queue(), "t", "c", b"{}", droppable=True), message()
     await publisher.publish([good])
     before = publisher._channel
@@ -181,7 +183,7 @@ async def test_after_a_refusal_the_next_message_goes_over_a_fresh_channel(
     assert publisher._channel is not before
 
 
-async def test_what_amqp_cannot_carry_fails_alone(publisher: Publisher) -> None:
+async def test_a_message_that_amqp_cannot_carry_fails_alone(publisher: Publisher) -> None:
     good, long_id = message(), Outgoing(uuid4(), "invoice.commands", "k", "t", "c" * 300, b"{}")
     huge = Outgoing(uuid4(), "invoice.commands", "k", "t", "c", b"x" * 200_000)
     published = await publisher.publish([long_id, huge, good])
@@ -197,7 +199,7 @@ HOSTILE: dict[str, tuple[bytes, bytes]] = {
 
 
 def deep(levels: int) -> dict[str, object]:
-    """A header table nested that deep."""
+    """A header table with so many levels."""
     table: dict[str, object] = {}
     for _ in range(levels):
         table = {"a": table}
@@ -205,7 +207,7 @@ def deep(levels: int) -> dict[str, object]:
 
 
 async def send_frames(publisher: Publisher, outgoing: Outgoing, old: bytes = b"", new: bytes = b"") -> None:
-    """Publish with `old` replaced by `new` in the frames: what our own encoder would never write."""
+    """Publish with `old` replaced by `new` in the frames, since our own encoder would never write that."""
     channel = await publisher._open_channel()
     frames = publishing._payload(outgoing.amqp_message_id, outgoing, channel)
     assert old in frames
@@ -225,7 +227,7 @@ async def test_hostile_properties_and_headers_stop_no_consumer(
         first = await consumer.take(at_most=1)
         second = await consumer.take(at_most=1)
     assert first[0].body == b"{}"
-    assert second[0].tries == 0, "the channel was never lost"
+    assert second[0].tries == 0, "the channel was not lost"
 
 
 async def test_headers_nested_without_end_stop_no_consumer(publisher: Publisher, consumer: Consumer) -> None:
@@ -243,7 +245,9 @@ async def test_an_unreachable_broker_is_a_failure_and_no_exception() -> None:
     await publisher.close()
 
 
-async def test_a_batch_is_what_has_arrived(publisher: Publisher, consumer: Consumer, upstream: UpstreamClient) -> None:
+async def test_a_batch_is_all_that_has_arrived(
+    publisher: Publisher, consumer: Consumer, upstream: UpstreamClient
+) -> None:
     messages = [message(f"INV-{n}") for n in range(50)]
     await publisher.publish(messages)
     taken: list[consuming.Delivery] = []
@@ -262,7 +266,7 @@ async def _is_empty(upstream: UpstreamClient) -> bool:
 
 
 @pytest.mark.parametrize(("ack_at", "come_again"), [(3, 2), (2, 0)])
-async def test_acknowledgements_wait_for_each_other_until_they_are_many(
+async def test_acknowledgements_are_collected(
     publisher: Publisher, consumer: Consumer, monkeypatch: pytest.MonkeyPatch, ack_at: int, come_again: int
 ) -> None:
     monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
@@ -279,10 +283,10 @@ async def test_acknowledgements_wait_for_each_other_until_they_are_many(
     assert all(delivery.tries == 1 for delivery in received[:-1])
 
 
-async def test_an_acknowledgement_is_never_given_on_another_channel_or_a_closed_one(
+async def test_no_acknowledgement_is_sent_on_another_or_a_closed_channel(
     publisher: Publisher, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On another channel the same number is another message, on a closed one it is an error of the whole connection."""
+    """On another channel the same number is another message; on a closed channel it is an error of the whole connection."""
     monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
     written: list[bytes] = []
     await settle_one_by_one(publisher, consumer, 1)
@@ -300,7 +304,7 @@ async def test_an_acknowledgement_is_never_given_on_another_channel_or_a_closed_
     assert written == []
 
 
-async def test_what_is_settled_does_not_come_back_when_a_consumer_pauses(
+async def test_settled_deliveries_do_not_come_back_when_a_consumer_pauses(
     publisher: Publisher, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
@@ -312,7 +316,7 @@ async def test_what_is_settled_does_not_come_back_when_a_consumer_pauses(
         assert [one.message_id for one in await consumer.take()] == [str(last.id)]
 
 
-async def test_what_is_settled_is_acknowledged_soon(
+async def test_settled_deliveries_are_acknowledged_soon(
     publisher: Publisher, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[bytes] = []
@@ -323,7 +327,7 @@ async def test_what_is_settled_is_acknowledged_soon(
     assert len(written) == 1
 
 
-async def test_a_consumer_that_stops_acknowledges_what_is_settled(
+async def test_a_stopping_consumer_acknowledges_settled_deliveries(
     environment: Environment, publisher: Publisher, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consuming, "ACK_WITHIN_S", 3_600.0)
@@ -341,8 +345,8 @@ async def test_a_consumer_that_stops_acknowledges_what_is_settled(
     assert await upstream.depth("invoice.commands") == 0
 
 
-async def test_of_a_closed_channel_nothing_stays_with_its_connection(environment: Environment) -> None:
-    """In quiet hours a consumer takes a new channel every fifteen seconds, and its connection may live for months."""
+async def test_a_closed_channel_leaves_nothing_in_its_connection(environment: Environment) -> None:
+    """An idle consumer takes a new channel every fifteen seconds, and its connection may live for months."""
     link = BrokerLink(environment.rabbitmq_url, name="test channels")
 
     async def tasks_after(channels: int) -> int:
@@ -353,7 +357,7 @@ async def test_of_a_closed_channel_nothing_stays_with_its_connection(environment
         return sum(type(one) is asyncio.Task for one in gc.get_objects())
 
     few, many = await tasks_after(3), await tasks_after(40)
-    assert many - few < 20, "each leaves one; what belongs to the last may still be ending"
+    assert many - few < 20, "each channel would leave one task; those of the last channel may still be ending"
     await link.close()
 
 
@@ -368,7 +372,7 @@ async def _some(written: list[bytes]) -> bool:
     return bool(written)
 
 
-async def test_deliveries_of_a_lost_channel_are_stale_and_come_again(publisher: Publisher, consumer: Consumer) -> None:
+async def test_deliveries_of_a_lost_channel_are_stale_and_redelivered(publisher: Publisher, consumer: Consumer) -> None:
     await publisher.publish([message()])
     async with asyncio.timeout(10):
         first = await consumer.take()
@@ -385,10 +389,11 @@ async def _stale(consumer: Consumer, batch: list[consuming.Delivery]) -> bool:
     return consumer.is_stale(batch)
 
 
-async def test_a_consumer_that_the_broker_only_seems_to_know_is_renewed(
+async def test_a_consumer_that_gets_nothing_is_renewed(
     environment: Environment, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its messages are handed out and arrive nowhere: the queue looks empty, and consumed. In silence it consumes anew."""
+    """The broker gives messages to a consumer that does not get them: the queue looks empty and consumed. When nothing comes for a while,
+    the consumer starts again."""
     monkeypatch.setattr(consuming, "WATCH_INTERVAL_S", 0.1)
     swallowed: list[Delivery] = []
     arrived = Consumer.arrived
@@ -415,10 +420,10 @@ async def test_a_consumer_that_the_broker_only_seems_to_know_is_renewed(
     assert [entry["event"] for entry in logs] == ["consuming"]
 
 
-async def test_a_consumer_that_the_broker_does_not_know_any_more_is_replaced(
+async def test_a_consumer_unknown_to_the_broker_is_replaced(
     publisher: Publisher, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It looks alive (its channel is open) and gets nothing."""
+    """The consumer looks alive, because its channel is open, and gets nothing."""
     monkeypatch.setattr(consuming, "WATCH_INTERVAL_S", 0.1)
     link = BrokerLink(environment.rabbitmq_url, name="test consumer")
     consumer = Consumer(link, "invoice.commands", readiness=Readiness())
@@ -428,7 +433,7 @@ async def test_a_consumer_that_the_broker_does_not_know_any_more_is_replaced(
         async with asyncio.timeout(10):
             await consumer.ack(await consumer.take())
             assert consumer._channel is not None
-            await consumer._channel.basic_cancel(consumer._tag or "")  # behind the consumer's back
+            await consumer._channel.basic_cancel(consumer._tag or "")  # without the consumer's knowledge
             await publisher.publish([message()])
             assert len(await consumer.take()) == 1
     finally:
@@ -438,8 +443,8 @@ async def test_a_consumer_that_the_broker_does_not_know_any_more_is_replaced(
         await link.close()
 
 
-async def test_a_broker_that_hangs_up_during_the_handshake_is_an_outage_and_no_crash() -> None:
-    """What a proxy does while the broker behind it restarts: it accepts, and closes."""
+async def test_a_connection_closed_in_the_handshake_is_an_outage() -> None:
+    """A proxy does this while the broker behind it restarts: it accepts connections, and closes them."""
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
@@ -458,7 +463,7 @@ async def test_a_broker_that_hangs_up_during_the_handshake_is_an_outage_and_no_c
 
 
 class LateLink(BrokerLink):
-    """Somebody stops the consumer while its channel opens."""
+    """A link during whose opening the consumer is stopped."""
 
     consumer: Consumer
 
@@ -468,9 +473,7 @@ class LateLink(BrokerLink):
         return opened
 
 
-async def test_a_consumer_that_is_stopped_while_it_opens_takes_nothing(
-    publisher: Publisher, environment: Environment
-) -> None:
+async def test_a_consumer_stopped_while_it_opens_takes_nothing(publisher: Publisher, environment: Environment) -> None:
     link = LateLink(environment.rabbitmq_url, name="test consumer")
     link.consumer = consumer = Consumer(link, "invoice.commands", readiness=Readiness())
     await publisher.publish([message()])
@@ -478,12 +481,12 @@ async def test_a_consumer_that_is_stopped_while_it_opens_takes_nothing(
         await consumer.run()
         channel = await BrokerLink.channel(link, confirms=False)
         state = await channel.queue_declare("invoice.commands", passive=True)
-    assert state.consumer_count == 0, "it would go on taking messages while its service waits for it to end"
+    assert state.consumer_count == 0, "it would go on taking messages while its service waits for its end"
     await link.close()
 
 
 async def test_a_cancellation_that_the_client_turns_into_an_error_stays_one() -> None:
-    """Else the task goes on, and the service that cancelled it waits for ever."""
+    """Otherwise the task would go on, and the service that cancelled it would wait for ever."""
     begun = asyncio.Event()
 
     async def hidden() -> None:

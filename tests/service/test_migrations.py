@@ -1,4 +1,4 @@
-"""The migrations of a service, what they give, and that its code and its tables are of one mind."""
+"""The migrations of a service, the schema that they give, and whether the code's SQL fits that schema."""
 
 import difflib
 import re
@@ -20,7 +20,7 @@ from tests.support.environment import ROOT
 from tests.support.statements import Statement, Tables, misfits, statements, tables_of
 
 ONE_SERVICE_ONLY = {"shared/persistence/event_store.py": "invoice"}
-"""Modules of `shared` whose tables only one service has. All others are held against the database of every service."""
+"""Modules of `shared` whose tables only one service has. All other modules are checked with the database of every service."""
 
 
 def _folder(service: str) -> Path:
@@ -45,11 +45,11 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
         await connection.close()
 
 
-# -- the files -------------------------------------------------------------------------------------------------------------------------
+# -- the files ---------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_files_are_alembics_history(service: str) -> None:
+def test_the_migration_files_are_one_alembic_history(service: str) -> None:
     folder = _folder(service)
     history = ScriptDirectory(str(folder), version_locations=[str(folder)]).walk_revisions()
     assert [step.revision for step in steps(folder)] == [script.revision for script in history][::-1]
@@ -85,7 +85,7 @@ async def test_an_empty_database_is_refused_until_it_is_migrated(stack: Stack) -
         await database.close()
 
 
-# -- what they give --------------------------------------------------------------------------------------------------------------------
+# -- the schema they give ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -94,8 +94,8 @@ async def test_all_migrations_from_scratch_give_the_snapshot(service: str, stack
     kept, given = path.read_text().splitlines(), (await migrated_snapshot(stack, service)).splitlines()
     difference = "\n".join(difflib.unified_diff(kept, given, "the snapshot", "what the migrations give", lineterm=""))
     assert kept == given, (
-        f"{path.relative_to(ROOT)} is not what the migrations beside it give. If a new migration is the reason, run `make schema` and "
-        f"commit both. A migration that was released is never changed: undo that, and write another.\n{difference}"
+        f"{path.relative_to(ROOT)} differs from what the migrations beside it give. If a new migration is the reason, run "
+        f"`make schema` and commit both. A migration that was released is never changed: undo that, and write another.\n{difference}"
     )
 
 
@@ -124,8 +124,8 @@ async def _complaints(connection: Connection, service: str) -> list[str]:
 
 
 def _unused(tables: Tables, service: str) -> list[str]:
-    """Tables and types that no statement names, and attributes of a row type that none of those that use it names: the code gives them
-    no value."""
+    """Tables and types that no statement names, and attributes of a row type that no statement with that type names: the code gives them no
+    value."""
     texts = [statement.text for statement in _statements(service)]
     unused = []
     for name, columns in tables.items():
@@ -163,7 +163,7 @@ async def test_every_statement_fits_the_tables_before_and_after_the_post_steps(s
         ("ALTER TYPE saga_row ADD ATTRIBUTE mood text", "saga_row.mood"),
     ],
 )
-async def test_what_no_statement_uses_is_noticed(change: str, unused: str, stack: Stack) -> None:
+async def test_a_table_or_column_that_no_statement_uses_is_noticed(change: str, unused: str, stack: Stack) -> None:
     with _new_database(stack) as url:
         await migrate(url, _folder("saga"), post=True)
         async with _connected(url) as connection:
@@ -197,8 +197,8 @@ async def test_tables_changed_without_the_code_are_noticed(change: str, complain
     assert all("services/saga/migrations/<number>_pre_<what>.py" in one for one in complaints)
 
 
-def test_a_statement_that_depends_on_the_call_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever way it is put together: nothing could hold it against the tables."""
+def test_a_statement_built_from_arguments_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its text is built: such a statement could not be checked against the tables."""
     monkeypatch.setattr("tests.support.statements.ROOT", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     source = tmp_path / "careless_store.py"

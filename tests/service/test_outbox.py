@@ -1,4 +1,4 @@
-"""Parcels in the real database: what goes in comes out, and what is left of one waits by itself."""
+"""Outbox batches in the real database: they come out as they went in, and the unpublished part of one waits by itself."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -39,13 +39,13 @@ async def stored(database: Database, *messages: Outgoing) -> OutboxBatch:
 
 
 async def overdue(environment: Environment, database: Database) -> list[OutboxBatch]:
-    """All there is, whenever it is to be sent."""
+    """All outbox batches, whenever they are due."""
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
     async with database.transaction() as tx:
         return await outbox.take_overdue(tx)
 
 
-async def test_a_parcel_comes_out_as_it_went_in(environment: Environment, database: Database) -> None:
+async def test_an_outbox_batch_comes_out_as_it_went_in(environment: Environment, database: Database) -> None:
     outbox_batch = await stored(database, ONE, TWO, THREE, FOUR)
     (found,) = await overdue(environment, database)
     assert (found.id, list(found.messages), found.refusals) == (outbox_batch.id, [ONE, TWO, THREE, FOUR], 0)
@@ -56,17 +56,17 @@ async def take(database: Database) -> list[UUID]:
         return [outbox_batch.id for outbox_batch in await outbox.take_overdue(tx)]
 
 
-async def test_a_sweeper_takes_the_longest_overdue_leaves_the_young_and_reserves_what_it_took(
+async def test_a_sweeper_takes_the_longest_overdue_and_reserves_it(
     environment: Environment, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, young = await stored(database, ONE), await stored(database, TWO)
-    assert await take(database) == [], "they are left to their publisher"
+    assert await take(database) == [], "young batches are left to their publisher"
     monkeypatch.setattr(outbox, "SWEEP_MESSAGES_MAX", 1)
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = created_at")
     assert [await take(database) for _ in range(3)] == [[old.id], [young.id], []]
 
 
-async def test_a_sweep_is_bounded_by_messages_and_takes_one_parcel_at_least(
+async def test_a_sweep_is_bounded_by_messages_and_takes_at_least_one_batch(
     environment: Environment, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large, small, last = (
@@ -79,8 +79,8 @@ async def test_a_sweep_is_bounded_by_messages_and_takes_one_parcel_at_least(
     assert [await take(database) for _ in range(3)] == [[large.id], [small.id, last.id], []]
 
 
-async def test_what_is_said_again_waits_once(environment: Environment, database: Database) -> None:
-    """However often it is repeated while the broker is away."""
+async def test_a_message_published_again_is_stored_once(environment: Environment, database: Database) -> None:
+    """However often the repetition is stored while the broker is away."""
     for _ in range(3):
         async with database.transaction() as tx:
             outbox_batches = await outbox.insert_again(tx, [ONE, FOUR])
@@ -94,7 +94,7 @@ async def test_what_is_said_again_waits_once(environment: Environment, database:
     ]
 
 
-async def test_nothing_is_stored_where_nothing_is_said(environment: Environment, database: Database) -> None:
+async def test_nothing_is_stored_if_nothing_is_published(environment: Environment, database: Database) -> None:
     async with database.transaction() as tx:
         assert await outbox.insert(tx, []) == []
     assert await rows(environment.databases["saga"], "SELECT 1 FROM outbox") == []
@@ -111,8 +111,8 @@ async def test_people_see_one_message_a_row(environment: Environment, database: 
     ]
 
 
-async def test_what_is_left_waits_in_parcels_of_its_own(environment: Environment, database: Database) -> None:
-    """Each with its own time; how often the broker refused is counted, and when it was first said stays known."""
+async def test_unpublished_messages_wait_in_batches_of_their_own(environment: Environment, database: Database) -> None:
+    """Each new batch has its own time. The broker's refusals are counted, and the time of the first publish stays known."""
     outbox_batch = await stored(database, ONE, TWO, THREE, FOUR)
     (before,) = await rows(environment.databases["saga"], "SELECT created_at FROM outbox")
     async with database.transaction() as tx:
@@ -130,8 +130,8 @@ async def test_what_is_left_waits_in_parcels_of_its_own(environment: Environment
     assert all(row["wait_s"] <= most for row, most in zip(found, (2, 2, 5), strict=True))
 
 
-async def test_a_parcel_that_is_gone_was_seen_to_by_somebody_else(environment: Environment, database: Database) -> None:
-    """A sweeper published all of it while its first publisher hung: nothing comes back."""
+async def test_a_missing_batch_was_published_by_a_sweeper(environment: Environment, database: Database) -> None:
+    """A sweeper published all of it while its first publisher hung. The late publisher must not store it again."""
     outbox_batch = await stored(database, ONE, TWO)
     async with database.connection() as connection:
         await outbox.delete(connection, [outbox_batch.id])
@@ -140,8 +140,8 @@ async def test_a_parcel_that_is_gone_was_seen_to_by_somebody_else(environment: E
     assert await rows(environment.databases["saga"], "SELECT 1 FROM outbox") == []
 
 
-async def test_a_parcel_with_one_fate_waits_as_it_is(environment: Environment, database: Database) -> None:
-    """Its bodies are not written again; refusals are counted where it is stored, and to an end."""
+async def test_a_wholly_unpublished_batch_keeps_its_row(environment: Environment, database: Database) -> None:
+    """Its bodies are not written again. Refusals are counted in its row, up to a maximum."""
     outbox_batch = await stored(database, ONE, FOUR)
     for refusals in (1, 2):
         async with database.transaction() as tx:
@@ -157,11 +157,11 @@ async def test_a_parcel_with_one_fate_waits_as_it_is(environment: Environment, d
     assert found_ == {"refusals": outbox.REFUSALS_COUNTED_MAX, "late": True}
 
 
-# -- the relay, told by a broker of ours what became of the messages ---------------------------------------------------------------------
+# -- the relay, with a scripted broker ---------------------------------------------------------------------------------------------------
 
 
 class ScriptedBroker:
-    """Says of the messages what it was told, and confirms all others."""
+    """Reports the scripted result for some messages, and confirms all others."""
 
     def __init__(self) -> None:
         self.sent: list[UUID] = []
@@ -194,12 +194,12 @@ async def waiting(environment: Environment) -> list[list[UUID]]:
     return [row["ids"] for row in await rows(environment.databases["saga"], "SELECT ids FROM outbox ORDER BY ids")]
 
 
-async def test_of_two_parcels_each_message_has_its_own_fate(
+async def test_messages_of_two_batches_are_settled_one_by_one(
     environment: Environment, database: Database, broker: ScriptedBroker, relay: Relay, sweeper: OutboxSweeper
 ) -> None:
     first, second = await stored(database, ONE, TWO), await stored(database, THREE, FOUR)
     broker.says = Published(unroutable=[TWO.id], refused=[FOUR.id])
-    assert await relay.publish([first, second]) == 3, "the answer whose asker has gone is dropped"
+    assert await relay.publish([first, second]) == 3, "an answer whose reply queue is gone is dropped"
     await relay.cleaner.delete_confirmed()
     assert await waiting(environment) == [[FOUR.id]]
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
@@ -207,7 +207,7 @@ async def test_of_two_parcels_each_message_has_its_own_fate(
     assert (await waiting(environment), broker.sent[-1]) == ([], FOUR.id)
 
 
-async def test_a_parcel_that_nobody_answered_for_is_left_to_the_sweeper(
+async def test_an_unconfirmed_batch_is_left_to_the_sweeper(
     environment: Environment, database: Database, broker: ScriptedBroker, relay: Relay, sweeper: OutboxSweeper
 ) -> None:
     outbox_batch = await stored(database, ONE, FOUR)
@@ -218,10 +218,10 @@ async def test_a_parcel_that_nobody_answered_for_is_left_to_the_sweeper(
     assert (await sweeper.sweep(), await waiting(environment)) == (2, [])
 
 
-async def test_who_comes_late_to_a_parcel_that_a_sweeper_has_sent_brings_nothing_back(
+async def test_a_late_publisher_restores_nothing_that_a_sweeper_published(
     environment: Environment, database: Database, broker: ScriptedBroker, relay: Relay, sweeper: OutboxSweeper
 ) -> None:
-    """And the other way round: what the first publisher split is not deleted by who saw it whole."""
+    """The reverse holds, too: what the first publisher split is not deleted by one that saw it whole."""
     outbox_batch = await stored(database, ONE, FOUR)
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
     assert await sweeper.sweep() == 2
@@ -237,7 +237,7 @@ async def test_who_comes_late_to_a_parcel_that_a_sweeper_has_sent_brings_nothing
     assert await waiting(environment) == [[FOUR.id]]
 
 
-async def test_what_could_not_be_deleted_is_deleted_later(
+async def test_rows_that_could_not_be_deleted_are_deleted_later(
     environment: Environment, database: Database, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delete = outbox.delete

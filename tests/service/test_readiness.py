@@ -1,4 +1,4 @@
-"""Readiness tells of a dependency that is away while it is away (row 17 of the catalogue), also when nothing is to be done."""
+"""Readiness reports a dependency that is away as long as it is away (row 17 of the catalogue), even if there is no work."""
 
 import asyncio
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confi
             await publisher.keep_open()
         return lost.fired == 2
 
-    await until(probed, what="a new channel, whose confirm is lost as well")
+    await until(probed, what="a new channel, whose confirm is lost, too")
     assert "publisher" in readiness.reasons
     proxy.heal()
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 10.0)
@@ -81,10 +81,10 @@ async def test_a_publisher_that_is_cut_off_is_not_ready_until_something_is_confi
     await publisher.close()
 
 
-async def test_a_publisher_that_has_nothing_to_say_hears_that_nothing_is_taken(
+async def test_an_idle_publisher_notices_that_the_broker_takes_nothing(
     network: Network, environment: Environment, readiness: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As under a memory or disk alarm: connection and channel live, heartbeats come, and no message is confirmed."""
+    """This happens under a memory or disk alarm: connection and channel live, heartbeats come, and no message is confirmed."""
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.3)
     proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
     publisher = Publisher(BrokerLink(proxy.url, name="test"), readiness, probe_after_s=0.0)
@@ -98,7 +98,7 @@ async def test_a_publisher_that_has_nothing_to_say_hears_that_nothing_is_taken(
     await publisher.close()
 
 
-async def test_a_publisher_that_was_heard_just_now_asks_nobody(
+async def test_a_publisher_with_a_recent_confirm_sends_no_probe(
     network: Network, environment: Environment, readiness: Readiness
 ) -> None:
     proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
@@ -110,7 +110,7 @@ async def test_a_publisher_that_was_heard_just_now_asks_nobody(
     await publisher.close()
 
 
-async def test_an_idle_service_knows_whether_broker_and_database_are_there(
+async def test_an_idle_service_notices_that_broker_or_database_are_away(
     network: Network, environment: Environment, readiness: Readiness
 ) -> None:
     broker = network.stand_before(environment.rabbitmq_url, speaks=Amqp)

@@ -1,4 +1,4 @@
-"""What is kept for a time only: page by page until nothing is left, whatever happens to a neighbour."""
+"""Rows that are kept for a limited time are deleted page by page, whatever happens to another rule."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ async def left(environment: Environment) -> int:
     return int(row["left"])
 
 
-async def test_a_page_is_bounded_and_takes_only_what_is_old(environment: Environment) -> None:
+async def test_a_page_is_bounded_and_takes_only_old_rows(environment: Environment) -> None:
     await fill(environment, days=31, count=5)
     await fill(environment, days=29, count=2)
     database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
@@ -45,10 +45,10 @@ async def test_a_page_is_bounded_and_takes_only_what_is_old(environment: Environ
 
 
 @asynccontextmanager
-async def cleaning(environment: Environment, *forgets: RetentionRule) -> AsyncIterator[None]:
+async def cleaning(environment: Environment, *rules: RetentionRule) -> AsyncIterator[None]:
     """The loop of a running service; it does not end by itself."""
     database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
-    task = asyncio.create_task(run_every(RetentionCleaner(database, forgets)))
+    task = asyncio.create_task(run_every(RetentionCleaner(database, rules)))
     try:
         yield
         assert not task.done()
@@ -59,7 +59,7 @@ async def cleaning(environment: Environment, *forgets: RetentionRule) -> AsyncIt
         await database.close()
 
 
-async def test_pages_follow_until_one_is_not_full_and_a_failure_keeps_no_other_from_its_turn(
+async def test_pages_follow_until_one_is_not_full_and_a_failure_stops_no_other_rule(
     environment: Environment,
 ) -> None:
     await fill(environment, days=31, count=7)
@@ -69,10 +69,12 @@ async def test_pages_follow_until_one_is_not_full_and_a_failure_keeps_no_other_f
         return await left(environment) == 1
 
     async with cleaning(environment, IMPOSSIBLE, replace(inbox.RETENTION, rows_max=2)):
-        await until(all_old_gone, what="the old rows gone")  # in the first round: the next is a minute away
+        await until(
+            all_old_gone, what="the deletion of the old rows"
+        )  # in the first round: the next one is a minute away
 
 
-async def test_what_failed_is_tried_again_in_the_next_round(
+async def test_a_failed_rule_is_tried_again_in_the_next_round(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RetentionCleaner, "interval_s", 0.01)
@@ -88,6 +90,6 @@ async def test_what_failed_is_tried_again_in_the_next_round(
             await until(failed, what="a failure")
             await execute(environment.databases["saga"], "CREATE TABLE nowhere AS SELECT 1")
             try:
-                await until(gone, what="the row gone")
+                await until(gone, what="the deletion of the row")
             finally:
                 await execute(environment.databases["saga"], "DROP TABLE nowhere")

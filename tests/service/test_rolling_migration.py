@@ -1,6 +1,6 @@
-"""A column is renamed while instances are at work: the pre step, both builds beside each other, the new one alone, the post step.
+"""A column is renamed while instances are at work: the pre step, both builds side by side, the new one alone, the post step.
 
-The example to copy: its migrations are in rolling_migration/. (tests/faults/versions.py does it with the services themselves.)
+This is the example to copy; its migrations are in rolling_migration/. (tests/faults/versions.py does it with the services themselves.)
 """
 
 import shutil
@@ -24,7 +24,7 @@ PRE, POST = "0002_pre_add_legal_name", "0003_post_drop_name"
 
 
 class Build:
-    """One instance of a build: its statements, on a pool of its own that stays open while the schema changes under it."""
+    """An instance of a build: its statements, on a pool of its own that stays open while the schema changes."""
 
     def __init__(self, database: Database, folder: Path, column: str) -> None:
         self._database = database
@@ -73,7 +73,7 @@ def url(stack: Stack) -> Iterator[str]:
 
 @pytest.fixture
 def old_folder(tmp_path: Path) -> Path:
-    """The migrations as the old build has them."""
+    """The migrations that the old build has."""
     shutil.copy(NEW_FOLDER / "0001_initial.py", tmp_path)
     return tmp_path
 
@@ -109,12 +109,12 @@ async def test_a_column_is_renamed_while_instances_are_at_work(url: str, old_fol
         assert await new.why_not_started() is None
         await _at_work(new)
         assert await new.name_of(from_before) == "Bob"
-        with pytest.raises(asyncpg.UndefinedColumnError):  # why a post step waits until no old instance is left
+        with pytest.raises(asyncpg.UndefinedColumnError):  # so a post step waits until no old instance is left
             await old.add("Dan")
 
 
-async def test_a_pre_step_behind_a_post_step_waits_for_it(url: str, old_folder: Path, tmp_path: Path) -> None:
-    """Who leaves a release out has to stop the old instances."""
+async def test_a_pre_step_after_a_post_step_waits_for_it(url: str, old_folder: Path, tmp_path: Path) -> None:
+    """A user who leaves a release out must stop the old instances."""
     await migrate(url, old_folder)
     folder = tmp_path / "two releases on"
     shutil.copytree(NEW_FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))

@@ -44,7 +44,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class SandboxClient:
-    """A sandbox, the production adapter in front of it, and eyes on its ledger."""
+    """A sandbox, the production adapter in front of it, and reads of its ledger."""
 
     sandbox: Sandbox
     gateway: Gateway
@@ -71,7 +71,7 @@ class SandboxClient:
         return gateway_id
 
     async def raw(self, method: str, path: str, key: str | None = None, **data: Any) -> tuple[int, Json, bool]:
-        """Status, body, whether it was replayed."""
+        """Send a request; returns status, body, and whether the answer was replayed."""
         headers = {"Authorization": "Bearer sk_test_1"} | ({"Idempotency-Key": key} if key else {})
         async with aiohttp.ClientSession(headers=headers) as session:
             where = {"params": data} if method == "GET" else {"data": data}
@@ -99,7 +99,7 @@ async def open_bench(folder: Path) -> AsyncIterator[SandboxClient]:
 
 
 async def _until_connected(gateway: Gateway) -> None:
-    """Over a connection that stands a request arrives, however soon its client gives up."""
+    """Wait for a kept connection: over it a request arrives, however soon its client gives up."""
     async with asyncio.timeout(DEADLINE_S):
         while not isinstance(await gateway.inquire("pi_nobody_knows"), port.NotFound):
             pass
@@ -121,7 +121,7 @@ async def until(condition: Any) -> None:
 
 
 async def careful(gateway: Gateway, gateway_id: str) -> Ending:
-    """What a client does that never guesses: confirm, ask while unknown, cancel before it says "not charged"."""
+    """A client that never guesses: it confirms, asks while the result is unknown, and cancels before it reports "not charged"."""
     answer = await gateway.execute(gateway_id, key="execute")
     for step in range(MOST_LOOKS):
         match answer:
@@ -153,7 +153,7 @@ def _stalls(behaviour: Behaviour) -> bool:
     return any(confirm.manner is Manner.HANG or confirm.late for confirm in behaviour.confirms)
 
 
-def test_the_readme_tells_the_same_catalogue() -> None:
+def test_the_readme_shows_the_same_catalogue() -> None:
     readme = Path(deploy.sandbox.__file__).with_name("README.md").read_text()
     for token, behaviour in BEHAVIOURS.items():
         ends = " or ".join(ending.value for ending in behaviour.ends)
@@ -188,7 +188,7 @@ async def test_a_saved_500_is_replayed_although_it_charged(bench: SandboxClient)
     ]
 
 
-async def test_a_confirm_that_was_cut_before_it_acted_may_come_again_under_its_key(bench: SandboxClient) -> None:
+async def test_a_confirm_cut_before_it_acted_may_be_repeated_with_its_key(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_reset_before_charge")
     assert isinstance(await bench.gateway.execute(gateway_id, key="k"), port.Unknown)
     assert bench.charges(gateway_id) == 0
@@ -216,7 +216,7 @@ async def test_a_late_success_comes_after_a_counted_number_of_looks(
     assert isinstance(await bench.gateway.inquire(gateway_id), port.Captured)
 
 
-async def test_a_slow_confirm_charges_although_its_client_has_gone(bench: SandboxClient) -> None:
+async def test_a_slow_confirm_charges_even_if_its_client_has_gone(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_slow")
     assert isinstance(await bench.hasty.execute(gateway_id, key="k"), port.Unknown)
     assert isinstance(await bench.gateway.inquire(gateway_id), port.Unconfirmed)
@@ -255,7 +255,7 @@ async def test_a_person_can_settle_and_heal(bench: SandboxClient) -> None:
 
 
 async def test_a_declined_payment_stays_confirmable_until_it_is_cancelled(bench: SandboxClient) -> None:
-    """Stripe detaches the declined method: a confirm that names one charges."""
+    """Stripe detaches the declined method. Yet a confirm that names one charges."""
     gateway_id = await bench.prepared("pm_card_chargeDeclined")
     path = f"/v1/payment_intents/{gateway_id}/confirm"
     status, body, _ = await bench.raw("POST", path, "k1")
@@ -311,7 +311,7 @@ async def test_a_key_in_flight_is_a_conflict(bench: SandboxClient) -> None:
     assert "HTTP 409" in answer.evidence
 
 
-async def test_an_expired_key_acts_anew(bench: SandboxClient) -> None:
+async def test_an_expired_key_acts_again(bench: SandboxClient) -> None:
     first = await bench.prepared()
     bench.clock.now_s += KEY_AGE_S - 1
     assert await bench.prepared() == first
@@ -319,7 +319,7 @@ async def test_an_expired_key_acts_anew(bench: SandboxClient) -> None:
     assert await bench.prepared() != first
 
 
-async def test_a_replayed_answer_is_a_memory_so_the_adapter_asks(bench: SandboxClient) -> None:
+async def test_a_replayed_answer_may_be_outdated_so_the_adapter_asks(bench: SandboxClient) -> None:
     """Under the first confirm's key Stripe goes on answering "declined", whatever has happened since."""
     gateway_id = await bench.prepared("pm_remit_declined_then_confirmable")
     assert isinstance(await bench.gateway.execute(gateway_id, key="k1"), port.Declined)
@@ -395,7 +395,7 @@ async def test_a_refund_without_an_answer_is_found_by_asking(bench: SandboxClien
     assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Refunded)
 
 
-async def test_a_part_given_back_by_hand_is_for_a_person(bench: SandboxClient) -> None:
+async def test_a_partial_refund_by_hand_waits_for_a_person(bench: SandboxClient) -> None:
     gateway_id = await bench.captured()
     assert (await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id, amount=250))[0] == 200
     assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Unknown)
@@ -425,7 +425,7 @@ async def test_a_gateway_that_is_down_acts_on_nothing(bench: SandboxClient, mode
 async def test_a_gateway_that_refuses_connections_was_sent_nothing_and_comes_back(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared()
     await bench.mode("refuse")
-    async with asyncio.timeout(DEADLINE_S):  # a connection kept open is cut a moment after the mode is set
+    async with asyncio.timeout(DEADLINE_S):  # a kept connection is cut a moment after the mode is set
         while not isinstance(await bench.gateway.inquire(gateway_id), port.NotSent):
             pass
     assert isinstance(await bench.gateway.execute(gateway_id, key="e1"), port.NotSent)
@@ -440,7 +440,7 @@ async def test_a_slow_gateway_acts_late(bench: SandboxClient) -> None:
     await until(lambda: bench.charges(gateway_id) == 1)
 
 
-async def test_a_mode_that_does_not_exist_is_told(bench: SandboxClient) -> None:
+async def test_an_unknown_mode_is_an_error(bench: SandboxClient) -> None:
     status, body, _ = await bench.raw("POST", "/_sandbox/mode", mode="nope")
     assert status == 400
     assert "down_500" in body["error"]
@@ -479,7 +479,7 @@ async def test_a_card_behaves_like_its_token(bench: SandboxClient) -> None:
 
 
 def test_no_card_number_reaches_the_ledger_or_a_log(tmp_path: Path) -> None:
-    """Every way a number can arrive: as a card, a bad card, a token, an id in the path, the name of a parameter."""
+    """A number can arrive in several ways: as a card, a bad card, a token, an id in the path, the name of a parameter."""
     number, log = "4242424242424242", tmp_path / "sandbox.log"
     plant: dict[str, Any] = {"type": "card", "card[exp_month]": 12, "card[exp_year]": 2030}
 
@@ -501,7 +501,7 @@ def test_no_card_number_reaches_the_ledger_or_a_log(tmp_path: Path) -> None:
     with start_sandbox(tmp_path / "ledger.sqlite", log=log) as sandbox:
         told = asyncio.run(send(sandbox.url))
         kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert b"pm_card_visa" in kept  # the card did arrive, so the search is not vacuous
+    assert b"pm_card_visa" in kept  # the card did arrive, so the search proves something
     assert b"sandbox gateway on" in kept
     assert b"4242" in kept
     assert number not in told
@@ -517,8 +517,8 @@ def durable(tmp_path: Path) -> Iterator[Any]:
         yield sandbox
 
 
-async def test_what_was_answered_survives_a_kill(durable: Any) -> None:
-    """Payments are under way when it dies; every capture that was told is in the ledger, at the same address."""
+async def test_answered_requests_survive_a_kill(durable: Any) -> None:
+    """Payments are under way when it dies. Every capture that was answered is in the ledger, at the same address."""
     url = durable.url
     gateway = open_gateway(url, api_key="sk_test_1", timeout_s=5, connections=32)
     told: list[str] = []
@@ -548,7 +548,7 @@ async def test_what_was_answered_survives_a_kill(durable: Any) -> None:
     await gateway.close()
 
 
-async def test_sigterm_lets_go_of_what_hangs_and_keeps_the_ledger(durable: Any) -> None:
+async def test_sigterm_ends_hanging_requests_and_keeps_the_ledger(durable: Any) -> None:
     gateway = open_gateway(durable.url, api_key="sk_test_1", timeout_s=DEADLINE_S, connections=4)
     order = port.Order(UUID(int=1), "inv", 100, "EUR", "pm_remit_charged_then_timeout")
     prepared = await gateway.prepare(order, key="p")
@@ -563,7 +563,7 @@ async def test_sigterm_lets_go_of_what_hangs_and_keeps_the_ledger(durable: Any) 
     await gateway.close()
 
 
-def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
+def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "deploy.sandbox", "--until-stdin-closes", "--ledger", str(tmp_path / "l.sqlite")]
     ports = tmp_path / "ports"
     child = subprocess.Popen([*command, "--port-file", str(ports)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -572,8 +572,8 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
     assert child.wait(DEADLINE_S) == 0
 
 
-def test_no_id_reads_as_a_card_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger masks what does, and a confirm would then be about a payment that nobody knows."""
+def test_no_id_looks_like_a_card_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger would mask such an id, and a later confirm would name a payment that does not exist."""
     drawn = iter(["168129cc" + "4242424242424242", "a" * 24])
     monkeypatch.setattr("secrets.token_hex", lambda _: next(drawn))
     assert bank.new_id("pi") == f"pi_{'a' * 24}"

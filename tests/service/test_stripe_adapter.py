@@ -1,4 +1,4 @@
-"""The adapter against servers that misbehave at the level of TCP and HTTP: was it sent, or is it unknown?"""
+"""The adapter against servers that misbehave at the level of TCP and HTTP: was the request sent, or is its result unknown?"""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ class ScriptedStripe:
 
 @asynccontextmanager
 async def server(answer: Answer, *, reads: bool = True) -> AsyncIterator[ScriptedStripe]:
-    """One answer to every connection, after reading its request."""
+    """A server that gives one answer to every connection, after reading its request."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -79,7 +79,7 @@ async def silence(writer: asyncio.StreamWriter) -> None:
 
 
 async def drip(writer: asyncio.StreamWriter) -> None:
-    """An answer that never ends: each byte is in time, the whole is not."""
+    """An answer that never ends: each byte comes in time, the whole does not."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     while not writer.is_closing():
         writer.write(b" ")
@@ -119,7 +119,7 @@ async def all_answers(gateway: StripeGateway) -> list[object]:
 
 @contextmanager
 def full_backlog() -> Iterator[int]:
-    """A port whose listener accepts nothing more: the handshake of the next connection never completes."""
+    """A port whose listener accepts no more connections: the next handshake never completes."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -191,13 +191,13 @@ async def test_a_name_that_does_not_resolve_was_not_sent() -> None:
         pytest.param(http("503 Service Unavailable", DECLINED.encode()), True, id="503 that claims a decline"),
     ],
 )
-async def test_whatever_may_have_been_received_is_unknown(answer: Answer, reads: bool) -> None:
+async def test_a_request_that_may_have_been_received_is_unknown(answer: Answer, reads: bool) -> None:
     async with server(answer, reads=reads) as far, stripe_at(far.url) as gateway:
         assert {type(found) for found in await all_answers(gateway)} == {port.Unknown}
 
 
 @pytest.mark.parametrize("answer", [silence, drip])
-async def test_what_is_not_answered_in_time_is_unknown(answer: Answer) -> None:
+async def test_a_request_not_answered_in_time_is_unknown(answer: Answer) -> None:
     async with server(answer) as far, stripe_at(far.url, hasty_gateway) as gateway, asyncio.timeout(PATIENT_S):
         assert {type(found) for found in await all_answers(gateway)} == {port.Unknown}
 
@@ -205,7 +205,9 @@ async def test_what_is_not_answered_in_time_is_unknown(answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("retry_after", "seconds"), [("7", 7.0), ("0.5", 0.5), ("soon", None), ("-1", None), ("inf", None), ("1e9", 3600.0)]
 )
-async def test_a_rate_limit_was_not_sent_and_says_when(retry_after: str, seconds: float | None) -> None:
+async def test_a_rate_limited_request_was_not_sent_and_has_a_retry_time(
+    retry_after: str, seconds: float | None
+) -> None:
     limited = http("429 Too Many Requests", LATER, f"Retry-After: {retry_after}\r\n")
     async with server(limited) as far, stripe_at(far.url) as gateway:
         answer = await gateway.execute("pi_1", key="k")
@@ -245,15 +247,15 @@ async def test_one_request_per_call_with_our_key_and_our_ids() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Where the SDK would keep an id of this machine."""
+    """The folder in which the SDK would keep an id of this machine."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     yield
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("home")
-async def test_nothing_is_told_about_this_machine() -> None:
-    """The SDK would send its platform, how long the last request took, and the id."""
+async def test_nothing_about_this_machine_is_sent() -> None:
+    """The SDK would send its platform, the duration of the last request, and the id."""
     answer = http("200 OK", headers="Request-Id: req_1\r\n")
     async with server(answer) as far, stripe_at(far.url) as gateway:
         await gateway.inquire("pi_1")
@@ -269,7 +271,7 @@ async def test_a_slash_in_an_id_leads_to_no_other_path() -> None:
 
 
 @pytest.mark.parametrize("currency", ["ISK", "UGX", "MGA"])
-async def test_a_currency_counted_otherwise_is_refused_before_it_is_sent(currency: str) -> None:
+async def test_a_currency_with_other_minor_units_is_refused_before_sending(currency: str) -> None:
     async with stripe_at(f"http://127.0.0.1:{closed_port()}") as gateway:
         order = port.Order(UUID(int=1), "inv-1", 500, currency, "pm_card_visa")
         answer = await gateway.prepare(order, key="k")
@@ -293,6 +295,6 @@ async def test_no_card_number_reaches_a_log(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.DEBUG):
         async with server(echo) as far, stripe_at(far.url) as gateway:
             answer = await gateway.tokenise(CARD, key="k")
-    assert b"4242424242424242" in far.requests[0]  # it was sent: the search below is not vacuous
+    assert b"4242424242424242" in far.requests[0]  # the number was sent, so the search below proves something
     assert isinstance(answer, port.Refused)
     assert "4242424242424242" not in caplog.text + repr(answer) + repr(CARD)

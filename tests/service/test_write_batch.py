@@ -1,4 +1,4 @@
-"""Writes of one transaction in one statement."""
+"""The writes of one transaction in one statement."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -37,13 +37,13 @@ async def database(environment: Environment) -> AsyncIterator[Database]:
     ],
 )
 async def test_an_array_arrives_as_it_was_sent(database: Database, kind: str, array: list[object]) -> None:
-    """`shared.persistence.database` changes how the driver looks at arrays."""
+    """`shared.persistence.database` changes how the driver recognises arrays."""
     async with database.connection() as connection:
         assert await connection.fetchval(f"SELECT $1::{kind}[]", array) == array
 
 
-async def test_types_that_were_made_anew_are_looked_up_anew(database: Database) -> None:
-    """A schema restored under a running service: the connection that knew the old types goes."""
+async def test_recreated_types_are_looked_up_again(database: Database) -> None:
+    """A schema was restored under a running service: the connection that knows the old types is closed."""
     make, drop = "CREATE TYPE scratch_row AS (a uuid, b text)", "DROP TYPE IF EXISTS scratch_row"
     query = "SELECT b FROM unnest($1::scratch_row[])"
     async with database.connection() as connection:
@@ -62,8 +62,8 @@ async def test_types_that_were_made_anew_are_looked_up_anew(database: Database) 
             await connection.execute(drop)
 
 
-async def test_what_is_no_list_is_refused_as_an_array(database: Database) -> None:
-    """If the driver takes it, our replacement of what it looks for is without effect."""
+async def test_only_a_list_is_accepted_as_an_array(database: Database) -> None:
+    """If the driver accepted it, our replacement of its check would have no effect."""
     async with database.connection() as connection:
         with pytest.raises(asyncpg.DataError, match="sized iterable"):
             await connection.fetchval("SELECT $1::uuid[]", (ONE, TWO))
@@ -113,7 +113,7 @@ async def test_writes_to_other_rows_of_a_table_are_still_one_statement(
         ]
         await writes.execute(ANSWERS, [TWO], "t", "accepted")
         await writes.execute(UPDATE, [TWO])
-        assert not writes.fits_one_statement, "to rows that may be the same"
+        assert not writes.fits_one_statement, "the rows may be the same"
 
 
 async def _twice_the_same_answer(database: Database) -> None:
@@ -136,8 +136,8 @@ async def test_only_writes_are_collected(database: Database) -> None:
             await WriteBatch(tx).execute("SELECT 1")
 
 
-async def test_all_rows_that_are_expected_or_nothing(database: Database, environment: Environment) -> None:
-    """Of two rows one has gone: the write beside it is not stored either."""
+async def test_all_expected_rows_are_written_or_none(database: Database, environment: Environment) -> None:
+    """One of two rows is gone: the write beside it is not stored either."""
     url = environment.databases["invoice"]
     async with database.connection() as connection:
         writes = WriteBatch(connection)
@@ -156,12 +156,12 @@ async def test_all_rows_that_are_expected_or_nothing(database: Database, environ
     assert await rows(url, "SELECT detail FROM answers") == [{"detail": "seen"}]
 
 
-async def test_a_row_that_moved_on_is_a_conflict() -> None:
+async def test_a_row_with_a_newer_version_is_a_conflict() -> None:
     assert trouble(MovedOnError()) is Trouble.CONFLICT
 
 
-def test_a_statement_of_several_parts_selects_something_or_nothing_but_never_an_empty_row() -> None:
+def test_a_joined_statement_never_selects_an_empty_row() -> None:
     """asyncpg 0.32 writes beyond the end of a record without columns when it frees one."""
     joined = _joined((INBOX, ANSWERS), (1, 3), ())
     assert joined.endswith("SELECT 1 WHERE false")
-    assert "($2::uuid[])" in joined, "placeholders are numbered through"
+    assert "($2::uuid[])" in joined, "placeholders are numbered across the parts"

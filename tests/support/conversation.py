@@ -11,8 +11,8 @@ from tests.support.waiting import until
 
 
 class Conversation:
-    """`hears` are all the places where the service may say something. `marker` makes a message to the same queue that moves nothing else:
-    once it was handled, so was what was sent before it, even a duplicate that leaves no trace."""
+    """A conversation with one service. `hears`: every place where the service may publish. `marker`: makes a message to the same queue that
+    changes nothing else. Once the marker was handled, so was what was sent before it, even a duplicate that leaves no trace."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class Conversation:
         handled: str,
         marker: Callable[[Contract], Contract],
     ) -> None:
-        """`handled`: the query that knows whether the message `$1` was handled."""
+        """`handled`: the query that finds the message `$1` if it was handled."""
         self._upstream = upstream
         self._database_url = database_url
         self._hears = hears
@@ -31,12 +31,12 @@ class Conversation:
         self._marker = marker
 
     async def given(self, *messages: Contract) -> None:
-        """These were handled, one after the other, and what they brought about was heard."""
+        """These messages were handled, one after the other, and what they caused was received."""
         for message in messages:
             await self.when(message)
 
     async def when(self, message: Contract, **how: Any) -> list[Received]:
-        """All that leaves once this message was handled: in the order of `hears`, and of each in the order it came."""
+        """All messages that leave once this one was handled: in the order of `hears`, and from each in the order of arrival."""
         await self._upstream.send(message, **how)
         marker_id = await self._upstream.send(self._marker(message), message_id=uuid4())
 
@@ -50,10 +50,10 @@ class Conversation:
 
 
 def contents(received: Sequence[Received]) -> list[Contract]:
-    """What these messages say."""
+    """The contents of these messages."""
     return [one.content for one in received]
 
 
 def causes(received: Sequence[Received]) -> set[tuple[UUID, str]]:
-    """Which messages brought these about, and to which flows they belong."""
+    """The ids of the messages that caused these, each with the correlation id of its flow."""
     return {(UUID(one.event["causationid"]), one.event["correlationid"]) for one in received}

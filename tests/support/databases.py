@@ -1,4 +1,4 @@
-"""A service's tables, looked at from outside."""
+"""A service's tables, read from outside."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ BEGIN
     END IF;
 END $$
 """
-"""TRUNCATE makes new files for each table and its indexes, and syncs them: only where there is something to remove."""
+"""TRUNCATE makes new files for each table and its indexes, and syncs them. So it is used only for tables with rows."""
 
 
 @asynccontextmanager
@@ -53,6 +53,6 @@ async def rows(url: str, query: str, *arguments: Any) -> list[dict[str, Any]]:
 
 
 async def execute(url: str, statement: str, *arguments: Any) -> None:
-    """One statement."""
+    """Run one statement."""
     async with _connected(url) as connection:
         await connection.execute(statement, *arguments)

@@ -1,4 +1,4 @@
-"""Where the servers of a test are."""
+"""The servers that a test uses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,8 +26,8 @@ class Environment:
 
     @asynccontextmanager
     async def running(self, service: str, assemble: Assemble) -> AsyncIterator[None]:
-        """An instance of a service in this process; drained at the end, and its exit code is 0. An instance that ends by itself ends
-        the body at once: an AssertionError."""
+        """Run an instance of a service in this process. At the end it is drained, and its exit code must be 0. If it ends by itself, the
+        body ends at once with an AssertionError."""
         stopping = asyncio.Event()
         task = asyncio.create_task(
             serve(self.settings(service), ROOT / "services" / service / "migrations", assemble, stopping)

@@ -1,7 +1,7 @@
 """The shape of a specification: given what happened, when this arrives, then exactly that follows.
 
-A table `SCENARIOS` names each behaviour of one command, fact or step. `tests/unit/test_specification.py` reads these tables and says what
-is missing in them.
+A table `SCENARIOS` names each behaviour of one command, fact or step. `tests/unit/test_specification.py` reads these tables and reports
+what they lack.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Then = TypeVar("Then")
 
 @dataclass(frozen=True, slots=True)
 class Scenario(Generic[Given, When, Then]):
-    """`then` is all that follows, as a whole value."""
+    """One behaviour. `then` is everything that follows, as a whole value."""
 
     given: Given
     when: When
@@ -25,5 +25,5 @@ class Scenario(Generic[Given, When, Then]):
 
 
 def each(scenarios: Mapping[str, Scenario[Given, When, Then]]) -> pytest.MarkDecorator:
-    """Runs a test once a scenario, under the name of the scenario."""
+    """Run a test once for each scenario, under the scenario's name."""
     return pytest.mark.parametrize("scenario", scenarios.values(), ids=list(scenarios))

@@ -1,6 +1,6 @@
-"""Every SQL statement in a source file, found by reading it, and whether it fits the tables of a database.
+"""Finds every SQL statement in a source file by reading it, and checks whether it fits the tables of a database.
 
-None is forgotten because no test runs it.
+So a statement is checked even if no test runs it.
 """
 
 import ast
@@ -18,10 +18,10 @@ from shared.persistence.retention import RetentionRule
 from tests.support.environment import ROOT
 
 MADE_OF_PARAMETERS = {
-    "shared/persistence/writes.py": "_joined",  # puts together statements that stand elsewhere
-    "shared/persistence/retention.py": "retention_of_details",  # whose rules are found by their values
+    "shared/persistence/writes.py": "_joined",  # joins statements that are checked elsewhere
+    "shared/persistence/retention.py": "retention_of_details",  # its rules are found by their values
 }
-"""The functions that may put a statement together from what only a call knows."""
+"""The functions that may build a statement from their arguments."""
 
 _BEGINS = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|MERGE INTO|TRUNCATE|LOCK TABLE|COPY)\s")
 _LOOKS_LIKE_SQL = re.compile(
@@ -31,14 +31,14 @@ _LOOKS_LIKE_SQL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """`where` is its file and line."""
+    """A statement; `where` is its file and line."""
 
     where: str
     text: str
 
 
 def statements(path: Path) -> Iterator[Statement]:
-    """Raises AssertionError for a text that looks like SQL and is not the same at every call: nobody could check it."""
+    """Yields all statements. Raises AssertionError for a text that looks like SQL and depends on the call: it could not be checked."""
     name = path.relative_to(ROOT).as_posix()
     known = vars(import_module(name.removesuffix(".py").replace("/", ".")))
     for node in _texts(ast.parse(path.read_text()), skipped=MADE_OF_PARAMETERS.get(name)):
@@ -46,7 +46,7 @@ def statements(path: Path) -> Iterator[Statement]:
         text = _value(node, known)
         assert text is not None or not _looks_like_sql(node, known), (
             f"{where}: a statement must not depend on the call. Make it of constants of the module, one constant a variant, so that "
-            "tests/service/test_migrations.py can hold it against the tables"
+            "tests/service/test_migrations.py can check it against the tables"
         )
         if text is not None and _BEGINS.match(text):
             yield Statement(where, text)
@@ -56,7 +56,7 @@ def statements(path: Path) -> Iterator[Statement]:
 
 
 def _texts(node: ast.AST, *, skipped: str | None) -> Iterator[ast.expr]:
-    """Strings and whole f-strings; no docstrings."""
+    """Strings and whole f-strings, without docstrings."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef) and child.name == skipped:
             continue
@@ -69,12 +69,12 @@ def _texts(node: ast.AST, *, skipped: str | None) -> Iterator[ast.expr]:
 
 
 def _value(node: ast.expr, known: dict[str, Any]) -> str | None:
-    """What the text is, or None if the module alone does not say."""
+    """The text of the expression, or None if the module alone does not tell."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     try:
         return str(eval(compile(ast.Expression(node), "statement", "eval"), known))  # noqa: S307 - our own source
-    except (NameError, AttributeError, LookupError, TypeError, ValueError):  # it has parts that only a call knows
+    except (NameError, AttributeError, LookupError, TypeError, ValueError):  # a part of it is known only at the call
         return None
 
 
@@ -84,7 +84,7 @@ def _looks_like_sql(node: ast.expr, known: dict[str, Any]) -> bool:
     return any(isinstance(part, str) and _LOOKS_LIKE_SQL.search(part) for part in parts)
 
 
-# -- held against a database -----------------------------------------------------------------------------------------------------------
+# -- checks against a database -----------------------------------------------------------------------------------------------------------
 
 _TABLES = """
     SELECT c.relname AS table, a.attname AS name, format_type(a.atttypid, NULL) AS type,
@@ -105,7 +105,7 @@ class Column:
     name: str
     type: str
     is_required: bool = False
-    """Whoever inserts a row must give it."""
+    """An INSERT must give it a value."""
 
 
 Tables = dict[str, list[Column]]
@@ -120,7 +120,7 @@ async def tables_of(connection: Connection) -> Tables:
 
 
 async def misfits(connection: Connection, tables: Tables, text: str) -> list[str]:
-    """Why a statement does not fit these tables; empty if it does."""
+    """The reasons why a statement does not fit these tables; empty if it fits."""
     try:
         await connection.prepare(text)
     except asyncpg.PostgresError as error:
@@ -153,7 +153,7 @@ async def _insert_misfits(connection: Connection, tables: Tables, insert: re.Mat
 
 
 async def _given(connection: Connection, tables: Tables, rows: str) -> list[tuple[str | None, str]]:
-    """Name and type of what `unnest` gives: of each attribute of a composite type, or of arrays, whose names are nowhere."""
+    """Name and type of each column that `unnest` gives: the attributes of a composite type, or the arrays, which have no names."""
     types = _ROW_TYPE.findall(rows)
     if len(types) == 1 and types[0] in tables:
         return [(column.name, column.type) for column in tables[types[0]]]

@@ -1,4 +1,4 @@
-"""What an upstream system does: send commands, and listen."""
+"""An upstream system: it sends commands, and listens."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message as an outsider sees it."""
+    """A message as an upstream system receives it."""
 
     id: str
     type: str
@@ -34,7 +34,7 @@ class Received:
 
     @property
     def content(self) -> Contract:
-        """What it says, as the whole value of its contract."""
+        """The content as the whole value of its contract."""
         return BY_WIRE_NAME[self.type].model_validate_json(json.dumps(self.data))
 
 
@@ -59,7 +59,7 @@ class Subscription:
         return [await self.next(within_s) for _ in range(count)]
 
     async def waiting(self) -> list[Received]:
-        """What is there now."""
+        """The messages that are in the queue now."""
         received = []
         while (message := await self._queue.get(no_ack=True, fail=False)) is not None:
             received.append(_received(message))
@@ -95,7 +95,7 @@ class UpstreamClient:
         reply_to: str | None = None,
         **extensions: Any,
     ) -> UUID:
-        """Publish a message as CloudEvents JSON; its id."""
+        """Publish a message as CloudEvents JSON; returns its id."""
         id_ = message_id or uuid4()
         event = {
             "specversion": "1.0",
@@ -127,7 +127,7 @@ class UpstreamClient:
         correlation_id: str | None = None,
         headers: dict[str, Any] | None = None,
     ) -> None:
-        """Publish any bytes, confirmed."""
+        """Publish any bytes, and wait for the confirm."""
         message = aio_pika.Message(
             body,
             content_type=content_type,
@@ -143,13 +143,14 @@ class UpstreamClient:
         await target.publish(message, routing_key=key, timeout=10)
 
     async def tell_saga(self, event: Contract, **how: Any) -> UUID:
-        """Publish an event so that the saga hears of it: a request as the invoice announces it again, since of others it does not."""
+        """Publish an event with the routing key that reaches the saga. For a request that is the key of a repeated announcement, since the
+        saga gets no other."""
         return await self.send(
             event, routing_suffix=OVERDUE if isinstance(event, InvoicePaymentRequested) else "", **how
         )
 
     async def tap(self, exchange: str, key: str | None = None) -> Subscription:
-        """Listen to an exchange from now on; without a key to all that our queues are bound for, or, where they are not bound, to all."""
+        """Listen to an exchange from now on. Without a key: to the keys of our queues' bindings; if there are none, to all keys."""
         queue = await self._channel.declare_queue(exclusive=True)
         bound = {binding.routing_key for one in QUEUES for binding in one.bindings if binding.exchange == exchange}
         for each in {key} if key is not None else bound or {"#"}:
@@ -157,27 +158,27 @@ class UpstreamClient:
         return Subscription(queue)
 
     async def inbox(self) -> Subscription:
-        """A private queue to name in `reply_to`."""
+        """A private queue, to be named in `reply_to`."""
         return Subscription(await self._channel.declare_queue(exclusive=True))
 
     async def full_queue(self) -> str:
-        """A queue that refuses whatever is published to it."""
+        """A queue that refuses every message."""
         full: dict[str, int | str] = {"x-max-length": 0, "x-overflow": "reject-publish"}
         return (await self._channel.declare_queue(exclusive=True, arguments={**full})).name
 
     async def queue_that_is_full(self) -> AbstractQueue:
-        """A queue that refuses more, until somebody takes out what is in it."""
+        """A queue that refuses messages until somebody takes out those that are in it."""
         full: dict[str, int | str] = {"x-max-length": 1, "x-overflow": "reject-publish"}
         queue = await self._channel.declare_queue(exclusive=True, arguments={**full})
         await self.send_raw(b"{}", exchange="", key=queue.name)
         return queue
 
     async def queue(self, name: str) -> Subscription:
-        """One of Remit's queues, consumed by the test in place of its service."""
+        """One of Remit's queues, consumed by the test instead of its service."""
         return Subscription(await self._channel.get_queue(name))
 
     async def depth(self, name: str) -> int:
-        """Messages ready in a queue."""
+        """The number of messages ready in a queue."""
         queue = await self._channel.declare_queue(name, passive=True)
         return queue.declaration_result.message_count or 0
 

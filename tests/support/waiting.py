@@ -1,4 +1,4 @@
-"""Wait for a condition, with a deadline; never for a time."""
+"""Waits for a condition with a deadline, never for a fixed time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ POLL_S = 0.02
 async def until(
     condition: Callable[[], Awaitable[T]], *, within_s: float = DEADLINE_S, what: str = "the condition"
 ) -> T:
-    """The first truthy result of `condition`; an AssertionError that names `what` after the deadline."""
+    """The first truthy result of `condition`. After the deadline it raises an AssertionError that names `what`."""
     try:
         async with asyncio.timeout(within_s):
             while not (result := await condition()):

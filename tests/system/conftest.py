@@ -10,7 +10,7 @@ from deploy.local.system import System, open_system_on
 
 @pytest.fixture(scope="session")
 def whole_system(stack: Stack) -> Iterator[System]:
-    """Everything but the services, which each test starts as it needs them."""
+    """Everything but the services, which each test starts as needed."""
     with open_system_on(stack) as opened:
         yield opened
 

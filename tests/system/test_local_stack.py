@@ -1,4 +1,4 @@
-"""The private stack: ours alone, on loopback alone, durable through kill -9, and gone when its owner is."""
+"""The private stack: separate from others, on loopback only, durable through kill -9, and gone when its owner has ended."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ def _await(condition: Callable[[], bool], what: str, deadline_s: float = 20.0) -
 
 
 def _silent(_line: str) -> None:
-    """Takes what the stack says."""
+    """Drop the stack's messages."""
 
 
 def _gone(process: psutil.Process) -> bool:
@@ -71,7 +71,7 @@ def _await_gone(processes: list[psutil.Process]) -> None:
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment of somebody who brings a broker and four databases."""
+    """An environment that names a broker and four databases."""
     variables = {RABBITMQ_VARIABLE: "amqp://u:p@broker.example/v"}
     variables |= {database_variable(service): f"postgresql://u:p@db.example/{service}" for service in SERVICES}
     monkeypatch.delenv(KIND_VARIABLE, raising=False)
@@ -115,7 +115,7 @@ def test_an_unknown_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", params=["private", "containers"])
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """One stack of each kind for the tests that do not end it."""
+    """One stack of each kind, for the tests that do not end it."""
     if request.param == "containers" and not containers.are_available():
         pytest.skip("no Docker engine with the images answers on this machine")
     with pytest.MonkeyPatch.context() as patch:
@@ -152,7 +152,7 @@ def test_everything_private_listens_on_loopback_only(stack: Stack) -> None:
         pytest.skip("Docker's own proxy listens for containers")
     listening: set[tuple[str, int]] = set()
     children = [child for supervisor in _supervisors(psutil.Process()) for child in supervisor.children(recursive=True)]
-    for child in children:  # of every stack of this session, in whatever order their supervisors are listed
+    for child in children:  # those of every stack of this session, in any order of their supervisors
         with contextlib.suppress(psutil.NoSuchProcess):  # PostgreSQL's workers come and go
             listening |= {
                 (connection.laddr[0], connection.laddr[1])
@@ -185,7 +185,7 @@ async def test_virtual_hosts_for_isolation_are_usable_at_once(stack: Stack) -> N
     stack.drop_vhost("apart")
 
 
-def test_rabbitmqctl_that_fails_says_why(stack: Stack) -> None:
+def test_a_failing_rabbitmqctl_shows_the_reason(stack: Stack) -> None:
     with pytest.raises(StackError, match="rabbitmqctl failed with status 64"):
         stack.broker.ctl("no_such_command")
 
@@ -221,7 +221,7 @@ async def test_confirmed_messages_survive_kill_9(stack: Stack) -> None:
 
 @dataclass(frozen=True)
 class _Run:
-    """A `python -m deploy.local` of its own, ready."""
+    """A process of `python -m deploy.local` that is ready."""
 
     owner: psutil.Process
     supervisor: psutil.Process
@@ -231,14 +231,14 @@ class _Run:
     variables: Mapping[str, str]
 
     def is_silent(self) -> bool:
-        """Whether nothing answers on its ports any more."""
+        """Whether its ports no longer answer."""
         broker, database = _port(self.variables[RABBITMQ_VARIABLE]), _port(self.variables[ADMIN_VARIABLE])
         return not speaks_amqp("127.0.0.1", broker) and not accepts_sessions("127.0.0.1", database)
 
 
 @contextmanager
 def _owner(env_file: Path, kind: str = "private") -> Iterator[subprocess.Popen[str]]:
-    """A `python -m deploy.local` that has just been typed."""
+    """A process of `python -m deploy.local` that was just started."""
     with subprocess.Popen(
         (sys.executable, "-m", "deploy.local", "--env-file", env_file),
         cwd=_ROOT,
@@ -301,9 +301,9 @@ def test_kill_9_of_the_owner_leaves_nothing(tmp_path: Path) -> None:
         assert not run.scratch.exists()
 
 
-def test_kill_9_of_owner_and_supervisor_leaves_no_process_and_the_next_start_sweeps_the_rest(tmp_path: Path) -> None:
+def test_after_kill_9_of_owner_and_supervisor_the_next_start_cleans_up(tmp_path: Path) -> None:
     with _running(tmp_path) as run:
-        run.owner.suspend()  # so that it cannot tidy up when its supervisor dies first
+        run.owner.suspend()  # so that it cannot clean up when its supervisor dies first
         run.supervisor.kill()
         run.owner.kill()
         _await_gone([run.supervisor, *run.servers])
@@ -324,7 +324,7 @@ def test_kill_9_of_the_owner_leaves_no_container(tmp_path: Path) -> None:
         assert not run.scratch.exists()
 
 
-# --- the supervisor, with processes that are quicker than servers ----------------------------------------------------
+# --- the supervisor, with processes that start faster than servers ----------------------------------------------------
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def _numbers_in(file: Path) -> list[int]:
 
 
 _DAEMON = "setsid sh -c 'setsid sleep 1000 & echo $! >> pids; echo $$ >> pids; sleep 1000' & "
-"""A process that makes itself a daemon and leaves another one behind: no process group, session or parent ties them."""
+"""A process that makes itself a daemon and leaves another one behind: they share no process group, session or parent."""
 
 
 @pytest.mark.parametrize("script", [_DAEMON + "exit 0", _DAEMON + "wait"], ids=["parent gone", "parent waits"])
@@ -357,7 +357,7 @@ def test_daemons_do_not_escape(scratch: Scratch, script: str) -> None:
     assert not scratch.folder.exists()
 
 
-def test_kill_takes_one_family_and_leaves_the_others(scratch: Scratch) -> None:
+def test_kill_ends_one_process_family_and_leaves_the_others(scratch: Scratch) -> None:
     with Processes(scratch.folder, scratch.held_locks) as processes:
         other = psutil.Process(processes.spawn("other", _shell("sleep 1000", scratch.folder)))
         processes.spawn("daemon", _shell(_DAEMON + "wait", scratch.folder))
@@ -366,11 +366,11 @@ def test_kill_takes_one_family_and_leaves_the_others(scratch: Scratch) -> None:
         processes.kill("daemon")
         assert all(map(_gone, daemons))
         assert not _gone(other)
-        processes.kill("daemon")  # killing what is gone is no error
+        processes.kill("daemon")  # killing a process that has ended is no error
     assert _gone(other)
 
 
-def test_a_process_that_fails_shows_its_last_words(scratch: Scratch) -> None:
+def test_a_failing_process_shows_the_end_of_its_log(scratch: Scratch) -> None:
     with Processes(scratch.folder, scratch.held_locks) as processes:
         with pytest.raises(StackError, match="job failed with status 3: no luck"):
             processes.run("job", _shell("echo no luck >&2; exit 3", scratch.folder), deadline_s=10)
@@ -384,7 +384,7 @@ def test_a_process_that_fails_shows_its_last_words(scratch: Scratch) -> None:
         processes.spawn("late", _shell("true", scratch.folder))
 
 
-def test_a_farewell_runs_after_everything_else(scratch: Scratch, tmp_path: Path) -> None:
+def test_a_final_command_runs_after_everything_else(scratch: Scratch, tmp_path: Path) -> None:
     with Processes(scratch.folder, scratch.held_locks) as processes:
         processes.at_the_end(("/bin/sh", "-c", f"echo removed > {tmp_path}/said"))
     assert (tmp_path / "said").read_text() == "removed\n"
@@ -398,7 +398,7 @@ def test_two_stacks_share_neither_folder_nor_port() -> None:
     ports = [each.claim_port() for each in (one, other) for _ in range(20)]
     assert len(set(ports)) == len(ports)
     assert one.folder != other.folder
-    assert one.folder.exists(), "the second start swept up the first one's folder though it is in use"
+    assert one.folder.exists(), "the second start removed the first one's folder, which is in use"
     one.release()
     other.release()
     Scratch.create().release()
@@ -406,9 +406,9 @@ def test_two_stacks_share_neither_folder_nor_port() -> None:
     assert not other.folder.exists()
 
 
-def test_a_scratch_folder_elsewhere_is_swept_too(tmp_path: Path) -> None:
+def test_an_abandoned_scratch_folder_elsewhere_is_removed(tmp_path: Path) -> None:
     abandoned = Scratch.create(tmp_path)
-    os.close(abandoned.held_locks.pop())  # as if its owner had been killed: the claim lapses, the link stays
+    os.close(abandoned.held_locks.pop())  # as if its owner had been killed: the claim ends, the link stays
     assert abandoned.folder.parent == tmp_path
     Scratch.create().release()
     assert not abandoned.folder.exists()
@@ -446,7 +446,7 @@ def test_a_shared_folder_appears_only_when_complete(monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A stand-in for Debian's policy-rc.d."""
+    """A file in place of Debian's policy-rc.d."""
     path = tmp_path / "policy-rc.d"
     monkeypatch.setattr(debian, "_POLICY", path)
     monkeypatch.setattr(debian, "_SET_ASIDE", tmp_path / "policy-rc.d.set-aside")
@@ -458,7 +458,7 @@ def _install_something(policy: Path) -> None:
         assert subprocess.run((policy,), check=False).returncode == 101
 
 
-def test_no_policy_before_and_none_after(policy: Path) -> None:
+def test_without_a_policy_before_there_is_none_after(policy: Path) -> None:
     _install_something(policy)
     assert list(policy.parent.iterdir()) == []
 
@@ -472,7 +472,7 @@ def test_the_machines_own_policy_is_put_back(policy: Path) -> None:
     assert stat.S_IMODE(policy.stat().st_mode) == 0o750
 
 
-def test_what_a_killed_installation_left_is_undone_by_the_next(policy: Path) -> None:
+def test_the_next_installation_undoes_what_a_killed_one_left(policy: Path) -> None:
     policy.with_name("policy-rc.d.set-aside").write_text("theirs")
     policy.write_text(debian._OURS)
     _install_something(policy)
@@ -480,7 +480,7 @@ def test_what_a_killed_installation_left_is_undone_by_the_next(policy: Path) -> 
     assert policy.read_text() == "theirs"
 
 
-def test_without_apt_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_apt_one_sentence_tells_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KIND_VARIABLE, "private")
     monkeypatch.setattr("deploy.local.rabbitmq._is_installed", lambda: False)
     monkeypatch.setattr(debian, "can_install", lambda: False)

@@ -1,4 +1,4 @@
-"""Real processes are killed in the middle of a run, and started again: everything drains by itself and the audit holds."""
+"""Real processes are killed in the middle of a run and started again: everything drains by itself, and the audit holds."""
 
 import asyncio
 import signal
@@ -37,15 +37,15 @@ MIX = (
 )
 ROUNDS = 4
 LOST: set[str] = set()
-"""Queues that a test has deleted with what was in them: one system serves all tests of this module."""
+"""Queues that a test has deleted with their messages. All tests of this module share one system, so the audit must know of them."""
 AT_ONCE = 14
 HEARTBEAT_S = 2
-"""Of a process that will be stopped: its messages come back well before anybody gives up on them."""
+"""For a process that will be stopped: its messages are redelivered well before anybody gives up on them."""
 
 
 @dataclass(slots=True)
 class SurvivalRun:
-    """A run of scenes, and what came of them that should not have."""
+    """A run of scenes, and their unexpected results."""
 
     total: int
     surprises: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class SurvivalRun:
 
 
 def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]] | None = None) -> list[str]:
-    """Play the mix; `disturb` when a quarter of it has been played. What was unexpected."""
+    """Play the mix, and `disturb` when a quarter of it has been played. Returns what was unexpected."""
     return asyncio.run(_play(system, name, disturb))
 
 
@@ -87,7 +87,7 @@ async def _play(system: System, name: str, disturb: Callable[[System], Awaitable
 
 
 def holds(system: System) -> None:
-    """All has drained by itself, and the audit finds every line to hold."""
+    """Everything has drained by itself, and every check of the audit holds."""
     wait_until_drained(system)
     checked = audit(system, *(word for queue in sorted(LOST) for word in ("--lost", queue)))
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -133,7 +133,7 @@ def test_the_database_is_killed_and_comes_back(system: System) -> None:
 
 
 def test_deleted_queues_lose_no_payment(system: System) -> None:
-    """What was in them is gone, confirmed or not; it is announced again with the same ids."""
+    """The deleted messages, confirmed or not, are announced again with the same ids."""
 
     async def disturb(system: System) -> None:
         connection = await aio_pika.connect(system.stack.rabbitmq_url, timeout=10)
@@ -173,8 +173,8 @@ def test_a_rolling_restart_loses_nothing(system: System) -> None:
     assert "message_failed" not in system.fleet.logs()
 
 
-def test_a_stopped_process_holds_nobody_up_and_changes_nothing_when_it_wakes(system: System) -> None:
-    """The broker closes its connection after two heartbeats that did not come, and another instance gets its messages."""
+def test_a_stopped_process_holds_up_no_other_and_changes_nothing_when_it_wakes(system: System) -> None:
+    """After two missed heartbeats the broker closes its connection, and another instance gets its messages."""
     system.fleet.stop("payment_gateway")
     system.fleet.start("payment_gateway", RABBITMQ_URL=f"{system.stack.rabbitmq_url}?heartbeat={HEARTBEAT_S}")
 
@@ -190,7 +190,7 @@ def test_a_stopped_process_holds_nobody_up_and_changes_nothing_when_it_wakes(sys
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_without_settings_says_which_one_is_missing(whole_system: System, service: str) -> None:
+def test_a_service_without_settings_names_the_missing_one(whole_system: System, service: str) -> None:
     name = f"{service}-9"
     whole_system.fleet.start(service, instance=9, **{f"{service.upper()}_DATABASE_URL": ""})
 
@@ -205,7 +205,7 @@ def test_a_service_without_settings_says_which_one_is_missing(whole_system: Syst
 
 
 def test_a_second_signal_exits_at_once_and_loses_nothing(system: System) -> None:
-    """The first finds a call to the gateway in hand and waits for it; the second does not."""
+    """The first signal waits for the call to the gateway that is under way; the second does not."""
 
     async def play() -> str:
         async with Upstream.open(system.stack.rabbitmq_url, name="signals", history=system.history) as upstream:

@@ -118,9 +118,7 @@ def test_every_member_of_the_invoices_language_is_specified() -> None:
 
 
 ANSWERED_ELSEWHERE: dict[AnswerReason, Callable[..., object]] = {
-    AnswerReason.COMMAND_ID_REUSED: (
-        pay_invoice_served.test_under_a_used_id_with_other_data_it_is_rejected_and_nothing_stored_is_touched
-    ),
+    AnswerReason.COMMAND_ID_REUSED: (pay_invoice_served.test_a_used_id_with_other_data_is_rejected_and_changes_nothing),
     AnswerReason.DISCARDED: close_command_served.test_the_sender_is_answered,
 }
 """What only the database or a person knows."""
@@ -236,18 +234,18 @@ def test_every_refusal_of_a_decision_is_specified_in_every_status() -> None:
 
 
 REFUSED_BY: dict[ActionRefusal | staff.DecisionRefusal, Callable[..., object]] = {
-    ActionRefusal.UNKNOWN: dead_letters_served.test_an_id_that_does_not_exist_is_said,
-    ActionRefusal.ALREADY_REPLAYED: dead_letters_served.test_of_two_people_who_replay_one_is_told,
+    ActionRefusal.UNKNOWN: dead_letters_served.test_an_unknown_id_is_reported,
+    ActionRefusal.ALREADY_REPLAYED: dead_letters_served.test_one_of_two_people_who_replay_is_told,
     ActionRefusal.ALREADY_DISCARDED: dead_letters_served.test_a_discarded_command_is_answered_once,
     ActionRefusal.BODY_WITHHELD: dead_letters_served.test_no_card_number_reaches_a_table,
-    ActionRefusal.NO_SUCH_QUEUE: dead_letters_served.test_what_did_not_come_from_a_queue_of_ours_is_not_sent_anywhere,
-    ActionRefusal.INVALID: dead_letters_served.test_words_that_must_not_be_kept_are_refused,
-    ActionRefusal.CARD_DATA: dead_letters_served.test_words_that_must_not_be_kept_are_refused,
-    staff.DecisionRefusal.NOTHING_TO_DECIDE: cases_served.test_what_is_no_decision_leaves_no_trace,
-    staff.DecisionRefusal.DOES_NOT_FIT: cases_served.test_what_is_no_decision_leaves_no_trace,
-    staff.DecisionRefusal.VERSION_DIFFERS: cases_served.test_what_is_no_decision_leaves_no_trace,
-    staff.DecisionRefusal.RECEIPT_NUMBER_REQUIRED: cases_served.test_what_is_no_decision_leaves_no_trace,
-    staff.DecisionRefusal.DECISION_ON_ITS_WAY: cases_served.test_of_two_people_who_decide_one_is_told,
+    ActionRefusal.NO_SUCH_QUEUE: dead_letters_served.test_a_dead_letter_of_a_foreign_queue_is_not_replayed,
+    ActionRefusal.INVALID: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
+    ActionRefusal.CARD_DATA: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
+    staff.DecisionRefusal.NOTHING_TO_DECIDE: cases_served.test_an_invalid_decision_leaves_no_trace,
+    staff.DecisionRefusal.DOES_NOT_FIT: cases_served.test_an_invalid_decision_leaves_no_trace,
+    staff.DecisionRefusal.VERSION_DIFFERS: cases_served.test_an_invalid_decision_leaves_no_trace,
+    staff.DecisionRefusal.RECEIPT_NUMBER_REQUIRED: cases_served.test_an_invalid_decision_leaves_no_trace,
+    staff.DecisionRefusal.DECISION_ON_ITS_WAY: cases_served.test_one_of_two_people_who_decide_is_told,
 }
 
 

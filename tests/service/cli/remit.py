@@ -1,4 +1,4 @@
-"""Types `remit ...` as an operator does: a process of its own, with its exit code and what it wrote."""
+"""Runs `remit ...` as an operator does: in a process of its own, with its exit code and output."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ _OURS = ("RABBITMQ_URL", "CARD_PUBLIC_KEYS_FILE")
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """How the command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -27,7 +27,7 @@ class Typed:
 
 
 async def remit(*arguments: str, environment: Environment | None = None, stdin: str = "", **variables: str) -> Typed:
-    """Run one command on the servers of `environment`; `variables` are added."""
+    """Run one command on the servers of `environment`, with `variables` added to its environment."""
     inherited = {k: v for k, v in os.environ.items() if k not in _OURS and not k.endswith("_DATABASE_URL")}
     servers = {} if environment is None else addresses(environment)
     process = await asyncio.create_subprocess_exec(
@@ -44,7 +44,7 @@ async def remit(*arguments: str, environment: Environment | None = None, stdin: 
 
 
 def addresses(environment: Environment) -> dict[str, str]:
-    """The variables that name the servers."""
+    """The variables with the servers' URLs."""
     return {"RABBITMQ_URL": environment.rabbitmq_url} | {
         f"{name.upper()}_DATABASE_URL": url for name, url in environment.databases.items()
     }

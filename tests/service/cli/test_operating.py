@@ -1,4 +1,4 @@
-"""`remit migrate`, `topology`, `card`, and how the entry point behaves."""
+"""`remit migrate`, `topology`, `card`, and the entry point."""
 
 import asyncio
 import shutil
@@ -23,7 +23,7 @@ from tests.support.environment import ROOT
 PAYMENT = uuid.uuid4()
 
 
-async def test_migrate_says_what_was_applied(stack: Stack) -> None:
+async def test_migrate_prints_what_was_applied(stack: Stack) -> None:
     name = f"test_cli_{uuid.uuid4().hex[:8]}"
     url = stack.create_database(name)
     try:
@@ -37,7 +37,7 @@ async def test_migrate_says_what_was_applied(stack: Stack) -> None:
     assert second.out == "saga: nothing to do\n"
 
 
-async def test_of_two_migrating_at_once_one_finds_nothing_to_do(stack: Stack) -> None:
+async def test_the_second_of_two_simultaneous_migrations_finds_nothing_to_do(stack: Stack) -> None:
     name = f"test_cli_{uuid.uuid4().hex[:8]}"
     url = stack.create_database(name)
     try:
@@ -50,7 +50,7 @@ async def test_of_two_migrating_at_once_one_finds_nothing_to_do(stack: Stack) ->
 
 @pytest.fixture
 def migrations(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The saga's folder of migrations, which are those of an example; its database is empty."""
+    """The migrations of an example, in place of the saga's; the database is empty."""
     name = f"test_cli_{uuid.uuid4().hex[:8]}"
     monkeypatch.setenv("SAGA_DATABASE_URL", stack.create_database(name))
     monkeypatch.setattr("deploy.cli.operate.SERVICES_FOLDER", tmp_path)
@@ -59,7 +59,9 @@ def migrations(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     stack.drop_database(name)
 
 
-def test_post_steps_are_named_and_wait_to_be_asked_for(migrations: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_post_steps_are_named_and_wait_for_the_post_option(
+    migrations: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for options in ([], [], ["--post"]):
         with pytest.raises(SystemExit, match="0"):
             run(["migrate", "saga", *options])
@@ -70,7 +72,7 @@ def test_post_steps_are_named_and_wait_to_be_asked_for(migrations: Path, capsys:
     ]
 
 
-def test_a_pre_step_behind_a_post_step_is_refused_with_a_sentence(migrations: Path) -> None:
+def test_a_pre_step_after_a_post_step_is_refused_with_a_sentence(migrations: Path) -> None:
     with pytest.raises(SystemExit, match="0"):
         run(["migrate", "saga"])
     (migrations / "0004_pre_more.py").write_text("revision = '0004'\ndown_revision = '0003'\n\n\ndef upgrade(): ...\n")
@@ -87,7 +89,7 @@ def test_a_pre_step_behind_a_post_step_is_refused_with_a_sentence(migrations: Pa
         ("postgresql://u:secret@127.0.0.1:1/x", 1, "remit: SAGA_DATABASE_URL: cannot migrate (ConnectionRefusedError"),
     ],
 )
-async def test_a_database_that_is_not_there_is_named(url: str, code: int, sentence: str) -> None:
+async def test_the_variable_of_a_missing_database_is_named(url: str, code: int, sentence: str) -> None:
     typed = await remit("migrate", "saga", SAGA_DATABASE_URL=url)
     assert typed.code == code
     assert typed.err.startswith(sentence)
@@ -97,9 +99,9 @@ async def test_a_database_that_is_not_there_is_named(url: str, code: int, senten
 
 @pytest.fixture
 def empty_vhost(stack: Stack) -> Iterator[str]:
-    """The URL of a virtual host with nothing in it."""
+    """The URL of an empty virtual host."""
     if stack.kind == "given":
-        pytest.skip("makes a virtual host, which a given broker is not asked for")
+        pytest.skip("it makes a virtual host, which we do not do on a given broker")
     name = f"cli-{uuid.uuid4().hex[:8]}"
     yield stack.create_vhost(name)
     stack.drop_vhost(name)
@@ -122,7 +124,7 @@ async def test_topology_is_applied_and_checked(empty_vhost: str) -> None:
     assert (after.code, after.out) == (0, "Everything is there.\n")
 
 
-async def test_an_exchange_of_another_type_is_named_and_made_anew_when_asked(empty_vhost: str) -> None:
+async def test_an_exchange_of_another_type_is_named_and_replaced_if_asked(empty_vhost: str) -> None:
     async with await aio_pika.connect(empty_vhost, timeout=10) as connection:
         channel = await connection.channel(on_return_raises=True)
         await channel.declare_exchange("invoice.commands", "topic", durable=True)
@@ -143,7 +145,7 @@ async def test_an_exchange_of_another_type_is_named_and_made_anew_when_asked(emp
     assert "`remit topology apply --replace`" in refused.err
     assert (replaced.code, after.code, after.out) == (0, 0, "Everything is there.\n")
     assert received is not None
-    assert received.body == b"invoice.events.direct", "an exchange that is as it should be keeps what others bound"
+    assert received.body == b"invoice.events.direct", "an exchange of the right type keeps the bindings of others"
 
 
 async def test_keys_are_made_once_and_the_private_one_is_private(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ async def test_a_card_is_encrypted_for_one_payment(tmp_path: Path) -> None:
         ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "not an RSA key"),
     ],
 )
-async def test_a_key_file_that_is_no_use_is_named(tmp_path: Path, content: str | None, sentence: str) -> None:
+async def test_an_unusable_key_file_is_named(tmp_path: Path, content: str | None, sentence: str) -> None:
     keys = tmp_path / "keys.json"
     if content is not None:
         keys.write_text(content)
@@ -204,7 +206,7 @@ async def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
 
 
 async def test_help_needs_none_of_the_heavy_libraries() -> None:
-    """`remit --help` answers at once: what a command needs, that command imports."""
+    """`remit --help` answers at once: each command imports only what it needs."""
     script = (
         "import sys; from deploy.cli.main import build; build();"
         "heavy = {'asyncpg', 'aio_pika', 'pydantic', 'sqlalchemy', 'joserfc', 'services.staff'};"

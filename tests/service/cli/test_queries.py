@@ -1,4 +1,4 @@
-"""`remit invoice list|show`, `remit command show`, `remit audit`, `remit rebuild`: what an operator sees of books that are known."""
+"""`remit invoice list|show`, `remit command show`, `remit audit`, `remit rebuild`: what an operator sees of known stores."""
 
 import asyncio
 from pathlib import Path
@@ -16,7 +16,7 @@ WITHOUT = ("--without", "tap", "--without", "run", "--without", "baseline")
 
 @pytest.fixture(scope="module")
 def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Books that balance, in all databases."""
+    """Consistent stores in all databases."""
     folder = tmp_path_factory.mktemp("books")
 
     async def write() -> None:
@@ -30,7 +30,7 @@ def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-async def test_a_paid_invoice_tells_its_story(environment_urls: Environment, written: Path) -> None:
+async def test_show_prints_every_step_of_a_paid_invoice(environment_urls: Environment, written: Path) -> None:
     story = (await remit("invoice", "show", "INV-paid", "--json", environment=environment_urls)).json
     assert story["invoice"]["status"] == "paid"
     assert [(step["where"], step["what"], step["because_of"]) for step in story["timeline"]] == [
@@ -49,7 +49,7 @@ async def test_a_paid_invoice_tells_its_story(environment_urls: Environment, wri
     assert story["unseen"] == []
 
 
-async def test_a_decision_shows_who_made_it_and_on_what(environment_urls: Environment, written: Path) -> None:
+async def test_a_decision_shows_who_made_it_and_the_evidence(environment_urls: Environment, written: Path) -> None:
     story = (await remit("invoice", "show", "INV-decided", "--json", environment=environment_urls)).json
     steps = {step["what"]: step for step in story["timeline"]}
     decided = steps["decision of Ada, captured: taken"]
@@ -68,14 +68,14 @@ async def test_the_story_is_a_table_for_people(environment_urls: Environment, wr
     assert (str(command("pay paid")) in shown.out) == (columns == "140")
 
 
-async def test_a_service_that_was_not_looked_at_is_said(environment_urls: Environment, written: Path) -> None:
+async def test_a_service_without_a_database_url_is_named(environment_urls: Environment, written: Path) -> None:
     shown = await remit("invoice", "show", "INV-paid", INVOICE_DATABASE_URL=environment_urls.databases["invoice"])
     assert shown.code == 0
     assert "Not shown: SAGA_DATABASE_URL is not set." in shown.out
     assert "Paid 12.50 EUR" in shown.out
 
 
-async def test_what_was_deleted_is_said(environment_urls: Environment, written: Path) -> None:
+async def test_deleted_steps_are_named(environment_urls: Environment, written: Path) -> None:
     gateway, saga = (environment_urls.databases[name] for name in ("payment_gateway", "saga"))
     about = payment("decided")
     await execute(gateway, "UPDATE payments SET attempts_forgotten_at = '2026-03-01Z' WHERE payment_id = $1", about)
@@ -111,23 +111,23 @@ async def test_invoices_are_listed(environment_urls: Environment, written: Path)
 
 async def test_an_answer_or_a_dead_letter_is_found(environment_urls: Environment, written: Path) -> None:
     answered = (await remit("command", "show", str(command("pay void")), "--json", environment=environment_urls)).json
-    aside = (await remit("command", "show", str(command("poison")), "--json", environment=environment_urls)).json
+    dead = (await remit("command", "show", str(command("poison")), "--json", environment=environment_urls)).json
     nothing = await remit("command", "show", str(command("lost")), environment=environment_urls)
     shown = await remit("command", "show", str(command("pay void")), environment=environment_urls)
     assert (answered["answer"]["answer"], answered["answer"]["reason"]) == ("rejected", "invoice_void")
-    assert (aside["dead_letter"]["status"], aside["dead_letter"]["reason"]) == ("open", "not_json")
+    assert (dead["dead_letter"]["status"], dead["dead_letter"]["reason"]) == ("open", "not_json")
     assert nothing.code == 1
     assert "has no answer and is no dead letter" in nothing.err
     assert "invoice_void" in shown.out
 
 
-async def test_an_unknown_invoice_is_said_so(environment_urls: Environment, written: Path) -> None:
+async def test_an_unknown_invoice_is_an_error(environment_urls: Environment, written: Path) -> None:
     shown = await remit("invoice", "show", "INV-nowhere", environment=environment_urls)
     assert (shown.code, shown.out) == (1, "")
     assert shown.err == "remit: there is no invoice INV-nowhere, and no command about it was answered.\n"
 
 
-async def test_the_audit_holds_and_then_does_not(environment_urls: Environment, written: Path) -> None:
+async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environment, written: Path) -> None:
     stores = ("--ledger", str(written / LEDGER), "--history", str(written / HISTORY), "--logs", str(written / LOGS))
     base = await remit(
         "audit", "baseline", str(written / "base.json"), "--ledger", str(written / LEDGER), environment=environment_urls
@@ -146,7 +146,7 @@ async def test_the_audit_holds_and_then_does_not(environment_urls: Environment, 
     finally:
         await execute(url, "UPDATE invoices SET status = 'void' WHERE invoice_id = 'INV-void'")
     assert broken.code == as_json.code == 1
-    assert "INV-void: status stored other than folded: open is not void" in broken.out
+    assert "INV-void: status stored differs from folded: open is not void" in broken.out
     assert "16 holds, 2 broken." in broken.out
     assert [one["check"] for one in as_json.json["checks"] if one["verdict"] == "broken"] == [
         "streams_fold_to_state",
@@ -160,14 +160,14 @@ async def test_the_audit_holds_and_then_does_not(environment_urls: Environment, 
     assert "no --tap given" in waived.out
 
 
-async def test_an_audit_that_saw_nothing_is_not_complete() -> None:
+async def test_an_audit_without_stores_is_not_complete() -> None:
     nothing = await remit("audit")
     strict = await remit("audit", "--complete")
     assert (nothing.code, strict.code) == (0, 1)
     assert "INVOICE_DATABASE_URL is not set" in nothing.out
 
 
-async def test_a_rebuild_finds_what_differs_and_repairs_it(environment_urls: Environment, written: Path) -> None:
+async def test_a_rebuild_finds_a_differing_state_and_repairs_it(environment_urls: Environment, written: Path) -> None:
     await execute(
         environment_urls.databases["invoice"], "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'"
     )

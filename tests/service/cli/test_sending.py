@@ -74,7 +74,9 @@ async def test_a_card_is_read_from_stdin_and_leaves_encrypted(
         assert number not in paid.out + paid.err
 
 
-async def test_without_an_answer_it_says_how_to_ask_again(environment: Environment, upstream: UpstreamClient) -> None:
+async def test_without_an_answer_the_command_for_asking_again_is_printed(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
     sent = await issue(environment, "--wait", "0.2", "--json")
     assert (sent.code, sent.json["answer"]) == (1, None)
     assert (
@@ -91,7 +93,7 @@ async def test_without_an_answer_it_says_how_to_ask_again(environment: Environme
     }
 
 
-async def test_not_waiting_is_not_a_failure(environment: Environment, upstream: UpstreamClient) -> None:
+async def test_sending_without_waiting_is_no_failure(environment: Environment, upstream: UpstreamClient) -> None:
     assert (await issue(environment, "--wait", "0")).code == 0
 
 

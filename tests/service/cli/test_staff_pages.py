@@ -19,13 +19,13 @@ PAYMENT = uuid4()
 
 
 class Terminal:
-    """Somebody at a terminal."""
+    """A terminal on which a person types commands."""
 
     def __init__(self, url: str | None) -> None:
         self._url = url
 
     async def run(self, *arguments: str, answer: str = "", columns: int = 80) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr."""
+        """Run a command; returns exit code, stdout and stderr."""
         variables: dict[str, Any] = {"COLUMNS": str(columns), "USER": "ann", "TERM": "dumb"}
         if self._url is not None:
             variables["STAFF_DATABASE_URL"] = self._url
@@ -40,7 +40,7 @@ class Terminal:
 
 @pytest.fixture
 async def terminal(environment: Environment, upstream: UpstreamClient) -> AsyncIterator[Terminal]:
-    """Three dead letters and a payment that waits for a decision; the service runs."""
+    """A terminal. The staff service runs, with three dead letters and a payment that waits for a decision."""
     async with environment.running("staff", assemble):
         hostile = b"\x1b[2J[red]not markup[/red]"
         for number, body in enumerate([b'{"a": 1}', b"\xff\xfe", hostile]):
@@ -67,7 +67,7 @@ async def terminal(environment: Environment, upstream: UpstreamClient) -> AsyncI
         yield Terminal(environment.databases["staff"])
 
 
-async def test_what_programs_read(terminal: Terminal) -> None:
+async def test_json_for_programs(terminal: Terminal) -> None:
     listed = await terminal.json("dead-letters", "list", "--queue", "saga.events", "--reason", "unknown")
     assert sorted(letter["message_id"] for letter in listed) == ["0", "1", "2"]
     assert {letter["status"] for letter in listed} == {"open"}
@@ -86,7 +86,7 @@ async def test_tables_fit_the_terminal(terminal: Terminal, columns: int) -> None
         assert max(len(line) for line in out.splitlines() if "remit payments" not in line) <= columns
 
 
-async def test_what_a_sender_wrote_does_not_act_on_the_terminal(terminal: Terminal) -> None:
+async def test_a_senders_text_does_not_control_the_terminal(terminal: Terminal) -> None:
     for letter in await terminal.json("dead-letters", "list"):
         code, out, _ = await terminal.run("dead-letters", "show", letter["id"])
         assert code == 0
@@ -104,7 +104,7 @@ async def test_several_are_replayed_after_a_question(terminal: Terminal) -> None
     assert len(await terminal.json("dead-letters", "list", "--all")) == 3
 
 
-async def test_the_second_is_told(terminal: Terminal) -> None:
+async def test_the_second_person_is_told_who_was_first(terminal: Terminal) -> None:
     letter_id = (await terminal.json("dead-letters", "list"))[0]["id"]
     (done,) = await terminal.json("dead-letters", "replay", letter_id, "--who", "bea")
     assert (done["ok"], done["subject"]) == (True, letter_id)
@@ -166,7 +166,7 @@ async def test_a_wrong_configuration_names_the_variable(url: str | None, sentenc
     assert "secret-word" not in err
 
 
-async def test_an_unmigrated_database_says_what_to_do(environment: Environment) -> None:
+async def test_for_an_unmigrated_database_the_remedy_is_printed(environment: Environment) -> None:
     url = environment.databases["staff"].rpartition("/")[0] + "/postgres"
     code, _, err = await Terminal(url).run("payments", "in-doubt")
     assert (code, "run `remit migrate`" in err) == (2, True)

@@ -1,4 +1,4 @@
-"""The invoice service in conversation: commands go in, answers and events come out."""
+"""The invoice service in a conversation: commands go in, answers and events come out."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ from tests.support.environment import Environment
 from tests.support.upstream_client import Received, UpstreamClient
 
 THIS, OTHER = UUID(int=77), UUID(int=78)
-"""Two payments."""
+"""The ids of two payments."""
 MONEY: dict[str, Any] = {"amount_minor": 500, "currency": "EUR"}
 TOKEN = messages.TokenMethod(token="pm_card_visa")
 JWE = messages.EncryptedCardMethod(jwe="eyJhbGciOiJSU0EtT0FFUC0yNTYifQ.a2V5.aXY.Y2lwaGVydGV4dA.dGFn")
@@ -35,14 +35,14 @@ HANDLED = "SELECT FROM answers WHERE command_id = $1 UNION ALL SELECT FROM inbox
 
 
 def marker(message: Contract) -> Contract:
-    """A command to the same queue about an invoice that nobody issued."""
+    """A command to the same queue about an invoice that was never issued."""
     if message.exchange == ISSUE.exchange:
         return messages.VoidInvoice(invoice_id="INV-marker", reason="a marker")
     return messages.FlagPaymentInDoubt(invoice_id="INV-marker", payment_id=UUID(int=1))
 
 
 class InvoiceConversation(Conversation):
-    """Every command is sent with an address for its answer."""
+    """A conversation in which every command has an address for its answer."""
 
     answers_to: str
 
@@ -52,7 +52,7 @@ class InvoiceConversation(Conversation):
 
 @asynccontextmanager
 async def in_conversation(environment: Environment, upstream: UpstreamClient) -> AsyncIterator[InvoiceConversation]:
-    """The service runs as long as the body. It is heard to answer before it tells events."""
+    """Run the service as long as the body. Its answer to a command is received before its events."""
     answers, events = await upstream.inbox(), await upstream.tap("invoice.events", "#")
     url = environment.databases["invoice"]
     conversation = InvoiceConversation(upstream, url, [answers, events], handled=HANDLED, marker=marker)
@@ -75,7 +75,7 @@ def accepted(command_id: UUID) -> messages.CommandAnswered:
 def rejected(
     command: Contract, command_id: UUID, reason: AnswerReason
 ) -> list[messages.CommandAnswered | messages.InvoiceCommandRejected]:
-    """The sender is answered, and everybody hears of it."""
+    """The answer and the event of a rejection."""
     return [
         messages.CommandAnswered(command_id=command_id, answer="rejected", reason=reason.value),
         messages.InvoiceCommandRejected(

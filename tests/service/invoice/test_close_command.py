@@ -32,10 +32,10 @@ async def test_the_sender_is_answered(environment: Environment, invoice: Invoice
     )
     assert stored == [{"command_id": command_id, "answer": "rejected", "reason": "discarded"}]
     (again,) = await invoice.when(PAY, message_id=command_id)
-    assert again.content == answer.content, "should it come after all, it is answered as it was discarded"
+    assert again.content == answer.content, "if the command still arrives, it gets the answer of the discarded one"
 
 
-async def test_a_command_that_has_its_answer_keeps_it(invoice: InvoiceConversation) -> None:
+async def test_an_answered_command_keeps_its_answer(invoice: InvoiceConversation) -> None:
     command_id = uuid4()
     await invoice.when(ISSUE, message_id=command_id)
     close = CloseCommand(

@@ -1,4 +1,4 @@
-"""Every command that the service has a route for is handled: what each does is specified elsewhere, command by command."""
+"""Every command that the service has a route for is handled. What each one does is specified in a module of its own."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.service.invoice.conftest import InvoiceConversation
 
 
 @pytest.mark.parametrize("command", ROUTES, ids=lambda command: command.__name__)
-async def test_a_command_is_handled_and_answered_if_it_is_a_senders(
+async def test_a_command_is_handled_and_a_senders_command_is_answered(
     invoice: InvoiceConversation, command: type[Contract]
 ) -> None:
     left = await invoice.when(command.model_validate(schemas.examples_of(command)[0]))

@@ -1,4 +1,4 @@
-"""FlagPaymentInDoubt from the saga: it is not answered, its outcome is an event."""
+"""FlagPaymentInDoubt from the saga: it gets no answer, and its outcome is an event."""
 
 from uuid import uuid4
 
@@ -9,7 +9,7 @@ from tests.support.conversation import contents
 from tests.support.environment import Environment
 
 
-async def test_doubt_is_said_once_and_ends_with_the_payment(
+async def test_doubt_is_published_once_and_ends_with_the_payment(
     environment: Environment, invoice: InvoiceConversation
 ) -> None:
     await invoice.given(ISSUE, PAY)

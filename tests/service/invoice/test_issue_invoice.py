@@ -1,4 +1,4 @@
-"""IssueInvoice on the public queue: what its sender is answered, and what everybody hears."""
+"""IssueInvoice on the public queue: the answer to its sender, and the published events."""
 
 from uuid import uuid4
 
@@ -26,9 +26,7 @@ async def test_rejected_if_it_was_issued_before(environment: Environment, invoic
     assert await stands(environment) == [("open", 1)]
 
 
-async def test_repeated_under_its_id_it_is_answered_again(
-    environment: Environment, invoice: InvoiceConversation
-) -> None:
+async def test_a_repeated_command_is_answered_again(environment: Environment, invoice: InvoiceConversation) -> None:
     id_ = uuid4()
     answer, _ = await invoice.when(ISSUE, message_id=id_)
     (again,) = await invoice.when(ISSUE, message_id=id_)

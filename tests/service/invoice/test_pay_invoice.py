@@ -1,4 +1,4 @@
-"""PayInvoice on the public queue: what its sender is answered, and what everybody hears."""
+"""PayInvoice on the public queue: the answer to its sender, and the published events."""
 
 from uuid import uuid4
 
@@ -61,7 +61,7 @@ async def test_rejected_under_a_payment_id_that_another_invoice_used(
     assert await stands(environment) == [("payment_pending", 2), ("open", 1)]
 
 
-async def test_repeated_under_its_id_it_is_answered_again_and_requests_nothing(
+async def test_a_repeated_command_is_answered_again_and_requests_nothing(
     environment: Environment, invoice: InvoiceConversation
 ) -> None:
     await invoice.given(ISSUE)
@@ -72,7 +72,7 @@ async def test_repeated_under_its_id_it_is_answered_again_and_requests_nothing(
     assert await stands(environment) == [("payment_pending", 2)]
 
 
-async def test_a_rejection_is_given_again_whatever_has_happened_since(invoice: InvoiceConversation) -> None:
+async def test_a_repeated_command_is_rejected_again_whatever_has_happened_since(invoice: InvoiceConversation) -> None:
     id_ = uuid4()
     answer, _ = await invoice.when(PAY, message_id=id_)
     await invoice.given(ISSUE)
@@ -80,7 +80,7 @@ async def test_a_rejection_is_given_again_whatever_has_happened_since(invoice: I
     assert (again.id, again.content) == (answer.id, answer.content)
 
 
-async def test_under_a_used_id_with_other_data_it_is_rejected_and_nothing_stored_is_touched(
+async def test_a_used_id_with_other_data_is_rejected_and_changes_nothing(
     environment: Environment, invoice: InvoiceConversation
 ) -> None:
     await invoice.given(ISSUE)
@@ -100,7 +100,7 @@ async def test_under_a_used_id_with_other_data_it_is_rejected_and_nothing_stored
     assert await stands(environment) == [("payment_pending", 2)]
 
 
-async def test_of_an_encrypted_card_history_keeps_a_fingerprint(
+async def test_events_keep_only_a_fingerprint_of_an_encrypted_card(
     environment: Environment, invoice: InvoiceConversation
 ) -> None:
     with_card, url = PAY.model_copy(update={"method": JWE}), environment.databases["invoice"]
@@ -111,6 +111,6 @@ async def test_of_an_encrypted_card_history_keeps_a_fingerprint(
     assert JWE.jwe not in stored
     assert "encrypted_card" in stored
     kept = await rows(url, "SELECT method FROM payments")
-    assert kept == [{"method": {"kind": "encrypted_card", "jwe": JWE.jwe}}], "while pending it may be asked for again"
+    assert kept == [{"method": {"kind": "encrypted_card", "jwe": JWE.jwe}}], "a pending payment may be requested again"
     await invoice.given(RECORD)
-    assert await rows(url, "SELECT method FROM payments") == [{"method": None}], "erased when it is over"
+    assert await rows(url, "SELECT method FROM payments") == [{"method": None}], "erased when the payment has ended"

@@ -1,4 +1,4 @@
-"""`remit rebuild`: the events are folded again and must give the state that is stored."""
+"""`remit rebuild`: the events are folded again, and must give the stored state."""
 
 from services.invoice.rebuild import rebuild
 from shared.clock import system_clock
@@ -9,7 +9,7 @@ from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 
 
-async def test_rebuild_finds_the_stored_state_and_repairs_another(
+async def test_rebuild_accepts_the_stored_state_and_repairs_a_wrong_one(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     async with in_conversation(environment, upstream) as invoice:

@@ -1,4 +1,4 @@
-"""RecordPayment from the saga: it is not answered, its outcome is an event."""
+"""RecordPayment from the saga: it gets no answer, and its outcome is an event."""
 
 from uuid import uuid4
 
@@ -19,10 +19,10 @@ async def test_the_invoice_is_paid(environment: Environment, invoice: InvoiceCon
     assert await stands(environment) == [("paid", 3)]
 
 
-async def test_asked_again_it_says_the_same_with_the_same_id_and_bytes(
+async def test_asked_again_it_publishes_the_same_event_with_the_same_id_and_bytes(
     environment: Environment, invoice: InvoiceConversation
 ) -> None:
-    """The coordinator may have missed it: a queue was deleted, a disk was lost."""
+    """The saga may have missed the event: a queue was deleted, or a disk was lost."""
     await invoice.given(ISSUE, PAY)
     (first,) = await invoice.when(RECORD)
     (second,) = await invoice.when(RECORD)
@@ -30,7 +30,7 @@ async def test_asked_again_it_says_the_same_with_the_same_id_and_bytes(
     assert await stands(environment) == [("paid", 3)]
 
 
-async def test_repeated_under_its_id_it_says_nothing(environment: Environment, invoice: InvoiceConversation) -> None:
+async def test_a_repeated_command_publishes_nothing(environment: Environment, invoice: InvoiceConversation) -> None:
     await invoice.given(ISSUE, PAY)
     id_ = uuid4()
     await invoice.when(RECORD, message_id=id_)
@@ -38,7 +38,9 @@ async def test_repeated_under_its_id_it_says_nothing(environment: Environment, i
     assert await stands(environment) == [("paid", 3)]
 
 
-async def test_money_that_nobody_waits_for_is_rejected(environment: Environment, invoice: InvoiceConversation) -> None:
+async def test_money_that_no_invoice_waits_for_is_rejected(
+    environment: Environment, invoice: InvoiceConversation
+) -> None:
     await invoice.given(ISSUE)
     left = await invoice.when(RECORD)
     assert contents(left) == [

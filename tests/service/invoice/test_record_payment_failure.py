@@ -1,4 +1,4 @@
-"""RecordPaymentFailure from the saga: it is not answered, its outcome is an event."""
+"""RecordPaymentFailure from the saga: it gets no answer, and its outcome is an event."""
 
 from uuid import uuid4
 
@@ -38,14 +38,14 @@ async def test_the_invoice_is_open_again(environment: Environment, invoice: Invo
     ]
 
 
-async def test_asked_again_it_says_the_same_with_the_same_id_and_bytes(invoice: InvoiceConversation) -> None:
+async def test_asked_again_it_publishes_the_same_event_with_the_same_id_and_bytes(invoice: InvoiceConversation) -> None:
     await invoice.given(ISSUE, PAY)
     (first,) = await invoice.when(FAIL)
     (second,) = await invoice.when(FAIL)
     assert (second.id, second.message.body) == (first.id, first.message.body)
 
 
-async def test_a_stale_one_says_nothing(environment: Environment, invoice: InvoiceConversation) -> None:
+async def test_a_stale_failure_publishes_nothing(environment: Environment, invoice: InvoiceConversation) -> None:
     await invoice.given(ISSUE, PAY)
     assert await invoice.when(FAIL.model_copy(update={"payment_id": OTHER})) == []
     assert await stands(environment) == [("payment_pending", 2)]

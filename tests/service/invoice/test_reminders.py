@@ -1,4 +1,4 @@
-"""What is pending longer than it should be is announced again: even a deleted queue loses nothing."""
+"""A payment that is pending for too long is announced again, so even a deleted queue loses nothing."""
 
 from services.audit.routes import queues_for
 from services.invoice.reminders import RequestReminder
@@ -12,7 +12,7 @@ from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 
 
-async def test_what_is_pending_too_long_is_requested_again_with_the_same_id(
+async def test_a_payment_pending_too_long_is_requested_again_with_the_same_id(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     async with in_conversation(environment, upstream) as invoice:
@@ -27,12 +27,12 @@ async def test_what_is_pending_too_long_is_requested_again_with_the_same_id(
         reminder = RequestReminder(database, Relay(database, publisher), older_than_s=30)
         assert await reminder.remind() == 1
         again = await events.next()
-        assert await reminder.remind() == 0, "not more often than that"
+        assert await reminder.remind() == 0, "once in this time is enough"
     finally:
         await publisher.close()
         await database.close()
     assert (again.id, again.message.body) == (first.id, first.message.body)
     heard_by = [queues_for("invoice.events", str(one.message.routing_key)) for one in (first, again)]
     assert heard_by == [("payment_gateway.requests",), ("saga.events", "payment_gateway.requests")], (
-        "the saga watches it"
+        "the saga must receive it"
     )

@@ -1,4 +1,4 @@
-"""What a batch stores of its invoices."""
+"""What a batch stores about its invoices."""
 
 from datetime import UTC, datetime
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""VoidInvoice on the public queue: what its sender is answered, and what everybody hears."""
+"""VoidInvoice on the public queue: the answer to its sender, and the published events."""
 
 from uuid import uuid4
 
@@ -26,9 +26,7 @@ async def test_rejected_while_a_payment_is_under_way(environment: Environment, i
     assert await stands(environment) == [("payment_pending", 2)]
 
 
-async def test_repeated_under_its_id_it_is_answered_again(
-    environment: Environment, invoice: InvoiceConversation
-) -> None:
+async def test_a_repeated_command_is_answered_again(environment: Environment, invoice: InvoiceConversation) -> None:
     await invoice.given(ISSUE)
     id_ = uuid4()
     answer, _ = await invoice.when(VOID, message_id=id_)

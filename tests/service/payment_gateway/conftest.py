@@ -1,4 +1,4 @@
-"""An instance of the service over a scripted gateway, and what a test wants to know of it."""
+"""An instance of the service with a scripted gateway, and the reads that tests need."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -22,7 +22,7 @@ Start = Callable[..., AbstractAsyncContextManager[None]]
 
 
 class PaymentGatewayFixture:
-    """The service's database, seen from outside."""
+    """The service's database, read from outside."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -32,7 +32,7 @@ class PaymentGatewayFixture:
         return found[0] if found else {"status": None}
 
     async def until(self, payment_id: UUID, *statuses: str) -> dict[str, Any]:
-        """The row once it stands like this."""
+        """The row once it has one of these statuses."""
 
         async def stands() -> dict[str, Any] | None:
             row = await self.row(payment_id)
@@ -52,7 +52,7 @@ class PaymentGatewayFixture:
         async def empty() -> bool:
             return not await rows(self.url, "SELECT 1 FROM outbox")
 
-        await until(empty, what="the outbox empty")
+        await until(empty, what="an empty outbox")
 
 
 Keyset = tuple[dict[str, Any], dict[str, Any]]
@@ -60,7 +60,7 @@ Keyset = tuple[dict[str, Any], dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def keyset() -> Keyset:
-    """One for all: making a key takes longer than a test."""
+    """One key set for all tests: making a key takes longer than a test."""
     return generate_keyset()
 
 
@@ -76,8 +76,8 @@ def payments(environment: Environment) -> PaymentGatewayFixture:
 
 @pytest.fixture
 def start(environment: Environment, gateway: ScriptedGateway) -> Start:
-    """`async with start():` runs an instance. Calls and leases have more time than the slowest machine needs; a test in which instances
-    crash shortens both, so as not to wait for what they leased."""
+    """`async with start():` runs an instance. Calls and leases last longer than the slowest machine needs. A test in which instances crash
+    shortens both, so that it does not wait for the leases of a dead instance."""
 
     def running(
         *,
@@ -98,12 +98,12 @@ def start(environment: Environment, gateway: ScriptedGateway) -> Start:
 
 
 def about(asking: invoice.InvoicePaymentRequested, version: int) -> dict[str, Any]:
-    """What every event about the payment begins with."""
+    """The fields that every event about the payment begins with."""
     return {"invoice_id": asking.invoice_id, "payment_id": asking.payment_id, "version": version}
 
 
 def captured_of(asking: invoice.InvoicePaymentRequested, version: int, **more: Any) -> payment_gateway.PaymentCaptured:
-    """How the scripted gateway captures it."""
+    """The event by which the scripted gateway's capture is published."""
     gateway_id = f"pi_memory_{asking.payment_id}:prepare:1"
     return payment_gateway.PaymentCaptured(
         **about(asking, version),

@@ -1,4 +1,4 @@
-"""A gateway that keeps the truth and answers as a test tells it to."""
+"""A gateway that keeps the true state and answers as a test scripts it."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -16,7 +16,7 @@ A = TypeVar("A")
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Answer this. `done`: the gateway did what was asked all the same."""
+    """Answer this. `done`: the gateway does what was asked all the same."""
 
     answer: GatewayAnswer
     done: bool = False
@@ -24,7 +24,7 @@ class Say:
 
 @dataclass(slots=True)
 class Hold:
-    """Do what was asked, then answer only when `let_go` is set. `reached`: it was asked."""
+    """Do what was asked, and answer only when `let_go` is set. `reached` is set when the call arrived."""
 
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
@@ -34,22 +34,24 @@ Script = Say | Hold
 
 
 class ScriptedGateway:
-    """See `port.Gateway`. Steps without a script are answered truthfully."""
+    """See `port.Gateway`. A step without a script gets a true answer."""
 
     def __init__(self) -> None:
         self.truth = MemoryGateway()
-        self.calls: list[tuple[GatewayStep, str]] = []  # step, idempotency key (or gateway id, where there is none)
+        self.calls: list[
+            tuple[GatewayStep, str]
+        ] = []  # the step, and its idempotency key (or gateway id if it has none)
         self.cards: list[port.Card] = []
         self.confirmed: list[str] = []
         self._next: dict[GatewayStep, deque[Script]] = defaultdict(deque)
         self._always: dict[GatewayStep, Script] = {}
 
     def then(self, step: GatewayStep, *scripts: Script) -> None:
-        """The next calls of this step go like this, one by one."""
+        """Script the next calls of this step, one by one."""
         self._next[step].extend(scripts)
 
     def always(self, step: GatewayStep, script: Script | None) -> None:
-        """Every call of this step goes like this until told otherwise (None: truthfully)."""
+        """Script every call of this step from now on (None: true answers)."""
         if script is None:
             self._always.pop(step, None)
         else:
@@ -98,4 +100,4 @@ class ScriptedGateway:
         return await self._answer(GatewayStep.INQUIRE_REFUND, gateway_id, lambda: self.truth.inquire_refund(gateway_id))
 
     async def close(self) -> None:
-        """Other instances may still use it."""
+        """Do nothing: other instances may still use this gateway."""

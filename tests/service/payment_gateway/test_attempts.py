@@ -1,4 +1,4 @@
-"""What the gateway answered about payments that came to rest long ago is deleted, and the payment says so."""
+"""Attempts of payments that were settled long ago are deleted, and the payment's row records it."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -28,7 +28,7 @@ STANDS = {
     "captured late, announced again": ("captured", None, "3 hours"),
     "claimed": ("captured", None, "-1 hour"),
 }
-"""Status, who decided, and when something is to be done."""
+"""For each case: status, who decided, and when the next attempt is due."""
 AT_REST = [*STANDS][:5]
 
 
@@ -42,7 +42,7 @@ async def database(payments: PaymentGatewayFixture) -> AsyncIterator[Database]:
 async def store_payment(
     payments: PaymentGatewayFixture, name: str, *, days: int, recorded_days: int | None = None
 ) -> UUID:
-    """A payment that stands like this since so many days, with two attempts."""
+    """Store a payment that has had this status for so many days, with two attempts."""
     payment_id = uuid4()
     status, decided_by, due_in = STANDS[name]
     await execute(
@@ -66,18 +66,20 @@ async def store_payment(
     return payment_id
 
 
-async def forget(database: Database, rows_max: int = 5_000) -> int:
+async def delete_old(database: Database, rows_max: int = 5_000) -> int:
     async with database.connection() as connection:
         return await delete_page(connection, replace(ATTEMPTS_RETENTION, rows_max=rows_max))
 
 
-async def test_only_attempts_of_payments_at_rest_for_long_are_deleted_and_the_others_hold_up_nobody(
+async def test_only_attempts_of_long_settled_payments_are_deleted(
     payments: PaymentGatewayFixture, database: Database
 ) -> None:
     young = {name: await store_payment(payments, name, days=399, recorded_days=500) for name in STANDS}
     old = {name: await store_payment(payments, name, days=401) for name in STANDS}
-    pages = [await forget(database, rows_max=1) for _ in range(len(AT_REST) + 1)]
-    assert pages == [2] * len(AT_REST) + [0], "all of a payment at once; older ones that stay do not fill a page"
+    pages = [await delete_old(database, rows_max=1) for _ in range(len(AT_REST) + 1)]
+    assert pages == [2] * len(AT_REST) + [0], (
+        "all attempts of a payment at once; older ones that stay do not fill a page"
+    )
     forgotten = {
         name
         for name, id_ in old.items()
@@ -89,24 +91,24 @@ async def test_only_attempts_of_payments_at_rest_for_long_are_deleted_and_the_ot
         assert (await payments.row(id_))["attempts_forgotten_at"] is None
 
 
-async def test_an_answer_that_came_late_stays_until_it_is_old_itself(
+async def test_a_late_answer_is_kept_until_it_is_old_itself(
     payments: PaymentGatewayFixture, database: Database
 ) -> None:
     payment_id = await store_payment(payments, "declined", days=401)
     await execute(payments.url, "UPDATE attempts SET recorded_at = now(), answer = 'late' WHERE seq = 1")
-    assert [await forget(database) for _ in range(2)] == [1, 0]
+    assert [await delete_old(database) for _ in range(2)] == [1, 0]
     assert await payments.attempts(payment_id) == [("prepare", "late")]
 
 
-async def test_a_row_at_work_is_left_alone(payments: PaymentGatewayFixture, database: Database) -> None:
+async def test_a_locked_row_is_skipped(payments: PaymentGatewayFixture, database: Database) -> None:
     payment_id = await store_payment(payments, "captured", days=401)
     async with database.transaction() as working:
         await working.execute("UPDATE payments SET fence = 2 WHERE payment_id = $1", payment_id)
-        assert await forget(database) == 0
-    assert await forget(database) == 2
+        assert await delete_old(database) == 0
+    assert await delete_old(database) == 2
 
 
-async def test_the_running_service_deletes_them_by_itself_and_the_payment_lives_on(
+async def test_the_running_service_deletes_attempts_and_the_payment_still_works(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     events, asking = await upstream.tap("payment.events"), requested()
@@ -120,7 +122,7 @@ async def test_the_running_service_deletes_them_by_itself_and_the_payment_lives_
         return not await payments.attempts(asking.payment_id)
 
     async with start():
-        await until(gone, what="the attempts gone")
+        await until(gone, what="the deletion of the attempts")
         at_rest = await payments.row(asking.payment_id)
         await upstream.send(asked(asking.payment_id))
         again = await events.next()

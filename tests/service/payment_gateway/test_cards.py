@@ -1,4 +1,4 @@
-"""A card encrypted for this service: exchanged for a token before anything is charged, and erased."""
+"""A card that is encrypted for this service is exchanged for a token before anything is charged, and erased."""
 
 from typing import Any
 from uuid import uuid4
@@ -46,7 +46,7 @@ async def test_the_token_is_stored_and_the_card_erased_before_anything_is_charge
         assert NUMBER not in str(await rows(payments.url, f"SELECT * FROM {table}"))
 
 
-async def test_a_card_that_nobody_here_can_read_was_never_charged(
+async def test_an_unreadable_card_is_never_charged(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway, keyset: Keyset
 ) -> None:
     _, private = generate_keyset()

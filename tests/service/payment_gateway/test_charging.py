@@ -1,4 +1,4 @@
-"""Leases, outages and restarts: whatever happens to an instance, a payment is charged once and its answer kept."""
+"""Leases, outages and restarts: whatever happens to an instance, a payment is charged once, and its answer is kept."""
 
 import asyncio
 from typing import Any
@@ -30,10 +30,10 @@ from tests.support.waiting import until
 DEADLINE_S = 60.0
 
 
-async def test_an_answer_that_is_kept_already_is_kept_once(
+async def test_an_answer_recorded_already_is_recorded_once(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
 ) -> None:
-    """As after a commit whose reply was lost."""
+    """The state after a commit whose reply was lost."""
     events, asking = await upstream.tap("payment.events"), requested()
     await execute(
         payments.url,
@@ -48,7 +48,7 @@ async def test_an_answer_that_is_kept_already_is_kept_once(
     assert await payments.attempts(asking.payment_id) == [("prepare", "kept"), ("prepare", "kept")]
 
 
-async def test_a_holder_that_slept_through_its_lease_changes_nothing(
+async def test_an_instance_that_slept_through_its_lease_changes_nothing(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     slept = Hold()
@@ -97,10 +97,10 @@ async def test_columns_of_the_next_build_do_not_disturb_this_one(
     assert (again.id, again.message.body) == (captured.id, captured.message.body)
 
 
-async def test_a_row_that_cannot_be_read_is_left_alone_and_the_others_are_worked_on(
+async def test_an_unreadable_row_is_skipped_and_the_others_are_handled(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a rollback: the newer build has stored what this one does not know."""
+    """The state after a rollback: the newer build has stored a value that this one does not know."""
     strange, known, readable = requested(), requested(), store._row
     stands, met = requested(), asyncio.Event()
 
@@ -131,7 +131,7 @@ async def _store_due(url: str, *payment_ids: UUID) -> None:
         )
 
 
-async def test_whatever_a_look_for_due_rows_raises_the_service_goes_on(
+async def test_the_service_goes_on_after_any_error_in_claiming(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims, failures = store.claim, [KeyError("due"), ValueError("due")]
@@ -149,7 +149,7 @@ async def test_whatever_a_look_for_due_rows_raises_the_service_goes_on(
     assert failures == []
 
 
-async def test_answers_are_held_while_the_database_is_away(
+async def test_answers_are_kept_in_memory_while_the_database_is_away(
     start: Start,
     upstream: UpstreamClient,
     payments: PaymentGatewayFixture,
@@ -177,7 +177,7 @@ async def test_answers_are_held_while_the_database_is_away(
     assert gateway.calls == [
         (GatewayStep.PREPARE, f"{asking.payment_id}:prepare:1"),
         (GatewayStep.EXECUTE, f"{asking.payment_id}:execute:1"),
-    ], "the gateway was not asked again"
+    ], "the gateway is not asked again"
 
 
 async def _until_refused(url: str) -> None:
@@ -188,7 +188,7 @@ async def _until_refused(url: str) -> None:
             return True
         return False
 
-    await until(refused, what="the database refusing connections")
+    await until(refused, what="the database to refuse connections")
 
 
 async def test_a_lost_broker_connection_cancels_no_charge(
@@ -226,7 +226,7 @@ async def test_a_stopping_instance_finishes_its_call_and_leaves_the_rest_to_othe
     held, finish = Hold(), charging.Charging.finish
 
     async def let_go_and_finish(stopping: charging.Charging) -> None:
-        asyncio.get_running_loop().call_soon(held.let_go.set)  # once the stop has begun
+        asyncio.get_running_loop().call_soon(held.let_go.set)  # after the stop has begun
         await finish(stopping)
 
     monkeypatch.setattr(charging.Charging, "finish", let_go_and_finish)
@@ -245,10 +245,10 @@ async def test_a_stopping_instance_finishes_its_call_and_leaves_the_rest_to_othe
     assert [step for step, _ in await payments.attempts(asking.payment_id)] == ["prepare", "inquire", "execute"]
 
 
-async def test_a_gateway_that_is_away_is_told_by_readiness_while_it_is_away(
+async def test_readiness_reports_a_gateway_that_is_away(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    """One payment that is never answered is no sign; several in a row are."""
+    """One payment without an answer is no sign of an outage; several in a row are."""
 
     async def says(ready: bool) -> None:
         async def so() -> bool:
@@ -271,7 +271,7 @@ async def test_a_gateway_that_is_away_is_told_by_readiness_while_it_is_away(
         await says(ready=True)
 
 
-async def test_a_message_that_is_not_for_this_queue_is_set_aside(start: Start, upstream: UpstreamClient) -> None:
+async def test_a_message_that_is_not_for_this_queue_is_dead_lettered(start: Start, upstream: UpstreamClient) -> None:
     letters = await upstream.queue("dead-letters")
     async with start():
         stranger = (

@@ -1,4 +1,4 @@
-"""A crash at every named point on the way of a charge and of a refund: afterwards it is charged once, and everybody agrees."""
+"""A crash at every named point of a charge and of a refund: afterwards the payment is charged once, and all services agree."""
 
 import asyncio
 import contextlib
@@ -18,18 +18,18 @@ from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
 AFTER_THE_FAULT_S = 2.0
-"""What the first instance has left for going on by itself. A task of it may be over for good: then the second one takes up the payments."""
+"""Seconds in which the first instance may go on by itself. One of its tasks may have ended for good; then the second one takes over."""
 
 _SOURCES = Path(charging.__file__).parent.glob("*.py")
 OF_STOPPING = {"charging.before_release", "charging.after_release"}
-"""Nobody comes by in this story: see tests/faults."""
+"""Points that this story does not pass: see tests/faults."""
 POINTS = sorted(
     {name for path in _SOURCES for name in re.findall(r'crash_points\.reach\("([^"]+)"\)', path.read_text())}
     - OF_STOPPING
 )
 
 
-def test_there_is_a_point_before_and_after_every_call_and_every_record() -> None:
+def test_there_is_a_crash_point_before_and_after_every_call_and_every_record() -> None:
     calls = {f"charging.{when}_{step}" for step in GatewayStep for when in ("before", "after")}
     assert set(POINTS) == calls | {
         "charging.before_claim",
@@ -52,7 +52,7 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     point: str,
 ) -> None:
-    """Two payments: one with an encrypted card, whose first answers are lost and which is refunded; one that is declined."""
+    """Two payments. One has an encrypted card, loses its first answers and is refunded; the other is declined."""
     public, private = keyset
     keyring = CardKeyring.load(private)
     gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True), Say(UNKNOWN, done=True))
@@ -71,7 +71,7 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
     async def fired() -> bool:
         return armed.remaining <= 0
 
-    # The instance may end with an error, as a process would: then the next one takes over.
+    # The first instance may end with an error, as a process would; then the next one takes over.
     with contextlib.suppress(AssertionError):
         async with start(timeout_s=0.05, keyring=keyring, lease_margin_s=0.2):
             story = asyncio.create_task(run_to_the_end())
@@ -87,4 +87,4 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
     assert armed.remaining <= 0, "the fault did not fire"
     captured = [p for p in gateway.truth._payments.values() if p.status.value in {"captured", "refunded"}]
     assert [p.order.payment_id for p in captured] == [good.payment_id]
-    assert len(set(gateway.confirmed)) == 2, "one gateway id a payment was confirmed"
+    assert len(set(gateway.confirmed)) == 2, "one gateway id was confirmed for each payment"

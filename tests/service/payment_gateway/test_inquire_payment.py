@@ -1,4 +1,4 @@
-"""InquirePayment from the saga or from staff: what is known is told again, what is in doubt asked for now."""
+"""InquirePayment from the saga or from staff: a known outcome is announced again, a payment in doubt is asked about now."""
 
 from services.payment_gateway.domain import GatewayStep
 from shared.contracts import payment_gateway as messages
@@ -31,7 +31,7 @@ async def test_a_payment_never_seen_is_closed_and_its_request_is_never_sent(
     assert (await payments.row(asking.payment_id))["status"] == "not_charged"
 
 
-async def test_a_known_outcome_is_announced_again_word_for_word(
+async def test_a_known_outcome_is_announced_again_byte_for_byte(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     events, asking = await upstream.tap("payment.events"), requested()
@@ -44,7 +44,7 @@ async def test_a_known_outcome_is_announced_again_word_for_word(
     assert gateway.count(GatewayStep.INQUIRE) == 0
 
 
-async def test_asking_about_a_doubt_asks_the_gateway_now(
+async def test_asking_about_a_payment_in_doubt_asks_the_gateway_now(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
@@ -58,7 +58,7 @@ async def test_asking_about_a_doubt_asks_the_gateway_now(
     assert captured.content == captured_of(asking, 4)
 
 
-async def test_an_attempt_that_was_asked_for_takes_a_rung_and_a_case_is_asked_about_at_once(
+async def test_an_inquiry_uses_a_rung_and_a_case_is_inquired_at_once(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
@@ -85,10 +85,10 @@ async def test_an_attempt_that_was_asked_for_takes_a_rung_and_a_case_is_asked_ab
     assert gateway.count(GatewayStep.INQUIRE) == 3
 
 
-async def test_what_is_asked_about_and_settled_in_one_breath_is_at_rest(
+async def test_a_payment_asked_about_and_settled_in_one_batch_has_no_next_attempt(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    """A capture that a person decided did not come late, whatever was asked just before: it is not announced again and again."""
+    """A capture that a person decided did not come late, even after an inquiry just before it: so it is not announced again and again."""
     gateway.always(GatewayStep.EXECUTE, Say(UNKNOWN))
     events, asking = await upstream.tap("payment.events"), requested()
     async with start(ladder_s=(3_600.0,)):

@@ -1,4 +1,4 @@
-"""InvoicePaymentRequested: the payment is charged at most once, and its outcome told."""
+"""InvoicePaymentRequested: the payment is charged at most once, and its outcome is published."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ async def test_a_decline_is_recorded_after_its_cancel(
     ]
 
 
-async def test_a_refusal_was_never_charged(start: Start, upstream: UpstreamClient) -> None:
+async def test_a_refused_payment_was_never_charged(start: Start, upstream: UpstreamClient) -> None:
     events, asking = await upstream.tap("payment.events"), requested(method="tok_unknown")
     async with start():
         await upstream.send(asking)
@@ -80,7 +80,7 @@ async def test_a_charge_whose_answer_was_lost_is_found_by_retrieving(
         ("execute", "unknown", "HTTP 504 req_1"),
     ]
     assert captured.content == captured_of(asking, 4)
-    assert captured.message.routing_key == f"{captured.type}.case", "staff hear how a case ends"
+    assert captured.message.routing_key == f"{captured.type}.case", "staff receive the end of a case"
     assert gateway.count(GatewayStep.EXECUTE) == 1
 
 
@@ -96,7 +96,7 @@ async def test_a_confirm_that_never_arrived_is_sent_again_under_another_key(
     assert keys == [f"{asking.payment_id}:execute:1", f"{asking.payment_id}:execute:2"]
 
 
-async def test_what_was_not_sent_is_tried_again_after_the_time_asked_for(
+async def test_an_unsent_call_is_tried_again_after_the_requested_time(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     busy = Say(port.NotSent("HTTP 429", retry_after_s=0.1))
@@ -110,21 +110,21 @@ async def test_what_was_not_sent_is_tried_again_after_the_time_asked_for(
     assert steps == ["prepare", "prepare", "prepare", "execute", "inquire", "execute"]
 
 
-async def test_duplicates_on_two_instances_are_one_payment(
+async def test_duplicate_requests_on_two_instances_are_one_payment(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     events = await upstream.tap("payment.events")
     askings = [requested() for _ in range(30)]
     ids, received = {str(asking.payment_id) for asking in askings}, list[Received]()
     async with start(), start():
-        for _ in range(3):  # other message ids: not the inbox but the payment id recognises them
+        for _ in range(3):  # other message ids, so that the payment id must recognise them, not the inbox
             await asyncio.gather(*(upstream.send(asking) for asking in askings))
         while {h.data["payment_id"] for h in received} != ids:
             received.append(await events.next())
         await payments.outbox_is_empty()
     assert gateway.count(GatewayStep.PREPARE) == gateway.count(GatewayStep.EXECUTE) == len(askings)
     assert await upstream.depth("dead-letters") == 0
-    # Whoever came after the outcome was told it again, word for word.
+    # A request that came after the outcome was answered by the same outcome, byte for byte.
     bodies: dict[str, set[bytes]] = {}
     for h in [*received, *await events.waiting()]:
         bodies.setdefault(h.id, set()).add(h.message.body)

@@ -73,7 +73,7 @@ async def test_a_refund_that_fails_is_a_case_that_a_person_settles(
     assert (await payments.row(asking.payment_id))["due_at"] is None
 
 
-async def test_what_was_never_captured_is_not_given_back(
+async def test_a_payment_that_was_never_captured_is_not_refunded(
     start: Start, upstream: UpstreamClient, gateway: ScriptedGateway
 ) -> None:
     events, asking = await upstream.tap("payment.events"), requested(method="pm_card_chargeDeclined")

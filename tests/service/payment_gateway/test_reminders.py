@@ -1,4 +1,4 @@
-"""What waits for a person, or for its refund, is announced again and again."""
+"""A payment that waits for a person, or for its refund, is announced again and again."""
 
 from services.payment_gateway.domain import GatewayStep
 from tests.service.payment_gateway.conftest import PaymentGatewayFixture, Start, decision, kind, requested, to_refund
@@ -17,14 +17,14 @@ async def test_a_case_that_waits_for_a_person_is_asked_about_and_announced_again
         _, needs, again = await cases.take(3)
         assert kind(needs.type) == "PaymentNeedsDecision"
         assert (again.id, again.message.body) == (needs.id, needs.message.body)
-        gateway.always(GatewayStep.INQUIRE, None)  # the gateway is back: nobody need decide
+        gateway.always(GatewayStep.INQUIRE, None)  # the gateway answers again, so nobody need decide
         await payments.until(asking.payment_id, "captured")
 
 
-async def test_a_late_capture_that_nobody_heard_of_is_announced_again_until_it_is_given_back(
+async def test_a_late_capture_is_announced_again_until_it_is_refunded(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    """The saga that waited has ended in failure and asks no more: were the announcement lost, the money would stay taken."""
+    """The saga has ended in failure and asks no more: if the announcement were lost, the money would stay taken."""
     gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
     gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
     events, asking = await upstream.tap("payment.events"), requested()
@@ -42,11 +42,11 @@ async def test_a_late_capture_that_nobody_heard_of_is_announced_again_until_it_i
         await upstream.send(to_refund(asking.payment_id))
         await _heard(events, 1, "PaymentRefunded")
     refunded = await payments.row(asking.payment_id)
-    assert (refunded["status"], refunded["due_at"]) == ("refunded", None), "nobody need hear of it again"
+    assert (refunded["status"], refunded["due_at"]) == ("refunded", None), "no further announcement is due"
 
 
 async def _heard(tap: Subscription, count: int, wanted: str) -> list[Received]:
-    """The next messages of this kind, among others."""
+    """The next messages of this type, among others."""
     found: list[Received] = []
     while len(found) < count:
         received = await tap.next()

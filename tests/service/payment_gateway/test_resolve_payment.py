@@ -1,4 +1,4 @@
-"""ResolvePayment from staff: a person decides what nobody knows."""
+"""ResolvePayment from staff: a person decides about a payment whose outcome is unknown."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ from tests.support.waiting import until
 DEADLINE_S = 60.0
 
 
-async def test_a_silent_gateway_needs_a_person_whose_decision_is_watched(
+async def test_a_silent_gateway_needs_a_person_and_is_still_asked_after_the_decision(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     gateway.always(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
@@ -50,7 +50,7 @@ async def test_a_silent_gateway_needs_a_person_whose_decision_is_watched(
     ]
 
 
-async def test_of_two_deciders_one_wins_and_the_other_is_told(
+async def test_one_of_two_deciders_wins_and_the_other_is_told(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     gateway.always(GatewayStep.EXECUTE, Say(UNKNOWN))
@@ -77,7 +77,7 @@ async def test_of_two_deciders_one_wins_and_the_other_is_told(
     )
 
 
-async def test_an_answer_that_comes_after_the_decision_is_a_late_capture(
+async def test_a_capture_reported_after_the_decision_is_a_late_capture(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     held = Hold()
@@ -95,10 +95,10 @@ async def test_an_answer_that_comes_after_the_decision_is_a_late_capture(
         held.let_go.set()
         late = await events.next()
     assert late.content == captured_of(asking, 5, late=True)
-    assert ("inquire", "captured") in await payments.attempts(asking.payment_id), "kept without looking at the fence"
+    assert ("inquire", "captured") in await payments.attempts(asking.payment_id), "it is kept whatever the fence"
 
 
-async def test_a_decision_about_what_is_settled_is_refused_and_kept(
+async def test_a_decision_about_a_settled_payment_is_refused_and_recorded(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
 ) -> None:
     events, asking = await upstream.tap("payment.events"), requested()
@@ -119,7 +119,7 @@ async def test_a_decision_about_what_is_settled_is_refused_and_kept(
     ]
 
 
-async def test_a_decision_that_comes_again_after_the_inbox_forgot_it_decides_nothing(
+async def test_a_decision_repeated_after_the_inbox_deleted_it_decides_nothing(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=False))
@@ -138,9 +138,9 @@ async def test_a_decision_that_comes_again_after_the_inbox_forgot_it_decides_not
         async def handled_again() -> bool:
             return bool(await rows(payments.url, "SELECT FROM inbox WHERE message_id = $1", id_))
 
-        await until(handled_again, what="the decision is taken in again")
+        await until(handled_again, what="the decision to be handled again")
     said = [kind(received.type) for received in await events.waiting()]
-    assert "PaymentResolutionRefused" not in said, "it was not refused: it had taken effect"
+    assert "PaymentResolutionRefused" not in said, "a decision that took effect is not refused"
     assert await letters.waiting() == []
     assert await payments.row(asking.payment_id) == before
     assert len(await rows(payments.url, "SELECT message_id FROM decisions")) == 1

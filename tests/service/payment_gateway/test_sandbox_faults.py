@@ -1,5 +1,5 @@
-"""Every fault of the sandbox's catalogue at once, through the production adapter: each payment ends as it must, and the
-gateway's own ledger says the same."""
+"""Every fault of the sandbox's catalogue at once, through the production adapter: each payment ends as it must, in our store and in the
+gateway's own ledger."""
 
 import sqlite3
 from contextlib import AbstractAsyncContextManager, closing
@@ -46,7 +46,7 @@ def ledger_rows(ledger: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def withholds_answers(token: str) -> bool:
-    """Whether the sandbox lets a client wait for something that never comes, or comes late."""
+    """Whether the sandbox answers this token never or late."""
     behaviour = behaviour_of(token)
     assert behaviour is not None
     manners = {behaviour.once_confirmed, behaviour.refund.manner, *(one.manner for one in behaviour.confirms)}
@@ -54,8 +54,8 @@ def withholds_answers(token: str) -> bool:
 
 
 class HastyWhereItHangs:
-    """See `port.Gateway`: the production adapter, which gives up soon on payments whose answers are withheld and on no other. So a busy
-    machine turns no answer into a timeout, and no test waits long for what never comes."""
+    """See `port.Gateway`: the production adapter. It gives up soon on payments whose answers are withheld, and on no others. So a busy
+    machine turns no answer into a timeout, and no test waits long for an answer that never comes."""
 
     def __init__(self, url: str) -> None:
         self._patient = StripeGateway(api_key="sk_test_1", base_url=url, timeout_s=PATIENT_S, connections=CONNECTIONS)
@@ -111,7 +111,7 @@ async def until_all(payments: PaymentGatewayFixture, ids: set[UUID], *settled: s
         states = {row["payment_id"]: row["status"] for row in found}
         return states if len(states) == len(ids) and set(states.values()) <= set(settled) else None
 
-    states = await until(stand, within_s=90, what="every payment settled or with a person")
+    states = await until(stand, within_s=90, what="every payment to be settled or to wait for a person")
     assert states is not None
     return states
 
@@ -138,7 +138,7 @@ async def test_every_fault_ends_as_it_must(
     assert {row["gateway_id"] for row in stored if row["status"] == "captured"} <= set(charged)
     assert {row["gateway_id"] for row in stored if row["status"] in {"declined", "not_charged"}} <= cancelled
     confirmed = {intent for (intent,) in ledger_rows(ledger, "SELECT payment_intent FROM confirms")}
-    assert confirmed <= {row["gateway_id"] for row in stored}, "recorded before it was confirmed"
+    assert confirmed <= {row["gateway_id"] for row in stored}, "each id was recorded before its confirm"
     assert ledger_rows(ledger, "SELECT key FROM idempotency_keys WHERE mismatches > 0") == []
 
 

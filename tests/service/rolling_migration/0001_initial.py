@@ -1,4 +1,4 @@
-"""Customers with a name: what the old build knows."""
+"""The table that the old build uses: customers with a name."""
 
 from shared.persistence.migrate import run_sql
 

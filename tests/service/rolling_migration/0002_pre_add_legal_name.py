@@ -1,4 +1,4 @@
-"""The column's new name beside the old one. A trigger keeps both alike, whichever of them a build writes."""
+"""Adds the column's new name beside the old one. A trigger keeps both equal, whichever of them a build writes."""
 
 from shared.persistence.migrate import run_sql
 

@@ -1,4 +1,4 @@
-"""The old name goes, and with it what kept both alike: no instance of the old build is left."""
+"""Drops the old name and the trigger that kept both equal. No instance of the old build may be left."""
 
 from shared.persistence.migrate import run_sql
 

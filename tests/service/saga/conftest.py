@@ -1,4 +1,4 @@
-"""Deadlines that fire when the test says so, and the tables of the saga."""
+"""Deadlines that fire when the test calls for them, and the tables of the saga."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -22,7 +22,7 @@ PATIENCE = ReminderSchedule((120.0, 300.0))
 
 @pytest.fixture
 async def instances(environment: Environment) -> AsyncIterator[tuple[DeadlineScheduler, DeadlineScheduler]]:
-    """The deadlines of two instances, each with connections of its own."""
+    """The deadline schedulers of two instances, each with connections of its own."""
     async with AsyncExitStack() as closing:
         made = []
         for name in ("one", "two"):
@@ -36,7 +36,7 @@ async def instances(environment: Environment) -> AsyncIterator[tuple[DeadlineSch
 
 @pytest.fixture
 def handled(environment: Environment) -> Callable[[set[UUID]], Awaitable[None]]:
-    """Waits until all these messages were handled and what they brought about has left."""
+    """Wait until all these messages were handled, and everything they caused was published."""
 
     async def wait(ids: set[UUID]) -> None:
         async def done() -> bool:
@@ -44,6 +44,6 @@ def handled(environment: Environment) -> Callable[[set[UUID]], Awaitable[None]]:
             outbox = await rows(environment.databases["saga"], "SELECT id FROM outbox")
             return ids <= {row["message_id"] for row in inbox} and not outbox
 
-        await until(done, what="handling of all messages")
+        await until(done, what="the handling of all messages")
 
     return wait

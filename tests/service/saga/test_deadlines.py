@@ -1,4 +1,4 @@
-"""Deadlines: rows that fire once, whoever fires them and whatever the clock says; state decides what they mean."""
+"""Deadlines are rows that fire once, whichever instance fires them and whatever its clock shows. The state decides what they mean."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -77,7 +77,7 @@ def disarmed() -> Iterator[None]:
 
 
 async def given(environment: Environment, upstream: UpstreamClient, handled: Handled, *messages: Contract) -> None:
-    """These messages arrived, one after the other."""
+    """These messages were handled, one after the other."""
     async with environment.running("saga", assemble):
         for message in messages:
             await handled({await upstream.tell_saga(message, correlationid="flow-1")})
@@ -106,9 +106,9 @@ async def test_state_decides_what_a_deadline_means(
     assert [one.id for one in received] == [str(derived_id(FIRST, position)) for position in range(len(says))]
     assert {(one.event["causationid"], one.event["correlationid"]) for one in received} <= {(str(FIRST), "flow-1")}
     after = await sagas(environment)
-    assert after[0]["status"] == before[0]["status"], "a deadline only asks"
+    assert after[0]["status"] == before[0]["status"], "a deadline changes no status"
     assert await unfired(environment) == ([SECOND] if says else []), (
-        "whoever waits has a deadline, whoever has ended none"
+        "a saga that waits has a deadline, and one that has ended has none"
     )
     assert (after != before) == bool(says)
 
@@ -130,7 +130,7 @@ async def test_a_deadline_fires_once_when_two_instances_fire_at_the_same_time(
     assert await sagas(environment) == [{"status": "awaiting_outcome", "version": 2, "repeats": 1}] * len(payments)
 
 
-async def test_a_deadline_and_an_outcome_at_the_same_time_end_as_if_one_came_first(
+async def test_a_deadline_and_a_simultaneous_outcome_end_as_if_one_came_first(
     environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
     await given(environment, upstream, handled, REQUESTED)
@@ -143,7 +143,7 @@ async def test_a_deadline_and_an_outcome_at_the_same_time_end_as_if_one_came_fir
     assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
 
 
-async def test_a_clock_that_is_an_hour_off_only_moves_the_questions(
+async def test_a_clock_an_hour_wrong_changes_only_when_questions_are_sent(
     environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
     await given(environment, upstream, handled, REQUESTED)
@@ -186,7 +186,7 @@ async def test_a_crash_after_the_commit_leaves_the_question_to_the_sweeper(
     assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
 
 
-async def test_a_saga_that_this_build_cannot_read_holds_up_no_other(
+async def test_an_unreadable_saga_holds_up_no_other(
     environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
     other = uuid4()
@@ -201,7 +201,7 @@ async def test_a_saga_that_this_build_cannot_read_holds_up_no_other(
     assert await rows(environment.databases["saga"], query) == [{"id": FIRST, "later": True}]
 
 
-async def test_the_running_service_asks_by_itself_and_ever_more_slowly(
+async def test_the_running_service_asks_by_itself_at_growing_intervals(
     environment: Environment, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGA_DEADLINE_S", "0.1,0.2,3600")
@@ -239,8 +239,8 @@ FULL = Saga(
 )
 
 
-async def test_a_saga_is_stored_whole(environment: Environment) -> None:
-    """When it is new, when it was stored before, and when both come in one batch."""
+async def test_every_field_of_a_saga_is_stored(environment: Environment) -> None:
+    """When it is new, when it was stored before, and when both are in one batch."""
     database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
     later = replace(FULL, payment_id=BARE.payment_id, invoice_id=BARE.invoice_id, version=2)
     other = replace(BARE, payment_id=UUID(int=3))
@@ -258,7 +258,7 @@ async def test_a_saga_is_stored_whole(environment: Environment) -> None:
 
 
 async def store_steps(database: Database, steps: Sequence[Saga]) -> None:
-    """Sagas as they became, one transition each, by one statement."""
+    """Store these states of sagas with one transition each, by one statement."""
     cause = Cause(uuid4(), "flow-1", LATER)
     async with database.connection() as connection:
         writes = WriteBatch(connection, one_statement=True)
@@ -267,7 +267,7 @@ async def store_steps(database: Database, steps: Sequence[Saga]) -> None:
         await writes.flush()
 
 
-async def test_only_deadlines_that_fired_long_ago_are_forgotten(environment: Environment) -> None:
+async def test_only_deadlines_that_fired_long_ago_are_deleted(environment: Environment) -> None:
     for number, fired in ((1, "now() - interval '8 days'"), (2, "now() - interval '6 days'"), (3, "NULL")):
         await execute(
             environment.databases["saga"],

@@ -1,4 +1,4 @@
-"""The journal of a saga that ended long ago is deleted; what the saga became stays, and what comes later is written beside nothing."""
+"""The journal of a saga that ended long ago is deleted. The saga's state stays, and later steps begin a new journal."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ async def database(environment: Environment) -> AsyncIterator[Database]:
 async def given(
     environment: Environment, upstream: UpstreamClient, handled: Handled, stories: Mapping[UUID, Sequence[Contract]]
 ) -> None:
-    """These messages were handled, so long ago that the inbox has forgotten them."""
+    """These messages were handled, so long ago that the inbox has deleted their ids."""
     async with environment.running("saga", assemble):
         for payment, messages in stories.items():
             for message in messages:
@@ -48,7 +48,7 @@ async def given(
 
 
 async def days_ago(environment: Environment, days: int, *payments: UUID) -> None:
-    """All that happened to these payments happened then."""
+    """Move everything about these payments so many days into the past."""
     for table, column in (("sagas", "updated_at"), ("transitions", "at")):
         statement = f"UPDATE {table} SET {column} = now() - interval '{days} days' WHERE payment_id = ANY($1::uuid[])"
         await execute(environment.databases["saga"], statement, list(payments))
@@ -69,12 +69,12 @@ async def saga(environment: Environment, payment: UUID = PAYMENT) -> dict[str, A
     return row
 
 
-async def forget(database: Database, rows_max: int = 5_000) -> int:
+async def delete_old(database: Database, rows_max: int = 5_000) -> int:
     async with database.connection() as connection:
         return await delete_page(connection, replace(JOURNAL_RETENTION, rows_max=rows_max))
 
 
-async def test_only_journals_of_sagas_that_ended_long_ago_are_deleted_and_the_others_hold_up_nobody(
+async def test_only_journals_of_sagas_that_ended_long_ago_are_deleted(
     environment: Environment, upstream: UpstreamClient, handled: Handled, database: Database
 ) -> None:
     waiting, moved, young, *ended = (uuid4() for _ in range(6))
@@ -85,8 +85,8 @@ async def test_only_journals_of_sagas_that_ended_long_ago_are_deleted_and_the_ot
     await days_ago(environment, 401, *ended)
     await execute(environment.databases["saga"], "UPDATE sagas SET updated_at = now() WHERE payment_id = $1", moved)
     before = {payment: await saga(environment, payment) for payment in (waiting, moved, young, *ended)}
-    pages = [await forget(database, rows_max=1) for _ in range(4)]
-    assert pages == [3, 3, 3, 0], "a journal goes whole; older rows that stay do not fill a page"
+    pages = [await delete_old(database, rows_max=1) for _ in range(4)]
+    assert pages == [3, 3, 3, 0], "a journal is deleted whole; older rows that stay do not fill a page"
     for payment, row in before.items():
         kept = payment not in ended
         assert await journal(environment, payment) == ([*range(1, row["version"] + 1)] if kept else [])
@@ -102,11 +102,11 @@ async def test_the_running_service_deletes_them_by_itself(
         return not await journal(environment)
 
     async with environment.running("saga", assemble):
-        await until(gone, what="the journal gone")
+        await until(gone, what="the deletion of the journal")
     assert (await saga(environment))["journal_from"] == 4
 
 
-async def test_what_comes_again_after_its_journal_is_gone_changes_nothing(
+async def test_a_message_repeated_after_its_journal_was_deleted_changes_nothing(
     environment: Environment,
     upstream: UpstreamClient,
     handled: Handled,
@@ -114,7 +114,7 @@ async def test_what_comes_again_after_its_journal_is_gone_changes_nothing(
     instances: tuple[DeadlineScheduler, DeadlineScheduler],
 ) -> None:
     await given_paid_long_ago(environment, upstream, handled)
-    assert await forget(database) == 3
+    assert await delete_old(database) == 3
     before, other, leaving = await saga(environment), uuid4(), await upstream.tap("settlement.commands")
     async with environment.running("saga", assemble):
         await handled({await upstream.tell_saga(REQUESTED)})
@@ -127,29 +127,29 @@ async def test_what_comes_again_after_its_journal_is_gone_changes_nothing(
     assert await upstream.depth("dead-letters") == 0
 
 
-async def test_a_saga_that_moves_after_its_journal_is_gone_begins_another_there(
+async def test_a_saga_that_moves_after_its_journal_was_deleted_begins_a_new_one(
     environment: Environment, upstream: UpstreamClient, handled: Handled, database: Database
 ) -> None:
     await given_paid_long_ago(environment, upstream, handled)
-    await forget(database)
+    await delete_old(database)
     async with environment.running("saga", assemble):
         await handled({await upstream.tell_saga(REFUNDED)})
     after = await saga(environment)
     assert (after["status"], after["version"], after["journal_from"]) == ("refunded", 4, 4)
     assert await journal(environment) == [4]
-    assert await forget(database) == 0
-    await days_ago(environment, 401, PAYMENT)  # as long again
-    assert await forget(database) == 1
+    assert await delete_old(database) == 0
+    await days_ago(environment, 401, PAYMENT)  # once more the whole retention
+    assert await delete_old(database) == 1
     assert (await saga(environment))["journal_from"] == 5
 
 
-async def test_a_saga_at_work_is_left_alone_and_one_that_comes_meanwhile_waits(
+async def test_a_locked_saga_is_skipped_and_a_simultaneous_step_waits(
     environment: Environment, upstream: UpstreamClient, handled: Handled, database: Database
 ) -> None:
     await given_paid_long_ago(environment, upstream, handled)
     async with database.transaction() as moving:
         await moving.execute("UPDATE sagas SET repeats = 1 WHERE payment_id = $1", PAYMENT)
-        assert await forget(database) == 0
+        assert await delete_old(database) == 0
     async with environment.running("saga", assemble):
         async with database.transaction() as forgetting:
             await delete_page(forgetting, JOURNAL_RETENTION)
@@ -159,15 +159,13 @@ async def test_a_saga_at_work_is_left_alone_and_one_that_comes_meanwhile_waits(
                 query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
                 return bool(await rows(environment.databases["saga"], query))
 
-            await until(waits, what="the refund waiting for the row")
+            await until(waits, what="the refund to wait for the row")
         await handled({id_})
     after = await saga(environment)
     assert (after["status"], after["journal_from"], await journal(environment)) == ("refunded", 4, [4])
 
 
-async def test_no_step_is_lost_of_sagas_that_move_while_journals_are_deleted(
-    environment: Environment, database: Database
-) -> None:
+async def test_no_step_is_lost_while_journals_are_deleted(environment: Environment, database: Database) -> None:
     ended = [Saga(uuid4(), "INV-1", SagaStatus.COMPLETED) for _ in range(400)]
     cause = Cause(uuid4(), "flow-1", LATER)
 
@@ -179,14 +177,14 @@ async def test_no_step_is_lost_of_sagas_that_move_while_journals_are_deleted(
                 await store.save(writes, [(cause, SagaTransition(moved, saga.status, "Refunded", None))])
                 await writes.flush()
 
-    async def forget_all() -> int:
-        return sum([await forget(database, rows_max=1) for _ in ended])
+    async def delete_all() -> int:
+        return sum([await delete_old(database, rows_max=1) for _ in ended])
 
     await move([replace(saga, version=0) for saga in ended], SagaStatus.COMPLETED)
     await days_ago(environment, 401, *(saga.payment_id for saga in ended))
     moving = [replace(saga, version=1) for saga in ended]
     forgotten, _ = await asyncio.gather(
-        forget_all(), move(moving, SagaStatus.REFUNDED)
+        delete_all(), move(moving, SagaStatus.REFUNDED)
     )  # side by side, in the same order
     assert forgotten > 0
     kept = """SELECT sagas.payment_id FROM sagas LEFT JOIN transitions USING (payment_id) GROUP BY sagas.payment_id
@@ -196,10 +194,11 @@ async def test_no_step_is_lost_of_sagas_that_move_while_journals_are_deleted(
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize(("first", "error"), [(1, UniqueViolationError), (2, MovedOnError), (4, MovedOnError)])
-async def test_what_was_decided_on_another_version_is_not_stored(
+async def test_a_step_decided_on_another_version_is_not_stored(
     environment: Environment, database: Database, first: int, steps: int, error: type[Exception]
 ) -> None:
-    """Whatever version it would reach: a saga of version 2, its journal gone, and steps from no saga, from version 1, from version 3."""
+    """Such a step is not stored, whatever version it would reach: here the saga has version 2 and no journal, and the steps come from no
+    saga, from version 1, and from version 3."""
     stored, guessed = Saga(PAYMENT, "INV-1", SagaStatus.COMPLETED, version=2), Saga(PAYMENT, "INV-1", SagaStatus.FAILED)
     await store_steps(database, [replace(stored, version=1), stored])
     await execute(environment.databases["saga"], "DELETE FROM transitions")

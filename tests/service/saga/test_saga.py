@@ -1,4 +1,4 @@
-"""Given what happened, when this arrives, then exactly these messages leave: on the real broker and database."""
+"""Given these messages, when one more arrives, then exactly these messages leave: on the real broker and database."""
 
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -52,7 +52,7 @@ REFUND_REJECTED = payment_messages.RefundPayment(
 REFUND_LATE = payment_messages.RefundPayment(**ABOUT, reason="captured after the payment had failed")
 
 STORIES: dict[str, tuple[list[Contract], Contract, list[Contract], str]] = {
-    # given, when, then, and the status it ends in
+    # given, when, then, and the saga's status at the end
     "a request is awaited in silence": ([], REQUESTED, [], "awaiting_outcome"),
     "a capture is recorded": ([REQUESTED], CAPTURED, [RECORD], "settling"),
     "a capture before its request is recorded": ([], CAPTURED, [RECORD], "settling"),
@@ -88,7 +88,9 @@ async def statuses(environment: Environment) -> list[str]:
 
 
 @pytest.mark.parametrize("name", STORIES)
-async def test_story(environment: Environment, upstream: UpstreamClient, handled: Handled, name: str) -> None:
+async def test_a_message_publishes_exactly_these_messages(
+    environment: Environment, upstream: UpstreamClient, handled: Handled, name: str
+) -> None:
     given, when, then, status = STORIES[name]
     async with environment.running("saga", assemble):
         for message in given:
@@ -124,7 +126,7 @@ async def test_every_transition_is_in_the_journal_with_its_cause(
     ]
 
 
-async def test_duplicates_say_nothing_whatever_their_id(
+async def test_duplicates_publish_nothing_whatever_their_id(
     environment: Environment, upstream: UpstreamClient, handled: Handled
 ) -> None:
     leaving = await upstream.tap("settlement.commands")
@@ -139,10 +141,11 @@ async def test_duplicates_say_nothing_whatever_their_id(
     assert await statuses(environment) == ["settling"]
 
 
-async def test_a_capture_is_taken_for_the_first_that_is_heard_and_still_ends_what_was_watched(
+async def test_a_capture_taken_for_the_first_fact_still_ends_a_known_saga(
     environment: Environment, upstream: UpstreamClient, handled: Handled
 ) -> None:
-    """Another instance, or one long ago, began to watch the payment: a guess that cannot be stored."""
+    """The first fact that this instance receives is a capture, but another instance, or an earlier batch, already watches the payment. Then
+    the guess that the saga is new cannot be stored."""
     leaving = await upstream.tap("settlement.commands")
     other = CAPTURED.model_copy(update={"payment_id": UUID(int=9), "invoice_id": "INV-9"})
     async with environment.running("saga", assemble):
@@ -156,7 +159,7 @@ async def test_a_capture_is_taken_for_the_first_that_is_heard_and_still_ends_wha
     assert [row["version"] for row in versions] == [1, 3]
 
 
-async def test_two_instances_on_the_same_sagas_make_one_transition_a_version(
+async def test_two_instances_make_one_transition_a_version(
     environment: Environment, upstream: UpstreamClient, handled: Handled
 ) -> None:
     payments = [uuid4() for _ in range(30)]
@@ -183,7 +186,7 @@ async def test_two_instances_on_the_same_sagas_make_one_transition_a_version(
     assert gaps == []
 
 
-async def test_a_message_that_is_no_fact_is_set_aside_and_its_neighbours_go_on(
+async def test_a_message_that_is_no_fact_is_dead_lettered_and_others_are_handled(
     environment: Environment, upstream: UpstreamClient, handled: Handled
 ) -> None:
     stray = invoice_messages.InvoiceVoided(invoice_id="INV-1", reason="not for the saga")

@@ -1,4 +1,4 @@
-"""Payments in doubt over the real broker and database: what is known of them, and what people decide."""
+"""Payments in doubt over the real broker and database: what is known about them, and what people decide."""
 
 import asyncio
 import random
@@ -32,7 +32,7 @@ class About(TypedDict):
 
 @pytest.fixture
 async def database(environment: Environment) -> AsyncIterator[Database]:
-    """The connection of a person at the command line."""
+    """The connection of a person at the terminal."""
     opened = await Database.open(environment.databases["staff"], name="test", connections_max=4)
     yield opened
     await opened.close()
@@ -83,7 +83,7 @@ def refund_failed(about: About, version: int, decided_by: str | None = None) -> 
 
 
 async def tell(upstream: UpstreamClient, data: messages.PaymentEvent, **extensions: Any) -> UUID:
-    """As the payment-gateway service does: an outcome that ends a case says so in its routing key."""
+    """Publish as the payment gateway service does: an outcome that ends a case has a suffix in its routing key."""
     ends_a_case = isinstance(data, messages.PaymentCaptured | messages.PaymentNotCharged)
     return await upstream.send(data, routing_suffix=CASE if ends_a_case else "", **extensions)
 
@@ -195,7 +195,7 @@ async def test_a_decision_leaves_as_an_ordinary_command(
     assert entry["details"]["evidence"] == "the gateway's page shows it captured"
 
 
-async def test_of_two_people_who_decide_one_is_told(
+async def test_one_of_two_people_who_decide_is_told(
     environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
     said = await upstream.tap("settlement.commands")
@@ -217,7 +217,7 @@ async def test_of_two_people_who_decide_one_is_told(
     ]
 
 
-async def test_the_loser_against_the_gateway_is_told_on_the_case(
+async def test_a_decision_that_lost_to_the_gateway_is_shown_on_the_case(
     environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
     said = await upstream.tap("settlement.commands")
@@ -265,7 +265,7 @@ async def test_the_loser_against_the_gateway_is_told_on_the_case(
         ({"payment_id": UUID(int=0)}, ActionRefusal.UNKNOWN, "there is no case of this payment"),
     ],
 )
-async def test_what_is_no_decision_leaves_no_trace(
+async def test_an_invalid_decision_leaves_no_trace(
     environment: Environment,
     upstream: UpstreamClient,
     database: Database,
@@ -283,7 +283,7 @@ async def test_what_is_no_decision_leaves_no_trace(
         assert await rows(environment.databases["staff"], f"SELECT * FROM {table}") == []
 
 
-async def test_a_refund_that_failed_can_be_left_at_that(
+async def test_a_failed_refund_can_be_closed_without_a_refund(
     environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
     said = await upstream.tap("settlement.commands")

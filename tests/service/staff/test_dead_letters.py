@@ -1,4 +1,4 @@
-"""Dead letters over the real broker and database: what arrives is kept once; a person's word is carried out once."""
+"""Dead letters over the real broker and database: each is stored once, and each order of a person is carried out once."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ CARD = "4242424242424242"
 
 @pytest.fixture
 async def database(environment: Environment) -> AsyncIterator[Database]:
-    """The connection of a person at the command line."""
+    """The connection of a person at the terminal."""
     opened = await Database.open(environment.databases["staff"], name="test", connections_max=4)
     yield opened
     await opened.close()
@@ -50,7 +50,7 @@ async def armed(setting: str) -> AsyncIterator[None]:
 
 
 async def reject(upstream: UpstreamClient, queue: str) -> None:
-    """What a consumer of the queue does that rejects: the broker dead-letters."""
+    """Reject a message as a faulty consumer of the queue would; the broker dead-letters it."""
     tap = await upstream.queue(queue)
 
     async def rejected() -> bool:
@@ -64,19 +64,19 @@ async def reject(upstream: UpstreamClient, queue: str) -> None:
 
 
 async def send_to_queue(upstream: UpstreamClient, body: bytes, queue: str = QUEUE, **properties: Any) -> None:
-    """Around every border of ours: straight into a work queue."""
+    """Publish straight into a work queue, past every border of ours."""
     await upstream.send_raw(body, exchange="", key=queue, **properties)
 
 
 async def send_without_an_id(environment: Environment, body: bytes, queue: str = QUEUE) -> None:
-    """As clients in other languages do; Python's would make one up."""
+    """Publish without a message id, as clients in other languages do; Python's would make one up."""
     link = BrokerLink(environment.rabbitmq_url, name="test")
     channel = await link.channel(confirms=False)
     header = ContentHeader(properties=commands.Basic.Properties(delivery_mode=2), body_size=len(body))
     publish = commands.Basic.Publish(exchange="", routing_key=queue)
     frames = ChannelFrame.marshall(channel_number=channel.number, frames=[publish, header, ContentBody(body)])
     await channel.write_queue.put(frames)
-    await channel.queue_declare(queue, passive=True)  # answered after the publish on the same channel
+    await channel.queue_declare(queue, passive=True)  # its answer comes after the publish on the same channel
     await link.close()
 
 
@@ -98,10 +98,10 @@ async def replay_all(database: Database, who: str = "ann") -> list[ActionResult]
     return await actions.replay(database, Selection(), who=who)
 
 
-# -- taking in -------------------------------------------------------------------------------------------------------------------------
+# -- intake ------------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_the_broker_sets_aside_is_replayed_as_it_came(
+async def test_a_message_the_broker_dead_lettered_is_replayed_unchanged(
     environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
     message_id = str(uuid4())
@@ -133,10 +133,10 @@ async def test_what_the_broker_sets_aside_is_replayed_as_it_came(
     assert sent == {"ce-type": "T", "ce-id": "1", "x-remit-replays": 1}
     assert (
         await upstream.depth("payment_gateway.commands") == 0
-    )  # the sender may copy its message anywhere; our replay does not
+    )  # the sender's headers may route copies of its message; our replay does not
 
 
-async def test_what_a_service_sets_aside_is_kept_with_its_reason(
+async def test_a_message_a_service_dead_lettered_is_kept_with_its_reason(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     from services.invoice.__main__ import assemble as assemble_invoice
@@ -162,7 +162,7 @@ async def test_what_a_service_sets_aside_is_kept_with_its_reason(
     assert await upstream.depth("dead-letters") == 0
 
 
-async def test_a_message_without_an_id_is_known_again_after_its_replay(
+async def test_a_message_without_an_id_is_recognised_after_its_replay(
     environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
     async with environment.running("staff", assemble):
@@ -193,7 +193,7 @@ async def test_the_same_event_on_two_queues_is_two_records_and_both_are_replayed
         assert [(await next_on(upstream, queue)).id for queue in (QUEUE, other)] == [message_id] * 2
 
 
-async def test_hostile_headers_stop_nobody(environment: Environment, upstream: UpstreamClient) -> None:
+async def test_hostile_headers_stop_no_intake(environment: Environment, upstream: UpstreamClient) -> None:
     deep: dict[str, Any] = {"x": 1}
     for _ in range(50):
         deep = {"deep": [deep]}
@@ -239,8 +239,8 @@ async def test_no_card_number_reaches_a_table(
     assert "it held card data" in results[0].text
 
 
-async def test_a_batch_is_held_while_the_table_is_away(environment: Environment, upstream: UpstreamClient) -> None:
-    """A missing table is an outage: nothing is spent, nothing acknowledged."""
+async def test_a_batch_waits_while_the_table_is_missing(environment: Environment, upstream: UpstreamClient) -> None:
+    """A missing table is an outage: no delivery attempt is used up, and nothing is acknowledged."""
     url = environment.databases["staff"]
     async with environment.running("staff", assemble):
         await execute(url, "ALTER TABLE dead_letters RENAME TO hidden")
@@ -260,7 +260,7 @@ async def test_a_batch_is_held_while_the_table_is_away(environment: Environment,
 # -- replaying -------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_of_two_people_who_replay_one_is_told(
+async def test_one_of_two_people_who_replay_is_told(
     environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
     async with environment.running("staff", assemble):
@@ -328,7 +328,7 @@ async def test_a_crash_before_the_ack_keeps_one_record(environment: Environment,
     assert kept["status"] == "open"
 
 
-async def test_a_filter_replays_what_it_names_and_leaves_the_rest(
+async def test_a_filter_replays_only_matching_dead_letters(
     environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
     async with environment.running("staff", assemble):
@@ -343,7 +343,7 @@ async def test_a_filter_replays_what_it_names_and_leaves_the_rest(
     assert await actions.replay(database, Selection(queue="no.such"), who="ann") == []
 
 
-async def test_what_did_not_come_from_a_queue_of_ours_is_not_sent_anywhere(
+async def test_a_dead_letter_of_a_foreign_queue_is_not_replayed(
     environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
     async with environment.running("staff", assemble):
@@ -353,7 +353,7 @@ async def test_what_did_not_come_from_a_queue_of_ours_is_not_sent_anywhere(
     assert result.refusal is ActionRefusal.NO_SUCH_QUEUE
 
 
-async def test_an_id_that_does_not_exist_is_said(database: Database) -> None:
+async def test_an_unknown_id_is_reported(database: Database) -> None:
     unknown = uuid4()
     (result,) = await actions.replay(database, Selection(ids=(unknown,)), who="ann")
     assert (result.subject, result.refusal) == (unknown, ActionRefusal.UNKNOWN)
@@ -392,7 +392,7 @@ async def test_a_discarded_command_is_answered_once(
     assert stored == [{"command_id": command_id, "answer": "rejected", "reason": "discarded"}]
 
 
-async def test_closing_carries_the_journal_entry_as_its_cause(
+async def test_the_closing_command_has_the_journal_entry_as_its_cause(
     environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
     told = await upstream.tap("settlement.commands")
@@ -406,7 +406,7 @@ async def test_closing_carries_the_journal_entry_as_its_cause(
     assert (closing.data["command_id"], closing.data["reason"]) == (kept["message_id"], "a card in the clear")
 
 
-async def test_what_is_no_command_is_discarded_without_a_word(
+async def test_a_dead_letter_that_is_no_command_is_discarded_without_an_answer(
     environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
     told = await upstream.tap("settlement.commands")
@@ -420,7 +420,7 @@ async def test_what_is_no_command_is_discarded_without_a_word(
 
 
 @pytest.mark.parametrize("reason", ["", "  ", f"his card is {CARD}", "x" * 1_001, "\x1b[2J"])
-async def test_words_that_must_not_be_kept_are_refused(database: Database, reason: str) -> None:
+async def test_reasons_that_must_not_be_stored_are_refused(database: Database, reason: str) -> None:
     (result,) = await actions.discard(database, Selection(), who="ann", reason=reason)
     assert result.refusal in {ActionRefusal.INVALID, ActionRefusal.CARD_DATA}
     assert CARD not in result.text

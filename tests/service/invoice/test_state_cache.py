@@ -1,4 +1,4 @@
-"""An instance recalls what it stored last; what another one stored meanwhile is found out before anything is answered."""
+"""An instance caches what it stored last. Before it answers, it notices what another instance stored meanwhile."""
 
 from uuid import UUID, uuid4
 
@@ -38,7 +38,7 @@ async def versions(environment: Environment) -> list[int]:
     return [row["version"] for row in found]
 
 
-async def test_what_another_instance_stored_cannot_be_overwritten(
+async def test_another_instances_events_cannot_be_overwritten(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     answers, url = await upstream.inbox(), environment.databases["invoice"]
@@ -50,7 +50,7 @@ async def test_what_another_instance_stored_cannot_be_overwritten(
     assert await versions(environment) == [1, 2]
 
 
-async def test_nothing_is_refused_on_what_was_only_recalled(environment: Environment, upstream: UpstreamClient) -> None:
+async def test_no_command_is_rejected_on_a_cached_state(environment: Environment, upstream: UpstreamClient) -> None:
     answers, url = await upstream.inbox(), environment.databases["invoice"]
     async with environment.running("invoice", assemble):
         assert await answer(upstream, answers, ISSUE) == ("accepted", None)
@@ -62,10 +62,10 @@ async def test_nothing_is_refused_on_what_was_only_recalled(environment: Environ
     assert await versions(environment) == [1, 2, 3, 4]
 
 
-async def test_what_was_stored_by_this_instance_is_not_read_again(
+async def test_a_state_stored_by_this_instance_is_not_read_again(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
-    """Both queues of the process know of it."""
+    """Both queues of the process use the same cache."""
     read: list[set[str]] = []
 
     class Watched(InvoiceHandler):
@@ -87,5 +87,5 @@ async def test_what_was_stored_by_this_instance_is_not_read_again(
         )
         await events.next()
         assert await answer(upstream, answers, VOID) == ("rejected", "already_paid")
-    assert read == [{"INV-1"}, set(), set(), set(), {"INV-1"}], "the refusal was decided on what is stored"
+    assert read == [{"INV-1"}, set(), set(), set(), {"INV-1"}], "a refusal is decided on the stored state"
     assert await versions(environment) == [1, 2, 3]
