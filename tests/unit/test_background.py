@@ -1,4 +1,4 @@
-"""The loop of background tasks: when they run, what becomes of their errors, and what operators see of it."""
+"""The loop of background tasks: when they run, how their errors are handled, and what operators see of these."""
 
 import ast
 import asyncio
@@ -22,12 +22,12 @@ BUG = KeyError("a bug")
 
 
 class EndOfTest(BaseException):
-    """The test has seen enough; no task catches it."""
+    """The test has seen enough. No task catches this error."""
 
 
 @dataclass(slots=True)
 class Scripted:
-    """A task whose runs end as the script says: seconds until the next run, or an error."""
+    """A task with scripted runs: each ends with the seconds until the next run, or with an error."""
 
     script: list[float | BaseException]
     interval_s: float = 5.0
@@ -49,7 +49,7 @@ class Scripted:
 
 
 async def waits_of(task: Scripted, *, first_in_s: float = 0.0) -> list[float]:
-    """How long the loop waited before the first run and after each one."""
+    """The waits of the loop before the first run and after each run."""
     with pytest.raises(EndOfTest):
         await run_every(task, first_in_s=first_in_s, wait=task.wait)
     return task.waited_s
@@ -67,17 +67,17 @@ def logged() -> Iterator[list[Any]]:
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without jitter."""
+    """Turn jitter off."""
     monkeypatch.setattr("shared.background.JITTER", 0.0)
 
 
 @pytest.mark.usefixtures("exact")
-async def test_a_task_says_when_it_is_due_again() -> None:
+async def test_a_task_returns_when_it_is_due_again() -> None:
     assert await waits_of(Scripted([5.0, 0.0, 0.5])) == [0.0, 5.0, 0.0, 0.5]
 
 
 @pytest.mark.usefixtures("exact")
-async def test_a_first_run_may_be_put_off() -> None:
+async def test_a_first_run_may_be_delayed() -> None:
     assert await waits_of(Scripted([5.0]), first_in_s=3.0) == [3.0, 5.0]
 
 
@@ -95,7 +95,7 @@ async def test_after_failures_a_frequent_task_backs_off_until_it_succeeds() -> N
 
 
 @pytest.mark.usefixtures("exact")
-async def test_a_task_that_fails_comes_no_more_often_than_one_that_succeeds() -> None:
+async def test_a_failing_task_runs_no_more_often_than_a_succeeding_one() -> None:
     task = Scripted([OSError()] * 20, interval_s=60.0)
     assert await waits_of(task) == [0.0, *[60.0] * 20]
 
@@ -110,7 +110,7 @@ async def test_every_failure_is_counted() -> None:
     assert failures_counted() - before == 3
 
 
-async def test_an_outage_is_one_line_at_its_beginning_and_one_at_its_end(logged: list[Any]) -> None:
+async def test_an_outage_logs_one_line_at_its_beginning_and_one_at_its_end(logged: list[Any]) -> None:
     await waits_of(Scripted([1.0, OSError(), OSError(), OSError(), 1.0, 1.0]))
     assert logged == [
         {"event": "background_failed", "log_level": "warning", "task": NAME, "error": "OSError", "exc_info": False},
@@ -118,7 +118,7 @@ async def test_an_outage_is_one_line_at_its_beginning_and_one_at_its_end(logged:
     ]
 
 
-async def test_another_error_in_an_outage_is_a_line_of_its_own(logged: list[Any]) -> None:
+async def test_another_error_in_an_outage_logs_its_own_line(logged: list[Any]) -> None:
     await waits_of(Scripted([OSError(), TimeoutError(), TimeoutError()]))
     assert [entry["error"] for entry in logged] == ["OSError", "TimeoutError"]
 
@@ -128,7 +128,7 @@ async def test_a_bug_ends_the_loop() -> None:
         await run_every(Scripted([BUG]))
 
 
-async def test_a_task_may_outlive_its_bugs_which_are_logged_with_their_traceback(logged: list[Any]) -> None:
+async def test_a_task_may_survive_its_bugs_which_are_logged_with_their_traceback(logged: list[Any]) -> None:
     before = failures_counted()
     await waits_of(Scripted([BUG, 1.0], retry_on=(Exception,)))
     assert failures_counted() - before == 1
@@ -138,7 +138,7 @@ async def test_a_task_may_outlive_its_bugs_which_are_logged_with_their_traceback
     ]
 
 
-async def test_an_injected_fault_is_never_outlived() -> None:
+async def test_an_injected_fault_always_ends_the_loop() -> None:
     with pytest.raises(InjectedFault):
         await run_every(Scripted([InjectedFault("a point")], retry_on=(Exception,)))
 
@@ -165,7 +165,7 @@ async def test_a_cancelled_loop_ends(*, runs: bool) -> None:
 
 
 async def test_a_wait_that_returns_early_brings_the_next_run_forward() -> None:
-    """As for a task that somebody wakes."""
+    """The wait of a task that something wakes."""
     woken, runs = asyncio.Event(), asyncio.Queue[None]()
 
     class Woken(Scripted):
@@ -186,8 +186,8 @@ async def test_a_wait_that_returns_early_brings_the_next_run_forward() -> None:
     await asyncio.gather(loop, return_exceptions=True)
 
 
-def test_the_long_bench_quickens_every_task_there_is() -> None:
-    """A forgotten one would hide what it leaks in an hour of rest (`tests.bench.fast_idle`)."""
+def test_the_long_benchmark_speeds_up_every_background_task() -> None:
+    """Otherwise its leak would not show in an hour of rest (`tests.bench.fast_idle`)."""
     classes = {
         (".".join(path.relative_to(ROOT).with_suffix("").parts), node.name)
         for house in ("shared", "services")

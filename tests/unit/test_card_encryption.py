@@ -1,4 +1,4 @@
-"""A card reaches the payment gateway service encrypted, for one payment, and comes out only there."""
+"""A card reaches the payment gateway service encrypted for one payment, and is decrypted only there."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ from shared.card_data.scan import find_card_number_deep
 PAYMENT = UUID("6f9619ff-8b86-4d01-b42d-00cf4fc964ff")
 ANOTHER_PAYMENT = UUID("6f9619ff-8b86-4d01-b42d-00cf4fc964fe")
 CARD = CardDetails("4242424242424242", 12, 2030)
-PUBLIC, PRIVATE = generate_keyset()  # a key takes up to a second to find: one for all tests
+PUBLIC, PRIVATE = generate_keyset()  # one for all tests: finding a key takes up to a second
 NEXT_PUBLIC, NEXT_PRIVATE = generate_keyset("2026-07")
 KEY: dict[str, Any] = PUBLIC["keys"][0]
 KEYRING = CardKeyring.load(PRIVATE)
@@ -38,7 +38,7 @@ PLAINTEXT = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2030}
 
 
 def sealed(plaintext: object = PLAINTEXT, header: dict[str, Any] | None = None, *, key: dict[str, Any] = KEY) -> str:
-    """A JWE as another library might write it: any header, any plaintext."""
+    """A JWE as another library might write it, with any header and plaintext."""
     header = HEADER if header is None else header
     registry = jose.JWERegistry(
         algorithms=["RSA-OAEP", "RSA-OAEP-256", "A256GCM", "A128GCM", "DEF"], strict_check_header=False
@@ -50,7 +50,7 @@ def sealed(plaintext: object = PLAINTEXT, header: dict[str, Any] | None = None, 
 
 
 def forged(header: object) -> str:
-    """A header that no library would write, before parts that look right."""
+    """A JWE with a header that no library would write, and with other parts that look right."""
     encoded = base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
     return f"{encoded}.{'.'.join(sealed().split('.')[1:])}"
 
@@ -96,7 +96,7 @@ def test_keys_rotate_by_overlap() -> None:
     assert both.public_jwks() == {"keys": [*PUBLIC["keys"], *NEXT_PUBLIC["keys"]]}
 
 
-def test_a_card_under_the_name_of_another_key_is_unreadable() -> None:
+def test_a_card_with_the_id_of_another_key_is_unreadable() -> None:
     both = CardKeyring.load({"keys": [*PRIVATE["keys"], *NEXT_PRIVATE["keys"]]})
     jwe = sealed(header=HEADER | {"kid": "2026-07"})
     assert both.decrypt(jwe, PAYMENT) is CardRefusal.UNREADABLE
@@ -157,7 +157,7 @@ def test_an_unknown_key_is_named_as_such(kid: object) -> None:
         (b'{"a":' * 300 + b"1" + b"}" * 300, CardRefusal.UNREADABLE),
     ],
 )
-def test_what_is_no_card_is_refused_with_its_reason(plaintext: object, refusal: CardRefusal) -> None:
+def test_a_plaintext_that_is_no_card_is_refused_with_its_reason(plaintext: object, refusal: CardRefusal) -> None:
     assert KEYRING.decrypt(sealed(plaintext), PAYMENT) is refusal
 
 
@@ -197,7 +197,7 @@ JWE = sealed()
 
 @settings(max_examples=60)
 @given(st.integers(0, len(JWE) - 1), st.sampled_from("AQgw09-_.=+ ä"))
-def test_no_change_of_a_character_gets_through(at: int, character: str) -> None:
+def test_a_jwe_with_a_changed_character_is_refused(at: int, character: str) -> None:
     changed = JWE[:at] + character + JWE[at + 1 :]
     answer = KEYRING.decrypt(changed, PAYMENT)
     assert isinstance(answer, CardRefusal) or changed == JWE
@@ -208,7 +208,7 @@ def test_no_text_raises(text: str) -> None:
     assert isinstance(KEYRING.decrypt(text, PAYMENT), CardRefusal)
 
 
-# -- cards and keys never show themselves ------------------------------------------------------------------------------
+# -- cards and keys show nothing of themselves -------------------------------------------------------------------------
 
 
 def test_a_card_shows_nothing_of_itself() -> None:

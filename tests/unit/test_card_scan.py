@@ -1,4 +1,4 @@
-"""Card numbers and security codes are found in every form they come in; healthy messages are let through."""
+"""Card numbers and security codes are found in every form; healthy messages pass."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ from shared.card_data.scan import (
     scan_value,
 )
 
-# Issuer ranges written anew from the brands' pages, not read from the scanner: (prefix, lengths).
+# Issuer ranges written from the brands' own pages, not copied from the scanner: (prefix, lengths).
 BRANDS: dict[str, list[tuple[str, tuple[int, ...]]]] = {
     "Visa": [("4", (13, 16, 19))],
     "Mastercard": [(str(prefix), (16,)) for prefix in (51, 55, 2221, 2229, 2230, 2300, 2699, 2700, 2719, 2720)],
@@ -64,7 +64,7 @@ def card_numbers(draw: st.DrawFn) -> str:
 
 @st.composite
 def written_card_numbers(draw: st.DrawFn) -> str:
-    """With one kind of separator at any places, or with mixed ones in groups of four."""
+    """A number with one kind of separator at any places, or with mixed separators in groups of four."""
     number = draw(card_numbers())
     if draw(st.booleans()):
         separator = draw(st.sampled_from((" ", "-", ".")))
@@ -199,7 +199,7 @@ def test_healthy_bodies_pass() -> None:
         "4242  4242  4242  4242 is two separators",
     ],
 )
-def test_what_is_no_card(text: str) -> None:
+def test_a_text_without_a_card_number(text: str) -> None:
     assert not find_card_number(text)
     assert mask_card_numbers(text) == text
 
@@ -208,8 +208,8 @@ def test_what_is_no_card(text: str) -> None:
     "body",
     [b"4 " * 32_000, b"1 " * 32_000, b"4" * 64_000, b'"cvv":' + b" " * 64_000, b'"cvv": ' * 9_000, b"0." * 32_000],
 )
-def test_no_body_holds_the_loop(body: bytes) -> None:
-    """A bound against quadratic work: such a body would take minutes. Measured 15 ms and less."""
+def test_no_body_blocks_the_event_loop(body: bytes) -> None:
+    """A bound against quadratic work, with which such a body would take minutes. Measured: 15 ms and less."""
     started = time.thread_time()
     find_card_number(body)
     find_cvv(body)
@@ -242,11 +242,11 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 @given(number=written_card_numbers(), before=st.sampled_from(("", "x=", "data/", "xyz", "q ")))
-def test_the_deep_look_undoes_encodings(encode: Callable[[str], str], number: str, before: str) -> None:
+def test_the_deep_search_decodes_encodings(encode: Callable[[str], str], number: str, before: str) -> None:
     assert find_card_number_deep(f"{before}{encode(number)} rest")
 
 
-def test_the_deep_look_lets_ids_pass() -> None:
+def test_the_deep_search_passes_ids() -> None:
     source = random.Random(7)
     texts = [f"{random_uuid4(source)} {source.getrandbits(256):064x} {random_uuid7(source)}" for _ in range(5_000)]
     assert [text for text in texts if find_card_number_deep(text)] == []
@@ -261,7 +261,7 @@ def test_any_bytes_can_be_scanned(body: bytes) -> None:
 
 @given(st.text(st.characters(exclude_categories=()), max_size=200))
 def test_any_text_can_be_masked(text: str) -> None:
-    """Lone surrogates included: `json.loads` lets them through."""
+    """Lone surrogates are included: `json.loads` accepts them."""
     assert not find_card_number(mask_card_numbers(text)) or "\\" in text
     scan_value(text)
     mask_cvv(text)
@@ -325,10 +325,10 @@ HOSTILE = (
 LONGEST_BODY = 65_536
 
 
-# All of them take a second; one that takes a step for each pair of characters takes half a minute.
+# All of them together take a second. A scanner with a step for each pair of characters would take half a minute.
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("end", ["", "!", "\\u00"])
-def test_no_body_holds_the_scanner_up(end: str) -> None:
+def test_no_body_slows_the_scanner_down(end: str) -> None:
     for unit in HOSTILE:
         text = unit * (LONGEST_BODY // len(unit)) + end
         find_card_number_deep(text)

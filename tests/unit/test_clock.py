@@ -1,4 +1,4 @@
-"""A fault run may put a service's clock off; nobody else."""
+"""A fault run may set a service's clock wrong; nobody else may."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ def test_a_service_reads_the_clock_of_its_machine() -> None:
 
 
 @pytest.mark.parametrize("off_s", [3_600, -3_600])
-def test_a_clock_that_is_off_says_so(off_s: int) -> None:
+def test_a_wrong_clock_logs_its_offset(off_s: int) -> None:
     with capture_logs() as logs:
         clock = clock_of_a_service(EnvironmentVariables({"REMIT_FAULT_CLOCK_S": str(off_s)}))
     before = system_clock()

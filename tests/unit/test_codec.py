@@ -1,4 +1,4 @@
-"""The border: what is refused, with which reason, and that nothing else ever happens to any bytes."""
+"""The border refuses bad input with the right reason, and does nothing else with any bytes."""
 
 import json
 from collections.abc import Callable
@@ -120,13 +120,13 @@ def test_a_refusal_never_shows_the_input(raw: bytes) -> None:
     assert "4242 4242" not in repr(refused)
 
 
-def test_of_card_data_not_even_a_hash_is_kept() -> None:
+def test_no_hash_of_card_data_is_kept() -> None:
     refused = decode(REFUSED["card number"][0], content_type=STRUCTURED)
     assert isinstance(refused, Malformed)
     assert refused.content_hash is None
 
 
-def test_an_invalid_command_is_known_by_its_id_so_that_it_can_be_answered() -> None:
+def test_an_invalid_command_keeps_its_id_so_that_it_can_be_answered() -> None:
     refused = decode(REFUSED["negative amount"][0], content_type=STRUCTURED)
     assert isinstance(refused, Malformed)
     assert (refused.id, refused.type) == (UUID(ID), "remit.invoice.IssueInvoice.v1")
@@ -174,7 +174,7 @@ def test_any_attributes_are_refused_or_read(changes: dict[str, Any]) -> None:
 CAUSE = Cause(UUID(int=7), "order-7", datetime(2026, 11, 22, 12, tzinfo=UTC))
 
 
-def test_what_we_write_we_can_read() -> None:
+def test_an_encoded_message_can_be_decoded() -> None:
     written = encode(Draft(invoice.IssueInvoice(**DATA)), CAUSE, 0, source="invoice")
     decoded = decode(written.body, content_type=written.content_type)
     assert isinstance(decoded, Inbound)
@@ -192,7 +192,7 @@ def test_the_same_cause_gives_the_same_bytes() -> None:
     )
 
 
-# -- two ways to read JSON -------------------------------------------------------------------------------------------------------------
+# -- two readers of JSON -----------------------------------------------------------------------------------------------------------------
 
 SCALARS = st.none() | st.booleans() | st.integers(-(10**21), 10**21) | st.floats() | st.text(max_size=4)
 VALUES = st.recursive(
@@ -218,8 +218,8 @@ def outcome(read: Callable[[bytes], Any], body: bytes) -> Any:
 @example("-1000000000000000000")
 @example('{"a": 9999999999999999999}')
 @example('{"a": -10000000000000000000}')
-def test_the_quick_way_to_read_json_reads_what_the_strict_one_reads(text: str) -> None:
-    """Or leaves it to the strict one: the same key twice, escapes, long numbers."""
+def test_the_quick_reader_of_json_agrees_with_the_strict_one(text: str) -> None:
+    """The quick reader leaves some texts to the strict one: a repeated key, escapes, long numbers."""
     body = text.encode("utf-8", "surrogatepass")
     assert outcome(codec.parse, body) == outcome(codec._parse_strictly, body)
 
@@ -234,7 +234,7 @@ def nested(levels: int, opening: str, closing: str) -> bytes:
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
-def test_so_deep_and_no_deeper(opening: str, closing: str) -> None:
+def test_nesting_is_bounded(opening: str, closing: str) -> None:
     levels = codec.DEPTH_MAX // len(opening.replace('"a":', ""))
     assert not isinstance(outcome(codec.parse, nested(levels, opening, closing)), MalformedReason)
     assert outcome(codec.parse, nested(levels + 1, opening, closing)) is MalformedReason.TOO_DEEP

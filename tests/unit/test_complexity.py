@@ -1,7 +1,7 @@
-"""No function takes too many decisions. A `match` is one decision however many cases it has: a dispatcher may be as long as its union.
+"""No function has too many decisions. A `match` is one decision, however many cases it has: a dispatcher may be as long as its union.
 
-Ruff counts every `case` (C901, PLR0911, PLR0912), which forbids the shape of our own cores and is turned off; this counts as McCabe does
-otherwise: https://doi.org/10.1109/TSE.1976.233837.
+Ruff counts every `case` (C901, PLR0911, PLR0912). That would forbid the shape of our own cores, so these rules are turned off. Everything
+else is counted as McCabe does: https://doi.org/10.1109/TSE.1976.233837.
 """
 
 import ast
@@ -18,7 +18,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def complexity(function: ast.AST) -> int:
-    """One, and one more for each branch, loop, error handler and `match`. A guard belongs to its case. What is inside a case counts."""
+    """One, and one more for each branch, loop, error handler and `match`. A guard belongs to its case. Code inside a case counts."""
     return 1 + sum(isinstance(node, DECISIONS) for node in ast.walk(function))
 
 
@@ -26,7 +26,7 @@ def functions(source: str) -> Iterator[Function]:
     return (node for node in ast.walk(ast.parse(source)) if isinstance(node, Function))
 
 
-def test_no_function_of_ours_takes_too_many_decisions() -> None:
+def test_no_function_has_too_many_decisions() -> None:
     too_complex = [
         f"{path.relative_to(ROOT)}:{function.lineno} {function.name}: {complexity(function)}, at most {COMPLEXITY_MAX}"
         for house in ("deploy", "services", "shared", "tests")

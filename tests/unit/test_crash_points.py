@@ -1,4 +1,4 @@
-"""Crash points: every boundary in the code has one on either side, and the table of them is the code's."""
+"""Crash points: every boundary in the code has one on either side, and their table matches the code."""
 
 import ast
 from collections.abc import Iterator
@@ -36,9 +36,9 @@ EXEMPT = {
     (
         "services/invoice/rebuild.py",
         "_compare",
-    ): "a person's repair of what events give anyway: done again, it does the same",
+    ): "a person's repair of states that events give anyway: a repetition has the same result",
 }
-"""Boundaries that need no point, by file and function, each with the reason."""
+"""Boundaries that need no crash point, by file and function, each with the reason."""
 
 
 # -- reading the code ------------------------------------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ EXEMPT = {
 
 @dataclass(frozen=True)
 class Place:
-    """A statement in its block, with the blocks around it, innermost last: (statements, index)."""
+    """A statement in its block, with the blocks around it, the innermost last: (statements, index)."""
 
     node: ast.stmt
     path: tuple[tuple[list[ast.stmt], int], ...]
@@ -59,7 +59,7 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
 
 
 def places(block: list[ast.stmt], around: tuple[tuple[list[ast.stmt], int], ...] = ()) -> Iterator[Place]:
-    """Every statement below, but for those of functions within."""
+    """Every statement below, without those of inner functions."""
     for at, node in enumerate(block):
         path = (*around, (block, at))
         yield Place(node, path)
@@ -78,7 +78,7 @@ def blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 
 def own_expressions(node: ast.stmt) -> Iterator[ast.AST]:
-    """What the statement itself evaluates, without the statements below it."""
+    """The expressions of the statement itself, without those of the statements below it."""
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
             yield from ast.walk(child)
@@ -94,7 +94,7 @@ def called(node: ast.AST) -> tuple[str, str] | None:
 
 
 def point_of(node: ast.stmt) -> str | None:
-    """The name of the point if the statement is one."""
+    """The crash point's name if the statement is one."""
     if isinstance(node, ast.Expr) and called(node.value) == ("crash_points", "reach"):
         assert isinstance(node.value, ast.Call)
         (name,) = node.value.args
@@ -107,7 +107,7 @@ def point_of(node: ast.stmt) -> str | None:
 
 
 def is_call_boundary(node: ast.stmt) -> bool:
-    """A confirm is waited for, deliveries are acknowledged, the payment gateway is called."""
+    """Whether the statement waits for a confirm, acknowledges deliveries, or calls the payment gateway."""
     calls = {call for expression in own_expressions(node) if (call := called(expression))}
     return any(call in {("publisher", "publish"), ("consumer", "ack")} or call[0] == "gateway" for call in calls)
 
@@ -119,7 +119,7 @@ def opens(node: ast.stmt, what: str) -> bool:
 
 
 def follows(place: Place) -> bool:
-    """Whether a point comes next: in the block, or after the `with` or `try` that the block ends. An early return does not count."""
+    """Whether a crash point comes next: in the block, or after the `with` or `try` that the block ends. An early return does not count."""
     for block, at in reversed(place.path):
         for node in block[at + 1 :]:
             if point_of(node) is not None:
@@ -141,7 +141,7 @@ def is_early_return(node: ast.stmt) -> bool:
 
 
 def lacks(place: Place) -> str | None:
-    """What is missing around the statement; None if nothing is, or it is no boundary."""
+    """What is missing around the statement; None if nothing is, or if it is no boundary."""
     node = place.node
     if is_call_boundary(node):
         return None if precedes(place) and follows(place) else "call"
@@ -186,12 +186,12 @@ def test_every_boundary_has_a_point_before_and_after_it() -> None:
     assert bare == []
 
 
-def test_what_is_exempt_is_there_and_needs_to_be() -> None:
+def test_every_exemption_exists_and_is_needed() -> None:
     bare = {(path, function) for path, function, place in boundaries() if lacks(place) is not None}
     assert bare == set(EXEMPT)
 
 
-def test_the_walk_finds_what_it_looks_for() -> None:
+def test_the_search_finds_boundaries() -> None:
     found = {(path, function) for path, function, _ in boundaries()}
     assert {
         ("shared/batch/transaction.py", "_commit_at_once"),
@@ -243,7 +243,7 @@ def test_the_walk_finds_what_it_looks_for() -> None:
         ),
     ],
 )
-def test_the_walk_tells_good_from_bad(source: str, what: str | None) -> None:
+def test_the_search_accepts_good_code_and_reports_bad_code(source: str, what: str | None) -> None:
     (function,) = functions(ast.parse(source))
     assert {found for place in places(function.body) if (found := lacks(place)) is not None} == (
         {what} if what else set()
@@ -253,7 +253,7 @@ def test_the_walk_tells_good_from_bad(source: str, what: str | None) -> None:
 def test_points_are_declared_and_declared_ones_are_used() -> None:
     assert set(used()) == NAMES
     assert len(NAMES) == len(POINTS), "no name is declared twice"
-    assert len(used()) == len(POINTS), "no name is used in two places: one of them would never be seen to fire"
+    assert len(used()) == len(POINTS), "a name is used in two places: one of them would never be seen to fire"
 
 
 # -- arming ----------------------------------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_an_unknown_point_is_refused_with_where_to_look() -> None:
         crash_points.arm("shell.somewhere:1:exit")
 
 
-def test_the_nth_to_come_by_fails_and_nobody_else() -> None:
+def test_only_the_nth_pass_fails() -> None:
     crash_points.arm("shell.before_ack:2:raise")
     crash_points.reach("shell.before_ack")
     crash_points.reach("shell.after_ack")

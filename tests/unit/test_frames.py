@@ -1,4 +1,4 @@
-"""Frames by hand, held against pamqp; and the reader that parts a stream into what we take and what the library gets."""
+"""Our own reading and writing of frames, compared with pamqp; and the reader that divides a stream between us and the library."""
 
 import asyncio
 import math
@@ -23,7 +23,7 @@ PAYLOAD_MAX = 100
 
 
 def parted(raw: bytes) -> list[Any]:
-    """All frames of these bytes, by pamqp."""
+    """All frames in these bytes, as pamqp reads them."""
     found = []
     while raw:
         consumed, _, frame = unmarshal(raw)
@@ -33,7 +33,7 @@ def parted(raw: bytes) -> list[Any]:
 
 
 @given(EXCHANGE, SHORT, st.booleans(), SHORT, st.none() | SHORT, SHORT, SHORT, st.binary(max_size=350))
-def test_what_is_published_reads_as_pamqp_would_have_written_it(
+def test_published_frames_are_those_that_pamqp_would_write(
     exchange: str,
     routing_key: str,
     mandatory: bool,
@@ -93,8 +93,8 @@ def published(body: bytes, *, message_id: str = "1", correlation_id: str = "c") 
 
 
 @pytest.mark.parametrize("correlation_id", ["c" * 256, "é" * 128, "c" * 200])
-def test_what_amqp_cannot_carry_is_an_error(correlation_id: str) -> None:
-    """Beyond a short string, or beyond a header frame of this connection."""
+def test_a_text_that_amqp_cannot_carry_is_an_error(correlation_id: str) -> None:
+    """A text is too long for a short string, or the headers for a header frame of this connection."""
     with pytest.raises(ValueError, match="bytes"):
         published(b"", correlation_id=correlation_id)
 
@@ -159,7 +159,7 @@ def test_confirms_are_read(tag: int, multiple: bool) -> None:
 
 
 class Noted:
-    """A listener that notes what it is given."""
+    """A listener that records what it receives."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -195,7 +195,7 @@ STREAM = st.lists(
 
 
 @given(STREAM, st.lists(st.integers(1, 40), min_size=1, max_size=30))
-def test_each_frame_reaches_the_one_it_is_for_however_the_stream_is_cut(
+def test_each_frame_reaches_its_receiver_however_the_stream_is_cut(
     stream: Sequence[tuple[str, int, bytes]], cuts: Sequence[int]
 ) -> None:
     listener, raw, to_library = Noted(), b"", b""
@@ -217,7 +217,7 @@ def test_each_frame_reaches_the_one_it_is_for_however_the_stream_is_cut(
 
 
 async def fed(listener: Noted, raw: bytes, cuts: Sequence[int], *, shown_at: float = 0.0) -> bytes:
-    """What the library gets of these bytes, arriving in pieces of these sizes, again and again."""
+    """The bytes that the library receives, when these bytes arrive in pieces of these sizes, again and again."""
     reader = _Reader({TAPPED: _ChannelFrames(listener)}, asyncio.get_running_loop())
     reader._shown_at = shown_at
     at = turn = 0
@@ -230,7 +230,7 @@ async def fed(listener: Noted, raw: bytes, cuts: Sequence[int], *, shown_at: flo
 
 
 async def test_taken_frames_are_a_sign_of_life_for_the_library() -> None:
-    """Else a connection that is busy with deliveries alone would be closed for its silence."""
+    """Otherwise a connection with deliveries only would be closed for its silence."""
     assert await fed(Noted(), delivery(TAPPED, b"{}"), [1_000]) == frames.HEARTBEAT == marshal(heartbeat.Heartbeat(), 0)
 
 

@@ -1,4 +1,4 @@
-"""Ids: one spelling in, the same id from the same cause."""
+"""Ids: one spelling is accepted, and the same cause gives the same id."""
 
 import re
 import uuid
@@ -38,18 +38,18 @@ def test_the_one_spelling_is_read(text: str) -> None:
         TEXT + "0",
         "0199b2f-01234-7abc-8def-0123456789ab",
         TEXT.replace("0", "g"),
-        TEXT.replace("0", "\u0660"),  # a digit, of another alphabet
+        TEXT.replace("0", "\u0660"),  # a digit of another alphabet
         TEXT.replace("0", "_", 1),
         "\ud800" + TEXT[1:],
         TEXT[:-1] + "\0",
     ],
 )
-def test_no_other_is(value: object) -> None:
+def test_no_other_spelling_is_read(value: object) -> None:
     assert read_uuid(value) is None
 
 
 @given(st.text(alphabet="0123456789abcdefABCDEF-g ", min_size=30, max_size=40) | st.uuids().map(str) | st.text())
-def test_it_reads_what_the_pattern_says(text: str) -> None:
+def test_it_reads_exactly_the_pattern(text: str) -> None:
     assert read_uuid(text) == (UUID(text) if ONE_SPELLING.fullmatch(text) else None)
 
 

@@ -1,6 +1,6 @@
-"""Nothing that must not be seen leaves through a log line, and no line stops a service.
+"""No secret leaves through a log line, and no line stops a service.
 
-Every plant is first found by the scanner in its raw form: otherwise a test would pass because it looked at nothing.
+Every planted secret is first found by the scanner in its raw form: otherwise a test could pass because it looked at nothing.
 """
 
 import base64
@@ -62,7 +62,7 @@ class Lines:
 
     @property
     def told(self) -> str:
-        """All but the times: the digits of any of them may be those of a CVV."""
+        """Everything but the times, whose digits may happen to be a CVV."""
         return str([{name: value for name, value in line.items() if name != "time"} for line in self.all])
 
     @property
@@ -73,7 +73,7 @@ class Lines:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
-    """What a service logs as JSON, at every level; the process is as before afterwards."""
+    """What a service logs as JSON, at every level. Afterwards the process is as before."""
     root = logging.getLogger()
     before = (root.level, list(root.handlers))
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
@@ -86,7 +86,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
 
 
 def take_over() -> Lines:
-    """As the fixture, in the place of pytest's handler too, which raises for what it cannot format."""
+    """The same as the fixture, and also instead of pytest's handler, which raises for a line that it cannot format."""
     stream = io.StringIO()
     configure_logs("invoice", level="DEBUG", format="json", stream=stream)
     return Lines(stream)
@@ -125,7 +125,7 @@ def test_a_line_names_its_service_and_keeps_its_fields(lines: Lines) -> None:
     }
 
 
-def test_libraries_go_the_same_way(lines: Lines) -> None:
+def test_libraries_log_the_same_way(lines: Lines) -> None:
     logging.getLogger("aio_pika.connection").warning("lost %s after %d s", "amqp://remit:hunter2@127.0.0.1/", 3)
     logging.getLogger("aio_pika.connection").info("not for operators")
     assert lines.only["event"] == "lost amqp://remit:***@127.0.0.1/ after 3 s"
@@ -188,7 +188,9 @@ def test_a_card_in_library_arguments_does_not_get_out(lines: Lines, form: Callab
     planted = form(CARD)
     lines = take_over()
     logging.getLogger("stripe").warning("sent %s with %r", planted, {"number": planted})
-    logging.getLogger("stripe").warning("number %d is wrong", planted)  # does not fit: the default prints arguments
+    logging.getLogger("stripe").warning(
+        "number %d is wrong", planted
+    )  # does not fit: logging by default prints the arguments
     assert len(lines.all) == 2
     assert_clean(lines.text)
     assert lines.all[1]["event"] == "number %d is wrong"
@@ -228,7 +230,7 @@ def test_an_exception_that_was_kept_can_be_logged(lines: Lines) -> None:
     assert "exception" not in lines.all[1]
 
 
-def test_what_nobody_caught_goes_the_same_way(lines: Lines) -> None:
+def test_an_uncaught_error_is_logged_the_same_way(lines: Lines) -> None:
     sys.excepthook(ValueError, ValueError(CARD), None)
     thread = threading.Thread(target=fail, args=[ValueError(CARD)])
     thread.start()
@@ -237,10 +239,10 @@ def test_what_nobody_caught_goes_the_same_way(lines: Lines) -> None:
     assert_clean(lines.text)
 
 
-def test_warnings_go_the_same_way(lines: Lines) -> None:
+def test_warnings_are_logged_the_same_way(lines: Lines) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        logging.captureWarnings(capture=False)  # pytest put its own collector in the place of ours
+        logging.captureWarnings(capture=False)  # pytest had replaced our handler by its own
         lines = take_over()
         warnings.warn(f"old {CARD}", UserWarning, stacklevel=1)
     assert lines.only["logger"] == "py.warnings"
@@ -254,7 +256,7 @@ def test_a_card_that_a_cut_would_split_does_not_get_out() -> None:
         assert "42424242" not in redact(" " * length + CARD, max_characters=100_000)
 
 
-# -- what drivers and validators carry along ---------------------------------------------------------------------------
+# -- data in the errors of drivers and validators ----------------------------------------------------------------------
 
 
 def postgres_error(**fields: str) -> asyncpg.PostgresError:
@@ -354,7 +356,7 @@ def test_a_jwe_is_named_by_its_fingerprint() -> None:
     assert redact(f'{{"card":"{jwe}"}}') == f'{{"card":"[jwe {fingerprint(jwe)[:12]}]"}}'
 
 
-def test_what_people_need_stays() -> None:
+def test_healthy_text_stays_readable() -> None:
     for text in (
         "message 6f9619ff-8b86-4d01-b42d-00cf4fc964ff of 2026-07-01T12:34:56.123456+00:00",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -379,7 +381,7 @@ class BrokenError(Exception):
         raise RuntimeError(CARD)
 
 
-def test_broken_values_cost_only_themselves(lines: Lines) -> None:
+def test_a_broken_value_loses_only_itself(lines: Lines) -> None:
     loop: list[object] = []
     loop.append(loop)
     log.info("odd", broken=Broken(), loop=loop, surrogate="\ud800", nul="a\0b", nan=float("nan"), set={1}, wrong="ok")
@@ -443,7 +445,7 @@ def test_everything_is_bounded() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_any_text_becomes_one_that_postgresql_and_json_take(text: str) -> None:
+def test_any_text_becomes_storable_in_postgresql_and_json(text: str) -> None:
     shown = redact(text)
     assert "\0" not in shown
     json.loads(json.dumps(shown)).encode("utf-8")
@@ -471,9 +473,9 @@ HOSTILE = (
 )
 
 
-@pytest.mark.timeout(20)  # all of them take a second
+@pytest.mark.timeout(20)  # all of them together take a second
 @pytest.mark.parametrize("end", ["", "!", "\n: private key cvv"])
-def test_no_text_holds_the_redactor_up(end: str) -> None:
+def test_no_text_slows_the_redactor_down(end: str) -> None:
     for unit in HOSTILE:
         assert len(redact(unit * (65_000 // len(unit)) + end)) <= TEXT_MAX
 

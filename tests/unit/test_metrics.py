@@ -1,4 +1,4 @@
-"""What a service tells an orchestrator and an operator over HTTP."""
+"""What a service shows an orchestrator and an operator over HTTP."""
 
 import re
 import socket
@@ -45,7 +45,7 @@ async def test_readiness_follows_the_components(probe: "Client", readiness: Read
     answer = await probe.get("/ready")
     assert answer.status == 503
     assert await answer.json() == {"ready": False, "reasons": {"broker": "cannot reach amqp://remit:***@127.0.0.1/"}}
-    assert (await probe.get("/live")).status == 200, "a restart would help nobody"
+    assert (await probe.get("/live")).status == 200, "a restart would not help"
 
 
 def test_a_reason_is_always_given() -> None:
@@ -83,7 +83,7 @@ def free_port() -> int:
         return port
 
 
-async def test_it_listens_where_it_is_told_until_closed(readiness: Readiness) -> None:
+async def test_it_listens_on_the_given_address_until_closed(readiness: Readiness) -> None:
     port = free_port()
     server = await serve_health(readiness, port=port)
     assert server.addresses == [("127.0.0.1", port)]
@@ -107,7 +107,7 @@ def ours() -> list[tuple[str, str]]:
     return [(family.name, family.type) for family in REGISTRY.collect() if family.name.startswith("remit_")]
 
 
-def test_names_say_their_unit() -> None:
+def test_metric_names_end_in_their_unit() -> None:
     assert len(ours()) >= 15
     for name, kind in ours():
         assert re.fullmatch(r"remit_[a-z_]+", name)
@@ -116,7 +116,7 @@ def test_names_say_their_unit() -> None:
 
 
 def test_labels_never_carry_ids() -> None:
-    """A label of unbounded values would grow for ever, and could carry what a sender wrote."""
+    """A label with unlimited values would grow for ever, and could contain a sender's text."""
     known = {"queue", "outcome", "reason", "kind", "exchange", "step", "answer", "state", "component", "task", "le"}
     labels = {
         label

@@ -1,4 +1,4 @@
-"""The mutator finds what there is to change in a rule, and each mutant is the same source with that one change."""
+"""The mutator finds everything that can be changed in a rule. Each mutant is the same source with one change."""
 
 import ast
 
@@ -16,7 +16,7 @@ class Status(StrEnum):
 
 
 def mutated(source: str) -> dict[str, str]:
-    """The source of every mutant, by its name."""
+    """The source of every mutant by its name."""
     names = [mutant.name for mutant in mutants(ast.parse(source))]
     return {name: _mutated(source, at) for at, name in enumerate(names)}
 
@@ -58,7 +58,7 @@ def test_a_rule_is_changed_in_every_way_but_one_at_a_time(rule: str, expected: s
 @pytest.mark.parametrize(
     "rule", ["return (x, y)", "raise ValueError('no')", "assert x is None", "return f'{x} is 1'", "'Says 1.'"]
 )
-def test_what_proves_nothing_stays_as_it_is(rule: str) -> None:
+def test_code_that_a_mutant_could_not_test_stays_unchanged(rule: str) -> None:
     assert rules(rule) == set()
 
 

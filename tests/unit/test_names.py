@@ -1,4 +1,4 @@
-"""One meaning a name: a class name that stands in two places means the same thing in both."""
+"""One meaning a name: a class name in two places means the same thing in both."""
 
 import ast
 from collections import defaultdict
@@ -16,7 +16,7 @@ LAYERS = {
     "services/staff/domain.py",
     "tests/bench/peers/contracts.py",  # the same messages, written by others
 }
-"""Where one command, event or outcome has a class of its own in each layer that it passes."""
+"""Modules in which one command, event or outcome has a class of its own in each layer that it passes."""
 
 
 def test_a_class_name_means_one_thing() -> None:
@@ -31,7 +31,7 @@ def test_a_class_name_means_one_thing() -> None:
 
 
 def test_a_limit_is_named_with_its_limit_last() -> None:
-    """`X_MAX`, never `MAX_X`."""
+    """A limit is `X_MAX`, never `MAX_X`."""
     wrong = [
         f"{path.relative_to(ROOT)}: {target.id}"
         for house in ("shared", "services", "deploy", "tests")

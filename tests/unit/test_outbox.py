@@ -1,4 +1,4 @@
-"""What is left of a parcel after the broker has spoken: pure."""
+"""The unpublished rest of an outbox batch, decided by the broker's results: a pure function."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -25,12 +25,12 @@ def ids(left: Unpublished) -> tuple[list[UUID], list[UUID], list[UUID]]:
     return unknown, unroutable, refused
 
 
-def test_nothing_is_left_of_what_was_confirmed() -> None:
+def test_a_confirmed_batch_leaves_nothing() -> None:
     left = unpublished_of(outbox_batch(ONE, TWO), Published(confirmed=[ONE, TWO]))
     assert (left.count, left.is_answered) == (0, False)
 
 
-def test_what_nobody_answered_for_stays_as_it_is() -> None:
+def test_an_unconfirmed_batch_stays_unchanged() -> None:
     left = unpublished_of(outbox_batch(ONE, TWO), Published(failed=[ONE, TWO]))
     assert (left.count, left.is_answered) == (2, False)
 
@@ -49,14 +49,14 @@ def test_what_nobody_answered_for_stays_as_it_is() -> None:
         ),  # twice at once: one copy is enough
     ],
 )
-def test_the_rest_is_sorted_by_what_the_broker_said(
+def test_the_rest_is_sorted_by_the_brokers_results(
     published: Published, expected: tuple[Sequence[UUID], Sequence[UUID], Sequence[UUID]]
 ) -> None:
     left = unpublished_of(outbox_batch(ONE, TWO, THREE), published)
     assert (ids(left), left.is_answered) == (expected, True)
 
 
-def test_an_answer_is_dropped_when_its_asker_has_gone_and_kept_while_its_queue_is_full_for_a_moment() -> None:
+def test_an_answer_is_dropped_if_its_queue_is_gone_and_kept_if_it_is_full() -> None:
     assert unpublished_of(outbox_batch(ANSWER), Published(unroutable=[ANSWER])).count == 0
     assert ids(unpublished_of(outbox_batch(ANSWER), Published(refused=[ANSWER]))) == ([], [], [ANSWER])
     long_full = outbox_batch(ANSWER, ONE, refusals=ANSWER_REFUSALS_MAX)

@@ -1,4 +1,4 @@
-"""The builds with a planted fault: each has its trial and a control, and finds in the code what it takes out."""
+"""The builds without one guarantee: each has its trial and a control, and finds in the code what it removes."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ def test_every_build_is_tried_and_has_a_control() -> None:
         assert trials[f"planted/{one.build}:control"] is None
 
 
-def test_every_build_finds_what_it_takes_out() -> None:
-    """In a process of its own: nothing that is taken out there is missing here."""
+def test_every_build_finds_what_it_removes() -> None:
+    """In a process of its own, so that nothing that is removed there is missing here."""
     done = subprocess.run((sys.executable, "-c", TAKE_ALL_OUT), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
 """Poison: every input that shared/README.md, "Input", warns of is refused for its reason, at every border.
 
-Of anything else the same promises hold (tests/fuzz/holds.py). `python -m tests.fuzz` looks for inputs that break them.
+For any other input the same promises hold (tests/fuzz/holds.py). `python -m tests.fuzz` searches for inputs that break them.
 """
 
 import json
@@ -29,7 +29,7 @@ from tests.fuzz.targets import DECLINE, SPOKEN, TARGETS, header_frame, intent
 
 every_poison = pytest.mark.parametrize("poison", CORPUS.values(), ids=CORPUS)
 bounded = settings(max_examples=150, derandomize=True, database=None)
-"""The same examples in every run: what the fuzzer finds by chance becomes a case of the corpus, not a test that fails now and then."""
+"""The same examples in every run: what the fuzzer finds by chance becomes an entry of the corpus, not a test that fails now and then."""
 
 
 def arrived(poison: Poison, message_id: str | None, **properties: Any) -> Delivery:
@@ -49,12 +49,12 @@ def test_poison_is_refused_for_its_reason(poison: Poison) -> None:
 
 
 @pytest.mark.parametrize("body", HEALTHY_AFTER_ALL.values(), ids=HEALTHY_AFTER_ALL)
-def test_what_only_looks_like_poison_is_read(body: bytes) -> None:
+def test_an_input_that_only_looks_like_poison_is_read(body: bytes) -> None:
     decoded = holds.codec(body, STRUCTURED, {})
     assert isinstance(decoded, Inbound) or decoded.reason is MalformedReason.INVALID_DATA
 
 
-def test_every_fault_has_its_poison() -> None:
+def test_every_malformed_reason_has_its_poison() -> None:
     assert {poison.reason for poison in CORPUS.values()} == set(MalformedReason)
 
 
@@ -73,7 +73,7 @@ def test_an_unreadable_command_with_an_id_is_answered_unless_an_upgrade_may_read
 
 
 @every_poison
-def test_an_unreadable_message_of_nobody_is_a_dead_letter(poison: Poison) -> None:
+def test_an_unreadable_message_without_an_id_is_a_dead_letter(poison: Poison) -> None:
     bodys_own = holds.codec(poison.body, poison.content_type, poison.headers)
     admitted = holds.border(arrived(poison, "17", reply_to="billing.answers"))
     assert isinstance(admitted, DeadLettered) or admitted.id == bodys_own.id
@@ -98,8 +98,8 @@ def test_poison_among_the_dead_letters_is_kept_with_its_reason(poison: Poison) -
     assert again.id == letter.id, "the same message"
 
 
-def test_an_unreadable_command_under_the_id_of_another_is_other_data() -> None:
-    """Its bytes tell it apart from the command that was handled under this id, and are the same if it comes again."""
+def test_an_unreadable_command_with_a_used_id_counts_as_other_data() -> None:
+    """Its bytes tell it apart from the command that was handled under this id, and are the same if it is repeated."""
     cut_off, words = (holds.codec(CORPUS[name].body, STRUCTURED, {}) for name in ("cut off", "words"))
     assert cut_off.content_hash is not None
     assert cut_off.content_hash != words.content_hash
@@ -107,7 +107,7 @@ def test_an_unreadable_command_under_the_id_of_another_is_other_data() -> None:
 
 
 @pytest.mark.parametrize("name", ["64 KiB and a byte", "one huge header", "card number", "security code"])
-def test_of_what_was_not_looked_at_no_hash_is_kept(name: str) -> None:
+def test_no_hash_of_unread_input_is_kept(name: str) -> None:
     poison = CORPUS[name]
     assert holds.codec(poison.body, poison.content_type, poison.headers).content_hash is None
 
@@ -236,7 +236,7 @@ def test_texts_of_a_table_are_read_whole() -> None:
 
 
 def test_a_frame_full_of_small_fields_takes_time_in_proportion() -> None:
-    """Copying what is left of a frame at each of 120 000 fields stopped the loop for half a second."""
+    """Copying the rest of a frame at each of 120 000 fields blocked the loop for half a second."""
 
     def each_s(count: int) -> float:
         raw = table(b"\x01aA" + struct.pack(">I", count) + b"V" * count)[frames.PREFIX_BYTES : -1]
@@ -244,13 +244,13 @@ def test_a_frame_full_of_small_fields_takes_time_in_proportion() -> None:
         frames.read_properties(raw)
         return (time.thread_time() - started) / count
 
-    # In turns, so that a machine that is busy for a while is so for both.
+    # In turns, so that a busy machine slows down both.
     few, many = zip(*((each_s(10_000), each_s(120_000)) for _ in range(5)), strict=True)
-    assert min(many) < 2 * min(few), "three times as long where what is left was copied"
+    assert min(many) < 2 * min(few), "three times as long if the rest is copied"
 
 
 def test_short_strings_stay_short_and_storable() -> None:
-    """Else an answer could not go back under a correlation id that is no UTF-8, and a NUL in `reply_to` cost a healthy command."""
+    """Otherwise an answer to a correlation id that is no UTF-8 could not be sent, and a NUL in `reply_to` would lose a healthy command."""
     flags = struct.pack(">H", CONTENT_TYPE_FLAG | REPLY_TO_FLAG)
     content_type = bytes([len(STRUCTURED)]) + STRUCTURED.encode()
     read = holds.frame(header_frame(flags + content_type + b"\xff" + b"\xff\x00" * 127 + b"a"), event())
@@ -260,7 +260,7 @@ def test_short_strings_stay_short_and_storable() -> None:
     assert admitted.message is not None
 
 
-# -- what a gateway says ---------------------------------------------------------------------------------------------------------------
+# -- answers of a gateway ----------------------------------------------------------------------------------------------------------------
 
 STEPS = st.sampled_from(list(holds.BEFORE))
 INTENTS = st.dictionaries(
@@ -290,7 +290,7 @@ REPLIES = st.builds(
 
 @bounded
 @given(STEPS, st.lists(REPLIES, min_size=1, max_size=3))
-def test_whatever_a_gateway_says_is_one_of_the_ports_answers(step: GatewayStep, replies: list[FuzzedReply]) -> None:
+def test_any_reply_of_a_gateway_is_one_of_the_ports_answers(step: GatewayStep, replies: list[FuzzedReply]) -> None:
     holds.gateway(step, replies)
 
 
@@ -300,14 +300,14 @@ def test_whatever_a_gateway_says_is_one_of_the_ports_answers(step: GatewayStep, 
 )
 @pytest.mark.parametrize("status", [200, 409, 418, 500, 502, 503])
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{}", b'{"error": 5}', b"<html>", b"\xff", b"[" * 100_000])
-def test_rubbish_is_in_doubt(step: GatewayStep, status: int, body: bytes) -> None:
+def test_a_meaningless_reply_is_in_doubt(step: GatewayStep, status: int, body: bytes) -> None:
     assert isinstance(holds.gateway(step, [FuzzedReply(status, body, {})]), port.Unknown)
 
 
 @pytest.mark.parametrize("depth", range(100, 1_500, 25))
 @pytest.mark.parametrize("member", ["status", "error"])
-def test_an_answer_nested_as_deep_as_it_can_be_read_is_in_doubt(member: str, depth: int) -> None:
-    """Somewhere between, the JSON can be read and what was read cannot be shown."""
+def test_a_deeply_nested_reply_is_in_doubt(member: str, depth: int) -> None:
+    """At some depth the JSON can be read, but the value that was read cannot be shown."""
     deep = b'{"id": "pi_1", "%b": %b%b}' % (member.encode(), b"[" * depth, b"]" * depth)
     refusal = b'{"error": {"type": "card_error", "message": %b%b}}' % (b"[" * depth, b"]" * depth)
     assert isinstance(holds.gateway(GatewayStep.EXECUTE, [FuzzedReply(200, deep, {})]), port.Unknown)
@@ -326,6 +326,6 @@ def test_an_answer_nested_as_deep_as_it_can_be_read_is_in_doubt(member: str, dep
         (intent("requires_capture"), port.Unknown),
     ],
 )
-def test_the_promises_about_a_gateway_are_not_empty(said: dict[str, Any], meaning: type) -> None:
-    """`holds.gateway` also looks at what the core makes of it: a capture of another amount is a case for a person, never captured."""
+def test_the_promises_about_a_gateway_can_fail(said: dict[str, Any], meaning: type) -> None:
+    """`holds.gateway` also checks what the core makes of it: a capture of another amount becomes a case for a person, never captured."""
     assert isinstance(holds.gateway(GatewayStep.EXECUTE, [FuzzedReply(200, json.dumps(said).encode(), {})]), meaning)

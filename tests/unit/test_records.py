@@ -1,4 +1,4 @@
-"""Records behave as frozen dataclasses do, but for the lock."""
+"""Records behave as frozen dataclasses do, except that they are not locked."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def test_equal_records_are_one_key() -> None:
     assert len({PlanePoint(1), PlanePoint(1), PlanePoint(2)}) == 2
 
 
-def test_a_field_that_there_is_not_is_an_error() -> None:
+def test_an_unknown_field_is_an_error() -> None:
     with pytest.raises(AttributeError):
         replace(PlanePoint(1), z=3)  # type: ignore[call-arg]
 

@@ -1,4 +1,4 @@
-"""The retry policy: waits grow up to a maximum, chance only shortens them, and only outages are retried."""
+"""The retry policy: waits grow up to a maximum, jitter only shortens them, and only outages are retried."""
 
 import asyncio
 
@@ -37,7 +37,7 @@ def test_waits_grow_by_the_factor_up_to_the_maximum() -> None:
     assert [EXACT.delay_s(failures) for failures in range(1, 8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
 
 
-def test_no_outage_is_too_long() -> None:
+def test_an_outage_of_any_length_is_retried() -> None:
     assert EXACT.delay_s(1_000_000) == 2.0
 
 
@@ -62,7 +62,7 @@ async def test_the_result_of_a_first_attempt_costs_no_wait() -> None:
     assert flaky.slept_s == []
 
 
-async def test_an_outage_is_outlasted_and_each_failure_is_logged() -> None:
+async def test_an_outage_is_retried_and_each_failure_is_logged() -> None:
     flaky = Flaky([ConnectionRefusedError(), TimeoutError(), OSError()])
     with capture_logs() as logged:
         assert await flaky.retried_by(EXACT) == "done"
@@ -73,7 +73,7 @@ async def test_an_outage_is_outlasted_and_each_failure_is_logged() -> None:
     ]
 
 
-async def test_what_is_no_outage_is_raised_as_it_is() -> None:
+async def test_another_error_than_an_outage_is_raised_unchanged() -> None:
     flaky = Flaky([OSError(), KeyError("a bug")])
     with pytest.raises(KeyError, match="a bug"):
         await flaky.retried_by(EXACT)

@@ -1,4 +1,4 @@
-"""Every message that a queue is given has a route in the service that consumes it."""
+"""Every message that a queue receives has a route in the service that consumes it."""
 
 from typing import get_args
 
@@ -15,7 +15,7 @@ from shared.messaging.topology import ANY_KEY, WORK_QUEUES, Binding, Queue, Rout
 
 ROUTES: dict[str, set[type[Contract]]] = {
     "invoice.commands": set(invoice.ROUTES),
-    "invoice.settlement": {*invoice.ROUTES, CloseCommand},  # which closes a command, and moves no invoice
+    "invoice.settlement": {*invoice.ROUTES, CloseCommand},  # CloseCommand closes a command, and changes no invoice
     "saga.events": set(saga.ROUTES),
     "payment_gateway.requests": set(payment_gateway.ROUTES),
     "payment_gateway.commands": set(payment_gateway.ROUTES),
@@ -24,7 +24,7 @@ ROUTES: dict[str, set[type[Contract]]] = {
 
 
 def given_to(queue: Queue) -> set[type[Contract]]:
-    """What the broker gives to the queue, by its bindings; of the public queue, what upstream may send."""
+    """The messages that the queue's bindings select; for the public queue, those that upstream may send."""
     if queue.name == "invoice.commands":
         return {message for message in MESSAGES if message.wire_name in PUBLIC_COMMANDS}
     keys = [
@@ -40,7 +40,7 @@ def given_to(queue: Queue) -> set[type[Contract]]:
 
 def test_every_queue_is_consumed_by_a_service() -> None:
     lacking = sorted({queue.name for queue in WORK_QUEUES} - ROUTES.keys())
-    assert not lacking, f"who consumes {', '.join(lacking)}? Say it in ROUTES of tests/unit/test_routes.py"
+    assert not lacking, f"which service consumes {', '.join(lacking)}? Add it to ROUTES of tests/unit/test_routes.py"
 
 
 @pytest.mark.parametrize("queue", WORK_QUEUES, ids=lambda queue: queue.name)

@@ -1,4 +1,4 @@
-"""Ladders of seconds are read in one way, and a mistake is one sentence that says what would be right."""
+"""Ladders of seconds are read in one way. A mistake gives one sentence that shows what would be right."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_ladder_is_numbers_of_seconds_or_the_default(value: str, ladder_s: tup
 
 
 @pytest.mark.parametrize("value", ["soon", "1,", "0", "-1", "nan", "inf", "60.1", "1,1,1,1"])
-def test_a_ladder_that_is_none_is_refused_with_what_would_be_one(value: str) -> None:
+def test_a_wrong_ladder_is_refused_with_an_example(value: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         read(value)
     assert str(refused.value) == (

@@ -1,7 +1,6 @@
-"""Nothing goes without its place in the specification: a command, fact, event, status, answer or reason that has none fails here, with a
-sentence that names the file to write.
+"""Everything has its place in the specification: a command, fact, event, status, answer or reason without one fails here.
 
-What is asserted is read from the tables of scenarios, which the tests beside them play.
+The message names the file to write. These tests read the tables of scenarios, which the tests beside each table run.
 """
 
 import importlib
@@ -66,7 +65,7 @@ def scenarios(path: str, about: str) -> Scenarios:
 
 
 def held(expected: Iterable[object], specified: Iterable[object], *, where: str) -> None:
-    """Fails if something that is expected is not specified."""
+    """Fails if something expected is not specified."""
     missing = sorted(str(one) for one in set(expected) - set(specified))
     assert not missing, f"no scenario has {', '.join(missing)}: write one in {where}"
 
@@ -95,19 +94,19 @@ def test_every_command_of_the_invoice_is_specified_in_every_status(message: type
 
 
 @pytest.mark.parametrize("message", INVOICE_COMMANDS, ids=lambda message: message.__name__)
-def test_every_command_of_the_invoice_carries_what_its_message_says(message: type[Contract]) -> None:
+def test_every_command_of_the_invoice_has_the_fields_of_its_message(message: type[Contract]) -> None:
     specified = next(iter(scenarios(invoice_file(message), message.__name__).values())).when
     example = message.model_validate_json(json.dumps(examples_of(message)[0]))
     routed = invoice_handlers.ROUTES[message](example, Loaded(invoice.Invoice("INV-1"), set()))
     assert type(routed) is type(specified), f"services/invoice/handlers.py routes {message.__name__} to another command"
     alike = {field.name for field in fields(routed)} & set(message.model_fields) - {
         "method"
-    }  # of a card history keeps a fingerprint
+    }  # without the card, since events keep only a fingerprint of it
     assert {name: getattr(routed, name) for name in alike} == {name: getattr(example, name) for name in alike}
     assert alike, f"{message.__name__} and its command have no field in common"
 
 
-def test_every_member_of_the_invoices_language_is_specified() -> None:
+def test_every_event_and_reason_of_the_invoice_is_specified() -> None:
     table, where = invoice_scenarios(), "the file of its command in tests/unit/invoice"
     events = [event for scenario in table if isinstance(scenario.then, tuple) for event in scenario.then]
     rejected = [event for event in events if isinstance(event, invoice.SettlementRejected)]
@@ -121,7 +120,7 @@ ANSWERED_ELSEWHERE: dict[AnswerReason, Callable[..., object]] = {
     AnswerReason.COMMAND_ID_REUSED: (pay_invoice_served.test_a_used_id_with_other_data_is_rejected_and_changes_nothing),
     AnswerReason.DISCARDED: close_command_served.test_the_sender_is_answered,
 }
-"""What only the database or a person knows."""
+"""Reasons that only the database or a person can know."""
 
 
 def test_every_reason_of_an_answer_is_specified() -> None:
@@ -159,7 +158,7 @@ def test_every_command_of_a_payment_is_specified_in_every_status(command: type) 
 
 
 def answers_to(step: GatewayStep) -> tuple[type, ...]:
-    """What the gateway can answer, as the port says."""
+    """The answers that the port allows to a step."""
     return get_args(get_type_hints(getattr(port.Gateway, step))["return"])
 
 
@@ -168,14 +167,14 @@ def step_scenarios(step: GatewayStep) -> list[Scenario[Any, Any, Any]]:
 
 
 def transitions() -> list[payment_gateway.PaymentTransition]:
-    """All that can follow."""
+    """All transitions of the specification."""
     by_steps = [scenario.then for step in GatewayStep for scenario in step_scenarios(step)]
     tables = [scenarios(command_file(command), command.__name__) for command in PAYMENT_COMMANDS]
     return by_steps + [scenario.then for table in tables for scenario in table.values()]
 
 
 def reachable() -> set[tuple[PaymentStatus, GatewayStep]]:
-    """In which status which step can be taken: first by whoever finds the row, then at once after another."""
+    """The steps possible in each status: the first step of an instance that finds the row, and steps directly after another."""
     found = [payment(status, decided_by=by) for status in PaymentStatus for by in (None, "ann")]
     first = {(one.status, step) for one in found if (step := payment_gateway.next_step(one)) is not None}
     return first | {(after.payment.status, after.then) for after in transitions() if after.then is not None}
@@ -209,10 +208,10 @@ def test_every_fact_of_the_saga_is_specified_in_every_status() -> None:
     cells = {(fact, state) for fact in FACTS for state in STATES}
     specified = {(fact, state) for fact, row in TABLE.items() for state in row}
     held(cells, specified, where="tests/unit/saga/test_transitions.py: TABLE")
-    assert specified == cells, "tests/unit/saga/test_transitions.py has a row of a state or a fact that there is not"
+    assert specified == cells, "tests/unit/saga/test_transitions.py has a row for a state or a fact that does not exist"
 
 
-def test_every_command_of_the_saga_is_said_somewhere() -> None:
+def test_every_command_of_the_saga_is_sent_in_the_table() -> None:
     said = {type(command) for row in TABLE.values() for cell in row.values() for command in cell.says}
     held(get_args(saga.Command), said, where="tests/unit/saga/test_transitions.py: TABLE")
 

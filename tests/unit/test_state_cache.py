@@ -1,4 +1,4 @@
-"""What is recalled, and when nothing is."""
+"""What is cached, and when the cache gives nothing."""
 
 from shared.batch import state_cache
 from shared.batch.state_cache import REST_BATCHES, StateCache
@@ -10,18 +10,18 @@ def kept(*keys: str) -> StateCache[str, int]:
     return memory
 
 
-def test_what_was_kept_is_recalled() -> None:
+def test_a_cached_state_is_returned() -> None:
     assert kept("a", "b").get(["b", "c"], epoch=0) == {"b": 1}
 
 
-def test_the_oldest_are_forgotten_first() -> None:
+def test_the_oldest_states_are_evicted_first() -> None:
     memory = kept(*(str(number) for number in range(state_cache.KEPT_MAX)))
     memory.put({"0": -1})  # young again
     memory.put({"new": -2})
     assert memory.get(["0", "1", "2", "new"], epoch=0) == {"0": -1, "2": 2, "new": -2}
 
 
-def test_after_a_lost_connection_nothing_is_recalled_that_was_kept_before() -> None:
+def test_after_a_lost_connection_older_states_are_not_returned() -> None:
     memory = kept("a")
     assert memory.get(["a"], epoch=1) == {}
     memory.put({"a": 5})
@@ -40,7 +40,7 @@ def test_after_a_wrong_guess_everything_is_read_for_a_while() -> None:
     assert memory.get(["a"], epoch=0) == {"a": 5}
 
 
-def test_what_is_held_is_known_even_while_nothing_is_recalled() -> None:
+def test_a_held_key_is_known_even_while_the_cache_returns_nothing() -> None:
     memory = kept("a")
     memory.invalidate()
     memory.put({"b": 1})

@@ -1,4 +1,4 @@
-"""Reading a gateway's words: what each JSON means, and that no JSON breaks the reader."""
+"""Reading the gateway's replies: the meaning of each JSON, and no JSON breaks the reader."""
 
 from typing import Any
 from uuid import UUID
@@ -71,7 +71,7 @@ def test_the_state_of_a_payment_has_one_meaning(intent: dict[str, Any], meaning:
         {"currency": "euro"},
     ],
 )
-def test_what_cannot_be_read_is_unknown(change: dict[str, Any]) -> None:
+def test_an_unreadable_reply_is_unknown(change: dict[str, Any]) -> None:
     assert isinstance(answers.read_charge(SUCCEEDED | change, ID, "seen"), port.Unknown)
 
 
@@ -106,7 +106,7 @@ def test_all_refunds_of_a_payment_together_have_one_meaning(
     assert answers.read_refunds(refunds, 1250, "seen") == meaning
 
 
-TEXT = st.text("ai_\x00é\ud800", max_size=8)  # a small alphabet: hypothesis builds no table of all of Unicode for it
+TEXT = st.text("ai_\x00é\ud800", max_size=8)  # a small alphabet, so that hypothesis builds no table of all of Unicode
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -132,8 +132,8 @@ def test_no_error_breaks_the_reader(status: int, body: object) -> None:
         assert isinstance(answer, port.Unknown)
 
 
-def test_nothing_is_charged_under_an_id_that_reads_as_a_card_number() -> None:
-    """Whoever hears of it would refuse the message, and the payment could never be concluded."""
+def test_no_payment_is_charged_under_an_id_that_looks_like_a_card_number() -> None:
+    """Its readers would refuse the message, and the payment could never end."""
     answer = {"id": f"pi_{CARD_NUMBER}", "amount": 1250, "currency": "eur"}
     assert isinstance(answers.read_prepared(answers.Accepted(answer, False, ""), ORDER), port.Unknown)
     assert isinstance(answers.read_prepared(answers.Accepted(answer | {"id": "pi_1"}, False, ""), ORDER), port.Prepared)
@@ -151,7 +151,7 @@ def test_evidence_is_short_and_carries_no_secret() -> None:
 
 
 def test_evidence_hides_a_card_number_after_another_number() -> None:
-    """Nineteen digits together are no card number; those of the last sixteen that are one must not be passed over."""
+    """Nineteen digits together are no card number, but the last sixteen of them may be one, and must not be missed."""
     assert evidence("HTTP 402", CARD_NUMBER) == "HTTP 402 [card number]"
 
 

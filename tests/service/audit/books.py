@@ -1,6 +1,6 @@
-"""Books that balance: a small history in the raw tables of all four services, the gateway's ledger and the sender's own records.
+"""Consistent books: a small history in the raw tables of all four services, the gateway's ledger, and the sender's own records.
 
-Written with SQL and nothing else, as the checker reads them; ids are derived from the ids of causes.
+Everything is written with SQL, since the audit reads raw tables. Ids are derived from the ids of causes.
 """
 
 import copy
@@ -26,7 +26,7 @@ from shared.messaging.topology import QUEUE_NAMES
 SCHEMA = Path(__file__).parents[3] / "deploy" / "sandbox" / "schema.sql"
 LEDGER, HISTORY, TAP, RUN, LOGS = "ledger.sqlite", "history.jsonl", "tap.jsonl", "run.json", "logs"
 LONG_AGO = datetime.now(UTC) - timedelta(days=2)
-"""Older than any grace period and younger than what an inbox forgets, seen from the database's clock."""
+"""Older than any grace period, and younger than the retention of an inbox, by the database's clock."""
 RUN_REPORT: dict[str, Any] = {
     "planned": [{"name": "shell.before_commit:1:exit", "fired": 1}, {"name": "broker killed", "fired": 2}],
     "seen": {"duplicates": 12, "redeliveries": 3, "in_doubt": 4, "conflicts": 2},
@@ -54,22 +54,22 @@ HEARD_BY = {
     "PaymentNotCharged": ("saga.events",),
     "PaymentRefunded": ("saga.events",),
 }
-"""The queues of each message, for what these books tell."""
+"""The queues that receive each message of these books."""
 
 
 def command(name: str) -> UUID:
-    """The id of a command of this history."""
+    """The id of a command in this history."""
     return uuid5(UUID(int=7), f"command {name}")
 
 
 def payment(name: str) -> UUID:
-    """The id of a payment of this history."""
+    """The id of a payment in this history."""
     return uuid5(UUID(int=7), f"payment {name}")
 
 
 @dataclass
 class FinishedBooks:
-    """Writes to the stores. Each step happens one second after the one before."""
+    """Writes to the stores. Each step happens one second after the previous one."""
 
     databases: dict[str, "asyncpg.Connection[asyncpg.Record]"]
     ledger: sqlite3.Connection
@@ -91,7 +91,7 @@ class FinishedBooks:
         return self.now
 
     def stores(self, settled_before: datetime | None = None) -> Stores:
-        """These books as the checker sees them, uncommitted writes included."""
+        """The stores as the audit sees them, uncommitted writes included."""
         snapshots = {name: Snapshot(connection) for name, connection in self.databases.items()}
         tap = self.closing.enter_context(open_tap(self.folder / TAP))
         evidence = Evidence(
@@ -104,16 +104,16 @@ class FinishedBooks:
         )
         return Stores(snapshots, LedgerSnapshot(self.ledger), self.history, self.queues, settled_before, evidence)
 
-    # -- what the broker saw
+    # -- what the broker delivered
 
-    def hear(self, queue: str, message_id: object, body: bytes) -> None:
+    def record_delivery(self, queue: str, message_id: object, body: bytes) -> None:
         entry = {"queue": queue, "message_id": str(message_id), "type": "any", "sha256": sha256(body).hexdigest()}
         with (self.folder / TAP).open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
     async def deliver(self, queue: str, message_id: UUID, body: bytes = b"{}") -> None:
-        """A message, given to a queue and handled there."""
-        self.hear(queue, message_id, body)
+        """Deliver a message to a queue, and record that it was handled."""
+        self.record_delivery(queue, message_id, body)
         await self.databases[INBOX_OF[queue]].execute(
             "INSERT INTO inbox (message_id, handled_at) VALUES ($1, $2) ON CONFLICT DO NOTHING", message_id, self.now
         )
@@ -126,7 +126,7 @@ class FinishedBooks:
         await self.databases[database].execute(f"INSERT INTO {table} ({names}) VALUES ({places})", *values.values())
 
     async def send(self, name: str, type_: str, *, invoice: str | None, reason: str | None = None) -> UUID:
-        """A command, answered."""
+        """A command with its answer."""
         self.record(name)
         await self.insert(
             "invoice",
@@ -145,10 +145,10 @@ class FinishedBooks:
         with self.history.open("a") as file:
             file.write(json.dumps({"command_id": str(command(name)), "type": "any", "confirmed": confirmed}) + "\n")
         if confirmed:
-            self.hear("invoice.commands", command(name), b"{}")
+            self.record_delivery("invoice.commands", command(name), b"{}")
 
     async def event(self, invoice: str, version: int, type_: str, cause: UUID, **data: Any) -> UUID:
-        """A stored event; the id of the message that tells of it."""
+        """A stored event; returns the id of the message that publishes it."""
         await self.insert(
             "invoice",
             "events",
@@ -164,7 +164,7 @@ class FinishedBooks:
         message_id = uuid5(cause, "0")
         for queue in (
             HEARD_BY.get(type_, ()) if type_ != "PaymentInDoubt" else ()
-        ):  # the invoice's own doubt concerns nobody
+        ):  # no queue receives the invoice's own doubt
             await self.deliver(queue, message_id)
         return message_id
 
@@ -175,7 +175,7 @@ class FinishedBooks:
         )
 
     async def request(self, name: str, version: int = 2, *, pending: bool = False) -> UUID:
-        """INV-name is issued and its payment requested; the id of the request's message."""
+        """INV-name is issued, and its payment is requested; returns the id of the request's message."""
         invoice = f"INV-{name}"
         await self.event(
             invoice, 1, "Issued", await self.send(f"issue {name}", "IssueInvoice", invoice=invoice), **_ISSUED
@@ -202,7 +202,7 @@ class FinishedBooks:
         return requested
 
     async def row(self, name: str, status: str, version: int, cause: UUID, **more: Any) -> None:
-        """The payment gateway service's row, prepared and confirmed there."""
+        """The payment gateway service's row, prepared and confirmed at the gateway."""
         values: dict[str, Any] = {"receipt_number": f"ch_{name}"} if status in {"captured", "refunded"} else {}
         await self.insert(
             "payment_gateway",
@@ -243,7 +243,7 @@ class FinishedBooks:
         self.confirm(name)
 
     async def outcome(self, name: str, version: int, type_: str, cause: UUID, *, case: bool = False) -> UUID:
-        """An outcome as announced; the id of its message. `case`: staff hear of it, too."""
+        """An announced outcome; returns the id of its message. `case`: staff receive it, too."""
         message_id = uuid5(payment(name), str(version))
         wire_name = f"remit.payment_gateway.{type_}.v1"
         body = orjson.dumps({"id": str(message_id), "causationid": str(cause)})
@@ -265,7 +265,7 @@ class FinishedBooks:
         return message_id
 
     async def saga(self, name: str, *steps: tuple[str, str, UUID], fired: bool = True) -> None:
-        """Steps (status, fact, cause) from the start of the saga, and its deadline."""
+        """The saga's steps (status, fact, cause) from its start, and its deadline."""
         before = "absent"
         for version, (status, fact, cause) in enumerate(steps, start=1):
             await self.insert(
@@ -281,7 +281,7 @@ class FinishedBooks:
                 at=self.tick(),
             )
             before = status
-            for queue in ("invoice.settlement", "payment_gateway.commands"):  # whatever it said was heard
+            for queue in ("invoice.settlement", "payment_gateway.commands"):  # deliver every command of the saga
                 await self.deliver(queue, uuid5(cause, "0"))
         await self.insert(
             "saga",
@@ -330,7 +330,7 @@ class FinishedBooks:
             "body": b"{",
             "status": "open",
         } | changes
-        self.hear("dead-letters", command(f"dead letter {name}"), values["body"] or b"")
+        self.record_delivery("dead-letters", command(f"dead letter {name}"), values["body"] or b"")
         await self.insert(
             "staff",
             "dead_letters",
@@ -352,7 +352,7 @@ class FinishedBooks:
         )
 
     async def act(self, name: str, action: str, subject: UUID, **details: Any) -> UUID:
-        """A person's entry in the journal; the id of the message that it brought about."""
+        """A person's entry in the journal; returns the id of the message that it caused."""
         entry = command(f"entry {name}")
         await self.insert(
             "staff", "journal", id=entry, at=self.now, who="Ada", action=action, subject=subject, details=details
@@ -360,7 +360,7 @@ class FinishedBooks:
         return uuid5(entry, "0")
 
     async def discarded(self, name: str) -> None:
-        """Poison that a person gave up; its sender was answered."""
+        """An unreadable command that a person discarded; its sender was answered."""
         settled = {"status": "discarded", "settled_by": "Ada", "settled_at": self.now, "settled_reason": "poison"}
         await self.dead_letter(name, command(name), event_id=command(name), **settled)
         closing = await self.act(name, "discard", command(f"dead letter {name}"), closes=str(command(name)))
@@ -368,7 +368,7 @@ class FinishedBooks:
         await self.send(name, "PayInvoice", invoice=None, reason="discarded")
 
     async def replayed(self, name: str) -> None:
-        """Set aside for want of a handler, sent again by a person, answered then."""
+        """A command that was dead-lettered for want of a handler, then replayed by a person, then answered."""
         settled = {"status": "replayed", "settled_by": "Ada", "settled_at": self.now, "replays": 1}
         await self.dead_letter(name, command(name), event_id=command(name), **settled)
         await self.act(name, "replay", command(f"dead letter {name}"))
@@ -416,7 +416,7 @@ class FinishedBooks:
     # -- whole stories
 
     async def paid(self, name: str) -> None:
-        """Requested, captured, recorded."""
+        """A payment that was requested, captured and recorded."""
         requested = await self.request(name)
         await self.row(name, "captured", 3, requested)
         self.charge(f"ch_{name}", f"pi_{name}")
@@ -430,7 +430,7 @@ class FinishedBooks:
         )
 
     async def declined(self, name: str) -> None:
-        """Requested, declined, told."""
+        """A payment that was requested and declined; the invoice recorded it."""
         requested = await self.request(name)
         await self.row(name, "declined", 4, requested, reason="card_declined")
         declined = await self.outcome(name, 4, "PaymentDeclined", requested)
@@ -451,7 +451,7 @@ class FinishedBooks:
         )
 
     async def waiting(self, name: str) -> None:
-        """Nobody knows, a person is asked. It was captured, in truth."""
+        """The outcome is unknown, and a person is asked. In truth it was captured."""
         requested = await self.request(name, pending=True)
         await self.row(name, "needs_decision", 4, requested, due_at=datetime.now(UTC) + timedelta(hours=1))
         self.charge(f"ch_{name}", f"pi_{name}")
@@ -463,7 +463,7 @@ class FinishedBooks:
         await self.case(name, "needs_decision")
 
     async def decided(self, name: str) -> None:
-        """A person saw the money and said so."""
+        """A person saw the money, and decided."""
         requested = await self.request(name)
         decision = await self.act(name, "resolve", payment(name))
         await self.deliver("payment_gateway.commands", decision)
@@ -495,7 +495,7 @@ class FinishedBooks:
         await self.case(name, "captured")
 
     async def late(self, name: str) -> None:
-        """Told as failed, captured after all, given back on the saga's word."""
+        """A failure was recorded, then the capture was found, and the saga had it refunded."""
         requested = await self.request(name)
         not_charged = await self.outcome(name, 3, "PaymentNotCharged", requested)
         captured = await self.outcome(name, 4, "PaymentCaptured", requested)
@@ -523,7 +523,7 @@ class FinishedBooks:
         )
 
     async def voided(self, name: str) -> None:
-        """Issued and withdrawn; a payment of it is refused."""
+        """An invoice that was issued and voided; a payment of it is rejected."""
         invoice = f"INV-{name}"
         await self.event(
             invoice, 1, "Issued", await self.send(f"issue {name}", "IssueInvoice", invoice=invoice), **_ISSUED
@@ -535,7 +535,7 @@ class FinishedBooks:
         await self.send(f"pay {name}", "PayInvoice", invoice=invoice, reason="invoice_void")
 
     async def write_all(self) -> None:
-        """One of each; and commands that were set aside, or whose confirm was lost."""
+        """One story of each kind; and commands that were dead-lettered, or whose confirm was lost."""
         await self.paid("paid")
         await self.declined("declined")
         await self.waiting("waiting")
@@ -563,7 +563,7 @@ def _paid(name: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[FinishedBooks]:
-    """Books in these stores, in one open transaction each: what is written is forgotten; `write_books` keeps it."""
+    """Books in these stores, in one open transaction each, which is rolled back at the end; `write_books` keeps them."""
     ledger = sqlite3.connect(folder / LEDGER)
     ledger.row_factory = sqlite3.Row
     async with AsyncExitStack() as opened:
@@ -583,7 +583,7 @@ async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[F
 
 
 async def write_books(databases: dict[str, str], folder: Path) -> None:
-    """Books that balance, for good."""
+    """Write consistent books, and keep them."""
     with closing(sqlite3.connect(folder / LEDGER)) as ledger:
         ledger.execute("PRAGMA journal_mode = WAL")
         ledger.executescript(SCHEMA.read_text())
@@ -600,7 +600,7 @@ async def write_books(databases: dict[str, str], folder: Path) -> None:
 def sources(
     databases: dict[str, str], rabbitmq_url: str | None, folder: Path, *, drained: bool = True, **more: Any
 ) -> Sources:
-    """All of these books, for whoever opens them by their addresses."""
+    """All stores of these books, by their addresses."""
     return Sources(
         databases,
         rabbitmq_url,

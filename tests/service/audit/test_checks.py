@@ -1,4 +1,4 @@
-"""The checker on real databases: books that balance hold; each planted fault turns red exactly the checks that it breaks."""
+"""The audit on real databases: consistent books hold; each planted fault breaks exactly the checks that it must break."""
 
 import asyncio
 import base64
@@ -31,7 +31,7 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture(scope="module")
 def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Books that balance, in all databases; the folder with the ledger and the history."""
+    """Consistent books in all databases; returns the folder with the ledger and the history."""
     folder = tmp_path_factory.mktemp("books")
 
     async def write() -> None:
@@ -45,7 +45,7 @@ def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 async def books(environment_urls: Environment, written: Path, tmp_path: Path) -> AsyncIterator[FinishedBooks]:
-    """The same, to be changed: nothing of it stays."""
+    """The same books, to be changed; every change is rolled back."""
     folder = Path(shutil.copytree(written, tmp_path / "books"))
     async with open_books(environment_urls.databases, folder) as opened:
         yield opened
@@ -56,19 +56,19 @@ def broken(findings: Sequence[Finding]) -> set[str]:
 
 
 async def found(name: str, stores: Stores) -> Finding:
-    """What the check of that name finds."""
+    """The finding of the check of that name."""
     return await next(check for check in CHECKS if check.name == name).run(stores)
 
 
 def explained(findings: Sequence[Finding]) -> list[str]:
-    """For the message of a failing test."""
+    """The breaches as text, for the message of a failing test."""
     return [f"{f.check}: {b.about}: {b.why}" for f in findings for b in f.breaches] + [
         f"{f.check}: {missing}" for f in findings for missing in f.missing
     ]
 
 
 @pytest.mark.parametrize("drained", [True, False])
-async def test_books_that_balance_hold(environment_urls: Environment, written: Path, *, drained: bool) -> None:
+async def test_consistent_books_hold(environment_urls: Environment, written: Path, *, drained: bool) -> None:
     async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
         await upstream.purge()
     base = written / "baseline.json"
@@ -79,7 +79,7 @@ async def test_books_that_balance_hold(environment_urls: Environment, written: P
     )
     report = await audit(given, NOW, complete=True, waived=[] if drained else [Source.TAP, Source.BASELINE])
     unseen = set() if drained else {"deliveries_accounted_for", "repeating_changes_nothing"}
-    """What a listener heard says nothing of when, and a digest of what moves nothing at all."""
+    """A listener's records have no times, and a digest can be compared only if nothing is under way."""
     assert {f.check: f.result for f in report.findings} == {
         check.name: CheckResult.NOT_CHECKED if check.name in unseen else CheckResult.HOLDS for check in CHECKS
     }, explained(report.findings)
@@ -162,11 +162,11 @@ async def payment_row_lost(books: FinishedBooks) -> None:
     await books.databases["payment_gateway"].execute("DELETE FROM payments WHERE payment_id = $1", payment("declined"))
 
 
-async def answered_and_set_aside(books: FinishedBooks) -> None:
+async def answered_and_dead_lettered(books: FinishedBooks) -> None:
     await books.dead_letter("again", command("pay paid"))
 
 
-async def set_aside_twice(books: FinishedBooks) -> None:
+async def dead_lettered_twice(books: FinishedBooks) -> None:
     await books.dead_letter("again", command("poison"), body=b"[")
 
 
@@ -194,7 +194,7 @@ async def deadline_overdue(books: FinishedBooks) -> None:
 
 
 def outbox_batch(*bodies: bytes) -> Plant:
-    """Messages that wait in the saga's outbox."""
+    """Messages in the saga's outbox."""
     of_each = len(bodies)
 
     async def plant(books: FinishedBooks) -> None:
@@ -225,11 +225,11 @@ WAITING = tuple(
     b'{"id":"%s","time":"2026-11-23T10:00:00Z","amount_minor":%d}' % (str(uuid5(UUID(int=n), "")).encode(), 1000 + n)
     for n in range(200)
 )
-"""Bodies without a secret; in hexadecimal they are full of digits."""
+"""Bodies without a secret, but full of digits in hexadecimal."""
 
 
 def without(database: str, name: UUID) -> Plant:
-    """A message that the service never saw."""
+    """A message that the service never received."""
 
     async def plant(books: FinishedBooks) -> None:
         removed = await books.databases[database].execute("DELETE FROM inbox WHERE message_id = $1", name)
@@ -249,8 +249,8 @@ async def request_unseen(books: FinishedBooks) -> None:
     await without("payment_gateway", uuid5(command("pay paid"), "0"))(books)
 
 
-async def other_bytes_heard(books: FinishedBooks) -> None:
-    books.hear("payment_gateway.requests", uuid5(command("pay paid"), "0"), b"other bytes")
+async def other_bytes_delivered(books: FinishedBooks) -> None:
+    books.record_delivery("payment_gateway.requests", uuid5(command("pay paid"), "0"), b"other bytes")
 
 
 async def other_bytes_than_stored(books: FinishedBooks) -> None:
@@ -266,19 +266,19 @@ async def decision_unseen(books: FinishedBooks) -> None:
     await without("payment_gateway", uuid5(command("entry decided"), "0"))(books)
 
 
-async def heard_and_gone(books: FinishedBooks) -> None:
-    books.hear("payment_gateway.commands", uuid4(), b"{}")
+async def delivered_and_gone(books: FinishedBooks) -> None:
+    books.record_delivery("payment_gateway.commands", uuid4(), b"{}")
 
 
-async def command_heard_and_gone(books: FinishedBooks) -> None:
-    books.hear("invoice.commands", uuid4(), b"{}")
+async def command_delivered_and_gone(books: FinishedBooks) -> None:
+    books.record_delivery("invoice.commands", uuid4(), b"{}")
 
 
 async def dead_letter_without_record(books: FinishedBooks) -> None:
-    books.hear("dead-letters", uuid4(), b"gone")
+    books.record_delivery("dead-letters", uuid4(), b"gone")
 
 
-async def settled_by_nobody_knows_whom(books: FinishedBooks) -> None:
+async def settled_without_journal_entry(books: FinishedBooks) -> None:
     settled = {"status": "discarded", "settled_by": "Ada", "settled_at": books.now}
     await books.dead_letter("again", uuid4(), queue="saga.events", **settled)
 
@@ -302,7 +302,7 @@ async def recorded_twice(books: FinishedBooks) -> None:
         await books.dead_letter(name, message_id, queue="saga.events")
 
 
-async def lease_forgotten(books: FinishedBooks) -> None:
+async def lease_left_behind(books: FinishedBooks) -> None:
     await sql("payment_gateway", f"UPDATE payments SET leased_by = $2 {ROW}", payment("paid"), uuid4())(books)
 
 
@@ -319,7 +319,7 @@ async def connections_left(books: FinishedBooks) -> None:
     books.baselines = (Baseline(connections={"invoice": -99, "payment_gateway": 5, "saga": 5, "staff": 5}),)
 
 
-def said(**changes: object) -> Plant:
+def run_report(**changes: object) -> Plant:
     async def plant(books: FinishedBooks) -> None:
         books.run |= changes
 
@@ -327,7 +327,7 @@ def said(**changes: object) -> Plant:
 
 
 async def paid_twice_over(books: FinishedBooks) -> None:
-    """A second payment of the same invoice, booked like the first."""
+    """A second payment of the same invoice, recorded like the first."""
     moved = "UPDATE events SET stream_id = 'INV-paid', version = version + 2 WHERE stream_id = 'INV-decided' AND version > 1"
     await sql("invoice", moved)(books)
     await sql("invoice", "DELETE FROM events WHERE stream_id = 'INV-decided'")(books)
@@ -372,13 +372,13 @@ def waiting_in_queue(body: bytes, *texts: str) -> Plant:
 
 
 async def amounts_swapped(books: FinishedBooks) -> None:
-    """Paid where it was given back, and given back where it was paid."""
+    """A refunded payment counts as paid, and a paid one as refunded."""
     assert books.ledger.execute("DELETE FROM refunds WHERE payment_intent = 'pi_late'").rowcount == 1
     books.refund("ch_paid", "pi_paid")
 
 
 async def journal_deleted(books: FinishedBooks, name: str, *, until_version: int, days: int = 401) -> None:
-    """The saga stands as it does for so long, and its journal up to that version is gone."""
+    """The saga has had its state for so many days, and its journal up to that version is deleted."""
     saga, about = books.databases["saga"], payment(name)
     await saga.execute(f"DELETE FROM transitions {ROW} AND version <= $2", about, until_version)
     await saga.execute(f"UPDATE sagas SET journal_from = $2 {ROW}", about, until_version + 1)
@@ -386,7 +386,7 @@ async def journal_deleted(books: FinishedBooks, name: str, *, until_version: int
 
 
 async def attempts_deleted(books: FinishedBooks, name: str, *, days: int = 401) -> None:
-    """The payment stands as it does for so long, and what the gateway answered is gone."""
+    """The payment has had its state for so many days, and its attempts are deleted."""
     gateway, about = books.databases["payment_gateway"], payment(name)
     await gateway.execute(f"DELETE FROM attempts {ROW}", about)
     await gateway.execute(
@@ -394,7 +394,7 @@ async def attempts_deleted(books: FinishedBooks, name: str, *, days: int = 401) 
     )
 
 
-async def journal_with_a_gap_after_what_was_deleted(books: FinishedBooks) -> None:
+async def journal_with_a_gap_after_the_deleted_part(books: FinishedBooks) -> None:
     await journal_deleted(books, "late", until_version=2)
     await sql("saga", f"DELETE FROM transitions {ROW} AND version = 3", payment("late"))(books)
 
@@ -496,8 +496,8 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         sql("staff", "UPDATE dead_letters SET status = 'discarded'"),
         {"answered_once", "deliveries_accounted_for", "dead_letters_explained"},
     ),
-    "answered and set aside": (answered_and_set_aside, {"answered_once"}),
-    "set aside twice": (set_aside_twice, {"answered_once"}),
+    "answered and dead-lettered": (answered_and_dead_lettered, {"answered_once"}),
+    "dead-lettered twice": (dead_lettered_twice, {"answered_once"}),
     "event of no command": (
         sql("invoice", f"UPDATE events SET cause_id = $3 {EVENT}", "INV-void", 1, uuid4()),
         {"caused_by_commands"},
@@ -506,19 +506,19 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         sql("invoice", "UPDATE answers SET answer = 'rejected' WHERE command_id = $1", command("void void")),
         {"caused_by_commands"},
     ),
-    "paid by nobody's word": (
+    "paid without a cause": (
         sql("invoice", f"UPDATE events SET cause_id = $3 {EVENT}", "INV-paid", 3, uuid4()),
         {"caused_by_commands", "events_delivered"},
     ),
-    "saga moved by nothing": (
+    "saga step without a cause": (
         sql("saga", f"UPDATE transitions SET cause_id = $2 {ROW} AND version = 2", payment("paid"), uuid4()),
         {"caused_by_commands"},
     ),
-    "payment moved by nobody": (
+    "payment change without a cause": (
         sql("payment_gateway", f"UPDATE payments SET cause_id = $2 {ROW}", payment("paid"), uuid4()),
         {"caused_by_commands"},
     ),
-    "outcome asked for by nobody": (
+    "outcome without a cause": (
         sql("payment_gateway", f"UPDATE outcomes SET body = '{{}}' {ROW}", payment("declined")),
         {"caused_by_commands", "events_delivered"},
     ),
@@ -539,7 +539,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         sql("invoice", f"UPDATE events SET type = 'Shrunk.1' {EVENT}", "INV-void", 2),
         {"streams_fold_to_state"},
     ),
-    "payment id says pending": (
+    "ended payment marked as pending": (
         sql("invoice", f"UPDATE payments SET pending = true {ROW}", payment("paid")),
         {"streams_fold_to_state"},
     ),
@@ -552,7 +552,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         sql("invoice", f"UPDATE events SET data = data || '{{\"amount_minor\": 99}}' {EVENT}", "INV-late", 1),
         {"captured_once", "streams_fold_to_state"},
     ),
-    "told as failed on a guess": (
+    "failure recorded without an outcome": (
         sql(
             "payment_gateway",
             f"UPDATE outcomes SET type = 'remit.payment_gateway.PaymentInDoubt.v1' {ROW}",
@@ -560,7 +560,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         ),
         {"paid_when_captured"},
     ),
-    "wrong sums that make up for each other": (amounts_swapped, {"books_balance"}),
+    "two wrong sums that balance each other": (amounts_swapped, {"books_balance"}),
     "one message, two steps of a saga": (
         sql(
             "saga",
@@ -571,17 +571,17 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         {"caused_by_commands"},
     ),
     "outbox not empty": (outbox_batch(*WAITING), {"events_delivered"}),
-    "card number in a parcel": (outbox_batch(*WAITING, PAN.encode()), {"events_delivered", "no_secrets_leaked"}),
+    "card number in an outbox batch": (outbox_batch(*WAITING, PAN.encode()), {"events_delivered", "no_secrets_leaked"}),
     "event unseen": (event_unseen, {"events_delivered", "deliveries_accounted_for"}),
     "request unseen": (request_unseen, {"events_delivered", "deliveries_accounted_for"}),
-    "other bytes under one id": (other_bytes_heard, {"events_delivered"}),
+    "other bytes under one id": (other_bytes_delivered, {"events_delivered"}),
     "other bytes than were stored": (other_bytes_than_stored, {"events_delivered"}),
-    "what a saga said unseen": (settlement_unseen, {"deliveries_accounted_for"}),
-    "what a person decided unseen": (decision_unseen, {"deliveries_accounted_for"}),
-    "heard and gone": (heard_and_gone, {"deliveries_accounted_for"}),
-    "command heard and gone": (command_heard_and_gone, {"deliveries_accounted_for"}),
+    "command of a saga unseen": (settlement_unseen, {"deliveries_accounted_for"}),
+    "decision of a person unseen": (decision_unseen, {"deliveries_accounted_for"}),
+    "delivered and gone": (delivered_and_gone, {"deliveries_accounted_for"}),
+    "command delivered and gone": (command_delivered_and_gone, {"deliveries_accounted_for"}),
     "dead letter without record": (dead_letter_without_record, {"deliveries_accounted_for"}),
-    "settled by nobody knows whom": (settled_by_nobody_knows_whom, {"deliveries_accounted_for"}),
+    "settled without a journal entry": (settled_without_journal_entry, {"deliveries_accounted_for"}),
     "replayed and gone": (replayed_and_gone, {"deliveries_accounted_for"}),
     "dead letter without reason": (dead_letter(reason="unknown"), {"dead_letters_explained"}),
     "dead letter without tries": (dead_letter(tries=0), {"dead_letters_explained"}),
@@ -598,7 +598,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         dead_letter(body=HEALTHY, reason="broker_delivery_limit", origin="broker"),
         {"dead_letters_explained"},
     ),
-    "lease without an end": (lease_forgotten, {"resources_given_back"}),
+    "lease without an end": (lease_left_behind, {"resources_given_back"}),
     "lease that ran out": (lease_ran_out, {"resources_given_back"}),
     "delivery not acknowledged": (unacknowledged, {"resources_given_back"}),
     "connections left": (connections_left, {"resources_given_back"}),
@@ -642,13 +642,16 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "card number in a queue": (waiting_in_queue(PAN.encode()), {"events_delivered", "no_secrets_leaked"}),
     "card number in a property": (waiting_in_queue(b"{}", f"x-card: {PAN}"), {"events_delivered", "no_secrets_leaked"}),
     "fault that never fired": (
-        said(planned=[{"name": "exit", "fired": 1}, {"name": "stop", "fired": 0}]),
+        run_report(planned=[{"name": "exit", "fired": 1}, {"name": "stop", "fired": 0}]),
         {"planned_faults_fired"},
     ),
-    "nothing planned": (said(planned=[]), {"planned_faults_fired"}),
-    "no conflict seen": (said(seen={"duplicates": 1, "redeliveries": 1, "in_doubt": 1}), {"planned_faults_fired"}),
+    "nothing planned": (run_report(planned=[]), {"planned_faults_fired"}),
+    "no conflict seen": (
+        run_report(seen={"duplicates": 1, "redeliveries": 1, "in_doubt": 1}),
+        {"planned_faults_fired"},
+    ),
     "planted fault not noticed": (
-        said(planted=[{"name": "inbox off", "expected": "events_delivered", "red": ["sagas_step_legally"]}]),
+        run_report(planted=[{"name": "inbox off", "expected": "events_delivered", "red": ["sagas_step_legally"]}]),
         {"planted_faults_found"},
     ),
     "step out of a terminal state": (step_out_of_terminal_state, {"caused_by_commands", "sagas_step_legally"}),
@@ -660,7 +663,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         sql("saga", f"UPDATE sagas SET status = 'failed' {ROW}", payment("paid")),
         {"sagas_step_legally"},
     ),
-    "journal deleted in silence": (
+    "journal deleted without a record": (
         sql("saga", f"DELETE FROM transitions {ROW}", payment("paid")),
         {"caused_by_commands", "sagas_step_legally"},
     ),
@@ -668,24 +671,24 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         lambda books: journal_deleted(books, "paid", until_version=2, days=399),
         {"sagas_step_legally"},
     ),
-    "journal deleted of what has not ended": (
+    "journal deleted of a saga that has not ended": (
         lambda books: journal_deleted(books, "waiting", until_version=2),
         {"sagas_step_legally"},
     ),
-    "journal deleted up to what had not ended": (
+    "journal deleted up to a state that had not ended": (
         lambda books: journal_deleted(books, "paid", until_version=1),
         {"sagas_step_legally"},
     ),
-    "journal with a gap after what was deleted": (journal_with_a_gap_after_what_was_deleted, {"sagas_step_legally"}),
-    "paid by nobody's word beside a deleted journal": (
+    "journal with a gap after the deleted part": (journal_with_a_gap_after_the_deleted_part, {"sagas_step_legally"}),
+    "paid without a cause beside a deleted journal": (
         paid_by_nobodys_word_beside_a_deleted_journal,
         {"caused_by_commands", "events_delivered"},
     ),
-    "moved by nothing after its journal was deleted": (
+    "step without a cause after a deleted journal": (
         moved_by_nothing_after_its_journal_was_deleted,
         {"caused_by_commands", "deliveries_accounted_for"},
     ),
-    "attempts deleted in silence": (
+    "attempts deleted without a record": (
         sql("payment_gateway", f"DELETE FROM attempts {ROW}", payment("paid")),
         {"confirmed_once"},
     ),
@@ -693,7 +696,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "attempts deleted of an open case": (lambda books: attempts_deleted(books, "waiting"), {"confirmed_once"}),
     "deadline overdue": (deadline_overdue, {"sagas_step_legally"}),
     "saga without deadline": (sql("saga", f"DELETE FROM deadlines {ROW}", payment("waiting")), {"sagas_step_legally"}),
-    "booked another amount": (
+    "recorded another amount": (
         sql("invoice", f"UPDATE events SET data = data || '{{\"amount_minor\": 1}}' {EVENT}", "INV-paid", 3),
         {"books_balance"},
     ),
@@ -706,7 +709,7 @@ async def _both(first: Awaitable[object], second: Awaitable[object]) -> None:
 
 
 @pytest.mark.parametrize("name", PLANTED)
-async def test_a_planted_fault_turns_its_checks_red(books: FinishedBooks, name: str) -> None:
+async def test_a_planted_fault_breaks_exactly_its_checks(books: FinishedBooks, name: str) -> None:
     plant, checks = PLANTED[name]
     await plant(books)
     findings = [await check.run(books.stores()) for check in CHECKS]
@@ -714,7 +717,7 @@ async def test_a_planted_fault_turns_its_checks_red(books: FinishedBooks, name: 
     assert not AuditReport(tuple(findings), complete=False).ok
 
 
-def test_every_check_is_turned_red_by_a_fault_of_its_own() -> None:
+def test_every_check_is_broken_by_a_fault_of_its_own() -> None:
     alone = {next(iter(checks)) for _, checks in PLANTED.values() if len(checks) == 1}
     assert alone == {check.name for check in CHECKS} - {"repeating_changes_nothing"}
 
@@ -727,8 +730,8 @@ async def test_a_message_left_in_a_queue_is_not_delivered(environment_urls: Envi
     assert broken(report.findings) == {"events_delivered"}, explained(report.findings)
 
 
-async def test_books_whose_old_traces_are_deleted_hold(books: FinishedBooks) -> None:
-    """One that ended, one that moved after its journal was deleted, one whose payment a person settled."""
+async def test_books_with_deleted_journals_and_attempts_hold(books: FinishedBooks) -> None:
+    """Three payments: one has ended, one moved after its journal was deleted, and one was settled by a person."""
     for name, version in (("paid", 2), ("late", 2), ("declined", 2), ("decided", 3)):
         await journal_deleted(books, name, until_version=version)
         await attempts_deleted(books, name)
@@ -736,7 +739,7 @@ async def test_books_whose_old_traces_are_deleted_hold(books: FinishedBooks) -> 
     assert broken(findings) == set(), explained(findings)
 
 
-async def test_recovery_that_changes_something_is_found(books: FinishedBooks) -> None:
+async def test_a_change_by_recovery_is_found(books: FinishedBooks) -> None:
     books.baselines = (Baseline.model_validate(await take_baseline(books.stores(), digest=True)),)
     await books.databases["saga"].execute("UPDATE sagas SET repeats = 9, updated_at = now()")  # what time alone moves
     assert (await found("repeating_changes_nothing", books.stores())).result is CheckResult.HOLDS
@@ -746,20 +749,20 @@ async def test_recovery_that_changes_something_is_found(books: FinishedBooks) ->
     assert {breach.about for breach in finding.breaches} == {"invoice.events", "ledger.charges"}
 
 
-async def test_the_clock_of_an_instance_may_be_off(books: FinishedBooks) -> None:
+async def test_the_clock_of_an_instance_may_be_wrong(books: FinishedBooks) -> None:
     await books.databases["payment_gateway"].execute("UPDATE attempts SET at = at + interval '1 hour'")
     assert (await found("confirmed_once", books.stores())).result is CheckResult.HOLDS
 
 
-async def test_a_lost_queue_is_not_judged_by_id(books: FinishedBooks) -> None:
+async def test_messages_of_a_lost_queue_are_not_missed(books: FinishedBooks) -> None:
     await event_unseen(books)
     books.lost = frozenset({"saga.events"})
     finding = await found("events_delivered", books.stores())
     assert (finding.result, finding.in_flight) == (CheckResult.HOLDS, 1)
 
 
-async def test_a_queue_excuses_no_more_than_it_can_hold(books: FinishedBooks) -> None:
-    """In a live system a command may wait still; two cannot be one message."""
+async def test_a_queue_excuses_only_as_many_messages_as_it_has(books: FinishedBooks) -> None:
+    """In a live system one command may still wait in the queue; two missing ones cannot be the same message."""
     for name in ("gone", "gone as well"):
         books.record(name)
     books.queues["invoice.commands"] = QueueState(1, 0)
@@ -767,7 +770,7 @@ async def test_a_queue_excuses_no_more_than_it_can_hold(books: FinishedBooks) ->
     assert (finding.broken, finding.in_flight) == (1, 1)
 
 
-async def test_a_young_event_may_be_on_its_way(books: FinishedBooks) -> None:
+async def test_a_young_event_is_under_way(books: FinishedBooks) -> None:
     await event_unseen(books)
     await sql("invoice", f"UPDATE events SET recorded_at = now() {EVENT}", "INV-paid", 3)(books)
     live = await found("events_delivered", books.stores(settled_before=NOW - timedelta(minutes=10)))
@@ -779,16 +782,16 @@ async def test_an_open_transaction_is_found(
     environment_urls: Environment, books: FinishedBooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resources, "OPEN_S", 0.0)
-    forgetful = await asyncpg.connect(environment_urls.databases["saga"], timeout=10)
+    left_open = await asyncpg.connect(environment_urls.databases["saga"], timeout=10)
     try:
-        await forgetful.execute("BEGIN; SELECT 1")
+        await left_open.execute("BEGIN; SELECT 1")
         finding = await found("resources_given_back", books.stores())
         assert (finding.broken, finding.breaches[0].why.partition(" since ")[0]) == (1, "a transaction is open")
     finally:
-        await forgetful.close()
+        await left_open.close()
 
 
-async def test_deliveries_in_the_hands_of_a_consumer_are_not_called_acknowledged(books: FinishedBooks) -> None:
+async def test_with_consumers_unacknowledged_deliveries_are_not_checked(books: FinishedBooks) -> None:
     books.queues["saga.events"] = QueueState(0, 2)
     finding = await found("resources_given_back", books.stores())
     assert (finding.result, finding.unseen) == (CheckResult.NOT_CHECKED, frozenset({Source.UNACKED}))
@@ -797,13 +800,13 @@ async def test_deliveries_in_the_hands_of_a_consumer_are_not_called_acknowledged
     assert (await found("resources_given_back", books.stores())).result is CheckResult.HOLDS
 
 
-async def test_a_queue_that_is_gone_is_not_called_empty(books: FinishedBooks) -> None:
+async def test_a_missing_queue_is_not_called_empty(books: FinishedBooks) -> None:
     books.queues["saga.events"] = None
     finding = await found("events_delivered", books.stores())
     assert finding.missing == ("the queue saga.events does not exist: see `remit topology check`",)
 
 
-async def test_messages_in_a_real_queue_are_looked_into_and_stay_as_they_were(environment_urls: Environment) -> None:
+async def test_messages_in_a_queue_are_read_and_stay_unchanged(environment_urls: Environment) -> None:
     async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
         await upstream.purge()
         for number in range(3):
@@ -817,10 +820,10 @@ async def test_messages_in_a_real_queue_are_looked_into_and_stay_as_they_were(en
         assert [received.message.body for received in await tap.take(3)] == [b"0", b"1", b"2"]
 
 
-async def test_what_a_moment_heals_is_not_broken(
+async def test_a_breach_that_a_moment_heals_is_not_broken(
     environment_urls: Environment, written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reminder that is in the outbox while we look has left it when we look again."""
+    """A reminder that is in the outbox at the first look has left it at the second."""
     url, looks = environment_urls.databases["saga"], list[int]()
 
     async def heal(_: float) -> None:
@@ -839,8 +842,8 @@ async def test_what_a_moment_heals_is_not_broken(
     assert (broken(report.findings), looks) == (set(), [1])
 
 
-async def test_what_is_young_is_under_way_in_a_live_system(books: FinishedBooks) -> None:
-    """The invoice has not heard of a capture yet: excused for a while, and not when all work is said to be done."""
+async def test_young_work_is_under_way_in_a_live_system(books: FinishedBooks) -> None:
+    """The invoice has not recorded a capture yet: that is excused for a while, but not if the system is drained."""
     await books.databases["invoice"].execute("DELETE FROM events WHERE stream_id = 'INV-paid' AND version = 3")
     await books.databases["payment_gateway"].execute("UPDATE payments SET updated_at = now()")
     live = await found("paid_when_captured", books.stores(settled_before=NOW - timedelta(minutes=10)))
@@ -850,7 +853,7 @@ async def test_what_is_young_is_under_way_in_a_live_system(books: FinishedBooks)
     assert drained.breaches == (Breach(str(payment("paid")), "captured, and INV-paid is not paid by it"),)
 
 
-async def test_what_was_not_given_is_not_called_good(environment_urls: Environment, written: Path) -> None:
+async def test_a_store_that_was_not_given_is_not_checked(environment_urls: Environment, written: Path) -> None:
     report = await audit(Sources({"invoice": environment_urls.databases["invoice"]}, drained=True), NOW, complete=True)
     results = {finding.check: finding.result for finding in report.findings}
     assert results.pop("streams_fold_to_state") is CheckResult.HOLDS
@@ -885,16 +888,12 @@ async def test_the_stores_are_opened_to_be_read_only(environment_urls: Environme
         (lambda _: Sources({}, "amqp://127.0.0.1:1/"), "RABBITMQ_URL: the broker does not answer"),
     ],
 )
-async def test_a_store_that_cannot_be_read_is_named(
-    written: Path, wrong: Callable[[Path], Sources], sentence: str
-) -> None:
+async def test_an_unreadable_store_is_named(written: Path, wrong: Callable[[Path], Sources], sentence: str) -> None:
     with pytest.raises(AuditError, match=sentence):
         await audit(wrong(written), NOW)
 
 
-async def test_a_history_that_cannot_be_read_is_named_by_its_line(
-    environment_urls: Environment, tmp_path: Path
-) -> None:
+async def test_an_unreadable_history_is_named_with_its_line(environment_urls: Environment, tmp_path: Path) -> None:
     (tmp_path / HISTORY).write_text('{"command_id": "x", "confirmed": true}\nnot json\n')
     with pytest.raises(AuditError, match=r"history\.jsonl, line 2, is not of the form"):
         await audit(Sources(environment_urls.databases, history=tmp_path / HISTORY), NOW)

@@ -1,10 +1,10 @@
-"""One of each kind of fact that a saga can hear."""
+"""One fact of each kind that a saga can receive."""
 
 from services.saga import domain
 
 
 def facts(version: int = 9, deadline: int = 1) -> tuple[domain.Fact, ...]:
-    """`version`: of the payment, for what the payment gateway service tells; `deadline`: the number of the one that fires."""
+    """`version`: of the payment, for facts from the payment gateway service; `deadline`: the number of the deadline that fires."""
     return (
         domain.PaymentRequested(),
         domain.Paid(),

@@ -1,4 +1,4 @@
-"""Rows of stores that cannot be joined, read side by side."""
+"""Reading sorted streams of rows side by side, from stores that cannot be joined."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Nothing is added that the audit does not know: its own tables are held against the catalogues of the code.
+"""Nothing can be added that the audit does not know: its own tables are compared with the catalogues of the code.
 
 The audit imports nothing of what it checks, so it knows events, outcomes, facts and tables by name. These tests import both sides.
 """
@@ -26,7 +26,7 @@ from tests.unit.invoice import specification
 
 PAYMENT = UUID(int=1)
 EVENTS = tuple(one.event for one in specification.EVENTS)
-"""One of each kind."""
+"""One event of each kind."""
 
 
 def stored_name(event: invoice.Event) -> str:
@@ -51,7 +51,7 @@ def _folds(state: FoldedInvoice, name: str, data: dict[str, Any]) -> bool:
         return False
 
 
-def test_the_audit_knows_what_brings_about_each_stored_event() -> None:
+def test_the_audit_knows_the_cause_of_each_stored_event() -> None:
     known, stored = (
         {*invoice_events.UPSTREAM_COMMANDS, *invoice_events.FROM_SAGA},
         {stored_name(event) for event in EVENTS},
@@ -60,13 +60,13 @@ def test_the_audit_knows_what_brings_about_each_stored_event() -> None:
     assert known == stored, f"{where}: {_difference(known, stored)}"
 
 
-def test_the_audit_knows_what_each_command_of_a_sender_brings_about() -> None:
+def test_the_audit_knows_the_event_of_each_senders_command() -> None:
     known, sent = set(invoice_events.UPSTREAM_COMMANDS.values()), {_short(name) for name in PUBLIC_COMMANDS}
     where = "services/audit/invoice_events.py: UPSTREAM_COMMANDS"
     assert known == sent, f"{where}: {_difference(known, sent)}"
 
 
-def test_the_audit_expects_each_stored_event_where_a_queue_hears_of_it() -> None:
+def test_the_audit_expects_each_stored_event_that_a_queue_receives() -> None:
     heard = {}
     for event in EVENTS:
         contract = announce(event, "INV-1", None)
@@ -83,7 +83,7 @@ def test_the_audit_knows_every_outcome() -> None:
 
 
 NOBODY_KNOWS = {"requested", "prepared", "cancelling", "in_doubt", "needs_decision"}
-"""In these states nobody claims to know yet whether the card was charged."""
+"""In these states it is still open whether the card was charged."""
 
 
 def test_the_audit_knows_every_status_of_a_payment() -> None:
@@ -94,10 +94,10 @@ def test_the_audit_knows_every_status_of_a_payment() -> None:
     )
 
 
-def test_every_fact_of_a_saga_is_held_against_the_messages_that_the_audit_expects() -> None:
+def test_every_fact_of_a_saga_is_compared_with_the_messages_that_the_audit_expects() -> None:
     missing = set(get_args(saga.Fact)) - {type(fact) for fact in facts()}
     assert not missing, (
-        f"tests/unit/audit/facts.py lacks {_names(missing)}. With it there, the tests of this folder say whether "
+        f"tests/unit/audit/facts.py lacks {_names(missing)}. With it there, the tests of this folder show whether "
         "services/audit/expected_messages.py (first_command) and services/audit/sagas.py (LEGAL) follow."
     )
 
@@ -117,9 +117,9 @@ def _reminder(status: saga.SagaStatus) -> dict[str, Any]:
 
 
 MOVES_BY_ITSELF = {
-    "inbox": "a message that comes again is remembered again",
+    "inbox": "a message that is delivered again is recorded again",
     "outbox": "empty once all has been published",
-    "deadlines": "the next one is set whenever a saga waits",
+    "deadlines": "a saga that waits always sets its next one",
 }
 """Tables that recovery and replay may change, each with the reason."""
 
@@ -130,14 +130,14 @@ def test_the_audit_compares_every_table(service: str) -> None:
     known = set(baseline.DIGESTED[service])
     missing = tables - known - set(MOVES_BY_ITSELF)
     assert not missing, (
-        f"services/audit/baseline.py: DIGESTED[{service!r}] lacks {_words(missing)} (or say in MOVES_BY_ITSELF, in "
+        f"services/audit/baseline.py: DIGESTED[{service!r}] lacks {_words(missing)} (or tell in MOVES_BY_ITSELF, in "
         "tests/unit/audit/test_completeness.py, why recovery may change it)"
     )
     assert known <= tables, f"services/audit/baseline.py: {service} has no table {_words(known - tables)}"
 
 
 def tables_of(service: str) -> set[str]:
-    """The tables that the migrations of the service give."""
+    """The tables of the schema that the service's migrations give."""
     schema = (ROOT / "services" / service / "migrations" / "schema.txt").read_text()
     return set(re.findall(r"^TABLE (\w+)$", schema, re.MULTILINE))
 

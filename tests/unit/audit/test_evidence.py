@@ -1,4 +1,4 @@
-"""Evidence from elsewhere: what is taken, and what is refused with a sentence that names the place."""
+"""Evidence beside the stores: what is accepted, and what is refused with a sentence that names the place."""
 
 import json
 from pathlib import Path
@@ -29,14 +29,14 @@ def test_a_listener_s_duplicates_are_counted_by_their_bodies(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("line", ["not json", "[]", '{"queue": "a"}', '{"queue": "a", "sha256": "short"}'])
-def test_a_tap_that_cannot_be_read_is_named_by_its_line(tmp_path: Path, line: str) -> None:
+def test_an_unreadable_tap_is_named_with_its_line(tmp_path: Path, line: str) -> None:
     tap = tmp_path / "tap.jsonl"
     tap.write_text(f'{{"queue": "a", "message_id": "1", "sha256": "{"0" * 64}"}}\n{line}\n')
     with pytest.raises(AuditError, match=r"tap\.jsonl, line 2, is not of the form"), open_tap(tap):
         pass
 
 
-def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     report.write_text('{"planned": [{"name": "exit"}], "seen": {}}')
     with pytest.raises(
@@ -50,7 +50,7 @@ def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
         read_baseline(report)
 
 
-def test_what_rabbitmqctl_prints_is_read(tmp_path: Path) -> None:
+def test_the_output_of_rabbitmqctl_is_read(tmp_path: Path) -> None:
     printed = tmp_path / "unacked.json"
     printed.write_text(
         '[\n{"name":"saga.events","messages_unacknowledged":2}\n,{"name":"other","messages_unacknowledged":0}]\n'

@@ -1,4 +1,4 @@
-"""What the checker expects a saga to have said, against what the saga says: two independent readings of one rule."""
+"""The commands that the audit expects of a saga, compared with those that the saga sends: two independent readings of one rule."""
 
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,7 @@ FACTS = st.tuples(st.integers(1, 9), st.integers(1, 4)).flatmap(lambda numbers: 
 
 @settings(max_examples=500)
 @given(st.lists(FACTS, max_size=20))
-def test_the_journal_of_a_saga_tells_what_it_said(history: list[Fact]) -> None:
+def test_the_journal_of_a_saga_tells_its_first_commands(history: list[Fact]) -> None:
     saga, before = Saga(UUID(int=1), "INV-1"), set[str]()
     for fact in history:
         step = transition(saga, fact, PATIENCE)
@@ -54,5 +54,5 @@ def test_no_queue_is_overlooked() -> None:
         ("remit.payment_gateway.PaymentCaptured.v2", ()),
     ],
 )
-def test_a_qualifier_brings_staff_in(key: str, queues: tuple[str, ...]) -> None:
+def test_a_routing_suffix_also_reaches_staff(key: str, queues: tuple[str, ...]) -> None:
     assert queues_for("payment.events", key) == queues

@@ -1,4 +1,4 @@
-"""What the checker calls a healthy message, against the services' own reader: it never calls healthy what they refuse."""
+"""What the audit calls a healthy message, compared with the services' own reader: the audit is never the more generous one."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ def test_every_message_on_its_queue_is_healthy(name: str) -> None:
     assert healthy(dead_letter(healthy_body(name), elsewhere)) is None
 
 
-def test_what_may_be_wrong_elsewhere_is_not_called_healthy() -> None:
+def test_a_message_that_may_be_wrong_elsewhere_is_not_called_healthy() -> None:
     name, queue = "remit.invoice.PayInvoice.v1", "invoice.commands"
     body = healthy_body(name)
     assert healthy(dead_letter(body, queue)) == name
@@ -58,13 +58,13 @@ IN_THE_BODY = [name for name, poison in CORPUS.items() if not poison.headers and
 
 @pytest.mark.parametrize("name", IN_THE_BODY)
 def test_no_poison_is_called_healthy(name: str) -> None:
-    """Each as it would lie among the dead letters, with no reason given away."""
+    """Each input as it would be stored as a dead letter, without its reason."""
     assert healthy(dead_letter(CORPUS[name].body, "invoice.commands")) is None
 
 
 @settings(max_examples=500)
 @given(data=st.data())
-def test_what_the_services_refuse_is_never_called_healthy(data: st.DataObject) -> None:
+def test_a_message_that_the_services_refuse_is_never_called_healthy(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(PUBLIC_COMMANDS)))
     whole = event(name)
     part = data.draw(st.sampled_from([whole, whole["data"]]))

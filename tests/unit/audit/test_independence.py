@@ -1,4 +1,4 @@
-"""The checker must not share the code whose results it checks."""
+"""The audit must not share the code whose results it checks."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ sys.exit(", ".join(sorted(found)) or 0)
 """
 
 
-def test_the_checker_imports_nothing_of_what_it_checks() -> None:
-    """Of `shared` it takes the link to the broker and the names of the queues: no store, no fold, no derived id, no codec."""
+def test_the_audit_imports_nothing_of_what_it_checks() -> None:
+    """From `shared` it takes the link to the broker and the names of the queues: no store, no fold, no derived id, no codec."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

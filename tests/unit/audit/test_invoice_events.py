@@ -1,4 +1,4 @@
-"""The checker's own fold: it takes what the invoice service can bring about, and refuses what nobody may."""
+"""The audit's own fold accepts every history that the invoice service can write, and refuses others."""
 
 from functools import reduce
 from typing import Any
@@ -47,7 +47,7 @@ VOIDED = ("Voided.1", {"reason": "r"})
         [ISSUED, ("Shrunk.1", {})],
     ],
 )
-def test_a_history_that_nobody_may_write_is_refused(events: list[tuple[str, dict[str, Any]]]) -> None:
+def test_an_impossible_history_is_refused(events: list[tuple[str, dict[str, Any]]]) -> None:
     with pytest.raises(ValueError, match="of an invoice that is"):
         fold(events)
 

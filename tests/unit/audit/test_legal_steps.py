@@ -1,4 +1,4 @@
-"""The checker's own table of legal steps of a saga, against what the saga does: two independent readings of one rule."""
+"""The audit's own table of a saga's legal steps, compared with what the saga does: two independent readings of one rule."""
 
 import itertools
 from uuid import UUID

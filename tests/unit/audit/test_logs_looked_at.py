@@ -1,4 +1,4 @@
-"""No secrets leaked: over a folder of logs, and over queues."""
+"""The check `no_secrets_leaked` over a folder of logs, and over queues."""
 
 from pathlib import Path
 
@@ -36,15 +36,15 @@ async def test_rotated_and_nested_logs_are_read_and_others_are_not(tmp_path: Pat
     assert {breach.about for breach in found.breaches} == {"a.log", "a.log.1", "old/b.log-20261122", "c.err"}
 
 
-async def test_what_cannot_be_read_is_not_called_clean(tmp_path: Path) -> None:
+async def test_an_unreadable_log_is_not_called_clean(tmp_path: Path) -> None:
     (tmp_path / "a.log.1.gz").write_bytes(b"\x1f\x8b")
     found = await looked_at(tmp_path)
     assert {f"no log file in {tmp_path}", "a.log.1.gz is compressed"} <= set(found.missing)
     assert Source.LOGS in found.unseen
 
 
-async def test_a_message_that_nobody_could_look_into_is_not_called_clean() -> None:
-    """Unless a consumer takes it: then it is under way."""
+async def test_an_unread_message_is_not_called_clean() -> None:
+    """If the queue has a consumer, the messages are under way instead."""
     for queue, missing, in_flight in ((QueueState(2, 0), ["2 messages that wait in q"], 0), (QueueState(2, 1), [], 2)):
         found = await NO_SECRETS_LEAKED.run(Stores({}, None, None, {"q": queue}, None))
         assert [what for what in found.missing if "wait in q" in what] == missing

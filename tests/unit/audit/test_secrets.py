@@ -1,4 +1,4 @@
-"""The scanner for secrets: it finds what is planted behind every encoding, and leaves healthy texts alone."""
+"""The search for secrets finds what is planted behind every encoding, and passes healthy texts."""
 
 import base64
 import json
@@ -71,7 +71,7 @@ def test_a_secret_is_found_behind_an_encoding(text: str, encoding: str) -> None:
         '{"code": "402", "decline_code": "do_not_honor"}',
     ],
 )
-def test_a_healthy_text_is_left_alone(text: str) -> None:
+def test_a_healthy_text_passes(text: str) -> None:
     assert secret_in(text) is None
 
 
@@ -81,7 +81,7 @@ def test_ids_are_no_card_numbers(ids: list[object]) -> None:
 
 
 def test_a_long_text_takes_time_in_proportion() -> None:
-    """Ten times the length takes about ten times as much of this thread's time; a hundred times would be the square."""
+    """Ten times the length takes about ten times as much of this thread's time; quadratic work would take a hundred times."""
 
     def seconds(length: int) -> float:
         text = ("A%4" + "\\" * 5 + "&#" + "1 2-" + "a" * 13) * length

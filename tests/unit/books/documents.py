@@ -1,4 +1,4 @@
-"""The documents of this repository, as the tests read them."""
+"""Reads the documents of this repository for the tests."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -41,12 +41,12 @@ def prose(path: Path) -> str:
 
 
 def code_spans(text: str) -> list[str]:
-    """What stands in backticks."""
+    """The texts in backticks."""
     return _CODE.findall(text)
 
 
 def code_lines(path: Path) -> Iterator[str]:
-    """What a reader could type: each code span, and each line of a block that is no diagram."""
+    """Everything that a reader could type: each code span, and each line of a block that is no diagram."""
     text = path.read_text()
     for language, block in _FENCE.findall(text):
         if language != "mermaid":
@@ -61,7 +61,7 @@ def code_lines(path: Path) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class DocumentTable:
-    """`rows` have a cell for each word of `header`."""
+    """A table; each of `rows` has a cell for each word of `header`."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -75,14 +75,14 @@ class DocumentTable:
 
 
 def tables(path: Path, *header: str) -> list[DocumentTable]:
-    """The tables whose header begins with these words. At least one: a document that lost its table proves nothing."""
+    """The tables whose header begins with these words. There must be one: a test on a document without its table would prove nothing."""
     found = [table for table in _all_tables(prose(path)) if table.header[: len(header)] == header]
-    assert found, f"{name_of(path)} has no table | {' | '.join(header)} | any more: the tests read it, put it back"
+    assert found, f"{name_of(path)} has no table | {' | '.join(header)} | any more: the tests read it, so put it back"
     return found
 
 
 def table(path: Path, *header: str) -> DocumentTable:
-    """The one table whose header begins with these words. One that has no others goes first."""
+    """The one table whose header begins with these words; if there are several, the one with exactly this header."""
     found = tables(path, *header)
     found = [one for one in found if one.header == header] or found
     assert len(found) == 1, (
@@ -120,7 +120,7 @@ def links(path: Path) -> list[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """The fragments by which headings can be linked to, as GitHub makes them."""
+    """The fragments of all headings, as GitHub makes them for links."""
     return {_slug(heading) for heading in _HEADING.findall(_FENCE.sub("", path.read_text()))}
 
 
@@ -132,13 +132,13 @@ def _slug(heading: str) -> str:
 # -- diagrams ------------------------------------------------------------------------------------------------------------------------------
 
 Edge = tuple[str, str, str]
-"""From, what happens, to."""
+"""A transition: from, event, to."""
 BEGINNING: Final = "[*]"
 
 
 @dataclass(frozen=True, slots=True)
 class StateDiagram:
-    """`edges` are those that say what happens, one for each of the words behind the colon; words in brackets are remarks."""
+    """A state diagram. `edges`: the arrows with a label, one for each word of the label; words in brackets are remarks."""
 
     states: frozenset[str]
     edges: frozenset[Edge]
@@ -151,7 +151,7 @@ def mermaid_blocks(path: Path, kind: str) -> list[str]:
 
 
 def state_diagram(path: Path, of: str) -> StateDiagram:
-    """The state diagram that says `%% of: <of>`. An arrow from a composite state leaves each state in it."""
+    """The state diagram with the line `%% of: <of>`. An arrow from a composite state leaves each state in it."""
     found = [block for block in mermaid_blocks(path, "stateDiagram-v2") if f"%% of: {of}\n" in block]
     assert len(found) == 1, f"{name_of(path)} has {len(found)} state diagrams with the line `%% of: {of}`: it needs one"
     return _read_states(found[0].splitlines())

@@ -1,4 +1,4 @@
-"""What the code says of itself, read without running it."""
+"""Reads facts from the source code without running it."""
 
 import ast
 import inspect
@@ -86,7 +86,7 @@ def _named_by_call(function: ast.Attribute, arguments: list[ast.expr]) -> list[a
     if function.attr == "database_url":
         return [ast.JoinedStr([ast.Constant("_DATABASE_URL")])]
     if ast.unparse(function.value) == "self":
-        return []  # a reader that is built on another one is given the name by its caller
+        return []  # this reader gets the name from its own caller
     reads = function.attr in READERS or (function.attr == "get" and _is_environment(function.value))
     return arguments[:1] if reads else []
 

@@ -10,15 +10,15 @@ from typing import Final
 from tests.unit.books.documents import ROOT, name_of
 
 GONE: Final = re.compile(r"\b(?:D[E]SIGN|F[A]CTS|F[A]ULTS)(?:\.md| \d|,|\))")
-"""A document of the first design, with its chapter or without. They never were in the repository. (Constants have such names, too, and are
-followed by something else; and this line is written so that it is no hit itself.)"""
+"""A document of the first design, with or without a chapter. These were never in the repository. (Constants with such names are followed by
+other characters. This line is written so that it does not match itself.)"""
 TEXTS: Final = {".md", ".json", ".toml", ".sql", ".txt", ".yaml", ".yml"}
 
 
-def test_nothing_cites_a_document_that_is_not_here() -> None:
+def test_no_line_cites_a_document_that_does_not_exist() -> None:
     cited = [f"{name_of(path)}:{line}" for path in _tracked() for line, text in _said(path) if GONE.search(text)]
     assert not cited, (
-        "these cite a document that no reader has; say the fact itself, or name services/README.md, shared/README.md, "
+        "these cite a document that no reader has; state the fact itself, or name services/README.md, shared/README.md, "
         f"deploy/README.md or tests/README.md: {cited}"
     )
 
@@ -29,7 +29,7 @@ def _tracked() -> list[Path]:
 
 
 def _said(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text; of a program what it says to people, its comments and texts."""
+    """The lines of a text; of a program only its comments and strings."""
     if path.suffix == ".py":
         with path.open("rb") as file:
             for token in tokenize.tokenize(file.readline):

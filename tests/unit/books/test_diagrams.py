@@ -1,6 +1,6 @@
-"""The state diagrams of services/README.md are the state machines of the code: both ways, edge by edge.
+"""The state diagrams of services/README.md equal the state machines of the code, edge by edge.
 
-What the code does is found out by doing it: every state that can be reached, with every command, fact or answer there is.
+The test finds what the code does by running it: it takes every state that can be reached, with every command, fact or answer.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from shared.contracts.catalogue import MESSAGES, wire_name_without_version
 from shared.records import replace
 from tests.unit.books.documents import BEGINNING, SERVICES, Edge, mermaid_blocks, name_of, state_diagram
 
-# -- whatever makes a difference -----------------------------------------------------------------------------------------------------------
+# -- every input -------------------------------------------------------------------------------------------------------------------------
 
 ID, OTHER = UUID(int=1), UUID(int=2)
 BY_NAME: dict[str, tuple[Any, ...]] = {
@@ -36,7 +36,7 @@ BY_TYPE: dict[Any, tuple[Any, ...]] = {str: ("x",), bool: (False, True), UUID: (
 
 
 def everything(kinds: Any, **named: tuple[Any, ...]) -> list[Any]:
-    """Each of these classes, with each combination of values for its fields. A class that is new in the code is among them."""
+    """Each of these classes with each combination of values for its fields. A class that is added to the code is included."""
     return [made for kind in _each(kinds) for made in _made(kind, named)]
 
 
@@ -85,7 +85,7 @@ def invoice_edges() -> set[Edge]:
 
 POLICY = payment.Policy(ladder_s=(1.0,), remind_s=60.0)
 KEY_NUMBERS_TOLD_APART = payment.EXECUTIONS_MAX + 1
-"""From then on a higher number makes no difference."""
+"""Above this number a higher one makes no difference."""
 
 PAYMENT_COMMANDS = everything(
     commands.Command, payment_id=(ID,), amount_minor=(100,), currency=("EUR",), card_jwe=(None,)
@@ -102,14 +102,16 @@ ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
 }
 
 At = tuple[payment.Payment | None, payment.GatewayStep | None]
-"""A payment, and the step that its holder takes next without looking again."""
+"""A payment, and the step that its holder takes next without reading the row again."""
 Happened = tuple[str, payment.PaymentTransition]
 
 
 def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep | None) -> Iterator[Happened]:
     """Everything that can happen to the payment, by name."""
     for command in PAYMENT_COMMANDS:
-        with contextlib.suppress(commands.PaymentIdReusedError):  # a dead letter: nothing happens to the payment
+        with contextlib.suppress(
+            commands.PaymentIdReusedError
+        ):  # it becomes a dead letter: the payment does not change
             yield type(command).__name__, commands.on_command(state, command)
     if state is None:
         return
@@ -125,7 +127,7 @@ def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep 
 
 
 def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
-    """The payment without what nothing depends on, so that there are finitely many, and few."""
+    """The payment without values on which nothing depends, so that there are few states."""
     return replace(
         state,
         version=1,
@@ -189,7 +191,7 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_state_diagram_is_what_the_code_does(machine: Literal["invoice", "payment", "saga"]) -> None:
+def test_the_state_diagram_equals_the_code(machine: Literal["invoice", "payment", "saga"]) -> None:
     status, edges_of = MACHINES[machine]
     drawn, done = state_diagram(SERVICES, machine), edges_of()
     assert drawn.states == {one.value for one in status}, (
@@ -206,7 +208,9 @@ def _shown(edge: Edge) -> str:
 
 
 def test_every_step_at_the_gateway_was_tried() -> None:
-    assert set(ANSWERS_TO) == set(payment.GatewayStep), f"say in ANSWERS_TO of {__file__} which answers it can get"
+    assert set(ANSWERS_TO) == set(payment.GatewayStep), (
+        f"list in ANSWERS_TO of {__file__} which answers each step can get"
+    )
 
 
 def test_messages_in_sequence_diagrams_are_in_the_catalogue() -> None:

@@ -1,4 +1,4 @@
-"""What a document points at is there: files, headings, commands."""
+"""What a document refers to exists: files, headings, commands."""
 
 import re
 from functools import cache
@@ -39,7 +39,7 @@ TOP: Final = ("", "shared", "services", "tests", "deploy")
 
 @pytest.mark.parametrize("path", DOCUMENTS)
 def test_every_file_that_is_named_exists(path: Path) -> None:
-    """Those with a folder before their name: from the top, from the document's own folder, or from a top folder."""
+    """Names with a folder: relative to the top, to the document's own folder, or to a top folder."""
     for named in code_spans(prose(path)):
         if "/" not in named or "<" in named or not SOURCE_FILE.fullmatch(named) or named.startswith((".remit", "/")):
             continue
@@ -47,7 +47,7 @@ def test_every_file_that_is_named_exists(path: Path) -> None:
         assert any((folder / named).exists() for folder in folders), f"{name_of(path)}: there is no file {named}"
 
 
-def test_the_first_page_leads_to_every_document() -> None:
+def test_the_root_readme_leads_to_every_document() -> None:
     reached, waiting = set[Path](), [ROOT / "README.md"]
     while waiting:
         path = waiting.pop()
@@ -57,7 +57,7 @@ def test_the_first_page_leads_to_every_document() -> None:
         targets = [(path.parent / link.partition("#")[0]).resolve() for link in links(path) if not FOREIGN.match(link)]
         waiting += [target for target in targets if target.suffix == ".md" and target.exists()]
     lost = sorted(map(name_of, set(documents()) - reached))
-    assert not lost, f"no way leads from README.md to {lost}: link them"
+    assert not lost, f"no link leads from README.md to {lost}: add one"
 
 
 # -- commands ------------------------------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_every_command_of_remit_exists(path: Path) -> None:
                 or word.startswith("-")
                 or (command.invoke_without_command and word not in subcommands)
             ):
-                break  # what follows are arguments, or words about them
+                break  # the rest are arguments, or words about them
             assert word in subcommands, (
                 f"{name_of(path)}: `remit` has no such command: `{line}`; it has {sorted(subcommands)}"
             )

@@ -1,4 +1,4 @@
-"""The tables of the documents say what the code says: nothing missing, nothing that is not there."""
+"""The tables of the documents equal the code: nothing is missing, and nothing is too much."""
 
 import ast
 import re
@@ -48,7 +48,7 @@ from tests.unit.books.source import attributes_of, python_files, tree, variables
 
 
 def assert_same(path: Path, what: str, told: Collection[str], true: Collection[str], *, source: str) -> None:
-    """The document tells of just these, each once."""
+    """The document lists just these, each once."""
     twice = sorted({one for one in told if list(told).count(one) > 1})
     missing, wrong = sorted(set(true) - set(told)), sorted(set(told) - set(true))
     assert not missing, f"{name_of(path)}: {what}: add what {source} has: {missing}"
@@ -64,7 +64,7 @@ def short_name(message: type[Contract]) -> str:
 
 
 def queues_of(message: type[Contract]) -> set[str]:
-    """The queues of ours that take messages of this type, with whatever routing suffix."""
+    """Our queues that receive messages of this type, with any routing suffix."""
     exchange = ingress_exchange(message.exchange)
     keys = {"", *(routing_key(message.wire_name, suffix) for suffix in get_args(RoutingSuffix))}
     return {
@@ -109,7 +109,7 @@ OF_A_CASE: Final = {
     payment.OutcomeReason.UNKNOWN_TO_GATEWAY,
     payment.OutcomeReason.REFUND_PENDING,
 }
-"""Why nobody knows yet: staff see these, senders do not."""
+"""Reasons why an outcome is unknown: staff see these, senders do not."""
 OF_BOTH: Final = {payment.OutcomeReason.GATEWAY_UNAVAILABLE, payment.OutcomeReason.DECIDED}
 BY_A_SERVICE: Final = {*MalformedReason, "handler_failed", Withheld.UNREADABLE, Withheld.UNSTORABLE}
 BY_THE_BROKER: Final = {*(f"broker_{reason}" for reason in intake._BROKER_REASONS), "unknown"}
@@ -132,7 +132,7 @@ def test_reasons_of_cases_are_those_of_the_payment_gateway() -> None:
     assert_same(STAFF, "reasons of cases", told, OF_A_CASE | OF_BOTH, source="services/payment_gateway/domain.py")
 
 
-def test_reasons_of_dead_letters_are_those_that_are_given() -> None:
+def test_reasons_of_dead_letters_are_those_of_the_code() -> None:
     told = table(STAFF, "reason", "what happened", "what to do").codes("reason")
     source = "MalformedReason (shared/messaging/codec.py), shared/batch or services/staff/intake.py"
     assert_same(STAFF, "reasons of dead letters", told, BY_A_SERVICE | BY_THE_BROKER, source=source)
@@ -185,7 +185,7 @@ METRICS: Final[dict[str, Metric]] = {name: one for name, one in vars(metrics).it
 
 
 def full_name(metric: Metric) -> str:
-    """As a scraper sees it."""
+    """The name by which a scraper sees it."""
     return f"{metric._name}_total" if isinstance(metric, Counter) else metric._name
 
 
@@ -220,9 +220,9 @@ def imported_from_metrics(path: Path) -> list[str]:
 # -- settings and limits -------------------------------------------------------------------------------------------------------------------
 
 OF_THE_MACHINE: Final = {"PATH"}
-"""Every program has it."""
+"""Variables that every program has."""
 NOT_OURS: Final = {ROOT / "tests/bench/peers", ROOT / "tests/unit"}
-"""Other systems, which have settings of their own; and made-up variables, by which the settings reader is tested."""
+"""Other systems with settings of their own, and made-up variables with which the settings reader is tested."""
 
 
 def test_variables_are_those_that_are_read() -> None:

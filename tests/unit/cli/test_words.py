@@ -1,4 +1,4 @@
-"""Values in words: what a terminal shows of them."""
+"""Values as text on a terminal."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
@@ -12,7 +12,7 @@ from services.invoice.domain import InvoiceStatus
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-def test_control_characters_are_shown_and_not_obeyed() -> None:
+def test_control_characters_are_made_visible() -> None:
     assert words.printable("a\x1b[2J\u202eb\n\tc") == "a\\u001b[2J\\u202eb\n\tc"
 
 
@@ -33,7 +33,7 @@ def test_a_type_of_ours_is_shortened(type_: str | None, shown: str) -> None:
     assert words.short_type(type_) == shown
 
 
-def test_an_id_is_shortened_where_there_is_little_room() -> None:
+def test_an_id_is_shortened_on_a_narrow_terminal() -> None:
     id_ = UUID("0197b1c4-0000-7000-8000-000000000001")
     assert (words.id_text(id_, wide=True), words.id_text(id_, wide=False)) == (str(id_), "0197b1c4")
 
@@ -45,7 +45,7 @@ def test_times_are_in_utc() -> None:
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(-5, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (172_800, "2d")]
 )
-def test_an_age_is_in_the_largest_unit_of_which_there_are_two(seconds: int, shown: str) -> None:
+def test_an_age_is_in_the_largest_unit_that_gives_at_least_two(seconds: int, shown: str) -> None:
     assert words.age(NOW - timedelta(seconds=seconds), NOW) == shown
 
 

@@ -20,7 +20,7 @@ def test_every_fault_has_a_trial_or_a_reason() -> None:
 
 
 def test_no_partition_is_left_out() -> None:
-    """Row 17: each service from each server it uses, one way and the other, and cut."""
+    """Row 17: each service with each server that it uses, in one direction, in the other, and cut."""
     names = {trial.name for trial in all_trials()}
     lines = [
         f"{service}.{server}"

@@ -1,4 +1,4 @@
-"""What a run says of itself: good only if every fault fired and every check held, or that of the planted one turned red."""
+"""The result of a fault run: good only if every fault fired and every check held, or a planted fault broke its check."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def result(name: str = "crash/a:saga:exit", **changes: object) -> TrialResult:
 
 
 async def _nothing(_bed: object, _note: Note) -> None:
-    """Not run here."""
+    """This trial is never run."""
 
 
 def run(folder: Path, *results: TrialResult) -> FaultRun:
@@ -37,7 +37,7 @@ def test_a_trial_is_good_only_if_it_fired_and_all_checks_hold() -> None:
     assert not result(surprises=["paid by token: declined"]).ok
 
 
-def test_a_planted_fault_is_good_only_if_its_check_turns_red() -> None:
+def test_a_planted_fault_is_good_only_if_its_check_breaks() -> None:
     assert result(
         check="paid_when_captured", checks=HOLDS | {"paid_when_captured": "broken"}, surprises=["of course"]
     ).ok
@@ -45,7 +45,7 @@ def test_a_planted_fault_is_good_only_if_its_check_turns_red() -> None:
     assert not result(check="paid_when_captured", checks=HOLDS | {"answered_once": "broken"}).ok
 
 
-def test_who_recovers_too_slowly_has_not_held(tmp_path: Path) -> None:
+def test_a_slow_recovery_is_a_failure(tmp_path: Path) -> None:
     assert result(recovered_s=4.9, limit_s=5.0).ok
     slow = result(recovered_s=5.1, limit_s=5.0)
     assert not slow.ok
@@ -53,7 +53,7 @@ def test_who_recovers_too_slowly_has_not_held(tmp_path: Path) -> None:
     assert "5.1 of 5" in report.html(run(tmp_path, slow))
 
 
-def test_what_this_machine_does_not_allow_is_skipped_and_neither_held_nor_broken(tmp_path: Path) -> None:
+def test_an_impossible_trial_is_skipped(tmp_path: Path) -> None:
     skipped = result("servers/database:full_wal", fired=0, checks={}, skipped="no small file system")
     whole = run(tmp_path, result(), skipped)
     assert whole.ok
@@ -66,20 +66,20 @@ def test_what_this_machine_does_not_allow_is_skipped_and_neither_held_nor_broken
     assert "no small file system" in report.html(whole)
 
 
-def test_the_report_says_what_was_read_again() -> None:
+def test_the_report_shows_how_often_the_audit_ran_again() -> None:
     said = report.read_again([result(readings=1), result(readings=2), result(readings=3)])
     assert "events_delivered, deliveries_accounted_for, resources_given_back" in said
     assert "after 2 of 3 trials; 1 needed a third" in said
 
 
-def test_a_run_is_good_only_if_all_was_run(tmp_path: Path) -> None:
+def test_a_run_is_good_only_if_every_trial_was_run(tmp_path: Path) -> None:
     whole = run(tmp_path, result(), result("crash/b:saga:exit"))
     assert whole.ok
     whole.results.pop()
     assert not whole.ok
 
 
-def test_the_audit_gets_what_was_planned_seen_and_planted(tmp_path: Path) -> None:
+def test_run_json_has_planned_seen_and_planted_faults_for_the_audit(tmp_path: Path) -> None:
     one = run(
         tmp_path,
         result(),
@@ -99,7 +99,7 @@ def test_the_audit_gets_what_was_planned_seen_and_planted(tmp_path: Path) -> Non
     ]
 
 
-def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file_and_escapes_its_texts(tmp_path: Path) -> None:
     good = result(drained_s=3.5, again_s=0.4)
     bad = result(
         "network/cut:saga:reset",
@@ -116,7 +116,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path: Path) -
     assert "captured_once is broken" in page
 
 
-def test_a_planted_fault_shows_as_what_it_should_be(tmp_path: Path) -> None:
+def test_a_planted_fault_is_shown_as_found(tmp_path: Path) -> None:
     console = Console(record=True, width=160)
     report.show(
         run(
@@ -128,7 +128,7 @@ def test_a_planted_fault_shows_as_what_it_should_be(tmp_path: Path) -> None:
     assert "1 found" in console.export_text()
 
 
-def test_the_table_names_what_failed(tmp_path: Path) -> None:
+def test_the_table_names_the_failed_trials(tmp_path: Path) -> None:
     console = Console(record=True, width=160)
     report.show(run(tmp_path, result(), result("crash/b:saga:exit", fired=0)), console)
     shown = console.export_text()

@@ -1,4 +1,4 @@
-"""Which trials there are: every crash point by every action, a short selection that is short, a schedule that a seed gives again."""
+"""The trials: every crash point with every action, a short selection, and a schedule that a seed repeats."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_every_action_is_tried_at_every_point_and_every_service_that_passes_it_e
             assert {f"crash/{point.name}:{service}:exit" for service in point.passed_by} <= names
 
 
-def test_names_are_unique_and_trials_say_what_they_touch() -> None:
+def test_names_are_unique_and_every_trial_names_what_it_touches() -> None:
     trials = all_trials()
     assert len({trial.name for trial in trials}) == len(trials)
     for trial in trials:
@@ -28,7 +28,7 @@ def test_names_are_unique_and_trials_say_what_they_touch() -> None:
         assert trial.touches or trial.alone, trial.name
 
 
-def test_the_short_selection_is_short_and_leaves_no_service_and_no_family_out() -> None:
+def test_the_short_selection_has_every_service_and_every_family() -> None:
     everything = all_trials()
     assert {f"crash/{name}" for name in crash.SHORT} <= {trial.name for trial in everything}
     short = select(everything, only=None, short=True)
@@ -45,7 +45,7 @@ def test_a_pattern_selects() -> None:
 
 
 async def _nothing(_bed: object, _note: Note) -> None:
-    """Not run here."""
+    """This trial is never run."""
 
 
 def _trial(name: str, family: str, *, random: bool = True) -> Trial:
@@ -55,7 +55,7 @@ def _trial(name: str, family: str, *, random: bool = True) -> Trial:
 TRIALS = [*(_trial(f"a{n}", "many") for n in range(50)), _trial("b", "few"), _trial("c", "few", random=False)]
 
 
-def test_a_seed_gives_its_schedule_again_in_whatever_order_the_trials_come() -> None:
+def test_a_seed_repeats_its_schedule_whatever_the_order_of_trials() -> None:
     first = chaos.schedule(7, 5, TRIALS)
     assert first == chaos.schedule(7, 5, list(reversed(TRIALS)))
     assert first != chaos.schedule(8, 5, TRIALS)
@@ -71,6 +71,6 @@ def test_a_schedule_fills_the_time_with_faults_of_every_family_that_are_fit_for_
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
-def test_the_estimate_counts_what_shares_a_stack_over_the_lanes(lanes: int) -> None:
+def test_the_estimate_divides_shared_trials_among_the_lanes(lanes: int) -> None:
     trials = [_trial(str(n), "x") for n in range(8)]
     assert estimate_s(trials, lanes) == pytest.approx(estimate_s([], 1) + 8 * 15 / lanes)

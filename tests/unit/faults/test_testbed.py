@@ -1,4 +1,4 @@
-"""What a bed reads of its services: their logs from a moment on, their counters."""
+"""What a testbed reads from its services: their logs from a moment on, and their counters."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ def test_a_mark_shows_what_came_after_it(tmp_path: Path) -> None:
     assert mark.text == '{"event":"fault_fired"}\n'
 
 
-def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+def test_a_log_that_does_not_exist_yet_is_empty(tmp_path: Path) -> None:
     assert LogMark(tmp_path / "saga.log", 0).text == ""
 
 
-def test_the_counters_of_a_service_are_found_under_the_names_it_gives_them() -> None:
+def test_the_counters_of_a_service_are_read() -> None:
     before = counted(generate_latest().decode())
     metrics.MESSAGES_HANDLED.labels(queue="saga.events", outcome="duplicate").inc(3)
     metrics.MESSAGES_HANDLED.labels(queue="saga.events", outcome="handled").inc(50)

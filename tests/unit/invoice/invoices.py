@@ -1,4 +1,4 @@
-"""The invoice that the specification speaks of: 5.00 EUR, and everything that can have happened to it, by names."""
+"""The invoice of the specification: 5.00 EUR, and everything that can have happened to it, by name."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ InvoiceScenario = Scenario[History, Command, Decision]
 Specification = dict[str, InvoiceScenario]
 
 THIS, OTHER = UUID(int=1), UUID(int=2)
-"""The payment that the histories speak of, and another."""
+"""The payment in the histories, and another one."""
 TOKEN = MethodSummary("token", "pm_card_visa")
 
 ISSUED = Issued("C-1", 500, "EUR")
@@ -50,15 +50,15 @@ MONEY: dict[str, Any] = {"amount_minor": 500, "currency": "EUR"}
 CARD = messages.EncryptedCardMethod(jwe="eyJhbGciOiJSU0EtT0FFUC0yNTYifQ.a2V5.aXY.Y2lwaGVydGV4dA.dGFn")
 
 NOTHING: Decision = ()
-"""Accepted, and nothing is new."""
+"""The command is accepted, and there is no new event."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventSpecification:
-    """How an event is written into history, under which name and version, and what the world hears of it.
+    """How an event is stored, under which name and version, and what is published of it.
 
-    What was ever written is read for ever: an example never changes. The next version of an event is another example; the older one then
-    says what it reads to today, and nothing is announced of it anew."""
+    A stored event must stay readable for ever, so an example never changes. The next version of an event is another example. The older one
+    then shows what it is read as today, and is no longer published in its old form."""
 
     event: Event
     stored_as: str

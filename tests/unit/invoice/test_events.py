@@ -1,4 +1,4 @@
-"""Every event is stored, read back, and announced as its specification says."""
+"""Every event is stored, read back, and published as its specification requires."""
 
 import json
 from typing import get_args
@@ -15,25 +15,25 @@ from tests.unit.invoice.specification import EVENTS
 each_event = pytest.mark.parametrize("specified", EVENTS, ids=lambda specified: specified.stored_as)
 
 
-# -- nothing is forgotten --------------------------------------------------------------------------------------------------------------
+# -- completeness ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_every_event_is_specified() -> None:
     lacking = sorted(event.__name__ for event in set(get_args(Event)) - {type(one.event) for one in EVENTS})
     assert not lacking, (
-        f"{', '.join(lacking)}: write an EventSpecification into EVENTS, in the file of the command that brings it about: "
+        f"{', '.join(lacking)}: write an EventSpecification into EVENTS, in the file of the command that causes it: "
         "tests/unit/invoice/test_<command>.py"
     )
 
 
-def test_every_name_that_was_ever_written_is_specified() -> None:
+def test_every_stored_name_is_specified() -> None:
     lacking = sorted({*STORED_AS.values(), *UPCASTERS} - {one.stored_as for one in EVENTS})
     assert not lacking, (
         f"write an EventSpecification for {', '.join(lacking)} into tests/unit/invoice/test_<command>.py"
     )
 
 
-def test_every_specified_name_is_read_by_somebody() -> None:
+def test_every_specified_name_can_be_read() -> None:
     unread = sorted({one.stored_as for one in EVENTS} - {*STORED_AS.values(), *UPCASTERS})
     assert not unread, (
         f"services/invoice/stored_events.py reads no {', '.join(unread)} any more. History that was written stays readable: "
@@ -41,11 +41,11 @@ def test_every_specified_name_is_read_by_somebody() -> None:
     )
 
 
-# -- history ---------------------------------------------------------------------------------------------------------------------------
+# -- storage -----------------------------------------------------------------------------------------------------------------------------
 
 
 @each_event
-def test_what_was_written_reads_for_ever(specified: EventSpecification) -> None:
+def test_every_stored_form_is_still_readable(specified: EventSpecification) -> None:
     assert load(specified.stored_as, specified.stored) == specified.event
 
 
@@ -56,13 +56,13 @@ def test_an_event_is_written_in_its_newest_form(specified: EventSpecification) -
         assert (name, json.loads(json.dumps(data, default=str))) == (specified.stored_as, specified.stored)
 
 
-def test_a_name_that_nobody_reads_is_refused() -> None:
+def test_an_unknown_stored_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Issued\.99"):
         load("Issued.99", {"customer_id": "C-1", **MONEY})
 
 
-def test_an_old_form_is_brought_to_the_present_one_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How an upcaster is written. Here the first form of `Issued` had an amount in whole euros, and the second no currency."""
+def test_an_old_form_is_upcast_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An example of an upcaster. Here the first form of `Issued` had an amount in whole euros, and the second had no currency."""
     monkeypatch.setitem(
         UPCASTERS,
         "Issued.-1",
@@ -73,7 +73,7 @@ def test_an_old_form_is_brought_to_the_present_one_step_by_step(monkeypatch: pyt
     assert load("Issued.0", {"customer_id": "C-1", "amount_minor": 1200}) == Issued("C-1", 1200, "EUR")
 
 
-# -- what the world hears --------------------------------------------------------------------------------------------------------------
+# -- publishing --------------------------------------------------------------------------------------------------------------------------
 
 
 @each_event
@@ -84,13 +84,13 @@ def test_an_event_is_announced(specified: EventSpecification) -> None:
 
 def test_every_event_is_announced_in_its_newest_form() -> None:
     silent = [one.stored_as for one in EVENTS if one.announced is None and one.stored_as not in UPCASTERS]
-    assert not silent, f"say in `announced` what the world hears of {', '.join(silent)}"
+    assert not silent, f"tell in `announced` what is published of {', '.join(silent)}"
 
 
-def test_a_request_carries_the_card_that_history_does_not_keep() -> None:
+def test_a_request_carries_the_card_that_events_do_not_keep() -> None:
     requested = announce(REQUESTED, "INV-1", CARD)
     assert requested == messages.InvoicePaymentRequested(invoice_id="INV-1", payment_id=THIS, method=CARD, **MONEY)
 
 
-def test_a_reference_code_stays_what_it_was_when_a_customer_wrote_it_down() -> None:
+def test_a_reference_code_never_changes() -> None:
     assert (reference_code(THIS), reference_code(OTHER)) == ("PF-WWFJVY5V", "PF-BA7B5Q3A")

@@ -1,4 +1,4 @@
-"""FlagPaymentInDoubt: nobody knows whether the pending payment was charged. A stale one is accepted and says nothing."""
+"""FlagPaymentInDoubt: it is unknown whether the pending payment was charged. A stale one is accepted and has no event."""
 
 from services.invoice.domain import FlagPaymentInDoubt
 from shared.contracts import invoice as messages

@@ -44,7 +44,7 @@ COMMANDS = st.one_of(
 
 
 def live(commands: list[Command]) -> tuple[Invoice, list[Event]]:
-    """What becomes of an invoice that gets these commands."""
+    """The invoice and the events after these commands."""
     invoice, happened = Invoice("INV-1"), []
     for command in commands:
         decided = decide(command, invoice)
@@ -56,7 +56,7 @@ def live(commands: list[Command]) -> tuple[Invoice, list[Event]]:
 
 @given(st.lists(COMMANDS, max_size=30), COMMANDS)
 def test_a_repeated_command_decides_nothing_new(commands: list[Command], command: Command) -> None:
-    """The second time there is no event; but for settlement that was rejected, which is told again."""
+    """The second time there is no event, except for a rejected settlement, which is published again."""
     invoice, _ = live([*commands, command])
     again = decide(command, invoice)
     if isinstance(again, RejectionReason):
@@ -74,7 +74,7 @@ def test_laws_of_every_history(commands: list[Command]) -> None:
     requests = [event for event in happened if isinstance(event, PaymentRequested)]
     endings = [event for event in happened if isinstance(event, Paid | PaymentFailed)]
     open_payments = len(requests) - len(endings)
-    assert open_payments in {0, 1}, "never a new charge while one is unresolved"
+    assert open_payments in {0, 1}, "no new charge while one is open"
     assert (open_payments == 1) == (invoice.status in {InvoiceStatus.PAYMENT_PENDING, InvoiceStatus.IN_DOUBT})
 
 

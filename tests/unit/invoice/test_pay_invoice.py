@@ -1,4 +1,4 @@
-"""PayInvoice: a payment of the whole amount is requested, one at a time, each under an id of its own."""
+"""PayInvoice: a payment of the whole amount is requested, one at a time, each with an id of its own."""
 
 from services.invoice.domain import MethodSummary, Pay, PaymentRequested, RejectionReason
 from shared.contracts import invoice as messages

@@ -1,4 +1,4 @@
-"""RecordPaymentFailure: the invoice is open again. A stale one, of a payment that nobody waits for, is accepted and says nothing."""
+"""RecordPaymentFailure: the invoice is open again. A stale one, of a payment that is not awaited, is accepted and has no event."""
 
 from services.invoice.domain import PaymentFailed, RecordPaymentFailure, reference_code
 from shared.contracts import invoice as messages

@@ -1,6 +1,6 @@
-"""Commands that are answered at the border of the public queue, and reach no invoice: one that can never be read, or may not be sent.
+"""Commands that are answered at the border of the public queue and reach no invoice: they cannot be read, or may not be sent.
 
-A sender is known by the command's own id, or, where that cannot be read or must not be used, by the AMQP message id.
+The answer goes to the command's own id. If that cannot be read or must not be used, it goes to the AMQP message id.
 """
 
 import json
@@ -27,7 +27,7 @@ RECORD = RecordPayment(
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message as a sender writes it."""
+    """A message as a sender publishes it."""
 
     body: bytes
     content_type: str | None = STRUCTURED
@@ -38,7 +38,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredRejected:
-    """Answered `rejected`, under this id."""
+    """It is answered `rejected`, under this id."""
 
     command_id: UUID
     reason: AnswerReason
@@ -46,14 +46,14 @@ class AnsweredRejected:
 
 @dataclass(frozen=True, slots=True)
 class BecomesDeadLetter:
-    """A dead letter."""
+    """It becomes a dead letter."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReachesInvoice:
-    """For the invoice to decide."""
+    """The invoice decides about it."""
 
     command: Contract
 
@@ -104,12 +104,12 @@ ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
         AnsweredRejected(OWN, AnswerReason.REPLY_TO_NOT_ALLOWED),
     ),
     (
-        "a card number in the clear, of which not even the id is used",
+        "a card number in clear: even the id of the command is not used",
         Sent(HEALTHY.replace(b"C-1", PAN.encode())),
         AnsweredRejected(AMQP, AnswerReason.CLEAR_CARD_NUMBER),
     ),
     (
-        "a CVV, of which not even the id is used",
+        "a CVV: even the id of the command is not used",
         Sent(HEALTHY.replace(b'"C-1"', b'"C-1", "cvv": "123"')),
         AnsweredRejected(AMQP, AnswerReason.CVV_NOT_ACCEPTED),
     ),
@@ -149,16 +149,16 @@ ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
         AnsweredRejected(AMQP, AnswerReason.LONE_SURROGATE),
     ),
     (
-        "a type of a later version waits for it",
+        "a type of a later version is a dead letter until an upgrade",
         Sent(event(ISSUE, type="remit.invoice.IssueInvoice.v2")),
         BecomesDeadLetter("unknown_version"),
     ),
     (
-        "a type that nobody knows waits for a person",
+        "an unknown type is a dead letter for a person",
         Sent(event(ISSUE, type="remit.invoice.BurnInvoice.v1")),
         BecomesDeadLetter("unknown_type"),
     ),
-    ("nobody to answer", Sent(b"PAY ME", message_id="17"), BecomesDeadLetter("not_json")),
+    ("no id to answer", Sent(b"PAY ME", message_id="17"), BecomesDeadLetter("not_json")),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What an invoice is after what happened to it, as a whole."""
+"""The whole state of an invoice after each history."""
 
 import pytest
 
@@ -28,7 +28,7 @@ STATES: dict[str, tuple[History, Invoice]] = {
 
 
 @pytest.mark.parametrize(("history", "invoice"), STATES.values(), ids=list(STATES))
-def test_an_invoice_is_what_its_events_made(history: History, invoice: Invoice) -> None:
+def test_events_give_the_whole_state(history: History, invoice: Invoice) -> None:
     assert replay("INV-1", history) == invoice
 
 

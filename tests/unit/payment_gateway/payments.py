@@ -1,4 +1,4 @@
-"""The payment that the specification speaks of: 12.50 EUR, at version 3, every answer of the gateway, and what can become of it."""
+"""The payment of the specification: 12.50 EUR, at version 3; every answer of the gateway, and every change of the payment."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,11 +27,11 @@ FIRST_S, SECOND_S = 1.0, 5.0
 REMIND_S = 3_600.0
 POLICY = Policy(ladder_s=(FIRST_S, SECOND_S), remind_s=REMIND_S)
 LAST = len(POLICY.ladder_s)
-"""The rung of a payment that has climbed the whole ladder."""
+"""The rung of a payment that has used the whole ladder."""
 ASKED_S = 3.0
 """How long the gateway asks us to wait."""
 
-# -- what the gateway can answer -------------------------------------------------------------------------------------------------------
+# -- answers of the gateway --------------------------------------------------------------------------------------------------------------
 
 TOKENISED = port.Tokenised("pm_9", "")
 PREPARED = port.Prepared("pi_1", "")
@@ -54,7 +54,7 @@ OF_SOMETHING_ELSE = {
     "another currency": replace(CAPTURED, currency="USD"),
     "another payment": replace(CAPTURED, gateway_id="pi_2"),
 }
-"""Captures of what we did not ask for."""
+"""Captures that are not the one we ordered."""
 
 # -- the payment -----------------------------------------------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ _WITHOUT_A_REASON = {PaymentStatus.REQUESTED, PaymentStatus.PREPARED, PaymentSta
 
 
 def payment(status: PaymentStatus, *, rung: int = 0, decided_by: str | None = None, key_number: int = 1) -> Payment:
-    """A payment as it looks in this state, at version 3. A cancelling one was declined."""
+    """A payment in this state, at version 3. A cancelling one was declined before."""
     return Payment(
         payment_id=ID,
         invoice_id="INV-1",
@@ -85,7 +85,7 @@ def payment(status: PaymentStatus, *, rung: int = 0, decided_by: str | None = No
     )
 
 
-# -- what can become of it -------------------------------------------------------------------------------------------------------------
+# -- changes of the payment --------------------------------------------------------------------------------------------------------------
 
 Becomes = Callable[[Payment], PaymentTransition]
 
@@ -93,7 +93,7 @@ Becomes = Callable[[Payment], PaymentTransition]
 def stays(
     delay_s: float | None = None, *, then: GatewayStep | None = None, republish: bool = False, **changes: Any
 ) -> Becomes:
-    """No other version: the world is told nothing new. `changes` are all that differs in the payment."""
+    """The version stays, so nothing new is published. `changes`: everything that differs in the payment."""
     return lambda before: PaymentTransition(_changed(before, changes), then=then, delay_s=delay_s, republish=republish)
 
 
@@ -105,7 +105,7 @@ def becomes(
     then: GatewayStep | None = None,
     **changes: Any,
 ) -> Becomes:
-    """Another status is the next version, on the first rung; why the last one stood no longer holds. `changes` are what else differs."""
+    """A new status: the next version, on the first rung, without the reason of the old status. `changes`: everything else that differs."""
 
     def follows(before: Payment) -> PaymentTransition:
         moved = replace(
@@ -128,10 +128,10 @@ def _changed(payment: Payment, changes: Mapping[str, Any]) -> Payment:
 
 
 WAITS = stays(FIRST_S, rung=1)
-"""The next rung of the ladder."""
+"""The payment moves to the next rung of the ladder."""
 WAITS_AS_ASKED = stays(ASKED_S, rung=1)
 REMINDS = stays(REMIND_S, republish=True)
-"""It waits for a person: what was told is told again, and the gateway asked again later."""
+"""It waits for a person: the last outcome is published again, and the gateway is asked again later."""
 IS_CAPTURED = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED, receipt_number="ch_1")
 IS_CAPTURED_LATE = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED_LATE, REMIND_S, receipt_number="ch_1")
 IS_CANCELLED_THERE = becomes(PaymentStatus.NOT_CHARGED, Outcome.NOT_CHARGED, reason="cancelled_at_gateway")
@@ -139,7 +139,7 @@ IS_REFUNDED = becomes(PaymentStatus.REFUNDED, Outcome.REFUNDED, refund_id="re_1"
 
 
 def is_cancelled_as(status: PaymentStatus, reason: str) -> Becomes:
-    """The verdict is pending until the gateway confirms the cancel."""
+    """The outcome stays pending until the gateway confirms the cancel."""
     verdict = PendingOutcome(status, reason)  # type: ignore[arg-type] # a status narrowed by the one who calls
     return becomes(PaymentStatus.CANCELLING, then=GatewayStep.CANCEL, pending=verdict)
 
@@ -175,7 +175,7 @@ StepTable = Mapping[Payment, Mapping[GatewayAnswer, Becomes]]
 
 
 def scenarios_of(table: StepTable) -> dict[str, StepScenario]:
-    """One scenario a payment and an answer, named by both."""
+    """One scenario for each payment and answer, named after both."""
     named = {
         f"{_name(before)}: {type(answer).__name__}": Scenario(before, answer, follows(before))
         for before, row in table.items()
@@ -204,7 +204,7 @@ CommandScenario = Scenario[Payment | None, Command, PaymentTransition]
 CLOSES = PaymentTransition(
     Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, version=1, reason="never_requested"), Outcome.NOT_CHARGED
 )
-"""A payment never seen: from now on it never will be, and a request that comes later is not sent."""
+"""A payment that was never seen is closed: a request that comes later is not sent."""
 
 
 def decided(scenario: CommandScenario) -> PaymentTransition:

@@ -1,4 +1,4 @@
-"""What the world is told: every outcome has its message, and no evidence makes one too large."""
+"""Every outcome has its message, and no evidence makes a message too large."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -60,12 +60,12 @@ def test_every_outcome_has_its_message(outcome: Outcome) -> None:
     assert draft.message_id == derived_id(ID, 4), "payment id and version name an outcome"
 
 
-def test_staff_hear_only_of_what_was_a_case() -> None:
+def test_staff_receive_only_outcomes_of_cases() -> None:
     assert announce(Outcome.CAPTURED, PAYMENT).routing_suffix == "case"
     assert announce(Outcome.CAPTURED, replace(PAYMENT, was_case=False)).routing_suffix == ""
 
 
-def test_whatever_our_queues_bring_has_a_route() -> None:
+def test_every_message_of_the_queues_has_a_route() -> None:
     ours = {"payment_gateway.requests", "payment_gateway.commands"}
     bound = {binding for queue in QUEUES if queue.name in ours for binding in queue.bindings}
     brought = {m for m in MESSAGES if Binding(ingress_exchange(m.exchange), m.wire_name) in bound}
@@ -74,7 +74,9 @@ def test_whatever_our_queues_bring_has_a_route() -> None:
 
 
 @pytest.mark.parametrize("letter", ['"', "\\", "\u20ac", "\U0001f4b8", "\x01"])
-@pytest.mark.parametrize("outcome", sorted(TELLS_ATTEMPTS, key=str))  # in one order: each worker collects by itself
+@pytest.mark.parametrize(
+    "outcome", sorted(TELLS_ATTEMPTS, key=str)
+)  # sorted: each worker of pytest-xdist collects by itself
 def test_no_evidence_makes_a_case_too_large(letter: str, outcome: Outcome) -> None:
     attempt = replace(ATTEMPT, answer="refund_failed:" + "x" * 50, evidence=letter * 400)
     message = encode(announce(outcome, PAYMENT, [attempt] * 80), Cause(ID, "C-1", NOW), 0, source="payment_gateway")

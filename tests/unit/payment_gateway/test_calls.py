@@ -1,4 +1,4 @@
-"""How a call to the gateway is made and kept: its idempotency key, and its answer in one word."""
+"""How a call to the gateway is made and recorded: its idempotency key, and its answer in one word."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What becomes of an answer when its transaction fails, again and again."""
+"""What happens to an answer when its transaction fails, again and again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 class Failing(GroupCommit):
-    """Its transactions fail with `error` so many times; or always, if `offender` is among the results."""
+    """Its transactions fail with `error` so many times, or always while `offender` is among the results."""
 
     error: Exception
     times: int = 0
@@ -77,7 +77,7 @@ def result(payment_id: UUID) -> StepResult:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_an_answer_outlasts_a_standstill_of_any_length(commit: Failing, error: Exception) -> None:
+async def test_an_answer_survives_an_outage_of_any_length(commit: Failing, error: Exception) -> None:
     commit.error, commit.times = error, 5 * TRIES_MAX
     async with running(commit):
         assert await commit.record(result(IDS[0]))
@@ -89,7 +89,7 @@ async def test_an_answer_outlasts_a_standstill_of_any_length(commit: Failing, er
     [asyncpg.UniqueViolationError("23505"), asyncpg.CheckViolationError("23514"), asyncpg.DataError("22000")],
     ids=lambda error: type(error).__name__,
 )
-async def test_only_the_result_that_can_never_be_stored_is_given_up(commit: Failing, error: Exception) -> None:
+async def test_only_a_result_that_can_never_be_stored_is_given_up(commit: Failing, error: Exception) -> None:
     commit.error, commit.offender = error, IDS[2]
     async with running(commit):
         recorded: list[Any] = await asyncio.gather(*(commit.record(result(i)) for i in IDS), return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Laws of every history of a payment, against a gateway that tells the truth, or nothing."""
+"""Laws of every history of a payment, with a gateway that answers truly or not at all."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ MOVES = st.sampled_from(["step", "step", "step", "lost", "unsent", "decline", "c
 
 @dataclass
 class History:
-    """A payment, the bank, and what the world was told so far."""
+    """A payment, the bank, and what was published so far."""
 
     resolution: domain.Resolution
     bank: ModelBank
@@ -65,7 +65,7 @@ class History:
     then: GatewayStep | None = None
 
     def go_on(self, move: str) -> PaymentTransition | None:
-        """What the move makes of the payment; None: nothing."""
+        """The transition that the move causes; None: nothing happens."""
         commands: dict[str, Command] = {
             "ask": Inquire(ID, "INV-1"),
             "give_back": Refund(ID, "INV-1"),
@@ -73,7 +73,7 @@ class History:
         }
         if move in commands:
             transition = on_command(self.row, commands[move])
-            self.then = self.then if transition.payment is self.row else None  # the fence moved: nobody goes on
+            self.then = self.then if transition.payment is self.row else None  # the fence changed: the holder must stop
             return transition
         step, self.then = self.then or domain.next_step(self.row), None
         if move == "crash" or step is None:
@@ -85,7 +85,7 @@ class History:
         return transition
 
     def check_truth(self, before: Payment) -> None:
-        """What is recorded is so at the bank, unless a person said it."""
+        """What is recorded is true at the bank, unless a person decided it."""
         row = self.row
         cancelled = row.status is PaymentStatus.DECLINED or (row.status is PaymentStatus.NOT_CHARGED and row.gateway_id)
         if row.decided_by is None and cancelled:

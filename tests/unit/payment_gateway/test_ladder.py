@@ -1,4 +1,4 @@
-"""The ladder has an end, however often the saga asks: both with their default settings, for thirty days of simulated time."""
+"""The ladder has an end, however often the saga asks. Both have their default settings, for thirty days of simulated time."""
 
 from itertools import accumulate, chain, repeat, takewhile
 from uuid import UUID
@@ -31,7 +31,7 @@ NOT_SENT = port.NotSent("503")
 
 
 def inquiries_s() -> list[float]:
-    """When the saga asks: each default deadline once, the last one for ever."""
+    """The times at which the saga asks: each default deadline once, then the last one for ever."""
     instants_s = accumulate(repeat(REMINDERS_S[-1]), initial=REMINDERS_S[-1])
     return list(takewhile(lambda at_s: at_s < THIRTY_DAYS_S, chain(REMINDERS_S[:-1], instants_s)))
 
@@ -52,7 +52,7 @@ def unsettled(status: PaymentStatus) -> Payment:
 
 
 def lived_through(payment: Payment, answer: GatewayAnswer) -> list[tuple[Outcome, float]]:
-    """What is told of the payment, and when, if every call is answered like this."""
+    """The outcomes and the times at which they are published, if every call gets this answer."""
     told: list[tuple[Outcome, float]] = []
     now_s, due_s, asked = 0.0, 0.0, inquiries_s()
     step: GatewayStep | None = None
@@ -86,9 +86,11 @@ def lived_through(payment: Payment, answer: GatewayAnswer) -> list[tuple[Outcome
         (PaymentStatus.REQUESTED, SILENT, Outcome.NOT_CHARGED),
     ],
 )
-def test_the_ladder_ends_although_the_saga_asks_every_hour(
+def test_the_ladder_ends_even_if_the_saga_asks_every_hour(
     status: PaymentStatus, answer: GatewayAnswer, outcome: Outcome
 ) -> None:
     ((told, at_s),) = lived_through(unsettled(status), answer)
     assert told is outcome
-    assert 3_600.0 < at_s <= LADDER_LENGTH_S, "asking shortens the ladder; it neither ends it at once nor draws it out"
+    assert 3_600.0 < at_s <= LADDER_LENGTH_S, (
+        "asking shortens the ladder, but neither ends it at once nor makes it longer"
+    )

@@ -1,4 +1,4 @@
-"""A truth that comes in late: money that moved is never overlooked, and a late capture is announced until somebody gives it back."""
+"""An answer may come late: money that moved is never overlooked, and a late capture is announced until it is refunded."""
 
 import pytest
 
@@ -40,7 +40,7 @@ MOVED_ON: dict[PaymentStatus, tuple[Becomes | None, Becomes | None]] = {  # afte
 
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_money_that_moved_is_never_overlooked(status: PaymentStatus) -> None:
-    """An answer came in when the row had moved on: only what tells of money is looked at then."""
+    """The row has changed since the call: then only an answer about money counts."""
     before = payment(status)
     found = [domain.on_late_answer(before, answer, POLICY) for answer in (CAPTURED, REFUNDED)]
     assert found == [follows(before) if follows else None for follows in MOVED_ON[status]]
@@ -48,7 +48,7 @@ def test_money_that_moved_is_never_overlooked(status: PaymentStatus) -> None:
 
 
 @pytest.mark.parametrize("capture", OF_SOMETHING_ELSE.values(), ids=OF_SOMETHING_ELSE)
-def test_a_capture_of_something_else_is_not_taken_for_this_payment(capture: domain.GatewayAnswer) -> None:
+def test_a_capture_of_another_payment_is_not_taken_for_this_one(capture: domain.GatewayAnswer) -> None:
     assert domain.on_late_answer(payment(PaymentStatus.DECLINED), capture, POLICY) is None
 
 
@@ -62,13 +62,13 @@ def test_a_late_capture_is_announced_again_until_it_is_given_back(status: Paymen
     assert reminder == PaymentTransition(replace(found.payment, rung=1), delay_s=REMIND_S, republish=True)
     asked = on_command(reminder.payment, Inquire(ID, "INV-1"))
     assert asked == PaymentTransition(reminder.payment, republish=True), (
-        "being asked neither ends nor hurries the reminders"
+        "an inquiry neither ends the reminders nor makes them more frequent"
     )
     given_back = on_command(reminder.payment, Refund(ID, "INV-1"))
     assert given_back == becomes(PaymentStatus.REFUNDING, delay_s=0.0)(reminder.payment)
 
 
-def test_a_late_capture_that_is_kept_comes_to_rest() -> None:
+def test_a_late_capture_that_is_kept_is_settled() -> None:
     at, reminders = payment(PaymentStatus.CAPTURED), 0
     while (reminder := domain.on_due(at, POLICY)).republish:
         at, reminders = reminder.payment, reminders + 1
@@ -85,6 +85,6 @@ def test_a_late_capture_that_is_kept_comes_to_rest() -> None:
         (PaymentStatus.REFUND_FAILED, "ann"),
     ],
 )
-def test_what_else_there_is_nothing_to_ask_about_is_at_rest(status: PaymentStatus, decided_by: str | None) -> None:
+def test_nothing_is_due_for_a_settled_payment(status: PaymentStatus, decided_by: str | None) -> None:
     settled = payment(status, decided_by=decided_by)
     assert domain.on_due(settled, POLICY) == PaymentTransition(settled)

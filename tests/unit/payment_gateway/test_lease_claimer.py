@@ -1,4 +1,4 @@
-"""How soon the claimer of leases looks again."""
+"""When the claimer of leases looks again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from shared.records import dataclass, field
 
 @dataclass(slots=True)
 class FakeCharging:
-    """Has room, and takes what it is given."""
+    """Has room, and accepts the rows it is given."""
 
     free: int = 5
     lease: Lease = field(default_factory=lambda: Lease(UUID(int=1), seconds=30, renew_below_s=20))
@@ -56,7 +56,7 @@ def claimer(charging: FakeCharging, readiness: Readiness) -> LeaseClaimer:
 
 @pytest.fixture
 def due(monkeypatch: pytest.MonkeyPatch) -> list[list[Any] | Exception]:
-    """What each look finds; nothing when the list is empty."""
+    """The result of each look; nothing is due once the list is empty."""
     looks: list[list[Any] | Exception] = []
 
     async def claim(*_: object, at_most: int) -> list[Any]:
@@ -69,7 +69,7 @@ def due(monkeypatch: pytest.MonkeyPatch) -> list[list[Any] | Exception]:
     return looks
 
 
-async def test_looks_become_rarer_while_nothing_is_due_and_frequent_again_when_something_was(
+async def test_looks_become_rarer_while_nothing_is_due(
     claimer: LeaseClaimer, charging: FakeCharging, due: list[list[Any] | Exception]
 ) -> None:
     due += [[], [], [], [], [], ["row"], []]
@@ -78,12 +78,12 @@ async def test_looks_become_rarer_while_nothing_is_due_and_frequent_again_when_s
 
 
 @pytest.mark.usefixtures("due")
-async def test_without_room_it_looks_often_and_asks_nobody(claimer: LeaseClaimer, charging: FakeCharging) -> None:
+async def test_without_room_it_waits_briefly_and_reads_nothing(claimer: LeaseClaimer, charging: FakeCharging) -> None:
     charging.free = 0
     assert [await claimer.run_once() for _ in range(3)] == [BUSY_INTERVAL_S] * 3
 
 
-async def test_readiness_tells_of_a_look_that_failed_until_one_succeeds(
+async def test_readiness_reports_a_failed_look_until_one_succeeds(
     claimer: LeaseClaimer, readiness: Readiness, due: list[list[Any] | Exception]
 ) -> None:
     due.append(KeyError("one row"))
@@ -102,7 +102,7 @@ async def test_a_wait_ends_at_once_when_rows_became_due_here(claimer: LeaseClaim
     charging.woken.set()
     async with asyncio.timeout(10):
         await claimer.wait(3_600.0)
-    assert not charging.woken.is_set(), "the next wait is not cut short as well"
+    assert not charging.woken.is_set(), "the next wait must not end early as well"
 
 
 async def test_a_wait_ends_when_its_time_is_over(claimer: LeaseClaimer) -> None:

@@ -1,4 +1,4 @@
-"""A wrong setting is one sentence that names the variable and shows no secret."""
+"""A wrong setting gives one sentence that names the variable and shows no secret."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def read(**variables: str) -> ChargingSettings:
     return ChargingSettings.read(EnvironmentVariables(MEMORY | variables))
 
 
-def test_what_is_not_set_has_a_default() -> None:
+def test_a_variable_that_is_not_set_has_a_default() -> None:
     settings = read()
     assert settings == ChargingSettings(MEMORY["GATEWAY_URL"], "", 10.0, 200, Policy(LADDER_S, REMIND_S), None)
 
@@ -48,7 +48,7 @@ def test_a_mistake_is_a_sentence_that_names_the_variable(variable: str, value: s
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}'])
-def test_a_key_file_that_is_none_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
+def test_a_wrong_key_file_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "keys.json"
     file.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"^CARD_KEYS_FILE") as refused:

@@ -1,4 +1,4 @@
-"""The saga that the specification speaks of: every state it can be in, every fact it can hear, everything it says."""
+"""The saga of the specification: every state that it can have, every fact that it can receive, every command that it sends."""
 
 from dataclasses import replace
 from uuid import UUID
@@ -33,7 +33,7 @@ from services.saga.domain import (
 PATIENCE = ReminderSchedule((10.0, 20.0, 60.0))
 FIRST_S, SECOND_S, LAST_S = PATIENCE.ladder_s
 VERSION = 5
-"""Of the payment gateway's row, as heard so far; the facts below are newer."""
+"""The version of the payment gateway's row that the saga knows; the facts below are newer."""
 NEWER = 6
 
 ABSENT = Saga(UUID("6d0c3d1e-0d2f-4a0e-9a35-8a0f4a2b7d11"), "INV-1")

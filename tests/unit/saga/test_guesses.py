@@ -1,4 +1,4 @@
-"""Of which payments the saga guesses that it has not heard yet, and so does not ask the database."""
+"""When the saga guesses that a payment is new, and does not read it from the database."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ KNOWN, UNKNOWN = UUID(int=1), UUID(int=2)
 
 
 class NoRows:
-    """A database that holds no saga, and notes of which it was asked."""
+    """A database without sagas, which records the ids that were read."""
 
     def __init__(self) -> None:
         self.asked: list[UUID] = []
@@ -55,11 +55,11 @@ def work() -> SagaHandler:
     return work
 
 
-async def test_of_a_capture_that_is_the_first_news_nobody_is_asked(work: SagaHandler) -> None:
+async def test_a_capture_as_the_first_fact_is_not_read(work: SagaHandler) -> None:
     assert await asked_about(work, captured()) == []
 
 
-async def test_what_is_recalled_is_not_read(work: SagaHandler) -> None:
+async def test_a_cached_saga_is_not_read(work: SagaHandler) -> None:
     assert await asked_about(work, captured(KNOWN)) == []
 
 
@@ -78,16 +78,16 @@ ABOUT: dict[str, Any] = {"payment_id": UNKNOWN, "invoice_id": "INV-1", "version"
     ],
     ids=lambda message: type(message).__name__ + (" late" if getattr(message, "late", False) else ""),
 )
-async def test_of_all_others_the_saga_may_have_heard(work: SagaHandler, message: Contract) -> None:
+async def test_after_any_other_fact_the_saga_is_read(work: SagaHandler, message: Contract) -> None:
     assert await asked_about(work, message) == [UNKNOWN]
 
 
-async def test_what_was_stored_here_is_read_where_it_may_not_be_recalled(work: SagaHandler) -> None:
+async def test_a_stored_saga_is_read_if_the_cache_is_invalid(work: SagaHandler) -> None:
     rows = NoRows()
     await work.load_unlocked(cast("Connection", rows), [inbound(captured(KNOWN))], {})
     assert rows.asked == [KNOWN]
 
 
-async def test_after_a_wrong_guess_nothing_is_guessed_for_a_while(work: SagaHandler) -> None:
+async def test_after_a_wrong_guess_every_saga_is_read_for_a_while(work: SagaHandler) -> None:
     work.state_cache.invalidate()
     assert await asked_about(work, captured()) == [UNKNOWN]

@@ -1,4 +1,4 @@
-"""The surface: every message of the queue is routed, and the setting is checked."""
+"""The inbound surface of the saga: every message of its queue has a route, and the setting is checked."""
 
 import pytest
 
@@ -41,6 +41,6 @@ def test_the_ladder_is_read_in_seconds(value: str, ladder_s: tuple[float, ...]) 
 
 
 @pytest.mark.parametrize("value", ["soon", "1,", "0", "-1", "nan", "inf", "86401", "20,10", ",".join("1" * 11)])
-def test_a_ladder_that_makes_no_sense_names_its_variable(value: str) -> None:
+def test_a_wrong_ladder_names_its_variable(value: str) -> None:
     with pytest.raises(ConfigurationError, match="SAGA_DEADLINE_S"):
         read_reminder_schedule(EnvironmentVariables({"SAGA_DEADLINE_S": value}))

@@ -1,6 +1,6 @@
-"""Laws over random histories: messages lost, doubled, overtaking each other; deadlines at any moment; an invoice and a gateway that answer.
+"""Laws over random histories: messages are lost, doubled and reordered, deadlines fire at any moment, invoice and gateway answer.
 
-The invoice is the real one. The payment gateway is a model of its outcomes: versions, one announcement a version, repeated on request.
+The invoice is the real one. The payment gateway is a model of its outcomes: versions, and one announcement a version, repeated on request.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,9 +49,9 @@ PAYMENT, OTHER = UUID(int=1), UUID(int=2)
 INVOICE = "INV-1"
 METHOD = invoices.MethodSummary("token", "tok_visa")
 ROUNDS_MAX = 40
-"""Rounds of healing; a history of forty steps is over after far fewer."""
+"""Rounds of healing; a history of forty steps ends after far fewer."""
 
-# -- the law of one saga: any facts in any order -------------------------------------------------------------------------------------------
+# -- the law of one saga: any facts in any order -----------------------------------------------------------------------------------------
 
 VERSIONS = st.integers(1, 9)
 FACTS = st.one_of(
@@ -75,7 +75,7 @@ ENDS = {
     SagaStatus.REFUNDED: set[SagaStatus](),
     SagaStatus.NOT_REFUNDED: {SagaStatus.REFUNDED},
 }
-"""Where a saga that has ended may still go."""
+"""States to which a saga that has ended may still move."""
 
 
 @settings(max_examples=500)
@@ -93,9 +93,9 @@ def test_no_history_breaks_a_saga(facts: list[Fact]) -> None:
             said += step.says
         saga = step.saga
     once = [command for command in said if isinstance(command, RecordPayment | RecordFailure | Flag | RefundPayment)]
-    assert len({type(command) for command in once}) == len(once)  # each at most once, deadlines apart
+    assert len({type(command) for command in once}) == len(once)  # each at most once, without those of deadlines
     if any(isinstance(fact, Captured) for fact in facts):
-        assert saga.status in {SagaStatus.SETTLING, SagaStatus.COMPLETED, *MONEY_BACK}  # no capture is ever dropped
+        assert saga.status in {SagaStatus.SETTLING, SagaStatus.COMPLETED, *MONEY_BACK}  # no capture is ever ignored
 
 
 HISTORIES: dict[str, tuple[tuple[Fact, ...], set[SagaStatus]]] = {
@@ -134,7 +134,7 @@ HISTORIES: dict[str, tuple[tuple[Fact, ...], set[SagaStatus]]] = {
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-def test_every_order_of_the_same_facts_ends_alike(name: str) -> None:
+def test_the_same_facts_end_alike_in_every_order(name: str) -> None:
     facts, ends = HISTORIES[name]
     for order in permutations(facts):
         saga = Saga(PAYMENT, INVOICE)
@@ -143,13 +143,13 @@ def test_every_order_of_the_same_facts_ends_alike(name: str) -> None:
         assert {saga.status} == ends, order
 
 
-# -- the law of the whole: nothing is lost, whatever is lost -------------------------------------------------------------------------------
+# -- the law of the whole: whatever is lost, all agree in the end ------------------------------------------------------------------------
 
 
 @dataclass
 class ModelGateway:
-    """The payment gateway's row. What it announced last is announced again when asked, and a late capture until a refund
-    was ordered: no saga that has ended asks for it."""
+    """The payment gateway's row. Its last announcement is repeated when asked, and that of a late capture until a refund was ordered: a
+    saga that has ended does not ask for it."""
 
     sent: bool = False
     state: str = ""
@@ -173,7 +173,7 @@ class ModelGateway:
         return self.last if self.state != "refunding" else None
 
     def turns(self) -> tuple[str, ...]:
-        """What may become of it by itself, or by a person."""
+        """The states that it may reach by itself, or by a person."""
         if self.sent and not self.captured and self.state in {"declined", "not_charged"}:
             return ("captured",)
         return {
@@ -205,12 +205,12 @@ class ModelGateway:
 
 
 Message = tuple[str, Fact | SagaCommand | str]
-"""Receiver and content; equal messages have the same id."""
+"""Receiver and content. Equal messages have the same id."""
 
 
 @dataclass
 class ModelWorld:
-    """Saga, invoice and gateway, and the messages between them. A fact is recognised by its content, as by its id in life."""
+    """Saga, invoice and gateway, and the messages between them. A fact is recognised by its content; the real one is by its id."""
 
     amount_minor: int
     saga: Saga = field(default_factory=lambda: Saga(PAYMENT, INVOICE))
@@ -253,7 +253,7 @@ class ModelWorld:
             case invoices.SettlementRejected():
                 self.under_way.append(("saga", SettlementRejected(event.reason)))
             case _:
-                pass  # nothing for the saga
+                pass  # the saga does not receive it
 
     def turn(self, state: str) -> None:
         self.tell_saga(self.gateway.turn(state, self.amount_minor))
@@ -296,12 +296,12 @@ class ModelWorld:
         return self.invoice.payment_id == PAYMENT and self.invoice.status in PENDING
 
     def remind(self) -> None:
-        """Whatever is pending is announced again."""
+        """Announce again whatever is pending."""
         if self.is_pending:
             self.announce(self.events[1], overdue=True)
 
     def heal(self, data: st.DataObject) -> None:
-        """Nothing is lost any more; deadlines fire, the invoice announces again what is pending, doubts are resolved."""
+        """From now on nothing is lost: deadlines fire, the invoice announces pending payments again, doubts are resolved."""
         for _ in range(ROUNDS_MAX):
             while self.under_way:
                 self.deliver(self.under_way.pop(0))
@@ -368,7 +368,7 @@ def _ends(events: Sequence[invoices.Event]) -> list[type]:
 
 @settings(max_examples=600)
 @given(st.lists(st.sampled_from(STEPS), max_size=40), st.sampled_from((1_000, 1_000, 1_000, 999)), st.data())
-def test_whatever_is_lost_doubled_or_late_money_and_invoice_agree_in_the_end(
+def test_money_and_invoice_agree_in_the_end_whatever_is_lost(
     steps: list[str], amount_minor: int, data: st.DataObject
 ) -> None:
     world = ModelWorld(amount_minor)
@@ -377,7 +377,7 @@ def test_whatever_is_lost_doubled_or_late_money_and_invoice_agree_in_the_end(
         _step(world, step, data)
     world.heal(data)
     ended = world.saga.status
-    assert len(_ends(world.events)) == 1  # exactly one outcome for whoever sent the command
+    assert len(_ends(world.events)) == 1  # exactly one outcome for the command's sender
     if not world.gateway.captured:
         assert (ended, _ends(world.events)) == (SagaStatus.FAILED, [invoices.PaymentFailed])
     elif world.gateway.state == "captured":

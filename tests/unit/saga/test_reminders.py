@@ -1,4 +1,4 @@
-"""Reminders: what was said is said again by a deadline, ever more slowly, until its effect was seen."""
+"""Reminders: a deadline sends the last command again, at growing intervals, until its effect was seen."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ from tests.unit.saga.sagas import (
 )
 
 
-def test_a_failure_that_the_invoice_never_noted_is_owed_beside_the_refund() -> None:
+def test_a_failure_the_invoice_never_recorded_is_sent_again_beside_the_refund() -> None:
     refunding = transition(DECLINED, FACTS["captured"], PATIENCE).saga
     reminded = transition(refunding, DeadlineFired(1), PATIENCE)
     assert reminded.says == (REFUND_LATE, TELL_DECLINE)
@@ -39,7 +39,7 @@ def test_a_failure_that_the_invoice_never_noted_is_owed_beside_the_refund() -> N
     assert transition(noted, DeadlineFired(noted.deadline), PATIENCE) == SagaStep(noted)
 
 
-def test_reminders_come_ever_more_slowly_up_to_the_last_step() -> None:
+def test_reminders_come_at_growing_intervals_up_to_the_last_one() -> None:
     saga, delays = AWAITING, []
     for _ in range(4):
         step = transition(saga, DeadlineFired(saga.deadline), PATIENCE)
@@ -50,7 +50,7 @@ def test_reminders_come_ever_more_slowly_up_to_the_last_step() -> None:
     assert (saga.repeats, saga.deadline) == (4, 5)
 
 
-def test_doubt_that_changes_its_name_does_not_begin_the_ladder_anew() -> None:
+def test_a_doubt_that_changes_its_name_does_not_restart_the_ladder() -> None:
     saga = STATES["needs_decision"]
     for version in range(NEWER, NEWER + 6, 2):
         saga = transition(saga, DeadlineFired(saga.deadline), PATIENCE).saga
@@ -64,11 +64,11 @@ def test_an_outcome_does_not_wait_for_the_long_deadline_of_a_doubt() -> None:
     assert doubtful.deadline_s == LAST_S
     settling = transition(doubtful, FACTS["captured"], PATIENCE)
     assert (settling.deadline_s, settling.saga.deadline, settling.saga.repeats) == (FIRST_S, 3, 0)
-    assert transition(settling.saga, DeadlineFired(2), PATIENCE) == SagaStep(settling.saga)  # a newer one is under way
+    assert transition(settling.saga, DeadlineFired(2), PATIENCE) == SagaStep(settling.saga)  # a newer deadline is set
     assert transition(settling.saga, DeadlineFired(3), PATIENCE).says == (RECORD,)
 
 
-def test_a_saga_that_nobody_answers_falls_silent() -> None:
+def test_a_saga_without_any_answer_ends_its_reminders() -> None:
     patient = replace(AWAITING, repeats=domain.REPEATS_MAX - 1)
     last = transition(patient, DeadlineFired(1), PATIENCE)
     assert (last.says, last.deadline_s) == ((ASK,), None)

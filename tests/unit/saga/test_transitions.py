@@ -1,4 +1,4 @@
-"""The saga, fact by fact: what each means in every state, each cell written out."""
+"""The saga, fact by fact: the effect of each fact in every state, with every cell written out."""
 
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -48,7 +48,7 @@ from tests.unit.saga.sagas import (
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Status after the fact, what is said, and the seconds to a new deadline."""
+    """Status after the fact, the commands that are sent, and the seconds to a new deadline."""
 
     status: SagaStatus
     says: tuple[Command, ...] = ()
@@ -60,7 +60,7 @@ def to(status: SagaStatus, *says: Command, deadline_s: float | None = None) -> C
 
 
 TABLE: dict[str, dict[str, Cell]] = {
-    # The payment is pending longer than it should be: a saga that knows nothing of it begins to wait. Others know more already.
+    # The payment is pending for too long: a saga that is new begins to wait. Other sagas know more already.
     "requested": {
         "absent": to(SagaStatus.AWAITING_OUTCOME, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.AWAITING_OUTCOME),
@@ -75,7 +75,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # The card was charged: the invoice is asked to take the money. After a failure was told it goes back instead. A capture is final.
+    # The card was charged: the invoice is asked to record the payment. After a failure was sent, the money goes back. A capture is final.
     "captured": {
         "absent": to(SagaStatus.SETTLING, RECORD, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.SETTLING, RECORD),
@@ -90,7 +90,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # The bank said no: the invoice is told, once. What was captured or refunded stands.
+    # The bank declined: the invoice is told once. A capture or refund stands.
     "declined": {
         "absent": to(SagaStatus.FAILED, TELL_DECLINE, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.FAILED, TELL_DECLINE),
@@ -105,7 +105,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # It never happened: the invoice is told as of a decline.
+    # The payment was never charged: the invoice is told, as for a decline.
     "not charged": {
         "absent": to(SagaStatus.FAILED, TELL_NOT_CHARGED, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.FAILED, TELL_NOT_CHARGED),
@@ -120,7 +120,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # Nobody knows: the invoice is told once, whatever the doubt is called later. An outcome that is known stands.
+    # The outcome is unknown: the invoice is told once, whatever the doubt is called later. A known outcome stands.
     "in doubt": {
         "absent": to(SagaStatus.IN_DOUBT, FLAG, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.IN_DOUBT, FLAG),
@@ -135,7 +135,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # A person has to decide: doubt by another name, watched in the longest steps.
+    # A person has to decide: this is doubt with another name, watched at the longest intervals.
     "needs decision": {
         "absent": to(SagaStatus.NEEDS_DECISION, FLAG, deadline_s=LAST_S),
         "awaiting_outcome": to(SagaStatus.NEEDS_DECISION, FLAG),
@@ -150,7 +150,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # The invoice has its money: the saga has ended, whatever it missed. A refund cannot be called back.
+    # The invoice is paid: the saga has ended, whatever it missed. A refund that was ordered cannot be recalled.
     "paid": {
         "absent": to(SagaStatus.COMPLETED),
         "awaiting_outcome": to(SagaStatus.COMPLETED),
@@ -165,7 +165,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # The invoice took note of a failure: it is owed no longer. While settling, its answer to the settlement decides.
+    # The invoice has recorded the failure, so it need not be told again. While settling, its answer to the settlement decides.
     "payment failed": {
         "absent": to(SagaStatus.FAILED),
         "awaiting_outcome": to(SagaStatus.FAILED),
@@ -180,7 +180,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # The invoice cannot take the money: it goes back, and the invoice is told that it stays unpaid unless it knows.
+    # The invoice cannot take the money: it goes back. The invoice is told that the payment failed, unless it knows.
     "settlement rejected": {
         "absent": to(SagaStatus.REFUNDING, REFUND_REJECTED, TELL_REJECTION, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.REFUNDING, REFUND_REJECTED, TELL_REJECTION),
@@ -195,7 +195,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # The money went back: that is so in every state, also after the invoice was paid.
+    # The money went back. That is final in every state, even after the invoice was paid.
     "refunded": {
         "absent": to(SagaStatus.REFUNDED, TELL_REFUND, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.REFUNDED, TELL_REFUND),
@@ -210,7 +210,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.REFUNDED),
     },
-    # Nobody knows whether the money went back. Of a paid invoice no refund is asked for.
+    # It is unknown whether the money went back. For a paid invoice no refund is ordered.
     "refund in doubt": {
         "absent": to(SagaStatus.REFUND_IN_DOUBT, TELL_REFUND, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.REFUND_IN_DOUBT, TELL_REFUND),
@@ -225,7 +225,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # The gateway refused the refund: a case for a person, like one in doubt.
+    # The gateway refused the refund: a case for a person, like a refund in doubt.
     "refund failed": {
         "absent": to(SagaStatus.REFUND_IN_DOUBT, TELL_REFUND, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.REFUND_IN_DOUBT, TELL_REFUND),
@@ -240,7 +240,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # A person decided that the money stays: the refund is over, whatever came before.
+    # A person decided that the money stays: the refund has ended, whatever came before.
     "refund closed": {
         "absent": to(SagaStatus.NOT_REFUNDED, TELL_REFUND, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.NOT_REFUNDED, TELL_REFUND),
@@ -255,7 +255,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # Time passed: what was said last is said again, with a longer deadline. A saga that has ended says nothing.
+    # A deadline fired: the last command is sent again, with a longer deadline. A saga that has ended sends nothing.
     "deadline": {
         "absent": to(SagaStatus.ABSENT),
         "awaiting_outcome": to(SagaStatus.AWAITING_OUTCOME, ASK, deadline_s=SECOND_S),
@@ -282,19 +282,19 @@ def test_the_table_has_every_status_every_fact_and_every_cell() -> None:
 
 
 @pytest.mark.parametrize(("fact", "state"), CELLS)
-def test_cell(fact: str, state: str) -> None:
+def test_a_fact_in_a_state(fact: str, state: str) -> None:
     step = transition(STATES[state], FACTS[fact], PATIENCE)
     assert Cell(step.saga.status, step.says, step.deadline_s) == TABLE[fact][state]
 
 
 @pytest.mark.parametrize(("fact", "state"), CELLS)
-def test_the_same_fact_again_changes_nothing_and_says_nothing(fact: str, state: str) -> None:
+def test_a_repeated_fact_changes_nothing_and_sends_nothing(fact: str, state: str) -> None:
     once = transition(STATES[state], FACTS[fact], PATIENCE).saga
     assert transition(once, FACTS[fact], PATIENCE) == SagaStep(once)
 
 
 @pytest.mark.parametrize(("fact", "state"), CELLS)
-def test_a_change_is_exactly_one_version_and_nothing_is_said_without_one(fact: str, state: str) -> None:
+def test_a_change_is_one_version_and_without_one_nothing_is_sent(fact: str, state: str) -> None:
     before = STATES[state]
     step = transition(before, FACTS[fact], PATIENCE)
     assert step.saga.version == before.version + (step.saga != before)
@@ -302,12 +302,12 @@ def test_a_change_is_exactly_one_version_and_nothing_is_said_without_one(fact: s
 
 
 @pytest.mark.parametrize(("fact", "state"), CELLS)
-def test_whoever_waits_for_something_has_a_deadline_under_way(fact: str, state: str) -> None:
+def test_a_saga_that_waits_has_a_deadline(fact: str, state: str) -> None:
     after = transition(STATES[state], FACTS[fact], PATIENCE).saga
     assert not domain.reminders(after) or after.deadline_s is not None
 
 
-# -- what the table cannot show -----------------------------------------------------------------------------------------------------------
+# -- more than the table can show --------------------------------------------------------------------------------------------------------
 
 
 def test_whole_states_along_a_healthy_payment() -> None:
@@ -332,7 +332,7 @@ def test_whole_states_along_a_healthy_payment() -> None:
     ids=lambda fact: type(fact).__name__,
 )
 @pytest.mark.parametrize("state", [name for name, saga in STATES.items() if saga.payment_version])
-def test_what_the_gateway_said_before_something_newer_is_ignored(state: str, stale: Fact) -> None:
+def test_an_older_outcome_than_the_known_one_is_ignored(state: str, stale: Fact) -> None:
     assert transition(STATES[state], stale, PATIENCE) == SagaStep(STATES[state])
 
 
@@ -345,11 +345,11 @@ def test_money_that_moved_is_never_stale(state: str, money: str) -> None:
     assert Cell(after.saga.status, after.says, after.deadline_s) == TABLE[money][state]
 
 
-def test_the_version_heard_of_never_goes_back() -> None:
+def test_the_known_version_never_goes_back() -> None:
     settling = transition(STATES["in_doubt"], Captured(1, 1_000, "EUR", "R-1"), PATIENCE).saga
     assert (settling.status, settling.payment_version) == (SagaStatus.SETTLING, VERSION)
 
 
-def test_a_failure_noted_while_settling_is_not_told_again_once_the_settlement_is_rejected() -> None:
+def test_a_failure_recorded_while_settling_is_not_sent_again_after_a_rejection() -> None:
     noted = transition(STATES["settling"], FACTS["payment failed"], PATIENCE).saga
     assert transition(noted, FACTS["settlement rejected"], PATIENCE).says == (REFUND_REJECTED,)

@@ -1,4 +1,4 @@
-"""The case: whatever order its messages come in, it says the same, and a person decides on what stands."""
+"""The case: its messages give the same case in any order, and a person decides on its current version."""
 
 from datetime import UTC, datetime
 from functools import reduce
@@ -132,7 +132,7 @@ def test_refused_decisions_of_one_version_are_kept_in_one_order() -> None:
 
 
 def fact_of(version: int, kind: int) -> Fact:
-    """One fact a version: a version says at most one thing to the world."""
+    """One fact for each version, because one version has at most one message."""
     match kind % 4:
         case 0:
             return doubted(version, sorted(OPEN)[kind // 4 % 4], "ann" if kind % 3 == 0 else None)
@@ -160,20 +160,20 @@ def test_any_order_and_any_repetition_make_the_same_case(history: list[Fact], ra
 
 
 @given(histories)
-def test_the_highest_version_is_what_stands(history: list[Fact]) -> None:
+def test_the_highest_version_counts(history: list[Fact]) -> None:
     standing = [fact for fact in history if not isinstance(fact, DecisionRefused)]
     case = case_of(*history)
     assert case.version == (standing[-1].version if standing else 0)
     assert len(case.refusals) <= REFUSALS_KEPT_MAX
 
 
-def test_what_an_older_message_knows_fills_the_gaps() -> None:
+def test_an_older_message_fills_the_gaps() -> None:
     case = case_of(settled(5, CaseStatus.DECLINED), doubted(3, CaseStatus.IN_DOUBT))
     assert (case.status, case.version, case.amount_minor, case.gateway_id) == (CaseStatus.DECLINED, 5, 1_250, "pi_1")
     assert [attempt.evidence for attempt in case.attempts] == ["evidence 3"]
 
 
-def test_money_that_a_person_decided_not_to_give_back_is_settled() -> None:
+def test_money_that_a_person_kept_is_settled() -> None:
     case = case_of(doubted(3, CaseStatus.REFUND_FAILED), doubted(4, CaseStatus.REFUND_FAILED, "ann"))
     assert (case.status, case.decided_by, case.is_open) == (CaseStatus.NOT_REFUNDED, "ann", False)
 
@@ -182,7 +182,7 @@ def test_a_payment_can_become_a_case_again() -> None:
     assert case_of(doubted(2), settled(3), doubted(5, CaseStatus.REFUND_IN_DOUBT)).is_open
 
 
-def test_one_decision_at_a_time_until_it_is_refused_or_the_payment_moved_on() -> None:
+def test_one_decision_at_a_time_until_it_is_refused_or_the_version_changes() -> None:
     sent = SentDecision(uuid5(PAYMENT, "decision"), 3, "captured", "ann", NOW)
     waiting = Case(PAYMENT, "INV-1", status=CaseStatus.NEEDS_DECISION, version=3, decision=sent)
     assert refusal_of(Resolve("not_charged", 3, None), waiting) is DecisionRefusal.DECISION_ON_ITS_WAY

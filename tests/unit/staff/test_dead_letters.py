@@ -1,4 +1,4 @@
-"""One message that failed on one queue is one record, however often it arrives and in whatever order."""
+"""One message that failed on one queue is one record, however often and in whatever order it arrives."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -47,23 +47,23 @@ def test_a_failure_after_a_replay_opens_the_same_record() -> None:
     assert again.letter.reason == "handler_failed"
 
 
-def test_a_late_duplicate_of_what_was_replayed_changes_nothing() -> None:
+def test_a_late_duplicate_of_a_replayed_message_changes_nothing() -> None:
     replayed = settle(record(letter()), DeadLetterStatus.REPLAYED, ANN)
     assert arrive(replayed, letter(0), NOW) == replace(replayed, seen=2)
 
 
-def test_what_was_discarded_stays_discarded() -> None:
+def test_a_duplicate_of_a_discarded_message_changes_nothing() -> None:
     discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
     assert arrive(discarded, letter(0), NOW) == replace(discarded, seen=2)
 
 
-def test_a_failure_after_a_replay_that_was_lost_opens_even_what_was_discarded() -> None:
+def test_a_failure_after_a_lost_replay_opens_even_a_discarded_record() -> None:
     discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
     again = arrive(discarded, letter(3), NOW)
     assert (again.status, again.replays, again.settlement) == (DeadLetterStatus.OPEN, 3, None)
 
 
-def test_only_a_replay_counts_as_one_and_either_says_who_did_it() -> None:
+def test_only_a_replay_is_counted_and_either_names_its_person() -> None:
     replayed = settle(record(letter()), DeadLetterStatus.REPLAYED, ANN)
     discarded = settle(record(letter()), DeadLetterStatus.DISCARDED, ANN)
     assert (replayed.status, replayed.replays, replayed.settlement) == (DeadLetterStatus.REPLAYED, 1, ANN)
@@ -80,13 +80,13 @@ def test_only_a_replay_counts_as_one_and_either_says_who_did_it() -> None:
     ],
     ids=["no record", "of a message without an id", "of a message with an id", "of another queue"],
 )
-def test_a_failure_continues_the_record_that_we_sent_again_under_its_own_id(
+def test_a_failure_continues_the_record_that_was_replayed_with_its_own_id(
     kept: DeadLetterRecord | None, goes_on: bool
 ) -> None:
     assert continues(kept, letter(1)) is goes_on
 
 
-def test_nothing_is_counted_of_a_letter_that_says_nothing() -> None:
+def test_a_dead_letter_without_a_count_counts_nothing() -> None:
     bare = DeadLetter(ID, "saga.events", "broker", "rejected")
     assert (bare.tries, bare.generation, bare.body_bytes) == (0, 0, 0)
 
@@ -97,7 +97,7 @@ def test_a_record_that_was_lost_starts_where_the_message_is(generation: int) -> 
 
 
 @given(st.lists(st.sampled_from(["replay", "fail", "late"]), max_size=40))
-def test_it_is_open_exactly_if_its_last_failure_was_not_answered(history: list[str]) -> None:
+def test_a_record_is_open_exactly_if_its_last_failure_was_not_settled(history: list[str]) -> None:
     kept, failures, waiting = record(letter()), 1, True
     for what in history:
         if what == "replay" and kept.status is DeadLetterStatus.OPEN:

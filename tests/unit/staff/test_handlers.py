@@ -1,4 +1,4 @@
-"""The surface of `staff.cases`: which message is which fact about a case."""
+"""The inbound surface of `staff.cases`: the fact about a case that each message becomes."""
 
 from datetime import UTC, datetime
 from typing import Any

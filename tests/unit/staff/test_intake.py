@@ -1,4 +1,4 @@
-"""What the intake does when reading or storing a letter fails: no letter is lost, none stops the others, no body is spent on our faults."""
+"""If reading or storing a dead letter fails, none is lost, none stops the others, and no body is withheld for a fault of ours."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -40,7 +40,7 @@ def delivery(body: bytes) -> Delivery:
 
 
 class OneBatch:
-    """A consumer that has one batch."""
+    """A consumer with one batch."""
 
     queue = "dead-letters"
 
@@ -59,7 +59,7 @@ class OneBatch:
 
 
 class NoDatabase:
-    """What is committed goes to `kept`: see `table`."""
+    """Its commits go to `kept`: see `table`."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
@@ -68,13 +68,13 @@ class NoDatabase:
 
 @pytest.fixture
 def fault() -> list[Fault]:
-    """What happens when records are saved, one after the other; the last stays."""
+    """The result of each save of records, one after the other; the last one repeats."""
     return [lambda _: None]
 
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch, fault: list[Fault]) -> dict[bytes | None, DeadLetterRecord]:
-    """The stored records, by body."""
+    """The stored records by body."""
     table: dict[bytes | None, DeadLetterRecord] = {}
 
     async def lock_letters(_tx: object, _ids: object) -> dict[Any, DeadLetterRecord]:
@@ -91,7 +91,7 @@ def kept(monkeypatch: pytest.MonkeyPatch, fault: list[Fault]) -> dict[bytes | No
 
 
 async def take_in(*bodies: bytes) -> list[bytes]:
-    """The bodies that were acknowledged."""
+    """Run the intake; returns the bodies that were acknowledged."""
     consumer = OneBatch(*bodies)
     await Intake(cast(Consumer, consumer), cast(Database, NoDatabase()), lambda: NOW, Readiness()).run()
     return consumer.acknowledged
@@ -101,13 +101,15 @@ def a_bug(_: Sequence[DeadLetterRecord]) -> None:
     raise LookupError("ours")
 
 
-async def test_a_fault_of_ours_costs_no_body(fault: list[Fault], kept: dict[bytes | None, DeadLetterRecord]) -> None:
+async def test_a_fault_of_ours_withholds_no_body(
+    fault: list[Fault], kept: dict[bytes | None, DeadLetterRecord]
+) -> None:
     fault[:0] = [a_bug] * 20
     assert await take_in(b"one", b"two") == [b"one", b"two"]
     assert kept.keys() == {b"one", b"two"}
 
 
-async def test_data_that_the_database_refuses_is_left_out(
+async def test_data_that_the_database_refuses_is_withheld(
     fault: list[Fault], kept: dict[bytes | None, DeadLetterRecord]
 ) -> None:
     def refuse(records: Sequence[DeadLetterRecord]) -> None:
@@ -120,7 +122,7 @@ async def test_data_that_the_database_refuses_is_left_out(
     assert (kept[None].letter.withheld, kept[None].letter.error_type) == (Withheld.UNSTORABLE, "DataError")
 
 
-async def test_a_letter_that_cannot_be_read_is_seen_and_stops_nobody(
+async def test_an_unreadable_dead_letter_is_recorded_and_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, kept: dict[bytes | None, DeadLetterRecord]
 ) -> None:
     def fails_on_one(body: bytes, **properties: Any) -> Any:

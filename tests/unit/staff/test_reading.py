@@ -1,4 +1,4 @@
-"""Whatever arrives on `dead-letters` becomes a letter, and no card number comes along."""
+"""Whatever arrives on `dead-letters` becomes a dead letter, without any card number."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ CARD = "4242 4242 4242 4242"
 
 
 def delivery(body: bytes = b"{", headers: dict[str, Any] | None = None, **properties: Any) -> Delivery:
-    """As it comes to a work queue, or, dead-lettered by the broker, to `dead-letters`."""
+    """A delivery as it comes to a work queue, or to `dead-letters` if the broker dead-lettered it."""
     given: dict[str, Any] = {
         "queue": "saga.events",
         "exchange": "invoice.events",
@@ -43,7 +43,7 @@ def x_death(**entry: Any) -> dict[str, Any]:
 
 
 def set_aside(original: Delivery, *, tries: int = 1) -> Delivery:
-    """The dead letter that a service of ours makes of it, as staff receive it."""
+    """The dead letter that one of our services makes of it, as staff receive it."""
     out = dead_letter(
         original, reason="not_json", error=ValueError("no"), text="no JSON", clock=lambda: NOW, tries=tries
     )
@@ -60,7 +60,7 @@ def set_aside(original: Delivery, *, tries: int = 1) -> Delivery:
     )
 
 
-def test_what_a_service_set_aside() -> None:
+def test_a_message_dead_lettered_by_a_service() -> None:
     original = delivery(type="T", correlation_id="C-1", reply_to="my-queue", routing_key="any")
     letter = read(set_aside(original, tries=3))
     expected = DeadLetter(
@@ -86,7 +86,7 @@ def test_what_a_service_set_aside() -> None:
     assert letter == expected
 
 
-def test_what_the_broker_set_aside_is_the_same_record() -> None:
+def test_the_same_message_dead_lettered_by_the_broker_is_the_same_record() -> None:
     letter = read(delivery(headers=x_death() | {"ce-id": MESSAGE_ID, "x-delivery-count": 100}))
     assert (letter.origin, letter.reason, letter.tries) == ("broker", "broker_delivery_limit", 100)
     assert (letter.exchange, letter.routing_key) == ("invoice.events", "remit.invoice.InvoicePaid.v1")
@@ -94,7 +94,7 @@ def test_what_the_broker_set_aside_is_the_same_record() -> None:
     assert letter.id == read(set_aside(delivery(headers={"ce-id": MESSAGE_ID}))).id
 
 
-def test_the_queue_is_the_one_it_failed_on_whatever_a_sender_claims() -> None:
+def test_the_queue_is_the_one_it_failed_on_whatever_its_headers_claim() -> None:
     claims = {"x-remit-queue": "payment_gateway.commands", "x-remit-reason": "trust_me", "x-remit-replays": 7}
     letter = read(delivery(headers=x_death() | claims, routing_key="invoice.commands"))
     assert (letter.queue, letter.origin, letter.reason, letter.headers) == (
@@ -124,25 +124,25 @@ def test_the_queue_is_the_one_it_failed_on_whatever_a_sender_claims() -> None:
         {"headers": {"deep": [{"deeper": {"deepest": [CARD]}}]}},
     ],
 )
-def test_a_card_number_anywhere_is_not_kept(where: dict[str, Any]) -> None:
+def test_a_card_number_anywhere_is_not_stored(where: dict[str, Any]) -> None:
     where["headers"] = where.get("headers", {}) | x_death()
     letter = read(delivery(**where))
     assert (letter.withheld, letter.body, letter.headers) == (Withheld.CARD_DATA, None, {})
     assert not find_card_number_deep(repr(letter))
 
 
-def test_a_card_number_in_the_routing_key_is_not_kept() -> None:
+def test_a_card_number_in_the_routing_key_is_not_stored() -> None:
     letter = read(delivery(headers=x_death(**{"routing-keys": [CARD]})))
     assert (letter.withheld, letter.routing_key) == (Withheld.CARD_DATA, "[card number]")
 
 
-def test_what_is_too_large_is_not_kept() -> None:
+def test_a_body_that_is_too_large_is_not_stored() -> None:
     assert read(delivery(b"x" * 65_537, x_death())).withheld is Withheld.TOO_LARGE
     assert read(delivery(headers=x_death() | {"h": "x" * 10_000})).withheld is Withheld.HEADERS_TOO_LARGE
     assert read(set_aside(delivery(b"x" * 65_537))).withheld is Withheld.TOO_LARGE
 
 
-def test_headers_that_are_too_large_are_not_even_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_that_are_too_large_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[object] = []
     monkeypatch.setattr(intake, "find_card_number_deep", looked.append)
     letter = read(delivery(headers=x_death() | {"h": "\\" * 100_000}))
@@ -179,7 +179,7 @@ texts = st.none() | st.text(max_size=255)
     headers=st.dictionaries(st.sampled_from(known) | st.text(max_size=20), values, max_size=8),
     message_id=texts, reply_to=texts, type_=texts, content_type=texts, correlation_id=texts,
 )  # fmt: skip
-def test_no_header_and_no_body_stops_it(body: bytes, headers: dict[str, Any], type_: str | None, **texts: Any) -> None:
+def test_any_header_and_any_body_is_read(body: bytes, headers: dict[str, Any], type_: str | None, **texts: Any) -> None:
     letter = read(delivery(body, headers, type=type_, **texts))
     for text in (letter.queue, letter.reason, letter.message_id, letter.type, letter.reply_to, letter.correlation_id):
         assert text is None or (len(text.encode()) <= SHORT_TEXT_BYTES_MAX and "\x00" not in text)

@@ -1,4 +1,4 @@
-"""Resolve: what a person may decide of a case, on the version that the person sees. The payment gateway has the last word."""
+"""Resolve: what a person may decide about a case, on the version that the person sees. The payment gateway has the last word."""
 
 from datetime import UTC, datetime
 from typing import get_args
@@ -46,7 +46,7 @@ FITTING: dict[CaseStatus, set[str]] = {
     CaseStatus.REFUNDED: set(),
     CaseStatus.NOT_REFUNDED: set(),
 }
-"""What can be decided of every state; where nothing can, the case is closed."""
+"""The decisions that each state allows; a state without any is closed."""
 
 
 def expected(status: CaseStatus, resolution: Resolution) -> DecisionRefusal | None:
@@ -111,10 +111,10 @@ def test_resolve(scenario: ResolveScenario) -> None:
     assert refusal_of(scenario.when, scenario.given) is scenario.then
 
 
-def test_no_decision_is_on_its_way_once_the_payment_is_settled() -> None:
+def test_after_settlement_no_decision_is_on_its_way() -> None:
     assert replace(DECIDED, status=CaseStatus.CAPTURED).decision_on_its_way is None
 
 
 @pytest.mark.parametrize("status", CaseStatus)
-def test_what_is_offered_is_what_can_be_decided(status: CaseStatus) -> None:
+def test_the_offered_decisions_are_those_that_are_allowed(status: CaseStatus) -> None:
     assert set(decisions_for(status)) == FITTING[status]

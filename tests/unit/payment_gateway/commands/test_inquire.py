@@ -1,4 +1,4 @@
-"""Inquire: what was told of the payment is told again, and what is unsettled is asked for at the gateway now."""
+"""Inquire: a known outcome is published again; about an unsettled payment the gateway is asked now."""
 
 from services.payment_gateway.commands import Inquire
 from services.payment_gateway.domain import PaymentStatus, PaymentTransition

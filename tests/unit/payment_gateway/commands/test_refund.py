@@ -1,4 +1,4 @@
-"""Refund: the whole captured amount goes back. Where nothing was captured, whoever asks is told how things stand."""
+"""Refund: the whole captured amount goes back. If nothing was captured, the current outcome is published again."""
 
 from services.payment_gateway.commands import Refund
 from services.payment_gateway.domain import PaymentStatus

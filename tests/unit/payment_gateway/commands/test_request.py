@@ -1,4 +1,4 @@
-"""Request: charge this. A payment id means one payment for ever: the same again is told what is known, another is a dead letter."""
+"""Request: charge this. An id means one payment for ever: a repetition gets the known outcome, another payment is a dead letter."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Resolve: a person decides what nobody knows, on the version that the person saw."""
+"""Resolve: a person decides about a payment with unknown outcome, on the version that the person saw."""
 
 from typing import get_args
 
@@ -48,7 +48,7 @@ ACCEPTED: dict[tuple[PaymentStatus, Resolution], Becomes] = {
     (PaymentStatus.REFUND_FAILED, "refunded"): REFUNDED_BY_ANN,
     (PaymentStatus.REFUND_FAILED, "not_refunded"): LEFT_BY_ANN,
 }
-"""Every other decision in every other state is refused: there is nothing to decide."""
+"""In every other state every other decision is refused: there is nothing to decide."""
 
 
 def in_every_state(status: PaymentStatus, resolution: Resolution) -> CommandScenario:
@@ -101,13 +101,13 @@ def test_resolve(scenario: CommandScenario) -> None:
     assert decided(scenario) == scenario.then
 
 
-def test_not_charged_by_a_person_is_watched_at_the_gateway() -> None:
+def test_a_payment_not_charged_by_a_person_is_still_cancelled() -> None:
     watched = on_command(CASE, resolve("not_charged")).payment
     assert domain.next_step(watched) is GatewayStep.CANCEL
     late = domain.on_answer(watched, GatewayStep.CANCEL, CAPTURED, POLICY)
     assert (late.outcome, late.payment.decided_by) == (Outcome.CAPTURED_LATE, None)
 
 
-def test_a_refund_that_a_person_gave_up_is_asked_for_no_more() -> None:
+def test_a_refund_that_a_person_gave_up_is_not_asked_for() -> None:
     given_up = on_command(payment(PaymentStatus.REFUND_FAILED), resolve("not_refunded")).payment
     assert domain.next_step(given_up) is None

@@ -1,4 +1,4 @@
-"""Cancel: only what the gateway has cancelled is called declined or not charged. A cancel that finds a success means captured."""
+"""Cancel: only a payment that the gateway has cancelled is declined or not charged. A cancel that finds a success means captured."""
 
 import pytest
 
@@ -69,7 +69,7 @@ TABLE: StepTable = {
         NOT_SENT: needs_a_person("cancel_unconfirmed", pending=DECLINE),
         UNKNOWN: NEEDS_A_PERSON,
     },
-    # What a person called not charged is watched: cancelled for good if it can be.
+    # A payment that a person decided as not charged is still cancelled, if it can be.
     payment(PaymentStatus.NOT_CHARGED, decided_by="ann"): {
         CAPTURED: IS_CAPTURED_LATE,
         DECLINED: WAITS_UNDER_ANOTHER_KEY,
@@ -107,7 +107,7 @@ def test_cancel(scenario: StepScenario) -> None:
 def test_an_answered_cancel_is_repeated_under_another_key(
     status: PaymentStatus, by: str | None, answer: port.ChargeAnswer, rung: int
 ) -> None:
-    """The gateway would replay the refusal that it saved under the old one, when nothing stands in the way of the cancel any more."""
+    """Under the old key the gateway would replay its saved refusal, even after nothing prevents the cancel any more."""
     before = payment(status, rung=rung, decided_by=by)
     answered = domain.on_answer(before, STEP, answer, POLICY).payment
     unsent = domain.on_answer(before, STEP, NOT_SENT, POLICY).payment

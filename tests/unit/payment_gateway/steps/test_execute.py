@@ -1,4 +1,4 @@
-"""Execute: the prepared payment is confirmed, and charged at most once. Without a readable answer nobody knows: it is in doubt."""
+"""Execute: the prepared payment is confirmed, and charged at most once. Without a readable answer it is in doubt."""
 
 import pytest
 
@@ -98,10 +98,10 @@ def test_execute(scenario: StepScenario) -> None:
     [
         (" \x00\ud800ch_\n1 ", "ch_1"),
         ("\x00", "pi_1"),
-        ("ch_4242424242424242", "pi_1"),  # an event that shows a card number is refused by its readers
+        ("ch_4242424242424242", "pi_1"),  # readers would refuse an event with a card number
     ],
     ids=["unprintable", "empty", "a card number"],
 )
-def test_whatever_a_receipt_looks_like_it_can_be_stored(told: str, stored: str) -> None:
+def test_any_receipt_can_be_stored(told: str, stored: str) -> None:
     answer: port.Captured = replace(CAPTURED, receipt_number=told)
     assert domain.on_answer(payment(PaymentStatus.PREPARED), STEP, answer, POLICY).payment.receipt_number == stored

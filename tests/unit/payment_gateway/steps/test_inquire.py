@@ -1,4 +1,4 @@
-"""Inquire: whoever finds a payment asks before sending anything, because a crash may have hidden what was sent."""
+"""Inquire: an instance that finds a payment asks before it sends anything, because a crash may have hidden a call."""
 
 from services.payment_gateway import domain
 from services.payment_gateway.domain import GatewayStep, Outcome, PaymentStatus
@@ -62,7 +62,7 @@ TABLE: StepTable = {
         UNKNOWN: WAITS,
     },
     payment(PaymentStatus.IN_DOUBT, key_number=domain.EXECUTIONS_MAX): {
-        UNCONFIRMED: IS_GIVEN_UP,  # a gateway that took none of three confirms will not take the fourth
+        UNCONFIRMED: IS_GIVEN_UP,  # a gateway that accepted none of three confirms will not accept the fourth
     },
     payment(PaymentStatus.IN_DOUBT, rung=LAST): {
         CAPTURED: IS_CAPTURED,
@@ -78,7 +78,7 @@ TABLE: StepTable = {
     payment(PaymentStatus.NEEDS_DECISION): {
         CAPTURED: IS_CAPTURED,
         DECLINED: IS_DECLINED_AFTER_A_CANCEL,
-        UNCONFIRMED: IS_GIVEN_UP,  # a charge hours later would surprise everybody
+        UNCONFIRMED: IS_GIVEN_UP,  # nobody expects a charge hours later
         ACTION_REQUIRED: IS_DECLINED_FOR_WANT_OF_ACTION,
         PROCESSING: REMINDS,
         CANCELLED: IS_CANCELLED_THERE,
@@ -99,7 +99,7 @@ def test_inquire(scenario: StepScenario) -> None:
     assert follows(STEP, scenario) == scenario.then
 
 
-def test_confirms_are_bounded_and_then_it_is_cancelled() -> None:
+def test_after_the_last_confirm_the_payment_is_cancelled() -> None:
     at, executions = payment(PaymentStatus.IN_DOUBT), 1
     while (found := domain.on_answer(at, STEP, UNCONFIRMED, POLICY)).then is GatewayStep.EXECUTE:
         executions += 1
@@ -108,7 +108,7 @@ def test_confirms_are_bounded_and_then_it_is_cancelled() -> None:
     assert found == IS_GIVEN_UP(at)
 
 
-def test_the_verdict_waits_for_its_cancel_through_a_case() -> None:
+def test_the_pending_outcome_is_kept_through_a_case() -> None:
     cancelling = payment(PaymentStatus.CANCELLING, rung=LAST)
     case = domain.on_answer(cancelling, GatewayStep.CANCEL, UNKNOWN, POLICY).payment
     settled = domain.on_answer(case, STEP, CANCELLED, POLICY)

@@ -1,4 +1,4 @@
-"""Inquire refund: whoever finds a refund asks for it before sending one. What a person was left with is only asked for."""
+"""Inquire refund: an instance that finds a refund asks for it before it sends one. A refund that waits for a person is only asked for."""
 
 from services.payment_gateway.domain import GatewayStep, PaymentStatus
 from tests.support.scenarios import each
@@ -56,7 +56,7 @@ TABLE: StepTable = {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: REMINDS,
         REFUND_FAILED: refund_fails("expired_card"),
-        NO_REFUND: REMINDS,  # the gateway may have forgotten our key by now: a second refund could follow
+        NO_REFUND: REMINDS,  # the gateway may have deleted our key by now, so a second refund could follow
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,

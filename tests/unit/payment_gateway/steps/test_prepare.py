@@ -1,4 +1,4 @@
-"""Prepare: the payment is created at the gateway, unconfirmed. Until its gateway id is recorded nothing can be charged."""
+"""Prepare: the payment is created at the gateway, unconfirmed. Nothing can be charged until its gateway id is recorded."""
 
 import pytest
 
@@ -39,7 +39,7 @@ TABLE: StepTable = {
     },
     payment(PaymentStatus.REQUESTED, rung=1, key_number=2): {
         PREPARED: PREPARES,
-        NOT_SENT: stays(SECOND_S, rung=2),  # longer than it asks for
+        NOT_SENT: stays(SECOND_S, rung=2),  # this is longer than the gateway asks for
         UNKNOWN: stays(SECOND_S, rung=2, key_number=3),
     },
     payment(PaymentStatus.REQUESTED, rung=LAST): {
@@ -61,12 +61,12 @@ def test_a_payment_with_a_token_begins_with_it() -> None:
     assert next_step(payment(PaymentStatus.REQUESTED)) is STEP
 
 
-def test_a_gateway_may_ask_for_patience_but_not_for_a_day() -> None:
+def test_a_requested_wait_is_bounded() -> None:
     patient = port.NotSent("429", retry_after_s=86_400.0)
     waiting = domain.on_answer(payment(PaymentStatus.REQUESTED), STEP, patient, POLICY)
     assert waiting == stays(domain.RETRY_AFTER_MAX_S, rung=1)(payment(PaymentStatus.REQUESTED))
 
 
-def test_an_answer_that_nothing_asked_for_is_a_bug() -> None:
+def test_an_answer_to_no_question_is_a_bug() -> None:
     with pytest.raises(AssertionError):
         domain.on_answer(payment(PaymentStatus.REQUESTED), STEP, CAPTURED, POLICY)
