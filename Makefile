@@ -16,7 +16,7 @@ PEERS_LOCK := tests/bench/peers/requirements.txt
 PEERS_READY := $(PEERS)/.ready-$(shell sha256sum $(PEERS_LOCK) | cut -c1-16)
 N ?= 200
 
-.PHONY: help demo up test check bench bench-peers bench-long faults mutants schema format lock clean
+.PHONY: help demo up test cards check bench bench-peers bench-long faults mutants schema format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ up: $(READY) ## the same services, kept running; prints what to type next
 
 test: $(READY) ## all tests, against a real broker and database
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+cards: $(READY) ## how much card data is caught and how much else is refused, kind by kind; ARGS='--samples 2000' for a short one
+	@$(BIN)/python -m tests.cards $(ARGS)
 
 check: $(READY) ## lint, format, types, imports
 	@$(BIN)/ruff check .

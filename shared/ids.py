@@ -20,6 +20,12 @@ def derived_id(cause: UUID, position: int | str) -> UUID:
     return pgproto.UUID(bytes(digest))
 
 
+def id_of_card_refusal(command_id: UUID) -> UUID:
+    """Under which the refusal of a command with card data is kept. The command's own id stays free: it may come again under it, without the
+    card data, or with the number that was wrongly taken for a card's written otherwise."""
+    return derived_id(command_id, "card_data")
+
+
 def new_id() -> UUID:
     """A new id, made at the border of the system: UUIDv7 (RFC 9562), which is ordered by time, so indexes on it stay compact."""
     return uuid_utils.compat.uuid7()

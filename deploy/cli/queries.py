@@ -15,6 +15,7 @@ from deploy.cli.words import money, short_type
 from services.audit.align import StoredRow
 from services.audit.payments import TRACES_KEPT_DAYS
 from services.audit.stores import DATABASES, Snapshot, snapshot
+from shared.ids import id_of_card_refusal
 from shared.settings import EnvironmentVariables
 
 ROWS_MAX = 2_000
@@ -118,11 +119,12 @@ async def command(command_id: UUID) -> dict[str, Any] | None:
         databases = await _open(opened, required="invoice")
         answers = await databases["invoice"].page(
             """SELECT command_id, command_type, answer, reason, detail, invoice_id, correlation_id, answered_at
-               FROM answers WHERE command_id = $1""",
+               FROM answers WHERE command_id = ANY($1::uuid[]) ORDER BY command_id = $2 DESC""",
+            [command_id, id_of_card_refusal(command_id)],
             command_id,
         )
         if answers:
-            return {"answer": dict(_items(answers[0]))}
+            return {"answer": dict(_items(answers[0])) | {"command_id": str(command_id)}}
         if "staff" not in databases:
             fail(
                 f"command {command_id} has no answer; STAFF_DATABASE_URL is not set, so whether it is a dead letter is not known."

@@ -15,7 +15,7 @@ from deploy.cli.output import MISUSED, fail
 from shared.amqp.broker_link import BROKER_ERRORS
 from shared.clock import system_clock
 from shared.contracts.invoice import UpstreamCommand
-from shared.messaging.codec import STRUCTURED, field_errors
+from shared.messaging.codec import STRUCTURED, Malformed, decode, field_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +47,12 @@ def read_command(contract: type[UpstreamCommand], values: "Mapping[str, object]"
 async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: float) -> CommandReply | None:
     """Publish with a confirm and `mandatory`, and wait for the answer; None if none came within `wait_s` seconds.
 
-    Once the broker has confirmed the command it will be handled, even if no answer is received here.
+    Once the broker has confirmed the command it will be handled, even if no answer is received here. A command that no service would take,
+    for example because it holds card data, is refused before it leaves this process.
     """
+    body = _body(command, command_id)
+    if isinstance(refused := decode(body, content_type=STRUCTURED), Malformed):
+        fail(f"{refused.detail}.", MISUSED)
     try:
         connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_S)
     except BROKER_ERRORS as error:
@@ -57,7 +61,7 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
         channel = await connection.channel(on_return_raises=True)
         replies = await channel.declare_queue(exclusive=True, timeout=CONNECT_TIMEOUT_S)
         message = aio_pika.Message(
-            _body(command, command_id),
+            body,
             content_type=STRUCTURED,
             message_id=str(command_id),
             correlation_id=str(command_id),

@@ -6,6 +6,7 @@ from itertools import islice
 from uuid import UUID
 
 from services.audit.finding import Tally
+from services.audit.routes import kept_for_card_data
 from services.audit.stores import Attempted, Snapshot, Stores
 
 PAGE = 2_000
@@ -32,7 +33,8 @@ async def answered_once(counted: Tally, stores: Stores) -> None:
 
 async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_Room") -> None:
     ids = [id_ for id_ in map(_uuid, {attempt.command_id for attempt in page}) if id_ is not None]
-    answered = {str(row["command_id"]) for row in await stores.databases["invoice"].page(_ANSWERED, ids)}
+    asked = {one: id_ for id_ in ids for one in (id_, kept_for_card_data(id_))}
+    answered = {str(asked[row["command_id"]]) for row in await stores.databases["invoice"].page(_ANSWERED, list(asked))}
     staff = stores.databases.get("staff")
     dead_letters = Counter[str]() if staff is None else await _open_dead_letters(staff, page, ids)
     for attempt in page:

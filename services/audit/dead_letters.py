@@ -16,7 +16,8 @@ from services.audit.align import StoredRow
 from services.audit.finding import Tally
 from services.audit.routes import COMMANDS, queues_for
 from services.audit.stores import Stores
-from shared.card_data.scan import find_card_number, mask_cvv
+from shared.card_data.scan import find_card_number
+from shared.card_data.verification_values import find_cvv
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.messaging.topology import RoutingSuffix, routing_key
 
@@ -34,7 +35,15 @@ _REMAINS = frozenset({"unstorable", "unreadable"})
 """Reasons for which nothing of the message could be read, not even the number of its deliveries."""
 _OF_THE_MESSAGE = frozenset({"PaymentIdReusedError"})
 """Errors of a handler that are the message's fault (the same payment id with other parameters)."""
-_OF_THE_ENVELOPE = frozenset({"clear_card_number", "cvv_not_accepted", "headers_too_large", "unsupported_content_type"})
+_OF_THE_ENVELOPE = frozenset(
+    {
+        "clear_card_number",
+        "cvv_not_accepted",
+        "headers_too_large",
+        "unsupported_content_type",
+        "unsupported_content_encoding",
+    }
+)
 """Reasons that may lie in the message's properties, which were redacted before they were stored."""
 _SETTLED = frozenset({"replayed", "discarded"})
 
@@ -106,7 +115,7 @@ def _reads_well(body: bytes, content_type: str | None) -> str | None:
         )
     except (ValueError, RecursionError, _DoubtfulError):
         return None
-    return _type_of(event) if mask_cvv(text) == text else None
+    return None if find_cvv(text) else _type_of(event)
 
 
 def _type_of(event: Any) -> str | None:

@@ -9,7 +9,7 @@ from uuid import UUID
 from services.audit.evidence import TappedMessage, TapRecording
 from services.audit.expected_messages import KEPT_DAYS, ExpectedMessage, commands, events
 from services.audit.finding import Source, Tally
-from services.audit.routes import COMMANDS, SERVICE_OF
+from services.audit.routes import COMMANDS, SERVICE_OF, kept_for_card_data
 from services.audit.stores import DATABASES, Stores
 from shared.messaging.topology import DEAD_LETTERS
 
@@ -199,7 +199,10 @@ class _Books:
 
     async def handled(self, queue: str, ids: Sequence[UUID]) -> set[UUID]:
         database = self.stores.databases[SERVICE_OF[queue]]
-        return {row[0] for row in await database.page(_ANSWERED if queue == COMMANDS else _HANDLED, list(ids))}  # type: ignore[index]
+        if queue != COMMANDS:
+            return {row["message_id"] for row in await database.page(_HANDLED, list(ids))}
+        asked = {one: id_ for id_ in ids for one in (id_, kept_for_card_data(id_))}
+        return {asked[row["command_id"]] for row in await database.page(_ANSWERED, list(asked))}
 
     async def dead_letters(self, queue: str, ids: Sequence[UUID], names: Sequence[str]) -> set[str]:
         """Those of these ids under which this queue has a dead letter; it is known by the id on its envelope and the one inside."""

@@ -1,6 +1,7 @@
 """The queues that receive a message by the topology (which is data), and the services that consume them."""
 
 from functools import lru_cache
+from uuid import UUID, uuid5
 
 from shared.messaging.topology import ANY_KEY, EXCHANGES, WORK_QUEUES, Binding, ingress_exchange
 
@@ -16,3 +17,8 @@ def queues_for(exchange: str, routing_key: str) -> tuple[str, ...]:
     """The work queues that the broker copies such a message to: by exact key, or through an exchange that ignores keys."""
     bound = Binding(ingress_exchange(exchange), ANY_KEY if exchange in _FANOUTS else routing_key)
     return tuple(queue.name for queue in WORK_QUEUES if bound in queue.bindings)
+
+
+def kept_for_card_data(command_id: UUID) -> UUID:
+    """Under which the answer to a command with card data is stored: the command's own id is not spent by it."""
+    return uuid5(command_id, "card_data")

@@ -1,7 +1,4 @@
-"""Finds secrets in a text: card numbers, card security codes, keys; also behind the encodings that systems apply by themselves.
-
-UUIDs and trace ids are masked first: by their digits alone, 0.7 % of them would pass for a card number.
-"""
+"""Finds secrets in a text: card numbers, card security codes, keys; also behind the encodings that systems apply by themselves."""
 
 import base64
 import html
@@ -9,10 +6,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote_plus
 
-from shared.card_data.scan import find_card_number, mask_cvv
-
-LAYERS = 2
-"""Systems produce base64 of a URL-encoded body by themselves. A third layer would be made only to hide something."""
+from shared.card_data.scan import LAYERS, card_number_spans, find_card_number
+from shared.card_data.verification_values import find_cvv
 
 _IDS = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}"  # UUID
@@ -30,7 +25,6 @@ _KEYS = (
     ),
 )
 _KEY_HINTS = ("PRIVATE KEY", "k_live_", "k_test_", "whsec_", "://", '"d"', "'d'", '"d\\', '"k"', "'k'", '"k\\')
-_CVV_HINTS = ("cvv", "cvc", "cvn", "cav", "csc", "cid", "security", "verif")
 """Texts that are searched for before a pattern is tried, because most texts have none of them."""
 
 _ESCAPE = re.compile(r"\\+(?:u00|x)([0-9A-Fa-f]{2})")
@@ -45,10 +39,13 @@ _TO_ASCII = bytes(range(128)) + b"?" * 128
 
 def secret_in(text: str) -> str | None:
     """The kind of secret in this text, without the secret itself; None if there is none."""
+    if find_card_number(text):
+        return "a card number" if card_number_spans(text) else "a card number, encoded"
     return _look(text, LAYERS)
 
 
 def _look(text: str, layers: int) -> str | None:
+    """Keys and security codes, by their names and beginnings."""
     text = _IDS.sub("#", text)
     if (kind := _plain(text)) is not None or not layers:
         return kind
@@ -59,16 +56,11 @@ def _look(text: str, layers: int) -> str | None:
 
 
 def _plain(text: str) -> str | None:
-    if find_card_number(text):
-        return "a card number"
     if any(hint in text for hint in _KEY_HINTS):
         kind = next((kind for pattern, kind in _KEYS if pattern.search(text)), None)
         if kind is not None:
             return kind
-    lowered = text.lower()
-    if any(hint in lowered for hint in _CVV_HINTS) and mask_cvv(text) != text:
-        return "a card security code"
-    return None
+    return "a card security code" if find_cvv(text) else None
 
 
 def _decoded(text: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from services.invoice.answers import CommandResult, StoredAnswer
 from shared.batch.inbox import DeadLettered, DecidedBatch, Item
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.contracts.invoice import AnswerReason, CloseCommand, CommandAnswered, InvoiceCommandRejected
-from shared.ids import derived_id, read_uuid
+from shared.ids import derived_id, id_of_card_refusal, read_uuid
 from shared.messaging.codec import Malformed, encode
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
@@ -26,9 +26,14 @@ SOURCE = "invoice"
 
 @dataclass(frozen=True, slots=True)
 class RefusedCommand(Item):
-    """A command that is rejected at the border, with its answer."""
+    """A command that is rejected at the border, with its answer.
+
+    `command_id` is the id that the sender gave it. The answer to a command with card data is stored under another id, so that the command
+    can come again under its own.
+    """
 
     answer: StoredAnswer
+    command_id: UUID
 
 
 class CommandInbox:
@@ -65,12 +70,24 @@ def answer_fresh(decided: DecidedBatch) -> tuple[dict[UUID, StoredAnswer], list[
     for item in decided.fresh:
         answer, cause = _answer(item, decided)
         new[item.id] = answer
-        outgoing += announce_answer(answer, cause, reply_to=_reply_to(item.delivery), correlation_id=_correlation(item))
+        told = _as_told(item, answer)
+        outgoing += announce_answer(
+            told,
+            cause,
+            reply_to=_reply_to(item.delivery),
+            correlation_id=_correlation(item),
+            causation_id=told.command_id,
+        )
     return new, outgoing
 
 
 def announce_answer(
-    answer: StoredAnswer, cause: Cause, *, reply_to: str | None, correlation_id: str | None
+    answer: StoredAnswer,
+    cause: Cause,
+    *,
+    reply_to: str | None,
+    correlation_id: str | None,
+    causation_id: UUID | None = None,
 ) -> list[Outgoing]:
     """The messages about a new answer: an event if the command is rejected, and the answer itself if there is a `reply_to`."""
     outgoing = []
@@ -81,7 +98,7 @@ def announce_answer(
             invoice_id=answer.invoice_id,
             reason=answer.reason or "unknown",
         )
-        outgoing.append(encode(Draft(rejected), cause, 0, source=SOURCE))
+        outgoing.append(encode(Draft(rejected), cause, 0, source=SOURCE, causation_id=causation_id))
     if reply_to is not None:
         outgoing.append(_to_sender(answer, cause, reply_to, correlation_id))
     return outgoing
@@ -131,7 +148,13 @@ def _answer(item: Item, decided: DecidedBatch) -> tuple[StoredAnswer, Cause]:
     return answer, change.cause
 
 
+def _as_told(item: Item, answer: StoredAnswer) -> StoredAnswer:
+    """The answer under the id by which its sender knows the command."""
+    return replace(answer, command_id=item.command_id) if isinstance(item, RefusedCommand) else answer
+
+
 def _answer_again(item: Item, stored: StoredAnswer, decided: DecidedBatch) -> list[Outgoing]:
+    stored = _as_told(item, stored)
     reply_to = _reply_to(item.delivery)
     if reply_to is None:
         return []
@@ -179,7 +202,7 @@ def _refuse(delivery: Delivery, read: Inbound, reason: AnswerReason, detail: str
         detail=detail,
         content_hash=read.content_hash,
     )
-    return RefusedCommand(read.id, delivery, None, answer)
+    return RefusedCommand(read.id, delivery, None, answer, read.id)
 
 
 def _refuse_malformed(delivery: Delivery, malformed: Malformed) -> RefusedCommand | DeadLettered:
@@ -193,8 +216,9 @@ def _refuse_malformed(delivery: Delivery, malformed: Malformed) -> RefusedComman
         command_id = malformed.id  # nothing of a body with card data is used, not even its id
     if command_id is None or not malformed.reason.is_permanent:
         return DeadLettered(delivery, str(malformed.reason), malformed.detail)
+    kept_as = id_of_card_refusal(command_id) if malformed.reason.is_card_data else command_id
     answer = StoredAnswer(
-        command_id=command_id,
+        command_id=kept_as,
         command_type=malformed.type if malformed.type in BY_WIRE_NAME else "unread",
         answer="rejected",
         correlation_id=malformed.correlation_id or str(command_id),
@@ -202,7 +226,7 @@ def _refuse_malformed(delivery: Delivery, malformed: Malformed) -> RefusedComman
         detail=malformed.detail,
         content_hash=malformed.content_hash,
     )
-    return RefusedCommand(command_id, delivery, None, answer)
+    return RefusedCommand(kept_as, delivery, None, answer, command_id)
 
 
 def _reply_to(delivery: Delivery) -> str | None:

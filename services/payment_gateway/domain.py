@@ -31,6 +31,8 @@ LATE_REMINDERS_MAX = 1_000
 """How often a late capture is announced again: hourly for six weeks. There is a limit because a late capture may also be kept. If it is the
 first message that the saga receives about the payment, nobody refunds it."""
 CODE_LENGTH_MAX = 64
+MASKED_CODE = "masked_card_number"
+"""Instead of a code in which a card number stands."""
 RECEIPT_LENGTH_MAX = 255
 
 
@@ -533,7 +535,12 @@ def answer_code(answer: GatewayAnswer) -> str:
 
 
 def code_of(text: str) -> str:
-    """Any text as a reason code that the contracts allow, so that no text of a gateway can prevent a record."""
+    """Any text as a reason code that the contracts allow, so that no text of a gateway can prevent a record.
+
+    A text with a card number in it is replaced whole, before anything is cut off.
+    """
+    if find_card_number(text):
+        return MASKED_CODE
     return re.sub(r"[^A-Za-z0-9_.:-]", "_", text)[:CODE_LENGTH_MAX] or "unspecified"
 
 

@@ -19,7 +19,8 @@ from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disp
 from services.staff.domain import Case, DecisionRefusal, Resolution, SentDecision
 from services.staff.store import SELECTED_MAX, JournalEntry, KeptCase, Selection
 from shared import crash_points
-from shared.card_data.scan import find_card_number_deep, mask_cvv
+from shared.card_data.scan import find_card_number
+from shared.card_data.verification_values import find_cvv
 from shared.clock import Clock, system_clock
 from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
 from shared.contracts.invoice import CloseCommand
@@ -243,6 +244,7 @@ _WITHHELD_WORDS = {
     dead_letters.Withheld.HEADERS_TOO_LARGE: "its headers were too large",
     dead_letters.Withheld.UNSTORABLE: "the database could not take it",
     dead_letters.Withheld.UNREADABLE: "reading it failed",
+    dead_letters.Withheld.NOT_TEXT: "it was compressed or no UTF-8 text",
     dead_letters.Withheld.ERASED: "it was erased, long after it was settled",
 }
 
@@ -402,7 +404,7 @@ def _unfit(**texts: str | None) -> ActionResult | None:
         if text is None:
             continue
         label = "name of who acts" if name == "who" else _words(name)
-        if find_card_number_deep(text) or mask_cvv(text) != text:
+        if find_card_number(text) or find_cvv(text):
             return ActionResult(None, f"the {label} holds card data: leave it out", ActionRefusal.CARD_DATA)
         if not text.strip():
             return ActionResult(None, f"the {label} must not be empty", ActionRefusal.INVALID)

@@ -27,6 +27,7 @@ class Withheld(StrEnum):
     HEADERS_TOO_LARGE = "headers_too_large"
     UNSTORABLE = "unstorable"
     UNREADABLE = "unreadable"
+    NOT_TEXT = "not_text"
     ERASED = "erased"
 
 

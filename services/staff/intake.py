@@ -23,7 +23,8 @@ from services.staff.dead_letters import DeadLetter, DeadLetterRecord, Origin, Wi
 from shared import crash_points
 from shared.batch.commit import CommitLoop
 from shared.batch.retry import BatchRetry, RetryState, Stopped
-from shared.card_data.scan import find_card_number_deep, scan_value
+from shared.card_data.plain import is_text
+from shared.card_data.values import as_text
 from shared.clock import Clock
 from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letter_headers
@@ -157,47 +158,28 @@ def _withheld(original: Delivery, delivery: Delivery) -> Withheld | None:
     if by_service == dead_letter_headers.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
         return Withheld.TOO_LARGE
     if by_service:
-        return Withheld.CARD_DATA
+        return Withheld.NOT_TEXT if by_service == dead_letter_headers.WITHHELD_NOT_TEXT else Withheld.CARD_DATA
     headers = original.headers
     if len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX:
         return Withheld.HEADERS_TOO_LARGE  # without scanning them: none of them is kept anyway
+    if not is_text(original.body):
+        return Withheld.NOT_TEXT
     return Withheld.CARD_DATA if _has_card_data(original) else None
 
 
 def _has_card_data(original: Delivery) -> bool:
     """Whether there is card data anywhere, even in encoded form. This is the last check before the message is stored."""
-    if has_card_data(original.body) or find_card_number_deep(original.body):
-        return True
-    properties = (
-        original.exchange,
-        original.routing_key,
-        original.message_id,
-        original.type,
-        original.content_type,
-        original.correlation_id,
-        original.reply_to,
-    )
-    texts = [text for text in properties if text]
-    for name, value in original.headers.items():
-        texts += [name, *_leaves(value)]
-    return scan_value(texts) or any(find_card_number_deep(text) for text in texts)
-
-
-def _leaves(value: object) -> list[str]:
-    """Every text in the value of a header. It has no recursion, because tables can be nested as deep as their frame allows."""
-    texts: list[str] = []
-    waiting = [value]
-    while waiting:
-        match waiting.pop():
-            case dict() as table:
-                waiting += [*table.keys(), *table.values()]
-            case list() as items:
-                waiting += items
-            case None:
-                continue
-            case leaf:
-                texts.append(_string(leaf))
-    return texts
+    properties = {
+        "exchange": original.exchange,
+        "routing_key": original.routing_key,
+        "message_id": original.message_id,
+        "type": original.type,
+        "content_type": original.content_type,
+        "correlation_id": original.correlation_id,
+        "reply_to": original.reply_to,
+        "headers": original.headers,
+    }
+    return has_card_data(original.body) or has_card_data(as_text(properties))
 
 
 def _identity(original: Delivery, withheld: Withheld | None, delivery: Delivery) -> UUID:

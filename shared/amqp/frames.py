@@ -142,6 +142,7 @@ class Properties(NamedTuple):
     """Those properties of a message that Remit's code reads."""
 
     content_type: str | None
+    content_encoding: str | None
     headers: dict[str, Any]
     correlation_id: str | None
     reply_to: str | None
@@ -175,25 +176,25 @@ def read_properties(payload: bytes) -> Properties:
     try:
         return _properties(payload)
     except (IndexError, struct.error, ValueError):
-        return Properties(None, {UNREADABLE: True}, None, None, None, None)
+        return Properties(None, None, {UNREADABLE: True}, None, None, None, None)
 
 
 _TEXT, _TABLE, _OCTET, _TIMESTAMP = 0, -1, 1, 8
 """The format of a property. A number above 0 is the length in bytes of a property that is skipped."""
-_UNREAD: Final = 6
+_UNREAD: Final = 7
 # The properties by their flags, from the highest bit on: the format of each, and its place in `Properties`.
 _LAYOUT: Final = {
     0x8000: (_TEXT, 0),  # content type
-    0x4000: (_TEXT, _UNREAD),  # content encoding
-    0x2000: (_TABLE, 1),  # headers
+    0x4000: (_TEXT, 1),  # content encoding
+    0x2000: (_TABLE, 2),  # headers
     0x1000: (_OCTET, _UNREAD),  # delivery mode
     0x0800: (_OCTET, _UNREAD),  # priority
-    0x0400: (_TEXT, 2),  # correlation id
-    0x0200: (_TEXT, 3),  # reply to
+    0x0400: (_TEXT, 3),  # correlation id
+    0x0200: (_TEXT, 4),  # reply to
     0x0100: (_TEXT, _UNREAD),  # expiration
-    0x0080: (_TEXT, 4),  # message id
+    0x0080: (_TEXT, 5),  # message id
     0x0040: (_TIMESTAMP, _UNREAD),
-    0x0020: (_TEXT, 5),  # type; user id, app id and cluster id follow it, and are not read
+    0x0020: (_TEXT, 6),  # type; user id, app id and cluster id follow it, and are not read
 }
 
 
@@ -203,7 +204,7 @@ def _layout(flags: int) -> tuple[tuple[int, int], ...]:
 
 
 def _properties(payload: bytes) -> Properties:
-    values: list[Any] = [None, {}, None, None, None, None, None]
+    values: list[Any] = [None, None, {}, None, None, None, None, None]
     offset = 14
     for format_, place in _layout(_flags_at(payload, 4)[1]):
         if format_ == _TEXT:

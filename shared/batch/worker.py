@@ -17,6 +17,7 @@ from shared.batch.inbox import DeadLettered, Inbox, Item, MessageInbox
 from shared.batch.retry import TRIES_MAX, BatchRetry, RetryState, Stopped
 from shared.batch.transaction import UnitOfWork
 from shared.card_data.scan import find_card_number
+from shared.card_data.values import APART, place_of_card_data
 from shared.clock import Clock
 from shared.messaging import dead_letters
 from shared.messaging.codec import MalformedReason, decode
@@ -25,7 +26,7 @@ from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.observability.health import Readiness
-from shared.observability.logs import describe_error
+from shared.observability.logs import describe_error, redact
 from shared.persistence.database import Database
 from shared.persistence.outbox import OutboxBatch
 
@@ -35,6 +36,8 @@ ALONE_AFTER_TRIES = 3
 """A message with more earlier deliveries than this gets a batch of its own. If it kills the process, no other message is affected."""
 DEAD_LETTER_PAUSE_S = 1.0
 """The pause before dead letters that the broker did not take are published again."""
+MESSAGE_ID_SHOWN_MAX = 64
+"""Characters, of a text that a sender chose."""
 
 
 class QueueWorker(Generic[Key, State, Effect]):
@@ -102,10 +105,15 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._batch_seconds.observe(time.perf_counter() - started)
 
     def _admit(self, delivery: Delivery) -> Item | DeadLettered:
-        if find_card_number(" ".join(delivery.property_texts)):
-            text = "a card number in the properties of the message"
+        if find_card_number(APART.join(delivery.property_texts.values())):
+            text = f"a card number in {place_of_card_data(delivery.property_texts) or 'the properties of the message'}"
             return DeadLettered(delivery, str(MalformedReason.CARD_NUMBER), text)
-        read = decode(delivery.body, content_type=delivery.content_type, headers=delivery.headers)
+        read = decode(
+            delivery.body,
+            content_type=delivery.content_type,
+            content_encoding=delivery.content_encoding,
+            headers=delivery.headers,
+        )
         return self._inbox.admit(delivery, read)
 
     async def _commit(self, items: Sequence[Item], *, carefully: bool) -> list[OutboxBatch]:
@@ -131,7 +139,7 @@ class QueueWorker(Generic[Key, State, Effect]):
             )
             waiting[letter.id] = letter
             metrics.DEAD_LETTERS.labels(queue=entry.delivery.queue, reason=entry.reason).inc()
-            message_id = str(entry.delivery.message_id)[:64]
+            message_id = redact(str(entry.delivery.message_id), max_characters=MESSAGE_ID_SHOWN_MAX)
             log.warning("dead_letter", queue=entry.delivery.queue, reason=entry.reason, message_id=message_id)
         while waiting:
             crash_points.reach("shell.before_dead_letter")

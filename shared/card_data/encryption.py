@@ -27,7 +27,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 from joserfc.registry import HeaderParameter
 
-from shared.card_data.scan import is_cvv_name, passes_luhn
+from shared.card_data.brands import passes_luhn
+from shared.card_data.verification_values import is_cvv_name
 
 BINDING: Final = "remit.payment_id"
 ALGORITHM: Final = "RSA-OAEP-256"

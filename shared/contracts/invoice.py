@@ -224,6 +224,7 @@ class AnswerReason(StrEnum):
     NOT_JSON = "not_json"
     NOT_A_CLOUD_EVENT = "not_a_cloud_event"
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
+    UNSUPPORTED_CONTENT_ENCODING = "unsupported_content_encoding"
     TOO_LARGE = "too_large"
     HEADERS_TOO_LARGE = "headers_too_large"
     TOO_DEEP = "too_deep"

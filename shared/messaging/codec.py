@@ -16,7 +16,10 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from shared.card_data.scan import find_card_number, find_cvv, scan_value
+from shared.card_data.plain import is_text
+from shared.card_data.scan import find_card_number
+from shared.card_data.values import as_text, place_of_card_data
+from shared.card_data.verification_values import find_cvv
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME, wire_name_without_version
 from shared.ids import read_uuid
@@ -53,6 +56,7 @@ class MalformedReason(StrEnum):
     TOO_LARGE = "too_large"
     HEADERS_TOO_LARGE = "headers_too_large"
     CONTENT_TYPE = "unsupported_content_type"
+    CONTENT_ENCODING = "unsupported_content_encoding"
     CARD_NUMBER = "clear_card_number"
     CVV = "cvv_not_accepted"
     NOT_JSON = "not_json"
@@ -133,16 +137,33 @@ def encode(
 # -- in ------------------------------------------------------------------------------------------------------------------------------
 
 
-def decode(body: bytes, *, content_type: str | None, headers: Mapping[str, Any] | None = None) -> Inbound | Malformed:
+def decode(
+    body: bytes,
+    *,
+    content_type: str | None,
+    content_encoding: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+) -> Inbound | Malformed:
     """Read a message of either mode. `headers` are the AMQP application headers."""
     headers = headers or {}
     attributes: dict[str, Any] = {}
     try:
-        _refuse_unreadable(body, headers)
+        _refuse_unreadable(body, headers, content_encoding)
         attributes = _attributes(body, content_type, headers)
         return _typed(attributes)
     except _MalformedError as refused:
         return Malformed(refused.reason, refused.detail, *_whatever_is_readable(body, attributes, refused.reason))
+
+
+_UNSEEN = frozenset(
+    {
+        MalformedReason.CARD_NUMBER,
+        MalformedReason.CVV,
+        MalformedReason.TOO_LARGE,
+        MalformedReason.HEADERS_TOO_LARGE,
+        MalformedReason.CONTENT_ENCODING,
+    }
+)
 
 
 def _whatever_is_readable(
@@ -151,13 +172,8 @@ def _whatever_is_readable(
     type_ = attributes.get("type")
     correlation = attributes.get("correlationid")
     digest = None
-    # Of what carried card data, or was refused unseen, not even a hash is kept: a PAN can be found from its hash by trying all of them.
-    if reason not in {
-        MalformedReason.CARD_NUMBER,
-        MalformedReason.CVV,
-        MalformedReason.TOO_LARGE,
-        MalformedReason.HEADERS_TOO_LARGE,
-    }:
+    # Of what carried card data, or may have, unseen, not even a hash is kept: a card number can be found from it by trying all of them.
+    if reason not in _UNSEEN and is_text(body):
         readable = "data" in attributes
         digest = content_hash(str(type_), attributes["data"]) if readable else sha256(_UNREAD + body).digest()
     return (
@@ -168,7 +184,7 @@ def _whatever_is_readable(
     )
 
 
-def _refuse_unreadable(body: bytes, headers: Mapping[str, Any]) -> None:
+def _refuse_unreadable(body: bytes, headers: Mapping[str, Any], content_encoding: str | None) -> None:
     if len(body) > BODY_BYTES_MAX:
         raise _MalformedError(
             MalformedReason.TOO_LARGE, f"the body has {len(body)} bytes; at most {BODY_BYTES_MAX} are taken"
@@ -178,24 +194,66 @@ def _refuse_unreadable(body: bytes, headers: Mapping[str, Any]) -> None:
             MalformedReason.HEADERS_TOO_LARGE,
             f"at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together are taken",
         )
-    if find_card_number(body) or (headers and scan_value(_scannable(headers))):
-        raise _MalformedError(
-            MalformedReason.CARD_NUMBER, "a card number in the clear: send a gateway token or an encrypted card"
-        )
+    if headers and (refusal := _card_data_in_headers(headers)) is not None:
+        raise refusal
+    if content_encoding and not _COMPRESSIONS.isdisjoint(re.split(r"[\s,;]+", content_encoding.lower())):
+        raise _MalformedError(MalformedReason.CONTENT_ENCODING, "a compressed body is not taken: send it as it is")
+    if not body.isascii():
+        _refuse_what_is_not_utf8(body)
+    if find_card_number(body):
+        raise _card_number(_place_in(body))
     if find_cvv(body):
-        raise _MalformedError(
-            MalformedReason.CVV, "a card verification value is never accepted, not even encrypted (PCI DSS 3.3.1.2)"
-        )
+        raise _cvv(_place_in(body))
 
 
-def _scannable(headers: Mapping[str, Any]) -> list[str]:
-    """The texts of headers that a sender set, their names too; those the broker adds are its own."""
-    senders = {key: value for key, value in headers.items() if key not in {"x-death", "x-delivery-count"}}
-    return [*senders, *map(_text, senders.values())]
+_COMPRESSIONS = frozenset(
+    {"gzip", "x-gzip", "deflate", "zlib", "compress", "x-compress", "br", "zstd", "bzip2", "lz4", "snappy"}
+)
+"""Other values of content-encoding name none: some clients write `utf-8` there."""
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
+def _refuse_what_is_not_utf8(body: bytes) -> None:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _MalformedError(MalformedReason.NOT_JSON, "the body is not UTF-8") from None
+
+
+def _card_data_in_headers(headers: Mapping[str, Any]) -> _MalformedError | None:
+    senders = {key: value for key, value in headers.items() if key not in _BROKERS_HEADERS}
+    text = as_text(senders)
+    if find_card_number(text):
+        return _card_number(place_of_card_data({"headers": senders}))
+    return _cvv(place_of_card_data({"headers": senders})) if find_cvv(text) else None
+
+
+_BROKERS_HEADERS = frozenset({"x-death", "x-delivery-count"})
+
+
+def _card_number(place: str | None) -> _MalformedError:
+    where = f"a card number in the clear{f' in {place}' if place else ''}"
+    return _MalformedError(MalformedReason.CARD_NUMBER, f"{where}: send a gateway token or an encrypted card")
+
+
+def _cvv(place: str | None) -> _MalformedError:
+    where = f"a card verification value{f' in {place}' if place else ''}"
+    return _MalformedError(MalformedReason.CVV, f"{where} is never accepted, not even encrypted (PCI DSS 3.3.1.2)")
+
+
+def _place_in(body: bytes) -> str | None:
+    """The path of the member, where the body can be read so far."""
+    try:
+        return place_of_card_data(json.loads(body, object_pairs_hook=_all_members))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _all_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Also of an object that has a key twice: which of them holds the card number, only the sender knows."""
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        members[name] = [members[name], value] if name in members else value
+    return members
 
 
 def _attributes(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,14 +395,6 @@ def _refuse_escaped(value: Any) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise _MalformedError(MalformedReason.LONE_SURROGATE, "a string holds half of a surrogate pair") from None
-    if scan_value(value):
-        raise _MalformedError(
-            MalformedReason.CARD_NUMBER, "a card number in the clear: send a gateway token or an encrypted card"
-        )
-    if find_cvv(text.encode()):
-        raise _MalformedError(
-            MalformedReason.CVV, "a card verification value is never accepted, not even encrypted (PCI DSS 3.3.1.2)"
-        )
 
 
 def _typed(attributes: dict[str, Any]) -> Inbound:

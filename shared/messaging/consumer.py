@@ -66,11 +66,20 @@ class Delivery:
     type: str | None
     headers: dict[str, Any] = field(default_factory=dict)
     tries: int = 0
+    content_encoding: str | None = None
 
     @property
-    def property_texts(self) -> list[str]:
-        """What the sender wrote into properties other than headers."""
-        return [text for text in (self.message_id, self.correlation_id, self.reply_to, self.type) if text]
+    def property_texts(self) -> dict[str, str]:
+        """What the sender wrote into properties other than headers, by their names."""
+        texts = {
+            "message_id": self.message_id,
+            "correlation_id": self.correlation_id,
+            "reply_to": self.reply_to,
+            "type": self.type,
+            "content_type": self.content_type,
+            "content_encoding": self.content_encoding,
+        }
+        return {name: text for name, text in texts.items() if text}
 
 
 class Consumer:
@@ -365,6 +374,7 @@ def read_delivery(method: bytes, header: bytes, body: bytes, *, queue: str, gene
         type=properties.type,
         headers=properties.headers,
         tries=tries,
+        content_encoding=properties.content_encoding,
     )
     return delivery, deliver.redelivered
 

@@ -21,6 +21,8 @@ REPLAYS = "x-remit-replays"
 
 WITHHELD_CARD_DATA = "card_data"
 WITHHELD_TOO_LARGE = "too_large"
+WITHHELD_NOT_TEXT = "not_text"
+"""Compressed, or in another encoding than UTF-8: nobody can say that no card number is in it."""
 
 
 def replays(delivery: Delivery) -> int:

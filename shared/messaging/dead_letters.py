@@ -6,7 +6,9 @@ The broker's own dead-lettering (`x-death`, delivery limit) arrives on the same 
 from hashlib import sha256
 from uuid import UUID
 
-from shared.card_data.scan import find_card_number, find_cvv, scan_value
+from shared.card_data.plain import is_text
+from shared.card_data.scan import find_card_number
+from shared.card_data.verification_values import find_cvv
 from shared.clock import Clock
 from shared.ids import derived_id
 from shared.messaging import dead_letter_headers
@@ -33,7 +35,7 @@ def dead_letter(
     headers: dict[str, str | int] = {
         dead_letter_headers.REASON: reason,
         dead_letter_headers.ERROR_TYPE: type(error).__name__ if error is not None else "",
-        dead_letter_headers.ERROR_TEXT: redact(text)[:TEXT_LENGTH_MAX],
+        dead_letter_headers.ERROR_TEXT: redact(text, max_characters=TEXT_LENGTH_MAX),
         dead_letter_headers.QUEUE: delivery.queue,
         dead_letter_headers.EXCHANGE: delivery.exchange,
         dead_letter_headers.ROUTING_KEY: _short(delivery.routing_key),
@@ -94,8 +96,8 @@ def dead_letter_id(delivery: Delivery) -> UUID:
     )
 
 
-def has_card_data(body: bytes) -> bool:
-    return find_card_number(body) or find_cvv(body)
+def has_card_data(text: str | bytes) -> bool:
+    return find_card_number(text) or find_cvv(text)
 
 
 def _short(text: str) -> str:
@@ -106,6 +108,8 @@ def _short(text: str) -> str:
 def _withheld(delivery: Delivery) -> str:
     if len(delivery.body) > BODY_BYTES_MAX:
         return dead_letter_headers.WITHHELD_TOO_LARGE
+    if not is_text(delivery.body):
+        return dead_letter_headers.WITHHELD_NOT_TEXT
     return dead_letter_headers.WITHHELD_CARD_DATA if has_card_data(delivery.body) else ""
 
 
@@ -119,7 +123,7 @@ def _ce_headers(delivery: Delivery) -> dict[str, str | int]:
             key.startswith(("ce-", "ce_", "cloudEvents"))
             and _is_short(key)
             and _is_short(text)
-            and not scan_value([key, text])
+            and not has_card_data(f"{key}: {text}")
         ):
             kept[key] = text
         if len(kept) == CE_HEADERS_MAX:

@@ -13,15 +13,9 @@ from itertools import islice
 from typing import Final
 
 from shared.card_data.fingerprint import fingerprint
-from shared.card_data.scan import (
-    CARD_PLACEHOLDER,
-    beginning,
-    find_card_number_deep,
-    is_cvv_name,
-    mask_card_numbers,
-    mask_cvv,
-    scan_value,
-)
+from shared.card_data.scan import CARD_PLACEHOLDER, beginning, find_card_number, hides_card_number, mask_card_numbers
+from shared.card_data.values import scalar_text
+from shared.card_data.verification_values import is_cvv_name, mask_cvv
 
 TEXT_MAX = 4_096  # characters of one value: a page of text says what happened
 TRACEBACK_MAX = 16_384  # characters: 8 exceptions of 20 frames fit
@@ -132,8 +126,10 @@ def _redact(text: str, max_characters: int) -> str:
     for rule in _RULES:
         if rule.hint in lowered:
             text = rule.pattern.sub(rule.replacement, text)
-    text = mask_card_numbers(mask_cvv(text))
-    if find_card_number_deep(text):
+    text = mask_cvv(text)
+    hides_one = hides_card_number(text)  # before masking, which may take out a part of what is encoded
+    text = mask_card_numbers(text)
+    if hides_one or find_card_number(text):
         return _ENCODED_CARD
     if len(text) > max_characters:
         text = text[: max_characters - 1] + "…"
@@ -170,7 +166,7 @@ def _redact_value(value: object, depth: int) -> object:
 
 
 def _redact_number(number: float) -> object:
-    if scan_value(number):
+    if find_card_number(scalar_text(number)):
         return CARD_PLACEHOLDER
     return number if abs(number) < _JSON_INTEGER_MAX else redact(repr(number))
 

@@ -4,7 +4,9 @@ They are all inputs that shared/README.md, "Input", warns of, and every crasher 
 The fuzzer starts from these. The normal test suite sends each through the codec, the border and the intake of dead letters.
 """
 
+import gzip
 import json
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +32,7 @@ class Poison:
     body: bytes
     content_type: str | None = STRUCTURED
     headers: dict[str, Any] = field(default_factory=dict)
+    content_encoding: str | None = None
 
     @property
     def upgradable(self) -> bool:
@@ -105,6 +108,11 @@ CORPUS: dict[str, Poison] = {
     "content type of 255 strange characters": Poison(MalformedReason.CONTENT_TYPE, HEALTHY, "?" * 255),
     "JSON without ce- headers": Poison(MalformedReason.NOT_A_CLOUD_EVENT, HEALTHY, JSON_DATA),
     "batch of CloudEvents": Poison(MalformedReason.CONTENT_TYPE, HEALTHY, "application/cloudevents-batch+json"),
+    "compressed": Poison(MalformedReason.CONTENT_ENCODING, gzip.compress(HEALTHY), content_encoding="gzip"),
+    "compressed, one of two encodings": Poison(
+        MalformedReason.CONTENT_ENCODING, zlib.compress(HEALTHY), content_encoding="identity, Deflate"
+    ),
+    "compressed, unsaid": Poison(MalformedReason.NOT_JSON, gzip.compress(HEALTHY)),
     "one huge header": Poison(MalformedReason.HEADERS_TOO_LARGE, HEALTHY, headers={"note": "x" * 100_000}),
     "a hundred headers": Poison(MalformedReason.HEADERS_TOO_LARGE, HEALTHY, headers={f"h{n}": n for n in range(100)}),
     "a header with 100 000 empty fields": Poison(

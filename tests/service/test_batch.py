@@ -161,6 +161,20 @@ async def test_a_clear_card_number_is_answered_by_the_amqp_id_and_stored_nowhere
     assert PAN not in str(stored)
 
 
+async def test_a_refusal_for_card_data_names_the_member_and_spends_no_id(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    id_ = uuid4()
+    with_a_card = cloud_event(issue("INV-1", PAN), id=str(id_))
+    refused = await rejected(environment, upstream, with_a_card, id_)
+    assert refused["detail"].startswith("a card number in the clear in data.customer_id:")
+    assert await rejected(environment, upstream, with_a_card, id_) == refused
+    accepted = await rejected(environment, upstream, cloud_event(issue("INV-1"), id=str(id_)), id_)
+    assert (accepted["command_id"], accepted["answer"]) == (str(id_), "accepted")
+    stored = await rows(environment.databases["invoice"], "SELECT answer FROM answers ORDER BY answer")
+    assert [row["answer"] for row in stored] == ["accepted", "rejected"]
+
+
 async def test_a_cvv_is_refused(environment: Environment, upstream: UpstreamClient) -> None:
     body = cloud_event(issue("INV-1")).replace(b'"C-1"', b'"C-1", "cvv": "123"')
     assert (await rejected(environment, upstream, body, uuid4()))["reason"] == "cvv_not_accepted"

@@ -1,10 +1,14 @@
-"""Card numbers and security codes are found in every form; healthy messages pass."""
+"""Card numbers and security codes are found in every form they come in; healthy messages are let through."""
 
 import base64
+import bz2
+import gzip
 import json
+import lzma
 import random
 import time
 import urllib.parse
+import zlib
 from collections.abc import Callable
 from uuid import UUID
 
@@ -12,30 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.card_data.brands import passes_luhn
+from shared.card_data.plain import is_text
 from shared.card_data.scan import (
     CARD_PLACEHOLDER,
     card_number_spans,
     find_card_number,
-    find_card_number_deep,
-    find_cvv,
-    is_cvv_name,
     mask_card_numbers,
-    mask_cvv,
-    passes_luhn,
-    scan_value,
 )
+from shared.card_data.values import as_text, place_of_card_data
+from shared.card_data.verification_values import find_cvv, is_cvv_name, mask_cvv
+from tests.cards.numbers import USUAL, any_number, number, printed
 
-# Issuer ranges written from the brands' own pages, not copied from the scanner: (prefix, lengths).
-BRANDS: dict[str, list[tuple[str, tuple[int, ...]]]] = {
-    "Visa": [("4", (13, 16, 19))],
-    "Mastercard": [(str(prefix), (16,)) for prefix in (51, 55, 2221, 2229, 2230, 2300, 2699, 2700, 2719, 2720)],
-    "American Express": [("34", (15,)), ("37", (15,))],
-    "Discover": [(prefix, (16, 19)) for prefix in ("6011", "644", "649", "65")],
-    "JCB": [("3528", (16, 19)), ("3589", (16, 19))],
-    "Diners Club": [("300", (14, 16)), ("305", (14,)), ("3095", (14,)), ("36", (14, 19)), ("38", (14,)), ("39", (16,))],
-    "UnionPay": [("62", (16, 17, 18, 19)), ("8100", (16,)), ("8171", (19,))],
-    "Maestro": [(prefix, (12, 13, 16, 19)) for prefix in ("5018", "5020", "5038", "5893", "6304", "6759", "6763")],
-}
 FULL_WIDTH = {ord("0") + digit: 0xFF10 + digit for digit in range(10)}
 KNOWN = (
     "4242424242424242",
@@ -51,52 +43,47 @@ KNOWN = (
 )
 
 
-def with_check_digit(digits: str) -> str:
-    return next(digits + check for check in "0123456789" if passes_luhn((digits + check).encode()))
-
-
 @st.composite
 def card_numbers(draw: st.DrawFn) -> str:
-    prefix, lengths = draw(st.sampled_from([row for rows in BRANDS.values() for row in rows]))
-    missing = draw(st.sampled_from(lengths)) - len(prefix) - 1
-    return with_check_digit(prefix + draw(st.text("0123456789", min_size=missing, max_size=missing)))
+    return number(random.Random(draw(st.integers())), draw(st.sampled_from(USUAL)))
 
 
 @st.composite
 def written_card_numbers(draw: st.DrawFn) -> str:
-    """A number with one kind of separator at any places, or with mixed separators in groups of four."""
-    number = draw(card_numbers())
+    """In one piece; with one kind of separator at two places or more; or with mixed ones in groups of four."""
+    digits = draw(card_numbers())
     if draw(st.booleans()):
         separator = draw(st.sampled_from((" ", "-", ".")))
-        return "".join(digit + separator * draw(st.booleans()) for digit in number[:-1]) + number[-1]
-    groups = [number[at : at + 4] for at in range(0, len(number), 4)]
-    return "".join(group + draw(st.sampled_from((" ", "-", ".", ""))) for group in groups[:-1]) + groups[-1]
+        places = draw(st.sets(st.integers(1, len(digits) - 1), min_size=2))
+        return "".join(separator * (at in places) + digit for at, digit in enumerate(digits))
+    groups = [digits[at : at + 4] for at in range(0, len(digits), 4)]
+    return "".join(group + draw(st.sampled_from((" ", "-", " - ", ""))) for group in groups[:-1]) + groups[-1]
 
 
 @given(written_card_numbers())
-def test_every_brand_is_found_however_it_is_written(number: str) -> None:
-    assert find_card_number(number)
-    assert find_card_number(f'{{"note":"card {number}, thanks"}}'.encode())
-    assert scan_value({"data": [{"note": f"my card is {number}"}]})
+def test_every_brand_is_found_however_it_is_written(written: str) -> None:
+    assert find_card_number(written)
+    assert find_card_number(f'{{"note":"card {written}, thanks"}}'.encode())
+    assert find_card_number(as_text({"data": [{"note": f"my card is {written}"}]}))
 
 
 @given(written_card_numbers())
-def test_masking_leaves_nothing_to_find(number: str) -> None:
-    masked = mask_card_numbers(f"before {number} after")
+def test_masking_leaves_nothing_to_find(written: str) -> None:
+    masked = mask_card_numbers(f"before {written} after")
     assert masked == f"before {CARD_PLACEHOLDER} after"
-    assert not find_card_number_deep(masked)
+    assert not find_card_number(masked)
 
 
 @given(card_numbers(), st.integers(1, 9))
-def test_a_wrong_check_digit_is_no_card(number: str, shift: int) -> None:
-    assert not find_card_number(number[:-1] + str((int(number[-1]) + shift) % 10))
+def test_a_wrong_check_digit_is_no_card(digits: str, shift: int) -> None:
+    assert not find_card_number(digits[:-1] + str((int(digits[-1]) + shift) % 10))
 
 
-@pytest.mark.parametrize("number", KNOWN)
-def test_published_test_cards_are_found(number: str) -> None:
-    assert find_card_number(number)
-    assert scan_value(int(number))
-    assert scan_value({number: None})
+@pytest.mark.parametrize("known", KNOWN)
+def test_published_test_cards_are_found(known: str) -> None:
+    assert find_card_number(known)
+    assert find_card_number(as_text(int(known)))
+    assert find_card_number(as_text({known: None}))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +95,9 @@ def test_published_test_cards_are_found(number: str) -> None:
         ";4242424242424242=28121010000000000000?",
         "%B4242424242424242^DOE/JANE^2812",
         "4242\u00a04242\u00a04242\u00a04242",
+        "4242  4242  4242  4242 with two separators",
+        "+4242 4242 4242 4242",
+        "ORD-4242 4242 4242 4242",
         "4242\u20134242\u20134242\u20134242",
         "4242\u200b4242\u200b4242\u200b4242",
         "4242424242424242".translate(FULL_WIDTH),
@@ -183,7 +173,9 @@ def test_healthy_bodies_pass() -> None:
     source = random.Random(5)
     bodies = [realistic_body(source) for _ in range(5_000)]
     assert [body for body in bodies if find_card_number(body) or find_cvv(body)] == []
-    assert [body for body in bodies[:1_000] if find_card_number_deep(body) or scan_value(json.loads(body))] == []
+    assert [
+        body for body in bodies[:1_000] if find_card_number(body) or find_card_number(as_text(json.loads(body)))
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -196,29 +188,127 @@ def test_healthy_bodies_pass() -> None:
         "4" * 100,
         "0.4242424242424242",
         "42424242424242422",
-        "4242  4242  4242  4242 is two separators",
     ],
 )
-def test_a_text_without_a_card_number(text: str) -> None:
+def test_what_is_no_card(text: str) -> None:
     assert not find_card_number(text)
     assert mask_card_numbers(text) == text
 
 
 @pytest.mark.parametrize(
-    "body",
-    [b"4 " * 32_000, b"1 " * 32_000, b"4" * 64_000, b'"cvv":' + b" " * 64_000, b'"cvv": ' * 9_000, b"0." * 32_000],
+    "unit",
+    [
+        *(
+            "4",
+            "4 ",
+            "1 ",
+            "4-",
+            "0.",
+            "4242 ",
+            "4242, ",
+            "42424242 ",
+            "4242424242424241 x ",
+            "4 4 4 4 4 4 4 4 4 4 4 4 4 -- ",
+        ),
+        *("\\u200b", "\\u0034", "4\\u200b", "&#52;", "%34", "\\", "&nbsp;", "NDI0", "MzQz", "3432", "34"),
+        *("\u200b", "4\u200b", "\uff14", "\u00e9", "a\u00e9", "4\u6f22", "\U000e0020"),
+        *('"cvv":', "cvv ", '"cvv": "1', "pin: ", "DE89 3704 ", "12:34:56.123456+00:00 ", "-", "ORD-4242424242424242 "),
+    ],
 )
-def test_no_body_blocks_the_event_loop(body: bytes) -> None:
-    """A bound against quadratic work, with which such a body would take minutes. Measured: 15 ms and less."""
+def test_no_body_holds_the_loop(unit: str) -> None:
+    """64 KiB of anything cost 1 to 4 ms of an idle core; the bound leaves room for a busy one, and none for quadratic work."""
+    body = (unit * 65_536).encode()[:65_536].decode("utf-8", "ignore").encode()
     started = time.thread_time()
     find_card_number(body)
     find_cvv(body)
-    assert time.thread_time() - started < 2
+    assert time.thread_time() - started < 0.05
 
 
-def test_more_groups_of_digits_than_any_message_has_count_as_a_card() -> None:
-    assert find_card_number(b"1 " * 2_000)
-    assert not find_card_number(b"1 " * 900)
+def test_a_long_list_of_floats_passes() -> None:
+    source = random.Random(3)
+    assert not find_card_number(json.dumps([source.random() for _ in range(3_000)]))
+    assert not find_card_number(json.dumps([source.uniform(-180, 180) for _ in range(3_000)]))
+
+
+def test_more_numbers_of_a_cards_shape_than_chance_explains_count_as_one() -> None:
+    wrong = "4242 4242 4242 4241 x "
+    assert not find_card_number(wrong * 50)
+    assert find_card_number(wrong * 500)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"order_number":"4242424242424242"}',
+        '{"order_number": 4242424242424242}',
+        '{"purchaseOrderId":"4242424242424242"}',
+        "Order no. 4242424242424242 is late",
+        "ORD-4242424242424242",
+        "PO4242424242424242",
+        "SO-2026-4242424242424242",
+        '{"trace_id":"4242424242424242"}',
+        '{"amount_minor":630400000000}',
+        "4222222222222",
+        "DE95 4242 4242 4242 4242 42",
+    ],
+)
+def test_what_stands_before_a_bare_number_says_that_it_is_no_card(text: str) -> None:
+    assert not find_card_number(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"invoice_id":"4242424242424242"}',
+        '{"card_order_number":"4242424242424242"}',
+        "CARD-4242424242424242",
+        "ORD-4242424242424242x",
+        "card 4222222222222",
+        "4222 222 222 222",
+        "6304000000000 12/28",
+    ],
+)
+def test_what_speaks_for_a_card(text: str) -> None:
+    assert find_card_number(text)
+
+
+@given(st.sampled_from(("-", " ", "\u200b", "\u00b7\u200b ")), st.integers())
+def test_marks_that_nobody_sees_do_not_shift_what_is_masked(separator: str, seed: int) -> None:
+    written = printed(any_number(random.Random(seed)), separator)
+    assert mask_card_numbers(f"\u200bb\u200b {written}\u200b a") == f"\u200bb\u200b {CARD_PLACEHOLDER}\u200b a"
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-32", "cp500"], ids=["UTF-16", "UTF-16 without a mark", "UTF-32", "EBCDIC"]
+)
+def test_other_encodings_are_no_text(encoding: str) -> None:
+    assert not is_text("pay with 4242424242424242".encode(encoding))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, bz2.compress, lzma.compress])
+def test_what_is_compressed_is_no_text(compress: Callable[[bytes], bytes]) -> None:
+    assert not is_text(compress(b"pay with 4242424242424242"))
+    assert is_text("M\u00fcller\r\n\tpays".encode())
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"data": {"customer_id": "4242424242424242"}}, "data.customer_id"),
+        ({"data": {"lines": [{"note": "x"}, {"note": "4242 4242 4242 4242"}]}}, "data.lines.1.note"),
+        ({"data": {"n": 4242424242424242}}, "data.n"),
+        ({"data": {"4242424242424242": 1}}, "data.[card number]"),
+        ({"data": {"cvv": "123"}}, "data.cvv"),
+        ({"data": {"card": {"name": "cvc", "value": 987}}}, "data.card.value"),
+        ({"headers": {"note": {"deep": [b"4242424242424242"]}}}, "headers.note.deep"),
+        ({"data": {"order_number": "4242424242424242"}}, None),
+    ],
+)
+def test_the_path_of_what_was_found(value: object, place: str | None) -> None:
+    assert place_of_card_data(value) == place
 
 
 # -- behind encodings --------------------------------------------------------------------------------------------------
@@ -241,29 +331,29 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
-@given(number=written_card_numbers(), before=st.sampled_from(("", "x=", "data/", "xyz", "q ")))
-def test_the_deep_search_decodes_encodings(encode: Callable[[str], str], number: str, before: str) -> None:
-    assert find_card_number_deep(f"{before}{encode(number)} rest")
+@given(written=written_card_numbers(), before=st.sampled_from(("", "x=", "data/", "xyz", "q ")))
+def test_encodings_are_undone(encode: Callable[[str], str], written: str, before: str) -> None:
+    assert find_card_number(f"{before}{encode(written)} rest")
 
 
-def test_the_deep_search_passes_ids() -> None:
+def test_the_look_behind_encodings_lets_ids_pass() -> None:
     source = random.Random(7)
     texts = [f"{random_uuid4(source)} {source.getrandbits(256):064x} {random_uuid7(source)}" for _ in range(5_000)]
-    assert [text for text in texts if find_card_number_deep(text)] == []
+    assert [text for text in texts if find_card_number(text)] == []
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes_can_be_scanned(body: bytes) -> None:
     find_card_number(body)
-    find_card_number_deep(body)
+    find_card_number(body)
     find_cvv(body)
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=200))
 def test_any_text_can_be_masked(text: str) -> None:
-    """Lone surrogates are included: `json.loads` accepts them."""
-    assert not find_card_number(mask_card_numbers(text)) or "\\" in text
-    scan_value(text)
+    """Lone surrogates included: `json.loads` lets them through."""
+    assert not card_number_spans(mask_card_numbers(text))
+    find_card_number(as_text(text))
     mask_cvv(text)
 
 
@@ -271,17 +361,30 @@ def test_deep_and_huge_values_can_be_scanned() -> None:
     value: object = "4242424242424242"
     for _ in range(5_000):
         value = [value]
-    assert scan_value(value)
-    assert not scan_value([10**5_000, float("inf"), float("nan"), True, None])
+    assert find_card_number(as_text(value))
+    assert not find_card_number(as_text([10**5_000, float("inf"), float("nan"), True, None]))
 
 
 # -- security codes ----------------------------------------------------------------------------------------------------
 
-CVV_NAMES = ("cvv", "CVV2", "cvc", "Cvc2", "csc", "cid", "cvn", "security_code", "securityCode", "card_cvc", "cardCvv")
+CVV_NAMES = ("cvv", "CVV2", "cvc", "Cvc2", "csc", "cvn", "security_code", "securityCode", "card_cvc", "cardCvv")
 MORE_CVV_NAMES = ("card_verification_value", "cardVerificationCode", "card-verification-number", "verification_value")
+NAMES_IN_USE = (
+    "ccv",
+    "cvd",
+    "cv2",
+    "csv2",
+    "cardCode",
+    "payment_cvv",
+    "dCVV",
+    "iCVV2",
+    "cvv_code",
+    "cvvNumber",
+    "card_cvn",
+)
 
 
-@pytest.mark.parametrize("name", CVV_NAMES + MORE_CVV_NAMES)
+@pytest.mark.parametrize("name", CVV_NAMES + MORE_CVV_NAMES + NAMES_IN_USE)
 @pytest.mark.parametrize("value", ["123", '"1234"', ' "999" ', "\n 000"])
 def test_a_security_code_is_found(name: str, value: str) -> None:
     assert is_cvv_name(name)
@@ -299,6 +402,10 @@ def test_escapes_do_not_hide_a_security_code(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        b'{"cid":1234}',
+        b'{"amount":630400000000}',
+        b'{"cvc_check":"pass"}',
+        b'{"shipping":"1234"}',
         b'{"cvv":null}',
         b'{"cvv":12345}',
         b'{"amount":123}',
@@ -309,6 +416,30 @@ def test_escapes_do_not_hide_a_security_code(body: bytes) -> None:
 )
 def test_no_security_code(body: bytes) -> None:
     assert not find_cvv(body)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cvv: 987",
+        "CVC is 987",
+        "the security code is: 9876",
+        '{"cvv":[987]}',
+        '{"cvv":["9","8","7"]}',
+        '{"cvv": [9, 8, 7]}',
+        '{"cvv":{"value":"987"}}',
+        '{"name":"cvv","value":"987"}',
+        '{"value": 987, "name": "cvc2"}',
+        "<cvv>987</cvv>",
+        '{"cvv":"\uff19\uff18\uff17"}',
+        '{"pin":"1234"}',
+        '{"track2":";5018=2812101"}',
+    ],
+)
+def test_a_verification_value_is_found_and_masked_however_it_is_written(text: str) -> None:
+    assert find_cvv(text)
+    assert find_cvv(text.encode())
+    assert not find_cvv(mask_cvv(text))
 
 
 @pytest.mark.parametrize("text", ["cvv=123&a=1", "{'cvv': '123'}", r"{\"cvc\": \"123\"}", "Security code: 123"])
@@ -325,13 +456,13 @@ HOSTILE = (
 LONGEST_BODY = 65_536
 
 
-# All of them together take a second. A scanner with a step for each pair of characters would take half a minute.
+# All of them take a second; one that takes a step for each pair of characters takes half a minute.
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("end", ["", "!", "\\u00"])
-def test_no_body_slows_the_scanner_down(end: str) -> None:
+def test_no_body_holds_the_scanner_up(end: str) -> None:
     for unit in HOSTILE:
         text = unit * (LONGEST_BODY // len(unit)) + end
-        find_card_number_deep(text)
+        find_card_number(text)
         mask_card_numbers(text)
         assert not find_cvv(text.encode())
         assert mask_cvv(text) == text
@@ -339,8 +470,8 @@ def test_no_body_slows_the_scanner_down(end: str) -> None:
 
 @pytest.mark.parametrize("escape", [r"\x34", r"\\x34", r"\\\\u0034", "&#52;", "&#0000052;", f"&#{'0' * 5_000}52;"])
 def test_a_digit_behind_any_number_of_backslashes_or_zeros_is_found(escape: str) -> None:
-    assert find_card_number_deep("1" + "-" + escape + "242424242424242")
+    assert find_card_number("1" + "-" + escape + "242424242424242")
 
 
 def test_a_reference_to_no_character_is_no_error() -> None:
-    assert not find_card_number_deep(f"&#{'1' * 5_000};")
+    assert not find_card_number(f"&#{'1' * 5_000};")

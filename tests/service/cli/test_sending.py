@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 import orjson
 
+from deploy.cli.output import MISUSED
 from services.invoice.__main__ import assemble
 from shared.card_data.encryption import CardDetails, CardKeyring, generate_keyset
 from tests.service.cli.remit import Typed, remit
@@ -113,3 +114,11 @@ async def test_misuse_is_one_sentence_and_exit_code_2() -> None:
 async def test_a_broker_that_is_away_is_named() -> None:
     away = await remit("invoice", "void", "INV-1", "--reason", "r", RABBITMQ_URL="amqp://127.0.0.1:1/")
     assert (away.code, away.err) == (1, "remit: RABBITMQ_URL: the broker does not answer (AMQPConnectionError).\n")
+
+
+async def test_a_command_with_card_data_is_not_sent(environment: Environment, upstream: UpstreamClient) -> None:
+    voided = await remit("invoice", "void", "INV-1", "--reason", f"paid with {CARD}", environment=environment)
+    assert voided.code == MISUSED
+    assert "a card number in the clear in data.reason" in voided.err
+    assert CARD not in voided.err
+    assert await upstream.depth("invoice.commands") == 0

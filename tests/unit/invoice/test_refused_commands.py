@@ -3,6 +3,7 @@
 The answer goes to the command's own id. If that cannot be read or must not be used, it goes to the AMQP message id.
 """
 
+import gzip
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from services.invoice.command_inbox import CommandInbox, RefusedCommand
 from shared.batch.inbox import DeadLettered, Item
 from shared.contracts.base import Contract
 from shared.contracts.invoice import AnswerReason, IssueInvoice, RecordPayment
+from shared.ids import derived_id
 from shared.messaging.codec import HEADER_BYTES_MAX, STRUCTURED, decode
 from shared.messaging.consumer import Delivery
 
@@ -34,6 +36,7 @@ class Sent:
     message_id: str | None = str(AMQP)
     reply_to: str | None = "mine"
     headers: tuple[tuple[str, Any], ...] = ()
+    content_encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def event(data: Contract, **changes: Any) -> bytes:
     return json.dumps({**written, "data": data.model_dump(mode="json"), **changes}).encode()
 
 
-def admitted(sent: Sent) -> Admitted:
+def admit(sent: Sent) -> Item | DeadLettered:
     headers = dict(sent.headers)
     delivery = Delivery(
         body=sent.body,
@@ -82,11 +85,15 @@ def admitted(sent: Sent) -> Admitted:
         type=None,
         headers=headers,
     )
-    read = decode(sent.body, content_type=sent.content_type, headers=headers)
-    match CommandInbox().admit(delivery, read):
-        case RefusedCommand(answer=answer):
+    read = decode(sent.body, content_type=sent.content_type, content_encoding=sent.content_encoding, headers=headers)
+    return CommandInbox().admit(delivery, read)
+
+
+def admitted(sent: Sent) -> Admitted:
+    match admit(sent):
+        case RefusedCommand(answer=answer, command_id=command_id):
             assert (answer.answer, answer.invoice_id) == ("rejected", None)
-            return AnsweredRejected(answer.command_id, AnswerReason(answer.reason or ""))
+            return AnsweredRejected(command_id, AnswerReason(answer.reason or ""))
         case DeadLettered(reason=reason):
             return BecomesDeadLetter(reason)
         case Item(message=message):
@@ -129,6 +136,11 @@ ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
         Sent(HEALTHY, content_type="text/plain"),
         AnsweredRejected(AMQP, AnswerReason.UNSUPPORTED_CONTENT_TYPE),
     ),
+    (
+        "a compressed body",
+        Sent(gzip.compress(HEALTHY), content_encoding="gzip"),
+        AnsweredRejected(AMQP, AnswerReason.UNSUPPORTED_CONTENT_ENCODING),
+    ),
     ("a large body", Sent(b"{" + b" " * 70_000 + b"}"), AnsweredRejected(AMQP, AnswerReason.TOO_LARGE)),
     (
         "large headers",
@@ -165,3 +177,13 @@ ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
 @pytest.mark.parametrize(("sent", "then"), [row[1:] for row in ADMISSIONS], ids=[name for name, *_ in ADMISSIONS])
 def test_admission(sent: Sent, then: Admitted) -> None:
     assert admitted(sent) == then
+
+
+@pytest.mark.parametrize("added", [b'"note": "%b"' % PAN.encode(), b'"cvv": "123"'])
+def test_a_refusal_for_card_data_spends_no_id(added: bytes) -> None:
+    """Its answer is kept under another id than that of the command, always the same one; the command may come again without the card."""
+    refused = admit(Sent(HEALTHY.replace(b'"C-1"', b'"C-1", ' + added)))
+    assert isinstance(refused, RefusedCommand)
+    assert refused.command_id == AMQP
+    assert refused.id == refused.answer.command_id == derived_id(AMQP, "card_data")
+    assert refused.answer.content_hash is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.staff import intake
 from services.staff.dead_letters import DeadLetter, Withheld
 from services.staff.intake import SHORT_TEXT_BYTES_MAX, read
-from shared.card_data.scan import find_card_number_deep
+from shared.card_data.scan import find_card_number
 from shared.messaging.consumer import Delivery
 from shared.messaging.dead_letters import dead_letter
 
@@ -128,7 +128,7 @@ def test_a_card_number_anywhere_is_not_stored(where: dict[str, Any]) -> None:
     where["headers"] = where.get("headers", {}) | x_death()
     letter = read(delivery(**where))
     assert (letter.withheld, letter.body, letter.headers) == (Withheld.CARD_DATA, None, {})
-    assert not find_card_number_deep(repr(letter))
+    assert not find_card_number(repr(letter))
 
 
 def test_a_card_number_in_the_routing_key_is_not_stored() -> None:
@@ -144,7 +144,7 @@ def test_a_body_that_is_too_large_is_not_stored() -> None:
 
 def test_headers_that_are_too_large_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[object] = []
-    monkeypatch.setattr(intake, "find_card_number_deep", looked.append)
+    monkeypatch.setattr(intake, "has_card_data", looked.append)
     letter = read(delivery(headers=x_death() | {"h": "\\" * 100_000}))
     assert (letter.withheld, letter.headers, looked) == (Withheld.HEADERS_TOO_LARGE, {}, [])
 

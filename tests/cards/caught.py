@@ -1,0 +1,193 @@
+"""What must be caught: each kind makes texts that hold a card number."""
+
+import base64
+import json
+import urllib.parse
+from collections.abc import Callable, Iterator
+from functools import partial
+from random import Random
+
+from tests.cards.numbers import RARE, USUAL, Range, any_number, number, printed
+
+Kind = Callable[[Random], str]
+
+SEPARATORS = {
+    "a blank": " ",
+    "two blanks": "  ",
+    "three blanks": "   ",
+    "a hyphen": "-",
+    "a hyphen between blanks": " - ",
+    "a slash": "/",
+    "an underscore": "_",
+    "a full stop": ".",
+    "a comma": ",",
+    "a comma and a blank": ", ",
+    "a bar": "|",
+    "a middle dot": "\u00b7",
+    "a bullet": "\u2022",
+    "a colon": ":",
+    "a star": "*",
+    "a tabulator": "\t",
+    "a line break": "\n",
+    "a line break of Windows": "\r\n",
+    "a no-break space": "\u00a0",
+    "a thin space": "\u2009",
+    "an ideographic space": "\u3000",
+    "a non-breaking hyphen": "\u2011",
+    "a dash between blanks": " \u2013 ",
+}
+INVISIBLE = {
+    "zero-width spaces": "\u200b",
+    "zero-width joiners": "\u200d",
+    "left-to-right marks": "\u200e",
+    "right-to-left marks": "\u200f",
+    "directional isolates": "\u2068",
+    "soft hyphens": "\u00ad",
+    "byte order marks": "\ufeff",
+    "word joiners": "\u2060",
+    "variation selectors": "\ufe0f",
+    "combining marks": "\u0332",
+    "keycaps": "\ufe0f\u20e3",
+    "tags": "\U000e0020",
+}
+SCRIPTS = {
+    "full-width": "\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19",
+    "Arabic-Indic": "\u0660\u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668\u0669",
+    "Persian": "\u06f0\u06f1\u06f2\u06f3\u06f4\u06f5\u06f6\u06f7\u06f8\u06f9",
+    "Devanagari": "\u0966\u0967\u0968\u0969\u096a\u096b\u096c\u096d\u096e\u096f",
+    "Bengali": "\u09e6\u09e7\u09e8\u09e9\u09ea\u09eb\u09ec\u09ed\u09ee\u09ef",
+    "Thai": "\u0e50\u0e51\u0e52\u0e53\u0e54\u0e55\u0e56\u0e57\u0e58\u0e59",
+    "Khmer": "\u17e0\u17e1\u17e2\u17e3\u17e4\u17e5\u17e6\u17e7\u17e8\u17e9",
+    "Han": "\u3007\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d",
+    "bold mathematical": "".join(chr(0x1D7CE + digit) for digit in range(10)),
+    "circled": "\u24ea\u2460\u2461\u2462\u2463\u2464\u2465\u2466\u2467\u2468",
+    "negative circled": "\u24ff\u2776\u2777\u2778\u2779\u277a\u277b\u277c\u277d\u277e",
+    "superscript": "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079",
+    "subscript": "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089",
+}
+FOLLOWED = {
+    "an expiry date": " 12/28",
+    "an expiry date and a verification value": " 12/28 123",
+    "a verification value": " 123",
+    "both, between bars": "|12|2028|123",
+    "both, after colons": ":1228:123",
+    "the rest of a track": "=28121010000012300000?",
+}
+GLUED = {
+    "letters before": ("card", ""),
+    "letters behind": ("", "abc"),
+    "letters around": ("x", "y"),
+    "words around": ("Nr", "gueltig"),
+    "a colon before": ("PAN:", ""),
+}
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _hex(text: str) -> str:
+    return text.encode().hex()
+
+
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "base64": _base64,
+    "base64, unpadded": lambda text: _base64(text).rstrip("="),
+    "base64, after a byte": lambda text: _base64(f"#{text}"),
+    "base64, after two bytes": lambda text: _base64(f"##{text}"),
+    "base64url": lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
+    "base64 of a JSON": lambda text: _base64(json.dumps({"card": text})),
+    "base64 of a URL": lambda text: _base64(urllib.parse.quote(f"card={text}")),
+    "hexadecimal": _hex,
+    "hexadecimal, capitals": lambda text: _hex(text).upper(),
+    "a bytea of PostgreSQL": lambda text: f"\\x{_hex(text)}",
+    "URL": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
+    "URL, twice": lambda text: urllib.parse.quote("".join(f"%{byte:02X}" for byte in text.encode())),
+    "form": lambda text: urllib.parse.quote_plus(f"card={text}"),
+    "HTML, decimal": lambda text: "".join(f"&#{ord(character)};" for character in text),
+    "HTML, hexadecimal": lambda text: "".join(f"&#x{ord(character):x};" for character in text),
+    "HTML, no-break spaces": lambda text: text.replace(" ", "&nbsp;"),
+    "JSON escapes": lambda text: "".join(f"\\u{ord(character):04x}" for character in text),
+    "JSON escapes, escaped": lambda text: "".join(f"\\\\u{ord(character):04x}" for character in text),
+    "byte escapes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
+}
+
+
+def kinds() -> dict[str, Kind]:
+    """Name and maker of each kind."""
+    return dict([*_of_brands(), *_with_signs_between(), *_in_company(), *_encoded()])
+
+
+def _of_brands() -> Iterator[tuple[str, Kind]]:
+    for brand in dict.fromkeys(one.brand for one in USUAL):
+        ranges = tuple(one for one in USUAL if one.brand == brand)
+        yield f"{brand}: bare", partial(_bare, ranges)
+        yield f"{brand}: printed", partial(_as_printed, ranges)
+    for one in RARE:
+        yield f"{one.brand}: printed", partial(_as_printed, (one,))
+        yield f"{one.brand}: after a word", partial(_after_a_word, one)
+
+
+def _with_signs_between() -> Iterator[tuple[str, Kind]]:
+    for name, separator in SEPARATORS.items():
+        yield f"between groups {name}", partial(_grouped, separator)
+    yield "between all digits a blank", partial(_spread, " ", "")
+    for name, mark in INVISIBLE.items():
+        yield f"between digits {name}", partial(_spread, mark, mark)
+        yield f"between groups {name} and a blank", partial(_grouped, f"{mark} {mark}")
+    for name, digits in SCRIPTS.items():
+        yield f"{name} digits", partial(_in_script, digits)
+
+
+def _in_company() -> Iterator[tuple[str, Kind]]:
+    for name, behind in FOLLOWED.items():
+        yield f"bare, then {name}", partial(_around, "", "", behind)
+        yield f"printed, then {name}", partial(_around, " ", "", behind)
+    for name, (before, behind) in GLUED.items():
+        yield f"glued to {name}", partial(_around, "", before, behind)
+
+
+def _encoded() -> Iterator[tuple[str, Kind]]:
+    for name, encode in ENCODINGS.items():
+        for form, separator in (("bare", ""), ("blanks", " "), ("hyphens", "-")):
+            if separator == " " or "no-break" not in name:
+                yield f"{name}: {form}", partial(_behind, encode, separator)
+
+
+def _plain(written: str) -> str:
+    return f"pay with {written} please"
+
+
+def _bare(ranges: tuple[Range, ...], source: Random) -> str:
+    return _plain(number(source, source.choice(ranges)))
+
+
+def _as_printed(ranges: tuple[Range, ...], source: Random) -> str:
+    one = source.choice(ranges)
+    return _plain(printed(number(source, one), source.choice((" ", "-")), one.groups))
+
+
+def _after_a_word(one: Range, source: Random) -> str:
+    return (
+        f"my {source.choice(('card', 'Visa', 'credit card no.', 'Kreditkarte', 'PAN:'))} {number(source, one)} please"
+    )
+
+
+def _grouped(separator: str, source: Random) -> str:
+    return _plain(printed(any_number(source), separator))
+
+
+def _spread(separator: str, behind: str, source: Random) -> str:
+    return _plain(separator.join(any_number(source)) + behind)
+
+
+def _in_script(digits: str, source: Random) -> str:
+    return _plain(any_number(source).translate({ord("0") + at: digit for at, digit in enumerate(digits)}))
+
+
+def _around(separator: str, before: str, behind: str, source: Random) -> str:
+    return _plain(before + printed(any_number(source), separator) + behind)
+
+
+def _behind(encode: Callable[[str], str], separator: str, source: Random) -> str:
+    return _plain(encode(printed(any_number(source), separator)))

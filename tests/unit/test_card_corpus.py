@@ -1,0 +1,42 @@
+"""The corpus in short: each kind that must be caught, everywhere; each kind that must pass, 2 000 times. `make cards` tries more."""
+
+from random import Random
+
+import pytest
+
+from shared.card_data.scan import find_card_number
+from shared.card_data.values import as_text
+from shared.card_data.verification_values import find_cvv
+from tests.cards import caught, passing
+from tests.cards.places import PLACES, body_with, in_a_header
+
+CAUGHT, PASSING = caught.kinds(), passing.kinds()
+SAMPLES = 2_000
+SAMPLES_EVERYWHERE = 5
+
+
+@pytest.mark.parametrize("kind", CAUGHT)
+def test_is_caught_everywhere(kind: str) -> None:
+    source = Random(kind)
+    for text in (CAUGHT[kind](source) for _ in range(SAMPLES_EVERYWHERE)):
+        assert [place for place, looks in PLACES.items() if not looks(text)] == [], text
+        assert in_a_header(text), text
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_passes(kind: str) -> None:
+    one, source = PASSING[kind], Random(kind)
+    refused = 0
+    for _ in range(SAMPLES):
+        value = one.make(source)
+        text = as_text({one.name: value}) if one.is_header else body_with(value, one.name)
+        refused += find_card_number(text) or find_cvv(text)
+    assert refused <= SAMPLES * one.refused_max
+
+
+@pytest.mark.parametrize("kind", [kind for kind, one in PASSING.items() if one.gives_way is None])
+def test_passes_everywhere(kind: str) -> None:
+    one, source = PASSING[kind], Random(kind)
+    values = [one.make(source) for _ in range(SAMPLES_EVERYWHERE)]
+    places = {"header": in_a_header} if one.is_header else PLACES
+    assert [place for place, looks in places.items() if any(looks(value, one.name) for value in values)] == []
