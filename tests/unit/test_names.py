@@ -11,10 +11,10 @@ LAYERS = {
     "services/invoice/domain.py",  # decided on
     "services/payment_gateway/commands.py",
     "services/payment_gateway/domain.py",
-    "services/payment_gateway/gateways/port.py",  # heard from the gateway
-    "services/saga/domain.py",  # heard of, and asked for
+    "services/payment_gateway/gateways/port.py",  # answers of the gateway
+    "services/saga/domain.py",  # received as facts, and sent
     "services/staff/domain.py",
-    "tests/bench/peers/contracts.py",  # the same messages, written by others
+    "tests/bench/peers/contracts.py",  # the same messages, for the systems that we compare with
 }
 """Modules in which one command, event or outcome has a class of its own in each layer that it passes."""
 

@@ -46,7 +46,7 @@ EVENTS = (
 
 SCENARIOS: Specification = {
     "accepted while the invoice is open": Scenario(OPEN, PAY, (REQUESTED,)),
-    "accepted with an encrypted card, of which the fingerprint is kept": Scenario(
+    "accepted with an encrypted card, whose fingerprint is kept": Scenario(
         OPEN, replace(PAY, method=CARD), (PaymentRequested(THIS, 500, "EUR", CARD),)
     ),
     "accepted under another id after a payment failed": Scenario(
@@ -72,7 +72,7 @@ SCENARIOS: Specification = {
     "repeated while its payment is pending: rejected": Scenario(PENDING, REPEATED, RejectionReason.PAYMENT_UNDER_WAY),
     "repeated while its payment is in doubt: rejected": Scenario(IN_DOUBT, REPEATED, RejectionReason.PAYMENT_UNDER_WAY),
     "repeated after its payment was recorded: rejected": Scenario(PAID_BY_THIS, REPEATED, RejectionReason.ALREADY_PAID),
-    "repeated after its payment failed: rejected, a new try needs a new id": Scenario(
+    "repeated after its payment failed: rejected, since a new try needs a new id": Scenario(
         OPEN_AGAIN, REPEATED, RejectionReason.PAYMENT_ID_USED
     ),
 }

@@ -60,7 +60,7 @@ SCENARIOS: Specification = {
         PAID_BY_THIS, replace(RECORD, amount_minor=499), NOTHING
     ),
     "rejected by an invoice that was never issued": Scenario(NEVER_ISSUED, RECORD, (NOT_AWAITED,)),
-    "rejected by an invoice of which no payment was requested": Scenario(OPEN, RECORD, (NOT_AWAITED,)),
+    "rejected by an invoice without a requested payment": Scenario(OPEN, RECORD, (NOT_AWAITED,)),
     "rejected after this payment failed": Scenario(OPEN_AGAIN, RECORD, (NOT_AWAITED,)),
     "rejected after the invoice was voided": Scenario(VOID, RECORD, (NOT_AWAITED,)),
     "rejected while another payment is pending": Scenario(PENDING, RECORD_OTHER, (OTHER_NOT_AWAITED,)),

@@ -67,46 +67,46 @@ CAPTURED = replace(LOOKED_AT, status=CaseStatus.CAPTURED, version=5, reason=None
 
 SCENARIOS: dict[str, CaseScenario] = {
     "doubt opens a case": Scenario((), doubted(3), LOOKED_AT),
-    "newer doubt takes the place of older": Scenario(
+    "newer doubt replaces older doubt": Scenario(
         (doubted(2, CaseStatus.IN_DOUBT),), doubted(3), replace(LOOKED_AT, attempts=doubted(3).attempts)
     ),
     "a refund that failed is a case": Scenario(
         (), doubted(3, CaseStatus.REFUND_FAILED), replace(LOOKED_AT, status=CaseStatus.REFUND_FAILED)
     ),
-    "only of a refund that failed is the decision the end": Scenario(
+    "a decision leaves a refund in doubt an open case": Scenario(
         (),
         doubted(3, CaseStatus.REFUND_IN_DOUBT, "ann"),
         replace(LOOKED_AT, status=CaseStatus.REFUND_IN_DOUBT, decided_by="ann"),
     ),
-    "doubt that a person decided to leave is no doubt": Scenario(
+    "a failed refund that a person closed is no open case": Scenario(
         (doubted(2, CaseStatus.REFUND_FAILED),),
         doubted(3, CaseStatus.REFUND_FAILED, "ann"),
         replace(LOOKED_AT, status=CaseStatus.NOT_REFUNDED, decided_by="ann"),
     ),
     "an outcome settles the case": Scenario((doubted(3),), settled(5), CAPTURED),
-    "a version says one thing: doubt that comes again under it changes nothing": Scenario(
+    "doubt repeated under a known version changes nothing": Scenario(
         (doubted(3),), replace(doubted(3), reason="another", attempts=()), LOOKED_AT
     ),
-    "a version says one thing: an outcome that comes again under it changes nothing": Scenario(
+    "an outcome repeated under a known version changes nothing": Scenario(
         (doubted(3), settled(5)), settled(5, CaseStatus.DECLINED), CAPTURED
     ),
-    "an outcome says who decided it": Scenario(
+    "an outcome names the person who decided it": Scenario(
         (doubted(3),), settled(5, decided_by="ann"), replace(CAPTURED, decided_by="ann")
     ),
-    "an outcome is all that is known of a payment without doubt": Scenario(
+    "a payment without doubt has only its outcome": Scenario(
         (), settled(5), Case(PAYMENT, "INV-1", CaseStatus.CAPTURED, version=5)
     ),
-    "older doubt fills the gaps of what is settled": Scenario((settled(5),), doubted(3), CAPTURED),
+    "older doubt fills the gaps of a settled case": Scenario((settled(5),), doubted(3), CAPTURED),
     "doubt after an outcome opens the case again": Scenario(
         (settled(2),), doubted(3, CaseStatus.REFUND_IN_DOUBT), replace(LOOKED_AT, status=CaseStatus.REFUND_IN_DOUBT)
     ),
-    "a refused decision is kept beside what stands": Scenario(
+    "a refused decision is kept beside the state": Scenario(
         (doubted(3),), refused(3), replace(LOOKED_AT, refusals=(refused(3),))
     ),
-    "a refused decision comes once": Scenario(
+    "a repeated refused decision is kept once": Scenario(
         (doubted(3), refused(3)), refused(3), replace(LOOKED_AT, refusals=(refused(3),))
     ),
-    "a refused decision of a payment that nobody told of": Scenario(
+    "a refused decision about an unknown payment": Scenario(
         (), refused(3), Case(PAYMENT, "INV-1", refusals=(refused(3),))
     ),
 }

@@ -70,10 +70,10 @@ SCENARIOS: dict[str, ResolveScenario] = {
         for status in CaseStatus
         for resolution in RESOLUTIONS
     },
-    "on an older version than stands": Scenario(
+    "on an older version than the current one": Scenario(
         WAITING, Resolve("not_charged", 2, None), DecisionRefusal.VERSION_DIFFERS
     ),
-    "on a version that has not been heard of": Scenario(
+    "on a version that is not known yet": Scenario(
         WAITING, Resolve("not_charged", 4, None), DecisionRefusal.VERSION_DIFFERS
     ),
     "captured without a receipt": Scenario(
