@@ -105,8 +105,9 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._batch_seconds.observe(time.perf_counter() - started)
 
     def _admit(self, delivery: Delivery) -> Item | DeadLettered:
-        if find_card_number(APART.join(delivery.property_texts.values())):
-            text = f"a card number in {place_of_card_data(delivery.property_texts) or 'the properties of the message'}"
+        texts = delivery.property_texts
+        if texts and find_card_number(APART.join(texts.values())):
+            text = f"a card number in {place_of_card_data(texts) or 'the properties of the message'}"
             return DeadLettered(delivery, str(MalformedReason.CARD_NUMBER), text)
         read = decode(
             delivery.body,

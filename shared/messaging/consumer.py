@@ -6,6 +6,7 @@ by the generation of their channel, and dropped.
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import structlog
 from shared.amqp import frames
 from shared.amqp.broker_link import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, Channel, losses_as_errors
 from shared.amqp.transport import FrameTransport
+from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
@@ -45,6 +47,10 @@ TRIES_SHOWN_MAX = 1_000_000
 """The largest number of tries that we believe. The broker counts deliveries in a header, and a sender can write the same header."""
 
 
+_IS_UUID = re.compile("[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}").fullmatch
+_CONTENT_TYPES = frozenset({"application/cloudevents+json", "application/json"})
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One delivery, as the broker gave it.
@@ -70,16 +76,24 @@ class Delivery:
 
     @property
     def property_texts(self) -> dict[str, str]:
-        """What the sender wrote into properties other than headers, by their names."""
-        texts = {
-            "message_id": self.message_id,
-            "correlation_id": self.correlation_id,
-            "reply_to": self.reply_to,
-            "type": self.type,
-            "content_type": self.content_type,
-            "content_encoding": self.content_encoding,
-        }
-        return {name: text for name, text in texts.items() if text}
+        """What the sender wrote into properties other than headers, by their names.
+
+        UUIDs, types that we know and content types that we take are left out: none of them is a card number, and a healthy message has
+        little else."""
+        texts: dict[str, str] = {}
+        if (message_id := self.message_id) and not _IS_UUID(message_id):
+            texts["message_id"] = message_id
+        if (correlation_id := self.correlation_id) and correlation_id != message_id and not _IS_UUID(correlation_id):
+            texts["correlation_id"] = correlation_id
+        if self.reply_to:
+            texts["reply_to"] = self.reply_to
+        if self.type and self.type not in BY_WIRE_NAME:
+            texts["type"] = self.type
+        if self.content_type and self.content_type not in _CONTENT_TYPES:
+            texts["content_type"] = self.content_type
+        if self.content_encoding:
+            texts["content_encoding"] = self.content_encoding
+        return texts
 
 
 class Consumer:
