@@ -117,7 +117,6 @@ def _close(command: Inquire | Refund | Resolve) -> PaymentTransition:
         command.payment_id,
         command.invoice_id,
         PaymentStatus.NOT_CHARGED,
-        version=1,
         reason=OutcomeReason.NEVER_REQUESTED,
     )
     return PaymentTransition(closed, Outcome.NOT_CHARGED)

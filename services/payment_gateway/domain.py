@@ -392,8 +392,6 @@ def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer,
             return _refund_failed(payment, code_of(code), policy)
         case port.NoRefund() if step is GatewayStep.INQUIRE_REFUND and _may_send_refund(payment, policy):
             return PaymentTransition(payment, then=GatewayStep.REFUND)
-        case port.NotSent() | port.NoRefund() if payment.status is PaymentStatus.REFUNDING:
-            return _later(payment, answer, policy)
         case port.RefundPending() | port.NotFound() | port.Unknown() if payment.status is PaymentStatus.REFUNDING:
             in_doubt = move(payment, PaymentStatus.REFUND_IN_DOUBT, reason=_why_in_doubt(answer))
             return _begin_ladder(in_doubt, Outcome.REFUND_IN_DOUBT, policy)

@@ -363,7 +363,7 @@ def _after(saga: Saga, fact: Fact) -> tuple[Saga, Says]:
         case SettlementRejected():
             return _settlement_rejected(saga, fact)
         case Captured():
-            return _captured(saga, Capture(fact.amount_minor, fact.currency, fact.receipt_number))
+            return _captured(saga)
         case Declined():
             return _over_without_charge(saga, Failure("declined", fact.reason))
         case NotCharged():
@@ -437,11 +437,11 @@ def _settlement_rejected(saga: Saga, fact: SettlementRejected) -> tuple[Saga, Sa
             assert_never(saga.status)
 
 
-def _captured(saga: Saga, capture: Capture) -> tuple[Saga, Says]:
+def _captured(saga: Saga) -> tuple[Saga, Says]:
     match saga.status:
         case SagaStatus.ABSENT | SagaStatus.AWAITING_OUTCOME | SagaStatus.IN_DOUBT | SagaStatus.NEEDS_DECISION:
-            capture = saga.capture or capture
-            return replace(saga, status=SagaStatus.SETTLING, capture=capture), (RecordPayment(capture),)
+            settling = replace(saga, status=SagaStatus.SETTLING)
+            return settling, reminders(settling)
         case SagaStatus.FAILED:
             return _refund(saga, CAPTURED_AFTER_FAILURE)
         case SagaStatus.SETTLING | SagaStatus.COMPLETED:

@@ -1,25 +1,24 @@
 """`python -m tests.mutants [CORE ...]`: how many mutants of each pure core its unit tests notice, and which they do not.
 
-Each mutant runs in a process of its own, forked from one that has imported everything but our services. Only the unit tests of the core
-run, up to the first that fails. `equivalent.toml` lists the mutants that no test can notice, each with the reason why.
+The tests of a core are collected once. Then each mutant runs in a forked process of its own: the changed code is put into the module, and
+the tests run up to the first that fails. `equivalent.toml` lists the mutants that no test can notice, each with the reason why.
 """
 
 import argparse
 import ast
-import importlib
-import importlib.util
 import os
-import signal
 import sys
-import tempfile
 import tomllib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from enum import EnumType
+from importlib import import_module
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, is_hypothesis_test, settings
 from rich.console import Console
 
 from tests.mutants.mutate import Mutant, mutants
@@ -27,11 +26,10 @@ from tests.mutants.mutate import Mutant, mutants
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 SCORE_MIN = 0.90
-TIMEOUT_S = 120
-"""A mutant with which the tests run for longer counts as noticed: it makes one of them wait for ever."""
-CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
-OURS = {"services", "tests", "deploy", "__main__"}
+TIMEOUT_S = 30
+"""A test that takes longer waits for ever, and has noticed the mutant."""
 PROFILE = "mutants"
+CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 
 CORES = {
     "invoice": (("services.invoice.domain",), "tests/unit/invoice"),
@@ -63,9 +61,8 @@ def main() -> int:
 
 def _check(core: str) -> bool:
     modules, tests = CORES[core]
-    _warm_up(tests)
-    lines = {(module, mutant.name): mutant.line for module in modules for mutant in mutants(_tree(module))}
-    survivors = [(module, name) for module in modules for name in _survivors(module, tests)]
+    survivors = _survivors(modules, tests)
+    lines = {(module, mutant.name): mutant.line for module in modules for mutant in _mutants(module)[1]}
     equivalent = tomllib.loads(EQUIVALENT.read_text())
     listed = {(module, name) for module in modules for name in equivalent.get(module, ())}
     missed = [survivor for survivor in survivors if survivor not in listed]
@@ -80,87 +77,108 @@ def _check(core: str) -> bool:
     return score >= SCORE_MIN and not wrong
 
 
-def _survivors(module: str, tests: str) -> list[str]:
-    """The mutants of the module with which every test passes."""
-    tree = _tree(module)
-    found = mutants(tree)
-    codes = _run_apart([partial(_run_mutant, module, tree, mutant, tests) for mutant in found])
-    return [mutant.name for mutant, code in zip(found, codes, strict=True) if code == pytest.ExitCode.OK]
-
-
-def _tree(module: str) -> ast.Module:
-    return ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+def _mutants(module: str) -> tuple[ast.Module, list[Mutant]]:
+    """The tree of the module, and its mutants."""
+    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    names = vars(import_module(module)).items()
+    return tree, mutants(tree, {name: list(kind.__members__) for name, kind in names if isinstance(kind, EnumType)})
 
 
 # -- in processes of their own ---------------------------------------------------------------------------------------------------------
 
 
-def _run_apart(jobs: Sequence[Callable[[], int]]) -> list[int]:
-    """The exit code of each job, or minus the signal that ended it. As many run at a time as there are cores."""
-    running: dict[int, int] = {}
-    codes = [0] * len(jobs)
-    for at, job in enumerate(jobs):
-        if len(running) == os.cpu_count():
-            _reap(running, codes)
-        running[_fork(job)] = at
-    while running:
-        _reap(running, codes)
-    return codes
+@dataclass(slots=True)
+class _Process:
+    """One mutant to run, or none: the tests must pass as they are. `code` is the exit code of pytest."""
+
+    module: str = ""
+    tree: ast.Module = field(default_factory=lambda: ast.Module([], []))
+    mutant: Mutant | None = None
+    code: int | None = None
 
 
-def _reap(running: dict[int, int], codes: list[int]) -> None:
-    process, status = os.wait()
-    codes[running.pop(process)] = os.waitstatus_to_exitcode(status)
+class _Forks:
+    """A plugin of pytest that comes between collecting and running: one process runs the tests for each mutant."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self.processes = [_Process()]
+        for module in modules:
+            tree, found = _mutants(module)
+            self.processes += [_Process(module, tree, mutant) for mutant in found]
+        self._running: dict[int, _Process] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """A property takes a hundred times as long as an example, so properties come last."""
+        items.sort(key=lambda item: is_hypothesis_test(getattr(item, "obj", None)))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> bool | None:
+        """None in the forked processes, where pytest then runs the tests; in this one there is nothing left to run."""
+        for process in self.processes:
+            if len(self._running) == os.cpu_count():
+                self._reap()
+            pid = os.fork()
+            if pid == 0:
+                _silence()
+                if process.mutant is not None:
+                    process.mutant.apply()
+                    _install(process.tree, sys.modules[process.module])
+                return None
+            self._running[pid] = process
+        while self._running:
+            self._reap()
+        return True
+
+    def _reap(self) -> None:
+        pid, status = os.wait()
+        self._running.pop(pid).code = os.waitstatus_to_exitcode(status)
 
 
-def _fork(job: Callable[[], int]) -> int:
-    process = os.fork()
-    if process == 0:
-        code = 1
-        with suppress(BaseException):
-            silence = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silence, 1)
-            os.dup2(silence, 2)
-            code = job()
-        os._exit(code)
-    return process
-
-
-def _warm_up(tests: str) -> None:
-    """Import what the tests import, but for our services and tests: a mutant must find none of them imported."""
-    with tempfile.TemporaryDirectory() as folder:
-        names = Path(folder) / "names"
-        if _run_apart([partial(_run_unchanged, tests, names)]) != [pytest.ExitCode.OK]:
-            raise SystemExit(f"a test fails without any mutant: pytest {tests}")
-        for name in names.read_text().split():
-            with suppress(ImportError):
-                importlib.import_module(name)
-
-
-def _run_unchanged(tests: str, names: Path) -> int:
-    code = _run(tests)
-    names.write_text("\n".join(name for name in sys.modules if name.partition(".")[0] not in OURS))
-    return code
-
-
-def _run_mutant(module: str, tree: ast.Module, mutant: Mutant, tests: str) -> int:
-    """The tests with the mutant in place of the module."""
-    mutant.apply()
-    signal.alarm(TIMEOUT_S)
-    spec = importlib.util.find_spec(module)
-    assert spec is not None
-    mutated = sys.modules[module] = importlib.util.module_from_spec(spec)
-    exec(compile(ast.fix_missing_locations(tree), module, "exec"), mutated.__dict__)  # noqa: S102 - that is what a mutant is for
-    package, _, name = module.rpartition(".")
-    setattr(sys.modules[package], name, mutated)
-    return _run(tests)
-
-
-def _run(tests: str) -> int:
+def _survivors(modules: Sequence[str], tests: str) -> list[tuple[str, str]]:
+    """(module, name) of the mutants with which every test passes."""
+    parent, forks = os.getpid(), _Forks(modules)
     ignored = [f"--ignore-glob=*/test_{room}.py" for room in OTHER_ROOMS]
-    return pytest.main(
-        ["-xq", "--assert=plain", "-p", "no:cacheprovider", f"--hypothesis-profile={PROFILE}", *ignored, tests]
-    )
+    options = [
+        "-xq",
+        "--assert=plain",
+        "-p",
+        "no:cacheprovider",
+        f"--hypothesis-profile={PROFILE}",
+        f"--timeout={TIMEOUT_S}",
+    ]
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        code = pytest.main([*options, *ignored, tests], plugins=[forks])
+    if os.getpid() != parent:
+        os._exit(code)
+    unchanged, *mutated = forks.processes
+    if unchanged.code != pytest.ExitCode.OK:
+        raise SystemExit(f"a test fails without any mutant: pytest {tests}")
+    return [(one.module, one.mutant.name) for one in mutated if one.mutant and one.code == pytest.ExitCode.OK]
+
+
+def _silence() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def _install(tree: ast.Module, module: ModuleType) -> None:
+    """Put the code of the tree into the functions of the module, which others have imported, and its tables in the place of theirs."""
+    changed = ModuleType(module.__name__)
+    exec(compile(ast.fix_missing_locations(tree), module.__name__, "exec"), changed.__dict__)  # noqa: S102 - that is what a mutant is for
+    for old, new in zip(_functions(module), _functions(changed), strict=True):
+        old.__code__ = new.__code__
+    tables = ast.Module([node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)], [])
+    exec(compile(tables, module.__name__, "exec"), module.__dict__)  # noqa: S102 - as above
+
+
+def _functions(module: ModuleType) -> Iterator[FunctionType]:
+    """Those that are written in the module, in its order; of its classes as well."""
+    for owner in (module, *(value for value in vars(module).values() if isinstance(value, type))):
+        for value in vars(owner).values():
+            function = value.fget if isinstance(value, property) else value
+            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+                yield function
 
 
 if __name__ == "__main__":

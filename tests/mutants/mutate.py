@@ -7,7 +7,7 @@ constants of the module: how large a limit is was somebody's choice, and tests t
 
 import ast
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ PARTS = {ast.MatchOr: "patterns", ast.BoolOp: "values", ast.Tuple: "elts", ast.S
 TEXT_MAX = 60
 TYPES = {"Literal", "dict", "frozenset", "list", "tuple", "type"}
 UNTOUCHED = (ast.Raise, ast.Assert, ast.JoinedStr)
-UNTOUCHED_FIELDS = {"annotation", "returns", "decorator_list", "bases"}
+UNTOUCHED_FIELDS = {"annotation", "returns", "decorator_list"}
 
 Change = tuple[str, ast.AST]
 """What is changed, in a few words, and the node to put in place."""
@@ -37,19 +37,19 @@ class Mutant:
     apply: Callable[[], None]
 
 
-def mutants(tree: ast.Module) -> list[Mutant]:
+Enums = Mapping[str, Sequence[str]]
+"""The members of each enumeration that the module has by a name."""
+
+
+def mutants(tree: ast.Module, enums: Enums) -> list[Mutant]:
     """All mutants of a module."""
-    return list(_Finder(tree).find(tree, ""))
+    return list(_Finder(enums).find(tree, ""))
 
 
 class _Finder:
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, enums: Enums) -> None:
         self._names: Counter[str] = Counter()
-        self._enums = {
-            node.name: [item.targets[0].id for item in node.body if _is_member(item)]  # type: ignore[attr-defined]
-            for node in tree.body
-            if isinstance(node, ast.ClassDef) and _is_enum(node)
-        }
+        self._enums = enums
 
     def find(self, node: ast.AST, scope: str) -> Iterator[Mutant]:
         """Of everything below `node`; `scope` is the function or class around it, empty for the module."""
@@ -57,14 +57,14 @@ class _Finder:
             if field in UNTOUCHED_FIELDS or (field == "slice" and _is_type(node)):
                 continue
             for at, child in enumerate(value if isinstance(value, list) else [value]):
-                if not isinstance(child, ast.AST) or _is_untouched(child):
+                if not isinstance(child, ast.AST) or _is_untouched(child, node):
                     continue
                 inner = (
                     f"{scope}.{child.name}".lstrip(".") if isinstance(child, ast.FunctionDef | ast.ClassDef) else scope
                 )
                 for what, new in self._changes(child, node, inner):
                     apply = partial(_put, node, field, at, ast.copy_location(new, child))
-                    yield Mutant(self._name(inner or "module", what), getattr(child, "lineno", 0), apply)
+                    yield Mutant(self._name(inner or "module", what), _line(child), apply)
                 yield from self.find(child, inner)
 
     def _name(self, scope: str, what: str) -> str:
@@ -121,6 +121,11 @@ def _without_one(node: ast.AST) -> Iterator[Change]:
         yield f"{_short(part)} dropped from {_short(node)}", rest[0] if alone else _copy(node, **{field: rest})
 
 
+def _line(node: ast.AST) -> int:
+    """A case and its like have no line of their own."""
+    return next(inner.lineno for inner in ast.walk(node) if isinstance(inner, ast.stmt | ast.expr | ast.pattern))
+
+
 def _is_whole(node: ast.AST, parent: ast.AST) -> bool:
     """A pair that is returned or matched has two parts, whatever the rule is: a mutant with one proves nothing."""
     if not isinstance(node, ast.Tuple) or not isinstance(parent, ast.Return | ast.Match):
@@ -153,19 +158,12 @@ def _put(parent: ast.AST, field: str, at: int, new: ast.AST) -> None:
         setattr(parent, field, new)
 
 
-def _is_enum(node: ast.AST) -> bool:
-    return isinstance(node, ast.ClassDef) and any("Enum" in ast.unparse(base) for base in node.bases)
-
-
-def _is_member(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-
-
 def _is_type(node: ast.AST) -> bool:
     return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in TYPES
 
 
-def _is_untouched(node: ast.AST) -> bool:
-    """Names of members are for others to hold: contracts, tables. Docstrings and reports of bugs are for people."""
+def _is_untouched(node: ast.AST, parent: ast.AST) -> bool:
+    """Fields and members are data, which tests build and contracts hold. Docstrings and reports of bugs are for people."""
+    is_data = isinstance(parent, ast.ClassDef) and not isinstance(node, ast.FunctionDef)
     is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    return is_text or _is_enum(node) or isinstance(node, UNTOUCHED)
+    return is_data or is_text or isinstance(node, UNTOUCHED)

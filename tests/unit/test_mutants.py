@@ -7,23 +7,17 @@ import pytest
 from tests.mutants.__main__ import CORES, EQUIVALENT, ROOT
 from tests.mutants.mutate import mutants
 
-STATUSES = """
-class Status(StrEnum):
-    OPEN = "open"
-    PAID = "paid"
-    VOID = "void"
-"""
+STATUSES = {"Status": ("OPEN", "PAID", "VOID")}
 
 
 def mutated(source: str) -> dict[str, str]:
-    """The source of every mutant by its name."""
-    names = [mutant.name for mutant in mutants(ast.parse(source))]
-    return {name: _mutated(source, at) for at, name in enumerate(names)}
+    """The source of every mutant, by its name."""
+    return {mutant.name: _mutated(source, at) for at, mutant in enumerate(mutants(ast.parse(source), STATUSES))}
 
 
 def _mutated(source: str, at: int) -> str:
     tree = ast.parse(source)
-    mutants(tree)[at].apply()
+    mutants(tree, STATUSES)[at].apply()
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
@@ -76,8 +70,9 @@ def test_a_match_loses_a_case_an_alternative_and_a_guard() -> None:
     }
 
 
-def test_another_member_of_the_enumeration_is_put_and_its_names_stay() -> None:
-    assert set(mutated(f"{STATUSES}\ndef f():\n    return Status.VOID")) == {"f: Status.VOID -> Status.OPEN"}
+def test_another_member_of_the_enumeration_is_put_and_the_members_stay() -> None:
+    source = 'class Status(StrEnum):\n    OPEN = "open"\n\ndef f():\n    return Status.VOID'
+    assert set(mutated(source)) == {"f: Status.VOID -> Status.OPEN"}
 
 
 def test_two_mutants_of_one_kind_have_two_names() -> None:
@@ -89,9 +84,16 @@ def test_two_mutants_of_one_kind_have_two_names() -> None:
     ]
 
 
-def test_types_limits_and_docstrings_are_no_rules() -> None:
-    limits = 'LINES_MAX = 20\nKINDS = Literal["a", "b"]\n\n'
-    source = limits + 'def f(x: Literal["a"] = None) -> dict[str, int]:\n    """Says 1."""\n    return x'
+@pytest.mark.parametrize(
+    "source",
+    [
+        'KINDS = Literal["a", "b"]',
+        "LINES_MAX = 20",
+        "class Row:\n    version: int = 0",
+        'def f(x: Literal["a"]) -> dict[str, int]:\n    """Says 1."""\n    return x',
+    ],
+)
+def test_types_limits_fields_and_docstrings_are_no_rules(source: str) -> None:
     assert mutated(source) == {}
 
 

@@ -1,18 +1,26 @@
 """The whole state of an invoice after each history."""
 
+from uuid import UUID
+
 import pytest
 
-from services.invoice.domain import Invoice, InvoiceStatus, SettlementRejected, replay
+from services.invoice.domain import Event, Invoice, InvoiceStatus, SettlementRejected, ended_payment, replay
 from tests.unit.invoice.invoices import (
+    FAILED,
+    FLAGGED,
     IN_DOUBT,
+    ISSUED,
     NEVER_ISSUED,
     OPEN,
     OPEN_AGAIN,
     OTHER,
+    PAID,
     PAID_BY_THIS,
     PENDING,
+    REQUESTED,
     THIS,
     VOID,
+    VOIDED,
     History,
 )
 
@@ -30,6 +38,23 @@ STATES: dict[str, tuple[History, Invoice]] = {
 @pytest.mark.parametrize(("history", "invoice"), STATES.values(), ids=list(STATES))
 def test_events_give_the_whole_state(history: History, invoice: Invoice) -> None:
     assert replay("INV-1", history) == invoice
+
+
+@pytest.mark.parametrize(
+    ("event", "payment_id"),
+    [
+        (ISSUED, None),
+        (REQUESTED, None),
+        (FLAGGED, None),
+        (PAID, THIS),
+        (FAILED, THIS),
+        (VOIDED, None),
+        (SettlementRejected(THIS, "payment_not_awaited"), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_payment_is_over_when_it_paid_or_failed(event: Event, payment_id: UUID | None) -> None:
+    assert ended_payment(event) == payment_id
 
 
 @pytest.mark.parametrize(("history", "invoice"), STATES.values(), ids=list(STATES))

@@ -1,10 +1,11 @@
-"""How a call to the gateway is made and recorded: its idempotency key, and its answer in one word."""
+"""How a call to the gateway is chosen, made and recorded: the first step, its idempotency key, its answer in one word."""
 
 import pytest
 
 from services.payment_gateway import domain
 from services.payment_gateway.domain import GatewayStep, PaymentStatus
 from services.payment_gateway.gateways import port
+from shared.records import replace
 from tests.unit.payment_gateway.payments import (
     ACTION_REQUIRED,
     CAPTURED,
@@ -24,6 +25,32 @@ KEYS: dict[GatewayStep, str | None] = {
     GatewayStep.REFUND: f"{ID}:refund",
     GatewayStep.INQUIRE_REFUND: None,
 }
+
+
+FIRST_STEPS: dict[PaymentStatus, tuple[GatewayStep | None, GatewayStep | None]] = {  # by itself, after a person decided
+    PaymentStatus.REQUESTED: (GatewayStep.PREPARE, GatewayStep.PREPARE),
+    PaymentStatus.PREPARED: (GatewayStep.INQUIRE, GatewayStep.INQUIRE),
+    PaymentStatus.CANCELLING: (GatewayStep.CANCEL, GatewayStep.CANCEL),
+    PaymentStatus.IN_DOUBT: (GatewayStep.INQUIRE, GatewayStep.INQUIRE),
+    PaymentStatus.NEEDS_DECISION: (GatewayStep.INQUIRE, GatewayStep.INQUIRE),
+    PaymentStatus.CAPTURED: (None, None),
+    PaymentStatus.DECLINED: (None, None),
+    PaymentStatus.NOT_CHARGED: (None, GatewayStep.CANCEL),
+    PaymentStatus.REFUNDING: (GatewayStep.INQUIRE_REFUND, GatewayStep.INQUIRE_REFUND),
+    PaymentStatus.REFUND_IN_DOUBT: (GatewayStep.INQUIRE_REFUND, GatewayStep.INQUIRE_REFUND),
+    PaymentStatus.REFUND_FAILED: (GatewayStep.INQUIRE_REFUND, None),
+    PaymentStatus.REFUNDED: (None, None),
+}
+
+
+@pytest.mark.parametrize("status", PaymentStatus)
+def test_whoever_finds_a_row_asks_before_sending(status: PaymentStatus) -> None:
+    found = tuple(domain.next_step(payment(status, decided_by=decided_by)) for decided_by in (None, "ann"))
+    assert found == FIRST_STEPS[status]
+
+
+def test_an_encrypted_card_becomes_a_token_first() -> None:
+    assert domain.next_step(replace(payment(PaymentStatus.REQUESTED), method_token=None)) is GatewayStep.TOKENISE
 
 
 @pytest.mark.parametrize("step", GatewayStep)
@@ -48,7 +75,12 @@ def test_an_unanswered_call_is_repeated_under_another_key_and_an_unsent_one_unde
         (ACTION_REQUIRED, "action_required"),
         (NOT_SENT, "not_sent"),
         (port.RefundFailed("x" * 100, ""), "refund_failed:" + "x" * 50),
+        (port.Refused("", ""), "refused"),
     ],
 )
 def test_answers_in_one_word(answer: domain.GatewayAnswer, code: str) -> None:
     assert domain.answer_code(answer) == code
+
+
+def test_a_code_that_the_gateway_leaves_empty_is_unspecified() -> None:
+    assert domain.code_of("") == "unspecified"

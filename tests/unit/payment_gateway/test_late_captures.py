@@ -1,5 +1,7 @@
 """An answer may come late: money that moved is never overlooked, and a late capture is announced until it is refunded."""
 
+from typing import get_args
+
 import pytest
 
 from services.payment_gateway import domain
@@ -7,19 +9,51 @@ from services.payment_gateway.commands import Inquire, Refund, on_command
 from services.payment_gateway.domain import Outcome, PaymentStatus, PaymentTransition
 from shared.records import replace
 from tests.unit.payment_gateway.payments import (
+    ACTION_REQUIRED,
+    CANCELLED,
     CAPTURED,
     DECLINED,
     ID,
     IS_CAPTURED,
     IS_CAPTURED_LATE,
     IS_REFUNDED,
+    NO_REFUND,
+    NOT_FOUND,
+    NOT_SENT,
     OF_SOMETHING_ELSE,
     POLICY,
+    PREPARED,
+    PROCESSING,
+    REFUND_FAILED,
+    REFUND_PENDING,
     REFUNDED,
+    REFUSED,
     REMIND_S,
+    TOKENISED,
+    UNCONFIRMED,
+    UNKNOWN,
     Becomes,
     becomes,
     payment,
+)
+
+ANSWERS = (
+    TOKENISED,
+    PREPARED,
+    REFUSED,
+    CAPTURED,
+    DECLINED,
+    UNCONFIRMED,
+    ACTION_REQUIRED,
+    PROCESSING,
+    CANCELLED,
+    NOT_FOUND,
+    NOT_SENT,
+    UNKNOWN,
+    REFUNDED,
+    REFUND_PENDING,
+    REFUND_FAILED,
+    NO_REFUND,
 )
 
 MOVED_ON: dict[PaymentStatus, tuple[Becomes | None, Becomes | None]] = {  # after a capture, after a refund
@@ -45,6 +79,16 @@ def test_money_that_moved_is_never_overlooked(status: PaymentStatus) -> None:
     found = [domain.on_late_answer(before, answer, POLICY) for answer in (CAPTURED, REFUNDED)]
     assert found == [follows(before) if follows else None for follows in MOVED_ON[status]]
     assert domain.on_late_answer(before, DECLINED, POLICY) is None
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=domain.answer_code)
+def test_what_is_looked_at_late_is_what_tells_of_money(answer: domain.GatewayAnswer) -> None:
+    looked_at = any(domain.on_late_answer(payment(status), answer, POLICY) for status in PaymentStatus)
+    assert isinstance(answer, domain.TELLS_OF_MONEY) == looked_at
+
+
+def test_every_answer_is_looked_at() -> None:
+    assert {type(answer) for answer in ANSWERS} == set(get_args(domain.GatewayAnswer))
 
 
 @pytest.mark.parametrize("capture", OF_SOMETHING_ELSE.values(), ids=OF_SOMETHING_ELSE)

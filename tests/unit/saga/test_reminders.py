@@ -8,11 +8,14 @@ from services.saga.domain import (
     InDoubt,
     NeedsDecision,
     Refunded,
+    RefundInDoubt,
+    RefundPayment,
     SagaStatus,
     SagaStep,
     transition,
 )
 from tests.unit.saga.sagas import (
+    ABSENT,
     ASK,
     AWAITING,
     DECLINED,
@@ -26,6 +29,7 @@ from tests.unit.saga.sagas import (
     SECOND_S,
     STATES,
     TELL_DECLINE,
+    TELL_REFUND,
 )
 
 
@@ -37,6 +41,15 @@ def test_a_failure_the_invoice_never_recorded_is_sent_again_beside_the_refund() 
     assert transition(refunded, DeadlineFired(refunded.deadline), PATIENCE).says == (TELL_DECLINE,)
     noted = transition(refunded, FACTS["payment failed"], PATIENCE).saga
     assert transition(noted, DeadlineFired(noted.deadline), PATIENCE) == SagaStep(noted)
+
+
+def test_a_refund_that_began_before_the_memory_of_the_saga_is_asked_for_again() -> None:
+    refunding = transition(ABSENT, RefundInDoubt(NEWER), PATIENCE).saga
+    assert domain.reminders(refunding) == (RefundPayment("the payment is being refunded"), TELL_REFUND)
+
+
+def test_a_saga_that_settles_and_has_lost_the_capture_asks_for_it() -> None:
+    assert domain.reminders(replace(STATES["settling"], capture=None)) == (ASK,)
 
 
 def test_reminders_come_at_growing_intervals_up_to_the_last_one() -> None:

@@ -15,6 +15,7 @@ from services.saga.domain import (
     NeedsDecision,
     NotCharged,
     Paid,
+    PaymentFailed,
     PaymentRequested,
     Refunded,
     RefundFailed,
@@ -28,10 +29,13 @@ from tests.unit.saga.sagas import (
     ASK,
     AWAITING,
     CAPTURE,
+    DECLINE,
+    DECLINED,
     FACTS,
     FIRST_S,
     FLAG,
     LAST_S,
+    NEWER,
     PATIENCE,
     RECORD,
     REFUND_LATE,
@@ -348,6 +352,35 @@ def test_money_that_moved_is_never_stale(state: str, money: str) -> None:
 def test_the_known_version_never_goes_back() -> None:
     settling = transition(STATES["in_doubt"], Captured(1, 1_000, "EUR", "R-1"), PATIENCE).saga
     assert (settling.status, settling.payment_version) == (SagaStatus.SETTLING, VERSION)
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        Declined(NEWER, "do_not_honor"),
+        NotCharged(NEWER, "never_sent"),
+        InDoubt(NEWER),
+        NeedsDecision(NEWER),
+        Refunded(NEWER),
+        RefundInDoubt(NEWER),
+        RefundFailed(NEWER, closed=True),
+        Captured(NEWER, 1_000, "EUR", "R-1"),
+    ],
+    ids=lambda fact: type(fact).__name__,
+)
+def test_every_outcome_makes_the_ones_before_it_stale(news: Fact) -> None:
+    assert transition(ABSENT, news, PATIENCE).saga.payment_version == NEWER
+
+
+def test_the_first_capture_heard_of_is_the_one() -> None:
+    """A person may have recorded it under another receipt number than the gateway gives it later."""
+    again = transition(STATES["settling"], Captured(NEWER, 1_000, "EUR", "R-2"), PATIENCE).saga
+    assert (again.capture, again.payment_version) == (CAPTURE, NEWER)
+
+
+def test_the_first_failure_heard_of_is_the_one() -> None:
+    noted = transition(DECLINED, PaymentFailed("not_charged", "another"), PATIENCE).saga
+    assert (noted.failure, noted.failure_recorded) == (DECLINE, True)
 
 
 def test_a_failure_recorded_while_settling_is_not_sent_again_after_a_rejection() -> None:

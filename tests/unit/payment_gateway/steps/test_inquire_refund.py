@@ -1,6 +1,7 @@
 """Inquire refund: an instance that finds a refund asks for it before it sends one. A refund that waits for a person is only asked for."""
 
-from services.payment_gateway.domain import GatewayStep, PaymentStatus
+from services.payment_gateway.domain import GatewayStep, PaymentStatus, on_answer
+from shared.records import replace
 from tests.support.scenarios import each
 from tests.unit.payment_gateway.payments import (
     IS_REFUNDED,
@@ -8,6 +9,7 @@ from tests.unit.payment_gateway.payments import (
     NO_REFUND,
     NOT_FOUND,
     NOT_SENT,
+    POLICY,
     REFUND_FAILED,
     REFUND_PENDING,
     REFUNDED,
@@ -77,3 +79,8 @@ SCENARIOS = scenarios_of(TABLE)
 @each(SCENARIOS)
 def test_inquire_refund(scenario: StepScenario) -> None:
     assert follows(STEP, scenario) == scenario.then
+
+
+def test_a_refund_without_a_readable_id_is_recorded_without_one() -> None:
+    nameless = replace(REFUNDED, refund_id="\x00 ")
+    assert on_answer(payment(PaymentStatus.REFUNDING), STEP, nameless, POLICY).payment.refund_id is None
