@@ -84,3 +84,7 @@ def test_answers_in_one_word(answer: domain.GatewayAnswer, code: str) -> None:
 
 def test_a_code_that_the_gateway_leaves_empty_is_unspecified() -> None:
     assert domain.code_of("") == "unspecified"
+
+
+def test_a_code_with_a_card_number_is_replaced_whole() -> None:
+    assert domain.code_of(f"no such card: 4242 4242 4242 4242 {'x' * 100}") == domain.MASKED_CODE
