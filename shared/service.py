@@ -160,12 +160,10 @@ class Runtime:
 Assemble = Callable[[Runtime], Awaitable[None]]
 
 
-def run_service(
-    name: str, migrations: Path, assemble: Assemble, *, environment: EnvironmentVariables | None = None
-) -> None:
+def run_service(name: str, migrations: Path, assemble: Assemble) -> None:
     """The main function of every service. It ends the process with the service's exit code."""
     try:
-        settings = ServiceSettings.read(name, environment or EnvironmentVariables())
+        settings = ServiceSettings.read(name, EnvironmentVariables())
         configure_logs(name, level=settings.log_level, format=settings.log_format)
         crash_points.arm_from_environment()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -183,8 +181,7 @@ async def _serve_until_signal(settings: ServiceSettings, migrations: Path, assem
 
 async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble, stopping: asyncio.Event) -> int:
     """Run a service until `stopping` is set, and return its exit code. The caller configures logs. Raises `ConfigurationError`."""
-    readiness = Readiness()
-    readiness.set("started", ok=False, reason="starting")
+    readiness = Readiness("started")
     clock = clock_of_a_service(EnvironmentVariables())
     async with AsyncExitStack() as opened:
         health = await serve_health(readiness, host=settings.health_host, port=settings.health_port)

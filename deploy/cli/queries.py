@@ -13,6 +13,7 @@ import orjson
 from deploy.cli.output import MISUSED, fail
 from deploy.cli.words import money, short_type
 from services.audit.align import StoredRow
+from services.audit.causes import COMMANDS_AT_ONCE_MAX
 from services.audit.payments import TRACES_KEPT_DAYS
 from services.audit.stores import DATABASES, Snapshot, snapshot
 from shared.ids import id_of_card_refusal
@@ -20,8 +21,6 @@ from shared.settings import EnvironmentVariables
 
 ROWS_MAX = 2_000
 """Rows of each table in one story. An invoice has tens."""
-SAGA_COMMANDS_MAX = 3
-"""The most commands that a saga sends about one fact. Their ids are derived from the fact's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +241,7 @@ def _transition(row: StoredRow) -> TimelineStep:
         f"{moved} on {row['fact']}",
         f"{row['payment_id']} step {row['version']}",
         str(row["cause_id"]),
-        produced=frozenset(str(uuid5(row["cause_id"], str(position))) for position in range(SAGA_COMMANDS_MAX)),
+        produced=frozenset(str(uuid5(row["cause_id"], str(position))) for position in range(COMMANDS_AT_ONCE_MAX)),
     )
 
 

@@ -14,11 +14,10 @@ from typing import Final
 import asyncpg
 
 from deploy.local.errors import StackError
+from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, Stack, open_stack
 from shared.persistence.database import Connection
 from shared.persistence.migrate import migrate
-
-ROOT: Final = Path(__file__).parents[2]
 
 _RELATIONS: Final = """
     SELECT c.oid, c.relname AS name, c.relkind::text AS kind, c.relpersistence = 'u' AS is_unlogged,

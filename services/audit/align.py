@@ -1,8 +1,13 @@
-"""Reads sorted streams of rows side by side, key by key: each service has its own database, so the database cannot join them."""
+"""Reads sorted streams of rows side by side, key by key: each service has its own database, so the database cannot join them.
 
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+Also reads long streams page by page.
+"""
 
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 Keyed = AsyncIterator[tuple[str, "StoredRow"]]
 
 
@@ -24,6 +29,12 @@ async def align(*streams: Keyed) -> AsyncIterator[tuple[str, tuple[list[StoredRo
     while waiting := [cursor.key for cursor in cursors if cursor.key is not None]:
         key = min(waiting)
         yield key, tuple([await cursor.take(key) for cursor in cursors])
+
+
+def pages(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`, the last one shorter, so that memory holds one list at a time."""
+    while page := list(islice(items, size)):
+        yield page
 
 
 class _Cursor:

@@ -1,10 +1,10 @@
 """Compares the answers that senders were promised with a sender's own history."""
 
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from uuid import UUID
 
+from services.audit.align import pages
 from services.audit.finding import Tally
 from services.audit.routes import kept_for_card_data
 from services.audit.stores import Attempted, Snapshot, Stores
@@ -25,16 +25,15 @@ async def answered_once(counted: Tally, stores: Stores) -> None:
     if not stores.has("invoice"):
         return
     attempts, room = stores.attempts(), _Room(stores)
-    while page := list(islice(attempts, PAGE)):
+    for page in pages(attempts, PAGE):
         await _check(counted, stores, page, room)
     if stores.history is not None and counted.looked_at == 0:
         counted.missing("the history of the sender is empty")
 
 
 async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_Room") -> None:
-    ids = [id_ for id_ in map(_uuid, {attempt.command_id for attempt in page}) if id_ is not None]
-    asked = {one: id_ for id_ in ids for one in (id_, kept_for_card_data(id_))}
-    answered = {str(asked[row["command_id"]]) for row in await stores.databases["invoice"].page(_ANSWERED, list(asked))}
+    ids = [id_ for id_ in map(uuid_of, {attempt.command_id for attempt in page}) if id_ is not None]
+    done = {str(id_) for id_ in await answered(stores.databases["invoice"], ids)}
     staff = stores.databases.get("staff")
     dead_letters = Counter[str]() if staff is None else await _open_dead_letters(staff, page, ids)
     for attempt in page:
@@ -42,10 +41,16 @@ async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_
         id_, kept = attempt.command_id, dead_letters[attempt.command_id]
         if kept > 1:
             counted.breach(id_, f"{kept} open dead letters")
-        elif id_ in answered and kept:
+        elif id_ in done and kept:
             counted.breach(id_, "an answer and an open dead letter", since=attempt.at)
-        elif attempt.confirmed and id_ not in answered and not kept and staff is not None:
+        elif attempt.confirmed and id_ not in done and not kept and staff is not None:
             _unanswered(counted, room, attempt)
+
+
+async def answered(invoices: Snapshot, ids: Iterable[UUID]) -> set[UUID]:
+    """Those of these commands that have an answer: under their own id, or under the one of a command with card data."""
+    asked = {one: id_ for id_ in ids for one in (id_, kept_for_card_data(id_))}
+    return {asked[row["command_id"]] for row in await invoices.page(_ANSWERED, list(asked))}
 
 
 class _Room:
@@ -84,7 +89,8 @@ def _names(message_id: str | None, event_id: UUID | None) -> Iterator[str]:
     yield from {str(name).lower() for name in (message_id, event_id) if name is not None}
 
 
-def _uuid(text: str) -> UUID | None:
+def uuid_of(text: str) -> UUID | None:
+    """The text as a UUID; None if it is not one."""
     try:
         return UUID(text)
     except ValueError:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from services.audit.align import pages
+from services.audit.answers import answered, uuid_of
 from services.audit.evidence import TappedMessage, TapRecording
 from services.audit.expected_messages import KEPT_DAYS, ExpectedMessage, commands, events
 from services.audit.finding import Source, Tally
-from services.audit.routes import COMMANDS, SERVICE_OF, kept_for_card_data
+from services.audit.routes import COMMANDS, SERVICE_OF
 from services.audit.stores import DATABASES, Stores
 from shared.messaging.topology import DEAD_LETTERS
 
@@ -17,7 +19,6 @@ PAGE = 2_000
 """The number of messages that are looked up at a time."""
 
 _HANDLED = "SELECT message_id FROM inbox WHERE message_id = ANY($1::uuid[])"
-_ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
 _DEAD_LETTERS = """
     SELECT event_id, message_id FROM dead_letters
     WHERE queue = $1 AND (event_id = ANY($2::uuid[]) OR message_id = ANY($3::text[]))"""
@@ -115,7 +116,7 @@ async def _replayed(counted: Tally, stores: Stores) -> None:
 async def _check_tapped(counted: Tally, stores: Stores, tap: TapRecording) -> None:
     books = _Books(stores)
     unnamed = 0
-    for page in _pages(tap.messages()):
+    for page in pages(tap.messages(), PAGE):
         for queue, tapped in _by_queue(page):
             counted.look(len(tapped))
             if queue in SERVICE_OF:
@@ -149,7 +150,7 @@ async def _all_kept(counted: Tally, stores: Stores, tap: TapRecording) -> None:
     """Each message in the dead-letter queue has a record. Records without a body have no hash either, so those are only counted."""
     books, unknown = _Books(stores), 0
     dead_letters = (tapped for tapped in tap.messages() if tapped.queue == DEAD_LETTERS)
-    for page in _pages(dead_letters):
+    for page in pages(dead_letters, PAGE):
         kept = await books.dead_letters_by_body(None, [tapped.sha256 for tapped in page])
         unknown += sum(tapped.sha256 not in kept for tapped in page)
     withheld = await stores.databases["staff"].value(_WITHHELD)
@@ -201,8 +202,7 @@ class _Books:
         database = self.stores.databases[SERVICE_OF[queue]]
         if queue != COMMANDS:
             return {row["message_id"] for row in await database.page(_HANDLED, list(ids))}
-        asked = {one: id_ for id_ in ids for one in (id_, kept_for_card_data(id_))}
-        return {asked[row["command_id"]] for row in await database.page(_ANSWERED, list(asked))}
+        return await answered(database, ids)
 
     async def dead_letters(self, queue: str, ids: Sequence[UUID], names: Sequence[str]) -> set[str]:
         """Those of these ids under which this queue has a dead letter; it is known by the id on its envelope and the one inside."""
@@ -265,21 +265,3 @@ class _Books:
 def _by_queue(page: Sequence[TappedMessage]) -> Iterator[tuple[str, list[TappedMessage]]]:
     for queue in sorted(Counter(tapped.queue for tapped in page)):
         yield queue, [tapped for tapped in page if tapped.queue == queue]
-
-
-def _pages(tapped: Iterator[TappedMessage]) -> Iterator[list[TappedMessage]]:
-    page: list[TappedMessage] = []
-    for one in tapped:
-        page.append(one)
-        if len(page) == PAGE:
-            yield page
-            page = []
-    yield page
-
-
-def uuid_of(text: str) -> UUID | None:
-    """The text as a UUID; None if it is not one."""
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from services.audit.align import pages
 from services.audit.errors import AuditError
 
 ROWS_A_WRITE = 5_000
@@ -151,9 +152,8 @@ def open_tap(path: Path) -> Iterator[TapRecording]:
         )
         try:
             with path.open(encoding="utf-8") as lines:
-                for entries in _pages(
-                    _entry(path, number, line) for number, line in enumerate(lines, 1) if line.strip()
-                ):
+                rows = (_entry(path, number, line) for number, line in enumerate(lines, 1) if line.strip())
+                for entries in pages(rows, ROWS_A_WRITE):
                     connection.executemany("INSERT OR IGNORE INTO tapped VALUES (?, ?, ?)", entries)
         except OSError as error:
             raise AuditError(f"{path} cannot be read ({error.strerror}).") from None
@@ -162,16 +162,6 @@ def open_tap(path: Path) -> Iterator[TapRecording]:
 
 
 Row = tuple[str, str, str]
-
-
-def _pages(entries: Iterator[Row]) -> Iterator[list[Row]]:
-    page: list[Row] = []
-    for entry in entries:
-        page.append(entry)
-        if len(page) == ROWS_A_WRITE:
-            yield page
-            page = []
-    yield page
 
 
 def _entry(path: Path, number: int, line: str) -> Row:

@@ -107,9 +107,9 @@ def confirms(stores: Stores) -> Keyed:
     return _from_ledger(stores, _CONFIRMS)
 
 
-def moment(row: StoredRow, column: str = "created") -> datetime:
-    """A time of the ledger, which holds Unix seconds."""
-    return datetime.fromtimestamp(row[column], UTC)
+def moment(row: StoredRow) -> datetime:
+    """When the ledger's row was created; the ledger holds Unix seconds."""
+    return datetime.fromtimestamp(row["created"], UTC)
 
 
 def open_here(row: StoredRow) -> bool:

@@ -108,8 +108,8 @@ class LedgerSnapshot:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def rows(self, sql: str, *arguments: object) -> Iterator[sqlite3.Row]:
-        yield from self._connection.execute(sql, arguments)
+    def rows(self, sql: str) -> Iterator[sqlite3.Row]:
+        yield from self._connection.execute(sql)
 
     def digest(self, sql: str) -> str:
         """The number of rows, and a digest over them in their order."""
@@ -119,9 +119,9 @@ class LedgerSnapshot:
             digest.update(repr(tuple(row)).encode())
         return f"{rows:x}-{digest.hexdigest()}"
 
-    async def keyed(self, sql: str, *arguments: object) -> AsyncIterator[tuple[str, StoredRow]]:
+    async def keyed(self, sql: str) -> AsyncIterator[tuple[str, StoredRow]]:
         """Rows with the text of their first column as key; they must be sorted by it. NULL counts as the empty text."""
-        for row in self._connection.execute(sql, arguments):
+        for row in self._connection.execute(sql):
             yield str(row[0] or ""), row
 
 

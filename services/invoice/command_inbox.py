@@ -74,7 +74,7 @@ def answer_fresh(decided: DecidedBatch) -> tuple[dict[UUID, StoredAnswer], list[
         outgoing += announce_answer(
             told,
             cause,
-            reply_to=_reply_to(item.delivery),
+            reply_to=_reply_to(item.delivery.reply_to),
             correlation_id=_correlation(item),
             causation_id=told.command_id,
         )
@@ -123,8 +123,9 @@ async def close_answers(writes: Tx, closed: Sequence[tuple[Cause, CloseCommand]]
             reason=AnswerReason.DISCARDED.value,
         )
         new.append(answer)
-        reply_to = close.reply_to if close.reply_to not in QUEUE_NAMES else None
-        outgoing += announce_answer(answer, cause, reply_to=reply_to, correlation_id=close.reply_correlation_id)
+        outgoing += announce_answer(
+            answer, cause, reply_to=_reply_to(close.reply_to), correlation_id=close.reply_correlation_id
+        )
     await answers.insert(writes, new)
     return outgoing
 
@@ -155,7 +156,7 @@ def _as_told(item: Item, answer: StoredAnswer) -> StoredAnswer:
 
 def _answer_again(item: Item, stored: StoredAnswer, decided: DecidedBatch) -> list[Outgoing]:
     stored = _as_told(item, stored)
-    reply_to = _reply_to(item.delivery)
+    reply_to = _reply_to(item.delivery.reply_to)
     if reply_to is None:
         return []
     if _is_another_command(item, stored):
@@ -229,9 +230,9 @@ def _refuse_malformed(delivery: Delivery, malformed: Malformed) -> RefusedComman
     return RefusedCommand(kept_as, delivery, None, answer, command_id)
 
 
-def _reply_to(delivery: Delivery) -> str | None:
+def _reply_to(asked: str | None) -> str | None:
     """The queue to answer to, or None. Queues of Remit are never answered."""
-    return delivery.reply_to if delivery.reply_to and delivery.reply_to not in QUEUE_NAMES else None
+    return asked if asked and asked not in QUEUE_NAMES else None
 
 
 def _correlation(item: Item) -> str | None:

@@ -25,8 +25,6 @@ from shared.records import dataclass, field, replace
 
 EXECUTIONS_MAX = 3
 """Confirms that are sent before we cancel instead. A gateway that took none of three will not take a fourth."""
-RETRY_AFTER_MAX_S = 3_600.0
-"""The longest wait that a gateway can ask for. It must not park a payment for a day."""
 LATE_REMINDERS_MAX = 1_000
 """How often a late capture is announced again: hourly for six weeks. There is a limit because a late capture may also be kept. If it is the
 first message that the saga receives about the payment, nobody refunds it."""
@@ -440,7 +438,7 @@ def _later(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTr
         return _exhausted(payment, answer, policy)
     delay_s = policy.ladder_s[payment.rung]
     if isinstance(answer, port.NotSent) and answer.retry_after_s is not None:
-        delay_s = max(delay_s, min(answer.retry_after_s, RETRY_AFTER_MAX_S))
+        delay_s = max(delay_s, min(answer.retry_after_s, port.RETRY_AFTER_MAX_S))
     return PaymentTransition(replace(payment, rung=payment.rung + 1), delay_s=delay_s)
 
 

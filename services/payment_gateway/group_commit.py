@@ -9,19 +9,18 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
-from uuid import UUID
 
 import structlog
 
 from services.payment_gateway import domain, ledger, store
 from services.payment_gateway.domain import GatewayAnswer, Outcome, PaymentTransition, Policy
-from services.payment_gateway.handlers import TELLS_ATTEMPTS, published_outcome
+from services.payment_gateway.handlers import TELLS_ATTEMPTS, published_outcome, republished
 from services.payment_gateway.ledger import GatewayAttempt, PublishedOutcome
 from services.payment_gateway.store import Lease, PaymentRow, PaymentUpdate
 from shared import crash_points
 from shared.batch.commit import CommitLoop
 from shared.batch.retry import BatchRetry, RetryState
+from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.persistence import outbox
@@ -38,12 +37,6 @@ TRIES_MAX = 20
 """Tries of a result that is alone in its batch. It gets more of them than a message: the broker would deliver a message again."""
 UNPUBLISHED_MAX = 2_000
 """Messages kept in memory for publishing. Beyond that, outbox batches are left to the sweeper, which reads them from the outbox."""
-
-
-class Publishes(Protocol):
-    """What this module needs of `shared.messaging.relay.Relay`."""
-
-    async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int: ...
 
 
 class UnrecordableError(Exception):
@@ -76,9 +69,7 @@ class _WaitingResult:
 class GroupCommit:
     """The one writer of results for all payments at work in this process."""
 
-    def __init__(
-        self, *, database: Database, relay: Publishes, readiness: Readiness, lease: Lease, policy: Policy
-    ) -> None:
+    def __init__(self, *, database: Database, relay: Relay, readiness: Readiness, lease: Lease, policy: Policy) -> None:
         self._database = database
         self._relay = relay
         self._lease = lease
@@ -184,9 +175,7 @@ class GroupCommit:
             late = [result for result, is_held in zip(results, held, strict=True) if not is_held]
             effective += await self._store_late_answers(tx, late)
             outgoing = await ledger.save_outcomes(tx, await _outcomes(writes, effective))
-            outgoing += await ledger.outcomes_of(
-                tx, [_version(r.transition) for r in effective if r.transition.republish]
-            )
+            outgoing += await ledger.outcomes_of(tx, republished(r.transition for r in effective))
             outbox_batches = await outbox.insert(writes, outgoing)
             await writes.flush()
             crash_points.reach("charging.before_record_commit")
@@ -242,10 +231,6 @@ async def _outcomes(writes: WriteBatch, effective: Sequence[StepResult]) -> list
         published_outcome(r.transition, r.row.origin.at(r.at), attempts.get(r.row.payment.payment_id, ()))
         for r in with_outcome
     ]
-
-
-def _version(transition: PaymentTransition) -> tuple[UUID, int]:
-    return transition.payment.payment_id, transition.payment.version
 
 
 async def _give_up(waiting: _WaitingResult, error: Exception, _: RetryState) -> None:

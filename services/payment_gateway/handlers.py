@@ -1,7 +1,7 @@
 """The messages of this service: `ROUTES` turns each incoming message into a command, `announce` turns each outcome into a message."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, assert_never
 from uuid import UUID
 
@@ -180,9 +180,10 @@ class Charger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PaymentChange:
-    """The effect of a message on a payment. `before` is the row before it, or None if the payment was never seen."""
+    """The effect of a message on a payment, with its row before and after. `before` is None if the payment was never seen."""
 
     before: PaymentRow | None
+    after: PaymentRow
     transition: PaymentTransition
     decision: DecisionRecord | None = None
 
@@ -220,13 +221,14 @@ class PaymentHandler:
         transition = commands.on_command(state.payment if state else None, command)
         says = () if transition.refused is None else (_refused(transition.refused, transition.payment),)
         decision = _decision(message, transition) if isinstance(message.data, messages.ResolvePayment) else None
-        return Reaction(_after(state, transition.payment, message), (PaymentChange(state, transition, decision),), says)
+        after = _after(state, transition.payment, message)
+        return Reaction(after, (PaymentChange(state, after, transition, decision),), says)
 
     async def save(
         self, writes: WriteBatch, changes: Sequence[Change[UUID, State, PaymentChange]]
     ) -> Sequence[Outgoing]:
         decided = [(change.cause, effect) for change in changes for effect in change.reaction.effects]
-        new, updates = _writes(decided)
+        new, updates = _writes([effect for _, effect in decided])
         own = [row for row in new if row.payment.status is PaymentStatus.REQUESTED][: max(self.charger.free, 0)]
         self._own = own
         await store.insert(writes, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
@@ -236,12 +238,8 @@ class PaymentHandler:
         outgoing = await ledger.save_outcomes(
             writes, [published_outcome(e.transition, cause) for cause, e in decided if e.transition.outcome]
         )
-        republished = {
-            (e.transition.payment.payment_id, e.transition.payment.version)
-            for _, e in decided
-            if e.transition.republish
-        }
-        return [*outgoing, *await ledger.outcomes_of(writes, sorted(republished))]
+        again = await ledger.outcomes_of(writes, republished(effect.transition for _, effect in decided))
+        return [*outgoing, *again]
 
     def committed(self, changes: Sequence[Change[UUID, State, PaymentChange]]) -> None:
         own, self._own = self._own, []
@@ -289,6 +287,11 @@ def published_outcome(
     return PublishedOutcome(payment.payment_id, payment.version, message)
 
 
+def republished(transitions: Iterable[PaymentTransition]) -> list[tuple[UUID, int]]:
+    """The versions (payment id, version) whose outcome is published again. Each stands there once."""
+    return sorted({(t.payment.payment_id, t.payment.version) for t in transitions if t.republish})
+
+
 def _after(state: State, payment: Payment, message: Inbound) -> PaymentRow:
     """The row after a message. A change raises the fence, so that results which were decided on the old state cannot be stored."""
     if state is None:
@@ -298,22 +301,18 @@ def _after(state: State, payment: Payment, message: Inbound) -> PaymentRow:
     return PaymentRow(payment, state.fence + 1, Origin(message.id, message.correlation_id, message.traceparent))
 
 
-def _writes(decided: Sequence[tuple[Cause, PaymentChange]]) -> tuple[list[PaymentRow], list[PaymentUpdate]]:
+def _writes(effects: Sequence[PaymentChange]) -> tuple[list[PaymentRow], list[PaymentUpdate]]:
     """The new rows and the updates: one write a row, although a batch may have several messages about a payment."""
     new: dict[UUID, PaymentRow] = {}
     updates: dict[UUID, PaymentUpdate] = {}
-    for cause, effect in decided:
-        before, payment = effect.before, effect.transition.payment
-        key, origin = payment.payment_id, Origin.of(cause)
+    for effect in effects:
+        before, after = effect.before, effect.after
+        key = after.payment.payment_id
         if before is None:
-            new[key] = PaymentRow(payment, 1, origin)
-        elif payment is before.payment:
-            continue
-        else:
+            new[key] = after
+        elif after is not before:
             held_fence = updates[key].held_fence if key in updates else before.fence
-            updates[key] = PaymentUpdate(
-                PaymentRow(payment, before.fence + 1, origin), held_fence, effect.transition.delay_s
-            )
+            updates[key] = PaymentUpdate(after, held_fence, effect.transition.delay_s)
     return list(new.values()), list(updates.values())
 
 

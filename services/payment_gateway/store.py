@@ -28,10 +28,6 @@ class Origin:
     correlation_id: str
     traceparent: str | None
 
-    @classmethod
-    def of(cls, cause: Cause) -> "Origin":
-        return cls(cause.id, cause.correlation_id, cause.traceparent)
-
     def at(self, time: datetime) -> Cause:
         return Cause(self.message_id, self.correlation_id, time, self.traceparent)
 

@@ -17,10 +17,9 @@ from pydantic import ValidationError
 from services.staff import dead_letters, domain, store
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
 from services.staff.domain import Case, DecisionRefusal, Resolution, SentDecision
-from services.staff.store import SELECTED_MAX, JournalEntry, KeptCase, Selection
+from services.staff.store import JournalEntry, KeptCase, Selection
 from shared import crash_points
-from shared.card_data.scan import find_card_number
-from shared.card_data.verification_values import find_cvv
+from shared.card_data.values import has_card_data
 from shared.clock import Clock, system_clock
 from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
 from shared.contracts.invoice import CloseCommand
@@ -34,7 +33,7 @@ from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
 from shared.records import dataclass, replace
 
-__all__ = ["SELECTED_MAX", "ActionRefusal", "ActionResult", "DeadLetterStatus", "JournalEntry", "KeptCase", "Selection"]
+__all__ = ["ActionRefusal", "ActionResult", "DeadLetterStatus", "JournalEntry", "KeptCase", "Selection"]
 
 SOURCE = "staff"
 CHUNK_MAX = 100
@@ -144,7 +143,8 @@ def _open_only(selection: Selection) -> Selection:
 async def _on_each(database: Database, selection: Selection, clock: Clock, decide: _Decide) -> list[ActionResult]:
     async with database.connection() as connection:
         found = await store.select_ids(connection, selection)
-    results = [_unknown(id_) for id_ in _in_order(selection.ids or ()) if id_ not in set(found)]
+    known = set(found)
+    results = [_unknown(id_) for id_ in _in_order(selection.ids or ()) if id_ not in known]
     for start in range(0, len(found), CHUNK_MAX):
         results += await _on_chunk(database, found[start : start + CHUNK_MAX], clock, decide)
     return results
@@ -404,7 +404,7 @@ def _unfit(**texts: str | None) -> ActionResult | None:
         if text is None:
             continue
         label = "name of who acts" if name == "who" else _words(name)
-        if find_card_number(text) or find_cvv(text):
+        if has_card_data(text):
             return ActionResult(None, f"the {label} holds card data: leave it out", ActionRefusal.CARD_DATA)
         if not text.strip():
             return ActionResult(None, f"the {label} must not be empty", ActionRefusal.INVALID)

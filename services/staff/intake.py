@@ -24,13 +24,13 @@ from shared import crash_points
 from shared.batch.commit import CommitLoop
 from shared.batch.retry import BatchRetry, RetryState, Stopped
 from shared.card_data.plain import is_text
-from shared.card_data.values import as_text
+from shared.card_data.values import as_text, has_card_data
 from shared.clock import Clock
 from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letter_headers
-from shared.messaging.codec import BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADERS_MAX, decode
+from shared.messaging.codec import BODY_BYTES_MAX, decode, headers_too_large
 from shared.messaging.consumer import Consumer, Delivery
-from shared.messaging.dead_letters import NAMESPACE, has_card_data
+from shared.messaging.dead_letters import NAMESPACE
 from shared.messaging.envelope import Inbound
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability import metrics
@@ -159,8 +159,7 @@ def _withheld(original: Delivery, delivery: Delivery) -> Withheld | None:
         return Withheld.TOO_LARGE
     if by_service:
         return Withheld.NOT_TEXT if by_service == dead_letter_headers.WITHHELD_NOT_TEXT else Withheld.CARD_DATA
-    headers = original.headers
-    if len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX:
+    if headers_too_large(original.headers):
         return Withheld.HEADERS_TOO_LARGE  # without scanning them: none of them is kept anyway
     if not is_text(original.body):
         return Withheld.NOT_TEXT

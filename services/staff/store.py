@@ -47,12 +47,12 @@ class Selection:
     newer_than: datetime | None = None
 
 
-async def select_ids(connection: Connection, selection: Selection, *, at_most: int = SELECTED_MAX) -> list[UUID]:
-    """The ids of the selected dead letters, in the order in which they first arrived, at most `at_most`."""
+async def select_ids(connection: Connection, selection: Selection) -> list[UUID]:
+    """The ids of the selected dead letters, in the order in which they first arrived, at most `SELECTED_MAX`."""
     rows = await connection.fetch(
         f"SELECT id FROM dead_letters WHERE {_SELECTED} ORDER BY first_seen, id LIMIT $8",  # noqa: S608 - a constant
         *_arguments(selection),
-        at_most,
+        SELECTED_MAX,
     )
     return [row["id"] for row in rows]
 
@@ -103,20 +103,13 @@ async def save_letters(tx: Tx, records: Sequence[DeadLetterRecord]) -> None:
         return
     known = await tx.fetch("SELECT id FROM dead_letters WHERE id = ANY($1::uuid[])", [r.id for r in records])
     ids = {row["id"] for row in known}
-    await _insert_letters(tx, [record for record in records if record.id not in ids])
-    await _update_letters(tx, [record for record in records if record.id in ids])
-
-
-async def _insert_letters(tx: Tx, records: Sequence[DeadLetterRecord]) -> None:
-    if records:
-        columns = [_letter_row(record) for record in records]
-        await tx.execute(_INSERT_LETTERS, *([row[name] for row in columns] for name in _LETTER_COLUMNS))
-
-
-async def _update_letters(tx: Tx, records: Sequence[DeadLetterRecord]) -> None:
-    if records:
-        columns = [_letter_row(record) for record in records]
-        await tx.execute(_UPDATE_LETTERS, *([row[name] for row in columns] for name in _LETTER_COLUMNS))
+    for statement, some in (
+        (_INSERT_LETTERS, [record for record in records if record.id not in ids]),
+        (_UPDATE_LETTERS, [record for record in records if record.id in ids]),
+    ):
+        if some:
+            rows = [_letter_row(record) for record in some]
+            await tx.execute(statement, *([row[name] for row in rows] for name in _LETTER_COLUMNS))
 
 
 _SELECTED = """($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR reason = $3)

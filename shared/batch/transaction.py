@@ -106,9 +106,9 @@ class UnitOfWork(Generic[Key, State, Effect]):
         cached: Mapping[Key, State] = {}
         if self._state_cache is not None:
             cached = self._state_cache.get(map(handler.key, messages), epoch=self._database.epoch)
-        changes = await self._decide_on(cached, handler, connection, items, now)
+        changes = await self._decide_on(cached, handler, connection, items, messages, now)
         if changes and any(c.key in cached and not handler.is_conflict_checked(c.reaction) for c in changes.values()):
-            changes = await self._decide_on({}, handler, connection, items, now)
+            changes = await self._decide_on({}, handler, connection, items, messages, now)
         return changes
 
     async def _decide_on(
@@ -117,9 +117,9 @@ class UnitOfWork(Generic[Key, State, Effect]):
         handler: OptimisticHandler[Key, State, Effect],
         connection: Connection,
         items: Sequence[Item],
+        messages: Sequence[Inbound],
         now: datetime,
     ) -> Changes[Key, State, Effect] | None:
-        messages = [item.message for item in items if item.message is not None]
         states = await handler.load_unlocked(connection, messages, cached) if messages else {}
         return None if states is None else self._react(items, dict(states), now)
 

@@ -28,7 +28,6 @@ _OTHER_DIGITS: Final = (
 _TWINS_END: Final = 0x20000
 _TAGS = re.compile("[\U000e0000-\U000e0fff]")
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
-_HIGH = bytes(range(128, 256))
 _PIECES_MAX = 200
 
 

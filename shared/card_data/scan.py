@@ -162,7 +162,6 @@ LAYERS: Final = 2
 _FOLDED = bytes.maketrans(b"123456789JKLMNOP\\&", b"000000000IIIIIII%%")
 _LEFT_OUT = bytes(byte for byte in range(256) if not (bytes((byte,)).isalnum() or byte in b":%\\&"))
 _ESCAPE = b"%"
-_SHORTEST = b"0" * DIGITS_MIN
 _AT_COLON = b"0000:0000"
 """Colons are not left out, or the times of day in our bodies would seem to have twelve digits in a row."""
 
@@ -230,7 +229,7 @@ def _is_in_decodings(data: bytes, layers: int, budget: _Budget) -> bool:
 def _stands_in(data: bytes, folded: bytes) -> bool:
     if _ESCAPE in folded:
         folded = folded.replace(_ESCAPE, b"")
-    return (_SHORTEST in folded or _AT_COLON in folded) and any(True for _ in _card_numbers(data))
+    return (_BARE_IN_ZEROS in folded or _AT_COLON in folded) and any(True for _ in _card_numbers(data))
 
 
 def card_number_spans(text: str) -> list[tuple[int, int]]:

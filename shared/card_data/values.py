@@ -16,6 +16,11 @@ _NAMES = frozenset({"name", "key", "type", "field", "label", "id"})
 _VALUES = frozenset({"value", "val", "content", "data", "text"})
 
 
+def has_card_data(text: str | bytes) -> bool:
+    """Whether a card number or a verification value stands in `text`."""
+    return find_card_number(text) or find_cvv(text)
+
+
 def as_text(value: object) -> str:
     """All that a parsed value says, its names and its scalars, as a text that can be scanned: headers of a message, a logged structure."""
     return APART.join(line for _, line in _lines(value))
@@ -25,7 +30,7 @@ def place_of_card_data(value: object) -> str | None:
     """The path of the first member with a card number or a verification value, as `data.customer_id`; None if there is none among the first
     thousand. A name that is itself a card number is masked, and nothing else is shown of it than letters, digits and `_-.:`."""
     for path, line in islice(_lines(value), _LEAVES_MAX):
-        if find_card_number(line) or find_cvv(line):
+        if has_card_data(line):
             shown = _shown(path)
             return None if find_card_number(shown) else shown  # the names together could make one
     return None

@@ -184,12 +184,17 @@ def _whatever_is_readable(
     )
 
 
+def headers_too_large(headers: Mapping[str, Any]) -> bool:
+    """Whether a message has more than `HEADERS_MAX` headers, or together more than `HEADER_BYTES_MAX`."""
+    return len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX
+
+
 def _refuse_unreadable(body: bytes, headers: Mapping[str, Any], content_encoding: str | None) -> None:
     if len(body) > BODY_BYTES_MAX:
         raise _MalformedError(
             MalformedReason.TOO_LARGE, f"the body has {len(body)} bytes; at most {BODY_BYTES_MAX} are taken"
         )
-    if len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX:
+    if headers_too_large(headers):
         raise _MalformedError(
             MalformedReason.HEADERS_TOO_LARGE,
             f"at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together are taken",

@@ -17,6 +17,7 @@ from shared.amqp import frames
 from shared.amqp.broker_link import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, Channel, losses_as_errors
 from shared.amqp.transport import FrameTransport
 from shared.contracts.catalogue import BY_WIRE_NAME
+from shared.messaging.codec import JSON_DATA, STRUCTURED
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
@@ -48,7 +49,7 @@ TRIES_SHOWN_MAX = 1_000_000
 
 
 _IS_UUID = re.compile("[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}").fullmatch
-_CONTENT_TYPES = frozenset({"application/cloudevents+json", "application/json"})
+_CONTENT_TYPES = frozenset({STRUCTURED, JSON_DATA})
 
 
 @dataclass(frozen=True, slots=True)

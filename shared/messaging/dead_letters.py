@@ -7,8 +7,7 @@ from hashlib import sha256
 from uuid import UUID
 
 from shared.card_data.plain import is_text
-from shared.card_data.scan import find_card_number
-from shared.card_data.verification_values import find_cvv
+from shared.card_data.values import has_card_data
 from shared.clock import Clock
 from shared.ids import derived_id
 from shared.messaging import dead_letter_headers
@@ -56,7 +55,7 @@ def dead_letter(
             headers[header] = _short(value)
     headers |= _ce_headers(delivery)
     return Outgoing(
-        id=dead_letter_id(delivery),
+        id=_id(delivery, withheld),
         exchange=DEAD_LETTERS,
         routing_key=delivery.queue,
         type="remit.DeadLetter.v1",
@@ -87,17 +86,13 @@ def stripped(letter: Outgoing) -> Outgoing:
     )
 
 
-def dead_letter_id(delivery: Delivery) -> UUID:
+def _id(delivery: Delivery, withheld: str) -> UUID:
     """The same delivery set aside twice (a crash between confirm and ack) is the same dead letter; set aside again after a replay is
     another one, and so are two bodies under one message id. A withheld body gives no hash: a card number could be found from it."""
-    body = f"tag {delivery.tag}" if _withheld(delivery) else sha256(delivery.body).hexdigest()
+    body = f"tag {delivery.tag}" if withheld else sha256(delivery.body).hexdigest()
     return derived_id(
         NAMESPACE, f"{delivery.queue}\n{delivery.message_id}\n{body}\n{dead_letter_headers.replays(delivery)}"
     )
-
-
-def has_card_data(text: str | bytes) -> bool:
-    return find_card_number(text) or find_cvv(text)
 
 
 def _short(text: str) -> str:

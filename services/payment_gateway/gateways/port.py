@@ -10,6 +10,9 @@ from uuid import UUID
 
 from shared.records import dataclass
 
+RETRY_AFTER_MAX_S = 3_600.0
+"""The longest wait that a gateway can ask for. It must not park a payment for a day."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:

@@ -13,7 +13,6 @@ from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.evidence import evidence
 from shared.card_data.scan import find_card_number
 
-RETRY_AFTER_MAX_S = 3600.0  # the longest wait that a gateway can ask for: it must not park a payment for a day
 _CURRENCY_LETTERS = 3
 
 Json = Mapping[str, Any]
@@ -196,7 +195,7 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
         seconds = float(headers.get("Retry-After", ""))
     except ValueError:
         return None
-    return min(seconds, RETRY_AFTER_MAX_S) if math.isfinite(seconds) and seconds >= 0 else None
+    return min(seconds, port.RETRY_AFTER_MAX_S) if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _currency(intent: Json) -> str | None:

@@ -11,9 +11,10 @@ import asyncpg
 import pytest
 
 from services.payment_gateway.domain import Payment, PaymentStatus, PaymentTransition, Policy
-from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, Publishes, StepResult, UnrecordableError
+from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, StepResult, UnrecordableError
 from services.payment_gateway.store import Lease, Origin, PaymentRow
 from shared.batch import retry
+from shared.messaging.relay import Relay
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
 from shared.persistence.outbox import OutboxBatch
@@ -44,7 +45,7 @@ def commit(monkeypatch: pytest.MonkeyPatch) -> Failing:
     monkeypatch.setattr(retry, "OUTAGE", RetryPolicy(0.0, 1.0, 0.0, 0.0))
     return Failing(
         database=cast("Database", None),
-        relay=cast("Publishes", None),
+        relay=cast("Relay", None),
         readiness=Readiness(),
         lease=Lease(UUID(int=9), 10.0, 5.0),
         policy=Policy((1.0,), 3_600.0),

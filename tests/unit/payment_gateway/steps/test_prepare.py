@@ -64,7 +64,7 @@ def test_a_payment_with_a_token_begins_with_it() -> None:
 def test_a_requested_wait_is_bounded() -> None:
     patient = port.NotSent("429", retry_after_s=86_400.0)
     waiting = domain.on_answer(payment(PaymentStatus.REQUESTED), STEP, patient, POLICY)
-    assert waiting == stays(domain.RETRY_AFTER_MAX_S, rung=1)(payment(PaymentStatus.REQUESTED))
+    assert waiting == stays(port.RETRY_AFTER_MAX_S, rung=1)(payment(PaymentStatus.REQUESTED))
 
 
 def test_an_answer_to_no_question_is_a_bug() -> None:
