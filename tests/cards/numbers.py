@@ -65,9 +65,9 @@ def luhn_digit(digits: str) -> str:
     return str(-total % 10)
 
 
-def number(source: Random, kind: Range, length: int | None = None) -> str:
+def number(source: Random, kind: Range) -> str:
     """Without separators."""
-    length = length or source.choice(kind.lengths)
+    length = source.choice(kind.lengths)
     body = kind.prefix + "".join(source.choice("0123456789") for _ in range(length - len(kind.prefix) - 1))
     return body + luhn_digit(body)
 

@@ -262,7 +262,7 @@ async def _until_fired(testbed: Testbed, log: LogMark, story: CrashStory) -> Non
     async def fired() -> bool:
         if not testbed.playing:
             testbed.play(*story.scenes)
-        return '"event":"fault_fired"' in log.text
+        return log.has("fault_fired")
 
     await testbed.until(fired, what=f"fault_fired in {log.path.name}")
 

@@ -18,7 +18,7 @@ from deploy.local.system import SANDBOX_KEY
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
 from shared.messaging.topology import QUEUES
-from tests.faults.testbed import LogMark, Testbed
+from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
 from tests.faults.workload import case_version
 from tests.support.databases import rows
@@ -53,10 +53,6 @@ async def _until_status(testbed: Testbed, payment_id: UUID, *statuses: str) -> N
         return bool(await rows(testbed.database("payment_gateway"), query, payment_id, list(statuses)))
 
     await testbed.until(there, what=f"payment {payment_id} is {' or '.join(statuses)}")
-
-
-def _has(log: LogMark, event: str) -> bool:
-    return f'"event":"{event}"' in log.text
 
 
 async def a_command_twice(testbed: Testbed, note: Note) -> None:
@@ -103,7 +99,7 @@ async def a_command_that_is_returned(testbed: Testbed, note: Note) -> None:
     await testbed.until(told, what="the saga settles")
 
     async def noticed() -> bool:
-        return _has(log, "message_unroutable") or not await rows(testbed.database("saga"), "SELECT 1 FROM outbox")
+        return log.has("message_unroutable") or not await rows(testbed.database("saga"), "SELECT 1 FROM outbox")
 
     await testbed.until(noticed, what="the saga service sees the return")
     note.fired()
@@ -178,7 +174,7 @@ async def a_zombie(testbed: Testbed, note: Note) -> None:
 
     async def awake() -> bool:
         query = "SELECT 1 FROM payments WHERE payment_id = $1 AND status = 'needs_decision'"
-        return _has(woken, "lease_lost") or bool(await rows(testbed.database("payment_gateway"), query, payment_id))
+        return woken.has("lease_lost") or bool(await rows(testbed.database("payment_gateway"), query, payment_id))
 
     await testbed.until(awake, what="the zombie has written, or was told that it may not")
     note.fired()

@@ -310,7 +310,7 @@ class Testbed:
         """Wait for a log line of that event."""
 
         async def logged() -> bool:
-            return f'"event":"{event}"' in log.text
+            return log.has(event)
 
         await self.until(logged, what=f"{event} in {log.path.name}", within_s=within_s)
 
@@ -481,6 +481,10 @@ class LogMark:
         with self.path.open("rb") as log:
             log.seek(self._offset)
             return log.read().decode(errors="replace")
+
+    def has(self, event: str) -> bool:
+        """Whether there is a log line of that event."""
+        return f'"event":"{event}"' in self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ def test_every_card_is_a_valid_number_of_a_known_behaviour() -> None:
 
 
 @pytest.mark.parametrize("token", ["pm_nope", "pm_card_visa__nope", "pm_nope__refund_fails", "", "pm_remit_"])
-async def test_an_unknown_token_is_refused(bench: SandboxClient, token: str) -> None:
+def test_an_unknown_token_is_refused(token: str) -> None:
     assert behaviour_of(token) is None
 
 

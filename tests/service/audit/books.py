@@ -22,6 +22,7 @@ from services.audit.evidence import Baseline, Evidence, FaultRunReport, open_tap
 from services.audit.queues import QueueState
 from services.audit.stores import DATABASES, LedgerSnapshot, Snapshot, Sources, Stores
 from shared.messaging.topology import QUEUE_NAMES
+from tests.support.databases import truncate
 
 SCHEMA = Path(__file__).parents[3] / "deploy" / "sandbox" / "schema.sql"
 LEDGER, HISTORY, TAP, RUN, LOGS = "ledger.sqlite", "history.jsonl", "tap.jsonl", "run.json", "logs"
@@ -583,7 +584,9 @@ async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[F
 
 
 async def write_books(databases: dict[str, str], folder: Path) -> None:
-    """Write consistent books, and keep them."""
+    """Replace what these stores hold with consistent books, and keep them."""
+    for url in databases.values():
+        await truncate(url)
     with closing(sqlite3.connect(folder / LEDGER)) as ledger:
         ledger.execute("PRAGMA journal_mode = WAL")
         ledger.executescript(SCHEMA.read_text())

@@ -22,7 +22,7 @@ from services.audit.queues import QueueState, Waiting, read_queues
 from services.audit.run import AuditReport, audit
 from services.audit.stores import AuditError, Sources, Stores, open_stores
 from tests.service.audit.books import HISTORY, LOGS, FinishedBooks, command, open_books, payment, sources, write_books
-from tests.support.databases import execute, truncate
+from tests.support.databases import execute
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 
@@ -34,12 +34,7 @@ def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFact
     """Consistent books in all databases; returns the folder with the ledger and the history."""
     folder = tmp_path_factory.mktemp("books")
 
-    async def write() -> None:
-        for url in environment_urls.databases.values():
-            await truncate(url)
-        await write_books(environment_urls.databases, folder)
-
-    asyncio.run(write())
+    asyncio.run(write_books(environment_urls.databases, folder))
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.service.audit.books import HISTORY, LEDGER, LOGS, RUN, TAP, command, payment, write_books
 from tests.service.cli.remit import remit
-from tests.support.databases import execute, truncate
+from tests.support.databases import execute
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 
@@ -20,8 +20,6 @@ def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("books")
 
     async def write() -> None:
-        for url in environment_urls.databases.values():
-            await truncate(url)
         await write_books(environment_urls.databases, folder)
         async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
             await upstream.purge()

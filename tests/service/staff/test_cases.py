@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 from uuid import UUID, uuid4
@@ -28,14 +27,6 @@ CARD = "4242424242424242"
 class About(TypedDict):
     invoice_id: str
     payment_id: UUID
-
-
-@pytest.fixture
-async def database(environment: Environment) -> AsyncIterator[Database]:
-    """The connection of a person at the terminal."""
-    opened = await Database.open(environment.databases["staff"], name="test", connections_max=4)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

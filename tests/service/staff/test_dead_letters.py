@@ -32,14 +32,6 @@ QUEUE = "saga.events"
 CARD = "4242424242424242"
 
 
-@pytest.fixture
-async def database(environment: Environment) -> AsyncIterator[Database]:
-    """The connection of a person at the terminal."""
-    opened = await Database.open(environment.databases["staff"], name="test", connections_max=4)
-    yield opened
-    await opened.close()
-
-
 @asynccontextmanager
 async def armed(setting: str) -> AsyncIterator[None]:
     crash_points.arm(setting)

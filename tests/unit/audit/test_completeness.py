@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from deploy.local.snapshot import path_of
 from services.audit import baseline, expected_messages, invoice_events, payments, sagas
 from services.audit.checks import CHECKS
 from services.audit.invoice_events import FoldedInvoice, fold
@@ -20,7 +21,6 @@ from services.invoice.stored_events import dump
 from services.payment_gateway.domain import PaymentStatus
 from services.saga import domain as saga
 from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
-from tests.support.environment import ROOT
 from tests.unit.audit.facts import facts
 from tests.unit.invoice import specification
 
@@ -138,7 +138,7 @@ def test_the_audit_compares_every_table(service: str) -> None:
 
 def tables_of(service: str) -> set[str]:
     """The tables of the schema that the service's migrations give."""
-    schema = (ROOT / "services" / service / "migrations" / "schema.txt").read_text()
+    schema = path_of(service).read_text()
     return set(re.findall(r"^TABLE (\w+)$", schema, re.MULTILINE))
 
 
