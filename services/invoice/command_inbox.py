@@ -17,7 +17,7 @@ from shared.ids import derived_id, id_of_card_refusal, read_uuid
 from shared.messaging.codec import Malformed, encode
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
-from shared.messaging.topology import QUEUE_NAMES
+from shared.messaging.reply_address import problem_of
 from shared.persistence.database import Tx
 from shared.records import dataclass, replace
 
@@ -45,8 +45,8 @@ class CommandInbox:
             return _refuse_malformed(delivery, read)
         if read.type not in PUBLIC_COMMANDS:
             return _refuse(delivery, read, AnswerReason.NOT_PUBLIC, "this type is not a public command")
-        if delivery.reply_to in QUEUE_NAMES:
-            return _refuse(delivery, read, AnswerReason.REPLY_TO_NOT_ALLOWED, "reply_to names a queue of Remit")
+        if delivery.reply_to and (problem := problem_of(delivery.reply_to)) is not None:
+            return _refuse(delivery, read, AnswerReason.REPLY_TO_NOT_ALLOWED, problem)
         return Item(read.id, delivery, read)
 
     async def handled_before(self, tx: Tx, items: Sequence[Item]) -> set[UUID]:
@@ -231,8 +231,8 @@ def _refuse_malformed(delivery: Delivery, malformed: Malformed) -> RefusedComman
 
 
 def _reply_to(asked: str | None) -> str | None:
-    """The queue to answer to, or None. Queues of Remit are never answered."""
-    return asked if asked and asked not in QUEUE_NAMES else None
+    """The queue to answer to, or None. Queues of Remit, and addresses that the broker cannot carry, are never answered."""
+    return asked if asked and problem_of(asked) is None else None
 
 
 def _correlation(item: Item) -> str | None:

@@ -25,7 +25,7 @@ from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
 from shared.contracts.invoice import CloseCommand
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id, new_id
-from shared.messaging import dead_letter_headers
+from shared.messaging import dead_letter_headers, reply_address
 from shared.messaging.codec import decode, encode, field_errors
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.topology import WORK_QUEUES
@@ -39,6 +39,8 @@ SOURCE = "staff"
 CHUNK_MAX = 100
 """Dead letters in one transaction. Their bodies have at most 6 MiB together, and locks stay short."""
 COMMANDS_QUEUE = "invoice.commands"
+ROUTING_HEADERS = frozenset({"CC", "BCC"})
+"""Headers by which RabbitMQ routes a message to further queues. If one holds anything but a list, the broker closes the channel."""
 REPLAYABLE_QUEUES = frozenset(queue.name for queue in WORK_QUEUES)
 
 
@@ -190,7 +192,11 @@ def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
     because the same message may wait there for two queues at once.
     """
     letter = record.letter
-    scalars = {name: value for name, value in letter.headers.items() if isinstance(value, str | int)}
+    scalars = {
+        name: value
+        for name, value in letter.headers.items()
+        if isinstance(value, str | int) and name not in ROUTING_HEADERS
+    }
     return Outgoing(
         id=derived_id(entry_id, 0),
         exchange="",
@@ -201,7 +207,7 @@ def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
         headers=scalars | {dead_letter_headers.REPLAYS: record.replays},
         content_type=letter.content_type or "",
         message_id=letter.message_id or str(record.id),
-        reply_to=letter.reply_to,
+        reply_to=None if letter.reply_to == reply_address.DIRECT else letter.reply_to,
     )
 
 

@@ -111,6 +111,11 @@ ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
         AnsweredRejected(OWN, AnswerReason.REPLY_TO_NOT_ALLOWED),
     ),
     (
+        "an answer to an address that would end the connection",
+        Sent(HEALTHY, reply_to="amq.rabbitmq.reply-to.AAAA.BBBB"),
+        AnsweredRejected(OWN, AnswerReason.REPLY_TO_NOT_ALLOWED),
+    ),
+    (
         "a card number in clear: even the id of the command is not used",
         Sent(HEALTHY.replace(b"C-1", PAN.encode())),
         AnsweredRejected(AMQP, AnswerReason.CLEAR_CARD_NUMBER),

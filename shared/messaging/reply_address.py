@@ -1,0 +1,78 @@
+"""Which reply addresses of senders are answered: names of queues that the broker can carry, and well-formed direct reply-to.
+
+A message to a crafted address can make the broker close the connection. RabbitMQ 3.10 to 4.1 decode an address that begins with
+`amq.rabbitmq.reply-to.` in the channel of whoever publishes to it, and the channel dies if it is not what RabbitMQ itself writes there
+(`rabbit_direct_reply_to` and `pid_recomposition`, later `rabbit_pid_codec`): two parts in base64, the process id of the channel that
+awaits the answer, and a key of 16 bytes. The process id is in Erlang's external term format, with `reply@` and a hash of the node's name as
+its node. Whether there is a node with that hash, and whether its Erlang can have such a process, only the broker knows: the publisher
+isolates an answer that ends the connection anyway.
+"""
+
+import re
+from base64 import b64decode
+from binascii import Error
+from functools import lru_cache
+from typing import Final
+
+from shared.amqp.frames import SHORT_STRING_BYTES_MAX
+from shared.messaging.topology import QUEUE_NAMES
+
+DIRECT: Final = "amq.rabbitmq.reply-to"
+"""A sender writes this, and the broker replaces it by an address, if the sender consumes its answers."""
+_ADDRESS: Final = f"{DIRECT}."
+_RESERVED: Final = "amq."
+_NAMED_BY_BROKER: Final = re.compile(r"amq\.gen-[A-Za-z0-9_-]{22}")
+"""A queue for which the broker chose the name: what a sender without a name for its queue answers to."""
+_PROCESS_ID: Final = re.compile(
+    rb"\x83[Xg](?:v\x00|w)(?P<length>.)(?P<node>reply@(?:0|[1-9][0-9]{0,8}))(?P<rest>.{9}|.{12})", re.DOTALL
+)
+"""Version 131; NEW_PID_EXT or PID_EXT; an atom in UTF-8, long or short; id, serial and creation of 4, 4 and 4 or 1 bytes."""
+_ID_MAX: Final = 2**28 - 1
+"""The largest number of a process. Erlang/OTP 25 and earlier have at most 2**15 - 1."""
+_KEY_BYTES: Final = 16
+_REPLACED: Final = "\ufffd"
+"""Stands where a byte of the sender could not be read. So the address is not what the sender wrote."""
+
+
+@lru_cache(maxsize=4_096)
+def problem_of(reply_to: str) -> str | None:
+    """Why this address is not answered, as a sentence for the sender. None if it is answered. An address is never empty."""
+    if reply_to in QUEUE_NAMES:
+        return "reply_to names a queue of Remit"
+    if len(reply_to.encode("utf-8", "replace")) > SHORT_STRING_BYTES_MAX:
+        return f"reply_to is longer than {SHORT_STRING_BYTES_MAX} bytes"
+    if not reply_to.isprintable() or _REPLACED in reply_to:
+        return "reply_to holds characters that no name of a queue has"
+    if reply_to.startswith(_ADDRESS):
+        return None if is_direct(reply_to) else "reply_to is no address of direct reply-to"
+    if reply_to.startswith(_RESERVED) and _NAMED_BY_BROKER.fullmatch(reply_to) is None:
+        return "reply_to begins with amq., which the broker reserves"
+    return None
+
+
+def is_direct(reply_to: str) -> bool:
+    """Whether this is an address of direct reply-to as RabbitMQ writes it."""
+    process_id, dot, key = reply_to.removeprefix(_ADDRESS).partition(".")
+    return (
+        reply_to.startswith(_ADDRESS)
+        and dot == "."
+        and _is_process_id(_decoded(process_id))
+        and len(_decoded(key)) == _KEY_BYTES
+    )
+
+
+def _is_process_id(data: bytes) -> bool:
+    found = _PROCESS_ID.fullmatch(data)
+    return (
+        found is not None
+        and found["length"][0] == len(found["node"])
+        and int.from_bytes(found["rest"][:4], "big") <= _ID_MAX
+    )
+
+
+def _decoded(text: str) -> bytes:
+    """The bytes behind a text in base64; empty if it is none."""
+    try:
+        return b64decode(text, validate=True)
+    except (Error, ValueError):
+        return b""

@@ -1,0 +1,96 @@
+"""Which reply addresses are answered: those that the broker can carry, and of direct reply-to those that it wrote itself."""
+
+import os
+from base64 import b64encode
+
+import pytest
+
+from shared.messaging.reply_address import DIRECT, is_direct, problem_of
+
+# As RabbitMQ 3.10 and 4.x write them; the first is of a public example of RabbitMQ's.
+WRITTEN_BY_RABBITMQ = (
+    "amq.rabbitmq.reply-to.g1h2AA9yZXBseUAxMjE4OTkyMDEAAAliAAAQxGUp3Wg=.V/BE0fSg1i3Cp0bpYeJqWw==",
+    "amq.rabbitmq.reply-to.g1h2AA5yZXBseUA2ODc4MTMzNAAAcEoAAAAAaS8eQg==.AAAAAAAAAAAAAAAAAAAAAA==",
+)
+KEY = b64encode(bytes(16)).decode()
+
+
+def address(node: bytes = b"reply@1", *, head: bytes = b"\x83Xw", length: int | None = None, rest: int = 12) -> str:
+    process_id = head + bytes([len(node) if length is None else length]) + node + bytes(rest)
+    return f"{DIRECT}.{b64encode(process_id).decode()}.{KEY}"
+
+
+@pytest.mark.parametrize("reply_to", WRITTEN_BY_RABBITMQ)
+def test_direct_reply_to_is_answered(reply_to: str) -> None:
+    assert (problem_of(reply_to), is_direct(reply_to)) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "reply_to",
+    [
+        address(),
+        address(head=b"\x83Xv\x00"),
+        address(head=b"\x83gw", rest=9),
+        "billing.answers",
+        "amq.gen-JzTY20BRgKO-HjmUJj0wLg",
+        "answers of the shop",
+        "Antworten für Ümit",
+        "x" * 255,
+    ],
+)
+def test_what_the_broker_can_carry_is_answered(reply_to: str) -> None:
+    assert problem_of(reply_to) is None
+
+
+@pytest.mark.parametrize(
+    ("reply_to", "why"),
+    [
+        ("invoice.settlement", "a queue of Remit"),
+        ("dead-letters", "a queue of Remit"),
+        ("x" * 256, "longer than 255 bytes"),
+        ("ü" * 128, "longer than 255 bytes"),
+        ("a\nb", "characters"),
+        ("\x1b[2J", "characters"),
+        ("a\u202eb", "characters"),
+        ("was no UTF-8: \ufffd", "characters"),
+        (DIRECT, "reserves"),
+        ("amq.", "reserves"),
+        ("amq.rabbitmq.trace", "reserves"),
+        ("amq.gen-short", "reserves"),
+        ("amq.rabbitmq.reply-to.AAAA.BBBB", "direct reply-to"),
+        ("amq.rabbitmq.reply-to.", "direct reply-to"),
+        ("amq.rabbitmq.reply-to...", "direct reply-to"),
+        (address() + ".", "direct reply-to"),
+        (address()[:-1], "direct reply-to"),
+        (address(b"other@1"), "direct reply-to"),
+        (address(b"reply@"), "direct reply-to"),
+        (address(b"reply@x"), "direct reply-to"),
+        (address(b"reply@01"), "direct reply-to"),
+        (address(b"reply@1234567890"), "direct reply-to"),
+        (address(length=6), "direct reply-to"),
+        (address(length=255), "direct reply-to"),
+        (address(rest=11), "direct reply-to"),
+        (address(rest=13), "direct reply-to"),
+        (address(head=b"\x83hw"), "direct reply-to"),
+        (address().replace(b64encode(bytes(3)).decode(), b64encode(b"\xff" * 3).decode(), 1), "direct reply-to"),
+        (address().replace(KEY, "QQ=="), "direct reply-to"),
+        (address().replace(".rabbitmq", ".Rabbitmq"), "reserves"),
+    ],
+)
+def test_what_it_cannot_is_refused_with_a_sentence(reply_to: str, why: str) -> None:
+    assert why in (problem_of(reply_to) or "")
+
+
+@pytest.mark.parametrize("written", WRITTEN_BY_RABBITMQ)
+def test_no_change_of_one_byte_lets_another_form_through(written: str) -> None:
+    """A changed address is refused, or it still has the form of the original: the same node prefix, lengths and parts."""
+    for at in range(len(DIRECT) + 1, len(written)):
+        for other in ("", ".", "A", "=", "%", "ü"):
+            changed = written[:at] + other + written[at + 1 :]
+            if problem_of(changed) is None:
+                assert len(changed) == len(written)
+                assert changed.count(".") == written.count(".")
+
+
+def test_random_bytes_are_no_process_id() -> None:
+    assert not any(is_direct(f"{DIRECT}.{b64encode(os.urandom(31)).decode()}.{KEY}") for _ in range(1_000))
