@@ -45,10 +45,8 @@ POINTS: Final = (
     CrashPoint("shell.at_once.after_commit", "The one statement has stored the batch; nothing is published.", AT_ONCE),
     CrashPoint("shell.before_commit", "All rows of a batch are written; its transaction is open.", ALL),
     CrashPoint("shell.after_commit", "The transaction of a batch is committed; nothing is published.", ALL),
-    CrashPoint("shell.before_dead_letter", "Messages are to be dead-lettered; no dead letter is published.", ALL),
-    CrashPoint(
-        "shell.after_dead_letter", "The broker has answered for the dead letters; nothing is acknowledged.", ALL
-    ),
+    CrashPoint("shell.before_dead_letter", "Dead letters are written to the outbox; not committed.", ALL),
+    CrashPoint("shell.after_dead_letter", "Dead letters are in the outbox; nothing is acknowledged.", ALL),
     CrashPoint("shell.before_ack", "A batch is durable and published; it is not acknowledged.", ALL),
     CrashPoint("shell.after_ack", "A batch is settled; the broker hears of it within a tenth of a second.", ALL),
     CrashPoint("retention.before_forget", "A page of rows beyond their retention is to be deleted.", ALL),
@@ -58,6 +56,22 @@ POINTS: Final = (
     CrashPoint("publisher.before_confirm", "Messages are written to the socket; no confirm has been read.", ALL),
     CrashPoint(
         "relay.after_confirm", "The broker has answered for the messages; their outbox batches still exist.", ALL
+    ),
+    CrashPoint(
+        "relay.before_own",
+        "The public refused events; they are not sent to our own queues alone.",
+        (INVOICE, PAYMENT_GATEWAY),
+    ),
+    CrashPoint(
+        "relay.after_own",
+        "Our own queues have events that the public refused; their public copies are not put off.",
+        (INVOICE, PAYMENT_GATEWAY),
+    ),
+    CrashPoint("relay.before_outside", "An outbox batch of the outside lane is committed; none of it is sent.", ALL),
+    CrashPoint(
+        "relay.after_outside",
+        "The broker has answered for messages of the outside lane; their batches still exist.",
+        ALL,
     ),
     CrashPoint("outbox.before_delete", "Messages are confirmed; their outbox batches are to be deleted.", ALL),
     CrashPoint("outbox.after_delete", "The outbox batches of confirmed messages are deleted.", ALL),

@@ -28,9 +28,7 @@ from shared.batch.inbox import Inbox
 from shared.batch.worker import QueueWorker
 from shared.clock import Clock, clock_of_a_service
 from shared.messaging.consumer import PREFETCH, Consumer
-from shared.messaging.outbox_sweeper import OutboxSweeper
-from shared.messaging.publisher import Publisher
-from shared.messaging.publisher_probe import PublisherProbe
+from shared.messaging.lanes import Lanes
 from shared.messaging.relay import Relay
 from shared.observability.health import Readiness, serve_health
 from shared.observability.logs import configure_logs
@@ -44,6 +42,8 @@ from shared.settings import ConfigurationError, EnvironmentVariables
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+DRAIN_OUTSIDE_S = 2.0
+"""How long draining waits for the outside lane. It depends on others, and the outbox keeps what it has not published."""
 DRAIN_TIMEOUT_S = 20.0
 """How long draining may take. Kubernetes kills after 30 s. A batch at work takes far less than a second."""
 CANCEL_INTERVAL_S, CANCELS_MAX = 1.0, 5
@@ -99,8 +99,7 @@ class Runtime:
 
     settings: ServiceSettings
     database: Database
-    publisher: Publisher
-    relay: Relay
+    lanes: Lanes
     readiness: Readiness
     clock: Clock
     consume_link: BrokerLink
@@ -109,6 +108,11 @@ class Runtime:
     parts: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     retention_rules: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
+
+    @property
+    def relay(self) -> Relay:
+        """Publishes what was committed, on the lane where it belongs."""
+        return self.lanes.relay
 
     def consume(
         self,
@@ -132,7 +136,6 @@ class Runtime:
                 inbox=inbox,
                 consumer=consumer,
                 database=self.database,
-                publisher=self.publisher,
                 relay=self.relay,
                 clock=self.clock,
                 readiness=self.readiness,
@@ -190,12 +193,11 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
         if database is None:
             return 0
         opened.push_async_callback(database.close)
-        publisher = Publisher(BrokerLink(settings.rabbitmq_url, name=f"{settings.name} publisher"), readiness)
-        opened.push_async_callback(publisher.close)
+        lanes = Lanes(settings.rabbitmq_url, database, readiness, name=settings.name)
+        opened.push_async_callback(lanes.close)
         consume_link = BrokerLink(settings.rabbitmq_url, name=f"{settings.name} consumer")
         opened.push_async_callback(consume_link.close)
-        relay = Relay(database, publisher)
-        runtime = Runtime(settings, database, publisher, relay, readiness, clock, consume_link)
+        runtime = Runtime(settings, database, lanes, readiness, clock, consume_link)
         await assemble(runtime)
         return await _run_until_stopped(runtime, stopping)
 
@@ -228,9 +230,9 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
 
 def _add_common_tasks(runtime: Runtime) -> None:
     """Add the background tasks that every service has."""
-    runtime.in_background(PublisherProbe(runtime.publisher))
-    runtime.in_background(OutboxSweeper(runtime.database, runtime.relay, runtime.readiness))
-    runtime.in_background(runtime.relay.cleaner)
+    for task in runtime.lanes.background_tasks:
+        runtime.in_background(task)
+    runtime.run_beside("outside_relay", runtime.lanes.outside.run)
     runtime.in_background(RetentionCleaner(runtime.database, runtime.retention_rules))
 
 
@@ -265,6 +267,11 @@ async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
     await asyncio.gather(*workers, return_exceptions=True)
     for finish in runtime.finishers:
         await finish()
+    try:
+        async with asyncio.timeout(DRAIN_OUTSIDE_S):
+            await runtime.lanes.outside.all_published()
+    except TimeoutError:
+        log.warning("left_to_the_sweeper", lane="outside")
     try:
         await runtime.relay.cleaner.delete_confirmed()
     except AWAY_ERRORS as error:

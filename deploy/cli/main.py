@@ -25,6 +25,12 @@ def _dead_letters() -> typer.Typer:
     return app
 
 
+def _outbox() -> typer.Typer:
+    from deploy.cli.outbox import app  # noqa: PLC0415 - as above
+
+    return app
+
+
 def _payments() -> typer.Typer:
     from deploy.cli.payments import app  # noqa: PLC0415 - as above
 
@@ -33,6 +39,7 @@ def _payments() -> typer.Typer:
 
 _FOR_STAFF: dict[str, tuple[Callable[[], typer.Typer], str]] = {
     "dead-letters": (_dead_letters, "Messages that could not be handled: look, replay, discard."),
+    "outbox": (_outbox, "Messages that end the broker's connection at each try: look, release, drop."),
     "payments": (_payments, "Payments whose outcome is unknown: look, ask, settle."),
 }
 

@@ -39,6 +39,7 @@ SOURCE = "staff"
 CHUNK_MAX = 100
 """Dead letters in one transaction. Their bodies have at most 6 MiB together, and locks stay short."""
 COMMANDS_QUEUE = "invoice.commands"
+OutboxAction = Literal["release", "drop"]
 ROUTING_HEADERS = frozenset({"CC", "BCC"})
 """Headers by which RabbitMQ routes a message to further queues. If one holds anything but a list, the broker closes the channel."""
 REPLAYABLE_QUEUES = frozenset(queue.name for queue in WORK_QUEUES)
@@ -399,6 +400,28 @@ def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, case: Case) -> st
             return "a captured payment needs the gateway's receipt number"
         case DecisionRefusal.DECISION_ON_ITS_WAY:
             return _on_its_way(case.decision)
+
+
+# -- outboxes --------------------------------------------------------------------------------------------------------------------------
+
+
+async def note_outbox_action(
+    database: Database,
+    message_id: UUID,
+    action: OutboxAction,
+    *,
+    service: str,
+    who: str,
+    reason: str,
+    clock: Clock = system_clock,
+) -> ActionResult:
+    """Note in the journal what a person does with a quarantined message of any service, before it is done there."""
+    if (unfit := _unfit(who=who, reason=reason)) is not None:
+        return replace(unfit, subject=message_id)
+    entry = JournalEntry(new_id(), clock(), who, action, message_id, {"service": service, "reason": reason})
+    async with database.transaction() as tx:
+        await store.append_entries(tx, [entry])
+    return ActionResult(message_id, f"{action} noted", entry=entry.id)
 
 
 # -- texts of people -------------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import aio_pika
 from aio_pika.abc import ConnectionParameter
 from aiormq.abc import AbstractConnection, DeliveredMessage
 from aiormq.channel import Channel
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 from yarl import URL
 
 from shared.amqp.transport import FrameTransport
@@ -32,6 +32,7 @@ __all__ = [
     "BROKER_ERRORS",
     "BrokerLink",
     "Channel",
+    "ChannelAccessRefused",
     "ChannelNotFoundEntity",
     "ChannelPreconditionFailed",
     "DeliveredMessage",

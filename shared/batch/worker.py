@@ -1,12 +1,13 @@
 """The worker of one queue: it takes the messages that have arrived, settles them in one transaction, publishes, acknowledges.
 
-The steps have this order: take, read, admit, commit, publish, dead-letter, acknowledge. A message is acknowledged only when all its effects
+The steps have this order: take, read, admit, commit, dead-letter, publish, acknowledge. A message is acknowledged only when all its effects
 are durable. A message that cannot be handled becomes a dead letter.
 """
 
 import time
 from collections.abc import Iterable, Sequence
 from typing import Generic
+from uuid import UUID
 
 import structlog
 
@@ -22,11 +23,12 @@ from shared.clock import Clock
 from shared.messaging import dead_letters
 from shared.messaging.codec import MalformedReason, decode
 from shared.messaging.consumer import Consumer, Delivery
-from shared.messaging.publisher import Publisher
+from shared.messaging.envelope import Outgoing
 from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error, redact
+from shared.persistence import outbox
 from shared.persistence.database import Database
 from shared.persistence.outbox import OutboxBatch
 
@@ -34,8 +36,6 @@ log = structlog.get_logger(__name__)
 
 ALONE_AFTER_TRIES = 3
 """A message with more earlier deliveries than this gets a batch of its own. If it kills the process, no other message is affected."""
-DEAD_LETTER_PAUSE_S = 1.0
-"""The pause before dead letters that the broker did not take are published again."""
 MESSAGE_ID_SHOWN_MAX = 64
 """Characters, of a text that a sender chose."""
 
@@ -50,7 +50,6 @@ class QueueWorker(Generic[Key, State, Effect]):
         inbox: Inbox | None = None,
         consumer: Consumer,
         database: Database,
-        publisher: Publisher,
         relay: Relay,
         clock: Clock,
         readiness: Readiness,
@@ -58,7 +57,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._inbox = inbox or MessageInbox()
         self._unit_of_work = UnitOfWork(handler, self._inbox, database=database, clock=clock)
         self._consumer = consumer
-        self._publisher = publisher
+        self._database = database
         self._relay = relay
         self._clock = clock
         self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer)
@@ -96,11 +95,12 @@ class QueueWorker(Generic[Key, State, Effect]):
 
         committing = CommitLoop(self._commit, give_up=give_up, retry=self._retry)
         committed = await committing.run([entry for entry in admitted if isinstance(entry, Item)])
+        if dead_lettered:
+            committed += await self._dead_letter(dead_lettered)
         await self._relay.publish([outbox_batch for outbox_batches in committed for outbox_batch in outbox_batches])
-        if await self._publish_dead_letters(dead_lettered):
-            crash_points.reach("shell.before_ack")
-            await self._consumer.ack(batch)
-            crash_points.reach("shell.after_ack")
+        crash_points.reach("shell.before_ack")
+        await self._consumer.ack(batch)
+        crash_points.reach("shell.after_ack")
         self._batch_size.observe(len(batch))
         self._batch_seconds.observe(time.perf_counter() - started)
 
@@ -123,12 +123,12 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._duplicates.inc(len(items) - fresh)
         return outbox_batches
 
-    async def _publish_dead_letters(self, dead_lettered: Sequence[DeadLettered]) -> bool:
-        """Publish dead letters until the broker has taken every one, since only then may their deliveries be acknowledged.
+    async def _dead_letter(self, dead_lettered: Sequence[DeadLettered]) -> list[list[OutboxBatch]]:
+        """Store dead letters in the outbox, since only then may their deliveries be acknowledged. Raises `Stopped`.
 
-        Returns False if the channel of the deliveries is gone. Then the broker delivers them again.
+        Nobody waits until the broker has taken them: they carry words of others.
         """
-        waiting = {}
+        letters: dict[UUID, Outgoing] = {}
         for entry in dead_lettered:
             letter = dead_letters.dead_letter(
                 entry.delivery,
@@ -138,23 +138,26 @@ class QueueWorker(Generic[Key, State, Effect]):
                 clock=self._clock,
                 tries=entry.delivery.tries + entry.tries,
             )
-            waiting[letter.id] = letter
+            letters[letter.id] = letter
             metrics.DEAD_LETTERS.labels(queue=entry.delivery.queue, reason=entry.reason).inc()
             message_id = redact(str(entry.delivery.message_id), max_characters=MESSAGE_ID_SHOWN_MAX)
             log.warning("dead_letter", queue=entry.delivery.queue, reason=entry.reason, message_id=message_id)
-        while waiting:
+        storing = CommitLoop(self._store_dead_letters, give_up=self._strip_or_hold, retry=self._retry)
+        return await storing.run(list(letters.values()))
+
+    async def _store_dead_letters(self, letters: Sequence[Outgoing], *, carefully: bool) -> list[OutboxBatch]:  # noqa: ARG002 - there is only one way to store
+        async with self._database.transaction() as tx:
+            outbox_batches = await outbox.insert(tx, letters)
             crash_points.reach("shell.before_dead_letter")
-            published = await self._publisher.publish(list(waiting.values()))
-            crash_points.reach("shell.after_dead_letter")
-            for id_ in published.confirmed:
-                del waiting[id_]
-            for id_ in published.unencodable:
-                waiting[id_] = dead_letters.stripped(waiting[id_])
-            if waiting:
-                if self._consumer.is_stale([dead_lettered[-1].delivery]):
-                    return False
-                await self._retry.pause(DEAD_LETTER_PAUSE_S)
-        return True
+        crash_points.reach("shell.after_dead_letter")
+        return outbox_batches
+
+    async def _strip_or_hold(self, letter: Outgoing, error: Exception, state: RetryState) -> Outgoing:
+        """What to store of a dead letter that the database refuses: nothing of the message but where it failed and why."""
+        stripped = dead_letters.stripped(letter)
+        if stripped == letter:
+            await self._retry.outlast(error, state)
+        return stripped
 
 
 def _batches(deliveries: Sequence[Delivery]) -> Iterable[Sequence[Delivery]]:

@@ -1,12 +1,23 @@
 """A message as our code sees it: CloudEvents attributes, typed data, and what AMQP adds on the way in and out."""
 
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from shared.contracts.base import Contract
 from shared.ids import derived_id
-from shared.messaging.topology import RoutingSuffix
+from shared.messaging.topology import DEAD_LETTERS, RoutingSuffix
 from shared.records import dataclass, field
+
+
+class Lane(StrEnum):
+    """The two lanes on which messages leave a service. Each has a connection, outbox rows and a sweeper of its own.
+
+    On the outside lane goes whatever carries words or addresses of others, or needs others to take it. It cannot hold up the inside lane.
+    """
+
+    INSIDE = "inside"
+    OUTSIDE = "outside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,11 @@ class Outgoing:
     @property
     def amqp_message_id(self) -> str:
         return self.message_id or str(self.id)
+
+    @property
+    def lane(self) -> Lane:
+        """The lane on which it is first published. Answers and replays go straight to a queue; they and dead letters are of others."""
+        return Lane.INSIDE if self.exchange and self.exchange != DEAD_LETTERS else Lane.OUTSIDE
 
 
 @dataclass(frozen=True, slots=True)

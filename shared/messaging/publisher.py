@@ -2,12 +2,17 @@
 
 After a return, a nack, a timeout or a lost channel the message counts as not published. It stays in the outbox and is published again with
 the same id.
+
+A message can make the broker end the connection, each time it is sent. So after a loss the broker is asked first: if it does not answer, it
+is an outage, and no message is to blame. If it answers, the messages whose fate is unknown are sent again in halves, then alone, until the
+one that ends connections is known. Its neighbours are published meanwhile.
 """
 
 import asyncio
 import struct
 import time
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from uuid import UUID
 
@@ -15,11 +20,18 @@ import structlog
 
 from shared import crash_points
 from shared.amqp import frames
-from shared.amqp.broker_link import BROKER_ERRORS, BrokerLink, Channel, losses_as_errors
+from shared.amqp.broker_link import (
+    BROKER_ERRORS,
+    BrokerLink,
+    Channel,
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    losses_as_errors,
+)
 from shared.amqp.transport import FrameTransport
 from shared.messaging.codec import BODY_BYTES_MAX
-from shared.messaging.envelope import Outgoing
-from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, ingress_exchange
+from shared.messaging.envelope import Lane, Outgoing
+from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, ingress_exchange, is_public
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error, error_text
@@ -36,8 +48,16 @@ RENEW_INTERVAL_S = 1.0
 """The shortest time between two new channels while messages are refused. One full queue must not cost a new channel for every batch."""
 PROBE_AFTER_S = 10.0
 """Silence after which we probe whether the broker takes messages: as often as heartbeats, which do not show an alarm."""
-COMPONENT = "publisher"
-"""Its name in readiness."""
+ASK_TIMEOUT_S = 3.0
+"""How long the broker may take, after a loss, to open a channel and to confirm the probe. It takes milliseconds, or it is an outage."""
+FRESH_FOR_S = 1.0
+"""How long a confirm shows that the broker took messages. On the outside lane a message that ends the connection alone within this time is
+to blame. On the inside lane, where poison is rare and a delay costs more, it has to do so twice."""
+LOSSES_MAX = {Lane.INSIDE: 32, Lane.OUTSIDE: 256}
+"""Lost waves of one call: one message among 256 costs nine. What is unknown after more is left to the sweeper. A loss takes some 10 ms
+(measured). On the inside lane an acknowledgement waits for the call; on the outside lane only the sweeper's reservation does."""
+COMPONENTS = {Lane.INSIDE: "publisher", Lane.OUTSIDE: "publisher outside"}
+"""The names in readiness of the publishers of the two lanes."""
 APP_ID = "remit"
 PROBE = Outgoing(UUID(int=0), exchange="", routing_key="remit.probe", type="", correlation_id="", body=b"")
 """A message for no queue. The broker returns and confirms it, which shows that it takes messages."""
@@ -48,20 +68,21 @@ class Published:
     """What became of the messages of one call of `publish`, by their ids.
 
     `confirmed`: the broker has taken them. `unroutable`: the broker returned them, because no queue takes them. `unencodable`: AMQP cannot
-    carry them. `refused`: the broker nacked them, because a queue is full. `failed`: nobody knows, because the connection was lost or no
-    confirm came in time.
+    carry them. `refused`: the broker nacked them, because a queue is full, or it confirmed others and not them. `poison`: sent alone, they
+    ended the connection, and the broker could be reached at once. `failed`: nobody knows, because the broker is away.
     """
 
     confirmed: list[UUID] = field(default_factory=list)
     unroutable: list[UUID] = field(default_factory=list)
     unencodable: list[UUID] = field(default_factory=list)
     refused: list[UUID] = field(default_factory=list)
+    poison: list[UUID] = field(default_factory=list)
     failed: list[UUID] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
         """Whether the broker has taken all messages."""
-        return not (self.unroutable or self.unencodable or self.refused or self.failed)
+        return not (self.unroutable or self.unencodable or self.refused or self.poison or self.failed)
 
     @property
     def undeliverable(self) -> set[UUID]:
@@ -71,6 +92,21 @@ class Published:
 
 _Wave = dict[str, Outgoing]
 """Messages that are in flight together, by their AMQP ids. No id occurs twice."""
+
+
+class WaveSize:
+    """How many messages are sent together: half as many after a wave was lost, twice as many after one was not."""
+
+    def __init__(self) -> None:
+        self.at_most = IN_FLIGHT_MAX
+
+    def lost(self, messages: int) -> None:
+        """A wave was lost, and the fate of so many of its messages is unknown."""
+        self.at_most = max(1, messages // 2)
+
+    def passed(self) -> None:
+        """A wave was not lost."""
+        self.at_most = min(IN_FLIGHT_MAX, 2 * self.at_most)
 
 
 class Fate(Enum):
@@ -127,41 +163,75 @@ class _Confirms:
         if not self._missing and self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 
-    def channel_closed(self) -> None:
-        """End the wait for confirms, because none can come any more."""
+    def channel_closed(self, reason: BaseException | None) -> None:
+        """End the wait for confirms, because none can come any more. `reason` is what the broker said about it."""
         if self._settled is not None and not self._settled.done():
-            self._settled.set_exception(ConnectionError("the channel was closed"))
+            if isinstance(reason, ChannelNotFoundEntity | ChannelAccessRefused):
+                self._settled.set_exception(reason)
+            else:
+                self._settled.set_exception(ConnectionError("the channel was closed"))
+
+
+class _NotSentError(ConnectionError):
+    """The connection was found closed before anything was written."""
 
 
 class Publisher:
-    """Publishes on one channel, one batch at a time.
+    """Publishes on one channel, one batch at a time, for one of the two lanes.
 
     So no two messages with the same id are in flight together. If they were, the return of one would be counted for the other (measured).
     """
 
     def __init__(
-        self, link: BrokerLink, readiness: Readiness | None = None, *, probe_after_s: float = PROBE_AFTER_S
+        self,
+        link: BrokerLink,
+        readiness: Readiness | None = None,
+        *,
+        lane: Lane = Lane.INSIDE,
+        probe_after_s: float = PROBE_AFTER_S,
     ) -> None:
         self._link = link
         self._readiness = readiness or Readiness()
+        self._lane = lane
         self._probe_after_s = probe_after_s
-        self._silent_since = time.monotonic()
+        self._confirmed_at = time.monotonic()
         self._failing = False
         self._channel: Channel | None = None
         self._transport: FrameTransport | None = None
         self._confirms = _Confirms()
+        self._wave_size = WaveSize()
         self._turn = asyncio.Lock()
         self._renewed_at = -RENEW_INTERVAL_S
 
     async def publish(self, messages: Sequence[Outgoing]) -> Published:
-        """Publish, and wait at most `CONFIRM_TIMEOUT_S` seconds for each wave of confirms. Never raises an error of the broker."""
+        """Publish, and wait at most `CONFIRM_TIMEOUT_S` seconds for each wave of confirms. Never raises an error of the broker.
+
+        After a lost wave, and after one without all confirms, what is unknown is left to the sweeper if the broker does not answer.
+        """
         result = Published()
+        waiting = deque(messages)
+        losses = 0
+        suspects: set[UUID] = set()
         async with self._turn:
-            for wave in _waves(messages):
-                if result.failed:  # the channel is lost or silent, so the rest would wait for nothing
-                    result.failed += [message.id for message in wave.values()]
-                else:
-                    await self._publish_wave(wave, result)
+            while waiting:
+                wave = _next_wave(waiting, self._wave_size.at_most)
+                is_proof = self._lane is Lane.OUTSIDE and time.monotonic() - self._confirmed_at < FRESH_FOR_S
+                unknown, problem = await self._publish_wave(wave, result)
+                if problem is None:
+                    self._wave_size.passed()
+                    continue
+                losses += 1
+                if losses > LOSSES_MAX[self._lane] or not await self._is_answering():
+                    self._give_up([*unknown, *waiting], result, problem)
+                    break
+                if unknown and not self._decide(
+                    unknown, problem, result, is_proof=is_proof or unknown[0].id in suspects
+                ):
+                    suspects |= {unknown[0].id} if len(unknown) == 1 else set()
+                    waiting.extendleft(reversed(unknown))
+                    self._wave_size.lost(len(unknown))
+            if result.refused:
+                self._after_refusals(len(result.refused))
         return result
 
     async def keep_open(self) -> None:
@@ -175,9 +245,8 @@ class Publisher:
         async with self._turn:
             try:
                 channel = await self._open_channel()
-                if self._failing or time.monotonic() - self._silent_since >= self._probe_after_s:
-                    probe = PROBE.amqp_message_id
-                    await self._confirmed(self._write([probe], _payload(probe, PROBE, channel)))
+                if self._failing or time.monotonic() - self._confirmed_at >= self._probe_after_s:
+                    await self._probe(channel)
             except BROKER_ERRORS as error:
                 self._failed(error)
                 raise
@@ -186,25 +255,35 @@ class Publisher:
     async def close(self) -> None:
         await self._link.close()
 
-    async def _publish_wave(self, wave: _Wave, result: Published) -> None:
+    async def _publish_wave(self, wave: _Wave, result: Published) -> tuple[list[Outgoing], BaseException | None]:
+        """Publish a wave. Returns the messages whose fate is unknown, and the error because of which it is."""
         try:
             channel = await self._open_channel()
         except BROKER_ERRORS as error:
-            self._give_up(wave.values(), result, error)
-            return
-        sendable, payload = _encoded(wave, channel, result)
+            return list(wave.values()), error
+        sendable, payload = _encoded(wave, channel, self._lane, result)
         if not sendable:
-            return
+            return [], None
+        problem = await self._send(list(sendable), payload)
+        unknown = self._sort_out(sendable.values(), result)
+        if problem is None:
+            self._succeeded()
+        return unknown, problem
+
+    async def _send(self, ids: Sequence[str], payload: bytes) -> BaseException | None:
+        """Write a wave and wait for its confirms. Returns the error that ended the wait before all had come."""
         problem: BaseException | None = ConnectionError("cut off")
         try:
-            settled = self._write(list(sendable), payload)
+            settled = self._write(ids, payload)
             crash_points.reach("publisher.before_confirm")
-            await self._confirmed(settled)
+            await self._all_confirmed(settled)
             problem = None
         except BROKER_ERRORS as error:
             problem = error
         finally:
-            self._sort_out(sendable.values(), problem, result)
+            if problem is not None:
+                self._drop_channel()
+        return problem
 
     def _write(self, ids: Sequence[str], payload: bytes) -> "asyncio.Future[None]":
         """Write the frames of all messages at once. Raises one of `BROKER_ERRORS`.
@@ -214,18 +293,26 @@ class Publisher:
         """
         settled = self._confirms.expect(ids)
         if self._transport is None:
-            raise ConnectionError("there is no connection")
-        self._transport.write(payload)
+            raise _NotSentError("there is no connection")
+        try:
+            self._transport.write(payload)
+        except ConnectionError as error:
+            raise _NotSentError(str(error)) from None
         return settled
 
-    async def _confirmed(self, settled: "asyncio.Future[None]") -> None:
+    async def _all_confirmed(self, settled: "asyncio.Future[None]") -> None:
         """Wait for the confirms of all written messages. `_confirms.fates` holds them then. Raises one of `BROKER_ERRORS`."""
         async with asyncio.timeout(CONFIRM_TIMEOUT_S):
             await settled
-        self._silent_since = time.monotonic()
+        self._confirmed_at = time.monotonic()
 
-    def _sort_out(self, wave: Collection[Outgoing], problem: BaseException | None, result: Published) -> None:
-        refused = 0
+    async def _probe(self, channel: Channel) -> None:
+        """Send the probe message and wait for its confirm. Raises one of `BROKER_ERRORS`."""
+        probe = PROBE.amqp_message_id
+        await self._all_confirmed(self._write([probe], _payload(probe, PROBE, channel)))
+
+    def _sort_out(self, wave: Iterable[Outgoing], result: Published) -> list[Outgoing]:
+        """Note the fates of a wave, and return the messages whose fate is unknown."""
         unknown: list[Outgoing] = []
         for message, fate in zip(wave, self._confirms.fates, strict=True):
             match fate:
@@ -236,18 +323,48 @@ class Publisher:
                     _report_unroutable(message)
                 case Fate.REFUSED:
                     result.refused.append(message.id)
-                    refused += 1
                 case None:
                     unknown.append(message)
-        if problem is None:
-            self._succeeded()
-        else:
-            self._give_up(unknown, result, problem)
-        if refused:
-            metrics.PUBLISH_FAILURES.labels(reason="nacked").inc(refused)
-            self._after_refusals(refused)
+        return unknown
 
-    def _give_up(self, wave: Collection[Outgoing], result: Published, error: BaseException) -> None:
+    async def _is_answering(self) -> bool:
+        """Whether the broker takes messages now, on a new channel. If not, it is an outage."""
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                await self._probe(await self._open_channel())
+        except BROKER_ERRORS as error:
+            self._failed(error)
+            return False
+        return True
+
+    def _decide(
+        self, unknown: Sequence[Outgoing], problem: BaseException, result: Published, *, is_proof: bool
+    ) -> bool:
+        """Decide about messages whose fate is unknown although the broker takes others. False: they have to be sent again.
+
+        `is_proof` says that the loss of a single message proves that it is to blame, and that it was no outage which is over already.
+        """
+        alone = unknown[0] if len(unknown) == 1 else None
+        if isinstance(problem, TimeoutError):  # the queue of these messages has lost its leader: as good as refused
+            for message in unknown:  # but no answer is dropped because of that
+                (result.failed if message.droppable else result.refused).append(message.id)
+        elif alone is None or isinstance(problem, _NotSentError):
+            return False
+        elif isinstance(problem, ChannelNotFoundEntity):  # its exchange is missing
+            result.unroutable.append(alone.id)
+            _report_unroutable(alone)
+        elif isinstance(problem, ChannelAccessRefused):
+            result.refused.append(alone.id)
+            log.error("publish_not_permitted", exchange=alone.exchange, detail=error_text(problem, max_characters=200))
+        elif is_proof:
+            result.poison.append(alone.id)
+            metrics.PUBLISH_FAILURES.labels(reason="poison").inc()
+            log.error("message_ended_connection", message_id=str(alone.id), type=alone.type, lane=self._lane)
+        else:
+            return False
+        return True
+
+    def _give_up(self, wave: Sequence[Outgoing], result: Published, error: BaseException) -> None:
         """Leave the messages to the sweeper."""
         result.failed.extend(message.id for message in wave)
         metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(wave))
@@ -257,7 +374,6 @@ class Publisher:
             error=type(error).__name__,
             detail=error_text(error, max_characters=200),
         )
-        self._failed(error)
 
     def _after_refusals(self, messages: int) -> None:
         """Open a new channel after refusals, at most once in `RENEW_INTERVAL_S`.
@@ -266,6 +382,7 @@ class Publisher:
         does so if the queue had lost its leader when the channel first published to it: what the channel knows of that queue then stays
         wrong (seen with RabbitMQ 3.10). A new channel looks up the leader again.
         """
+        metrics.PUBLISH_FAILURES.labels(reason="nacked").inc(messages)
         log.warning(
             "messages_refused", messages=messages, advice="a queue is full or without a leader; sent again soon"
         )
@@ -276,11 +393,11 @@ class Publisher:
 
     def _succeeded(self) -> None:
         self._failing = False
-        self._readiness.set(COMPONENT, ok=True)
+        self._readiness.set(COMPONENTS[self._lane], ok=True)
 
     def _failed(self, error: BaseException) -> None:
         self._failing = True
-        self._readiness.set(COMPONENT, ok=False, reason=describe_error(error))
+        self._readiness.set(COMPONENTS[self._lane], ok=False, reason=describe_error(error))
         self._drop_channel()
 
     def _drop_channel(self) -> None:
@@ -297,9 +414,13 @@ class Publisher:
                     channel, transport = await self._link.open(confirms=True)
             confirms = _Confirms()
             transport.listen(channel, confirms)
-            channel.closing.add_done_callback(lambda _: confirms.channel_closed())
+            channel.closing.add_done_callback(lambda closing: confirms.channel_closed(_reason(closing)))
             self._channel, self._transport, self._confirms = channel, transport, confirms
         return self._channel
+
+
+def _reason(closing: "asyncio.Future[None]") -> BaseException | None:
+    return None if closing.cancelled() else closing.exception()
 
 
 async def _close_quietly(channel: Channel) -> None:
@@ -310,28 +431,21 @@ async def _close_quietly(channel: Channel) -> None:
         return
 
 
-def _waves(messages: Sequence[Outgoing]) -> list[_Wave]:
-    """Split messages into waves of at most `IN_FLIGHT_MAX` in which no id occurs twice. Their order is kept."""
-    waves: list[_Wave] = []
+def _next_wave(waiting: deque[Outgoing], at_most: int) -> _Wave:
+    """Take the next messages, at most `at_most`, so that no id occurs twice among them. Their order is kept."""
     wave: _Wave = {}
-    for message in messages:
-        id_ = message.amqp_message_id
-        if id_ in wave or len(wave) == IN_FLIGHT_MAX:
-            waves.append(wave)
-            wave = {}
-        wave[id_] = message
-    if wave:
-        waves.append(wave)
-    return waves
+    while waiting and len(wave) < at_most and (id_ := waiting[0].amqp_message_id) not in wave:
+        wave[id_] = waiting.popleft()
+    return wave
 
 
-def _encoded(wave: _Wave, channel: Channel, result: Published) -> tuple[_Wave, bytes]:
+def _encoded(wave: _Wave, channel: Channel, lane: Lane, result: Published) -> tuple[_Wave, bytes]:
     """The messages that AMQP can carry, and the frames of all of them. A message that AMQP cannot carry is noted in `result`."""
     sendable: _Wave = {}
     payloads: list[bytes] = []
     for id_, message in wave.items():
         try:
-            payloads.append(_payload(id_, message, channel))
+            payloads.append(_payload(id_, message, channel, lane))
             sendable[id_] = message
         except (ValueError, TypeError, struct.error) as error:
             result.unencodable.append(message.id)
@@ -339,16 +453,22 @@ def _encoded(wave: _Wave, channel: Channel, result: Published) -> tuple[_Wave, b
     return sendable, b"".join(payloads)
 
 
-def _payload(id_: str, message: Outgoing, channel: Channel) -> bytes:
-    """The frames of one message with its AMQP id. Raises ValueError, TypeError or struct.error if AMQP cannot carry it."""
+def _payload(id_: str, message: Outgoing, channel: Channel, lane: Lane = Lane.INSIDE) -> bytes:
+    """The frames of one message with its AMQP id. Raises ValueError, TypeError or struct.error if AMQP cannot carry it.
+
+    On the outside lane an event is a public copy: it enters behind our own queues, and it is no error if nobody listens.
+    """
     if len(message.body) > 2 * BODY_BYTES_MAX:
         # The broker would close the channel for an oversized body, and all messages in flight on it would fail.
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
+    is_copy = lane is Lane.OUTSIDE and is_public(message.exchange)
     return frames.publish(
         channel.number,
-        exchange=ingress_exchange(message.exchange),
+        exchange=message.exchange if is_copy else ingress_exchange(message.exchange),
         routing_key=message.routing_key,
-        mandatory=message.droppable or message.exchange in {"", DEAD_LETTERS} or message.type in MUST_ROUTE,
+        mandatory=message.droppable
+        or message.exchange in {"", DEAD_LETTERS}
+        or (message.type in MUST_ROUTE and not is_copy),
         content_type=message.content_type,
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,

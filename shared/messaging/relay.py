@@ -1,43 +1,100 @@
-"""Publishes outbox batches from memory right after their commit. `shared.messaging.outbox_sweeper` publishes those that stay behind."""
+"""Publishes outbox batches from memory right after their commit. `shared.messaging.outbox_sweeper` publishes those that stay behind.
 
+A service has a relay for each lane. The inside relay waits for the confirms of its messages. It only hands over the batches of the outside
+lane: another task publishes them, so nobody waits for what depends on others.
+"""
+
+import asyncio
+from collections import deque
 from collections.abc import Sequence
+from uuid import UUID
 
 import structlog
 
 from shared import crash_points
+from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.outbox_cleaner import OutboxCleaner
-from shared.messaging.publisher import Publisher
+from shared.messaging.public_exchanges import PublicExchanges, for_own_queues, is_event
+from shared.messaging.publisher import Published, Publisher
+from shared.observability import metrics
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.persistence.outbox import OutboxBatch, Unpublished
 
 log = structlog.get_logger(__name__)
 
+HANDED_OVER_BYTES_MAX = 16 * 1024**2
+"""Bodies of the outside lane that are kept in memory: 30 000 answers, or 256 dead letters of the largest kind. What comes beyond that is
+left to the sweeper."""
+AT_ONCE_MAX = 50
+"""Outbox batches of the outside lane that are published by one call, so that those which are confirmed are settled soon."""
+Owed = set[UUID]
+"""The ids of messages that our own queues have taken, while their public copies still have to be published."""
+
 
 class Relay:
-    """Publishes outbox batches of one service. `cleaner` deletes each by its exact id once the broker has confirmed all its messages."""
+    """Publishes outbox batches of the inside lane, and hands those of the outside lane over to `outside`.
 
-    def __init__(self, database: Database, publisher: Publisher) -> None:
+    `cleaner` deletes each batch by its exact id once the broker has confirmed all its messages. Without `outside`, batches of that lane are
+    left to the sweeper.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        publisher: Publisher,
+        *,
+        outside: "OutsideRelay | None" = None,
+        public: PublicExchanges | None = None,
+    ) -> None:
         self._database = database
         self._publisher = publisher
-        self.cleaner = OutboxCleaner(database)
+        self._outside = outside
+        self._public = public or PublicExchanges()
+        self.cleaner: OutboxCleaner = outside.cleaner if outside is not None else OutboxCleaner(database)
 
     async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
-        """Publish outbox batches that are committed. Returns how many of their messages need no further publishing.
+        """Publish outbox batches that are committed. Returns how many messages of this lane need no further publishing on it.
 
         Never raises for an outage: the sweeper publishes the rest later.
         """
+        inside = [outbox_batch for outbox_batch in outbox_batches if outbox_batch.lane is Lane.INSIDE]
+        if self._outside is not None and len(inside) < len(outbox_batches):
+            self._outside.hand_over([batch for batch in outbox_batches if batch.lane is Lane.OUTSIDE])
+        return await self._publish_batches(inside)
+
+    async def _publish_batches(self, outbox_batches: Sequence[OutboxBatch]) -> int:
         if not outbox_batches:
             return 0
-        crash_points.reach("relay.before_publish")
-        published = await self._publisher.publish(
-            [message for outbox_batch in outbox_batches for message in outbox_batch.messages]
-        )
-        crash_points.reach("relay.after_confirm")
-        results = [outbox.unpublished_of(outbox_batch, published) for outbox_batch in outbox_batches]
+        messages = [message for outbox_batch in outbox_batches for message in outbox_batch.messages]
+        published, owed = await self._publish_messages(messages)
+        results = [outbox.unpublished_of(outbox_batch, published, owed) for outbox_batch in outbox_batches]
+        metrics.ANSWERS_DROPPED.inc(sum(len(unpublished.dropped) for unpublished in results))
         self.cleaner.add(unpublished.outbox_batch.id for unpublished in results if not unpublished.count)
         await self._postpone([unpublished for unpublished in results if unpublished.is_answered])
-        return sum(len(unpublished.outbox_batch.messages) - unpublished.count for unpublished in results)
+        return sum(len(unpublished.outbox_batch.messages) - unpublished.stuck for unpublished in results)
+
+    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, Owed]:
+        """Publish messages to everybody. Those that the public refuses go to our own queues alone, and owe their public copies.
+
+        While the public refuses, that is known before. Otherwise a refusal tells of it, if our own queues then take the message.
+        """
+        known = [message for message in messages if self._public.refuses(message)]
+        to_all = [message for message in messages if not self._public.refuses(message)] if known else messages
+        crash_points.reach("relay.before_publish")
+        published = await self._publisher.publish(to_all)
+        crash_points.reach("relay.after_confirm")
+        refused = set(published.refused)
+        suspects = [message for message in to_all if message.id in refused and is_event(message)] if refused else []
+        if not (known or suspects):
+            return published, set()
+        to_own = for_own_queues([*known, *suspects])
+        crash_points.reach("relay.before_own")
+        own = await self._publisher.publish(to_own)
+        crash_points.reach("relay.after_own")
+        owed = _taken([*known, *suspects], own)
+        self._public.refused([message for message in suspects if message.id in owed])
+        return _merged(published, own, sent_again={message.id for message in suspects}), owed
 
     async def _postpone(self, refused: Sequence[Unpublished]) -> None:
         if not refused:
@@ -50,3 +107,83 @@ class Relay:
             crash_points.reach("outbox.after_postpone")
         except AWAY_ERRORS as error:
             log.warning("outbox_postpone_failed", outbox_batches=len(refused), error=type(error).__name__)
+            return
+        for unpublished in refused:
+            for message in unpublished.quarantined:
+                log.error(
+                    "message_quarantined",
+                    message_id=str(message.id),
+                    type=message.type,
+                    advice="it ends the broker's connection at each try: `remit outbox list` shows it",
+                )
+
+
+def _taken(messages: Sequence[Outgoing], published: Published) -> set[UUID]:
+    """The ids of those messages that our own queues took, or that none of them takes."""
+    left = {*published.undeliverable, *published.refused, *published.poison, *published.failed}
+    return {message.id for message in messages if message.id not in left}
+
+
+def _merged(published: Published, own: Published, *, sent_again: set[UUID]) -> Published:
+    """Both results as one. What was sent again has its second result."""
+    return Published(
+        confirmed=published.confirmed,
+        unroutable=published.unroutable + own.unroutable,
+        unencodable=published.unencodable + own.unencodable,
+        refused=[id_ for id_ in published.refused if id_ not in sent_again] + own.refused,
+        poison=published.poison + own.poison,
+        failed=published.failed + own.failed,
+    )
+
+
+class OutsideRelay(Relay):
+    """Publishes outbox batches of the outside lane, either when it is called or, if they were handed over, by `run`."""
+
+    def __init__(self, database: Database, publisher: Publisher, *, public: PublicExchanges) -> None:
+        super().__init__(database, publisher, public=public)
+        self._waiting: deque[tuple[OutboxBatch, int]] = deque()
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Event()
+        self._all_published = asyncio.Event()
+        self._all_published.set()
+
+    def hand_over(self, outbox_batches: Sequence[OutboxBatch]) -> None:
+        """Have `run` publish these batches. Those that do not fit into memory are left to the sweeper."""
+        for outbox_batch in outbox_batches:
+            size = sum(len(message.body) for message in outbox_batch.messages)
+            if self._waiting_bytes + size <= HANDED_OVER_BYTES_MAX:
+                self._waiting.append((outbox_batch, size))
+                self._waiting_bytes += size
+        self._all_published.clear()
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Publish what is handed over until cancelled."""
+        while True:
+            while self._waiting:
+                taken = [self._waiting.popleft() for _ in range(min(AT_ONCE_MAX, len(self._waiting)))]
+                self._waiting_bytes -= sum(size for _, size in taken)
+                await self.publish([outbox_batch for outbox_batch, _ in taken])
+            self._all_published.set()
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def all_published(self) -> None:
+        """Wait until everything that was handed over was sent to the broker once."""
+        await self._all_published.wait()
+
+    async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
+        """Publish outbox batches that are committed. Returns how many of their messages need no further publishing."""
+        return await self._publish_batches(outbox_batches)
+
+    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, Owed]:
+        """Publish messages of others, and public copies, which tell whether the public refuses."""
+        crash_points.reach("relay.before_outside")
+        published = await self._publisher.publish(messages)
+        crash_points.reach("relay.after_outside")
+        copies = [message for message in messages if is_event(message)]
+        if copies:
+            confirmed, refused = set(published.confirmed), set(published.refused)
+            self._public.taken([message for message in copies if message.id in confirmed])
+            self._public.refused([message for message in copies if message.id in refused])
+        return published, set()

@@ -7,6 +7,9 @@ Every event also reaches the topic exchange of its name, where anybody may bind 
 onwards to the topic exchange. Any other event, for instance one of a later version, gets there because the topic exchange is the alternate
 exchange of the direct one.
 
+A full queue that somebody bound to the topic exchange makes the broker refuse the whole publish. Then the event goes to its own exchange
+(`own_exchange`), which only our queues are bound to, and its public copy goes to the topic exchange later (`shared.messaging.relay`).
+
 Queue settings are arguments of the queue, not policies. They are set in one step with the queue, and cannot be forgotten on a broker
 without the management plugin. All queues are quorum queues: durable, and replicated where there are more nodes. Dead-lettering is
 at-least-once; that needs `reject-publish` and a dead-letter exchange that routes (RabbitMQ documentation, "Dead Lettering").
@@ -46,12 +49,25 @@ def routing_key(wire_name: str, routing_suffix: RoutingSuffix = "") -> str:
     return f"{wire_name}.{routing_suffix}" if routing_suffix else wire_name
 
 
-_INGRESS = {name: f"{name}.direct" for name in ("invoice.events", "payment.events")}
+PUBLIC_EXCHANGES: Final = ("invoice.events", "payment.events")
+"""The topic exchanges: anybody may bind queues to them."""
+_INGRESS = {name: f"{name}.direct" for name in PUBLIC_EXCHANGES}
+_OWN = {name: f"{name}.own" for name in PUBLIC_EXCHANGES}
 
 
 def ingress_exchange(exchange: str) -> str:
     """Where our own messages for `exchange` enter: its direct exchange if it has one, else the exchange itself."""
     return _INGRESS.get(exchange, exchange)
+
+
+def is_public(exchange: str) -> bool:
+    """Whether anybody may bind queues to this exchange."""
+    return exchange in _OWN
+
+
+def own_exchange(exchange: str) -> str:
+    """Where a message for a public exchange reaches our own queues, and nobody else's."""
+    return _OWN[exchange]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +81,20 @@ class Binding:
 def _bind(
     *messages: type[Contract], routing_suffixes: Sequence[RoutingSuffix] = get_args(RoutingSuffix)
 ) -> tuple[Binding, ...]:
-    """The bindings for `messages`, by exact key: an event has a key for each suffix, a command has one key without a suffix."""
+    """The bindings for `messages`, by exact key: an event has a key for each suffix, a command has one key without a suffix.
+
+    An event is bound twice: where it enters, and where it reaches our queues alone.
+    """
     return tuple(
-        Binding(ingress_exchange(message.exchange), routing_key(message.wire_name, routing_suffix))
+        Binding(exchange, routing_key(message.wire_name, routing_suffix))
         for message in messages
-        for routing_suffix in (routing_suffixes if message.exchange in _INGRESS else ("",))
+        for exchange in (ingress_exchange(message.exchange), *_own_exchanges(message.exchange))
+        for routing_suffix in (routing_suffixes if is_public(message.exchange) else ("",))
     )
+
+
+def _own_exchanges(exchange: str) -> tuple[str, ...]:
+    return (_OWN[exchange],) if is_public(exchange) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +213,7 @@ EXCHANGES = (
     Exchange("invoice.commands", type="fanout"),
     Exchange("settlement.commands", type="direct"),
     *(Exchange(direct, type="direct", alternate=topic) for topic, direct in _INGRESS.items()),
+    *(Exchange(own, type="direct") for own in _OWN.values()),
     *(
         Exchange(topic, type="topic", bindings=tuple(one for one in _BOUND if one.exchange == direct))
         for topic, direct in _INGRESS.items()

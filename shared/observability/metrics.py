@@ -55,6 +55,22 @@ ANSWERS_UNROUTABLE: Final = Counter(
     "Answers that were dropped because their `reply_to` no longer exists. The stored answer remains.",
 )
 
+ANSWERS_DROPPED: Final = Counter(
+    "remit_answers_dropped_total",
+    "Answers that were dropped because their queue stayed full or they ended the connection. The stored answer remains.",
+)
+PUBLIC_COPIES_REFUSED: Final = Counter(
+    "remit_public_copies_refused_total",
+    "Public copies of events that were refused, because a queue of others is full, by exchange. They are repeated.",
+    ["exchange"],
+)
+PUBLIC_COPIES_WAITING: Final = Gauge(
+    "remit_public_copies_waiting", "Public copies of events in the outbox, because a queue of others refused them."
+)
+OUTBOX_QUARANTINED: Final = Gauge(
+    "remit_outbox_quarantined", "Messages in the outbox that end the connection at each try. They wait for a person."
+)
+
 # -- payments ----------------------------------------------------------------------------------------------------------
 
 GATEWAY_CALLS: Final = Counter(

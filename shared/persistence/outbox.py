@@ -1,7 +1,7 @@
 """The outbox: messages that are committed and not yet confirmed by the broker.
 
-One row is one outbox batch: all messages that one transaction publishes, in their order. The process that wrote a batch publishes it from
-memory right after its commit. Once the broker has confirmed every message, it deletes the batch by its exact id.
+One row is one outbox batch: all messages that one transaction publishes on one lane, in their order. The process that wrote a batch
+publishes it from memory right after its commit. Once the broker has confirmed every message, it deletes the batch by its exact id.
 
 The sweeper publishes what a crash, an outage or a refusal left behind. It reads the rows that exist and remembers no position, because
 rows become visible out of order: a reader that continues behind the last position would skip some. It leaves young rows to the process
@@ -9,16 +9,20 @@ that wrote them. A message that is published twice has the same id and the same 
 
 A row holds a transaction's messages instead of one message, because that is cheaper. With a row a message, writing and deleting outbox rows
 was 8 of the 33 rows a payment costs, and 30 % of PostgreSQL's CPU in a burst (measured).
+
+A row on the inside lane of an event with a public exchange owes the event to our own queues and to the public. On the outside lane it owes
+the public copy alone. So an event that our queues have taken becomes a public copy by a change of its lane.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from shared.ids import new_id
-from shared.messaging.envelope import Outgoing
+from shared.messaging.envelope import Lane, Outgoing
+from shared.messaging.topology import is_public
 from shared.persistence.database import Connection, Record, Tx
 from shared.records import dataclass
 
@@ -39,23 +43,44 @@ _ARRAYS = {
     "reply_tos": "reply_to",
 }
 """Each array column, and the field of `Outgoing` that it holds."""
-_INSERT = (
-    f"INSERT INTO outbox (id, refusals, created_at, sweep_after, {', '.join(_ARRAYS)}) "  # noqa: S608 - constants
-    "VALUES ($1, $2, coalesce($3, now()), now() + make_interval(secs => $4), "
-    f"{', '.join(f'${number}' for number in range(5, 5 + len(_ARRAYS)))}) ON CONFLICT DO NOTHING"
+_COLUMNS = ("id", "lane", "refusals", "losses", "created_at", "sweep_after", *_ARRAYS)
+
+
+def _due_at(number: int) -> str:
+    """The time from which on a sweeper takes a row. NULL seconds mean never: the row is quarantined."""
+    return f"CASE WHEN ${number}::float8 IS NULL THEN 'infinity' ELSE now() + make_interval(secs => ${number}) END"
+
+
+def _values(first: int) -> str:
+    """The placeholders of one row of `_COLUMNS`."""
+    values = [f"${number}" for number in range(first, first + len(_COLUMNS))]
+    values[4] = f"coalesce(${first + 4}::timestamptz, now())"
+    values[5] = _due_at(first + 5)
+    return ", ".join(values)
+
+
+_INSERT_ONE = f"INSERT INTO outbox ({', '.join(_COLUMNS)}) VALUES ({_values(1)}) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
+_INSERT_TWO = (
+    f"INSERT INTO outbox ({', '.join(_COLUMNS)}) VALUES ({_values(1)}), ({_values(1 + len(_COLUMNS))}) "  # noqa: S608 - constants
+    "ON CONFLICT DO NOTHING"
 )
 _TAKE_OVERDUE = f"""
     WITH due AS (
-        SELECT id, cardinality(ids) AS messages, sweep_after FROM outbox WHERE sweep_after <= now()
+        SELECT id, cardinality(ids) AS messages, sweep_after FROM outbox WHERE lane = $3 AND sweep_after <= now()
         ORDER BY sweep_after LIMIT $2 FOR UPDATE SKIP LOCKED
     ), counted AS (
         SELECT id, sum(messages) OVER (ORDER BY sweep_after, id) - messages AS before FROM due
     )
     UPDATE outbox SET sweep_after = now() + make_interval(secs => $1)
-    WHERE id = ANY(ARRAY(SELECT id FROM counted WHERE before < $2)) RETURNING id, refusals, created_at, {", ".join(_ARRAYS)}"""  # noqa: S608 - constants
-_POSTPONE = """
-    UPDATE outbox SET refusals = least(refusals + 1, $4), sweep_after = now() + make_interval(secs => $2 * power(2, least(refusals, $3)))
-    WHERE id = $1"""
+    WHERE id = ANY(ARRAY(SELECT id FROM counted WHERE before < $2))
+    RETURNING id, lane, refusals, losses, created_at, {", ".join(_ARRAYS)}"""  # noqa: S608 - constants
+_POSTPONE = f"""
+    UPDATE outbox SET lane = $2, refusals = $3, losses = $4, sweep_after = {_due_at(5)} WHERE id = $1"""  # noqa: S608 - constants
+
+_COUNT = """
+    SELECT count(*) FILTER (WHERE sweep_after = 'infinity') AS quarantined,
+           coalesce(sum(cardinality(ids)) FILTER (WHERE lane = 'outside' AND exchanges[1] = ANY($1)), 0) AS public_copies
+    FROM outbox WHERE sweep_after = 'infinity' OR lane = 'outside'"""
 
 SWEEP_AFTER_S = 2.0
 """How long an outbox batch is left to the process that wrote it. A confirm takes milliseconds."""
@@ -65,17 +90,27 @@ SWEEP_MESSAGES_MAX = 200
 """Messages of one sweep: as many as one batch of the pipeline has. So a sweep delays nobody, and ends long before its reservation does."""
 ANSWER_REFUSALS_MAX = 5
 """Tries, about half a minute, after which an answer is dropped if its receiver's queue stays full. The stored answer remains."""
+ANSWER_LOSSES_MAX = 3
+"""Connections that an answer may end before it is dropped. The stored answer remains."""
+LOSSES_MAX = 6
+"""Connections that any other message may end, in about three minutes, before it is quarantined: only a person can help it then."""
 REFUSALS_COUNTED_MAX = 1_000
 """The count of refusals stops here, so that it never overflows its column."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxBatch:
-    """One row of the outbox: the messages of one transaction. `refusals` counts how often the broker answered and did not take them."""
+    """One row of the outbox: the messages of one transaction on one lane.
+
+    `refusals` counts how often the broker answered and did not take them. `losses` counts how often its one message, sent alone, ended the
+    connection.
+    """
 
     id: UUID
     messages: Sequence[Outgoing]
     refusals: int = 0
+    losses: int = 0
+    lane: Lane = Lane.INSIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +133,28 @@ UNROUTABLE = Backoff(5.0, 6)
 after it, all messages leave at once."""
 REFUSED = Backoff(2.0, 2)
 """The broker refused the messages: a queue is full, or changes its leader. The longest wait is 8 s."""
+PUBLIC_REFUSED = Backoff(2.0, 7)
+"""The broker refused public copies: a queue of others is full. The longest wait is 256 s, since nobody of ours waits for them."""
+POISON = Backoff(5.0, 6)
+"""The message ended the connection. Each further try costs another connection."""
 
 
 async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> list[OutboxBatch]:
-    """Store the messages of this transaction, and return them as an outbox batch to publish after the commit: one, or none.
+    """Store the messages of this transaction, and return them as outbox batches to publish after the commit: at most one for each lane.
 
-    The sweeper takes the batch after `sweep_after_s` seconds. A writer that does not publish itself passes 0.
+    The sweeper takes a batch after `sweep_after_s` seconds. A writer that does not publish itself passes 0.
     """
-    if not messages:
-        return []
-    outbox_batch = OutboxBatch(new_id(), messages)
-    await _insert(tx, outbox_batch, sweep_after_s=sweep_after_s, created_at=None)
-    return [outbox_batch]
+    outside = [message for message in messages if message.lane is Lane.OUTSIDE]
+    inside = [message for message in messages if message.lane is Lane.INSIDE] if outside else messages
+    outbox_batches = [
+        OutboxBatch(new_id(), some, lane=lane)
+        for lane, some in ((Lane.INSIDE, inside), (Lane.OUTSIDE, outside))
+        if some
+    ]
+    values = [value for outbox_batch in outbox_batches for value in _row(outbox_batch, sweep_after_s)]
+    if outbox_batches:
+        await tx.execute(_INSERT_TWO if len(outbox_batches) == len(Lane) else _INSERT_ONE, *values)
+    return outbox_batches
 
 
 async def insert_again(tx: Tx, messages: Sequence[Outgoing]) -> list[OutboxBatch]:
@@ -117,20 +162,24 @@ async def insert_again(tx: Tx, messages: Sequence[Outgoing]) -> list[OutboxBatch
 
     A batch of that id that still waits is left as it is, so that repeats do not pile up while the broker is away.
     """
-    outbox_batches = [OutboxBatch(message.id, [message]) for message in messages]
+    outbox_batches = [OutboxBatch(message.id, [message], lane=message.lane) for message in messages]
     for outbox_batch in outbox_batches:
-        await _insert(tx, outbox_batch, sweep_after_s=SWEEP_AFTER_S, created_at=None)
+        await tx.execute(_INSERT_ONE, *_row(outbox_batch, SWEEP_AFTER_S))
     return outbox_batches
 
 
-async def _insert(tx: Tx, outbox_batch: OutboxBatch, *, sweep_after_s: float, created_at: datetime | None) -> None:
-    await tx.execute(
-        _INSERT,
+def _row(
+    outbox_batch: OutboxBatch, sweep_after_s: float | None, created_at: datetime | None = None
+) -> tuple[object, ...]:
+    """The values of `_COLUMNS`. Without `created_at`, the batch was made now."""
+    return (
         outbox_batch.id,
+        outbox_batch.lane,
         outbox_batch.refusals,
+        outbox_batch.losses,
         created_at,
         sweep_after_s,
-        *(list(map(attrgetter(field), outbox_batch.messages)) for field in _ARRAYS.values()),
+        *(list(map(attrgetter(field_), outbox_batch.messages)) for field_ in _ARRAYS.values()),
     )
 
 
@@ -147,84 +196,189 @@ async def delete(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     )
 
 
-async def take_overdue(tx: Tx) -> list[OutboxBatch]:
-    """Reserve overdue outbox batches for `SWEEP_BACKOFF_S` seconds and return them, oldest first.
+async def take_overdue(tx: Tx, lane: Lane = Lane.INSIDE) -> list[OutboxBatch]:
+    """Reserve overdue outbox batches of a lane for `SWEEP_BACKOFF_S` seconds and return them, oldest first.
 
     The longest overdue are taken first: one batch in any case, then further ones until they hold `SWEEP_MESSAGES_MAX` messages.
     """
-    rows = await tx.fetch(_TAKE_OVERDUE, SWEEP_BACKOFF_S, SWEEP_MESSAGES_MAX)
+    rows = await tx.fetch(_TAKE_OVERDUE, SWEEP_BACKOFF_S, SWEEP_MESSAGES_MAX, lane)
     return [_outbox_batch(row) for row in sorted(rows, key=lambda row: row["created_at"])]
 
 
 @dataclass(frozen=True, slots=True)
 class Unpublished:
-    """The messages of one outbox batch that still have to be published.
+    """The messages of one outbox batch that still have to be published, by the reason.
 
     `unknown`: the broker said nothing about them. `unroutable`: no queue takes them, or AMQP cannot carry them. `refused`: a queue is full
-    or without a leader.
+    or without a leader. `poison`: sent alone, each ended the connection. `public`: our own queues have them, and the public copy waits.
+    `dropped` are answers that need no further publishing, because they were refused, or ended a connection, too often.
     """
 
     outbox_batch: OutboxBatch
     unknown: Sequence[Outgoing] = ()
     unroutable: Sequence[Outgoing] = ()
     refused: Sequence[Outgoing] = ()
+    poison: Sequence[Outgoing] = ()
+    public: Sequence[Outgoing] = ()
+    dropped: Sequence[Outgoing] = ()
+
+    @property
+    def stuck(self) -> int:
+        """How many messages did not get away from this lane."""
+        return len(self.unknown) + len(self.unroutable) + len(self.refused) + len(self.poison)
 
     @property
     def count(self) -> int:
-        return len(self.unknown) + len(self.unroutable) + len(self.refused)
+        return self.stuck + len(self.public)
 
     @property
     def is_answered(self) -> bool:
         """Whether the broker answered for some of the messages but did not take all. Then the stored batch has to change."""
         return self.count > 0 and len(self.unknown) < len(self.outbox_batch.messages)
 
+    @property
+    def quarantined(self) -> Sequence[Outgoing]:
+        """Messages that are not tried any more until a person releases them."""
+        return self.poison if self.outbox_batch.losses + 1 >= LOSSES_MAX else ()
 
-def unpublished_of(outbox_batch: OutboxBatch, published: "Published") -> Unpublished:
-    """What the broker did not take of `outbox_batch`. An answer is dropped if its receiver's queue is gone, or has long been full."""
-    if published.is_complete:
+
+def unpublished_of(
+    outbox_batch: OutboxBatch, published: "Published", owed_to_the_public: Collection[UUID] = ()
+) -> Unpublished:
+    """What the broker did not take of `outbox_batch`.
+
+    An answer is dropped if its receiver's queue is gone, or has long been full, or if it ended several connections.
+    `owed_to_the_public` are messages that our own queues alone have taken.
+    """
+    if published.is_complete and not owed_to_the_public:
         return Unpublished(outbox_batch)
-    confirmed, unroutable, refused = set(published.confirmed), published.undeliverable, set(published.refused)
-    keeps_answers = outbox_batch.refusals < ANSWER_REFUSALS_MAX
-    waiting = [message for message in outbox_batch.messages if message.id not in confirmed]
-    return Unpublished(
-        outbox_batch,
-        [m for m in waiting if m.id not in unroutable and m.id not in refused],
-        [m for m in waiting if m.id in unroutable and not m.droppable],
-        [m for m in waiting if m.id in refused and m.id not in unroutable and (keeps_answers or not m.droppable)],
+    reasons = (
+        dict.fromkeys(published.poison, "poison")
+        | dict.fromkeys(published.refused, "refused")
+        | dict.fromkeys(published.undeliverable, "unroutable")
+        | dict.fromkeys(published.confirmed)
+        | dict.fromkeys(owed_to_the_public, "public")
     )
+    left: dict[str, list[Outgoing]] = {}
+    for message in outbox_batch.messages:
+        reason = reasons.get(message.id, "unknown")
+        if message.droppable:
+            reason = _reason_of_answer(reason, outbox_batch)
+        if reason is not None:
+            left.setdefault(reason, []).append(message)
+    return Unpublished(outbox_batch, **left)
+
+
+def _reason_of_answer(reason: str | None, outbox_batch: OutboxBatch) -> str | None:
+    """Why an answer is still there. It is dropped after a few tries, and at once if its queue does not exist."""
+    match reason:
+        case "unroutable":
+            return None
+        case "refused" if outbox_batch.refusals >= ANSWER_REFUSALS_MAX:
+            return "dropped"
+        case "poison" if outbox_batch.losses + 1 >= ANSWER_LOSSES_MAX:
+            return "dropped"
+        case _:
+            return reason
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingPart:
+    """Messages of an outbox batch that wait together from now on. They are due in `delay_s` seconds; None means never."""
+
+    messages: Sequence[Outgoing]
+    lane: Lane
+    refusals: int
+    losses: int
+    delay_s: float | None
+
+
+def parts_of(unpublished: Unpublished) -> list[WaitingPart]:
+    """How what is left of an outbox batch waits: by its reason, and each poison message by itself. Pure."""
+    batch = unpublished.outbox_batch
+    once_more = min(batch.refusals + 1, REFUSALS_COUNTED_MAX)
+    losses = batch.losses + 1
+    refused = PUBLIC_REFUSED if _is_public_copy(batch) else REFUSED
+    poison_s = None if unpublished.quarantined else POISON.delay_s(batch.losses)
+    parts = [
+        WaitingPart(unpublished.unknown, batch.lane, batch.refusals, batch.losses, SWEEP_AFTER_S),
+        WaitingPart(unpublished.unroutable, batch.lane, once_more, 0, UNROUTABLE.delay_s(batch.refusals)),
+        WaitingPart(unpublished.refused, batch.lane, once_more, 0, refused.delay_s(batch.refusals)),
+        WaitingPart(unpublished.public, Lane.OUTSIDE, 0, 0, PUBLIC_REFUSED.delay_s(0)),
+        *(WaitingPart([message], batch.lane, batch.refusals, losses, poison_s) for message in unpublished.poison),
+    ]
+    return [part for part in parts if part.messages]
+
+
+def _is_public_copy(outbox_batch: OutboxBatch) -> bool:
+    return outbox_batch.lane is Lane.OUTSIDE and is_public(outbox_batch.messages[0].exchange)
 
 
 async def postpone(tx: Connection, unpublished: Unpublished) -> None:
     """Put off the messages that the broker did not take. They are tried less and less often, so that they delay no others.
 
-    If all messages of the batch were unroutable, or all were refused, its row stays and gets a later time. Otherwise the row is split: the
-    unknown, the unroutable and the refused messages become batches of their own, each with its own time. If the row is gone, another
-    process has dealt with it. The caller opens a transaction, and postpones several batches in the order of their ids.
+    If all messages of the batch wait for one reason, its row stays and gets a later time. Otherwise the row is split into batches, each
+    with its own time. If the row is gone, another process has dealt with it. The caller opens a transaction, and postpones several batches
+    in the order of their ids.
     """
-    for messages, backoff in ((unpublished.unroutable, UNROUTABLE), (unpublished.refused, REFUSED)):
-        if len(messages) == len(unpublished.outbox_batch.messages):
-            await tx.execute(
-                _POSTPONE, unpublished.outbox_batch.id, backoff.first_s, backoff.doublings_max, REFUSALS_COUNTED_MAX
-            )
-            return
-    await _split(tx, unpublished)
-
-
-async def _split(tx: Connection, unpublished: Unpublished) -> None:
-    deleted = await tx.fetch(
-        "DELETE FROM outbox WHERE id = $1 RETURNING created_at, refusals", unpublished.outbox_batch.id
-    )
-    if not deleted:
+    batch = unpublished.outbox_batch
+    parts = parts_of(unpublished)
+    if len(parts) == 1 and len(parts[0].messages) == len(batch.messages):
+        (part,) = parts
+        await tx.execute(_POSTPONE, batch.id, part.lane, part.refusals, part.losses, part.delay_s)
         return
-    created_at, refusals = deleted[0]
-    once_more = min(refusals + 1, REFUSALS_COUNTED_MAX)
-    for messages, counted, delay_s in (
-        (unpublished.unknown, refusals, SWEEP_AFTER_S),
-        (unpublished.unroutable, once_more, UNROUTABLE.delay_s(refusals)),
-        (unpublished.refused, once_more, REFUSED.delay_s(refusals)),
-    ):
-        if messages:
-            await _insert(tx, OutboxBatch(new_id(), messages, counted), sweep_after_s=delay_s, created_at=created_at)
+    deleted = await tx.fetch("DELETE FROM outbox WHERE id = $1 RETURNING created_at", batch.id)
+    for part in parts if deleted else ():
+        remaining = OutboxBatch(new_id(), part.messages, part.refusals, part.losses, part.lane)
+        await tx.execute(_INSERT_ONE, *_row(remaining, part.delay_s, deleted[0]["created_at"]))
+
+
+async def counts(connection: Connection, public_exchanges: Sequence[str]) -> tuple[int, int]:
+    """How many messages are quarantined, and how many public copies wait. Both are few as a rule."""
+    (row,) = await connection.fetch(_COUNT, list(public_exchanges))
+    return row["quarantined"], row["public_copies"]
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedMessage:
+    """A message in the outbox that is not tried any more, because it ended the connection at each try."""
+
+    id: UUID
+    type: str
+    exchange: str
+    routing_key: str
+    lane: Lane
+    losses: int
+    created_at: datetime
+
+
+async def quarantined(connection: Connection, *, at_most: int) -> list[QuarantinedMessage]:
+    """The quarantined messages, oldest first, at most `at_most`."""
+    rows = await connection.fetch(
+        """SELECT id, type, exchange, routing_key, lane, losses, created_at FROM outbox_messages
+           WHERE sweep_after = 'infinity' ORDER BY created_at, id LIMIT $1""",
+        at_most,
+    )
+    return [QuarantinedMessage(**{**row, "lane": Lane(row["lane"])}) for row in rows]
+
+
+async def release(connection: Connection, message_ids: Sequence[UUID]) -> list[UUID]:
+    """Have quarantined messages published again, as if they had never been tried. Returns the ids of those that were quarantined."""
+    released = await connection.fetch(
+        """UPDATE outbox SET sweep_after = now(), losses = 0, refusals = 0
+           WHERE ids && $1::uuid[] AND sweep_after = 'infinity' RETURNING ids[1] AS id""",
+        list(message_ids),
+    )
+    return [row["id"] for row in released]
+
+
+async def drop(connection: Connection, message_ids: Sequence[UUID]) -> list[UUID]:
+    """Delete quarantined messages for good. Returns the ids of those that were quarantined."""
+    dropped = await connection.fetch(
+        "DELETE FROM outbox WHERE ids && $1::uuid[] AND sweep_after = 'infinity' RETURNING ids[1] AS id",
+        list(message_ids),
+    )
+    return [row["id"] for row in dropped]
 
 
 def _outbox_batch(row: Record) -> OutboxBatch:
@@ -233,4 +387,6 @@ def _outbox_batch(row: Record) -> OutboxBatch:
         row["id"],
         [Outgoing(**dict(zip(_ARRAYS.values(), message, strict=True))) for message in messages],
         row["refusals"],
+        row["losses"],
+        Lane(row["lane"]),
     )

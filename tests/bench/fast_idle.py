@@ -18,6 +18,7 @@ QUICKER: Final = 50
 COLLECT_EVERY_S: Final = 1.0
 BACKGROUND_TASKS: Final = (
     ("shared.messaging.outbox_cleaner", "OutboxCleaner"),
+    ("shared.messaging.outbox_sampler", "OutboxSampler"),
     ("shared.messaging.outbox_sweeper", "OutboxSweeper"),
     ("shared.messaging.publisher_probe", "PublisherProbe"),
     ("shared.persistence.retention", "RetentionCleaner"),

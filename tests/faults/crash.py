@@ -22,6 +22,7 @@ from shared.contracts.invoice import IssueInvoice
 from shared.crash_points import ACTIONS, EXIT_CODE, INVOICE, PAYMENT_GATEWAY, POINTS, REMIT, SAGA, STAFF
 from shared.ids import new_id
 from shared.messaging.codec import STRUCTURED
+from shared.messaging.topology import PUBLIC_EXCHANGES
 from tests.faults.recovery import SERVICE_WITHIN_S, recovery_s
 from tests.faults.testbed import HEARTBEAT_S, LEASE_S, LogMark, Remit, Testbed
 from tests.faults.trial import Note, Trial
@@ -113,6 +114,23 @@ async def no_settlement_queue(testbed: Testbed, _service: str) -> None:
     testbed.lost.add("invoice.settlement")
 
 
+async def a_full_queue_of_others(testbed: Testbed, _service: str) -> None:
+    """Bind a queue that takes nothing to every public exchange, as a system that is not ours may do."""
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel()
+        arguments: dict[str, int | str] = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        queue = await channel.declare_queue(FULL_QUEUE_OF_OTHERS, durable=True, arguments={**arguments})
+        for exchange in PUBLIC_EXCHANGES:
+            await queue.bind(exchange, "#")
+
+
+async def no_queue_of_others(testbed: Testbed, _service: str) -> None:
+    connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
+    async with connection:
+        await (await connection.channel()).queue_delete(FULL_QUEUE_OF_OTHERS, timeout=10)
+
+
 async def topology_again(testbed: Testbed, _service: str) -> None:
     await testbed.apply_topology()
 
@@ -139,6 +157,15 @@ async def a_dead_letter_replayed(testbed: Testbed, _service: str) -> None:
     done = await (await testbed.remit("dead-letters", "replay", str(letter), "--yes", "--who", "faults")).result()
     if done.code != 0:
         raise AssertionError(f"replay failed: {done.stderr}")
+
+
+async def a_dead_letter_discarded(testbed: Testbed, _service: str) -> None:
+    """Discard the dead letter, so that the staff service has a command of ours to publish."""
+    letter = testbed.dead_letters.pop()
+    words = ("discard", str(letter), "--who", "faults", "--reason", "a trial")
+    done = await (await testbed.remit("dead-letters", *words)).result()
+    if done.code != 0:
+        raise AssertionError(f"discard failed: {done.stderr}")
 
 
 async def make_dead_letter(testbed: Testbed) -> UUID:
@@ -178,11 +205,14 @@ async def _dead_letters_of(testbed: Testbed, command_id: UUID) -> list[UUID]:
 
 
 NEVER: Final = "pm_remit_never_answers"
+FULL_QUEUE_OF_OTHERS: Final = "others.full"
 STORIES: Final[dict[str, CrashStory]] = {
     "shell.before_dead_letter": CrashStory(provoke=junk),
     "shell.after_dead_letter": CrashStory(provoke=junk),
     "outbox.before_postpone": CrashStory(before=no_settlement_queue, after=topology_again, estimate_s=25),
     "outbox.after_postpone": CrashStory(before=no_settlement_queue, after=topology_again, estimate_s=25),
+    "relay.before_own": CrashStory(before=a_full_queue_of_others, after=no_queue_of_others, estimate_s=25),
+    "relay.after_own": CrashStory(before=a_full_queue_of_others, after=no_queue_of_others, estimate_s=25),
     "relay.before_sweep_commit": CrashStory(before=committed_and_unpublished),
     "relay.after_sweep_commit": CrashStory(before=committed_and_unpublished),
     "invoice.reminder.before_commit": CrashStory((*MIX[:3], NEVER), {"INVOICE_REMIND_AFTER_S": "0.3"}, estimate_s=20),
@@ -204,6 +234,10 @@ STORIES: Final[dict[str, CrashStory]] = {
     "saga.deadlines.before_commit": CrashStory((*MIX[:3], NEVER), {"SAGA_DEADLINE_S": "0.3,0.6,1.2"}),
     "saga.deadlines.after_commit": CrashStory((*MIX[:3], NEVER), {"SAGA_DEADLINE_S": "0.3,0.6,1.2"}),
 }  # fmt: skip
+_OF_OURS: Final = frozenset({"relay.before_publish", "relay.after_confirm"})
+"""The inside lane: staff's replays do not pass it."""
+_OF_OTHERS: Final = frozenset({"relay.before_outside", "relay.after_outside"})
+"""The outside lane: of services that answer nobody, only dead letters pass it."""
 _FROM_STAFF: Final = ("relay.", "outbox.before_delete", "outbox.after_delete", "publisher.")
 
 
@@ -216,6 +250,10 @@ def story_of(point: str, service: str) -> CrashStory:
     """How `service` reaches `point`."""
     if point.startswith("retention."):
         return CrashStory(nth=_RETENTION_ROUNDS[service])
+    if service == STAFF and point in _OF_OURS:
+        return CrashStory(before=a_dead_letter_waits, provoke=a_dead_letter_discarded)
+    if service in {PAYMENT_GATEWAY, SAGA} and point in _OF_OTHERS:
+        return CrashStory(provoke=junk)
     if service == STAFF and point.startswith(_FROM_STAFF):
         return CrashStory(before=a_dead_letter_waits, provoke=a_dead_letter_replayed)
     if service in {PAYMENT_GATEWAY, SAGA} and point in {"shell.before_commit", "shell.after_commit"}:

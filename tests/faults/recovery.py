@@ -1,8 +1,8 @@
 """Measures recovery: the time from the return of a service, or of the server it needs, until the service has done its waiting work.
 
 The waiting work is listed by id when the service is ready: messages that an independent listener saw on the service's queues and that it
-had not handled, messages in its outbox, payments that were due. Two kinds of payments are not counted, because their delay is intended:
-payments in doubt wait for their rung of the ladder, and payments of an instance that died wait for its lease.
+had not handled, messages in its outbox, payments that were due. What waits by intention is not counted: payments in doubt wait for their
+rung of the ladder, payments of an instance that died for its lease, and public copies for room in a full queue of others.
 """
 
 import asyncio
@@ -34,7 +34,8 @@ _HANDLED: Final[dict[Service, str]] = dict.fromkeys(SERVICES, "SELECT message_id
 }
 _DEAD_LETTERED: Final = """SELECT event_id AS id FROM dead_letters WHERE event_id IS NOT NULL
     UNION ALL SELECT message_id::uuid FROM dead_letters WHERE message_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"""
-_UNPUBLISHED: Final = "SELECT unnest(ids) AS id FROM outbox"
+_UNPUBLISHED: Final = """SELECT unnest(ids) AS id FROM outbox
+    WHERE lane = 'inside' OR exchanges[1] NOT IN ('invoice.events', 'payment.events')"""
 _DUE: Final = """SELECT payment_id AS id FROM payments
     WHERE status = 'requested' AND leased_by IS NULL AND due_at <= to_timestamp($1)"""
 

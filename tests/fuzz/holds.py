@@ -126,7 +126,6 @@ _WORKER = QueueWorker(
     inbox=CommandInbox(),
     consumer=cast("Any", SimpleNamespace(queue="invoice.commands")),
     database=cast("Any", None),
-    publisher=cast("Any", None),
     relay=cast("Any", None),
     clock=lambda: NOW,
     readiness=Readiness(),

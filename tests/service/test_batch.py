@@ -250,14 +250,17 @@ async def test_no_outsider_can_record_a_payment(environment: Environment, upstre
     assert (await rejected(environment, upstream, cloud_event(forged, id=str(id_)), id_))["reason"] == "not_public"
 
 
-async def test_a_reply_to_that_names_a_queue_of_ours_is_refused(
-    environment: Environment, upstream: UpstreamClient
+@pytest.mark.parametrize("reply_to", ["invoice.settlement", "amq.rabbitmq.reply-to.AAAA.BBBB", "amq.x", "\x01"])
+async def test_a_reply_to_that_cannot_be_answered_is_refused(
+    environment: Environment, upstream: UpstreamClient, reply_to: str
 ) -> None:
     events = await upstream.tap("invoice.events", "remit.invoice.InvoiceCommandRejected.v1")
     async with environment.running("invoice", assemble):
-        id_ = await upstream.send(issue("INV-1"), reply_to="invoice.settlement")
+        id_ = await upstream.send(issue("INV-1"), reply_to=reply_to)
         received = await events.next()
     assert (received.data["command_id"], received.data["reason"]) == (str(id_), "reply_to_not_allowed")
+    stored = await rows(environment.databases["invoice"], "SELECT reason FROM answers WHERE command_id = $1", id_)
+    assert stored == [{"reason": "reply_to_not_allowed"}]
     assert await upstream.depth("invoice.settlement") == 0
     assert await invoices(environment) == set()
 

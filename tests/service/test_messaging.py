@@ -149,23 +149,27 @@ async def test_the_same_id_twice_in_a_batch_is_confirmed_twice(publisher: Publis
     assert len(await (await upstream.queue("invoice.commands")).take(2)) == 2
 
 
-async def test_a_missing_exchange_fails_its_batch_and_the_next_one_is_published(publisher: Publisher) -> None:
+async def test_a_message_to_a_missing_exchange_is_unroutable_and_its_neighbours_are_published(
+    publisher: Publisher,
+) -> None:
     lost = Outgoing(uuid4(), "no-such-exchange", "k", "t", "c", b"{}")
-    neighbour = message()
-    assert set((await publisher.publish([lost, neighbour])).failed) == {lost.id, neighbour.id}
-    assert (await publisher.publish([neighbour])).confirmed == [neighbour.id]
+    neighbours = [message(f"INV-{number}") for number in range(9)]
+    published = await publisher.publish([*neighbours[:4], lost, *neighbours[4:]])
+    assert published.unroutable == [lost.id]
+    assert set(published.confirmed) == {neighbour.id for neighbour in neighbours}
+    assert (published.failed, published.poison) == ([], [])
 
 
-async def test_a_missing_confirm_is_a_failure(
+async def test_a_message_that_alone_gets_no_confirm_counts_as_refused(
     publisher: Publisher, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker seems to be silent: we never let its confirm through."""
+    """The queue has lost its leader, say: the broker confirms other messages, and never this one."""
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 0.2)
     await publisher.publish([message()])
     await publisher._open_channel()
     publisher._confirms.on_confirm = lambda method: None  # type: ignore[method-assign] # noqa: ARG005
     silent = message()
-    assert (await publisher.publish([silent])).failed == [silent.id]
+    assert (await publisher.publish([silent])).refused == [silent.id]
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 10.0)
     assert (await publisher.publish([silent])).confirmed == [silent.id], "a new channel works"
 
@@ -211,7 +215,7 @@ async def send_frames(publisher: Publisher, outgoing: Outgoing, old: bytes = b""
     channel = await publisher._open_channel()
     frames = publishing._payload(outgoing.amqp_message_id, outgoing, channel)
     assert old in frames
-    await publisher._confirmed(publisher._write([outgoing.amqp_message_id], frames.replace(old, new)))
+    await publisher._all_confirmed(publisher._write([outgoing.amqp_message_id], frames.replace(old, new)))
 
 
 @pytest.mark.parametrize(("old", "new"), HOSTILE.values(), ids=HOSTILE)

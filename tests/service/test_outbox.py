@@ -1,5 +1,6 @@
 """Outbox batches in the real database: they come out as they went in, and the unpublished part of one waits by itself."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import cast
@@ -7,10 +8,12 @@ from uuid import UUID
 
 import pytest
 
-from shared.messaging.envelope import Outgoing
+from shared.messaging import relay as relaying
+from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.outbox_sweeper import OutboxSweeper
+from shared.messaging.public_exchanges import PublicExchanges
 from shared.messaging.publisher import Published, Publisher
-from shared.messaging.relay import Relay
+from shared.messaging.relay import OutsideRelay, Relay
 from shared.persistence import outbox
 from shared.persistence.database import Database
 from shared.persistence.outbox import OutboxBatch, Unpublished
@@ -19,7 +22,7 @@ from tests.support.environment import Environment
 
 ONE, TWO, THREE, FOUR = (
     Outgoing(UUID(int=1), "remit", "k.1", "t", "c", b'{"n": 1}'),
-    Outgoing(UUID(int=2), "", "asker", "t", "c", b"\x00\xff", droppable=True, headers={"x-n": 2, "x-t": "2"}),
+    Outgoing(UUID(int=2), "remit", "asker", "t", "c", b"\x00\xff", droppable=True, headers={"x-n": 2, "x-t": "2"}),
     Outgoing(UUID(int=3), "remit", "k.3", "t", "c", b"", content_type="", message_id="not a UUID", reply_to="asker"),
     Outgoing(UUID(int=4), "remit", "k.4", "t", "ü", b"{}" * 20_000),
 )
@@ -146,9 +149,10 @@ async def test_a_wholly_unpublished_batch_keeps_its_row(environment: Environment
     for refusals in (1, 2):
         async with database.transaction() as tx:
             await outbox.postpone(tx, Unpublished(outbox_batch, refused=[ONE, FOUR]))
+        outbox_batch = replace(outbox_batch, refusals=refusals)
         found = await rows(environment.databases["saga"], "SELECT id, refusals FROM outbox")
         assert found == [{"id": outbox_batch.id, "refusals": refusals}]
-    await execute(environment.databases["saga"], f"UPDATE outbox SET refusals = {outbox.REFUSALS_COUNTED_MAX}")
+    outbox_batch = replace(outbox_batch, refusals=outbox.REFUSALS_COUNTED_MAX)
     async with database.transaction() as tx:
         await outbox.postpone(tx, Unpublished(outbox_batch, unroutable=[ONE, FOUR]))
     (found_,) = await rows(
@@ -254,3 +258,93 @@ async def test_rows_that_could_not_be_deleted_are_deleted_later(
     monkeypatch.setattr(outbox, "delete", delete)
     await relay.cleaner.delete_confirmed()
     assert await waiting(environment) == []
+
+
+# -- the two lanes -----------------------------------------------------------------------------------------------------------------------
+
+ANSWER = Outgoing(UUID(int=5), "", "asker", "t", "c", b"{}", droppable=True)
+
+
+class StuckBroker(ScriptedBroker):
+    """Confirms nothing until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def publish(self, messages: Sequence[Outgoing]) -> Published:
+        await self.go_on.wait()
+        return await super().publish(messages)
+
+
+@pytest.fixture
+def stuck() -> StuckBroker:
+    return StuckBroker()
+
+
+@pytest.fixture
+async def outside(database: Database, stuck: StuckBroker) -> AsyncIterator[OutsideRelay]:
+    relay = OutsideRelay(database, cast("Publisher", stuck), public=PublicExchanges())
+    running = asyncio.create_task(relay.run())
+    yield relay
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def both(database: Database) -> list[OutboxBatch]:
+    """An event and an answer of one transaction."""
+    async with database.transaction() as tx:
+        return await outbox.insert(tx, [ONE, ANSWER, FOUR])
+
+
+async def test_an_answer_and_an_event_of_one_transaction_are_two_batches(
+    environment: Environment, database: Database
+) -> None:
+    inside, outside = await both(database)
+    assert (inside.lane, inside.messages, outside.lane, outside.messages) == (
+        *(Lane.INSIDE, [ONE, FOUR]),
+        *(Lane.OUTSIDE, [ANSWER]),
+    )
+    await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
+    for lane, expected in ((Lane.OUTSIDE, outside), (Lane.INSIDE, inside)):
+        async with database.transaction() as tx:
+            (taken,) = await outbox.take_overdue(tx, lane)
+        assert (taken.id, taken.lane, list(taken.messages)) == (expected.id, lane, list(expected.messages))
+
+
+async def test_nobody_waits_for_a_stuck_outside_lane(
+    environment: Environment, database: Database, broker: ScriptedBroker, stuck: StuckBroker, outside: OutsideRelay
+) -> None:
+    relay = Relay(database, cast("Publisher", broker), outside=outside)
+    for _ in range(3):
+        assert await relay.publish(await both(database)) == 2
+    await relay.cleaner.delete_confirmed()
+    assert broker.sent == [ONE.id, FOUR.id] * 3
+    assert await waiting(environment) == [[ANSWER.id]] * 3
+    await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
+    assert await OutboxSweeper(database, relay).sweep() == 0, "the sweeper of the inside lane leaves them alone"
+    stuck.go_on.set()
+    async with asyncio.timeout(10):
+        await outside.all_published()
+    await relay.cleaner.delete_confirmed()
+    assert (await waiting(environment), stuck.sent) == ([], [ANSWER.id] * 3)
+
+
+async def test_what_does_not_fit_into_memory_is_left_to_the_sweeper(
+    environment: Environment,
+    database: Database,
+    broker: ScriptedBroker,
+    stuck: StuckBroker,
+    outside: OutsideRelay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relaying, "HANDED_OVER_BYTES_MAX", 2 * len(ANSWER.body))
+    relay = Relay(database, cast("Publisher", broker), outside=outside)
+    await relay.publish([batch for _ in range(5) for batch in await both(database)])
+    stuck.go_on.set()
+    async with asyncio.timeout(10):
+        await outside.all_published()
+    await relay.cleaner.delete_confirmed()
+    assert await waiting(environment) == [[ANSWER.id]] * 3
+    await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
+    assert await OutboxSweeper(database, outside, lane=Lane.OUTSIDE).sweep() == 3

@@ -5,9 +5,24 @@ from uuid import UUID
 
 import pytest
 
-from shared.messaging.envelope import Outgoing
-from shared.messaging.publisher import Published
-from shared.persistence.outbox import ANSWER_REFUSALS_MAX, REFUSED, UNROUTABLE, OutboxBatch, Unpublished, unpublished_of
+from shared.messaging.envelope import Lane, Outgoing
+from shared.messaging.publisher import IN_FLIGHT_MAX, Published, WaveSize
+from shared.persistence.outbox import (
+    ANSWER_LOSSES_MAX,
+    ANSWER_REFUSALS_MAX,
+    LOSSES_MAX,
+    POISON,
+    PUBLIC_REFUSED,
+    REFUSED,
+    SWEEP_AFTER_S,
+    UNROUTABLE,
+    OutboxBatch,
+    Unpublished,
+    WaitingPart,
+    parts_of,
+    unpublished_of,
+)
+from shared.records import replace
 
 ONE, TWO, THREE, ANSWER = (UUID(int=number) for number in range(1, 5))
 
@@ -62,6 +77,82 @@ def test_an_answer_is_dropped_if_its_queue_is_gone_and_kept_if_it_is_full() -> N
     long_full = outbox_batch(ANSWER, ONE, refusals=ANSWER_REFUSALS_MAX)
     assert ids(unpublished_of(long_full, Published(refused=[ANSWER, ONE]))) == ([], [], [ONE])
     assert ids(unpublished_of(long_full, Published(confirmed=[ONE], failed=[ANSWER]))) == ([ANSWER], [], [])
+
+
+def test_an_answer_that_ends_connections_is_dropped_after_a_few() -> None:
+    poison = Published(poison=[ANSWER])
+    for losses in range(ANSWER_LOSSES_MAX - 1):
+        (part,) = parts_of(unpublished_of(replace(outbox_batch(ANSWER), losses=losses), poison))
+        assert (part.losses, part.delay_s) == (losses + 1, POISON.delay_s(losses))
+    last = unpublished_of(replace(outbox_batch(ANSWER), losses=ANSWER_LOSSES_MAX - 1), poison)
+    assert ([message.id for message in last.dropped], last.count) == ([ANSWER], 0)
+
+
+def test_any_other_message_is_quarantined_in_the_end() -> None:
+    poison = Published(poison=[ONE])
+    for losses in range(LOSSES_MAX):
+        left = unpublished_of(replace(outbox_batch(ONE), losses=losses), poison)
+        (part,) = parts_of(left)
+        is_last = losses == LOSSES_MAX - 1
+        assert (part.losses, part.delay_s is None) == (losses + 1, is_last)
+        assert [message.id for message in left.quarantined] == ([ONE] if is_last else [])
+
+
+def test_what_our_own_queues_have_taken_owes_its_public_copy() -> None:
+    left = unpublished_of(outbox_batch(ONE, TWO, THREE), Published(confirmed=[ONE, TWO], refused=[THREE]), {TWO})
+    assert ([message.id for message in left.public], left.stuck, left.count) == ([TWO], 1, 2)
+
+
+def test_each_reason_waits_by_itself_and_so_does_each_poison_message() -> None:
+    batch = OutboxBatch(UUID(int=99), [message(id_) for id_ in (ONE, TWO, THREE, ANSWER)], refusals=1)
+    one, two, three, answer = batch.messages
+    left = Unpublished(batch, unknown=[one], refused=[two], poison=[three, answer])
+    assert parts_of(left) == [
+        WaitingPart([one], Lane.INSIDE, 1, 0, SWEEP_AFTER_S),
+        WaitingPart([two], Lane.INSIDE, 2, 0, REFUSED.delay_s(1)),
+        WaitingPart([three], Lane.INSIDE, 1, 1, POISON.delay_s(0)),
+        WaitingPart([answer], Lane.INSIDE, 1, 1, POISON.delay_s(0)),
+    ]
+
+
+def test_a_public_copy_changes_its_lane_and_is_repeated_ever_more_rarely() -> None:
+    event = replace(message(ONE), exchange="invoice.events")
+    batch = OutboxBatch(UUID(int=99), [event], refusals=3)
+    assert parts_of(Unpublished(batch, public=[event])) == [
+        WaitingPart([event], Lane.OUTSIDE, 0, 0, PUBLIC_REFUSED.delay_s(0))
+    ]
+    outside = replace(batch, lane=Lane.OUTSIDE)
+    assert parts_of(Unpublished(outside, refused=[event])) == [
+        WaitingPart([event], Lane.OUTSIDE, 4, 0, PUBLIC_REFUSED.delay_s(3))
+    ]
+    assert REFUSED.delay_s(1_000) < PUBLIC_REFUSED.delay_s(1_000) <= 300
+
+
+@pytest.mark.parametrize(
+    ("exchange", "lane"),
+    [
+        ("invoice.events", Lane.INSIDE),
+        ("settlement.commands", Lane.INSIDE),
+        ("dead-letters", Lane.OUTSIDE),
+        ("", Lane.OUTSIDE),
+    ],
+)
+def test_what_is_of_others_goes_on_the_outside_lane(exchange: str, lane: Lane) -> None:
+    assert replace(message(ONE), exchange=exchange).lane is lane
+
+
+def test_waves_are_halved_until_a_message_is_alone_and_grow_again() -> None:
+    size = WaveSize()
+    sizes = [size.at_most]
+    while size.at_most > 1:
+        size.lost(size.at_most)
+        sizes.append(size.at_most)
+    assert sizes == [256, 128, 64, 32, 16, 8, 4, 2, 1]
+    size.lost(1)
+    assert size.at_most == 1
+    for _ in range(20):
+        size.passed()
+    assert size.at_most == IN_FLIGHT_MAX
 
 
 def test_waits_double_and_do_not_grow_for_ever() -> None:

@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import aio_pika
 import orjson
@@ -16,9 +17,13 @@ from deploy.cli.main import run
 from deploy.cli.output import REFUSED, CliError
 from deploy.local.stack import Stack
 from shared.card_data.encryption import CardKeyring, CardRefusal
+from shared.messaging.envelope import Outgoing
 from shared.messaging.topology import EXCHANGES, QUEUES
+from shared.persistence import outbox
+from shared.persistence.database import Database
 from tests.service.cli.remit import remit
-from tests.support.environment import ROOT
+from tests.support.databases import rows
+from tests.support.environment import ROOT, Environment
 
 PAYMENT = uuid.uuid4()
 
@@ -146,6 +151,51 @@ async def test_an_exchange_of_another_type_is_named_and_replaced_if_asked(empty_
     assert (replaced.code, after.code, after.out) == (0, 0, "Everything is there.\n")
     assert received is not None
     assert received.body == b"invoice.events.direct", "an exchange of the right type keeps the bindings of others"
+
+
+async def quarantine(environment: Environment) -> UUID:
+    """Put a message into the saga's outbox that has ended too many connections."""
+    one = Outgoing(uuid4(), "settlement.commands", "k", "remit.test.v1", "c", b"{}")
+    database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
+    async with database.transaction() as tx:
+        await outbox.insert(tx, [one])
+        await tx.execute("UPDATE outbox SET sweep_after = 'infinity', losses = 6")
+    await database.close()
+    return one.id
+
+
+async def test_a_quarantined_message_is_shown_and_released_with_a_reason(environment: Environment) -> None:
+    none = await remit("outbox", "list", environment=environment)
+    id_ = await quarantine(environment)
+    listed = await remit("outbox", "list", environment=environment)
+    as_json = await remit("outbox", "list", "--json", environment=environment)
+    act = ("saga", str(id_), "--reason", "the broker is repaired", "--who", "Ada")
+    released = await remit("outbox", "release", *act, environment=environment)
+    again = await remit("outbox", "release", *act, environment=environment)
+    assert (none.code, none.err) == (0, "No message is quarantined.\n")
+    assert str(id_) in listed.out
+    assert [(one["service"], one["id"], one["losses"]) for one in as_json.json] == [("saga", str(id_), 6)]
+    assert (released.code, released.out) == (0, f"{id_}: it is published again, within a second\n")
+    assert (again.code, again.err) == (1, f"remit: No message {id_} is quarantined there.\n")
+    left = await rows(environment.databases["saga"], "SELECT losses, sweep_after <= now() AS due FROM outbox")
+    assert left == [{"losses": 0, "due": True}]
+
+
+async def test_a_quarantined_message_is_dropped_only_with_a_reason_for_the_journal(environment: Environment) -> None:
+    id_ = await quarantine(environment)
+    without = await remit("outbox", "drop", "saga", str(id_), environment=environment)
+    card = await remit("outbox", "drop", "saga", str(id_), "--reason", "4111 1111 1111 1111", environment=environment)
+    assert (without.code, card.code) == (2, 1)
+    assert len(await rows(environment.databases["saga"], "SELECT 1 FROM outbox")) == 1
+    dropped = await remit(
+        "outbox", "drop", "saga", str(id_), "--reason", "nobody needs it", "--who", "Ada", environment=environment
+    )
+    assert dropped.code == 0, dropped.err
+    assert await rows(environment.databases["saga"], "SELECT 1 FROM outbox") == []
+    noted = await rows(environment.databases["staff"], "SELECT who, action, subject, details FROM journal")
+    assert noted == [
+        {"who": "Ada", "action": "drop", "subject": id_, "details": {"reason": "nobody needs it", "service": "saga"}}
+    ]
 
 
 async def test_keys_are_made_once_and_the_private_one_is_private(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""Crafted reply addresses against the real broker: those that are answered never end the connection of whoever publishes to them."""
+
+import random
+import struct
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractIncomingMessage
+
+from shared.amqp.broker_link import BrokerLink
+from shared.messaging.envelope import Lane, Outgoing
+from shared.messaging.publisher import Publisher
+from shared.messaging.reply_address import DIRECT, problem_of
+from tests.support.environment import Environment
+
+ADDRESSES = 400
+KEY = b64encode(bytes(16)).decode()
+
+
+@pytest.fixture
+async def direct(environment: Environment) -> AsyncIterator[str]:
+    """The address of an asker that awaits its answer by direct reply-to, as the broker wrote it."""
+    connection = await aio_pika.connect(environment.rabbitmq_url, timeout=10)
+    async with connection:
+        channel = await connection.channel()
+        await (await channel.get_queue(DIRECT, ensure=False)).consume(ignored, no_ack=True)
+        questions = await channel.declare_queue(exclusive=True)
+        await channel.default_exchange.publish(aio_pika.Message(b"?", reply_to=DIRECT), questions.name, timeout=10)
+        message = await questions.get(no_ack=True, timeout=10)
+        assert message is not None
+        assert message.reply_to is not None
+        yield message.reply_to
+
+
+async def ignored(_: AbstractIncomingMessage) -> None:
+    """An answer."""
+
+
+def crafted(direct: str, chance: random.Random) -> str:
+    """An address that somebody made out of a real one."""
+    process_id, key = direct.removeprefix(f"{DIRECT}.").split(".")
+    data = bytearray(b64decode(process_id))
+    for _ in range(chance.randint(1, 3)):
+        match chance.randrange(4):
+            case 0:
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            case 1:
+                del data[chance.randrange(len(data))]
+            case 2:
+                data.insert(chance.randrange(len(data)), chance.randrange(256))
+            case _:
+                data[-12:] = chance.choice([b"\xff" * 12, b"\x00" * 12, chance.randbytes(12)])  # no such process
+    return f"{DIRECT}.{b64encode(bytes(data)).decode()}.{chance.choice([key, KEY, 'BBBB', ''])}"
+
+
+async def test_the_address_that_the_broker_writes_is_answered(direct: str) -> None:
+    assert problem_of(direct) is None
+
+
+def is_process_of_any_erlang(address: str) -> bool:
+    """Whether every Erlang can have such a process: OTP 25 has numbers of 15 bits and serials of 13."""
+    id_, serial, _ = struct.unpack(">III", b64decode(address.split(".")[3])[-12:])
+    return int(id_) < 2**15 and int(serial) < 2**13
+
+
+async def test_no_answered_address_of_a_process_that_can_be_ends_the_connection(
+    environment: Environment, direct: str
+) -> None:
+    """The name of the node is kept, since only the broker knows its nodes. The publisher isolates what only the broker knows."""
+    chance = random.Random(18)
+    made = [crafted(direct, chance) for _ in range(ADDRESSES)]
+    node = b64decode(direct.removeprefix(f"{DIRECT}.").split(".")[0])[:-12]
+    names = ["amq.gen-JzTY20BRgKO-HjmUJj0wLg", "x" * 255, "ü" * 127, " ", "a b", "#", "*.*", "%00", "'; --", "日本"]
+    answered = [
+        address
+        for address in [*made, *names]
+        if problem_of(address) is None and (address in names or node in b64decode(address.split(".")[3]))
+    ]
+    assert len(answered) > len(names) + ADDRESSES // 40, "the generator makes enough of both kinds"
+    assert len(answered) < ADDRESSES
+    publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test answers"), lane=Lane.OUTSIDE)
+    answers = [Outgoing(uuid4(), "", address, "t", "c", b"{}", droppable=True) for address in answered]
+    published = await publisher.publish(answers)
+    await publisher.close()
+    assert (published.failed, published.unencodable) == ([], [])
+    assert len(published.confirmed) + len(published.unroutable) + len(published.poison) == len(answered)
+    deadly = [answer.routing_key for answer in answers if answer.id in published.poison]
+    assert not any(address in names or is_process_of_any_erlang(address) for address in deadly)
+
+
+async def test_an_address_of_an_unknown_node_is_isolated(environment: Environment, direct: str) -> None:
+    """It has the right form. RabbitMQ 3.10 ends the connection over it, and later ones only drop the message."""
+    process_id = b"\x83Xw\x09reply@123" + bytes(12)
+    unknown = f"{DIRECT}.{b64encode(process_id).decode()}.{KEY}"
+    assert problem_of(unknown) is None
+    publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test answers"), lane=Lane.OUTSIDE)
+    await publisher.keep_open()
+    answers = [Outgoing(uuid4(), "", address, "t", "c", b"{}", droppable=True) for address in (direct, unknown, direct)]
+    published = await publisher.publish(answers)
+    await publisher.close()
+    assert {*published.poison, *published.unroutable, *published.confirmed} == {answer.id for answer in answers}
+    assert set(published.poison) <= {answers[1].id}
