@@ -216,6 +216,12 @@ def outbox_batch(*bodies: bytes) -> Plant:
     return plant
 
 
+async def quarantined_message(books: FinishedBooks) -> None:
+    """A message that is not tried any more, however young it is."""
+    await outbox_batch(b"{}")(books)
+    await sql("saga", "UPDATE outbox SET sweep_after = 'infinity', losses = 6")(books)
+
+
 WAITING = tuple(
     b'{"id":"%s","time":"2026-11-23T10:00:00Z","amount_minor":%d}' % (str(uuid5(UUID(int=n), "")).encode(), 1000 + n)
     for n in range(200)
@@ -565,6 +571,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         ),
         {"caused_by_commands"},
     ),
+    "a quarantined message": (quarantined_message, {"events_delivered"}),
     "outbox not empty": (outbox_batch(*WAITING), {"events_delivered"}),
     "card number in an outbox batch": (outbox_batch(*WAITING, PAN.encode()), {"events_delivered", "no_secrets_leaked"}),
     "event unseen": (event_unseen, {"events_delivered", "deliveries_accounted_for"}),
