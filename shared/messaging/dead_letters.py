@@ -18,6 +18,7 @@ from shared.messaging.topology import DEAD_LETTERS
 from shared.observability.logs import redact
 from shared.records import replace
 
+TYPE = "remit.DeadLetter.v1"
 TEXT_LENGTH_MAX = 1_000
 CE_HEADERS_MAX = 24
 TRIES_SHOWN_MAX = 2**31 - 1
@@ -58,7 +59,7 @@ def dead_letter(
         id=_id(delivery, withheld),
         exchange=DEAD_LETTERS,
         routing_key=delivery.queue,
-        type="remit.DeadLetter.v1",
+        type=TYPE,
         correlation_id=str(headers.get(dead_letter_headers.CORRELATION_ID, "")),
         body=b"" if withheld else delivery.body,
         headers=headers,

@@ -29,6 +29,7 @@ from shared.amqp.broker_link import (
     losses_as_errors,
 )
 from shared.amqp.transport import FrameTransport
+from shared.messaging import dead_letters
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, ingress_exchange, is_public
@@ -445,12 +446,22 @@ def _encoded(wave: _Wave, channel: Channel, lane: Lane, result: Published) -> tu
     payloads: list[bytes] = []
     for id_, message in wave.items():
         try:
-            payloads.append(_payload(id_, message, channel, lane))
+            payloads.append(_payload_or_remains(id_, message, channel, lane))
             sendable[id_] = message
         except (ValueError, TypeError, struct.error) as error:
             result.unencodable.append(message.id)
             log.warning("message_not_encodable", message_id=str(message.id), type=message.type, error=error_text(error))
     return sendable, b"".join(payloads)
+
+
+def _payload_or_remains(id_: str, message: Outgoing, channel: Channel, lane: Lane) -> bytes:
+    """Like `_payload`. Of a dead letter that the broker's frames cannot hold, that is sent which they always can."""
+    try:
+        return _payload(id_, message, channel, lane)
+    except ValueError:
+        if message.type != dead_letters.TYPE:
+            raise
+        return _payload(id_, dead_letters.stripped(message), channel, lane)
 
 
 def _payload(id_: str, message: Outgoing, channel: Channel, lane: Lane = Lane.INSIDE) -> bytes:

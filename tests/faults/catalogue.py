@@ -76,6 +76,7 @@ ROWS: Final[dict[int, CatalogueRow]] = {
             "two publishers": "fleet/?-of-each",
             "a row committed late": "crash/shell.before_commit:*:stop",
             "publish refused (full queue)": "servers/*:full",
+            "a full queue of others": "crash/relay.*_own:*",
         },
     ),
     7: CatalogueRow("request → payment row", {"duplicate on two instances at once": "fleet/?-of-each"}),

@@ -9,6 +9,7 @@ import pytest
 from services.invoice.__main__ import assemble
 from shared.amqp.broker_link import BrokerLink
 from shared.contracts import invoice
+from shared.messaging import dead_letter_headers, dead_letters
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.public_exchanges import PublicExchanges
@@ -217,6 +218,27 @@ async def test_beside_poison_every_healthy_command_is_answered_without_a_sweep(
         assert READY.labels("publisher")._value.get() == 1
     assert broker.deaths >= HEALTHY
     assert await rows(environment.databases["invoice"], "SELECT 1 FROM outbox WHERE lane = 'inside'") == []
+
+
+async def test_a_dead_letter_that_small_frames_cannot_hold_is_published_without_its_headers(
+    environment: Environment, upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator of the broker may have lowered the size of a frame."""
+    letters = await upstream.queue("dead-letters")
+    publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test outside"), lane=Lane.OUTSIDE)
+    channel = await publisher._open_channel()
+    monkeypatch.setattr(channel, "max_content_size", 4_088)
+    names = dead_letter_headers
+    kept: dict[str, str | int] = dict.fromkeys(
+        (names.REASON, names.QUEUE, names.TRIES, names.FAILED_AT, names.REPLAYS), "saga.events"
+    )
+    large: dict[str, str | int] = {f"ce-{number}": "x" * 250 for number in range(24)}
+    letter = Outgoing(uuid4(), "dead-letters", "saga.events", dead_letters.TYPE, "c", b"{}", headers=kept | large)
+    assert (await publisher.publish([letter])).confirmed == [letter.id]
+    await publisher.close()
+    received = await letters.next()
+    assert kept.items() <= received.message.headers.items()
+    assert not large.keys() & received.message.headers.keys()
 
 
 async def test_poison_among_dead_letters_holds_up_no_message(
