@@ -8,6 +8,7 @@ from services.audit.align import pages
 from services.audit.finding import Tally
 from services.audit.routes import kept_for_card_data
 from services.audit.stores import Attempted, Snapshot, Stores
+from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS
 
 PAGE = 2_000
 """The number of commands that are looked up at a time."""
@@ -57,7 +58,7 @@ class _Room:
     """Counts how many unanswered commands of a live system may be in a queue or in a consumer's hands."""
 
     def __init__(self, stores: Stores) -> None:
-        queues = [(stores.queues or {}).get(name) for name in ("invoice.commands", "dead-letters")]
+        queues = [(stores.queues or {}).get(name) for name in (COMMANDS, SUSPECT_COMMANDS, DEAD_LETTERS)]
         self.left = (
             0
             if stores.drained

@@ -40,11 +40,12 @@ _OF_THE_ENVELOPE = frozenset(
         "clear_card_number",
         "cvv_not_accepted",
         "headers_too_large",
+        "moved_back",
         "unsupported_content_type",
         "unsupported_content_encoding",
     }
 )
-"""Reasons that may lie in the message's properties, which were redacted before they were stored."""
+"""Reasons that may lie in the message's properties or headers, which were redacted or taken off before they were stored."""
 _SETTLED = frozenset({"replayed", "discarded"})
 
 BODY_BYTES_MAX = 64 * 1024

@@ -3,10 +3,10 @@
 from functools import lru_cache
 from uuid import UUID, uuid5
 
-from shared.messaging.topology import ANY_KEY, EXCHANGES, WORK_QUEUES, Binding, ingress_exchange
+from shared.messaging.topology import ANY_KEY, COMMANDS, EXCHANGES, WORK_QUEUES, Binding, bound_exchange
 
-COMMANDS = "invoice.commands"
-"""The public queue. Its message ids are chosen by senders, and the answers serve as its inbox."""
+__all__ = ["COMMANDS", "SERVICE_OF", "kept_for_card_data", "queues_for"]
+
 SERVICE_OF = {queue.name: queue.name.partition(".")[0] for queue in WORK_QUEUES}
 """A queue begins with the name of the service that consumes it."""
 _FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.type == "fanout")
@@ -15,7 +15,8 @@ _FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.type ==
 @lru_cache(maxsize=1_000)
 def queues_for(exchange: str, routing_key: str) -> tuple[str, ...]:
     """The work queues that the broker copies such a message to: by exact key, or through an exchange that ignores keys."""
-    bound = Binding(ingress_exchange(exchange), ANY_KEY if exchange in _FANOUTS else routing_key)
+    entered = bound_exchange(exchange)
+    bound = Binding(entered, ANY_KEY if entered in _FANOUTS else routing_key)
     return tuple(queue.name for queue in WORK_QUEUES if bound in queue.bindings)
 
 

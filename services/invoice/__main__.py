@@ -9,6 +9,7 @@ from services.invoice.handlers import InvoiceHandler
 from services.invoice.rebuild import rebuild
 from services.invoice.reminders import RequestReminder
 from shared.clock import system_clock
+from shared.messaging.topology import COMMANDS, SUSPECT_COMMANDS
 from shared.persistence.database import Database
 from shared.service import Runtime, run_service
 from shared.settings import ConfigurationError, EnvironmentVariables
@@ -22,10 +23,11 @@ saga watches the payment: its first deadline comes two minutes later."""
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Assemble the service: two queues, and the reminder. Raises `ConfigurationError`."""
+    """Assemble the service: its queues, and the reminder. Raises `ConfigurationError`."""
     remind_after_s = EnvironmentVariables().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
     handler = InvoiceHandler()
-    runtime.consume("invoice.commands", handler, inbox=CommandInbox())
+    runtime.consume(COMMANDS, handler, inbox=CommandInbox())
+    runtime.consume(SUSPECT_COMMANDS, handler, inbox=CommandInbox())
     runtime.consume("invoice.settlement", handler)
     reminder = RequestReminder(runtime.database, runtime.relay, older_than_s=remind_after_s)
     runtime.in_background(reminder, first_in_s=reminder.interval_s)  # outcomes that wait in our queue are handled first

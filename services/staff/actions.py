@@ -28,6 +28,7 @@ from shared.ids import derived_id, new_id
 from shared.messaging import dead_letter_headers, reply_address
 from shared.messaging.codec import decode, encode, field_errors
 from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.messaging.failures import of_the_sender
 from shared.messaging.topology import WORK_QUEUES
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
@@ -195,7 +196,7 @@ def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
     letter = record.letter
     scalars = {
         name: value
-        for name, value in letter.headers.items()
+        for name, value in of_the_sender(letter.headers).items()
         if isinstance(value, str | int) and name not in ROUTING_HEADERS
     }
     return Outgoing(

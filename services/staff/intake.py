@@ -3,17 +3,16 @@
 A message that the broker dead-letters may never have passed our border. So every message is scanned here, some for the second time. If
 there is a card number anywhere, the body is not stored. All texts are redacted.
 
-Nothing is trusted that a sender could have written. The queue on which a message failed is taken from the routing key with which it was
-dead-lettered. A message with an `x-death` header was dead-lettered by the broker, because our services never write that header.
+`shared.messaging.failures` reads what the headers say of the failure. Nothing is trusted that a sender could have written: the queue on
+which a message failed is taken from the routing key with which it was dead-lettered.
 """
 
 import asyncio
 import json
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Literal, TypedDict
+from typing import Literal
 from uuid import UUID
 
 import structlog
@@ -32,64 +31,56 @@ from shared.messaging.codec import BODY_BYTES_MAX, decode, headers_too_large
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.dead_letters import NAMESPACE
 from shared.messaging.envelope import Inbound
+from shared.messaging.failures import Failure, death_of, read_arrived, string, text
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability import metrics
 from shared.observability.health import Readiness
-from shared.observability.logs import describe_error, redact
+from shared.observability.logs import describe_error
 from shared.observability.redaction import redact_value
 from shared.persistence.database import Database, Trouble, trouble
 from shared.records import replace
 
 log = structlog.get_logger(__name__)
 
-SHORT_TEXT_BYTES_MAX = 255
-"""The longest AMQP short string. A property must fit into one to be sent again."""
 ERROR_TEXT_BYTES_MAX = 4_096
-CODE_LENGTH_MAX = 64
 GENERATION_MAX = 1_000_000
 """A larger count of replays is not ours. Upstream can write that header, too."""
-COUNT_MAX = 2**31 - 1
-
-_NOT_OF_THE_SENDER = re.compile(
-    r"x-remit-|x-unreadable$|x-death$|x-first-death-|x-last-death-|x-delivery-count$|x-acquired-count$"
-)
-
-_BROKER_REASONS = {
-    "rejected": "a consumer rejected it",
-    "expired": "its time to live was over",
-    "maxlen": "its queue was full",
-    "delivery_limit": "it was delivered more often than its queue allows",
-}
 
 # -- reading a delivery ----------------------------------------------------------------------------------------------------------------
 
 
 def read(delivery: Delivery) -> DeadLetter:
     """Read a delivery as a dead letter. Never raises because of its content."""
-    original = _original(delivery)
-    withheld = _withheld(original, delivery)
+    failure = read_arrived(delivery)
+    original = failure.message
+    withheld = _withheld(failure)
     decoded = decode(original.body, content_type=original.content_type, headers=original.headers)
     own_id = read_uuid(original.message_id)
     type_ = decoded.data.wire_name if isinstance(decoded, Inbound) else decoded.type
-    generation = _generation(delivery)
+    generation = failure.replays if failure.replays <= GENERATION_MAX else 0
     return DeadLetter(
-        id=_identity(original, withheld, delivery),
-        queue=_text(original.queue) or DEAD_LETTERS,
-        exchange=_text(original.exchange),
-        routing_key=_text(original.routing_key),
-        message_id=_text(original.message_id),
+        id=_identity(failure, withheld, delivery),
+        queue=text(original.queue) or DEAD_LETTERS,
+        origin=_origin(failure),
+        reason=failure.reason,
+        error_type=text(failure.error_type),
+        error_text=text(failure.error_text, ERROR_TEXT_BYTES_MAX),
+        tries=failure.tries,
+        generation=generation,
+        failed_at=failure.failed_at,
+        exchange=text(original.exchange),
+        routing_key=text(original.routing_key),
+        message_id=text(original.message_id),
         event_id=own_id if withheld is Withheld.CARD_DATA else decoded.id or own_id,
-        type=_text(original.type or type_),
-        content_type=_text(original.content_type),
-        correlation_id=_text(original.correlation_id),
-        reply_to=_text(original.reply_to),
+        type=text(original.type) or text(type_),
+        content_type=text(original.content_type),
+        correlation_id=text(original.correlation_id),
+        reply_to=text(original.reply_to),
         headers={} if withheld else _plain(original.headers),
         body=None if withheld else original.body,
         body_bytes=len(original.body),
         withheld=withheld,
-        generation=generation,
         replay_of=own_id if generation else None,
-        **(_why_by_service(delivery) if _is_ours(delivery) else _why_by_broker(delivery)),
     )
 
 
@@ -109,56 +100,28 @@ def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADAB
     """
     return DeadLetter(
         id=derived_id(NAMESPACE, f"{why}\n{delivery.routing_key}\n{delivery.message_id}\n{len(delivery.body)}"),
-        queue=_text(delivery.routing_key) or DEAD_LETTERS,
-        origin="remit" if _is_ours(delivery) else "broker",
+        queue=text(delivery.routing_key) or DEAD_LETTERS,
+        origin="remit" if dead_letter_headers.QUEUE in delivery.headers else "broker",
         reason=why,
         error_type=type(error).__name__,
-        error_text=_text(describe_error(error), ERROR_TEXT_BYTES_MAX),
+        error_text=text(describe_error(error), ERROR_TEXT_BYTES_MAX),
         withheld=why,
         event_id=read_uuid(delivery.message_id),
         body_bytes=len(delivery.body),
     )
 
 
-def _is_ours(delivery: Delivery) -> bool:
-    return dead_letter_headers.QUEUE in delivery.headers and "x-death" not in delivery.headers
+def _origin(failure: Failure) -> Origin:
+    """Who dead-lettered the message first. A service that set it aside again kept the broker's reason."""
+    return "remit" if failure.by_service and not failure.reason.startswith("broker_") else "broker"
 
 
-def _original(delivery: Delivery) -> Delivery:
-    """The message as it was on the queue on which it failed."""
-    headers = {key: value for key, value in delivery.headers.items() if not _NOT_OF_THE_SENDER.match(key)}
-    on_its_queue = replace(delivery, queue=delivery.routing_key, headers=headers)
-    if _is_ours(delivery):
-        return replace(
-            on_its_queue,
-            exchange=_string(delivery.headers.get(dead_letter_headers.EXCHANGE)),
-            routing_key=_string(delivery.headers.get(dead_letter_headers.ROUTING_KEY)),
-            message_id=_string(delivery.headers.get(dead_letter_headers.MESSAGE_ID)),
-            type=_string(delivery.headers.get(dead_letter_headers.MESSAGE_TYPE)),
-            content_type=_string(delivery.headers.get(dead_letter_headers.CONTENT_TYPE)),
-            correlation_id=_string(delivery.headers.get(dead_letter_headers.CORRELATION_ID)),
-            reply_to=_string(delivery.headers.get(dead_letter_headers.REPLY_TO)),
-        )
-    death = _death(delivery)
-    keys = death.get("routing-keys")
-    first_key = keys[0] if isinstance(keys, list) and keys else None
-    return replace(on_its_queue, exchange=_string(death.get("exchange")), routing_key=_string(first_key))
-
-
-def _death(delivery: Delivery) -> Mapping[str, object]:
-    """The entry of `x-death` about this failure. Empty if it cannot be read."""
-    deaths = delivery.headers.get("x-death")
-    entries = [entry for entry in deaths if isinstance(entry, dict)] if isinstance(deaths, list) else []
-    here = [entry for entry in entries if entry.get("queue") == delivery.routing_key]
-    return (here or entries or [{}])[0]
-
-
-def _withheld(original: Delivery, delivery: Delivery) -> Withheld | None:
-    by_service = delivery.headers.get(dead_letter_headers.BODY_WITHHELD) if _is_ours(delivery) else None
-    if by_service == dead_letter_headers.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
+def _withheld(failure: Failure) -> Withheld | None:
+    original = failure.message
+    if failure.withheld == dead_letter_headers.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
         return Withheld.TOO_LARGE
-    if by_service:
-        return Withheld.NOT_TEXT if by_service == dead_letter_headers.WITHHELD_NOT_TEXT else Withheld.CARD_DATA
+    if failure.withheld:
+        return Withheld.NOT_TEXT if failure.withheld == dead_letter_headers.WITHHELD_NOT_TEXT else Withheld.CARD_DATA
     if headers_too_large(original.headers):
         return Withheld.HEADERS_TOO_LARGE  # without scanning them: none of them is kept anyway
     if not is_text(original.body):
@@ -181,99 +144,32 @@ def _has_card_data(original: Delivery) -> bool:
     return has_card_data(original.body) or has_card_data(as_text(properties))
 
 
-def _identity(original: Delivery, withheld: Withheld | None, delivery: Delivery) -> UUID:
+def _identity(failure: Failure, withheld: Withheld | None, delivery: Delivery) -> UUID:
     """The id of the record: the same for a message that fails on the same queue again, replayed or not.
 
     It uses no hash of a withheld body, because a card number could be found from the hash.
     """
+    original = failure.message
     if withheld is None:
         digest = sha256(original.body + _event_headers(original.headers)).hexdigest()
     elif original.message_id:
         digest = ""
     else:  # the message has no id: use that of the dead letter, or the time when the broker dead-lettered it
-        digest = delivery.message_id or f"{_death(delivery).get('time')} {len(original.body)}"
+        digest = delivery.message_id or f"{death_of(delivery, original.queue).get('time')} {len(original.body)}"
     return derived_id(NAMESPACE, f"{original.queue}\n{original.message_id or ''}\n{digest}")
 
 
 def _event_headers(headers: Mapping[str, object]) -> bytes:
     """The CloudEvents attributes of a message in binary mode. They are part of its content."""
     attributes = {
-        name: _string(value) for name, value in headers.items() if name.startswith(("ce-", "ce_", "cloudEvents"))
+        name: string(value) for name, value in headers.items() if name.startswith(("ce-", "ce_", "cloudEvents"))
     }
     return json.dumps(attributes, sort_keys=True).encode()
-
-
-class _Why(TypedDict):
-    origin: Origin
-    reason: str
-    error_type: str | None
-    error_text: str | None
-    tries: int
-    failed_at: datetime | None
-
-
-def _why_by_service(delivery: Delivery) -> _Why:
-    """Why our service dead-lettered it, from its headers."""
-    headers = delivery.headers
-    return {
-        "origin": "remit",
-        "reason": _code(headers.get(dead_letter_headers.REASON)),
-        "error_type": _text(headers.get(dead_letter_headers.ERROR_TYPE)),
-        "error_text": _text(headers.get(dead_letter_headers.ERROR_TEXT), ERROR_TEXT_BYTES_MAX),
-        "tries": _count(headers.get(dead_letter_headers.TRIES)),
-        "failed_at": _moment(headers.get(dead_letter_headers.FAILED_AT)),
-    }
-
-
-def _why_by_broker(delivery: Delivery) -> _Why:
-    """Why the broker dead-lettered it, from `x-death`."""
-    death = _death(delivery)
-    reason = _string(death.get("reason"))
-    return {
-        "origin": "broker",
-        "reason": _code(f"broker_{reason}") if reason else "unknown",
-        "error_type": None,
-        "error_text": f"RabbitMQ dead-lettered it: {_BROKER_REASONS.get(reason, 'it does not say why')}",
-        "tries": _count(delivery.headers.get("x-delivery-count")) or _count(death.get("count")),
-        "failed_at": _moment(death.get("time")),
-    }
-
-
-def _generation(delivery: Delivery) -> int:
-    count = dead_letter_headers.replays(delivery)
-    return count if count <= GENERATION_MAX else 0
 
 
 def _plain(headers: Mapping[str, object]) -> dict[str, object]:
     plain = redact_value(headers)
     return plain if isinstance(plain, dict) else {}
-
-
-def _string(value: object) -> str:
-    if value is None:
-        return ""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
-
-
-def _text(value: object, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str | None:
-    """A text that is safe to store and show, at most `bytes_max` bytes in UTF-8. None if it is empty."""
-    return redact(_string(value)).encode()[:bytes_max].decode("utf-8", "ignore") or None
-
-
-def _code(value: object) -> str:
-    return re.sub(r"[^A-Za-z0-9_.:-]", "_", _text(value) or "")[:CODE_LENGTH_MAX] or "unknown"
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else 0
-
-
-def _moment(value: object) -> datetime | None:
-    try:
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(_string(value))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else None
 
 
 # -- storing a batch -------------------------------------------------------------------------------------------------------------------

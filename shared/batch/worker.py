@@ -24,6 +24,7 @@ from shared.messaging import dead_letters
 from shared.messaging.codec import MalformedReason, decode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Outgoing
+from shared.messaging.failures import MOVED_BACK, is_dead_letter
 from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -105,6 +106,8 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._batch_seconds.observe(time.perf_counter() - started)
 
     def _admit(self, delivery: Delivery) -> Item | DeadLettered:
+        if delivery.headers and is_dead_letter(delivery):
+            return DeadLettered(delivery, MOVED_BACK, "it has the headers of a dead letter")
         texts = delivery.property_texts
         if texts and find_card_number(APART.join(texts.values())):
             text = f"a card number in {place_of_card_data(texts) or 'the properties of the message'}"
@@ -130,14 +133,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         """
         letters: dict[UUID, Outgoing] = {}
         for entry in dead_lettered:
-            letter = dead_letters.dead_letter(
-                entry.delivery,
-                reason=entry.reason,
-                error=entry.error,
-                text=entry.text,
-                clock=self._clock,
-                tries=entry.delivery.tries + entry.tries,
-            )
+            letter = self._letter(entry)
             letters[letter.id] = letter
             metrics.DEAD_LETTERS.labels(queue=entry.delivery.queue, reason=entry.reason).inc()
             message_id = redact(str(entry.delivery.message_id), max_characters=MESSAGE_ID_SHOWN_MAX)
@@ -158,6 +154,18 @@ class QueueWorker(Generic[Key, State, Effect]):
         if stripped == letter:
             await self._retry.outlast(error, state)
         return stripped
+
+    def _letter(self, entry: DeadLettered) -> Outgoing:
+        if entry.reason == MOVED_BACK:
+            return dead_letters.set_aside_again(entry.delivery, self._clock)
+        return dead_letters.dead_letter(
+            entry.delivery,
+            reason=entry.reason,
+            error=entry.error,
+            text=entry.text,
+            clock=self._clock,
+            tries=entry.delivery.tries + entry.tries,
+        )
 
 
 def _batches(deliveries: Sequence[Delivery]) -> Iterable[Sequence[Delivery]]:

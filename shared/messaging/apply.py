@@ -1,6 +1,6 @@
 """Creates, verifies or prunes on a broker the topology that `shared.messaging.topology` describes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from shared.amqp.broker_link import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
-from shared.messaging.topology import EXCHANGES, QUEUES, Exchange, Queue
+from shared.messaging.topology import EXCHANGES, PAST_THE_SCREEN, QUEUES, Binding, Exchange, Queue
 
 CONNECT_HINT = "is RABBITMQ_URL right and the broker up?"
 
@@ -34,11 +34,11 @@ async def apply_topology(url: str, *, replace: bool = False) -> None:
         for exchange in EXCHANGES:
             await _create_exchange(link, exchange, replace=replace)
         channel = await _channel(link)
-        for queue in QUEUES:
-            await _bind(channel, queue)
         for exchange in EXCHANGES:
             for binding in exchange.bindings:
                 await channel.exchange_bind(exchange.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+        for name, replaced in PAST_THE_SCREEN.items():
+            await _unbind(channel, name, replaced)
 
 
 async def _create_queue(channel: Channel, queue: Queue) -> None:
@@ -51,8 +51,10 @@ async def _create_queue(channel: Channel, queue: Queue) -> None:
 
 
 async def _create_exchange(link: BrokerLink, exchange: Exchange, *, replace: bool) -> None:
+    """Create the exchange and bind our queues to it, without delay: a message that comes before the binding finds no queue."""
+    channel = await _channel(link)
     try:
-        await _declare(await _channel(link), exchange)
+        await _declare(channel, exchange)
     except ChannelPreconditionFailed as error:
         if not replace:
             raise TopologyError(
@@ -62,16 +64,23 @@ async def _create_exchange(link: BrokerLink, exchange: Exchange, *, replace: boo
         channel = await _channel(link)
         await channel.exchange_delete(exchange.name, timeout=RPC_TIMEOUT_S)
         await _declare(channel, exchange)
-        for queue in QUEUES:
-            await _bind(
-                channel, queue, only=exchange.name
-            )  # without delay: a message that comes before this finds no queue
+    for queue in QUEUES:
+        await _bind(channel, queue, only=exchange.name)
 
 
 async def _bind(channel: Channel, queue: Queue, *, only: str | None = None) -> None:
     for binding in queue.bindings:
         if only is None or binding.exchange == only:
-            await channel.queue_bind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+            arguments: dict[str, Any] = {**binding.arguments}
+            await channel.queue_bind(
+                queue.name, binding.exchange, binding.routing_key, arguments=arguments, timeout=RPC_TIMEOUT_S
+            )
+
+
+async def _unbind(channel: Channel, queue: str, bindings: Sequence[Binding]) -> None:
+    """Remove these bindings of a queue. The broker does not mind if one is not there."""
+    for binding in bindings:
+        await channel.queue_unbind(queue, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
 
 
 async def prune_topology(url: str) -> None:
@@ -86,8 +95,7 @@ async def prune_topology(url: str) -> None:
                 await _bind(channel, queue)
             except ChannelNotFoundEntity as error:
                 raise TopologyError(f"{error}: run `remit topology apply` first") from None
-            for binding in queue.retired:  # the broker does not mind if a binding is not there
-                await channel.queue_unbind(queue.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+            await _unbind(channel, queue.name, queue.retired)
 
 
 async def check_topology(url: str) -> list[str]:

@@ -9,12 +9,13 @@ from uuid import UUID
 from shared.card_data.plain import is_text
 from shared.card_data.values import has_card_data
 from shared.clock import Clock
-from shared.ids import derived_id
+from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letter_headers
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Outgoing
-from shared.messaging.topology import DEAD_LETTERS
+from shared.messaging.failures import MOVED_BACK, Failure, read_moved_back
+from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS
 from shared.observability.logs import redact
 from shared.records import replace
 
@@ -31,18 +32,52 @@ def dead_letter(
     delivery: Delivery, *, reason: str, error: BaseException | None, text: str, clock: Clock, tries: int
 ) -> Outgoing:
     """The delivery as a dead letter. Card data and oversized bodies are withheld; every text is redacted."""
-    withheld = _withheld(delivery)
+    queue = COMMANDS if delivery.queue == SUSPECT_COMMANDS else delivery.queue
+    failure = Failure(
+        message=replace(delivery, queue=queue),
+        by_service=True,
+        reason=reason,
+        error_type=type(error).__name__ if error is not None else "",
+        error_text=text,
+        tries=tries,
+        failed_at=clock(),
+        withheld=_withheld(delivery),
+        replays=dead_letter_headers.replays(delivery),
+    )
+    return _letter(failure, _id(failure))
+
+
+def set_aside_again(delivery: Delivery, clock: Clock) -> Outgoing:
+    """A dead letter that came to a work queue, as the dead letter that it was: of the same message, with the same reason and tries.
+
+    It is scanned and redacted anew, since a sender could have made it up. Its `x-death` stays behind: in another queue it would hurt the
+    broker again.
+    """
+    failure = read_moved_back(delivery)
+    failure = replace(
+        failure,
+        reason=MOVED_BACK if failure.reason == "unknown" else failure.reason,
+        tries=max(failure.tries, 1),
+        failed_at=failure.failed_at or clock(),
+        withheld=_claimed_withheld(failure.withheld) or _withheld(failure.message),
+    )
+    own_id = read_uuid(delivery.message_id) if failure.by_service and failure.withheld else None
+    return _letter(failure, own_id or _id(failure))
+
+
+def _letter(failure: Failure, id_: UUID) -> Outgoing:
+    delivery, withheld = failure.message, failure.withheld
     headers: dict[str, str | int] = {
-        dead_letter_headers.REASON: reason,
-        dead_letter_headers.ERROR_TYPE: type(error).__name__ if error is not None else "",
-        dead_letter_headers.ERROR_TEXT: redact(text, max_characters=TEXT_LENGTH_MAX),
+        dead_letter_headers.REASON: failure.reason,
+        dead_letter_headers.ERROR_TYPE: _short(failure.error_type),
+        dead_letter_headers.ERROR_TEXT: redact(failure.error_text, max_characters=TEXT_LENGTH_MAX),
         dead_letter_headers.QUEUE: delivery.queue,
-        dead_letter_headers.EXCHANGE: delivery.exchange,
+        dead_letter_headers.EXCHANGE: _short(delivery.exchange),
         dead_letter_headers.ROUTING_KEY: _short(delivery.routing_key),
-        dead_letter_headers.TRIES: min(tries, TRIES_SHOWN_MAX),
-        dead_letter_headers.FAILED_AT: clock().isoformat(),
+        dead_letter_headers.TRIES: min(failure.tries, TRIES_SHOWN_MAX),
+        dead_letter_headers.FAILED_AT: failure.failed_at.isoformat() if failure.failed_at else "",
         dead_letter_headers.BODY_WITHHELD: withheld,
-        dead_letter_headers.REPLAYS: dead_letter_headers.replays(delivery),
+        dead_letter_headers.REPLAYS: failure.replays,
     }
     # What the sender wrote into properties is scanned like its body: any of them could hold a card number.
     for header, value in (
@@ -56,7 +91,7 @@ def dead_letter(
             headers[header] = _short(value)
     headers |= _ce_headers(delivery)
     return Outgoing(
-        id=_id(delivery, withheld),
+        id=id_,
         exchange=DEAD_LETTERS,
         routing_key=delivery.queue,
         type=TYPE,
@@ -87,13 +122,12 @@ def stripped(letter: Outgoing) -> Outgoing:
     )
 
 
-def _id(delivery: Delivery, withheld: str) -> UUID:
+def _id(failure: Failure) -> UUID:
     """The same delivery set aside twice (a crash between confirm and ack) is the same dead letter; set aside again after a replay is
     another one, and so are two bodies under one message id. A withheld body gives no hash: a card number could be found from it."""
-    body = f"tag {delivery.tag}" if withheld else sha256(delivery.body).hexdigest()
-    return derived_id(
-        NAMESPACE, f"{delivery.queue}\n{delivery.message_id}\n{body}\n{dead_letter_headers.replays(delivery)}"
-    )
+    message = failure.message
+    body = f"tag {message.tag}" if failure.withheld else sha256(message.body).hexdigest()
+    return derived_id(NAMESPACE, f"{message.queue}\n{message.message_id}\n{body}\n{failure.replays}")
 
 
 def _short(text: str) -> str:
@@ -107,6 +141,12 @@ def _withheld(delivery: Delivery) -> str:
     if not is_text(delivery.body):
         return dead_letter_headers.WITHHELD_NOT_TEXT
     return dead_letter_headers.WITHHELD_CARD_DATA if has_card_data(delivery.body) else ""
+
+
+def _claimed_withheld(why: str) -> str:
+    """Why a service withheld the body. What is no such reason is taken for the gravest: nobody can say what the body was."""
+    known = {"", dead_letter_headers.WITHHELD_TOO_LARGE, dead_letter_headers.WITHHELD_NOT_TEXT}
+    return why if why in known else dead_letter_headers.WITHHELD_CARD_DATA
 
 
 def _ce_headers(delivery: Delivery) -> dict[str, str | int]:

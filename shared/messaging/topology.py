@@ -10,6 +10,10 @@ exchange of the direct one.
 A full queue that somebody bound to the topic exchange makes the broker refuse the whole publish. Then the event goes to its own exchange
 (`own_exchange`), which only our queues are bound to, and its public copy goes to the topic exchange later (`shared.messaging.relay`).
 
+Commands of others pass a headers exchange on the way from their fanout exchange to the work queue. What carries `x-death` goes to another
+queue: see `SUSPECT_COMMANDS`. Anything else takes the way of the alternate exchange. The fanout exchange stays in front, because messages
+take that way only while no other binding takes them: a queue that somebody bound to a headers exchange in front would keep our commands.
+
 Queue settings are arguments of the queue, not policies. They are set in one step with the queue, and cannot be forgotten on a broker
 without the management plugin. All queues are quorum queues: durable, and replicated where there are more nodes. Dead-lettering is
 at-least-once; that needs `reject-publish` and a dead-letter exchange that routes (RabbitMQ documentation, "Dead Lettering").
@@ -24,14 +28,30 @@ from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES
 
 DEAD_LETTERS = "dead-letters"
+COMMANDS = "invoice.commands"
+"""The exchange that others publish to, and the queue of their commands."""
+SCREENED_COMMANDS = "invoice.commands.screened"
+"""The headers exchange behind `COMMANDS`."""
+ACCEPTED_COMMANDS = "invoice.commands.accepted"
+"""The alternate exchange of `SCREENED_COMMANDS`, which gets every command that has no header of the broker's own."""
+SUSPECT_COMMANDS = "invoice.commands.suspect"
+"""The queue of commands that carry `x-death`, as only the broker should write it. RabbitMQ reads that header when it dead-letters a
+message. If the header names the queue `dead-letters`, the broker takes that for a cycle, and keeps the message in its queue for ever. If it
+has an unexpected form, RabbitMQ 3.10 stops dead-lettering for all queues of the node until it is restarted (measured).
+
+So this queue has no dead-letter exchange: nothing can get stuck in it. The invoice service sets aside what it finds here, for staff to see.
+"""
+BROKERS_HEADERS = ("x-death",)
+"""Headers that the broker obeys, whoever wrote them. It also writes `x-first-death-*`, `x-last-death-*`, `x-delivery-count` and
+`x-acquired-count`, but never reads them (measured)."""
 ANY_KEY = ""
-"""The routing key for a fanout exchange, which does not look at it."""
+"""The routing key for an exchange that does not look at it: fanout, headers."""
 
 DELIVERY_LIMIT = 100
 """Deliveries before the broker itself dead-letters a message. A crash counts against every unacknowledged neighbour, so the limit is
 generous. Our own tries end far below it (`shared.batch.retry.TRIES_MAX`)."""
 DEAD_LETTER_DELIVERY_LIMIT = 1_000_000
-"""Beyond this limit the broker would drop a dead letter, since this queue has no dead-letter exchange. So the limit is never reached."""
+"""Beyond this limit the broker would drop a message of a queue that has no dead-letter exchange. So the limit is never reached."""
 QUEUE_BYTES_MAX = 4 * 1024**3
 """A bound on disk. Beyond it publishers are refused (`reject-publish`) and keep their messages in the outbox."""
 
@@ -76,6 +96,18 @@ class Binding:
 
     exchange: str
     routing_key: str
+    headers: tuple[str, ...] = ()
+    """For a headers exchange: it gives those messages that have at least one of these headers, with whatever value."""
+
+    @property
+    def arguments(self) -> dict[str, str | None]:
+        """`any-with-x`: without it the exchange ignores headers that begin with `x-`. None stands for any value."""
+        return {"x-match": "any-with-x", **dict.fromkeys(self.headers)} if self.headers else {}
+
+
+def bound_exchange(exchange: str) -> str:
+    """The exchange that our queues are bound to for messages that are published to `exchange`."""
+    return ACCEPTED_COMMANDS if exchange == COMMANDS else ingress_exchange(exchange)
 
 
 def _bind(
@@ -88,7 +120,7 @@ def _bind(
     return tuple(
         Binding(exchange, routing_key(message.wire_name, routing_suffix))
         for message in messages
-        for exchange in (ingress_exchange(message.exchange), *_own_exchanges(message.exchange))
+        for exchange in (bound_exchange(message.exchange), *_own_exchanges(message.exchange))
         for routing_suffix in (routing_suffixes if is_public(message.exchange) else ("",))
     )
 
@@ -168,7 +200,7 @@ _DOUBTS = (
 )
 
 WORK_QUEUES = (
-    Queue("invoice.commands", (Binding("invoice.commands", ANY_KEY),)),
+    Queue(COMMANDS, (Binding(ACCEPTED_COMMANDS, ANY_KEY),)),
     Queue(
         "invoice.settlement",
         _bind(invoice.RecordPayment, invoice.RecordPaymentFailure, invoice.FlagPaymentInDoubt, invoice.CloseCommand),
@@ -198,6 +230,12 @@ WORK_QUEUES = (
 QUEUES = (
     *WORK_QUEUES,
     Queue(
+        SUSPECT_COMMANDS,
+        (Binding(SCREENED_COMMANDS, ANY_KEY, headers=BROKERS_HEADERS),),
+        dead_letters=False,
+        delivery_limit=DEAD_LETTER_DELIVERY_LIMIT,
+    ),
+    Queue(
         DEAD_LETTERS,
         tuple(Binding(DEAD_LETTERS, queue.name) for queue in WORK_QUEUES),
         dead_letters=False,
@@ -210,7 +248,14 @@ QUEUE_NAMES: frozenset[str] = frozenset(queue.name for queue in QUEUES)
 _BOUND = dict.fromkeys(binding for queue in QUEUES for binding in queue.bindings)
 
 EXCHANGES = (
-    Exchange("invoice.commands", type="fanout"),
+    Exchange(COMMANDS, type="fanout"),
+    Exchange(ACCEPTED_COMMANDS, type="fanout"),
+    Exchange(
+        SCREENED_COMMANDS,
+        type="headers",
+        bindings=(Binding(COMMANDS, ANY_KEY),),
+        alternate=ACCEPTED_COMMANDS,
+    ),
     Exchange("settlement.commands", type="direct"),
     *(Exchange(direct, type="direct", alternate=topic) for topic, direct in _INGRESS.items()),
     *(Exchange(own, type="direct") for own in _OWN.values()),
@@ -221,9 +266,13 @@ EXCHANGES = (
     Exchange(DEAD_LETTERS, type="direct"),
 )
 
+PAST_THE_SCREEN = {COMMANDS: (Binding(COMMANDS, ANY_KEY),)}
+"""Bindings of earlier builds, by queue, that lead around `SCREENED_COMMANDS`. `remit topology apply` removes them. The builds that made
+them do without: they only consume the queue."""
+
 MUST_ROUTE: frozenset[str] = frozenset(
     message.wire_name
     for message in MESSAGES
-    if _BOUND.keys() & {Binding(ingress_exchange(message.exchange), key) for key in (message.wire_name, ANY_KEY)}
+    if _BOUND.keys() & {Binding(bound_exchange(message.exchange), key) for key in (message.wire_name, ANY_KEY)}
 )
 """Types that one of our queues takes. Other types are for systems that bind queues of their own: it is no error if no queue takes them."""

@@ -146,14 +146,7 @@ def border(arrived: Delivery) -> Item | DeadLettered:
 
 
 def _dead_letter_message(dead_lettered: DeadLettered) -> list[Outgoing]:
-    letter = dead_letters.dead_letter(
-        dead_lettered.delivery,
-        reason=dead_lettered.reason,
-        error=dead_lettered.error,
-        text=dead_lettered.text,
-        clock=lambda: NOW,
-        tries=1,
-    )
+    letter = _WORKER._letter(dead_lettered)
     try:
         _payload(letter.amqp_message_id, letter, _CHANNEL)
     except ValueError:  # then it is sent without the parts that AMQP cannot carry

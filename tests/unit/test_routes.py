@@ -11,7 +11,7 @@ from services.staff import handlers as staff
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
 from shared.contracts.invoice import CloseCommand
-from shared.messaging.topology import ANY_KEY, WORK_QUEUES, Binding, Queue, RoutingSuffix, ingress_exchange, routing_key
+from shared.messaging.topology import ANY_KEY, WORK_QUEUES, Binding, Queue, RoutingSuffix, bound_exchange, routing_key
 
 ROUTES: dict[str, set[type[Contract]]] = {
     "invoice.commands": set(invoice.ROUTES),
@@ -33,7 +33,7 @@ def given_to(queue: Queue) -> set[type[Contract]]:
     return {
         message
         for message, key in keys
-        if {Binding(ingress_exchange(message.exchange), key), Binding(ingress_exchange(message.exchange), ANY_KEY)}
+        if {Binding(bound_exchange(message.exchange), key), Binding(bound_exchange(message.exchange), ANY_KEY)}
         & {*queue.bindings}
     }
 

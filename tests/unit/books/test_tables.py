@@ -17,7 +17,6 @@ from services.payment_gateway import ledger
 from services.saga import domain as saga
 from services.saga import store as saga_store
 from services.staff import domain as staff
-from services.staff import intake
 from services.staff import store as staff_store
 from services.staff.actions import ActionRefusal
 from services.staff.dead_letters import Withheld
@@ -26,8 +25,9 @@ from shared.card_data.encryption import CardRefusal
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES, wire_name_without_version
 from shared.contracts.invoice import AnswerReason
+from shared.messaging import failures
 from shared.messaging.codec import MalformedReason
-from shared.messaging.topology import EXCHANGES, QUEUES, RoutingSuffix, ingress_exchange, routing_key
+from shared.messaging.topology import EXCHANGES, QUEUES, RoutingSuffix, bound_exchange, routing_key
 from shared.observability import metrics
 from shared.persistence import inbox
 from tests.faults.catalogue import ROWS, Elsewhere
@@ -65,7 +65,7 @@ def short_name(message: type[Contract]) -> str:
 
 def queues_of(message: type[Contract]) -> set[str]:
     """Our queues that receive messages of this type, with any routing suffix."""
-    exchange = ingress_exchange(message.exchange)
+    exchange = bound_exchange(message.exchange)
     keys = {"", *(routing_key(message.wire_name, suffix) for suffix in get_args(RoutingSuffix))}
     return {
         queue.name
@@ -111,8 +111,14 @@ OF_A_CASE: Final = {
 }
 """Reasons why an outcome is unknown: staff see these, senders do not."""
 OF_BOTH: Final = {payment.OutcomeReason.GATEWAY_UNAVAILABLE, payment.OutcomeReason.DECIDED}
-BY_A_SERVICE: Final = {*MalformedReason, "handler_failed", Withheld.UNREADABLE, Withheld.UNSTORABLE}
-BY_THE_BROKER: Final = {*(f"broker_{reason}" for reason in intake._BROKER_REASONS), "unknown"}
+BY_A_SERVICE: Final = {
+    *MalformedReason,
+    "handler_failed",
+    Withheld.UNREADABLE,
+    Withheld.UNSTORABLE,
+    failures.MOVED_BACK,
+}
+BY_THE_BROKER: Final = {*(f"broker_{reason}" for reason in failures.BROKER_REASONS), "unknown"}
 
 
 def test_reasons_of_answers_are_those_that_senders_get() -> None:
@@ -134,7 +140,7 @@ def test_reasons_of_cases_are_those_of_the_payment_gateway() -> None:
 
 def test_reasons_of_dead_letters_are_those_of_the_code() -> None:
     told = table(STAFF, "reason", "what happened", "what to do").codes("reason")
-    source = "MalformedReason (shared/messaging/codec.py), shared/batch or services/staff/intake.py"
+    source = "MalformedReason (shared/messaging/codec.py), shared/batch or shared/messaging/failures.py"
     assert_same(STAFF, "reasons of dead letters", told, BY_A_SERVICE | BY_THE_BROKER, source=source)
 
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from services.staff import intake
 from services.staff.dead_letters import DeadLetter, Withheld
-from services.staff.intake import SHORT_TEXT_BYTES_MAX, read
+from services.staff.intake import read
 from shared.card_data.scan import find_card_number
 from shared.messaging.consumer import Delivery
 from shared.messaging.dead_letters import dead_letter
+from shared.messaging.failures import SHORT_TEXT_BYTES_MAX
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MESSAGE_ID = "0190a000-0000-7000-8000-000000000003"

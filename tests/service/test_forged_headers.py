@@ -1,0 +1,233 @@
+"""Headers that only the broker and our services should write: what a sender writes there hurts no queue, and loses no command."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import aio_pika
+import pytest
+
+from services.invoice.__main__ import assemble
+from services.staff import actions
+from services.staff.__main__ import assemble as assemble_staff
+from services.staff.actions import Selection
+from shared.contracts.invoice import IssueInvoice
+from shared.messaging.apply import apply_topology
+from shared.messaging.codec import STRUCTURED
+from shared.messaging.topology import ACCEPTED_COMMANDS, COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS
+from shared.persistence.database import Database
+from tests.service.test_batch import cloud_event
+from tests.support.databases import rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
+from tests.support.waiting import until
+
+CYCLE = [{"queue": DEAD_LETTERS, "reason": "expired", "count": 1, "exchange": "", "routing-keys": ["x"]}]
+FORGED: dict[str, Any] = {
+    "cycle": CYCLE,
+    "text": "no list",
+    "not-a-table": ["text"],
+    "count": [{"queue": COMMANDS, "reason": "expired", "count": "many"}],
+    "nothing": None,
+    "number": 7,
+}
+"""Values of `x-death`. In a queue with dead-lettering the first stays for ever, and some others end dead-lettering for all queues."""
+
+
+def issue(invoice_id: str) -> IssueInvoice:
+    return IssueInvoice(invoice_id=invoice_id, customer_id="C-1", amount_minor=500, currency="EUR")
+
+
+async def send(
+    environment: Environment, body: bytes, *, headers: dict[str, Any] | None = None, expires_s: float | None = None
+) -> None:
+    """Publish to the exchange for commands as a sender can, with a confirm."""
+    async with await aio_pika.connect(environment.rabbitmq_url, timeout=10) as connection:
+        channel = await connection.channel(on_return_raises=True)
+        exchange = await channel.get_exchange(COMMANDS, ensure=False)
+        message = aio_pika.Message(
+            body, content_type=STRUCTURED, headers=headers, expiration=expires_s, delivery_mode=2, message_id="m"
+        )
+        await exchange.publish(message, "any", timeout=10)
+
+
+async def depths(upstream: UpstreamClient) -> tuple[int, int, int]:
+    return (
+        await upstream.depth(COMMANDS),
+        await upstream.depth(SUSPECT_COMMANDS),
+        await upstream.depth(DEAD_LETTERS),
+    )
+
+
+async def test_a_forged_death_stops_neither_the_queue_nor_the_broker(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    for value in FORGED.values():
+        await send(environment, b"{}", headers={"x-death": value}, expires_s=0.05)
+    await send(environment, b"{}", expires_s=0.05)
+
+    async def only_the_honest_one_is_dead_lettered() -> bool:
+        return await depths(upstream) == (0, 0, 1)
+
+    await until(only_the_honest_one_is_dead_lettered, what="the end of all of them")
+
+
+async def test_a_command_with_a_forged_death_is_set_aside_and_its_replay_is_handled(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    for name, value in FORGED.items():
+        await send(environment, cloud_event(issue(f"INV-{name}"), id=str(uuid4())), headers={"x-death": value})
+    await upstream.send(issue("INV-1"))
+    assert await depths(upstream) == (1, len(FORGED), 0)
+    staff = await Database.open(environment.databases["staff"], name="test", connections_max=1)
+    async with environment.running("invoice", assemble), environment.running("staff", assemble_staff):
+
+        async def set_aside() -> list[dict[str, Any]]:
+            found = await rows(environment.databases["staff"], "SELECT queue, tries FROM dead_letters")
+            return found if len(found) == len(FORGED) else []
+
+        letters = await until(set_aside, what="the dead letters")
+        results = await actions.replay(staff, Selection(), who="ann")
+
+        async def issued() -> bool:
+            return len(await rows(environment.databases["invoice"], "SELECT FROM invoices")) == 1 + len(FORGED)
+
+        await until(issued, what="the invoices")
+    await staff.close()
+    assert all(letter == {"queue": COMMANDS, "tries": 1} for letter in letters)
+    assert all(result.ok for result in results)
+
+
+async def test_a_stranger_who_binds_to_the_exchange_gets_copies_only(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    stranger = await upstream.tap(COMMANDS, "")
+    await upstream.send(issue("INV-1"))
+    await stranger.next()
+    assert await upstream.depth(COMMANDS) == 1
+
+
+async def test_applying_the_topology_closes_the_way_around_that_earlier_builds_made(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    async with await aio_pika.connect(environment.rabbitmq_url, timeout=10) as connection:
+        channel = await connection.channel()
+        queue = await channel.get_queue(COMMANDS, ensure=False)
+        await queue.bind(COMMANDS, "")
+        await queue.unbind(ACCEPTED_COMMANDS, "")
+    await apply_topology(environment.rabbitmq_url)
+    await send(environment, b"{}", headers={"x-death": CYCLE})
+    await send(environment, b"{}")
+    assert await depths(upstream) == (1, 1, 0)
+
+
+# -- dead letters that somebody moves ---------------------------------------------------------------------------------------------------
+
+
+async def move(
+    environment: Environment, message: aio_pika.abc.AbstractIncomingMessage, exchange: str, key: str
+) -> None:
+    """Publish a message anew as RabbitMQ's shovel does: the same body, properties and headers."""
+    async with await aio_pika.connect(environment.rabbitmq_url, timeout=10) as connection:
+        channel = await connection.channel(on_return_raises=True)
+        to = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+        moved = aio_pika.Message(
+            message.body,
+            headers=message.headers,
+            content_type=message.content_type,
+            message_id=message.message_id,
+            correlation_id=message.correlation_id,
+            type=message.type,
+            delivery_mode=2,
+        )
+        await to.publish(moved, key, timeout=10)
+
+
+WHERE = {
+    "the exchange for commands": (COMMANDS, "any", "invoice"),
+    "the queue of commands": ("", COMMANDS, "invoice"),
+    "another work queue": ("", "invoice.settlement", "invoice"),
+    "the queue it was in": ("", DEAD_LETTERS, "staff"),
+    "the exchange it came by": (DEAD_LETTERS, COMMANDS, "staff"),
+}
+UNREADABLE = cloud_event(issue("INV-1"), type="remit.invoice.IssueInvoice.v9", id=str(UUID(int=9)))
+
+
+async def letter_of_a_service(environment: Environment, upstream: UpstreamClient) -> None:
+    """A command of a later version."""
+    async with environment.running("invoice", assemble):
+        await upstream.send_raw(
+            UNREADABLE, message_id=str(UUID(int=9)), reply_to="nobody", correlation_id="C-1", headers={"ce-note": "n"}
+        )
+        await until(lambda: upstream.depth(DEAD_LETTERS), what="the dead letter")
+
+
+async def letter_of_the_broker(environment: Environment, upstream: UpstreamClient) -> None:
+    """A command that expired before a service took it."""
+    await send(environment, cloud_event(issue("INV-1"), id=str(UUID(int=9))), expires_s=0.05)
+    await until(lambda: upstream.depth(DEAD_LETTERS), what="the dead letter")
+
+
+@pytest.mark.parametrize("dies", [letter_of_a_service, letter_of_the_broker])
+@pytest.mark.parametrize(("exchange", "key", "service"), WHERE.values(), ids=WHERE)
+async def test_a_dead_letter_that_is_moved_is_the_same_dead_letter(
+    environment: Environment, upstream: UpstreamClient, dies: Any, exchange: str, key: str, service: str
+) -> None:
+    await dies(environment, upstream)
+    letter = (await (await upstream.queue(DEAD_LETTERS)).next()).message
+    await move(environment, letter, exchange, key)
+    if service == "invoice":
+        async with environment.running("invoice", assemble):
+            await until(lambda: upstream.depth(DEAD_LETTERS), what="the dead letter, set aside again")
+    await move(environment, letter, DEAD_LETTERS, letter.routing_key or "")  # as it would have arrived
+
+    async def both() -> list[dict[str, Any]]:
+        return await rows(environment.databases["staff"], "SELECT * FROM dead_letters WHERE seen = 2")
+
+    async with environment.running("staff", assemble_staff):
+        (kept,) = await until(both, what="one record of two arrivals")
+    came_by_broker = dies is letter_of_the_broker
+    expected = {
+        "origin": "broker" if came_by_broker else "remit",
+        "reason": "broker_expired" if came_by_broker else "unknown_version",
+        "queue": COMMANDS,
+        "exchange": COMMANDS,
+        "routing_key": "any",
+        "content_type": STRUCTURED,
+        "status": "open",
+        "tries": 1,
+        "event_id": UUID(int=9),
+        "body_bytes": len(kept["body"]),
+        "reply_to": None if came_by_broker else "nobody",
+        "headers": {} if came_by_broker else {"ce-note": "n"},
+    }
+    assert {name: kept[name] for name in expected} == expected
+    assert await rows(environment.databases["invoice"], "SELECT * FROM answers") == [], "nobody was answered"
+    assert await rows(environment.databases["staff"], "SELECT id FROM dead_letters") == [{"id": kept["id"]}]
+
+
+async def test_a_sender_who_forges_our_headers_cannot_have_a_person_replay_to_another_queue(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    forged = {"x-remit-queue": "payment_gateway.commands", "x-remit-reason": "handler_failed", "x-remit-tries": 3}
+    await send(environment, b"resolve it", headers=forged)
+    async with environment.running("invoice", assemble), environment.running("staff", assemble_staff):
+
+        async def kept() -> list[dict[str, Any]]:
+            return await rows(environment.databases["staff"], "SELECT queue, reason, body FROM dead_letters")
+
+        letters = await until(kept, what="the dead letter")
+    assert letters == [{"queue": COMMANDS, "reason": "handler_failed", "body": b"resolve it"}]
+
+
+async def test_a_moved_dead_letter_holds_up_no_neighbour(environment: Environment, upstream: UpstreamClient) -> None:
+    for number in range(20):
+        await send(environment, b"x", headers={"x-remit-queue": COMMANDS, "x-remit-message-id": str(number)})
+        await upstream.send(issue(f"INV-{number}"))
+    async with environment.running("invoice", assemble), asyncio.timeout(20):
+
+        async def all_settled() -> bool:
+            issued = await rows(environment.databases["invoice"], "SELECT FROM invoices")
+            return len(issued) == 20 and await upstream.depth(DEAD_LETTERS) == 20
+
+        await until(all_settled, what="the invoices and the dead letters")

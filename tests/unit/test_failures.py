@@ -1,0 +1,148 @@
+"""What a dead letter says of its failure, and a dead letter that comes back: it is set aside again as it was."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.staff import intake
+from shared.messaging import dead_letters, failures
+from shared.messaging.consumer import Delivery
+from shared.messaging.dead_letters import dead_letter, set_aside_again
+from shared.messaging.envelope import Outgoing
+from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS, WORK_QUEUES
+from tests.unit.staff.test_reading import delivery, known, set_aside, values, x_death
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+LATER = datetime(2026, 11, 23, 12, tzinfo=UTC)
+ID = UUID("0190a000-0000-7000-8000-000000000003")
+
+
+def moved(letter: Delivery, *, queue: str, exchange: str = "") -> Delivery:
+    """The dead letter, moved to a queue."""
+    return replace(letter, queue=queue, exchange=exchange, routing_key=queue)
+
+
+def arrived(letter: Outgoing) -> Delivery:
+    """A dead letter of ours, as staff receive it."""
+    return delivery(
+        letter.body,
+        dict(letter.headers),
+        queue=DEAD_LETTERS,
+        exchange=DEAD_LETTERS,
+        routing_key=letter.routing_key,
+        content_type=letter.content_type,
+        message_id=str(letter.id),
+        type=letter.type,
+        correlation_id=letter.correlation_id,
+    )
+
+
+ORIGINALS = {
+    "plain": delivery(type="T", correlation_id="C-1", reply_to="my-queue", routing_key="any"),
+    "binary mode": delivery(headers={"ce-id": str(ID), "ce-type": "T"}),
+    "replayed": delivery(headers={"x-remit-replays": 3}),
+    "without an id": delivery(message_id=None),
+    "with card data": delivery(b"4242 4242 4242 4242"),
+    "with card data, without an id": delivery(b"4242 4242 4242 4242", message_id=None),
+    "too large": delivery(b"x" * 65_537),
+    "compressed": delivery(b"\x1f\x8b\x00\xff"),
+}
+
+
+@pytest.mark.parametrize("queue", [queue.name for queue in WORK_QUEUES])
+@pytest.mark.parametrize("original", ORIGINALS.values(), ids=ORIGINALS)
+def test_a_dead_letter_of_ours_is_set_aside_again_as_it_was(original: Delivery, queue: str) -> None:
+    first = set_aside(original, tries=3)
+    again = set_aside_again(moved(first, queue=queue), lambda: LATER)
+    assert (str(again.id), again.routing_key, again.headers, again.body) == (
+        first.message_id,
+        first.routing_key,
+        first.headers,
+        first.body,
+    )
+    assert intake.read(arrived(again)) == intake.read(first)
+
+
+@pytest.mark.parametrize("to", [DEAD_LETTERS, "payment_gateway.commands"])
+def test_a_dead_letter_of_ours_that_the_broker_dead_lettered_is_not_wrapped_again(to: str) -> None:
+    first = set_aside(delivery(type="T", correlation_id="C-1"))
+    by_broker = {"x-death": [{"queue": to, "reason": "delivery_limit", "count": 1}]}
+    twice = replace(first, headers=first.headers | by_broker)
+    if to != DEAD_LETTERS:
+        twice = replace(twice, routing_key=to)  # it was moved to a work queue before, and died there
+    read = intake.read(twice)
+    assert (read.reason, read.type, read.correlation_id, read.message_id) == ("not_json", "T", "C-1", str(ID))
+
+
+def test_a_dead_letter_of_the_broker_keeps_its_reason_tries_and_origin() -> None:
+    first = delivery(headers=x_death() | {"x-delivery-count": 100}, queue=DEAD_LETTERS, exchange=DEAD_LETTERS)
+    again = arrived(set_aside_again(moved(first, queue="saga.events"), lambda: LATER))
+    assert "x-death" not in again.headers
+    assert intake.read(again) == intake.read(first)
+
+
+def test_a_dead_letter_back_on_its_queue_is_of_the_queue_on_which_it_failed() -> None:
+    first = set_aside(delivery())
+    assert intake.read(moved(first, queue=DEAD_LETTERS)) == intake.read(first)
+
+
+@pytest.mark.parametrize("queue", [COMMANDS, SUSPECT_COMMANDS])
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"x-remit-queue": "payment_gateway.commands"},
+        {"x-death": [{"queue": "payment_gateway.commands", "reason": "expired", "count": 1}]},
+        {"x-death": [{"queue": DEAD_LETTERS}], "x-remit-queue": "payment_gateway.commands"},
+    ],
+)
+def test_what_came_by_the_exchange_for_commands_failed_on_their_queue(queue: str, claims: dict[str, Any]) -> None:
+    forged = delivery(headers=claims, queue=queue, exchange=COMMANDS, routing_key="any")
+    assert set_aside_again(forged, lambda: NOW).routing_key == COMMANDS
+
+
+@pytest.mark.parametrize("death", [None, "text", [], ["text"], [{}], [{"queue": 7}], 3])
+def test_a_death_that_says_nothing_is_a_reason_of_its_own(death: object) -> None:
+    letter = intake.read(arrived(set_aside_again(delivery(headers={"x-death": death}), lambda: NOW)))
+    assert (letter.reason, letter.tries, letter.failed_at) == ("moved_back", 1, NOW)
+
+
+def test_a_failure_on_the_queue_of_suspects_is_one_of_a_command() -> None:
+    letter = dead_letter(
+        delivery(queue=SUSPECT_COMMANDS), reason="unknown_type", error=None, text="", clock=lambda: NOW, tries=1
+    )
+    assert letter.routing_key == letter.headers["x-remit-queue"] == COMMANDS
+
+
+def test_a_replay_is_no_dead_letter() -> None:
+    assert not failures.is_dead_letter(delivery(headers={"x-remit-replays": 1, "ce-id": str(ID)}))
+
+
+@pytest.mark.parametrize("year", ["0001", "1999", "2200", "9999"])
+def test_a_time_that_nothing_can_store_is_none(year: str) -> None:
+    headers = {"x-remit-queue": "saga.events", "x-remit-failed-at": f"{year}-01-01T00:00:00+14:00"}
+    assert failures.read_arrived(delivery(headers=headers)).failed_at is None
+
+
+@given(
+    body=st.binary(max_size=200),
+    headers=st.dictionaries(st.sampled_from(known) | st.text(max_size=20), values, max_size=8),
+    texts=st.lists(st.none() | st.text(max_size=255), min_size=5, max_size=5),
+    queue=st.sampled_from([*(queue.name for queue in WORK_QUEUES), SUSPECT_COMMANDS]),
+    exchange=st.sampled_from([COMMANDS, "", DEAD_LETTERS]),
+)
+def test_whatever_is_written_there_it_is_set_aside_in_a_queue_that_takes_it(
+    body: bytes, headers: dict[str, Any], texts: list[str | None], queue: str, exchange: str
+) -> None:
+    names = ("message_id", "reply_to", "type", "content_type", "correlation_id")
+    came = delivery(body, headers, queue=queue, exchange=exchange, **dict(zip(names, texts, strict=True)))
+    letter = set_aside_again(came, lambda: NOW)
+    assert letter.routing_key in {one.name for one in WORK_QUEUES}
+    assert "x-death" not in letter.headers
+    assert all(len(str(value)) <= dead_letters.TEXT_LENGTH_MAX for value in letter.headers.values())
+    assert failures.is_dead_letter(arrived(letter))
+    assert intake.read(arrived(letter)).queue == letter.routing_key
