@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Annotated
+from uuid import UUID
 
 import orjson
 import typer
@@ -14,12 +15,24 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cli.output import LISTED, LISTED_MAX, MISUSED, REFUSED, Json, Limit, console, fail, say, write_json
+from deploy.cli.output import (
+    LISTED,
+    LISTED_MAX,
+    MISUSED,
+    REFUSED,
+    CliError,
+    Json,
+    Limit,
+    console,
+    fail,
+    say,
+    write_json,
+)
 from deploy.cli.staff_pages import Who, journal_panel, one_id, person, report, run
 from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
 from deploy.cli.words import SECONDS_IN, age, id_text, short_type, time
 from services.staff import actions
-from services.staff.actions import ActionResult, JournalEntry, Selection
+from services.staff.actions import ActionRefusal, ActionResult, JournalEntry, Selection
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
 from shared.clock import system_clock
 from shared.persistence.database import Database
@@ -119,7 +132,9 @@ def replay_dead_letters(
         _confirm(run(lambda database: actions.list_dead_letters(database, wanted, at_most=LISTED_MAX)))
 
     async def act(database: Database) -> list[ActionResult]:
-        return await actions.replay(database, await _with_ids(database, wanted, given), who=person(who))
+        unknown, found = await _found(database, given)
+        selection = replace(wanted, ids=found) if given else wanted
+        return unknown + await actions.replay(database, selection, who=person(who))
 
     report(run(act), json=json, done="replayed")
 
@@ -139,8 +154,8 @@ def discard_dead_letters(
         fail("Say which: one or more IDs.", MISUSED)
 
     async def act(database: Database) -> list[ActionResult]:
-        selection = await _with_ids(database, Selection(), given)
-        return await actions.discard(database, selection, who=person(who), reason=reason)
+        unknown, found = await _found(database, given)
+        return unknown + await actions.discard(database, Selection(ids=found), who=person(who), reason=reason)
 
     report(run(act), json=json, done="discarded")
 
@@ -153,6 +168,23 @@ async def _with_ids(database: Database, selection: Selection, texts: Sequence[st
         return selection
     ids = [await one_id(database, "dead_letters", text) for text in texts]
     return replace(selection, ids=tuple(ids))
+
+
+async def _found(database: Database, texts: Sequence[str]) -> tuple[list[ActionResult], tuple[UUID, ...]]:
+    """The dead letters with these ids, and a refusal for each text that is no id of one. Raises CliError if it is the only one.
+
+    One mistyped id keeps nothing from the others.
+    """
+    refused: list[ActionResult] = []
+    ids: list[UUID] = []
+    for text in texts:
+        try:
+            ids.append(await one_id(database, "dead_letters", text))
+        except CliError as error:
+            if len(texts) == 1:
+                raise
+            refused.append(ActionResult(None, str(error), ActionRefusal.UNKNOWN))
+    return refused, tuple(ids)
 
 
 def _selection(

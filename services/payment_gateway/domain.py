@@ -413,7 +413,8 @@ def _may_send_refund(payment: Payment, policy: Policy) -> bool:
 
 
 def _refunded(payment: Payment, refund_id: str) -> PaymentTransition:
-    refunded = move(payment, PaymentStatus.REFUNDED, refund_id=_printable(refund_id, RECEIPT_LENGTH_MAX) or None)
+    shown = _printable(refund_id, RECEIPT_LENGTH_MAX)
+    refunded = move(payment, PaymentStatus.REFUNDED, refund_id=None if find_card_number(shown) else shown or None)
     return PaymentTransition(refunded, Outcome.REFUNDED)
 
 

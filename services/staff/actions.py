@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
+import structlog
 from pydantic import ValidationError
 
 from services.staff import dead_letters, domain, store
@@ -28,11 +29,14 @@ from shared.ids import derived_id, new_id
 from shared.messaging import dead_letter_headers, reply_address
 from shared.messaging.codec import decode, encode, field_errors
 from shared.messaging.envelope import Cause, Draft, Outgoing
-from shared.messaging.failures import of_the_sender
+from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
+from shared.messaging.failures import text as text_of
 from shared.messaging.topology import WORK_QUEUES
 from shared.persistence import outbox
-from shared.persistence.database import Connection, Database
+from shared.persistence.database import Connection, Database, Trouble, trouble
 from shared.records import dataclass, replace
+
+log = structlog.get_logger(__name__)
 
 __all__ = ["ActionRefusal", "ActionResult", "DeadLetterStatus", "JournalEntry", "KeptCase", "Selection"]
 
@@ -150,15 +154,31 @@ async def _on_each(database: Database, selection: Selection, clock: Clock, decid
     known = set(found)
     results = [_unknown(id_) for id_ in _in_order(selection.ids or ()) if id_ not in known]
     for start in range(0, len(found), CHUNK_MAX):
-        results += await _on_chunk(database, found[start : start + CHUNK_MAX], clock, decide)
+        results += await _on_chunk_or_each(database, found[start : start + CHUNK_MAX], clock, decide)
     return results
+
+
+async def _on_chunk_or_each(
+    database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide
+) -> list[ActionResult]:
+    """Act on all of them at once. If the database refuses what one of them would store, act on each alone: the others are done."""
+    try:
+        return await _on_chunk(database, ids, clock, decide)
+    except Exception as error:
+        if trouble(error) is not Trouble.DATA:
+            raise
+        log.error("action_unstorable", dead_letters=len(ids), exc_info=error)  # noqa: TRY400 - the error is redacted there
+        if len(ids) == 1:
+            text = f"the database refuses it ({type(error).__name__}): nothing was done"
+            return [ActionResult(ids[0], text, ActionRefusal.INVALID)]
+    return [result for id_ in ids for result in await _on_chunk_or_each(database, [id_], clock, decide)]
 
 
 async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide) -> list[ActionResult]:
     async with database.transaction() as tx:
         records = await store.lock_letters(tx, ids)
         now = clock()
-        decided = [decide(records[id_], now) for id_ in ids if id_ in records]
+        decided = [_decided(decide, records[id_], now) for id_ in ids if id_ in records]
         acts = [act for act in decided if isinstance(act, _Act)]
         await store.append_entries(tx, [act.entry for act in acts])
         crash_points.reach("staff.replay.after_journal")
@@ -169,6 +189,14 @@ async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decid
     return [
         ActionResult(act.record.id, act.text, entry=act.entry.id) if isinstance(act, _Act) else act for act in decided
     ]
+
+
+def _decided(decide: _Decide, record: DeadLetterRecord, now: datetime) -> _Act | ActionResult:
+    """The decision about one record. If a contract refuses what it would say, only this record is refused, not the rest of a selection."""
+    try:
+        return decide(record, now)
+    except ValidationError as error:
+        return ActionResult(record.id, f"it cannot be said: {field_errors(error)}", ActionRefusal.INVALID)
 
 
 def _replay(record: DeadLetterRecord, who: str, reason: str | None, now: datetime) -> _Act | ActionResult:
@@ -197,7 +225,9 @@ def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
     scalars = {
         name: value
         for name, value in of_the_sender(letter.headers).items()
-        if isinstance(value, str | int) and name not in ROUTING_HEADERS
+        if isinstance(value, str | int)
+        and name not in ROUTING_HEADERS
+        and len(name.encode()) <= SHORT_TEXT_BYTES_MAX  # redaction can make it longer
     }
     return Outgoing(
         id=derived_id(entry_id, 0),
@@ -228,9 +258,9 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
         return _Act(after, entry, (), text if letter.queue == COMMANDS_QUEUE else "discarded")
     closing = CloseCommand(
         command_id=command_id,
-        command_type=letter.type or "unread",
-        reply_to=letter.reply_to,
-        reply_correlation_id=letter.correlation_id,
+        command_type=text_of(letter.type) or "unread",
+        reply_to=text_of(letter.reply_to),
+        reply_correlation_id=text_of(letter.correlation_id),
         reason=reason,
     )
     message = _message(closing, entry, _correlation(record) or str(command_id))
@@ -309,7 +339,10 @@ async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = 
         if kept is None:
             return _no_case(payment_id)
         entry = JournalEntry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version})
-        inquiry = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id)
+        try:
+            inquiry = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id)
+        except ValidationError as error:
+            return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
         await _record(tx, entry, _message(inquiry, entry, kept.correlation_id))
         crash_points.reach("staff.ask.before_commit")
     crash_points.reach("staff.ask.after_commit")

@@ -5,6 +5,7 @@ never a guess. Sources: https://docs.stripe.com/payments/paymentintents/lifecycl
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from services.payment_gateway.gateways.evidence import evidence
 from shared.card_data.scan import find_card_number
 
 _CURRENCY_LETTERS = 3
+_IS_ID = re.compile(r"[A-Za-z0-9_-]{1,255}").fullmatch
 
 Json = Mapping[str, Any]
 
@@ -214,10 +216,11 @@ def _is_amount(value: object) -> bool:
 
 
 def _id(thing: Json, prefix: str) -> str | None:
-    """The id of a Stripe object, or None if it has none, or one that looks like a card number.
+    """The id of a Stripe object; None if it has none that others could take.
 
-    Receivers refuse messages that contain a card number, so nothing may be charged under such an id. Stripe's ids mix letters and digits.
-    Ids of a stand-in may not: of a benchmark's ids, one in twenty thousand looked like a card number.
+    It is stored, sent and shown, so nothing may be charged under a text of other characters, or of any length. Receivers refuse messages
+    that contain a card number, so nothing may be charged under such an id either. Stripe's ids mix letters and digits. Ids of a stand-in
+    may not: of a benchmark's ids, one in twenty thousand looked like a card number.
     """
-    value = _text(thing.get("id"))
-    return value if value and value.startswith(prefix) and not find_card_number(value) else None
+    value = _text(thing.get("id")) or ""
+    return value if value.startswith(prefix) and _IS_ID(value) and not find_card_number(value) else None

@@ -170,3 +170,14 @@ async def test_for_an_unmigrated_database_the_remedy_is_printed(environment: Env
     url = environment.databases["staff"].rpartition("/")[0] + "/postgres"
     code, _, err = await Terminal(url).run("payments", "in-doubt")
     assert (code, "run `remit migrate`" in err) == (2, True)
+
+
+async def test_one_mistyped_id_keeps_nothing_from_the_others(terminal: Terminal) -> None:
+    listed = await terminal.json("dead-letters", "list")
+    code, out, err = await terminal.run(
+        "dead-letters", "discard", listed[0]["id"], "not an id", "00000000", listed[1]["id"][:13], "--reason", "both"
+    )
+    assert (code, out.count(": discarded")) == (1, 2)
+    assert "'not an id' is no id" in err
+    assert "No id begins with 00000000." in err
+    assert [letter["status"] for letter in await terminal.json("dead-letters", "list")] == ["open"]

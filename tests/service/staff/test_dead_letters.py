@@ -25,6 +25,7 @@ from shared.persistence.database import Database
 from shared.persistence.retention import delete_page
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
+from tests.support.hostile import HOSTILE
 from tests.support.upstream_client import Received, UpstreamClient
 from tests.support.waiting import until
 
@@ -468,3 +469,53 @@ async def test_bodies_are_erased_long_after_they_were_settled(
     async with database.connection() as connection:
         (kept,) = await store.select(connection, Selection(ids=(settled["id"],)), at_most=1)
     assert kept.letter.withheld is Withheld.ERASED
+
+
+# -- texts of others in what we say -----------------------------------------------------------------------------------------------------
+
+
+async def test_any_texts_of_a_command_are_closed_with_all_the_others_of_a_selection(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    """Hostile texts cannot pass AMQP's short strings whole, so each goes as far as it fits."""
+    async with environment.running("staff", assemble):
+        for text in HOSTILE.values():
+            short = text.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")
+            body = json.dumps(
+                {"specversion": "1.0", "id": str(uuid4()), "type": short, "correlationid": short}
+            ).encode()
+            await upstream.send_raw(
+                body,
+                exchange="dead-letters",
+                key="invoice.commands",
+                message_id=str(uuid4()),
+                correlation_id=short,
+                reply_to=short,
+                headers={"ce-type": short, short: short},
+            )
+        await letters(environment, len(HOSTILE))
+        await execute(environment.databases["staff"], "UPDATE dead_letters SET type = ' ' WHERE type IS NOT NULL")
+        results = await actions.discard(database, Selection(), who="ann", reason="hostile")
+        closed = [await next_on(upstream, "invoice.settlement") for _ in HOSTILE]
+    assert [result.refusal for result in results] == [None] * len(HOSTILE)
+    assert {one.type for one in closed} == {messages.CloseCommand.wire_name}
+    assert {one.data["command_type"] for one in closed} == {"unread"}
+
+
+async def test_a_dead_letter_that_the_database_refuses_keeps_no_other_from_being_settled(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    async with environment.running("staff", assemble):
+        for number in range(5):
+            await send_to_queue(upstream, b"any", "dead-letters", message_id=str(number))
+        await letters(environment, 5)
+    url = environment.databases["staff"]
+    await execute(url, "ALTER TABLE dead_letters ADD CONSTRAINT odd CHECK (message_id <> '3' OR status = 'open')")
+    try:
+        results = await actions.discard(database, Selection(), who="ann", reason="because")
+    finally:
+        await execute(url, "ALTER TABLE dead_letters DROP CONSTRAINT odd")
+    assert sorted(str(result.refusal) for result in results) == ["None"] * 4 + ["invalid"]
+    (refused,) = [result for result in results if not result.ok]
+    assert refused.text == "the database refuses it (CheckViolationError): nothing was done"
+    assert [row["message_id"] for row in await letters(environment, where="status = 'open'")] == ["3"]
