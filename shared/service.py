@@ -32,6 +32,7 @@ from shared.messaging.lanes import Lanes
 from shared.messaging.relay import Relay
 from shared.observability.health import Readiness, serve_health
 from shared.observability.logs import configure_logs
+from shared.observability.visible import visible
 from shared.persistence import inbox as inbox_table
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database
@@ -172,7 +173,7 @@ def run_service(name: str, migrations: Path, assemble: Assemble) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_serve_until_signal(settings, migrations, assemble))
     except ConfigurationError as error:
-        sys.stderr.write(f"{name}: {error}\n")
+        sys.stderr.write(f"{visible(f'{name}: {error}')}\n")
         code = EXIT_MISCONFIGURED
     sys.exit(code)
 

@@ -58,7 +58,7 @@ def audit(
     unacked: Annotated[
         Path | None,
         typer.Option(
-            help="What `rabbitmqctl list_queues name messages_unacknowledged --formatter json` prints.",
+            help="What `rabbitmqctl list_queues name messages messages_ready messages_unacknowledged --formatter json` prints.",
             show_default=False,
         ),
     ] = None,

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import typer
 
-from deploy.cli.output import MISUSED, Json, fail, write_json
+from deploy.cli.output import MISUSED, Json, fail, write_json, write_line
 
 if TYPE_CHECKING:
     from shared.card_data.encryption import CardDetails
@@ -43,7 +43,7 @@ def encrypt(
     if json:
         write_json({"payment_id": str(payment_id), "method": {"kind": "encrypted_card", "jwe": jwe}})
     else:
-        sys.stdout.write(f"{jwe}\n")
+        write_line(jwe)
 
 
 @app.command("keys")
@@ -68,7 +68,7 @@ def keys(
     if json:
         write_json({"kid": name, "private": str(private), "public": str(public)})
     else:
-        sys.stdout.write(f"key {name}: private in {private}, public in {public}\n")
+        write_line(f"key {name}: private in {private}, public in {public}")
 
 
 def encrypt_card_from_stdin(payment_id: UUID, key_file: Path | None) -> str:

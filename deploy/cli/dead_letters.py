@@ -35,6 +35,7 @@ from services.staff import actions
 from services.staff.actions import ActionRefusal, ActionResult, JournalEntry, Selection
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
 from shared.clock import system_clock
+from shared.observability.visible import visible
 from shared.persistence.database import Database
 
 BODY_SHOWN_MAX = 4_000
@@ -221,7 +222,7 @@ def _confirm(found: tuple[list[DeadLetterRecord], int]) -> None:
         say("No dead letters.", style="green")
         raise typer.Exit
     queues = Counter(record.letter.queue for record in records)
-    where = ", ".join(f"{number} to {queue}" for queue, number in sorted(queues.items()))
+    where = ", ".join(f"{number} to {visible(queue)}" for queue, number in sorted(queues.items()))
     if not typer.confirm(f"Replay {count} messages ({where})?", err=True):
         fail("Nothing was replayed.", REFUSED)
 
@@ -321,4 +322,4 @@ def _body(letter: DeadLetter) -> Text:
     except orjson.JSONDecodeError:
         text = letter.body.decode("utf-8", "backslashreplace")
     cut = len(text) > BODY_SHOWN_MAX
-    return plain(text[:BODY_SHOWN_MAX] + ("\n… `--json` shows all of it" if cut else ""))
+    return plain(text[:BODY_SHOWN_MAX] + ("\n… `--json` shows all of it" if cut else ""), lines=True)

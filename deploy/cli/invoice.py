@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from deploy.cli.card import KeyFile, encrypt_card_from_stdin
-from deploy.cli.output import LISTED, MISUSED, REFUSED, Json, Limit, console, fail, say, write_json
+from deploy.cli.output import LISTED, MISUSED, REFUSED, Json, Limit, console, fail, say, write_json, write_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -152,7 +152,9 @@ def _table(invoices: list[dict[str, Any]]) -> "Table":
     listed.add_column("changed", no_wrap=True)
     for row in invoices:
         amount, changed = money(row["amount_minor"], row["currency"]), time(row["updated_at"])
-        listed.add_row(plain(row["invoice_id"]), row["status"], plain(row["customer_id"]), amount, changed)
+        listed.add_row(
+            plain(row["invoice_id"]), plain(row["status"]), plain(row["customer_id"]), plain(amount), changed
+        )
     return listed
 
 
@@ -192,9 +194,11 @@ def _send(command: "UpstreamCommand", command_id: UUID, wait_s: float, *, json: 
     if json:
         write_json({"command_id": str(command_id), **more, **told})
     else:
-        lines = [f"command {command_id}", *(f"{name.replace('_', ' ')} {value}" for name, value in more.items())]
         words = [told["answer"] or "sent, not answered yet", told["reason"], told["detail"]]
-        console().print("\n".join([*lines, ": ".join(word for word in words if word)]), markup=False, soft_wrap=True)
+        write_line(f"command {command_id}")
+        for name, value in more.items():
+            write_line(f"{name.replace('_', ' ')} {value}")
+        write_line(": ".join(word for word in words if word))
     if answer is None and wait_s > 0:
         fail(
             f"no answer within {wait_s:g} s. The broker has the command; ask again with `remit command show {command_id}`."

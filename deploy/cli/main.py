@@ -7,12 +7,13 @@ need the staff service for their options. Until one of these pages is called, an
 import logging
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import typer
 
 from deploy.cli import audit, card, commands, crash_points, invoice, operate
-from deploy.cli.output import MISUSED, REFUSED, CliError, say
+from deploy.cli.output import MISUSED, OK, REFUSED, CliError, say
 
 _CONFIGURATION_ERRORS = {"ConfigurationError", "AuditError", "StackError"}
 """Names of exception classes, not the classes: importing them would import the modules that raise them."""
@@ -79,20 +80,45 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     # Log lines of libraries would only repeat the one sentence that is printed below.
     logging.getLogger().addHandler(logging.NullHandler())
+    sys.excepthook = _show_bug
     try:
-        run(arguments)
+        code = run(arguments)
+    except typer.Abort:
+        say("Aborted.", style="red")
+        code = REFUSED
     except Exception as error:
-        code = _code_of(error)
-        if code is None:
+        if hasattr(error, "format_message"):  # wrong usage, as Typer found it
+            code = _show_misuse(error)
+        elif (known := _code_of(error)) is None:
             raise
-        say(f"remit: {error}", style="red")
-        sys.exit(code)
+        else:
+            say(f"remit: {error}", style="red")
+            code = known
+    sys.exit(code)
 
 
-def run(arguments: list[str]) -> Any:
-    """Run one command. The caller handles its errors."""
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    from shared.observability.redaction import show_uncaught  # noqa: PLC0415 - most commands need it never
+
+    show_uncaught(kind, error, trace)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command, and return its exit code. The caller handles its errors."""
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
-    return build(called)(args=arguments, prog_name="remit")
+    code = build(called)(args=arguments, prog_name="remit", standalone_mode=False)
+    return code if isinstance(code, int) else OK
+
+
+def _show_misuse(error: Any) -> int:
+    """Show what Typer says of a wrong usage, as Typer shows it: it quotes the arguments. Returns the exit code."""
+    from typer import rich_utils  # noqa: PLC0415 - rich
+
+    from deploy.cli.terminal import SafeConsole  # noqa: PLC0415
+
+    rich_utils.Console = SafeConsole  # type: ignore[attr-defined] # the name by which Typer makes its console
+    rich_utils.rich_format_error(error)
+    return int(error.exit_code)
 
 
 def _code_of(error: Exception) -> int | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.output import REFUSED, CliError, Json, console, fail, say, write_json
+from deploy.cli.output import REFUSED, CliError, Json, fail, say, write_json, write_line
 
 if TYPE_CHECKING:
     from shared.persistence.migrate import Migrated
@@ -76,7 +76,7 @@ def migrate(
         waiting = (
             f"; for `remit migrate --post`: {', '.join(step.name for step in done.waiting)}" if done.waiting else ""
         )
-        console().print(f"{service}: {what}{waiting}", markup=False, soft_wrap=True)
+        write_line(f"{service}: {what}{waiting}")
 
 
 async def _migrate(services: list[Service], *, post: bool) -> "dict[str, Migrated]":
@@ -130,7 +130,7 @@ def apply(
     if json:
         write_json({"exchanges": [e.name for e in EXCHANGES], "queues": [q.name for q in QUEUES]})
     else:
-        console().print(f"{len(EXCHANGES)} exchanges and {len(QUEUES)} queues are as they should be.")
+        write_line(f"{len(EXCHANGES)} exchanges and {len(QUEUES)} queues are as they should be.")
 
 
 @topology.command("prune")
@@ -143,7 +143,7 @@ def prune(*, json: Json = False) -> None:
     if json:
         write_json({"ok": True})
     else:
-        console().print("Nothing of an earlier version is bound any more.")
+        write_line("Nothing of an earlier version is bound any more.")
 
 
 @topology.command("check")
@@ -157,7 +157,7 @@ def check(*, json: Json = False) -> None:
         write_json({"ok": not problems, "problems": problems})
     else:
         for problem in problems or ["Everything is there."]:
-            console().print(problem, markup=False)
+            write_line(problem)
     if problems:
         if not json:
             say("Run `remit topology apply`.")

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from shared.observability.visible import visible, visible_json
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from deploy.cli.terminal import SafeConsole
 
 OK: Final = 0
 REFUSED: Final = 1
@@ -30,26 +32,31 @@ class CliError(Exception):
         self.code = code
 
 
-def console(*, stderr: bool = False) -> "Console":
+def console(*, stderr: bool = False) -> "SafeConsole":
     """A console for the terminal; without colours if the output goes to a pipe."""
-    from rich.console import Console  # noqa: PLC0415 - its import takes a tenth of a second, which `--help` need not pay
+    from deploy.cli.terminal import SafeConsole  # noqa: PLC0415 - rich takes a tenth of a second, which `--help` need not pay
 
-    return Console(stderr=stderr, highlight=False)
+    return SafeConsole(stderr=stderr, highlight=False)
 
 
 def write_json(value: Any) -> None:
-    """Write one value to stdout as indented JSON, with times in ISO 8601 and ids as text."""
+    """Write one value to stdout as indented JSON, with times in ISO 8601 and ids as text. It is safe on a terminal as well."""
     import orjson  # noqa: PLC0415 - as above
 
     text = orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z)
-    sys.stdout.write(f"{text.decode()}\n")
+    sys.stdout.write(f"{visible_json(text.decode())}\n")
+
+
+def write_line(text: str) -> None:
+    """Write one line to stdout, as it is for programs: never wrapped, never coloured."""
+    sys.stdout.write(f"{visible(text)}\n")
 
 
 def say(sentence: str, *, style: str = "") -> None:
     """Print a sentence for people to stderr, so that stdout holds results only."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    console(stderr=True).print(Text(sentence, style=style), soft_wrap=True)
+    console(stderr=True).print(Text(visible(sentence), style=style), soft_wrap=True)
 
 
 def fail(sentence: str, code: int = REFUSED) -> NoReturn:

@@ -131,7 +131,7 @@ def _table(cases: Sequence[KeptCase], *, wide: bool) -> Table:
         listed.add_row(
             id_text(case.payment_id, wide=wide),
             plain(case.invoice_id),
-            _amount(case),
+            plain(_amount(case)),
             _state(case),
             plain(case.reason),
             str(case.version),
@@ -182,7 +182,8 @@ def _attempts(case: Case) -> Table:
         listed.add_column(title, no_wrap=True)
     listed.add_column("evidence", overflow="fold", ratio=1)
     for attempt in case.attempts:
-        listed.add_row(time(attempt.at), plain(attempt.step), plain(attempt.answer), plain(attempt.evidence))
+        shown = (plain(text, lines=True) for text in (attempt.step, attempt.answer, attempt.evidence))
+        listed.add_row(time(attempt.at), *shown)
     return listed
 
 
@@ -193,7 +194,7 @@ def _refusals(case: Case) -> Table:
     for refused in case.refusals:
         listed.add_row(
             plain(refused.decided_by),
-            refused.resolution.replace("_", " "),
+            plain(refused.resolution.replace("_", " ")),
             plain(refused.reason),
             plain(f"{refused.state}, version {refused.version}"),
         )

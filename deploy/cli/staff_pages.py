@@ -16,11 +16,12 @@ from rich.text import Text
 from deploy.cli.operate import SERVICES_FOLDER
 from deploy.cli.output import MISUSED, REFUSED, console, fail, say, write_json
 from deploy.cli.tables import panel, plain, table
-from deploy.cli.words import printable, time
+from deploy.cli.words import time
 from services.staff import actions
 from services.staff.actions import ActionResult, JournalEntry
 from shared import crash_points
 from shared.observability.logs import configure_logs
+from shared.observability.visible import visible
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.settings import ConfigurationError, EnvironmentVariables
@@ -70,7 +71,7 @@ async def one_id(database: Database, table_name: Literal["dead_letters", "cases"
     except ValueError:
         pass
     if len(text) < PREFIX_MIN or not re.fullmatch(r"[0-9A-Fa-f-]+", text):
-        fail(f"{printable(text)!r} is no id: give all of it, or its first characters, at least {PREFIX_MIN}.", MISUSED)
+        fail(f"{text!r} is no id: give all of it, or its first characters, at least {PREFIX_MIN}.", MISUSED)
     found = await actions.ids_like(database, table_name, text)
     if len(found) != 1:
         fail(f"{'More than one' if found else 'No'} id begins with {text}.", MISUSED if found else REFUSED)
@@ -96,7 +97,7 @@ def report(results: Sequence[ActionResult], *, json: bool, done: str) -> None:
         for result in results:
             line = Text(str(result.subject) if result.subject else "", style="cyan")
             line.append(": " if result.subject else "", style="default")
-            line.append(printable(result.text), style="red" if result.refusal else "green")
+            line.append(visible(result.text), style="red" if result.refusal else "green")
             console(stderr=result.refusal is not None).print(line, soft_wrap=True)
         if len(results) != 1:
             say(f"{len(results) - len(refused)} {done}, {len(refused)} refused.", style="dim")
@@ -114,5 +115,5 @@ def journal_panel(journal: Sequence[JournalEntry]) -> list[Panel]:
     entries.add_column("details", overflow="fold", ratio=1)
     for entry in journal:
         details = ", ".join(f"{name}: {value}" for name, value in entry.details.items() if value is not None)
-        entries.add_row(time(entry.at), plain(entry.who), entry.action, plain(details))
+        entries.add_row(time(entry.at), plain(entry.who), plain(entry.action), plain(details, lines=True))
     return [panel(entries, "what people did")]

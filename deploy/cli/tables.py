@@ -5,16 +5,17 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cli.words import SHORT_ID_LENGTH, printable
+from deploy.cli.words import SHORT_ID_LENGTH
+from shared.observability.visible import visible
 
 WIDE = 120
 """On a terminal with at least so many columns, ids are shown whole."""
 ID_LENGTH = 36
 
 
-def plain(text: str | None, style: str = "") -> Text:
-    """The text without any markup, and with control characters made visible."""
-    return Text(printable(text or ""), style=style)
+def plain(text: str | None, style: str = "", *, lines: bool = False) -> Text:
+    """The text without any markup, and with all that is made visible that acts on a terminal. With `lines`, it may have several."""
+    return Text(visible(text or "", lines=lines), style=style)
 
 
 def table(*, expand: bool = False) -> Table:
@@ -34,7 +35,7 @@ def facts(*named: tuple[str, str | None]) -> Table:
     grid.add_column(overflow="fold")
     for name, value in named:
         if value:
-            grid.add_row(name, plain(value))
+            grid.add_row(plain(name), plain(value, lines=True))
     return grid
 
 

@@ -9,14 +9,15 @@ from rich.text import Text
 
 from deploy.cli.queries import InvoiceStory, TimelineStep
 from deploy.cli.tables import ID_LENGTH, WIDE, plain, table
-from deploy.cli.words import money, printable
+from deploy.cli.words import money
+from shared.observability.visible import visible
 
 _STYLES = {"invoice": "cyan", "gateway": "magenta", "saga": "blue", "staff": "yellow"}
 
 
 def page(story: InvoiceStory, width: int) -> RenderableType:
     """The invoice, its timeline, and notes on what is not shown."""
-    notes = [Text(f"Not shown: {what}.", style="yellow") for what in story.unseen]
+    notes = [plain(f"Not shown: {what}.", style="yellow") for what in story.unseen]
     return Group(_heading(story), Text(), _table(story, wide=width >= WIDE), *notes)
 
 
@@ -26,10 +27,10 @@ def _heading(story: InvoiceStory) -> Text:
         return plain(f"{story.invoice_id} does not exist; commands about it were answered.")
     amount = money(invoice["amount_minor"], invoice["currency"])
     heading = plain(f"{story.invoice_id}: {invoice['status']}", style="bold")
-    heading.append(printable(f", {amount}, customer {invoice['customer_id']}"), style="not bold")
+    heading.append(visible(f", {amount}, customer {invoice['customer_id']}"), style="not bold")
     for name in ("payment_id", "receipt_number"):
         if invoice[name] is not None:
-            heading.append(printable(f"\n{name.replace('_', ' ')} {invoice[name]}"), style="not bold dim")
+            heading.append("\n" + visible(f"{name.replace('_', ' ')} {invoice[name]}"), style="not bold dim")
     return heading
 
 
@@ -46,7 +47,7 @@ def _table(story: InvoiceStory, *, wide: bool) -> Table:
     for number, (step, cause, time) in enumerate(zip(story.steps, story.causes(), times, strict=True), start=1):
         what = plain(step.what)
         if step.detail:
-            what.append(printable(f"\n{step.detail}"), style="dim")
+            what.append("\n" + visible(step.detail, lines=True), style="dim")
         cells: list[RenderableType] = [
             str(number),
             time,

@@ -1,7 +1,6 @@
 """Formats values as text for a terminal."""
 
 import re
-import unicodedata
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,14 +9,6 @@ from shared.contracts.currencies import ISO_4217, in_major_units
 SHORT_ID_LENGTH = 8
 SECONDS_IN = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 """Seconds in each unit of a duration."""
-
-
-def printable(text: str) -> str:
-    """The text with control characters made visible. Otherwise a sender's escape sequences would control the terminal."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"} else f"\\u{ord(c):04x}"
-        for c in text
-    )
 
 
 def money(amount_minor: int | None, currency: str | None) -> str:

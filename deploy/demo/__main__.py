@@ -19,10 +19,11 @@ from statistics import quantiles
 from typing import Any
 from uuid import UUID
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from deploy.cli.terminal import SafeConsole
 from deploy.demo.scenes import SCENES, Played, Scene, Stage, UnexpectedError, programme, reject_one
 from deploy.demo.upstream import Upstream
 from deploy.local.errors import StackError
@@ -38,7 +39,7 @@ SETTLED_WITHIN_S = 60.0
 POLL_S = 0.25
 INVOICES_MAX = 20_000
 
-console = Console()
+console = SafeConsole()
 
 
 @dataclass(slots=True)
@@ -82,10 +83,10 @@ def main() -> int:
         console.print(f"N must be from {len(SCENES)} (each scene once) to {INVOICES_MAX}.")
         return 2
     try:
-        with open_system(say=lambda line: console.print(f"[dim]{line}[/]")) as system, _logs_on_failure(system):
+        with open_system(say=lambda line: console.print(Text(line, "dim"))) as system, _logs_on_failure(system):
             return _demonstrate(system, options.invoices)
     except (StackError, UnexpectedError) as error:
-        console.print(f"[red]{error}[/]")
+        console.print(Text(str(error), "red"))
         return 1
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started is stopped")
@@ -100,7 +101,7 @@ def _logs_on_failure(system: System) -> Iterator[None]:
         for name in [*SERVICES, "sandbox"]:
             path = system.folder / f"{name}.log"
             tail = path.read_text(errors="replace").splitlines()[-15:] if path.exists() else []
-            console.print(f"[bold]last lines of {name}'s log[/]", *tail, sep="\n", markup=True)
+            console.print(Text(f"last lines of {name}'s log", "bold"), *map(Text, tail), sep="\n")
         raise
 
 
@@ -122,7 +123,7 @@ def _demonstrate(system: System, invoices: int) -> int:
         f"{time.monotonic() - show.started:.0f} s in all; services that had to be started again: {system.fleet.restarts}"
     )
     for surprise in show.surprises:
-        console.print(f"[red]{surprise}[/]")
+        console.print(Text(str(surprise), "red"))
     return 1 if show.surprises else audited.returncode
 
 

@@ -4,8 +4,9 @@ import shlex
 import signal
 import sys
 
-from rich.console import Console
+from rich.text import Text
 
+from deploy.cli.terminal import SafeConsole
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES
@@ -13,7 +14,7 @@ from deploy.local.system import System, open_system
 
 ENVIRONMENT_FILE = ROOT / ".remit" / "env"
 
-console = Console()
+console = SafeConsole()
 
 
 def main() -> int:
@@ -21,7 +22,7 @@ def main() -> int:
     # Not the handler of SIGINT: a shell lets its background processes ignore SIGINT, and then Python sets no handler for it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with open_system(say=lambda line: console.print(f"[dim]{line}[/]")) as system:
+        with open_system(say=lambda line: console.print(Text(line, "dim"))) as system:
             for service in SERVICES:
                 system.fleet.start(service)
             system.fleet.keep_running()
@@ -30,7 +31,7 @@ def main() -> int:
             while True:
                 signal.pause()
     except StackError as error:
-        console.print(f"[red]{error}[/]")
+        console.print(Text(str(error), "red"))
         return 1
     except KeyboardInterrupt:
         console.print("stopped; nothing was left running")

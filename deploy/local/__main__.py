@@ -13,6 +13,7 @@ from types import FrameType
 
 from deploy.local.errors import StackError
 from deploy.local.stack import open_stack
+from shared.observability.visible import visible
 
 
 class _Stop(BaseException):
@@ -46,7 +47,7 @@ def _raise_stop(_number: int, _frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{visible(line)}\n")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from services.audit.resources import resources_given_back
 from services.audit.sagas import sagas_step_legally
 from services.audit.stores import DATABASES, HISTORY, LEDGER, QUEUES, Stores
 from services.audit.streams import streams_fold_to_state
+from services.audit.stuck import queues_drain
 
 _ABSENT = {
     LEDGER: "no ledger given",
@@ -103,6 +104,11 @@ CHECKS: tuple[Check, ...] = (
         events_delivered,
         "Outboxes and queues are empty; each bound queue received each event, always with the same bytes",
         (*DATABASES, QUEUES),
+    ),
+    Check(
+        queues_drain,
+        "No queue keeps a message for ever, neither ready nor with a consumer, although it is consumed",
+        (QUEUES,),
     ),
     Check(
         deliveries_accounted_for,

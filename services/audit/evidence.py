@@ -54,9 +54,20 @@ class Baseline(_Part):
     digest: dict[str, str] | None = None
 
 
-class _Unacked(_Part):
+class _QueueCounts(_Part):
+    """The counts of a queue. `messages` and `messages_ready` are newer columns, which may be missing."""
+
     name: str
     messages_unacknowledged: int
+    messages: int | None = None
+    messages_ready: int | None = None
+
+    @property
+    def stuck(self) -> int | None:
+        """Messages that are neither ready nor with a consumer: they wait for the broker to dead-letter them."""
+        if self.messages is None or self.messages_ready is None:
+            return None
+        return max(0, self.messages - self.messages_ready - self.messages_unacknowledged)
 
 
 class _Entry(_Part):
@@ -102,7 +113,7 @@ class Evidence:
     """The evidence that was given. Of several baselines the last one counts.
 
     `lost`: queues that were deleted with their messages, or lost with their broker. `unacked`: the number of deliveries not acknowledged,
-    by queue.
+    by queue. `stuck`: the number of messages that only wait to be dead-lettered, by queue; None if it was not told.
     """
 
     tap: TapRecording | None = None
@@ -111,6 +122,7 @@ class Evidence:
     logs: Path | None = None
     lost: frozenset[str] = frozenset()
     unacked: Mapping[str, int] | None = None
+    stuck: Mapping[str, int] | None = None
 
 
 def read_run(path: Path) -> FaultRunReport:
@@ -123,10 +135,11 @@ def read_baseline(path: Path) -> Baseline:
     return _read(path, Baseline, "a baseline, as `remit audit baseline` writes it")
 
 
-def read_unacked(path: Path) -> dict[str, int]:
-    """The output of `rabbitmqctl list_queues name messages_unacknowledged --formatter json`. Raises AuditError."""
-    queues = _read(path, tuple[_Unacked, ...], "what rabbitmqctl prints of queues as JSON")
-    return {queue.name: queue.messages_unacknowledged for queue in queues}
+def read_queue_counts(path: Path) -> tuple[dict[str, int], dict[str, int] | None]:
+    """What `rabbitmqctl list_queues` printed as JSON: `unacked` and `stuck` of `Evidence`. Raises AuditError."""
+    queues = _read(path, tuple[_QueueCounts, ...], "what rabbitmqctl prints of queues as JSON")
+    stuck = {queue.name: count for queue in queues if (count := queue.stuck) is not None}
+    return {queue.name: queue.messages_unacknowledged for queue in queues}, stuck or None
 
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ import orjson
 
 from services.audit.align import StoredRow
 from services.audit.errors import AuditError
-from services.audit.evidence import Evidence, open_tap, read_baseline, read_run, read_unacked
+from services.audit.evidence import Evidence, open_tap, read_baseline, read_queue_counts, read_run
 from services.audit.queues import Queues, read_queues
 
 if TYPE_CHECKING:
@@ -206,13 +206,15 @@ async def open_stores(sources: Sources, now: datetime) -> AsyncIterator[Stores]:
 def _open_evidence(sources: Sources, opened: AsyncExitStack) -> Evidence:
     if sources.logs is not None and not sources.logs.is_dir():
         raise AuditError(f"there is no folder of logs {sources.logs}.")
+    unacked, stuck = read_queue_counts(sources.unacked) if sources.unacked is not None else (None, None)
     return Evidence(
         tap=opened.enter_context(open_tap(sources.tap)) if sources.tap is not None else None,
         run=read_run(sources.run) if sources.run is not None else None,
         baselines=tuple(read_baseline(path) for path in sources.baselines),
         logs=sources.logs,
         lost=sources.lost,
-        unacked=read_unacked(sources.unacked) if sources.unacked is not None else None,
+        unacked=unacked,
+        stuck=stuck,
     )
 
 

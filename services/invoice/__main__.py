@@ -10,6 +10,8 @@ from services.invoice.rebuild import rebuild
 from services.invoice.reminders import RequestReminder
 from shared.clock import system_clock
 from shared.messaging.topology import COMMANDS, SUSPECT_COMMANDS
+from shared.observability.redaction import show_uncaught
+from shared.observability.visible import visible
 from shared.persistence.database import Database
 from shared.service import Runtime, run_service
 from shared.settings import ConfigurationError, EnvironmentVariables
@@ -41,7 +43,7 @@ async def _rebuild(*, repair: bool) -> int:
         await database.close()
     sys.stdout.write(f"{rebuilt.streams} streams folded, {len(rebuilt.differing)} differ\n")
     for invoice_id in rebuilt.differing:
-        sys.stdout.write(f"{invoice_id}\n")
+        sys.stdout.write(f"{visible(invoice_id)}\n")
     return 1 if rebuilt.differing and not repair else 0
 
 
@@ -49,10 +51,11 @@ def main() -> None:
     """Run the service, or rebuild its states from their events."""
     if sys.argv[1:2] != ["rebuild"]:
         run_service(NAME, MIGRATIONS, assemble)
+    sys.excepthook = show_uncaught
     try:
         sys.exit(asyncio.run(_rebuild(repair="--repair" in sys.argv)))
     except ConfigurationError as error:
-        sys.exit(f"{NAME}: {error}")
+        sys.exit(visible(f"{NAME}: {error}"))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.observability.metrics import READY
 from shared.observability.redaction import redact
+from shared.observability.visible import visible
 
 LOOPBACK: Final = "127.0.0.1"  # probes and metrics are for this machine only, unless HEALTH_HOST says otherwise
 STARTING: Final = "starting"
@@ -53,7 +54,7 @@ def health_app(readiness: Readiness) -> web.Application:
         return web.json_response({"live": True})
 
     async def ready(_: web.Request) -> web.Response:
-        body = {"ready": readiness.ready, "reasons": readiness.reasons}
+        body = {"ready": readiness.ready, "reasons": {name: visible(why) for name, why in readiness.reasons.items()}}
         return web.json_response(body, status=200 if readiness.ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:

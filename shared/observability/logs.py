@@ -22,6 +22,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from shared.observability.redaction import describe_error, error_text, redact, redact_member, traceback_text
+from shared.observability.visible import visible, visible_json
 from shared.settings import ConfigurationError
 
 __all__ = ["configure_logs", "describe_error", "error_text", "get_logger", "redact"]
@@ -199,13 +200,31 @@ structlog.configure(
 
 
 def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
-    return orjson.dumps(event).decode()
+    return visible_json(orjson.dumps(event).decode())
 
 
 def _console(*, colors: bool) -> Processor:
-    return structlog.dev.ConsoleRenderer(
+    render = structlog.dev.ConsoleRenderer(
         colors=colors, sort_keys=False, timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
     )
+
+    def render_visibly(logger: WrappedLogger, name: str, event: EventDict) -> str:
+        return render(logger, name, {visible(key): _visible_value(value) for key, value in event.items()})
+
+    return render_visibly
+
+
+def _visible_value(value: object) -> object:
+    """The value as the console shows it. Only a traceback has lines of its own; a structure is shown by its `repr`."""
+    match value:
+        case _Traceback():
+            return _Traceback(visible(value, lines=True))
+        case str():
+            return visible(value)
+        case None | bool() | int() | float():
+            return value
+        case _:
+            return visible(repr(value))
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
@@ -223,7 +242,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         except Exception as error:  # noqa: BLE001 - arguments may not fit, and JSON may not know a field's type
             event = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
             fields = {"level": record.levelname.lower(), "logger": record.name, "event": redact(str(event))}
-            return orjson.dumps({**fields, "log_error": describe_error(error)}).decode()
+            return visible_json(orjson.dumps({**fields, "log_error": describe_error(error)}).decode())
 
 
 def _in_order(service: str) -> Processor:

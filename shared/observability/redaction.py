@@ -6,16 +6,19 @@ says so.
 """
 
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from types import TracebackType
 from typing import Final
 
 from shared.card_data.fingerprint import fingerprint
 from shared.card_data.scan import CARD_PLACEHOLDER, beginning, find_card_number, hides_card_number, mask_card_numbers
 from shared.card_data.values import scalar_text
 from shared.card_data.verification_values import is_cvv_name, mask_cvv
+from shared.observability.visible import visible
 
 TEXT_MAX = 4_096  # characters of one value: a page of text says what happened
 TRACEBACK_MAX = 16_384  # characters: 8 exceptions of 20 frames fit
@@ -217,6 +220,11 @@ def traceback_text(error: BaseException, *, max_characters: int = TRACEBACK_MAX)
         return describe_error(error)
 
 
+def show_uncaught(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+    """A `sys.excepthook` that shows no secret and nothing that would act on the terminal."""
+    sys.stderr.write(f"{visible(traceback_text(error), lines=True)}\n")
+
+
 def _text_without_data(error: BaseException) -> str:
     """The text of an exception without quoted data.
 
@@ -242,11 +250,16 @@ def _traceback_lines(error: BaseException, depth: int) -> Iterator[str]:
             yield f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
             if frame.line:
                 yield f"    {redact(frame.line)}"
-        yield describe_error(link)
-        yield from (f"  note: {redact(str(note))}" for note in getattr(link, "__notes__", ()))
+        yield _indented(describe_error(link))
+        yield from (f"  note: {_indented(redact(str(note)))}" for note in getattr(link, "__notes__", ()))
         if isinstance(link, BaseExceptionGroup) and depth:
             for member in link.exceptions[:_CHAIN_MAX]:
                 yield from (f"  | {line}" for line in _traceback_lines(member, depth - 1))
+
+
+def _indented(text: str) -> str:
+    """The text with further lines indented, so that none of them looks like a line of the log."""
+    return text.replace("\n", "\n    ")
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -422,10 +422,10 @@ class Testbed:
         return findings
 
     def _unacked(self) -> Path:
-        """Write a file for the audit with the number of unacknowledged deliveries, which only the broker's own tool knows."""
+        """Write a file for the audit with the counts of each queue that only the broker's own tool knows."""
         stack = self.system.stack
         vhost = unquote(urlsplit(stack.rabbitmq_url).path[1:]) or "/"
-        columns = ("name", "messages_unacknowledged", "--formatter", "json")
+        columns = ("name", "messages", "messages_ready", "messages_unacknowledged", "--formatter", "json")
         path = self.system.folder / "unacked.json"
         path.write_text(stack.broker.ctl("--quiet", "list_queues", "--vhost", vhost, *columns))
         return path

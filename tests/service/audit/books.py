@@ -25,7 +25,14 @@ from shared.messaging.topology import QUEUE_NAMES
 from tests.support.databases import truncate
 
 SCHEMA = Path(__file__).parents[3] / "deploy" / "sandbox" / "schema.sql"
-LEDGER, HISTORY, TAP, RUN, LOGS = "ledger.sqlite", "history.jsonl", "tap.jsonl", "run.json", "logs"
+LEDGER, HISTORY, TAP, RUN, LOGS, COUNTS = (
+    "ledger.sqlite",
+    "history.jsonl",
+    "tap.jsonl",
+    "run.json",
+    "logs",
+    "counts.json",
+)
 LONG_AGO = datetime.now(UTC) - timedelta(days=2)
 """Older than any grace period, and younger than the retention of an inbox, by the database's clock."""
 RUN_REPORT: dict[str, Any] = {
@@ -80,6 +87,7 @@ class FinishedBooks:
     queues: dict[str, QueueState | None] = field(default_factory=lambda: {**QUEUES})
     lost: frozenset[str] = frozenset()
     unacked: dict[str, int] | None = None
+    stuck: dict[str, int] | None = field(default_factory=dict)
     closing: ExitStack = field(default_factory=ExitStack)
     now: datetime = LONG_AGO
 
@@ -102,6 +110,7 @@ class FinishedBooks:
             logs=self.folder / LOGS,
             lost=self.lost,
             unacked=self.unacked,
+            stuck=self.stuck,
         )
         return Stores(snapshots, LedgerSnapshot(self.ledger), self.history, self.queues, settled_before, evidence)
 
@@ -592,6 +601,8 @@ async def write_books(databases: dict[str, str], folder: Path) -> None:
         ledger.executescript(SCHEMA.read_text())
     (folder / RUN).write_text(json.dumps(RUN_REPORT))
     (folder / LOGS).mkdir()
+    counts = {"messages": 0, "messages_ready": 0, "messages_unacknowledged": 0}
+    (folder / COUNTS).write_text(json.dumps([{"name": name, **counts} for name in QUEUES]))
     (folder / LOGS / "invoice.log").write_text('{"event": "requests_announced_again", "payments": 1}\n')
     async with open_books(databases, folder) as books:
         await books.write_all()
@@ -613,5 +624,6 @@ def sources(
         tap=folder / TAP,
         run=folder / RUN,
         logs=folder / LOGS,
+        unacked=folder / COUNTS,
         **more,
     )

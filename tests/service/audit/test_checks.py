@@ -316,6 +316,15 @@ async def unacknowledged(books: FinishedBooks) -> None:
     books.unacked = {"saga.events": 3}
 
 
+async def stuck(books: FinishedBooks) -> None:
+    books.stuck = {"saga.events": 0, "invoice.commands": 1}
+
+
+async def ready_and_consumed(books: FinishedBooks) -> None:
+    books.queues["staff.cases"] = QueueState(2, 1)
+    books.unacked = dict.fromkeys(books.queues, 0)
+
+
 async def connections_left(books: FinishedBooks) -> None:
     books.baselines = (Baseline(connections={"invoice": -99, "payment_gateway": 5, "saga": 5, "staff": 5}),)
 
@@ -603,6 +612,8 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "lease without an end": (lease_left_behind, {"resources_given_back"}),
     "lease that ran out": (lease_ran_out, {"resources_given_back"}),
     "delivery not acknowledged": (unacknowledged, {"resources_given_back"}),
+    "message stuck in a queue": (stuck, {"queues_drain"}),
+    "messages ready, and consumers get none": (ready_and_consumed, {"queues_drain", "events_delivered"}),
     "connections left": (connections_left, {"resources_given_back"}),
     "card number in a text": (
         sql("invoice", "UPDATE answers SET detail = $2 WHERE command_id = $1", command("pay void"), f"card {PAN}"),
@@ -899,3 +910,9 @@ async def test_an_unreadable_history_is_named_with_its_line(environment_urls: En
     (tmp_path / HISTORY).write_text('{"command_id": "x", "confirmed": true}\nnot json\n')
     with pytest.raises(AuditError, match=r"history\.jsonl, line 2, is not of the form"):
         await audit(Sources(environment_urls.databases, history=tmp_path / HISTORY), NOW)
+
+
+async def test_messages_that_are_stuck_are_not_checked_without_the_brokers_counts(books: FinishedBooks) -> None:
+    books.stuck = None
+    finding = await found("queues_drain", books.stores())
+    assert (finding.result, finding.unseen) == (CheckResult.NOT_CHECKED, frozenset({Source.UNACKED}))

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.audit.books import HISTORY, LEDGER, LOGS, RUN, TAP, command, payment, write_books
+from tests.service.audit.books import COUNTS, HISTORY, LEDGER, LOGS, RUN, TAP, command, payment, write_books
 from tests.service.cli.remit import remit
 from tests.support.databases import execute
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 
-WITHOUT = ("--without", "tap", "--without", "run", "--without", "baseline")
+WITHOUT = tuple(word for evidence in ("tap", "run", "baseline", "unacked") for word in ("--without", evidence))
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +132,10 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
     )
     assert (base.code, base.err) == (0, f"{written / 'base.json'}: connections of 4 databases, 16 tables\n")
     evidence = ("--tap", str(written / TAP), "--run", str(written / RUN), "--baseline", str(written / "base.json"))
-    given = ("--drained", "--complete", *stores, *evidence)
+    given = ("--drained", "--complete", *stores, *evidence, "--unacked", str(written / COUNTS))
     holding = await remit("audit", *given, environment=environment_urls)
     assert (holding.code, holding.err) == (0, "")
-    assert holding.out.rstrip().endswith("18 holds.")
+    assert holding.out.rstrip().endswith("19 holds.")
     url = environment_urls.databases["invoice"]
     await execute(url, "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'")
     try:
@@ -145,7 +145,7 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
         await execute(url, "UPDATE invoices SET status = 'void' WHERE invoice_id = 'INV-void'")
     assert broken.code == as_json.code == 1
     assert "INV-void: status stored differs from folded: open is not void" in broken.out
-    assert "16 holds, 2 broken." in broken.out
+    assert "17 holds, 2 broken." in broken.out
     assert [one["check"] for one in as_json.json["checks"] if one["verdict"] == "broken"] == [
         "streams_fold_to_state",
         "repeating_changes_nothing",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.audit.errors import AuditError
-from services.audit.evidence import TappedMessage, open_tap, read_baseline, read_run, read_unacked
+from services.audit.evidence import TappedMessage, open_tap, read_baseline, read_queue_counts, read_run
 
 DIGESTS = ["0" * 64, "A" * 64]
 
@@ -55,4 +55,9 @@ def test_the_output_of_rabbitmqctl_is_read(tmp_path: Path) -> None:
     printed.write_text(
         '[\n{"name":"saga.events","messages_unacknowledged":2}\n,{"name":"other","messages_unacknowledged":0}]\n'
     )
-    assert read_unacked(printed) == {"saga.events": 2, "other": 0}
+    assert read_queue_counts(printed) == ({"saga.events": 2, "other": 0}, None)
+    printed.write_text(
+        '[{"name":"saga.events","messages":9,"messages_ready":3,"messages_unacknowledged":2},'
+        '{"name":"other","messages":1,"messages_ready":2,"messages_unacknowledged":0}]'
+    )
+    assert read_queue_counts(printed) == ({"saga.events": 2, "other": 0}, {"saga.events": 4, "other": 0})

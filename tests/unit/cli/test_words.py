@@ -12,10 +12,6 @@ from services.invoice.domain import InvoiceStatus
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-def test_control_characters_are_made_visible() -> None:
-    assert words.printable("a\x1b[2J\u202eb\n\tc") == "a\\u001b[2J\\u202eb\n\tc"
-
-
 @pytest.mark.parametrize(
     ("amount_minor", "currency", "shown"),
     [(1_250, "EUR", "12.50 EUR"), (7, "JPY", "7 JPY"), (7, "XXX", "7 XXX"), (None, "EUR", ""), (7, None, "")],
