@@ -111,6 +111,14 @@ def test_the_row_of_an_earlier_build_can_be_discarded(text: str) -> None:
     sendable(discarded.says[0])
 
 
+@pytest.mark.parametrize("header", ["CC", "BCC", "x-death", "x-remit-queue", "n" * 300])
+def test_a_replay_has_no_header_that_acts_on_the_broker(header: str) -> None:
+    row = DeadLetter(ID, "saga.events", "broker", "unknown", body=b"{}", headers={header: "text", "note": "kept"})
+    replayed = actions._replay(DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), "ann", None, NOW)
+    assert isinstance(replayed, actions._Act)
+    assert replayed.says[0].headers == {"note": "kept", "x-remit-replays": 1}
+
+
 def test_what_a_contract_refuses_is_one_result_of_a_selection() -> None:
     letter = DeadLetter(ID, "invoice.commands", "broker", "unknown", event_id=ID)
     record = DeadLetterRecord(letter, 0, 1, DeadLetterStatus.OPEN, NOW, NOW)
