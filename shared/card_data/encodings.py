@@ -17,9 +17,9 @@ REFERENCES_MAX = 2_000
 """A text with more HTML references counts as one that hides a number: to undo one takes half a microsecond."""
 _REFERENCE = re.compile(rb"&#(?:[xX]0*([0-9A-Fa-f]{1,6})[0-9A-Fa-f]*|0*([0-9]{1,7})[0-9]*);?")
 _NAMED_REFERENCE = re.compile(
-    rb"&(?:nbsp|ensp|emsp|thinsp|numsp|hairsp|middot|hyphen|dash|ndash|mdash|sol|period|comma|vert|lowbar|Tab|NewLine);?"
+    rb"&(?=[nethmdspcvlTN])(?:nbsp|ensp|emsp|thinsp|numsp|hairsp|middot|hyphen|dash|ndash|mdash|sol|period|comma|vert|lowbar|Tab|NewLine);?"
 )
-_NAMED_NOTHING = re.compile(rb"&(?:shy|zwj|zwnj|lrm|rlm|ZeroWidthSpace|NoBreak);?")
+_NAMED_NOTHING = re.compile(rb"&(?=[szlrZN])(?:shy|zwj|zwnj|lrm|rlm|ZeroWidthSpace|NoBreak);?")
 _BASE64_TWINS = {ord("-"): ord("+"), ord("_"): ord("/")}
 _TO_BASE64 = bytes(
     byte if bytes((byte,)).isalnum() or byte in b"+/" else _BASE64_TWINS.get(byte, ord("A")) for byte in range(256)

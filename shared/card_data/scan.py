@@ -48,7 +48,12 @@ _BARE_IN_ZEROS = b"0" * DIGITS_MIN
 _GROUP_IN_ZEROS = b"0000"
 """Looked for in a region whose digits are all 0: without it, no bare number is there, and none that is printed."""
 
-_LONG_GROUP = re.compile(rb"[0-9]{12,}+")
+# JSON is full of floats. What stands behind the point of one is left out here; `is_meant` knows the other floats.
+_NO_FRACTION = b"".join(rb"(?<![^0-9.][0-9]{%d}[.])" % digits for digits in (1, 2, 3))
+_BARE_OF_A_BRAND = re.compile(
+    rb"[2-689](?<![0-9][0-9])(?:%b|(?=[0-9]+[.][0-9]))(?=[0-9]{11,18}(?![0-9]))(?<=(?=(?:%b)).)[0-9]+"
+    % (_NO_FRACTION.replace(b"[.])", b"[.].)"), IS_PUBLISHED.pattern)
+)
 # The first two digits of a brand, behind no other digit. The first one is consumed: so the search takes a
 # nanosecond a byte.
 _FIRST = (
@@ -68,15 +73,35 @@ _OTHERS = re.compile(
         + rb"(?=([0-9]{3}S(?:[0-9]{6}S[0-9]{4,5}|[0-9]{3}S[0-9]{3}S[0-9]{3})|[0-9]{5}S[0-9]{10}(?:[0-9]{3})?)(?![0-9]))"
     ).replace(b"S", _SEPARATOR)
 )
-_GROUP_START = re.compile(rb"[2-689](?<![0-9][0-9])")
-_GROUP_END = re.compile(rb"[0-9](?![0-9])")
+_GROUP = re.compile(rb"[0-9]+")
 _TYPED = re.compile(rb"[0-9](?<![0-9][0-9])[0-9]*+([ .\-+])[0-9]++(?:\1[0-9]++)++")
 _GROUPS_MIN = 3
 
-_EFFORT_MAX = 2_000
+_EFFORT_MAX = 4_100
+"""A text that takes more effort than this, of about a microsecond each, counts as one that holds a card number. It counts over all scans of
+a text, as it is and behind its encodings. 64 KiB of UUIDs, times, floats or order numbers stay below it. With escapes they are scanned
+twice, and then 64 KiB of nothing but digits do not."""
+_EFFORT_OF_A_MATCH = 1
 _EFFORT_OF_GROUPS = 5
-"""A text with more than 2 000 bare numbers of a brand, or 400 of several groups, counts as one that holds a card number: by chance, each
-tenth of them would have been one. It keeps 64 KiB below 5 ms. A list of floats as long has a thousand bare ones."""
+_EFFORT_OF_SURROUNDINGS = 12
+_BYTES_AN_EFFORT = 32
+"""Of digits with separators. Other text is looked at eight times as fast."""
+
+
+class _TooMuchEffort(Exception):
+    """There is more of a card's shape in a text than chance explains."""
+
+
+class _Effort:
+    """What may still be spent on one text."""
+
+    def __init__(self) -> None:
+        self.left = _EFFORT_MAX
+
+    def spend(self, units: int) -> None:
+        self.left -= units
+        if self.left < 0:
+            raise _TooMuchEffort
 
 
 class _Candidate(NamedTuple):
@@ -88,68 +113,83 @@ class _Candidate(NamedTuple):
     is_printed: bool = False
 
 
-def _card_numbers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where card numbers stand in this ASCII text, as (start, end); they may overlap."""
-    left = _EFFORT_MAX
-    for start, end, digits, is_printed in _candidates(data):
-        is_of_a_brand = IS_PUBLISHED.match(digits) is not None
-        is_bare = end - start == len(digits)
-        left -= is_of_a_brand if is_bare else _EFFORT_OF_GROUPS
-        if left < 0:
-            yield start, len(data)
-            return
-        if is_of_a_brand and passes_luhn(digits) and is_meant(data, start, end, digits, is_printed=is_printed):
-            yield start, end
+def _card_numbers(data: bytes, effort: _Effort) -> Iterator[tuple[int, int]]:
+    """Where card numbers stand in this ASCII text, as (start, end); they may overlap. Raises `_TooMuchEffort`."""
+    for start, end, digits, is_printed in _candidates(data, effort):
+        if IS_PUBLISHED.match(digits) is not None and passes_luhn(digits):
+            effort.spend(_EFFORT_OF_SURROUNDINGS)
+            if is_meant(data, start, end, digits, is_printed=is_printed):
+                yield start, end
 
 
-def _candidates(data: bytes) -> Iterator[_Candidate]:
+def _candidates(data: bytes, effort: _Effort) -> Iterator[_Candidate]:
+    effort.spend(len(data) // (8 * _BYTES_AN_EFFORT))
     for region in _REGION.finditer(data):
-        start, end = region.span()
-        zeros = data[start:end].translate(_TO_ZERO)
+        zeros = region[0].translate(_TO_ZERO)
         digits = zeros.count(b"0")
         if digits < DIGITS_MIN:
             continue
+        effort.spend(1 + len(zeros) // _BYTES_AN_EFFORT)
+        start, end = region.span()
         if _BARE_IN_ZEROS in zeros:
-            yield from _bare(data, start, end)
+            yield from _bare(data, start, end, effort)
         if digits < len(zeros.strip(_NO_DIGITS)):
             if _GROUP_IN_ZEROS in zeros:
-                yield from _printed(data, start, end)
-            yield from _typed(data, start, end)
+                yield from _printed(data, start, end, effort)
+            yield from _typed(data, start, end, effort)
 
 
-def _bare(data: bytes, start: int, end: int) -> Iterator[_Candidate]:
-    for found in _LONG_GROUP.finditer(data, start, end):
-        if found[0][0] in _FIRST_DIGITS and len(found[0]) <= DIGITS_MAX:
-            yield _Candidate(*found.span(), found[0])
+def _bare(data: bytes, start: int, end: int, effort: _Effort) -> Iterator[_Candidate]:
+    for found in _BARE_OF_A_BRAND.finditer(data, start, end):
+        effort.spend(_EFFORT_OF_A_MATCH)
+        yield _Candidate(*found.span(), found[0])
 
 
-def _printed(data: bytes, start: int, end: int) -> Iterator[_Candidate]:
+def _printed(data: bytes, start: int, end: int, effort: _Effort) -> Iterator[_Candidate]:
     """Numbers that end with one of the groups: a date may follow a card. Those that are cut only once are hardly more than bare."""
     for pattern in (_FOURS, _OTHERS):
         for found in pattern.finditer(data, start, end):
-            first = found.start()
-            for groups, group in enumerate(_GROUP_END.finditer(data, first, found.end(1)), start=1):
+            effort.spend(_EFFORT_OF_A_MATCH)
+            first, digits = found.start(), b""
+            for groups, group in enumerate(_GROUP.finditer(data, first, found.end(1)), start=1):
+                digits += group[0]
+                if groups == 1 or len(digits) < DIGITS_MIN:
+                    continue
                 last = group.end()
-                digits = data[first:last].translate(None, _NO_DIGITS)
-                is_cut_once = groups == _GROUPS_MIN - 1 and data[last - 2 : last].isdigit()  # not before a single digit
+                is_cut_once = groups == _GROUPS_MIN - 1
+                is_before_a_single_digit = is_cut_once and len(group[0]) == 1
                 is_within_a_group = data[last : last + 1].isdigit()
-                if (groups >= _GROUPS_MIN or is_cut_once) and len(digits) >= DIGITS_MIN and not is_within_a_group:
+                if not is_before_a_single_digit and not is_within_a_group:
+                    effort.spend(_EFFORT_OF_GROUPS)
                     yield _Candidate(first, last, digits, is_printed=not is_cut_once)
 
 
-def _typed(data: bytes, start: int, end: int) -> Iterator[_Candidate]:
+def _typed(data: bytes, start: int, end: int, effort: _Effort) -> Iterator[_Candidate]:
     for run in _TYPED.finditer(data, start, end):
-        if run.end() - run.start() >= DIGITS_MIN + _GROUPS_MIN - 1:
-            for first in _GROUP_START.finditer(data, *run.span()):
-                yield from _typed_from(data, first.start(), run.end())
+        text, separator, at = run[0], run[1], run.start()
+        left = len(text) - text.count(separator)  # digits from here to the end of the run
+        if left < DIGITS_MIN:
+            continue
+        groups = text.rstrip(separator).split(separator)  # Python 3.11 leaves one behind a possessive group
+        for number, group in enumerate(groups):
+            if left < DIGITS_MIN:
+                break
+            if group[0] in _FIRST_DIGITS:
+                yield from _typed_from(at, groups[number : number + DIGITS_MAX], effort)
+            left -= len(group)
+            at += len(group) + 1
 
 
-def _typed_from(data: bytes, start: int, run_end: int) -> Iterator[_Candidate]:
-    for groups, group in enumerate(_GROUP_END.finditer(data, start, min(run_end, start + 2 * DIGITS_MAX)), start=1):
-        end = group.end()
-        length = end - start - groups + 1
-        if groups >= _GROUPS_MIN and DIGITS_MIN <= length <= DIGITS_MAX:
-            yield _Candidate(start, end, data[start:end].translate(None, _NO_DIGITS))
+def _typed_from(start: int, groups: list[bytes], effort: _Effort) -> Iterator[_Candidate]:
+    effort.spend(_EFFORT_OF_A_MATCH)
+    digits = b""
+    for count, group in enumerate(groups, start=1):
+        digits += group
+        if len(digits) > DIGITS_MAX:
+            return
+        if count >= _GROUPS_MIN and len(digits) >= DIGITS_MIN:
+            effort.spend(_EFFORT_OF_GROUPS)
+            yield _Candidate(start, start + len(digits) + count - 1, digits)
 
 
 # -- texts ------------------------------------------------------------------------------------------------------------------------------
@@ -177,13 +217,20 @@ def find_card_number(text: str | bytes) -> bool:
     """
     data = as_ascii(text)
     folded = data.translate(_FOLDED, _LEFT_OUT)
-    return _stands_in(data, folded) or _is_behind(data, folded, LAYERS)
+    effort = _Effort()
+    try:
+        return _stands_in(data, folded, effort) or _is_behind(data, folded, LAYERS, effort)
+    except _TooMuchEffort:
+        return True
 
 
 def hides_card_number(text: str | bytes) -> bool:
     """Whether one stands in it encoded, where `mask_card_numbers` sees none."""
     data = as_ascii(text)
-    return _is_behind(data, data.translate(_FOLDED, _LEFT_OUT), LAYERS)
+    try:
+        return _is_behind(data, data.translate(_FOLDED, _LEFT_OUT), LAYERS, _Effort())
+    except _TooMuchEffort:
+        return True
 
 
 class _Budget:
@@ -197,39 +244,39 @@ class _Budget:
         return self.left < 0
 
 
-def _is_behind(data: bytes, folded: bytes, layers: int, budget: _Budget | None = None) -> bool:
+def _is_behind(data: bytes, folded: bytes, layers: int, effort: _Effort, budget: _Budget | None = None) -> bool:
     escapes = _ESCAPE in folded
     if not (escapes or BASE64_IN_FOLDED.search(folded) or HEX.search(data)):
         return False
     budget = budget or _Budget(data)
     if data.count(b"&#") > REFERENCES_MAX:
         return True
-    if (b"\\x" in data or not escapes) and _is_in_decodings(data, layers, budget):
+    if (b"\\x" in data or not escapes) and _is_in_decodings(data, layers, effort, budget):
         return True  # PostgreSQL writes `\x` before hexadecimal, which is no escape of a byte
     for _ in range(layers if escapes else 0):
         data = without_escapes(data)
         folded = data.translate(_FOLDED, _LEFT_OUT)
-        if budget.is_spent_on(data) or _stands_in(data, folded):
+        if budget.is_spent_on(data) or _stands_in(data, folded, effort):
             return True
         if _ESCAPE not in folded:
             break
-    return escapes and _is_in_decodings(data, layers, budget)
+    return escapes and _is_in_decodings(data, layers, effort, budget)
 
 
-def _is_in_decodings(data: bytes, layers: int, budget: _Budget) -> bool:
+def _is_in_decodings(data: bytes, layers: int, effort: _Effort, budget: _Budget) -> bool:
     for decoded in decodings(data):
         folded = decoded.translate(_FOLDED, _LEFT_OUT)
-        if budget.is_spent_on(decoded) or _stands_in(decoded, folded):
+        if budget.is_spent_on(decoded) or _stands_in(decoded, folded, effort):
             return True
-        if layers > 1 and _is_behind(decoded, folded, layers - 1, budget):
+        if layers > 1 and _is_behind(decoded, folded, layers - 1, effort, budget):
             return True
     return False
 
 
-def _stands_in(data: bytes, folded: bytes) -> bool:
+def _stands_in(data: bytes, folded: bytes, effort: _Effort) -> bool:
     if _ESCAPE in folded:
         folded = folded.replace(_ESCAPE, b"")
-    return (_BARE_IN_ZEROS in folded or _AT_COLON in folded) and any(True for _ in _card_numbers(data))
+    return (_BARE_IN_ZEROS in folded or _AT_COLON in folded) and any(True for _ in _card_numbers(data, effort))
 
 
 def card_number_spans(text: str) -> list[tuple[int, int]]:
@@ -239,8 +286,12 @@ def card_number_spans(text: str) -> list[tuple[int, int]]:
     if IGNORABLE in data:
         places = [at for at, byte in enumerate(data) if byte != IGNORABLE[0]]
         data = data.replace(IGNORABLE, b"")
+    try:
+        found = sorted(_card_numbers(data, _Effort()))
+    except _TooMuchEffort:
+        found = [(0, len(data))]
     spans: list[tuple[int, int]] = []
-    for start, end in sorted(_card_numbers(data)):
+    for start, end in found:
         if spans and start <= spans[-1][1]:
             spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
         else:

@@ -475,3 +475,11 @@ def test_a_digit_behind_any_number_of_backslashes_or_zeros_is_found(escape: str)
 
 def test_a_reference_to_no_character_is_no_error() -> None:
     assert not find_card_number(f"&#{'1' * 5_000};")
+
+
+@pytest.mark.parametrize(
+    "one", ["2026-01-01T12:34:56.123456+00:00", "1767225600000", "0199d0aa-1c2e-7f3a-8b1c-5d6e7f8a9b0c"]
+)
+def test_64_kib_of_what_healthy_messages_are_made_of_pass(one: str) -> None:
+    """A scan has a limit of effort, and these stay below it."""
+    assert not find_card_number(json.dumps([one] * (65_000 // (len(one) + 4))))
