@@ -103,7 +103,6 @@ class Runtime:
     lanes: Lanes
     readiness: Readiness
     clock: Clock
-    consume_link: BrokerLink
     consumers: list[Consumer] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     parts: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
@@ -129,8 +128,7 @@ class Runtime:
         `inbox` recognises repeated messages, by default by their ids. `prefetch` is the number of messages that may be unacknowledged. With
         `after`, this consumer begins when that one has handled the messages that waited for it at its start.
         """
-        consumer = Consumer(self.consume_link, queue, readiness=self.readiness, prefetch=prefetch, after=after)
-        self.consumers.append(consumer)
+        consumer = self.add_consumer(queue, prefetch=prefetch, after=after)
         self.workers.append(
             QueueWorker(
                 handler,
@@ -143,6 +141,17 @@ class Runtime:
             )
         )
         return consumer
+
+    def add_consumer(self, queue: str, *, prefetch: int, after: Consumer | None = None, wary: bool = False) -> Consumer:
+        """A consumer of `queue` with a connection of its own, for a worker that the caller adds. See `Consumer` for the rest."""
+        link = BrokerLink(self.settings.rabbitmq_url, name=f"{self.settings.name} {queue}")
+        consumer = Consumer(link, queue, readiness=self.readiness, prefetch=prefetch, after=after, wary=wary)
+        self.consumers.append(consumer)
+        return consumer
+
+    async def close_consumers(self) -> None:
+        """Close the connections of all consumers. Never raises an error of the broker."""
+        await asyncio.gather(*(consumer.link.close() for consumer in self.consumers))
 
     def in_background(self, task: BackgroundTask, *, first_in_s: float = 0.0, wait: Sleep = asyncio.sleep) -> None:
         """Run `task` repeatedly beside the consumers, with `shared.background.run_every`."""
@@ -196,9 +205,8 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
         opened.push_async_callback(database.close)
         lanes = Lanes(settings.rabbitmq_url, database, readiness, name=settings.name)
         opened.push_async_callback(lanes.close)
-        consume_link = BrokerLink(settings.rabbitmq_url, name=f"{settings.name} consumer")
-        opened.push_async_callback(consume_link.close)
-        runtime = Runtime(settings, database, lanes, readiness, clock, consume_link)
+        runtime = Runtime(settings, database, lanes, readiness, clock)
+        opened.push_async_callback(runtime.close_consumers)
         await assemble(runtime)
         return await _run_until_stopped(runtime, stopping)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from services.staff import store
 from services.staff.handlers import CaseHandler
 from services.staff.intake import Intake
-from shared.messaging.consumer import Consumer
 from shared.messaging.topology import DEAD_LETTERS
 from shared.service import Runtime, run_service
 
@@ -13,14 +12,16 @@ NAME = "staff"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 DEAD_LETTERS_PREFETCH = 50
-"""How many dead letters are in memory at once. The broker also dead-letters large messages, so there are few."""
+"""How many dead letters are in memory at once. A crash counts a delivery against each of them."""
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Assemble the service: two queues. Actions of people put their messages into the outbox, and the sweeper publishes them."""
+    """Assemble the service: two queues, each with a connection of its own.
+
+    Actions of people put their messages into the outbox, and the sweeper publishes them.
+    """
     runtime.consume("staff.cases", CaseHandler())
-    consumer = Consumer(runtime.consume_link, DEAD_LETTERS, readiness=runtime.readiness, prefetch=DEAD_LETTERS_PREFETCH)
-    runtime.consumers.append(consumer)
+    consumer = runtime.add_consumer(DEAD_LETTERS, prefetch=DEAD_LETTERS_PREFETCH, wary=True)
     intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness)
     runtime.workers.append(intake)
     runtime.add_retention(store.BODY_RETENTION)

@@ -7,7 +7,6 @@ there is a card number anywhere, the body is not stored. All texts are redacted.
 which a message failed is taken from the routing key with which it was dead-lettered.
 """
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,6 +21,7 @@ from services.staff.dead_letters import DeadLetter, DeadLetterRecord, Origin, Wi
 from shared import crash_points
 from shared.batch.commit import CommitLoop
 from shared.batch.retry import BatchRetry, RetryState, Stopped
+from shared.batch.turns import in_turns
 from shared.card_data.plain import is_text
 from shared.card_data.values import as_text, has_card_data
 from shared.clock import Clock
@@ -31,7 +31,7 @@ from shared.messaging.codec import BODY_BYTES_MAX, decode, headers_too_large
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.dead_letters import NAMESPACE
 from shared.messaging.envelope import Inbound
-from shared.messaging.failures import Failure, death_of, read_arrived, string, text
+from shared.messaging.failures import Failure, body_bytes, death_of, read_arrived, string, text
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -54,7 +54,12 @@ def read(delivery: Delivery) -> DeadLetter:
     failure = read_arrived(delivery)
     original = failure.message
     withheld = _withheld(failure)
-    decoded = decode(original.body, content_type=original.content_type, headers=original.headers)
+    decoded = decode(
+        original.body,
+        content_type=original.content_type,
+        headers=original.headers,
+        dropped_bytes=original.dropped_bytes,
+    )
     own_id = read_uuid(original.message_id)
     type_ = decoded.data.wire_name if isinstance(decoded, Inbound) else decoded.type
     generation = failure.replays if failure.replays <= GENERATION_MAX else 0
@@ -78,7 +83,7 @@ def read(delivery: Delivery) -> DeadLetter:
         reply_to=text(original.reply_to),
         headers={} if withheld else _plain(original.headers),
         body=None if withheld else original.body,
-        body_bytes=len(original.body),
+        body_bytes=failure.body_bytes,
         withheld=withheld,
         replay_of=own_id if generation else None,
     )
@@ -89,7 +94,7 @@ def read_or_remains(delivery: Delivery) -> DeadLetter:
     try:
         return read(delivery)
     except Exception as error:
-        log.exception("dead_letter_unreadable", queue=delivery.queue, body_bytes=len(delivery.body))
+        log.exception("dead_letter_unreadable", queue=delivery.queue, body_bytes=delivery.body_bytes)
         return remains(delivery, error, Withheld.UNREADABLE)
 
 
@@ -99,7 +104,7 @@ def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADAB
     It must not stop the others, and people must still see it. Its body is not kept, because nobody can say that it has no card number.
     """
     return DeadLetter(
-        id=derived_id(NAMESPACE, f"{why}\n{delivery.routing_key}\n{delivery.message_id}\n{len(delivery.body)}"),
+        id=derived_id(NAMESPACE, f"{why}\n{delivery.routing_key}\n{delivery.message_id}\n{delivery.body_bytes}"),
         queue=text(delivery.routing_key) or DEAD_LETTERS,
         origin="remit" if dead_letter_headers.QUEUE in delivery.headers else "broker",
         reason=why,
@@ -107,7 +112,7 @@ def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADAB
         error_text=text(describe_error(error), ERROR_TEXT_BYTES_MAX),
         withheld=why,
         event_id=read_uuid(delivery.message_id),
-        body_bytes=len(delivery.body),
+        body_bytes=body_bytes(delivery),
     )
 
 
@@ -118,7 +123,7 @@ def _origin(failure: Failure) -> Origin:
 
 def _withheld(failure: Failure) -> Withheld | None:
     original = failure.message
-    if failure.withheld == dead_letter_headers.WITHHELD_TOO_LARGE or len(original.body) > BODY_BYTES_MAX:
+    if failure.withheld == dead_letter_headers.WITHHELD_TOO_LARGE or original.body_bytes > BODY_BYTES_MAX:
         return Withheld.TOO_LARGE
     if failure.withheld:
         return Withheld.NOT_TEXT if failure.withheld == dead_letter_headers.WITHHELD_NOT_TEXT else Withheld.CARD_DATA
@@ -155,7 +160,7 @@ def _identity(failure: Failure, withheld: Withheld | None, delivery: Delivery) -
     elif original.message_id:
         digest = ""
     else:  # the message has no id: use that of the dead letter, or the time when the broker dead-lettered it
-        digest = delivery.message_id or f"{death_of(delivery, original.queue).get('time')} {len(original.body)}"
+        digest = delivery.message_id or f"{death_of(delivery, original.queue).get('time')} {original.body_bytes}"
     return derived_id(NAMESPACE, f"{original.queue}\n{original.message_id or ''}\n{digest}")
 
 
@@ -194,10 +199,7 @@ class Intake:
             if self._consumer.is_stale(deliveries):
                 continue  # the broker delivers all of them again
             try:
-                # Scanning takes tens of milliseconds a body. It runs in a thread, so that heartbeats and probes go on meanwhile.
-                letters = await asyncio.to_thread(
-                    lambda batch: [read_or_remains(delivery) for delivery in batch], deliveries
-                )
+                letters = await in_turns(read_or_remains, deliveries)
                 await self._committing.run(list(zip(deliveries, letters, strict=True)))
             except Stopped:
                 return

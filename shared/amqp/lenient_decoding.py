@@ -19,13 +19,15 @@ from pamqp.common import Struct
 
 DEPTH_MAX: Final = 16
 """How deep header tables and arrays may be nested to be read. The broker's own `x-death` needs three levels."""
+FIELDS_MAX: Final = 1_000
+"""How many fields of a header table are read, those within others included. A frame has room for 120 000 empty ones: as Python objects they
+take megabytes, and tens of milliseconds while the event loop reads the socket. A healthy message has a dozen."""
 UNREADABLE: Final = "x-unreadable"
 """The header that marks a table whose rest could not be read."""
 LENGTH_BYTES: Final = 4
 TIMESTAMP_BYTES: Final = 8
 
 _UNREADABLE_ERRORS = (ValueError, OverflowError, OSError)
-_Decoder = Callable[[bytes | memoryview], tuple[int, Any]]
 
 
 def readable(text: bytes) -> str:
@@ -71,49 +73,61 @@ def _timestamp(value: bytes | memoryview) -> tuple[int, datetime]:
     return consumed, moment
 
 
-def _table_at(depth: int) -> _Decoder:
-    def table(value: bytes | memoryview) -> tuple[int, dict[str, Any]]:
-        end = _end(value)
-        fields_of = memoryview(value)[:end]
-        fields: dict[str, Any] = {}
-        offset = LENGTH_BYTES
-        try:
-            while offset < end:
-                consumed, key = _short_string(fields_of[offset:])
-                offset += consumed
-                consumed, fields[key] = _field(fields_of[offset:], depth)
-                offset += consumed
-        except _UNREADABLE_ERRORS:
-            fields[UNREADABLE] = True
-        return end, fields
+class _Allowance:
+    """How many fields may still be read of one table."""
 
-    return table
+    def __init__(self) -> None:
+        self.left = FIELDS_MAX
+
+    def spend(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("too many fields")
 
 
-def _array_at(depth: int) -> _Decoder:
-    def array(value: bytes | memoryview) -> tuple[int, list[Any]]:
-        end = _end(value)
-        fields_of = memoryview(value)[:end]
-        items: list[Any] = []
-        offset = LENGTH_BYTES
-        try:
-            while offset < end:
-                consumed, item = _field(fields_of[offset:], depth)
-                offset += consumed
-                items.append(item)
-        except _UNREADABLE_ERRORS:
-            items.append(UNREADABLE)
-        return end, items
-
-    return array
+def read_table(value: bytes | memoryview) -> tuple[int, dict[str, Any]]:
+    """Read the table at the beginning of the given bytes. Returns the number of bytes consumed, and the fields."""
+    return _table(value, 0, _Allowance())
 
 
-def _field(value: memoryview, depth: int) -> tuple[int, Any]:
+def _table(value: bytes | memoryview, depth: int, allowance: _Allowance) -> tuple[int, dict[str, Any]]:
+    end = _end(value)
+    fields_of = memoryview(value)[:end]
+    fields: dict[str, Any] = {}
+    offset = LENGTH_BYTES
+    try:
+        while offset < end:
+            consumed, key = _short_string(fields_of[offset:])
+            offset += consumed
+            consumed, fields[key] = _field(fields_of[offset:], depth, allowance)
+            offset += consumed
+    except _UNREADABLE_ERRORS:
+        fields[UNREADABLE] = True
+    return end, fields
+
+
+def _array(value: bytes | memoryview, depth: int, allowance: _Allowance) -> tuple[int, list[Any]]:
+    end = _end(value)
+    fields_of = memoryview(value)[:end]
+    items: list[Any] = []
+    offset = LENGTH_BYTES
+    try:
+        while offset < end:
+            consumed, item = _field(fields_of[offset:], depth, allowance)
+            offset += consumed
+            items.append(item)
+    except _UNREADABLE_ERRORS:
+        items.append(UNREADABLE)
+    return end, items
+
+
+def _field(value: memoryview, depth: int, allowance: _Allowance) -> tuple[int, Any]:
+    allowance.spend()
     kind = bytes(value[:1])
     if kind in {b"F", b"A"}:
         if depth >= DEPTH_MAX:
             raise ValueError("nested too deep")
-        consumed, inner = (_table_at if kind == b"F" else _array_at)(depth + 1)(value[1:])
+        consumed, inner = (_table if kind == b"F" else _array)(value[1:], depth + 1, allowance)
     else:
         try:
             consumed, inner = _FIELDS[kind](value[1:])
@@ -123,7 +137,3 @@ def _field(value: memoryview, depth: int) -> tuple[int, Any]:
 
 
 _FIELDS: dict[bytes, Callable[..., tuple[int, Any]]] = decode.TABLE_MAPPING | {b"S": _long_string, b"T": _timestamp}
-
-
-read_table: Final = _table_at(0)
-"""Reads the table at the beginning of the given bytes. Returns the number of bytes consumed, and the fields."""

@@ -41,7 +41,7 @@ class Listener(Protocol):
     """Receives the hot frames of one channel. It is called while the event loop reads the socket, so it must only note what came."""
 
     def on_message(self, method: bytes, header: bytes, body: bytes) -> None:
-        """A delivery or a return has come, given as the payloads of its frames."""
+        """A delivery or a return has come, given as the payloads of its frames. `body` is empty if the body was dropped for its size."""
         ...
 
     def on_confirm(self, method: bytes) -> None:
@@ -50,10 +50,16 @@ class Listener(Protocol):
 
 
 class _ChannelFrames:
-    """Assembles the messages of one channel: a message is a method frame, a header frame, and body frames (AMQP 0-9-1, 4.2.6)."""
+    """Assembles the messages of one channel: a message is a method frame, a header frame, and body frames (AMQP 0-9-1, 4.2.6).
 
-    def __init__(self, listener: Listener) -> None:
+    The header frame says how long the body is. The frames of a body of more than `body_bytes_max` bytes are counted and dropped as they
+    come: of 60 messages of 16 MiB nothing is kept but their headers.
+    """
+
+    def __init__(self, listener: Listener, body_bytes_max: int) -> None:
         self.listener = listener
+        self._body_bytes_max = body_bytes_max
+        self._is_dropped = False
         self._method = self._header = b""
         self._bodies: list[bytes] = []
         self._missing = 0
@@ -64,13 +70,16 @@ class _ChannelFrames:
             return self._take_method(payload)
         if kind == HEADER:
             self._header, self._bodies, self._missing = payload, [], read_body_size(payload)
+            self._is_dropped = self._missing > self._body_bytes_max
         elif kind == BODY:
-            self._bodies.append(payload)
             self._missing -= len(payload)
+            if not self._is_dropped:
+                self._bodies.append(payload)
         else:
             return False
         if self._missing <= 0:
             body = self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies)
+            self._bodies = []
             self.listener.on_message(self._method, self._header, body)
         return True
 
@@ -113,9 +122,12 @@ class FrameTransport(TransportFactory):
         self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         return reader, self._writer
 
-    def listen(self, channel: AbstractChannel, listener: Listener) -> None:
-        """Give the hot frames of `channel` to `listener` until the channel closes. Call it before anything can arrive on the channel."""
-        channel_frames = self._listening[channel.number] = _ChannelFrames(listener)
+    def listen(self, channel: AbstractChannel, listener: Listener, *, body_bytes_max: int = 0) -> None:
+        """Give the hot frames of `channel` to `listener` until the channel closes. Call it before anything can arrive on the channel.
+
+        Bodies of more than `body_bytes_max` bytes are dropped as they come.
+        """
+        channel_frames = self._listening[channel.number] = _ChannelFrames(listener, body_bytes_max)
         channel.closing.add_done_callback(lambda _: self._end(channel.number, channel_frames))
 
     def _end(self, number: int, channel_frames: _ChannelFrames) -> None:
@@ -136,13 +148,20 @@ class _Reader(asyncio.StreamReader):
         super().__init__(limit=LIMIT_BYTES, loop=loop)
         self._listening = listening
         self._time: Callable[[], float] = loop.time
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._wanted_bytes = FRAME_BYTES_MIN
         self._shown_at = 0.0
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override] # that is what transports give
         """Called by the transport with the bytes that arrived, which may end within a frame."""
         if self._rest:
-            data = self._rest + data
+            self._rest.append(data)
+            self._rest_bytes += len(data)
+            if self._rest_bytes < self._wanted_bytes:
+                return  # joined once, when the frame is complete: its pieces may be many and small
+            data = b"".join(self._rest)
+        self._wanted_bytes = FRAME_BYTES_MIN
         start = done = 0  # where the current frame begins, and up to where frames were taken or passed on
         end = len(data)
         for_library: list[bytes] = []
@@ -153,13 +172,15 @@ class _Reader(asyncio.StreamReader):
                 # This is no frame. Either the broker names the protocol version that it wants, or the stream is broken: for the library.
                 stop = end
             if stop > end:
+                self._wanted_bytes = stop - start
                 break
             channel_frames = self._listening.get(number)
             if channel_frames is not None and channel_frames.take(kind, data[start + PREFIX_BYTES : stop - 1]):
                 for_library.append(data[done:start])
                 done = stop
             start = stop
-        self._rest = data[start:]
+        self._rest = [data[start:]] if start < end else []
+        self._rest_bytes = end - start
         if done:
             self._show_life(for_library)
         for_library.append(data[done:start])

@@ -17,6 +17,7 @@ from shared.batch.handler import Effect, Key, MessageHandler, State
 from shared.batch.inbox import DeadLettered, Inbox, Item, MessageInbox
 from shared.batch.retry import TRIES_MAX, BatchRetry, RetryState, Stopped
 from shared.batch.transaction import UnitOfWork
+from shared.batch.turns import in_turns
 from shared.card_data.scan import find_card_number
 from shared.card_data.values import APART, place_of_card_data
 from shared.clock import Clock
@@ -85,7 +86,7 @@ class QueueWorker(Generic[Key, State, Effect]):
     async def handle(self, batch: Sequence[Delivery]) -> None:
         """Settle these deliveries: store, publish, dead-letter, acknowledge. Raises `Stopped` if the service stops in an outage."""
         started = time.perf_counter()
-        admitted = [self._admit(delivery) for delivery in batch]
+        admitted = await in_turns(self._admit, batch)
         dead_lettered = [entry for entry in admitted if isinstance(entry, DeadLettered)]
 
         async def give_up(item: Item, error: Exception, _: RetryState) -> None:
@@ -117,6 +118,7 @@ class QueueWorker(Generic[Key, State, Effect]):
             content_type=delivery.content_type,
             content_encoding=delivery.content_encoding,
             headers=delivery.headers,
+            dropped_bytes=delivery.dropped_bytes,
         )
         return self._inbox.admit(delivery, read)
 
@@ -131,10 +133,8 @@ class QueueWorker(Generic[Key, State, Effect]):
 
         Nobody waits until the broker has taken them: they carry words of others.
         """
-        letters: dict[UUID, Outgoing] = {}
+        letters = {letter.id: letter for letter in await in_turns(self._as_dead_letter, dead_lettered)}
         for entry in dead_lettered:
-            letter = self._letter(entry)
-            letters[letter.id] = letter
             metrics.DEAD_LETTERS.labels(queue=entry.delivery.queue, reason=entry.reason).inc()
             message_id = redact(str(entry.delivery.message_id), max_characters=MESSAGE_ID_SHOWN_MAX)
             log.warning("dead_letter", queue=entry.delivery.queue, reason=entry.reason, message_id=message_id)
@@ -155,7 +155,7 @@ class QueueWorker(Generic[Key, State, Effect]):
             await self._retry.outlast(error, state)
         return stripped
 
-    def _letter(self, entry: DeadLettered) -> Outgoing:
+    def _as_dead_letter(self, entry: DeadLettered) -> Outgoing:
         if entry.reason == MOVED_BACK:
             return dead_letters.set_aside_again(entry.delivery, self._clock)
         return dead_letters.dead_letter(

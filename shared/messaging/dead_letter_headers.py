@@ -16,6 +16,8 @@ CORRELATION_ID = "x-remit-correlation-id"
 MESSAGE_TYPE = "x-remit-type"
 CONTENT_TYPE = "x-remit-content-type"
 BODY_WITHHELD = "x-remit-body-withheld"
+BODY_BYTES = "x-remit-body-bytes"
+"""The length of the message's body, also if it was withheld."""
 REPLAYS = "x-remit-replays"
 """How often staff replayed the message. A service copies it onto a further dead letter, so that staff recognises an old duplicate."""
 

@@ -31,7 +31,8 @@ NAMESPACE = UUID("6f0f4b3c-2f9e-5a51-9a43-0d2a7f1c6b10")
 def dead_letter(
     delivery: Delivery, *, reason: str, error: BaseException | None, text: str, clock: Clock, tries: int
 ) -> Outgoing:
-    """The delivery as a dead letter. Card data and oversized bodies are withheld; every text is redacted."""
+    """The delivery as a dead letter. Card data and oversized bodies are withheld; every text is redacted. Of an oversized body, which was
+    dropped as it came, the dead letter names the size."""
     queue = COMMANDS if delivery.queue == SUSPECT_COMMANDS else delivery.queue
     failure = Failure(
         message=replace(delivery, queue=queue),
@@ -42,6 +43,7 @@ def dead_letter(
         tries=tries,
         failed_at=clock(),
         withheld=_withheld(delivery),
+        body_bytes=delivery.body_bytes,
         replays=dead_letter_headers.replays(delivery),
     )
     return _letter(failure, _id(failure))
@@ -77,6 +79,7 @@ def _letter(failure: Failure, id_: UUID) -> Outgoing:
         dead_letter_headers.TRIES: min(failure.tries, TRIES_SHOWN_MAX),
         dead_letter_headers.FAILED_AT: failure.failed_at.isoformat() if failure.failed_at else "",
         dead_letter_headers.BODY_WITHHELD: withheld,
+        dead_letter_headers.BODY_BYTES: failure.body_bytes,
         dead_letter_headers.REPLAYS: failure.replays,
     }
     # What the sender wrote into properties is scanned like its body: any of them could hold a card number.
@@ -111,6 +114,7 @@ def stripped(letter: Outgoing) -> Outgoing:
             dead_letter_headers.QUEUE,
             dead_letter_headers.TRIES,
             dead_letter_headers.FAILED_AT,
+            dead_letter_headers.BODY_BYTES,
             dead_letter_headers.REPLAYS,
         )
     }
@@ -136,7 +140,7 @@ def _short(text: str) -> str:
 
 
 def _withheld(delivery: Delivery) -> str:
-    if len(delivery.body) > BODY_BYTES_MAX:
+    if delivery.body_bytes > BODY_BYTES_MAX:
         return dead_letter_headers.WITHHELD_TOO_LARGE
     if not is_text(delivery.body):
         return dead_letter_headers.WITHHELD_NOT_TEXT

@@ -45,8 +45,8 @@ BROKER_REASONS = {
 class Failure:
     """A message that failed. `message` is as it was on the queue on which it failed, with only those headers that its sender wrote.
 
-    `by_service` is false if the broker dead-lettered it. `withheld` says why it comes without its body, `replays` how often staff had
-    replayed it.
+    `by_service` is false if the broker dead-lettered it. `withheld` says why it comes without its body, `body_bytes` how long the body
+    was, `replays` how often staff had replayed it.
     """
 
     message: Delivery
@@ -57,6 +57,7 @@ class Failure:
     tries: int
     failed_at: datetime | None
     withheld: str
+    body_bytes: int
     replays: int
 
 
@@ -105,6 +106,7 @@ def _read(delivery: Delivery, queue: str) -> Failure:
         tries=_count(headers.get(dead_letter_headers.TRIES)),
         failed_at=_moment(headers.get(dead_letter_headers.FAILED_AT)),
         withheld=string(headers.get(dead_letter_headers.BODY_WITHHELD)),
+        body_bytes=body_bytes(delivery),
         replays=dead_letter_headers.replays(delivery),
     )
 
@@ -126,8 +128,15 @@ def _by_broker(delivery: Delivery, message: Delivery) -> Failure:
         tries=_count(delivery.headers.get("x-delivery-count")) or _count(death.get("count")),
         failed_at=_moment(death.get("time")),
         withheld="",
+        body_bytes=body_bytes(delivery),
         replays=dead_letter_headers.replays(delivery),
     )
+
+
+def body_bytes(delivery: Delivery) -> int:
+    """The length of the message's body when it failed. A service that withheld the body names it."""
+    named = _count(delivery.headers.get(dead_letter_headers.BODY_BYTES)) if _is_by_service(delivery) else 0
+    return named or min(delivery.body_bytes, COUNT_MAX)
 
 
 def death_of(delivery: Delivery, queue: str) -> Mapping[str, Any]:

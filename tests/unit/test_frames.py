@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,13 @@ from pamqp.frame import marshal, unmarshal
 from pamqp.header import ContentHeader
 
 from shared.amqp import frames
-from shared.amqp.lenient_decoding import readable
+from shared.amqp.lenient_decoding import FIELDS_MAX, UNREADABLE, readable
 from shared.amqp.transport import _ChannelFrames, _Reader
 
 SHORT = st.text(max_size=60)
 EXCHANGE = st.from_regex(r"[a-zA-Z0-9-_.:]{0,30}", fullmatch=True)
 PAYLOAD_MAX = 100
+BODY_BYTES_MAX = 90
 
 
 def parted(raw: bytes) -> list[Any]:
@@ -148,6 +150,18 @@ def test_properties_cut_anywhere_raise_nothing(raw: bytes) -> None:
     frames.read_properties(b"\x00\x3c\x00\x00" + bytes(8) + raw)
 
 
+def test_a_table_of_many_fields_is_read_in_part() -> None:
+    """A frame has room for 120 000 of them. As Python objects, those of 400 messages would be gigabytes."""
+    fields = b"".join(b"\x06%06dV" % number for number in range(5_000))
+    table = len(fields).to_bytes(4, "big") + fields
+    payload = b"\x00\x3c\x00\x00" + bytes(8) + b"\x20\x00" + table
+    read = frames.read_properties(payload).headers
+    assert (len(read), read[UNREADABLE]) == (FIELDS_MAX + 1, True)
+    array = b"\x01aA" + (5_000).to_bytes(4, "big") + b"V" * 5_000
+    nested = frames.read_properties(payload[:14] + len(array).to_bytes(4, "big") + array).headers["a"]
+    assert (len(nested), nested[-1]) == (FIELDS_MAX, UNREADABLE)
+
+
 @given(st.integers(1, 2**63 - 1), st.booleans())
 def test_confirms_are_read(tag: int, multiple: bool) -> None:
     for confirm in (commands.Basic.Ack(tag, multiple), commands.Basic.Nack(tag, multiple, False)):
@@ -167,7 +181,9 @@ class Noted:
 
     def on_message(self, method: bytes, header: bytes, body: bytes) -> None:
         assert frames.read_deliver(method).routing_key == "k"
-        assert frames.read_body_size(header) == len(body)
+        assert frames.read_body_size(header) == len(body) or (
+            frames.read_body_size(header) > BODY_BYTES_MAX and not body
+        )
         self.bodies.append(body)
 
     def on_confirm(self, method: bytes) -> None:
@@ -203,7 +219,7 @@ def test_each_frame_reaches_its_receiver_however_the_stream_is_cut(
     for number, (kind, channel, body) in enumerate(stream, start=1):
         if kind == "delivery":
             frame = delivery(channel, body)
-            bodies += [body] if channel == TAPPED else []
+            bodies += [body if len(body) <= BODY_BYTES_MAX else b""] if channel == TAPPED else []
         elif kind == "confirm":
             frame = marshal(commands.Basic.Ack(number, False), channel)
             confirms += [number] if channel == TAPPED else []
@@ -218,7 +234,7 @@ def test_each_frame_reaches_its_receiver_however_the_stream_is_cut(
 
 async def fed(listener: Noted, raw: bytes, cuts: Sequence[int], *, shown_at: float = 0.0) -> bytes:
     """The bytes that the library receives, when these bytes arrive in pieces of these sizes, again and again."""
-    reader = _Reader({TAPPED: _ChannelFrames(listener)}, asyncio.get_running_loop())
+    reader = _Reader({TAPPED: _ChannelFrames(listener, BODY_BYTES_MAX)}, asyncio.get_running_loop())
     reader._shown_at = shown_at
     at = turn = 0
     while at < len(raw):
@@ -227,6 +243,55 @@ async def fed(listener: Noted, raw: bytes, cuts: Sequence[int], *, shown_at: flo
         at, turn = at + size, turn + 1
     reader.feed_eof()
     return await reader.read()
+
+
+class Counted:
+    """A listener that keeps nothing."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+
+    def on_message(self, _method: bytes, header: bytes, body: bytes) -> None:
+        self.sizes.append((frames.read_body_size(header), len(body)))
+
+    def on_confirm(self, method: bytes) -> None: ...
+
+
+async def test_nothing_of_a_large_body_is_kept() -> None:
+    """60 messages of 16 MiB would be a gigabyte. They come in frames of 128 KiB, and a socket cuts those anywhere."""
+    listener, piece = Counted(), bytes(128 * 1024 - 8)
+    reader = _Reader({TAPPED: _ChannelFrames(listener, 64 * 1024)}, asyncio.get_running_loop())
+    size = 128 * len(piece)
+    method = marshal(commands.Basic.Deliver("c", 1, False, "e", "k"), TAPPED)
+    header = marshal(ContentHeader(properties=commands.Basic.Properties(), body_size=size), TAPPED)
+    body = marshal(ContentBody(piece), TAPPED)
+    half = len(body) // 2
+    tracemalloc.start()
+    try:
+        for _ in range(4):
+            reader.feed_data(method + header)
+            for _ in range(128):
+                reader.feed_data(body[:half])
+                reader.feed_data(body[half:])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert listener.sizes == [(size, 0)] * 4
+    assert peak < 2 * 1024**2
+
+
+async def test_a_frame_that_comes_in_many_pieces_is_joined_once() -> None:
+    listener, body = Counted(), bytes(100_000)
+    raw = marshal(commands.Basic.Deliver("c", 1, False, "e", "k"), TAPPED)
+    raw += marshal(ContentHeader(properties=commands.Basic.Properties(), body_size=len(body)), TAPPED)
+    raw += marshal(ContentBody(body), TAPPED)
+    reader = _Reader({TAPPED: _ChannelFrames(listener, len(body))}, asyncio.get_running_loop())
+    held = 0
+    for at in range(0, len(raw), 1_000):
+        reader.feed_data(raw[at : at + 1_000])
+        held = max(held, len(reader._rest))
+    assert listener.sizes == [(len(body), len(body))]
+    assert held > 90, "the pieces wait as they came"
 
 
 async def test_taken_frames_are_a_sign_of_life_for_the_library() -> None:

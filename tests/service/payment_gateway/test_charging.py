@@ -205,9 +205,9 @@ async def test_a_lost_broker_connection_cancels_no_charge(
     async with environment.running("payment_gateway", assemble), asyncio.timeout(DEADLINE_S):
         await upstream.send(asking)
         await held.reached.wait()
-        connection = runtimes[0].consume_link._connection
-        assert connection is not None
-        await connection.close()
+        for consumer in runtimes[0].consumers:
+            assert consumer.link._connection is not None
+            await consumer.link._connection.close()
         held.let_go.set()
         await payments.until(asking.payment_id, "captured")
         second = requested()
