@@ -122,15 +122,23 @@ def apply(
     json: Json = False,
 ) -> None:
     """Create what is missing. A queue whose settings differ is reported, never deleted: it holds messages."""
-    from shared.messaging.apply import apply_topology  # noqa: PLC0415 - loads the contracts and the client
+    from shared.messaging.apply import apply_topology, former_queues  # noqa: PLC0415 - loads the contracts and the client
     from shared.messaging.topology import EXCHANGES, QUEUES  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    asyncio.run(apply_topology(EnvironmentVariables().rabbitmq_url(), replace=replace))
+    url = EnvironmentVariables().rabbitmq_url()
+    asyncio.run(apply_topology(url, replace=replace))
+    notes = asyncio.run(former_queues(url))
     if json:
-        write_json({"exchanges": [e.name for e in EXCHANGES], "queues": [q.name for q in QUEUES]})
+        write_json({"exchanges": [e.name for e in EXCHANGES], "queues": [q.name for q in QUEUES], "notes": notes})
     else:
         write_line(f"{len(EXCHANGES)} exchanges and {len(QUEUES)} queues are as they should be.")
+        _say_all(notes)
+
+
+def _say_all(sentences: list[str]) -> None:
+    for sentence in sentences:
+        write_line(sentence)
 
 
 @topology.command("prune")
@@ -149,15 +157,16 @@ def prune(*, json: Json = False) -> None:
 @topology.command("check")
 def check(*, json: Json = False) -> None:
     """Report what is missing or different; change nothing that exists."""
-    from shared.messaging.apply import check_topology  # noqa: PLC0415
+    from shared.messaging.apply import check_topology, former_queues  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    problems = asyncio.run(check_topology(EnvironmentVariables().rabbitmq_url()))
+    url = EnvironmentVariables().rabbitmq_url()
+    problems = asyncio.run(check_topology(url))
+    notes = asyncio.run(former_queues(url))
     if json:
-        write_json({"ok": not problems, "problems": problems})
+        write_json({"ok": not problems, "problems": problems, "notes": notes})
     else:
-        for problem in problems or ["Everything is there."]:
-            write_line(problem)
+        _say_all([*(problems or ["Everything is there."]), *notes])
     if problems:
         if not json:
             say("Run `remit topology apply`.")

@@ -8,7 +8,7 @@ from services.audit.align import pages
 from services.audit.finding import Tally
 from services.audit.routes import kept_for_card_data
 from services.audit.stores import Attempted, Snapshot, Stores
-from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS
+from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS
 
 PAGE = 2_000
 """The number of commands that are looked up at a time."""
@@ -58,7 +58,8 @@ class _Room:
     """Counts how many unanswered commands of a live system may be in a queue or in a consumer's hands."""
 
     def __init__(self, stores: Stores) -> None:
-        queues = [(stores.queues or {}).get(name) for name in (COMMANDS, SUSPECT_COMMANDS, DEAD_LETTERS)]
+        names = (COMMANDS, SUSPECT_COMMANDS, DEAD_LETTERS, UNREADABLE_DEAD_LETTERS)
+        queues = [(stores.queues or {}).get(name) for name in names]
         self.left = (
             0
             if stores.drained

@@ -13,7 +13,7 @@ from services.audit.expected_messages import KEPT_DAYS, ExpectedMessage, command
 from services.audit.finding import Source, Tally
 from services.audit.routes import COMMANDS, SERVICE_OF
 from services.audit.stores import DATABASES, Stores
-from shared.messaging.topology import DEAD_LETTERS, PUBLIC_EXCHANGES
+from shared.messaging.topology import DEAD_LETTERS, PUBLIC_EXCHANGES, UNREADABLE_DEAD_LETTERS
 
 PAGE = 2_000
 """The number of messages that are looked up at a time."""
@@ -70,6 +70,8 @@ def _queues(counted: Tally, stores: Stores) -> None:
         counted.look()
         if queue is None:
             counted.missing(f"the queue {name} does not exist: see `remit topology check`")
+        elif queue.ready and name == UNREADABLE_DEAD_LETTERS:
+            counted.breach(name, f"{queue.ready} dead letters could not even be delivered: they wait for a person")
         elif queue.ready and stores.drained:
             counted.breach(name, f"{queue.ready} messages are in the queue")
         elif queue.ready:

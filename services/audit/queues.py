@@ -1,7 +1,8 @@
 """Reads the queues over plain AMQP: ready messages, consumers, and (if there is no consumer) the messages themselves.
 
 To read a message the audit must take it and give it back, and the broker counts that as a delivery, of which a message has a hundred. So it
-reads messages only in a drained system, only from queues without a consumer, and only so many.
+reads messages only in a drained system, only from queues without a consumer, and only so many. It never takes what ended the connection of
+the staff service whenever it was delivered.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from shared.amqp.broker_link import (
     DeliveredMessage,
     losses_as_errors,
 )
-from shared.messaging.topology import QUEUE_NAMES
+from shared.messaging.topology import QUEUE_NAMES, UNREADABLE_DEAD_LETTERS
 
 LOOKED_INTO_MAX = 1_000
 """The number of messages of a queue that are held at once: at most 64 MiB."""
@@ -55,7 +56,10 @@ async def read_queues(url: str, *, look_into: bool) -> dict[str, QueueState | No
     link = BrokerLink(url, name="remit audit")
     try:
         with losses_as_errors():
-            return {name: await _queue(link, name, look_into=look_into) for name in sorted(QUEUE_NAMES)}
+            return {
+                name: await _queue(link, name, look_into=look_into and name != UNREADABLE_DEAD_LETTERS)
+                for name in sorted(QUEUE_NAMES)
+            }
     except BROKER_ERRORS as error:
         raise AuditError(f"RABBITMQ_URL: the broker does not answer ({type(error).__name__}).") from None
     finally:

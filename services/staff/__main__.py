@@ -5,6 +5,7 @@ from pathlib import Path
 from services.staff import store
 from services.staff.handlers import CaseHandler
 from services.staff.intake import Intake
+from services.staff.unreadable import UnreadableWatch
 from shared.messaging.topology import DEAD_LETTERS
 from shared.service import Runtime, run_service
 
@@ -16,14 +17,15 @@ DEAD_LETTERS_PREFETCH = 50
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Assemble the service: two queues, each with a connection of its own.
+    """Assemble the service: two queues, each with a connection of its own, and a watch over a third one, which nobody consumes.
 
     Actions of people put their messages into the outbox, and the sweeper publishes them.
     """
-    runtime.consume("staff.cases", CaseHandler())
+    cases = runtime.consume("staff.cases", CaseHandler())
     consumer = runtime.add_consumer(DEAD_LETTERS, prefetch=DEAD_LETTERS_PREFETCH, wary=True)
     intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness)
     runtime.workers.append(intake)
+    runtime.in_background(UnreadableWatch(cases.link))
     runtime.add_retention(store.BODY_RETENTION)
 
 

@@ -7,7 +7,6 @@ are durable. A message that cannot be handled becomes a dead letter.
 import time
 from collections.abc import Iterable, Sequence
 from typing import Generic
-from uuid import UUID
 
 import structlog
 

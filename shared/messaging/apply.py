@@ -1,6 +1,7 @@
 """Creates, verifies or prunes on a broker the topology that `shared.messaging.topology` describes."""
 
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,13 +25,14 @@ class TopologyError(Exception):
 async def apply_topology(url: str, *, replace: bool = False) -> None:
     """Create exchanges, queues and bindings. Those that exist with the same settings are left alone.
 
-    Raises `TopologyError` if one exists with other settings. A queue holds messages, so no queue is ever deleted here. An exchange holds
-    none: with `replace` it is deleted and created again. Meanwhile the broker refuses or returns commands, and a sender that publishes
-    without `mandatory` loses them. After an interruption this can simply be run again.
+    Raises `TopologyError` if one exists with other settings. A queue holds messages, so no queue is ever deleted here, and one that an
+    earlier build made is left as it is (`former_queues` names it). An exchange holds none: with `replace` it is deleted and created again.
+    Meanwhile the broker refuses or returns commands, and a sender that publishes without `mandatory` loses them. After an interruption this
+    can simply be run again.
     """
     async with _link(url, "remit topology") as link:
         for queue in QUEUES:
-            await _create_queue(await _channel(link), queue)
+            await _create_queue(link, queue)
         for exchange in EXCHANGES:
             await _create_exchange(link, exchange, replace=replace)
         channel = await _channel(link)
@@ -41,10 +43,12 @@ async def apply_topology(url: str, *, replace: bool = False) -> None:
             await _unbind(channel, name, replaced)
 
 
-async def _create_queue(channel: Channel, queue: Queue) -> None:
+async def _create_queue(link: BrokerLink, queue: Queue) -> None:
     try:
-        await _declare(channel, queue)
+        await _declare(await _channel(link), queue)
     except ChannelPreconditionFailed as error:
+        if await _is_former(link, queue):
+            return
         raise TopologyError(
             f"queue {queue.name} exists with other settings: {error}; drain it, delete it, and apply again"
         ) from None
@@ -109,6 +113,32 @@ async def check_topology(url: str) -> list[str]:
     return [problem for problem in found if problem is not None]
 
 
+async def former_queues(url: str) -> list[str]:
+    """What an operator has to do about each queue that an earlier build made with other arguments, one sentence each.
+
+    Raises `TopologyError`. AMQP has no way to ask for policies, so a queue is also named once the policy is set.
+    """
+    async with _link(url, "remit topology") as link:
+        return [
+            f"queue {queue.name} was made by an earlier build: once, set the policy that gives it what it lacks: "
+            f"rabbitmqctl set_policy {queue.name} '^{queue.name}$' '{json.dumps(queue.policy)}' --apply-to queues"
+            for queue in QUEUES
+            if queue.former_arguments is not None and await _is_former(link, queue)
+        ]
+
+
+async def _is_former(link: BrokerLink, queue: Queue) -> bool:
+    """Whether the queue exists with the arguments that an earlier build gave it."""
+    if queue.former_arguments is None:
+        return False
+    try:
+        await _declare(await _channel(link), queue, passive=True)  # without this the next line would create it
+        await _declare(await _channel(link), queue, arguments=queue.former_arguments)
+    except (ChannelNotFoundEntity, ChannelPreconditionFailed):
+        return False
+    return True
+
+
 async def _difference(link: BrokerLink, expected: Exchange | Queue) -> str | None:
     what = f"{'exchange' if isinstance(expected, Exchange) else 'queue'} {expected.name}"
     channel = await _channel(link)
@@ -119,13 +149,21 @@ async def _difference(link: BrokerLink, expected: Exchange | Queue) -> str | Non
     try:
         await _declare(channel, expected)
     except ChannelPreconditionFailed as error:
+        if isinstance(expected, Queue) and await _is_former(link, expected):
+            return None
         return f"{what} has other settings: {error}"
     return None
 
 
-async def _declare(channel: Channel, expected: Exchange | Queue, *, passive: bool = False) -> None:
-    """Declare an exchange or a queue. With `passive`, only check that one of that name exists."""
-    arguments: dict[str, Any] = {**expected.arguments}
+async def _declare(
+    channel: Channel,
+    expected: Exchange | Queue,
+    *,
+    passive: bool = False,
+    arguments: Mapping[str, str | int] | None = None,
+) -> None:
+    """Declare an exchange or a queue, with `arguments` instead of its own. With `passive`, only check that one of that name exists."""
+    arguments = dict[str, Any](arguments or expected.arguments)
     if isinstance(expected, Exchange):
         await channel.exchange_declare(
             expected.name,

@@ -44,14 +44,21 @@ So this queue has no dead-letter exchange: nothing can get stuck in it. The invo
 BROKERS_HEADERS = ("x-death",)
 """Headers that the broker obeys, whoever wrote them. It also writes `x-first-death-*`, `x-last-death-*`, `x-delivery-count` and
 `x-acquired-count`, but never reads them (measured)."""
+UNREADABLE_DEAD_LETTERS = "dead-letters.unreadable"
+"""The way out of `dead-letters`: what ends the staff service's connection again and again waits here for a person. Nobody consumes it."""
 ANY_KEY = ""
 """The routing key for an exchange that does not look at it: fanout, headers."""
 
 DELIVERY_LIMIT = 100
 """Deliveries before the broker itself dead-letters a message. A crash counts against every unacknowledged neighbour, so the limit is
 generous. Our own tries end far below it (`shared.batch.retry.TRIES_MAX`)."""
-DEAD_LETTER_DELIVERY_LIMIT = 1_000_000
-"""Beyond this limit the broker would drop a message of a queue that has no dead-letter exchange. So the limit is never reached."""
+DEAD_LETTER_DELIVERY_LIMIT = 300
+"""Deliveries before the broker moves a dead letter to `dead-letters.unreadable`. Staff's consumer begins with one message at a time, so a
+service that crashes at each start counts against one dead letter only, and would have to do so 300 times before it handles that one. A
+message that ends connections is gone after a minute or two."""
+LAST_DELIVERY_LIMIT = 1_000_000
+"""Beyond this limit the broker drops a message, since its queue has no dead-letter exchange. It is for a queue that nobody consumes, and a
+person who looks into it never reaches the limit."""
 QUEUE_BYTES_MAX = 4 * 1024**3
 """A bound on disk. Beyond it publishers are refused (`reject-publish`) and keep their messages in the outbox."""
 
@@ -145,28 +152,50 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A quorum queue. `dead_letters`: the broker moves a message beyond `delivery_limit` deliveries to the dead-letter exchange."""
+    """A quorum queue.
+
+    The broker moves a message beyond `delivery_limit` deliveries to the exchange `dead_letters_to`, under the name of the queue where the
+    message comes from a work queue. If that is None, it drops the message. The arguments of a queue cannot be changed: a queue that an
+    earlier build made with the limit `former_delivery_limit` and no dead-letter exchange is left as it is, and gets both by a policy.
+    """
 
     name: str
     bindings: tuple[Binding, ...]
-    dead_letters: bool = True
+    dead_letters_to: str | None = DEAD_LETTERS
     delivery_limit: int = DELIVERY_LIMIT
+    former_delivery_limit: int | None = None
     arguments: dict[str, str | int] = field(init=False)
 
     def __post_init__(self) -> None:
-        arguments: dict[str, str | int] = {
+        arguments = self._arguments(self.delivery_limit)
+        if self.dead_letters_to is not None:
+            arguments["x-dead-letter-exchange"] = self.dead_letters_to
+            arguments["x-dead-letter-strategy"] = "at-least-once"
+        if self.dead_letters_to == DEAD_LETTERS:
+            arguments["x-dead-letter-routing-key"] = self.name
+        object.__setattr__(self, "arguments", arguments)
+
+    def _arguments(self, delivery_limit: int) -> dict[str, str | int]:
+        return {
             "x-queue-type": "quorum",
-            "x-delivery-limit": self.delivery_limit,
+            "x-delivery-limit": delivery_limit,
             "x-overflow": "reject-publish",
             "x-max-length-bytes": QUEUE_BYTES_MAX,
         }
-        if self.dead_letters:
-            arguments |= {
-                "x-dead-letter-exchange": DEAD_LETTERS,
-                "x-dead-letter-routing-key": self.name,
-                "x-dead-letter-strategy": "at-least-once",
-            }
-        object.__setattr__(self, "arguments", arguments)
+
+    @property
+    def former_arguments(self) -> dict[str, str | int] | None:
+        """The arguments with which an earlier build made this queue, if they were others."""
+        return None if self.former_delivery_limit is None else self._arguments(self.former_delivery_limit)
+
+    @property
+    def policy(self) -> dict[str, str | int]:
+        """The policy that gives a queue of an earlier build what its arguments lack. Of two delivery limits the lower one counts."""
+        return {
+            "delivery-limit": self.delivery_limit,
+            "dead-letter-exchange": self.dead_letters_to or "",
+            "dead-letter-strategy": "at-least-once",
+        }
 
     @property
     def retired(self) -> tuple[Binding, ...]:
@@ -232,14 +261,21 @@ QUEUES = (
     Queue(
         SUSPECT_COMMANDS,
         (Binding(SCREENED_COMMANDS, ANY_KEY, headers=BROKERS_HEADERS),),
-        dead_letters=False,
-        delivery_limit=DEAD_LETTER_DELIVERY_LIMIT,
+        dead_letters_to=None,
+        delivery_limit=LAST_DELIVERY_LIMIT,
     ),
     Queue(
         DEAD_LETTERS,
         tuple(Binding(DEAD_LETTERS, queue.name) for queue in WORK_QUEUES),
-        dead_letters=False,
+        dead_letters_to=UNREADABLE_DEAD_LETTERS,
         delivery_limit=DEAD_LETTER_DELIVERY_LIMIT,
+        former_delivery_limit=LAST_DELIVERY_LIMIT,
+    ),
+    Queue(
+        UNREADABLE_DEAD_LETTERS,
+        (Binding(UNREADABLE_DEAD_LETTERS, ANY_KEY),),
+        dead_letters_to=None,
+        delivery_limit=LAST_DELIVERY_LIMIT,
     ),
 )
 
@@ -264,6 +300,7 @@ EXCHANGES = (
         for topic, direct in _INGRESS.items()
     ),
     Exchange(DEAD_LETTERS, type="direct"),
+    Exchange(UNREADABLE_DEAD_LETTERS, type="fanout"),
 )
 
 PAST_THE_SCREEN = {COMMANDS: (Binding(COMMANDS, ANY_KEY),)}

@@ -39,6 +39,11 @@ DEAD_LETTERS: Final = Counter(
     "remit_dead_letters_total", "Messages dead-lettered, by the queue they came from and why.", ["queue", "reason"]
 )
 
+DEAD_LETTERS_UNREADABLE: Final = Gauge(
+    "remit_dead_letters_unreadable",
+    "Messages in `dead-letters.unreadable`: they ended the staff service's connection whenever the broker delivered them.",
+)
+
 # -- publishing --------------------------------------------------------------------------------------------------------
 
 PUBLISH_FAILURES: Final = Counter(

@@ -31,11 +31,12 @@ class FrameEvent(Enum):
         "the reply that makes writes durable: to a COMMIT, or to a writing statement that is a transaction of its own"
     )
     ANSWER = "the first bytes of an HTTP answer"
+    BODY = "a body that the broker delivers or returns, or a part of one"
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Bytes that pass or vanish together. `about`: for a COMMIT, the statements that it made durable."""
+    """Bytes that pass or vanish together. `about`: for a COMMIT, the statements that it made durable; for a body, its text."""
 
     raw: bytes
     event: FrameEvent | None = None
@@ -74,8 +75,10 @@ class Http:
 
 _AMQP_HEADER: Final = b"AMQP"
 _AMQP_HEADER_BYTES: Final = 8
+_AMQP_PAYLOAD_AT: Final = 7
 _AMQP_ENVELOPE_BYTES: Final = 8  # type, channel and size before the payload, the end mark after it
 _METHOD_FRAME: Final = 1
+_BODY_FRAME: Final = 3
 _BASIC_ACK: Final = b"\x00\x3c\x00\x50"  # class 60, method 80
 
 
@@ -108,6 +111,8 @@ def _amqp_frame_bytes(data: bytes, at: int) -> int:
 def _amqp_frame(flow: Flow, raw: bytes) -> Frame:
     if raw[0] == _METHOD_FRAME and raw[7:11] == _BASIC_ACK:
         return Frame(raw, FrameEvent.CONFIRM if flow is Flow.TO_CLIENT else FrameEvent.ACK)
+    if raw[0] == _BODY_FRAME and flow is Flow.TO_CLIENT:
+        return Frame(raw, FrameEvent.BODY, raw[_AMQP_PAYLOAD_AT:-1].decode("latin-1"))
     return Frame(raw)
 
 

@@ -74,7 +74,8 @@ SILENCE: Final = "silence"
 @dataclass(slots=True)
 class Rule:
     """Drop the `nth` event that passes and those after it, `times` in all. Then cut the connection with RST, or let everything on it
-    vanish: what follows a lost frame would be a protocol error. `about`: drop only COMMITs with this text in their statements."""
+    vanish: what follows a lost frame would be a protocol error. `about`: drop only COMMITs with this text in their statements, or bodies
+    with this text in them."""
 
     event: FrameEvent
     nth: int

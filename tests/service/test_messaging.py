@@ -2,14 +2,17 @@
 
 import asyncio
 import gc
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from aiormq.exceptions import PublishError
 from structlog.testing import capture_logs
 
+from deploy.local.stack import Stack
 from services.audit.routes import queues_for
 from shared.amqp.broker_link import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, losses_as_errors
 from shared.contracts import invoice
@@ -17,12 +20,22 @@ from shared.contracts.catalogue import MESSAGES
 from shared.contracts.payment_gateway import PaymentCaptured
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
-from shared.messaging.apply import apply_topology, prune_topology
+from shared.messaging.apply import apply_topology, check_topology, former_queues, prune_topology
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import CASE, OVERDUE, QUEUES, WORK_QUEUES, RoutingSuffix, ingress_exchange, routing_key
+from shared.messaging.topology import (
+    CASE,
+    DEAD_LETTERS,
+    OVERDUE,
+    QUEUES,
+    UNREADABLE_DEAD_LETTERS,
+    WORK_QUEUES,
+    RoutingSuffix,
+    ingress_exchange,
+    routing_key,
+)
 from shared.observability.health import Readiness
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -506,3 +519,41 @@ async def test_a_cancellation_that_the_client_turns_into_an_error_stays_one() ->
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_dead_letters_of_an_earlier_build_stay_and_the_operator_is_told(
+    stack: Stack,
+) -> None:
+    """Arguments of a queue cannot be changed, and it may hold messages. What it lacks comes by a policy."""
+    name = f"earlier-{uuid4().hex[:8]}"
+    url = stack.create_vhost(name)
+    try:
+        (dead_letters,) = (queue for queue in QUEUES if queue.name == DEAD_LETTERS)
+        link = BrokerLink(url, name="test earlier build")
+        channel = await link.channel(confirms=False)
+        former: dict[str, Any] = {**(dead_letters.former_arguments or {})}
+        await channel.queue_declare(DEAD_LETTERS, durable=True, arguments=former)
+        await link.close()
+        await apply_topology(url)
+        assert await check_topology(url) == []
+        (note,) = await former_queues(url)
+        policy = note[note.index("{") : note.rindex("}") + 1]
+        assert json.loads(policy) == dead_letters.policy
+        lower = json.dumps(json.loads(policy) | {"delivery-limit": 2})
+        stack.broker.ctl(
+            "set_policy", "--vhost", name, DEAD_LETTERS, f"^{DEAD_LETTERS}$", lower, "--apply-to", "queues"
+        )
+        async with UpstreamClient.open(url) as there:
+            await there.send_raw(b"deadly", exchange=DEAD_LETTERS, key="saga.events")
+            while await there.depth(DEAD_LETTERS):
+                async with UpstreamClient.open(url) as lost:
+                    await (await lost.queue(DEAD_LETTERS))._queue.get(fail=False)
+            (moved,) = await (await there.queue(UNREADABLE_DEAD_LETTERS)).take(1)
+        assert (moved.message.body, moved.message.routing_key) == (b"deadly", "saga.events")
+    finally:
+        stack.drop_vhost(name)
+
+
+async def test_a_new_broker_has_nothing_of_an_earlier_build(environment: Environment) -> None:
+    assert await check_topology(environment.rabbitmq_url) == []
+    assert await former_queues(environment.rabbitmq_url) == []

@@ -21,6 +21,7 @@ from services.audit.finding import BREACHES_SHOWN_MAX, Breach, CheckResult, Find
 from services.audit.queues import QueueState, Waiting, read_queues
 from services.audit.run import AuditReport, audit
 from services.audit.stores import AuditError, Sources, Stores, open_stores
+from shared.messaging.topology import UNREADABLE_DEAD_LETTERS
 from tests.service.audit.books import HISTORY, LOGS, FinishedBooks, command, open_books, payment, sources, write_books
 from tests.support.databases import execute
 from tests.support.environment import Environment
@@ -781,6 +782,12 @@ async def test_a_queue_excuses_only_as_many_messages_as_it_has(books: FinishedBo
     books.queues["invoice.commands"] = QueueState(1, 0)
     finding = await found("answered_once", books.stores(settled_before=NOW - timedelta(minutes=10)))
     assert (finding.broken, finding.in_flight) == (1, 1)
+
+
+async def test_a_dead_letter_that_could_not_be_delivered_is_found_in_a_live_system_too(books: FinishedBooks) -> None:
+    books.queues[UNREADABLE_DEAD_LETTERS] = QueueState(1, 0)
+    finding = await found("events_delivered", books.stores(settled_before=NOW - timedelta(minutes=10)))
+    assert [breach.about for breach in finding.breaches] == [UNREADABLE_DEAD_LETTERS]
 
 
 async def test_a_young_event_is_under_way(books: FinishedBooks) -> None:

@@ -238,7 +238,7 @@ def test_variables_are_those_that_are_read() -> None:
     assert_same(DEPLOY, f"variables (or {name_of(TESTS)})", told, read, source="the code")
 
 
-UNITS: Final = {"": 1, "KiB": 1024, "GiB": 1024**3, "s": 1, "days": 1}
+UNITS: Final = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "s": 1, "days": 1}
 
 
 @pytest.mark.parametrize("row", table(SHARED, "limit", "value", "name", "where").rows)
