@@ -153,14 +153,11 @@ class _Reader(asyncio.StreamReader):
         self._wanted_bytes = FRAME_BYTES_MIN
         self._shown_at = 0.0
 
-    def feed_data(self, data: bytes) -> None:  # type: ignore[override] # that is what transports give
+    def feed_data(self, arrived: bytes) -> None:  # type: ignore[override] # that is what transports give
         """Called by the transport with the bytes that arrived, which may end within a frame."""
-        if self._rest:
-            self._rest.append(data)
-            self._rest_bytes += len(data)
-            if self._rest_bytes < self._wanted_bytes:
-                return  # joined once, when the frame is complete: its pieces may be many and small
-            data = b"".join(self._rest)
+        data = self._joined(arrived)
+        if data is None:
+            return
         self._wanted_bytes = FRAME_BYTES_MIN
         start = done = 0  # where the current frame begins, and up to where frames were taken or passed on
         end = len(data)
@@ -186,6 +183,14 @@ class _Reader(asyncio.StreamReader):
         for_library.append(data[done:start])
         if joined := b"".join(for_library):
             super().feed_data(joined)
+
+    def _joined(self, arrived: bytes) -> bytes | None:
+        """What waits of a frame, and `arrived`; None until the frame is complete. Its pieces may be many and small, and are joined once."""
+        if not self._rest:
+            return arrived
+        self._rest.append(arrived)
+        self._rest_bytes += len(arrived)
+        return b"".join(self._rest) if self._rest_bytes >= self._wanted_bytes else None
 
     def _show_life(self, for_library: list[bytes]) -> None:
         now = self._time()

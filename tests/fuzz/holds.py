@@ -146,7 +146,7 @@ def border(arrived: Delivery) -> Item | DeadLettered:
 
 
 def _dead_letter_message(dead_lettered: DeadLettered) -> list[Outgoing]:
-    letter = _WORKER._letter(dead_lettered)
+    letter = _WORKER._as_dead_letter(dead_lettered)
     try:
         _payload(letter.amqp_message_id, letter, _CHANNEL)
     except ValueError:  # then it is sent without the parts that AMQP cannot carry
