@@ -182,7 +182,7 @@ async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decid
         acts = [act for act in decided if isinstance(act, _Act)]
         await store.append_entries(tx, [act.entry for act in acts])
         crash_points.reach("staff.replay.after_journal")
-        await store.save_letters(tx, [act.record for act in acts])
+        await store.save_letters(tx, [act.record for act in acts], locked=records)
         await outbox.insert(tx, [message for act in acts for message in act.says], sweep_after_s=0)
         crash_points.reach("staff.replay.before_commit")
     crash_points.reach("staff.replay.after_commit")
@@ -393,7 +393,8 @@ async def resolve(
         message = _message(command, entry, kept.correlation_id)
         decision = SentDecision(message.id, expected_version, resolution, who, entry.at)
         await _record(tx, entry, message)
-        await store.save_cases(tx, [(replace(case, decision=decision), kept.correlation_id)], entry.at)
+        decided = replace(case, decision=decision)
+        await store.save_cases(tx, [(decided, kept.correlation_id)], entry.at, locked={payment_id})
         crash_points.reach("staff.resolve.before_commit")
     crash_points.reach("staff.resolve.after_commit")
     return ActionResult(

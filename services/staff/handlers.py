@@ -13,7 +13,7 @@ from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Inbound, Outgoing
 from shared.persistence.database import Tx
 from shared.persistence.writes import WriteBatch
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
 
 def _doubted(status: CaseStatus, data: messages.CaseEvent, _: Inbound) -> Fact:
@@ -67,6 +67,14 @@ ROUTES: Mapping[type[Contract], Callable[[Any, Inbound], Fact]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedCase:
+    """A case, and whether its row exists and is locked, or is to be inserted."""
+
+    case: Case
+    is_stored: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CaseHandler:
     """Handles the events of the payment-gateway service about payments that a person may have to look at."""
 
@@ -75,21 +83,24 @@ class CaseHandler:
     def key(self, message: Inbound) -> UUID:
         return _about(message).payment_id
 
-    async def load(self, tx: Tx, messages_: Sequence[Inbound]) -> dict[UUID, Case]:
-        known = await store.lock_cases(tx, {self.key(m) for m in messages_})
-        return {self.key(m): Case(self.key(m), _about(m).invoice_id) for m in messages_} | known
+    async def load(self, tx: Tx, messages_: Sequence[Inbound]) -> dict[UUID, LoadedCase]:
+        locked = await store.lock_cases(tx, {self.key(m) for m in messages_})
+        fresh = {self.key(m): LoadedCase(Case(self.key(m), _about(m).invoice_id), is_stored=False) for m in messages_}
+        return fresh | {id_: LoadedCase(case, is_stored=True) for id_, case in locked.items()}
 
-    def react(self, state: Case, message: Inbound) -> Reaction[Case, None]:
-        return Reaction(domain.evolve(state, ROUTES[type(message.data)](message.data, message)))
+    def react(self, state: LoadedCase, message: Inbound) -> Reaction[LoadedCase, None]:
+        fact = ROUTES[type(message.data)](message.data, message)
+        return Reaction(replace(state, case=domain.evolve(state.case, fact)))
 
-    async def save(self, writes: WriteBatch, changes: Sequence[Change[UUID, Case, None]]) -> Sequence[Outgoing]:
+    async def save(self, writes: WriteBatch, changes: Sequence[Change[UUID, LoadedCase, None]]) -> Sequence[Outgoing]:
         """Collect one write for each case, with its state after the last message of the batch."""
         if changes:
             last = {change.key: change for change in changes}
             await store.save_cases(
                 writes,
-                [(change.reaction.state, change.cause.correlation_id) for change in last.values()],
+                [(change.reaction.state.case, change.cause.correlation_id) for change in last.values()],
                 changes[-1].cause.time,
+                locked={key for key, change in last.items() if change.reaction.state.is_stored},
             )
         return ()
 

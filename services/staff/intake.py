@@ -233,7 +233,7 @@ class Intake:
         async with self._database.transaction() as tx:
             ids = {letter.id for letter in letters} | {letter.replay_of for letter in letters if letter.replay_of}
             records = await store.lock_letters(tx, ids)
-            await store.save_letters(tx, _arrived(records, letters, now))
+            await store.save_letters(tx, _arrived(records, letters, now), locked=records)
             crash_points.reach("staff.intake.before_commit")
         crash_points.reach("staff.intake.after_commit")
 

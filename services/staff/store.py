@@ -97,15 +97,14 @@ async def lock_letters(tx: Tx, ids: Collection[UUID]) -> dict[UUID, DeadLetterRe
     return {row["id"]: _record(row) for row in rows}
 
 
-async def save_letters(tx: Tx, records: Sequence[DeadLetterRecord]) -> None:
-    """Insert or overwrite records. A record that another process inserted meanwhile is a unique violation: load again."""
-    if not records:
-        return
-    known = await tx.fetch("SELECT id FROM dead_letters WHERE id = ANY($1::uuid[])", [r.id for r in records])
-    ids = {row["id"] for row in known}
+async def save_letters(tx: Tx, records: Sequence[DeadLetterRecord], *, locked: Collection[UUID]) -> None:
+    """Overwrite the records that `lock_letters` locked, and insert the others.
+
+    A record that another process inserted meanwhile is a unique violation: load again.
+    """
     for statement, some in (
-        (_INSERT_LETTERS, [record for record in records if record.id not in ids]),
-        (_UPDATE_LETTERS, [record for record in records if record.id in ids]),
+        (_INSERT_LETTERS, [record for record in records if record.id not in locked]),
+        (_UPDATE_LETTERS, [record for record in records if record.id in locked]),
     ):
         if some:
             rows = [_letter_row(record) for record in some]
@@ -217,18 +216,14 @@ async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
     return {row["payment_id"]: _case(row) for row in rows}
 
 
-async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime) -> None:
-    """Insert or overwrite cases, each with its correlation id.
+async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime, *, locked: Collection[UUID]) -> None:
+    """Overwrite the cases that were locked, and insert the others, each with its correlation id.
 
     A case that another process inserted meanwhile is a unique violation, which is a conflict: load again.
     """
-    known = await tx.fetch(
-        "SELECT payment_id FROM cases WHERE payment_id = ANY($1::uuid[])", [case.payment_id for case, _ in cases]
-    )
-    ids = {row["payment_id"] for row in known}
     for statement, its_cases in (
-        (_INSERT_CASES, [pair for pair in cases if pair[0].payment_id not in ids]),
-        (_UPDATE_CASES, [pair for pair in cases if pair[0].payment_id in ids]),
+        (_INSERT_CASES, [pair for pair in cases if pair[0].payment_id not in locked]),
+        (_UPDATE_CASES, [pair for pair in cases if pair[0].payment_id in locked]),
     ):
         if its_cases:
             await tx.execute(statement, *_case_columns(its_cases), now)

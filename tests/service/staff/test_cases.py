@@ -6,15 +6,17 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
-from services.staff import actions
+from services.staff import actions, store
 from services.staff.__main__ import assemble
 from services.staff.actions import ActionRefusal, KeptCase
-from services.staff.domain import CaseStatus, DecisionRefusal
+from services.staff.domain import Case, CaseStatus, DecisionRefusal
 from shared.contracts import payment_gateway as messages
 from shared.messaging.topology import CASE
 from shared.persistence.database import Database
+from shared.records import replace
 from tests.support.databases import rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -301,3 +303,22 @@ async def test_only_a_payment_with_a_case_is_asked_about(
     assert (question.type, question.data["payment_id"]) == (messages.InquirePayment.wire_name, str(about["payment_id"]))
     assert question.event["causationid"] == str(asked.entry)
     assert (await actions.ask(database, uuid4(), who="ann")).refusal is ActionRefusal.UNKNOWN
+
+
+async def test_a_case_that_another_instance_stored_meanwhile_is_not_overwritten(
+    database: Database, about: About
+) -> None:
+    case = Case(**about, status=CaseStatus.IN_DOUBT, version=3)
+
+    async def slower() -> None:
+        async with database.transaction() as tx:
+            locked = await store.lock_cases(tx, {case.payment_id})
+            async with database.transaction() as other:
+                await store.save_cases(other, [(replace(case, version=4), "theirs")], NOW, locked=())
+            await store.save_cases(tx, [(case, "ours")], NOW, locked=locked)
+
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await slower()
+    found = await actions.show_case(database, case.payment_id)
+    assert found is not None
+    assert (found[0].case.version, found[0].correlation_id) == (4, "theirs")

@@ -4,25 +4,28 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from aiormq.abc import ChannelFrame
 from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from services.staff import actions, store
+from services.staff import actions, dead_letters, store
 from services.staff.__main__ import assemble
 from services.staff.actions import ActionRefusal, ActionResult, Selection
-from services.staff.dead_letters import Withheld
+from services.staff.dead_letters import DeadLetter, Withheld
 from shared import crash_points
 from shared.amqp.broker_link import BrokerLink
 from shared.card_data.scan import find_card_number
 from shared.contracts import invoice as messages
 from shared.persistence.database import Database
 from shared.persistence.retention import delete_page
+from shared.records import replace
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.hostile import HOSTILE
@@ -92,6 +95,24 @@ async def replay_all(database: Database, who: str = "ann") -> list[ActionResult]
 
 
 # -- intake ------------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_record_that_another_instance_stored_meanwhile_is_not_overwritten(database: Database) -> None:
+    letter = DeadLetter(uuid4(), QUEUE, "broker", "unknown", body=b"{}", body_bytes=2)
+    record = dead_letters.arrive(None, letter, datetime.now(UTC))
+
+    async def slower() -> None:
+        async with database.transaction() as tx:
+            locked = await store.lock_letters(tx, {record.id})
+            async with database.transaction() as other:
+                await store.save_letters(other, [replace(record, seen=7)], locked=())
+            await store.save_letters(tx, [record], locked=locked)
+
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await slower()
+    found = await actions.show_dead_letter(database, record.id)
+    assert found is not None
+    assert found[0].seen == 7
 
 
 async def test_a_message_the_broker_dead_lettered_is_replayed_unchanged(

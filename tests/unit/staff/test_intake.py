@@ -80,7 +80,8 @@ def kept(monkeypatch: pytest.MonkeyPatch, fault: list[Fault]) -> dict[bytes | No
     async def lock_letters(_tx: object, _ids: object) -> dict[Any, DeadLetterRecord]:
         return {}
 
-    async def save_letters(_tx: object, records: Sequence[DeadLetterRecord]) -> None:
+    async def save_letters(_tx: object, records: Sequence[DeadLetterRecord], *, locked: object) -> None:
+        assert not locked
         (fault.pop(0) if len(fault) > 1 else fault[0])(records)
         table.update({record.letter.body: record for record in records})
 
