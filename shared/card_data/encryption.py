@@ -8,11 +8,14 @@ who does not know it must refuse; a sender whose library cannot write `crit` may
 The plaintext is `{"number": "...", "exp_month": 1-12, "exp_year": 2000-2099}` and nothing else. A card security code is
 refused with a reason of its own: it may not be kept, not even encrypted (PCI DSS 3.3.1.2).
 
+A member that stands twice in the header or in the plaintext is refused (RFC 7515, 4): of two readers one would take the
+first and the other the last. The JSON serializations of RFC 7516 have headers beside the protected one. They are not read.
+
 Keys rotate by overlap: the private set holds the old and the new key, senders move to the new one, the old one is
 removed when nothing encrypted with it can still arrive.
 """
 
-import binascii
+import json
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
@@ -146,7 +149,8 @@ class CardKeyring:
         header = _read_header(jwe)
         if isinstance(header, CardRefusal):
             return header
-        key = self._keys.get(str(header.get("kid")))
+        kid = header.get("kid")
+        key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None:
             return CardRefusal.UNKNOWN_KEY
         if str(header.get(BINDING)).lower() != str(payment_id):
@@ -174,8 +178,8 @@ def _read_header(jwe: str) -> dict[str, Any] | CardRefusal:
         return CardRefusal.UNREADABLE
     encoded, _, _ = jwe.partition(".")
     try:
-        header = orjson.loads(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
-    except (binascii.Error, orjson.JSONDecodeError):
+        header = read_unambiguous(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    except ValueError:  # `binascii.Error` is one
         return CardRefusal.UNREADABLE
     if not isinstance(header, dict):
         return CardRefusal.UNREADABLE
@@ -197,8 +201,8 @@ def _decrypt(jwe: str, key: RSAKey) -> bytes | None:
 
 def _read_plaintext(plaintext: bytes) -> CardDetails | CardRefusal:
     try:
-        members = orjson.loads(plaintext)
-    except orjson.JSONDecodeError:
+        members = read_unambiguous(plaintext)
+    except ValueError:
         return CardRefusal.UNREADABLE
     if _names_cvv(members):
         return CardRefusal.CVV_PRESENT
@@ -207,6 +211,22 @@ def _read_plaintext(plaintext: bytes) -> CardDetails | CardRefusal:
             return CardRefusal.UNEXPECTED_MEMBER if others else read_card(number, month, year)
         case _:
             return CardRefusal.UNREADABLE
+
+
+def read_unambiguous(data: bytes) -> Any:
+    """JSON that every reader understands alike: no member twice in an object. Raises ValueError, without the data."""
+    try:
+        orjson.loads(data)  # stricter than Python's parser about UTF-8, constants and depth
+        return json.loads(data, object_pairs_hook=_members_once)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member stands twice")
+    return members
 
 
 def _names_cvv(value: object) -> bool:

@@ -2,10 +2,15 @@
 
 import base64
 import json
+import os
 from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwe as jose
@@ -51,8 +56,21 @@ def sealed(plaintext: object = PLAINTEXT, header: dict[str, Any] | None = None, 
 
 def forged(header: object) -> str:
     """A JWE with a header that no library would write, and with other parts that look right."""
-    encoded = base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
-    return f"{encoded}.{'.'.join(sealed().split('.')[1:])}"
+    return f"{base64url(json.dumps(header).encode())}.{'.'.join(sealed().split('.')[1:])}"
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def sealed_by_hand(header: bytes, plaintext: bytes = json.dumps(PLAINTEXT).encode()) -> str:
+    """A JWE whose header is exactly these bytes, and which is right in all else: whoever wrote it knows the public key."""
+    content_key, nonce, key = os.urandom(32), os.urandom(12), RSAKey.import_key(KEY).raw_value
+    assert isinstance(key, RSAPublicKey)
+    wrapped = key.encrypt(content_key, OAEP(MGF1(SHA256()), SHA256(), None))
+    sealed_text = AESGCM(content_key).encrypt(nonce, plaintext, base64url(header).encode())
+    parts = (header, wrapped, nonce, sealed_text[:-16], sealed_text[-16:])
+    return ".".join(map(base64url, parts))
 
 
 def test_a_card_arrives_as_it_was_sent() -> None:
@@ -109,6 +127,8 @@ def test_a_card_with_the_id_of_another_key_is_unreadable() -> None:
         {"enc": "A128GCM"},
         {"zip": "DEF"},
         {"crit": [BINDING, "exp"], "exp": "1"},
+        {"crit": [BINDING, BINDING]},
+        {"epk": "x"},
         {"jku": "https://example.com/keys"},
     ],
     ids=str,
@@ -118,10 +138,53 @@ def test_other_encryption_is_refused(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"alg": "dir"}, {"alg": "none"}, {"alg": None}, {"crit": []}, {"crit": "x"}], ids=str
+    "change",
+    [{"alg": "dir"}, {"alg": "none"}, {"alg": None}, {"crit": []}, {"crit": "x"}, {"crit": [BINDING, "zip"]}],
+    ids=str,
 )
 def test_a_forged_header_is_refused(change: dict[str, Any]) -> None:
     assert KEYRING.decrypt(forged(HEADER | change), PAYMENT) is CardRefusal.UNSUPPORTED_ENCRYPTION
+
+
+@pytest.mark.parametrize("name", [*HEADER, "typ"])
+@pytest.mark.parametrize("is_escaped", [False, True])
+def test_a_header_member_that_stands_twice_is_refused(name: str, *, is_escaped: bool) -> None:
+    header = json.dumps(HEADER | {"typ": "JWE"})
+    assert KEYRING.decrypt(sealed_by_hand(header.encode()), PAYMENT) == CARD, "by hand it is as good as by library"
+    again = f"\\u{ord(name[0]):04x}{name[1:]}" if is_escaped else name
+    for value in ("null", '"x"', json.dumps(HEADER.get(name, "JWE"))):
+        for twice in (f'{header[:-1]}, "{again}": {value}}}', f'{{"{again}": {value}, {header[1:]}'):
+            assert KEYRING.decrypt(sealed_by_hand(twice.encode()), PAYMENT) is CardRefusal.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        b'{"number": "4242424242424242", "exp_month": 12, "exp_year": 2030, "exp_year": 2030}',
+        b'{"number": "4242424242424242", "exp_month": 12, "exp_year": 2030, "number": "4000056655665556"}',
+        b'{"\\u006eumber": "4000056655665556", "number": "4242424242424242", "exp_month": 12, "exp_year": 2030}',
+    ],
+)
+def test_a_card_with_a_member_twice_is_refused(plaintext: bytes) -> None:
+    assert KEYRING.decrypt(sealed(plaintext), PAYMENT) is CardRefusal.UNREADABLE
+
+
+def test_the_json_serializations_are_not_read() -> None:
+    """They have headers that are not protected, and several recipients. Nothing of them reaches the library."""
+    header, key, nonce, text, tag = JWE.split(".")
+    parts: dict[str, Any] = {"protected": header, "iv": nonce, "ciphertext": text, "tag": tag}
+    flattened = parts | {"encrypted_key": key, "unprotected": {"kid": "another.key"}, "header": {"alg": "a.b.c"}}
+    general = parts | {"recipients": [{"header": {"kid": KEY["kid"], "alg": "....."}, "encrypted_key": key}]}
+    for serialized in (flattened, general):
+        assert KEYRING.decrypt(json.dumps(serialized), PAYMENT) is CardRefusal.UNREADABLE
+
+
+def test_a_number_is_no_key_id() -> None:
+    key = RSAKey.import_key(PRIVATE["keys"][0] | {"kid": "7"})
+    keyring = CardKeyring({"7": key, "None": key})
+    assert keyring.decrypt(sealed(header=HEADER | {"kid": "7"}), PAYMENT) == CARD
+    for kid in (7, None):
+        assert keyring.decrypt(forged(HEADER | {"kid": kid}), PAYMENT) is CardRefusal.UNKNOWN_KEY
 
 
 @pytest.mark.parametrize("kid", ["", "unknown", None, 7, ["x"]])

@@ -1,5 +1,6 @@
 """A wrong setting gives one sentence that names the variable and shows no secret."""
 
+import os
 from pathlib import Path
 
 import orjson
@@ -10,11 +11,19 @@ from services.payment_gateway.settings import LADDER_S, REMIND_S, ChargingSettin
 from shared.card_data.encryption import generate_keyset
 from shared.settings import ConfigurationError, EnvironmentVariables
 
+PRIVATE_KEYS = orjson.dumps(generate_keyset()[1])
 MEMORY = {"GATEWAY_URL": "memory://?latency_ms=5"}
 
 
 def read(**variables: str) -> ChargingSettings:
     return ChargingSettings.read(EnvironmentVariables(MEMORY | variables))
+
+
+def _key_file(folder: Path, content: bytes, *, mode: int = 0o600) -> Path:
+    file = folder / "keys.json"
+    file.write_bytes(content)
+    file.chmod(mode)
+    return file
 
 
 def test_a_variable_that_is_not_set_has_a_default() -> None:
@@ -49,17 +58,59 @@ def test_a_mistake_is_a_sentence_that_names_the_variable(variable: str, value: s
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}'])
 def test_a_wrong_key_file_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "keys.json"
-    file.write_bytes(content)
+    file = _key_file(tmp_path, content)
     with pytest.raises(ConfigurationError, match=r"^CARD_KEYS_FILE") as refused:
         read(CARD_KEYS_FILE=str(file))
     assert "c2VjcmV0" not in str(refused.value)
 
 
 def test_a_key_file_opens_cards(tmp_path: Path) -> None:
-    file = tmp_path / "keys.json"
-    file.write_bytes(orjson.dumps(generate_keyset()[1]))
+    file = _key_file(tmp_path, PRIVATE_KEYS)
+    link = tmp_path / "link"
+    link.symlink_to(file)  # as Kubernetes mounts a secret
     assert read(CARD_KEYS_FILE=str(file)).keyring is not None
+    assert read(CARD_KEYS_FILE=str(link)).keyring is not None
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o660, 0o604, 0o602, 0o610, 0o644, 0o777])
+def test_keys_that_others_can_read_are_refused_with_the_way_out(tmp_path: Path, mode: int) -> None:
+    file = _key_file(tmp_path, PRIVATE_KEYS, mode=mode)
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    for path in (file, link):
+        with pytest.raises(ConfigurationError, match=f"^CARD_KEYS_FILE .*mode {mode:04o}.*`chmod 0600 {path}`"):
+            read(CARD_KEYS_FILE=str(path))
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "is_refused"),
+    [
+        (0o440, "ours", False),
+        (0o400, "ours", False),
+        (0o440, "another", True),
+        (0o460, "ours", True),
+        (0o444, "ours", True),
+    ],
+)
+def test_a_secret_of_kubernetes_is_read_through_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, group: str, *, is_refused: bool
+) -> None:
+    file = _key_file(tmp_path, PRIVATE_KEYS, mode=mode)
+    of_file = file.stat()
+    monkeypatch.setattr(os, "geteuid", lambda: of_file.st_uid + 1)
+    monkeypatch.setattr(os, "getegid", lambda: of_file.st_gid + 1)
+    monkeypatch.setattr(os, "getgroups", lambda: [of_file.st_gid] if group == "ours" else [])
+    if is_refused:
+        with pytest.raises(ConfigurationError, match=f"chmod 0{'44' if group == 'ours' else '60'}0"):
+            read(CARD_KEYS_FILE=str(file))
+    else:
+        assert read(CARD_KEYS_FILE=str(file)).keyring is not None
+
+
+def test_a_key_file_with_a_member_twice_is_refused(tmp_path: Path) -> None:
+    file = _key_file(tmp_path, PRIVATE_KEYS[:-1] + b', "keys": []}')
+    with pytest.raises(ConfigurationError, match=r"^CARD_KEYS_FILE is not JSON"):
+        read(CARD_KEYS_FILE=str(file))
 
 
 @pytest.mark.parametrize(
