@@ -93,7 +93,7 @@ def audit(
 
     if unknown := set(without or ()) - set(WAIVABLE):
         raise typer.BadParameter(f"{min(unknown)} is not one of {', '.join(WAIVABLE)}", param_hint="--without")
-    databases, rabbitmq_url = _servers()
+    databases, rabbitmq_url = servers()
     sources = Sources(
         databases=databases,
         rabbitmq_url=rabbitmq_url,
@@ -133,7 +133,7 @@ def baseline(
     """Write what the drained system holds, for a later `remit audit --baseline FILE`."""
     from services.audit.stores import Sources  # noqa: PLC0415 - opens databases
 
-    databases, _ = _servers()
+    databases, _ = servers()
     content = asyncio.run(_take_baseline(Sources(databases, ledger=ledger, drained=True), digest=digest))
     from services.audit.baseline import write  # noqa: PLC0415
 
@@ -151,7 +151,7 @@ async def _take_baseline(sources: "Sources", *, digest: bool) -> dict[str, dict[
         return await take_baseline(stores, digest=digest)
 
 
-def _servers() -> tuple[dict[str, str], str | None]:
+def servers() -> tuple[dict[str, str], str | None]:
     """The databases and the broker that the environment names."""
     from services.audit.stores import DATABASES  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415

@@ -11,6 +11,7 @@ from services.audit.deliveries import deliveries_accounted_for, events_delivered
 from services.audit.fault_run import planned_faults_fired, planted_faults_found
 from services.audit.finding import Finding, Tally
 from services.audit.idempotence import repeating_changes_nothing
+from services.audit.journal import decisions_journalled, journal_unbroken
 from services.audit.leaks import no_secrets_leaked
 from services.audit.money import (
     books_balance,
@@ -119,6 +120,16 @@ CHECKS: tuple[Check, ...] = (
         dead_letters_explained,
         "Every dead letter has one record with reason, tries and status; no healthy message is among them",
         ("staff",),
+    ),
+    Check(
+        journal_unbroken,
+        "No entry of staff's journal was changed, put in or taken out; it goes on from every head that was seen elsewhere",
+        ("staff", "payment_gateway"),
+    ),
+    Check(
+        decisions_journalled,
+        "Every decision of a person is in the journal with the same person, evidence and version, and the other way round",
+        ("staff", "payment_gateway"),
     ),
     Check(
         sagas_step_legally,

@@ -336,4 +336,5 @@ def _decision(message: Inbound, transition: PaymentTransition) -> DecisionRecord
         decided_by=data.decided_by,
         reason=data.reason,
         refusal=transition.refused.reason if transition.refused else None,
+        journal_head=data.journal_head,
     )

@@ -68,6 +68,7 @@ class DecisionRecord:
     decided_by: str
     reason: str
     refusal: str | None
+    journal_head: str | None = None
 
 
 # -- attempts --------------------------------------------------------------------------------------------------------------------------
@@ -175,6 +176,9 @@ _DECISION = (
     "message_id, payment_id, resolution, expected_version, receipt_number, evidence, decided_by, reason, refusal"
 )
 _DECISION_ROW = attrgetter(*_DECISION.split(", "))
+_INSERT_DECISIONS = f"""INSERT INTO decisions ({_DECISION}, journal_head)
+    SELECT {_DECISION}, head FROM unnest($1::decision_row[]) JOIN unnest($2::uuid[], $3::text[]) AS h (message_id, head)
+        USING (message_id)"""  # noqa: S608 - our names
 
 
 async def known_decisions(tx: Tx, message_ids: Sequence[UUID]) -> frozenset[UUID]:
@@ -189,7 +193,5 @@ async def insert_decisions(tx: Tx, decisions: Sequence[DecisionRecord]) -> None:
     """Store who decided what on which evidence."""
     if not decisions:
         return
-    await tx.execute(
-        f"INSERT INTO decisions ({_DECISION}) SELECT * FROM unnest($1::decision_row[])",  # noqa: S608 - our names
-        list(map(_DECISION_ROW, decisions)),
-    )
+    heads = {decision.message_id: decision.journal_head for decision in decisions}
+    await tx.execute(_INSERT_DECISIONS, list(map(_DECISION_ROW, decisions)), list(heads), list(heads.values()))

@@ -5,6 +5,7 @@ from pathlib import Path
 from services.staff import store
 from services.staff.handlers import CaseHandler
 from services.staff.intake import Intake
+from services.staff.journal import JournalHeadLog
 from services.staff.unreadable import UnreadableWatch
 from shared.messaging.topology import DEAD_LETTERS
 from shared.service import Runtime, run_service
@@ -26,6 +27,7 @@ async def assemble(runtime: Runtime) -> None:
     intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness)
     runtime.workers.append(intake)
     runtime.in_background(UnreadableWatch(cases.link))
+    runtime.in_background(JournalHeadLog(runtime.database))
     runtime.add_retention(store.BODY_RETENTION)
 
 

@@ -33,7 +33,7 @@ from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
 from shared.messaging.failures import text as text_of
 from shared.messaging.topology import WORK_QUEUES
 from shared.persistence import outbox
-from shared.persistence.database import Connection, Database, Trouble, trouble
+from shared.persistence.database import Database, Trouble, trouble
 from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
@@ -343,7 +343,8 @@ async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = 
             inquiry = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id)
         except ValidationError as error:
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
-        await _record(tx, entry, _message(inquiry, entry, kept.correlation_id))
+        await store.append_entries(tx, [entry])
+        await outbox.insert(tx, [_message(inquiry, entry, kept.correlation_id)], sweep_after_s=0)
         crash_points.reach("staff.ask.before_commit")
     crash_points.reach("staff.ask.after_commit")
     return ActionResult(payment_id, "the gateway is asked; what it answers shows on the case", entry=entry.id)
@@ -388,11 +389,13 @@ async def resolve(
             )
         except ValidationError as error:
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
-        details = command.model_dump(mode="json", exclude={"payment_id", "decided_by"})
-        entry = JournalEntry(new_id(), clock(), who, "resolve", payment_id, details)
-        message = _message(command, entry, kept.correlation_id)
+        details = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
+        entry = JournalEntry(new_id(), clock(), command.decided_by, "resolve", payment_id, details)
+        await store.append_entries(tx, [entry])
+        told = command.model_copy(update={"journal_head": await store.journal_head(tx)})
+        message = _message(told, entry, kept.correlation_id)
         decision = SentDecision(message.id, expected_version, resolution, who, entry.at)
-        await _record(tx, entry, message)
+        await outbox.insert(tx, [message], sweep_after_s=0)
         decided = replace(case, decision=decision)
         await store.save_cases(tx, [(decided, kept.correlation_id)], entry.at, locked={payment_id})
         crash_points.reach("staff.resolve.before_commit")
@@ -400,11 +403,6 @@ async def resolve(
     return ActionResult(
         payment_id, f"decided: {resolution.replace('_', ' ')}; the decision is on its way", entry=entry.id
     )
-
-
-async def _record(tx: Connection, entry: JournalEntry, message: Outgoing) -> None:
-    await store.append_entries(tx, [entry])
-    await outbox.insert(tx, [message], sweep_after_s=0)
 
 
 def _message(data: Contract, entry: JournalEntry, correlation_id: str) -> Outgoing:

@@ -355,7 +355,7 @@ class JournalEntry:
 
 
 async def append_entries(tx: Tx, entries: Sequence[JournalEntry]) -> None:
-    """Store what was done, in the same transaction that does it."""
+    """Store what was done, in the same transaction that does it. The database chains the entries (migration 0003)."""
     if entries:
         await tx.execute(
             """INSERT INTO journal (id, at, who, action, subject, details)
@@ -367,6 +367,17 @@ async def append_entries(tx: Tx, entries: Sequence[JournalEntry]) -> None:
             [entry.subject for entry in entries],
             [entry.details for entry in entries],
         )
+
+
+async def journal_head(tx: Tx) -> str | None:
+    """Where the chain of the journal ends: `POSITION:HASH` of its last entry. None if the journal is empty.
+
+    Whoever knows a head can tell later whether an entry up to it was changed, put in or taken out.
+    """
+    rows = await tx.fetch(
+        "SELECT position || ':' || encode(hash, 'hex') AS head FROM journal ORDER BY position DESC LIMIT 1"
+    )
+    return rows[0]["head"] if rows else None
 
 
 async def entries_about(connection: Connection, subject: UUID) -> list[JournalEntry]:

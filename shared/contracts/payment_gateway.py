@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from shared.contracts.base import AboutPayment, Code, Kind, LongText, Part, PaymentAmount, Text, Version
 
@@ -34,6 +34,8 @@ class RefundPayment(PaymentCommand):
 
 
 Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
+JournalHead = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,19}:[0-9a-f]{64}$")]
+"""The position of the last entry of staff's journal, and the hash that chains all entries up to it."""
 
 
 class ResolvePayment(PaymentCommand):
@@ -46,6 +48,9 @@ class ResolvePayment(PaymentCommand):
     decided_by: Text
     reason: Text
     receipt_number: Text | None = Field(default=None, description="required when the resolution is `captured`")
+    journal_head: JournalHead | None = Field(
+        default=None, description="position and hash of the entry of staff's journal that says the same"
+    )
 
 
 class PaymentEvent(AboutPayment):

@@ -475,7 +475,17 @@ class FinishedBooks:
     async def decided(self, name: str) -> None:
         """A person saw the money, and decided."""
         requested = await self.request(name)
-        decision = await self.act(name, "resolve", payment(name))
+        decided = {
+            "resolution": "captured",
+            "expected_version": 4,
+            "receipt_number": f"ch_{name}",
+            "evidence": "seen in the gateway's books",
+            "reason": "the gateway is silent",
+        }
+        decision = await self.act(name, "resolve", payment(name), **decided)
+        head = await self.databases["staff"].fetchval(
+            "SELECT position || ':' || encode(hash, 'hex') FROM journal WHERE subject = $1", payment(name)
+        )
         await self.deliver("payment_gateway.commands", decision)
         await self.row(name, "captured", 5, decision, decided_by="Ada")
         self.charge(f"ch_{name}", f"pi_{name}")
@@ -494,13 +504,10 @@ class FinishedBooks:
             "decisions",
             message_id=decision,
             payment_id=payment(name),
-            resolution="captured",
-            expected_version=4,
-            receipt_number=f"ch_{name}",
-            evidence="seen in the gateway's books",
             decided_by="Ada",
-            reason="the gateway is silent",
             decided_at=self.now,
+            journal_head=head,
+            **decided,
         )
         await self.case(name, "captured")
 

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from uuid import UUID, uuid4, uuid5
 
@@ -268,6 +269,81 @@ async def decision_unseen(books: FinishedBooks) -> None:
     await without("payment_gateway", uuid5(command("entry decided"), "0"))(books)
 
 
+async def decision_only_journalled(books: FinishedBooks) -> None:
+    decision = await books.act("ghost", "resolve", payment("waiting"), resolution="captured")
+    await books.deliver("payment_gateway.commands", decision)
+
+
+async def decision_not_journalled(books: FinishedBooks) -> None:
+    await books.insert(
+        "payment_gateway",
+        "decisions",
+        message_id=uuid4(),
+        payment_id=payment("waiting"),
+        resolution="captured",
+        expected_version=4,
+        evidence="none",
+        decided_by="nobody",
+        reason="none",
+        refusal="version_differs",
+    )
+
+
+def journal(statement: str) -> Plant:
+    """As the owner of the table can, who takes the guard away first."""
+
+    async def plant(books: FinishedBooks) -> None:
+        await books.databases["staff"].execute("ALTER TABLE journal DISABLE TRIGGER USER")
+        assert await books.databases["staff"].execute(statement) not in {"UPDATE 0", "DELETE 0"}
+
+    return plant
+
+
+FORGED = """
+    DO $$
+    DECLARE
+        entry record;
+        before bytea := '';
+    BEGIN
+        UPDATE journal SET who = 'nobody' WHERE position = 1;
+        FOR entry IN SELECT * FROM journal ORDER BY position LOOP
+            UPDATE journal SET digest = journal_digest(salt, who, details) WHERE id = entry.id RETURNING * INTO entry;
+            before := journal_hash(
+                before, entry.position, entry.id, entry.at, entry.action, entry.subject, entry.digest);
+            UPDATE journal SET hash = before WHERE id = entry.id;
+        END LOOP;
+    END $$"""
+"""All that the chain itself says is right, so only heads that are known from elsewhere can tell."""
+
+
+def purged(*, left: str | None = None, told: bool = True) -> Plant:
+    """An entry is purged. `left`: what stands there afterwards, in place of what the purge left."""
+
+    async def plant(books: FinishedBooks) -> None:
+        staff = books.databases["staff"]
+        id_, content = await staff.fetchrow(
+            "SELECT id, jsonb_build_array('[card number]', details)::text FROM journal WHERE action = 'discard'"
+        ) or (None, "")
+        row = {"table": "journal", "key": str(id_), "left_sha256": sha256(content.encode()).hexdigest()}
+        if told:
+            await books.act("purge", "purge", uuid4(), rows=[row])
+        await staff.execute(
+            "UPDATE journal SET salt = NULL, who = $2 WHERE id = $1", id_, "[card number]" if left is None else left
+        )
+
+    return plant
+
+
+async def cut_off_behind_a_logged_head(books: FinishedBooks) -> None:
+    """Entries that somebody put in for a reason of their own, and took out again."""
+    await books.act("odd", "ask", payment("waiting"))
+    head = await books.databases["staff"].fetchval(
+        "SELECT position || ':' || encode(hash, 'hex') FROM journal ORDER BY position DESC LIMIT 1"
+    )
+    await logged(f'{{"head": "{head}", "event": "journal_head", "time": "2026-11-22T12:00:00.5Z"}}')(books)
+    await journal("DELETE FROM journal WHERE position = (SELECT max(position) FROM journal)")(books)
+
+
 async def delivered_and_gone(books: FinishedBooks) -> None:
     books.record_delivery("payment_gateway.commands", uuid4(), b"{}")
 
@@ -488,7 +564,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     ),
     "decision without evidence": (
         sql("payment_gateway", "UPDATE decisions SET evidence = ' '"),
-        {"paid_when_captured"},
+        {"paid_when_captured", "decisions_journalled"},
     ),
     "decision that was refused": (
         sql("payment_gateway", "UPDATE decisions SET refusal = 'version_differs'"),
@@ -590,6 +666,39 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "other bytes than were stored": (other_bytes_than_stored, {"events_delivered"}),
     "command of a saga unseen": (settlement_unseen, {"deliveries_accounted_for"}),
     "decision of a person unseen": (decision_unseen, {"deliveries_accounted_for"}),
+    "decision that only the journal knows": (decision_only_journalled, {"decisions_journalled"}),
+    "decision that the journal does not know": (decision_not_journalled, {"decisions_journalled"}),
+    "decision on other evidence": (
+        sql("payment_gateway", "UPDATE decisions SET evidence = 'seen'"),
+        {"decisions_journalled"},
+    ),
+    "decision by somebody else": (
+        sql("payment_gateway", "UPDATE decisions SET decided_by = 'Eve'"),
+        {"decisions_journalled", "paid_when_captured"},
+    ),
+    "decision on another version": (
+        sql("payment_gateway", "UPDATE decisions SET expected_version = 3"),
+        {"decisions_journalled"},
+    ),
+    "journal entry of somebody else": (
+        journal("UPDATE journal SET who = 'nobody' WHERE action = 'discard'"),
+        {"journal_unbroken"},
+    ),
+    "journal entry of another time": (
+        journal("UPDATE journal SET at = at + interval '1 second' WHERE action = 'discard'"),
+        {"journal_unbroken"},
+    ),
+    "journal entry taken out": (
+        journal("DELETE FROM journal WHERE action = 'discard'"),
+        {"journal_unbroken", "deliveries_accounted_for"},
+    ),
+    "journal forged from its beginning": (journal(FORGED), {"journal_unbroken", "decisions_journalled"}),
+    "journal shorter than a log knows": (
+        cut_off_behind_a_logged_head,
+        {"journal_unbroken"},
+    ),
+    "journal purged without an entry": (purged(told=False), {"journal_unbroken"}),
+    "journal changed after a purge": (purged(left="Eve"), {"journal_unbroken"}),
     "delivered and gone": (delivered_and_gone, {"deliveries_accounted_for"}),
     "command delivered and gone": (command_delivered_and_gone, {"deliveries_accounted_for"}),
     "dead letter without record": (dead_letter_without_record, {"deliveries_accounted_for"}),
@@ -734,6 +843,18 @@ async def test_a_planted_fault_breaks_exactly_its_checks(books: FinishedBooks, n
 def test_every_check_is_broken_by_a_fault_of_its_own() -> None:
     alone = {next(iter(checks)) for _, checks in PLANTED.values() if len(checks) == 1}
     assert alone == {check.name for check in CHECKS} - {"repeating_changes_nothing"}
+
+
+async def test_a_purge_that_the_journal_tells_of_breaks_no_chain(books: FinishedBooks) -> None:
+    await purged()(books)
+    findings = [await check.run(books.stores()) for check in CHECKS]
+    assert not broken(findings), explained(findings)
+
+
+async def test_a_log_that_is_younger_than_the_snapshot_may_know_more(books: FinishedBooks) -> None:
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    await logged(f'{{"head": "99:{"0" * 64}", "event": "journal_head", "time": "{later}"}}')(books)
+    assert (await found("journal_unbroken", books.stores())).result is CheckResult.HOLDS
 
 
 async def test_a_message_left_in_a_queue_is_not_delivered(environment_urls: Environment, written: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from services.staff.__main__ import assemble
 from shared.contracts.payment_gateway import PaymentNeedsDecision
 from tests.service.cli.remit import remit
-from tests.support.databases import rows
+from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
@@ -181,3 +181,27 @@ async def test_one_mistyped_id_keeps_nothing_from_the_others(terminal: Terminal)
     assert "'not an id' is no id" in err
     assert "No id begins with 00000000." in err
     assert [letter["status"] for letter in await terminal.json("dead-letters", "list")] == ["open"]
+
+
+# -- the journal -----------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_journal_is_verified_against_a_noted_head(environment: Environment) -> None:
+    url = environment.databases["staff"]
+    for who in ("ann", "bea"):
+        entry = "INSERT INTO journal VALUES (gen_random_uuid(), now(), $1, 'ask', gen_random_uuid(), '{}')"
+        await execute(url, entry, who)
+    whole = await remit("journal", "verify", "--json", environment=environment)
+    assert (whole.code, whole.json["broken"]) == (0, 0), whole.err
+    head = whole.json["head"]
+    assert head.startswith("2:")
+    again = await remit("journal", "verify", "--head", head, environment=environment)
+    assert (again.code, again.err) == (0, f"2 entries, nothing wrong. The head is {head}.\n")
+    other = await remit("journal", "verify", "--head", f"2:{'0' * 64}", "--head", head, environment=environment)
+    assert other.code == 1
+    assert "entry 2 has another hash than a note knows" in other.out
+    gone = await remit("journal", "verify", "--head", f"3:{'0' * 64}", environment=environment)
+    assert (gone.code, gone.out) == (1, "3: entry 3 is known from a note, and there is no such entry\n")
+    rubbish = await remit("journal", "verify", "--head", "2", environment=environment)
+    unset = await remit("journal", "verify")
+    assert (rubbish.code, unset.code, unset.err) == (2, 2, "remit: STAFF_DATABASE_URL is not set.\n")

@@ -139,6 +139,9 @@ def to_refund(payment_id: UUID) -> payment_gateway.RefundPayment:
     return payment_gateway.RefundPayment(invoice_id="INV-1", payment_id=payment_id, reason="the invoice is void")
 
 
+JOURNAL_HEAD = f"17:{'0a' * 32}"
+
+
 def decision(
     payment_id: UUID, resolution: payment_gateway.Resolution, version: int, *, by: str = "ann"
 ) -> payment_gateway.ResolvePayment:
@@ -151,4 +154,5 @@ def decision(
         decided_by=by,
         reason="asked the acquirer",
         receipt_number="R-77" if resolution == "captured" else None,
+        journal_head=JOURNAL_HEAD,
     )

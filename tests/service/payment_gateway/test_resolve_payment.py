@@ -5,6 +5,7 @@ import asyncio
 from services.payment_gateway.domain import GatewayStep
 from shared.contracts import payment_gateway as messages
 from tests.service.payment_gateway.conftest import (
+    JOURNAL_HEAD,
     PaymentGatewayFixture,
     Start,
     about,
@@ -39,13 +40,14 @@ async def test_a_silent_gateway_needs_a_person_and_is_still_asked_after_the_deci
     )
     assert not_charged.event["causationid"] == str(decided)
     assert late.content == captured_of(asking, 6, late=True)
-    stored = await rows(payments.url, "SELECT resolution, evidence, decided_by, refusal FROM decisions")
+    stored = await rows(payments.url, "SELECT resolution, evidence, decided_by, refusal, journal_head FROM decisions")
     assert stored == [
         {
             "resolution": "not_charged",
             "evidence": "statement of 22 November, line 4",
             "decided_by": "ann",
             "refusal": None,
+            "journal_head": JOURNAL_HEAD,
         }
     ]
 

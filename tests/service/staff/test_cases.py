@@ -166,6 +166,7 @@ async def test_a_decision_leaves_as_an_ordinary_command(
         command = await said.next()
     assert result.ok, result.text
     assert command.type == messages.ResolvePayment.wire_name
+    (chained,) = await rows(environment.databases["staff"], "SELECT position, hash FROM journal")
     assert command.data == {
         "invoice_id": "INV-1",
         "payment_id": str(about["payment_id"]),
@@ -175,6 +176,7 @@ async def test_a_decision_leaves_as_an_ordinary_command(
         "decided_by": "ann",
         "reason": "the customer was charged",
         "receipt_number": "R-1",
+        "journal_head": f"1:{chained['hash'].hex()}",
     }
     assert (command.event["causationid"], command.event["correlationid"]) == (str(result.entry), "C-7")
     assert command.event["source"] == "/remit/staff"

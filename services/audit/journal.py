@@ -1,0 +1,196 @@
+"""The journal of staff: its chain is whole, it ends where others saw it end, and it says the same as the decisions that took effect.
+
+The chain is computed here once more, from what the columns say. A head (`POSITION:HASH`) that was seen elsewhere proves all entries up to
+its position: the payment-gateway service stores one with each decision, the staff service logs one a minute, and a person may keep one.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid5
+
+from services.audit.align import Keyed, StoredRow, align
+from services.audit.finding import Finding, Tally
+from services.audit.leaks import LOG_NAME
+from services.audit.stores import Snapshot, Stores
+
+_CHAIN = """
+    SELECT position, id, (extract(epoch FROM at) * 1000000)::bigint AS at_us, action, subject, salt, digest, hash,
+           jsonb_build_array(who, details)::text AS content, CASE WHEN action = 'purge' THEN details END AS purge
+    FROM journal ORDER BY position"""
+_HEAD_NOW = "SELECT position || ':' || encode(hash, 'hex') FROM journal ORDER BY position DESC LIMIT 1"
+_HEADS = "SELECT message_id, journal_head FROM decisions WHERE journal_head IS NOT NULL"
+_JOURNAL = """
+    SELECT subject, id, at, who, details, position || ':' || encode(hash, 'hex') AS head FROM journal
+    WHERE action = 'resolve' ORDER BY subject, position"""
+_DECISIONS = """
+    SELECT payment_id, message_id, resolution, expected_version, receipt_number, evidence, decided_by, reason, journal_head
+    FROM decisions ORDER BY payment_id, message_id"""
+_NOT_DECIDED = """
+    SELECT event_id AS id FROM dead_letters WHERE event_id = ANY($1::uuid[])
+    UNION ALL SELECT m FROM outbox, unnest(ids) AS m WHERE m = ANY($1::uuid[])"""
+_SNAPSHOT_TAKEN = "SELECT now()"
+
+_LOGGED = "journal_head"
+_HEAD = re.compile(r"\b\d{1,19}:[0-9a-f]{64}\b")
+_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
+TO_GATEWAY = "payment_gateway.commands"
+
+# -- the chain -------------------------------------------------------------------------------------------------------------------------
+
+
+async def journal_unbroken(counted: Tally, stores: Stores) -> None:
+    """Every entry has the hash of its content and of the entry before; every head that was seen elsewhere is one of these hashes."""
+    if not stores.has("staff"):
+        return
+    staff = stores.databases["staff"]
+    heads = await _known_heads(stores, logged_before=await staff.value(_SNAPSHOT_TAKEN))
+    await check_chain(counted, staff, heads)
+
+
+async def verify_journal(stores: Stores, heads: Sequence[str]) -> tuple[Finding, str | None]:
+    """What is wrong with the journal alone, and its head. `heads`: those that a person noted, besides what the stores know."""
+    staff, counted = stores.databases["staff"], Tally(settled_before=None)
+    known = await _known_heads(stores, logged_before=await staff.value(_SNAPSHOT_TAKEN))
+    await check_chain(counted, staff, known | dict.fromkeys(heads, "a note"))
+    return counted.finding("journal_unbroken", ""), await staff.value(_HEAD_NOW)
+
+
+async def check_chain(counted: Tally, staff: Snapshot, heads: Mapping[str, str]) -> None:
+    """Report what is wrong with the chain. `heads`: those seen elsewhere, each with the place where it was seen."""
+    chain = _Chain(counted, {})
+    for head, where in heads.items():
+        position, _, hash_ = head.partition(":")
+        chain.heads.setdefault(int(position), []).append((hash_, where))
+    async for row in staff.rows(_CHAIN):
+        chain.follow(row)
+    chain.end()
+
+
+@dataclass
+class _Chain:
+    """Follows the entries in their order. `heads` are the hash and the place of each head seen elsewhere, by its position."""
+
+    counted: Tally
+    heads: dict[int, list[tuple[str, str]]]
+    position: int = 0
+    hash: bytes = b""
+    purged: dict[str, str] = field(default_factory=dict)
+    purges: dict[str, str] = field(default_factory=dict)
+
+    def follow(self, row: StoredRow) -> None:
+        self.counted.look()
+        for why in _unchained(row, self.position, self.hash):
+            self.counted.breach(row["id"], why)
+        self.position, self.hash = row["position"], row["hash"]
+        if row["salt"] is None:
+            self.purged[str(row["id"])] = sha256(row["content"].encode()).hexdigest()
+        self.purges |= _purged_by(row["purge"])
+        for hash_, where in self.heads.pop(self.position, ()):
+            if hash_ != self.hash.hex():
+                self.counted.breach(row["id"], f"entry {self.position} has another hash than {where} knows")
+
+    def end(self) -> None:
+        for position, known in self.heads.items():
+            for _, where in known:
+                self.counted.breach(position, f"entry {position} is known from {where}, and there is no such entry")
+        for id_ in self.purged.keys() - self.purges.keys():
+            self.counted.breach(id_, "its content was taken out, and no later entry says that it was purged")
+        for id_ in self.purged.keys() & self.purges.keys():
+            if self.purged[id_] != self.purges[id_]:
+                self.counted.breach(id_, "it was purged, and its content was changed afterwards")
+
+
+def _unchained(row: StoredRow, last: int, before: bytes) -> Iterator[str]:
+    if row["position"] != last + 1:
+        yield f"entry {row['position']} comes after entry {last}: what was between them is gone"
+    if row["salt"] is not None and sha256(row["salt"] + row["content"].encode()).digest() != row["digest"]:
+        yield f"entry {row['position']}: who acted or the details were changed"
+    text = "|".join(str(row[name]) for name in ("position", "id", "at_us", "action", "subject"))
+    if sha256(before + f"{text}|{row['digest'].hex()}".encode()).digest() != row["hash"]:
+        yield f"entry {row['position']} does not follow from its content and the entry before: one of them was changed"
+
+
+def _purged_by(details: dict[str, Any] | None) -> dict[str, str]:
+    """For each entry of the journal that this purge names, the hash of what the purge left."""
+    rows = (details or {}).get("rows") or ()
+    return {row["key"]: row.get("left_sha256", "") for row in rows if row.get("table") == "journal"}
+
+
+async def _known_heads(stores: Stores, *, logged_before: datetime) -> dict[str, str]:
+    heads: dict[str, str] = {}
+    if stores.evidence.logs is not None:
+        heads |= logged_heads(stores.evidence.logs, before=logged_before)
+    if stores.has("payment_gateway"):
+        async for row in stores.databases["payment_gateway"].rows(_HEADS):
+            heads[row["journal_head"]] = f"decision {row['message_id']}"
+    return heads
+
+
+def logged_heads(folder: Path, *, before: datetime) -> dict[str, str]:
+    """The heads that stand in logs, each with its file. Lines of a time after `before` are left out, since entries follow all the time."""
+    heads: dict[str, str] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and LOG_NAME.search(path.name)):
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if _LOGGED in line and (head := _HEAD.search(line)) is not None:
+                    time = _TIME.search(line)
+                    if time is None or datetime.fromisoformat(time[0]) <= before:
+                        heads[head[0]] = path.name
+    return heads
+
+
+# -- journal and decisions -------------------------------------------------------------------------------------------------------------
+
+_SAME = ("resolution", "expected_version", "receipt_number", "evidence", "reason")
+
+
+async def decisions_journalled(counted: Tally, stores: Stores) -> None:
+    """Every decision has one entry in the journal with the same person, evidence and version; every such entry became a decision."""
+    if not stores.has("payment_gateway", "staff"):
+        return
+    journal: Keyed = stores.databases["staff"].keyed(_JOURNAL)
+    decisions: Keyed = stores.databases["payment_gateway"].keyed(_DECISIONS)
+    async for payment_id, (entries, decided) in align(journal, decisions):
+        by_message = {uuid5(entry["id"], "0"): entry for entry in entries}
+        for decision in decided:
+            counted.look()
+            entry = by_message.pop(decision["message_id"], None)
+            if entry is None:
+                counted.breach(payment_id, f"{decision['decided_by']} decided, and the journal does not say so")
+            else:
+                for why in _different(entry, decision):
+                    counted.breach(payment_id, why)
+        known = await _not_decided(stores, by_message)
+        for message_id, entry in by_message.items():
+            counted.look()
+            if message_id not in known:
+                why = f"the journal says that {entry['who']} decided, and there is no such decision"
+                counted.breach(payment_id, why, since=entry["at"])
+
+
+def _different(entry: StoredRow, decision: StoredRow) -> Iterator[str]:
+    details = entry["details"]
+    names = [name for name in _SAME if details.get(name) != decision[name]]
+    if entry["who"].strip() != decision["decided_by"]:
+        names.insert(0, "decided_by")
+    if names:
+        yield f"the journal and the decision {decision['message_id']} differ in {', '.join(names)}"
+    if decision["journal_head"] not in {None, entry["head"]}:
+        yield f"the decision {decision['message_id']} was sent with another entry of the journal than is there now"
+
+
+async def _not_decided(stores: Stores, message_ids: Collection[Any]) -> set[Any]:
+    """The messages that are known not to have become a decision yet: dead letters, in an outbox, in a queue, or lost with it."""
+    if not message_ids:
+        return set()
+    if TO_GATEWAY in stores.evidence.lost:
+        return set(message_ids)
+    found = {row["id"] for row in await stores.databases["staff"].page(_NOT_DECIDED, list(message_ids))}
+    queue = (stores.queues or {}).get(TO_GATEWAY)
+    waiting = {one.message_id for one in queue.waiting} if queue is not None else set()
+    return found | {id_ for id_ in message_ids if str(id_) in waiting}
