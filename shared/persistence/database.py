@@ -146,6 +146,14 @@ def _text_of_id(value: object) -> str:
     raise TypeError
 
 
+def _is_lost(connection: Connection) -> bool:
+    """Whether the connection is closed. asyncpg raises for one whose end it has noticed: its pool has taken it back already."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
 async def _leave_as_it_is(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Replaces asyncpg's reset of a connection that returns to the pool: the reset would cost a round trip.
 
@@ -215,15 +223,15 @@ class Database:
         try:
             yield connection
         except BaseException as error:
-            lost = connection.is_closed()
+            lost = _is_lost(connection)
             if isinstance(error, _DISTRUSTED) and not lost:
                 connection.terminate()
                 lost = True
             self.epoch += lost
             await self._pool.release(connection)
             raise
-        if self._waiting or connection.is_closed():
-            self.epoch += connection.is_closed()
+        if self._waiting or _is_lost(connection):
+            self.epoch += _is_lost(connection)
             await self._pool.release(connection)
         else:
             self._idle.append(connection)
@@ -231,7 +239,7 @@ class Database:
     async def _take(self) -> "PoolConnectionProxy[asyncpg.Record]":
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed():
+            if not _is_lost(connection):
                 return connection
             self.epoch += 1
             await self._pool.release(connection)

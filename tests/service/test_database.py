@@ -71,3 +71,20 @@ async def test_the_next_statement_has_a_connection_that_works(database: Database
     await asyncio.gather(task, return_exceptions=True)
     async with database.connection() as connection:
         assert await connection.fetchval("SELECT 2") == 2
+
+
+async def test_an_idle_connection_that_the_server_ended_is_replaced_and_counted(
+    environment: Environment, database: Database
+) -> None:
+    """The count empties the caches of states: the server may have been restored, or a person may have changed rows."""
+    (idle,) = database._idle
+
+    async def is_noticed() -> bool:
+        return getattr(idle, "_con", None) is None
+
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'given up'"
+    await rows(environment.databases["saga"], end)
+    await until(is_noticed, what="the driver's notice of the end")
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    assert database.epoch == 1
