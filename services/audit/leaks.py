@@ -23,6 +23,10 @@ _COLUMNS = """
 _NUMBER_LENGTH_MAX = 12
 """An amount of a contract has at most twelve digits, and some amounts look like the shortest card numbers. Longer numbers are checked."""
 
+_HASHED = """
+    SELECT command_id AS id FROM answers WHERE reason IN ('clear_card_number', 'cvv_not_accepted') AND content_hash IS NOT NULL"""
+_WITHHELD = "SELECT id FROM dead_letters WHERE withheld = 'card_data' AND (body IS NOT NULL OR headers <> '{}')"
+
 SHORT = 64
 LOG_NAME = re.compile(r"\.(?:log|out|err|txt|jsonl|prom)(?:[.-]\d[\d-]*)?$")
 COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|zst|zip)$")
@@ -33,9 +37,13 @@ OVERLAP = 512
 
 
 async def no_secrets_leaked(counted: Tally, stores: Stores) -> None:
-    """No card number, CVV or key stands in logs, tables, queues or error texts (also base64 and URL-encoded)."""
+    """No card number, CVV or key stands in logs, tables, queues or error texts (also base64 and URL-encoded).
+
+    Of what was refused for card data no hash is left, nor a part that alone reads as harmless.
+    """
     for name, database in stores.databases.items():
         await _tables(counted, name, database)
+    await _refused(counted, stores)
     if stores.ledger is not None:
         _ledger(counted, stores.ledger)
     for queue_name, queue in (stores.queues or {}).items():
@@ -75,6 +83,20 @@ async def _tables(counted: Tally, name: str, database: Snapshot) -> None:
             values = tuple(row)
             for about, kind in _in_row(f"{name}.{table}", columns, values[1:]):
                 counted.breach(about, f"{kind}, in the row at {values[0]}")
+
+
+async def _refused(counted: Tally, stores: Stores) -> None:
+    for name, query, what in (
+        (
+            "invoice",
+            _HASHED,
+            "it was refused for card data, and a hash of it is stored: the number can be found by trying",
+        ),
+        ("staff", _WITHHELD, "it is withheld for card data, and a part of it is stored"),
+    ):
+        if stores.has(name):
+            async for row in stores.databases[name].rows(query):
+                counted.breach(row["id"], what)
 
 
 def _in_row(table: str, columns: Sequence[str], values: Sequence[object]) -> Iterator[tuple[str, str]]:

@@ -741,6 +741,21 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         sql("saga", f"CREATE TABLE notes AS SELECT {PAN.replace(' ', '')} AS number"),
         {"no_secrets_leaked"},
     ),
+    "hash of a refused card left behind": (
+        sql(
+            "invoice",
+            "UPDATE answers SET reason = 'clear_card_number', content_hash = sha256('x') WHERE command_id = $1",
+            command("pay void"),
+        ),
+        {"no_secrets_leaked"},
+    ),
+    "headers of a refused card left behind": (
+        sql(
+            "staff",
+            "UPDATE dead_letters SET withheld = 'card_data', body = NULL, headers = '{\"a\": 1}' WHERE body IS NOT NULL",
+        ),
+        {"no_secrets_leaked"},
+    ),
     "security code in evidence": (
         sql("payment_gateway", "UPDATE attempts SET evidence = 'cvc: 123' WHERE payment_id = $1", payment("paid")),
         {"no_secrets_leaked"},

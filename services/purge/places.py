@@ -1,0 +1,57 @@
+"""Where texts of others are kept: the tables of each service, and what a role needs to take card data out of them.
+
+The columns are read from the catalogue, so a column that a migration adds is looked at without a change here.
+"""
+
+from shared.records import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """A table. `key`: the columns that name a row. `whole`: the column with the invoice whose rows are changed in one transaction."""
+
+    table: str
+    key: tuple[str, ...]
+    whole: str | None = None
+
+
+OUTBOX = TextTable("outbox", ("id",))
+PLACES: dict[str, tuple[TextTable, ...]] = {
+    "payment_gateway": (
+        TextTable("payments", ("payment_id",)),
+        TextTable("attempts", ("payment_id", "fence", "seq")),
+        TextTable("outcomes", ("payment_id", "version")),
+        TextTable("decisions", ("message_id",)),
+        OUTBOX,
+    ),
+    "saga": (
+        TextTable("sagas", ("payment_id",)),
+        TextTable("transitions", ("payment_id", "version")),
+        TextTable("deadlines", ("id",)),
+        OUTBOX,
+    ),
+    "staff": (
+        TextTable("dead_letters", ("id",)),
+        TextTable("cases", ("payment_id",)),
+        TextTable("journal", ("id",)),
+        OUTBOX,
+    ),
+    "invoice": (
+        TextTable("events", ("stream_id", "version"), whole="stream_id"),
+        TextTable("invoices", ("invoice_id",), whole="invoice_id"),
+        TextTable("payments", ("payment_id",), whole="invoice_id"),
+        TextTable("answers", ("command_id",), whole="invoice_id"),
+        OUTBOX,
+    ),
+}
+"""In the order of the purge. The invoice service comes last: until then its events say which invoice gets which new name."""
+
+WITHOUT_TEXTS = frozenset({"alembic_version", "inbox"})
+"""Tables that hold ids and times only."""
+
+RIGHTS = {database: {place.table: ("SELECT", "UPDATE") for place in places} for database, places in PLACES.items()} | {
+    "staff": {place.table: ("SELECT", "UPDATE") for place in PLACES["staff"]}
+    | {"journal": ("SELECT", "INSERT", "UPDATE")}
+}
+"""What the role of a purge needs, by database and table. In the database of the invoice service it also has to end the service's sessions:
+membership in the role of the service, or in `pg_signal_backend`."""

@@ -1,0 +1,307 @@
+"""Finds card data in all tables, and takes it out: a set of rows at a time, each set one transaction, told in staff's journal first.
+
+A purge that dies is run again: what it did is no longer found, and what it did not do is. An entry of the journal may then tell of rows
+twice, but no row is changed of which none tells. Rows that are stored anew while it runs are found by the next pass.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from services.payment_gateway.commands import Request
+from services.purge.cleaner import Cleaner
+from services.purge.places import PLACES, TextTable
+from services.staff.dead_letters import Withheld
+from services.staff.store import JournalEntry, append_entries
+from shared.clock import Clock
+from shared.ids import derived_id, new_id
+from shared.persistence.database import Connection, Database, Record
+from shared.records import dataclass, field, replace
+
+ROWS_MAX = 100
+"""Rows in one transaction, so that locks stay short. The rows of one invoice are never divided."""
+PASSES_MAX = 3
+"""How often everything is looked through again after something was found. What a service held in memory comes back once at most."""
+ROWS_PER_FETCH = 50
+"""Outbox batches have up to some hundred bodies."""
+
+_COLUMNS = """
+    SELECT a.attname AS name, format_type(a.atttypid, NULL) AS type FROM pg_attribute a
+    WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped
+      AND format_type(a.atttypid, NULL) IN ('text', 'text[]', 'jsonb', 'jsonb[]', 'bytea', 'bytea[]') ORDER BY a.attnum"""
+_LEASED = ("payment_gateway", "payments")
+_IN_USE = "SELECT leased_by IS NOT NULL AND due_at > now() FROM payments WHERE payment_id = $1"
+_LEFT = """
+    SELECT encode(sha256(convert_to(jsonb_build_array(who, details)::text, 'UTF8')), 'hex') FROM journal WHERE id = $1"""
+_INVOICES = """
+    SELECT i.invoice_id, i.status, e.cause_id FROM invoices i JOIN events e ON e.stream_id = i.invoice_id AND e.version = 1"""
+_PENDING = ("payment_pending", "in_doubt")
+_PAYMENTS_UNDER_WAY = """
+    SELECT invoice_id FROM payments WHERE invoice_id = ANY($1::text[]) AND (due_at IS NOT NULL OR NOT (
+        status IN ('captured', 'declined', 'not_charged', 'refunded') OR (status = 'refund_failed' AND decided_by IS NOT NULL)))"""
+_SAGAS_UNDER_WAY = """
+    SELECT invoice_id FROM sagas
+    WHERE invoice_id = ANY($1::text[]) AND status NOT IN ('completed', 'failed', 'refunded', 'not_refunded')"""
+_FORGET_HASHES = "UPDATE answers SET content_hash = NULL WHERE command_id = ANY($1::uuid[])"
+_END_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'remit invoice' AND pid <> pg_backend_pid()"""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRow:
+    """A row with card data. `key` names it, without card data. `members` are the columns that hold some, with what is left of them."""
+
+    database: str
+    place: TextTable
+    values: tuple[Any, ...] = field(repr=False)
+    key: str
+    whole: str | None = field(repr=False)
+    members: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """The rows that were cleaned, and those in which card data is left. `under_way` counts invoices whose id waits for a payment to end."""
+
+    cleaned: Sequence[FoundRow]
+    left: Sequence[FoundRow]
+    under_way: int
+
+
+class Purge:
+    """A purge by one person, for one reason, of all card data or of one number."""
+
+    def __init__(
+        self, databases: Mapping[str, Database], *, number: str | None, who: str, reason: str, clock: Clock
+    ) -> None:
+        self._databases = databases
+        self._number = number
+        self._who = who
+        self._reason = reason
+        self._clock = clock
+        self._id = new_id()
+
+    async def run(self) -> Purged:
+        """Clean all that is found, and look again until nothing is. Raises one of `AWAY_ERRORS`: run it again then."""
+        cleaned: list[FoundRow] = []
+        for _ in range(PASSES_MAX):
+            cleaner, under_way = await prepared(self._databases, self._number)
+            found = [row async for row in find(self._databases, cleaner)]
+            if not found:
+                return Purged(cleaned, (), under_way)
+            for rows in _sets(found):
+                cleaned += await self._clean(rows, cleaner)
+        cleaner, under_way = await prepared(self._databases, self._number)
+        return Purged(cleaned, [row async for row in find(self._databases, cleaner)], under_way)
+
+    async def _clean(self, rows: Sequence[FoundRow], cleaner: Cleaner) -> list[FoundRow]:
+        name = rows[0].database
+        if name != "staff":
+            async with self._databases["staff"].transaction() as tx:
+                await append_entries(tx, [self._entry(rows, {})])
+        has_states = any(row.place.table == "invoices" for row in rows)
+        if has_states:  # before anything is changed, so that a role that may not do this fails now
+            await _forget_cached_states(self._databases[name])
+        async with self._databases[name].transaction() as tx:
+            await _lock_invoices(tx, rows)
+            done = [row for row in rows if await _clean_row(tx, row, cleaner)]
+            if name == "staff":
+                left = {
+                    row.key: await tx.fetchval(_LEFT, row.values[0]) for row in done if row.place.table == "journal"
+                }
+                await append_entries(tx, [self._entry(done, left)])
+        if has_states:
+            await _forget_cached_states(self._databases[name])
+        return done
+
+    def _entry(self, rows: Sequence[FoundRow], left: Mapping[str, str]) -> JournalEntry:
+        """What the journal says of a set of rows. `left`: for entries of the journal itself the hash of what they hold now."""
+        told = [
+            {"table": row.place.table, "key": row.key, "members": sorted(row.members)}
+            | ({"left_sha256": left[row.key]} if row.key in left else {})
+            for row in rows
+        ]
+        details = {"reason": self._reason, "database": rows[0].database if rows else "staff", "rows": told}
+        return JournalEntry(new_id(), self._clock(), self._who, "purge", self._id, details)
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------------------------
+
+
+async def prepared(databases: Mapping[str, Database], number: str | None) -> tuple[Cleaner, int]:
+    """What takes the card data out, and how many invoices whose id holds some cannot be renamed yet, since a payment is under way.
+
+    Services and the messages between them know an invoice by its id. So it is renamed when it is at rest. The new name is derived from the
+    command that issued the invoice: so it is the same whenever this is done again.
+    """
+    cleaner = Cleaner(number)
+    issued: dict[str, UUID] = {}
+    busy: set[str] = set()
+    async for row in _rows(databases["invoice"], _INVOICES):
+        if cleaner.holds(row["invoice_id"]):
+            issued[row["invoice_id"]] = row["cause_id"]
+            busy |= {row["invoice_id"]} if row["status"] in _PENDING else set()
+    for name, under_way in (("payment_gateway", _PAYMENTS_UNDER_WAY), ("saga", _SAGAS_UNDER_WAY)):
+        async with databases[name].connection() as connection:
+            busy |= {row["invoice_id"] for row in await connection.fetch(under_way, list(issued))}
+    renames = {id_: f"purged-{derived_id(cause, 'purged')}" for id_, cause in issued.items() if id_ not in busy}
+    return replace(cleaner, renames=renames, kept=frozenset(busy)), len(busy)
+
+
+async def find(databases: Mapping[str, Database], cleaner: Cleaner) -> AsyncIterator[FoundRow]:
+    """All rows with card data, database by database. Changes nothing."""
+    for name, places in PLACES.items():
+        for place in places:
+            columns = await _columns(databases[name], place)
+            async for row in _rows(databases[name], _select(place, columns)):
+                if members := _cleaned(place, columns, row, cleaner):
+                    yield _found(name, place, row, members, cleaner)
+
+
+async def _columns(database: Database, place: TextTable) -> dict[str, str]:
+    async with database.connection() as connection:
+        return {row["name"]: row["type"] for row in await connection.fetch(_COLUMNS, place.table)}
+
+
+def _select(place: TextTable, columns: Iterable[str]) -> str:
+    names = dict.fromkeys((*place.key, *([place.whole] if place.whole else ()), *columns))
+    return f"SELECT {', '.join(names)} FROM {place.table}"  # noqa: S608 - our tables, and columns of the catalogue
+
+
+async def _rows(database: Database, query: str) -> AsyncIterator[Record]:
+    """Stream the rows, so that there may be any number of them."""
+    async with database.transaction() as tx:
+        async for row in tx.cursor(query, prefetch=ROWS_PER_FETCH):
+            yield row
+
+
+def _found(name: str, place: TextTable, row: Record, members: Mapping[str, object], cleaner: Cleaner) -> FoundRow:
+    values = tuple(row[column] for column in place.key)
+    key = "/".join(cleaner.text(str(value)) for value in values)
+    return FoundRow(name, place, values, key, row[place.whole] if place.whole else None, members)
+
+
+# -- cleaning --------------------------------------------------------------------------------------------------------------------------
+
+
+def _sets(found: Sequence[FoundRow]) -> list[list[FoundRow]]:
+    """The rows that are changed together: those of one invoice, or of one table, in the order of their databases."""
+    sets: list[list[FoundRow]] = []
+    for _, rows in groupby(found, key=lambda row: row.database):
+        by_invoice: dict[str, list[FoundRow]] = {}
+        by_table: dict[str, list[FoundRow]] = {}
+        for row in rows:
+            of_invoice = row.whole is not None
+            (by_invoice if of_invoice else by_table).setdefault(row.whole or row.place.table, []).append(row)
+        sets += by_invoice.values()
+        for some in by_table.values():
+            sets += [some[start : start + ROWS_MAX] for start in range(0, len(some), ROWS_MAX)]
+    return sets
+
+
+async def _lock_invoices(tx: Connection, rows: Sequence[FoundRow]) -> None:
+    """Lock the invoice of these rows first, as its service does."""
+    if rows[0].whole is not None:
+        await tx.fetch("SELECT 1 FROM invoices WHERE invoice_id = $1 FOR UPDATE", rows[0].whole)
+
+
+async def _clean_row(tx: Connection, found: FoundRow, cleaner: Cleaner) -> bool:
+    """Clean the row as it is now. False if it is gone, holds nothing any more, or is at work in its service."""
+    place = found.place
+    columns = {row["name"]: row["type"] for row in await tx.fetch(_COLUMNS, place.table)}
+    where = " AND ".join(f"{column} = ${at}" for at, column in enumerate(place.key, start=1))
+    row = await tx.fetchrow(f"{_select(place, columns)} WHERE {where} FOR UPDATE", *found.values)
+    if row is None or ((found.database, place.table) == _LEASED and await tx.fetchval(_IN_USE, *found.values)):
+        return False
+    changed = _cleaned(place, columns, row, cleaner)
+    if not changed:
+        return False
+    if extra := _EXTRA.get((found.database, place.table)):
+        changed |= await extra(tx, found, changed)
+    first = len(place.key) + 1
+    assignments = ", ".join(f"{column} = ${at}" for at, column in enumerate(changed, start=first))
+    await tx.execute(
+        f"UPDATE {place.table} SET {assignments} WHERE {where}",  # noqa: S608 - as in `_select`
+        *found.values,
+        *changed.values(),
+    )
+    return True
+
+
+def _cleaned(place: TextTable, columns: Mapping[str, str], row: Record, cleaner: Cleaner) -> dict[str, object]:
+    """The columns of a row that hold card data, with what is left of them."""
+    changed = {}
+    for column, type_ in columns.items():
+        before = row[column]
+        if before is None:
+            continue
+        after: object
+        if (place.table, column) == ("dead_letters", "body"):
+            after = None if cleaner.holds(before.decode("utf-8", "replace")) else before
+        elif type_.endswith("[]"):
+            after = [_value(one, type_, column, cleaner) for one in before]
+        else:
+            after = _value(before, type_, column, cleaner)
+        if after != before:
+            changed[column] = after
+    return changed
+
+
+def _value(value: Any, type_: str, column: str, cleaner: Cleaner) -> Any:
+    if value is None:
+        return None
+    if type_.startswith("bytea"):
+        return cleaner.body(value)
+    return cleaner.text(value, column) if type_.startswith("text") else cleaner.document(value, column)
+
+
+async def _extra_of_dead_letter(_tx: Connection, _found: FoundRow, changed: Mapping[str, object]) -> dict[str, object]:
+    """A dead letter that held card data is kept as if its card data had been seen at once: without body and headers."""
+    held = {"body", "headers"} & changed.keys()
+    return {"body": None, "headers": {}, "withheld": Withheld.CARD_DATA.value} if held else {}
+
+
+async def _extra_of_entry(_tx: Connection, _found: FoundRow, _changed: Mapping[str, object]) -> dict[str, object]:
+    """Without its salt, the digest of an entry gives nothing away to whoever tries all card numbers."""
+    return {"salt": None}
+
+
+async def _extra_of_answer(_tx: Connection, _found: FoundRow, _changed: Mapping[str, object]) -> dict[str, object]:
+    """A hash of what held a card number would give it away."""
+    return {"content_hash": None}
+
+
+async def _extra_of_event(tx: Connection, found: FoundRow, _changed: Mapping[str, object]) -> dict[str, object]:
+    """The same of the command that caused the event."""
+    cause = "SELECT cause_id FROM events WHERE stream_id = $1 AND version = $2"
+    await tx.execute(_FORGET_HASHES, [await tx.fetchval(cause, *found.values)])
+    return {}
+
+
+async def _extra_of_payment(tx: Connection, found: FoundRow, changed: Mapping[str, object]) -> dict[str, object]:
+    """The hash of the parameters, over what is left of them, if it is one over what the row holds: that gives a number away."""
+    columns = "payment_id, invoice_id, amount_minor, currency, method_token, card_jwe"
+    row = await tx.fetchrow(f"SELECT {columns}, params_hash FROM payments WHERE payment_id = $1", *found.values)  # noqa: S608
+    assert row is not None  # noqa: S101 - it is locked
+    before = {column: row[column] for column in columns.split(", ")}
+    if row["params_hash"] is None or Request(**before).params_hash != row["params_hash"]:
+        return {}
+    return {"params_hash": Request(**before | {k: v for k, v in changed.items() if k in before}).params_hash}
+
+
+_EXTRA = {
+    ("staff", "dead_letters"): _extra_of_dead_letter,
+    ("staff", "journal"): _extra_of_entry,
+    ("invoice", "answers"): _extra_of_answer,
+    ("invoice", "events"): _extra_of_event,
+    ("payment_gateway", "payments"): _extra_of_payment,
+}
+"""What changes beside the columns that hold card data."""
+
+
+async def _forget_cached_states(database: Database) -> None:
+    """End the sessions of the invoice service: with a lost connection it forgets the states that it stored last, and reads them again."""
+    async with database.connection() as connection:
+        await connection.fetch(_END_SESSIONS)

@@ -1,0 +1,445 @@
+"""`remit purge`: a card number that got in is taken out of every table, and all that the audit promises goes on holding."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from services.audit.finding import CheckResult
+from services.audit.run import AuditReport, audit
+from services.invoice.__main__ import assemble
+from services.purge import run as purging
+from services.purge.places import PLACES, RIGHTS, WITHOUT_TEXTS
+from services.purge.run import FoundRow, Purge, Purged, find, prepared
+from shared.contracts import invoice as messages
+from shared.persistence.database import Connection, Database
+from tests.service.audit.books import command, payment, sources, write_books
+from tests.service.cli.remit import remit
+from tests.support.databases import execute, rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
+
+PAN = "4242 4242 4242 4242"
+DIGITS = PAN.replace(" ", "")
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+TEXT_COLUMNS = """
+    SELECT c.relname AS table, a.attname AS name, format_type(a.atttypid, NULL) AS type
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+      AND format_type(a.atttypid, NULL) IN ('text', 'text[]', 'jsonb', 'jsonb[]', 'bytea', 'bytea[]')
+    ORDER BY c.relname, a.attnum"""
+IN_NEW_OUTBOX_ROW = """
+    INSERT INTO outbox (id, ids, exchanges, routing_keys, types, correlation_ids, content_types, headers, droppable, bodies, message_ids,
+        reply_tos, created_at, sweep_after, refusals)
+    VALUES (gen_random_uuid(), ARRAY[gen_random_uuid()], '{x}', '{k}', '{t}', '{c}', '{a}', ARRAY['{}'::jsonb], '{false}', '{"{}"}', '{m}',
+        '{r}', now(), now() + interval '1 day', 0)"""
+PLANTED = {
+    "text": f"coalesce(NAME, '') || ' {PAN}'",
+    "text[]": f"ARRAY['{PAN}']",
+    "jsonb": f"""jsonb_build_object('old', NAME, 'note', 'card {PAN}', '{DIGITS}', 1)""",
+    "jsonb[]": f"""ARRAY['{{"note": "{PAN}"}}'::jsonb]""",
+    "bytea": f"""convert_to('{{"note": "card {PAN}"}}', 'UTF8')""",
+    "bytea[]": f"ARRAY[convert_to('no JSON, but {PAN}', 'UTF8')]",
+}
+
+
+@asynccontextmanager
+async def opened(environment: Environment) -> AsyncIterator[dict[str, Database]]:
+    async with AsyncExitStack() as stack:
+        databases = {}
+        for name, url in environment.databases.items():
+            databases[name] = await Database.open(url, name="remit purge", connections_max=2)
+            stack.push_async_callback(databases[name].close)
+        yield databases
+
+
+async def purge(environment: Environment, *, number: str | None = None) -> Purged:
+    async with opened(environment) as databases:
+        purge_ = Purge(databases, number=number, who="ann", reason="ticket 7", clock=lambda: NOW)
+        return await purge_.run()
+
+
+async def found(environment: Environment, *, number: str | None = None) -> list[FoundRow]:
+    async with opened(environment) as databases:
+        cleaner, _ = await prepared(databases, number)
+        return [row async for row in find(databases, cleaner)]
+
+
+async def report(environment: Environment, folder: Path) -> AuditReport:
+    """The audit without the listener's record, which knows the bytes that were published, card number and all."""
+    (folder / "tap.jsonl").write_text("")
+    return await audit(sources(environment.databases, None, folder), datetime.now(UTC))
+
+
+def broken(audited: AuditReport) -> dict[str, list[str]]:
+    return {
+        finding.check: [f"{breach.about}: {breach.why}" for breach in finding.breaches]
+        for finding in audited.findings
+        if finding.result is CheckResult.BROKEN
+    }
+
+
+async def everything(environment: Environment) -> str:
+    """All rows of all tables as one text."""
+    texts = []
+    for url in environment.databases.values():
+        tables = await rows(url, "SELECT quote_ident(tablename) AS name FROM pg_tables WHERE schemaname = 'public'")
+        for table in tables:
+            found_ = await rows(url, f"SELECT t::text AS row FROM {table['name']} t")
+            texts += [row["row"] for row in found_]
+    return "\n".join(texts)
+
+
+async def unguarded(url: str, *statements: str) -> None:
+    """Statements on the journal as its owner can, past the trigger that guards it."""
+    for statement in ("ALTER TABLE journal DISABLE TRIGGER journal_append_only", *statements):
+        await execute(url, statement)
+    await execute(url, "ALTER TABLE journal ENABLE TRIGGER journal_append_only")
+
+
+# -- every table -------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_every_table_with_texts_has_its_place_and_its_rights(environment_urls: Environment) -> None:
+    for name, url in environment_urls.databases.items():
+        with_texts = {row["table"] for row in await rows(url, TEXT_COLUMNS)} - WITHOUT_TEXTS
+        assert with_texts == {place.table for place in PLACES[name]} == RIGHTS[name].keys()
+
+
+async def _plant(url: str, column: Mapping[str, str]) -> bool:
+    """Put the number into one column of all rows. False if the database refuses such a value there."""
+    value = PLANTED[column["type"]].replace("NAME", column["name"])
+    try:
+        await execute(url, f"UPDATE {column['table']} SET {column['name']} = {value}")
+    except asyncpg.CheckViolationError:
+        return False
+    return True
+
+
+async def test_a_number_in_any_column_of_any_table_is_found_and_purged(
+    environment: Environment, tmp_path: Path
+) -> None:
+    await write_books(environment.databases, tmp_path)
+    planted = set()
+    await execute(environment.databases["staff"], "ALTER TABLE journal DISABLE TRIGGER journal_append_only")
+    for name, url in environment.databases.items():
+        await execute(url, IN_NEW_OUTBOX_ROW)
+        keys = {place.table: (*place.key, place.whole or "") for place in PLACES[name]}
+        for column in await rows(url, TEXT_COLUMNS):
+            in_chain = column["table"] == "journal" and column["type"] == "bytea"
+            skipped = column["table"] in WITHOUT_TEXTS or column["name"] in keys[column["table"]] or in_chain
+            if not skipped and await _plant(url, column):
+                planted.add((name, column["table"], column["name"]))
+    await execute(environment.databases["staff"], "ALTER TABLE journal ENABLE TRIGGER journal_append_only")
+    assert {(name, place.table) for name, places in PLACES.items() for place in places} == {p[:2] for p in planted}
+
+    seen = {(row.database, row.place.table, column) for row in await found(environment) for column in row.members}
+    # what planting changed besides: a body that is withheld takes its headers along
+    assert seen == planted
+    purged = await purge(environment)
+    assert purged.left == ()
+    assert {(row.database, row.place.table) for row in purged.cleaned} == {place[:2] for place in planted}
+    assert await found(environment) == []
+    assert await found(environment, number=DIGITS) == []
+    left = await everything(environment)
+    assert PAN not in left
+    assert DIGITS not in left
+    assert PAN.encode().hex() not in left
+    audited = await report(environment, tmp_path)
+    leaks = next(finding for finding in audited.findings if finding.check == "no_secrets_leaked")
+    assert leaks.broken == 0, leaks.breaches
+
+
+# -- the promises go on holding ----------------------------------------------------------------------------------------------------------
+
+
+async def _card_in_the_books(databases: Mapping[str, str]) -> None:
+    """A customer's number, a reason, an answer, evidence, a decision with its entry, an outcome, a case, a dead letter, a step."""
+    invoice, gateway, saga, staff = (databases[name] for name in ("invoice", "payment_gateway", "saga", "staff"))
+    customer = f'{{"customer_id": "{DIGITS}"}}'
+    await execute(
+        invoice, f"UPDATE events SET data = data || '{customer}' WHERE stream_id = 'INV-paid' AND version = 1"
+    )
+    await execute(invoice, f"UPDATE invoices SET customer_id = '{DIGITS}' WHERE invoice_id = 'INV-paid'")
+    await execute(
+        invoice,
+        f"""UPDATE events SET data = '{{"reason": "paid by {PAN}"}}' WHERE stream_id = 'INV-void' AND version = 2""",
+    )
+    await execute(invoice, f"UPDATE answers SET detail = 'not {PAN}' WHERE command_id = $1", command("pay void"))
+    await execute(invoice, "UPDATE answers SET content_hash = 'hash'")
+    await execute(gateway, f"UPDATE attempts SET evidence = 'card={DIGITS}' WHERE payment_id = $1", payment("paid"))
+    await execute(
+        gateway,
+        "UPDATE outcomes SET body = convert_to((convert_from(body, 'UTF8')::jsonb || $2::jsonb)::text, 'UTF8') WHERE payment_id = $1",
+        payment("paid"),
+        {"data": {"receipt_number": PAN}},
+    )
+    evidence = f"the statement says {PAN}"
+    await execute(gateway, "UPDATE decisions SET evidence = $1", evidence)
+    await unguarded(
+        staff,
+        f"""UPDATE journal SET details = details || '{{"evidence": "{evidence}"}}' WHERE action = 'resolve'""",
+        "UPDATE journal SET digest = journal_digest(salt, who, details)",
+        """WITH RECURSIVE chain AS (
+               SELECT j.position, j.id, journal_hash('', j.position, id, at, action, subject, digest) AS hash
+               FROM journal j WHERE position = 1
+               UNION ALL SELECT j.position, j.id, journal_hash(c.hash, j.position, j.id, j.at, j.action, j.subject, j.digest)
+               FROM chain c JOIN journal j ON j.position = c.position + 1)
+           UPDATE journal j SET hash = c.hash FROM chain c WHERE c.id = j.id""",
+    )
+    (head,) = await rows(
+        staff, "SELECT position || ':' || encode(hash, 'hex') AS head FROM journal WHERE action = 'resolve'"
+    )
+    await execute(gateway, "UPDATE decisions SET journal_head = $1", head["head"])
+    await execute(
+        staff, "UPDATE cases SET details = $1", {"attempts": [{"evidence": PAN}], "refusals": [], "decision": None}
+    )
+    await execute(staff, "UPDATE dead_letters SET error_text = $1, body = $2 WHERE status = 'open'", PAN, PAN.encode())
+    await execute(saga, f"UPDATE transitions SET correlation_id = '{DIGITS}' WHERE payment_id = $1", payment("paid"))
+
+
+async def test_after_a_purge_every_promise_holds(environment: Environment, tmp_path: Path) -> None:
+    await write_books(environment.databases, tmp_path)
+    await _card_in_the_books(environment.databases)
+    staff, invoice = environment.databases["staff"], environment.databases["invoice"]
+    assert broken(await report(environment, tmp_path)).keys() == {"no_secrets_leaked"}
+    states = "SELECT invoice_id, status, version, amount_minor, payment_id, receipt_number FROM invoices ORDER BY 1"
+    before = await rows(invoice, states)
+
+    purged = await purge(environment)
+    assert (purged.left, purged.under_way) == ((), 0)
+    assert broken(await report(environment, tmp_path)) == {}
+    rebuilt = await remit("rebuild", environment=environment)
+    assert (rebuilt.code, rebuilt.out) == (0, "6 streams folded, 0 differ\n")
+    assert await rows(invoice, states) == before
+    (customer,) = await rows(invoice, "SELECT customer_id FROM invoices WHERE invoice_id = 'INV-paid'")
+    assert customer["customer_id"] == "card-data-removed", "a name that contracts take"
+    (void,) = await rows(invoice, "SELECT data FROM events WHERE stream_id = 'INV-void' AND version = 2")
+    assert void["data"] == {"reason": "paid by [card number]"}
+    forgotten = await rows(invoice, "SELECT command_id FROM answers WHERE content_hash IS NULL ORDER BY 1")
+    causes = [command("issue paid"), command("void void"), command("pay void")]
+    assert [row["command_id"] for row in forgotten] == sorted(causes), "a hash of a number gives it away"
+    (letter,) = await rows(staff, "SELECT body, headers, withheld, error_text FROM dead_letters WHERE status = 'open'")
+    assert letter == {"body": None, "headers": {}, "withheld": "card_data", "error_text": "[card number]"}
+
+    entries = await rows(staff, "SELECT who, subject, details FROM journal WHERE action = 'purge' ORDER BY position")
+    assert {(entry["who"], entry["details"]["reason"]) for entry in entries} == {("ann", "ticket 7")}
+    assert len({entry["subject"] for entry in entries}) == 1, "the id of this purge"
+    told = {(e["details"]["database"], row["table"], row["key"]) for e in entries for row in e["details"]["rows"]}
+    assert {(row.database, row.place.table, row.key) for row in purged.cleaned} == told
+    (salted,) = await rows(staff, "SELECT salt, details FROM journal WHERE action = 'resolve'")
+    assert (salted["salt"], salted["details"]["evidence"]) == (None, "the statement says [card number]")
+
+
+async def test_a_purge_that_finds_nothing_changes_nothing(environment: Environment, tmp_path: Path) -> None:
+    await write_books(environment.databases, tmp_path)
+    before = await everything(environment)
+    assert await purge(environment) == Purged([], (), 0)
+    assert await everything(environment) == before
+
+
+@pytest.mark.parametrize("survived", range(8))
+async def test_a_purge_that_dies_is_run_again(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    await write_books(environment.databases, tmp_path)
+    await _card_in_the_books(environment.databases)
+    left, clean_row = survived, purging._clean_row
+
+    async def dies(tx: Connection, row: FoundRow, cleaner: Any) -> bool:
+        nonlocal left
+        if not left:
+            raise ConnectionError("died")
+        left -= 1
+        return await clean_row(tx, row, cleaner)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(purging, "_clean_row", dies)
+        with pytest.raises(ConnectionError):
+            await purge(environment)
+    assert (await purge(environment)).left == ()
+    assert broken(await report(environment, tmp_path)) == {}
+
+
+# -- ids of invoices ---------------------------------------------------------------------------------------------------------------------
+
+_IDS = (
+    ("invoice", "events", "stream_id"),
+    ("invoice", "invoices", "invoice_id"),
+    ("invoice", "payments", "invoice_id"),
+    ("invoice", "answers", "invoice_id"),
+    ("payment_gateway", "payments", "invoice_id"),
+    ("saga", "sagas", "invoice_id"),
+    ("staff", "cases", "invoice_id"),
+)
+
+
+async def _rename(environment: Environment, old: str, new: str) -> None:
+    for database, table, column in _IDS:
+        await execute(
+            environment.databases[database], f"UPDATE {table} SET {column} = $2 WHERE {column} = $1", old, new
+        )
+
+
+async def _ids(environment: Environment) -> set[str]:
+    found_: set[str] = set()
+    for database, table, column in _IDS:
+        found_ |= {
+            row["id"] for row in await rows(environment.databases[database], f"SELECT {column} AS id FROM {table}")
+        }
+    return found_
+
+
+async def test_an_invoice_at_rest_gets_a_new_id_everywhere(environment: Environment, tmp_path: Path) -> None:
+    await write_books(environment.databases, tmp_path)
+    await _rename(environment, "INV-paid", DIGITS)
+    before = await _ids(environment)
+    purged = await purge(environment)
+    (renamed,) = await _ids(environment) - before
+    assert renamed.startswith("purged-")
+    assert (await _ids(environment), purged.left) == (before - {DIGITS} | {renamed}, ())
+    assert broken(await report(environment, tmp_path)) == {}
+    rebuilt = await remit("rebuild", environment=environment)
+    assert rebuilt.code == 0, rebuilt.out
+
+
+async def test_an_invoice_whose_payment_is_under_way_keeps_its_id_until_then(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """Its services know it by this id, and a message with it may be on its way."""
+    await write_books(environment.databases, tmp_path)
+    await _rename(environment, "INV-waiting", DIGITS)
+    purged = await purge(environment)
+    assert (purged.cleaned, purged.left, purged.under_way) == ([], (), 1)
+    assert DIGITS in await _ids(environment)
+    assert broken(await report(environment, tmp_path)).keys() == {"no_secrets_leaked"}
+
+
+async def test_a_dead_purge_gives_the_same_new_id_again(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write_books(environment.databases, tmp_path)
+    await _rename(environment, "INV-paid", DIGITS)
+    clean_row = purging._clean_row
+
+    async def dies_at_the_invoice(tx: Connection, row: FoundRow, cleaner: Any) -> bool:
+        if row.database == "invoice":
+            raise ConnectionError("died")
+        return await clean_row(tx, row, cleaner)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(purging, "_clean_row", dies_at_the_invoice)
+        with pytest.raises(ConnectionError):
+            await purge(environment)
+    await purge(environment)
+    assert len([id_ for id_ in await _ids(environment) if id_ and id_.startswith("purged-")]) == 1
+    assert broken(await report(environment, tmp_path)) == {}
+
+
+# -- beside running services -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_running_service_writes_nothing_back_from_its_memory(
+    environment: Environment, upstream: UpstreamClient
+) -> None:
+    """A number that no brand has passes the border, and a person purges it all the same."""
+    number = "100000000000001"
+    issue = messages.IssueInvoice(invoice_id="INV-1", customer_id=number, amount_minor=500, currency="EUR")
+    pay = messages.PayInvoice(
+        invoice_id="INV-1",
+        payment_id=uuid4(),
+        method=messages.TokenMethod(token="pm_card_visa"),
+        amount_minor=500,
+        currency="EUR",
+    )
+    answers, url = await upstream.inbox(), environment.databases["invoice"]
+    async with environment.running("invoice", assemble):
+        await upstream.send(issue, reply_to=answers.name)
+        assert (await answers.next()).data["answer"] == "accepted"
+        purged = await purge(environment, number=number)
+        assert (len(purged.cleaned), purged.left) == (2, ())
+        await upstream.send(pay, reply_to=answers.name)
+        assert (await answers.next()).data["answer"] == "accepted"
+    (state,) = await rows(url, "SELECT customer_id, version FROM invoices")
+    assert state == {"customer_id": "card-data-removed", "version": 2}
+    assert await found(environment, number=number) == []
+
+
+async def test_a_payment_at_work_is_left_to_its_instance(environment: Environment, tmp_path: Path) -> None:
+    """What it holds in memory it would write back."""
+    await write_books(environment.databases, tmp_path)
+    gateway = environment.databases["payment_gateway"]
+    lease = "leased_by = gen_random_uuid(), due_at = now() + interval '1 minute'"
+    await execute(gateway, f"UPDATE payments SET reason = 'card {PAN}', {lease} WHERE payment_id = $1", payment("paid"))
+    purged = await purge(environment)
+    assert (purged.cleaned, [row.place.table for row in purged.left]) == ([], ["payments"])
+    await execute(gateway, "UPDATE payments SET leased_by = NULL, due_at = NULL WHERE payment_id = $1", payment("paid"))
+    assert (await purge(environment)).left == ()
+
+
+# -- the command -------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_without_do_the_command_only_lists_what_it_would_mask(environment: Environment, tmp_path: Path) -> None:
+    await write_books(environment.databases, tmp_path)
+    await execute(
+        environment.databases["invoice"],
+        f"UPDATE answers SET detail = 'not {PAN}' WHERE command_id = $1",
+        command("pay void"),
+    )
+    before = await everything(environment)
+    for scan in (("--scan",), ("--number-from-stdin",)):
+        listed = await remit("purge", *scan, environment=environment, stdin=f"{DIGITS[:4]}-{DIGITS[4:]}\n")
+        assert listed.code == 1
+        assert listed.out == f"holds card data: invoice.answers.detail of {command('pay void')}: not [card number]\n"
+        assert DIGITS not in listed.err
+    other = await remit("purge", "--number-from-stdin", environment=environment, stdin="4000056655665556\n")
+    assert (other.code, other.out, other.err) == (0, "", "No card data was found.\n")
+    assert await everything(environment) == before
+
+
+async def test_the_command_purges_with_a_name_and_a_reason(environment: Environment, tmp_path: Path) -> None:
+    await write_books(environment.databases, tmp_path)
+    await execute(
+        environment.databases["invoice"],
+        f"UPDATE answers SET detail = 'not {PAN}' WHERE command_id = $1",
+        command("pay void"),
+    )
+    do = ("purge", "--scan", "--do", "--who", "ann", "--json")
+    for refused in (("--reason", ""), ("--reason", f"it was {PAN}")):
+        result = await remit(*do, *refused, environment=environment)
+        assert (result.code, DIGITS in result.err or PAN in result.err) == (2, False)
+    purged = await remit(*do, "--reason", "ticket 7", environment=environment)
+    assert purged.code == 0, purged.err
+    assert purged.json == {
+        "cleaned": [
+            {"database": "invoice", "table": "answers", "key": str(command("pay void")), "members": ["detail"]}
+        ],
+        "left": [],
+        "invoices_under_way": 0,
+    }
+    verified = await remit("journal", "verify", "--json", environment=environment)
+    assert verified.json["broken"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [
+        ((), ""),
+        (("--scan", "--number-from-stdin"), DIGITS),
+        (("--number-from-stdin",), ""),
+        (("--number-from-stdin",), "4242"),
+        (("--number-from-stdin",), f"{DIGITS} 12/30"),
+    ],
+)
+async def test_wrong_usage_shows_nothing_of_what_was_read(
+    environment_urls: Environment, arguments: tuple[str, ...], stdin: str
+) -> None:
+    result = await remit("purge", *arguments, environment=environment_urls, stdin=stdin)
+    assert (result.code, result.out) == (2, "")
+    assert "4242" not in result.err
