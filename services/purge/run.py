@@ -91,10 +91,17 @@ class Purge:
             found = [row async for row in find(self._databases, cleaner)]
             if not found:
                 return Purged(cleaned, (), under_way)
-            for rows in _sets(found):
+            for rows in _sets([row for row in found if not await self._is_at_work(row)]):
                 cleaned += await self._clean(rows, cleaner)
         cleaner, under_way = await prepared(self._databases, self._number)
         return Purged(cleaned, [row async for row in find(self._databases, cleaner)], under_way)
+
+    async def _is_at_work(self, row: FoundRow) -> bool:
+        """Whether an instance of the payment-gateway service works on this payment. It would write back what it has in memory."""
+        if (row.database, row.place.table) != _LEASED:
+            return False
+        async with self._databases[row.database].connection() as connection:
+            return bool(await connection.fetchval(_IN_USE, *row.values))
 
     async def _clean(self, rows: Sequence[FoundRow], cleaner: Cleaner) -> list[FoundRow]:
         name = rows[0].database
@@ -107,7 +114,7 @@ class Purge:
         async with self._databases[name].transaction() as tx:
             await _lock_invoices(tx, rows)
             done = [row for row in rows if await _clean_row(tx, row, cleaner)]
-            if name == "staff":
+            if name == "staff" and done:
                 left = {
                     row.key: await tx.fetchval(_LEFT, row.values[0]) for row in done if row.place.table == "journal"
                 }

@@ -1,5 +1,6 @@
 """`remit purge`: a card number that got in is taken out of every table, and all that the audit promises goes on holding."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 
+URL_OWNER = re.compile(r"//[^@]*@")
 PAN = "4242 4242 4242 4242"
 DIGITS = PAN.replace(" ", "")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -108,7 +110,41 @@ async def unguarded(url: str, *statements: str) -> None:
 async def test_every_table_with_texts_has_its_place_and_its_rights(environment_urls: Environment) -> None:
     for name, url in environment_urls.databases.items():
         with_texts = {row["table"] for row in await rows(url, TEXT_COLUMNS)} - WITHOUT_TEXTS
-        assert with_texts == {place.table for place in PLACES[name]} == RIGHTS[name].keys()
+        assert with_texts == {place.table for place in PLACES[name]} == RIGHTS[name].keys() - {"alembic_version"}
+
+
+async def test_the_rights_that_are_listed_are_enough(environment: Environment, tmp_path: Path) -> None:
+    """Beside a session of the invoice service, which belongs to another role."""
+    await write_books(environment.databases, tmp_path)
+    await _card_in_the_books(environment.databases)
+    role, password, urls = f"purge_{uuid4().hex[:8]}", uuid4().hex, dict[str, Any]()
+    await execute(
+        environment.databases["staff"], f"CREATE ROLE {role} LOGIN PASSWORD '{password}' IN ROLE pg_signal_backend"
+    )
+    for name, url in environment.databases.items():
+        for table, rights in RIGHTS[name].items():
+            await execute(url, f"GRANT {', '.join(rights)} ON {table} TO {role}")
+        urls[f"{name.upper()}_DATABASE_URL"] = URL_OWNER.sub(f"//{role}:{password}@", url)
+    service = await Database.open(
+        URL_OWNER.sub(f"//{role}_service:{password}@", environment.databases["invoice"]),
+        name="remit invoice",
+        connections_max=1,
+    )
+    await execute(environment.databases["staff"], f"CREATE ROLE {role}_service LOGIN PASSWORD '{password}'")
+    try:
+        async with service.connection() as connection:
+            await connection.fetchval("SELECT 1")
+        purged = await remit("purge", "--scan", "--do", "--who", "ann", "--reason", "ticket 7", **urls)
+        assert purged.code == 0, purged.err
+        async with service.connection() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+        assert service.epoch == 1
+    finally:
+        await service.close()
+        for url in environment.databases.values():
+            await execute(url, f"DROP OWNED BY {role}")
+        await execute(environment.databases["staff"], f"DROP ROLE {role}, {role}_service")
+    assert broken(await report(environment, tmp_path)) == {}
 
 
 async def _plant(url: str, column: Mapping[str, str]) -> bool:
@@ -378,6 +414,8 @@ async def test_a_payment_at_work_is_left_to_its_instance(environment: Environmen
     await execute(gateway, f"UPDATE payments SET reason = 'card {PAN}', {lease} WHERE payment_id = $1", payment("paid"))
     purged = await purge(environment)
     assert (purged.cleaned, [row.place.table for row in purged.left]) == ([], ["payments"])
+    told = "SELECT 1 FROM journal WHERE action = 'purge'"
+    assert await rows(environment.databases["staff"], told) == [], "nothing was done, so nothing is told"
     await execute(gateway, "UPDATE payments SET leased_by = NULL, due_at = NULL WHERE payment_id = $1", payment("paid"))
     assert (await purge(environment)).left == ()
 
