@@ -94,7 +94,12 @@ class _Known:
     ) -> None:
         self.payment_id = payment_id
         payment = UUID(payment_id)
-        self.from_invoice = {uuid5(event["cause_id"], str(event["cause_position"])) for event in events}
+        # under a prefix: what was said again about a payment that was pending for too long
+        self.from_invoice = {
+            uuid5(event["cause_id"], f"{prefix}{event['cause_position']}")
+            for event in events
+            for prefix in ("", "overdue:")
+        }
         self.from_gateway = {outcome["message_id"] for outcome in outcomes}
         self.deadlines = {
             uuid5(payment, f"deadline:{number}") for saga in sagas for number in range(1, saga["deadline"] + 1)

@@ -10,7 +10,7 @@ from datetime import datetime
 from uuid import UUID, uuid5
 
 from services.audit.align import StoredRow
-from services.audit.invoice_events import WIRE_NAMES
+from services.audit.invoice_events import WIRE_NAMES, exchange_of
 from services.audit.routes import queues_for
 from services.audit.stores import Stores
 
@@ -62,7 +62,7 @@ async def events(stores: Stores) -> AsyncIterator[ExpectedMessage]:
     """Events of the invoice service and outcomes of the payment gateway service, once for each queue bound to them."""
     async for row in stores.databases["invoice"].rows(_EVENTS, sorted(WIRE_NAMES)):
         id_ = uuid5(row["cause_id"], str(row["cause_position"]))
-        for queue in queues_for("invoice.events", WIRE_NAMES[row["event"]]):
+        for queue in queues_for(exchange_of(row["event"]), WIRE_NAMES[row["event"]]):
             what = f"its event {row['version']}, {row['event']},"
             yield ExpectedMessage(id_, queue, "invoice", row["stream_id"], what, row["recorded_at"])
     async for row in stores.databases["payment_gateway"].rows(_OUTCOMES):

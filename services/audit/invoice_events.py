@@ -23,6 +23,11 @@ WIRE_NAMES = {
 """Stored events that a queue of ours receives, with the names under which they are published."""
 
 
+def exchange_of(event: str) -> str:
+    """The exchange by which a stored event is published. What pays is not for everybody."""
+    return "invoice.requests" if event == "PaymentRequested" else "invoice.events"
+
+
 @dataclass(frozen=True, slots=True)
 class FoldedInvoice:
     """An invoice as its events tell it; the fields have the names of the stored row's columns."""

@@ -39,12 +39,12 @@ class RequestReminder:
     async def remind(self) -> int:
         """Announce overdue requests once. Returns how many there were, at most `store.ANNOUNCE_AGAIN_ROWS_MAX`."""
         async with self._database.transaction() as tx:
-            overdue = await store.overdue_requests(tx, older_than_s=self._older_than_s, announce=announce)
-            if not overdue:
-                return 0
-            outbox_batches = await outbox.insert_again(tx, overdue)
+            payments, messages = await store.overdue_requests(tx, older_than_s=self._older_than_s, announce=announce)
+            if not messages:
+                return payments
+            outbox_batches = await outbox.insert_again(tx, messages)
             crash_points.reach("invoice.reminder.before_commit")
         crash_points.reach("invoice.reminder.after_commit")
         await self._relay.publish(outbox_batches)
-        log.info("requests_announced_again", payments=len(overdue))
-        return len(overdue)
+        log.info("requests_announced_again", payments=payments)
+        return payments

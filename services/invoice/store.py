@@ -10,10 +10,9 @@ import structlog
 from services.invoice import stored_events
 from services.invoice.domain import Event, Invoice, InvoiceStatus, PaymentRequested, ended_payment
 from shared.contracts.base import Contract
-from shared.contracts.invoice import EncryptedCardMethod, PaymentMethod, TokenMethod
+from shared.contracts.invoice import EncryptedCardMethod, InvoicePaymentOverdue, PaymentMethod, TokenMethod
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
-from shared.messaging.topology import OVERDUE, RoutingSuffix
 from shared.persistence import event_store
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.event_store import StoredEvent
@@ -148,10 +147,11 @@ async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: An
     return published
 
 
-async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -> list[Outgoing]:
-    """The requests of payments that have been pending for too long, at most `ANNOUNCE_AGAIN_ROWS_MAX`, and note that they are announced.
+async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -> tuple[int, list[Outgoing]]:
+    """The number of payments that have been pending for too long, at most `ANNOUNCE_AGAIN_ROWS_MAX`, and what is announced about them.
 
-    A request has the same id and bytes as the first time, but its routing key brings it to the saga as well.
+    It notes that they are announced. The request goes out again with the same id and bytes as the first time. Beside it everybody hears
+    that the payment is overdue, the saga too: that event holds nothing that pays, and has the same id and bytes each time.
     """
     rows = await tx.fetch(
         """UPDATE payments SET announced_at = now(), announced = announced + 1 WHERE payment_id IN (
@@ -165,15 +165,18 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
         ANNOUNCE_DOUBLINGS_MAX,
     )
     streams = await event_store.load(tx, {row["invoice_id"] for row in rows})
-    requests = []
+    announced: list[Outgoing] = []
     for row in rows:
         try:
             stored = streams[row["invoice_id"]][row["version"] - 1]
             event = stored_events.load(stored.type, stored.data)
-            requests.append(_announcement(stored, event, _method(row["method"]), announce, routing_suffix=OVERDUE))
+            announced += [
+                _announcement(stored, event, _method(row["method"]), announce),
+                _overdue(stored, row["payment_id"]),
+            ]
         except Exception:  # a newer build may have written an event that this build cannot read; the others go on
             log.exception("request_unreadable", payment_id=str(row["payment_id"]))
-    return requests
+    return len(rows), announced
 
 
 async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list[str]:
@@ -188,17 +191,18 @@ async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
     await tx.execute(_UPSERT, list(map(_ROW, invoices)), cause.time)
 
 
-def _announcement(
-    stored: StoredEvent,
-    event: Event,
-    method: PaymentMethod | None,
-    announce: Announce,
-    *,
-    routing_suffix: RoutingSuffix = "",
-) -> Outgoing:
-    cause = Cause(stored.cause_id, stored.correlation_id, stored.recorded_at, stored.traceparent)
-    draft = Draft(announce(event, stored.stream_id, method), routing_suffix=routing_suffix)
-    return encode(draft, cause, stored.cause_position, source="invoice")
+def _announcement(stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce) -> Outgoing:
+    draft = Draft(announce(event, stored.stream_id, method))
+    return encode(draft, _cause_of(stored), stored.cause_position, source="invoice")
+
+
+def _overdue(requested: StoredEvent, payment_id: UUID) -> Outgoing:
+    draft = Draft(InvoicePaymentOverdue(invoice_id=requested.stream_id, payment_id=payment_id))
+    return encode(draft, _cause_of(requested), f"overdue:{requested.cause_position}", source="invoice")
+
+
+def _cause_of(stored: StoredEvent) -> Cause:
+    return Cause(stored.cause_id, stored.correlation_id, stored.recorded_at, stored.traceparent)
 
 
 def _stored(invoice_id: str, cause: Cause, new: NewEvent) -> StoredEvent:

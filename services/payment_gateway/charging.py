@@ -177,7 +177,9 @@ class Charging:
             at=at,
             step=step,
             answer=domain.answer_code(answer),
-            evidence=redact(answer.evidence, max_characters=EVIDENCE_LENGTH_MAX),
+            evidence=_without_token(
+                redact(answer.evidence, max_characters=EVIDENCE_LENGTH_MAX), row.payment.method_token
+            ),
             idempotency_key=key,
         )
         transition = domain.on_answer(row.payment, step, answer, self.policy)
@@ -283,6 +285,11 @@ class Charging:
         answer = await self.gateway.prepare(order, key=key)
         crash_points.reach("charging.after_prepare")
         return answer
+
+
+def _without_token(evidence: str, token: str | None) -> str:
+    """The gateway may quote the token of a payment ("No such token"). Whoever hears of the payment could pay with it."""
+    return evidence.replace(token, "****") if token else evidence
 
 
 def _gateway_id(payment: Payment) -> str:

@@ -22,7 +22,7 @@ SOURCE = "saga"
 # -- from messages to facts --------------------------------------------------------------------------------------------
 
 
-def _requested(_: invoice_messages.InvoicePaymentRequested) -> Fact:
+def _requested(_: invoice_messages.InvoicePaymentOverdue | invoice_messages.InvoicePaymentRequested) -> Fact:
     return domain.PaymentRequested()
 
 
@@ -71,7 +71,8 @@ def _refund_failed(message: payment_messages.PaymentRefundFailed) -> Fact:
 
 
 ROUTES: Mapping[type[Contract], Callable[[Any], Fact]] = {
-    invoice_messages.InvoicePaymentRequested: _requested,
+    invoice_messages.InvoicePaymentOverdue: _requested,
+    invoice_messages.InvoicePaymentRequested: _requested,  # from an invoice service of the build before, when it was overdue
     invoice_messages.InvoicePaid: _paid,
     invoice_messages.InvoicePaymentFailed: _payment_failed,
     invoice_messages.InvoiceSettlementRejected: _settlement_rejected,

@@ -135,10 +135,20 @@ class InvoiceIssued(AboutInvoice):
 
 
 class InvoicePaymentRequested(PaymentAmount):
+    """Charge the card. It holds what pays, so it goes by an exchange of its own that only the payment-gateway service hears."""
+
     wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentRequested.v1"
     kind: ClassVar[Kind] = "event"
-    exchange: ClassVar[str] = "invoice.events"
+    exchange: ClassVar[str] = "invoice.requests"
     method: PaymentMethod
+
+
+class InvoicePaymentOverdue(AboutPayment):
+    """A payment has been pending for too long, and its request was sent again. It can come several times, with the same id."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentOverdue.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
 
 
 class InvoicePaid(PaymentAmount):

@@ -100,6 +100,12 @@ async def prune_topology(url: str) -> None:
             except ChannelNotFoundEntity as error:
                 raise TopologyError(f"{error}: run `remit topology apply` first") from None
             await _unbind(channel, queue.name, queue.retired)
+        channel = await _channel(link)
+        for exchange in EXCHANGES:
+            for binding in exchange.retired:
+                await channel.exchange_unbind(
+                    exchange.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S
+                )
 
 
 async def check_topology(url: str) -> list[str]:

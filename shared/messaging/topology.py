@@ -3,9 +3,11 @@
 Our own queues are bound by exact key. A topic exchange compares words for every message, which was a sixth of what RabbitMQ 3.10 spent on a
 payment. So commands go to a fanout or a direct exchange, and an event enters through a direct exchange of its own (`ingress_exchange`).
 
-Every event also reaches the topic exchange of its name, where anybody may bind any pattern. An event that one of our queues takes is bound
-onwards to the topic exchange. Any other event, for instance one of a later version, gets there because the topic exchange is the alternate
-exchange of the direct one.
+What pays goes by a private exchange (`invoice.requests`), to which only the queue of the payment-gateway service is bound.
+
+Every other event also reaches the topic exchange of its name, where anybody may bind any pattern. An event that one of our queues takes is
+bound onwards to the topic exchange. Any other event, for instance one of a later version, gets there because the topic exchange is the
+alternate exchange of the direct one.
 
 A full queue that somebody bound to the topic exchange makes the broker refuse the whole publish. Then the event goes to its own exchange
 (`own_exchange`), which only our queues are bound to, and its public copy goes to the topic exchange later (`shared.messaging.relay`).
@@ -19,7 +21,7 @@ without the management plugin. All queues are quorum queues: durable, and replic
 at-least-once; that needs `reject-publish` and a dead-letter exchange that routes (RabbitMQ documentation, "Dead Lettering").
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
@@ -62,13 +64,10 @@ person who looks into it never reaches the limit."""
 QUEUE_BYTES_MAX = 4 * 1024**3
 """A bound on disk. Beyond it publishers are refused (`reject-publish`) and keep their messages in the outbox."""
 
-RoutingSuffix = Literal["", "case", "overdue"]
+RoutingSuffix = Literal["", "case"]
 """The last word of a routing key, behind the type: for queues that want only some messages of a type."""
 CASE: Final[RoutingSuffix] = "case"
 """The outcome of a payment that was a case. Staff hear of these outcomes, and not of those of healthy payments."""
-OVERDUE: Final[RoutingSuffix] = "overdue"
-"""A request that is announced again, because its payment has been pending for too long. The saga hears of these requests, and watches their
-payments. Of a healthy payment it hears the outcome first: before that there is nothing for it to do."""
 
 
 def routing_key(wire_name: str, routing_suffix: RoutingSuffix = "") -> str:
@@ -149,6 +148,11 @@ class Exchange:
     def arguments(self) -> dict[str, str]:
         return {"alternate-exchange": self.alternate} if self.alternate is not None else {}
 
+    @property
+    def retired(self) -> tuple[Binding, ...]:
+        """The bindings that the build before made. `remit topology prune` removes them."""
+        return _RETIRED.get(self.name, ())
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
@@ -202,9 +206,9 @@ class Queue:
         """The bindings to topic exchanges that the builds before direct exchanges made. `remit topology prune` removes them.
 
         Those builds bound a type with any suffix (`type.#`), or a type with one suffix. A queue that has both bindings still gets every
-        message once."""
+        message once. The requests of payments came by the exchange of all events."""
         keys = {binding.routing_key for binding in self.bindings}
-        found: list[Binding] = []
+        found = list(_RETIRED.get(self.name, ()))
         for topic, direct in _INGRESS.items():
             for key in (binding.routing_key for binding in self.bindings if binding.exchange == direct):
                 wire_name, _, last = key.rpartition(".")
@@ -214,6 +218,20 @@ class Queue:
                     found.append(Binding(topic, key))
         return tuple(found)
 
+
+_REQUESTED = invoice.InvoicePaymentRequested
+MOVED: Mapping[tuple[str, str], str] = {("invoice.events", _REQUESTED.wire_name): _REQUESTED.exchange}
+"""Exchanges by which the build before sent messages, with their types, and those by which they go now. Some may wait in the outbox."""
+_PUBLIC_REQUESTS = tuple(
+    Binding(ingress_exchange("invoice.events"), f"{_REQUESTED.wire_name}{suffix}")
+    for suffix in ("", ".case", ".overdue")
+)
+_RETIRED: Mapping[str, tuple[Binding, ...]] = {
+    "payment_gateway.requests": (*_PUBLIC_REQUESTS, Binding("invoice.events", f"{_REQUESTED.wire_name}.#")),
+    "saga.events": (_PUBLIC_REQUESTS[-1], Binding("invoice.events", f"{_REQUESTED.wire_name}.overdue")),
+    "invoice.events": _PUBLIC_REQUESTS,
+}
+"""Bindings of the build before, by the name of the queue or exchange that was bound: it sent the requests of payments to everybody."""
 
 _OUTCOMES = (
     payment_gateway.PaymentCaptured,
@@ -236,8 +254,8 @@ WORK_QUEUES = (
     ),
     Queue(
         "saga.events",
-        _bind(invoice.InvoicePaymentRequested, routing_suffixes=[OVERDUE])
-        + _bind(
+        _bind(
+            invoice.InvoicePaymentOverdue,
             invoice.InvoicePaid,
             invoice.InvoicePaymentFailed,
             invoice.InvoiceSettlementRejected,
@@ -293,6 +311,7 @@ EXCHANGES = (
         alternate=ACCEPTED_COMMANDS,
     ),
     Exchange("settlement.commands", type="direct"),
+    Exchange(_REQUESTED.exchange, type="direct"),
     *(Exchange(direct, type="direct", alternate=topic) for topic, direct in _INGRESS.items()),
     *(Exchange(own, type="direct") for own in _OWN.values()),
     *(

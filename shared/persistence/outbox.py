@@ -22,9 +22,9 @@ from uuid import UUID
 
 from shared.ids import new_id
 from shared.messaging.envelope import Lane, Outgoing
-from shared.messaging.topology import is_public
+from shared.messaging.topology import MOVED, is_public
 from shared.persistence.database import Connection, Record, Tx
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
 if TYPE_CHECKING:
     from shared.messaging.publisher import Published
@@ -385,8 +385,14 @@ def _outbox_batch(row: Record) -> OutboxBatch:
     messages = zip(*(row[column] for column in _ARRAYS), strict=True)
     return OutboxBatch(
         row["id"],
-        [Outgoing(**dict(zip(_ARRAYS.values(), message, strict=True))) for message in messages],
+        [_where_it_goes_now(Outgoing(**dict(zip(_ARRAYS.values(), message, strict=True)))) for message in messages],
         row["refusals"],
         row["losses"],
         Lane(row["lane"]),
     )
+
+
+def _where_it_goes_now(message: Outgoing) -> Outgoing:
+    """The message with the exchange by which this build sends its type: the build before may have stored another."""
+    exchange = MOVED.get((message.exchange, message.type))
+    return message if exchange is None else replace(message, exchange=exchange, routing_key=message.type)

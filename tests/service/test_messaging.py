@@ -28,11 +28,9 @@ from shared.messaging.publisher import Publisher
 from shared.messaging.topology import (
     CASE,
     DEAD_LETTERS,
-    OVERDUE,
     QUEUES,
     UNREADABLE_DEAD_LETTERS,
     WORK_QUEUES,
-    RoutingSuffix,
     ingress_exchange,
     routing_key,
 )
@@ -99,7 +97,7 @@ async def test_old_bindings_duplicate_nothing_and_can_be_removed(
 SAGA, STAFF, REQUESTS = "saga.events", "staff.cases", "payment_gateway.requests"
 HEARD = {
     "remit.invoice.InvoiceIssued.v1": ([], []),
-    "remit.invoice.InvoicePaymentRequested.v1": ([REQUESTS], [REQUESTS, SAGA]),
+    "remit.invoice.InvoicePaymentOverdue.v1": ([SAGA], [SAGA]),
     "remit.invoice.InvoicePaid.v1": ([SAGA], [SAGA]),
     "remit.invoice.InvoicePaymentFailed.v1": ([SAGA], [SAGA]),
     "remit.invoice.InvoicePaymentInDoubt.v1": ([], []),
@@ -117,7 +115,7 @@ HEARD = {
     "remit.payment_gateway.PaymentResolutionRefused.v1": ([STAFF], [STAFF]),
     "remit.invoice.OfALaterVersion.v1": ([], []),
 }
-"""The queues that receive an event; and those that receive it with a suffix: an overdue request, or any other event that ends a case."""
+"""The queues that receive an event; and those that receive it as the end of a case."""
 
 
 @pytest.mark.parametrize("qualified", [False, True])
@@ -130,8 +128,7 @@ async def test_an_event_reaches_its_queues_once_and_every_bound_pattern(
     expected: dict[str, list[str | None]] = {name: [] for name in (*ours, *taps)}
     for wire_name, received in HEARD.items():
         exchange = "invoice.events" if wire_name.startswith("remit.invoice.") else "payment.events"
-        word: RoutingSuffix = OVERDUE if "PaymentRequested" in wire_name else CASE
-        key = routing_key(wire_name, word if qualified else "")
+        key = routing_key(wire_name, CASE if qualified else "")
         for name in (*received[qualified], exchange):
             expected[name].append(key)
         sent = Outgoing(uuid4(), exchange, key, wire_name, "c", b"{}")

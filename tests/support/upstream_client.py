@@ -14,9 +14,8 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME
-from shared.contracts.invoice import InvoicePaymentRequested
 from shared.messaging.codec import STRUCTURED
-from shared.messaging.topology import OVERDUE, QUEUES, RoutingSuffix, ingress_exchange, routing_key
+from shared.messaging.topology import QUEUES, RoutingSuffix, ingress_exchange, routing_key
 
 DEADLINE_S = 20.0
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -93,9 +92,10 @@ class UpstreamClient:
         message_id: UUID | None = None,
         routing_suffix: RoutingSuffix = "",
         reply_to: str | None = None,
+        queue: str | None = None,
         **extensions: Any,
     ) -> UUID:
-        """Publish a message as CloudEvents JSON; returns its id."""
+        """Publish a message as CloudEvents JSON; returns its id. With `queue` it goes straight there, by no exchange of its own."""
         id_ = message_id or uuid4()
         event = {
             "specversion": "1.0",
@@ -108,8 +108,8 @@ class UpstreamClient:
         }
         await self.send_raw(
             json.dumps(event).encode(),
-            exchange=ingress_exchange(data.exchange),
-            key=routing_key(data.wire_name, routing_suffix),
+            exchange=ingress_exchange(data.exchange) if queue is None else "",
+            key=queue or routing_key(data.wire_name, routing_suffix),
             message_id=str(id_),
             reply_to=reply_to,
         )
@@ -141,13 +141,6 @@ class UpstreamClient:
             await self._channel.get_exchange(exchange, ensure=False) if exchange else self._channel.default_exchange
         )
         await target.publish(message, routing_key=key, timeout=10)
-
-    async def tell_saga(self, event: Contract, **how: Any) -> UUID:
-        """Publish an event with the routing key that reaches the saga. For a request that is the key of a repeated announcement, since the
-        saga gets no other."""
-        return await self.send(
-            event, routing_suffix=OVERDUE if isinstance(event, InvoicePaymentRequested) else "", **how
-        )
 
     async def tap(self, exchange: str, key: str | None = None) -> Subscription:
         """Listen to an exchange from now on. Without a key: to the keys of our queues' bindings; if there are none, to all keys."""

@@ -34,7 +34,7 @@ async def test_a_command_repeated_under_its_id_gets_the_same_answer(
 ) -> None:
     command_id = str(uuid4())
     pay = ("invoice", "pay", "INV-1", *MONEY, "--token", "pm_card_visa", "--id", command_id, "--json")
-    events = await upstream.tap("invoice.events", "remit.invoice.InvoicePaymentRequested.v1")
+    events = await upstream.tap("invoice.requests")
     async with environment.running("invoice", assemble):
         await issue(environment)
         first = await remit(*pay, environment=environment)
@@ -58,7 +58,7 @@ async def test_a_card_is_read_from_stdin_and_leaves_encrypted(
     public, private = generate_keyset()
     keys = tmp_path / "public.json"
     keys.write_bytes(orjson.dumps(public))
-    events = await upstream.tap("invoice.events", "remit.invoice.InvoicePaymentRequested.v1")
+    events = await upstream.tap("invoice.requests")
     async with environment.running("invoice", assemble):
         await issue(environment)
         paid = await remit(

@@ -54,8 +54,9 @@ class InvoiceConversation(Conversation):
 async def in_conversation(environment: Environment, upstream: UpstreamClient) -> AsyncIterator[InvoiceConversation]:
     """Run the service as long as the body. Its answer to a command is received before its events."""
     answers, events = await upstream.inbox(), await upstream.tap("invoice.events", "#")
+    requests = await upstream.tap("invoice.requests")
     url = environment.databases["invoice"]
-    conversation = InvoiceConversation(upstream, url, [answers, events], handled=HANDLED, marker=marker)
+    conversation = InvoiceConversation(upstream, url, [answers, events, requests], handled=HANDLED, marker=marker)
     conversation.answers_to = answers.name
     async with environment.running("invoice", assemble):
         yield conversation

@@ -3,10 +3,11 @@
 from services.audit.routes import queues_for
 from services.invoice.reminders import RequestReminder
 from shared.amqp.broker_link import BrokerLink
+from shared.contracts import invoice as messages
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
 from shared.persistence.database import Database
-from tests.service.invoice.conftest import ISSUE, JWE, PAY, in_conversation
+from tests.service.invoice.conftest import ISSUE, JWE, PAY, THIS, in_conversation
 from tests.support.databases import execute
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -20,19 +21,23 @@ async def test_a_payment_pending_too_long_is_requested_again_with_the_same_id(
         _, first = await invoice.when(PAY.model_copy(update={"method": JWE}))
     url = environment.databases["invoice"]
     await execute(url, "UPDATE payments SET announced_at = now() - interval '1 hour'")
-    events = await upstream.tap("invoice.events")
+    requests, events = await upstream.tap("invoice.requests"), await upstream.tap("invoice.events", "#")
     database = await Database.open(url, name="test", connections_max=2)
     publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test"))
     try:
         reminder = RequestReminder(database, Relay(database, publisher), older_than_s=30)
         assert await reminder.remind() == 1
-        again = await events.next()
+        again, overdue = await requests.next(), await events.next()
         assert await reminder.remind() == 0, "once in this time is enough"
+        await execute(url, "UPDATE payments SET announced_at = now() - interval '1 hour'")
+        assert await reminder.remind() == 1
+        once_more = await events.next()
     finally:
         await publisher.close()
         await database.close()
     assert (again.id, again.message.body) == (first.id, first.message.body)
-    heard_by = [queues_for("invoice.events", str(one.message.routing_key)) for one in (first, again)]
-    assert heard_by == [("payment_gateway.requests",), ("saga.events", "payment_gateway.requests")], (
-        "the saga must receive it"
-    )
+    assert overdue.content == messages.InvoicePaymentOverdue(invoice_id="INV-1", payment_id=THIS)
+    assert (once_more.id, once_more.message.body) == (overdue.id, overdue.message.body)
+    assert overdue.event["correlationid"] == first.event["correlationid"]
+    heard_by = [queues_for(str(one.message.exchange), str(one.message.routing_key)) for one in (again, overdue)]
+    assert heard_by == [("payment_gateway.requests",), ("saga.events",)], "the saga must hear of it, and not what pays"

@@ -36,9 +36,7 @@ MONEY: dict[str, Any] = {"amount_minor": 1_250, "currency": "EUR"}
 FIRST, SECOND = deadline_id(PAYMENT, 1), deadline_id(PAYMENT, 2)
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
-REQUESTED = invoice_messages.InvoicePaymentRequested(
-    **ABOUT, **MONEY, method=invoice_messages.TokenMethod(token="pm_card_visa")
-)
+OVERDUE = invoice_messages.InvoicePaymentOverdue(**ABOUT)
 PAID = invoice_messages.InvoicePaid(**ABOUT, **MONEY, receipt_number="R-1")
 FAILED = invoice_messages.InvoicePaymentFailed(**ABOUT, outcome="declined", reason="no", reference_code="PF-1")
 REJECTED = invoice_messages.InvoiceSettlementRejected(**ABOUT, reason="void")
@@ -58,15 +56,15 @@ Handled = Callable[[set[UUID]], Awaitable[None]]
 Instances = tuple[DeadlineScheduler, DeadlineScheduler]
 
 MEANINGS: dict[str, tuple[list[Contract], list[Contract]]] = {
-    "awaiting_outcome": ([REQUESTED], [ASK]),
-    "needs_decision": ([REQUESTED, NEEDS_DECISION], [ASK]),
-    "settling": ([REQUESTED, CAPTURED], [RECORD]),
-    "completed": ([REQUESTED, CAPTURED, PAID], []),
-    "failed, not noted": ([REQUESTED, DECLINED], [TELL]),
-    "failed": ([REQUESTED, DECLINED, FAILED], []),
-    "refunding": ([REQUESTED, CAPTURED, REJECTED], [REFUND, TELL_REJECTED]),
-    "refund_in_doubt": ([REQUESTED, CAPTURED, REJECTED, REFUND_IN_DOUBT], [REFUND, TELL_REJECTED]),
-    "refunded": ([REQUESTED, CAPTURED, REJECTED, FAILED, REFUNDED], []),
+    "awaiting_outcome": ([OVERDUE], [ASK]),
+    "needs_decision": ([OVERDUE, NEEDS_DECISION], [ASK]),
+    "settling": ([OVERDUE, CAPTURED], [RECORD]),
+    "completed": ([OVERDUE, CAPTURED, PAID], []),
+    "failed, not noted": ([OVERDUE, DECLINED], [TELL]),
+    "failed": ([OVERDUE, DECLINED, FAILED], []),
+    "refunding": ([OVERDUE, CAPTURED, REJECTED], [REFUND, TELL_REJECTED]),
+    "refund_in_doubt": ([OVERDUE, CAPTURED, REJECTED, REFUND_IN_DOUBT], [REFUND, TELL_REJECTED]),
+    "refunded": ([OVERDUE, CAPTURED, REJECTED, FAILED, REFUNDED], []),
 }
 
 
@@ -80,7 +78,7 @@ async def given(environment: Environment, upstream: UpstreamClient, handled: Han
     """These messages were handled, one after the other."""
     async with environment.running("saga", assemble):
         for message in messages:
-            await handled({await upstream.tell_saga(message, correlationid="flow-1")})
+            await handled({await upstream.send(message, correlationid="flow-1")})
 
 
 async def sagas(environment: Environment) -> list[dict[str, Any]]:
@@ -117,9 +115,9 @@ async def test_a_deadline_fires_once_when_two_instances_fire_at_the_same_time(
     environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
     payments = [uuid4() for _ in range(50)]
-    requests = [REQUESTED.model_copy(update={"payment_id": payment}) for payment in payments]
+    requests = [OVERDUE.model_copy(update={"payment_id": payment}) for payment in payments]
     async with environment.running("saga", assemble):
-        await handled({await upstream.tell_saga(request) for request in requests})
+        await handled({await upstream.send(request) for request in requests})
     leaving = await upstream.tap("settlement.commands")
     due = datetime.now(UTC) + timedelta(seconds=200)  # the first deadlines are due then, the second ones are not
     fired = await asyncio.gather(*(instance.fire(due) for instance in (*instances, *instances)))
@@ -133,11 +131,11 @@ async def test_a_deadline_fires_once_when_two_instances_fire_at_the_same_time(
 async def test_a_deadline_and_a_simultaneous_outcome_end_as_if_one_came_first(
     environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
-    await given(environment, upstream, handled, REQUESTED)
+    await given(environment, upstream, handled, OVERDUE)
     async with environment.running("saga", assemble):
-        captured = await upstream.tell_saga(CAPTURED)
+        captured = await upstream.send(CAPTURED)
         await asyncio.gather(handled({captured}), instances[0].fire(LATER), instances[1].fire(LATER))
-        await handled({await upstream.tell_saga(PAID)})
+        await handled({await upstream.send(PAID)})
     assert [saga["status"] for saga in await sagas(environment)] == ["completed"]
     versions = await rows(environment.databases["saga"], "SELECT version FROM transitions ORDER BY version")
     assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
@@ -146,7 +144,7 @@ async def test_a_deadline_and_a_simultaneous_outcome_end_as_if_one_came_first(
 async def test_a_clock_an_hour_wrong_changes_only_when_questions_are_sent(
     environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
-    await given(environment, upstream, handled, REQUESTED)
+    await given(environment, upstream, handled, OVERDUE)
     now = datetime.now(UTC)
     leaving = await upstream.tap("settlement.commands")
     assert await instances[0].fire(now - timedelta(hours=1)) == 0
@@ -155,14 +153,14 @@ async def test_a_clock_an_hour_wrong_changes_only_when_questions_are_sent(
     assert [one.type for one in await leaving.waiting()] == [ASK.wire_name]
     async with environment.running("saga", assemble):
         for message in (CAPTURED, PAID):
-            await handled({await upstream.tell_saga(message)})
+            await handled({await upstream.send(message)})
     assert [saga["status"] for saga in await sagas(environment)] == ["completed"]
 
 
 async def test_a_crash_before_the_commit_leaves_the_deadline_to_fire_again_with_the_same_ids(
     environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
-    await given(environment, upstream, handled, REQUESTED)
+    await given(environment, upstream, handled, OVERDUE)
     before = await sagas(environment)
     leaving = await upstream.tap("settlement.commands")
     crash_points.arm("saga.deadlines.before_commit:1:raise")
@@ -176,7 +174,7 @@ async def test_a_crash_before_the_commit_leaves_the_deadline_to_fire_again_with_
 async def test_a_crash_after_the_commit_leaves_the_question_to_the_sweeper(
     environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
-    await given(environment, upstream, handled, REQUESTED)
+    await given(environment, upstream, handled, OVERDUE)
     leaving = await upstream.tap("settlement.commands")
     crash_points.arm("saga.deadlines.after_commit:1:raise")
     with pytest.raises(crash_points.InjectedFault):
@@ -190,7 +188,7 @@ async def test_an_unreadable_saga_holds_up_no_other(
     environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
     other = uuid4()
-    await given(environment, upstream, handled, REQUESTED, REQUESTED.model_copy(update={"payment_id": other}))
+    await given(environment, upstream, handled, OVERDUE, OVERDUE.model_copy(update={"payment_id": other}))
     await execute(
         environment.databases["saga"], "UPDATE sagas SET status = 'of_tomorrow' WHERE payment_id = $1", PAYMENT
     )
@@ -207,7 +205,7 @@ async def test_the_running_service_asks_by_itself_at_growing_intervals(
     monkeypatch.setenv("SAGA_DEADLINE_S", "0.1,0.2,3600")
     leaving = await upstream.tap("settlement.commands")
     async with environment.running("saga", assemble), environment.running("saga", assemble):
-        await upstream.tell_saga(REQUESTED)
+        await upstream.send(OVERDUE)
         asked = await leaving.take(2)
 
         async def waits_long() -> bool:

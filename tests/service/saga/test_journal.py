@@ -19,14 +19,14 @@ from shared.messaging.envelope import Cause
 from shared.persistence.database import Database, MovedOnError
 from shared.persistence.retention import delete_page
 from shared.persistence.writes import WriteBatch
-from tests.service.saga.test_deadlines import CAPTURED, LATER, PAID, PAYMENT, REFUNDED, REQUESTED, store_steps
+from tests.service.saga.test_deadlines import CAPTURED, LATER, OVERDUE, PAID, PAYMENT, REFUNDED, store_steps
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
 Handled = Callable[[set[UUID]], Awaitable[None]]
-PAID_STORY = (REQUESTED, CAPTURED, PAID)
+PAID_STORY = (OVERDUE, CAPTURED, PAID)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def given(
     async with environment.running("saga", assemble):
         for payment, messages in stories.items():
             for message in messages:
-                await handled({await upstream.tell_saga(message.model_copy(update={"payment_id": payment}))})
+                await handled({await upstream.send(message.model_copy(update={"payment_id": payment}))})
     await execute(environment.databases["saga"], "DELETE FROM inbox")
 
 
@@ -79,7 +79,7 @@ async def test_only_journals_of_sagas_that_ended_long_ago_are_deleted(
 ) -> None:
     waiting, moved, young, *ended = (uuid4() for _ in range(6))
     stories = dict.fromkeys((moved, young, *ended), PAID_STORY)
-    await given(environment, upstream, handled, {waiting: [REQUESTED], **stories})
+    await given(environment, upstream, handled, {waiting: [OVERDUE], **stories})
     await days_ago(environment, 500, waiting, moved)
     await days_ago(environment, 399, young)
     await days_ago(environment, 401, *ended)
@@ -117,9 +117,9 @@ async def test_a_message_repeated_after_its_journal_was_deleted_changes_nothing(
     assert await delete_old(database) == 3
     before, other, leaving = await saga(environment), uuid4(), await upstream.tap("settlement.commands")
     async with environment.running("saga", assemble):
-        await handled({await upstream.tell_saga(REQUESTED)})
-        neighbours = (REQUESTED, REQUESTED.model_copy(update={"payment_id": other}), CAPTURED, PAID)
-        await handled({await upstream.tell_saga(message) for message in neighbours})
+        await handled({await upstream.send(OVERDUE)})
+        neighbours = (OVERDUE, OVERDUE.model_copy(update={"payment_id": other}), CAPTURED, PAID)
+        await handled({await upstream.send(message) for message in neighbours})
     assert await instances[0].fire(LATER) > 0
     assert (await saga(environment), await journal(environment)) == (before, [])
     assert (await saga(environment, other))["status"] == "awaiting_outcome"
@@ -133,7 +133,7 @@ async def test_a_saga_that_moves_after_its_journal_was_deleted_begins_a_new_one(
     await given_paid_long_ago(environment, upstream, handled)
     await delete_old(database)
     async with environment.running("saga", assemble):
-        await handled({await upstream.tell_saga(REFUNDED)})
+        await handled({await upstream.send(REFUNDED)})
     after = await saga(environment)
     assert (after["status"], after["version"], after["journal_from"]) == ("refunded", 4, 4)
     assert await journal(environment) == [4]
@@ -153,7 +153,7 @@ async def test_a_locked_saga_is_skipped_and_a_simultaneous_step_waits(
     async with environment.running("saga", assemble):
         async with database.transaction() as forgetting:
             await delete_page(forgetting, JOURNAL_RETENTION)
-            id_ = await upstream.tell_saga(REFUNDED)
+            id_ = await upstream.send(REFUNDED)
 
             async def waits() -> bool:
                 query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"

@@ -22,9 +22,11 @@ ABOUT: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": PAYMENT}
 MONEY: dict[str, Any] = {"amount_minor": 1_250, "currency": "EUR"}
 Handled = Callable[[set[UUID]], Awaitable[None]]
 
+OVERDUE = invoice_messages.InvoicePaymentOverdue(**ABOUT)
 REQUESTED = invoice_messages.InvoicePaymentRequested(
     **ABOUT, **MONEY, method=invoice_messages.TokenMethod(token="pm_card_visa")
 )
+"""The build before sends it to the saga as well."""
 PAID = invoice_messages.InvoicePaid(**ABOUT, **MONEY, receipt_number="R-1")
 FAILED = invoice_messages.InvoicePaymentFailed(
     **ABOUT, outcome="declined", reason="do_not_honor", reference_code="PF-1"
@@ -53,32 +55,38 @@ REFUND_LATE = payment_messages.RefundPayment(**ABOUT, reason="captured after the
 
 STORIES: dict[str, tuple[list[Contract], Contract, list[Contract], str]] = {
     # given, when, then, and the saga's status at the end
-    "a request is awaited in silence": ([], REQUESTED, [], "awaiting_outcome"),
-    "a capture is recorded": ([REQUESTED], CAPTURED, [RECORD], "settling"),
-    "a capture before its request is recorded": ([], CAPTURED, [RECORD], "settling"),
-    "a request after its capture says nothing": ([CAPTURED], REQUESTED, [], "settling"),
-    "a paid invoice ends it": ([REQUESTED, CAPTURED], PAID, [], "completed"),
+    "an overdue payment is awaited in silence": ([], OVERDUE, [], "awaiting_outcome"),
+    "a request that an invoice service of the build before calls overdue is awaited": (
+        [],
+        REQUESTED,
+        [],
+        "awaiting_outcome",
+    ),
+    "a capture is recorded": ([OVERDUE], CAPTURED, [RECORD], "settling"),
+    "a capture of a payment that nobody called overdue is recorded": ([], CAPTURED, [RECORD], "settling"),
+    "that a payment is overdue, after its capture, says nothing": ([CAPTURED], OVERDUE, [], "settling"),
+    "a paid invoice ends it": ([OVERDUE, CAPTURED], PAID, [], "completed"),
     "a paid invoice ends it whatever was missed": ([], PAID, [], "completed"),
     "a capture after the invoice was paid says nothing": ([PAID], CAPTURED, [], "completed"),
-    "a decline is told": ([REQUESTED], DECLINED, [TELL_DECLINED], "failed"),
-    "what was not charged is told": ([REQUESTED, IN_DOUBT], NOT_CHARGED, [TELL_NOT_CHARGED], "failed"),
-    "a failure that was noted ends it": ([REQUESTED, DECLINED], FAILED, [], "failed"),
-    "doubt is flagged": ([REQUESTED], IN_DOUBT, [FLAG], "in_doubt"),
-    "doubt is flagged once": ([REQUESTED, IN_DOUBT], NEEDS_DECISION, [], "needs_decision"),
-    "a stale doubt says nothing": ([REQUESTED, NEEDS_DECISION], IN_DOUBT, [], "needs_decision"),
-    "a capture ends doubt": ([REQUESTED, IN_DOUBT, NEEDS_DECISION], CAPTURED, [RECORD], "settling"),
-    "a late capture of what never failed here is recorded": ([REQUESTED], LATE, [RECORD], "settling"),
-    "the decline before it is stale then": ([REQUESTED, LATE], DECLINED, [], "settling"),
-    "a capture after failure is refunded": ([REQUESTED, DECLINED, FAILED], LATE, [REFUND_LATE], "refunding"),
-    "rejected money goes back": ([REQUESTED, CAPTURED], REJECTED, [REFUND_REJECTED, TELL_REJECTED], "refunding"),
+    "a decline is told": ([OVERDUE], DECLINED, [TELL_DECLINED], "failed"),
+    "what was not charged is told": ([OVERDUE, IN_DOUBT], NOT_CHARGED, [TELL_NOT_CHARGED], "failed"),
+    "a failure that was noted ends it": ([OVERDUE, DECLINED], FAILED, [], "failed"),
+    "doubt is flagged": ([OVERDUE], IN_DOUBT, [FLAG], "in_doubt"),
+    "doubt is flagged once": ([OVERDUE, IN_DOUBT], NEEDS_DECISION, [], "needs_decision"),
+    "a stale doubt says nothing": ([OVERDUE, NEEDS_DECISION], IN_DOUBT, [], "needs_decision"),
+    "a capture ends doubt": ([OVERDUE, IN_DOUBT, NEEDS_DECISION], CAPTURED, [RECORD], "settling"),
+    "a late capture of what never failed here is recorded": ([OVERDUE], LATE, [RECORD], "settling"),
+    "the decline before it is stale then": ([OVERDUE, LATE], DECLINED, [], "settling"),
+    "a capture after failure is refunded": ([OVERDUE, DECLINED, FAILED], LATE, [REFUND_LATE], "refunding"),
+    "rejected money goes back": ([OVERDUE, CAPTURED], REJECTED, [REFUND_REJECTED, TELL_REJECTED], "refunding"),
     "a refund in doubt says nothing until its deadline": (
         [CAPTURED, REJECTED],
         REFUND_IN_DOUBT,
         [],
         "refund_in_doubt",
     ),
-    "a refund ends it": ([REQUESTED, CAPTURED, REJECTED, REFUND_IN_DOUBT], REFUNDED, [], "refunded"),
-    "a refund that failed is a case": ([REQUESTED, CAPTURED, REJECTED], REFUND_FAILED, [], "refund_in_doubt"),
+    "a refund ends it": ([OVERDUE, CAPTURED, REJECTED, REFUND_IN_DOUBT], REFUNDED, [], "refunded"),
+    "a refund that failed is a case": ([OVERDUE, CAPTURED, REJECTED], REFUND_FAILED, [], "refund_in_doubt"),
     "a person closes the case": ([CAPTURED, REJECTED, REFUND_FAILED], REFUND_CLOSED, [], "not_refunded"),
 }
 
@@ -94,9 +102,10 @@ async def test_a_message_publishes_exactly_these_messages(
     given, when, then, status = STORIES[name]
     async with environment.running("saga", assemble):
         for message in given:
-            await handled({await upstream.tell_saga(message)})
+            await handled({await upstream.send(message)})
         leaving = await upstream.tap("settlement.commands")
-        id_ = await upstream.tell_saga(when, correlationid="flow-1")
+        to = "saga.events" if when is REQUESTED else None  # no exchange of ours gives it to the saga any more
+        id_ = await upstream.send(when, correlationid="flow-1", queue=to)
         await handled({id_})
         received = await leaving.waiting()
     assert contents(received) == then
@@ -111,8 +120,8 @@ async def test_every_transition_is_in_the_journal_with_its_cause(
 ) -> None:
     async with environment.running("saga", assemble):
         ids = []
-        for message in (REQUESTED, IN_DOUBT, CAPTURED, PAID, PAID):
-            ids.append(await upstream.tell_saga(message, correlationid="flow-1"))
+        for message in (OVERDUE, IN_DOUBT, CAPTURED, PAID, PAID):
+            ids.append(await upstream.send(message, correlationid="flow-1"))
             await handled({ids[-1]})
     journal = await rows(
         environment.databases["saga"],
@@ -133,8 +142,8 @@ async def test_duplicates_publish_nothing_whatever_their_id(
     async with environment.running("saga", assemble):
         same = uuid4()
         for id_ in (same, same, uuid4(), uuid4()):
-            await upstream.tell_saga(CAPTURED, message_id=id_)
-        last = await upstream.tell_saga(REQUESTED)
+            await upstream.send(CAPTURED, message_id=id_)
+        last = await upstream.send(OVERDUE)
         await handled({same, last})
         received = await leaving.waiting()
     assert contents(received) == [RECORD]
@@ -149,9 +158,9 @@ async def test_a_capture_taken_for_the_first_fact_still_ends_a_known_saga(
     leaving = await upstream.tap("settlement.commands")
     other = CAPTURED.model_copy(update={"payment_id": UUID(int=9), "invoice_id": "INV-9"})
     async with environment.running("saga", assemble):
-        await handled({await upstream.tell_saga(message) for message in (REQUESTED, IN_DOUBT)})
+        await handled({await upstream.send(message) for message in (OVERDUE, IN_DOUBT)})
     async with environment.running("saga", assemble):
-        await handled({await upstream.tell_saga(message) for message in (CAPTURED, other)})
+        await handled({await upstream.send(message) for message in (CAPTURED, other)})
         received = await leaving.waiting()
     assert sorted(one.type for one in received) == [FLAG.wire_name, RECORD.wire_name, RECORD.wire_name]
     assert await statuses(environment) == ["settling"] * 2
@@ -167,13 +176,13 @@ async def test_two_instances_make_one_transition_a_version(
     arrivals = [
         message.model_copy(update={"payment_id": payment, "invoice_id": f"INV-{number}"})
         for number, payment in enumerate(payments)
-        for message in (REQUESTED, IN_DOUBT, NEEDS_DECISION, CAPTURED, CAPTURED)
+        for message in (OVERDUE, IN_DOUBT, NEEDS_DECISION, CAPTURED, CAPTURED)
     ]
     Random(11).shuffle(arrivals)
     leaving = await upstream.tap("settlement.commands", RECORD.wire_name)
     async with environment.running("saga", assemble), environment.running("saga", assemble):
         for message in arrivals:
-            sent.add(await upstream.tell_saga(message))
+            sent.add(await upstream.send(message))
         await handled(sent)
         received = await leaving.waiting()
     assert sorted(one.data["payment_id"] for one in received) == sorted(map(str, payments))
@@ -194,7 +203,7 @@ async def test_a_message_that_is_no_fact_is_dead_lettered_and_others_are_handled
         channel = upstream._channel.default_exchange
         body = (await _as_sent(upstream, stray)).message
         await channel.publish(body, routing_key="saga.events")
-        await handled({await upstream.tell_saga(REQUESTED)})
+        await handled({await upstream.send(OVERDUE)})
         dead = await (await upstream.queue("dead-letters")).next()
     assert dead.message.headers["x-remit-queue"] == "saga.events"
     assert await statuses(environment) == ["awaiting_outcome"]
