@@ -26,6 +26,11 @@ def id_of_card_refusal(command_id: UUID) -> UUID:
     return derived_id(command_id, "card_data")
 
 
+def id_of_command(sender: str | None, command_id: UUID) -> UUID:
+    """Under which a command of a sender with a name is kept: the same id from another sender is another command."""
+    return derived_id(command_id, f"sender:{sender or ''}")
+
+
 def new_id() -> UUID:
     """A new id, made at the border of the system: UUIDv7 (RFC 9562), which is ordered by time, so indexes on it stay compact."""
     return uuid_utils.compat.uuid7()

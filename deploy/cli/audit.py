@@ -107,6 +107,7 @@ def audit(
         logs=logs,
         lost=frozenset(lost or ()),
         unacked=unacked,
+        sender_groups=_sender_groups(),
     )
     report = asyncio.run(
         check(sources, system_clock(), complete=complete, waived=[Source(one) for one in without or ()])
@@ -149,6 +150,12 @@ async def _take_baseline(sources: "Sources", *, digest: bool) -> dict[str, dict[
 
     async with open_stores(sources, system_clock()) as stores:
         return await take_baseline(stores, digest=digest)
+
+
+def _sender_groups() -> tuple[frozenset[str], ...]:
+    """Names that share their invoices, as the invoice service was told: `a,b;c,d`."""
+    groups = os.environ.get("SENDER_GROUPS", "").split(";")
+    return tuple(frozenset(name.strip() for name in group.split(",")) for group in groups if group)
 
 
 def servers() -> tuple[dict[str, str], str | None]:

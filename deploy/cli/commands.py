@@ -20,12 +20,15 @@ app = typer.Typer(no_args_is_help=True, help="What a command was answered.")
 def show(
     command_id: Annotated[UUID, typer.Argument(metavar="ID", help="The command's id.", show_default=False)],
     *,
+    sender: Annotated[
+        str | None, typer.Option(help="The name of its sender, if several used the id.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """The stored answer, or the dead letter that the command became."""
     from deploy.cli import queries  # noqa: PLC0415 - the database's client
 
-    found = asyncio.run(queries.command(command_id))
+    found = asyncio.run(queries.command(command_id, sender))
     if found is None:
         fail(f"command {command_id} has no answer and is no dead letter: it did not arrive, or it waits in its queue.")
     if json:

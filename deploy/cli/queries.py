@@ -16,7 +16,7 @@ from services.audit.align import StoredRow
 from services.audit.causes import COMMANDS_AT_ONCE_MAX
 from services.audit.payments import TRACES_KEPT_DAYS
 from services.audit.stores import DATABASES, Snapshot, snapshot
-from shared.ids import id_of_card_refusal
+from shared.ids import id_of_card_refusal, id_of_command
 from shared.settings import EnvironmentVariables
 
 ROWS_MAX = 2_000
@@ -93,7 +93,8 @@ async def story(invoice_id: str) -> InvoiceStory | None:
             steps += await _saga_steps(databases["saga"], payments)
         deleted = await _deleted(databases, payments)
         if "staff" in databases:
-            steps += await _staff_steps(databases["staff"], payments, [answer["command_id"] for answer in answers])
+            commands = [answer["sent_id"] or answer["command_id"] for answer in answers]
+            steps += await _staff_steps(databases["staff"], payments, commands)
     closed = [f"{name.upper()}_DATABASE_URL is not set" for name in DATABASES if name not in databases]
     return InvoiceStory(
         invoice_id, dict(_items(current[0])) if current else None, _in_order(steps), (*closed, *deleted)
@@ -112,16 +113,17 @@ async def invoices(status: str | None, at_most: int) -> list[dict[str, Any]]:
     return [dict(_items(row)) for row in rows]
 
 
-async def command(command_id: UUID) -> dict[str, Any] | None:
-    """The stored answer of a command, or the dead letter that it became (an open one comes before a settled one)."""
+async def command(command_id: UUID, sender: str | None) -> dict[str, Any] | None:
+    """The stored answer of a command, or the dead letter that it became (an open one comes before a settled one).
+
+    Two senders may give their commands the same id. Without the name of the sender, all answers are looked through.
+    """
     async with AsyncExitStack() as opened:
         databases = await _open(opened, required="invoice")
-        answers = await databases["invoice"].page(
-            """SELECT command_id, command_type, answer, reason, detail, invoice_id, correlation_id, answered_at
-               FROM answers WHERE command_id = ANY($1::uuid[]) ORDER BY command_id = $2 DESC""",
-            [command_id, id_of_card_refusal(command_id)],
-            command_id,
-        )
+        answers = await _answers(databases["invoice"], command_id, sender)
+        if len({answer["sender"] for answer in answers}) > 1:
+            names = ", ".join(sorted(answer["sender"] or "one without a name" for answer in answers))
+            fail(f"commands of several senders have the id {command_id}: say whose, with --sender: {names}.", MISUSED)
         if answers:
             return {"answer": dict(_items(answers[0])) | {"command_id": str(command_id)}}
         if "staff" not in databases:
@@ -131,10 +133,28 @@ async def command(command_id: UUID) -> dict[str, Any] | None:
         letters = await databases["staff"].page(
             """SELECT id, queue, reason, error_type, error_text, status, tries, replays, withheld, first_seen, last_seen, settled_by,
                       settled_at, settled_reason FROM dead_letters
-               WHERE event_id = $1 OR message_id = $1::text ORDER BY status = 'open' DESC, last_seen DESC LIMIT 1""",
+               WHERE (event_id = $1 OR message_id = $1::text) AND ($2::text IS NULL OR sender = $2)
+               ORDER BY status = 'open' DESC, last_seen DESC LIMIT 1""",
             command_id,
+            sender,
         )
     return {"dead_letter": dict(_items(letters[0]))} if letters else None
+
+
+async def _answers(invoices: Snapshot, command_id: UUID, sender: str | None) -> list[StoredRow]:
+    """The answers to commands of this id: of this sender, or of all. One that is no refusal of card data comes first."""
+    of_sender = id_of_command(sender, command_id)
+    kept_as = [id_ for one in (command_id, of_sender) for id_ in (one, id_of_card_refusal(one))]
+    for column, ids in (("command_id", kept_as), ("sent_id", [command_id])):
+        found = await invoices.page(
+            f"""SELECT command_id, command_type, answer, reason, detail, invoice_id, correlation_id, sender, answered_at FROM answers
+                WHERE {column} = ANY($1::uuid[]) AND ($2::text IS NULL OR sender = $2)
+                ORDER BY reason IN ('clear_card_number', 'cvv_not_accepted') NULLS FIRST LIMIT $3""",  # noqa: S608 - constants
+            *(ids, sender, ROWS_MAX),
+        )
+        if found:
+            return found
+    return []
 
 
 async def _open(opened: AsyncExitStack, *, required: str) -> dict[str, Snapshot]:
@@ -162,9 +182,10 @@ def _answered(row: StoredRow) -> TimelineStep:
         row["answered_at"],
         "invoice",
         f"{short_type(row['command_type'])}: {verdict}",
-        str(row["command_id"]),
+        str(row["sent_id"] or row["command_id"]),
         None,
         row["detail"] or "",
+        produced=frozenset({str(row["command_id"])}),
     )
 
 

@@ -15,6 +15,7 @@ from deploy.cli.output import MISUSED, fail
 from shared.amqp.broker_link import BROKER_ERRORS
 from shared.clock import system_clock
 from shared.contracts.invoice import UpstreamCommand
+from shared.ids import new_id
 from shared.messaging.codec import STRUCTURED, Malformed, decode, field_errors
 
 if TYPE_CHECKING:
@@ -59,13 +60,15 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
         fail(f"RABBITMQ_URL: the broker does not answer ({type(error).__name__}).")
     async with connection:
         channel = await connection.channel(on_return_raises=True)
-        replies = await channel.declare_queue(exclusive=True, timeout=CONNECT_TIMEOUT_S)
+        user = connection.transport.connection.url.user if connection.transport is not None else None
+        replies = await channel.declare_queue(f"{user}.answers.{new_id()}", exclusive=True, timeout=CONNECT_TIMEOUT_S)
         message = aio_pika.Message(
             body,
             content_type=STRUCTURED,
             message_id=str(command_id),
             correlation_id=str(command_id),
             reply_to=replies.name,
+            user_id=user,
             type=command.wire_name,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -60,6 +61,7 @@ class Upstream:
     def __init__(self, url: str, name: str, history: Path) -> None:
         self._url = url
         self._name = name
+        self._user = urlsplit(url).username or "guest"
         self._history = history
         self._sending: AbstractChannel | None = None
         self._sending_connection: AbstractConnection | None = None
@@ -88,7 +90,9 @@ class Upstream:
 
     @property
     def reply_to(self) -> str:
-        return f"upstream.{self._name}.answers"
+        return (
+            f"{self._user}.{self._name}.answers"  # an answer goes only to a queue that begins with the name of the user
+        )
 
     # -- sending -----------------------------------------------------------------------------------------------------------------------
 
@@ -124,6 +128,7 @@ class Upstream:
             correlation_id=str(command_id),
             type=type_,
             reply_to=self.reply_to,
+            user_id=self._user,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
         )
         confirmed = await self._until_confirmed(message, type_)
@@ -215,7 +220,7 @@ class Upstream:
 
     @property
     def _events_queue(self) -> str:
-        return f"upstream.{self._name}.events"
+        return f"{self._user}.{self._name}.events"
 
     async def answer(self, command_id: UUID, *, within_s: float | None = None) -> AnswerReceived:
         """The first answer to a command. Raises TimeoutError."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from services.audit.align import pages
 from services.audit.finding import Tally
-from services.audit.routes import kept_for_card_data
+from services.audit.routes import kept_as
 from services.audit.stores import Attempted, Snapshot, Stores
 from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS
 
@@ -16,6 +16,7 @@ IN_HAND_MAX = 400
 """The number of messages that a consumer may hold without having acknowledged them (`shared.messaging.consumer.PREFETCH`)."""
 
 _ANSWERED = "SELECT command_id FROM answers WHERE command_id = ANY($1::uuid[])"
+_SENDERS = "SELECT DISTINCT sender FROM answers WHERE sender IS NOT NULL"
 _OPEN_DEAD_LETTERS = """
     SELECT id, message_id, event_id FROM dead_letters
     WHERE status = 'open' AND queue = 'invoice.commands' AND (message_id = ANY($1::text[]) OR event_id = ANY($2::uuid[]))"""
@@ -49,8 +50,9 @@ async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_
 
 
 async def answered(invoices: Snapshot, ids: Iterable[UUID]) -> set[UUID]:
-    """Those of these commands that have an answer: under their own id, or under the one of a command with card data."""
-    asked = {one: id_ for id_ in ids for one in (id_, kept_for_card_data(id_))}
+    """Those of these commands that have an answer, of whatever sender."""
+    senders = [row["sender"] for row in await invoices.once(_SENDERS)]
+    asked = {one: id_ for id_ in ids for sender in (None, *senders) for one in kept_as(id_, sender)}
     return {asked[row["command_id"]] for row in await invoices.page(_ANSWERED, list(asked))}
 
 

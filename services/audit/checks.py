@@ -22,6 +22,7 @@ from services.audit.money import (
 )
 from services.audit.resources import resources_given_back
 from services.audit.sagas import sagas_step_legally
+from services.audit.senders import senders_kept_apart
 from services.audit.stores import DATABASES, HISTORY, LEDGER, QUEUES, Stores
 from services.audit.streams import streams_fold_to_state
 from services.audit.stuck import queues_drain
@@ -90,6 +91,11 @@ CHECKS: tuple[Check, ...] = (
         answered_once,
         "Every confirmed command has exactly one answer or one open dead letter",
         ("invoice", "staff", HISTORY),
+    ),
+    Check(
+        senders_kept_apart,
+        "Every command of a sender was answered once, under that sender's id; no sender paid or voided an invoice of another",
+        ("invoice",),
     ),
     Check(
         caused_by_commands,

@@ -27,7 +27,7 @@ _DEAD_LETTERS = """
     FROM dead_letters ORDER BY id"""
 _RECORDED_TWICE = """
     SELECT min(id::text) AS id, count(*) AS records FROM dead_letters WHERE message_id IS NOT NULL AND body IS NOT NULL
-    GROUP BY queue, message_id, sha256(body),
+    GROUP BY queue, message_id, sender, sha256(body),
              (SELECT jsonb_object_agg(key, value) FROM jsonb_each(headers) WHERE key ~ '^(ce[-_]|cloudEvents)')
     HAVING count(*) > 1 ORDER BY 1"""
 

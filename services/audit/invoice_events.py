@@ -39,6 +39,7 @@ class FoldedInvoice:
     currency: str = ""
     payment_id: str | None = None
     receipt_number: str | None = None
+    owner: str | None = None
 
     @classmethod
     def of(cls, row: StoredRow) -> "FoldedInvoice":
@@ -51,6 +52,7 @@ class FoldedInvoice:
             row["currency"],
             None if payment_id is None else str(payment_id),
             row["receipt_number"],
+            row["owner"],
         )
 
 
@@ -69,7 +71,7 @@ def _after(state: FoldedInvoice, event: str, data: dict[str, Any]) -> FoldedInvo
     match event:
         case "Issued" if state.status == "absent":
             issued = {name: data[name] for name in ("customer_id", "amount_minor", "currency")}
-            return replace(state, status="open", **issued)
+            return replace(state, status="open", owner=data.get("owner"), **issued)
         case "PaymentRequested" if state.status == "open":
             return replace(state, status="payment_pending", payment_id=data["payment_id"])
         case "PaymentInDoubt" if waits_for_it and state.status == "payment_pending":

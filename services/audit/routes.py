@@ -5,7 +5,7 @@ from uuid import UUID, uuid5
 
 from shared.messaging.topology import ANY_KEY, COMMANDS, EXCHANGES, WORK_QUEUES, Binding, bound_exchange
 
-__all__ = ["COMMANDS", "SERVICE_OF", "kept_for_card_data", "queues_for"]
+__all__ = ["COMMANDS", "SERVICE_OF", "kept_as", "queues_for"]
 
 SERVICE_OF = {queue.name: queue.name.partition(".")[0] for queue in WORK_QUEUES}
 """A queue begins with the name of the service that consumes it."""
@@ -20,6 +20,10 @@ def queues_for(exchange: str, routing_key: str) -> tuple[str, ...]:
     return tuple(queue.name for queue in WORK_QUEUES if bound in queue.bindings)
 
 
-def kept_for_card_data(command_id: UUID) -> UUID:
-    """Under which the answer to a command with card data is stored: the command's own id is not spent by it."""
-    return uuid5(command_id, "card_data")
+def kept_as(command_id: UUID, sender: str | None) -> tuple[UUID, ...]:
+    """Under which ids the answer to a sender's command may be stored.
+
+    Where senders must have a name, the name is part of the id. A command with card data does not spend the id, so its answer has another.
+    """
+    ids = command_id, uuid5(command_id, f"sender:{sender or ''}")
+    return (*ids, *(uuid5(id_, "card_data") for id_ in ids))

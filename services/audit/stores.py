@@ -71,6 +71,7 @@ class Sources:
     logs: Path | None = None
     lost: frozenset[str] = frozenset()
     unacked: Path | None = None
+    sender_groups: tuple[frozenset[str], ...] = ()
 
 
 class Snapshot:
@@ -78,6 +79,13 @@ class Snapshot:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._answered: dict[str, list[StoredRow]] = {}
+
+    async def once(self, sql: str) -> list[StoredRow]:
+        """All rows of a query that is asked only once, because a snapshot does not change."""
+        if sql not in self._answered:
+            self._answered[sql] = await self.page(sql)
+        return self._answered[sql]
 
     async def rows(self, sql: str, *arguments: object) -> AsyncIterator[StoredRow]:
         """Stream the rows, so that there may be any number of them."""
@@ -145,6 +153,7 @@ class Stores:
     settled_before: datetime | None
     evidence: Evidence = field(default_factory=Evidence)
     urls: Mapping[str, str] = field(default_factory=dict, repr=False)
+    sender_groups: tuple[frozenset[str], ...] = ()
 
     @property
     def drained(self) -> bool:
@@ -200,7 +209,16 @@ async def open_stores(sources: Sources, now: datetime) -> AsyncIterator[Stores]:
         if sources.history is not None and not sources.history.is_file():
             raise AuditError(f"there is no history file {sources.history}.")
         cutoff = None if sources.drained else now - timedelta(seconds=sources.grace_s)
-        yield Stores(databases, ledger, sources.history, queues, cutoff, evidence, sources.databases)
+        yield Stores(
+            databases,
+            ledger,
+            sources.history,
+            queues,
+            cutoff,
+            evidence,
+            sources.databases,
+            sources.sender_groups,
+        )
 
 
 def _open_evidence(sources: Sources, opened: AsyncExitStack) -> Evidence:

@@ -5,8 +5,10 @@ from services.audit.finding import Tally
 from services.audit.invoice_events import FoldedInvoice, fold
 from services.audit.stores import Stores
 
-EVENTS = """SELECT stream_id, version, type, data, recorded_at FROM events ORDER BY stream_id COLLATE "C", version"""
-STATES = """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
+EVENTS = (
+    """SELECT stream_id, version, type, data, owner, recorded_at FROM events ORDER BY stream_id COLLATE "C", version"""
+)
+STATES = """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, owner
             FROM invoices ORDER BY invoice_id COLLATE "C" """
 PAYMENTS_NOT_REBUILT = """
     WITH requested AS (
@@ -47,7 +49,7 @@ def _difference(events: list[StoredRow], states: list[StoredRow]) -> str | None:
     if not states:
         return "events without a stored state"
     try:
-        folded = fold((event["type"], event["data"]) for event in events)
+        folded = fold((event["type"], event["data"] | {"owner": event["owner"]}) for event in events)
     except (ValueError, KeyError) as error:
         return f"the events cannot be folded: {error}"
     stored = FoldedInvoice.of(states[0])

@@ -8,6 +8,7 @@ from services.invoice.command_inbox import CommandInbox
 from services.invoice.handlers import InvoiceHandler
 from services.invoice.rebuild import rebuild
 from services.invoice.reminders import RequestReminder
+from services.invoice.senders import Senders
 from shared.clock import system_clock
 from shared.messaging.topology import COMMANDS, SUSPECT_COMMANDS
 from shared.observability.redaction import show_uncaught
@@ -27,9 +28,10 @@ saga watches the payment: its first deadline comes two minutes later."""
 async def assemble(runtime: Runtime) -> None:
     """Assemble the service: its queues, and the reminder. Raises `ConfigurationError`."""
     remind_after_s = EnvironmentVariables().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
-    handler = InvoiceHandler()
-    runtime.consume(COMMANDS, handler, inbox=CommandInbox())
-    runtime.consume(SUSPECT_COMMANDS, handler, inbox=CommandInbox())
+    senders = Senders.read(EnvironmentVariables())
+    handler = InvoiceHandler(senders)
+    runtime.consume(COMMANDS, handler, inbox=CommandInbox(senders))
+    runtime.consume(SUSPECT_COMMANDS, handler, inbox=CommandInbox(senders))
     runtime.consume("invoice.settlement", handler)
     reminder = RequestReminder(runtime.database, runtime.relay, older_than_s=remind_after_s)
     runtime.in_background(reminder, first_in_s=reminder.interval_s)  # outcomes that wait in our queue are handled first

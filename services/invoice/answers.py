@@ -1,18 +1,20 @@
-"""The one final answer of every command, stored by command id.
+"""The one final answer of every command, stored by command id, or by its sender's name and command id (`Senders.ids_of`).
 
 A command that has an answer was handled. The stored answer counts, even if the message with the answer was lost or dropped. It is kept as
 long as the invoice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Literal
 from uuid import UUID
 
 from shared.persistence.database import Tx
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
-_COLUMNS = "command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash"
+_COLUMNS = "command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash, sender, sent_id"
 _ROW = attrgetter(*_COLUMNS.split(", "))
 
 
@@ -25,11 +27,15 @@ class CommandResult:
 
 
 ACCEPTED = CommandResult()
+NOTHING: Mapping[UUID, str | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """A stored answer. `content_hash` is None if nothing of the command may be stored (card data), or if it was discarded unread."""
+    """A stored answer. `content_hash` is None if nothing of the command may be stored (card data), or if it was discarded unread.
+
+    `command_id` is the id under which it is kept, and `sent_id` the id that its sender gave the command, if that is another one.
+    """
 
     command_id: UUID
     command_type: str
@@ -39,6 +45,17 @@ class StoredAnswer:
     detail: str | None = None
     invoice_id: str | None = None
     content_hash: bytes | None = None
+    sender: str | None = None
+    sent_id: UUID | None = None
+
+    @property
+    def told_id(self) -> UUID:
+        """The id by which the sender knows the command."""
+        return self.sent_id or self.command_id
+
+    def is_of(self, sender: str | None) -> bool:
+        """Whether it may be an answer to a command of this sender, which came under the same id."""
+        return self.sender is None or self.sender == sender
 
 
 async def load(tx: Tx, command_ids: Iterable[UUID]) -> dict[UUID, StoredAnswer]:
@@ -50,11 +67,24 @@ async def load(tx: Tx, command_ids: Iterable[UUID]) -> dict[UUID, StoredAnswer]:
     return {row["command_id"]: StoredAnswer(**row) for row in rows}
 
 
-async def insert(tx: Tx, answers: Sequence[StoredAnswer]) -> None:
-    """Store answers. If a command id has one already, that is a unique violation, which is a conflict: the batch is repeated."""
+async def insert(
+    writes: WriteBatch, answers: Sequence[StoredAnswer], also: Mapping[UUID, str | None] = NOTHING
+) -> None:
+    """Store answers. If a command id has one already, that is a unique violation, which is a conflict: the batch is repeated.
+
+    `also` has the ids under which the same commands may have been answered before `SENDERS` was changed, with their senders. If one was,
+    that is a conflict as well.
+    """
     if not answers:
         return
-    await tx.execute(
-        f"INSERT INTO answers ({_COLUMNS}) SELECT * FROM unnest($1::answer_row[])",  # noqa: S608 - our names
-        list(map(_ROW, answers)),
-    )
+    rows = list(map(_ROW, answers))
+    if also:
+        await writes.execute(_INSERT_UNLESS, rows, list(also), list(also.values()), rows=len(rows))
+    else:
+        await writes.execute(_INSERT, rows)
+
+
+_INSERT = f"INSERT INTO answers ({_COLUMNS}) SELECT u.* FROM unnest($1::answer_row_2[]) u"  # noqa: S608 - our names
+_INSERT_UNLESS = f"""{_INSERT} WHERE NOT EXISTS (
+    SELECT FROM unnest($2::uuid[], $3::text[]) AS o (id, sender) JOIN answers a ON a.command_id = o.id
+    WHERE a.sender IS NULL OR a.sender = o.sender) RETURNING command_id"""

@@ -2,81 +2,185 @@
 
 The answer is stored in the transaction that handles the command, and sent to `reply_to` if there is one. If the command comes again, the
 same answer is sent again. If another command comes with the same id, its sender is told so, and the stored answer stays. A command that can
-never be read, or that upstream may not send, is answered here and reaches no handler.
+never be read, or that its sender may not send, is answered here and reaches no handler.
+
+Where senders are named, each has its own ids: a command is kept under an id that is derived from its own and the sender's name. This id is
+also the cause of what follows from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from services.invoice import answers
 from services.invoice.answers import CommandResult, StoredAnswer
+from services.invoice.senders import Senders
 from shared.batch.inbox import DeadLettered, DecidedBatch, Item
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.contracts.invoice import AnswerReason, CloseCommand, CommandAnswered, InvoiceCommandRejected
 from shared.ids import derived_id, id_of_card_refusal, read_uuid
-from shared.messaging.codec import Malformed, encode
+from shared.messaging.codec import Malformed, MalformedReason, encode
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
-from shared.messaging.reply_address import problem_of
 from shared.persistence.database import Tx
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, replace
 
 SOURCE = "invoice"
+TRUSTED = Senders()
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedCommand(Item):
+class ReceivedCommand(Item):
+    """A command of a sender: `command_id` is the id that the sender gave it.
+
+    `id` is the one under which it is kept. `other_id` is the one under which it may be kept if it came before `SENDERS` was changed.
+    """
+
+    command_id: UUID
+    sender: str | None
+    other_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCommand(ReceivedCommand):
     """A command that is rejected at the border, with its answer.
 
-    `command_id` is the id that the sender gave it. The answer to a command with card data is stored under another id, so that the command
-    can come again under its own.
+    The answer to a command with card data is stored under an id that is not the command's, so that the command can come again under its
+    own.
     """
 
     answer: StoredAnswer
-    command_id: UUID
 
 
+@dataclass(frozen=True, slots=True)
 class CommandInbox:
     """The inbox of `invoice.commands`."""
 
+    senders: Senders = TRUSTED
+
     def admit(self, delivery: Delivery, read: Inbound | Malformed) -> Item | DeadLettered:
         """Decide whether a delivery is a command for the handler, a command that is rejected here, or a dead letter."""
+        sender = self.senders.name_of(delivery)
         if isinstance(read, Malformed):
-            return _refuse_malformed(delivery, read)
+            return self._refuse_malformed(delivery, read, sender)
+        if (refusal := self._refusal(delivery, read, sender)) is not None:
+            return self._refuse(delivery, read, sender, *refusal)
+        kept_as, other_id = self.senders.ids_of(read.id, sender)
+        message = read if sender is None else replace(read, id=kept_as, sender=sender)
+        return ReceivedCommand(kept_as, delivery, message, read.id, sender, other_id)
+
+    def _refusal(self, delivery: Delivery, read: Inbound, sender: str | None) -> tuple[AnswerReason, str] | None:
+        """Why the sender may not send this, as a reason and a sentence."""
+        if sender is None and self.senders.are_named:
+            return AnswerReason.SENDER_UNKNOWN, "user_id does not say who sent this"
         if read.type not in PUBLIC_COMMANDS:
-            return _refuse(delivery, read, AnswerReason.NOT_PUBLIC, "this type is not a public command")
-        if delivery.reply_to and (problem := problem_of(delivery.reply_to)) is not None:
-            return _refuse(delivery, read, AnswerReason.REPLY_TO_NOT_ALLOWED, problem)
-        return Item(read.id, delivery, read)
+            return AnswerReason.NOT_PUBLIC, "this type is not a public command"
+        if delivery.reply_to and (problem := self.senders.problem_of(delivery.reply_to, sender)) is not None:
+            return AnswerReason.REPLY_TO_NOT_ALLOWED, problem
+        return None
 
     async def handled_before(self, tx: Tx, items: Sequence[Item]) -> set[UUID]:
-        return set(await answers.load(tx, {item.id for item in items}))
+        return set(await _stored(tx, items))
 
-    async def record(self, writes: Tx, decided: DecidedBatch) -> Sequence[Outgoing]:
+    async def record(self, writes: WriteBatch, decided: DecidedBatch) -> Sequence[Outgoing]:
         """Collect the answers of fresh commands. Returns the messages with them, and with the stored answers of repeated commands."""
-        new, outgoing = answer_fresh(decided)
-        await answers.insert(writes, list(new.values()))
+        new, outgoing = answer_fresh(decided, self.senders)
+        others = {other: item.sender for item in _commands(decided.fresh) if (other := item.other_id) is not None}
+        await answers.insert(writes, list(new.values()), others)
         if decided.repeated:
-            stored = await answers.load(writes, {item.id for item in decided.repeated}) | new
-            for item in decided.repeated:
-                outgoing += _answer_again(item, stored[item.id], decided)
+            stored = await _stored(writes, decided.repeated) | new
+            for item in _commands(decided.repeated):
+                outgoing += _answer_again(item, stored[item.id], decided, self.senders)
         return outgoing
 
+    # -- refused at the border -------------------------------------------------------------------------------------------------------
 
-def answer_fresh(decided: DecidedBatch) -> tuple[dict[UUID, StoredAnswer], list[Outgoing]]:
-    """The answers of the fresh commands, by command id, and the messages that announce them. Pure."""
+    def _refuse(
+        self, delivery: Delivery, read: Inbound, sender: str | None, reason: AnswerReason, detail: str
+    ) -> RefusedCommand:
+        kept_as, other_id = self.senders.ids_of(read.id, sender)
+        answer = StoredAnswer(
+            command_id=kept_as,
+            command_type=read.type,
+            answer="rejected",
+            correlation_id=read.correlation_id,
+            reason=reason.value,
+            detail=detail,
+            content_hash=read.content_hash,
+            sender=sender,
+            sent_id=_if_other(read.id, kept_as),
+        )
+        return RefusedCommand(kept_as, delivery, None, read.id, sender, other_id, answer)
+
+    def _refuse_malformed(
+        self, delivery: Delivery, malformed: Malformed, sender: str | None
+    ) -> RefusedCommand | DeadLettered:
+        """Reject a command that can never be read, if its id is known: its own id, or that of AMQP.
+
+        As a dead letter it would wait for a person who can only discard it, because the same bytes fail again. A message is a dead letter
+        if a later version may be able to read it, or if its id is unknown, since then nobody can be answered.
+        """
+        command_id = read_uuid(delivery.message_id)
+        if malformed.id is not None and not malformed.reason.is_card_data:
+            command_id = malformed.id  # nothing of a body with card data is used, not even its id
+        if command_id is None or not malformed.reason.is_permanent:
+            return DeadLettered(delivery, str(malformed.reason), malformed.detail)
+        kept_as, other_id = self.senders.ids_of(command_id, sender)
+        if malformed.reason.is_card_data:
+            kept_as, other_id = id_of_card_refusal(kept_as), id_of_card_refusal(other_id) if other_id else None
+        answer = StoredAnswer(
+            command_id=kept_as,
+            command_type=malformed.type if malformed.type in BY_WIRE_NAME else "unread",
+            answer="rejected",
+            correlation_id=malformed.correlation_id or str(command_id),
+            reason=str(malformed.reason),
+            detail=malformed.detail,
+            content_hash=malformed.content_hash,
+            sender=sender,
+            sent_id=_if_other(command_id, kept_as),
+        )
+        return RefusedCommand(kept_as, delivery, None, command_id, sender, other_id, answer)
+
+
+_CARD_DATA = {reason.value for reason in MalformedReason if reason.is_card_data}
+
+
+def _commands(items: Iterable[Item]) -> Iterable[ReceivedCommand]:
+    return (item for item in items if isinstance(item, ReceivedCommand))
+
+
+def _if_other(sent_id: UUID, kept_as: UUID) -> UUID | None:
+    return None if sent_id == kept_as else sent_id
+
+
+async def _stored(tx: Tx, items: Iterable[Item]) -> dict[UUID, StoredAnswer]:
+    """The stored answers of those commands that have one, by the ids under which the commands are kept now."""
+    commands = list(_commands(items))
+    found = await answers.load(tx, {id_ for item in commands for id_ in (item.id, item.other_id) if id_ is not None})
+    stored: dict[UUID, StoredAnswer] = {}
+    for item in commands:
+        answer = found.get(item.id)
+        if answer is None and item.other_id is not None:
+            answer = found.get(item.other_id)
+            answer = answer if answer is not None and answer.is_of(item.sender) else None
+        if answer is not None:
+            stored[item.id] = answer
+    return stored
+
+
+def answer_fresh(decided: DecidedBatch, senders: Senders = TRUSTED) -> tuple[dict[UUID, StoredAnswer], list[Outgoing]]:
+    """The answers of the fresh commands, by the ids under which they are kept, and the messages that announce them. Pure."""
     new: dict[UUID, StoredAnswer] = {}
     outgoing: list[Outgoing] = []
-    for item in decided.fresh:
+    for item in _commands(decided.fresh):
         answer, cause = _answer(item, decided)
         new[item.id] = answer
-        told = _as_told(item, answer)
         outgoing += announce_answer(
-            told,
+            answer,
             cause,
-            reply_to=_reply_to(item.delivery.reply_to),
+            reply_to=senders.answers_to(item.delivery.reply_to, item.sender),
             correlation_id=_correlation(item),
-            causation_id=told.command_id,
+            causation_id=item.command_id,
         )
     return new, outgoing
 
@@ -93,7 +197,7 @@ def announce_answer(
     outgoing = []
     if answer.answer == "rejected":
         rejected = InvoiceCommandRejected(
-            command_id=answer.command_id,
+            command_id=answer.told_id,
             command_type=answer.command_type,
             invoice_id=answer.invoice_id,
             reason=answer.reason or "unknown",
@@ -104,33 +208,41 @@ def announce_answer(
     return outgoing
 
 
-async def close_answers(writes: Tx, closed: Sequence[tuple[Cause, CloseCommand]]) -> list[Outgoing]:
+async def close_answers(
+    writes: WriteBatch, closed: Sequence[tuple[Cause, CloseCommand]], senders: Senders
+) -> list[Outgoing]:
     """Store the final answers of discarded commands, and return the messages with them. A command that has an answer keeps it."""
     if not closed:
         return []
-    answered = set(await answers.load(writes, {close.command_id for _, close in closed}))
-    new: list[StoredAnswer] = []
+    ids = [senders.ids_of(close.command_id, close.sender) for _, close in closed]
+    found = await answers.load(writes, {id_ for pair in ids for id_ in pair if id_ is not None})
+    new: dict[UUID, StoredAnswer] = {}
     outgoing: list[Outgoing] = []
-    for cause, close in closed:
-        if close.command_id in answered:
+    for (cause, close), (kept_as, other_id) in zip(closed, ids, strict=True):
+        other = found.get(other_id) if other_id is not None else None
+        if kept_as in found or kept_as in new or (other is not None and other.is_of(close.sender)):
             continue
-        answered.add(close.command_id)
-        answer = StoredAnswer(
-            close.command_id,
+        new[kept_as] = answer = StoredAnswer(
+            kept_as,
             close.command_type,
             "rejected",
             cause.correlation_id,
             reason=AnswerReason.DISCARDED.value,
+            content_hash=bytes.fromhex(close.content_hash) if close.content_hash else None,
+            sender=close.sender,
+            sent_id=_if_other(close.command_id, kept_as),
         )
-        new.append(answer)
         outgoing += announce_answer(
-            answer, cause, reply_to=_reply_to(close.reply_to), correlation_id=close.reply_correlation_id
+            answer,
+            cause,
+            reply_to=senders.answers_to(close.reply_to, close.sender),
+            correlation_id=close.reply_correlation_id,
         )
-    await answers.insert(writes, new)
+    await answers.insert(writes, list(new.values()))
     return outgoing
 
 
-def _answer(item: Item, decided: DecidedBatch) -> tuple[StoredAnswer, Cause]:
+def _answer(item: ReceivedCommand, decided: DecidedBatch) -> tuple[StoredAnswer, Cause]:
     if isinstance(item, RefusedCommand):
         return item.answer, Cause(item.id, item.answer.correlation_id, decided.now)
     change = decided.changes[item.id]
@@ -145,33 +257,41 @@ def _answer(item: Item, decided: DecidedBatch) -> tuple[StoredAnswer, Cause]:
         detail=result.detail,
         invoice_id=message.data.subject(),
         content_hash=message.content_hash,
+        sender=item.sender,
+        sent_id=_if_other(item.command_id, message.id),
     )
     return answer, change.cause
 
 
-def _as_told(item: Item, answer: StoredAnswer) -> StoredAnswer:
-    """The answer under the id by which its sender knows the command."""
-    return replace(answer, command_id=item.command_id) if isinstance(item, RefusedCommand) else answer
-
-
-def _answer_again(item: Item, stored: StoredAnswer, decided: DecidedBatch) -> list[Outgoing]:
-    stored = _as_told(item, stored)
-    reply_to = _reply_to(item.delivery.reply_to)
+def _answer_again(
+    item: ReceivedCommand, stored: StoredAnswer, decided: DecidedBatch, senders: Senders
+) -> list[Outgoing]:
+    reply_to = senders.answers_to(item.delivery.reply_to, item.sender)
     if reply_to is None:
         return []
-    if _is_another_command(item, stored):
+    stored = replace(stored, sent_id=item.command_id)
+    if isinstance(item, RefusedCommand) and item.answer.reason in _CARD_DATA:
+        stored = (
+            item.answer
+        )  # nothing tells whether it is the same command, and no id is spent: it hears of this refusal
+    elif _is_another_command(item, stored):
         detail = "another command came under this id before"
         stored = replace(stored, answer="rejected", reason=AnswerReason.COMMAND_ID_REUSED.value, detail=detail)
     cause = Cause(stored.command_id, stored.correlation_id, decided.now)
     return [_to_sender(stored, cause, reply_to, _correlation(item))]
 
 
-def _is_another_command(item: Item, stored: StoredAnswer) -> bool:
-    """Whether type or data of a repeated command differ from those of the first. False if the content of one is unknown."""
-    new_hash = (
-        item.answer.content_hash if isinstance(item, RefusedCommand) else item.message and item.message.content_hash
-    )
-    return new_hash is not None and stored.content_hash is not None and new_hash != stored.content_hash
+def _is_another_command(item: ReceivedCommand, stored: StoredAnswer) -> bool:
+    """Whether type or data of a repeated command differ from those of the first.
+
+    If the content of one is unknown, nobody can say, so it counts as another: except if it is refused here and now in the very words in
+    which the first one was, since then the stored answer tells its sender nothing new.
+    """
+    refused = item.answer if isinstance(item, RefusedCommand) else None
+    new_hash = refused.content_hash if refused is not None else item.message and item.message.content_hash
+    if new_hash is not None and stored.content_hash is not None:
+        return new_hash != stored.content_hash
+    return refused is None or (refused.reason, refused.detail) != (stored.reason, stored.detail)
 
 
 def _to_sender(answer: StoredAnswer, cause: Cause, reply_to: str, correlation_id: str | None) -> Outgoing:
@@ -182,57 +302,12 @@ def _to_sender(answer: StoredAnswer, cause: Cause, reply_to: str, correlation_id
     """
     position = f"answer:{reply_to}:{answer.reason}"
     draft = Draft(
-        CommandAnswered(command_id=answer.command_id, answer=answer.answer, reason=answer.reason, detail=answer.detail),
+        CommandAnswered(command_id=answer.told_id, answer=answer.answer, reason=answer.reason, detail=answer.detail),
         message_id=derived_id(answer.command_id, position),
         reply_to=reply_to,
         reply_correlation_id=correlation_id,
     )
-    return encode(draft, cause, position, source=SOURCE, causation_id=answer.command_id)
-
-
-# -- refused at the border ---------------------------------------------------------------------------------------------------------------
-
-
-def _refuse(delivery: Delivery, read: Inbound, reason: AnswerReason, detail: str) -> RefusedCommand:
-    answer = StoredAnswer(
-        command_id=read.id,
-        command_type=read.type,
-        answer="rejected",
-        correlation_id=read.correlation_id,
-        reason=reason.value,
-        detail=detail,
-        content_hash=read.content_hash,
-    )
-    return RefusedCommand(read.id, delivery, None, answer, read.id)
-
-
-def _refuse_malformed(delivery: Delivery, malformed: Malformed) -> RefusedCommand | DeadLettered:
-    """Reject a command that can never be read, if its id is known: its own id, or that of AMQP.
-
-    As a dead letter it would wait for a person who can only discard it, because the same bytes fail again. A message is a dead letter if a
-    later version may be able to read it, or if its id is unknown, since then nobody can be answered.
-    """
-    command_id = read_uuid(delivery.message_id)
-    if malformed.id is not None and not malformed.reason.is_card_data:
-        command_id = malformed.id  # nothing of a body with card data is used, not even its id
-    if command_id is None or not malformed.reason.is_permanent:
-        return DeadLettered(delivery, str(malformed.reason), malformed.detail)
-    kept_as = id_of_card_refusal(command_id) if malformed.reason.is_card_data else command_id
-    answer = StoredAnswer(
-        command_id=kept_as,
-        command_type=malformed.type if malformed.type in BY_WIRE_NAME else "unread",
-        answer="rejected",
-        correlation_id=malformed.correlation_id or str(command_id),
-        reason=str(malformed.reason),
-        detail=malformed.detail,
-        content_hash=malformed.content_hash,
-    )
-    return RefusedCommand(kept_as, delivery, None, answer, command_id)
-
-
-def _reply_to(asked: str | None) -> str | None:
-    """The queue to answer to, or None. Queues of Remit, and addresses that the broker cannot carry, are never answered."""
-    return asked if asked and problem_of(asked) is None else None
+    return encode(draft, cause, position, source=SOURCE, causation_id=answer.told_id)
 
 
 def _correlation(item: Item) -> str | None:

@@ -57,6 +57,8 @@ class MethodSummary:
 class Invoice:
     """The state of an invoice.
 
+    `owner` is the name of the sender that issued it. None if nobody knows.
+
     `payment_id` is the payment that is pending or in doubt, or the one that paid. `version` is that of the event stream. It is 0 if the
     invoice does not exist.
     """
@@ -69,6 +71,7 @@ class Invoice:
     currency: str = ""
     payment_id: UUID | None = None
     receipt_number: str | None = None
+    owner: str | None = None
 
 
 # -- commands --------------------------------------------------------------------------------------------------------------------------
@@ -76,11 +79,12 @@ class Invoice:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Issue the invoice."""
+    """Issue the invoice. It belongs to `owner`, the name of the sender. None if nobody vouches for a name."""
 
     customer_id: str
     amount_minor: int
     currency: str
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,7 @@ class Issued:
     customer_id: str
     amount_minor: int
     currency: str
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +214,7 @@ def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | RejectionR
 def _issue(command: Issue, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
     if invoice.status is not InvoiceStatus.ABSENT:
         return RejectionReason.ALREADY_ISSUED
-    return (Issued(command.customer_id, command.amount_minor, command.currency),)
+    return (Issued(command.customer_id, command.amount_minor, command.currency, command.owner),)
 
 
 def _pay(command: Pay, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
@@ -303,6 +308,7 @@ def _apply(invoice: Invoice, event: Event) -> Invoice:
                 customer_id=event.customer_id,
                 amount_minor=event.amount_minor,
                 currency=event.currency,
+                owner=event.owner,
             )
         case PaymentRequested():
             return replace(invoice, status=InvoiceStatus.PAYMENT_PENDING, payment_id=event.payment_id)

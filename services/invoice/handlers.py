@@ -7,6 +7,7 @@ from uuid import UUID
 from services.invoice import domain, store
 from services.invoice.answers import ACCEPTED, CommandResult
 from services.invoice.command_inbox import SOURCE, close_answers
+from services.invoice.senders import Senders
 from services.invoice.store import Loaded, NewEvent
 from shared.batch.handler import Change, Reaction
 from shared.batch.state_cache import StateCache
@@ -142,6 +143,7 @@ Effect = NewEvent | RepublishOutcome | CommandResult | CloseAnswer
 class InvoiceHandler:
     """Handles the commands of both queues: those of upstream, and those of the saga and of staff."""
 
+    senders: Senders = field(default_factory=Senders)
     source: str = SOURCE
     state_cache: StateCache[str, Loaded] = field(default_factory=StateCache)
 
@@ -176,7 +178,9 @@ class InvoiceHandler:
         if isinstance(message.data, messages.CloseCommand):
             return Reaction(state, (CloseAnswer(message.data),))
         command = ROUTES[type(message.data)](message.data, state)
-        decided = domain.decide(command, state.invoice)
+        if isinstance(command, domain.Issue):
+            command = replace(command, owner=message.sender)
+        decided = domain.decide(command, self._as_seen(state.invoice, message))
         if isinstance(decided, domain.RejectionReason):
             return Reaction(state, (CommandResult(decided.value),))
         invoice, effects, says = self._happened(state.invoice, message, decided)
@@ -184,6 +188,14 @@ class InvoiceHandler:
             effects = (RepublishOutcome(command.payment_id),)
         after = replace(state, invoice=invoice).with_payment_ids_of(decided)
         return Reaction(after, (*effects, ACCEPTED), says)
+
+    def _as_seen(self, invoice: domain.Invoice, message: Inbound) -> domain.Invoice:
+        """The invoice as the sender of the message may see it: one of another sender does not exist. Only that its id is taken shows."""
+        if isinstance(message.data, messages.PayInvoice | messages.VoidInvoice) and not self.senders.may_use(
+            message.sender, invoice.owner
+        ):
+            return domain.Invoice(invoice.invoice_id)
+        return invoice
 
     def _happened(
         self, invoice: domain.Invoice, message: Inbound, events: tuple[domain.Event, ...]
@@ -220,4 +232,4 @@ class InvoiceHandler:
                         assert_never(effect)
         await store.save(writes, new_events=events, invoices=invoices)
         outcomes = await store.outcomes_of(writes, republished, announce) if republished else []
-        return [*outcomes, *await close_answers(writes, closed)]
+        return [*outcomes, *await close_answers(writes, closed, self.senders)]

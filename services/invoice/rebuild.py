@@ -27,7 +27,7 @@ async def rebuild(database: Database, clock: Clock, *, repair: bool) -> Rebuilt:
     streams, differing, page = 0, [], []
     async with database.connection() as reading:
         async for invoice_id, events in event_store.all_streams(reading):
-            page.append(replay(invoice_id, (stored_events.load(e.type, e.data) for e in events)))
+            page.append(replay(invoice_id, (stored_events.load(e.type, e.data, e.owner) for e in events)))
             streams += 1
             if len(page) == PAGE:
                 differing += await _compare(database, clock, page, repair=repair)
@@ -46,7 +46,8 @@ async def _compare(database: Database, clock: Clock, page: list[Invoice], *, rep
         await store.load(tx, suspects, ())
         streams = await event_store.load(tx, suspects)
         folded = [
-            replay(id_, (stored_events.load(e.type, e.data) for e in streams.get(id_, ()))) for id_ in sorted(suspects)
+            replay(id_, (stored_events.load(e.type, e.data, e.owner) for e in streams.get(id_, ())))
+            for id_ in sorted(suspects)
         ]
         differing = await store.differing(tx, folded)
         if repair and differing:

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 
 from services.invoice import stored_events
-from services.invoice.domain import Event, Invoice, InvoiceStatus, PaymentRequested, ended_payment
+from services.invoice.domain import Event, Invoice, InvoiceStatus, Issued, PaymentRequested, ended_payment
 from shared.contracts.base import Contract
 from shared.contracts.invoice import EncryptedCardMethod, InvoicePaymentOverdue, PaymentMethod, TokenMethod
 from shared.messaging.codec import encode
@@ -21,16 +21,16 @@ from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
 
-_COLUMNS = "invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number"
+_COLUMNS = "invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, owner"
 _ROW = attrgetter(*_COLUMNS.split(", "))
 _SELECT = f"SELECT {_COLUMNS} FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id"  # noqa: S608 - our names
 _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
-_INSERT = f"INSERT INTO invoices ({_COLUMNS}, updated_at) SELECT u.*, $2 FROM unnest($1::invoice_row[]) u"  # noqa: S608 - our names
-_CHANGED = _COLUMNS.split(", ")[1:]
+_INSERT = f"INSERT INTO invoices ({_COLUMNS}, updated_at) SELECT u.*, $2 FROM unnest($1::invoice_row_2[]) u"  # noqa: S608 - our names
+_CHANGED = _COLUMNS.split(", ")[1:-1]  # an invoice keeps its id and its owner
 _UPDATE = f"""UPDATE invoices i SET {", ".join(f"{name} = u.{name}" for name in _CHANGED)}, updated_at = $2
-    FROM unnest($1::invoice_row[]) u WHERE i.invoice_id = u.invoice_id RETURNING i.invoice_id"""  # noqa: S608 - our names
+    FROM unnest($1::invoice_row_2[]) u WHERE i.invoice_id = u.invoice_id RETURNING i.invoice_id"""  # noqa: S608 - our names
 _UPSERT = f"""{_INSERT} ON CONFLICT (invoice_id) DO UPDATE
-    SET {", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "updated_at"))}"""  # noqa: S608 - our names
+    SET {", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "owner", "updated_at"))}"""  # noqa: S608 - our names
 
 ANNOUNCE_AGAIN_ROWS_MAX = 100
 ANNOUNCE_DOUBLINGS_MAX = 8
@@ -217,6 +217,7 @@ def _stored(invoice_id: str, cause: Cause, new: NewEvent) -> StoredEvent:
         correlation_id=cause.correlation_id,
         traceparent=cause.traceparent,
         recorded_at=cause.time,
+        owner=new.event.owner if isinstance(new.event, Issued) else None,
     )
 
 

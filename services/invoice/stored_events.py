@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any, get_args
 from uuid import UUID
 
-from services.invoice.domain import Event, MethodSummary, PaymentFlaggedInDoubt
+from services.invoice.domain import Event, Issued, MethodSummary, PaymentFlaggedInDoubt
 
 STORED_AS: dict[type[Event], str] = {event: f"{event.__name__}.1" for event in get_args(Event)} | {
     PaymentFlaggedInDoubt: "PaymentInDoubt.1"
@@ -23,16 +23,21 @@ UPCASTERS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
 """For each old stored name, the function from its data to the next name and data. Empty until a stored event changes its form."""
 
 _EVENTS = {name: event for event, name in STORED_AS.items()}
-_FIELDS = {event: tuple(field.name for field in fields(event)) for event in STORED_AS}
+_APART = "owner"
+"""Stored in a column of its own: the build before cannot read data that holds it."""
+_FIELDS = {event: tuple(field.name for field in fields(event) if field.name != _APART) for event in STORED_AS}
 
 
 def dump(event: Event) -> tuple[str, dict[str, Any]]:
-    """The stored name and data of an event."""
+    """The stored name and data of an event. The owner that `Issued` has is stored beside them."""
     return STORED_AS[type(event)], {name: _plain(getattr(event, name)) for name in _FIELDS[type(event)]}
 
 
-def load(name: str, data: dict[str, Any]) -> Event:
-    """The event of a stored name and data. An old form is brought to the present one first. Raises ValueError for an unknown name."""
+def load(name: str, data: dict[str, Any], owner: str | None = None) -> Event:
+    """The event of a stored name, data and owner. An old form is brought to the present one first.
+
+    Raises ValueError for an unknown name.
+    """
     while (upcast := UPCASTERS.get(name)) is not None:
         name, data = upcast(data)
     values = dict(data)
@@ -42,7 +47,7 @@ def load(name: str, data: dict[str, Any]) -> Event:
         values["method"] = MethodSummary(**values["method"])
     if (event := _EVENTS.get(name)) is None:
         raise ValueError(f"no event is stored as {name}")
-    return event(**values)
+    return Issued(**values, owner=owner) if event is Issued else event(**values)
 
 
 def _plain(value: Any) -> Any:

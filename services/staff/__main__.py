@@ -24,7 +24,8 @@ async def assemble(runtime: Runtime) -> None:
     """
     cases = runtime.consume("staff.cases", CaseHandler())
     consumer = runtime.add_consumer(DEAD_LETTERS, prefetch=DEAD_LETTERS_PREFETCH, wary=True)
-    intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness)
+    user = consumer.link.user
+    intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness, staff_user=user)
     runtime.workers.append(intake)
     runtime.in_background(UnreadableWatch(cases.link))
     runtime.in_background(JournalHeadLog(runtime.database))

@@ -27,8 +27,8 @@ from shared.contracts.invoice import CloseCommand
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id, new_id
 from shared.messaging import dead_letter_headers, reply_address
-from shared.messaging.codec import decode, encode, field_errors
-from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.messaging.codec import Malformed, decode, encode, field_errors
+from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
 from shared.messaging.failures import text as text_of
 from shared.messaging.topology import WORK_QUEUES
@@ -216,19 +216,22 @@ def _replay(record: DeadLetterRecord, who: str, reason: str | None, now: datetim
 
 
 def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
-    """The message as it first came, with a header that counts its replays.
+    """The message as it first came, with a header that counts its replays, and one with the name of its sender.
 
     A message without an id gets the id of its record, so that its next failure is recognised. In the outbox each replay has its own id,
     because the same message may wait there for two queues at once.
     """
     letter = record.letter
-    scalars = {
+    headers: dict[str, str | int] = {
         name: value
         for name, value in of_the_sender(letter.headers).items()
         if isinstance(value, str | int)
         and name not in ROUTING_HEADERS
         and len(name.encode()) <= SHORT_TEXT_BYTES_MAX  # redaction can make it longer
     }
+    headers[dead_letter_headers.REPLAYS] = record.replays
+    if letter.sender is not None:
+        headers[dead_letter_headers.SENDER] = letter.sender
     return Outgoing(
         id=derived_id(entry_id, 0),
         exchange="",
@@ -236,7 +239,7 @@ def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
         type=letter.type or "",
         correlation_id=letter.correlation_id or "",
         body=letter.body or b"",
-        headers=scalars | {dead_letter_headers.REPLAYS: record.replays},
+        headers=headers,
         content_type=letter.content_type or "",
         message_id=letter.message_id or str(record.id),
         reply_to=None if letter.reply_to == reply_address.DIRECT else letter.reply_to,
@@ -256,23 +259,26 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
     if command_id is None:
         text = "discarded; no id of a command can be read, so nobody is answered"
         return _Act(after, entry, (), text if letter.queue == COMMANDS_QUEUE else "discarded")
+    read = _read(record)
     closing = CloseCommand(
         command_id=command_id,
         command_type=text_of(letter.type) or "unread",
         reply_to=text_of(letter.reply_to),
         reply_correlation_id=text_of(letter.correlation_id),
         reason=reason,
+        sender=letter.sender,
+        content_hash=read.content_hash.hex() if read is not None and read.content_hash else None,
     )
-    message = _message(closing, entry, _correlation(record) or str(command_id))
+    message = _message(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
     return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")
 
 
-def _correlation(record: DeadLetterRecord) -> str | None:
-    """The correlation id in the message's body, if it can be read."""
+def _read(record: DeadLetterRecord) -> Inbound | Malformed | None:
+    """The message as it would be read now. None if its body was not kept."""
     letter = record.letter
-    if letter.body is None:
-        return None
-    return decode(letter.body, content_type=letter.content_type, headers=letter.headers).correlation_id
+    return (
+        None if letter.body is None else decode(letter.body, content_type=letter.content_type, headers=letter.headers)
+    )
 
 
 _WITHHELD_WORDS = {

@@ -41,6 +41,7 @@ class DeadLetter:
 
     Every text is redacted. `body` is None if it is `withheld`. `queue` is the queue on which the message failed. `generation` says how
     often it had been replayed before. `event_id` is the CloudEvents id, if it can be read. For a command, its sender knows that id.
+    `sender` is the name of the sender, if the broker vouched for one.
 
     A message that came without an id is replayed with the id of its record. If it fails again, `replay_of` is that id.
     """
@@ -67,6 +68,7 @@ class DeadLetter:
     body_bytes: int = 0
     withheld: Withheld | None = None
     replay_of: UUID | None = None
+    sender: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

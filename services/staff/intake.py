@@ -10,6 +10,7 @@ which a message failed is taken from the routing key with which it was dead-lett
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import Literal
 from uuid import UUID
@@ -49,11 +50,12 @@ GENERATION_MAX = 1_000_000
 # -- reading a delivery ----------------------------------------------------------------------------------------------------------------
 
 
-def read(delivery: Delivery) -> DeadLetter:
-    """Read a delivery as a dead letter. Never raises because of its content."""
+def read(delivery: Delivery, *, staff_user: str | None = None) -> DeadLetter:
+    """Read a delivery as a dead letter. Never raises because of its content. `staff_user` is the user as whom staff replay."""
     failure = read_arrived(delivery)
     original = failure.message
     withheld = _withheld(failure)
+    sender = text(failure.sender(staff_user))
     decoded = decode(
         original.body,
         content_type=original.content_type,
@@ -64,7 +66,7 @@ def read(delivery: Delivery) -> DeadLetter:
     type_ = decoded.data.wire_name if isinstance(decoded, Inbound) else decoded.type
     generation = failure.replays if failure.replays <= GENERATION_MAX else 0
     return DeadLetter(
-        id=_identity(failure, withheld, delivery),
+        id=_identity(failure, withheld, delivery, sender),
         queue=text(original.queue) or DEAD_LETTERS,
         origin=_origin(failure),
         reason=failure.reason,
@@ -86,13 +88,14 @@ def read(delivery: Delivery) -> DeadLetter:
         body_bytes=failure.body_bytes,
         withheld=withheld,
         replay_of=own_id if generation else None,
+        sender=sender,
     )
 
 
-def read_or_remains(delivery: Delivery) -> DeadLetter:
+def read_or_remains(delivery: Delivery, *, staff_user: str | None = None) -> DeadLetter:
     """Like `read`. If that fails because of a bug, return the remains of the delivery, so that the rest of its batch goes on."""
     try:
-        return read(delivery)
+        return read(delivery, staff_user=staff_user)
     except Exception as error:
         log.exception("dead_letter_unreadable", queue=delivery.queue, body_bytes=delivery.body_bytes)
         return remains(delivery, error, Withheld.UNREADABLE)
@@ -149,8 +152,8 @@ def _has_card_data(original: Delivery) -> bool:
     return has_card_data(original.body) or has_card_data(as_text(properties))
 
 
-def _identity(failure: Failure, withheld: Withheld | None, delivery: Delivery) -> UUID:
-    """The id of the record: the same for a message that fails on the same queue again, replayed or not.
+def _identity(failure: Failure, withheld: Withheld | None, delivery: Delivery, sender: str | None) -> UUID:
+    """The id of the record: the same for a message of the same sender that fails on the same queue again, replayed or not.
 
     It uses no hash of a withheld body, because a card number could be found from the hash.
     """
@@ -161,7 +164,8 @@ def _identity(failure: Failure, withheld: Withheld | None, delivery: Delivery) -
         digest = ""
     else:  # the message has no id: use that of the dead letter, or the time when the broker dead-lettered it
         digest = delivery.message_id or f"{death_of(delivery, original.queue).get('time')} {original.body_bytes}"
-    return derived_id(NAMESPACE, f"{original.queue}\n{original.message_id or ''}\n{digest}")
+    of_sender = "" if sender is None else f"\n{sender}"
+    return derived_id(NAMESPACE, f"{original.queue}\n{original.message_id or ''}\n{digest}{of_sender}")
 
 
 def _event_headers(headers: Mapping[str, object]) -> bytes:
@@ -186,8 +190,17 @@ class Intake:
     In an outage a batch is held. A delivery is never acknowledged before its record is stored.
     """
 
-    def __init__(self, consumer: Consumer, database: Database, clock: Clock, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        database: Database,
+        clock: Clock,
+        readiness: Readiness,
+        *,
+        staff_user: str | None = None,
+    ) -> None:
         self._consumer = consumer
+        self._staff_user = staff_user
         self._database = database
         self._clock = clock
         self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer)
@@ -199,7 +212,7 @@ class Intake:
             if self._consumer.is_stale(deliveries):
                 continue  # the broker delivers all of them again
             try:
-                letters = await in_turns(read_or_remains, deliveries)
+                letters = await in_turns(partial(read_or_remains, staff_user=self._staff_user), deliveries)
                 await self._committing.run(list(zip(deliveries, letters, strict=True)))
             except Stopped:
                 return

@@ -159,6 +159,7 @@ _LETTER_COLUMNS: dict[str, str] = {
     "settled_by": "text",
     "settled_at": "timestamptz",
     "settled_reason": "text",
+    "sender": "text",
 }
 _LETTER_NAMES = ", ".join(_LETTER_COLUMNS)
 """Columns are always named, and never `*`. So this build also runs when a newer build has added a column."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import aio_pika
 from aio_pika.abc import ConnectionParameter
@@ -89,6 +89,7 @@ class BrokerLink:
 
     def __init__(self, url: str, *, name: str) -> None:
         self._url = url
+        self.user = _user(url)
         self._heartbeat_s = _heartbeat_s(url)
         self._name = name
         self._connection: _Connection | None = None
@@ -144,6 +145,14 @@ class BrokerLink:
                         await connection.close()
             except BROKER_ERRORS:
                 return
+
+
+def _user(url: str) -> str | None:
+    """The name of the connection's user, or None if it is not the URL that says who connects (`auth=external`)."""
+    parts = urlsplit(url)
+    if parse_qs(parts.query).get("auth", ["plain"])[-1].lower() != "plain":
+        return None
+    return unquote(parts.username) if parts.username else "guest"
 
 
 def _heartbeat_s(url: str) -> int:

@@ -45,7 +45,7 @@ _tag_at = struct.Struct(">QB").unpack_from
 
 # The flags of the properties that we write (AMQP class basic, 1.8).
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _CORRELATION_ID = 0x8000, 0x2000, 0x1000, 0x0400
-_REPLY_TO, _MESSAGE_ID, _TYPE, _APP_ID = 0x0200, 0x0080, 0x0020, 0x0008
+_REPLY_TO, _MESSAGE_ID, _TYPE, _USER_ID, _APP_ID = 0x0200, 0x0080, 0x0020, 0x0010, 0x0008
 
 # -- frames to send --------------------------------------------------------------------------------------------------------------------
 
@@ -65,9 +65,11 @@ def publish(
     body: bytes,
     app_id: str,
     payload_max: int,
+    user_id: str | None = None,
 ) -> bytes:
     """The frames of one persistent message. Properties with an empty text are left out.
 
+    The broker takes a `user_id` only if it is the name of the connection's user, and closes the channel for any other.
     `payload_max` is the largest payload of a frame on this connection, in bytes. Raises ValueError, TypeError or struct.error if AMQP
     cannot carry the message.
     """
@@ -90,6 +92,9 @@ def publish(
     if type_:
         flags |= _TYPE
         parts.append(_known_short(type_))
+    if user_id is not None:
+        flags |= _USER_ID
+        parts.append(_known_short(user_id))
     parts.append(_known_short(app_id))
     properties = b"".join(parts)
     if (
@@ -148,6 +153,7 @@ class Properties(NamedTuple):
     reply_to: str | None
     message_id: str | None
     type: str | None
+    user_id: str | None
 
 
 def read_deliver(payload: bytes) -> Deliver:
@@ -176,12 +182,12 @@ def read_properties(payload: bytes) -> Properties:
     try:
         return _properties(payload)
     except (IndexError, struct.error, ValueError):
-        return Properties(None, None, {UNREADABLE: True}, None, None, None, None)
+        return Properties(None, None, {UNREADABLE: True}, None, None, None, None, None)
 
 
 _TEXT, _TABLE, _OCTET, _TIMESTAMP = 0, -1, 1, 8
 """The format of a property. A number above 0 is the length in bytes of a property that is skipped."""
-_UNREAD: Final = 7
+_UNREAD: Final = 8
 # The properties by their flags, from the highest bit on: the format of each, and its place in `Properties`.
 _LAYOUT: Final = {
     0x8000: (_TEXT, 0),  # content type
@@ -194,7 +200,8 @@ _LAYOUT: Final = {
     0x0100: (_TEXT, _UNREAD),  # expiration
     0x0080: (_TEXT, 5),  # message id
     0x0040: (_TIMESTAMP, _UNREAD),
-    0x0020: (_TEXT, 6),  # type; user id, app id and cluster id follow it, and are not read
+    0x0020: (_TEXT, 6),  # type
+    0x0010: (_TEXT, 7),  # user id; app id and cluster id follow it, and are not read
 }
 
 
@@ -204,7 +211,7 @@ def _layout(flags: int) -> tuple[tuple[int, int], ...]:
 
 
 def _properties(payload: bytes) -> Properties:
-    values: list[Any] = [None, None, {}, None, None, None, None, None]
+    values: list[Any] = [None, None, {}, None, None, None, None, None, None]
     offset = 14
     for format_, place in _layout(_flags_at(payload, 4)[1]):
         if format_ == _TEXT:

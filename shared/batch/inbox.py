@@ -16,6 +16,7 @@ from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Inbound, Outgoing
 from shared.persistence import inbox as inbox_table
 from shared.persistence.database import Tx
+from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
 
@@ -66,7 +67,7 @@ class Inbox(Protocol):
         """The ids of those items that were handled before."""
         ...
 
-    async def record(self, writes: Tx, decided: DecidedBatch) -> Sequence[Outgoing]:
+    async def record(self, writes: WriteBatch, decided: DecidedBatch) -> Sequence[Outgoing]:
         """Collect the writes that mark the fresh items as handled. Returns messages to publish about the batch, for instance answers.
 
         An item that is marked already is a unique violation, which is a conflict: the batch is repeated, and then recognises the item.

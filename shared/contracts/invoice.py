@@ -117,6 +117,13 @@ class CloseCommand(Contract):
     reply_to: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)] | None = None
     reply_correlation_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)] | None = None
     reason: Text
+    sender: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)] | None = Field(
+        default=None, description="the name of the command's sender, if it is known"
+    )
+    content_hash: Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None,
+        description="SHA-256 over the command's type and data, if they could be read; a repeated command is told by it",
+    )
 
     def subject(self) -> str:
         return str(self.command_id)
@@ -226,6 +233,7 @@ class AnswerReason(StrEnum):
     PAYMENT_ID_USED = "payment_id_used"
     # the message itself is the reason
     COMMAND_ID_REUSED = "command_id_reused"
+    SENDER_UNKNOWN = "sender_unknown"
     NOT_PUBLIC = "not_public"
     REPLY_TO_NOT_ALLOWED = "reply_to_not_allowed"
     CLEAR_CARD_NUMBER = "clear_card_number"

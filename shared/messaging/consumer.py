@@ -78,6 +78,8 @@ class Delivery:
     tries: int = 0
     content_encoding: str | None = None
     dropped_bytes: int = 0
+    user_id: str | None = None
+    """The name of the sender's user. If it is set, the broker has seen to it that it is true."""
 
     @property
     def body_bytes(self) -> int:
@@ -440,6 +442,7 @@ def read_delivery(
         tries=tries,
         content_encoding=properties.content_encoding,
         dropped_bytes=dropped_bytes,
+        user_id=properties.user_id,
     )
     return delivery, deliver.redelivered
 

@@ -1,5 +1,8 @@
 """The headers of a dead letter: why a message was dead-lettered, and what it was before. Services write them, staff reads them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from shared.messaging.consumer import Delivery
 
 REASON = "x-remit-reason"
@@ -21,10 +24,26 @@ BODY_BYTES = "x-remit-body-bytes"
 REPLAYS = "x-remit-replays"
 """How often staff replayed the message. A service copies it onto a further dead letter, so that staff recognises an old duplicate."""
 
+SENDER = "x-remit-sender"
+"""The name of the sender of a message that staff replayed: only the staff service's user may say it."""
+USER = "x-remit-user"
+"""The name of the user who published the message that became a dead letter."""
+
 WITHHELD_CARD_DATA = "card_data"
 WITHHELD_TOO_LARGE = "too_large"
 WITHHELD_NOT_TEXT = "not_text"
 """Compressed, or in another encoding than UTF-8: nobody can say that no card number is in it."""
+
+
+def said_sender(headers: Mapping[str, Any]) -> str | None:
+    """The name of the sender as the headers say it. Anybody can write there."""
+    name = headers.get(SENDER)
+    return name if isinstance(name, str) and name else None
+
+
+def sender_of(user: str | None, said: str | None, *, staff_user: str | None) -> str | None:
+    """The name of a message's sender. `user` published it: that is its sender, or staff, who have said for whom they replay it."""
+    return said if user is not None and user == staff_user else user
 
 
 def replays(delivery: Delivery) -> int:

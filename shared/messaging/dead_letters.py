@@ -45,6 +45,7 @@ def dead_letter(
         withheld=_withheld(delivery),
         body_bytes=delivery.body_bytes,
         replays=dead_letter_headers.replays(delivery),
+        said_sender=dead_letter_headers.said_sender(delivery.headers),
     )
     return _letter(failure, _id(failure))
 
@@ -89,6 +90,8 @@ def _letter(failure: Failure, id_: UUID) -> Outgoing:
         (dead_letter_headers.CORRELATION_ID, delivery.correlation_id),
         (dead_letter_headers.MESSAGE_TYPE, delivery.type),
         (dead_letter_headers.CONTENT_TYPE, delivery.content_type),
+        (dead_letter_headers.USER, delivery.user_id),
+        (dead_letter_headers.SENDER, failure.said_sender),
     ):
         if value:
             headers[header] = _short(value)
@@ -131,7 +134,10 @@ def _id(failure: Failure) -> UUID:
     another one, and so are two bodies under one message id. A withheld body gives no hash: a card number could be found from it."""
     message = failure.message
     body = f"tag {message.tag}" if failure.withheld else sha256(message.body).hexdigest()
-    return derived_id(NAMESPACE, f"{message.queue}\n{message.message_id}\n{body}\n{failure.replays}")
+    told = f"{message.queue}\n{message.message_id}\n{body}\n{failure.replays}"
+    if message.user_id is not None:  # two senders may say the same under the same id
+        told += f"\n{message.user_id}\n{failure.said_sender}"
+    return derived_id(NAMESPACE, told)
 
 
 def _short(text: str) -> str:

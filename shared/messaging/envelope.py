@@ -34,6 +34,8 @@ class Inbound:
     causation_id: UUID | None = None
     traceparent: str | None = None
     content_hash: bytes = b""
+    sender: str | None = None
+    """The name of the upstream system that sent a command. None if nobody can say, and for messages of our own services."""
 
     @property
     def type(self) -> str:

@@ -59,6 +59,12 @@ class Failure:
     withheld: str
     body_bytes: int
     replays: int
+    said_sender: str | None = None
+    """The name of the sender as whoever published the message has said it."""
+
+    def sender(self, staff_user: str | None) -> str | None:
+        """The name of the message's sender: as the broker vouched for it, or as staff said it when they replayed the message."""
+        return dead_letter_headers.sender_of(self.message.user_id, self.said_sender, staff_user=staff_user)
 
 
 def is_dead_letter(delivery: Delivery) -> bool:
@@ -98,6 +104,7 @@ def _read(delivery: Delivery, queue: str) -> Failure:
             content_type=string(headers.get(dead_letter_headers.CONTENT_TYPE)) or None,
             correlation_id=string(headers.get(dead_letter_headers.CORRELATION_ID)) or None,
             reply_to=string(headers.get(dead_letter_headers.REPLY_TO)) or None,
+            user_id=_user(delivery),
         ),
         by_service=True,
         reason=code(headers.get(dead_letter_headers.REASON)),
@@ -108,7 +115,18 @@ def _read(delivery: Delivery, queue: str) -> Failure:
         withheld=string(headers.get(dead_letter_headers.BODY_WITHHELD)),
         body_bytes=body_bytes(delivery),
         replays=dead_letter_headers.replays(delivery),
+        said_sender=dead_letter_headers.said_sender(headers),
     )
+
+
+def _user(delivery: Delivery) -> str | None:
+    """The user who published the message that failed. Our services say it in a header, and set no `user_id` on a dead letter.
+
+    That header is not believed if the message came by the exchange for commands of others: a sender could have staff replay as another.
+    """
+    if delivery.user_id is not None or delivery.exchange == COMMANDS:
+        return delivery.user_id
+    return string(delivery.headers.get(dead_letter_headers.USER)) or None
 
 
 def _by_broker(delivery: Delivery, message: Delivery) -> Failure:
@@ -130,6 +148,7 @@ def _by_broker(delivery: Delivery, message: Delivery) -> Failure:
         withheld="",
         body_bytes=body_bytes(delivery),
         replays=dead_letter_headers.replays(delivery),
+        said_sender=dead_letter_headers.said_sender(delivery.headers),
     )
 
 

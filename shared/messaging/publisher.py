@@ -262,7 +262,7 @@ class Publisher:
             channel = await self._open_channel()
         except BROKER_ERRORS as error:
             return list(wave.values()), error
-        sendable, payload = _encoded(wave, channel, self._lane, result)
+        sendable, payload = _encoded(wave, channel, self._lane, self._link.user, result)
         if not sendable:
             return [], None
         problem = await self._send(list(sendable), payload)
@@ -440,13 +440,13 @@ def _next_wave(waiting: deque[Outgoing], at_most: int) -> _Wave:
     return wave
 
 
-def _encoded(wave: _Wave, channel: Channel, lane: Lane, result: Published) -> tuple[_Wave, bytes]:
+def _encoded(wave: _Wave, channel: Channel, lane: Lane, user: str | None, result: Published) -> tuple[_Wave, bytes]:
     """The messages that AMQP can carry, and the frames of all of them. A message that AMQP cannot carry is noted in `result`."""
     sendable: _Wave = {}
     payloads: list[bytes] = []
     for id_, message in wave.items():
         try:
-            payloads.append(_payload_or_remains(id_, message, channel, lane))
+            payloads.append(_payload_or_remains(id_, message, channel, lane, user))
             sendable[id_] = message
         except (ValueError, TypeError, struct.error) as error:
             result.unencodable.append(message.id)
@@ -454,20 +454,21 @@ def _encoded(wave: _Wave, channel: Channel, lane: Lane, result: Published) -> tu
     return sendable, b"".join(payloads)
 
 
-def _payload_or_remains(id_: str, message: Outgoing, channel: Channel, lane: Lane) -> bytes:
+def _payload_or_remains(id_: str, message: Outgoing, channel: Channel, lane: Lane, user: str | None) -> bytes:
     """Like `_payload`. Of a dead letter that the broker's frames cannot hold, that is sent which they always can."""
     try:
-        return _payload(id_, message, channel, lane)
+        return _payload(id_, message, channel, lane, user)
     except ValueError:
         if message.type != dead_letters.TYPE:
             raise
-        return _payload(id_, dead_letters.stripped(message), channel, lane)
+        return _payload(id_, dead_letters.stripped(message), channel, lane, user)
 
 
-def _payload(id_: str, message: Outgoing, channel: Channel, lane: Lane = Lane.INSIDE) -> bytes:
+def _payload(id_: str, message: Outgoing, channel: Channel, lane: Lane = Lane.INSIDE, user: str | None = None) -> bytes:
     """The frames of one message with its AMQP id. Raises ValueError, TypeError or struct.error if AMQP cannot carry it.
 
     On the outside lane an event is a public copy: it enters behind our own queues, and it is no error if nobody listens.
+    `user` is who we are. A message of another sender that is sent again says so: its receiver believes only staff who its sender is.
     """
     if len(message.body) > 2 * BODY_BYTES_MAX:
         # The broker would close the channel for an oversized body, and all messages in flight on it would fail.
@@ -488,6 +489,7 @@ def _payload(id_: str, message: Outgoing, channel: Channel, lane: Lane = Lane.IN
         headers=message.headers,
         body=message.body,
         app_id=APP_ID,
+        user_id=user if message.message_id is not None else None,
         payload_max=channel.max_content_size,
     )
 

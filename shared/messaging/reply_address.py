@@ -50,6 +50,12 @@ def problem_of(reply_to: str) -> str | None:
     return None
 
 
+def is_of_sender(reply_to: str, sender: str | None) -> bool:
+    """Whether an answer to this address reaches the sender of this name: by direct reply-to, or by a queue whose name begins with the
+    sender's and a dot. Without a name, only direct reply-to does."""
+    return is_direct(reply_to) or (sender is not None and reply_to.startswith(f"{sender}."))
+
+
 def is_direct(reply_to: str) -> bool:
     """Whether this is an address of direct reply-to as RabbitMQ writes it."""
     process_id, dot, key = reply_to.removeprefix(_ADDRESS).partition(".")

@@ -13,14 +13,14 @@ from shared.persistence.database import Connection, Record, Tx
 from shared.records import dataclass
 
 STREAMS_PER_PAGE = 1_000
-_COLUMNS = "stream_id, version, type, data, cause_id, cause_position, correlation_id, traceparent, recorded_at"
+_COLUMNS = "stream_id, version, type, data, cause_id, cause_position, correlation_id, traceparent, recorded_at, owner"
 """The columns are named in the statements, so that this build also runs on a later schema with more columns."""
 _ROW = attrgetter(*_COLUMNS.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """One event, with all that is needed to announce it again byte for byte.
+    """One event, with all that is needed to announce it again byte for byte. `owner` is that of the stream, in the event that begins it.
 
     `cause_id` is the id of the message that caused it, and `cause_position` its place among the effects of that message.
     """
@@ -34,6 +34,7 @@ class StoredEvent:
     correlation_id: str
     traceparent: str | None
     recorded_at: datetime
+    owner: str | None = None
 
 
 async def append(tx: Tx, events: Sequence[StoredEvent]) -> None:
@@ -41,7 +42,7 @@ async def append(tx: Tx, events: Sequence[StoredEvent]) -> None:
     if not events:
         return
     await tx.execute(
-        f"INSERT INTO events ({_COLUMNS}) SELECT * FROM unnest($1::event_row[])",  # noqa: S608 - our names
+        f"INSERT INTO events ({_COLUMNS}) SELECT * FROM unnest($1::event_row_2[])",  # noqa: S608 - our names
         list(map(_ROW, events)),
     )
 

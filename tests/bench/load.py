@@ -96,6 +96,7 @@ def _command(data: Contract) -> Outgoing:
         type=data.wire_name,
         correlation_id=str(id_),
         body=orjson.dumps(event),
+        message_id=str(id_),  # by this the publisher says whose message it is
     )
 
 

@@ -109,6 +109,7 @@ def test_every_rejection_reason_is_in_the_public_contract() -> None:
         AnswerReason.COMMAND_ID_REUSED,
         AnswerReason.NOT_PUBLIC,
         AnswerReason.REPLY_TO_NOT_ALLOWED,
+        AnswerReason.SENDER_UNKNOWN,
         AnswerReason.DISCARDED,
     }
     given = {reason.value for reason in RejectionReason} | {reason.value for reason in of_the_inbox}

@@ -33,6 +33,7 @@ from shared.messaging.relay import Relay
 from shared.persistence import outbox
 from shared.persistence.database import Tx
 from shared.persistence.outbox import OutboxBatch
+from shared.persistence.writes import WriteBatch
 
 WRITTEN_S: Final = 0.2
 """Longer than an ack waits for others (`shared.messaging.consumer.ACK_WITHIN_S`) and than the client takes to write it to the socket."""
@@ -51,10 +52,11 @@ def _inbox_off() -> None:
     async def load(_tx: Tx, _ids: object) -> dict[Any, StoredAnswer]:
         return {}
 
-    async def replace_all(tx: Tx, rows: Sequence[StoredAnswer]) -> None:
+    async def replace_all(writes: WriteBatch, rows: Sequence[StoredAnswer], _also: object = None) -> None:
         if rows:
-            await tx.execute("DELETE FROM answers WHERE command_id = ANY($1::uuid[])", [row.command_id for row in rows])
-            await insert(tx, rows)
+            ids = [row.command_id for row in rows]
+            await writes.execute("DELETE FROM answers WHERE command_id = ANY($1::uuid[])", ids)
+            await insert(writes, rows)
 
     _put(answers, "load", load)
     _put(answers, "insert", replace_all)

@@ -84,7 +84,7 @@ async def everything(environment: Environment, gateway: ScriptedGateway) -> Asyn
         yield
 
 
-class Listener:
+class Eavesdropper:
     """Somebody who binds `#` to every public exchange."""
 
     def __init__(self, taps: list[Subscription]) -> None:
@@ -108,12 +108,12 @@ class Listener:
         )
 
 
-async def pay(upstream: UpstreamClient, listener: Listener, make: MakeMethod, number: str) -> PaymentMethod:
+async def pay(upstream: UpstreamClient, eavesdropper: Eavesdropper, make: MakeMethod, number: str) -> PaymentMethod:
     payment_id = uuid4()
     method = make(payment_id)
     money = {"invoice_id": number, "amount_minor": 500, "currency": "EUR"}
     await upstream.send(messages.IssueInvoice(customer_id="C-1", **money))
-    await listener.hears("InvoiceIssued")
+    await eavesdropper.hears("InvoiceIssued")
     await upstream.send(messages.PayInvoice(payment_id=payment_id, method=method, **money))
     return method
 
@@ -124,7 +124,7 @@ async def test_nobody_hears_what_pays(
     environment: Environment, upstream: UpstreamClient, make: MakeMethod, ending: str
 ) -> None:
     gateway = ScriptedGateway()
-    listener = Listener([await upstream.tap(exchange, "#") for exchange in PUBLIC])
+    eavesdropper = Eavesdropper([await upstream.tap(exchange, "#") for exchange in PUBLIC])
     # At first the gateway stumbles, and quotes what it was sent: in every way in which a payment can go on after that.
     gateway.then(GatewayStep.TOKENISE, Say(port.Unknown(quoting(TOKEN))))
     gateway.then(GatewayStep.PREPARE, Say(port.Unknown(quoting(TOKEN))))
@@ -134,11 +134,11 @@ async def test_nobody_hears_what_pays(
         gateway.always(GatewayStep.EXECUTE, Say(port.Unknown(quoting(TOKEN))))
         gateway.always(GatewayStep.INQUIRE, Say(port.Unknown(quoting(TOKEN))))
     async with everything(environment, gateway):
-        method = await pay(upstream, listener, make, "INV-1")
-        await listener.hears(
+        method = await pay(upstream, eavesdropper, make, "INV-1")
+        await eavesdropper.hears(
             {"captured": "InvoicePaid", "declined": "InvoicePaymentFailed"}.get(ending, "PaymentNeedsDecision")
         )
-    heard = listener.text()
+    heard = eavesdropper.text()
     found = sorted(part for part in parts(method) if part in heard)
     assert not found, f"heard: {found}"
     kept = await rows(environment.databases["payment_gateway"], "SELECT evidence FROM attempts")
@@ -150,10 +150,10 @@ async def test_nobody_hears_what_pays_when_it_is_requested_again_or_replayed(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
     """Overdue, while the payment-gateway service is away; then as a dead letter of a later version, which staff replay."""
-    listener = Listener([await upstream.tap(exchange, "#") for exchange in PUBLIC])
+    eavesdropper = Eavesdropper([await upstream.tap(exchange, "#") for exchange in PUBLIC])
     private = await upstream.tap("invoice.requests")
     async with environment.running("invoice", assemble_invoice), environment.running("staff", assemble_staff):
-        method = await pay(upstream, listener, of_a_token, "INV-1")
+        method = await pay(upstream, eavesdropper, of_a_token, "INV-1")
         first = await private.next()
         await execute(environment.databases["invoice"], "UPDATE payments SET announced_at = now() - interval '1 hour'")
         await remind(environment)
@@ -163,9 +163,9 @@ async def test_nobody_hears_what_pays_when_it_is_requested_again_or_replayed(
         await dead_letter(environment, seen=1)
         await replayed(environment)
         await dead_letter(environment, seen=2)
-        await listener.hears("InvoicePaymentOverdue")
+        await eavesdropper.hears("InvoicePaymentOverdue")
     assert again.message.body == first.message.body, "it was requested again"
-    heard = listener.text()
+    heard = eavesdropper.text()
     assert not sorted(part for part in parts(method) if part in heard)
 
 
@@ -198,7 +198,7 @@ async def replayed(environment: Environment) -> None:
 async def test_a_request_that_the_build_before_left_in_the_outbox_goes_the_private_way(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
-    listener = Listener([await upstream.tap(exchange, "#") for exchange in PUBLIC])
+    eavesdropper = Eavesdropper([await upstream.tap(exchange, "#") for exchange in PUBLIC])
     private = await upstream.tap("invoice.requests")
     url, requested = environment.databases["invoice"], messages.InvoicePaymentRequested.wire_name
     before = Outgoing(uuid4(), "invoice.events", f"{requested}.overdue", requested, "c", b"{}")
@@ -215,4 +215,4 @@ async def test_a_request_that_the_build_before_left_in_the_outbox_goes_the_priva
             return not await rows(url, "SELECT FROM outbox")
 
         await until(gone, what="an empty outbox")
-    assert [await tap.waiting() for tap in listener._taps] == [[], []]
+    assert [await tap.waiting() for tap in eavesdropper._taps] == [[], []]

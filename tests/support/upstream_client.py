@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from uuid import UUID, uuid4
 
 import aio_pika
@@ -73,15 +74,16 @@ def _received(message: AbstractIncomingMessage) -> Received:
 class UpstreamClient:
     """A connection of an upstream system."""
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: AbstractChannel, user: str) -> None:
         self._channel = channel
+        self.user = user
 
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> "AsyncIterator[UpstreamClient]":
         connection = await aio_pika.connect(url, timeout=10)
         try:
-            yield cls(await connection.channel(on_return_raises=True))
+            yield cls(await connection.channel(on_return_raises=True), unquote(urlsplit(url).username or "guest"))
         finally:
             await connection.close()
 
@@ -93,6 +95,7 @@ class UpstreamClient:
         routing_suffix: RoutingSuffix = "",
         reply_to: str | None = None,
         queue: str | None = None,
+        named: bool = True,
         **extensions: Any,
     ) -> UUID:
         """Publish a message as CloudEvents JSON; returns its id. With `queue` it goes straight there, by no exchange of its own."""
@@ -112,6 +115,7 @@ class UpstreamClient:
             key=queue or routing_key(data.wire_name, routing_suffix),
             message_id=str(id_),
             reply_to=reply_to,
+            named=named,
         )
         return id_
 
@@ -126,8 +130,9 @@ class UpstreamClient:
         reply_to: str | None = None,
         correlation_id: str | None = None,
         headers: dict[str, Any] | None = None,
+        named: bool = True,
     ) -> None:
-        """Publish any bytes, and wait for the confirm."""
+        """Publish any bytes, and wait for the confirm. If `named`, the broker vouches for the name of the user."""
         message = aio_pika.Message(
             body,
             content_type=content_type,
@@ -135,6 +140,7 @@ class UpstreamClient:
             reply_to=reply_to,
             correlation_id=correlation_id,
             headers=headers,
+            user_id=self.user if named else None,
             delivery_mode=2,
         )
         target = (
@@ -152,7 +158,7 @@ class UpstreamClient:
 
     async def inbox(self) -> Subscription:
         """A private queue, to be named in `reply_to`."""
-        return Subscription(await self._channel.declare_queue(exclusive=True))
+        return Subscription(await self._channel.declare_queue(f"{self.user}.answers.{uuid4()}", exclusive=True))
 
     async def full_queue(self) -> str:
         """A queue that refuses every message."""

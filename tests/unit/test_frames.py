@@ -71,6 +71,29 @@ def test_published_frames_are_those_that_pamqp_would_write(
     assert b"".join(part.value for part in bodies) == body
 
 
+def test_the_name_of_the_user_is_written_and_read() -> None:
+    raw = frames.publish(
+        3,
+        exchange="e",
+        routing_key="k",
+        mandatory=True,
+        content_type="",
+        correlation_id="",
+        reply_to=None,
+        message_id="m",
+        type_="t",
+        headers={},
+        body=b"{}",
+        app_id="remit",
+        payload_max=1_000,
+        user_id="billing",
+    )
+    _, header, _ = parted(raw)
+    assert (header.properties.user_id, header.properties.app_id) == ("billing", "remit")
+    payload = header.marshal()
+    assert frames.read_properties(payload).user_id == "billing"
+
+
 def test_a_body_is_cut_to_what_a_frame_may_carry() -> None:
     raw = published(b"x" * 250)
     assert [len(part.value) for part in parted(raw)[2:]] == [100, 100, 50]

@@ -178,6 +178,30 @@ async def step_out_of_terminal_state(books: FinishedBooks) -> None:
     await saga.execute("UPDATE sagas SET status = 'failed', version = 4 WHERE payment_id = $1", payment("paid"))
 
 
+async def answered_twice(books: FinishedBooks) -> None:
+    """The sender got a name, and the command that it sent again was handled again."""
+    invoices = books.databases["invoice"]
+    row = await invoices.fetchrow("SELECT * FROM answers WHERE invoice_id = 'INV-paid' LIMIT 1")
+    assert row is not None
+    again = dict(row) | {"command_id": uuid5(row["command_id"], "sender:"), "sent_id": row["command_id"]}
+    await books.insert("invoice", "answers", **again)
+
+
+async def paid_by_another(books: FinishedBooks) -> None:
+    """Both senders have names: one issued the invoice, and another one was allowed to pay it."""
+    await books.databases["invoice"].execute(
+        "UPDATE events SET owner = 'shop' WHERE stream_id = 'INV-paid' AND version = 1"
+    )
+    await books.databases["invoice"].execute("UPDATE invoices SET owner = 'shop' WHERE invoice_id = 'INV-paid'")
+    row = await books.databases["invoice"].fetchrow(
+        "SELECT * FROM answers WHERE invoice_id = 'INV-paid' AND command_type LIKE '%PayInvoice%'"
+    )
+    assert row is not None
+    sent_id = uuid4()
+    others = {"command_id": uuid5(sent_id, "sender:billing"), "sender": "billing", "sent_id": sent_id}
+    await books.insert("invoice", "answers", **dict(row) | others)
+
+
 async def deadline_overdue(books: FinishedBooks) -> None:
     await books.insert(
         "saga",
@@ -832,6 +856,20 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     ),
     "attempts deleted too early": (lambda books: attempts_deleted(books, "paid", days=399), {"confirmed_once"}),
     "attempts deleted of an open case": (lambda books: attempts_deleted(books, "waiting"), {"confirmed_once"}),
+    "an answer under nobody's id": (
+        sql(
+            "invoice",
+            "UPDATE answers SET sender = 'billing', sent_id = $1 WHERE invoice_id = 'INV-paid' AND command_type LIKE '%PayInvoice%'",
+            uuid4(),
+        ),
+        {"senders_kept_apart"},
+    ),
+    "a command answered twice": (answered_twice, {"senders_kept_apart"}),
+    "an invoice paid by another sender": (paid_by_another, {"senders_kept_apart"}),
+    "another owner than the events say": (
+        sql("invoice", "UPDATE invoices SET owner = 'shop' WHERE invoice_id = 'INV-paid'"),
+        {"streams_fold_to_state"},
+    ),
     "deadline overdue": (deadline_overdue, {"sagas_step_legally"}),
     "saga without deadline": (sql("saga", f"DELETE FROM deadlines {ROW}", payment("waiting")), {"sagas_step_legally"}),
     "recorded another amount": (

@@ -2,9 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
+from shared.ids import id_of_command
 from tests.service.audit.books import COUNTS, HISTORY, LEDGER, LOGS, RUN, TAP, command, payment, write_books
 from tests.service.cli.remit import remit
 from tests.support.databases import execute
@@ -119,6 +121,26 @@ async def test_an_answer_or_a_dead_letter_is_found(environment_urls: Environment
     assert "invoice_void" in shown.out
 
 
+async def test_two_commands_of_one_id_are_told_apart_by_their_senders(
+    environment_urls: Environment, written: Path
+) -> None:
+    sent = command("pay void")
+    for sender in ("billing", "shop"):
+        await execute(
+            environment_urls.databases["invoice"],
+            """INSERT INTO answers (command_id, command_type, answer, correlation_id, sender, sent_id)
+               VALUES ($1, 'remit.invoice.VoidInvoice.v1', 'accepted', 'c', $2, $3)""",
+            *(id_of_command(sender, UUID(int=5)), sender, UUID(int=5)),
+        )
+    id_ = str(UUID(int=5))
+    unclear = await remit("command", "show", id_, environment=environment_urls)
+    clear = (await remit("command", "show", id_, "--sender", "shop", "--json", environment=environment_urls)).json
+    other = await remit("command", "show", str(sent), "--sender", "shop", environment=environment_urls)
+    assert (unclear.code, "billing, shop" in unclear.err) == (2, True)
+    assert (clear["answer"]["sender"], clear["answer"]["command_id"]) == ("shop", id_)
+    assert other.code == 1, "that command is not one of this sender"
+
+
 async def test_an_unknown_invoice_is_an_error(environment_urls: Environment, written: Path) -> None:
     shown = await remit("invoice", "show", "INV-nowhere", environment=environment_urls)
     assert (shown.code, shown.out) == (1, "")
@@ -135,7 +157,7 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
     given = ("--drained", "--complete", *stores, *evidence, "--unacked", str(written / COUNTS))
     holding = await remit("audit", *given, environment=environment_urls)
     assert (holding.code, holding.err) == (0, "")
-    assert holding.out.rstrip().endswith("19 holds.")
+    assert holding.out.rstrip().endswith("20 holds.")
     url = environment_urls.databases["invoice"]
     await execute(url, "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'")
     try:
@@ -145,7 +167,7 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
         await execute(url, "UPDATE invoices SET status = 'void' WHERE invoice_id = 'INV-void'")
     assert broken.code == as_json.code == 1
     assert "INV-void: status stored differs from folded: open is not void" in broken.out
-    assert "17 holds, 2 broken." in broken.out
+    assert "18 holds, 2 broken." in broken.out
     assert [one["check"] for one in as_json.json["checks"] if one["verdict"] == "broken"] == [
         "streams_fold_to_state",
         "repeating_changes_nothing",

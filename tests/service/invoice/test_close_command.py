@@ -3,6 +3,7 @@
 from uuid import uuid4
 
 from shared.contracts.invoice import AnswerReason, CloseCommand, CommandAnswered, InvoiceCommandRejected
+from shared.messaging.codec import content_hash
 from tests.service.invoice.conftest import ISSUE, PAY, InvoiceConversation, accepted
 from tests.support.conversation import contents
 from tests.support.databases import rows
@@ -17,6 +18,7 @@ async def test_the_sender_is_answered(environment: Environment, invoice: Invoice
         reply_to=invoice.answers_to,
         reply_correlation_id="mine",
         reason="a test",
+        content_hash=content_hash(PAY.wire_name, PAY.model_dump(mode="json")).hex(),
     )
     answer, rejected = await invoice.when(close)
     discarded = AnswerReason.DISCARDED.value
@@ -33,6 +35,15 @@ async def test_the_sender_is_answered(environment: Environment, invoice: Invoice
     assert stored == [{"command_id": command_id, "answer": "rejected", "reason": "discarded"}]
     (again,) = await invoice.when(PAY, message_id=command_id)
     assert again.content == answer.content, "if the command still arrives, it gets the answer of the discarded one"
+    (other,) = await invoice.when(ISSUE, message_id=command_id)
+    assert other.data["reason"] == AnswerReason.COMMAND_ID_REUSED.value
+
+
+async def test_a_command_that_nobody_could_read_is_another_one_if_it_comes_again(invoice: InvoiceConversation) -> None:
+    command_id = uuid4()
+    await invoice.when(CloseCommand(command_id=command_id, command_type="unread", reason="a test"))
+    (answer,) = await invoice.when(ISSUE, message_id=command_id)
+    assert answer.data["reason"] == AnswerReason.COMMAND_ID_REUSED.value
 
 
 async def test_an_answered_command_keeps_its_answer(invoice: InvoiceConversation) -> None:

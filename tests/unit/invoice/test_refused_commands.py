@@ -6,13 +6,15 @@ The answer goes to the command's own id. If that cannot be read or must not be u
 import gzip
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from services.invoice.command_inbox import CommandInbox, RefusedCommand
-from shared.batch.inbox import DeadLettered, Item
+from services.invoice.command_inbox import TRUSTED, CommandInbox, ReceivedCommand, RefusedCommand, _answer_again
+from services.invoice.senders import Senders
+from shared.batch.inbox import DeadLettered, DecidedBatch, Item
 from shared.contracts.base import Contract
 from shared.contracts.invoice import AnswerReason, IssueInvoice, RecordPayment
 from shared.ids import derived_id
@@ -37,6 +39,8 @@ class Sent:
     reply_to: str | None = "mine"
     headers: tuple[tuple[str, Any], ...] = ()
     content_encoding: str | None = None
+    user_id: str | None = None
+    senders: Senders = TRUSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +88,10 @@ def admit(sent: Sent) -> Item | DeadLettered:
         reply_to=sent.reply_to,
         type=None,
         headers=headers,
+        user_id=sent.user_id,
     )
     read = decode(sent.body, content_type=sent.content_type, content_encoding=sent.content_encoding, headers=headers)
-    return CommandInbox().admit(delivery, read)
+    return CommandInbox(sent.senders).admit(delivery, read)
 
 
 def admitted(sent: Sent) -> Admitted:
@@ -102,6 +107,7 @@ def admitted(sent: Sent) -> Admitted:
 
 
 HEALTHY = event(ISSUE)
+NAMED = Senders(are_named=True)
 ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
     ("a command is handled", Sent(HEALTHY), ReachesInvoice(ISSUE)),
     ("a command of ours", Sent(event(RECORD)), AnsweredRejected(OWN, AnswerReason.NOT_PUBLIC)),
@@ -113,6 +119,21 @@ ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
     (
         "an answer to an address that would end the connection",
         Sent(HEALTHY, reply_to="amq.rabbitmq.reply-to.AAAA.BBBB"),
+        AnsweredRejected(OWN, AnswerReason.REPLY_TO_NOT_ALLOWED),
+    ),
+    (
+        "a command of nobody, where senders have names",
+        Sent(HEALTHY, senders=NAMED),
+        AnsweredRejected(OWN, AnswerReason.SENDER_UNKNOWN),
+    ),
+    (
+        "a command of a sender with a name",
+        Sent(HEALTHY, senders=NAMED, user_id="billing", reply_to="billing.answers"),
+        ReachesInvoice(ISSUE),
+    ),
+    (
+        "an answer to another sender",
+        Sent(HEALTHY, senders=NAMED, user_id="billing", reply_to="shop.answers"),
         AnsweredRejected(OWN, AnswerReason.REPLY_TO_NOT_ALLOWED),
     ),
     (
@@ -192,3 +213,41 @@ def test_a_refusal_for_card_data_spends_no_id(added: bytes) -> None:
     assert refused.command_id == AMQP
     assert refused.id == refused.answer.command_id == derived_id(AMQP, "card_data")
     assert refused.answer.content_hash is None
+
+
+def test_the_same_id_from_another_sender_is_another_command() -> None:
+    """Also if it is refused: what is kept of it, and under which id, has nothing to do with the other."""
+    bodies = [HEALTHY, HEALTHY.replace(b"500", b"-5"), HEALTHY.replace(b'"C-1"', b'"C-1", "cvv": "123"')]
+    items = [
+        admit(Sent(body, senders=NAMED, user_id=user, reply_to=None)) for body in bodies for user in ("a", "b", None)
+    ]
+    kept = [item.id for item in items if isinstance(item, ReceivedCommand)]
+    assert len(set(kept)) == 6, "each of three senders used one id twice, the second time for something unreadable"
+    assert {OWN, AMQP}.isdisjoint(kept)
+    told = {item.answer.told_id for item in items if isinstance(item, RefusedCommand)}
+    assert told <= {OWN, AMQP}, "each sender is told of the id that it knows"
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "reason"),
+    [
+        (Sent(b"PAY ME"), Sent(b"PAY ME"), AnswerReason.NOT_JSON),
+        (Sent(b"PAY ME"), Sent(b"PAY ME TOO"), AnswerReason.COMMAND_ID_REUSED),
+        (Sent(b"{" + b" " * 70_000), Sent(b"{" + b" " * 70_000), AnswerReason.TOO_LARGE),
+        (Sent(b"{" + b" " * 70_000), Sent(b"{" + b" " * 70_001), AnswerReason.COMMAND_ID_REUSED),
+        (Sent(b"PAY ME"), Sent(b"{" + b" " * 70_000), AnswerReason.COMMAND_ID_REUSED),
+        (
+            Sent(HEALTHY.replace(b'"C-1"', b'"C-1", "cvv": "123"')),
+            Sent(HEALTHY.replace(b'"C-1"', b'"C-1", "cvv2": "123"')),
+            AnswerReason.CVV_NOT_ACCEPTED,
+        ),
+    ],
+)
+def test_what_cannot_be_told_from_the_first_is_another_command(first: Sent, again: Sent, reason: AnswerReason) -> None:
+    """Nothing of a stored answer is given to whoever only knows its id."""
+    stored, repeated = admit(first), admit(again)
+    assert isinstance(stored, RefusedCommand)
+    assert isinstance(repeated, RefusedCommand)
+    decided = DecidedBatch((), [repeated], {}, datetime(2026, 1, 1, tzinfo=UTC))
+    (answer,) = _answer_again(repeated, stored.answer, decided, TRUSTED)
+    assert json.loads(answer.body)["data"]["reason"] == reason.value

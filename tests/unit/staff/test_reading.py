@@ -15,8 +15,9 @@ from services.staff.dead_letters import DeadLetter, Withheld
 from services.staff.intake import read
 from shared.card_data.scan import find_card_number
 from shared.messaging.consumer import Delivery
-from shared.messaging.dead_letters import dead_letter
+from shared.messaging.dead_letters import dead_letter, set_aside_again
 from shared.messaging.failures import SHORT_TEXT_BYTES_MAX
+from shared.records import replace
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MESSAGE_ID = "0190a000-0000-7000-8000-000000000003"
@@ -188,3 +189,53 @@ def test_any_header_and_any_body_is_read(body: bytes, headers: dict[str, Any], t
     assert 0 <= letter.tries < 2**31
     json.dumps(letter.headers, allow_nan=False)
     assert read(delivery(body, headers, type=type_, **texts)) == letter
+
+
+FORGED = {"x-remit-sender": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("user", "headers", "sender"),
+    [
+        (None, {}, None),
+        (None, FORGED, None),
+        ("billing", {}, "billing"),
+        ("billing", FORGED, "billing"),
+        ("desk", FORGED, "shop"),
+        ("desk", {}, None),
+    ],
+)
+def test_a_dead_letter_keeps_the_name_of_its_sender(
+    user: str | None, headers: dict[str, Any], sender: str | None
+) -> None:
+    """Whether a service or the broker dead-lettered it. Only staff, as the user `desk`, say for whom they replayed it."""
+    by_service = read(set_aside(delivery(headers=headers, user_id=user)), staff_user="desk")
+    by_broker = read(delivery(headers=x_death() | headers, user_id=user), staff_user="desk")
+    assert (by_service.sender, by_broker.sender) == (sender, sender)
+    assert by_service.id == by_broker.id
+    assert by_service.headers == by_broker.headers == {}
+
+
+def test_the_same_message_of_two_senders_is_two_dead_letters() -> None:
+    first, second = (set_aside(delivery(user_id=user)) for user in ("billing", "shop"))
+    assert first.message_id != second.message_id, "each must reach staff"
+    assert read(first).id != read(second).id
+    again = set_aside(delivery(headers={"x-remit-sender": "billing", "x-remit-replays": 1}, user_id="desk"))
+    assert read(again, staff_user="desk").id == read(first).id, "replayed by staff, it is the same dead letter"
+
+
+def test_a_sender_cannot_have_staff_replay_its_message_as_anothers() -> None:
+    """With the headers of a dead letter its message is set aside again, as that of whoever sent it."""
+    forged = {"x-remit-queue": "invoice.commands", "x-remit-user": "shop", "x-remit-sender": "shop"}
+    where = {"queue": "invoice.commands", "exchange": "invoice.commands"}
+    for user in ("billing", None):
+        again = set_aside_again(delivery(headers=forged, user_id=user, **where), lambda: NOW)
+        letter = read(delivery(again.body, dict(again.headers), routing_key=again.routing_key), staff_user="desk")
+        assert letter.sender == user
+
+
+def test_a_dead_letter_that_an_operator_moved_keeps_its_sender() -> None:
+    moved = replace(set_aside(delivery(user_id="billing")), queue="saga.events", exchange="")
+    again = set_aside_again(moved, lambda: NOW)
+    letter = read(delivery(again.body, dict(again.headers), routing_key=again.routing_key), staff_user="desk")
+    assert letter.sender == "billing"
