@@ -302,6 +302,7 @@ def _page(record: DeadLetterRecord, journal: Sequence[JournalEntry]) -> Renderab
         ("event id", str(letter.event_id) if letter.event_id else None),
         ("message id", letter.message_id or f"none; a replay goes under {record.id}"),
         ("correlation", letter.correlation_id),
+        ("sender", letter.sender),
         ("reply to", letter.reply_to),
         ("published to", f"{letter.exchange or '(default)'} with {letter.routing_key or 'no routing key'}"),
         ("content type", letter.content_type),

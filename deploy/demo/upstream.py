@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -61,7 +61,7 @@ class Upstream:
     def __init__(self, url: str, name: str, history: Path) -> None:
         self._url = url
         self._name = name
-        self._user = urlsplit(url).username or "guest"
+        self._user = unquote(urlsplit(url).username or "guest")
         self._history = history
         self._sending: AbstractChannel | None = None
         self._sending_connection: AbstractConnection | None = None
