@@ -1,6 +1,7 @@
 """Background work: every task that a service repeats by itself has one shape, and `run_every` is the loop that runs it."""
 
 import asyncio
+import logging
 import random
 from typing import Final, Protocol
 
@@ -8,7 +9,8 @@ import structlog
 
 from shared import crash_points
 from shared.observability import metrics
-from shared.persistence.database import Trouble, trouble
+from shared.observability.logs import describe_error
+from shared.persistence.database import Trouble, is_refused, trouble
 from shared.records import dataclass
 from shared.retry_policy import RetryPolicy, Sleep
 
@@ -72,7 +74,8 @@ class _Failures:
         if type(error) is not self.kind:
             self.kind = type(error)
             is_bug = trouble(error) is Trouble.BUG
-            log.warning("background_failed", task=self.task, error=self.kind.__name__, exc_info=is_bug)
+            level = logging.ERROR if is_refused(error) else logging.WARNING
+            log.log(level, "background_failed", task=self.task, error=describe_error(error), exc_info=is_bug)
 
     def end(self) -> None:
         if self.count:

@@ -8,6 +8,7 @@ ends by itself is a failure: the process exits with 1, and its supervisor starts
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -31,11 +32,11 @@ from shared.messaging.consumer import PREFETCH, Consumer
 from shared.messaging.lanes import Lanes
 from shared.messaging.relay import Relay
 from shared.observability.health import Readiness, serve_health
-from shared.observability.logs import configure_logs
+from shared.observability.logs import configure_logs, describe_error, error_text
 from shared.observability.visible import visible
 from shared.persistence import inbox as inbox_table
 from shared.persistence import schema
-from shared.persistence.database import AWAY_ERRORS, Database
+from shared.persistence.database import AWAY_ERRORS, Database, is_refused
 from shared.persistence.retention import RetentionCleaner, RetentionRule
 from shared.retry_policy import OUTAGE, Sleep
 from shared.settings import ConfigurationError, EnvironmentVariables
@@ -199,7 +200,7 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
     async with AsyncExitStack() as opened:
         health = await serve_health(readiness, host=settings.health_host, port=settings.health_port)
         opened.push_async_callback(health.close)
-        database = await _or_stop(_open_database(settings, migrations), stopping)
+        database = await _or_stop(_open_database(settings, migrations, readiness), stopping)
         if database is None:
             return 0
         opened.push_async_callback(database.close)
@@ -287,11 +288,24 @@ async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
         log.warning("left_to_the_sweeper", error=type(error).__name__)
 
 
-async def _open_database(settings: ServiceSettings, migrations: Path) -> Database:
-    """Open the database, and wait if it is away. Raises `ConfigurationError` if it is not migrated."""
+async def _open_database(settings: ServiceSettings, migrations: Path, readiness: Readiness) -> Database:
+    """Open the database, and wait if it is away or refuses us. Raises `ConfigurationError` if it is not migrated."""
     return await OUTAGE.call(
-        lambda: _open_migrated(settings, migrations), on=AWAY_ERRORS, log=log, event="database_away"
+        lambda: _open_or_say_why(settings, migrations, readiness), on=AWAY_ERRORS, log=log, event="database_away"
     )
+
+
+async def _open_or_say_why(settings: ServiceSettings, migrations: Path, readiness: Readiness) -> Database:
+    """Open the database. If it does not open, readiness says why; if it refuses our role, the log says so, too."""
+    try:
+        database = await _open_migrated(settings, migrations)
+    except AWAY_ERRORS as error:
+        readiness.set("database", ok=False, reason=describe_error(error))
+        if is_refused(error):
+            log.log(logging.ERROR, "database_refuses", detail=error_text(error))
+        raise
+    readiness.set("database", ok=True)
+    return database
 
 
 async def _open_migrated(settings: ServiceSettings, migrations: Path) -> Database:

@@ -4,21 +4,18 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
 from deploy.local.stack import SERVICES, Stack, open_stack
-from shared.messaging.apply import apply_topology
+from deploy.local.system import prepare
 from shared.observability.logs import configure_logs
-from shared.persistence.migrate import migrate
 from tests.support.databases import truncate
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 
-ROOT = Path(__file__).parent.parent
 GIVEN = "REMIT_TEST_GIVEN"
 """Tests empty the queues, so they use a given broker only if this variable is `yes`."""
 
@@ -41,22 +38,9 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def environment_urls(stack: Stack) -> Iterator[Environment]:
     """A virtual host with the topology, and a migrated database for each service, for all tests in this process."""
-    suffix = uuid.uuid4().hex[:8]
-    given = stack.kind == "given"
-    rabbitmq_url = stack.rabbitmq_url if given else stack.create_vhost(f"tests-{suffix}")
-    databases: dict[str, str] = {service: stack.create_database(f"test_{service}_{suffix}") for service in SERVICES}
-
-    async def prepare() -> None:
-        await apply_topology(rabbitmq_url)
-        for service, url in databases.items():
-            await migrate(url, ROOT / "services" / service / "migrations")
-
-    asyncio.run(prepare())
-    yield Environment(rabbitmq_url, databases)
-    for service in SERVICES:
-        stack.drop_database(f"test_{service}_{suffix}")
-    if not given:
-        stack.drop_vhost(f"tests-{suffix}")
+    with stack.part(f"tests_{uuid.uuid4().hex[:8]}") as own:
+        asyncio.run(prepare(own))
+        yield Environment.of(own)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from deploy.cli import audit, card, commands, crash_points, invoice, journal, operate, purge
+from deploy.cli import audit, card, commands, crash_points, invoice, journal, operate, permissions, purge
 from deploy.cli.output import MISUSED, OK, REFUSED, CliError, say
 
 _CONFIGURATION_ERRORS = {"ConfigurationError", "AuditError", "StackError"}
@@ -61,6 +61,7 @@ def build(called: str | None = None) -> typer.Typer:
     app.add_typer(commands.app, name="command")
     app.add_typer(card.app, name="card")
     app.add_typer(journal.app, name="journal")
+    app.add_typer(permissions.app, name="permissions")
     app.add_typer(crash_points.app, name="faults")
     for name, (load, words) in _FOR_STAFF.items():
         app.add_typer(load() if name == called else _stand_in(words), name=name, help=words)

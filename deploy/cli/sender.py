@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -60,7 +61,7 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
         fail(f"RABBITMQ_URL: the broker does not answer ({type(error).__name__}).")
     async with connection:
         channel = await connection.channel(on_return_raises=True)
-        user = connection.transport.connection.url.user if connection.transport is not None else None
+        user = _user(url)
         replies = await channel.declare_queue(f"{user}.answers.{new_id()}", exclusive=True, timeout=CONNECT_TIMEOUT_S)
         message = aio_pika.Message(
             body,
@@ -83,6 +84,11 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
                 f"whether it arrived is not known: send it again with --id {command_id}, which is harmless."
             )
         return await _answer(replies, wait_s) if wait_s > 0 else None
+
+
+def _user(url: str) -> str:
+    """The user in the URL. It may declare queues that begin with its name and a dot (`remit permissions`)."""
+    return unquote(urlsplit(url).username or "guest")
 
 
 def _body(command: UpstreamCommand, command_id: UUID) -> bytes:

@@ -27,7 +27,7 @@ from deploy.cli.terminal import SafeConsole
 from deploy.demo.scenes import SCENES, Played, Scene, Stage, UnexpectedError, programme, reject_one
 from deploy.demo.upstream import Upstream
 from deploy.local.errors import StackError
-from deploy.local.stack import SERVICES
+from deploy.local.stack import SERVICES, UPSTREAM
 from deploy.local.system import System, audit, open_system, remit, wait_until_drained
 from shared.contracts.currencies import in_major_units
 from shared.contracts.invoice import IssueInvoice
@@ -149,7 +149,7 @@ async def _spoil_one(system: System) -> None:
 async def _play_all(system: System, invoices: int) -> Show:
     show = Show()
     turns = asyncio.Semaphore(AT_ONCE)
-    async with Upstream.open(system.stack.rabbitmq_url, name="demo", history=system.history) as upstream:
+    async with Upstream.open(system.stack.rabbitmq_url_of(UPSTREAM), name="demo", history=system.history) as upstream:
         keys: Any = system.public_keys["keys"]
         stage = Stage(upstream, keys[0])
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -28,13 +28,23 @@ RESTART_POLL_S: Final = 0.2
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "VIRTUAL_ENV")
 
 
+EnvironmentOf = Callable[[str], Mapping[str, str]]
+"""The variables that only the named service gets: its own user and role."""
+
+
 class Fleet:
     """Instances by name: `invoice`, `invoice-2`. Their logs are in `folder`, one file an instance, appended at a restart."""
 
     def __init__(
-        self, processes: Processes, folder: Path, environment: Mapping[str, str], python: str = sys.executable
+        self,
+        processes: Processes,
+        folder: Path,
+        environment: Mapping[str, str],
+        environment_of: EnvironmentOf,
+        python: str = sys.executable,
     ) -> None:
         self.folder = folder
+        self._environment_of = environment_of
         self._python = python
         self._processes = processes
         self._environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(environment)
@@ -49,12 +59,12 @@ class Fleet:
         self._environment |= variables
 
     def start(self, service: str, *, instance: int = 1, program: str = "", **environment: str) -> int:
-        """Start an instance; returns its process id. `environment` is added to the fleet's. `program`: a module and its arguments, to run
-        instead of the service's own (for another build of it)."""
+        """Start an instance; returns its process id. `environment` is added to the fleet's, and that to the service's own. `program`: a
+        module and its arguments, to run instead of the service's own (for another build of it)."""
         name = service if instance == 1 else f"{service}-{instance}"
         command = Command(
             argv=(self._python, "-m", *(program or f"services.{service}").split()),
-            environment=self._environment | environment,
+            environment={**self._environment_of(service), **self._environment, **environment},
             folder=ROOT,
             log=self.folder / f"{name}.log",
             stop_signal=signal.SIGTERM,
@@ -138,13 +148,15 @@ class Fleet:
 
 
 @contextmanager
-def open_fleet(environment: Mapping[str, str], *, python: str = sys.executable) -> Iterator[Fleet]:
+def open_fleet(
+    environment: Mapping[str, str], *, environment_of: EnvironmentOf = lambda _: {}, python: str = sys.executable
+) -> Iterator[Fleet]:
     """A fleet with a scratch folder for its logs. All its processes end with the block, or with its owner. `python` runs them; it may be
     that of another virtual environment."""
     home = Scratch.create()
     try:
         with Processes(home.folder, home.held_locks) as processes:
-            fleet = Fleet(processes, home.folder, environment, python)
+            fleet = Fleet(processes, home.folder, environment, environment_of, python)
             try:
                 yield fleet
             finally:

@@ -23,7 +23,8 @@ from deploy.local.scratch import Scratch, exclusive_lock
 
 _NAME: Final = "rabbitmq"
 _PORT_MAPPER: Final = "epmd"
-_USER: Final = "remit"
+_USER: Final = "administrator"
+"""The user of the set-up. With it the broker makes no `guest`."""
 _PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")
 """Debian's programs here run as the user who calls them; those in /usr/sbin change to the package's user."""
 
@@ -136,6 +137,14 @@ class PrivateRabbit:
         """When the newest quorum queue was created, in seconds since the epoch; 0 if there is none."""
         queues = self._node.folder.glob("data/*/quorum/*/*/config")
         return max((queue.stat().st_mtime for queue in queues), default=0.0)
+
+    def import_definitions(self, definitions: str) -> None:
+        """Makes virtual hosts, users and permissions of this JSON; raises StackError if that fails."""
+        path = self._node.folder / f"definitions-{secrets.token_hex(4)}.json"
+        path.touch(mode=0o600)
+        path.write_text(definitions)
+        self.ctl("import_definitions", str(path))
+        path.unlink()
 
     def ctl(self, *arguments: str) -> str:
         """Runs rabbitmqctl against this node and returns its output; raises StackError if it fails."""

@@ -1,19 +1,21 @@
 """One RabbitMQ and one PostgreSQL for this machine: given by variables, in containers, or as private processes.
 
     with open_stack(say=print) as stack:
-        stack.rabbitmq_url, stack.service_database_url("invoice")
+        stack.environment_of("invoice")  # what the invoice service gets: a user and a role of its own
+        stack.environment()              # what the set-up gets
 
 The first that is possible is used: the servers that RABBITMQ_URL and the four `*_DATABASE_URL` name, if these are set; containers, if a
 Docker engine answers and has (or quickly gets) the images; private processes. REMIT_STACK=containers or REMIT_STACK=private overrides this.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal, NoReturn, Protocol, get_args
+from typing import Final, Literal, NoReturn, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from deploy.local import containers, rabbitmq
@@ -22,12 +24,39 @@ from deploy.local.postgres import PrivatePostgres, psql
 from deploy.local.processes import Processes
 from deploy.local.rabbitmq import PrivateRabbit
 from deploy.local.scratch import Scratch
+from deploy.permissions.broker import broker_users, definitions
+from deploy.permissions.databases import AUDIT, SERVICES, Service, owner, roles, roles_sql
+from deploy.permissions.passwords import new_password
+
+__all__ = [
+    "ADMIN_VARIABLE",
+    "KIND_VARIABLE",
+    "LISTENER",
+    "OPERATOR",
+    "RABBITMQ_VARIABLE",
+    "SERVICES",
+    "UPSTREAM",
+    "BrokerServer",
+    "DatabaseServer",
+    "Kind",
+    "Service",
+    "Stack",
+    "database_variable",
+    "open_stack",
+]
+"""Some of these are names of `deploy.permissions`, which every user of a stack needs."""
 
 Kind = Literal["given", "containers", "private"]
-Service = Literal["invoice", "payment_gateway", "saga", "staff"]
 Say = Callable[[str], None]
 
-SERVICES: Final[tuple[Service, ...]] = get_args(Service)
+UPSTREAM: Final = "upstream"
+"""A sender that listens to events as well: the demo's, and that of most tests."""
+LISTENER: Final = "listener"
+"""A system that only listens to events."""
+OPERATOR: Final = "remit"
+"""The person who types `remit`: on the broker a sender, in the databases the role that reads, and staff's own for what staff do."""
+USERS: Final = broker_users(senders=(UPSTREAM, OPERATOR), listeners=(UPSTREAM, LISTENER))
+"""The users of a stack's broker."""
 RABBITMQ_VARIABLE: Final = "RABBITMQ_URL"
 ADMIN_VARIABLE: Final = "POSTGRES_URL"
 """Optional with given databases: the URL of a role that may create databases. Without it INVOICE_DATABASE_URL's role must be able to."""
@@ -62,6 +91,9 @@ class BrokerServer(Protocol):
         """Runs rabbitmqctl on it and returns the output; raises StackError if that fails."""
         ...
 
+    def import_definitions(self, definitions: str) -> None:
+        """Makes virtual hosts, users and permissions of this JSON (half a second); raises StackError if that fails."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -74,24 +106,60 @@ class Stack:
     broker: BrokerServer = field(repr=False)
     database: DatabaseServer = field(repr=False)
     _service_urls: Mapping[Service, str] = field(repr=False)
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The password of each user and role of ours, by its name; empty on given servers, whose users are not ours."""
 
     def service_database_url(self, service: Service) -> str:
-        """The URL of a service's database."""
+        """The URL of a service's database for the set-up: of the role that owns it. A service gets its own by `environment_of`."""
         return self._service_urls[service]
 
     def environment(self) -> dict[str, str]:
-        """The variables that tell every service, and open_stack itself, to use this stack."""
+        """The variables that tell the set-up, and open_stack itself, to use this stack."""
         services = {database_variable(service): self.service_database_url(service) for service in SERVICES}
         return {RABBITMQ_VARIABLE: self.rabbitmq_url, **services, ADMIN_VARIABLE: self.postgres_url}
+
+    def environment_of(self, who: str) -> dict[str, str]:
+        """The variables with the servers' addresses for one service, or for the `OPERATOR`: each has a user and roles of its own.
+
+        What a service is told only where permissions are set up belongs here, too: a given server knows none of our users.
+        """
+        if not self.passwords:
+            return self.environment()
+        readable = dict.fromkeys(SERVICES, AUDIT) | {"staff": "staff"}
+        roles_of: dict[Service, str] = readable if who == OPERATOR else {own: own for own in SERVICES if own == who}
+        urls = {database_variable(service): self.database_url_of(service, role) for service, role in roles_of.items()}
+        return {RABBITMQ_VARIABLE: self.rabbitmq_url_of(who), **urls}
+
+    def rabbitmq_url_of(self, user: str) -> str:
+        """The broker's URL for one of our users; on a given broker the one URL that there is."""
+        return self._as(self.rabbitmq_url, user)
+
+    def database_url_of(self, service: Service, role: str) -> str:
+        """The URL of a service's database for one of our roles; of a given database the one URL that there is."""
+        return self._as(self.service_database_url(service), role)
+
+    def administrator_database_url(self, service: Service) -> str:
+        """The URL of a service's database for the administrator, who sees every session; of a given database the one URL that there is."""
+        url = self.service_database_url(service)
+        return self.database_url(unquote(urlsplit(url).path[1:])) if self.passwords else url
+
+    def _as(self, url: str, name: str) -> str:
+        """The URL with this name and its password in place of those that it has."""
+        if name not in self.passwords:
+            return url
+        parts = urlsplit(url)
+        address = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=f"{name}:{self.passwords[name]}@{address}").geturl()
 
     def database_url(self, name: str) -> str:
         """The URL of the database `name` on this server; create_database makes it."""
         return _with_path(self.postgres_url, name)
 
-    def create_database(self, name: str) -> str:
-        """Creates an empty database and returns its URL; raises StackError if the name is taken."""
-        psql(self.postgres_url, f"CREATE DATABASE {_quoted(name)}")
-        return self.database_url(name)
+    def create_database(self, name: str, *, owner: str | None = None) -> str:
+        """Creates an empty database and returns its URL for its owner; raises StackError if the name is taken."""
+        owned = f" OWNER {_quoted(owner)}" if owner else ""
+        psql(self.postgres_url, f"CREATE DATABASE {_quoted(name)}{owned}")
+        return self._as(self.database_url(name), owner or "")
 
     def drop_database(self, name: str) -> None:
         """Drops a database and disconnects its users; a database that does not exist is no error."""
@@ -102,15 +170,47 @@ class Stack:
         return _with_path(self.rabbitmq_url, name)
 
     def create_vhost(self, name: str) -> str:
-        """Creates a virtual host and returns its URL (takes a second); raises NotOursError on a given broker."""
-        self.broker.ctl("add_vhost", name)
-        user = unquote(urlsplit(self.rabbitmq_url).username or "")
-        self.broker.ctl("set_permissions", "--vhost", name, user, ".*", ".*", ".*")
-        return self.vhost_url(name)
+        """Creates a virtual host with our users' permissions in it, and returns its URL for the administrator (takes half a second).
+
+        Raises NotOursError on a given broker.
+        """
+        url = self.vhost_url(name)
+        replace(self, rabbitmq_url=url).permit()
+        return url
+
+    def permit(self) -> None:
+        """Makes the virtual host of `rabbitmq_url`, our users, and their permissions there. Raises NotOursError on a given broker."""
+        vhost = unquote(urlsplit(self.rabbitmq_url).path[1:]) or "/"
+        everything = definitions(USERS, vhost, self.passwords or None)
+        administrator = unquote(urlsplit(self.rabbitmq_url).username or "")
+        everything["permissions"].append(
+            {"user": administrator, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}
+        )
+        self.broker.import_definitions(json.dumps(everything))
 
     def drop_vhost(self, name: str) -> None:
         """Deletes a virtual host with its queues and disconnects its users; raises NotOursError on a given broker."""
         self.broker.ctl("delete_vhost", name)
+
+    @contextmanager
+    def part(self, name: str) -> "Iterator[Stack]":
+        """A virtual host (not on a given broker) and empty databases of its own on these servers, which are dropped at the end."""
+        try:
+            url = self.rabbitmq_url if self.kind == "given" else self.create_vhost(name)
+            yield replace(self, rabbitmq_url=url, _service_urls=self.create_service_databases(f"{name}_"))
+        finally:
+            with suppress(StackError):  # the servers may be gone already
+                for service in SERVICES:
+                    self.drop_database(f"{name}_{service}")
+                if self.kind != "given":
+                    self.drop_vhost(name)
+
+    def create_service_databases(self, prefix: str) -> dict[Service, str]:
+        """Creates an empty database for each service, named after it behind the prefix, and returns their URLs for their owners."""
+        return {
+            service: self.create_database(f"{prefix}{service}", owner=owner(service) if self.passwords else None)
+            for service in SERVICES
+        }
 
 
 @contextmanager
@@ -174,6 +274,9 @@ class _Given:
     def ctl(self, *_arguments: str) -> NoReturn:
         raise NotOursError(self._what)
 
+    def import_definitions(self, _definitions: str) -> NoReturn:
+        raise NotOursError(self._what)
+
 
 def _open_private(home: Scratch, processes: Processes, pool: ThreadPoolExecutor, say: Say) -> Stack:
     rabbitmq.ensure_installed(say)
@@ -181,7 +284,7 @@ def _open_private(home: Scratch, processes: Processes, pool: ThreadPoolExecutor,
     starting_database = pool.submit(PrivatePostgres.open, home, processes)
     broker = PrivateRabbit.open(home, processes)
     database = starting_database.result()
-    return _with_databases(Stack("private", broker.url, database.url, broker, database, {}))
+    return _set_up(Stack("private", broker.url, database.url, broker, database, {}))
 
 
 def _open_containers(home: Scratch, processes: Processes, pool: ThreadPoolExecutor, say: Say) -> Stack:
@@ -191,12 +294,17 @@ def _open_containers(home: Scratch, processes: Processes, pool: ThreadPoolExecut
         starting_database = pool.submit(containers.postgresql, home, processes)
         broker = containers.rabbitmq(home, processes)
         database = starting_database.result()
-    return _with_databases(Stack("containers", broker.url, database.url, broker, database, {}))
+    return _set_up(Stack("containers", broker.url, database.url, broker, database, {}))
 
 
-def _with_databases(stack: Stack) -> Stack:
-    """Makes a database for each service, and returns the stack."""
-    return replace(stack, _service_urls={service: stack.create_database(service) for service in SERVICES})
+def _set_up(stack: Stack) -> Stack:
+    """Makes our users and roles, each with a password of its own, and a database for each service; returns the stack."""
+    names = {user.name for user in USERS} | {role for service in SERVICES for role in roles(service)}
+    stack = replace(stack, passwords={name: new_password() for name in sorted(names)})
+    stack.permit()
+    nobody_else = "REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;"
+    psql(stack.postgres_url, "\n".join([nobody_else, *(roles_sql(service, stack.passwords) for service in SERVICES)]))
+    return replace(stack, _service_urls=stack.create_service_databases(""))
 
 
 def _with_path(url: str, name: str) -> str:

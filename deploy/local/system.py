@@ -16,7 +16,10 @@ import asyncpg
 
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT, Fleet, open_fleet
-from deploy.local.stack import SERVICES, Service, Stack, open_stack
+from deploy.local.stack import OPERATOR, RABBITMQ_VARIABLE, SERVICES, Service, Stack, database_variable, open_stack
+from deploy.permissions.apply import execute
+from deploy.permissions.broker import SETUP
+from deploy.permissions.databases import AUDIT, grants_sql
 from deploy.sandbox.process import SandboxProcess, start_sandbox
 from shared.card_data.encryption import generate_keyset
 from shared.messaging.apply import apply_topology
@@ -37,7 +40,7 @@ IMPATIENT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Everything that runs, and the environment by which `remit` reaches it."""
+    """Everything that runs, and the environment by which the person who types `remit` reaches it."""
 
     stack: Stack
     sandbox: SandboxProcess
@@ -70,21 +73,18 @@ def open_system(*, say: Callable[[str], None], **settings: str) -> Iterator[Syst
 @contextmanager
 def open_system_on(stack: Stack, **settings: str) -> Iterator[System]:
     """Starts the same on a stack that runs already, and that goes on running afterwards."""
-    with open_fleet(stack.environment() | IMPATIENT | settings) as fleet:
+    with open_fleet(IMPATIENT | settings, environment_of=stack.environment_of) as fleet:
         folder = fleet.folder
         keys, public_keys = folder / "card-keys.json", folder / "card-keys.public.json"
         public, private = generate_keyset("demo")
         _write_secret(keys, json.dumps(private))
         public_keys.write_text(json.dumps(public), encoding="utf-8")
-        asyncio.run(_prepare(stack))
+        asyncio.run(prepare(stack))
         with start_sandbox(folder / "ledger.sqlite", log=folder / "sandbox.log") as sandbox:
-            environment = stack.environment() | {
-                "GATEWAY_URL": sandbox.url,
-                "GATEWAY_API_KEY": SANDBOX_KEY,
-                "CARD_KEYS_FILE": str(keys),
-                "CARD_PUBLIC_KEYS_FILE": str(public_keys),
-            }
-            fleet.add_to_environment(environment)
+            fleet.add_to_environment(
+                {"GATEWAY_URL": sandbox.url, "GATEWAY_API_KEY": SANDBOX_KEY, "CARD_KEYS_FILE": str(keys)}
+            )
+            environment = stack.environment_of(OPERATOR) | {"CARD_PUBLIC_KEYS_FILE": str(public_keys)}
             yield System(stack, sandbox, fleet, environment, public, folder)
 
 
@@ -93,18 +93,23 @@ def _write_secret(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-async def _prepare(stack: Stack) -> None:
-    await apply_topology(stack.rabbitmq_url)
+async def prepare(stack: Stack) -> None:
+    """The set-up: topology, migrations, permissions."""
+    await apply_topology(stack.rabbitmq_url_of(SETUP))
     for service in SERVICES:
         await migrate(stack.service_database_url(service), ROOT / "services" / service / "migrations")
+        if stack.passwords:
+            await execute(stack.service_database_url(service), grants_sql(service))
 
 
-def remit(system: System, *arguments: str, columns: int = 120) -> "subprocess.CompletedProcess[str]":
+def remit(
+    system: System, *arguments: str, columns: int = 120, variables: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
     """Run `remit` on this system, as an operator would in a terminal `columns` wide."""
     return subprocess.run(
         (sys.executable, "-m", "deploy.cli.main", *arguments),
         cwd=ROOT,
-        env=dict(os.environ) | dict(system.environment) | {"COLUMNS": str(columns)},
+        env={**os.environ, **system.environment, "COLUMNS": str(columns), **(variables or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -136,7 +141,7 @@ async def _wait_until_drained(system: System) -> None:
 
 
 async def _count(system: System, service: Service) -> int:
-    connection = await asyncpg.connect(system.stack.service_database_url(service), timeout=10)
+    connection = await asyncpg.connect(system.stack.database_url_of(service, AUDIT), timeout=10)
     try:
         return int(await connection.fetchval(_UNDER_WAY[service]))
     finally:
@@ -151,4 +156,11 @@ def audit(system: System, *more: str) -> "subprocess.CompletedProcess[str]":
     """Run the audit on everything that this system stored, with the gateway's ledger, the sender's history and the logs."""
     stores = ("--ledger", str(system.ledger), "--history", str(system.history), "--logs", str(system.folder))
     without = [word for evidence in NO_EVIDENCE for word in ("--without", evidence)]
-    return remit(system, "audit", "--drained", "--complete", *stores, *without, *more)
+    whole = ("audit", "--drained", "--complete", *stores, *without, *more)
+    return remit(system, *whole, variables=audit_environment(system.stack))
+
+
+def audit_environment(stack: Stack) -> dict[str, str]:
+    """The variables for `remit audit`: a user that may look into queues, and the role that reads, everywhere."""
+    databases = {database_variable(service): stack.database_url_of(service, AUDIT) for service in SERVICES}
+    return {RABBITMQ_VARIABLE: stack.rabbitmq_url_of(AUDIT), **databases}

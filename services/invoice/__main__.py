@@ -11,9 +11,9 @@ from services.invoice.reminders import RequestReminder
 from services.invoice.senders import Senders
 from shared.clock import system_clock
 from shared.messaging.topology import COMMANDS, SUSPECT_COMMANDS
-from shared.observability.redaction import show_uncaught
+from shared.observability.redaction import describe_error, show_uncaught
 from shared.observability.visible import visible
-from shared.persistence.database import Database
+from shared.persistence.database import AWAY_ERRORS, Database
 from shared.service import Runtime, run_service
 from shared.settings import ConfigurationError, EnvironmentVariables
 
@@ -58,6 +58,8 @@ def main() -> None:
         sys.exit(asyncio.run(_rebuild(repair="--repair" in sys.argv)))
     except ConfigurationError as error:
         sys.exit(visible(f"{NAME}: {error}"))
+    except AWAY_ERRORS as error:
+        sys.exit(visible(f"{NAME}: {describe_error(error)}"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ own: stale deliveries are dropped, and unconfirmed messages are published again 
 """
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -15,7 +16,14 @@ import aio_pika
 from aio_pika.abc import ConnectionParameter
 from aiormq.abc import AbstractConnection, DeliveredMessage
 from aiormq.channel import Channel
-from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
 from yarl import URL
 
 from shared.amqp.transport import FrameTransport
@@ -28,22 +36,59 @@ RPC_TIMEOUT_S = 10.0
 BROKER_ERRORS: tuple[type[Exception], ...] = (AMQPError, OSError, TimeoutError, RuntimeError)
 """What the client raises when the broker is away. In places aio-pika raises RuntimeError for a closed transport."""
 
+ADVICE = "`remit permissions` shows what each user needs"
+
 __all__ = [
+    "ADVICE",
     "BROKER_ERRORS",
+    "AccessRefusedError",
     "BrokerLink",
     "Channel",
     "ChannelAccessRefused",
     "ChannelNotFoundEntity",
     "ChannelPreconditionFailed",
     "DeliveredMessage",
+    "access_refused",
     "losses_as_errors",
 ]
 """Some of these are names of the client library. The rest of the repository takes them from here, and does not import the library."""
 
 
+class AccessRefusedError(ConnectionError):
+    """The broker is there and refuses our user. The text says what it refuses, and what an operator does about it.
+
+    It is one of `BROKER_ERRORS`: work is kept and tried again, and goes on by itself once the user may do it.
+    """
+
+
+_REFUSED_RESOURCE = re.compile(r"access to (exchange|queue) '([^']*)' in vhost '([^']*)' refused for user '([^']*)'")
+_NEEDED = {"exchange": "write to exchange", "queue": "read from queue"}
+"""What a service does with each. Only the set-up does more."""
+
+
+def access_refused(error: BaseException) -> AccessRefusedError | None:
+    """The refusal that the client's error means. None if it means anything else."""
+    match error:
+        case AccessRefusedError():
+            return error
+        case ProbableAuthenticationError():
+            return AccessRefusedError("RABBITMQ_URL: the broker refuses this user name and password")
+        case InvalidFrameError() if "Connection.OpenOk" in str(error) and "Connection.Close" in str(error):
+            return AccessRefusedError(
+                f"RABBITMQ_URL: the virtual host does not exist, or this user may not use it; {ADVICE}"
+            )
+        case ChannelAccessRefused() if refused := _REFUSED_RESOURCE.search(str(error)):
+            kind, name, vhost, user = refused.groups()
+            return AccessRefusedError(f"user {user} may not {_NEEDED[kind]} {name} in virtual host {vhost}; {ADVICE}")
+        case ChannelAccessRefused():
+            return AccessRefusedError(f"{error}; {ADVICE}")
+        case _:
+            return None
+
+
 @contextmanager
 def losses_as_errors() -> Iterator[None]:
-    """Turn every sign of a lost connection into `ConnectionError`.
+    """Turn every sign of a lost connection into `ConnectionError`, and a refusal of our user into `AccessRefusedError`.
 
     Besides `BROKER_ERRORS` the client has three more signs, all seen while a broker restarted. It cancels tasks that wait on a closed
     channel. It raises `StopAsyncIteration` when a connection is closed during the handshake. And it raises a bare `Exception`. If the
@@ -61,6 +106,8 @@ def losses_as_errors() -> Iterator[None]:
         if _is_cancelled():
             # The client turned the cancellation into an error. Without this the task never ended (found by a crash at a service's start).
             raise asyncio.CancelledError from error
+        if (refused := access_refused(error)) is not None:
+            raise refused from None
         if type(error) is Exception:  # aiormq raises it when a connection is lost while a channel opens
             raise ConnectionError("the connection was lost") from None
         raise

@@ -5,6 +5,7 @@ letter because of an outage.
 """
 
 import asyncio
+import logging
 import random
 import time
 
@@ -14,7 +15,7 @@ from shared.messaging.consumer import Consumer
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
-from shared.persistence.database import Database, Trouble, is_unique_violation, trouble
+from shared.persistence.database import Database, Trouble, is_refused, is_unique_violation, trouble
 from shared.records import dataclass, field
 from shared.retry_policy import OUTAGE
 
@@ -108,7 +109,13 @@ class BatchRetry:
     async def outlast(self, error: Exception, state: RetryState) -> None:
         """Wait for the database while holding the batch. Raises `Stopped`."""
         state.outages += 1
-        log.warning("database_away", waiting=self._name, error=type(error).__name__, attempt=state.outages)
+        log.log(
+            logging.ERROR if is_refused(error) else logging.WARNING,
+            "database_away",
+            waiting=self._name,
+            error=describe_error(error),
+            attempt=state.outages,
+        )
         self._readiness.set(f"database {self._name}", ok=False, reason=describe_error(error))
         if self._consumer is not None and time.monotonic() - state.since > HOLD_MAX_S:
             await self._give_back(self._consumer)

@@ -6,10 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shared.amqp.broker_link import (
+    ADVICE,
     BROKER_ERRORS,
     RPC_TIMEOUT_S,
+    AccessRefusedError,
     BrokerLink,
     Channel,
+    ChannelAccessRefused,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
@@ -190,6 +193,8 @@ async def _link(url: str, name: str) -> AsyncIterator[BrokerLink]:
     link = BrokerLink(url, name=name)
     try:
         yield link
+    except ChannelAccessRefused as error:
+        raise TopologyError(f"the user of RABBITMQ_URL may not set up all of the topology: {error}; {ADVICE}") from None
     except BROKER_ERRORS as error:
         raise TopologyError(f"the broker went away ({type(error).__name__}): run it again") from None
     finally:
@@ -199,5 +204,7 @@ async def _link(url: str, name: str) -> AsyncIterator[BrokerLink]:
 async def _channel(link: BrokerLink) -> Channel:
     try:
         return await link.channel(confirms=False)
+    except AccessRefusedError as error:
+        raise TopologyError(f"{error}") from None
     except BROKER_ERRORS as error:
         raise TopologyError(f"the broker does not answer ({type(error).__name__}): {CONNECT_HINT}") from None

@@ -6,6 +6,7 @@ by the generation of their channel, and dropped.
 """
 
 import asyncio
+import logging
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +15,14 @@ from typing import Any
 import structlog
 
 from shared.amqp import frames
-from shared.amqp.broker_link import BROKER_ERRORS, RPC_TIMEOUT_S, BrokerLink, Channel, losses_as_errors
+from shared.amqp.broker_link import (
+    BROKER_ERRORS,
+    RPC_TIMEOUT_S,
+    AccessRefusedError,
+    BrokerLink,
+    Channel,
+    losses_as_errors,
+)
 from shared.amqp.transport import FrameTransport
 from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED
@@ -264,7 +272,8 @@ class Consumer:
                     renewed = await self._watch()
             except BROKER_ERRORS as error:
                 reason = describe_error(error, max_characters=200)
-                log.warning("consumer_lost", queue=self.queue, reason=reason)
+                level = logging.ERROR if isinstance(error, AccessRefusedError) else logging.WARNING
+                log.log(level, "consumer_lost", queue=self.queue, reason=reason)
                 self._readiness.set(f"consumer {self.queue}", ok=False, reason=reason)
                 renewed = False
             if not self._stopping:

@@ -9,6 +9,7 @@ one that ends connections is known. Its neighbours are published meanwhile.
 """
 
 import asyncio
+import logging
 import struct
 import time
 from collections import deque
@@ -22,10 +23,11 @@ from shared import crash_points
 from shared.amqp import frames
 from shared.amqp.broker_link import (
     BROKER_ERRORS,
+    AccessRefusedError,
     BrokerLink,
     Channel,
-    ChannelAccessRefused,
     ChannelNotFoundEntity,
+    access_refused,
     losses_as_errors,
 )
 from shared.amqp.transport import FrameTransport
@@ -60,8 +62,9 @@ LOSSES_MAX = {Lane.INSIDE: 32, Lane.OUTSIDE: 256}
 COMPONENTS = {Lane.INSIDE: "publisher", Lane.OUTSIDE: "publisher outside"}
 """The names in readiness of the publishers of the two lanes."""
 APP_ID = "remit"
-PROBE = Outgoing(UUID(int=0), exchange="", routing_key="remit.probe", type="", correlation_id="", body=b"")
-"""A message for no queue. The broker returns and confirms it, which shows that it takes messages."""
+PROBE = Outgoing(UUID(int=0), exchange=DEAD_LETTERS, routing_key="remit.probe", type="", correlation_id="", body=b"")
+"""A message for no queue. The broker returns and confirms it, which shows that it takes messages. It goes to an exchange that every service
+may write to."""
 
 
 @dataclass(slots=True)
@@ -167,10 +170,11 @@ class _Confirms:
     def channel_closed(self, reason: BaseException | None) -> None:
         """End the wait for confirms, because none can come any more. `reason` is what the broker said about it."""
         if self._settled is not None and not self._settled.done():
-            if isinstance(reason, ChannelNotFoundEntity | ChannelAccessRefused):
+            if isinstance(reason, ChannelNotFoundEntity):
                 self._settled.set_exception(reason)
             else:
-                self._settled.set_exception(ConnectionError("the channel was closed"))
+                refused = None if reason is None else access_refused(reason)
+                self._settled.set_exception(refused or ConnectionError("the channel was closed"))
 
 
 class _NotSentError(ConnectionError):
@@ -354,7 +358,7 @@ class Publisher:
         elif isinstance(problem, ChannelNotFoundEntity):  # its exchange is missing
             result.unroutable.append(alone.id)
             _report_unroutable(alone)
-        elif isinstance(problem, ChannelAccessRefused):
+        elif isinstance(problem, AccessRefusedError):
             result.refused.append(alone.id)
             log.error("publish_not_permitted", exchange=alone.exchange, detail=error_text(problem, max_characters=200))
         elif is_proof:
@@ -369,7 +373,8 @@ class Publisher:
         """Leave the messages to the sweeper."""
         result.failed.extend(message.id for message in wave)
         metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(wave))
-        log.warning(
+        log.log(
+            logging.ERROR if isinstance(error, AccessRefusedError) else logging.WARNING,
             "publish_failed",
             messages=len(wave),
             error=type(error).__name__,

@@ -225,6 +225,15 @@ def show_uncaught(_: type[BaseException], error: BaseException, __: TracebackTyp
     sys.stderr.write(f"{visible(traceback_text(error), lines=True)}\n")
 
 
+_LOGIN: Final = "are user and password of the database URL right?"
+_REFUSED_BY_SQLSTATE: Final[dict[str | None, str]] = {
+    "42501": "`remit permissions` shows what each role needs",
+    "28P01": _LOGIN,
+    "28000": _LOGIN,
+}
+"""What an operator does about a database that is there and refuses us."""
+
+
 def _text_without_data(error: BaseException) -> str:
     """The text of an exception without quoted data.
 
@@ -234,7 +243,8 @@ def _text_without_data(error: BaseException) -> str:
     if module.startswith("asyncpg") and error.args:
         # `str()` would add DETAIL, which shows the row.
         known = (getattr(error, name, None) for name in ("sqlstate", "table_name", "constraint_name"))
-        return " / ".join([str(error.args[0]), *(str(part) for part in known if part)])
+        text = " / ".join([str(error.args[0]), *(str(part) for part in known if part)])
+        return f"{text}; {advice}" if (advice := _REFUSED_BY_SQLSTATE.get(getattr(error, "sqlstate", None))) else text
     if module.startswith("pydantic_core") and hasattr(error, "errors"):
         # `str()` would show the input.
         problems = error.errors(include_url=False, include_context=False, include_input=False)

@@ -77,7 +77,7 @@ _TROUBLE_OF_CLASS = {
     "58": Trouble.AWAY,  # system error: I/O
     "25": Trouble.AWAY,  # invalid transaction state: idle timeout, read-only standby after a failover
     "40": Trouble.CONFLICT,  # serialization failure, deadlock
-    "42": Trouble.AWAY,  # undefined table or column: this database is not migrated yet, and the message is fine
+    "42": Trouble.AWAY,  # undefined table or column, or a right is missing: an operator has to act, and the message is fine
     "22": Trouble.DATA,
     "23": Trouble.DATA,
     "54": Trouble.DATA,  # program limit exceeded
@@ -109,6 +109,12 @@ def trouble(error: BaseException) -> Trouble:
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
         return Trouble.AWAY
     return Trouble.BUG
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the database is there and refuses our role: its login, or a right that it lacks (42501). An operator has to act."""
+    state = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+    return state is not None and (state == "42501" or state.startswith("28"))
 
 
 AWAY_ERRORS: tuple[type[Exception], ...] = (

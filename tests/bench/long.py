@@ -104,7 +104,7 @@ def _options() -> argparse.Namespace:
 def _opened() -> Iterator[tuple[Stack, Fleet]]:
     with (
         open_stack(say=Console(stderr=True).print) as stack,
-        open_fleet(stack.environment() | {"LOG_FORMAT": "json"}) as fleet,
+        open_fleet({"LOG_FORMAT": "json"}) as fleet,
     ):
         yield stack, fleet
 
@@ -154,7 +154,7 @@ async def _beside_what_is_stored(
 
 def _second_databases(stack: Stack) -> Stack:
     """The same broker and server with other databases."""
-    return replace(stack, _service_urls={service: stack.create_database(f"grown_{service}") for service in SERVICES})
+    return replace(stack, _service_urls=stack.create_service_databases("grown_"))
 
 
 # -- growth ----------------------------------------------------------------------------------------------------------------------------

@@ -10,12 +10,11 @@ from uuid import UUID
 
 import asyncpg
 
-from deploy.local.fleet import ROOT, Fleet
+from deploy.local.fleet import Fleet
 from deploy.local.stack import SERVICES, Service, Stack
+from deploy.local.system import prepare
 from shared.amqp.broker_link import RPC_TIMEOUT_S, BrokerLink
-from shared.messaging.apply import apply_topology
 from shared.messaging.topology import QUEUES
-from shared.persistence.migrate import migrate
 from tests.bench.load import INVOICE_PREFIX
 
 START_TIMEOUT_S: Final = 60.0
@@ -36,10 +35,8 @@ class Services:
         self._fleet = fleet
 
     async def prepare(self) -> None:
-        """Create the topology and run the migrations."""
-        await apply_topology(self._stack.rabbitmq_url)
-        for service in SERVICES:
-            await migrate(self._stack.service_database_url(service), ROOT / "services" / service / "migrations")
+        """Create the topology, run the migrations, and give permissions."""
+        await prepare(self._stack)
 
     async def start(
         self, gateway: Mapping[str, str], *, instances: int = 1, only: Service | None = None, fast_idle: bool = False
@@ -47,11 +44,12 @@ class Services:
         """Start so many of each at once, or just one service; returns the seconds until every work queue has its consumers. `fast_idle`:
         with short pauses (`tests.bench.fast_idle`). Raises NotReadyError."""
         started = time.perf_counter()
-        self._fleet.add_to_environment({**self._stack.environment(), **gateway})
+        self._fleet.add_to_environment(gateway)
         for service in SERVICES if only is None else (only,):
             for instance in range(1, instances + 1):
                 program = f"tests.bench.fast_idle {service}" if fast_idle else ""
-                self._fleet.start(service, instance=instance, program=program)
+                own = self._stack.environment_of(service)
+                self._fleet.start(service, instance=instance, program=program, **own)
         queues = [queue.name for queue in QUEUES if only is None or _consumer_of(queue.name) == only]
         link = BrokerLink(self._stack.rabbitmq_url, name="bench watch")
         try:

@@ -42,6 +42,9 @@ class Cluster:
     def ctl(self, *arguments: str) -> str:
         return self.nodes[0].ctl(*arguments)
 
+    def import_definitions(self, definitions: str) -> None:
+        self.nodes[0].import_definitions(definitions)
+
 
 @contextmanager
 def open_clustered_stack(*, say: Callable[[str], None]) -> Iterator[Stack]:
@@ -49,7 +52,9 @@ def open_clustered_stack(*, say: Callable[[str], None]) -> Iterator[Stack]:
     node idles beside it.)"""
     with open_stack(say=say) as stack, open_cluster(nodes=NODES, say=say) as nodes, open_network() as network:
         front = network.stand_before(*(node.url for node in nodes), speaks=Plain)
-        yield replace(stack, rabbitmq_url=front.url, broker=Cluster(nodes))
+        clustered = replace(stack, rabbitmq_url=front.url, broker=Cluster(nodes))
+        clustered.permit()
+        yield clustered
 
 
 async def _leader_killed(testbed: Testbed, note: Note) -> None:

@@ -79,9 +79,9 @@ def _where(testbed: Testbed, service: Service, server: Server) -> tuple[str, str
     """A server's URL, the setting that names it, and its protocol."""
     match server:
         case "broker":
-            return testbed.system.stack.rabbitmq_url, "RABBITMQ_URL", Amqp
+            return testbed.system.stack.rabbitmq_url_of(service), "RABBITMQ_URL", Amqp
         case "database":
-            return testbed.database(service), database_variable(service), Postgres
+            return testbed.system.stack.database_url_of(service, service), database_variable(service), Postgres
         case "gateway":
             return testbed.system.sandbox.url, "GATEWAY_URL", Http
 

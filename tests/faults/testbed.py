@@ -31,8 +31,8 @@ from deploy.demo.scenes import Stage
 from deploy.demo.upstream import Upstream
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
-from deploy.local.stack import SERVICES, Service, Stack
-from deploy.local.system import System, open_system_on
+from deploy.local.stack import SERVICES, UPSTREAM, Service, Stack
+from deploy.local.system import System, audit_environment, open_system_on
 from shared.messaging.apply import apply_topology
 from shared.messaging.topology import QUEUES
 from shared.persistence.database import AWAY_ERRORS
@@ -126,15 +126,16 @@ class Testbed:
         async with AsyncExitStack() as opened:
             own = stack
             if not owns_stack:
-                own = await asyncio.to_thread(_part_of, stack, name)
-                opened.push_async_callback(asyncio.to_thread, _give_back, stack, name)
+                part = stack.part(name)
+                own = await asyncio.to_thread(part.__enter__)
+                opened.push_async_callback(asyncio.to_thread, part.__exit__, None, None, None)
             own = _with_heartbeat(own)
             manager = open_system_on(own, **(SETTINGS | settings))
             async with _opening:
                 system = await asyncio.to_thread(manager.__enter__)
             opened.push_async_callback(asyncio.to_thread, manager.__exit__, None, None, None)
             upstream = await opened.enter_async_context(
-                Upstream.open(own.rabbitmq_url, name=name, history=system.history)
+                Upstream.open(own.rabbitmq_url_of(UPSTREAM), name=name, history=system.history)
             )
             upstream.patience_s = (
                 DRAINED_WITHIN_S  # servers may be away for minutes; only that the answer comes matters
@@ -155,7 +156,7 @@ class Testbed:
     # -- services ------------------------------------------------------------------------------------------------------------------------
 
     def database(self, service: Service) -> str:
-        return self.system.stack.service_database_url(service)
+        return self.system.stack.administrator_database_url(service)
 
     async def start(self, service: str, *, instance: int = 1, **settings: str) -> None:
         """Start an instance. From now on it is kept running: after its first end it is started again, without `settings`."""
@@ -414,7 +415,7 @@ class Testbed:
         evidence += [("--baseline", str(path)) for path in self.baselines]
         known = await asyncio.to_thread(audit_options)
         arguments += [word for option, value in evidence if option in known for word in (option, value)]
-        done = await (await self.remit("audit", *arguments, *more)).result()
+        done = await (await self.remit("audit", *arguments, *more, **audit_environment(self.system.stack))).result()
         try:
             findings: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
         except ValueError:
@@ -436,8 +437,9 @@ class Testbed:
             return
         path = self.system.folder / f"baseline-{self.trials}-{len(self.baselines)}.json"
         how = "--digest" if digest else "--no-digest"
+        ledger = ("--ledger", str(self.system.ledger))
         done = await (
-            await self.remit("audit", "baseline", str(path), how, "--ledger", str(self.system.ledger))
+            await self.remit("audit", "baseline", str(path), how, *ledger, **audit_environment(self.system.stack))
         ).result()
         if done.code != 0:
             raise StackError(f"no baseline: {done.stderr.strip()[-500:]}")
@@ -514,20 +516,6 @@ class Remit:
 
 
 # -- small things ----------------------------------------------------------------------------------------------------------------------
-
-
-def _part_of(stack: Stack, name: str) -> Stack:
-    """Create a virtual host and databases for one testbed on a stack that others use."""
-    url = stack.create_vhost(name)
-    databases = {service: stack.create_database(f"{name}-{service}") for service in SERVICES}
-    return replace(stack, rabbitmq_url=url, _service_urls=databases)
-
-
-def _give_back(stack: Stack, name: str) -> None:
-    with suppress(StackError):  # the stack may be gone already
-        stack.drop_vhost(name)
-        for service in SERVICES:
-            stack.drop_database(f"{name}-{service}")
 
 
 def _with_heartbeat(stack: Stack) -> Stack:

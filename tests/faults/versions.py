@@ -85,7 +85,12 @@ def _with_a_scratch_column(service: Service, folder: Path) -> Path:
 async def _add_a_column(testbed: Testbed, service: Service) -> int:
     """Migrate beyond this build; returns how many steps were applied."""
     return len(
-        (await migrate(testbed.database(service), _with_a_scratch_column(service, testbed.system.folder))).applied
+        (
+            await migrate(
+                testbed.system.stack.service_database_url(service),
+                _with_a_scratch_column(service, testbed.system.folder),
+            )
+        ).applied
     )
 
 
@@ -111,7 +116,9 @@ async def _upgrade(testbed: Testbed, note: Note) -> None:
     restarts = testbed.restarts
     await _bind_as_before(testbed)
     for service in SERVICES:
-        await testbed.restart(service, program=f"tests.faults.elsewhere {folder} {service}")
+        # The build before keeps the users that it has, which may do more, until no instance of it is left.
+        settings = testbed.system.stack.environment() | {"program": f"tests.faults.elsewhere {folder} {service}"}
+        await testbed.restart(service, instance=1, **settings)
     testbed.play(*PAYING)
     for service in SERVICES:
         note.fired(await _add_a_column(testbed, service))

@@ -17,10 +17,7 @@ from shared.persistence.database import Connection, Database
 from shared.persistence.migrate import migrate
 from shared.persistence.schema import needed_revision, pending, steps
 from tests.support.environment import ROOT
-from tests.support.statements import Statement, Tables, misfits, statements, tables_of
-
-ONE_SERVICE_ONLY = {"shared/persistence/event_store.py": "invoice"}
-"""Modules of `shared` whose tables only one service has. All other modules are checked with the database of every service."""
+from tests.support.statements import Tables, misfits, statements, statements_of, tables_of
 
 
 def _folder(service: str) -> Path:
@@ -102,23 +99,12 @@ async def test_all_migrations_from_scratch_give_the_snapshot(service: str, stack
 # -- the code's idea of it -------------------------------------------------------------------------------------------------------------
 
 
-def _statements(service: str) -> list[Statement]:
-    files = [*(ROOT / "shared").rglob("*.py"), *(ROOT / "services" / service).rglob("*.py")]
-    return [
-        statement
-        for path in sorted(files)
-        if path.parent.name != "migrations"
-        and ONE_SERVICE_ONLY.get(path.relative_to(ROOT).as_posix(), service) == service
-        for statement in statements(path)
-    ]
-
-
 async def _complaints(connection: Connection, service: str) -> list[str]:
     tables = await tables_of(connection)
     return [
         f"{statement.where}: {misfit}. Mend the statement, or write a migration services/{service}/migrations/<number>_pre_<what>.py and "
         "run `make schema`"
-        for statement in _statements(service)
+        for statement in statements_of(service)
         for misfit in await misfits(connection, tables, statement.text)
     ]
 
@@ -126,7 +112,7 @@ async def _complaints(connection: Connection, service: str) -> list[str]:
 def _unused(tables: Tables, service: str) -> list[str]:
     """Tables and types that no statement names, and attributes of a row type that no statement with that type names: the code gives them no
     value."""
-    texts = [statement.text for statement in _statements(service)]
+    texts = [statement.text for statement in statements_of(service)]
     unused = []
     for name, columns in tables.items():
         users = [text for text in texts if re.search(rf"\b{name}\b", text)]

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.local.stack import RABBITMQ_VARIABLE, SERVICES, Service, Stack, database_variable
 from shared.service import Assemble, ServiceSettings, serve
 
 ROOT = Path(__file__).parents[2]
@@ -14,18 +15,36 @@ STOP_TIMEOUT_S = 25.0
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A broker with the topology, and a migrated database for each service (by its name)."""
+    """A broker with the topology, and a migrated database for each service (by its name).
+
+    A test looks at them through `rabbitmq_url` and `databases`, as the administrator. A service, and whoever types `remit`, has a user and
+    roles of its own.
+    """
 
     rabbitmq_url: str
     databases: dict[str, str]
+    stack: Stack = field(repr=False)
 
-    def settings(self, service: str) -> ServiceSettings:
+    @classmethod
+    def of(cls, stack: Stack) -> "Environment":
+        return cls(
+            stack.rabbitmq_url, {service: stack.administrator_database_url(service) for service in SERVICES}, stack
+        )
+
+    def settings(self, service: Service) -> ServiceSettings:
+        own = self.stack.environment_of(service)
         return ServiceSettings(
-            service, self.rabbitmq_url, self.databases[service], "WARNING", "console", "127.0.0.1", 0
+            service,
+            own[RABBITMQ_VARIABLE],
+            own[database_variable(service)],
+            "WARNING",
+            "console",
+            "127.0.0.1",
+            0,
         )
 
     @asynccontextmanager
-    async def running(self, service: str, assemble: Assemble) -> AsyncIterator[None]:
+    async def running(self, service: Service, assemble: Assemble) -> AsyncIterator[None]:
         """Run an instance of a service in this process. At the end it is drained, and its exit code must be 0. If it ends by itself, the
         body ends at once with an AssertionError."""
         stopping = asyncio.Event()

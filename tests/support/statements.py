@@ -29,12 +29,28 @@ _LOOKS_LIKE_SQL = re.compile(
 )
 
 
+ONE_SERVICE_ONLY = {"shared/persistence/event_store.py": "invoice"}
+"""Modules of `shared` whose tables only one service has. All other modules are checked with the database of every service."""
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A statement; `where` is its file and line."""
 
     where: str
     text: str
+
+
+def statements_of(service: str) -> list[Statement]:
+    """All statements of a service, those that it shares with others included."""
+    files = [*(ROOT / "shared").rglob("*.py"), *(ROOT / "services" / service).rglob("*.py")]
+    return [
+        statement
+        for path in sorted(files)
+        if path.parent.name != "migrations"
+        and ONE_SERVICE_ONLY.get(path.relative_to(ROOT).as_posix(), service) == service
+        for statement in statements(path)
+    ]
 
 
 def statements(path: Path) -> Iterator[Statement]:

@@ -29,6 +29,7 @@ from deploy.local.scratch import Scratch, exclusive_lock, shared_folder
 from deploy.local.stack import (
     ADMIN_VARIABLE,
     KIND_VARIABLE,
+    OPERATOR,
     RABBITMQ_VARIABLE,
     SERVICES,
     Stack,
@@ -86,6 +87,7 @@ def test_given_servers_are_used_as_they_are(given: dict[str, str]) -> None:
         assert stack.kind == "given"
         assert stack.environment() == given | {ADMIN_VARIABLE: given["INVOICE_DATABASE_URL"]}
         assert stack.database_url("other") == "postgresql://u:p@db.example/other"
+        assert all(stack.environment_of(who) == stack.environment() for who in (*SERVICES, OPERATOR))
 
 
 def test_given_servers_are_never_touched(given: Mapping[str, str]) -> None:
@@ -133,6 +135,16 @@ def _port(url: str) -> int:
 
 def _supervisors(owner: psutil.Process) -> list[psutil.Process]:
     return [child for child in owner.children() if any("supervisor.py" in word for word in child.cmdline())]
+
+
+def test_every_service_has_a_user_and_a_role_of_its_own_and_knows_no_other(stack: Stack) -> None:
+    for service in SERVICES:
+        variables = stack.environment_of(service)
+        assert set(variables) == {RABBITMQ_VARIABLE, database_variable(service)}
+        assert {urlsplit(url).username for url in variables.values()} == {service}
+    passwords = [urlsplit(url).password for url in (stack.rabbitmq_url, stack.postgres_url)]
+    told = [url for who in (*SERVICES, OPERATOR) for url in stack.environment_of(who).values()]
+    assert not [url for url in told for password in passwords if str(password) in url]
 
 
 def test_every_service_has_a_database_of_its_own(stack: Stack) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.demo.scenes import SCENES, Scene, Stage
 from deploy.demo.upstream import Upstream
-from deploy.local.stack import SERVICES
+from deploy.local.stack import SERVICES, UPSTREAM
 from deploy.local.system import System, audit, wait_until_drained
 from shared.messaging.apply import apply_topology
 from tests.support.databases import rows
@@ -61,7 +61,7 @@ def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]]
 async def _play(system: System, name: str, disturb: Callable[[System], Awaitable[None]] | None) -> list[str]:
     run = SurvivalRun(total=len(MIX) * ROUNDS)
     turns = asyncio.Semaphore(AT_ONCE)
-    async with Upstream.open(system.stack.rabbitmq_url, name=name, history=system.history) as upstream:
+    async with Upstream.open(system.stack.rabbitmq_url_of(UPSTREAM), name=name, history=system.history) as upstream:
         keys = system.public_keys["keys"]
         assert isinstance(keys, list)
         stage = Stage(upstream, keys[0])
@@ -176,7 +176,9 @@ def test_a_rolling_restart_loses_nothing(system: System) -> None:
 def test_a_stopped_process_holds_up_no_other_and_changes_nothing_when_it_wakes(system: System) -> None:
     """After two missed heartbeats the broker closes its connection, and another instance gets its messages."""
     system.fleet.stop("payment_gateway")
-    system.fleet.start("payment_gateway", RABBITMQ_URL=f"{system.stack.rabbitmq_url}?heartbeat={HEARTBEAT_S}")
+    system.fleet.start(
+        "payment_gateway", RABBITMQ_URL=f"{system.stack.rabbitmq_url_of('payment_gateway')}?heartbeat={HEARTBEAT_S}"
+    )
 
     async def disturb(system: System) -> None:
         await asyncio.to_thread(system.fleet.start, "payment_gateway", instance=2)
@@ -208,7 +210,9 @@ def test_a_second_signal_exits_at_once_and_loses_nothing(system: System) -> None
     """The first signal waits for the call to the gateway that is under way; the second does not."""
 
     async def play() -> str:
-        async with Upstream.open(system.stack.rabbitmq_url, name="signals", history=system.history) as upstream:
+        async with Upstream.open(
+            system.stack.rabbitmq_url_of(UPSTREAM), name="signals", history=system.history
+        ) as upstream:
             stage = Stage(upstream, {})
             await stage.issue("signals-1")
             command = stage.pay("signals-1", "pm_remit_slow")

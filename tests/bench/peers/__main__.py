@@ -72,7 +72,7 @@ def _opened(python: Path) -> Iterator[tuple[Stack, Fleet, Fleet]]:
     """A broker and a database of our own, a fleet for our services, and a fleet for the others."""
     with (
         open_stack(say=Console(stderr=True).print) as stack,
-        open_fleet(stack.environment() | {"LOG_FORMAT": "json"}) as ours,
+        open_fleet({"LOG_FORMAT": "json"}) as ours,
         open_fleet({}, python=str(python.absolute())) as theirs,
     ):
         yield stack, ours, theirs

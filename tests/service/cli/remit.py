@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.local.stack import OPERATOR
+from deploy.local.system import audit_environment
 from tests.support.environment import ROOT, Environment
 
 DEADLINE_S = 60.0
@@ -29,7 +31,7 @@ class Typed:
 async def remit(*arguments: str, environment: Environment | None = None, stdin: str = "", **variables: str) -> Typed:
     """Run one command on the servers of `environment`, with `variables` added to its environment."""
     inherited = {k: v for k, v in os.environ.items() if k not in _OURS and not k.endswith("_DATABASE_URL")}
-    servers = {} if environment is None else addresses(environment)
+    servers = {} if environment is None else addresses(environment, arguments[0])
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "deploy.cli.main", *arguments),
         stdin=asyncio.subprocess.PIPE,
@@ -43,8 +45,12 @@ async def remit(*arguments: str, environment: Environment | None = None, stdin: 
     return Typed(process.returncode or 0, out.decode(), err.decode())
 
 
-def addresses(environment: Environment) -> dict[str, str]:
-    """The variables with the servers' URLs."""
-    return {"RABBITMQ_URL": environment.rabbitmq_url} | {
-        f"{name.upper()}_DATABASE_URL": url for name, url in environment.databases.items()
-    }
+def addresses(environment: Environment, command: str) -> dict[str, str]:
+    """The variables with the servers' URLs, for the users and roles that the command needs (deploy/README.md)."""
+    match command:
+        case "audit":
+            return audit_environment(environment.stack)
+        case "rebuild":
+            return environment.stack.environment_of("invoice")
+        case _:
+            return environment.stack.environment_of(OPERATOR)

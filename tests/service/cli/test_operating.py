@@ -276,6 +276,7 @@ async def test_every_command_is_listed() -> None:
         "invoice",
         "command",
         "card",
+        "permissions",
         "rebuild",
         "dead-letters",
         "payments",

@@ -1,0 +1,187 @@
+"""What each PostgreSQL role may do in each service's database: the one table, and the SQL that grants it.
+
+Every table and view of a service stands in `GRANTS`, with what the service's own role may do. A migration that adds one has to add it
+here, or a test fails. tests/service/permissions tries every role on every table, and every statement of a service under its role.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from deploy.permissions.passwords import postgresql_verifier
+
+Service = Literal["invoice", "payment_gateway", "saga", "staff"]
+SERVICES: Final[tuple[Service, ...]] = get_args(Service)
+
+AUDIT: Final = "remit_audit"
+"""The role of `remit audit` and of the pages that only read. It reads every table of every service, and writes none."""
+PURGE: Final = "remit_purge"
+"""The role of `remit purge`: the only one that may change what is otherwise kept for ever. No service uses it."""
+
+PRIVILEGES: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE")
+
+
+def owner(service: Service) -> str:
+    """The role that owns a service's database and migrates it."""
+    return f"{service}_owner"
+
+
+def roles(service: Service) -> tuple[str, ...]:
+    """Every role that may connect to a service's database."""
+    return (owner(service), service, AUDIT, PURGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the service's role and the purge may do with a table, as SQL writes it. The audit may always SELECT."""
+
+    service: str
+    purge: str = ""
+
+    def of(self, role: str) -> str:
+        """What this role may do, of those that are not the owner."""
+        return {AUDIT: "SELECT", PURGE: self.purge}.get(role, self.service)
+
+
+_APPENDED: Final = Grant("SELECT, INSERT", purge="SELECT, UPDATE")
+"""The books: a service adds to them, and changes and deletes nothing."""
+_KEPT: Final = Grant("SELECT, INSERT, UPDATE", purge="SELECT, UPDATE")
+"""The state of something that is kept for ever."""
+_AGED: Final = Grant("SELECT, INSERT, DELETE", purge="SELECT, UPDATE")
+"""Records of a service that it deletes once they are old."""
+_EVERYWHERE: Final = {
+    "alembic_version": Grant("SELECT"),
+    "inbox": Grant("SELECT, INSERT, DELETE"),
+    "outbox": Grant("SELECT, INSERT, UPDATE, DELETE", purge="SELECT, UPDATE"),
+    "outbox_messages": Grant("", purge="SELECT"),
+}
+
+GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
+    "invoice": {
+        **_EVERYWHERE,
+        "answers": _APPENDED,
+        "events": _APPENDED,
+        "invoices": _KEPT,
+        "payments": _KEPT,
+    },
+    "payment_gateway": {
+        **_EVERYWHERE,
+        "attempts": _AGED,
+        "decisions": _APPENDED,
+        # An outcome that is stored twice keeps its first bytes: `ON CONFLICT DO UPDATE` touches its version, and may touch nothing else.
+        "outcomes": Grant("SELECT, INSERT, UPDATE (version)", purge="SELECT, UPDATE"),
+        "payments": _KEPT,
+    },
+    "saga": {
+        **_EVERYWHERE,
+        "deadlines": Grant("SELECT, INSERT, UPDATE, DELETE"),
+        "sagas": _KEPT,
+        "transitions": _AGED,
+    },
+    "staff": {
+        **_EVERYWHERE,
+        "cases": _KEPT,
+        "dead_letters": _KEPT,
+        "journal": Grant("SELECT, INSERT", purge="SELECT, INSERT"),
+    },
+}
+"""Tables and views, by service. `payments` and `dead_letters` lose bodies and cards by UPDATE; no row of theirs is ever deleted."""
+
+
+def roles_sql(service: Service, passwords: Mapping[str, str] | None = None) -> str:
+    """Makes the roles of a service's database, without any right. Those that exist are left alone, but for a password in `passwords`.
+
+    Needs a role that may create roles. Fails for a role that exists and may do what none of ours may.
+    """
+    statements = [_make_role(role) for role in roles(service)]
+    statements += [
+        f"ALTER ROLE {role} PASSWORD '{postgresql_verifier(passwords[role])}';"
+        for role in roles(service)
+        if passwords is not None
+    ]
+    statements.append(_LET_THE_AUDIT_SEE_SESSIONS)
+    return "\n".join(statements)
+
+
+def grants_sql(service: Service) -> str:
+    """Gives the database to its owner, and each role what it may do, taking whatever else it has. One transaction; it can be repeated."""
+    everybody = ", ".join(("PUBLIC", service, AUDIT, PURGE))
+    lines = [
+        "BEGIN;",
+        _OWN.format(owner=owner(service)),
+        _CONNECT.format(roles=", ".join(roles(service)), public=everybody),
+        f"REVOKE ALL ON SCHEMA public FROM {everybody};",
+        f"GRANT USAGE ON SCHEMA public TO {service}, {AUDIT}, {PURGE};",
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {everybody};",
+        f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {everybody};",
+        f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM {everybody};",
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner(service)} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;",
+    ]
+    for table, grant in GRANTS[service].items():
+        lines += [
+            f"GRANT {privileges} ON {table} TO {role};"
+            for role in (service, AUDIT, PURGE)
+            if (privileges := grant.of(role))
+        ]
+    return "\n".join([*lines, "COMMIT;"])
+
+
+def _make_role(role: str) -> str:
+    return _MAKE_ROLE.format(role=role)
+
+
+_MAKE_ROLE: Final = """\
+DO $$ BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+    CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
+  ELSIF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND (rolsuper
+      OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)) THEN
+    RAISE EXCEPTION 'role {role} exists and may do more than it should';
+  END IF;
+END $$;"""
+
+_LET_THE_AUDIT_SEE_SESSIONS: Final = f"""\
+DO $$ BEGIN
+  IF NOT pg_has_role('{AUDIT}', 'pg_read_all_stats', 'MEMBER') THEN
+    GRANT pg_read_all_stats TO {AUDIT};
+  END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+  RAISE WARNING 'have {AUDIT} made a member of pg_read_all_stats';
+END $$;"""
+"""The audit looks for transactions that were left open, in every session. Where a hosted database does not let us grant that, the audit
+says what it could not see."""
+
+_OWN: Final = """\
+DO $$ DECLARE
+  ours name := '{owner}';
+  one text;
+BEGIN
+  IF current_user <> ours
+      AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    EXECUTE format('GRANT %I TO %I', ours, current_user);
+  END IF;
+  IF ours <> (SELECT pg_get_userbyid(datdba) FROM pg_database
+      WHERE datname = current_database()) THEN
+    EXECUTE format('ALTER DATABASE %I OWNER TO %I', current_database(), ours);
+  END IF;
+  FOR one IN
+    SELECT format('TABLE %s', oid::regclass) FROM pg_class
+      WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')
+        AND pg_get_userbyid(relowner) <> ours
+    UNION ALL SELECT format('TYPE %s', reltype::regtype) FROM pg_class
+      WHERE relnamespace = 'public'::regnamespace AND relkind = 'c'
+        AND pg_get_userbyid(relowner) <> ours
+    UNION ALL SELECT format('FUNCTION %s', oid::regprocedure) FROM pg_proc
+      WHERE pronamespace = 'public'::regnamespace
+        AND pg_get_userbyid(proowner) <> ours
+  LOOP
+    EXECUTE format('ALTER %s OWNER TO %I', one, ours);
+  END LOOP;
+END $$;"""
+"""A database that was migrated by another role changes hands. A sequence of a column follows its table."""
+
+_CONNECT: Final = """\
+DO $$ BEGIN
+  EXECUTE format('REVOKE ALL ON DATABASE %I FROM {public}', current_database());
+  EXECUTE format('GRANT CONNECT ON DATABASE %I TO {roles}', current_database());
+END $$;"""

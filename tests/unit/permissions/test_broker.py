@@ -1,0 +1,113 @@
+"""The patterns say what the table says, and no name of a sender reaches what is ours."""
+
+import re
+
+import pytest
+
+from deploy.permissions.broker import (
+    AUDIT,
+    DEFAULT_EXCHANGE,
+    SETUP,
+    NameRefusedError,
+    Permission,
+    broker_users,
+    commands,
+    definitions,
+)
+from shared.messaging.topology import EXCHANGES, QUEUES
+
+PERMISSIONS: tuple[Permission, ...] = ("configure", "write", "read")
+USERS = {user.name: user for user in broker_users(senders=("shop", "both"), listeners=("crm", "both"))}
+OURS = [DEFAULT_EXCHANGE, *(exchange.name for exchange in EXCHANGES), *(queue.name for queue in QUEUES)]
+NAMES = [
+    *OURS,
+    *(name.replace(".", "-") for name in OURS),
+    *(f"{name}{suffix}" for name in (*OURS, *USERS) for suffix in (".x", "x", ".")),
+    *(f"x{name}" for name in OURS),
+    "amq.gen-Xa2",
+]
+
+
+@pytest.mark.parametrize("user", USERS.values(), ids=lambda user: user.name)
+@pytest.mark.parametrize("permission", PERMISSIONS)
+def test_the_pattern_means_exactly_the_names(user, permission: Permission) -> None:  # type: ignore[no-untyped-def]
+    matched = {name for name in NAMES if re.search(user.pattern(permission), name)}
+    assert matched == {name for name in NAMES if user.may(permission, name)}
+
+
+def test_services_write_what_they_say_and_read_their_queues() -> None:
+    found = {
+        name: (sorted(user.write), sorted(user.read)) for name, user in USERS.items() if name in ("saga", "invoice")
+    }
+    assert found["saga"] == (["dead-letters", "settlement.commands"], ["saga.events"])
+    writes, reads = found["invoice"]
+    assert {"amq.default", "dead-letters", "invoice.events.direct"} <= set(writes)
+    assert "invoice.events" not in writes
+    assert reads == ["invoice.commands", "invoice.settlement"]
+
+
+def test_only_the_set_up_configures_what_is_ours() -> None:
+    assert [name for name, user in USERS.items() if user.configure] == [SETUP]
+
+
+def test_the_set_up_and_the_audit_cannot_reach_a_queue_by_its_name() -> None:
+    assert not any(USERS[name].may("write", DEFAULT_EXCHANGE) for name in (SETUP, AUDIT))
+
+
+def test_each_queue_is_read_by_one_service() -> None:
+    services = [user for name, user in USERS.items() if name in ("invoice", "payment_gateway", "saga", "staff")]
+    assert {queue.name: sum(user.may("read", queue.name) for user in services) for queue in QUEUES} == {
+        queue.name: 1 for queue in QUEUES
+    }
+
+
+def test_a_sender_writes_commands_only_and_a_listener_nothing() -> None:
+    assert {name: sorted(USERS[name].write) for name in ("shop", "crm", "both")} == {
+        "shop": ["invoice.commands"],
+        "crm": [],
+        "both": ["invoice.commands"],
+    }
+    topics = sorted(exchange.name for exchange in EXCHANGES if exchange.type == "topic")
+    assert {name: sorted(USERS[name].read) for name in ("shop", "crm", "both")} == {
+        "shop": [],
+        "crm": topics,
+        "both": topics,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("payment", "it would own payment.events"),
+        ("settlement", "it would own settlement.commands"),
+        ("invoice", "it would own invoice.commands"),
+        ("staff", "it would own staff.cases"),
+        ("amq", "it has a meaning already"),
+        ("remit_setup", "it has a meaning already"),
+        ("a.b", "and no dot"),
+        ("", "use 1 to 64 letters"),
+        ("x" * 65, "use 1 to 64 letters"),
+        ("shop|.*", "use 1 to 64 letters"),
+        ("sh\nop", "use 1 to 64 letters"),
+        ("-p", "use 1 to 64 letters"),
+    ],
+)
+def test_a_name_whose_prefix_reaches_ours_or_that_is_a_pattern_is_refused(name: str, why: str) -> None:
+    with pytest.raises(NameRefusedError, match=f"cannot name a sender or listener: .*{re.escape(why)}"):
+        broker_users(senders=(name,))
+    with pytest.raises(NameRefusedError):
+        broker_users(listeners=(name,))
+
+
+def test_users_are_imported_only_with_passwords_and_as_hashes() -> None:
+    users = tuple(USERS.values())
+    assert "users" not in definitions(users, "/")
+    made = definitions(users, "/", {name: f"secret of {name}" for name in USERS})
+    assert {user["name"]: user["tags"] for user in made["users"]} == dict.fromkeys(USERS, "")
+    assert "secret" not in str(made)
+
+
+def test_the_script_fits_into_80_columns_and_has_no_password() -> None:
+    script = commands(tuple(USERS.values()), "/")
+    assert max(map(len, script.splitlines())) <= 80
+    assert all(f"add_user {name}\n" in script for name in USERS)

@@ -1,0 +1,39 @@
+"""Every table of the schema snapshots has a decision for each role."""
+
+import re
+
+import pytest
+
+from deploy.local.snapshot import path_of
+from deploy.permissions.databases import GRANTS, PURGE, SERVICES, Service, grants_sql, roles, roles_sql
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_table_and_view_of_the_schema_has_a_decision(service: Service) -> None:
+    schema = set(
+        re.findall(r"^(?:TABLE|VIEW|SEQUENCE|MATERIALIZED VIEW) (\w+)", path_of(service).read_text(), re.MULTILINE)
+    )
+    assert schema | {"alembic_version"} == GRANTS[service].keys(), (
+        "say in deploy/permissions/databases.py what each role may do with it"
+    )
+
+
+def test_the_books_are_only_added_to() -> None:
+    books = {"events", "answers", "decisions", "journal"}
+    granted = {name: grant.service for tables in GRANTS.values() for name, grant in tables.items()}
+    assert {granted[name] for name in books} == {"SELECT, INSERT"}
+    kept = {"invoices", "payments", "outcomes", "sagas", "cases", "dead_letters"}
+    assert not {name for name in kept | books if "DELETE" in granted[name]}
+
+
+def test_nobody_but_a_service_inserts_or_deletes_except_that_a_purge_is_journalled() -> None:
+    inserts = {name for tables in GRANTS.values() for name, grant in tables.items() if "INSERT" in grant.of(PURGE)}
+    assert inserts == {"journal"}
+    assert not {name for tables in GRANTS.values() for name, grant in tables.items() if "DELETE" in grant.of(PURGE)}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_password_stands_in_the_sql(service: Service) -> None:
+    made = roles_sql(service, {role: f"secret-of-{role}" for role in roles(service)}) + grants_sql(service)
+    assert made.count("PASSWORD 'SCRAM-SHA-256$4096:") == len(roles(service))
+    assert "secret" not in made
