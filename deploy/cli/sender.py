@@ -13,7 +13,7 @@ from aio_pika.exceptions import DeliveryError
 from pydantic import ValidationError
 
 from deploy.cli.output import MISUSED, fail
-from shared.amqp.broker_link import BROKER_ERRORS
+from shared.amqp.broker_link import ADVICE, BROKER_ERRORS, ChannelAccessRefused, access_refused
 from shared.clock import system_clock
 from shared.contracts.invoice import UpstreamCommand
 from shared.ids import new_id
@@ -58,11 +58,16 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
     try:
         connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_S)
     except BROKER_ERRORS as error:
-        fail(f"RABBITMQ_URL: the broker does not answer ({type(error).__name__}).")
+        fail(str(access_refused(error) or f"RABBITMQ_URL: the broker does not answer ({type(error).__name__})."))
     async with connection:
         channel = await connection.channel(on_return_raises=True)
         user = _user(url)
-        replies = await channel.declare_queue(f"{user}.answers.{new_id()}", exclusive=True, timeout=CONNECT_TIMEOUT_S)
+        try:
+            replies = await channel.declare_queue(
+                f"{user}.answers.{new_id()}", exclusive=True, timeout=CONNECT_TIMEOUT_S
+            )
+        except ChannelAccessRefused:
+            fail(f"RABBITMQ_URL: this user is no sender, which has queues of its own; {ADVICE}.")
         message = aio_pika.Message(
             body,
             content_type=STRUCTURED,
@@ -76,6 +81,8 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
         try:
             exchange = await channel.get_exchange(command.exchange, ensure=False)
             await exchange.publish(message, command.wire_name, mandatory=True, timeout=CONFIRM_TIMEOUT_S)
+        except ChannelAccessRefused as error:
+            fail(f"the command was not sent: {access_refused(error)}.")
         except DeliveryError:
             fail("no queue takes the command: run `remit topology apply`.")
         except BROKER_ERRORS as error:

@@ -20,10 +20,10 @@ from deploy.cli.words import time
 from services.staff import actions
 from services.staff.actions import ActionResult, JournalEntry
 from shared import crash_points
-from shared.observability.logs import configure_logs
+from shared.observability.logs import configure_logs, error_text
 from shared.observability.visible import visible
 from shared.persistence import schema
-from shared.persistence.database import AWAY_ERRORS, Database
+from shared.persistence.database import AWAY_ERRORS, Database, is_refused
 from shared.settings import ConfigurationError, EnvironmentVariables
 
 T = TypeVar("T")
@@ -44,6 +44,8 @@ def run(work: Callable[[Database], Awaitable[T]]) -> T:
             crash_points.arm_from_environment()
         return asyncio.run(_on_database(work))
     except AWAY_ERRORS as error:
+        if is_refused(error):
+            fail(f"STAFF_DATABASE_URL: {error_text(error)}.", MISUSED)
         fail(
             f"The staff database does not answer ({type(error).__name__}): is STAFF_DATABASE_URL right and PostgreSQL up? "
             "What was begun is done completely or not at all; doing it again does nothing twice.",

@@ -12,6 +12,7 @@ from services.audit.errors import AuditError
 from shared.amqp.broker_link import (
     BROKER_ERRORS,
     RPC_TIMEOUT_S,
+    AccessRefusedError,
     BrokerLink,
     Channel,
     ChannelNotFoundEntity,
@@ -60,6 +61,8 @@ async def read_queues(url: str, *, look_into: bool) -> dict[str, QueueState | No
                 name: await _queue(link, name, look_into=look_into and name != UNREADABLE_DEAD_LETTERS)
                 for name in sorted(QUEUE_NAMES)
             }
+    except AccessRefusedError as error:
+        raise AuditError(f"{error}.") from None
     except BROKER_ERRORS as error:
         raise AuditError(f"RABBITMQ_URL: the broker does not answer ({type(error).__name__}).") from None
     finally:

@@ -23,6 +23,7 @@ from services.audit.align import StoredRow
 from services.audit.errors import AuditError
 from services.audit.evidence import Evidence, open_tap, read_baseline, read_queue_counts, read_run
 from services.audit.queues import Queues, read_queues
+from shared.observability.redaction import describe_error, error_text
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -251,7 +252,8 @@ async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
     try:
         connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, server_settings=settings)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise AuditError(f"{variable}: the database does not answer ({type(error).__name__}).") from None
+        what = describe_error(error) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
+        raise AuditError(f"{variable}: the database does not answer ({what}).") from None
     try:
         await connection.set_type_codec(
             "jsonb", schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
@@ -260,6 +262,8 @@ async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
             if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
                 raise AuditError(f"{variable}: the database is empty: run `remit migrate {name}` first.")
             yield Snapshot(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise AuditError(f"{variable}: {error_text(error)}.") from None
     finally:
         await connection.close(timeout=CONNECT_TIMEOUT_S)
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from deploy.local.stack import Stack
+from deploy.local.stack import SERVICES, Stack, database_variable
 from deploy.permissions.broker import broker_users
 from deploy.permissions.databases import GRANTS
 from shared.persistence.migrate import migrate
 from tests.service.cli.remit import remit
 from tests.support.databases import execute, rows
-from tests.support.environment import ROOT
+from tests.support.environment import ROOT, Environment
 
+VOID = ("invoice", "void", "INV-1", "--reason", "a test")
 SAGA_MIGRATIONS = ROOT / "services" / "saga" / "migrations"
 
 
@@ -91,6 +92,35 @@ async def test_a_name_that_cannot_be_a_sender_is_one_sentence() -> None:
     refused = await remit("permissions", "--sender", "payment")
     assert (refused.code, refused.out) == (2, "")
     assert refused.err == "remit: 'payment' cannot name a sender or listener: it would own payment.events.\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "variable", "user", "says"),
+    [
+        (("audit",), "SAGA_DATABASE_URL", "staff", "permission denied for database"),
+        (("dead-letters", "list"), "STAFF_DATABASE_URL", "saga", "permission denied for database"),
+        (
+            "STAFF_DATABASE_URL",
+            "remit_audit",
+            "permission denied for table",
+        ),
+        (VOID, "RABBITMQ_URL", "remit_audit", "this user is no sender"),
+        (VOID, "RABBITMQ_URL", "listener", "may not write to exchange invoice.commands"),
+    ],
+)
+async def test_a_command_with_the_wrong_user_says_so(
+    typed: tuple[str, ...], variable: str, user: str, says: str, environment: Environment
+) -> None:
+    stack = environment.stack
+    if stack.kind == "given":
+        pytest.skip("the users of given servers are not ours")
+    services = {database_variable(service): service for service in SERVICES}
+    url = stack.database_url_of(services[variable], user) if variable in services else stack.rabbitmq_url_of(user)
+    refused = await remit(*typed, environment=environment, **{variable: url})
+    assert refused.code in (1, 2)
+    assert says in refused.err
+    assert "`remit permissions` shows" in refused.err
+    assert "Traceback" not in refused.err
 
 
 @pytest.fixture
