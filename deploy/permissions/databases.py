@@ -6,9 +6,11 @@ here, or a test fails. tests/service/permissions tries every role on every table
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 from deploy.permissions.passwords import postgresql_verifier
+from shared.persistence.schema import needed_revision
 
 Service = Literal["invoice", "payment_gateway", "saga", "staff"]
 SERVICES: Final[tuple[Service, ...]] = get_args(Service)
@@ -18,7 +20,7 @@ AUDIT: Final = "remit_audit"
 PURGE: Final = "remit_purge"
 """The role of `remit purge`: the only one that may change what is otherwise kept for ever. No service uses it."""
 
-PRIVILEGES: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE")
+_SERVICES_FOLDER: Final = Path(__file__).parents[2] / "services"
 
 
 def owner(service: Service) -> str:
@@ -104,10 +106,14 @@ def roles_sql(service: Service, passwords: Mapping[str, str] | None = None) -> s
 
 
 def grants_sql(service: Service) -> str:
-    """Gives the database to its owner, and each role what it may do, taking whatever else it has. One transaction; it can be repeated."""
+    """Gives the database to its owner, and each role what it may do, taking whatever else it has. One transaction; it can be repeated.
+
+    Fails if the database lacks a pre step. A table that is not there was dropped by a post step: the build before needed it until then.
+    """
     everybody = ", ".join(("PUBLIC", service, AUDIT, PURGE))
     lines = [
         "BEGIN;",
+        _CHECK_MIGRATED.format(needed=needed_revision(_SERVICES_FOLDER / service / "migrations")),
         _OWN.format(owner=owner(service)),
         _CONNECT.format(roles=", ".join(roles(service)), public=everybody),
         f"REVOKE ALL ON SCHEMA public FROM {everybody};",
@@ -119,9 +125,13 @@ def grants_sql(service: Service) -> str:
     ]
     for table, grant in GRANTS[service].items():
         lines += [
-            f"GRANT {privileges} ON {table} TO {role};"
-            for role in (service, AUDIT, PURGE)
-            if (privileges := grant.of(role))
+            f"DO $$ BEGIN IF to_regclass('public.{table}') IS NOT NULL THEN",
+            *(
+                f"  GRANT {privileges} ON {table} TO {role};"
+                for role in (service, AUDIT, PURGE)
+                if (privileges := grant.of(role))
+            ),
+            "END IF; END $$;",
         ]
     return "\n".join([*lines, "COMMIT;"])
 
@@ -150,6 +160,13 @@ EXCEPTION WHEN insufficient_privilege THEN
 END $$;"""
 """The audit looks for transactions that were left open, in every session. Where a hosted database does not let us grant that, the audit
 says what it could not see."""
+
+_CHECK_MIGRATED: Final = """\
+DO $$ BEGIN
+  IF (SELECT version_num FROM alembic_version) < '{needed}' THEN
+    RAISE EXCEPTION 'this build needs revision {needed}: run `remit migrate` first';
+  END IF;
+END $$;"""
 
 _OWN: Final = """\
 DO $$ DECLARE

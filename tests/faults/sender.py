@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -15,6 +14,7 @@ from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelPreconditi
 
 from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, Stage
 from deploy.demo.upstream import Upstream
+from deploy.local.stack import UPSTREAM
 from shared.contracts.base import Contract
 from shared.contracts.invoice import IssueInvoice, RecordPayment
 from shared.ids import new_id
@@ -30,7 +30,6 @@ FAMILY: Final = "sender"
 COMMANDS: Final = "invoice.commands"
 SENT: Final = 6
 ENDS_WITHIN_S: Final = 60.0
-PASSWORD: Final = "upstream"
 
 
 def _issue() -> IssueInvoice:
@@ -51,7 +50,7 @@ def _event(command: Contract, command_id: UUID) -> bytes:
 
 async def _over_a_line(testbed: Testbed, note: Note, *, disturb: Callable[[Proxy], Callable[[], int]]) -> None:
     """A sender behind a proxy sends unconfirmed commands again under their ids; every payment is made once."""
-    proxy = network().stand_before(testbed.system.stack.rabbitmq_url, speaks=Amqp)
+    proxy = network().stand_before(testbed.system.stack.rabbitmq_url_of(UPSTREAM), speaks=Amqp)
     name = f"sender-{new_id()}"
     keys = testbed.system.public_keys["keys"]
     assert isinstance(keys, list)
@@ -102,7 +101,7 @@ async def _returned(testbed: Testbed, note: Note) -> None:
 async def _is_returned(testbed: Testbed) -> bool:
     command, command_id = _issue(), new_id()
     try:
-        await _publish(testbed.system.stack.rabbitmq_url, command.exchange, command, command_id)
+        await _publish(testbed.system.stack.rabbitmq_url_of(UPSTREAM), command.exchange, command, command_id)
     except aio_pika.exceptions.PublishError:
         return True
     return False
@@ -124,29 +123,17 @@ async def _oversized(testbed: Testbed, note: Note) -> None:
 
 async def _wrong_user(testbed: Testbed, note: Note) -> None:
     """A user with a sender's rights can neither publish as another user nor write to internal exchanges; its own command is taken."""
-    stack = testbed.system.stack
-    vhost, user = unquote(urlsplit(stack.rabbitmq_url).path[1:]) or "/", f"upstream-{new_id()}"
-
-    async def ctl(*arguments: str) -> None:
-        await asyncio.to_thread(stack.broker.ctl, *arguments)
-
-    await ctl("add_user", user, PASSWORD)
-    try:
-        await ctl("set_permissions", "--vhost", vhost, user, "^$", r"^invoice\.commands$", "^$")
-        parts = urlsplit(stack.rabbitmq_url)
-        url = parts._replace(netloc=f"{user}:{PASSWORD}@{parts.hostname}:{parts.port}").geturl()
-        forged = RecordPayment(
-            invoice_id="forged", payment_id=new_id(), amount_minor=1, currency=CURRENCY, receipt_number="forged"
-        )
-        note.fired(await _is_refused(url, "settlement.commands", forged, because=ChannelAccessRefused))
-        note.fired(await _is_refused(url, COMMANDS, _issue(), because=ChannelPreconditionFailed, user="somebody-else"))
-        note.fired(await _is_refused(url, "", _issue(), because=ChannelAccessRefused, key="saga.events"))
-        own, own_id = _issue(), new_id()
-        testbed.note_sent(own_id, own.wire_name)
-        await _publish(url, own.exchange, own, own_id, user=user)
-        await _until_taken(testbed, own_id)
-    finally:
-        await ctl("delete_user", user)
+    url = testbed.system.stack.rabbitmq_url_of(UPSTREAM)
+    forged = RecordPayment(
+        invoice_id="forged", payment_id=new_id(), amount_minor=1, currency=CURRENCY, receipt_number="forged"
+    )
+    note.fired(await _is_refused(url, "settlement.commands", forged, because=ChannelAccessRefused))
+    note.fired(await _is_refused(url, COMMANDS, _issue(), because=ChannelPreconditionFailed, user="somebody-else"))
+    note.fired(await _is_refused(url, "", _issue(), because=ChannelAccessRefused, key="saga.events"))
+    own, own_id = _issue(), new_id()
+    testbed.note_sent(own_id, own.wire_name)
+    await _publish(url, own.exchange, own, own_id, user=UPSTREAM)
+    await _until_taken(testbed, own_id)
     note.mended()
     assert note.count == 3, f"{3 - note.count} of three attempts were not refused"
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from deploy.permissions.databases import AUDIT
 from shared.ids import id_of_command
 from tests.service.audit.books import COUNTS, HISTORY, LEDGER, LOGS, RUN, TAP, command, payment, write_books
 from tests.service.cli.remit import remit
@@ -191,6 +192,12 @@ async def test_a_rebuild_finds_a_differing_state_and_repairs_it(environment_urls
     await execute(
         environment_urls.databases["invoice"], "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'"
     )
+    reads_only = environment_urls.stack.database_url_of("invoice", AUDIT)
+    refused = await remit("rebuild", environment=environment_urls, INVOICE_DATABASE_URL=reads_only)
+    if environment_urls.stack.passwords:
+        assert (refused.code, refused.out) == (1, "")
+        assert "permission denied for table invoices" in refused.err
+        assert "`remit permissions` shows" in refused.err
     differing = await remit("rebuild", environment=environment_urls)
     assert (differing.code, differing.out) == (1, "6 streams folded, 1 differ\nINV-void\n")
     repaired = await remit("rebuild", "--repair", "--json", environment=environment_urls)

@@ -13,7 +13,7 @@ def test_every_table_and_view_of_the_schema_has_a_decision(service: Service) -> 
     schema = set(
         re.findall(r"^(?:TABLE|VIEW|SEQUENCE|MATERIALIZED VIEW) (\w+)", path_of(service).read_text(), re.MULTILINE)
     )
-    assert schema | {"alembic_version"} == GRANTS[service].keys(), (
+    assert schema | {"alembic_version"} <= GRANTS[service].keys(), (
         "say in deploy/permissions/databases.py what each role may do with it"
     )
 
