@@ -119,15 +119,23 @@ def definitions(
 def commands(users: Sequence[BrokerUser], vhost: str) -> str:
     """A shell script that makes the same with `rabbitmqctl`. It can be run again.
 
-    `rabbitmqctl` asks for the password of a user who does not exist yet, so that no password is on a command line.
+    `rabbitmqctl` asks the terminal for the password of a user who does not exist yet, so that none is on a command line, and none is shown.
+    Nothing else reads the script's input, which may be the script itself (`| sh`).
     """
-    lines = ["set -eu", "users=$(rabbitmqctl list_users --silent --no-table-headers | cut -f1)"]
+    lines = [
+        "set -eu",
+        'ctl() { rabbitmqctl "$@" </dev/null; }',
+        'echoes() { stty "$1" </dev/tty 2>/dev/null || :; }',
+        "trap 'echoes echo' EXIT",
+        'add() { echoes -echo; rabbitmqctl add_user "$1" </dev/tty; echoes echo; }',
+        "users=$(ctl list_users --silent --no-table-headers | cut -f1)",
+    ]
     for user in users:
         lines += [
             "",
-            f'echo "$users" | grep -qx {user.name} || rabbitmqctl add_user {user.name}',
-            f"rabbitmqctl set_user_tags {user.name}",
-            f"rabbitmqctl set_permissions --vhost {_shell(vhost)} {user.name} \\",
+            f'echo "$users" | grep -qx {user.name} || add {user.name}',
+            f"ctl set_user_tags {user.name}",
+            f"ctl set_permissions --vhost {_shell(vhost)} {user.name} \\",
             *_word(user.pattern("configure"), more=" \\"),
             *_word(user.pattern("write"), more=" \\"),
             *_word(user.pattern("read"), more=""),

@@ -110,4 +110,4 @@ def test_users_are_imported_only_with_passwords_and_as_hashes() -> None:
 def test_the_script_fits_into_80_columns_and_has_no_password() -> None:
     script = commands(tuple(USERS.values()), "/")
     assert max(map(len, script.splitlines())) <= 80
-    assert all(f"add_user {name}\n" in script for name in USERS)
+    assert all(f"|| add {name}\n" in script for name in USERS)
