@@ -17,6 +17,7 @@ from deploy.cli.words import age, id_text
 from services.staff import actions
 from services.staff.actions import ActionResult
 from shared.clock import system_clock
+from shared.observability.redaction import describe_error
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Connection, Database
 from shared.persistence.outbox import QuarantinedMessage
@@ -108,7 +109,7 @@ def _on(service: Service, work: Callable[[Connection], Awaitable[T]]) -> T:
     try:
         return asyncio.run(_with_connection(service, work))
     except AWAY_ERRORS as error:
-        fail(f"{service.value.upper()}_DATABASE_URL: the database does not answer ({type(error).__name__}).", MISUSED)
+        fail(f"{service.value.upper()}_DATABASE_URL: the database does not answer ({describe_error(error)}).", MISUSED)
 
 
 async def _with_connection(service: Service, work: Callable[[Connection], Awaitable[T]]) -> T:

@@ -15,7 +15,15 @@ from typing import Final, Literal
 from deploy.permissions.passwords import rabbitmq_hash
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
-from shared.messaging.topology import DEAD_LETTERS, EXCHANGES, QUEUES, WORK_QUEUES, ingress_exchange
+from shared.messaging.topology import (
+    DEAD_LETTERS,
+    EXCHANGES,
+    QUEUES,
+    WORK_QUEUES,
+    ingress_exchange,
+    is_public,
+    own_exchange,
+)
 
 Permission = Literal["configure", "write", "read"]
 
@@ -160,8 +168,9 @@ def _entered_by(service: str, message: type[Contract]) -> frozenset[str]:
         return frozenset({message.exchange}) if service in ISSUERS else frozenset()
     if message.__module__.rpartition(".")[2] != service:
         return frozenset()
-    entries = (one.name for one in EXCHANGES if one.type != "topic" and one.name.startswith(f"{message.exchange}."))
-    return frozenset({ingress_exchange(message.exchange), *entries})
+    if not is_public(message.exchange):
+        return frozenset({message.exchange})
+    return frozenset({ingress_exchange(message.exchange), own_exchange(message.exchange), message.exchange})
 
 
 def _reader(queue: str) -> str:

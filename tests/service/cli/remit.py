@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.local.stack import OPERATOR
+from deploy.local.stack import OPERATOR, SERVICES
 from deploy.local.system import audit_environment
 from tests.support.environment import ROOT, Environment
 
@@ -52,5 +52,8 @@ def addresses(environment: Environment, command: str) -> dict[str, str]:
             return audit_environment(environment.stack)
         case "rebuild":
             return environment.stack.environment_of("invoice")
+        case "outbox":
+            own = [environment.stack.environment_of(service) for service in SERVICES]
+            return {name: value for variables in own for name, value in variables.items()}
         case _:
             return environment.stack.environment_of(OPERATOR)
