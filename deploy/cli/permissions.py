@@ -75,6 +75,8 @@ def rabbitmq(
     from deploy.permissions import broker  # noqa: PLC0415 - loads the contracts
 
     users = _users(sender, listener)
+    if not vhost.isprintable():
+        raise typer.BadParameter("it has letters that cannot be shown", param_hint="--vhost")
     if not definitions:
         if passwords is not None:
             raise typer.BadParameter("it needs --definitions: a script would show passwords", param_hint="--passwords")

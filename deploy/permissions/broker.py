@@ -8,6 +8,7 @@ configure. A passive declaration and direct reply-to need no permission.
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -143,7 +144,7 @@ def commands(users: Sequence[BrokerUser], vhost: str) -> str:
             "",
             f'echo "$users" | grep -qx {user.name} || add {user.name}',
             f"ctl set_user_tags {user.name}",
-            f"ctl set_permissions --vhost {_shell(vhost)} {user.name} \\",
+            f"ctl set_permissions --vhost {shlex.quote(vhost)} {user.name} \\",
             *_word(user.pattern("configure"), more=" \\"),
             *_word(user.pattern("write"), more=" \\"),
             *_word(user.pattern("read"), more=""),
@@ -203,10 +204,6 @@ def _public_commands() -> frozenset[str]:
 def _escaped(name: str) -> str:
     """The name as a pattern. `[.]` needs no backslash, which shells and JSON would each read in their own way."""
     return name.replace(".", "[.]")
-
-
-def _shell(text: str) -> str:
-    return f"'{text}'" if re.search(r"[^\w./-]", text) else text
 
 
 _WIDTH: Final = 72

@@ -55,7 +55,7 @@ _EVERYWHERE: Final = {
     "alembic_version": Grant("SELECT"),
     "inbox": Grant("SELECT, INSERT, DELETE"),
     "outbox": Grant("SELECT, INSERT, UPDATE, DELETE", purge="SELECT, UPDATE"),
-    "outbox_messages": Grant("", purge="SELECT"),
+    "outbox_messages": Grant("SELECT", purge="SELECT"),
 }
 
 GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {

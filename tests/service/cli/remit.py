@@ -48,6 +48,8 @@ async def remit(*arguments: str, environment: Environment | None = None, stdin: 
 def addresses(environment: Environment, command: str) -> dict[str, str]:
     """The variables with the servers' URLs, for the users and roles that the command needs (deploy/README.md)."""
     match command:
+        case "migrate" | "topology" | "permissions":
+            return environment.stack.environment()
         case "audit":
             return audit_environment(environment.stack)
         case "rebuild":

@@ -43,6 +43,10 @@ def invocations(letter: str, folder: Path) -> Invocations:
         ("topology", "apply"): [[]],
         ("topology", "check"): [[]],
         ("topology", "prune"): [[]],
+        ("permissions",): [[], ["--sender", WORDS], ["--listener", "crm"]],
+        ("permissions", "rabbitmq"): [[], ["--sender", WORDS], ["--vhost", WORDS], ["--definitions", "--passwords", WORDS]],
+        ("permissions", "postgresql"): [["saga"]],
+        ("permissions", "apply"): [["saga"]],
         ("audit",): [["--drained", *evidence, "--ledger", str(folder / LEDGER), "--logs", str(folder / LOGS)], [*evidence]],
         ("audit", "baseline"): [[str(folder / f"base{WORDS[:40].replace('/', '')}.json")]],
         ("invoice", "issue"): [["INV-new", "--customer", "C-1", *money], [invoice, "--customer", WORDS, *money]],
@@ -174,7 +178,7 @@ def test_nothing_that_a_command_shows_acts_on_the_terminal(
     called = invocations(str(letter["id"]), hostile)[path]
     if isinstance(called, str):
         pytest.skip(called)
-    for name, value in (addresses(environment_urls) | {"TERM": "dumb"}).items():
+    for name, value in (addresses(environment_urls, path[0]) | {"TERM": "dumb"}).items():
         monkeypatch.setenv(name, value)
     takes_json = any("--json" in parameter.opts for parameter in COMMANDS[path].params)
     for arguments in called:

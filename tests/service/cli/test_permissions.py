@@ -47,8 +47,8 @@ async def test_json_says_the_same() -> None:
 
 
 async def test_the_printed_script_calls_rabbitmqctl_with_what_the_definitions_say(tmp_path: Path) -> None:
-    script = await remit("permissions", "rabbitmq", "--sender", "shop", "--vhost", "pay ments")
-    definitions = await remit("permissions", "rabbitmq", "--definitions", "--sender", "shop", "--vhost", "pay ments")
+    script = await remit("permissions", "rabbitmq", "--sender", "shop", "--vhost", "pay 'ments")
+    definitions = await remit("permissions", "rabbitmq", "--definitions", "--sender", "shop", "--vhost", "pay 'ments")
     program = tmp_path / "rabbitmqctl"
     program.write_text(
         "#!/bin/sh\n"
@@ -67,7 +67,7 @@ async def test_the_printed_script_calls_rabbitmqctl_with_what_the_definitions_sa
     assert added == {user.name for user in broker_users(("shop",))} - {"saga"}
     given = [arguments for command, *arguments in called if command == "set_permissions"]
     assert given == [
-        ["--vhost", "pay ments", one["user"], one["configure"], one["write"], one["read"]]
+        ["--vhost", "pay 'ments", one["user"], one["configure"], one["write"], one["read"]]
         for one in definitions.json["permissions"]
     ]
     assert "users" not in definitions.json
