@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from deploy.local.stack import Service
 from services.invoice.__main__ import assemble as assemble_invoice
 from services.invoice.reminders import RequestReminder
 from services.payment_gateway.__main__ import assemble_with
@@ -26,7 +27,7 @@ from shared.messaging.relay import Relay
 from shared.messaging.topology import EXCHANGES
 from shared.persistence import outbox
 from shared.persistence.database import Database
-from shared.service import Runtime
+from shared.service import Assemble, Runtime
 from tests.service.payment_gateway.scripted import Say, ScriptedGateway
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
@@ -73,13 +74,14 @@ async def everything(environment: Environment, gateway: ScriptedGateway) -> Asyn
     async def assemble_gateway(runtime: Runtime) -> None:
         assemble_with(runtime, settings, gateway)
 
+    services: tuple[tuple[Service, Assemble], ...] = (
+        ("staff", assemble_staff),
+        ("saga", assemble_saga),
+        ("payment_gateway", assemble_gateway),
+        ("invoice", assemble_invoice),
+    )
     async with AsyncExitStack() as running:
-        for service, assemble in (
-            ("staff", assemble_staff),
-            ("saga", assemble_saga),
-            ("payment_gateway", assemble_gateway),
-            ("invoice", assemble_invoice),
-        ):
+        for service, assemble in services:
             await running.enter_async_context(environment.running(service, assemble))
         yield
 

@@ -168,7 +168,7 @@ async def test_a_batch_waits_for_a_right_that_is_missing_and_is_handled_once_it_
     await execute(environment.databases["saga"], "REVOKE INSERT ON transitions FROM saga")
     try:
         async with environment.running("saga", watched):
-            await upstream.tell_saga(fact)
+            await upstream.send(fact, queue="saga.events")
 
             async def waits() -> str | None:
                 return runtimes[0].readiness.reasons.get("database saga.events") if runtimes else None
