@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 import typer.main
 
 from deploy.cli import main as cli
+from shared.messaging.envelope import Outgoing
+from shared.persistence import outbox
+from shared.persistence.database import Database
 from tests.service.audit.books import HISTORY, LEDGER, LOGS, RUN, TAP, command, payment, write_books
 from tests.service.cli.remit import addresses
 from tests.support.databases import rows
@@ -27,6 +30,8 @@ WORDS: Final = "".join(
 CLOSED: Final = ("status", "origin", "withheld", "lane", "action")
 """Columns with a closed vocabulary, which a constraint or our own code guards."""
 DEADLINE_S: Final = 60.0
+QUARANTINED: Final = UUID(int=99)
+"""A message that ends connections."""
 Invocations = Mapping[tuple[str, ...], list[list[str]] | str]
 
 
@@ -64,6 +69,9 @@ def invocations(letter: str, folder: Path) -> Invocations:
         ("dead-letters", "show"): [[letter]],
         ("dead-letters", "replay"): [[letter, WORDS, "--who", "ann"], ["--all", "--who", WORDS], ["--all", "--yes", "--who", "ann"]],
         ("dead-letters", "discard"): [[letter, WORDS, *why], [letter, "--reason", "because", "--who", "ann"]],
+        ("outbox", "list"): [[]],
+        ("outbox", "release"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", WORDS, "--who", WORDS]],
+        ("outbox", "drop"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", WORDS, "--who", WORDS]],
         ("payments", "in-doubt"): [[], ["--all"]],
         ("payments", "show"): [[str(payment("decided"))], [str(payment("waiting"))]],
         ("payments", "ask"): [[str(payment("waiting")), "--who", WORDS], [str(payment("waiting")), "--who", "ann"]],
@@ -100,6 +108,7 @@ def hostile(environment_urls: Environment, tmp_path_factory: pytest.TempPathFact
         await write_books(environment_urls.databases, folder)
         for url in environment_urls.databases.values():
             await _spoil(url)
+        await _quarantine(environment_urls.databases["invoice"])
 
     asyncio.run(write())
     for name, member in ((HISTORY, "command_id"), (TAP, "message_id")):
@@ -139,6 +148,15 @@ async def _spoil(url: str) -> None:
             await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER ALL")
     finally:
         await connection.close()
+
+
+async def _quarantine(url: str) -> None:
+    database = await Database.open(url, name="test", connections_max=1)
+    message = Outgoing(QUARANTINED, WORDS, WORDS, WORDS, WORDS, b"{}", message_id=WORDS, reply_to=WORDS)
+    async with database.transaction() as tx:
+        await outbox.insert(tx, [message])
+        await tx.execute("UPDATE outbox SET sweep_after = 'infinity'")
+    await database.close()
 
 
 def _spoilt(value: Any, name: str = "") -> Any:
