@@ -32,7 +32,7 @@ from shared.messaging.codec import BODY_BYTES_MAX, decode, headers_too_large
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.dead_letters import NAMESPACE
 from shared.messaging.envelope import Inbound
-from shared.messaging.failures import Failure, body_bytes, death_of, read_arrived, string, text
+from shared.messaging.failures import MessageFailure, body_bytes, death_of, read_arrived, string, text
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -119,12 +119,12 @@ def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADAB
     )
 
 
-def _origin(failure: Failure) -> Origin:
+def _origin(failure: MessageFailure) -> Origin:
     """Who dead-lettered the message first. A service that set it aside again kept the broker's reason."""
     return "remit" if failure.by_service and not failure.reason.startswith("broker_") else "broker"
 
 
-def _withheld(failure: Failure) -> Withheld | None:
+def _withheld(failure: MessageFailure) -> Withheld | None:
     original = failure.message
     if failure.withheld == dead_letter_headers.WITHHELD_TOO_LARGE or original.body_bytes > BODY_BYTES_MAX:
         return Withheld.TOO_LARGE
@@ -152,7 +152,7 @@ def _has_card_data(original: Delivery) -> bool:
     return has_card_data(original.body) or has_card_data(as_text(properties))
 
 
-def _identity(failure: Failure, withheld: Withheld | None, delivery: Delivery, sender: str | None) -> UUID:
+def _identity(failure: MessageFailure, withheld: Withheld | None, delivery: Delivery, sender: str | None) -> UUID:
     """The id of the record: the same for a message of the same sender that fails on the same queue again, replayed or not.
 
     It uses no hash of a withheld body, because a card number could be found from the hash.

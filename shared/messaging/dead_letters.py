@@ -14,7 +14,7 @@ from shared.messaging import dead_letter_headers
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Outgoing
-from shared.messaging.failures import MOVED_BACK, Failure, read_moved_back
+from shared.messaging.failures import MOVED_BACK, MessageFailure, read_moved_back
 from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS
 from shared.observability.logs import redact
 from shared.records import replace
@@ -34,7 +34,7 @@ def dead_letter(
     """The delivery as a dead letter. Card data and oversized bodies are withheld; every text is redacted. Of an oversized body, which was
     dropped as it came, the dead letter names the size."""
     queue = COMMANDS if delivery.queue == SUSPECT_COMMANDS else delivery.queue
-    failure = Failure(
+    failure = MessageFailure(
         message=replace(delivery, queue=queue),
         by_service=True,
         reason=reason,
@@ -68,7 +68,7 @@ def set_aside_again(delivery: Delivery, clock: Clock) -> Outgoing:
     return _letter(failure, own_id or _id(failure))
 
 
-def _letter(failure: Failure, id_: UUID) -> Outgoing:
+def _letter(failure: MessageFailure, id_: UUID) -> Outgoing:
     delivery, withheld = failure.message, failure.withheld
     headers: dict[str, str | int] = {
         dead_letter_headers.REASON: failure.reason,
@@ -129,7 +129,7 @@ def stripped(letter: Outgoing) -> Outgoing:
     )
 
 
-def _id(failure: Failure) -> UUID:
+def _id(failure: MessageFailure) -> UUID:
     """The same delivery set aside twice (a crash between confirm and ack) is the same dead letter; set aside again after a replay is
     another one, and so are two bodies under one message id. A withheld body gives no hash: a card number could be found from it."""
     message = failure.message

@@ -42,7 +42,7 @@ BROKER_REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class MessageFailure:
     """A message that failed. `message` is as it was on the queue on which it failed, with only those headers that its sender wrote.
 
     `by_service` is false if the broker dead-lettered it. `withheld` says why it comes without its body, `body_bytes` how long the body
@@ -77,24 +77,24 @@ def of_the_sender(headers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in headers.items() if not _NOT_OF_THE_SENDER.match(name)}
 
 
-def read_arrived(delivery: Delivery) -> Failure:
+def read_arrived(delivery: Delivery) -> MessageFailure:
     """Read a dead letter that arrived on `dead-letters`. Its routing key is the queue, unless somebody moved it there."""
     key = delivery.routing_key
     return _read(delivery, key if key in _WORK_QUEUE_NAMES else _claimed_queue(delivery) or key)
 
 
-def read_moved_back(delivery: Delivery) -> Failure:
+def read_moved_back(delivery: Delivery) -> MessageFailure:
     """Read a dead letter that came to a work queue."""
     here = COMMANDS if delivery.queue == SUSPECT_COMMANDS else delivery.queue
     return _read(delivery, here if delivery.exchange == COMMANDS else _claimed_queue(delivery) or here)
 
 
-def _read(delivery: Delivery, queue: str) -> Failure:
+def _read(delivery: Delivery, queue: str) -> MessageFailure:
     headers = delivery.headers
     message = replace(delivery, queue=queue, headers=of_the_sender(headers))
     if not _is_by_service(delivery):
         return _by_broker(delivery, message)
-    return Failure(
+    return MessageFailure(
         message=replace(
             message,
             exchange=string(headers.get(dead_letter_headers.EXCHANGE)),
@@ -129,11 +129,11 @@ def _user(delivery: Delivery) -> str | None:
     return string(delivery.headers.get(dead_letter_headers.USER)) or None
 
 
-def _by_broker(delivery: Delivery, message: Delivery) -> Failure:
+def _by_broker(delivery: Delivery, message: Delivery) -> MessageFailure:
     death = death_of(delivery, message.queue)
     keys = death.get("routing-keys")
     reason = string(death.get("reason"))
-    return Failure(
+    return MessageFailure(
         message=replace(
             message,
             exchange=string(death.get("exchange")),
