@@ -69,6 +69,8 @@ def invocations(letter: str, folder: Path) -> Invocations:
         ("dead-letters", "show"): [[letter]],
         ("dead-letters", "replay"): [[letter, WORDS, "--who", "ann"], ["--all", "--who", WORDS], ["--all", "--yes", "--who", "ann"]],
         ("dead-letters", "discard"): [[letter, WORDS, *why], [letter, "--reason", "because", "--who", "ann"]],
+        ("journal", "verify"): [[]],
+        ("purge",): [["--scan"], ["--scan", "--do", "--reason", WORDS, "--who", WORDS]],
         ("outbox", "list"): [[]],
         ("outbox", "release"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", WORDS, "--who", WORDS]],
         ("outbox", "drop"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", WORDS, "--who", WORDS]],
