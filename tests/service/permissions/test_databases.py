@@ -7,7 +7,18 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from deploy.permissions.databases import AUDIT, GRANTS, PURGE, SERVICES, Service, grants_sql, owner, roles, roles_sql
+from deploy.permissions.databases import (
+    AUDIT,
+    FUNCTIONS,
+    GRANTS,
+    PURGE,
+    SERVICES,
+    Service,
+    grants_sql,
+    owner,
+    roles,
+    roles_sql,
+)
 from shared.persistence.database import Connection
 from tests.support.environment import Environment
 from tests.support.statements import Statement, statements_of
@@ -66,8 +77,8 @@ async def _is_allowed(connection: Connection, statement: str) -> bool:
 
 def _allows(granted: str, privilege: str, column: str | None = None) -> bool:
     """Whether a grant such as `SELECT, UPDATE (version)` includes this privilege, for the table or one of its columns."""
-    parts = re.findall(r"(\w+)(?: \((\w+)\))?", granted)
-    return any(name == privilege and of in ("", column) for name, of in parts)
+    parts = re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", granted)
+    return any(name == privilege and (not of or column in of.split(", ")) for name, of in parts)
 
 
 async def _attempts(connection: Connection, table: str, kind: str, granted: str) -> list[tuple[str, bool]]:
@@ -132,16 +143,22 @@ async def test_every_table_and_view_stands_in_the_table_and_belongs_to_the_owner
 
 async def test_the_public_has_no_right_in_the_database(service: Service, environment_urls: Environment) -> None:
     async with connected(environment_urls.databases[service]) as connection:
-        assert (
-            await connection.fetch(
-                """SELECT privilege_type FROM pg_database, aclexplode(datacl) WHERE datname = current_database() AND grantee = 0
-            UNION ALL SELECT privilege_type FROM pg_namespace, aclexplode(nspacl) WHERE nspname = 'public' AND grantee = 0
-            UNION ALL SELECT 'EXECUTE ' || proname FROM pg_proc
-                WHERE pronamespace = 'public'::regnamespace AND has_function_privilege($1, oid, 'EXECUTE')""",
-                service,
-            )
-            == []
+        found = await connection.fetch(
+            """SELECT privilege_type FROM pg_database, aclexplode(datacl) WHERE datname = current_database() AND grantee = 0
+            UNION ALL SELECT privilege_type FROM pg_namespace, aclexplode(nspacl) WHERE nspname = 'public' AND grantee = 0"""
         )
+    assert found == []
+
+
+async def test_functions_are_run_by_whom_the_table_says(service: Service, environment_urls: Environment) -> None:
+    async with connected(environment_urls.databases[service]) as connection:
+        found = await connection.fetch(
+            """SELECT role, proname::text FROM pg_proc, unnest($1::text[]) AS role
+            WHERE pronamespace = 'public'::regnamespace AND has_function_privilege(role, oid, 'EXECUTE')""",
+            [service, AUDIT, PURGE],
+        )
+    expected = {(role, name) for role in (service, PURGE) for name in FUNCTIONS.get(service, ())}
+    assert {tuple(row) for row in found} == expected
 
 
 async def test_no_role_of_ours_may_more_than_a_role_can(service: Service, environment_urls: Environment) -> None:
@@ -202,7 +219,7 @@ async def test_every_statement_of_a_service_runs_under_its_role(
 
 def _privileges(service: Service) -> Iterator[tuple[str, str]]:
     for table, grant in GRANTS[service].items():
-        for privilege in re.findall(r"\w+(?: \(\w+\))?", grant.service):
+        for privilege in re.findall(r"[A-Z]+(?: \([^)]*\))?", grant.service):
             yield table, privilege
 
 
