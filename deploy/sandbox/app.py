@@ -5,7 +5,7 @@ import hashlib
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import orjson
 from aiohttp import web
 
-from deploy.sandbox import replies
+from deploy.sandbox import replies, rules
 from deploy.sandbox.bank import Params, SandboxBank
 from deploy.sandbox.faults import BEHAVIOURS, CARDS, Manner
 from deploy.sandbox.ledger import Ledger, Row
@@ -43,6 +43,10 @@ class Mode(Enum):
     DOWN_500 = "down_500"  # every request is answered 500 and not acted upon
     SILENT = "silent"  # every request is read, and neither answered nor acted upon
     REFUSE = "refuse"  # the API does not listen, so connections are refused; only the admin port answers
+    UNAUTHORISED = "unauthorised"  # every request is answered 401: somebody has rotated the key
+    FORBIDDEN = "forbidden"  # every request is answered 403: the key has lost its permissions
+    ELSEWHERE = "elsewhere"  # every request is answered 404: there is no Stripe at this URL
+    LIVE = "live"  # everything is done, and answered as from an account in live mode
     SLOW = "slow"  # every request waits `delay_ms` before it is acted upon, even if the client no longer waits
 
 
@@ -64,7 +68,7 @@ class Api:
         self._bank = bank
         self._keys = _Keys(ledger, clock=clock, age_s=settings.key_age_s)
         self._slow_s = settings.slow_s
-        self._mode, self._delay_s = Mode.NORMAL, 0.0
+        self.mode, self._delay_s = Mode.NORMAL, 0.0
         self._closing = asyncio.Event()
         self._late: set[asyncio.Task[SandboxReply]] = set()
         self._request_numbers = count(1)
@@ -72,11 +76,13 @@ class Api:
 
     def routes(self) -> list[web.RouteDef]:
         bank = self._bank
-        confirm = self._endpoint(bank.confirm, {"payment_method", "expand["}, kind="confirm")
+        confirm = self._endpoint(bank.confirm, rules.CONFIRM_INTENT, kind="confirm")
         return [
-            web.post("/v1/payment_methods", self._endpoint(bank.create_payment_method, {"type", "card["})),
+            web.post("/v1/payment_methods", self._endpoint(bank.create_payment_method, _METHOD_PARAMS)),
+            web.post("/v1/payment_methods/{id}/attach", self._endpoint(bank.attach, {"customer"})),
+            web.post("/v1/customers", self._endpoint(bank.create_customer, {"name", "email", "metadata["})),
             web.get("/v1/payment_methods/{id}", self._endpoint(bank.retrieve_payment_method, {"expand["})),
-            web.post("/v1/payment_intents", self._endpoint(bank.create_intent, _INTENT_PARAMS)),
+            web.post("/v1/payment_intents", self._endpoint(bank.create_intent, rules.CREATE_INTENT)),
             web.get("/v1/payment_intents", self._endpoint(bank.list_intents, {"created[", "limit", "starting_after"})),
             web.get("/v1/payment_intents/{id}", self._endpoint(bank.retrieve_intent, {"expand["})),
             web.post("/v1/payment_intents/{id}/confirm", confirm),
@@ -106,7 +112,7 @@ class Api:
 
     # -- one request
 
-    def _endpoint(self, action: Action, allowed: set[str], kind: str = "") -> Handler:
+    def _endpoint(self, action: Action, allowed: Collection[str], kind: str = "") -> Handler:
         """A handler for `action`. `allowed`: names of parameters; one that ends in "[" is a prefix. Any other parameter is refused, as at
         Stripe."""
 
@@ -119,13 +125,12 @@ class Api:
         return handle
 
     async def _under_mode(self, request: web.Request, kind: str) -> SandboxReply | None:
-        if self._mode not in {Mode.DOWN_500, Mode.SILENT}:
-            return None
-        if kind:
-            self._bank.log(kind, request.match_info["id"], request.headers.get("Idempotency-Key"), self._mode.value)
-        return replies.silence() if self._mode is Mode.SILENT else replies.server_error(saved=False)
+        reply = _BY_MODE.get(self.mode)
+        if reply is not None and kind:
+            self._bank.log(kind, request.match_info["id"], request.headers.get("Idempotency-Key"), self.mode.value)
+        return reply
 
-    async def _answer(self, request: web.Request, action: Action, allowed: set[str], kind: str) -> SandboxReply:
+    async def _answer(self, request: web.Request, action: Action, allowed: Collection[str], kind: str) -> SandboxReply:
         params = _parse(request.query_string if request.method == "GET" else await request.text())
         if params is None:
             return replies.invalid("Invalid form encoding")
@@ -169,6 +174,8 @@ class Api:
 
     async def _deliver(self, request: web.Request, reply: SandboxReply) -> web.StreamResponse:
         body = orjson.dumps(reply.body)
+        if self.mode is Mode.LIVE:
+            body = body.replace(b'"livemode":false', b'"livemode":true')
         match reply.manner:
             case Manner.HANG:
                 await self._hold(request)
@@ -194,7 +201,7 @@ class Api:
     # -- for people and fault runs
 
     async def _show_state(self, _: web.Request) -> web.Response:
-        return _pretty({"mode": self._mode.value, "delay_ms": self._delay_s * 1000})
+        return _pretty({"mode": self.mode.value, "delay_ms": self._delay_s * 1000})
 
     async def _show_ledger(self, request: web.Request) -> web.Response:
         return _pretty(self._bank.show(request.query.get("payment")))
@@ -206,8 +213,8 @@ class Api:
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             choices = ", ".join(mode.value for mode in Mode)
             return _pretty({"error": f'send {{"mode": one of {choices}, "delay_ms": number}}'}, status=400)
-        changed = (mode is Mode.REFUSE) is not (self._mode is Mode.REFUSE)
-        self._mode, self._delay_s = mode, delay_s if mode is Mode.SLOW else 0.0
+        changed = (mode is Mode.REFUSE) is not (self.mode is Mode.REFUSE)
+        self.mode, self._delay_s = mode, delay_s if mode is Mode.SLOW else 0.0
         if changed and self.on_refuse:
             await self.on_refuse(mode is Mode.REFUSE)
         return await self._show_state(request)
@@ -219,16 +226,18 @@ class Api:
         return _pretty({"done": done}, status=200 if done else 404)
 
 
-_INTENT_PARAMS = {
-    "amount",
-    "currency",
-    "payment_method",
-    "payment_method_types[",
-    "allowed_payment_method_types[",
-    "capture_method",
-    "metadata[",
-    "expand[",
+_BY_MODE: Mapping[Mode, SandboxReply] = {
+    Mode.DOWN_500: replies.server_error(saved=False),
+    Mode.SILENT: replies.silence(),
+    Mode.UNAUTHORISED: replies.unauthorised("Invalid API Key provided.", 401),
+    Mode.FORBIDDEN: replies.unauthorised(
+        "The provided key does not have the required permissions for this endpoint.", 403
+    ),
+    Mode.ELSEWHERE: replies.invalid("Unrecognized request URL.", status=404),
 }
+"""How every request is answered, without being acted upon. In other modes requests are acted upon."""
+
+_METHOD_PARAMS = {"type", "card[", "billing_details["}
 
 
 class _Keys:
@@ -302,19 +311,14 @@ def _parse(text: str) -> Params | None:
         return None
 
 
-def _is_allowed(name: str, allowed: set[str]) -> bool:
+def _is_allowed(name: str, allowed: Collection[str]) -> bool:
     root, bracket, _ = name.partition("[")
     return root + bracket in allowed or "" in allowed
 
 
 def _refuse_key(request: web.Request) -> SandboxReply | None:
-    """Secret test keys are accepted. A restricted key (`rk_`) lacks the permission, so that tests can get a 403 too."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    if scheme == "Bearer" and key.startswith("sk_test_"):
-        return None
-    if scheme == "Bearer" and key.startswith("rk_test_"):
-        return replies.unauthorised("The provided key does not have the required permissions.", 403)
-    return replies.unauthorised("Invalid API Key provided.", 401)
+    return rules.refused_key(key if scheme == "Bearer" else "", request.method, request.path)
 
 
 def _unrecognised(_: str, __: Params, ___: str | None) -> SandboxReply:

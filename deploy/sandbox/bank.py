@@ -10,12 +10,11 @@ from typing import Any
 
 import orjson
 
-from deploy.sandbox import replies
-from deploy.sandbox.faults import CARDS, Behaviour, Confirm, Effect, Manner, behaviour_of, luhn_holds
+from deploy.sandbox import replies, rules
+from deploy.sandbox.faults import ADVICE, CARDS, Behaviour, Confirm, Effect, Manner, behaviour_of, luhn_holds
 from deploy.sandbox.ledger import Ledger, Row
 from deploy.sandbox.replies import Json, SandboxReply
 
-AMOUNT_MAX = 99_999_999  # Stripe takes at most eight digits
 PAGE_MAX, DEFAULT_PAGE = 100, 10  # as at Stripe
 PEOPLE_ROWS_MAX = 200  # what a person can read on one page
 MONTHS = range(1, 13)
@@ -24,6 +23,9 @@ YEARS = range(2000, 2100)
 CONFIRMABLE = frozenset({"requires_confirmation", "requires_payment_method", "requires_action"})
 CANCELABLE = frozenset({"requires_confirmation", "requires_payment_method", "requires_action"})
 _CANCELABLE_WORDS = "requires_payment_method, requires_capture, requires_confirmation, requires_action, processing"
+
+_DETAILS = ("customer", "description", "statement_descriptor_suffix")
+_USED_BEFORE = "The provided PaymentMethod was previously used with a PaymentIntent without Customer attachment. It may not be used again."
 
 Params = Mapping[str, str]
 
@@ -49,7 +51,7 @@ class SandboxBank:
         number = params.get("card[number]", "").replace(" ", "")
         month, year = _integer(params.get("card[exp_month]")), _integer(params.get("card[exp_year]"))
         if params.get("type") != "card":
-            return replies.invalid("Only cards are taken here.", param="type")
+            return replies.invalid("Only cards are taken here.", code="parameter_missing", param="type")
         if not (number.isascii() and number.isdigit() and luhn_holds(number)):
             return replies.card_error(402, "incorrect_number", None)
         if month is None or month not in MONTHS:
@@ -58,16 +60,60 @@ class SandboxBank:
             return replies.card_error(402, "invalid_expiry_year", None)
         if number not in CARDS:
             return replies.card_error(402, "card_declined", "test_mode_live_card")
-        return self._new_method(number, month, year)
-
-    def _new_method(self, number: str, month: int, year: int) -> SandboxReply:
-        token, created = self._ids("pm"), int(self._clock())
         brand = "mastercard" if number.startswith("5") else "visa"
+        return replies.ok(self._new_method(brand, number[-4:], month, year, CARDS[number]))
+
+    def _new_method(self, brand: str, last4: str, month: int, year: int, behaves_like: str) -> Json:
+        token, created = self._ids("pm"), int(self._clock())
         self._ledger.write(
             "INSERT INTO payment_methods VALUES (?, ?, ?, ?, ?, ?, ?)",
-            *(token, brand, number[-4:], month, year, CARDS[number], created),
+            *(token, brand, last4, month, year, behaves_like, created),
         )
-        return replies.ok(_method_json(token, brand, number[-4:], month, year, created))
+        return _method_json(token, brand, last4, month, year, created)
+
+    def create_customer(self, _: str, __: Params, ___: str | None) -> SandboxReply:
+        customer, created = self._ids("cus"), int(self._clock())
+        self._ledger.write("INSERT INTO customers VALUES (?, ?)", customer, created)
+        return replies.ok({"id": customer, "object": "customer", "created": created} | _TEST_MODE)
+
+    def attach(self, token: str, params: Params, _: str | None) -> SandboxReply:
+        """Save a method for a customer. As at Stripe, a test token becomes a method of its own."""
+        customer = params.get("customer", "")
+        if self._ledger.one("SELECT 1 FROM customers WHERE id = ?", customer) is None:
+            return replies.missing("customer", customer, param="customer", status=400)
+        row = self._ledger.one("SELECT * FROM payment_methods WHERE id = ?", token)
+        if row is None and behaviour_of(token) is None:
+            return replies.missing("PaymentMethod", token, param="payment_method")
+        if self._ledger.one("SELECT 1 FROM used_methods WHERE payment_method = ?", token):
+            return replies.invalid(_USED_BEFORE, param="payment_method")
+        method = (
+            _method_json(row["id"], row["brand"], row["last4"], row["exp_month"], row["exp_year"], row["created"])
+            if row
+            else self._new_method("visa", "4242", 12, 2050, token)
+        )
+        self._ledger.write("INSERT OR REPLACE INTO attached_methods VALUES (?, ?)", method["id"], customer)
+        return replies.ok(method | {"customer": customer})
+
+    def _refuse_method(self, token: str, customer: str | None, intent_id: str) -> SandboxReply | None:
+        """The refusal of a method for a payment: it belongs to a customer that the payment does not name, or was used without one."""
+        if self._behaviour(token) is None:
+            return replies.missing("PaymentMethod", token, param="payment_method", status=400)
+        owner = self._ledger.one("SELECT customer FROM attached_methods WHERE payment_method = ?", token)
+        if owner and owner["customer"] != customer:
+            sentence = f"The PaymentMethod {token} belongs to a Customer. Include that Customer in `customer`."
+            return replies.invalid(sentence, code="payment_method_customer_mismatch", param="customer")
+        used = self._ledger.one("SELECT payment_intent FROM used_methods WHERE payment_method = ?", token)
+        if used and used["payment_intent"] != intent_id:
+            return replies.invalid(_USED_BEFORE, code="payment_method_used_before", param="payment_method")
+        return None
+
+    def _use_method(self, row: Row) -> None:
+        """Note that a method without a customer is used. A test token is another method each time."""
+        token = row["payment_method"]
+        is_test_token = behaviour_of(token) is not None
+        if is_test_token or self._ledger.one("SELECT 1 FROM attached_methods WHERE payment_method = ?", token):
+            return
+        self._ledger.write("INSERT OR IGNORE INTO used_methods VALUES (?, ?)", token, row["id"])
 
     def retrieve_payment_method(self, token: str, _: Params, __: str | None) -> SandboxReply:
         row = self._ledger.one("SELECT * FROM payment_methods WHERE id = ?", token)
@@ -87,15 +133,15 @@ class SandboxBank:
 
     def create_intent(self, _: str, params: Params, __: str | None) -> SandboxReply:
         amount, currency = _integer(params.get("amount")), params.get("currency", "").lower()
-        token = params.get("payment_method")
-        if "payment_method_types[0]" in params:  # removed in API version 2026-09-30.endive, which SDK 16 uses
-            return replies.invalid("payment_method_types is gone", code="payment_method_types_no_longer_supported")
-        if amount is None or not 0 < amount <= AMOUNT_MAX:
-            return replies.invalid("Invalid amount", code="parameter_invalid_integer", param="amount")
-        if not (len(currency) == 3 and currency.isascii() and currency.isalpha()):  # noqa: PLR2004 - ISO 4217 alphabetic
-            return replies.invalid("Invalid currency", param="currency")
-        if token and self._behaviour(token) is None:
-            return replies.missing("PaymentMethod", token, param="payment_method", status=400)
+        token, customer = params.get("payment_method"), params.get("customer")
+        broken = rules.broken_by_new_intent(params, amount, currency)
+        if broken:
+            return broken
+        if customer and self._ledger.one("SELECT 1 FROM customers WHERE id = ?", customer) is None:
+            return replies.missing("customer", customer, param="customer", status=400)
+        refused = self._refuse_method(token, customer, "") if token else None
+        if refused:
+            return refused
         intent_id = self._ids("pi")
         status = "requires_confirmation" if token else "requires_payment_method"
         metadata = {name[9:-1]: value for name, value in params.items() if name.startswith("metadata[")}
@@ -106,6 +152,8 @@ class SandboxBank:
             *(intent_id, amount, currency, token, bool(token), orjson.dumps(metadata).decode(), status),
             int(self._clock()),
         )
+        details = [params.get(name) for name in _DETAILS]
+        self._ledger.write("INSERT INTO intent_details VALUES (?, ?, ?, ?)", intent_id, *details)
         return replies.ok(_intent_json(self._intent_row(intent_id)))
 
     def retrieve_intent(self, intent_id: str, _: Params, __: str | None) -> SandboxReply:
@@ -161,11 +209,11 @@ class SandboxBank:
         return row is not None and row["status"] in CONFIRMABLE and _next_confirm(row, self._of(row)).late
 
     def confirm(self, intent_id: str, params: Params, key: str | None) -> SandboxReply:
-        reply, effect = self._confirm(intent_id, params.get("payment_method"))
+        reply, effect = self._confirm(intent_id, params)
         self.log("confirm", intent_id, key, f"{_seen(reply)} {effect}")
         return reply
 
-    def _confirm(self, intent_id: str, method: str | None) -> tuple[SandboxReply, str]:
+    def _confirm(self, intent_id: str, params: Params) -> tuple[SandboxReply, str]:
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="intent"), "unknown"
@@ -175,9 +223,10 @@ class SandboxBank:
         if row["status"] not in CONFIRMABLE:
             words = f"This PaymentIntent could not be confirmed because it has a status of {row['status']}."
             return replies.unexpected_state(words, _intent_json(row)), "nothing"
+        broken, method = rules.broken_by_confirm(params), params.get("payment_method")
+        if broken:
+            return broken, "nothing"
         if method:
-            if self._behaviour(method) is None:
-                return replies.missing("PaymentMethod", method, param="payment_method", status=400), "nothing"
             self._ledger.write(
                 "UPDATE payment_intents SET payment_method = ?, method_attached = 1, confirm_attempts = 0 WHERE id = ?",
                 *(method, intent_id),
@@ -186,7 +235,15 @@ class SandboxBank:
         if not row["method_attached"]:
             words = "You cannot confirm this PaymentIntent because it's missing a payment method."
             return replies.unexpected_state(words, _intent_json(row)), "nothing"
+        refused = self._refuse_method(row["payment_method"], self._customer_of(intent_id), intent_id)
+        if refused:
+            return refused, "nothing"
+        self._use_method(row)
         return self._act(row, self._of(row))
+
+    def _customer_of(self, intent_id: str) -> str | None:
+        row = self._ledger.one("SELECT customer FROM intent_details WHERE payment_intent = ?", intent_id)
+        return row["customer"] if row else None
 
     def _act(self, row: Row, behaviour: Behaviour) -> tuple[SandboxReply, str]:
         step = _next_confirm(row, behaviour)
@@ -207,12 +264,14 @@ class SandboxBank:
     def _confirm_reply(self, intent_id: str, step: Confirm) -> SandboxReply:
         intent = _intent_json(self._intent_row(intent_id))
         if step.effect is Effect.DECLINE:
-            return replies.card_error(402, "card_declined", step.decline_code, intent)
+            return replies.card_error(402, _error_code(step.decline_code), step.decline_code, intent)
         match step.manner:
             case Manner.ERROR_500:
                 return replies.server_error(saved=True)
             case Manner.RATE_LIMIT:
                 return replies.rate_limited()
+            case Manner.REFUSED:
+                return replies.refused_confirm(intent)
             case Manner.RESET if (
                 step.effect is Effect.NOTHING
             ):  # cut before anything was done: there is no answer to keep
@@ -232,7 +291,8 @@ class SandboxBank:
         )
 
     def _decline(self, row: Row, decline_code: str, *, keeps_method: bool) -> None:
-        error = {"code": "card_declined", "decline_code": decline_code, "message": "Your card was declined."}
+        error = {"code": _error_code(decline_code), "decline_code": decline_code, "message": "Your card was declined."}
+        error |= {"advice_code": ADVICE[decline_code]} if decline_code in ADVICE else {}
         method = {"type": "card_error", "payment_method": {"id": row["payment_method"], "object": "payment_method"}}
         self._ledger.write(
             "UPDATE payment_intents SET status = 'requires_payment_method', last_error = ?, method_attached = ?"
@@ -285,6 +345,9 @@ class SandboxBank:
 
     def create_refund(self, _: str, params: Params, __: str | None) -> SandboxReply:
         intent_id = params.get("payment_intent", "")
+        if not intent_id:
+            words = "One of the following params should be provided for this request: payment_intent or charge."
+            return replies.invalid(words, code="parameter_missing")
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="payment_intent")
@@ -327,9 +390,12 @@ class SandboxBank:
         return replies.ok(_refund_json(self._look_at_refund(row)))
 
     def list_refunds(self, _: str, params: Params, __: str | None) -> SandboxReply:
-        intent_id, limit = params.get("payment_intent", ""), _integer(params.get("limit", str(DEFAULT_PAGE)))
+        intent_id, limit = params.get("payment_intent"), _integer(params.get("limit", str(DEFAULT_PAGE)))
         if limit is None or not 1 <= limit <= PAGE_MAX:
             return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
+        if intent_id is None:
+            newest = self._ledger.all("SELECT * FROM refunds ORDER BY seq DESC LIMIT ?", limit + 1)
+            return replies.ok(_list_json("/v1/refunds", [_refund_json(refund) for refund in newest], limit))
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="payment_intent")
@@ -399,6 +465,10 @@ class SandboxBank:
         if row is None:
             raise LookupError(refund_id)
         return row
+
+
+def _error_code(decline_code: str) -> str:
+    return decline_code if decline_code == "authentication_required" else "card_declined"
 
 
 def _next_confirm(row: Row, behaviour: Behaviour) -> Confirm:

@@ -27,6 +27,7 @@ class Manner(Enum):
     ERROR_500 = "500"
     RATE_LIMIT = "429"
     MISSING = "404"
+    REFUSED = "400"
     BAD_JSON = "200, cut in the middle"
     BAD_FIELDS = "200, fields of the wrong type"
 
@@ -78,6 +79,16 @@ _CAPTURED, _DECLINED = (Ending.CAPTURED,), (Ending.DECLINED,)
 _PERSON, _EITHER = (Ending.PERSON,), (Ending.CAPTURED, Ending.NOT_CHARGED)
 
 
+ADVICE: dict[str, str] = {
+    "insufficient_funds": "try_again_later",
+    "processing_error": "try_again_later",
+    "expired_card": "confirm_card_data",
+    "incorrect_cvc": "confirm_card_data",
+    "generic_decline": "do_not_try_again",
+}
+"""What a bank advises with a decline (https://docs.stripe.com/declines/card#retrying-issuer-declines). Others advise nothing."""
+
+
 def _declines(code: str) -> Behaviour:
     return Behaviour(f"declined: {code}", _DECLINED, (Confirm(Effect.DECLINE, decline_code=code),))
 
@@ -93,6 +104,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "pm_card_chargeDeclinedExpiredCard": _declines("expired_card"),
     "pm_card_chargeDeclinedIncorrectCvc": _declines("incorrect_cvc"),
     "pm_card_chargeDeclinedProcessingError": _declines("processing_error"),
+    "pm_card_authenticationRequired": _declines("authentication_required"),
     # faults
     "pm_remit_slow": Behaviour(
         "acts on the confirm late (see --slow-ms), even if the client has gone", _EITHER, (Confirm(late=True),)
@@ -102,6 +114,9 @@ BEHAVIOURS: dict[str, Behaviour] = {
     ),
     "pm_remit_charged_then_500": Behaviour(
         "charges, answers 500 and replays that 500", _CAPTURED, (Confirm(manner=Manner.ERROR_500), _OK)
+    ),
+    "pm_remit_confirm_refused": Behaviour(
+        "refuses every confirm: 400, with a sentence", (Ending.NOT_CHARGED,), (Confirm(Effect.NOTHING, Manner.REFUSED),)
     ),
     "pm_remit_reset_before_charge": Behaviour(
         "cuts the first confirm before charging", _EITHER, (Confirm(Effect.NOTHING, Manner.RESET), _OK)
@@ -188,7 +203,8 @@ CARDS: dict[str, str] = {
     "4000000000000069": "pm_card_chargeDeclinedExpiredCard",
     "4000000000000127": "pm_card_chargeDeclinedIncorrectCvc",
     "4000000000000119": "pm_card_chargeDeclinedProcessingError",
-    "4000002500003155": "pm_remit_action_required",
+    "4000002500003155": "pm_card_authenticationRequired",
+    "4000002760003184": "pm_card_authenticationRequired",
     "4000000000005126": "pm_remit_refund_fails",
     "4000000000007726": "pm_remit_refund_pending",
 }

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.sandbox.faults import Manner, luhn_holds
+from deploy.sandbox.faults import ADVICE, Manner, luhn_holds
 
 QUOTED_CHARS_MAX = 64  # the sandbox's longest id has 27 characters
 
@@ -43,6 +43,19 @@ def missing(kind: str, thing_id: str, *, param: str, status: int = 404) -> Sandb
     return invalid(f"No such {kind}: '{printable(thing_id)}'", code="resource_missing", param=param, status=status)
 
 
+def excluded(names: str, sentence: str) -> SandboxReply:
+    """A reply to parameters that exclude each other, or that need another one."""
+    return invalid(sentence, param=names)
+
+
+def refused_confirm(intent: Json) -> SandboxReply:
+    words = "The card network does not take this kind of charge from your account."
+    error = _error(
+        "invalid_request_error", words, code="charge_not_permitted", param="payment_method", payment_intent=intent
+    )
+    return SandboxReply(400, error)
+
+
 def unexpected_state(message: str, intent: Json) -> SandboxReply:
     code = "payment_intent_unexpected_state"
     return SandboxReply(400, _error("invalid_request_error", message, code=code, payment_intent=intent))
@@ -53,7 +66,14 @@ def refused_refund(code: str, message: str) -> SandboxReply:
 
 
 def card_error(status: int, code: str, decline_code: str | None, intent: Json | None = None) -> SandboxReply:
-    error = _error("card_error", "Your card was declined.", code=code, decline_code=decline_code, payment_intent=intent)
+    error = _error(
+        "card_error",
+        "Your card was declined.",
+        code=code,
+        decline_code=decline_code,
+        advice_code=ADVICE.get(decline_code or ""),
+        payment_intent=intent,
+    )
     return SandboxReply(status, error, saved=intent is not None)
 
 

@@ -12,6 +12,23 @@ CREATE TABLE IF NOT EXISTS payment_methods (
     created INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE IF NOT EXISTS customers (
+    id TEXT PRIMARY KEY,
+    created INTEGER NOT NULL
+) STRICT;
+
+-- a method that belongs to a customer: it can be used often, and with that customer only
+CREATE TABLE IF NOT EXISTS attached_methods (
+    payment_method TEXT PRIMARY KEY,
+    customer TEXT NOT NULL
+) STRICT;
+
+-- a method without a customer: it can be used for one payment only
+CREATE TABLE IF NOT EXISTS used_methods (
+    payment_method TEXT PRIMARY KEY,
+    payment_intent TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE IF NOT EXISTS payment_intents (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -28,6 +45,14 @@ CREATE TABLE IF NOT EXISTS payment_intents (
     healed INTEGER NOT NULL DEFAULT 0,   -- 1: a person made this payment answer again
     canceled_at INTEGER,
     created INTEGER NOT NULL
+) STRICT;
+
+-- what a payment says besides its amount
+CREATE TABLE IF NOT EXISTS intent_details (
+    payment_intent TEXT PRIMARY KEY,
+    customer TEXT,
+    description TEXT,
+    statement_descriptor_suffix TEXT
 ) STRICT;
 
 CREATE INDEX IF NOT EXISTS payment_intents_by_time ON payment_intents (created, seq);

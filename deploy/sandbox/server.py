@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from deploy.sandbox.app import BODY_BYTES_MAX, Api, SandboxSettings
+from deploy.sandbox.app import BODY_BYTES_MAX, Api, Mode, SandboxSettings
 from deploy.sandbox.bank import SandboxBank, new_id
 from deploy.sandbox.ledger import Ledger
 
@@ -44,6 +44,10 @@ class Sandbox:
     @property
     def admin_url(self) -> str:
         return f"http://{self._host}:{self._admin_port}"
+
+    def switch(self, mode: Mode) -> None:
+        """Switch the mode of the whole gateway, except to and from `refuse`, for which listeners have to be opened and closed."""
+        self._api.mode = mode
 
     async def __aenter__(self) -> "Sandbox":
         self._ledger = Ledger(self._ledger_path)

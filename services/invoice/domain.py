@@ -120,11 +120,12 @@ class RecordPayment:
 
 @dataclass(frozen=True, slots=True)
 class RecordPaymentFailure:
-    """Open the invoice again, because the payment ended without a charge."""
+    """Open the invoice again, because the payment ended without a charge. `advice` is the gateway's code for what can be done, or None."""
 
     payment_id: UUID
     outcome: FailureOutcome
     reason: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ class PaymentFailed:
     payment_id: UUID
     outcome: FailureOutcome
     reason: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +283,7 @@ def _record_failure(command: RecordPaymentFailure, invoice: Invoice) -> tuple[Ev
         InvoiceStatus.PAYMENT_PENDING,
         InvoiceStatus.IN_DOUBT,
     }:
-        return (PaymentFailed(command.payment_id, command.outcome, command.reason),)
+        return (PaymentFailed(command.payment_id, command.outcome, command.reason, command.advice),)
     return ()
 
 

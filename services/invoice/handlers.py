@@ -40,7 +40,7 @@ def _record(message: messages.RecordPayment, _: Loaded) -> domain.Command:
 
 
 def _record_failure(message: messages.RecordPaymentFailure, _: Loaded) -> domain.Command:
-    return domain.RecordPaymentFailure(message.payment_id, message.outcome, message.reason)
+    return domain.RecordPaymentFailure(message.payment_id, message.outcome, message.reason, message.advice)
 
 
 def _flag_in_doubt(message: messages.FlagPaymentInDoubt, _: Loaded) -> domain.Command:
@@ -102,6 +102,7 @@ def announce(event: domain.Event, invoice_id: str, method: messages.PaymentMetho
                 payment_id=event.payment_id,
                 outcome=event.outcome,
                 reason=event.reason,
+                advice=event.advice,
                 reference_code=domain.reference_code(event.payment_id),
             )
         case domain.PaymentFlaggedInDoubt():

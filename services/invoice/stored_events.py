@@ -12,15 +12,18 @@ from dataclasses import fields
 from typing import Any, get_args
 from uuid import UUID
 
-from services.invoice.domain import Event, Issued, MethodSummary, PaymentFlaggedInDoubt
+from services.invoice.domain import Event, Issued, MethodSummary, PaymentFailed, PaymentFlaggedInDoubt
 
 STORED_AS: dict[type[Event], str] = {event: f"{event.__name__}.1" for event in get_args(Event)} | {
-    PaymentFlaggedInDoubt: "PaymentInDoubt.1"
+    PaymentFlaggedInDoubt: "PaymentInDoubt.1",
+    PaymentFailed: "PaymentFailed.2",
 }
 """The name and version with which each event is written today."""
 
-UPCASTERS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {}
-"""For each old stored name, the function from its data to the next name and data. Empty until a stored event changes its form."""
+UPCASTERS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
+    "PaymentFailed.1": lambda data: ("PaymentFailed.2", data | {"advice": None}),
+}
+"""For each old stored name, the function from its data to the next name and data."""
 
 _EVENTS = {name: event for event, name in STORED_AS.items()}
 _APART = "owner"

@@ -5,6 +5,7 @@ from pathlib import Path
 from services.payment_gateway import ledger
 from services.payment_gateway.backlog_sampler import BacklogSampler
 from services.payment_gateway.charging import Charging, lease_for
+from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.group_commit import GroupCommit
 from services.payment_gateway.handlers import PaymentHandler, RequestHandler
@@ -34,6 +35,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
         lease=lease,
         policy=settings.policy,
     )
+    watch = GatewayWatch(gateway, runtime.readiness, timeout_s=settings.timeout_s)
     charging = Charging(
         gateway=gateway,
         keyring=settings.keyring,
@@ -45,6 +47,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
         commit=commit,
         readiness=runtime.readiness,
         clock=runtime.clock,
+        watch=watch,
     )
     requests = runtime.consume("payment_gateway.requests", RequestHandler(charging))
     # After an outage, inquiries of the saga wait in one queue, and the requests they are about in another. If an inquiry came before its
@@ -54,6 +57,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     runtime.run_beside("publish", commit.publish)
     claimer = LeaseClaimer(charging, runtime.database, runtime.readiness)
     runtime.in_background(claimer, wait=claimer.wait)
+    runtime.in_background(watch, wait=watch.wait)
     runtime.in_background(BacklogSampler(runtime.database))
     runtime.add_retention(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)

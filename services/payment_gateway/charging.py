@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 
 from services.payment_gateway import domain, store
 from services.payment_gateway.domain import GatewayAnswer, GatewayStep, Payment, Policy
+from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
 from services.payment_gateway.group_commit import GroupCommit, StepResult
 from services.payment_gateway.ledger import GatewayAttempt
@@ -81,6 +82,7 @@ class Charging:
     commit: GroupCommit
     readiness: Readiness
     clock: Clock
+    watch: GatewayWatch
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when this instance made rows due, so that the lease claimer looks for them at once."""
     is_stopping: bool = False
@@ -97,8 +99,8 @@ class Charging:
 
     @property
     def free(self) -> int:
-        """How many more payments this instance can work on now."""
-        return 0 if self.is_stopping else self._at_work_max - len(self._tasks)
+        """How many more payments this instance can work on now. There are none while the gateway refuses this service."""
+        return 0 if self.is_stopping or self.watch.is_refused else self._at_work_max - len(self._tasks)
 
     def accept(self, rows: Sequence[PaymentRow]) -> None:
         """Work on these payments, which are leased to this instance."""
@@ -192,6 +194,8 @@ class Charging:
         async with self._calls:
             started = time.perf_counter()
             answer = await self._guarded_call(step, payment, key)
+        if isinstance(answer, port.Misconfigured):
+            answer = await self.watch.meaning(answer)
         calls, seconds = _measures(step, type(answer).__name__)
         calls.inc()
         seconds.observe(time.perf_counter() - started)
@@ -201,6 +205,8 @@ class Charging:
     def _note(self, payment: Payment, answer: GatewayAnswer) -> None:
         """Tell readiness whether the gateway is away. Payments in doubt are counted elsewhere: they do not mean that it is."""
         match answer:
+            case port.Misconfigured():
+                pass  # the watch has told
             case port.NotSent() | port.Unknown():
                 if len(self._silent) < SILENT_PAYMENTS_MAX:
                     self._silent.add(payment.payment_id)
@@ -233,7 +239,7 @@ class Charging:
                 answer = await self._prepare(payment, key)
             case GatewayStep.EXECUTE:
                 crash_points.reach("charging.before_execute")
-                answer = await self.gateway.execute(_gateway_id(payment), key=key)
+                answer = await self.gateway.execute(_gateway_id(payment), mandate=payment.details.mandate, key=key)
                 crash_points.reach("charging.after_execute")
             case GatewayStep.INQUIRE:
                 crash_points.reach("charging.before_inquire")
@@ -272,14 +278,19 @@ class Charging:
         details = await asyncio.to_thread(self.keyring.decrypt, payment.card_jwe or "", payment.payment_id)
         if isinstance(details, CardRefusal):
             return details
-        return port.Card(details.number, details.exp_month, details.exp_year)
+        return port.Card(details.number, details.exp_month, details.exp_year, details.name, details.postal_code)
 
     async def _prepare(self, payment: Payment, key: str) -> port.PrepareAnswer:
         assert payment.amount_minor is not None  # noqa: S101 - every request has these three
         assert payment.currency is not None  # noqa: S101
         assert payment.method_token is not None  # noqa: S101
         order = port.Order(
-            payment.payment_id, payment.invoice_id, payment.amount_minor, payment.currency, payment.method_token
+            payment.payment_id,
+            payment.invoice_id,
+            payment.amount_minor,
+            payment.currency,
+            payment.method_token,
+            payment.details,
         )
         crash_points.reach("charging.before_prepare")
         answer = await self.gateway.prepare(order, key=key)

@@ -19,6 +19,7 @@ from services.payment_gateway.domain import (
     move,
     next_step,
 )
+from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.records import dataclass, field, replace
 
 
@@ -39,11 +40,24 @@ class Request:
     currency: str
     method_token: str | None = None
     card_jwe: str | None = field(default=None, repr=False)
+    details: ChargeDetails = NO_DETAILS
 
     @property
     def params_hash(self) -> bytes:
-        """SHA-256 over all parameters of the charge, one a line. The contracts allow no line break in any of them."""
-        params = (self.invoice_id, str(self.amount_minor), self.currency, self.method_token or "", self.card_jwe or "")
+        """SHA-256 over all parameters of the charge, one a line. The contracts allow no line break in any of them.
+
+        Without details it is the hash of earlier builds, which knew none.
+        """
+        params = [self.invoice_id, str(self.amount_minor), self.currency, self.method_token or "", self.card_jwe or ""]
+        if self.details != NO_DETAILS:
+            given = self.details
+            params += [
+                given.customer or "",
+                given.mandate or "",
+                given.description or "",
+                given.statement_descriptor or "",
+            ]
+            params += [f"{name}={value}" for name, value in given.metadata]
         return sha256("\n".join(params).encode()).digest()
 
 
@@ -104,6 +118,7 @@ def _request(command: Request, payment: Payment | None) -> PaymentTransition:
             method_token=command.method_token,
             card_jwe=command.card_jwe,
             params_hash=command.params_hash,
+            details=command.details,
         )
         return PaymentTransition(requested, delay_s=0.0)
     if payment.params_hash not in {None, command.params_hash}:

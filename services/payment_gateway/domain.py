@@ -100,7 +100,7 @@ class OutcomeReason(StrEnum):
     GATEWAY_UNAVAILABLE = "gateway_unavailable"
     NOT_CONFIRMED = "not_confirmed"
     CANCELLED_AT_GATEWAY = "cancelled_at_gateway"
-    ACTION_REQUIRED = "action_required"
+    AUTHENTICATION_REQUIRED = "authentication_required"  # the code that Stripe gives, too
     DECIDED = "decided_by_person"
     CAPTURE_DIFFERS = "capture_differs"
     CANCEL_UNCONFIRMED = "cancel_unconfirmed"
@@ -117,6 +117,7 @@ class PendingOutcome:
 
     status: Literal[PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED]
     reason: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,8 @@ class Payment:
     `version` counts changes of status. `params_hash` is None if the payment is closed, which means that a command about it came before any
     request. `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved
     for a key, even a failure, so a repeated call needs a new one. `reason` says why the payment has its status, and `decided_by` which
-    person decided it. `was_case` is true once it was a case for staff.
+    person decided it. `advice` is the gateway's code for what the sender can do about that reason. `was_case` is true once it was a case
+    for staff.
     """
 
     payment_id: UUID
@@ -147,6 +149,8 @@ class Payment:
     was_case: bool = False
     rung: int = 0
     key_number: int = 1
+    advice: str | None = None
+    details: port.ChargeDetails = port.NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,7 @@ class PaymentTransition:
     refused: ResolutionRefused | None = None
 
 
-GatewayAnswer = port.TokeniseAnswer | port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer
+GatewayAnswer = port.TokeniseAnswer | port.PrepareAnswer | port.ExecuteAnswer | port.RefundAnswer
 TELLS_OF_MONEY = (port.Captured, port.Refunded)
 """Answers that say that money moved. A payment is changed by them even if another instance has changed it since (`on_late_answer`)."""
 
@@ -238,7 +242,12 @@ def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
 
 
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
-    """The effect of the gateway's answer to `step` on the payment. Raises AssertionError if the answer cannot be one to that step."""
+    """The effect of the gateway's answer to `step` on the payment. Raises AssertionError if the answer cannot be one to that step.
+
+    A gateway that refuses the service says nothing about the payment: no rung is spent, and the row is due when the gateway is usable.
+    """
+    if isinstance(answer, port.Misconfigured):
+        return PaymentTransition(payment, delay_s=0.0)
     match step:
         case GatewayStep.TOKENISE | GatewayStep.PREPARE:
             return _after_preparing(payment, answer, policy)
@@ -281,8 +290,8 @@ def _after_preparing(payment: Payment, answer: GatewayAnswer, policy: Policy) ->
         case port.Prepared(gateway_id=gateway_id):
             prepared = move(payment, PaymentStatus.PREPARED, gateway_id=gateway_id, key_number=1)
             return PaymentTransition(prepared, then=GatewayStep.EXECUTE)
-        case port.Refused(code=code):
-            return _not_charged(payment, code_of(code))
+        case port.Refused(code=code, advice=advice):
+            return _not_charged(payment, code_of(code), _advice_of(advice))
         case port.NotSent() | port.Unknown():
             return _later(payment, answer, policy)
         case _:
@@ -302,10 +311,13 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
             return _cancelled(payment)
         case _ if step is GatewayStep.CANCEL:
             return _later(payment, answer, policy)
-        case port.Declined(code=code):
-            return _cancel(payment, PendingOutcome(PaymentStatus.DECLINED, code_of(code)))
+        case port.Declined(code=code, advice=advice):
+            return _cancel(payment, PendingOutcome(PaymentStatus.DECLINED, code_of(code), _advice_of(advice)))
+        case port.Refused(code=code, advice=advice):
+            # A refusal is no doubt, and the cancel proves that nothing was charged.
+            return _cancel(payment, PendingOutcome(PaymentStatus.NOT_CHARGED, code_of(code), _advice_of(advice)))
         case port.ActionRequired():
-            return _cancel(payment, PendingOutcome(PaymentStatus.DECLINED, OutcomeReason.ACTION_REQUIRED))
+            return _cancel(payment, PendingOutcome(PaymentStatus.DECLINED, OutcomeReason.AUTHENTICATION_REQUIRED))
         case port.Unconfirmed() if step is GatewayStep.INQUIRE:
             return _execute_again(payment)
         case port.Unconfirmed() | port.Processing() | port.NotFound() | port.NotSent() | port.Unknown():
@@ -337,8 +349,9 @@ def _cancelled(payment: Payment) -> PaymentTransition:
         return PaymentTransition(payment)  # a person decided so before, and the cancel proves the decision right
     pending = payment.pending or PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.CANCELLED_AT_GATEWAY)
     if pending.status is PaymentStatus.NOT_CHARGED:
-        return _not_charged(payment, pending.reason)
-    return PaymentTransition(move(payment, PaymentStatus.DECLINED, reason=pending.reason), Outcome.DECLINED)
+        return _not_charged(payment, pending.reason, pending.advice)
+    declined = move(payment, PaymentStatus.DECLINED, reason=pending.reason, advice=pending.advice)
+    return PaymentTransition(declined, Outcome.DECLINED)
 
 
 def _cancel(payment: Payment, pending: PendingOutcome) -> PaymentTransition:
@@ -366,10 +379,9 @@ def _doubt(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTr
     return _begin_ladder(in_doubt, Outcome.IN_DOUBT, policy)
 
 
-def _not_charged(payment: Payment, reason: str) -> PaymentTransition:
-    return PaymentTransition(
-        move(payment, PaymentStatus.NOT_CHARGED, reason=reason, card_jwe=None), Outcome.NOT_CHARGED
-    )
+def _not_charged(payment: Payment, reason: str, advice: str | None = None) -> PaymentTransition:
+    ended = move(payment, PaymentStatus.NOT_CHARGED, reason=reason, advice=advice, card_jwe=None)
+    return PaymentTransition(ended, Outcome.NOT_CHARGED)
 
 
 def _needs_decision(payment: Payment, reason: str, policy: Policy) -> PaymentTransition:
@@ -502,14 +514,15 @@ def move(
     status: PaymentStatus,
     *,
     reason: str | None = None,
+    advice: str | None = None,
     decided_by: str | None = None,
     pending: PendingOutcome | None = None,
     **changes: str | int | None,
 ) -> Payment:
     """The payment with another status and the next version.
 
-    The reason, decision and rung of the version before no longer hold. A pending outcome stays while a person is asked to decide, because
-    its cancel may still be confirmed.
+    The reason, advice, decision and rung of the version before no longer hold. A pending outcome stays while a person is asked to decide,
+    because its cancel may still be confirmed.
     """
     return replace(
         payment,
@@ -517,6 +530,7 @@ def move(
         version=payment.version + 1,
         rung=0,
         reason=reason,
+        advice=advice,
         decided_by=decided_by,
         pending=payment.pending if status is PaymentStatus.NEEDS_DECISION else pending,
         was_case=payment.was_case or status in CASES,
@@ -539,6 +553,10 @@ def code_of(text: str) -> str:
     if find_card_number(text):
         return MASKED_CODE
     return re.sub(r"[^A-Za-z0-9_.:-]", "_", text)[:CODE_LENGTH_MAX] or "unspecified"
+
+
+def _advice_of(text: str | None) -> str | None:
+    return code_of(text) if text else None
 
 
 def _printable(text: str, length_max: int) -> str:

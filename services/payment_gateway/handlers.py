@@ -7,6 +7,7 @@ from uuid import UUID
 
 from services.payment_gateway import commands, domain, ledger, store
 from services.payment_gateway.domain import Outcome, Payment, PaymentStatus, PaymentTransition
+from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from services.payment_gateway.ledger import DecisionRecord, GatewayAttempt, PublishedOutcome
 from services.payment_gateway.store import (
     Origin,
@@ -16,7 +17,7 @@ from services.payment_gateway.store import (
 from shared.batch.handler import Change, Reaction
 from shared.contracts import payment_gateway as messages
 from shared.contracts.base import Contract
-from shared.contracts.invoice import EncryptedCardMethod, InvoicePaymentRequested, TokenMethod
+from shared.contracts.invoice import EncryptedCardMethod, InvoicePaymentRequested, PaymentMethod, TokenMethod
 from shared.ids import derived_id
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
@@ -42,7 +43,17 @@ def _request(message: InvoicePaymentRequested) -> commands.Command:
         message.currency,
         method_token=method.token if isinstance(method, TokenMethod) else None,
         card_jwe=method.jwe if isinstance(method, EncryptedCardMethod) else None,
+        details=_details(method),
     )
+
+
+def _details(method: PaymentMethod) -> ChargeDetails:
+    customer, mandate = (method.customer, method.mandate) if isinstance(method, TokenMethod) else (None, None)
+    texts = method.details
+    if texts is None:
+        return ChargeDetails(customer, mandate) if customer or mandate else NO_DETAILS
+    metadata = tuple(sorted(texts.metadata.items())) if texts.metadata else ()
+    return ChargeDetails(customer, mandate, texts.description, texts.statement_descriptor, metadata)
 
 
 def _inquire(message: messages.InquirePayment) -> commands.Command:
@@ -98,10 +109,10 @@ def _contract(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAtte
                 decided_by=payment.decided_by,
             )
         case Outcome.DECLINED:
-            return messages.PaymentDeclined(**_about(payment), reason=payment.reason or "")
+            return messages.PaymentDeclined(**_about(payment), reason=payment.reason or "", advice=payment.advice)
         case Outcome.NOT_CHARGED:
             return messages.PaymentNotCharged(
-                **_about(payment), reason=payment.reason or "", decided_by=payment.decided_by
+                **_about(payment), reason=payment.reason or "", advice=payment.advice, decided_by=payment.decided_by
             )
         case Outcome.IN_DOUBT:
             return messages.PaymentInDoubt(**_case(payment, attempts))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.payment_gateway.domain import Policy
-from services.payment_gateway.gateways.choose import open_gateway
+from services.payment_gateway.gateways.choose import MODES, Mode, open_gateway
 from services.payment_gateway.gateways.port import Gateway
 from shared.card_data.encryption import CardKeyring, read_unambiguous
 from shared.settings import ConfigurationError, EnvironmentVariables
@@ -33,8 +33,8 @@ deleted, gets it within the hour. A late capture is announced again as often, un
 class ChargingSettings:
     """The settings of the gateway and of charging.
 
-    Environment variables: GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S, GATEWAY_CALLS_IN_FLIGHT,
-    GATEWAY_LADDER_S, GATEWAY_REMIND_S, CARD_KEYS_FILE.
+    Environment variables: GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_MODE, GATEWAY_CA_FILE, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S,
+    GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S, GATEWAY_REMIND_S, CARD_KEYS_FILE. The adapter of Stripe reads HTTPS_PROXY and NO_PROXY.
     """
 
     gateway_url: str
@@ -44,6 +44,8 @@ class ChargingSettings:
     policy: Policy
     keyring: CardKeyring | None
     lease_margin_s: float = LEASE_MARGIN_S
+    mode: Mode = "test"
+    ca_file: Path | None = None
 
     @classmethod
     def read(cls, environment: EnvironmentVariables) -> "ChargingSettings":
@@ -59,6 +61,8 @@ class ChargingSettings:
             ),
             keyring=_keyring(environment.text("CARD_KEYS_FILE", "")),
             lease_margin_s=environment.seconds("GATEWAY_LEASE_MARGIN_S", LEASE_MARGIN_S, least=0.1, most=3_600),
+            mode=_mode(environment.text("GATEWAY_MODE", "test")),
+            ca_file=Path(ca_file) if (ca_file := environment.text("GATEWAY_CA_FILE", "")) else None,
         )
 
     def open_gateway(self) -> Gateway:
@@ -69,9 +73,19 @@ class ChargingSettings:
                 api_key=self.gateway_api_key,
                 timeout_s=self.timeout_s,
                 connections=self.calls_in_flight,
+                mode=self.mode,
+                takes_cards=self.keyring is not None,
+                ca_file=self.ca_file,
             )
         except ValueError as error:
-            raise ConfigurationError(f"GATEWAY_URL, GATEWAY_API_KEY: {error}.") from None
+            raise ConfigurationError(f"GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_MODE: {error}.") from None
+
+
+def _mode(text: str) -> Mode:
+    for mode in MODES:
+        if mode == text:
+            return mode
+    raise ConfigurationError(f"GATEWAY_MODE must be one of {', '.join(MODES)}.")
 
 
 def _keyring(path: str) -> CardKeyring | None:

@@ -6,18 +6,23 @@ time of the next attempt. If it is NULL, nothing is to be done. All times are of
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
 
 from services.payment_gateway.domain import Payment, PaymentStatus, PendingOutcome
+from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
+
+_DETAILS = tuple(field.name for field in fields(ChargeDetails))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ class PaymentCounts:
 # -- payments --------------------------------------------------------------------------------------------------------------------------
 
 _ROW = """payment_id, invoice_id, status, version, amount_minor, currency, method_token, card_jwe, params_hash, gateway_id,
-    pending_status, pending_reason, reason, receipt_number, refund_id, decided_by, was_case, rung, key_number,
+    pending_status, pending_reason, pending_advice, reason, advice, receipt_number, refund_id, decided_by, was_case, rung, key_number,
+    details,
     cause_id, correlation_id, traceparent, fence"""
 """The columns that `_row` reads. They are named, so that this build also runs when the next build has added a column."""
 
@@ -100,13 +106,13 @@ async def insert(tx: Tx, rows: Sequence[PaymentRow], *, held: Collection[UUID], 
     if not rows:
         return
     await tx.execute(
-        """INSERT INTO payments (payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, card_jwe,
-               reason, was_case, rung, key_number, cause_id, correlation_id, traceparent, fence, leased_by, due_at)
-           SELECT u.payment_id, u.invoice_id, u.amount_minor, u.currency, u.params_hash, u.status, u.version, u.method_token, u.card_jwe,
-               u.reason, false, 0, 1, u.cause_id, u.correlation_id, u.traceparent, u.fence,
+        """INSERT INTO payments (payment_id, invoice_id, amount_minor, currency, details, params_hash, status, version, method_token,
+               card_jwe, reason, was_case, rung, key_number, cause_id, correlation_id, traceparent, fence, leased_by, due_at)
+           SELECT u.payment_id, u.invoice_id, u.amount_minor, u.currency, u.details, u.params_hash, u.status, u.version, u.method_token,
+               u.card_jwe, u.reason, false, 0, 1, u.cause_id, u.correlation_id, u.traceparent, u.fence,
                CASE WHEN u.held THEN $2::uuid END,
                CASE WHEN u.held THEN now() + make_interval(secs => $3) WHEN u.status = 'requested' THEN now() END
-           FROM unnest($1::payment_row[]) u""",
+           FROM unnest($1::payment_row_2[]) u""",
         [_new_row(row, held=row.payment.payment_id in held) for row in rows],
         lease.holder,
         lease.seconds,
@@ -120,6 +126,7 @@ def _new_row(row: PaymentRow, *, held: bool) -> tuple[object, ...]:
         payment.invoice_id,
         payment.amount_minor,
         payment.currency,
+        _stored_details(payment.details),
         payment.params_hash,
         payment.status,
         payment.version,
@@ -136,15 +143,16 @@ def _new_row(row: PaymentRow, *, held: bool) -> tuple[object, ...]:
 
 _UPDATE = """UPDATE payments p SET
            status = u.status, version = u.version, method_token = u.method_token, card_jwe = u.card_jwe, gateway_id = u.gateway_id,
-           pending_status = u.pending_status, pending_reason = u.pending_reason, reason = u.reason,
-           receipt_number = u.receipt_number, refund_id = u.refund_id, decided_by = u.decided_by, was_case = u.was_case,
+           pending_status = u.pending_status, pending_reason = u.pending_reason, pending_advice = u.pending_advice,
+           reason = u.reason, advice = u.advice, receipt_number = u.receipt_number, refund_id = u.refund_id,
+           decided_by = u.decided_by, was_case = u.was_case,
            rung = u.rung, key_number = u.key_number, cause_id = u.cause_id, correlation_id = u.correlation_id,
            traceparent = u.traceparent, fence = u.fence, updated_at = now(),
            leased_by = CASE WHEN u.kept THEN $2::uuid END,
            due_at = CASE WHEN NOT u.kept THEN now() + make_interval(secs => u.delay_s)
                          WHEN p.due_at > now() + make_interval(secs => $4) THEN p.due_at
                          ELSE now() + make_interval(secs => $3) END
-       FROM unnest($1::payment_update[]) u
+       FROM unnest($1::payment_update_2[]) u
        WHERE p.payment_id = u.payment_id AND p.fence = u.held_fence
        RETURNING p.payment_id, u.held_fence"""
 
@@ -179,7 +187,9 @@ def _updated_row(update: PaymentUpdate) -> tuple[object, ...]:
         payment.gateway_id,
         pending.status if pending else None,
         pending.reason if pending else None,
+        pending.advice if pending else None,
         payment.reason,
+        payment.advice,
         payment.receipt_number,
         payment.refund_id,
         payment.decided_by,
@@ -259,7 +269,6 @@ async def counts(connection: Connection) -> PaymentCounts:
 
 
 def _row(row: Record) -> PaymentRow:
-    pending_status = row["pending_status"]
     payment = Payment(
         payment_id=row["payment_id"],
         invoice_id=row["invoice_id"],
@@ -267,12 +276,14 @@ def _row(row: Record) -> PaymentRow:
         version=row["version"],
         amount_minor=row["amount_minor"],
         currency=row["currency"],
+        details=_details(row["details"]),
         method_token=row["method_token"],
         card_jwe=row["card_jwe"],
         params_hash=row["params_hash"],
         gateway_id=row["gateway_id"],
-        pending=_pending_outcome(pending_status, row["pending_reason"]) if pending_status else None,
+        pending=_pending_outcome(row) if row["pending_status"] else None,
         reason=row["reason"],
+        advice=row["advice"],
         receipt_number=row["receipt_number"],
         refund_id=row["refund_id"],
         decided_by=row["decided_by"],
@@ -283,7 +294,22 @@ def _row(row: Record) -> PaymentRow:
     return PaymentRow(payment, row["fence"], Origin(row["cause_id"], row["correlation_id"], row["traceparent"]))
 
 
-def _pending_outcome(status: str, reason: str) -> PendingOutcome:
+def _pending_outcome(row: Record) -> PendingOutcome:
+    declined = row["pending_status"] == PaymentStatus.DECLINED
     return PendingOutcome(
-        PaymentStatus.DECLINED if status == PaymentStatus.DECLINED else PaymentStatus.NOT_CHARGED, reason
+        PaymentStatus.DECLINED if declined else PaymentStatus.NOT_CHARGED, row["pending_reason"], row["pending_advice"]
     )
+
+
+def _stored_details(details: ChargeDetails) -> dict[str, Any] | None:
+    """The details that are given, or None if none is."""
+    given = {name: value for name in _DETAILS if (value := getattr(details, name))}
+    return given | {"metadata": dict(details.metadata)} if details.metadata else given or None
+
+
+def _details(stored: dict[str, Any] | None) -> ChargeDetails:
+    """The details as stored. A member that a newer build added is left out."""
+    if not stored:
+        return NO_DETAILS
+    texts = {name: stored[name] for name in _DETAILS if name in stored and name != "metadata"}
+    return ChargeDetails(**texts, metadata=tuple(sorted(stored.get("metadata", {}).items())))

@@ -53,6 +53,7 @@ class Failure:
 
     outcome: FailureOutcome
     reason: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class PaymentFailed:
 
     outcome: FailureOutcome
     reason: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +129,20 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """The bank said no."""
+    """The bank said no. `advice` is the gateway's code for what can be done about it, or None."""
 
     version: int
     reason: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NotCharged:
-    """The card was not charged, and never will be."""
+    """The card was not charged, and never will be. `advice` is as for `Declined`."""
 
     version: int
     reason: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,15 +363,15 @@ def _after(saga: Saga, fact: Fact) -> tuple[Saga, Says]:
         case Paid():
             return _paid(saga)
         case PaymentFailed():
-            return _payment_failed(saga, Failure(fact.outcome, fact.reason))
+            return _payment_failed(saga, Failure(fact.outcome, fact.reason, fact.advice))
         case SettlementRejected():
             return _settlement_rejected(saga, fact)
         case Captured():
             return _captured(saga)
         case Declined():
-            return _over_without_charge(saga, Failure("declined", fact.reason))
+            return _over_without_charge(saga, Failure("declined", fact.reason, fact.advice))
         case NotCharged():
-            return _over_without_charge(saga, Failure("not_charged", fact.reason))
+            return _over_without_charge(saga, Failure("not_charged", fact.reason, fact.advice))
         case InDoubt():
             return _doubted(saga, SagaStatus.IN_DOUBT)
         case NeedsDecision():

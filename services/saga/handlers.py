@@ -31,7 +31,7 @@ def _paid(_: invoice_messages.InvoicePaid) -> Fact:
 
 
 def _payment_failed(message: invoice_messages.InvoicePaymentFailed) -> Fact:
-    return domain.PaymentFailed(message.outcome, message.reason)
+    return domain.PaymentFailed(message.outcome, message.reason, message.advice)
 
 
 def _settlement_rejected(message: invoice_messages.InvoiceSettlementRejected) -> Fact:
@@ -43,11 +43,11 @@ def _captured(message: payment_messages.PaymentCaptured) -> Fact:
 
 
 def _declined(message: payment_messages.PaymentDeclined) -> Fact:
-    return domain.Declined(message.version, message.reason)
+    return domain.Declined(message.version, message.reason, message.advice)
 
 
 def _not_charged(message: payment_messages.PaymentNotCharged) -> Fact:
-    return domain.NotCharged(message.version, message.reason)
+    return domain.NotCharged(message.version, message.reason, message.advice)
 
 
 def _in_doubt(message: payment_messages.PaymentInDoubt) -> Fact:
@@ -107,6 +107,7 @@ def say(command: domain.Command, saga: Saga) -> Contract:
                 payment_id=payment_id,
                 outcome=command.failure.outcome,
                 reason=command.failure.reason,
+                advice=command.failure.advice,
             )
         case domain.FlagPaymentInDoubt():
             return invoice_messages.FlagPaymentInDoubt(invoice_id=invoice_id, payment_id=payment_id)

@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 _COLUMNS = (
     "payment_id, invoice_id, status, version, payment_version, captured_minor, captured_currency, receipt_number, failure_outcome, "
-    "failure_reason, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s"
+    "failure_reason, failure_advice, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"  # noqa: S608 - our names
 _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
@@ -122,9 +122,9 @@ async def _insert_journal(writes: WriteBatch, transitions: Sequence[tuple[Cause,
     )
 
 
-_INSERT = f"INSERT INTO sagas ({_COLUMNS}, updated_at) SELECT {_COLUMNS}, now() FROM unnest($1::saga_row[])"  # noqa: S608 - our names
+_INSERT = f"INSERT INTO sagas ({_COLUMNS}, updated_at) SELECT {_COLUMNS}, now() FROM unnest($1::saga_row_2[])"  # noqa: S608 - our names
 _UPDATE = f"""UPDATE sagas s SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS.split(", ")[2:])}, updated_at = now()
-       FROM unnest($1::saga_row[]) u WHERE s.payment_id = u.payment_id AND s.version = u.journal_from - 1
+       FROM unnest($1::saga_row_2[]) u WHERE s.payment_id = u.payment_id AND s.version = u.journal_from - 1
        RETURNING s.payment_id"""  # noqa: S608 - our names
 
 
@@ -159,6 +159,7 @@ def _saga_row(saga: Saga, *, journal_from: int) -> tuple[object, ...]:
         capture.receipt_number if capture else None,
         failure.outcome if failure else None,
         failure.reason if failure else None,
+        failure.advice if failure else None,
         saga.failure_recorded,
         saga.flagged,
         saga.refund_reason,
@@ -242,4 +243,6 @@ def _capture(row: Record) -> Capture | None:
 
 
 def _failure(row: Record) -> Failure | None:
-    return None if row["failure_outcome"] is None else Failure(row["failure_outcome"], row["failure_reason"])
+    if row["failure_outcome"] is None:
+        return None
+    return Failure(row["failure_outcome"], row["failure_reason"], row["failure_advice"])

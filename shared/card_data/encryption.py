@@ -5,7 +5,8 @@ names the key (`kid`) and the one payment the card is for (`remit.payment_id`). 
 ciphertext: one cut out of a message cannot be pasted under another payment. `crit` marks the binding, so that a reader
 who does not know it must refuse; a sender whose library cannot write `crit` may leave it out, we check either way.
 
-The plaintext is `{"number": "...", "exp_month": 1-12, "exp_year": 2000-2099}` and nothing else. A card security code is
+The plaintext is `{"number": "...", "exp_month": 1-12, "exp_year": 2000-2099}`, perhaps with `name` and `postal_code` of the card holder
+for address verification (AVS), and nothing else. A card security code is
 refused with a reason of its own: it may not be kept, not even encrypted (PCI DSS 3.3.1.2).
 
 A member that stands twice in the header or in the plaintext is refused (RFC 7515, 4): of two readers one would take the
@@ -18,7 +19,7 @@ removed when nothing encrypted with it can still arrive.
 import json
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -31,6 +32,7 @@ from joserfc.jwk import RSAKey
 from joserfc.registry import HeaderParameter
 
 from shared.card_data.brands import passes_luhn
+from shared.card_data.scan import find_card_number
 from shared.card_data.verification_values import is_cvv_name
 
 BINDING: Final = "remit.payment_id"
@@ -46,6 +48,9 @@ _REGISTRY = jose.JWERegistry(
     algorithms=[ALGORITHM, ENCRYPTION],
 )
 _NUMBER = re.compile(r"[0-9]{12,19}")
+_HOLDER = re.compile(
+    r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}"
+)  # a name or a postal code: one line of at most 100 characters
 
 Jwk = Mapping[str, Any]
 JwkSet = Mapping[str, Any]
@@ -74,12 +79,16 @@ class CardDetails:
     number: str
     exp_month: int
     exp_year: int
+    name: str | None = None
+    postal_code: str | None = None
 
     def __post_init__(self) -> None:
         if not (_NUMBER.fullmatch(self.number) and passes_luhn(self.number.encode("ascii"))):
             raise ValueError("not a card number")
         if not (1 <= self.exp_month <= 12 and 2000 <= self.exp_year <= 2099):  # noqa: PLR2004 - a month and a year
             raise ValueError("not an expiry date")
+        if not all(text is None or _HOLDER.fullmatch(text) for text in (self.name, self.postal_code)):
+            raise ValueError("not a name or postal code")
 
     def __repr__(self) -> str:
         return "CardDetails(****)"
@@ -103,8 +112,13 @@ def encrypt_card(card: CardDetails, *, payment_id: UUID, public_key_jwk: Jwk) ->
     """
     key = _rsa_key(public_key_jwk)
     header = {"alg": ALGORITHM, "enc": ENCRYPTION, "kid": key.kid, "crit": [BINDING], BINDING: str(payment_id)}
-    plaintext = orjson.dumps({"number": card.number, "exp_month": card.exp_month, "exp_year": card.exp_year})
+    plaintext = orjson.dumps({name: value for name, value in _members(card) if value is not None})
     return jose.encrypt_compact(header, plaintext, key, registry=_REGISTRY)
+
+
+def _members(card: CardDetails) -> Iterator[tuple[str, str | int | None]]:
+    yield from (("number", card.number), ("exp_month", card.exp_month), ("exp_year", card.exp_year))
+    yield from (("name", card.name), ("postal_code", card.postal_code))
 
 
 def generate_keyset(kid: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -208,7 +222,8 @@ def _read_plaintext(plaintext: bytes) -> CardDetails | CardRefusal:
         return CardRefusal.CVV_PRESENT
     match members:
         case {"number": str(number), "exp_month": int(month), "exp_year": int(year), **others} if month is not True:
-            return CardRefusal.UNEXPECTED_MEMBER if others else read_card(number, month, year)
+            holder = {name: others.pop(name, None) for name in ("name", "postal_code")}
+            return CardRefusal.UNEXPECTED_MEMBER if others else _with_holder(read_card(number, month, year), holder)
         case _:
             return CardRefusal.UNREADABLE
 
@@ -227,6 +242,19 @@ def _members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         raise ValueError("a member stands twice")
     return members
+
+
+def _with_holder(card: CardDetails | CardRefusal, holder: Mapping[str, Any]) -> CardDetails | CardRefusal:
+    """The card with the name and postal code of its holder. Neither may hide another card number or be anything but a text."""
+    if isinstance(card, CardRefusal):
+        return card
+    texts = [text for text in holder.values() if text is not None]
+    if not all(isinstance(text, str) and not find_card_number(text) for text in texts):
+        return CardRefusal.UNREADABLE
+    try:
+        return CardDetails(card.number, card.exp_month, card.exp_year, **holder)
+    except ValueError:
+        return CardRefusal.UNREADABLE
 
 
 def _names_cvv(value: object) -> bool:

@@ -4,7 +4,7 @@ Readers ignore unknown fields (`extra="ignore"`). Writers add none: the publishe
 Numbers are strict: `"100"`, `100.0` and `true` are not amounts.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -35,6 +35,14 @@ Name = Annotated[
 """An identifier that another system chose: an invoice number, a customer number."""
 Code = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:-]+$", max_length=NAME_LENGTH_MAX)]
 """A code for programs: a reason code, a decline code."""
+
+
+def added(description: str) -> Any:
+    """A member that a later version added. It is left out where it has no value, so that an earlier message keeps its bytes."""
+    return Field(default=None, description=description, exclude_if=lambda value: value is None)
+
+
+ADVICE: Any = added("the gateway's code for what can be done about the reason, if it gave one")
 Text = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=TEXT_LENGTH_MAX)]
 LongText = Annotated[
     str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=EVIDENCE_LENGTH_MAX)

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from shared.contracts.base import (
+    ADVICE,
     AboutInvoice,
     AboutPayment,
     AmountMinor,
@@ -18,6 +19,7 @@ from shared.contracts.base import (
     Part,
     PaymentAmount,
     Text,
+    added,
 )
 
 # -- payment methods -----------------------------------------------------------------------------------------------------------------
@@ -26,11 +28,40 @@ JWE_LENGTH_MAX = 4_096
 """A compact JWE of a card under RSA-4096 has about 1 000 characters, so no legitimate one comes near this limit."""
 
 
+GatewayId = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_-]+$", min_length=3, max_length=255)]
+"""An id that the card gateway issued."""
+METADATA_ENTRIES_MAX = 20
+"""Entries of `metadata`. Stripe takes fifty, and two of them are ours."""
+MetadataName = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.-]+$", max_length=40)]
+Line = Annotated[
+    str, StringConstraints(strict=True, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=500)
+]
+StatementDescriptor = Annotated[
+    str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9 .,&+/:#-]*[A-Za-z][A-Za-z0-9 .,&+/:#-]*$", max_length=22)
+]
+"""Stripe's rule for statements: a letter at least, Latin characters, none of `<>\\'"*`."""
+
+
+class ChargeDetails(Part):
+    """Texts about a charge, which the gateway shows as they are: to colleagues in its dashboard, and on the customer's statement."""
+
+    description: Line | None = added("what is paid; shown at the gateway, and in receipts")
+    statement_descriptor: StatementDescriptor | None = added(
+        "what the customer's statement shows behind the name of the company"
+    )
+    metadata: Annotated[dict[MetadataName, Line], Field(max_length=METADATA_ENTRIES_MAX)] | None = added(
+        "for programs at the gateway; `payment_id` and `invoice_id` are ours"
+    )
+
+
 class TokenMethod(Part):
-    """A token that the card gateway issued."""
+    """A token that the card gateway issued. A saved card belongs to a customer there, and is charged with that customer only."""
 
     kind: Literal["token"] = "token"
-    token: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_-]+$", min_length=3, max_length=255)]
+    token: GatewayId
+    customer: GatewayId | None = added("the gateway's id of the customer who owns the token")
+    mandate: GatewayId | None = added("the gateway's id of the customer's consent to this charge")
+    details: ChargeDetails | None = added("texts about the charge")
 
 
 class EncryptedCardMethod(Part):
@@ -40,6 +71,7 @@ class EncryptedCardMethod(Part):
     jwe: Annotated[
         str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.-]+$", min_length=50, max_length=JWE_LENGTH_MAX)
     ]
+    details: ChargeDetails | None = added("texts about the charge")
 
 
 PaymentMethod = Annotated[TokenMethod | EncryptedCardMethod, Field(discriminator="kind")]
@@ -96,6 +128,7 @@ class RecordPaymentFailure(AboutPayment):
     exchange: ClassVar[str] = "settlement.commands"
     outcome: Literal["declined", "not_charged"]
     reason: Code
+    advice: Code | None = ADVICE
 
 
 class FlagPaymentInDoubt(AboutPayment):
@@ -173,6 +206,7 @@ class InvoicePaymentFailed(AboutPayment):
     exchange: ClassVar[str] = "invoice.events"
     outcome: Literal["declined", "not_charged"]
     reason: Code
+    advice: Code | None = ADVICE
     reference_code: Code
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from shared.contracts.base import AboutPayment, Code, Kind, LongText, Part, PaymentAmount, Text, Version
+from shared.contracts.base import ADVICE, AboutPayment, Code, Kind, LongText, Part, PaymentAmount, Text, Version
 
 ATTEMPTS_SHOWN_MAX = 50
 """A case shows the last fifty gateway calls, and a ladder makes fewer. This keeps the message far below the body limit of 64 KiB."""
@@ -76,6 +76,7 @@ class PaymentDeclined(PaymentEvent):
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentDeclined.v1"
     reason: Code
+    advice: Code | None = ADVICE
 
 
 class PaymentNotCharged(PaymentEvent):
@@ -83,6 +84,7 @@ class PaymentNotCharged(PaymentEvent):
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentNotCharged.v1"
     reason: Code
+    advice: Code | None = ADVICE
     decided_by: Text | None = None
 
 

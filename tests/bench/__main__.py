@@ -118,7 +118,11 @@ def _opened(options: argparse.Namespace) -> Iterator[tuple[Stack, Fleet, Gateway
         if url is not None:
             named = {"GATEWAY_URL": url, "GATEWAY_API_KEY": key}
         http = {"GATEWAY_URL": http_url, "GATEWAY_API_KEY": SANDBOX_KEY}
-        yield stack, fleet, Gateways({"GATEWAY_URL": "memory://"}, http, process.pid, named)
+        yield (
+            stack,
+            fleet,
+            Gateways({"GATEWAY_URL": "memory://", "GATEWAY_MODE": "benchmark"}, http, process.pid, named),
+        )
 
 
 @contextmanager

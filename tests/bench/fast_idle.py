@@ -24,6 +24,7 @@ BACKGROUND_TASKS: Final = (
     ("shared.persistence.retention", "RetentionCleaner"),
     ("services.invoice.reminders", "RequestReminder"),
     ("services.payment_gateway.backlog_sampler", "BacklogSampler"),
+    ("services.payment_gateway.gateway_watch", "GatewayWatch"),
     ("services.payment_gateway.lease_claimer", "LeaseClaimer"),
     ("services.saga.deadlines", "DeadlineScheduler"),
     ("services.staff.journal", "JournalHeadLog"),

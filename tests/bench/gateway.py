@@ -33,7 +33,7 @@ class GatewayPayments:
         if parts[:2] != ["v1", "payment_intents"]:
             return 404, _error("unknown path")
         if method == "POST" and len(parts) == 2:
-            return 200, self._create(key, body)
+            return (200, self._create(key, body)) if body else (400, _error("missing parameters"))
         intent = self._known.get(parts[2]) if len(parts) > 2 else None
         if intent is None:
             return 404, _error("no such payment_intent")

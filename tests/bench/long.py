@@ -40,7 +40,7 @@ FOLDER: Final = ROOT / ".remit" / "bench" / "long"
 PARTS: Final = ("growth", "cleaning", "memory", "rest")
 FEW: Final = 100
 """Invoices that are copied. The services themselves take each through a declined and a captured payment, which makes five events."""
-GATEWAY: Final = {"GATEWAY_URL": "memory://"}
+GATEWAY: Final = {"GATEWAY_URL": "memory://", "GATEWAY_MODE": "benchmark"}
 GROWTH_GOAL_PERCENT: Final = 95.0
 MEMORY_GOAL_MIB: Final = 100.0
 FLAT_MIB: Final = 0.5

@@ -84,7 +84,7 @@ class BenchRun:
 
     async def issue(self, payments: Sequence[TimedPayment]) -> None:
         """Issue all invoices before anything is measured. Raises NotReadyError."""
-        await self.services.start({"GATEWAY_URL": "memory://"})
+        await self.services.start({"GATEWAY_URL": "memory://", "GATEWAY_MODE": "benchmark"})
         await self.issue_by_running(payments)
         await self.services.stop()
 

@@ -26,7 +26,7 @@ TIMEOUT_S = 15.0  # the first request waits in the listener's backlog until loca
 LOCALSTRIPE = """
 import socket, sys
 from aiohttp import web
-from localstripe import resources, server
+from localstripe import resources
 
 resources.Store.dump_to_disk = lambda store: None  # it would write one fixed path that all runs share
 
@@ -35,7 +35,18 @@ create = resources.PaymentIntent._api_create.__func__
 def create_for_cards(cls, allowed_payment_method_types=None, **data):  # a parameter of 2026, younger than localstripe
     return create(cls, **data)
 
+confirm = resources.PaymentIntent._api_confirm.__func__
+
+def confirm_alone(cls, id, off_session=None, mandate=None, **data):  # it knows no customer who has gone, and asks nobody
+    return confirm(cls, id, **data)
+
 resources.PaymentIntent._api_create = classmethod(create_for_cards)
+resources.PaymentIntent._api_confirm = classmethod(confirm_alone)
+at = "/v1/payment_intents/{id}/confirm"
+resources.extra_apis[:] = [(m, p, resources.PaymentIntent._api_confirm if p == at else api) for m, p, api in resources.extra_apis]
+
+from localstripe import server  # it takes the routes as they are now
+
 web.run_app(server.app, sock=socket.socket(fileno=int(sys.argv[1])), print=None)
 """
 
@@ -201,6 +212,14 @@ async def test_an_order_that_can_never_be_charged_is_refused(gateway: Gateway, o
 
 
 async def test_a_wrong_api_key_sends_nothing(foreign: ForeignGateway) -> None:
-    gateway = open_gateway(foreign.url, api_key="wrong", timeout_s=TIMEOUT_S, connections=1)
-    assert isinstance(await gateway.prepare(ORDER, key="prepare"), port.NotSent)
+    gateway = open_gateway(foreign.url, api_key="rk_test_nothing", timeout_s=TIMEOUT_S, connections=1)
+    assert isinstance(await gateway.prepare(ORDER, key="prepare"), port.Misconfigured)
+    assert isinstance(await gateway.check(), port.Misconfigured)
     await gateway.close()
+
+
+async def test_a_check_changes_nothing(gateway: Gateway) -> None:
+    assert await gateway.check() == port.Usable()
+    told = await captured(gateway)
+    assert await gateway.check() == port.Usable()
+    assert isinstance(await gateway.inquire_refund(told.gateway_id), port.NoRefund)

@@ -225,7 +225,7 @@ BEFORE = {
 }
 ANSWERS: dict[GatewayStep, tuple[type, ...]] = {
     GatewayStep.PREPARE: get_args(port.PrepareAnswer),
-    GatewayStep.EXECUTE: get_args(port.ChargeAnswer),
+    GatewayStep.EXECUTE: get_args(port.ExecuteAnswer),
     GatewayStep.INQUIRE: get_args(port.ChargeAnswer),
     GatewayStep.CANCEL: get_args(port.ChargeAnswer),
     GatewayStep.REFUND: get_args(port.RefundAnswer),
@@ -271,7 +271,7 @@ class _FuzzedTransport(stripe._StripeTransport):
 
 def gateway(
     step: GatewayStep, replies: Sequence[FuzzedReply]
-) -> port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer:
+) -> port.PrepareAnswer | port.ExecuteAnswer | port.RefundAnswer:
     """Whatever the gateway answers becomes one of the port's answers.
 
     Money moved only if the gateway says so about our payment, a decline needs its own words, and an unreadable answer means in doubt.
@@ -303,7 +303,7 @@ def _forever(replies: Sequence[FuzzedReply]) -> Iterator[FuzzedReply]:
         yield replies[-1]
 
 
-async def _ask(step: GatewayStep) -> port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer:
+async def _ask(step: GatewayStep) -> port.PrepareAnswer | port.ExecuteAnswer | port.RefundAnswer:
     with mock.patch.object(stripe, "_StripeTransport", _FuzzedTransport):
         adapter = stripe.StripeGateway(api_key="sk_test_1", base_url="http://127.0.0.1:1", timeout_s=5.0, connections=1)
     try:
@@ -331,7 +331,7 @@ def _evidence_is_fit(evidence: str) -> None:
 
 
 def _agrees_with_replies(
-    answer: port.PrepareAnswer | port.ChargeAnswer | port.RefundAnswer, replies: Sequence[FuzzedReply]
+    answer: port.PrepareAnswer | port.ExecuteAnswer | port.RefundAnswer, replies: Sequence[FuzzedReply]
 ) -> None:
     intents = [reply.intent() for reply in replies]
     match answer:
@@ -351,7 +351,9 @@ def _agrees_with_replies(
         case port.NotFound():
             assert any(reply.status == 404 for reply in replies)
         case port.NotSent():
-            assert any(reply.status in {401, 403, 429} for reply in replies)
+            assert any(reply.status == 429 for reply in replies)
+        case port.Misconfigured():
+            assert any(reply.status in {401, 403, 404} or b"livemode" in reply.body for reply in replies)
         case port.Refused():
             assert any(reply.status in {400, 402, 404} for reply in replies)
         case _:  # this answer ends no payment

@@ -1,6 +1,7 @@
 """The adapter against servers that misbehave at the level of TCP and HTTP: was the request sent, or is its result unknown?"""
 
 import asyncio
+import json
 import logging
 import socket
 import struct
@@ -8,12 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import parse_qs
 from uuid import UUID
 
 import pytest
 
 from services.payment_gateway.gateways import port, stripe
 from services.payment_gateway.gateways.stripe import StripeGateway
+from shared.records import replace
 from tests.support.hasty_gateway import HASTY_S, PATIENT_S, hasty_gateway
 
 ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
@@ -88,6 +91,16 @@ async def drip(writer: asyncio.StreamWriter) -> None:
 
 
 async def close(_: asyncio.StreamWriter) -> None: ...
+
+
+def first_then_broken(first: Answer) -> Answer:
+    """The first request gets this answer, each later one a 500."""
+    answers = iter([first])
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        await next(answers, http("500 Internal Server Error", b'{"error": {"type": "api_error"}}'))(writer)
+
+    return answer
 
 
 def patient_gateway(url: str) -> StripeGateway:
@@ -184,7 +197,6 @@ async def test_a_name_that_does_not_resolve_was_not_sent() -> None:
         pytest.param(http("400 Bad Request", b'{"error": {"type": "idempotency_error"}}'), True, id="other parameters"),
         pytest.param(http("400 Bad Request", b'{"error": []}'), True, id="an error that is a list"),
         pytest.param(http("400 Bad Request", b'{"error": null}'), True, id="an error that is null"),
-        pytest.param(http("404 Not Found", b"<html>nginx</html>"), True, id="a 404 that is not Stripe's"),
         pytest.param(http("409 Conflict", b'{"error": {"type": "idempotency_error"}}'), True, id="key in flight"),
         pytest.param(http("500 Internal ScriptedStripe Error", b'{"error": {"type": "api_error"}}'), True, id="500"),
         pytest.param(http("502 Bad Gateway", b"<html>"), True, id="502"),
@@ -216,12 +228,70 @@ async def test_a_rate_limited_request_was_not_sent_and_has_a_retry_time(
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
-async def test_a_wrong_key_charged_nothing(status: str) -> None:
+async def test_a_wrong_key_is_the_operators_to_mend(status: str) -> None:
     refusal = http(status, b'{"error": {"type": "invalid_request_error", "message": "Invalid API Key sk_test_abc"}}')
     async with server(refusal) as far, stripe_at(far.url) as gateway:
         found = await all_answers(gateway)
-    assert {type(answer) for answer in found} == {port.NotSent}
+    assert {type(answer) for answer in found} == {port.Misconfigured}
+    assert {type(answer.otherwise) for answer in found if isinstance(answer, port.Misconfigured)} == {port.NotSent}
     assert "sk_test_abc" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>nginx</html>",
+        b'{"error": {"type": "invalid_request_error", "message": "Unrecognized request URL (GET: /v1/x)."}}',
+        b'{"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such payment_intent: '
+        b"'pi_1'; a similar object exists in live mode, but a test mode key was used to make this request.\"}}",
+    ],
+    ids=["no Stripe at all", "no such path", "a key of the other mode"],
+)
+async def test_a_404_that_is_about_no_payment_is_the_operators_to_mend(body: bytes) -> None:
+    async with server(http("404 Not Found", body)) as far, stripe_at(far.url) as gateway:
+        found = await all_answers(gateway)
+        assert isinstance(await gateway.check(), port.Misconfigured)
+    assert {type(answer) for answer in found} == {port.Misconfigured}
+    assert {type(answer.otherwise) for answer in found if isinstance(answer, port.Misconfigured)} == {port.Unknown}
+
+
+async def test_a_payment_of_the_other_mode_is_never_confirmed() -> None:
+    """The key says one mode and the account is of the other: nothing of it is recorded."""
+    live = http("200 OK", b'{"id": "pi_1", "amount": 1250, "currency": "eur", "livemode": true}')
+    async with server(live) as far, stripe_at(far.url) as gateway:
+        answer = await gateway.prepare(ORDER, key="k")
+    assert isinstance(answer, port.Misconfigured)
+    assert "the gateway answers in live mode, and GATEWAY_MODE is test" in answer.evidence
+
+
+async def test_the_mode_of_the_account_is_checked_before_any_payment() -> None:
+    listed = http("200 OK", b'{"object": "list", "data": [{"id": "pi_1", "livemode": true}]}')
+    async with server(listed) as far, stripe_at(far.url) as gateway:
+        assert isinstance(await gateway.check(), port.Misconfigured)
+
+
+@pytest.mark.parametrize(
+    ("error", "answered"),
+    [
+        ({"code": "parameter_invalid", "param": "mandate"}, port.Refused),
+        ({"code": "card_declined", "decline_code": "do_not_honor", "advice_code": "try_again_later"}, port.Refused),
+        ({"code": "payment_intent_unexpected_state"}, port.Unknown),
+    ],
+)
+async def test_a_refused_confirm_stands_although_the_payment_cannot_be_asked_for(
+    error: dict[str, str], answered: type[port.ExecuteAnswer]
+) -> None:
+    refusal = {"error": {"type": "invalid_request_error", "message": "This is why.", **error}}
+    async with (
+        server(first_then_broken(http("400 Bad Request", json.dumps(refusal).encode()))) as far,
+        stripe_at(far.url) as gateway,
+    ):
+        answer = await gateway.execute("pi_1", key="k")
+    assert isinstance(answer, answered)
+    assert "This is why." in answer.evidence
+    if isinstance(answer, port.Refused):
+        assert (answer.code, answer.advice) == (error.get("decline_code") or error["code"], error.get("advice_code"))
+        assert all(word in answer.evidence for word in error.values() if word != "card_declined")
 
 
 async def test_a_redirect_is_not_followed() -> None:
@@ -270,13 +340,107 @@ async def test_a_slash_in_an_id_leads_to_no_other_path() -> None:
     assert far.requests[0].startswith(b"POST /v1/payment_intents/pi_1%2F..%2F..%2Frefunds%3F/confirm ")
 
 
-@pytest.mark.parametrize("currency", ["ISK", "UGX", "MGA"])
-async def test_a_currency_with_other_minor_units_is_refused_before_sending(currency: str) -> None:
+@pytest.mark.parametrize(
+    ("currency", "amount_minor", "amount"),
+    [("ISK", 500, 50_000), ("UGX", 500, 50_000), ("MGA", 500, 5), ("JPY", 500, 500)],
+)
+async def test_an_amount_is_sent_and_read_as_stripe_counts_it(currency: str, amount_minor: int, amount: int) -> None:
+    told = {
+        "id": "pi_1",
+        "status": "succeeded",
+        "amount": amount,
+        "amount_received": amount,
+        "currency": currency.lower(),
+    }
+    async with server(http("200 OK", json.dumps(told).encode())) as far, stripe_at(far.url) as gateway:
+        order = port.Order(UUID(int=1), "inv-1", amount_minor, currency, "pm_card_visa")
+        assert isinstance(await gateway.prepare(order, key="k"), port.Prepared)
+        captured = await gateway.inquire("pi_1")
+    assert b"amount=%d&" % amount in far.requests[0]
+    assert isinstance(captured, port.Captured)
+    assert (captured.amount_minor, captured.currency) == (amount_minor, currency)
+
+
+async def test_a_part_of_a_whole_unit_is_refused_before_sending() -> None:
     async with stripe_at(f"http://127.0.0.1:{closed_port()}") as gateway:
-        order = port.Order(UUID(int=1), "inv-1", 500, currency, "pm_card_visa")
+        order = port.Order(UUID(int=1), "inv-1", 501, "MGA", "pm_card_visa")
         answer = await gateway.prepare(order, key="k")
     assert isinstance(answer, port.Refused)
-    assert answer.code == "currency_not_supported"
+    assert answer.code == "amount_not_chargeable"
+
+
+DETAILS = port.ChargeDetails("cus_1", "mandate_1", "May & June", "ACME 5", (("cost_center", "42"),))
+
+
+async def test_texts_of_the_sender_go_with_the_payment_and_the_mandate_with_its_confirm() -> None:
+    broken = http("500 Internal Server Error", b'{"error": {"type": "api_error"}}')
+    async with server(broken) as far, stripe_at(far.url) as gateway:
+        await gateway.prepare(replace(ORDER, details=DETAILS), key="k1")
+        await gateway.execute("pi_1", mandate="mandate_1", key="k2")
+        await gateway.execute("pi_1", key="k3")
+    prepared, confirmed, plain = (parse_qs(request.partition(b"\r\n\r\n")[2].decode()) for request in far.requests)
+    assert prepared["customer"] == ["cus_1"]
+    assert prepared["description"] == ["May & June"]
+    assert prepared["statement_descriptor_suffix"] == ["ACME 5"]
+    assert prepared["metadata[cost_center]"] == ["42"]
+    assert prepared["metadata[invoice_id]"] == ["inv-1"]
+    assert confirmed == {"off_session": ["true"], "mandate": ["mandate_1"]}
+    assert plain == {"off_session": ["true"]}
+
+
+async def test_metadata_of_a_sender_never_replaces_our_ids() -> None:
+    posing = port.ChargeDetails(metadata=(("invoice_id", "another"), ("payment_id", "another")))
+    broken = http("500 Internal Server Error", b'{"error": {"type": "api_error"}}')
+    async with server(broken) as far, stripe_at(far.url) as gateway:
+        await gateway.prepare(replace(ORDER, details=posing), key="k")
+    assert b"another" not in far.requests[0]
+
+
+async def test_the_card_holder_goes_with_the_card_for_address_verification() -> None:
+    broken = http("500 Internal Server Error", b'{"error": {"type": "api_error"}}')
+    async with server(broken) as far, stripe_at(far.url) as gateway:
+        await gateway.tokenise(replace(CARD, name="Jane Doe", postal_code="90210"), key="k")
+        await gateway.tokenise(CARD, key="k")
+    with_holder, without = (parse_qs(request.partition(b"\r\n\r\n")[2].decode()) for request in far.requests)
+    assert with_holder["billing_details[name]"] == ["Jane Doe"]
+    assert with_holder["billing_details[address][postal_code]"] == ["90210"]
+    assert not any(name.startswith("billing") for name in without)
+
+
+async def test_a_proxy_that_refuses_has_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTPS_PROXY is honoured: the request to connect comes to the proxy, and our key does not."""
+    async with server(http("403 Forbidden")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        async with stripe_at("https://api.example.test") as gateway:
+            assert isinstance(await gateway.execute("pi_1", key="k"), port.NotSent)
+    (request,) = proxy.requests
+    assert request.startswith(b"CONNECT api.example.test:443 ")
+    assert b"sk_test_1" not in request
+
+
+async def test_a_host_in_no_proxy_is_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with server(http("403 Forbidden")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+        async with stripe_at(f"https://127.0.0.1:{closed_port()}") as gateway:
+            assert isinstance(await gateway.execute("pi_1", key="k"), port.NotSent)
+    assert proxy.requests == []
+
+
+async def test_a_proxy_of_another_kind_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ValueError, match="HTTPS_PROXY must be"):
+        patient_gateway("https://api.example.test")
+
+
+async def test_a_file_with_no_certificates_is_refused_at_the_start(tmp_path: Path) -> None:
+    for file in (tmp_path / "missing.pem", tmp_path / "empty.pem"):
+        if file.name == "empty.pem":
+            file.write_text("no certificate")
+        with pytest.raises(ValueError, match="the CA file cannot be read"):
+            StripeGateway(
+                api_key="sk_test_1", base_url="https://api.example.test", timeout_s=1, connections=1, ca_file=file
+            )
 
 
 async def test_cancellation_passes_through() -> None:

@@ -114,6 +114,16 @@ def test_keys_rotate_by_overlap() -> None:
     assert both.public_jwks() == {"keys": [*PUBLIC["keys"], *NEXT_PUBLIC["keys"]]}
 
 
+@pytest.mark.parametrize(
+    "holder", [{"name": "Zoë O'Hara-Smith", "postal_code": "SW1A 1AA"}, {"postal_code": "90210"}, {"name": "Jane"}]
+)
+def test_a_card_may_name_its_holder_for_address_verification(holder: dict[str, str]) -> None:
+    card = CardDetails("4242424242424242", 12, 2030, **holder)
+    assert KEYRING.decrypt(encrypt_card(card, payment_id=PAYMENT, public_key_jwk=PUBLIC["keys"][0]), PAYMENT) == card
+    assert KEYRING.decrypt(sealed(PLAINTEXT | holder), PAYMENT) == card
+    assert "Jane" not in repr(card)
+
+
 def test_a_card_with_the_id_of_another_key_is_unreadable() -> None:
     both = CardKeyring.load({"keys": [*PRIVATE["keys"], *NEXT_PRIVATE["keys"]]})
     jwe = sealed(header=HEADER | {"kid": "2026-07"})
@@ -199,7 +209,13 @@ def test_an_unknown_key_is_named_as_such(kid: object) -> None:
         (PLAINTEXT | {"CVC2": 1}, CardRefusal.CVV_PRESENT),
         (PLAINTEXT | {"cvv": None}, CardRefusal.CVV_PRESENT),
         ({"card": [PLAINTEXT | {"securityCode": "123"}]}, CardRefusal.CVV_PRESENT),
-        (PLAINTEXT | {"name": "Jane"}, CardRefusal.UNEXPECTED_MEMBER),
+        (PLAINTEXT | {"nickname": "Jane"}, CardRefusal.UNEXPECTED_MEMBER),
+        (PLAINTEXT | {"name": 5}, CardRefusal.UNREADABLE),
+        (PLAINTEXT | {"name": ""}, CardRefusal.UNREADABLE),
+        (PLAINTEXT | {"name": "x" * 101}, CardRefusal.UNREADABLE),
+        (PLAINTEXT | {"name": "4242 4242 4242 4242"}, CardRefusal.UNREADABLE),
+        (PLAINTEXT | {"postal_code": "9\n0"}, CardRefusal.UNREADABLE),
+        (PLAINTEXT | {"postal_code": "\ud800"}, CardRefusal.UNREADABLE),
         (PLAINTEXT | {"number": "4242424242424241"}, CardRefusal.INVALID_NUMBER),
         (PLAINTEXT | {"number": "42"}, CardRefusal.INVALID_NUMBER),
         (PLAINTEXT | {"number": ""}, CardRefusal.INVALID_NUMBER),

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways import stripe_answers as answers
-from services.payment_gateway.gateways.choose import open_gateway
+from services.payment_gateway.gateways.choose import Mode, open_gateway
 from services.payment_gateway.gateways.evidence import EVIDENCE_CHARS_MAX, evidence
 from services.payment_gateway.gateways.memory import MemoryGateway
+from services.payment_gateway.gateways.stripe_amounts import from_stripe, to_stripe
 
 ID = "pi_1"
 ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
@@ -40,6 +41,14 @@ DECLINED = {"code": "card_declined", "decline_code": "insufficient_funds"}
         (
             {"id": ID, "status": "requires_payment_method", "last_payment_error": DECLINED},
             port.Declined("insufficient_funds", "seen insufficient_funds"),
+        ),
+        (
+            {
+                "id": ID,
+                "status": "requires_payment_method",
+                "last_payment_error": DECLINED | {"advice_code": "try_again_later"},
+            },
+            port.Declined("insufficient_funds", "seen insufficient_funds", "try_again_later"),
         ),
         (
             {"id": ID, "status": "requires_payment_method", "last_payment_error": {}},
@@ -132,6 +141,43 @@ def test_no_error_breaks_the_reader(status: int, body: object) -> None:
         assert isinstance(answer, port.Unknown)
 
 
+def test_a_refusal_keeps_what_the_gateway_said() -> None:
+    error = {
+        "type": "invalid_request_error",
+        "code": "parameter_invalid",
+        "param": "mandate",
+        "advice_code": "do_not_try_again",
+        "message": "The mandate has expired.",
+    }
+    answer = answers.read_error(400, {"error": error}, {"Request-Id": "req_1"})
+    words = "HTTP 400 req_1 parameter_invalid advice do_not_try_again param mandate The mandate has expired."
+    assert answer == answers.Rejected(400, "parameter_invalid", None, False, words, "do_not_try_again")
+
+
+@pytest.mark.parametrize(
+    ("livemode", "told", "fits"),
+    [
+        (False, {"livemode": False}, True),
+        (True, {"livemode": True}, True),
+        (False, {}, True),
+        (True, {}, True),
+        (False, {"livemode": True}, False),
+        (True, {"livemode": False}, False),
+    ],
+)
+def test_an_answer_of_the_other_mode_is_noticed(livemode: bool, told: dict[str, Any], fits: bool) -> None:
+    assert (answers.read_mode(told, livemode=livemode, words="") is None) is fits
+
+
+@given(st.sampled_from(["EUR", "JPY", "ISK", "UGX", "MGA", "BHD"]), st.integers(1, 10**9))
+def test_an_amount_survives_the_way_to_stripe_and_back(currency: str, amount_minor: int) -> None:
+    amount = to_stripe(amount_minor, currency)
+    if amount is None:
+        assert (currency, amount_minor % 100 != 0) == ("MGA", True)
+    else:
+        assert from_stripe(amount, currency) == amount_minor
+
+
 def test_no_payment_is_charged_under_an_id_that_looks_like_a_card_number() -> None:
     """Its readers would refuse the message, and the payment could never end."""
     answer = {"id": f"pi_{CARD_NUMBER}", "amount": 1250, "currency": "eur"}
@@ -164,14 +210,48 @@ def test_evidence_keeps_ids() -> None:
     [
         ("ftp://x", "begins with"),
         ("api.stripe.com", "begins with"),
-        ("memory://?latency_ms=soon", "number of milliseconds"),
-        ("memory://?latency_ms=-1", "number of milliseconds"),
+        ("memory://", "charges nobody"),
         ("https://api.stripe.com", "needs an API key"),
     ],
 )
 def test_a_wrong_gateway_url_is_one_sentence(url: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         open_gateway(url, api_key="", timeout_s=1, connections=1)
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("memory://?latency_ms=soon", "number of milliseconds"),
+        ("memory://?latency_ms=-1", "number of milliseconds"),
+        ("https://api.stripe.com", "for memory:// only"),
+    ],
+)
+def test_a_wrong_url_of_a_benchmark_is_one_sentence(url: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        open_gateway(url, api_key="sk_test_1", timeout_s=1, connections=1, mode="benchmark")
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "mode", "complaint"),
+    [
+        ("https://api.stripe.com/v1", "sk_test_1", "test", "an address without path"),
+        ("https://api.stripe.com/?x=1", "sk_test_1", "test", "an address without path"),
+        ("https://user:word@api.stripe.com", "sk_test_1", "test", "an address without path"),
+        ("https:///", "sk_test_1", "test", "https://HOST"),
+        ("https://api.stripe.com", "pk_test_1", "test", "is a publishable key"),
+        ("https://api.stripe.com", "whsec_1", "test", "is the secret of a webhook"),
+        ("https://api.stripe.com", "sk_test_", "test", "is no whole key"),
+        ("https://api.stripe.com", "password", "test", "is none of Stripe"),
+        ("https://api.stripe.com", "sk_live_1", "test", "for live mode, and the mode is test"),
+        ("https://api.stripe.com", "rk_test_1", "live", "for test mode, and the mode is live"),
+    ],
+)
+def test_a_key_or_url_of_another_kind_is_refused_at_the_start(url: str, key: str, mode: Mode, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint) as refused:
+        open_gateway(url, api_key=key, timeout_s=1, connections=1, mode=mode)
+    assert key not in str(refused.value)
+    assert "word" not in str(refused.value)
 
 
 def test_a_live_key_is_never_sent_in_the_clear() -> None:
@@ -187,7 +267,7 @@ def test_the_sdk_must_not_be_told_to_print_bodies(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_the_memory_gateway_charges_at_most_once_and_keeps_a_cancel() -> None:
-    gateway = open_gateway("memory://", api_key="", timeout_s=1, connections=1)
+    gateway = open_gateway("memory://", api_key="", timeout_s=1, connections=1, mode="benchmark")
     assert isinstance(gateway, MemoryGateway)
     prepared = await gateway.prepare(ORDER, key="k1")
     assert prepared == await gateway.prepare(ORDER, key="k1")

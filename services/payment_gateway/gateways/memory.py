@@ -59,7 +59,7 @@ class MemoryGateway:
             del self._payments[next(iter(self._payments))]
         return port.Prepared(gateway_id, "memory")
 
-    async def execute(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:  # noqa: ARG002 - the signature is the port's
+    async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> port.ExecuteAnswer:  # noqa: ARG002 - the signature is the port's
         await self._wait()
         payment = self._payments.get(gateway_id)
         if payment and payment.status in {_Status.UNCONFIRMED, _Status.DECLINED}:
@@ -100,6 +100,9 @@ class MemoryGateway:
         if payment.status is _Status.REFUNDED:
             return port.Refunded(_refund_id(gateway_id), "memory")
         return port.NoRefund("memory")
+
+    async def check(self) -> port.CheckAnswer:
+        return port.Usable()
 
     async def close(self) -> None:
         self._payments.clear()

@@ -15,6 +15,24 @@ RETRY_AFTER_MAX_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
+class ChargeDetails:
+    """What a charge says besides its amount, as the sender gave it.
+
+    `customer` owns the payment method at the gateway, and `mandate` is the customer's consent there. `description`, `statement_descriptor`
+    and `metadata` are texts for people: at the gateway, and on the statement of the customer.
+    """
+
+    customer: str | None = None
+    mandate: str | None = None
+    description: str | None = None
+    statement_descriptor: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+NO_DETAILS = ChargeDetails()
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """One payment to prepare. `amount_minor` is in the minor unit of the ISO 4217 `currency`. `method_token` is a token of the gateway."""
 
@@ -23,15 +41,21 @@ class Order:
     amount_minor: int
     currency: str
     method_token: str
+    details: ChargeDetails = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card in the clear. It exists only in this process, between decryption and `tokenise`. It is never shown and never stored."""
+    """A card in the clear. It exists only in this process, between decryption and `tokenise`. It is never shown and never stored.
+
+    `name` and `postal_code` are of the card holder, for address verification (AVS).
+    """
 
     number: str
     exp_month: int
     exp_year: int
+    name: str | None = None
+    postal_code: str | None = None
 
     def __repr__(self) -> str:
         return "Card(****)"
@@ -58,10 +82,14 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The gateway understood the request and will never do it, for instance because of a bad token. Nothing was charged."""
+    """The gateway understood the request and will never do it, for instance because of a bad token. This request charged nothing.
+
+    `advice` is the gateway's code for what the sender can do about it, or None.
+    """
 
     code: str
     evidence: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +105,14 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """The bank said no. The payment can still be confirmed at the gateway until it is cancelled there."""
+    """The bank said no. The payment can still be confirmed at the gateway until it is cancelled there.
+
+    `advice` is the bank's code for what the sender can do about it, or None.
+    """
 
     code: str
     evidence: str
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +169,22 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """The gateway refuses this service, not this payment: its key, its permissions, its mode or its URL. An operator has to mend it.
+
+    One answer alone does not prove that. If the gateway takes the service after all (`Gateway.check`), the answer means `otherwise`.
+    """
+
+    evidence: str
+    otherwise: "NotSent | Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """The gateway takes this service's requests."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refunded:
     """The whole amount was given back."""
 
@@ -167,12 +215,14 @@ class NoRefund:
     evidence: str
 
 
-TokeniseAnswer = Tokenised | Refused | NotSent | Unknown
-PrepareAnswer = Prepared | Refused | NotSent | Unknown
-ChargeAnswer = (
-    Captured | Declined | Unconfirmed | ActionRequired | Processing | Cancelled | NotFound | NotSent | Unknown
-)
-RefundAnswer = Refunded | RefundPending | RefundFailed | NoRefund | NotFound | NotSent | Unknown
+NoAnswer = NotSent | Unknown | Misconfigured
+"""What every call can come to."""
+TokeniseAnswer = Tokenised | Refused | NoAnswer
+PrepareAnswer = Prepared | Refused | NoAnswer
+ChargeAnswer = Captured | Declined | Unconfirmed | ActionRequired | Processing | Cancelled | NotFound | NoAnswer
+ExecuteAnswer = ChargeAnswer | Refused
+RefundAnswer = Refunded | RefundPending | RefundFailed | NoRefund | NotFound | NoAnswer
+CheckAnswer = Usable | NoAnswer
 
 
 class Gateway(Protocol):
@@ -186,8 +236,8 @@ class Gateway(Protocol):
         """Create the payment unconfirmed, with our payment id and invoice id in its metadata."""
         ...
 
-    async def execute(self, gateway_id: str, *, key: str) -> ChargeAnswer:
-        """Confirm exactly this payment. It charges at most once, no matter how often and by which instance it is confirmed."""
+    async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> ExecuteAnswer:
+        """Confirm exactly this payment, with no customer present. It charges at most once, however often and by whom it is confirmed."""
         ...
 
     async def inquire(self, gateway_id: str) -> ChargeAnswer:
@@ -204,6 +254,10 @@ class Gateway(Protocol):
 
     async def inquire_refund(self, gateway_id: str) -> RefundAnswer:
         """Ask what the gateway knows about the refund of this payment."""
+        ...
+
+    async def check(self) -> CheckAnswer:
+        """Ask whether the gateway takes this service's requests. It changes nothing there."""
         ...
 
     async def close(self) -> None:

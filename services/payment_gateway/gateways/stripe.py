@@ -12,10 +12,13 @@ outdated, so the adapter then asks for the present state.
 
 import logging
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import stripe
@@ -23,9 +26,13 @@ import stripe
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.gateways.evidence import evidence
+from services.payment_gateway.gateways.stripe_amounts import to_stripe
 from services.payment_gateway.gateways.stripe_answers import Accepted, Rejected, Reply
+from shared.records import replace
 
 _INTENTS = "/v1/payment_intents"
+_REFUNDS = "/v1/refunds"
+_METHODS = "/v1/payment_methods"
 CONNECT_TIMEOUT_S = 3.0  # a handshake that takes longer is an outage
 # Connecting may take this share of the whole timeout. A timeout while connecting means "not sent", a later one means "in doubt".
 CONNECT_SHARE = 0.5
@@ -34,9 +41,14 @@ KEEPALIVE_S = 15.0
 PAGE_SIZE = 100  # the largest page of Stripe's lists
 ANSWER_BYTES_MAX = 4 * 1024 * 1024  # far more than a full page of refunds
 
-UNLIKE_ISO_4217 = frozenset({"ISK", "UGX", "MGA"})
-"""Currencies whose minor unit at Stripe differs from ISO 4217 by a factor of 100 (https://docs.stripe.com/currencies#special-cases).
-They are refused, because a charge of a hundred times the amount is worse than none."""
+_KEY = re.compile(r"(?:sk|rk)_(?P<mode>live|test)_\w+$")
+_KEY_KINDS = {
+    "pk_": "is a publishable key",
+    "whs": "is the secret of a webhook",
+    "sk_": "is no whole key",
+    "rk_": "is no whole key",
+}
+"""What people enter by mistake, by the first three letters."""
 
 # With telemetry, the SDK tells Stripe about this machine in each request, and keeps an id of it in a file in the home directory.
 stripe.enable_telemetry = False
@@ -45,21 +57,26 @@ logging.getLogger("stripe").setLevel(logging.WARNING)
 
 
 class _StripeTransport(stripe.AIOHTTPClient):
-    """The SDK's aiohttp client with three changes. Errors of aiohttp pass through, and `_reply` tells them apart.
+    """The SDK's aiohttp client with four changes. Errors of aiohttp pass through, and `_reply` tells them apart.
 
     - It releases its connection when reading an answer fails. Version 16.1 leaves that to the garbage collector.
     - It follows no redirect. Stripe never sends one, and a request for Stripe must not go elsewhere.
     - It stops reading after `ANSWER_BYTES_MAX` bytes.
+    - It takes the proxy of the environment. aiohttp would read it as well, but with it passwords from a file `.netrc`, which would replace
+      our key.
     """
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, proxy: str | None) -> None:
         super().__init__(session=session)
         self._connections = session
+        self._forward_proxy = proxy
 
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        request = self._connections.request(method, url, headers=headers, data=post_data, allow_redirects=False)
+        request = self._connections.request(
+            method, url, headers=headers, data=post_data, allow_redirects=False, proxy=self._forward_proxy
+        )
         async with request as response:
             body = bytearray()
             async for chunk in response.content.iter_any():
@@ -76,15 +93,30 @@ class _AnswerTooLargeError(Exception):
 class StripeGateway:
     """The gateway of Stripe (see `port.Gateway`). It must be created inside a running event loop, and closed."""
 
-    def __init__(self, *, api_key: str, base_url: str, timeout_s: float, connections: int) -> None:
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        timeout_s: float,
+        connections: int,
+        livemode: bool = False,
+        takes_cards: bool = False,
+        ca_file: Path | None = None,
+    ) -> None:
         """Open the gateway. Raises ValueError, which says which setting is wrong.
+
+        `livemode` is the mode of the account. With `takes_cards`, `check` also asks whether cards can be exchanged for tokens. `ca_file`
+        has certificates to trust besides those of the SDK.
 
         `timeout_s` limits one request in seconds, from connecting to the last byte of the answer. `connections` is the size of the pool. It
         must be at least the number of calls at once, because waiting for a connection counts against `timeout_s`.
         """
-        _refuse_unsafe_settings(api_key, base_url)
+        _refuse_unsafe_settings(api_key, base_url, livemode=livemode)
+        self._livemode, self._takes_cards = livemode, takes_cards
+        trusted, proxy = _trust(base_url, ca_file), proxy_for(base_url)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEPALIVE_S, ssl=_trust(base_url)),
+            connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEPALIVE_S, ssl=trusted),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=timeout_s, sock_connect=min(timeout_s * CONNECT_SHARE, CONNECT_TIMEOUT_S)
@@ -94,48 +126,42 @@ class StripeGateway:
             api_key,
             base_addresses={"api": base_url.rstrip("/")},
             max_network_retries=0,
-            http_client=_StripeTransport(self._session),
+            http_client=_StripeTransport(self._session, proxy),
         )
 
     async def tokenise(self, card: port.Card, *, key: str) -> port.TokeniseAnswer:
         number, month, year = card.number, card.exp_month, card.exp_year
-        details = {"number": number, "exp_month": month, "exp_year": year}
-        reply = await self._post("/v1/payment_methods", key, {"type": "card", "card": details})
+        params: dict[str, Any] = {"type": "card", "card": {"number": number, "exp_month": month, "exp_year": year}}
+        holder = _given({"name": card.name, "address": _given({"postal_code": card.postal_code})})
+        reply = await self._post(_METHODS, key, params | _given({"billing_details": holder}))
         match reply:
             case Accepted():
                 return answers.read_token(reply)
             case Rejected():
-                return port.Refused(reply.code, reply.evidence)
+                return _refused(reply)
             case _:
                 return reply
 
     async def prepare(self, order: port.Order, *, key: str) -> port.PrepareAnswer:
-        if order.currency in UNLIKE_ISO_4217:
-            return port.Refused(
-                "currency_not_supported", f"Stripe counts {order.currency} in another unit than ISO 4217"
-            )
-        reply = await self._post(
-            _INTENTS,
-            key,
-            {
-                "amount": order.amount_minor,
-                "currency": order.currency.lower(),
-                "payment_method": order.method_token,
-                "allowed_payment_method_types": ["card"],
-                "capture_method": "automatic",
-                "metadata": {"payment_id": str(order.payment_id), "invoice_id": order.invoice_id},
-            },
-        )
+        amount = to_stripe(order.amount_minor, order.currency)
+        if amount is None:
+            return port.Refused("amount_not_chargeable", f"Stripe counts {order.currency} in whole units")
+        reply = await self._post(_INTENTS, key, _order(order, amount))
         match reply:
             case Accepted():
-                return answers.read_prepared(reply, order)
+                wrong_mode = answers.read_mode(reply.body, livemode=self._livemode, words=reply.evidence)
+                return wrong_mode or answers.read_prepared(reply, order)
             case Rejected():
-                return port.Refused(reply.code, reply.evidence)
+                return _refused(reply)
             case _:
                 return reply
 
-    async def execute(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:
-        return await self._outcome(gateway_id, await self._post(f"{_intent(gateway_id)}/confirm", key))
+    async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> port.ExecuteAnswer:
+        """Confirm the payment. A refusal is no doubt, unless the payment has gone on, or is unknown to Stripe."""
+        params = {"off_session": True} | ({"mandate": mandate} if mandate else {})
+        reply = await self._post(f"{_intent(gateway_id)}/confirm", key, params)
+        answer = await self._outcome(gateway_id, reply)
+        return _refused(reply) if isinstance(reply, Rejected) and _is_refused(reply, answer) else answer
 
     async def cancel(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:
         return await self._outcome(gateway_id, await self._post(f"{_intent(gateway_id)}/cancel", key))
@@ -145,7 +171,7 @@ class StripeGateway:
         match reply:
             case Accepted():
                 return answers.read_charge(reply.body, gateway_id, reply.evidence)
-            case Rejected(status=404):
+            case Rejected(status=answers.NOT_FOUND):
                 return port.NotFound(reply.evidence)
             case Rejected():
                 return port.Unknown(reply.evidence)
@@ -153,18 +179,24 @@ class StripeGateway:
                 return reply
 
     async def _outcome(self, gateway_id: str, reply: Reply) -> port.ChargeAnswer:
-        """The outcome of a confirm or a cancel. Stripe refuses both if the payment has passed that state. Then its state is asked for."""
-        if isinstance(reply, port.NotSent | port.Unknown):
+        """The outcome of a confirm or a cancel. Stripe refuses both if the payment has passed that state. Then its state is asked for.
+
+        The evidence of a refusal stays in front of that of the answer, because it says why.
+        """
+        if isinstance(reply, port.NoAnswer):
             return reply
         if not reply.replayed:
             intent = reply.body if isinstance(reply, Accepted) else reply.payment_intent
             answer = answers.read_charge(intent, gateway_id, reply.evidence) if intent else None
-            if answer and (isinstance(reply, Accepted) or isinstance(answer, port.Declined)):
-                return answer
-        return await self.inquire(gateway_id)
+            if answer and (isinstance(reply, Accepted) or isinstance(answer, port.Declined | port.Unconfirmed)):
+                return _advised(answer, reply)
+        known = await self.inquire(gateway_id)
+        return (
+            replace(known, evidence=evidence(reply.evidence, known.evidence)) if isinstance(reply, Rejected) else known
+        )
 
     async def refund(self, gateway_id: str, *, key: str) -> port.RefundAnswer:
-        reply = await self._post("/v1/refunds", key, {"payment_intent": gateway_id})
+        reply = await self._post(_REFUNDS, key, {"payment_intent": gateway_id})
         match reply:
             case Accepted(replayed=False):
                 return answers.read_refund(reply.body, reply.evidence)
@@ -172,7 +204,9 @@ class StripeGateway:
                 return await self.inquire_refund(gateway_id)
             case Rejected():
                 known = await self.inquire_refund(gateway_id)
-                return port.RefundFailed(reply.code, reply.evidence) if isinstance(known, port.NoRefund) else known
+                if isinstance(known, port.NoRefund):
+                    return port.RefundFailed(reply.code, reply.evidence)
+                return replace(known, evidence=evidence(reply.evidence, known.evidence))
             case _:
                 return reply
 
@@ -180,33 +214,104 @@ class StripeGateway:
         """Ask for the payment first, then for its refunds. An empty list of refunds only means something if the payment was captured."""
         charge = await self.inquire(gateway_id)
         match charge:
-            case port.NotFound() | port.NotSent() | port.Unknown():
+            case port.NotFound() | port.NotSent() | port.Unknown() | port.Misconfigured():
                 return charge
             case port.Captured():
                 pass
             case _:
                 return port.NoRefund(evidence(charge.evidence, "nothing was captured"))
-        reply = await self._get("/v1/refunds", {"payment_intent": gateway_id, "limit": PAGE_SIZE})
+        reply = await self._get(_REFUNDS, {"payment_intent": gateway_id, "limit": PAGE_SIZE})
         match reply:
             case Accepted():
                 refunds = _objects(reply.body)
                 if refunds is None:
                     return port.Unknown(evidence(reply.evidence, "the list of refunds is unreadable"))
-                return answers.read_refunds(refunds, charge.amount_minor, reply.evidence)
+                return answers.read_refunds(refunds, to_stripe(charge.amount_minor, charge.currency), reply.evidence)
             case Rejected():
                 return port.Unknown(reply.evidence)
             case _:
                 return reply
 
+    async def check(self) -> port.CheckAnswer:
+        """Make a harmless request of each kind that this service needs. A POST without parameters is refused, and creates nothing.
+
+        Stripe looks at the key and its permissions first. The list also tells the mode, once the account has a payment.
+        """
+        listed = await self._get(_INTENTS, {"limit": 1})
+        if isinstance(listed, Accepted):
+            for intent in _objects(listed.body) or ():
+                wrong_mode = answers.read_mode(intent, livemode=self._livemode, words=listed.evidence)
+                if wrong_mode is not None:
+                    return wrong_mode
+        if isinstance(listed, port.NoAnswer):
+            return listed
+        for path in (_INTENTS, _REFUNDS, *((_METHODS,) if self._takes_cards else ())):
+            reply = await self._post(path, None)
+            if isinstance(reply, port.NoAnswer):
+                return reply
+        reply = await self._get(_REFUNDS, {"limit": 1})
+        return reply if isinstance(reply, port.NoAnswer) else port.Usable()
+
     async def close(self) -> None:
         await self._session.close()
 
-    async def _post(self, path: str, key: str, params: Mapping[str, Any] | None = None) -> Reply:
+    async def _post(self, path: str, key: str | None, params: Mapping[str, Any] | None = None) -> Reply:
         """Send a POST request. The SDK takes `params` and its own options (`headers`, `api_key`) together; no parameter has such a name."""
-        return await _reply(self._client.raw_request_async("post", path, **(params or {}), idempotency_key=key))
+        keyed = {"idempotency_key": key} if key else {}
+        return await _reply(self._client.raw_request_async("post", path, **(params or {}), **keyed))
 
     async def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Reply:
         return await _reply(self._client.raw_request_async("get", path, **(params or {})))
+
+
+def _order(order: port.Order, amount: int) -> dict[str, Any]:
+    """The parameters of a new PaymentIntent. Without `confirm` it takes no `off_session` and no `mandate`: they come with the confirm."""
+    details = order.details
+    ours = {"payment_id": str(order.payment_id), "invoice_id": order.invoice_id}
+    params = {
+        "amount": amount,
+        "currency": order.currency.lower(),
+        "payment_method": order.method_token,
+        "allowed_payment_method_types": ["card"],
+        "capture_method": "automatic",
+        "metadata": dict(details.metadata) | ours,
+    }
+    texts = {
+        "customer": details.customer,
+        "description": details.description,
+        "statement_descriptor_suffix": details.statement_descriptor,  # cards take no whole descriptor
+    }
+    return params | _given(texts)
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value}
+
+
+def _is_refused(reply: Rejected, known: port.ChargeAnswer) -> bool:
+    """Whether a confirm was refused for good. `known` is the state of the payment, or no answer about it.
+
+    Without an answer, a refusal that is about the request (a parameter, a method, the account) still stands: the cancel that follows finds
+    out what the payment is. One that is about the state of the payment does not: it may be a capture.
+    """
+    match known:
+        case port.Unconfirmed():
+            return True
+        case port.NotSent() | port.Unknown() | port.Misconfigured():
+            return reply.code != answers.UNEXPECTED_STATE and reply.status != answers.NOT_FOUND
+        case _:
+            return False
+
+
+def _refused(reply: Rejected) -> port.Refused:
+    return port.Refused(reply.code, reply.evidence, reply.advice)
+
+
+def _advised(answer: port.ChargeAnswer, reply: Accepted | Rejected) -> port.ChargeAnswer:
+    """The decline with the advice of the error, which the payment itself may lack."""
+    if isinstance(answer, port.Declined) and isinstance(reply, Rejected):
+        return replace(answer, advice=answer.advice or reply.advice)
+    return answer
 
 
 def _intent(gateway_id: str) -> str:
@@ -219,8 +324,8 @@ async def _reply(call: Awaitable[stripe.StripeResponse]) -> Reply:
         response = await call
     except stripe.StripeError as refusal:
         return answers.read_error(refusal.http_status, refusal.json_body, refusal.headers or {})
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as failure:
-        # aiohttp raises these two errors only while connecting, before any byte of the request is written.
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as failure:
+        # aiohttp raises these errors only while connecting, before any byte of the request is written.
         return port.NotSent(evidence("no connection:", type(failure).__name__))
     except Exception as failure:  # noqa: BLE001 - see below
         # These are timeouts, resets, cut bodies, and errors inside the SDK, which does not check strange answers. In version 16.1 an
@@ -229,18 +334,50 @@ async def _reply(call: Awaitable[stripe.StripeResponse]) -> Reply:
     return answers.read_success(response.data, response.headers)
 
 
-def _refuse_unsafe_settings(api_key: str, base_url: str) -> None:
+def _refuse_unsafe_settings(api_key: str, base_url: str, *, livemode: bool) -> None:
     if os.environ.get("STRIPE_LOG"):  # read by the SDK itself; it prints request bodies to stderr
         raise ValueError("STRIPE_LOG must not be set: it makes the Stripe SDK print card numbers")
-    if urlsplit(base_url).scheme not in {"http", "https"}:
-        raise ValueError(f"the gateway's base URL must be http(s)://, not {base_url!r}")
-    if urlsplit(base_url).scheme == "http" and "_live_" in api_key:
+    url = urlsplit(base_url)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError("the gateway's URL must be https://HOST or http://HOST")
+    if url.path.strip("/") or url.query or url.fragment or url.username is not None:
+        raise ValueError("the gateway's URL is an address without path, query or user, such as https://api.stripe.com")
+    if url.scheme == "http" and "_live_" in api_key:
         raise ValueError("a live Stripe key must not be sent over http://")
+    kind = _KEY.match(api_key)
+    if kind is None:
+        mistake = _KEY_KINDS.get(api_key[:3], "is none of Stripe")
+        raise ValueError(f"the API key {mistake}: give a secret (sk_) or restricted (rk_) key")
+    if (kind["mode"] == "live") is not livemode:
+        mode = "live" if livemode else "test"
+        raise ValueError(f"the API key is one for {kind['mode']} mode, and the mode is {mode}")
 
 
-def _trust(base_url: str) -> ssl.SSLContext | bool:
-    """The certificates that the SDK brings along, because slim container images have none."""
-    return ssl.create_default_context(cafile=stripe.ca_bundle_path) if base_url.startswith("https:") else True
+def _trust(base_url: str, ca_file: Path | None) -> ssl.SSLContext | bool:
+    """The certificates that the SDK brings along, because slim container images have none, and those of `ca_file`."""
+    if not base_url.startswith("https:"):
+        return True
+    trusted = ssl.create_default_context(cafile=stripe.ca_bundle_path)
+    if ca_file is not None:
+        try:
+            trusted.load_verify_locations(cafile=ca_file)
+        except (OSError, ssl.SSLError):
+            raise ValueError("the CA file cannot be read, or holds no certificate") from None
+    return trusted
+
+
+def proxy_for(base_url: str) -> str | None:
+    """The proxy for https that the environment names (`HTTPS_PROXY`, `NO_PROXY`), or None. Loopback http goes to no proxy.
+
+    Raises ValueError if it is no http proxy: aiohttp speaks no other kind.
+    """
+    url = urlsplit(base_url)
+    proxy = getproxies().get("https")
+    if url.scheme != "https" or not proxy or proxy_bypass(url.netloc):
+        return None
+    if urlsplit(proxy).scheme not in {"http", "https"}:
+        raise ValueError("HTTPS_PROXY must be http://HOST:PORT or https://HOST:PORT")
+    return proxy
 
 
 def _objects(body: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:

@@ -8,10 +8,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.evidence import evidence
+from services.payment_gateway.gateways.stripe_amounts import from_stripe, to_stripe
 from shared.card_data.scan import find_card_number
 
 _CURRENCY_LETTERS = 3
@@ -38,9 +39,17 @@ class Rejected:
     payment_intent: Json | None
     replayed: bool
     evidence: str
+    advice: str | None = None
 
 
-Reply = Accepted | Rejected | port.NotSent | port.Unknown
+Reply = Accepted | Rejected | port.NoAnswer
+
+NOT_FOUND = 404
+UNEXPECTED_STATE = "payment_intent_unexpected_state"
+"""The code of a request that came too late: the payment has gone on, and may have been captured."""
+_UNKNOWN_URL = "Unrecognized request URL"
+_OTHER_MODE = re.compile(r"a similar object exists in (live|test) mode")
+"""Stripe's words for an id of ours under a key of the other mode."""
 
 
 def read_success(body: object, headers: Mapping[str, str]) -> Reply:
@@ -59,23 +68,43 @@ def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> 
     error = body.get("error") if isinstance(body, Mapping) else None
     error = error if isinstance(error, Mapping) else {}
     code = _text(error.get("decline_code")) or _text(error.get("code")) or _text(error.get("type")) or "unspecified"
+    advice, param, replayed = _text(error.get("advice_code")), _text(error.get("param")), _replayed(headers)
     words = evidence(
         f"HTTP {status}",
         _request_id(headers, body),
-        "(replayed)" if _replayed(headers) else "",
+        "(replayed)" if replayed else "",
         code,
+        f"advice {advice}" if advice else "",
+        f"param {param}" if param else "",
         error.get("message"),
     )
     match status, error.get("type"):
         case 429, _:
             return port.NotSent(words, _retry_after_s(headers))
         case ((401 | 403), _):
-            return port.NotSent(words)  # nothing was charged; the payment waits until an operator corrects the API key
+            return port.Misconfigured(words, otherwise=port.NotSent(words))
+        case 404, kind if kind != "invalid_request_error" or _is_of_another_place(error):
+            return port.Misconfigured(words, otherwise=port.Unknown(words))
         case (int(refused), "invalid_request_error" | "card_error") if refused in {400, 402, 404}:
             intent = error.get("payment_intent")
-            return Rejected(refused, code, intent if isinstance(intent, Mapping) else None, _replayed(headers), words)
+            return Rejected(refused, code, intent if isinstance(intent, Mapping) else None, replayed, words, advice)
         case _:
             return port.Unknown(words)
+
+
+def _is_of_another_place(error: Json) -> bool:
+    """Whether a 404 is about the URL or the mode of the key, not about the object that was named."""
+    message = _text(error.get("message")) or ""
+    return message.startswith(_UNKNOWN_URL) or _OTHER_MODE.search(message) is not None
+
+
+def read_mode(thing: Json, *, livemode: bool, words: str) -> port.Misconfigured | None:
+    """The refusal of an answer from the other mode, or None. No money moved: a test and a live account share nothing."""
+    if thing.get("livemode") is not (not livemode):
+        return None
+    mode, wanted = ("test", "live") if livemode else ("live", "test")
+    words = evidence(words, f"the gateway answers in {mode} mode, and GATEWAY_MODE is {wanted}")
+    return port.Misconfigured(words, otherwise=port.NotSent(words))
 
 
 def read_token(reply: Accepted) -> port.TokeniseAnswer:
@@ -92,7 +121,8 @@ def read_prepared(reply: Accepted, order: port.Order) -> port.PrepareAnswer:
     Otherwise the id could be of another payment, and confirming it would charge something else.
     """
     gateway_id = _id(reply.body, "pi_")
-    same = reply.body.get("amount") == order.amount_minor and _currency(reply.body) == order.currency
+    amount = to_stripe(order.amount_minor, order.currency)
+    same = reply.body.get("amount") == amount and _currency(reply.body) == order.currency
     if gateway_id is None or not same:
         return port.Unknown(evidence(reply.evidence, "the answer is not the payment we asked for"))
     return port.Prepared(gateway_id, reply.evidence)
@@ -121,9 +151,10 @@ def read_charge(intent: Json, gateway_id: str, words: str) -> port.ChargeAnswer:
 def _captured(intent: Json, gateway_id: str, words: str) -> port.Captured | port.Unknown:
     amount = intent.get("amount_received", intent.get("amount"))
     currency = _currency(intent)
-    if not _is_amount(amount) or currency is None:
+    amount_minor = from_stripe(amount, currency) if _is_amount(amount) and currency else None
+    if amount_minor is None or currency is None:
         return port.Unknown(evidence(words, "succeeded, but the amount or currency is unreadable"))
-    return port.Captured(gateway_id, amount, currency, _receipt(intent) or gateway_id, words)
+    return port.Captured(gateway_id, amount_minor, currency, _receipt(intent) or gateway_id, words)
 
 
 def _receipt(intent: Json) -> str | None:
@@ -144,7 +175,7 @@ def _unpaid(intent: Json, words: str) -> port.Declined | port.Unconfirmed:
     if intent.get("status") != "requires_payment_method" or not isinstance(error, Mapping):
         return port.Unconfirmed(words)
     code = _text(error.get("decline_code")) or _text(error.get("code")) or "card_declined"
-    return port.Declined(code, words if code in words else evidence(words, code))
+    return port.Declined(code, words if code in words else evidence(words, code), _text(error.get("advice_code")))
 
 
 def read_refund(refund: Json, words: str) -> port.RefundAnswer:
@@ -164,8 +195,11 @@ def read_refund(refund: Json, words: str) -> port.RefundAnswer:
             return port.Unknown(evidence(words, "unexpected refund status", status))
 
 
-def read_refunds(refunds: list[Json], captured_minor: int, words: str) -> port.RefundAnswer:
-    """Read all refunds of one payment, newest first: the whole amount is given back, is on its way, or is not."""
+def read_refunds(refunds: list[Json], captured: int | None, words: str) -> port.RefundAnswer:
+    """Read all refunds of one payment, newest first: the whole amount is given back, is on its way, or is not.
+
+    `captured` is the captured amount as Stripe counts it, like the amounts of the refunds.
+    """
     if not refunds:
         return port.NoRefund(words)
     answers = [read_refund(refund, words) for refund in refunds]
@@ -177,9 +211,9 @@ def read_refunds(refunds: list[Json], captured_minor: int, words: str) -> port.R
     ]
     if not all(_is_amount(amount) for amount in returned):
         return port.Unknown(evidence(words, "a refund without a readable amount"))
-    returned_minor = sum(amount for amount in returned if amount is not None)
-    if 0 < returned_minor < captured_minor:  # somebody refunded a part by hand, so only a person can decide
-        return port.Unknown(evidence(words, f"partly refunded: {returned_minor} of {captured_minor}"))
+    total = sum(amount for amount in returned if amount is not None)
+    if captured is None or 0 < total < captured:  # somebody refunded a part by hand, so only a person can decide
+        return port.Unknown(evidence(words, f"partly refunded: {total} of {captured}"))
     return next((a for a in answers if isinstance(a, port.Refunded)), answers[0])
 
 
@@ -211,7 +245,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _is_amount(value: object) -> bool:
+def _is_amount(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

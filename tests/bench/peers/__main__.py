@@ -91,7 +91,7 @@ class Ours:
 
     async def play(self, count: int) -> None:
         """Play one round. Raises NotReadyError, LoadError."""
-        scenario = BenchScenario(OURS, {"GATEWAY_URL": "memory://"}, count)
+        scenario = BenchScenario(OURS, {"GATEWAY_URL": "memory://", "GATEWAY_MODE": "benchmark"}, count)
         outcome = await self.bench.play(scenario, self.payments[: scenario.invoices])
         self.payments = self.payments[scenario.invoices :]
         assert isinstance(outcome.load, Burst)

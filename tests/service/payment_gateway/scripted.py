@@ -43,6 +43,8 @@ class ScriptedGateway:
         ] = []  # the step, and its idempotency key (or gateway id if it has none)
         self.cards: list[port.Card] = []
         self.confirmed: list[str] = []
+        self.checks = 0
+        self.checked: port.CheckAnswer = port.Usable()
         self._next: dict[GatewayStep, deque[Script]] = defaultdict(deque)
         self._always: dict[GatewayStep, Script] = {}
 
@@ -83,9 +85,11 @@ class ScriptedGateway:
     async def prepare(self, order: port.Order, *, key: str) -> port.PrepareAnswer:
         return await self._answer(GatewayStep.PREPARE, key, lambda: self.truth.prepare(order, key=key))
 
-    async def execute(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:
+    async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> port.ExecuteAnswer:
         self.confirmed.append(gateway_id)
-        return await self._answer(GatewayStep.EXECUTE, key, lambda: self.truth.execute(gateway_id, key=key))
+        return await self._answer(
+            GatewayStep.EXECUTE, key, lambda: self.truth.execute(gateway_id, mandate=mandate, key=key)
+        )
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
         return await self._answer(GatewayStep.INQUIRE, gateway_id, lambda: self.truth.inquire(gateway_id))
@@ -98,6 +102,11 @@ class ScriptedGateway:
 
     async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
         return await self._answer(GatewayStep.INQUIRE_REFUND, gateway_id, lambda: self.truth.inquire_refund(gateway_id))
+
+    async def check(self) -> port.CheckAnswer:
+        self.checks += 1
+        await asyncio.sleep(0)  # as over a network, others go on meanwhile
+        return self.checked
 
     async def close(self) -> None:
         """Do nothing: other instances may still use this gateway."""

@@ -74,8 +74,8 @@ class HastyWhereItHangs:
     def _of(self, gateway_id: str) -> StripeGateway:
         return self._hasty if gateway_id in self._withheld else self._patient
 
-    async def execute(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:
-        return await self._of(gateway_id).execute(gateway_id, key=key)
+    async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> port.ExecuteAnswer:
+        return await self._of(gateway_id).execute(gateway_id, mandate=mandate, key=key)
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
         return await self._of(gateway_id).inquire(gateway_id)
@@ -88,6 +88,9 @@ class HastyWhereItHangs:
 
     async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
         return await self._of(gateway_id).inquire_refund(gateway_id)
+
+    async def check(self) -> port.CheckAnswer:
+        return await self._patient.check()
 
     async def close(self) -> None:
         await self._patient.close()

@@ -25,8 +25,10 @@ from tests.unit.books.documents import BEGINNING, SERVICES, Edge, mermaid_blocks
 
 ID, OTHER = UUID(int=1), UUID(int=2)
 BY_NAME: dict[str, tuple[Any, ...]] = {
+    "advice": (None,),
     "amount_minor": (100, 99),
     "currency": ("EUR", "USD"),
+    "details": (port.NO_DETAILS,),
     "expected_version": (1, 2),
     "number": (1,),
     "retry_after_s": (None,),
@@ -94,7 +96,7 @@ ANSWERS = everything(payment.GatewayAnswer)
 ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
     payment.GatewayStep.TOKENISE: everything(port.TokeniseAnswer),
     payment.GatewayStep.PREPARE: everything(port.PrepareAnswer),
-    payment.GatewayStep.EXECUTE: everything(port.ChargeAnswer),
+    payment.GatewayStep.EXECUTE: everything(port.ExecuteAnswer),
     payment.GatewayStep.INQUIRE: everything(port.ChargeAnswer),
     payment.GatewayStep.CANCEL: everything(port.ChargeAnswer),
     payment.GatewayStep.REFUND: everything(port.RefundAnswer),

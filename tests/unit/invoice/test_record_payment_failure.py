@@ -23,6 +23,8 @@ from tests.unit.invoice.invoices import (
 
 FAIL = RecordPaymentFailure(THIS, "declined", "insufficient_funds")
 FAIL_OTHER = RecordPaymentFailure(OTHER, "declined", "insufficient_funds")
+FAIL_ADVISED = RecordPaymentFailure(THIS, "declined", "insufficient_funds", "try_again_later")
+ADVISED = PaymentFailed(THIS, "declined", "insufficient_funds", "try_again_later")
 NOT_CHARGED = RecordPaymentFailure(THIS, "not_charged", "never_sent")
 
 EVENTS = (
@@ -34,11 +36,23 @@ EVENTS = (
             "outcome": "declined",
             "reason": "insufficient_funds",
         },
+        announced=None,
+    ),
+    EventSpecification(
+        ADVISED,
+        stored_as="PaymentFailed.2",
+        stored={
+            "payment_id": "00000000-0000-0000-0000-000000000001",
+            "outcome": "declined",
+            "reason": "insufficient_funds",
+            "advice": "try_again_later",
+        },
         announced=messages.InvoicePaymentFailed(
             invoice_id="INV-1",
             payment_id=THIS,
             outcome="declined",
             reason="insufficient_funds",
+            advice="try_again_later",
             reference_code=reference_code(THIS),
         ),
     ),
@@ -50,6 +64,7 @@ SCENARIOS: Specification = {
     "not charged is another failure than declined": Scenario(
         PENDING, NOT_CHARGED, (PaymentFailed(THIS, "not_charged", "never_sent"),)
     ),
+    "the advice of the gateway goes with it": Scenario(PENDING, FAIL_ADVISED, (ADVISED,)),
     "repeated: nothing is new": Scenario(OPEN_AGAIN, FAIL, NOTHING),
     "stale after the payment was recorded": Scenario(PAID_BY_THIS, FAIL, NOTHING),
     "stale while another payment is pending": Scenario(PENDING, FAIL_OTHER, NOTHING),

@@ -35,9 +35,9 @@ ASKED_S = 3.0
 
 TOKENISED = port.Tokenised("pm_9", "")
 PREPARED = port.Prepared("pi_1", "")
-REFUSED = port.Refused("bad card", "")
+REFUSED = port.Refused("bad card", "", "do_not_try_again")
 CAPTURED = port.Captured("pi_1", 1_250, "EUR", "ch_1", "succeeded")
-DECLINED = port.Declined("insufficient_funds", "no money")
+DECLINED = port.Declined("insufficient_funds", "no money", "try_again_later")
 UNCONFIRMED = port.Unconfirmed("requires_confirmation")
 ACTION_REQUIRED = port.ActionRequired("requires_action")
 PROCESSING = port.Processing("processing")
@@ -45,6 +45,7 @@ CANCELLED = port.Cancelled("canceled")
 NOT_FOUND = port.NotFound("404")
 NOT_SENT = port.NotSent("429", retry_after_s=ASKED_S)
 UNKNOWN = port.Unknown("timeout")
+MISCONFIGURED = port.Misconfigured("401", otherwise=NOT_SENT)
 REFUNDED = port.Refunded("re_1", "succeeded")
 REFUND_PENDING = port.RefundPending("re_1", "pending")
 REFUND_FAILED = port.RefundFailed("expired_card", "failed")
@@ -58,7 +59,7 @@ OF_SOMETHING_ELSE = {
 
 # -- the payment -----------------------------------------------------------------------------------------------------------------------
 
-DECLINE = PendingOutcome(PaymentStatus.DECLINED, "insufficient_funds")
+DECLINE = PendingOutcome(PaymentStatus.DECLINED, "insufficient_funds", "try_again_later")
 REQUEST = Request(ID, "INV-1", 1_250, "EUR", "pm_card_visa")
 _WITHOUT_A_REASON = {PaymentStatus.REQUESTED, PaymentStatus.PREPARED, PaymentStatus.CAPTURED}
 
@@ -114,6 +115,7 @@ def becomes(
             version=before.version + 1,
             rung=0,
             reason=None,
+            advice=None,
             decided_by=None,
             pending=None,
             was_case=before.was_case or status in CASES,
@@ -127,6 +129,8 @@ def _changed(payment: Payment, changes: Mapping[str, Any]) -> Payment:
     return replace(payment, **changes)
 
 
+WAITS_FOR_AN_OPERATOR = stays(0.0)
+"""No rung and no key is spent: the row is due at once when the gateway takes the service again."""
 WAITS = stays(FIRST_S, rung=1)
 """The payment moves to the next rung of the ladder."""
 WAITS_AS_ASKED = stays(ASKED_S, rung=1)
@@ -138,14 +142,15 @@ IS_CANCELLED_THERE = becomes(PaymentStatus.NOT_CHARGED, Outcome.NOT_CHARGED, rea
 IS_REFUNDED = becomes(PaymentStatus.REFUNDED, Outcome.REFUNDED, refund_id="re_1")
 
 
-def is_cancelled_as(status: PaymentStatus, reason: str) -> Becomes:
+def is_cancelled_as(status: PaymentStatus, reason: str, advice: str | None = None) -> Becomes:
     """The outcome stays pending until the gateway confirms the cancel."""
-    verdict = PendingOutcome(status, reason)  # type: ignore[arg-type] # a status narrowed by the one who calls
+    verdict = PendingOutcome(status, reason, advice)  # type: ignore[arg-type] # a status narrowed by the one who calls
     return becomes(PaymentStatus.CANCELLING, then=GatewayStep.CANCEL, pending=verdict)
 
 
-IS_DECLINED_AFTER_A_CANCEL = is_cancelled_as(PaymentStatus.DECLINED, "insufficient_funds")
-IS_DECLINED_FOR_WANT_OF_ACTION = is_cancelled_as(PaymentStatus.DECLINED, "action_required")
+IS_DECLINED_AFTER_A_CANCEL = is_cancelled_as(PaymentStatus.DECLINED, "insufficient_funds", "try_again_later")
+IS_DECLINED_FOR_WANT_OF_ACTION = is_cancelled_as(PaymentStatus.DECLINED, "authentication_required")
+IS_REFUSED_AFTER_A_CANCEL = is_cancelled_as(PaymentStatus.NOT_CHARGED, "bad_card", "do_not_try_again")
 
 
 def is_not_charged(reason: str, **changes: Any) -> Becomes:
@@ -175,13 +180,14 @@ StepTable = Mapping[Payment, Mapping[GatewayAnswer, Becomes]]
 
 
 def scenarios_of(table: StepTable) -> dict[str, StepScenario]:
-    """One scenario for each payment and answer, named after both."""
+    """One scenario for each payment and answer, named after both. A gateway that refuses the service changes no payment, at no step."""
+    rows = {before: {**row, MISCONFIGURED: WAITS_FOR_AN_OPERATOR} for before, row in table.items()}
     named = {
         f"{_name(before)}: {type(answer).__name__}": Scenario(before, answer, follows(before))
-        for before, row in table.items()
+        for before, row in rows.items()
         for answer, follows in row.items()
     }
-    assert len(named) == sum(map(len, table.values())), "two scenarios have the same name"
+    assert len(named) == sum(map(len, rows.values())), "two scenarios have the same name"
     return named
 
 

@@ -12,7 +12,7 @@ from shared.card_data.encryption import generate_keyset
 from shared.settings import ConfigurationError, EnvironmentVariables
 
 PRIVATE_KEYS = orjson.dumps(generate_keyset()[1])
-MEMORY = {"GATEWAY_URL": "memory://?latency_ms=5"}
+MEMORY = {"GATEWAY_URL": "memory://?latency_ms=5", "GATEWAY_MODE": "benchmark"}
 
 
 def read(**variables: str) -> ChargingSettings:
@@ -28,7 +28,9 @@ def _key_file(folder: Path, content: bytes, *, mode: int = 0o600) -> Path:
 
 def test_a_variable_that_is_not_set_has_a_default() -> None:
     settings = read()
-    assert settings == ChargingSettings(MEMORY["GATEWAY_URL"], "", 10.0, 200, Policy(LADDER_S, REMIND_S), None)
+    policy = Policy(LADDER_S, REMIND_S)
+    assert settings == ChargingSettings(MEMORY["GATEWAY_URL"], "", 10.0, 200, policy, None, mode="benchmark")
+    assert read(GATEWAY_MODE="").mode == "test"
 
 
 def test_the_ladder_can_be_short() -> None:
@@ -39,6 +41,7 @@ def test_the_ladder_can_be_short() -> None:
     ("variable", "value"),
     [
         ("GATEWAY_URL", ""),
+        ("GATEWAY_MODE", "production"),
         ("GATEWAY_TIMEOUT_S", "soon"),
         ("GATEWAY_TIMEOUT_S", "0"),
         ("GATEWAY_LEASE_MARGIN_S", "0"),
@@ -120,6 +123,18 @@ def test_a_key_file_with_a_member_twice_is_refused(tmp_path: Path) -> None:
         {"GATEWAY_URL": "https://api.example.test"},
         {"GATEWAY_URL": "http://api.example.test", "GATEWAY_API_KEY": "sk_live_1234"},
         {"GATEWAY_URL": "memory://?latency_ms=no"},
+        {"GATEWAY_URL": "memory://", "GATEWAY_MODE": "live"},
+        {"GATEWAY_URL": "memory://", "GATEWAY_MODE": ""},
+        {"GATEWAY_URL": "https://api.example.test/v1", "GATEWAY_API_KEY": "sk_test_1234", "GATEWAY_MODE": "test"},
+        {"GATEWAY_URL": "https://api.example.test", "GATEWAY_API_KEY": "pk_test_1234", "GATEWAY_MODE": "test"},
+        {"GATEWAY_URL": "https://api.example.test", "GATEWAY_API_KEY": "sk_live_1234", "GATEWAY_MODE": "test"},
+        {"GATEWAY_URL": "https://api.example.test", "GATEWAY_API_KEY": "sk_test_1234", "GATEWAY_MODE": "live"},
+        {
+            "GATEWAY_URL": "https://api.example.test",
+            "GATEWAY_API_KEY": "sk_test_1234",
+            "GATEWAY_MODE": "test",
+            "GATEWAY_CA_FILE": "/nowhere/ca.pem",
+        },
     ],
 )
 async def test_a_gateway_that_cannot_be_opened_is_a_sentence(variables: dict[str, str]) -> None:

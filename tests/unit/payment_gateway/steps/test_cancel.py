@@ -39,7 +39,7 @@ from tests.unit.payment_gateway.payments import (
 STEP = GatewayStep.CANCEL
 WAITS_UNDER_ANOTHER_KEY = stays(FIRST_S, rung=1, key_number=2)
 NEEDS_A_PERSON = needs_a_person("cancel_unconfirmed", pending=DECLINE, key_number=2)
-IS_DECLINED = becomes(PaymentStatus.DECLINED, Outcome.DECLINED, reason="insufficient_funds")
+IS_DECLINED = becomes(PaymentStatus.DECLINED, Outcome.DECLINED, reason="insufficient_funds", advice="try_again_later")
 UNAVAILABLE = PendingOutcome(PaymentStatus.NOT_CHARGED, "gateway_unavailable")
 
 TABLE: StepTable = {

@@ -112,4 +112,6 @@ def test_the_pending_outcome_is_kept_through_a_case() -> None:
     cancelling = payment(PaymentStatus.CANCELLING, rung=LAST)
     case = domain.on_answer(cancelling, GatewayStep.CANCEL, UNKNOWN, POLICY).payment
     settled = domain.on_answer(case, STEP, CANCELLED, POLICY)
-    assert settled == becomes(PaymentStatus.DECLINED, Outcome.DECLINED, reason="insufficient_funds")(case)
+    assert settled == becomes(
+        PaymentStatus.DECLINED, Outcome.DECLINED, reason="insufficient_funds", advice="try_again_later"
+    )(case)

@@ -33,7 +33,7 @@ PREPARES = becomes(PaymentStatus.PREPARED, then=GatewayStep.EXECUTE, gateway_id=
 TABLE: StepTable = {
     payment(PaymentStatus.REQUESTED): {
         PREPARED: PREPARES,
-        REFUSED: is_not_charged("bad_card"),
+        REFUSED: is_not_charged("bad_card", advice="do_not_try_again"),
         NOT_SENT: WAITS_AS_ASKED,
         UNKNOWN: stays(FIRST_S, rung=1, key_number=2),
     },
@@ -44,7 +44,7 @@ TABLE: StepTable = {
     },
     payment(PaymentStatus.REQUESTED, rung=LAST): {
         PREPARED: PREPARES,
-        REFUSED: is_not_charged("bad_card"),
+        REFUSED: is_not_charged("bad_card", advice="do_not_try_again"),
         NOT_SENT: is_not_charged("gateway_unavailable"),
         UNKNOWN: is_not_charged("gateway_unavailable", key_number=2),
     },

@@ -26,7 +26,7 @@ WITH_CARD = replace(payment(PaymentStatus.REQUESTED), method_token=None, card_jw
 TABLE: StepTable = {
     WITH_CARD: {
         TOKENISED: stays(then=GatewayStep.PREPARE, method_token="pm_9", card_jwe=None),
-        REFUSED: is_not_charged("bad_card", card_jwe=None),
+        REFUSED: is_not_charged("bad_card", advice="do_not_try_again", card_jwe=None),
         NOT_SENT: WAITS_AS_ASKED,
         UNKNOWN: stays(FIRST_S, rung=1, key_number=2),
     },
