@@ -36,6 +36,9 @@ class RejectionReason(StrEnum):
     AMOUNT_DIFFERS = "amount_differs"
     CURRENCY_DIFFERS = "currency_differs"
     PAYMENT_ID_USED = "payment_id_used"
+    NOTHING_TO_PAY = "nothing_to_pay"
+    AMOUNT_NOT_CHARGEABLE = "amount_not_chargeable"
+    CURRENCY_NOT_CHARGEABLE = "currency_not_chargeable"
 
 
 class SettlementRejectionReason(StrEnum):
@@ -43,6 +46,13 @@ class SettlementRejectionReason(StrEnum):
 
     NOT_AWAITED = "payment_not_awaited"
     AMOUNT_DIFFERS = "amount_differs"
+
+
+CURRENCIES_GONE = frozenset({"BGN"})
+"""Currencies that no card is charged in any more: Bulgaria has paid in euro since 2026. Messages about earlier payments still name them."""
+CHARGEABLE_STEPS = {"BHD": 10, "IQD": 10, "JOD": 10, "KWD": 10, "LYD": 10, "OMR": 10, "TND": 10, "MGA": 100}
+"""Amounts in these currencies are charged in multiples of this number of minor units: card networks drop the third decimal, and the fifth
+of an ariary (https://docs.stripe.com/currencies#special-cases)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +226,19 @@ def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | RejectionR
 def _issue(command: Issue, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
     if invoice.status is not InvoiceStatus.ABSENT:
         return RejectionReason.ALREADY_ISSUED
-    return (Issued(command.customer_id, command.amount_minor, command.currency, command.owner),)
+    issued = Issued(command.customer_id, command.amount_minor, command.currency, command.owner)
+    return _not_chargeable(command) or (issued,)
+
+
+def _not_chargeable(command: Issue) -> RejectionReason | None:
+    """Why no card can ever be charged for this invoice, so that its sender is told before anybody tries to pay."""
+    if command.amount_minor == 0:
+        return RejectionReason.NOTHING_TO_PAY
+    if command.currency in CURRENCIES_GONE:
+        return RejectionReason.CURRENCY_NOT_CHARGEABLE
+    if command.amount_minor % CHARGEABLE_STEPS.get(command.currency, 1):
+        return RejectionReason.AMOUNT_NOT_CHARGEABLE
+    return None
 
 
 def _pay(command: Pay, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:

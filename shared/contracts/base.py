@@ -14,6 +14,7 @@ from shared.contracts.currencies import ISO_4217
 AMOUNT_MINOR_MAX = 999_999_999_999
 """Ten thousand million in a currency with two decimals. A bigint holds the sum of 9 million such invoices, and a card number is longer."""
 
+MINOR_UNIT = "in the minor unit of the currency"
 NAME_LENGTH_MAX = 64
 TEXT_LENGTH_MAX = 1_000
 EVIDENCE_LENGTH_MAX = 4_000
@@ -25,9 +26,7 @@ def _known_currency(code: str) -> str:
     return code
 
 
-AmountMinor = Annotated[
-    int, Field(strict=True, ge=1, le=AMOUNT_MINOR_MAX, description="in the minor unit of the currency")
-]
+AmountMinor = Annotated[int, Field(strict=True, ge=1, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
 Currency = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Z]{3}$"), AfterValidator(_known_currency)]
 Name = Annotated[
     str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=NAME_LENGTH_MAX)

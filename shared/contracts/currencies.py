@@ -1,4 +1,8 @@
-"""ISO 4217 alphabetic codes of currencies in use, with the number of decimals of their minor unit (list one, 2025)."""
+"""ISO 4217 alphabetic codes of currencies in use, with the number of decimals of their minor unit (list one, 2025).
+
+A currency that is given up stays here, because messages about earlier payments name it. That no invoice is issued in it any more, the
+invoice service decides (`CURRENCIES_GONE`).
+"""
 
 _TWO = (
     "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP CRC CUP CVE CZK "

@@ -8,6 +8,8 @@ from pydantic import Field, StringConstraints
 
 from shared.contracts.base import (
     ADVICE,
+    AMOUNT_MINOR_MAX,
+    MINOR_UNIT,
     AboutInvoice,
     AboutPayment,
     AmountMinor,
@@ -87,9 +89,11 @@ class UpstreamCommand(AboutInvoice):
 
 
 class IssueInvoice(UpstreamCommand):
+    """Issue an invoice. One of nothing is rejected with a reason of its own: it needs no payment."""
+
     wire_name: ClassVar[str] = "remit.invoice.IssueInvoice.v1"
     customer_id: Name
-    amount_minor: AmountMinor
+    amount_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
     currency: Currency
 
 
@@ -265,6 +269,10 @@ class AnswerReason(StrEnum):
     AMOUNT_DIFFERS = "amount_differs"
     CURRENCY_DIFFERS = "currency_differs"
     PAYMENT_ID_USED = "payment_id_used"
+    # no card could ever be charged
+    NOTHING_TO_PAY = "nothing_to_pay"
+    AMOUNT_NOT_CHARGEABLE = "amount_not_chargeable"
+    CURRENCY_NOT_CHARGEABLE = "currency_not_chargeable"
     # the message itself is the reason
     COMMAND_ID_REUSED = "command_id_reused"
     SENDER_UNKNOWN = "sender_unknown"

@@ -95,7 +95,15 @@ def test_only_what_upstream_may_publish_is_public() -> None:
 @pytest.mark.parametrize("amount", [0, -1, 10**12, "100", 100.0, True, None])
 def test_an_amount_is_a_positive_integer_of_minor_units(amount: object) -> None:
     with pytest.raises(ValueError, match="amount_minor"):
-        invoice.IssueInvoice.model_validate(example("remit.invoice.IssueInvoice.v1") | {"amount_minor": amount})
+        invoice.PayInvoice.model_validate(example("remit.invoice.PayInvoice.v1") | {"amount_minor": amount})
+
+
+@pytest.mark.parametrize("amount", [-1, 10**12, "100", 100.0, True, None])
+def test_an_invoice_of_nothing_can_be_read_and_so_be_answered(amount: object) -> None:
+    issue = example("remit.invoice.IssueInvoice.v1")
+    assert invoice.IssueInvoice.model_validate(issue | {"amount_minor": 0}).amount_minor == 0
+    with pytest.raises(ValueError, match="amount_minor"):
+        invoice.IssueInvoice.model_validate(issue | {"amount_minor": amount})
 
 
 @pytest.mark.parametrize("currency", ["eur", "XXX", "EURO", "", 978])
