@@ -579,3 +579,135 @@ def test_no_id_looks_like_a_card_number(monkeypatch: pytest.MonkeyPatch) -> None
     drawn = iter(["168129cc" + "4242424242424242", "a" * 24])
     monkeypatch.setattr("secrets.token_hex", lambda _: next(drawn))
     assert bank.new_id("pi") == f"pi_{'a' * 24}"
+
+
+# -- as strict as Stripe (deploy/sandbox/rules.py)
+
+ORDER: Json = {"amount": 1250, "currency": "eur", "payment_method": "pm_card_visa"}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "param"),
+    [
+        ({"amount": 49}, "amount_too_small", "amount"),
+        ({"amount": 100_000_000}, "amount_too_large", "amount"),
+        ({"amount": 0}, "parameter_invalid_integer", "amount"),
+        ({"amount": 1_255, "currency": "kwd"}, "parameter_invalid_integer", "amount"),
+        ({"amount": 150, "currency": "isk"}, "parameter_invalid_integer", "amount"),
+        ({"currency": "bgn"}, None, "currency"),
+        ({"currency": "euro"}, None, "currency"),
+        ({"off_session": "true"}, None, "off_session"),
+        ({"mandate": "mandate_1"}, None, "mandate"),
+        ({"return_url": "https://shop.example"}, None, "return_url"),
+        ({"statement_descriptor": "ACME"}, None, "statement_descriptor"),
+        ({"statement_descriptor_suffix": "12345"}, None, "statement_descriptor_suffix"),
+        ({"statement_descriptor_suffix": "A" * 23}, None, "statement_descriptor_suffix"),
+        ({"metadata[x]": "y" * 501}, None, "metadata"),
+        ({"customer": "cus_nobody"}, "resource_missing", "customer"),
+        ({"payment_method": "pm_nobody"}, "resource_missing", "payment_method"),
+        ({"payment_method_types[0]": "card"}, "payment_method_types_no_longer_supported", None),
+        (
+            {"allowed_payment_method_types[0]": "card", "excluded_payment_method_types[0]": "link"},
+            None,
+            "allowed_payment_method_types",
+        ),
+        ({"colour": "red"}, "parameter_unknown", "colour"),
+    ],
+)
+async def test_a_new_payment_that_stripe_refuses_is_refused(
+    bench: SandboxClient, change: Json, code: str | None, param: str | None
+) -> None:
+    status, body, _ = await bench.raw("POST", "/v1/payment_intents", **ORDER | change)
+    assert (status, body["error"].get("code"), body["error"].get("param")) == (400, code, param)
+
+
+@pytest.mark.parametrize(
+    ("params", "status"),
+    [
+        ({}, 400),
+        ({"off_session": "false"}, 400),
+        ({"off_session": "true"}, 200),
+        ({"return_url": "https://shop.example"}, 200),
+        ({"off_session": "true", "mandate": "mandate_1"}, 200),
+        ({"off_session": "true", "setup_future_usage": "off_session"}, 400),
+        ({"off_session": "true", "error_on_requires_action": "true"}, 400),
+    ],
+)
+async def test_a_confirm_says_where_the_customer_is(bench: SandboxClient, params: Json, status: int) -> None:
+    gateway_id = await bench.prepared()
+    found, body, _ = await bench.raw("POST", f"/v1/payment_intents/{gateway_id}/confirm", **params)
+    assert found == status, body
+    assert bench.charges(gateway_id) == (status == 200)
+
+
+async def test_a_method_without_a_customer_is_used_once(bench: SandboxClient) -> None:
+    answer = await bench.gateway.tokenise(port.Card("4242424242424242", 12, 2030), key="t")
+    assert isinstance(answer, port.Tokenised)
+    await bench.captured(answer.method_token)
+    order = port.Order(UUID(int=2), "inv-2", 1250, "EUR", answer.method_token)
+    refused = await bench.gateway.prepare(order, key="another")
+    assert isinstance(refused, port.Refused)
+    assert refused.code == "payment_method_used_before"
+
+
+async def test_a_method_used_by_a_confirm_cannot_be_confirmed_for_another_payment(bench: SandboxClient) -> None:
+    answer = await bench.gateway.tokenise(port.Card("4242424242424242", 12, 2030), key="t")
+    assert isinstance(answer, port.Tokenised)
+    first, second = await bench.prepared(answer.method_token, 1), await bench.prepared(answer.method_token, 2)
+    assert isinstance(await bench.gateway.execute(first, key="e1"), port.Captured)
+    assert isinstance(await bench.gateway.execute(second, key="e2"), port.Refused)
+    assert (bench.charges(first), bench.charges(second)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "request_", "status"),
+    [
+        ("sk_test_1", ("POST", "/v1/refunds"), 400),
+        ("rk_test_intents", ("GET", "/v1/payment_intents"), 200),
+        ("rk_test_intents", ("POST", "/v1/payment_intents"), 400),
+        ("rk_test_readintents", ("GET", "/v1/payment_intents"), 200),
+        ("rk_test_readintents", ("POST", "/v1/payment_intents"), 403),
+        ("rk_test_intents", ("POST", "/v1/refunds"), 403),
+        ("rk_test_intents_refunds", ("POST", "/v1/refunds"), 400),
+        ("rk_test_refunds", ("POST", "/v1/payment_methods"), 403),
+        ("pk_test_1", ("GET", "/v1/payment_intents"), 401),
+        ("sk_live_1", ("GET", "/v1/payment_intents"), 401),
+        ("whsec_1", ("GET", "/v1/payment_intents"), 401),
+        ("", ("GET", "/v1/payment_intents"), 401),
+    ],
+)
+async def test_a_key_may_do_what_it_says(
+    bench: SandboxClient, key: str, request_: tuple[str, str], status: int
+) -> None:
+    method, path = request_
+    headers = {"Authorization": f"Bearer {key}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.request(method, bench.sandbox.url + path) as answer,
+    ):
+        assert answer.status == status, await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("key", "takes_cards", "usable"),
+    [
+        ("rk_test_intents_refunds", False, True),
+        ("rk_test_intents_refunds", True, False),
+        ("rk_test_intents_refunds_methods", True, True),
+        ("rk_test_intents_readrefunds", False, False),
+        ("rk_test_readintents_refunds", False, False),
+    ],
+)
+async def test_the_permissions_of_the_readme_are_needed_and_suffice(
+    bench: SandboxClient, key: str, takes_cards: bool, usable: bool
+) -> None:
+    gateway = open_gateway(bench.sandbox.url, api_key=key, timeout_s=PATIENT_S, connections=1, takes_cards=takes_cards)
+    found = await gateway.check()
+    assert isinstance(found, port.Usable if usable else port.Misconfigured)
+    if usable:
+        prepared = await gateway.prepare(port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa"), key="p")
+        assert isinstance(prepared, port.Prepared)
+        assert isinstance(await gateway.execute(prepared.gateway_id, key="e"), port.Captured)
+        assert isinstance(await gateway.refund(prepared.gateway_id, key="r"), port.Refunded)
+    await gateway.close()
+    assert bench.rows("SELECT count(*) FROM payment_intents") == [(int(usable),)], "a check creates nothing"

@@ -105,8 +105,9 @@ class ScriptedGateway:
 
     async def check(self) -> port.CheckAnswer:
         self.checks += 1
+        answer = self.checked
         await asyncio.sleep(0)  # as over a network, others go on meanwhile
-        return self.checked
+        return answer
 
     async def close(self) -> None:
         """Do nothing: other instances may still use this gateway."""
