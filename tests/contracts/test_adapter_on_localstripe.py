@@ -1,9 +1,9 @@
 """One list of scenarios against three servers: `localstripe`, which others wrote, our sandbox, and Stripe itself in test mode.
 
 Stripe is asked if STRIPE_TEST_KEY has a key of its test mode (`sk_test_...`); no money moves there. What holds on all shows that the
-sandbox agrees with Stripe, and with others' understanding of it. localstripe lacks some features, which are tested without it: idempotency keys (a
-key sent twice acts twice), the `created` window of lists (400), cards without a CVC (400), customers who are not there (`off_session`),
-minimum amounts, 402 for a decline (it answers 200 with the declined payment), and the refusal of a second refund.
+sandbox agrees with Stripe, and with others' understanding of it. localstripe lacks some features, which are tested without it:
+idempotency keys (a key sent twice acts twice), the `created` window of lists (400), cards without a CVC (400), customers who are not there
+(`off_session`), minimum amounts, 402 for a decline (it answers 200 with the declined payment), and the refusal of a second refund.
 """
 
 import os

@@ -93,6 +93,7 @@ ROWS: Final[dict[int, CatalogueRow]] = {
             "every behaviour of the gateway": "gateway/every-behaviour*",
             "cut, silent, late, dripping, refused": "network/payment_gateway.gateway:*",
             "silent for hours (for longer than the ladder)": "gateway/silent-for-good",
+            "refuses the key, or is not there (401, 404)": "gateway/key-rotated,gateway/wrong-url",
         },
     ),
     10: CatalogueRow(

@@ -1,5 +1,5 @@
 """The card gateway misbehaves in every way (row 9) at once; also while the service that calls it is killed again and again. And it is
-silent for longer than any payment is tried again."""
+silent for longer than any payment is tried again, or it refuses the service."""
 
 import asyncio
 from collections.abc import Sequence
@@ -73,8 +73,26 @@ async def _some(testbed: Testbed) -> bool:
     return bool(await _waiting(testbed))
 
 
+async def _refusing(testbed: Testbed, note: Note, *, mode: str) -> None:
+    """Payments wait while the gateway refuses the service, lose nothing, and go on by themselves when an operator has mended that."""
+    testbed.play()
+    await testbed.until_under_load()
+    await asyncio.to_thread(testbed.system.sandbox.mode, mode)
+    testbed.play()
+
+    async def refused() -> bool:
+        query = "SELECT 1 FROM attempts WHERE answer = 'misconfigured'"
+        return bool(await testbed.until_answered(lambda: rows(testbed.database("payment_gateway"), query)))
+
+    await testbed.until(refused, what="an answer that refuses the service")
+    note.fired(1)
+    await asyncio.to_thread(testbed.system.sandbox.mode, "normal")
+    await testbed.played()
+    note.mended()
+
+
 def trials() -> Sequence[Trial]:
-    """The misbehaving gateway alone and with kills, and the silent gateway."""
+    """The misbehaving gateway alone and with kills, the silent gateway, and one that refuses the service."""
     silent = Trial(
         f"{FAMILY}/silent-for-good",
         FAMILY,
@@ -83,7 +101,21 @@ def trials() -> Sequence[Trial]:
         estimate_s=45.0,
         touches=frozenset({"payment_gateway"}),
     )
-    return [silent, *_every_behaviour()]
+    refusing = [
+        Trial(
+            f"{FAMILY}/{name}",
+            FAMILY,
+            injects,
+            partial(_refusing, mode=mode),
+            estimate_s=30.0,
+            touches=frozenset({"payment_gateway"}),
+        )
+        for name, mode, injects in (
+            ("key-rotated", "unauthorised", "401 to everything, while payments are under way; then the key is mended"),
+            ("wrong-url", "elsewhere", "404 to everything, as from a proxy that leads elsewhere; then it is mended"),
+        )
+    ]
+    return [silent, *refusing, *_every_behaviour()]
 
 
 def _every_behaviour() -> list[Trial]:

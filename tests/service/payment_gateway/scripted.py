@@ -43,6 +43,8 @@ class ScriptedGateway:
         ] = []  # the step, and its idempotency key (or gateway id if it has none)
         self.cards: list[port.Card] = []
         self.confirmed: list[str] = []
+        self.orders: list[port.Order] = []
+        self.mandates: list[str | None] = []
         self.checks = 0
         self.checked: port.CheckAnswer = port.Usable()
         self._next: dict[GatewayStep, deque[Script]] = defaultdict(deque)
@@ -83,10 +85,12 @@ class ScriptedGateway:
         return await self._answer(GatewayStep.TOKENISE, key, lambda: self.truth.tokenise(card, key=key))
 
     async def prepare(self, order: port.Order, *, key: str) -> port.PrepareAnswer:
+        self.orders.append(order)
         return await self._answer(GatewayStep.PREPARE, key, lambda: self.truth.prepare(order, key=key))
 
     async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> port.ExecuteAnswer:
         self.confirmed.append(gateway_id)
+        self.mandates.append(mandate)
         return await self._answer(
             GatewayStep.EXECUTE, key, lambda: self.truth.execute(gateway_id, mandate=mandate, key=key)
         )

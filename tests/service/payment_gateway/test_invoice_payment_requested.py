@@ -5,6 +5,8 @@ import json
 
 from services.payment_gateway.domain import GatewayStep
 from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.port import ChargeDetails
+from shared.contracts import invoice
 from shared.contracts import payment_gateway as messages
 from shared.ids import derived_id
 from tests.service.payment_gateway.conftest import (
@@ -34,6 +36,30 @@ async def test_a_payment_is_captured_in_two_steps(
     row = await payments.row(asking.payment_id)
     assert (row["status"], row["fence"], row["leased_by"], row["due_at"]) == ("captured", 1, None, None)
     await payments.outbox_is_empty()
+
+
+DETAILS = ChargeDetails(
+    "cus_1", "mandate_1", "Hosting in May: 日本", "HOSTING 05", (("contract", "C-7"), ("team", "web & mail"))
+)
+
+
+async def test_a_saved_card_is_charged_with_what_its_sender_said_also_after_a_restart(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    """The first call comes from the message in memory, the second one from the row."""
+    gateway.then(GatewayStep.PREPARE, Say(port.NotSent("429")))
+    texts = invoice.ChargeDetails(
+        description=DETAILS.description,
+        statement_descriptor=DETAILS.statement_descriptor,
+        metadata={"team": "web & mail", "contract": "C-7"},
+    )
+    method = invoice.TokenMethod(token="pm_card_visa", customer="cus_1", mandate="mandate_1", details=texts)
+    asking = requested().model_copy(update={"method": method})
+    async with start():
+        await upstream.send(asking)
+        await payments.until(asking.payment_id, "captured")
+    assert [order.details for order in gateway.orders] == [DETAILS, DETAILS]
+    assert gateway.mandates == ["mandate_1"]
 
 
 async def test_a_decline_is_recorded_after_its_cancel(

@@ -34,7 +34,7 @@ FAILED = invoice_messages.InvoicePaymentFailed(
 REJECTED = invoice_messages.InvoiceSettlementRejected(**ABOUT, reason="payment_not_awaited")
 CAPTURED = payment_messages.PaymentCaptured(**ABOUT, **MONEY, version=4, receipt_number="R-1")
 LATE = payment_messages.PaymentCaptured(**ABOUT, **MONEY, version=5, receipt_number="R-1", late=True)
-DECLINED = payment_messages.PaymentDeclined(**ABOUT, version=4, reason="do_not_honor")
+DECLINED = payment_messages.PaymentDeclined(**ABOUT, version=4, reason="do_not_honor", advice="try_again_later")
 NOT_CHARGED = payment_messages.PaymentNotCharged(**ABOUT, version=4, reason="cancelled")
 IN_DOUBT = payment_messages.PaymentInDoubt(**ABOUT, **MONEY, version=2, reason="timeout")
 NEEDS_DECISION = payment_messages.PaymentNeedsDecision(**ABOUT, **MONEY, version=3, reason="silent")
@@ -44,7 +44,9 @@ REFUND_FAILED = payment_messages.PaymentRefundFailed(**ABOUT, **MONEY, version=7
 REFUND_CLOSED = payment_messages.PaymentRefundFailed(**ABOUT, **MONEY, version=8, reason="kept", decided_by="kim")
 
 RECORD = invoice_messages.RecordPayment(**ABOUT, **MONEY, receipt_number="R-1")
-TELL_DECLINED = invoice_messages.RecordPaymentFailure(**ABOUT, outcome="declined", reason="do_not_honor")
+TELL_DECLINED = invoice_messages.RecordPaymentFailure(
+    **ABOUT, outcome="declined", reason="do_not_honor", advice="try_again_later"
+)
 TELL_NOT_CHARGED = invoice_messages.RecordPaymentFailure(**ABOUT, outcome="not_charged", reason="cancelled")
 TELL_REJECTED = invoice_messages.RecordPaymentFailure(**ABOUT, outcome="not_charged", reason="settlement_rejected")
 FLAG = invoice_messages.FlagPaymentInDoubt(**ABOUT)
@@ -113,6 +115,15 @@ async def test_a_message_publishes_exactly_these_messages(
     assert {(one.event["causationid"], one.event["correlationid"]) for one in received} <= {(str(id_), "flow-1")}
     assert await statuses(environment) == [status]
     assert await upstream.depth("dead-letters") == 0
+
+
+async def test_the_advice_of_a_failure_is_kept_until_the_invoice_has_recorded_it(
+    environment: Environment, upstream: UpstreamClient, handled: Handled
+) -> None:
+    async with environment.running("saga", assemble):
+        await handled({await upstream.tell_saga(DECLINED)})
+    found = await rows(environment.databases["saga"], "SELECT failure_reason, failure_advice FROM sagas")
+    assert [dict(row) for row in found] == [{"failure_reason": "do_not_honor", "failure_advice": "try_again_later"}]
 
 
 async def test_every_transition_is_in_the_journal_with_its_cause(

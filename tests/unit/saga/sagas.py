@@ -38,7 +38,7 @@ NEWER = 6
 
 ABSENT = Saga(UUID("6d0c3d1e-0d2f-4a0e-9a35-8a0f4a2b7d11"), "INV-1")
 CAPTURE = Capture(1_000, "EUR", "R-1")
-DECLINE = Failure("declined", "do_not_honor")
+DECLINE = Failure("declined", "do_not_honor", "try_again_later")
 REJECTION = Failure("not_charged", "settlement_rejected")
 REFUND = Failure("not_charged", "refunded")
 REJECTED = "the invoice cannot take the money: payment_not_awaited"
@@ -74,12 +74,12 @@ STATES: dict[str, Saga] = {
 FACTS: dict[str, Fact] = {
     "requested": PaymentRequested(),
     "captured": Captured(NEWER, 1_000, "EUR", "R-1"),
-    "declined": Declined(NEWER, "do_not_honor"),
-    "not charged": NotCharged(NEWER, "never_sent"),
+    "declined": Declined(NEWER, "do_not_honor", "try_again_later"),
+    "not charged": NotCharged(NEWER, "never_sent", "do_not_try_again"),
     "in doubt": InDoubt(NEWER),
     "needs decision": NeedsDecision(NEWER),
     "paid": Paid(),
-    "payment failed": PaymentFailed("declined", "do_not_honor"),
+    "payment failed": PaymentFailed("declined", "do_not_honor", "try_again_later"),
     "settlement rejected": SettlementRejected("payment_not_awaited"),
     "refunded": Refunded(NEWER),
     "refund in doubt": RefundInDoubt(NEWER),
@@ -91,7 +91,7 @@ FACTS: dict[str, Fact] = {
 ASK, FLAG, RECORD = InquirePayment(), FlagPaymentInDoubt(), RecordPayment(CAPTURE)
 TELL_DECLINE, TELL_NOT_CHARGED = (
     RecordPaymentFailure(DECLINE),
-    RecordPaymentFailure(Failure("not_charged", "never_sent")),
+    RecordPaymentFailure(Failure("not_charged", "never_sent", "do_not_try_again")),
 )
 TELL_REJECTION, TELL_REFUND = RecordPaymentFailure(REJECTION), RecordPaymentFailure(REFUND)
 REFUND_REJECTED, REFUND_LATE = RefundPayment(REJECTED), RefundPayment(LATE)

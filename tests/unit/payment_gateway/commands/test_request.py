@@ -1,14 +1,21 @@
 """Request: charge this. An id means one payment for ever: a repetition gets the known outcome, another payment is a dead letter."""
 
+from hashlib import sha256
+
 import pytest
 
 from services.payment_gateway.commands import Inquire, PaymentIdReusedError, Request, on_command
 from services.payment_gateway.domain import Payment, PaymentStatus, PaymentTransition
+from services.payment_gateway.gateways.port import ChargeDetails
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import ID, REQUEST, CommandScenario, decided, payment, stays
 
 TOLD_AGAIN = stays(republish=True)
+SAVED = replace(
+    REQUEST,
+    details=ChargeDetails("cus_1", "mandate_1", "Hosting in May", "HOSTING 05", (("contract", "C-7"), ("team", "web"))),
+)
 CARD = Request(ID, "INV-1", 1_250, "EUR", card_jwe="eyJ...")
 CLOSED = on_command(None, Inquire(ID, "INV-1")).payment
 
@@ -40,6 +47,24 @@ SCENARIOS: dict[str, CommandScenario] = {
             delay_s=0.0,
         ),
     ),
+    "a saved card goes with its customer, mandate and texts": Scenario(
+        None,
+        SAVED,
+        PaymentTransition(
+            Payment(
+                ID,
+                "INV-1",
+                PaymentStatus.REQUESTED,
+                1,
+                1_250,
+                "EUR",
+                "pm_card_visa",
+                params_hash=SAVED.params_hash,
+                details=SAVED.details,
+            ),
+            delay_s=0.0,
+        ),
+    ),
     "one that was asked about before it came is never sent": Scenario(CLOSED, REQUEST, TOLD_AGAIN(CLOSED)),
     **{
         f"repeated while {status}: told again, nothing changes": Scenario(
@@ -63,10 +88,33 @@ def test_request(scenario: CommandScenario) -> None:
         replace(REQUEST, invoice_id="INV-2"),
         replace(REQUEST, method_token="pm_card_mastercard"),
         CARD,
+        replace(REQUEST, details=ChargeDetails(customer="cus_1")),
+        replace(REQUEST, details=ChargeDetails(description="Hosting in June")),
+        replace(REQUEST, details=ChargeDetails(metadata=(("contract", "C-8"),))),
     ],
-    ids=["amount", "currency", "invoice", "token", "card"],
+    ids=["amount", "currency", "invoice", "token", "card", "customer", "description", "metadata"],
 )
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_a_payment_id_with_other_parameters_is_no_outcome(status: PaymentStatus, other: Request) -> None:
     with pytest.raises(PaymentIdReusedError, match="payment_id_reused"):
         on_command(payment(status), other)
+
+
+def test_a_request_without_details_has_the_hash_of_earlier_builds() -> None:
+    """Otherwise a request that came before an upgrade and comes again after it would be a dead letter."""
+    assert REQUEST.params_hash == sha256(b"INV-1\n1250\nEUR\npm_card_visa\n").digest()
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        replace(SAVED.details, customer=None),
+        replace(SAVED.details, mandate=None),
+        replace(SAVED.details, description=None),
+        replace(SAVED.details, statement_descriptor=None),
+        replace(SAVED.details, metadata=()),
+    ],
+)
+def test_every_detail_counts(details: ChargeDetails) -> None:
+    without: Request = replace(SAVED, details=details)
+    assert without.params_hash != SAVED.params_hash
