@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -35,11 +36,17 @@ KeyFile = Annotated[
 def encrypt(
     payment_id: Annotated[UUID, typer.Option(help="The one payment that the card is for.", show_default=False)],
     *,
+    name: Annotated[
+        str | None, typer.Option(help="The card holder's name, for address verification.", show_default=False)
+    ] = None,
+    postal_code: Annotated[
+        str | None, typer.Option(help="The card holder's postal code, for address verification.", show_default=False)
+    ] = None,
     key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Read a card (asked for, or `NUMBER MM/YYYY` on stdin) and write it as the JWE that `PayInvoice` takes."""
-    jwe = encrypt_card_from_stdin(payment_id, key_file)
+    jwe = encrypt_card_from_stdin(payment_id, key_file, name=name, postal_code=postal_code)
     if json:
         write_json({"payment_id": str(payment_id), "method": {"kind": "encrypted_card", "jwe": jwe}})
     else:
@@ -71,12 +78,18 @@ def keys(
         write_line(f"key {name}: private in {private}, public in {public}")
 
 
-def encrypt_card_from_stdin(payment_id: UUID, key_file: Path | None) -> str:
+def encrypt_card_from_stdin(
+    payment_id: UUID, key_file: Path | None, *, name: str | None = None, postal_code: str | None = None
+) -> str:
     """Read a card from the prompt or stdin, and encrypt it for this payment with the newest (last) key of the set."""
     from shared.card_data.encryption import encrypt_card  # noqa: PLC0415 - as above
 
     key = _newest_key(key_file)
     card = _read_card()
+    try:
+        card = replace(card, name=name, postal_code=postal_code)
+    except ValueError:
+        fail("--name and --postal-code have at most 100 characters, in one line.", MISUSED)
     try:
         return encrypt_card(card, payment_id=payment_id, public_key_jwk=key)
     except ValueError as error:

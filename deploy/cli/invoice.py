@@ -71,6 +71,9 @@ def pay(
     amount_minor: Amount,
     currency: Currency,
     token: Annotated[str | None, typer.Option(help="A token of the card gateway.", show_default=False)] = None,
+    customer: Annotated[
+        str | None, typer.Option(help="The gateway's customer who owns a saved token.", show_default=False)
+    ] = None,
     card: Annotated[
         bool, typer.Option("--card", help="Read a card (asked for, or `NUMBER MM/YYYY` on stdin) and encrypt it.")
     ] = False,
@@ -85,6 +88,8 @@ def pay(
     """Pay the whole invoice. Accepted means that the outcome follows: see `remit invoice show`."""
     if card == (token is not None):
         fail("give either --token or --card.", MISUSED)
+    if card and customer:
+        fail("--customer goes with --token.", MISUSED)
     from deploy.cli.sender import read_command  # noqa: PLC0415
     from shared.contracts.invoice import PayInvoice  # noqa: PLC0415
     from shared.ids import derived_id  # noqa: PLC0415
@@ -98,7 +103,7 @@ def pay(
         "currency": currency,
         "method": {"kind": "encrypted_card", "jwe": encrypt_card_from_stdin(payment_id, key_file)}
         if card
-        else {"kind": "token", "token": token},
+        else {"kind": "token", "token": token, "customer": customer},
     }
     _send(read_command(PayInvoice, values), command_id, wait, json=json, payment_id=str(payment_id))
 

@@ -193,7 +193,7 @@ def _event(row: StoredRow) -> TimelineStep:
     data = row["data"]
     facts = [
         money(data.get("amount_minor"), data.get("currency")),
-        *(str(data[name]) for name in ("receipt_number", "outcome", "reason") if data.get(name)),
+        *(str(data[name]) for name in ("receipt_number", "outcome", "reason", "advice") if data.get(name)),
     ]
     about = f" {', '.join(fact for fact in facts if fact)}" if any(facts) else ""
     message_id = uuid5(row["cause_id"], str(row["cause_position"]))

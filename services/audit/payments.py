@@ -49,14 +49,19 @@ _PREPARED = """
     SELECT payment_id, min(recorded_at) AS at FROM attempts WHERE step = 'prepare' AND answer LIKE 'prepared%'
     GROUP BY 1 ORDER BY 1"""
 
-_CHARGES = """
-    SELECT lower(json_extract(i.metadata, '$.payment_id')), c.id, c.payment_intent, c.amount, upper(c.currency) AS currency,
-           c.payment_method, c.created
-    FROM charges c LEFT JOIN payment_intents i ON i.id = c.payment_intent ORDER BY 1, c.id"""
+MINOR_UNITS = """CASE WHEN lower(currency) IN ('isk', 'ugx') THEN amount / 100.0
+    WHEN lower(currency) = 'mga' THEN amount * 100 ELSE amount END"""
+"""An amount of the gateway's ledger in the minor unit of ISO 4217. Stripe counts these currencies in another one."""
 
-_REFUNDS = """
-    SELECT lower(json_extract(i.metadata, '$.payment_id')), r.id, r.amount, upper(r.currency) AS currency, r.created
-    FROM refunds r LEFT JOIN payment_intents i ON i.id = r.payment_intent WHERE r.status = 'succeeded' ORDER BY 1, r.id"""
+_CHARGES = f"""
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), c.id, c.payment_intent, c.minor AS amount, upper(c.currency) AS currency,
+           c.payment_method, c.created
+    FROM (SELECT *, {MINOR_UNITS} AS minor FROM charges) c LEFT JOIN payment_intents i ON i.id = c.payment_intent ORDER BY 1, c.id"""  # noqa: S608 - a constant
+
+_REFUNDS = f"""
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), r.id, r.minor AS amount, upper(r.currency) AS currency, r.created
+    FROM (SELECT *, {MINOR_UNITS} AS minor FROM refunds) r LEFT JOIN payment_intents i ON i.id = r.payment_intent
+    WHERE r.status = 'succeeded' ORDER BY 1, r.id"""  # noqa: S608 - a constant
 
 _CONFIRMS = """
     SELECT lower(json_extract(i.metadata, '$.payment_id')), f.payment_intent, min(f.at) AS at

@@ -16,7 +16,7 @@ import pytest
 from deploy.cli.main import run
 from deploy.cli.output import OK, REFUSED, CliError
 from deploy.local.stack import Stack
-from shared.card_data.encryption import CardKeyring, CardRefusal
+from shared.card_data.encryption import CardDetails, CardKeyring, CardRefusal
 from shared.messaging.envelope import Outgoing
 from shared.messaging.topology import EXCHANGES, QUEUES
 from shared.persistence import outbox
@@ -216,6 +216,13 @@ async def test_a_card_is_encrypted_for_one_payment(tmp_path: Path) -> None:
     keyring = CardKeyring.load(orjson.loads(private.read_bytes()))
     card = keyring.decrypt(encrypted.out.strip(), PAYMENT)
     assert getattr(card, "number", None) == "4242424242424242"
+    with_holder = await remit(
+        *encrypt, "--name", "Jane Doe", "--postal-code", "90210", stdin="4242424242424242 1/2031\n"
+    )
+    held = keyring.decrypt(with_holder.out.strip(), PAYMENT)
+    assert held == CardDetails("4242424242424242", 1, 2031, "Jane Doe", "90210")
+    endless = await remit(*encrypt, "--name", "x" * 101, stdin="4242424242424242 1/2031\n")
+    assert (endless.code, endless.out) == (2, "")
     rubbish = await remit(*encrypt, stdin="4242424242424242\n")
     wrong = await remit(*encrypt, stdin="4242424242424241 1/2031\n")
     assert (rubbish.code, rubbish.err) == (2, "remit: a card is expected as NUMBER MM/YYYY.\n")
