@@ -46,6 +46,7 @@ class Mode(Enum):
     UNAUTHORISED = "unauthorised"  # every request is answered 401: somebody has rotated the key
     FORBIDDEN = "forbidden"  # every request is answered 403: the key has lost its permissions
     ELSEWHERE = "elsewhere"  # every request is answered 404: there is no Stripe at this URL
+    LENIENT = "lenient"  # a confirm need not say where the customer is, as before API version 2023-08-16
     LIVE = "live"  # everything is done, and answered as from an account in live mode
     SLOW = "slow"  # every request waits `delay_ms` before it is acted upon, even if the client no longer waits
 
@@ -73,6 +74,15 @@ class Api:
         self._late: set[asyncio.Task[SandboxReply]] = set()
         self._request_numbers = count(1)
         self.on_refuse: Callable[[bool], Awaitable[None]] | None = None
+
+    @property
+    def mode(self) -> Mode:
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        self._mode = mode
+        self._bank.is_lenient = mode is Mode.LENIENT
 
     def routes(self) -> list[web.RouteDef]:
         bank = self._bank

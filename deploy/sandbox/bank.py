@@ -43,6 +43,8 @@ class SandboxBank:
         self._ledger = ledger
         self._clock = clock
         self._ids = ids
+        self.is_lenient = False
+        """A confirm need not say where the customer is: for builds that confirm as before API version 2023-08-16."""
 
     # -- payment methods
 
@@ -223,7 +225,8 @@ class SandboxBank:
         if row["status"] not in CONFIRMABLE:
             words = f"This PaymentIntent could not be confirmed because it has a status of {row['status']}."
             return replies.unexpected_state(words, _intent_json(row)), "nothing"
-        broken, method = rules.broken_by_confirm(params), params.get("payment_method")
+        broken = None if self.is_lenient else rules.broken_by_confirm(params)
+        method = params.get("payment_method")
         if broken:
             return broken, "nothing"
         if method:

@@ -640,6 +640,15 @@ async def test_a_confirm_says_where_the_customer_is(bench: SandboxClient, params
     assert bench.charges(gateway_id) == (status == 200)
 
 
+async def test_a_lenient_gateway_takes_the_confirms_of_earlier_builds(bench: SandboxClient) -> None:
+    gateway_id = await bench.prepared()
+    path = f"/v1/payment_intents/{gateway_id}/confirm"
+    await bench.mode("lenient")
+    assert (await bench.raw("POST", path))[0] == 200
+    await bench.mode("normal")
+    assert (await bench.raw("POST", f"/v1/payment_intents/{await bench.prepared(number=2)}/confirm"))[0] == 400
+
+
 async def test_a_method_without_a_customer_is_used_once(bench: SandboxClient) -> None:
     answer = await bench.gateway.tokenise(port.Card("4242424242424242", 12, 2030), key="t")
     assert isinstance(answer, port.Tokenised)
