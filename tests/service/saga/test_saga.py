@@ -121,7 +121,7 @@ async def test_the_advice_of_a_failure_is_kept_until_the_invoice_has_recorded_it
     environment: Environment, upstream: UpstreamClient, handled: Handled
 ) -> None:
     async with environment.running("saga", assemble):
-        await handled({await upstream.tell_saga(DECLINED)})
+        await handled({await upstream.send(DECLINED)})
     found = await rows(environment.databases["saga"], "SELECT failure_reason, failure_advice FROM sagas")
     assert [dict(row) for row in found] == [{"failure_reason": "do_not_honor", "failure_advice": "try_again_later"}]
 

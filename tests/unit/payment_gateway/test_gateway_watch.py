@@ -15,7 +15,7 @@ UNAUTHORISED = port.Misconfigured("HTTP 401 Invalid API Key", otherwise=port.Not
 DEADLINE_S = 10.0
 
 
-class Clock:
+class WatchClock:
     def __init__(self) -> None:
         self.now_s = 1_000.0
 
@@ -23,9 +23,9 @@ class Clock:
         return self.now_s
 
 
-def watch_over(gateway: ScriptedGateway, clock: Clock | None = None) -> tuple[GatewayWatch, Readiness]:
+def watch_over(gateway: ScriptedGateway, clock: WatchClock | None = None) -> tuple[GatewayWatch, Readiness]:
     readiness = Readiness()
-    return GatewayWatch(gateway, readiness, timeout_s=DEADLINE_S, monotonic=clock or Clock()), readiness
+    return GatewayWatch(gateway, readiness, timeout_s=DEADLINE_S, monotonic=clock or WatchClock()), readiness
 
 
 async def test_an_answer_to_one_payment_means_what_it_says_about_that_payment() -> None:
@@ -90,7 +90,7 @@ async def test_a_gateway_that_is_away_at_the_start_is_checked_later() -> None:
 
 
 async def test_the_error_is_logged_once_a_minute() -> None:
-    gateway, clock = ScriptedGateway(), Clock()
+    gateway, clock = ScriptedGateway(), WatchClock()
     gateway.checked = UNAUTHORISED
     watch, _ = watch_over(gateway, clock)
     with capture_logs() as logged:
