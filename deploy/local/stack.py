@@ -60,6 +60,8 @@ USERS: Final = broker_users(senders=(UPSTREAM, OPERATOR), listeners=(UPSTREAM, L
 RABBITMQ_VARIABLE: Final = "RABBITMQ_URL"
 ADMIN_VARIABLE: Final = "POSTGRES_URL"
 """Optional with given databases: the URL of a role that may create databases. Without it INVOICE_DATABASE_URL's role must be able to."""
+NAMED_SENDERS: Final = {"SENDERS": "named"}
+"""A setting of the invoice service. The broker's users are ours here, so it can tell senders apart."""
 KIND_VARIABLE: Final = "REMIT_STACK"
 
 
@@ -128,7 +130,7 @@ class Stack:
         readable = dict.fromkeys(SERVICES, AUDIT) | {"staff": "staff"}
         roles_of: dict[Service, str] = readable if who == OPERATOR else {own: own for own in SERVICES if own == who}
         urls = {database_variable(service): self.database_url_of(service, role) for service, role in roles_of.items()}
-        return {RABBITMQ_VARIABLE: self.rabbitmq_url_of(who), **urls}
+        return {RABBITMQ_VARIABLE: self.rabbitmq_url_of(who), **urls, **(NAMED_SENDERS if who == "invoice" else {})}
 
     def rabbitmq_url_of(self, user: str) -> str:
         """The broker's URL for one of our users; on a given broker the one URL that there is."""

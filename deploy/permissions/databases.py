@@ -52,7 +52,7 @@ _KEPT: Final = Grant("SELECT, INSERT, UPDATE", purge="SELECT, UPDATE")
 _AGED: Final = Grant("SELECT, INSERT, DELETE", purge="SELECT, UPDATE")
 """Records of a service that it deletes once they are old."""
 _EVERYWHERE: Final = {
-    "alembic_version": Grant("SELECT"),
+    "alembic_version": Grant("SELECT", purge="SELECT"),
     "inbox": Grant("SELECT, INSERT, DELETE"),
     "outbox": Grant("SELECT, INSERT, UPDATE, DELETE", purge="SELECT, UPDATE"),
     "outbox_messages": Grant("SELECT", purge="SELECT"),
@@ -76,7 +76,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
     },
     "saga": {
         **_EVERYWHERE,
-        "deadlines": Grant("SELECT, INSERT, UPDATE, DELETE"),
+        "deadlines": Grant("SELECT, INSERT, UPDATE, DELETE", purge="SELECT, UPDATE"),
         "sagas": _KEPT,
         "transitions": _AGED,
     },
@@ -106,7 +106,7 @@ def roles_sql(service: Service, passwords: Mapping[str, str] | None = None) -> s
         for role in roles(service)
         if passwords is not None
     ]
-    statements.append(_LET_THE_AUDIT_SEE_SESSIONS)
+    statements += [_MAKE_MEMBER.format(role=role, predefined=predefined) for role, predefined in _PREDEFINED.items()]
     return "\n".join(statements)
 
 
@@ -156,16 +156,19 @@ DO $$ BEGIN
   END IF;
 END $$;"""
 
-_LET_THE_AUDIT_SEE_SESSIONS: Final = f"""\
+_PREDEFINED: Final = {AUDIT: "pg_read_all_stats", PURGE: "pg_signal_backend"}
+"""Roles of PostgreSQL's own that ours are members of. The audit looks for transactions that were left open, in every session. A purge ends
+the sessions of the invoice service, which caches states. Where a hosted database does not let us grant that, the audit says what it could
+not see, and the purge what it could not end."""
+
+_MAKE_MEMBER: Final = """\
 DO $$ BEGIN
-  IF NOT pg_has_role('{AUDIT}', 'pg_read_all_stats', 'MEMBER') THEN
-    GRANT pg_read_all_stats TO {AUDIT};
+  IF NOT pg_has_role('{role}', '{predefined}', 'MEMBER') THEN
+    GRANT {predefined} TO {role};
   END IF;
 EXCEPTION WHEN insufficient_privilege THEN
-  RAISE WARNING 'have {AUDIT} made a member of pg_read_all_stats';
+  RAISE WARNING 'have {role} made a member of {predefined}';
 END $$;"""
-"""The audit looks for transactions that were left open, in every session. Where a hosted database does not let us grant that, the audit
-says what it could not see."""
 
 _CHECK_MIGRATED: Final = """\
 DO $$ BEGIN

@@ -48,11 +48,3 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
 
 WITHOUT_TEXTS = frozenset({"alembic_version", "inbox"})
 """Tables that hold ids and times only."""
-
-RIGHTS: dict[str, dict[str, tuple[str, ...]]] = {
-    database: {table.table: ("SELECT", "UPDATE") for table in tables} | {"alembic_version": ("SELECT",)}
-    for database, tables in PLACES.items()
-}
-RIGHTS["staff"]["journal"] = ("SELECT", "INSERT", "UPDATE")
-"""What the role of a purge needs, by database and table. In the database of the invoice service it also has to end the service's sessions:
-membership in the role of the service, or in `pg_signal_backend`."""

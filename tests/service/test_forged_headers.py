@@ -154,10 +154,15 @@ UNREADABLE = cloud_event(issue("INV-1"), type="remit.invoice.IssueInvoice.v9", i
 
 
 async def letter_of_a_service(environment: Environment, upstream: UpstreamClient) -> None:
-    """A command of a later version."""
+    """A command of a later version. It has no `user_id`, which nobody vouches for once the letter came by the exchange for commands."""
     async with environment.running("invoice", assemble):
         await upstream.send_raw(
-            UNREADABLE, message_id=str(UUID(int=9)), reply_to="nobody", correlation_id="C-1", headers={"ce-note": "n"}
+            UNREADABLE,
+            message_id=str(UUID(int=9)),
+            reply_to="nobody",
+            correlation_id="C-1",
+            headers={"ce-note": "n"},
+            named=False,
         )
         await until(lambda: upstream.depth(DEAD_LETTERS), what="the dead letter")
 

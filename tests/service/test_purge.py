@@ -11,11 +11,12 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from deploy.permissions.databases import GRANTS
 from services.audit.finding import CheckResult
 from services.audit.run import AuditReport, audit
 from services.invoice.__main__ import assemble
 from services.purge import run as purging
-from services.purge.places import PLACES, RIGHTS, WITHOUT_TEXTS
+from services.purge.places import PLACES, WITHOUT_TEXTS
 from services.purge.run import FoundRow, Purge, Purged, find, prepared
 from shared.contracts import invoice as messages
 from shared.persistence.database import Connection, Database
@@ -107,43 +108,31 @@ async def unguarded(url: str, *statements: str) -> None:
 # -- every table -------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_every_table_with_texts_has_its_place_and_its_rights(environment_urls: Environment) -> None:
-    for name, url in environment_urls.databases.items():
-        with_texts = {row["table"] for row in await rows(url, TEXT_COLUMNS)} - WITHOUT_TEXTS
-        assert with_texts == {place.table for place in PLACES[name]} == RIGHTS[name].keys() - {"alembic_version"}
+async def test_every_table_with_texts_has_its_place_and_may_be_purged(environment_urls: Environment) -> None:
+    for service, grants in GRANTS.items():
+        columns = await rows(environment_urls.databases[service], TEXT_COLUMNS)
+        with_texts = {column["table"] for column in columns} - WITHOUT_TEXTS
+        assert with_texts == {place.table for place in PLACES[service]}
+        assert with_texts == {table for table, grant in grants.items() if "UPDATE" in grant.purge}
 
 
-async def test_the_rights_that_are_listed_are_enough(environment: Environment, tmp_path: Path) -> None:
-    """Beside a session of the invoice service, which belongs to another role."""
+async def test_the_role_for_a_purge_is_enough(environment: Environment, tmp_path: Path) -> None:
+    """Beside a session of the invoice service, which belongs to another role, and which the purge ends."""
     await write_books(environment.databases, tmp_path)
     await _card_in_the_books(environment.databases)
-    role, password, urls = f"purge_{uuid4().hex[:8]}", uuid4().hex, dict[str, Any]()
-    await execute(
-        environment.databases["staff"], f"CREATE ROLE {role} LOGIN PASSWORD '{password}' IN ROLE pg_signal_backend"
-    )
-    for name, url in environment.databases.items():
-        for table, rights in RIGHTS[name].items():
-            await execute(url, f"GRANT {', '.join(rights)} ON {table} TO {role}")
-        urls[f"{name.upper()}_DATABASE_URL"] = URL_OWNER.sub(f"//{role}:{password}@", url)
     service = await Database.open(
-        URL_OWNER.sub(f"//{role}_service:{password}@", environment.databases["invoice"]),
-        name="remit invoice",
-        connections_max=1,
+        environment.stack.database_url_of("invoice", "invoice"), name="remit invoice", connections_max=1
     )
-    await execute(environment.databases["staff"], f"CREATE ROLE {role}_service LOGIN PASSWORD '{password}'")
     try:
         async with service.connection() as connection:
             await connection.fetchval("SELECT 1")
-        purged = await remit("purge", "--scan", "--do", "--who", "ann", "--reason", "ticket 7", **urls)
+        purged = await remit("purge", "--scan", "--do", "--who", "ann", "--reason", "ticket 7", environment=environment)
         assert purged.code == 0, purged.err
         async with service.connection() as connection:
             assert await connection.fetchval("SELECT 1") == 1
         assert service.epoch == 1
     finally:
         await service.close()
-        for url in environment.databases.values():
-            await execute(url, f"DROP OWNED BY {role}")
-        await execute(environment.databases["staff"], f"DROP ROLE {role}, {role}_service")
     assert broken(await report(environment, tmp_path)) == {}
 
 

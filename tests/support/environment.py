@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deploy.local.stack import RABBITMQ_VARIABLE, SERVICES, Service, Stack, database_variable
 from shared.service import Assemble, ServiceSettings, serve
@@ -35,13 +36,19 @@ class Environment:
         own = self.stack.environment_of(service)
         return ServiceSettings(
             service,
-            own[RABBITMQ_VARIABLE],
+            self._broker_url(own[RABBITMQ_VARIABLE]),
             own[database_variable(service)],
             "WARNING",
             "console",
             "127.0.0.1",
             0,
         )
+
+    def _broker_url(self, url: str) -> str:
+        """The URL of a service's user at the broker's address. A test may have put a proxy there."""
+        user, _, _ = urlsplit(url).netloc.rpartition("@")
+        _, _, address = urlsplit(self.rabbitmq_url).netloc.rpartition("@")
+        return urlsplit(url)._replace(netloc=f"{user}@{address}").geturl()
 
     @asynccontextmanager
     async def running(self, service: Service, assemble: Assemble) -> AsyncIterator[None]:

@@ -7,8 +7,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.local.stack import OPERATOR, SERVICES
+from deploy.local.stack import OPERATOR, SERVICES, database_variable
 from deploy.local.system import audit_environment
+from deploy.permissions.databases import PURGE
 from tests.support.environment import ROOT, Environment
 
 DEADLINE_S = 60.0
@@ -52,6 +53,8 @@ def addresses(environment: Environment, command: str) -> dict[str, str]:
             return environment.stack.environment()
         case "audit":
             return audit_environment(environment.stack)
+        case "purge":
+            return {database_variable(own): environment.stack.database_url_of(own, PURGE) for own in SERVICES}
         case "rebuild":
             return environment.stack.environment_of("invoice")
         case "outbox":

@@ -158,7 +158,7 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
     given = ("--drained", "--complete", *stores, *evidence, "--unacked", str(written / COUNTS))
     holding = await remit("audit", *given, environment=environment_urls)
     assert (holding.code, holding.err) == (0, "")
-    assert holding.out.rstrip().endswith("20 holds.")
+    assert holding.out.rstrip().endswith("22 holds.")
     url = environment_urls.databases["invoice"]
     await execute(url, "UPDATE invoices SET status = 'open' WHERE invoice_id = 'INV-void'")
     try:
@@ -168,7 +168,7 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
         await execute(url, "UPDATE invoices SET status = 'void' WHERE invoice_id = 'INV-void'")
     assert broken.code == as_json.code == 1
     assert "INV-void: status stored differs from folded: open is not void" in broken.out
-    assert "18 holds, 2 broken." in broken.out
+    assert "20 holds, 2 broken." in broken.out
     assert [one["check"] for one in as_json.json["checks"] if one["verdict"] == "broken"] == [
         "streams_fold_to_state",
         "repeating_changes_nothing",

@@ -84,9 +84,9 @@ async def senders(environment: Environment, users: dict[str, str]) -> AsyncItera
 
 @pytest.fixture
 def named(monkeypatch: pytest.MonkeyPatch, environment: Environment) -> None:
-    """Senders must have names. The services of a test connect as the user of its environment."""
+    """Senders must have names."""
     monkeypatch.setenv("SENDERS", "named")
-    monkeypatch.setenv("STAFF_USER", str(urlsplit(environment.rabbitmq_url).username))
+    monkeypatch.setenv("STAFF_USER", str(urlsplit(environment.settings("staff").rabbitmq_url).username))
 
 
 async def answers_of(environment: Environment, count: int) -> list[tuple[str | None, UUID | None, str | None]]:

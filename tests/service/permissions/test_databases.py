@@ -174,7 +174,7 @@ async def test_no_role_of_ours_may_more_than_a_role_can(service: Service, enviro
             list(roles(service)),
         )
     assert {row[0] for row in found} == set(roles(service))
-    assert [tuple(row) for row in members] == [(AUDIT, "pg_read_all_stats")]
+    assert {tuple(row) for row in members} == {(AUDIT, "pg_read_all_stats"), (PURGE, "pg_signal_backend")}
 
 
 async def test_a_service_reaches_no_other_database(service: Service, environment_urls: Environment) -> None:

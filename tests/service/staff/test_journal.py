@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -44,6 +45,9 @@ async def role(url: str, stack: Stack) -> AsyncIterator[str]:
     """A role that may read the journal and add to it, and nothing else."""
     name = f"appender_{uuid4().hex[:8]}"
     await execute(url, f"CREATE ROLE {name} NOSUPERUSER")
+    await execute(url, f"GRANT TEMPORARY ON DATABASE {urlsplit(url).path[1:]} TO {name}")
+    await execute(url, f"GRANT USAGE ON SCHEMA public TO {name}")
+    await execute(url, f"GRANT EXECUTE ON FUNCTION journal_digest, journal_hash TO {name}")
     await execute(url, f"GRANT SELECT, INSERT ON journal TO {name}")
     yield name
     await execute(url, f"DROP OWNED BY {name}")
