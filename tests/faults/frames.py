@@ -32,11 +32,13 @@ class FrameEvent(Enum):
     )
     ANSWER = "the first bytes of an HTTP answer"
     BODY = "a body that the broker delivers or returns, or a part of one"
+    PUBLISHED = "a part of a message that a client publishes: where it goes, its properties, or of its body"
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Bytes that pass or vanish together. `about`: for a COMMIT, the statements that it made durable; for a body, its text."""
+    """Bytes that pass or vanish together. `about`: for a COMMIT, the statements that it made durable; for a part of a
+    message, its text."""
 
     raw: bytes
     event: FrameEvent | None = None
@@ -78,8 +80,10 @@ _AMQP_HEADER_BYTES: Final = 8
 _AMQP_PAYLOAD_AT: Final = 7
 _AMQP_ENVELOPE_BYTES: Final = 8  # type, channel and size before the payload, the end mark after it
 _METHOD_FRAME: Final = 1
+_HEADER_FRAME: Final = 2
 _BODY_FRAME: Final = 3
 _BASIC_ACK: Final = b"\x00\x3c\x00\x50"  # class 60, method 80
+_BASIC_PUBLISH: Final = b"\x00\x3c\x00\x28"  # class 60, method 40
 
 
 class Amqp:
@@ -111,9 +115,14 @@ def _amqp_frame_bytes(data: bytes, at: int) -> int:
 def _amqp_frame(flow: Flow, raw: bytes) -> Frame:
     if raw[0] == _METHOD_FRAME and raw[7:11] == _BASIC_ACK:
         return Frame(raw, FrameEvent.CONFIRM if flow is Flow.TO_CLIENT else FrameEvent.ACK)
-    if raw[0] == _BODY_FRAME and flow is Flow.TO_CLIENT:
-        return Frame(raw, FrameEvent.BODY, raw[_AMQP_PAYLOAD_AT:-1].decode("latin-1"))
-    return Frame(raw)
+    if flow is Flow.TO_CLIENT:
+        return _with_text(raw, FrameEvent.BODY) if raw[0] == _BODY_FRAME else Frame(raw)
+    is_published = raw[0] in {_HEADER_FRAME, _BODY_FRAME} or raw[7:11] == _BASIC_PUBLISH
+    return _with_text(raw, FrameEvent.PUBLISHED) if is_published else Frame(raw)
+
+
+def _with_text(raw: bytes, event: FrameEvent) -> Frame:
+    return Frame(raw, event, raw[_AMQP_PAYLOAD_AT:-1].decode("latin-1"))
 
 
 _WRITES: Final = re.compile(r"\b(INSERT|UPDATE|DELETE|TRUNCATE|CREATE|DROP|ALTER)\b", re.IGNORECASE)

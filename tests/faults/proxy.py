@@ -67,6 +67,8 @@ class BlackHole:
 
 Manner = Pass | Delay | Drip | Stall | BlackHole
 Then = Literal["reset", "silence"]
+ALWAYS: Final = 1_000_000
+"""`times` of a rule that never ends by itself."""
 RESET: Final = "reset"
 SILENCE: Final = "silence"
 
@@ -74,8 +76,8 @@ SILENCE: Final = "silence"
 @dataclass(slots=True)
 class Rule:
     """Drop the `nth` event that passes and those after it, `times` in all. Then cut the connection with RST, or let everything on it
-    vanish: what follows a lost frame would be a protocol error. `about`: drop only COMMITs with this text in their statements, or bodies
-    with this text in them."""
+    vanish: what follows a lost frame would be a protocol error. `about`: drop only COMMITs with this text in their statements, or
+    parts of messages with this text in them."""
 
     event: FrameEvent
     nth: int

@@ -89,7 +89,15 @@ def test_the_sender_tells_a_confirm_from_an_ack() -> None:
 
 def test_bytes_inside_a_body_are_not_taken_for_a_frame() -> None:
     sent = [(TO_CLIENT, BODY), (TO_SERVER, b"AMQP\0\0\x09\x01" + BODY)]
-    assert events(Amqp, sent) == [FrameEvent.BODY], "a body that the broker sends, and nothing in it"
+    assert events(Amqp, sent) == [FrameEvent.BODY, FrameEvent.PUBLISHED]
+
+
+def test_every_part_of_a_published_message_shows_its_text() -> None:
+    publish = method(60, 40, b"\0\0\x06orders\x03key\0")
+    header = struct.pack("!BHI", 2, 1, 6) + b"reply!" + b"\xce"
+    parts = frames(Amqp(), [(TO_SERVER, publish + header + BODY + ACK)])
+    assert [part.event for part in parts] == [*[FrameEvent.PUBLISHED] * 3, FrameEvent.ACK]
+    assert [text in part.about for text, part in zip(("key", "reply!", "\x01"), parts, strict=False)] == [True] * 3
 
 
 def test_a_transaction_is_one_commit_with_all_its_statements() -> None:
