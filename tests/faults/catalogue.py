@@ -161,6 +161,21 @@ ROWS: Final[dict[int, CatalogueRow]] = {
             "from the gateway": "network/payment_gateway.gateway:black_hole_*,network/payment_gateway.gateway:refused",
         },
     ),
+    18: CatalogueRow(
+        "strangers at the broker",
+        {
+            "an answer's address that ends the connection": "hostile/address",
+            "what we publish ends it": "hostile/sent:*",
+            "what we receive ends it": "hostile/received:*",
+            "a forged death": "hostile/death:*",
+            "somebody's full queue": "hostile/full:*",
+            "bodies that cost too much": "hostile/bodies:*",
+            "hostile texts": "hostile/texts",
+            "a dead letter moved by hand": "hostile/moved",
+            "another sender": "hostile/senders:*",
+            "card data": "hostile/cards",
+        },
+    ),
 }
 
 

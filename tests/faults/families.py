@@ -19,6 +19,7 @@ FAMILIES: Final = (
     "order",
     "people",
     "poison",
+    "hostile",
     "fleet",
     "cluster",
     "versions",

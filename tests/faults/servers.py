@@ -119,8 +119,8 @@ async def _alarm(testbed: Testbed, note: Note, *, raised: tuple[str, str]) -> No
 async def _full(testbed: Testbed, note: Note, *, queue: str, publisher: Service) -> None:
     """A policy lowers the bound of one queue while its consumer is down (of argument and policy the lower bound counts). Publishers are
     refused, and keep their messages."""
-    ctl, vhost = testbed.system.stack.broker.ctl, _vhost(testbed)
-    policy = ("--vhost", vhost, "full")
+    ctl = testbed.system.stack.broker.ctl
+    policy = ("--vhost", testbed.vhost, "full")
     definition = (f"^{queue}$", '{"max-length": 1}', "--apply-to", "queues")
     await asyncio.to_thread(ctl, "set_policy", *policy, *definition)
     try:
@@ -181,10 +181,6 @@ async def _deleted(testbed: Testbed, note: Note, *, queue: str, consumer: Servic
     note.mended()
     await until_ready(testbed, consumer)
     testbed.play()
-
-
-def _vhost(testbed: Testbed) -> str:
-    return unquote(urlsplit(testbed.system.stack.rabbitmq_url).path.removeprefix("/")) or "/"
 
 
 # -- full disk -------------------------------------------------------------------------------------------------------------------------

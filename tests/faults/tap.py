@@ -16,6 +16,7 @@ import aio_pika
 from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustQueue
 
 from shared.messaging.topology import WORK_QUEUES
+from shared.observability.logs import redact
 
 PREFIX: Final = "tap."
 REMEMBERED_MAX: Final = 50
@@ -26,7 +27,7 @@ UUID_FORM: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12
 
 
 class Tap:
-    """Records the messages of every work queue as JSON lines: queue, message id, type, hash of the body."""
+    """Records the messages of every work queue as JSON lines: queue, message id, hash of the body. An id with a card number is masked."""
 
     def __init__(self, channel: AbstractRobustChannel, path: Path) -> None:
         self.path = path
@@ -85,6 +86,10 @@ class Tap:
         """The ids of that queue's messages, if they are UUIDs, as all of ours are."""
         return {UUID(name) for of, name in self._counts if of == queue and UUID_FORM.fullmatch(name)}
 
+    def counts(self) -> Counter[tuple[str, str]]:
+        """How often each message arrived so far, by queue and message id."""
+        return self._counts.copy()
+
     @property
     def duplicates(self) -> int:
         """The number of messages that arrived more than once on the same queue."""
@@ -95,8 +100,7 @@ class Tap:
         self._last[queue].append(message)
         line = {
             "queue": queue,
-            "message_id": message.message_id,
-            "type": message.type,
+            "message_id": redact(str(message.message_id)),
             "sha256": hashlib.sha256(message.body).hexdigest(),
         }
         with self.path.open("a", encoding="utf-8") as file:

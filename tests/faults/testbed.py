@@ -155,6 +155,11 @@ class Testbed:
 
     # -- services ------------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def vhost(self) -> str:
+        """The name of its virtual host."""
+        return unquote(urlsplit(self.system.stack.rabbitmq_url).path[1:]) or "/"
+
     def database(self, service: Service) -> str:
         return self.system.stack.administrator_database_url(service)
 
@@ -425,10 +430,9 @@ class Testbed:
     def _unacked(self) -> Path:
         """Write a file for the audit with the counts of each queue that only the broker's own tool knows."""
         stack = self.system.stack
-        vhost = unquote(urlsplit(stack.rabbitmq_url).path[1:]) or "/"
         columns = ("name", "messages", "messages_ready", "messages_unacknowledged", "--formatter", "json")
         path = self.system.folder / "unacked.json"
-        path.write_text(stack.broker.ctl("--quiet", "list_queues", "--vhost", vhost, *columns))
+        path.write_text(stack.broker.ctl("--quiet", "list_queues", "--vhost", self.vhost, *columns))
         return path
 
     async def take_baseline(self, *, digest: bool = True) -> None:

@@ -1,11 +1,13 @@
 """Every fault of the catalogue has its trial, or a reason why it has none."""
 
+from shared.messaging.topology import QUEUES
 from tests.faults.catalogue import ROWS, Elsewhere, matching
+from tests.faults.deadly import UNREADABLE
 from tests.faults.families import all_trials
 
 
-def test_there_are_seventeen_rows() -> None:
-    assert list(ROWS) == list(range(1, 18))
+def test_there_are_eighteen_rows() -> None:
+    assert list(ROWS) == list(range(1, 19))
 
 
 def test_every_fault_has_a_trial_or_a_reason() -> None:
@@ -38,3 +40,16 @@ def test_no_partition_is_left_out() -> None:
             "drip",
         ):
             assert f"network/{line}:{fault}" in names
+
+
+def test_every_trial_of_strangers_belongs_to_row_18() -> None:
+    names = {trial.name for trial in all_trials() if trial.family == "hostile"}
+    patterns = [where for where in ROWS[18].faults.values() if isinstance(where, str)]
+    assert {name for pattern in patterns for name in matching(pattern, names)} == names
+
+
+def test_what_we_receive_ends_the_connection_on_every_queue() -> None:
+    """Row 18: each queue that a service of ours consumes."""
+    names = {trial.name for trial in all_trials()}
+    consumed = {queue.name for queue in QUEUES} - {UNREADABLE}
+    assert {f"hostile/received:{queue}" for queue in consumed} <= names
