@@ -123,6 +123,7 @@ def copy_of(message: AbstractIncomingMessage) -> aio_pika.Message:
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,
         type=message.type,
+        user_id=message.user_id,
         headers={name: value for name, value in message.headers.items() if name != DELIVERIES},
         delivery_mode=2,
     )

@@ -129,6 +129,7 @@ class Testbed:
                 part = stack.part(name)
                 own = await asyncio.to_thread(part.__enter__)
                 opened.push_async_callback(asyncio.to_thread, part.__exit__, None, None, None)
+            await asyncio.to_thread(_let_impersonate, own)
             own = _with_heartbeat(own)
             manager = open_system_on(own, **(SETTINGS | settings))
             async with _opening:
@@ -520,6 +521,12 @@ class Remit:
 
 
 # -- small things ----------------------------------------------------------------------------------------------------------------------
+
+
+def _let_impersonate(stack: Stack) -> None:
+    """Let the administrator publish in the name of others: the tap delivers their messages again."""
+    administrator = unquote(urlsplit(stack.rabbitmq_url).username or "")
+    stack.broker.ctl("set_user_tags", administrator, "administrator", "impersonator")
 
 
 def _with_heartbeat(stack: Stack) -> Stack:
