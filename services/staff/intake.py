@@ -165,7 +165,8 @@ def _identity(failure: MessageFailure, withheld: Withheld | None, delivery: Deli
     else:  # the message has no id: use that of the dead letter, or the time when the broker dead-lettered it
         digest = delivery.message_id or f"{death_of(delivery, original.queue).get('time')} {original.body_bytes}"
     of_sender = "" if sender is None else f"\n{sender}"
-    return derived_id(NAMESPACE, f"{original.queue}\n{original.message_id or ''}\n{digest}{of_sender}")
+    # The message's id as it is stored: a replay sends that.
+    return derived_id(NAMESPACE, f"{original.queue}\n{text(original.message_id) or ''}\n{digest}{of_sender}")
 
 
 def _event_headers(headers: Mapping[str, object]) -> bytes:

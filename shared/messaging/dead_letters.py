@@ -14,7 +14,7 @@ from shared.messaging import dead_letter_headers
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Outgoing
-from shared.messaging.failures import MOVED_BACK, MessageFailure, read_moved_back
+from shared.messaging.failures import MOVED_BACK, MessageFailure, read_moved_back, string
 from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS
 from shared.observability.logs import redact
 from shared.records import replace
@@ -146,6 +146,11 @@ def _short(text: str) -> str:
     return redact(text).replace("\0", "").encode("utf-8", "replace")[:HEADER_BYTES_MAX].decode("utf-8", "ignore")
 
 
+def _without_nul(text: str) -> str:
+    """The text with each NUL made visible, since no database takes one. Nothing else is changed: it is to be sent again."""
+    return text.replace("\0", r"\x00")
+
+
 def _withheld(delivery: Delivery) -> str:
     if delivery.body_bytes > BODY_BYTES_MAX:
         return dead_letter_headers.WITHHELD_TOO_LARGE
@@ -164,8 +169,8 @@ def _ce_headers(delivery: Delivery) -> dict[str, str | int]:
     """CloudEvents attributes of a binary-mode message: without them it could not be replayed. The standard knows a dozen; more than
     `CE_HEADERS_MAX` are not kept, so that a dead letter can always be published."""
     kept: dict[str, str | int] = {}
-    for key, value in delivery.headers.items():
-        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    for name, value in delivery.headers.items():
+        key, text = _without_nul(name), _without_nul(string(value))
         if (
             key.startswith(("ce-", "ce_", "cloudEvents"))
             and _is_short(key)

@@ -58,6 +58,9 @@ DEAD_LETTER_DELIVERY_LIMIT = 300
 """Deliveries before the broker moves a dead letter to `dead-letters.unreadable`. Staff's consumer begins with one message at a time, so a
 service that crashes at each start counts against one dead letter only, and would have to do so 300 times before it handles that one. A
 message that ends connections is gone after a minute or two."""
+SUSPECT_DELIVERY_LIMIT = 1_000
+"""Beyond this limit the broker drops a suspect command. It comes that far only if it also ends connections: then nobody can read it, and
+the broker must not dead-letter it."""
 LAST_DELIVERY_LIMIT = 1_000_000
 """Beyond this limit the broker drops a message, since its queue has no dead-letter exchange. It is for a queue that nobody consumes, and a
 person who looks into it never reaches the limit."""
@@ -280,7 +283,7 @@ QUEUES = (
         SUSPECT_COMMANDS,
         (Binding(SCREENED_COMMANDS, ANY_KEY, headers=BROKERS_HEADERS),),
         dead_letters_to=None,
-        delivery_limit=LAST_DELIVERY_LIMIT,
+        delivery_limit=SUSPECT_DELIVERY_LIMIT,
     ),
     Queue(
         DEAD_LETTERS,
