@@ -55,10 +55,17 @@ def without_backslashes(data: bytes) -> bytes:
         data = data.replace(b"\\\\", b"\\")
     for letter in b"nrtbf/":
         data = data.replace(b"\\%c" % letter, b" ")
-    text = data.replace(b"\\x", b"\\u00").decode("raw_unicode_escape", "replace")
-    return as_ascii(
-        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )  # pairs of surrogates are one character
+    data = data.replace(b"\\x", b"\\u00")
+    if b"\\u" not in data and b"\\U" not in data:
+        return data
+    text = data.decode("raw_unicode_escape", "replace")
+    if _HALF.search(text):  # pairs of surrogates are one character
+        text = _ALONE.sub("?", text).encode("utf-16", "surrogatepass").decode("utf-16")
+    return as_ascii(text)
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+_ALONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 
 
 def _without_references(data: bytes) -> bytes:

@@ -39,30 +39,35 @@ from shared.card_data.surroundings import is_meant
 CARD_PLACEHOLDER = "[card number]"
 
 _SEPARATOR = rb"[^0-9A-Za-z]{1,3}"
-_REGION = re.compile(rb"[^A-Za-z]{12,}")
 _DIGITS = b"0123456789"
 _FIRST_DIGITS = b"2345689"
-_NO_DIGITS = bytes(set(range(256)) - set(_DIGITS))
-_TO_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
+_TO_SHAPE = bytes(
+    ord("0") if byte in _DIGITS else ord("A") if bytes((byte,)).isalpha() else ord("-") for byte in range(256)
+)
+"""Each digit as 0, each letter as A, all else as a hyphen: a look at what is there at all, before patterns are tried."""
 _BARE_IN_ZEROS = b"0" * DIGITS_MIN
-_GROUP_IN_ZEROS = b"0000"
-"""Looked for in a region whose digits are all 0: without it, no bare number is there, and none that is printed."""
+_OTHERS_IN_SHAPE = (b"0000-000", b"0000--000", b"0000---000")
+_FOURS_IN_SHAPE = (
+    *(groups + b"0" for groups in _OTHERS_IN_SHAPE),
+    *(_BARE_IN_ZEROS + b"-" * n + b"0" for n in (1, 2, 3)),
+)
+"""One of these is in each number that is printed: two groups, or what is cut only before its last digits."""
 
 # JSON is full of floats. What stands behind the point of one is left out here; `is_meant` knows the other floats.
 _NO_FRACTION = b"".join(rb"(?<![^0-9.][0-9]{%d}[.])" % digits for digits in (1, 2, 3))
+_OR_SKIPPED = rb"|[0-9]{5,}+)"
+"""No match begins within a run of digits: a run that begins none is passed at once, with the first group unset."""
 _BARE_OF_A_BRAND = re.compile(
-    rb"[2-689](?<![0-9][0-9])(?:%b|(?=[0-9]+[.][0-9]))(?=[0-9]{11,18}(?![0-9]))(?<=(?=(?:%b)).)[0-9]+"
-    % (_NO_FRACTION.replace(b"[.])", b"[.].)"), IS_PUBLISHED.pattern)
+    rb"[0-9](?:(?<=[2-689])(?<![0-9][0-9])(?:%b|(?=[0-9]+[.][0-9]))(?=[0-9]{11,18}(?![0-9]))(?<=(?=(?:%b)).)[0-9]+()%b"
+    % (_NO_FRACTION.replace(b"[.])", b"[.].)"), IS_PUBLISHED.pattern, _OR_SKIPPED)
 )
-# The first two digits of a brand, behind no other digit. The first one is consumed: so the search takes a
+# The first two digits of a brand, behind no other digit. The first one is consumed, and is a digit of any kind: so the search takes a
 # nanosecond a byte.
-_FIRST = (
-    rb"[2-689](?<![0-9][0-9])(?:(?<=[46])|(?<=2)(?=[2-7])|(?<=3)(?=[04-9])|(?<=5)(?=[0-8])|(?<=8)(?=[12])|(?<=9)(?=7))"
-)
+_FIRST = rb"[0-9](?:(?<=[2-689])(?<![0-9][0-9])(?:(?<=[46])|(?<=2)(?=[2-7])|(?<=3)(?=[04-9])|(?<=5)(?=[0-8])|(?<=8)(?=[12])|(?<=9)(?=7))"
 _BARE = rb"[0-9]{12,}+(?!%b[0-9]{1,3}(?![0-9]))" % _SEPARATOR
 # Groups of four, the last one shorter perhaps; several in one piece perhaps.
 _FOURS = re.compile(
-    (_FIRST + rb"(?!B)(?=([0-9]{3}(?:S?[0-9]{4}){2,3}(?:S?[0-9]{1,3}(?![0-9]))?))")
+    (_FIRST + rb"(?!B)(?=([0-9]{3}(?:S?[0-9]{4}){2,3}(?:S?[0-9]{1,3}(?![0-9]))?))" + _OR_SKIPPED)
     .replace(b"S?", rb"(?:%b)?" % _SEPARATOR)
     .replace(b"B", _BARE)
 )
@@ -71,6 +76,7 @@ _OTHERS = re.compile(
     (
         _FIRST
         + rb"(?=([0-9]{3}S(?:[0-9]{6}S[0-9]{4,5}|[0-9]{3}S[0-9]{3}S[0-9]{3})|[0-9]{5}S[0-9]{10}(?:[0-9]{3})?)(?![0-9]))"
+        + _OR_SKIPPED
     ).replace(b"S", _SEPARATOR)
 )
 _GROUP = re.compile(rb"[0-9]+")
@@ -78,14 +84,18 @@ _TYPED = re.compile(rb"[0-9](?<![0-9][0-9])[0-9]*+([ .\-+])[0-9]++(?:\1[0-9]++)+
 _GROUPS_MIN = 3
 
 _EFFORT_MAX = 4_100
-"""A text that takes more effort than this, of about a microsecond each, counts as one that holds a card number. It counts over all scans of
-a text, as it is and behind its encodings. 64 KiB of UUIDs, times, floats or order numbers stay below it. With escapes they are scanned
-twice, and then 64 KiB of nothing but digits do not."""
+"""A text that takes more effort than this, of one to two microseconds each, counts as one that holds a card number. It counts over all
+scans of a text, as it is and behind its encodings. 64 KiB of UUIDs, times, floats or order numbers stay below it. With escapes they are
+scanned twice, and then 64 KiB of nothing but digits do not."""
+BODY_EFFORT_MAX = 2_700
+"""The same for the body of a message, on which others wait. Our own largest one, with times or floats wherever a gateway may write,
+takes 1 500."""
 _EFFORT_OF_A_MATCH = 1
 _EFFORT_OF_GROUPS = 5
 _EFFORT_OF_SURROUNDINGS = 12
-_BYTES_AN_EFFORT = 32
-"""Of digits with separators. Other text is looked at eight times as fast."""
+_DIGITS_AN_EFFORT = 120
+_BYTES_AN_EFFORT = 800
+"""For each pattern that is tried on a text: it looks closer at digits than at anything else."""
 
 
 class _TooMuchEffort(Exception):
@@ -95,8 +105,8 @@ class _TooMuchEffort(Exception):
 class _Effort:
     """What may still be spent on one text."""
 
-    def __init__(self) -> None:
-        self.left = _EFFORT_MAX
+    def __init__(self, units: int = _EFFORT_MAX) -> None:
+        self.left = units
 
     def spend(self, units: int) -> None:
         self.left -= units
@@ -123,53 +133,56 @@ def _card_numbers(data: bytes, effort: _Effort) -> Iterator[tuple[int, int]]:
 
 
 def _candidates(data: bytes, effort: _Effort) -> Iterator[_Candidate]:
-    effort.spend(len(data) // (8 * _BYTES_AN_EFFORT))
-    for region in _REGION.finditer(data):
-        zeros = region[0].translate(_TO_ZERO)
-        digits = zeros.count(b"0")
-        if digits < DIGITS_MIN:
+    shape = data.translate(_TO_SHAPE)
+    of_a_pattern = len(data) // _BYTES_AN_EFFORT + shape.count(b"0") // _DIGITS_AN_EFFORT
+    if _BARE_IN_ZEROS in shape:
+        effort.spend(of_a_pattern)
+        yield from _bare(data, effort)
+    if any(groups in shape for groups in _FOURS_IN_SHAPE):
+        effort.spend(of_a_pattern)
+        yield from _printed(_FOURS, data, effort)
+    if any(groups in shape for groups in _OTHERS_IN_SHAPE):
+        effort.spend(of_a_pattern)
+        yield from _printed(_OTHERS, data, effort)
+    effort.spend(of_a_pattern)
+    yield from _typed(data, effort)
+
+
+def _bare(data: bytes, effort: _Effort) -> Iterator[_Candidate]:
+    for found in _BARE_OF_A_BRAND.finditer(data):
+        if found[1] is None:
             continue
-        effort.spend(1 + len(zeros) // _BYTES_AN_EFFORT)
-        start, end = region.span()
-        if _BARE_IN_ZEROS in zeros:
-            yield from _bare(data, start, end, effort)
-        if digits < len(zeros.strip(_NO_DIGITS)):
-            if _GROUP_IN_ZEROS in zeros:
-                yield from _printed(data, start, end, effort)
-            yield from _typed(data, start, end, effort)
-
-
-def _bare(data: bytes, start: int, end: int, effort: _Effort) -> Iterator[_Candidate]:
-    for found in _BARE_OF_A_BRAND.finditer(data, start, end):
         effort.spend(_EFFORT_OF_A_MATCH)
         yield _Candidate(*found.span(), found[0])
 
 
-def _printed(data: bytes, start: int, end: int, effort: _Effort) -> Iterator[_Candidate]:
+def _printed(pattern: re.Pattern[bytes], data: bytes, effort: _Effort) -> Iterator[_Candidate]:
     """Numbers that end with one of the groups: a date may follow a card. Those that are cut only once are hardly more than bare."""
-    for pattern in (_FOURS, _OTHERS):
-        for found in pattern.finditer(data, start, end):
-            effort.spend(_EFFORT_OF_A_MATCH)
-            first, digits = found.start(), b""
-            for groups, group in enumerate(_GROUP.finditer(data, first, found.end(1)), start=1):
-                digits += group[0]
-                if groups == 1 or len(digits) < DIGITS_MIN:
-                    continue
-                last = group.end()
-                is_cut_once = groups == _GROUPS_MIN - 1
-                is_before_a_single_digit = is_cut_once and len(group[0]) == 1
-                is_within_a_group = data[last : last + 1].isdigit()
-                if not is_before_a_single_digit and not is_within_a_group:
-                    effort.spend(_EFFORT_OF_GROUPS)
-                    yield _Candidate(first, last, digits, is_printed=not is_cut_once)
+    for found in pattern.finditer(data):
+        if found[1] is None:
+            continue
+        effort.spend(_EFFORT_OF_A_MATCH)
+        first, digits = found.start(), b""
+        for groups, group in enumerate(_GROUP.finditer(data, first, found.end(1)), start=1):
+            digits += group[0]
+            if groups == 1 or len(digits) < DIGITS_MIN:
+                continue
+            last = group.end()
+            is_cut_once = groups == _GROUPS_MIN - 1
+            is_before_a_single_digit = is_cut_once and len(group[0]) == 1
+            is_within_a_group = data[last : last + 1].isdigit()
+            if not is_before_a_single_digit and not is_within_a_group:
+                effort.spend(_EFFORT_OF_GROUPS)
+                yield _Candidate(first, last, digits, is_printed=not is_cut_once)
 
 
-def _typed(data: bytes, start: int, end: int, effort: _Effort) -> Iterator[_Candidate]:
-    for run in _TYPED.finditer(data, start, end):
+def _typed(data: bytes, effort: _Effort) -> Iterator[_Candidate]:
+    for run in _TYPED.finditer(data):
         text, separator, at = run[0], run[1], run.start()
         left = len(text) - text.count(separator)  # digits from here to the end of the run
         if left < DIGITS_MIN:
             continue
+        effort.spend(_EFFORT_OF_A_MATCH)
         groups = text.rstrip(separator).split(separator)  # Python 3.11 leaves one behind a possessive group
         for number, group in enumerate(groups):
             if left < DIGITS_MIN:
@@ -210,14 +223,15 @@ _TIMES_DECODED_MAX = 4
 """A text whose decodings are together more often as long counts as one that hides a number. It keeps 64 KiB below 5 ms."""
 
 
-def find_card_number(text: str | bytes) -> bool:
-    """Whether a card number stands in this text, as it is or encoded, up to `LAYERS` deep. Bytes are read as UTF-8.
+def find_card_number(text: str | bytes, effort_max: int = _EFFORT_MAX) -> bool:
+    """Whether a card number stands in this text, as it is or encoded, up to `LAYERS` deep. Bytes are read as UTF-8. What takes more than
+    `effort_max` counts as one.
 
     Encodings: backslash escapes, URL encoding, HTML references, hexadecimal, base64 (both alphabets, at any offset).
     """
     data = as_ascii(text)
     folded = data.translate(_FOLDED, _LEFT_OUT)
-    effort = _Effort()
+    effort = _Effort(effort_max)
     try:
         return _stands_in(data, folded, effort) or _is_behind(data, folded, LAYERS, effort)
     except _TooMuchEffort:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from shared.card_data.brands import DIGITS_MAX
-from shared.card_data.scan import find_card_number, mask_card_numbers
+from shared.card_data.scan import BODY_EFFORT_MAX, find_card_number, mask_card_numbers
 from shared.card_data.verification_values import find_cvv
 
 APART = "\n\n\n\n"
@@ -17,8 +17,8 @@ _VALUES = frozenset({"value", "val", "content", "data", "text"})
 
 
 def has_card_data(text: str | bytes) -> bool:
-    """Whether a card number or a verification value stands in `text`."""
-    return find_card_number(text) or find_cvv(text)
+    """Whether a card number or a verification value stands in `text`, as for the body of a message."""
+    return find_card_number(text, BODY_EFFORT_MAX) or find_cvv(text)
 
 
 def as_text(value: object) -> str:
