@@ -90,7 +90,7 @@ CORPUS: dict[str, Poison] = {
     "64 KiB and a byte": Poison(MalformedReason.TOO_LARGE, HEALTHY + b" " * (BODY_BYTES_MAX + 1 - len(HEALTHY))),
     "64 KiB of spaces": Poison(MalformedReason.NOT_JSON, b" " * BODY_BYTES_MAX),
     "64 KiB of members": Poison(
-        MalformedReason.INVALID_DATA, reason(json.dumps({str(n): 0 for n in range(ROOM // 12)}).encode())
+        MalformedReason.TOO_LARGE, reason(json.dumps({str(n): 0 for n in range(ROOM // 12)}).encode())
     ),
     "empty": Poison(MalformedReason.NOT_JSON, b""),
     "words": Poison(MalformedReason.NOT_JSON, b"PAY ME"),

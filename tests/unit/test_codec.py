@@ -1,6 +1,7 @@
 """The border refuses bad input with the right reason, and does nothing else with any bytes."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -243,3 +244,38 @@ def test_nesting_is_bounded(opening: str, closing: str) -> None:
 def test_a_wide_body_is_not_deep() -> None:
     body = json.dumps([{"a": [position]} for position in range(codec.DEPTH_MAX)]).encode()
     assert outcome(codec.parse, body) == repr(json.loads(body))
+
+
+# -- how much there may be in a body ---------------------------------------------------------------------------------------------------
+
+
+def holding(values: int, inner: bytes = b"0") -> bytes:
+    return b"[" + b",".join([inner] * values) + b"]"
+
+
+def refusal(body: bytes) -> MalformedReason | None:
+    decoded = decode(body, content_type=STRUCTURED)
+    return decoded.reason if isinstance(decoded, Malformed) else None
+
+
+def test_a_body_with_too_many_values_is_refused_and_leaves_nothing() -> None:
+    assert refusal(holding(codec.VALUES_MAX)) is MalformedReason.NOT_A_CLOUD_EVENT
+    decoded = decode(holding(codec.VALUES_MAX + 1), content_type=STRUCTURED)
+    assert isinstance(decoded, Malformed)
+    assert (decoded.reason, decoded.content_hash, decoded.id) == (MalformedReason.TOO_LARGE, None, None)
+
+
+@pytest.mark.parametrize("inner", [b"{}", b"[]", b'"a,b"', rb'"\",["', b'{"a":[1,2]}'])
+def test_values_are_counted_wherever_they_stand(inner: bytes) -> None:
+    each = 1 + len(re.findall(rb"[\[{,]", re.sub(rb'"(?:\\.|[^"\\])*"', b"", inner)))
+    assert refusal(holding(codec.VALUES_MAX // each - 1, inner)) is MalformedReason.NOT_A_CLOUD_EVENT
+    assert refusal(holding(codec.VALUES_MAX // each + 1, inner)) is MalformedReason.TOO_LARGE
+
+
+@pytest.mark.parametrize("text", [b"," * 30_000, b"{[" * 9_000, rb"\",[" * 9_000])
+def test_commas_and_brackets_of_a_text_are_no_values(text: bytes) -> None:
+    assert refusal(b'["' + text + b'"]') is MalformedReason.NOT_A_CLOUD_EVENT
+
+
+def test_many_values_that_are_also_too_deep_are_too_deep() -> None:
+    assert refusal(b"[" * 33 + holding(2_000) + b"]" * 33) is MalformedReason.TOO_DEEP

@@ -9,9 +9,9 @@ import pytest
 from shared.batch.turns import TURN_S, in_turns
 from shared.messaging.codec import BODY_BYTES_MAX, STRUCTURED, decode
 
-WITHIN_S = 0.025
-"""The dearest of these bodies takes 5 ms on an idle core of 2024, and a third of this on the slow one on which it was measured. Quadratic
-work takes seconds."""
+WITHIN_S = 0.012
+"""The dearest of these bodies takes 8 ms of a core that shares its caches with a dozen other processes, where 100 000 steps of a loop take
+3.4 ms. Quadratic work takes seconds."""
 TRIES_MAX = 20
 """How often a body is measured, until it is fast enough once: the core may be busy with others."""
 

@@ -13,7 +13,7 @@ from shared.contracts import payment_gateway as messages
 from shared.contracts.catalogue import MESSAGES
 from shared.ids import derived_id
 from shared.messaging.codec import BODY_BYTES_MAX, decode, encode
-from shared.messaging.envelope import Cause
+from shared.messaging.envelope import Cause, Inbound
 from shared.messaging.topology import QUEUES, Binding, ingress_exchange
 
 ID = UUID("018f3c5e-0000-7000-8000-000000000001")
@@ -81,4 +81,22 @@ def test_no_evidence_makes_a_case_too_large(letter: str, outcome: Outcome) -> No
     attempt = replace(ATTEMPT, answer="refund_failed:" + "x" * 50, evidence=letter * 400)
     message = encode(announce(outcome, PAYMENT, [attempt] * 80), Cause(ID, "C-1", NOW), 0, source="payment_gateway")
     assert len(message.body) < BODY_BYTES_MAX * 3 // 4
-    assert not hasattr(decode(message.body, content_type=message.content_type), "fault")
+    assert isinstance(decode(message.body, content_type=message.content_type), Inbound)
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        '"2026-01-01T12:34:56.123456+00:00",',
+        '\\n"2026-01-01 12:34:56",',
+        '"created":1767225600,',
+        "0.1234567890123456 ",
+        '{"id":"pi_3NXabcdef0123456789","amount":1234,"charge":null},',
+        '"cvc_check":"pass",',
+    ],
+)
+def test_no_usual_evidence_makes_a_case_a_card_number_or_too_many_values(evidence: str) -> None:
+    attempt = replace(ATTEMPT, evidence=(evidence * 400)[:400])
+    draft = announce(min(TELLS_ATTEMPTS, key=str), PAYMENT, [attempt] * 80)
+    message = encode(draft, Cause(ID, "C-1", NOW), 0, source="payment_gateway")
+    assert isinstance(decode(message.body, content_type=message.content_type), Inbound)
