@@ -15,7 +15,7 @@ from services.invoice import answers
 from services.invoice.answers import CommandResult, StoredAnswer
 from services.invoice.senders import Senders
 from shared.batch.inbox import DeadLettered, DecidedBatch, Item
-from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
+from shared.contracts.catalogue import BY_WIRE_NAME, EVENTS, PUBLIC_COMMANDS
 from shared.contracts.invoice import AnswerReason, CloseCommand, CommandAnswered, InvoiceCommandRejected
 from shared.ids import derived_id, id_of_card_refusal, read_uuid
 from shared.messaging.codec import Malformed, MalformedReason, encode
@@ -193,9 +193,12 @@ def announce_answer(
     correlation_id: str | None,
     causation_id: UUID | None = None,
 ) -> list[Outgoing]:
-    """The messages about a new answer: an event if the command is rejected, and the answer itself if there is a `reply_to`."""
+    """The messages about a new answer: an event if the command is rejected, and the answer itself if there is a `reply_to`.
+
+    No event tells of the rejection of an event: if somebody bound the exchange of our events to that of commands, this would never end.
+    """
     outgoing = []
-    if answer.answer == "rejected":
+    if answer.answer == "rejected" and answer.command_type not in EVENTS:
         rejected = InvoiceCommandRejected(
             command_id=answer.told_id,
             command_type=answer.command_type,

@@ -111,7 +111,11 @@ def arrive(record: DeadLetterRecord | None, letter: DeadLetter, now: datetime) -
 
 def continues(record: DeadLetterRecord | None, letter: DeadLetter) -> bool:
     """Whether `letter` is a failure of the replayed message of `record`, which was sent with the record's id."""
-    return record is not None and record.letter.message_id is None and record.letter.queue == letter.queue
+    return (
+        record is not None
+        and record.letter.message_id is None
+        and (record.letter.queue, record.letter.sender) == (letter.queue, letter.sender)
+    )
 
 
 def settle(

@@ -32,7 +32,7 @@ from shared.messaging.codec import BODY_BYTES_MAX, decode, headers_too_large
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.dead_letters import NAMESPACE
 from shared.messaging.envelope import Inbound
-from shared.messaging.failures import MessageFailure, body_bytes, death_of, read_arrived, string, text
+from shared.messaging.failures import COUNT_MAX, MessageFailure, death_of, read_arrived, string, text
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -115,7 +115,7 @@ def remains(delivery: Delivery, error: Exception, why: Literal[Withheld.UNREADAB
         error_text=text(describe_error(error), ERROR_TEXT_BYTES_MAX),
         withheld=why,
         event_id=read_uuid(delivery.message_id),
-        body_bytes=body_bytes(delivery),
+        body_bytes=min(delivery.body_bytes, COUNT_MAX),
     )
 
 

@@ -156,7 +156,11 @@ class QueueWorker(Generic[Key, State, Effect]):
 
     def _as_dead_letter(self, entry: DeadLettered) -> Outgoing:
         if entry.reason == MOVED_BACK:
-            return dead_letters.set_aside_again(entry.delivery, self._clock)
+            try:
+                return dead_letters.set_aside_again(entry.delivery, self._clock)
+            except Exception:
+                # A bug in reading words of others must cost one message its past, and not stop the queue.
+                log.exception("dead_letter_unreadable", queue=entry.delivery.queue)
         return dead_letters.dead_letter(
             entry.delivery,
             reason=entry.reason,

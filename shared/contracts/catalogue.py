@@ -19,6 +19,8 @@ MESSAGES: tuple[type[Contract], ...] = tuple(message for module in MODULES for m
 
 BY_WIRE_NAME: dict[str, type[Contract]] = {message.wire_name: message for message in MESSAGES}
 
+EVENTS: frozenset[str] = frozenset(message.wire_name for message in MESSAGES if message.kind == "event")
+
 PUBLIC_COMMANDS: frozenset[str] = frozenset(
     message.wire_name for message in MESSAGES if issubclass(message, invoice.UpstreamCommand)
 )

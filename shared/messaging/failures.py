@@ -3,8 +3,8 @@
 A service says it in `x-remit-` headers (`shared.messaging.dead_letters`), the broker in `x-death`. Staff read both. A worker reads them as
 well, if a dead letter comes to its queue: an operator has moved it there with the broker's own tools, or a sender wrote or copied headers.
 
-What a sender could have written is not trusted further than it could go without: a message that came by the exchange for commands of others
-has failed on their queue, whatever it claims. So nobody can have staff replay a message of theirs to another queue.
+What a sender could have written is not trusted further than it could go without: a message that others may have published has failed on the
+queue where it is, whatever it claims. So nobody can have staff replay a message of theirs to another queue.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any
 
 from shared.messaging import dead_letter_headers
 from shared.messaging.consumer import Delivery
-from shared.messaging.topology import COMMANDS, QUEUE_NAMES, SUSPECT_COMMANDS, WORK_QUEUES
+from shared.messaging.topology import COMMANDS, EXCHANGES, QUEUE_NAMES, SUSPECT_COMMANDS, WORK_QUEUES
 from shared.observability.logs import redact
 from shared.records import dataclass, replace
 
@@ -33,6 +33,7 @@ _NOT_OF_THE_SENDER = re.compile(
 )
 _WORK_QUEUE_NAMES = frozenset(queue.name for queue in WORK_QUEUES)
 _OF_DEAD_LETTERS = QUEUE_NAMES - _WORK_QUEUE_NAMES - {SUSPECT_COMMANDS}
+_WRITTEN_BY_US = {"", *(exchange.name for exchange in EXCHANGES)} - {COMMANDS}
 BROKER_REASONS = {
     "rejected": "a consumer rejected it",
     "expired": "its time to live was over",
@@ -86,7 +87,7 @@ def read_arrived(delivery: Delivery) -> MessageFailure:
 def read_moved_back(delivery: Delivery) -> MessageFailure:
     """Read a dead letter that came to a work queue."""
     here = COMMANDS if delivery.queue == SUSPECT_COMMANDS else delivery.queue
-    return _read(delivery, here if delivery.exchange == COMMANDS else _claimed_queue(delivery) or here)
+    return _read(delivery, (_claimed_queue(delivery) if _is_written_by_us(delivery) else None) or here)
 
 
 def _read(delivery: Delivery, queue: str) -> MessageFailure:
@@ -122,11 +123,19 @@ def _read(delivery: Delivery, queue: str) -> MessageFailure:
 def _user(delivery: Delivery) -> str | None:
     """The user who published the message that failed. Our services say it in a header, and set no `user_id` on a dead letter.
 
-    That header is not believed if the message came by the exchange for commands of others: a sender could have staff replay as another.
+    That header is not believed if others could have published the message: a sender could have staff replay as another.
     """
-    if delivery.user_id is not None or delivery.exchange == COMMANDS:
+    if delivery.user_id is not None or not _is_written_by_us(delivery):
         return delivery.user_id
     return string(delivery.headers.get(dead_letter_headers.USER)) or None
+
+
+def _is_written_by_us(delivery: Delivery) -> bool:
+    """Whether the message was published where only Remit and its operators may write.
+
+    The broker names the exchange to which it was first published. A sender may pass messages on from an exchange of its own.
+    """
+    return delivery.exchange in _WRITTEN_BY_US
 
 
 def _by_broker(delivery: Delivery, message: Delivery) -> MessageFailure:
@@ -171,8 +180,9 @@ def _deaths(delivery: Delivery) -> list[Mapping[str, Any]]:
     return [entry for entry in deaths if isinstance(entry, dict)] if isinstance(deaths, list) else []
 
 
-def _last_died_on(delivery: Delivery) -> object:
-    return next((entry.get("queue") for entry in _deaths(delivery)), None)
+def _last_died_on(delivery: Delivery) -> str | None:
+    last = next((entry.get("queue") for entry in _deaths(delivery)), None)
+    return last if isinstance(last, str) else None  # a sender can write a list or a table there
 
 
 def _is_by_service(delivery: Delivery) -> bool:

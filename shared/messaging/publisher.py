@@ -232,7 +232,8 @@ class Publisher:
                 if unknown and not self._decide(
                     unknown, problem, result, is_proof=is_proof or unknown[0].id in suspects
                 ):
-                    suspects |= {unknown[0].id} if len(unknown) == 1 else set()
+                    if len(unknown) == 1 and not isinstance(problem, _NotSentError):
+                        suspects.add(unknown[0].id)
                     waiting.extendleft(reversed(unknown))
                     self._wave_size.lost(len(unknown))
             if result.refused:
@@ -264,8 +265,12 @@ class Publisher:
         """Publish a wave. Returns the messages whose fate is unknown, and the error because of which it is."""
         try:
             channel = await self._open_channel()
-        except BROKER_ERRORS as error:
+        except AccessRefusedError as error:
             return list(wave.values()), error
+        except BROKER_ERRORS as error:
+            not_sent = _NotSentError(error_text(error))
+            not_sent.__cause__ = error
+            return list(wave.values()), not_sent
         sendable, payload = _encoded(wave, channel, self._lane, self._link.user, result)
         if not sendable:
             return [], None
@@ -371,6 +376,7 @@ class Publisher:
 
     def _give_up(self, wave: Sequence[Outgoing], result: Published, error: BaseException) -> None:
         """Leave the messages to the sweeper."""
+        error = error.__cause__ or error
         result.failed.extend(message.id for message in wave)
         metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(wave))
         log.log(

@@ -24,8 +24,10 @@ from shared.persistence.outbox import OutboxBatch, Unpublished
 log = structlog.get_logger(__name__)
 
 HANDED_OVER_BYTES_MAX = 16 * 1024**2
-"""Bodies of the outside lane that are kept in memory: 30 000 answers, or 256 dead letters of the largest kind. What comes beyond that is
-left to the sweeper."""
+"""Messages of the outside lane that are kept in memory: about 1 900 answers, or 200 dead letters of the largest kind. What comes beyond
+that is left to the sweeper."""
+PROPERTIES_BYTES = 8 * 1024
+"""What a message takes besides its body, at most about: a dead letter may have no body and 24 headers."""
 AT_ONCE_MAX = 50
 """Outbox batches of the outside lane that are published by one call, so that those which are confirmed are settled soon."""
 Owed = set[UUID]
@@ -150,7 +152,7 @@ class OutsideRelay(Relay):
     def hand_over(self, outbox_batches: Sequence[OutboxBatch]) -> None:
         """Have `run` publish these batches. Those that do not fit into memory are left to the sweeper."""
         for outbox_batch in outbox_batches:
-            size = sum(len(message.body) for message in outbox_batch.messages)
+            size = sum(len(message.body) + PROPERTIES_BYTES for message in outbox_batch.messages)
             if self._waiting_bytes + size <= HANDED_OVER_BYTES_MAX:
                 self._waiting.append((outbox_batch, size))
                 self._waiting_bytes += size

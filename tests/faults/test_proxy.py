@@ -6,7 +6,7 @@ import http.client
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -284,11 +284,11 @@ async def bodies(url: str, queue: str, count: int) -> list[bytes]:
 
 
 @pytest.fixture
-async def table(environment: Environment) -> str:
+async def table(environment: Environment) -> AsyncIterator[str]:
     url = environment.databases["invoice"]
-    await execute(url, "DROP TABLE IF EXISTS proxied")
     await execute(url, "CREATE TABLE proxied (n int)")
-    return url
+    yield url
+    await execute(url, "DROP TABLE proxied")
 
 
 LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, TimeoutError)

@@ -146,3 +146,21 @@ def test_whatever_is_written_there_it_is_set_aside_in_a_queue_that_takes_it(
     assert all(len(str(value)) <= dead_letters.TEXT_LENGTH_MAX for value in letter.headers.values())
     assert failures.is_dead_letter(arrived(letter))
     assert intake.read(arrived(letter)).queue == letter.routing_key
+
+
+@pytest.mark.parametrize("named", [["a"], {"a": 1}, bytearray(b"a"), None, 7], ids=repr)
+def test_a_death_on_what_is_no_queue_is_read(named: object) -> None:
+    """A sender can write any AMQP value there; some cannot even be looked for in a set."""
+    headers = {"x-remit-queue": "x", "x-death": [{"queue": named}]}
+    suspect = delivery(headers=headers, queue=SUSPECT_COMMANDS, exchange=COMMANDS, routing_key="any")
+    assert set_aside_again(suspect, lambda: NOW).routing_key == COMMANDS
+    letter = delivery(headers=headers, queue=DEAD_LETTERS, exchange=DEAD_LETTERS, routing_key="saga.events")
+    assert intake.read(letter).queue == "saga.events"
+
+
+@pytest.mark.parametrize("exchange", [COMMANDS, "shop.own", "amq.topic"])
+def test_what_others_may_have_published_failed_where_it_is(exchange: str) -> None:
+    """The broker names the exchange of a message's first publish: a sender's own, if that passes it on to ours."""
+    forged = {"x-remit-queue": "invoice.settlement", "x-remit-user": "billing", "x-remit-reason": "handler_failed"}
+    again = set_aside_again(delivery(headers=forged, queue=COMMANDS, exchange=exchange, routing_key="any"), lambda: NOW)
+    assert (again.routing_key, again.headers.get("x-remit-user")) == (COMMANDS, None)

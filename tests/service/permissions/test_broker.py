@@ -194,6 +194,12 @@ async def administrator(environment: Environment) -> AsyncIterator[AbstractChann
         for user in USERS:
             await channel.exchange_delete(f"{user.name}.own")
             await channel.queue_delete(f"{user.name}.own")
+        for (
+            queue
+        ) in QUEUES:  # some user may bind it: a fanout exchange would go on copying messages of other tests into it
+            taken = await channel.get_queue(queue.name, ensure=False)
+            for exchange in EXCHANGES:
+                await taken.unbind(exchange.name, NOWHERE)
     async with UpstreamClient.open(environment.rabbitmq_url) as upstream:
         await upstream.purge()
 

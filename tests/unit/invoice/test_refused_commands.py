@@ -12,14 +12,23 @@ from uuid import UUID
 
 import pytest
 
-from services.invoice.command_inbox import TRUSTED, CommandInbox, ReceivedCommand, RefusedCommand, _answer_again
+from services.invoice.answers import StoredAnswer
+from services.invoice.command_inbox import (
+    TRUSTED,
+    CommandInbox,
+    ReceivedCommand,
+    RefusedCommand,
+    _answer_again,
+    announce_answer,
+)
 from services.invoice.senders import Senders
 from shared.batch.inbox import DeadLettered, DecidedBatch, Item
 from shared.contracts.base import Contract
-from shared.contracts.invoice import AnswerReason, IssueInvoice, RecordPayment
+from shared.contracts.invoice import AnswerReason, InvoiceCommandRejected, IssueInvoice, RecordPayment
 from shared.ids import derived_id
 from shared.messaging.codec import HEADER_BYTES_MAX, STRUCTURED, decode
 from shared.messaging.consumer import Delivery
+from shared.messaging.envelope import Cause
 
 OWN, AMQP = UUID(int=1), UUID(int=2)
 PAN = "4242424242424242"
@@ -251,3 +260,13 @@ def test_what_cannot_be_told_from_the_first_is_another_command(first: Sent, agai
     decided = DecidedBatch((), [repeated], {}, datetime(2026, 1, 1, tzinfo=UTC))
     (answer,) = _answer_again(repeated, stored.answer, decided, TRUSTED)
     assert json.loads(answer.body)["data"]["reason"] == reason.value
+
+
+@pytest.mark.parametrize(
+    ("type_", "events"), [(RECORD.wire_name, 1), ("unread", 1), (InvoiceCommandRejected.wire_name, 0)]
+)
+def test_no_event_tells_of_the_rejection_of_an_event(type_: str, events: int) -> None:
+    """Somebody may bind the exchange of our events to that of commands. Each rejection would cause the next one."""
+    answer = StoredAnswer(OWN, type_, "rejected", "C-1", reason=AnswerReason.NOT_PUBLIC.value)
+    cause = Cause(OWN, "C-1", datetime(2026, 11, 22, tzinfo=UTC))
+    assert len(announce_answer(answer, cause, reply_to=None, correlation_id=None)) == events
