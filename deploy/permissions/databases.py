@@ -143,7 +143,7 @@ def grants_sql(service: Service) -> str:
 
 
 def _make_role(role: str) -> str:
-    return _MAKE_ROLE.format(role=role)
+    return _MAKE_ROLE.format(role=role, predefined=_PREDEFINED.get(role, ""))
 
 
 _MAKE_ROLE: Final = """\
@@ -151,7 +151,9 @@ DO $$ BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
     CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
   ELSIF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND (rolsuper
-      OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)) THEN
+      OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls))
+      OR EXISTS (SELECT FROM pg_auth_members WHERE member = '{role}'::regrole
+      AND roleid::regrole::text <> '{predefined}') THEN
     RAISE EXCEPTION 'role {role} exists and may do more than it should';
   END IF;
 END $$;"""

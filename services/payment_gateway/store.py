@@ -276,7 +276,7 @@ def _row(row: Record) -> PaymentRow:
         version=row["version"],
         amount_minor=row["amount_minor"],
         currency=row["currency"],
-        details=_details(row["details"]),
+        details=read_details(row["details"]),
         method_token=row["method_token"],
         card_jwe=row["card_jwe"],
         params_hash=row["params_hash"],
@@ -307,7 +307,7 @@ def _stored_details(details: ChargeDetails) -> dict[str, Any] | None:
     return given | {"metadata": dict(details.metadata)} if details.metadata else given or None
 
 
-def _details(stored: dict[str, Any] | None) -> ChargeDetails:
+def read_details(stored: dict[str, Any] | None) -> ChargeDetails:
     """The details as stored. A member that a newer build added is left out."""
     if not stored:
         return NO_DETAILS

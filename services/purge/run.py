@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from services.payment_gateway.commands import Request
+from services.payment_gateway.store import read_details
 from services.purge.cleaner import Cleaner
 from services.purge.places import PLACES, TextTable
 from services.staff.dead_letters import Withheld
@@ -289,13 +290,17 @@ async def _extra_of_event(tx: Connection, found: FoundRow, _changed: Mapping[str
 
 async def _extra_of_payment(tx: Connection, found: FoundRow, changed: Mapping[str, object]) -> dict[str, object]:
     """The hash of the parameters, over what is left of them, if it is one over what the row holds: that gives a number away."""
-    columns = "payment_id, invoice_id, amount_minor, currency, method_token, card_jwe"
+    columns = "payment_id, invoice_id, amount_minor, currency, method_token, card_jwe, details"
     row = await tx.fetchrow(f"SELECT {columns}, params_hash FROM payments WHERE payment_id = $1", *found.values)  # noqa: S608
     assert row is not None  # noqa: S101 - it is locked
     before = {column: row[column] for column in columns.split(", ")}
-    if row["params_hash"] is None or Request(**before).params_hash != row["params_hash"]:
+    if row["params_hash"] is None or _request(before).params_hash != row["params_hash"]:
         return {}
-    return {"params_hash": Request(**before | {k: v for k, v in changed.items() if k in before}).params_hash}
+    return {"params_hash": _request(before | {k: v for k, v in changed.items() if k in before}).params_hash}
+
+
+def _request(stored: Mapping[str, Any]) -> Request:
+    return Request(**{**stored, "details": read_details(stored["details"])})
 
 
 _EXTRA = {

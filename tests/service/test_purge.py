@@ -1,5 +1,6 @@
 """`remit purge`: a card number that got in is taken out of every table, and all that the audit promises goes on holding."""
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +16,8 @@ from deploy.permissions.databases import GRANTS
 from services.audit.finding import CheckResult
 from services.audit.run import AuditReport, audit
 from services.invoice.__main__ import assemble
+from services.payment_gateway.commands import Request
+from services.payment_gateway.store import read_details
 from services.purge import run as purging
 from services.purge.places import PLACES, WITHOUT_TEXTS
 from services.purge.run import FoundRow, Purge, Purged, find, prepared
@@ -410,6 +413,35 @@ async def test_a_payment_at_work_is_left_to_its_instance(environment: Environmen
 
 
 # -- the command -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("member", ["customer", "mandate", "description", "statement_descriptor", "metadata"])
+async def test_no_hash_over_a_number_in_the_details_of_a_payment_is_left(
+    environment: Environment, tmp_path: Path, member: str
+) -> None:
+    await write_books(environment.databases, tmp_path)
+    url = environment.databases["payment_gateway"]
+    (row,) = await rows(url, "SELECT * FROM payments WHERE payment_id = $1", payment("paid"))
+    text = f"card {PAN}"
+    stored: dict[str, Any] = {member: {"order": text} if member == "metadata" else text}
+    names = ("payment_id", "invoice_id", "amount_minor", "currency", "method_token", "card_jwe")
+    request = {name: row[name] for name in names}
+    before = Request(**request, details=read_details(stored)).params_hash
+    await execute(
+        url,
+        "UPDATE payments SET details = $2::text::jsonb, params_hash = $3 WHERE payment_id = $1",
+        payment("paid"),
+        json.dumps(stored),
+        before,
+    )
+    await purge(environment)
+    (row,) = await rows(
+        url, "SELECT details::text AS details, params_hash FROM payments WHERE payment_id = $1", payment("paid")
+    )
+    assert PAN not in row["details"]
+    assert (
+        row["params_hash"] == Request(**request, details=read_details(json.loads(row["details"]))).params_hash != before
+    )
 
 
 async def test_without_do_the_command_only_lists_what_it_would_mask(environment: Environment, tmp_path: Path) -> None:
