@@ -338,7 +338,7 @@ async def test_what_does_not_fit_into_memory_is_left_to_the_sweeper(
     outside: OutsideRelay,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relaying, "HANDED_OVER_BYTES_MAX", 2 * len(ANSWER.body))
+    monkeypatch.setattr(relaying, "HANDED_OVER_BYTES_MAX", 2 * (len(ANSWER.body) + relaying.PROPERTIES_BYTES))
     relay = Relay(database, cast("Publisher", broker), outside=outside)
     await relay.publish([batch for _ in range(5) for batch in await both(database)])
     stuck.go_on.set()
