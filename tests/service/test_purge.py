@@ -390,7 +390,8 @@ async def test_a_running_service_writes_nothing_back_from_its_memory(
         await upstream.send(issue, reply_to=answers.name)
         assert (await answers.next()).data["answer"] == "accepted"
         purged = await purge(environment, number=number)
-        assert (len(purged.cleaned), purged.left) == (2, ())
+        cleaned = {row.place.table for row in purged.cleaned} - {"outbox"}  # its rows go soon after the confirm
+        assert (cleaned, purged.left) == ({"events", "invoices"}, ())
         await upstream.send(pay, reply_to=answers.name)
         assert (await answers.next()).data["answer"] == "accepted"
     (state,) = await rows(url, "SELECT customer_id, version FROM invoices")
