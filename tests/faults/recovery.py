@@ -30,7 +30,7 @@ QUEUES_OF: Final[dict[Service, tuple[str, ...]]] = {
 }
 
 _HANDLED: Final[dict[Service, str]] = dict.fromkeys(SERVICES, "SELECT message_id AS id FROM inbox") | {
-    "invoice": "SELECT message_id AS id FROM inbox UNION ALL SELECT command_id FROM answers"
+    "invoice": "SELECT message_id AS id FROM inbox UNION ALL SELECT coalesce(sent_id, command_id) FROM answers"
 }
 _DEAD_LETTERED: Final = """SELECT event_id AS id FROM dead_letters WHERE event_id IS NOT NULL
     UNION ALL SELECT message_id::uuid FROM dead_letters WHERE message_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"""
