@@ -37,7 +37,7 @@ class Losses:
     @property
     def reason(self) -> str:
         """Why one message is taken at a time, for readiness. Empty if that is not because of losses."""
-        if not self._is_alone or not self._in_a_row:
+        if not self._is_alone or self._in_a_row < LOSSES_MAX:
             return ""
         return f"lost {self._in_a_row} times in a row; takes one message at a time"
 

@@ -77,3 +77,12 @@ def test_the_wait_is_short_only_while_one_message_is_taken_and_none_came() -> No
     losses = lost(20)
     assert losses.delay_s(nothing_came=True) <= PAUSE_ALONE_S
     assert losses.delay_s(nothing_came=False) > 1.0
+
+
+def test_one_loss_of_a_wary_consumer_is_no_reason_to_be_unready() -> None:
+    """A restart of the broker is one loss, and such a consumer takes one message at a time anyhow."""
+    losses = Losses(PREFETCH, wary=True)
+    losses.lost()
+    assert (losses.prefetch, losses.reason) == (1, "")
+    losses.lost()
+    assert losses.reason
