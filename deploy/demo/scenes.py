@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -304,7 +305,13 @@ async def reject_one(rabbitmq_url: str, command: Contract, body: bytes, message_
     async with connection:
         channel = await connection.channel()
         exchange = await channel.get_exchange(command.exchange, ensure=False)
-        message = aio_pika.Message(body, content_type=STRUCTURED, message_id=str(message_id), delivery_mode=2)
+        message = aio_pika.Message(
+            body,
+            content_type=STRUCTURED,
+            message_id=str(message_id),
+            user_id=unquote(urlsplit(rabbitmq_url).username or "guest"),
+            delivery_mode=2,
+        )
         await exchange.publish(message, routing_key=command.wire_name, timeout=10)
         queue = await channel.get_queue("invoice.commands", ensure=False)
         delivery = await queue.get(timeout=10)
