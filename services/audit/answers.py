@@ -52,7 +52,7 @@ async def _check(counted: Tally, stores: Stores, page: list[Attempted], room: "_
 async def answered(invoices: Snapshot, ids: Iterable[UUID]) -> set[UUID]:
     """Those of these commands that have an answer, of whatever sender."""
     senders = [row["sender"] for row in await invoices.once(_SENDERS)]
-    asked = {one: id_ for id_ in ids for sender in (None, *senders) for one in kept_as(id_, sender)}
+    asked = {one: id_ for id_ in ids for one in kept_as(id_, None, *senders)}
     return {asked[row["command_id"]] for row in await invoices.page(_ANSWERED, list(asked))}
 
 

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from services.audit.align import StoredRow
 from services.audit.finding import Tally
-from services.audit.routes import COMMANDS, queues_for
+from services.audit.routes import queues_for
 from services.audit.stores import Stores
 from shared.card_data.scan import find_card_number
 from shared.card_data.verification_values import find_cvv
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
-from shared.messaging.topology import RoutingSuffix, routing_key
+from shared.messaging.topology import COMMANDS, RoutingSuffix, routing_key
 
 _DEAD_LETTERS = """
     SELECT id, queue, origin, reason, error_type, tries, message_id, event_id, content_type, status, settled_by, settled_at,

@@ -11,9 +11,9 @@ from services.audit.answers import answered, uuid_of
 from services.audit.evidence import TappedMessage, TapRecording
 from services.audit.expected_messages import KEPT_DAYS, ExpectedMessage, commands, events
 from services.audit.finding import Source, Tally
-from services.audit.routes import COMMANDS, SERVICE_OF
+from services.audit.routes import SERVICE_OF
 from services.audit.stores import DATABASES, Stores
-from shared.messaging.topology import DEAD_LETTERS, PUBLIC_EXCHANGES, UNREADABLE_DEAD_LETTERS
+from shared.messaging.topology import COMMANDS, DEAD_LETTERS, PUBLIC_EXCHANGES, UNREADABLE_DEAD_LETTERS
 
 PAGE = 2_000
 """The number of messages that are looked up at a time."""

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid5
 
 from services.audit.align import Keyed, StoredRow, align
+from services.audit.expected_messages import TO_GATEWAY
 from services.audit.finding import Finding, Tally
 from services.audit.leaks import LOG_NAME
 from services.audit.stores import Snapshot, Stores
@@ -38,7 +39,6 @@ _SNAPSHOT_TAKEN = "SELECT now()"
 _LOGGED = "journal_head"
 _HEAD = re.compile(r"\b\d{1,19}:[0-9a-f]{64}\b")
 _TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
-TO_GATEWAY = "payment_gateway.commands"
 
 # -- the chain -------------------------------------------------------------------------------------------------------------------------
 
@@ -47,16 +47,13 @@ async def journal_unbroken(counted: Tally, stores: Stores) -> None:
     """Every entry has the hash of its content and of the entry before; every head that was seen elsewhere is one of these hashes."""
     if not stores.has("staff"):
         return
-    staff = stores.databases["staff"]
-    heads = await _known_heads(stores, logged_before=await staff.value(_SNAPSHOT_TAKEN))
-    await check_chain(counted, staff, heads)
+    await check_chain(counted, stores.databases["staff"], await _known_heads(stores))
 
 
 async def verify_journal(stores: Stores, heads: Sequence[str]) -> tuple[Finding, str | None]:
     """What is wrong with the journal alone, and its head. `heads`: those that a person noted, besides what the stores know."""
     staff, counted = stores.databases["staff"], Tally(settled_before=None)
-    known = await _known_heads(stores, logged_before=await staff.value(_SNAPSHOT_TAKEN))
-    await check_chain(counted, staff, known | dict.fromkeys(heads, "a note"))
+    await check_chain(counted, staff, await _known_heads(stores) | dict.fromkeys(heads, "a note"))
     return counted.finding("journal_unbroken", ""), await staff.value(_HEAD_NOW)
 
 
@@ -121,10 +118,11 @@ def _purged_by(details: dict[str, Any] | None) -> dict[str, str]:
     return {row["key"]: row.get("left_sha256", "") for row in rows if row.get("table") == "journal"}
 
 
-async def _known_heads(stores: Stores, *, logged_before: datetime) -> dict[str, str]:
+async def _known_heads(stores: Stores) -> dict[str, str]:
     heads: dict[str, str] = {}
     if stores.evidence.logs is not None:
-        heads |= logged_heads(stores.evidence.logs, before=logged_before)
+        taken = await stores.databases["staff"].value(_SNAPSHOT_TAKEN)
+        heads |= logged_heads(stores.evidence.logs, before=taken)
     if stores.has("payment_gateway"):
         async for row in stores.databases["payment_gateway"].rows(_HEADS):
             heads[row["journal_head"]] = f"decision {row['message_id']}"

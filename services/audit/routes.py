@@ -3,9 +3,7 @@
 from functools import lru_cache
 from uuid import UUID, uuid5
 
-from shared.messaging.topology import ANY_KEY, COMMANDS, EXCHANGES, WORK_QUEUES, Binding, bound_exchange
-
-__all__ = ["COMMANDS", "SERVICE_OF", "kept_as", "queues_for"]
+from shared.messaging.topology import ANY_KEY, EXCHANGES, WORK_QUEUES, Binding, bound_exchange
 
 SERVICE_OF = {queue.name: queue.name.partition(".")[0] for queue in WORK_QUEUES}
 """A queue begins with the name of the service that consumes it."""
@@ -20,10 +18,10 @@ def queues_for(exchange: str, routing_key: str) -> tuple[str, ...]:
     return tuple(queue.name for queue in WORK_QUEUES if bound in queue.bindings)
 
 
-def kept_as(command_id: UUID, sender: str | None) -> tuple[UUID, ...]:
+def kept_as(command_id: UUID, *senders: str | None) -> tuple[UUID, ...]:
     """Under which ids the answer to a sender's command may be stored.
 
     Where senders must have a name, the name is part of the id. A command with card data does not spend the id, so its answer has another.
     """
-    ids = command_id, uuid5(command_id, f"sender:{sender or ''}")
+    ids = (command_id, *(uuid5(command_id, f"sender:{sender or ''}") for sender in senders))
     return (*ids, *(uuid5(id_, "card_data") for id_ in ids))

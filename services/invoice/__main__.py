@@ -29,9 +29,9 @@ async def assemble(runtime: Runtime) -> None:
     """Assemble the service: its queues, and the reminder. Raises `ConfigurationError`."""
     remind_after_s = EnvironmentVariables().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
     senders = Senders.read(EnvironmentVariables())
-    handler = InvoiceHandler(senders)
-    runtime.consume(COMMANDS, handler, inbox=CommandInbox(senders))
-    runtime.consume(SUSPECT_COMMANDS, handler, inbox=CommandInbox(senders))
+    handler, inbox = InvoiceHandler(senders), CommandInbox(senders)
+    runtime.consume(COMMANDS, handler, inbox=inbox)
+    runtime.consume(SUSPECT_COMMANDS, handler, inbox=inbox)
     runtime.consume("invoice.settlement", handler)
     reminder = RequestReminder(runtime.database, runtime.relay, older_than_s=remind_after_s)
     runtime.in_background(reminder, first_in_s=reminder.interval_s)  # outcomes that wait in our queue are handled first

@@ -8,7 +8,7 @@ Where senders are named, each has its own ids: a command is kept under an id tha
 also the cause of what follows from it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from services.invoice import answers
@@ -31,7 +31,7 @@ TRUSTED = Senders()
 
 @dataclass(frozen=True, slots=True)
 class ReceivedCommand(Item):
-    """A command of a sender: `command_id` is the id that the sender gave it.
+    """A command of a sender: `command_id` is the id that the sender gave it, `reply_to` where it is answered, if anywhere.
 
     `id` is the one under which it is kept. `other_id` is the one under which it may be kept if it came before `SENDERS` was changed.
     """
@@ -39,6 +39,7 @@ class ReceivedCommand(Item):
     command_id: UUID
     sender: str | None
     other_id: UUID | None
+    reply_to: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +62,25 @@ class CommandInbox:
     def admit(self, delivery: Delivery, read: Inbound | Malformed) -> Item | DeadLettered:
         """Decide whether a delivery is a command for the handler, a command that is rejected here, or a dead letter."""
         sender = self.senders.name_of(delivery)
+        reply_to = self.senders.answers_to(delivery.reply_to, sender)
         if isinstance(read, Malformed):
-            return self._refuse_malformed(delivery, read, sender)
-        if (refusal := self._refusal(delivery, read, sender)) is not None:
-            return self._refuse(delivery, read, sender, *refusal)
+            return self._refuse_malformed(delivery, read, sender, reply_to)
+        if (refusal := self._refusal(delivery, read, sender, reply_to)) is not None:
+            return self._refuse(delivery, read, sender, reply_to, *refusal)
         kept_as, other_id = self.senders.ids_of(read.id, sender)
         message = read if sender is None else replace(read, id=kept_as, sender=sender)
-        return ReceivedCommand(kept_as, delivery, message, read.id, sender, other_id)
+        return ReceivedCommand(kept_as, delivery, message, read.id, sender, other_id, reply_to)
 
-    def _refusal(self, delivery: Delivery, read: Inbound, sender: str | None) -> tuple[AnswerReason, str] | None:
+    def _refusal(
+        self, delivery: Delivery, read: Inbound, sender: str | None, reply_to: str | None
+    ) -> tuple[AnswerReason, str] | None:
         """Why the sender may not send this, as a reason and a sentence."""
         if sender is None and self.senders.are_named:
             return AnswerReason.SENDER_UNKNOWN, "user_id does not say who sent this"
         if read.type not in PUBLIC_COMMANDS:
             return AnswerReason.NOT_PUBLIC, "this type is not a public command"
-        if delivery.reply_to and (problem := self.senders.problem_of(delivery.reply_to, sender)) is not None:
-            return AnswerReason.REPLY_TO_NOT_ALLOWED, problem
+        if delivery.reply_to and reply_to is None:
+            return AnswerReason.REPLY_TO_NOT_ALLOWED, self.senders.problem_of(delivery.reply_to, sender) or ""
         return None
 
     async def handled_before(self, tx: Tx, items: Sequence[Item]) -> set[UUID]:
@@ -84,19 +88,25 @@ class CommandInbox:
 
     async def record(self, writes: WriteBatch, decided: DecidedBatch) -> Sequence[Outgoing]:
         """Collect the answers of fresh commands. Returns the messages with them, and with the stored answers of repeated commands."""
-        new, outgoing = answer_fresh(decided, self.senders)
+        new, outgoing = answer_fresh(decided)
         others = {other: item.sender for item in _commands(decided.fresh) if (other := item.other_id) is not None}
         await answers.insert(writes, list(new.values()), others)
         if decided.repeated:
             stored = await _stored(writes, decided.repeated) | new
             for item in _commands(decided.repeated):
-                outgoing += _answer_again(item, stored[item.id], decided, self.senders)
+                outgoing += _answer_again(item, stored[item.id], decided)
         return outgoing
 
     # -- refused at the border -------------------------------------------------------------------------------------------------------
 
     def _refuse(
-        self, delivery: Delivery, read: Inbound, sender: str | None, reason: AnswerReason, detail: str
+        self,
+        delivery: Delivery,
+        read: Inbound,
+        sender: str | None,
+        reply_to: str | None,
+        reason: AnswerReason,
+        detail: str,
     ) -> RefusedCommand:
         kept_as, other_id = self.senders.ids_of(read.id, sender)
         answer = StoredAnswer(
@@ -110,10 +120,10 @@ class CommandInbox:
             sender=sender,
             sent_id=_if_other(read.id, kept_as),
         )
-        return RefusedCommand(kept_as, delivery, None, read.id, sender, other_id, answer)
+        return RefusedCommand(kept_as, delivery, None, read.id, sender, other_id, reply_to, answer)
 
     def _refuse_malformed(
-        self, delivery: Delivery, malformed: Malformed, sender: str | None
+        self, delivery: Delivery, malformed: Malformed, sender: str | None, reply_to: str | None
     ) -> RefusedCommand | DeadLettered:
         """Reject a command that can never be read, if its id is known: its own id, or that of AMQP.
 
@@ -139,7 +149,7 @@ class CommandInbox:
             sender=sender,
             sent_id=_if_other(command_id, kept_as),
         )
-        return RefusedCommand(kept_as, delivery, None, command_id, sender, other_id, answer)
+        return RefusedCommand(kept_as, delivery, None, command_id, sender, other_id, reply_to, answer)
 
 
 _CARD_DATA = {reason.value for reason in MalformedReason if reason.is_card_data}
@@ -159,16 +169,22 @@ async def _stored(tx: Tx, items: Iterable[Item]) -> dict[UUID, StoredAnswer]:
     found = await answers.load(tx, {id_ for item in commands for id_ in (item.id, item.other_id) if id_ is not None})
     stored: dict[UUID, StoredAnswer] = {}
     for item in commands:
-        answer = found.get(item.id)
-        if answer is None and item.other_id is not None:
-            answer = found.get(item.other_id)
-            answer = answer if answer is not None and answer.is_of(item.sender) else None
-        if answer is not None:
+        if (answer := _answer_of(found, item.id, item.other_id, item.sender)) is not None:
             stored[item.id] = answer
     return stored
 
 
-def answer_fresh(decided: DecidedBatch, senders: Senders = TRUSTED) -> tuple[dict[UUID, StoredAnswer], list[Outgoing]]:
+def _answer_of(
+    found: Mapping[UUID, StoredAnswer], kept_as: UUID, other_id: UUID | None, sender: str | None
+) -> StoredAnswer | None:
+    """The stored answer of a command: under its own id, else under the other one, if it may be of this sender."""
+    if (answer := found.get(kept_as)) is not None:
+        return answer
+    other = found.get(other_id) if other_id is not None else None
+    return other if other is not None and other.is_of(sender) else None
+
+
+def answer_fresh(decided: DecidedBatch) -> tuple[dict[UUID, StoredAnswer], list[Outgoing]]:
     """The answers of the fresh commands, by the ids under which they are kept, and the messages that announce them. Pure."""
     new: dict[UUID, StoredAnswer] = {}
     outgoing: list[Outgoing] = []
@@ -178,7 +194,7 @@ def answer_fresh(decided: DecidedBatch, senders: Senders = TRUSTED) -> tuple[dic
         outgoing += announce_answer(
             answer,
             cause,
-            reply_to=senders.answers_to(item.delivery.reply_to, item.sender),
+            reply_to=item.reply_to,
             correlation_id=_correlation(item),
             causation_id=item.command_id,
         )
@@ -222,8 +238,7 @@ async def close_answers(
     new: dict[UUID, StoredAnswer] = {}
     outgoing: list[Outgoing] = []
     for (cause, close), (kept_as, other_id) in zip(closed, ids, strict=True):
-        other = found.get(other_id) if other_id is not None else None
-        if kept_as in found or kept_as in new or (other is not None and other.is_of(close.sender)):
+        if kept_as in new or _answer_of(found, kept_as, other_id, close.sender) is not None:
             continue
         new[kept_as] = answer = StoredAnswer(
             kept_as,
@@ -266,11 +281,8 @@ def _answer(item: ReceivedCommand, decided: DecidedBatch) -> tuple[StoredAnswer,
     return answer, change.cause
 
 
-def _answer_again(
-    item: ReceivedCommand, stored: StoredAnswer, decided: DecidedBatch, senders: Senders
-) -> list[Outgoing]:
-    reply_to = senders.answers_to(item.delivery.reply_to, item.sender)
-    if reply_to is None:
+def _answer_again(item: ReceivedCommand, stored: StoredAnswer, decided: DecidedBatch) -> list[Outgoing]:
+    if item.reply_to is None:
         return []
     stored = replace(stored, sent_id=item.command_id)
     if isinstance(item, RefusedCommand) and item.answer.reason in _CARD_DATA:
@@ -281,7 +293,7 @@ def _answer_again(
         detail = "another command came under this id before"
         stored = replace(stored, answer="rejected", reason=AnswerReason.COMMAND_ID_REUSED.value, detail=detail)
     cause = Cause(stored.command_id, stored.correlation_id, decided.now)
-    return [_to_sender(stored, cause, reply_to, _correlation(item))]
+    return [_to_sender(stored, cause, item.reply_to, _correlation(item))]
 
 
 def _is_another_command(item: ReceivedCommand, stored: StoredAnswer) -> bool:

@@ -7,6 +7,7 @@ command must have one. An invoice then belongs to whoever issued it, and the sam
 
 from uuid import UUID
 
+from shared.amqp.frames import SHORT_STRING_BYTES_MAX
 from shared.ids import id_of_command
 from shared.messaging import dead_letter_headers
 from shared.messaging.consumer import Delivery
@@ -17,8 +18,6 @@ from shared.settings import ConfigurationError, EnvironmentVariables
 STAFF_USER = "staff"
 """The broker's user as whom the staff service connects. What it replays is of the sender that it names."""
 ANYBODY = "*"
-NAME_LENGTH_MAX = 255
-"""Of a user's name, which AMQP carries in a short string."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ def _groups(text: str) -> dict[str, frozenset[str]]:
 
 def _names(variable: str, text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")] if text else []
-    if not all(name and len(name.encode()) <= NAME_LENGTH_MAX and _is_name(name) for name in names):
+    if not all(name and len(name.encode()) <= SHORT_STRING_BYTES_MAX and _is_name(name) for name in names):
         raise ConfigurationError(f"{variable} must be names of users of the broker, separated by commas.")
     if len(set(names)) < len(names):
         raise ConfigurationError(f"{variable} must have each name once.")

@@ -45,7 +45,6 @@ class GatewayWatch:
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._logged_at = -LOG_INTERVAL_S
-        self._is_checked = False
         self._checks = 0
         self._one_at_a_time = asyncio.Lock()
         self._refused = asyncio.Event()
@@ -57,9 +56,9 @@ class GatewayWatch:
 
     async def run_once(self) -> float:
         """Check if the gateway was not reached yet, or if it refuses this service."""
-        if self.is_refused or not self._is_checked:
+        if self.is_refused or not self._checks:
             await self._check()
-        return self.interval_s if self.is_refused or not self._is_checked else IDLE_INTERVAL_S
+        return self.interval_s if self.is_refused or not self._checks else IDLE_INTERVAL_S
 
     async def wait(self, seconds: float) -> None:
         """Wait for `seconds`, or less if the gateway begins to refuse this service."""
@@ -103,7 +102,6 @@ class GatewayWatch:
                 self._allow()
             case _:
                 return False
-        self._is_checked = True
         self._checks += 1
         return True
 

@@ -16,6 +16,9 @@ from shared.persistence.retention import retention_of_details
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
+AT_REST = """due_at IS NULL
+        AND (status IN ('captured', 'declined', 'not_charged', 'refunded') OR (status = 'refund_failed' AND decided_by IS NOT NULL))"""
+"""A condition on a row of `payments`, in SQL: nothing is to be done about it any more."""
 ATTEMPTS_RETENTION_DAYS = 400
 """How long attempts are kept after their payment has ended for good: until the books of that year are closed. That is far longer than a
 cardholder can dispute a charge (120 days with most schemes). The attempts of an open case are kept until it is closed."""
@@ -26,8 +29,7 @@ ATTEMPTS_RETENTION = retention_of_details(
     time="recorded_at",
     owners="payments",
     key="payment_id",
-    at_rest="""due_at IS NULL AND updated_at < now() - make_interval(days => $1)
-        AND (status IN ('captured', 'declined', 'not_charged', 'refunded') OR (status = 'refund_failed' AND decided_by IS NOT NULL))""",
+    at_rest=f"{AT_REST} AND updated_at < now() - make_interval(days => $1)",
     note="attempts_forgotten_at = now()",
 )
 

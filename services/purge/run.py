@@ -10,9 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from services.payment_gateway.commands import Request
+from services.payment_gateway.ledger import AT_REST
 from services.payment_gateway.store import read_details
 from services.purge.cleaner import Cleaner
 from services.purge.places import PLACES, TextTable
+from services.saga.store import ENDED
 from services.staff.dead_letters import Withheld
 from services.staff.store import JournalEntry, append_entries
 from shared.clock import Clock
@@ -38,13 +40,11 @@ _LEFT = """
 _INVOICES = """
     SELECT i.invoice_id, i.status, e.cause_id FROM invoices i JOIN events e ON e.stream_id = i.invoice_id AND e.version = 1"""
 _PENDING = ("payment_pending", "in_doubt")
-_PAYMENTS_UNDER_WAY = """
-    SELECT invoice_id FROM payments WHERE invoice_id = ANY($1::text[]) AND (due_at IS NOT NULL OR NOT (
-        status IN ('captured', 'declined', 'not_charged', 'refunded') OR (status = 'refund_failed' AND decided_by IS NOT NULL)))"""
-_SAGAS_UNDER_WAY = """
-    SELECT invoice_id FROM sagas
-    WHERE invoice_id = ANY($1::text[]) AND status NOT IN ('completed', 'failed', 'refunded', 'not_refunded')"""
-_FORGET_HASHES = "UPDATE answers SET content_hash = NULL WHERE command_id = ANY($1::uuid[])"
+_PAYMENTS_UNDER_WAY = f"SELECT invoice_id FROM payments WHERE invoice_id = ANY($1::text[]) AND NOT ({AT_REST})"  # noqa: S608 - a constant
+_SAGAS_UNDER_WAY = f"SELECT invoice_id FROM sagas WHERE invoice_id = ANY($1::text[]) AND NOT ({ENDED})"  # noqa: S608 - a constant
+_FORGET_HASH = """
+    UPDATE answers SET content_hash = NULL
+    WHERE command_id = (SELECT cause_id FROM events WHERE stream_id = $1 AND version = $2)"""
 _END_SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'remit invoice' AND pid <> pg_backend_pid()"""
@@ -131,7 +131,7 @@ class Purge:
             | ({"left_sha256": left[row.key]} if row.key in left else {})
             for row in rows
         ]
-        details = {"reason": self._reason, "database": rows[0].database if rows else "staff", "rows": told}
+        details = {"reason": self._reason, "database": rows[0].database, "rows": told}
         return JournalEntry(new_id(), self._clock(), self._who, "purge", self._id, details)
 
 
@@ -283,8 +283,7 @@ async def _extra_of_answer(_tx: Connection, _found: FoundRow, _changed: Mapping[
 
 async def _extra_of_event(tx: Connection, found: FoundRow, _changed: Mapping[str, object]) -> dict[str, object]:
     """The same of the command that caused the event."""
-    cause = "SELECT cause_id FROM events WHERE stream_id = $1 AND version = $2"
-    await tx.execute(_FORGET_HASHES, [await tx.fetchval(cause, *found.values)])
+    await tx.execute(_FORGET_HASH, *found.values)
     return {}
 
 

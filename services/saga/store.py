@@ -33,6 +33,8 @@ FIRED_RETENTION = RetentionRule(
 )
 
 
+ENDED = "status IN ('completed', 'failed', 'refunded', 'not_refunded')"
+"""A condition on a row of `sagas`, in SQL."""
 JOURNAL_RETENTION_DAYS = 400
 """How long the journal of an ended saga is kept: until the books of the year in which it ended are closed. That is far longer than a
 cardholder can dispute a charge (120 days with most schemes). If a dispute comes even later, events and outcomes say what happened: they are
@@ -44,8 +46,7 @@ JOURNAL_RETENTION = retention_of_details(
     time="at",
     owners="sagas",
     key="payment_id",
-    at_rest="""status IN ('completed', 'failed', 'refunded', 'not_refunded')
-        AND updated_at < now() - make_interval(days => $1)""",
+    at_rest=f"{ENDED} AND updated_at < now() - make_interval(days => $1)",
     note="journal_from = version + 1",
 )
 """A journal is deleted as a whole, because its saga has not changed since the last entry."""

@@ -31,7 +31,7 @@ from shared.messaging.codec import Malformed, decode, encode, field_errors
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
 from shared.messaging.failures import text as text_of
-from shared.messaging.topology import WORK_QUEUES
+from shared.messaging.topology import COMMANDS, WORK_QUEUES
 from shared.persistence import outbox
 from shared.persistence.database import Database, Trouble, trouble
 from shared.records import dataclass, replace
@@ -43,7 +43,6 @@ __all__ = ["ActionRefusal", "ActionResult", "DeadLetterStatus", "JournalEntry", 
 SOURCE = "staff"
 CHUNK_MAX = 100
 """Dead letters in one transaction. Their bodies have at most 6 MiB together, and locks stay short."""
-COMMANDS_QUEUE = "invoice.commands"
 OutboxAction = Literal["release", "drop"]
 ROUTING_HEADERS = frozenset({"CC", "BCC"})
 """Headers by which RabbitMQ routes a message to further queues. If one holds anything but a list, the broker closes the channel."""
@@ -251,14 +250,14 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
         return settled
     letter = record.letter
     after = dead_letters.settle(record, DeadLetterStatus.DISCARDED, Disposition(who, now, reason))
-    command_id = letter.event_id if letter.queue == COMMANDS_QUEUE else None
+    command_id = letter.event_id if letter.queue == COMMANDS else None
     details: dict[str, object] = {"queue": letter.queue, "message_id": letter.message_id, "reason": reason}
     entry = JournalEntry(
         new_id(), now, who, "discard", record.id, details | {"closes": str(command_id) if command_id else None}
     )
     if command_id is None:
         text = "discarded; no id of a command can be read, so nobody is answered"
-        return _Act(after, entry, (), text if letter.queue == COMMANDS_QUEUE else "discarded")
+        return _Act(after, entry, (), text if letter.queue == COMMANDS else "discarded")
     read = _read(record)
     closing = CloseCommand(
         command_id=command_id,

@@ -258,7 +258,7 @@ def test_what_cannot_be_told_from_the_first_is_another_command(first: Sent, agai
     assert isinstance(stored, RefusedCommand)
     assert isinstance(repeated, RefusedCommand)
     decided = DecidedBatch((), [repeated], {}, datetime(2026, 1, 1, tzinfo=UTC))
-    (answer,) = _answer_again(repeated, stored.answer, decided, TRUSTED)
+    (answer,) = _answer_again(repeated, stored.answer, decided)
     assert json.loads(answer.body)["data"]["reason"] == reason.value
 
 
