@@ -23,12 +23,13 @@ from deploy.cli.output import (
     CliError,
     Json,
     Limit,
+    Who,
     console,
     fail,
     say,
     write_json,
 )
-from deploy.cli.staff_pages import Who, journal_panel, one_id, person, report, run
+from deploy.cli.staff_pages import journal_panel, one_id, person, report, run
 from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
 from deploy.cli.words import SECONDS_IN, age, id_text, short_type, time
 from services.staff import actions

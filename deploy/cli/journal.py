@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli.audit import servers
-from deploy.cli.output import MISUSED, REFUSED, Json, console, fail, say, write_json
+from deploy.cli.output import MISUSED, REFUSED, Json, fail, say, write_json, write_line
 
 if TYPE_CHECKING:
     from services.audit.finding import Finding
@@ -54,7 +54,7 @@ def verify(
         write_json(finding.as_json() | {"head": last})
     else:
         for breach in finding.breaches:
-            console().print(f"{breach.about}: {breach.why}", markup=False, soft_wrap=True)
+            write_line(f"{breach.about}: {breach.why}")
         say(f"{finding.looked_at} entries, {finding.broken or 'nothing'} wrong. The head is {last or 'not there yet'}.")
     if finding.broken:
         raise typer.Exit(REFUSED)

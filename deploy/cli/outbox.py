@@ -1,6 +1,5 @@
 """`remit outbox`: messages that end the broker's connection at each try. Operators look at them, release them, or drop them."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, TypeVar
@@ -10,18 +9,16 @@ import typer
 
 from deploy.cli import staff_pages
 from deploy.cli.operate import Service
-from deploy.cli.output import LISTED, LISTED_MAX, MISUSED, REFUSED, Json, Limit, console, fail, say, write_json
-from deploy.cli.staff_pages import Who, person
+from deploy.cli.output import LISTED, LISTED_MAX, REFUSED, Json, Limit, Who, console, fail, say, write_json
+from deploy.cli.staff_pages import person
 from deploy.cli.tables import WIDE, id_column, plain, table
 from deploy.cli.words import age, id_text
 from services.staff import actions
 from services.staff.actions import ActionResult
 from shared.clock import system_clock
-from shared.observability.redaction import describe_error
 from shared.persistence import outbox
-from shared.persistence.database import AWAY_ERRORS, Connection, Database
+from shared.persistence.database import Connection, Database
 from shared.persistence.outbox import QuarantinedMessage
-from shared.settings import EnvironmentVariables
 
 T = TypeVar("T")
 
@@ -106,17 +103,9 @@ def _print(found: dict[str, list[QuarantinedMessage]]) -> None:
 
 def _on(service: Service, work: Callable[[Connection], Awaitable[T]]) -> T:
     """Do the work on the database of a service. Raises ConfigurationError, or CliError if the database does not answer."""
-    try:
-        return asyncio.run(_with_connection(service, work))
-    except AWAY_ERRORS as error:
-        fail(f"{service.value.upper()}_DATABASE_URL: the database does not answer ({describe_error(error)}).", MISUSED)
 
-
-async def _with_connection(service: Service, work: Callable[[Connection], Awaitable[T]]) -> T:
-    url = EnvironmentVariables().database_url(service.value)
-    database = await Database.open(url, name="remit outbox", connections_max=1)
-    try:
+    async def on(database: Database) -> T:
         async with database.connection() as connection:
             return await work(connection)
-    finally:
-        await database.close()
+
+    return staff_pages.run(on, of=service)

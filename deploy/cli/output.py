@@ -22,6 +22,9 @@ LISTED_MAX: Final = 10_000
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 Limit = Annotated[int, typer.Option(min=1, max=LISTED_MAX, help="Rows at most.")]
+Who = Annotated[
+    str, typer.Option(envvar=["REMIT_WHO", "USER"], show_envvar=False, help="Who acts. Default: you ($USER).")
+]
 
 
 class CliError(Exception):

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cli.output import LISTED, REFUSED, Json, Limit, console, fail, say, write_json
-from deploy.cli.staff_pages import Who, journal_panel, one_id, person, report, run
+from deploy.cli.output import LISTED, REFUSED, Json, Limit, Who, console, fail, say, write_json
+from deploy.cli.staff_pages import journal_panel, one_id, person, report, run
 from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
 from deploy.cli.words import age, id_text, money, time
 from services.staff import actions, domain

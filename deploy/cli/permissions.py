@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.cli.operate import Service
-from deploy.cli.output import MISUSED, REFUSED, CliError, Json, console, fail, say, write_json
+from deploy.cli.output import MISUSED, REFUSED, CliError, Json, console, fail, say, write_json, write_line
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from deploy.permissions.broker import BrokerUser
+    from deploy.permissions.databases import Service as DatabaseService
 
 Senders = Annotated[
     list[str] | None,
@@ -52,7 +53,12 @@ def permissions(
 
     users = _users(sender, listener)
     if json:
-        write_json({"rabbitmq": [_as_json(user) for user in users], "postgresql": _grants()})
+        write_json(
+            {
+                "rabbitmq": [_as_json(user) for user in users],
+                "postgresql": {service: _grants(service) for service in GRANTS},
+            }
+        )
         return
     console().print(_users_table(users))
     for service in GRANTS:
@@ -119,9 +125,9 @@ def apply(
     for service, url in urls.items():
         asyncio.run(_apply(service, url, passwords))
         if not json:
-            console().print(f"{service.value}: every role may do what it should, and nothing else.", soft_wrap=True)
+            write_line(f"{service.value}: every role may do what it should, and nothing else.")
     if json:
-        write_json({service.value: _grants()[service.value] for service in chosen})
+        write_json({service.value: _grants(service.value) for service in chosen})
 
 
 async def _apply(service: Service, url: str, passwords: Path | None) -> None:
@@ -168,16 +174,15 @@ def _users(senders: list[str] | None, listeners: list[str] | None) -> "tuple[Bro
 
 
 def _as_json(user: "BrokerUser") -> dict[str, Any]:
-    patterns = {"configure": user.pattern("configure"), "write": user.pattern("write"), "read": user.pattern("read")}
-    return {"user": user.name, **patterns}
+    return {"user": user.name, **user.patterns()}
 
 
-def _grants() -> dict[str, dict[str, dict[str, str]]]:
+def _grants(service: "DatabaseService") -> dict[str, dict[str, str]]:
+    """What each role may do with each table of a service, as SQL writes it."""
     from deploy.permissions.databases import AUDIT, GRANTS, PURGE  # noqa: PLC0415
 
     return {
-        service: {table: {role: grant.of(role) for role in (service, AUDIT, PURGE)} for table, grant in tables.items()}
-        for service, tables in GRANTS.items()
+        table: {role: grant.of(role) for role in (service, AUDIT, PURGE)} for table, grant in GRANTS[service].items()
     }
 
 
@@ -198,12 +203,13 @@ def _users_table(users: "Sequence[BrokerUser]") -> "Table":
     return page
 
 
-def _grants_table(service: str) -> "Table":
+def _grants_table(service: "DatabaseService") -> "Table":
     from deploy.cli.tables import plain, table  # noqa: PLC0415 - rich
+    from deploy.permissions.databases import owner  # noqa: PLC0415
 
     page = table()
-    page.title, page.title_justify = f"PostgreSQL: {service}, owned by {service}_owner", "left"
-    for table_name, granted in _grants()[service].items():
+    page.title, page.title_justify = f"PostgreSQL: {service}, owned by {owner(service)}", "left"
+    for table_name, granted in _grants(service).items():
         if not page.columns:
             for column in ("table", *granted):
                 page.add_column(column, overflow="fold")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.output import MISUSED, REFUSED, Json, console, fail, say, write_json
+from deploy.cli.output import MISUSED, REFUSED, Json, Who, fail, say, write_json, write_line
 from shared.observability.visible import visible
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def purge(
     ] = False,
     do: Annotated[bool, typer.Option("--do", help="Take it out. Without this it is only listed, masked.")] = False,
     reason: Annotated[str, typer.Option(help="Why, for the journal. Needed with --do.")] = "",
-    who: Annotated[
-        str, typer.Option(envvar=["REMIT_WHO", "USER"], show_envvar=False, help="Who acts. Default: you ($USER).")
-    ] = "",
+    who: Who = "",
     json: Json = False,
 ) -> None:
     """Find card data in the tables of all services, and take it out.
@@ -143,5 +141,4 @@ def _print_rows(title: str, rows: "Sequence[FoundRow]") -> None:
     for row in rows:
         for column, left in row.members.items():
             shown = visible(str(left).replace("\n", " "))[:SHOWN_MAX]
-            place = f"{row.database}.{row.place.table}.{column}"
-            console().print(f"{title}: {place} of {visible(row.key)}: {shown}", markup=False, soft_wrap=True)
+            write_line(f"{title}: {row.database}.{row.place.table}.{column} of {row.key}: {shown}")

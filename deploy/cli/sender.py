@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -13,7 +12,7 @@ from aio_pika.exceptions import DeliveryError
 from pydantic import ValidationError
 
 from deploy.cli.output import MISUSED, fail
-from shared.amqp.broker_link import ADVICE, BROKER_ERRORS, ChannelAccessRefused, access_refused
+from shared.amqp.broker_link import ADVICE, BROKER_ERRORS, ChannelAccessRefused, access_refused, user_in
 from shared.clock import system_clock
 from shared.contracts.invoice import UpstreamCommand
 from shared.ids import new_id
@@ -61,7 +60,7 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
         fail(str(access_refused(error) or f"RABBITMQ_URL: the broker does not answer ({type(error).__name__})."))
     async with connection:
         channel = await connection.channel(on_return_raises=True)
-        user = _user(url)
+        user = user_in(url)  # it may declare queues that begin with its name and a dot (`remit permissions`)
         try:
             replies = await channel.declare_queue(
                 f"{user}.answers.{new_id()}", exclusive=True, timeout=CONNECT_TIMEOUT_S
@@ -91,11 +90,6 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
                 f"whether it arrived is not known: send it again with --id {command_id}, which is harmless."
             )
         return await _answer(replies, wait_s) if wait_s > 0 else None
-
-
-def _user(url: str) -> str:
-    """The user in the URL. It may declare queues that begin with its name and a dot (`remit permissions`)."""
-    return unquote(urlsplit(url).username or "guest")
 
 
 def _body(command: UpstreamCommand, command_id: UUID) -> bytes:

@@ -6,14 +6,14 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 import typer
 from rich.panel import Panel
 from rich.text import Text
 
-from deploy.cli.operate import SERVICES_FOLDER
+from deploy.cli.operate import SERVICES_FOLDER, Service
 from deploy.cli.output import MISUSED, REFUSED, console, fail, say, write_json
 from deploy.cli.tables import panel, plain, table
 from deploy.cli.words import time
@@ -28,39 +28,35 @@ from shared.settings import ConfigurationError, EnvironmentVariables
 
 T = TypeVar("T")
 
-MIGRATIONS = SERVICES_FOLDER / "staff" / "migrations"
 PREFIX_MIN = 4
 
-Who = Annotated[
-    str, typer.Option(envvar=["REMIT_WHO", "USER"], show_envvar=False, help="Who acts. Default: you ($USER).")
-]
 
-
-def run(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Do the work on the staff database. Raises ConfigurationError, or CliError if the database does not answer."""
+def run(work: Callable[[Database], Awaitable[T]], *, of: Service = Service.STAFF) -> T:
+    """Do the work on a service's database. Raises ConfigurationError, or CliError if the database does not answer or refuses us."""
+    variable = f"{of.value.upper()}_DATABASE_URL"
     try:
         if "REMIT_FAULT" in os.environ:
             configure_logs("remit", level="WARNING")
             crash_points.arm_from_environment()
-        return asyncio.run(_on_database(work))
+        return asyncio.run(_on_database(of, work))
     except AWAY_ERRORS as error:
         if is_refused(error):
-            fail(f"STAFF_DATABASE_URL: {error_text(error)}.", MISUSED)
+            fail(f"{variable}: {error_text(error)}.", MISUSED)
         fail(
-            f"The staff database does not answer ({type(error).__name__}): is STAFF_DATABASE_URL right and PostgreSQL up? "
+            f"The {of.value} database does not answer ({type(error).__name__}): is {variable} right and PostgreSQL up? "
             "What was begun is done completely or not at all; doing it again does nothing twice.",
             MISUSED,
         )
 
 
-async def _on_database(work: Callable[[Database], Awaitable[T]]) -> T:
+async def _on_database(of: Service, work: Callable[[Database], Awaitable[T]]) -> T:
     database = await Database.open(
-        EnvironmentVariables().database_url("staff"), name="remit staff cli", connections_max=1
+        EnvironmentVariables().database_url(of.value), name=f"remit {of.value} cli", connections_max=1
     )
     try:
         async with database.connection() as connection:
-            if (problem := await schema.pending(connection, MIGRATIONS)) is not None:
-                raise ConfigurationError(f"STAFF_DATABASE_URL: {problem}.")
+            if (problem := await schema.pending(connection, SERVICES_FOLDER / of.value / "migrations")) is not None:
+                raise ConfigurationError(f"{of.value.upper()}_DATABASE_URL: {problem}.")
         return await work(database)
     finally:
         await database.close()

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aio_pika
 
 from deploy.demo.upstream import AnswerReceived, Upstream
 from deploy.sandbox.faults import BEHAVIOURS, Ending
+from shared.amqp.broker_link import user_in
 from shared.card_data.encryption import CardDetails, encrypt_card
 from shared.contracts.base import Contract
 from shared.contracts.invoice import (
@@ -309,7 +309,7 @@ async def reject_one(rabbitmq_url: str, command: Contract, body: bytes, message_
             body,
             content_type=STRUCTURED,
             message_id=str(message_id),
-            user_id=unquote(urlsplit(rabbitmq_url).username or "guest"),
+            user_id=user_in(rabbitmq_url),
             delivery_mode=2,
         )
         await exchange.publish(message, routing_key=command.wire_name, timeout=10)

@@ -111,6 +111,16 @@ class Stack:
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The password of each user and role of ours, by its name; empty on given servers, whose users are not ours."""
 
+    @property
+    def vhost(self) -> str:
+        """The name of the virtual host."""
+        return unquote(urlsplit(self.rabbitmq_url).path[1:]) or "/"
+
+    @property
+    def administrator(self) -> str:
+        """The broker's user of the set-up."""
+        return unquote(urlsplit(self.rabbitmq_url).username or "")
+
     def service_database_url(self, service: Service) -> str:
         """The URL of a service's database for the set-up: of the role that owns it. A service gets its own by `environment_of`."""
         return self._service_urls[service]
@@ -121,14 +131,17 @@ class Stack:
         return {RABBITMQ_VARIABLE: self.rabbitmq_url, **services, ADMIN_VARIABLE: self.postgres_url}
 
     def environment_of(self, who: str) -> dict[str, str]:
-        """The variables with the servers' addresses for one service, or for the `OPERATOR`: each has a user and roles of its own.
+        """The variables with the servers' addresses for one service, the `OPERATOR` or the `AUDIT`: each has a user and roles of its own.
 
         What a service is told only where permissions are set up belongs here, too: a given server knows none of our users.
         """
         if not self.passwords:
             return self.environment()
-        readable = dict.fromkeys(SERVICES, AUDIT) | {"staff": "staff"}
-        roles_of: dict[Service, str] = readable if who == OPERATOR else {own: own for own in SERVICES if own == who}
+        roles_of: dict[Service, str] = {own: own for own in SERVICES if own == who}
+        if who in {OPERATOR, AUDIT}:
+            roles_of = dict.fromkeys(SERVICES, AUDIT)
+        if who == OPERATOR:
+            roles_of["staff"] = "staff"
         urls = {database_variable(service): self.database_url_of(service, role) for service, role in roles_of.items()}
         return {RABBITMQ_VARIABLE: self.rabbitmq_url_of(who), **urls, **(NAMED_SENDERS if who == "invoice" else {})}
 
@@ -182,11 +195,9 @@ class Stack:
 
     def permit(self) -> None:
         """Makes the virtual host of `rabbitmq_url`, our users, and their permissions there. Raises NotOursError on a given broker."""
-        vhost = unquote(urlsplit(self.rabbitmq_url).path[1:]) or "/"
-        everything = definitions(USERS, vhost, self.passwords or None)
-        administrator = unquote(urlsplit(self.rabbitmq_url).username or "")
+        everything = definitions(USERS, self.vhost, self.passwords or None)
         everything["permissions"].append(
-            {"user": administrator, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}
+            {"user": self.administrator, "vhost": self.vhost, "configure": ".*", "write": ".*", "read": ".*"}
         )
         self.broker.import_definitions(json.dumps(everything))
 

@@ -16,7 +16,7 @@ import asyncpg
 
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT, Fleet, open_fleet
-from deploy.local.stack import OPERATOR, RABBITMQ_VARIABLE, SERVICES, Service, Stack, database_variable, open_stack
+from deploy.local.stack import OPERATOR, SERVICES, Service, Stack, open_stack
 from deploy.permissions.apply import execute
 from deploy.permissions.broker import SETUP
 from deploy.permissions.databases import AUDIT, grants_sql
@@ -157,10 +157,4 @@ def audit(system: System, *more: str) -> "subprocess.CompletedProcess[str]":
     stores = ("--ledger", str(system.ledger), "--history", str(system.history), "--logs", str(system.folder))
     without = [word for evidence in NO_EVIDENCE for word in ("--without", evidence)]
     whole = ("audit", "--drained", "--complete", *stores, *without, *more)
-    return remit(system, *whole, variables=audit_environment(system.stack))
-
-
-def audit_environment(stack: Stack) -> dict[str, str]:
-    """The variables for `remit audit`: a user that may look into queues, and the role that reads, everywhere."""
-    databases = {database_variable(service): stack.database_url_of(service, AUDIT) for service in SERVICES}
-    return {RABBITMQ_VARIABLE: stack.rabbitmq_url_of(AUDIT), **databases}
+    return remit(system, *whole, variables=system.stack.environment_of(AUDIT))

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from deploy.permissions.passwords import rabbitmq_hash
 from shared.contracts.base import Contract
@@ -76,6 +76,10 @@ class BrokerUser:
             names.append(f"{_escaped(self.name)}[.].*")
         return f"^({'|'.join(names)})$" if names else _NOTHING
 
+    def patterns(self) -> dict[str, str]:
+        """All three, by permission."""
+        return {permission: self.pattern(permission) for permission in get_args(Permission)}
+
 
 def broker_users(senders: Iterable[str] = (), listeners: Iterable[str] = ()) -> tuple[BrokerUser, ...]:
     """Every user: those of the services, the set-up's, the audit's, and those of the named senders and listeners.
@@ -112,16 +116,7 @@ def definitions(
             }
             for user in users
         ]
-    made["permissions"] = [
-        {
-            "user": user.name,
-            "vhost": vhost,
-            "configure": user.pattern("configure"),
-            "write": user.pattern("write"),
-            "read": user.pattern("read"),
-        }
-        for user in users
-    ]
+    made["permissions"] = [{"user": user.name, "vhost": vhost, **user.patterns()} for user in users]
     return made
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "DeliveredMessage",
     "access_refused",
     "losses_as_errors",
+    "user_in",
 ]
 """Some of these are names of the client library. The rest of the repository takes them from here, and does not import the library."""
 
@@ -194,12 +195,15 @@ class BrokerLink:
                 return
 
 
+def user_in(url: str) -> str:
+    """The name of the user in a broker's URL. A URL without one means the broker's own `guest`."""
+    return unquote(urlsplit(url).username or "guest")
+
+
 def _user(url: str) -> str | None:
     """The name of the connection's user, or None if it is not the URL that says who connects (`auth=external`)."""
-    parts = urlsplit(url)
-    if parse_qs(parts.query).get("auth", ["plain"])[-1].lower() != "plain":
-        return None
-    return unquote(parts.username) if parts.username else "guest"
+    auth = parse_qs(urlsplit(url).query).get("auth", ["plain"])[-1].lower()
+    return user_in(url) if auth == "plain" else None
 
 
 def _heartbeat_s(url: str) -> int:

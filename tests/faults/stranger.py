@@ -5,13 +5,14 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 
 from deploy.permissions.broker import broker_users, definitions
+from shared.amqp.broker_link import user_in
 from shared.contracts.base import Contract
 from shared.ids import new_id
 from shared.messaging.codec import STRUCTURED
@@ -56,7 +57,7 @@ class Stranger:
         connection = await aio_pika.connect(url, timeout=10)
         async with connection:
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            yield cls(connection, channel, unquote(urlsplit(url).username or ""))
+            yield cls(connection, channel, user_in(url))
 
     async def publish(
         self, body: bytes, *, exchange: str = "invoice.commands", key: str = "any", **properties: Any

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -32,7 +31,8 @@ from deploy.demo.upstream import Upstream
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES, UPSTREAM, Service, Stack
-from deploy.local.system import System, audit_environment, open_system_on
+from deploy.local.system import System, open_system_on
+from deploy.permissions.databases import AUDIT
 from shared.messaging.apply import apply_topology
 from shared.messaging.topology import QUEUES
 from shared.persistence.database import AWAY_ERRORS
@@ -159,7 +159,7 @@ class Testbed:
     @property
     def vhost(self) -> str:
         """The name of its virtual host."""
-        return unquote(urlsplit(self.system.stack.rabbitmq_url).path[1:]) or "/"
+        return self.system.stack.vhost
 
     def database(self, service: Service) -> str:
         return self.system.stack.administrator_database_url(service)
@@ -421,7 +421,7 @@ class Testbed:
         evidence += [("--baseline", str(path)) for path in self.baselines]
         known = await asyncio.to_thread(audit_options)
         arguments += [word for option, value in evidence if option in known for word in (option, value)]
-        done = await (await self.remit("audit", *arguments, *more, **audit_environment(self.system.stack))).result()
+        done = await (await self.remit("audit", *arguments, *more, **self.system.stack.environment_of(AUDIT))).result()
         try:
             findings: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
         except ValueError:
@@ -444,7 +444,7 @@ class Testbed:
         how = "--digest" if digest else "--no-digest"
         ledger = ("--ledger", str(self.system.ledger))
         done = await (
-            await self.remit("audit", "baseline", str(path), how, *ledger, **audit_environment(self.system.stack))
+            await self.remit("audit", "baseline", str(path), how, *ledger, **self.system.stack.environment_of(AUDIT))
         ).result()
         if done.code != 0:
             raise StackError(f"no baseline: {done.stderr.strip()[-500:]}")
@@ -525,8 +525,7 @@ class Remit:
 
 def _let_impersonate(stack: Stack) -> None:
     """Let the administrator publish in the name of others: the tap delivers their messages again."""
-    administrator = unquote(urlsplit(stack.rabbitmq_url).username or "")
-    stack.broker.ctl("set_user_tags", administrator, "administrator", "impersonator")
+    stack.broker.ctl("set_user_tags", stack.administrator, "administrator", "impersonator")
 
 
 def _with_heartbeat(stack: Stack) -> Stack:

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit
 from uuid import UUID, uuid4
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
+from shared.amqp.broker_link import user_in
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.codec import STRUCTURED
@@ -83,7 +83,7 @@ class UpstreamClient:
     async def open(cls, url: str) -> "AsyncIterator[UpstreamClient]":
         connection = await aio_pika.connect(url, timeout=10)
         try:
-            yield cls(await connection.channel(on_return_raises=True), unquote(urlsplit(url).username or "guest"))
+            yield cls(await connection.channel(on_return_raises=True), user_in(url))
         finally:
             await connection.close()
 

@@ -1,7 +1,6 @@
 """The real processes run as the users and roles that are theirs: nobody but the set-up is an administrator."""
 
 import asyncio
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -23,8 +22,9 @@ async def test_every_service_runs_as_its_own_user_and_role(system: System) -> No
         listed = await asyncio.to_thread(
             stack.broker.ctl, "list_connections", "--silent", "--no-table-headers", "user", "vhost"
         )
-        vhost = unquote(urlsplit(stack.rabbitmq_url).path[1:]) or "/"
-        users = {user for user, _, where in (line.partition("\t") for line in listed.splitlines()) if where == vhost}
+        users = {
+            user for user, _, where in (line.partition("\t") for line in listed.splitlines()) if where == stack.vhost
+        }
         return users == set(SERVICES)
 
     await until(connected, what="connections of each service's user, and of no other")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.local.stack import OPERATOR, SERVICES, database_variable
-from deploy.local.system import audit_environment
-from deploy.permissions.databases import PURGE
+from deploy.permissions.databases import AUDIT, PURGE
 from tests.support.environment import ROOT, Environment
 
 DEADLINE_S = 60.0
@@ -52,7 +51,7 @@ def addresses(environment: Environment, command: str) -> dict[str, str]:
         case "migrate" | "topology" | "permissions":
             return environment.stack.environment()
         case "audit":
-            return audit_environment(environment.stack)
+            return environment.stack.environment_of(AUDIT)
         case "purge":
             return {database_variable(own): environment.stack.database_url_of(own, PURGE) for own in SERVICES}
         case "rebuild":
