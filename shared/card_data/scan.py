@@ -96,6 +96,8 @@ _EFFORT_OF_SURROUNDINGS = 12
 _DIGITS_AN_EFFORT = 120
 _BYTES_AN_EFFORT = 800
 """For each pattern that is tried on a text: it looks closer at digits than at anything else."""
+_TIMES_DECODED_MAX = 4
+"""A text whose decodings are together more often as long counts as one that hides a number."""
 
 
 class _TooMuchEffort(Exception):
@@ -103,14 +105,20 @@ class _TooMuchEffort(Exception):
 
 
 class _Effort:
-    """What may still be spent on one text."""
+    """What may still be spent on one text: units of effort, and bytes to decode."""
 
-    def __init__(self, units: int = _EFFORT_MAX) -> None:
-        self.left = units
+    def __init__(self, data: bytes, units: int = _EFFORT_MAX) -> None:
+        self._units_left = units
+        self._bytes_left = _TIMES_DECODED_MAX * len(data)
 
     def spend(self, units: int) -> None:
-        self.left -= units
-        if self.left < 0:
+        self._units_left -= units
+        if self._units_left < 0:
+            raise _TooMuchEffort
+
+    def spend_on_decoded(self, data: bytes) -> None:
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
             raise _TooMuchEffort
 
 
@@ -219,10 +227,6 @@ _AT_COLON = b"0000:0000"
 """Colons are not left out, or the times of day in our bodies would seem to have twelve digits in a row."""
 
 
-_TIMES_DECODED_MAX = 4
-"""A text whose decodings are together more often as long counts as one that hides a number. It keeps 64 KiB below 5 ms."""
-
-
 def find_card_number(text: str | bytes, effort_max: int = _EFFORT_MAX) -> bool:
     """Whether a card number stands in this text, as it is or encoded, up to `LAYERS` deep. Bytes are read as UTF-8. What takes more than
     `effort_max` counts as one.
@@ -231,7 +235,7 @@ def find_card_number(text: str | bytes, effort_max: int = _EFFORT_MAX) -> bool:
     """
     data = as_ascii(text)
     folded = data.translate(_FOLDED, _LEFT_OUT)
-    effort = _Effort(effort_max)
+    effort = _Effort(data, effort_max)
     try:
         return _stands_in(data, folded, effort) or _is_behind(data, folded, LAYERS, effort)
     except _TooMuchEffort:
@@ -242,47 +246,37 @@ def hides_card_number(text: str | bytes) -> bool:
     """Whether one stands in it encoded, where `mask_card_numbers` sees none."""
     data = as_ascii(text)
     try:
-        return _is_behind(data, data.translate(_FOLDED, _LEFT_OUT), LAYERS, _Effort())
+        return _is_behind(data, data.translate(_FOLDED, _LEFT_OUT), LAYERS, _Effort(data))
     except _TooMuchEffort:
         return True
 
 
-class _Budget:
-    """How many bytes may still be decoded."""
-
-    def __init__(self, data: bytes) -> None:
-        self.left = _TIMES_DECODED_MAX * len(data)
-
-    def is_spent_on(self, data: bytes) -> bool:
-        self.left -= len(data)
-        return self.left < 0
-
-
-def _is_behind(data: bytes, folded: bytes, layers: int, effort: _Effort, budget: _Budget | None = None) -> bool:
+def _is_behind(data: bytes, folded: bytes, layers: int, effort: _Effort) -> bool:
     escapes = _ESCAPE in folded
     if not (escapes or BASE64_IN_FOLDED.search(folded) or HEX.search(data)):
         return False
-    budget = budget or _Budget(data)
     if data.count(b"&#") > REFERENCES_MAX:
         return True
-    if (b"\\x" in data or not escapes) and _is_in_decodings(data, layers, effort, budget):
+    if (b"\\x" in data or not escapes) and _is_in_decodings(data, layers, effort):
         return True  # PostgreSQL writes `\x` before hexadecimal, which is no escape of a byte
     for _ in range(layers if escapes else 0):
         data = without_escapes(data)
         folded = data.translate(_FOLDED, _LEFT_OUT)
-        if budget.is_spent_on(data) or _stands_in(data, folded, effort):
+        effort.spend_on_decoded(data)
+        if _stands_in(data, folded, effort):
             return True
         if _ESCAPE not in folded:
             break
-    return escapes and _is_in_decodings(data, layers, effort, budget)
+    return escapes and _is_in_decodings(data, layers, effort)
 
 
-def _is_in_decodings(data: bytes, layers: int, effort: _Effort, budget: _Budget) -> bool:
+def _is_in_decodings(data: bytes, layers: int, effort: _Effort) -> bool:
     for decoded in decodings(data):
         folded = decoded.translate(_FOLDED, _LEFT_OUT)
-        if budget.is_spent_on(decoded) or _stands_in(decoded, folded, effort):
+        effort.spend_on_decoded(decoded)
+        if _stands_in(decoded, folded, effort):
             return True
-        if layers > 1 and _is_behind(decoded, folded, layers - 1, effort, budget):
+        if layers > 1 and _is_behind(decoded, folded, layers - 1, effort):
             return True
     return False
 
@@ -301,7 +295,7 @@ def card_number_spans(text: str) -> list[tuple[int, int]]:
         places = [at for at, byte in enumerate(data) if byte != IGNORABLE[0]]
         data = data.replace(IGNORABLE, b"")
     try:
-        found = sorted(_card_numbers(data, _Effort()))
+        found = sorted(_card_numbers(data, _Effort(data)))
     except _TooMuchEffort:
         found = [(0, len(data))]
     spans: list[tuple[int, int]] = []
