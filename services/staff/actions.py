@@ -31,7 +31,7 @@ from shared.messaging.codec import Malformed, decode, encode, field_errors
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
 from shared.messaging.failures import text as text_of
-from shared.messaging.topology import COMMANDS, WORK_QUEUES
+from shared.messaging.topology import COMMANDS, WORK_QUEUE_NAMES
 from shared.persistence import outbox
 from shared.persistence.database import Database, Trouble, trouble
 from shared.records import dataclass, replace
@@ -46,7 +46,6 @@ CHUNK_MAX = 100
 OutboxAction = Literal["release", "drop"]
 ROUTING_HEADERS = frozenset({"CC", "BCC"})
 """Headers by which RabbitMQ routes a message to further queues. If one holds anything but a list, the broker closes the channel."""
-REPLAYABLE_QUEUES = frozenset(queue.name for queue in WORK_QUEUES)
 
 
 class ActionRefusal(StrEnum):
@@ -205,7 +204,7 @@ def _replay(record: DeadLetterRecord, who: str, reason: str | None, now: datetim
     if letter.body is None:
         text = f"its body was not kept ({_WITHHELD_WORDS[letter.withheld]}): it cannot be replayed, only discarded"
         return ActionResult(record.id, text, ActionRefusal.BODY_WITHHELD)
-    if letter.queue not in REPLAYABLE_QUEUES:
+    if letter.queue not in WORK_QUEUE_NAMES:
         text = f"it came from {letter.queue}, which is no work queue of Remit: it cannot be replayed, only discarded"
         return ActionResult(record.id, text, ActionRefusal.NO_SUCH_QUEUE)
     after = dead_letters.settle(record, DeadLetterStatus.REPLAYED, Disposition(who, now, reason))

@@ -19,8 +19,8 @@ removed when nothing encrypted with it can still arrive.
 import json
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
@@ -112,13 +112,8 @@ def encrypt_card(card: CardDetails, *, payment_id: UUID, public_key_jwk: Jwk) ->
     """
     key = _rsa_key(public_key_jwk)
     header = {"alg": ALGORITHM, "enc": ENCRYPTION, "kid": key.kid, "crit": [BINDING], BINDING: str(payment_id)}
-    plaintext = orjson.dumps({name: value for name, value in _members(card) if value is not None})
+    plaintext = orjson.dumps({name: value for name, value in asdict(card).items() if value is not None})
     return jose.encrypt_compact(header, plaintext, key, registry=_REGISTRY)
-
-
-def _members(card: CardDetails) -> Iterator[tuple[str, str | int | None]]:
-    yield from (("number", card.number), ("exp_month", card.exp_month), ("exp_year", card.exp_year))
-    yield from (("name", card.name), ("postal_code", card.postal_code))
 
 
 def generate_keyset(kid: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -252,7 +247,7 @@ def _with_holder(card: CardDetails | CardRefusal, holder: Mapping[str, Any]) -> 
     if not all(isinstance(text, str) and not find_card_number(text) for text in texts):
         return CardRefusal.UNREADABLE
     try:
-        return CardDetails(card.number, card.exp_month, card.exp_year, **holder)
+        return replace(card, **holder)
     except ValueError:
         return CardRefusal.UNREADABLE
 

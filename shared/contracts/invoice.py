@@ -24,6 +24,9 @@ from shared.contracts.base import (
     added,
 )
 
+ShortText = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)]
+"""A text that AMQP carries in a short string."""
+
 # -- payment methods -----------------------------------------------------------------------------------------------------------------
 
 JWE_LENGTH_MAX = 4_096
@@ -151,12 +154,10 @@ class CloseCommand(Contract):
     exchange: ClassVar[str] = "settlement.commands"
     command_id: UUID
     command_type: Text
-    reply_to: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)] | None = None
-    reply_correlation_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)] | None = None
+    reply_to: ShortText | None = None
+    reply_correlation_id: ShortText | None = None
     reason: Text
-    sender: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255)] | None = Field(
-        default=None, description="the name of the command's sender, if it is known"
-    )
+    sender: ShortText | None = Field(default=None, description="the name of the command's sender, if it is known")
     content_hash: Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")] | None = Field(
         default=None,
         description="SHA-256 over the command's type and data, if they could be read; a repeated command is told by it",

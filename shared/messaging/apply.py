@@ -132,7 +132,7 @@ async def former_queues(url: str) -> list[str]:
             f"queue {queue.name} was made by an earlier build: once, set the policy that gives it what it lacks: "
             f"rabbitmqctl set_policy {queue.name} '^{queue.name}$' '{json.dumps(queue.policy)}' --apply-to queues"
             for queue in QUEUES
-            if queue.former_arguments is not None and await _is_former(link, queue)
+            if await _is_former(link, queue)
         ]
 
 

@@ -359,7 +359,7 @@ def _strings(value: Any, depth: int) -> int:
 
 
 def _parse_strictly(body: bytes) -> Any:
-    if body.count(b"{") + body.count(b"[") > DEPTH_MAX and _is_too_deep(body):
+    if body.count(b"{") + body.count(b"[") > DEPTH_MAX and _extent(body)[1] > DEPTH_MAX:
         raise _MalformedError(MalformedReason.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep")
     try:
         value = json.loads(
@@ -388,10 +388,6 @@ def _refuse_many_values(body: bytes) -> None:
     values, depth = _extent(body)
     if values > VALUES_MAX and depth <= DEPTH_MAX:
         raise _MalformedError(MalformedReason.TOO_LARGE, f"the body has more than {VALUES_MAX} members and elements")
-
-
-def _is_too_deep(body: bytes) -> bool:
-    return _extent(body)[1] > DEPTH_MAX
 
 
 def _extent(body: bytes) -> tuple[int, int]:

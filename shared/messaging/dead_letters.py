@@ -14,17 +14,21 @@ from shared.messaging import dead_letter_headers
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Outgoing
-from shared.messaging.failures import MOVED_BACK, MessageFailure, read_moved_back, string
-from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS
+from shared.messaging.failures import (
+    MOVED_BACK,
+    SHORT_TEXT_BYTES_MAX,
+    MessageFailure,
+    read_moved_back,
+    short,
+    string,
+)
+from shared.messaging.topology import DEAD_LETTERS, work_queue_of
 from shared.observability.logs import redact
 from shared.records import replace
 
 TYPE = "remit.DeadLetter.v1"
 TEXT_LENGTH_MAX = 1_000
 CE_HEADERS_MAX = 24
-TRIES_SHOWN_MAX = 2**31 - 1
-HEADER_BYTES_MAX = 255
-"""Of a text in a property: AMQP short strings."""
 NAMESPACE = UUID("6f0f4b3c-2f9e-5a51-9a43-0d2a7f1c6b10")
 
 
@@ -33,9 +37,8 @@ def dead_letter(
 ) -> Outgoing:
     """The delivery as a dead letter. Card data and oversized bodies are withheld; every text is redacted. Of an oversized body, which was
     dropped as it came, the dead letter names the size."""
-    queue = COMMANDS if delivery.queue == SUSPECT_COMMANDS else delivery.queue
     failure = MessageFailure(
-        message=replace(delivery, queue=queue),
+        message=replace(delivery, queue=work_queue_of(delivery.queue)),
         by_service=True,
         reason=reason,
         error_type=type(error).__name__ if error is not None else "",
@@ -72,12 +75,12 @@ def _letter(failure: MessageFailure, id_: UUID) -> Outgoing:
     delivery, withheld = failure.message, failure.withheld
     headers: dict[str, str | int] = {
         dead_letter_headers.REASON: failure.reason,
-        dead_letter_headers.ERROR_TYPE: _short(failure.error_type),
+        dead_letter_headers.ERROR_TYPE: short(failure.error_type),
         dead_letter_headers.ERROR_TEXT: redact(failure.error_text, max_characters=TEXT_LENGTH_MAX),
         dead_letter_headers.QUEUE: delivery.queue,
-        dead_letter_headers.EXCHANGE: _short(delivery.exchange),
-        dead_letter_headers.ROUTING_KEY: _short(delivery.routing_key),
-        dead_letter_headers.TRIES: min(failure.tries, TRIES_SHOWN_MAX),
+        dead_letter_headers.EXCHANGE: short(delivery.exchange),
+        dead_letter_headers.ROUTING_KEY: short(delivery.routing_key),
+        dead_letter_headers.TRIES: failure.tries,
         dead_letter_headers.FAILED_AT: failure.failed_at.isoformat() if failure.failed_at else "",
         dead_letter_headers.BODY_WITHHELD: withheld,
         dead_letter_headers.BODY_BYTES: failure.body_bytes,
@@ -94,7 +97,7 @@ def _letter(failure: MessageFailure, id_: UUID) -> Outgoing:
         (dead_letter_headers.SENDER, failure.said_sender),
     ):
         if value:
-            headers[header] = _short(value)
+            headers[header] = short(value)
     headers |= _ce_headers(delivery)
     return Outgoing(
         id=id_,
@@ -141,11 +144,6 @@ def _id(failure: MessageFailure) -> UUID:
     return derived_id(NAMESPACE, told)
 
 
-def _short(text: str) -> str:
-    """Redacted, without NUL, and no longer than a short string may be: in bytes, since that is what AMQP counts."""
-    return redact(text).replace("\0", "").encode("utf-8", "replace")[:HEADER_BYTES_MAX].decode("utf-8", "ignore")
-
-
 def _without_nul(text: str) -> str:
     """The text with each NUL made visible, since no database takes one. Nothing else is changed: it is to be sent again."""
     return text.replace("\0", r"\x00")
@@ -184,4 +182,4 @@ def _ce_headers(delivery: Delivery) -> dict[str, str | int]:
 
 
 def _is_short(text: str) -> bool:
-    return len(text.encode("utf-8", "replace")) <= HEADER_BYTES_MAX
+    return len(text.encode("utf-8", "replace")) <= SHORT_TEXT_BYTES_MAX

@@ -12,15 +12,23 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from shared.amqp.frames import SHORT_STRING_BYTES_MAX
 from shared.messaging import dead_letter_headers
 from shared.messaging.consumer import Delivery
-from shared.messaging.topology import COMMANDS, EXCHANGES, QUEUE_NAMES, SUSPECT_COMMANDS, WORK_QUEUES
+from shared.messaging.topology import (
+    COMMANDS,
+    EXCHANGES,
+    QUEUE_NAMES,
+    SUSPECT_COMMANDS,
+    WORK_QUEUE_NAMES,
+    work_queue_of,
+)
 from shared.observability.logs import redact
 from shared.records import dataclass, replace
 
 MOVED_BACK = "moved_back"
 """The reason, if a message has the headers of a dead letter and they do not say why it failed."""
-SHORT_TEXT_BYTES_MAX = 255
+SHORT_TEXT_BYTES_MAX = SHORT_STRING_BYTES_MAX
 """The longest AMQP short string. A property must fit into one to be sent again."""
 CODE_LENGTH_MAX = 64
 COUNT_MAX = 2**31 - 1
@@ -31,8 +39,7 @@ _YEARS = (2000, 2200)
 _NOT_OF_THE_SENDER = re.compile(
     r"x-remit-|x-unreadable$|x-death$|x-first-death-|x-last-death-|x-delivery-count$|x-acquired-count$"
 )
-_WORK_QUEUE_NAMES = frozenset(queue.name for queue in WORK_QUEUES)
-_OF_DEAD_LETTERS = QUEUE_NAMES - _WORK_QUEUE_NAMES - {SUSPECT_COMMANDS}
+_OF_DEAD_LETTERS = QUEUE_NAMES - WORK_QUEUE_NAMES - {SUSPECT_COMMANDS}
 _WRITTEN_BY_US = {"", *(exchange.name for exchange in EXCHANGES)} - {COMMANDS}
 BROKER_REASONS = {
     "rejected": "a consumer rejected it",
@@ -81,13 +88,13 @@ def of_the_sender(headers: Mapping[str, Any]) -> dict[str, Any]:
 def read_arrived(delivery: Delivery) -> MessageFailure:
     """Read a dead letter that arrived on `dead-letters`. Its routing key is the queue, unless somebody moved it there."""
     key = delivery.routing_key
-    return _read(delivery, key if key in _WORK_QUEUE_NAMES else _claimed_queue(delivery) or key)
+    return _read(delivery, key if key in WORK_QUEUE_NAMES else _claimed_queue(delivery) or key)
 
 
 def read_moved_back(delivery: Delivery) -> MessageFailure:
     """Read a dead letter that came to a work queue."""
-    here = COMMANDS if delivery.queue == SUSPECT_COMMANDS else delivery.queue
-    return _read(delivery, (_claimed_queue(delivery) if _is_written_by_us(delivery) else None) or here)
+    claimed = _claimed_queue(delivery) if _is_written_by_us(delivery) else None
+    return _read(delivery, claimed or work_queue_of(delivery.queue))
 
 
 def _read(delivery: Delivery, queue: str) -> MessageFailure:
@@ -114,7 +121,7 @@ def _read(delivery: Delivery, queue: str) -> MessageFailure:
         tries=_count(headers.get(dead_letter_headers.TRIES)),
         failed_at=_moment(headers.get(dead_letter_headers.FAILED_AT)),
         withheld=string(headers.get(dead_letter_headers.BODY_WITHHELD)),
-        body_bytes=body_bytes(delivery),
+        body_bytes=_body_bytes(delivery),
         replays=dead_letter_headers.replays(delivery),
         said_sender=dead_letter_headers.said_sender(headers),
     )
@@ -155,13 +162,13 @@ def _by_broker(delivery: Delivery, message: Delivery) -> MessageFailure:
         tries=_count(delivery.headers.get("x-delivery-count")) or _count(death.get("count")),
         failed_at=_moment(death.get("time")),
         withheld="",
-        body_bytes=body_bytes(delivery),
+        body_bytes=_body_bytes(delivery),
         replays=dead_letter_headers.replays(delivery),
         said_sender=dead_letter_headers.said_sender(delivery.headers),
     )
 
 
-def body_bytes(delivery: Delivery) -> int:
+def _body_bytes(delivery: Delivery) -> int:
     """The length of the message's body when it failed. A service that withheld the body names it."""
     named = _count(delivery.headers.get(dead_letter_headers.BODY_BYTES)) if _is_by_service(delivery) else 0
     return named or min(delivery.body_bytes, COUNT_MAX)
@@ -192,13 +199,13 @@ def _is_by_service(delivery: Delivery) -> bool:
     if _DEATH not in delivery.headers:
         return True
     last = _last_died_on(delivery)
-    return last in _OF_DEAD_LETTERS or (last == delivery.routing_key != COMMANDS and last in _WORK_QUEUE_NAMES)
+    return last in _OF_DEAD_LETTERS or (last == delivery.routing_key != COMMANDS and last in WORK_QUEUE_NAMES)
 
 
 def _claimed_queue(delivery: Delivery) -> str | None:
     """The work queue on which the message failed, as its headers say; None if they name none."""
     ours = delivery.headers.get(dead_letter_headers.QUEUE) if _is_by_service(delivery) else _last_died_on(delivery)
-    return ours if isinstance(ours, str) and ours in _WORK_QUEUE_NAMES else None
+    return ours if isinstance(ours, str) and ours in WORK_QUEUE_NAMES else None
 
 
 # -- what is written there -------------------------------------------------------------------------------------------------------------
@@ -211,9 +218,14 @@ def string(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
 
 
+def short(text: str, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str:
+    """The text, redacted, and at most `bytes_max` bytes in UTF-8."""
+    return redact(text).encode()[:bytes_max].decode("utf-8", "ignore")
+
+
 def text(value: object, bytes_max: int = SHORT_TEXT_BYTES_MAX) -> str | None:
     """A text that is safe to store and send, at most `bytes_max` bytes in UTF-8. None if it is blank."""
-    kept = redact(string(value)).encode()[:bytes_max].decode("utf-8", "ignore")
+    kept = short(string(value), bytes_max)
     return kept if kept.strip() else None
 
 

@@ -41,7 +41,7 @@ class Lanes:
             PublisherProbe(inside),
             PublisherProbe(fresh),
             OutboxSweeper(database, self.relay, readiness),
-            OutboxSweeper(database, OutsideRelay(database, repeated, public=public), lane=Lane.OUTSIDE),
+            OutboxSweeper(database, OutsideRelay(database, repeated, public=public)),
             self.relay.cleaner,
             OutboxSampler(database),
         )

@@ -1,6 +1,5 @@
 """Counts what waits in the outbox because of others, for the operator."""
 
-from shared.messaging.topology import PUBLIC_EXCHANGES
 from shared.observability import metrics
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
@@ -19,7 +18,7 @@ class OutboxSampler:
     async def run_once(self) -> float:
         """Count once, with one statement."""
         async with self._database.connection() as connection:
-            quarantined, public_copies = await outbox.counts(connection, PUBLIC_EXCHANGES)
+            quarantined, public_copies = await outbox.counts(connection)
         metrics.OUTBOX_QUARANTINED.set(quarantined)
         metrics.PUBLIC_COPIES_WAITING.set(public_copies)
         return self.interval_s

@@ -3,7 +3,6 @@
 import structlog
 
 from shared import crash_points
-from shared.messaging.envelope import Lane
 from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -17,7 +16,7 @@ COMPONENT = "database"
 
 
 class OutboxSweeper:
-    """Publishes overdue outbox batches of one lane.
+    """Publishes overdue outbox batches of the lane of its relay.
 
     It asks the database twice a second, so it also tells readiness whether the database is there.
     """
@@ -26,15 +25,7 @@ class OutboxSweeper:
     interval_s = 0.5
     retry_on = AWAY_ERRORS
 
-    def __init__(
-        self,
-        database: Database,
-        relay: Relay,
-        readiness: Readiness | None = None,
-        *,
-        lane: Lane = Lane.INSIDE,
-    ) -> None:
-        self._lane = lane
+    def __init__(self, database: Database, relay: Relay, readiness: Readiness | None = None) -> None:
         self._database = database
         self._relay = relay
         self._readiness = readiness or Readiness()
@@ -52,7 +43,7 @@ class OutboxSweeper:
     async def sweep(self) -> int:
         """Publish overdue outbox batches once. Returns how many messages were published."""
         async with self._database.transaction() as tx:
-            overdue = await outbox.take_overdue(tx, self._lane)
+            overdue = await outbox.take_overdue(tx, self._relay.lane)
             if not overdue:
                 return 0
             crash_points.reach("relay.before_sweep_commit")

@@ -35,11 +35,13 @@ Owed = set[UUID]
 
 
 class Relay:
-    """Publishes outbox batches of the inside lane, and hands those of the outside lane over to `outside`.
+    """Publishes outbox batches of its lane, the inside one, and hands those of the outside lane over to `outside`.
 
     `cleaner` deletes each batch by its exact id once the broker has confirmed all its messages. Without `outside`, batches of that lane are
     left to the sweeper.
     """
+
+    lane = Lane.INSIDE
 
     def __init__(
         self,
@@ -60,17 +62,14 @@ class Relay:
 
         Never raises for an outage: the sweeper publishes the rest later.
         """
-        inside = [outbox_batch for outbox_batch in outbox_batches if outbox_batch.lane is Lane.INSIDE]
-        if self._outside is not None and len(inside) < len(outbox_batches):
+        ours = [outbox_batch for outbox_batch in outbox_batches if outbox_batch.lane is self.lane]
+        if self._outside is not None and len(ours) < len(outbox_batches):
             self._outside.hand_over([batch for batch in outbox_batches if batch.lane is Lane.OUTSIDE])
-        return await self._publish_batches(inside)
-
-    async def _publish_batches(self, outbox_batches: Sequence[OutboxBatch]) -> int:
-        if not outbox_batches:
+        if not ours:
             return 0
-        messages = [message for outbox_batch in outbox_batches for message in outbox_batch.messages]
+        messages = [message for outbox_batch in ours for message in outbox_batch.messages]
         published, owed = await self._publish_messages(messages)
-        results = [outbox.unpublished_of(outbox_batch, published, owed) for outbox_batch in outbox_batches]
+        results = [outbox.unpublished_of(outbox_batch, published, owed) for outbox_batch in ours]
         metrics.ANSWERS_DROPPED.inc(sum(len(unpublished.dropped) for unpublished in results))
         self.cleaner.add(unpublished.outbox_batch.id for unpublished in results if not unpublished.count)
         await self._postpone([unpublished for unpublished in results if unpublished.is_answered])
@@ -141,6 +140,8 @@ def _merged(published: Published, own: Published, *, sent_again: set[UUID]) -> P
 class OutsideRelay(Relay):
     """Publishes outbox batches of the outside lane, either when it is called or, if they were handed over, by `run`."""
 
+    lane = Lane.OUTSIDE
+
     def __init__(self, database: Database, publisher: Publisher, *, public: PublicExchanges) -> None:
         super().__init__(database, publisher, public=public)
         self._waiting: deque[tuple[OutboxBatch, int]] = deque()
@@ -173,10 +174,6 @@ class OutsideRelay(Relay):
     async def all_published(self) -> None:
         """Wait until everything that was handed over was sent to the broker once."""
         await self._all_published.wait()
-
-    async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
-        """Publish outbox batches that are committed. Returns how many of their messages need no further publishing."""
-        return await self._publish_batches(outbox_batches)
 
     async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, Owed]:
         """Publish messages of others, and public copies, which tell whether the public refuses."""

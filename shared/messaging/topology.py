@@ -22,7 +22,7 @@ at-least-once; that needs `reject-publish` and a dead-letter exchange that route
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from shared.contracts import invoice, payment_gateway
@@ -171,16 +171,16 @@ class Queue:
     dead_letters_to: str | None = DEAD_LETTERS
     delivery_limit: int = DELIVERY_LIMIT
     former_delivery_limit: int | None = None
-    arguments: dict[str, str | int] = field(init=False)
 
-    def __post_init__(self) -> None:
+    @property
+    def arguments(self) -> dict[str, str | int]:
         arguments = self._arguments(self.delivery_limit)
         if self.dead_letters_to is not None:
             arguments["x-dead-letter-exchange"] = self.dead_letters_to
             arguments["x-dead-letter-strategy"] = "at-least-once"
         if self.dead_letters_to == DEAD_LETTERS:
             arguments["x-dead-letter-routing-key"] = self.name
-        object.__setattr__(self, "arguments", arguments)
+        return arguments
 
     def _arguments(self, delivery_limit: int) -> dict[str, str | int]:
         return {
@@ -300,7 +300,14 @@ QUEUES = (
     ),
 )
 
+WORK_QUEUE_NAMES: frozenset[str] = frozenset(queue.name for queue in WORK_QUEUES)
 QUEUE_NAMES: frozenset[str] = frozenset(queue.name for queue in QUEUES)
+
+
+def work_queue_of(queue: str) -> str:
+    """The queue on which a message here counts as failed: a suspect command is one of `COMMANDS`."""
+    return COMMANDS if queue == SUSPECT_COMMANDS else queue
+
 
 _BOUND = dict.fromkeys(binding for queue in QUEUES for binding in queue.bindings)
 

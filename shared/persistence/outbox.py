@@ -22,7 +22,7 @@ from uuid import UUID
 
 from shared.ids import new_id
 from shared.messaging.envelope import Lane, Outgoing
-from shared.messaging.topology import MOVED, is_public
+from shared.messaging.topology import MOVED, PUBLIC_EXCHANGES, is_public
 from shared.persistence.database import Connection, Record, Tx
 from shared.records import dataclass, replace
 
@@ -80,7 +80,7 @@ _POSTPONE = f"""
 _COUNT = """
     SELECT count(*) FILTER (WHERE sweep_after = 'infinity') AS quarantined,
            coalesce(sum(cardinality(ids)) FILTER (WHERE lane = 'outside' AND exchanges[1] = ANY($1)), 0) AS public_copies
-    FROM outbox WHERE sweep_after = 'infinity' OR lane = 'outside'"""
+    FROM outbox WHERE (lane = 'inside' AND sweep_after = 'infinity') OR lane = 'outside'"""
 
 SWEEP_AFTER_S = 2.0
 """How long an outbox batch is left to the process that wrote it. A confirm takes milliseconds."""
@@ -333,9 +333,9 @@ async def postpone(tx: Connection, unpublished: Unpublished) -> None:
         await tx.execute(_INSERT_ONE, *_row(remaining, part.delay_s, deleted[0]["created_at"]))
 
 
-async def counts(connection: Connection, public_exchanges: Sequence[str]) -> tuple[int, int]:
+async def counts(connection: Connection) -> tuple[int, int]:
     """How many messages are quarantined, and how many public copies wait. Both are few as a rule."""
-    (row,) = await connection.fetch(_COUNT, list(public_exchanges))
+    (row,) = await connection.fetch(_COUNT, list(PUBLIC_EXCHANGES))
     return row["quarantined"], row["public_copies"]
 
 

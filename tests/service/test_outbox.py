@@ -347,4 +347,4 @@ async def test_what_does_not_fit_into_memory_is_left_to_the_sweeper(
     await relay.cleaner.delete_confirmed()
     assert await waiting(environment) == [[ANSWER.id]] * 3
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
-    assert await OutboxSweeper(database, outside, lane=Lane.OUTSIDE).sweep() == 3
+    assert await OutboxSweeper(database, outside).sweep() == 3

@@ -151,7 +151,7 @@ async def test_an_answer_that_ends_connections_is_given_up(
     publisher = Publisher(BrokerLink(broker.url, name="test outside"), lane=Lane.OUTSIDE)
     await publisher.keep_open()
     relay = OutsideRelay(database, publisher, public=PublicExchanges())
-    sweeper = OutboxSweeper(database, relay, lane=Lane.OUTSIDE)
+    sweeper = OutboxSweeper(database, relay)
     poison, healthy = answer(answers, DEADLY), [answer(answers) for _ in range(5)]
     assert await relay.publish(await store(database, *healthy[:2], poison, *healthy[2:])) == 5
     assert [one.id for one in await answers.take(5)] == [str(message.id) for message in healthy]
@@ -182,7 +182,7 @@ async def test_a_message_of_ours_that_ends_connections_is_quarantined_and_can_be
     await sweeper.sweep()
     assert broker.deaths == deaths, "it is not tried any more"
     async with database.connection() as connection:
-        assert await outbox.counts(connection, []) == (1, 0)
+        assert await outbox.counts(connection) == (1, 0)
         (row,) = await outbox.quarantined(connection, at_most=10)
         assert (row.id, row.type, row.exchange) == (poison.id, "t", "invoice.commands")
         broker.deadly = set()  # the broker is repaired

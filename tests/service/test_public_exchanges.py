@@ -57,7 +57,7 @@ class BothLanes:
         """Make everything due, and sweep one lane once."""
         await execute(self._environment.databases[DATABASE], "UPDATE outbox SET sweep_after = now()")
         relay = self._relay if lane is Lane.INSIDE else self._copies
-        await OutboxSweeper(self._database, relay, lane=lane).sweep()
+        await OutboxSweeper(self._database, relay).sweep()
 
     async def waiting(self) -> list[tuple[str, int]]:
         """Lane and number of refusals of each message in the outbox."""
