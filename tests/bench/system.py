@@ -14,7 +14,7 @@ from deploy.local.fleet import Fleet
 from deploy.local.stack import SERVICES, Service, Stack
 from deploy.local.system import prepare
 from shared.amqp.broker_link import RPC_TIMEOUT_S, BrokerLink
-from shared.messaging.topology import QUEUES
+from shared.messaging.topology import QUEUE_NAMES, UNREADABLE_DEAD_LETTERS
 from tests.bench.load import INVOICE_PREFIX
 
 START_TIMEOUT_S: Final = 60.0
@@ -50,7 +50,7 @@ class Services:
                 program = f"tests.bench.fast_idle {service}" if fast_idle else ""
                 own = self._stack.environment_of(service)
                 self._fleet.start(service, instance=instance, program=program, **own)
-        queues = [queue.name for queue in QUEUES if only is None or _consumer_of(queue.name) == only]
+        queues = [name for name in _CONSUMED if only is None or _consumer_of(name) == only]
         link = BrokerLink(self._stack.rabbitmq_url, name="bench watch")
         try:
             channel = await link.channel(confirms=False)
@@ -193,6 +193,7 @@ _SAGA: Final = f"SELECT {_BOXES}, (SELECT count(*) FROM sagas WHERE {_OURS} AND 
 _STAFF: Final = "SELECT count(*) AS dead_letters FROM dead_letters"
 _COMPLETED: Final = "SELECT count(*) FROM sagas WHERE payment_id BETWEEN $1 AND $2 AND status = 'completed'"
 _FAILED: Final = "SELECT count(*) FROM sagas WHERE status = 'failed' AND failure_recorded"
+_CONSUMED: Final = QUEUE_NAMES - {UNREADABLE_DEAD_LETTERS}  # what staff look at, no service takes
 _WAITING: Final = "SELECT count(*) FROM outbox"
 
 
