@@ -17,7 +17,7 @@ from aiohttp import web
 
 from deploy.sandbox import replies, rules
 from deploy.sandbox.bank import Params, SandboxBank
-from deploy.sandbox.faults import BEHAVIOURS, CARDS, Manner
+from deploy.sandbox.faults import BEHAVIOURS, CARDS, Deed, Manner
 from deploy.sandbox.ledger import Ledger, Row
 from deploy.sandbox.replies import Json, SandboxReply
 
@@ -110,7 +110,7 @@ class Api:
             web.get("/_sandbox/ledger", self._show_ledger),
             web.get("/_sandbox/faults", _show_faults),
             web.post("/_sandbox/mode", self._set_mode),
-            web.post("/_sandbox/payments/{id}/{deed:settle|heal}", self._mend),
+            web.post(f"/_sandbox/payments/{{id}}/{{deed:{'|'.join(deed.value for deed in Deed)}}}", self._do),
         ]
 
     async def close(self) -> None:
@@ -229,9 +229,8 @@ class Api:
             await self.on_refuse(mode is Mode.REFUSE)
         return await self._show_state(request)
 
-    async def _mend(self, request: web.Request) -> web.Response:
-        deed = self._bank.settle if request.match_info["deed"] == "settle" else self._bank.heal
-        done = deed(request.match_info["id"])
+    async def _do(self, request: web.Request) -> web.Response:
+        done = self._bank.do(Deed(request.match_info["deed"]), request.match_info["id"])
         await self._ledger.committed()
         return _pretty({"done": done}, status=200 if done else 404)
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from deploy.sandbox import replies, rules
-from deploy.sandbox.faults import ADVICE, CARDS, Behaviour, Confirm, Effect, Manner, behaviour_of, luhn_holds
+from deploy.sandbox.faults import ADVICE, CARDS, Behaviour, Confirm, Deed, Effect, Manner, behaviour_of, luhn_holds
 from deploy.sandbox.ledger import Ledger, Row
 from deploy.sandbox.replies import Json, SandboxReply
 
@@ -24,6 +24,8 @@ CONFIRMABLE = frozenset({"requires_confirmation", "requires_payment_method", "re
 CANCELABLE = frozenset({"requires_confirmation", "requires_payment_method", "requires_action"})
 _CANCELABLE_WORDS = "requires_payment_method, requires_capture, requires_confirmation, requires_action, processing"
 
+LATE_FAILURE = "lost_or_stolen_card"
+"""Why a refund fails after it had succeeded."""
 _DETAILS = ("customer", "description", "statement_descriptor_suffix")
 _USED_BEFORE = "The provided PaymentMethod was previously used with a PaymentIntent without Customer attachment. It may not be used again."
 
@@ -156,9 +158,9 @@ class SandboxBank:
         )
         details = [params.get(name) for name in _DETAILS]
         self._ledger.write("INSERT INTO intent_details VALUES (?, ?, ?, ?)", intent_id, *details)
-        return replies.ok(_intent_json(self._intent_row(intent_id)))
+        return replies.ok(self._intent_json(self._intent_row(intent_id)))
 
-    def retrieve_intent(self, intent_id: str, _: Params, __: str | None) -> SandboxReply:
+    def retrieve_intent(self, intent_id: str, params: Params, _: str | None) -> SandboxReply:
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="intent")
@@ -168,7 +170,9 @@ class SandboxBank:
             return silenced
         if row["status"] == "processing" and behaviour.settles_after is not None:
             row = self._look(row, behaviour.settles_after)
-        return replies.ok(_intent_json(row))
+        if row["status"] == "canceled" and behaviour.afterwards is Deed.CAPTURE:
+            row = self._capture(row)
+        return replies.ok(self._intent_json(row, expanded="latest_charge" in _expanded(params)))
 
     def _look(self, row: Row, settles_after: int) -> Row:
         """Count a retrieval: a late success comes after so many, so that a test needs no clock."""
@@ -201,7 +205,7 @@ class SandboxBank:
             f"SELECT * FROM payment_intents WHERE {where} ORDER BY created DESC, seq DESC LIMIT ?",  # noqa: S608 - `where` is made of the constants above
             *(*args, limit + 1),
         )
-        return replies.ok(_list_json("/v1/payment_intents", [_intent_json(row) for row in rows], limit))
+        return replies.ok(_list_json("/v1/payment_intents", [self._intent_json(row) for row in rows], limit))
 
     # -- confirm
 
@@ -211,6 +215,9 @@ class SandboxBank:
         return row is not None and row["status"] in CONFIRMABLE and _next_confirm(row, self._of(row)).late
 
     def confirm(self, intent_id: str, params: Params, key: str | None) -> SandboxReply:
+        row = self._intent(intent_id)
+        if row is not None and self._of(row).cancelled_at_confirm:
+            self._cancel_by_hand(row)
         reply, effect = self._confirm(intent_id, params)
         self.log("confirm", intent_id, key, f"{_seen(reply)} {effect}")
         return reply
@@ -224,7 +231,7 @@ class SandboxBank:
             return silenced, "nothing"
         if row["status"] not in CONFIRMABLE:
             words = f"This PaymentIntent could not be confirmed because it has a status of {row['status']}."
-            return replies.unexpected_state(words, _intent_json(row)), "nothing"
+            return replies.unexpected_state(words, self._intent_json(row)), "nothing"
         broken = None if self.is_lenient else rules.broken_by_confirm(params)
         method = params.get("payment_method")
         if broken:
@@ -237,7 +244,7 @@ class SandboxBank:
             row = self._intent_row(intent_id)
         if not row["method_attached"]:
             words = "You cannot confirm this PaymentIntent because it's missing a payment method."
-            return replies.unexpected_state(words, _intent_json(row)), "nothing"
+            return replies.unexpected_state(words, self._intent_json(row)), "nothing"
         refused = self._refuse_method(row["payment_method"], self._customer_of(intent_id), intent_id)
         if refused:
             return refused, "nothing"
@@ -262,10 +269,13 @@ class SandboxBank:
                 self._set_status(row["id"], "processing")
             case Effect.NOTHING:
                 pass
-        return self._confirm_reply(row["id"], step), step.effect.value
+        reply = self._confirm_reply(row["id"], step)
+        if step.effect is Effect.CAPTURE and behaviour.afterwards is not None:
+            self.do(behaviour.afterwards, row["id"])
+        return reply, step.effect.value
 
     def _confirm_reply(self, intent_id: str, step: Confirm) -> SandboxReply:
-        intent = _intent_json(self._intent_row(intent_id))
+        intent = self._intent_json(self._intent_row(intent_id))
         if step.effect is Effect.DECLINE:
             return replies.card_error(402, _error_code(step.decline_code), step.decline_code, intent)
         match step.manner:
@@ -282,16 +292,22 @@ class SandboxBank:
             case manner:
                 return replies.ok(intent, manner)
 
-    def _capture(self, row: Row) -> None:
-        charge = self._ids("ch")
+    def _capture(self, row: Row) -> Row:
+        charge, amount = self._ids("ch"), row["amount"] * self._of(row).takes_percent // 100
         self._ledger.write(
             "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?)",
-            *(charge, row["id"], row["amount"], row["currency"], row["payment_method"], int(self._clock())),
+            *(charge, row["id"], amount, row["currency"], row["payment_method"], int(self._clock())),
         )
         self._ledger.write(
             "UPDATE payment_intents SET status = 'succeeded', latest_charge = ?, last_error = NULL WHERE id = ?",
             *(charge, row["id"]),
         )
+        return self._intent_row(row["id"])
+
+    def _captured(self, row: Row) -> int:
+        """How much of a payment was captured."""
+        charge = self._ledger.one("SELECT amount FROM charges WHERE id = ?", row["latest_charge"])
+        return int(charge["amount"]) if charge else 0
 
     def _decline(self, row: Row, decline_code: str, *, keeps_method: bool) -> None:
         error = {"code": _error_code(decline_code), "decline_code": decline_code, "message": "Your card was declined."}
@@ -330,12 +346,9 @@ class SandboxBank:
                 f"You cannot cancel this PaymentIntent because it has a status of {row['status']}."
                 f" Only a PaymentIntent with one of the following statuses may be canceled: {_CANCELABLE_WORDS}."
             )
-            return replies.unexpected_state(words, _intent_json(row)), effect
-        self._ledger.write(
-            "UPDATE payment_intents SET status = 'canceled', canceled_at = ? WHERE id = ?",
-            *(int(self._clock()), intent_id),
-        )
-        return replies.ok(_intent_json(self._intent_row(intent_id))), "canceled"
+            return replies.unexpected_state(words, self._intent_json(row)), effect
+        self._cancel_by_hand(row)
+        return replies.ok(self._intent_json(self._intent_row(intent_id))), "canceled"
 
     def log(self, kind: str, intent_id: str, key: str | None, result: str) -> None:
         """One line for a confirm or cancel that arrived."""
@@ -359,8 +372,8 @@ class SandboxBank:
             return silenced
         if row["status"] != "succeeded":
             words = "This PaymentIntent does not have a successful charge to refund."
-            return replies.unexpected_state(words, _intent_json(row))
-        left = row["amount"] - self._refunded(intent_id)
+            return replies.unexpected_state(words, self._intent_json(row))
+        left = self._captured(row) - self._refunded(intent_id)
         if left == 0:
             return replies.refused_refund("charge_already_refunded", "This charge has already been refunded.")
         amount = _integer(params.get("amount", str(left)))
@@ -410,27 +423,73 @@ class SandboxBank:
         return replies.ok(_list_json("/v1/refunds", [_refund_json(refund) for refund in refunds], limit))
 
     def _look_at_refund(self, row: Row) -> Row:
-        settles_after = self._of(self._intent_row(row["payment_intent"])).refund.settles_after
-        if row["status"] != "pending" or settles_after is None:
+        """Count a look at a refund that goes on: one that is pending may succeed, and one that succeeded may fail."""
+        script, status = self._of(self._intent_row(row["payment_intent"])).refund, row["status"]
+        after = {"pending": script.settles_after, "succeeded": script.fails_after}.get(status)
+        if after is None:
             return row
-        status = "succeeded" if row["looks"] >= settles_after else "pending"
-        self._ledger.write("UPDATE refunds SET looks = looks + 1, status = ? WHERE id = ?", status, row["id"])
+        self._ledger.write("UPDATE refunds SET looks = looks + 1 WHERE id = ?", row["id"])
+        if row["looks"] >= after:
+            self._end_refund(row["id"], "failed" if status == "succeeded" else "succeeded")
         return self._refund_row(row["id"])
+
+    def _end_refund(self, refund_id: str, status: str) -> None:
+        reason = LATE_FAILURE if status == "failed" else None
+        self._ledger.write("UPDATE refunds SET status = ?, failure_reason = ? WHERE id = ?", status, reason, refund_id)
 
     # -- what people may do beside the API
 
-    def settle(self, intent_id: str) -> bool:
-        """Capture a payment that is processing, as if the bank had answered at last. False: there is no such payment."""
+    def do(self, deed: Deed, intent_id: str) -> bool:
+        """Do to a payment what others may do beside the API. False: there is no such payment, or it does not stand so."""
         row = self._intent(intent_id)
-        if row is None or row["status"] != "processing":
+        if row is None:
             return False
-        self._capture(row)
+        match deed, row["status"]:
+            case Deed.HEAL, _:
+                self._ledger.write("UPDATE payment_intents SET healed = 1 WHERE id = ?", intent_id)
+            case (Deed.SETTLE, "processing") | (Deed.CAPTURE, "canceled" | "requires_confirmation"):
+                self._capture(row)
+            case Deed.CANCEL, _:
+                return self._cancel_by_hand(row)
+            case Deed.DISPUTE, "succeeded":
+                self._dispute(row)
+            case ((Deed.REFUND | Deed.REFUND_PART), "succeeded"):
+                return self._refund_by_hand(row, share=1 if deed is Deed.REFUND else 2)
+            case Deed.FAIL_REFUNDS, "succeeded":
+                sql = "SELECT id FROM refunds WHERE payment_intent = ? AND status = 'succeeded'"
+                for refund in self._ledger.all(sql, intent_id):
+                    self._end_refund(refund["id"], "failed")
+            case _:
+                return False
         return True
 
-    def heal(self, intent_id: str) -> bool:
-        """Make a payment answer again that hangs, breaks or is unknown since its confirm. False: there is no such payment."""
-        self._ledger.write("UPDATE payment_intents SET healed = 1 WHERE id = ?", intent_id)
-        return self._intent(intent_id) is not None
+    def _cancel_by_hand(self, row: Row) -> bool:
+        if row["status"] not in CANCELABLE:
+            return False
+        self._ledger.write(
+            "UPDATE payment_intents SET status = 'canceled', canceled_at = ? WHERE id = ?",
+            *(int(self._clock()), row["id"]),
+        )
+        return True
+
+    def _dispute(self, row: Row) -> None:
+        self._ledger.write(
+            "INSERT INTO disputes VALUES (?, ?, ?, ?, ?, 'needs_response', ?)",
+            *(self._ids("du"), row["latest_charge"], row["id"], self._captured(row), row["currency"]),
+            int(self._clock()),
+        )
+
+    def _refund_by_hand(self, row: Row, *, share: int) -> bool:
+        """Give a share (1: all, 2: half) of what is left back. Such a refund has none of our ids."""
+        left = self._captured(row) - self._refunded(row["id"])
+        if left // share == 0:
+            return False
+        self._ledger.write(
+            "INSERT INTO refunds (id, payment_intent, charge, amount, currency, status, created)"
+            " VALUES (?, ?, ?, ?, ?, 'succeeded', ?)",
+            *(self._ids("re"), row["id"], row["latest_charge"], left // share, row["currency"], int(self._clock())),
+        )
+        return True
 
     def show(self, payment: str | None) -> Json:
         """The newest rows of the ledger, or those of one payment, named by its gateway id or by the payment id in its metadata."""
@@ -447,6 +506,47 @@ class SandboxBank:
             sql = f"SELECT * FROM {table} {where} ORDER BY rowid DESC LIMIT {PEOPLE_ROWS_MAX}"  # noqa: S608 - constants
             shown[table] = [dict(row) for row in self._ledger.all(sql, *([payment] if payment else []))]
         return shown
+
+    # -- shown
+
+    def _intent_json(self, row: Row, *, expanded: bool = False) -> Json:
+        """A payment as Stripe shows it. `expanded`: with its charge instead of the charge's id."""
+        status = row["status"]
+        action = {"type": "use_stripe_sdk", "use_stripe_sdk": {}} if status == "requires_action" else None
+        return {
+            "id": row["id"],
+            "object": "payment_intent",
+            "amount": row["amount"],
+            "amount_capturable": 0,
+            "amount_received": self._captured(row) if status == "succeeded" else 0,
+            "canceled_at": row["canceled_at"],
+            "capture_method": "automatic",
+            "created": row["created"],
+            "currency": row["currency"],
+            "last_payment_error": orjson.loads(row["last_error"]) if row["last_error"] else None,
+            "latest_charge": self._charge_json(row) if expanded and row["latest_charge"] else row["latest_charge"],
+            "metadata": orjson.loads(row["metadata"]),
+            "next_action": action,
+            "payment_method": row["payment_method"] if row["method_attached"] else None,
+            "payment_method_types": ["card"],
+            "status": status,
+        } | _TEST_MODE
+
+    def _charge_json(self, row: Row) -> Json:
+        captured, refunded = self._captured(row), self._refunded(row["id"])
+        disputed = self._ledger.one("SELECT 1 FROM disputes WHERE payment_intent = ?", row["id"]) is not None
+        return {
+            "id": row["latest_charge"],
+            "object": "charge",
+            "amount": captured,
+            "amount_captured": captured,
+            "amount_refunded": refunded,
+            "currency": row["currency"],
+            "disputed": disputed,
+            "payment_intent": row["id"],
+            "refunded": refunded == captured,
+            "status": "succeeded",
+        } | _TEST_MODE
 
     # -- rows
 
@@ -468,6 +568,10 @@ class SandboxBank:
         if row is None:
             raise LookupError(refund_id)
         return row
+
+
+def _expanded(params: Params) -> set[str]:
+    return {value for name, value in params.items() if name.startswith("expand[")}
 
 
 def _error_code(decline_code: str) -> str:
@@ -506,29 +610,6 @@ def _integer(text: str | None) -> int | None:
 def _method_json(token: str, brand: str, last4: str, month: int, year: int, created: int) -> Json:
     card = {"brand": brand, "last4": last4, "exp_month": month, "exp_year": year, "funding": "credit"}
     return {"id": token, "object": "payment_method", "type": "card", "card": card, "created": created} | _TEST_MODE
-
-
-def _intent_json(row: Row) -> Json:
-    status = row["status"]
-    action = {"type": "use_stripe_sdk", "use_stripe_sdk": {}} if status == "requires_action" else None
-    return {
-        "id": row["id"],
-        "object": "payment_intent",
-        "amount": row["amount"],
-        "amount_capturable": 0,
-        "amount_received": row["amount"] if status == "succeeded" else 0,
-        "canceled_at": row["canceled_at"],
-        "capture_method": "automatic",
-        "created": row["created"],
-        "currency": row["currency"],
-        "last_payment_error": orjson.loads(row["last_error"]) if row["last_error"] else None,
-        "latest_charge": row["latest_charge"],
-        "metadata": orjson.loads(row["metadata"]),
-        "next_action": action,
-        "payment_method": row["payment_method"] if row["method_attached"] else None,
-        "payment_method_types": ["card"],
-        "status": status,
-    } | _TEST_MODE
 
 
 def _refund_json(row: Row) -> Json:

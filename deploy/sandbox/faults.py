@@ -41,6 +41,19 @@ class Ending(Enum):
     PERSON = "a person decides"
 
 
+class Deed(Enum):
+    """What others do to a payment beside the API: people in the gateway's dashboard, the customer's bank, the gateway itself."""
+
+    SETTLE = "settle"  # a payment that is processing is captured
+    HEAL = "heal"  # a payment that stopped answering answers again
+    DISPUTE = "dispute"  # the customer disputes the charge
+    REFUND = "refund"  # somebody gives back all that is left
+    REFUND_PART = "refund-part"  # somebody gives back a part
+    CANCEL = "cancel"  # somebody cancels a payment that is not captured
+    CAPTURE = "capture"  # what was cancelled, or never confirmed, is captured
+    FAIL_REFUNDS = "fail-refunds"  # the bank sends back what was refunded
+
+
 @dataclass(frozen=True, slots=True)
 class Confirm:
     """One confirm. `late`: it is acted upon only after the sandbox's slowness, even if the client no longer waits."""
@@ -53,10 +66,11 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class RefundBehaviour:
-    """One refund: its first status, and after how many looks a pending one succeeds (None: never)."""
+    """One refund: its first status, and after how many looks a pending one succeeds, or one that succeeded fails (None: never)."""
 
     status: str = "succeeded"
     settles_after: int | None = None
+    fails_after: int | None = None
     manner: Manner = Manner.ANSWER
 
 
@@ -70,6 +84,9 @@ class Behaviour:
     settles_after: int | None = None  # so many retrievals see `processing`, then it is captured; None: never
     once_confirmed: Manner = Manner.ANSWER  # how retrieve, confirm and cancel are answered after the first confirm
     captures_on_cancel: bool = False
+    cancelled_at_confirm: bool = False  # somebody cancels it just before the first confirm arrives
+    takes_percent: int = 100  # how much of the amount a capture takes
+    afterwards: Deed | None = None  # what happens once it has ended, before anybody looks again
     keeps_method: bool = False  # Stripe detaches a declined method, so that a second confirm must name one
     refund: RefundBehaviour = RefundBehaviour()
 
@@ -154,6 +171,24 @@ BEHAVIOURS: dict[str, Behaviour] = {
         (Confirm(Effect.DECLINE, decline_code="generic_decline"), _OK),
         keeps_method=True,
     ),
+    "pm_remit_partial_capture": Behaviour("captures 60 % of the amount", _PERSON, takes_percent=60),
+    "pm_remit_over_capture": Behaviour("captures 110 % of the amount", _PERSON, takes_percent=110),
+    "pm_remit_cancelled_there": Behaviour(
+        "somebody cancels it in the dashboard just before the confirm", (Ending.NOT_CHARGED,), cancelled_at_confirm=True
+    ),
+    "pm_remit_refunded_there": Behaviour(
+        "captured; then somebody gives it back in the dashboard", _CAPTURED, afterwards=Deed.REFUND
+    ),
+    "pm_remit_partly_refunded_there": Behaviour(
+        "captured; then somebody gives half of it back in the dashboard", _CAPTURED, afterwards=Deed.REFUND_PART
+    ),
+    "pm_remit_disputed": Behaviour("captured; then the customer disputes it", _CAPTURED, afterwards=Deed.DISPUTE),
+    "pm_remit_captured_after_cancel": Behaviour(
+        "declined and cancelled; the next look finds it captured",
+        _DECLINED,
+        (Confirm(Effect.DECLINE, decline_code="generic_decline"),),
+        afterwards=Deed.CAPTURE,
+    ),
     "pm_remit_cancel_crosses": Behaviour(
         "action required; the customer acts as the cancel arrives: captured, cancel refused",
         _CAPTURED,
@@ -182,6 +217,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
 
 REFUNDS: dict[str, RefundBehaviour] = {
     "refund_fails": RefundBehaviour("failed"),
+    "refund_fails_later": RefundBehaviour(fails_after=1),
     "refund_pending": RefundBehaviour("pending", settles_after=2),
     "refund_pending_forever": RefundBehaviour("pending"),
     "refund_then_500": RefundBehaviour(manner=Manner.ERROR_500),

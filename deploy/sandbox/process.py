@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from deploy.sandbox.faults import Deed
+
 START_TIMEOUT_S = 20.0  # two busy cores and a cold import
 STOP_TIMEOUT_S = 10.0  # so long after SIGTERM it is killed
 POLL_S = 0.02
@@ -65,13 +67,9 @@ class SandboxProcess:
         """Switch the whole gateway: normal, down_500, silent, refuse or slow (see README.md)."""
         self._admin("/_sandbox/mode", {"mode": mode, "delay_ms": delay_ms})
 
-    def settle(self, gateway_id: str) -> None:
-        """Capture a payment that is processing, as if the bank had answered."""
-        self._admin(f"/_sandbox/payments/{gateway_id}/settle", {})
-
-    def heal(self, gateway_id: str) -> None:
-        """Make a payment answer again that does not answer since its confirm."""
-        self._admin(f"/_sandbox/payments/{gateway_id}/heal", {})
+    def do(self, deed: Deed, gateway_id: str) -> None:
+        """Do to a payment what others may do beside the API."""
+        self._admin(f"/_sandbox/payments/{gateway_id}/{deed.value}", {})
 
     def show(self, payment: str) -> dict[str, Any]:
         """The ledger's rows of one payment, named by gateway id or payment id."""

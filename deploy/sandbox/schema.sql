@@ -84,6 +84,19 @@ CREATE TABLE IF NOT EXISTS refunds (
 
 CREATE INDEX IF NOT EXISTS refunds_by_payment ON refunds (payment_intent);
 
+-- one row per charge that the customer disputes
+CREATE TABLE IF NOT EXISTS disputes (
+    id TEXT PRIMARY KEY,
+    charge TEXT NOT NULL,
+    payment_intent TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    currency TEXT NOT NULL,
+    status TEXT NOT NULL,                -- needs_response
+    created INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS disputes_by_payment ON disputes (payment_intent);
+
 -- every confirm and cancel that arrived, whatever its result
 CREATE TABLE IF NOT EXISTS confirms (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,

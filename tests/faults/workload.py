@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from deploy.demo.scenes import SCENES, Play, Played, Scene, Stage
+from deploy.sandbox.faults import Deed
 from services.staff import actions
 from services.staff.domain import DecisionRefusal
 from shared.persistence.database import Database
@@ -140,4 +141,4 @@ def _heal(testbed: "Testbed", payment_id: UUID) -> None:
     intents: Sequence[dict[str, str]] = testbed.system.sandbox.show(str(payment_id))["payment_intents"]
     for intent in intents:  # after a crash there may be an orphan beside the one that was confirmed
         if intent["status"] == "succeeded":
-            testbed.system.sandbox.heal(intent["id"])
+            testbed.system.sandbox.do(Deed.HEAL, intent["id"])

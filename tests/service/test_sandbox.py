@@ -60,7 +60,7 @@ class SandboxClient:
         return len(self.rows("SELECT 1 FROM charges WHERE payment_intent = ?", gateway_id))
 
     async def prepared(self, method: str = "pm_card_visa", number: int = 1) -> str:
-        order = port.Order(UUID(int=number), f"inv-{number}", 1250, "EUR", method)
+        order = port.Order(UUID(int=number), f"inv-{number}", AMOUNT_MINOR, "EUR", method)
         answer = await self.gateway.prepare(order, key=f"prepare {number}")
         assert isinstance(answer, port.Prepared), answer
         return answer.gateway_id
@@ -120,13 +120,18 @@ async def until(condition: Any) -> None:
 # -- the catalogue
 
 
+AMOUNT_MINOR = 1_250
+
+
 async def careful(gateway: Gateway, gateway_id: str) -> Ending:
     """A client that never guesses: it confirms, asks while the result is unknown, and cancels before it reports "not charged"."""
     answer: port.ExecuteAnswer = await gateway.execute(gateway_id, key="execute")
     for step in range(MOST_LOOKS):
         match answer:
             case port.Captured():
-                return Ending.CAPTURED
+                return Ending.CAPTURED if answer.amount_minor == AMOUNT_MINOR else Ending.PERSON
+            case port.Cancelled():
+                return Ending.NOT_CHARGED
             case port.Declined() | port.ActionRequired() | port.Unconfirmed() | port.Refused():
                 declined = isinstance(answer, port.Declined | port.ActionRequired)
                 ending = Ending.DECLINED if declined else Ending.NOT_CHARGED

@@ -33,6 +33,7 @@ ENDINGS = {
 }
 REFUND_ENDINGS = {
     "refund_fails": "refund_failed",
+    "refund_fails_later": "refunded",
     "refund_pending": "refunded",
     "refund_pending_forever": "refund_in_doubt",
     "refund_then_500": "refunded",
