@@ -62,7 +62,10 @@ class EnvironmentVariables:
         most: float,
         ascending: bool = False,
     ) -> tuple[float, ...]:
-        """A ladder: the wait before each further try, in seconds. There are 1 to `steps_max` waits, and none is 0."""
+        """A ladder: the wait before each further try, in seconds. There are 1 to `steps_max` waits, and none is 0.
+
+        A ladder whose default is empty may be empty.
+        """
         value = self._variables.get(name, "").strip()
         try:
             steps = tuple(float(step) for step in value.split(",")) if value else default
@@ -70,11 +73,12 @@ class EnvironmentVariables:
             steps = ()
         in_bounds = all(step > 0 and least <= step <= most for step in steps)  # false for NaN
         in_order = not ascending or list(steps) == sorted(steps)
-        if not (1 <= len(steps) <= steps_max and in_bounds and in_order):
+        is_long_enough = bool(steps) or not (default or value)
+        if not (is_long_enough and len(steps) <= steps_max and in_bounds and in_order):
             raise ConfigurationError(
                 f"{name} must be 1 to {steps_max} {'ascending ' if ascending else ''}numbers of seconds, "
                 f"{f'from {least:g}' if least else 'above 0'} to {most:g}, separated by commas, "
-                f"such as {','.join(f'{step:g}' for step in default)}."
+                f"such as {','.join(f'{step:g}' for step in default or (most,))}."
             )
         return steps
 

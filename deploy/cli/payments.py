@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Group, RenderableType
@@ -15,12 +15,14 @@ from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
 from deploy.cli.words import age, id_text, money, time
 from services.staff import actions, domain
 from services.staff.actions import ActionResult, JournalEntry, KeptCase
-from services.staff.domain import Case, Resolution
+from services.staff.domain import Case
 from shared.clock import system_clock
 from shared.persistence.database import Database
 
 app = typer.Typer(no_args_is_help=True)
 
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "give_back"]
+Version = Annotated[int, typer.Option(min=1, help="The version of the case that you looked at: `show` prints it.")]
 PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT_ID", help="The payment's id, or its first characters.")]
 
 
@@ -73,9 +75,9 @@ def ask_payment(payment_id: PaymentId, *, who: Who = "", json: Json = False) -> 
 @app.command("resolve")
 def resolve_payment(
     payment_id: PaymentId,
-    resolution: Annotated[Resolution, typer.Argument(help="What happened to the money.")],
+    resolution: Annotated[Resolution, typer.Argument(help="What happened to the money, or what shall happen to it.")],
     *,
-    version: Annotated[int, typer.Option(min=1, help="The version of the case that you looked at: `show` prints it.")],
+    version: Version,
     evidence: Annotated[str, typer.Option(help="What you saw, and where.")],
     reason: Annotated[str, typer.Option(help="Why you decide this.")],
     receipt: Annotated[
@@ -102,13 +104,40 @@ def resolve_payment(
     report(run(act), json=json, done="decided")
 
 
+@app.command("reopen")
+def reopen_payment(
+    payment_id: PaymentId,
+    *,
+    version: Version,
+    reason: Annotated[str, typer.Option(help="Why the decision was wrong.")],
+    evidence: Annotated[str | None, typer.Option(help="What you saw, and where, if that is not in the reason.")] = None,
+    who: Who = "",
+    json: Json = False,
+) -> None:
+    """Take a wrong decision back. The payment is a case again, and the gateway is asked about it."""
+
+    async def act(database: Database) -> list[ActionResult]:
+        result = await actions.resolve(
+            database,
+            await one_id(database, "cases", payment_id),
+            resolution="reopen",
+            expected_version=version,
+            evidence=evidence or reason,
+            reason=reason,
+            who=person(who),
+        )
+        return [result]
+
+    report(run(act), json=json, done="reopened")
+
+
 # -- for programs -----------------------------------------------------------------------------------------------------------------------
 
 
 def _as_json(kept: KeptCase) -> dict[str, object]:
     flat = asdict(kept)
     case: dict[str, object] = flat.pop("case")
-    case["decisions"] = sorted(domain.decisions_for(kept.case.status))
+    case["decisions"] = sorted(domain.decisions_for(kept.case))
     case["decision_on_its_way"] = kept.case.decision_on_its_way is not None
     return case | flat
 
@@ -157,6 +186,8 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
         ("reason", case.reason),
         ("invoice", case.invoice_id),
         ("amount", _amount(case)),
+        ("settled before as", case.settled_as and case.settled_as.replace("_", " ")),
+        ("the gateway says", _gateway_side(case)),
         ("gateway id", case.gateway_id or "none is known"),
         ("correlation", kept.correlation_id),
         ("open since", time(kept.opened_at)),
@@ -169,11 +200,35 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
     if case.refusals:
         parts.append(panel(_refusals(case), "decisions refused", style="red"))
     parts += journal_panel(journal)
-    if (fitting := sorted(domain.decisions_for(case.status))) and coming is None:
-        receipt = " --receipt NUMBER" if "captured" in fitting else ""
-        command = f"remit payments resolve {case.payment_id} {'|'.join(fitting)} --version {case.version}"
-        parts.append(Text(f'To settle it: {command}{receipt} --evidence "…" --reason "…"', style="dim"))
+    if coming is None and (hint := _hint(case)):
+        parts.append(Text(hint, style="dim"))
     return Group(*parts)
+
+
+def _hint(case: Case) -> str | None:
+    """What a person can do about the case now."""
+    fitting = sorted(domain.decisions_for(case))
+    if "reopen" in fitting:
+        return f'If that was wrong: remit payments reopen {case.payment_id} --version {case.version} --reason "…"'
+    if not fitting:
+        return None
+    receipt = " --receipt NUMBER" if "captured" in fitting else ""
+    command = f"remit payments resolve {case.payment_id} {'|'.join(fitting)} --version {case.version}"
+    return f'To settle it: {command}{receipt} --evidence "…" --reason "…"'
+
+
+def _gateway_side(case: Case) -> str | None:
+    """The gateway's side in words, with its amounts."""
+    side = case.gateway
+    if side is None:
+        return None
+    words = [side.answer.replace("_", " ")]
+    words += [money(side.captured_minor, side.currency) or "an amount that cannot be read"] * (
+        side.answer == domain.CAPTURED
+    )
+    words += [f"given back {money(side.refunded_minor, side.currency)}"] * bool(side.refunded_minor)
+    words += ["disputed"] * side.disputed
+    return ", ".join(words)
 
 
 def _attempts(case: Case) -> Table:

@@ -37,6 +37,7 @@ FAILURE_AFTER: dict[str, str | None] = {
     "PaymentRefunded": "not_charged",
     "PaymentRefundInDoubt": "not_charged",
     "PaymentRefundFailed": "not_charged",
+    "PaymentInquired": None,
     "PaymentResolutionRefused": None,
 }
 """For each type of outcome the failure that an invoice may record, because nothing was charged or the money goes back. None: no failure."""

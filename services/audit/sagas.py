@@ -15,8 +15,8 @@ _LEGAL = {
     "failed": ("completed", "refunding", "refund_in_doubt", "refunded", "not_refunded"),
     "refunding": ("refund_in_doubt", "refunded", "not_refunded"),
     "refund_in_doubt": ("refunded", "not_refunded"),
-    "not_refunded": ("refunded",),
-    "refunded": (),
+    "not_refunded": ("refunded", "refund_in_doubt"),
+    "refunded": ("refund_in_doubt", "not_refunded"),  # a bank may send a refund back; a person may take a decision back
 }
 """The states that may follow each state, written a second time. A step that learns something and keeps its state is always legal."""
 _EVERYWHERE = ("in_doubt", "needs_decision", *_LEGAL)

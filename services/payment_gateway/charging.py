@@ -16,8 +16,8 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter, Histogram
 
-from services.payment_gateway import domain, store
-from services.payment_gateway.domain import GatewayAnswer, GatewayStep, Payment, Policy
+from services.payment_gateway import afterwards, domain, store
+from services.payment_gateway.domain import GatewayAnswer, GatewayStep, Payment, PaymentTransition, Policy
 from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
 from services.payment_gateway.group_commit import GroupCommit, StepResult
@@ -168,7 +168,7 @@ class Charging:
     async def _take_step(self, step: GatewayStep | None, row: PaymentRow, seq: int) -> StepResult:
         """Call the gateway, and decide what its answer means. While the service stops, another instance takes the next step."""
         if step is None:
-            return StepResult(row, domain.on_due(row.payment, self.policy), self.clock())
+            return StepResult(row, PaymentTransition(row.payment), self.clock())
         key = domain.idempotency_key(row.payment, step)
         answer = await self._limited_call(step, row.payment, key or "")
         at = self.clock()
@@ -184,7 +184,7 @@ class Charging:
             ),
             idempotency_key=key,
         )
-        transition = domain.on_answer(row.payment, step, answer, self.policy)
+        transition = afterwards.on_answer(row.payment, step, answer, self.policy)
         if self.is_stopping and transition.then is not None:
             transition = replace(transition, then=None, delay_s=0.0)
         return StepResult(row, transition, at, attempt, answer)

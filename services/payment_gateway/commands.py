@@ -8,6 +8,7 @@ from typing import assert_never
 from uuid import UUID
 
 from services.payment_gateway.domain import (
+    CAPTURED,
     Outcome,
     OutcomeReason,
     Payment,
@@ -16,6 +17,8 @@ from services.payment_gateway.domain import (
     Resolution,
     ResolutionRefusal,
     ResolutionRefused,
+    is_late,
+    is_settled,
     move,
     next_step,
 )
@@ -63,10 +66,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Inquire:
-    """Ask what is known about this payment."""
+    """Ask what is known about this payment. With `look`, the gateway is asked now even if the payment is settled."""
 
     payment_id: UUID
     invoice_id: str
+    look: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,9 @@ class Resolve:
 
 
 Command = Request | Inquire | Refund | Resolve
+
+WATCHED_AT_ONCE_S = 0.0
+"""When the gateway is first asked whether it agrees with a decision."""
 
 
 def on_command(payment: Payment | None, command: Command) -> PaymentTransition:
@@ -140,7 +147,19 @@ def _close(command: Inquire | Refund | Resolve) -> PaymentTransition:
 def _inquire(command: Inquire, payment: Payment | None) -> PaymentTransition:
     if payment is None:
         return _close(command)
-    return PaymentTransition(payment, republish=True, hurry=next_step(payment) is not None)
+    if next_step(payment) is None:
+        return PaymentTransition(payment, republish=True)
+    if not command.look:
+        return PaymentTransition(payment, republish=True, hurry=not is_settled(payment))
+    return _look(payment)
+
+
+def _look(payment: Payment) -> PaymentTransition:
+    """Have the gateway asked now, and staff told what it says. A look that was asked for does not count as one of a settled payment."""
+    rung = max(payment.rung - 1, 0) if is_settled(payment) else payment.rung
+    if (payment.was_case, payment.rung) == (True, rung):
+        return PaymentTransition(payment, republish=True, hurry=True)
+    return PaymentTransition(replace(payment, was_case=True, rung=rung), republish=True, delay_s=0.0)
 
 
 def _refund(command: Refund, payment: Payment | None) -> PaymentTransition:
@@ -167,19 +186,60 @@ def _resolved(command: Resolve, payment: Payment) -> PaymentTransition | Resolut
     if command.expected_version != payment.version:
         return "version_differs"
     match payment.status, command.resolution:
-        case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), "captured"):
-            if command.receipt_number is None:
-                return "receipt_number_required"
-            captured = move(payment, PaymentStatus.CAPTURED, receipt_number=command.receipt_number, decided_by=by)
-            return PaymentTransition(captured, Outcome.CAPTURED)
-        case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), "not_charged"):
-            decided = move(payment, PaymentStatus.NOT_CHARGED, reason=OutcomeReason.DECIDED, decided_by=by)
-            # It is due at once, so that it is also cancelled at the gateway for good, if that is possible.
-            return PaymentTransition(decided, Outcome.NOT_CHARGED, delay_s=0.0)
+        case (_, "reopen"):
+            return _reopened(payment)
+        case ((PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION), ("captured" | "not_charged")):
+            return _charge_decided(command, payment)
+        case (PaymentStatus.NEEDS_DECISION, ("refunded" | "give_back")):
+            return _decided_about_a_difference(command, payment)
         case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "refunded") if not payment.decided_by:
-            return PaymentTransition(move(payment, PaymentStatus.REFUNDED, decided_by=by), Outcome.REFUNDED)
+            refunded = move(payment, PaymentStatus.REFUNDED, decided_by=by)
+            return PaymentTransition(refunded, Outcome.REFUNDED, delay_s=WATCHED_AT_ONCE_S)
         case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "not_refunded") if not payment.decided_by:
-            settled = move(payment, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.DECIDED, decided_by=by)
-            return PaymentTransition(settled, Outcome.REFUND_FAILED)
+            kept = move(payment, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.DECIDED, decided_by=by)
+            return PaymentTransition(kept, Outcome.REFUND_FAILED, delay_s=WATCHED_AT_ONCE_S)
         case _:
             return "nothing_to_decide"
+
+
+def _charge_decided(command: Resolve, payment: Payment) -> PaymentTransition | ResolutionRefusal:
+    """A person says whether the card was charged. If the gateway shows a capture it was; one of another amount cannot be booked as ours."""
+    by = command.decided_by
+    if command.resolution == "not_charged":
+        if _shows_capture(payment):
+            return "does_not_fit"
+        decided = move(payment, PaymentStatus.NOT_CHARGED, reason=OutcomeReason.DECIDED, decided_by=by)
+        # It is due at once, so that it is also cancelled at the gateway for good, if that is possible.
+        return PaymentTransition(decided, Outcome.NOT_CHARGED, delay_s=WATCHED_AT_ONCE_S)
+    if command.receipt_number is None:
+        return "receipt_number_required"
+    if payment.reason == OutcomeReason.CAPTURE_DIFFERS:
+        return "does_not_fit"
+    captured = move(payment, PaymentStatus.CAPTURED, receipt_number=command.receipt_number, decided_by=by)
+    outcome = Outcome.CAPTURED_LATE if is_late(captured) else Outcome.CAPTURED
+    return PaymentTransition(captured, outcome, delay_s=WATCHED_AT_ONCE_S)
+
+
+def _decided_about_a_difference(command: Resolve, payment: Payment) -> PaymentTransition | ResolutionRefusal:
+    """The gateway shows a capture that is not as it should be: it was given back already, or it is given back now."""
+    if not _shows_capture(payment):
+        return "does_not_fit"
+    if command.resolution == "refunded":
+        refunded = move(payment, PaymentStatus.REFUNDED, decided_by=command.decided_by)
+        return PaymentTransition(refunded, Outcome.REFUNDED, delay_s=WATCHED_AT_ONCE_S)
+    return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
+
+
+def _shows_capture(payment: Payment) -> bool:
+    return payment.gateway_side is not None and payment.gateway_side.answer == CAPTURED
+
+
+def _reopened(payment: Payment) -> PaymentTransition | ResolutionRefusal:
+    """Take a person's decision back. The payment is a case again, and the gateway is asked at once."""
+    if not payment.decided_by:
+        return "nothing_to_decide"
+    if payment.status in {PaymentStatus.CAPTURED, PaymentStatus.NOT_CHARGED}:
+        case = move(payment, PaymentStatus.NEEDS_DECISION, reason=OutcomeReason.REOPENED)
+        return PaymentTransition(case, Outcome.NEEDS_DECISION, delay_s=0.0)
+    case = move(payment, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.REOPENED)
+    return PaymentTransition(case, Outcome.REFUND_FAILED, delay_s=0.0)

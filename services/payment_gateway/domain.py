@@ -1,6 +1,6 @@
 """The state machine of a payment at the card gateway: its next step, and how every answer changes it. Pure: no I/O, clock, randomness.
 
-How commands change it is in `commands`.
+How commands change it is in `commands`, and what happens when the gateway says something about a settled payment is in `afterwards`.
 
 Three outcomes differ: declined (the bank said no), not charged (no charge happened), in doubt (nobody knows). These are the rules:
 
@@ -10,6 +10,7 @@ Three outcomes differ: declined (the bank said no), not charged (no charge happe
 - A capture is always recorded, no matter which instance learned of it and what was recorded before.
 - A late capture, one that contradicts an earlier outcome, is announced again until it is refunded. The saga that waited for the payment has
   ended and does not ask.
+- Nothing is booked as whole that is not: a capture of another amount, one that was given back or one that is disputed is a case.
 
 Every change of status is a new version, and each version publishes at most one outcome.
 """
@@ -62,6 +63,9 @@ CASES = frozenset(
     {PaymentStatus.IN_DOUBT, PaymentStatus.NEEDS_DECISION, PaymentStatus.REFUND_IN_DOUBT, PaymentStatus.REFUND_FAILED}
 )
 """The statuses in which a payment is a case for staff. Once it was a case, staff also receive its later outcomes."""
+FAILED = frozenset({PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED})
+SETTLED = FAILED | {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}
+"""The statuses that are outcomes. A refund that failed is settled as well once a person decided that the money stays (`is_settled`)."""
 KEY_SPENT_BY_ANSWER = frozenset({PaymentStatus.REQUESTED, PaymentStatus.CANCELLING, PaymentStatus.NOT_CHARGED})
 """The statuses in which every answer uses up the idempotency key. Only preparations and cancels are repeated there, and neither charges
 anybody when it is sent with a new key."""
@@ -77,6 +81,10 @@ class GatewayStep(StrEnum):
     CANCEL = "cancel"
     REFUND = "refund"
     INQUIRE_REFUND = "inquire_refund"
+
+
+QUESTIONS = frozenset({GatewayStep.INQUIRE, GatewayStep.INQUIRE_REFUND, GatewayStep.CANCEL})
+"""The steps that only ask: a cancel that is repeated asks, too."""
 
 
 class Outcome(StrEnum):
@@ -103,6 +111,11 @@ class OutcomeReason(StrEnum):
     AUTHENTICATION_REQUIRED = "authentication_required"  # the code that Stripe gives, too
     DECIDED = "decided_by_person"
     CAPTURE_DIFFERS = "capture_differs"
+    REFUNDED_AT_GATEWAY = "refunded_at_gateway"
+    DISPUTED = "disputed"
+    NOT_CAPTURED = "not_captured"
+    NOT_REFUNDED = "not_refunded"
+    REOPENED = "reopened_by_person"
     CANCEL_UNCONFIRMED = "cancel_unconfirmed"
     NO_READABLE_ANSWER = "no_readable_answer"
     PROCESSING = "processing"
@@ -121,6 +134,20 @@ class PendingOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewaySide:
+    """What the gateway says about a payment, beside what we have settled. `answer` is the kind of its answer, such as `captured`.
+
+    The amounts are in the minor unit of `currency`, or None if it says none, or one that cannot be an amount.
+    """
+
+    answer: str
+    captured_minor: int | None = None
+    refunded_minor: int | None = None
+    currency: str | None = None
+    disputed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Payment:
     """A payment, as it is stored.
 
@@ -128,7 +155,10 @@ class Payment:
     request. `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved
     for a key, even a failure, so a repeated call needs a new one. `reason` says why the payment has its status, and `decided_by` which
     person decided it. `advice` is the gateway's code for what the sender can do about that reason. `was_case` is true once it was a case
-    for staff.
+    for staff, or once a person asked about it.
+
+    `settled_as` is the outcome that it had before, if it had another one: then two sides contradict each other. `gateway_side` is what the
+    gateway said when it last contradicted us, or when it agreed with a person.
     """
 
     payment_id: UUID
@@ -151,6 +181,8 @@ class Payment:
     key_number: int = 1
     advice: str | None = None
     details: port.ChargeDetails = port.NO_DETAILS
+    settled_as: PaymentStatus | None = None
+    gateway_side: GatewaySide | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +191,23 @@ class Policy:
 
     `ladder_s` has the wait before each further attempt. `remind_s` is the interval at which a case that waits for a person is asked about
     at the gateway and announced again. A late capture that waits for its refund is announced again at the same interval.
+
+    The others are the waits before each look at a settled payment: `watch_s` at a person's decision, after the ladder, until the gateway
+    agrees with it; `refund_looks_s` at a refund; `cancel_looks_s` at one that was cancelled; `capture_looks_s` at a capture.
     """
 
     ladder_s: tuple[float, ...]
     remind_s: float
+    watch_s: float = 86_400.0
+    refund_looks_s: tuple[float, ...] = ()
+    cancel_looks_s: tuple[float, ...] = ()
+    capture_looks_s: tuple[float, ...] = ()
 
 
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
-ResolutionRefusal = Literal["version_differs", "nothing_to_decide", "receipt_number_required", "unknown_payment"]
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "give_back", "reopen"]
+ResolutionRefusal = Literal[
+    "version_differs", "nothing_to_decide", "receipt_number_required", "unknown_payment", "does_not_fit"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +237,17 @@ class PaymentTransition:
     refused: ResolutionRefused | None = None
 
 
+TOLD_FROM_WAIT_S = 60.0
+"""The answers about a case are told to staff if the next attempt is at least so far ahead. On the first rungs nobody could read them."""
+
+
+def is_told_to_staff(transition: PaymentTransition, step: GatewayStep) -> bool:
+    """Whether staff hear what the gateway answered to `step`, because the payment is or was a case. If it is an outcome they hear that."""
+    waits = transition.republish or transition.delay_s is None or transition.delay_s >= TOLD_FROM_WAIT_S
+    is_answer = step in QUESTIONS and transition.then is None and transition.outcome is None
+    return transition.payment.was_case and is_answer and waits
+
+
 GatewayAnswer = port.TokeniseAnswer | port.PrepareAnswer | port.ExecuteAnswer | port.RefundAnswer
 TELLS_OF_MONEY = (port.Captured, port.Refunded)
 """Answers that say that money moved. A payment is changed by them even if another instance has changed it since (`on_late_answer`)."""
@@ -216,14 +268,19 @@ def next_step(payment: Payment) -> GatewayStep | None:
             return GatewayStep.INQUIRE
         case PaymentStatus.CANCELLING:
             return GatewayStep.CANCEL
+        case PaymentStatus.CAPTURED | PaymentStatus.DECLINED:
+            return GatewayStep.INQUIRE
+        case PaymentStatus.NOT_CHARGED if payment.gateway_id is None:
+            return None  # it never reached the gateway
         case PaymentStatus.NOT_CHARGED:
-            return GatewayStep.CANCEL if payment.decided_by else None  # a cancel makes a person's decision safe
-        case PaymentStatus.REFUNDING | PaymentStatus.REFUND_IN_DOUBT:
+            return GatewayStep.CANCEL if payment.decided_by else GatewayStep.INQUIRE  # a cancel makes a decision safe
+        case (
+            PaymentStatus.REFUNDING
+            | PaymentStatus.REFUND_IN_DOUBT
+            | PaymentStatus.REFUND_FAILED
+            | PaymentStatus.REFUNDED
+        ):
             return GatewayStep.INQUIRE_REFUND
-        case PaymentStatus.REFUND_FAILED:
-            return None if payment.decided_by else GatewayStep.INQUIRE_REFUND
-        case PaymentStatus.CAPTURED | PaymentStatus.DECLINED | PaymentStatus.REFUNDED:
-            return None
         case _:
             assert_never(payment.status)
 
@@ -242,7 +299,7 @@ def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
 
 
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
-    """The effect of the gateway's answer to `step` on the payment. Raises AssertionError if the answer cannot be one to that step.
+    """The effect of the gateway's answer to `step` on a payment that is not settled. Raises AssertionError if it is no answer to the step.
 
     A gateway that refuses the service says nothing about the payment: no rung is spent, and the row is due when the gateway is usable.
     """
@@ -259,23 +316,16 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
             assert_never(step)
 
 
-def on_due(payment: Payment, policy: Policy) -> PaymentTransition:
-    """The effect of a due time on a payment without a next step: a late capture is announced again. No other such payment is due."""
-    if payment.status is PaymentStatus.CAPTURED and payment.rung < LATE_REMINDERS_MAX:
-        return _remind(replace(payment, rung=payment.rung + 1), policy)
-    return PaymentTransition(payment)
-
-
 def on_late_answer(payment: Payment, answer: GatewayAnswer | None, policy: Policy) -> PaymentTransition | None:
     """The effect of an answer that came after another instance changed the payment. Only a capture or a refund has one.
 
     Returns None if the payment shows that already, or if the present holder of the row has to ask for itself.
     """
     match answer:
-        case port.Captured() if payment.status not in CHARGED and _is_of(payment, answer):
-            return _captured(payment, answer, policy)
+        case port.Captured() if payment.status not in CHARGED and difference_of(answer, payment) is None:
+            return captured(payment, answer, policy)
         case port.Refunded() if payment.status in CHARGED - {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}:
-            return _refunded(payment, answer.refund_id)
+            return refunded(payment, answer, policy)
         case _:
             return None
 
@@ -303,12 +353,16 @@ def _after_preparing(payment: Payment, answer: GatewayAnswer, policy: Policy) ->
 
 def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match answer:
-        case port.Captured() if _is_of(payment, answer):
-            return _captured(payment, answer, policy)
+        case port.Captured() if (difference := difference_of(answer, payment)) is not None:
+            return contradicted(payment, difference, answer, policy)
         case port.Captured():
-            return _needs_decision(payment, OutcomeReason.CAPTURE_DIFFERS, policy)
+            return captured(payment, answer, policy)
+        case _ if payment.settled_as is PaymentStatus.CAPTURED and isinstance(answer, NOT_PAID):
+            return contradicted(
+                payment, OutcomeReason.NOT_CAPTURED, answer, policy
+            )  # the invoice is paid: a person decides
         case port.Cancelled():
-            return _cancelled(payment)
+            return _cancelled(payment, policy)
         case _ if step is GatewayStep.CANCEL:
             return _later(payment, answer, policy)
         case port.Declined(code=code, advice=advice):
@@ -326,32 +380,44 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
             raise _unexpected(payment, answer)
 
 
-def _is_of(payment: Payment, answer: port.Captured) -> bool:
-    """Whether the capture is the one we asked for. Amount and currency must be those of the invoice."""
+def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | None:
+    """Why this capture is not the one we asked for, whole and ours, or None if it is."""
     captured = (answer.gateway_id, answer.amount_minor, answer.currency.upper())
-    return captured == (payment.gateway_id, payment.amount_minor, payment.currency)
+    if captured != (payment.gateway_id, payment.amount_minor, payment.currency):
+        return OutcomeReason.CAPTURE_DIFFERS
+    if answer.refunded_minor:
+        return OutcomeReason.REFUNDED_AT_GATEWAY
+    return OutcomeReason.DISPUTED if answer.disputed else None
 
 
-def _captured(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
+def captured(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
+    """Record a capture. If it had another final outcome before, it is announced again and again until it is given back."""
     receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX)
     if not receipt or find_card_number(receipt):
         receipt = answer.gateway_id  # every receiver would refuse an event that shows a card number
-    captured = move(payment, PaymentStatus.CAPTURED, receipt_number=receipt)
-    if payment.status in {PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED}:
+    side = payment.gateway_side and side_of(answer)
+    after = replace(move(payment, PaymentStatus.CAPTURED, receipt_number=receipt), gateway_side=side)
+    if is_late(after):
         # The saga has ended and never asks. If the first announcement is lost, only a reminder tells it.
-        return PaymentTransition(captured, Outcome.CAPTURED_LATE, delay_s=policy.remind_s)
-    return PaymentTransition(captured, Outcome.CAPTURED)
+        return PaymentTransition(after, Outcome.CAPTURED_LATE, delay_s=policy.remind_s)
+    return PaymentTransition(after, Outcome.CAPTURED, delay_s=next_look_s(after, policy))
 
 
-def _cancelled(payment: Payment) -> PaymentTransition:
+def contradicted(payment: Payment, reason: str, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    """A person decides, because the gateway says something else than we asked for or had settled. What it says anew is a new version."""
+    side = side_of(answer)
+    if payment.status is PaymentStatus.NEEDS_DECISION and payment.gateway_side == side:
+        return _remind(payment, policy)
+    waiting = replace(move(payment, PaymentStatus.NEEDS_DECISION, reason=reason), gateway_side=side)
+    return PaymentTransition(waiting, Outcome.NEEDS_DECISION, delay_s=policy.remind_s)
+
+
+def _cancelled(payment: Payment, policy: Policy) -> PaymentTransition:
     """Record the pending outcome. It may be recorded only now, when no confirm can charge the payment any more."""
-    if payment.status is PaymentStatus.NOT_CHARGED:
-        return PaymentTransition(payment)  # a person decided so before, and the cancel proves the decision right
     pending = payment.pending or PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.CANCELLED_AT_GATEWAY)
-    if pending.status is PaymentStatus.NOT_CHARGED:
-        return _not_charged(payment, pending.reason, pending.advice)
-    declined = move(payment, PaymentStatus.DECLINED, reason=pending.reason, advice=pending.advice)
-    return PaymentTransition(declined, Outcome.DECLINED)
+    ended = move(payment, pending.status, reason=pending.reason, advice=pending.advice)
+    outcome = Outcome.DECLINED if ended.status is PaymentStatus.DECLINED else Outcome.NOT_CHARGED
+    return PaymentTransition(ended, outcome, delay_s=next_look_s(ended, policy))
 
 
 def _cancel(payment: Payment, pending: PendingOutcome) -> PaymentTransition:
@@ -385,8 +451,6 @@ def _not_charged(payment: Payment, reason: str, advice: str | None = None) -> Pa
 
 
 def _needs_decision(payment: Payment, reason: str, policy: Policy) -> PaymentTransition:
-    if payment.status is PaymentStatus.NEEDS_DECISION:
-        return _remind(payment, policy)
     waiting = move(payment, PaymentStatus.NEEDS_DECISION, reason=reason)
     return PaymentTransition(waiting, Outcome.NEEDS_DECISION, delay_s=policy.remind_s)
 
@@ -396,10 +460,10 @@ def _needs_decision(payment: Payment, reason: str, policy: Policy) -> PaymentTra
 
 def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match answer:
-        case port.Refunded(refund_id=refund_id):
-            return _refunded(payment, refund_id)
+        case port.Refunded():
+            return refunded(payment, answer, policy)
         case port.RefundFailed(code=code) if payment.status is not PaymentStatus.REFUND_FAILED:
-            return _refund_failed(payment, code_of(code), policy)
+            return refund_failed(payment, code_of(code), policy, side_of(answer))
         case port.NoRefund() if step is GatewayStep.INQUIRE_REFUND and _may_send_refund(payment, policy):
             return PaymentTransition(payment, then=GatewayStep.REFUND)
         case port.RefundPending() | port.NotFound() | port.Unknown() if payment.status is PaymentStatus.REFUNDING:
@@ -424,14 +488,16 @@ def _may_send_refund(payment: Payment, policy: Policy) -> bool:
     return payment.status is PaymentStatus.REFUNDING or on_ladder
 
 
-def _refunded(payment: Payment, refund_id: str) -> PaymentTransition:
-    shown = _printable(refund_id, RECEIPT_LENGTH_MAX)
-    refunded = move(payment, PaymentStatus.REFUNDED, refund_id=None if find_card_number(shown) else shown or None)
-    return PaymentTransition(refunded, Outcome.REFUNDED)
+def refunded(payment: Payment, answer: port.Refunded, policy: Policy) -> PaymentTransition:
+    """Record that the money was given back."""
+    shown = _printable(answer.refund_id, RECEIPT_LENGTH_MAX)
+    after = move(payment, PaymentStatus.REFUNDED, refund_id=None if find_card_number(shown) else shown or None)
+    return PaymentTransition(after, Outcome.REFUNDED, delay_s=next_look_s(after, policy))
 
 
-def _refund_failed(payment: Payment, reason: str, policy: Policy) -> PaymentTransition:
-    failed = move(payment, PaymentStatus.REFUND_FAILED, reason=reason)
+def refund_failed(payment: Payment, reason: str, policy: Policy, side: GatewaySide | None = None) -> PaymentTransition:
+    """A person decides about a refund that the gateway did not make. `side` is what it says, if it says anything."""
+    failed = replace(move(payment, PaymentStatus.REFUND_FAILED, reason=reason), gateway_side=side)
     return PaymentTransition(failed, Outcome.REFUND_FAILED, delay_s=policy.remind_s)
 
 
@@ -449,10 +515,15 @@ def _later(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTr
         policy.ladder_s
     ):
         return _exhausted(payment, answer, policy)
-    delay_s = policy.ladder_s[payment.rung]
-    if isinstance(answer, port.NotSent) and answer.retry_after_s is not None:
-        delay_s = max(delay_s, min(answer.retry_after_s, port.RETRY_AFTER_MAX_S))
+    delay_s = as_asked_s(policy.ladder_s[payment.rung], answer)
     return PaymentTransition(replace(payment, rung=payment.rung + 1), delay_s=delay_s)
+
+
+def as_asked_s(delay_s: float, answer: GatewayAnswer) -> float:
+    """The wait, or a longer one if the gateway asks for it."""
+    if isinstance(answer, port.NotSent) and answer.retry_after_s is not None:
+        return max(delay_s, min(answer.retry_after_s, port.RETRY_AFTER_MAX_S))
+    return delay_s
 
 
 def _with_fresh_key(payment: Payment, answer: GatewayAnswer) -> Payment:
@@ -476,10 +547,8 @@ def _exhausted(payment: Payment, answer: GatewayAnswer, policy: Policy) -> Payme
             return _needs_decision(payment, _why_in_doubt(answer), policy)
         case PaymentStatus.CANCELLING:
             return _needs_decision(payment, OutcomeReason.CANCEL_UNCONFIRMED, policy)
-        case PaymentStatus.NOT_CHARGED:
-            return PaymentTransition(payment)  # no more cancels are sent after a person's decision
         case PaymentStatus.REFUNDING:
-            return _refund_failed(payment, OutcomeReason.GATEWAY_UNAVAILABLE, policy)
+            return refund_failed(payment, OutcomeReason.GATEWAY_UNAVAILABLE, policy)
         case PaymentStatus.NEEDS_DECISION | PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED:
             return _remind(payment, policy)
         case _:
@@ -506,6 +575,76 @@ def _why_in_doubt(answer: GatewayAnswer) -> OutcomeReason:
             return OutcomeReason.NO_READABLE_ANSWER
 
 
+# -- settled payments ------------------------------------------------------------------------------------------------------------------
+
+NOT_PAID = (port.Cancelled, port.Declined, port.Unconfirmed, port.ActionRequired)
+"""Answers that say that nothing is captured."""
+
+
+def is_settled(payment: Payment) -> bool:
+    """Whether nothing is left to do about a payment but to watch whether the gateway goes on agreeing."""
+    kept = payment.status is PaymentStatus.REFUND_FAILED and payment.decided_by is not None
+    return payment.status in SETTLED or kept
+
+
+def is_late(payment: Payment) -> bool:
+    """Whether a capture came after another final outcome."""
+    return payment.status is PaymentStatus.CAPTURED and payment.settled_as in FAILED
+
+
+def side_of(answer: GatewayAnswer) -> GatewaySide:
+    """The gateway's side, as its answer says it. A refund that failed says the same as none: the money was not given back."""
+    if not isinstance(answer, port.Captured):
+        return GatewaySide(NO_REFUND if isinstance(answer, port.RefundFailed) else answer_kind(answer))
+    return GatewaySide(
+        CAPTURED,
+        _shown_amount(answer.amount_minor),
+        _shown_amount(answer.refunded_minor),
+        code_of(answer.currency.upper()),
+        answer.disputed,
+    )
+
+
+def _shown_amount(amount_minor: int) -> int | None:
+    return amount_minor if amount_minor <= port.AMOUNT_SHOWN_MAX else None
+
+
+def next_look_s(payment: Payment, policy: Policy) -> float | None:
+    """Seconds until the next look at a settled payment, or None if nobody looks at it by himself. `rung` counts the looks.
+
+    A person's decision is looked at until the gateway agrees. From then on it is looked at like an outcome of the gateway.
+    """
+    if payment.decided_by and not _agreed(payment):
+        rung = max(payment.rung - 1, 0)  # the first look is taken at once
+        return policy.ladder_s[rung] if rung < len(policy.ladder_s) else policy.watch_s
+    match payment.status:
+        case PaymentStatus.CAPTURED:
+            looks_s = policy.capture_looks_s
+        case PaymentStatus.DECLINED | PaymentStatus.NOT_CHARGED if payment.gateway_id is not None:
+            looks_s = policy.cancel_looks_s
+        case PaymentStatus.REFUNDED:
+            looks_s = policy.refund_looks_s
+        case _:
+            looks_s = ()
+    return looks_s[payment.rung] if payment.rung < len(looks_s) else None
+
+
+CAPTURED, NO_REFUND = "captured", "no_refund"
+"""The kinds of answers that show a capture, whatever is wrong with it, and that money was not given back."""
+_AGREEING: dict[PaymentStatus, frozenset[str]] = {
+    PaymentStatus.CAPTURED: frozenset({CAPTURED}),
+    PaymentStatus.NOT_CHARGED: frozenset({"cancelled"}),
+    PaymentStatus.REFUNDED: frozenset({"refunded"}),
+    PaymentStatus.REFUND_FAILED: frozenset({NO_REFUND}),
+}
+"""What the gateway says if it agrees with a decision."""
+
+
+def _agreed(payment: Payment) -> bool:
+    side = payment.gateway_side
+    return side is not None and side.answer in _AGREEING.get(payment.status, frozenset())
+
+
 # -- helpers ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -522,11 +661,12 @@ def move(
     """The payment with another status and the next version.
 
     The reason, advice, decision and rung of the version before no longer hold. A pending outcome stays while a person is asked to decide,
-    because its cancel may still be confirmed.
+    because its cancel may still be confirmed. The outcome before is kept as `settled_as`.
     """
     return replace(
         payment,
         status=status,
+        settled_as=payment.status if is_settled(payment) else payment.settled_as,
         version=payment.version + 1,
         rung=0,
         reason=reason,
@@ -540,9 +680,13 @@ def move(
 
 def answer_code(answer: GatewayAnswer) -> str:
     """The answer as a code for the record, such as `captured` or `declined:insufficient_funds`."""
-    word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(answer).__name__).lower()
-    code = getattr(answer, "code", None)
-    return code_of(f"{word}:{code}") if code else word
+    kind, code = answer_kind(answer), getattr(answer, "code", None)
+    return code_of(f"{kind}:{code}") if code else kind
+
+
+def answer_kind(answer: GatewayAnswer) -> str:
+    """The kind of the answer, such as `refund_failed`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(answer).__name__).lower()
 
 
 def code_of(text: str) -> str:

@@ -13,13 +13,15 @@ from datetime import datetime
 import structlog
 
 from services.payment_gateway import domain, ledger, store
-from services.payment_gateway.domain import GatewayAnswer, Outcome, PaymentTransition, Policy
-from services.payment_gateway.handlers import TELLS_ATTEMPTS, published_outcome, republished
+from services.payment_gateway.domain import GatewayAnswer, GatewayStep, Outcome, PaymentTransition, Policy
+from services.payment_gateway.handlers import SOURCE, TELLS_ATTEMPTS, inquired, published_outcome, republished
 from services.payment_gateway.ledger import GatewayAttempt, PublishedOutcome
 from services.payment_gateway.store import Lease, PaymentRow, PaymentUpdate
 from shared import crash_points
 from shared.batch.commit import CommitLoop
 from shared.batch.retry import BatchRetry, RetryState
+from shared.messaging.codec import encode
+from shared.messaging.envelope import Outgoing
 from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -58,6 +60,11 @@ class StepResult:
         transition = self.transition
         after = replace(self.row, payment=transition.payment)
         return PaymentUpdate(after, self.row.fence, transition.delay_s, kept=transition.then is not None)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether staff hear what the gateway answered."""
+        return self.attempt is not None and domain.is_told_to_staff(self.transition, GatewayStep(self.attempt.step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +180,12 @@ class GroupCommit:
             held = [(r.row.payment.payment_id, r.row.fence) in stored for r in results]
             effective = [result for result, is_held in zip(results, held, strict=True) if is_held]
             late = [result for result, is_held in zip(results, held, strict=True) if not is_held]
+            await store.note_sides(tx, [result.update.row for result in effective])
+            told = [result for result in effective if result.is_told]
             effective += await self._store_late_answers(tx, late)
             outgoing = await ledger.save_outcomes(tx, await _outcomes(writes, effective))
             outgoing += await ledger.outcomes_of(tx, republished(r.transition for r in effective))
+            outgoing += await _answers(writes, told)
             outbox_batches = await outbox.insert(writes, outgoing)
             await writes.flush()
             crash_points.reach("charging.before_record_commit")
@@ -201,13 +211,17 @@ class GroupCommit:
                 log.warning(
                     "found_out", payment_id=str(payment_id), was=row.payment.status, now=transition.payment.status
                 )
-        await store.update(tx, [_with_new_fence(result) for result in found], self._lease)
+        updates = [_with_new_fence(result) for result in found]
+        await store.update(tx, updates, self._lease)
+        await store.note_sides(tx, [update.row for update in updates])
         return found
 
 
 def _is_plain(result: StepResult) -> bool:
-    """Whether the result can be stored without reading anything."""
-    return not result.transition.republish and result.transition.outcome not in TELLS_ATTEMPTS
+    """Whether the result can be stored with one statement, without reading anything."""
+    transition = result.transition
+    reads = transition.republish or transition.outcome in TELLS_ATTEMPTS or result.is_told
+    return not reads and not store.has_sides(transition.payment)
 
 
 def _count_late_captures(effective: Sequence[StepResult]) -> None:
@@ -230,6 +244,23 @@ async def _outcomes(writes: WriteBatch, effective: Sequence[StepResult]) -> list
     return [
         published_outcome(r.transition, r.row.origin.at(r.at), attempts.get(r.row.payment.payment_id, ()))
         for r in with_outcome
+    ]
+
+
+async def _answers(writes: WriteBatch, told: Sequence[StepResult]) -> list[Outgoing]:
+    """What the gateway answered about payments that staff follow, ready to publish."""
+    if not told:
+        return []
+    await writes.flush()
+    attempts = await ledger.last_attempts(writes, {result.row.payment.payment_id for result in told})
+    return [
+        encode(
+            inquired(result.transition.payment, attempts[result.row.payment.payment_id], number=result.row.fence),
+            result.row.origin.at(result.at),
+            0,
+            source=SOURCE,
+        )
+        for result in told
     ]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol, assert_never
 from uuid import UUID
 
@@ -57,7 +58,7 @@ def _details(method: PaymentMethod) -> ChargeDetails:
 
 
 def _inquire(message: messages.InquirePayment) -> commands.Command:
-    return commands.Inquire(message.payment_id, message.invoice_id)
+    return commands.Inquire(message.payment_id, message.invoice_id, bool(message.look))
 
 
 def _refund(message: messages.RefundPayment) -> commands.Command:
@@ -120,7 +121,7 @@ def _contract(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAtte
             return messages.PaymentNeedsDecision(**_case(payment, attempts))
         case Outcome.REFUNDED:
             return messages.PaymentRefunded(
-                **_amount(payment), refund_id=payment.refund_id, decided_by=payment.decided_by
+                **_given_back(payment), refund_id=payment.refund_id, decided_by=payment.decided_by
             )
         case Outcome.REFUND_IN_DOUBT:
             return messages.PaymentRefundInDoubt(**_case(payment, attempts))
@@ -128,6 +129,15 @@ def _contract(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAtte
             return messages.PaymentRefundFailed(**_case(payment, attempts), decided_by=payment.decided_by)
         case _:
             assert_never(outcome)
+
+
+def inquired(payment: Payment, attempts: Sequence[GatewayAttempt], *, number: int) -> Draft:
+    """The message that tells staff what the gateway answered. `number` is the fence of the attempt: it names and orders the answers."""
+    return Draft(
+        messages.PaymentInquired(**_case(payment, attempts), state=payment.status, number=number),
+        message_id=derived_id(payment.payment_id, f"inquired:{number}"),
+        routing_suffix=CASE,
+    )
 
 
 TELLS_ATTEMPTS = frozenset({Outcome.IN_DOUBT, Outcome.NEEDS_DECISION, Outcome.REFUND_IN_DOUBT, Outcome.REFUND_FAILED})
@@ -142,12 +152,27 @@ def _amount(payment: Payment) -> dict[str, Any]:
     return {**_about(payment), "amount_minor": payment.amount_minor, "currency": payment.currency}
 
 
+def _given_back(payment: Payment) -> dict[str, Any]:
+    """The amount that went back: what the gateway had captured, which may be another amount than we had asked for."""
+    side, amount = payment.gateway_side, _amount(payment)
+    same_currency = side is not None and side.currency == payment.currency
+    return amount | {"amount_minor": side.captured_minor} if side and side.captured_minor and same_currency else amount
+
+
 def _case(payment: Payment, attempts: Sequence[GatewayAttempt]) -> dict[str, Any]:
     shown = tuple(
         messages.Attempt(at=a.at, step=a.step, answer=a.answer, evidence=_ascii(a.evidence))
         for a in attempts[-messages.ATTEMPTS_SHOWN_MAX :]
     )
-    return {**_amount(payment), "reason": payment.reason or "", "gateway_id": payment.gateway_id, "attempts": shown}
+    side = payment.gateway_side
+    return {
+        **_amount(payment),
+        "reason": payment.reason or payment.status,
+        "gateway_id": payment.gateway_id,
+        "attempts": shown,
+        "settled_as": payment.settled_as,
+        "gateway": messages.GatewaySide(**asdict(side)) if side else None,
+    }
 
 
 def _ascii(evidence: str) -> str:
@@ -244,6 +269,7 @@ class PaymentHandler:
         self._own = own
         await store.insert(writes, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
         await store.update(writes, updates, self.charger.lease)
+        await store.note_sides(writes, [update.row for update in updates])
         await store.hurry(writes, _hurried([effect.transition for _, effect in decided]))
         await ledger.insert_decisions(writes, [effect.decision for _, effect in decided if effect.decision is not None])
         outgoing = await ledger.save_outcomes(

@@ -4,6 +4,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from services.payment_gateway.domain import Policy
 from services.payment_gateway.gateways.choose import MODES, Mode, open_gateway
@@ -28,13 +29,25 @@ REMIND_S = 3_600.0
 """How often a case that waits for a person is asked about at the gateway and announced again. So a new staff queue, after the old one was
 deleted, gets it within the hour. A late capture is announced again as often, until it is refunded."""
 
+WATCH_S = 86_400.0
+"""How often the gateway is asked about a person's decision, after the ladder, until it agrees. Decisions are rare, so it costs nothing."""
+REFUND_LOOKS_S = (3_600.0, 86_400.0, 172_800.0, 345_600.0, 604_800.0, 1_382_400.0)
+"""The waits before each look at a refund: thirty days in all. A bank that sends a refund back mostly does so in the first days."""
+CANCEL_LOOKS_S = (86_400.0,)
+"""The waits before each look at a payment that was cancelled at the gateway: one look, a day later."""
+CAPTURE_LOOKS_S: tuple[float, ...] = ()
+"""The waits before each look at a capture: none (see `afterwards`)."""
+LOOKS_MAX = 40
+LOOK_MAX_S = 30 * 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class ChargingSettings:
     """The settings of the gateway and of charging.
 
     Environment variables: GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_MODE, GATEWAY_CA_FILE, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S,
-    GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S, GATEWAY_REMIND_S, CARD_KEYS_FILE. The adapter of Stripe reads HTTPS_PROXY and NO_PROXY.
+    GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S, GATEWAY_REMIND_S, GATEWAY_WATCH_S, GATEWAY_REFUND_LOOKS_S, GATEWAY_CANCEL_LOOKS_S,
+    GATEWAY_CAPTURE_LOOKS_S, CARD_KEYS_FILE. The adapter of Stripe reads HTTPS_PROXY and NO_PROXY.
     """
 
     gateway_url: str
@@ -55,10 +68,7 @@ class ChargingSettings:
             gateway_api_key=environment.text("GATEWAY_API_KEY", ""),
             timeout_s=environment.seconds("GATEWAY_TIMEOUT_S", TIMEOUT_S, least=0.05, most=120),
             calls_in_flight=environment.integer("GATEWAY_CALLS_IN_FLIGHT", CALLS_IN_FLIGHT, least=1, most=10_000),
-            policy=Policy(
-                ladder_s=environment.ladder_s("GATEWAY_LADDER_S", LADDER_S, steps_max=RUNGS_MAX, most=RUNG_MAX_S),
-                remind_s=environment.seconds("GATEWAY_REMIND_S", REMIND_S, least=0.1, most=RUNG_MAX_S),
-            ),
+            policy=_policy(environment),
             keyring=_keyring(environment.text("CARD_KEYS_FILE", "")),
             lease_margin_s=environment.seconds("GATEWAY_LEASE_MARGIN_S", LEASE_MARGIN_S, least=0.1, most=3_600),
             mode=_mode(environment.text("GATEWAY_MODE", "test")),
@@ -79,6 +89,18 @@ class ChargingSettings:
             )
         except ValueError as error:
             raise ConfigurationError(f"GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_MODE: {error}.") from None
+
+
+def _policy(environment: EnvironmentVariables) -> Policy:
+    looks: dict[str, Any] = {"steps_max": LOOKS_MAX, "most": LOOK_MAX_S}
+    return Policy(
+        ladder_s=environment.ladder_s("GATEWAY_LADDER_S", LADDER_S, steps_max=RUNGS_MAX, most=RUNG_MAX_S),
+        remind_s=environment.seconds("GATEWAY_REMIND_S", REMIND_S, least=0.1, most=RUNG_MAX_S),
+        watch_s=environment.seconds("GATEWAY_WATCH_S", WATCH_S, least=0.1, most=LOOK_MAX_S),
+        refund_looks_s=environment.ladder_s("GATEWAY_REFUND_LOOKS_S", REFUND_LOOKS_S, **looks),
+        cancel_looks_s=environment.ladder_s("GATEWAY_CANCEL_LOOKS_S", CANCEL_LOOKS_S, **looks),
+        capture_looks_s=environment.ladder_s("GATEWAY_CAPTURE_LOOKS_S", CAPTURE_LOOKS_S, **looks),
+    )
 
 
 def _mode(text: str) -> Mode:

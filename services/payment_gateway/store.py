@@ -6,14 +6,14 @@ time of the next attempt. If it is NULL, nothing is to be done. All times are of
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import structlog
 
-from services.payment_gateway.domain import Payment, PaymentStatus, PendingOutcome
+from services.payment_gateway.domain import GatewaySide, Payment, PaymentStatus, PendingOutcome
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
@@ -84,7 +84,7 @@ class PaymentCounts:
 
 _ROW = """payment_id, invoice_id, status, version, amount_minor, currency, method_token, card_jwe, params_hash, gateway_id,
     pending_status, pending_reason, pending_advice, reason, advice, receipt_number, refund_id, decided_by, was_case, rung, key_number,
-    details,
+    details, settled_as, gateway_side,
     cause_id, correlation_id, traceparent, fence"""
 """The columns that `_row` reads. They are named, so that this build also runs when the next build has added a column."""
 
@@ -205,6 +205,29 @@ def _updated_row(update: PaymentUpdate) -> tuple[object, ...]:
     )
 
 
+def has_sides(payment: Payment) -> bool:
+    """Whether the payment has what `note_sides` stores."""
+    return payment.settled_as is not None or payment.gateway_side is not None
+
+
+async def note_sides(tx: Tx, rows: Sequence[PaymentRow]) -> None:
+    """Store what a payment was settled as before and what the gateway says, after `update` has stored the rest under the fence.
+
+    Few payments have either, so these columns are not part of every update.
+    """
+    noted = [row for row in rows if has_sides(row.payment)]
+    if noted:
+        await tx.execute(
+            """UPDATE payments p SET settled_as = u.settled_as, gateway_side = u.gateway_side
+               FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::jsonb[]) AS u (payment_id, fence, settled_as, gateway_side)
+               WHERE p.payment_id = u.payment_id AND p.fence = u.fence""",
+            [row.payment.payment_id for row in noted],
+            [row.fence for row in noted],
+            [row.payment.settled_as for row in noted],
+            [asdict(row.payment.gateway_side) if row.payment.gateway_side else None for row in noted],
+        )
+
+
 async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[PaymentRow]:
     """Lease due rows to the holder of `lease`, and return them, at most `at_most`.
 
@@ -290,8 +313,18 @@ def _row(row: Record) -> PaymentRow:
         was_case=row["was_case"],
         rung=row["rung"],
         key_number=row["key_number"],
+        settled_as=PaymentStatus(row["settled_as"]) if row["settled_as"] else None,
+        gateway_side=_gateway_side(row["gateway_side"]),
     )
     return PaymentRow(payment, row["fence"], Origin(row["cause_id"], row["correlation_id"], row["traceparent"]))
+
+
+_SIDE = tuple(field.name for field in fields(GatewaySide))
+
+
+def _gateway_side(stored: dict[str, Any] | None) -> GatewaySide | None:
+    """The gateway's side as stored. A member that a newer build added is left out."""
+    return GatewaySide(**{name: stored[name] for name in _SIDE if name in stored}) if stored else None
 
 
 def _pending_outcome(row: Record) -> PendingOutcome:

@@ -282,11 +282,16 @@ def transition(saga: Saga, fact: Fact, schedule: ReminderSchedule) -> SagaStep:
 
 
 def _is_stale(saga: Saga, fact: Fact) -> bool:
-    """Whether the saga knows a newer version of the payment gateway's row. A fact that says that money moved is never stale."""
+    """Whether the saga knows a newer version of the payment gateway's row. A capture is never stale: no capture is ever ignored.
+
+    A refund can be: a bank may send it back days later, and then the newer version says that it failed.
+    """
     match fact:
-        case Declined() | NotCharged() | InDoubt() | NeedsDecision() | RefundInDoubt() | RefundFailed():
+        case RefundInDoubt() | RefundFailed() if saga.status in {SagaStatus.REFUNDED, SagaStatus.NOT_REFUNDED}:
+            return fact.version <= saga.payment_version  # only what is news leads back from the end
+        case Declined() | NotCharged() | InDoubt() | NeedsDecision() | Refunded() | RefundInDoubt() | RefundFailed():
             return fact.version < saga.payment_version
-        case Captured() | Refunded() | PaymentRequested() | Paid() | PaymentFailed() | SettlementRejected():
+        case Captured() | PaymentRequested() | Paid() | PaymentFailed() | SettlementRejected():
             return False
         case DeadlineFired():
             return saga.deadline_s is None or fact.number != saga.deadline
@@ -521,7 +526,7 @@ def _refund_doubted(
             # With another status, a deadline would ask for the refund of a paid invoice. Staff have the case in any event.
             return saga, ()
         case SagaStatus.REFUNDED | SagaStatus.NOT_REFUNDED:
-            return saga, ()
+            return replace(saga, status=status), ()  # the refund failed later, or a person took a decision back
         case _:
             assert_never(saga.status)
 

@@ -344,7 +344,7 @@ async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = 
             return _no_case(payment_id)
         entry = JournalEntry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version})
         try:
-            inquiry = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id)
+            inquiry = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id, look=True)
         except ValidationError as error:
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
         await store.append_entries(tx, [entry])
@@ -431,7 +431,7 @@ def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, case: Case) -> st
         case DecisionRefusal.VERSION_DIFFERS:
             return f"it stands at version {case.version} ({_words(case.status)}), not {wanted.expected_version}: look again"
         case DecisionRefusal.DOES_NOT_FIT:
-            fitting = " or ".join(_words(resolution) for resolution in sorted(domain.decisions_for(case.status)))
+            fitting = " or ".join(_words(resolution) for resolution in sorted(domain.decisions_for(case)))
             return f"its state is {_words(case.status)}: it can be decided as {fitting}"
         case DecisionRefusal.RECEIPT_NUMBER_REQUIRED:
             return "a captured payment needs the gateway's receipt number"

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from shared.records import dataclass, replace
 
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "give_back", "reopen"]
 
 REFUSALS_KEPT_MAX = 20
 """The latest refusals of a case that are kept. Nobody makes more decisions in vain about one payment."""
@@ -33,17 +33,16 @@ class CaseStatus(StrEnum):
 
 OPEN = frozenset({CaseStatus.IN_DOUBT, CaseStatus.NEEDS_DECISION, CaseStatus.REFUND_IN_DOUBT, CaseStatus.REFUND_FAILED})
 
+CAPTURED, ANOTHER_AMOUNT = "captured", "capture_differs"
+"""The gateway's answer that shows a capture, and the reason of a case whose capture is not of our amount: it cannot be booked as ours."""
+_ABOUT_A_CAPTURE: frozenset[Resolution] = frozenset({"captured", "refunded", "give_back"})
+_ABOUT_ANOTHER_AMOUNT: frozenset[Resolution] = frozenset({"refunded", "give_back"})
 _DECISIONS: dict[CaseStatus, frozenset[Resolution]] = {
     CaseStatus.IN_DOUBT: frozenset({"captured", "not_charged"}),
     CaseStatus.NEEDS_DECISION: frozenset({"captured", "not_charged"}),
     CaseStatus.REFUND_IN_DOUBT: frozenset({"refunded", "not_refunded"}),
     CaseStatus.REFUND_FAILED: frozenset({"refunded", "not_refunded"}),
 }
-
-
-def decisions_for(status: CaseStatus) -> frozenset[Resolution]:
-    """The decisions that a person can make while a case has this status. There are none once it is settled."""
-    return _DECISIONS.get(status, frozenset())
 
 
 class DecisionRefusal(StrEnum):
@@ -70,8 +69,22 @@ class CaseAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewaySide:
+    """What the gateway says about the payment. `answer` is the kind of its answer; the amounts are in the minor unit of `currency`."""
+
+    answer: str
+    captured_minor: int | None = None
+    refunded_minor: int | None = None
+    currency: str | None = None
+    disputed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Doubted:
-    """The payment is a case, and may need a decision. `decided_by` is set if a person decided that the money is not given back."""
+    """The payment is a case, and may need a decision. `decided_by` is set if a person decided that the money is not given back.
+
+    `settled_as` is the outcome that it had before, and `gateway` the gateway's side, where the two contradict each other.
+    """
 
     version: int
     status: CaseStatus
@@ -81,6 +94,22 @@ class Doubted:
     gateway_id: str | None
     attempts: tuple[CaseAttempt, ...]
     decided_by: str | None = None
+    settled_as: str | None = None
+    gateway: GatewaySide | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inquired:
+    """The gateway was asked, and answered. The payment stood at `version` then. A higher `number` is a newer answer."""
+
+    version: int
+    number: int
+    amount_minor: int
+    currency: str
+    gateway_id: str | None
+    attempts: tuple[CaseAttempt, ...]
+    settled_as: str | None = None
+    gateway: GatewaySide | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +138,7 @@ class DecisionRefused:
     decision_id: UUID | None
 
 
-Fact = Doubted | Settled | DecisionRefused
+Fact = Doubted | Inquired | Settled | DecisionRefused
 
 
 # -- the case --------------------------------------------------------------------------------------------------------------------------
@@ -128,7 +157,10 @@ class SentDecision:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A case. `version` is the highest version of the payment in any message, `attempts_version` that of the attempts. 0 means none."""
+    """A case. `version` is the highest version of the payment in any message, `attempts_version` that of the attempts. 0 means none.
+
+    `inquiry` is the number of the newest answer at that version, or 0. Attempts, `settled_as` and `gateway` are as of that answer.
+    """
 
     payment_id: UUID
     invoice_id: str
@@ -141,6 +173,9 @@ class Case:
     gateway_id: str | None = None
     attempts: tuple[CaseAttempt, ...] = ()
     attempts_version: int = 0
+    inquiry: int = 0
+    settled_as: str | None = None
+    gateway: GatewaySide | None = None
     refusals: tuple[DecisionRefused, ...] = ()
     decision: SentDecision | None = None
 
@@ -152,7 +187,9 @@ class Case:
     def decision_on_its_way(self) -> SentDecision | None:
         """The decision that was sent for the present version, if it is not refused and has no effect yet."""
         decision = self.decision
-        if decision is None or decision.version != self.version or not self.is_open:
+        if decision is None or decision.version != self.version:
+            return None
+        if self.is_open is (decision.resolution == "reopen"):
             return None
         return None if any(refused.decision_id == decision.id for refused in self.refusals) else decision
 
@@ -162,6 +199,8 @@ def evolve(case: Case, fact: Fact) -> Case:
     match fact:
         case Doubted():
             return _doubted(case, fact)
+        case Inquired():
+            return _last_answer(_fill(case, fact), fact, fact.number)
         case Settled():
             return _settled(case, fact)
         case DecisionRefused():
@@ -171,9 +210,7 @@ def evolve(case: Case, fact: Fact) -> Case:
 
 
 def _doubted(case: Case, fact: Doubted) -> Case:
-    case = _fill(case, fact)
-    if fact.version > case.attempts_version:
-        case = replace(case, attempts=fact.attempts, attempts_version=fact.version)
+    case = _last_answer(_fill(case, fact), fact, 0)
     if fact.version <= case.version:
         return case
     status = CaseStatus.NOT_REFUNDED if fact.status is CaseStatus.REFUND_FAILED and fact.decided_by else fact.status
@@ -187,7 +224,21 @@ def _settled(case: Case, fact: Settled) -> Case:
     return replace(case, status=fact.status, version=fact.version, reason=fact.reason, decided_by=fact.decided_by)
 
 
-def _fill(case: Case, fact: Doubted | Settled) -> Case:
+def _last_answer(case: Case, fact: Doubted | Inquired, number: int) -> Case:
+    """Note what the gateway said, if nothing newer is known."""
+    if (fact.version, number) <= (case.attempts_version, case.inquiry):
+        return case
+    return replace(
+        case,
+        attempts=fact.attempts,
+        attempts_version=fact.version,
+        inquiry=number,
+        settled_as=fact.settled_as,
+        gateway=fact.gateway,
+    )
+
+
+def _fill(case: Case, fact: Doubted | Inquired | Settled) -> Case:
     """Take what never changes about a payment from the first message that has it."""
     return replace(
         case,
@@ -207,6 +258,15 @@ def _decision_refused(case: Case, fact: DecisionRefused) -> Case:
 # -- a person decides ------------------------------------------------------------------------------------------------------------------
 
 
+def decisions_for(case: Case) -> frozenset[Resolution]:
+    """The decisions that a person can make about a case. If a person settled it, that decision can be taken back."""
+    if not case.is_open:
+        return frozenset({"reopen"}) if case.decided_by else frozenset()
+    if case.status is CaseStatus.NEEDS_DECISION and case.gateway is not None and case.gateway.answer == CAPTURED:
+        return _ABOUT_ANOTHER_AMOUNT if case.reason == ANOTHER_AMOUNT else _ABOUT_A_CAPTURE
+    return _DECISIONS[case.status]
+
+
 @dataclass(frozen=True, slots=True)
 class Resolve:
     """A person's decision about a case, made on `expected_version`."""
@@ -221,11 +281,11 @@ def refusal_of(command: Resolve, case: Case) -> DecisionRefusal | None:
 
     The payment-gateway service has the last word. This check only saves people from decisions that the service would refuse.
     """
-    if not case.is_open:
+    if not case.is_open and not (case.decided_by and command.resolution == "reopen"):
         return DecisionRefusal.NOTHING_TO_DECIDE
     if command.expected_version != case.version:
         return DecisionRefusal.VERSION_DIFFERS
-    if command.resolution not in decisions_for(case.status):
+    if command.resolution not in decisions_for(case):
         return DecisionRefusal.DOES_NOT_FIT
     if command.resolution == "captured" and not (command.receipt_number or "").strip():
         return DecisionRefusal.RECEIPT_NUMBER_REQUIRED

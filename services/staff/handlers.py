@@ -24,9 +24,33 @@ def _doubted(status: CaseStatus, data: messages.CaseEvent, _: Inbound) -> Fact:
         currency=data.currency,
         reason=data.reason,
         gateway_id=data.gateway_id,
-        attempts=tuple(domain.CaseAttempt(a.at, a.step, a.answer, a.evidence) for a in data.attempts),
+        attempts=_attempts(data),
         decided_by=getattr(data, "decided_by", None),
+        settled_as=data.settled_as,
+        gateway=_side(data),
     )
+
+
+def _inquired(data: messages.PaymentInquired, _: Inbound) -> Fact:
+    return domain.Inquired(
+        version=data.version,
+        number=data.number,
+        amount_minor=data.amount_minor,
+        currency=data.currency,
+        gateway_id=data.gateway_id,
+        attempts=_attempts(data),
+        settled_as=data.settled_as,
+        gateway=_side(data),
+    )
+
+
+def _attempts(data: messages.CaseEvent) -> tuple[domain.CaseAttempt, ...]:
+    return tuple(domain.CaseAttempt(a.at, a.step, a.answer, a.evidence) for a in data.attempts)
+
+
+def _side(data: messages.CaseEvent) -> domain.GatewaySide | None:
+    side = data.gateway
+    return domain.GatewaySide(**side.model_dump()) if side else None
 
 
 def _settled(status: CaseStatus, data: Any, _: Inbound) -> Fact:
@@ -62,6 +86,7 @@ ROUTES: Mapping[type[Contract], Callable[[Any, Inbound], Fact]] = {
     messages.PaymentDeclined: partial(_settled, CaseStatus.DECLINED),
     messages.PaymentNotCharged: partial(_settled, CaseStatus.NOT_CHARGED),
     messages.PaymentRefunded: partial(_settled, CaseStatus.REFUNDED),
+    messages.PaymentInquired: _inquired,
     messages.PaymentResolutionRefused: _decision_refused,
 }
 

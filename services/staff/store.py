@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition, Withheld
-from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, SentDecision
+from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, GatewaySide, SentDecision
 from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
@@ -285,6 +285,9 @@ def _details(case: Case) -> dict[str, Any]:
         "attempts": [asdict(attempt) for attempt in case.attempts],
         "refusals": [asdict(refused) for refused in case.refusals],
         "decision": asdict(case.decision) if case.decision else None,
+        "inquiry": case.inquiry,
+        "settled_as": case.settled_as,
+        "gateway": asdict(case.gateway) if case.gateway else None,
     }
 
 
@@ -323,11 +326,16 @@ def _case(row: Row) -> Case:
         )
         if decision
         else None,
+        inquiry=details.get("inquiry", 0),
+        settled_as=details.get("settled_as"),
+        gateway=GatewaySide(**_known(GatewaySide, side)) if (side := details.get("gateway")) else None,
         **{name: row[name] for name in plain},
     )
 
 
-def _known(kind: type[CaseAttempt | DecisionRefused | SentDecision], members: Mapping[str, Any]) -> dict[str, Any]:
+def _known(
+    kind: type[CaseAttempt | DecisionRefused | SentDecision | GatewaySide], members: Mapping[str, Any]
+) -> dict[str, Any]:
     """The members that this build knows. A newer build may have written more."""
     return {name: members[name] for name in kind.__dataclass_fields__ if name in members}
 

@@ -5,7 +5,20 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from shared.contracts.base import ADVICE, AboutPayment, Code, Kind, LongText, Part, PaymentAmount, Text, Version
+from shared.contracts.base import (
+    ADVICE,
+    AMOUNT_MINOR_MAX,
+    MINOR_UNIT,
+    AboutPayment,
+    Code,
+    Kind,
+    LongText,
+    Part,
+    PaymentAmount,
+    Text,
+    Version,
+    added,
+)
 
 ATTEMPTS_SHOWN_MAX = 50
 """A case shows the last fifty gateway calls, and a ladder makes fewer. This keeps the message far below the body limit of 64 KiB."""
@@ -26,6 +39,9 @@ class InquirePayment(PaymentCommand):
     """
 
     wire_name: ClassVar[str] = "remit.payment_gateway.InquirePayment.v1"
+    look: bool | None = added(
+        "whether the gateway is asked now even if the payment is settled, and staff are told what it says"
+    )
 
 
 class RefundPayment(PaymentCommand):
@@ -33,13 +49,17 @@ class RefundPayment(PaymentCommand):
     reason: Text
 
 
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "give_back", "reopen"]
+"""What a person says became of the money; or that a capture that is not as it should be is given back; or that a decision was wrong."""
 JournalHead = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,19}:[0-9a-f]{64}$")]
 """The position of the last entry of staff's journal, and the hash that chains all entries up to it."""
 
 
 class ResolvePayment(PaymentCommand):
-    """A person's decision about a payment in doubt. `expected_version` is the version that the person saw."""
+    """A person's decision about a payment in doubt, or that an earlier decision was wrong (`reopen`).
+
+    `expected_version` is the version that the person saw.
+    """
 
     wire_name: ClassVar[str] = "remit.payment_gateway.ResolvePayment.v1"
     resolution: Resolution
@@ -97,12 +117,27 @@ class Attempt(Part):
     evidence: Annotated[str, Field(max_length=EVIDENCE_SHOWN_MAX)]
 
 
+Shown = Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
+
+
+class GatewaySide(Part):
+    """What the gateway says about the payment: the kind of its answer, and, if it shows a capture, the amounts."""
+
+    answer: Code
+    captured_minor: Shown | None = None
+    refunded_minor: Shown | None = None
+    currency: Code | None = None
+    disputed: bool = False
+
+
 class CaseEvent(PaymentEvent, PaymentAmount):
     """A payment that a person may have to look at, with everything that is known about it, so that staff need not ask elsewhere."""
 
     reason: Code
     gateway_id: Text | None = None
     attempts: Annotated[tuple[Attempt, ...], Field(max_length=ATTEMPTS_SHOWN_MAX)] = ()
+    settled_as: Code | None = added("the outcome that the payment had before, if it had one")
+    gateway: GatewaySide | None = added("the gateway's side, where it is not as it should be")
 
 
 class PaymentInDoubt(CaseEvent):
@@ -112,7 +147,7 @@ class PaymentInDoubt(CaseEvent):
 
 
 class PaymentNeedsDecision(CaseEvent):
-    """The gateway could not tell in any attempt whether the card was charged. A person must decide."""
+    """A person must decide: the gateway could not tell in any attempt whether the card was charged, or it contradicts what was settled."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentNeedsDecision.v1"
 
@@ -134,6 +169,17 @@ class PaymentRefundFailed(CaseEvent):
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefundFailed.v1"
     decided_by: Text | None = None
+
+
+class PaymentInquired(CaseEvent):
+    """The gateway was asked about a payment that is or was a case. The last attempt is what it said. `state` is that of the payment.
+
+    `number` orders these events: the highest has the newest answer.
+    """
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.PaymentInquired.v1"
+    state: Code
+    number: Annotated[int, Field(strict=True, ge=1)]
 
 
 class PaymentResolutionRefused(PaymentEvent):

@@ -273,7 +273,8 @@ WORK_QUEUES = (
     ),
     Queue(
         "staff.cases",
-        _bind(*_DOUBTS, payment_gateway.PaymentResolutionRefused) + _bind(*_OUTCOMES, routing_suffixes=[CASE]),
+        _bind(*_DOUBTS, payment_gateway.PaymentResolutionRefused)
+        + _bind(*_OUTCOMES, payment_gateway.PaymentInquired, routing_suffixes=[CASE]),
     ),
 )
 

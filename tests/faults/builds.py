@@ -116,7 +116,7 @@ def _not_charged_without_a_cancel() -> None:
     """A payment to be cancelled is recorded as if it were cancelled."""
 
     def settle(payment: Payment, pending: domain.PendingOutcome) -> PaymentTransition:
-        return domain._cancelled(replace(payment, pending=pending))
+        return domain._cancelled(replace(payment, pending=pending), Policy(ladder_s=(1.0,), remind_s=1.0))
 
     _put(domain, "_cancel", settle)
 

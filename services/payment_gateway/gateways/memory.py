@@ -121,7 +121,10 @@ class MemoryGateway:
                 return port.Unconfirmed("memory")
             case _Status.CAPTURED | _Status.REFUNDED:
                 receipt = gateway_id.replace("pi_", "ch_", 1)
-                return port.Captured(gateway_id, order.amount_minor, order.currency, receipt, "memory")
+                refunded_minor = order.amount_minor if payment.status is _Status.REFUNDED else 0
+                return port.Captured(
+                    gateway_id, order.amount_minor, order.currency, receipt, "memory", refunded_minor=refunded_minor
+                )
             case _Status.DECLINED:
                 return port.Declined(DECLINED_TOKENS[order.method_token], "memory")
             case _Status.CANCELLED:

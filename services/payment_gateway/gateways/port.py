@@ -14,6 +14,10 @@ RETRY_AFTER_MAX_S = 3_600.0
 """The longest wait that a gateway can ask for. It must not park a payment for a day."""
 
 
+AMOUNT_SHOWN_MAX = 999_999_999_999
+"""The largest amount of a gateway that is shown: the largest of our own. A longer number could read as a card number."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChargeDetails:
     """What a charge says besides its amount, as the sender gave it.
@@ -94,13 +98,19 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """The card was charged. `amount_minor` is in the minor unit of `currency`, as the gateway reports it."""
+    """The card was charged. `amount_minor` is in the minor unit of `currency`, as the gateway reports it.
+
+    `refunded_minor` of it was given back since, by whomever. `disputed` means that the customer disputes the charge, or did so: the gateway
+    may have taken the money back. An answer to `execute` or `cancel` may tell neither.
+    """
 
     gateway_id: str
     amount_minor: int
     currency: str
     receipt_number: str
     evidence: str
+    refunded_minor: int = 0
+    disputed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,10 +167,12 @@ class StripeGateway:
         return await self._outcome(gateway_id, await self._post(f"{_intent(gateway_id)}/cancel", key))
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
-        reply = await self._get(_intent(gateway_id))
+        """Ask for the payment together with its charge, which tells of refunds and disputes."""
+        reply = await self._get(_intent(gateway_id), {"expand": ["latest_charge"]})
         match reply:
             case Accepted():
-                return answers.read_charge(reply.body, gateway_id, reply.evidence)
+                wrong_mode = answers.read_mode(reply.body, livemode=self._livemode, words=reply.evidence)
+                return wrong_mode or answers.read_charge(reply.body, gateway_id, reply.evidence)
             case Rejected(status=answers.NOT_FOUND):
                 return port.NotFound(reply.evidence)
             case Rejected():

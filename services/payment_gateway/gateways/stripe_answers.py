@@ -154,7 +154,20 @@ def _captured(intent: Json, gateway_id: str, words: str) -> port.Captured | port
     amount_minor = from_stripe(amount, currency) if _is_amount(amount) and currency else None
     if amount_minor is None or currency is None:
         return port.Unknown(evidence(words, "succeeded, but the amount or currency is unreadable"))
-    return port.Captured(gateway_id, amount_minor, currency, _receipt(intent) or gateway_id, words)
+    charge = intent.get("latest_charge")
+    charge = charge if isinstance(charge, Mapping) else {}
+    refunded, disputed = charge.get("amount_refunded", 0), charge.get("disputed", False)
+    refunded_minor = from_stripe(refunded, currency) if _is_amount(refunded, least=0) else None
+    if refunded_minor is None or not isinstance(disputed, bool):
+        return port.Unknown(evidence(words, "succeeded, but its refunds or disputes are unreadable"))
+    strange = (
+        f"received {amount} of {intent.get('amount')}" if amount != intent.get("amount") else "",
+        f"refunded {refunded}" if refunded else "",
+        "disputed" if disputed else "",
+    )
+    words = evidence(words, *strange) if any(strange) else words
+    receipt = _receipt(intent) or gateway_id
+    return port.Captured(gateway_id, amount_minor, currency, receipt, words, refunded_minor, disputed)
 
 
 def _receipt(intent: Json) -> str | None:
@@ -245,8 +258,8 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _is_amount(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_amount(value: object, *, least: int = 1) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _id(thing: Json, prefix: str) -> str | None:

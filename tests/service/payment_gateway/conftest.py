@@ -86,8 +86,11 @@ def start(environment: Environment, gateway: ScriptedGateway) -> Start:
         timeout_s: float = 20.0,
         keyring: CardKeyring | None = None,
         lease_margin_s: float = 10.0,
+        watch_s: float = 86_400.0,
     ) -> AbstractAsyncContextManager[None]:
-        settings = ChargingSettings("memory://", "", timeout_s, 20, Policy(ladder_s, remind_s), keyring, lease_margin_s)
+        settings = ChargingSettings(
+            "memory://", "", timeout_s, 20, Policy(ladder_s, remind_s, watch_s), keyring, lease_margin_s
+        )
 
         async def assemble(runtime: Runtime) -> None:
             assemble_with(runtime, settings, gateway)

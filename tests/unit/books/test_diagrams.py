@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from services.invoice import domain as invoice
-from services.payment_gateway import commands
+from services.payment_gateway import afterwards, commands
 from services.payment_gateway import domain as payment
 from services.payment_gateway.gateways import port
 from services.saga import domain as saga
@@ -31,6 +31,7 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "details": (port.NO_DETAILS,),
     "expected_version": (1, 2),
     "number": (1,),
+    "refunded_minor": (0, 1),
     "retry_after_s": (None,),
     "version": (1, 9),
 }
@@ -119,10 +120,9 @@ def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep 
         return
     for step in {payment.next_step(state), then}:
         if step is None:
-            yield "due", payment.on_due(state, POLICY)
             continue
         for answer in ANSWERS_TO[step]:
-            yield type(answer).__name__, payment.on_answer(state, step, answer, POLICY)
+            yield type(answer).__name__, afterwards.on_answer(state, step, answer, POLICY)
     for answer in ANSWERS:
         if (found := payment.on_late_answer(state, answer, POLICY)) is not None:
             yield type(answer).__name__, found
@@ -141,6 +141,8 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
         params_hash=state.params_hash and b"",
         pending=state.pending and replace(state.pending, reason=""),
         key_number=min(state.key_number, KEY_NUMBERS_TOLD_APART),
+        rung=min(state.rung, len(POLICY.ladder_s)),
+        gateway_side=state.gateway_side and payment.GatewaySide(state.gateway_side.answer),
     )
 
 

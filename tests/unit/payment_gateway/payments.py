@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
+from services.payment_gateway import afterwards
 from services.payment_gateway.commands import Command, Request, on_command
 from services.payment_gateway.domain import (
     CASES,
     CHARGED,
     GatewayAnswer,
+    GatewaySide,
     GatewayStep,
     Outcome,
     Payment,
@@ -16,7 +18,7 @@ from services.payment_gateway.domain import (
     PaymentTransition,
     PendingOutcome,
     Policy,
-    on_answer,
+    is_settled,
 )
 from services.payment_gateway.gateways import port
 from shared.records import replace
@@ -46,6 +48,9 @@ NOT_FOUND = port.NotFound("404")
 NOT_SENT = port.NotSent("429", retry_after_s=ASKED_S)
 UNKNOWN = port.Unknown("timeout")
 MISCONFIGURED = port.Misconfigured("401", otherwise=NOT_SENT)
+PARTLY_REFUNDED = replace(CAPTURED, refunded_minor=300)
+ALL_REFUNDED = replace(CAPTURED, refunded_minor=1_250)
+DISPUTED = replace(CAPTURED, disputed=True)
 REFUNDED = port.Refunded("re_1", "succeeded")
 REFUND_PENDING = port.RefundPending("re_1", "pending")
 REFUND_FAILED = port.RefundFailed("expired_card", "failed")
@@ -119,6 +124,7 @@ def becomes(
             decided_by=None,
             pending=None,
             was_case=before.was_case or status in CASES,
+            settled_as=before.status if is_settled(before) else before.settled_as,
         )
         return PaymentTransition(_changed(moved, changes), outcome, then, delay_s)
 
@@ -170,7 +176,8 @@ def refund_is_in_doubt(reason: str) -> Becomes:
 
 
 def refund_fails(reason: str) -> Becomes:
-    return becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, REMIND_S, reason=reason)
+    side = None if reason == "gateway_unavailable" else GatewaySide("no_refund")
+    return becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, REMIND_S, reason=reason, gateway_side=side)
 
 
 # -- the specification of one step -----------------------------------------------------------------------------------------------------
@@ -196,11 +203,12 @@ def _name(payment: Payment) -> str:
     words += ["behind the last rung"] * (payment.rung == LAST)
     words += [f"under key {payment.key_number}"] * (payment.key_number > 1)
     words += [f"pending {payment.pending.status}"] if payment.pending else []
+    words += ["decided by a person"] if payment.decided_by else []
     return ", ".join(words)
 
 
 def follows(step: GatewayStep, scenario: StepScenario) -> PaymentTransition:
-    return on_answer(scenario.given, step, scenario.when, POLICY)
+    return afterwards.on_answer(scenario.given, step, scenario.when, POLICY)
 
 
 # -- the specification of one command --------------------------------------------------------------------------------------------------

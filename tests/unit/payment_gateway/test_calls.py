@@ -27,19 +27,19 @@ KEYS: dict[GatewayStep, str | None] = {
 }
 
 
-FIRST_STEPS: dict[PaymentStatus, tuple[GatewayStep | None, GatewayStep | None]] = {  # by itself, after a person decided
+FIRST_STEPS: dict[PaymentStatus, tuple[GatewayStep, GatewayStep]] = {  # by itself, after a person decided
     PaymentStatus.REQUESTED: (GatewayStep.PREPARE, GatewayStep.PREPARE),
     PaymentStatus.PREPARED: (GatewayStep.INQUIRE, GatewayStep.INQUIRE),
     PaymentStatus.CANCELLING: (GatewayStep.CANCEL, GatewayStep.CANCEL),
     PaymentStatus.IN_DOUBT: (GatewayStep.INQUIRE, GatewayStep.INQUIRE),
     PaymentStatus.NEEDS_DECISION: (GatewayStep.INQUIRE, GatewayStep.INQUIRE),
-    PaymentStatus.CAPTURED: (None, None),
-    PaymentStatus.DECLINED: (None, None),
-    PaymentStatus.NOT_CHARGED: (None, GatewayStep.CANCEL),
+    PaymentStatus.CAPTURED: (GatewayStep.INQUIRE, GatewayStep.INQUIRE),
+    PaymentStatus.DECLINED: (GatewayStep.INQUIRE, GatewayStep.INQUIRE),
+    PaymentStatus.NOT_CHARGED: (GatewayStep.INQUIRE, GatewayStep.CANCEL),
     PaymentStatus.REFUNDING: (GatewayStep.INQUIRE_REFUND, GatewayStep.INQUIRE_REFUND),
     PaymentStatus.REFUND_IN_DOUBT: (GatewayStep.INQUIRE_REFUND, GatewayStep.INQUIRE_REFUND),
-    PaymentStatus.REFUND_FAILED: (GatewayStep.INQUIRE_REFUND, None),
-    PaymentStatus.REFUNDED: (None, None),
+    PaymentStatus.REFUND_FAILED: (GatewayStep.INQUIRE_REFUND, GatewayStep.INQUIRE_REFUND),
+    PaymentStatus.REFUNDED: (GatewayStep.INQUIRE_REFUND, GatewayStep.INQUIRE_REFUND),
 }
 
 

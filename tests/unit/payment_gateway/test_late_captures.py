@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
-from services.payment_gateway import domain
+from services.payment_gateway import afterwards, domain
 from services.payment_gateway.commands import Inquire, Refund, on_command
-from services.payment_gateway.domain import Outcome, PaymentStatus, PaymentTransition
+from services.payment_gateway.domain import GatewayStep, Outcome, PaymentStatus, PaymentTransition
 from shared.records import replace
 from tests.unit.payment_gateway.payments import (
     ACTION_REQUIRED,
@@ -103,9 +103,9 @@ def test_a_late_capture_is_announced_again_until_it_is_given_back(status: Paymen
     found = domain.on_late_answer(payment(status), CAPTURED, POLICY)
     assert found is not None
     assert (found.outcome, found.delay_s) == (Outcome.CAPTURED_LATE, REMIND_S)
-    assert domain.next_step(found.payment) is None
-    reminder = domain.on_due(found.payment, POLICY)
+    reminder = afterwards.on_answer(found.payment, GatewayStep.INQUIRE, CAPTURED, POLICY)
     assert reminder == PaymentTransition(replace(found.payment, rung=1), delay_s=REMIND_S, republish=True)
+    assert afterwards.on_answer(found.payment, GatewayStep.INQUIRE, UNKNOWN, POLICY) == reminder
     asked = on_command(reminder.payment, Inquire(ID, "INV-1"))
     assert asked == PaymentTransition(reminder.payment, republish=True), (
         "an inquiry neither ends the reminders nor makes them more frequent"
@@ -115,22 +115,8 @@ def test_a_late_capture_is_announced_again_until_it_is_given_back(status: Paymen
 
 
 def test_a_late_capture_that_is_kept_is_settled() -> None:
-    at, reminders = payment(PaymentStatus.CAPTURED), 0
-    while (reminder := domain.on_due(at, POLICY)).republish:
+    at, reminders = replace(payment(PaymentStatus.CAPTURED), settled_as=PaymentStatus.NOT_CHARGED), 0
+    while (reminder := afterwards.on_answer(at, GatewayStep.INQUIRE, CAPTURED, POLICY)).republish:
         at, reminders = reminder.payment, reminders + 1
     assert reminders == domain.LATE_REMINDERS_MAX
-    assert reminder == PaymentTransition(at)
-
-
-@pytest.mark.parametrize(
-    ("status", "decided_by"),
-    [
-        (PaymentStatus.DECLINED, None),
-        (PaymentStatus.NOT_CHARGED, None),
-        (PaymentStatus.REFUNDED, None),
-        (PaymentStatus.REFUND_FAILED, "ann"),
-    ],
-)
-def test_nothing_is_due_for_a_settled_payment(status: PaymentStatus, decided_by: str | None) -> None:
-    settled = payment(status, decided_by=decided_by)
-    assert domain.on_due(settled, POLICY) == PaymentTransition(settled)
+    assert reminder.delay_s is None

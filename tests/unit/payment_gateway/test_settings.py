@@ -7,7 +7,15 @@ import orjson
 import pytest
 
 from services.payment_gateway.domain import Policy
-from services.payment_gateway.settings import LADDER_S, REMIND_S, ChargingSettings
+from services.payment_gateway.settings import (
+    CANCEL_LOOKS_S,
+    CAPTURE_LOOKS_S,
+    LADDER_S,
+    REFUND_LOOKS_S,
+    REMIND_S,
+    WATCH_S,
+    ChargingSettings,
+)
 from shared.card_data.encryption import generate_keyset
 from shared.settings import ConfigurationError, EnvironmentVariables
 
@@ -28,13 +36,18 @@ def _key_file(folder: Path, content: bytes, *, mode: int = 0o600) -> Path:
 
 def test_a_variable_that_is_not_set_has_a_default() -> None:
     settings = read()
-    policy = Policy(LADDER_S, REMIND_S)
+    policy = Policy(LADDER_S, REMIND_S, WATCH_S, REFUND_LOOKS_S, CANCEL_LOOKS_S, CAPTURE_LOOKS_S)
     assert settings == ChargingSettings(MEMORY["GATEWAY_URL"], "", 10.0, 200, policy, None, mode="benchmark")
     assert read(GATEWAY_MODE="").mode == "test"
 
 
 def test_the_ladder_can_be_short() -> None:
     assert read(GATEWAY_LADDER_S="0.5, 1,2").policy.ladder_s == (0.5, 1.0, 2.0)
+
+
+def test_captures_are_looked_at_only_if_somebody_chooses_so() -> None:
+    assert read(GATEWAY_CAPTURE_LOOKS_S="86400, 604800").policy.capture_looks_s == (86_400.0, 604_800.0)
+    assert read(GATEWAY_CAPTURE_LOOKS_S=" ").policy.capture_looks_s == ()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +64,9 @@ def test_the_ladder_can_be_short() -> None:
         ("GATEWAY_LADDER_S", "nan"),
         ("GATEWAY_LADDER_S", ",".join(["1"] * 41)),
         ("GATEWAY_REMIND_S", "0"),
+        ("GATEWAY_WATCH_S", "never"),
+        ("GATEWAY_CAPTURE_LOOKS_S", ","),
+        ("GATEWAY_REFUND_LOOKS_S", "0"),
         ("CARD_KEYS_FILE", "/nowhere/keys.json"),
     ],
 )

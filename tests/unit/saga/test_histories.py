@@ -72,8 +72,8 @@ FACTS = st.one_of(
 MONEY_BACK = {SagaStatus.REFUNDING, SagaStatus.REFUND_IN_DOUBT, SagaStatus.REFUNDED, SagaStatus.NOT_REFUNDED}
 ENDS = {
     SagaStatus.COMPLETED: {SagaStatus.REFUNDED},
-    SagaStatus.REFUNDED: set[SagaStatus](),
-    SagaStatus.NOT_REFUNDED: {SagaStatus.REFUNDED},
+    SagaStatus.REFUNDED: {SagaStatus.REFUND_IN_DOUBT, SagaStatus.NOT_REFUNDED},
+    SagaStatus.NOT_REFUNDED: {SagaStatus.REFUNDED, SagaStatus.REFUND_IN_DOUBT},
 }
 """States to which a saga that has ended may still move."""
 
@@ -119,6 +119,10 @@ HISTORIES: dict[str, tuple[tuple[Fact, ...], set[SagaStatus]]] = {
     "rejected, refund decided by a person": (
         (Captured(2, 1_000, "EUR", "R"), SettlementRejected("void"), RefundInDoubt(4), RefundFailed(5, closed=True)),
         {SagaStatus.NOT_REFUNDED},
+    ),
+    "refunded, and sent back by the bank days later": (
+        (Captured(2, 1_000, "EUR", "R"), SettlementRejected("void"), Refunded(4), RefundFailed(5, closed=False)),
+        {SagaStatus.REFUND_IN_DOUBT},
     ),
     "failed, captured late, refunded": (
         (

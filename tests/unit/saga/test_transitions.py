@@ -199,7 +199,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
-    # The money went back. That is final in every state, even after the invoice was paid.
+    # The money went back, even after the invoice was paid. It ends the saga, unless the refund fails later.
     "refunded": {
         "absent": to(SagaStatus.REFUNDED, TELL_REFUND, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.REFUNDED, TELL_REFUND),
@@ -226,8 +226,8 @@ TABLE: dict[str, dict[str, Cell]] = {
         "failed": to(SagaStatus.REFUND_IN_DOUBT, deadline_s=FIRST_S),
         "refunding": to(SagaStatus.REFUND_IN_DOUBT),
         "refund_in_doubt": to(SagaStatus.REFUND_IN_DOUBT),
-        "refunded": to(SagaStatus.REFUNDED),
-        "not_refunded": to(SagaStatus.NOT_REFUNDED),
+        "refunded": to(SagaStatus.REFUND_IN_DOUBT, deadline_s=FIRST_S),  # a bank sends it back days later
+        "not_refunded": to(SagaStatus.REFUND_IN_DOUBT, deadline_s=FIRST_S),  # a person takes a decision back
     },
     # The gateway refused the refund: a case for a person, like a refund in doubt.
     "refund failed": {
@@ -241,8 +241,8 @@ TABLE: dict[str, dict[str, Cell]] = {
         "failed": to(SagaStatus.REFUND_IN_DOUBT, deadline_s=FIRST_S),
         "refunding": to(SagaStatus.REFUND_IN_DOUBT),
         "refund_in_doubt": to(SagaStatus.REFUND_IN_DOUBT),
-        "refunded": to(SagaStatus.REFUNDED),
-        "not_refunded": to(SagaStatus.NOT_REFUNDED),
+        "refunded": to(SagaStatus.REFUND_IN_DOUBT, deadline_s=FIRST_S),  # a bank sends it back days later
+        "not_refunded": to(SagaStatus.REFUND_IN_DOUBT, deadline_s=FIRST_S),  # a person takes a decision back
     },
     # A person decided that the money stays: the refund has ended, whatever came before.
     "refund closed": {
@@ -256,7 +256,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         "failed": to(SagaStatus.NOT_REFUNDED),
         "refunding": to(SagaStatus.NOT_REFUNDED),
         "refund_in_doubt": to(SagaStatus.NOT_REFUNDED),
-        "refunded": to(SagaStatus.REFUNDED),
+        "refunded": to(SagaStatus.NOT_REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
     # A deadline fired: the last command is sent again, with a longer deadline. A saga that has ended sends nothing.
@@ -332,6 +332,7 @@ def test_whole_states_along_a_healthy_payment() -> None:
         RefundInDoubt(VERSION - 1),
         RefundFailed(VERSION - 1, closed=False),
         RefundFailed(VERSION - 1, closed=True),
+        Refunded(VERSION - 1),
     ],
     ids=lambda fact: type(fact).__name__,
 )
@@ -341,12 +342,18 @@ def test_an_older_outcome_than_the_known_one_is_ignored(state: str, stale: Fact)
 
 
 @pytest.mark.parametrize("state", [name for name, saga in STATES.items() if saga.payment_version])
-@pytest.mark.parametrize("money", ["captured", "refunded"])
-def test_money_that_moved_is_never_stale(state: str, money: str) -> None:
-    fresh = FACTS[money]
-    assert isinstance(fresh, Captured | Refunded)
+def test_a_capture_is_never_stale(state: str) -> None:
+    fresh = FACTS["captured"]
+    assert isinstance(fresh, Captured)
     after = transition(STATES[state], replace(fresh, version=1), PATIENCE)
-    assert Cell(after.saga.status, after.says, after.deadline_s) == TABLE[money][state]
+    assert Cell(after.saga.status, after.says, after.deadline_s) == TABLE["captured"][state]
+
+
+@pytest.mark.parametrize("end", [Refunded(VERSION), RefundFailed(VERSION, closed=True)])
+def test_only_news_leads_back_from_the_end(end: Fact) -> None:
+    ended = transition(STATES["refunding"], end, PATIENCE).saga
+    for same in (RefundInDoubt(VERSION), RefundFailed(VERSION, closed=False)):
+        assert transition(ended, same, PATIENCE) == SagaStep(ended)
 
 
 def test_the_known_version_never_goes_back() -> None:

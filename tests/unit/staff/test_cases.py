@@ -18,6 +18,8 @@ from services.staff.domain import (
     DecisionRefused,
     Doubted,
     Fact,
+    GatewaySide,
+    Inquired,
     Resolve,
     SentDecision,
     Settled,
@@ -35,6 +37,12 @@ BLANK = Case(PAYMENT, "INV-1")
 def doubted(version: int, status: CaseStatus = CaseStatus.NEEDS_DECISION, decided_by: str | None = None) -> Doubted:
     attempts = (CaseAttempt(NOW, "inquire", "unknown", f"evidence {version}"),)
     return Doubted(version, status, 1_250, "EUR", f"reason_{version}", "pi_1", attempts, decided_by)
+
+
+def inquired(version: int, number: int) -> Inquired:
+    attempts = (CaseAttempt(NOW, "inquire", "captured", f"evidence {version}, {number}"),)
+    side = GatewaySide("captured", 900, number, "EUR")
+    return Inquired(version, number, 1_250, "EUR", "pi_1", attempts, settled_as="captured", gateway=side)
 
 
 def settled(version: int, status: CaseStatus = CaseStatus.CAPTURED, decided_by: str | None = None) -> Settled:
@@ -65,6 +73,19 @@ LOOKED_AT = Case(
 )
 CAPTURED = replace(LOOKED_AT, status=CaseStatus.CAPTURED, version=5, reason=None)
 
+
+def told(case: Case, answer: Inquired) -> Case:
+    """The case with the gateway's newest answer."""
+    return replace(
+        case,
+        attempts=answer.attempts,
+        attempts_version=answer.version,
+        inquiry=answer.number,
+        settled_as=answer.settled_as,
+        gateway=answer.gateway,
+    )
+
+
 SCENARIOS: dict[str, CaseScenario] = {
     "doubt opens a case": Scenario((), doubted(3), LOOKED_AT),
     "newer doubt replaces older doubt": Scenario(
@@ -82,6 +103,18 @@ SCENARIOS: dict[str, CaseScenario] = {
         (doubted(2, CaseStatus.REFUND_FAILED),),
         doubted(3, CaseStatus.REFUND_FAILED, "ann"),
         replace(LOOKED_AT, status=CaseStatus.NOT_REFUNDED, decided_by="ann"),
+    ),
+    "what the gateway says anew shows on the case": Scenario(
+        (doubted(3),), inquired(3, 17), told(LOOKED_AT, inquired(3, 17))
+    ),
+    "a newer answer replaces an older one": Scenario(
+        (doubted(3), inquired(3, 17)), inquired(3, 18), told(LOOKED_AT, inquired(3, 18))
+    ),
+    "an older answer changes nothing": Scenario(
+        (doubted(3), inquired(3, 17)), inquired(3, 16), told(LOOKED_AT, inquired(3, 17))
+    ),
+    "what the gateway says of a settled case shows on it, and settles nothing": Scenario(
+        (doubted(3), settled(5)), inquired(5, 17), told(CAPTURED, inquired(5, 17))
     ),
     "an outcome settles the case": Scenario((doubted(3),), settled(5), CAPTURED),
     "doubt repeated under a known version changes nothing": Scenario(

@@ -6,13 +6,23 @@ from uuid import UUID
 
 import pytest
 
-from services.staff.domain import CaseAttempt, CaseStatus, DecisionRefused, Doubted, Fact, Settled
+from services.staff.domain import (
+    CaseAttempt,
+    CaseStatus,
+    DecisionRefused,
+    Doubted,
+    Fact,
+    GatewaySide,
+    Inquired,
+    Settled,
+)
 from services.staff.handlers import ROUTES
 from shared.contracts import payment_gateway as messages
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES
 from shared.messaging.envelope import Inbound
 from shared.messaging.topology import CASE, WORK_QUEUES, routing_key
+from shared.records import replace
 
 MESSAGE, DECISION = UUID(int=1), UUID(int=2)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -42,6 +52,18 @@ FACTS: dict[Contract, Fact] = {
     ),
     messages.PaymentRefunded(**ABOUT, **MONEY, refund_id="re_1", decided_by="ann"): Settled(
         4, CaseStatus.REFUNDED, None, "ann", 1_250, "EUR"
+    ),
+    messages.PaymentNeedsDecision(
+        **DOUBT,
+        settled_as="captured",
+        gateway=messages.GatewaySide(answer="captured", captured_minor=900, disputed=True),
+    ): replace(
+        doubted(CaseStatus.NEEDS_DECISION),
+        settled_as="captured",
+        gateway=GatewaySide("captured", 900, None, None, disputed=True),
+    ),
+    messages.PaymentInquired(**DOUBT, state="captured", number=17): Inquired(
+        4, 17, 1_250, "EUR", "pi_1", (CaseAttempt(NOW, "inquire", "unknown", "HTTP 504"),)
     ),
     messages.PaymentResolutionRefused(
         **ABOUT, reason="version_differs", state="captured", decided_by="bob", resolution="not_charged"

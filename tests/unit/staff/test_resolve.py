@@ -11,6 +11,7 @@ from services.staff.domain import (
     CaseStatus,
     DecisionRefusal,
     DecisionRefused,
+    GatewaySide,
     Resolution,
     Resolve,
     SentDecision,
@@ -117,4 +118,38 @@ def test_after_settlement_no_decision_is_on_its_way() -> None:
 
 @pytest.mark.parametrize("status", CaseStatus)
 def test_the_offered_decisions_are_those_that_are_allowed(status: CaseStatus) -> None:
-    assert set(decisions_for(status)) == FITTING[status]
+    assert set(decisions_for(case(status))) == FITTING[status]
+
+
+DISPUTED = replace(WAITING, reason="disputed", gateway=GatewaySide("captured", 1_250, 0, "EUR", True))
+OF_ANOTHER_AMOUNT = replace(DISPUTED, reason="capture_differs")
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_what_the_gateway_shows_as_captured_is_not_told_as_not_charged_and_another_amount_not_booked(
+    resolution: Resolution,
+) -> None:
+    wanted = Resolve(resolution, 3, "R-1")
+    fits = {"captured", "refunded", "give_back"}
+    assert refusal_of(wanted, DISPUTED) is (SENT if resolution in fits else DecisionRefusal.DOES_NOT_FIT)
+    booked = resolution in fits - {"captured"}
+    assert refusal_of(wanted, OF_ANOTHER_AMOUNT) is (SENT if booked else DecisionRefusal.DOES_NOT_FIT)
+
+
+SETTLED_BY_ANN = replace(case(CaseStatus.NOT_CHARGED), decided_by="ann")
+REOPENING = replace(SETTLED_BY_ANN, decision=replace(DECISION, resolution="reopen"))
+
+
+@pytest.mark.parametrize(
+    ("given", "when", "then"),
+    [
+        (SETTLED_BY_ANN, Resolve("reopen", 3, None), SENT),
+        (SETTLED_BY_ANN, Resolve("reopen", 2, None), DecisionRefusal.VERSION_DIFFERS),
+        (SETTLED_BY_ANN, Resolve("captured", 3, "R-1"), DecisionRefusal.NOTHING_TO_DECIDE),
+        (case(CaseStatus.CAPTURED), Resolve("reopen", 3, None), DecisionRefusal.NOTHING_TO_DECIDE),
+        (REOPENING, Resolve("reopen", 3, None), DecisionRefusal.DECISION_ON_ITS_WAY),
+        (replace(REOPENING, version=4), Resolve("reopen", 4, None), SENT),
+    ],
+)
+def test_a_persons_decision_can_be_taken_back(given: Case, when: Resolve, then: DecisionRefusal | None) -> None:
+    assert refusal_of(when, given) is then

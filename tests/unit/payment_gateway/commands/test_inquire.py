@@ -1,11 +1,16 @@
 """Inquire: a known outcome is published again; about an unsettled payment the gateway is asked now."""
 
 from services.payment_gateway.commands import Inquire
-from services.payment_gateway.domain import PaymentStatus, PaymentTransition
+from services.payment_gateway.domain import SETTLED, PaymentStatus, PaymentTransition
+from shared.records import replace
 from tests.support.scenarios import Scenario, each
-from tests.unit.payment_gateway.payments import CLOSES, ID, CommandScenario, decided, payment
+from tests.unit.payment_gateway.payments import CLOSES, ID, CommandScenario, decided, payment, stays
 
 INQUIRE = Inquire(ID, "INV-1")
+LOOK = Inquire(ID, "INV-1", look=True)
+LOOKS = stays(0.0, republish=True, was_case=True, rung=1)
+"""Staff are told what the gateway says, and the look does not count as one of those that come by themselves."""
+NEVER_SENT = replace(payment(PaymentStatus.NOT_CHARGED), gateway_id=None)
 UNSETTLED = {
     PaymentStatus.REQUESTED,
     PaymentStatus.PREPARED,
@@ -25,15 +30,18 @@ SCENARIOS: dict[str, CommandScenario] = {
         )
         for status in PaymentStatus
     },
-    "not charged by a person: the watch is hurried": Scenario(
-        payment(PaymentStatus.NOT_CHARGED, decided_by="ann"),
-        INQUIRE,
-        PaymentTransition(payment(PaymentStatus.NOT_CHARGED, decided_by="ann"), republish=True, hurry=True),
+    **{
+        f"{status} and settled: looked at, if that is asked for": Scenario(before, LOOK, LOOKS(before))
+        for status in SETTLED
+        for before in [payment(status, rung=2)]
+    },
+    "a case is looked at like any question, and its row stays as it is": Scenario(
+        payment(PaymentStatus.NEEDS_DECISION),
+        LOOK,
+        PaymentTransition(payment(PaymentStatus.NEEDS_DECISION), republish=True, hurry=True),
     ),
-    "a refund that a person gave up is not asked for": Scenario(
-        payment(PaymentStatus.REFUND_FAILED, decided_by="ann"),
-        INQUIRE,
-        PaymentTransition(payment(PaymentStatus.REFUND_FAILED, decided_by="ann"), republish=True),
+    "a payment that never reached the gateway is not looked at": Scenario(
+        NEVER_SENT, LOOK, PaymentTransition(NEVER_SENT, republish=True)
     ),
 }
 

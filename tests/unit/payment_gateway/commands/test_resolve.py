@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from services.payment_gateway import domain
+from services.payment_gateway import afterwards, domain
 from services.payment_gateway.commands import Resolve, on_command
 from services.payment_gateway.domain import (
     GatewayStep,
@@ -17,6 +17,7 @@ from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
     CAPTURED,
     CLOSES,
+    DISPUTED,
     ID,
     POLICY,
     Becomes,
@@ -31,12 +32,23 @@ def resolve(resolution: Resolution, *, version: int = 3, by: str = "ann", receip
     return Resolve(ID, "INV-1", resolution, version, by, receipt)
 
 
-CAPTURED_BY_ANN = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED, receipt_number="R-1", decided_by="ann")
+CAPTURED_BY_ANN = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED, 0.0, receipt_number="R-1", decided_by="ann")
 NOT_CHARGED_BY_ANN = becomes(
     PaymentStatus.NOT_CHARGED, Outcome.NOT_CHARGED, 0.0, reason="decided_by_person", decided_by="ann"
 )
-REFUNDED_BY_ANN = becomes(PaymentStatus.REFUNDED, Outcome.REFUNDED, decided_by="ann")
-LEFT_BY_ANN = becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, reason="decided_by_person", decided_by="ann")
+REFUNDED_BY_ANN = becomes(PaymentStatus.REFUNDED, Outcome.REFUNDED, 0.0, decided_by="ann")
+LEFT_BY_ANN = becomes(
+    PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, 0.0, reason="decided_by_person", decided_by="ann"
+)
+CASE_AGAIN = becomes(PaymentStatus.NEEDS_DECISION, Outcome.NEEDS_DECISION, 0.0, reason="reopened_by_person")
+REFUND_AGAIN = becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, 0.0, reason="reopened_by_person")
+REOPENED = {
+    PaymentStatus.CAPTURED: CASE_AGAIN,
+    PaymentStatus.NOT_CHARGED: CASE_AGAIN,
+    PaymentStatus.REFUNDED: REFUND_AGAIN,
+    PaymentStatus.REFUND_FAILED: REFUND_AGAIN,
+}
+GIVEN_BACK = becomes(PaymentStatus.REFUNDING, delay_s=0.0)
 
 ACCEPTED: dict[tuple[PaymentStatus, Resolution], Becomes] = {
     (PaymentStatus.IN_DOUBT, "captured"): CAPTURED_BY_ANN,
@@ -55,11 +67,34 @@ def in_every_state(status: PaymentStatus, resolution: Resolution) -> CommandScen
     before, command = payment(status), resolve(resolution)
     if (status, resolution) in ACCEPTED:
         return Scenario(before, command, ACCEPTED[status, resolution](before))
-    refused = ResolutionRefused("nothing_to_decide", "ann", resolution)
+    unfit = status is PaymentStatus.NEEDS_DECISION and resolution in {"refunded", "give_back"}
+    refused = ResolutionRefused("does_not_fit" if unfit else "nothing_to_decide", "ann", resolution)
     return Scenario(before, command, PaymentTransition(before, refused=refused))
 
 
 CASE = payment(PaymentStatus.NEEDS_DECISION)
+TOLD = replace(CASE, settled_as=PaymentStatus.NOT_CHARGED)
+
+
+def does_not_fit(resolution: Resolution) -> Becomes:
+    return lambda before: PaymentTransition(before, refused=ResolutionRefused("does_not_fit", "ann", resolution))
+
+
+ABOUT_A_CAPTURE: dict[str, dict[Resolution, Becomes]] = {
+    "disputed": {
+        "captured": CAPTURED_BY_ANN,
+        "not_charged": does_not_fit("not_charged"),
+        "refunded": REFUNDED_BY_ANN,
+        "give_back": GIVEN_BACK,
+    },
+    "capture_differs": {
+        "captured": does_not_fit("captured"),
+        "not_charged": does_not_fit("not_charged"),
+        "refunded": REFUNDED_BY_ANN,
+        "give_back": GIVEN_BACK,
+    },
+}
+"""Nothing is booked as whole that is not, and nothing that the gateway shows as captured is told as not charged."""
 GIVEN_UP = payment(PaymentStatus.REFUND_FAILED, decided_by="ann")
 
 SCENARIOS: dict[str, CommandScenario] = {
@@ -86,12 +121,27 @@ SCENARIOS: dict[str, CommandScenario] = {
         replace(CLOSES, refused=ResolutionRefused("unknown_payment", "ann", "captured")),
     ),
     **{
+        f"{status} by a person is reopened": Scenario(before, resolve("reopen", by="bob"), case_again(before))
+        for status, case_again in REOPENED.items()
+        for before in [payment(status, decided_by="ann")]
+    },
+    **{
+        f"the gateway shows a capture, {reason}: {resolution}": Scenario(before, resolve(resolution), follows(before))
+        for reason, resolutions in ABOUT_A_CAPTURE.items()
+        for resolution, follows in resolutions.items()
+        for before in [replace(CASE, reason=reason, gateway_side=domain.side_of(DISPUTED))]
+    },
+    "captured after it had been told as not charged: it is late": Scenario(
+        TOLD, resolve("captured"), replace(CAPTURED_BY_ANN(TOLD), outcome=Outcome.CAPTURED_LATE)
+    ),
+    **{
         f"a refund that a person gave up is left alone: {resolution}": Scenario(
             GIVEN_UP,
             resolve(resolution, by="bob"),
             PaymentTransition(GIVEN_UP, refused=ResolutionRefused("nothing_to_decide", "bob", resolution)),
         )
         for resolution in get_args(Resolution)
+        if resolution != "reopen"
     },
 }
 
@@ -104,10 +154,5 @@ def test_resolve(scenario: CommandScenario) -> None:
 def test_a_payment_not_charged_by_a_person_is_still_cancelled() -> None:
     watched = on_command(CASE, resolve("not_charged")).payment
     assert domain.next_step(watched) is GatewayStep.CANCEL
-    late = domain.on_answer(watched, GatewayStep.CANCEL, CAPTURED, POLICY)
+    late = afterwards.on_answer(watched, GatewayStep.CANCEL, CAPTURED, POLICY)
     assert (late.outcome, late.payment.decided_by) == (Outcome.CAPTURED_LATE, None)
-
-
-def test_a_refund_that_a_person_gave_up_is_not_asked_for() -> None:
-    given_up = on_command(payment(PaymentStatus.REFUND_FAILED), resolve("not_refunded")).payment
-    assert domain.next_step(given_up) is None

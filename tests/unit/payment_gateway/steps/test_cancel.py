@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.payment_gateway import domain
-from services.payment_gateway.domain import GatewayStep, Outcome, PaymentStatus, PendingOutcome
+from services.payment_gateway import afterwards, domain
+from services.payment_gateway.domain import GatewaySide, GatewayStep, Outcome, PaymentStatus, PendingOutcome
 from services.payment_gateway.gateways import port
 from shared.records import replace
 from tests.support.scenarios import each
@@ -40,6 +40,9 @@ STEP = GatewayStep.CANCEL
 WAITS_UNDER_ANOTHER_KEY = stays(FIRST_S, rung=1, key_number=2)
 NEEDS_A_PERSON = needs_a_person("cancel_unconfirmed", pending=DECLINE, key_number=2)
 IS_DECLINED = becomes(PaymentStatus.DECLINED, Outcome.DECLINED, reason="insufficient_funds", advice="try_again_later")
+AGREES = stays(rung=0, gateway_side=GatewaySide("cancelled"))
+WATCHED_DAILY = stays(POLICY.watch_s, rung=LAST + 1, key_number=2)
+LOOKED_UNDER_ANOTHER_KEY = stays(rung=1, key_number=2)
 UNAVAILABLE = PendingOutcome(PaymentStatus.NOT_CHARGED, "gateway_unavailable")
 
 TABLE: StepTable = {
@@ -69,28 +72,40 @@ TABLE: StepTable = {
         NOT_SENT: needs_a_person("cancel_unconfirmed", pending=DECLINE),
         UNKNOWN: NEEDS_A_PERSON,
     },
-    # A payment that a person decided as not charged is still cancelled, if it can be.
+    # A payment that a person decided as not charged is still cancelled, if it can be, and is asked about until the gateway agrees.
     payment(PaymentStatus.NOT_CHARGED, decided_by="ann"): {
         CAPTURED: IS_CAPTURED_LATE,
         DECLINED: WAITS_UNDER_ANOTHER_KEY,
         UNCONFIRMED: WAITS_UNDER_ANOTHER_KEY,
         ACTION_REQUIRED: WAITS_UNDER_ANOTHER_KEY,
         PROCESSING: WAITS_UNDER_ANOTHER_KEY,
-        CANCELLED: stays(),
+        CANCELLED: AGREES,
         NOT_FOUND: WAITS_UNDER_ANOTHER_KEY,
         NOT_SENT: stays(ASKED_S, rung=1),
         UNKNOWN: WAITS_UNDER_ANOTHER_KEY,
     },
     payment(PaymentStatus.NOT_CHARGED, rung=LAST, decided_by="ann"): {
         CAPTURED: IS_CAPTURED_LATE,
-        DECLINED: stays(key_number=2),
-        UNCONFIRMED: stays(key_number=2),
-        ACTION_REQUIRED: stays(key_number=2),
-        PROCESSING: stays(key_number=2),
-        CANCELLED: stays(),
-        NOT_FOUND: stays(key_number=2),
-        NOT_SENT: stays(),
-        UNKNOWN: stays(key_number=2),
+        DECLINED: WATCHED_DAILY,
+        UNCONFIRMED: WATCHED_DAILY,
+        ACTION_REQUIRED: WATCHED_DAILY,
+        PROCESSING: WATCHED_DAILY,
+        CANCELLED: AGREES,
+        NOT_FOUND: WATCHED_DAILY,
+        NOT_SENT: stays(POLICY.watch_s, rung=LAST + 1),
+        UNKNOWN: WATCHED_DAILY,
+    },
+    # A declined payment that a look finds chargeable is cancelled again.
+    payment(PaymentStatus.DECLINED): {
+        CAPTURED: IS_CAPTURED_LATE,
+        DECLINED: LOOKED_UNDER_ANOTHER_KEY,
+        UNCONFIRMED: LOOKED_UNDER_ANOTHER_KEY,
+        ACTION_REQUIRED: LOOKED_UNDER_ANOTHER_KEY,
+        PROCESSING: LOOKED_UNDER_ANOTHER_KEY,
+        CANCELLED: stays(rung=1),
+        NOT_FOUND: LOOKED_UNDER_ANOTHER_KEY,
+        NOT_SENT: stays(rung=1),
+        UNKNOWN: LOOKED_UNDER_ANOTHER_KEY,
     },
 }
 SCENARIOS = scenarios_of(TABLE)
@@ -109,7 +124,7 @@ def test_an_answered_cancel_is_repeated_under_another_key(
 ) -> None:
     """Under the old key the gateway would replay its saved refusal, even after nothing prevents the cancel any more."""
     before = payment(status, rung=rung, decided_by=by)
-    answered = domain.on_answer(before, STEP, answer, POLICY).payment
-    unsent = domain.on_answer(before, STEP, NOT_SENT, POLICY).payment
+    answered = afterwards.on_answer(before, STEP, answer, POLICY).payment
+    unsent = afterwards.on_answer(before, STEP, NOT_SENT, POLICY).payment
     assert domain.idempotency_key(answered, STEP) == f"{ID}:cancel:2"
     assert domain.idempotency_key(unsent, STEP) == f"{ID}:cancel:1"

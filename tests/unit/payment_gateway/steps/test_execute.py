@@ -88,7 +88,7 @@ TABLE: StepTable = {
 _AT_WORK = payment(PaymentStatus.PREPARED)
 SCENARIOS = scenarios_of(TABLE) | {
     f"prepared: a capture of {what} is for a person": Scenario(
-        _AT_WORK, capture, needs_a_person("capture_differs")(_AT_WORK)
+        _AT_WORK, capture, needs_a_person("capture_differs", gateway_side=domain.side_of(capture))(_AT_WORK)
     )
     for what, capture in OF_SOMETHING_ELSE.items()
 }

@@ -1,21 +1,24 @@
 """Inquire: an instance that finds a payment asks before it sends anything, because a crash may have hidden a call."""
 
 from services.payment_gateway import domain
-from services.payment_gateway.domain import GatewayStep, Outcome, PaymentStatus
+from services.payment_gateway.domain import GatewaySide, GatewayStep, Outcome, PaymentStatus
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
     ACTION_REQUIRED,
     CANCELLED,
     CAPTURED,
     DECLINED,
+    DISPUTED,
     IS_CANCELLED_THERE,
     IS_CAPTURED,
+    IS_CAPTURED_LATE,
     IS_DECLINED_AFTER_A_CANCEL,
     IS_DECLINED_FOR_WANT_OF_ACTION,
     LAST,
     NOT_FOUND,
     NOT_SENT,
     OF_SOMETHING_ELSE,
+    PARTLY_REFUNDED,
     POLICY,
     PROCESSING,
     REMINDS,
@@ -23,6 +26,7 @@ from tests.unit.payment_gateway.payments import (
     UNKNOWN,
     WAITS,
     WAITS_AS_ASKED,
+    Becomes,
     StepScenario,
     StepTable,
     becomes,
@@ -36,6 +40,14 @@ from tests.unit.payment_gateway.payments import (
 )
 
 STEP = GatewayStep.INQUIRE
+LOOKED = stays(rung=1)
+"""Nothing contradicts us, and nobody looks again by himself."""
+
+
+def is_not_captured(answer: str) -> Becomes:
+    return needs_a_person("not_captured", gateway_side=GatewaySide(answer))
+
+
 IS_GIVEN_UP = is_cancelled_as(PaymentStatus.NOT_CHARGED, "not_confirmed")
 
 TABLE: StepTable = {
@@ -86,11 +98,49 @@ TABLE: StepTable = {
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,
     },
+    payment(PaymentStatus.CAPTURED): {
+        CAPTURED: LOOKED,
+        DECLINED: is_not_captured("declined"),
+        UNCONFIRMED: is_not_captured("unconfirmed"),
+        ACTION_REQUIRED: is_not_captured("action_required"),
+        PROCESSING: LOOKED,
+        CANCELLED: is_not_captured("cancelled"),
+        NOT_FOUND: LOOKED,
+        NOT_SENT: LOOKED,
+        UNKNOWN: LOOKED,
+    },
+    **{
+        payment(status): {
+            CAPTURED: IS_CAPTURED_LATE,
+            DECLINED: stays(then=GatewayStep.CANCEL, key_number=2),  # it could still be confirmed
+            UNCONFIRMED: stays(then=GatewayStep.CANCEL, key_number=2),
+            ACTION_REQUIRED: stays(then=GatewayStep.CANCEL, key_number=2),
+            PROCESSING: LOOKED,
+            CANCELLED: LOOKED,
+            NOT_FOUND: LOOKED,
+            NOT_SENT: LOOKED,
+            UNKNOWN: LOOKED,
+        }
+        for status in (PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED)
+    },
 }
 _CASE = payment(PaymentStatus.NEEDS_DECISION)
+_PAID = payment(PaymentStatus.CAPTURED)
 SCENARIOS = scenarios_of(TABLE) | {
-    f"needs decision: a capture of {what} stays with the person": Scenario(_CASE, capture, REMINDS(_CASE))
-    for what, capture in OF_SOMETHING_ELSE.items()
+    "captured: given back by somebody else": Scenario(
+        _PAID,
+        PARTLY_REFUNDED,
+        needs_a_person("refunded_at_gateway", gateway_side=domain.side_of(PARTLY_REFUNDED))(_PAID),
+    ),
+    "captured: disputed": Scenario(
+        _PAID, DISPUTED, needs_a_person("disputed", gateway_side=domain.side_of(DISPUTED))(_PAID)
+    ),
+    **{
+        f"needs decision: a capture of {what} is told anew": Scenario(
+            _CASE, capture, needs_a_person("capture_differs", gateway_side=domain.side_of(capture))(_CASE)
+        )
+        for what, capture in OF_SOMETHING_ELSE.items()
+    },
 }
 
 

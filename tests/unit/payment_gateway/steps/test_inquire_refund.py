@@ -1,9 +1,10 @@
 """Inquire refund: an instance that finds a refund asks for it before it sends one. A refund that waits for a person is only asked for."""
 
-from services.payment_gateway.domain import GatewayStep, PaymentStatus, on_answer
+from services.payment_gateway.domain import GatewaySide, GatewayStep, Outcome, PaymentStatus, on_answer
 from shared.records import replace
 from tests.support.scenarios import each
 from tests.unit.payment_gateway.payments import (
+    FIRST_S,
     IS_REFUNDED,
     LAST,
     NO_REFUND,
@@ -13,12 +14,14 @@ from tests.unit.payment_gateway.payments import (
     REFUND_FAILED,
     REFUND_PENDING,
     REFUNDED,
+    REMIND_S,
     REMINDS,
     UNKNOWN,
     WAITS,
     WAITS_AS_ASKED,
     StepScenario,
     StepTable,
+    becomes,
     follows,
     payment,
     refund_fails,
@@ -28,6 +31,14 @@ from tests.unit.payment_gateway.payments import (
 )
 
 STEP = GatewayStep.INQUIRE_REFUND
+LOOKED = stays(rung=1)
+IS_NOT_REFUNDED = becomes(
+    PaymentStatus.REFUND_FAILED,
+    Outcome.REFUND_FAILED,
+    REMIND_S,
+    reason="not_refunded",
+    gateway_side=GatewaySide("no_refund"),
+)
 SENDS_IT = stays(then=GatewayStep.REFUND)
 
 TABLE: StepTable = {
@@ -71,6 +82,23 @@ TABLE: StepTable = {
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,
+    },
+    # A refund that was made is looked at: a bank may send it back days later.
+    payment(PaymentStatus.REFUNDED): {
+        REFUNDED: LOOKED,
+        REFUND_PENDING: LOOKED,
+        REFUND_FAILED: refund_fails("expired_card"),
+        NO_REFUND: IS_NOT_REFUNDED,
+        NOT_FOUND: LOOKED,
+        NOT_SENT: LOOKED,
+        UNKNOWN: LOOKED,
+    },
+    # Whether the gateway agrees with a person who kept the money.
+    payment(PaymentStatus.REFUND_FAILED, decided_by="ann"): {
+        REFUNDED: IS_REFUNDED,
+        REFUND_FAILED: stays(rung=0, gateway_side=GatewaySide("no_refund")),
+        NO_REFUND: stays(rung=0, gateway_side=GatewaySide("no_refund")),
+        UNKNOWN: stays(FIRST_S, rung=1),
     },
 }
 SCENARIOS = scenarios_of(TABLE)

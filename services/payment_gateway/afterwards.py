@@ -1,0 +1,140 @@
+"""A payment's life after its outcome: what the gateway may say later, and what happens then. Pure: no I/O, clock, randomness.
+
+A gateway may change its mind, and so may people in its dashboard. So a settled payment can be looked at: the gateway is asked, and its
+answer is compared with what we have settled (`meaning_of`). Which are looked at when, and why (`domain.next_look_s`):
+
+- A person's decision: on the ladder, then once a day, until the gateway agrees. Decisions are rare, and a wrong one costs the whole amount.
+- A refund: six times in thirty days. The card's bank may send it back for as long. Refunds are rare, too.
+- What was cancelled: once, a day later. A cancel is final by the gateway's own word, so this only finds what that word is worth.
+- A capture: not by itself. Looking at every capture would cost more requests than charging it. What happens to one later, a dispute or a
+  refund in the dashboard, is rare, so somebody else has to tell which one to look at. An operator may choose looks at captures as well.
+
+Whoever knows of news makes the payment due now: a person (`ask`), or any sender of `InquirePayment` with `look`.
+"""
+
+from enum import StrEnum
+from typing import assert_never
+
+from services.payment_gateway import domain
+from services.payment_gateway.domain import (
+    FAILED,
+    NOT_PAID,
+    GatewayAnswer,
+    GatewayStep,
+    OutcomeReason,
+    Payment,
+    PaymentStatus,
+    PaymentTransition,
+    Policy,
+)
+from services.payment_gateway.gateways import port
+from shared.records import replace
+
+
+class Meaning(StrEnum):
+    """What an answer of the gateway means for a payment that is settled."""
+
+    AGREES = "it agrees"
+    KNOWN = "a person knew and decided"
+    TELLS_NOTHING = "it tells nothing yet"
+    CHARGEABLE = "cancel it again"
+    CAPTURED_LATE = "a late capture"
+    CONTRADICTS = "a case: the charge"
+    NOT_REFUNDED = "a case: the refund"
+    REFUNDED = "refunded after all"
+
+
+def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
+    """What the gateway's answer means for a settled payment: the whole table. Raises AssertionError if the payment is not settled."""
+    meaning = _compared(answer, payment)
+    is_news = meaning in {Meaning.CONTRADICTS, Meaning.NOT_REFUNDED}
+    if is_news and payment.decided_by and payment.gateway_side == domain.side_of(answer):
+        return Meaning.KNOWN
+    return meaning
+
+
+def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:
+    if not domain.is_settled(payment):
+        raise AssertionError(f"a payment that is {payment.status} is not settled")
+    match answer:
+        case port.Captured() if payment.status in FAILED:
+            return Meaning.CAPTURED_LATE if domain.difference_of(answer, payment) is None else Meaning.CONTRADICTS
+        case port.Captured() if payment.status is PaymentStatus.CAPTURED:
+            return Meaning.AGREES if domain.difference_of(answer, payment) is None else Meaning.CONTRADICTS
+        case port.Cancelled() if payment.status in FAILED:
+            return Meaning.AGREES
+        case port.Declined() | port.Unconfirmed() | port.ActionRequired() if payment.status in FAILED:
+            return Meaning.CHARGEABLE
+        case _ if payment.status is PaymentStatus.CAPTURED and isinstance(answer, NOT_PAID):
+            return Meaning.CONTRADICTS
+        case port.Refunded() if payment.status is PaymentStatus.REFUNDED:
+            return Meaning.AGREES
+        case port.Refunded() if payment.status is PaymentStatus.REFUND_FAILED:
+            return Meaning.REFUNDED
+        case port.RefundFailed() | port.NoRefund() if payment.status is PaymentStatus.REFUNDED:
+            return Meaning.NOT_REFUNDED
+        case port.RefundFailed() | port.NoRefund() if payment.status is PaymentStatus.REFUND_FAILED:
+            return Meaning.AGREES
+        case _:
+            return Meaning.TELLS_NOTHING
+
+
+def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    """The effect of the gateway's answer to `step` on the payment, settled or not. Raises AssertionError if it is no answer to the step."""
+    if isinstance(answer, port.Misconfigured) or not domain.is_settled(payment):
+        return domain.on_answer(payment, step, answer, policy)
+    match meaning_of(answer, payment):
+        case Meaning.AGREES:
+            return _confirmed(payment, answer, policy)
+        case Meaning.KNOWN:
+            return _next_look(payment, policy) if domain.is_late(payment) else PaymentTransition(payment)
+        case Meaning.TELLS_NOTHING:
+            return _look_again(payment, step, answer, policy)
+        case Meaning.CHARGEABLE if step is GatewayStep.CANCEL:
+            return _look_again(payment, step, answer, policy)
+        case Meaning.CHARGEABLE:
+            return PaymentTransition(replace(payment, key_number=payment.key_number + 1), then=GatewayStep.CANCEL)
+        case Meaning.CAPTURED_LATE:
+            assert isinstance(answer, port.Captured)  # noqa: S101 - the meaning says so
+            return domain.captured(payment, answer, policy)
+        case Meaning.CONTRADICTS:
+            return domain.contradicted(payment, _why(answer, payment), answer, policy)
+        case Meaning.NOT_REFUNDED:
+            code = domain.code_of(answer.code) if isinstance(answer, port.RefundFailed) else OutcomeReason.NOT_REFUNDED
+            return domain.refund_failed(payment, code, policy, domain.side_of(answer))
+        case Meaning.REFUNDED:
+            assert isinstance(answer, port.Refunded)  # noqa: S101 - the meaning says so
+            return domain.refunded(payment, answer, policy)
+        case meaning:
+            assert_never(meaning)
+
+
+def _why(answer: GatewayAnswer, payment: Payment) -> OutcomeReason:
+    difference = domain.difference_of(answer, payment) if isinstance(answer, port.Captured) else None
+    return difference or OutcomeReason.NOT_CAPTURED
+
+
+def _confirmed(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    """The gateway agrees. If it is the first time that it agrees with a person, its own looks begin now."""
+    side = domain.side_of(answer)
+    if payment.decided_by and payment.gateway_side != side:
+        payment = replace(payment, gateway_side=side, rung=-1)
+    return _next_look(payment, policy)
+
+
+def _look_again(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    """The gateway cannot tell yet. A cancel is repeated under a new key, because its answer may have been saved under the old one."""
+    if step is GatewayStep.CANCEL and not isinstance(answer, port.NotSent):
+        payment = replace(payment, key_number=payment.key_number + 1)
+    again = _next_look(payment, policy)
+    return again if again.delay_s is None else replace(again, delay_s=domain.as_asked_s(again.delay_s, answer))
+
+
+def _next_look(payment: Payment, policy: Policy) -> PaymentTransition:
+    """Count the look, and set the time of the next one. A late capture is also announced again, since nobody has given it back yet."""
+    looked = replace(payment, rung=payment.rung + 1)
+    if not domain.is_late(looked):
+        return PaymentTransition(looked, delay_s=domain.next_look_s(looked, policy))
+    if looked.rung > domain.LATE_REMINDERS_MAX:
+        return PaymentTransition(looked)
+    return PaymentTransition(looked, delay_s=policy.remind_s, republish=True)

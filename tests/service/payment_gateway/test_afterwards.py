@@ -1,0 +1,203 @@
+"""A payment's life after its outcome, through the production adapter: days pass in milliseconds."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from deploy.sandbox.server import Sandbox
+from services.payment_gateway.__main__ import assemble_with
+from services.payment_gateway.domain import GatewayStep, Policy
+from services.payment_gateway.gateways.stripe import StripeGateway
+from services.payment_gateway.settings import ChargingSettings
+from shared.contracts import payment_gateway as messages
+from shared.service import Runtime
+from tests.service.payment_gateway.conftest import (
+    PaymentGatewayFixture,
+    Start,
+    about,
+    decision,
+    kind,
+    requested,
+    to_refund,
+)
+from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
+from tests.support.databases import rows
+from tests.support.environment import Environment
+from tests.support.hasty_gateway import PATIENT_S
+from tests.support.upstream_client import Received, Subscription, UpstreamClient
+from tests.support.waiting import until
+
+DAYS = Policy(
+    ladder_s=(0.05, 0.05),
+    remind_s=0.2,
+    watch_s=0.2,
+    refund_looks_s=(0.05,) * 3,
+    cancel_looks_s=(0.05,),
+    capture_looks_s=(0.05,),
+)
+
+
+@pytest.fixture
+async def sandbox(environment: Environment, tmp_path: Path) -> AsyncIterator[Sandbox]:
+    """The service at a sandbox, with days that last milliseconds."""
+    async with Sandbox(tmp_path / "ledger.sqlite") as sandbox:
+        settings = ChargingSettings(sandbox.url, "sk_test_1", PATIENT_S, 20, DAYS, None)
+
+        async def assemble(runtime: Runtime) -> None:
+            gateway = StripeGateway(api_key="sk_test_1", base_url=sandbox.url, timeout_s=PATIENT_S, connections=20)
+            assemble_with(runtime, settings, gateway)
+
+        async with environment.running("payment_gateway", assemble):
+            yield sandbox
+
+
+async def told(events: Subscription, payment_ids: dict[UUID, Any], wanted: str) -> dict[UUID, Received]:
+    """The next message of this type about each of these payments."""
+    found: dict[UUID, Received] = {}
+    while found.keys() < payment_ids.keys():
+        received = await events.next()
+        payment_id = UUID(received.data["payment_id"])
+        if kind(received.type) == wanted and payment_id in payment_ids:
+            found.setdefault(payment_id, received)
+    return found
+
+
+SIDE = {"answer": "captured", "captured_minor": 1_250, "refunded_minor": 0, "currency": "EUR", "disputed": False}
+CONTRADICTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "pm_remit_disputed": ("disputed", "captured", SIDE | {"disputed": True}),
+    "pm_remit_refunded_there": ("refunded_at_gateway", "captured", SIDE | {"refunded_minor": 1_250}),
+    "pm_remit_partly_refunded_there": ("refunded_at_gateway", "captured", SIDE | {"refunded_minor": 625}),
+    "pm_remit_partial_capture": ("capture_differs", None, SIDE | {"captured_minor": 750}),
+    "pm_remit_over_capture": ("capture_differs", None, SIDE | {"captured_minor": 1_375}),
+}
+"""For each token: the reason of its case, what it had been settled as, and what the gateway says."""
+
+
+async def test_what_the_gateway_changes_afterwards_becomes_a_case_with_both_sides(
+    sandbox: Sandbox, upstream: UpstreamClient, payments: PaymentGatewayFixture
+) -> None:
+    assert sandbox.url
+    events = await upstream.tap("payment.events")
+    asked = {(asking := requested(method=token)).payment_id: (token, asking) for token in CONTRADICTED}
+    for _, asking in asked.values():
+        await upstream.send(asking)
+    cases = await told(events, asked, "PaymentNeedsDecision")
+    for payment_id, (token, asking) in asked.items():
+        reason, settled_as, side = CONTRADICTED[token]
+        shown = cases[payment_id].data
+        assert (shown["reason"], shown.get("settled_as"), shown["gateway"]) == (reason, settled_as, side), token
+        assert shown["amount_minor"] == asking.amount_minor
+    differ = {i: asked[i] for i, (token, _) in asked.items() if CONTRADICTED[token][0] == "capture_differs"}
+    for payment_id in differ:
+        row = await payments.row(payment_id)
+        await upstream.send(decision(payment_id, "captured", row["version"]))
+    refused = await told(events, differ, "PaymentResolutionRefused")
+    assert {received.data["reason"] for received in refused.values()} == {"does_not_fit"}
+    for payment_id in differ:
+        await upstream.send(decision(payment_id, "give_back", (await payments.row(payment_id))["version"]))
+    back = await told(events, differ, "PaymentRefunded")
+    for payment_id, (token, _) in differ.items():
+        assert back[payment_id].data["amount_minor"] == CONTRADICTED[token][2]["captured_minor"]
+
+
+async def test_a_bank_that_sends_a_refund_back_and_a_capture_after_a_cancel_are_found(
+    sandbox: Sandbox, upstream: UpstreamClient, payments: PaymentGatewayFixture
+) -> None:
+    assert sandbox.url
+    events = await upstream.tap("payment.events")
+    bounced, revived = (
+        requested(method="pm_remit_refund_fails_later"),
+        requested(method="pm_remit_captured_after_cancel"),
+    )
+    await upstream.send(bounced)
+    await upstream.send(revived)
+    await payments.until(bounced.payment_id, "captured")
+    await upstream.send(to_refund(bounced.payment_id))
+    failed = (await told(events, {bounced.payment_id: None}, "PaymentRefundFailed"))[bounced.payment_id].data
+    assert (failed["reason"], failed["settled_as"]) == ("lost_or_stolen_card", "refunded")
+    late = await payments.until(revived.payment_id, "captured")
+    assert (late["settled_as"], late["due_at"] is not None) == ("declined", True)
+    announced = await rows(
+        payments.url, "SELECT body FROM outcomes WHERE payment_id = $1 ORDER BY version", revived.payment_id
+    )
+    assert b'"late":true' in bytes(announced[-1]["body"])
+
+
+async def test_a_decision_is_watched_through_a_rotated_key_until_the_gateway_shows_the_capture(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    """The gateway is silent for longer than the ladder, and the customer has paid again: the first charge must not be forgotten."""
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
+    gateway.always(GatewayStep.CANCEL, Say(UNKNOWN))
+    cases, asking = await upstream.queue("staff.cases"), requested()
+    async with start(ladder_s=(0.05,), remind_s=3_600.0, watch_s=0.05):
+        await upstream.send(asking)
+        needs = await payments.until(asking.payment_id, "needs_decision")
+        await upstream.send(decision(asking.payment_id, "not_charged", needs["version"]))
+
+        async def outlived_the_ladder() -> bool:
+            return gateway.count(GatewayStep.CANCEL) > 5
+
+        await until(outlived_the_ladder, what="looks behind the end of the ladder")
+        gateway.always(GatewayStep.CANCEL, None)
+        late = await told(cases, {asking.payment_id: None}, "PaymentCaptured")
+    assert late[asking.payment_id].data["late"]
+
+
+async def test_a_wrong_decision_is_taken_back_and_decided_anew(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True))
+    gateway.always(GatewayStep.INQUIRE, Say(UNKNOWN))
+    gateway.always(GatewayStep.CANCEL, Say(UNKNOWN))
+    cases, asking = await upstream.queue("staff.cases"), requested()
+    wanted = {asking.payment_id: None}
+    async with start(ladder_s=(0.05,)):
+        await upstream.send(asking)
+        needs = (await told(cases, wanted, "PaymentNeedsDecision"))[asking.payment_id].data
+        await upstream.send(decision(asking.payment_id, "not_charged", needs["version"]))
+        settled = (await told(cases, wanted, "PaymentNotCharged"))[asking.payment_id].data
+        await upstream.send(decision(asking.payment_id, "reopen", settled["version"], by="bob"))
+        again = (await told(cases, wanted, "PaymentNeedsDecision"))[asking.payment_id].data
+        assert (again["reason"], again["settled_as"]) == ("reopened_by_person", "not_charged")
+        await upstream.send(decision(asking.payment_id, "captured", again["version"], by="bob"))
+        captured = (await told(cases, wanted, "PaymentCaptured"))[asking.payment_id]
+    assert captured.content == messages.PaymentCaptured(
+        **about(asking, again["version"] + 1),
+        amount_minor=1_250,
+        currency="EUR",
+        receipt_number="R-77",
+        gateway_id=again["gateway_id"],
+        late=True,
+        decided_by="bob",
+    )
+    decisions = await rows(payments.url, "SELECT resolution, decided_by FROM decisions ORDER BY expected_version")
+    assert [tuple(row.values()) for row in decisions] == [
+        ("not_charged", "ann"),
+        ("reopen", "bob"),
+        ("captured", "bob"),
+    ]
+
+
+async def test_asking_about_a_settled_payment_asks_the_gateway_and_tells_staff(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+) -> None:
+    cases, asking = await upstream.queue("staff.cases"), requested()
+    look = messages.InquirePayment(invoice_id="INV-1", payment_id=asking.payment_id, look=True)
+    async with start():
+        await upstream.send(asking)
+        settled = await payments.until(asking.payment_id, "captured")
+        await upstream.send(look)
+        first = await cases.next()
+        await upstream.send(look)
+        second = await cases.next()
+    assert [kind(received.type) for received in (first, second)] == ["PaymentInquired"] * 2
+    assert first.data["attempts"][-1]["answer"] == "captured"
+    assert (first.data["version"], first.data["state"]) == (settled["version"], "captured")
+    assert first.id != second.id, "new answers are new news"
+    assert second.data["number"] > first.data["number"]
+    assert gateway.count(GatewayStep.INQUIRE) == 2

@@ -1,0 +1,65 @@
+"""The table of what the gateway may say after an outcome equals the code."""
+
+from typing import Final
+
+import pytest
+
+from services.payment_gateway.afterwards import meaning_of
+from services.payment_gateway.domain import GatewayAnswer, PaymentStatus
+from tests.unit.books.documents import SERVICES, code_spans, name_of, table
+from tests.unit.payment_gateway.payments import (
+    ACTION_REQUIRED,
+    ALL_REFUNDED,
+    CANCELLED,
+    CAPTURED,
+    DECLINED,
+    DISPUTED,
+    NO_REFUND,
+    NOT_FOUND,
+    NOT_SENT,
+    OF_SOMETHING_ELSE,
+    PARTLY_REFUNDED,
+    PROCESSING,
+    REFUND_FAILED,
+    REFUND_PENDING,
+    REFUNDED,
+    UNCONFIRMED,
+    UNKNOWN,
+    payment,
+)
+
+SAID: Final[dict[str, tuple[GatewayAnswer, ...]]] = {
+    "captured, as we asked for": (CAPTURED,),
+    "captured, another amount or currency": tuple(OF_SOMETHING_ELSE.values()),
+    "captured, and given back in part or whole": (PARTLY_REFUNDED, ALL_REFUNDED),
+    "captured, and disputed": (DISPUTED,),
+    "cancelled": (CANCELLED,),
+    "declined, unconfirmed, or the customer has to act": (DECLINED, UNCONFIRMED, ACTION_REQUIRED),
+    "processing, unknown to it, no answer": (PROCESSING, NOT_FOUND, NOT_SENT, UNKNOWN),
+    "refunded": (REFUNDED,),
+    "the refund failed, or there is none": (REFUND_FAILED, NO_REFUND),
+    "the refund is pending, no answer": (REFUND_PENDING, NOT_FOUND, NOT_SENT, UNKNOWN),
+}
+TOLD: Final = table(SERVICES, "the gateway says later")
+STATUSES: Final = [PaymentStatus(code) for column in TOLD.header[1:] for code in code_spans(column)]
+
+
+def test_the_table_has_every_settled_status_and_every_answer() -> None:
+    assert TOLD.column("the gateway says later") == list(SAID)
+    assert set(STATUSES) == {
+        PaymentStatus.CAPTURED,
+        PaymentStatus.DECLINED,
+        PaymentStatus.NOT_CHARGED,
+        PaymentStatus.REFUNDED,
+        PaymentStatus.REFUND_FAILED,
+    }
+
+
+@pytest.mark.parametrize("row", TOLD.rows, ids=lambda row: row[0])
+def test_what_the_gateway_says_later_means_what_the_table_says(row: tuple[str, ...]) -> None:
+    said, *cells = row
+    for column, cell in zip(TOLD.header[1:], cells, strict=True):
+        for status in map(PaymentStatus, code_spans(column)):
+            settled = payment(status, decided_by="ann" if status is PaymentStatus.REFUND_FAILED else None)
+            meanings = {meaning_of(answer, settled).value for answer in SAID[said]}
+            assert not cell or meanings == {cell}, f"{name_of(SERVICES)}: {said}, {status}: {sorted(meanings)}"

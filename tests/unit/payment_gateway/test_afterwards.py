@@ -1,0 +1,368 @@
+"""What the gateway may say later, in every status of a payment: the whole table. And when a settled payment is looked at."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Final
+
+import pytest
+
+from services.payment_gateway import afterwards, domain
+from services.payment_gateway.commands import Inquire, Resolve, on_command
+from services.payment_gateway.domain import (
+    GatewayAnswer,
+    GatewayStep,
+    Outcome,
+    Payment,
+    PaymentStatus,
+    PaymentTransition,
+    Policy,
+)
+from services.payment_gateway.gateways import port
+from services.payment_gateway.settings import CANCEL_LOOKS_S, LADDER_S, REFUND_LOOKS_S, REMIND_S, WATCH_S
+from shared.records import replace
+from tests.unit.payment_gateway.payments import (
+    ACTION_REQUIRED,
+    ALL_REFUNDED,
+    CANCELLED,
+    CAPTURED,
+    DECLINED,
+    DISPUTED,
+    ID,
+    NO_REFUND,
+    NOT_FOUND,
+    NOT_SENT,
+    OF_SOMETHING_ELSE,
+    PARTLY_REFUNDED,
+    PREPARED,
+    PROCESSING,
+    REFUND_FAILED,
+    REFUND_PENDING,
+    REFUNDED,
+    UNCONFIRMED,
+    UNKNOWN,
+    payment,
+)
+
+POLICY = Policy(LADDER_S, REMIND_S, WATCH_S, REFUND_LOOKS_S, CANCEL_LOOKS_S)
+Table = Mapping[str, str]
+"""For each answer what happens: the status afterwards, then its reason if it is a case."""
+
+# -- every status and every answer -------------------------------------------------------------------------------------------------------
+
+CHARGE_ANSWERS: Final[dict[str, GatewayAnswer]] = {
+    "captured": CAPTURED,
+    "captured, another amount": OF_SOMETHING_ELSE["another amount"],
+    "captured, another currency": OF_SOMETHING_ELSE["another currency"],
+    "captured, partly given back": PARTLY_REFUNDED,
+    "captured, given back": ALL_REFUNDED,
+    "captured, disputed": DISPUTED,
+    "cancelled": CANCELLED,
+    "declined": DECLINED,
+    "unconfirmed": UNCONFIRMED,
+    "action required": ACTION_REQUIRED,
+    "processing": PROCESSING,
+    "unknown to it": NOT_FOUND,
+    "not sent": NOT_SENT,
+    "no answer": UNKNOWN,
+}
+REFUND_ANSWERS: Final[dict[str, GatewayAnswer]] = {
+    "refunded": REFUNDED,
+    "pending": REFUND_PENDING,
+    "failed": REFUND_FAILED,
+    "none": NO_REFUND,
+    "unknown to it": NOT_FOUND,
+    "not sent": NOT_SENT,
+    "no answer": UNKNOWN,
+}
+PREPARE_ANSWERS: Final[dict[str, GatewayAnswer]] = {
+    "prepared": PREPARED,
+    "not sent": NOT_SENT,
+    "no answer": UNKNOWN,
+}
+TOLD_BY: Final[dict[GatewayStep, dict[str, GatewayAnswer]]] = {
+    GatewayStep.PREPARE: PREPARE_ANSWERS,
+    GatewayStep.INQUIRE: CHARGE_ANSWERS,
+    GatewayStep.CANCEL: CHARGE_ANSWERS,
+    GatewayStep.INQUIRE_REFUND: REFUND_ANSWERS,
+}
+SAME: Final = "stays"
+_NOT_WHOLE: Final[Table] = {
+    "captured, another amount": "needs_decision: capture_differs",
+    "captured, another currency": "needs_decision: capture_differs",
+    "captured, partly given back": "needs_decision: refunded_at_gateway",
+    "captured, given back": "needs_decision: refunded_at_gateway",
+    "captured, disputed": "needs_decision: disputed",
+}
+_NO_NEWS: Final[Table] = dict.fromkeys(("processing", "unknown to it", "not sent", "no answer"), SAME)
+_NOT_PAID: Final = ("cancelled", "declined", "unconfirmed", "action required")
+_FAILED: Final[Table] = {
+    **_NOT_WHOLE,
+    **_NO_NEWS,
+    "captured": "captured",
+    "cancelled": SAME,
+    "declined": "stays, then cancel",
+    "unconfirmed": "stays, then cancel",
+    "action required": "stays, then cancel",
+}
+_NOT_CAPTURED: Final[Table] = dict.fromkeys(_NOT_PAID, "needs_decision: not_captured")
+_REFUND_OPEN: Final[Table] = {
+    "refunded": "refunded",
+    "pending": SAME,
+    "failed": "refund_failed: expired_card",
+    "none": "stays, then refund",
+    "unknown to it": SAME,
+    "not sent": SAME,
+    "no answer": SAME,
+}
+
+TABLE: Final[dict[str, tuple[Payment, Table]]] = {
+    "requested": (
+        payment(PaymentStatus.REQUESTED),
+        {"prepared": "prepared, then execute", "not sent": SAME, "no answer": SAME},
+    ),
+    "prepared": (
+        payment(PaymentStatus.PREPARED),
+        {
+            **_NOT_WHOLE,
+            "captured": "captured",
+            "cancelled": "not_charged",
+            "declined": "cancelling, then cancel",
+            "unconfirmed": "stays, then execute",
+            "action required": "cancelling, then cancel",
+            "processing": "in_doubt: processing",
+            "unknown to it": "in_doubt: unknown_to_gateway",
+            "not sent": SAME,
+            "no answer": "in_doubt: no_readable_answer",
+        },
+    ),
+    "cancelling": (
+        payment(PaymentStatus.CANCELLING),
+        {
+            **_NOT_WHOLE,
+            **_NO_NEWS,
+            "captured": "captured",
+            "cancelled": "declined",
+            "declined": SAME,
+            "unconfirmed": SAME,
+            "action required": SAME,
+        },
+    ),
+    "in_doubt": (
+        payment(PaymentStatus.IN_DOUBT),
+        {
+            **_NOT_WHOLE,
+            **_NO_NEWS,
+            "captured": "captured",
+            "cancelled": "not_charged",
+            "declined": "cancelling, then cancel",
+            "unconfirmed": "stays, then execute",
+            "action required": "cancelling, then cancel",
+        },
+    ),
+    "needs_decision": (
+        payment(PaymentStatus.NEEDS_DECISION),
+        {
+            **_NOT_WHOLE,
+            **_NO_NEWS,
+            "captured": "captured",
+            "cancelled": "not_charged",
+            "declined": "cancelling, then cancel",
+            "unconfirmed": "cancelling, then cancel",
+            "action required": "cancelling, then cancel",
+        },
+    ),
+    "needs_decision, was captured": (
+        replace(payment(PaymentStatus.NEEDS_DECISION), settled_as=PaymentStatus.CAPTURED),
+        {**_NOT_WHOLE, **_NO_NEWS, **_NOT_CAPTURED, "captured": "captured"},
+    ),
+    "captured": (payment(PaymentStatus.CAPTURED), {**_NOT_WHOLE, **_NO_NEWS, **_NOT_CAPTURED, "captured": SAME}),
+    "captured by a person": (
+        payment(PaymentStatus.CAPTURED, decided_by="ann"),
+        {**_NOT_WHOLE, **_NO_NEWS, **_NOT_CAPTURED, "captured": SAME},
+    ),
+    "declined": (payment(PaymentStatus.DECLINED), _FAILED),
+    "not_charged": (payment(PaymentStatus.NOT_CHARGED), _FAILED),
+    "not_charged by a person": (  # the question is a cancel already
+        payment(PaymentStatus.NOT_CHARGED, decided_by="ann"),
+        {**_FAILED, "declined": SAME, "unconfirmed": SAME, "action required": SAME},
+    ),
+    "refunding": (
+        payment(PaymentStatus.REFUNDING),
+        {
+            **_REFUND_OPEN,
+            "pending": "refund_in_doubt: refund_pending",
+            "unknown to it": "refund_in_doubt: unknown_to_gateway",
+            "no answer": "refund_in_doubt: no_readable_answer",
+        },
+    ),
+    "refund_in_doubt": (payment(PaymentStatus.REFUND_IN_DOUBT), _REFUND_OPEN),
+    "refund_failed": (
+        payment(PaymentStatus.REFUND_FAILED),
+        {**dict.fromkeys(REFUND_ANSWERS, SAME), "refunded": "refunded"},
+    ),
+    "refund_failed, kept by a person": (
+        payment(PaymentStatus.REFUND_FAILED, decided_by="ann"),
+        {**dict.fromkeys(REFUND_ANSWERS, SAME), "refunded": "refunded"},
+    ),
+    "refunded": (
+        payment(PaymentStatus.REFUNDED),
+        {
+            **dict.fromkeys(REFUND_ANSWERS, SAME),
+            "failed": "refund_failed: expired_card",
+            "none": "refund_failed: not_refunded",
+        },
+    ),
+    "refunded by a person": (
+        payment(PaymentStatus.REFUNDED, decided_by="ann"),
+        {
+            **dict.fromkeys(REFUND_ANSWERS, SAME),
+            "failed": "refund_failed: expired_card",
+            "none": "refund_failed: not_refunded",
+        },
+    ),
+}
+
+
+def what_happens(before: Payment, answer: GatewayAnswer) -> str:
+    step = domain.next_step(before)
+    assert step is not None
+    transition = afterwards.on_answer(before, step, answer, POLICY)
+    after = transition.payment
+    moved = after.version != before.version
+    words = str(after.status) if moved else SAME
+    words += f": {after.reason}" if moved and after.status in domain.CASES else ""
+    return words + (f", then {transition.then}" if transition.then else "")
+
+
+def test_the_table_has_every_status() -> None:
+    assert {before.status for before, _ in TABLE.values()} == set(PaymentStatus)
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_what_the_gateway_may_say_later_and_what_happens(row: str) -> None:
+    before, table = TABLE[row]
+    step = domain.next_step(before)
+    assert step is not None
+    assert {name: what_happens(before, answer) for name, answer in TOLD_BY[step].items()} == table
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_a_contradiction_is_told_with_both_sides_and_the_amounts(row: str) -> None:
+    before, _ = TABLE[row]
+    if not domain.is_settled(before) or domain.next_step(before) is GatewayStep.INQUIRE_REFUND:
+        return
+    found = afterwards.on_answer(before, GatewayStep.INQUIRE, PARTLY_REFUNDED, POLICY)
+    assert found.outcome is Outcome.NEEDS_DECISION
+    assert (found.payment.settled_as, found.payment.version) == (before.status, before.version + 1)
+    assert found.payment.gateway_side == domain.GatewaySide("captured", 1_250, 300, "EUR")
+
+
+def test_what_a_person_knew_is_no_news_and_what_is_new_is() -> None:
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, DISPUTED, POLICY).payment
+    assert afterwards.on_answer(case, GatewayStep.INQUIRE, DISPUTED, POLICY) == PaymentTransition(
+        case, delay_s=REMIND_S, republish=True
+    )
+    stands = on_command(case, Resolve(ID, "INV-1", "captured", case.version, "ann", "R-1")).payment
+    assert afterwards.meaning_of(DISPUTED, stands) is afterwards.Meaning.KNOWN
+    assert afterwards.on_answer(stands, GatewayStep.INQUIRE, DISPUTED, POLICY) == PaymentTransition(stands)
+    worse = replace(DISPUTED, refunded_minor=1_250)
+    again = afterwards.on_answer(stands, GatewayStep.INQUIRE, worse, POLICY)
+    assert (again.outcome, again.payment.version) == (Outcome.NEEDS_DECISION, stands.version + 1)
+
+
+def test_a_case_whose_difference_grows_is_a_new_version() -> None:
+    """Nobody decides on a version that shows less than the gateway says by now."""
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, PARTLY_REFUNDED, POLICY).payment
+    grown = afterwards.on_answer(case, GatewayStep.INQUIRE, ALL_REFUNDED, POLICY)
+    assert (grown.outcome, grown.payment.version) == (Outcome.NEEDS_DECISION, case.version + 1)
+
+
+@pytest.mark.parametrize("amount_minor", [port.AMOUNT_SHOWN_MAX + 1, 4_242_424_242_424_242])
+def test_an_amount_that_could_read_as_a_card_number_is_not_shown(amount_minor: int) -> None:
+    strange: port.Captured = replace(CAPTURED, amount_minor=amount_minor, currency="e$r")
+    assert domain.side_of(strange) == domain.GatewaySide("captured", None, 0, "E_R")
+
+
+# -- when a settled payment is looked at ---------------------------------------------------------------------------------------------------
+
+
+def looks_s(before: Payment, answer: GatewayAnswer, *, days: float) -> list[float]:
+    """The times of all looks within so many days, if every look gets this answer. The payment becomes settled at 0 s."""
+    at_s, due_s = 0.0, 0.0 if before.decided_by else domain.next_look_s(before, POLICY)
+    times: list[float] = []
+    while due_s is not None and at_s + due_s <= days * 86_400:
+        at_s += due_s
+        times.append(at_s)
+        step = domain.next_step(before)
+        assert step is not None
+        found = afterwards.on_answer(before, step, answer, POLICY)
+        before, due_s = found.payment, found.delay_s
+    return times
+
+
+@pytest.mark.parametrize("status", [PaymentStatus.CAPTURED, PaymentStatus.NOT_CHARGED, PaymentStatus.REFUNDED])
+def test_a_decision_is_watched_ever_more_rarely_until_the_gateway_agrees(status: PaymentStatus) -> None:
+    """For hours the key is rotated, or the gateway is silent: the watch outlives the ladder."""
+    watched = looks_s(payment(status, decided_by="ann"), UNKNOWN, days=60)
+    waits = [later - sooner for sooner, later in pairwise(watched)]
+    assert watched[0] == 0.0
+    assert tuple(waits[: len(LADDER_S)]) == LADDER_S
+    assert set(waits[len(LADDER_S) :]) == {WATCH_S}
+    assert watched[-1] > 59 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "looks"),
+    [
+        (PaymentStatus.CAPTURED, CAPTURED, 1),
+        (PaymentStatus.NOT_CHARGED, CANCELLED, 1 + len(CANCEL_LOOKS_S)),
+        (PaymentStatus.REFUND_FAILED, NO_REFUND, 1),
+        (PaymentStatus.REFUNDED, REFUNDED, 1 + len(REFUND_LOOKS_S)),
+    ],
+)
+def test_once_the_gateway_agrees_with_a_person_it_is_watched_like_its_own_outcome(
+    status: PaymentStatus, answer: GatewayAnswer, looks: int
+) -> None:
+    assert len(looks_s(payment(status, decided_by="ann"), answer, days=400)) == looks
+
+
+@pytest.mark.parametrize("answer", [REFUNDED, UNKNOWN, REFUND_PENDING])
+def test_a_refund_is_looked_at_for_thirty_days(answer: GatewayAnswer) -> None:
+    looks = looks_s(payment(PaymentStatus.REFUNDED), answer, days=400)
+    assert len(looks) == len(REFUND_LOOKS_S)
+    assert 30 * 86_400 <= looks[-1] < 31 * 86_400
+
+
+def test_a_capture_is_looked_at_only_when_somebody_asks() -> None:
+    assert looks_s(payment(PaymentStatus.CAPTURED), CAPTURED, days=400) == []
+    asked = on_command(payment(PaymentStatus.CAPTURED), Inquire(ID, "INV-1", look=True))
+    assert (asked.delay_s, asked.payment.was_case) == (0.0, True)
+    agreed = afterwards.on_answer(asked.payment, GatewayStep.INQUIRE, CAPTURED, POLICY)
+    assert agreed.delay_s is None
+    assert domain.is_told_to_staff(agreed, GatewayStep.INQUIRE)
+
+
+def test_asking_takes_no_look_away() -> None:
+    refunded, asked = payment(PaymentStatus.REFUNDED, rung=2), 0
+    for _ in range(20):
+        refunded = on_command(refunded, Inquire(ID, "INV-1", look=True)).payment
+        looked = afterwards.on_answer(refunded, GatewayStep.INQUIRE_REFUND, REFUNDED, POLICY)
+        refunded, asked = looked.payment, asked + 1
+        assert looked.delay_s == REFUND_LOOKS_S[2]
+
+
+@pytest.mark.parametrize(
+    ("transition", "told"),
+    [
+        (PaymentTransition(payment(PaymentStatus.NEEDS_DECISION), delay_s=REMIND_S, republish=True), True),
+        (PaymentTransition(payment(PaymentStatus.IN_DOUBT), delay_s=300.0), True),
+        (PaymentTransition(payment(PaymentStatus.IN_DOUBT), delay_s=1.0), False),
+        (PaymentTransition(payment(PaymentStatus.IN_DOUBT), then=GatewayStep.EXECUTE), False),
+        (PaymentTransition(payment(PaymentStatus.NEEDS_DECISION), Outcome.NEEDS_DECISION, delay_s=REMIND_S), False),
+        (PaymentTransition(payment(PaymentStatus.CAPTURED)), False),
+        (PaymentTransition(replace(payment(PaymentStatus.CAPTURED), was_case=True)), True),
+    ],
+)
+def test_staff_are_told_what_the_gateway_answers_about_a_case(transition: PaymentTransition, told: bool) -> None:
+    assert domain.is_told_to_staff(transition, GatewayStep.INQUIRE) is told
+    assert not domain.is_told_to_staff(transition, GatewayStep.EXECUTE)
