@@ -54,13 +54,13 @@ PROBE_AFTER_S = 10.0
 ASK_TIMEOUT_S = 3.0
 """How long the broker may take, after a loss, to open a channel and to confirm the probe. It takes milliseconds, or it is an outage."""
 FRESH_FOR_S = 1.0
-"""How long a confirm shows that the broker took messages. On the outside lane a message that ends the connection alone within this time is
-to blame. On the inside lane, where poison is rare and a delay costs more, it has to do so twice."""
-LOSSES_MAX = {Lane.INSIDE: 32, Lane.OUTSIDE: 256}
+"""How long a confirm shows that the broker took messages. A message that ends the connection alone within this time is to blame. On the
+inside lane, where poison is rare and a delay costs more, it has to do so twice."""
+LOSSES_MAX, LOSSES_INSIDE_MAX = 256, 32
 """Lost waves of one call: one message among 256 costs nine. What is unknown after more is left to the sweeper. A loss takes some 10 ms
-(measured). On the inside lane an acknowledgement waits for the call; on the outside lane only the sweeper's reservation does."""
+(measured). On the inside lane an acknowledgement waits for the call; on the others only the sweeper's reservation does."""
 COMPONENTS = {Lane.INSIDE: "publisher", Lane.OUTSIDE: "publisher outside"}
-"""The names in readiness of the publishers of the two lanes."""
+"""The names in readiness of the publishers that are always connected. Those of the other lanes connect when something waits there."""
 APP_ID = "remit"
 PROBE = Outgoing(UUID(int=0), exchange=DEAD_LETTERS, routing_key="remit.probe", type="", correlation_id="", body=b"")
 """A message for no queue. The broker returns and confirms it, which shows that it takes messages. It goes to an exchange that every service
@@ -182,7 +182,7 @@ class _NotSentError(ConnectionError):
 
 
 class Publisher:
-    """Publishes on one channel, one batch at a time, for one of the two lanes.
+    """Publishes on one channel, one batch at a time, for one lane.
 
     So no two messages with the same id are in flight together. If they were, the return of one would be counted for the other (measured).
     """
@@ -198,6 +198,7 @@ class Publisher:
         self._link = link
         self._readiness = readiness or Readiness()
         self._lane = lane
+        self._losses_max = LOSSES_INSIDE_MAX if lane is Lane.INSIDE else LOSSES_MAX
         self._probe_after_s = probe_after_s
         self._confirmed_at = time.monotonic()
         self._failing = False
@@ -220,13 +221,13 @@ class Publisher:
         async with self._turn:
             while waiting:
                 wave = _next_wave(waiting, self._wave_size.at_most)
-                is_proof = self._lane is Lane.OUTSIDE and time.monotonic() - self._confirmed_at < FRESH_FOR_S
+                is_proof = self._lane is not Lane.INSIDE and time.monotonic() - self._confirmed_at < FRESH_FOR_S
                 unknown, problem = await self._publish_wave(wave, result)
                 if problem is None:
                     self._wave_size.passed()
                     continue
                 losses += 1
-                if losses > LOSSES_MAX[self._lane] or not await self._is_answering():
+                if losses > self._losses_max or not await self._is_answering():
                     self._give_up([*unknown, *waiting], result, problem)
                     break
                 if unknown and not self._decide(
@@ -405,12 +406,16 @@ class Publisher:
 
     def _succeeded(self) -> None:
         self._failing = False
-        self._readiness.set(COMPONENTS[self._lane], ok=True)
+        self._says(ok=True)
 
     def _failed(self, error: BaseException) -> None:
         self._failing = True
-        self._readiness.set(COMPONENTS[self._lane], ok=False, reason=describe_error(error))
+        self._says(ok=False, reason=describe_error(error))
         self._drop_channel()
+
+    def _says(self, *, ok: bool, reason: str = "") -> None:
+        if (component := COMPONENTS.get(self._lane)) is not None:
+            self._readiness.set(component, ok=ok, reason=reason)
 
     def _drop_channel(self) -> None:
         """Give up the channel, because its state is unknown."""
@@ -478,13 +483,13 @@ def _payload_or_remains(id_: str, message: Outgoing, channel: Channel, lane: Lan
 def _payload(id_: str, message: Outgoing, channel: Channel, lane: Lane = Lane.INSIDE, user: str | None = None) -> bytes:
     """The frames of one message with its AMQP id. Raises ValueError, TypeError or struct.error if AMQP cannot carry it.
 
-    On the outside lane an event is a public copy: it enters behind our own queues, and it is no error if nobody listens.
+    On any lane but the inside one an event is a public copy: it enters behind our own queues, and it is no error if nobody listens.
     `user` is who we are. A message of another sender that is sent again says so: its receiver believes only staff who its sender is.
     """
     if len(message.body) > 2 * BODY_BYTES_MAX:
         # The broker would close the channel for an oversized body, and all messages in flight on it would fail.
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
-    is_copy = lane is Lane.OUTSIDE and is_public(message.exchange)
+    is_copy = lane is not Lane.INSIDE and is_public(message.exchange)
     return frames.publish(
         channel.number,
         exchange=message.exchange if is_copy else ingress_exchange(message.exchange),
