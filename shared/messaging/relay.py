@@ -16,7 +16,7 @@ from shared import crash_points
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.outbox_cleaner import OutboxCleaner
 from shared.messaging.publisher import Published, Publisher
-from shared.messaging.routes import Routes, for_own_queues, is_event, route_of
+from shared.messaging.routes import Routes, for_own_queues, is_event, route_of, routes_of
 from shared.observability import metrics
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
@@ -89,7 +89,7 @@ class Relay:
         crash_points.reach("relay.before_publish")
         published = await self._publisher.publish(to_all)
         crash_points.reach("relay.after_confirm")
-        refused = set(published.refused)
+        refused = {*published.not_taken, *published.unclear}
         suspects = [message for message in to_all if message.id in refused and is_event(message)] if refused else []
         if not (known or suspects):
             return published, set()
@@ -98,7 +98,7 @@ class Relay:
         own = await self._publisher.publish(to_own)
         crash_points.reach("relay.after_own")
         owed = _taken([*known, *suspects], own)
-        self._routes.refused([message for message in suspects if message.id in owed])
+        self._routes.learn([message for message in suspects if message.id in owed], published)
         return _with_own(published, own, sent_again={message.id for message in suspects}), owed
 
     async def _postpone(self, refused: Sequence[Unpublished]) -> None:
@@ -125,26 +125,23 @@ class Relay:
 
 def _taken(messages: Sequence[Outgoing], published: Published) -> set[UUID]:
     """The ids of those messages that our own queues took, or that none of them takes."""
-    left = {*published.undeliverable, *published.refused, *published.poison, *published.failed}
+    left = published.undeliverable.union(published.not_taken, published.unclear, published.poison, published.failed)
     return {message.id for message in messages if message.id not in left}
 
 
 def _with_own(published: Published, own: Published, *, sent_again: set[UUID]) -> Published:
     """Both results as one. What was sent again to our own queues has its second result; what they took still owes its public copy."""
-    published = replace(published, refused=[id_ for id_ in published.refused if id_ not in sent_again])
-    return _merged(published, replace(own, confirmed=[]))
 
+    def first(ids: Sequence[UUID]) -> list[UUID]:
+        return [id_ for id_ in ids if id_ not in sent_again]
 
-def _merged(one: Published, other: Published) -> Published:
-    """The results for different messages as one."""
-    return Published(
-        confirmed=one.confirmed + other.confirmed,
-        unroutable=one.unroutable + other.unroutable,
-        unencodable=one.unencodable + other.unencodable,
-        refused=one.refused + other.refused,
-        poison=one.poison + other.poison,
-        failed=one.failed + other.failed,
+    not_again = replace(
+        published,
+        refused=first(published.refused),
+        silent=first(published.silent),
+        unclear=first(published.unclear),
     )
+    return not_again.with_others(replace(own, confirmed=[]))
 
 
 class _RelayOfOthers(Relay):
@@ -200,13 +197,13 @@ class OutsideRelay(_RelayOfOthers):
         return await self._publish(outbox_batches)
 
     async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
-        """Publish messages, except those whose routes refuse."""
+        """Publish messages, except those whose routes refuse. They change their lane, and so do those of which one has a silent queue."""
         unsent = {message.id for message in messages if self._routes.refuses(message)}
         sent = [message for message in messages if not self._routes.refuses(message)] if unsent else messages
         published = await self._send(sent)
         if not published.is_complete:
             self._routes.learn(sent, published)
-        return published, unsent
+        return published, unsent.union(published.unclear)
 
 
 class RetryRelay(_RelayOfOthers):
@@ -218,15 +215,24 @@ class RetryRelay(_RelayOfOthers):
 
     async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
         """Publish one message to each route that refuses. If it is taken, the others follow. If it is not, they fare like it unsent."""
-        first, rest = self._routes.one_for_each(messages)
+        first, alone, rest = self._routes.to_try(messages)
         published = await self._send(first)
-        refused, failed = {*published.refused, *published.poison}, set(published.failed)
-        refusing = {route_of(message) for message in first if message.id in refused}
-        unknown = {route_of(message) for message in first if message.id in failed}
-        following = [message for message in rest if route_of(message) not in refusing | unknown]
-        if following:
-            published = _merged(published, await self._send(following))
-        self._routes.learn([*first, *following], published)
-        published.refused += [message.id for message in rest if route_of(message) in refusing]
-        published.failed += [message.id for message in rest if route_of(message) in unknown]
+        tried = list(first)
+        while alone and not (
+            published.silent or published.failed
+        ):  # who tries a silent queue waits: one a call is enough
+            tried.append(message := alone.pop(0))
+            published = published.with_others(await self._send([message]))
+        taken = {*published.confirmed, *published.undeliverable}
+        open_ = routes_of(message for message in tried if message.id in taken)
+        if following := [message for message in rest if route_of(message) in open_]:
+            published = published.with_others(await self._send(following))
+        self._routes.learn([*tried, *following], published)
+        is_outage = bool(published.failed)
+        for message in (*alone, *rest):
+            if route_of(message) not in open_:
+                is_refused = not is_outage and self._routes.has_refused(message)
+                (published.refused if is_refused else published.failed).append(message.id)
+        published.failed += published.unclear
+        published.unclear.clear()
         return published, set()

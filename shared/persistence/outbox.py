@@ -89,7 +89,8 @@ SWEEP_BACKOFF_S = 3.0
 SWEEP_MESSAGES_MAX = 200
 """Messages of one sweep: as many as one batch of the pipeline has. So a sweep delays nobody, and ends long before its reservation does."""
 ANSWER_REFUSALS_MAX = 5
-"""Tries, about half a minute, after which an answer is dropped if its receiver's queue stays full. The stored answer remains."""
+"""Tries, about half a minute, after which an answer is dropped if its receiver's queue stays full or without a leader. The stored answer
+remains."""
 ANSWER_LOSSES_MAX = 3
 """Connections that an answer may end before it is dropped. The stored answer remains."""
 LOSSES_MAX = 6
@@ -211,8 +212,8 @@ async def take_overdue(tx: Tx, lane: Lane = Lane.INSIDE) -> list[OutboxBatch]:
 class Unpublished:
     """The messages of one outbox batch that still have to be published, by the reason.
 
-    `unknown`: the broker said nothing about them. `unroutable`: no queue takes them, or AMQP cannot carry them. `refused`: a queue is full
-    or without a leader. `poison`: sent alone, each ended the connection. `public`: our own queues have them, and the public copy waits.
+    `unknown`: nobody knows about them. `unroutable`: no queue takes them, or AMQP cannot carry them. `refused`: a queue is full or without
+    a leader. `poison`: sent alone, each ended the connection. `public`: our own queues have them, and the public copy waits.
     `unsent`: their route refused others lately, so the retry lane tries them. `dropped` are answers that need no further publishing,
     because they were refused, or ended a connection, too often.
     """
@@ -259,7 +260,8 @@ def unpublished_of(
         return Unpublished(outbox_batch)
     reasons = (
         dict.fromkeys(published.poison, "poison")
-        | dict.fromkeys(published.refused, "refused")
+        | dict.fromkeys(published.not_taken, "refused")
+        | dict.fromkeys(published.unclear, "refused")
         | dict.fromkeys(published.undeliverable, "unroutable")
         | dict.fromkeys(published.confirmed)
         | dict.fromkeys(for_another_lane, "public" if outbox_batch.lane is Lane.INSIDE else "unsent")

@@ -17,8 +17,10 @@ class PublishingLanes:
 
     def __init__(self, rabbitmq_url: str, database: Database) -> None:
         self._database = database
+        self.now = 0.0
+        """The time by which a route is left alone, in seconds."""
         self.publishers = {lane: Publisher(BrokerLink(rabbitmq_url, name=f"test {lane}"), lane=lane) for lane in Lane}
-        routes = Routes()
+        routes = Routes(clock=lambda: self.now)
         self.inside = Relay(database, self.publishers[Lane.INSIDE], routes=routes)
         self.outside = OutsideRelay(database, self.publishers[Lane.OUTSIDE], routes=routes)
         self._relays: dict[Lane, Relay] = {Lane.INSIDE: self.inside, Lane.OUTSIDE: self.outside}
