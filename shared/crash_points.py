@@ -67,10 +67,10 @@ POINTS: Final = (
         "Our own queues have events that the public refused; their public copies are not put off.",
         (INVOICE, PAYMENT_GATEWAY),
     ),
-    CrashPoint("relay.before_outside", "An outbox batch of the outside lane is committed; none of it is sent.", ALL),
+    CrashPoint("relay.before_outside", "An outbox batch that depends on others is committed; none of it is sent.", ALL),
     CrashPoint(
         "relay.after_outside",
-        "The broker has answered for messages of the outside lane; their batches still exist.",
+        "The broker has answered for messages that depend on others; their batches still exist.",
         ALL,
     ),
     CrashPoint("outbox.before_delete", "Messages are confirmed; their outbox batches are to be deleted.", ALL),

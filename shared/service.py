@@ -104,6 +104,7 @@ class Runtime:
     lanes: Lanes
     readiness: Readiness
     clock: Clock
+    links: list[BrokerLink] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     parts: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
@@ -145,14 +146,20 @@ class Runtime:
 
     def add_consumer(self, queue: str, *, prefetch: int, after: Consumer | None = None, wary: bool = False) -> Consumer:
         """A consumer of `queue` with a connection of its own, for a worker that the caller adds. See `Consumer` for the rest."""
-        link = BrokerLink(self.settings.rabbitmq_url, name=f"{self.settings.name} {queue}")
+        link = self.link(queue)
         consumer = Consumer(link, queue, readiness=self.readiness, prefetch=prefetch, after=after, wary=wary)
         self.consumers.append(consumer)
         return consumer
 
-    async def close_consumers(self) -> None:
-        """Close the connections of all consumers. Never raises an error of the broker."""
-        await asyncio.gather(*(consumer.link.close() for consumer in self.consumers))
+    def link(self, role: str) -> BrokerLink:
+        """A connection to the broker for this role alone, which is closed when the service stops."""
+        link = BrokerLink(self.settings.rabbitmq_url, name=f"{self.settings.name} {role}")
+        self.links.append(link)
+        return link
+
+    async def close_links(self) -> None:
+        """Close all these connections. Never raises an error of the broker."""
+        await asyncio.gather(*(link.close() for link in self.links))
 
     def in_background(self, task: BackgroundTask, *, first_in_s: float = 0.0, wait: Sleep = asyncio.sleep) -> None:
         """Run `task` repeatedly beside the consumers, with `shared.background.run_every`."""
@@ -207,7 +214,7 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
         lanes = Lanes(settings.rabbitmq_url, database, readiness, name=settings.name)
         opened.push_async_callback(lanes.close)
         runtime = Runtime(settings, database, lanes, readiness, clock)
-        opened.push_async_callback(runtime.close_consumers)
+        opened.push_async_callback(runtime.close_links)
         await assemble(runtime)
         return await _run_until_stopped(runtime, stopping)
 

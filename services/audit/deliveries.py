@@ -30,7 +30,7 @@ _UNSENT = "SELECT m AS id FROM outbox, unnest(ids) AS m WHERE m = ANY($1::uuid[]
 _OUTBOXES = "SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM outbox"
 _LEFT = """
     SELECT m.id, m.type, o.created_at, o.sweep_after = 'infinity' AS quarantined,
-        o.lane = 'outside' AND m.exchange = ANY($1) AS public_copy
+        o.lane <> 'inside' AND m.exchange = ANY($1) AS public_copy
     FROM outbox o, unnest(o.ids, o.types, o.exchanges) AS m (id, type, exchange) ORDER BY o.created_at, m.id"""
 
 _UNJOURNALLED = """

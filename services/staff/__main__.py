@@ -7,7 +7,7 @@ from services.staff.handlers import CaseHandler
 from services.staff.intake import Intake
 from services.staff.journal import JournalHeadLog
 from services.staff.unreadable import UnreadableWatch
-from shared.messaging.topology import DEAD_LETTERS
+from shared.messaging.topology import DEAD_LETTERS, UNREADABLE_DEAD_LETTERS
 from shared.service import Runtime, run_service
 
 NAME = "staff"
@@ -18,16 +18,16 @@ DEAD_LETTERS_PREFETCH = 50
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Assemble the service: two queues, each with a connection of its own, and a watch over a third one, which nobody consumes.
+    """Assemble the service: two queues and a watch over a third one, which nobody consumes, each with a connection of its own.
 
     Actions of people put their messages into the outbox, and the sweeper publishes them.
     """
-    cases = runtime.consume("staff.cases", CaseHandler())
+    runtime.consume("staff.cases", CaseHandler())
     consumer = runtime.add_consumer(DEAD_LETTERS, prefetch=DEAD_LETTERS_PREFETCH, wary=True)
     user = consumer.link.user
     intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness, staff_user=user)
     runtime.workers.append(intake)
-    runtime.in_background(UnreadableWatch(cases.link))
+    runtime.in_background(UnreadableWatch(runtime.link(UNREADABLE_DEAD_LETTERS)))
     runtime.in_background(JournalHeadLog(runtime.database))
     runtime.add_retention(store.BODY_RETENTION)
 

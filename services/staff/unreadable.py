@@ -10,7 +10,10 @@ log = structlog.get_logger(__name__)
 
 
 class UnreadableWatch:
-    """Counts the messages of the queue, and logs an error when there are more than before."""
+    """Counts the messages of the queue, and logs an error when there are more than before.
+
+    `link` is for this watch only: if the queue is missing, asking for it may end the connection.
+    """
 
     name = "unreadable_watch"
     interval_s = 30.0
@@ -24,8 +27,11 @@ class UnreadableWatch:
         """Look once. Raises one of `BROKER_ERRORS` if the broker is away or the queue is missing."""
         with losses_as_errors():
             channel = await self._link.channel(confirms=False)
-            state = await channel.queue_declare(UNREADABLE_DEAD_LETTERS, passive=True, timeout=RPC_TIMEOUT_S)
-            await channel.close(timeout=RPC_TIMEOUT_S)
+            try:
+                state = await channel.queue_declare(UNREADABLE_DEAD_LETTERS, passive=True, timeout=RPC_TIMEOUT_S)
+            finally:
+                if not channel.is_closed:
+                    await channel.close(timeout=RPC_TIMEOUT_S)
         waiting = state.message_count or 0
         metrics.DEAD_LETTERS_UNREADABLE.set(waiting)
         if waiting > self._seen:

@@ -11,13 +11,17 @@ from shared.records import dataclass, field
 
 
 class Lane(StrEnum):
-    """The two lanes on which messages leave a service. Each has a connection, outbox rows and a sweeper of its own.
+    """The lanes on which messages leave a service. Each has a connection, outbox rows and a sweeper of its own, so none waits for another.
 
-    On the outside lane goes whatever carries words or addresses of others, or needs others to take it. It cannot hold up the inside lane.
+    Inside goes what the services say to each other. Outside goes whatever carries words or addresses of others: answers, replays, dead
+    letters. What others do not take waits on a lane of its own: messages of the outside lane on `RETRY`, public copies of events on
+    `PUBLIC`. So however much of it waits, nothing that is sent for the first time waits with it.
     """
 
     INSIDE = "inside"
     OUTSIDE = "outside"
+    RETRY = "retry"
+    PUBLIC = "public"
 
 
 @dataclass(frozen=True, slots=True)

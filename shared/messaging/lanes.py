@@ -1,7 +1,7 @@
-"""The two lanes on which a service publishes, put together: connections, relays, and the tasks that go on beside them.
+"""The lanes on which a service publishes, put together: connections, relays, and the tasks that go on beside them.
 
-What the services say to each other never waits for the outside lane. There, fresh messages and repeated ones have a connection each: a
-message that ends the connection at every try must not take the fresh ones along.
+What the services say to each other never waits for the other lanes. On those, what was refused or ended a connection has a connection and a
+sweeper of its own: however much others do not take, it must not hold up what they would.
 """
 
 from collections.abc import Sequence
@@ -11,42 +11,44 @@ from shared.background import BackgroundTask
 from shared.messaging.envelope import Lane
 from shared.messaging.outbox_sampler import OutboxSampler
 from shared.messaging.outbox_sweeper import OutboxSweeper
-from shared.messaging.public_exchanges import PublicExchanges
 from shared.messaging.publisher import Publisher
 from shared.messaging.publisher_probe import PublisherProbe
-from shared.messaging.relay import OutsideRelay, Relay
+from shared.messaging.relay import OutsideRelay, Relay, RetryRelay
+from shared.messaging.routes import Routes
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
 
 
 class Lanes:
-    """Both lanes of one service. `relay` publishes what was committed; `outside` has to run beside it.
+    """All lanes of one service. `relay` publishes what was committed; `outside` has to run beside it.
 
-    The outside lane is no part of `readiness`, since others can disturb it. Only its gauge tells of it.
+    Only the inside lane is a part of `readiness`, since others can disturb the rest. The gauge of the outside lane tells of it.
     """
 
     def __init__(self, rabbitmq_url: str, database: Database, readiness: Readiness, *, name: str) -> None:
-        def link(role: str) -> BrokerLink:
-            return BrokerLink(rabbitmq_url, name=f"{name} {role}")
+        def publisher(role: str, lane: Lane, said: Readiness | None = None) -> Publisher:
+            return Publisher(BrokerLink(rabbitmq_url, name=f"{name} {role}"), said, lane=lane)
 
-        outside_readiness = Readiness()
-        inside = Publisher(link("publisher"), readiness)
-        fresh = Publisher(link("publisher outside"), outside_readiness, lane=Lane.OUTSIDE)
-        repeated = Publisher(link("sweeper outside"), outside_readiness, lane=Lane.OUTSIDE)
-        public = PublicExchanges()
-        self.outside = OutsideRelay(database, fresh, public=public)
-        self.relay = Relay(database, inside, outside=self.outside, public=public)
-        self._publishers = (inside, fresh, repeated)
+        inside = publisher("publisher", Lane.INSIDE, readiness)
+        outside = publisher("publisher outside", Lane.OUTSIDE)
+        retry = publisher("publisher retry", Lane.RETRY)
+        public = publisher("publisher public", Lane.PUBLIC)
+        routes = Routes()
+        self.outside = OutsideRelay(database, outside, routes=routes)
+        self.relay = Relay(database, inside, outside=self.outside, routes=routes)
+        self._publishers = (inside, outside, retry, public)
         self.background_tasks: Sequence[BackgroundTask] = (
             PublisherProbe(inside),
-            PublisherProbe(fresh),
+            PublisherProbe(outside),
             OutboxSweeper(database, self.relay, readiness),
-            OutboxSweeper(database, OutsideRelay(database, repeated, public=public)),
+            OutboxSweeper(database, self.outside),
+            OutboxSweeper(database, RetryRelay(database, retry, lane=Lane.RETRY, routes=routes)),
+            OutboxSweeper(database, RetryRelay(database, public, lane=Lane.PUBLIC, routes=routes)),
             self.relay.cleaner,
             OutboxSampler(database),
         )
 
     async def close(self) -> None:
-        """Close all connections of both lanes. Never raises an error of the broker."""
+        """Close all connections of all lanes. Never raises an error of the broker."""
         for publisher in self._publishers:
             await publisher.close()

@@ -45,8 +45,10 @@ log = structlog.get_logger(__name__)
 IN_FLIGHT_MAX = 256
 """Messages published before we wait for their confirms. 256 messages of 64 KiB are 16 MiB, far below a broker's default memory alarm."""
 CONFIRM_TIMEOUT_S = 10.0
-"""How long we wait for confirms. A quorum queue confirms in milliseconds. A broker under an alarm never does: the outbox keeps the
-messages."""
+"""How long we wait for the confirms of a wave. A broker under an alarm never confirms: the outbox keeps the messages."""
+SILENT_AFTER_S = 3.0
+"""How long the broker may confirm nothing more of a wave. A quorum queue confirms in milliseconds, and never while it has no leader. Even
+the channel that publishes to such a queue for the first time is blocked then (RabbitMQ 3.10), and with it all that was sent together."""
 RENEW_INTERVAL_S = 1.0
 """The shortest time between two new channels while messages are refused. One full queue must not cost a new channel for every batch."""
 PROBE_AFTER_S = 10.0
@@ -54,13 +56,13 @@ PROBE_AFTER_S = 10.0
 ASK_TIMEOUT_S = 3.0
 """How long the broker may take, after a loss, to open a channel and to confirm the probe. It takes milliseconds, or it is an outage."""
 FRESH_FOR_S = 1.0
-"""How long a confirm shows that the broker took messages. On the outside lane a message that ends the connection alone within this time is
-to blame. On the inside lane, where poison is rare and a delay costs more, it has to do so twice."""
-LOSSES_MAX = {Lane.INSIDE: 32, Lane.OUTSIDE: 256}
+"""How long a confirm shows that the broker took messages. A message that ends the connection alone within this time is to blame. On the
+inside lane, where poison is rare and a delay costs more, it has to do so twice."""
+LOSSES_MAX, LOSSES_INSIDE_MAX = 256, 32
 """Lost waves of one call: one message among 256 costs nine. What is unknown after more is left to the sweeper. A loss takes some 10 ms
-(measured). On the inside lane an acknowledgement waits for the call; on the outside lane only the sweeper's reservation does."""
+(measured). On the inside lane an acknowledgement waits for the call; on the others only the sweeper's reservation does."""
 COMPONENTS = {Lane.INSIDE: "publisher", Lane.OUTSIDE: "publisher outside"}
-"""The names in readiness of the publishers of the two lanes."""
+"""The names in readiness of the publishers that are always connected. Those of the other lanes connect when something waits there."""
 APP_ID = "remit"
 PROBE = Outgoing(UUID(int=0), exchange=DEAD_LETTERS, routing_key="remit.probe", type="", correlation_id="", body=b"")
 """A message for no queue. The broker returns and confirms it, which shows that it takes messages. It goes to an exchange that every service
@@ -72,21 +74,36 @@ class Published:
     """What became of the messages of one call of `publish`, by their ids.
 
     `confirmed`: the broker has taken them. `unroutable`: the broker returned them, because no queue takes them. `unencodable`: AMQP cannot
-    carry them. `refused`: the broker nacked them, because a queue is full, or it confirmed others and not them. `poison`: sent alone, they
-    ended the connection, and the broker could be reached at once. `failed`: nobody knows, because the broker is away.
+    carry them. `refused`: the broker nacked them, because a queue is full. `silent`: it takes others, and says nothing about them, because
+    their queue has no leader. `unclear`: one of their queues has no leader, and the broker says nothing about messages to several of them.
+    `poison`: sent alone, they ended the connection, and the broker could be reached at once. `failed`: nobody knows, because the broker is
+    away.
     """
 
     confirmed: list[UUID] = field(default_factory=list)
     unroutable: list[UUID] = field(default_factory=list)
     unencodable: list[UUID] = field(default_factory=list)
     refused: list[UUID] = field(default_factory=list)
+    silent: list[UUID] = field(default_factory=list)
+    unclear: list[UUID] = field(default_factory=list)
     poison: list[UUID] = field(default_factory=list)
     failed: list[UUID] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
         """Whether the broker has taken all messages."""
-        return not (self.unroutable or self.unencodable or self.refused or self.poison or self.failed)
+        return not (self.undeliverable or self.not_taken or self.unclear or self.poison or self.failed)
+
+    def with_others(self, other: "Published") -> "Published":
+        """This result together with that for other messages."""
+        return Published(
+            **{name: getattr(self, name) + getattr(other, name) for name in self.__slots__}  # each a list of ids
+        )
+
+    @property
+    def not_taken(self) -> set[UUID]:
+        """The ids of messages that their queues do not take now: they are full, or have no leader."""
+        return {*self.refused, *self.silent}
 
     @property
     def undeliverable(self) -> set[UUID]:
@@ -136,14 +153,29 @@ class _Confirms:
     def expect(self, ids: Sequence[str]) -> "asyncio.Future[None]":
         """Expect confirms for the next messages on this channel, given by their AMQP ids.
 
-        The returned future is done when the fate of each is known. It raises ConnectionError if the channel closes before.
+        The returned future is done when the fate of each is known. It raises ConnectionError if the channel closes before, and TimeoutError
+        if the broker confirms nothing more for `SILENT_AFTER_S` seconds, or not all in `CONFIRM_TIMEOUT_S`.
         """
         self._first_tag += len(self._ids)
         self._ids, self._fates, self._missing = ids, [None] * len(ids), len(ids)
         self._confirmed_up_to = 0
         self._returned.clear()
-        self._settled = asyncio.get_running_loop().create_future()
-        return self._settled
+        loop = asyncio.get_running_loop()
+        self._settled = settled = loop.create_future()
+        give_up_at = loop.time() + CONFIRM_TIMEOUT_S
+
+        def look(missing_before: int) -> None:
+            wait_s = min(SILENT_AFTER_S, give_up_at - loop.time())
+            if settled.done():
+                return
+            if self._missing < missing_before and wait_s > 0:
+                timer = loop.call_later(wait_s, look, self._missing)
+                settled.add_done_callback(lambda _: timer.cancel())
+            else:
+                settled.set_exception(TimeoutError("the broker confirms nothing more"))
+
+        look(len(ids) + 1)
+        return settled
 
     @property
     def fates(self) -> Sequence[Fate | None]:
@@ -182,7 +214,7 @@ class _NotSentError(ConnectionError):
 
 
 class Publisher:
-    """Publishes on one channel, one batch at a time, for one of the two lanes.
+    """Publishes on one channel, one batch at a time, for one lane.
 
     So no two messages with the same id are in flight together. If they were, the return of one would be counted for the other (measured).
     """
@@ -198,6 +230,7 @@ class Publisher:
         self._link = link
         self._readiness = readiness or Readiness()
         self._lane = lane
+        self._losses_max = LOSSES_INSIDE_MAX if lane is Lane.INSIDE else LOSSES_MAX
         self._probe_after_s = probe_after_s
         self._confirmed_at = time.monotonic()
         self._failing = False
@@ -220,13 +253,13 @@ class Publisher:
         async with self._turn:
             while waiting:
                 wave = _next_wave(waiting, self._wave_size.at_most)
-                is_proof = self._lane is Lane.OUTSIDE and time.monotonic() - self._confirmed_at < FRESH_FOR_S
+                is_proof = self._lane is not Lane.INSIDE and time.monotonic() - self._confirmed_at < FRESH_FOR_S
                 unknown, problem = await self._publish_wave(wave, result)
                 if problem is None:
                     self._wave_size.passed()
                     continue
                 losses += 1
-                if losses > LOSSES_MAX[self._lane] or not await self._is_answering():
+                if losses > self._losses_max or not await self._is_answering():
                     self._give_up([*unknown, *waiting], result, problem)
                     break
                 if unknown and not self._decide(
@@ -312,8 +345,7 @@ class Publisher:
 
     async def _all_confirmed(self, settled: "asyncio.Future[None]") -> None:
         """Wait for the confirms of all written messages. `_confirms.fates` holds them then. Raises one of `BROKER_ERRORS`."""
-        async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-            await settled
+        await settled
         self._confirmed_at = time.monotonic()
 
     async def _probe(self, channel: Channel) -> None:
@@ -355,9 +387,11 @@ class Publisher:
         `is_proof` says that the loss of a single message proves that it is to blame, and that it was no outage which is over already.
         """
         alone = unknown[0] if len(unknown) == 1 else None
-        if isinstance(problem, TimeoutError):  # the queue of these messages has lost its leader: as good as refused
-            for message in unknown:  # but no answer is dropped because of that
-                (result.failed if message.droppable else result.refused).append(message.id)
+        if isinstance(problem, TimeoutError):
+            routes = {(message.exchange, message.routing_key) for message in unknown}
+            (result.silent if len(routes) == 1 else result.unclear).extend(message.id for message in unknown)
+            metrics.PUBLISH_FAILURES.labels(reason="silent").inc(len(unknown))
+            log.warning("messages_unconfirmed", messages=len(unknown), advice="a queue has no leader; sent again soon")
         elif alone is None or isinstance(problem, _NotSentError):
             return False
         elif isinstance(problem, ChannelNotFoundEntity):  # its exchange is missing
@@ -396,7 +430,7 @@ class Publisher:
         """
         metrics.PUBLISH_FAILURES.labels(reason="nacked").inc(messages)
         log.warning(
-            "messages_refused", messages=messages, advice="a queue is full or without a leader; sent again soon"
+            "messages_refused", messages=messages, advice="a queue is full or changes its leader; sent again soon"
         )
         now = time.monotonic()
         if now - self._renewed_at >= RENEW_INTERVAL_S:
@@ -405,12 +439,16 @@ class Publisher:
 
     def _succeeded(self) -> None:
         self._failing = False
-        self._readiness.set(COMPONENTS[self._lane], ok=True)
+        self._says(ok=True)
 
     def _failed(self, error: BaseException) -> None:
         self._failing = True
-        self._readiness.set(COMPONENTS[self._lane], ok=False, reason=describe_error(error))
+        self._says(ok=False, reason=describe_error(error))
         self._drop_channel()
+
+    def _says(self, *, ok: bool, reason: str = "") -> None:
+        if (component := COMPONENTS.get(self._lane)) is not None:
+            self._readiness.set(component, ok=ok, reason=reason)
 
     def _drop_channel(self) -> None:
         """Give up the channel, because its state is unknown."""
@@ -478,13 +516,13 @@ def _payload_or_remains(id_: str, message: Outgoing, channel: Channel, lane: Lan
 def _payload(id_: str, message: Outgoing, channel: Channel, lane: Lane = Lane.INSIDE, user: str | None = None) -> bytes:
     """The frames of one message with its AMQP id. Raises ValueError, TypeError or struct.error if AMQP cannot carry it.
 
-    On the outside lane an event is a public copy: it enters behind our own queues, and it is no error if nobody listens.
+    On any lane but the inside one an event is a public copy: it enters behind our own queues, and it is no error if nobody listens.
     `user` is who we are. A message of another sender that is sent again says so: its receiver believes only staff who its sender is.
     """
     if len(message.body) > 2 * BODY_BYTES_MAX:
         # The broker would close the channel for an oversized body, and all messages in flight on it would fail.
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
-    is_copy = lane is Lane.OUTSIDE and is_public(message.exchange)
+    is_copy = lane is not Lane.INSIDE and is_public(message.exchange)
     return frames.publish(
         channel.number,
         exchange=message.exchange if is_copy else ingress_exchange(message.exchange),

@@ -1,7 +1,8 @@
 """Publishes outbox batches from memory right after their commit. `shared.messaging.outbox_sweeper` publishes those that stay behind.
 
 A service has a relay for each lane. The inside relay waits for the confirms of its messages. It only hands over the batches of the outside
-lane: another task publishes them, so nobody waits for what depends on others.
+lane: another task publishes them, so nobody waits for what depends on others. What others do not take goes to a lane of its own, where only
+a sweeper publishes.
 """
 
 import asyncio
@@ -14,12 +15,13 @@ import structlog
 from shared import crash_points
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.outbox_cleaner import OutboxCleaner
-from shared.messaging.public_exchanges import PublicExchanges, for_own_queues, is_event
 from shared.messaging.publisher import Published, Publisher
+from shared.messaging.routes import Routes, for_own_queues, is_event, route_of, routes_of
 from shared.observability import metrics
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.persistence.outbox import OutboxBatch, Unpublished
+from shared.records import replace
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +32,9 @@ PROPERTIES_BYTES = 8 * 1024
 """What a message takes besides its body, at most about: a dead letter may have no body and 24 headers."""
 AT_ONCE_MAX = 50
 """Outbox batches of the outside lane that are published by one call, so that those which are confirmed are settled soon."""
-Owed = set[UUID]
-"""The ids of messages that our own queues have taken, while their public copies still have to be published."""
+ForAnotherLane = set[UUID]
+"""The ids of messages that have to leave on another lane: public copies of what our own queues have taken, and what was not sent because
+its route refuses."""
 
 
 class Relay:
@@ -49,12 +52,12 @@ class Relay:
         publisher: Publisher,
         *,
         outside: "OutsideRelay | None" = None,
-        public: PublicExchanges | None = None,
+        routes: Routes | None = None,
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._outside = outside
-        self._public = public or PublicExchanges()
+        self._routes = routes or Routes()
         self.cleaner: OutboxCleaner = outside.cleaner if outside is not None else OutboxCleaner(database)
 
     async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
@@ -65,27 +68,28 @@ class Relay:
         ours = [outbox_batch for outbox_batch in outbox_batches if outbox_batch.lane is self.lane]
         if self._outside is not None and len(ours) < len(outbox_batches):
             self._outside.hand_over([batch for batch in outbox_batches if batch.lane is Lane.OUTSIDE])
-        if not ours:
-            return 0
-        messages = [message for outbox_batch in ours for message in outbox_batch.messages]
-        published, owed = await self._publish_messages(messages)
-        results = [outbox.unpublished_of(outbox_batch, published, owed) for outbox_batch in ours]
+        return await self._publish(ours) if ours else 0
+
+    async def _publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
+        messages = [message for outbox_batch in outbox_batches for message in outbox_batch.messages]
+        published, for_another_lane = await self._publish_messages(messages)
+        results = [outbox.unpublished_of(outbox_batch, published, for_another_lane) for outbox_batch in outbox_batches]
         metrics.ANSWERS_DROPPED.inc(sum(len(unpublished.dropped) for unpublished in results))
         self.cleaner.add(unpublished.outbox_batch.id for unpublished in results if not unpublished.count)
         await self._postpone([unpublished for unpublished in results if unpublished.is_answered])
         return sum(len(unpublished.outbox_batch.messages) - unpublished.stuck for unpublished in results)
 
-    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, Owed]:
+    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
         """Publish messages to everybody. Those that the public refuses go to our own queues alone, and owe their public copies.
 
         While the public refuses, that is known before. Otherwise a refusal tells of it, if our own queues then take the message.
         """
-        known = [message for message in messages if self._public.refuses(message)]
-        to_all = [message for message in messages if not self._public.refuses(message)] if known else messages
+        known = [message for message in messages if self._routes.refuses(message)]
+        to_all = [message for message in messages if not self._routes.refuses(message)] if known else messages
         crash_points.reach("relay.before_publish")
         published = await self._publisher.publish(to_all)
         crash_points.reach("relay.after_confirm")
-        refused = set(published.refused)
+        refused = {*published.not_taken, *published.unclear}
         suspects = [message for message in to_all if message.id in refused and is_event(message)] if refused else []
         if not (known or suspects):
             return published, set()
@@ -94,8 +98,8 @@ class Relay:
         own = await self._publisher.publish(to_own)
         crash_points.reach("relay.after_own")
         owed = _taken([*known, *suspects], own)
-        self._public.refused([message for message in suspects if message.id in owed])
-        return _merged(published, own, sent_again={message.id for message in suspects}), owed
+        self._routes.learn([message for message in suspects if message.id in owed], published)
+        return _with_own(published, own, sent_again={message.id for message in suspects}), owed
 
     async def _postpone(self, refused: Sequence[Unpublished]) -> None:
         if not refused:
@@ -121,29 +125,42 @@ class Relay:
 
 def _taken(messages: Sequence[Outgoing], published: Published) -> set[UUID]:
     """The ids of those messages that our own queues took, or that none of them takes."""
-    left = {*published.undeliverable, *published.refused, *published.poison, *published.failed}
+    left = published.undeliverable.union(published.not_taken, published.unclear, published.poison, published.failed)
     return {message.id for message in messages if message.id not in left}
 
 
-def _merged(published: Published, own: Published, *, sent_again: set[UUID]) -> Published:
-    """Both results as one. What was sent again has its second result."""
-    return Published(
-        confirmed=published.confirmed,
-        unroutable=published.unroutable + own.unroutable,
-        unencodable=published.unencodable + own.unencodable,
-        refused=[id_ for id_ in published.refused if id_ not in sent_again] + own.refused,
-        poison=published.poison + own.poison,
-        failed=published.failed + own.failed,
+def _with_own(published: Published, own: Published, *, sent_again: set[UUID]) -> Published:
+    """Both results as one. What was sent again to our own queues has its second result; what they took still owes its public copy."""
+
+    def first(ids: Sequence[UUID]) -> list[UUID]:
+        return [id_ for id_ in ids if id_ not in sent_again]
+
+    not_again = replace(
+        published,
+        refused=first(published.refused),
+        silent=first(published.silent),
+        unclear=first(published.unclear),
     )
+    return not_again.with_others(replace(own, confirmed=[]))
 
 
-class OutsideRelay(Relay):
+class _RelayOfOthers(Relay):
+    """A relay of a lane whose messages depend on others."""
+
+    async def _send(self, messages: Sequence[Outgoing]) -> Published:
+        crash_points.reach("relay.before_outside")
+        published = await self._publisher.publish(messages)
+        crash_points.reach("relay.after_outside")
+        return published
+
+
+class OutsideRelay(_RelayOfOthers):
     """Publishes outbox batches of the outside lane, either when it is called or, if they were handed over, by `run`."""
 
     lane = Lane.OUTSIDE
 
-    def __init__(self, database: Database, publisher: Publisher, *, public: PublicExchanges) -> None:
-        super().__init__(database, publisher, public=public)
+    def __init__(self, database: Database, publisher: Publisher, *, routes: Routes) -> None:
+        super().__init__(database, publisher, routes=routes)
         self._waiting: deque[tuple[OutboxBatch, int]] = deque()
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
@@ -175,14 +192,47 @@ class OutsideRelay(Relay):
         """Wait until everything that was handed over was sent to the broker once."""
         await self._all_published.wait()
 
-    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, Owed]:
-        """Publish messages of others, and public copies, which tell whether the public refuses."""
-        crash_points.reach("relay.before_outside")
-        published = await self._publisher.publish(messages)
-        crash_points.reach("relay.after_outside")
-        copies = [message for message in messages if is_event(message)]
-        if copies:
-            confirmed, refused = set(published.confirmed), set(published.refused)
-            self._public.taken([message for message in copies if message.id in confirmed])
-            self._public.refused([message for message in copies if message.id in refused])
+    async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
+        """Publish these outbox batches, which may also be public copies that the build before kept on this lane."""
+        return await self._publish(outbox_batches)
+
+    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
+        """Publish messages, except those whose routes refuse. They change their lane, and so do those of which one has a silent queue."""
+        unsent = {message.id for message in messages if self._routes.refuses(message)}
+        sent = [message for message in messages if not self._routes.refuses(message)] if unsent else messages
+        published = await self._send(sent)
+        if not published.is_complete:
+            self._routes.learn(sent, published)
+        return published, unsent.union(published.unclear)
+
+
+class RetryRelay(_RelayOfOthers):
+    """Publishes outbox batches that others did not take before: those of the retry lane or of the public lane."""
+
+    def __init__(self, database: Database, publisher: Publisher, *, lane: Lane, routes: Routes) -> None:
+        super().__init__(database, publisher, routes=routes)
+        self.lane = lane
+
+    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
+        """Publish one message to each route that refuses. If it is taken, the others follow. If it is not, they fare like it unsent."""
+        first, alone, rest = self._routes.to_try(messages)
+        published = await self._send(first)
+        tried = list(first)
+        while alone and not (
+            published.silent or published.failed
+        ):  # who tries a silent queue waits: one a call is enough
+            tried.append(message := alone.pop(0))
+            published = published.with_others(await self._send([message]))
+        taken = {*published.confirmed, *published.undeliverable}
+        open_ = routes_of(message for message in tried if message.id in taken)
+        if following := [message for message in rest if route_of(message) in open_]:
+            published = published.with_others(await self._send(following))
+        self._routes.learn([*tried, *following], published)
+        is_outage = bool(published.failed)
+        for message in (*alone, *rest):
+            if route_of(message) not in open_:
+                is_refused = not is_outage and self._routes.has_refused(message)
+                (published.refused if is_refused else published.failed).append(message.id)
+        published.failed += published.unclear
+        published.unclear.clear()
         return published, set()

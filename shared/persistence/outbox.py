@@ -10,7 +10,7 @@ that wrote them. A message that is published twice has the same id and the same 
 A row holds a transaction's messages instead of one message, because that is cheaper. With a row a message, writing and deleting outbox rows
 was 8 of the 33 rows a payment costs, and 30 % of PostgreSQL's CPU in a burst (measured).
 
-A row on the inside lane of an event with a public exchange owes the event to our own queues and to the public. On the outside lane it owes
+A row on the inside lane of an event with a public exchange owes the event to our own queues and to the public. On the public lane it owes
 the public copy alone. So an event that our queues have taken becomes a public copy by a change of its lane.
 """
 
@@ -22,7 +22,7 @@ from uuid import UUID
 
 from shared.ids import new_id
 from shared.messaging.envelope import Lane, Outgoing
-from shared.messaging.topology import MOVED, PUBLIC_EXCHANGES, is_public
+from shared.messaging.topology import MOVED, is_public
 from shared.persistence.database import Connection, Record, Tx
 from shared.records import dataclass, replace
 
@@ -78,9 +78,9 @@ _POSTPONE = f"""
     UPDATE outbox SET lane = $2, refusals = $3, losses = $4, sweep_after = {_due_at(5)} WHERE id = $1"""  # noqa: S608 - constants
 
 _COUNT = """
-    SELECT count(*) FILTER (WHERE sweep_after = 'infinity') AS quarantined,
-           coalesce(sum(cardinality(ids)) FILTER (WHERE lane = 'outside' AND exchanges[1] = ANY($1)), 0) AS public_copies
-    FROM outbox WHERE (lane = 'inside' AND sweep_after = 'infinity') OR lane = 'outside'"""
+    SELECT (SELECT count(*) FROM outbox WHERE lane = ANY($1) AND sweep_after = 'infinity') AS quarantined,
+           (SELECT coalesce(sum(messages), 0) FROM (
+               SELECT cardinality(ids) AS messages FROM outbox WHERE lane = 'public' LIMIT $2) waiting) AS public_copies"""
 
 SWEEP_AFTER_S = 2.0
 """How long an outbox batch is left to the process that wrote it. A confirm takes milliseconds."""
@@ -89,13 +89,16 @@ SWEEP_BACKOFF_S = 3.0
 SWEEP_MESSAGES_MAX = 200
 """Messages of one sweep: as many as one batch of the pipeline has. So a sweep delays nobody, and ends long before its reservation does."""
 ANSWER_REFUSALS_MAX = 5
-"""Tries, about half a minute, after which an answer is dropped if its receiver's queue stays full. The stored answer remains."""
+"""Tries, about half a minute, after which an answer is dropped if its receiver's queue stays full or without a leader. The stored answer
+remains."""
 ANSWER_LOSSES_MAX = 3
 """Connections that an answer may end before it is dropped. The stored answer remains."""
 LOSSES_MAX = 6
 """Connections that any other message may end, in about three minutes, before it is quarantined: only a person can help it then."""
 REFUSALS_COUNTED_MAX = 1_000
 """The count of refusals stops here, so that it never overflows its column."""
+COPIES_COUNTED_MAX = 100_000
+"""Public copies that are counted for the gauge: they can be as many as others like, and counting them must not become a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float =
     ]
     values = [value for outbox_batch in outbox_batches for value in _row(outbox_batch, sweep_after_s)]
     if outbox_batches:
-        await tx.execute(_INSERT_TWO if len(outbox_batches) == len(Lane) else _INSERT_ONE, *values)
+        await tx.execute(_INSERT_TWO if len(outbox_batches) > 1 else _INSERT_ONE, *values)
     return outbox_batches
 
 
@@ -209,9 +212,10 @@ async def take_overdue(tx: Tx, lane: Lane = Lane.INSIDE) -> list[OutboxBatch]:
 class Unpublished:
     """The messages of one outbox batch that still have to be published, by the reason.
 
-    `unknown`: the broker said nothing about them. `unroutable`: no queue takes them, or AMQP cannot carry them. `refused`: a queue is full
-    or without a leader. `poison`: sent alone, each ended the connection. `public`: our own queues have them, and the public copy waits.
-    `dropped` are answers that need no further publishing, because they were refused, or ended a connection, too often.
+    `unknown`: nobody knows about them. `unroutable`: no queue takes them, or AMQP cannot carry them. `refused`: a queue is full or without
+    a leader. `poison`: sent alone, each ended the connection. `public`: our own queues have them, and the public copy waits.
+    `unsent`: their route refused others lately, so the retry lane tries them. `dropped` are answers that need no further publishing,
+    because they were refused, or ended a connection, too often.
     """
 
     outbox_batch: OutboxBatch
@@ -220,6 +224,7 @@ class Unpublished:
     refused: Sequence[Outgoing] = ()
     poison: Sequence[Outgoing] = ()
     public: Sequence[Outgoing] = ()
+    unsent: Sequence[Outgoing] = ()
     dropped: Sequence[Outgoing] = ()
 
     @property
@@ -229,7 +234,7 @@ class Unpublished:
 
     @property
     def count(self) -> int:
-        return self.stuck + len(self.public)
+        return self.stuck + len(self.public) + len(self.unsent)
 
     @property
     def is_answered(self) -> bool:
@@ -243,21 +248,23 @@ class Unpublished:
 
 
 def unpublished_of(
-    outbox_batch: OutboxBatch, published: "Published", owed_to_the_public: Collection[UUID] = ()
+    outbox_batch: OutboxBatch, published: "Published", for_another_lane: Collection[UUID] = ()
 ) -> Unpublished:
     """What the broker did not take of `outbox_batch`.
 
     An answer is dropped if its receiver's queue is gone, or has long been full, or if it ended several connections.
-    `owed_to_the_public` are messages that our own queues alone have taken.
+    `for_another_lane` are messages that have to leave on another lane: on the inside lane those that our own queues alone have taken, on
+    the outside lane those that were not sent.
     """
-    if published.is_complete and not owed_to_the_public:
+    if published.is_complete and not for_another_lane:
         return Unpublished(outbox_batch)
     reasons = (
         dict.fromkeys(published.poison, "poison")
-        | dict.fromkeys(published.refused, "refused")
+        | dict.fromkeys(published.not_taken, "refused")
+        | dict.fromkeys(published.unclear, "refused")
         | dict.fromkeys(published.undeliverable, "unroutable")
         | dict.fromkeys(published.confirmed)
-        | dict.fromkeys(owed_to_the_public, "public")
+        | dict.fromkeys(for_another_lane, "public" if outbox_batch.lane is Lane.INSIDE else "unsent")
     )
     left: dict[str, list[Outgoing]] = {}
     for message in outbox_batch.messages:
@@ -298,20 +305,18 @@ def parts_of(unpublished: Unpublished) -> list[WaitingPart]:
     batch = unpublished.outbox_batch
     once_more = min(batch.refusals + 1, REFUSALS_COUNTED_MAX)
     losses = batch.losses + 1
-    refused = PUBLIC_REFUSED if _is_public_copy(batch) else REFUSED
+    lane = Lane.RETRY if batch.lane is Lane.OUTSIDE else batch.lane
+    refused = PUBLIC_REFUSED if batch.lane is Lane.PUBLIC else REFUSED
     poison_s = None if unpublished.quarantined else POISON.delay_s(batch.losses)
     parts = [
         WaitingPart(unpublished.unknown, batch.lane, batch.refusals, batch.losses, SWEEP_AFTER_S),
-        WaitingPart(unpublished.unroutable, batch.lane, once_more, 0, UNROUTABLE.delay_s(batch.refusals)),
-        WaitingPart(unpublished.refused, batch.lane, once_more, 0, refused.delay_s(batch.refusals)),
-        WaitingPart(unpublished.public, Lane.OUTSIDE, 0, 0, PUBLIC_REFUSED.delay_s(0)),
-        *(WaitingPart([message], batch.lane, batch.refusals, losses, poison_s) for message in unpublished.poison),
+        WaitingPart(unpublished.unroutable, lane, once_more, 0, UNROUTABLE.delay_s(batch.refusals)),
+        WaitingPart(unpublished.refused, lane, once_more, 0, refused.delay_s(batch.refusals)),
+        WaitingPart(unpublished.public, Lane.PUBLIC, 0, 0, PUBLIC_REFUSED.delay_s(0)),
+        WaitingPart(unpublished.unsent, Lane.RETRY, batch.refusals, batch.losses, 0.0),
+        *(WaitingPart([message], lane, batch.refusals, losses, poison_s) for message in unpublished.poison),
     ]
     return [part for part in parts if part.messages]
-
-
-def _is_public_copy(outbox_batch: OutboxBatch) -> bool:
-    return outbox_batch.lane is Lane.OUTSIDE and is_public(outbox_batch.messages[0].exchange)
 
 
 async def postpone(tx: Connection, unpublished: Unpublished) -> None:
@@ -334,8 +339,8 @@ async def postpone(tx: Connection, unpublished: Unpublished) -> None:
 
 
 async def counts(connection: Connection) -> tuple[int, int]:
-    """How many messages are quarantined, and how many public copies wait. Both are few as a rule."""
-    (row,) = await connection.fetch(_COUNT, list(PUBLIC_EXCHANGES))
+    """How many messages are quarantined, and how many public copies wait, as far as `COPIES_COUNTED_MAX` rows. Both are few as a rule."""
+    (row,) = await connection.fetch(_COUNT, list(Lane), COPIES_COUNTED_MAX)
     return row["quarantined"], row["public_copies"]
 
 
@@ -388,8 +393,14 @@ def _outbox_batch(row: Record) -> OutboxBatch:
         [_where_it_goes_now(Outgoing(**dict(zip(_ARRAYS.values(), message, strict=True)))) for message in messages],
         row["refusals"],
         row["losses"],
-        Lane(row["lane"]),
+        _lane_now(row),
     )
+
+
+def _lane_now(row: Record) -> Lane:
+    """The lane of the row in this build. The build before kept public copies on the outside lane; from there they leave, or change over."""
+    lane = Lane(row["lane"])
+    return Lane.PUBLIC if lane is Lane.OUTSIDE and is_public(row["exchanges"][0]) else lane
 
 
 def _where_it_goes_now(message: Outgoing) -> Outgoing:

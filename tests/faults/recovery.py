@@ -2,7 +2,7 @@
 
 The waiting work is listed by id when the service is ready: messages that an independent listener saw on the service's queues and that it
 had not handled, messages in its outbox, payments that were due. What waits by intention is not counted: payments in doubt wait for their
-rung of the ladder, payments of an instance that died for its lease, and public copies for room in a full queue of others.
+rung of the ladder, payments of an instance that died for its lease, and what a full queue of others refused for room in it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _HANDLED: Final[dict[Service, str]] = dict.fromkeys(SERVICES, "SELECT message_id
 _DEAD_LETTERED: Final = """SELECT event_id AS id FROM dead_letters WHERE event_id IS NOT NULL
     UNION ALL SELECT message_id::uuid FROM dead_letters WHERE message_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"""
 _UNPUBLISHED: Final = """SELECT unnest(ids) AS id FROM outbox
-    WHERE lane = 'inside' OR exchanges[1] NOT IN ('invoice.events', 'payment.events')"""
+    WHERE lane = 'inside' OR (lane = 'outside' AND exchanges[1] NOT IN ('invoice.events', 'payment.events'))"""
 _DUE: Final = """SELECT payment_id AS id FROM payments
     WHERE status = 'requested' AND leased_by IS NULL AND due_at <= to_timestamp($1)"""
 

@@ -170,7 +170,7 @@ async def test_a_message_to_a_missing_exchange_is_unroutable_and_its_neighbours_
     assert (published.failed, published.poison) == ([], [])
 
 
-async def test_a_message_that_alone_gets_no_confirm_counts_as_refused(
+async def test_a_message_that_alone_gets_no_confirm_is_told_from_an_outage(
     publisher: Publisher, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The queue has lost its leader, say: the broker confirms other messages, and never this one."""
@@ -179,7 +179,7 @@ async def test_a_message_that_alone_gets_no_confirm_counts_as_refused(
     await publisher._open_channel()
     publisher._confirms.on_confirm = lambda method: None  # type: ignore[method-assign] # noqa: ARG005
     silent = message()
-    assert (await publisher.publish([silent])).refused == [silent.id]
+    assert (await publisher.publish([silent])).silent == [silent.id]
     monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT_S", 10.0)
     assert (await publisher.publish([silent])).confirmed == [silent.id], "a new channel works"
 

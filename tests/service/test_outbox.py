@@ -11,9 +11,9 @@ import pytest
 from shared.messaging import relay as relaying
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.outbox_sweeper import OutboxSweeper
-from shared.messaging.public_exchanges import PublicExchanges
 from shared.messaging.publisher import Published, Publisher
 from shared.messaging.relay import OutsideRelay, Relay
+from shared.messaging.routes import Routes
 from shared.persistence import outbox
 from shared.persistence.database import Database
 from shared.persistence.outbox import OutboxBatch, Unpublished
@@ -284,7 +284,7 @@ def stuck() -> StuckBroker:
 
 @pytest.fixture
 async def outside(database: Database, stuck: StuckBroker) -> AsyncIterator[OutsideRelay]:
-    relay = OutsideRelay(database, cast("Publisher", stuck), public=PublicExchanges())
+    relay = OutsideRelay(database, cast("Publisher", stuck), routes=Routes())
     running = asyncio.create_task(relay.run())
     yield relay
     running.cancel()

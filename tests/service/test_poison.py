@@ -12,9 +12,8 @@ from shared.contracts import invoice
 from shared.messaging import dead_letter_headers, dead_letters
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.outbox_sweeper import OutboxSweeper
-from shared.messaging.public_exchanges import PublicExchanges
 from shared.messaging.publisher import IN_FLIGHT_MAX, Publisher
-from shared.messaging.relay import OutsideRelay, Relay
+from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.metrics import READY
@@ -24,6 +23,7 @@ from shared.persistence.outbox import ANSWER_LOSSES_MAX, LOSSES_MAX
 from tests.support.databases import execute, rows
 from tests.support.deadly_broker import DeadlyBroker, deadly_broker
 from tests.support.environment import Environment
+from tests.support.publishing_lanes import PublishingLanes
 from tests.support.upstream_client import Subscription, UpstreamClient
 from tests.support.waiting import until
 
@@ -148,19 +148,15 @@ async def kept(environment: Environment) -> list[tuple[str, list[UUID], int, boo
 async def test_an_answer_that_ends_connections_is_given_up(
     environment: Environment, database: Database, broker: DeadlyBroker, answers: Subscription
 ) -> None:
-    publisher = Publisher(BrokerLink(broker.url, name="test outside"), lane=Lane.OUTSIDE)
-    await publisher.keep_open()
-    relay = OutsideRelay(database, publisher, public=PublicExchanges())
-    sweeper = OutboxSweeper(database, relay)
+    lanes = PublishingLanes(broker.url, database)
     poison, healthy = answer(answers, DEADLY), [answer(answers) for _ in range(5)]
-    assert await relay.publish(await store(database, *healthy[:2], poison, *healthy[2:])) == 5
+    await lanes.say(*healthy[:2], poison, *healthy[2:])
     assert [one.id for one in await answers.take(5)] == [str(message.id) for message in healthy]
     for losses in range(1, ANSWER_LOSSES_MAX):
-        assert await kept(environment) == [("outside", [poison.id], losses, False)]
-        await due(environment)
-        await sweeper.sweep()
+        assert await kept(environment) == [("retry", [poison.id], losses, False)]
+        await lanes.sweep(Lane.RETRY)
     assert await kept(environment) == [], "its stored answer is the truth"
-    await publisher.close()
+    await lanes.close()
 
 
 async def test_a_message_of_ours_that_ends_connections_is_quarantined_and_can_be_released(
@@ -253,7 +249,7 @@ async def test_poison_among_dead_letters_holds_up_no_message(
         await answers.take(5)
 
         async def acknowledged() -> bool:
-            found = await rows(environment.databases["invoice"], "SELECT losses FROM outbox WHERE lane = 'outside'")
+            found = await rows(environment.databases["invoice"], "SELECT losses FROM outbox WHERE lane = 'retry'")
             return found == [{"losses": 1}]
 
         await until(acknowledged, what="the loss of one connection")

@@ -6,16 +6,12 @@ from uuid import uuid4
 import pytest
 
 from shared import crash_points
-from shared.amqp.broker_link import BrokerLink
 from shared.messaging.envelope import Lane, Outgoing
-from shared.messaging.outbox_sweeper import OutboxSweeper
-from shared.messaging.public_exchanges import PublicExchanges
-from shared.messaging.publisher import Publisher
-from shared.messaging.relay import OutsideRelay, Relay
 from shared.persistence import outbox
 from shared.persistence.database import Database
-from tests.support.databases import execute, rows
+from shared.persistence.outbox import SWEEP_MESSAGES_MAX
 from tests.support.environment import Environment
+from tests.support.publishing_lanes import PublishingLanes
 from tests.support.upstream_client import Subscription, UpstreamClient
 
 DATABASE = "invoice"
@@ -34,45 +30,11 @@ async def database(environment: Environment) -> AsyncIterator[Database]:
     await opened.close()
 
 
-class BothLanes:
-    """Both lanes of a service, each with its sweeper, as `shared.messaging.lanes` puts them together."""
-
-    def __init__(self, environment: Environment, database: Database) -> None:
-        self._environment = environment
-        self._database = database
-        public = PublicExchanges()
-        self.inside = Publisher(BrokerLink(environment.rabbitmq_url, name="test inside"))
-        self.outside = Publisher(BrokerLink(environment.rabbitmq_url, name="test outside"), lane=Lane.OUTSIDE)
-        self._copies = OutsideRelay(database, self.outside, public=public)
-        self._relay = Relay(database, self.inside, public=public)
-
-    async def say(self, *messages: Outgoing) -> None:
-        """Commit these messages in one transaction, and publish them."""
-        async with self._database.transaction() as tx:
-            outbox_batches = await outbox.insert(tx, messages)
-        await self._relay.publish(outbox_batches)
-        await self._relay.cleaner.delete_confirmed()
-
-    async def sweep(self, lane: Lane) -> None:
-        """Make everything due, and sweep one lane once."""
-        await execute(self._environment.databases[DATABASE], "UPDATE outbox SET sweep_after = now()")
-        relay = self._relay if lane is Lane.INSIDE else self._copies
-        await OutboxSweeper(self._database, relay).sweep()
-
-    async def waiting(self) -> list[tuple[str, int]]:
-        """Lane and number of refusals of each message in the outbox."""
-        found = await rows(
-            self._environment.databases[DATABASE], "SELECT lane, refusals FROM outbox_messages ORDER BY created_at, id"
-        )
-        return [(row["lane"], row["refusals"]) for row in found]
-
-
 @pytest.fixture
-async def lanes(environment: Environment, database: Database) -> AsyncIterator[BothLanes]:
-    opened = BothLanes(environment, database)
+async def lanes(environment: Environment, database: Database) -> AsyncIterator[PublishingLanes]:
+    opened = PublishingLanes(environment.rabbitmq_url, database)
     yield opened
-    await opened.inside.close()
-    await opened.outside.close()
+    await opened.close()
 
 
 @pytest.fixture
@@ -88,7 +50,7 @@ async def ids(subscription: Subscription) -> list[str]:
     return [one.id for one in await subscription.waiting()]
 
 
-async def test_a_healthy_event_is_published_once(lanes: BothLanes, upstream: UpstreamClient) -> None:
+async def test_a_healthy_event_is_published_once(lanes: PublishingLanes, upstream: UpstreamClient) -> None:
     saga, listener = await upstream.queue("saga.events"), await upstream.tap("invoice.events", "#")
     await lanes.say(one := event(), two := event(VOIDED))
     assert await ids(saga) == [str(one.id)]
@@ -97,7 +59,7 @@ async def test_a_healthy_event_is_published_once(lanes: BothLanes, upstream: Ups
 
 
 async def test_our_own_queues_get_each_event_once_while_a_queue_of_others_is_full(
-    lanes: BothLanes, upstream: UpstreamClient, full: Subscription
+    lanes: PublishingLanes, upstream: UpstreamClient, full: Subscription
 ) -> None:
     saga = await upstream.queue("saga.events")
     await lanes.say(first := event())
@@ -106,16 +68,16 @@ async def test_our_own_queues_get_each_event_once_while_a_queue_of_others_is_ful
     for one in told:
         await lanes.say(one)
     assert await ids(saga) == [str(one.id) for one in told if one.type == PAID]
-    assert {lane for lane, _ in await lanes.waiting()} == {"outside"}, "nothing of ours waits"
+    assert {lane for lane, _ in await lanes.waiting()} == {"public"}, "nothing of ours waits"
     for refusals in range(1, 4):
-        await lanes.sweep(Lane.OUTSIDE)
-        assert await lanes.waiting() == [("outside", refusals)] * 11
+        await lanes.sweep(Lane.PUBLIC)
+        assert await lanes.waiting() == [("public", refusals)] * 11
     await lanes.sweep(Lane.INSIDE)
     assert await ids(saga) == [], "what is repeated for others does not reach our queues"
 
 
 async def test_the_public_copies_leave_once_there_is_room_again(
-    lanes: BothLanes, upstream: UpstreamClient, full: Subscription
+    lanes: PublishingLanes, upstream: UpstreamClient, full: Subscription
 ) -> None:
     saga, listener = await upstream.queue("saga.events"), await upstream.tap("invoice.events", "#")
     await lanes.say(one := event())
@@ -123,7 +85,7 @@ async def test_the_public_copies_leave_once_there_is_room_again(
     assert set(await ids(listener)) == {str(one.id)}
     await ids(full)  # takes its one message out
     for _ in range(2):
-        await lanes.sweep(Lane.OUTSIDE)
+        await lanes.sweep(Lane.PUBLIC)
         assert len(await full.waiting()) == 1, "it has room for one at a time"
     assert await lanes.waiting() == []
     assert str(two.id) in await ids(listener)
@@ -132,7 +94,47 @@ async def test_the_public_copies_leave_once_there_is_room_again(
     assert (await ids(saga), await ids(listener)) == ([str(three.id)], [str(three.id)]), "one publish reaches all again"
 
 
-async def test_the_public_refuses_by_routing_key(lanes: BothLanes, upstream: UpstreamClient) -> None:
+async def test_one_copy_shows_whether_the_public_takes_any_again(
+    lanes: PublishingLanes, upstream: UpstreamClient, full: Subscription
+) -> None:
+    """Otherwise those whose queues have room would get every copy again with each try."""
+    listener = await upstream.tap("invoice.events", "#")
+    await lanes.say(*(event(VOIDED) for _ in range(20)))
+    assert len(await ids(listener)) == 20
+    for _ in range(3):
+        await lanes.sweep(Lane.PUBLIC)
+        assert len(await ids(listener)) == 1
+
+
+async def test_no_answer_waits_behind_public_copies(
+    lanes: PublishingLanes, upstream: UpstreamClient, full: Subscription
+) -> None:
+    """There may be thousands of them. One sweep takes some hundreds, those that have waited longest."""
+    asker = await upstream.inbox()
+    for _ in range(2):
+        await lanes.say(*(event() for _ in range(SWEEP_MESSAGES_MAX)))
+    await lanes.keep(answer := Outgoing(uuid4(), "", asker.name, "t", "c", b"{}", droppable=True))
+    await lanes.sweep(Lane.OUTSIDE)
+    assert await ids(asker) == [str(answer.id)]
+    assert {lane for lane, _ in await lanes.waiting()} == {"public"}
+
+
+async def test_copies_that_the_build_before_kept_on_the_outside_lane_leave(
+    lanes: PublishingLanes, upstream: UpstreamClient
+) -> None:
+    saga, listener = await upstream.queue("saga.events"), await upstream.tap("invoice.events", PAID)
+    queue = await upstream.queue_that_is_full()
+    await queue.bind("invoice.events", VOIDED)
+    await lanes.keep(paid := event(), voided := event(VOIDED), lane=Lane.OUTSIDE)
+    await lanes.sweep(Lane.OUTSIDE)
+    assert (await ids(saga), await ids(listener)) == ([], [str(paid.id)]), "our own queues have it"
+    assert await lanes.waiting() == [("public", 1)], "what is refused changes its lane"
+    await ids(Subscription(queue))
+    await lanes.sweep(Lane.PUBLIC)
+    assert await ids(Subscription(queue)) == [str(voided.id)]
+
+
+async def test_the_public_refuses_by_routing_key(lanes: PublishingLanes, upstream: UpstreamClient) -> None:
     """Whoever binds a full queue to one event does not touch the others."""
     queue = await upstream.queue_that_is_full()
     await queue.bind("invoice.events", VOIDED)
@@ -140,11 +142,11 @@ async def test_the_public_refuses_by_routing_key(lanes: BothLanes, upstream: Ups
     listener = await upstream.tap("invoice.events", PAID)
     await lanes.say(paid := event())
     assert await ids(listener) == [str(paid.id)]
-    assert await lanes.waiting() == [("outside", 0)]
+    assert await lanes.waiting() == [("public", 0)]
 
 
 async def test_an_event_that_a_queue_of_ours_refuses_waits_on_the_inside(
-    lanes: BothLanes, environment: Environment, upstream: UpstreamClient
+    lanes: PublishingLanes, environment: Environment, upstream: UpstreamClient
 ) -> None:
     ours = await upstream.queue_that_is_full()
     for exchange in ("invoice.events.direct", "invoice.events.own"):
@@ -160,7 +162,7 @@ async def test_an_event_that_a_queue_of_ours_refuses_waits_on_the_inside(
 
 
 async def test_old_rows_and_what_the_build_before_leaves_are_published_to_all(
-    lanes: BothLanes, environment: Environment, database: Database, upstream: UpstreamClient
+    lanes: PublishingLanes, environment: Environment, database: Database, upstream: UpstreamClient
 ) -> None:
     """It knows no lanes: its rows have the default."""
     async with database.transaction() as tx:
@@ -173,7 +175,7 @@ async def test_old_rows_and_what_the_build_before_leaves_are_published_to_all(
 
 @pytest.mark.parametrize("point", ["relay.before_own", "relay.after_own"])
 async def test_a_crash_between_the_lanes_loses_nothing(
-    lanes: BothLanes, upstream: UpstreamClient, full: Subscription, point: str
+    lanes: PublishingLanes, upstream: UpstreamClient, full: Subscription, point: str
 ) -> None:
     saga = await upstream.queue("saga.events")
     crash_points.arm(f"{point}:1:raise")
@@ -182,25 +184,25 @@ async def test_a_crash_between_the_lanes_loses_nothing(
     crash_points.arm("")
     assert await lanes.waiting() == [("inside", 0)]
     await lanes.sweep(Lane.INSIDE)
-    assert await lanes.waiting() == [("outside", 0)]
+    assert await lanes.waiting() == [("public", 0)]
     assert set(await ids(saga)) == {str(one.id)}
     await ids(full)
-    await lanes.sweep(Lane.OUTSIDE)
+    await lanes.sweep(Lane.PUBLIC)
     assert await lanes.waiting() == []
     assert await ids(full) == [str(one.id)]
 
 
 @pytest.mark.parametrize("point", ["relay.before_outside", "relay.after_outside"])
 async def test_a_crash_while_the_copy_is_published_loses_nothing(
-    lanes: BothLanes, full: Subscription, point: str
+    lanes: PublishingLanes, full: Subscription, point: str
 ) -> None:
     await lanes.say(one := event())
     await ids(full)
     crash_points.arm(f"{point}:1:raise")
     with pytest.raises(crash_points.InjectedFault):
-        await lanes.sweep(Lane.OUTSIDE)
+        await lanes.sweep(Lane.PUBLIC)
     crash_points.arm("")
     taken = await ids(full)
-    await lanes.sweep(Lane.OUTSIDE)
+    await lanes.sweep(Lane.PUBLIC)
     assert await lanes.waiting() == []
     assert {*taken, *await ids(full)} == {str(one.id)}

@@ -115,15 +115,28 @@ def test_each_reason_waits_by_itself_and_so_does_each_poison_message() -> None:
     ]
 
 
+def test_what_the_outside_lane_does_not_get_rid_of_goes_to_the_retry_lane() -> None:
+    batch = OutboxBatch(UUID(int=99), [message(id_) for id_ in (ONE, TWO, THREE, ANSWER)], lane=Lane.OUTSIDE)
+    published = Published(confirmed=[ONE], refused=[TWO], poison=[THREE])
+    left = unpublished_of(batch, published, {ANSWER})
+    assert [(part.lane, [m.id for m in part.messages], part.delay_s) for part in parts_of(left)] == [
+        (Lane.RETRY, [TWO], REFUSED.delay_s(0)),
+        (Lane.RETRY, [ANSWER], 0),
+        (Lane.RETRY, [THREE], POISON.delay_s(0)),
+    ]
+    (unknown,) = parts_of(Unpublished(batch, unknown=[batch.messages[0]]))
+    assert unknown.lane is Lane.OUTSIDE, "an outage is nobody's fault"
+
+
 def test_a_public_copy_changes_its_lane_and_is_repeated_ever_more_rarely() -> None:
     event = replace(message(ONE), exchange="invoice.events")
     batch = OutboxBatch(UUID(int=99), [event], refusals=3)
     assert parts_of(Unpublished(batch, public=[event])) == [
-        WaitingPart([event], Lane.OUTSIDE, 0, 0, PUBLIC_REFUSED.delay_s(0))
+        WaitingPart([event], Lane.PUBLIC, 0, 0, PUBLIC_REFUSED.delay_s(0))
     ]
-    outside = replace(batch, lane=Lane.OUTSIDE)
-    assert parts_of(Unpublished(outside, refused=[event])) == [
-        WaitingPart([event], Lane.OUTSIDE, 4, 0, PUBLIC_REFUSED.delay_s(3))
+    copy = replace(batch, lane=Lane.PUBLIC)
+    assert parts_of(Unpublished(copy, refused=[event])) == [
+        WaitingPart([event], Lane.PUBLIC, 4, 0, PUBLIC_REFUSED.delay_s(3))
     ]
     assert REFUSED.delay_s(1_000) < PUBLIC_REFUSED.delay_s(1_000) <= 300
 

@@ -1,66 +1,98 @@
-"""Every message that a queue receives has a route in the service that consumes it."""
+"""What is known about routes that refuse, and which messages are tried there."""
 
-from typing import get_args
+from collections.abc import Sequence
+from uuid import uuid4
 
 import pytest
 
-from services.invoice import handlers as invoice
-from services.payment_gateway import handlers as payment_gateway
-from services.saga import handlers as saga
-from services.staff import handlers as staff
-from shared.contracts.base import Contract
-from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
-from shared.contracts.invoice import CloseCommand
-from shared.messaging.topology import ANY_KEY, WORK_QUEUES, Binding, Queue, RoutingSuffix, bound_exchange, routing_key
-
-ROUTES: dict[str, set[type[Contract]]] = {
-    "invoice.commands": set(invoice.ROUTES),
-    "invoice.settlement": {*invoice.ROUTES, CloseCommand},  # CloseCommand closes a command, and changes no invoice
-    "saga.events": set(saga.ROUTES),
-    "payment_gateway.requests": set(payment_gateway.ROUTES),
-    "payment_gateway.commands": set(payment_gateway.ROUTES),
-    "staff.cases": set(staff.ROUTES),
-}
+from shared.messaging import routes as routing
+from shared.messaging.envelope import Outgoing
+from shared.messaging.publisher import Published
+from shared.messaging.routes import SILENT, Routes
 
 
-def given_to(queue: Queue) -> set[type[Contract]]:
-    """The messages that the queue's bindings select; for the public queue, those that upstream may send."""
-    if queue.name == "invoice.commands":
-        return {message for message in MESSAGES if message.wire_name in PUBLIC_COMMANDS}
-    keys = [
-        (message, routing_key(message.wire_name, suffix)) for message in MESSAGES for suffix in get_args(RoutingSuffix)
-    ]
-    return {
-        message
-        for message, key in keys
-        if {Binding(bound_exchange(message.exchange), key), Binding(bound_exchange(message.exchange), ANY_KEY)}
-        & {*queue.bindings}
-    }
+def to(address: str) -> Outgoing:
+    return Outgoing(uuid4(), "", address, "t", "c", b"{}", droppable=True)
 
 
-def test_every_queue_is_consumed_by_a_service() -> None:
-    lacking = sorted({queue.name for queue in WORK_QUEUES} - ROUTES.keys())
-    assert not lacking, f"which service consumes {', '.join(lacking)}? Add it to ROUTES of tests/unit/test_routes.py"
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-@pytest.mark.parametrize("queue", WORK_QUEUES, ids=lambda queue: queue.name)
-def test_every_message_of_a_queue_has_a_route(queue: Queue) -> None:
-    service = queue.name.partition(".")[0]
-    lacking = sorted(message.__name__ for message in given_to(queue) - ROUTES[queue.name])
-    assert not lacking, f"services/{service}/handlers.py: ROUTES must say what {', '.join(lacking)} means"
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
-@pytest.mark.parametrize("service", ["invoice", "payment_gateway", "saga", "staff"])
-def test_every_route_has_a_queue(service: str) -> None:
-    queues = [queue for queue in WORK_QUEUES if queue.name.startswith(f"{service}.")]
-    given = {message for queue in queues for message in given_to(queue)}
-    given |= {  # by a service of the build before
-        message
-        for queue in queues
-        for binding in queue.retired
-        for message in MESSAGES
-        if binding.routing_key.startswith(message.wire_name)
-    }
-    routes = {message for queue, messages in ROUTES.items() if queue.startswith(f"{service}.") for message in messages}
-    idle = sorted(message.__name__ for message in routes - given)
-    assert not idle, f"shared/messaging/topology.py: no queue of {service} is given {', '.join(idle)}"
+@pytest.fixture
+def routes(clock: Clock) -> Routes:
+    return Routes(clock)
+
+
+def tried(routes: Routes, *addresses: str) -> tuple[list[str], list[str], list[str]]:
+    """The addresses of messages that are tried together, that are tried alone, and of the rest."""
+    together, alone, rest = routes.to_try([to(address) for address in addresses])
+    return names(together), names(alone), names(rest)
+
+
+def names(messages: Sequence[Outgoing]) -> list[str]:
+    return [message.routing_key for message in messages]
+
+
+def learn(routes: Routes, *addresses: str, fate: str) -> None:
+    messages = [to(address) for address in addresses]
+    routes.learn(messages, Published(**{fate: [message.id for message in messages]}))
+
+
+def test_one_message_is_tried_at_a_full_queue(routes: Routes) -> None:
+    learn(routes, "full", fate="refused")
+    assert tried(routes, "full", "full", "other", "full", "other") == (["full", "other", "other"], [], ["full", "full"])
+    assert (routes.refuses(to("full")), routes.refuses(to("other"))) == (True, False)
+    learn(routes, "full", fate="confirmed")
+    assert tried(routes, "full", "full") == (["full", "full"], [], [])
+
+
+@pytest.mark.parametrize("fate", ["unroutable", "unencodable"])
+def test_a_queue_that_is_gone_refuses_nothing(routes: Routes, fate: str) -> None:
+    learn(routes, "full", fate="refused")
+    learn(routes, "full", fate=fate)
+    assert not routes.refuses(to("full"))
+
+
+@pytest.mark.parametrize("fate", ["failed", "poison"])
+def test_nothing_is_learnt_from_an_outage_or_from_one_message(routes: Routes, fate: str) -> None:
+    learn(routes, "full", fate="refused")
+    learn(routes, "full", "other", fate=fate)
+    assert (routes.refuses(to("full")), routes.refuses(to("other"))) == (True, False)
+
+
+def test_routes_under_suspicion_are_tried_alone_before_those_that_were_silent(routes: Routes, clock: Clock) -> None:
+    learn(routes, "silent", fate="silent")
+    learn(routes, "a", "b", fate="unclear")
+    clock.now = SILENT.delay_s(0)
+    assert tried(routes, "silent", "a", "a", "b") == ([], ["a", "b", "silent"], ["a"])
+    assert [routes.has_refused(to(address)) for address in ("silent", "a", "b")] == [True, False, False]
+    learn(routes, "a", fate="confirmed")
+    assert tried(routes, "a", "b") == (["a"], ["b"], [])
+
+
+def test_a_silent_queue_is_tried_ever_more_rarely(routes: Routes, clock: Clock) -> None:
+    for silences in range(5):
+        learn(routes, "silent", "silent", fate="silent")
+        assert tried(routes, "silent") == ([], [], ["silent"])
+        clock.now += SILENT.delay_s(silences)
+        assert tried(routes, "silent", "silent") == ([], ["silent"], ["silent"])
+    learn(routes, "silent", fate="refused")
+    assert tried(routes, "silent") == (["silent"], [], []), "it says no: that costs nobody any time"
+
+
+def test_the_oldest_refusal_is_forgotten_when_there_are_too_many(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "ROUTES_MAX", 2)
+    learn(routes, "a", "b", "c", fate="refused")
+    assert [routes.refuses(to(address)) for address in "abc"] == [False, True, True]

@@ -1051,6 +1051,17 @@ async def test_young_work_is_under_way_in_a_live_system(books: FinishedBooks) ->
     assert drained.breaches == (Breach(str(payment("paid")), "captured, and INV-paid is not paid by it"),)
 
 
+async def test_public_copies_that_wait_for_others_are_under_way_in_a_live_system(books: FinishedBooks) -> None:
+    """The build before kept them on the outside lane."""
+    for _ in range(2):
+        await outbox_batch(b"{}")(books)
+    await sql("saga", "UPDATE outbox SET exchanges = '{invoice.events}', lane = 'outside'")(books)
+    await sql("saga", "UPDATE outbox SET lane = 'public' WHERE id = (SELECT max(id::text) FROM outbox)::uuid")(books)
+    live = await found("events_delivered", books.stores(settled_before=NOW))
+    assert (live.broken, live.in_flight) == (0, 2)
+    assert (await found("events_delivered", books.stores())).broken == 2
+
+
 async def test_a_store_that_was_not_given_is_not_checked(environment_urls: Environment, written: Path) -> None:
     report = await audit(Sources({"invoice": environment_urls.databases["invoice"]}, drained=True), NOW, complete=True)
     results = {finding.check: finding.result for finding in report.findings}
