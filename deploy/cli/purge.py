@@ -88,7 +88,7 @@ async def _purge(number: str | None, *, do: bool, who: str, reason: str) -> "Pur
 
     from deploy.cli.operate import SERVICES_FOLDER  # noqa: PLC0415
     from services.purge.places import PLACES  # noqa: PLC0415
-    from services.purge.run import Purge, Purged, find, prepared  # noqa: PLC0415
+    from services.purge.run import Purge, Purged, find, prepared, tables_of  # noqa: PLC0415
     from shared.clock import system_clock  # noqa: PLC0415
     from shared.persistence import schema  # noqa: PLC0415
     from shared.persistence.database import AWAY_ERRORS, Database  # noqa: PLC0415
@@ -109,7 +109,8 @@ async def _purge(number: str | None, *, do: bool, who: str, reason: str) -> "Pur
             if do:
                 return await Purge(databases, number=number, who=who, reason=reason, clock=system_clock).run()
             cleaner, under_way = await prepared(databases, number)
-            return Purged((), [row async for row in find(databases, cleaner)], under_way)
+            tables = await tables_of(databases)
+            return Purged((), [row async for row in find(databases, tables, cleaner)], under_way)
     except AWAY_ERRORS as error:
         from shared.observability.redaction import describe_error  # noqa: PLC0415
 
@@ -117,7 +118,7 @@ async def _purge(number: str | None, *, do: bool, who: str, reason: str) -> "Pur
 
 
 def _as_json(row: "FoundRow") -> dict[str, object]:
-    return {"database": row.database, "table": row.place.table, "key": row.key, "members": sorted(row.members)}
+    return {"database": row.table.database, "table": row.table.name, "key": row.key, "members": sorted(row.members)}
 
 
 def _print(purged: "Purged") -> None:
@@ -140,5 +141,15 @@ def _print(purged: "Purged") -> None:
 def _print_rows(title: str, rows: "Sequence[FoundRow]") -> None:
     for row in rows:
         for column, left in row.members.items():
-            shown = visible(str(left).replace("\n", " "))[:SHOWN_MAX]
-            write_line(f"{title}: {row.database}.{row.place.table}.{column} of {row.key}: {shown}")
+            shown = visible(_as_text(left).replace("\n", " "))[:SHOWN_MAX]
+            write_line(f"{title}: {row.table.database}.{row.table.name}.{column} of {row.key}: {shown}")
+
+
+def _as_text(left: object) -> str:
+    match left:
+        case bytes():
+            return left.decode("utf-8", "replace") or "(nothing: it is no text)"
+        case list():
+            return ", ".join(map(_as_text, left))
+        case _:
+            return str(left)

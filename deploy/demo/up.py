@@ -44,7 +44,7 @@ def _write_environment(system: System) -> None:
     """Write the variables for other terminals, readable by this user only: they hold passwords."""
     ENVIRONMENT_FILE.parent.mkdir(exist_ok=True)
     ENVIRONMENT_FILE.unlink(missing_ok=True)
-    ENVIRONMENT_FILE.touch(mode=0o600)
+    ENVIRONMENT_FILE.touch(mode=0o600, exist_ok=False)
     ENVIRONMENT_FILE.write_text(
         "".join(f"export {name}={shlex.quote(value)}\n" for name, value in system.environment.items())
     )

@@ -141,7 +141,7 @@ class PrivateRabbit:
     def import_definitions(self, definitions: str) -> None:
         """Makes virtual hosts, users and permissions of this JSON; raises StackError if that fails."""
         path = self._node.folder / f"definitions-{secrets.token_hex(4)}.json"
-        path.touch(mode=0o600)
+        path.touch(mode=0o600, exist_ok=False)
         path.write_text(definitions)
         self.ctl("import_definitions", str(path))
         path.unlink()

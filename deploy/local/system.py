@@ -89,7 +89,7 @@ def open_system_on(stack: Stack, **settings: str) -> Iterator[System]:
 
 
 def _write_secret(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
+    path.touch(mode=0o600, exist_ok=False)
     path.write_text(text, encoding="utf-8")
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from shared.private_files import SharedFileError, open_private
+
 _SCRAM_ITERATIONS: Final = 4096  # PostgreSQL's own default
 _SALT_BYTES: Final = 16
 _RABBITMQ_SALT_BYTES: Final = 4  # RabbitMQ's own format
@@ -22,12 +24,14 @@ def new_password() -> str:
 def kept_passwords(path: Path, names: Iterable[str]) -> dict[str, str]:
     """The passwords of `names` in the file at `path`, one `name=password` a line. Those that are missing are drawn and added.
 
-    Only the file's owner may read it; raises PermissionError if others can. Raises OSError, and ValueError for a line of another form.
+    The file must be our own, and nobody else may read it: see `open_private`. Raises OSError with the path in its text, and ValueError for
+    a line of another form.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = open_private(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    except SharedFileError as error:
+        raise PermissionError(f"{path} {error}") from None
     with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
-        if os.fstat(descriptor).st_mode & 0o077:
-            raise PermissionError(f"{path} can be read by others: chmod 600 {path}")
         file.seek(0)
         text = file.read()
         kept = dict(_line(path, line) for line in text.splitlines() if line.strip())

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid5
+
+import orjson
 
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.expected_messages import TO_GATEWAY
 from services.audit.finding import Finding, Tally
-from services.audit.leaks import LOG_NAME
+from services.audit.leaks import LINE_MAX, LOG_NAME
 from services.audit.stores import Snapshot, Stores
 
 _CHAIN = """
@@ -36,9 +38,9 @@ _NOT_DECIDED = """
     UNION ALL SELECT m FROM outbox, unnest(ids) AS m WHERE m = ANY($1::uuid[])"""
 _SNAPSHOT_TAKEN = "SELECT now()"
 
-_LOGGED = "journal_head"
-_HEAD = re.compile(r"\b\d{1,19}:[0-9a-f]{64}\b")
-_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
+_HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}")
+_LOGGED: Final = {"service": "staff", "logger": "services.staff.journal", "event": "journal_head"}
+"""What says that a log line is the staff service's own about a head. Any other line may quote what somebody else wrote."""
 
 # -- the chain -------------------------------------------------------------------------------------------------------------------------
 
@@ -61,6 +63,9 @@ async def check_chain(counted: Tally, staff: Snapshot, heads: Mapping[str, str])
     """Report what is wrong with the chain. `heads`: those seen elsewhere, each with the place where it was seen."""
     chain = _Chain(counted, {})
     for head, where in heads.items():
+        if not _HEAD.fullmatch(head):
+            counted.breach(where, "what it knows as a head of the journal is none")
+            continue
         position, _, hash_ = head.partition(":")
         chain.heads.setdefault(int(position), []).append((hash_, where))
     async for row in staff.rows(_CHAIN):
@@ -84,9 +89,10 @@ class _Chain:
         for why in _unchained(row, self.position, self.hash):
             self.counted.breach(row["id"], why)
         self.position, self.hash = row["position"], row["hash"]
+        # A purge is told of behind what it purged: an entry that stands before cannot know what was left.
+        self.purges |= {id_: left for id_, left in _purged_by(row["purge"]).items() if id_ in self.purged}
         if row["salt"] is None:
             self.purged[str(row["id"])] = sha256(row["content"].encode()).hexdigest()
-        self.purges |= _purged_by(row["purge"])
         for hash_, where in self.heads.pop(self.position, ()):
             if hash_ != self.hash.hex():
                 self.counted.breach(row["id"], f"entry {self.position} has another hash than {where} knows")
@@ -130,16 +136,38 @@ async def _known_heads(stores: Stores) -> dict[str, str]:
 
 
 def logged_heads(folder: Path, *, before: datetime) -> dict[str, str]:
-    """The heads that stand in logs, each with its file. Lines of a time after `before` are left out, since entries follow all the time."""
+    """The heads that the staff service logged, as JSON, each with its file. Those of a time after `before` are left out, since entries
+    follow all the time."""
     heads: dict[str, str] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and LOG_NAME.search(path.name)):
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if _LOGGED in line and (head := _HEAD.search(line)) is not None:
-                    time = _TIME.search(line)
-                    if time is None or datetime.fromisoformat(time[0]) <= before:
-                        heads[head[0]] = path.name
+        for line in _lines(path):
+            if (logged := _logged_head(line)) is not None and logged[1] <= before:
+                heads[logged[0]] = path.name
     return heads
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file. Of one that is longer than any of ours only the beginning."""
+    is_begun = False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while piece := file.readline(LINE_MAX):
+            if not is_begun:
+                yield piece
+            is_begun = not piece.endswith("\n")
+
+
+def _logged_head(line: str) -> tuple[str, datetime] | None:
+    """The head and the time of a log line, if it is the staff service's own line about a head."""
+    if _LOGGED["event"] not in line:
+        return None
+    try:
+        logged = orjson.loads(line)
+        if not all(logged[name] == value for name, value in _LOGGED.items()) or not _HEAD.fullmatch(logged["head"]):
+            return None
+        time = datetime.fromisoformat(logged["time"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return (logged["head"], time) if time.tzinfo else None
 
 
 # -- journal and decisions -------------------------------------------------------------------------------------------------------------

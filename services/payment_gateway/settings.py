@@ -1,7 +1,6 @@
 """The settings of this service, besides those that every service has."""
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from services.payment_gateway.domain import Policy
 from services.payment_gateway.gateways.choose import MODES, Mode, open_gateway
 from services.payment_gateway.gateways.port import Gateway
 from shared.card_data.encryption import CardKeyring, read_unambiguous
+from shared.private_files import SharedFileError, open_private
 from shared.settings import ConfigurationError, EnvironmentVariables
 
 TIMEOUT_S = 10.0
@@ -115,9 +115,10 @@ def _keyring(path: str) -> CardKeyring | None:
     if not path:
         return None
     try:
-        with Path(path).open("rb") as file:
-            _refuse_if_shared(path, os.fstat(file.fileno()))  # of the opened file: a symbolic link is followed once
+        with os.fdopen(open_private(Path(path), is_of_others=True), "rb") as file:
             jwks = read_unambiguous(file.read())
+    except SharedFileError as error:
+        raise ConfigurationError(f"CARD_KEYS_FILE {error}, and take new keys if others may have read these.") from None
     except OSError as error:
         raise ConfigurationError(f"CARD_KEYS_FILE cannot be read: {error.strerror}.") from None
     except ValueError:
@@ -128,18 +129,3 @@ def _keyring(path: str) -> CardKeyring | None:
         return CardKeyring.load(jwks)
     except ValueError as error:
         raise ConfigurationError(f"CARD_KEYS_FILE: {error}.") from None
-
-
-def _refuse_if_shared(path: str, file: os.stat_result) -> None:
-    """Raise ConfigurationError if anybody but this process can read or change the keys.
-
-    A group may read a file that belongs to somebody else, if it is a group of ours: so Kubernetes mounts a secret (root, `fsGroup`, 0440).
-    """
-    is_ours = file.st_uid == os.geteuid()
-    through_group = not is_ours and file.st_gid in {os.getegid(), *os.getgroups()}
-    if stat.S_IMODE(file.st_mode) & ~(0o740 if through_group else 0o700):
-        chmod = f"`chmod {'0440' if through_group else '0600'} {path}`"
-        raise ConfigurationError(
-            f"CARD_KEYS_FILE can be read or changed by others (mode {stat.S_IMODE(file.st_mode):04o}): {chmod}, and take new keys "
-            "if others may have read these."
-        )

@@ -1,6 +1,6 @@
-"""Where texts of others are kept: the tables of each service, and what a role needs to take card data out of them.
+"""Where texts of others are kept: the tables of each service.
 
-The columns are read from the catalogue, so a column that a migration adds is looked at without a change here.
+Their columns are read from the catalogue, so a column that a migration adds is looked at without a change here.
 """
 
 from shared.records import dataclass
@@ -46,5 +46,7 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
 }
 """In the order of the purge. The invoice service comes last: until then its events say which invoice gets which new name."""
 
-WITHOUT_TEXTS = frozenset({"alembic_version", "inbox"})
-"""Tables that hold ids and times only."""
+HASHES = frozenset({"content_hash", "params_hash", "salt"})
+"""Columns of bytes that are no texts by their nature, so that nothing has to be withheld. What else holds bytes is a body."""
+CHAIN = frozenset({("journal", "digest"), ("journal", "hash")})
+"""Columns that the database computes and nobody can change. Without the salt they give nothing away."""

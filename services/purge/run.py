@@ -12,13 +12,16 @@ from uuid import UUID
 from services.payment_gateway.commands import Request
 from services.payment_gateway.ledger import AT_REST
 from services.payment_gateway.store import read_details
-from services.purge.cleaner import Cleaner
-from services.purge.places import PLACES, TextTable
+from services.purge.cleaner import WITHHELD, Cleaner
+from services.purge.places import CHAIN, HASHES, OUTBOX, PLACES, TextTable
 from services.saga.store import ENDED
 from services.staff.dead_letters import Withheld
 from services.staff.store import JournalEntry, append_entries
+from shared.card_data.plain import is_text
 from shared.clock import Clock
 from shared.ids import derived_id, new_id
+from shared.messaging.dead_letter_headers import BODY_WITHHELD, WITHHELD_CARD_DATA, WITHHELD_NOT_TEXT
+from shared.messaging.topology import COMMANDS, DEAD_LETTERS
 from shared.persistence.database import Connection, Database, Record
 from shared.records import dataclass, field, replace
 
@@ -30,9 +33,9 @@ ROWS_PER_FETCH = 50
 """Outbox batches have up to some hundred bodies."""
 
 _COLUMNS = """
-    SELECT a.attname AS name, format_type(a.atttypid, NULL) AS type FROM pg_attribute a
-    WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped
-      AND format_type(a.atttypid, NULL) IN ('text', 'text[]', 'jsonb', 'jsonb[]', 'bytea', 'bytea[]') ORDER BY a.attnum"""
+    SELECT a.attrelid::regclass::text AS table, a.attname AS name, format_type(a.atttypid, NULL) AS type FROM pg_attribute a
+    WHERE a.attrelid = ANY($1::text[]::regclass[]) AND a.attnum > 0 AND NOT a.attisdropped
+      AND format_type(a.atttypid, NULL) IN ('text', 'text[]', 'jsonb', 'jsonb[]', 'bytea', 'bytea[]') ORDER BY 1, a.attnum"""
 _LEASED = ("payment_gateway", "payments")
 _IN_USE = "SELECT leased_by IS NOT NULL AND due_at > now() FROM payments WHERE payment_id = $1"
 _LEFT = """
@@ -51,11 +54,36 @@ _END_SESSIONS = """
 
 
 @dataclass(frozen=True, slots=True)
-class FoundRow:
-    """A row with card data. `key` names it, without card data. `members` are the columns that hold some, with what is left of them."""
+class Table:
+    """A table of a service's database, with its columns that can hold a text, and their types."""
 
     database: str
     place: TextTable
+    columns: Mapping[str, str] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.place.table
+
+    @property
+    def is_leased(self) -> bool:
+        return (self.database, self.name) == _LEASED
+
+    @property
+    def select(self) -> str:
+        names = dict.fromkeys((*self.place.key, *([self.place.whole] if self.place.whole else ()), *self.columns))
+        return f"SELECT {', '.join(names)} FROM {self.name}"  # noqa: S608 - our tables, and columns of the catalogue
+
+    @property
+    def where(self) -> str:
+        return " AND ".join(f"{column} = ${at}" for at, column in enumerate(self.place.key, start=1))
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRow:
+    """A row with card data. `key` names it, without card data. `members` are the columns that hold some, with what is left of them."""
+
+    table: Table
     values: tuple[Any, ...] = field(repr=False)
     key: str
     whole: str | None = field(repr=False)
@@ -87,38 +115,37 @@ class Purge:
     async def run(self) -> Purged:
         """Clean all that is found, and look again until nothing is. Raises one of `AWAY_ERRORS`: run it again then."""
         cleaned: list[FoundRow] = []
+        tables = await tables_of(self._databases)
         for _ in range(PASSES_MAX):
             cleaner, under_way = await prepared(self._databases, self._number)
-            found = [row async for row in find(self._databases, cleaner)]
+            found = [row async for row in find(self._databases, tables, cleaner)]
             if not found:
                 return Purged(cleaned, (), under_way)
             for rows in _sets([row for row in found if not await self._is_at_work(row)]):
                 cleaned += await self._clean(rows, cleaner)
         cleaner, under_way = await prepared(self._databases, self._number)
-        return Purged(cleaned, [row async for row in find(self._databases, cleaner)], under_way)
+        return Purged(cleaned, [row async for row in find(self._databases, tables, cleaner)], under_way)
 
     async def _is_at_work(self, row: FoundRow) -> bool:
         """Whether an instance of the payment-gateway service works on this payment. It would write back what it has in memory."""
-        if (row.database, row.place.table) != _LEASED:
+        if not row.table.is_leased:
             return False
-        async with self._databases[row.database].connection() as connection:
+        async with self._databases[row.table.database].connection() as connection:
             return bool(await connection.fetchval(_IN_USE, *row.values))
 
     async def _clean(self, rows: Sequence[FoundRow], cleaner: Cleaner) -> list[FoundRow]:
-        name = rows[0].database
+        name = rows[0].table.database
         if name != "staff":
             async with self._databases["staff"].transaction() as tx:
                 await append_entries(tx, [self._entry(rows, {})])
-        has_states = any(row.place.table == "invoices" for row in rows)
+        has_states = any(row.table.name == "invoices" for row in rows)
         if has_states:  # before anything is changed, so that a role that may not do this fails now
             await _forget_cached_states(self._databases[name])
         async with self._databases[name].transaction() as tx:
             await _lock_invoices(tx, rows)
             done = [row for row in rows if await _clean_row(tx, row, cleaner)]
             if name == "staff" and done:
-                left = {
-                    row.key: await tx.fetchval(_LEFT, row.values[0]) for row in done if row.place.table == "journal"
-                }
+                left = {row.key: await tx.fetchval(_LEFT, row.values[0]) for row in done if row.table.name == "journal"}
                 await append_entries(tx, [self._entry(done, left)])
         if has_states:
             await _forget_cached_states(self._databases[name])
@@ -127,11 +154,11 @@ class Purge:
     def _entry(self, rows: Sequence[FoundRow], left: Mapping[str, str]) -> JournalEntry:
         """What the journal says of a set of rows. `left`: for entries of the journal itself the hash of what they hold now."""
         told = [
-            {"table": row.place.table, "key": row.key, "members": sorted(row.members)}
+            {"table": row.table.name, "key": row.key, "members": sorted(row.members)}
             | ({"left_sha256": left[row.key]} if row.key in left else {})
             for row in rows
         ]
-        details = {"reason": self._reason, "database": rows[0].database, "rows": told}
+        details = {"reason": self._reason, "database": rows[0].table.database, "rows": told}
         return JournalEntry(new_id(), self._clock(), self._who, "purge", self._id, details)
 
 
@@ -158,24 +185,25 @@ async def prepared(databases: Mapping[str, Database], number: str | None) -> tup
     return replace(cleaner, renames=renames, kept=frozenset(busy)), len(busy)
 
 
-async def find(databases: Mapping[str, Database], cleaner: Cleaner) -> AsyncIterator[FoundRow]:
-    """All rows with card data, database by database. Changes nothing."""
+async def tables_of(databases: Mapping[str, Database]) -> list[Table]:
+    """The tables in the order of the purge. Read once for a run: no migration is made beside it."""
+    tables = []
     for name, places in PLACES.items():
-        for place in places:
-            columns = await _columns(databases[name], place)
-            async for row in _rows(databases[name], _select(place, columns)):
-                if members := _cleaned(place, columns, row, cleaner):
-                    yield _found(name, place, row, members, cleaner)
+        columns: dict[str, dict[str, str]] = {}
+        async with databases[name].connection() as connection:
+            for row in await connection.fetch(_COLUMNS, [place.table for place in places]):
+                if (row["table"], row["name"]) not in CHAIN:
+                    columns.setdefault(row["table"], {})[row["name"]] = row["type"]
+        tables += [Table(name, place, columns[place.table]) for place in places]
+    return tables
 
 
-async def _columns(database: Database, place: TextTable) -> dict[str, str]:
-    async with database.connection() as connection:
-        return {row["name"]: row["type"] for row in await connection.fetch(_COLUMNS, place.table)}
-
-
-def _select(place: TextTable, columns: Iterable[str]) -> str:
-    names = dict.fromkeys((*place.key, *([place.whole] if place.whole else ()), *columns))
-    return f"SELECT {', '.join(names)} FROM {place.table}"  # noqa: S608 - our tables, and columns of the catalogue
+async def find(databases: Mapping[str, Database], tables: Iterable[Table], cleaner: Cleaner) -> AsyncIterator[FoundRow]:
+    """All rows with card data, table by table. Changes nothing."""
+    for table in tables:
+        async for row in _rows(databases[table.database], table.select):
+            if members := _cleaned(table, row, cleaner):
+                yield _found(table, row, members, cleaner)
 
 
 async def _rows(database: Database, query: str) -> AsyncIterator[Record]:
@@ -185,10 +213,10 @@ async def _rows(database: Database, query: str) -> AsyncIterator[Record]:
             yield row
 
 
-def _found(name: str, place: TextTable, row: Record, members: Mapping[str, object], cleaner: Cleaner) -> FoundRow:
-    values = tuple(row[column] for column in place.key)
+def _found(table: Table, row: Record, members: Mapping[str, object], cleaner: Cleaner) -> FoundRow:
+    values = tuple(row[column] for column in table.place.key)
     key = "/".join(cleaner.text(str(value)) for value in values)
-    return FoundRow(name, place, values, key, row[place.whole] if place.whole else None, members)
+    return FoundRow(table, values, key, row[table.place.whole] if table.place.whole else None, members)
 
 
 # -- cleaning --------------------------------------------------------------------------------------------------------------------------
@@ -197,12 +225,12 @@ def _found(name: str, place: TextTable, row: Record, members: Mapping[str, objec
 def _sets(found: Sequence[FoundRow]) -> list[list[FoundRow]]:
     """The rows that are changed together: those of one invoice, or of one table, in the order of their databases."""
     sets: list[list[FoundRow]] = []
-    for _, rows in groupby(found, key=lambda row: row.database):
+    for _, rows in groupby(found, key=lambda row: row.table.database):
         by_invoice: dict[str, list[FoundRow]] = {}
         by_table: dict[str, list[FoundRow]] = {}
         for row in rows:
             of_invoice = row.whole is not None
-            (by_invoice if of_invoice else by_table).setdefault(row.whole or row.place.table, []).append(row)
+            (by_invoice if of_invoice else by_table).setdefault(row.whole or row.table.name, []).append(row)
         sets += by_invoice.values()
         for some in by_table.values():
             sets += [some[start : start + ROWS_MAX] for start in range(0, len(some), ROWS_MAX)]
@@ -217,83 +245,90 @@ async def _lock_invoices(tx: Connection, rows: Sequence[FoundRow]) -> None:
 
 async def _clean_row(tx: Connection, found: FoundRow, cleaner: Cleaner) -> bool:
     """Clean the row as it is now. False if it is gone, holds nothing any more, or is at work in its service."""
-    place = found.place
-    columns = {row["name"]: row["type"] for row in await tx.fetch(_COLUMNS, place.table)}
-    where = " AND ".join(f"{column} = ${at}" for at, column in enumerate(place.key, start=1))
-    row = await tx.fetchrow(f"{_select(place, columns)} WHERE {where} FOR UPDATE", *found.values)
-    if row is None or ((found.database, place.table) == _LEASED and await tx.fetchval(_IN_USE, *found.values)):
+    table = found.table
+    row = await tx.fetchrow(f"{table.select} WHERE {table.where} FOR UPDATE", *found.values)
+    if row is None or (table.is_leased and await tx.fetchval(_IN_USE, *found.values)):
         return False
-    changed = _cleaned(place, columns, row, cleaner)
+    changed = _cleaned(table, row, cleaner)
     if not changed:
         return False
-    if extra := _EXTRA.get((found.database, place.table)):
-        changed |= await extra(tx, found, changed)
-    first = len(place.key) + 1
+    if extra := _EXTRA.get((table.database, table.name)):
+        changed |= await extra(tx, row, changed)
+    first = len(table.place.key) + 1
     assignments = ", ".join(f"{column} = ${at}" for at, column in enumerate(changed, start=first))
     await tx.execute(
-        f"UPDATE {place.table} SET {assignments} WHERE {where}",  # noqa: S608 - as in `_select`
+        f"UPDATE {table.name} SET {assignments} WHERE {table.where}",  # noqa: S608 - as in `Table.select`
         *found.values,
         *changed.values(),
     )
     return True
 
 
-def _cleaned(place: TextTable, columns: Mapping[str, str], row: Record, cleaner: Cleaner) -> dict[str, object]:
+def _cleaned(table: Table, row: Record, cleaner: Cleaner) -> dict[str, Any]:
     """The columns of a row that hold card data, with what is left of them."""
-    changed = {}
-    for column, type_ in columns.items():
-        before = row[column]
-        if before is None:
-            continue
-        after: object
-        if (place.table, column) == ("dead_letters", "body"):
-            after = None if cleaner.holds(before.decode("utf-8", "replace")) else before
-        elif type_.endswith("[]"):
-            after = [_value(one, type_, column, cleaner) for one in before]
-        else:
-            after = _value(before, type_, column, cleaner)
-        if after != before:
-            changed[column] = after
-    return changed
+    left = {column: _left_of(row[column], type_, column, cleaner) for column, type_ in table.columns.items()}
+    return {column: value for column, value in left.items() if value != row[column]}
 
 
-def _value(value: Any, type_: str, column: str, cleaner: Cleaner) -> Any:
-    if value is None:
-        return None
-    if type_.startswith("bytea"):
-        return cleaner.body(value)
-    return cleaner.text(value, column) if type_.startswith("text") else cleaner.document(value, column)
+def _left_of(value: Any, type_: str, column: str, cleaner: Cleaner) -> Any:
+    if value is None or (column in HASHES and not is_text(value)):
+        return value
+    if type_.endswith("[]"):
+        return [_left_of(one, type_.removesuffix("[]"), column, cleaner) for one in value]
+    match type_:
+        case "bytea":
+            return cleaner.body(value)
+        case "text":
+            return cleaner.text(value, column)
+        case _:
+            return cleaner.document(value, column)
 
 
-async def _extra_of_dead_letter(_tx: Connection, _found: FoundRow, changed: Mapping[str, object]) -> dict[str, object]:
+async def _extra_of_dead_letter(_tx: Connection, _row: Record, changed: Mapping[str, Any]) -> dict[str, Any]:
     """A dead letter that held card data is kept as if its card data had been seen at once: without body and headers."""
-    held = {"body", "headers"} & changed.keys()
-    return {"body": None, "headers": {}, "withheld": Withheld.CARD_DATA.value} if held else {}
+    if not {"body", "headers"} & changed.keys():
+        return {}
+    why = Withheld.NOT_TEXT if changed.get("body") == WITHHELD and "headers" not in changed else Withheld.CARD_DATA
+    return {"body": None, "headers": {}, "withheld": why.value}
 
 
-async def _extra_of_entry(_tx: Connection, _found: FoundRow, _changed: Mapping[str, object]) -> dict[str, object]:
+async def _extra_of_outbox(_tx: Connection, row: Record, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """What others wrote is withheld whole, since a command that was changed would be another command. Our own messages say the same as the
+    states, which are cleaned alike."""
+    bodies, headers = list(changed.get("bodies", row["bodies"])), list(changed.get("headers", row["headers"]))
+    for at, (exchange, key) in enumerate(zip(row["exchanges"], row["routing_keys"], strict=True)):
+        if (bodies[at], headers[at]) == (row["bodies"][at], row["headers"][at]):
+            continue
+        if exchange == DEAD_LETTERS:
+            why = WITHHELD_NOT_TEXT if bodies[at] == WITHHELD else WITHHELD_CARD_DATA
+            bodies[at], headers[at] = WITHHELD, headers[at] | {BODY_WITHHELD: why}
+        elif (exchange, key) == ("", COMMANDS):
+            bodies[at] = WITHHELD
+    return {"bodies": bodies, "headers": headers}
+
+
+async def _extra_of_entry(_tx: Connection, _row: Record, _changed: Mapping[str, Any]) -> dict[str, Any]:
     """Without its salt, the digest of an entry gives nothing away to whoever tries all card numbers."""
     return {"salt": None}
 
 
-async def _extra_of_answer(_tx: Connection, _found: FoundRow, _changed: Mapping[str, object]) -> dict[str, object]:
+async def _extra_of_answer(_tx: Connection, _row: Record, _changed: Mapping[str, Any]) -> dict[str, Any]:
     """A hash of what held a card number would give it away."""
     return {"content_hash": None}
 
 
-async def _extra_of_event(tx: Connection, found: FoundRow, _changed: Mapping[str, object]) -> dict[str, object]:
+async def _extra_of_event(tx: Connection, row: Record, _changed: Mapping[str, Any]) -> dict[str, Any]:
     """The same of the command that caused the event."""
-    await tx.execute(_FORGET_HASH, *found.values)
+    await tx.execute(_FORGET_HASH, row["stream_id"], row["version"])
     return {}
 
 
-async def _extra_of_payment(tx: Connection, found: FoundRow, changed: Mapping[str, object]) -> dict[str, object]:
+async def _extra_of_payment(tx: Connection, row: Record, changed: Mapping[str, Any]) -> dict[str, Any]:
     """The hash of the parameters, over what is left of them, if it is one over what the row holds: that gives a number away."""
     columns = "payment_id, invoice_id, amount_minor, currency, method_token, card_jwe, details"
-    row = await tx.fetchrow(f"SELECT {columns}, params_hash FROM payments WHERE payment_id = $1", *found.values)  # noqa: S608
-    assert row is not None  # noqa: S101 - it is locked
-    before = {column: row[column] for column in columns.split(", ")}
-    if row["params_hash"] is None or _request(before).params_hash != row["params_hash"]:
+    (stored,) = await tx.fetch(f"SELECT {columns}, params_hash FROM payments WHERE payment_id = $1", row["payment_id"])  # noqa: S608
+    before = {column: stored[column] for column in columns.split(", ")}
+    if stored["params_hash"] is None or _request(before).params_hash != stored["params_hash"]:
         return {}
     return {"params_hash": _request(before | {k: v for k, v in changed.items() if k in before}).params_hash}
 
@@ -308,6 +343,7 @@ _EXTRA = {
     ("invoice", "answers"): _extra_of_answer,
     ("invoice", "events"): _extra_of_event,
     ("payment_gateway", "payments"): _extra_of_payment,
+    **{(name, OUTBOX.table): _extra_of_outbox for name in PLACES},
 }
 """What changes beside the columns that hold card data."""
 

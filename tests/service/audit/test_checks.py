@@ -327,21 +327,37 @@ def journal(statement: str) -> Plant:
     return plant
 
 
-FORGED = """
+CHAINED_AGAIN = """
     DO $$
     DECLARE
         entry record;
         before bytea := '';
     BEGIN
-        UPDATE journal SET who = 'nobody' WHERE position = 1;
         FOR entry IN SELECT * FROM journal ORDER BY position LOOP
-            UPDATE journal SET digest = journal_digest(salt, who, details) WHERE id = entry.id RETURNING * INTO entry;
+            IF entry.salt IS NOT NULL THEN
+                UPDATE journal SET digest = journal_digest(salt, who, details) WHERE id = entry.id RETURNING * INTO entry;
+            END IF;
             before := journal_hash(
                 before, entry.position, entry.id, entry.at, entry.action, entry.subject, entry.digest);
             UPDATE journal SET hash = before WHERE id = entry.id;
         END LOOP;
     END $$"""
-"""All that the chain itself says is right, so only heads that are known from elsewhere can tell."""
+"""All that the chain itself says is right then, so only heads that are known from elsewhere can tell."""
+
+
+def forged(change: str, *, with_heads: bool = False) -> Plant:
+    """A change of the journal by its owner, who chains it anew. `with_heads`: and who owns the decisions as well, with their heads."""
+
+    async def plant(books: FinishedBooks) -> None:
+        await journal(change)(books)
+        await books.databases["staff"].execute(CHAINED_AGAIN)
+        if with_heads:
+            head = await books.databases["staff"].fetchval(
+                "SELECT position || ':' || encode(hash, 'hex') FROM journal WHERE action = 'resolve'"
+            )
+            await books.databases["payment_gateway"].execute("UPDATE decisions SET journal_head = $1", head)
+
+    return plant
 
 
 def purged(*, left: str | None = None, told: bool = True) -> Plant:
@@ -355,11 +371,27 @@ def purged(*, left: str | None = None, told: bool = True) -> Plant:
         row = {"table": "journal", "key": str(id_), "left_sha256": sha256(content.encode()).hexdigest()}
         if told:
             await books.act("purge", "purge", uuid4(), rows=[row])
+        await staff.execute("ALTER TABLE journal DISABLE TRIGGER USER")
         await staff.execute(
             "UPDATE journal SET salt = NULL, who = $2 WHERE id = $1", id_, "[card number]" if left is None else left
         )
 
     return plant
+
+
+async def purged_before_it_was_written(books: FinishedBooks) -> None:
+    """Somebody who may purge once has an entry ready for what may be written later."""
+    later = command("entry later")
+    row = {"table": "journal", "key": str(later), "left_sha256": sha256(b'["[card number]", {}]').hexdigest()}
+    await books.act("purge", "purge", uuid4(), rows=[row])
+    await books.act("later", "release", uuid4())
+    await journal(f"UPDATE journal SET salt = NULL, who = '[card number]' WHERE id = '{later}'")(books)
+
+
+def head_line(head: str, *, time: str = "2026-11-22T12:00:00.5Z") -> str:
+    """As the staff service logs it."""
+    who = {"service": "staff", "logger": "services.staff.journal"}
+    return orjson.dumps({"time": time, "level": "info", **who, "event": "journal_head", "head": head}).decode()
 
 
 async def cut_off_behind_a_logged_head(books: FinishedBooks) -> None:
@@ -368,7 +400,7 @@ async def cut_off_behind_a_logged_head(books: FinishedBooks) -> None:
     head = await books.databases["staff"].fetchval(
         "SELECT position || ':' || encode(hash, 'hex') FROM journal ORDER BY position DESC LIMIT 1"
     )
-    await logged(f'{{"head": "{head}", "event": "journal_head", "time": "2026-11-22T12:00:00.5Z"}}')(books)
+    await logged(head_line(head))(books)
     await journal("DELETE FROM journal WHERE position = (SELECT max(position) FROM journal)")(books)
 
 
@@ -720,13 +752,39 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         journal("DELETE FROM journal WHERE action = 'discard'"),
         {"journal_unbroken", "deliveries_accounted_for"},
     ),
-    "journal forged from its beginning": (journal(FORGED), {"journal_unbroken", "decisions_journalled"}),
+    "journal forged from its beginning": (
+        forged("UPDATE journal SET who = 'nobody' WHERE position = 1"),
+        {"journal_unbroken", "decisions_journalled"},
+    ),
+    "journal forged, and the heads with it: another person": (
+        forged("UPDATE journal SET who = 'Eve' WHERE action = 'resolve'", with_heads=True),
+        {"decisions_journalled"},
+    ),
+    "journal forged, and the heads with it: other evidence": (
+        forged(
+            """UPDATE journal SET details = details || '{"evidence": "seen"}' WHERE action = 'resolve'""",
+            with_heads=True,
+        ),
+        {"decisions_journalled"},
+    ),
+    "journal forged, and the heads with it: another version": (
+        forged(
+            """UPDATE journal SET details = details || '{"expected_version": 3}' WHERE action = 'resolve'""",
+            with_heads=True,
+        ),
+        {"decisions_journalled"},
+    ),
     "journal shorter than a log knows": (
         cut_off_behind_a_logged_head,
         {"journal_unbroken"},
     ),
+    "a decision with a head that is none": (
+        sql("payment_gateway", "UPDATE decisions SET journal_head = 'none'"),
+        {"journal_unbroken", "decisions_journalled"},
+    ),
     "journal purged without an entry": (purged(told=False), {"journal_unbroken"}),
     "journal changed after a purge": (purged(left="Eve"), {"journal_unbroken"}),
+    "journal purged, and told only before": (purged_before_it_was_written, {"journal_unbroken"}),
     "delivered and gone": (delivered_and_gone, {"deliveries_accounted_for"}),
     "command delivered and gone": (command_delivered_and_gone, {"deliveries_accounted_for"}),
     "dead letter without record": (dead_letter_without_record, {"deliveries_accounted_for"}),
@@ -910,7 +968,7 @@ async def test_a_purge_that_the_journal_tells_of_breaks_no_chain(books: Finished
 
 async def test_a_log_that_is_younger_than_the_snapshot_may_know_more(books: FinishedBooks) -> None:
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    await logged(f'{{"head": "99:{"0" * 64}", "event": "journal_head", "time": "{later}"}}')(books)
+    await logged(head_line(f"99:{'0' * 64}", time=later))(books)
     assert (await found("journal_unbroken", books.stores())).result is CheckResult.HOLDS
 
 

@@ -87,7 +87,7 @@ async def test_passwords_stay_in_their_file(tmp_path: Path) -> None:
     assert (refused.code, refused.out, refused.err) == (
         2,
         "",
-        f"remit: {path} can be read by others: chmod 600 {path}.\n",
+        f"remit: {path} can be read or changed by others (mode 0644): `chmod 0600 {path}`.\n",
     )
 
 

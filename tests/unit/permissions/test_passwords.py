@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,39 @@ def test_a_last_line_without_an_end_is_not_continued(tmp_path: Path) -> None:
     assert kept_passwords(path, [])["saga"] == "pw"
 
 
-def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o640, 0o660, 0o604, 0o602, 0o620])
+def test_a_file_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "passwords"
-    path.touch(mode=0o640)
-    with pytest.raises(PermissionError, match="can be read by others: chmod 600"):
+    path.touch()
+    path.chmod(mode)
+    with pytest.raises(PermissionError, match=f"{path} can be read or changed by others .*`chmod 0600 {path}`"):
         kept_passwords(path, ["saga"])
     assert path.read_text() == ""
+
+
+def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner can read the passwords that are added, whatever its mode is; and a group that may read keys may not read these."""
+    path = tmp_path / "passwords"
+    path.touch(mode=0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    for mode in (0o600, 0o440):
+        path.chmod(mode)
+        with pytest.raises(PermissionError, match=f"{path} belongs to another user"):
+            kept_passwords(path, ["saga"])
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_symbolic_link_is_not_followed(tmp_path: Path, *, is_there: bool) -> None:
+    """Whoever may turn the link could have passwords written, and made, somewhere else."""
+    path, other = tmp_path / "passwords", tmp_path / "other"
+    path.symlink_to(other)
+    if is_there:
+        other.touch(mode=0o600)
+    with pytest.raises(PermissionError, match=f"{path} is a symbolic link"):
+        kept_passwords(path, ["saga"])
+    assert not is_there or other.read_text() == ""
+    assert other.exists() == is_there
 
 
 @pytest.mark.parametrize("line", ["saga", "=pw", "saga="])
