@@ -47,7 +47,7 @@ async def truncate(url: str) -> None:
 
 
 async def rows(url: str, query: str, *arguments: Any) -> list[dict[str, Any]]:
-    """The rows of a query, as dictionaries."""
+    """The rows of a query, as dictionaries. It must select a column: asyncpg 0.32 writes beyond an empty record when it frees one."""
     async with _connected(url) as connection:
         return [dict(row) for row in await connection.fetch(query, *arguments)]
 
