@@ -183,7 +183,7 @@ async def remind(environment: Environment) -> None:
 
 async def dead_letter(environment: Environment, *, seen: int) -> None:
     async def arrived() -> bool:
-        return bool(await rows(environment.databases["staff"], "SELECT FROM dead_letters WHERE seen = $1", seen))
+        return bool(await rows(environment.databases["staff"], "SELECT 1 FROM dead_letters WHERE seen = $1", seen))
 
     await until(arrived, what="the dead letter")
 
@@ -214,7 +214,7 @@ async def test_a_request_that_the_build_before_left_in_the_outbox_goes_the_priva
         assert (await private.next()).id == str(before.id)
 
         async def gone() -> bool:
-            return not await rows(url, "SELECT FROM outbox")
+            return not await rows(url, "SELECT 1 FROM outbox")
 
         await until(gone, what="an empty outbox")
     assert [await tap.waiting() for tap in eavesdropper._taps] == [[], []]

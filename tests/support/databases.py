@@ -1,11 +1,25 @@
-"""A service's tables, read from outside."""
+"""A service's tables, read from outside.
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+To connect costs more than any query here, and the event loop of a test ends with it. So the connections belong to an event loop in a thread
+of its own, and are kept for the next query.
+"""
+
+import asyncio
+import atexit
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from functools import cache
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 import orjson
+
+from shared.persistence.database import AWAY_ERRORS
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+T = TypeVar("T")
 
 EMPTY_EVERY_TABLE = """
 DO $$
@@ -28,31 +42,88 @@ END $$
 """TRUNCATE makes new files for each table and its indexes, and syncs them. So it is used only for tables with rows."""
 
 
-@asynccontextmanager
-async def _connected(url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+async def connect(url: str) -> "Connection":
+    """A connection that reads and writes JSON as Python's values. The caller closes it."""
     connection = await asyncpg.connect(url, timeout=10)
-    try:
-        await connection.set_type_codec(
-            "jsonb", schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
-        )
-        yield connection
-    finally:
-        await connection.close()
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
+    )
+    return connection
+
+
+class _Observer:
+    """Connections of the test process, each used by one query at a time."""
+
+    def __init__(self) -> None:
+        self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="observer", daemon=True)
+        self._thread.start()
+
+    async def ask(self, url: str, query: "Callable[[Connection], Awaitable[T]]") -> T:
+        """The result of `query` on some connection to `url`."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(url, query), self._loop))
+
+    async def _ask(self, url: str, query: "Callable[[Connection], Awaitable[T]]") -> T:
+        connection = await self._take(url)
+        try:
+            result = await query(connection)
+        except asyncpg.PostgresError:
+            self._give_back(url, connection)
+            raise
+        except BaseException:
+            connection.terminate()  # given up in the middle
+            raise
+        self._give_back(url, connection)
+        return result
+
+    async def _take(self, url: str) -> "Connection":
+        idle = self._idle[url]
+        while idle:
+            connection = idle.pop()
+            try:
+                await connection.execute("SELECT 1")
+            except AWAY_ERRORS:  # the server ended it meanwhile, or was itself ended
+                connection.terminate()
+            else:
+                return connection
+        return await connect(url)
+
+    def _give_back(self, url: str, connection: "Connection") -> None:
+        if not connection.is_closed():
+            self._idle[url].append(connection)
+
+    def close(self) -> None:
+        """End all connections, and the thread."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.terminate()
+
+
+@cache
+def _observer() -> _Observer:
+    """The one of this process; it ends with it."""
+    observer = _Observer()
+    atexit.register(observer.close)
+    return observer
 
 
 async def truncate(url: str) -> None:
     """Empty every table except the migrations' own."""
-    async with _connected(url) as connection:
-        await connection.execute(EMPTY_EVERY_TABLE)
+    await execute(url, EMPTY_EVERY_TABLE)
 
 
 async def rows(url: str, query: str, *arguments: Any) -> list[dict[str, Any]]:
-    """The rows of a query, as dictionaries."""
-    async with _connected(url) as connection:
-        return [dict(row) for row in await connection.fetch(query, *arguments)]
+    """The rows of a query, as dictionaries. It must select a column: asyncpg 0.32 writes beyond an empty record when it frees one."""
+    return [dict(row) for row in await _observer().ask(url, lambda connection: connection.fetch(query, *arguments))]
 
 
 async def execute(url: str, statement: str, *arguments: Any) -> None:
     """Run one statement."""
-    async with _connected(url) as connection:
-        await connection.execute(statement, *arguments)
+    await _observer().ask(url, lambda connection: connection.execute(statement, *arguments))

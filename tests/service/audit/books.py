@@ -22,7 +22,7 @@ from services.audit.evidence import Baseline, Evidence, FaultRunReport, open_tap
 from services.audit.queues import QueueState
 from services.audit.stores import DATABASES, LedgerSnapshot, Snapshot, Sources, Stores
 from shared.messaging.topology import QUEUE_NAMES
-from tests.support.databases import truncate
+from tests.support.databases import connect, truncate
 
 SCHEMA = Path(__file__).parents[3] / "deploy" / "sandbox" / "schema.sql"
 LEDGER, HISTORY, TAP, RUN, LOGS, COUNTS = (
@@ -587,11 +587,8 @@ async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[F
         opened.callback(ledger.close)
         connections = {}
         for name, url in databases.items():
-            connection = await asyncpg.connect(url, timeout=10)
+            connection = await connect(url)
             opened.push_async_callback(connection.close)
-            await connection.set_type_codec(
-                "jsonb", schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
-            )
             await connection.execute("BEGIN")
             connections[name] = connection
         books = FinishedBooks(connections, ledger, folder)

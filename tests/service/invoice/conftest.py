@@ -31,7 +31,7 @@ RECORD = messages.RecordPayment(invoice_id="INV-1", payment_id=THIS, receipt_num
 PAID = messages.InvoicePaid(invoice_id="INV-1", payment_id=THIS, receipt_number="ch_1", **MONEY)
 FLAG = messages.FlagPaymentInDoubt(invoice_id="INV-1", payment_id=THIS)
 
-HANDLED = "SELECT FROM answers WHERE command_id = $1 UNION ALL SELECT FROM inbox WHERE message_id = $1"
+HANDLED = "SELECT 1 FROM answers WHERE command_id = $1 UNION ALL SELECT 1 FROM inbox WHERE message_id = $1"
 
 
 def marker(message: Contract) -> Contract:

@@ -137,7 +137,7 @@ async def test_a_decision_repeated_after_the_inbox_deleted_it_decides_nothing(
         await upstream.send(message, message_id=id_)
 
         async def handled_again() -> bool:
-            return bool(await rows(payments.url, "SELECT FROM inbox WHERE message_id = $1", id_))
+            return bool(await rows(payments.url, "SELECT 1 FROM inbox WHERE message_id = $1", id_))
 
         await until(handled_again, what="the decision to be handled again")
     said = [kind(received.type) for received in await events.waiting()]
