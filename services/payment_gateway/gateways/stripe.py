@@ -28,6 +28,7 @@ from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.gateways.stripe_amounts import to_stripe
 from services.payment_gateway.gateways.stripe_answers import Accepted, Rejected, Reply
+from services.payment_gateway.gateways.stripe_events import payment_id_in
 from shared.records import replace
 
 _INTENTS = "/v1/payment_intents"
@@ -167,10 +168,16 @@ class StripeGateway:
         return await self._outcome(gateway_id, await self._post(f"{_intent(gateway_id)}/cancel", key))
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
+        reply = await self._retrieve(gateway_id)
+        return answers.read_charge(reply.body, gateway_id, reply.evidence) if isinstance(reply, Accepted) else reply
+
+    async def owner(self, gateway_id: str) -> port.OwnerAnswer:
+        reply = await self._retrieve(gateway_id)
+        return port.MadeFor(payment_id_in(reply.body)) if isinstance(reply, Accepted) else reply
+
+    async def _retrieve(self, gateway_id: str) -> Accepted | port.NotFound | port.NoAnswer:
         reply = await self._get(_intent(gateway_id))
         match reply:
-            case Accepted():
-                return answers.read_charge(reply.body, gateway_id, reply.evidence)
             case Rejected(status=answers.NOT_FOUND):
                 return port.NotFound(reply.evidence)
             case Rejected():

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from services.payment_gateway.domain import Policy
-from services.payment_gateway.settings import LADDER_S, REMIND_S, ChargingSettings
+from services.payment_gateway.settings import LADDER_S, REMIND_S, ChargingSettings, WebhookSettings
 from shared.card_data.encryption import generate_keyset
 from shared.settings import ConfigurationError, EnvironmentVariables
 
@@ -33,6 +33,20 @@ def test_a_variable_that_is_not_set_has_a_default() -> None:
     assert read(GATEWAY_MODE="").mode == "test"
 
 
+@pytest.mark.parametrize("secrets", ["", "sk_test_1", "whsec_", "whsec_a,", "whsec_a,pk_test_1"])
+def test_webhooks_need_signing_secrets(secrets: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^GATEWAY_WEBHOOK_SECRETS .*\.$") as told:
+        read(GATEWAY_WEBHOOK_PORT="8090", GATEWAY_WEBHOOK_SECRETS=secrets)
+    assert "_test_1" not in str(told.value)
+
+
+def test_webhooks_are_off_without_a_port_and_loopback_only_by_default() -> None:
+    assert read(GATEWAY_WEBHOOK_SECRETS="whsec_a").webhooks is None
+    on = read(GATEWAY_WEBHOOK_PORT="8090", GATEWAY_WEBHOOK_SECRETS="whsec_a, whsec_b").webhooks
+    assert on == WebhookSettings("127.0.0.1", 8090, ("whsec_a", "whsec_b"))
+    assert "whsec" not in repr(on)
+
+
 def test_the_ladder_can_be_short() -> None:
     assert read(GATEWAY_LADDER_S="0.5, 1,2").policy.ladder_s == (0.5, 1.0, 2.0)
 
@@ -52,6 +66,7 @@ def test_the_ladder_can_be_short() -> None:
         ("GATEWAY_LADDER_S", ",".join(["1"] * 41)),
         ("GATEWAY_REMIND_S", "0"),
         ("CARD_KEYS_FILE", "/nowhere/keys.json"),
+        ("GATEWAY_WEBHOOK_PORT", "http"),
     ],
 )
 def test_a_mistake_is_a_sentence_that_names_the_variable(variable: str, value: str) -> None:
