@@ -16,7 +16,7 @@ import re
 import ssl
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -29,7 +29,7 @@ from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.gateways.stripe_amounts import to_stripe
 from services.payment_gateway.gateways.stripe_answers import Accepted, Rejected, Reply
 from services.payment_gateway.gateways.stripe_events import payment_id_in
-from shared.records import replace
+from shared.records import dataclass, replace
 
 _INTENTS = "/v1/payment_intents"
 _REFUNDS = "/v1/refunds"
@@ -85,6 +85,17 @@ class _StripeTransport(stripe.AIOHTTPClient):
                 if len(body) > ANSWER_BYTES_MAX:
                     raise _AnswerTooLargeError
             return bytes(body), response.status, response.headers
+
+
+Listed = Literal["payment_intents", "refunds"]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list. `has_more`: others follow after its last object."""
+
+    things: list[Mapping[str, Any]]
+    has_more: bool
 
 
 class _AnswerTooLargeError(Exception):
@@ -234,6 +245,24 @@ class StripeGateway:
                 if refunds is None:
                     return port.Unknown(evidence(reply.evidence, "the list of refunds is unreadable"))
                 return answers.read_refunds(refunds, to_stripe(charge.amount_minor, charge.currency), reply.evidence)
+            case Rejected():
+                return port.Unknown(reply.evidence)
+            case _:
+                return reply
+
+    async def page(self, kind: Listed, since: int, until: int | None, after: str | None) -> Page | port.NoAnswer:
+        """One page of what was created from `since` until before `until` (Unix seconds), newest first, after the object `after`."""
+        created = {"gte": since} | ({"lt": until} if until is not None else {})
+        expand = {"expand": ["data.latest_charge"]} if kind == "payment_intents" else {}
+        reply = await self._get(
+            f"/v1/{kind}", {"created": created, "limit": PAGE_SIZE} | expand | _given({"starting_after": after})
+        )
+        match reply:
+            case Accepted():
+                things = _objects(reply.body)
+                if things is None:
+                    return port.Unknown(evidence(reply.evidence, "the list is unreadable"))
+                return Page(things, has_more=reply.body.get("has_more") is True)
             case Rejected():
                 return port.Unknown(reply.evidence)
             case _:
