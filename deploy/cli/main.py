@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from deploy.cli import audit, card, commands, crash_points, invoice, journal, operate, permissions, purge
+from deploy.cli import audit, card, commands, crash_points, invoice, journal, operate, permissions, purge, reconcile
 from deploy.cli.output import MISUSED, OK, REFUSED, CliError, say
 
 _CONFIGURATION_ERRORS = {"ConfigurationError", "AuditError", "StackError"}
@@ -57,6 +57,7 @@ def build(called: str | None = None) -> typer.Typer:
     operate.register(app)
     audit.register(app)
     purge.register(app)
+    reconcile.register(app)
     app.add_typer(invoice.app, name="invoice")
     app.add_typer(commands.app, name="command")
     app.add_typer(card.app, name="card")

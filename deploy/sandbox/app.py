@@ -93,12 +93,12 @@ class Api:
             web.post("/v1/customers", self._endpoint(bank.create_customer, {"name", "email", "metadata["})),
             web.get("/v1/payment_methods/{id}", self._endpoint(bank.retrieve_payment_method, {"expand["})),
             web.post("/v1/payment_intents", self._endpoint(bank.create_intent, rules.CREATE_INTENT)),
-            web.get("/v1/payment_intents", self._endpoint(bank.list_intents, {"created[", "limit", "starting_after"})),
+            web.get("/v1/payment_intents", self._endpoint(bank.list_intents, _LIST_PARAMS | {"expand["})),
             web.get("/v1/payment_intents/{id}", self._endpoint(bank.retrieve_intent, {"expand["})),
             web.post("/v1/payment_intents/{id}/confirm", confirm),
             web.post("/v1/payment_intents/{id}/cancel", self._endpoint(bank.cancel, set(), kind="cancel")),
             web.post("/v1/refunds", self._endpoint(bank.create_refund, {"payment_intent", "amount", "metadata["})),
-            web.get("/v1/refunds", self._endpoint(bank.list_refunds, {"payment_intent", "limit"})),
+            web.get("/v1/refunds", self._endpoint(bank.list_refunds, _LIST_PARAMS | {"payment_intent"})),
             web.get("/v1/refunds/{id}", self._endpoint(bank.retrieve_refund, set())),
             *self.admin_routes(),
             web.route("*", "/{unknown:.*}", self._endpoint(_unrecognised, {""})),
@@ -247,6 +247,7 @@ _BY_MODE: Mapping[Mode, SandboxReply] = {
 """How every request is answered, without being acted upon. In other modes requests are acted upon."""
 
 _METHOD_PARAMS = {"type", "card[", "billing_details["}
+_LIST_PARAMS = {"created[", "limit", "starting_after"}
 
 
 class _Keys:

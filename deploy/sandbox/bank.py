@@ -184,6 +184,11 @@ class SandboxBank:
 
     def list_intents(self, _: str, params: Params, __: str | None) -> SandboxReply:
         """Newest first. Like Stripe, it cannot filter by metadata."""
+        expanded = "data.latest_charge" in _expanded(params)
+        return self._listed("payment_intents", params, lambda row: self._intent_json(row, expanded=expanded))
+
+    def _listed(self, table: str, params: Params, shown: Callable[[Row], Json]) -> SandboxReply:
+        """A page of what was created in a window, newest first."""
         limit = _integer(params.get("limit", str(DEFAULT_PAGE)))
         if limit is None or not 1 <= limit <= PAGE_MAX:
             return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
@@ -195,17 +200,17 @@ class SandboxBank:
         if None in args:
             return replies.invalid("Invalid timestamp", code="parameter_invalid_integer", param="created")
         if "starting_after" in params:
-            last = self._intent(params["starting_after"])
+            last = self._ledger.one(f"SELECT * FROM {table} WHERE id = ?", params["starting_after"])  # noqa: S608 - our names
             if last is None:
-                return replies.missing("payment_intent", params["starting_after"], param="starting_after", status=400)
+                return replies.missing(table[:-1], params["starting_after"], param="starting_after", status=400)
             conditions.append("(created, seq) < (?, ?)")
             args += [last["created"], last["seq"]]
         where = " AND ".join(conditions)
         rows = self._ledger.all(
-            f"SELECT * FROM payment_intents WHERE {where} ORDER BY created DESC, seq DESC LIMIT ?",  # noqa: S608 - `where` is made of the constants above
+            f"SELECT * FROM {table} WHERE {where} ORDER BY created DESC, seq DESC LIMIT ?",  # noqa: S608 - `where` is made of the constants above
             *(*args, limit + 1),
         )
-        return replies.ok(_list_json("/v1/payment_intents", [self._intent_json(row) for row in rows], limit))
+        return replies.ok(_list_json(f"/v1/{table}", [shown(row) for row in rows], limit))
 
     # -- confirm
 
@@ -407,11 +412,10 @@ class SandboxBank:
 
     def list_refunds(self, _: str, params: Params, __: str | None) -> SandboxReply:
         intent_id, limit = params.get("payment_intent"), _integer(params.get("limit", str(DEFAULT_PAGE)))
+        if intent_id is None:
+            return self._listed("refunds", params, _refund_json)
         if limit is None or not 1 <= limit <= PAGE_MAX:
             return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
-        if intent_id is None:
-            newest = self._ledger.all("SELECT * FROM refunds ORDER BY seq DESC LIMIT ?", limit + 1)
-            return replies.ok(_list_json("/v1/refunds", [_refund_json(refund) for refund in newest], limit))
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="payment_intent")

@@ -82,6 +82,8 @@ async def captured_here_and_there(counted: Tally, stores: Stores) -> None:
         return
     async for payment_id, (rows, charges) in align(payments.payment_rows(stores), payments.charges(stores)):
         for row in rows:
+            if not charges and not payments.is_covered(stores, row):
+                continue
             counted.look()
             decided = f", as {row['decided_by']} decided," if row["decided_by"] else ""
             if row["status"] in CHARGED and not charges:
@@ -117,6 +119,9 @@ async def confirmed_once(counted: Tally, stores: Stores) -> None:
     if stores.has("payment_gateway"):
         await _shared(counted, stores)
     if stores.ledger is None:
+        return
+    if stores.ledger.covered is not None:
+        counted.missing("a gateway's own books tell of no confirms and no idempotency keys")
         return
     for row in stores.ledger.rows(_KEYS):
         counted.look(row["keys"])
@@ -250,6 +255,8 @@ async def books_balance(counted: Tally, stores: Stores) -> None:
     async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
         if any(open_here(row) or row["status"] == "refund_failed" for row in rows):
             continue  # the result is open, or a person decided that the money stays
+        if not charges and not all(payments.is_covered(stores, row) for row in rows):
+            continue  # the books that were given say nothing about it
         if any(counted.is_young(row["updated_at"]) for row in rows):
             counted.in_flight()
             continue

@@ -20,8 +20,9 @@ _INVOICE_EVENTS = """
     WHERE e.data ? 'payment_id' ORDER BY 1, e.version"""
 
 _ROWS = """
-    SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, decided_by, due_at, updated_at,
-           params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at, due_at < now() - make_interval(secs => $1) AS overdue
+    SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, decided_by, due_at, created_at,
+           updated_at, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
+           due_at < now() - make_interval(secs => $1) AS overdue
     FROM payments ORDER BY payment_id"""
 
 _DECISIONS = """
@@ -116,6 +117,14 @@ def confirms(stores: Stores) -> Keyed:
 def moment(row: StoredRow) -> datetime:
     """When the ledger's row was created; the ledger holds Unix seconds."""
     return datetime.fromtimestamp(row["created"], UTC)
+
+
+def is_covered(stores: Stores, row: StoredRow) -> bool:
+    """Whether the gateway's books tell of this payment if the gateway has it. It was created here before it was created there."""
+    if stores.ledger is None or stores.ledger.covered is None:
+        return True
+    since, until = stores.ledger.covered
+    return bool(since <= row["created_at"] and row["updated_at"] < until)
 
 
 def open_here(row: StoredRow) -> bool:

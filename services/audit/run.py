@@ -13,8 +13,8 @@ from services.audit.stores import Sources, open_stores
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The findings of all checks. `complete` demands that everything was checked: in a demo or a test, an unchecked promise proves nothing.
-    `waived`: evidence that this run cannot have, and need not have."""
+    """The findings of all checks. Where nothing could be checked, nothing is ok. `complete` demands that everything was checked: in a demo
+    or a test, an unchecked promise proves nothing. `waived`: evidence that this run cannot have, and need not have."""
 
     findings: tuple[Finding, ...]
     complete: bool
@@ -22,7 +22,8 @@ class AuditReport:
 
     @property
     def ok(self) -> bool:
-        if any(finding.result is CheckResult.BROKEN for finding in self.findings):
+        results = {finding.result for finding in self.findings}
+        if CheckResult.BROKEN in results or results == {CheckResult.NOT_CHECKED}:
             return False
         return not self.complete or all(finding.is_complete(self.waived) for finding in self.findings)
 

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,10 +112,14 @@ class Snapshot:
 
 
 class LedgerSnapshot:
-    """The sandbox gateway's books: one snapshot of the SQLite file."""
+    """The gateway's books: one snapshot of the SQLite file, the sandbox's own or what `remit reconcile` copied from the gateway.
+
+    `covered` is the window of time for which a copy is complete; None: the books are whole, and have what only a sandbox tells.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.covered = _covered(connection)
 
     def rows(self, sql: str) -> Iterator[sqlite3.Row]:
         yield from self._connection.execute(sql)
@@ -132,6 +136,16 @@ class LedgerSnapshot:
         """Rows with the text of their first column as key; they must be sorted by it. NULL counts as the empty text."""
         for row in self._connection.execute(sql):
             yield str(row[0] or ""), row
+
+
+def _covered(connection: sqlite3.Connection) -> tuple[datetime, datetime] | None:
+    """The window that the books cover. Raises AuditError if the copy was never finished."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'covered'").fetchone() is None:
+        return None
+    row = connection.execute("SELECT since, until FROM covered").fetchone()
+    if row is None:
+        raise AuditError("the copy of the gateway's books was not finished: run `remit reconcile` again.")
+    return datetime.fromtimestamp(row["since"], UTC), datetime.fromtimestamp(row["until"], UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,5 +296,5 @@ def _open_ledger(path: Path) -> Iterator[LedgerSnapshot]:
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM charges").fetchone()  # the snapshot begins with the first read
         except sqlite3.Error as error:
-            raise AuditError(f"{path} is not the ledger of a sandbox gateway ({error}).") from None
+            raise AuditError(f"{path} holds no books of a gateway ({error}).") from None
         yield LedgerSnapshot(connection)

@@ -11,6 +11,7 @@ from services.payment_gateway.group_commit import GroupCommit
 from services.payment_gateway.handlers import PaymentHandler, RequestHandler
 from services.payment_gateway.lease_claimer import LeaseClaimer
 from services.payment_gateway.settings import ChargingSettings
+from services.payment_gateway.webhooks import Webhooks
 from shared.ids import new_id
 from shared.service import Runtime, run_service
 from shared.settings import EnvironmentVariables
@@ -22,10 +23,14 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 async def assemble(runtime: Runtime) -> None:
     """Assemble the service with the gateway that its settings name. Raises `ConfigurationError`."""
     settings = ChargingSettings.read(EnvironmentVariables())
-    assemble_with(runtime, settings, settings.open_gateway())
+    charging = assemble_with(runtime, settings, settings.open_gateway())
+    if settings.webhooks is not None:
+        webhooks = Webhooks(settings.webhooks, charging, runtime.database, livemode=settings.mode == "live")
+        await webhooks.listen()
+        runtime.run_beside("webhooks", webhooks.run)
 
 
-def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway) -> None:
+def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway) -> Charging:
     """Assemble the service with `gateway`: two queues, the payments at work, and the group commit that records their results."""
     lease = lease_for(new_id(), settings.timeout_s, settings.lease_margin_s)
     commit = GroupCommit(
@@ -61,6 +66,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     runtime.in_background(BacklogSampler(runtime.database))
     runtime.add_retention(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)
+    return charging
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The settings of this service, besides those that every service has."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ eight hours, or after three while the saga inquires every hour, because each inq
 LEASE_MARGIN_S = 10.0
 """How much longer a lease is than the longest call, so that the answer can be recorded. Payments of a crashed instance wait that much
 longer."""
+SIGNING = "whsec_"
+"""The beginning of the secrets by which Stripe signs webhooks."""
 RUNGS_MAX = 40
 RUNG_MAX_S = 86_400.0
 REMIND_S = 3_600.0
@@ -42,12 +44,37 @@ LOOK_MAX_S = 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """Where webhooks are received, and the secrets that sign them: two while one replaces the other.
+
+    Environment variables: GATEWAY_WEBHOOK_HOST, GATEWAY_WEBHOOK_PORT, GATEWAY_WEBHOOK_SECRETS.
+    """
+
+    host: str
+    port: int
+    secrets: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def read(cls, environment: EnvironmentVariables) -> "WebhookSettings | None":
+        """Read the settings; None without a port. Raises `ConfigurationError`."""
+        port = environment.integer("GATEWAY_WEBHOOK_PORT", 0, least=0, most=65_535)
+        if not port:
+            return None
+        secrets = tuple(secret.strip() for secret in environment.text("GATEWAY_WEBHOOK_SECRETS").split(","))
+        if not all(secret.startswith(SIGNING) and len(secret) > len(SIGNING) for secret in secrets):
+            raise ConfigurationError(
+                f"GATEWAY_WEBHOOK_SECRETS must be one or more signing secrets ({SIGNING}...), separated by commas."
+            )
+        return cls(environment.text("GATEWAY_WEBHOOK_HOST", "127.0.0.1"), port, secrets)
+
+
+@dataclass(frozen=True, slots=True)
 class ChargingSettings:
     """The settings of the gateway and of charging.
 
     Environment variables: GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_MODE, GATEWAY_CA_FILE, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S,
     GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S, GATEWAY_REMIND_S, GATEWAY_WATCH_S, GATEWAY_REFUND_LOOKS_S, GATEWAY_CANCEL_LOOKS_S,
-    GATEWAY_CAPTURE_LOOKS_S, CARD_KEYS_FILE. The adapter of Stripe reads HTTPS_PROXY and NO_PROXY.
+    GATEWAY_CAPTURE_LOOKS_S, CARD_KEYS_FILE, and those of `WebhookSettings`. The adapter of Stripe reads HTTPS_PROXY and NO_PROXY.
     """
 
     gateway_url: str
@@ -59,6 +86,7 @@ class ChargingSettings:
     lease_margin_s: float = LEASE_MARGIN_S
     mode: Mode = "test"
     ca_file: Path | None = None
+    webhooks: WebhookSettings | None = None
 
     @classmethod
     def read(cls, environment: EnvironmentVariables) -> "ChargingSettings":
@@ -73,6 +101,7 @@ class ChargingSettings:
             lease_margin_s=environment.seconds("GATEWAY_LEASE_MARGIN_S", LEASE_MARGIN_S, least=0.1, most=3_600),
             mode=_mode(environment.text("GATEWAY_MODE", "test")),
             ca_file=Path(ca_file) if (ca_file := environment.text("GATEWAY_CA_FILE", "")) else None,
+            webhooks=WebhookSettings.read(environment),
         )
 
     def open_gateway(self) -> Gateway:

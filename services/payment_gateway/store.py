@@ -72,6 +72,14 @@ class PaymentUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class RowState:
+    """The status of a payment, one of `PaymentStatus` or one of a newer build, and whether an instance works on it now."""
+
+    status: str
+    is_held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PaymentCounts:
     """Numbers of payments, for the metrics."""
 
@@ -266,6 +274,17 @@ async def release(connection: Connection, held: Sequence[tuple[UUID, int]]) -> N
         [payment_id for payment_id, _ in held],
         [fence for _, fence in held],
     )
+
+
+async def state_of(tx: Tx, payment_id: UUID, gateway_id: str) -> RowState | None:
+    """The state of the payment's row, which stays locked until the end of the transaction. None if `gateway_id` is not recorded there."""
+    rows = await tx.fetch(
+        """SELECT status, leased_by IS NOT NULL AND due_at > now() AS is_held FROM payments
+           WHERE payment_id = $1 AND gateway_id = $2 FOR UPDATE""",
+        payment_id,
+        gateway_id,
+    )
+    return RowState(rows[0]["status"], rows[0]["is_held"]) if rows else None
 
 
 async def hurry(tx: Tx, payment_ids: Sequence[UUID]) -> None:

@@ -86,6 +86,11 @@ GATEWAY_CALLS: Final = Counter(
 GATEWAY_CALL_SECONDS: Final = Histogram(
     "remit_gateway_call_seconds", "One call to the card gateway.", ["step"], buckets=_GATEWAY_SECONDS
 )
+WEBHOOKS: Final = Counter(
+    "remit_webhooks_total",
+    "Events that the gateway sent to the webhook, by what became of them (looked, nothing_new, foreign, forged, too_large, busy, away).",
+    ["outcome"],
+)
 PAYMENTS_DUE: Final = Gauge("remit_payments_due", "Payments whose next attempt is due and not yet claimed.")
 PAYMENTS_IN_DOUBT: Final = Gauge(
     "remit_payments_in_doubt", "Payments for which nobody knows yet whether the card was charged: money at risk."

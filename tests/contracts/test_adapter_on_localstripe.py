@@ -7,9 +7,6 @@ idempotency keys (a key sent twice acts twice), the `created` window of lists (4
 """
 
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,35 +20,9 @@ from deploy.sandbox.server import Sandbox
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.choose import open_gateway
 from services.payment_gateway.gateways.port import Gateway
+from tests.support.localstripe import running_localstripe
 
 TIMEOUT_S = 15.0  # the first request waits in the listener's backlog until localstripe is up
-
-LOCALSTRIPE = """
-import socket, sys
-from aiohttp import web
-from localstripe import resources
-
-resources.Store.dump_to_disk = lambda store: None  # it would write one fixed path that all runs share
-
-create = resources.PaymentIntent._api_create.__func__
-
-def create_for_cards(cls, allowed_payment_method_types=None, **data):  # a parameter of 2026, younger than localstripe
-    return create(cls, **data)
-
-confirm = resources.PaymentIntent._api_confirm.__func__
-
-def confirm_alone(cls, id, off_session=None, mandate=None, **data):  # it knows no customer who has gone, and asks nobody
-    return confirm(cls, id, **data)
-
-resources.PaymentIntent._api_create = classmethod(create_for_cards)
-resources.PaymentIntent._api_confirm = classmethod(confirm_alone)
-at = "/v1/payment_intents/{id}/confirm"
-resources.extra_apis[:] = [(m, p, resources.PaymentIntent._api_confirm if p == at else api) for m, p, api in resources.extra_apis]
-
-from localstripe import server  # it takes the routes as they are now
-
-web.run_app(server.app, sock=socket.socket(fileno=int(sys.argv[1])), print=None)
-"""
 
 ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
 
@@ -79,24 +50,8 @@ class ForeignGateway:
 
 @pytest.fixture(scope="module")
 def localstripe() -> Iterator[str]:
-    """Runs localstripe. Its socket listens before it starts, so that nobody has to poll, and no other process can take the port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(64)
-        listener.set_inheritable(True)
-        number = listener.fileno()
-        child = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", LOCALSTRIPE, str(number)],
-            pass_fds=[number],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    try:
-        yield address
-    finally:
-        child.kill()
-        child.wait()
+    with running_localstripe() as url:
+        yield url
 
 
 @pytest.fixture(params=[pytest.param("localstripe", marks=pytest.mark.foreign), "sandbox", "stripe"])
@@ -317,3 +272,8 @@ async def test_a_currency_without_decimals_is_counted_as_stripe_does(gateway: Ga
     told = await gateway.execute(answer.gateway_id, key=a_key())
     assert isinstance(told, port.Captured), told
     assert (told.amount_minor, told.currency) == (5_000, "ISK")
+
+
+async def test_the_gateway_says_for_which_payment_of_ours_a_payment_was_made(gateway: Gateway) -> None:
+    assert await gateway.owner(await prepared(gateway)) == port.MadeFor(ORDER.payment_id)
+    assert isinstance(await gateway.owner("pi_of_nobody"), port.NotFound)

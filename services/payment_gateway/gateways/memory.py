@@ -101,6 +101,11 @@ class MemoryGateway:
             return port.Refunded(_refund_id(gateway_id), "memory")
         return port.NoRefund("memory")
 
+    async def owner(self, gateway_id: str) -> port.OwnerAnswer:
+        await self._wait()
+        payment = self._payments.get(gateway_id)
+        return port.NotFound("memory") if payment is None else port.MadeFor(payment.order.payment_id)
+
     async def check(self) -> port.CheckAnswer:
         return port.Usable()
 

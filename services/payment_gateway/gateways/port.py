@@ -190,6 +190,13 @@ class Misconfigured:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeFor:
+    """The gateway has this payment, made for our payment `payment_id`, or for nobody of ours if that is None."""
+
+    payment_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class Usable:
     """The gateway takes this service's requests."""
 
@@ -232,6 +239,7 @@ PrepareAnswer = Prepared | Refused | NoAnswer
 ChargeAnswer = Captured | Declined | Unconfirmed | ActionRequired | Processing | Cancelled | NotFound | NoAnswer
 ExecuteAnswer = ChargeAnswer | Refused
 RefundAnswer = Refunded | RefundPending | RefundFailed | NoRefund | NotFound | NoAnswer
+OwnerAnswer = MadeFor | NotFound | NoAnswer
 CheckAnswer = Usable | NoAnswer
 
 
@@ -264,6 +272,10 @@ class Gateway(Protocol):
 
     async def inquire_refund(self, gateway_id: str) -> RefundAnswer:
         """Ask what the gateway knows about the refund of this payment."""
+        ...
+
+    async def owner(self, gateway_id: str) -> OwnerAnswer:
+        """Ask for which payment of ours this payment was made."""
         ...
 
     async def check(self) -> CheckAnswer:

@@ -16,7 +16,7 @@ import re
 import ssl
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -28,7 +28,8 @@ from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.gateways.stripe_amounts import to_stripe
 from services.payment_gateway.gateways.stripe_answers import Accepted, Rejected, Reply
-from shared.records import replace
+from services.payment_gateway.gateways.stripe_events import payment_id_in
+from shared.records import dataclass, replace
 
 _INTENTS = "/v1/payment_intents"
 _REFUNDS = "/v1/refunds"
@@ -84,6 +85,17 @@ class _StripeTransport(stripe.AIOHTTPClient):
                 if len(body) > ANSWER_BYTES_MAX:
                     raise _AnswerTooLargeError
             return bytes(body), response.status, response.headers
+
+
+Listed = Literal["payment_intents", "refunds"]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list. `has_more`: others follow after its last object."""
+
+    things: list[Mapping[str, Any]]
+    has_more: bool
 
 
 class _AnswerTooLargeError(Exception):
@@ -167,12 +179,19 @@ class StripeGateway:
         return await self._outcome(gateway_id, await self._post(f"{_intent(gateway_id)}/cancel", key))
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
-        """Ask for the payment together with its charge, which tells of refunds and disputes."""
+        reply = await self._retrieve(gateway_id)
+        return answers.read_charge(reply.body, gateway_id, reply.evidence) if isinstance(reply, Accepted) else reply
+
+    async def owner(self, gateway_id: str) -> port.OwnerAnswer:
+        reply = await self._retrieve(gateway_id)
+        return port.MadeFor(payment_id_in(reply.body)) if isinstance(reply, Accepted) else reply
+
+    async def _retrieve(self, gateway_id: str) -> Accepted | port.NotFound | port.NoAnswer:
+        """The payment together with its charge, which tells of refunds and disputes."""
         reply = await self._get(_intent(gateway_id), {"expand": ["latest_charge"]})
         match reply:
             case Accepted():
-                wrong_mode = answers.read_mode(reply.body, livemode=self._livemode, words=reply.evidence)
-                return wrong_mode or answers.read_charge(reply.body, gateway_id, reply.evidence)
+                return answers.read_mode(reply.body, livemode=self._livemode, words=reply.evidence) or reply
             case Rejected(status=answers.NOT_FOUND):
                 return port.NotFound(reply.evidence)
             case Rejected():
@@ -229,6 +248,24 @@ class StripeGateway:
                 if refunds is None:
                     return port.Unknown(evidence(reply.evidence, "the list of refunds is unreadable"))
                 return answers.read_refunds(refunds, to_stripe(charge.amount_minor, charge.currency), reply.evidence)
+            case Rejected():
+                return port.Unknown(reply.evidence)
+            case _:
+                return reply
+
+    async def page(self, kind: Listed, since: int, until: int | None, after: str | None) -> Page | port.NoAnswer:
+        """One page of what was created from `since` until before `until` (Unix seconds), newest first, after the object `after`."""
+        created = {"gte": since} | ({"lt": until} if until is not None else {})
+        expand = {"expand": ["data.latest_charge"]} if kind == "payment_intents" else {}
+        reply = await self._get(
+            f"/v1/{kind}", {"created": created, "limit": PAGE_SIZE} | expand | _given({"starting_after": after})
+        )
+        match reply:
+            case Accepted():
+                things = _objects(reply.body)
+                if things is None:
+                    return port.Unknown(evidence(reply.evidence, "the list is unreadable"))
+                return Page(things, has_more=reply.body.get("has_more") is True)
             case Rejected():
                 return port.Unknown(reply.evidence)
             case _:

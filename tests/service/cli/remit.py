@@ -56,6 +56,8 @@ def addresses(environment: Environment, command: str) -> dict[str, str]:
             return {database_variable(own): environment.stack.database_url_of(own, PURGE) for own in SERVICES}
         case "rebuild":
             return environment.stack.environment_of("invoice")
+        case "reconcile":
+            return environment.stack.environment_of("payment_gateway")
         case "outbox":
             own = [environment.stack.environment_of(service) for service in SERVICES]
             return {name: value for variables in own for name, value in variables.items()}

@@ -107,6 +107,9 @@ class ScriptedGateway:
     async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
         return await self._answer(GatewayStep.INQUIRE_REFUND, gateway_id, lambda: self.truth.inquire_refund(gateway_id))
 
+    async def owner(self, gateway_id: str) -> port.OwnerAnswer:
+        return await self.truth.owner(gateway_id)
+
     async def check(self) -> port.CheckAnswer:
         self.checks += 1
         answer = self.checked

@@ -90,6 +90,9 @@ class HastyWhereItHangs:
     async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
         return await self._of(gateway_id).inquire_refund(gateway_id)
 
+    async def owner(self, gateway_id: str) -> port.OwnerAnswer:
+        return await self._patient.owner(gateway_id)
+
     async def check(self) -> port.CheckAnswer:
         return await self._patient.check()
 

@@ -15,6 +15,7 @@ from services.payment_gateway.settings import (
     REMIND_S,
     WATCH_S,
     ChargingSettings,
+    WebhookSettings,
 )
 from shared.card_data.encryption import generate_keyset
 from shared.settings import ConfigurationError, EnvironmentVariables
@@ -39,6 +40,20 @@ def test_a_variable_that_is_not_set_has_a_default() -> None:
     policy = Policy(LADDER_S, REMIND_S, WATCH_S, REFUND_LOOKS_S, CANCEL_LOOKS_S, CAPTURE_LOOKS_S)
     assert settings == ChargingSettings(MEMORY["GATEWAY_URL"], "", 10.0, 200, policy, None, mode="benchmark")
     assert read(GATEWAY_MODE="").mode == "test"
+
+
+@pytest.mark.parametrize("secrets", ["", "sk_test_1", "whsec_", "whsec_a,", "whsec_a,pk_test_1"])
+def test_webhooks_need_signing_secrets(secrets: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^GATEWAY_WEBHOOK_SECRETS .*\.$") as told:
+        read(GATEWAY_WEBHOOK_PORT="8090", GATEWAY_WEBHOOK_SECRETS=secrets)
+    assert "_test_1" not in str(told.value)
+
+
+def test_webhooks_are_off_without_a_port_and_loopback_only_by_default() -> None:
+    assert read(GATEWAY_WEBHOOK_SECRETS="whsec_a").webhooks is None
+    on = read(GATEWAY_WEBHOOK_PORT="8090", GATEWAY_WEBHOOK_SECRETS="whsec_a, whsec_b").webhooks
+    assert on == WebhookSettings("127.0.0.1", 8090, ("whsec_a", "whsec_b"))
+    assert "whsec" not in repr(on)
 
 
 def test_the_ladder_can_be_short() -> None:
@@ -68,6 +83,7 @@ def test_captures_are_looked_at_only_if_somebody_chooses_so() -> None:
         ("GATEWAY_CAPTURE_LOOKS_S", ","),
         ("GATEWAY_REFUND_LOOKS_S", "0"),
         ("CARD_KEYS_FILE", "/nowhere/keys.json"),
+        ("GATEWAY_WEBHOOK_PORT", "http"),
     ],
 )
 def test_a_mistake_is_a_sentence_that_names_the_variable(variable: str, value: str) -> None:

@@ -1,0 +1,177 @@
+"""The gateway's books in a file: what `remit audit --ledger` reads, in the tables that the sandbox's ledger has.
+
+Amounts are as the gateway counts them, and currencies in lower case. `created` is in Unix seconds.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import orjson
+
+from shared.records import dataclass
+
+PAGE: Final = 500
+"""Payments that are compared at once."""
+
+_SCHEMA: Final = """
+    CREATE TABLE covered (since INTEGER NOT NULL, until INTEGER NOT NULL, livemode INTEGER NOT NULL) STRICT;
+    CREATE TABLE payment_intents (
+        id TEXT PRIMARY KEY, amount INTEGER NOT NULL, currency TEXT NOT NULL, metadata TEXT NOT NULL, status TEXT NOT NULL,
+        created INTEGER NOT NULL, disputed INTEGER NOT NULL) STRICT;
+    CREATE TABLE charges (
+        id TEXT PRIMARY KEY, payment_intent TEXT NOT NULL, amount INTEGER NOT NULL, currency TEXT NOT NULL, payment_method TEXT,
+        created INTEGER NOT NULL) STRICT;
+    CREATE INDEX charges_by_payment ON charges (payment_intent);
+    CREATE TABLE refunds (
+        id TEXT PRIMARY KEY, payment_intent TEXT NOT NULL, amount INTEGER NOT NULL, currency TEXT NOT NULL, status TEXT NOT NULL,
+        created INTEGER NOT NULL) STRICT;
+    CREATE INDEX refunds_by_payment ON refunds (payment_intent);"""
+
+_PAYMENTS: Final = """
+    SELECT i.id, i.metadata, i.status, i.amount, i.currency, i.disputed,
+           (SELECT coalesce(sum(c.amount), 0) FROM charges c WHERE c.payment_intent = i.id) AS captured,
+           (SELECT coalesce(sum(r.amount), 0) FROM refunds r WHERE r.payment_intent = i.id AND r.status = 'succeeded') AS refunded
+    FROM payment_intents i ORDER BY i.created, i.id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was created at the gateway from `since` until before `until`, in Unix seconds."""
+
+    since: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A payment at the gateway. `metadata` are the texts that its maker added."""
+
+    id: str
+    amount: int
+    currency: str
+    metadata: dict[str, str]
+    status: str
+    created: int
+    disputed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A capture."""
+
+    id: str
+    payment_intent: str
+    amount: int
+    currency: str
+    payment_method: str | None
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Money that is given back, if its status is `succeeded`."""
+
+    id: str
+    payment_intent: str
+    amount: int
+    currency: str
+    status: str
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class BookedPayment:
+    """A payment in the gateway's books. The amounts are as the gateway counts them, in the upper-case `currency`."""
+
+    gateway_id: str
+    payment_id: UUID | None
+    invoice_id: str | None
+    status: str
+    amount: int
+    captured: int
+    refunded: int
+    currency: str
+    disputed: bool
+
+
+class Books:
+    """The file, open for writing and reading."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def cover(self, window: Window, *, livemode: bool) -> None:
+        """Say which window the books are complete for. It is said last: without it nobody may conclude anything from what is missing."""
+        with self._connection:
+            self._connection.execute("INSERT INTO covered VALUES (?, ?, ?)", (window.since, window.until, livemode))
+
+    def add(
+        self, intents: Sequence[Intent] = (), charges: Sequence[Charge] = (), refunds: Sequence[Refund] = ()
+    ) -> None:
+        """Add rows. One that is there already stays as it is: pages overlap when something is created while they are read."""
+        with self._connection as connection:
+            connection.executemany(
+                "INSERT INTO payment_intents VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [
+                    (i.id, i.amount, i.currency, orjson.dumps(i.metadata).decode(), i.status, i.created, i.disputed)
+                    for i in intents
+                ],
+            )
+            connection.executemany(
+                "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [(c.id, c.payment_intent, c.amount, c.currency, c.payment_method, c.created) for c in charges],
+            )
+            connection.executemany(
+                "INSERT INTO refunds VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [(r.id, r.payment_intent, r.amount, r.currency, r.status, r.created) for r in refunds],
+            )
+
+    def pages(self) -> Iterator[list[BookedPayment]]:
+        """All payments, oldest first, `PAGE` at a time."""
+        found = self._connection.execute(_PAYMENTS)
+        while page := found.fetchmany(PAGE):
+            yield [_booked(row) for row in page]
+
+    def lacks(self, gateway_ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are not in the books."""
+        held = "SELECT 1 FROM payment_intents WHERE id = ?"
+        return [one for one in gateway_ids if self._connection.execute(held, (one,)).fetchone() is None]
+
+
+def _booked(row: sqlite3.Row) -> BookedPayment:
+    metadata = orjson.loads(row["metadata"])
+    return BookedPayment(
+        gateway_id=row["id"],
+        payment_id=_uuid(metadata.get("payment_id")),
+        invoice_id=metadata.get("invoice_id"),
+        status=row["status"],
+        amount=row["amount"],
+        captured=row["captured"],
+        refunded=row["refunded"],
+        currency=row["currency"].upper(),
+        disputed=bool(row["disputed"]),
+    )
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None
+
+
+@contextmanager
+def new_books(path: Path) -> Iterator[Books]:
+    """Books in a new file. Raises FileExistsError: books of another window are never mixed with these."""
+    path.touch(mode=0o600, exist_ok=False)
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    try:
+        connection.executescript(_SCHEMA)
+        yield Books(connection)
+    finally:
+        connection.close()

@@ -1,0 +1,96 @@
+"""Judges one payment by both sides. Pure."""
+
+from enum import StrEnum
+from uuid import UUID
+
+from services.payment_gateway.domain import CHARGED, PaymentStatus
+from services.payment_gateway.gateways.stripe_amounts import to_stripe
+from services.payment_gateway.reconcile.books import BookedPayment
+from shared.records import dataclass
+
+
+class Verdict(StrEnum):
+    AGREES = "agrees"
+    OPEN = "open"  # here it waits for the gateway or a person, so nothing is claimed yet
+    DIFFERS = "differs"
+    UNKNOWN_HERE = "unknown_here"  # the gateway has it, made for a payment of ours that we do not know
+    UNKNOWN_THERE = "unknown_there"
+    FOREIGN = "foreign"  # somebody else uses the account
+
+
+BROKEN = frozenset({Verdict.DIFFERS, Verdict.UNKNOWN_HERE, Verdict.UNKNOWN_THERE})
+"""The verdicts that a person has to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class OurPayment:
+    """A row of `payments`. `amount_minor` is in the minor unit of ISO 4217."""
+
+    payment_id: UUID
+    invoice_id: str
+    status: str
+    amount_minor: int | None
+    currency: str | None
+    gateway_id: str | None
+    decided_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A verdict with both sides in words."""
+
+    verdict: Verdict
+    payment_id: UUID | None
+    gateway_id: str
+    here: str
+    there: str
+
+
+def compare(ours: OurPayment | None, theirs: BookedPayment) -> Comparison:
+    """The verdict over a payment in the gateway's books. `ours` is the row that its metadata names."""
+    there = _words(theirs)
+    if theirs.payment_id is None:
+        return Comparison(Verdict.FOREIGN, None, theirs.gateway_id, "", there)
+    here = "unknown" if ours is None else ours.status
+    if ours is None:
+        verdict = Verdict.UNKNOWN_HERE
+    elif ours.gateway_id != theirs.gateway_id:
+        # A crash after the gateway made a payment, and before we recorded its id, leaves one that nobody can confirm any more.
+        verdict = Verdict.DIFFERS if theirs.captured else Verdict.AGREES
+        here = f"{here}, as {ours.gateway_id or 'no payment there'}"
+    elif _is_open(ours):
+        verdict = Verdict.OPEN
+    else:
+        verdict = Verdict.AGREES if _agree(ours, theirs) else Verdict.DIFFERS
+    return Comparison(verdict, theirs.payment_id, theirs.gateway_id, here, there)
+
+
+def missing(ours: OurPayment) -> Comparison:
+    """The verdict over a payment of ours whose gateway id the gateway does not know."""
+    return Comparison(Verdict.UNKNOWN_THERE, ours.payment_id, ours.gateway_id or "", ours.status, "unknown")
+
+
+def _is_open(ours: OurPayment) -> bool:
+    kept = ours.status == PaymentStatus.REFUND_FAILED and ours.decided_by is not None
+    settled = {PaymentStatus.CAPTURED, PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED, PaymentStatus.REFUNDED}
+    return ours.status not in settled and not kept
+
+
+def _agree(ours: OurPayment, theirs: BookedPayment) -> bool:
+    if ours.status not in CHARGED:
+        return theirs.status == "canceled" and not theirs.captured
+    amount = to_stripe(ours.amount_minor, ours.currency) if ours.amount_minor and ours.currency else None
+    if (theirs.captured, theirs.currency) != (amount, ours.currency) or theirs.disputed:
+        return False
+    return theirs.refunded == (theirs.captured if ours.status == PaymentStatus.REFUNDED else 0)
+
+
+def _words(theirs: BookedPayment) -> str:
+    parts = [theirs.status]
+    if theirs.captured:
+        parts.append(f"captured {theirs.captured} of {theirs.amount} {theirs.currency}")
+    if theirs.refunded:
+        parts.append(f"refunded {theirs.refunded}")
+    if theirs.disputed:
+        parts.append("disputed")
+    return ", ".join(parts)

@@ -1,0 +1,119 @@
+"""Copies the gateway's books of a window into a file, page by page."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import structlog
+
+from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.stripe import Listed, Page, StripeGateway
+from services.payment_gateway.gateways.stripe_events import payment_id_in
+from services.payment_gateway.reconcile.books import Books, Charge, Intent, Refund, Window
+from shared.retry_policy import OUTAGE, Sleep
+
+log = structlog.get_logger(__name__)
+
+TRIES_MAX: Final = 8
+"""Tries of one page. Together they wait about half a minute, or as long as the gateway asks for."""
+
+Json = Mapping[str, Any]
+
+
+class ReconcileError(Exception):
+    """The gateway's books cannot be had. Its text is one sentence."""
+
+
+async def fetch(
+    gateway: StripeGateway, window: Window, books: Books, *, livemode: bool, sleep: Sleep = asyncio.sleep
+) -> None:
+    """Copy all payments that were created in the window, and all refunds since its beginning. Raises ReconcileError."""
+    async for page in _pages(gateway, "payment_intents", window.since, window.until, sleep):
+        intents = [_intent(thing) for thing in page.things]
+        books.add(intents=intents, charges=[charge for thing in page.things if (charge := _charge(thing)) is not None])
+    async for page in _pages(gateway, "refunds", window.since, None, sleep):
+        books.add(refunds=[refund for thing in page.things if (refund := _refund(thing)) is not None])
+    books.cover(window, livemode=livemode)
+
+
+async def _pages(
+    gateway: StripeGateway, kind: Listed, since: int, until: int | None, sleep: Sleep
+) -> AsyncIterator[Page]:
+    after: str | None = None
+    while True:
+        page = await _page(gateway, kind, since, until, after, sleep)
+        yield page
+        if not page.has_more or not page.things:
+            return
+        after = str(page.things[-1].get("id"))
+
+
+async def _page(
+    gateway: StripeGateway, kind: Listed, since: int, until: int | None, after: str | None, sleep: Sleep
+) -> Page:
+    failures = 0
+    while not isinstance(answer := await gateway.page(kind, since, until, after), Page):
+        failures += 1
+        if isinstance(answer, port.Misconfigured) or failures == TRIES_MAX:
+            raise ReconcileError(f"the gateway does not show its books: {answer.evidence}.")
+        asked_s = answer.retry_after_s if isinstance(answer, port.NotSent) else None
+        await sleep(asked_s if asked_s is not None else OUTAGE.delay_s(failures))
+    return answer
+
+
+def _intent(thing: Json) -> Intent:
+    charge = thing.get("latest_charge")
+    metadata = thing.get("metadata")
+    return Intent(
+        id=_text(thing, "id"),
+        amount=_number(thing, "amount"),
+        currency=_text(thing, "currency"),
+        metadata={str(name): str(value) for name, value in metadata.items()} if isinstance(metadata, Mapping) else {},
+        status=_text(thing, "status"),
+        created=_number(thing, "created"),
+        disputed=isinstance(charge, Mapping) and charge.get("disputed") is True,
+    )
+
+
+def _charge(thing: Json) -> Charge | None:
+    """The capture of a payment of ours, or None. Its charge is shown whole, or only by its id."""
+    received, charge = thing.get("amount_received"), thing.get("latest_charge")
+    if thing.get("status") != "succeeded" or not charge or payment_id_in(thing) is None:
+        return None
+    whole = charge if isinstance(charge, Mapping) else {"id": charge}
+    return Charge(
+        id=_text(whole, "id"),
+        payment_intent=_text(thing, "id"),
+        amount=_number(whole if "amount_captured" in whole else {"amount_captured": received}, "amount_captured"),
+        currency=_text(thing, "currency"),
+        payment_method=whole.get("payment_method") or thing.get("payment_method"),
+        created=_number(whole if "created" in whole else thing, "created"),
+    )
+
+
+def _refund(thing: Json) -> Refund | None:
+    """A refund of a payment, or None if it is of something else."""
+    if not isinstance(thing.get("payment_intent"), str):
+        return None
+    return Refund(
+        id=_text(thing, "id"),
+        payment_intent=_text(thing, "payment_intent"),
+        amount=_number(thing, "amount"),
+        currency=_text(thing, "currency"),
+        status=_text(thing, "status"),
+        created=_number(thing, "created"),
+    )
+
+
+def _text(thing: Json, name: str) -> str:
+    value = thing.get(name)
+    if not isinstance(value, str) or not value:
+        raise ReconcileError(f"the gateway's books are unreadable: {name} of an object is no text.")
+    return value
+
+
+def _number(thing: Json, name: str) -> int:
+    value = thing.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ReconcileError(f"the gateway's books are unreadable: {name} of an object is no whole number.")
+    return value

@@ -1,0 +1,170 @@
+"""`remit reconcile`: what both sides hold, after somebody has changed one of them."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from uuid import UUID
+
+import aiohttp
+import pytest
+
+from deploy.sandbox.server import Sandbox
+from services.payment_gateway.__main__ import assemble_with
+from services.payment_gateway.domain import Policy
+from services.payment_gateway.settings import ChargingSettings
+from shared.service import Runtime
+from tests.service.cli.remit import Typed, remit
+from tests.service.payment_gateway.conftest import PaymentGatewayFixture, requested
+from tests.support.databases import execute, rows
+from tests.support.environment import Environment
+from tests.support.upstream_client import UpstreamClient
+
+METHODS = ("pm_card_visa", "pm_card_visa", "pm_card_visa", "pm_card_visa", "pm_card_chargeDeclined")
+ENDS = {"pm_card_visa": "captured", "pm_card_chargeDeclined": "declined"}
+FUTURE = ("--until", "2999-01-01")
+
+
+@pytest.fixture
+async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    async with Sandbox(tmp_path / "ledger.sqlite") as running:
+        yield running
+
+
+@pytest.fixture
+async def paid(environment: Environment, sandbox: Sandbox, upstream: UpstreamClient) -> list[UUID]:
+    """Payments that have ended, on both sides alike."""
+    payments = PaymentGatewayFixture(environment.databases["payment_gateway"])
+    settings = ChargingSettings(sandbox.url, "sk_test_1", 20.0, 20, Policy((0.1,), 3_600.0), None)
+
+    async def assemble(runtime: Runtime) -> None:
+        assemble_with(runtime, settings, settings.open_gateway())
+
+    asked = [requested(method=method) for method in METHODS]
+    async with environment.running("payment_gateway", assemble):
+        for one in asked:
+            await upstream.send(one)
+        for one, method in zip(asked, METHODS, strict=True):
+            await payments.until(one.payment_id, ENDS[method])
+    return [one.payment_id for one in asked]
+
+
+async def reconcile(environment: Environment, sandbox: Sandbox, *more: str) -> Typed:
+    gateway = {"GATEWAY_URL": sandbox.url, "GATEWAY_API_KEY": "sk_test_1"}
+    return await remit("reconcile", *FUTURE, *more, environment=environment, **gateway)
+
+
+async def test_two_sides_that_agree(
+    environment: Environment, sandbox: Sandbox, paid: list[UUID], tmp_path: Path
+) -> None:
+    books = tmp_path / "books.sqlite"
+    told = await reconcile(environment, sandbox, "--json", "--ledger", str(books))
+    assert (told.code, told.json["counts"], told.json["found"]) == (0, {"agrees": len(paid)}, []), told.err
+    assert books.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(books)) as kept:
+        assert kept.execute("SELECT count(*), sum(amount) FROM charges").fetchone() == (4, 4 * 1_250)
+        assert kept.execute("SELECT count(*) FROM covered").fetchone() == (1,)
+    audited = await _audited(environment, books)
+    assert audited["captured_here_and_there"] == ("holds", len(paid))
+    assert audited["confirmed_once"][0] == "not checked", "the gateway does not tell of confirms and keys"
+    await execute(
+        environment.databases["payment_gateway"],
+        "UPDATE payments SET status = 'captured', receipt_number = 'x' WHERE payment_id = $1",
+        paid[-1],
+    )
+    assert (await _audited(environment, books))["captured_here_and_there"][0] == "broken"
+    again = await reconcile(environment, sandbox, "--ledger", str(books))
+    assert again.code == 2
+    assert "exists" in again.err
+    nothing = await remit("reconcile", "--until", "2020-01-01", "--since", "2020-01-02", environment=environment)
+    assert (nothing.code, "--since must be before --until" in nothing.err) == (2, True)
+
+
+async def test_every_way_to_disagree_is_told(
+    environment: Environment, sandbox: Sandbox, paid: list[UUID], tmp_path: Path
+) -> None:
+    forgotten, refunded, lost, _, declined = paid
+    database = environment.databases["payment_gateway"]
+    held = {
+        row[0]: row[1]
+        for row in _ledger(tmp_path, "SELECT json_extract(metadata, '$.payment_id'), id FROM payment_intents")
+    }
+    await execute(database, "DELETE FROM payments WHERE payment_id = $1", forgotten)
+    await execute(
+        database, "UPDATE payments SET status = 'captured', receipt_number = 'x' WHERE payment_id = $1", declined
+    )
+    await _refund_by_hand(sandbox, held[str(refunded)])
+    _ledger(tmp_path, f"DELETE FROM payment_intents WHERE id = '{held[str(lost)]}'")
+    told = await reconcile(environment, sandbox, "--json")
+    assert told.code == 1
+    assert told.json["counts"] == {"agrees": 1, "differs": 2, "unknown_here": 1, "unknown_there": 1}
+    assert {(one["verdict"], one["payment_id"], one["here"], one["there"]) for one in told.json["found"]} == {
+        ("unknown_here", str(forgotten), "unknown", "succeeded, captured 1250 of 1250 EUR"),
+        ("differs", str(refunded), "captured", "succeeded, captured 1250 of 1250 EUR, refunded 1250"),
+        ("differs", str(declined), "captured", "canceled"),
+        ("unknown_there", str(lost), "captured", "unknown"),
+    }
+    page = await reconcile(environment, sandbox, "--look")
+    assert page.code == 1
+    assert f"differs: {refunded}" in page.out
+    due = await _due(database)
+    assert due == {refunded, declined}, "what differs is looked at now"
+
+
+@pytest.mark.usefixtures("paid")
+async def test_a_copy_that_was_not_finished_proves_nothing(
+    environment: Environment, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    books = tmp_path / "books.sqlite"
+    await reconcile(environment, sandbox, "--ledger", str(books))
+    with closing(sqlite3.connect(books)) as kept, kept:
+        kept.execute("DELETE FROM covered")
+    audited = await remit("audit", "--ledger", str(books), environment=environment)
+    assert (audited.code, "was not finished" in audited.err) == (2, True)
+
+
+async def test_a_gateway_that_refuses_is_told_in_a_sentence(environment: Environment, sandbox: Sandbox) -> None:
+    await _mode(sandbox, "unauthorised")
+    told = await reconcile(environment, sandbox)
+    assert (told.code, told.out) == (1, "")
+    assert told.err.startswith("remit: The gateway does not show its books: HTTP 401")
+
+
+async def test_books_of_another_time_say_nothing_about_a_payment(
+    environment: Environment, sandbox: Sandbox, paid: list[UUID], tmp_path: Path
+) -> None:
+    books = tmp_path / "books.sqlite"
+    await reconcile(environment, sandbox, "--ledger", str(books), "--since", "2998-12-31")
+    assert (await _audited(environment, books))["captured_here_and_there"] == ("holds", 0)
+
+
+async def test_an_audit_that_could_check_nothing_is_not_ok() -> None:
+    assert (await remit("audit")).code == 1
+
+
+async def _audited(environment: Environment, books: Path) -> dict[str, tuple[str, int]]:
+    audited = await remit("audit", "--json", "--drained", "--ledger", str(books), environment=environment)
+    return {check["check"]: (check["verdict"], check["looked_at"]) for check in audited.json["checks"]}
+
+
+async def _due(database: str) -> set[UUID]:
+    return {row["payment_id"] for row in await rows(database, "SELECT payment_id FROM payments WHERE due_at <= now()")}
+
+
+def _ledger(folder: Path, sql: str) -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as ledger, ledger:
+        return ledger.execute(sql).fetchall()
+
+
+async def _refund_by_hand(sandbox: Sandbox, gateway_id: str) -> None:
+    await _post(f"{sandbox.url}/v1/refunds", data={"payment_intent": gateway_id})
+
+
+async def _mode(sandbox: Sandbox, mode: str) -> None:
+    await _post(f"{sandbox.url}/_sandbox/mode", json={"mode": mode})
+
+
+async def _post(url: str, **body: object) -> None:
+    headers = {"Authorization": "Bearer sk_test_1"}
+    async with aiohttp.ClientSession(headers=headers) as session, session.post(url, **body) as answer:  # type: ignore[arg-type]
+        assert answer.status == 200, await answer.text()

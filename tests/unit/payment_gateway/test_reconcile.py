@@ -1,0 +1,69 @@
+"""The verdict over a payment by both sides."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.payment_gateway.reconcile.books import BookedPayment
+from services.payment_gateway.reconcile.compare import OurPayment, Verdict, compare
+from shared.records import replace
+
+PAYMENT = UUID(int=7)
+OURS = OurPayment(PAYMENT, "INV-1", "captured", 1_250, "EUR", "pi_1", None)
+THEIRS = BookedPayment("pi_1", PAYMENT, "INV-1", "succeeded", 1_250, 1_250, 0, "EUR", disputed=False)
+CANCELLED = replace(THEIRS, status="canceled", captured=0)
+
+
+@pytest.mark.parametrize(
+    ("status", "theirs", "verdict"),
+    [
+        ("captured", THEIRS, Verdict.AGREES),
+        ("captured", replace(THEIRS, captured=750), Verdict.DIFFERS),
+        ("captured", replace(THEIRS, currency="USD"), Verdict.DIFFERS),
+        ("captured", replace(THEIRS, refunded=1), Verdict.DIFFERS),
+        ("captured", replace(THEIRS, disputed=True), Verdict.DIFFERS),
+        ("captured", CANCELLED, Verdict.DIFFERS),
+        ("refunded", replace(THEIRS, refunded=1_250), Verdict.AGREES),
+        ("refunded", replace(THEIRS, refunded=1_249), Verdict.DIFFERS),
+        ("refunded", THEIRS, Verdict.DIFFERS),
+        ("declined", CANCELLED, Verdict.AGREES),
+        ("declined", THEIRS, Verdict.DIFFERS),
+        ("not_charged", replace(CANCELLED, status="requires_confirmation"), Verdict.DIFFERS),
+        ("in_doubt", THEIRS, Verdict.OPEN),
+        ("needs_decision", CANCELLED, Verdict.OPEN),
+        ("refund_failed", THEIRS, Verdict.OPEN),
+        ("of_a_newer_build", THEIRS, Verdict.OPEN),
+    ],
+)
+def test_both_sides_agree_or_a_person_looks(status: str, theirs: BookedPayment, verdict: Verdict) -> None:
+    assert compare(replace(OURS, status=status), theirs).verdict is verdict
+
+
+def test_money_that_a_person_let_stay_is_with_us() -> None:
+    kept = replace(OURS, status="refund_failed", decided_by="ann")
+    assert compare(kept, THEIRS).verdict is Verdict.AGREES
+    assert compare(kept, replace(THEIRS, refunded=1_250)).verdict is Verdict.DIFFERS
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict"),
+    [({"captured": 0, "status": "requires_confirmation"}, Verdict.AGREES), ({}, Verdict.DIFFERS)],
+)
+def test_a_second_payment_there_matters_once_it_is_captured(changed: dict[str, Any], verdict: Verdict) -> None:
+    assert compare(OURS, replace(THEIRS, gateway_id="pi_2", **changed)).verdict is verdict
+
+
+def test_what_nobody_knows_here_is_told_by_whose_it_is() -> None:
+    assert compare(None, THEIRS).verdict is Verdict.UNKNOWN_HERE
+    assert compare(None, replace(THEIRS, payment_id=None)).verdict is Verdict.FOREIGN
+
+
+def test_both_sides_are_told_in_words() -> None:
+    told = compare(OURS, replace(THEIRS, captured=750, refunded=250, disputed=True))
+    assert (told.here, told.there) == ("captured", "succeeded, captured 750 of 1250 EUR, refunded 250, disputed")
+
+
+def test_a_currency_that_the_gateway_counts_otherwise_is_compared_in_its_units() -> None:
+    krona = replace(OURS, amount_minor=12, currency="ISK")
+    assert compare(krona, replace(THEIRS, amount=1_200, captured=1_200, currency="ISK")).verdict is Verdict.AGREES
