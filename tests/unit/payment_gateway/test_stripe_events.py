@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -92,23 +93,23 @@ def test_what_is_signed_and_none_of_ours_is_told(body: bytes, why: str) -> None:
 BODY = event("payment_intent.succeeded", INTENT)
 
 
-@pytest.mark.parametrize(
-    "signature",
-    [
-        "",
-        "v1=",
-        f"t={int(time.time())}",
-        "t=soon,v1=00",
-        signed(BODY, THEIRS),
-        signed(BODY, seconds_ago=AGE_MAX_S + 60),
-        signed(BODY).replace("v1=", "v0="),
-        signed(event("payment_intent.succeeded", INTENT | {"id": "pi_2"})),
-        "\u00fc=1,v1=\u20ac",
-    ],
-)
-def test_what_nobody_with_the_secret_signed_just_now_is_forged(signature: str) -> None:
+NOT_SIGNED = {
+    "nothing": lambda: "",
+    "no time": lambda: "v1=",
+    "no signature": lambda: f"t={int(time.time())}",
+    "a time in words": lambda: "t=soon,v1=00",
+    "by another secret": lambda: signed(BODY, THEIRS),
+    "long ago": lambda: signed(BODY, seconds_ago=AGE_MAX_S + 60),
+    "by another scheme": lambda: signed(BODY).replace("v1=", "v0="),
+    "another body": lambda: signed(event("payment_intent.succeeded", INTENT | {"id": "pi_2"})),
+    "other letters": lambda: "\u00fc=1,v1=\u20ac",
+}
+
+
+@pytest.mark.parametrize("signature", NOT_SIGNED.values(), ids=list(NOT_SIGNED))
+def test_what_nobody_with_the_secret_signed_just_now_is_forged(signature: Callable[[], str]) -> None:
     with pytest.raises(ForgedEventError):
-        read(BODY, signature)
+        read(BODY, signature())
 
 
 def test_bytes_that_are_no_text_are_forged() -> None:
