@@ -49,10 +49,8 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
         clock=runtime.clock,
         watch=watch,
     )
-    requests = runtime.consume("payment_gateway.requests", RequestHandler(charging))
-    # After an outage, inquiries of the saga wait in one queue, and the requests they are about in another. If an inquiry came before its
-    # request, it would close the payment.
-    runtime.consume("payment_gateway.commands", PaymentHandler(charging), after=requests)
+    runtime.consume("payment_gateway.requests", RequestHandler(charging))
+    runtime.consume("payment_gateway.commands", PaymentHandler(charging))
     runtime.run_beside("record", commit.run)
     runtime.run_beside("publish", commit.publish)
     claimer = LeaseClaimer(charging, runtime.database, runtime.readiness)

@@ -1,6 +1,9 @@
 """Commands about a payment, and how each changes it. Pure: no I/O, clock, randomness.
 
 A command that comes again changes nothing. The known outcome is published again.
+
+A command about a payment that was never seen changes nothing either. Only a request begins a payment, and it may still be on its way: it
+goes by another queue, and the invoice service says it again until the payment has an outcome.
 """
 
 from hashlib import sha256
@@ -20,7 +23,7 @@ from services.payment_gateway.domain import (
     next_step,
 )
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
-from shared.records import dataclass, field, replace
+from shared.records import dataclass, field
 
 
 class PaymentIdReusedError(Exception):
@@ -92,15 +95,24 @@ class Resolve:
 Command = Request | Inquire | Refund | Resolve
 
 
-def on_command(payment: Payment | None, command: Command) -> PaymentTransition:
+@dataclass(frozen=True, slots=True)
+class NeverSeen:
+    """The effect of a command about a payment that was never seen: nothing is stored. A decision about it is refused."""
+
+    refused: ResolutionRefused | None = None
+
+
+def on_command(payment: Payment | None, command: Command) -> PaymentTransition | NeverSeen:
     """The effect of `command` on the payment. `payment` is None if it was never seen. Raises `PaymentIdReusedError`."""
+    if isinstance(command, Request):
+        return _request(command, payment)
+    if payment is None:
+        return _on_never_seen(command)
     match command:
-        case Request():
-            return _request(command, payment)
         case Inquire():
-            return _inquire(command, payment)
+            return _inquire(payment)
         case Refund():
-            return _refund(command, payment)
+            return _refund(payment)
         case Resolve():
             return _resolve(command, payment)
         case _:
@@ -126,36 +138,24 @@ def _request(command: Request, payment: Payment | None) -> PaymentTransition:
     return PaymentTransition(payment, republish=True)
 
 
-def _close(command: Inquire | Refund | Resolve) -> PaymentTransition:
-    """Close a payment that was never seen. A request that arrives later with its id is never sent to the gateway."""
-    closed = Payment(
-        command.payment_id,
-        command.invoice_id,
-        PaymentStatus.NOT_CHARGED,
-        reason=OutcomeReason.NEVER_REQUESTED,
-    )
-    return PaymentTransition(closed, Outcome.NOT_CHARGED)
+def _on_never_seen(command: Inquire | Refund | Resolve) -> NeverSeen:
+    if isinstance(command, Resolve):
+        return NeverSeen(ResolutionRefused("unknown_payment", command.decided_by, command.resolution))
+    return NeverSeen()
 
 
-def _inquire(command: Inquire, payment: Payment | None) -> PaymentTransition:
-    if payment is None:
-        return _close(command)
+def _inquire(payment: Payment) -> PaymentTransition:
     return PaymentTransition(payment, republish=True, hurry=next_step(payment) is not None)
 
 
-def _refund(command: Refund, payment: Payment | None) -> PaymentTransition:
+def _refund(payment: Payment) -> PaymentTransition:
     """Refund a captured payment. If nothing is captured, the known outcome is published again, so that the sender learns it."""
-    if payment is None:
-        return _close(command)
     if payment.status is not PaymentStatus.CAPTURED:
         return PaymentTransition(payment, republish=True)
     return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
 
 
-def _resolve(command: Resolve, payment: Payment | None) -> PaymentTransition:
-    if payment is None:
-        refused = ResolutionRefused("unknown_payment", command.decided_by, command.resolution)
-        return replace(_close(command), refused=refused)
+def _resolve(command: Resolve, payment: Payment) -> PaymentTransition:
     resolved = _resolved(command, payment)
     if isinstance(resolved, PaymentTransition):
         return resolved

@@ -96,7 +96,6 @@ class Outcome(StrEnum):
 class OutcomeReason(StrEnum):
     """Our own reason codes. A decline or a refusal carries the gateway's code instead."""
 
-    NEVER_REQUESTED = "never_requested"
     GATEWAY_UNAVAILABLE = "gateway_unavailable"
     NOT_CONFIRMED = "not_confirmed"
     CANCELLED_AT_GATEWAY = "cancelled_at_gateway"
@@ -124,11 +123,11 @@ class PendingOutcome:
 class Payment:
     """A payment, as it is stored.
 
-    `version` counts changes of status. `params_hash` is None if the payment is closed, which means that a command about it came before any
-    request. `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved
-    for a key, even a failure, so a repeated call needs a new one. `reason` says why the payment has its status, and `decided_by` which
-    person decided it. `advice` is the gateway's code for what the sender can do about that reason. `was_case` is true once it was a case
-    for staff.
+    `version` counts changes of status. `params_hash` is None if an earlier build closed the payment, because a command about it came before
+    its request. `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it
+    saved for a key, even a failure, so a repeated call needs a new one. `reason` says why the payment has its status, and `decided_by`
+    which person decided it. `advice` is the gateway's code for what the sender can do about that reason. `was_case` is true once it was a
+    case for staff.
     """
 
     payment_id: UUID

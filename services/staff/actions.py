@@ -332,10 +332,7 @@ async def show_case(database: Database, payment_id: UUID) -> tuple[KeptCase, lis
 
 
 async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = system_clock) -> ActionResult:
-    """Make the payment-gateway service ask the gateway about a payment now.
-
-    The payment must have a case. If it was never seen, the service would close it for ever.
-    """
+    """Make the payment-gateway service ask the gateway about a payment now. The payment must have a case."""
     if (unfit := _unfit(who=who)) is not None:
         return unfit
     async with database.transaction() as tx:

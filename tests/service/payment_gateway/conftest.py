@@ -42,6 +42,15 @@ class PaymentGatewayFixture:
         assert found is not None
         return found
 
+    async def until_handled(self, *message_ids: UUID) -> None:
+        """Wait until these messages were handled."""
+
+        async def handled() -> bool:
+            query = "SELECT message_id FROM inbox WHERE message_id = ANY($1::uuid[])"
+            return len(await rows(self.url, query, list(message_ids))) == len(message_ids)
+
+        await until(handled, what=f"{len(message_ids)} messages to be handled")
+
     async def attempts(self, payment_id: UUID) -> list[tuple[str, str]]:
         found = await rows(
             self.url, "SELECT step, answer FROM attempts WHERE payment_id = $1 ORDER BY fence, seq", payment_id

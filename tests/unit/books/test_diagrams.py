@@ -114,7 +114,9 @@ def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep 
         with contextlib.suppress(
             commands.PaymentIdReusedError
         ):  # it becomes a dead letter: the payment does not change
-            yield type(command).__name__, commands.on_command(state, command)
+            effect = commands.on_command(state, command)
+            if isinstance(effect, payment.PaymentTransition):
+                yield type(command).__name__, effect
     if state is None:
         return
     for step in {payment.next_step(state), then}:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from services.payment_gateway.commands import Command, Request, on_command
+from services.payment_gateway.commands import Command, NeverSeen, Request, on_command
 from services.payment_gateway.domain import (
     CASES,
     CHARGED,
@@ -205,13 +205,15 @@ def follows(step: GatewayStep, scenario: StepScenario) -> PaymentTransition:
 
 # -- the specification of one command --------------------------------------------------------------------------------------------------
 
-CommandScenario = Scenario[Payment | None, Command, PaymentTransition]
-
-CLOSES = PaymentTransition(
-    Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, version=1, reason="never_requested"), Outcome.NOT_CHARGED
-)
-"""A payment that was never seen is closed: a request that comes later is not sent."""
+CommandScenario = Scenario[Payment | None, Command, PaymentTransition | NeverSeen]
 
 
-def decided(scenario: CommandScenario) -> PaymentTransition:
+def decided(scenario: CommandScenario) -> PaymentTransition | NeverSeen:
     return on_command(scenario.given, scenario.when)
+
+
+def on_known(payment: Payment | None, command: Command) -> PaymentTransition:
+    """The effect of a command on a payment that is known, or begins with it."""
+    transition = on_command(payment, command)
+    assert isinstance(transition, PaymentTransition)
+    return transition

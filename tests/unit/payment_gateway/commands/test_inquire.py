@@ -1,9 +1,9 @@
 """Inquire: a known outcome is published again; about an unsettled payment the gateway is asked now."""
 
-from services.payment_gateway.commands import Inquire
+from services.payment_gateway.commands import Inquire, NeverSeen
 from services.payment_gateway.domain import PaymentStatus, PaymentTransition
 from tests.support.scenarios import Scenario, each
-from tests.unit.payment_gateway.payments import CLOSES, ID, CommandScenario, decided, payment
+from tests.unit.payment_gateway.payments import ID, CommandScenario, decided, payment
 
 INQUIRE = Inquire(ID, "INV-1")
 UNSETTLED = {
@@ -18,7 +18,7 @@ UNSETTLED = {
 }
 
 SCENARIOS: dict[str, CommandScenario] = {
-    "a payment never seen is closed": Scenario(None, INQUIRE, CLOSES),
+    "about a payment never seen nothing is said: its request may be on its way": Scenario(None, INQUIRE, NeverSeen()),
     **{
         f"{status}: told again": Scenario(
             payment(status), INQUIRE, PaymentTransition(payment(status), republish=True, hurry=status in UNSETTLED)

@@ -3,7 +3,7 @@
 from typing import get_args
 
 from services.payment_gateway import domain
-from services.payment_gateway.commands import Resolve, on_command
+from services.payment_gateway.commands import NeverSeen, Resolve
 from services.payment_gateway.domain import (
     GatewayStep,
     Outcome,
@@ -12,17 +12,16 @@ from services.payment_gateway.domain import (
     Resolution,
     ResolutionRefused,
 )
-from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
     CAPTURED,
-    CLOSES,
     ID,
     POLICY,
     Becomes,
     CommandScenario,
     becomes,
     decided,
+    on_known,
     payment,
 )
 
@@ -80,10 +79,8 @@ SCENARIOS: dict[str, CommandScenario] = {
         resolve("captured", receipt=None),
         PaymentTransition(CASE, refused=ResolutionRefused("receipt_number_required", "ann", "captured")),
     ),
-    "a payment never seen is closed, and the decision refused": Scenario(
-        None,
-        resolve("captured"),
-        replace(CLOSES, refused=ResolutionRefused("unknown_payment", "ann", "captured")),
+    "refused about a payment never seen": Scenario(
+        None, resolve("captured"), NeverSeen(ResolutionRefused("unknown_payment", "ann", "captured"))
     ),
     **{
         f"a refund that a person gave up is left alone: {resolution}": Scenario(
@@ -102,12 +99,12 @@ def test_resolve(scenario: CommandScenario) -> None:
 
 
 def test_a_payment_not_charged_by_a_person_is_still_cancelled() -> None:
-    watched = on_command(CASE, resolve("not_charged")).payment
+    watched = on_known(CASE, resolve("not_charged")).payment
     assert domain.next_step(watched) is GatewayStep.CANCEL
     late = domain.on_answer(watched, GatewayStep.CANCEL, CAPTURED, POLICY)
     assert (late.outcome, late.payment.decided_by) == (Outcome.CAPTURED_LATE, None)
 
 
 def test_a_refund_that_a_person_gave_up_is_not_asked_for() -> None:
-    given_up = on_command(payment(PaymentStatus.REFUND_FAILED), resolve("not_refunded")).payment
+    given_up = on_known(payment(PaymentStatus.REFUND_FAILED), resolve("not_refunded")).payment
     assert domain.next_step(given_up) is None
