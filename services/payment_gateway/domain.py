@@ -28,6 +28,8 @@ EXECUTIONS_MAX = 3
 LATE_REMINDERS_MAX = 1_000
 """How often a late capture is announced again: hourly for six weeks. There is a limit because a late capture may also be kept. If it is the
 first message that the saga receives about the payment, nobody refunds it."""
+LIMITED_S = 1.0
+"""The wait after a 429 that names none. The pace of all calls has slowed by then."""
 CODE_LENGTH_MAX = 64
 MASKED_CODE = "masked_card_number"
 """Instead of a code in which a card number stands."""
@@ -243,10 +245,16 @@ def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     """The effect of the gateway's answer to `step` on the payment. Raises AssertionError if the answer cannot be one to that step.
 
-    A gateway that refuses the service says nothing about the payment: no rung is spent, and the row is due when the gateway is usable.
+    A gateway that refuses the service, or takes no more requests at present, says nothing about the payment: no rung is spent. The row is
+    due when the gateway is usable, or after the wait that it asked for.
     """
-    if isinstance(answer, port.Misconfigured):
-        return PaymentTransition(payment, delay_s=0.0)
+    match answer:
+        case port.Misconfigured():
+            return PaymentTransition(payment, delay_s=0.0)
+        case port.Limited():
+            return PaymentTransition(payment, delay_s=min(answer.retry_after_s or LIMITED_S, port.RETRY_AFTER_MAX_S))
+        case _:
+            pass
     match step:
         case GatewayStep.TOKENISE | GatewayStep.PREPARE:
             return _after_preparing(payment, answer, policy)
@@ -448,10 +456,7 @@ def _later(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTr
         policy.ladder_s
     ):
         return _exhausted(payment, answer, policy)
-    delay_s = policy.ladder_s[payment.rung]
-    if isinstance(answer, port.NotSent) and answer.retry_after_s is not None:
-        delay_s = max(delay_s, min(answer.retry_after_s, port.RETRY_AFTER_MAX_S))
-    return PaymentTransition(replace(payment, rung=payment.rung + 1), delay_s=delay_s)
+    return PaymentTransition(replace(payment, rung=payment.rung + 1), delay_s=policy.ladder_s[payment.rung])
 
 
 def _with_fresh_key(payment: Payment, answer: GatewayAnswer) -> Payment:

@@ -22,6 +22,12 @@ eight hours, or after three while the saga inquires every hour, because each inq
 LEASE_MARGIN_S = 10.0
 """How much longer a lease is than the longest call, so that the answer can be recorded. Payments of a crashed instance wait that much
 longer."""
+REQUESTS_PER_S: dict[Mode, int] = {"live": 80, "test": 20, "benchmark": 100_000}
+"""Calls a second, to all endpoints together. Stripe takes 100 requests a second in live mode and 25 in test mode
+(https://docs.stripe.com/rate-limits), and the account may have other users."""
+ENDPOINT_REQUESTS_PER_S: dict[Mode, int] = {"live": 20, "test": 20, "benchmark": 100_000}
+"""Calls a second to each endpoint. Stripe takes 25 requests a second."""
+REQUESTS_PER_S_MAX = 100_000
 RUNGS_MAX = 40
 RUNG_MAX_S = 86_400.0
 REMIND_S = 3_600.0
@@ -34,7 +40,8 @@ class ChargingSettings:
     """The settings of the gateway and of charging.
 
     Environment variables: GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_MODE, GATEWAY_CA_FILE, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S,
-    GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S, GATEWAY_REMIND_S, CARD_KEYS_FILE. The adapter of Stripe reads HTTPS_PROXY and NO_PROXY.
+    GATEWAY_CALLS_IN_FLIGHT, GATEWAY_REQUESTS_PER_S, GATEWAY_ENDPOINT_REQUESTS_PER_S, GATEWAY_LADDER_S, GATEWAY_REMIND_S, CARD_KEYS_FILE.
+    The adapter of Stripe reads HTTPS_PROXY and NO_PROXY.
     """
 
     gateway_url: str
@@ -46,10 +53,13 @@ class ChargingSettings:
     lease_margin_s: float = LEASE_MARGIN_S
     mode: Mode = "test"
     ca_file: Path | None = None
+    requests_per_s: int = REQUESTS_PER_S["test"]
+    endpoint_requests_per_s: int = ENDPOINT_REQUESTS_PER_S["test"]
 
     @classmethod
     def read(cls, environment: EnvironmentVariables) -> "ChargingSettings":
         """Read the settings. Raises `ConfigurationError`, which names the variable and never shows a secret."""
+        mode = _mode(environment.text("GATEWAY_MODE", "test"))
         return cls(
             gateway_url=environment.text("GATEWAY_URL"),
             gateway_api_key=environment.text("GATEWAY_API_KEY", ""),
@@ -61,8 +71,14 @@ class ChargingSettings:
             ),
             keyring=_keyring(environment.text("CARD_KEYS_FILE", "")),
             lease_margin_s=environment.seconds("GATEWAY_LEASE_MARGIN_S", LEASE_MARGIN_S, least=0.1, most=3_600),
-            mode=_mode(environment.text("GATEWAY_MODE", "test")),
+            mode=mode,
             ca_file=Path(ca_file) if (ca_file := environment.text("GATEWAY_CA_FILE", "")) else None,
+            requests_per_s=environment.integer(
+                "GATEWAY_REQUESTS_PER_S", REQUESTS_PER_S[mode], least=1, most=REQUESTS_PER_S_MAX
+            ),
+            endpoint_requests_per_s=environment.integer(
+                "GATEWAY_ENDPOINT_REQUESTS_PER_S", ENDPOINT_REQUESTS_PER_S[mode], least=1, most=REQUESTS_PER_S_MAX
+            ),
         )
 
     def open_gateway(self) -> Gateway:

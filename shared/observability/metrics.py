@@ -86,6 +86,10 @@ GATEWAY_CALLS: Final = Counter(
 GATEWAY_CALL_SECONDS: Final = Histogram(
     "remit_gateway_call_seconds", "One call to the card gateway.", ["step"], buckets=_GATEWAY_SECONDS
 )
+GATEWAY_PACE: Final = Gauge(
+    "remit_gateway_pace",
+    "The pace of this instance's calls to the card gateway, as a part of its setting: 1 unless it said 429.",
+)
 PAYMENTS_DUE: Final = Gauge("remit_payments_due", "Payments whose next attempt is due and not yet claimed.")
 PAYMENTS_IN_DOUBT: Final = Gauge(
     "remit_payments_in_doubt", "Payments for which nobody knows yet whether the card was charged: money at risk."

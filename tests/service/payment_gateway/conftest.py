@@ -96,7 +96,17 @@ def start(environment: Environment, gateway: ScriptedGateway) -> Start:
         keyring: CardKeyring | None = None,
         lease_margin_s: float = 10.0,
     ) -> AbstractAsyncContextManager[None]:
-        settings = ChargingSettings("memory://", "", timeout_s, 20, Policy(ladder_s, remind_s), keyring, lease_margin_s)
+        settings = ChargingSettings(
+            "memory://",
+            "",
+            timeout_s,
+            20,
+            Policy(ladder_s, remind_s),
+            keyring,
+            lease_margin_s,
+            requests_per_s=10_000,
+            endpoint_requests_per_s=10_000,
+        )
 
         async def assemble(runtime: Runtime) -> None:
             assemble_with(runtime, settings, gateway)

@@ -20,7 +20,9 @@ from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
 PAYMENTS = 20
-SETTINGS = ChargingSettings("memory://", "", 20.0, 20, Policy((0.05,), 3_600.0), None)
+SETTINGS = ChargingSettings(
+    "memory://", "", 20.0, 20, Policy((0.05,), 3_600.0), None, requests_per_s=10_000, endpoint_requests_per_s=10_000
+)
 
 
 @pytest.fixture

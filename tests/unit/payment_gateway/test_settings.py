@@ -29,8 +29,27 @@ def _key_file(folder: Path, content: bytes, *, mode: int = 0o600) -> Path:
 def test_a_variable_that_is_not_set_has_a_default() -> None:
     settings = read()
     policy = Policy(LADDER_S, REMIND_S)
-    assert settings == ChargingSettings(MEMORY["GATEWAY_URL"], "", 10.0, 200, policy, None, mode="benchmark")
+    assert settings == ChargingSettings(
+        MEMORY["GATEWAY_URL"],
+        "",
+        10.0,
+        200,
+        policy,
+        None,
+        mode="benchmark",
+        requests_per_s=100_000,
+        endpoint_requests_per_s=100_000,
+    )
     assert read(GATEWAY_MODE="").mode == "test"
+
+
+def test_the_pace_is_below_the_limits_that_stripe_publishes() -> None:
+    paces = {mode: read(GATEWAY_MODE=mode) for mode in ("test", "live")}
+    assert {m: (s.requests_per_s, s.endpoint_requests_per_s) for m, s in paces.items()} == {
+        "test": (20, 20),
+        "live": (80, 20),
+    }
+    assert read(GATEWAY_MODE="live", GATEWAY_REQUESTS_PER_S="40").requests_per_s == 40
 
 
 def test_the_ladder_can_be_short() -> None:
@@ -46,6 +65,8 @@ def test_the_ladder_can_be_short() -> None:
         ("GATEWAY_TIMEOUT_S", "0"),
         ("GATEWAY_LEASE_MARGIN_S", "0"),
         ("GATEWAY_CALLS_IN_FLIGHT", "0"),
+        ("GATEWAY_REQUESTS_PER_S", "0"),
+        ("GATEWAY_ENDPOINT_REQUESTS_PER_S", "many"),
         ("GATEWAY_LADDER_S", "1,x"),
         ("GATEWAY_LADDER_S", "1,-1"),
         ("GATEWAY_LADDER_S", "nan"),
