@@ -123,14 +123,12 @@ class Runtime:
         *,
         inbox: Inbox | None = None,
         prefetch: int = PREFETCH,
-        after: Consumer | None = None,
     ) -> Consumer:
         """Handle `queue` with `handler`.
 
-        `inbox` recognises repeated messages, by default by their ids. `prefetch` is the number of messages that may be unacknowledged. With
-        `after`, this consumer begins when that one has handled the messages that waited for it at its start.
+        `inbox` recognises repeated messages, by default by their ids. `prefetch` is the number of messages that may be unacknowledged.
         """
-        consumer = self.add_consumer(queue, prefetch=prefetch, after=after)
+        consumer = self.add_consumer(queue, prefetch=prefetch)
         self.workers.append(
             QueueWorker(
                 handler,
@@ -144,10 +142,10 @@ class Runtime:
         )
         return consumer
 
-    def add_consumer(self, queue: str, *, prefetch: int, after: Consumer | None = None, wary: bool = False) -> Consumer:
+    def add_consumer(self, queue: str, *, prefetch: int, wary: bool = False) -> Consumer:
         """A consumer of `queue` with a connection of its own, for a worker that the caller adds. See `Consumer` for the rest."""
         link = self.link(queue)
-        consumer = Consumer(link, queue, readiness=self.readiness, prefetch=prefetch, after=after, wary=wary)
+        consumer = Consumer(link, queue, readiness=self.readiness, prefetch=prefetch, wary=wary)
         self.consumers.append(consumer)
         return consumer
 

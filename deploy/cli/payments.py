@@ -138,7 +138,9 @@ def _as_json(kept: KeptCase) -> dict[str, object]:
     flat = asdict(kept)
     case: dict[str, object] = flat.pop("case")
     case["decisions"] = sorted(domain.decisions_for(kept.case))
-    case["decision_on_its_way"] = kept.case.decision_on_its_way is not None
+    coming, waits = kept.case.decision_on_its_way is not None, flat.pop("decision_waits")
+    case["decision_on_its_way"] = coming and not waits
+    case["decision_waiting"] = coming and waits
     return case | flat
 
 
@@ -179,7 +181,6 @@ def _state(case: Case) -> Text:
 
 def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
     case = kept.case
-    coming = case.decision_on_its_way
     named = facts(
         ("state", f"{_state(case).plain}{f', decided by {case.decided_by}' if case.decided_by else ''}"),
         ("version", str(case.version)),
@@ -192,7 +193,7 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
         ("correlation", kept.correlation_id),
         ("open since", time(kept.opened_at)),
         ("last news", time(kept.updated_at)),
-        ("sent, not yet applied", f"{coming.resolution.replace('_', ' ')}, decided by {coming.by}" if coming else None),
+        ("decision", actions.decision_text(kept)),
     )
     parts: list[RenderableType] = [panel(named, f"payment {case.payment_id}")]
     if case.attempts:
@@ -200,9 +201,15 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
     if case.refusals:
         parts.append(panel(_refusals(case), "decisions refused", style="red"))
     parts += journal_panel(journal)
-    if coming is None and (hint := _hint(case)):
+    if not _is_decided(case) and (hint := _hint(case)):
         parts.append(Text(hint, style="dim"))
     return Group(*parts)
+
+
+def _is_decided(case: Case) -> bool:
+    """Whether somebody has decided a short while ago, so that nobody else can."""
+    coming = case.decision_on_its_way
+    return coming is not None and system_clock() < coming.at + domain.DECIDE_ANEW_AFTER
 
 
 def _hint(case: Case) -> str | None:

@@ -30,6 +30,8 @@ SANDBOX_KEY: Final = "sk_test_remit"
 IMPATIENT: Final = {
     "GATEWAY_TIMEOUT_S": "1.5",
     "GATEWAY_LADDER_S": "0.3,0.7,1.5,3",
+    "GATEWAY_REQUESTS_PER_S": "10000",
+    "GATEWAY_ENDPOINT_REQUESTS_PER_S": "10000",
     "SAGA_DEADLINE_S": "15,30,60",
     "INVOICE_REMIND_AFTER_S": "5",
     "LOG_FORMAT": "json",

@@ -28,7 +28,7 @@ async def _serve(args: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stop.set)
     if args.until_stdin_closes:
         loop.add_reader(sys.stdin.fileno(), _watch_stdin, stop)
-    settings = SandboxSettings(key_age_s=args.key_age_s, slow_s=args.slow_ms / 1000)
+    settings = SandboxSettings(key_age_s=args.key_age_s, slow_s=args.slow_ms / 1000, requests_per_s=args.requests_per_s)
     sandbox = Sandbox(args.ledger, host=args.host, port=args.port, admin_port=args.admin_port, settings=settings)
     async with sandbox:
         if args.port_file:
@@ -59,6 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port-file", type=Path, help='where to write "PORT ADMIN_PORT" once it listens')
     parser.add_argument("--key-age-s", type=float, default=KEY_AGE_S, help="when idempotency keys expire")
     parser.add_argument("--slow-ms", type=float, default=SLOW_S * 1000, help="how late pm_remit_slow acts")
+    parser.add_argument("--requests-per-s", type=float, help="limit of each endpoint, beyond which it answers 429")
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when the parent process is gone")
     return parser.parse_args()
 

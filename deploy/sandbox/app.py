@@ -5,6 +5,7 @@ import hashlib
 import logging
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +20,7 @@ from deploy.sandbox import replies, rules
 from deploy.sandbox.bank import Params, SandboxBank
 from deploy.sandbox.faults import BEHAVIOURS, CARDS, Deed, Manner
 from deploy.sandbox.ledger import Ledger, Row
+from deploy.sandbox.limits import RateLimits
 from deploy.sandbox.replies import Json, SandboxReply
 
 log = logging.getLogger(__name__)
@@ -53,10 +55,12 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SandboxSettings:
-    """`key_age_s`: when an idempotency key expires. `slow_s`: how late `pm_remit_slow` acts."""
+    """`key_age_s`: when an idempotency key expires. `slow_s`: how late `pm_remit_slow` acts. `requests_per_s`: how many requests a second
+    each endpoint takes, before it answers 429 (None: as many as come)."""
 
     key_age_s: float = KEY_AGE_S
     slow_s: float = SLOW_S
+    requests_per_s: float | None = None
 
 
 class Api:
@@ -69,6 +73,7 @@ class Api:
         self._bank = bank
         self._keys = _Keys(ledger, clock=clock, age_s=settings.key_age_s)
         self._slow_s = settings.slow_s
+        self.limits = RateLimits(settings.requests_per_s, time.monotonic)
         self.mode, self._delay_s = Mode.NORMAL, 0.0
         self._closing = asyncio.Event()
         self._late: set[asyncio.Task[SandboxReply]] = set()
@@ -128,6 +133,8 @@ class Api:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             refused = _refuse_key(request) or await self._under_mode(request, kind)
+            if not refused and not self.limits.takes(_endpoint_of(request)):
+                refused = replies.rate_limited(retry_after_s=None)
             reply = refused or await self._answer(request, action, allowed, kind)
             await self._ledger.committed()
             return await self._deliver(request, reply)
@@ -329,6 +336,12 @@ def _is_allowed(name: str, allowed: Collection[str]) -> bool:
 def _refuse_key(request: web.Request) -> SandboxReply | None:
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     return rules.refused_key(key if scheme == "Bearer" else "", request.method, request.path)
+
+
+def _endpoint_of(request: web.Request) -> str:
+    """The method and path of the endpoint, such as `POST /v1/payment_intents/{id}/confirm`."""
+    resource = request.match_info.route.resource
+    return f"{request.method} {resource.canonical if resource is not None else ''}"
 
 
 def _unrecognised(_: str, __: Params, ___: str | None) -> SandboxReply:

@@ -287,7 +287,7 @@ class SandboxBank:
             case Manner.ERROR_500:
                 return replies.server_error(saved=True)
             case Manner.RATE_LIMIT:
-                return replies.rate_limited()
+                return replies.rate_limited(retry_after_s=1)
             case Manner.REFUSED:
                 return replies.refused_confirm(intent)
             case Manner.RESET if (

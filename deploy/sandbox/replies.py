@@ -81,9 +81,11 @@ def idempotency_error(message: str, *, status: int, code: str | None = None) -> 
     return SandboxReply(status, _error("idempotency_error", message, code=code), saved=False)
 
 
-def rate_limited() -> SandboxReply:
+def rate_limited(*, retry_after_s: int | None) -> SandboxReply:
+    """Stripe often gives no time to retry after."""
     error = _error("invalid_request_error", "Too many requests in a period of time.", code="rate_limit")
-    return SandboxReply(429, error, saved=False, headers={"Retry-After": "1"})
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return SandboxReply(429, error, saved=False, headers=headers)
 
 
 def server_error(*, saved: bool) -> SandboxReply:

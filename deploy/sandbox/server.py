@@ -45,6 +45,11 @@ class Sandbox:
     def admin_url(self) -> str:
         return f"http://{self._host}:{self._admin_port}"
 
+    @property
+    def refused_by_limit(self) -> int:
+        """How many requests were answered 429, because their endpoint takes no more a second."""
+        return self._api.limits.refused
+
     def switch(self, mode: Mode) -> None:
         """Switch the mode of the whole gateway, except to and from `refuse`, for which listeners have to be opened and closed."""
         self._api.mode = mode

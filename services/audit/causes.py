@@ -15,6 +15,9 @@ from services.audit.stores import DATABASES, Stores
 
 COMMANDS_AT_ONCE_MAX = 3
 """A saga sends at most two commands for one fact (refund, and tell the invoice). Computing one more id costs nothing."""
+ANNOUNCEMENTS_LOST_MAX = 3
+"""How many more times a payment may have been called overdue than the invoice service knows, because a fail-over lost its last commits. The
+wait doubles each time, so there are few."""
 
 _FROM_UPSTREAM = """
     SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer, a.command_type, a.invoice_id
@@ -94,12 +97,7 @@ class _Known:
     ) -> None:
         self.payment_id = payment_id
         payment = UUID(payment_id)
-        # under a prefix: what was said again about a payment that was pending for too long
-        self.from_invoice = {
-            uuid5(event["cause_id"], f"{prefix}{event['cause_position']}")
-            for event in events
-            for prefix in ("", "overdue:")
-        }
+        self.from_invoice = {uuid5(event["cause_id"], position) for event in events for position in _positions(event)}
         self.from_gateway = {outcome["message_id"] for outcome in outcomes}
         self.deadlines = {
             uuid5(payment, f"deadline:{number}") for saga in sagas for number in range(1, saga["deadline"] + 1)
@@ -113,6 +111,15 @@ class _Known:
     def may_be_of_saga(self, cause: UUID | None) -> bool:
         """Whether the saga sent this message. True for any id if the saga's early steps were deleted: then nobody can know."""
         return cause in self.from_saga or (self.early_steps_deleted and cause is not None)
+
+
+def _positions(event: StoredRow) -> Iterator[str]:
+    """The positions of the messages about an event: of the event itself, and of what was said while its payment was overdue."""
+    position = event["cause_position"]
+    yield str(position)
+    yield f"overdue:{position}"  # by builds before, the same each time
+    for announced in range((event["announced"] or 0) + ANNOUNCEMENTS_LOST_MAX):
+        yield f"overdue:{position}:{announced + 1}"
 
 
 Broken = tuple[str, str, datetime | None]

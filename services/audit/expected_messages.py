@@ -93,6 +93,8 @@ def first_command(step: StoredRow) -> str | None:
         return _REMINDED.get(before)
     if after == "refunding" != before:
         return TO_GATEWAY
+    if fact == "PaymentRequested" and before == after:
+        return SETTLEMENT  # the invoice still waits for what it had recorded: it is told again
     tells_invoice = (
         (after == "settling" != before)
         or (fact in {"Declined", "NotCharged"} and before in _UNTOLD)

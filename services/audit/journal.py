@@ -191,12 +191,15 @@ async def decisions_journalled(counted: Tally, stores: Stores) -> None:
             else:
                 for why in _different(entry, decision):
                     counted.breach(payment_id, why)
-        known = await _not_decided(stores, by_message)
-        for message_id, entry in by_message.items():
-            counted.look()
-            if message_id not in known:
-                why = f"the journal says that {entry['who']} decided, and there is no such decision"
-                counted.breach(payment_id, why, since=entry["at"])
+        counted.look(len(by_message))
+        last = max((entry["at"] for entry in entries if uuid5(entry["id"], "0") not in by_message), default=None)
+        lost = {
+            id_: entry for id_, entry in by_message.items() if last is None or entry["at"] > last
+        }  # nobody decided anew
+        known = await _not_decided(stores, lost)
+        for entry in (entry for id_, entry in lost.items() if id_ not in known):
+            why = f"the journal says that {entry['who']} decided, and there is no such decision"
+            counted.breach(payment_id, why, since=entry["at"])
 
 
 def _different(entry: StoredRow, decision: StoredRow) -> Iterator[str]:

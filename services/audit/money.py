@@ -187,6 +187,7 @@ async def paid_when_captured(counted: Tally, stores: Stores) -> None:
             *_ended_twice(events),
             *_decided_without_evidence(rows, decisions),
             *_failed_without_outcome(events, failures),
+            *_requested_and_never_requested(events, rows),
         ):
             counted.breach(payment_id, why)
         for why in _disagreeing(events, rows):
@@ -209,6 +210,13 @@ def _failed_without_outcome(events: list[StoredRow], failures: list[StoredRow]) 
     for event in events:
         if event["event"] == "PaymentFailed" and not (rejected or event["data"]["outcome"] in found_out):
             yield f"{event['invoice_id']} recorded {event['data']['outcome']}, which no outcome supports"
+
+
+def _requested_and_never_requested(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str]:
+    """A payment whose request was only late must not be closed as if nobody had requested it."""
+    request = next((event for event in events if event["event"] == "PaymentRequested"), None)
+    if request is not None and any(row["reason"] == "never_requested" for row in rows):
+        yield f"requested on {request['invoice_id']}, and closed as never requested"
 
 
 def _decided_without_evidence(rows: list[StoredRow], decisions: list[StoredRow]) -> Iterator[str]:

@@ -15,13 +15,14 @@ TRACES_KEPT_DAYS = 400
 _INVOICE_EVENTS = """
     SELECT (e.data->>'payment_id')::uuid AS payment_id, e.stream_id AS invoice_id, split_part(e.type, '.', 1) AS event, e.data,
            e.recorded_at, e.cause_id, e.cause_position,
-           (i.data->>'amount_minor')::bigint AS issued_minor, i.data->>'currency' AS issued_currency
+           (i.data->>'amount_minor')::bigint AS issued_minor, i.data->>'currency' AS issued_currency, p.announced
     FROM events e LEFT JOIN events i ON i.stream_id = e.stream_id AND i.type LIKE 'Issued.%' AND e.type LIKE 'PaymentRequested.%'
+                  LEFT JOIN payments p ON p.payment_id = (e.data->>'payment_id')::uuid AND e.type LIKE 'PaymentRequested.%'
     WHERE e.data ? 'payment_id' ORDER BY 1, e.version"""
 
 _ROWS = """
-    SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, decided_by, due_at, created_at,
-           updated_at, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
+    SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, reason, decided_by, due_at,
+           created_at, updated_at, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
            due_at < now() - make_interval(secs => $1) AS overdue
     FROM payments ORDER BY payment_id"""
 

@@ -151,7 +151,8 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
     """The number of payments that have been pending for too long, at most `ANNOUNCE_AGAIN_ROWS_MAX`, and what is announced about them.
 
     It notes that they are announced. The request goes out again with the same id and bytes as the first time. Beside it everybody hears
-    that the payment is overdue, the saga too: that event holds nothing that pays, and has the same id and bytes each time.
+    that the payment is overdue, the saga too: that event holds nothing that pays. It has another id each time, so that a saga that has
+    ended hears that this invoice still waits.
     """
     rows = await tx.fetch(
         """UPDATE payments SET announced_at = now(), announced = announced + 1 WHERE payment_id IN (
@@ -159,7 +160,7 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
                WHERE pending AND announced_at < now() - make_interval(secs => $1)
                  AND announced_at < now() - make_interval(secs => $1 * power(2, least(announced - 1, $3)))
                ORDER BY announced_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-           RETURNING payment_id, invoice_id, version, method""",
+           RETURNING payment_id, invoice_id, version, method, announced""",
         older_than_s,
         ANNOUNCE_AGAIN_ROWS_MAX,
         ANNOUNCE_DOUBLINGS_MAX,
@@ -172,7 +173,7 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
             event = stored_events.load(stored.type, stored.data)
             announced += [
                 _announcement(stored, event, _method(row["method"]), announce),
-                _overdue(stored, row["payment_id"]),
+                _overdue(stored, row["payment_id"], row["announced"]),
             ]
         except Exception:  # a newer build may have written an event that this build cannot read; the others go on
             log.exception("request_unreadable", payment_id=str(row["payment_id"]))
@@ -196,9 +197,10 @@ def _announcement(stored: StoredEvent, event: Event, method: PaymentMethod | Non
     return encode(draft, _cause_of(stored), stored.cause_position, source="invoice")
 
 
-def _overdue(requested: StoredEvent, payment_id: UUID) -> Outgoing:
+def _overdue(requested: StoredEvent, payment_id: UUID, announced: int) -> Outgoing:
     draft = Draft(InvoicePaymentOverdue(invoice_id=requested.stream_id, payment_id=payment_id))
-    return encode(draft, _cause_of(requested), f"overdue:{requested.cause_position}", source="invoice")
+    position = f"overdue:{requested.cause_position}:{announced}"
+    return encode(draft, _cause_of(requested), position, source="invoice")
 
 
 def _cause_of(stored: StoredEvent) -> Cause:

@@ -10,6 +10,7 @@ from services.payment_gateway.gateways.port import Gateway
 from services.payment_gateway.group_commit import GroupCommit
 from services.payment_gateway.handlers import PaymentHandler, RequestHandler
 from services.payment_gateway.lease_claimer import LeaseClaimer
+from services.payment_gateway.pace import Pace
 from services.payment_gateway.settings import ChargingSettings
 from services.payment_gateway.webhooks import Webhooks
 from shared.ids import new_id
@@ -41,6 +42,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
         policy=settings.policy,
     )
     watch = GatewayWatch(gateway, runtime.readiness, timeout_s=settings.timeout_s)
+    pace = Pace(settings.requests_per_s, settings.endpoint_requests_per_s)
     charging = Charging(
         gateway=gateway,
         keyring=settings.keyring,
@@ -53,17 +55,16 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
         readiness=runtime.readiness,
         clock=runtime.clock,
         watch=watch,
+        pace=pace,
     )
-    requests = runtime.consume("payment_gateway.requests", RequestHandler(charging))
-    # After an outage, inquiries of the saga wait in one queue, and the requests they are about in another. If an inquiry came before its
-    # request, it would close the payment.
-    runtime.consume("payment_gateway.commands", PaymentHandler(charging), after=requests)
+    runtime.consume("payment_gateway.requests", RequestHandler(charging))
+    runtime.consume("payment_gateway.commands", PaymentHandler(charging))
     runtime.run_beside("record", commit.run)
     runtime.run_beside("publish", commit.publish)
     claimer = LeaseClaimer(charging, runtime.database, runtime.readiness)
     runtime.in_background(claimer, wait=claimer.wait)
     runtime.in_background(watch, wait=watch.wait)
-    runtime.in_background(BacklogSampler(runtime.database))
+    runtime.in_background(BacklogSampler(runtime.database, pace))
     runtime.add_retention(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)
     return charging

@@ -81,7 +81,7 @@ def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:
 
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     """The effect of the gateway's answer to `step` on the payment, settled or not. Raises AssertionError if it is no answer to the step."""
-    if isinstance(answer, port.Misconfigured) or not domain.is_settled(payment):
+    if isinstance(answer, port.Misconfigured | port.Limited) or not domain.is_settled(payment):
         return domain.on_answer(payment, step, answer, policy)
     match meaning_of(answer, payment):
         case Meaning.AGREES:
@@ -126,8 +126,7 @@ def _look_again(payment: Payment, step: GatewayStep, answer: GatewayAnswer, poli
     """The gateway cannot tell yet. A cancel is repeated under a new key, because its answer may have been saved under the old one."""
     if step is GatewayStep.CANCEL and not isinstance(answer, port.NotSent):
         payment = replace(payment, key_number=payment.key_number + 1)
-    again = _next_look(payment, policy)
-    return again if again.delay_s is None else replace(again, delay_s=domain.as_asked_s(again.delay_s, answer))
+    return _next_look(payment, policy)
 
 
 def _next_look(payment: Payment, policy: Policy) -> PaymentTransition:

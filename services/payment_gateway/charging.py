@@ -7,8 +7,9 @@ due time. A gateway id is always durable before it is confirmed: the record of `
 
 import asyncio
 import math
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import assert_never
 from uuid import UUID
@@ -22,6 +23,7 @@ from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
 from services.payment_gateway.group_commit import GroupCommit, StepResult
 from services.payment_gateway.ledger import GatewayAttempt
+from services.payment_gateway.pace import Pace
 from services.payment_gateway.store import Lease, PaymentRow
 from shared import crash_points
 from shared.card_data.encryption import CardKeyring, CardRefusal
@@ -37,6 +39,12 @@ log = structlog.get_logger(__name__)
 WAITING_PER_CALL = 0.25
 """Extra payments at work for each call in flight: while the answer for one payment is recorded, another payment calls the gateway. Without
 extra ones, and with less frequent claims while there was no room, 60 calls of 300 ms carried 71 payments/s (measured). They allow 100."""
+BEGUN_PER_CALL = 0.25
+"""Further payments at work for each call in flight that only begun payments take, so that these go on while many new ones wait."""
+AHEAD_S = 1.0
+"""How far ahead turns at the gateway are given to new payments. Longer than a claim takes; and short, since a 429 makes turns void."""
+JITTER = 0.2
+"""A wait is up to so much longer, so that what failed together is not tried again together."""
 STEPS_MAX = 12
 """Steps in a row for one payment without a wait. The longest path (tokenise, prepare, execute, cancel) has four."""
 FINISH_TIMEOUT_S = 12.0
@@ -69,7 +77,7 @@ def lease_for(holder: UUID, timeout_s: float, margin_s: float) -> Lease:
 class Charging:
     """All payments at work in this process.
 
-    `calls_in_flight` limits the connections to the gateway. Together with `WAITING_PER_CALL` it also limits the payments in memory.
+    `calls_in_flight` limits the connections to the gateway, and with them the payments in memory. `pace` limits the calls a second.
     """
 
     gateway: port.Gateway
@@ -83,6 +91,8 @@ class Charging:
     readiness: Readiness
     clock: Clock
     watch: GatewayWatch
+    pace: Pace
+    jitter: Callable[[], float] = random.random
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when this instance made rows due, so that the lease claimer looks for them at once."""
     is_stopping: bool = False
@@ -93,14 +103,27 @@ class Charging:
 
     def __post_init__(self) -> None:
         self._calls = asyncio.Semaphore(self.calls_in_flight)
-        self._at_work_max = self.calls_in_flight + math.ceil(WAITING_PER_CALL * self.calls_in_flight)
+        self._at_work_max = self.calls_in_flight + sum(
+            math.ceil(extra * self.calls_in_flight) for extra in (WAITING_PER_CALL, BEGUN_PER_CALL)
+        )
 
     # -- the payments at work --------------------------------------------------------------------------------------------------------
 
     @property
     def free(self) -> int:
-        """How many more payments this instance can work on now. There are none while the gateway refuses this service."""
+        """How many more payments this instance can begin now, so that each has its turn while its lease is young."""
+        kept = math.ceil(BEGUN_PER_CALL * self.calls_in_flight)
+        return min(self.free_for_begun - kept, self.pace.room(min(AHEAD_S, self._turn_within_s / 2)))
+
+    @property
+    def free_for_begun(self) -> int:
+        """How many more payments that were begun before it can work on. There are none while the gateway refuses this service."""
         return 0 if self.is_stopping or self.watch.is_refused else self._at_work_max - len(self._tasks)
+
+    @property
+    def _turn_within_s(self) -> float:
+        """How long a payment may wait for its turn. The rest of its lease is for the call."""
+        return self.lease.seconds - self.lease.renew_below_s
 
     def accept(self, rows: Sequence[PaymentRow]) -> None:
         """Work on these payments, which are leased to this instance."""
@@ -169,6 +192,9 @@ class Charging:
         """Call the gateway, and decide what its answer means. While the service stops, another instance takes the next step."""
         if step is None:
             return StepResult(row, PaymentTransition(row.payment), self.clock())
+        if not await self._has_turn(step):
+            later = PaymentTransition(row.payment, delay_s=self._with_jitter(self.pace.wait_s(step)))
+            return StepResult(row, later, self.clock())
         key = domain.idempotency_key(row.payment, step)
         answer = await self._limited_call(step, row.payment, key or "")
         at = self.clock()
@@ -187,15 +213,33 @@ class Charging:
         transition = afterwards.on_answer(row.payment, step, answer, self.policy)
         if self.is_stopping and transition.then is not None:
             transition = replace(transition, then=None, delay_s=0.0)
+        if transition.delay_s:
+            transition = replace(transition, delay_s=self._with_jitter(transition.delay_s))
         return StepResult(row, transition, at, attempt, answer)
+
+    def _with_jitter(self, delay_s: float) -> float:
+        return delay_s * (1.0 + JITTER * self.jitter())
+
+    async def _has_turn(self, step: GatewayStep) -> bool:
+        """Wait for the turn of a call. Returns False if it comes too late for the lease, or if the service stops."""
+        ends_s = self.pace.clock() + self._turn_within_s
+        while not self.is_stopping and self.pace.clock() + self.pace.wait_s(step) <= ends_s:
+            turn = self.pace.take_turn(step)
+            if turn.wait_s:
+                await asyncio.sleep(turn.wait_s)
+            if turn.round == self.pace.round:
+                return True
+        return False
 
     async def _limited_call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
         """One call to the gateway, measured. No more than `calls_in_flight` run at once, although more payments may be at work."""
         async with self._calls:
-            started = time.perf_counter()
+            started, sent_s = time.perf_counter(), self.pace.clock()
             answer = await self._guarded_call(step, payment, key)
         if isinstance(answer, port.Misconfigured):
             answer = await self.watch.meaning(answer)
+        if isinstance(answer, port.Limited):
+            self.pace.slow_down(sent_s=sent_s, retry_after_s=answer.retry_after_s)
         calls, seconds = _measures(step, type(answer).__name__)
         calls.inc()
         seconds.observe(time.perf_counter() - started)
@@ -205,8 +249,8 @@ class Charging:
     def _note(self, payment: Payment, answer: GatewayAnswer) -> None:
         """Tell readiness whether the gateway is away. Payments in doubt are counted elsewhere: they do not mean that it is."""
         match answer:
-            case port.Misconfigured():
-                pass  # the watch has told
+            case port.Misconfigured() | port.Limited():
+                pass  # the watch has told; the pace tells
             case port.NotSent() | port.Unknown():
                 if len(self._silent) < SILENT_PAYMENTS_MAX:
                     self._silent.add(payment.payment_id)

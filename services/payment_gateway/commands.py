@@ -1,6 +1,9 @@
 """Commands about a payment, and how each changes it. Pure: no I/O, clock, randomness.
 
 A command that comes again changes nothing. The known outcome is published again.
+
+A command about a payment that was never seen changes nothing either. Only a request begins a payment, and it may still be on its way: it
+goes by another queue, and the invoice service says it again until the payment has an outcome.
 """
 
 from hashlib import sha256
@@ -99,15 +102,24 @@ WATCHED_AT_ONCE_S = 0.0
 """When the gateway is first asked whether it agrees with a decision."""
 
 
-def on_command(payment: Payment | None, command: Command) -> PaymentTransition:
+@dataclass(frozen=True, slots=True)
+class NeverSeen:
+    """The effect of a command about a payment that was never seen: nothing is stored. A decision about it is refused."""
+
+    refused: ResolutionRefused | None = None
+
+
+def on_command(payment: Payment | None, command: Command) -> PaymentTransition | NeverSeen:
     """The effect of `command` on the payment. `payment` is None if it was never seen. Raises `PaymentIdReusedError`."""
+    if isinstance(command, Request):
+        return _request(command, payment)
+    if payment is None:
+        return _on_never_seen(command)
     match command:
-        case Request():
-            return _request(command, payment)
         case Inquire():
             return _inquire(command, payment)
         case Refund():
-            return _refund(command, payment)
+            return _refund(payment)
         case Resolve():
             return _resolve(command, payment)
         case _:
@@ -133,20 +145,13 @@ def _request(command: Request, payment: Payment | None) -> PaymentTransition:
     return PaymentTransition(payment, republish=True)
 
 
-def _close(command: Inquire | Refund | Resolve) -> PaymentTransition:
-    """Close a payment that was never seen. A request that arrives later with its id is never sent to the gateway."""
-    closed = Payment(
-        command.payment_id,
-        command.invoice_id,
-        PaymentStatus.NOT_CHARGED,
-        reason=OutcomeReason.NEVER_REQUESTED,
-    )
-    return PaymentTransition(closed, Outcome.NOT_CHARGED)
+def _on_never_seen(command: Inquire | Refund | Resolve) -> NeverSeen:
+    if isinstance(command, Resolve):
+        return NeverSeen(ResolutionRefused("unknown_payment", command.decided_by, command.resolution))
+    return NeverSeen()
 
 
-def _inquire(command: Inquire, payment: Payment | None) -> PaymentTransition:
-    if payment is None:
-        return _close(command)
+def _inquire(command: Inquire, payment: Payment) -> PaymentTransition:
     if next_step(payment) is None:
         return PaymentTransition(payment, republish=True)
     if not command.look:
@@ -162,19 +167,14 @@ def _look(payment: Payment) -> PaymentTransition:
     return PaymentTransition(replace(payment, was_case=True, rung=rung), republish=True, delay_s=0.0)
 
 
-def _refund(command: Refund, payment: Payment | None) -> PaymentTransition:
+def _refund(payment: Payment) -> PaymentTransition:
     """Refund a captured payment. If nothing is captured, the known outcome is published again, so that the sender learns it."""
-    if payment is None:
-        return _close(command)
     if payment.status is not PaymentStatus.CAPTURED:
         return PaymentTransition(payment, republish=True)
     return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
 
 
-def _resolve(command: Resolve, payment: Payment | None) -> PaymentTransition:
-    if payment is None:
-        refused = ResolutionRefused("unknown_payment", command.decided_by, command.resolution)
-        return replace(_close(command), refused=refused)
+def _resolve(command: Resolve, payment: Payment) -> PaymentTransition:
     resolved = _resolved(command, payment)
     if isinstance(resolved, PaymentTransition):
         return resolved

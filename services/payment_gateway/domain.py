@@ -29,6 +29,8 @@ EXECUTIONS_MAX = 3
 LATE_REMINDERS_MAX = 1_000
 """How often a late capture is announced again: hourly for six weeks. There is a limit because a late capture may also be kept. If it is the
 first message that the saga receives about the payment, nobody refunds it."""
+LIMITED_S = 1.0
+"""The wait after a 429 that names none. The pace of all calls has slowed by then."""
 CODE_LENGTH_MAX = 64
 MASKED_CODE = "masked_card_number"
 """Instead of a code in which a card number stands."""
@@ -104,7 +106,6 @@ class Outcome(StrEnum):
 class OutcomeReason(StrEnum):
     """Our own reason codes. A decline or a refusal carries the gateway's code instead."""
 
-    NEVER_REQUESTED = "never_requested"
     GATEWAY_UNAVAILABLE = "gateway_unavailable"
     NOT_CONFIRMED = "not_confirmed"
     CANCELLED_AT_GATEWAY = "cancelled_at_gateway"
@@ -151,11 +152,11 @@ class GatewaySide:
 class Payment:
     """A payment, as it is stored.
 
-    `version` counts changes of status. `params_hash` is None if the payment is closed, which means that a command about it came before any
-    request. `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved
-    for a key, even a failure, so a repeated call needs a new one. `reason` says why the payment has its status, and `decided_by` which
-    person decided it. `advice` is the gateway's code for what the sender can do about that reason. `was_case` is true once it was a case
-    for staff, or once a person asked about it.
+    `version` counts changes of status. `params_hash` is None if an earlier build closed the payment, because a command about it came before
+    its request. `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it
+    saved for a key, even a failure, so a repeated call needs a new one. `reason` says why the payment has its status, and `decided_by`
+    which person decided it. `advice` is the gateway's code for what the sender can do about that reason. `was_case` is true once it was a
+    case for staff, or once a person asked about it.
 
     `settled_as` is the outcome that it had before, if it had another one: then two sides contradict each other. `gateway_side` is what the
     gateway said when it last contradicted us, or when it agreed with a person.
@@ -301,10 +302,16 @@ def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     """The effect of the gateway's answer to `step` on a payment that is not settled. Raises AssertionError if it is no answer to the step.
 
-    A gateway that refuses the service says nothing about the payment: no rung is spent, and the row is due when the gateway is usable.
+    A gateway that refuses the service, or takes no more requests at present, says nothing about the payment: no rung is spent. The row is
+    due when the gateway is usable, or after the wait that it asked for.
     """
-    if isinstance(answer, port.Misconfigured):
-        return PaymentTransition(payment, delay_s=0.0)
+    match answer:
+        case port.Misconfigured():
+            return PaymentTransition(payment, delay_s=0.0)
+        case port.Limited():
+            return PaymentTransition(payment, delay_s=min(answer.retry_after_s or LIMITED_S, port.RETRY_AFTER_MAX_S))
+        case _:
+            pass
     match step:
         case GatewayStep.TOKENISE | GatewayStep.PREPARE:
             return _after_preparing(payment, answer, policy)
@@ -515,15 +522,7 @@ def _later(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTr
         policy.ladder_s
     ):
         return _exhausted(payment, answer, policy)
-    delay_s = as_asked_s(policy.ladder_s[payment.rung], answer)
-    return PaymentTransition(replace(payment, rung=payment.rung + 1), delay_s=delay_s)
-
-
-def as_asked_s(delay_s: float, answer: GatewayAnswer) -> float:
-    """The wait, or a longer one if the gateway asks for it."""
-    if isinstance(answer, port.NotSent) and answer.retry_after_s is not None:
-        return max(delay_s, min(answer.retry_after_s, port.RETRY_AFTER_MAX_S))
-    return delay_s
+    return PaymentTransition(replace(payment, rung=payment.rung + 1), delay_s=policy.ladder_s[payment.rung])
 
 
 def _with_fresh_key(payment: Payment, answer: GatewayAnswer) -> Payment:

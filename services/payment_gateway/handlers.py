@@ -179,12 +179,18 @@ def _ascii(evidence: str) -> str:
     return re.sub(r"[^\x20-\x7e]", "?", evidence)[:EVIDENCE_TOLD_MAX]
 
 
-def _refused(refused: domain.ResolutionRefused, payment: Payment) -> Draft:
+NEVER_SEEN = "never_seen"
+"""The state that a refused decision names if the payment was never seen. The version beside it is the one that the person saw."""
+
+
+def _refused(refused: domain.ResolutionRefused, told: messages.ResolvePayment, payment: Payment | None) -> Draft:
     return Draft(
         messages.PaymentResolutionRefused(
-            **_about(payment),
+            invoice_id=told.invoice_id,
+            payment_id=told.payment_id,
+            version=payment.version if payment else told.expected_version,
             reason=refused.reason,
-            state=payment.status,
+            state=payment.status if payment else NEVER_SEEN,
             decided_by=refused.decided_by,
             resolution=refused.resolution,
         )
@@ -221,10 +227,10 @@ class PaymentChange:
     before: PaymentRow | None
     after: PaymentRow
     transition: PaymentTransition
-    decision: DecisionRecord | None = None
 
 
 State = PaymentRow | None
+Effect = PaymentChange | DecisionRecord
 
 
 @dataclass(slots=True)
@@ -250,20 +256,25 @@ class PaymentHandler:
         self._known_decisions = await ledger.known_decisions(tx, decisions)
         return {key: rows.get(key) for key in keys}
 
-    def react(self, state: State, message: Inbound) -> Reaction[State, PaymentChange]:
+    def react(self, state: State, message: Inbound) -> Reaction[State, Effect]:
         if message.id in self._known_decisions:
             return Reaction(state, (), ())
-        command = ROUTES[type(message.data)](message.data)
-        transition = commands.on_command(state.payment if state else None, command)
-        says = () if transition.refused is None else (_refused(transition.refused, transition.payment),)
-        decision = _decision(message, transition) if isinstance(message.data, messages.ResolvePayment) else None
-        after = _after(state, transition.payment, message)
-        return Reaction(after, (PaymentChange(state, after, transition, decision),), says)
+        payment = state.payment if state else None
+        effect = commands.on_command(payment, ROUTES[type(message.data)](message.data))
+        effects: list[Effect] = []
+        after = state
+        says: tuple[Draft, ...] = ()
+        if isinstance(effect, PaymentTransition):
+            after = _after(state, effect.payment, message)
+            effects.append(PaymentChange(state, after, effect))
+        if isinstance(told := message.data, messages.ResolvePayment):
+            effects.append(_decision(message, told, effect.refused))
+            says = (_refused(effect.refused, told, payment),) if effect.refused else ()
+        return Reaction(after, tuple(effects), says)
 
-    async def save(
-        self, writes: WriteBatch, changes: Sequence[Change[UUID, State, PaymentChange]]
-    ) -> Sequence[Outgoing]:
-        decided = [(change.cause, effect) for change in changes for effect in change.reaction.effects]
+    async def save(self, writes: WriteBatch, changes: Sequence[Change[UUID, State, Effect]]) -> Sequence[Outgoing]:
+        effects = [(change.cause, effect) for change in changes for effect in change.reaction.effects]
+        decided = [(cause, effect) for cause, effect in effects if isinstance(effect, PaymentChange)]
         new, updates = _writes([effect for _, effect in decided])
         own = [row for row in new if row.payment.status is PaymentStatus.REQUESTED][: max(self.charger.free, 0)]
         self._own = own
@@ -271,14 +282,14 @@ class PaymentHandler:
         await store.update(writes, updates, self.charger.lease)
         await store.note_sides(writes, [update.row for update in updates])
         await store.hurry(writes, _hurried([effect.transition for _, effect in decided]))
-        await ledger.insert_decisions(writes, [effect.decision for _, effect in decided if effect.decision is not None])
+        await ledger.insert_decisions(writes, [effect for _, effect in effects if isinstance(effect, DecisionRecord)])
         outgoing = await ledger.save_outcomes(
             writes, [published_outcome(e.transition, cause) for cause, e in decided if e.transition.outcome]
         )
         again = await ledger.outcomes_of(writes, republished(effect.transition for _, effect in decided))
         return [*outgoing, *again]
 
-    def committed(self, changes: Sequence[Change[UUID, State, PaymentChange]]) -> None:
+    def committed(self, changes: Sequence[Change[UUID, State, Effect]]) -> None:
         own, self._own = self._own, []
         if own:
             self.charger.accept(own)
@@ -305,13 +316,13 @@ class RequestHandler(PaymentHandler):
             return {self.key(message): None for message in messages_}
         return None
 
-    def is_conflict_checked(self, reaction: Reaction[State, PaymentChange]) -> bool:  # noqa: ARG002 - true of every reaction
+    def is_conflict_checked(self, reaction: Reaction[State, Effect]) -> bool:  # noqa: ARG002 - true of every reaction
         """The unique key of the new payment checks every reaction."""
         return True
 
 
-def _is_due(decided: PaymentChange) -> bool:
-    return decided.transition.hurry or decided.transition.delay_s is not None
+def _is_due(effect: Effect) -> bool:
+    return isinstance(effect, PaymentChange) and (effect.transition.hurry or effect.transition.delay_s is not None)
 
 
 def published_outcome(
@@ -360,18 +371,18 @@ def _hurried(transitions: Sequence[PaymentTransition]) -> list[UUID]:
     return [payment_id for payment_id in asked if domain.next_step(last[payment_id]) is not None]
 
 
-def _decision(message: Inbound, transition: PaymentTransition) -> DecisionRecord:
-    data = message.data
-    assert isinstance(data, messages.ResolvePayment)  # noqa: S101 - the caller has checked
+def _decision(
+    message: Inbound, told: messages.ResolvePayment, refused: domain.ResolutionRefused | None
+) -> DecisionRecord:
     return DecisionRecord(
         message_id=message.id,
-        payment_id=data.payment_id,
-        resolution=data.resolution,
-        expected_version=data.expected_version,
-        receipt_number=data.receipt_number,
-        evidence=data.evidence,
-        decided_by=data.decided_by,
-        reason=data.reason,
-        refusal=transition.refused.reason if transition.refused else None,
-        journal_head=data.journal_head,
+        payment_id=told.payment_id,
+        resolution=told.resolution,
+        expected_version=told.expected_version,
+        receipt_number=told.receipt_number,
+        evidence=told.evidence,
+        decided_by=told.decided_by,
+        reason=told.reason,
+        refusal=refused.reason if refused else None,
+        journal_head=told.journal_head,
     )

@@ -12,6 +12,8 @@ BUSY_INTERVAL_S = 0.02
 """Seconds between two claims while rows are due, or while there is no room for more payments."""
 CLAIM_MAX = 200
 """Rows in one claim. Larger claims would gain little."""
+BEGUN_EVERY = 25
+"""While there is no room for new payments, every so many looks are for begun ones: twice a second. They pass over all that wait."""
 COMPONENT = "charging"
 
 
@@ -29,6 +31,7 @@ class LeaseClaimer:
         self._database = database
         self._readiness = readiness
         self._pause_s = BUSY_INTERVAL_S
+        self._full_looks = 0
 
     async def run_once(self) -> float:
         """Claim due payments once."""
@@ -55,11 +58,17 @@ class LeaseClaimer:
     async def _claim(self) -> int:
         """Lease due rows and hand them to `charging`. Returns their number."""
         at_most = min(self._charging.free, CLAIM_MAX)
-        if at_most <= 0:
-            return 0
+        claimed = await self._lease(at_most) if at_most > 0 else 0
+        if claimed == max(at_most, 0):
+            self._full_looks += 1
+            if self._full_looks % BEGUN_EVERY == 0 and (at_most := min(self._charging.free_for_begun, CLAIM_MAX)) > 0:
+                claimed += await self._lease(at_most, only_begun=True)
+        return claimed
+
+    async def _lease(self, at_most: int, *, only_begun: bool = False) -> int:
         async with self._database.connection() as connection:
             crash_points.reach("charging.before_claim")
-            rows = await store.claim(connection, self._charging.lease, at_most=at_most)
+            rows = await store.claim(connection, self._charging.lease, at_most=at_most, only_begun=only_begun)
         if not rows:
             return 0
         crash_points.reach("charging.after_claim")

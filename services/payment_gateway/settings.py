@@ -25,6 +25,12 @@ LEASE_MARGIN_S = 10.0
 longer."""
 SIGNING = "whsec_"
 """The beginning of the secrets by which Stripe signs webhooks."""
+REQUESTS_PER_S: dict[Mode, int] = {"live": 80, "test": 20, "benchmark": 100_000}
+"""Calls a second, to all endpoints together. Stripe takes 100 requests a second in live mode and 25 in test mode
+(https://docs.stripe.com/rate-limits), and the account may have other users."""
+ENDPOINT_REQUESTS_PER_S: dict[Mode, int] = {"live": 20, "test": 20, "benchmark": 100_000}
+"""Calls a second to each endpoint. Stripe takes 25 requests a second."""
+REQUESTS_PER_S_MAX = 100_000
 RUNGS_MAX = 40
 RUNG_MAX_S = 86_400.0
 REMIND_S = 3_600.0
@@ -73,8 +79,9 @@ class ChargingSettings:
     """The settings of the gateway and of charging.
 
     Environment variables: GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_MODE, GATEWAY_CA_FILE, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S,
-    GATEWAY_CALLS_IN_FLIGHT, GATEWAY_LADDER_S, GATEWAY_REMIND_S, GATEWAY_WATCH_S, GATEWAY_REFUND_LOOKS_S, GATEWAY_CANCEL_LOOKS_S,
-    GATEWAY_CAPTURE_LOOKS_S, CARD_KEYS_FILE, and those of `WebhookSettings`. The adapter of Stripe reads HTTPS_PROXY and NO_PROXY.
+    GATEWAY_CALLS_IN_FLIGHT, GATEWAY_REQUESTS_PER_S, GATEWAY_ENDPOINT_REQUESTS_PER_S, GATEWAY_LADDER_S, GATEWAY_REMIND_S, GATEWAY_WATCH_S,
+    GATEWAY_REFUND_LOOKS_S, GATEWAY_CANCEL_LOOKS_S, GATEWAY_CAPTURE_LOOKS_S, CARD_KEYS_FILE, and those of `WebhookSettings`. The adapter of
+    Stripe reads HTTPS_PROXY and NO_PROXY.
     """
 
     gateway_url: str
@@ -87,10 +94,13 @@ class ChargingSettings:
     mode: Mode = "test"
     ca_file: Path | None = None
     webhooks: WebhookSettings | None = None
+    requests_per_s: int = REQUESTS_PER_S["test"]
+    endpoint_requests_per_s: int = ENDPOINT_REQUESTS_PER_S["test"]
 
     @classmethod
     def read(cls, environment: EnvironmentVariables) -> "ChargingSettings":
         """Read the settings. Raises `ConfigurationError`, which names the variable and never shows a secret."""
+        mode = _mode(environment.text("GATEWAY_MODE", "test"))
         return cls(
             gateway_url=environment.text("GATEWAY_URL"),
             gateway_api_key=environment.text("GATEWAY_API_KEY", ""),
@@ -99,9 +109,15 @@ class ChargingSettings:
             policy=_policy(environment),
             keyring=_keyring(environment.text("CARD_KEYS_FILE", "")),
             lease_margin_s=environment.seconds("GATEWAY_LEASE_MARGIN_S", LEASE_MARGIN_S, least=0.1, most=3_600),
-            mode=_mode(environment.text("GATEWAY_MODE", "test")),
+            mode=mode,
             ca_file=Path(ca_file) if (ca_file := environment.text("GATEWAY_CA_FILE", "")) else None,
             webhooks=WebhookSettings.read(environment),
+            requests_per_s=environment.integer(
+                "GATEWAY_REQUESTS_PER_S", REQUESTS_PER_S[mode], least=1, most=REQUESTS_PER_S_MAX
+            ),
+            endpoint_requests_per_s=environment.integer(
+                "GATEWAY_ENDPOINT_REQUESTS_PER_S", ENDPOINT_REQUESTS_PER_S[mode], least=1, most=REQUESTS_PER_S_MAX
+            ),
         )
 
     def open_gateway(self) -> Gateway:

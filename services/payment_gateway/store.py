@@ -236,19 +236,21 @@ async def note_sides(tx: Tx, rows: Sequence[PaymentRow]) -> None:
         )
 
 
-async def claim(connection: Connection, lease: Lease, *, at_most: int) -> list[PaymentRow]:
-    """Lease due rows to the holder of `lease`, and return them, at most `at_most`.
+async def claim(connection: Connection, lease: Lease, *, at_most: int, only_begun: bool = False) -> list[PaymentRow]:
+    """Lease due rows to the holder of `lease`, and return them, at most `at_most`. With `only_begun`, new payments are passed over.
 
     Each gets a new fence, so results of an earlier holder cannot be stored any more. Rows of a crashed holder are due when its lease ends.
     """
     rows = await connection.fetch(
         f"""WITH due AS (
-               SELECT payment_id AS due_id FROM payments WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+               SELECT payment_id AS due_id FROM payments WHERE due_at <= now() AND (NOT $4::boolean OR status <> 'requested')
+               ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
            UPDATE payments SET fence = fence + 1, leased_by = $2, due_at = now() + make_interval(secs => $3)
            FROM due WHERE payment_id = due_id RETURNING {_ROW}""",  # noqa: S608 - a constant
         at_most,
         lease.holder,
         lease.seconds,
+        only_begun,
     )
     return [row for row in map(_readable, rows) if row is not None]
 

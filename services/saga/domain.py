@@ -1,8 +1,9 @@
 """The state machine of the saga of one payment: it takes facts and sends commands. Pure: no I/O, clock, randomness, logging.
 
 Facts may arrive in any order, repeatedly, late or never. The same fact a second time changes nothing and sends nothing. Deadlines send each
-command again until a fact shows its effect. So the loss of any message only costs time. The saga never guesses: the invoice decides whether
-money can be booked, and the payment gateway knows whether a card was charged or refunded.
+command again until a fact shows its effect. A saga that has ended sends its last command again if the invoice still waits. So the loss of
+any message, or of a commit of the invoice, only costs time. The saga never guesses: the invoice decides whether money can be booked, and
+the payment gateway knows whether a card was charged or refunded.
 """
 
 from enum import StrEnum
@@ -86,7 +87,10 @@ class Saga:
 
 @dataclass(frozen=True, slots=True)
 class PaymentRequested:
-    """The payment has been pending for too long. For a healthy payment the saga receives the outcome first."""
+    """The payment has been pending for too long. For a healthy payment the saga receives the outcome first.
+
+    It is a question, like a deadline: each time the invoice asks, it gets an answer.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +398,22 @@ def _after(saga: Saga, fact: Fact) -> tuple[Saga, Says]:
 
 
 def _requested(saga: Saga) -> tuple[Saga, Says]:
-    return (replace(saga, status=SagaStatus.AWAITING_OUTCOME) if saga.status is SagaStatus.ABSENT else saga), ()
+    """Begin to wait. If the invoice has recorded an outcome and still waits, it has lost its last commit: it is told the outcome again."""
+    if saga.status is SagaStatus.ABSENT:
+        return replace(saga, status=SagaStatus.AWAITING_OUTCOME), ()
+    says = _recorded(saga)
+    return (replace(saga, repeats=saga.repeats + 1), says) if says and saga.repeats < REPEATS_MAX else (saga, ())
+
+
+def _recorded(saga: Saga) -> Says:
+    """The command whose effect the invoice has shown, so that no deadline sends it any more."""
+    match saga.status:
+        case SagaStatus.COMPLETED:
+            return (RecordPayment(saga.capture),) if saga.capture else ()
+        case SagaStatus.REFUNDED if saga.failure is None:  # it was completed before
+            return (RecordPaymentFailure(Failure("not_charged", REFUNDED_CODE)),)
+        case _:
+            return (RecordPaymentFailure(saga.failure),) if saga.failure and saga.failure_recorded else ()
 
 
 def _paid(saga: Saga) -> tuple[Saga, Says]:

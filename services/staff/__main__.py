@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.staff import store
+from services.staff.decisions import DecisionRepeater
 from services.staff.handlers import CaseHandler
 from services.staff.intake import Intake
 from services.staff.journal import JournalHeadLog
@@ -29,6 +30,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.workers.append(intake)
     runtime.in_background(UnreadableWatch(runtime.link(UNREADABLE_DEAD_LETTERS)))
     runtime.in_background(JournalHeadLog(runtime.database))
+    runtime.in_background(DecisionRepeater(runtime.database, runtime.relay, runtime.clock))
     runtime.add_retention(store.BODY_RETENTION)
 
 

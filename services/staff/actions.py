@@ -7,7 +7,7 @@ the broker: the running staff service publishes its outbox within a second.
 
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 from uuid import UUID
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from services.staff import dead_letters, domain, store
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
-from services.staff.domain import Case, DecisionRefusal, Resolution, SentDecision
+from services.staff.domain import DecisionRefusal, Resolution, SentDecision
 from services.staff.store import JournalEntry, KeptCase, Selection
 from shared import crash_points
 from shared.card_data.values import has_card_data
@@ -332,10 +332,7 @@ async def show_case(database: Database, payment_id: UUID) -> tuple[KeptCase, lis
 
 
 async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = system_clock) -> ActionResult:
-    """Make the payment-gateway service ask the gateway about a payment now.
-
-    The payment must have a case. If it was never seen, the service would close it for ever.
-    """
+    """Make the payment-gateway service ask the gateway about a payment now. The payment must have a case."""
     if (unfit := _unfit(who=who)) is not None:
         return unfit
     async with database.transaction() as tx:
@@ -377,9 +374,9 @@ async def resolve(
         kept = await store.find_case(tx, payment_id, lock=True)
         if kept is None:
             return _no_case(payment_id)
-        case = kept.case
-        if (refusal := domain.refusal_of(wanted, case)) is not None:
-            return ActionResult(payment_id, _why_not(refusal, wanted, case), refusal)
+        case, now = kept.case, clock()
+        if (refusal := domain.refusal_of(wanted, case, now)) is not None:
+            return ActionResult(payment_id, _why_not(refusal, wanted, kept), refusal)
         try:
             command = ResolvePayment(
                 invoice_id=case.invoice_id,
@@ -394,36 +391,41 @@ async def resolve(
         except ValidationError as error:
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
         details = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
-        entry = JournalEntry(new_id(), clock(), command.decided_by, "resolve", payment_id, details)
+        entry = JournalEntry(new_id(), now, command.decided_by, "resolve", payment_id, details)
         await store.append_entries(tx, [entry])
         told = command.model_copy(update={"journal_head": await store.journal_head(tx)})
         message = _message(told, entry, kept.correlation_id)
-        decision = SentDecision(message.id, expected_version, resolution, who, entry.at)
+        decision = SentDecision(
+            message.id, expected_version, resolution, who, entry.at, repeat_at=entry.at + domain.REPEAT_AFTER
+        )
         await outbox.insert(tx, [message], sweep_after_s=0)
         decided = replace(case, decision=decision)
         await store.save_cases(tx, [(decided, kept.correlation_id)], entry.at, locked={payment_id})
         crash_points.reach("staff.resolve.before_commit")
     crash_points.reach("staff.resolve.after_commit")
-    return ActionResult(
-        payment_id, f"decided: {resolution.replace('_', ' ')}; the decision is on its way", entry=entry.id
-    )
+    return ActionResult(payment_id, f"decided: {_words(resolution)}; the staff service sends it now", entry=entry.id)
 
 
 def _message(data: Contract, entry: JournalEntry, correlation_id: str) -> Outgoing:
     return encode(Draft(data), Cause(entry.id, correlation_id, entry.at), 0, source=SOURCE)
 
 
-def _on_its_way(decision: SentDecision | None) -> str:
-    if decision is None:
-        return "a decision is on its way"
-    return f"{decision.by} decided {_words(decision.resolution)} at {_shown(decision.at)}: it is on its way"
+def decision_text(kept: KeptCase) -> str | None:
+    """What became of the last decision about a case, in words. None if it has had its effect, or if there is none."""
+    coming = kept.case.decision_on_its_way
+    if coming is None:
+        return None
+    where = "it waits for the staff service, which sends it" if kept.decision_waits else "it is on its way"
+    again = f", sent {coming.times} times" if coming.times > 1 else ""
+    return f"{coming.by} decided {_words(coming.resolution)} at {_shown(coming.at)}: {where}{again}"
 
 
 def _no_case(payment_id: UUID) -> ActionResult:
     return ActionResult(payment_id, "there is no case of this payment", ActionRefusal.UNKNOWN)
 
 
-def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, case: Case) -> str:
+def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, kept: KeptCase) -> str:
+    case = kept.case
     match refusal:
         case DecisionRefusal.NOTHING_TO_DECIDE:
             by = f" (decided by {case.decided_by})" if case.decided_by else ""
@@ -436,7 +438,8 @@ def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, case: Case) -> st
         case DecisionRefusal.RECEIPT_NUMBER_REQUIRED:
             return "a captured payment needs the gateway's receipt number"
         case DecisionRefusal.DECISION_ON_ITS_WAY:
-            return _on_its_way(case.decision)
+            minutes = domain.DECIDE_ANEW_AFTER // timedelta(minutes=1)
+            return f"{decision_text(kept)}; without an effect, it can be decided anew {minutes} minutes after that"
 
 
 # -- outboxes --------------------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ highest version gives the status of the case. Older messages only fill gaps, suc
 gives the same case.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, assert_never
 from uuid import UUID
@@ -14,6 +14,14 @@ from shared.records import dataclass, replace
 
 Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "give_back", "reopen"]
 
+DECIDE_ANEW_AFTER = timedelta(minutes=5)
+"""How long a decision that shows no effect keeps others from deciding. It is said again by then. The payment-gateway service goes by the
+version, so of two decisions at most one takes effect."""
+REPEAT_AFTER = timedelta(minutes=1)
+"""When a decision that shows no effect is said again. The wait doubles each time. A decision that is not lost takes a second."""
+REPEAT_WAIT_MAX = timedelta(hours=1)
+DOUBLINGS_MAX = 6
+"""After so many, the wait is the longest."""
 REFUSALS_KEPT_MAX = 20
 """The latest refusals of a case that are kept. Nobody makes more decisions in vain about one payment."""
 
@@ -146,13 +154,23 @@ Fact = Doubted | Inquired | Settled | DecisionRefused
 
 @dataclass(frozen=True, slots=True)
 class SentDecision:
-    """The last decision that a person sent. `id` is its message id, `version` the version of the payment that the person saw."""
+    """The last decision that a person sent. `id` is its message id, `version` the version of the payment that the person saw.
+
+    `times` counts how often it was said. It is said again at `repeat_at`. None: at once, because an earlier build sent it.
+    """
 
     id: UUID
     version: int
     resolution: Resolution
     by: str
     at: datetime
+    times: int = 1
+    repeat_at: datetime | None = None
+
+    def said_again(self, now: datetime) -> "SentDecision":
+        """The decision after it was said once more."""
+        wait = min(REPEAT_AFTER * 2 ** min(self.times, DOUBLINGS_MAX), REPEAT_WAIT_MAX)
+        return replace(self, times=self.times + 1, repeat_at=now + wait)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +294,7 @@ class Resolve:
     receipt_number: str | None
 
 
-def refusal_of(command: Resolve, case: Case) -> DecisionRefusal | None:
+def refusal_of(command: Resolve, case: Case, now: datetime) -> DecisionRefusal | None:
     """Why a decision is not sent, or None if it is.
 
     The payment-gateway service has the last word. This check only saves people from decisions that the service would refuse.
@@ -289,6 +307,7 @@ def refusal_of(command: Resolve, case: Case) -> DecisionRefusal | None:
         return DecisionRefusal.DOES_NOT_FIT
     if command.resolution == "captured" and not (command.receipt_number or "").strip():
         return DecisionRefusal.RECEIPT_NUMBER_REQUIRED
-    if case.decision_on_its_way is not None:
+    coming = case.decision_on_its_way
+    if coming is not None and now < coming.at + DECIDE_ANEW_AFTER:
         return DecisionRefusal.DECISION_ON_ITS_WAY
     return None

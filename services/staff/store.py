@@ -200,12 +200,16 @@ def _record(row: Row) -> DeadLetterRecord:
 
 @dataclass(frozen=True, slots=True)
 class KeptCase:
-    """A case with the other columns of its row."""
+    """A case with the other columns of its row.
+
+    `decision_waits` says that its decision was not sent yet: it is in the outbox, and the staff service is down or cannot reach the broker.
+    """
 
     case: Case
     correlation_id: str
     opened_at: datetime
     updated_at: datetime
+    decision_waits: bool = False
 
 
 async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
@@ -233,7 +237,7 @@ async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime, *
 async def select_cases(connection: Connection, *, open_only: bool, at_most: int) -> list[KeptCase]:
     """Cases, oldest first, because their money has waited longest. At most `at_most`."""
     rows = await connection.fetch(
-        f"""SELECT {_KEPT_COLUMNS} FROM cases
+        f"""SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits FROM cases
             WHERE NOT $1 OR status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
             ORDER BY opened_at, payment_id LIMIT $2""",  # noqa: S608 - a constant
         open_only,
@@ -251,7 +255,8 @@ async def find_case(connection: Connection, payment_id: UUID, *, lock: bool = Fa
 _CASE_COLUMNS = """payment_id, invoice_id, correlation_id, status, version, reason, decided_by, amount_minor, currency, gateway_id,
     attempts_version, details"""
 _KEPT_COLUMNS = f"{_CASE_COLUMNS}, opened_at, updated_at"
-_SELECT_CASE = f"SELECT {_KEPT_COLUMNS} FROM cases WHERE payment_id = $1"  # noqa: S608 - a constant
+_DECISION_WAITS = "EXISTS (SELECT FROM outbox WHERE (details #>> '{decision,id}')::uuid = ANY(ids))"
+_SELECT_CASE = f"SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits FROM cases WHERE payment_id = $1"  # noqa: S608 - constants
 _SELECT_CASE_AND_LOCK = f"{_SELECT_CASE} FOR UPDATE"
 _CASE_UNNESTED = """unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[], $9::text[],
     $10::text[], $11::int[], $12::jsonb[])"""
@@ -292,7 +297,7 @@ def _details(case: Case) -> dict[str, Any]:
 
 
 def _kept(row: Row) -> KeptCase:
-    return KeptCase(_case(row), row["correlation_id"], row["opened_at"], row["updated_at"])
+    return KeptCase(_case(row), row["correlation_id"], row["opened_at"], row["updated_at"], row["decision_waits"])
 
 
 def _case(row: Row) -> Case:
@@ -322,7 +327,12 @@ def _case(row: Row) -> Case:
             for r in details["refusals"]
         ),
         decision=SentDecision(
-            **_known(SentDecision, decision) | {"id": UUID(decision["id"]), "at": _moment(decision["at"])}
+            **_known(SentDecision, decision)
+            | {
+                "id": UUID(decision["id"]),
+                "at": _moment(decision["at"]),
+                "repeat_at": _moment(repeat_at) if (repeat_at := decision.get("repeat_at")) else None,
+            }
         )
         if decision
         else None,
@@ -346,6 +356,23 @@ def _moment(text: str) -> datetime:
 
 def _uuid_or_none(text: str | None) -> UUID | None:
     return UUID(text) if text else None
+
+
+async def lock_unheeded(tx: Tx, now: datetime, *, at_most: int) -> list[KeptCase]:
+    """Open cases whose decision was sent and is to be said again by `now`, locked. Those that another instance has locked are left out.
+
+    Whether the decision has had its effect, the case itself knows.
+    """
+    rows = await tx.fetch(
+        f"""SELECT {_KEPT_COLUMNS}, false AS decision_waits FROM cases
+            WHERE status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
+              AND (details #>> '{{decision,version}}')::int = version AND NOT {_DECISION_WAITS}
+              AND coalesce((details #>> '{{decision,repeat_at}}')::timestamptz <= $1, true)
+            ORDER BY details #>> '{{decision,repeat_at}}' LIMIT $2 FOR UPDATE OF cases SKIP LOCKED""",  # noqa: S608 - constants
+        now,
+        at_most,
+    )
+    return [_kept(row) for row in rows]
 
 
 # -- the journal -----------------------------------------------------------------------------------------------------------------------
@@ -395,3 +422,16 @@ async def entries_about(connection: Connection, subject: UUID) -> list[JournalEn
         "SELECT id, at, who, action, subject, details FROM journal WHERE subject = $1 ORDER BY at, id", subject
     )
     return [JournalEntry(**row) for row in rows]
+
+
+async def resolutions(tx: Tx, subjects: Sequence[UUID]) -> dict[UUID, tuple[JournalEntry, str]]:
+    """The last decision that the journal has about each payment, with the head of the journal at that entry (`journal_head`)."""
+    rows = await tx.fetch(
+        """SELECT DISTINCT ON (subject) id, at, who, action, subject, details, position || ':' || encode(hash, 'hex') AS head
+           FROM journal WHERE action = 'resolve' AND subject = ANY($1::uuid[]) ORDER BY subject, position DESC""",
+        list(subjects),
+    )
+    return {row["subject"]: (JournalEntry(**{k: row[k] for k in _ENTRY}), row["head"]) for row in rows}
+
+
+_ENTRY = tuple(JournalEntry.__dataclass_fields__)

@@ -34,8 +34,8 @@ class PaymentCommand(AboutPayment):
 class InquirePayment(PaymentCommand):
     """Ask what is known about a payment.
 
-    A known outcome is announced again. If the payment is in doubt, the gateway is asked now. A payment that was never seen is closed, so
-    that a later request with its id never reaches the gateway.
+    A known outcome is announced again. If the payment is in doubt, the gateway is asked now. About a payment that was never seen nothing is
+    said or stored, since its request may still be on its way.
     """
 
     wire_name: ClassVar[str] = "remit.payment_gateway.InquirePayment.v1"

@@ -119,9 +119,9 @@ class Delivery:
 class Consumer:
     """Keeps a consumer on `queue` alive, whatever happens to the broker, the channel or the queue.
 
-    `prefetch` is the number of messages that may be unacknowledged. With `after`, this consumer begins when that one has caught up. With
-    `wary`, it takes one message at a time until it has proven healthy, as after losses (`shared.messaging.losses`). `link` is for this
-    consumer only: a message that ends its connection must not end those of others.
+    `prefetch` is the number of messages that may be unacknowledged. With `wary`, this consumer takes one message at a time until it has
+    proven healthy, as after losses (`shared.messaging.losses`). `link` is for this consumer only: a message that ends its connection must
+    not end those of others.
     """
 
     def __init__(
@@ -131,15 +131,10 @@ class Consumer:
         *,
         readiness: Readiness,
         prefetch: int = PREFETCH,
-        after: "Consumer | None" = None,
         wary: bool = False,
     ) -> None:
         self.queue = queue
         self.link = link
-        self.caught_up = asyncio.Event()
-        """Set once the messages that waited in the queue at the start have been handled."""
-        self._after = after
-        self._waited_at_start = 0
         self._losses = Losses(prefetch, wary=wary)
         self._prefetch = 0
         """The prefetch of the channel that is open."""
@@ -190,9 +185,6 @@ class Consumer:
             return
         self._to_ack += deliveries
         self._unsettled -= len(deliveries)
-        self._note_handled(len(deliveries))
-        if not self._unsettled:
-            self.caught_up.set()  # nothing waits for us any more: other instances took the rest
         if self._stopping or len(self._to_ack) >= min(ACK_AT, max(1, self._prefetch // 4)):
             self._send_ack()
         elif self._ack_timer is None:
@@ -249,11 +241,6 @@ class Consumer:
 
     async def run(self) -> None:
         """Consume until `stop`: open, watch, and open again after every loss."""
-        if self._after is not None:
-            self._readiness.set(
-                f"consumer {self.queue}", ok=False, reason=f"waits for {self._after.queue} to be caught up"
-            )
-            await self._after.caught_up.wait()
         renewed = False
         while not self._stopping:
             if self._paused:
@@ -310,11 +297,7 @@ class Consumer:
         channel.closing.add_done_callback(self._on_closed)
         self._prefetch = self._losses.prefetch
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT_S)
-        state = await channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
-        if not self.caught_up.is_set():
-            self._waited_at_start = state.message_count or 0
-            self._note_handled(0)
-
+        await channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
         if self._stopping:  # `stop` was called while this opened the channel, and found no consumer to cancel
             return
         transport.listen(channel, _Deliveries(self, generation), body_bytes_max=BODY_BYTES_MAX)
@@ -336,11 +319,6 @@ class Consumer:
             self._unsettled += 1
             self._buffer.append(delivery)
             self._arrived.set()
-
-    def _note_handled(self, messages: int) -> None:
-        self._waited_at_start -= messages
-        if self._waited_at_start <= 0:
-            self.caught_up.set()
 
     def _on_closed(self, closing: "asyncio.Future[None]") -> None:
         if not closing.cancelled():
@@ -366,7 +344,6 @@ class Consumer:
                 return self._losses.prefetch > self._prefetch
             state = await self._channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
             if not state.message_count and not self._unsettled:
-                self.caught_up.set()
                 self._losses.found_nothing()
                 if self._losses.prefetch > self._prefetch:
                     return True

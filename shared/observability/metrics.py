@@ -91,6 +91,10 @@ WEBHOOKS: Final = Counter(
     "Events that the gateway sent to the webhook, by what became of them (looked, nothing_new, foreign, forged, too_large, busy, away).",
     ["outcome"],
 )
+GATEWAY_PACE: Final = Gauge(
+    "remit_gateway_pace",
+    "The pace of this instance's calls to the card gateway, as a part of its setting: 1 unless it said 429.",
+)
 PAYMENTS_DUE: Final = Gauge("remit_payments_due", "Payments whose next attempt is due and not yet claimed.")
 PAYMENTS_IN_DOUBT: Final = Gauge(
     "remit_payments_in_doubt", "Payments for which nobody knows yet whether the card was charged: money at risk."

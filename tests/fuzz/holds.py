@@ -350,7 +350,7 @@ def _agrees_with_replies(
             assert any(body.get("amount") == ORDER.amount_minor for body in bodies), "prepared with another amount"
         case port.NotFound():
             assert any(reply.status == 404 for reply in replies)
-        case port.NotSent():
+        case port.NotSent() | port.Limited():
             assert any(reply.status == 429 for reply in replies)
         case port.Misconfigured():
             assert any(reply.status in {401, 403, 404} or b"livemode" in reply.body for reply in replies)

@@ -138,7 +138,7 @@ async def careful(gateway: Gateway, gateway_id: str) -> Ending:
                 answer = await gateway.cancel(gateway_id, key=f"cancel {step}")
                 if isinstance(answer, port.Cancelled):
                     return ending
-            case port.NotSent():
+            case port.NotSent() | port.Limited():
                 answer = await gateway.execute(gateway_id, key=f"execute {step}")
             case _:
                 answer = await gateway.inquire(gateway_id)
@@ -204,8 +204,8 @@ async def test_a_confirm_cut_before_it_acted_may_be_repeated_with_its_key(bench:
 async def test_a_rate_limit_passes(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_rate_limited")
     answers = [await bench.gateway.execute(gateway_id, key="k") for _ in range(3)]
-    assert [type(answer) for answer in answers] == [port.NotSent, port.NotSent, port.Captured]
-    assert isinstance(answers[0], port.NotSent)
+    assert [type(answer) for answer in answers] == [port.Limited, port.Limited, port.Captured]
+    assert isinstance(answers[0], port.Limited)
     assert answers[0].retry_after_s == 1
 
 

@@ -22,7 +22,7 @@ from tests.support.hasty_gateway import HASTY_S, PATIENT_S, hasty_gateway
 ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
 CARD = port.Card("4242424242424242", 12, 2030)
 DECLINED = '{"error": {"type": "card_error", "code": "card_declined"}}'
-LATER = b'{"error": {"type": "invalid_request_error", "code": "lock_timeout"}}'
+LATER = b'{"error": {"type": "invalid_request_error", "code": "rate_limit", "message": "Too many requests."}}'
 
 NESTED = '{"id": "pi_1", "status": ' + '{"a":' * 400 + "1" + "}" * 401
 
@@ -223,8 +223,14 @@ async def test_a_rate_limited_request_was_not_sent_and_has_a_retry_time(
     limited = http("429 Too Many Requests", LATER, f"Retry-After: {retry_after}\r\n")
     async with server(limited) as far, stripe_at(far.url) as gateway:
         answer = await gateway.execute("pi_1", key="k")
-    assert isinstance(answer, port.NotSent)
+    assert isinstance(answer, port.Limited)
     assert answer.retry_after_s == seconds
+
+
+async def test_a_lock_on_one_payment_is_no_limit_for_all() -> None:
+    body = b'{"error": {"type": "invalid_request_error", "code": "lock_timeout", "message": "This object is locked."}}'
+    async with server(http("429 Too Many Requests", body)) as far, stripe_at(far.url) as gateway:
+        assert isinstance(await gateway.execute("pi_1", key="k"), port.NotSent)
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])

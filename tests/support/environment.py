@@ -36,19 +36,13 @@ class Environment:
         own = self.stack.environment_of(service)
         return ServiceSettings(
             service,
-            self._broker_url(own[RABBITMQ_VARIABLE]),
-            own[database_variable(service)],
+            _at_the_address_of(self.rabbitmq_url, own[RABBITMQ_VARIABLE]),
+            _at_the_address_of(self.databases[service], own[database_variable(service)]),
             "WARNING",
             "console",
             "127.0.0.1",
             0,
         )
-
-    def _broker_url(self, url: str) -> str:
-        """The URL of a service's user at the broker's address. A test may have put a proxy there."""
-        user, _, _ = urlsplit(url).netloc.rpartition("@")
-        _, _, address = urlsplit(self.rabbitmq_url).netloc.rpartition("@")
-        return urlsplit(url)._replace(netloc=f"{user}@{address}").geturl()
 
     @asynccontextmanager
     async def running(self, service: Service, assemble: Assemble) -> AsyncIterator[None]:
@@ -77,3 +71,10 @@ class Environment:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 code = await task
         assert code == 0, f"{service} ended with exit code {code}"
+
+
+def _at_the_address_of(other: str, url: str) -> str:
+    """The URL with its own user, at the address of the other one. A test may have put a proxy there."""
+    user, _, _ = urlsplit(url).netloc.rpartition("@")
+    _, _, address = urlsplit(other).netloc.rpartition("@")
+    return urlsplit(url)._replace(netloc=f"{user}@{address}").geturl()

@@ -162,7 +162,14 @@ class NotFound:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The gateway did not take the request (429, connection refused), so it is safe to send it again.
+    """The gateway did not take the request (connection refused, the payment is locked), so it is safe to send it again."""
+
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """The gateway takes no more requests at present (429), whatever they are about. It is safe to send this one again.
 
     `retry_after_s` is the wait in seconds that the gateway asked for, or None.
     """
@@ -232,7 +239,7 @@ class NoRefund:
     evidence: str
 
 
-NoAnswer = NotSent | Unknown | Misconfigured
+NoAnswer = NotSent | Limited | Unknown | Misconfigured
 """What every call can come to."""
 TokeniseAnswer = Tokenised | Refused | NoAnswer
 PrepareAnswer = Prepared | Refused | NoAnswer

@@ -235,7 +235,7 @@ class StripeGateway:
         """Ask for the payment first, then for its refunds. An empty list of refunds only means something if the payment was captured."""
         charge = await self.inquire(gateway_id)
         match charge:
-            case port.NotFound() | port.NotSent() | port.Unknown() | port.Misconfigured():
+            case port.NotFound() | port.NotSent() | port.Limited() | port.Unknown() | port.Misconfigured():
                 return charge
             case port.Captured():
                 pass
@@ -336,7 +336,7 @@ def _is_refused(reply: Rejected, known: port.ChargeAnswer) -> bool:
     match known:
         case port.Unconfirmed():
             return True
-        case port.NotSent() | port.Unknown() | port.Misconfigured():
+        case port.NotSent() | port.Limited() | port.Unknown() | port.Misconfigured():
             return reply.code != answers.UNEXPECTED_STATE and reply.status != answers.NOT_FOUND
         case _:
             return False

@@ -47,6 +47,8 @@ Reply = Accepted | Rejected | port.NoAnswer
 NOT_FOUND = 404
 UNEXPECTED_STATE = "payment_intent_unexpected_state"
 """The code of a request that came too late: the payment has gone on, and may have been captured."""
+_LOCKED = "lock_timeout"
+"""The code of a 429 that is about one payment: another request works on it (https://docs.stripe.com/rate-limits#object-lock-timeouts)."""
 _UNKNOWN_URL = "Unrecognized request URL"
 _OTHER_MODE = re.compile(r"a similar object exists in (live|test) mode")
 """Stripe's words for an id of ours under a key of the other mode."""
@@ -79,8 +81,10 @@ def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> 
         error.get("message"),
     )
     match status, error.get("type"):
+        case 429, _ if error.get("code") == _LOCKED:
+            return port.NotSent(words)
         case 429, _:
-            return port.NotSent(words, _retry_after_s(headers))
+            return port.Limited(words, _retry_after_s(headers))
         case ((401 | 403), _):
             return port.Misconfigured(words, otherwise=port.NotSent(words))
         case 404, kind if kind != "invalid_request_error" or _is_of_another_place(error):

@@ -56,7 +56,7 @@ async def _page(
         failures += 1
         if isinstance(answer, port.Misconfigured) or failures == TRIES_MAX:
             raise ReconcileError(f"the gateway does not show its books: {answer.evidence}.")
-        asked_s = answer.retry_after_s if isinstance(answer, port.NotSent) else None
+        asked_s = answer.retry_after_s if isinstance(answer, port.Limited) else None
         await sleep(asked_s if asked_s is not None else OUTAGE.delay_s(failures))
     return answer
 

@@ -635,6 +635,10 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         {"paid_when_captured"},
     ),
     "requested and no row": (payment_row_lost, {"confirmed_once", "paid_when_captured"}),
+    "requested here, closed there as never requested": (
+        sql("payment_gateway", f"UPDATE payments SET reason = 'never_requested' {ROW}", payment("declined")),
+        {"paid_when_captured"},
+    ),
     "answer lost": (
         sql("invoice", "DELETE FROM answers WHERE command_id = $1", command("pay void")),
         {"answered_once", "deliveries_accounted_for"},

@@ -114,6 +114,13 @@ async def test_the_second_person_is_told_who_was_first(terminal: Terminal) -> No
     assert [(entry["who"], entry["action"]) for entry in shown["journal"]] == [("bea", "replay")]
 
 
+async def _is_sent(terminal: Terminal) -> bool:
+    """Whether the decision was sent. Until then, it waits."""
+    shown = await terminal.json("payments", "show", str(PAYMENT))
+    assert shown["decision_on_its_way"] is not shown["decision_waiting"]
+    return bool(shown["decision_on_its_way"])
+
+
 async def test_a_payment_is_settled(terminal: Terminal) -> None:
     words = ["--evidence", "seen", "--reason", "told"]
     code, _, err = await terminal.run("payments", "resolve", str(PAYMENT)[:8], "captured", "--version", "4", *words)
@@ -121,10 +128,10 @@ async def test_a_payment_is_settled(terminal: Terminal) -> None:
     code, out, _ = await terminal.run(
         "payments", "resolve", str(PAYMENT), "captured", "--version", "4", "--receipt", "R-1", *words
     )
-    assert (code, "decided: captured; the decision is on its way" in out) == (0, True)
+    assert (code, "decided: captured; the staff service sends it now" in out) == (0, True)
     code, _, err = await terminal.run("payments", "resolve", str(PAYMENT), "not_charged", "--version", "4", *words)
     assert (code, "ann decided captured at " in err) == (1, True)
-    assert (await terminal.json("payments", "show", str(PAYMENT)))["decision_on_its_way"] is True
+    await until(lambda: _is_sent(terminal), what="the decision to be sent")
     assert (await terminal.json("payments", "ask", str(PAYMENT)))[0]["ok"] is True
 
 

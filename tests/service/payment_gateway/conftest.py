@@ -42,6 +42,15 @@ class PaymentGatewayFixture:
         assert found is not None
         return found
 
+    async def until_handled(self, *message_ids: UUID) -> None:
+        """Wait until these messages were handled."""
+
+        async def handled() -> bool:
+            query = "SELECT message_id FROM inbox WHERE message_id = ANY($1::uuid[])"
+            return len(await rows(self.url, query, list(message_ids))) == len(message_ids)
+
+        await until(handled, what=f"{len(message_ids)} messages to be handled")
+
     async def attempts(self, payment_id: UUID) -> list[tuple[str, str]]:
         found = await rows(
             self.url, "SELECT step, answer FROM attempts WHERE payment_id = $1 ORDER BY fence, seq", payment_id
@@ -89,7 +98,15 @@ def start(environment: Environment, gateway: ScriptedGateway) -> Start:
         watch_s: float = 86_400.0,
     ) -> AbstractAsyncContextManager[None]:
         settings = ChargingSettings(
-            "memory://", "", timeout_s, 20, Policy(ladder_s, remind_s, watch_s), keyring, lease_margin_s
+            "memory://",
+            "",
+            timeout_s,
+            20,
+            Policy(ladder_s, remind_s, watch_s),
+            keyring,
+            lease_margin_s,
+            requests_per_s=10_000,
+            endpoint_requests_per_s=10_000,
         )
 
         async def assemble(runtime: Runtime) -> None:

@@ -1,11 +1,9 @@
 """InquirePayment from the saga or from staff: a known outcome is announced again, a payment in doubt is asked about now."""
 
 from services.payment_gateway.domain import GatewayStep
-from shared.contracts import payment_gateway as messages
 from tests.service.payment_gateway.conftest import (
     PaymentGatewayFixture,
     Start,
-    about,
     asked,
     captured_of,
     decision,
@@ -16,19 +14,18 @@ from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
 
-async def test_a_payment_never_seen_is_closed_and_its_request_is_never_sent(
-    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
+async def test_a_question_that_overtakes_the_request_closes_nothing(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
 ) -> None:
     events, asking = await upstream.tap("payment.events"), requested()
     async with start():
-        await upstream.send(asked(asking.payment_id))
-        closed = await events.next()
+        asked_first = await upstream.send(asked(asking.payment_id))
+        await payments.until_handled(asked_first)
+        assert await events.waiting() == []
+        assert await payments.row(asking.payment_id) == {"status": None}
         await upstream.send(asking)
-        again = await events.next()
-    assert closed.content == messages.PaymentNotCharged(**about(asking, 1), reason="never_requested")
-    assert (again.id, again.message.body) == (closed.id, closed.message.body)
-    assert gateway.calls == []
-    assert (await payments.row(asking.payment_id))["status"] == "not_charged"
+        captured = await events.next()
+    assert captured.content == captured_of(asking, 3)
 
 
 async def test_a_known_outcome_is_announced_again_byte_for_byte(

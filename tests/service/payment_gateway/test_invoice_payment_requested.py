@@ -47,7 +47,7 @@ async def test_a_saved_card_is_charged_with_what_its_sender_said_also_after_a_re
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
     """The first call comes from the message in memory, the second one from the row."""
-    gateway.then(GatewayStep.PREPARE, Say(port.NotSent("429")))
+    gateway.then(GatewayStep.PREPARE, Say(port.NotSent("refused")))
     texts = invoice.ChargeDetails(
         description=DETAILS.description,
         statement_descriptor=DETAILS.statement_descriptor,
@@ -122,14 +122,14 @@ async def test_a_confirm_that_never_arrived_is_sent_again_under_another_key(
     assert keys == [f"{asking.payment_id}:execute:1", f"{asking.payment_id}:execute:2"]
 
 
-async def test_an_unsent_call_is_tried_again_after_the_requested_time(
+async def test_a_call_beyond_the_limit_is_tried_again_after_the_requested_time_and_spends_no_rung(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    busy = Say(port.NotSent("HTTP 429", retry_after_s=0.1))
+    busy = Say(port.Limited("HTTP 429", retry_after_s=0.1))
     gateway.then(GatewayStep.PREPARE, busy, busy)
     gateway.then(GatewayStep.EXECUTE, busy)
     asking = requested()
-    async with start():
+    async with start(ladder_s=(3_600.0,)):
         await upstream.send(asking)
         await payments.until(asking.payment_id, "captured")
     steps = [step for step, _ in await payments.attempts(asking.payment_id)]

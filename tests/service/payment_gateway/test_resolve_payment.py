@@ -17,7 +17,6 @@ from tests.service.payment_gateway.conftest import (
 from tests.service.payment_gateway.scripted import UNKNOWN, Hold, Say, ScriptedGateway
 from tests.support.databases import execute, rows
 from tests.support.upstream_client import Received, UpstreamClient
-from tests.support.waiting import until
 
 DEADLINE_S = 60.0
 
@@ -136,10 +135,7 @@ async def test_a_decision_repeated_after_the_inbox_deleted_it_decides_nothing(
         await execute(payments.url, "DELETE FROM inbox")
         await upstream.send(message, message_id=id_)
 
-        async def handled_again() -> bool:
-            return bool(await rows(payments.url, "SELECT 1 FROM inbox WHERE message_id = $1", id_))
-
-        await until(handled_again, what="the decision to be handled again")
+        await payments.until_handled(id_)
     said = [kind(received.type) for received in await events.waiting()]
     assert "PaymentResolutionRefused" not in said, "a decision that took effect is not refused"
     assert await letters.waiting() == []
@@ -148,18 +144,20 @@ async def test_a_decision_repeated_after_the_inbox_deleted_it_decides_nothing(
     assert len(await rows(payments.url, "SELECT message_id FROM decisions")) == 1
 
 
-async def test_a_decision_about_a_payment_never_seen_closes_it(
+async def test_a_decision_about_a_payment_never_seen_is_refused_and_closes_nothing(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
 ) -> None:
     cases, asking = await upstream.queue("staff.cases"), requested()
     async with start():
-        await upstream.send(decision(asking.payment_id, "captured", 1))
+        id_ = await upstream.send(decision(asking.payment_id, "captured", 4))
         refused = await cases.next()
     assert refused.content == messages.PaymentResolutionRefused(
-        **about(asking, 1),
+        **about(asking, 4),
         reason="unknown_payment",
-        state="not_charged",
+        state="never_seen",
         decided_by="ann",
         resolution="captured",
     )
-    assert (await payments.row(asking.payment_id))["reason"] == "never_requested"
+    assert await payments.row(asking.payment_id) == {"status": None}
+    kept = await rows(payments.url, "SELECT message_id, refusal FROM decisions")
+    assert kept == [{"message_id": id_, "refusal": "unknown_payment"}]

@@ -24,6 +24,7 @@ from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
 CONNECTIONS = 50
+LIMITED_PAYMENTS = 20
 POLICY = Policy(ladder_s=(0.1, 0.1, 0.2, 0.2, 0.3, 0.5), remind_s=3_600.0)
 ENDINGS = {
     "captured": Ending.CAPTURED,
@@ -101,8 +102,21 @@ class HastyWhereItHangs:
         await self._hasty.close()
 
 
+def _settings(sandbox: Sandbox, policy: Policy) -> ChargingSettings:
+    return ChargingSettings(
+        sandbox.url,
+        "sk_test_1",
+        PATIENT_S,
+        CONNECTIONS,
+        policy,
+        None,
+        requests_per_s=10_000,
+        endpoint_requests_per_s=10_000,
+    )
+
+
 def service(environment: Environment, sandbox: Sandbox) -> AbstractAsyncContextManager[None]:
-    settings = ChargingSettings(sandbox.url, "sk_test_1", PATIENT_S, CONNECTIONS, POLICY, None)
+    settings = _settings(sandbox, POLICY)
 
     async def assemble(runtime: Runtime) -> None:
         assemble_with(runtime, settings, HastyWhereItHangs(sandbox.url))
@@ -169,3 +183,25 @@ async def test_every_refund_fault_ends_as_it_must(
 
 def _with_token(token: str) -> Any:
     return requested(method=token)
+
+
+async def test_payments_beyond_the_limit_of_the_gateway_are_all_captured_and_spend_no_rung(
+    environment: Environment, upstream: UpstreamClient, payments: PaymentGatewayFixture, tmp_path: Path
+) -> None:
+    """The settings of the service are far above the limit, as if others used the same account."""
+    asking = [requested() for _ in range(LIMITED_PAYMENTS)]
+    limited = SandboxSettings(requests_per_s=LIMITED_PAYMENTS / 2)
+    async with Sandbox(tmp_path / "ledger.sqlite", settings=limited) as sandbox:
+        settings = _settings(sandbox, Policy((3_600.0,), 3_600.0))
+
+        async def assemble(runtime: Runtime) -> None:
+            assemble_with(runtime, settings, settings.open_gateway())
+
+        async with environment.running("payment_gateway", assemble):
+            for one in asking:
+                await upstream.send(one)
+            await until_all(payments, {one.payment_id for one in asking}, "captured")
+        assert sandbox.refused_by_limit > 0
+    assert await rows(payments.url, "SELECT DISTINCT rung FROM payments") == [{"rung": 0}]
+    limits = await rows(payments.url, "SELECT count(*) AS n FROM attempts WHERE answer = 'limited'")
+    assert limits[0]["n"] > 0

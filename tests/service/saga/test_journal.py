@@ -117,8 +117,8 @@ async def test_a_message_repeated_after_its_journal_was_deleted_changes_nothing(
     assert await delete_old(database) == 3
     before, other, leaving = await saga(environment), uuid4(), await upstream.tap("settlement.commands")
     async with environment.running("saga", assemble):
-        await handled({await upstream.send(OVERDUE)})
-        neighbours = (OVERDUE, OVERDUE.model_copy(update={"payment_id": other}), CAPTURED, PAID)
+        await handled({await upstream.send(PAID)})
+        neighbours = (PAID, OVERDUE.model_copy(update={"payment_id": other}), CAPTURED, PAID)
         await handled({await upstream.send(message) for message in neighbours})
     assert await instances[0].fire(LATER) > 0
     assert (await saga(environment), await journal(environment)) == (before, [])

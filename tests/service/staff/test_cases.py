@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 from uuid import UUID, uuid4
 
@@ -12,8 +12,12 @@ import pytest
 from services.staff import actions, store
 from services.staff.__main__ import assemble
 from services.staff.actions import ActionRefusal, KeptCase
-from services.staff.domain import Case, CaseStatus, DecisionRefusal
+from services.staff.decisions import DecisionRepeater
+from services.staff.domain import DECIDE_ANEW_AFTER, REPEAT_AFTER, Case, CaseStatus, DecisionRefusal
+from shared.amqp.broker_link import BrokerLink
 from shared.contracts import payment_gateway as messages
+from shared.messaging.publisher import Publisher
+from shared.messaging.relay import Relay
 from shared.messaging.topology import CASE
 from shared.persistence.database import Database
 from shared.records import replace
@@ -205,11 +209,56 @@ async def test_one_of_two_people_who_decide_is_told(
     (won,) = (result for result in both if result.ok)
     (lost,) = (result for result in both if not result.ok)
     assert lost.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
-    assert lost.text.endswith("it is on its way")
+    assert lost.text.endswith("without an effect, it can be decided anew 5 minutes after that")
     assert await said.waiting() == []
     assert [entry["id"] for entry in await rows(environment.databases["staff"], "SELECT id FROM journal")] == [
         won.entry
     ]
+
+
+async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
+) -> None:
+    """It left for the gateway service, which knows nothing of it: a fail-over, or a purged queue. Time is injected."""
+    said = await upstream.tap("settlement.commands")
+    async with environment.running("staff", assemble):
+        await tell(upstream, needs_decision(about))
+        await case_when(database, about, CaseStatus.NEEDS_DECISION)
+    decided = await actions.resolve(database, **decision(about), clock=lambda: NOW)
+    waiting = await actions.show_case(database, about["payment_id"])
+    assert waiting is not None
+    assert actions.decision_text(waiting[0]) == (
+        "ann decided captured at 2026-11-22 12:00:00 UTC: it waits for the staff service, which sends it"
+    )
+    publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test"))
+    relay = Relay(database, publisher)
+    try:
+        repeater = DecisionRepeater(database, relay, lambda: NOW)
+        assert await repeater.repeat(NOW + timedelta(hours=1)) == 0, "what waits in the outbox is not repeated"
+        async with environment.running("staff", assemble):
+            first = await said.next()
+            await until(lambda: _outbox_is_empty(environment), what="an empty outbox")
+        assert await repeater.repeat(NOW + timedelta(seconds=59)) == 0
+        assert await repeater.repeat(NOW + REPEAT_AFTER) == 1
+        again, question = await said.take(2)
+        await relay.cleaner.delete_confirmed()
+        assert await repeater.repeat(NOW + REPEAT_AFTER) == 0
+    finally:
+        await publisher.close()
+    assert (again.id, again.message.body) == (first.id, first.message.body)
+    assert question.type == messages.InquirePayment.wire_name
+    assert question.event["causationid"] == str(decided.entry)
+    shown = await actions.show_case(database, about["payment_id"])
+    assert shown is not None
+    assert str(actions.decision_text(shown[0])).endswith("it is on its way, sent 2 times")
+    other = decision(about, who="bea", resolution="not_charged", receipt_number=None)
+    early = await actions.resolve(database, **other, clock=lambda: NOW + timedelta(minutes=4))
+    assert early.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
+    assert (await actions.resolve(database, **other, clock=lambda: NOW + DECIDE_ANEW_AFTER)).ok
+
+
+async def _outbox_is_empty(environment: Environment) -> bool:
+    return not await rows(environment.databases["staff"], "SELECT FROM outbox")
 
 
 async def test_a_decision_that_lost_to_the_gateway_is_shown_on_the_case(

@@ -109,13 +109,17 @@ At = tuple[payment.Payment | None, payment.GatewayStep | None]
 Happened = tuple[str, payment.PaymentTransition]
 
 
+def effect_of(command: commands.Command, state: payment.Payment | None) -> Iterator[Happened]:
+    with contextlib.suppress(commands.PaymentIdReusedError):  # it becomes a dead letter: the payment does not change
+        effect = commands.on_command(state, command)
+        if isinstance(effect, payment.PaymentTransition):
+            yield type(command).__name__, effect
+
+
 def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep | None) -> Iterator[Happened]:
     """Everything that can happen to the payment, by name."""
     for command in PAYMENT_COMMANDS:
-        with contextlib.suppress(
-            commands.PaymentIdReusedError
-        ):  # it becomes a dead letter: the payment does not change
-            yield type(command).__name__, commands.on_command(state, command)
+        yield from effect_of(command, state)
     if state is None:
         return
     for step in {payment.next_step(state), then}:

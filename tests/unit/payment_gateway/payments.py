@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from services.payment_gateway import afterwards
-from services.payment_gateway.commands import Command, Request, on_command
+from services.payment_gateway.commands import Command, NeverSeen, Request, on_command
 from services.payment_gateway.domain import (
     CASES,
     CHARGED,
@@ -45,7 +45,8 @@ ACTION_REQUIRED = port.ActionRequired("requires_action")
 PROCESSING = port.Processing("processing")
 CANCELLED = port.Cancelled("canceled")
 NOT_FOUND = port.NotFound("404")
-NOT_SENT = port.NotSent("429", retry_after_s=ASKED_S)
+NOT_SENT = port.NotSent("connection refused")
+LIMITED = port.Limited("429", retry_after_s=ASKED_S)
 UNKNOWN = port.Unknown("timeout")
 MISCONFIGURED = port.Misconfigured("401", otherwise=NOT_SENT)
 PARTLY_REFUNDED = replace(CAPTURED, refunded_minor=300)
@@ -139,7 +140,8 @@ WAITS_FOR_AN_OPERATOR = stays(0.0)
 """No rung and no key is spent: the row is due at once when the gateway takes the service again."""
 WAITS = stays(FIRST_S, rung=1)
 """The payment moves to the next rung of the ladder."""
-WAITS_AS_ASKED = stays(ASKED_S, rung=1)
+WAITS_AS_ASKED = stays(ASKED_S)
+"""No rung and no key is spent: the gateway takes no requests at present, whatever they are about."""
 REMINDS = stays(REMIND_S, republish=True)
 """It waits for a person: the last outcome is published again, and the gateway is asked again later."""
 IS_CAPTURED = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED, receipt_number="ch_1")
@@ -187,8 +189,9 @@ StepTable = Mapping[Payment, Mapping[GatewayAnswer, Becomes]]
 
 
 def scenarios_of(table: StepTable) -> dict[str, StepScenario]:
-    """One scenario for each payment and answer, named after both. A gateway that refuses the service changes no payment, at no step."""
-    rows = {before: {**row, MISCONFIGURED: WAITS_FOR_AN_OPERATOR} for before, row in table.items()}
+    """One scenario for each payment and answer, named after both. A gateway that takes no requests changes no payment, at no step."""
+    of_every_step = {MISCONFIGURED: WAITS_FOR_AN_OPERATOR, LIMITED: WAITS_AS_ASKED}
+    rows = {before: {**row, **of_every_step} for before, row in table.items()}
     named = {
         f"{_name(before)}: {type(answer).__name__}": Scenario(before, answer, follows(before))
         for before, row in rows.items()
@@ -213,13 +216,15 @@ def follows(step: GatewayStep, scenario: StepScenario) -> PaymentTransition:
 
 # -- the specification of one command --------------------------------------------------------------------------------------------------
 
-CommandScenario = Scenario[Payment | None, Command, PaymentTransition]
-
-CLOSES = PaymentTransition(
-    Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, version=1, reason="never_requested"), Outcome.NOT_CHARGED
-)
-"""A payment that was never seen is closed: a request that comes later is not sent."""
+CommandScenario = Scenario[Payment | None, Command, PaymentTransition | NeverSeen]
 
 
-def decided(scenario: CommandScenario) -> PaymentTransition:
+def decided(scenario: CommandScenario) -> PaymentTransition | NeverSeen:
     return on_command(scenario.given, scenario.when)
+
+
+def on_known(payment: Payment | None, command: Command) -> PaymentTransition:
+    """The effect of a command on a payment that is known, or begins with it."""
+    transition = on_command(payment, command)
+    assert isinstance(transition, PaymentTransition)
+    return transition

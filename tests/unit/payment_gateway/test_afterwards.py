@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from services.payment_gateway import afterwards, domain
-from services.payment_gateway.commands import Inquire, Resolve, on_command
+from services.payment_gateway.commands import Inquire, Resolve
 from services.payment_gateway.domain import (
     GatewayAnswer,
     GatewayStep,
@@ -40,6 +40,7 @@ from tests.unit.payment_gateway.payments import (
     REFUNDED,
     UNCONFIRMED,
     UNKNOWN,
+    on_known,
     payment,
 )
 
@@ -262,7 +263,7 @@ def test_what_a_person_knew_is_no_news_and_what_is_new_is() -> None:
     assert afterwards.on_answer(case, GatewayStep.INQUIRE, DISPUTED, POLICY) == PaymentTransition(
         case, delay_s=REMIND_S, republish=True
     )
-    stands = on_command(case, Resolve(ID, "INV-1", "captured", case.version, "ann", "R-1")).payment
+    stands = on_known(case, Resolve(ID, "INV-1", "captured", case.version, "ann", "R-1")).payment
     assert afterwards.meaning_of(DISPUTED, stands) is afterwards.Meaning.KNOWN
     assert afterwards.on_answer(stands, GatewayStep.INQUIRE, DISPUTED, POLICY) == PaymentTransition(stands)
     worse = replace(DISPUTED, refunded_minor=1_250)
@@ -335,7 +336,7 @@ def test_a_refund_is_looked_at_for_thirty_days(answer: GatewayAnswer) -> None:
 
 def test_a_capture_is_looked_at_only_when_somebody_asks() -> None:
     assert looks_s(payment(PaymentStatus.CAPTURED), CAPTURED, days=400) == []
-    asked = on_command(payment(PaymentStatus.CAPTURED), Inquire(ID, "INV-1", look=True))
+    asked = on_known(payment(PaymentStatus.CAPTURED), Inquire(ID, "INV-1", look=True))
     assert (asked.delay_s, asked.payment.was_case) == (0.0, True)
     agreed = afterwards.on_answer(asked.payment, GatewayStep.INQUIRE, CAPTURED, POLICY)
     assert agreed.delay_s is None
@@ -345,7 +346,7 @@ def test_a_capture_is_looked_at_only_when_somebody_asks() -> None:
 def test_asking_takes_no_look_away() -> None:
     refunded, asked = payment(PaymentStatus.REFUNDED, rung=2), 0
     for _ in range(20):
-        refunded = on_command(refunded, Inquire(ID, "INV-1", look=True)).payment
+        refunded = on_known(refunded, Inquire(ID, "INV-1", look=True)).payment
         looked = afterwards.on_answer(refunded, GatewayStep.INQUIRE_REFUND, REFUNDED, POLICY)
         refunded, asked = looked.payment, asked + 1
         assert looked.delay_s == REFUND_LOOKS_S[2]

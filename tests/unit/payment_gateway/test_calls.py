@@ -74,6 +74,7 @@ def test_an_unanswered_call_is_repeated_under_another_key_and_an_unsent_one_unde
         (port.Declined("insufficient funds!", ""), "declined:insufficient_funds_"),
         (ACTION_REQUIRED, "action_required"),
         (NOT_SENT, "not_sent"),
+        (port.Limited("429"), "limited"),
         (port.RefundFailed("x" * 100, ""), "refund_failed:" + "x" * 50),
         (port.Refused("", ""), "refused"),
     ],

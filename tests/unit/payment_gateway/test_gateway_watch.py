@@ -45,7 +45,7 @@ async def test_a_gateway_that_refuses_everything_refuses_the_service() -> None:
     assert readiness.reasons == {"gateway access": "HTTP 401 Invalid API Key"}
 
 
-@pytest.mark.parametrize("unreached", [port.Unknown("timeout"), port.NotSent("429")])
+@pytest.mark.parametrize("unreached", [port.Unknown("timeout"), port.Limited("429")])
 async def test_a_check_that_reaches_nobody_leaves_the_answer_as_it_is(unreached: port.CheckAnswer) -> None:
     gateway = ScriptedGateway()
     gateway.checked = unreached

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.payment_gateway import afterwards, domain
-from services.payment_gateway.commands import Command, Inquire, Refund, Resolve, on_command
+from services.payment_gateway.commands import Command, Inquire, Refund, Resolve
 from services.payment_gateway.domain import CASES, GatewayStep, Outcome, Payment, PaymentStatus, PaymentTransition
 from services.payment_gateway.gateways import port
 from tests.unit.payment_gateway.payments import (
@@ -21,6 +21,7 @@ from tests.unit.payment_gateway.payments import (
     REQUEST,
     UNCONFIRMED,
     UNKNOWN,
+    on_known,
 )
 
 
@@ -76,7 +77,7 @@ class History:
             "reopen": Resolve(ID, "INV-1", "reopen", self.row.version, "bob"),
         }
         if move in commands:
-            transition = on_command(self.row, commands[move])
+            transition = on_known(self.row, commands[move])
             self.then = self.then if transition.payment is self.row else None  # the fence changed: the holder must stop
             return transition
         step, self.then = self.then or domain.next_step(self.row), None
@@ -110,7 +111,7 @@ class History:
 @settings(max_examples=400)
 @given(moves=st.lists(MOVES, max_size=60), resolution=st.sampled_from(["not_charged", "captured", "refunded"]))
 def test_no_history_breaks_the_rules(moves: list[str], resolution: domain.Resolution) -> None:
-    history = History(resolution, ModelBank(), on_command(None, REQUEST).payment)
+    history = History(resolution, ModelBank(), on_known(None, REQUEST).payment)
     told: set[int] = set()
     for move in [*moves, *["step"] * 8]:
         before = history.row
@@ -131,7 +132,7 @@ def test_no_history_breaks_the_rules(moves: list[str], resolution: domain.Resolu
 @settings(max_examples=100)
 @given(moves=st.lists(st.sampled_from(["step", "lost", "unsent", "decline", "crash"]), max_size=40))
 def test_once_the_gateway_answers_everything_settles(moves: list[str]) -> None:
-    history = History("captured", ModelBank(), on_command(None, REQUEST).payment)
+    history = History("captured", ModelBank(), on_known(None, REQUEST).payment)
     for move in [*moves, *["step"] * 12]:
         transition = history.go_on(move)
         history.row = transition.payment if transition else history.row

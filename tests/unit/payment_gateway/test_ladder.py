@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from services.payment_gateway import domain
-from services.payment_gateway.commands import Inquire, on_command
+from services.payment_gateway.commands import Inquire
 from services.payment_gateway.domain import (
     GatewayAnswer,
     GatewayStep,
@@ -19,6 +19,7 @@ from services.payment_gateway.domain import (
 from services.payment_gateway.gateways import port
 from services.payment_gateway.settings import LADDER_S, REMIND_S
 from services.saga.deadlines import LADDER_S as REMINDERS_S
+from tests.unit.payment_gateway.payments import on_known
 
 ID = UUID("018f3c5e-0000-7000-8000-000000000001")
 POLICY = Policy(LADDER_S, REMIND_S)
@@ -59,7 +60,7 @@ def lived_through(payment: Payment, answer: GatewayAnswer) -> list[tuple[Outcome
     while now_s < THIRTY_DAYS_S:
         if step is None and asked and asked[0] < due_s:
             now_s = asked.pop(0)
-            asking = on_command(payment, Inquire(ID, "INV-1"))
+            asking = on_known(payment, Inquire(ID, "INV-1"))
             payment, due_s = asking.payment, now_s if asking.hurry else due_s
             continue
         now_s = max(now_s, due_s)

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from services.payment_gateway import afterwards, domain
-from services.payment_gateway.commands import Inquire, Refund, on_command
+from services.payment_gateway.commands import Inquire, Refund
 from services.payment_gateway.domain import GatewayStep, Outcome, PaymentStatus, PaymentTransition
 from shared.records import replace
 from tests.unit.payment_gateway.payments import (
@@ -17,6 +17,7 @@ from tests.unit.payment_gateway.payments import (
     IS_CAPTURED,
     IS_CAPTURED_LATE,
     IS_REFUNDED,
+    LIMITED,
     MISCONFIGURED,
     NO_REFUND,
     NOT_FOUND,
@@ -35,6 +36,7 @@ from tests.unit.payment_gateway.payments import (
     UNKNOWN,
     Becomes,
     becomes,
+    on_known,
     payment,
 )
 
@@ -49,6 +51,7 @@ ANSWERS = (
     PROCESSING,
     CANCELLED,
     NOT_FOUND,
+    LIMITED,
     NOT_SENT,
     UNKNOWN,
     MISCONFIGURED,
@@ -106,11 +109,11 @@ def test_a_late_capture_is_announced_again_until_it_is_given_back(status: Paymen
     reminder = afterwards.on_answer(found.payment, GatewayStep.INQUIRE, CAPTURED, POLICY)
     assert reminder == PaymentTransition(replace(found.payment, rung=1), delay_s=REMIND_S, republish=True)
     assert afterwards.on_answer(found.payment, GatewayStep.INQUIRE, UNKNOWN, POLICY) == reminder
-    asked = on_command(reminder.payment, Inquire(ID, "INV-1"))
+    asked = on_known(reminder.payment, Inquire(ID, "INV-1"))
     assert asked == PaymentTransition(reminder.payment, republish=True), (
         "an inquiry neither ends the reminders nor makes them more frequent"
     )
-    given_back = on_command(reminder.payment, Refund(ID, "INV-1"))
+    given_back = on_known(reminder.payment, Refund(ID, "INV-1"))
     assert given_back == becomes(PaymentStatus.REFUNDING, delay_s=0.0)(reminder.payment)
 
 

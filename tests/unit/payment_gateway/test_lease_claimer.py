@@ -10,7 +10,7 @@ import pytest
 
 from services.payment_gateway import store
 from services.payment_gateway.charging import Charging
-from services.payment_gateway.lease_claimer import BUSY_INTERVAL_S, COMPONENT, LeaseClaimer
+from services.payment_gateway.lease_claimer import BEGUN_EVERY, BUSY_INTERVAL_S, COMPONENT, LeaseClaimer
 from services.payment_gateway.store import Lease
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
@@ -22,6 +22,7 @@ class FakeCharging:
     """Has room, and accepts the rows it is given."""
 
     free: int = 5
+    free_for_begun: int = 5
     lease: Lease = field(default_factory=lambda: Lease(UUID(int=1), seconds=30, renew_below_s=20))
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_stopping: bool = False
@@ -59,7 +60,9 @@ def due(monkeypatch: pytest.MonkeyPatch) -> list[list[Any] | Exception]:
     """The result of each look; nothing is due once the list is empty."""
     looks: list[list[Any] | Exception] = []
 
-    async def claim(*_: object, at_most: int) -> list[Any]:
+    async def claim(*_: object, at_most: int, only_begun: bool) -> list[Any]:
+        if only_begun:
+            return ["begun"]
         found = looks.pop(0) if looks else []
         if isinstance(found, Exception):
             raise found
@@ -81,6 +84,16 @@ async def test_looks_become_rarer_while_nothing_is_due(
 async def test_without_room_it_waits_briefly_and_reads_nothing(claimer: LeaseClaimer, charging: FakeCharging) -> None:
     charging.free = 0
     assert [await claimer.run_once() for _ in range(3)] == [BUSY_INTERVAL_S] * 3
+
+
+@pytest.mark.usefixtures("due")
+async def test_begun_payments_go_on_although_there_is_no_room_for_new_ones(
+    claimer: LeaseClaimer, charging: FakeCharging
+) -> None:
+    charging.free = 0
+    for _ in range(2 * BEGUN_EVERY):
+        await claimer.run_once()
+    assert charging.accepted == ["begun", "begun"]
 
 
 async def test_readiness_reports_a_failed_look_until_one_succeeds(

@@ -38,8 +38,27 @@ def _key_file(folder: Path, content: bytes, *, mode: int = 0o600) -> Path:
 def test_a_variable_that_is_not_set_has_a_default() -> None:
     settings = read()
     policy = Policy(LADDER_S, REMIND_S, WATCH_S, REFUND_LOOKS_S, CANCEL_LOOKS_S, CAPTURE_LOOKS_S)
-    assert settings == ChargingSettings(MEMORY["GATEWAY_URL"], "", 10.0, 200, policy, None, mode="benchmark")
+    assert settings == ChargingSettings(
+        MEMORY["GATEWAY_URL"],
+        "",
+        10.0,
+        200,
+        policy,
+        None,
+        mode="benchmark",
+        requests_per_s=100_000,
+        endpoint_requests_per_s=100_000,
+    )
     assert read(GATEWAY_MODE="").mode == "test"
+
+
+def test_the_pace_is_below_the_limits_that_stripe_publishes() -> None:
+    paces = {mode: read(GATEWAY_MODE=mode) for mode in ("test", "live")}
+    assert {m: (s.requests_per_s, s.endpoint_requests_per_s) for m, s in paces.items()} == {
+        "test": (20, 20),
+        "live": (80, 20),
+    }
+    assert read(GATEWAY_MODE="live", GATEWAY_REQUESTS_PER_S="40").requests_per_s == 40
 
 
 @pytest.mark.parametrize("secrets", ["", "sk_test_1", "whsec_", "whsec_a,", "whsec_a,pk_test_1"])
@@ -74,6 +93,8 @@ def test_captures_are_looked_at_only_if_somebody_chooses_so() -> None:
         ("GATEWAY_TIMEOUT_S", "0"),
         ("GATEWAY_LEASE_MARGIN_S", "0"),
         ("GATEWAY_CALLS_IN_FLIGHT", "0"),
+        ("GATEWAY_REQUESTS_PER_S", "0"),
+        ("GATEWAY_ENDPOINT_REQUESTS_PER_S", "many"),
         ("GATEWAY_LADDER_S", "1,x"),
         ("GATEWAY_LADDER_S", "1,-1"),
         ("GATEWAY_LADDER_S", "nan"),

@@ -1,4 +1,5 @@
-"""Laws over random histories: messages are lost, doubled and reordered, deadlines fire at any moment, invoice and gateway answer.
+"""Laws over random histories: messages are lost, doubled and reordered, deadlines fire at any moment, invoice and gateway answer, and the
+invoice loses commits.
 
 The invoice is the real one. The payment gateway is a model of its outcomes: versions, and one announcement a version, repeated on request.
 """
@@ -88,12 +89,12 @@ def test_no_history_breaks_a_saga(facts: list[Fact]) -> None:
         assert step.saga.status is saga.status or step.saga.status in ENDS.get(saga.status, set(SagaStatus))
         assert not reminders(step.saga) or step.saga.deadline_s is not None
         assert step.saga.payment_version >= saga.payment_version
-        if not isinstance(fact, DeadlineFired):
+        if not isinstance(fact, DeadlineFired | PaymentRequested):  # these two ask, and are answered each time
             assert transition(step.saga, fact, PATIENCE).says == ()
             said += step.says
         saga = step.saga
     once = [command for command in said if isinstance(command, RecordPayment | RecordFailure | Flag | RefundPayment)]
-    assert len({type(command) for command in once}) == len(once)  # each at most once, without those of deadlines
+    assert len({type(command) for command in once}) == len(once)  # each at most once, without the answers
     if any(isinstance(fact, Captured) for fact in facts):
         assert saga.status in {SagaStatus.SETTLING, SagaStatus.COMPLETED, *MONEY_BACK}  # no capture is ever ignored
 
@@ -167,8 +168,6 @@ class ModelGateway:
             self.state, self.version, self.sent = "requested", 1, True
 
     def inquire(self) -> Fact | None:
-        if not self.state:
-            return self.turn("not_charged")
         return self.last
 
     def refund(self) -> Fact | None:
@@ -207,6 +206,9 @@ class ModelGateway:
         self.last = make[state]()
         return self.last
 
+
+REQUESTED_AT = 1
+"""The place of the request among the events of the invoice."""
 
 Message = tuple[str, Fact | SagaCommand | str]
 """Receiver and content. Equal messages have the same id."""
@@ -290,10 +292,18 @@ class ModelWorld:
                 self.command(invoices.RecordPaymentFailure(PAYMENT, failure.outcome, failure.reason))
             case ("invoice", Flag()):
                 self.command(invoices.FlagPaymentInDoubt(PAYMENT))
+            case ("saga", PaymentRequested() as asked):  # it has another id each time
+                self.advance(asked)
             case ("saga", fact) if fact not in self.heard:
                 assert not isinstance(fact, str | Inquire | RefundPayment | RecordPayment | RecordFailure | Flag)
                 self.heard.add(fact)
                 self.advance(fact)
+
+    def fail_over(self) -> None:
+        """The invoice service loses its last commit, if that told what became of the payment. Its messages may have left already."""
+        if getattr(self.events[-1], "payment_id", None) == PAYMENT and len(self.events) > REQUESTED_AT + 1:
+            self.events.pop()
+            self.invoice = invoices.replay(INVOICE, self.events)
 
     @property
     def is_pending(self) -> bool:
@@ -302,7 +312,7 @@ class ModelWorld:
     def remind(self) -> None:
         """Announce again whatever is pending."""
         if self.is_pending:
-            self.announce(self.events[1], overdue=True)
+            self.announce(self.events[REQUESTED_AT], overdue=True)
 
     def heal(self, data: st.DataObject) -> None:
         """From now on nothing is lost: deadlines fire, the invoice announces pending payments again, doubts are resolved."""
@@ -335,6 +345,7 @@ STEPS = (
     "remind",
     "pay otherwise",
     "void",
+    "fail over",
 )
 
 
@@ -349,6 +360,8 @@ def _step(world: ModelWorld, step: str, data: st.DataObject) -> None:
             world.fire(max(world.saga.deadline - (step == "fire old"), 0))
         case "remind":
             world.remind()
+        case "fail over":
+            world.fail_over()
         case "pay otherwise":
             world.command(invoices.Pay(OTHER, 1_000, "EUR", METHOD, payment_id_used=False))
             world.command(invoices.RecordPayment(OTHER, 1_000, "EUR", "R-2"))

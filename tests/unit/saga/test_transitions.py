@@ -7,6 +7,7 @@ import pytest
 
 from services.saga import domain
 from services.saga.domain import (
+    REPEATS_MAX,
     Captured,
     Command,
     Declined,
@@ -64,20 +65,21 @@ def to(status: SagaStatus, *says: Command, deadline_s: float | None = None) -> C
 
 
 TABLE: dict[str, dict[str, Cell]] = {
-    # The payment is pending for too long: a saga that is new begins to wait. Other sagas know more already.
+    # The payment is pending for too long: a saga that is new begins to wait. Other sagas know more already. If the invoice had recorded the
+    # outcome, it has lost it, and is told again.
     "requested": {
         "absent": to(SagaStatus.AWAITING_OUTCOME, deadline_s=FIRST_S),
         "awaiting_outcome": to(SagaStatus.AWAITING_OUTCOME),
         "in_doubt": to(SagaStatus.IN_DOUBT),
         "needs_decision": to(SagaStatus.NEEDS_DECISION),
         "settling": to(SagaStatus.SETTLING),
-        "completed": to(SagaStatus.COMPLETED),
+        "completed": to(SagaStatus.COMPLETED, RECORD),
         "failed, invoice told": to(SagaStatus.FAILED),
-        "failed": to(SagaStatus.FAILED),
-        "refunding": to(SagaStatus.REFUNDING),
-        "refund_in_doubt": to(SagaStatus.REFUND_IN_DOUBT),
-        "refunded": to(SagaStatus.REFUNDED),
-        "not_refunded": to(SagaStatus.NOT_REFUNDED),
+        "failed": to(SagaStatus.FAILED, TELL_DECLINE),
+        "refunding": to(SagaStatus.REFUNDING, TELL_DECLINE),
+        "refund_in_doubt": to(SagaStatus.REFUND_IN_DOUBT, TELL_DECLINE),
+        "refunded": to(SagaStatus.REFUNDED, TELL_DECLINE),
+        "not_refunded": to(SagaStatus.NOT_REFUNDED, TELL_DECLINE),
     },
     # The card was charged: the invoice is asked to record the payment. After a failure was sent, the money goes back. A capture is final.
     "captured": {
@@ -277,6 +279,8 @@ TABLE: dict[str, dict[str, Cell]] = {
 }
 
 CELLS = [(fact, state) for fact in FACTS for state in STATES]
+ANSWERED = [("requested", state) for state, cell in TABLE["requested"].items() if cell.says]
+"""In these states the invoice gets an answer each time that it says that it still waits."""
 
 
 def test_the_table_has_every_status_every_fact_and_every_cell() -> None:
@@ -291,10 +295,18 @@ def test_a_fact_in_a_state(fact: str, state: str) -> None:
     assert Cell(step.saga.status, step.says, step.deadline_s) == TABLE[fact][state]
 
 
-@pytest.mark.parametrize(("fact", "state"), CELLS)
+@pytest.mark.parametrize(("fact", "state"), [cell for cell in CELLS if cell not in ANSWERED])
 def test_a_repeated_fact_changes_nothing_and_sends_nothing(fact: str, state: str) -> None:
     once = transition(STATES[state], FACTS[fact], PATIENCE).saga
     assert transition(once, FACTS[fact], PATIENCE) == SagaStep(once)
+
+
+@pytest.mark.parametrize(("fact", "state"), ANSWERED)
+def test_an_invoice_that_still_waits_is_answered_each_time_but_not_for_ever(fact: str, state: str) -> None:
+    once = transition(STATES[state], FACTS[fact], PATIENCE)
+    assert transition(once.saga, FACTS[fact], PATIENCE).says == once.says
+    tired = replace(STATES[state], repeats=REPEATS_MAX)
+    assert transition(tired, FACTS[fact], PATIENCE) == SagaStep(tired)
 
 
 @pytest.mark.parametrize(("fact", "state"), CELLS)

@@ -218,10 +218,9 @@ def test_a_payment_can_become_a_case_again() -> None:
 def test_one_decision_at_a_time_until_it_is_refused_or_the_version_changes() -> None:
     sent = SentDecision(uuid5(PAYMENT, "decision"), 3, "captured", "ann", NOW)
     waiting = Case(PAYMENT, "INV-1", status=CaseStatus.NEEDS_DECISION, version=3, decision=sent)
-    assert refusal_of(Resolve("not_charged", 3, None), waiting) is DecisionRefusal.DECISION_ON_ITS_WAY
-    assert refusal_of(Resolve("not_charged", 3, None), evolve(waiting, refused(3, sent.id))) is None
+    three, four = Resolve("not_charged", 3, None), Resolve("not_charged", 4, None)
+    assert refusal_of(three, waiting, NOW) is DecisionRefusal.DECISION_ON_ITS_WAY
+    assert refusal_of(three, evolve(waiting, refused(3, sent.id)), NOW) is None
     moved_on = evolve(waiting, doubted(4))
-    assert refusal_of(Resolve("not_charged", 4, None), moved_on) is None
-    assert (
-        refusal_of(Resolve("not_charged", 4, None), evolve(moved_on, settled(5))) is DecisionRefusal.NOTHING_TO_DECIDE
-    )
+    assert refusal_of(four, moved_on, NOW) is None
+    assert refusal_of(four, evolve(moved_on, settled(5)), NOW) is DecisionRefusal.NOTHING_TO_DECIDE

@@ -1,12 +1,13 @@
 """Resolve: what a person may decide about a case, on the version that the person sees. The payment gateway has the last word."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import get_args
 from uuid import UUID, uuid5
 
 import pytest
 
 from services.staff.domain import (
+    DECIDE_ANEW_AFTER,
     Case,
     CaseStatus,
     DecisionRefusal,
@@ -57,8 +58,9 @@ def expected(status: CaseStatus, resolution: Resolution) -> DecisionRefusal | No
 
 
 WAITING = case(CaseStatus.NEEDS_DECISION)
-DECISION = SentDecision(uuid5(PAYMENT, "decision"), 3, "captured", "ann", NOW)
+DECISION = SentDecision(uuid5(PAYMENT, "decision"), 3, "captured", "ann", NOW - timedelta(minutes=4))
 DECIDED = replace(WAITING, decision=DECISION)
+UNHEEDED = replace(WAITING, decision=replace(DECISION, at=NOW - DECIDE_ANEW_AFTER))
 REFUSED = DecisionRefused(
     uuid5(PAYMENT, "refused"), 3, "captured", "version_differs", "ann", "not_charged", DECISION.id
 )
@@ -90,6 +92,7 @@ SCENARIOS: dict[str, ResolveScenario] = {
     "repeated while it is on its way": Scenario(
         DECIDED, Resolve("captured", 3, "R-1"), DecisionRefusal.DECISION_ON_ITS_WAY
     ),
+    "anew, when a decision has had no effect for minutes": Scenario(UNHEEDED, Resolve("not_charged", 3, None), SENT),
     "after the decision before it was refused": Scenario(
         replace(DECIDED, refusals=(REFUSED,)), Resolve("not_charged", 3, None), SENT
     ),
@@ -109,7 +112,19 @@ SCENARIOS: dict[str, ResolveScenario] = {
 
 @each(SCENARIOS)
 def test_resolve(scenario: ResolveScenario) -> None:
-    assert refusal_of(scenario.when, scenario.given) is scenario.then
+    assert refusal_of(scenario.when, scenario.given, NOW) is scenario.then
+
+
+def test_a_decision_is_said_again_ever_more_rarely_up_to_hourly() -> None:
+    said, waits = replace(DECISION, repeat_at=NOW), list[float]()
+    for _ in range(9):
+        assert said.repeat_at is not None
+        again = said.said_again(said.repeat_at)
+        assert again.repeat_at is not None
+        waits.append((again.repeat_at - said.repeat_at) / timedelta(minutes=1))
+        said = again
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert said.times == 10
 
 
 def test_after_settlement_no_decision_is_on_its_way() -> None:
@@ -131,9 +146,9 @@ def test_what_the_gateway_shows_as_captured_is_not_told_as_not_charged_and_anoth
 ) -> None:
     wanted = Resolve(resolution, 3, "R-1")
     fits = {"captured", "refunded", "give_back"}
-    assert refusal_of(wanted, DISPUTED) is (SENT if resolution in fits else DecisionRefusal.DOES_NOT_FIT)
+    assert refusal_of(wanted, DISPUTED, NOW) is (SENT if resolution in fits else DecisionRefusal.DOES_NOT_FIT)
     booked = resolution in fits - {"captured"}
-    assert refusal_of(wanted, OF_ANOTHER_AMOUNT) is (SENT if booked else DecisionRefusal.DOES_NOT_FIT)
+    assert refusal_of(wanted, OF_ANOTHER_AMOUNT, NOW) is (SENT if booked else DecisionRefusal.DOES_NOT_FIT)
 
 
 SETTLED_BY_ANN = replace(case(CaseStatus.NOT_CHARGED), decided_by="ann")
@@ -152,4 +167,4 @@ REOPENING = replace(SETTLED_BY_ANN, decision=replace(DECISION, resolution="reope
     ],
 )
 def test_a_persons_decision_can_be_taken_back(given: Case, when: Resolve, then: DecisionRefusal | None) -> None:
-    assert refusal_of(when, given) is then
+    assert refusal_of(when, given, NOW) is then

@@ -1,10 +1,10 @@
 """Inquire: a known outcome is published again; about an unsettled payment the gateway is asked now."""
 
-from services.payment_gateway.commands import Inquire
+from services.payment_gateway.commands import Inquire, NeverSeen
 from services.payment_gateway.domain import SETTLED, PaymentStatus, PaymentTransition
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
-from tests.unit.payment_gateway.payments import CLOSES, ID, CommandScenario, decided, payment, stays
+from tests.unit.payment_gateway.payments import ID, CommandScenario, decided, payment, stays
 
 INQUIRE = Inquire(ID, "INV-1")
 LOOK = Inquire(ID, "INV-1", look=True)
@@ -23,7 +23,7 @@ UNSETTLED = {
 }
 
 SCENARIOS: dict[str, CommandScenario] = {
-    "a payment never seen is closed": Scenario(None, INQUIRE, CLOSES),
+    "about a payment never seen nothing is said: its request may be on its way": Scenario(None, INQUIRE, NeverSeen()),
     **{
         f"{status}: told again": Scenario(
             payment(status), INQUIRE, PaymentTransition(payment(status), republish=True, hurry=status in UNSETTLED)
@@ -32,7 +32,7 @@ SCENARIOS: dict[str, CommandScenario] = {
     },
     **{
         f"{status} and settled: looked at, if that is asked for": Scenario(before, LOOK, LOOKS(before))
-        for status in SETTLED
+        for status in sorted(SETTLED)
         for before in [payment(status, rung=2)]
     },
     "a case is looked at like any question, and its row stays as it is": Scenario(

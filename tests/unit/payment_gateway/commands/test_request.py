@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from services.payment_gateway.commands import Inquire, PaymentIdReusedError, Request, on_command
+from services.payment_gateway.commands import PaymentIdReusedError, Request, on_command
 from services.payment_gateway.domain import Payment, PaymentStatus, PaymentTransition
 from services.payment_gateway.gateways.port import ChargeDetails
 from shared.records import replace
@@ -17,7 +17,8 @@ SAVED = replace(
     details=ChargeDetails("cus_1", "mandate_1", "Hosting in May", "HOSTING 05", (("contract", "C-7"), ("team", "web"))),
 )
 CARD = Request(ID, "INV-1", 1_250, "EUR", card_jwe="eyJ...")
-CLOSED = on_command(None, Inquire(ID, "INV-1")).payment
+CLOSED = Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, reason="never_requested")
+"""Closed by an earlier build, before its request came."""
 
 SCENARIOS: dict[str, CommandScenario] = {
     "a payment is due at once": Scenario(

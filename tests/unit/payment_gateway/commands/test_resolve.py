@@ -3,7 +3,7 @@
 from typing import get_args
 
 from services.payment_gateway import afterwards, domain
-from services.payment_gateway.commands import Resolve, on_command
+from services.payment_gateway.commands import NeverSeen, Resolve
 from services.payment_gateway.domain import (
     GatewayStep,
     Outcome,
@@ -16,7 +16,6 @@ from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
     CAPTURED,
-    CLOSES,
     DISPUTED,
     ID,
     POLICY,
@@ -24,6 +23,7 @@ from tests.unit.payment_gateway.payments import (
     CommandScenario,
     becomes,
     decided,
+    on_known,
     payment,
 )
 
@@ -115,10 +115,8 @@ SCENARIOS: dict[str, CommandScenario] = {
         resolve("captured", receipt=None),
         PaymentTransition(CASE, refused=ResolutionRefused("receipt_number_required", "ann", "captured")),
     ),
-    "a payment never seen is closed, and the decision refused": Scenario(
-        None,
-        resolve("captured"),
-        replace(CLOSES, refused=ResolutionRefused("unknown_payment", "ann", "captured")),
+    "refused about a payment never seen": Scenario(
+        None, resolve("captured"), NeverSeen(ResolutionRefused("unknown_payment", "ann", "captured"))
     ),
     **{
         f"{status} by a person is reopened": Scenario(before, resolve("reopen", by="bob"), case_again(before))
@@ -152,7 +150,7 @@ def test_resolve(scenario: CommandScenario) -> None:
 
 
 def test_a_payment_not_charged_by_a_person_is_still_cancelled() -> None:
-    watched = on_command(CASE, resolve("not_charged")).payment
+    watched = on_known(CASE, resolve("not_charged")).payment
     assert domain.next_step(watched) is GatewayStep.CANCEL
     late = afterwards.on_answer(watched, GatewayStep.CANCEL, CAPTURED, POLICY)
     assert (late.outcome, late.payment.decided_by) == (Outcome.CAPTURED_LATE, None)

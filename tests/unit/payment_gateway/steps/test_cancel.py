@@ -9,7 +9,6 @@ from shared.records import replace
 from tests.support.scenarios import each
 from tests.unit.payment_gateway.payments import (
     ACTION_REQUIRED,
-    ASKED_S,
     CANCELLED,
     CAPTURED,
     DECLINE,
@@ -25,6 +24,7 @@ from tests.unit.payment_gateway.payments import (
     PROCESSING,
     UNCONFIRMED,
     UNKNOWN,
+    WAITS,
     StepScenario,
     StepTable,
     becomes,
@@ -54,7 +54,7 @@ TABLE: StepTable = {
         PROCESSING: WAITS_UNDER_ANOTHER_KEY,
         CANCELLED: IS_DECLINED,
         NOT_FOUND: WAITS_UNDER_ANOTHER_KEY,
-        NOT_SENT: stays(ASKED_S, rung=1),
+        NOT_SENT: WAITS,
         UNKNOWN: WAITS_UNDER_ANOTHER_KEY,
     },
     replace(payment(PaymentStatus.CANCELLING), pending=UNAVAILABLE): {
@@ -81,7 +81,7 @@ TABLE: StepTable = {
         PROCESSING: WAITS_UNDER_ANOTHER_KEY,
         CANCELLED: AGREES,
         NOT_FOUND: WAITS_UNDER_ANOTHER_KEY,
-        NOT_SENT: stays(ASKED_S, rung=1),
+        NOT_SENT: WAITS,
         UNKNOWN: WAITS_UNDER_ANOTHER_KEY,
     },
     payment(PaymentStatus.NOT_CHARGED, rung=LAST, decided_by="ann"): {

@@ -27,7 +27,6 @@ from tests.unit.payment_gateway.payments import (
     UNCONFIRMED,
     UNKNOWN,
     WAITS,
-    WAITS_AS_ASKED,
     StepScenario,
     StepTable,
     follows,
@@ -50,7 +49,7 @@ TABLE: StepTable = {
         PROCESSING: is_in_doubt("processing"),
         CANCELLED: IS_CANCELLED_THERE,
         NOT_FOUND: is_in_doubt("unknown_to_gateway"),
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: is_in_doubt("no_readable_answer"),
     },
     payment(PaymentStatus.PREPARED, rung=LAST): {
@@ -69,7 +68,7 @@ TABLE: StepTable = {
         PROCESSING: WAITS,
         CANCELLED: IS_CANCELLED_THERE,
         NOT_FOUND: WAITS,
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: WAITS,
     },
     payment(PaymentStatus.IN_DOUBT, rung=LAST): {

@@ -25,7 +25,6 @@ from tests.unit.payment_gateway.payments import (
     UNCONFIRMED,
     UNKNOWN,
     WAITS,
-    WAITS_AS_ASKED,
     Becomes,
     StepScenario,
     StepTable,
@@ -59,7 +58,7 @@ TABLE: StepTable = {
         PROCESSING: is_in_doubt("processing"),
         CANCELLED: IS_CANCELLED_THERE,
         NOT_FOUND: is_in_doubt("unknown_to_gateway"),
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: is_in_doubt("no_readable_answer"),
     },
     payment(PaymentStatus.IN_DOUBT): {
@@ -70,7 +69,7 @@ TABLE: StepTable = {
         PROCESSING: WAITS,
         CANCELLED: IS_CANCELLED_THERE,
         NOT_FOUND: WAITS,
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: WAITS,
     },
     payment(PaymentStatus.IN_DOUBT, key_number=domain.EXECUTIONS_MAX): {

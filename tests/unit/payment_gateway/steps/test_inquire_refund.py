@@ -18,7 +18,6 @@ from tests.unit.payment_gateway.payments import (
     REMINDS,
     UNKNOWN,
     WAITS,
-    WAITS_AS_ASKED,
     StepScenario,
     StepTable,
     becomes,
@@ -48,7 +47,7 @@ TABLE: StepTable = {
         REFUND_FAILED: refund_fails("expired_card"),
         NO_REFUND: SENDS_IT,
         NOT_FOUND: refund_is_in_doubt("unknown_to_gateway"),
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: refund_is_in_doubt("no_readable_answer"),
     },
     payment(PaymentStatus.REFUNDING, rung=LAST): {
@@ -62,7 +61,7 @@ TABLE: StepTable = {
         REFUND_FAILED: refund_fails("expired_card"),
         NO_REFUND: SENDS_IT,
         NOT_FOUND: WAITS,
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: WAITS,
     },
     payment(PaymentStatus.REFUND_IN_DOUBT, rung=LAST): {

@@ -16,7 +16,7 @@ from tests.unit.payment_gateway.payments import (
     REFUSED,
     SECOND_S,
     UNKNOWN,
-    WAITS_AS_ASKED,
+    WAITS,
     StepScenario,
     StepTable,
     becomes,
@@ -34,12 +34,12 @@ TABLE: StepTable = {
     payment(PaymentStatus.REQUESTED): {
         PREPARED: PREPARES,
         REFUSED: is_not_charged("bad_card", advice="do_not_try_again"),
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: stays(FIRST_S, rung=1, key_number=2),
     },
     payment(PaymentStatus.REQUESTED, rung=1, key_number=2): {
         PREPARED: PREPARES,
-        NOT_SENT: stays(SECOND_S, rung=2),  # this is longer than the gateway asks for
+        NOT_SENT: stays(SECOND_S, rung=2),
         UNKNOWN: stays(SECOND_S, rung=2, key_number=3),
     },
     payment(PaymentStatus.REQUESTED, rung=LAST): {
@@ -61,10 +61,10 @@ def test_a_payment_with_a_token_begins_with_it() -> None:
     assert next_step(payment(PaymentStatus.REQUESTED)) is STEP
 
 
-def test_a_requested_wait_is_bounded() -> None:
-    patient = port.NotSent("429", retry_after_s=86_400.0)
-    waiting = domain.on_answer(payment(PaymentStatus.REQUESTED), STEP, patient, POLICY)
-    assert waiting == stays(port.RETRY_AFTER_MAX_S, rung=1)(payment(PaymentStatus.REQUESTED))
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(86_400.0, port.RETRY_AFTER_MAX_S), (None, domain.LIMITED_S)])
+def test_the_wait_after_a_429_is_bounded(asked_s: float | None, wait_s: float) -> None:
+    waiting = domain.on_answer(payment(PaymentStatus.REQUESTED), STEP, port.Limited("429", asked_s), POLICY)
+    assert waiting == stays(wait_s)(payment(PaymentStatus.REQUESTED))
 
 
 def test_an_answer_to_no_question_is_a_bug() -> None:

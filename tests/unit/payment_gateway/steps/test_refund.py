@@ -16,7 +16,6 @@ from tests.unit.payment_gateway.payments import (
     REMINDS,
     UNKNOWN,
     WAITS,
-    WAITS_AS_ASKED,
     StepScenario,
     StepTable,
     follows,
@@ -35,7 +34,7 @@ TABLE: StepTable = {
         REFUND_FAILED: refund_fails("expired_card"),
         NO_REFUND: WAITS,
         NOT_FOUND: refund_is_in_doubt("unknown_to_gateway"),
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: refund_is_in_doubt("no_readable_answer"),
     },
     payment(PaymentStatus.REFUNDING, rung=LAST): {
@@ -53,7 +52,7 @@ TABLE: StepTable = {
         REFUND_FAILED: refund_fails("expired_card"),
         NO_REFUND: WAITS,
         NOT_FOUND: WAITS,
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: WAITS,
     },
     payment(PaymentStatus.REFUND_IN_DOUBT, rung=LAST): {

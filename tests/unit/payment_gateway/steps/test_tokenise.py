@@ -10,7 +10,7 @@ from tests.unit.payment_gateway.payments import (
     REFUSED,
     TOKENISED,
     UNKNOWN,
-    WAITS_AS_ASKED,
+    WAITS,
     StepScenario,
     StepTable,
     follows,
@@ -27,7 +27,7 @@ TABLE: StepTable = {
     WITH_CARD: {
         TOKENISED: stays(then=GatewayStep.PREPARE, method_token="pm_9", card_jwe=None),
         REFUSED: is_not_charged("bad_card", advice="do_not_try_again", card_jwe=None),
-        NOT_SENT: WAITS_AS_ASKED,
+        NOT_SENT: WAITS,
         UNKNOWN: stays(FIRST_S, rung=1, key_number=2),
     },
     replace(WITH_CARD, rung=LAST): {
