@@ -8,7 +8,7 @@ from services.audit import payments
 from services.audit.align import StoredRow, align
 from services.audit.finding import Tally
 from services.audit.payments import CHARGED, FAILURE_AFTER, NOT_CHARGED, SETTLED, TRACES_KEPT_DAYS, moment, open_here
-from services.audit.stores import LEDGER, Stores
+from services.audit.stores import LEDGER, LedgerSnapshot, Stores
 
 CLOCKS_APART_S = 5.0
 """The gateway's clock may differ from ours: a record may seem this much later than the confirm that followed it."""
@@ -123,16 +123,20 @@ async def confirmed_once(counted: Tally, stores: Stores) -> None:
     if stores.ledger.covered is not None:
         counted.missing("a gateway's own books tell of no confirms and no idempotency keys")
         return
-    for row in stores.ledger.rows(_KEYS):
-        counted.look(row["keys"])
-    for row in stores.ledger.rows(_REUSED_KEYS):
-        counted.breach(row["key"], f"idempotency key of {row['requests']} requests, refused {row['mismatches']} times")
+    _keys(counted, stores.ledger)
     sources = (payments.payment_rows, payments.confirms, payments.prepared)
     async for payment_id, (rows, confirms, prepared) in align(*(source(stores) for source in sources)):
         if confirms and stores.has("payment_gateway"):
             counted.look()
             for why in _confirmed_wrongly(rows, confirms, prepared):
                 counted.breach(payment_id or confirms[0]["payment_intent"], why)
+
+
+def _keys(counted: Tally, ledger: LedgerSnapshot) -> None:
+    for row in ledger.rows(_KEYS):
+        counted.look(row["keys"])
+    for row in ledger.rows(_REUSED_KEYS):
+        counted.breach(row["key"], f"idempotency key of {row['requests']} requests, refused {row['mismatches']} times")
 
 
 async def _shared(counted: Tally, stores: Stores) -> None:

@@ -28,6 +28,7 @@ BACKGROUND_TASKS: Final = (
     ("services.payment_gateway.lease_claimer", "LeaseClaimer"),
     ("services.saga.deadlines", "DeadlineScheduler"),
     ("services.staff.journal", "JournalHeadLog"),
+    ("services.staff.decisions", "DecisionRepeater"),
     ("services.staff.unreadable", "UnreadableWatch"),
 )
 """All background tasks, by module and class. tests/unit/test_background.py compares this list with the code."""

@@ -47,7 +47,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Intent:
+class BookedIntent:
     """A payment at the gateway. `metadata` are the texts that its maker added."""
 
     id: str
@@ -60,7 +60,7 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
+class BookedCharge:
     """A capture."""
 
     id: str
@@ -72,7 +72,7 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
-class Refund:
+class BookedRefund:
     """Money that is given back, if its status is `succeeded`."""
 
     id: str
@@ -110,7 +110,10 @@ class Books:
             self._connection.execute("INSERT INTO covered VALUES (?, ?, ?)", (window.since, window.until, livemode))
 
     def add(
-        self, intents: Sequence[Intent] = (), charges: Sequence[Charge] = (), refunds: Sequence[Refund] = ()
+        self,
+        intents: Sequence[BookedIntent] = (),
+        charges: Sequence[BookedCharge] = (),
+        refunds: Sequence[BookedRefund] = (),
     ) -> None:
         """Add rows. One that is there already stays as it is: pages overlap when something is created while they are read."""
         with self._connection as connection:

@@ -9,7 +9,7 @@ import structlog
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.stripe import Listed, Page, StripeGateway
 from services.payment_gateway.gateways.stripe_events import payment_id_in
-from services.payment_gateway.reconcile.books import Books, Charge, Intent, Refund, Window
+from services.payment_gateway.reconcile.books import Books, BookedCharge, BookedIntent, BookedRefund, Window
 from shared.retry_policy import OUTAGE, Sleep
 
 log = structlog.get_logger(__name__)
@@ -61,10 +61,10 @@ async def _page(
     return answer
 
 
-def _intent(thing: Json) -> Intent:
+def _intent(thing: Json) -> BookedIntent:
     charge = thing.get("latest_charge")
     metadata = thing.get("metadata")
-    return Intent(
+    return BookedIntent(
         id=_text(thing, "id"),
         amount=_number(thing, "amount"),
         currency=_text(thing, "currency"),
@@ -75,13 +75,13 @@ def _intent(thing: Json) -> Intent:
     )
 
 
-def _charge(thing: Json) -> Charge | None:
+def _charge(thing: Json) -> BookedCharge | None:
     """The capture of a payment of ours, or None. Its charge is shown whole, or only by its id."""
     received, charge = thing.get("amount_received"), thing.get("latest_charge")
     if thing.get("status") != "succeeded" or not charge or payment_id_in(thing) is None:
         return None
     whole = charge if isinstance(charge, Mapping) else {"id": charge}
-    return Charge(
+    return BookedCharge(
         id=_text(whole, "id"),
         payment_intent=_text(thing, "id"),
         amount=_number(whole if "amount_captured" in whole else {"amount_captured": received}, "amount_captured"),
@@ -91,11 +91,11 @@ def _charge(thing: Json) -> Charge | None:
     )
 
 
-def _refund(thing: Json) -> Refund | None:
+def _refund(thing: Json) -> BookedRefund | None:
     """A refund of a payment, or None if it is of something else."""
     if not isinstance(thing.get("payment_intent"), str):
         return None
-    return Refund(
+    return BookedRefund(
         id=_text(thing, "id"),
         payment_intent=_text(thing, "payment_intent"),
         amount=_number(thing, "amount"),
