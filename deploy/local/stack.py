@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NoReturn, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -55,7 +56,8 @@ LISTENER: Final = "listener"
 """A system that only listens to events."""
 OPERATOR: Final = "remit"
 """The person who types `remit`: on the broker a sender, in the databases the role that reads, and staff's own for what staff do."""
-USERS: Final = broker_users(senders=(UPSTREAM, OPERATOR), listeners=(UPSTREAM, LISTENER))
+_users: Final = partial(broker_users, senders=(UPSTREAM, OPERATOR), listeners=(UPSTREAM, LISTENER))
+USERS: Final = _users()
 """The users of a stack's broker."""
 RABBITMQ_VARIABLE: Final = "RABBITMQ_URL"
 ADMIN_VARIABLE: Final = "POSTGRES_URL"
@@ -193,9 +195,9 @@ class Stack:
         replace(self, rabbitmq_url=url).permit()
         return url
 
-    def permit(self) -> None:
+    def permit(self, *, upgrading: bool = False) -> None:
         """Makes the virtual host of `rabbitmq_url`, our users, and their permissions there. Raises NotOursError on a given broker."""
-        everything = definitions(USERS, self.vhost, self.passwords or None)
+        everything = definitions(_users(upgrading=upgrading), self.vhost, self.passwords or None)
         everything["permissions"].append(
             {"user": self.administrator, "vhost": self.vhost, "configure": ".*", "write": ".*", "read": ".*"}
         )

@@ -2,7 +2,8 @@
 
 The broker vouches for the name of a sender: it takes a message with a `user_id` only from the user of that name. With `SENDERS=named` a
 command must have one. An invoice then belongs to whoever issued it, and the same id from another sender is another command. With
-`SENDERS=trusted` names are stored as far as they are there, and mean nothing: whoever may write to `invoice.commands` may do everything.
+`SENDERS=trusted` names are stored as far as they are there, and mean nothing: whoever may write to `invoice.commands.entry` may do
+everything.
 """
 
 from uuid import UUID

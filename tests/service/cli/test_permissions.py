@@ -103,7 +103,7 @@ async def test_a_name_that_cannot_be_a_sender_is_one_sentence() -> None:
         (("audit",), "SAGA_DATABASE_URL", "staff", "permission denied for database"),
         (("dead-letters", "list"), "STAFF_DATABASE_URL", "saga", "permission denied for database"),
         (VOID, "RABBITMQ_URL", "remit_audit", "this user is no sender"),
-        (VOID, "RABBITMQ_URL", "listener", "may not write to exchange invoice.commands"),
+        (VOID, "RABBITMQ_URL", "listener", "may not write to exchange invoice.commands.entry"),
     ],
 )
 async def test_a_command_with_the_wrong_user_says_so(
