@@ -96,6 +96,11 @@ def rabbitmq(
     users = _users(sender, listener, upgrading=upgrading)
     if not vhost.isprintable():
         raise typer.BadParameter("it has letters that cannot be shown", param_hint="--vhost")
+    if sender:
+        say(
+            "Give the invoice service SENDERS=named once these senders set `user_id`: with SENDERS=trusted each may pay and void "
+            "the invoices of all."
+        )
     if not definitions:
         if passwords is not None:
             raise typer.BadParameter("it needs --definitions: a script would show passwords", param_hint="--passwords")

@@ -72,6 +72,7 @@ async def test_the_printed_script_calls_rabbitmqctl_with_what_the_definitions_sa
     ]
     assert "users" not in definitions.json
     assert "no user is made" in definitions.err
+    assert "SENDERS=named" in script.err
 
 
 async def test_passwords_stay_in_their_file(tmp_path: Path) -> None:
