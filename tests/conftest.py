@@ -44,8 +44,9 @@ def environment_urls(stack: Stack) -> Iterator[Environment]:
 
 
 @pytest.fixture
-async def environment(environment_urls: Environment) -> Environment:
-    """The environment with empty queues and tables."""
+async def environment(environment_urls: Environment, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """The environment with empty queues and tables. An invoice service in this process takes commands of senders without a name."""
+    monkeypatch.setenv("SENDERS", "trusted")
     async with UpstreamClient.open(environment_urls.rabbitmq_url) as upstream:
         await upstream.purge()
     await asyncio.gather(*(truncate(url) for url in environment_urls.databases.values()))

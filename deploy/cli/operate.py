@@ -122,13 +122,13 @@ def apply(
     json: Json = False,
 ) -> None:
     """Create what is missing. A queue whose settings differ is reported, never deleted: it holds messages."""
-    from shared.messaging.apply import apply_topology, former_queues  # noqa: PLC0415 - loads the contracts and the client
+    from shared.messaging.apply import apply_topology, leftovers  # noqa: PLC0415 - loads the contracts and the client
     from shared.messaging.topology import EXCHANGES, QUEUES  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
     url = EnvironmentVariables().rabbitmq_url()
     asyncio.run(apply_topology(url, replace=replace))
-    notes = asyncio.run(former_queues(url))
+    notes = asyncio.run(leftovers(url))
     if json:
         write_json({"exchanges": [e.name for e in EXCHANGES], "queues": [q.name for q in QUEUES], "notes": notes})
     else:
@@ -143,7 +143,7 @@ def _say_all(sentences: list[str]) -> None:
 
 @topology.command("prune")
 def prune(*, json: Json = False) -> None:
-    """Remove the bindings of earlier versions. Only once none of their instances runs: their messages would no longer reach our queues."""
+    """Remove the bindings and exchanges of earlier versions. Only once none of their instances runs, and no sender publishes there."""
     from shared.messaging.apply import prune_topology  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
@@ -157,12 +157,12 @@ def prune(*, json: Json = False) -> None:
 @topology.command("check")
 def check(*, json: Json = False) -> None:
     """Report what is missing or different; change nothing that exists."""
-    from shared.messaging.apply import check_topology, former_queues  # noqa: PLC0415
+    from shared.messaging.apply import check_topology, leftovers  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
     url = EnvironmentVariables().rabbitmq_url()
     problems = asyncio.run(check_topology(url))
-    notes = asyncio.run(former_queues(url))
+    notes = asyncio.run(leftovers(url))
     if json:
         write_json({"ok": not problems, "problems": problems, "notes": notes})
     else:

@@ -27,6 +27,13 @@ Listeners = Annotated[
         "--listener", metavar="NAME", help="A system that listens to events. Repeat for more.", show_default=False
     ),
 ]
+Upgrading = Annotated[
+    bool,
+    typer.Option(
+        "--upgrading",
+        help="Also what instances and senders of the build before need. Run it again without this once none of them is left.",
+    ),
+]
 Passwords = Annotated[
     Path | None,
     typer.Option(
@@ -41,7 +48,12 @@ app = typer.Typer()
 
 @app.callback(invoke_without_command=True)
 def permissions(
-    context: typer.Context, *, sender: Senders = None, listener: Listeners = None, json: Json = False
+    context: typer.Context,
+    *,
+    sender: Senders = None,
+    listener: Listeners = None,
+    upgrading: Upgrading = False,
+    json: Json = False,
 ) -> None:
     """Show what each RabbitMQ user and each PostgreSQL role may do, and nothing else.
 
@@ -51,7 +63,7 @@ def permissions(
         return
     from deploy.permissions.databases import GRANTS  # noqa: PLC0415 - beside the other imports of this page
 
-    users = _users(sender, listener)
+    users = _users(sender, listener, upgrading=upgrading)
     if json:
         write_json(
             {
@@ -71,6 +83,7 @@ def rabbitmq(
     *,
     sender: Senders = None,
     listener: Listeners = None,
+    upgrading: Upgrading = False,
     vhost: Annotated[str, typer.Option(help="The virtual host.")] = "/",
     definitions: Annotated[
         bool, typer.Option("--definitions", help="Print JSON for `rabbitmqctl import_definitions` instead.")
@@ -80,9 +93,14 @@ def rabbitmq(
     """Print a shell script of `rabbitmqctl` commands, which asks for passwords; or with --definitions what RabbitMQ imports."""
     from deploy.permissions import broker  # noqa: PLC0415 - loads the contracts
 
-    users = _users(sender, listener)
+    users = _users(sender, listener, upgrading=upgrading)
     if not vhost.isprintable():
         raise typer.BadParameter("it has letters that cannot be shown", param_hint="--vhost")
+    if sender:
+        say(
+            "Give the invoice service SENDERS=named once these senders set `user_id`: with SENDERS=trusted each may pay and void "
+            "the invoices of all."
+        )
     if not definitions:
         if passwords is not None:
             raise typer.BadParameter("it needs --definitions: a script would show passwords", param_hint="--passwords")
@@ -164,11 +182,11 @@ def _kept(path: Path, names: Sequence[str]) -> Mapping[str, str]:
         fail(f"{error}.", MISUSED)
 
 
-def _users(senders: list[str] | None, listeners: list[str] | None) -> "tuple[BrokerUser, ...]":
+def _users(senders: list[str] | None, listeners: list[str] | None, *, upgrading: bool) -> "tuple[BrokerUser, ...]":
     from deploy.permissions.broker import NameRefusedError, broker_users  # noqa: PLC0415 - loads the contracts
 
     try:
-        return broker_users(senders or (), listeners or ())
+        return broker_users(senders or (), listeners or (), upgrading=upgrading)
     except NameRefusedError as error:
         fail(str(error), MISUSED)
 

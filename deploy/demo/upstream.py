@@ -142,7 +142,7 @@ class Upstream:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S + CONFIRM_TIMEOUT_S):
                     channel = await self._channel_to_send_on()
-                    exchange = await channel.get_exchange("invoice.commands", ensure=False)
+                    exchange = await channel.get_exchange("invoice.commands.entry", ensure=False)
                     await exchange.publish(message, routing_key=routing_key, timeout=CONFIRM_TIMEOUT_S)
                 return True
             except PublishError:  # the message was returned; the channel still works

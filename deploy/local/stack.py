@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NoReturn, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -55,13 +56,14 @@ LISTENER: Final = "listener"
 """A system that only listens to events."""
 OPERATOR: Final = "remit"
 """The person who types `remit`: on the broker a sender, in the databases the role that reads, and staff's own for what staff do."""
-USERS: Final = broker_users(senders=(UPSTREAM, OPERATOR), listeners=(UPSTREAM, LISTENER))
+_users: Final = partial(broker_users, senders=(UPSTREAM, OPERATOR), listeners=(UPSTREAM, LISTENER))
+USERS: Final = _users()
 """The users of a stack's broker."""
 RABBITMQ_VARIABLE: Final = "RABBITMQ_URL"
 ADMIN_VARIABLE: Final = "POSTGRES_URL"
 """Optional with given databases: the URL of a role that may create databases. Without it INVOICE_DATABASE_URL's role must be able to."""
-NAMED_SENDERS: Final = {"SENDERS": "named"}
-"""A setting of the invoice service. The broker's users are ours here, so it can tell senders apart."""
+SENDERS_VARIABLE: Final = "SENDERS"
+"""A setting of the invoice service: whether it can tell senders apart."""
 KIND_VARIABLE: Final = "REMIT_STACK"
 
 
@@ -136,14 +138,19 @@ class Stack:
         What a service is told only where permissions are set up belongs here, too: a given server knows none of our users.
         """
         if not self.passwords:
-            return self.environment()
+            senders = {SENDERS_VARIABLE: os.environ.get(SENDERS_VARIABLE) or "trusted"}
+            return self.environment() | (senders if who == "invoice" else {})
         roles_of: dict[Service, str] = {own: own for own in SERVICES if own == who}
         if who in {OPERATOR, AUDIT}:
             roles_of = dict.fromkeys(SERVICES, AUDIT)
         if who == OPERATOR:
             roles_of["staff"] = "staff"
         urls = {database_variable(service): self.database_url_of(service, role) for service, role in roles_of.items()}
-        return {RABBITMQ_VARIABLE: self.rabbitmq_url_of(who), **urls, **(NAMED_SENDERS if who == "invoice" else {})}
+        return {
+            RABBITMQ_VARIABLE: self.rabbitmq_url_of(who),
+            **urls,
+            **({SENDERS_VARIABLE: "named"} if who == "invoice" else {}),
+        }
 
     def rabbitmq_url_of(self, user: str) -> str:
         """The broker's URL for one of our users; on a given broker the one URL that there is."""
@@ -193,9 +200,9 @@ class Stack:
         replace(self, rabbitmq_url=url).permit()
         return url
 
-    def permit(self) -> None:
+    def permit(self, *, upgrading: bool = False) -> None:
         """Makes the virtual host of `rabbitmq_url`, our users, and their permissions there. Raises NotOursError on a given broker."""
-        everything = definitions(USERS, self.vhost, self.passwords or None)
+        everything = definitions(_users(upgrading=upgrading), self.vhost, self.passwords or None)
         everything["permissions"].append(
             {"user": self.administrator, "vhost": self.vhost, "configure": ".*", "write": ".*", "read": ".*"}
         )

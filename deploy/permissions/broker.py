@@ -5,12 +5,15 @@
 What an operation needs is RabbitMQ's rule (rabbitmq.com/docs/access-control, "How Permissions Work"). To publish is to write an exchange.
 To consume or purge is to read a queue. To bind is to write the receiving end and to read the giving end. To declare and to delete is to
 configure. A passive declaration and direct reply-to need no permission.
+
+A permission is on a name, and so on the queue and the exchange of that name alike. Nobody but the set-up may write to a name that a queue
+has: so nobody else binds or unbinds a queue of ours, or reaches one by an exchange of their own.
 """
 
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from deploy.permissions.passwords import rabbitmq_hash
@@ -19,6 +22,7 @@ from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
 from shared.messaging.topology import (
     DEAD_LETTERS,
     EXCHANGES,
+    FORMER_EXCHANGES,
     QUEUES,
     WORK_QUEUES,
     ingress_exchange,
@@ -43,6 +47,9 @@ queue that had it."""
 _SERVICES: Final = tuple(dict.fromkeys(queue.name.partition(".")[0] for queue in WORK_QUEUES))
 """A work queue begins with the name of the service that consumes it."""
 _RESOURCES: Final = frozenset(exchange.name for exchange in EXCHANGES) | frozenset(queue.name for queue in QUEUES)
+FORMER_OF_SERVICES: Final = frozenset({DEAD_LETTERS})
+FORMER_OF_SENDERS: Final = frozenset(exchange.name for exchange in FORMER_EXCHANGES)
+"""Where the build before publishes, and this one does not. Both are names of queues as well."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _NOTHING: Final = "^$"
 
@@ -81,16 +88,22 @@ class BrokerUser:
         return {permission: self.pattern(permission) for permission in get_args(Permission)}
 
 
-def broker_users(senders: Iterable[str] = (), listeners: Iterable[str] = ()) -> tuple[BrokerUser, ...]:
+def broker_users(
+    senders: Iterable[str] = (), listeners: Iterable[str] = (), *, upgrading: bool = False
+) -> tuple[BrokerUser, ...]:
     """Every user: those of the services, the set-up's, the audit's, and those of the named senders and listeners.
 
     A sender may send commands, and receive answers in queues of its own. A listener may hear public events in queues of its own. One name
-    may be both. Raises `NameRefusedError`.
+    may be both. With `upgrading`, services and senders may also do what those of the build before need. Raises `NameRefusedError`.
     """
     senders, listeners = frozenset(senders), frozenset(listeners)
     outside = [_outside(name, sends=name in senders, listens=name in listeners) for name in sorted(senders | listeners)]
+    services = [_service(name) for name in _SERVICES]
+    if upgrading:
+        services = [replace(one, write=one.write | FORMER_OF_SERVICES) for one in services]
+        outside = [replace(one, write=one.write | FORMER_OF_SENDERS) if one.write else one for one in outside]
     return (
-        *(_service(name) for name in _SERVICES),
+        *services,
         BrokerUser(SETUP, configure=_RESOURCES, write=_RESOURCES, read=_RESOURCES),
         BrokerUser(AUDIT, read=frozenset(queue.name for queue in QUEUES)),
         *outside,
@@ -151,7 +164,9 @@ def _service(name: str) -> BrokerUser:
     said = {exchange for message in MESSAGES for exchange in _entered_by(name, message)}
     return BrokerUser(
         name,
-        write=frozenset({DEAD_LETTERS, *said, *((DEFAULT_EXCHANGE,) if name in ANSWERS_BY_NAME else ())}),
+        write=frozenset(
+            {ingress_exchange(DEAD_LETTERS), *said, *((DEFAULT_EXCHANGE,) if name in ANSWERS_BY_NAME else ())}
+        ),
         read=frozenset(queue.name for queue in QUEUES if _reader(queue.name) == name),
     )
 

@@ -2,7 +2,8 @@
 
 The broker vouches for the name of a sender: it takes a message with a `user_id` only from the user of that name. With `SENDERS=named` a
 command must have one. An invoice then belongs to whoever issued it, and the same id from another sender is another command. With
-`SENDERS=trusted` names are stored as far as they are there, and mean nothing: whoever may write to `invoice.commands` may do everything.
+`SENDERS=trusted` names are stored as far as they are there, and mean nothing: whoever may write to `invoice.commands.entry` may do
+everything. Neither is a default: one would open every invoice to every sender, the other refuse the commands of senders without a name.
 """
 
 from uuid import UUID
@@ -35,9 +36,12 @@ class Senders:
     @classmethod
     def read(cls, environment: EnvironmentVariables) -> "Senders":
         """The settings from SENDERS, SENDER_GROUPS, UNOWNED_INVOICES and STAFF_USER. Raises `ConfigurationError`."""
-        mode = environment.text("SENDERS", "trusted")
+        mode = environment.text("SENDERS", "")
         if mode not in {"named", "trusted"}:
-            raise ConfigurationError("SENDERS must be named or trusted.")
+            raise ConfigurationError(
+                "SENDERS must be named, if each sender has a user of its own at the broker, or trusted, "
+                "if each may pay and void the invoices of all."
+            )
         return cls(
             are_named=mode == "named",
             groups=_groups(environment.text("SENDER_GROUPS", "")),

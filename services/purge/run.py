@@ -54,7 +54,7 @@ _END_SESSIONS = """
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SearchedTable:
     """A table of a service's database, with its columns that can hold a text, and their types."""
 
     database: str
@@ -83,7 +83,7 @@ class Table:
 class FoundRow:
     """A row with card data. `key` names it, without card data. `members` are the columns that hold some, with what is left of them."""
 
-    table: Table
+    table: SearchedTable
     values: tuple[Any, ...] = field(repr=False)
     key: str
     whole: str | None = field(repr=False)
@@ -185,7 +185,7 @@ async def prepared(databases: Mapping[str, Database], number: str | None) -> tup
     return replace(cleaner, renames=renames, kept=frozenset(busy)), len(busy)
 
 
-async def tables_of(databases: Mapping[str, Database]) -> list[Table]:
+async def tables_of(databases: Mapping[str, Database]) -> list[SearchedTable]:
     """The tables in the order of the purge. Read once for a run: no migration is made beside it."""
     tables = []
     for name, places in PLACES.items():
@@ -194,11 +194,13 @@ async def tables_of(databases: Mapping[str, Database]) -> list[Table]:
             for row in await connection.fetch(_COLUMNS, [place.table for place in places]):
                 if (row["table"], row["name"]) not in CHAIN:
                     columns.setdefault(row["table"], {})[row["name"]] = row["type"]
-        tables += [Table(name, place, columns[place.table]) for place in places]
+        tables += [SearchedTable(name, place, columns[place.table]) for place in places]
     return tables
 
 
-async def find(databases: Mapping[str, Database], tables: Iterable[Table], cleaner: Cleaner) -> AsyncIterator[FoundRow]:
+async def find(
+    databases: Mapping[str, Database], tables: Iterable[SearchedTable], cleaner: Cleaner
+) -> AsyncIterator[FoundRow]:
     """All rows with card data, table by table. Changes nothing."""
     for table in tables:
         async for row in _rows(databases[table.database], table.select):
@@ -213,7 +215,7 @@ async def _rows(database: Database, query: str) -> AsyncIterator[Record]:
             yield row
 
 
-def _found(table: Table, row: Record, members: Mapping[str, object], cleaner: Cleaner) -> FoundRow:
+def _found(table: SearchedTable, row: Record, members: Mapping[str, object], cleaner: Cleaner) -> FoundRow:
     values = tuple(row[column] for column in table.place.key)
     key = "/".join(cleaner.text(str(value)) for value in values)
     return FoundRow(table, values, key, row[table.place.whole] if table.place.whole else None, members)
@@ -257,14 +259,14 @@ async def _clean_row(tx: Connection, found: FoundRow, cleaner: Cleaner) -> bool:
     first = len(table.place.key) + 1
     assignments = ", ".join(f"{column} = ${at}" for at, column in enumerate(changed, start=first))
     await tx.execute(
-        f"UPDATE {table.name} SET {assignments} WHERE {table.where}",  # noqa: S608 - as in `Table.select`
+        f"UPDATE {table.name} SET {assignments} WHERE {table.where}",  # noqa: S608 - as in `SearchedTable.select`
         *found.values,
         *changed.values(),
     )
     return True
 
 
-def _cleaned(table: Table, row: Record, cleaner: Cleaner) -> dict[str, Any]:
+def _cleaned(table: SearchedTable, row: Record, cleaner: Cleaner) -> dict[str, Any]:
     """The columns of a row that hold card data, with what is left of them."""
     left = {column: _left_of(row[column], type_, column, cleaner) for column, type_ in table.columns.items()}
     return {column: value for column, value in left.items() if value != row[column]}

@@ -85,10 +85,10 @@ PaymentMethod = Annotated[TokenMethod | EncryptedCardMethod, Field(discriminator
 
 
 class UpstreamCommand(AboutInvoice):
-    """A command that any system may send that may write to `invoice.commands`."""
+    """A command that any system may send that may write to `invoice.commands.entry`."""
 
     kind: ClassVar[Kind] = "command"
-    exchange: ClassVar[str] = "invoice.commands"
+    exchange: ClassVar[str] = "invoice.commands.entry"
 
 
 class IssueInvoice(UpstreamCommand):

@@ -16,7 +16,16 @@ from shared.amqp.broker_link import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
-from shared.messaging.topology import EXCHANGES, PAST_THE_SCREEN, QUEUES, Binding, Exchange, Queue
+from shared.messaging.topology import (
+    ANY_KEY,
+    EXCHANGES,
+    FORMER_EXCHANGES,
+    PAST_THE_SCREEN,
+    QUEUES,
+    Binding,
+    Exchange,
+    Queue,
+)
 
 CONNECT_HINT = "is RABBITMQ_URL right and the broker up?"
 
@@ -29,19 +38,22 @@ async def apply_topology(url: str, *, replace: bool = False) -> None:
     """Create exchanges, queues and bindings. Those that exist with the same settings are left alone.
 
     Raises `TopologyError` if one exists with other settings. A queue holds messages, so no queue is ever deleted here, and one that an
-    earlier build made is left as it is (`former_queues` names it). An exchange holds none: with `replace` it is deleted and created again.
+    earlier build made is left as it is (`leftovers` names it). An exchange holds none: with `replace` it is deleted and created again.
     Meanwhile the broker refuses or returns commands, and a sender that publishes without `mandatory` loses them. After an interruption this
     can simply be run again.
     """
     async with _link(url, "remit topology") as link:
         for queue in QUEUES:
             await _create_queue(link, queue)
-        for exchange in EXCHANGES:
+        former = {one: successor for one, successor in FORMER_EXCHANGES.items() if await _is_there(link, one)}
+        for exchange in (*EXCHANGES, *former):
             await _create_exchange(link, exchange, replace=replace)
         channel = await _channel(link)
         for exchange in EXCHANGES:
             for binding in exchange.bindings:
                 await channel.exchange_bind(exchange.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
+        for exchange, successor in former.items():
+            await channel.exchange_bind(successor, exchange.name, ANY_KEY, timeout=RPC_TIMEOUT_S)
         for name, replaced in PAST_THE_SCREEN.items():
             await _unbind(channel, name, replaced)
 
@@ -91,9 +103,10 @@ async def _unbind(channel: Channel, queue: str, bindings: Sequence[Binding]) -> 
 
 
 async def prune_topology(url: str) -> None:
-    """Remove the bindings that earlier versions made, after making those that replace them. Raises `TopologyError`.
+    """Remove the bindings and exchanges that earlier versions made, after making those that replace them. Raises `TopologyError`.
 
-    From then on, messages of an instance of such an earlier version no longer reach our queues.
+    From then on, messages of an instance of such an earlier version no longer reach our queues, and the broker refuses commands of a sender
+    that publishes to such an exchange.
     """
     async with _link(url, "remit topology prune") as link:
         for queue in QUEUES:
@@ -109,6 +122,8 @@ async def prune_topology(url: str) -> None:
                 await channel.exchange_unbind(
                     exchange.name, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S
                 )
+        for exchange in FORMER_EXCHANGES:
+            await channel.exchange_delete(exchange.name, timeout=RPC_TIMEOUT_S)
 
 
 async def check_topology(url: str) -> list[str]:
@@ -122,17 +137,25 @@ async def check_topology(url: str) -> list[str]:
     return [problem for problem in found if problem is not None]
 
 
-async def former_queues(url: str) -> list[str]:
-    """What an operator has to do about each queue that an earlier build made with other arguments, one sentence each.
+async def leftovers(url: str) -> list[str]:
+    """What an operator has to do about what an earlier build made, one sentence for each queue and exchange. Raises `TopologyError`.
 
-    Raises `TopologyError`. AMQP has no way to ask for policies, so a queue is also named once the policy is set.
+    A queue with the arguments of that build is named also once the policy is set, because AMQP has no way to ask for policies.
     """
     async with _link(url, "remit topology") as link:
         return [
-            f"queue {queue.name} was made by an earlier build: once, set the policy that gives it what it lacks: "
-            f"rabbitmqctl set_policy {queue.name} '^{queue.name}$' '{json.dumps(queue.policy)}' --apply-to queues"
-            for queue in QUEUES
-            if await _is_former(link, queue)
+            *[
+                f"queue {queue.name} was made by an earlier build: once, set the policy that gives it what it lacks: "
+                f"rabbitmqctl set_policy {queue.name} '^{queue.name}$' '{json.dumps(queue.policy)}' --apply-to queues"
+                for queue in QUEUES
+                if await _is_former(link, queue)
+            ],
+            *[
+                f"exchange {exchange.name} is for senders that do not publish to {successor} yet: once `rabbitmqctl list_permissions` "
+                "shows that no sender may write to it, `remit topology prune` deletes it"
+                for exchange, successor in FORMER_EXCHANGES.items()
+                if await _is_there(link, exchange)
+            ],
         ]
 
 
@@ -140,23 +163,30 @@ async def _is_former(link: BrokerLink, queue: Queue) -> bool:
     """Whether the queue exists with the arguments that an earlier build gave it."""
     if queue.former_arguments is None:
         return False
+    if not await _is_there(link, queue):  # without this the next line would create it
+        return False
     try:
-        await _declare(await _channel(link), queue, passive=True)  # without this the next line would create it
         await _declare(await _channel(link), queue, arguments=queue.former_arguments)
-    except (ChannelNotFoundEntity, ChannelPreconditionFailed):
+    except ChannelPreconditionFailed:
+        return False
+    return True
+
+
+async def _is_there(link: BrokerLink, expected: Exchange | Queue) -> bool:
+    """Whether there is an exchange or a queue of this name."""
+    try:
+        await _declare(await _channel(link), expected, passive=True)
+    except ChannelNotFoundEntity:
         return False
     return True
 
 
 async def _difference(link: BrokerLink, expected: Exchange | Queue) -> str | None:
     what = f"{'exchange' if isinstance(expected, Exchange) else 'queue'} {expected.name}"
-    channel = await _channel(link)
-    try:
-        await _declare(channel, expected, passive=True)
-    except ChannelNotFoundEntity:
+    if not await _is_there(link, expected):
         return f"{what} is missing"
     try:
-        await _declare(channel, expected)
+        await _declare(await _channel(link), expected)
     except ChannelPreconditionFailed as error:
         if isinstance(expected, Queue) and await _is_former(link, expected):
             return None

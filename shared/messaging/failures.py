@@ -16,6 +16,7 @@ from shared.amqp.frames import SHORT_STRING_BYTES_MAX
 from shared.messaging import dead_letter_headers
 from shared.messaging.consumer import Delivery
 from shared.messaging.topology import (
+    COMMAND_ENTRY,
     COMMANDS,
     EXCHANGES,
     QUEUE_NAMES,
@@ -40,7 +41,7 @@ _NOT_OF_THE_SENDER = re.compile(
     r"x-remit-|x-unreadable$|x-death$|x-first-death-|x-last-death-|x-delivery-count$|x-acquired-count$"
 )
 _OF_DEAD_LETTERS = QUEUE_NAMES - WORK_QUEUE_NAMES - {SUSPECT_COMMANDS}
-_WRITTEN_BY_US = {"", *(exchange.name for exchange in EXCHANGES)} - {COMMANDS}
+_WRITTEN_BY_US = {"", *(exchange.name for exchange in EXCHANGES)} - {COMMAND_ENTRY}
 BROKER_REASONS = {
     "rejected": "a consumer rejected it",
     "expired": "its time to live was over",

@@ -16,6 +16,9 @@ Commands of others pass a headers exchange on the way from their fanout exchange
 queue: see `SUSPECT_COMMANDS`. Anything else takes the way of the alternate exchange. The fanout exchange stays in front, because messages
 take that way only while no other binding takes them: a queue that somebody bound to a headers exchange in front would keep our commands.
 
+RabbitMQ's permissions are on names, and whoever may write to a queue may bind it to an exchange of its own. So no exchange that somebody
+publishes to has the name of a queue: commands enter by `COMMAND_ENTRY`, and dead letters by the ingress exchange of `dead-letters`.
+
 Queue settings are arguments of the queue, not policies. They are set in one step with the queue, and cannot be forgotten on a broker
 without the management plugin. All queues are quorum queues: durable, and replicated where there are more nodes. Dead-lettering is
 at-least-once; that needs `reject-publish` and a dead-letter exchange that routes (RabbitMQ documentation, "Dead Lettering").
@@ -31,9 +34,13 @@ from shared.contracts.catalogue import MESSAGES
 
 DEAD_LETTERS = "dead-letters"
 COMMANDS = "invoice.commands"
-"""The exchange that others publish to, and the queue of their commands."""
+"""The queue of the commands of others."""
+COMMAND_ENTRY = invoice.UpstreamCommand.exchange
+"""The exchange that others publish commands to."""
+FORMER_COMMAND_ENTRY = "invoice.commands"
+"""The exchange that others published commands to until this build. As long as it is there, it leads to `COMMAND_ENTRY`."""
 SCREENED_COMMANDS = "invoice.commands.screened"
-"""The headers exchange behind `COMMANDS`."""
+"""The headers exchange behind `COMMAND_ENTRY`."""
 ACCEPTED_COMMANDS = "invoice.commands.accepted"
 """The alternate exchange of `SCREENED_COMMANDS`, which gets every command that has no header of the broker's own."""
 SUSPECT_COMMANDS = "invoice.commands.suspect"
@@ -82,11 +89,13 @@ PUBLIC_EXCHANGES: Final = ("invoice.events", "payment.events")
 """The topic exchanges: anybody may bind queues to them."""
 _INGRESS = {name: f"{name}.direct" for name in PUBLIC_EXCHANGES}
 _OWN = {name: f"{name}.own" for name in PUBLIC_EXCHANGES}
+_DEAD_LETTER_INGRESS = f"{DEAD_LETTERS}.direct"
+"""Only the broker publishes to the exchange `dead-letters` itself, which the arguments of our queues name."""
 
 
 def ingress_exchange(exchange: str) -> str:
     """Where our own messages for `exchange` enter: its direct exchange if it has one, else the exchange itself."""
-    return _INGRESS.get(exchange, exchange)
+    return _DEAD_LETTER_INGRESS if exchange == DEAD_LETTERS else _INGRESS.get(exchange, exchange)
 
 
 def is_public(exchange: str) -> bool:
@@ -116,7 +125,7 @@ class Binding:
 
 def bound_exchange(exchange: str) -> str:
     """The exchange that our queues are bound to for messages that are published to `exchange`."""
-    return ACCEPTED_COMMANDS if exchange == COMMANDS else ingress_exchange(exchange)
+    return ACCEPTED_COMMANDS if exchange == COMMAND_ENTRY else ingress_exchange(exchange)
 
 
 def _bind(
@@ -288,7 +297,11 @@ QUEUES = (
     ),
     Queue(
         DEAD_LETTERS,
-        tuple(Binding(DEAD_LETTERS, queue.name) for queue in WORK_QUEUES),
+        tuple(
+            Binding(exchange, queue.name)
+            for queue in WORK_QUEUES
+            for exchange in (DEAD_LETTERS, ingress_exchange(DEAD_LETTERS))
+        ),
         dead_letters_to=UNREADABLE_DEAD_LETTERS,
         delivery_limit=DEAD_LETTER_DELIVERY_LIMIT,
         former_delivery_limit=LAST_DELIVERY_LIMIT,
@@ -313,12 +326,12 @@ def work_queue_of(queue: str) -> str:
 _BOUND = dict.fromkeys(binding for queue in QUEUES for binding in queue.bindings)
 
 EXCHANGES = (
-    Exchange(COMMANDS, type="fanout"),
+    Exchange(COMMAND_ENTRY, type="fanout"),
     Exchange(ACCEPTED_COMMANDS, type="fanout"),
     Exchange(
         SCREENED_COMMANDS,
         type="headers",
-        bindings=(Binding(COMMANDS, ANY_KEY),),
+        bindings=(Binding(COMMAND_ENTRY, ANY_KEY),),
         alternate=ACCEPTED_COMMANDS,
     ),
     Exchange("settlement.commands", type="direct"),
@@ -329,11 +342,15 @@ EXCHANGES = (
         Exchange(topic, type="topic", bindings=tuple(one for one in _BOUND if one.exchange == direct))
         for topic, direct in _INGRESS.items()
     ),
+    Exchange(ingress_exchange(DEAD_LETTERS), type="direct"),
     Exchange(DEAD_LETTERS, type="direct"),
     Exchange(UNREADABLE_DEAD_LETTERS, type="fanout"),
 )
 
-PAST_THE_SCREEN = {COMMANDS: (Binding(COMMANDS, ANY_KEY),)}
+FORMER_EXCHANGES = {Exchange(FORMER_COMMAND_ENTRY, type="fanout"): COMMAND_ENTRY}
+"""Exchanges of earlier builds, and those that took their places. Senders of such a build still publish there. As long as one is there,
+`remit topology apply` binds it to its successor; `remit topology prune` deletes it."""
+PAST_THE_SCREEN = {COMMANDS: (Binding(FORMER_COMMAND_ENTRY, ANY_KEY),)}
 """Bindings of earlier builds, by queue, that lead around `SCREENED_COMMANDS`. `remit topology apply` removes them. The builds that made
 them do without: they only consume the queue."""
 

@@ -84,11 +84,11 @@ def test_a_schema_is_committed_and_its_examples_satisfy_it(name: str) -> None:
 
 def test_only_what_upstream_may_publish_is_public() -> None:
     """Upstream may write to one exchange. Every other command goes between our services."""
-    public = {message.wire_name for message in MESSAGES if message.exchange == "invoice.commands"}
+    public = {message.wire_name for message in MESSAGES if message.exchange == "invoice.commands.entry"}
     assert public == PUBLIC_COMMANDS
     assert "remit.invoice.PayInvoice.v1" in PUBLIC_COMMANDS
     assert not PUBLIC_COMMANDS & {
-        m.wire_name for m in MESSAGES if m.exchange != "invoice.commands" or m.kind != "command"
+        m.wire_name for m in MESSAGES if m.exchange != "invoice.commands.entry" or m.kind != "command"
     }
 
 

@@ -128,7 +128,10 @@ async def _wrong_user(testbed: Testbed, note: Note) -> None:
         invoice_id="forged", payment_id=new_id(), amount_minor=1, currency=CURRENCY, receipt_number="forged"
     )
     note.fired(await _is_refused(url, "settlement.commands", forged, because=ChannelAccessRefused))
-    note.fired(await _is_refused(url, COMMANDS, _issue(), because=ChannelPreconditionFailed, user="somebody-else"))
+    somebody = _issue()
+    note.fired(
+        await _is_refused(url, somebody.exchange, somebody, because=ChannelPreconditionFailed, user="somebody-else")
+    )
     note.fired(await _is_refused(url, "", _issue(), because=ChannelAccessRefused, key="saga.events"))
     own, own_id = _issue(), new_id()
     testbed.note_sent(own_id, own.wire_name)

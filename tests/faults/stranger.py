@@ -16,7 +16,7 @@ from shared.amqp.broker_link import user_in
 from shared.contracts.base import Contract
 from shared.ids import new_id
 from shared.messaging.codec import STRUCTURED
-from shared.messaging.topology import EXCHANGES
+from shared.messaging.topology import COMMAND_ENTRY, EXCHANGES
 
 if TYPE_CHECKING:
     from tests.faults.testbed import Testbed
@@ -59,9 +59,7 @@ class Stranger:
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             yield cls(connection, channel, user_in(url))
 
-    async def publish(
-        self, body: bytes, *, exchange: str = "invoice.commands", key: str = "any", **properties: Any
-    ) -> None:
+    async def publish(self, body: bytes, *, exchange: str = COMMAND_ENTRY, key: str = "any", **properties: Any) -> None:
         """Publish under this user's name, and wait for the confirm. Without an exchange the key names a queue."""
         all_properties: dict[str, Any] = {"content_type": STRUCTURED, "delivery_mode": 2, "user_id": self.user}
         message = aio_pika.Message(body, **(all_properties | properties))

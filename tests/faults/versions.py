@@ -11,13 +11,16 @@ import aio_pika
 
 from deploy.cli.output import REFUSED
 from deploy.local.fleet import ROOT
-from deploy.local.stack import SERVICES, Service
-from shared.messaging.apply import prune_topology
-from shared.messaging.topology import WORK_QUEUES
+from deploy.local.stack import RABBITMQ_VARIABLE, SERVICES, UPSTREAM, Service
+from shared.contracts.invoice import IssueInvoice
+from shared.messaging.apply import apply_topology, prune_topology
+from shared.messaging.topology import FORMER_COMMAND_ENTRY, FORMER_EXCHANGES, WORK_QUEUES
 from shared.persistence.migrate import migrate
 from shared.persistence.schema import needed_revision
 from tests.faults.crash import make_dead_letter
+from tests.faults.payments import invoice
 from tests.faults.people import replay
+from tests.faults.stranger import Stranger
 from tests.faults.tap import PREFIX
 from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
@@ -99,11 +102,21 @@ async def _bind_as_before(testbed: Testbed) -> None:
     connection = await aio_pika.connect(testbed.system.stack.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
+        for exchange in FORMER_EXCHANGES:
+            await channel.declare_exchange(exchange.name, exchange.type, durable=True)
         for queue in WORK_QUEUES:
             for name in (queue.name, f"{PREFIX}{queue.name}"):
                 bound = await channel.get_queue(name, ensure=False)
                 for binding in queue.retired:
                     await bound.bind(binding.exchange, binding.routing_key)
+    await apply_topology(testbed.system.stack.rabbitmq_url)
+
+
+async def _issue_as_before(testbed: Testbed) -> None:
+    """A sender of the build before issues an invoice."""
+    async with Stranger.open(testbed.system.stack.rabbitmq_url_of(UPSTREAM)) as sender:
+        command_id = await sender.send(invoice(testbed), exchange=FORMER_COMMAND_ENTRY)
+    testbed.note_sent(command_id, IssueInvoice.wire_name)
 
 
 async def _upgrade(testbed: Testbed, note: Note) -> None:
@@ -115,11 +128,15 @@ async def _upgrade(testbed: Testbed, note: Note) -> None:
     )
     restarts = testbed.restarts
     await asyncio.to_thread(testbed.system.sandbox.mode, "lenient")  # builds before 0.1.0 confirm without `off_session`
+    stack = testbed.system.stack
     await _bind_as_before(testbed)
+    await asyncio.to_thread(stack.permit, upgrading=True)
     for service in SERVICES:
-        # The build before keeps the users that it has, which may do more, until no instance of it is left.
-        settings = testbed.system.stack.environment() | {"program": f"tests.faults.elsewhere {folder} {service}"}
-        await testbed.restart(service, instance=1, **settings)
+        # The build before keeps the roles that it has, which may do more, until no instance of it is left.
+        program = {"program": f"tests.faults.elsewhere {folder} {service}"}
+        user = {RABBITMQ_VARIABLE: stack.rabbitmq_url_of(service)}
+        await testbed.restart(service, instance=1, **(stack.environment() | user | program))
+    await _issue_as_before(testbed)
     testbed.play(*PAYING)
     for service in SERVICES:
         note.fired(await _add_a_column(testbed, service))
@@ -134,12 +151,14 @@ async def _upgrade(testbed: Testbed, note: Note) -> None:
     for service in others:
         await testbed.start(service, instance=2)
     await asyncio.gather(*(testbed.until_logged(logs[service], "consuming") for service in others))
+    await _issue_as_before(testbed)
     testbed.play(*PAYING, rounds=2)
     await testbed.played()
     for service in others:
         await testbed.stop(service)
     await asyncio.to_thread(testbed.system.sandbox.mode, "normal")
-    await prune_topology(testbed.system.stack.rabbitmq_url)
+    await asyncio.to_thread(stack.permit)
+    await prune_topology(stack.rabbitmq_url)
     testbed.play(*PAYING)
     note.mended()
     assert testbed.restarts == restarts, "a service ended by itself"

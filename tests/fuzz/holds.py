@@ -79,7 +79,7 @@ def delivery(
         tag=1,
         generation=1,
         queue=queue,
-        exchange="invoice.commands",
+        exchange="invoice.commands.entry",
         routing_key=routing_key,
         content_type=content_type,
         message_id=message_id,

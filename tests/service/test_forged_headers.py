@@ -1,20 +1,36 @@
 """Headers that only the broker and our services should write: what a sender writes there hurts no queue, and loses no command."""
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import reduce
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import aio_pika
 import pytest
+from aio_pika.abc import AbstractChannel
 
+from deploy.local.stack import OPERATOR
 from services.invoice.__main__ import assemble
 from services.staff import actions
 from services.staff.__main__ import assemble as assemble_staff
 from services.staff.actions import Selection
+from shared.amqp.broker_link import user_in
 from shared.contracts.invoice import IssueInvoice
-from shared.messaging.apply import apply_topology
+from shared.messaging.apply import apply_topology, check_topology, leftovers, prune_topology
 from shared.messaging.codec import STRUCTURED
-from shared.messaging.topology import ACCEPTED_COMMANDS, COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS
+from shared.messaging.topology import (
+    ACCEPTED_COMMANDS,
+    COMMAND_ENTRY,
+    COMMANDS,
+    DEAD_LETTERS,
+    FORMER_COMMAND_ENTRY,
+    SUSPECT_COMMANDS,
+    WORK_QUEUES,
+)
 from shared.persistence.database import Database
 from tests.service.test_batch import cloud_event
 from tests.support.databases import rows
@@ -30,6 +46,14 @@ FORGED: dict[str, Any] = {
     "count": [{"queue": COMMANDS, "reason": "expired", "count": "many"}],
     "nothing": None,
     "number": 7,
+    "truth": True,
+    "bytes": bytearray(b"\x00\xff"),
+    "moment": datetime(2026, 1, 1, tzinfo=UTC),
+    "fraction": Decimal("1.25"),
+    "empty": [],
+    "table": CYCLE[0],
+    "long": CYCLE * 500,
+    "deep": reduce(lambda within, _: [within], range(100), cast("Any", CYCLE)),
 }
 """Values of `x-death`. In a queue with dead-lettering the first stays for ever, and some others end dead-lettering for all queues."""
 
@@ -39,12 +63,17 @@ def issue(invoice_id: str) -> IssueInvoice:
 
 
 async def send(
-    environment: Environment, body: bytes, *, headers: dict[str, Any] | None = None, expires_s: float | None = None
+    environment: Environment,
+    body: bytes,
+    *,
+    headers: dict[str, Any] | None = None,
+    expires_s: float | None = None,
+    to: str = COMMAND_ENTRY,
 ) -> None:
     """Publish to the exchange for commands as a sender can, with a confirm."""
     async with await aio_pika.connect(environment.rabbitmq_url, timeout=10) as connection:
         channel = await connection.channel(on_return_raises=True)
-        exchange = await channel.get_exchange(COMMANDS, ensure=False)
+        exchange = await channel.get_exchange(to, ensure=False)
         message = aio_pika.Message(
             body, content_type=STRUCTURED, headers=headers, expiration=expires_s, delivery_mode=2, message_id="m"
         )
@@ -59,17 +88,86 @@ async def depths(upstream: UpstreamClient) -> tuple[int, int, int]:
     )
 
 
-async def test_a_forged_death_stops_neither_the_queue_nor_the_broker(
+class OutsideSender:
+    """A user with the permissions of a sender, and exchanges of its own that lead to the one for commands."""
+
+    def __init__(self, channel: AbstractChannel, name: str) -> None:
+        self._channel = channel
+        self._name = name
+        self.fed = f"{name}.feeds"
+        self.alternate = f"{name}.passes-on"
+        self.dying = f"{name}.dies"
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, environment: Environment) -> "AsyncIterator[OutsideSender]":
+        url = environment.stack.rabbitmq_url_of(OPERATOR)
+        async with await aio_pika.connect(url, timeout=10) as connection:
+            sender = cls(await connection.channel(on_return_raises=True), user_in(url))
+            await sender._declare()
+            try:
+                yield sender
+            finally:
+                for exchange in (sender.fed, sender.alternate, sender.dying):
+                    await sender._channel.exchange_delete(exchange)
+
+    async def _declare(self) -> None:
+        below = await self._channel.get_underlay_channel()
+        await below.exchange_declare(self.fed, exchange_type="fanout")
+        await below.exchange_bind(COMMAND_ENTRY, self.fed)
+        await below.exchange_declare(self.alternate, arguments={"alternate-exchange": COMMAND_ENTRY})
+        await below.exchange_declare(self.dying, exchange_type="fanout")
+        at_once: dict[str, Any] = {"x-message-ttl": 0, "x-dead-letter-exchange": COMMAND_ENTRY}
+        await below.queue_declare(f"{self.dying}.queue", exclusive=True, arguments=at_once)
+        await below.queue_bind(f"{self.dying}.queue", self.dying)
+
+    async def send(self, exchange: str, headers: dict[str, Any], *, expires_s: float | None = None) -> None:
+        """Publish something to an exchange, and wait for the confirm."""
+        to = await self._channel.get_exchange(exchange, ensure=False)
+        message = aio_pika.Message(b"{}", headers=headers, expiration=expires_s, user_id=self._name, delivery_mode=2)
+        await to.publish(message, "any", timeout=10)
+
+
+async def test_a_forged_death_stops_neither_the_queue_nor_the_broker_whatever_way_it_comes(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
-    for value in FORGED.values():
-        await send(environment, b"{}", headers={"x-death": value}, expires_s=0.05)
-    await send(environment, b"{}", expires_s=0.05)
+    async with OutsideSender.open(environment) as sender:
+        for exchange in (COMMAND_ENTRY, sender.fed, sender.alternate):
+            for value in FORGED.values():
+                await sender.send(exchange, {"x-death": value}, expires_s=0.05)
+        await sender.send(COMMAND_ENTRY, {}, expires_s=0.05)
 
-    async def only_the_honest_one_is_dead_lettered() -> bool:
-        return await depths(upstream) == (0, 0, 1)
+        async def only_the_honest_one_is_dead_lettered() -> bool:
+            return await depths(upstream) == (0, 0, 1)
 
-    await until(only_the_honest_one_is_dead_lettered, what="the end of all of them")
+        await until(only_the_honest_one_is_dead_lettered, what="the end of all of them")
+
+
+async def test_what_died_in_a_senders_own_queue_is_suspect(environment: Environment, upstream: UpstreamClient) -> None:
+    async with OutsideSender.open(environment) as sender:
+        for headers in ({}, *({"x-death": value} for value in ([], CYCLE))):
+            await sender.send(sender.dying, headers)
+
+        async def all_are_suspect() -> bool:
+            return await depths(upstream) == (0, 3, 0)
+
+        await until(all_are_suspect, what="what died")
+
+
+@pytest.mark.parametrize("header", ["CC", "BCC"])
+async def test_a_sender_cannot_name_more_queues_for_a_command(
+    header: str, environment: Environment, upstream: UpstreamClient
+) -> None:
+    """RabbitMQ adds what these headers name to the routing key, also when it dead-letters a message."""
+    named = [DEAD_LETTERS, *(queue.name for queue in WORK_QUEUES), "remit.invoice.RecordPayment.v1"]
+    async with OutsideSender.open(environment) as sender:
+        await sender.send(COMMAND_ENTRY, {header: named}, expires_s=0.05)
+        await until(lambda: upstream.depth(DEAD_LETTERS), what="the end of one of them")
+        for exchange in (COMMAND_ENTRY, sender.fed, sender.alternate):
+            await sender.send(exchange, {header: named})
+        assert await depths(upstream) == (3, 0, 1)
+        others = [queue.name for queue in WORK_QUEUES if queue.name != COMMANDS]
+        assert [await upstream.depth(name) for name in others] == [0] * len(others)
 
 
 async def test_a_command_with_a_forged_death_is_set_aside_and_its_replay_is_handled(
@@ -101,24 +199,35 @@ async def test_a_command_with_a_forged_death_is_set_aside_and_its_replay_is_hand
 async def test_a_stranger_who_binds_to_the_exchange_gets_copies_only(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
-    stranger = await upstream.tap(COMMANDS, "")
+    stranger = await upstream.tap(COMMAND_ENTRY, "")
     await upstream.send(issue("INV-1"))
     await stranger.next()
     assert await upstream.depth(COMMANDS) == 1
 
 
-async def test_applying_the_topology_closes_the_way_around_that_earlier_builds_made(
+async def test_the_exchange_of_earlier_builds_leads_through_the_screen_until_it_is_pruned(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
-    async with await aio_pika.connect(environment.rabbitmq_url, timeout=10) as connection:
+    url = environment.rabbitmq_url
+    async with await aio_pika.connect(url, timeout=10) as connection:
         channel = await connection.channel()
+        await channel.declare_exchange(FORMER_COMMAND_ENTRY, "fanout", durable=True)
         queue = await channel.get_queue(COMMANDS, ensure=False)
-        await queue.bind(COMMANDS, "")
+        await queue.bind(FORMER_COMMAND_ENTRY, "")
         await queue.unbind(ACCEPTED_COMMANDS, "")
-    await apply_topology(environment.rabbitmq_url)
-    await send(environment, b"{}", headers={"x-death": CYCLE})
-    await send(environment, b"{}")
-    assert await depths(upstream) == (1, 1, 0)
+    await apply_topology(url)
+    for exchange in (FORMER_COMMAND_ENTRY, COMMAND_ENTRY):
+        await send(environment, b"{}", headers={"x-death": CYCLE}, to=exchange)
+        await send(environment, b"{}", to=exchange)
+    assert await depths(upstream) == (2, 2, 0)
+    assert await check_topology(url) == []
+    (note,) = await leftovers(url)
+    assert f"exchange {FORMER_COMMAND_ENTRY} is for senders that do not publish to {COMMAND_ENTRY} yet" in note
+    await prune_topology(url)
+    await apply_topology(url)
+    with pytest.raises(aio_pika.exceptions.ChannelNotFoundEntity):
+        await send(environment, b"{}", to=FORMER_COMMAND_ENTRY)
+    assert await leftovers(url) == []
 
 
 # -- dead letters that somebody moves ---------------------------------------------------------------------------------------------------
@@ -144,7 +253,7 @@ async def move(
 
 
 WHERE = {
-    "the exchange for commands": (COMMANDS, "any", "invoice"),
+    "the exchange for commands": (COMMAND_ENTRY, "any", "invoice"),
     "the queue of commands": ("", COMMANDS, "invoice"),
     "another work queue": ("", "invoice.settlement", "invoice"),
     "the queue it was in": ("", DEAD_LETTERS, "staff"),
@@ -196,7 +305,7 @@ async def test_a_dead_letter_that_is_moved_is_the_same_dead_letter(
         "origin": "broker" if came_by_broker else "remit",
         "reason": "broker_expired" if came_by_broker else "unknown_version",
         "queue": COMMANDS,
-        "exchange": COMMANDS,
+        "exchange": COMMAND_ENTRY,
         "routing_key": "any",
         "content_type": STRUCTURED,
         "status": "open",

@@ -20,13 +20,14 @@ from shared.contracts.catalogue import MESSAGES
 from shared.contracts.payment_gateway import PaymentCaptured
 from shared.messaging import consumer as consuming
 from shared.messaging import publisher as publishing
-from shared.messaging.apply import apply_topology, check_topology, former_queues, prune_topology
+from shared.messaging.apply import apply_topology, check_topology, leftovers, prune_topology
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import (
     CASE,
+    COMMAND_ENTRY,
     DEAD_LETTERS,
     QUEUES,
     UNREADABLE_DEAD_LETTERS,
@@ -198,8 +199,8 @@ async def test_after_a_refusal_the_next_message_uses_a_new_channel(
 
 
 async def test_a_message_that_amqp_cannot_carry_fails_alone(publisher: Publisher) -> None:
-    good, long_id = message(), Outgoing(uuid4(), "invoice.commands", "k", "t", "c" * 300, b"{}")
-    huge = Outgoing(uuid4(), "invoice.commands", "k", "t", "c", b"x" * 200_000)
+    good, long_id = message(), Outgoing(uuid4(), COMMAND_ENTRY, "k", "t", "c" * 300, b"{}")
+    huge = Outgoing(uuid4(), COMMAND_ENTRY, "k", "t", "c", b"x" * 200_000)
     published = await publisher.publish([long_id, huge, good])
     assert (published.unencodable, published.confirmed) == ([long_id.id, huge.id], [good.id])
 
@@ -233,7 +234,7 @@ async def test_hostile_properties_and_headers_stop_no_consumer(
     publisher: Publisher, consumer: Consumer, old: bytes, new: bytes
 ) -> None:
     evil = Outgoing(
-        uuid4(), "invoice.commands", "k", "EVILTYPE", "c", b"{}", message_id="EVIL", headers={"evilname": "text"}
+        uuid4(), COMMAND_ENTRY, "k", "EVILTYPE", "c", b"{}", message_id="EVIL", headers={"evilname": "text"}
     )
     await send_frames(publisher, evil, old, new)
     await publisher.publish([message()])
@@ -245,7 +246,7 @@ async def test_hostile_properties_and_headers_stop_no_consumer(
 
 
 async def test_headers_nested_without_end_stop_no_consumer(publisher: Publisher, consumer: Consumer) -> None:
-    evil = Outgoing(uuid4(), "invoice.commands", "k", "t", "c", b"{}", headers=deep(400))  # type: ignore[arg-type]
+    evil = Outgoing(uuid4(), COMMAND_ENTRY, "k", "t", "c", b"{}", headers=deep(400))  # type: ignore[arg-type]
     await send_frames(publisher, evil)
     async with asyncio.timeout(10):
         (delivery,) = await consumer.take()
@@ -533,7 +534,7 @@ async def test_dead_letters_of_an_earlier_build_stay_and_the_operator_is_told(
         await link.close()
         await apply_topology(url)
         assert await check_topology(url) == []
-        (note,) = await former_queues(url)
+        (note,) = await leftovers(url)
         policy = note[note.index("{") : note.rindex("}") + 1]
         assert json.loads(policy) == dead_letters.policy
         lower = json.dumps(json.loads(policy) | {"delivery-limit": 2})
@@ -558,4 +559,4 @@ async def test_dead_letters_of_an_earlier_build_stay_and_the_operator_is_told(
 
 async def test_a_new_broker_has_nothing_of_an_earlier_build(environment: Environment) -> None:
     assert await check_topology(environment.rabbitmq_url) == []
-    assert await former_queues(environment.rabbitmq_url) == []
+    assert await leftovers(environment.rabbitmq_url) == []

@@ -14,6 +14,7 @@ from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import IN_FLIGHT_MAX, Publisher
 from shared.messaging.relay import Relay
+from shared.messaging.topology import COMMAND_ENTRY
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.metrics import READY
@@ -68,7 +69,7 @@ def answer(to: Subscription, body: bytes = b"{}") -> Outgoing:
 
 
 def command(body: bytes = b"{}") -> Outgoing:
-    return Outgoing(uuid4(), "invoice.commands", "k", "t", "c", body)
+    return Outgoing(uuid4(), COMMAND_ENTRY, "k", "t", "c", body)
 
 
 # -- the publisher -----------------------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ async def test_a_message_of_ours_that_ends_connections_is_quarantined_and_can_be
     async with database.connection() as connection:
         assert await outbox.counts(connection) == (1, 0)
         (row,) = await outbox.quarantined(connection, at_most=10)
-        assert (row.id, row.type, row.exchange) == (poison.id, "t", "invoice.commands")
+        assert (row.id, row.type, row.exchange) == (poison.id, "t", COMMAND_ENTRY)
         broker.deadly = set()  # the broker is repaired
         assert await outbox.release(connection, [poison.id]) == [poison.id]
     await sweeper.sweep()

@@ -16,7 +16,7 @@ from shared.amqp.broker_link import user_in
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.codec import STRUCTURED
-from shared.messaging.topology import QUEUES, RoutingSuffix, ingress_exchange, routing_key
+from shared.messaging.topology import COMMAND_ENTRY, QUEUES, RoutingSuffix, ingress_exchange, routing_key
 
 DEADLINE_S = 20.0
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -123,7 +123,7 @@ class UpstreamClient:
         self,
         body: bytes,
         *,
-        exchange: str = "invoice.commands",
+        exchange: str = COMMAND_ENTRY,
         key: str = "any",
         content_type: str | None = STRUCTURED,
         message_id: str | None = None,

@@ -35,6 +35,10 @@ EXEMPT = {
         "_look",
     ): "a look that comes again changes nothing; until it is stored, the gateway repeats",
     ("services/payment_gateway/charging.py", "finish"): "closes the gateway's client: no call",
+    (
+        "services/staff/decisions.py",
+        "repeat",
+    ): "what it repeats has the id and bytes of the first time, and the outbox keeps it",
     ("services/staff/actions.py", "list_dead_letters"): "reads only",
     ("services/staff/journal.py", "run_once"): "reads only",
     ("services/staff/actions.py", "show_dead_letter"): "reads only",
@@ -45,7 +49,6 @@ EXEMPT = {
     ("services/staff/actions.py", "note_outbox_action"): "a note; done again, it is noted again",
     ("services/invoice/rebuild.py", "rebuild"): "reads only",
     ("services/purge/run.py", "_rows"): "reads only",
-    ("services/purge/run.py", "_columns"): "reads only",
     ("services/purge/run.py", "_forget_cached_states"): "ends sessions, which a repetition ends again",
     (
         "services/invoice/rebuild.py",

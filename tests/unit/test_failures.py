@@ -14,7 +14,14 @@ from shared.messaging import dead_letters, failures
 from shared.messaging.consumer import Delivery
 from shared.messaging.dead_letters import dead_letter, set_aside_again
 from shared.messaging.envelope import Outgoing
-from shared.messaging.topology import COMMANDS, DEAD_LETTERS, SUSPECT_COMMANDS, WORK_QUEUES
+from shared.messaging.topology import (
+    COMMAND_ENTRY,
+    COMMANDS,
+    DEAD_LETTERS,
+    FORMER_COMMAND_ENTRY,
+    SUSPECT_COMMANDS,
+    WORK_QUEUES,
+)
 from tests.unit.staff.test_reading import delivery, known, set_aside, values, x_death
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -101,7 +108,7 @@ def test_a_dead_letter_back_on_its_queue_is_of_the_queue_on_which_it_failed() ->
     ],
 )
 def test_what_came_by_the_exchange_for_commands_failed_on_their_queue(queue: str, claims: dict[str, Any]) -> None:
-    forged = delivery(headers=claims, queue=queue, exchange=COMMANDS, routing_key="any")
+    forged = delivery(headers=claims, queue=queue, exchange=COMMAND_ENTRY, routing_key="any")
     assert set_aside_again(forged, lambda: NOW).routing_key == COMMANDS
 
 
@@ -133,7 +140,7 @@ def test_a_time_that_nothing_can_store_is_none(year: str) -> None:
     headers=st.dictionaries(st.sampled_from(known) | st.text(max_size=20), values, max_size=8),
     texts=st.lists(st.none() | st.text(max_size=255), min_size=5, max_size=5),
     queue=st.sampled_from([*(queue.name for queue in WORK_QUEUES), SUSPECT_COMMANDS]),
-    exchange=st.sampled_from([COMMANDS, "", DEAD_LETTERS]),
+    exchange=st.sampled_from([COMMAND_ENTRY, "", DEAD_LETTERS]),
 )
 def test_whatever_is_written_there_it_is_set_aside_in_a_queue_that_takes_it(
     body: bytes, headers: dict[str, Any], texts: list[str | None], queue: str, exchange: str
@@ -152,13 +159,13 @@ def test_whatever_is_written_there_it_is_set_aside_in_a_queue_that_takes_it(
 def test_a_death_on_what_is_no_queue_is_read(named: object) -> None:
     """A sender can write any AMQP value there; some cannot even be looked for in a set."""
     headers = {"x-remit-queue": "x", "x-death": [{"queue": named}]}
-    suspect = delivery(headers=headers, queue=SUSPECT_COMMANDS, exchange=COMMANDS, routing_key="any")
+    suspect = delivery(headers=headers, queue=SUSPECT_COMMANDS, exchange=COMMAND_ENTRY, routing_key="any")
     assert set_aside_again(suspect, lambda: NOW).routing_key == COMMANDS
     letter = delivery(headers=headers, queue=DEAD_LETTERS, exchange=DEAD_LETTERS, routing_key="saga.events")
     assert intake.read(letter).queue == "saga.events"
 
 
-@pytest.mark.parametrize("exchange", [COMMANDS, "shop.own", "amq.topic"])
+@pytest.mark.parametrize("exchange", [COMMAND_ENTRY, FORMER_COMMAND_ENTRY, "shop.own", "amq.topic"])
 def test_what_others_may_have_published_failed_where_it_is(exchange: str) -> None:
     """The broker names the exchange of a message's first publish: a sender's own, if that passes it on to ours."""
     forged = {"x-remit-queue": "invoice.settlement", "x-remit-user": "billing", "x-remit-reason": "handler_failed"}

@@ -15,7 +15,7 @@ def to(address: str) -> Outgoing:
     return Outgoing(uuid4(), "", address, "t", "c", b"{}", droppable=True)
 
 
-class Clock:
+class RouteClock:
     def __init__(self) -> None:
         self.now = 0.0
 
@@ -24,12 +24,12 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> RouteClock:
+    return RouteClock()
 
 
 @pytest.fixture
-def routes(clock: Clock) -> Routes:
+def routes(clock: RouteClock) -> Routes:
     return Routes(clock)
 
 
@@ -70,7 +70,9 @@ def test_nothing_is_learnt_from_an_outage_or_from_one_message(routes: Routes, fa
     assert (routes.refuses(to("full")), routes.refuses(to("other"))) == (True, False)
 
 
-def test_routes_under_suspicion_are_tried_alone_before_those_that_were_silent(routes: Routes, clock: Clock) -> None:
+def test_routes_under_suspicion_are_tried_alone_before_those_that_were_silent(
+    routes: Routes, clock: RouteClock
+) -> None:
     learn(routes, "silent", fate="silent")
     learn(routes, "a", "b", fate="unclear")
     clock.now = SILENT.delay_s(0)
@@ -80,7 +82,7 @@ def test_routes_under_suspicion_are_tried_alone_before_those_that_were_silent(ro
     assert tried(routes, "a", "b") == (["a"], ["b"], [])
 
 
-def test_a_silent_queue_is_tried_ever_more_rarely(routes: Routes, clock: Clock) -> None:
+def test_a_silent_queue_is_tried_ever_more_rarely(routes: Routes, clock: RouteClock) -> None:
     for silences in range(5):
         learn(routes, "silent", "silent", fate="silent")
         assert tried(routes, "silent") == ([], [], ["silent"])

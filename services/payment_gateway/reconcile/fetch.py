@@ -9,7 +9,7 @@ import structlog
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.stripe import Listed, Page, StripeGateway
 from services.payment_gateway.gateways.stripe_events import payment_id_in
-from services.payment_gateway.reconcile.books import Books, BookedCharge, BookedIntent, BookedRefund, Window
+from services.payment_gateway.reconcile.books import BookedCharge, BookedIntent, BookedRefund, Books, Window
 from shared.retry_policy import OUTAGE, Sleep
 
 log = structlog.get_logger(__name__)

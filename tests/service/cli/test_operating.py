@@ -130,7 +130,7 @@ async def test_topology_is_applied_and_checked(empty_vhost: str) -> None:
 async def test_an_exchange_of_another_type_is_named_and_replaced_if_asked(empty_vhost: str) -> None:
     async with await aio_pika.connect(empty_vhost, timeout=10) as connection:
         channel = await connection.channel(on_return_raises=True)
-        await channel.declare_exchange("invoice.commands", "topic", durable=True)
+        await channel.declare_exchange("invoice.commands.entry", "topic", durable=True)
         events = await channel.declare_exchange("invoice.events", "topic", durable=True)
         others = await channel.declare_queue(exclusive=True)
         await others.bind(events, "#")
@@ -138,13 +138,13 @@ async def test_an_exchange_of_another_type_is_named_and_replaced_if_asked(empty_
         refused = await remit("topology", "apply", RABBITMQ_URL=empty_vhost)
         replaced = await remit("topology", "apply", "--replace", RABBITMQ_URL=empty_vhost)
         after = await remit("topology", "check", RABBITMQ_URL=empty_vhost)
-        for exchange in ("invoice.commands", "invoice.events.direct"):
+        for exchange in ("invoice.commands.entry", "invoice.events.direct"):
             entered = await channel.get_exchange(exchange, ensure=False)
             await entered.publish(aio_pika.Message(exchange.encode()), "what no version knows", timeout=10)
         received = await others.get(no_ack=True, timeout=10)
-    assert "exchange invoice.commands has other settings" in check.json["problems"][0]
+    assert "exchange invoice.commands.entry has other settings" in check.json["problems"][0]
     assert refused.code == 1
-    assert "invoice.commands" in refused.err
+    assert "invoice.commands.entry" in refused.err
     assert "`remit topology apply --replace`" in refused.err
     assert (replaced.code, after.code, after.out) == (0, 0, "Everything is there.\n")
     assert received is not None

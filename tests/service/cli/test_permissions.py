@@ -72,6 +72,7 @@ async def test_the_printed_script_calls_rabbitmqctl_with_what_the_definitions_sa
     ]
     assert "users" not in definitions.json
     assert "no user is made" in definitions.err
+    assert "SENDERS=named" in script.err
 
 
 async def test_passwords_stay_in_their_file(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ async def test_a_name_that_cannot_be_a_sender_is_one_sentence() -> None:
         (("audit",), "SAGA_DATABASE_URL", "staff", "permission denied for database"),
         (("dead-letters", "list"), "STAFF_DATABASE_URL", "saga", "permission denied for database"),
         (VOID, "RABBITMQ_URL", "remit_audit", "this user is no sender"),
-        (VOID, "RABBITMQ_URL", "listener", "may not write to exchange invoice.commands"),
+        (VOID, "RABBITMQ_URL", "listener", "may not write to exchange invoice.commands.entry"),
     ],
 )
 async def test_a_command_with_the_wrong_user_says_so(

@@ -1,6 +1,7 @@
 """Senders with names, on the real broker: each has its own commands, answers and invoices, and learns of no other's."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from deploy.local.stack import Stack
+from deploy.permissions.broker import broker_users, definitions
 from services.invoice.__main__ import assemble
 from services.invoice.rebuild import rebuild
 from services.staff.__main__ import assemble as assemble_staff
@@ -32,13 +34,11 @@ ISSUE_2 = ISSUE.model_copy(update={"invoice_id": "INV-2"})
 
 @pytest.fixture(scope="module")
 def users(stack: Stack, environment_urls: Environment) -> Iterator[dict[str, str]]:
-    """Two users of the broker, and a URL for each. They may write where senders do, and have queues of their own."""
+    """Two users of the broker with the permissions of senders, and a URL for each."""
     parts = urlsplit(environment_urls.rabbitmq_url)
     vhost, names = unquote(parts.path[1:]) or "/", [f"{name}-{uuid4().hex[:6]}" for name in ("billing", "shop")]
-    for name in names:
-        own = rf"^{name}\..*"
-        stack.broker.ctl("add_user", name, PASSWORD)
-        stack.broker.ctl("set_permissions", "--vhost", vhost, name, own, rf"{own}|^invoice\.commands$", own)
+    senders = [user for user in broker_users(senders=names) if user.name in names]
+    stack.broker.import_definitions(json.dumps(definitions(senders, vhost, dict.fromkeys(names, PASSWORD))))
     yield {
         name.partition("-")[0]: parts._replace(netloc=f"{name}:{PASSWORD}@{parts.hostname}:{parts.port}").geturl()
         for name in names

@@ -78,7 +78,10 @@ async def test_a_publisher_without_the_permission_names_it_and_goes_on_with_what
     assert (published.refused, published.confirmed) == ([forbidden.id], [allowed.id])
     (said,) = [entry for entry in logs if entry["event"] == "publish_not_permitted"]
     assert said["log_level"] == "error"
-    assert f"user saga may not write to exchange invoice.commands in virtual host {vhost}; {ADVICE}" in said["detail"]
+    assert (
+        f"user saga may not write to exchange invoice.commands.entry in virtual host {vhost}; {ADVICE}"
+        in said["detail"]
+    )
 
 
 async def test_a_consumer_without_the_permission_names_it(environment: Environment) -> None:

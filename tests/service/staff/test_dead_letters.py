@@ -161,7 +161,7 @@ async def test_a_message_a_service_dead_lettered_is_kept_with_its_reason(
     expected = {
         "origin": "remit",
         "queue": "invoice.commands",
-        "exchange": "invoice.commands",
+        "exchange": "invoice.commands.entry",
         "routing_key": "hello",
         "reason": "not_json",
         "message_id": "no uuid",

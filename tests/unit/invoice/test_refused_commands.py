@@ -89,7 +89,7 @@ def admit(sent: Sent) -> Item | DeadLettered:
         tag=1,
         generation=1,
         queue="invoice.commands",
-        exchange="invoice.commands",
+        exchange="invoice.commands.entry",
         routing_key="any",
         content_type=sent.content_type,
         message_id=sent.message_id,

@@ -27,9 +27,10 @@ def delivery(user_id: str | None, **headers: Any) -> Delivery:
     return Delivery(b"", 1, 1, "q", "e", "k", None, None, None, None, None, headers=named, user_id=user_id)
 
 
-def test_senders_are_trusted_by_default() -> None:
-    assert read() == Senders()
-    assert not read().are_named
+def test_senders_are_trusted_only_if_somebody_said_so() -> None:
+    assert read(SENDERS="trusted") == Senders()
+    with pytest.raises(ConfigurationError, match=r"SENDERS must be named, .* or trusted, "):
+        read()
 
 
 def test_groups_share() -> None:
@@ -59,7 +60,7 @@ def test_groups_share() -> None:
 )
 def test_a_wrong_setting_names_its_variable(variable: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{variable} must "):
-        read(**{variable: value})
+        read(**{"SENDERS": "named", variable: value})
 
 
 @pytest.mark.parametrize(

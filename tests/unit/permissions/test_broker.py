@@ -14,7 +14,7 @@ from deploy.permissions.broker import (
     commands,
     definitions,
 )
-from shared.messaging.topology import EXCHANGES, QUEUES
+from shared.messaging.topology import EXCHANGES, FORMER_EXCHANGES, QUEUES
 
 PERMISSIONS: tuple[Permission, ...] = ("configure", "write", "read")
 USERS = {user.name: user for user in broker_users(senders=("shop", "both"), listeners=("crm", "both"))}
@@ -39,9 +39,9 @@ def test_services_write_what_they_say_and_read_their_queues() -> None:
     found = {
         name: (sorted(user.write), sorted(user.read)) for name, user in USERS.items() if name in ("saga", "invoice")
     }
-    assert found["saga"] == (["dead-letters", "settlement.commands"], ["saga.events"])
+    assert found["saga"] == (["dead-letters.direct", "settlement.commands"], ["saga.events"])
     writes, reads = found["invoice"]
-    assert {"amq.default", "dead-letters", "invoice.events", "invoice.events.direct"} <= set(writes)
+    assert {"amq.default", "dead-letters.direct", "invoice.events", "invoice.events.direct"} <= set(writes)
     assert not {name for name in writes if name.startswith(("payment", "settlement", "invoice.commands"))}
     assert {name.partition(".")[0] for name in reads} == {"invoice"}
 
@@ -63,9 +63,9 @@ def test_each_queue_is_read_by_one_service() -> None:
 
 def test_a_sender_writes_commands_only_and_a_listener_nothing() -> None:
     assert {name: sorted(USERS[name].write) for name in ("shop", "crm", "both")} == {
-        "shop": ["invoice.commands"],
+        "shop": ["invoice.commands.entry"],
         "crm": [],
-        "both": ["invoice.commands"],
+        "both": ["invoice.commands.entry"],
     }
     topics = sorted(exchange.name for exchange in EXCHANGES if exchange.type == "topic")
     assert {name: sorted(USERS[name].read) for name in ("shop", "crm", "both")} == {
@@ -73,6 +73,44 @@ def test_a_sender_writes_commands_only_and_a_listener_nothing() -> None:
         "crm": topics,
         "both": topics,
     }
+
+
+def test_nobody_but_the_set_up_may_write_to_a_queue() -> None:
+    """Who may write to a queue's name may bind the queue to an exchange of its own, and unbind it from one that it may read."""
+    queues = {queue.name for queue in QUEUES}
+    assert {name: found for name, user in USERS.items() if (found := queues & user.write)} == {SETUP: queues}
+
+
+def test_few_may_have_one_exchange_of_ours_pass_on_what_another_gets() -> None:
+    """To bind an exchange is to write to it and to read the other. Who reads a queue reads the exchange of that name, too."""
+    exchanges = [exchange.name for exchange in (*EXCHANGES, *FORMER_EXCHANGES)]
+    found = {
+        (name, to, source)
+        for name, user in USERS.items()
+        for to in exchanges
+        for source in exchanges
+        if name != SETUP and user.may("write", to) and user.may("read", source)
+    }
+    assert found == {
+        *(("both", "invoice.commands.entry", topic) for topic in ("invoice.events", "payment.events")),
+        *(("invoice", to, "invoice.commands") for to in USERS["invoice"].write & {*exchanges}),
+        *(
+            ("staff", to, source)
+            for to in ("settlement.commands", "dead-letters.direct")
+            for source in ("dead-letters", "dead-letters.unreadable")
+        ),
+    }
+
+
+def test_only_during_an_upgrade_may_one_write_where_the_build_before_does() -> None:
+    after = broker_users(("shop",), ("crm",))
+    during = broker_users(("shop",), ("crm",), upgrading=True)
+    more = {one.name: one.write - other.write for one, other in zip(during, after, strict=True)}
+    assert {name: names for name, names in more.items() if names} == {
+        **dict.fromkeys(("invoice", "payment_gateway", "saga", "staff"), frozenset({"dead-letters"})),
+        "shop": {"invoice.commands"},
+    }
+    assert [(one.configure, one.read) for one in during] == [(one.configure, one.read) for one in after]
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_the_same_message_of_two_senders_is_two_dead_letters() -> None:
 def test_a_sender_cannot_have_staff_replay_its_message_as_anothers() -> None:
     """With the headers of a dead letter its message is set aside again, as that of whoever sent it."""
     forged = {"x-remit-queue": "invoice.commands", "x-remit-user": "shop", "x-remit-sender": "shop"}
-    where: dict[str, Any] = {"queue": "invoice.commands", "exchange": "invoice.commands"}
+    where: dict[str, Any] = {"queue": "invoice.commands", "exchange": "invoice.commands.entry"}
     for user in ("billing", None):
         again = set_aside_again(delivery(headers=forged, user_id=user, **where), lambda: NOW)
         letter = read(delivery(again.body, dict(again.headers), routing_key=again.routing_key), staff_user="desk")
