@@ -14,7 +14,7 @@ from shared.persistence.outbox import (
     POISON,
     PUBLIC_REFUSED,
     REFUSED,
-    SWEEP_AFTER_S,
+    RESERVED_S,
     UNROUTABLE,
     OutboxBatch,
     Unpublished,
@@ -108,7 +108,7 @@ def test_each_reason_waits_by_itself_and_so_does_each_poison_message() -> None:
     one, two, three, answer = batch.messages
     left = Unpublished(batch, unknown=[one], refused=[two], poison=[three, answer])
     assert parts_of(left) == [
-        WaitingPart([one], Lane.INSIDE, 1, 0, SWEEP_AFTER_S),
+        WaitingPart([one], Lane.INSIDE, 1, 0, RESERVED_S),
         WaitingPart([two], Lane.INSIDE, 2, 0, REFUSED.delay_s(1)),
         WaitingPart([three], Lane.INSIDE, 1, 1, POISON.delay_s(0)),
         WaitingPart([answer], Lane.INSIDE, 1, 1, POISON.delay_s(0)),
