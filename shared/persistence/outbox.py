@@ -272,17 +272,20 @@ def unpublished_of(
     """
     if published.is_complete and not for_another_lane:
         return Unpublished(outbox_batch)
-    reasons = (
-        dict.fromkeys(published.poison, "poison")
-        | dict.fromkeys(published.not_taken, "refused")
-        | dict.fromkeys(published.unclear, "refused")
-        | dict.fromkeys(published.undeliverable, "unroutable")
-        | dict.fromkeys(published.confirmed)
-        | dict.fromkeys(for_another_lane, "public" if outbox_batch.lane is Lane.INSIDE else "unsent")
-    )
+    reasons: dict[UUID, str | None] = {
+        **dict.fromkeys(published.undeliverable, "unroutable"),
+        **dict.fromkeys({*published.not_taken, *published.unclear}, "refused"),
+        **dict.fromkeys(published.poison, "poison"),
+        **dict.fromkeys(published.failed, "unknown"),
+    }
+    confirmed = dict.fromkeys(published.confirmed)
+    elsewhere = dict.fromkeys(for_another_lane, "public" if outbox_batch.lane is Lane.INSIDE else "unsent")
+    # If a message was sent twice at once, one copy is enough. But the answers to a command that came twice have one id and perhaps two
+    # addresses: of two reasons that one counts which loses none of them.
+    of_answers, of_others = confirmed | reasons | elsewhere, reasons | confirmed | elsewhere
     left: dict[str, list[Outgoing]] = {}
     for message in outbox_batch.messages:
-        reason = reasons.get(message.id, "unknown")
+        reason = (of_answers if message.droppable else of_others).get(message.id, "unknown")
         if message.droppable:
             reason = _reason_of_answer(reason, outbox_batch)
         if reason is not None:

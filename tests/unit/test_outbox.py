@@ -103,6 +103,13 @@ def test_what_our_own_queues_have_taken_owes_its_public_copy() -> None:
     assert ([message.id for message in left.public], left.stuck, left.count) == ([TWO], 1, 2)
 
 
+@pytest.mark.parametrize("fate", ["refused", "silent", "unclear", "poison", "failed"])
+def test_of_two_answers_with_one_id_none_is_lost(fate: str) -> None:
+    """A command came twice at once, with two addresses: one queue took its answer, and the other did not."""
+    published = replace(Published(confirmed=[ANSWER], unroutable=[ANSWER]), **{fate: [ANSWER]})
+    assert unpublished_of(outbox_batch(ANSWER, ANSWER), published).count == 2
+
+
 def test_each_reason_waits_by_itself_and_so_does_each_poison_message() -> None:
     batch = OutboxBatch(UUID(int=99), [message(id_) for id_ in (ONE, TWO, THREE, ANSWER)], refusals=1)
     one, two, three, answer = batch.messages
