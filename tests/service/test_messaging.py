@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from aiormq.exceptions import PublishError
@@ -24,7 +24,7 @@ from shared.messaging.apply import apply_topology, check_topology, leftovers, pr
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Outgoing
-from shared.messaging.publisher import Publisher
+from shared.messaging.publisher import Publisher, mark_of
 from shared.messaging.topology import (
     CASE,
     COMMAND_ENTRY,
@@ -36,9 +36,12 @@ from shared.messaging.topology import (
     routing_key,
 )
 from shared.observability.health import Readiness
+from shared.records import replace
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
+
+TAKEN = UUID(int=1)
 
 
 def message(invoice_id: str = "INV-1") -> Outgoing:
@@ -148,6 +151,19 @@ async def test_an_unroutable_message_is_not_published(publisher: Publisher) -> N
     assert (published.unroutable, published.confirmed) == ([lost.id], [good.id])
 
 
+@pytest.mark.parametrize("foreign", ["a\ufffdb", "\x00", "?", "remit", "remit/1", "\u202e" * 80, str(TAKEN)])
+async def test_a_returned_message_is_recognised_whatever_id_its_sender_gave_it(
+    publisher: Publisher, foreign: str
+) -> None:
+    """A replay has the id that it came with. The broker gives the text back as it likes to, and others may have the same id."""
+    good = replace(message(), id=TAKEN)
+    lost, also_lost = (Outgoing(uuid4(), "", "no-such-queue", "t", "c", b"{}", message_id=foreign) for _ in range(2))
+    routed = Outgoing(uuid4(), "", "dead-letters", "t", "c", b"{}", message_id=foreign)
+    published = await publisher.publish([good, lost, routed, also_lost])
+    assert published.confirmed == [good.id, routed.id]
+    assert published.unroutable == [lost.id, also_lost.id]
+
+
 async def test_events_that_nobody_bound_a_queue_for_are_published(publisher: Publisher) -> None:
     data = invoice.InvoiceVoided(invoice_id="INV-1", reason="r")
     event = encode(Draft(data), Cause(uuid4(), "c", datetime(2026, 1, 1, tzinfo=UTC)), 0, source="test")
@@ -224,9 +240,9 @@ def deep(levels: int) -> dict[str, object]:
 async def send_frames(publisher: Publisher, outgoing: Outgoing, old: bytes = b"", new: bytes = b"") -> None:
     """Publish with `old` replaced by `new` in the frames, since our own encoder would never write that."""
     channel = await publisher._open_channel()
-    frames = publishing._payload(outgoing.amqp_message_id, outgoing, channel)
+    frames = publishing._payload(mark_of(outgoing), outgoing, channel)
     assert old in frames
-    await publisher._all_confirmed(publisher._write([outgoing.amqp_message_id], frames.replace(old, new)))
+    await publisher._all_confirmed(publisher._write([mark_of(outgoing)], frames.replace(old, new)))
 
 
 @pytest.mark.parametrize(("old", "new"), HOSTILE.values(), ids=HOSTILE)

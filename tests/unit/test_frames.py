@@ -166,6 +166,8 @@ def test_any_set_of_properties_is_read(properties: dict[str, Any]) -> None:
         text = properties.get(name)
         assert (expected or None) == (readable(text.encode()) if text else None), name
     assert len(read.headers) == len(properties.get("headers", {}))
+    names = [properties.get(name, "").encode() for name in ("message_id", "app_id")]
+    assert frames.read_names(payload) == tuple(names), "byte for byte"
 
 
 @given(st.binary(max_size=60))

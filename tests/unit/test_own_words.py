@@ -21,7 +21,7 @@ from shared.messaging.consumer import Delivery
 from shared.messaging.dead_letters import dead_letter, set_aside_again
 from shared.messaging.envelope import Cause, Outgoing
 from shared.messaging.failures import string
-from shared.messaging.publisher import _payload
+from shared.messaging.publisher import _payload, mark_of
 from shared.records import replace
 from tests.support.hostile import HOSTILE
 from tests.unit.payment_gateway.payments import CAPTURED, POLICY, REFUNDED, payment
@@ -34,7 +34,7 @@ TEXTS = st.sampled_from(sorted(HOSTILE.values())) | st.text(max_size=300)
 
 
 def sendable(message: Outgoing) -> None:
-    _payload(message.amqp_message_id, message, CHANNEL)
+    _payload(mark_of(message), message, CHANNEL)
     assert not find_card_number(message.body)
 
 
