@@ -21,7 +21,8 @@ _INVOICE_EVENTS = """
 
 _ROWS = """
     SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, decided_by, due_at, updated_at,
-           params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at, due_at < now() - make_interval(secs => $1) AS overdue
+           settled_as, gateway_side, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
+           due_at < now() - make_interval(secs => $1) AS overdue
     FROM payments ORDER BY payment_id"""
 
 _DECISIONS = """
@@ -63,6 +64,12 @@ _REFUNDS = f"""
     SELECT lower(json_extract(i.metadata, '$.payment_id')), r.id, r.minor AS amount, upper(r.currency) AS currency, r.created
     FROM (SELECT *, {MINOR_UNITS} AS minor FROM refunds) r LEFT JOIN payment_intents i ON i.id = r.payment_intent
     WHERE r.status = 'succeeded' ORDER BY 1, r.id"""  # noqa: S608 - a constant
+
+_HAS_DISPUTES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'disputes'"
+"""A ledger of an earlier sandbox has none."""
+_DISPUTES = """
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), d.id, d.created
+    FROM disputes d LEFT JOIN payment_intents i ON i.id = d.payment_intent ORDER BY 1, d.id"""
 
 _CONFIRMS = """
     SELECT lower(json_extract(i.metadata, '$.payment_id')), f.payment_intent, min(f.at) AS at
@@ -108,6 +115,13 @@ def refunds(stores: Stores) -> Keyed:
     return _from_ledger(stores, _REFUNDS)
 
 
+def disputes(stores: Stores) -> Keyed:
+    """Charges in the gateway's books that the customer disputes."""
+    if stores.ledger is None or not list(stores.ledger.rows(_HAS_DISPUTES)):
+        return nothing()
+    return _from_ledger(stores, _DISPUTES)
+
+
 def confirms(stores: Stores) -> Keyed:
     """Every gateway id that was ever confirmed, with the time of its first confirm."""
     return _from_ledger(stores, _CONFIRMS)
@@ -121,6 +135,11 @@ def moment(row: StoredRow) -> datetime:
 def open_here(row: StoredRow) -> bool:
     """Whether the payment still waits for an answer or a person."""
     return row["status"] not in SETTLED and not (row["status"] == "refund_failed" and row["decided_by"])
+
+
+def is_known_to_differ(row: StoredRow) -> bool:
+    """Whether a person decided about a payment that had been settled otherwise, and so knows how the books differ."""
+    return row["decided_by"] is not None and row["settled_as"] is not None
 
 
 def _from(stores: Stores, name: str, sql: str, *arguments: object) -> Keyed:
