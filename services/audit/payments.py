@@ -21,7 +21,9 @@ _INVOICE_EVENTS = """
 
 _ROWS = """
     SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, decided_by, due_at, updated_at,
-           settled_as, gateway_side, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
+           settled_as, gateway_side,
+           EXISTS (SELECT 1 FROM decisions d WHERE d.payment_id = payments.payment_id AND d.resolution = 'give_back' AND d.refusal IS NULL)
+               AS given_back, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
            due_at < now() - make_interval(secs => $1) AS overdue
     FROM payments ORDER BY payment_id"""
 
@@ -139,7 +141,7 @@ def open_here(row: StoredRow) -> bool:
 
 def is_known_to_differ(row: StoredRow) -> bool:
     """Whether a person decided about a payment that had been settled otherwise, and so knows how the books differ."""
-    return row["decided_by"] is not None and row["settled_as"] is not None
+    return row["settled_as"] is not None and (row["decided_by"] is not None or row["given_back"])
 
 
 def _from(stores: Stores, name: str, sql: str, *arguments: object) -> Keyed:
