@@ -331,21 +331,28 @@ async def show_case(database: Database, payment_id: UUID) -> tuple[KeptCase, lis
 # -- payments: actions -----------------------------------------------------------------------------------------------------------------
 
 
-async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = system_clock) -> ActionResult:
-    """Make the payment-gateway service ask the gateway about a payment now. The payment must have a case."""
-    if (unfit := _unfit(who=who)) is not None:
+async def ask(
+    database: Database, payment_id: UUID, *, who: str, invoice_id: str | None = None, clock: Clock = system_clock
+) -> ActionResult:
+    """Make the payment-gateway service ask the gateway about a payment now, in every status.
+
+    `invoice_id` is needed if the payment has no case. It gets one: from then on staff hear what the gateway answers about it.
+    """
+    if (unfit := _unfit(who=who, invoice_id=invoice_id)) is not None:
         return unfit
     async with database.transaction() as tx:
         kept = await store.find_case(tx, payment_id, lock=True)
-        if kept is None:
+        about = kept.case.invoice_id if kept else invoice_id
+        if about is None:
             return _no_case(payment_id)
-        entry = JournalEntry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version})
+        entry = JournalEntry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version if kept else 0})
         try:
-            inquiry = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id, look=True)
+            inquiry = InquirePayment(invoice_id=about, payment_id=payment_id, look=True)
         except ValidationError as error:
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
         await store.append_entries(tx, [entry])
-        await outbox.insert(tx, [_message(inquiry, entry, kept.correlation_id)], sweep_after_s=0)
+        correlation_id = kept.correlation_id if kept else str(payment_id)
+        await outbox.insert(tx, [_message(inquiry, entry, correlation_id)], sweep_after_s=0)
         crash_points.reach("staff.ask.before_commit")
     crash_points.reach("staff.ask.after_commit")
     return ActionResult(payment_id, "the gateway is asked; what it answers shows on the case", entry=entry.id)

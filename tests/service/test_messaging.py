@@ -116,6 +116,7 @@ HEARD = {
     "remit.payment_gateway.PaymentRefunded.v1": ([SAGA], [SAGA, STAFF]),
     "remit.payment_gateway.PaymentRefundInDoubt.v1": ([SAGA, STAFF], [SAGA, STAFF]),
     "remit.payment_gateway.PaymentRefundFailed.v1": ([SAGA, STAFF], [SAGA, STAFF]),
+    "remit.payment_gateway.PaymentInquired.v1": ([], [STAFF]),
     "remit.payment_gateway.PaymentResolutionRefused.v1": ([STAFF], [STAFF]),
     "remit.invoice.OfALaterVersion.v1": ([], []),
 }

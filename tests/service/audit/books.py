@@ -423,6 +423,12 @@ class FinishedBooks:
             *(f"re_{charge}_{amount}", intent, charge, amount, int(self.now.timestamp())),
         )
 
+    def dispute(self, charge: str, intent: str) -> None:
+        self.write(
+            "INSERT INTO disputes VALUES (?, ?, ?, 1250, 'eur', 'needs_response', ?)",
+            *(f"du_{charge}", charge, intent, int(self.now.timestamp())),
+        )
+
     # -- whole stories
 
     async def paid(self, name: str) -> None:

@@ -116,6 +116,10 @@ async def partly_given_back(books: FinishedBooks) -> None:
     books.refund("ch_paid", "pi_paid", amount=500)
 
 
+async def disputed_unseen(books: FinishedBooks) -> None:
+    books.dispute("ch_paid", "pi_paid")
+
+
 async def charge_without_payment(books: FinishedBooks) -> None:
     books.intent("pi_nobody", {"payment_id": str(uuid4())})
     books.charge("ch_nobody", "pi_nobody")
@@ -557,15 +561,16 @@ async def moved_by_nothing_after_its_journal_was_deleted(books: FinishedBooks) -
 
 
 PLANTED: dict[str, tuple[Plant, set[str]]] = {
-    "captured twice": (captured_twice_and_one_given_back, {"captured_once"}),
-    "partly refunded": (partly_given_back, {"captured_once", "books_balance"}),
+    "captured twice": (captured_twice_and_one_given_back, {"captured_once", "settled_agrees"}),
+    "partly refunded": (partly_given_back, {"captured_once", "books_balance", "settled_agrees"}),
+    "disputed, and nobody saw it": (disputed_unseen, {"settled_agrees"}),
     "another method charged": (
         ledger("UPDATE charges SET payment_method = 'pm_other' WHERE id = 'ch_paid'"),
         {"captured_once"},
     ),
     "another amount charged": (
         ledger("UPDATE charges SET amount = 99 WHERE id = 'ch_paid'"),
-        {"captured_once", "books_balance"},
+        {"captured_once", "books_balance", "settled_agrees"},
     ),
     "another currency charged": (
         ledger("UPDATE charges SET currency = 'usd' WHERE id = 'ch_paid'"),
@@ -711,7 +716,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         ),
         {"paid_when_captured"},
     ),
-    "two wrong sums that balance each other": (amounts_swapped, {"books_balance"}),
+    "two wrong sums that balance each other": (amounts_swapped, {"books_balance", "settled_agrees"}),
     "one message, two steps of a saga": (
         sql(
             "saga",
@@ -962,6 +967,30 @@ async def test_a_planted_fault_breaks_exactly_its_checks(books: FinishedBooks, n
 def test_every_check_is_broken_by_a_fault_of_its_own() -> None:
     alone = {next(iter(checks)) for _, checks in PLANTED.values() if len(checks) == 1}
     assert alone == {check.name for check in CHECKS} - {"repeating_changes_nothing"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "broken_checks"), [({"disputed": True}, set()), ({"disputed": False}, {"settled_agrees"})]
+)
+async def test_a_person_who_decided_on_what_the_gateway_says_knows_of_it(
+    books: FinishedBooks, shown: dict[str, object], broken_checks: set[str]
+) -> None:
+    """The decision was made on a disputed capture; if the case did not show the dispute, nobody knows of it yet."""
+    side = {"answer": "captured", "captured_minor": 1250, "refunded_minor": 0, "currency": "EUR", **shown}
+    books.dispute("ch_decided", "pi_decided")
+    await books.databases["payment_gateway"].execute(
+        "UPDATE payments SET settled_as = 'captured', gateway_side = $2 WHERE payment_id = $1", payment("decided"), side
+    )
+    findings = [await check.run(books.stores()) for check in CHECKS]
+    assert broken(findings) == broken_checks, explained(findings)
+
+
+async def test_what_is_looked_at_again_is_under_way(books: FinishedBooks) -> None:
+    await disputed_unseen(books)
+    soon = "UPDATE payments SET due_at = now() + interval '1 hour' WHERE payment_id = $1"
+    await books.databases["payment_gateway"].execute(soon, payment("paid"))
+    finding = await found("settled_agrees", books.stores())
+    assert (finding.result, finding.in_flight) == (CheckResult.HOLDS, 1)
 
 
 async def test_a_purge_that_the_journal_tells_of_breaks_no_chain(books: FinishedBooks) -> None:
