@@ -274,7 +274,7 @@ def test_what_a_person_knew_is_no_news_and_what_is_new_is() -> None:
 def test_after_a_lost_dispute_nobody_expects_a_refund() -> None:
     """The bank took the money back: the gateway has a dispute, and no refund."""
     case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, DISPUTED, POLICY).payment
-    lost = on_command(case, Resolve(ID, "INV-1", "refunded", case.version, "ann")).payment
+    lost = on_known(case, Resolve(ID, "INV-1", "refunded", case.version, "ann")).payment
     assert afterwards.on_answer(lost, GatewayStep.INQUIRE_REFUND, NO_REFUND, POLICY) == PaymentTransition(lost)
 
 
