@@ -16,6 +16,7 @@ import structlog
 from pydantic import ValidationError
 
 from services.staff import dead_letters, domain, store
+from services.staff.charges import OLD_AFTER, charge_of
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
 from services.staff.domain import DecisionRefusal, Resolution, SentDecision
 from services.staff.store import JournalEntry, KeptCase, Selection
@@ -23,6 +24,7 @@ from shared import crash_points
 from shared.card_data.values import has_card_data
 from shared.clock import Clock, system_clock
 from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
+from shared.contracts.currencies import in_major_units
 from shared.contracts.invoice import CloseCommand
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id, new_id
@@ -58,6 +60,7 @@ class ActionRefusal(StrEnum):
     NO_SUCH_QUEUE = "no_such_queue"
     INVALID = "invalid"
     CARD_DATA = "card_data"
+    OLD_CHARGE = "old_charge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +118,24 @@ _Decide = Callable[[DeadLetterRecord, datetime], _Act | ActionResult]
 
 
 async def replay(
-    database: Database, selection: Selection, *, who: str, reason: str | None = None, clock: Clock = system_clock
+    database: Database,
+    selection: Selection,
+    *,
+    who: str,
+    reason: str | None = None,
+    old_after: timedelta | None = OLD_AFTER,
+    clock: Clock = system_clock,
 ) -> list[ActionResult]:
     """Send the selected messages again to the queues they came from, each with its own id, properties and body.
 
-    If the selection has neither a status nor ids, only open dead letters are replayed. There is one result for each dead letter.
+    If the selection has neither a status nor ids, only open dead letters are replayed. There is one result for each dead letter. What may
+    charge a card and is older than `old_after` is refused. None: `who` has said that it still shall charge.
     """
     if (unfit := _unfit(who=who, reason=reason)) is not None:
         return [unfit]
-    return await _on_each(database, _open_only(selection), clock, lambda record, now: _replay(record, who, reason, now))
+    return await _on_each(
+        database, _open_only(selection), clock, lambda record, now: _replay(record, who, reason, old_after, now)
+    )
 
 
 async def discard(
@@ -197,7 +209,9 @@ def _decided(decide: _Decide, record: DeadLetterRecord, now: datetime) -> _Act |
         return ActionResult(record.id, f"it cannot be said: {field_errors(error)}", ActionRefusal.INVALID)
 
 
-def _replay(record: DeadLetterRecord, who: str, reason: str | None, now: datetime) -> _Act | ActionResult:
+def _replay(
+    record: DeadLetterRecord, who: str, reason: str | None, old_after: timedelta | None, now: datetime
+) -> _Act | ActionResult:
     letter = record.letter
     if (settled := _already_settled(record)) is not None:
         return settled
@@ -207,6 +221,13 @@ def _replay(record: DeadLetterRecord, who: str, reason: str | None, now: datetim
     if letter.queue not in WORK_QUEUE_NAMES:
         text = f"it came from {letter.queue}, which is no work queue of Remit: it cannot be replayed, only discarded"
         return ActionResult(record.id, text, ActionRefusal.NO_SUCH_QUEUE)
+    charge = charge_of(record)
+    if charge is not None and old_after is not None and charge.is_old(now, old_after):
+        amount = in_major_units(charge.amount_minor, charge.currency)
+        text = (
+            f"it would charge {amount} and was sent at {_shown(charge.since)}: say that it still shall (--charge-old)"
+        )
+        return ActionResult(record.id, text, ActionRefusal.OLD_CHARGE)
     after = dead_letters.settle(record, DeadLetterStatus.REPLAYED, Disposition(who, now, reason))
     details = {"queue": letter.queue, "message_id": letter.message_id, "replays": after.replays, "reason": reason}
     entry = JournalEntry(new_id(), now, who, "replay", record.id, details)

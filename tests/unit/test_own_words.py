@@ -48,7 +48,7 @@ def acted_on(letter: DeadLetter) -> None:
     record = arrive(None, letter, NOW)
     discarded = actions._decided(lambda one, now: actions._discard(one, "ann", "because", now), record, NOW)
     assert isinstance(discarded, actions._Act), discarded
-    replayed = actions._decided(lambda one, now: actions._replay(one, "ann", None, now), record, NOW)
+    replayed = actions._decided(lambda one, now: actions._replay(one, "ann", None, None, now), record, NOW)
     assert isinstance(replayed, actions._Act) or letter.body is None
     for act in (discarded, replayed):
         for message in act.says if isinstance(act, actions._Act) else ():
@@ -114,7 +114,7 @@ def test_the_row_of_an_earlier_build_can_be_discarded(text: str) -> None:
 @pytest.mark.parametrize("header", ["CC", "BCC", "x-death", "x-remit-queue", "n" * 300])
 def test_a_replay_has_no_header_that_acts_on_the_broker(header: str) -> None:
     row = DeadLetter(ID, "saga.events", "broker", "unknown", body=b"{}", headers={header: "text", "note": "kept"})
-    replayed = actions._replay(DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), "ann", None, NOW)
+    replayed = actions._replay(DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), "ann", None, None, NOW)
     assert isinstance(replayed, actions._Act)
     assert replayed.says[0].headers == {"note": "kept", "x-remit-replays": 1}
 

@@ -268,7 +268,7 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
         assert await repeater.repeat(NOW + timedelta(seconds=59)) == 0
         assert await repeater.repeat(NOW + REPEAT_AFTER) == 1
         again, question = await said.take(2)
-        await relay.cleaner.delete_confirmed()
+        await relay.keeper.delete_confirmed()
         assert await repeater.repeat(NOW + REPEAT_AFTER) == 0
     finally:
         await publisher.close()

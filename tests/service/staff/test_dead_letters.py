@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +18,7 @@ from pamqp.header import ContentHeader
 from services.staff import actions, dead_letters, store
 from services.staff.__main__ import assemble
 from services.staff.actions import ActionRefusal, ActionResult, Selection
+from services.staff.charges import OLD_AFTER
 from services.staff.dead_letters import DeadLetter, Withheld
 from shared import crash_points
 from shared.amqp.broker_link import BrokerLink
@@ -29,6 +30,7 @@ from shared.records import replace
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.hostile import HOSTILE
+from tests.support.upstream_client import NOW as UPSTREAM_NOW
 from tests.support.upstream_client import Received, UpstreamClient
 from tests.support.waiting import until
 
@@ -365,6 +367,31 @@ async def test_a_dead_letter_of_a_foreign_queue_is_not_replayed(
         await letters(environment)
         (result,) = await replay_all(database)
     assert result.refusal is ActionRefusal.NO_SUCH_QUEUE
+
+
+async def test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    about: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": uuid4(), "amount_minor": 1_250, "currency": "EUR"}
+    pay = messages.PayInvoice(**about, method=messages.TokenMethod(token="pm_card_visa"))
+    async with environment.running("staff", assemble):
+        for message in (pay, messages.VoidInvoice(invoice_id="INV-1", reason="a mistake")):
+            await upstream.send(message, queue="invoice.commands", message_id=uuid4())
+            await reject(upstream, "invoice.commands")
+        await letters(environment, 2)
+        young = await actions.replay(database, Selection(type="PayInvoice"), who="ann", clock=lambda: UPSTREAM_NOW)
+        assert [result.ok for result in young] == [True]
+        await reject(upstream, "invoice.commands")
+        await letters(environment, 2, "status = 'open'")
+        later = UPSTREAM_NOW + OLD_AFTER + timedelta(seconds=1)
+        results = await actions.replay(database, Selection(), who="ann", clock=lambda: later)
+        (refused,) = (result for result in results if not result.ok)
+        assert len(results) == 2, "others are replayed"
+        (confirmed,) = await actions.replay(database, Selection(), who="ann", old_after=None, clock=lambda: later)
+    assert (refused.refusal, confirmed.ok) == (ActionRefusal.OLD_CHARGE, True)
+    assert refused.text == (
+        "it would charge 12.50 EUR and was sent at 2026-11-22 12:00:00 UTC: say that it still shall (--charge-old)"
+    )
 
 
 async def test_an_unknown_id_is_reported(database: Database) -> None:
