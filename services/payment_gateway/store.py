@@ -17,6 +17,7 @@ from services.payment_gateway.domain import GatewaySide, Payment, PaymentStatus,
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
+from shared.persistence.unreadable import read_rows
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
@@ -98,12 +99,12 @@ _ROW = """payment_id, invoice_id, status, version, amount_minor, currency, metho
 
 
 async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, PaymentRow]:
-    """The rows of these payments, locked in the order of their ids. A payment that was never seen is absent."""
+    """The rows of these payments, locked in the order of their ids. A payment that was never seen is absent. Raises UnreadableRowsError."""
     rows = await tx.fetch(
         f"SELECT {_ROW} FROM payments WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
         list(payment_ids),
     )
-    return {row["payment_id"]: _row(row) for row in rows}
+    return read_rows(rows, "payment_id", _row)
 
 
 async def insert(tx: Tx, rows: Sequence[PaymentRow], *, held: Collection[UUID], lease: Lease) -> None:

@@ -11,6 +11,7 @@ from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused
 from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
+from shared.persistence.unreadable import read_rows
 
 SELECTED_MAX = 10_000
 """Dead letters in one action. The selection is made before the first one is handled, so a message that fails again is not sent again."""
@@ -213,12 +214,12 @@ class KeptCase:
 
 
 async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
-    """The cases of these payments that exist, locked in the order of their ids until the transaction ends."""
+    """The cases of these payments that exist, locked in the order of their ids until the transaction ends. Raises UnreadableRowsError."""
     rows = await tx.fetch(
         f"SELECT {_CASE_COLUMNS} FROM cases WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
         list(payment_ids),
     )
-    return {row["payment_id"]: _case(row) for row in rows}
+    return read_rows(rows, "payment_id", _case)
 
 
 async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime, *, locked: Collection[UUID]) -> None:

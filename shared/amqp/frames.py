@@ -131,6 +131,11 @@ def ack_up_to(channel: int, tag: int) -> bytes:
     return _ack.pack(METHOD, channel, 13, ACK, tag, 1, FRAME_END)
 
 
+def ack_one(channel: int, tag: int) -> bytes:
+    """The frame that acknowledges the delivery with this tag alone."""
+    return _ack.pack(METHOD, channel, 13, ACK, tag, 0, FRAME_END)
+
+
 # -- frames that arrive ----------------------------------------------------------------------------------------------------------------
 
 
