@@ -25,7 +25,7 @@ from shared.card_data.values import has_card_data
 from shared.clock import Clock, system_clock
 from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
 from shared.contracts.currencies import in_major_units
-from shared.contracts.invoice import CloseCommand
+from shared.contracts.invoice import CloseCommand, InvoicePaymentRequested
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id, new_id
 from shared.messaging import dead_letter_headers, reply_address
@@ -112,6 +112,8 @@ class _Act:
     entry: JournalEntry
     says: tuple[Outgoing, ...]
     text: str
+    decision: JournalEntry | None = None
+    """What the same person decides about a payment with it."""
 
 
 _Decide = Callable[[DeadLetterRecord, datetime], _Act | ActionResult]
@@ -190,7 +192,9 @@ async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decid
         now = clock()
         decided = [_decided(decide, records[id_], now) for id_ in ids if id_ in records]
         acts = [act for act in decided if isinstance(act, _Act)]
-        await store.append_entries(tx, [act.entry for act in acts])
+        await store.append_entries(
+            tx, [entry for act in acts for entry in (act.entry, act.decision) if entry is not None]
+        )
         crash_points.reach("staff.replay.after_journal")
         await store.save_letters(tx, [act.record for act in acts], locked=records)
         await outbox.insert(tx, [message for act in acts for message in act.says], sweep_after_s=0)
@@ -275,10 +279,12 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
     entry = JournalEntry(
         new_id(), now, who, "discard", record.id, details | {"closes": str(command_id) if command_id else None}
     )
+    read = _read(record)
+    if isinstance(read, Inbound) and isinstance(read.data, InvoicePaymentRequested):
+        return _discard_request(after, entry, read, read.data)
     if command_id is None:
         text = "discarded; no id of a command can be read, so nobody is answered"
         return _Act(after, entry, (), text if letter.queue == COMMANDS else "discarded")
-    read = _read(record)
     closing = CloseCommand(
         command_id=command_id,
         command_type=text_of(letter.type) or "unread",
@@ -290,6 +296,28 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
     )
     message = _message(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
     return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")
+
+
+def _discard_request(
+    after: DeadLetterRecord, entry: JournalEntry, read: Inbound, requested: InvoicePaymentRequested
+) -> _Act:
+    """Discard the request of a payment: it will never be charged, and its invoice must not wait for it.
+
+    If the payment-gateway service has seen the payment after all, it refuses the decision.
+    """
+    command = ResolvePayment(
+        invoice_id=requested.invoice_id,
+        payment_id=requested.payment_id,
+        resolution="not_charged",
+        expected_version=1,
+        evidence=f"its request was discarded as dead letter {after.id}",
+        decided_by=entry.who,
+        reason=str(entry.details["reason"]),
+    )
+    details = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
+    decision = JournalEntry(new_id(), entry.at, command.decided_by, "resolve", requested.payment_id, details)
+    text = "discarded; the payment is decided as not charged, unless it was seen already"
+    return _Act(after, entry, (_message(command, decision, read.correlation_id),), text, decision)
 
 
 def _read(record: DeadLetterRecord) -> Inbound | Malformed | None:

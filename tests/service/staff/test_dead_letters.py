@@ -24,6 +24,7 @@ from shared import crash_points
 from shared.amqp.broker_link import BrokerLink
 from shared.card_data.scan import find_card_number
 from shared.contracts import invoice as messages
+from shared.contracts.payment_gateway import ResolvePayment
 from shared.persistence.database import Database
 from shared.persistence.retention import delete_page
 from shared.records import replace
@@ -398,6 +399,39 @@ async def test_an_unknown_id_is_reported(database: Database) -> None:
     unknown = uuid4()
     (result,) = await actions.replay(database, Selection(ids=(unknown,)), who="ann")
     assert (result.subject, result.refusal) == (unknown, ActionRefusal.UNKNOWN)
+
+
+async def test_a_discarded_request_is_decided_as_not_charged(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    """Otherwise its invoice would wait for ever: nobody but a person can say that it will never be charged."""
+    about: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": uuid4()}
+    request = messages.InvoicePaymentRequested(
+        **about, amount_minor=1_250, currency="EUR", method=messages.TokenMethod(token="pm_card_visa")
+    )
+    said = await upstream.tap("settlement.commands")
+    await upstream.send(request, queue="payment_gateway.requests", correlationid="C-1")
+    await reject(upstream, "payment_gateway.requests")
+    async with environment.running("staff", assemble):
+        (kept,) = await letters(environment)
+        wanted = Selection(ids=(kept["id"],))
+        (result,) = await actions.discard(database, wanted, who="ann", reason="paid otherwise")
+        decided = await said.next()
+    assert result.ok
+    assert decided.content == ResolvePayment(
+        **about,
+        resolution="not_charged",
+        expected_version=1,
+        evidence=f"its request was discarded as dead letter {kept['id']}",
+        decided_by="ann",
+        reason="paid otherwise",
+    )
+    entries = await rows(environment.databases["staff"], "SELECT id, action, subject FROM journal ORDER BY position")
+    assert [(entry["action"], entry["subject"]) for entry in entries] == [
+        ("discard", kept["id"]),
+        ("resolve", about["payment_id"]),
+    ]
+    assert (decided.event["causationid"], decided.event["correlationid"]) == (str(entries[1]["id"]), "C-1")
 
 
 # -- discarding ------------------------------------------------------------------------------------------------------------------------
