@@ -18,7 +18,7 @@ from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.memory import MemoryGateway
 from services.payment_gateway.group_commit import GroupCommit, StepResult
-from services.payment_gateway.pace import BACK_OFF, BURST_S, INQUIRIES_SHARE, SETTLE_S, Pace
+from services.payment_gateway.pace import BACK_OFF, BURST_S, INQUIRIES_SHARE, SETTLE_S, SLOWEST, Pace
 from services.payment_gateway.settings import CALLS_IN_FLIGHT, ENDPOINT_REQUESTS_PER_S, REQUESTS_PER_S
 from services.payment_gateway.store import Origin, PaymentRow
 from shared.observability.health import Readiness
@@ -222,6 +222,18 @@ def test_calls_that_were_in_flight_together_slow_the_pace_once(clock: PaceClock)
     clock.now_s += SETTLE_S
     pace.slow_down(sent_s=clock.now_s, retry_after_s=None)
     assert pace.speed < BACK_OFF
+
+
+def test_after_a_storm_of_429s_the_pace_is_slow_and_recovers_within_minutes(clock: PaceClock) -> None:
+    pace = paced(clock)
+    for _ in range(60):
+        clock.now_s += 2 * SETTLE_S
+        pace.slow_down(sent_s=clock.now_s, retry_after_s=None)
+    assert pace.speed == SLOWEST
+    clock.now_s += 240.0
+    assert pace.speed == 1.0
+    clock.now_s += 1e9
+    assert pace.speed == 1.0
 
 
 def test_nothing_is_sent_while_the_gateway_asks_to_wait_and_instances_do_not_resume_together(clock: PaceClock) -> None:
