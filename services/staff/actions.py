@@ -46,6 +46,8 @@ SOURCE = "staff"
 CHUNK_MAX = 100
 """Dead letters in one transaction. Their bodies have at most 6 MiB together, and locks stay short."""
 OutboxAction = Literal["release", "drop"]
+REQUESTS = "payment_gateway.requests"
+"""The queue to which only the invoice service writes. What claims to be a request elsewhere may be anybody's."""
 ROUTING_HEADERS = frozenset({"CC", "BCC"})
 """Headers by which RabbitMQ routes a message to further queues. If one holds anything but a list, the broker closes the channel."""
 
@@ -280,7 +282,7 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
         new_id(), now, who, "discard", record.id, details | {"closes": str(command_id) if command_id else None}
     )
     read = _read(record)
-    if isinstance(read, Inbound) and isinstance(read.data, InvoicePaymentRequested):
+    if letter.queue == REQUESTS and isinstance(read, Inbound) and isinstance(read.data, InvoicePaymentRequested):
         return _discard_request(after, entry, read, read.data)
     if command_id is None:
         text = "discarded; no id of a command can be read, so nobody is answered"
