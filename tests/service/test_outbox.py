@@ -287,7 +287,7 @@ def stuck() -> StuckBroker:
     return StuckBroker()
 
 
-class Clock:
+class KeeperClock:
     """Gives seconds."""
 
     def __init__(self) -> None:
@@ -298,12 +298,12 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> KeeperClock:
+    return KeeperClock()
 
 
 @pytest.fixture
-def keeper(database: Database, clock: Clock) -> OutboxKeeper:
+def keeper(database: Database, clock: KeeperClock) -> OutboxKeeper:
     return OutboxKeeper(database, clock)
 
 
@@ -398,7 +398,7 @@ async def test_what_waits_in_memory_is_not_published_by_a_sweeper_as_well(
     stuck: StuckBroker,
     outside: OutsideRelay,
     keeper: OutboxKeeper,
-    clock: Clock,
+    clock: KeeperClock,
     broker: ScriptedBroker,
     elsewhere: dict[Lane, OutboxSweeper],
 ) -> None:
@@ -423,7 +423,7 @@ async def test_what_could_not_be_kept_reserved_is_left_to_the_sweepers(
     database: Database,
     stuck: StuckBroker,
     outside: OutsideRelay,
-    clock: Clock,
+    clock: KeeperClock,
     broker: ScriptedBroker,
     elsewhere: dict[Lane, OutboxSweeper],
     monkeypatch: pytest.MonkeyPatch,
@@ -447,7 +447,7 @@ async def test_a_slow_confirm_brings_no_second_publish(
     database: Database,
     stuck: StuckBroker,
     keeper: OutboxKeeper,
-    clock: Clock,
+    clock: KeeperClock,
     broker: ScriptedBroker,
     elsewhere: dict[Lane, OutboxSweeper],
 ) -> None:
