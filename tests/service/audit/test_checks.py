@@ -13,6 +13,7 @@ from uuid import UUID, uuid4, uuid5
 import asyncpg
 import orjson
 import pytest
+import pytest_asyncio
 
 from services.audit import resources, run
 from services.audit.baseline import take_baseline, write
@@ -23,10 +24,23 @@ from services.audit.queues import QueueState, Waiting, read_queues
 from services.audit.run import AuditReport, audit
 from services.audit.stores import AuditError, Sources, Stores, open_stores
 from shared.messaging.topology import UNREADABLE_DEAD_LETTERS
-from tests.service.audit.books import HISTORY, LOGS, FinishedBooks, command, open_books, payment, sources, write_books
+from tests.service.audit.books import (
+    HISTORY,
+    LOGS,
+    Connections,
+    FinishedBooks,
+    command,
+    open_books,
+    open_connections,
+    payment,
+    sources,
+    write_books,
+)
 from tests.support.databases import execute
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NOW = datetime.now(UTC)
 
@@ -40,11 +54,18 @@ def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-@pytest.fixture
-async def books(environment_urls: Environment, written: Path, tmp_path: Path) -> AsyncIterator[FinishedBooks]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def connections(environment_urls: Environment, written: Path) -> AsyncIterator[Connections]:
+    """The same for all tests: to prepare the audit's statements takes longer than to run them."""
+    async with open_connections(environment_urls.databases) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def books(connections: Connections, written: Path, tmp_path: Path) -> AsyncIterator[FinishedBooks]:
     """The same books, to be changed; every change is rolled back."""
     folder = Path(shutil.copytree(written, tmp_path / "books"))
-    async with open_books(environment_urls.databases, folder) as opened:
+    async with open_books(connections, folder) as opened:
         yield opened
 
 
@@ -59,6 +80,11 @@ def broken(findings: Sequence[Finding]) -> set[str]:
 async def found(name: str, stores: Stores) -> Finding:
     """The finding of the check of that name."""
     return await next(check for check in CHECKS if check.name == name).run(stores)
+
+
+async def all_findings(books: FinishedBooks) -> list[Finding]:
+    stores = books.stores()
+    return [await check.run(stores) for check in CHECKS]
 
 
 def explained(findings: Sequence[Finding]) -> list[str]:
@@ -959,12 +985,12 @@ async def _both(first: Awaitable[object], second: Awaitable[object]) -> None:
 async def test_a_planted_fault_breaks_exactly_its_checks(books: FinishedBooks, name: str) -> None:
     plant, checks = PLANTED[name]
     await plant(books)
-    findings = [await check.run(books.stores()) for check in CHECKS]
+    findings = await all_findings(books)
     assert broken(findings) == checks, explained(findings)
     assert not AuditReport(tuple(findings), complete=False).ok
 
 
-def test_every_check_is_broken_by_a_fault_of_its_own() -> None:
+async def test_every_check_is_broken_by_a_fault_of_its_own() -> None:
     alone = {next(iter(checks)) for _, checks in PLANTED.values() if len(checks) == 1}
     assert alone == {check.name for check in CHECKS} - {"repeating_changes_nothing"}
 
@@ -995,7 +1021,7 @@ async def test_what_is_looked_at_again_is_under_way(books: FinishedBooks) -> Non
 
 async def test_a_purge_that_the_journal_tells_of_breaks_no_chain(books: FinishedBooks) -> None:
     await purged()(books)
-    findings = [await check.run(books.stores()) for check in CHECKS]
+    findings = await all_findings(books)
     assert not broken(findings), explained(findings)
 
 
@@ -1018,7 +1044,7 @@ async def test_books_with_deleted_journals_and_attempts_hold(books: FinishedBook
     for name, version in (("paid", 2), ("late", 2), ("declined", 2), ("decided", 3)):
         await journal_deleted(books, name, until_version=version)
         await attempts_deleted(books, name)
-    findings = [await check.run(books.stores()) for check in CHECKS]
+    findings = await all_findings(books)
     assert broken(findings) == set(), explained(findings)
 
 
