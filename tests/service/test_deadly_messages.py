@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -122,7 +121,7 @@ async def test_a_message_that_ends_connections_does_not_stop_the_other_queue_of_
 ) -> None:
     """It leaves `dead-letters` by the way out, and the dead letters behind it are stored. A policy lowers the limit for the test."""
     monkeypatch.setattr(losses, "PAUSE_ALONE_S", 0.0)
-    vhost, limit = urlsplit(environment.rabbitmq_url).path[1:], 60
+    vhost, limit = environment.stack.vhost, 60
     policy = ("lower", f"^{DEAD_LETTERS}$", f'{{"delivery-limit": {limit}}}', "--apply-to", "queues")
     stack.broker.ctl("set_policy", "--vhost", vhost, *policy)
     resets = kill_connections(proxy)

@@ -1,15 +1,17 @@
 """Senders with names, on the real broker: each has its own commands, answers and invoices, and learns of no other's."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
 
 from deploy.local.stack import Stack
+from deploy.permissions.broker import broker_users, definitions
 from services.invoice.__main__ import assemble
 from services.invoice.rebuild import rebuild
 from services.staff.__main__ import assemble as assemble_staff
@@ -32,18 +34,17 @@ ISSUE_2 = ISSUE.model_copy(update={"invoice_id": "INV-2"})
 
 @pytest.fixture(scope="module")
 def users(stack: Stack, environment_urls: Environment) -> Iterator[dict[str, str]]:
-    """Two users of the broker, and a URL for each. They may write where senders do, and have queues of their own."""
+    """Two senders that the broker knows, and a URL for each."""
+    names = {who: f"{who}-{uuid4().hex[:6]}" for who in ("billing", "shop")}
+    senders = [user for user in broker_users(senders=names.values()) if user.name in names.values()]
+    known = definitions(senders, environment_urls.stack.vhost, dict.fromkeys(names.values(), PASSWORD))
+    stack.broker.import_definitions(json.dumps(known))
     parts = urlsplit(environment_urls.rabbitmq_url)
-    vhost, names = unquote(parts.path[1:]) or "/", [f"{name}-{uuid4().hex[:6]}" for name in ("billing", "shop")]
-    for name in names:
-        own = rf"^{name}\..*"
-        stack.broker.ctl("add_user", name, PASSWORD)
-        stack.broker.ctl("set_permissions", "--vhost", vhost, name, own, rf"{own}|^invoice\.commands$", own)
     yield {
-        name.partition("-")[0]: parts._replace(netloc=f"{name}:{PASSWORD}@{parts.hostname}:{parts.port}").geturl()
-        for name in names
+        who: parts._replace(netloc=f"{name}:{PASSWORD}@{parts.hostname}:{parts.port}").geturl()
+        for who, name in names.items()
     }
-    for name in names:
+    for name in names.values():
         stack.broker.ctl("delete_user", name)
 
 
