@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from deploy.local.stack import SERVICES, Stack, open_stack
 from deploy.local.system import prepare
 from shared.observability.logs import configure_logs
+from tests.faults.proxy import Network, open_network
 from tests.support.databases import truncate
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -66,6 +67,13 @@ async def environment(environment_urls: Environment) -> Environment:
 async def upstream(environment: Environment) -> AsyncIterator[UpstreamClient]:
     """An upstream system: it sends commands and receives what the services publish."""
     async with UpstreamClient.open(environment.rabbitmq_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Proxies that break connections on command."""
+    with open_network() as opened:
         yield opened
 
 

@@ -5,7 +5,7 @@ whenever the body of such a message comes does the same with any broker.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import uuid4
@@ -24,7 +24,7 @@ from shared.messaging.topology import DEAD_LETTERS, DELIVERY_LIMIT, UNREADABLE_D
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from tests.faults.frames import Amqp, FrameEvent
-from tests.faults.proxy import Network, Proxy, Rule, open_network
+from tests.faults.proxy import Network, Proxy, Rule
 from tests.support.databases import rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -34,12 +34,6 @@ QUEUE = "invoice.commands"
 DEADLY = b"deadly"
 DEADLINE_S = 60.0
 FOR_EVER = 1_000_000
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with open_network() as opened:
-        yield opened
 
 
 @pytest.fixture
