@@ -536,42 +536,36 @@ async def test_a_cancellation_that_the_client_turns_into_an_error_stays_one() ->
         await task
 
 
-async def test_dead_letters_of_an_earlier_build_stay_and_the_operator_is_told(
-    stack: Stack,
-) -> None:
+async def test_dead_letters_of_an_earlier_build_stay_and_the_operator_is_told(empty_vhost: Stack) -> None:
     """Arguments of a queue cannot be changed, and it may hold messages. What it lacks comes by a policy."""
-    name = f"earlier-{uuid4().hex[:8]}"
-    url = stack.create_vhost(name)
-    try:
-        (dead_letters,) = (queue for queue in QUEUES if queue.name == DEAD_LETTERS)
-        link = BrokerLink(url, name="test earlier build")
-        channel = await link.channel(confirms=False)
-        former: dict[str, Any] = {**(dead_letters.former_arguments or {})}
-        await channel.queue_declare(DEAD_LETTERS, durable=True, arguments=former)
-        await link.close()
-        await apply_topology(url)
-        assert await check_topology(url) == []
-        (note,) = await leftovers(url)
-        policy = note[note.index("{") : note.rindex("}") + 1]
-        assert json.loads(policy) == dead_letters.policy
-        lower = json.dumps(json.loads(policy) | {"delivery-limit": 2})
-        stack.broker.ctl(
-            "set_policy", "--vhost", name, DEAD_LETTERS, f"^{DEAD_LETTERS}$", lower, "--apply-to", "queues"
-        )
-        async with UpstreamClient.open(url) as there:
-            await there.send_raw(b"deadly", exchange=DEAD_LETTERS, key="saga.events")
+    url = empty_vhost.rabbitmq_url
+    (dead_letters,) = (queue for queue in QUEUES if queue.name == DEAD_LETTERS)
+    link = BrokerLink(url, name="test earlier build")
+    channel = await link.channel(confirms=False)
+    former: dict[str, Any] = {**(dead_letters.former_arguments or {})}
+    await channel.queue_declare(DEAD_LETTERS, durable=True, arguments=former)
+    await link.close()
+    await apply_topology(url)
+    assert await check_topology(url) == []
+    (note,) = await leftovers(url)
+    policy = note[note.index("{") : note.rindex("}") + 1]
+    assert json.loads(policy) == dead_letters.policy
+    lower = json.dumps(json.loads(policy) | {"delivery-limit": 2})
+    empty_vhost.broker.ctl(
+        "set_policy", "--vhost", empty_vhost.vhost, DEAD_LETTERS, f"^{DEAD_LETTERS}$", lower, "--apply-to", "queues"
+    )
+    async with UpstreamClient.open(url) as there:
+        await there.send_raw(b"deadly", exchange=DEAD_LETTERS, key="saga.events")
 
-            async def moved_on() -> int:
-                # Not until it is gone from `dead-letters`: in whose hands a connection ends, it is in no depth at all.
-                async with UpstreamClient.open(url) as lost:
-                    await (await lost.queue(DEAD_LETTERS))._queue.get(fail=False)
-                return await there.depth(UNREADABLE_DEAD_LETTERS)
+        async def moved_on() -> int:
+            # Not until it is gone from `dead-letters`: in whose hands a connection ends, it is in no depth at all.
+            async with UpstreamClient.open(url) as lost:
+                await (await lost.queue(DEAD_LETTERS))._queue.get(fail=False)
+            return await there.depth(UNREADABLE_DEAD_LETTERS)
 
-            await until(moved_on, what="the way out of a message that ends connections")
-            (moved,) = await (await there.queue(UNREADABLE_DEAD_LETTERS)).take(1)
-        assert (moved.message.body, moved.message.routing_key) == (b"deadly", "saga.events")
-    finally:
-        stack.drop_vhost(name)
+        await until(moved_on, what="the way out of a message that ends connections")
+        (moved,) = await (await there.queue(UNREADABLE_DEAD_LETTERS)).take(1)
+    assert (moved.message.body, moved.message.routing_key) == (b"deadly", "saga.events")
 
 
 async def test_a_new_broker_has_nothing_of_an_earlier_build(environment: Environment) -> None:

@@ -1,5 +1,6 @@
 """The real processes: four services, the sandbox gateway, RabbitMQ and PostgreSQL."""
 
+import uuid
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from deploy.local.system import System, open_system_on
 @pytest.fixture(scope="session")
 def whole_system(stack: Stack) -> Iterator[System]:
     """Everything but the services, which tests start. At the end those that run are stopped, and must end in time."""
-    with open_system_on(stack) as opened:
+    with stack.part(f"system_{uuid.uuid4().hex[:8]}") as own, open_system_on(own) as opened:
         yield opened
         opened.fleet.stop_all()
 
