@@ -38,7 +38,6 @@ EXEMPT = {
     ("services/staff/actions.py", "note_outbox_action"): "a note; done again, it is noted again",
     ("services/invoice/rebuild.py", "rebuild"): "reads only",
     ("services/purge/run.py", "_rows"): "reads only",
-    ("services/purge/run.py", "_columns"): "reads only",
     ("services/purge/run.py", "_forget_cached_states"): "ends sessions, which a repetition ends again",
     (
         "services/invoice/rebuild.py",
