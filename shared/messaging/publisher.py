@@ -34,6 +34,7 @@ from shared.amqp.transport import FrameTransport
 from shared.messaging import dead_letters
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Lane, Outgoing
+from shared.messaging.reply_address import kind_of
 from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, ingress_exchange, is_public
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -535,13 +536,16 @@ def _payload(
         # The broker would close the channel for an oversized body, and all messages in flight on it would fail.
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
     is_copy = lane is not Lane.INSIDE and is_public(message.exchange)
+    # RabbitMQ 3.10 returns what it delivers by direct reply-to as if nobody had got it.
+    is_direct = not message.exchange and kind_of(message.routing_key) is not None
     return frames.publish(
         channel.number,
         exchange=message.exchange if is_copy else ingress_exchange(message.exchange),
         routing_key=message.routing_key,
-        mandatory=message.droppable
-        or message.exchange in {"", DEAD_LETTERS}
-        or (message.type in MUST_ROUTE and not is_copy),
+        mandatory=not is_direct
+        and (
+            message.exchange in {"", DEAD_LETTERS} or (message.type in MUST_ROUTE and not is_copy) or message.droppable
+        ),
         content_type=message.content_type,
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,

@@ -75,8 +75,7 @@ class Relay:
         """Publish outbox batches that are in hand. What is not confirmed is then left to the sweepers."""
         left = held
         try:
-            messages = [message for outbox_batch in held for message in outbox_batch.messages]
-            published, for_another_lane = await self._publish_messages(messages)
+            published, for_another_lane = await self._publish_messages(held)
             results = [outbox.unpublished_of(outbox_batch, published, for_another_lane) for outbox_batch in held]
             metrics.ANSWERS_DROPPED.inc(sum(len(unpublished.dropped) for unpublished in results))
             self.keeper.delete_soon(unpublished.outbox_batch for unpublished in results if not unpublished.count)
@@ -86,11 +85,12 @@ class Relay:
             self.keeper.release(left)
         return sum(len(unpublished.outbox_batch.messages) - unpublished.stuck for unpublished in results)
 
-    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
+    async def _publish_messages(self, held: Sequence[OutboxBatch]) -> tuple[Published, ForAnotherLane]:
         """Publish messages to everybody. Those that the public refuses go to our own queues alone, and owe their public copies.
 
         While the public refuses, that is known before. Otherwise a refusal tells of it, if our own queues then take the message.
         """
+        messages = _messages_of(held)
         known = [message for message in messages if self._routes.refuses(message)]
         to_all = [message for message in messages if not self._routes.refuses(message)] if known else messages
         crash_points.reach("relay.before_publish")
@@ -128,6 +128,10 @@ class Relay:
                     type=message.type,
                     advice="it ends the broker's connection at each try: `remit outbox list` shows it",
                 )
+
+
+def _messages_of(outbox_batches: Sequence[OutboxBatch]) -> list[Outgoing]:
+    return [message for outbox_batch in outbox_batches for message in outbox_batch.messages]
 
 
 def _taken(messages: Sequence[Outgoing], published: Published) -> set[UUID]:
@@ -205,8 +209,9 @@ class OutsideRelay(_RelayOfOthers):
         """Publish these outbox batches, which may also be public copies that the build before kept on this lane."""
         return await self._publish(self.keeper.hold(outbox_batches))
 
-    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
+    async def _publish_messages(self, held: Sequence[OutboxBatch]) -> tuple[Published, ForAnotherLane]:
         """Publish messages, except those whose routes refuse. They change their lane, and so do those of which one has a silent queue."""
+        messages = _messages_of(held)
         unsent = {message.id for message in messages if self._routes.refuses(message)}
         sent = [message for message in messages if not self._routes.refuses(message)] if unsent else messages
         published = await self._send(sent)
@@ -230,25 +235,31 @@ class RetryRelay(_RelayOfOthers):
         super().__init__(database, publisher, routes=routes, keeper=keeper)
         self.lane = lane
 
-    async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
-        """Publish one message to each route that refuses. If it is taken, the others follow. If it is not, they fare like it unsent."""
-        first, alone, rest = self._routes.to_try(messages)
+    async def _publish_messages(self, held: Sequence[OutboxBatch]) -> tuple[Published, ForAnotherLane]:
+        """Publish one message to each route that refuses. If it is taken, the others follow. If it is not, they fare like it unsent.
+
+        But every public copy is sent at least once, because behind its route there may be queues that take it.
+        """
+        untried = {
+            message.id for message in _messages_of([one for one in held if not one.refusals]) if is_event(message)
+        }
+        first, apart, rest = self._routes.to_try(_messages_of(held), untried=untried)
         published = await self._send(first)
         tried = list(first)
-        while alone and not (
+        while apart and not (
             published.silent or published.failed
         ):  # who tries a silent queue waits: one a call is enough
-            tried.append(message := alone.pop(0))
-            published = published.with_others(await self._send([message]))
+            tried += (group := apart.pop(0))
+            published = published.with_others(await self._send(group))
         taken = {*published.confirmed, *published.undeliverable}
         open_ = routes_of(message for message in tried if message.id in taken)
         if following := [message for message in rest if route_of(message) in open_]:
             published = published.with_others(await self._send(following))
         self._routes.learn([*tried, *following], published)
         is_outage = bool(published.failed)
-        for message in (*alone, *rest):
+        for message in (*(message for group in apart for message in group), *rest):
             if route_of(message) not in open_:
-                is_refused = not is_outage and self._routes.has_refused(message)
+                is_refused = not is_outage and message.id not in untried and self._routes.has_refused(message)
                 (published.refused if is_refused else published.failed).append(message.id)
         published.failed += published.unclear
         published.unclear.clear()

@@ -4,8 +4,8 @@ A message to a crafted address can make the broker close the connection. RabbitM
 `amq.rabbitmq.reply-to.` in the channel of whoever publishes to it, and the channel dies if it is not what RabbitMQ itself writes there
 (`rabbit_direct_reply_to` and `pid_recomposition`, later `rabbit_pid_codec`): two parts in base64, the process id of the channel that
 awaits the answer, and a key of 16 bytes. The process id is in Erlang's external term format, with `reply@` and a hash of the node's name as
-its node. Whether there is a node with that hash, and whether its Erlang can have such a process, only the broker knows: the publisher
-isolates an answer that ends the connection anyway.
+its node. Whether there is a node with that hash, and whether its Erlang can have such a process, only the broker knows. So the first answer
+to each kind of address (`kind_of`) is tried alone, on the retry lane.
 """
 
 import re
@@ -28,7 +28,11 @@ _PROCESS_ID: Final = re.compile(
 )
 """Version 131; NEW_PID_EXT or PID_EXT; an atom in UTF-8, long or short; id, serial and creation of 4, 4 and 4 or 1 bytes."""
 _ID_MAX: Final = 2**28 - 1
-"""The largest number of a process. Erlang/OTP 25 and earlier have at most 2**15 - 1."""
+"""The largest number of a process."""
+_EVERY_ID_MAX: Final = 2**15 - 1
+_EVERY_SERIAL_MAX: Final = 2**13 - 1
+"""The largest numbers of a process that every Erlang can have. With Erlang/OTP 25 RabbitMQ ends the connection over larger ones
+(measured)."""
 _KEY_BYTES: Final = 16
 _REPLACED: Final = "\ufffd"
 """Stands where a byte of the sender could not be read. So the address is not what the sender wrote."""
@@ -58,22 +62,26 @@ def is_of_sender(reply_to: str, sender: str | None) -> bool:
 
 def is_direct(reply_to: str) -> bool:
     """Whether this is an address of direct reply-to as RabbitMQ writes it."""
-    process_id, dot, key = reply_to.removeprefix(_ADDRESS).partition(".")
-    return (
-        reply_to.startswith(_ADDRESS)
-        and dot == "."
-        and _is_process_id(_decoded(process_id))
-        and len(_decoded(key)) == _KEY_BYTES
-    )
+    return kind_of(reply_to) is not None
 
 
-def _is_process_id(data: bytes) -> bool:
-    found = _PROCESS_ID.fullmatch(data)
-    return (
-        found is not None
-        and found["length"][0] == len(found["node"])
-        and int.from_bytes(found["rest"][:4], "big") <= _ID_MAX
-    )
+@lru_cache(maxsize=4_096)
+def kind_of(reply_to: str) -> str | None:
+    """What decides whether the broker can read this address of direct reply-to: the node, and whether its process has a large number.
+
+    Addresses of one kind either all end the connection of whoever publishes to them, or none does. None for any other address.
+    """
+    if not reply_to.startswith(_ADDRESS):
+        return None
+    process_id, _, key = reply_to.removeprefix(_ADDRESS).partition(".")
+    found = _PROCESS_ID.fullmatch(_decoded(process_id))
+    if found is None or found["length"][0] != len(found["node"]) or len(_decoded(key)) != _KEY_BYTES:
+        return None
+    id_, serial = (int.from_bytes(found["rest"][at : at + 4], "big") for at in (0, 4))
+    if id_ > _ID_MAX:
+        return None
+    is_large = id_ > _EVERY_ID_MAX or serial > _EVERY_SERIAL_MAX
+    return f"{found['node'].decode()}{', a large number' if is_large else ''}"
 
 
 def _decoded(text: str) -> bytes:

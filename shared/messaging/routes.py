@@ -6,15 +6,21 @@ not share a connection and a sweeper with them.
 
 What refuses is known by exchange and routing key, since others may have bound some events only. It is known in memory only: after a restart
 the next refusal tells of it again.
+
+Addresses of direct reply-to are routes by their kinds (`shared.messaging.reply_address`), and the other way round: one that the broker
+cannot read ends the connection, so a kind refuses until a message by itself has shown that it does not.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+from uuid import UUID
 
 import structlog
 
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import Published
+from shared.messaging.reply_address import kind_of
 from shared.messaging.topology import MUST_ROUTE, is_public, own_exchange
 from shared.observability import metrics
 from shared.persistence.outbox import Backoff
@@ -25,8 +31,11 @@ log = structlog.get_logger(__name__)
 ROUTES_MAX = 10_000
 """Routes that are known to refuse, some megabytes. Senders choose the names of their queues. Beyond this the oldest is forgotten, and its
 next message tells of it again."""
-SILENT = Backoff(2.0, 2)
-"""How long a route is left alone after its messages got no sign: whoever tries it waits `SILENT_AFTER_S`. The longest time is 8 s."""
+FAILED = Backoff(2.0, 2)
+"""How long a route is left in peace after a message got no sign, or ended the connection: each try costs time. The longest wait is
+8 s."""
+APART_MAX = 50
+"""Routes that are tried apart by one call. Each takes milliseconds, and some 20 ms if a message ends the connection."""
 
 Route = tuple[str, str]
 """Exchange and routing key."""
@@ -34,13 +43,14 @@ Route = tuple[str, str]
 
 @dataclass(slots=True)
 class _Refusal:
-    """Why a route refuses. A full queue says so at once. One that may have no leader says nothing, so messages are tried there `alone`.
+    """Why a route refuses. A full queue says so at once. One that may have no leader says nothing, and an address may end the connection:
+    so messages are tried there apart from those to other routes.
 
-    `silences` counts how often in a row it said nothing to a message alone, and `not_before` is when one is tried again.
+    `failures` counts how often in a row that went wrong, and `not_before` is when the next one is tried.
     """
 
-    alone: bool = False
-    silences: int = 0
+    apart: bool = False
+    failures: int = 0
     not_before: float = 0.0
 
 
@@ -50,73 +60,81 @@ class Routes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._refusing: dict[Route, _Refusal] = {}
+        self._proven: dict[Route, None] = {}
+        """The kinds of direct reply-to that end no connection."""
 
     def refuses(self, message: Outgoing) -> bool:
-        """Whether the route of this message did not take the last message that was sent there."""
-        return bool(self._refusing) and route_of(message) in self._refusing
+        """Whether the route of this message did not take the last message that was sent there, or is not known to be harmless."""
+        if message.exchange and not self._refusing:
+            return False  # as nearly always
+        return self._refusal_of(message) is not None
 
     def has_refused(self, message: Outgoing) -> bool:
-        """Whether that was the fault of this route: it is not only under suspicion because of messages that were sent together."""
-        refusal = self._refusing.get(route_of(message))
-        return refusal is not None and (refusal.silences > 0 or not refusal.alone)
+        """Whether that was the fault of this route: it is not only under suspicion."""
+        refusal = self._refusal_of(message)
+        return refusal is not None and (refusal.failures > 0 or not refusal.apart)
 
     def learn(self, messages: Sequence[Outgoing], published: Published) -> None:
         """Note what became of these messages when they were sent. A route that did not take one of them refuses."""
         open_ = {*published.confirmed, *published.undeliverable}
-        refused, silent, unclear = set(published.refused), set(published.silent), set(published.unclear)
-        if self._refusing:
-            for route in routes_of(message for message in messages if message.id in open_):
-                self._refusing.pop(route, None)
+        refused, silent, unclear, poison = (
+            set(ids) for ids in (published.refused, published.silent, published.unclear, published.poison)
+        )
+        harmless = open_.difference(published.unencodable)  # an address that was never sent shows nothing
+        for message in messages:
+            if message.id in open_:
+                self._refusing.pop(route_of(message), None)
+            if message.id in harmless and _is_direct(message):
+                _make_room(self._proven)
+                self._proven[route_of(message)] = None
         for message in messages:
             if message.id in unclear:
-                self._refusal_of(message).alone = True
-            elif message.id in refused or message.id in silent:
-                self._report(message)
-                refusal = self._refusal_of(message)
-                refusal.alone = message.id in silent
-                if refusal.alone and self._clock() >= refusal.not_before:  # once, however many were sent together
-                    refusal.not_before = self._clock() + SILENT.delay_s(refusal.silences)
-                    refusal.silences += 1
+                self._refuses(message, apart=True)
+            elif message.id in refused:
+                self._refuses(message, apart=False, is_to_blame=True)
+            elif message.id in silent or (message.id in poison and _is_direct(message)):
+                self._refuses(message, apart=True, is_to_blame=True)
 
-    def to_try(self, messages: Sequence[Outgoing]) -> tuple[list[Outgoing], list[Outgoing], list[Outgoing]]:
-        """Those messages that can be sent together, those that have to be sent alone, and the rest.
+    def to_try(
+        self, messages: Sequence[Outgoing], *, untried: Collection[UUID]
+    ) -> tuple[list[Outgoing], list[list[Outgoing]], list[Outgoing]]:
+        """Those messages that can be sent together, those that have to be sent apart from all others, by route, and the rest.
 
-        Of messages to one route that refuses, one is tried, if it is time. Of those to be sent alone, the least suspect is the first.
+        Of messages to one route that refuses, one is tried, if it is time, and with it those in `untried`. Of the routes apart, the least
+        suspect is the first.
         """
         now = self._clock()
         together: list[Outgoing] = []
-        alone: dict[Route, Outgoing] = {}
+        apart: dict[Route, tuple[_Refusal, list[Outgoing]]] = {}
         rest: list[Outgoing] = []
         shown: set[Route] = set()
         for message in messages:
-            route = route_of(message)
-            refusal = self._refusing.get(route)
+            route, refusal = route_of(message), self._refusal_of(message)
             if refusal is None:
                 together.append(message)
-            elif route in shown or now < refusal.not_before:
+            elif now < refusal.not_before or (route in shown and message.id not in untried):
                 rest.append(message)
-            elif refusal.alone:
-                alone[route] = message
-            else:
+            elif not refusal.apart:
                 together.append(message)
+            elif route in apart or len(apart) < APART_MAX:
+                apart.setdefault(route, (refusal, []))[1].append(message)
+            else:
+                rest.append(message)
             if refusal is not None:
                 shown.add(route)
-        suspicion = sorted(
-            alone, key=lambda route: (self._refusing[route].silences > 0, self._refusing[route].not_before)
-        )
-        return together, [alone[route] for route in suspicion], rest
+        suspicion = sorted(apart.values(), key=lambda tried: (tried[0].failures > 0, tried[0].not_before))
+        return together, [group for _, group in suspicion], rest
 
-    def _refusal_of(self, message: Outgoing) -> _Refusal:
-        """The refusal of this message's route, which may be a new one."""
+    def _refusal_of(self, message: Outgoing) -> _Refusal | None:
+        """Why the route of this message refuses; None if it does not."""
         route = route_of(message)
-        if route not in self._refusing:
-            if len(self._refusing) >= ROUTES_MAX:
-                del self._refusing[next(iter(self._refusing))]
-            self._refusing[route] = _Refusal()
-        return self._refusing[route]
+        refusal = self._refusing.get(route)
+        if refusal is None and _is_direct(message) and route not in self._proven:
+            return _Refusal(apart=True)
+        return refusal
 
-    def _report(self, message: Outgoing) -> None:
-        if is_event(message):
+    def _refuses(self, message: Outgoing, *, apart: bool, is_to_blame: bool = False) -> None:
+        if is_to_blame and is_event(message):
             metrics.PUBLIC_COPIES_REFUSED.labels(exchange=message.exchange).inc()
             if not self.has_refused(message):
                 log.error(
@@ -125,11 +143,29 @@ class Routes:
                     routing_key=message.routing_key,
                     advice="a queue that somebody bound to it takes none: its owner drains or unbinds it; our own queues get theirs",
                 )
+        route = route_of(message)
+        if route not in self._refusing:
+            _make_room(self._refusing)
+        refusal = self._refusing.setdefault(route, _Refusal())
+        refusal.apart = apart
+        if apart and is_to_blame and self._clock() >= refusal.not_before:  # once, however many were sent together
+            refusal.not_before = self._clock() + FAILED.delay_s(refusal.failures)
+            refusal.failures += 1
+
+
+def _make_room(routes: dict[Route, Any]) -> None:
+    """Make room for one more route: the oldest is forgotten."""
+    if len(routes) >= ROUTES_MAX:
+        del routes[next(iter(routes))]
+
+
+def _is_direct(message: Outgoing) -> bool:
+    return not message.exchange and kind_of(message.routing_key) is not None
 
 
 def route_of(message: Outgoing) -> Route:
-    """The route that the message takes."""
-    return message.exchange, message.routing_key
+    """The route that the message takes. All addresses of direct reply-to of one kind are one route."""
+    return message.exchange, (None if message.exchange else kind_of(message.routing_key)) or message.routing_key
 
 
 def routes_of(messages: Iterable[Outgoing]) -> set[Route]:

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from shared.ids import new_id
 from shared.messaging.envelope import Lane, Outgoing
+from shared.messaging.reply_address import kind_of
 from shared.messaging.topology import MOVED, is_public
 from shared.persistence.database import Connection, Record, Tx
 from shared.records import dataclass, replace
@@ -95,7 +96,8 @@ ANSWER_REFUSALS_MAX = 5
 """Tries, about half a minute, after which an answer is dropped if its receiver's queue stays full or without a leader. The stored answer
 remains."""
 ANSWER_LOSSES_MAX = 3
-"""Connections that an answer may end before it is dropped. The stored answer remains."""
+"""Connections that an answer may end before it is dropped. The stored answer remains. By direct reply-to it may end one: it has an address
+that the broker did not write."""
 LOSSES_MAX = 6
 """Connections that any other message may end, in about three minutes, before it is quarantined: only a person can help it then."""
 REFUSALS_COUNTED_MAX = 1_000
@@ -287,20 +289,20 @@ def unpublished_of(
     for message in outbox_batch.messages:
         reason = (of_answers if message.droppable else of_others).get(message.id, "unknown")
         if message.droppable:
-            reason = _reason_of_answer(reason, outbox_batch)
+            reason = _reason_of_answer(message, reason, outbox_batch)
         if reason is not None:
             left.setdefault(reason, []).append(message)
     return Unpublished(outbox_batch, **left)
 
 
-def _reason_of_answer(reason: str | None, outbox_batch: OutboxBatch) -> str | None:
-    """Why an answer is still there. It is dropped after a few tries, and at once if its queue does not exist."""
+def _reason_of_answer(answer: Outgoing, reason: str | None, outbox_batch: OutboxBatch) -> str | None:
+    """Why an answer is still there. It is dropped after a few tries, and at once if its queue does not exist, or its address is crafted."""
     match reason:
         case "unroutable":
             return None
         case "refused" if outbox_batch.refusals >= ANSWER_REFUSALS_MAX:
             return "dropped"
-        case "poison" if outbox_batch.losses + 1 >= ANSWER_LOSSES_MAX:
+        case "poison" if outbox_batch.losses + 1 >= ANSWER_LOSSES_MAX or kind_of(answer.routing_key) is not None:
             return "dropped"
         case _:
             return reason
@@ -329,7 +331,7 @@ def parts_of(unpublished: Unpublished) -> list[WaitingPart]:
         WaitingPart(unpublished.unknown, batch.lane, batch.refusals, batch.losses, RESERVED_S),
         WaitingPart(unpublished.unroutable, lane, once_more, 0, UNROUTABLE.delay_s(batch.refusals)),
         WaitingPart(unpublished.refused, lane, once_more, 0, refused.delay_s(batch.refusals)),
-        WaitingPart(unpublished.public, Lane.PUBLIC, 0, 0, PUBLIC_REFUSED.delay_s(0)),
+        WaitingPart(unpublished.public, Lane.PUBLIC, 0, 0, 0.0),
         WaitingPart(unpublished.unsent, Lane.RETRY, batch.refusals, batch.losses, 0.0),
         *(WaitingPart([message], lane, batch.refusals, losses, poison_s) for message in unpublished.poison),
     ]

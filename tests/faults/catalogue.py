@@ -164,7 +164,7 @@ ROWS: Final[dict[int, CatalogueRow]] = {
     18: CatalogueRow(
         "strangers at the broker",
         {
-            "an answer's address that ends the connection": "hostile/address",
+            "an answer's address that ends the connection": "hostile/address*",
             "what we publish ends it": "hostile/sent:*",
             "what we receive ends it": "hostile/received:*",
             "a forged death": "hostile/death:*",

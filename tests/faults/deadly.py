@@ -5,7 +5,8 @@ A broker that crashes over one message is imitated by a proxy: it resets the con
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
@@ -74,10 +75,36 @@ MALFORMED: Final = (
 
 
 async def malformed_addresses(testbed: Testbed, payments: Payments, note: Note) -> None:
-    """Every 20 ms a command asks for its answer at another address that nobody can publish to. All payments beside it are answered."""
+    """Every 20 ms a command asks for its answer at another address that nobody can publish to. No connection of ours ends."""
+    gone = await _beside(testbed, payments, note, lambda number: MALFORMED[number % len(MALFORMED)])
+    assert not gone, f"connections of ours were closed: {gone}"
+
+
+async def forged_addresses(testbed: Testbed, payments: Payments, note: Note) -> None:
+    """Every 20 ms a command asks for its answer at an address that only the broker can tell from a true one: each is of a node of its own.
+
+    RabbitMQ 3.10 ends the connection that publishes there. No other answer is on it.
+    """
+    gone = await _beside(testbed, payments, note, of_unknown_node)
+    shared = {name for name in gone if "publisher retry" not in name}
+    assert not shared, f"connections of ours were closed: {shared}"
+
+
+def of_unknown_node(number: int) -> str:
+    """An address of direct reply-to in the form that RabbitMQ writes, of a node that does not exist."""
+    node = b"reply@%d" % (number + 1)
+    process_id = b"\x83Xw" + bytes([len(node)]) + node + bytes(12)
+    return f"{_DIRECT}{b64encode(process_id).decode()}.{b64encode(bytes(16)).decode()}"
+
+
+async def _beside(testbed: Testbed, payments: Payments, note: Note, address: Callable[[int], str]) -> set[str]:
+    """All payments beside commands with these addresses are answered as fast as without. Returns the connections of ours that ended."""
     before = await payments.pay(PAID)
     ours = await connections(testbed)
-    async with Stranger.open(testbed.system.stack.rabbitmq_url) as stranger, _sending(testbed, stranger) as sent:
+    async with (
+        Stranger.open(testbed.system.stack.rabbitmq_url) as stranger,
+        _sending(testbed, stranger, address) as sent,
+    ):
         beside = await payments.pay(PAID)
         while len(sent) < 2 * len(
             MALFORMED
@@ -86,10 +113,9 @@ async def malformed_addresses(testbed: Testbed, payments: Payments, note: Note) 
     note.fired(len(sent))
     note.mended()
     await testbed.until_drained()
-    gone = ours - await connections(testbed)
-    assert not gone, f"connections of ours were closed: {gone}"
     note.remark(f"{len(sent)} commands beside {PAID} payments")
     as_fast_as_before(note, before, beside)
+    return ours - await connections(testbed)
 
 
 async def full_answers(testbed: Testbed, payments: Payments, note: Note) -> None:
@@ -115,14 +141,14 @@ def as_fast_as_before(note: Note, before: Sequence[float], beside: Sequence[floa
 
 
 @asynccontextmanager
-async def _sending(testbed: Testbed, stranger: Stranger) -> AsyncIterator[list[UUID]]:
-    """Sends commands with malformed addresses until the block ends. Yields the ids of those sent."""
+async def _sending(testbed: Testbed, stranger: Stranger, address: Callable[[int], str]) -> AsyncIterator[list[UUID]]:
+    """Sends commands with these addresses until the block ends. Yields the ids of those sent."""
     sent: list[UUID] = []
 
     async def send() -> None:
         while True:
             command = invoice(testbed)
-            command_id = await stranger.send(command, reply_to=MALFORMED[len(sent) % len(MALFORMED)])
+            command_id = await stranger.send(command, reply_to=address(len(sent)))
             testbed.note_sent(command_id, command.wire_name)
             sent.append(command_id)
             await asyncio.sleep(EVERY_S)

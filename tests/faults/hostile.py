@@ -38,6 +38,11 @@ FAULTS: Final[tuple[HostileFault, ...]] = (
         deadly.malformed_addresses,
         short=True,
     ),
+    HostileFault(
+        "address:forged",
+        f"the same with addresses that the broker itself could have written, beside {deadly.PAID} payments",
+        deadly.forged_addresses,
+    ),
     HostileFault("sent:answer", "an answer that ends the connection that publishes it", deadly.deadly_answer),
     HostileFault("sent:event", "an event that ends the connection that publishes it", deadly.deadly_event),
     *(

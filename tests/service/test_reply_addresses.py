@@ -14,29 +14,48 @@ from shared.amqp.broker_link import BrokerLink
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.publisher import Publisher
 from shared.messaging.reply_address import DIRECT, problem_of
+from shared.persistence.database import Database
 from tests.support.environment import Environment
+from tests.support.publishing_lanes import PublishingLanes
+from tests.support.upstream_client import UpstreamClient
+from tests.support.waiting import until
 
 ADDRESSES = 400
 KEY = b64encode(bytes(16)).decode()
 
 
+class Answers:
+    """The answers that came by direct reply-to, and the address of who awaits them."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.ids: list[str | None] = []
+
+    async def take(self, message: AbstractIncomingMessage) -> None:
+        self.ids.append(message.message_id)
+
+
 @pytest.fixture
-async def direct(environment: Environment) -> AsyncIterator[str]:
-    """The address of an asker that awaits its answer by direct reply-to, as the broker wrote it."""
+async def answers(environment: Environment) -> AsyncIterator[Answers]:
+    """An asker that awaits its answers by direct reply-to. The broker writes its address."""
     connection = await aio_pika.connect(environment.rabbitmq_url, timeout=10)
     async with connection:
         channel = await connection.channel()
-        await (await channel.get_queue(DIRECT, ensure=False)).consume(ignored, no_ack=True)
+        opened = Answers()
+        await (await channel.get_queue(DIRECT, ensure=False)).consume(opened.take, no_ack=True)
         questions = await channel.declare_queue(exclusive=True)
         await channel.default_exchange.publish(aio_pika.Message(b"?", reply_to=DIRECT), questions.name, timeout=10)
         message = await questions.get(no_ack=True, timeout=10)
         assert message is not None
         assert message.reply_to is not None
-        yield message.reply_to
+        opened.address = message.reply_to
+        yield opened
 
 
-async def ignored(_: AbstractIncomingMessage) -> None:
-    """An answer."""
+@pytest.fixture
+def direct(answers: Answers) -> str:
+    """The address of an asker that awaits its answer by direct reply-to."""
+    return answers.address
 
 
 def crafted(direct: str, chance: random.Random) -> str:
@@ -91,10 +110,15 @@ async def test_no_answered_address_of_a_process_that_can_be_ends_the_connection(
     assert not any(address in names or is_process_of_any_erlang(address) for address in deadly)
 
 
+def of_unknown_node(number: int) -> str:
+    """An address of the right form. RabbitMQ 3.10 ends the connection over it, and later ones only drop the message."""
+    node = b"reply@%d" % number
+    process_id = b"\x83Xw" + bytes([len(node)]) + node + bytes(12)
+    return f"{DIRECT}.{b64encode(process_id).decode()}.{KEY}"
+
+
 async def test_an_address_of_an_unknown_node_is_isolated(environment: Environment, direct: str) -> None:
-    """It has the right form. RabbitMQ 3.10 ends the connection over it, and later ones only drop the message."""
-    process_id = b"\x83Xw\x09reply@123" + bytes(12)
-    unknown = f"{DIRECT}.{b64encode(process_id).decode()}.{KEY}"
+    unknown = of_unknown_node(123)
     assert problem_of(unknown) is None
     publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test answers"), lane=Lane.OUTSIDE)
     await publisher.keep_open()
@@ -103,3 +127,43 @@ async def test_an_address_of_an_unknown_node_is_isolated(environment: Environmen
     await publisher.close()
     assert {*published.poison, *published.unroutable, *published.confirmed} == {answer.id for answer in answers}
     assert set(published.poison) <= {answers[1].id}
+
+
+FORGED = 60
+
+
+def answer_to(address: str) -> Outgoing:
+    return Outgoing(uuid4(), "", address, "t", "c", b"{}", droppable=True)
+
+
+async def test_forged_addresses_beside_every_answer_harm_none(
+    environment: Environment, upstream: UpstreamClient, answers: Answers
+) -> None:
+    """What could end the connection of all answers is never sent there."""
+    database = await Database.open(environment.databases["invoice"], name="test", connections_max=2)
+    lanes = PublishingLanes(environment.rabbitmq_url, database)
+    asker = await upstream.inbox()
+
+    async def came(count: int) -> None:
+        async def all_there() -> bool:
+            return len(answers.ids) == count
+
+        await until(all_there, what=f"{count} answers by direct reply-to")
+
+    await lanes.say(answer_to(answers.address))
+    assert await lanes.waiting() == [("retry", 0)], "the first to this node is tried alone"
+    await lanes.sweep(Lane.RETRY)
+    await came(1)
+    await lanes.say(answer_to(asker.name))
+    channel = lanes.publishers[Lane.OUTSIDE]._channel
+    for number in range(FORGED):
+        await lanes.say(answer_to(asker.name), answer_to(of_unknown_node(number)), answer_to(answers.address))
+    await came(1 + FORGED)
+    assert len(await asker.waiting()) == 1 + FORGED
+    assert lanes.publishers[Lane.OUTSIDE]._channel is channel, "it was never lost"
+    assert await lanes.waiting() == [("retry", 0)] * FORGED
+    for _ in range(2):
+        await lanes.sweep(Lane.RETRY)
+    assert await lanes.waiting() == [], "each is given up at its first loss"
+    await lanes.close()
+    await database.close()

@@ -1,5 +1,6 @@
 """The unpublished rest of an outbox batch, decided by the broker's results: a pure function."""
 
+from base64 import b64encode
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -7,6 +8,7 @@ import pytest
 
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.publisher import IN_FLIGHT_MAX, Published, WaveSize
+from shared.messaging.reply_address import DIRECT
 from shared.persistence.outbox import (
     ANSWER_LOSSES_MAX,
     ANSWER_REFUSALS_MAX,
@@ -103,6 +105,16 @@ def test_what_our_own_queues_have_taken_owes_its_public_copy() -> None:
     assert ([message.id for message in left.public], left.stuck, left.count) == ([TWO], 1, 2)
 
 
+def test_an_answer_with_a_crafted_address_is_dropped_at_its_first_loss() -> None:
+    """The broker did not write this address, so nobody waits there."""
+    process_id = b64encode(b"\x83Xw\x07reply@1" + bytes(12)).decode()
+    crafted = replace(
+        message(ANSWER), routing_key=f"{DIRECT}.{process_id}.{b64encode(bytes(16)).decode()}", exchange=""
+    )
+    left = unpublished_of(OutboxBatch(UUID(int=99), [crafted]), Published(poison=[ANSWER]))
+    assert (left.dropped, left.count) == ([crafted], 0)
+
+
 @pytest.mark.parametrize("fate", ["refused", "silent", "unclear", "poison", "failed"])
 def test_of_two_answers_with_one_id_none_is_lost(fate: str) -> None:
     """A command came twice at once, with two addresses: one queue took its answer, and the other did not."""
@@ -138,9 +150,7 @@ def test_what_the_outside_lane_does_not_get_rid_of_goes_to_the_retry_lane() -> N
 def test_a_public_copy_changes_its_lane_and_is_repeated_ever_more_rarely() -> None:
     event = replace(message(ONE), exchange="invoice.events")
     batch = OutboxBatch(UUID(int=99), [event], refusals=3)
-    assert parts_of(Unpublished(batch, public=[event])) == [
-        WaitingPart([event], Lane.PUBLIC, 0, 0, PUBLIC_REFUSED.delay_s(0))
-    ]
+    assert parts_of(Unpublished(batch, public=[event])) == [WaitingPart([event], Lane.PUBLIC, 0, 0, 0.0)]
     copy = replace(batch, lane=Lane.PUBLIC)
     assert parts_of(Unpublished(copy, refused=[event])) == [
         WaitingPart([event], Lane.PUBLIC, 4, 0, PUBLIC_REFUSED.delay_s(3))

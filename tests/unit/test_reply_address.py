@@ -1,11 +1,12 @@
 """Which reply addresses are answered: those that the broker can carry, and of direct reply-to those that it wrote itself."""
 
 import os
+import struct
 from base64 import b64encode
 
 import pytest
 
-from shared.messaging.reply_address import DIRECT, is_direct, problem_of
+from shared.messaging.reply_address import DIRECT, is_direct, kind_of, problem_of
 
 # As RabbitMQ 3.10 and 4.x write them; the first is of a public example of RabbitMQ's.
 WRITTEN_BY_RABBITMQ = (
@@ -94,3 +95,17 @@ def test_no_change_of_one_byte_lets_another_form_through(written: str) -> None:
 
 def test_random_bytes_are_no_process_id() -> None:
     assert not any(is_direct(f"{DIRECT}.{b64encode(os.urandom(31)).decode()}.{KEY}") for _ in range(1_000))
+
+
+def of_process(id_: int, serial: int = 0, *, node: bytes = b"reply@1") -> str:
+    process_id = b"\x83Xw" + bytes([len(node)]) + node + struct.pack(">III", id_, serial, 7)
+    return f"{DIRECT}.{b64encode(process_id).decode()}.{KEY}"
+
+
+def test_addresses_of_one_node_are_of_one_kind_unless_the_number_is_large() -> None:
+    small = {kind_of(of_process(id_, serial)) for id_ in (0, 2**15 - 1) for serial in (0, 2**13 - 1)}
+    large = {kind_of(of_process(*numbers)) for numbers in ((2**15, 0), (2**28 - 1, 0), (0, 2**13), (0, 2**32 - 1))}
+    assert len(small) == len(large) == 1
+    kinds = small | large | {kind_of(of_process(0, node=b"reply@2"))}
+    assert (len(kinds), None in kinds) == (3, False)
+    assert [kind_of(text) for text in ("billing.answers", DIRECT, f"{DIRECT}.AAAA.BBBB", "")] == [None] * 4

@@ -1,5 +1,7 @@
-"""What is known about routes that refuse, and which messages are tried there."""
+"""What is known about routes that refuse or may be deadly, and which messages are tried there."""
 
+import os
+from base64 import b64encode
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -8,7 +10,8 @@ import pytest
 from shared.messaging import routes as routing
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import Published
-from shared.messaging.routes import SILENT, Routes
+from shared.messaging.reply_address import DIRECT
+from shared.messaging.routes import APART_MAX, FAILED, Routes
 
 
 def to(address: str) -> Outgoing:
@@ -34,9 +37,10 @@ def routes(clock: RouteClock) -> Routes:
 
 
 def tried(routes: Routes, *addresses: str) -> tuple[list[str], list[str], list[str]]:
-    """The addresses of messages that are tried together, that are tried alone, and of the rest."""
-    together, alone, rest = routes.to_try([to(address) for address in addresses])
-    return names(together), names(alone), names(rest)
+    """The addresses of messages that are tried together, that are tried apart, and of the rest."""
+    together, apart, rest = routes.to_try([to(address) for address in addresses], untried=())
+    assert all(len(group) == 1 for group in apart)
+    return names(together), names([message for group in apart for message in group]), names(rest)
 
 
 def names(messages: Sequence[Outgoing]) -> list[str]:
@@ -70,12 +74,12 @@ def test_nothing_is_learnt_from_an_outage_or_from_one_message(routes: Routes, fa
     assert (routes.refuses(to("full")), routes.refuses(to("other"))) == (True, False)
 
 
-def test_routes_under_suspicion_are_tried_alone_before_those_that_were_silent(
+def test_routes_under_suspicion_are_tried_apart_before_those_that_were_silent(
     routes: Routes, clock: RouteClock
 ) -> None:
     learn(routes, "silent", fate="silent")
     learn(routes, "a", "b", fate="unclear")
-    clock.now = SILENT.delay_s(0)
+    clock.now = FAILED.delay_s(0)
     assert tried(routes, "silent", "a", "a", "b") == ([], ["a", "b", "silent"], ["a"])
     assert [routes.has_refused(to(address)) for address in ("silent", "a", "b")] == [True, False, False]
     learn(routes, "a", fate="confirmed")
@@ -86,10 +90,62 @@ def test_a_silent_queue_is_tried_ever_more_rarely(routes: Routes, clock: RouteCl
     for silences in range(5):
         learn(routes, "silent", "silent", fate="silent")
         assert tried(routes, "silent") == ([], [], ["silent"])
-        clock.now += SILENT.delay_s(silences)
+        clock.now += FAILED.delay_s(silences)
         assert tried(routes, "silent", "silent") == ([], ["silent"], ["silent"])
     learn(routes, "silent", fate="refused")
     assert tried(routes, "silent") == (["silent"], [], []), "it says no: that costs nobody any time"
+
+
+@pytest.mark.parametrize("fate", ["refused", "silent"])
+def test_what_was_never_tried_is_sent_along_when_it_is_time(routes: Routes, clock: Clock, fate: str) -> None:
+    """A public copy has several receivers, and perhaps only one of them takes none."""
+    learn(routes, "public", fate=fate)
+    clock.now += FAILED.delay_s(0)
+    first, again, new = (to("public") for _ in range(3))
+    together, apart, rest = routes.to_try([first, again, new], untried={new.id})
+    assert (together, apart, rest) == (
+        ([first, new], [], [again]) if fate == "refused" else ([], [[first, new]], [again])
+    )
+
+
+def direct(node: int) -> str:
+    """An address of direct reply-to."""
+    name = b"reply@%d" % node
+    process_id = b64encode(b"\x83Xw" + bytes([len(name)]) + name + bytes(12)).decode()
+    return f"{DIRECT}.{process_id}.{b64encode(os.urandom(16)).decode()}"
+
+
+@pytest.mark.parametrize("fate", ["confirmed", "unroutable"])
+def test_direct_reply_to_is_tried_apart_until_one_address_of_a_node_has_shown_that_it_is_harmless(
+    routes: Routes, fate: str
+) -> None:
+    here, also_here, elsewhere = direct(1), direct(1), direct(2)
+    assert routes.refuses(to(here))
+    assert tried(routes, here, also_here, elsewhere) == ([], [here, elsewhere], [also_here])
+    learn(routes, here, fate=fate)
+    assert tried(routes, here, also_here, elsewhere) == ([here, also_here], [elsewhere], [])
+    assert not routes.refuses(to(direct(1)))
+    learn(routes, also_here, fate="poison")
+    assert routes.refuses(to(here)), "the node is gone, say"
+
+
+def test_addresses_that_end_the_connection_are_tried_ever_more_rarely(routes: Routes, clock: RouteClock) -> None:
+    for losses in range(3):
+        one, other = direct(1), direct(1)
+        assert tried(routes, one, other) == ([], [one], [other])
+        learn(routes, one, fate="poison")
+        assert (tried(routes, other), routes.has_refused(to(other))) == (([], [], [other]), True)
+        clock.now += FAILED.delay_s(losses)
+
+
+def test_an_answer_that_was_never_sent_shows_nothing_of_its_address(routes: Routes) -> None:
+    learn(routes, one := direct(1), fate="unencodable")
+    assert routes.refuses(to(one))
+
+
+def test_few_routes_are_tried_apart_at_once(routes: Routes) -> None:
+    together, apart, rest = tried(routes, *(direct(node) for node in range(2 * APART_MAX)), "other")
+    assert (together, len(apart), len(rest)) == (["other"], APART_MAX, APART_MAX)
 
 
 def test_the_oldest_refusal_is_forgotten_when_there_are_too_many(
