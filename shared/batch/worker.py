@@ -109,11 +109,11 @@ class QueueWorker(Generic[Key, State, Effect]):
         if dead_lettered:
             committed += await self._dead_letter(dead_lettered)
         await self._relay.publish([outbox_batch for outbox_batches in committed for outbox_batch in outbox_batches])
+        self._consumer.postpone(postponed, POSTPONE_S)
+        self._postponed.inc(len(postponed))
         crash_points.reach("shell.before_ack")
         await self._consumer.ack([delivery for delivery in batch if delivery not in postponed])
         crash_points.reach("shell.after_ack")
-        self._consumer.postpone(postponed, POSTPONE_S)
-        self._postponed.inc(len(postponed))
         self._batch_size.observe(len(batch))
         self._batch_seconds.observe(time.perf_counter() - started)
 

@@ -193,7 +193,10 @@ class Consumer:
             self._ack_timer = asyncio.get_running_loop().call_later(ACK_WITHIN_S, self._send_ack)
 
     def postpone(self, deliveries: Sequence[Delivery], seconds: float) -> None:
-        """Have these deliveries taken again in `seconds`. Until they are acknowledged, the broker keeps them."""
+        """Have these deliveries taken again in `seconds`. Until they are acknowledged, the broker keeps them.
+
+        This must come before others of the batch are acknowledged: one acknowledgement is for all before it.
+        """
         if deliveries and not self.is_stale(deliveries):
             self._postponed.update(delivery.tag for delivery in deliveries)
             asyncio.get_running_loop().call_later(seconds, self._take_again, deliveries)

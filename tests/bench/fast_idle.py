@@ -27,6 +27,7 @@ BACKGROUND_TASKS: Final = (
     ("services.payment_gateway.gateway_watch", "GatewayWatch"),
     ("services.payment_gateway.lease_claimer", "LeaseClaimer"),
     ("services.saga.deadlines", "DeadlineScheduler"),
+    ("services.staff.decisions", "DecisionRepeater"),
     ("services.staff.journal", "JournalHeadLog"),
     ("services.staff.decisions", "DecisionRepeater"),
     ("services.staff.unreadable", "UnreadableWatch"),

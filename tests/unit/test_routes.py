@@ -97,7 +97,7 @@ def test_a_silent_queue_is_tried_ever_more_rarely(routes: Routes, clock: RouteCl
 
 
 @pytest.mark.parametrize("fate", ["refused", "silent"])
-def test_what_was_never_tried_is_sent_along_when_it_is_time(routes: Routes, clock: Clock, fate: str) -> None:
+def test_what_was_never_tried_is_sent_along_when_it_is_time(routes: Routes, clock: RouteClock, fate: str) -> None:
     """A public copy has several receivers, and perhaps only one of them takes none."""
     learn(routes, "public", fate=fate)
     clock.now += FAILED.delay_s(0)

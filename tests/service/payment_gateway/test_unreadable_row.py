@@ -3,6 +3,7 @@
 import pytest
 
 from shared.batch import worker
+from shared.messaging.consumer import ACK_AT
 from tests.service.payment_gateway.conftest import PaymentGatewayFixture, Start, asked, kind, requested
 from tests.support.databases import execute
 from tests.support.upstream_client import UpstreamClient
@@ -22,7 +23,7 @@ async def test_messages_about_it_wait_until_it_can_be_read_and_others_go_on(
             payments.url, "UPDATE payments SET status = 'of_tomorrow' WHERE payment_id = $1", newer.payment_id
         )
         question = await upstream.send(asked(newer.payment_id))
-        neighbours = [await upstream.send(asked(ours.payment_id)) for _ in range(3)]
+        neighbours = [await upstream.send(asked(ours.payment_id)) for _ in range(2 * ACK_AT)]
         await payments.until_handled(*neighbours)
         await upstream.send(asked(ours.payment_id))
         answer = await events.next()
