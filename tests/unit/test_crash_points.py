@@ -50,10 +50,6 @@ EXEMPT = {
     ("services/staff/actions.py", "_on_each"): "reads only",
     ("services/staff/actions.py", "list_cases"): "reads only",
     ("services/staff/actions.py", "show_case"): "reads only",
-    (
-        "services/staff/decisions.py",
-        "repeat",
-    ): "says again what was said: not committed, it is done in ten seconds; else the sweeper sends it",
     ("services/staff/actions.py", "note_outbox_action"): "a note; done again, it is noted again",
     ("services/invoice/rebuild.py", "rebuild"): "reads only",
     ("services/purge/run.py", "_rows"): "reads only",
