@@ -44,7 +44,8 @@ FINISH_TIMEOUT_S = 12.0
 RELEASE_TIMEOUT_S = 3.0
 """How long a stopping service waits for its leases to be released, and for its last messages to be published."""
 REQUESTS_A_CALL = 3
-"""The most HTTP requests that one call of the port makes. After a refused refund, the adapter asks for the payment and for its refunds."""
+"""The most HTTP requests that one call of the port makes, but for a payment with more than a hundred refunds. After a refused refund, the
+adapter asks for the payment and for its refunds."""
 EVIDENCE_LENGTH_MAX = 400
 
 GATEWAY_COMPONENT = "gateway"
@@ -250,12 +251,14 @@ class Charging:
                 answer = await self.gateway.cancel(_gateway_id(payment), key=key)
                 crash_points.reach("charging.after_cancel")
             case GatewayStep.REFUND:
+                order = domain.refund_order(payment)
                 crash_points.reach("charging.before_refund")
-                answer = await self.gateway.refund(_gateway_id(payment), key=key)
+                answer = await self.gateway.refund(_gateway_id(payment), order, key=key)
                 crash_points.reach("charging.after_refund")
             case GatewayStep.INQUIRE_REFUND:
+                refund_id = domain.refund_at_work(payment).refund_id
                 crash_points.reach("charging.before_inquire_refund")
-                answer = await self.gateway.inquire_refund(_gateway_id(payment))
+                answer = await self.gateway.inquire_refund(_gateway_id(payment), refund_id)
                 crash_points.reach("charging.after_inquire_refund")
             case _:
                 assert_never(step)

@@ -7,7 +7,9 @@ from hashlib import sha256
 from typing import assert_never
 from uuid import UUID
 
+from services.payment_gateway import refunds
 from services.payment_gateway.domain import (
+    CHARGED,
     Outcome,
     OutcomeReason,
     Payment,
@@ -16,8 +18,11 @@ from services.payment_gateway.domain import (
     Resolution,
     ResolutionRefusal,
     ResolutionRefused,
+    begin_refund,
     move,
     next_step,
+    refund_kept,
+    refund_made,
 )
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.records import dataclass, field, replace
@@ -28,6 +33,10 @@ class PaymentIdReusedError(Exception):
 
     It is an error and never an outcome of the payment, because the outcome would be that of the first request.
     """
+
+
+class RefundIdReusedError(Exception):
+    """refund_id_reused: an earlier refund of this payment has this id and another amount, or the currency is not the payment's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +80,14 @@ class Inquire:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """Refund the whole amount."""
+    """Make a refund, at most once for each `refund_id`. `amount_minor` is None for all that is left."""
 
     payment_id: UUID
     invoice_id: str
+    refund_id: UUID
+    reason: str
+    amount_minor: int | None = None
+    currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +157,21 @@ def _inquire(command: Inquire, payment: Payment | None) -> PaymentTransition:
 
 
 def _refund(command: Refund, payment: Payment | None) -> PaymentTransition:
-    """Refund a captured payment. If nothing is captured, the known outcome is published again, so that the sender learns it."""
+    """Begin a refund of a charged payment, after the one at work. If nothing is captured, the known outcome is published again."""
     if payment is None:
         return _close(command)
-    if payment.status is not PaymentStatus.CAPTURED:
+    known = refunds.find(payment.refunds, command.refund_id)
+    wrong_currency = command.currency is not None and payment.currency not in {None, command.currency}
+    if wrong_currency or (known is not None and known.asked_minor != command.amount_minor):
+        raise RefundIdReusedError("refund_id_reused: a refund has this id and another amount, or the currency differs")
+    if known is not None:
+        return PaymentTransition(payment, republish=True, about_version=known.version or None)
+    if payment.status not in CHARGED:
         return PaymentTransition(payment, republish=True)
-    return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
+    refund = refunds.PaymentRefund(command.refund_id, command.reason, asked_minor=command.amount_minor)
+    if refunds.at_work(payment.refunds) is None:
+        return PaymentTransition(begin_refund(payment, refund), delay_s=0.0)
+    return PaymentTransition(replace(payment, refunds=(*payment.refunds, refund)), delay_s=0.0)
 
 
 def _resolve(command: Resolve, payment: Payment | None) -> PaymentTransition:
@@ -177,9 +199,10 @@ def _resolved(command: Resolve, payment: Payment) -> PaymentTransition | Resolut
             # It is due at once, so that it is also cancelled at the gateway for good, if that is possible.
             return PaymentTransition(decided, Outcome.NOT_CHARGED, delay_s=0.0)
         case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "refunded") if not payment.decided_by:
-            return PaymentTransition(move(payment, PaymentStatus.REFUNDED, decided_by=by), Outcome.REFUNDED)
+            return refund_made(payment, decided_by=by)
         case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "not_refunded") if not payment.decided_by:
-            settled = move(payment, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.DECIDED, decided_by=by)
-            return PaymentTransition(settled, Outcome.REFUND_FAILED)
+            return refund_kept(payment, decided_by=by)
+        case (PaymentStatus.REFUND_FAILED, "refund_again") if not payment.decided_by:
+            return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
         case _:
             return "nothing_to_decide"

@@ -19,7 +19,9 @@ from enum import StrEnum
 from typing import Literal, assert_never
 from uuid import UUID
 
+from services.payment_gateway import refunds
 from services.payment_gateway.gateways import port
+from services.payment_gateway.refunds import LACK_OF_BALANCE, PaymentRefund, PaymentRefundStatus, Refunds
 from shared.card_data.scan import find_card_number
 from shared.records import dataclass, field, replace
 
@@ -109,6 +111,8 @@ class OutcomeReason(StrEnum):
     UNCONFIRMED = "unconfirmed"
     UNKNOWN_TO_GATEWAY = "unknown_to_gateway"
     REFUND_PENDING = "refund_pending"
+    REFUND_TOO_LARGE = "refund_too_large"  # more than the gateway says is left
+    NOTHING_LEFT = "nothing_left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ class Payment:
     request. `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved
     for a key, even a failure, so a repeated call needs a new one. `reason` says why the payment has its status, and `decided_by` which
     person decided it. `advice` is the gateway's code for what the sender can do about that reason. `was_case` is true once it was a case
-    for staff.
+    for staff. `refunds` are all its refunds, in the order in which they were asked for; `refund_id` is the gateway's id of the newest.
     """
 
     payment_id: UUID
@@ -151,6 +155,7 @@ class Payment:
     key_number: int = 1
     advice: str | None = None
     details: port.ChargeDetails = port.NO_DETAILS
+    refunds: Refunds = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,7 @@ class Policy:
     remind_s: float
 
 
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again"]
 ResolutionRefusal = Literal["version_differs", "nothing_to_decide", "receipt_number_required", "unknown_payment"]
 
 
@@ -184,7 +189,8 @@ class PaymentTransition:
 
     `payment` is the payment afterwards. `outcome` is published. The step `then` follows at once, or the next step after `delay_s` seconds.
     If both are None, nothing follows by itself. `republish` publishes the outcome of this version again, with the same id. `hurry` makes
-    the next attempt due now. `refused` is a decision that has no effect.
+    the next attempt due now. `refused` is a decision that has no effect. With `about_version`, the outcome of that version is the one to
+    publish again.
     """
 
     payment: Payment
@@ -194,6 +200,7 @@ class PaymentTransition:
     republish: bool = False
     hurry: bool = False
     refused: ResolutionRefused | None = None
+    about_version: int | None = None
 
 
 GatewayAnswer = port.TokeniseAnswer | port.PrepareAnswer | port.ExecuteAnswer | port.RefundAnswer
@@ -229,16 +236,35 @@ def next_step(payment: Payment) -> GatewayStep | None:
 
 
 def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
-    """Our idempotency key for a call, or None for an inquiry. The key of a refund never changes, so at most one refund is made."""
+    """Our idempotency key for a call, or None for an inquiry.
+
+    The key of a refund changes only when the gateway has finished with it and the list of refunds shows that none was made.
+    """
     match step:
         case GatewayStep.INQUIRE | GatewayStep.INQUIRE_REFUND:
             return None
         case GatewayStep.REFUND:
-            return f"{payment.payment_id}:refund"
+            refund = refund_at_work(payment)
+            return f"{payment.payment_id}:refund:{refund.refund_id}:{refund.key_number}"
         case GatewayStep.TOKENISE | GatewayStep.PREPARE | GatewayStep.EXECUTE | GatewayStep.CANCEL:
             return f"{payment.payment_id}:{step}:{payment.key_number}"
         case _:
             assert_never(step)
+
+
+def refund_order(payment: Payment) -> port.RefundOrder:
+    """The refund at work, as the gateway is asked to make it."""
+    refund = refund_at_work(payment)
+    assert refund.amount_minor is not None  # noqa: S101 - the inquiry before it has set the amount
+    assert payment.currency is not None  # noqa: S101 - every requested payment has a currency
+    return port.RefundOrder(refund.refund_id, payment.payment_id, refund.amount_minor, payment.currency)
+
+
+def refund_at_work(payment: Payment) -> PaymentRefund:
+    """The refund that the payment's status is about. Raises AssertionError if there is none."""
+    refund = refunds.at_work(payment.refunds)
+    assert refund is not None, f"no refund is at work while {payment.status}"  # noqa: S101
+    return refund
 
 
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
@@ -260,22 +286,30 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
 
 
 def on_due(payment: Payment, policy: Policy) -> PaymentTransition:
-    """The effect of a due time on a payment without a next step: a late capture is announced again. No other such payment is due."""
+    """The effect of a due time on a payment without a next step: its next refund begins, or a late capture is announced again."""
+    following = refunds.waiting(payment.refunds)
+    if following is not None and payment.status in CHARGED:
+        return PaymentTransition(begin_refund(payment, following), then=GatewayStep.INQUIRE_REFUND)
     if payment.status is PaymentStatus.CAPTURED and payment.rung < LATE_REMINDERS_MAX:
         return _remind(replace(payment, rung=payment.rung + 1), policy)
     return PaymentTransition(payment)
 
 
-def on_late_answer(payment: Payment, answer: GatewayAnswer | None, policy: Policy) -> PaymentTransition | None:
+def on_late_answer(
+    payment: Payment, answer: GatewayAnswer | None, policy: Policy, *, asked: Payment
+) -> PaymentTransition | None:
     """The effect of an answer that came after another instance changed the payment. Only a capture or a refund has one.
 
-    Returns None if the payment shows that already, or if the present holder of the row has to ask for itself.
+    `asked` is the payment as it was when the gateway was asked. Returns None if the payment shows the answer already, or if the present
+    holder of the row has to ask for itself.
     """
     match answer:
         case port.Captured() if payment.status not in CHARGED and _is_of(payment, answer):
             return _captured(payment, answer, policy)
-        case port.Refunded() if payment.status in CHARGED - {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}:
-            return _refunded(payment, answer.refund_id)
+        case port.Refunded() if (now := refunds.at_work(payment.refunds)) is not None:
+            before = refunds.at_work(asked.refunds)
+            is_same = before is not None and before.refund_id == now.refund_id
+            return _refunded(payment, answer.refund_id) if is_same else None
         case _:
             return None
 
@@ -395,43 +429,162 @@ def _needs_decision(payment: Payment, reason: str, policy: Policy) -> PaymentTra
 
 
 def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    refund = refund_at_work(payment)
     match answer:
         case port.Refunded(refund_id=refund_id):
             return _refunded(payment, refund_id)
-        case port.RefundFailed(code=code) if payment.status is not PaymentStatus.REFUND_FAILED:
-            return _refund_failed(payment, code_of(code), policy)
-        case port.NoRefund() if step is GatewayStep.INQUIRE_REFUND and _may_send_refund(payment, policy):
-            return PaymentTransition(payment, then=GatewayStep.REFUND)
-        case port.RefundPending() | port.NotFound() | port.Unknown() if payment.status is PaymentStatus.REFUNDING:
-            in_doubt = move(payment, PaymentStatus.REFUND_IN_DOUBT, reason=_why_in_doubt(answer))
-            return _begin_ladder(in_doubt, Outcome.REFUND_IN_DOUBT, policy)
-        case (
-            port.RefundPending()
-            | port.RefundFailed()
-            | port.NoRefund()
-            | port.NotFound()
-            | port.NotSent()
-            | port.Unknown()
-        ):
+        case port.NoRefund() if step is GatewayStep.INQUIRE_REFUND:
+            return _not_made(payment, answer, policy)
+        case port.RefundFailed() if step is GatewayStep.INQUIRE_REFUND and refund.gateway_id == answer.refund_id:
+            return _not_made(payment, answer, policy)  # that try is known, and there was no other
+        case port.RefundFailed():
+            # The gateway has finished with this key. It would give the same answer under it again.
+            tried = replace(refund, gateway_id=answer.refund_id, key_number=refund.key_number + 1)
+            return _try_failed(_with_refund(payment, tried), answer, policy)
+        case port.Unknown(key_spent=True) if step is GatewayStep.REFUND:
+            fresh = replace(refund, key_number=refund.key_number + 1)
+            return _refund_in_doubt(_with_refund(payment, fresh), answer, policy)
+        case port.RefundPending() | port.NotFound() | port.Unknown():
+            return _refund_in_doubt(payment, answer, policy)
+        case port.NoRefund() | port.NotSent():
             return _later(payment, answer, policy)
         case _:
             raise _unexpected(payment, answer)
 
 
+def begin_refund(payment: Payment, refund: PaymentRefund) -> Payment:
+    """The payment with this refund at work."""
+    begun = refunds.changed(payment.refunds, replace(refund, status=PaymentRefundStatus.AT_WORK))
+    return move(payment, PaymentStatus.REFUNDING, refunds=begun)
+
+
+def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, policy: Policy) -> PaymentTransition:
+    """The gateway's list shows that the refund was not made: make it, of no more than is left."""
+    if payment.status is PaymentStatus.REFUND_FAILED or not _may_send_refund(payment, policy):
+        return _later(payment, answer, policy)
+    if answer.left_minor is None:
+        return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy)
+    before, captured_minor = refund_at_work(payment), payment.amount_minor or 0
+    if before.takes_rest and answer.left_minor == 0:
+        return _given_back_by_hand(payment, policy)
+    refund = refunds.measured(before, payment.refunds, captured_minor, answer.left_minor)
+    if refund.amount_minor is None or refund.amount_minor > answer.left_minor:
+        return _refund_failed(_with_refund(payment, refund), OutcomeReason.REFUND_TOO_LARGE, policy)
+    if before.amount_minor not in {None, refund.amount_minor}:
+        refund = replace(refund, key_number=before.key_number + 1)  # a key always comes with the same parameters
+    return PaymentTransition(_with_refund(payment, refund), then=GatewayStep.REFUND)
+
+
 def _may_send_refund(payment: Payment, policy: Policy) -> bool:
-    """Whether a refund may be sent. It may not once a person was asked: the gateway may have deleted our idempotency key by then."""
+    """Whether a refund may be sent. It may not while a person is asked what became of it."""
     on_ladder = payment.status is PaymentStatus.REFUND_IN_DOUBT and payment.rung < len(policy.ladder_s)
     return payment.status is PaymentStatus.REFUNDING or on_ladder
 
 
-def _refunded(payment: Payment, refund_id: str) -> PaymentTransition:
-    shown = _printable(refund_id, RECEIPT_LENGTH_MAX)
-    refunded = move(payment, PaymentStatus.REFUNDED, refund_id=None if find_card_number(shown) else shown or None)
-    return PaymentTransition(refunded, Outcome.REFUNDED)
+def _given_back_by_hand(payment: Payment, policy: Policy) -> PaymentTransition:
+    """The refund of the rest finds nothing left. If somebody gave it back at the gateway, that is this refund."""
+    if payment.amount_minor is None or refunds.refunded_minor(payment.refunds) >= payment.amount_minor:
+        return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy)
+    return _refunded(payment, None)
+
+
+def _refunded(payment: Payment, gateway_id: str | None) -> PaymentTransition:
+    shown = _printable(gateway_id or "", RECEIPT_LENGTH_MAX)
+    return refund_made(payment, gateway_id=None if find_card_number(shown) else shown or None)
+
+
+def refund_made(payment: Payment, *, gateway_id: str | None = None, decided_by: str | None = None) -> PaymentTransition:
+    """The refund at work was made. A payment of which something is left is captured again, and its next refund begins."""
+    refund, version = refund_at_work(payment), payment.version + 1
+    made = replace(
+        refund,
+        status=PaymentRefundStatus.REFUNDED,
+        amount_minor=_amount_of(payment, refund),
+        version=version,
+        gateway_id=gateway_id or refund.gateway_id,
+        decided_by=decided_by,
+    )
+    after = refunds.changed(payment.refunds, made)
+    if refunds.refunded_minor(after) < (payment.amount_minor or 0):
+        moved = move(payment, PaymentStatus.CAPTURED, refund_id=gateway_id, refunds=after)
+    else:
+        moved = move(payment, PaymentStatus.REFUNDED, refund_id=gateway_id, refunds=after, decided_by=decided_by)
+    return PaymentTransition(moved, Outcome.REFUNDED, delay_s=_begins_next(moved))
+
+
+def refund_kept(payment: Payment, *, decided_by: str) -> PaymentTransition:
+    """A person decided that the money of the refund at work stays. If the invoice took the money, the payment is captured again."""
+    refund, version = refund_at_work(payment), payment.version + 1
+    kept = replace(refund, status=PaymentRefundStatus.KEPT, version=version, decided_by=decided_by)
+    after = refunds.changed(payment.refunds, kept)
+    if refund.refund_id == payment.payment_id:
+        moved = move(
+            payment,
+            PaymentStatus.REFUND_FAILED,
+            reason=OutcomeReason.DECIDED,
+            decided_by=decided_by,
+            refunds=after,
+        )
+    else:
+        moved = move(payment, PaymentStatus.CAPTURED, reason=OutcomeReason.DECIDED, refunds=after)
+    return PaymentTransition(moved, Outcome.REFUND_FAILED, delay_s=_begins_next(moved))
+
+
+def refund_failed_late(payment: Payment, refund_id: UUID, code: str, policy: Policy) -> PaymentTransition | None:
+    """A refund that was made turned out to have failed: the bank sent the money back. It is a case, and can be made again.
+
+    Returns None while another refund is at work, and if this one does not stand as made.
+    """
+    refund = refunds.find(payment.refunds, refund_id)
+    if (
+        refund is None
+        or refund.status is not PaymentRefundStatus.REFUNDED
+        or refunds.at_work(payment.refunds) is not None
+    ):
+        return None
+    again = replace(refund, status=PaymentRefundStatus.AT_WORK, key_number=refund.key_number + 1)
+    return _refund_failed(_with_refund(payment, again), code_of(code), policy)
+
+
+def _begins_next(payment: Payment) -> float | None:
+    return 0.0 if refunds.waiting(payment.refunds) is not None else None
+
+
+def _amount_of(payment: Payment, refund: PaymentRefund) -> int | None:
+    """The amount of the refund. Where the gateway never said what is left, it is what is left by what we know."""
+    known = refund.amount_minor or refund.asked_minor
+    if known is None and payment.amount_minor is not None:
+        return payment.amount_minor - refunds.refunded_minor(payment.refunds)
+    return known
+
+
+def _with_refund(payment: Payment, refund: PaymentRefund) -> Payment:
+    return replace(payment, refunds=refunds.changed(payment.refunds, refund))
+
+
+def _told(payment: Payment) -> Payment:
+    """The payment whose newest outcome is about the refund at work."""
+    return _with_refund(payment, replace(refund_at_work(payment), version=payment.version))
+
+
+def _try_failed(payment: Payment, answer: port.RefundFailed, policy: Policy) -> PaymentTransition:
+    """The gateway refused the refund, or it failed there. What our balance cannot pay now is tried again on the ladder."""
+    if payment.status is PaymentStatus.REFUND_FAILED:
+        return _remind(payment, policy)
+    if answer.code in LACK_OF_BALANCE and payment.rung < len(policy.ladder_s):
+        return _later(payment, answer, policy)
+    return _refund_failed(payment, code_of(answer.code), policy)
+
+
+def _refund_in_doubt(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    if payment.status is not PaymentStatus.REFUNDING:
+        return _later(payment, answer, policy)
+    in_doubt = _told(move(payment, PaymentStatus.REFUND_IN_DOUBT, reason=_why_in_doubt(answer)))
+    return _begin_ladder(in_doubt, Outcome.REFUND_IN_DOUBT, policy)
 
 
 def _refund_failed(payment: Payment, reason: str, policy: Policy) -> PaymentTransition:
-    failed = move(payment, PaymentStatus.REFUND_FAILED, reason=reason)
+    failed = _told(move(payment, PaymentStatus.REFUND_FAILED, reason=reason))
     return PaymentTransition(failed, Outcome.REFUND_FAILED, delay_s=policy.remind_s)
 
 
@@ -517,7 +670,7 @@ def move(
     advice: str | None = None,
     decided_by: str | None = None,
     pending: PendingOutcome | None = None,
-    **changes: str | int | None,
+    **changes: str | int | Refunds | None,
 ) -> Payment:
     """The payment with another status and the next version.
 

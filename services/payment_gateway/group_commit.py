@@ -12,7 +12,7 @@ from datetime import datetime
 
 import structlog
 
-from services.payment_gateway import domain, ledger, store
+from services.payment_gateway import domain, ledger, refund_store, store
 from services.payment_gateway.domain import GatewayAnswer, Outcome, PaymentTransition, Policy
 from services.payment_gateway.handlers import TELLS_ATTEMPTS, published_outcome, republished
 from services.payment_gateway.ledger import GatewayAttempt, PublishedOutcome
@@ -174,6 +174,7 @@ class GroupCommit:
             effective = [result for result, is_held in zip(results, held, strict=True) if is_held]
             late = [result for result, is_held in zip(results, held, strict=True) if not is_held]
             effective += await self._store_late_answers(tx, late)
+            await refund_store.save(writes, [(r.row.payment, r.transition.payment) for r in effective])
             outgoing = await ledger.save_outcomes(tx, await _outcomes(writes, effective))
             outgoing += await ledger.outcomes_of(tx, republished(r.transition for r in effective))
             outbox_batches = await outbox.insert(writes, outgoing)
@@ -195,7 +196,7 @@ class GroupCommit:
         found: list[StepResult] = []
         for payment_id, row in rows.items():
             result = about_money[payment_id]
-            transition = domain.on_late_answer(row.payment, result.answer, self._policy)
+            transition = domain.on_late_answer(row.payment, result.answer, self._policy, asked=result.row.payment)
             if transition is not None:
                 found.append(replace(result, row=row, transition=transition))
                 log.warning(
@@ -206,7 +207,9 @@ class GroupCommit:
 
 
 def _is_plain(result: StepResult) -> bool:
-    """Whether the result can be stored without reading anything."""
+    """Whether the result can be stored without reading anything, and is of a charge."""
+    if result.transition.payment.refunds is not result.row.payment.refunds:
+        return False
     return not result.transition.republish and result.transition.outcome not in TELLS_ATTEMPTS
 
 

@@ -10,9 +10,10 @@ from enum import StrEnum
 from typing import Literal, assert_never
 from uuid import UUID
 
+from services.staff.refunds import Refunds, RefundTold, told
 from shared.records import dataclass, replace
 
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded"]
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again"]
 
 REFUSALS_KEPT_MAX = 20
 """The latest refusals of a case that are kept. Nobody makes more decisions in vain about one payment."""
@@ -37,7 +38,7 @@ _DECISIONS: dict[CaseStatus, frozenset[Resolution]] = {
     CaseStatus.IN_DOUBT: frozenset({"captured", "not_charged"}),
     CaseStatus.NEEDS_DECISION: frozenset({"captured", "not_charged"}),
     CaseStatus.REFUND_IN_DOUBT: frozenset({"refunded", "not_refunded"}),
-    CaseStatus.REFUND_FAILED: frozenset({"refunded", "not_refunded"}),
+    CaseStatus.REFUND_FAILED: frozenset({"refunded", "not_refunded", "refund_again"}),
 }
 
 
@@ -71,7 +72,10 @@ class CaseAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Doubted:
-    """The payment is a case, and may need a decision. `decided_by` is set if a person decided that the money is not given back."""
+    """The payment is a case, and may need a decision. `decided_by` is set if a person decided that the money is not given back.
+
+    `refund` is the one that is in doubt or failed, if the case is about one.
+    """
 
     version: int
     status: CaseStatus
@@ -81,11 +85,12 @@ class Doubted:
     gateway_id: str | None
     attempts: tuple[CaseAttempt, ...]
     decided_by: str | None = None
+    refund: RefundTold | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The payment is no longer in doubt."""
+    """The payment is no longer in doubt. `refund` is the one that was made, if the message is about one."""
 
     version: int
     status: CaseStatus
@@ -94,6 +99,7 @@ class Settled:
     amount_minor: int | None = None
     currency: str | None = None
     gateway_id: str | None = None
+    refund: RefundTold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class DecisionRefused:
     decision_id: UUID | None
 
 
-Fact = Doubted | Settled | DecisionRefused
+Fact = Doubted | Settled | DecisionRefused | RefundTold
 
 
 # -- the case --------------------------------------------------------------------------------------------------------------------------
@@ -143,6 +149,7 @@ class Case:
     attempts_version: int = 0
     refusals: tuple[DecisionRefused, ...] = ()
     decision: SentDecision | None = None
+    refunds: Refunds = ()
 
     @property
     def is_open(self) -> bool:
@@ -166,12 +173,18 @@ def evolve(case: Case, fact: Fact) -> Case:
             return _settled(case, fact)
         case DecisionRefused():
             return _decision_refused(case, fact)
+        case RefundTold():
+            return _with_refund(case, fact)
         case _:
             assert_never(fact)
 
 
+def _with_refund(case: Case, refund: RefundTold | None) -> Case:
+    return case if refund is None else replace(case, refunds=told(case.refunds, refund))
+
+
 def _doubted(case: Case, fact: Doubted) -> Case:
-    case = _fill(case, fact)
+    case = _with_refund(_fill(case, fact), fact.refund)
     if fact.version > case.attempts_version:
         case = replace(case, attempts=fact.attempts, attempts_version=fact.version)
     if fact.version <= case.version:
@@ -181,7 +194,7 @@ def _doubted(case: Case, fact: Doubted) -> Case:
 
 
 def _settled(case: Case, fact: Settled) -> Case:
-    case = _fill(case, fact)
+    case = _with_refund(_fill(case, fact), fact.refund)
     if fact.version <= case.version:
         return case
     return replace(case, status=fact.status, version=fact.version, reason=fact.reason, decided_by=fact.decided_by)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition, Withheld
 from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, SentDecision
+from services.staff.refunds import CaseRefundStatus, RefundTold
 from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
@@ -285,6 +286,7 @@ def _details(case: Case) -> dict[str, Any]:
         "attempts": [asdict(attempt) for attempt in case.attempts],
         "refusals": [asdict(refused) for refused in case.refusals],
         "decision": asdict(case.decision) if case.decision else None,
+        "refunds": [asdict(refund) for refund in case.refunds],
     }
 
 
@@ -323,11 +325,19 @@ def _case(row: Row) -> Case:
         )
         if decision
         else None,
+        refunds=tuple(
+            RefundTold(
+                **_known(RefundTold, r) | {"refund_id": UUID(r["refund_id"]), "status": CaseRefundStatus(r["status"])}
+            )
+            for r in details.get("refunds", ())
+        ),
         **{name: row[name] for name in plain},
     )
 
 
-def _known(kind: type[CaseAttempt | DecisionRefused | SentDecision], members: Mapping[str, Any]) -> dict[str, Any]:
+def _known(
+    kind: type[CaseAttempt | DecisionRefused | SentDecision | RefundTold], members: Mapping[str, Any]
+) -> dict[str, Any]:
     """The members that this build knows. A newer build may have written more."""
     return {name: members[name] for name in kind.__dataclass_fields__ if name in members}
 

@@ -163,9 +163,13 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The request was sent and got no usable answer (timeout, reset, 5xx, a conflict, rubbish). It may or may not have been done."""
+    """The request was sent and got no usable answer (timeout, reset, 5xx, a conflict, rubbish). It may or may not have been done.
+
+    `key_spent` means that the gateway has finished with our idempotency key and saved this answer: under the same key it gives no other.
+    """
 
     evidence: str
+    key_spent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +189,21 @@ class Usable:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundOrder:
+    """One refund to make. `amount_minor` is in the minor unit of the ISO 4217 `currency`. The gateway keeps our ids with the refund."""
+
+    refund_id: UUID
+    payment_id: UUID
+    amount_minor: int
+    currency: str
+
+
+# `refund_id` of an answer is the gateway's id of the refund.
+
+
+@dataclass(frozen=True, slots=True)
 class Refunded:
-    """The whole amount was given back."""
+    """This refund was made: its amount was given back."""
 
     refund_id: str
     evidence: str
@@ -194,7 +211,7 @@ class Refunded:
 
 @dataclass(frozen=True, slots=True)
 class RefundPending:
-    """The gateway has started the refund and has not finished it."""
+    """The gateway has started this refund and has not finished it."""
 
     refund_id: str
     evidence: str
@@ -202,17 +219,27 @@ class RefundPending:
 
 @dataclass(frozen=True, slots=True)
 class RefundFailed:
-    """The gateway did not give the money back."""
+    """The gateway did not give the money back, and will not do so by itself.
+
+    `refund_id` is that of the refund that failed, or None if the gateway refused to begin one. `left_minor` is as for `NoRefund`.
+    """
 
     code: str
     evidence: str
+    refund_id: str | None = None
+    left_minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NoRefund:
-    """The gateway knows the payment and has no refund of it."""
+    """The gateway knows the payment, and has no refund with our id.
+
+    `left_minor` is what can still be given back, in the minor unit of the currency: the capture without every refund that anybody made,
+    those that are under way included. None if nothing was captured.
+    """
 
     evidence: str
+    left_minor: int | None = None
 
 
 NoAnswer = NotSent | Unknown | Misconfigured
@@ -248,12 +275,12 @@ class Gateway(Protocol):
         """Cancel the payment for good. If it has succeeded, the answer is `Captured`."""
         ...
 
-    async def refund(self, gateway_id: str, *, key: str) -> RefundAnswer:
-        """Give the whole captured amount back."""
+    async def refund(self, gateway_id: str, order: RefundOrder, *, key: str) -> RefundAnswer:
+        """Give an amount of this payment back, with our ids in the refund's metadata."""
         ...
 
-    async def inquire_refund(self, gateway_id: str) -> RefundAnswer:
-        """Ask what the gateway knows about the refund of this payment."""
+    async def inquire_refund(self, gateway_id: str, refund_id: UUID) -> RefundAnswer:
+        """Ask what the gateway knows about our refund `refund_id` of this payment, and what is left to give back."""
         ...
 
     async def check(self) -> CheckAnswer:

@@ -30,6 +30,7 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "currency": ("EUR", "USD"),
     "details": (port.NO_DETAILS,),
     "expected_version": (1, 2),
+    "left_minor": (100, 60, 0, None),
     "number": (1,),
     "retry_after_s": (None,),
     "version": (1, 9),
@@ -89,9 +90,18 @@ POLICY = payment.Policy(ladder_s=(1.0,), remind_s=60.0)
 KEY_NUMBERS_TOLD_APART = payment.EXECUTIONS_MAX + 1
 """Above this number a higher one makes no difference."""
 
-PAYMENT_COMMANDS = everything(
-    commands.Command, payment_id=(ID,), amount_minor=(100,), currency=("EUR",), card_jwe=(None,)
-)
+PAYMENT_COMMANDS = [
+    *everything(
+        commands.Request | commands.Inquire | commands.Resolve,
+        payment_id=(ID,),
+        amount_minor=(100,),
+        currency=("EUR",),
+        card_jwe=(None,),
+    ),
+    commands.Refund(ID, "x", ID, "x"),
+    commands.Refund(ID, "x", OTHER, "x", amount_minor=40, currency="EUR"),
+]
+"""Of refunds the one that the saga asks for, and one of a part: of more there is nothing more to see."""
 ANSWERS = everything(payment.GatewayAnswer)
 ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
     payment.GatewayStep.TOKENISE: everything(port.TokeniseAnswer),
@@ -111,9 +121,8 @@ Happened = tuple[str, payment.PaymentTransition]
 def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep | None) -> Iterator[Happened]:
     """Everything that can happen to the payment, by name."""
     for command in PAYMENT_COMMANDS:
-        with contextlib.suppress(
-            commands.PaymentIdReusedError
-        ):  # it becomes a dead letter: the payment does not change
+        # these become dead letters: the payment does not change
+        with contextlib.suppress(commands.PaymentIdReusedError, commands.RefundIdReusedError):
             yield type(command).__name__, commands.on_command(state, command)
     if state is None:
         return
@@ -124,7 +133,7 @@ def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep 
         for answer in ANSWERS_TO[step]:
             yield type(answer).__name__, payment.on_answer(state, step, answer, POLICY)
     for answer in ANSWERS:
-        if (found := payment.on_late_answer(state, answer, POLICY)) is not None:
+        if (found := payment.on_late_answer(state, answer, POLICY, asked=state)) is not None:
             yield type(answer).__name__, found
 
 
@@ -141,6 +150,10 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
         params_hash=state.params_hash and b"",
         pending=state.pending and replace(state.pending, reason=""),
         key_number=min(state.key_number, KEY_NUMBERS_TOLD_APART),
+        refunds=tuple(
+            replace(refund, version=0, key_number=1, gateway_id=None, decided_by=None, by_hand_minor=0)
+            for refund in state.refunds
+        ),
     )
 
 
@@ -176,7 +189,10 @@ def saga_edges() -> set[Edge]:
             after = saga.transition(state, fact, SCHEDULE).saga
             if after.status is not state.status:
                 edges.add((state.status, type(fact).__name__, after.status))
-            after = replace(after, version=0, deadline=min(after.deadline, 1), repeats=min(after.repeats, 1))
+            # refunds that were asked for do not change the status
+            after = replace(
+                after, version=0, deadline=min(after.deadline, 1), repeats=min(after.repeats, 1), refunds=()
+            )
             if after not in seen:
                 seen.add(after)
                 waiting.append(after)

@@ -108,6 +108,8 @@ OF_A_CASE: Final = {
     payment.OutcomeReason.UNCONFIRMED,
     payment.OutcomeReason.UNKNOWN_TO_GATEWAY,
     payment.OutcomeReason.REFUND_PENDING,
+    payment.OutcomeReason.REFUND_TOO_LARGE,
+    payment.OutcomeReason.NOTHING_LEFT,
 }
 """Reasons why an outcome is unknown: staff see these, senders do not."""
 OF_BOTH: Final = {payment.OutcomeReason.GATEWAY_UNAVAILABLE, payment.OutcomeReason.DECIDED}

@@ -68,7 +68,7 @@ class History:
         """The transition that the move causes; None: nothing happens."""
         commands: dict[str, Command] = {
             "ask": Inquire(ID, "INV-1"),
-            "give_back": Refund(ID, "INV-1"),
+            "give_back": Refund(ID, "INV-1", ID, "void"),
             "decide": Resolve(ID, "INV-1", self.resolution, self.row.version, "ann", "R-1"),
         }
         if move in commands:

@@ -287,7 +287,7 @@ class ModelWorld:
             case ("invoice", Flag()):
                 self.command(invoices.FlagPaymentInDoubt(PAYMENT))
             case ("saga", fact) if fact not in self.heard:
-                assert not isinstance(fact, str | Inquire | RefundPayment | RecordPayment | RecordFailure | Flag)
+                assert isinstance(fact, Fact)
                 self.heard.add(fact)
                 self.advance(fact)
 

@@ -12,6 +12,7 @@ from services.payment_gateway.domain import (
     Resolution,
     ResolutionRefused,
 )
+from services.payment_gateway.refunds import PaymentRefundStatus
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
@@ -21,8 +22,10 @@ from tests.unit.payment_gateway.payments import (
     POLICY,
     Becomes,
     CommandScenario,
+    about_refund,
     becomes,
     decided,
+    is_refunded,
     payment,
 )
 
@@ -35,8 +38,14 @@ CAPTURED_BY_ANN = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED, receipt_numb
 NOT_CHARGED_BY_ANN = becomes(
     PaymentStatus.NOT_CHARGED, Outcome.NOT_CHARGED, 0.0, reason="decided_by_person", decided_by="ann"
 )
-REFUNDED_BY_ANN = becomes(PaymentStatus.REFUNDED, Outcome.REFUNDED, decided_by="ann")
-LEFT_BY_ANN = becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, reason="decided_by_person", decided_by="ann")
+REFUNDED_BY_ANN = is_refunded(None, decided_by="ann")
+LEFT_BY_ANN = about_refund(
+    becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, reason="decided_by_person", decided_by="ann"),
+    status=PaymentRefundStatus.KEPT,
+    version=4,
+    decided_by="ann",
+)
+MADE_AGAIN = becomes(PaymentStatus.REFUNDING, delay_s=0.0)
 
 ACCEPTED: dict[tuple[PaymentStatus, Resolution], Becomes] = {
     (PaymentStatus.IN_DOUBT, "captured"): CAPTURED_BY_ANN,
@@ -47,6 +56,7 @@ ACCEPTED: dict[tuple[PaymentStatus, Resolution], Becomes] = {
     (PaymentStatus.REFUND_IN_DOUBT, "not_refunded"): LEFT_BY_ANN,
     (PaymentStatus.REFUND_FAILED, "refunded"): REFUNDED_BY_ANN,
     (PaymentStatus.REFUND_FAILED, "not_refunded"): LEFT_BY_ANN,
+    (PaymentStatus.REFUND_FAILED, "refund_again"): MADE_AGAIN,
 }
 """In every other state every other decision is refused: there is nothing to decide."""
 

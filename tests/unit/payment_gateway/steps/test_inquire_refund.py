@@ -1,10 +1,12 @@
 """Inquire refund: an instance that finds a refund asks for it before it sends one. A refund that waits for a person is only asked for."""
 
 from services.payment_gateway.domain import GatewayStep, PaymentStatus, on_answer
+from services.payment_gateway.gateways import port
 from shared.records import replace
-from tests.support.scenarios import each
+from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
     IS_REFUNDED,
+    IS_TRIED,
     LAST,
     NO_REFUND,
     NOT_FOUND,
@@ -19,6 +21,7 @@ from tests.unit.payment_gateway.payments import (
     WAITS_AS_ASKED,
     StepScenario,
     StepTable,
+    about_refund,
     follows,
     payment,
     refund_fails,
@@ -28,13 +31,15 @@ from tests.unit.payment_gateway.payments import (
 )
 
 STEP = GatewayStep.INQUIRE_REFUND
-SENDS_IT = stays(then=GatewayStep.REFUND)
+WHOLE = payment(PaymentStatus.REFUNDING)
+A_PART = replace(WHOLE, refunds=(replace(WHOLE.refunds[0], asked_minor=250),))
+SENDS_IT = about_refund(stays(then=GatewayStep.REFUND), amount_minor=1_250)
 
 TABLE: StepTable = {
     payment(PaymentStatus.REFUNDING): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: refund_is_in_doubt("refund_pending"),
-        REFUND_FAILED: refund_fails("expired_card"),
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
         NO_REFUND: SENDS_IT,
         NOT_FOUND: refund_is_in_doubt("unknown_to_gateway"),
         NOT_SENT: WAITS_AS_ASKED,
@@ -48,7 +53,7 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUND_IN_DOUBT): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: WAITS,
-        REFUND_FAILED: refund_fails("expired_card"),
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
         NO_REFUND: SENDS_IT,
         NOT_FOUND: WAITS,
         NOT_SENT: WAITS_AS_ASKED,
@@ -57,8 +62,8 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUND_IN_DOUBT, rung=LAST): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: REMINDS,
-        REFUND_FAILED: refund_fails("expired_card"),
-        NO_REFUND: REMINDS,  # the gateway may have deleted our key by now, so a second refund could follow
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
+        NO_REFUND: REMINDS,  # a person is asked what became of it, and may be about to act
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,
@@ -66,14 +71,22 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUND_FAILED): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: REMINDS,
-        REFUND_FAILED: REMINDS,
+        REFUND_FAILED: about_refund(REMINDS, **IS_TRIED),
         NO_REFUND: REMINDS,
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,
     },
 }
-SCENARIOS = scenarios_of(TABLE)
+SCENARIOS: dict[str, StepScenario] = {
+    **scenarios_of(TABLE),
+    "refunding: more than is left": Scenario(
+        A_PART,
+        port.NoRefund("none", left_minor=200),
+        refund_fails("refund_too_large", amount_minor=250, by_hand_minor=1_050)(A_PART),
+    ),
+    "refunding: nothing was captured": Scenario(A_PART, port.NoRefund("none"), refund_fails("nothing_left")(A_PART)),
+}
 
 
 @each(SCENARIOS)

@@ -1,0 +1,268 @@
+"""Refunds in parts: never more than was captured, one after the other, each id once; and what comes back days later."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.payment_gateway import domain
+from services.payment_gateway.commands import Command, Refund, Resolve, on_command
+from services.payment_gateway.domain import GatewayStep, Outcome, Payment, PaymentStatus, PaymentTransition
+from services.payment_gateway.gateways import port
+from services.payment_gateway.refunds import LACK_OF_BALANCE, PaymentRefundStatus, find, refunded_minor
+from shared.records import replace
+from tests.unit.payment_gateway.payments import ID, LAST, NOT_SENT, POLICY, REMIND_S, UNKNOWN, payment
+
+CAPTURED_MINOR = 1_250
+IDS = [UUID(int=number) for number in range(1, 6)]
+CAPTURED = payment(PaymentStatus.CAPTURED)
+INQUIRE, SEND = GatewayStep.INQUIRE_REFUND, GatewayStep.REFUND
+
+
+def refund(number: int, amount_minor: int | None = None) -> Refund:
+    return Refund(ID, "INV-1", IDS[number], "damaged", amount_minor, "EUR")
+
+
+def asked(*commands: Refund) -> Payment:
+    """The captured payment after these commands."""
+    at = CAPTURED
+    for command in commands:
+        at = on_command(at, command).payment
+    return at
+
+
+def answered(at: Payment, *answers: tuple[GatewayStep, port.RefundAnswer]) -> PaymentTransition:
+    """The last transition after these answers."""
+    transition = PaymentTransition(at)
+    for step, answer in answers:
+        transition = domain.on_answer(transition.payment, step, answer, POLICY)
+    return transition
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_part_the_payment_is_captured_again() -> None:
+    made = answered(
+        asked(refund(0, 250)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", ""))
+    )
+    assert (made.payment.status, made.outcome, made.delay_s) == (PaymentStatus.CAPTURED, Outcome.REFUNDED, None)
+    assert refunded_minor(made.payment.refunds) == 250
+
+
+def test_refunds_follow_each_other() -> None:
+    both = asked(refund(0, 250), refund(1))
+    assert [one.status for one in both.refunds] == [PaymentRefundStatus.AT_WORK, PaymentRefundStatus.WAITING]
+    first = answered(both, (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", "")))
+    assert first.delay_s == 0.0
+    begun = domain.on_due(first.payment, POLICY)
+    assert (begun.payment.status, begun.then) == (PaymentStatus.REFUNDING, INQUIRE)
+    rest = answered(begun.payment, (INQUIRE, port.NoRefund("", 1_000)))
+    assert domain.refund_order(rest.payment).amount_minor == 1_000
+    ended = answered(rest.payment, (SEND, port.Refunded("re_2", "")))
+    assert (ended.payment.status, refunded_minor(ended.payment.refunds)) == (PaymentStatus.REFUNDED, CAPTURED_MINOR)
+
+
+@pytest.mark.parametrize(
+    ("amount_minor", "left_minor", "sent_minor"), [(None, 950, 950), (950, 950, 950), (951, 950, None), (250, 0, None)]
+)
+def test_no_more_is_sent_than_the_gateway_says_is_left(
+    amount_minor: int | None, left_minor: int, sent_minor: int | None
+) -> None:
+    """300 were given back by hand."""
+    known = answered(asked(refund(0, amount_minor)), (INQUIRE, port.NoRefund("", left_minor)))
+    if sent_minor is None:
+        assert (known.outcome, known.payment.reason) == (Outcome.REFUND_FAILED, "refund_too_large")
+    else:
+        assert (known.then, domain.refund_order(known.payment).amount_minor) == (SEND, sent_minor)
+
+
+def test_what_was_given_back_by_hand_is_known() -> None:
+    sent = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", 950)), (SEND, port.Refunded("re_1", "")))
+    assert (sent.payment.status, refunded_minor(sent.payment.refunds)) == (PaymentStatus.REFUNDED, CAPTURED_MINOR)
+
+
+def test_a_refund_of_the_rest_that_was_made_by_hand_is_made() -> None:
+    found = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", 0)))
+    assert (found.outcome, found.payment.refunds[0].amount_minor) == (Outcome.REFUNDED, CAPTURED_MINOR)
+
+
+def test_the_rest_of_nothing_is_a_case() -> None:
+    all_back = answered(
+        asked(refund(0)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", ""))
+    )
+    again = answered(on_command(all_back.payment, refund(1)).payment, (INQUIRE, port.NoRefund("", 0)))
+    assert (again.outcome, again.payment.reason) == (Outcome.REFUND_FAILED, "nothing_left")
+
+
+def test_the_rest_changes_its_key_with_its_amount() -> None:
+    lost = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, UNKNOWN)).payment
+    same, less = (answered(lost, (INQUIRE, port.NoRefund("", left))).payment for left in (CAPTURED_MINOR, 950))
+    assert domain.idempotency_key(same, SEND) == domain.idempotency_key(lost, SEND)
+    assert domain.idempotency_key(less, SEND) != domain.idempotency_key(lost, SEND)
+
+
+# -- lack of balance -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", sorted(LACK_OF_BALANCE))
+def test_lack_of_balance_is_tried_again_and_then_waits_for_a_person(code: str) -> None:
+    at, refused = asked(refund(0, 250)), port.RefundFailed(code, "", left_minor=CAPTURED_MINOR)
+    keys = []
+    for rung in range(LAST):
+        keys.append(domain.idempotency_key(at, SEND))
+        tried = answered(at, (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, refused))
+        assert (tried.outcome, tried.delay_s) == (None, POLICY.ladder_s[rung])
+        at = tried.payment
+    given_up = answered(at, (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, refused))
+    assert (given_up.outcome, given_up.payment.reason, given_up.delay_s) == (Outcome.REFUND_FAILED, code, REMIND_S)
+    assert len(set(keys)) == LAST, "the gateway replays a refusal under its key"
+    again = on_command(given_up.payment, Resolve(ID, "INV-1", "refund_again", given_up.payment.version, "ann"))
+    assert (again.payment.status, again.delay_s, domain.next_step(again.payment)) == (
+        PaymentStatus.REFUNDING,
+        0.0,
+        INQUIRE,
+    )
+    made = answered(again.payment, (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", "")))
+    assert made.outcome is Outcome.REFUNDED
+
+
+def test_a_try_that_failed_is_known_and_not_taken_for_the_next_one() -> None:
+    failed = port.RefundFailed("expired_card", "", "re_1", CAPTURED_MINOR)
+    case = answered(asked(refund(0, 250)), (INQUIRE, failed)).payment
+    again = on_command(case, Resolve(ID, "INV-1", "refund_again", case.version, "ann")).payment
+    assert answered(again, (INQUIRE, failed)).then is SEND
+    other = answered(again, (INQUIRE, replace(failed, refund_id="re_2")))
+    assert other.outcome is Outcome.REFUND_FAILED, "another try failed meanwhile"
+
+
+# -- days later ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_refund_that_fails_days_later_is_a_case_and_can_be_made_again() -> None:
+    made = answered(
+        asked(refund(0, 250)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", ""))
+    )
+    late = domain.refund_failed_late(made.payment, IDS[0], "lost_or_stolen_card", POLICY)
+    assert late is not None
+    assert (late.outcome, late.payment.status) == (Outcome.REFUND_FAILED, PaymentStatus.REFUND_FAILED)
+    assert (refunded_minor(late.payment.refunds), late.payment.refunds[0].version) == (0, late.payment.version)
+    again = on_command(late.payment, Resolve(ID, "INV-1", "refund_again", late.payment.version, "ann")).payment
+    known = port.RefundFailed("lost_or_stolen_card", "", "re_1", CAPTURED_MINOR)
+    assert answered(again, (INQUIRE, known)).then is SEND
+    assert domain.idempotency_key(again, SEND) != domain.idempotency_key(asked(refund(0, 250)), SEND)
+
+
+def test_a_late_failure_waits_for_the_refund_at_work() -> None:
+    made = answered(
+        asked(refund(0, 250)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", ""))
+    )
+    busy = on_command(made.payment, refund(1, 250)).payment
+    assert domain.refund_failed_late(busy, IDS[0], "declined", POLICY) is None
+    assert domain.refund_failed_late(made.payment, IDS[1], "declined", POLICY) is None, "there is no such refund"
+
+
+def test_an_answer_about_another_refund_is_not_taken_for_the_one_at_work() -> None:
+    first = asked(refund(0, 250))
+    second = on_command(
+        answered(first, (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", ""))).payment,
+        refund(1, 500),
+    ).payment
+    assert domain.on_late_answer(second, port.Refunded("re_1", ""), POLICY, asked=first) is None
+
+
+def test_money_that_a_person_keeps_leaves_the_payment_captured() -> None:
+    case = answered(asked(refund(0, 250)), (INQUIRE, port.RefundFailed("expired_card", "", "re_1"))).payment
+    kept = on_command(case, Resolve(ID, "INV-1", "not_refunded", case.version, "ann"))
+    assert (kept.payment.status, kept.outcome) == (PaymentStatus.CAPTURED, Outcome.REFUND_FAILED)
+    assert (kept.payment.refunds[0].status, kept.payment.refunds[0].decided_by) == (PaymentRefundStatus.KEPT, "ann")
+
+
+# -- laws ------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class RefundingBank:
+    """The refunds of one captured payment at a gateway that honours idempotency keys, and whose answers get lost."""
+
+    by_key: dict[str, tuple[UUID, int]] = field(default_factory=dict)
+    by_hand_minor: int = 0
+
+    @property
+    def left_minor(self) -> int:
+        return CAPTURED_MINOR - self.by_hand_minor - sum(amount for _, amount in self.by_key.values())
+
+    def do(self, at: Payment, step: GatewayStep) -> port.RefundAnswer:
+        order_id = domain.refund_at_work(at).refund_id
+        if step is SEND:
+            order, key = domain.refund_order(at), domain.idempotency_key(at, SEND) or ""
+            if key not in self.by_key:
+                if order.amount_minor > self.left_minor:
+                    return port.RefundFailed("amount_too_large", "", left_minor=self.left_minor)
+                self.by_key[key] = (order.refund_id, order.amount_minor)
+            assert self.by_key[key] == (order.refund_id, order.amount_minor), "one key, two requests"
+        if any(refund_id == order_id for refund_id, _ in self.by_key.values()):
+            return port.Refunded(f"re_{order_id.int}", "")
+        return port.NoRefund("", self.left_minor)
+
+
+MOVES = st.one_of(
+    st.sampled_from(["step", "step", "lost", "unsent", "crash", "by_hand", "again", "refunded", "not_refunded"]),
+    st.tuples(st.integers(0, 4), st.one_of(st.none(), st.integers(1, 700))),
+)
+
+
+@settings(max_examples=400)
+@given(st.lists(MOVES, max_size=60))
+def test_no_history_gives_back_more_than_was_captured_or_one_refund_twice(moves: list[object]) -> None:
+    bank, at, then = RefundingBank(), CAPTURED, None
+    amounts: dict[UUID, int | None] = {}
+    decided: set[UUID] = set()
+    told: set[int] = set()
+    for move in [*moves, *["step"] * 30]:
+        transition: PaymentTransition | None = None
+        command: Command | None = None
+        if isinstance(move, tuple):
+            number, amount = move
+            command = refund(number, amounts.setdefault(IDS[number], amount))
+        elif move in {"refunded", "not_refunded", "again"}:
+            resolution = "refund_again" if move == "again" else move
+            command = Resolve(ID, "INV-1", resolution, at.version, "ann")  # type: ignore[arg-type] # one of three
+            if at.status in {PaymentStatus.REFUND_IN_DOUBT, PaymentStatus.REFUND_FAILED} and move == "refunded":
+                decided |= {one.refund_id for one in at.refunds if one.status is PaymentRefundStatus.AT_WORK}
+        elif move == "by_hand":
+            bank.by_hand_minor += min(100, bank.left_minor)
+        if command is not None:
+            transition = on_command(at, command)
+            then = then if transition.payment is at else None
+        elif move in {"step", "lost", "unsent", "crash"}:
+            step = then or domain.next_step(at)
+            then = None
+            if move == "crash":
+                continue
+            if step is None:
+                transition = domain.on_due(at, POLICY)
+            else:
+                real = NOT_SENT if move == "unsent" else bank.do(at, step)
+                transition = domain.on_answer(at, step, UNKNOWN if move == "lost" else real, POLICY)
+            then = transition.then
+        if transition is None:
+            continue
+        if transition.outcome is not None:
+            assert transition.payment.version not in told
+            told.add(transition.payment.version)
+            assert any(one.version == transition.payment.version for one in transition.payment.refunds)
+        at = transition.payment
+        assert bank.left_minor >= 0
+        made = [refund_id for refund_id, _ in bank.by_key.values()]
+        assert len(made) == len(set(made)), "one refund was made twice"
+        assert sum(one.status is PaymentRefundStatus.AT_WORK for one in at.refunds) <= 1
+        for one in at.refunds:
+            if one.status is PaymentRefundStatus.REFUNDED and one.refund_id not in decided and not one.takes_rest:
+                assert one.refund_id in made, "told as made, and it was not"
+    for refund_id, amount in amounts.items():
+        known = find(at.refunds, refund_id)
+        assert known is not None
+        assert known.asked_minor == amount
