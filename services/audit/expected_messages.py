@@ -28,7 +28,8 @@ _STEPS = f"""
     SELECT * FROM (
         SELECT payment_id, version, from_status, to_status, fact, cause_id, at,
                coalesce(bool_or(fact IN ('InDoubt', 'NeedsDecision')) OVER earlier, false) AS doubted_before,
-               coalesce(bool_or(fact = 'PaymentFailed') OVER earlier, false) AS failed_before
+               coalesce(bool_or(fact = 'PaymentFailed') OVER earlier, false) AS failed_before,
+               EXISTS (SELECT FROM sagas s WHERE s.payment_id = transitions.payment_id AND s.refunds IS NOT NULL) AS refunds_asked
         FROM transitions
         WINDOW earlier AS (PARTITION BY payment_id ORDER BY version ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
     ) steps WHERE at > {_SINCE}"""  # noqa: S608
@@ -92,7 +93,7 @@ def first_command(step: StoredRow) -> str | None:
     """The queue of the first command that the saga sent at this step of its journal; None: it sent none, or the journal cannot tell."""
     before, fact, after = step["from_status"], step["fact"], step["to_status"]
     if fact == "DeadlineFired":
-        return _REMINDED.get(before)
+        return None if step["refunds_asked"] else _REMINDED.get(before)
     if after == "refunding" != before:
         return TO_GATEWAY
     if fact in _OF_ASKED_REFUNDS:

@@ -44,6 +44,12 @@ def made_once(ours: list[StoredRow], theirs: list[StoredRow], *, known: bool) ->
             yield f"the gateway made the refund {refund['refund_id']}, and nobody asked for it here"
         elif row is not None and row["amount_minor"] not in {None, refund["amount"]}:
             yield f"the refund {refund['refund_id']} is {row['amount_minor']} here and {refund['amount']} there"
+    if known:
+        yield from _not_made(ours, theirs)
+
+
+def _not_made(ours: list[StoredRow], theirs: list[StoredRow]) -> Iterator[str]:
+    """Refunds that were made by our rows, and that the gateway's books lack. Without any books nothing is known."""
     known_there = {refund["refund_id"] for refund in theirs}
     whole = {
         row["refund_id"] for row in ours if row["asked_minor"] is None

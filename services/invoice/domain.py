@@ -377,6 +377,19 @@ def _refund_of(command: Refund, invoice: Invoice) -> tuple[Event, ...] | Rejecti
     known = refunds.find(invoice.refunds, command.refund_id)
     if known is not None:
         return () if known.asked_minor == command.amount_minor else RejectionReason.REFUND_ID_USED
+    requested = RefundRequested(
+        paid_by,
+        command.refund_id,
+        command.amount_minor,
+        command.currency,
+        command.reason,
+        command.requested_by,
+    )
+    return _unfit_refund(command, invoice) or (requested,)
+
+
+def _unfit_refund(command: Refund, invoice: Invoice) -> RejectionReason | None:
+    """Why what is left of the paid invoice cannot be given back like this, or None."""
     if command.currency != invoice.currency:
         return RejectionReason.CURRENCY_DIFFERS
     if len(invoice.refunds) >= refunds.REFUNDS_MAX:
@@ -389,16 +402,7 @@ def _refund_of(command: Refund, invoice: Invoice) -> tuple[Event, ...] | Rejecti
             return RejectionReason.REFUND_TOO_LARGE
         if command.amount_minor % CHARGEABLE_STEPS.get(command.currency, 1):
             return RejectionReason.AMOUNT_NOT_CHARGEABLE
-    return (
-        RefundRequested(
-            paid_by,
-            command.refund_id,
-            command.amount_minor,
-            command.currency,
-            command.reason,
-            command.requested_by,
-        ),
-    )
+    return None
 
 
 # -- evolve ----------------------------------------------------------------------------------------------------------------------------

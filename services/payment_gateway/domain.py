@@ -288,7 +288,7 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
 def on_due(payment: Payment, policy: Policy) -> PaymentTransition:
     """The effect of a due time on a payment without a next step: its next refund begins, or a late capture is announced again."""
     following = refunds.waiting(payment.refunds)
-    if following is not None and payment.status in CHARGED:
+    if following is not None and refunds.at_work(payment.refunds) is None:
         return PaymentTransition(begin_refund(payment, following), then=GatewayStep.INQUIRE_REFUND)
     if payment.status is PaymentStatus.CAPTURED and payment.rung < LATE_REMINDERS_MAX:
         return _remind(replace(payment, rung=payment.rung + 1), policy)
@@ -485,7 +485,7 @@ def _given_back_by_hand(payment: Payment, policy: Policy) -> PaymentTransition:
     """The refund of the rest finds nothing left. If somebody gave it back at the gateway, that is this refund."""
     if payment.amount_minor is None or refunds.refunded_minor(payment.refunds) >= payment.amount_minor:
         return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy)
-    return _refunded(payment, None)
+    return _refunded(_with_refund(payment, replace(refund_at_work(payment), amount_minor=None)), None)
 
 
 def _refunded(payment: Payment, gateway_id: str | None) -> PaymentTransition:

@@ -117,7 +117,12 @@ def test_the_audit_knows_every_status_of_a_saga() -> None:
 
 
 def _reminder(status: saga.SagaStatus) -> dict[str, Any]:
-    return {"from_status": status.value, "fact": "DeadlineFired", "to_status": status.value}
+    return {
+        "from_status": status.value,
+        "fact": "DeadlineFired",
+        "to_status": status.value,
+        "refunds_asked": False,
+    }
 
 
 MOVES_BY_ITSELF = {
