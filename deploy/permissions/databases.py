@@ -65,6 +65,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
         "events": _APPENDED,
         "invoices": _KEPT,
         "payments": _KEPT,
+        "refunds": _KEPT,
     },
     "payment_gateway": {
         **_EVERYWHERE,
@@ -73,6 +74,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
         # An outcome that is stored twice keeps its first bytes: `ON CONFLICT DO UPDATE` touches its version, and may touch nothing else.
         "outcomes": Grant("SELECT, INSERT, UPDATE (version)", purge="SELECT, UPDATE"),
         "payments": _KEPT,
+        "refunds": _KEPT,
     },
     "saga": {
         **_EVERYWHERE,

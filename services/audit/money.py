@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from services.audit import payments
+from services.audit import payments, refunds
 from services.audit.align import StoredRow, align
 from services.audit.finding import Tally
 from services.audit.payments import CHARGED, FAILURE_AFTER, NOT_CHARGED, SETTLED, TRACES_KEPT_DAYS, moment, open_here
@@ -17,28 +17,38 @@ CLOCKS_APART_S = 5.0
 
 
 async def captured_once(counted: Tally, stores: Stores) -> None:
-    """For each payment: captures minus refunds are 0 or the amount; amount, currency and method are the invoice's; one capture at most."""
-    sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
-    async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
+    """For each payment: captures minus refunds are 0, the amount, or what refunds of a part leave; each refund was made once; amount,
+    currency and method are the invoice's; one capture at most."""
+    sources = (
+        payments.invoice_events,
+        payments.payment_rows,
+        payments.charges,
+        payments.refunds,
+        payments.our_refunds,
+    )
+    known = stores.has("payment_gateway")
+    async for payment_id, (events, rows, charges, theirs, ours) in align(*(source(stores) for source in sources)):
         counted.look()
         request = next((event for event in events if event["event"] == "PaymentRequested"), None)
         asked = None if request is None else request["data"]
         for why in (
-            *_miscounted(rows, charges, refunds),
+            *_miscounted(rows, charges, ours, theirs, known=known),
+            *refunds.made_once(ours, theirs, known=known),
             *_requested_other_than_issued(request),
             *_mismatched(asked, rows, charges),
         ):
             counted.breach(payment_id or charges[0]["id"], why)
 
 
-def _miscounted(rows: list[StoredRow], charges: list[StoredRow], refunds: list[StoredRow]) -> Iterator[str]:
+def _miscounted(
+    rows: list[StoredRow], charges: list[StoredRow], ours: list[StoredRow], theirs: list[StoredRow], *, known: bool
+) -> Iterator[str]:
     if len(charges) > 1:
         yield f"captured {len(charges)} times: {', '.join(charge['id'] for charge in charges)}"
-    elif charges or refunds:
+    elif charges or theirs:
         amount = rows[0]["amount_minor"] if rows else charges[0]["amount"] if charges else 0
-        net = sum(charge["amount"] for charge in charges) - sum(refund["amount"] for refund in refunds)
-        if net not in {0, amount}:
-            yield f"captures minus refunds are {net}, neither 0 nor {amount}"
+        captured = sum(charge["amount"] for charge in charges)
+        yield from refunds.miscounted(captured, amount, ours, theirs, known=known)
 
 
 def _requested_other_than_issued(request: StoredRow | None) -> Iterator[str]:
@@ -183,19 +193,28 @@ async def paid_when_captured(counted: Tally, stores: Stores) -> None:
         return
     async for row in stores.databases["invoice"].rows(_PAID_TWICE):
         counted.breach(row["stream_id"], f"paid {row['times']} times")
-    sources = (payments.invoice_events, payments.payment_rows, payments.decisions, payments.failures)
-    async for payment_id, (events, rows, decisions, failures) in align(*(source(stores) for source in sources)):
+    sources = (
+        payments.invoice_events,
+        payments.payment_rows,
+        payments.decisions,
+        payments.failures,
+        payments.our_refunds,
+    )
+    async for payment_id, (events, rows, decisions, failures, ours) in align(*(source(stores) for source in sources)):
         counted.look()
         since = max([event["recorded_at"] for event in events] + [row["updated_at"] for row in rows], default=None)
         for why in (
             *_ended_twice(events),
-            *_decided_without_evidence(rows, decisions),
+            *_decided_without_evidence(rows, decisions, ours),
+            *refunds.decided_without_evidence(ours, decisions),
             *_failed_without_outcome(events, failures),
             *_requested_and_never_requested(events, rows),
         ):
             counted.breach(payment_id, why)
         for why in _disagreeing(events, rows):
             counted.breach(payment_id, why, since=since)
+        for why, changed in refunds.disagreeing(payment_id, events, ours):
+            counted.breach(payment_id, why, since=changed)
 
 
 def _ended_twice(events: list[StoredRow]) -> Iterator[str]:
@@ -223,9 +242,14 @@ def _requested_and_never_requested(events: list[StoredRow], rows: list[StoredRow
         yield f"requested on {request['invoice_id']}, and closed as never requested"
 
 
-def _decided_without_evidence(rows: list[StoredRow], decisions: list[StoredRow]) -> Iterator[str]:
-    """A decision must have recorded its evidence."""
+def _decided_without_evidence(
+    rows: list[StoredRow], decisions: list[StoredRow], ours: list[StoredRow]
+) -> Iterator[str]:
+    """A decision must have recorded its evidence. If it was about a refund, that of the refund is looked at."""
+    of_refunds = {refund["decided_by"] for refund in ours}
     for row in rows:
+        if row["decided_by"] in of_refunds:
+            continue
         resolution = _RESOLUTION_OF.get(row["status"])
         if row["decided_by"] and not any(
             d["resolution"] == resolution and d["decided_by"] == row["decided_by"] and d["evidence"].strip()
@@ -245,7 +269,7 @@ def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str
     row = rows[0]
     if paid is None and row["status"] == "captured":
         yield f"captured, and {row['invoice_id']} is not paid by it"
-    elif paid is not None and row["status"] != "captured":
+    elif paid is not None and row["status"] not in (CHARGED if refunds.on_invoice(events) else {"captured"}):
         yield f"{paid['invoice_id']} is paid by it, and it is {row['status']}"
     elif paid is not None and (paid["invoice_id"], paid["data"]["receipt_number"]) != (
         row["invoice_id"],
@@ -259,23 +283,39 @@ def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str
 # -- books_balance ---------------------------------------------------------------------------------------------------------------------
 
 
+def _is_left_out(stores: Stores, rows: list[StoredRow], charges: list[StoredRow]) -> bool:
+    """The result is open, or a person decided that the money stays; or the books that were given say nothing about it."""
+    is_open = any(open_here(row) or row["status"] == "refund_failed" for row in rows)
+    return is_open or (not charges and not all(payments.is_covered(stores, row) for row in rows))
+
+
 async def books_balance(counted: Tally, stores: Stores) -> None:
-    """Captures - refunds = paid on invoices, for each payment. Open payments, and those whose money a person let stay, are left out."""
+    """Captures - refunds = paid - refunded on invoices, for each payment, but for what people gave back at the gateway themselves.
+
+    Open payments, and those whose money a person let stay, are left out.
+    """
     if not stores.has("invoice", "payment_gateway", LEDGER):
         return
-    sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
-    async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
-        if any(open_here(row) or row["status"] == "refund_failed" for row in rows):
-            continue  # the result is open, or a person decided that the money stays
-        if not charges and not all(payments.is_covered(stores, row) for row in rows):
-            continue  # the books that were given say nothing about it
+    sources = (
+        payments.invoice_events,
+        payments.payment_rows,
+        payments.charges,
+        payments.refunds,
+        payments.our_refunds,
+    )
+    async for payment_id, (events, rows, charges, theirs, ours) in align(*(source(stores) for source in sources)):
+        if _is_left_out(stores, rows, charges):
+            continue
         if any(counted.is_young(row["updated_at"]) for row in rows):
             counted.in_flight()
             continue
         counted.look()
         here = _sum((e["data"]["currency"], e["data"]["amount_minor"]) for e in events if e["event"] == "Paid")
         there = _sum((charge["currency"], charge["amount"]) for charge in charges)
-        there.subtract(_sum((refund["currency"], refund["amount"]) for refund in refunds))
+        there.subtract(_sum((refund["currency"], refund["amount"]) for refund in theirs))
+        if (paid := next((event["data"] for event in events if event["event"] == "Paid"), None)) is not None:
+            here[paid["currency"]] -= sum(amount for _, amount in refunds.on_invoice(events).values())
+            there[paid["currency"]] += max((row["by_hand_minor"] for row in ours), default=0)
         for currency in sorted({*here, *there}):  # for each payment, so that two errors do not balance each other
             if here[currency] != there[currency]:
                 why = f"the gateway holds {there[currency]} {currency}, the invoice has {here[currency]} (minor units)"

@@ -13,12 +13,13 @@ from uuid import UUID
 
 import structlog
 
-from services.payment_gateway.domain import GatewaySide, Payment, PaymentStatus, PendingOutcome
+from services.payment_gateway import refund_store
+from services.payment_gateway.domain import CHARGED, GatewaySide, Payment, PaymentStatus, PendingOutcome
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.writes import WriteBatch
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +104,7 @@ async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, PaymentRow]:
         f"SELECT {_ROW} FROM payments WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
         list(payment_ids),
     )
-    return {row["payment_id"]: _row(row) for row in rows}
+    return {row.payment.payment_id: row for row in await _with_refunds(tx, [_row(row) for row in rows])}
 
 
 async def insert(tx: Tx, rows: Sequence[PaymentRow], *, held: Collection[UUID], lease: Lease) -> None:
@@ -252,7 +253,18 @@ async def claim(connection: Connection, lease: Lease, *, at_most: int, only_begu
         lease.seconds,
         only_begun,
     )
-    return [row for row in map(_readable, rows) if row is not None]
+    return await _with_refunds(connection, [row for row in map(_readable, rows) if row is not None])
+
+
+async def _with_refunds(tx: Tx, rows: list[PaymentRow]) -> list[PaymentRow]:
+    """The rows with the refunds of their payments. Nothing is read for payments that were never captured: they have none."""
+    charged = {row.payment.payment_id: row.payment for row in rows if _may_have_refunds(row.payment)}
+    payments = await refund_store.attach(tx, charged)
+    return [replace(row, payment=payments.get(row.payment.payment_id, row.payment)) for row in rows]
+
+
+def _may_have_refunds(payment: Payment) -> bool:
+    return payment.status in CHARGED or payment.settled_as is not None
 
 
 def _readable(record: Record) -> PaymentRow | None:

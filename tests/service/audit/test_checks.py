@@ -23,7 +23,17 @@ from services.audit.queues import QueueState, Waiting, read_queues
 from services.audit.run import AuditReport, audit
 from services.audit.stores import AuditError, Sources, Stores, open_stores
 from shared.messaging.topology import UNREADABLE_DEAD_LETTERS
-from tests.service.audit.books import HISTORY, LOGS, FinishedBooks, command, open_books, payment, sources, write_books
+from tests.service.audit.books import (
+    HISTORY,
+    LOGS,
+    FinishedBooks,
+    command,
+    open_books,
+    payment,
+    refund,
+    sources,
+    write_books,
+)
 from tests.support.databases import execute
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -114,6 +124,14 @@ async def captured_twice_and_one_given_back(books: FinishedBooks) -> None:
 
 async def partly_given_back(books: FinishedBooks) -> None:
     books.refund("ch_paid", "pi_paid", amount=500)
+
+
+async def more_given_back_than_captured(books: FinishedBooks) -> None:
+    books.refund("ch_parted", "pi_parted", amount=751)
+
+
+async def one_refund_made_twice(books: FinishedBooks) -> None:
+    books.refund("ch_parted", "pi_parted", amount=499, of=refund("parted"))
 
 
 async def charge_without_payment(books: FinishedBooks) -> None:
@@ -559,6 +577,36 @@ async def moved_by_nothing_after_its_journal_was_deleted(books: FinishedBooks) -
 PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "captured twice": (captured_twice_and_one_given_back, {"captured_once"}),
     "partly refunded": (partly_given_back, {"captured_once", "books_balance"}),
+    "more refunded than captured": (more_given_back_than_captured, {"captured_once", "books_balance"}),
+    "one refund made twice": (one_refund_made_twice, {"captured_once", "books_balance"}),
+    "a refund of another amount here than there": (
+        sql("payment_gateway", f"UPDATE refunds SET amount_minor = 400 {ROW}", payment("parted")),
+        {"captured_once", "paid_when_captured"},
+    ),
+    "a refund made there and unknown here": (
+        sql("payment_gateway", f"DELETE FROM refunds {ROW}", payment("parted")),
+        {"captured_once", "paid_when_captured"},
+    ),
+    "a refund made here and not there": (
+        ledger("DELETE FROM refund_details WHERE refund = 're_ch_parted_500'"),
+        {"captured_once"},
+    ),
+    "a refund that no invoice asked for": (
+        sql("payment_gateway", f"UPDATE refunds SET refund_id = $2 {ROW}", payment("parted"), uuid4()),
+        {"captured_once", "paid_when_captured"},
+    ),
+    "a refund that a person called made, without evidence": (
+        sql("payment_gateway", f"UPDATE refunds SET decided_by = 'Eve' {ROW}", payment("parted")),
+        {"paid_when_captured"},
+    ),
+    "a refund requested by a person whom the journal does not know": (
+        sql(
+            "invoice",
+            """UPDATE events SET data = data || '{"requested_by": "Eve"}' WHERE stream_id = $1 AND version = 4""",
+            "INV-parted",
+        ),
+        {"caused_by_commands"},
+    ),
     "another method charged": (
         ledger("UPDATE charges SET payment_method = 'pm_other' WHERE id = 'ch_paid'"),
         {"captured_once"},
