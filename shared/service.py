@@ -288,7 +288,7 @@ async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
     except TimeoutError:
         log.warning("left_to_the_sweeper", lane="outside")
     try:
-        await runtime.relay.cleaner.delete_confirmed()
+        await runtime.relay.keeper.delete_confirmed()
     except AWAY_ERRORS as error:
         log.warning("left_to_the_sweeper", error=type(error).__name__)
 

@@ -4,6 +4,8 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import uvloop
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from deploy.local.stack import SERVICES, Stack, open_stack
 from deploy.local.system import prepare
 from shared.observability.logs import configure_logs
+from tests.faults.proxy import Network, open_network
 from tests.support.databases import truncate
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -38,9 +41,17 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def environment_urls(stack: Stack) -> Iterator[Environment]:
     """A virtual host with the topology, and a migrated database for each service, for all tests in this process."""
-    with stack.part(f"tests_{uuid.uuid4().hex[:8]}") as own:
+    with stack.part(f"tests_{uuid.uuid4().hex[:8]}") if stack.kind == "given" else nullcontext(stack) as own:
         asyncio.run(prepare(own))
         yield Environment.of(own)
+
+
+@pytest.fixture
+def empty_vhost(stack: Stack) -> Stack:
+    """The stack with an empty virtual host, in which our users may do what they may in any. It ends with the stack."""
+    if stack.kind == "given":
+        pytest.skip("it makes a virtual host, which we do not do on a given broker")
+    return replace(stack, rabbitmq_url=stack.create_vhost(f"empty_{uuid.uuid4().hex[:8]}"))
 
 
 @pytest.fixture
@@ -57,6 +68,13 @@ async def environment(environment_urls: Environment, monkeypatch: pytest.MonkeyP
 async def upstream(environment: Environment) -> AsyncIterator[UpstreamClient]:
     """An upstream system: it sends commands and receives what the services publish."""
     async with UpstreamClient.open(environment.rabbitmq_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Proxies that break connections on command."""
+    with open_network() as opened:
         yield opened
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Annotated
 from uuid import UUID
 
@@ -31,16 +32,20 @@ from deploy.cli.output import (
 )
 from deploy.cli.staff_pages import journal_panel, one_id, person, report, run
 from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
-from deploy.cli.words import SECONDS_IN, age, id_text, short_type, time
+from deploy.cli.words import SECONDS_IN, age, id_text, money, short_type, time
 from services.staff import actions
 from services.staff.actions import ActionRefusal, ActionResult, JournalEntry, Selection
+from services.staff.charges import OLD_AFTER, charge_of
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
 from shared.clock import system_clock
 from shared.observability.visible import visible
 from shared.persistence.database import Database
+from shared.settings import EnvironmentVariables
 
 BODY_SHOWN_MAX = 4_000
 """Characters."""
+CHARGES_SHOWN_MAX = 20
+REPLAY_CHARGES_WITHIN_MAX_S = 365 * 86_400
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -120,9 +125,12 @@ def replay_dead_letters(
     everything: Annotated[bool, typer.Option("--all", help="Every open one.")] = False,
     who: Who = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before replaying several.")] = False,
+    charge_old: Annotated[
+        bool, typer.Option("--charge-old", help="Also what charges a card and is older than REPLAY_CHARGES_WITHIN_S.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Send messages again to the queues they came from, under their own ids."""
+    """Send messages again to the queues they came from, under their own ids. It asks before it charges for an old command."""
     given = [*(dead_letter_ids or []), *(ids or [])]
     filters = (queue, reason, type_, older_than, newer_than)
     if not given and not everything and not any(filters):
@@ -130,13 +138,20 @@ def replay_dead_letters(
     if given and (everything or any(filters)):
         fail("Give either IDs or filters, not both.", MISUSED)
     wanted = _selection(*filters, status=None if given else DeadLetterStatus.OPEN)
-    if not given and not yes:
-        _confirm(run(lambda database: actions.list_dead_letters(database, wanted, at_most=LISTED_MAX)))
+    old_after = _old_after()
+    asks = not (yes or json)
+    unknown, found = run(lambda database: _found(database, given))
+    selection = replace(wanted, ids=found) if given else wanted
+    if asks:
+        records, count = run(lambda database: actions.list_dead_letters(database, selection, at_most=LISTED_MAX))
+        if not given:
+            _confirm(records, count)
+        charge_old = charge_old or _confirm_charges(records, old_after)
 
     async def act(database: Database) -> list[ActionResult]:
-        unknown, found = await _found(database, given)
-        selection = replace(wanted, ids=found) if given else wanted
-        return unknown + await actions.replay(database, selection, who=person(who))
+        return unknown + await actions.replay(
+            database, selection, who=person(who), old_after=None if charge_old else old_after
+        )
 
     report(run(act), json=json, done="replayed")
 
@@ -217,8 +232,37 @@ def _ago(option: str, text: str | None) -> datetime | None:
     return system_clock() - timedelta(seconds=int(found[1]) * SECONDS_IN[found[2]])
 
 
-def _confirm(found: tuple[list[DeadLetterRecord], int]) -> None:
-    records, count = found
+def _old_after() -> timedelta:
+    """The age from which a person has to say that a message still shall charge. Raises ConfigurationError."""
+    default_s = OLD_AFTER.total_seconds()
+    return timedelta(
+        seconds=EnvironmentVariables().seconds(
+            "REPLAY_CHARGES_WITHIN_S", default_s, least=0, most=REPLAY_CHARGES_WITHIN_MAX_S
+        )
+    )
+
+
+def _confirm_charges(records: Sequence[DeadLetterRecord], old_after: timedelta) -> bool:
+    """Show what would charge a card although it is old, and ask. Returns whether a person said that it still shall."""
+    now, total = system_clock(), Counter[str]()
+    charges = [charge_of(record) for record in records if record.status is DeadLetterStatus.OPEN]
+    old = sorted((one for one in charges if one and one.is_old(now, old_after)), key=attrgetter("since"))
+    if not old:
+        return False
+    for number, charge in enumerate(old):
+        total[charge.currency] += charge.amount_minor
+        if number < CHARGES_SHOWN_MAX:
+            amount = money(charge.amount_minor, charge.currency)
+            say(f"{amount} for invoice {charge.invoice_id}, sent {age(charge.since, now)} ago")
+    if len(old) > CHARGES_SHOWN_MAX:
+        say(f"… and {len(old) - CHARGES_SHOWN_MAX} more")
+    amounts = " and ".join(money(amount, currency) for currency, amount in sorted(total.items()))
+    if not typer.confirm(f"Charge {amounts} in all, although these commands are old?", err=True):
+        fail("Nothing was replayed.", REFUSED)
+    return True
+
+
+def _confirm(records: Sequence[DeadLetterRecord], count: int) -> None:
     if not records:
         say("No dead letters.", style="green")
         raise typer.Exit

@@ -65,11 +65,21 @@ def show_payment(payment_id: PaymentId, *, json: Json = False) -> None:
 
 
 @app.command("ask")
-def ask_payment(payment_id: PaymentId, *, who: Who = "", json: Json = False) -> None:
-    """Have the payment gateway asked now."""
+def ask_payment(
+    payment_id: PaymentId,
+    *,
+    invoice: Annotated[
+        str | None,
+        typer.Option(help="The invoice of a payment that is no case. It becomes one, with what the gateway says."),
+    ] = None,
+    who: Who = "",
+    json: Json = False,
+) -> None:
+    """Have the payment gateway asked now, however the payment stands."""
 
     async def act(database: Database) -> list[ActionResult]:
-        return [await actions.ask(database, await one_id(database, "cases", payment_id), who=person(who))]
+        id_ = await one_id(database, "cases", payment_id)
+        return [await actions.ask(database, id_, who=person(who), invoice_id=invoice)]
 
     report(run(act), json=json, done="asked")
 

@@ -45,49 +45,142 @@ class Grant:
         return {AUDIT: "SELECT", PURGE: self.purge}.get(role, self.service)
 
 
-_APPENDED: Final = Grant("SELECT, INSERT", purge="SELECT, UPDATE")
+def _texts(*columns: str) -> str:
+    """What a purge may do with a table: change its texts, and the hashes over them. Not ids, versions, amounts or times."""
+    return f"SELECT, UPDATE ({', '.join(columns)})"
+
+
+_APPENDED: Final = "SELECT, INSERT"
 """The books: a service adds to them, and changes and deletes nothing."""
-_KEPT: Final = Grant("SELECT, INSERT, UPDATE", purge="SELECT, UPDATE")
+_KEPT: Final = "SELECT, INSERT, UPDATE"
 """The state of something that is kept for ever."""
-_AGED: Final = Grant("SELECT, INSERT, DELETE", purge="SELECT, UPDATE")
+_AGED: Final = "SELECT, INSERT, DELETE"
 """Records of a service that it deletes once they are old."""
 _EVERYWHERE: Final = {
     "alembic_version": Grant("SELECT", purge="SELECT"),
     "inbox": Grant("SELECT, INSERT, DELETE"),
-    "outbox": Grant("SELECT, INSERT, UPDATE, DELETE", purge="SELECT, UPDATE"),
+    "outbox": Grant(
+        "SELECT, INSERT, UPDATE, DELETE",
+        purge=_texts(
+            "exchanges",
+            "routing_keys",
+            "types",
+            "correlation_ids",
+            "content_types",
+            "headers",
+            "bodies",
+            "message_ids",
+            "reply_tos",
+            "lane",
+        ),
+    ),
     "outbox_messages": Grant("SELECT", purge="SELECT"),
 }
 
 GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
     "invoice": {
         **_EVERYWHERE,
-        "answers": _APPENDED,
-        "events": _APPENDED,
-        "invoices": _KEPT,
-        "payments": _KEPT,
-        "refunds": _KEPT,
+        "answers": Grant(
+            _APPENDED,
+            purge=_texts(
+                "command_type", "content_hash", "invoice_id", "answer", "reason", "detail", "correlation_id", "sender"
+            ),
+        ),
+        "events": Grant(_APPENDED, purge=_texts("stream_id", "type", "data", "correlation_id", "traceparent", "owner")),
+        "invoices": Grant(
+            _KEPT, purge=_texts("invoice_id", "status", "customer_id", "currency", "receipt_number", "refunds", "owner")
+        ),
+        "payments": Grant(_KEPT, purge=_texts("invoice_id", "method")),
+        "refunds": Grant(_KEPT, purge=_texts("invoice_id")),
     },
     "payment_gateway": {
         **_EVERYWHERE,
-        "attempts": _AGED,
-        "decisions": _APPENDED,
+        "attempts": Grant(_AGED, purge=_texts("step", "answer", "evidence", "idempotency_key")),
+        "decisions": Grant(
+            _APPENDED,
+            purge=_texts("resolution", "receipt_number", "evidence", "decided_by", "reason", "refusal", "journal_head"),
+        ),
         # An outcome that is stored twice keeps its first bytes: `ON CONFLICT DO UPDATE` touches its version, and may touch nothing else.
-        "outcomes": Grant("SELECT, INSERT, UPDATE (version)", purge="SELECT, UPDATE"),
-        "payments": _KEPT,
-        "refunds": _KEPT,
+        "outcomes": Grant(
+            "SELECT, INSERT, UPDATE (version)",
+            purge=_texts("exchange", "routing_key", "type", "correlation_id", "body"),
+        ),
+        "payments": Grant(
+            _KEPT,
+            purge=_texts(
+                "invoice_id",
+                "currency",
+                "params_hash",
+                "status",
+                "method_token",
+                "card_jwe",
+                "gateway_id",
+                "pending_status",
+                "pending_reason",
+                "pending_advice",
+                "reason",
+                "advice",
+                "receipt_number",
+                "refund_id",
+                "decided_by",
+                "correlation_id",
+                "traceparent",
+                "details",
+            ),
+        ),
+        "refunds": Grant(_KEPT, purge=_texts("reason", "status", "gateway_id", "decided_by")),
     },
     "saga": {
         **_EVERYWHERE,
-        "deadlines": Grant("SELECT, INSERT, UPDATE, DELETE", purge="SELECT, UPDATE"),
-        "sagas": _KEPT,
-        "transitions": _AGED,
+        "deadlines": Grant("SELECT, INSERT, UPDATE, DELETE", purge=_texts("correlation_id")),
+        "sagas": Grant(
+            _KEPT,
+            purge=_texts(
+                "invoice_id",
+                "status",
+                "captured_currency",
+                "receipt_number",
+                "failure_outcome",
+                "failure_reason",
+                "failure_advice",
+                "refund_reason",
+                "refunds",
+            ),
+        ),
+        "transitions": Grant(_AGED, purge=_texts("from_status", "to_status", "fact", "correlation_id")),
     },
     "staff": {
         **_EVERYWHERE,
-        "cases": _KEPT,
-        "dead_letters": _KEPT,
-        # A purge takes card data out of an entry, and its salt. A trigger refuses every other change.
-        "journal": Grant("SELECT, INSERT", purge="SELECT, INSERT, UPDATE (who, details, salt)"),
+        "cases": Grant(
+            _KEPT,
+            purge=_texts(
+                "invoice_id", "correlation_id", "status", "reason", "decided_by", "currency", "gateway_id", "details"
+            ),
+        ),
+        "dead_letters": Grant(
+            _KEPT,
+            purge=_texts(
+                "queue",
+                "reason",
+                "error_type",
+                "error_text",
+                "exchange",
+                "routing_key",
+                "message_id",
+                "type",
+                "content_type",
+                "correlation_id",
+                "reply_to",
+                "headers",
+                "body",
+                "withheld",
+                "settled_by",
+                "settled_reason",
+                "sender",
+            ),
+        ),
+        # A trigger lets a purge only take words out, and the salt.
+        "journal": Grant(_APPENDED, purge=f"INSERT, {_texts('who', 'details', 'salt')}"),
     },
 }
 """Tables and views, by service. `payments` and `dead_letters` lose bodies and cards by UPDATE; no row of theirs is ever deleted."""

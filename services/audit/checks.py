@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from services.audit.afterwards import settled_agrees
 from services.audit.answers import answered_once
 from services.audit.cases import charges_accounted_for
 from services.audit.causes import caused_by_commands
@@ -75,6 +76,11 @@ CHECKS: tuple[Check, ...] = (
     Check(
         captured_here_and_there,
         "Captured here means captured at the gateway; declined or not charged here means no capture there",
+        ("payment_gateway", LEDGER),
+    ),
+    Check(
+        settled_agrees,
+        "What we call settled agrees with the gateway, is looked at again, or was decided by a person who knew",
         ("payment_gateway", LEDGER),
     ),
     Check(

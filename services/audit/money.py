@@ -7,7 +7,16 @@ from typing import Any
 from services.audit import payments, refunds
 from services.audit.align import StoredRow, align
 from services.audit.finding import Tally
-from services.audit.payments import CHARGED, FAILURE_AFTER, NOT_CHARGED, SETTLED, TRACES_KEPT_DAYS, moment, open_here
+from services.audit.payments import (
+    CHARGED,
+    FAILURE_AFTER,
+    NOT_CHARGED,
+    SETTLED,
+    TRACES_KEPT_DAYS,
+    is_known_to_differ,
+    moment,
+    open_here,
+)
 from services.audit.stores import LEDGER, LedgerSnapshot, Stores
 
 CLOCKS_APART_S = 5.0
@@ -18,7 +27,10 @@ CLOCKS_APART_S = 5.0
 
 async def captured_once(counted: Tally, stores: Stores) -> None:
     """For each payment: captures minus refunds are 0, the amount, or what refunds of a part leave; each refund was made once; amount,
-    currency and method are the invoice's; one capture at most."""
+    currency and method are the invoice's; one capture at most.
+
+    Amounts that differ are no breach while a person is asked about them, after a person decided, or once all was given back.
+    """
     sources = (
         payments.invoice_events,
         payments.payment_rows,
@@ -35,7 +47,7 @@ async def captured_once(counted: Tally, stores: Stores) -> None:
             *_miscounted(rows, charges, ours, theirs, known=known),
             *refunds.made_once(ours, theirs, known=known),
             *_requested_other_than_issued(request),
-            *_mismatched(asked, rows, charges),
+            *_mismatched(asked, rows, charges, theirs),
         ):
             counted.breach(payment_id or charges[0]["id"], why)
 
@@ -45,10 +57,19 @@ def _miscounted(
 ) -> Iterator[str]:
     if len(charges) > 1:
         yield f"captured {len(charges)} times: {', '.join(charge['id'] for charge in charges)}"
-    elif charges or theirs:
+    elif (charges or theirs) and not any(map(_is_attended, rows)):
         amount = rows[0]["amount_minor"] if rows else charges[0]["amount"] if charges else 0
         captured = sum(charge["amount"] for charge in charges)
         yield from refunds.miscounted(captured, amount, ours, theirs, known=known)
+
+
+def _net(charges: list[StoredRow], theirs: list[StoredRow]) -> int:
+    return sum(int(charge["amount"]) for charge in charges) - sum(int(refund["amount"]) for refund in theirs)
+
+
+def _is_attended(row: StoredRow) -> bool:
+    """Whether a person is asked about the payment, or decided on what the gateway says of it."""
+    return open_here(row) or is_known_to_differ(row)
 
 
 def _requested_other_than_issued(request: StoredRow | None) -> Iterator[str]:
@@ -60,7 +81,9 @@ def _requested_other_than_issued(request: StoredRow | None) -> Iterator[str]:
         yield f"{_money((asked['amount_minor'], asked['currency']))} was asked for an invoice of {_money(issued)}"
 
 
-def _mismatched(asked: dict[str, Any] | None, rows: list[StoredRow], charges: list[StoredRow]) -> Iterator[str]:
+def _mismatched(
+    asked: dict[str, Any] | None, rows: list[StoredRow], charges: list[StoredRow], theirs: list[StoredRow]
+) -> Iterator[str]:
     """What the invoice requested, what our row holds and what the gateway took are the same."""
     if asked is None:  # the check `caused_by_commands` reports a payment without a request
         return
@@ -72,8 +95,9 @@ def _mismatched(asked: dict[str, Any] | None, rows: list[StoredRow], charges: li
         if is_token and row["method_token"] not in {None, asked["method"]["fingerprint"]}:
             yield "the payment's method is not the invoice's"
     methods = {asked["method"]["fingerprint"]} if is_token else {row["method_token"] for row in rows}
+    is_settled_otherwise = _net(charges, theirs) == 0 or any(map(_is_attended, rows))
     for charge in charges:
-        if (charge["amount"], charge["currency"]) != wanted:
+        if (charge["amount"], charge["currency"]) != wanted and not is_settled_otherwise:
             yield f"the invoice asked for {_money(wanted)}, the gateway took {_money((charge['amount'], charge['currency']))}"
         if methods and charge["payment_method"] not in methods:
             yield "the gateway charged another method than the invoice's"
@@ -267,6 +291,8 @@ def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str
             yield f"{'paid' if paid else 'requested'} on {events[0]['invoice_id']}, and no payment row"
         return
     row = rows[0]
+    if paid is not None and _is_attended(row):
+        return
     if paid is None and row["status"] == "captured":
         yield f"captured, and {row['invoice_id']} is not paid by it"
     elif paid is not None and row["status"] not in (CHARGED if refunds.on_invoice(events) else {"captured"}):
@@ -285,14 +311,14 @@ def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str
 
 def _is_left_out(stores: Stores, rows: list[StoredRow], charges: list[StoredRow]) -> bool:
     """The result is open, or a person decided that the money stays; or the books that were given say nothing about it."""
-    is_open = any(open_here(row) or row["status"] == "refund_failed" for row in rows)
+    is_open = any(_is_attended(row) or row["status"] == "refund_failed" for row in rows)
     return is_open or (not charges and not all(payments.is_covered(stores, row) for row in rows))
 
 
 async def books_balance(counted: Tally, stores: Stores) -> None:
     """Captures - refunds = paid - refunded on invoices, for each payment, but for what people gave back at the gateway themselves.
 
-    Open payments, and those whose money a person let stay, are left out.
+    Open payments, and those that a person settled otherwise, are left out.
     """
     if not stores.has("invoice", "payment_gateway", LEDGER):
         return

@@ -22,7 +22,9 @@ _INVOICE_EVENTS = """
 
 _ROWS = """
     SELECT payment_id, invoice_id, amount_minor, currency, status, method_token, gateway_id, receipt_number, reason, decided_by, due_at,
-           created_at, updated_at, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
+           created_at, updated_at, settled_as, gateway_side,
+           EXISTS (SELECT 1 FROM decisions d WHERE d.payment_id = payments.payment_id AND d.resolution = 'give_back' AND d.refusal IS NULL)
+               AS given_back, params_hash IS NOT NULL AS requested, cause_id, attempts_forgotten_at,
            due_at < now() - make_interval(secs => $1) AS overdue
     FROM payments ORDER BY payment_id"""
 
@@ -71,6 +73,11 @@ _REFUNDS = f"""
 _OUR_REFUNDS = """
     SELECT payment_id, refund_id::text AS refund_id, status, asked_minor, amount_minor, by_hand_minor, decided_by, updated_at
     FROM refunds ORDER BY payment_id, position"""
+_HAS_DISPUTES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'disputes'"
+"""A ledger of an earlier sandbox has none."""
+_DISPUTES = """
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), d.id, d.created
+    FROM disputes d LEFT JOIN payment_intents i ON i.id = d.payment_intent ORDER BY 1, d.id"""
 
 _CONFIRMS = """
     SELECT lower(json_extract(i.metadata, '$.payment_id')), f.payment_intent, min(f.at) AS at
@@ -121,6 +128,13 @@ def our_refunds(stores: Stores) -> Keyed:
     return _from(stores, "payment_gateway", _OUR_REFUNDS)
 
 
+def disputes(stores: Stores) -> Keyed:
+    """Charges in the gateway's books that the customer disputes."""
+    if stores.ledger is None or not list(stores.ledger.rows(_HAS_DISPUTES)):
+        return nothing()
+    return _from_ledger(stores, _DISPUTES)
+
+
 def confirms(stores: Stores) -> Keyed:
     """Every gateway id that was ever confirmed, with the time of its first confirm."""
     return _from_ledger(stores, _CONFIRMS)
@@ -142,6 +156,11 @@ def is_covered(stores: Stores, row: StoredRow) -> bool:
 def open_here(row: StoredRow) -> bool:
     """Whether the payment still waits for an answer or a person."""
     return row["status"] not in SETTLED and not (row["status"] == "refund_failed" and row["decided_by"])
+
+
+def is_known_to_differ(row: StoredRow) -> bool:
+    """Whether a person decided about a payment that had been settled otherwise, and so knows how the books differ."""
+    return row["settled_as"] is not None and (row["decided_by"] is not None or row["given_back"])
 
 
 def _from(stores: Stores, name: str, sql: str, *arguments: object) -> Keyed:

@@ -17,6 +17,7 @@ from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.persistence import event_store
 from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.event_store import StoredEvent
+from shared.persistence.unreadable import UnreadableRowsError, read_rows
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, replace
 
@@ -80,14 +81,15 @@ async def load(
 ) -> dict[str, Loaded]:
     """The states of these invoices. One that does not exist has status absent and version 0. With `lock`, rows are locked in order of ids.
 
-    `payment_ids` are looked up in all payments. The invoices in `absent` are not looked for, and count as not existing.
+    `payment_ids` are looked up in all payments. The invoices in `absent` are not looked for, and count as not existing. Raises
+    UnreadableRowsError.
     """
     rows = await tx.fetch(_SELECT_AND_LOCK if lock else _SELECT, list(invoice_ids)) if invoice_ids else []
     used: set[UUID] = set()
     if payment_ids:
         taken = await tx.fetch("SELECT payment_id FROM payments WHERE payment_id = ANY($1::uuid[])", list(payment_ids))
         used = {row["payment_id"] for row in taken}
-    found = {row["invoice_id"]: _invoice(row) for row in rows}
+    found = read_rows(rows, "invoice_id", _invoice)
     return {id_: Loaded(found.get(id_) or Invoice(id_), used) for id_ in (*invoice_ids, *absent)}
 
 
@@ -141,14 +143,15 @@ def _payment_row(invoice_id: str, requested: PaymentRequested, new: NewEvent) ->
 async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID, UUID | None]], announce: Announce) -> list[Outgoing]:
     """The messages that announced the outcomes of these payments and refunds, with the same ids and bytes as then.
 
-    Each is (invoice id, payment id, refund id). The refund id is None for the outcome of the payment itself.
+    Each is (invoice id, payment id, refund id). The refund id is None for the outcome of the payment itself. Raises UnreadableRowsError if
+    a stream has an event that this build cannot read.
     """
     streams = await event_store.load(tx, {invoice_id for invoice_id, *_ in payments})
     wanted = {(payment_id, refund_id) for _, payment_id, refund_id in payments}
     published: list[Outgoing] = []
     for stream in streams.values():
         for stored in stream:
-            event = stored_events.load(stored.type, stored.data)
+            event = _event(stored)
             about = (getattr(event, "payment_id", None), getattr(event, "refund_id", None))
             if about in wanted and not isinstance(event, PaymentRequested | RefundRequested):
                 published.append(_announcement(stored, event, None, announce))
@@ -214,6 +217,13 @@ async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list
 async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
     """Replace stored states with rebuilt ones."""
     await tx.execute(_UPSERT, list(map(_row, invoices)), cause.time)
+
+
+def _event(stored: StoredEvent) -> Event:
+    try:
+        return stored_events.load(stored.type, stored.data)
+    except Exception as error:
+        raise UnreadableRowsError([stored.stream_id]) from error
 
 
 def _announcement(stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce) -> Outgoing:

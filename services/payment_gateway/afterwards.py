@@ -50,9 +50,11 @@ class Meaning(StrEnum):
 def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
     """What the gateway's answer means for a settled payment: the whole table. Raises AssertionError if the payment is not settled."""
     meaning = _compared(answer, payment)
-    is_news = meaning in {Meaning.CONTRADICTS, Meaning.NOT_REFUNDED}
-    if is_news and payment.decided_by and payment.gateway_side == domain.side_of(answer):
-        return Meaning.KNOWN
+    is_contradiction = meaning in {Meaning.CONTRADICTS, Meaning.NOT_REFUNDED}
+    if is_contradiction and payment.decided_by and payment.gateway_side is not None:
+        shown = payment.gateway_side
+        lost_a_dispute = shown.disputed and meaning is Meaning.NOT_REFUNDED  # the money went back, and not by a refund
+        return Meaning.KNOWN if shown == domain.side_of(answer) or lost_a_dispute else meaning
     return meaning
 
 

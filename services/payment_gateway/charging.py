@@ -229,7 +229,7 @@ class Charging:
             if turn.wait_s:
                 await asyncio.sleep(turn.wait_s)
             if turn.round == self.pace.round:
-                return True
+                return not self.is_stopping
         return False
 
     async def _limited_call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:

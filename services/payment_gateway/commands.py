@@ -3,7 +3,8 @@
 A command that comes again changes nothing. The known outcome is published again.
 
 A command about a payment that was never seen changes nothing either. Only a request begins a payment, and it may still be on its way: it
-goes by another queue, and the invoice service says it again until the payment has an outcome.
+goes by another queue, and the invoice service says it again until the payment has an outcome. Only a person can say that it never will be
+charged.
 """
 
 from hashlib import sha256
@@ -132,7 +133,7 @@ def on_command(payment: Payment | None, command: Command) -> PaymentTransition |
     if isinstance(command, Request):
         return _request(command, payment)
     if payment is None:
-        return _on_never_seen(command)
+        return _close(command) if isinstance(command, Resolve) else NeverSeen()
     match command:
         case Inquire():
             return _inquire(command, payment)
@@ -163,10 +164,15 @@ def _request(command: Request, payment: Payment | None) -> PaymentTransition:
     return PaymentTransition(payment, republish=True)
 
 
-def _on_never_seen(command: Inquire | Refund | Resolve) -> NeverSeen:
-    if isinstance(command, Resolve):
+def _close(command: Resolve) -> PaymentTransition | NeverSeen:
+    """Close a payment that was never seen, since a person decided so: a request that arrives later with its id is never sent.
+
+    No other decision can be made about it, because nothing is known here that it could be about.
+    """
+    if command.resolution != "not_charged":
         return NeverSeen(ResolutionRefused("unknown_payment", command.decided_by, command.resolution))
-    return NeverSeen()
+    closed = Payment(command.payment_id, command.invoice_id, PaymentStatus.NOT_CHARGED, reason=OutcomeReason.DECIDED)
+    return PaymentTransition(closed, Outcome.NOT_CHARGED)
 
 
 def _inquire(command: Inquire, payment: Payment) -> PaymentTransition:

@@ -156,12 +156,12 @@ class GatewaySide:
 class Payment:
     """A payment, as it is stored.
 
-    `version` counts changes of status. `params_hash` is None if an earlier build closed the payment, because a command about it came before
-    its request. `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it
-    saved for a key, even a failure, so a repeated call needs a new one. `reason` says why the payment has its status, and `decided_by`
-    which person decided it. `advice` is the gateway's code for what the sender can do about that reason. `was_case` is true once it was a
-    case for staff, or once a person asked about it. `refunds` are all its refunds, in the order in which they were asked for; `refund_id`
-    is the gateway's id of the newest.
+    `version` counts changes of status. `params_hash` is None if the payment was closed before its request was handled: by a person, or by
+    an earlier build, because a command about it came first. `rung` is the next rung of the ladder. `key_number` is part of the idempotency
+    keys: a gateway replays the answer that it saved for a key, even a failure, so a repeated call needs a new one. `reason` says why the
+    payment has its status, and `decided_by` which person decided it. `advice` is the gateway's code for what the sender can do about that
+    reason. `was_case` is true once it was a case for staff, or once a person asked about it. `refunds` are all its refunds, in the order in
+    which they were asked for; `refund_id` is the gateway's id of the newest.
 
     `settled_as` is the outcome that it had before, if it had another one: then two sides contradict each other. `gateway_side` is what the
     gateway said when it last contradicted us, or when it agreed with a person.

@@ -6,11 +6,15 @@ A build before this one knew one refund of a payment, of the whole amount, and k
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
+import structlog
+
 from services.payment_gateway.domain import Payment, PaymentStatus
 from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus, Refunds, find, whole
 from shared.persistence.database import Record, Tx
 from shared.persistence.writes import WriteBatch
 from shared.records import replace
+
+log = structlog.get_logger(__name__)
 
 _COLUMNS = (
     "payment_id, refund_id, position, reason, asked_minor, status, amount_minor, by_hand_minor, version, key_number, "
@@ -27,13 +31,19 @@ OF_BUILD_BEFORE = "the invoice could not take the money"
 
 
 async def attach(tx: Tx, payments: Mapping[UUID, Payment]) -> dict[UUID, Payment]:
-    """These payments, each with its refunds."""
+    """These payments, each with its refunds. One is left out if this build cannot read them all."""
     if not payments:
         return {}
-    found: dict[UUID, list[PaymentRefund]] = {}
+    rows: dict[UUID, list[Record]] = {}
     for row in await tx.fetch(_SELECT, list(payments)):
-        found.setdefault(row["payment_id"], []).append(_refund(row))
-    return {id_: replace(payment, refunds=_whole(payment, found.get(id_, []))) for id_, payment in payments.items()}
+        rows.setdefault(row["payment_id"], []).append(row)
+    attached: dict[UUID, Payment] = {}
+    for id_, payment in payments.items():
+        try:
+            attached[id_] = replace(payment, refunds=_whole(payment, [_refund(row) for row in rows.get(id_, ())]))
+        except Exception:  # nothing that is wrong with one payment may stop work on the others
+            log.exception("refunds_unreadable", payment_id=str(id_))
+    return attached
 
 
 async def save(writes: WriteBatch | Tx, changes: Iterable[tuple[Payment, Payment]]) -> None:

@@ -18,6 +18,7 @@ from services.payment_gateway.domain import CHARGED, GatewaySide, Payment, Payme
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
+from shared.persistence.unreadable import UnreadableRowsError, read_rows
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, replace
 
@@ -99,12 +100,16 @@ _ROW = """payment_id, invoice_id, status, version, amount_minor, currency, metho
 
 
 async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, PaymentRow]:
-    """The rows of these payments, locked in the order of their ids. A payment that was never seen is absent."""
+    """The rows of these payments, locked in the order of their ids. A payment that was never seen is absent. Raises UnreadableRowsError."""
     rows = await tx.fetch(
         f"SELECT {_ROW} FROM payments WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
         list(payment_ids),
     )
-    return {row.payment.payment_id: row for row in await _with_refunds(tx, [_row(row) for row in rows])}
+    found = read_rows(rows, "payment_id", _row)
+    loaded = {row.payment.payment_id: row for row in await _with_refunds(tx, list(found.values()))}
+    if len(loaded) < len(found):
+        raise UnreadableRowsError(found.keys() - loaded.keys())
+    return loaded
 
 
 async def insert(tx: Tx, rows: Sequence[PaymentRow], *, held: Collection[UUID], lease: Lease) -> None:
@@ -257,10 +262,17 @@ async def claim(connection: Connection, lease: Lease, *, at_most: int, only_begu
 
 
 async def _with_refunds(tx: Tx, rows: list[PaymentRow]) -> list[PaymentRow]:
-    """The rows with the refunds of their payments. Nothing is read for payments that were never captured: they have none."""
-    charged = {row.payment.payment_id: row.payment for row in rows if _may_have_refunds(row.payment)}
-    payments = await refund_store.attach(tx, charged)
-    return [replace(row, payment=payments.get(row.payment.payment_id, row.payment)) for row in rows]
+    """The rows with the refunds of their payments, but for those whose refunds this build cannot read.
+
+    Nothing is read for payments that were never captured: they have none.
+    """
+    payments = {row.payment.payment_id: row.payment for row in rows}
+    charged = {id_: payment for id_, payment in payments.items() if _may_have_refunds(payment)}
+    if not charged:
+        return rows
+    known = {id_: payment for id_, payment in payments.items() if id_ not in charged}
+    known |= await refund_store.attach(tx, charged)
+    return [replace(row, payment=known[id_]) for row in rows if (id_ := row.payment.payment_id) in known]
 
 
 def _may_have_refunds(payment: Payment) -> bool:

@@ -4,7 +4,7 @@ A purge that dies is run again: what it did is no longer found, and what it did 
 twice, but no row is changed of which none tells. Rows that are stored anew while it runs are found by the next pass.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from uuid import UUID
 from services.payment_gateway.commands import Request
 from services.payment_gateway.ledger import AT_REST
 from services.payment_gateway.store import read_details
-from services.purge.cleaner import WITHHELD, Cleaner
+from services.purge.cleaner import NAME_LEFT, TEXT_LEFT, WITHHELD, Cleaner
 from services.purge.places import CHAIN, HASHES, OUTBOX, PLACES, TextTable
 from services.saga.store import ENDED
 from services.staff.dead_letters import Withheld
@@ -309,9 +309,23 @@ async def _extra_of_outbox(_tx: Connection, row: Record, changed: Mapping[str, A
     return {"bodies": bodies, "headers": headers}
 
 
-async def _extra_of_entry(_tx: Connection, _row: Record, _changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Without its salt, the digest of an entry gives nothing away to whoever tries all card numbers."""
-    return {"salt": None}
+async def _extra_of_entry(_tx: Connection, row: Record, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Without its salt, the digest of an entry gives nothing away to whoever tries all card numbers.
+
+    The database lets words be taken out, and sorts members by their names. So if a name holds card data, all members go.
+    """
+    details = changed.get("details", row["details"])
+    if sorted(_names(details)) != sorted(_names(row["details"])):
+        details = {NAME_LEFT: TEXT_LEFT}
+    return {"salt": None, "details": details}
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _names(inner)
 
 
 async def _extra_of_answer(_tx: Connection, _row: Record, _changed: Mapping[str, Any]) -> dict[str, Any]:

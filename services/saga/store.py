@@ -14,6 +14,7 @@ from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Record, Tx
 from shared.persistence.retention import RetentionRule, retention_of_details
+from shared.persistence.unreadable import read_rows
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
@@ -81,9 +82,12 @@ def deadline_id(payment_id: UUID, number: int) -> UUID:
 
 
 async def load(tx: Tx, payment_ids: Collection[UUID], *, lock: bool = True) -> dict[UUID, Saga]:
-    """The sagas of these payments. A saga that does not exist is absent. With `lock`, rows are locked in the order of their ids."""
+    """The sagas of these payments. A saga that does not exist is absent. With `lock`, rows are locked in the order of their ids.
+
+    Raises UnreadableRowsError.
+    """
     rows = await tx.fetch(_SELECT_AND_LOCK if lock else _SELECT, list(payment_ids))
-    return {row["payment_id"]: _saga(row) for row in rows}
+    return read_rows(rows, "payment_id", _saga)
 
 
 async def load_readable(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Saga]:

@@ -16,6 +16,7 @@ import structlog
 from pydantic import ValidationError
 
 from services.staff import dead_letters, domain, store
+from services.staff.charges import OLD_AFTER, charge_of
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
 from services.staff.domain import DecisionRefusal, Resolution, SentDecision
 from services.staff.store import JournalEntry, KeptCase, Selection
@@ -23,7 +24,8 @@ from shared import crash_points
 from shared.card_data.values import has_card_data
 from shared.clock import Clock, system_clock
 from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
-from shared.contracts.invoice import CloseCommand, RequestRefund
+from shared.contracts.currencies import in_major_units
+from shared.contracts.invoice import CloseCommand, InvoicePaymentRequested, RequestRefund
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id, new_id
 from shared.messaging import dead_letter_headers, reply_address
@@ -44,6 +46,8 @@ SOURCE = "staff"
 CHUNK_MAX = 100
 """Dead letters in one transaction. Their bodies have at most 6 MiB together, and locks stay short."""
 OutboxAction = Literal["release", "drop"]
+REQUESTS = "payment_gateway.requests"
+"""The queue to which only the invoice service writes. What claims to be a request elsewhere may be anybody's."""
 ROUTING_HEADERS = frozenset({"CC", "BCC"})
 """Headers by which RabbitMQ routes a message to further queues. If one holds anything but a list, the broker closes the channel."""
 
@@ -58,6 +62,7 @@ class ActionRefusal(StrEnum):
     NO_SUCH_QUEUE = "no_such_queue"
     INVALID = "invalid"
     CARD_DATA = "card_data"
+    OLD_CHARGE = "old_charge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +114,32 @@ class _Act:
     entry: JournalEntry
     says: tuple[Outgoing, ...]
     text: str
+    decision: JournalEntry | None = None
+    """What the same person decides about a payment with it."""
 
 
 _Decide = Callable[[DeadLetterRecord, datetime], _Act | ActionResult]
 
 
 async def replay(
-    database: Database, selection: Selection, *, who: str, reason: str | None = None, clock: Clock = system_clock
+    database: Database,
+    selection: Selection,
+    *,
+    who: str,
+    reason: str | None = None,
+    old_after: timedelta | None = OLD_AFTER,
+    clock: Clock = system_clock,
 ) -> list[ActionResult]:
     """Send the selected messages again to the queues they came from, each with its own id, properties and body.
 
-    If the selection has neither a status nor ids, only open dead letters are replayed. There is one result for each dead letter.
+    If the selection has neither a status nor ids, only open dead letters are replayed. There is one result for each dead letter. What may
+    charge a card and is older than `old_after` is refused. None: `who` has said that it still shall charge.
     """
     if (unfit := _unfit(who=who, reason=reason)) is not None:
         return [unfit]
-    return await _on_each(database, _open_only(selection), clock, lambda record, now: _replay(record, who, reason, now))
+    return await _on_each(
+        database, _open_only(selection), clock, lambda record, now: _replay(record, who, reason, old_after, now)
+    )
 
 
 async def discard(
@@ -178,7 +194,9 @@ async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decid
         now = clock()
         decided = [_decided(decide, records[id_], now) for id_ in ids if id_ in records]
         acts = [act for act in decided if isinstance(act, _Act)]
-        await store.append_entries(tx, [act.entry for act in acts])
+        await store.append_entries(
+            tx, [entry for act in acts for entry in (act.entry, act.decision) if entry is not None]
+        )
         crash_points.reach("staff.replay.after_journal")
         await store.save_letters(tx, [act.record for act in acts], locked=records)
         await outbox.insert(tx, [message for act in acts for message in act.says], sweep_after_s=0)
@@ -197,7 +215,9 @@ def _decided(decide: _Decide, record: DeadLetterRecord, now: datetime) -> _Act |
         return ActionResult(record.id, f"it cannot be said: {field_errors(error)}", ActionRefusal.INVALID)
 
 
-def _replay(record: DeadLetterRecord, who: str, reason: str | None, now: datetime) -> _Act | ActionResult:
+def _replay(
+    record: DeadLetterRecord, who: str, reason: str | None, old_after: timedelta | None, now: datetime
+) -> _Act | ActionResult:
     letter = record.letter
     if (settled := _already_settled(record)) is not None:
         return settled
@@ -207,6 +227,13 @@ def _replay(record: DeadLetterRecord, who: str, reason: str | None, now: datetim
     if letter.queue not in WORK_QUEUE_NAMES:
         text = f"it came from {letter.queue}, which is no work queue of Remit: it cannot be replayed, only discarded"
         return ActionResult(record.id, text, ActionRefusal.NO_SUCH_QUEUE)
+    charge = charge_of(record)
+    if charge is not None and old_after is not None and charge.is_old(now, old_after):
+        amount = in_major_units(charge.amount_minor, charge.currency)
+        text = (
+            f"it would charge {amount} and was sent at {_shown(charge.since)}: say that it still shall (--charge-old)"
+        )
+        return ActionResult(record.id, text, ActionRefusal.OLD_CHARGE)
     after = dead_letters.settle(record, DeadLetterStatus.REPLAYED, Disposition(who, now, reason))
     details = {"queue": letter.queue, "message_id": letter.message_id, "replays": after.replays, "reason": reason}
     entry = JournalEntry(new_id(), now, who, "replay", record.id, details)
@@ -254,10 +281,12 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
     entry = JournalEntry(
         new_id(), now, who, "discard", record.id, details | {"closes": str(command_id) if command_id else None}
     )
+    read = _read(record)
+    if letter.queue == REQUESTS and isinstance(read, Inbound) and isinstance(read.data, InvoicePaymentRequested):
+        return _discard_request(after, entry, read, read.data)
     if command_id is None:
         text = "discarded; no id of a command can be read, so nobody is answered"
         return _Act(after, entry, (), text if letter.queue == COMMANDS else "discarded")
-    read = _read(record)
     closing = CloseCommand(
         command_id=command_id,
         command_type=text_of(letter.type) or "unread",
@@ -269,6 +298,28 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
     )
     message = _message(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
     return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")
+
+
+def _discard_request(
+    after: DeadLetterRecord, entry: JournalEntry, read: Inbound, requested: InvoicePaymentRequested
+) -> _Act:
+    """Discard the request of a payment: it will never be charged, and its invoice must not wait for it.
+
+    If the payment-gateway service has seen the payment after all, it refuses the decision.
+    """
+    command = ResolvePayment(
+        invoice_id=requested.invoice_id,
+        payment_id=requested.payment_id,
+        resolution="not_charged",
+        expected_version=1,
+        evidence=f"its request was discarded as dead letter {after.id}",
+        decided_by=entry.who,
+        reason=str(entry.details["reason"]),
+    )
+    details = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
+    decision = JournalEntry(new_id(), entry.at, command.decided_by, "resolve", requested.payment_id, details)
+    text = "discarded; the payment is decided as not charged, unless it was seen already"
+    return _Act(after, entry, (_message(command, decision, read.correlation_id),), text, decision)
 
 
 def _read(record: DeadLetterRecord) -> Inbound | Malformed | None:
@@ -331,21 +382,28 @@ async def show_case(database: Database, payment_id: UUID) -> tuple[KeptCase, lis
 # -- payments: actions -----------------------------------------------------------------------------------------------------------------
 
 
-async def ask(database: Database, payment_id: UUID, *, who: str, clock: Clock = system_clock) -> ActionResult:
-    """Make the payment-gateway service ask the gateway about a payment now. The payment must have a case."""
-    if (unfit := _unfit(who=who)) is not None:
+async def ask(
+    database: Database, payment_id: UUID, *, who: str, invoice_id: str | None = None, clock: Clock = system_clock
+) -> ActionResult:
+    """Make the payment-gateway service ask the gateway about a payment now, in every status.
+
+    `invoice_id` is needed if the payment has no case. It gets one: from then on staff hear what the gateway answers about it.
+    """
+    if (unfit := _unfit(who=who, invoice_id=invoice_id)) is not None:
         return unfit
     async with database.transaction() as tx:
         kept = await store.find_case(tx, payment_id, lock=True)
-        if kept is None:
+        about = kept.case.invoice_id if kept else invoice_id
+        if about is None:
             return _no_case(payment_id)
-        entry = JournalEntry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version})
+        entry = JournalEntry(new_id(), clock(), who, "ask", payment_id, {"version": kept.case.version if kept else 0})
         try:
-            inquiry = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=payment_id, look=True)
+            inquiry = InquirePayment(invoice_id=about, payment_id=payment_id, look=True)
         except ValidationError as error:
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
         await store.append_entries(tx, [entry])
-        await outbox.insert(tx, [_message(inquiry, entry, kept.correlation_id)], sweep_after_s=0)
+        correlation_id = kept.correlation_id if kept else str(payment_id)
+        await outbox.insert(tx, [_message(inquiry, entry, correlation_id)], sweep_after_s=0)
         crash_points.reach("staff.ask.before_commit")
     crash_points.reach("staff.ask.after_commit")
     return ActionResult(payment_id, "the gateway is asked; what it answers shows on the case", entry=entry.id)

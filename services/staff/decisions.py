@@ -4,16 +4,20 @@ The decision goes out again with the same id and bytes, so the payment-gateway s
 decision was taken before, the answer shows what became of the payment.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
+from uuid import UUID
 
 import structlog
+from pydantic import ValidationError
 
 from services.staff import store
-from services.staff.domain import SentDecision
-from services.staff.store import JournalEntry, KeptCase
+from services.staff.domain import Case
+from services.staff.store import JournalEntry
 from shared.clock import Clock
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
-from shared.messaging.codec import encode
+from shared.ids import derived_id
+from shared.messaging.codec import encode, field_errors
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.relay import Relay
 from shared.persistence import outbox
@@ -25,14 +29,6 @@ log = structlog.get_logger(__name__)
 SOURCE = "staff"
 REPEATED_MAX = 100
 """Decisions in one transaction. People make far fewer."""
-
-
-def decision_message(entry: JournalEntry, journal_head: str | None, correlation_id: str) -> Outgoing:
-    """The message of the decision that a journal entry tells of. It is the same each time, byte for byte."""
-    told = ResolvePayment.model_validate(
-        {**entry.details, "payment_id": entry.subject, "decided_by": entry.who, "journal_head": journal_head}
-    )
-    return encode(Draft(told), Cause(entry.id, correlation_id, entry.at), 0, source=SOURCE)
 
 
 class DecisionRepeater:
@@ -54,29 +50,33 @@ class DecisionRepeater:
     async def repeat(self, now: datetime) -> int:
         """Say again what is due at `now`. Returns how many decisions that are."""
         async with self._database.transaction() as tx:
-            unheeded = [
-                (kept, coming)
-                for kept in await store.lock_unheeded(tx, now, at_most=REPEATED_MAX)
-                if (coming := kept.case.decision_on_its_way) is not None
-            ]
+            unheeded = await store.lock_unheeded(tx, now, at_most=REPEATED_MAX)
             if not unheeded:
                 return 0
-            entries = await store.resolutions(tx, [kept.case.payment_id for kept, _ in unheeded])
-            messages = [m for kept, coming in unheeded for m in _again(kept, coming, *entries[kept.case.payment_id])]
-            again = [
-                (replace(kept.case, decision=coming.said_again(now)), kept.correlation_id) for kept, coming in unheeded
-            ]
-            await store.save_cases(tx, again, now, locked={case.payment_id for case, _ in again})
+            coming = {case.decision.id: case for case in unheeded if case.decision is not None}
+            sent = await store.sent_decisions(tx, [case.payment_id for case in unheeded])
+            messages = [m for decision in sent for m in _again(*decision, coming)]
+            again = [replace(case, decision=case.decision and case.decision.said_again(now)) for case in unheeded]
+            await store.note_repeated(tx, again)
             outbox_batches = await outbox.insert_again(tx, messages)
         await self._relay.publish(outbox_batches)
         log.warning("decisions_said_again", decisions=len(unheeded))
         return len(unheeded)
 
 
-def _again(kept: KeptCase, coming: SentDecision, entry: JournalEntry, journal_head: str) -> list[Outgoing]:
-    inquiry = InquirePayment(invoice_id=kept.case.invoice_id, payment_id=kept.case.payment_id)
-    cause = Cause(entry.id, kept.correlation_id, entry.at)
-    return [
-        decision_message(entry, journal_head, kept.correlation_id),
-        encode(Draft(inquiry), cause, f"inquiry:{coming.times}", source=SOURCE),
-    ]
+def _again(entry: JournalEntry, head: str, correlation_id: str, coming: Mapping[UUID, Case]) -> list[Outgoing]:
+    """The decision of a journal entry as it was sent, byte for byte, and the question; nothing if it is not one that is to come."""
+    case = coming.get(derived_id(entry.id, 0))
+    if case is None or case.decision is None:
+        return []  # an earlier decision about the same payment
+    cause = Cause(entry.id, correlation_id, entry.at)
+    inquiry = InquirePayment(invoice_id=case.invoice_id, payment_id=case.payment_id)
+    again = [encode(Draft(inquiry), cause, f"inquiry:{case.decision.times}", source=SOURCE)]
+    try:
+        told = ResolvePayment.model_validate(
+            {**entry.details, "payment_id": entry.subject, "decided_by": entry.who, "journal_head": head}
+        )
+    except ValidationError as error:  # a purge may have taken texts out; a person can decide anew
+        log.error("decision_unsayable", entry=str(entry.id), problem=field_errors(error))  # noqa: TRY400 - it would show the texts
+        return again
+    return [encode(Draft(told), cause, 0, source=SOURCE), *again]

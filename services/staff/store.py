@@ -12,6 +12,7 @@ from services.staff.refunds import CaseRefundStatus, RefundTold
 from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
+from shared.persistence.unreadable import read_rows
 
 SELECTED_MAX = 10_000
 """Dead letters in one action. The selection is made before the first one is handled, so a message that fails again is not sent again."""
@@ -214,12 +215,12 @@ class KeptCase:
 
 
 async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
-    """The cases of these payments that exist, locked in the order of their ids until the transaction ends."""
+    """The cases of these payments that exist, locked in the order of their ids until the transaction ends. Raises UnreadableRowsError."""
     rows = await tx.fetch(
         f"SELECT {_CASE_COLUMNS} FROM cases WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
         list(payment_ids),
     )
-    return {row["payment_id"]: _case(row) for row in rows}
+    return read_rows(rows, "payment_id", _case)
 
 
 async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime, *, locked: Collection[UUID]) -> None:
@@ -366,21 +367,33 @@ def _uuid_or_none(text: str | None) -> UUID | None:
     return UUID(text) if text else None
 
 
-async def lock_unheeded(tx: Tx, now: datetime, *, at_most: int) -> list[KeptCase]:
-    """Open cases whose decision was sent and is to be said again by `now`, locked. Those that another instance has locked are left out.
+async def lock_unheeded(tx: Tx, now: datetime, *, at_most: int) -> list[Case]:
+    """Open cases whose decision was sent, shows neither effect nor refusal, and is to be said again by `now`. They are locked.
 
-    Whether the decision has had its effect, the case itself knows.
+    Those that another instance has locked are left out.
     """
     rows = await tx.fetch(
-        f"""SELECT {_KEPT_COLUMNS}, false AS decision_waits FROM cases
+        f"""SELECT {_CASE_COLUMNS} FROM cases
             WHERE status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
               AND (details #>> '{{decision,version}}')::int = version AND NOT {_DECISION_WAITS}
               AND coalesce((details #>> '{{decision,repeat_at}}')::timestamptz <= $1, true)
-            ORDER BY details #>> '{{decision,repeat_at}}' LIMIT $2 FOR UPDATE OF cases SKIP LOCKED""",  # noqa: S608 - constants
+              AND NOT EXISTS (SELECT FROM jsonb_array_elements(details->'refusals') AS refused
+                              WHERE refused->>'decision_id' = details #>> '{{decision,id}}')
+            ORDER BY details #>> '{{decision,repeat_at}}' LIMIT $2 FOR UPDATE SKIP LOCKED""",  # noqa: S608 - constants
         now,
         at_most,
     )
-    return [_kept(row) for row in rows]
+    return [_case(row) for row in rows]
+
+
+async def note_repeated(tx: Tx, cases: Sequence[Case]) -> None:
+    """Overwrite what is known of the decisions about these cases. It is no news about the payments."""
+    await tx.execute(
+        """UPDATE cases c SET details = u.details FROM unnest($1::uuid[], $2::jsonb[]) AS u (payment_id, details)
+           WHERE c.payment_id = u.payment_id""",
+        [case.payment_id for case in cases],
+        [_details(case) for case in cases],
+    )
 
 
 # -- the journal -----------------------------------------------------------------------------------------------------------------------
@@ -432,14 +445,14 @@ async def entries_about(connection: Connection, subject: UUID) -> list[JournalEn
     return [JournalEntry(**row) for row in rows]
 
 
-async def resolutions(tx: Tx, subjects: Sequence[UUID]) -> dict[UUID, tuple[JournalEntry, str]]:
-    """The last decision that the journal has about each payment, with the head of the journal at that entry (`journal_head`)."""
+async def sent_decisions(tx: Tx, payment_ids: Sequence[UUID]) -> list[tuple[JournalEntry, str, str]]:
+    """The decisions in the journal about these payments. With each: the head of the journal there, and the case's correlation id."""
     rows = await tx.fetch(
-        """SELECT DISTINCT ON (subject) id, at, who, action, subject, details, position || ':' || encode(hash, 'hex') AS head
-           FROM journal WHERE action = 'resolve' AND subject = ANY($1::uuid[]) ORDER BY subject, position DESC""",
-        list(subjects),
+        """SELECT j.id, j.at, j.who, j.action, j.subject, j.details, j.position || ':' || encode(j.hash, 'hex') AS head, c.correlation_id
+           FROM journal j JOIN cases c ON c.payment_id = j.subject WHERE j.action = 'resolve' AND j.subject = ANY($1::uuid[])""",
+        list(payment_ids),
     )
-    return {row["subject"]: (JournalEntry(**{k: row[k] for k in _ENTRY}), row["head"]) for row in rows}
+    return [(JournalEntry(**{name: row[name] for name in _ENTRY}), row["head"], row["correlation_id"]) for row in rows]
 
 
 _ENTRY = tuple(JournalEntry.__dataclass_fields__)

@@ -131,6 +131,11 @@ def ack_up_to(channel: int, tag: int) -> bytes:
     return _ack.pack(METHOD, channel, 13, ACK, tag, 1, FRAME_END)
 
 
+def ack_one(channel: int, tag: int) -> bytes:
+    """The frame that acknowledges the delivery with this tag alone."""
+    return _ack.pack(METHOD, channel, 13, ACK, tag, 0, FRAME_END)
+
+
 # -- frames that arrive ----------------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +193,7 @@ def read_properties(payload: bytes) -> Properties:
 _TEXT, _TABLE, _OCTET, _TIMESTAMP = 0, -1, 1, 8
 """The format of a property. A number above 0 is the length in bytes of a property that is skipped."""
 _UNREAD: Final = 8
+_LENGTH_BYTES: Final = 4
 # The properties by their flags, from the highest bit on: the format of each, and its place in `Properties`.
 _LAYOUT: Final = {
     0x8000: (_TEXT, 0),  # content type
@@ -203,6 +209,23 @@ _LAYOUT: Final = {
     0x0020: (_TEXT, 6),  # type
     0x0010: (_TEXT, 7),  # user id; app id and cluster id follow it, and are not read
 }
+
+
+def read_names(payload: bytes) -> tuple[bytes, bytes]:
+    """Message id and app id, byte for byte, from the payload of a header frame whose properties we wrote. Empty if they are not there."""
+    flags, offset = _flags_at(payload, 4)[1], 14
+    texts: dict[int, bytes] = {}
+    for flag, (format_, _) in (_LAYOUT | {_APP_ID: (_TEXT, _UNREAD)}).items():
+        if not flags & flag:
+            continue
+        if format_ == _TEXT:
+            start, offset = offset + 1, offset + 1 + payload[offset]
+            texts[flag] = payload[start:offset]
+        elif format_ == _TABLE:
+            offset += _LENGTH_BYTES + int.from_bytes(payload[offset : offset + _LENGTH_BYTES], "big")
+        else:
+            offset += format_
+    return texts.get(_MESSAGE_ID, b""), texts.get(_APP_ID, b"")
 
 
 @lru_cache(maxsize=256)

@@ -5,7 +5,8 @@ which is a transaction of its own. That takes two round trips instead of six. Al
 transaction with locks.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Generic
 from uuid import UUID
@@ -28,6 +29,7 @@ from shared.messaging.envelope import Cause, Inbound
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
 from shared.persistence.outbox import OutboxBatch
+from shared.persistence.unreadable import UnreadableRowsError
 from shared.persistence.writes import WriteBatch
 
 Changes = dict[UUID, Change[Key, State, Effect]]
@@ -120,7 +122,8 @@ class UnitOfWork(Generic[Key, State, Effect]):
         messages: Sequence[Inbound],
         now: datetime,
     ) -> Changes[Key, State, Effect] | None:
-        states = await handler.load_unlocked(connection, messages, cached) if messages else {}
+        with self._blaming(items):
+            states = await handler.load_unlocked(connection, messages, cached) if messages else {}
         return None if states is None else self._react(items, dict(states), now)
 
     async def _commit_in_transaction(self, items: Sequence[Item]) -> tuple[list[OutboxBatch], int]:
@@ -134,7 +137,8 @@ class UnitOfWork(Generic[Key, State, Effect]):
             writes = WriteBatch(tx)
             fresh, repeated = _fresh_and_repeated(items, await self._inbox.handled_before(tx, items))
             messages = [item.message for item in fresh if item.message is not None]
-            states = dict(await self._handler.load(tx, messages)) if messages else {}
+            with self._blaming(fresh):
+                states = dict(await self._handler.load(tx, messages)) if messages else {}
             changes = self._react(fresh, states, now)
             batches = await self._write(writes, DecidedBatch(fresh, repeated, changes, now))
             await writes.flush()
@@ -142,6 +146,15 @@ class UnitOfWork(Generic[Key, State, Effect]):
         crash_points.reach("shell.after_commit")
         self._committed(changes)
         return batches, len(fresh)
+
+    @contextmanager
+    def _blaming(self, items: Sequence[Item]) -> Iterator[None]:
+        """If a row cannot be read, blame the messages about it alone. Raises `HandlerErrors`."""
+        try:
+            yield
+        except UnreadableRowsError as error:
+            blamed = [item for item in items if item.message and self._handler.key(item.message) in error.keys]
+            raise HandlerErrors([(item, error) for item in blamed]) from error
 
     def _react(self, items: Sequence[Item], states: dict[Key, State], now: datetime) -> Changes[Key, State, Effect]:
         """Decide message after message, each on the state that the message before left. Raises `HandlerErrors`."""

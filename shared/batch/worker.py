@@ -1,7 +1,7 @@
 """The worker of one queue: it takes the messages that have arrived, settles them in one transaction, publishes, acknowledges.
 
 The steps have this order: take, read, admit, commit, dead-letter, publish, acknowledge. A message is acknowledged only when all its effects
-are durable. A message that cannot be handled becomes a dead letter.
+are durable. A message that cannot be handled becomes a dead letter. One about a row that this build cannot read is postponed.
 """
 
 import time
@@ -32,11 +32,15 @@ from shared.observability.logs import describe_error, redact
 from shared.persistence import outbox
 from shared.persistence.database import Database
 from shared.persistence.outbox import OutboxBatch
+from shared.persistence.unreadable import UnreadableRowsError
 
 log = structlog.get_logger(__name__)
 
 ALONE_AFTER_TRIES = 3
 """A message with more earlier deliveries than this gets a batch of its own. If it kills the process, no other message is affected."""
+POSTPONE_S = 30.0
+"""When a message about a row that this build cannot read is taken again. By then a newer build may have gone on with the row, or this
+instance may have been replaced: the broker gives its messages to another one."""
 MESSAGE_ID_SHOWN_MAX = 64
 """Characters, of a text that a sender chose."""
 
@@ -65,6 +69,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._batch_size = metrics.BATCH_SIZE.labels(queue=consumer.queue)
         self._batch_seconds = metrics.BATCH_SECONDS.labels(queue=consumer.queue)
         self._handled = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="handled")
+        self._postponed = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="postponed")
         self._duplicates = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="duplicate")
 
     async def run(self) -> None:
@@ -87,8 +92,13 @@ class QueueWorker(Generic[Key, State, Effect]):
         started = time.perf_counter()
         admitted = await in_turns(self._admit, batch)
         dead_lettered = [entry for entry in admitted if isinstance(entry, DeadLettered)]
+        postponed: list[Delivery] = []
 
         async def give_up(item: Item, error: Exception, _: RetryState) -> None:
+            if isinstance(error, UnreadableRowsError):
+                log.error("row_unreadable", queue=self._consumer.queue, message_id=str(item.id), exc_info=error)
+                postponed.append(item.delivery)
+                return
             log.error("message_failed", message_id=str(item.id), exc_info=error)
             dead_lettered.append(
                 DeadLettered(item.delivery, "handler_failed", describe_error(error), error, tries=TRIES_MAX)
@@ -100,8 +110,10 @@ class QueueWorker(Generic[Key, State, Effect]):
             committed += await self._dead_letter(dead_lettered)
         await self._relay.publish([outbox_batch for outbox_batches in committed for outbox_batch in outbox_batches])
         crash_points.reach("shell.before_ack")
-        await self._consumer.ack(batch)
+        await self._consumer.ack([delivery for delivery in batch if delivery not in postponed])
         crash_points.reach("shell.after_ack")
+        self._consumer.postpone(postponed, POSTPONE_S)
+        self._postponed.inc(len(postponed))
         self._batch_size.observe(len(batch))
         self._batch_seconds.observe(time.perf_counter() - started)
 

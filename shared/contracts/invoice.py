@@ -236,7 +236,7 @@ class InvoicePaymentRequested(PaymentAmount):
 
 
 class InvoicePaymentOverdue(AboutPayment):
-    """A payment has been pending for too long, and its request was sent again. It can come several times, with the same id."""
+    """A payment has been pending for too long, and its request was sent again. It is told ever more rarely, each time with another id."""
 
     wire_name: ClassVar[str] = "remit.invoice.InvoicePaymentOverdue.v1"
     kind: ClassVar[Kind] = "event"

@@ -153,6 +153,8 @@ class Consumer:
         self._unsettled = 0
         self._deliveries = 0
         self._to_ack: list[Delivery] = []
+        self._postponed: set[int] = set()
+        """The tags of deliveries that were postponed and are not acknowledged yet."""
         self._ack_timer: asyncio.TimerHandle | None = None
 
     # -- what the batch pipeline does with it ----------------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ class Consumer:
 
         Stale deliveries are skipped. The broker delivers them again, and the inbox recognises them.
         """
-        if self.is_stale(deliveries):
+        if not deliveries or self.is_stale(deliveries):
             return
         self._to_ack += deliveries
         self._unsettled -= len(deliveries)
@@ -190,8 +192,22 @@ class Consumer:
         elif self._ack_timer is None:
             self._ack_timer = asyncio.get_running_loop().call_later(ACK_WITHIN_S, self._send_ack)
 
+    def postpone(self, deliveries: Sequence[Delivery], seconds: float) -> None:
+        """Have these deliveries taken again in `seconds`. Until they are acknowledged, the broker keeps them."""
+        if deliveries and not self.is_stale(deliveries):
+            self._postponed.update(delivery.tag for delivery in deliveries)
+            asyncio.get_running_loop().call_later(seconds, self._take_again, deliveries)
+
+    def _take_again(self, deliveries: Sequence[Delivery]) -> None:
+        if not self.is_stale(deliveries) and not self._stopping:
+            self._buffer.extend(deliveries)
+            self._arrived.set()
+
     def _send_ack(self) -> None:
-        """Send one acknowledgement for all deliveries up to the last. Those before it on this channel were acknowledged earlier."""
+        """Send one acknowledgement for all deliveries up to the last, since those before it on this channel were acknowledged earlier.
+
+        If one before it was postponed, each gets an acknowledgement of its own.
+        """
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
@@ -200,8 +216,13 @@ class Consumer:
             return
         if self._channel is None or self._channel.is_closed or self._transport is None:
             return  # the broker would close the whole connection, and with it all consumers
+        tags = [delivery.tag for delivery in to_ack]
+        self._postponed.difference_update(tags)
         try:
-            self._transport.write(frames.ack_up_to(self._channel.number, to_ack[-1].tag))
+            if self._postponed and min(self._postponed) < max(tags):
+                self._transport.write(b"".join(frames.ack_one(self._channel.number, tag) for tag in tags))
+            else:
+                self._transport.write(frames.ack_up_to(self._channel.number, max(tags)))
         except BROKER_ERRORS:
             self._lost.set()
             return
@@ -292,6 +313,7 @@ class Consumer:
         self._channel, self._transport = channel, transport
         self._generation += 1
         self._unsettled = 0
+        self._postponed.clear()
         generation = self._generation
         channel.on_consumer_cancel_callbacks.add(lambda _frame: self._lost.set())
         channel.closing.add_done_callback(self._on_closed)

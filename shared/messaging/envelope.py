@@ -86,10 +86,6 @@ class Outgoing:
     reply_to: str | None = None
 
     @property
-    def amqp_message_id(self) -> str:
-        return self.message_id or str(self.id)
-
-    @property
     def lane(self) -> Lane:
         """The lane on which it is first published. Answers and replays go straight to a queue; they and dead letters are of others."""
         return Lane.INSIDE if self.exchange and self.exchange != DEAD_LETTERS else Lane.OUTSIDE

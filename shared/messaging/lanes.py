@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from shared.amqp.broker_link import BrokerLink
 from shared.background import BackgroundTask
 from shared.messaging.envelope import Lane
+from shared.messaging.outbox_keeper import OutboxKeeper
 from shared.messaging.outbox_sampler import OutboxSampler
 from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Publisher
@@ -33,8 +34,8 @@ class Lanes:
         outside = publisher("publisher outside", Lane.OUTSIDE)
         retry = publisher("publisher retry", Lane.RETRY)
         public = publisher("publisher public", Lane.PUBLIC)
-        routes = Routes()
-        self.outside = OutsideRelay(database, outside, routes=routes)
+        routes, keeper = Routes(), OutboxKeeper(database)
+        self.outside = OutsideRelay(database, outside, routes=routes, keeper=keeper)
         self.relay = Relay(database, inside, outside=self.outside, routes=routes)
         self._publishers = (inside, outside, retry, public)
         self.background_tasks: Sequence[BackgroundTask] = (
@@ -42,9 +43,9 @@ class Lanes:
             PublisherProbe(outside),
             OutboxSweeper(database, self.relay, readiness),
             OutboxSweeper(database, self.outside),
-            OutboxSweeper(database, RetryRelay(database, retry, lane=Lane.RETRY, routes=routes)),
-            OutboxSweeper(database, RetryRelay(database, public, lane=Lane.PUBLIC, routes=routes)),
-            self.relay.cleaner,
+            OutboxSweeper(database, RetryRelay(database, retry, lane=Lane.RETRY, routes=routes, keeper=keeper)),
+            OutboxSweeper(database, RetryRelay(database, public, lane=Lane.PUBLIC, routes=routes, keeper=keeper)),
+            keeper,
             OutboxSampler(database),
         )
 

@@ -52,5 +52,5 @@ class OutboxSweeper:
         if published:
             metrics.OUTBOX_SWEPT.inc(published)
             log.info("outbox_swept", messages=published)
-        await self._relay.cleaner.delete_confirmed()  # otherwise the next sweep would take them again
+        await self._relay.keeper.delete_confirmed()
         return published

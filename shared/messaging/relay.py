@@ -14,7 +14,7 @@ import structlog
 
 from shared import crash_points
 from shared.messaging.envelope import Lane, Outgoing
-from shared.messaging.outbox_cleaner import OutboxCleaner
+from shared.messaging.outbox_keeper import OutboxKeeper
 from shared.messaging.publisher import Published, Publisher
 from shared.messaging.routes import Routes, for_own_queues, is_event, route_of, routes_of
 from shared.observability import metrics
@@ -40,8 +40,8 @@ its route refuses."""
 class Relay:
     """Publishes outbox batches of its lane, the inside one, and hands those of the outside lane over to `outside`.
 
-    `cleaner` deletes each batch by its exact id once the broker has confirmed all its messages. Without `outside`, batches of that lane are
-    left to the sweeper.
+    `keeper` holds the batches meanwhile, and deletes each by its exact id once the broker has confirmed all its messages. Without
+    `outside`, batches of that lane are left to the sweeper.
     """
 
     lane = Lane.INSIDE
@@ -53,12 +53,13 @@ class Relay:
         *,
         outside: "OutsideRelay | None" = None,
         routes: Routes | None = None,
+        keeper: OutboxKeeper | None = None,
     ) -> None:
+        self.keeper: OutboxKeeper = keeper or (outside.keeper if outside is not None else OutboxKeeper(database))
         self._database = database
         self._publisher = publisher
         self._outside = outside
         self._routes = routes or Routes()
-        self.cleaner: OutboxCleaner = outside.cleaner if outside is not None else OutboxCleaner(database)
 
     async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
         """Publish outbox batches that are committed. Returns how many messages of this lane need no further publishing on it.
@@ -68,15 +69,21 @@ class Relay:
         ours = [outbox_batch for outbox_batch in outbox_batches if outbox_batch.lane is self.lane]
         if self._outside is not None and len(ours) < len(outbox_batches):
             self._outside.hand_over([batch for batch in outbox_batches if batch.lane is Lane.OUTSIDE])
-        return await self._publish(ours) if ours else 0
+        return await self._publish(self.keeper.hold(ours)) if ours else 0
 
-    async def _publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
-        messages = [message for outbox_batch in outbox_batches for message in outbox_batch.messages]
-        published, for_another_lane = await self._publish_messages(messages)
-        results = [outbox.unpublished_of(outbox_batch, published, for_another_lane) for outbox_batch in outbox_batches]
-        metrics.ANSWERS_DROPPED.inc(sum(len(unpublished.dropped) for unpublished in results))
-        self.cleaner.add(unpublished.outbox_batch.id for unpublished in results if not unpublished.count)
-        await self._postpone([unpublished for unpublished in results if unpublished.is_answered])
+    async def _publish(self, held: Sequence[OutboxBatch]) -> int:
+        """Publish outbox batches that are in hand. What is not confirmed is then left to the sweepers."""
+        left = held
+        try:
+            messages = [message for outbox_batch in held for message in outbox_batch.messages]
+            published, for_another_lane = await self._publish_messages(messages)
+            results = [outbox.unpublished_of(outbox_batch, published, for_another_lane) for outbox_batch in held]
+            metrics.ANSWERS_DROPPED.inc(sum(len(unpublished.dropped) for unpublished in results))
+            self.keeper.delete_soon(unpublished.outbox_batch for unpublished in results if not unpublished.count)
+            left = [unpublished.outbox_batch for unpublished in results if unpublished.count]
+            await self._postpone([unpublished for unpublished in results if unpublished.is_answered])
+        finally:
+            self.keeper.release(left)
         return sum(len(unpublished.outbox_batch.messages) - unpublished.stuck for unpublished in results)
 
     async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
@@ -159,8 +166,10 @@ class OutsideRelay(_RelayOfOthers):
 
     lane = Lane.OUTSIDE
 
-    def __init__(self, database: Database, publisher: Publisher, *, routes: Routes) -> None:
-        super().__init__(database, publisher, routes=routes)
+    def __init__(
+        self, database: Database, publisher: Publisher, *, routes: Routes, keeper: OutboxKeeper | None = None
+    ) -> None:
+        super().__init__(database, publisher, routes=routes, keeper=keeper)
         self._waiting: deque[tuple[OutboxBatch, int]] = deque()
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
@@ -171,7 +180,7 @@ class OutsideRelay(_RelayOfOthers):
         """Have `run` publish these batches. Those that do not fit into memory are left to the sweeper."""
         for outbox_batch in outbox_batches:
             size = sum(len(message.body) + PROPERTIES_BYTES for message in outbox_batch.messages)
-            if self._waiting_bytes + size <= HANDED_OVER_BYTES_MAX:
+            if self._waiting_bytes + size <= HANDED_OVER_BYTES_MAX and self.keeper.hold([outbox_batch]):
                 self._waiting.append((outbox_batch, size))
                 self._waiting_bytes += size
         self._all_published.clear()
@@ -183,7 +192,7 @@ class OutsideRelay(_RelayOfOthers):
             while self._waiting:
                 taken = [self._waiting.popleft() for _ in range(min(AT_ONCE_MAX, len(self._waiting)))]
                 self._waiting_bytes -= sum(size for _, size in taken)
-                await self.publish([outbox_batch for outbox_batch, _ in taken])
+                await self._publish(self.keeper.still_reserved([outbox_batch for outbox_batch, _ in taken]))
             self._all_published.set()
             self._arrived.clear()
             await self._arrived.wait()
@@ -194,7 +203,7 @@ class OutsideRelay(_RelayOfOthers):
 
     async def publish(self, outbox_batches: Sequence[OutboxBatch]) -> int:
         """Publish these outbox batches, which may also be public copies that the build before kept on this lane."""
-        return await self._publish(outbox_batches)
+        return await self._publish(self.keeper.hold(outbox_batches))
 
     async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:
         """Publish messages, except those whose routes refuse. They change their lane, and so do those of which one has a silent queue."""
@@ -209,8 +218,16 @@ class OutsideRelay(_RelayOfOthers):
 class RetryRelay(_RelayOfOthers):
     """Publishes outbox batches that others did not take before: those of the retry lane or of the public lane."""
 
-    def __init__(self, database: Database, publisher: Publisher, *, lane: Lane, routes: Routes) -> None:
-        super().__init__(database, publisher, routes=routes)
+    def __init__(
+        self,
+        database: Database,
+        publisher: Publisher,
+        *,
+        lane: Lane,
+        routes: Routes,
+        keeper: OutboxKeeper | None = None,
+    ) -> None:
+        super().__init__(database, publisher, routes=routes, keeper=keeper)
         self.lane = lane
 
     async def _publish_messages(self, messages: Sequence[Outgoing]) -> tuple[Published, ForAnotherLane]:

@@ -18,7 +18,7 @@ _BATCH_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 MESSAGES_HANDLED: Final = Counter(
     "remit_messages_handled_total",
-    "Messages taken from a queue and settled, by what became of them (handled, duplicate).",
+    "Messages taken from a queue, by what became of them (handled, duplicate, postponed).",
     ["queue", "outcome"],
 )
 BATCH_SIZE: Final = Histogram(

@@ -74,6 +74,10 @@ _TAKE_OVERDUE = f"""
     UPDATE outbox SET sweep_after = now() + make_interval(secs => $1)
     WHERE id = ANY(ARRAY(SELECT id FROM counted WHERE before < $2))
     RETURNING id, lane, refusals, losses, created_at, {", ".join(_ARRAYS)}"""  # noqa: S608 - constants
+_RENEW = """
+    UPDATE outbox SET sweep_after = now() + make_interval(secs => $2)
+    WHERE id = ANY(ARRAY(SELECT id FROM outbox WHERE id = ANY($1::uuid[]) FOR UPDATE SKIP LOCKED))
+      AND sweep_after < now() + make_interval(secs => $2)"""
 _POSTPONE = f"""
     UPDATE outbox SET lane = $2, refusals = $3, losses = $4, sweep_after = {_due_at(5)} WHERE id = $1"""  # noqa: S608 - constants
 
@@ -82,12 +86,11 @@ _COUNT = """
            (SELECT coalesce(sum(messages), 0) FROM (
                SELECT cardinality(ids) AS messages FROM outbox WHERE lane = 'public' LIMIT $2) waiting) AS public_copies"""
 
-SWEEP_AFTER_S = 2.0
-"""How long an outbox batch is left to the process that wrote it. A confirm takes milliseconds."""
-SWEEP_BACKOFF_S = 3.0
-"""How long an outbox batch is reserved for the sweeper that took it. If that sweeper dies, its messages are this much later."""
+RESERVED_S = 2.0
+"""How long an outbox batch is left to the process that wrote it, or whose sweeper took it. A confirm takes milliseconds. Who needs longer
+renews the reservation (`shared.messaging.outbox_keeper`). If the process dies, its messages are this much later."""
 SWEEP_MESSAGES_MAX = 200
-"""Messages of one sweep: as many as one batch of the pipeline has. So a sweep delays nobody, and ends long before its reservation does."""
+"""Messages of one sweep: as many as one batch of the pipeline has. So a sweep delays nobody."""
 ANSWER_REFUSALS_MAX = 5
 """Tries, about half a minute, after which an answer is dropped if its receiver's queue stays full or without a leader. The stored answer
 remains."""
@@ -142,7 +145,7 @@ POISON = Backoff(5.0, 6)
 """The message ended the connection. Each further try costs another connection."""
 
 
-async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float = SWEEP_AFTER_S) -> list[OutboxBatch]:
+async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float = RESERVED_S) -> list[OutboxBatch]:
     """Store the messages of this transaction, and return them as outbox batches to publish after the commit: at most one for each lane.
 
     The sweeper takes a batch after `sweep_after_s` seconds. A writer that does not publish itself passes 0.
@@ -163,12 +166,15 @@ async def insert(tx: Tx, messages: Sequence[Outgoing], *, sweep_after_s: float =
 async def insert_again(tx: Tx, messages: Sequence[Outgoing]) -> list[OutboxBatch]:
     """Store messages that were published before and may have been missed: one outbox batch a message, under the message's own id.
 
-    A batch of that id that still waits is left as it is, so that repeats do not pile up while the broker is away.
+    Returns the outbox batches to publish after the commit. A batch of that id that still waits is left as it is, and not returned: repeats
+    must not pile up while the broker is away, and what waits because it was refused must not be tried more often because of them.
     """
     outbox_batches = [OutboxBatch(message.id, [message], lane=message.lane) for message in messages]
-    for outbox_batch in outbox_batches:
-        await tx.execute(_INSERT_ONE, *_row(outbox_batch, SWEEP_AFTER_S))
-    return outbox_batches
+    return [
+        outbox_batch
+        for outbox_batch in outbox_batches
+        if await tx.fetch(f"{_INSERT_ONE} RETURNING id", *_row(outbox_batch, RESERVED_S))
+    ]
 
 
 def _row(
@@ -199,12 +205,20 @@ async def delete(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     )
 
 
+async def renew(connection: Connection, batch_ids: Sequence[UUID]) -> None:
+    """Reserve outbox batches for `RESERVED_S` seconds from now. One that waits longer than that anyway stays as it is.
+
+    A row that somebody else has locked is left out: whoever changes it now has it in hand.
+    """
+    await connection.execute(_RENEW, list(batch_ids), RESERVED_S)
+
+
 async def take_overdue(tx: Tx, lane: Lane = Lane.INSIDE) -> list[OutboxBatch]:
-    """Reserve overdue outbox batches of a lane for `SWEEP_BACKOFF_S` seconds and return them, oldest first.
+    """Reserve overdue outbox batches of a lane for `RESERVED_S` seconds and return them, oldest first.
 
     The longest overdue are taken first: one batch in any case, then further ones until they hold `SWEEP_MESSAGES_MAX` messages.
     """
-    rows = await tx.fetch(_TAKE_OVERDUE, SWEEP_BACKOFF_S, SWEEP_MESSAGES_MAX, lane)
+    rows = await tx.fetch(_TAKE_OVERDUE, RESERVED_S, SWEEP_MESSAGES_MAX, lane)
     return [_outbox_batch(row) for row in sorted(rows, key=lambda row: row["created_at"])]
 
 
@@ -258,17 +272,20 @@ def unpublished_of(
     """
     if published.is_complete and not for_another_lane:
         return Unpublished(outbox_batch)
-    reasons = (
-        dict.fromkeys(published.poison, "poison")
-        | dict.fromkeys(published.not_taken, "refused")
-        | dict.fromkeys(published.unclear, "refused")
-        | dict.fromkeys(published.undeliverable, "unroutable")
-        | dict.fromkeys(published.confirmed)
-        | dict.fromkeys(for_another_lane, "public" if outbox_batch.lane is Lane.INSIDE else "unsent")
-    )
+    reasons: dict[UUID, str | None] = {
+        **dict.fromkeys(published.undeliverable, "unroutable"),
+        **dict.fromkeys({*published.not_taken, *published.unclear}, "refused"),
+        **dict.fromkeys(published.poison, "poison"),
+        **dict.fromkeys(published.failed, "unknown"),
+    }
+    confirmed = dict.fromkeys(published.confirmed)
+    elsewhere = dict.fromkeys(for_another_lane, "public" if outbox_batch.lane is Lane.INSIDE else "unsent")
+    # If a message was sent twice at once, one copy is enough. But the answers to a command that came twice have one id and perhaps two
+    # addresses: of two reasons that one counts which loses none of them.
+    of_answers, of_others = confirmed | reasons | elsewhere, reasons | confirmed | elsewhere
     left: dict[str, list[Outgoing]] = {}
     for message in outbox_batch.messages:
-        reason = reasons.get(message.id, "unknown")
+        reason = (of_answers if message.droppable else of_others).get(message.id, "unknown")
         if message.droppable:
             reason = _reason_of_answer(reason, outbox_batch)
         if reason is not None:
@@ -309,7 +326,7 @@ def parts_of(unpublished: Unpublished) -> list[WaitingPart]:
     refused = PUBLIC_REFUSED if batch.lane is Lane.PUBLIC else REFUSED
     poison_s = None if unpublished.quarantined else POISON.delay_s(batch.losses)
     parts = [
-        WaitingPart(unpublished.unknown, batch.lane, batch.refusals, batch.losses, SWEEP_AFTER_S),
+        WaitingPart(unpublished.unknown, batch.lane, batch.refusals, batch.losses, RESERVED_S),
         WaitingPart(unpublished.unroutable, lane, once_more, 0, UNROUTABLE.delay_s(batch.refusals)),
         WaitingPart(unpublished.refused, lane, once_more, 0, refused.delay_s(batch.refusals)),
         WaitingPart(unpublished.public, Lane.PUBLIC, 0, 0, PUBLIC_REFUSED.delay_s(0)),

@@ -17,7 +17,7 @@ QUICKER: Final = 50
 """All pauses are shortened by this factor, so that an hour's growth stays an hour's growth."""
 COLLECT_EVERY_S: Final = 1.0
 BACKGROUND_TASKS: Final = (
-    ("shared.messaging.outbox_cleaner", "OutboxCleaner"),
+    ("shared.messaging.outbox_keeper", "OutboxKeeper"),
     ("shared.messaging.outbox_sampler", "OutboxSampler"),
     ("shared.messaging.outbox_sweeper", "OutboxSweeper"),
     ("shared.messaging.publisher_probe", "PublisherProbe"),

@@ -180,7 +180,7 @@ async def _publish_aio_pika(channel: AbstractChannel, messages: Sequence[Outgoin
                         message.body,
                         content_type=message.content_type,
                         type=message.type,
-                        message_id=message.amqp_message_id,
+                        message_id=str(message.id),
                         correlation_id=message.correlation_id,
                         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
                     ),

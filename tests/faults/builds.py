@@ -134,6 +134,11 @@ def _timeout_is_declined() -> None:
     _put(domain, "_doubt", decline)
 
 
+def _differences_not_seen() -> None:
+    """Whatever the gateway says of a capture later, it is taken for what was ordered."""
+    _put(domain, "difference_of", lambda _answer, _payment: None)
+
+
 def _fencing_off() -> None:
     """The last writer wins, even if another instance holds the row."""
     fence = " AND p.fence = u.held_fence"
@@ -150,6 +155,7 @@ BUILDS: Final[dict[str, Callable[[], None]]] = {
     "not-charged-without-a-cancel": _not_charged_without_a_cancel,
     "timeout-recorded-as-declined": _timeout_is_declined,
     "fencing-off": _fencing_off,
+    "differences-not-seen": _differences_not_seen,
 }
 """The guarantees that can be removed, by name."""
 

@@ -176,6 +176,16 @@ ROWS: Final[dict[int, CatalogueRow]] = {
             "card data": "hostile/cards",
         },
     ),
+    19: CatalogueRow(
+        "after the outcome",
+        {
+            "disputes, refunds in the dashboard": "afterwards/contradicted*,afterwards/asked",
+            "a capture of another amount": "afterwards/another-amount",
+            "a capture of something cancelled": "afterwards/captured-after-cancel",
+            "a refund that fails days later": "afterwards/refund-sent-back",
+            "a wrong decision": "afterwards/decided-while-rotated,afterwards/reopened",
+        },
+    ),
 }
 
 

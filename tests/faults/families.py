@@ -16,6 +16,7 @@ FAMILIES: Final = (
     "stores",
     "servers",
     "gateway",
+    "afterwards",
     "order",
     "people",
     "poison",

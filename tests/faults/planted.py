@@ -136,7 +136,7 @@ def _confirm(testbed: Testbed, gateway_id: str) -> str:
     """The gateway's answer to a confirm now."""
     request = urllib.request.Request(  # noqa: S310 - our own loopback address
         f"{testbed.system.sandbox.url}/v1/payment_intents/{gateway_id}/confirm",
-        data=b"",
+        data=b"off_session=true",
         headers={"Authorization": f"Bearer {SANDBOX_KEY}", "Idempotency-Key": f"late {gateway_id}"},
     )
     try:
@@ -149,6 +149,18 @@ def _confirm(testbed: Testbed, gateway_id: str) -> str:
 async def a_timeout(testbed: Testbed, note: Note) -> None:
     payment_id = await _requested(testbed, "pm_remit_charged_then_timeout")
     await _until_status(testbed, payment_id, "captured", "declined")
+    note.fired()
+
+
+async def a_dispute(testbed: Testbed, note: Note) -> None:
+    """The customer disputes a charge, and the gateway says so when the capture is looked at."""
+    payment_id = await _requested(testbed, "pm_remit_disputed")
+    query = "SELECT 1 FROM attempts WHERE payment_id = $1 AND step = 'inquire'"
+
+    async def looked() -> bool:
+        return bool(await rows(testbed.database("payment_gateway"), query, payment_id))
+
+    await testbed.until(looked, what="a look at the capture")
     note.fired()
 
 
@@ -219,6 +231,10 @@ PLANTED: Final = (
     PlantedBuild(
         "fencing-off", "payment_gateway", "paid_when_captured", "a zombie writes after a person decided", a_zombie,
         {REMIT_FAULT: "charging.after_inquire:1:stop"}, 60,
+    ),
+    PlantedBuild(
+        "differences-not-seen", "payment_gateway", "settled_agrees", "a customer disputes a charge", a_dispute,
+        {"GATEWAY_CAPTURE_LOOKS_S": "0.5"},
     ),
 )  # fmt: skip
 

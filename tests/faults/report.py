@@ -177,6 +177,7 @@ ABOUT: Final = {
     "order": "The waiting messages of a queue are delivered in reverse.",
     "poison": "Unreadable messages of every kind, among healthy ones.",
     "gateway": "The card gateway misbehaves in every way, at once.",
+    "afterwards": "The gateway, its dashboard or a bank changes what was settled.",
 }
 KEY: Final = (
     (

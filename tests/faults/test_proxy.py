@@ -16,7 +16,7 @@ import pytest
 from aiormq.exceptions import AMQPError
 
 from tests.faults.frames import Amqp, Flow, FrameEvent, Http, Postgres
-from tests.faults.proxy import RESET, SILENCE, BlackHole, Delay, Drip, Network, Proxy, Stall, open_network
+from tests.faults.proxy import RESET, SILENCE, BlackHole, Delay, Drip, Network, Proxy, Stall
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.waiting import until
@@ -40,12 +40,6 @@ class EchoServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with open_network() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -280,6 +280,10 @@ class Testbed:
                 if not workload.tolerable(scene, played.result):
                     self.surprises.append(f"{name}: {played.result}")
 
+    def number(self) -> int:
+        """A number that no invoice of this testbed has in its name yet."""
+        return next(self._numbers)
+
     def note_sent(self, command_id: UUID, type_: str) -> None:
         """Record a command that was sent without our sender, for the audit."""
         with self.system.history.open("a", encoding="utf-8") as history:

@@ -38,7 +38,7 @@ from shared.messaging import dead_letters
 from shared.messaging.codec import Malformed, decode
 from shared.messaging.consumer import Delivery, read_delivery
 from shared.messaging.envelope import Inbound, Outgoing
-from shared.messaging.publisher import _payload
+from shared.messaging.publisher import _payload, mark_of
 from shared.observability.health import Readiness
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -149,10 +149,10 @@ def border(arrived: Delivery) -> Item | DeadLettered:
 def _dead_letter_message(dead_lettered: DeadLettered) -> list[Outgoing]:
     letter = _WORKER._as_dead_letter(dead_lettered)
     try:
-        _payload(letter.amqp_message_id, letter, _CHANNEL)
+        _payload(mark_of(letter), letter, _CHANNEL)
     except ValueError:  # then it is sent without the parts that AMQP cannot carry
         letter = dead_letters.stripped(letter)
-        _payload(letter.amqp_message_id, letter, _CHANNEL)
+        _payload(mark_of(letter), letter, _CHANNEL)
     return [letter]
 
 
@@ -172,7 +172,7 @@ def answered(item: Item) -> list[Outgoing]:
         assert all(is_storable(text) for text in texts), texts
         assert not find_card_number(as_text(list(texts))), texts
     for message in published:
-        _payload(message.amqp_message_id, message, _CHANNEL)
+        _payload(mark_of(message), message, _CHANNEL)
     return published
 
 

@@ -35,7 +35,7 @@ CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 CORES = {
     "invoice": (("services.invoice.domain",), "tests/unit/invoice"),
     "payment_gateway": (
-        ("services.payment_gateway.domain", "services.payment_gateway.commands"),
+        ("services.payment_gateway.domain", "services.payment_gateway.afterwards", "services.payment_gateway.commands"),
         "tests/unit/payment_gateway",
     ),
     "saga": (("services.saga.domain",), "tests/unit/saga"),

@@ -5,10 +5,9 @@ whenever the body of such a message comes does the same with any broker.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -25,7 +24,7 @@ from shared.messaging.topology import DEAD_LETTERS, DELIVERY_LIMIT, UNREADABLE_D
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from tests.faults.frames import Amqp, FrameEvent
-from tests.faults.proxy import Network, Proxy, Rule, open_network
+from tests.faults.proxy import Network, Proxy, Rule
 from tests.support.databases import rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -35,12 +34,6 @@ QUEUE = "invoice.commands"
 DEADLY = b"deadly"
 DEADLINE_S = 60.0
 FOR_EVER = 1_000_000
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with open_network() as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -122,7 +115,7 @@ async def test_a_message_that_ends_connections_does_not_stop_the_other_queue_of_
 ) -> None:
     """It leaves `dead-letters` by the way out, and the dead letters behind it are stored. A policy lowers the limit for the test."""
     monkeypatch.setattr(losses, "PAUSE_ALONE_S", 0.0)
-    vhost, limit = urlsplit(environment.rabbitmq_url).path[1:], 60
+    vhost, limit = environment.stack.vhost, 60
     policy = ("lower", f"^{DEAD_LETTERS}$", f'{{"delivery-limit": {limit}}}', "--apply-to", "queues")
     stack.broker.ctl("set_policy", "--vhost", vhost, *policy)
     resets = kill_connections(proxy)

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from aiormq.exceptions import PublishError
@@ -24,7 +24,7 @@ from shared.messaging.apply import apply_topology, check_topology, leftovers, pr
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Outgoing
-from shared.messaging.publisher import Publisher
+from shared.messaging.publisher import Publisher, mark_of
 from shared.messaging.topology import (
     CASE,
     COMMAND_ENTRY,
@@ -36,9 +36,12 @@ from shared.messaging.topology import (
     routing_key,
 )
 from shared.observability.health import Readiness
+from shared.records import replace
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
+
+TAKEN = UUID(int=1)
 
 
 def message(invoice_id: str = "INV-1") -> Outgoing:
@@ -113,6 +116,7 @@ HEARD = {
     "remit.payment_gateway.PaymentRefunded.v1": ([SAGA], [SAGA, STAFF]),
     "remit.payment_gateway.PaymentRefundInDoubt.v1": ([SAGA, STAFF], [SAGA, STAFF]),
     "remit.payment_gateway.PaymentRefundFailed.v1": ([SAGA, STAFF], [SAGA, STAFF]),
+    "remit.payment_gateway.PaymentInquired.v1": ([], [STAFF]),
     "remit.payment_gateway.PaymentResolutionRefused.v1": ([STAFF], [STAFF]),
     "remit.invoice.OfALaterVersion.v1": ([], []),
 }
@@ -146,6 +150,19 @@ async def test_an_unroutable_message_is_not_published(publisher: Publisher) -> N
     lost = Outgoing(uuid4(), "", "no-such-queue", "t", "c", b"{}", droppable=True)
     published = await publisher.publish([lost, good])
     assert (published.unroutable, published.confirmed) == ([lost.id], [good.id])
+
+
+@pytest.mark.parametrize("foreign", ["a\ufffdb", "\x00", "?", "remit", "remit/1", "\u202e" * 80, str(TAKEN)])
+async def test_a_returned_message_is_recognised_whatever_id_its_sender_gave_it(
+    publisher: Publisher, foreign: str
+) -> None:
+    """A replay has the id that it came with. The broker gives the text back as it likes to, and others may have the same id."""
+    good = replace(message(), id=TAKEN)
+    lost, also_lost = (Outgoing(uuid4(), "", "no-such-queue", "t", "c", b"{}", message_id=foreign) for _ in range(2))
+    routed = Outgoing(uuid4(), "", "dead-letters", "t", "c", b"{}", message_id=foreign)
+    published = await publisher.publish([good, lost, routed, also_lost])
+    assert published.confirmed == [good.id, routed.id]
+    assert published.unroutable == [lost.id, also_lost.id]
 
 
 async def test_events_that_nobody_bound_a_queue_for_are_published(publisher: Publisher) -> None:
@@ -224,9 +241,9 @@ def deep(levels: int) -> dict[str, object]:
 async def send_frames(publisher: Publisher, outgoing: Outgoing, old: bytes = b"", new: bytes = b"") -> None:
     """Publish with `old` replaced by `new` in the frames, since our own encoder would never write that."""
     channel = await publisher._open_channel()
-    frames = publishing._payload(outgoing.amqp_message_id, outgoing, channel)
+    frames = publishing._payload(mark_of(outgoing), outgoing, channel)
     assert old in frames
-    await publisher._all_confirmed(publisher._write([outgoing.amqp_message_id], frames.replace(old, new)))
+    await publisher._all_confirmed(publisher._write([mark_of(outgoing)], frames.replace(old, new)))
 
 
 @pytest.mark.parametrize(("old", "new"), HOSTILE.values(), ids=HOSTILE)
@@ -519,42 +536,36 @@ async def test_a_cancellation_that_the_client_turns_into_an_error_stays_one() ->
         await task
 
 
-async def test_dead_letters_of_an_earlier_build_stay_and_the_operator_is_told(
-    stack: Stack,
-) -> None:
+async def test_dead_letters_of_an_earlier_build_stay_and_the_operator_is_told(empty_vhost: Stack) -> None:
     """Arguments of a queue cannot be changed, and it may hold messages. What it lacks comes by a policy."""
-    name = f"earlier-{uuid4().hex[:8]}"
-    url = stack.create_vhost(name)
-    try:
-        (dead_letters,) = (queue for queue in QUEUES if queue.name == DEAD_LETTERS)
-        link = BrokerLink(url, name="test earlier build")
-        channel = await link.channel(confirms=False)
-        former: dict[str, Any] = {**(dead_letters.former_arguments or {})}
-        await channel.queue_declare(DEAD_LETTERS, durable=True, arguments=former)
-        await link.close()
-        await apply_topology(url)
-        assert await check_topology(url) == []
-        (note,) = await leftovers(url)
-        policy = note[note.index("{") : note.rindex("}") + 1]
-        assert json.loads(policy) == dead_letters.policy
-        lower = json.dumps(json.loads(policy) | {"delivery-limit": 2})
-        stack.broker.ctl(
-            "set_policy", "--vhost", name, DEAD_LETTERS, f"^{DEAD_LETTERS}$", lower, "--apply-to", "queues"
-        )
-        async with UpstreamClient.open(url) as there:
-            await there.send_raw(b"deadly", exchange=DEAD_LETTERS, key="saga.events")
+    url = empty_vhost.rabbitmq_url
+    (dead_letters,) = (queue for queue in QUEUES if queue.name == DEAD_LETTERS)
+    link = BrokerLink(url, name="test earlier build")
+    channel = await link.channel(confirms=False)
+    former: dict[str, Any] = {**(dead_letters.former_arguments or {})}
+    await channel.queue_declare(DEAD_LETTERS, durable=True, arguments=former)
+    await link.close()
+    await apply_topology(url)
+    assert await check_topology(url) == []
+    (note,) = await leftovers(url)
+    policy = note[note.index("{") : note.rindex("}") + 1]
+    assert json.loads(policy) == dead_letters.policy
+    lower = json.dumps(json.loads(policy) | {"delivery-limit": 2})
+    empty_vhost.broker.ctl(
+        "set_policy", "--vhost", empty_vhost.vhost, DEAD_LETTERS, f"^{DEAD_LETTERS}$", lower, "--apply-to", "queues"
+    )
+    async with UpstreamClient.open(url) as there:
+        await there.send_raw(b"deadly", exchange=DEAD_LETTERS, key="saga.events")
 
-            async def moved_on() -> int:
-                # Not until it is gone from `dead-letters`: in whose hands a connection ends, it is in no depth at all.
-                async with UpstreamClient.open(url) as lost:
-                    await (await lost.queue(DEAD_LETTERS))._queue.get(fail=False)
-                return await there.depth(UNREADABLE_DEAD_LETTERS)
+        async def moved_on() -> int:
+            # Not until it is gone from `dead-letters`: in whose hands a connection ends, it is in no depth at all.
+            async with UpstreamClient.open(url) as lost:
+                await (await lost.queue(DEAD_LETTERS))._queue.get(fail=False)
+            return await there.depth(UNREADABLE_DEAD_LETTERS)
 
-            await until(moved_on, what="the way out of a message that ends connections")
-            (moved,) = await (await there.queue(UNREADABLE_DEAD_LETTERS)).take(1)
-        assert (moved.message.body, moved.message.routing_key) == (b"deadly", "saga.events")
-    finally:
-        stack.drop_vhost(name)
+        await until(moved_on, what="the way out of a message that ends connections")
+        (moved,) = await (await there.queue(UNREADABLE_DEAD_LETTERS)).take(1)
+    assert (moved.message.body, moved.message.routing_key) == (b"deadly", "saga.events")
 
 
 async def test_a_new_broker_has_nothing_of_an_earlier_build(environment: Environment) -> None:

@@ -10,13 +10,14 @@ import pytest
 
 from shared.messaging import relay as relaying
 from shared.messaging.envelope import Lane, Outgoing
+from shared.messaging.outbox_keeper import OutboxKeeper
 from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Published, Publisher
 from shared.messaging.relay import OutsideRelay, Relay
 from shared.messaging.routes import Routes
 from shared.persistence import outbox
 from shared.persistence.database import Database
-from shared.persistence.outbox import OutboxBatch, Unpublished
+from shared.persistence.outbox import RESERVED_S, OutboxBatch, Unpublished
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 
@@ -84,13 +85,15 @@ async def test_a_sweep_is_bounded_by_messages_and_takes_at_least_one_batch(
 
 async def test_a_message_published_again_is_stored_once(environment: Environment, database: Database) -> None:
     """However often the repetition is stored while the broker is away."""
-    for _ in range(3):
+    stored_then: list[list[UUID]] = []
+    for messages in ([ONE], [ONE, FOUR], [ONE, FOUR]):
         async with database.transaction() as tx:
-            outbox_batches = await outbox.insert_again(tx, [ONE, FOUR])
-        assert [(outbox_batch.id, outbox_batch.messages) for outbox_batch in outbox_batches] == [
-            (ONE.id, [ONE]),
-            (FOUR.id, [FOUR]),
+            outbox_batches = await outbox.insert_again(tx, messages)
+        assert [outbox_batch.id for outbox_batch in outbox_batches] == [
+            message.id for outbox_batch in outbox_batches for message in outbox_batch.messages
         ]
+        stored_then.append([outbox_batch.id for outbox_batch in outbox_batches])
+    assert stored_then == [[ONE.id], [FOUR.id], []], "what waits is left to its sweeper"
     assert await rows(environment.databases["saga"], "SELECT id FROM outbox ORDER BY id") == [
         {"id": ONE.id},
         {"id": FOUR.id},
@@ -204,7 +207,7 @@ async def test_messages_of_two_batches_are_settled_one_by_one(
     first, second = await stored(database, ONE, TWO), await stored(database, THREE, FOUR)
     broker.says = Published(unroutable=[TWO.id], refused=[FOUR.id])
     assert await relay.publish([first, second]) == 3, "an answer whose reply queue is gone is dropped"
-    await relay.cleaner.delete_confirmed()
+    await relay.keeper.delete_confirmed()
     assert await waiting(environment) == [[FOUR.id]]
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
     assert await sweeper.sweep() == 1
@@ -237,26 +240,26 @@ async def test_a_late_publisher_restores_nothing_that_a_sweeper_published(
     broker.says = Published(refused=[FOUR.id])
     await relay.publish([outbox_batch])
     await relay.publish([outbox_batch])
-    await relay.cleaner.delete_confirmed()
+    await relay.keeper.delete_confirmed()
     assert await waiting(environment) == [[FOUR.id]]
+
+
+async def away(*_: object) -> None:
+    raise ConnectionError
 
 
 async def test_rows_that_could_not_be_deleted_are_deleted_later(
     environment: Environment, database: Database, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delete = outbox.delete
-
-    async def away(*_: object) -> None:
-        raise ConnectionError
-
     outbox_batch = await stored(database, ONE)
     await relay.publish([outbox_batch])
     monkeypatch.setattr(outbox, "delete", away)
     with pytest.raises(ConnectionError):
-        await relay.cleaner.delete_confirmed()
+        await relay.keeper.delete_confirmed()
     assert await waiting(environment) == [[ONE.id]]
     monkeypatch.setattr(outbox, "delete", delete)
-    await relay.cleaner.delete_confirmed()
+    await relay.keeper.delete_confirmed()
     assert await waiting(environment) == []
 
 
@@ -271,8 +274,10 @@ class StuckBroker(ScriptedBroker):
     def __init__(self) -> None:
         super().__init__()
         self.go_on = asyncio.Event()
+        self.is_called = asyncio.Event()
 
     async def publish(self, messages: Sequence[Outgoing]) -> Published:
+        self.is_called.set()
         await self.go_on.wait()
         return await super().publish(messages)
 
@@ -282,9 +287,29 @@ def stuck() -> StuckBroker:
     return StuckBroker()
 
 
+class KeeperClock:
+    """Gives seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-async def outside(database: Database, stuck: StuckBroker) -> AsyncIterator[OutsideRelay]:
-    relay = OutsideRelay(database, cast("Publisher", stuck), routes=Routes())
+def clock() -> KeeperClock:
+    return KeeperClock()
+
+
+@pytest.fixture
+def keeper(database: Database, clock: KeeperClock) -> OutboxKeeper:
+    return OutboxKeeper(database, clock)
+
+
+@pytest.fixture
+async def outside(database: Database, stuck: StuckBroker, keeper: OutboxKeeper) -> AsyncIterator[OutsideRelay]:
+    relay = OutsideRelay(database, cast("Publisher", stuck), routes=Routes(), keeper=keeper)
     running = asyncio.create_task(relay.run())
     yield relay
     running.cancel()
@@ -318,7 +343,7 @@ async def test_nobody_waits_for_a_stuck_outside_lane(
     relay = Relay(database, cast("Publisher", broker), outside=outside)
     for _ in range(3):
         assert await relay.publish(await both(database)) == 2
-    await relay.cleaner.delete_confirmed()
+    await relay.keeper.delete_confirmed()
     assert broker.sent == [ONE.id, FOUR.id] * 3
     assert await waiting(environment) == [[ANSWER.id]] * 3
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
@@ -326,7 +351,7 @@ async def test_nobody_waits_for_a_stuck_outside_lane(
     stuck.go_on.set()
     async with asyncio.timeout(10):
         await outside.all_published()
-    await relay.cleaner.delete_confirmed()
+    await relay.keeper.delete_confirmed()
     assert (await waiting(environment), stuck.sent) == ([], [ANSWER.id] * 3)
 
 
@@ -344,7 +369,145 @@ async def test_what_does_not_fit_into_memory_is_left_to_the_sweeper(
     stuck.go_on.set()
     async with asyncio.timeout(10):
         await outside.all_published()
-    await relay.cleaner.delete_confirmed()
+    await relay.keeper.delete_confirmed()
     assert await waiting(environment) == [[ANSWER.id]] * 3
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
     assert await OutboxSweeper(database, outside).sweep() == 3
+
+
+# -- whoever has a batch in hand publishes it alone --------------------------------------------------------------------------------------
+
+
+async def due(environment: Environment) -> None:
+    """Make everything due, as two seconds do."""
+    await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
+
+
+@pytest.fixture
+def elsewhere(database: Database, broker: ScriptedBroker) -> dict[Lane, OutboxSweeper]:
+    """The sweepers of another process."""
+    return {
+        Lane.INSIDE: OutboxSweeper(database, Relay(database, cast("Publisher", broker))),
+        Lane.OUTSIDE: OutboxSweeper(database, OutsideRelay(database, cast("Publisher", broker), routes=Routes())),
+    }
+
+
+async def test_what_waits_in_memory_is_not_published_by_a_sweeper_as_well(
+    environment: Environment,
+    database: Database,
+    stuck: StuckBroker,
+    outside: OutsideRelay,
+    keeper: OutboxKeeper,
+    clock: KeeperClock,
+    broker: ScriptedBroker,
+    elsewhere: dict[Lane, OutboxSweeper],
+) -> None:
+    """The connection of the outside lane is slow or away, and that of a sweeper is not."""
+    for _ in range(3):
+        outside.hand_over([await stored(database, ANSWER)])
+    for _ in range(5):
+        clock.now += 1.0
+        await due(environment)
+        await keeper.run_once()
+        for sweeper in (elsewhere[Lane.OUTSIDE], OutboxSweeper(database, outside)):
+            assert await sweeper.sweep() == 0
+    stuck.go_on.set()
+    async with asyncio.timeout(10):
+        await outside.all_published()
+    await keeper.delete_confirmed()
+    assert (stuck.sent, broker.sent, await waiting(environment)) == ([ANSWER.id] * 3, [], [])
+
+
+async def test_what_could_not_be_kept_reserved_is_left_to_the_sweepers(
+    environment: Environment,
+    database: Database,
+    stuck: StuckBroker,
+    outside: OutsideRelay,
+    clock: KeeperClock,
+    broker: ScriptedBroker,
+    elsewhere: dict[Lane, OutboxSweeper],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """This process was stopped, say, while another published what it had in hand."""
+    monkeypatch.setattr(relaying, "AT_ONCE_MAX", 1)
+    outside.hand_over([await stored(database, ANSWER)])
+    await stuck.is_called.wait()
+    outside.hand_over([await stored(database, ANSWER) for _ in range(2)])
+    clock.now += RESERVED_S
+    await due(environment)
+    assert await elsewhere[Lane.OUTSIDE].sweep() == 3
+    stuck.go_on.set()
+    async with asyncio.timeout(10):
+        await outside.all_published()
+    assert (stuck.sent, broker.sent) == ([ANSWER.id], [ANSWER.id] * 3), "only what was on its way left twice"
+
+
+async def test_a_slow_confirm_brings_no_second_publish(
+    environment: Environment,
+    database: Database,
+    stuck: StuckBroker,
+    keeper: OutboxKeeper,
+    clock: KeeperClock,
+    broker: ScriptedBroker,
+    elsewhere: dict[Lane, OutboxSweeper],
+) -> None:
+    relay = Relay(database, cast("Publisher", stuck), keeper=keeper)
+    publishing = asyncio.create_task(relay.publish([await stored(database, ONE)]))
+    await stuck.is_called.wait()
+    clock.now += 1.0
+    await due(environment)
+    await keeper.run_once()
+    for sweeper in (elsewhere[Lane.INSIDE], OutboxSweeper(database, relay)):
+        assert await sweeper.sweep() == 0
+    stuck.go_on.set()
+    assert await publishing == 1
+    await keeper.delete_confirmed()
+    assert (stuck.sent, broker.sent, await waiting(environment)) == ([ONE.id], [], [])
+
+
+async def test_what_is_confirmed_and_not_yet_deleted_is_not_published_again(
+    environment: Environment,
+    database: Database,
+    broker: ScriptedBroker,
+    relay: Relay,
+    sweeper: OutboxSweeper,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database went away for a moment, right after the confirm."""
+    await relay.publish([await stored(database, ONE)])
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "delete", away)
+        with pytest.raises(ConnectionError):
+            await relay.keeper.delete_confirmed()
+    await due(environment)
+    await sweeper.sweep()
+    assert (broker.sent, await waiting(environment)) == ([ONE.id], [])
+
+
+async def test_a_publish_that_is_cut_off_leaves_its_batch_to_the_sweeper(
+    environment: Environment, database: Database, stuck: StuckBroker, keeper: OutboxKeeper
+) -> None:
+    relay = Relay(database, cast("Publisher", stuck), keeper=keeper)
+    publishing = asyncio.create_task(relay.publish([await stored(database, ONE)]))
+    await stuck.is_called.wait()
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+    await due(environment)
+    stuck.go_on.set()
+    assert await OutboxSweeper(database, relay).sweep() == 1
+
+
+async def test_renewing_makes_nothing_due_earlier_and_waits_for_no_lock(
+    environment: Environment, database: Database
+) -> None:
+    one, two, three = [await stored(database, ONE) for _ in range(3)]
+    await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = 'infinity' WHERE id = $1", one.id)
+    async with database.transaction() as tx:
+        await tx.execute("UPDATE outbox SET sweep_after = created_at WHERE id = $1", two.id)
+        async with database.connection() as connection:
+            await outbox.renew(connection, [one.id, two.id, three.id])
+    found = await rows(
+        environment.databases["saga"],
+        "SELECT id, sweep_after > created_at + interval '2 s' AS is_renewed FROM outbox ORDER BY sweep_after",
+    )
+    assert [(row["id"], row["is_renewed"]) for row in found] == [(two.id, False), (three.id, True), (one.id, True)]

@@ -13,6 +13,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from deploy.permissions.databases import GRANTS
 from services.audit.finding import CheckResult
 from services.audit.run import AuditReport, audit
 from services.invoice.__main__ import assemble
@@ -42,6 +43,10 @@ COLUMNS = """
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind NOT IN ('i', 'v', 'c') AND a.attnum > 0 AND NOT a.attisdropped
       AND c.relname <> 'alembic_version' ORDER BY c.relname, a.attnum"""
+CHECKED_WORDS = """
+    SELECT c.conrelid::regclass::text AS table, a.attname AS name FROM pg_constraint c
+    JOIN pg_attribute a ON a.attrelid = c.conrelid AND ARRAY[a.attnum] = c.conkey
+    WHERE c.contype = 'c' AND pg_get_constraintdef(c.oid) LIKE '%= ANY (ARRAY[%'"""
 IN_NEW_OUTBOX_ROW = """
     INSERT INTO outbox (id, ids, exchanges, routing_keys, types, correlation_ids, content_types, headers, droppable, bodies, message_ids,
         reply_tos, created_at, sweep_after, refusals)
@@ -51,7 +56,8 @@ BASE64, HEX = base64.b64encode(DIGITS.encode()).decode(), DIGITS.encode().hex()
 PLANTED = {
     "text": f"coalesce(NAME, '') || ' {PAN} {BASE64} {HEX}'",
     "text[]": f"ARRAY['{PAN} {BASE64}']",
-    "jsonb": f"""jsonb_build_object('old', NAME, 'note', 'card {PAN}', '{DIGITS}', 1, 'in four', '[4242, 4242, 4242, 4242]'::jsonb)""",
+    "jsonb": f"""jsonb_build_object('old', NAME, 'note', 'card {PAN}', '{DIGITS}', 1, 'expected_version', 1,
+        'in four', '[4242, 4242, 4242, 4242]'::jsonb)""",
     "jsonb[]": f"""ARRAY['{{"note": "{PAN}", "number": {DIGITS}, "{BASE64}": "{HEX}"}}'::jsonb]""",
     "bytea": f"""convert_to('{{"note": "card {PAN}", "note": "none", "number": {DIGITS}}}', 'UTF8')""",
     "bytea[]": f"ARRAY['\\xff'::bytea || convert_to('no UTF-8, but {PAN}', 'UTF8')]",
@@ -142,6 +148,21 @@ async def test_a_purge_looks_at_every_column_in_which_a_text_can_stand(environme
         assert there == looked_at, (
             "say in services/purge/places.py where the table stands; or in this test that no text can"
         )
+
+
+async def test_its_role_may_change_these_columns_and_no_others(environment_urls: Environment) -> None:
+    """Except those in which the database takes only words of ours."""
+    for service, grants in GRANTS.items():
+        url = environment_urls.databases[service]
+        granted = {
+            (table, column)
+            for table, grant in grants.items()
+            for columns in re.findall(r"UPDATE \(([^)]*)\)", grant.purge)
+            for column in columns.split(", ")
+        }
+        checked = {(row["table"], row["name"]) for row in await rows(url, CHECKED_WORDS)}
+        there = {(column["table"], column["name"]) for column in await text_columns(url)}
+        assert granted == there - CHAIN - checked
 
 
 async def test_the_role_for_a_purge_is_enough(environment: Environment, tmp_path: Path) -> None:

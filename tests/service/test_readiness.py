@@ -1,7 +1,6 @@
 """Readiness reports a dependency that is away as long as it is away (row 17 of the catalogue), even if there is no work."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -21,7 +20,7 @@ from shared.messaging.relay import Relay
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
 from tests.faults.frames import Amqp, FrameEvent, Postgres
-from tests.faults.proxy import SILENCE, Network, open_network
+from tests.faults.proxy import SILENCE, Network
 from tests.support.environment import Environment
 from tests.support.waiting import until
 
@@ -29,12 +28,6 @@ from tests.support.waiting import until
 def message() -> Outgoing:
     data = invoice.IssueInvoice(invoice_id="INV-1", customer_id="C-1", amount_minor=5, currency="EUR")
     return encode(Draft(data), Cause(uuid4(), "c", datetime(2026, 1, 1, tzinfo=UTC)), 0, source="test")
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with open_network() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -45,9 +45,13 @@ END $$
 async def connect(url: str) -> "Connection":
     """A connection that reads and writes JSON as Python's values. The caller closes it."""
     connection = await asyncpg.connect(url, timeout=10)
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
-    )
+    try:
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
+        )
+    except BaseException:  # a test that is cancelled leaves no connection open
+        connection.terminate()
+        raise
     return connection
 
 
@@ -85,6 +89,9 @@ class _Observer:
                 await connection.execute("SELECT 1")
             except AWAY_ERRORS:  # the server ended it meanwhile, or was itself ended
                 connection.terminate()
+            except BaseException:
+                connection.terminate()
+                raise
             else:
                 return connection
         return await connect(url)

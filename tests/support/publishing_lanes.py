@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from shared.amqp.broker_link import BrokerLink
 from shared.messaging.envelope import Lane, Outgoing
+from shared.messaging.outbox_keeper import OutboxKeeper
 from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import OutsideRelay, Relay, RetryRelay
@@ -20,22 +21,22 @@ class PublishingLanes:
         self.now = 0.0
         """The time by which a route is left alone, in seconds."""
         self.publishers = {lane: Publisher(BrokerLink(rabbitmq_url, name=f"test {lane}"), lane=lane) for lane in Lane}
-        routes = Routes(clock=lambda: self.now)
-        self.inside = Relay(database, self.publishers[Lane.INSIDE], routes=routes)
-        self.outside = OutsideRelay(database, self.publishers[Lane.OUTSIDE], routes=routes)
+        routes, keeper = Routes(clock=lambda: self.now), OutboxKeeper(database)
+        self.inside = Relay(database, self.publishers[Lane.INSIDE], routes=routes, keeper=keeper)
+        self.outside = OutsideRelay(database, self.publishers[Lane.OUTSIDE], routes=routes, keeper=keeper)
         self._relays: dict[Lane, Relay] = {Lane.INSIDE: self.inside, Lane.OUTSIDE: self.outside}
         for lane in (Lane.RETRY, Lane.PUBLIC):
-            self._relays[lane] = RetryRelay(database, self.publishers[lane], lane=lane, routes=routes)
+            self._relays[lane] = RetryRelay(database, self.publishers[lane], lane=lane, routes=routes, keeper=keeper)
 
     async def say(self, *messages: Outgoing) -> None:
         """Commit these messages in one transaction, and publish them."""
         async with self._database.transaction() as tx:
             outbox_batches = await outbox.insert(tx, messages)
         await self.inside.publish(outbox_batches)
-        await self.inside.cleaner.delete_confirmed()
+        await self.inside.keeper.delete_confirmed()
         if outside := [outbox_batch for outbox_batch in outbox_batches if outbox_batch.lane is Lane.OUTSIDE]:
             await self.outside.publish(outside)
-            await self.outside.cleaner.delete_confirmed()
+            await self.outside.keeper.delete_confirmed()
 
     async def keep(self, *messages: Outgoing, lane: Lane | None = None) -> None:
         """Store each of these messages in an outbox batch of its own, as if it had waited there, by default on its own lane."""

@@ -189,6 +189,7 @@ def test_a_stopped_process_holds_up_no_other_and_changes_nothing_when_it_wakes(s
     finally:
         system.fleet.signal("payment_gateway", signal.SIGCONT)
     holds(system)
+    system.fleet.stop("payment_gateway")  # the next test has one with the usual heartbeat
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -166,6 +166,8 @@ def test_any_set_of_properties_is_read(properties: dict[str, Any]) -> None:
         text = properties.get(name)
         assert (expected or None) == (readable(text.encode()) if text else None), name
     assert len(read.headers) == len(properties.get("headers", {}))
+    names = [properties.get(name, "").encode() for name in ("message_id", "app_id")]
+    assert frames.read_names(payload) == tuple(names), "byte for byte"
 
 
 @given(st.binary(max_size=60))
@@ -189,7 +191,9 @@ def test_a_table_of_many_fields_is_read_in_part() -> None:
 def test_confirms_are_read(tag: int, multiple: bool) -> None:
     for confirm in (commands.Basic.Ack(tag, multiple), commands.Basic.Nack(tag, multiple, False)):
         assert frames.read_confirm(marshal(confirm, 1)[7:-1]) == (tag, multiple)
-    assert parted(frames.ack_up_to(2, tag))[0].delivery_tag == tag
+    for frame, all_before in ((frames.ack_up_to(2, tag), True), (frames.ack_one(2, tag), False)):
+        (ack, *_) = parted(frame)
+        assert (ack.delivery_tag, ack.multiple) == (tag, all_before)
 
 
 # -- the stream ------------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from shared.persistence.outbox import (
     POISON,
     PUBLIC_REFUSED,
     REFUSED,
-    SWEEP_AFTER_S,
+    RESERVED_S,
     UNROUTABLE,
     OutboxBatch,
     Unpublished,
@@ -103,12 +103,19 @@ def test_what_our_own_queues_have_taken_owes_its_public_copy() -> None:
     assert ([message.id for message in left.public], left.stuck, left.count) == ([TWO], 1, 2)
 
 
+@pytest.mark.parametrize("fate", ["refused", "silent", "unclear", "poison", "failed"])
+def test_of_two_answers_with_one_id_none_is_lost(fate: str) -> None:
+    """A command came twice at once, with two addresses: one queue took its answer, and the other did not."""
+    published = replace(Published(confirmed=[ANSWER], unroutable=[ANSWER]), **{fate: [ANSWER]})
+    assert unpublished_of(outbox_batch(ANSWER, ANSWER), published).count == 2
+
+
 def test_each_reason_waits_by_itself_and_so_does_each_poison_message() -> None:
     batch = OutboxBatch(UUID(int=99), [message(id_) for id_ in (ONE, TWO, THREE, ANSWER)], refusals=1)
     one, two, three, answer = batch.messages
     left = Unpublished(batch, unknown=[one], refused=[two], poison=[three, answer])
     assert parts_of(left) == [
-        WaitingPart([one], Lane.INSIDE, 1, 0, SWEEP_AFTER_S),
+        WaitingPart([one], Lane.INSIDE, 1, 0, RESERVED_S),
         WaitingPart([two], Lane.INSIDE, 2, 0, REFUSED.delay_s(1)),
         WaitingPart([three], Lane.INSIDE, 1, 1, POISON.delay_s(0)),
         WaitingPart([answer], Lane.INSIDE, 1, 1, POISON.delay_s(0)),

@@ -17,11 +17,13 @@ from services.payment_gateway.handlers import published_outcome
 from services.staff import actions, intake
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, arrive
 from shared.card_data.scan import find_card_number
+from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod
+from shared.messaging.codec import STRUCTURED, encode
 from shared.messaging.consumer import Delivery
 from shared.messaging.dead_letters import dead_letter, set_aside_again
-from shared.messaging.envelope import Cause, Outgoing
+from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.messaging.failures import string
-from shared.messaging.publisher import _payload
+from shared.messaging.publisher import _payload, mark_of
 from shared.records import replace
 from tests.support.hostile import HOSTILE
 from tests.unit.payment_gateway.payments import CAPTURED, POLICY, REFUNDED, payment
@@ -34,7 +36,7 @@ TEXTS = st.sampled_from(sorted(HOSTILE.values())) | st.text(max_size=300)
 
 
 def sendable(message: Outgoing) -> None:
-    _payload(message.amqp_message_id, message, CHANNEL)
+    _payload(mark_of(message), message, CHANNEL)
     assert not find_card_number(message.body)
 
 
@@ -48,7 +50,7 @@ def acted_on(letter: DeadLetter) -> None:
     record = arrive(None, letter, NOW)
     discarded = actions._decided(lambda one, now: actions._discard(one, "ann", "because", now), record, NOW)
     assert isinstance(discarded, actions._Act), discarded
-    replayed = actions._decided(lambda one, now: actions._replay(one, "ann", None, now), record, NOW)
+    replayed = actions._decided(lambda one, now: actions._replay(one, "ann", None, None, now), record, NOW)
     assert isinstance(replayed, actions._Act) or letter.body is None
     for act in (discarded, replayed):
         for message in act.says if isinstance(act, actions._Act) else ():
@@ -114,7 +116,7 @@ def test_the_row_of_an_earlier_build_can_be_discarded(text: str) -> None:
 @pytest.mark.parametrize("header", ["CC", "BCC", "x-death", "x-remit-queue", "n" * 300])
 def test_a_replay_has_no_header_that_acts_on_the_broker(header: str) -> None:
     row = DeadLetter(ID, "saga.events", "broker", "unknown", body=b"{}", headers={header: "text", "note": "kept"})
-    replayed = actions._replay(DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), "ann", None, NOW)
+    replayed = actions._replay(DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), "ann", None, None, NOW)
     assert isinstance(replayed, actions._Act)
     assert replayed.says[0].headers == {"note": "kept", "x-remit-replays": 1}
 
@@ -166,3 +168,16 @@ def test_an_id_of_other_characters_is_no_id(text: str) -> None:
 
 def replace_id(reply: answers.Accepted, id_: str) -> answers.Accepted:
     return answers.Accepted({**reply.body, "id": id_}, replayed=False, evidence="")
+
+
+@pytest.mark.parametrize(("queue", "decides"), [("payment_gateway.requests", True), ("invoice.commands", False)])
+def test_a_request_on_a_queue_that_others_reach_decides_nothing_about_its_payment(queue: str, decides: bool) -> None:
+    """Else whoever can send a command could have staff close any payment that is not there yet."""
+    request = InvoicePaymentRequested(
+        invoice_id="INV-1", payment_id=ID, amount_minor=5, currency="EUR", method=TokenMethod(token="pm_x")
+    )
+    body = encode(Draft(request), Cause(ID, "C-1", NOW), 0, source="invoice").body
+    letter = DeadLetter(ID, queue, "broker", "unknown", event_id=ID, content_type=STRUCTURED, body=body)
+    discarded = actions._discard(DeadLetterRecord(letter, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), "ann", "why", NOW)
+    assert isinstance(discarded, actions._Act)
+    assert (discarded.decision is not None) is decides

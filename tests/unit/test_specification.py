@@ -244,6 +244,7 @@ REFUSED_BY: dict[ActionRefusal | staff.DecisionRefusal, Callable[..., object]] =
     ActionRefusal.NO_SUCH_QUEUE: dead_letters_served.test_a_dead_letter_of_a_foreign_queue_is_not_replayed,
     ActionRefusal.INVALID: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
     ActionRefusal.CARD_DATA: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
+    ActionRefusal.OLD_CHARGE: dead_letters_served.test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so,
     staff.DecisionRefusal.NOTHING_TO_DECIDE: cases_served.test_an_invalid_decision_leaves_no_trace,
     staff.DecisionRefusal.DOES_NOT_FIT: cases_served.test_an_invalid_decision_leaves_no_trace,
     staff.DecisionRefusal.VERSION_DIFFERS: cases_served.test_an_invalid_decision_leaves_no_trace,

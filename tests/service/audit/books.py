@@ -6,16 +6,15 @@ Everything is written with SQL, since the audit reads raw tables. Ids are derive
 import copy
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
-import asyncpg
 import orjson
 
 from services.audit.evidence import Baseline, Evidence, FaultRunReport, open_tap
@@ -23,6 +22,9 @@ from services.audit.queues import QueueState
 from services.audit.stores import DATABASES, LedgerSnapshot, Snapshot, Sources, Stores
 from shared.messaging.topology import QUEUE_NAMES
 from tests.support.databases import connect, truncate
+
+if TYPE_CHECKING:
+    from tests.support.databases import Connection
 
 SCHEMA = Path(__file__).parents[3] / "deploy" / "sandbox" / "schema.sql"
 LEDGER, HISTORY, TAP, RUN, LOGS, COUNTS = (
@@ -89,7 +91,7 @@ PART_MINOR = 500
 class FinishedBooks:
     """Writes to the stores. Each step happens one second after the previous one."""
 
-    databases: dict[str, "asyncpg.Connection[asyncpg.Record]"]
+    databases: "Connections"
     ledger: sqlite3.Connection
     folder: Path
     run: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(RUN_REPORT))
@@ -439,6 +441,12 @@ class FinishedBooks:
                 *(f"re_{charge}_{amount}", json.dumps({"refund_id": str(of)})),
             )
 
+    def dispute(self, charge: str, intent: str) -> None:
+        self.write(
+            "INSERT INTO disputes VALUES (?, ?, ?, 1250, 'eur', 'needs_response', ?)",
+            *(f"du_{charge}", charge, intent, int(self.now.timestamp())),
+        )
+
     # -- whole stories
 
     async def paid(self, name: str) -> None:
@@ -658,22 +666,34 @@ def _paid(name: str) -> dict[str, Any]:
     }
 
 
+Connections = Mapping[str, "Connection"]
+"""A connection to each store."""
+
+
 @asynccontextmanager
-async def open_books(databases: dict[str, str], folder: Path) -> AsyncIterator[FinishedBooks]:
-    """Books in these stores, in one open transaction each, which is rolled back at the end; `write_books` keeps them."""
-    ledger = sqlite3.connect(folder / LEDGER)
-    ledger.row_factory = sqlite3.Row
+async def open_connections(databases: Mapping[str, str]) -> AsyncIterator[Connections]:
     async with AsyncExitStack() as opened:
-        opened.callback(ledger.close)
         connections = {}
         for name, url in databases.items():
-            connection = await connect(url)
-            opened.push_async_callback(connection.close)
-            await connection.execute("BEGIN")
-            connections[name] = connection
+            connections[name] = await connect(url)
+            opened.push_async_callback(connections[name].close)
+        yield connections
+
+
+@asynccontextmanager
+async def open_books(connections: Connections, folder: Path) -> AsyncIterator[FinishedBooks]:
+    """Books in these stores, in one open transaction each, which is rolled back at the end; `write_books` keeps them."""
+    with closing(sqlite3.connect(folder / LEDGER)) as ledger:
+        ledger.row_factory = sqlite3.Row
         books = FinishedBooks(connections, ledger, folder)
-        opened.callback(books.closing.close)
-        yield books
+        for connection in connections.values():
+            await connection.execute("BEGIN")
+        try:
+            with books.closing:
+                yield books
+        finally:
+            for connection in connections.values():
+                await connection.execute("ROLLBACK")
 
 
 async def write_books(databases: dict[str, str], folder: Path) -> None:
@@ -688,11 +708,11 @@ async def write_books(databases: dict[str, str], folder: Path) -> None:
     counts = {"messages": 0, "messages_ready": 0, "messages_unacknowledged": 0}
     (folder / COUNTS).write_text(json.dumps([{"name": name, **counts} for name in QUEUES]))
     (folder / LOGS / "invoice.log").write_text('{"event": "requests_announced_again", "payments": 1}\n')
-    async with open_books(databases, folder) as books:
+    async with open_connections(databases) as connections, open_books(connections, folder) as books:
         await books.write_all()
         books.ledger.commit()
-        for connection in books.databases.values():
-            await connection.execute("COMMIT")
+        for connection in connections.values():
+            await connection.execute("COMMIT; BEGIN")
 
 
 def sources(

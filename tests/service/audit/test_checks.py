@@ -13,6 +13,7 @@ from uuid import UUID, uuid4, uuid5
 import asyncpg
 import orjson
 import pytest
+import pytest_asyncio
 
 from services.audit import resources, run
 from services.audit.baseline import take_baseline, write
@@ -26,9 +27,11 @@ from shared.messaging.topology import UNREADABLE_DEAD_LETTERS
 from tests.service.audit.books import (
     HISTORY,
     LOGS,
+    Connections,
     FinishedBooks,
     command,
     open_books,
+    open_connections,
     payment,
     refund,
     sources,
@@ -37,6 +40,8 @@ from tests.service.audit.books import (
 from tests.support.databases import execute
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NOW = datetime.now(UTC)
 
@@ -50,11 +55,18 @@ def written(environment_urls: Environment, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-@pytest.fixture
-async def books(environment_urls: Environment, written: Path, tmp_path: Path) -> AsyncIterator[FinishedBooks]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def connections(environment_urls: Environment, written: Path) -> AsyncIterator[Connections]:
+    """The same for all tests: to prepare the audit's statements takes longer than to run them."""
+    async with open_connections(environment_urls.databases) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def books(connections: Connections, written: Path, tmp_path: Path) -> AsyncIterator[FinishedBooks]:
     """The same books, to be changed; every change is rolled back."""
     folder = Path(shutil.copytree(written, tmp_path / "books"))
-    async with open_books(environment_urls.databases, folder) as opened:
+    async with open_books(connections, folder) as opened:
         yield opened
 
 
@@ -69,6 +81,11 @@ def broken(findings: Sequence[Finding]) -> set[str]:
 async def found(name: str, stores: Stores) -> Finding:
     """The finding of the check of that name."""
     return await next(check for check in CHECKS if check.name == name).run(stores)
+
+
+async def all_findings(books: FinishedBooks) -> list[Finding]:
+    stores = books.stores()
+    return [await check.run(stores) for check in CHECKS]
 
 
 def explained(findings: Sequence[Finding]) -> list[str]:
@@ -132,6 +149,10 @@ async def more_given_back_than_captured(books: FinishedBooks) -> None:
 
 async def one_refund_made_twice(books: FinishedBooks) -> None:
     books.refund("ch_parted", "pi_parted", amount=499, of=refund("parted"))
+
+
+async def disputed_unseen(books: FinishedBooks) -> None:
+    books.dispute("ch_paid", "pi_paid")
 
 
 async def charge_without_payment(books: FinishedBooks) -> None:
@@ -575,17 +596,21 @@ async def moved_by_nothing_after_its_journal_was_deleted(books: FinishedBooks) -
 
 
 PLANTED: dict[str, tuple[Plant, set[str]]] = {
-    "captured twice": (captured_twice_and_one_given_back, {"captured_once"}),
-    "partly refunded": (partly_given_back, {"captured_once", "books_balance"}),
-    "more refunded than captured": (more_given_back_than_captured, {"captured_once", "books_balance"}),
-    "one refund made twice": (one_refund_made_twice, {"captured_once", "books_balance"}),
+    "captured twice": (captured_twice_and_one_given_back, {"captured_once", "settled_agrees"}),
+    "partly refunded": (partly_given_back, {"captured_once", "books_balance", "settled_agrees"}),
+    "disputed, and nobody saw it": (disputed_unseen, {"settled_agrees"}),
+    "more refunded than captured": (
+        more_given_back_than_captured,
+        {"captured_once", "books_balance", "settled_agrees"},
+    ),
+    "one refund made twice": (one_refund_made_twice, {"captured_once", "books_balance", "settled_agrees"}),
     "a refund of another amount here than there": (
         sql("payment_gateway", f"UPDATE refunds SET amount_minor = 400 {ROW}", payment("parted")),
-        {"captured_once", "paid_when_captured"},
+        {"captured_once", "paid_when_captured", "settled_agrees"},
     ),
     "a refund made there and unknown here": (
         sql("payment_gateway", f"DELETE FROM refunds {ROW}", payment("parted")),
-        {"captured_once", "paid_when_captured"},
+        {"captured_once", "paid_when_captured", "settled_agrees"},
     ),
     "a refund made here and not there": (
         ledger("DELETE FROM refund_details WHERE refund = 're_ch_parted_500'"),
@@ -613,7 +638,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     ),
     "another amount charged": (
         ledger("UPDATE charges SET amount = 99 WHERE id = 'ch_paid'"),
-        {"captured_once", "books_balance"},
+        {"captured_once", "books_balance", "settled_agrees"},
     ),
     "another currency charged": (
         ledger("UPDATE charges SET currency = 'usd' WHERE id = 'ch_paid'"),
@@ -759,7 +784,7 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
         ),
         {"paid_when_captured"},
     ),
-    "two wrong sums that balance each other": (amounts_swapped, {"books_balance"}),
+    "two wrong sums that balance each other": (amounts_swapped, {"books_balance", "settled_agrees"}),
     "one message, two steps of a saga": (
         sql(
             "saga",
@@ -1002,19 +1027,43 @@ async def _both(first: Awaitable[object], second: Awaitable[object]) -> None:
 async def test_a_planted_fault_breaks_exactly_its_checks(books: FinishedBooks, name: str) -> None:
     plant, checks = PLANTED[name]
     await plant(books)
-    findings = [await check.run(books.stores()) for check in CHECKS]
+    findings = await all_findings(books)
     assert broken(findings) == checks, explained(findings)
     assert not AuditReport(tuple(findings), complete=False).ok
 
 
-def test_every_check_is_broken_by_a_fault_of_its_own() -> None:
+async def test_every_check_is_broken_by_a_fault_of_its_own() -> None:
     alone = {next(iter(checks)) for _, checks in PLANTED.values() if len(checks) == 1}
     assert alone == {check.name for check in CHECKS} - {"repeating_changes_nothing"}
 
 
+@pytest.mark.parametrize(
+    ("shown", "broken_checks"), [({"disputed": True}, set()), ({"disputed": False}, {"settled_agrees"})]
+)
+async def test_a_person_who_decided_on_what_the_gateway_says_knows_of_it(
+    books: FinishedBooks, shown: dict[str, object], broken_checks: set[str]
+) -> None:
+    """The decision was made on a disputed capture; if the case did not show the dispute, nobody knows of it yet."""
+    side = {"answer": "captured", "captured_minor": 1250, "refunded_minor": 0, "currency": "EUR", **shown}
+    books.dispute("ch_decided", "pi_decided")
+    await books.databases["payment_gateway"].execute(
+        "UPDATE payments SET settled_as = 'captured', gateway_side = $2 WHERE payment_id = $1", payment("decided"), side
+    )
+    findings = [await check.run(books.stores()) for check in CHECKS]
+    assert broken(findings) == broken_checks, explained(findings)
+
+
+async def test_what_is_looked_at_again_is_under_way(books: FinishedBooks) -> None:
+    await disputed_unseen(books)
+    soon = "UPDATE payments SET due_at = now() + interval '1 hour' WHERE payment_id = $1"
+    await books.databases["payment_gateway"].execute(soon, payment("paid"))
+    finding = await found("settled_agrees", books.stores())
+    assert (finding.result, finding.in_flight) == (CheckResult.HOLDS, 1)
+
+
 async def test_a_purge_that_the_journal_tells_of_breaks_no_chain(books: FinishedBooks) -> None:
     await purged()(books)
-    findings = [await check.run(books.stores()) for check in CHECKS]
+    findings = await all_findings(books)
     assert not broken(findings), explained(findings)
 
 
@@ -1037,7 +1086,7 @@ async def test_books_with_deleted_journals_and_attempts_hold(books: FinishedBook
     for name, version in (("paid", 2), ("late", 2), ("declined", 2), ("decided", 3)):
         await journal_deleted(books, name, until_version=version)
         await attempts_deleted(books, name)
-    findings = [await check.run(books.stores()) for check in CHECKS]
+    findings = await all_findings(books)
     assert broken(findings) == set(), explained(findings)
 
 

@@ -1,11 +1,9 @@
 """A message that the broker can never dead-letter: AMQP does not show it, and the audit finds it in what the broker's own tool prints."""
 
 import asyncio
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import pytest
@@ -24,34 +22,24 @@ from tests.support.waiting import until
 ARGUMENTS = ASK_THE_BROKER.removeprefix("rabbitmqctl list_queues ").split()
 
 
-@pytest.fixture
-def doomed_vhost(stack: Stack) -> Iterator[str]:
-    """A virtual host of its own: the message cannot be removed from its queue."""
-    if stack.kind == "given":
-        pytest.skip("this needs the broker's own tool")
-    name = f"stuck-{uuid.uuid4().hex[:8]}"
-    url = stack.create_vhost(name)
-    yield url
-    stack.drop_vhost(name)
-
-
-async def test_a_message_that_the_broker_keeps_for_ever_is_found(
-    stack: Stack, doomed_vhost: str, tmp_path: Path
-) -> None:
-    await apply_topology(doomed_vhost)
+async def test_a_message_that_the_broker_keeps_for_ever_is_found(empty_vhost: Stack, tmp_path: Path) -> None:
+    """In a virtual host of its own: the message cannot be removed from its queue."""
+    url = empty_vhost.rabbitmq_url
+    await apply_topology(url)
     death: Any = [{"queue": DEAD_LETTERS, "reason": "expired", "count": 1, "exchange": "", "routing-keys": [COMMANDS]}]
-    async with await aio_pika.connect(doomed_vhost, timeout=10) as connection:
+    async with await aio_pika.connect(url, timeout=10) as connection:
         channel = await connection.channel()
         poison = aio_pika.Message(b"{}", headers={"x-death": death}, expiration=0.05, delivery_mode=2)
         await channel.default_exchange.publish(poison, COMMANDS, timeout=10)  # past the screen
     printed = tmp_path / "counts.json"
-    vhost = unquote(urlsplit(doomed_vhost).path[1:])
 
     async def ended() -> Mapping[str, QueueState | None]:
-        text = await asyncio.to_thread(stack.broker.ctl, "--quiet", "list_queues", "--vhost", vhost, *ARGUMENTS)
+        text = await asyncio.to_thread(
+            empty_vhost.broker.ctl, "--quiet", "list_queues", "--vhost", empty_vhost.vhost, *ARGUMENTS
+        )
         printed.write_text(text)
         _, stuck = read_queue_counts(printed)
-        queues = await read_queues(doomed_vhost, look_into=False)
+        queues = await read_queues(url, look_into=False)
         arrived = queues[DEAD_LETTERS]
         return queues if (stuck and stuck[COMMANDS]) or (arrived and arrived.ready) else {}
 

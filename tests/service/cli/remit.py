@@ -3,13 +3,15 @@
 import asyncio
 import json
 import os
-import sys
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from deploy.local.stack import OPERATOR, SERVICES, database_variable
 from deploy.permissions.databases import AUDIT, PURGE
-from tests.support.environment import ROOT, Environment
+from tests.support import forked
+from tests.support.environment import Environment
 
 DEADLINE_S = 60.0
 _OURS = ("RABBITMQ_URL", "CARD_PUBLIC_KEYS_FILE")
@@ -32,17 +34,12 @@ async def remit(*arguments: str, environment: Environment | None = None, stdin: 
     """Run one command on the servers of `environment`, with `variables` added to its environment."""
     inherited = {k: v for k, v in os.environ.items() if k not in _OURS and not k.endswith("_DATABASE_URL")}
     servers = {} if environment is None else addresses(environment, arguments[0])
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "deploy.cli.main", *arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=inherited | {"COLUMNS": "100", "NO_COLOR": "1"} | servers | variables,
-        cwd=ROOT,
-    )
-    async with asyncio.timeout(DEADLINE_S):
-        out, err = await process.communicate(stdin.encode())
-    return Typed(process.returncode or 0, out.decode(), err.decode())
+    whole = inherited | {"COLUMNS": "100", "NO_COLOR": "1"} | servers | variables
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "stdin").write_text(stdin)
+        code = await asyncio.to_thread(forked.run, arguments, whole, folder, within_s=DEADLINE_S)
+        return Typed(code, (folder / "stdout").read_text(), (folder / "stderr").read_text())
 
 
 def addresses(environment: Environment, command: str) -> dict[str, str]:

@@ -81,6 +81,10 @@ def invocations(letter: str, folder: Path) -> Invocations:
             [str(payment("waiting")), "captured", "--version", "1", "--evidence", WORDS, "--receipt", WORDS, *why],
             [str(payment("waiting")), "captured", "--version", "99", "--evidence", "e", "--reason", "r", "--who", "ann"],
         ],
+        ("payments", "reopen"): [
+            [str(payment("decided")), "--version", "99", "--evidence", WORDS, *why],
+            [str(payment("waiting")), "--version", "1", "--reason", "r", "--who", "ann"],
+        ],
     }  # fmt: skip
 
 

@@ -100,22 +100,13 @@ async def test_the_variable_of_a_missing_database_is_named(url: str, code: int, 
     assert "secret" not in typed.err
 
 
-@pytest.fixture
-def empty_vhost(stack: Stack) -> Iterator[str]:
-    """The URL of an empty virtual host."""
-    if stack.kind == "given":
-        pytest.skip("it makes a virtual host, which we do not do on a given broker")
-    name = f"cli-{uuid.uuid4().hex[:8]}"
-    yield stack.create_vhost(name)
-    stack.drop_vhost(name)
-
-
-async def test_topology_is_applied_and_checked(empty_vhost: str) -> None:
-    before = await remit("topology", "check", "--json", RABBITMQ_URL=empty_vhost)
-    too_early = await remit("topology", "prune", RABBITMQ_URL=empty_vhost)
-    applied = await remit("topology", "apply", RABBITMQ_URL=empty_vhost)
-    pruned = await remit("topology", "prune", RABBITMQ_URL=empty_vhost)
-    after = await remit("topology", "check", RABBITMQ_URL=empty_vhost)
+async def test_topology_is_applied_and_checked(empty_vhost: Stack) -> None:
+    url = empty_vhost.rabbitmq_url
+    before = await remit("topology", "check", "--json", RABBITMQ_URL=url)
+    too_early = await remit("topology", "prune", RABBITMQ_URL=url)
+    applied = await remit("topology", "apply", RABBITMQ_URL=url)
+    pruned = await remit("topology", "prune", RABBITMQ_URL=url)
+    after = await remit("topology", "check", RABBITMQ_URL=url)
     assert (before.code, len(before.json["problems"])) == (1, len(EXCHANGES) + len(QUEUES))
     assert (applied.code, applied.out) == (
         0,
@@ -127,17 +118,18 @@ async def test_topology_is_applied_and_checked(empty_vhost: str) -> None:
     assert (after.code, after.out) == (0, "Everything is there.\n")
 
 
-async def test_an_exchange_of_another_type_is_named_and_replaced_if_asked(empty_vhost: str) -> None:
-    async with await aio_pika.connect(empty_vhost, timeout=10) as connection:
+async def test_an_exchange_of_another_type_is_named_and_replaced_if_asked(empty_vhost: Stack) -> None:
+    url = empty_vhost.rabbitmq_url
+    async with await aio_pika.connect(url, timeout=10) as connection:
         channel = await connection.channel(on_return_raises=True)
         await channel.declare_exchange("invoice.commands.entry", "topic", durable=True)
         events = await channel.declare_exchange("invoice.events", "topic", durable=True)
         others = await channel.declare_queue(exclusive=True)
         await others.bind(events, "#")
-        check = await remit("topology", "check", "--json", RABBITMQ_URL=empty_vhost)
-        refused = await remit("topology", "apply", RABBITMQ_URL=empty_vhost)
-        replaced = await remit("topology", "apply", "--replace", RABBITMQ_URL=empty_vhost)
-        after = await remit("topology", "check", RABBITMQ_URL=empty_vhost)
+        check = await remit("topology", "check", "--json", RABBITMQ_URL=url)
+        refused = await remit("topology", "apply", RABBITMQ_URL=url)
+        replaced = await remit("topology", "apply", "--replace", RABBITMQ_URL=url)
+        after = await remit("topology", "check", RABBITMQ_URL=url)
         for exchange in ("invoice.commands.entry", "invoice.events.direct"):
             entered = await channel.get_exchange(exchange, ensure=False)
             await entered.publish(aio_pika.Message(exchange.encode()), "what no version knows", timeout=10)

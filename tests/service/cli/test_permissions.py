@@ -39,10 +39,10 @@ async def test_the_page_shows_every_user_and_table_within_80_columns() -> None:
 async def test_json_says_the_same() -> None:
     shown = await remit("permissions", "--json")
     assert [user["user"] for user in shown.json["rabbitmq"]] == [user.name for user in broker_users()]
-    assert shown.json["postgresql"]["saga"]["sagas"] == {
-        "saga": "SELECT, INSERT, UPDATE",
+    assert shown.json["postgresql"]["saga"]["transitions"] == {
+        "saga": "SELECT, INSERT, DELETE",
         "remit_audit": "SELECT",
-        "remit_purge": "SELECT, UPDATE",
+        "remit_purge": "SELECT, UPDATE (from_status, to_status, fact, correlation_id)",
     }
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from services.staff.__main__ import assemble
+from shared.contracts import invoice
 from shared.contracts.payment_gateway import PaymentNeedsDecision
 from tests.service.cli.remit import remit
 from tests.support.databases import execute, rows
@@ -102,6 +103,32 @@ async def test_several_are_replayed_after_a_question(terminal: Terminal) -> None
     assert (code, out.count("replayed to saga.events")) == (0, 3)
     assert await terminal.json("dead-letters", "list") == []
     assert len(await terminal.json("dead-letters", "list", "--all")) == 3
+
+
+async def test_it_asks_before_it_charges_for_an_old_command(
+    terminal: Terminal, environment: Environment, upstream: UpstreamClient
+) -> None:
+    about: dict[str, Any] = {"invoice_id": "INV-9", "payment_id": uuid4(), "amount_minor": 1_250, "currency": "EUR"}
+    pay = invoice.PayInvoice(**about, method=invoice.TokenMethod(token="pm_card_visa"))
+    event = {"specversion": "1.0", "id": str(uuid4()), "type": pay.wire_name, "source": "/test"}
+    old = event | {"time": "2025-01-01T00:00:00Z", "data": pay.model_dump(mode="json")}
+    body = json.dumps(old).encode()
+    await upstream.send_raw(body, exchange="dead-letters", key="invoice.commands", message_id=event["id"])
+
+    async def kept() -> list[dict[str, Any]]:
+        return await rows(
+            environment.databases["staff"], "SELECT id FROM dead_letters WHERE queue = 'invoice.commands'"
+        )
+
+    letter = str((await until(kept, what="the dead letter"))[0]["id"])
+    code, _, err = await terminal.run("dead-letters", "replay", letter, answer="n\n", columns=200)
+    assert code == 1
+    assert "12.50 EUR for invoice INV-9, sent " in err
+    assert "Charge 12.50 EUR in all, although these commands are old?" in err
+    code, _, err = await terminal.run("dead-letters", "replay", letter, "--yes")
+    assert (code, "it would charge 12.50 EUR" in err) == (1, True)
+    code, out, _ = await terminal.run("dead-letters", "replay", letter, answer="y\n")
+    assert (code, "replayed to invoice.commands" in out) == (0, True)
 
 
 async def test_the_second_person_is_told_who_was_first(terminal: Terminal) -> None:

@@ -25,10 +25,12 @@ async def test_a_payment_pending_too_long_is_requested_again_with_the_same_id(
     database = await Database.open(url, name="test", connections_max=2)
     publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test"))
     try:
-        reminder = RequestReminder(database, Relay(database, publisher), older_than_s=30)
+        relay = Relay(database, publisher)
+        reminder = RequestReminder(database, relay, older_than_s=30)
         assert await reminder.remind() == 1
         again, overdue = await requests.next(), await events.next()
         assert await reminder.remind() == 0, "once in this time is enough"
+        await relay.keeper.delete_confirmed()
         await execute(url, "UPDATE payments SET announced_at = now() - interval '1 hour'")
         assert await reminder.remind() == 1
         once_more = await events.next()

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -34,16 +34,17 @@ ISSUE_2 = ISSUE.model_copy(update={"invoice_id": "INV-2"})
 
 @pytest.fixture(scope="module")
 def users(stack: Stack, environment_urls: Environment) -> Iterator[dict[str, str]]:
-    """Two users of the broker with the permissions of senders, and a URL for each."""
+    """Two senders that the broker knows, and a URL for each."""
+    names = {who: f"{who}-{uuid4().hex[:6]}" for who in ("billing", "shop")}
+    senders = [user for user in broker_users(senders=names.values()) if user.name in names.values()]
+    known = definitions(senders, environment_urls.stack.vhost, dict.fromkeys(names.values(), PASSWORD))
+    stack.broker.import_definitions(json.dumps(known))
     parts = urlsplit(environment_urls.rabbitmq_url)
-    vhost, names = unquote(parts.path[1:]) or "/", [f"{name}-{uuid4().hex[:6]}" for name in ("billing", "shop")]
-    senders = [user for user in broker_users(senders=names) if user.name in names]
-    stack.broker.import_definitions(json.dumps(definitions(senders, vhost, dict.fromkeys(names, PASSWORD))))
     yield {
-        name.partition("-")[0]: parts._replace(netloc=f"{name}:{PASSWORD}@{parts.hostname}:{parts.port}").geturl()
-        for name in names
+        who: parts._replace(netloc=f"{name}:{PASSWORD}@{parts.hostname}:{parts.port}").geturl()
+        for who, name in names.items()
     }
-    for name in names:
+    for name in names.values():
         stack.broker.ctl("delete_user", name)
 
 

@@ -12,7 +12,7 @@ from services.payment_gateway.domain import GatewayStep, Policy
 from services.payment_gateway.gateways import port
 from services.payment_gateway.settings import ChargingSettings
 from shared.observability.metrics import READY
-from shared.persistence.database import Record
+from shared.persistence.database import Database, Record
 from shared.service import Runtime
 from tests.service.payment_gateway.conftest import (
     PaymentGatewayFixture,
@@ -288,3 +288,26 @@ async def test_a_message_that_is_not_for_this_queue_is_dead_lettered(start: Star
             return bool(await events.waiting())
 
         await until(captured, what="the next payment captured")
+
+
+async def test_begun_payments_are_claimed_before_new_ones_that_wait_for_longer(environment: Environment) -> None:
+    url = environment.databases["payment_gateway"]
+    new, begun = uuid4(), uuid4()
+    for payment_id, status, gateway_id, age_s in ((new, "requested", None, 60.0), (begun, "in_doubt", "pi_1", 1.0)):
+        await execute(
+            url,
+            """INSERT INTO payments (payment_id, invoice_id, amount_minor, currency, status, version, method_token, gateway_id, was_case,
+                   rung, key_number, cause_id, correlation_id, fence, due_at)
+               VALUES ($1, 'INV-1', 5, 'EUR', $2, 1, 'pm_1', $3, false, 0, 1, $1, 'C-1', 1, now() - make_interval(secs => $4))""",
+            payment_id,
+            status,
+            gateway_id,
+            age_s,
+        )
+    database = await Database.open(url, name="test", connections_max=1)
+    lease = store.Lease(uuid4(), 10.0, 5.0)
+    async with database.connection() as connection:
+        first = await store.claim(connection, lease, at_most=5, only_begun=True)
+        second = await store.claim(connection, lease, at_most=5)
+    await database.close()
+    assert [[row.payment.payment_id for row in claimed] for claimed in (first, second)] == [[begun], [new]]

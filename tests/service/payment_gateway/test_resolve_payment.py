@@ -144,13 +144,18 @@ async def test_a_decision_repeated_after_the_inbox_deleted_it_decides_nothing(
     assert len(await rows(payments.url, "SELECT message_id FROM decisions")) == 1
 
 
-async def test_a_decision_about_a_payment_never_seen_is_refused_and_closes_nothing(
-    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture
+async def test_only_not_charged_can_be_decided_about_a_payment_never_seen_and_its_request_is_never_sent(
+    start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    cases, asking = await upstream.queue("staff.cases"), requested()
+    cases, events, asking = await upstream.queue("staff.cases"), await upstream.tap("payment.events"), requested()
     async with start():
         id_ = await upstream.send(decision(asking.payment_id, "captured", 4))
         refused = await cases.next()
+        assert await payments.row(asking.payment_id) == {"status": None}
+        await upstream.send(decision(asking.payment_id, "not_charged", 1))
+        closed = [await events.next() for _ in range(2)][-1]
+        await upstream.send(asking)
+        again = await events.next()
     assert refused.content == messages.PaymentResolutionRefused(
         **about(asking, 4),
         reason="unknown_payment",
@@ -158,6 +163,9 @@ async def test_a_decision_about_a_payment_never_seen_is_refused_and_closes_nothi
         decided_by="ann",
         resolution="captured",
     )
-    assert await payments.row(asking.payment_id) == {"status": None}
-    kept = await rows(payments.url, "SELECT message_id, refusal FROM decisions")
-    assert kept == [{"message_id": id_, "refusal": "unknown_payment"}]
+    kept = await rows(payments.url, "SELECT message_id, refusal FROM decisions ORDER BY decided_at")
+    assert kept[0] == {"message_id": id_, "refusal": "unknown_payment"}
+    assert (len(kept), kept[1]["refusal"]) == (2, None)
+    assert closed.content == messages.PaymentNotCharged(**about(asking, 1), reason="decided_by_person")
+    assert (again.id, again.message.body) == (closed.id, closed.message.body)
+    assert gateway.calls == []

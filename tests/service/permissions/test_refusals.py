@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aiohttp
@@ -74,7 +73,7 @@ async def test_a_publisher_without_the_permission_names_it_and_goes_on_with_what
         publisher = Publisher(link)
         with capture_logs() as logs:
             published = await publisher.publish([forbidden, allowed])
-    vhost = urlsplit(environment.rabbitmq_url).path[1:]
+    vhost = environment.stack.vhost
     assert (published.refused, published.confirmed) == ([forbidden.id], [allowed.id])
     (said,) = [entry for entry in logs if entry["event"] == "publish_not_permitted"]
     assert said["log_level"] == "error"
@@ -129,7 +128,7 @@ def free_port() -> int:
     ("wrong", "says"),
     [
         (("saga:", "saga:not-"), "are user and password of the database URL right?"),
-        (("_saga", "_staff"), f"permission denied for database .*; {ADVICE} role needs"),
+        (("/saga", "/staff"), f"permission denied for database .*; {ADVICE} role needs"),
     ],
     ids=["password", "database of another service"],
 )

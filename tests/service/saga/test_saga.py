@@ -87,6 +87,12 @@ STORIES: dict[str, tuple[list[Contract], Contract, list[Contract], str]] = {
     "a capture of a payment that nobody called overdue is recorded": ([], CAPTURED, [RECORD], "settling"),
     "that a payment is overdue, after its capture, says nothing": ([CAPTURED], OVERDUE, [], "settling"),
     "a paid invoice ends it": ([OVERDUE, CAPTURED], PAID, [], "completed"),
+    "an invoice that lost its payment in a fail-over, and waits again, is told again": (
+        [CAPTURED, PAID],
+        OVERDUE,
+        [RECORD],
+        "completed",
+    ),
     "a paid invoice ends it whatever was missed": ([], PAID, [], "completed"),
     "a capture after the invoice was paid says nothing": ([PAID], CAPTURED, [], "completed"),
     "a decline is told": ([OVERDUE], DECLINED, [TELL_DECLINED], "failed"),

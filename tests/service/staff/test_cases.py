@@ -13,7 +13,7 @@ from services.staff import actions, store
 from services.staff.__main__ import assemble
 from services.staff.actions import ActionRefusal, KeptCase
 from services.staff.decisions import DecisionRepeater
-from services.staff.domain import DECIDE_ANEW_AFTER, REPEAT_AFTER, Case, CaseStatus, DecisionRefusal
+from services.staff.domain import DECIDE_ANEW_AFTER, REPEAT_AFTER, Case, CaseStatus, DecisionRefusal, GatewaySide
 from shared.amqp.broker_link import BrokerLink
 from shared.contracts import payment_gateway as messages
 from shared.messaging.publisher import Publisher
@@ -79,9 +79,23 @@ def refund_failed(about: About, version: int, decided_by: str | None = None) -> 
     )
 
 
+def inquired(about: About, version: int, number: int, answer: str) -> messages.PaymentInquired:
+    return messages.PaymentInquired(
+        **about,
+        version=version,
+        amount_minor=1_250,
+        currency="EUR",
+        reason="capture_differs",
+        attempts=(messages.Attempt(at=NOW, step="inquire", answer=answer, evidence="HTTP 200"),),
+        gateway=messages.GatewaySide(answer="captured", captured_minor=900, refunded_minor=0, currency="EUR"),
+        state="captured",
+        number=number,
+    )
+
+
 async def tell(upstream: UpstreamClient, data: messages.PaymentEvent, **extensions: Any) -> UUID:
     """Publish as the payment gateway service does: an outcome that ends a case has a suffix in its routing key."""
-    ends_a_case = isinstance(data, messages.PaymentCaptured | messages.PaymentNotCharged)
+    ends_a_case = isinstance(data, messages.PaymentCaptured | messages.PaymentNotCharged | messages.PaymentInquired)
     return await upstream.send(data, routing_suffix=CASE if ends_a_case else "", **extensions)
 
 
@@ -93,6 +107,19 @@ async def case_when(database: Database, about: About, status: CaseStatus, versio
         return found[0]
 
     kept = await until(there, what=f"the case {status}")
+    assert kept is not None
+    return kept
+
+
+async def until_answered(database: Database, about: About, answer: str) -> KeptCase:
+    """The case once the gateway's last answer on it is this one."""
+
+    async def there() -> KeptCase | None:
+        found = await actions.show_case(database, about["payment_id"])
+        is_last = found is not None and found[0].case.attempts and found[0].case.attempts[-1].answer == answer
+        return found[0] if found is not None and is_last else None
+
+    kept = await until(there, what=f"the answer {answer}")
     assert kept is not None
     return kept
 
@@ -241,7 +268,7 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
         assert await repeater.repeat(NOW + timedelta(seconds=59)) == 0
         assert await repeater.repeat(NOW + REPEAT_AFTER) == 1
         again, question = await said.take(2)
-        await relay.cleaner.delete_confirmed()
+        await relay.keeper.delete_confirmed()
         assert await repeater.repeat(NOW + REPEAT_AFTER) == 0
     finally:
         await publisher.close()
@@ -342,7 +369,7 @@ async def test_a_failed_refund_can_be_closed_without_a_refund(
     assert (ended.case.decided_by, ended.case.is_open) == ("ann", False)
 
 
-async def test_only_a_payment_with_a_case_is_asked_about(
+async def test_a_payment_without_a_case_is_asked_about_only_by_its_invoice(
     environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
     said = await upstream.tap("settlement.commands")
@@ -351,9 +378,46 @@ async def test_only_a_payment_with_a_case_is_asked_about(
         await case_when(database, about, CaseStatus.IN_DOUBT)
         asked = await actions.ask(database, about["payment_id"], who="ann")
         question = await said.next()
+        healthy = uuid4()
+        assert (await actions.ask(database, healthy, who="ann")).refusal is ActionRefusal.UNKNOWN
+        assert (await actions.ask(database, healthy, who="ann", invoice_id="INV-9")).ok
+        assert (await said.next()).data["invoice_id"] == "INV-9"
     assert (question.type, question.data["payment_id"]) == (messages.InquirePayment.wire_name, str(about["payment_id"]))
     assert question.event["causationid"] == str(asked.entry)
-    assert (await actions.ask(database, uuid4(), who="ann")).refusal is ActionRefusal.UNKNOWN
+    assert question.data["look"]
+
+
+async def test_what_the_gateway_says_last_shows_on_a_case_that_is_open_or_settled(
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
+) -> None:
+    async with environment.running("staff", assemble):
+        await tell(upstream, needs_decision(about))
+        await tell(upstream, inquired(about, 5, 17, "unknown"))
+        await until_answered(database, about, "unknown")
+        await tell(upstream, captured(about, 6))
+        await tell(upstream, inquired(about, 6, 18, "captured"))
+        settled = await until_answered(database, about, "captured")
+        await tell(upstream, inquired(about, 6, 16, "processing"))
+        await tell(upstream, in_doubt(about, 2))
+    assert (settled.case.status, settled.case.inquiry) == (CaseStatus.CAPTURED, 18)
+    assert settled.case.gateway == GatewaySide("captured", 900, 0, "EUR")
+
+
+async def test_a_persons_decision_is_taken_back(
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
+) -> None:
+    said = await upstream.tap("settlement.commands")
+    reopening = decision(about, 6, resolution="reopen", receipt_number=None)
+    async with environment.running("staff", assemble):
+        await tell(upstream, captured(about, 6))
+        await case_when(database, about, CaseStatus.CAPTURED)
+        assert (await actions.resolve(database, **reopening)).ok
+        sent = await said.next()
+        assert (sent.data["resolution"], sent.data["expected_version"]) == ("reopen", 6)
+        assert (await actions.resolve(database, **reopening)).refusal is DecisionRefusal.DECISION_ON_ITS_WAY
+        await tell(upstream, needs_decision(about, 7))
+        reopened = await case_when(database, about, CaseStatus.NEEDS_DECISION)
+    assert (reopened.case.version, reopened.case.decided_by) == (7, None)
 
 
 async def test_a_case_that_another_instance_stored_meanwhile_is_not_overwritten(

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,17 +18,20 @@ from pamqp.header import ContentHeader
 from services.staff import actions, dead_letters, store
 from services.staff.__main__ import assemble
 from services.staff.actions import ActionRefusal, ActionResult, Selection
+from services.staff.charges import OLD_AFTER
 from services.staff.dead_letters import DeadLetter, Withheld
 from shared import crash_points
 from shared.amqp.broker_link import BrokerLink
 from shared.card_data.scan import find_card_number
 from shared.contracts import invoice as messages
+from shared.contracts.payment_gateway import ResolvePayment
 from shared.persistence.database import Database
 from shared.persistence.retention import delete_page
 from shared.records import replace
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.hostile import HOSTILE
+from tests.support.upstream_client import NOW as UPSTREAM_NOW
 from tests.support.upstream_client import Received, UpstreamClient
 from tests.support.waiting import until
 
@@ -367,10 +370,68 @@ async def test_a_dead_letter_of_a_foreign_queue_is_not_replayed(
     assert result.refusal is ActionRefusal.NO_SUCH_QUEUE
 
 
+async def test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    about: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": uuid4(), "amount_minor": 1_250, "currency": "EUR"}
+    pay = messages.PayInvoice(**about, method=messages.TokenMethod(token="pm_card_visa"))
+    async with environment.running("staff", assemble):
+        for message in (pay, messages.VoidInvoice(invoice_id="INV-1", reason="a mistake")):
+            await upstream.send(message, queue="invoice.commands", message_id=uuid4())
+            await reject(upstream, "invoice.commands")
+        await letters(environment, 2)
+        young = await actions.replay(database, Selection(type="PayInvoice"), who="ann", clock=lambda: UPSTREAM_NOW)
+        assert [result.ok for result in young] == [True]
+        await reject(upstream, "invoice.commands")
+        await letters(environment, 2, "status = 'open'")
+        later = UPSTREAM_NOW + OLD_AFTER + timedelta(seconds=1)
+        results = await actions.replay(database, Selection(), who="ann", clock=lambda: later)
+        (refused,) = (result for result in results if not result.ok)
+        assert len(results) == 2, "others are replayed"
+        (confirmed,) = await actions.replay(database, Selection(), who="ann", old_after=None, clock=lambda: later)
+    assert (refused.refusal, confirmed.ok) == (ActionRefusal.OLD_CHARGE, True)
+    assert refused.text == (
+        "it would charge 12.50 EUR and was sent at 2026-11-22 12:00:00 UTC: say that it still shall (--charge-old)"
+    )
+
+
 async def test_an_unknown_id_is_reported(database: Database) -> None:
     unknown = uuid4()
     (result,) = await actions.replay(database, Selection(ids=(unknown,)), who="ann")
     assert (result.subject, result.refusal) == (unknown, ActionRefusal.UNKNOWN)
+
+
+async def test_a_discarded_request_is_decided_as_not_charged(
+    environment: Environment, upstream: UpstreamClient, database: Database
+) -> None:
+    """Otherwise its invoice would wait for ever: nobody but a person can say that it will never be charged."""
+    about: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": uuid4()}
+    request = messages.InvoicePaymentRequested(
+        **about, amount_minor=1_250, currency="EUR", method=messages.TokenMethod(token="pm_card_visa")
+    )
+    said = await upstream.tap("settlement.commands")
+    await upstream.send(request, queue="payment_gateway.requests", correlationid="C-1")
+    await reject(upstream, "payment_gateway.requests")
+    async with environment.running("staff", assemble):
+        (kept,) = await letters(environment)
+        wanted = Selection(ids=(kept["id"],))
+        (result,) = await actions.discard(database, wanted, who="ann", reason="paid otherwise")
+        decided = await said.next()
+    assert result.ok
+    assert decided.content == ResolvePayment(
+        **about,
+        resolution="not_charged",
+        expected_version=1,
+        evidence=f"its request was discarded as dead letter {kept['id']}",
+        decided_by="ann",
+        reason="paid otherwise",
+    )
+    entries = await rows(environment.databases["staff"], "SELECT id, action, subject FROM journal ORDER BY position")
+    assert [(entry["action"], entry["subject"]) for entry in entries] == [
+        ("discard", kept["id"]),
+        ("resolve", about["payment_id"]),
+    ]
+    assert (decided.event["causationid"], decided.event["correlationid"]) == (str(entries[1]["id"]), "C-1")
 
 
 # -- discarding ------------------------------------------------------------------------------------------------------------------------

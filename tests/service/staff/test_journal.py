@@ -198,13 +198,39 @@ async def test_a_place_in_the_chain_is_given_and_not_chosen(url: str, role: str)
         "salt = NULL, position = 7",
         "salt = NULL, hash = 'x'",
         "salt = NULL, digest = 'x'",
+        "salt = NULL, who = 'Eve'",
+        "salt = NULL, who = 'ann '",
+        "salt = NULL, who = 'a__'",
+        "salt = NULL, who = '%'",
+        "salt = NULL, who = '[card number] Eve'",
+        """salt = NULL, details = details || '{"evidence": "seen"}'""",
+        """salt = NULL, details = details || '{"version": 5}'""",
+        """salt = NULL, details = '{"evidence": "saw it"}'""",
     ],
 )
 async def test_not_even_its_owner_changes_an_entry_by_mistake(database: Database, url: str, change: str) -> None:
     async with database.transaction() as tx:
-        await store.append_entries(tx, [entry()])
+        await store.append_entries(tx, [entry(evidence="saw 100% of it", version=4)])
     with pytest.raises(asyncpg.RaiseError, match="append-only"):
         await execute(url, f"UPDATE journal SET {change}")
+
+
+@pytest.mark.parametrize(
+    ("who", "details"),
+    [
+        ("card-data-removed", {"evidence": "saw 100% of it", "version": 4}),
+        ("a[card number]", {"evidence": "saw [card number] of it", "version": 4}),
+        ("ann", {"evidence": "***[card data removed]", "version": "[card data removed]"}),
+        ("ann", {"evidence": "[card data removed]", "version": 4}),
+    ],
+)
+async def test_a_purge_takes_words_out(database: Database, url: str, who: str, details: dict[str, object]) -> None:
+    """Whatever stood there, a card number or not: it is told by another entry, and shows."""
+    async with database.transaction() as tx:
+        await store.append_entries(tx, [entry(evidence="saw 100% of it", version=4)])
+    await execute(url, "UPDATE journal SET salt = NULL, who = $1, details = $2", who, details)
+    (left,) = await rows(url, "SELECT who, details FROM journal")
+    assert left == {"who": who, "details": details}
 
 
 # -- heads that stand elsewhere ----------------------------------------------------------------------------------------------------------

@@ -271,6 +271,13 @@ def test_what_a_person_knew_is_no_news_and_what_is_new_is() -> None:
     assert (again.outcome, again.payment.version) == (Outcome.NEEDS_DECISION, stands.version + 1)
 
 
+def test_after_a_lost_dispute_nobody_expects_a_refund() -> None:
+    """The bank took the money back: the gateway has a dispute, and no refund."""
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, DISPUTED, POLICY).payment
+    lost = on_known(case, Resolve(ID, "INV-1", "refunded", case.version, "ann")).payment
+    assert afterwards.on_answer(lost, GatewayStep.INQUIRE_REFUND, NO_REFUND, POLICY) == PaymentTransition(lost)
+
+
 def test_a_case_whose_difference_grows_is_a_new_version() -> None:
     """Nobody decides on a version that shows less than the gateway says by now."""
     case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, PARTLY_REFUNDED, POLICY).payment

@@ -12,13 +12,13 @@ from uuid import UUID
 import pytest
 
 from deploy.sandbox.limits import RateLimits
-from services.payment_gateway.charging import Charging, lease_for
+from services.payment_gateway.charging import JITTER, Charging, lease_for
 from services.payment_gateway.domain import GatewayStep, Payment, PaymentStatus
 from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.memory import MemoryGateway
 from services.payment_gateway.group_commit import GroupCommit, StepResult
-from services.payment_gateway.pace import BACK_OFF, BURST_S, INQUIRIES_SHARE, SETTLE_S, Pace
+from services.payment_gateway.pace import BACK_OFF, BURST_S, INQUIRIES_SHARE, RESUME_JITTER, SETTLE_S, SLOWEST, Pace
 from services.payment_gateway.settings import CALLS_IN_FLIGHT, ENDPOINT_REQUESTS_PER_S, REQUESTS_PER_S
 from services.payment_gateway.store import Origin, PaymentRow
 from shared.observability.health import Readiness
@@ -156,6 +156,35 @@ def test_payments_at_a_limit_are_all_captured_in_little_more_than_the_ideal_time
     assert (refused > 0) is (instances * endpoint_per_s > LIMIT_PER_S)
 
 
+async def put_back_while_paused(*, stops: bool) -> tuple[float, PaymentStatus]:
+    """What becomes of a payment at work while the gateway asks for a wait: when it is due again, and its status."""
+    clock = asyncio.get_running_loop().time
+    rows, limits = Rows(1), RateLimits(LIMIT_PER_S, clock)
+    charging = instance(rows, LimitedGateway(limits, None), per_s=80.0, endpoint_per_s=20.0)
+    charging.pace.slow_down(sent_s=clock(), retry_after_s=1.0 if stops else 60.0)
+    payment = Payment(UUID(int=1), "INV-1", PaymentStatus.REQUESTED, 1, 1_250, "EUR", "pm_card_visa")
+    charging.accept([PaymentRow(payment, 1, Origin(UUID(int=1), "C-1", None))])
+    if stops:
+        await asyncio.sleep(0.1)
+        charging.is_stopping = True
+    await asyncio.gather(*charging._tasks)
+    ((due_s, _, row),) = rows.due
+    assert rows.spent_rungs == 0
+    return due_s, row.payment.status
+
+
+def test_a_payment_whose_turn_comes_too_late_for_its_lease_is_put_back_until_then() -> None:
+    due_s, status = run_in_virtual_time(put_back_while_paused(stops=False))
+    assert status is PaymentStatus.REQUESTED
+    assert due_s == pytest.approx(60.0 * (1.0 + RESUME_JITTER / 2) * (1.0 + JITTER / 2))
+
+
+def test_a_service_that_stops_gives_waiting_payments_to_others_unsent() -> None:
+    due_s, status = run_in_virtual_time(put_back_while_paused(stops=True))
+    assert status is PaymentStatus.REQUESTED
+    assert due_s < 2.0
+
+
 # -- one pace --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +251,18 @@ def test_calls_that_were_in_flight_together_slow_the_pace_once(clock: PaceClock)
     clock.now_s += SETTLE_S
     pace.slow_down(sent_s=clock.now_s, retry_after_s=None)
     assert pace.speed < BACK_OFF
+
+
+def test_after_a_storm_of_429s_the_pace_is_slow_and_recovers_within_minutes(clock: PaceClock) -> None:
+    pace = paced(clock)
+    for _ in range(60):
+        clock.now_s += 2 * SETTLE_S
+        pace.slow_down(sent_s=clock.now_s, retry_after_s=None)
+    assert pace.speed == SLOWEST
+    clock.now_s += 240.0
+    assert pace.speed == 1.0
+    clock.now_s += 1e9
+    assert pace.speed == 1.0
 
 
 def test_nothing_is_sent_while_the_gateway_asks_to_wait_and_instances_do_not_resume_together(clock: PaceClock) -> None:

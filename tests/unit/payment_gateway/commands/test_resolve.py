@@ -7,6 +7,7 @@ from services.payment_gateway.commands import GIVE_BACK, NeverSeen, Resolve
 from services.payment_gateway.domain import (
     GatewayStep,
     Outcome,
+    Payment,
     PaymentStatus,
     PaymentTransition,
     Resolution,
@@ -138,8 +139,19 @@ SCENARIOS: dict[str, CommandScenario] = {
         resolve("captured", receipt=None),
         PaymentTransition(CASE, refused=ResolutionRefused("receipt_number_required", "ann", "captured")),
     ),
-    "refused about a payment never seen": Scenario(
-        None, resolve("captured"), NeverSeen(ResolutionRefused("unknown_payment", "ann", "captured"))
+    **{
+        f"about a payment never seen, {resolution} is refused": Scenario(
+            None, resolve(resolution), NeverSeen(ResolutionRefused("unknown_payment", "ann", resolution))
+        )
+        for resolution in get_args(Resolution)
+        if resolution != "not_charged"
+    },
+    "a payment never seen is closed by a person: its request, if it comes, is never sent": Scenario(
+        None,
+        resolve("not_charged"),
+        PaymentTransition(
+            Payment(ID, "INV-1", PaymentStatus.NOT_CHARGED, reason="decided_by_person"), Outcome.NOT_CHARGED
+        ),
     ),
     **{
         f"{status} by a person is reopened": Scenario(before, resolve("reopen", by="bob"), case_again(before))

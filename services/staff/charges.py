@@ -1,0 +1,40 @@
+"""Dead letters whose replay may charge a card, and which of them are old. Pure: no I/O, clock, randomness, logging.
+
+Whoever sent an old command may have been paid otherwise since. So a person has to say that it still shall charge.
+"""
+
+from datetime import datetime, timedelta
+
+from services.staff.dead_letters import DeadLetterRecord
+from shared.contracts.invoice import InvoicePaymentRequested, PayInvoice
+from shared.messaging.codec import decode
+from shared.messaging.envelope import Inbound
+from shared.records import dataclass
+
+OLD_AFTER = timedelta(days=1)
+"""Most causes of dead letters are mended within a day, and most customers who were not charged notice later."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedCharge:
+    """What a dead letter would charge if it were replayed. `since`: when it was sent, or first seen, if that was earlier."""
+
+    invoice_id: str
+    amount_minor: int
+    currency: str
+    since: datetime
+
+    def is_old(self, now: datetime, old_after: timedelta) -> bool:
+        return now - self.since > old_after
+
+
+def charge_of(record: DeadLetterRecord) -> ReplayedCharge | None:
+    """The charge that a replay of this dead letter may cause. None if it can cause none."""
+    letter = record.letter
+    if letter.body is None:
+        return None
+    read = decode(letter.body, content_type=letter.content_type, headers=letter.headers)
+    if not isinstance(read, Inbound) or not isinstance(read.data, PayInvoice | InvoicePaymentRequested):
+        return None
+    paid = read.data
+    return ReplayedCharge(paid.invoice_id, paid.amount_minor, paid.currency, min(read.time, record.first_seen))
