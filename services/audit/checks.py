@@ -64,7 +64,7 @@ class Check:
 CHECKS: tuple[Check, ...] = (
     Check(
         captured_once,
-        "Captured minus refunded is 0 or the amount; amount, currency and method are the invoice's; at most one capture",
+        "Captured minus refunded is what our refunds leave; amount, currency and method are the invoice's; each is made once",
         ("invoice", "payment_gateway", LEDGER),
     ),
     Check(
@@ -144,7 +144,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         books_balance,
-        "Captures minus refunds at the gateway equal the amounts of the paid invoices",
+        "Captures minus refunds at the gateway equal the amounts of the paid invoices without what they gave back",
         ("invoice", "payment_gateway", LEDGER),
     ),
     Check(
