@@ -94,7 +94,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         senders_kept_apart,
-        "Every command of a sender was answered once, under that sender's id; no sender paid or voided an invoice of another",
+        "Every command of a sender was answered once, under that sender's id; no sender paid, voided or refunded an invoice of another",
         ("invoice",),
     ),
     Check(

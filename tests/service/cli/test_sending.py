@@ -1,4 +1,4 @@
-"""`remit invoice issue|pay|void`: an upstream system at a terminal."""
+"""`remit invoice issue|pay|void|refund`: an upstream system at a terminal."""
 
 from pathlib import Path
 from uuid import UUID, uuid4
