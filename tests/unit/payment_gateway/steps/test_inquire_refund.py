@@ -63,7 +63,7 @@ TABLE: StepTable = {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: REMINDS,
         REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
-        NO_REFUND: REMINDS,  # a person is asked what became of it, and may be about to act
+        NO_REFUND: refund_fails("gateway_unavailable"),  # there is no doubt any more, and a person can have it made
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,
