@@ -256,7 +256,7 @@ class Charging:
                 answer = await self.gateway.refund(_gateway_id(payment), order, key=key)
                 crash_points.reach("charging.after_refund")
             case GatewayStep.INQUIRE_REFUND:
-                refund_id = domain.refund_at_work(payment).refund_id
+                refund_id = domain.refund_asked_about(payment).refund_id
                 crash_points.reach("charging.before_inquire_refund")
                 answer = await self.gateway.inquire_refund(_gateway_id(payment), refund_id)
                 crash_points.reach("charging.after_inquire_refund")

@@ -260,6 +260,14 @@ def refund_order(payment: Payment) -> port.RefundOrder:
     return port.RefundOrder(refund.refund_id, payment.payment_id, refund.amount_minor, payment.currency)
 
 
+def refund_asked_about(payment: Payment) -> PaymentRefund:
+    """The refund that an inquiry is about: the one at work, else the newest that was made. Raises AssertionError if there is neither."""
+    made = [refund for refund in payment.refunds if refund.status is PaymentRefundStatus.REFUNDED]
+    refund = refunds.at_work(payment.refunds) or (made[-1] if made else None)
+    assert refund is not None, f"no refund to ask about while {payment.status}"  # noqa: S101
+    return refund
+
+
 def refund_at_work(payment: Payment) -> PaymentRefund:
     """The refund that the payment's status is about. Raises AssertionError if there is none."""
     refund = refunds.at_work(payment.refunds)
@@ -429,6 +437,8 @@ def _needs_decision(payment: Payment, reason: str, policy: Policy) -> PaymentTra
 
 
 def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    if refunds.at_work(payment.refunds) is None:
+        return _after_watching(payment, answer, policy)
     refund = refund_at_work(payment)
     match answer:
         case port.Refunded(refund_id=refund_id):
@@ -450,6 +460,14 @@ def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer,
             return _later(payment, answer, policy)
         case _:
             raise _unexpected(payment, answer)
+
+
+def _after_watching(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    """The effect of an answer about a refund that was made. Only that it failed after all has one."""
+    if isinstance(answer, port.RefundFailed):
+        failed = refund_failed_late(payment, refund_asked_about(payment).refund_id, answer.code, policy)
+        return failed or PaymentTransition(payment)
+    return PaymentTransition(payment)
 
 
 def begin_refund(payment: Payment, refund: PaymentRefund) -> Payment:

@@ -155,6 +155,16 @@ def test_a_refund_that_fails_days_later_is_a_case_and_can_be_made_again() -> Non
     assert domain.idempotency_key(again, SEND) != domain.idempotency_key(asked(refund(0, 250)), SEND)
 
 
+@pytest.mark.parametrize("answer", [port.Refunded("re_1", ""), port.RefundPending("re_1", ""), UNKNOWN, NOT_SENT])
+def test_a_refund_that_was_made_stands_until_the_gateway_says_that_it_failed(answer: port.RefundAnswer) -> None:
+    at = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", "")))
+    assert at.payment.status is PaymentStatus.REFUNDED
+    assert domain.refund_asked_about(at.payment).refund_id == IDS[0]
+    assert answered(at.payment, (INQUIRE, answer)) == PaymentTransition(at.payment)
+    failed = answered(at.payment, (INQUIRE, port.RefundFailed("lost_or_stolen_card", "", "re_1", CAPTURED_MINOR)))
+    assert (failed.outcome, failed.payment.reason) == (Outcome.REFUND_FAILED, "lost_or_stolen_card")
+
+
 def test_a_late_failure_waits_for_the_refund_at_work() -> None:
     made = answered(
         asked(refund(0, 250)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", ""))
