@@ -171,10 +171,12 @@ def _told_refund(payment: Payment) -> PaymentRefund:
 
 
 def _refund_facts(refund: PaymentRefund, payment: Payment) -> messages.RefundFacts:
+    given_back_minor = refunded_minor(payment.refunds)
     return messages.RefundFacts(
         refund_id=refund.refund_id,
         amount_minor=refund.amount_minor or refund.asked_minor,
-        refunded_minor=refunded_minor(payment.refunds),
+        refunded_minor=given_back_minor,
+        left_minor=max((payment.amount_minor or 0) - given_back_minor, 0),
     )
 
 
