@@ -307,13 +307,12 @@ def _refunds(case: Case) -> Table:
     listed = table(expand=True)
     listed.add_column("refund", no_wrap=True)
     listed.add_column("amount", no_wrap=True, justify="right")
-    listed.add_column("state", no_wrap=True)
-    for title in ("because", "asked by", "reason"):
-        listed.add_column(title, overflow="fold")
+    listed.add_column("state", overflow="fold", ratio=1)
     for refund in case.refunds:
         amount = money(refund.amount_minor, refund.currency) or "what is left"
-        told = (refund.code or "", refund.requested_by or "", refund.reason or "")
-        listed.add_row(str(refund.refund_id), plain(amount), refund.status.replace("_", " "), *map(plain, told))
+        asked_by = f"asked by {refund.requested_by}" if refund.requested_by else None
+        told = (refund.status.replace("_", " "), refund.code, asked_by, refund.reason)
+        listed.add_row(str(refund.refund_id), plain(amount), plain(", ".join(text for text in told if text)))
     return listed
 
 

@@ -374,6 +374,10 @@ def _refund_of(command: Refund, invoice: Invoice) -> tuple[Event, ...] | Rejecti
     paid_by = invoice.payment_id
     if invoice.status is not InvoiceStatus.PAID or paid_by is None or command.payment_id not in {None, paid_by}:
         return RejectionReason.NOT_PAID
+    if command.refund_id == paid_by:
+        return (
+            RejectionReason.REFUND_ID_USED
+        )  # it is that of the refund which the saga asks for, if we cannot take the money
     known = refunds.find(invoice.refunds, command.refund_id)
     if known is not None:
         return () if known.asked_minor == command.amount_minor else RejectionReason.REFUND_ID_USED

@@ -543,8 +543,12 @@ def put_to_work(payment: Payment, refund: PaymentRefund) -> Payment:
 
 def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, policy: Policy) -> PaymentTransition:
     """The gateway's list shows that the refund was not made: make it, of no more than is left."""
-    if payment.status is PaymentStatus.REFUND_FAILED or not _may_send_refund(payment, policy):
-        return _later(payment, answer, policy)
+    if payment.status is PaymentStatus.REFUND_FAILED:
+        return _remind(payment, policy)
+    if payment.status is PaymentStatus.REFUND_IN_DOUBT and payment.rung >= len(policy.ladder_s):
+        # There is no doubt any more: nothing that was sent is still on its way. A person can have it made again.
+        reason = code_of(answer.code) if isinstance(answer, port.RefundFailed) else OutcomeReason.GATEWAY_UNAVAILABLE
+        return _refund_failed(payment, reason, policy, side_of(answer))
     if answer.left_minor is None:
         return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy, side_of(answer))
     before = refund_at_work(payment)
@@ -556,12 +560,6 @@ def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, polic
     if before.amount_minor not in {None, refund.amount_minor}:
         refund = replace(refund, key_number=before.key_number + 1)  # a key always comes with the same parameters
     return PaymentTransition(_with_refund(payment, refund), then=GatewayStep.REFUND)
-
-
-def _may_send_refund(payment: Payment, policy: Policy) -> bool:
-    """Whether a refund may be sent. It may not while a person is asked what became of it."""
-    on_ladder = payment.status is PaymentStatus.REFUND_IN_DOUBT and payment.rung < len(policy.ladder_s)
-    return payment.status is PaymentStatus.REFUNDING or on_ladder
 
 
 def _given_back_by_hand(payment: Payment, policy: Policy) -> PaymentTransition:

@@ -181,11 +181,18 @@ def _told_refund(payment: Payment) -> PaymentRefund:
 
 
 def _refund_facts(refund: PaymentRefund, payment: Payment) -> messages.RefundFacts:
+    given_back_minor = refunded_minor(payment.refunds)
     return messages.RefundFacts(
         refund_id=refund.refund_id,
         amount_minor=refund.amount_minor or refund.asked_minor,
-        refunded_minor=refunded_minor(payment.refunds),
+        refunded_minor=given_back_minor,
+        left_minor=_left_minor(payment, given_back_minor),
     )
+
+
+def _left_minor(payment: Payment, given_back_minor: int) -> int:
+    is_whole = payment.status is PaymentStatus.REFUNDED
+    return 0 if is_whole else max((domain.captured_minor(payment) or 0) - given_back_minor, 0)
 
 
 def _case(payment: Payment, attempts: Sequence[GatewayAttempt]) -> dict[str, Any]:

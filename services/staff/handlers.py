@@ -78,8 +78,9 @@ def _refund(status: CaseRefundStatus, data: Any) -> RefundTold | None:
 
 
 def _refunded(data: messages.PaymentRefunded, message: Inbound) -> Fact:
-    """The amount is that of the refund. It is that of the payment only if it is the one of the whole payment."""
-    settled = _settled(CaseStatus.REFUNDED, data, message)
+    """A payment of which something is left is captured again. Its amount is that of the refund only if all of it went back at once."""
+    is_left = data.refund is not None and data.refund.left_minor > 0
+    settled = _settled(CaseStatus.CAPTURED if is_left else CaseStatus.REFUNDED, data, message)
     refund = _refund(CaseRefundStatus.REFUNDED, data)
     is_whole = refund is None or refund.refund_id == data.payment_id
     return replace(settled, refund=refund, amount_minor=settled.amount_minor if is_whole else None)

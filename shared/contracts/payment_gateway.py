@@ -169,7 +169,7 @@ class PaymentNeedsDecision(CaseEvent):
 
 
 class RefundFacts(Part):
-    """Which refund an event is about. `refunded_minor` is all that was given back of the payment by then, as far as the gateway said.
+    """Which refund an event is about. `refunded_minor` is all that was given back of the payment by then, `left_minor` the rest of it.
 
     The gateway's own list counts refunds that people made there, too.
     """
@@ -177,6 +177,7 @@ class RefundFacts(Part):
     refund_id: Annotated[UUID, Field(description="our id; that of the payment if its invoice could not take the money")]
     amount_minor: AmountMinor | None = added("of this refund; absent while nobody knows how much is left")
     refunded_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
+    left_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
 
 
 REFUND: Any = added(

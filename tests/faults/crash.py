@@ -20,7 +20,7 @@ import aio_pika
 from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
 from shared.contracts.invoice import IssueInvoice
 from shared.crash_points import ACTIONS, EXIT_CODE, INVOICE, PAYMENT_GATEWAY, POINTS, REMIT, SAGA, STAFF
-from shared.ids import new_id
+from shared.ids import derived_id, new_id
 from shared.messaging.codec import STRUCTURED
 from shared.messaging.topology import PUBLIC_EXCHANGES
 from tests.faults.recovery import SERVICE_WITHIN_S, recovery_s
@@ -369,7 +369,16 @@ async def _resolve(testbed: Testbed) -> tuple[str, ...]:
 async def _refund(testbed: Testbed) -> tuple[str, ...]:
     """A part of a paid invoice is given back. Asked for again under the same id, it is the same refund."""
     payment_id, invoice_id = await a_paid_invoice(testbed)
-    words = ("--invoice", invoice_id, "--currency", "EUR", "--amount-minor", "100", "--id", str(payment_id))
+    words = (
+        "--invoice",
+        invoice_id,
+        "--currency",
+        "EUR",
+        "--amount-minor",
+        "100",
+        "--id",
+        str(derived_id(payment_id, "refund")),
+    )
     return "payments", "refund", str(payment_id), *words, "--reason", "fault run", "--who", "faults"
 
 

@@ -43,6 +43,7 @@ def to_make(payment_id: UUID, refund_id: UUID, amount_minor: int | None = None) 
 
 def facts(refund_id: UUID, amount_minor: int | None, refunded_minor: int) -> dict[str, Any]:
     told = {"refund_id": str(refund_id), "amount_minor": amount_minor, "refunded_minor": refunded_minor}
+    told["left_minor"] = 1_250 - refunded_minor
     return {name: value for name, value in told.items() if value is not None}
 
 

@@ -59,10 +59,14 @@ PART: dict[str, Any] = {**ABOUT, "refund_id": UUID(int=71)}
 FACTS: dict[str, Any] = {"refund_id": UUID(int=71), "amount_minor": 250}
 PART_ASKED = invoice_messages.InvoiceRefundRequested(**PART, amount_minor=250, currency="EUR", reason="damaged")
 PART_MADE = payment_messages.PaymentRefunded(
-    **ABOUT, amount_minor=250, currency="EUR", version=6, refund={**FACTS, "refunded_minor": 250}
+    **ABOUT, amount_minor=250, currency="EUR", version=6, refund={**FACTS, "refunded_minor": 250, "left_minor": 1_000}
 )
 PART_BACK = payment_messages.PaymentRefundFailed(
-    **ABOUT, **MONEY, version=8, reason="lost_or_stolen_card", refund={**FACTS, "refunded_minor": 0}
+    **ABOUT,
+    **MONEY,
+    version=8,
+    reason="lost_or_stolen_card",
+    refund={**FACTS, "refunded_minor": 0, "left_minor": 1_250},
 )
 PART_RECORDED = invoice_messages.InvoiceRefunded(
     **PART, amount_minor=250, currency="EUR", refunded_minor=250, version=6

@@ -81,6 +81,9 @@ SCENARIOS: Specification = {
     "rejected under a used id without an amount": Scenario(
         PART_REFUNDED, replace(A_PART, amount_minor=None), RejectionReason.REFUND_ID_USED
     ),
+    "rejected under the id of the payment, which the saga's own refund has": Scenario(
+        PAID_BY_THIS, replace(A_PART, refund_id=THIS), RejectionReason.REFUND_ID_USED
+    ),
     "rejected above what is left": Scenario(PART_REFUNDED, TOO_MUCH, RejectionReason.REFUND_TOO_LARGE),
     "rejected above what is not under way": Scenario(PART_ASKED, TOO_MUCH, RejectionReason.REFUND_TOO_LARGE),
     "rejected when nothing is left": Scenario((*PAID_BY_THIS, OF_THE_REST), A_PART, RejectionReason.NOTHING_TO_REFUND),

@@ -222,16 +222,18 @@ def refund_is_in_doubt(reason: str) -> Becomes:
     return about_refund(in_doubt, version=4)
 
 
-def refund_fails(reason: str, **changes: Any) -> Becomes:
-    """`changes`: of the refund, besides the version of its outcome."""
-    side = None if reason == "gateway_unavailable" else GatewaySide("no_refund")
+NOT_REFUNDED_THERE = GatewaySide("no_refund")
+
+
+def refund_fails(reason: str, *, side: GatewaySide | None = NOT_REFUNDED_THERE, **changes: Any) -> Becomes:
+    """`side`: what the gateway said. `changes`: of the refund, besides the version of its outcome."""
     failed = becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, REMIND_S, reason=reason, gateway_side=side)
     return about_refund(failed, version=4, **changes)
 
 
-IS_TRIED = {"gateway_id": "re_1", "key_number": 2}
+IS_TRIED: dict[str, Any] = {"gateway_id": "re_1", "key_number": 2}
 """What a try that failed leaves of the refund: it is known by its id, and its key is spent."""
-CAME_BACK = {"status": PaymentRefundStatus.AT_WORK, "key_number": 2}
+CAME_BACK: dict[str, Any] = {"status": PaymentRefundStatus.AT_WORK, "key_number": 2}
 """What a refund becomes that was made and came back: it can be made again, under another key."""
 
 

@@ -39,7 +39,7 @@ PAYMENT = Payment(
 ABOUT = {"invoice_id": "INV-1", "payment_id": ID, "version": 4}
 AMOUNT = {**ABOUT, "amount_minor": 1_250, "currency": "EUR"}
 ATTEMPT = GatewayAttempt(ID, 1, 1, NOW, "inquire", "unknown", "HTTP 504", None)
-REFUND = {"refund_id": ID, "amount_minor": 1_000, "refunded_minor": 250}
+REFUND = {"refund_id": ID, "amount_minor": 1_000, "refunded_minor": 250, "left_minor": 1_000}
 CASE = {
     **AMOUNT,
     "reason": "processing",

@@ -222,6 +222,16 @@ def test_what_is_left_of_a_disputed_capture_is_given_back_as_one_more_refund() -
     assert (ended.status, refunded_minor(ended.refunds)) == (PaymentStatus.REFUNDED, CAPTURED_MINOR)
 
 
+@pytest.mark.parametrize("answer", [port.Refunded("re_1", ""), port.RefundPending("re_1", ""), UNKNOWN, NOT_SENT])
+def test_a_refund_that_was_made_stands_until_the_gateway_says_that_it_failed(answer: port.RefundAnswer) -> None:
+    at = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, port.Refunded("re_1", "")))
+    assert at.payment.status is PaymentStatus.REFUNDED
+    assert domain.refunds_asked_about(at.payment) == (IDS[0],)
+    assert answered(at.payment, (INQUIRE, answer)) == PaymentTransition(replace(at.payment, rung=1))
+    failed = answered(at.payment, (INQUIRE, port.RefundFailed("lost_or_stolen_card", "", "re_1", CAPTURED_MINOR)))
+    assert (failed.outcome, failed.payment.reason) == (Outcome.REFUND_FAILED, "lost_or_stolen_card")
+
+
 def test_an_answer_about_another_refund_is_not_taken_for_the_one_at_work() -> None:
     first = asked(refund(0, 250))
     second = on_known(

@@ -124,8 +124,8 @@ def test_one_deadline_reminds_of_a_few_refunds() -> None:
 
 ABOUT = {"invoice_id": "INV-1", "payment_id": COMPLETED.payment_id}
 EVENT = {**ABOUT, "amount_minor": 300, "currency": "EUR", "version": 6}
-OURS = payment_messages.RefundFacts(refund_id=PART, amount_minor=300, refunded_minor=300)
-WHOLE = payment_messages.RefundFacts(refund_id=COMPLETED.payment_id, amount_minor=300, refunded_minor=300)
+OURS = payment_messages.RefundFacts(refund_id=PART, amount_minor=300, refunded_minor=300, left_minor=0)
+WHOLE = payment_messages.RefundFacts(refund_id=COMPLETED.payment_id, amount_minor=300, refunded_minor=300, left_minor=0)
 
 
 def test_the_refund_of_the_saga_and_one_that_was_asked_for_are_told_apart() -> None:

@@ -35,7 +35,8 @@ DOUBT: dict[str, Any] = {**ABOUT, **MONEY, "reason": "silent", "gateway_id": "pi
 
 
 REFUND: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": UUID(int=3), "refund_id": UUID(int=4)}
-PART = messages.RefundFacts(refund_id=UUID(int=4), amount_minor=1_250, refunded_minor=1_250)
+PART = messages.RefundFacts(refund_id=UUID(int=4), amount_minor=1_250, refunded_minor=1_250, left_minor=0)
+OF_A_PART = PART.model_copy(update={"refunded_minor": 1_250, "left_minor": 1})
 
 
 def told(status: CaseRefundStatus) -> RefundTold:
@@ -77,6 +78,9 @@ FACTS: dict[Contract, Fact] = {
     ),
     messages.PaymentRefunded(**ABOUT, **MONEY, refund_id="re_1", refund=PART): Settled(
         4, CaseStatus.REFUNDED, currency="EUR", refund=told(CaseRefundStatus.REFUNDED)
+    ),
+    messages.PaymentRefunded(**ABOUT, **MONEY, refund_id="re_1", refund=OF_A_PART): Settled(
+        4, CaseStatus.CAPTURED, currency="EUR", refund=told(CaseRefundStatus.REFUNDED)
     ),
     messages.PaymentRefundFailed(**DOUBT, refund=PART): replace(
         doubted(CaseStatus.REFUND_FAILED), refund=replace(told(CaseRefundStatus.FAILED), code="silent")

@@ -52,7 +52,7 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUNDING, rung=LAST): {
         REFUNDED: IS_REFUNDED,
         NO_REFUND: SENDS_IT,
-        NOT_SENT: refund_fails("gateway_unavailable"),
+        NOT_SENT: refund_fails("gateway_unavailable", side=None),
     },
     payment(PaymentStatus.REFUND_IN_DOUBT): {
         REFUNDED: IS_REFUNDED,
@@ -67,7 +67,7 @@ TABLE: StepTable = {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: REMINDS,
         REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
-        NO_REFUND: REMINDS,  # a person is asked what became of it, and may be about to act
+        NO_REFUND: refund_fails("gateway_unavailable"),  # there is no doubt any more, and a person can have it made
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,

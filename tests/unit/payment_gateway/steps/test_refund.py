@@ -44,9 +44,9 @@ TABLE: StepTable = {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: refund_is_in_doubt("refund_pending"),
         REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
-        NO_REFUND: refund_fails("gateway_unavailable"),
+        NO_REFUND: refund_fails("gateway_unavailable", side=None),
         NOT_FOUND: refund_is_in_doubt("unknown_to_gateway"),
-        NOT_SENT: refund_fails("gateway_unavailable"),
+        NOT_SENT: refund_fails("gateway_unavailable", side=None),
         UNKNOWN: refund_is_in_doubt("no_readable_answer"),
     },
     payment(PaymentStatus.REFUND_IN_DOUBT): {
