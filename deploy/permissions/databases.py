@@ -83,7 +83,15 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
         "answers": Grant(
             _APPENDED,
             purge=_texts(
-                "command_type", "content_hash", "invoice_id", "answer", "reason", "detail", "correlation_id", "sender"
+                "command_type",
+                "content_hash",
+                "outline_hash",
+                "invoice_id",
+                "answer",
+                "reason",
+                "detail",
+                "correlation_id",
+                "sender",
             ),
         ),
         "events": Grant(_APPENDED, purge=_texts("stream_id", "type", "data", "correlation_id", "traceparent", "owner")),

@@ -24,7 +24,8 @@ _NUMBER_LENGTH_MAX = 12
 """An amount of a contract has at most twelve digits, and some amounts look like the shortest card numbers. Longer numbers are checked."""
 
 _HASHED = """
-    SELECT command_id AS id FROM answers WHERE reason IN ('clear_card_number', 'cvv_not_accepted') AND content_hash IS NOT NULL"""
+    SELECT command_id AS id FROM answers WHERE reason IN ('clear_card_number', 'cvv_not_accepted')
+      AND (content_hash IS NOT NULL OR outline_hash IS NOT NULL)"""
 _WITHHELD = "SELECT id FROM dead_letters WHERE withheld = 'card_data' AND (body IS NOT NULL OR headers <> '{}')"
 
 SHORT = 64

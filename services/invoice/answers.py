@@ -12,9 +12,9 @@ from uuid import UUID
 
 from shared.persistence.database import Tx
 from shared.persistence.writes import WriteBatch
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
-_COLUMNS = "command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash, sender, sent_id"
+_COLUMNS = "command_id, command_type, answer, correlation_id, reason, detail, invoice_id, content_hash, outline_hash, sender, sent_id"
 _ROW = attrgetter(*_COLUMNS.split(", "))
 
 
@@ -32,7 +32,10 @@ NOTHING: Mapping[UUID, str | None] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """A stored answer. `content_hash` is None if nothing of the command may be stored (card data), or if it was discarded unread.
+    """A stored answer. The hashes are None if nothing of the command may be stored (card data), or if it was discarded unread.
+
+    `outline_hash` is over the content without long numbers, if it has some. Where one of them may be a card number, no `content_hash` is
+    stored: the number could be found from it by trying all of them.
 
     `command_id` is the id under which it is kept, and `sent_id` the id that its sender gave the command, if that is another one.
     """
@@ -45,6 +48,7 @@ class StoredAnswer:
     detail: str | None = None
     invoice_id: str | None = None
     content_hash: bytes | None = None
+    outline_hash: bytes | None = None
     sender: str | None = None
     sent_id: UUID | None = None
 
@@ -52,6 +56,12 @@ class StoredAnswer:
     def told_id(self) -> UUID:
         """The id by which the sender knows the command."""
         return self.sent_id or self.command_id
+
+    def as_kept(self) -> "StoredAnswer":
+        """The answer as it is stored. Of a rejected command nothing else is, so a purge would find no card number there."""
+        if self.answer == "accepted" or self.outline_hash is None:
+            return self
+        return replace(self, content_hash=None)
 
     def is_of(self, sender: str | None) -> bool:
         """Whether it may be an answer to a command of this sender, which came under the same id."""
@@ -77,14 +87,14 @@ async def insert(
     """
     if not answers:
         return
-    rows = list(map(_ROW, answers))
+    rows = [_ROW(answer.as_kept()) for answer in answers]
     if also:
         await writes.execute(_INSERT_UNLESS, rows, list(also), list(also.values()), rows=len(rows))
     else:
         await writes.execute(_INSERT, rows)
 
 
-_INSERT = f"INSERT INTO answers ({_COLUMNS}) SELECT u.* FROM unnest($1::answer_row_2[]) u"  # noqa: S608 - our names
+_INSERT = f"INSERT INTO answers ({_COLUMNS}) SELECT u.* FROM unnest($1::answer_row_3[]) u"  # noqa: S608 - our names
 _INSERT_UNLESS = f"""{_INSERT} WHERE NOT EXISTS (
     SELECT FROM unnest($2::uuid[], $3::text[]) AS o (id, sender) JOIN answers a ON a.command_id = o.id
     WHERE a.sender IS NULL OR a.sender = o.sender) RETURNING command_id"""

@@ -117,6 +117,7 @@ class CommandInbox:
             reason=reason.value,
             detail=detail,
             content_hash=read.content_hash,
+            outline_hash=read.outline_hash,
             sender=sender,
             sent_id=_if_other(read.id, kept_as),
         )
@@ -146,6 +147,7 @@ class CommandInbox:
             reason=str(malformed.reason),
             detail=malformed.detail,
             content_hash=malformed.content_hash,
+            outline_hash=malformed.outline_hash,
             sender=sender,
             sent_id=_if_other(command_id, kept_as),
         )
@@ -247,6 +249,7 @@ async def close_answers(
             cause.correlation_id,
             reason=AnswerReason.DISCARDED.value,
             content_hash=bytes.fromhex(close.content_hash) if close.content_hash else None,
+            outline_hash=bytes.fromhex(close.outline_hash) if close.outline_hash else None,
             sender=close.sender,
             sent_id=_if_other(close.command_id, kept_as),
         )
@@ -275,6 +278,7 @@ def _answer(item: ReceivedCommand, decided: DecidedBatch) -> tuple[StoredAnswer,
         detail=result.detail,
         invoice_id=message.data.subject(),
         content_hash=message.content_hash,
+        outline_hash=message.outline_hash,
         sender=item.sender,
         sent_id=_if_other(item.command_id, message.id),
     )
@@ -299,13 +303,17 @@ def _answer_again(item: ReceivedCommand, stored: StoredAnswer, decided: DecidedB
 def _is_another_command(item: ReceivedCommand, stored: StoredAnswer) -> bool:
     """Whether type or data of a repeated command differ from those of the first.
 
-    If the content of one is unknown, nobody can say, so it counts as another: except if it is refused here and now in the very words in
+    Where no content hash is kept, outlines are compared: then the two may differ in long numbers.
+
+    If nothing is known of one of them, nobody can say, so it counts as another: except if it is refused here and now in the very words in
     which the first one was, since then the stored answer tells its sender nothing new.
     """
     refused = item.answer if isinstance(item, RefusedCommand) else None
-    new_hash = refused.content_hash if refused is not None else item.message and item.message.content_hash
-    if new_hash is not None and stored.content_hash is not None:
-        return new_hash != stored.content_hash
+    new = refused or item.message
+    if new is not None:
+        for one, other in ((new.content_hash, stored.content_hash), (new.outline_hash, stored.outline_hash)):
+            if one is not None and other is not None:
+                return one != other
     return refused is None or (refused.reason, refused.detail) != (stored.reason, stored.detail)
 
 

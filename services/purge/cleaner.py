@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from shared.card_data.encodings import decodings, without_escapes
+from shared.card_data.encodings import readings
 from shared.card_data.encryption import read_unambiguous
 from shared.card_data.plain import IGNORABLE, as_ascii, is_text, twins_of
 from shared.card_data.scan import CARD_PLACEHOLDER, LAYERS, mask_card_numbers
@@ -156,10 +156,5 @@ def _stands_in(number: str, text: str) -> bool:
     for _ in range(LAYERS + 1):
         if any(pattern.search(data) for data in layer):
             return True
-        layer = [inner for data in layer for inner in (*decodings(data), *_unescaped(data))]
+        layer = [inner for data in layer for inner in readings(data)]
     return False
-
-
-def _unescaped(data: bytes) -> tuple[bytes, ...]:
-    plain = without_escapes(data)
-    return () if plain == data else (plain,)

@@ -48,7 +48,7 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
 }
 """In the order of the purge. The invoice service comes last: until then its events say which invoice gets which new name."""
 
-HASHES = frozenset({"content_hash", "params_hash", "salt"})
+HASHES = frozenset({"content_hash", "outline_hash", "params_hash", "salt"})
 """Columns of bytes that are no texts by their nature, so that nothing has to be withheld. What else holds bytes is a body."""
 CHAIN = frozenset({("journal", "digest"), ("journal", "hash")})
 """Columns that the database computes and nobody can change. Without the salt they give nothing away."""

@@ -45,8 +45,8 @@ _INVOICES = """
 _PENDING = ("payment_pending", "in_doubt")
 _PAYMENTS_UNDER_WAY = f"SELECT invoice_id FROM payments WHERE invoice_id = ANY($1::text[]) AND NOT ({AT_REST})"  # noqa: S608 - a constant
 _SAGAS_UNDER_WAY = f"SELECT invoice_id FROM sagas WHERE invoice_id = ANY($1::text[]) AND NOT ({ENDED})"  # noqa: S608 - a constant
-_FORGET_HASH = """
-    UPDATE answers SET content_hash = NULL
+_FORGET_HASHES = """
+    UPDATE answers SET content_hash = NULL, outline_hash = CASE WHEN $3 THEN outline_hash END
     WHERE command_id = (SELECT cause_id FROM events WHERE stream_id = $1 AND version = $2)"""
 _END_SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -54,7 +54,7 @@ _END_SESSIONS = """
 
 
 @dataclass(frozen=True, slots=True)
-class SearchedTable:
+class ScannedTable:
     """A table of a service's database, with its columns that can hold a text, and their types."""
 
     database: str
@@ -83,7 +83,7 @@ class SearchedTable:
 class FoundRow:
     """A row with card data. `key` names it, without card data. `members` are the columns that hold some, with what is left of them."""
 
-    table: SearchedTable
+    table: ScannedTable
     values: tuple[Any, ...] = field(repr=False)
     key: str
     whole: str | None = field(repr=False)
@@ -185,7 +185,7 @@ async def prepared(databases: Mapping[str, Database], number: str | None) -> tup
     return replace(cleaner, renames=renames, kept=frozenset(busy)), len(busy)
 
 
-async def tables_of(databases: Mapping[str, Database]) -> list[SearchedTable]:
+async def tables_of(databases: Mapping[str, Database]) -> list[ScannedTable]:
     """The tables in the order of the purge. Read once for a run: no migration is made beside it."""
     tables = []
     for name, places in PLACES.items():
@@ -194,12 +194,12 @@ async def tables_of(databases: Mapping[str, Database]) -> list[SearchedTable]:
             for row in await connection.fetch(_COLUMNS, [place.table for place in places]):
                 if (row["table"], row["name"]) not in CHAIN:
                     columns.setdefault(row["table"], {})[row["name"]] = row["type"]
-        tables += [SearchedTable(name, place, columns[place.table]) for place in places]
+        tables += [ScannedTable(name, place, columns[place.table]) for place in places]
     return tables
 
 
 async def find(
-    databases: Mapping[str, Database], tables: Iterable[SearchedTable], cleaner: Cleaner
+    databases: Mapping[str, Database], tables: Iterable[ScannedTable], cleaner: Cleaner
 ) -> AsyncIterator[FoundRow]:
     """All rows with card data, table by table. Changes nothing."""
     for table in tables:
@@ -215,7 +215,7 @@ async def _rows(database: Database, query: str) -> AsyncIterator[Record]:
             yield row
 
 
-def _found(table: SearchedTable, row: Record, members: Mapping[str, object], cleaner: Cleaner) -> FoundRow:
+def _found(table: ScannedTable, row: Record, members: Mapping[str, object], cleaner: Cleaner) -> FoundRow:
     values = tuple(row[column] for column in table.place.key)
     key = "/".join(cleaner.text(str(value)) for value in values)
     return FoundRow(table, values, key, row[table.place.whole] if table.place.whole else None, members)
@@ -255,18 +255,18 @@ async def _clean_row(tx: Connection, found: FoundRow, cleaner: Cleaner) -> bool:
     if not changed:
         return False
     if extra := _EXTRA.get((table.database, table.name)):
-        changed |= await extra(tx, row, changed)
+        changed |= await extra(tx, row, changed, cleaner)
     first = len(table.place.key) + 1
     assignments = ", ".join(f"{column} = ${at}" for at, column in enumerate(changed, start=first))
     await tx.execute(
-        f"UPDATE {table.name} SET {assignments} WHERE {table.where}",  # noqa: S608 - as in `SearchedTable.select`
+        f"UPDATE {table.name} SET {assignments} WHERE {table.where}",  # noqa: S608 - as in `ScannedTable.select`
         *found.values,
         *changed.values(),
     )
     return True
 
 
-def _cleaned(table: SearchedTable, row: Record, cleaner: Cleaner) -> dict[str, Any]:
+def _cleaned(table: ScannedTable, row: Record, cleaner: Cleaner) -> dict[str, Any]:
     """The columns of a row that hold card data, with what is left of them."""
     left = {column: _left_of(row[column], type_, column, cleaner) for column, type_ in table.columns.items()}
     return {column: value for column, value in left.items() if value != row[column]}
@@ -286,7 +286,9 @@ def _left_of(value: Any, type_: str, column: str, cleaner: Cleaner) -> Any:
             return cleaner.document(value, column)
 
 
-async def _extra_of_dead_letter(_tx: Connection, _row: Record, changed: Mapping[str, Any]) -> dict[str, Any]:
+async def _extra_of_dead_letter(
+    _tx: Connection, _row: Record, changed: Mapping[str, Any], _cleaner: Cleaner
+) -> dict[str, Any]:
     """A dead letter that held card data is kept as if its card data had been seen at once: without body and headers."""
     if not {"body", "headers"} & changed.keys():
         return {}
@@ -294,7 +296,9 @@ async def _extra_of_dead_letter(_tx: Connection, _row: Record, changed: Mapping[
     return {"body": None, "headers": {}, "withheld": why.value}
 
 
-async def _extra_of_outbox(_tx: Connection, row: Record, changed: Mapping[str, Any]) -> dict[str, Any]:
+async def _extra_of_outbox(
+    _tx: Connection, row: Record, changed: Mapping[str, Any], _cleaner: Cleaner
+) -> dict[str, Any]:
     """What others wrote is withheld whole, since a command that was changed would be another command. Our own messages say the same as the
     states, which are cleaned alike."""
     bodies, headers = list(changed.get("bodies", row["bodies"])), list(changed.get("headers", row["headers"]))
@@ -309,7 +313,9 @@ async def _extra_of_outbox(_tx: Connection, row: Record, changed: Mapping[str, A
     return {"bodies": bodies, "headers": headers}
 
 
-async def _extra_of_entry(_tx: Connection, row: Record, changed: Mapping[str, Any]) -> dict[str, Any]:
+async def _extra_of_entry(
+    _tx: Connection, row: Record, changed: Mapping[str, Any], _cleaner: Cleaner
+) -> dict[str, Any]:
     """Without its salt, the digest of an entry gives nothing away to whoever tries all card numbers.
 
     The database lets words be taken out, and sorts members by their names. So if a name holds card data, all members go.
@@ -328,18 +334,25 @@ def _names(value: Any) -> Iterator[str]:
             yield from _names(inner)
 
 
-async def _extra_of_answer(_tx: Connection, _row: Record, _changed: Mapping[str, Any]) -> dict[str, Any]:
-    """A hash of what held a card number would give it away."""
-    return {"content_hash": None}
+async def _extra_of_answer(
+    _tx: Connection, row: Record, _changed: Mapping[str, Any], cleaner: Cleaner
+) -> dict[str, Any]:
+    """A hash of what held a card number would give it away. That of the outline does not, so the command is still known if it comes again.
+
+    A verification value may stand in an outline. But what is found without a number is card data for the border, too: there it is refused.
+    """
+    return {"content_hash": None, "outline_hash": row["outline_hash"] if cleaner.number is not None else None}
 
 
-async def _extra_of_event(tx: Connection, row: Record, _changed: Mapping[str, Any]) -> dict[str, Any]:
+async def _extra_of_event(tx: Connection, row: Record, _changed: Mapping[str, Any], cleaner: Cleaner) -> dict[str, Any]:
     """The same of the command that caused the event."""
-    await tx.execute(_FORGET_HASH, row["stream_id"], row["version"])
+    await tx.execute(_FORGET_HASHES, row["stream_id"], row["version"], cleaner.number is not None)
     return {}
 
 
-async def _extra_of_payment(tx: Connection, row: Record, changed: Mapping[str, Any]) -> dict[str, Any]:
+async def _extra_of_payment(
+    tx: Connection, row: Record, changed: Mapping[str, Any], _cleaner: Cleaner
+) -> dict[str, Any]:
     """The hash of the parameters, over what is left of them, if it is one over what the row holds: that gives a number away."""
     columns = "payment_id, invoice_id, amount_minor, currency, method_token, card_jwe, details"
     (stored,) = await tx.fetch(f"SELECT {columns}, params_hash FROM payments WHERE payment_id = $1", row["payment_id"])  # noqa: S608

@@ -287,6 +287,7 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
     if command_id is None:
         text = "discarded; no id of a command can be read, so nobody is answered"
         return _Act(after, entry, (), text if letter.queue == COMMANDS else "discarded")
+    whole, outline = (read.content_hash, read.outline_hash) if read is not None else (None, None)
     closing = CloseCommand(
         command_id=command_id,
         command_type=text_of(letter.type) or "unread",
@@ -294,7 +295,8 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
         reply_correlation_id=text_of(letter.correlation_id),
         reason=reason,
         sender=letter.sender,
-        content_hash=read.content_hash.hex() if read is not None and read.content_hash else None,
+        content_hash=whole.hex() if whole and outline is None else None,
+        outline_hash=outline.hex() if outline else None,
     )
     message = _message(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
     return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")

@@ -28,6 +28,14 @@ _TO_HEX = bytes(byte if byte in b"0123456789abcdefABCDEF" else ord("0") for byte
 _TO_READABLE = bytes(byte if byte in range(0x20, 0x7F) else ord("?") for byte in range(256))
 
 
+def readings(data: bytes) -> Iterator[bytes]:
+    """What it says behind one encoding, for each that it may be."""
+    yield from decodings(data)
+    plain = without_escapes(data)
+    if plain != data:
+        yield plain
+
+
 def without_escapes(data: bytes) -> bytes:
     """Behind the escapes of JSON and of a `repr`, once or several times escaped, of URLs and of HTML."""
     if b"\\" in data:

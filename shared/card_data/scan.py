@@ -251,6 +251,17 @@ def hides_card_number(text: str | bytes) -> bool:
         return True
 
 
+def may_hold_long_number(data: bytes) -> bool:
+    """Whether as many digits as a card number has stand in this ASCII text, whatever they are, or may stand behind an encoding."""
+    folded = data.translate(_FOLDED, _LEFT_OUT)
+    return (
+        _BARE_IN_ZEROS in folded.replace(b":", b"")
+        or _ESCAPE in folded
+        or BASE64_IN_FOLDED.search(folded) is not None
+        or HEX.search(data) is not None
+    )
+
+
 def _is_behind(data: bytes, folded: bytes, layers: int, effort: _Effort) -> bool:
     escapes = _ESCAPE in folded
     if not (escapes or BASE64_IN_FOLDED.search(folded) or HEX.search(data)):

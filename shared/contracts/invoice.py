@@ -128,6 +128,8 @@ class RefundInvoice(UpstreamCommand):
     reason: Text
 
 
+Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
+
 # -- commands from the saga and from staff -----------------------------------------------------------------------------------------------
 
 
@@ -205,10 +207,11 @@ class CloseCommand(Contract):
     reply_correlation_id: ShortText | None = None
     reason: Text
     sender: ShortText | None = Field(default=None, description="the name of the command's sender, if it is known")
-    content_hash: Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")] | None = Field(
+    content_hash: Sha256 | None = Field(
         default=None,
         description="SHA-256 over the command's type and data, if they could be read; a repeated command is told by it",
     )
+    outline_hash: Sha256 | None = added("the same without long numbers, in its place if there are some")
 
     def subject(self) -> str:
         return str(self.command_id)

@@ -16,6 +16,7 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
+from shared.card_data.outline import without_long_numbers
 from shared.card_data.plain import is_text
 from shared.card_data.scan import BODY_EFFORT_MAX, find_card_number
 from shared.card_data.values import as_text, place_of_card_data
@@ -85,13 +86,14 @@ class MalformedReason(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Malformed:
     """A body that cannot become a message. `detail` never shows the input. Id and type are set as far as they could be read, and the
-    hash is that of the bytes where no data could be."""
+    hashes are those of the bytes where no data could be."""
 
     reason: MalformedReason
     detail: str
     id: UUID | None = None
     type: str | None = None
     content_hash: bytes | None = None
+    outline_hash: bytes | None = None
     correlation_id: str | None = None
 
 
@@ -174,18 +176,18 @@ _UNSEEN = frozenset(
 
 def _whatever_is_readable(
     body: bytes, attributes: dict[str, Any], reason: MalformedReason
-) -> tuple[UUID | None, str | None, bytes | None, str | None]:
+) -> tuple[UUID | None, str | None, bytes | None, bytes | None, str | None]:
     type_ = attributes.get("type")
     correlation = attributes.get("correlationid")
-    digest = None
+    hashes: tuple[bytes | None, bytes | None] = (None, None)
     # Of what carried card data, or may have, unseen, not even a hash is kept: a card number can be found from it by trying all of them.
     if reason not in _UNSEEN and is_text(body):
-        readable = "data" in attributes
-        digest = content_hash(str(type_), attributes["data"]) if readable else sha256(_UNREAD + body).digest()
+        content = _canonical(str(type_), attributes["data"]) if "data" in attributes else _UNREAD + body
+        hashes = _hashes(str(type_), content)
     return (
         read_uuid(attributes.get("id")),
         type_ if isinstance(type_, str) and _is_short_text(type_) else None,
-        digest,
+        *hashes,
         correlation if isinstance(correlation, str) and _is_short_text(correlation) else None,
     )
 
@@ -451,14 +453,17 @@ def _typed(attributes: dict[str, Any]) -> Inbound:
     data = attributes.get("data")
     if not isinstance(data, dict):
         raise _MalformedError(MalformedReason.INVALID_DATA, "data is missing or not a JSON object")
+    message = _validated(contract, data)
+    content_hash, outline_hash = _hashes_of_command(message, data) if contract.kind == "command" else (b"", None)
     return Inbound(
         id=message_id,
-        data=_validated(contract, data),
+        data=message,
         time=_time(attributes.get("time")),
         correlation_id=_correlation(attributes, message_id),
         causation_id=read_uuid(attributes.get("causationid")),
         traceparent=_traceparent(attributes.get("traceparent")),
-        content_hash=content_hash(type_, data) if contract.kind == "command" else b"",
+        content_hash=content_hash,
+        outline_hash=outline_hash,
     )
 
 
@@ -489,13 +494,34 @@ def _why(error: Mapping[str, Any]) -> str:
     return "is not one of the kinds" if error["type"] == "union_tag_invalid" else str(error["msg"])
 
 
-def content_hash(type_: str, data: Any) -> bytes:
-    """SHA-256 over the canonical (type, data): keys sorted, no white space. 32 bytes."""
+def _hashes_of_command(message: Contract, data: Any) -> tuple[bytes | None, bytes | None]:
+    """The content hash of a command, and that of its outline if it has long numbers.
+
+    What no contract knows is stored nowhere, so nobody could find a card number there and take its hash away. Such a command with long
+    numbers has no content hash.
+    """
+    canonical = _canonical(message.wire_name, data)
+    whole, outline = _hashes(message.wire_name, canonical)
+    if outline is None:
+        return whole, None
+    known = _canonical(message.wire_name, message.model_dump(mode="json", exclude_unset=True))
+    return whole if known == canonical else None, outline
+
+
+def _hashes(type_: str, content: bytes) -> tuple[bytes, bytes | None]:
+    """SHA-256 of the content, and of its outline if there are long numbers in it. 32 bytes each."""
+    outline = without_long_numbers(content)
+    if outline is not None:
+        outline = sha256(b"outline of %b:%b" % (type_.encode("utf-8", "surrogatepass"), outline)).digest()
+    return sha256(content).digest(), outline
+
+
+def _canonical(type_: str, data: Any) -> bytes:
+    """The canonical (type, data): keys sorted, no white space."""
     try:
-        canonical = orjson.dumps([type_, data], option=orjson.OPT_SORT_KEYS)
+        return orjson.dumps([type_, data], option=orjson.OPT_SORT_KEYS)
     except TypeError:  # integers beyond 64 bits
-        canonical = json.dumps([type_, data], sort_keys=True, separators=(",", ":")).encode("utf-8", "surrogatepass")
-    return sha256(canonical).digest()
+        return json.dumps([type_, data], sort_keys=True, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def _time(value: Any) -> datetime:

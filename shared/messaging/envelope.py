@@ -29,6 +29,8 @@ class Inbound:
     """A message that passed the border: it is well-formed, its type is known, its data is valid.
 
     `content_hash` is SHA-256 over the canonical (type, data) of a command. It is empty for an event, since nothing needs that of an event.
+    `outline_hash` is over its outline, without long numbers; None if it has none. A command with long numbers in members that no contract
+    knows has only that.
     """
 
     id: UUID
@@ -37,7 +39,8 @@ class Inbound:
     time: datetime
     causation_id: UUID | None = None
     traceparent: str | None = None
-    content_hash: bytes = b""
+    content_hash: bytes | None = b""
+    outline_hash: bytes | None = None
     sender: str | None = None
     """The name of the upstream system that sent a command. None if nobody can say, and for messages of our own services."""
 

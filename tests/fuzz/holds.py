@@ -106,7 +106,7 @@ def codec(
             texts = [decoded.detail, decoded.type or "", decoded.correlation_id or ""]
             assert not any(find_card_number(text) for text in texts), texts
             assert all(is_storable(text) for text in texts), texts
-            assert not (decoded.reason.is_card_data and decoded.content_hash), "a hash of card data"
+            assert not (decoded.reason.is_card_data and (decoded.content_hash or decoded.outline_hash)), "a hash of it"
         case Inbound():
             assert not find_card_number(body)
             assert is_storable(decoded.data.model_dump_json())

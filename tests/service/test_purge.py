@@ -6,11 +6,13 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
+import orjson
 import pytest
 
 from deploy.permissions.databases import GRANTS
@@ -286,7 +288,7 @@ async def _card_in_the_books(databases: Mapping[str, str]) -> None:
         f"""UPDATE events SET data = '{{"reason": "paid by {PAN}"}}' WHERE stream_id = 'INV-void' AND version = 2""",
     )
     await execute(invoice, f"UPDATE answers SET detail = 'not {PAN}' WHERE command_id = $1", command("pay void"))
-    await execute(invoice, "UPDATE answers SET content_hash = 'hash'")
+    await execute(invoice, "UPDATE answers SET content_hash = 'hash', outline_hash = 'other'")
     await execute(gateway, f"UPDATE attempts SET evidence = 'card={DIGITS}' WHERE payment_id = $1", payment("paid"))
     await execute(
         gateway,
@@ -336,7 +338,9 @@ async def test_after_a_purge_every_promise_holds(environment: Environment, tmp_p
     assert customer["customer_id"] == "card-data-removed", "a name that contracts take"
     (void,) = await rows(invoice, "SELECT data FROM events WHERE stream_id = 'INV-void' AND version = 2")
     assert void["data"] == {"reason": "paid by [card number]"}
-    forgotten = await rows(invoice, "SELECT command_id FROM answers WHERE content_hash IS NULL ORDER BY 1")
+    forgotten = await rows(
+        invoice, "SELECT command_id FROM answers WHERE content_hash IS NULL AND outline_hash IS NULL ORDER BY 1"
+    )
     causes = [command("issue paid"), command("void void"), command("pay void")]
     assert [row["command_id"] for row in forgotten] == sorted(causes), "a hash of a number gives it away"
     (letter,) = await rows(staff, "SELECT body, headers, withheld, error_text FROM dead_letters WHERE status = 'open'")
@@ -459,12 +463,22 @@ async def test_a_dead_purge_gives_the_same_new_id_again(
 # -- beside running services -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_running_service_writes_nothing_back_from_its_memory(
+NUMBER = "100000000000001"
+"""A number that no brand has passes the border, and a person purges it all the same."""
+
+
+def hashes_over(command: messages.IssueInvoice) -> list[str]:
+    """What somebody computes who knows all of a command but the number, for one number that is tried."""
+    data = command.model_dump(mode="json")
+    contents = [orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for value in ([command.wire_name, data], data)]
+    return [sha256(content).hexdigest() for content in (*contents, command.customer_id.encode())]
+
+
+async def test_a_running_service_writes_nothing_back_from_its_memory_and_knows_commands_again(
     environment: Environment, upstream: UpstreamClient
 ) -> None:
-    """A number that no brand has passes the border, and a person purges it all the same."""
-    number = "100000000000001"
-    issue = messages.IssueInvoice(invoice_id="INV-1", customer_id=number, amount_minor=500, currency="EUR")
+    issue = messages.IssueInvoice(invoice_id="INV-1", customer_id=NUMBER, amount_minor=500, currency="EUR")
+    refused = issue.model_copy(update={"amount_minor": 501})
     pay = messages.PayInvoice(
         invoice_id="INV-1",
         payment_id=uuid4(),
@@ -473,17 +487,30 @@ async def test_a_running_service_writes_nothing_back_from_its_memory(
         currency="EUR",
     )
     answers, url = await upstream.inbox(), environment.databases["invoice"]
+    accepted_id, refused_id = uuid4(), uuid4()
+
+    async def heard(command: messages.IssueInvoice | messages.PayInvoice, id_: UUID) -> tuple[str, str | None]:
+        await upstream.send(command, message_id=id_, reply_to=answers.name)
+        answer = (await answers.next()).data
+        return answer["answer"], answer["reason"]
+
     async with environment.running("invoice", assemble):
-        await upstream.send(issue, reply_to=answers.name)
-        assert (await answers.next()).data["answer"] == "accepted"
-        purged = await purge(environment, number=number)
+        assert await heard(issue, accepted_id) == ("accepted", None)
+        assert await heard(refused, refused_id) == ("rejected", "already_issued")
+        purged = await purge(environment, number=NUMBER)
         cleaned = {row.table.name for row in purged.cleaned} - {"outbox"}  # its rows go soon after the confirm
         assert (cleaned, purged.left) == ({"events", "invoices"}, ())
-        await upstream.send(pay, reply_to=answers.name)
-        assert (await answers.next()).data["answer"] == "accepted"
+        assert await heard(pay, uuid4()) == ("accepted", None)
+        assert await heard(issue, accepted_id) == ("accepted", None), "sent again, it gets the answer it had"
+        assert await heard(refused, refused_id) == ("rejected", "already_issued")
+        for other in ({"amount_minor": 501}, {"customer_id": "C-2"}, {"customer_id": f"{NUMBER}-A"}):
+            reused = ("rejected", "command_id_reused")
+            assert await heard(issue.model_copy(update=other), accepted_id) == reused
     (state,) = await rows(url, "SELECT customer_id, version FROM invoices")
     assert state == {"customer_id": "card-data-removed", "version": 2}
-    assert await found(environment, number=number) == []
+    assert await found(environment, number=NUMBER) == []
+    stored = await everything(environment)
+    assert not [hash_ for command in (issue, refused) for hash_ in hashes_over(command) if hash_ in stored]
 
 
 async def test_a_payment_at_work_is_left_to_its_instance(environment: Environment, tmp_path: Path) -> None:

@@ -124,7 +124,34 @@ def test_a_refusal_never_shows_the_input(raw: bytes) -> None:
 def test_no_hash_of_card_data_is_kept() -> None:
     refused = decode(REFUSED["card number"][0], content_type=STRUCTURED)
     assert isinstance(refused, Malformed)
-    assert refused.content_hash is None
+    assert (refused.content_hash, refused.outline_hash) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "another"),
+    [
+        ("customer_id", "100000000000001", "100000000000002"),
+        ("note", "1000 0000 0000 001", "1000 0000 0000 002"),
+        ("note", 100000000000001, 100000000000002),
+    ],
+)
+def test_long_numbers_count_for_the_content_hash_alone(name: str, number: Any, another: Any) -> None:
+    """If one of them is found to be a card number, the hash of the rest is left. What no contract knows is found by nobody."""
+    one, other, different = (
+        decode(body(data=DATA | {name: value, "amount_minor": amount}), content_type=STRUCTURED)
+        for value, amount in ((number, 500), (another, 500), (number, 501))
+    )
+    plain = decode(body(data=DATA), content_type=STRUCTURED)
+    assert isinstance(one, Inbound)
+    assert isinstance(other, Inbound)
+    assert isinstance(different, Inbound)
+    assert isinstance(plain, Inbound)
+    is_known = name in DATA
+    assert (one.content_hash is not None) == is_known
+    assert (one.content_hash == other.content_hash) != is_known
+    assert one.outline_hash == other.outline_hash is not None
+    assert one.outline_hash not in {different.outline_hash, plain.content_hash}
+    assert plain.outline_hash is None
 
 
 def test_an_invalid_command_keeps_its_id_so_that_it_can_be_answered() -> None:

@@ -1,9 +1,11 @@
 """CloseCommand from staff: a dead-lettered command was discarded, and its sender gets the final answer."""
 
+from hashlib import sha256
 from uuid import uuid4
 
+import orjson
+
 from shared.contracts.invoice import AnswerReason, CloseCommand, CommandAnswered, InvoiceCommandRejected
-from shared.messaging.codec import content_hash
 from tests.service.invoice.conftest import ISSUE, PAY, InvoiceConversation, accepted
 from tests.support.conversation import contents
 from tests.support.databases import rows
@@ -18,7 +20,9 @@ async def test_the_sender_is_answered(environment: Environment, invoice: Invoice
         reply_to=invoice.answers_to,
         reply_correlation_id="mine",
         reason="a test",
-        content_hash=content_hash(PAY.wire_name, PAY.model_dump(mode="json")).hex(),
+        content_hash=sha256(
+            orjson.dumps([PAY.wire_name, PAY.model_dump(mode="json")], option=orjson.OPT_SORT_KEYS)
+        ).hexdigest(),
     )
     answer, rejected = await invoice.when(close)
     discarded = AnswerReason.DISCARDED.value

@@ -25,6 +25,7 @@ from shared.amqp.broker_link import BrokerLink
 from shared.card_data.scan import find_card_number
 from shared.contracts import invoice as messages
 from shared.contracts.payment_gateway import ResolvePayment
+from shared.messaging.codec import STRUCTURED, Malformed, decode
 from shared.persistence.database import Database
 from shared.persistence.retention import delete_page
 from shared.records import replace
@@ -444,9 +445,10 @@ async def test_a_discarded_command_is_answered_once(
 
     answers = await upstream.inbox()
     command_id = uuid4()
-    body = json.dumps({"specversion": "1.0", "id": str(command_id), "type": "remit.invoice.PayInvoice.v9", "data": {}})
+    event = {"specversion": "1.0", "id": str(command_id), "type": "remit.invoice.PayInvoice.v9"}
+    body = json.dumps(event | {"data": {"order": "100000000000001"}}).encode()
     async with environment.running("staff", assemble), environment.running("invoice", assemble_invoice):
-        await upstream.send_raw(body.encode(), reply_to=answers.name, correlation_id="C-1")
+        await upstream.send_raw(body, reply_to=answers.name, correlation_id="C-1")
         (kept,) = await letters(environment)
         wanted = Selection(ids=(kept["id"],))
         (result,) = await actions.discard(database, wanted, who="ann", reason="sent by mistake")
@@ -463,8 +465,13 @@ async def test_a_discarded_command_is_answered_once(
     assert answer.message.correlation_id == "C-1"
     assert again.refusal is replayed.refusal is ActionRefusal.ALREADY_DISCARDED
     assert again.text.startswith("already discarded by ann at 20")
-    stored = await rows(environment.databases["invoice"], "SELECT command_id, answer, reason FROM answers")
-    assert stored == [{"command_id": command_id, "answer": "rejected", "reason": "discarded"}]
+    (stored,) = await rows(
+        environment.databases["invoice"], "SELECT command_id, answer, reason, content_hash, outline_hash FROM answers"
+    )
+    read = decode(body, content_type=STRUCTURED)
+    assert isinstance(read, Malformed)
+    told = {"command_id": command_id, "answer": "rejected", "reason": "discarded"}
+    assert stored == told | {"content_hash": None, "outline_hash": read.outline_hash}, "no hash over a long number"
 
 
 async def test_the_closing_command_has_the_journal_entry_as_its_cause(

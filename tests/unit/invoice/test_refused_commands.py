@@ -262,6 +262,63 @@ def test_what_cannot_be_told_from_the_first_is_another_command(first: Sent, agai
     assert json.loads(answer.body)["data"]["reason"] == reason.value
 
 
+LONG = ISSUE.model_copy(update={"customer_id": "100000000000001"})
+LONGER = LONG.model_copy(update={"customer_id": "100000000000002"})
+
+
+@pytest.mark.parametrize(
+    ("again", "is_purged", "is_same"),
+    [
+        (LONG, False, True),
+        (LONGER, False, False),
+        (ISSUE, False, False),
+        (LONG, True, True),
+        (LONGER, True, True),
+        (ISSUE, True, False),
+        (LONG.model_copy(update={"customer_id": "100000000000001-A"}), True, False),
+        (LONG.model_copy(update={"amount_minor": 501}), True, False),
+        (LONG.model_copy(update={"currency": "USD"}), True, False),
+        (LONG.model_copy(update={"invoice_id": "INV-2"}), True, False),
+    ],
+)
+def test_a_command_is_known_again_after_its_card_number_was_purged(
+    again: IssueInvoice, *, is_purged: bool, is_same: bool
+) -> None:
+    """By all but its long numbers: whatever tells those apart gives the card number away to whoever tries all."""
+    first, repeated = admit(Sent(event(LONG))), admit(Sent(event(again)))
+    assert isinstance(first, ReceivedCommand)
+    assert isinstance(repeated, ReceivedCommand)
+    assert first.message is not None
+    stored = StoredAnswer(
+        OWN,
+        LONG.wire_name,
+        "accepted",
+        "C-1",
+        content_hash=None if is_purged else first.message.content_hash,
+        outline_hash=first.message.outline_hash,
+    ).as_kept()
+    (answer,) = _answer_again(repeated, stored, DecidedBatch((), [repeated], {}, datetime(2026, 1, 1, tzinfo=UTC)))
+    reason = json.loads(answer.body)["data"]["reason"]
+    assert reason == (None if is_same else AnswerReason.COMMAND_ID_REUSED.value)
+
+
+@pytest.mark.parametrize(
+    "sent", [event(LONG, type="remit.invoice.InvoicePaid.v1"), event(LONG) + b"x", b"100000000000001"]
+)
+def test_of_a_rejected_command_no_hash_over_a_long_number_is_kept(sent: bytes) -> None:
+    """Nothing else of it is stored, so nobody would find a card number there and take its hash away."""
+    refused, again = admit(Sent(sent)), admit(Sent(sent))
+    other = admit(Sent(sent.replace(b"1000", b"1x000")))
+    assert isinstance(refused, RefusedCommand)
+    kept = refused.answer.as_kept()
+    assert kept.content_hash is None
+    assert kept.outline_hash is not None
+    for item, is_same in ((again, True), (other, False)):
+        assert isinstance(item, RefusedCommand)
+        (answer,) = _answer_again(item, kept, DecidedBatch((), [item], {}, datetime(2026, 1, 1, tzinfo=UTC)))
+        assert (json.loads(answer.body)["data"]["reason"] == refused.answer.reason) == is_same
+
+
 @pytest.mark.parametrize(
     ("type_", "events"), [(RECORD.wire_name, 1), ("unread", 1), (InvoiceCommandRejected.wire_name, 0)]
 )

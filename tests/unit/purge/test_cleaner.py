@@ -153,6 +153,7 @@ def test_what_the_border_takes_is_left(kind: str) -> None:
         gzip.compress(NUMBER.encode(), mtime=0),
         b'{"note": "\x00"}',
     ],
+    ids=["not UTF-8", "UTF-16", "EBCDIC", "compressed", "with NUL"],
 )
 def test_of_a_body_that_nobody_can_look_into_nothing_is_left(body: bytes) -> None:
     assert ALL.body(body) == ONE.body(body) == WITHHELD

@@ -2,8 +2,8 @@
 
 from shared.persistence.migrate import run_sql
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:
