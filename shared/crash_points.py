@@ -123,8 +123,8 @@ POINTS: Final = (
     CrashPoint("charging.after_inquire", "The gateway has answered about a payment; not recorded.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.before_cancel", "A payment is to be cancelled at the gateway.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.after_cancel", "The gateway has answered a cancel; not recorded.", (PAYMENT_GATEWAY,)),
-    CrashPoint("charging.before_refund", "A captured payment is to be given back.", (PAYMENT_GATEWAY,)),
-    CrashPoint("charging.after_refund", "The gateway has given the money back; not recorded.", (PAYMENT_GATEWAY,)),
+    CrashPoint("charging.before_refund", "An amount of a captured payment is to be given back.", (PAYMENT_GATEWAY,)),
+    CrashPoint("charging.after_refund", "The gateway has given an amount back; not recorded.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.before_inquire_refund", "The gateway is to be asked about a refund.", (PAYMENT_GATEWAY,)),
     CrashPoint(
         "charging.after_inquire_refund", "The gateway has answered about a refund; not recorded.", (PAYMENT_GATEWAY,)
@@ -147,6 +147,8 @@ POINTS: Final = (
     CrashPoint("staff.replay.after_commit", "A replay or discard is committed; the person has no reply.", (REMIT,)),
     CrashPoint("staff.ask.before_commit", "A question about a payment is written; not committed.", (REMIT,)),
     CrashPoint("staff.ask.after_commit", "A question about a payment is committed; not published.", (REMIT,)),
+    CrashPoint("staff.refund.before_commit", "A request for a refund is written; not committed.", (REMIT,)),
+    CrashPoint("staff.refund.after_commit", "A request for a refund is committed; not published.", (REMIT,)),
     CrashPoint("staff.resolve.before_commit", "A decision about a payment is written; not committed.", (REMIT,)),
     CrashPoint("staff.resolve.after_commit", "A decision about a payment is committed; not published.", (REMIT,)),
 )

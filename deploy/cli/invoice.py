@@ -124,6 +124,42 @@ def void(
     _send(read_command(VoidInvoice, {"invoice_id": invoice, "reason": reason}), _command_id(id_), wait, json=json)
 
 
+@app.command("refund")
+def refund(
+    invoice: InvoiceId,
+    *,
+    currency: Currency,
+    reason: Annotated[str, typer.Option(help="Why.", show_default=False)],
+    amount_minor: Annotated[
+        int | None,
+        typer.Option(
+            "--amount-minor", min=1, help="In the minor unit of the currency.", show_default="all that is left"
+        ),
+    ] = None,
+    refund_id: Annotated[
+        UUID | None, typer.Option(help="New for every refund.", show_default="derived from the command's id")
+    ] = None,
+    id_: CommandId = None,
+    wait: Wait = 10.0,
+    json: Json = False,
+) -> None:
+    """Give back what paid an invoice, or a part of it. Accepted means that the outcome follows: see `remit invoice show`."""
+    from deploy.cli.sender import read_command  # noqa: PLC0415
+    from shared.contracts.invoice import RefundInvoice  # noqa: PLC0415
+    from shared.ids import derived_id  # noqa: PLC0415
+
+    command_id = _command_id(id_)
+    refund_id = refund_id or derived_id(command_id, "refund")  # a command sent again must carry the same data
+    values = {
+        "invoice_id": invoice,
+        "refund_id": refund_id,
+        "amount_minor": amount_minor,
+        "currency": currency,
+        "reason": reason,
+    }
+    _send(read_command(RefundInvoice, values), command_id, wait, json=json, refund_id=str(refund_id))
+
+
 @app.command("list")
 def list_(
     *,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
+from uuid import UUID
 
 import typer
 from rich.console import Group, RenderableType
@@ -17,6 +18,7 @@ from services.staff import actions, domain
 from services.staff.actions import ActionResult, JournalEntry, KeptCase
 from services.staff.domain import Case
 from shared.clock import system_clock
+from shared.ids import new_id
 from shared.persistence.database import Database
 
 app = typer.Typer(no_args_is_help=True)
@@ -141,6 +143,46 @@ def reopen_payment(
     report(run(act), json=json, done="reopened")
 
 
+@app.command("refund")
+def refund_payment(
+    payment_id: PaymentId,
+    *,
+    reason: Annotated[str, typer.Option(help="Why.")],
+    amount_minor: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="In the minor unit of the currency: 1250 is 12.50 EUR.", show_default="all that is left"
+        ),
+    ] = None,
+    invoice: Annotated[
+        str | None, typer.Option(help="The invoice that it paid.", show_default="that of the payment's case")
+    ] = None,
+    currency: Annotated[str | None, typer.Option(help="ISO 4217.", show_default="that of the payment's case")] = None,
+    id_: Annotated[
+        UUID | None,
+        typer.Option("--id", help="Ask for the refund of this id again: it is made once.", show_default="a new one"),
+    ] = None,
+    who: Who = "",
+    json: Json = False,
+) -> None:
+    """Give back what paid an invoice, or a part of it."""
+
+    async def act(database: Database) -> list[ActionResult]:
+        result = await actions.refund(
+            database,
+            await one_id(database, "cases", payment_id),
+            refund_id=id_ or new_id(),
+            reason=reason,
+            who=person(who),
+            amount_minor=amount_minor,
+            currency=currency,
+            invoice_id=invoice,
+        )
+        return [result]
+
+    report(run(act), json=json, done="asked for")
+
+
 # -- for programs -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +250,8 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
     parts: list[RenderableType] = [panel(named, f"payment {case.payment_id}")]
     if case.attempts:
         parts.append(panel(_attempts(case), "calls to the gateway"))
+    if case.refunds:
+        parts.append(panel(_refunds(case), "refunds"))
     if case.refusals:
         parts.append(panel(_refusals(case), "decisions refused", style="red"))
     parts += journal_panel(journal)
@@ -256,6 +300,19 @@ def _attempts(case: Case) -> Table:
     for attempt in case.attempts:
         shown = (plain(text, lines=True) for text in (attempt.step, attempt.answer, attempt.evidence))
         listed.add_row(time(attempt.at), *shown)
+    return listed
+
+
+def _refunds(case: Case) -> Table:
+    listed = table(expand=True)
+    listed.add_column("refund", no_wrap=True)
+    listed.add_column("amount", no_wrap=True, justify="right")
+    listed.add_column("state", overflow="fold", ratio=1)
+    for refund in case.refunds:
+        amount = money(refund.amount_minor, refund.currency) or "what is left"
+        asked_by = f"asked by {refund.requested_by}" if refund.requested_by else None
+        told = (refund.status.replace("_", " "), refund.code, asked_by, refund.reason)
+        listed.add_row(str(refund.refund_id), plain(amount), plain(", ".join(text for text in told if text)))
     return listed
 
 

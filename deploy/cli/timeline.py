@@ -31,6 +31,10 @@ def _heading(story: InvoiceStory) -> Text:
     for name in ("payment_id", "receipt_number"):
         if invoice[name] is not None:
             heading.append("\n" + visible(f"{name.replace('_', ' ')} {invoice[name]}"), style="not bold dim")
+    for refund in invoice["refunds"] or ():
+        given_back = money(refund["refunded_minor"] or refund["asked_minor"], invoice["currency"]) or "what is left"
+        said = f"refund {refund['refund_id']}: {refund['status']}, {given_back}"
+        heading.append("\n" + visible(said), style="not bold dim")
     return heading
 
 

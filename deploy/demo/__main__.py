@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.cli.terminal import SafeConsole
-from deploy.demo.scenes import SCENES, Played, Scene, Stage, UnexpectedError, programme, reject_one
+from deploy.demo.scenes import PART_MINOR, SCENES, Played, Scene, Stage, UnexpectedError, programme, reject_one
 from deploy.demo.upstream import Upstream
 from deploy.local.errors import StackError
 from deploy.local.stack import SERVICES, UPSTREAM
@@ -211,6 +211,7 @@ def _act_as_staff(system: System) -> None:
     sys.stdout.write(_remit(system, "dead-letters", "list").stdout)
     _replay_the_spoiled(system)
     _settle_one(system)
+    _refund_one(system)
 
 
 def _replay_the_spoiled(system: System) -> None:
@@ -243,6 +244,34 @@ def _settle_one(system: System) -> None:
     done = _remit(system, *arguments)
     sys.stdout.write(done.stdout + done.stderr)
     _until(lambda: UUID(case["payment_id"]) not in _waiting(system), "the decision")
+
+
+def _refund_one(system: System) -> None:
+    """Give a part of a paid invoice back, as a person does whom a customer has called."""
+    paid = next(one for one in _remit_json(system, "invoice", "list", "--status", "paid") if not one["refunds"])
+    amount = in_major_units(PART_MINOR, paid["currency"])
+    console.print(f"\nA customer has called about {paid['invoice_id']}; a person gives {amount} back:")
+    arguments = [
+        "payments",
+        "refund",
+        paid["payment_id"],
+        "--invoice",
+        paid["invoice_id"],
+        "--currency",
+        paid["currency"],
+    ]
+    arguments += ["--amount-minor", str(PART_MINOR), "--reason", "agreed on the telephone", "--who", "demo"]
+    console.print(f"$ remit {shlex.join(arguments)}", soft_wrap=True)
+    done = _remit(system, *arguments)
+    sys.stdout.write(done.stdout + done.stderr)
+
+    def is_made() -> bool:
+        refunds = _remit_json(system, "invoice", "show", paid["invoice_id"])["invoice"]["refunds"] or []
+        return any(refund["status"] == "refunded" for refund in refunds)
+
+    _until(is_made, "the refund")
+    console.print(f"\n$ remit payments show {paid['payment_id']}")
+    sys.stdout.write(_remit(system, "payments", "show", paid["payment_id"]).stdout)
 
 
 def _waiting(system: System) -> set[UUID]:

@@ -8,7 +8,7 @@ from uuid import UUID
 import aio_pika
 
 from deploy.demo.upstream import AnswerReceived, Upstream
-from deploy.sandbox.faults import BEHAVIOURS, Ending
+from deploy.sandbox.faults import BEHAVIOURS, REFUNDS, Ending
 from shared.amqp.broker_link import user_in
 from shared.card_data.encryption import CardDetails, encrypt_card
 from shared.contracts.base import Contract
@@ -18,6 +18,7 @@ from shared.contracts.invoice import (
     PayInvoice,
     PaymentMethod,
     RecordPayment,
+    RefundInvoice,
     TokenMethod,
     VoidInvoice,
 )
@@ -26,6 +27,7 @@ from shared.messaging.codec import STRUCTURED
 
 AMOUNT_MINOR = 12_500
 CURRENCY = "EUR"
+PART_MINOR = 2_500
 OUTCOME_WITHIN_S = 75.0
 """Longer than the whole ladder of the demonstration's settings, and than the second deadline of its sagas after 45 s. The first question
 of a saga may go to an instance that is stopped."""
@@ -33,9 +35,9 @@ of a saga may go to an instance that is stopped."""
 VISA = "4242424242424242"
 DECLINED_CARD = "4000000000000002"
 
-REFUND_FAULTS = "refund"
-"""Marks tokens whose fault shows in a refund. They need a payment that is first settled otherwise, which only the tests do. Those whose
-fault shows after the payment has ended need somebody who looks again (`make faults ARGS='--only afterwards/*'`)."""
+REFUND_ENDS = {"refund_fails": "waits for a person", "refund_no_balance": "waits for a person"}
+"""How a refund ends, by the sandbox's behaviour. Others are made in the end. Tokens whose fault shows after the payment has ended are not
+played: they need somebody who looks again (`make faults ARGS='--only afterwards/*'`)."""
 
 
 class UnexpectedError(Exception):
@@ -77,6 +79,14 @@ class Stage:
 
     async def outcome(self, command: PayInvoice) -> str:
         return await self.upstream.outcome(command.payment_id, within_s=OUTCOME_WITHIN_S) or "waits for a person"
+
+    def refund(self, invoice_id: str, amount_minor: int | None) -> RefundInvoice:
+        return RefundInvoice(
+            invoice_id=invoice_id, refund_id=new_id(), amount_minor=amount_minor, currency=CURRENCY, reason="returned"
+        )
+
+    async def refund_outcome(self, asked: RefundInvoice) -> str:
+        return await self.upstream.refund_outcome(asked.refund_id, within_s=OUTCOME_WITHIN_S) or "no outcome"
 
     def card(self, number: str, payment_id: UUID) -> EncryptedCardMethod:
         card = CardDetails(number, 12, 2030)
@@ -160,6 +170,62 @@ async def same_id_other_data(stage: Stage, invoice_id: str) -> Played:
             await asyncio.sleep(0.02)
     expect((id_, others[0]), "rejected", "command_id_reused")
     return Played(await stage.outcome(command), (command.payment_id,))
+
+
+# -- refunds ---------------------------------------------------------------------------------------------------------------------------
+
+
+def refunding(token: str, *parts: int | None) -> Play:
+    """Pay, then ask for these refunds one after the other. None: for all that is left."""
+
+    async def play(stage: Stage, invoice_id: str) -> Played:
+        await stage.issue(invoice_id)
+        command = stage.pay(invoice_id, token)
+        if (result := await stage.pay_and_wait(command)) != "paid":
+            return Played(result, (command.payment_id,))
+        results = []
+        for amount_minor in parts:
+            asked = stage.refund(invoice_id, amount_minor)
+            expect(await stage.upstream.ask(asked), "accepted")
+            results.append(await stage.refund_outcome(asked))
+        return Played(", ".join(dict.fromkeys(results)), (command.payment_id,))
+
+    return play
+
+
+async def _paid(stage: Stage, invoice_id: str, token: str) -> PayInvoice:
+    await stage.issue(invoice_id)
+    command = stage.pay(invoice_id, token)
+    if (result := await stage.pay_and_wait(command)) != "paid":
+        raise UnexpectedError(f"it must be paid before it is refunded, and is {result}")
+    return command
+
+
+async def refund_asked_for_twice(stage: Stage, invoice_id: str) -> Played:
+    """Under the same command id, then under another one: it is one refund."""
+    command = await _paid(stage, invoice_id, "pm_card_visa")
+    asked, id_ = stage.refund(invoice_id, PART_MINOR), new_id()
+    for command_id in (id_, id_, new_id()):
+        expect(await stage.upstream.ask(asked, command_id=command_id), "accepted")
+    other = asked.model_copy(update={"amount_minor": PART_MINOR + 1})
+    expect(await stage.upstream.ask(other), "rejected", "refund_id_used")
+    return Played(await stage.refund_outcome(asked), (command.payment_id,))
+
+
+async def refund_above_what_is_left(stage: Stage, invoice_id: str) -> Played:
+    command = await _paid(stage, invoice_id, "pm_card_visa")
+    first = stage.refund(invoice_id, PART_MINOR)
+    expect(await stage.upstream.ask(first), "accepted")
+    too_much = stage.refund(invoice_id, AMOUNT_MINOR - PART_MINOR + 1)
+    expect(await stage.upstream.ask(too_much), "rejected", "refund_too_large")
+    await stage.refund_outcome(first)
+    return Played("rejected: refund_too_large", (command.payment_id,))
+
+
+async def refunded_before_paid(stage: Stage, invoice_id: str) -> Played:
+    await stage.issue(invoice_id)
+    expect(await stage.upstream.ask(stage.refund(invoice_id, PART_MINOR)), "rejected", "not_paid")
+    return Played("rejected: not_paid")
 
 
 # -- rules -----------------------------------------------------------------------------------------------------------------------------
@@ -261,7 +327,12 @@ _ENDINGS = {
 _FAULTS = tuple(
     Scene(token, paying(token), tuple(_ENDINGS[end] for end in behaviour.ends))
     for token, behaviour in BEHAVIOURS.items()
-    if token.startswith("pm_remit_") and REFUND_FAULTS not in token and behaviour.afterwards is None
+    if token.startswith("pm_remit_") and behaviour.afterwards is None
+)
+_REFUND_FAULTS = tuple(
+    Scene(f"pm_remit_{name}", refunding(f"pm_remit_{name}", PART_MINOR), (REFUND_ENDS.get(name, "refunded"),))
+    for name in REFUNDS
+    if name != "refund_pending_forever"  # nothing ever becomes of it
 )
 
 SCENES: tuple[Scene, ...] = (
@@ -285,7 +356,12 @@ SCENES: tuple[Scene, ...] = (
     Scene("forged settlement", forged_settlement, ("rejected: not_public",)),
     Scene("version of the future", from_the_future, ("dead letter: unknown_version",)),
     Scene("not JSON", not_json, ("rejected: not_json",)),
+    Scene("refunded in two parts", refunding("pm_card_visa", PART_MINOR, None), ("refunded",), share=0.02),
+    Scene("refund asked for twice", refund_asked_for_twice, ("refunded",)),
+    Scene("refund above what is left", refund_above_what_is_left, ("rejected: refund_too_large",)),
+    Scene("refunded before paid", refunded_before_paid, ("rejected: not_paid",)),
     *_FAULTS,
+    *_REFUND_FAULTS,
 )
 
 

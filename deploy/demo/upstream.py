@@ -69,6 +69,8 @@ class Upstream:
         self._answers: dict[UUID, asyncio.Future[AnswerReceived]] = {}
         self.answers: dict[UUID, list[AnswerReceived]] = defaultdict(list)
         self.payments: dict[UUID, PaymentNews] = {}
+        self.refunds: dict[UUID, str] = {}
+        """What is known of each refund: `refunded`, `failed`, or `waits for a person`."""
         self.events: dict[str, int] = defaultdict(int)
         self.news = asyncio.Event()
         self.patience_s = SEND_DEADLINE_S
@@ -185,7 +187,8 @@ class Upstream:
         answers = await channel.declare_queue(self.reply_to, durable=True, arguments={"x-queue-type": "quorum"})
         events = await channel.declare_queue(self._events_queue, durable=True, arguments={"x-queue-type": "quorum"})
         await events.bind("invoice.events", "#")
-        await events.bind("payment.events", "remit.payment_gateway.PaymentNeedsDecision.v1.#")
+        for name in ("PaymentNeedsDecision", "PaymentRefundFailed"):
+            await events.bind("payment.events", f"remit.payment_gateway.{name}.v1.#")
         await answers.consume(self._on_answer)
         await events.consume(self._on_event)
 
@@ -243,6 +246,16 @@ class Upstream:
                 continue
         return news.outcome
 
+    async def refund_outcome(self, refund_id: UUID, *, within_s: float) -> str | None:
+        """What became of a refund; None if nothing was known within the time."""
+        give_up_at = time.monotonic() + within_s
+        while refund_id not in self.refunds and time.monotonic() < give_up_at:
+            self.news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.news.wait()
+        return self.refunds.get(refund_id)
+
     async def _on_answer(self, message: AbstractIncomingMessage) -> None:
         data = json.loads(message.body)["data"]
         command_id, answer = UUID(data["command_id"]), AnswerReceived(data["answer"], data["reason"])
@@ -259,6 +272,7 @@ class Upstream:
         news = self.payments.get(UUID(payment)) if (payment := event["data"].get("payment_id")) else None
         if news is not None:
             self._note(name, event["data"], news)
+        self._note_refund(name, event["data"])
         self.news.set()
         await message.ack()
 
@@ -271,6 +285,17 @@ class Upstream:
             case "InvoicePaid" | "InvoicePaymentFailed" if news.outcome is None:
                 news.outcome = "paid" if name == "InvoicePaid" else data["outcome"]
                 news.outcome_at = time.monotonic()
+
+    def _note_refund(self, name: str, data: dict[str, Any]) -> None:
+        match name:
+            case "InvoiceRefunded":
+                self.refunds[UUID(data["refund_id"])] = "refunded"
+            case "InvoiceRefundFailed":
+                self.refunds[UUID(data["refund_id"])] = "failed"
+            case "PaymentRefundFailed" if data.get("refund"):
+                self.refunds.setdefault(UUID(data["refund"]["refund_id"]), "waits for a person")
+            case _:
+                pass
 
 
 async def _connect(url: str) -> AbstractConnection:

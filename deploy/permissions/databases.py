@@ -96,9 +96,10 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
         ),
         "events": Grant(_APPENDED, purge=_texts("stream_id", "type", "data", "correlation_id", "traceparent", "owner")),
         "invoices": Grant(
-            _KEPT, purge=_texts("invoice_id", "status", "customer_id", "currency", "receipt_number", "owner")
+            _KEPT, purge=_texts("invoice_id", "status", "customer_id", "currency", "receipt_number", "refunds", "owner")
         ),
         "payments": Grant(_KEPT, purge=_texts("invoice_id", "method")),
+        "refunds": Grant(_KEPT, purge=_texts("invoice_id")),
     },
     "payment_gateway": {
         **_EVERYWHERE,
@@ -135,6 +136,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "details",
             ),
         ),
+        "refunds": Grant(_KEPT, purge=_texts("reason", "status", "gateway_id", "decided_by")),
     },
     "saga": {
         **_EVERYWHERE,
@@ -150,6 +152,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "failure_reason",
                 "failure_advice",
                 "refund_reason",
+                "refunds",
             ),
         ),
         "transitions": Grant(_AGED, purge=_texts("from_status", "to_status", "fact", "correlation_id")),

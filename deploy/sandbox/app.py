@@ -102,7 +102,7 @@ class Api:
             web.get("/v1/payment_intents/{id}", self._endpoint(bank.retrieve_intent, {"expand["})),
             web.post("/v1/payment_intents/{id}/confirm", confirm),
             web.post("/v1/payment_intents/{id}/cancel", self._endpoint(bank.cancel, set(), kind="cancel")),
-            web.post("/v1/refunds", self._endpoint(bank.create_refund, {"payment_intent", "amount", "metadata["})),
+            web.post("/v1/refunds", self._endpoint(bank.create_refund, rules.CREATE_REFUND)),
             web.get("/v1/refunds", self._endpoint(bank.list_refunds, _LIST_PARAMS | {"payment_intent"})),
             web.get("/v1/refunds/{id}", self._endpoint(bank.retrieve_refund, set())),
             *self.admin_routes(),

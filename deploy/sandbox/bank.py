@@ -11,7 +11,18 @@ from typing import Any
 import orjson
 
 from deploy.sandbox import replies, rules
-from deploy.sandbox.faults import ADVICE, CARDS, Behaviour, Confirm, Deed, Effect, Manner, behaviour_of, luhn_holds
+from deploy.sandbox.faults import (
+    ADVICE,
+    CARDS,
+    Behaviour,
+    Confirm,
+    Deed,
+    Effect,
+    Manner,
+    RefundBehaviour,
+    behaviour_of,
+    luhn_holds,
+)
 from deploy.sandbox.ledger import Ledger, Row
 from deploy.sandbox.replies import Json, SandboxReply
 
@@ -148,7 +159,7 @@ class SandboxBank:
             return refused
         intent_id = self._ids("pi")
         status = "requires_confirmation" if token else "requires_payment_method"
-        metadata = {name[9:-1]: value for name, value in params.items() if name.startswith("metadata[")}
+        metadata = rules.metadata_in(params)
         self._ledger.write(
             "INSERT INTO payment_intents"
             " (id, amount, currency, payment_method, method_attached, metadata, status, created)"
@@ -187,8 +198,10 @@ class SandboxBank:
         expanded = "data.latest_charge" in _expanded(params)
         return self._listed("payment_intents", params, lambda row: self._intent_json(row, expanded=expanded))
 
-    def _listed(self, table: str, params: Params, shown: Callable[[Row], Json]) -> SandboxReply:
-        """A page of what was created in a window, newest first."""
+    def _listed(
+        self, table: str, params: Params, shown: Callable[[Row], Json], *, of_payment: str | None = None
+    ) -> SandboxReply:
+        """A page of what was created in a window, or belongs to a payment, newest first."""
         limit = _integer(params.get("limit", str(DEFAULT_PAGE)))
         if limit is None or not 1 <= limit <= PAGE_MAX:
             return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
@@ -199,6 +212,9 @@ class SandboxBank:
                 args.append(_integer(params[f"created[{name}]"]))
         if None in args:
             return replies.invalid("Invalid timestamp", code="parameter_invalid_integer", param="created")
+        if of_payment is not None:
+            conditions.append("payment_intent = ?")
+            args.append(of_payment)
         if "starting_after" in params:
             last = self._ledger.one(f"SELECT * FROM {table} WHERE id = ?", params["starting_after"])  # noqa: S608 - our names
             if last is None:
@@ -379,14 +395,25 @@ class SandboxBank:
             words = "This PaymentIntent does not have a successful charge to refund."
             return replies.unexpected_state(words, self._intent_json(row))
         left = self._captured(row) - self._refunded(intent_id)
-        if left == 0:
-            return replies.refused_refund("charge_already_refunded", "This charge has already been refunded.")
         amount = _integer(params.get("amount", str(left)))
-        if amount is None or not 0 < amount <= left:
-            return replies.invalid("Invalid amount", code="parameter_invalid_integer", param="amount")
-        return self._refund(row, amount)
+        broken = rules.broken_by_new_refund(params, amount, left)
+        if broken is not None or amount is None:
+            return broken or replies.invalid("Invalid positive integer", param="amount")
+        script = self._of(row).refund
+        if self._count_refund_request(intent_id) <= script.unmade:
+            return _unmade(script)
+        return self._refund(row, amount, rules.metadata_in(params))
 
-    def _refund(self, row: Row, amount: int) -> SandboxReply:
+    def _count_refund_request(self, intent_id: str) -> int:
+        """Count one more request for a refund of this payment, and return their number."""
+        self._ledger.write(
+            "INSERT INTO refund_requests VALUES (?, 1) ON CONFLICT (payment_intent) DO UPDATE SET requests = requests + 1",
+            intent_id,
+        )
+        counted = self._ledger.one("SELECT requests FROM refund_requests WHERE payment_intent = ?", intent_id)
+        return int(counted["requests"]) if counted else 0
+
+    def _refund(self, row: Row, amount: int, metadata: Mapping[str, str]) -> SandboxReply:
         script, refund_id = self._of(row).refund, self._ids("re")
         reason = "expired_or_canceled_card" if script.status == "failed" else None
         self._ledger.write(
@@ -395,9 +422,18 @@ class SandboxBank:
             *(refund_id, row["id"], row["latest_charge"], amount, row["currency"], script.status, reason),
             int(self._clock()),
         )
-        if script.manner is Manner.ERROR_500:
+        self._ledger.write(
+            "INSERT INTO refund_details VALUES (?, ?, ?)",
+            *(
+                refund_id,
+                orjson.dumps(metadata).decode(),
+                script.pending_reason if script.status == "pending" else None,
+            ),
+        )
+        if script.manner is Manner.ERROR_500 and not script.unmade:
             return replies.server_error(saved=True)
-        return replies.ok(_refund_json(self._refund_row(refund_id)), script.manner)
+        manner = Manner.ANSWER if script.unmade else script.manner
+        return replies.ok(self._refund_json(self._refund_row(refund_id)), manner)
 
     def _refunded(self, intent_id: str) -> int:
         sql = "SELECT coalesce(sum(amount), 0) AS total FROM refunds WHERE payment_intent = ? AND status != 'failed'"
@@ -408,23 +444,19 @@ class SandboxBank:
         row = self._ledger.one("SELECT * FROM refunds WHERE id = ?", refund_id)
         if row is None:
             return replies.missing("refund", refund_id, param="refund")
-        return replies.ok(_refund_json(self._look_at_refund(row)))
+        return replies.ok(self._refund_json(self._look_at_refund(row)))
 
     def list_refunds(self, _: str, params: Params, __: str | None) -> SandboxReply:
-        intent_id, limit = params.get("payment_intent"), _integer(params.get("limit", str(DEFAULT_PAGE)))
+        intent_id = params.get("payment_intent")
         if intent_id is None:
-            return self._listed("refunds", params, _refund_json)
-        if limit is None or not 1 <= limit <= PAGE_MAX:
-            return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
+            return self._listed("refunds", params, self._refund_json)
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="payment_intent")
-        silenced = _silenced(row, self._of(row))
-        if silenced:
-            return silenced
-        sql = "SELECT * FROM refunds WHERE payment_intent = ? ORDER BY seq DESC LIMIT ?"
-        refunds = [self._look_at_refund(refund) for refund in self._ledger.all(sql, intent_id, limit + 1)]
-        return replies.ok(_list_json("/v1/refunds", [_refund_json(refund) for refund in refunds], limit))
+        return _silenced(row, self._of(row)) or self._listed("refunds", params, self._looked_at, of_payment=intent_id)
+
+    def _looked_at(self, row: Row) -> Json:
+        return self._refund_json(self._look_at_refund(row))
 
     def _look_at_refund(self, row: Row) -> Row:
         """Count a look at a refund that goes on: one that is pending may succeed, and one that succeeded may fail."""
@@ -567,6 +599,16 @@ class SandboxBank:
             raise LookupError(intent_id)
         return row
 
+    def _refund_json(self, row: Row) -> Json:
+        names = ("id", "payment_intent", "charge", "amount", "currency", "status", "created")
+        refund: Json = {"object": "refund", "metadata": {}} | {name: row[name] for name in names}
+        details = self._ledger.one("SELECT * FROM refund_details WHERE refund = ?", row["id"])
+        if details is not None:
+            refund["metadata"] = orjson.loads(details["metadata"])
+            if details["pending_reason"] and row["status"] == "pending":
+                refund["pending_reason"] = details["pending_reason"]
+        return refund | ({"failure_reason": row["failure_reason"]} if row["failure_reason"] else {})
+
     def _refund_row(self, refund_id: str) -> Row:
         row = self._ledger.one("SELECT * FROM refunds WHERE id = ?", refund_id)
         if row is None:
@@ -616,10 +658,15 @@ def _method_json(token: str, brand: str, last4: str, month: int, year: int, crea
     return {"id": token, "object": "payment_method", "type": "card", "card": card, "created": created} | _TEST_MODE
 
 
-def _refund_json(row: Row) -> Json:
-    names = ("id", "payment_intent", "charge", "amount", "currency", "status", "created")
-    refund = {"object": "refund"} | {name: row[name] for name in names}
-    return refund | ({"failure_reason": row["failure_reason"]} if row["failure_reason"] else {})
+def _unmade(script: RefundBehaviour) -> SandboxReply:
+    """The reply to a request that makes no refund."""
+    match script.manner:
+        case Manner.REFUSED:
+            return replies.low_balance()
+        case Manner.ERROR_500:
+            return replies.server_error(saved=True)
+        case manner:
+            return SandboxReply(200, {}, manner, saved=False)
 
 
 def _list_json(url: str, found: list[Json], limit: int) -> Json:

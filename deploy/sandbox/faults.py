@@ -66,12 +66,19 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class RefundBehaviour:
-    """One refund: its first status, and after how many looks a pending one succeeds, or one that succeeded fails (None: never)."""
+    """The refunds of a payment: their first status, and after how many looks a pending one succeeds, or one that succeeded fails (None:
+    never).
+
+    The first `unmade` requests make no refund: they are answered in `manner`, or refused for lack of balance. Later ones make it, and are
+    answered in `manner` only if `unmade` is 0.
+    """
 
     status: str = "succeeded"
     settles_after: int | None = None
     fails_after: int | None = None
     manner: Manner = Manner.ANSWER
+    unmade: int = 0
+    pending_reason: str = "processing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +229,11 @@ REFUNDS: dict[str, RefundBehaviour] = {
     "refund_pending_forever": RefundBehaviour("pending"),
     "refund_then_500": RefundBehaviour(manner=Manner.ERROR_500),
     "refund_then_timeout": RefundBehaviour(manner=Manner.HANG),
+    "refund_500_unmade": RefundBehaviour(manner=Manner.ERROR_500, unmade=1),
+    "refund_lost": RefundBehaviour(manner=Manner.RESET, unmade=1),
+    "refund_low_balance": RefundBehaviour(manner=Manner.REFUSED, unmade=2),
+    "refund_no_balance": RefundBehaviour(manner=Manner.REFUSED, unmade=1_000_000),
+    "refund_pending_balance": RefundBehaviour("pending", settles_after=2, pending_reason="insufficient_funds"),
 }
 """Each is also a token of its own. For example `pm_remit_refund_fails` is captured, and its refund fails."""
 

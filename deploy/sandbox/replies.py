@@ -65,6 +65,12 @@ def refused_refund(code: str, message: str) -> SandboxReply:
     return SandboxReply(400, _error("invalid_request_error", message, code=code))
 
 
+def low_balance() -> SandboxReply:
+    """As Stripe refuses a refund for lack of balance: with a `message_code` instead of a code (Automattic/woocommerce-payments#10025)."""
+    words = "Insufficient funds in your Stripe balance to refund this amount."
+    return SandboxReply(400, _error("invalid_request_error", words, message_code="insufficient_balance_for_refund"))
+
+
 def card_error(status: int, code: str, decline_code: str | None, intent: Json | None = None) -> SandboxReply:
     error = _error(
         "card_error",

@@ -47,6 +47,9 @@ CONFIRM_INTENT = frozenset(
     }
 )
 
+CREATE_REFUND = frozenset({"payment_intent", "amount", "reason", "metadata[", "expand["})
+REFUND_REASONS = frozenset({"duplicate", "fraudulent", "requested_by_customer"})
+
 _WITH_CONFIRM = ("off_session", "mandate", "return_url", "error_on_requires_action")
 """Parameters of a new payment that can only be given with `confirm=true`. The sandbox confirms in a request of its own only."""
 _EXCLUDING = (
@@ -109,11 +112,37 @@ def _broken_by_texts(params: Params) -> SandboxReply | None:
     suffix = params.get("statement_descriptor_suffix", "A")
     if len(suffix) > DESCRIPTOR_MAX or not any(letter.isalpha() for letter in suffix) or set(suffix) & set("<>\\'\"*"):
         return replies.invalid("Invalid statement descriptor", param="statement_descriptor_suffix")
-    metadata = {name[9:-1]: value for name, value in params.items() if name.startswith("metadata[")}
+    return _broken_by_metadata(params)
+
+
+def metadata_in(params: Params) -> dict[str, str]:
+    """The metadata of a request."""
+    return {name[9:-1]: value for name, value in params.items() if name.startswith("metadata[")}
+
+
+def _broken_by_metadata(params: Params) -> SandboxReply | None:
+    metadata = metadata_in(params)
     too_long = any(len(name) > METADATA_NAME_MAX or len(value) > METADATA_VALUE_MAX for name, value in metadata.items())
     if too_long or len(metadata) > METADATA_ENTRIES_MAX:
         return replies.invalid("Metadata has at most 50 entries, of 40 and 500 characters", param="metadata")
     return None
+
+
+def broken_by_new_refund(params: Params, amount: int | None, left: int) -> SandboxReply | None:
+    """The refusal of a refund of a captured payment, or None. `left` is what was not given back yet.
+
+    Stripe gives no code with the amount that is too large (woocommerce/woocommerce-gateway-stripe#1315).
+    """
+    if left == 0:
+        return replies.refused_refund("charge_already_refunded", "The charge has already been refunded.")
+    if amount is None or amount <= 0:
+        return replies.invalid("Invalid positive integer", code="parameter_invalid_integer", param="amount")
+    if amount > left:
+        sentence = f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})"
+        return replies.invalid(sentence, param="amount")
+    if params.get("reason", "duplicate") not in REFUND_REASONS:
+        return replies.invalid("Invalid reason", param="reason")
+    return _broken_by_metadata(params)
 
 
 def broken_by_confirm(params: Params) -> SandboxReply | None:

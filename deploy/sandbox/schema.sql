@@ -97,6 +97,19 @@ CREATE TABLE IF NOT EXISTS disputes (
 
 CREATE INDEX IF NOT EXISTS disputes_by_payment ON disputes (payment_intent);
 
+-- what a refund says besides its amount
+CREATE TABLE IF NOT EXISTS refund_details (
+    refund TEXT PRIMARY KEY,
+    metadata TEXT NOT NULL,              -- JSON; Remit puts refund_id and payment_id here
+    pending_reason TEXT
+) STRICT;
+
+-- how many requests for refunds of a payment were acted upon
+CREATE TABLE IF NOT EXISTS refund_requests (
+    payment_intent TEXT PRIMARY KEY,
+    requests INTEGER NOT NULL
+) STRICT;
+
 -- every confirm and cancel that arrived, whatever its result
 CREATE TABLE IF NOT EXISTS confirms (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,

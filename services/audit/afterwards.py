@@ -6,6 +6,7 @@ from services.audit import payments
 from services.audit.align import StoredRow, align
 from services.audit.finding import Tally
 from services.audit.payments import moment, open_here
+from services.audit.refunds import given_back_here
 from services.audit.stores import LEDGER, Stores
 
 
@@ -13,47 +14,47 @@ async def settled_agrees(counted: Tally, stores: Stores) -> None:
     """Each settled payment is as the gateway's books say, or it is looked at again, or a person decided on just what they say."""
     if not stores.has("payment_gateway", LEDGER):
         return
-    sources = (payments.payment_rows, payments.charges, payments.refunds, payments.disputes)
-    async for payment_id, (rows, charges, refunds, disputes) in align(*(source(stores) for source in sources)):
+    sources = (payments.payment_rows, payments.charges, payments.refunds, payments.disputes, payments.our_refunds)
+    async for payment_id, (rows, charges, theirs, disputes, ours) in align(*(source(stores) for source in sources)):
         for row in rows:
             if open_here(row):
                 continue
             counted.look()
-            for why in _differences(row, charges, refunds, disputes):
+            for why in _differences(row, charges, theirs, disputes, given_back_here(ours)):
                 if row["due_at"] is not None and not row["overdue"]:
                     counted.in_flight()
-                elif not _is_decided_on(row, charges, refunds, disputes):
-                    happened = [moment(one) for one in (*charges, *refunds, *disputes)]
+                elif not _is_decided_on(row, charges, theirs, disputes):
+                    happened = [moment(one) for one in (*charges, *theirs, *disputes)]
                     counted.breach(payment_id, why, since=max([row["updated_at"], *happened]))
 
 
 def _differences(
-    row: StoredRow, charges: list[StoredRow], refunds: list[StoredRow], disputes: list[StoredRow]
+    row: StoredRow, charges: list[StoredRow], theirs: list[StoredRow], disputes: list[StoredRow], back_here: int
 ) -> Iterator[str]:
     """What differs. Whether there is a charge at all is judged by `captured_here_and_there`."""
-    taken, back, status = _sum(charges), _sum(refunds), row["status"]
+    taken, back, status = _sum(charges), _sum(theirs), row["status"]
     if status == "captured":
         if charges and taken != row["amount_minor"]:
             yield f"captured here with {row['amount_minor']}, and there with {taken}"
-        if back:
-            yield f"captured here, and {back} of it was given back there"
+        if back != back_here:
+            yield f"captured here and {back_here} of it given back, and there {back} was"
         if disputes:
             yield "captured here, and disputed there"
     elif status == "refunded" and back != taken:
         yield f"refunded here, and there {back} of {taken} was given back"
-    elif status == "refund_failed" and back:
-        yield f"kept here, and {back} was given back there"
+    elif status == "refund_failed" and back != back_here:
+        yield f"kept here but for {back_here}, and {back} was given back there"
 
 
 def _is_decided_on(
-    row: StoredRow, charges: list[StoredRow], refunds: list[StoredRow], disputes: list[StoredRow]
+    row: StoredRow, charges: list[StoredRow], theirs: list[StoredRow], disputes: list[StoredRow]
 ) -> bool:
     """Whether a person decided, and what the gateway said then is what its books say now."""
     side = row["gateway_side"]
     if row["decided_by"] is None or side is None:
         return False
     shown = (side["captured_minor"], side["refunded_minor"], side["disputed"])
-    return side["answer"] != "captured" or shown == (_sum(charges), _sum(refunds), bool(disputes))
+    return side["answer"] != "captured" or shown == (_sum(charges), _sum(theirs), bool(disputes))
 
 
 def _sum(money: list[StoredRow]) -> int:

@@ -27,14 +27,17 @@ _YOUNG = "date_trunc('month', now()) - interval '11 months'"
 DIGESTED: dict[str, dict[str, str]] = {
     "invoice": {
         "events": "SELECT * FROM events",
-        "invoices": """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number
+        "invoices": """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, refunds
                        FROM invoices""",
         "payments": "SELECT payment_id, invoice_id, version, pending, method FROM payments",
+        "refunds": "SELECT invoice_id, refund_id, payment_id, version, pending FROM refunds",
         "answers": "SELECT * FROM answers",
     },
     "payment_gateway": {
         "payments": """SELECT payment_id, invoice_id, amount_minor, currency, params_hash, status, version, method_token, gateway_id,
                        receipt_number, refund_id, decided_by FROM payments""",
+        "refunds": """SELECT payment_id, refund_id, position, reason, asked_minor, status, amount_minor, by_hand_minor, version, gateway_id,
+                      decided_by FROM refunds""",
         "attempts": f"""SELECT payment_id, step, answer, idempotency_key FROM attempts
                         WHERE step IN ('tokenise', 'prepare', 'execute', 'refund') AND recorded_at > {_YOUNG}""",  # noqa: S608
         "outcomes": "SELECT * FROM outcomes",
@@ -42,7 +45,7 @@ DIGESTED: dict[str, dict[str, str]] = {
     },
     "saga": {
         "sagas": """SELECT payment_id, invoice_id, status, captured_minor, captured_currency, receipt_number, failure_outcome,
-                    failure_reason, failure_recorded, flagged, refund_reason FROM sagas""",
+                    failure_reason, failure_recorded, flagged, refund_reason, refunds FROM sagas""",
         "transitions": f"""SELECT payment_id, from_status, to_status, fact, cause_id FROM transitions
                            WHERE fact <> {_UNDER_WAY} AND at > {_YOUNG}""",  # noqa: S608 - constants
     },

@@ -10,7 +10,7 @@ import orjson
 from services.audit import payments
 from services.audit.align import Keyed, StoredRow, align
 from services.audit.finding import Tally
-from services.audit.invoice_events import FROM_SAGA, UPSTREAM_COMMANDS
+from services.audit.invoice_events import BY_PERSON, FROM_SAGA, FROM_STAFF, UPSTREAM_COMMANDS
 from services.audit.stores import DATABASES, Stores
 
 COMMANDS_AT_ONCE_MAX = 3
@@ -18,12 +18,15 @@ COMMANDS_AT_ONCE_MAX = 3
 ANNOUNCEMENTS_LOST_MAX = 3
 """How many more times a payment may have been called overdue than the invoice service knows, because a fail-over lost its last commits. The
 wait doubles each time, so there are few."""
+REMINDERS_AT_ONCE_MAX = 12
+"""A deadline also reminds of at most ten refunds."""
 
 _FROM_UPSTREAM = """
     SELECT e.stream_id, e.version, e.type, e.recorded_at, a.answer, a.command_type, a.invoice_id
     FROM (SELECT *, $1::jsonb->>split_part(type, '.', 1) AS command FROM events) e
     LEFT JOIN answers a ON a.command_id = e.cause_id
-    WHERE e.command IS NOT NULL AND (a.answer IS DISTINCT FROM 'accepted' OR a.invoice_id IS DISTINCT FROM e.stream_id
+    WHERE e.command IS NOT NULL AND e.data->>'requested_by' IS NULL
+      AND (a.answer IS DISTINCT FROM 'accepted' OR a.invoice_id IS DISTINCT FROM e.stream_id
                                      OR split_part(a.command_type, '.', 3) <> e.command)
     ORDER BY e.stream_id, e.version"""
 _SAME_CAUSE = """
@@ -35,7 +38,7 @@ _COUNT = "SELECT count(*) FROM events"
 _SAGAS = "SELECT payment_id, deadline, journal_from FROM sagas ORDER BY payment_id"
 _TRANSITIONS = "SELECT payment_id, version, fact, cause_id, at FROM transitions ORDER BY payment_id, version"
 _OUTCOMES = "SELECT payment_id, version, message_id, body, recorded_at FROM outcomes ORDER BY payment_id, version"
-_JOURNAL = "SELECT subject, id FROM journal WHERE action IN ('ask', 'resolve') ORDER BY subject"
+_JOURNAL = "SELECT subject, id FROM journal WHERE action IN ('ask', 'resolve', 'refund') ORDER BY subject"
 
 
 async def caused_by_commands(counted: Tally, stores: Stores) -> None:
@@ -103,7 +106,9 @@ class _Known:
             uuid5(payment, f"deadline:{number}") for saga in sagas for number in range(1, saga["deadline"] + 1)
         }
         self.from_saga = {
-            uuid5(step["cause_id"], str(position)) for step in transitions for position in range(COMMANDS_AT_ONCE_MAX)
+            uuid5(step["cause_id"], str(position))
+            for step in transitions
+            for position in range(REMINDERS_AT_ONCE_MAX if step["fact"] == "DeadlineFired" else COMMANDS_AT_ONCE_MAX)
         }
         self.from_staff = {uuid5(entry["id"], "0") for entry in journal}
         self.early_steps_deleted = any(saga["journal_from"] > 1 for saga in sagas)
@@ -136,6 +141,14 @@ def _steps(known: _Known, events: Iterable[StoredRow], transitions: Iterable[Sto
                 step["at"],
             )
     for event in events:
+        if event["event"] in FROM_STAFF and event["data"][BY_PERSON] is not None:
+            if event["cause_id"] not in known.from_staff:
+                yield (
+                    event["invoice_id"],
+                    f"{event['event']} of {known.payment_id} names a person, and has no cause in the journal",
+                    event["recorded_at"],
+                )
+            continue
         if event["event"] in UPSTREAM_COMMANDS:
             continue
         if event["event"] not in FROM_SAGA or not known.may_be_of_saga(event["cause_id"]):

@@ -65,7 +65,7 @@ class Check:
 CHECKS: tuple[Check, ...] = (
     Check(
         captured_once,
-        "Captured minus refunded is 0 or the amount; amount, currency and method are the invoice's; at most one capture",
+        "Captured minus refunded is what our refunds leave; amount, currency and method are the invoice's; each is made once",
         ("invoice", "payment_gateway", LEDGER),
     ),
     Check(
@@ -100,7 +100,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         senders_kept_apart,
-        "Every command of a sender was answered once, under that sender's id; no sender paid or voided an invoice of another",
+        "Every command of a sender was answered once, under that sender's id; no sender paid, voided or refunded an invoice of another",
         ("invoice",),
     ),
     Check(
@@ -150,7 +150,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         books_balance,
-        "Captures minus refunds at the gateway equal the amounts of the paid invoices",
+        "Captures minus refunds at the gateway equal the amounts of the paid invoices without what they gave back",
         ("invoice", "payment_gateway", LEDGER),
     ),
     Check(

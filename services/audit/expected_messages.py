@@ -28,16 +28,19 @@ _STEPS = f"""
     SELECT * FROM (
         SELECT payment_id, version, from_status, to_status, fact, cause_id, at,
                coalesce(bool_or(fact IN ('InDoubt', 'NeedsDecision')) OVER earlier, false) AS doubted_before,
-               coalesce(bool_or(fact = 'PaymentFailed') OVER earlier, false) AS failed_before
+               coalesce(bool_or(fact = 'PaymentFailed') OVER earlier, false) AS failed_before,
+               EXISTS (SELECT FROM sagas s WHERE s.payment_id = transitions.payment_id AND s.refunds IS NOT NULL) AS refunds_asked
         FROM transitions
         WINDOW earlier AS (PARTITION BY payment_id ORDER BY version ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
     ) steps WHERE at > {_SINCE}"""  # noqa: S608
 _ORDERS = f"""
     SELECT id, action, subject, at FROM journal
-    WHERE (action IN ('ask', 'resolve') OR (action = 'discard' AND details->>'closes' IS NOT NULL)) AND at > {_SINCE}"""  # noqa: S608
+    WHERE (action IN ('ask', 'resolve', 'refund') OR (action = 'discard' AND details->>'closes' IS NOT NULL)) AND at > {_SINCE}"""  # noqa: S608
 
 _UNTOLD = frozenset({"absent", "awaiting_outcome", "in_doubt", "needs_decision"})
 _REFUND_FACTS = frozenset({"Refunded", "RefundInDoubt", "RefundFailed"})
+_OF_ASKED_REFUNDS = frozenset({"RefundAsked", "RefundRecorded", "RefundMade", "RefundDoubted", "RefundUnmade"})
+"""Facts about a refund that was asked for. What the saga said depends on the refund, which the journal of its steps does not tell."""
 SETTLEMENT, TO_GATEWAY = "invoice.settlement", "payment_gateway.commands"
 _REMINDED = {
     **dict.fromkeys(("awaiting_outcome", "in_doubt", "needs_decision", "refunding", "refund_in_doubt"), TO_GATEWAY),
@@ -81,7 +84,7 @@ async def commands(stores: Stores) -> AsyncIterator[ExpectedMessage]:
             id_, what = uuid5(row["cause_id"], "0"), f"the command of its saga at step {row['version']}, {row['fact']},"
             yield ExpectedMessage(id_, queue, "saga", str(row["payment_id"]), what, row["at"])
     async for row in stores.databases["staff"].rows(_ORDERS):
-        queue = SETTLEMENT if row["action"] == "discard" else TO_GATEWAY
+        queue = SETTLEMENT if row["action"] in {"discard", "refund"} else TO_GATEWAY
         what = f"a person's decision ({row['action']})"
         yield ExpectedMessage(uuid5(row["id"], "0"), queue, "staff", str(row["subject"]), what, row["at"])
 
@@ -90,11 +93,13 @@ def first_command(step: StoredRow) -> str | None:
     """The queue of the first command that the saga sent at this step of its journal; None: it sent none, or the journal cannot tell."""
     before, fact, after = step["from_status"], step["fact"], step["to_status"]
     if fact == "DeadlineFired":
-        return _REMINDED.get(before)
+        return None if step["refunds_asked"] else _REMINDED.get(before)
     if after == "refunding" != before:
         return TO_GATEWAY
     if fact == "PaymentRequested" and before == after:
         return SETTLEMENT  # the invoice still waits for what it had recorded: it is told again
+    if fact in _OF_ASKED_REFUNDS:
+        return None
     tells_invoice = (
         (after == "settling" != before)
         or (fact in {"Declined", "NotCharged"} and before in _UNTOLD)

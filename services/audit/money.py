@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from services.audit import payments
+from services.audit import payments, refunds
 from services.audit.align import StoredRow, align
 from services.audit.finding import Tally
 from services.audit.payments import (
@@ -26,35 +26,45 @@ CLOCKS_APART_S = 5.0
 
 
 async def captured_once(counted: Tally, stores: Stores) -> None:
-    """For each payment: captures minus refunds are 0 or the amount; amount, currency and method are the invoice's; one capture at most.
+    """For each payment: captures minus refunds are 0, the amount, or what refunds of a part leave; each refund was made once; amount,
+    currency and method are the invoice's; one capture at most.
 
     Amounts that differ are no breach while a person is asked about them, after a person decided, or once all was given back.
     """
-    sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
-    async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
+    sources = (
+        payments.invoice_events,
+        payments.payment_rows,
+        payments.charges,
+        payments.refunds,
+        payments.our_refunds,
+    )
+    known = stores.has("payment_gateway")
+    async for payment_id, (events, rows, charges, theirs, ours) in align(*(source(stores) for source in sources)):
         counted.look()
         request = next((event for event in events if event["event"] == "PaymentRequested"), None)
         asked = None if request is None else request["data"]
         for why in (
-            *_miscounted(rows, charges, refunds),
+            *_miscounted(rows, charges, ours, theirs, known=known),
+            *refunds.made_once(ours, theirs, known=known),
             *_requested_other_than_issued(request),
-            *_mismatched(asked, rows, charges, refunds),
+            *_mismatched(asked, rows, charges, theirs),
         ):
             counted.breach(payment_id or charges[0]["id"], why)
 
 
-def _miscounted(rows: list[StoredRow], charges: list[StoredRow], refunds: list[StoredRow]) -> Iterator[str]:
+def _miscounted(
+    rows: list[StoredRow], charges: list[StoredRow], ours: list[StoredRow], theirs: list[StoredRow], *, known: bool
+) -> Iterator[str]:
     if len(charges) > 1:
         yield f"captured {len(charges)} times: {', '.join(charge['id'] for charge in charges)}"
-    elif (charges or refunds) and not any(map(_is_attended, rows)):
+    elif (charges or theirs) and not any(map(_is_attended, rows)):
         amount = rows[0]["amount_minor"] if rows else charges[0]["amount"] if charges else 0
-        net = _net(charges, refunds)
-        if net not in {0, amount}:
-            yield f"captures minus refunds are {net}, neither 0 nor {amount}"
+        captured = sum(charge["amount"] for charge in charges)
+        yield from refunds.miscounted(captured, amount, ours, theirs, known=known)
 
 
-def _net(charges: list[StoredRow], refunds: list[StoredRow]) -> int:
-    return sum(int(charge["amount"]) for charge in charges) - sum(int(refund["amount"]) for refund in refunds)
+def _net(charges: list[StoredRow], theirs: list[StoredRow]) -> int:
+    return sum(int(charge["amount"]) for charge in charges) - sum(int(refund["amount"]) for refund in theirs)
 
 
 def _is_attended(row: StoredRow) -> bool:
@@ -72,7 +82,7 @@ def _requested_other_than_issued(request: StoredRow | None) -> Iterator[str]:
 
 
 def _mismatched(
-    asked: dict[str, Any] | None, rows: list[StoredRow], charges: list[StoredRow], refunds: list[StoredRow]
+    asked: dict[str, Any] | None, rows: list[StoredRow], charges: list[StoredRow], theirs: list[StoredRow]
 ) -> Iterator[str]:
     """What the invoice requested, what our row holds and what the gateway took are the same."""
     if asked is None:  # the check `caused_by_commands` reports a payment without a request
@@ -85,7 +95,7 @@ def _mismatched(
         if is_token and row["method_token"] not in {None, asked["method"]["fingerprint"]}:
             yield "the payment's method is not the invoice's"
     methods = {asked["method"]["fingerprint"]} if is_token else {row["method_token"] for row in rows}
-    is_settled_otherwise = _net(charges, refunds) == 0 or any(map(_is_attended, rows))
+    is_settled_otherwise = _net(charges, theirs) == 0 or any(map(_is_attended, rows))
     for charge in charges:
         if (charge["amount"], charge["currency"]) != wanted and not is_settled_otherwise:
             yield f"the invoice asked for {_money(wanted)}, the gateway took {_money((charge['amount'], charge['currency']))}"
@@ -207,19 +217,28 @@ async def paid_when_captured(counted: Tally, stores: Stores) -> None:
         return
     async for row in stores.databases["invoice"].rows(_PAID_TWICE):
         counted.breach(row["stream_id"], f"paid {row['times']} times")
-    sources = (payments.invoice_events, payments.payment_rows, payments.decisions, payments.failures)
-    async for payment_id, (events, rows, decisions, failures) in align(*(source(stores) for source in sources)):
+    sources = (
+        payments.invoice_events,
+        payments.payment_rows,
+        payments.decisions,
+        payments.failures,
+        payments.our_refunds,
+    )
+    async for payment_id, (events, rows, decisions, failures, ours) in align(*(source(stores) for source in sources)):
         counted.look()
         since = max([event["recorded_at"] for event in events] + [row["updated_at"] for row in rows], default=None)
         for why in (
             *_ended_twice(events),
-            *_decided_without_evidence(rows, decisions),
+            *_decided_without_evidence(rows, decisions, ours),
+            *refunds.decided_without_evidence(ours, decisions),
             *_failed_without_outcome(events, failures),
             *_requested_and_never_requested(events, rows),
         ):
             counted.breach(payment_id, why)
         for why in _disagreeing(events, rows):
             counted.breach(payment_id, why, since=since)
+        for why, changed in refunds.disagreeing(payment_id, events, ours):
+            counted.breach(payment_id, why, since=changed)
 
 
 def _ended_twice(events: list[StoredRow]) -> Iterator[str]:
@@ -247,9 +266,14 @@ def _requested_and_never_requested(events: list[StoredRow], rows: list[StoredRow
         yield f"requested on {request['invoice_id']}, and closed as never requested"
 
 
-def _decided_without_evidence(rows: list[StoredRow], decisions: list[StoredRow]) -> Iterator[str]:
-    """A decision must have recorded its evidence."""
+def _decided_without_evidence(
+    rows: list[StoredRow], decisions: list[StoredRow], ours: list[StoredRow]
+) -> Iterator[str]:
+    """A decision must have recorded its evidence. If it was about a refund, that of the refund is looked at."""
+    of_refunds = {refund["decided_by"] for refund in ours}
     for row in rows:
+        if row["decided_by"] in of_refunds:
+            continue
         resolution = _RESOLUTION_OF.get(row["status"])
         if row["decided_by"] and not any(
             d["resolution"] == resolution and d["decided_by"] == row["decided_by"] and d["evidence"].strip()
@@ -271,7 +295,7 @@ def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str
         return
     if paid is None and row["status"] == "captured":
         yield f"captured, and {row['invoice_id']} is not paid by it"
-    elif paid is not None and row["status"] != "captured":
+    elif paid is not None and row["status"] not in (CHARGED if refunds.on_invoice(events) else {"captured"}):
         yield f"{paid['invoice_id']} is paid by it, and it is {row['status']}"
     elif paid is not None and (paid["invoice_id"], paid["data"]["receipt_number"]) != (
         row["invoice_id"],
@@ -285,23 +309,39 @@ def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str
 # -- books_balance ---------------------------------------------------------------------------------------------------------------------
 
 
+def _is_left_out(stores: Stores, rows: list[StoredRow], charges: list[StoredRow]) -> bool:
+    """The result is open, or a person decided that the money stays; or the books that were given say nothing about it."""
+    is_open = any(_is_attended(row) or row["status"] == "refund_failed" for row in rows)
+    return is_open or (not charges and not all(payments.is_covered(stores, row) for row in rows))
+
+
 async def books_balance(counted: Tally, stores: Stores) -> None:
-    """Captures - refunds = paid on invoices, for each payment. Open payments, and those that a person settled otherwise, are left out."""
+    """Captures - refunds = paid - refunded on invoices, for each payment, but for what people gave back at the gateway themselves.
+
+    Open payments, and those that a person settled otherwise, are left out.
+    """
     if not stores.has("invoice", "payment_gateway", LEDGER):
         return
-    sources = (payments.invoice_events, payments.payment_rows, payments.charges, payments.refunds)
-    async for payment_id, (events, rows, charges, refunds) in align(*(source(stores) for source in sources)):
-        if any(_is_attended(row) or row["status"] == "refund_failed" for row in rows):
-            continue  # the result is open, or a person decided that the money stays
-        if not charges and not all(payments.is_covered(stores, row) for row in rows):
-            continue  # the books that were given say nothing about it
+    sources = (
+        payments.invoice_events,
+        payments.payment_rows,
+        payments.charges,
+        payments.refunds,
+        payments.our_refunds,
+    )
+    async for payment_id, (events, rows, charges, theirs, ours) in align(*(source(stores) for source in sources)):
+        if _is_left_out(stores, rows, charges):
+            continue
         if any(counted.is_young(row["updated_at"]) for row in rows):
             counted.in_flight()
             continue
         counted.look()
         here = _sum((e["data"]["currency"], e["data"]["amount_minor"]) for e in events if e["event"] == "Paid")
         there = _sum((charge["currency"], charge["amount"]) for charge in charges)
-        there.subtract(_sum((refund["currency"], refund["amount"]) for refund in refunds))
+        there.subtract(_sum((refund["currency"], refund["amount"]) for refund in theirs))
+        if (paid := next((event["data"] for event in events if event["event"] == "Paid"), None)) is not None:
+            here[paid["currency"]] -= sum(amount for _, amount in refunds.on_invoice(events).values())
+            there[paid["currency"]] += max((row["by_hand_minor"] for row in ours), default=0)
         for currency in sorted({*here, *there}):  # for each payment, so that two errors do not balance each other
             if here[currency] != there[currency]:
                 why = f"the gateway holds {there[currency]} {currency}, the invoice has {here[currency]} (minor units)"

@@ -64,10 +64,15 @@ _CHARGES = f"""
     FROM (SELECT *, {MINOR_UNITS} AS minor FROM charges) c LEFT JOIN payment_intents i ON i.id = c.payment_intent ORDER BY 1, c.id"""  # noqa: S608 - a constant
 
 _REFUNDS = f"""
-    SELECT lower(json_extract(i.metadata, '$.payment_id')), r.id, r.minor AS amount, upper(r.currency) AS currency, r.created
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), r.id, r.minor AS amount, upper(r.currency) AS currency, r.created,
+           lower(json_extract(d.metadata, '$.refund_id')) AS refund_id
     FROM (SELECT *, {MINOR_UNITS} AS minor FROM refunds) r LEFT JOIN payment_intents i ON i.id = r.payment_intent
+    LEFT JOIN refund_details d ON d.refund = r.id
     WHERE r.status = 'succeeded' ORDER BY 1, r.id"""  # noqa: S608 - a constant
 
+_OUR_REFUNDS = """
+    SELECT payment_id, refund_id::text AS refund_id, status, asked_minor, amount_minor, by_hand_minor, decided_by, updated_at
+    FROM refunds ORDER BY payment_id, position"""
 _HAS_DISPUTES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'disputes'"
 """A ledger of an earlier sandbox has none."""
 _DISPUTES = """
@@ -116,6 +121,11 @@ def charges(stores: Stores) -> Keyed:
 def refunds(stores: Stores) -> Keyed:
     """Successful refunds in the gateway's books."""
     return _from_ledger(stores, _REFUNDS)
+
+
+def our_refunds(stores: Stores) -> Keyed:
+    """The refunds that the payment gateway service knows."""
+    return _from(stores, "payment_gateway", _OUR_REFUNDS)
 
 
 def disputes(stores: Stores) -> Keyed:

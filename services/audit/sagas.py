@@ -30,8 +30,10 @@ LEGAL: frozenset[str] = frozenset(
 
 _COUNT = "SELECT count(*) FROM transitions"
 _ILLEGAL = """
-    SELECT payment_id, version, from_status, to_status, fact FROM transitions
-    WHERE from_status || '>' || to_status <> ALL($1::text[]) OR (from_status = 'completed' AND fact = 'DeadlineFired')
+    SELECT payment_id, version, from_status, to_status, fact FROM transitions t
+    WHERE from_status || '>' || to_status <> ALL($1::text[]) OR (
+        from_status = 'completed' AND fact = 'DeadlineFired'  -- it may only remind of a refund that somebody asked for
+        AND NOT EXISTS (SELECT FROM sagas s WHERE s.payment_id = t.payment_id AND s.refunds IS NOT NULL))
     ORDER BY payment_id, version"""
 _BROKEN_CHAINS = """
     WITH steps AS (

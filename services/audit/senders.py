@@ -20,7 +20,7 @@ _OF_ANOTHER = """
 
 
 async def senders_kept_apart(counted: Tally, stores: Stores) -> None:
-    """Every answer is kept under the id of its sender's command, and no sender paid or voided an invoice of another."""
+    """Every answer is kept under the id of its sender's command, and no sender paid, voided or refunded an invoice of another."""
     invoices = stores.databases.get("invoice")
     if invoices is None:
         return

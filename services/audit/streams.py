@@ -8,7 +8,7 @@ from services.audit.stores import Stores
 EVENTS = (
     """SELECT stream_id, version, type, data, owner, recorded_at FROM events ORDER BY stream_id COLLATE "C", version"""
 )
-STATES = """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, owner
+STATES = """SELECT invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, refunds, owner
             FROM invoices ORDER BY invoice_id COLLATE "C" """
 PAYMENTS_NOT_REBUILT = """
     WITH requested AS (

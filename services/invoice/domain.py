@@ -11,6 +11,17 @@ from hashlib import sha256
 from typing import Literal, assert_never
 from uuid import UUID
 
+from services.invoice import refunds
+from services.invoice.refunds import (
+    RecordRefund,
+    RecordRefundFailure,
+    Refund,
+    Refunded,
+    RefundFailed,
+    RefundRejected,
+    RefundRequested,
+    Refunds,
+)
 from shared.records import dataclass, replace
 
 FailureOutcome = Literal["declined", "not_charged"]
@@ -39,6 +50,11 @@ class RejectionReason(StrEnum):
     NOTHING_TO_PAY = "nothing_to_pay"
     AMOUNT_NOT_CHARGEABLE = "amount_not_chargeable"
     CURRENCY_NOT_CHARGEABLE = "currency_not_chargeable"
+    NOT_PAID = "not_paid"
+    NOTHING_TO_REFUND = "nothing_to_refund"
+    REFUND_TOO_LARGE = "refund_too_large"
+    REFUND_ID_USED = "refund_id_used"
+    TOO_MANY_REFUNDS = "too_many_refunds"
 
 
 class SettlementRejectionReason(StrEnum):
@@ -82,6 +98,7 @@ class Invoice:
     payment_id: UUID | None = None
     receipt_number: str | None = None
     owner: str | None = None
+    refunds: Refunds = ()
 
 
 # -- commands --------------------------------------------------------------------------------------------------------------------------
@@ -145,7 +162,17 @@ class FlagPaymentInDoubt:
     payment_id: UUID
 
 
-Command = Issue | Pay | Void | RecordPayment | RecordPaymentFailure | FlagPaymentInDoubt
+Command = (
+    Issue
+    | Pay
+    | Void
+    | RecordPayment
+    | RecordPaymentFailure
+    | FlagPaymentInDoubt
+    | Refund
+    | RecordRefund
+    | RecordRefundFailure
+)
 
 # -- events ----------------------------------------------------------------------------------------------------------------------------
 
@@ -198,7 +225,19 @@ class SettlementRejected:
     reason: str
 
 
-Event = Issued | PaymentRequested | Paid | PaymentFailed | PaymentFlaggedInDoubt | Voided | SettlementRejected
+Event = (
+    Issued
+    | PaymentRequested
+    | Paid
+    | PaymentFailed
+    | PaymentFlaggedInDoubt
+    | Voided
+    | SettlementRejected
+    | RefundRequested
+    | Refunded
+    | RefundFailed
+    | RefundRejected
+)
 
 
 # -- decide ----------------------------------------------------------------------------------------------------------------------------
@@ -219,6 +258,12 @@ def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | RejectionR
             return _record_failure(command, invoice)
         case FlagPaymentInDoubt():
             return _flag_in_doubt(command, invoice)
+        case Refund():
+            return _refund(command, invoice)
+        case RecordRefund():
+            return refunds.record(command, invoice.refunds)
+        case RecordRefundFailure():
+            return refunds.record_failure(command, invoice.refunds, invoice.currency)
         case _:
             assert_never(command)
 
@@ -315,6 +360,55 @@ def _flag_in_doubt(command: FlagPaymentInDoubt, invoice: Invoice) -> tuple[Event
     return ()
 
 
+def _refund(command: Refund, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
+    """Request a refund, or reject it: to upstream as an answer, to a person as an event."""
+    decided = _refund_of(command, invoice)
+    if not isinstance(decided, RejectionReason) or command.requested_by is None or command.payment_id is None:
+        return decided
+    return (RefundRejected(command.payment_id, command.refund_id, decided.value, command.requested_by),)
+
+
+def _refund_of(command: Refund, invoice: Invoice) -> tuple[Event, ...] | RejectionReason:
+    if invoice.status is InvoiceStatus.ABSENT:
+        return RejectionReason.UNKNOWN_INVOICE
+    paid_by = invoice.payment_id
+    if invoice.status is not InvoiceStatus.PAID or paid_by is None or command.payment_id not in {None, paid_by}:
+        return RejectionReason.NOT_PAID
+    if command.refund_id == paid_by:
+        return (
+            RejectionReason.REFUND_ID_USED
+        )  # it is that of the refund which the saga asks for, if we cannot take the money
+    known = refunds.find(invoice.refunds, command.refund_id)
+    if known is not None:
+        return () if known.asked_minor == command.amount_minor else RejectionReason.REFUND_ID_USED
+    requested = RefundRequested(
+        paid_by,
+        command.refund_id,
+        command.amount_minor,
+        command.currency,
+        command.reason,
+        command.requested_by,
+    )
+    return _unfit_refund(command, invoice) or (requested,)
+
+
+def _unfit_refund(command: Refund, invoice: Invoice) -> RejectionReason | None:
+    """Why what is left of the paid invoice cannot be given back like this, or None."""
+    if command.currency != invoice.currency:
+        return RejectionReason.CURRENCY_DIFFERS
+    if len(invoice.refunds) >= refunds.REFUNDS_MAX:
+        return RejectionReason.TOO_MANY_REFUNDS
+    left_minor = refunds.left_minor(invoice.refunds, invoice.amount_minor)
+    if left_minor <= 0:
+        return RejectionReason.NOTHING_TO_REFUND
+    if command.amount_minor is not None:
+        if command.amount_minor > left_minor:
+            return RejectionReason.REFUND_TOO_LARGE
+        if command.amount_minor % CHARGEABLE_STEPS.get(command.currency, 1):
+            return RejectionReason.AMOUNT_NOT_CHARGEABLE
+    return None
+
+
 # -- evolve ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -346,6 +440,8 @@ def _apply(invoice: Invoice, event: Event) -> Invoice:
             return replace(invoice, status=InvoiceStatus.VOID)
         case SettlementRejected():
             return invoice  # the event is for the saga, and changes nothing about the invoice
+        case RefundRequested() | Refunded() | RefundFailed() | RefundRejected():
+            return replace(invoice, refunds=refunds.fold(invoice.refunds, event))
         case _:
             assert_never(event)
 
@@ -356,6 +452,8 @@ def ended_payment(event: Event) -> UUID | None:
         case Paid() | PaymentFailed():
             return event.payment_id
         case Issued() | PaymentRequested() | PaymentFlaggedInDoubt() | Voided() | SettlementRejected():
+            return None
+        case RefundRequested() | Refunded() | RefundFailed() | RefundRejected():
             return None
         case _:
             assert_never(event)

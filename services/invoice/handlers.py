@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 from uuid import UUID
 
-from services.invoice import domain, store
+from services.invoice import domain, refunds, store
 from services.invoice.answers import ACCEPTED, CommandResult
 from services.invoice.command_inbox import SOURCE, close_answers
 from services.invoice.senders import Senders
@@ -47,6 +47,31 @@ def _flag_in_doubt(message: messages.FlagPaymentInDoubt, _: Loaded) -> domain.Co
     return domain.FlagPaymentInDoubt(message.payment_id)
 
 
+def _refund(message: messages.RefundInvoice, _: Loaded) -> domain.Command:
+    return refunds.Refund(message.refund_id, message.amount_minor, message.currency, message.reason)
+
+
+def _request_refund(message: messages.RequestRefund, _: Loaded) -> domain.Command:
+    return refunds.Refund(
+        message.refund_id,
+        message.amount_minor,
+        message.currency,
+        message.reason,
+        message.payment_id,
+        message.requested_by,
+    )
+
+
+def _record_refund(message: messages.RecordRefund, _: Loaded) -> domain.Command:
+    return refunds.RecordRefund(
+        message.payment_id, message.refund_id, message.amount_minor, message.currency, message.version
+    )
+
+
+def _record_refund_failure(message: messages.RecordRefundFailure, _: Loaded) -> domain.Command:
+    return refunds.RecordRefundFailure(message.payment_id, message.refund_id, message.reason, message.version)
+
+
 ROUTES: Mapping[type[Contract], Callable[[Any, Loaded], domain.Command]] = {
     messages.IssueInvoice: _issue,
     messages.PayInvoice: _pay,
@@ -54,6 +79,10 @@ ROUTES: Mapping[type[Contract], Callable[[Any, Loaded], domain.Command]] = {
     messages.RecordPayment: _record,
     messages.RecordPaymentFailure: _record_failure,
     messages.FlagPaymentInDoubt: _flag_in_doubt,
+    messages.RefundInvoice: _refund,
+    messages.RequestRefund: _request_refund,
+    messages.RecordRefund: _record_refund,
+    messages.RecordRefundFailure: _record_refund_failure,
 }
 
 
@@ -113,6 +142,46 @@ def announce(event: domain.Event, invoice_id: str, method: messages.PaymentMetho
             return messages.InvoiceSettlementRejected(
                 invoice_id=invoice_id, payment_id=event.payment_id, reason=event.reason
             )
+        case refunds.RefundRequested() | refunds.Refunded() | refunds.RefundFailed() | refunds.RefundRejected():
+            return _announce_refund(event, invoice_id)
+        case _:
+            assert_never(event)
+
+
+def _announce_refund(event: refunds.RefundEvent, invoice_id: str) -> Contract:
+    about: dict[str, Any] = {
+        "invoice_id": invoice_id,
+        "payment_id": event.payment_id,
+        "refund_id": event.refund_id,
+    }
+    match event:
+        case refunds.RefundRequested():
+            return messages.InvoiceRefundRequested(
+                **about,
+                amount_minor=event.amount_minor,
+                currency=event.currency,
+                reason=event.reason,
+                requested_by=event.requested_by,
+            )
+        case refunds.Refunded():
+            return messages.InvoiceRefunded(
+                **about,
+                amount_minor=event.amount_minor,
+                currency=event.currency,
+                refunded_minor=event.refunded_minor,
+                version=event.version,
+            )
+        case refunds.RefundFailed():
+            return messages.InvoiceRefundFailed(
+                **about,
+                amount_minor=event.amount_minor,
+                currency=event.currency,
+                refunded_minor=event.refunded_minor,
+                reason=event.reason,
+                version=event.version,
+            )
+        case refunds.RefundRejected():
+            return messages.InvoiceRefundRejected(**about, reason=event.reason, requested_by=event.requested_by)
         case _:
             assert_never(event)
 
@@ -122,12 +191,13 @@ def announce(event: domain.Event, invoice_id: str, method: messages.PaymentMetho
 
 @dataclass(frozen=True, slots=True)
 class RepublishOutcome:
-    """Publish the outcome of a payment again, with the same id and bytes.
+    """Publish the outcome of a payment again, or of a refund, with the same id and bytes.
 
-    A settlement command has come whose work is done already. Its sender may have missed the outcome.
+    A command has come whose work is done already. Its sender may have missed the outcome.
     """
 
     payment_id: UUID
+    refund_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +255,16 @@ class InvoiceHandler:
         if isinstance(decided, domain.RejectionReason):
             return Reaction(state, (CommandResult(decided.value),))
         invoice, effects, says = self._happened(state.invoice, message, decided)
-        if not decided and isinstance(command, domain.RecordPayment | domain.RecordPaymentFailure):
-            effects = (RepublishOutcome(command.payment_id),)
+        if not decided:
+            effects = _republished(command, invoice)
         after = replace(state, invoice=invoice).with_payment_ids_of(decided)
         return Reaction(after, (*effects, ACCEPTED), says)
 
     def _as_seen(self, invoice: domain.Invoice, message: Inbound) -> domain.Invoice:
         """The invoice as the sender of the message may see it: one of another sender does not exist. Only that its id is taken shows."""
-        if isinstance(message.data, messages.PayInvoice | messages.VoidInvoice) and not self.senders.may_use(
-            message.sender, invoice.owner
-        ):
+        if isinstance(
+            message.data, messages.PayInvoice | messages.VoidInvoice | messages.RefundInvoice
+        ) and not self.senders.may_use(message.sender, invoice.owner):
             return domain.Invoice(invoice.invoice_id)
         return invoice
 
@@ -214,7 +284,7 @@ class InvoiceHandler:
 
     async def save(self, writes: WriteBatch, changes: Sequence[Change[str, Loaded, Effect]]) -> Sequence[Outgoing]:
         events: list[tuple[str, Cause, NewEvent]] = []
-        republished: list[tuple[str, UUID]] = []
+        republished: list[tuple[str, UUID, UUID | None]] = []
         closed: list[tuple[Cause, messages.CloseCommand]] = []
         invoices: dict[str, domain.Invoice] = {}
         for change in changes:
@@ -224,7 +294,7 @@ class InvoiceHandler:
                         events.append((change.key, change.cause, effect))
                         invoices[change.key] = change.reaction.state.invoice
                     case RepublishOutcome():
-                        republished.append((change.key, effect.payment_id))
+                        republished.append((change.key, effect.payment_id, effect.refund_id))
                     case CloseAnswer():
                         closed.append((change.cause, effect.closed))
                     case CommandResult():
@@ -234,3 +304,16 @@ class InvoiceHandler:
         await store.save(writes, new_events=events, invoices=invoices)
         outcomes = await store.outcomes_of(writes, republished, announce) if republished else []
         return [*outcomes, *await close_answers(writes, closed, self.senders)]
+
+
+def _republished(command: domain.Command, invoice: domain.Invoice) -> tuple[Effect, ...]:
+    """What is published again after a command that changed nothing."""
+    match command:
+        case domain.RecordPayment() | domain.RecordPaymentFailure():
+            return (RepublishOutcome(command.payment_id),)
+        case refunds.RecordRefund() | refunds.RecordRefundFailure():
+            return (RepublishOutcome(command.payment_id, command.refund_id),)
+        case refunds.Refund() if invoice.payment_id is not None:
+            return (RepublishOutcome(invoice.payment_id, command.refund_id),)
+        case _:
+            return ()

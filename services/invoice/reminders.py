@@ -1,4 +1,4 @@
-"""Announces payment requests again that have been pending for too long. So even a deleted queue loses no payment."""
+"""Announces requests of payments and refunds again that have been pending for too long. So even a deleted queue loses none."""
 
 import structlog
 
@@ -17,7 +17,7 @@ lost are back within minutes, and the reminders after a long outage leave room f
 
 
 class RequestReminder:
-    """Announces a payment request again, with the same id, when it has waited `older_than_s` seconds for an outcome.
+    """Announces a request again, with the same id, when it has waited `older_than_s` seconds for an outcome.
 
     The wait doubles with each announcement.
     """
@@ -34,17 +34,19 @@ class RequestReminder:
     async def run_once(self) -> float:
         """Announce overdue requests once. The next run follows soon if there are more than one run announces."""
         announced = await self.remind()
-        return MORE_INTERVAL_S if announced == store.ANNOUNCE_AGAIN_ROWS_MAX else self.interval_s
+        return MORE_INTERVAL_S if announced >= store.ANNOUNCE_AGAIN_ROWS_MAX else self.interval_s
 
     async def remind(self) -> int:
-        """Announce overdue requests once. Returns how many there were, at most `store.ANNOUNCE_AGAIN_ROWS_MAX`."""
+        """Announce overdue requests once. Returns how many there were, at most `store.ANNOUNCE_AGAIN_ROWS_MAX` of each kind."""
         async with self._database.transaction() as tx:
             payments, messages = await store.overdue_requests(tx, older_than_s=self._older_than_s, announce=announce)
+            refunds, more = await store.overdue_refunds(tx, older_than_s=self._older_than_s, announce=announce)
+            messages += more
             if not messages:
-                return payments
+                return payments + refunds
             outbox_batches = await outbox.insert_again(tx, messages)
             crash_points.reach("invoice.reminder.before_commit")
         crash_points.reach("invoice.reminder.after_commit")
         await self._relay.publish(outbox_batches)
-        log.info("requests_announced_again", payments=payments)
-        return payments
+        log.info("requests_announced_again", payments=payments, refunds=refunds)
+        return payments + refunds

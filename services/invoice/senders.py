@@ -25,7 +25,7 @@ ANYBODY = "*"
 class Senders:
     """The settings about senders. `groups` gives each name of a group the whole group: its names share their invoices.
 
-    `unowned` are the names that may pay and void invoices of which nobody knows who issued them.
+    `unowned` are the names that may pay, void and refund invoices of which nobody knows who issued them.
     """
 
     are_named: bool = False
@@ -67,7 +67,7 @@ class Senders:
         return command_id, id_of_command(sender, command_id) if sender is not None else None
 
     def may_use(self, sender: str | None, owner: str | None) -> bool:
-        """Whether the sender may pay and void the invoices of this owner."""
+        """Whether the sender may pay, void and refund the invoices of this owner."""
         if not self.are_named or sender == owner is not None:
             return True
         if owner is None:

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import structlog
 
-from services.invoice import stored_events
+from services.invoice import refund_store, stored_events
 from services.invoice.domain import Event, Invoice, InvoiceStatus, Issued, PaymentRequested, ended_payment
+from services.invoice.refunds import RefundRequested
 from shared.contracts.base import Contract
 from shared.contracts.invoice import EncryptedCardMethod, InvoicePaymentOverdue, PaymentMethod, TokenMethod
 from shared.messaging.codec import encode
@@ -22,14 +23,16 @@ from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
 
-_COLUMNS = "invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, owner"
-_ROW = attrgetter(*_COLUMNS.split(", "))
+_COLUMNS = (
+    "invoice_id, status, version, customer_id, amount_minor, currency, payment_id, receipt_number, refunds, owner"
+)
+_PLAIN = attrgetter(*(name for name in _COLUMNS.split(", ") if name not in {"refunds", "owner"}))
 _SELECT = f"SELECT {_COLUMNS} FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id"  # noqa: S608 - our names
 _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
-_INSERT = f"INSERT INTO invoices ({_COLUMNS}, updated_at) SELECT u.*, $2 FROM unnest($1::invoice_row_2[]) u"  # noqa: S608 - our names
+_INSERT = f"INSERT INTO invoices ({_COLUMNS}, updated_at) SELECT u.*, $2 FROM unnest($1::invoice_row_3[]) u"  # noqa: S608 - our names
 _CHANGED = _COLUMNS.split(", ")[1:-1]  # an invoice keeps its id and its owner
 _UPDATE = f"""UPDATE invoices i SET {", ".join(f"{name} = u.{name}" for name in _CHANGED)}, updated_at = $2
-    FROM unnest($1::invoice_row_2[]) u WHERE i.invoice_id = u.invoice_id RETURNING i.invoice_id"""  # noqa: S608 - our names
+    FROM unnest($1::invoice_row_3[]) u WHERE i.invoice_id = u.invoice_id RETURNING i.invoice_id"""  # noqa: S608 - our names
 _UPSERT = f"""{_INSERT} ON CONFLICT (invoice_id) DO UPDATE
     SET {", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "owner", "updated_at"))}"""  # noqa: S608 - our names
 
@@ -107,6 +110,7 @@ async def save(
                SELECT u.*, true, now() FROM unnest($1::payment_row[]) u""",
             requested,
         )
+    await refund_store.save(writes, [(key, new.version, new.event) for key, _, new in new_events])
     ended = [payment_id for _, _, new in new_events if (payment_id := ended_payment(new.event)) is not None]
     if ended:
         await writes.execute(
@@ -122,8 +126,8 @@ async def _write_invoices(
     There is no upsert, because it would lock each row first and then confirm or undo its insert, which costs PostgreSQL more.
     """
     issued = {key for key, _, new in new_events if new.version == 1}
-    new = [_ROW(invoice) for key, invoice in invoices.items() if key in issued]
-    existing = [_ROW(invoice) for key, invoice in invoices.items() if key not in issued]
+    new = [_row(invoice) for key, invoice in invoices.items() if key in issued]
+    existing = [_row(invoice) for key, invoice in invoices.items() if key not in issued]
     time = new_events[0][1].time
     if new:
         await writes.execute(_INSERT, new, time)
@@ -136,20 +140,38 @@ def _payment_row(invoice_id: str, requested: PaymentRequested, new: NewEvent) ->
     return requested.payment_id, invoice_id, new.version, method
 
 
-async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID]], announce: Announce) -> list[Outgoing]:
-    """The messages that announced the outcomes of these payments (invoice id, payment id), with the same ids and bytes as then.
+async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID, UUID | None]], announce: Announce) -> list[Outgoing]:
+    """The messages that announced the outcomes of these payments and refunds, with the same ids and bytes as then.
 
-    Raises UnreadableRowsError if a stream has an event that this build cannot read.
+    Each is (invoice id, payment id, refund id). The refund id is None for the outcome of the payment itself. Raises UnreadableRowsError if
+    a stream has an event that this build cannot read.
     """
-    streams = await event_store.load(tx, {invoice_id for invoice_id, _ in payments})
-    wanted = {payment_id for _, payment_id in payments}
+    streams = await event_store.load(tx, {invoice_id for invoice_id, *_ in payments})
+    wanted = {(payment_id, refund_id) for _, payment_id, refund_id in payments}
     published: list[Outgoing] = []
     for stream in streams.values():
         for stored in stream:
             event = _event(stored)
-            if getattr(event, "payment_id", None) in wanted and not isinstance(event, PaymentRequested):
+            about = (getattr(event, "payment_id", None), getattr(event, "refund_id", None))
+            if about in wanted and not isinstance(event, PaymentRequested | RefundRequested):
                 published.append(_announcement(stored, event, None, announce))
     return published
+
+
+async def overdue_refunds(tx: Tx, *, older_than_s: float, announce: Announce) -> tuple[int, list[Outgoing]]:
+    """The number of refunds that have been pending for too long, and their requests, with the same ids and bytes as the first time."""
+    rows = await refund_store.overdue(
+        tx, older_than_s=older_than_s, at_most=ANNOUNCE_AGAIN_ROWS_MAX, doublings_max=ANNOUNCE_DOUBLINGS_MAX
+    )
+    streams = await event_store.load(tx, {row["invoice_id"] for row in rows})
+    announced: list[Outgoing] = []
+    for row in rows:
+        try:
+            stored = streams[row["invoice_id"]][row["version"] - 1]
+            announced.append(_announcement(stored, stored_events.load(stored.type, stored.data), None, announce))
+        except Exception:  # as in `overdue_requests`
+            log.exception("refund_unreadable", refund_id=str(row["refund_id"]))
+    return len(rows), announced
 
 
 async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -> tuple[int, list[Outgoing]]:
@@ -194,7 +216,7 @@ async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list
 
 async def overwrite(tx: Tx, invoices: Sequence[Invoice], cause: Cause) -> None:
     """Replace stored states with rebuilt ones."""
-    await tx.execute(_UPSERT, list(map(_ROW, invoices)), cause.time)
+    await tx.execute(_UPSERT, list(map(_row, invoices)), cause.time)
 
 
 def _event(stored: StoredEvent) -> Event:
@@ -235,8 +257,12 @@ def _stored(invoice_id: str, cause: Cause, new: NewEvent) -> StoredEvent:
     )
 
 
+def _row(invoice: Invoice) -> tuple[object, ...]:
+    return (*_PLAIN(invoice), refund_store.dump(invoice.refunds), invoice.owner)
+
+
 def _invoice(row: Record) -> Invoice:
-    return replace(Invoice(**row), status=InvoiceStatus(row["status"]))
+    return replace(Invoice(**row), status=InvoiceStatus(row["status"]), refunds=refund_store.load(row["refunds"]))
 
 
 def _method(data: dict[str, Any] | None) -> PaymentMethod | None:

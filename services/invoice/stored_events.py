@@ -26,6 +26,7 @@ UPCASTERS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
 """For each old stored name, the function from its data to the next name and data."""
 
 _EVENTS = {name: event for event, name in STORED_AS.items()}
+_IDS = {"payment_id", "refund_id"}
 _APART = "owner"
 """Stored in a column of its own: the build before cannot read data that holds it."""
 _FIELDS = {event: tuple(field.name for field in fields(event) if field.name != _APART) for event in STORED_AS}
@@ -44,8 +45,8 @@ def load(name: str, data: dict[str, Any], owner: str | None = None) -> Event:
     while (upcast := UPCASTERS.get(name)) is not None:
         name, data = upcast(data)
     values = dict(data)
-    if "payment_id" in values:
-        values["payment_id"] = UUID(values["payment_id"])
+    for id_ in _IDS & values.keys():
+        values[id_] = UUID(values[id_])
     if "method" in values:
         values["method"] = MethodSummary(**values["method"])
     if (event := _EVENTS.get(name)) is None:

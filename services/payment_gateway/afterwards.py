@@ -4,7 +4,7 @@ A gateway may change its mind, and so may people in its dashboard. So a settled 
 answer is compared with what we have settled (`meaning_of`). Which are looked at when, and why (`domain.next_look_s`):
 
 - A person's decision: on the ladder, then once a day, until the gateway agrees. Decisions are rare, and a wrong one costs the whole amount.
-- A refund: six times in thirty days. The card's bank may send it back for as long. Refunds are rare, too.
+- A refund, of the whole or of a part: six times in thirty days. The card's bank may send it back for as long. Refunds are rare, too.
 - What was cancelled: once, a day later. A cancel is final by the gateway's own word, so this only finds what that word is worth.
 - A capture: not by itself. Looking at every capture would cost more requests than charging it. What happens to one later, a dispute or a
   refund in the dashboard, is rare, so somebody else has to tell which one to look at. An operator may choose looks at captures as well.
@@ -17,6 +17,7 @@ from typing import assert_never
 
 from services.payment_gateway import domain
 from services.payment_gateway.domain import (
+    CHARGED,
     FAILED,
     NOT_PAID,
     GatewayAnswer,
@@ -28,6 +29,7 @@ from services.payment_gateway.domain import (
     Policy,
 )
 from services.payment_gateway.gateways import port
+from services.payment_gateway.refunds import made, refunded_minor
 from shared.records import replace
 
 
@@ -39,6 +41,7 @@ class Meaning(StrEnum):
     TELLS_NOTHING = "it tells nothing yet"
     CHARGEABLE = "cancel it again"
     CAPTURED_LATE = "a late capture"
+    LESS_REFUNDED = "ask about each refund"
     CONTRADICTS = "a case: the charge"
     NOT_REFUNDED = "a case: the refund"
     REFUNDED = "refunded after all"
@@ -62,23 +65,33 @@ def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:
         case port.Captured() if payment.status in FAILED:
             return Meaning.CAPTURED_LATE if domain.difference_of(answer, payment) is None else Meaning.CONTRADICTS
         case port.Captured() if payment.status is PaymentStatus.CAPTURED:
-            return Meaning.AGREES if domain.difference_of(answer, payment) is None else Meaning.CONTRADICTS
+            return _compared_capture(answer, payment)
         case port.Cancelled() if payment.status in FAILED:
             return Meaning.AGREES
         case port.Declined() | port.Unconfirmed() | port.ActionRequired() if payment.status in FAILED:
             return Meaning.CHARGEABLE
         case _ if payment.status is PaymentStatus.CAPTURED and isinstance(answer, NOT_PAID):
             return Meaning.CONTRADICTS
-        case port.Refunded() if payment.status is PaymentStatus.REFUNDED:
-            return Meaning.AGREES
-        case port.Refunded() if payment.status is PaymentStatus.REFUND_FAILED:
-            return Meaning.REFUNDED
-        case port.RefundFailed() | port.NoRefund() if payment.status is PaymentStatus.REFUNDED:
-            return Meaning.NOT_REFUNDED
-        case port.RefundFailed() | port.NoRefund() if payment.status is PaymentStatus.REFUND_FAILED:
-            return Meaning.AGREES
+        case port.Refunded() | port.RefundFailed() | port.NoRefund() if payment.status in CHARGED:
+            return _compared_refund(answer, payment)
         case _:
             return Meaning.TELLS_NOTHING
+
+
+def _compared_capture(answer: port.Captured, payment: Payment) -> Meaning:
+    """The capture is ours, and as much of it went back as we know of. If it is less, a refund came back: one of ours, or of others."""
+    if domain.difference_of(answer, payment) is not None:
+        return Meaning.CONTRADICTS
+    is_less = answer.refunded_minor < refunded_minor(payment.refunds)
+    return Meaning.LESS_REFUNDED if is_less and made(payment.refunds) else Meaning.AGREES
+
+
+def _compared_refund(answer: port.Refunded | port.RefundFailed | port.NoRefund, payment: Payment) -> Meaning:
+    """Where all had to go back, it does not matter who gave it back: `side_of` says whether anything is left."""
+    is_kept, is_partial = payment.status is PaymentStatus.REFUND_FAILED, payment.status is PaymentStatus.CAPTURED
+    if isinstance(answer, port.Refunded) or (domain.side_of(answer).answer == domain.GIVEN_BACK and not is_partial):
+        return Meaning.REFUNDED if is_kept else Meaning.AGREES
+    return Meaning.AGREES if is_kept else Meaning.NOT_REFUNDED
 
 
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
@@ -101,12 +114,14 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
             return domain.captured(payment, answer, policy)
         case Meaning.CONTRADICTS:
             return domain.contradicted(payment, _why(answer, payment), answer, policy)
+        case Meaning.LESS_REFUNDED:
+            return PaymentTransition(payment, then=GatewayStep.INQUIRE_REFUND)
         case Meaning.NOT_REFUNDED:
-            code = domain.code_of(answer.code) if isinstance(answer, port.RefundFailed) else OutcomeReason.NOT_REFUNDED
-            return domain.refund_failed(payment, code, policy, domain.side_of(answer))
+            assert isinstance(answer, port.RefundFailed | port.NoRefund)  # noqa: S101 - the meaning says so
+            return domain.refund_failed_late(payment, answer, policy)
         case Meaning.REFUNDED:
-            assert isinstance(answer, port.Refunded)  # noqa: S101 - the meaning says so
-            return domain.refunded(payment, answer, policy)
+            assert isinstance(answer, port.Refunded | port.RefundFailed | port.NoRefund)  # noqa: S101 - the meaning says so
+            return domain.refunded_after_all(payment, answer, policy)
         case meaning:
             assert_never(meaning)
 

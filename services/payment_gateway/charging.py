@@ -52,7 +52,8 @@ FINISH_TIMEOUT_S = 12.0
 RELEASE_TIMEOUT_S = 3.0
 """How long a stopping service waits for its leases to be released, and for its last messages to be published."""
 REQUESTS_A_CALL = 3
-"""The most HTTP requests that one call of the port makes. After a refused refund, the adapter asks for the payment and for its refunds."""
+"""The most HTTP requests that one call of the port makes, but for a payment with more than a hundred refunds. After a refused refund, the
+adapter asks for the payment and for its refunds."""
 EVIDENCE_LENGTH_MAX = 400
 
 GATEWAY_COMPONENT = "gateway"
@@ -191,7 +192,7 @@ class Charging:
     async def _take_step(self, step: GatewayStep | None, row: PaymentRow, seq: int) -> StepResult:
         """Call the gateway, and decide what its answer means. While the service stops, another instance takes the next step."""
         if step is None:
-            return StepResult(row, PaymentTransition(row.payment), self.clock())
+            return StepResult(row, domain.on_due(row.payment), self.clock())
         if not await self._has_turn(step):
             later = PaymentTransition(row.payment, delay_s=self._with_jitter(self.pace.wait_s(step)))
             return StepResult(row, later, self.clock())
@@ -294,12 +295,14 @@ class Charging:
                 answer = await self.gateway.cancel(_gateway_id(payment), key=key)
                 crash_points.reach("charging.after_cancel")
             case GatewayStep.REFUND:
+                order = domain.refund_order(payment)
                 crash_points.reach("charging.before_refund")
-                answer = await self.gateway.refund(_gateway_id(payment), key=key)
+                answer = await self.gateway.refund(_gateway_id(payment), order, key=key)
                 crash_points.reach("charging.after_refund")
             case GatewayStep.INQUIRE_REFUND:
+                refund_ids = domain.refunds_asked_about(payment)
                 crash_points.reach("charging.before_inquire_refund")
-                answer = await self.gateway.inquire_refund(_gateway_id(payment))
+                answer = await self.gateway.inquire_refund(_gateway_id(payment), *refund_ids)
                 crash_points.reach("charging.after_inquire_refund")
             case _:
                 assert_never(step)

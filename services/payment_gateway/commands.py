@@ -11,8 +11,10 @@ from hashlib import sha256
 from typing import assert_never
 from uuid import UUID
 
+from services.payment_gateway import refunds
 from services.payment_gateway.domain import (
     CAPTURED,
+    CHARGED,
     Outcome,
     OutcomeReason,
     Payment,
@@ -21,10 +23,16 @@ from services.payment_gateway.domain import (
     Resolution,
     ResolutionRefusal,
     ResolutionRefused,
+    begin_refund,
     is_late,
     is_settled,
     move,
     next_step,
+    put_to_work,
+    refund_kept,
+    refund_made,
+    reopen_refund,
+    told,
 )
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.records import dataclass, field, replace
@@ -35,6 +43,10 @@ class PaymentIdReusedError(Exception):
 
     It is an error and never an outcome of the payment, because the outcome would be that of the first request.
     """
+
+
+class RefundIdReusedError(Exception):
+    """refund_id_reused: an earlier refund of this payment has this id and another amount, or the currency is not the payment's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +91,14 @@ class Inquire:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """Refund the whole amount."""
+    """Make a refund, at most once for each `refund_id`. `amount_minor` is None for all that is left."""
 
     payment_id: UUID
     invoice_id: str
+    refund_id: UUID
+    reason: str
+    amount_minor: int | None = None
+    currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +115,8 @@ class Resolve:
 
 Command = Request | Inquire | Refund | Resolve
 
+GIVE_BACK = "staff gave back what is left"
+"""The reason of the refund that a decision about a capture makes."""
 WATCHED_AT_ONCE_S = 0.0
 """When the gateway is first asked whether it agrees with a decision."""
 
@@ -120,7 +138,7 @@ def on_command(payment: Payment | None, command: Command) -> PaymentTransition |
         case Inquire():
             return _inquire(command, payment)
         case Refund():
-            return _refund(payment)
+            return _refund(command, payment)
         case Resolve():
             return _resolve(command, payment)
         case _:
@@ -173,11 +191,20 @@ def _look(payment: Payment) -> PaymentTransition:
     return PaymentTransition(replace(payment, was_case=True, rung=rung), republish=True, delay_s=0.0)
 
 
-def _refund(payment: Payment) -> PaymentTransition:
-    """Refund a captured payment. If nothing is captured, the known outcome is published again, so that the sender learns it."""
-    if payment.status is not PaymentStatus.CAPTURED:
+def _refund(command: Refund, payment: Payment) -> PaymentTransition:
+    """Begin a refund of a charged payment, after the one at work. If nothing is captured, the known outcome is published again."""
+    known = refunds.find(payment.refunds, command.refund_id)
+    wrong_currency = command.currency is not None and payment.currency not in {None, command.currency}
+    if wrong_currency or (known is not None and known.asked_minor != command.amount_minor):
+        raise RefundIdReusedError("refund_id_reused: a refund has this id and another amount, or the currency differs")
+    if known is not None:
+        return PaymentTransition(payment, republish=True, about_version=known.version or None)
+    if payment.status not in CHARGED:
         return PaymentTransition(payment, republish=True)
-    return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
+    refund = refunds.PaymentRefund(command.refund_id, command.reason, asked_minor=command.amount_minor)
+    if refunds.at_work(payment.refunds) is None:
+        return PaymentTransition(begin_refund(payment, refund), delay_s=0.0)
+    return PaymentTransition(replace(payment, refunds=(*payment.refunds, refund)), delay_s=0.0)
 
 
 def _resolve(command: Resolve, payment: Payment) -> PaymentTransition:
@@ -199,11 +226,11 @@ def _resolved(command: Resolve, payment: Payment) -> PaymentTransition | Resolut
         case (PaymentStatus.NEEDS_DECISION, ("refunded" | "give_back")):
             return _decided_about_a_difference(command, payment)
         case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "refunded") if not payment.decided_by:
-            refunded = move(payment, PaymentStatus.REFUNDED, decided_by=by)
-            return PaymentTransition(refunded, Outcome.REFUNDED, delay_s=WATCHED_AT_ONCE_S)
+            return _refund_decided(refund_made(payment, decided_by=by), Outcome.REFUNDED)
         case ((PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED), "not_refunded") if not payment.decided_by:
-            kept = move(payment, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.DECIDED, decided_by=by)
-            return PaymentTransition(kept, Outcome.REFUND_FAILED, delay_s=WATCHED_AT_ONCE_S)
+            return _refund_decided(refund_kept(payment, decided_by=by), Outcome.REFUND_FAILED)
+        case (PaymentStatus.REFUND_FAILED, "refund_again") if not payment.decided_by:
+            return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
         case _:
             return "nothing_to_decide"
 
@@ -230,10 +257,17 @@ def _decided_about_a_difference(command: Resolve, payment: Payment) -> PaymentTr
     """The gateway shows a capture that is not as it should be: it was given back already, or it is given back now."""
     if not _shows_capture(payment):
         return "does_not_fit"
+    known = refunds.find(payment.refunds, payment.payment_id) or refunds.whole(payment.payment_id, GIVE_BACK)
+    rest = replace(known, amount_minor=None)
     if command.resolution == "refunded":
-        refunded = move(payment, PaymentStatus.REFUNDED, decided_by=command.decided_by)
-        return PaymentTransition(refunded, Outcome.REFUNDED, delay_s=WATCHED_AT_ONCE_S)
-    return PaymentTransition(move(payment, PaymentStatus.REFUNDING), delay_s=0.0)
+        made = refund_made(put_to_work(payment, rest), decided_by=command.decided_by)
+        return _refund_decided(made, Outcome.REFUNDED)
+    return PaymentTransition(begin_refund(payment, rest), delay_s=0.0)
+
+
+def _refund_decided(payment: Payment, outcome: Outcome) -> PaymentTransition:
+    """The next refund begins at once, or else the gateway is asked whether it agrees."""
+    return PaymentTransition(payment, outcome, delay_s=WATCHED_AT_ONCE_S)
 
 
 def _shows_capture(payment: Payment) -> bool:
@@ -244,8 +278,10 @@ def _reopened(payment: Payment) -> PaymentTransition | ResolutionRefusal:
     """Take a person's decision back. The payment is a case again, and the gateway is asked at once."""
     if not payment.decided_by:
         return "nothing_to_decide"
-    if payment.status in {PaymentStatus.CAPTURED, PaymentStatus.NOT_CHARGED}:
+    decided = next((refund for refund in payment.refunds if refund.version == payment.version), None)
+    if decided is None:
         case = move(payment, PaymentStatus.NEEDS_DECISION, reason=OutcomeReason.REOPENED)
         return PaymentTransition(case, Outcome.NEEDS_DECISION, delay_s=0.0)
-    case = move(payment, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.REOPENED)
+    reopened = reopen_refund(payment, decided.refund_id, new_key=False)
+    case = told(move(reopened, PaymentStatus.REFUND_FAILED, reason=OutcomeReason.REOPENED))
     return PaymentTransition(case, Outcome.REFUND_FAILED, delay_s=0.0)

@@ -20,7 +20,9 @@ from enum import StrEnum
 from typing import Literal, assert_never
 from uuid import UUID
 
+from services.payment_gateway import refunds
 from services.payment_gateway.gateways import port
+from services.payment_gateway.refunds import LACK_OF_BALANCE, PaymentRefund, PaymentRefundStatus, Refunds
 from shared.card_data.scan import find_card_number
 from shared.records import dataclass, field, replace
 
@@ -123,6 +125,8 @@ class OutcomeReason(StrEnum):
     UNCONFIRMED = "unconfirmed"
     UNKNOWN_TO_GATEWAY = "unknown_to_gateway"
     REFUND_PENDING = "refund_pending"
+    REFUND_TOO_LARGE = "refund_too_large"  # more than the gateway says is left
+    NOTHING_LEFT = "nothing_left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,8 @@ class Payment:
     an earlier build, because a command about it came first. `rung` is the next rung of the ladder. `key_number` is part of the idempotency
     keys: a gateway replays the answer that it saved for a key, even a failure, so a repeated call needs a new one. `reason` says why the
     payment has its status, and `decided_by` which person decided it. `advice` is the gateway's code for what the sender can do about that
-    reason. `was_case` is true once it was a case for staff, or once a person asked about it.
+    reason. `was_case` is true once it was a case for staff, or once a person asked about it. `refunds` are all its refunds, in the order in
+    which they were asked for; `refund_id` is the gateway's id of the newest.
 
     `settled_as` is the outcome that it had before, if it had another one: then two sides contradict each other. `gateway_side` is what the
     gateway said when it last contradicted us, or when it agreed with a person.
@@ -184,6 +189,7 @@ class Payment:
     details: port.ChargeDetails = port.NO_DETAILS
     settled_as: PaymentStatus | None = None
     gateway_side: GatewaySide | None = None
+    refunds: Refunds = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +211,7 @@ class Policy:
     capture_looks_s: tuple[float, ...] = ()
 
 
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "give_back", "reopen"]
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back", "reopen"]
 ResolutionRefusal = Literal[
     "version_differs", "nothing_to_decide", "receipt_number_required", "unknown_payment", "does_not_fit"
 ]
@@ -226,7 +232,8 @@ class PaymentTransition:
 
     `payment` is the payment afterwards. `outcome` is published. The step `then` follows at once, or the next step after `delay_s` seconds.
     If both are None, nothing follows by itself. `republish` publishes the outcome of this version again, with the same id. `hurry` makes
-    the next attempt due now. `refused` is a decision that has no effect.
+    the next attempt due now. `refused` is a decision that has no effect. With `about_version`, the outcome of that version is the one to
+    publish again.
     """
 
     payment: Payment
@@ -236,6 +243,7 @@ class PaymentTransition:
     republish: bool = False
     hurry: bool = False
     refused: ResolutionRefused | None = None
+    about_version: int | None = None
 
 
 TOLD_FROM_WAIT_S = 60.0
@@ -262,6 +270,8 @@ def next_step(payment: Payment) -> GatewayStep | None:
 
     A crash may have hidden what was sent. So the gateway is asked before anything that could charge is sent.
     """
+    if _begins_next(payment):
+        return None  # see `on_due`
     match payment.status:
         case PaymentStatus.REQUESTED:
             return GatewayStep.TOKENISE if payment.method_token is None else GatewayStep.PREPARE
@@ -287,16 +297,35 @@ def next_step(payment: Payment) -> GatewayStep | None:
 
 
 def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
-    """Our idempotency key for a call, or None for an inquiry. The key of a refund never changes, so at most one refund is made."""
+    """Our idempotency key for a call, or None for an inquiry.
+
+    The key of a refund changes only when the gateway has finished with it and the list of refunds shows that none was made.
+    """
     match step:
         case GatewayStep.INQUIRE | GatewayStep.INQUIRE_REFUND:
             return None
         case GatewayStep.REFUND:
-            return f"{payment.payment_id}:refund"
+            refund = refund_at_work(payment)
+            return f"{payment.payment_id}:refund:{refund.refund_id}:{refund.key_number}"
         case GatewayStep.TOKENISE | GatewayStep.PREPARE | GatewayStep.EXECUTE | GatewayStep.CANCEL:
             return f"{payment.payment_id}:{step}:{payment.key_number}"
         case _:
             assert_never(step)
+
+
+def refund_order(payment: Payment) -> port.RefundOrder:
+    """The refund at work, as the gateway is asked to make it."""
+    refund = refund_at_work(payment)
+    assert refund.amount_minor is not None  # noqa: S101 - the inquiry before it has set the amount
+    assert payment.currency is not None  # noqa: S101 - every requested payment has a currency
+    return port.RefundOrder(refund.refund_id, payment.payment_id, refund.amount_minor, payment.currency)
+
+
+def refund_at_work(payment: Payment) -> PaymentRefund:
+    """The refund that the payment's status is about. Raises AssertionError if there is none."""
+    refund = refunds.at_work(payment.refunds)
+    assert refund is not None, f"no refund is at work while {payment.status}"  # noqa: S101
+    return refund
 
 
 def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
@@ -323,16 +352,29 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
             assert_never(step)
 
 
-def on_late_answer(payment: Payment, answer: GatewayAnswer | None, policy: Policy) -> PaymentTransition | None:
+def on_due(payment: Payment) -> PaymentTransition:
+    """The effect of a due time on a payment without a next step: its next refund begins."""
+    following = refunds.waiting(payment.refunds)
+    if following is None or not _begins_next(payment):
+        return PaymentTransition(payment)
+    return PaymentTransition(begin_refund(payment, following), then=GatewayStep.INQUIRE_REFUND)
+
+
+def on_late_answer(
+    payment: Payment, answer: GatewayAnswer | None, policy: Policy, *, asked: Payment
+) -> PaymentTransition | None:
     """The effect of an answer that came after another instance changed the payment. Only a capture or a refund has one.
 
-    Returns None if the payment shows that already, or if the present holder of the row has to ask for itself.
+    `asked` is the payment as it was when the gateway was asked. Returns None if the payment shows the answer already, or if the present
+    holder of the row has to ask for itself.
     """
     match answer:
         case port.Captured() if payment.status not in CHARGED and difference_of(answer, payment) is None:
             return captured(payment, answer, policy)
-        case port.Refunded() if payment.status in CHARGED - {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}:
-            return refunded(payment, answer, policy)
+        case port.Refunded() if (now := refunds.at_work(payment.refunds)) is not None:
+            before = refunds.at_work(asked.refunds)
+            is_same = before is not None and before.refund_id == now.refund_id
+            return _refunded(payment, answer.refund_id, policy) if is_same else None
         case _:
             return None
 
@@ -388,11 +430,11 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
 
 
 def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | None:
-    """Why this capture is not the one we asked for, whole and ours, or None if it is."""
+    """Why this capture is not the one we asked for, or not ours but for what we gave back ourselves, or None if it is."""
     captured = (answer.gateway_id, answer.amount_minor, answer.currency.upper())
     if captured != (payment.gateway_id, payment.amount_minor, payment.currency):
         return OutcomeReason.CAPTURE_DIFFERS
-    if answer.refunded_minor:
+    if answer.refunded_minor > refunds.refunded_minor(payment.refunds):
         return OutcomeReason.REFUNDED_AT_GATEWAY
     return OutcomeReason.DISPUTED if answer.disputed else None
 
@@ -466,45 +508,186 @@ def _needs_decision(payment: Payment, reason: str, policy: Policy) -> PaymentTra
 
 
 def _after_refunding(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    refund = refund_at_work(payment)
     match answer:
-        case port.Refunded():
-            return refunded(payment, answer, policy)
-        case port.RefundFailed(code=code) if payment.status is not PaymentStatus.REFUND_FAILED:
-            return refund_failed(payment, code_of(code), policy, side_of(answer))
-        case port.NoRefund() if step is GatewayStep.INQUIRE_REFUND and _may_send_refund(payment, policy):
-            return PaymentTransition(payment, then=GatewayStep.REFUND)
-        case port.RefundPending() | port.NotFound() | port.Unknown() if payment.status is PaymentStatus.REFUNDING:
-            in_doubt = move(payment, PaymentStatus.REFUND_IN_DOUBT, reason=_why_in_doubt(answer))
-            return _begin_ladder(in_doubt, Outcome.REFUND_IN_DOUBT, policy)
-        case (
-            port.RefundPending()
-            | port.RefundFailed()
-            | port.NoRefund()
-            | port.NotFound()
-            | port.NotSent()
-            | port.Unknown()
-        ):
+        case port.Refunded(refund_id=refund_id):
+            return _refunded(payment, refund_id, policy)
+        case port.NoRefund() if step is GatewayStep.INQUIRE_REFUND:
+            return _not_made(payment, answer, policy)
+        case port.RefundFailed() if step is GatewayStep.INQUIRE_REFUND and refund.gateway_id == answer.refund_id:
+            return _not_made(payment, answer, policy)  # that try is known, and there was no other
+        case port.RefundFailed():
+            # The gateway has finished with this key. It would give the same answer under it again.
+            tried = replace(refund, gateway_id=answer.refund_id, key_number=refund.key_number + 1)
+            return _try_failed(_with_refund(payment, tried), answer, policy)
+        case port.Unknown(key_spent=True) if step is GatewayStep.REFUND:
+            fresh = replace(refund, key_number=refund.key_number + 1)
+            return _refund_in_doubt(_with_refund(payment, fresh), answer, policy)
+        case port.RefundPending() | port.NotFound() | port.Unknown():
+            return _refund_in_doubt(payment, answer, policy)
+        case port.NoRefund() | port.NotSent():
             return _later(payment, answer, policy)
         case _:
             raise _unexpected(payment, answer)
 
 
-def _may_send_refund(payment: Payment, policy: Policy) -> bool:
-    """Whether a refund may be sent. It may not once a person was asked: the gateway may have deleted our idempotency key by then."""
-    on_ladder = payment.status is PaymentStatus.REFUND_IN_DOUBT and payment.rung < len(policy.ladder_s)
-    return payment.status is PaymentStatus.REFUNDING or on_ladder
+def begin_refund(payment: Payment, refund: PaymentRefund) -> Payment:
+    """The payment with this refund at work."""
+    return move(put_to_work(payment, refund), PaymentStatus.REFUNDING)
 
 
-def refunded(payment: Payment, answer: port.Refunded, policy: Policy) -> PaymentTransition:
-    """Record that the money was given back."""
-    shown = _printable(answer.refund_id, RECEIPT_LENGTH_MAX)
-    after = move(payment, PaymentStatus.REFUNDED, refund_id=None if find_card_number(shown) else shown or None)
-    return PaymentTransition(after, Outcome.REFUNDED, delay_s=next_look_s(after, policy))
+def put_to_work(payment: Payment, refund: PaymentRefund) -> Payment:
+    """The payment, in the status it has, with this refund at work. It may have ended before."""
+    return _with_refund(payment, replace(refund, status=PaymentRefundStatus.AT_WORK, decided_by=None))
 
 
-def refund_failed(payment: Payment, reason: str, policy: Policy, side: GatewaySide | None = None) -> PaymentTransition:
+def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, policy: Policy) -> PaymentTransition:
+    """The gateway's list shows that the refund was not made: make it, of no more than is left."""
+    if payment.status is PaymentStatus.REFUND_FAILED:
+        return _remind(payment, policy)
+    if payment.status is PaymentStatus.REFUND_IN_DOUBT and payment.rung >= len(policy.ladder_s):
+        # There is no doubt any more: nothing that was sent is still on its way. A person can have it made again.
+        reason = code_of(answer.code) if isinstance(answer, port.RefundFailed) else OutcomeReason.GATEWAY_UNAVAILABLE
+        return _refund_failed(payment, reason, policy, side_of(answer))
+    if answer.left_minor is None:
+        return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy, side_of(answer))
+    before = refund_at_work(payment)
+    if before.takes_rest and answer.left_minor == 0:
+        return _given_back_by_hand(payment, policy)
+    refund = refunds.measured(before, payment.refunds, captured_minor(payment) or 0, answer.left_minor)
+    if refund.amount_minor is None or refund.amount_minor > answer.left_minor:
+        return _refund_failed(_with_refund(payment, refund), OutcomeReason.REFUND_TOO_LARGE, policy, side_of(answer))
+    if before.amount_minor not in {None, refund.amount_minor}:
+        refund = replace(refund, key_number=before.key_number + 1)  # a key always comes with the same parameters
+    return PaymentTransition(_with_refund(payment, refund), then=GatewayStep.REFUND)
+
+
+def _given_back_by_hand(payment: Payment, policy: Policy) -> PaymentTransition:
+    """The refund of the rest finds nothing left. If somebody gave it back at the gateway, that is this refund."""
+    if refunds.refunded_minor(payment.refunds) >= (captured_minor(payment) or 0):
+        return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy)
+    return _refunded(_with_refund(payment, replace(refund_at_work(payment), amount_minor=None)), None, policy)
+
+
+def _refunded(payment: Payment, gateway_id: str | None, policy: Policy) -> PaymentTransition:
+    """Record that the refund at work was made."""
+    shown = _printable(gateway_id or "", RECEIPT_LENGTH_MAX)
+    made = refund_made(payment, gateway_id=None if find_card_number(shown) else shown or None)
+    return PaymentTransition(made, Outcome.REFUNDED, delay_s=next_look_s(made, policy))
+
+
+def refund_made(payment: Payment, *, gateway_id: str | None = None, decided_by: str | None = None) -> Payment:
+    """The payment after its refund at work was made. If something is left it is captured again, and its next refund begins."""
+    refund, version = refund_at_work(payment), payment.version + 1
+    ended = replace(
+        refund,
+        status=PaymentRefundStatus.REFUNDED,
+        amount_minor=_amount_of(payment, refund),
+        version=version,
+        gateway_id=gateway_id or refund.gateway_id,
+        decided_by=decided_by,
+    )
+    after = refunds.changed(payment.refunds, ended)
+    status = PaymentStatus.REFUNDED if ended.takes_rest else _status_after(payment, after)
+    return move(payment, status, refund_id=gateway_id, refunds=after, decided_by=decided_by)
+
+
+def _status_after(payment: Payment, after: Refunds) -> PaymentStatus:
+    is_whole = refunds.refunded_minor(after) >= (captured_minor(payment) or 0)
+    return PaymentStatus.REFUNDED if is_whole else PaymentStatus.CAPTURED
+
+
+def refund_kept(payment: Payment, *, decided_by: str) -> Payment:
+    """A person decided that the money of the refund at work stays. If the invoice took the money, the payment is captured again."""
+    refund, version = refund_at_work(payment), payment.version + 1
+    kept = replace(refund, status=PaymentRefundStatus.KEPT, version=version, decided_by=decided_by)
+    after, is_of_saga = refunds.changed(payment.refunds, kept), refund.refund_id == payment.payment_id
+    status = PaymentStatus.REFUND_FAILED if is_of_saga else _status_after(payment, after)
+    return move(payment, status, reason=OutcomeReason.DECIDED, decided_by=decided_by, refunds=after)
+
+
+def refunds_asked_about(payment: Payment) -> tuple[UUID, ...]:
+    """Our ids of the refunds that an inquiry is about: the one at work, else those that were made; or the one whose money stays."""
+    if (refund := refunds.at_work(payment.refunds)) is not None:
+        return (refund.refund_id,)
+    if payment.status is PaymentStatus.REFUND_FAILED:
+        return (payment.payment_id,)
+    return tuple(one.refund_id for one in refunds.made(payment.refunds) or payment.refunds[-1:])
+
+
+def refund_failed_late(
+    payment: Payment, answer: port.RefundFailed | port.NoRefund, policy: Policy
+) -> PaymentTransition:
+    """A refund that was made turned out to have failed: the bank sent the money back. It is a case, and can be made again."""
+    code = code_of(answer.code) if isinstance(answer, port.RefundFailed) else OutcomeReason.NOT_REFUNDED
+    return _refund_failed(reopen_refund(payment, answer.about, new_key=True), code, policy, side_of(answer))
+
+
+def refunded_after_all(
+    payment: Payment, answer: port.Refunded | port.RefundFailed | port.NoRefund, policy: Policy
+) -> PaymentTransition:
+    """A person let the money of a refund stay, and the gateway gave it back."""
+    gateway_id = answer.refund_id if isinstance(answer, port.Refunded) else None
+    return _refunded(reopen_refund(payment, payment.payment_id, new_key=False), gateway_id, policy)
+
+
+def reopen_refund(payment: Payment, refund_id: UUID | None, *, new_key: bool) -> Payment:
+    """The payment with a refund that had ended at work again: that of this id, or the newest. `new_key`: the gateway has made it before."""
+    ended = refunds.find(payment.refunds, refund_id or refunds_asked_about(payment)[-1])
+    assert ended is not None, f"no refund has ended while {payment.status}"  # noqa: S101
+    return put_to_work(payment, replace(ended, key_number=ended.key_number + int(new_key)))
+
+
+def _begins_next(payment: Payment) -> bool:
+    """Whether a refund waits, and none is at work before it."""
+    is_free = payment.status in CHARGED and refunds.at_work(payment.refunds) is None
+    return is_free and refunds.waiting(payment.refunds) is not None
+
+
+def _amount_of(payment: Payment, refund: PaymentRefund) -> int | None:
+    """The amount of the refund. Where the gateway never said what is left, it is what is left by what we know."""
+    known, whole_minor = refund.amount_minor or refund.asked_minor, captured_minor(payment)
+    if known is None and whole_minor is not None:
+        return whole_minor - refunds.refunded_minor(payment.refunds)
+    return known
+
+
+def captured_minor(payment: Payment) -> int | None:
+    """What was captured: what the gateway said, if it contradicted us and the currency is ours, else the amount of the payment."""
+    side = payment.gateway_side
+    if side is not None and side.captured_minor is not None and side.currency == payment.currency:
+        return side.captured_minor
+    return payment.amount_minor
+
+
+def _with_refund(payment: Payment, refund: PaymentRefund) -> Payment:
+    return replace(payment, refunds=refunds.changed(payment.refunds, refund))
+
+
+def told(payment: Payment) -> Payment:
+    """The payment whose newest outcome is about the refund at work."""
+    return _with_refund(payment, replace(refund_at_work(payment), version=payment.version))
+
+
+def _try_failed(payment: Payment, answer: port.RefundFailed, policy: Policy) -> PaymentTransition:
+    """The gateway refused the refund, or it failed there. What our balance cannot pay now is tried again on the ladder."""
+    if payment.status is PaymentStatus.REFUND_FAILED:
+        return _remind(payment, policy)
+    if answer.code in LACK_OF_BALANCE and payment.rung < len(policy.ladder_s):
+        return _later(payment, answer, policy)
+    return _refund_failed(payment, code_of(answer.code), policy, side_of(answer))
+
+
+def _refund_in_doubt(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    if payment.status is not PaymentStatus.REFUNDING:
+        return _later(payment, answer, policy)
+    in_doubt = told(move(payment, PaymentStatus.REFUND_IN_DOUBT, reason=_why_in_doubt(answer)))
+    return _begin_ladder(in_doubt, Outcome.REFUND_IN_DOUBT, policy)
+
+
+def _refund_failed(payment: Payment, reason: str, policy: Policy, side: GatewaySide | None = None) -> PaymentTransition:
     """A person decides about a refund that the gateway did not make. `side` is what it says, if it says anything."""
-    failed = replace(move(payment, PaymentStatus.REFUND_FAILED, reason=reason), gateway_side=side)
+    failed = replace(told(move(payment, PaymentStatus.REFUND_FAILED, reason=reason)), gateway_side=side)
     return PaymentTransition(failed, Outcome.REFUND_FAILED, delay_s=policy.remind_s)
 
 
@@ -547,7 +730,7 @@ def _exhausted(payment: Payment, answer: GatewayAnswer, policy: Policy) -> Payme
         case PaymentStatus.CANCELLING:
             return _needs_decision(payment, OutcomeReason.CANCEL_UNCONFIRMED, policy)
         case PaymentStatus.REFUNDING:
-            return refund_failed(payment, OutcomeReason.GATEWAY_UNAVAILABLE, policy)
+            return _refund_failed(payment, OutcomeReason.GATEWAY_UNAVAILABLE, policy)
         case PaymentStatus.NEEDS_DECISION | PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED:
             return _remind(payment, policy)
         case _:
@@ -592,9 +775,14 @@ def is_late(payment: Payment) -> bool:
 
 
 def side_of(answer: GatewayAnswer) -> GatewaySide:
-    """The gateway's side, as its answer says it. A refund that failed says the same as none: the money was not given back."""
+    """The gateway's side, as its answer says it. A refund that failed says the same as none: the money was not given back.
+
+    If nothing is left all the same, others gave it back.
+    """
+    if isinstance(answer, port.RefundFailed | port.NoRefund):
+        return GatewaySide(GIVEN_BACK if answer.left_minor == 0 else NO_REFUND)
     if not isinstance(answer, port.Captured):
-        return GatewaySide(NO_REFUND if isinstance(answer, port.RefundFailed) else answer_kind(answer))
+        return GatewaySide(answer_kind(answer))
     return GatewaySide(
         CAPTURED,
         _shown_amount(answer.amount_minor),
@@ -611,29 +799,32 @@ def _shown_amount(amount_minor: int) -> int | None:
 def next_look_s(payment: Payment, policy: Policy) -> float | None:
     """Seconds until the next look at a settled payment, or None if nobody looks at it by himself. `rung` counts the looks.
 
-    A person's decision is looked at until the gateway agrees. From then on it is looked at like an outcome of the gateway.
+    A person's decision is looked at until the gateway agrees. From then on it is looked at like an outcome of the gateway. A refund that
+    waits begins at once.
     """
+    if _begins_next(payment):
+        return 0.0
     if payment.decided_by and not _agreed(payment):
         rung = max(payment.rung - 1, 0)  # the first look is taken at once
         return policy.ladder_s[rung] if rung < len(policy.ladder_s) else policy.watch_s
     match payment.status:
-        case PaymentStatus.CAPTURED:
+        case PaymentStatus.CAPTURED if refunds.refunded_minor(payment.refunds) == 0:
             looks_s = policy.capture_looks_s
         case PaymentStatus.DECLINED | PaymentStatus.NOT_CHARGED if payment.gateway_id is not None:
             looks_s = policy.cancel_looks_s
-        case PaymentStatus.REFUNDED:
+        case PaymentStatus.CAPTURED | PaymentStatus.REFUNDED:
             looks_s = policy.refund_looks_s
         case _:
             looks_s = ()
     return looks_s[payment.rung] if payment.rung < len(looks_s) else None
 
 
-CAPTURED, NO_REFUND = "captured", "no_refund"
-"""The kinds of answers that show a capture, whatever is wrong with it, and that money was not given back."""
+CAPTURED, GIVEN_BACK, NO_REFUND = "captured", "refunded", "no_refund"
+"""The kinds of answers that show a capture, whatever is wrong with it, that money was given back, and that it was not."""
 _AGREEING: dict[PaymentStatus, frozenset[str]] = {
     PaymentStatus.CAPTURED: frozenset({CAPTURED}),
     PaymentStatus.NOT_CHARGED: frozenset({"cancelled"}),
-    PaymentStatus.REFUNDED: frozenset({"refunded"}),
+    PaymentStatus.REFUNDED: frozenset({GIVEN_BACK}),
     PaymentStatus.REFUND_FAILED: frozenset({NO_REFUND}),
 }
 """What the gateway says if it agrees with a decision."""
@@ -655,7 +846,7 @@ def move(
     advice: str | None = None,
     decided_by: str | None = None,
     pending: PendingOutcome | None = None,
-    **changes: str | int | None,
+    **changes: str | int | Refunds | None,
 ) -> Payment:
     """The payment with another status and the next version.
 

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import structlog
 
-from services.payment_gateway import domain, ledger, store
+from services.payment_gateway import domain, ledger, refund_store, store
 from services.payment_gateway.domain import GatewayAnswer, GatewayStep, Outcome, PaymentTransition, Policy
 from services.payment_gateway.handlers import SOURCE, TELLS_ATTEMPTS, inquired, published_outcome, republished
 from services.payment_gateway.ledger import GatewayAttempt, PublishedOutcome
@@ -183,6 +183,7 @@ class GroupCommit:
             await store.note_sides(tx, [result.update.row for result in effective])
             told = [result for result in effective if result.is_told]
             effective += await self._store_late_answers(tx, late)
+            await refund_store.save(writes, [(r.row.payment, r.transition.payment) for r in effective])
             outgoing = await ledger.save_outcomes(tx, await _outcomes(writes, effective))
             outgoing += await ledger.outcomes_of(tx, republished(r.transition for r in effective))
             outgoing += await _answers(writes, told)
@@ -205,7 +206,7 @@ class GroupCommit:
         found: list[StepResult] = []
         for payment_id, row in rows.items():
             result = about_money[payment_id]
-            transition = domain.on_late_answer(row.payment, result.answer, self._policy)
+            transition = domain.on_late_answer(row.payment, result.answer, self._policy, asked=result.row.payment)
             if transition is not None:
                 found.append(replace(result, row=row, transition=transition))
                 log.warning(
@@ -221,7 +222,8 @@ def _is_plain(result: StepResult) -> bool:
     """Whether the result can be stored with one statement, without reading anything."""
     transition = result.transition
     reads = transition.republish or transition.outcome in TELLS_ATTEMPTS or result.is_told
-    return not reads and not store.has_sides(transition.payment)
+    writes_more = store.has_sides(transition.payment) or transition.payment.refunds is not result.row.payment.refunds
+    return not reads and not writes_more
 
 
 def _count_late_captures(effective: Sequence[StepResult]) -> None:

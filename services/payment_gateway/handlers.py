@@ -6,10 +6,11 @@ from dataclasses import asdict
 from typing import Any, Protocol, assert_never
 from uuid import UUID
 
-from services.payment_gateway import commands, domain, ledger, store
+from services.payment_gateway import commands, domain, ledger, refund_store, store
 from services.payment_gateway.domain import Outcome, Payment, PaymentStatus, PaymentTransition
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from services.payment_gateway.ledger import DecisionRecord, GatewayAttempt, PublishedOutcome
+from services.payment_gateway.refunds import PaymentRefund, refunded_minor
 from services.payment_gateway.store import (
     Origin,
     PaymentRow,
@@ -61,8 +62,19 @@ def _inquire(message: messages.InquirePayment) -> commands.Command:
     return commands.Inquire(message.payment_id, message.invoice_id, bool(message.look))
 
 
-def _refund(message: messages.RefundPayment) -> commands.Command:
-    return commands.Refund(message.payment_id, message.invoice_id)
+def _refund_whole(message: messages.RefundPayment) -> commands.Command:
+    return commands.Refund(message.payment_id, message.invoice_id, message.payment_id, message.reason)
+
+
+def _refund(message: messages.MakeRefund) -> commands.Command:
+    return commands.Refund(
+        message.payment_id,
+        message.invoice_id,
+        message.refund_id,
+        message.reason,
+        message.amount_minor,
+        message.currency,
+    )
 
 
 def _resolve(message: messages.ResolvePayment) -> commands.Command:
@@ -79,7 +91,8 @@ def _resolve(message: messages.ResolvePayment) -> commands.Command:
 ROUTES: Mapping[type[Contract], Callable[[Any], commands.Command]] = {
     InvoicePaymentRequested: _request,
     messages.InquirePayment: _inquire,
-    messages.RefundPayment: _refund,
+    messages.RefundPayment: _refund_whole,
+    messages.MakeRefund: _refund,
     messages.ResolvePayment: _resolve,
 }
 
@@ -120,13 +133,23 @@ def _contract(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAtte
         case Outcome.NEEDS_DECISION:
             return messages.PaymentNeedsDecision(**_case(payment, attempts))
         case Outcome.REFUNDED:
+            refund = _told_refund(payment)
             return messages.PaymentRefunded(
-                **_given_back(payment), refund_id=payment.refund_id, decided_by=payment.decided_by
+                **_about(payment),
+                amount_minor=refund.amount_minor,
+                currency=payment.currency,
+                refund_id=refund.gateway_id,
+                decided_by=refund.decided_by,
+                refund=_refund_facts(refund, payment),
             )
         case Outcome.REFUND_IN_DOUBT:
-            return messages.PaymentRefundInDoubt(**_case(payment, attempts))
+            refund = _told_refund(payment)
+            return messages.PaymentRefundInDoubt(**_case(payment, attempts), refund=_refund_facts(refund, payment))
         case Outcome.REFUND_FAILED:
-            return messages.PaymentRefundFailed(**_case(payment, attempts), decided_by=payment.decided_by)
+            refund = _told_refund(payment)
+            return messages.PaymentRefundFailed(
+                **_case(payment, attempts), decided_by=refund.decided_by, refund=_refund_facts(refund, payment)
+            )
         case _:
             assert_never(outcome)
 
@@ -152,11 +175,24 @@ def _amount(payment: Payment) -> dict[str, Any]:
     return {**_about(payment), "amount_minor": payment.amount_minor, "currency": payment.currency}
 
 
-def _given_back(payment: Payment) -> dict[str, Any]:
-    """The amount that went back: what the gateway had captured, which may be another amount than we had asked for."""
-    side, amount = payment.gateway_side, _amount(payment)
-    same_currency = side is not None and side.currency == payment.currency
-    return amount | {"amount_minor": side.captured_minor} if side and side.captured_minor and same_currency else amount
+def _told_refund(payment: Payment) -> PaymentRefund:
+    """The refund that the outcome of the payment's present version is about."""
+    return next(refund for refund in payment.refunds if refund.version == payment.version)
+
+
+def _refund_facts(refund: PaymentRefund, payment: Payment) -> messages.RefundFacts:
+    given_back_minor = refunded_minor(payment.refunds)
+    return messages.RefundFacts(
+        refund_id=refund.refund_id,
+        amount_minor=refund.amount_minor or refund.asked_minor,
+        refunded_minor=given_back_minor,
+        left_minor=_left_minor(payment, given_back_minor),
+    )
+
+
+def _left_minor(payment: Payment, given_back_minor: int) -> int:
+    is_whole = payment.status is PaymentStatus.REFUNDED
+    return 0 if is_whole else max((domain.captured_minor(payment) or 0) - given_back_minor, 0)
 
 
 def _case(payment: Payment, attempts: Sequence[GatewayAttempt]) -> dict[str, Any]:
@@ -281,6 +317,7 @@ class PaymentHandler:
         await store.insert(writes, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
         await store.update(writes, updates, self.charger.lease)
         await store.note_sides(writes, [update.row for update in updates])
+        await refund_store.save(writes, _refunds_changed([effect for _, effect in decided]))
         await store.hurry(writes, _hurried([effect.transition for _, effect in decided]))
         await ledger.insert_decisions(writes, [effect for _, effect in effects if isinstance(effect, DecisionRecord)])
         outgoing = await ledger.save_outcomes(
@@ -337,7 +374,7 @@ def published_outcome(
 
 def republished(transitions: Iterable[PaymentTransition]) -> list[tuple[UUID, int]]:
     """The versions (payment id, version) whose outcome is published again. Each stands there once."""
-    return sorted({(t.payment.payment_id, t.payment.version) for t in transitions if t.republish})
+    return sorted({(t.payment.payment_id, t.about_version or t.payment.version) for t in transitions if t.republish})
 
 
 def _after(state: State, payment: Payment, message: Inbound) -> PaymentRow:
@@ -362,6 +399,17 @@ def _writes(effects: Sequence[PaymentChange]) -> tuple[list[PaymentRow], list[Pa
             held_fence = updates[key].held_fence if key in updates else before.fence
             updates[key] = PaymentUpdate(after, held_fence, effect.transition.delay_s)
     return list(new.values()), list(updates.values())
+
+
+def _refunds_changed(effects: Sequence[PaymentChange]) -> list[tuple[Payment, Payment]]:
+    """Each payment that was known, before and after the batch."""
+    pairs: dict[UUID, tuple[Payment, Payment]] = {}
+    for effect in effects:
+        after = effect.after.payment
+        before = effect.before.payment if effect.before else after  # a new payment has no refund
+        first, _ = pairs.get(after.payment_id, (before, after))
+        pairs[after.payment_id] = (first, after)
+    return list(pairs.values())
 
 
 def _hurried(transitions: Sequence[PaymentTransition]) -> list[UUID]:

@@ -13,13 +13,14 @@ from uuid import UUID
 
 import structlog
 
-from services.payment_gateway.domain import GatewaySide, Payment, PaymentStatus, PendingOutcome
+from services.payment_gateway import refund_store
+from services.payment_gateway.domain import CHARGED, GatewaySide, Payment, PaymentStatus, PendingOutcome
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
-from shared.persistence.unreadable import read_rows
+from shared.persistence.unreadable import UnreadableRowsError, read_rows
 from shared.persistence.writes import WriteBatch
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +105,11 @@ async def load(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, PaymentRow]:
         f"SELECT {_ROW} FROM payments WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id FOR UPDATE",  # noqa: S608 - a constant
         list(payment_ids),
     )
-    return read_rows(rows, "payment_id", _row)
+    found = read_rows(rows, "payment_id", _row)
+    loaded = {row.payment.payment_id: row for row in await _with_refunds(tx, list(found.values()))}
+    if len(loaded) < len(found):
+        raise UnreadableRowsError(found.keys() - loaded.keys())
+    return loaded
 
 
 async def insert(tx: Tx, rows: Sequence[PaymentRow], *, held: Collection[UUID], lease: Lease) -> None:
@@ -253,7 +258,25 @@ async def claim(connection: Connection, lease: Lease, *, at_most: int, only_begu
         lease.seconds,
         only_begun,
     )
-    return [row for row in map(_readable, rows) if row is not None]
+    return await _with_refunds(connection, [row for row in map(_readable, rows) if row is not None])
+
+
+async def _with_refunds(tx: Tx, rows: list[PaymentRow]) -> list[PaymentRow]:
+    """The rows with the refunds of their payments, but for those whose refunds this build cannot read.
+
+    Nothing is read for payments that were never captured: they have none.
+    """
+    payments = {row.payment.payment_id: row.payment for row in rows}
+    charged = {id_: payment for id_, payment in payments.items() if _may_have_refunds(payment)}
+    if not charged:
+        return rows
+    known = {id_: payment for id_, payment in payments.items() if id_ not in charged}
+    known |= await refund_store.attach(tx, charged)
+    return [replace(row, payment=known[id_]) for row in rows if (id_ := row.payment.payment_id) in known]
+
+
+def _may_have_refunds(payment: Payment) -> bool:
+    return payment.status in CHARGED or payment.settled_as is not None
 
 
 def _readable(record: Record) -> PaymentRow | None:

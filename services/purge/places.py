@@ -19,6 +19,7 @@ OUTBOX = TextTable("outbox", ("id",))
 PLACES: dict[str, tuple[TextTable, ...]] = {
     "payment_gateway": (
         TextTable("payments", ("payment_id",)),
+        TextTable("refunds", ("payment_id", "refund_id")),
         TextTable("attempts", ("payment_id", "fence", "seq")),
         TextTable("outcomes", ("payment_id", "version")),
         TextTable("decisions", ("message_id",)),
@@ -40,6 +41,7 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
         TextTable("events", ("stream_id", "version"), whole="stream_id"),
         TextTable("invoices", ("invoice_id",), whole="invoice_id"),
         TextTable("payments", ("payment_id",), whole="invoice_id"),
+        TextTable("refunds", ("invoice_id", "refund_id"), whole="invoice_id"),
         TextTable("answers", ("command_id",), whole="invoice_id"),
         OUTBOX,
     ),

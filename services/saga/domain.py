@@ -10,6 +10,16 @@ from enum import StrEnum
 from typing import Literal, assert_never
 from uuid import UUID
 
+from services.saga import refunds
+from services.saga.refunds import (
+    AskedRefunds,
+    RefundAsked,
+    RefundDoubted,
+    RefundFact,
+    RefundMade,
+    RefundRecorded,
+    RefundUnmade,
+)
 from shared.records import dataclass, replace
 
 FailureOutcome = Literal["declined", "not_charged"]
@@ -64,7 +74,8 @@ class Saga:
     `version` counts the transitions of the saga. `payment_version` is the newest version of the payment gateway's row that a fact has
     shown. `failure` is what the invoice has to record. It is sent again until `failure_recorded`. `flagged` says that the invoice was told
     that the payment is in doubt. `repeats` counts how often the present reminder was sent. `deadline` is the number of the newest deadline,
-    which was set `deadline_s` seconds ahead. If `deadline_s` is None, no deadline is pending.
+    which was set `deadline_s` seconds ahead. If `deadline_s` is None, no deadline is pending. `refunds` are those that upstream or a person
+    asked for.
     """
 
     payment_id: UUID
@@ -80,6 +91,7 @@ class Saga:
     repeats: int = 0
     deadline: int = 0
     deadline_s: float | None = None
+    refunds: AskedRefunds = ()
 
 
 # -- facts: events of the invoice --------------------------------------------------------------------------------------
@@ -197,7 +209,7 @@ class DeadlineFired:
 
 InvoiceFact = PaymentRequested | Paid | PaymentFailed | SettlementRejected
 PaymentFact = Captured | Declined | NotCharged | InDoubt | NeedsDecision | Refunded | RefundInDoubt | RefundFailed
-Fact = InvoiceFact | PaymentFact | DeadlineFired
+Fact = InvoiceFact | PaymentFact | RefundFact | DeadlineFired
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 
@@ -228,12 +240,14 @@ class InquirePayment:
 
 @dataclass(frozen=True, slots=True)
 class RefundPayment:
-    """To the payment gateway: give the money back."""
+    """To the payment gateway: give all the money back, because the invoice cannot take it."""
 
     reason: str
 
 
-Command = RecordPayment | RecordPaymentFailure | FlagPaymentInDoubt | InquirePayment | RefundPayment
+Command = (
+    RecordPayment | RecordPaymentFailure | FlagPaymentInDoubt | InquirePayment | RefundPayment | refunds.RefundCommand
+)
 Says = tuple[Command, ...]
 
 REJECTED_CODE, REFUNDED_CODE = "settlement_rejected", "refunded"
@@ -297,6 +311,8 @@ def _is_stale(saga: Saga, fact: Fact) -> bool:
             return fact.version < saga.payment_version
         case Captured() | PaymentRequested() | Paid() | PaymentFailed() | SettlementRejected():
             return False
+        case RefundAsked() | RefundRecorded() | RefundMade() | RefundDoubted() | RefundUnmade():
+            return False  # each refund knows the version of its newest fact
         case DeadlineFired():
             return saga.deadline_s is None or fact.number != saga.deadline
         case _:
@@ -312,6 +328,8 @@ def _learn(saga: Saga, fact: Fact) -> Saga:
         case Declined() | NotCharged() | InDoubt() | NeedsDecision() | Refunded() | RefundInDoubt() | RefundFailed():
             return replace(saga, payment_version=_newest(saga, fact))
         case PaymentRequested() | Paid() | PaymentFailed() | SettlementRejected() | DeadlineFired():
+            return saga
+        case RefundAsked() | RefundRecorded() | RefundMade() | RefundDoubted() | RefundUnmade():
             return saga
         case _:
             assert_never(fact)
@@ -337,6 +355,10 @@ def _with_deadline(before: Saga, after: Saga, says: Says, schedule: ReminderSche
 
 def reminders(saga: Saga) -> Says:
     """The commands that a deadline sends in this state. There are none if the saga waits for nothing."""
+    return (*_status_reminders(saga), *refunds.reminders(saga.refunds))
+
+
+def _status_reminders(saga: Saga) -> Says:
     match saga.status:
         case SagaStatus.ABSENT | SagaStatus.COMPLETED:
             return ()
@@ -391,6 +413,8 @@ def _after(saga: Saga, fact: Fact) -> tuple[Saga, Says]:
             return _refund_doubted(saga, SagaStatus.REFUND_IN_DOUBT)
         case RefundFailed():
             return _refund_doubted(saga, SagaStatus.NOT_REFUNDED if fact.closed else SagaStatus.REFUND_IN_DOUBT)
+        case RefundAsked() | RefundRecorded() | RefundMade() | RefundDoubted() | RefundUnmade():
+            return _refund_fact(saga, fact)
         case DeadlineFired():
             return _deadline_fired(saga)
         case _:
@@ -548,6 +572,15 @@ def _refund_doubted(
             return replace(saga, status=status), ()  # the refund failed later, or a person took a decision back
         case _:
             assert_never(saga.status)
+
+
+def _refund_fact(saga: Saga, fact: RefundFact) -> tuple[Saga, Says]:
+    """A fact about a refund that upstream or a person asked for. The invoice takes such a request only if it is paid."""
+    paid, _ = _paid(saga)
+    after, says = refunds.after(paid.refunds, fact)
+    if after is paid.refunds:
+        return paid, ()
+    return replace(paid, refunds=after, repeats=0 if says else paid.repeats), says
 
 
 def _deadline_fired(saga: Saga) -> tuple[Saga, Says]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 from uuid import UUID
 
-from services.saga import domain, store
+from services.saga import domain, refunds, store
 from services.saga.domain import Fact, ReminderSchedule, Saga
 from services.saga.store import SagaTransition
 from shared.batch.handler import Change, Reaction
@@ -59,15 +59,40 @@ def _needs_decision(message: payment_messages.PaymentNeedsDecision) -> Fact:
 
 
 def _refunded(message: payment_messages.PaymentRefunded) -> Fact:
-    return domain.Refunded(message.version)
+    if (refund_id := _asked_for(message)) is None:
+        return domain.Refunded(message.version)
+    return refunds.RefundMade(message.version, refund_id, message.amount_minor, message.currency)
 
 
 def _refund_in_doubt(message: payment_messages.PaymentRefundInDoubt) -> Fact:
-    return domain.RefundInDoubt(message.version)
+    if (refund_id := _asked_for(message)) is None:
+        return domain.RefundInDoubt(message.version)
+    return refunds.RefundDoubted(message.version, refund_id)
 
 
 def _refund_failed(message: payment_messages.PaymentRefundFailed) -> Fact:
-    return domain.RefundFailed(message.version, closed=message.decided_by is not None)
+    closed = message.decided_by is not None
+    if (refund_id := _asked_for(message)) is None:
+        return domain.RefundFailed(message.version, closed=closed)
+    return refunds.RefundUnmade(message.version, refund_id, message.reason, closed=closed)
+
+
+def _asked_for(
+    message: payment_messages.PaymentRefunded
+    | payment_messages.PaymentRefundInDoubt
+    | payment_messages.PaymentRefundFailed,
+) -> UUID | None:
+    """The id of the refund, if upstream or a person asked for it. None: the saga did, because the invoice could not take the money."""
+    facts = message.refund
+    return None if facts is None or facts.refund_id == message.payment_id else facts.refund_id
+
+
+def _refund_asked(message: invoice_messages.InvoiceRefundRequested) -> Fact:
+    return refunds.RefundAsked(message.refund_id, message.amount_minor, message.currency, message.reason)
+
+
+def _refund_recorded(message: invoice_messages.InvoiceRefunded | invoice_messages.InvoiceRefundFailed) -> Fact:
+    return refunds.RefundRecorded(message.refund_id, message.version)
 
 
 ROUTES: Mapping[type[Contract], Callable[[Any], Fact]] = {
@@ -76,6 +101,9 @@ ROUTES: Mapping[type[Contract], Callable[[Any], Fact]] = {
     invoice_messages.InvoicePaid: _paid,
     invoice_messages.InvoicePaymentFailed: _payment_failed,
     invoice_messages.InvoiceSettlementRejected: _settlement_rejected,
+    invoice_messages.InvoiceRefundRequested: _refund_asked,
+    invoice_messages.InvoiceRefunded: _refund_recorded,
+    invoice_messages.InvoiceRefundFailed: _refund_recorded,
     payment_messages.PaymentCaptured: _captured,
     payment_messages.PaymentDeclined: _declined,
     payment_messages.PaymentNotCharged: _not_charged,
@@ -115,6 +143,30 @@ def say(command: domain.Command, saga: Saga) -> Contract:
             return payment_messages.InquirePayment(invoice_id=invoice_id, payment_id=payment_id)
         case domain.RefundPayment():
             return payment_messages.RefundPayment(invoice_id=invoice_id, payment_id=payment_id, reason=command.reason)
+        case refunds.MakeRefund() | refunds.RecordRefund() | refunds.RecordRefundFailure():
+            return _say_of_refund(command, saga)
+        case _:
+            assert_never(command)
+
+
+def _say_of_refund(command: refunds.RefundCommand, saga: Saga) -> Contract:
+    refund = command.refund
+    about: dict[str, Any] = {
+        "invoice_id": saga.invoice_id,
+        "payment_id": saga.payment_id,
+        "refund_id": refund.refund_id,
+    }
+    match command:
+        case refunds.MakeRefund():
+            return payment_messages.MakeRefund(
+                **about, amount_minor=refund.asked_minor, currency=refund.currency, reason=refund.reason
+            )
+        case refunds.RecordRefund():
+            return invoice_messages.RecordRefund(
+                **about, amount_minor=refund.amount_minor, currency=refund.currency, version=refund.version
+            )
+        case refunds.RecordRefundFailure():
+            return invoice_messages.RecordRefundFailure(**about, reason=refund.code, version=refund.version)
         case _:
             assert_never(command)
 

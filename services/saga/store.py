@@ -1,12 +1,15 @@
 """This service's SQL, set-based: sagas, the journal of their transitions, deadlines."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
 
 from services.saga.domain import Capture, Failure, Saga, SagaStatus
+from services.saga.refunds import AskedRefund, AskedRefunds, AskedRefundStatus
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Record, Tx
@@ -19,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 _COLUMNS = (
     "payment_id, invoice_id, status, version, payment_version, captured_minor, captured_currency, receipt_number, failure_outcome, "
-    "failure_reason, failure_advice, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s"
+    "failure_reason, failure_advice, failure_recorded, flagged, refund_reason, repeats, deadline, deadline_s, refunds"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM sagas WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id"  # noqa: S608 - our names
 _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
@@ -127,9 +130,9 @@ async def _insert_journal(writes: WriteBatch, transitions: Sequence[tuple[Cause,
     )
 
 
-_INSERT = f"INSERT INTO sagas ({_COLUMNS}, updated_at) SELECT {_COLUMNS}, now() FROM unnest($1::saga_row_2[])"  # noqa: S608 - our names
+_INSERT = f"INSERT INTO sagas ({_COLUMNS}, updated_at) SELECT {_COLUMNS}, now() FROM unnest($1::saga_row_3[])"  # noqa: S608 - our names
 _UPDATE = f"""UPDATE sagas s SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS.split(", ")[2:])}, updated_at = now()
-       FROM unnest($1::saga_row_2[]) u WHERE s.payment_id = u.payment_id AND s.version = u.journal_from - 1
+       FROM unnest($1::saga_row_3[]) u WHERE s.payment_id = u.payment_id AND s.version = u.journal_from - 1
        RETURNING s.payment_id"""  # noqa: S608 - our names
 
 
@@ -171,6 +174,7 @@ def _saga_row(saga: Saga, *, journal_from: int) -> tuple[object, ...]:
         saga.repeats,
         saga.deadline,
         saga.deadline_s,
+        _stored_refunds(saga.refunds),
         journal_from,
     )
 
@@ -238,7 +242,21 @@ def _saga(row: Record) -> Saga:
         repeats=row["repeats"],
         deadline=row["deadline"],
         deadline_s=row["deadline_s"],
+        refunds=tuple(_refund(stored) for stored in row["refunds"] or ()),
     )
+
+
+def _stored_refunds(refunds: AskedRefunds) -> list[dict[str, Any]] | None:
+    """The refunds as the row stores them. None if there are none, as in rows of the build before."""
+    names = tuple(field.name for field in fields(AskedRefund))
+    return [
+        {name: getattr(refund, name) for name in names} | {"refund_id": str(refund.refund_id)} for refund in refunds
+    ] or None
+
+
+def _refund(stored: dict[str, Any]) -> AskedRefund:
+    status = AskedRefundStatus(stored["status"])
+    return AskedRefund(**stored | {"refund_id": UUID(stored["refund_id"]), "status": status})
 
 
 def _capture(row: Record) -> Capture | None:

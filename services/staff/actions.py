@@ -25,7 +25,7 @@ from shared.card_data.values import has_card_data
 from shared.clock import Clock, system_clock
 from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
 from shared.contracts.currencies import in_major_units
-from shared.contracts.invoice import CloseCommand, InvoicePaymentRequested
+from shared.contracts.invoice import CloseCommand, InvoicePaymentRequested, RequestRefund
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id, new_id
 from shared.messaging import dead_letter_headers, reply_address
@@ -464,6 +464,56 @@ async def resolve(
         crash_points.reach("staff.resolve.before_commit")
     crash_points.reach("staff.resolve.after_commit")
     return ActionResult(payment_id, f"decided: {_words(resolution)}; the staff service sends it now", entry=entry.id)
+
+
+async def refund(
+    database: Database,
+    payment_id: UUID,
+    *,
+    refund_id: UUID,
+    reason: str,
+    who: str,
+    amount_minor: int | None = None,
+    currency: str | None = None,
+    invoice_id: str | None = None,
+    clock: Clock = system_clock,
+) -> ActionResult:
+    """Ask for a refund of what paid an invoice: `amount_minor`, or all that is left. The same `refund_id` again asks for nothing more.
+
+    Invoice and currency are those of the payment's case. Where there is none, both must be given. The invoice service decides whether the
+    refund fits the invoice; what it says shows with the payment.
+    """
+    if (unfit := _unfit(who=who, reason=reason)) is not None:
+        return replace(unfit, subject=payment_id)
+    async with database.transaction() as tx:
+        kept = await store.find_case(tx, payment_id, lock=True)
+        invoice_id = invoice_id or (kept.case.invoice_id if kept else None)
+        currency = currency or (kept.case.currency if kept else None)
+        if invoice_id is None or currency is None:
+            text = "nothing is known here of this payment: say of which invoice it is, and the currency"
+            return ActionResult(payment_id, text, ActionRefusal.UNKNOWN)
+        try:
+            command = RequestRefund(
+                invoice_id=invoice_id,
+                payment_id=payment_id,
+                refund_id=refund_id,
+                amount_minor=amount_minor,
+                currency=currency,
+                reason=reason,
+                requested_by=who,
+            )
+        except ValidationError as error:
+            return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
+        details = command.model_dump(mode="json", exclude={"payment_id", "requested_by"})
+        entry = JournalEntry(new_id(), clock(), command.requested_by, "refund", payment_id, details)
+        await store.append_entries(tx, [entry])
+        message = _message(command, entry, kept.correlation_id if kept else str(entry.id))
+        await outbox.insert(tx, [message], sweep_after_s=0)
+        crash_points.reach("staff.refund.before_commit")
+    crash_points.reach("staff.refund.after_commit")
+    return ActionResult(
+        payment_id, f"asked for refund {refund_id}; what comes of it shows with the payment", entry=entry.id
+    )
 
 
 def _message(data: Contract, entry: JournalEntry, correlation_id: str) -> Outgoing:

@@ -10,9 +10,10 @@ from enum import StrEnum
 from typing import Literal, assert_never
 from uuid import UUID
 
+from services.staff.refunds import Refunds, RefundTold, told
 from shared.records import dataclass, replace
 
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "give_back", "reopen"]
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back", "reopen"]
 
 DECIDE_ANEW_AFTER = timedelta(minutes=5)
 """How long a decision that shows no effect keeps others from deciding. It is said again by then. The payment-gateway service goes by the
@@ -49,7 +50,7 @@ _DECISIONS: dict[CaseStatus, frozenset[Resolution]] = {
     CaseStatus.IN_DOUBT: frozenset({"captured", "not_charged"}),
     CaseStatus.NEEDS_DECISION: frozenset({"captured", "not_charged"}),
     CaseStatus.REFUND_IN_DOUBT: frozenset({"refunded", "not_refunded"}),
-    CaseStatus.REFUND_FAILED: frozenset({"refunded", "not_refunded"}),
+    CaseStatus.REFUND_FAILED: frozenset({"refunded", "not_refunded", "refund_again"}),
 }
 
 
@@ -91,7 +92,8 @@ class GatewaySide:
 class Doubted:
     """The payment is a case, and may need a decision. `decided_by` is set if a person decided that the money is not given back.
 
-    `settled_as` is the outcome that it had before, and `gateway` the gateway's side, where the two contradict each other.
+    `settled_as` is the outcome that it had before, and `gateway` the gateway's side, where the two contradict each other. `refund` is the
+    one that is in doubt or failed, if the case is about one.
     """
 
     version: int
@@ -104,6 +106,7 @@ class Doubted:
     decided_by: str | None = None
     settled_as: str | None = None
     gateway: GatewaySide | None = None
+    refund: RefundTold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class Inquired:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The payment is no longer in doubt."""
+    """The payment is no longer in doubt. `refund` is the one that was made, if the message is about one."""
 
     version: int
     status: CaseStatus
@@ -131,6 +134,7 @@ class Settled:
     amount_minor: int | None = None
     currency: str | None = None
     gateway_id: str | None = None
+    refund: RefundTold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,7 @@ class DecisionRefused:
     decision_id: UUID | None
 
 
-Fact = Doubted | Inquired | Settled | DecisionRefused
+Fact = Doubted | Inquired | Settled | DecisionRefused | RefundTold
 
 
 # -- the case --------------------------------------------------------------------------------------------------------------------------
@@ -196,6 +200,7 @@ class Case:
     gateway: GatewaySide | None = None
     refusals: tuple[DecisionRefused, ...] = ()
     decision: SentDecision | None = None
+    refunds: Refunds = ()
 
     @property
     def is_open(self) -> bool:
@@ -223,12 +228,18 @@ def evolve(case: Case, fact: Fact) -> Case:
             return _settled(case, fact)
         case DecisionRefused():
             return _decision_refused(case, fact)
+        case RefundTold():
+            return _with_refund(case, fact)
         case _:
             assert_never(fact)
 
 
+def _with_refund(case: Case, refund: RefundTold | None) -> Case:
+    return case if refund is None else replace(case, refunds=told(case.refunds, refund))
+
+
 def _doubted(case: Case, fact: Doubted) -> Case:
-    case = _last_answer(_fill(case, fact), fact, 0)
+    case = _last_answer(_with_refund(_fill(case, fact), fact.refund), fact, 0)
     if fact.version <= case.version:
         return case
     status = CaseStatus.NOT_REFUNDED if fact.status is CaseStatus.REFUND_FAILED and fact.decided_by else fact.status
@@ -236,7 +247,7 @@ def _doubted(case: Case, fact: Doubted) -> Case:
 
 
 def _settled(case: Case, fact: Settled) -> Case:
-    case = _fill(case, fact)
+    case = _with_refund(_fill(case, fact), fact.refund)
     if fact.version <= case.version:
         return case
     return replace(case, status=fact.status, version=fact.version, reason=fact.reason, decided_by=fact.decided_by)

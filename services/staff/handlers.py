@@ -7,7 +7,9 @@ from uuid import UUID
 
 from services.staff import domain, store
 from services.staff.domain import Case, CaseStatus, Fact
+from services.staff.refunds import CaseRefundStatus, RefundTold
 from shared.batch.handler import Change, Reaction
+from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as messages
 from shared.contracts.base import AboutPayment, Contract
 from shared.messaging.envelope import Inbound, Outgoing
@@ -28,6 +30,7 @@ def _doubted(status: CaseStatus, data: messages.CaseEvent, _: Inbound) -> Fact:
         decided_by=getattr(data, "decided_by", None),
         settled_as=data.settled_as,
         gateway=_side(data),
+        refund=_refund(_REFUND_STATUS[status], data) if status in _REFUND_STATUS else None,
     )
 
 
@@ -53,7 +56,37 @@ def _side(data: messages.CaseEvent) -> domain.GatewaySide | None:
     return domain.GatewaySide(**side.model_dump()) if side else None
 
 
-def _settled(status: CaseStatus, data: Any, _: Inbound) -> Fact:
+_REFUND_STATUS = {
+    CaseStatus.REFUND_IN_DOUBT: CaseRefundStatus.IN_DOUBT,
+    CaseStatus.REFUND_FAILED: CaseRefundStatus.FAILED,
+}
+
+
+def _refund(status: CaseRefundStatus, data: Any) -> RefundTold | None:
+    """The refund that an outcome is about. None if a gateway service of the build before sent it."""
+    facts: messages.RefundFacts | None = data.refund
+    if facts is None:
+        return None
+    return RefundTold(
+        facts.refund_id,
+        status,
+        data.version,
+        facts.amount_minor,
+        data.currency,
+        code=getattr(data, "reason", None),
+    )
+
+
+def _refunded(data: messages.PaymentRefunded, message: Inbound) -> Fact:
+    """A payment of which something is left is captured again. Its amount is that of the refund only if all of it went back at once."""
+    is_left = data.refund is not None and data.refund.left_minor > 0
+    settled = _settled(CaseStatus.CAPTURED if is_left else CaseStatus.REFUNDED, data, message)
+    refund = _refund(CaseRefundStatus.REFUNDED, data)
+    is_whole = refund is None or refund.refund_id == data.payment_id
+    return replace(settled, refund=refund, amount_minor=settled.amount_minor if is_whole else None)
+
+
+def _settled(status: CaseStatus, data: Any, _: Inbound) -> domain.Settled:
     return domain.Settled(
         version=data.version,
         status=status,
@@ -77,6 +110,22 @@ def _decision_refused(data: messages.PaymentResolutionRefused, message: Inbound)
     )
 
 
+def _refund_told(status: CaseRefundStatus, data: Any, _: Inbound) -> Fact:
+    """What the invoice says of a refund. Its reason is a sentence where one asks, and a code where it failed or was rejected."""
+    is_asked = status is CaseRefundStatus.ASKED
+    reason = getattr(data, "reason", None)
+    return RefundTold(
+        data.refund_id,
+        status,
+        getattr(data, "version", 0),
+        getattr(data, "amount_minor", None),
+        getattr(data, "currency", None),
+        reason=reason if is_asked else None,
+        code=None if is_asked else reason,
+        requested_by=getattr(data, "requested_by", None),
+    )
+
+
 ROUTES: Mapping[type[Contract], Callable[[Any, Inbound], Fact]] = {
     messages.PaymentInDoubt: partial(_doubted, CaseStatus.IN_DOUBT),
     messages.PaymentNeedsDecision: partial(_doubted, CaseStatus.NEEDS_DECISION),
@@ -85,9 +134,13 @@ ROUTES: Mapping[type[Contract], Callable[[Any, Inbound], Fact]] = {
     messages.PaymentCaptured: partial(_settled, CaseStatus.CAPTURED),
     messages.PaymentDeclined: partial(_settled, CaseStatus.DECLINED),
     messages.PaymentNotCharged: partial(_settled, CaseStatus.NOT_CHARGED),
-    messages.PaymentRefunded: partial(_settled, CaseStatus.REFUNDED),
+    messages.PaymentRefunded: _refunded,
     messages.PaymentInquired: _inquired,
     messages.PaymentResolutionRefused: _decision_refused,
+    invoice_messages.InvoiceRefundRequested: partial(_refund_told, CaseRefundStatus.ASKED),
+    invoice_messages.InvoiceRefunded: partial(_refund_told, CaseRefundStatus.REFUNDED),
+    invoice_messages.InvoiceRefundFailed: partial(_refund_told, CaseRefundStatus.FAILED),
+    invoice_messages.InvoiceRefundRejected: partial(_refund_told, CaseRefundStatus.REJECTED),
 }
 
 
@@ -101,7 +154,7 @@ class LoadedCase:
 
 @dataclass(frozen=True, slots=True)
 class CaseHandler:
-    """Handles the events of the payment-gateway service about payments that a person may have to look at."""
+    """Handles events about payments that a person may have to look at, and about refunds that were asked for."""
 
     source: str = "staff"
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition, Withheld
 from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, GatewaySide, SentDecision
+from services.staff.refunds import CaseRefundStatus, RefundTold
 from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
@@ -294,6 +295,7 @@ def _details(case: Case) -> dict[str, Any]:
         "inquiry": case.inquiry,
         "settled_as": case.settled_as,
         "gateway": asdict(case.gateway) if case.gateway else None,
+        "refunds": [asdict(refund) for refund in case.refunds],
     }
 
 
@@ -340,12 +342,18 @@ def _case(row: Row) -> Case:
         inquiry=details.get("inquiry", 0),
         settled_as=details.get("settled_as"),
         gateway=GatewaySide(**_known(GatewaySide, side)) if (side := details.get("gateway")) else None,
+        refunds=tuple(
+            RefundTold(
+                **_known(RefundTold, r) | {"refund_id": UUID(r["refund_id"]), "status": CaseRefundStatus(r["status"])}
+            )
+            for r in details.get("refunds", ())
+        ),
         **{name: row[name] for name in plain},
     )
 
 
 def _known(
-    kind: type[CaseAttempt | DecisionRefused | SentDecision | GatewaySide], members: Mapping[str, Any]
+    kind: type[CaseAttempt | DecisionRefused | SentDecision | GatewaySide | RefundTold], members: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The members that this build knows. A newer build may have written more."""
     return {name: members[name] for name in kind.__dataclass_fields__ if name in members}

@@ -1,7 +1,7 @@
 """The messages that the invoice service owns: the commands it takes, the events it publishes, the answers it gives."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field, StringConstraints
@@ -21,6 +21,7 @@ from shared.contracts.base import (
     Part,
     PaymentAmount,
     Text,
+    Version,
     added,
 )
 
@@ -81,6 +82,8 @@ class EncryptedCardMethod(Part):
 
 PaymentMethod = Annotated[TokenMethod | EncryptedCardMethod, Field(discriminator="kind")]
 
+REST: Any = added("how much; absent: all that is left, as the gateway knows it")
+
 # -- commands from upstream ------------------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +118,16 @@ class VoidInvoice(UpstreamCommand):
     reason: Text
 
 
+class RefundInvoice(UpstreamCommand):
+    """Give back what paid the invoice, or a part of it. The sender chooses `refund_id`, a new one for every refund of the invoice."""
+
+    wire_name: ClassVar[str] = "remit.invoice.RefundInvoice.v1"
+    refund_id: UUID
+    amount_minor: AmountMinor | None = REST
+    currency: Currency
+    reason: Text
+
+
 Sha256 = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 
 # -- commands from the saga and from staff -----------------------------------------------------------------------------------------------
@@ -146,6 +159,40 @@ class FlagPaymentInDoubt(AboutPayment):
     wire_name: ClassVar[str] = "remit.invoice.FlagPaymentInDoubt.v1"
     kind: ClassVar[Kind] = "command"
     exchange: ClassVar[str] = "settlement.commands"
+
+
+class RequestRefund(AboutPayment):
+    """A person gives back what paid the invoice, or a part of it."""
+
+    wire_name: ClassVar[str] = "remit.invoice.RequestRefund.v1"
+    kind: ClassVar[Kind] = "command"
+    exchange: ClassVar[str] = "settlement.commands"
+    refund_id: UUID
+    amount_minor: AmountMinor | None = REST
+    currency: Currency
+    reason: Text
+    requested_by: Text
+
+
+class RecordRefund(PaymentAmount):
+    """Note that a refund was made. `version` is that of the payment at the payment-gateway service: what is older changes nothing."""
+
+    wire_name: ClassVar[str] = "remit.invoice.RecordRefund.v1"
+    kind: ClassVar[Kind] = "command"
+    exchange: ClassVar[str] = "settlement.commands"
+    refund_id: UUID
+    version: Version
+
+
+class RecordRefundFailure(AboutPayment):
+    """Note that a refund was not made, or that the bank sent it back. `version` is as for `RecordRefund`."""
+
+    wire_name: ClassVar[str] = "remit.invoice.RecordRefundFailure.v1"
+    kind: ClassVar[Kind] = "command"
+    exchange: ClassVar[str] = "settlement.commands"
+    refund_id: UUID
+    reason: Code
+    version: Version
 
 
 class CloseCommand(Contract):
@@ -240,6 +287,61 @@ class InvoiceSettlementRejected(AboutPayment):
     reason: Code
 
 
+class InvoiceRefundRequested(AboutPayment):
+    """Upstream or a person asked for a refund, and it will be made. It can come several times, with the same id."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundRequested.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    refund_id: UUID
+    amount_minor: AmountMinor | None = REST
+    currency: Currency
+    reason: Text
+    requested_by: Text | None = added("who asked, if a person did")
+
+
+class InvoiceRefunded(PaymentAmount):
+    """A refund was made. `refunded_minor` is the sum of all refunds of the invoice, this one included.
+
+    Of two events about one refund, that of the higher `version` is the newer one.
+    """
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefunded.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    refund_id: UUID
+    refunded_minor: AmountMinor
+    version: Version
+
+
+class InvoiceRefundFailed(AboutPayment):
+    """A refund was not made, or the bank sent it back after it had been made. `refunded_minor` is the sum of the refunds that stand.
+
+    Staff look at it. If they can make it after all, `InvoiceRefunded` follows.
+    """
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundFailed.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    refund_id: UUID
+    reason: Code
+    amount_minor: AmountMinor | None = REST
+    currency: Currency
+    refunded_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
+    version: Version
+
+
+class InvoiceRefundRejected(AboutPayment):
+    """A refund that a person asked for does not fit the invoice. Upstream hears of such a rejection in its answer."""
+
+    wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundRejected.v1"
+    kind: ClassVar[Kind] = "event"
+    exchange: ClassVar[str] = "invoice.events"
+    refund_id: UUID
+    reason: Code
+    requested_by: Text
+
+
 class InvoiceCommandRejected(Contract):
     """A command was rejected. The saga does not receive this event: an upstream duplicate must not affect a good payment."""
 
@@ -273,6 +375,11 @@ class AnswerReason(StrEnum):
     AMOUNT_DIFFERS = "amount_differs"
     CURRENCY_DIFFERS = "currency_differs"
     PAYMENT_ID_USED = "payment_id_used"
+    NOT_PAID = "not_paid"
+    NOTHING_TO_REFUND = "nothing_to_refund"
+    REFUND_TOO_LARGE = "refund_too_large"
+    REFUND_ID_USED = "refund_id_used"
+    TOO_MANY_REFUNDS = "too_many_refunds"
     # no card could ever be charged
     NOTHING_TO_PAY = "nothing_to_pay"
     AMOUNT_NOT_CHARGEABLE = "amount_not_chargeable"

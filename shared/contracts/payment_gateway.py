@@ -1,7 +1,8 @@
 """The messages that the payment-gateway service owns: the commands it takes and the outcomes it publishes."""
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
@@ -10,7 +11,9 @@ from shared.contracts.base import (
     AMOUNT_MINOR_MAX,
     MINOR_UNIT,
     AboutPayment,
+    AmountMinor,
     Code,
+    Currency,
     Kind,
     LongText,
     Part,
@@ -45,12 +48,25 @@ class InquirePayment(PaymentCommand):
 
 
 class RefundPayment(PaymentCommand):
+    """Give back all that is left of a payment, because its invoice cannot take the money. The refund has the id of the payment."""
+
     wire_name: ClassVar[str] = "remit.payment_gateway.RefundPayment.v1"
     reason: Text
 
 
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "give_back", "reopen"]
-"""What a person says became of the money; or that a capture that is not as it should be is given back; or that a decision was wrong."""
+class MakeRefund(PaymentCommand):
+    """Give back an amount of a payment, at most once for each `refund_id`."""
+
+    wire_name: ClassVar[str] = "remit.payment_gateway.MakeRefund.v1"
+    refund_id: UUID
+    amount_minor: AmountMinor | None = added("how much; absent: all that is left, as the gateway knows it")
+    currency: Currency
+    reason: Text
+
+
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back", "reopen"]
+"""What a person says became of the money; or what to do. `refund_again`: the gateway is asked, and the refund made anew if none was made.
+`give_back`: a capture that is not as it should be is given back. `reopen`: a decision was wrong."""
 JournalHead = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,19}:[0-9a-f]{64}$")]
 """The position of the last entry of staff's journal, and the hash that chains all entries up to it."""
 
@@ -152,16 +168,37 @@ class PaymentNeedsDecision(CaseEvent):
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentNeedsDecision.v1"
 
 
+class RefundFacts(Part):
+    """Which refund an event is about. `refunded_minor` is all that was given back of the payment by then, `left_minor` the rest of it.
+
+    The gateway's own list counts refunds that people made there, too.
+    """
+
+    refund_id: Annotated[UUID, Field(description="our id; that of the payment if its invoice could not take the money")]
+    amount_minor: AmountMinor | None = added("of this refund; absent while nobody knows how much is left")
+    refunded_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
+    left_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
+
+
+REFUND: Any = added(
+    "which refund; absent in messages of builds that knew one refund of a payment only, of the whole amount"
+)
+
+
 class PaymentRefunded(PaymentEvent, PaymentAmount):
+    """Money was given back. `amount_minor` is that of this refund, which may be a part of the payment."""
+
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefunded.v1"
-    refund_id: Text | None = None
+    refund_id: Text | None = Field(default=None, description="the gateway's id of the refund")
     decided_by: Text | None = None
+    refund: RefundFacts | None = REFUND
 
 
 class PaymentRefundInDoubt(CaseEvent):
     """Nobody knows whether the money was given back. A person may decide. The gateway is still asked from time to time."""
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefundInDoubt.v1"
+    refund: RefundFacts | None = REFUND
 
 
 class PaymentRefundFailed(CaseEvent):
@@ -169,6 +206,7 @@ class PaymentRefundFailed(CaseEvent):
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefundFailed.v1"
     decided_by: Text | None = None
+    refund: RefundFacts | None = REFUND
 
 
 class PaymentInquired(CaseEvent):

@@ -251,6 +251,7 @@ _OUTCOMES = (
     payment_gateway.PaymentNotCharged,
     payment_gateway.PaymentRefunded,
 )
+_REFUNDS = (invoice.InvoiceRefundRequested, invoice.InvoiceRefunded, invoice.InvoiceRefundFailed)
 _DOUBTS = (
     payment_gateway.PaymentInDoubt,
     payment_gateway.PaymentNeedsDecision,
@@ -262,7 +263,15 @@ WORK_QUEUES = (
     Queue(COMMANDS, (Binding(ACCEPTED_COMMANDS, ANY_KEY),)),
     Queue(
         "invoice.settlement",
-        _bind(invoice.RecordPayment, invoice.RecordPaymentFailure, invoice.FlagPaymentInDoubt, invoice.CloseCommand),
+        _bind(
+            invoice.RecordPayment,
+            invoice.RecordPaymentFailure,
+            invoice.FlagPaymentInDoubt,
+            invoice.RequestRefund,
+            invoice.RecordRefund,
+            invoice.RecordRefundFailure,
+            invoice.CloseCommand,
+        ),
     ),
     Queue(
         "saga.events",
@@ -271,6 +280,7 @@ WORK_QUEUES = (
             invoice.InvoicePaid,
             invoice.InvoicePaymentFailed,
             invoice.InvoiceSettlementRejected,
+            *_REFUNDS,
             *_OUTCOMES,
             *_DOUBTS,
         ),
@@ -278,11 +288,16 @@ WORK_QUEUES = (
     Queue("payment_gateway.requests", _bind(invoice.InvoicePaymentRequested)),
     Queue(
         "payment_gateway.commands",
-        _bind(payment_gateway.InquirePayment, payment_gateway.RefundPayment, payment_gateway.ResolvePayment),
+        _bind(
+            payment_gateway.InquirePayment,
+            payment_gateway.RefundPayment,
+            payment_gateway.MakeRefund,
+            payment_gateway.ResolvePayment,
+        ),
     ),
     Queue(
         "staff.cases",
-        _bind(*_DOUBTS, payment_gateway.PaymentResolutionRefused)
+        _bind(*_DOUBTS, payment_gateway.PaymentResolutionRefused, *_REFUNDS, invoice.InvoiceRefundRejected)
         + _bind(*_OUTCOMES, payment_gateway.PaymentInquired, routing_suffixes=[CASE]),
     ),
 )

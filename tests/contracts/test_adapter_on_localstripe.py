@@ -25,6 +25,7 @@ from tests.support.localstripe import running_localstripe
 TIMEOUT_S = 15.0  # the first request waits in the listener's backlog until localstripe is up
 
 ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
+REFUND = port.RefundOrder(uuid4(), ORDER.payment_id, ORDER.amount_minor, ORDER.currency)
 
 
 @dataclass(frozen=True)
@@ -170,12 +171,22 @@ async def test_a_payment_that_asks_the_customer_to_act_can_be_cancelled(
     assert isinstance(await gateway.cancel(gateway_id, key=a_key()), port.Cancelled)
 
 
+async def test_a_part_is_given_back_and_the_rest_is_left(gateway: Gateway) -> None:
+    told = await captured(gateway)
+    part = replace(REFUND, amount_minor=100)
+    assert isinstance(await gateway.refund(told.gateway_id, part, key=a_key()), port.Refunded)
+    assert isinstance(await gateway.inquire_refund(told.gateway_id, part.refund_id), port.Refunded)
+    other = await gateway.inquire_refund(told.gateway_id, uuid4())
+    assert isinstance(other, port.NoRefund)
+    assert other.left_minor == ORDER.amount_minor - 100
+
+
 async def test_a_refund_gives_the_whole_amount_back(gateway: Gateway) -> None:
     told = await captured(gateway)
-    assert isinstance(await gateway.inquire_refund(told.gateway_id), port.NoRefund)
-    refund = await gateway.refund(told.gateway_id, key=a_key())
+    assert isinstance(await gateway.inquire_refund(told.gateway_id, REFUND.refund_id), port.NoRefund)
+    refund = await gateway.refund(told.gateway_id, REFUND, key=a_key())
     assert isinstance(refund, port.Refunded)
-    known = await gateway.inquire_refund(told.gateway_id)
+    known = await gateway.inquire_refund(told.gateway_id, REFUND.refund_id)
     assert isinstance(known, port.Refunded)
     assert known.refund_id == refund.refund_id
 
@@ -183,8 +194,8 @@ async def test_a_refund_gives_the_whole_amount_back(gateway: Gateway) -> None:
 async def test_a_payment_that_was_never_charged_is_not_refunded(gateway: Gateway) -> None:
     gateway_id = await prepared(gateway, "pm_card_chargeCustomerFail")
     await gateway.execute(gateway_id, key=a_key())
-    assert isinstance(await gateway.inquire_refund(gateway_id), port.NoRefund)
-    assert isinstance(await gateway.refund(gateway_id, key=a_key()), port.RefundFailed)
+    assert isinstance(await gateway.inquire_refund(gateway_id, REFUND.refund_id), port.NoRefund)
+    assert isinstance(await gateway.refund(gateway_id, REFUND, key=a_key()), port.RefundFailed)
 
 
 async def test_an_unknown_payment_is_not_found(gateway: Gateway) -> None:
@@ -192,8 +203,8 @@ async def test_an_unknown_payment_is_not_found(gateway: Gateway) -> None:
         await gateway.inquire("pi_unknown"),
         await gateway.execute("pi_unknown", key=a_key()),
         await gateway.cancel("pi_unknown", key=a_key()),
-        await gateway.refund("pi_unknown", key=a_key()),
-        await gateway.inquire_refund("pi_unknown"),
+        await gateway.refund("pi_unknown", REFUND, key=a_key()),
+        await gateway.inquire_refund("pi_unknown", REFUND.refund_id),
     ]
     assert {type(answer) for answer in answers} == {port.NotFound}
 
@@ -214,7 +225,7 @@ async def test_a_check_changes_nothing(gateway: Gateway) -> None:
     assert await gateway.check() == port.Usable()
     told = await captured(gateway)
     assert await gateway.check() == port.Usable()
-    assert isinstance(await gateway.inquire_refund(told.gateway_id), port.NoRefund)
+    assert isinstance(await gateway.inquire_refund(told.gateway_id, REFUND.refund_id), port.NoRefund)
 
 
 # -- rules of Stripe that localstripe does not know

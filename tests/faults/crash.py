@@ -20,13 +20,13 @@ import aio_pika
 from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
 from shared.contracts.invoice import IssueInvoice
 from shared.crash_points import ACTIONS, EXIT_CODE, INVOICE, PAYMENT_GATEWAY, POINTS, REMIT, SAGA, STAFF
-from shared.ids import new_id
+from shared.ids import derived_id, new_id
 from shared.messaging.codec import STRUCTURED
 from shared.messaging.topology import PUBLIC_EXCHANGES
 from tests.faults.recovery import SERVICE_WITHIN_S, recovery_s
 from tests.faults.testbed import HEARTBEAT_S, LEASE_S, LogMark, Remit, Testbed
 from tests.faults.trial import Note, Trial
-from tests.faults.workload import LATE_SUCCESS, MIX, case_version
+from tests.faults.workload import LATE_SUCCESS, MIX, REFUNDED, case_version
 from tests.support.databases import rows
 
 FAMILY: Final = "crash"
@@ -227,7 +227,7 @@ STORIES: Final[dict[str, CrashStory]] = {
         hold_s=45.0, estimate_s=60,
     ),
     **{
-        f"charging.{when}_{call}": CrashStory((*MIX[:4], LATE_SUCCESS), estimate_s=20)
+        f"charging.{when}_{call}": CrashStory((*MIX[:4], REFUNDED, LATE_SUCCESS), estimate_s=20)
         for when in ("before", "after")
         for call in ("refund", "inquire_refund")
     },
@@ -321,7 +321,7 @@ async def _as_zombie(testbed: Testbed, service: str, story: CrashStory, point: s
 
 
 def _person_trial(point: str, action: str) -> Callable[[Testbed, Note], Awaitable[None]]:
-    arguments_of = {"replay": _replay, "ask": _ask, "resolve": _resolve}[point.split(".")[1]]
+    arguments_of = {"replay": _replay, "ask": _ask, "resolve": _resolve, "refund": _refund}[point.split(".")[1]]
 
     async def run(testbed: Testbed, note: Note) -> None:
         arguments = await arguments_of(testbed)
@@ -364,6 +364,35 @@ async def _resolve(testbed: Testbed) -> tuple[str, ...]:
     payment_id, version = await a_case(testbed)
     words = ("--evidence", "its books show no charge", "--reason", "fault run", "--who", "faults")
     return "payments", "resolve", str(payment_id), "not_charged", "--version", str(version), *words
+
+
+async def _refund(testbed: Testbed) -> tuple[str, ...]:
+    """A part of a paid invoice is given back. Asked for again under the same id, it is the same refund."""
+    payment_id, invoice_id = await a_paid_invoice(testbed)
+    words = (
+        "--invoice",
+        invoice_id,
+        "--currency",
+        "EUR",
+        "--amount-minor",
+        "100",
+        "--id",
+        str(derived_id(payment_id, "refund")),
+    )
+    return "payments", "refund", str(payment_id), *words, "--reason", "fault run", "--who", "faults"
+
+
+async def a_paid_invoice(testbed: Testbed) -> tuple[UUID, str]:
+    """A payment that is captured, and its invoice."""
+    testbed.play("paid by token")
+    query = "SELECT payment_id, invoice_id FROM invoices WHERE status = 'paid' AND refunds IS NULL LIMIT 1"
+
+    async def paid() -> bool:
+        return bool(await rows(testbed.database("invoice"), query))
+
+    await testbed.until(paid, what="an invoice that is paid")
+    (found,) = await rows(testbed.database("invoice"), query)
+    return found["payment_id"], found["invoice_id"]
 
 
 async def a_case(testbed: Testbed) -> tuple[UUID, int]:

@@ -12,7 +12,7 @@ from aio_pika.abc import AbstractQueue
 
 from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY
 from shared.contracts.base import Contract
-from shared.contracts.invoice import IssueInvoice, PayInvoice, TokenMethod, VoidInvoice
+from shared.contracts.invoice import IssueInvoice, PayInvoice, RefundInvoice, TokenMethod, VoidInvoice
 from shared.ids import new_id
 from tests.faults.payments import TOKEN, Payments, invoice
 from tests.faults.ready import until_ready
@@ -106,13 +106,15 @@ async def foreign_ids(testbed: Testbed, payments: Payments, note: Note) -> None:
 
 
 async def foreign_invoices(testbed: Testbed, payments: Payments, note: Note) -> None:
-    """Another sender pays and voids an invoice that is not its own: there is none, as far as it is told."""
+    """Another sender pays, voids and refunds an invoice that is not its own: there is none, as far as it is told."""
     async with _two(testbed) as (owner, other):
         issued = invoice(testbed)
         await owner.expect(ACCEPTED, issued)
         await other.expect(UNKNOWN, _pay(issued))
         await other.expect(UNKNOWN, VoidInvoice(invoice_id=issued.invoice_id, reason="mine"))
-        note.fired(2)
+        refund = RefundInvoice(invoice_id=issued.invoice_id, refund_id=new_id(), currency="EUR", reason="mine")
+        await other.expect(UNKNOWN, refund)
+        note.fired(3)
         await owner.expect(ACCEPTED, VoidInvoice(invoice_id=issued.invoice_id, reason="ordered by mistake"))
     note.mended()
     await payments.pay(1)

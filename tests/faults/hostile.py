@@ -140,7 +140,9 @@ FAULTS: Final[tuple[HostileFault, ...]] = (
         "cards", "card numbers in every place of a command, written in every way", border.card_data, short=True
     ),
     HostileFault("senders:ids", "a sender uses the ids of another one's commands", foreign.foreign_ids),
-    HostileFault("senders:invoices", "a sender pays and voids another one's invoice", foreign.foreign_invoices),
+    HostileFault(
+        "senders:invoices", "a sender pays, voids and refunds another one's invoice", foreign.foreign_invoices
+    ),
     HostileFault("senders:queue", "a sender has its answers sent to another one's queue", foreign.foreign_queue),
     HostileFault("senders:nameless", "a command that does not say who sends it", foreign.nameless),
 )

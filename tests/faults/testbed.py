@@ -70,7 +70,8 @@ _UNDER_WAY: Final[dict[Service, str]] = {
     "payment_gateway": """SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM payments WHERE leased_by IS NOT NULL OR status IN
         ('requested', 'prepared', 'cancelling', 'in_doubt', 'refunding', 'refund_in_doubt'))""",
     "saga": """SELECT (SELECT count(*) FROM outbox)
-        + (SELECT count(*) FROM sagas WHERE status IN ('awaiting_outcome', 'settling', 'refunding'))""",
+        + (SELECT count(*) FROM sagas WHERE status IN ('awaiting_outcome', 'settling', 'refunding')
+           OR jsonb_path_exists(refunds, '$[*] ? (@.status == "asked" || @.status == "made" && @.is_recorded == false)'))""",
     "staff": "SELECT count(*) FROM outbox",
 }
 _LONGEST_FIRST: Final[tuple[Service, ...]] = ("payment_gateway", "saga", "invoice", "staff")

@@ -16,6 +16,7 @@ from tests.support.waiting import until
 if TYPE_CHECKING:
     from tests.faults.testbed import Testbed
 
+REFUNDED = "refunded in two parts"
 LATE_SUCCESS = "late success, refunded"
 WAITS = "waits for a person"
 PATIENCE_S = 120.0
@@ -41,8 +42,9 @@ MIX: tuple[str, ...] = (
     "pm_remit_reset_after_charge",
     "pm_remit_reset_before_charge",
     "pm_remit_late_success",
+    REFUNDED,
 )
-"""One round: paid, declined, in doubt, duplicates, void against pay, a dead letter."""
+"""One round: paid, declined, in doubt, duplicates, void against pay, a dead letter, refunds."""
 AFTERWARDS: tuple[str, ...] = ("paid by token", "version of the future")
 """Played when the fault is over: every service gets a message, and recovery is measured by it."""
 LOAD: tuple[str, ...] = (

@@ -25,6 +25,7 @@ from services.payment_gateway import domain
 from services.payment_gateway.domain import GatewayStep, Payment, PaymentStatus, Policy
 from services.payment_gateway.gateways import port, stripe
 from services.payment_gateway.gateways.evidence import EVIDENCE_CHARS_MAX
+from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
 from services.staff import intake
 from services.staff.dead_letters import DeadLetter, arrive
 from shared.amqp import frames
@@ -215,6 +216,8 @@ def dead_letter(arrived: Delivery) -> DeadLetter:
 GATEWAY_ID = "pi_1"
 POLICY = Policy(ladder_s=(1.0, 2.0), remind_s=60.0)
 ORDER = port.Order(UUID(int=1), "INV-1", 1250, "EUR", "pm_card_visa")
+REFUND = port.RefundOrder(UUID(int=2), ORDER.payment_id, 250, "EUR")
+AT_WORK = PaymentRefund(REFUND.refund_id, "x", asked_minor=250, status=PaymentRefundStatus.AT_WORK, amount_minor=250)
 BEFORE = {
     GatewayStep.PREPARE: PaymentStatus.REQUESTED,
     GatewayStep.EXECUTE: PaymentStatus.PREPARED,
@@ -292,6 +295,7 @@ def gateway(
         method_token=ORDER.method_token,
         gateway_id=None if step is GatewayStep.PREPARE else GATEWAY_ID,
         pending=domain.PendingOutcome(PaymentStatus.NOT_CHARGED, "x") if step is GatewayStep.CANCEL else None,
+        refunds=(AT_WORK,) if step in {GatewayStep.REFUND, GatewayStep.INQUIRE_REFUND} else (),
     )
     _recorded_agrees_with_replies(domain.on_answer(payment, step, answer, POLICY).payment, payment, answer, replies)
     return answer
@@ -315,9 +319,9 @@ async def _ask(step: GatewayStep) -> port.PrepareAnswer | port.ExecuteAnswer | p
             case GatewayStep.CANCEL:
                 return await adapter.cancel(GATEWAY_ID, key="k")
             case GatewayStep.REFUND:
-                return await adapter.refund(GATEWAY_ID, key="k")
+                return await adapter.refund(GATEWAY_ID, REFUND, key="k")
             case GatewayStep.INQUIRE_REFUND:
-                return await adapter.inquire_refund(GATEWAY_ID)
+                return await adapter.inquire_refund(GATEWAY_ID, REFUND.refund_id)
             case _:
                 return await adapter.inquire(GATEWAY_ID)
     finally:
@@ -364,6 +368,8 @@ def _recorded_agrees_with_replies(
     after: Payment, before: Payment, answer: object, replies: Sequence[FuzzedReply]
 ) -> None:
     match after.status:
+        case PaymentStatus.CAPTURED if before.refunds:
+            assert isinstance(answer, port.Refunded), "a part is given back, and no reply says so"
         case PaymentStatus.CAPTURED:
             intents = [reply.intent() for reply in replies]
             ours = {"id": GATEWAY_ID, "status": "succeeded", "amount_received": 1250}

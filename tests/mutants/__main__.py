@@ -33,13 +33,18 @@ PROFILE = "mutants"
 CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 
 CORES = {
-    "invoice": (("services.invoice.domain",), "tests/unit/invoice"),
+    "invoice": (("services.invoice.domain", "services.invoice.refunds"), "tests/unit/invoice"),
     "payment_gateway": (
-        ("services.payment_gateway.domain", "services.payment_gateway.afterwards", "services.payment_gateway.commands"),
+        (
+            "services.payment_gateway.domain",
+            "services.payment_gateway.afterwards",
+            "services.payment_gateway.commands",
+            "services.payment_gateway.refunds",
+        ),
         "tests/unit/payment_gateway",
     ),
-    "saga": (("services.saga.domain",), "tests/unit/saga"),
-    "staff": (("services.staff.domain", "services.staff.dead_letters"), "tests/unit/staff"),
+    "saga": (("services.saga.domain", "services.saga.refunds"), "tests/unit/saga"),
+    "staff": (("services.staff.domain", "services.staff.dead_letters", "services.staff.refunds"), "tests/unit/staff"),
 }
 """The pure modules of each core, and the folder of the tests that hold them."""
 OTHER_ROOMS = (

@@ -146,7 +146,7 @@ async def test_every_statement_fits_the_tables_before_and_after_the_post_steps(s
     [
         ("CREATE TABLE answers (id uuid)", "answers"),
         ("CREATE TYPE answer_row AS (id uuid)", "answer_row"),
-        ("ALTER TYPE saga_row_2 ADD ATTRIBUTE mood text", "saga_row_2.mood"),
+        ("ALTER TYPE saga_row_3 ADD ATTRIBUTE mood text", "saga_row_3.mood"),
     ],
 )
 async def test_a_table_or_column_that_no_statement_uses_is_noticed(change: str, unused: str, stack: Stack) -> None:
@@ -167,7 +167,7 @@ async def test_a_table_or_column_that_no_statement_uses_is_noticed(change: str, 
             "ALTER TYPE transition_row RENAME ATTRIBUTE fact TO what",
             "the rows give what (text) where transitions takes fact",
         ),
-        ("ALTER TYPE saga_row_2 DROP ATTRIBUTE flagged", 'column "flagged" does not exist'),
+        ("ALTER TYPE saga_row_3 DROP ATTRIBUTE flagged", 'column "flagged" does not exist'),
         ("ALTER TABLE outbox RENAME reply_tos TO askers", "shared/persistence/outbox.py"),
         ("DROP TABLE deadlines", 'relation "deadlines" does not exist'),
     ],

@@ -23,6 +23,8 @@ from deploy.sandbox.server import Sandbox
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.choose import open_gateway
 from services.payment_gateway.gateways.port import Gateway
+from services.payment_gateway.gateways.stripe import PAGE_SIZE
+from shared.records import replace
 from tests.support.hasty_gateway import HASTY_S, PATIENT_S, hasty_gateway
 
 DEADLINE_S = 20.0
@@ -32,6 +34,7 @@ KEY_AGE_S = 86_400.0
 MOST_LOOKS = 6  # more than any payment of the catalogue needs to settle
 
 Json = dict[str, Any]
+REFUND = port.RefundOrder(UUID(int=99), UUID(int=1), 1250, "EUR")
 
 
 class Clock:
@@ -245,7 +248,7 @@ async def test_a_person_can_settle_and_heal(bench: SandboxClient) -> None:
     )
     await bench.gateway.execute(forever, key="e1")
     await bench.hasty.execute(silent, key="e2")
-    assert isinstance(await bench.hasty.refund(silent, key="r"), port.Unknown)
+    assert isinstance(await bench.hasty.refund(silent, REFUND, key="r"), port.Unknown)
     assert (await bench.raw("POST", f"/_sandbox/payments/{forever}/settle"))[1] == {"done": True}
     assert (await bench.raw("POST", f"/_sandbox/payments/{silent}/heal"))[1] == {"done": True}
     assert (await bench.raw("POST", "/_sandbox/payments/pi_none/settle"))[0] == 404
@@ -372,8 +375,8 @@ async def test_the_parameter_that_stripe_dropped_is_refused(bench: SandboxClient
 
 async def test_a_second_refund_finds_the_first(bench: SandboxClient) -> None:
     gateway_id = await bench.captured()
-    first = await bench.gateway.refund(gateway_id, key="r1")
-    second = await bench.gateway.refund(gateway_id, key="r2")
+    first = await bench.gateway.refund(gateway_id, REFUND, key="r1")
+    second = await bench.gateway.refund(gateway_id, REFUND, key="r2")
     assert isinstance(first, port.Refunded)
     assert isinstance(second, port.Refunded)
     assert first.refund_id == second.refund_id
@@ -382,38 +385,118 @@ async def test_a_second_refund_finds_the_first(bench: SandboxClient) -> None:
 
 async def test_a_failed_refund_gives_nothing_back(bench: SandboxClient) -> None:
     gateway_id = await bench.captured("pm_remit_refund_fails")
-    failed = await bench.gateway.refund(gateway_id, key="r1")
+    failed = await bench.gateway.refund(gateway_id, REFUND, key="r1")
     assert isinstance(failed, port.RefundFailed)
     assert failed.code == "expired_or_canceled_card"
-    assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.RefundFailed)
+    assert isinstance(await bench.gateway.inquire_refund(gateway_id, REFUND.refund_id), port.RefundFailed)
 
 
 async def test_a_pending_refund_settles_after_two_looks(bench: SandboxClient) -> None:
     gateway_id = await bench.captured("pm_remit_refund_pending")
-    answers = [await bench.gateway.refund(gateway_id, key="r1")]
-    answers += [await bench.gateway.inquire_refund(gateway_id) for _ in range(3)]
+    answers = [await bench.gateway.refund(gateway_id, REFUND, key="r1")]
+    answers += [await bench.gateway.inquire_refund(gateway_id, REFUND.refund_id) for _ in range(3)]
     assert [type(answer) for answer in answers] == [port.RefundPending] * 3 + [port.Refunded]
 
 
 @pytest.mark.parametrize("token", ["pm_remit_refund_then_500", "pm_remit_refund_then_timeout"])
 async def test_a_refund_without_an_answer_is_found_by_asking(bench: SandboxClient, token: str) -> None:
     gateway_id = await bench.captured(token)
-    assert isinstance(await bench.hasty.refund(gateway_id, key="r1"), port.Unknown)
-    assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Refunded)
+    assert isinstance(await bench.hasty.refund(gateway_id, REFUND, key="r1"), port.Unknown)
+    assert isinstance(await bench.gateway.inquire_refund(gateway_id, REFUND.refund_id), port.Refunded)
 
 
-async def test_a_partial_refund_by_hand_waits_for_a_person(bench: SandboxClient) -> None:
+async def test_a_partial_refund_by_hand_leaves_the_rest(bench: SandboxClient) -> None:
     gateway_id = await bench.captured()
     assert (await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id, amount=250))[0] == 200
-    assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Unknown)
-    assert isinstance(await bench.gateway.refund(gateway_id, key="r"), port.Refunded)
-    assert isinstance(await bench.gateway.inquire_refund(gateway_id), port.Refunded)
+    known = await bench.gateway.inquire_refund(gateway_id, REFUND.refund_id)
+    assert isinstance(known, port.NoRefund)
+    assert known.left_minor == 1000
+    too_much = await bench.gateway.refund(gateway_id, REFUND, key="r")
+    assert isinstance(too_much, port.RefundFailed)
+    assert (too_much.code, too_much.left_minor) == ("invalid_request_error", 1000)
+    rest = replace(REFUND, amount_minor=1000)
+    assert isinstance(await bench.gateway.refund(gateway_id, rest, key="r2"), port.Refunded)
+    assert isinstance(await bench.gateway.inquire_refund(gateway_id, REFUND.refund_id), port.Refunded)
+
+
+async def test_refunds_are_told_apart_by_our_ids(bench: SandboxClient) -> None:
+    gateway_id = await bench.captured()
+    parts = [port.RefundOrder(UUID(int=100 + n), UUID(int=1), 10, "EUR") for n in range(3)]
+    for part in parts:
+        assert isinstance(await bench.gateway.refund(gateway_id, part, key=str(part.refund_id)), port.Refunded)
+    found = [await bench.gateway.inquire_refund(gateway_id, part.refund_id) for part in parts]
+    assert len({answer.refund_id for answer in found if isinstance(answer, port.Refunded)}) == 3
+    other = await bench.gateway.inquire_refund(gateway_id, REFUND.refund_id)
+    assert isinstance(other, port.NoRefund)
+    assert other.left_minor == 1220
+
+
+async def test_ours_is_found_on_the_second_page_of_refunds(bench: SandboxClient) -> None:
+    gateway_id = await bench.captured()
+    first = replace(REFUND, amount_minor=100)
+    assert isinstance(await bench.gateway.refund(gateway_id, first, key="r"), port.Refunded)
+    for _ in range(PAGE_SIZE):
+        assert (await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id, amount=1))[0] == 200
+    assert isinstance(await bench.gateway.inquire_refund(gateway_id, first.refund_id), port.Refunded)
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "param"),
+    [
+        ({"amount": 1251}, None, "amount"),
+        ({"amount": 0}, "parameter_invalid_integer", "amount"),
+        ({"amount": "all"}, "parameter_invalid_integer", "amount"),
+        ({"reason": "bored"}, None, "reason"),
+        ({"metadata[m]": "x" * 501}, None, "metadata"),
+        ({"refund_application_fee": "true"}, "parameter_unknown", "refund_application_fee"),
+    ],
+)
+async def test_a_refund_that_breaks_a_rule_is_refused(
+    bench: SandboxClient, params: Json, code: str | None, param: str
+) -> None:
+    gateway_id = await bench.captured()
+    status, body, _ = await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id, **params)
+    assert (status, body["error"].get("code"), body["error"]["param"]) == (400, code, param)
+
+
+async def test_what_was_given_back_cannot_be_given_back_again(bench: SandboxClient) -> None:
+    gateway_id = await bench.captured()
+    assert isinstance(await bench.gateway.refund(gateway_id, REFUND, key="r1"), port.Refunded)
+    _, body, _ = await bench.raw("POST", "/v1/refunds", payment_intent=gateway_id)
+    assert body["error"]["code"] == "charge_already_refunded"
+
+
+async def test_a_saved_500_that_made_nothing_is_replayed_until_the_key_changes(bench: SandboxClient) -> None:
+    gateway_id = await bench.captured("pm_remit_refund_500_unmade")
+    first = await bench.gateway.refund(gateway_id, REFUND, key="r1")
+    again = await bench.gateway.refund(gateway_id, REFUND, key="r1")
+    assert isinstance(first, port.Unknown)
+    assert isinstance(again, port.Unknown)
+    assert (first.key_spent, again.key_spent) == (False, True)
+    assert isinstance(await bench.gateway.inquire_refund(gateway_id, REFUND.refund_id), port.NoRefund)
+    assert isinstance(await bench.gateway.refund(gateway_id, REFUND, key="r2"), port.Refunded)
+
+
+async def test_lack_of_balance_is_a_refusal_that_is_saved(bench: SandboxClient) -> None:
+    gateway_id = await bench.captured("pm_remit_refund_low_balance")
+    keys = ("r1", "r1", "r2", "r3")
+    answers = [await bench.gateway.refund(gateway_id, REFUND, key=key) for key in keys]
+    assert [getattr(answer, "code", "refunded") for answer in answers] == [
+        *["insufficient_balance_for_refund"] * 3,
+        "refunded",
+    ]
+
+
+async def test_lack_of_balance_may_also_leave_a_refund_pending(bench: SandboxClient) -> None:
+    told = await bench.gateway.refund(await bench.captured("pm_remit_refund_pending_balance"), REFUND, key="r")
+    assert isinstance(told, port.RefundPending)
+    assert told.evidence.endswith("insufficient_funds")
 
 
 async def test_behaviours_combine(bench: SandboxClient) -> None:
     gateway_id = await bench.prepared("pm_remit_charged_then_500__refund_fails")
     assert await careful(bench.gateway, gateway_id) is Ending.CAPTURED
-    assert isinstance(await bench.gateway.refund(gateway_id, key="r"), port.RefundFailed)
+    assert isinstance(await bench.gateway.refund(gateway_id, REFUND, key="r"), port.RefundFailed)
 
 
 # -- the whole gateway away
@@ -722,6 +805,6 @@ async def test_the_permissions_of_the_readme_are_needed_and_suffice(
         prepared = await gateway.prepare(port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa"), key="p")
         assert isinstance(prepared, port.Prepared)
         assert isinstance(await gateway.execute(prepared.gateway_id, key="e"), port.Captured)
-        assert isinstance(await gateway.refund(prepared.gateway_id, key="r"), port.Refunded)
+        assert isinstance(await gateway.refund(prepared.gateway_id, REFUND, key="r"), port.Refunded)
     await gateway.close()
     assert bench.rows("SELECT count(*) FROM payment_intents") == [(int(usable),)], "a check creates nothing"

@@ -20,6 +20,7 @@ from shared.records import replace
 from tests.support.hasty_gateway import HASTY_S, PATIENT_S, hasty_gateway
 
 ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
+REFUND = port.RefundOrder(UUID(int=9), UUID(int=1), 250, "EUR")
 CARD = port.Card("4242424242424242", 12, 2030)
 DECLINED = '{"error": {"type": "card_error", "code": "card_declined"}}'
 LATER = b'{"error": {"type": "invalid_request_error", "code": "rate_limit", "message": "Too many requests."}}'
@@ -125,8 +126,8 @@ async def all_answers(gateway: StripeGateway) -> list[object]:
         gateway.execute("pi_1", key="k3"),
         gateway.inquire("pi_1"),
         gateway.cancel("pi_1", key="k4"),
-        gateway.refund("pi_1", key="k5"),
-        gateway.inquire_refund("pi_1"),
+        gateway.refund("pi_1", REFUND, key="k5"),
+        gateway.inquire_refund("pi_1", REFUND.refund_id),
     )
 
 

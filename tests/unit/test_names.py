@@ -9,10 +9,12 @@ LAYERS = {
     "shared/contracts/invoice.py",  # on the wire
     "shared/contracts/payment_gateway.py",
     "services/invoice/domain.py",  # decided on
+    "services/invoice/refunds.py",
     "services/payment_gateway/commands.py",
     "services/payment_gateway/domain.py",
     "services/payment_gateway/gateways/port.py",  # answers of the gateway
     "services/saga/domain.py",  # received as facts, and sent
+    "services/saga/refunds.py",
     "services/staff/domain.py",
     "tests/bench/peers/contracts.py",  # the same messages, for the systems that we compare with
 }

@@ -91,28 +91,79 @@ def test_another_payment_is_not_taken_for_the_one_prepared(answer: dict[str, Any
     assert isinstance(answers.read_prepared(answers.Accepted(answer, False, ""), ORDER), port.Unknown)
 
 
-def _refund(status: str, amount: int = 1250, **more: Any) -> dict[str, Any]:
-    return {"id": f"re_{status}", "status": status, "amount": amount} | more
+REFUND_ID, OTHER_ID = UUID(int=71), UUID(int=72)
+CHARGE = port.Captured("pi_1", 1250, "EUR", "ch_1", "seen")
+
+
+def _refund(status: str, amount: int = 1250, *, of: UUID | None = REFUND_ID, **more: Any) -> dict[str, Any]:
+    metadata = {"metadata": {"refund_id": str(of)}} if of else {}
+    return {"id": f"re_{status}", "status": status, "amount": amount} | metadata | more
 
 
 @pytest.mark.parametrize(
     ("refunds", "meaning"),
     [
-        ([], port.NoRefund("seen")),
-        ([_refund("succeeded")], port.Refunded("re_succeeded", "seen")),
-        ([_refund("pending"), _refund("failed")], port.RefundPending("re_pending", "seen")),
-        ([_refund("failed", failure_reason="declined")], port.RefundFailed("declined", "seen")),
-        ([_refund("failed"), _refund("succeeded")], port.Refunded("re_succeeded", "seen")),
-        ([_refund("succeeded", 250), _refund("succeeded", 1000)], port.Refunded("re_succeeded", "seen")),
-        ([_refund("succeeded", 250)], port.Unknown("seen partly refunded: 250 of 1250")),
+        ([], port.NoRefund("seen 0 refunds, 0 of 1250 given back", 1250, REFUND_ID)),
+        ([_refund("succeeded")], port.Refunded("re_succeeded", "seen 1 refunds, 1250 of 1250 given back")),
+        (
+            [_refund("pending", pending_reason="insufficient_funds"), _refund("failed")],
+            port.RefundPending("re_pending", "seen 2 refunds, 1250 of 1250 given back insufficient_funds"),
+        ),
+        (
+            [_refund("failed", failure_reason="declined"), _refund("succeeded", 250, of=OTHER_ID)],
+            port.RefundFailed("declined", "seen 2 refunds, 250 of 1250 given back", "re_failed", 1000, REFUND_ID),
+        ),
+        (
+            [_refund("failed"), _refund("succeeded")],
+            port.Refunded("re_succeeded", "seen 2 refunds, 1250 of 1250 given back"),
+        ),
+        (
+            [_refund("succeeded", 250, of=OTHER_ID), _refund("succeeded", 300, of=None)],
+            port.NoRefund("seen 2 refunds, 550 of 1250 given back", 700, REFUND_ID),
+        ),
+        (
+            [_refund("pending", of=None)],
+            port.RefundPending(
+                "re_pending",
+                "seen 1 refunds, 1250 of 1250 given back another refund is under way, and nothing would be left",
+            ),
+        ),
+        ([_refund("succeeded", of=None)], port.NoRefund("seen 1 refunds, 1250 of 1250 given back", 0, REFUND_ID)),
         ([_refund("succeeded") | {"amount": "1250"}], port.Unknown("seen a refund without a readable amount")),
-        ([_refund("strange")], port.Unknown("seen unexpected refund status strange")),
+        (
+            [_refund("strange")],
+            port.Unknown("seen 1 refunds, 1250 of 1250 given back unexpected refund status strange"),
+        ),
     ],
 )
-def test_all_refunds_of_a_payment_together_have_one_meaning(
+def test_the_list_of_refunds_tells_of_ours_and_of_what_is_left(
     refunds: list[answers.Json], meaning: port.RefundAnswer
 ) -> None:
-    assert answers.read_refunds(refunds, 1250, "seen") == meaning
+    assert answers.read_refunds(refunds, CHARGE, REFUND_ID) == meaning
+
+
+def test_a_refund_of_another_amount_is_not_ours() -> None:
+    assert answers.read_refund(_refund("succeeded"), 1250, "seen") == port.Refunded("re_succeeded", "seen")
+    assert isinstance(answers.read_refund(_refund("succeeded"), 250, "seen"), port.Unknown)
+
+
+def test_a_saved_failure_has_spent_its_key() -> None:
+    error = {"error": {"type": "api_error", "message": "oops"}}
+    fresh, replayed = (
+        answers.read_error(500, error, {}),
+        answers.read_error(500, error, {"Idempotent-Replayed": "true"}),
+    )
+    assert isinstance(fresh, port.Unknown)
+    assert isinstance(replayed, port.Unknown)
+    assert (fresh.key_spent, replayed.key_spent) == (False, True)
+
+
+def test_a_refusal_without_a_code_is_known_by_its_message_code() -> None:
+    """So Stripe refuses a refund for lack of balance."""
+    error = {"type": "invalid_request_error", "message": "-", "message_code": "insufficient_balance_for_refund"}
+    refused = answers.read_error(400, {"error": error}, {})
+    assert isinstance(refused, answers.Rejected)
+    assert refused.code == "insufficient_balance_for_refund"
 
 
 TEXT = st.text("ai_\x00é\ud800", max_size=8)  # a small alphabet, so that hypothesis builds no table of all of Unicode
@@ -276,9 +327,14 @@ async def test_the_memory_gateway_charges_at_most_once_and_keeps_a_cancel() -> N
     assert captured == port.Captured(prepared.gateway_id, 1250, "EUR", "ch_memory_k1", "memory")
     assert await gateway.execute(prepared.gateway_id, key="k3") == captured
     assert await gateway.cancel(prepared.gateway_id, key="k4") == captured
-    assert await gateway.inquire_refund(prepared.gateway_id) == port.NoRefund("memory")
-    assert await gateway.refund(prepared.gateway_id, key="k5") == port.Refunded("re_memory_k1", "memory")
-    assert await gateway.inquire_refund(prepared.gateway_id) == port.Refunded("re_memory_k1", "memory")
+    part = port.RefundOrder(REFUND_ID, UUID(int=1), 250, "EUR")
+    too_much = port.RefundOrder(OTHER_ID, UUID(int=1), 1_250, "EUR")
+    made = port.Refunded(f"re_memory_{REFUND_ID.hex}", "memory")
+    assert await gateway.inquire_refund(prepared.gateway_id, REFUND_ID) == port.NoRefund("memory", 1_250, REFUND_ID)
+    assert [await gateway.refund(prepared.gateway_id, part, key="k5") for _ in range(2)] == [made, made]
+    assert await gateway.inquire_refund(prepared.gateway_id, REFUND_ID) == made
+    assert isinstance(await gateway.refund(prepared.gateway_id, too_much, key="k6"), port.RefundFailed)
+    assert await gateway.inquire_refund(prepared.gateway_id, OTHER_ID) == port.NoRefund("memory", 1_000, OTHER_ID)
     assert await gateway.inquire("pi_unknown") == port.NotFound("memory")
 
 

@@ -6,6 +6,7 @@ process ends. Other instances cannot see its payments. So it is never for real m
 
 import asyncio
 from enum import Enum
+from uuid import UUID
 
 from services.payment_gateway.gateways import port
 from shared.records import dataclass, replace
@@ -28,13 +29,18 @@ class _Status(Enum):
     CAPTURED = "captured"
     DECLINED = "declined"
     CANCELLED = "cancelled"
-    REFUNDED = "refunded"
 
 
 @dataclass(frozen=True, slots=True)
 class _Payment:
     order: port.Order
     status: _Status = _Status.UNCONFIRMED
+    refunds: tuple[port.RefundOrder, ...] = ()
+
+    @property
+    def refunded_minor(self) -> int:
+        """What was given back."""
+        return sum(refund.amount_minor for refund in self.refunds)
 
 
 class MemoryGateway:
@@ -78,28 +84,28 @@ class MemoryGateway:
             self._payments[gateway_id] = replace(payment, status=_Status.CANCELLED)
         return self._charge_answer(gateway_id)
 
-    async def refund(self, gateway_id: str, *, key: str) -> port.RefundAnswer:  # noqa: ARG002 - the signature is the port's
-        await self._wait()
-        payment = self._payments.get(gateway_id)
-        match payment:
-            case None:
-                return port.NotFound("memory")
-            case _Payment(status=_Status.CAPTURED):
-                self._payments[gateway_id] = replace(payment, status=_Status.REFUNDED)
-            case _Payment(status=_Status.REFUNDED):
-                pass
-            case _:
-                return port.RefundFailed("payment_intent_unexpected_state", "memory")
-        return port.Refunded(_refund_id(gateway_id), "memory")
+    async def refund(self, gateway_id: str, order: port.RefundOrder, *, key: str) -> port.RefundAnswer:  # noqa: ARG002 - the signature is the port's
+        known = await self.inquire_refund(gateway_id, order.refund_id)
+        if not isinstance(known, port.NoRefund):
+            return known
+        payment = self._payments[gateway_id]
+        if known.left_minor is None or order.amount_minor > known.left_minor:
+            return port.RefundFailed("amount_too_large", "memory", left_minor=known.left_minor)
+        self._payments[gateway_id] = replace(payment, refunds=(*payment.refunds, order))
+        return port.Refunded(_refund_id(order.refund_id), "memory")
 
-    async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
+    async def inquire_refund(self, gateway_id: str, *refund_ids: UUID) -> port.RefundAnswer:
         await self._wait()
         payment = self._payments.get(gateway_id)
         if payment is None:
             return port.NotFound("memory")
-        if payment.status is _Status.REFUNDED:
-            return port.Refunded(_refund_id(gateway_id), "memory")
-        return port.NoRefund("memory")
+        made = {refund.refund_id for refund in payment.refunds}
+        unmade = next((refund_id for refund_id in refund_ids if refund_id not in made), None)
+        if unmade is None:
+            return port.Refunded(_refund_id(refund_ids[-1]), "memory")
+        if payment.status is not _Status.CAPTURED:
+            return port.NoRefund("memory")
+        return port.NoRefund("memory", payment.order.amount_minor - payment.refunded_minor, unmade)
 
     async def owner(self, gateway_id: str) -> port.OwnerAnswer:
         await self._wait()
@@ -124,11 +130,10 @@ class MemoryGateway:
         match payment.status:
             case _Status.UNCONFIRMED:
                 return port.Unconfirmed("memory")
-            case _Status.CAPTURED | _Status.REFUNDED:
+            case _Status.CAPTURED:
                 receipt = gateway_id.replace("pi_", "ch_", 1)
-                refunded_minor = order.amount_minor if payment.status is _Status.REFUNDED else 0
                 return port.Captured(
-                    gateway_id, order.amount_minor, order.currency, receipt, "memory", refunded_minor=refunded_minor
+                    gateway_id, order.amount_minor, order.currency, receipt, "memory", payment.refunded_minor
                 )
             case _Status.DECLINED:
                 return port.Declined(DECLINED_TOKENS[order.method_token], "memory")
@@ -136,5 +141,5 @@ class MemoryGateway:
                 return port.Cancelled("memory")
 
 
-def _refund_id(gateway_id: str) -> str:
-    return gateway_id.replace("pi_", "re_", 1)
+def _refund_id(refund_id: UUID) -> str:
+    return f"re_memory_{refund_id.hex}"

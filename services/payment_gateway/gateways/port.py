@@ -5,6 +5,7 @@ and `execute` confirms exactly that payment. An adapter never raises an error of
 below, and `Unknown` if no other fits. Only bugs and cancellations leave an adapter as exceptions.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -180,9 +181,13 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The request was sent and got no usable answer (timeout, reset, 5xx, a conflict, rubbish). It may or may not have been done."""
+    """The request was sent and got no usable answer (timeout, reset, 5xx, a conflict, rubbish). It may or may not have been done.
+
+    `key_spent` means that the gateway has finished with our idempotency key and saved this answer: under the same key it gives no other.
+    """
 
     evidence: str
+    key_spent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +214,21 @@ class Usable:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundOrder:
+    """One refund to make. `amount_minor` is in the minor unit of the ISO 4217 `currency`. The gateway keeps our ids with the refund."""
+
+    refund_id: UUID
+    payment_id: UUID
+    amount_minor: int
+    currency: str
+
+
+# `refund_id` of an answer is the gateway's id of the refund.
+
+
+@dataclass(frozen=True, slots=True)
 class Refunded:
-    """The whole amount was given back."""
+    """This refund was made: its amount was given back."""
 
     refund_id: str
     evidence: str
@@ -218,7 +236,7 @@ class Refunded:
 
 @dataclass(frozen=True, slots=True)
 class RefundPending:
-    """The gateway has started the refund and has not finished it."""
+    """The gateway has started this refund and has not finished it."""
 
     refund_id: str
     evidence: str
@@ -226,17 +244,30 @@ class RefundPending:
 
 @dataclass(frozen=True, slots=True)
 class RefundFailed:
-    """The gateway did not give the money back."""
+    """The gateway did not give the money back, and will not do so by itself.
+
+    `refund_id` is that of the refund that failed, or None if the gateway refused to begin one. `left_minor` and `about` are as for
+    `NoRefund`.
+    """
 
     code: str
     evidence: str
+    refund_id: str | None = None
+    left_minor: int | None = None
+    about: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NoRefund:
-    """The gateway knows the payment and has no refund of it."""
+    """The gateway knows the payment, and has no refund with our id.
+
+    `left_minor` is what can still be given back, in the minor unit of the currency: the capture without every refund that anybody made,
+    those that are under way included. None if nothing was captured. `about` is our id, if several were asked about.
+    """
 
     evidence: str
+    left_minor: int | None = None
+    about: UUID | None = None
 
 
 NoAnswer = NotSent | Limited | Unknown | Misconfigured
@@ -248,6 +279,14 @@ ExecuteAnswer = ChargeAnswer | Refused
 RefundAnswer = Refunded | RefundPending | RefundFailed | NoRefund | NotFound | NoAnswer
 OwnerAnswer = MadeFor | NotFound | NoAnswer
 CheckAnswer = Usable | NoAnswer
+
+
+def worst(answers: Sequence[RefundAnswer]) -> RefundAnswer:
+    """Of the answers about several refunds the one that matters: the first that failed, or else was not made, or else the last."""
+    for is_worst in (lambda one: isinstance(one, RefundFailed), lambda one: not isinstance(one, Refunded)):
+        if (found := next(filter(is_worst, answers), None)) is not None:
+            return found
+    return answers[-1]
 
 
 class Gateway(Protocol):
@@ -273,12 +312,15 @@ class Gateway(Protocol):
         """Cancel the payment for good. If it has succeeded, the answer is `Captured`."""
         ...
 
-    async def refund(self, gateway_id: str, *, key: str) -> RefundAnswer:
-        """Give the whole captured amount back."""
+    async def refund(self, gateway_id: str, order: RefundOrder, *, key: str) -> RefundAnswer:
+        """Give an amount of this payment back, with our ids in the refund's metadata."""
         ...
 
-    async def inquire_refund(self, gateway_id: str) -> RefundAnswer:
-        """Ask what the gateway knows about the refund of this payment."""
+    async def inquire_refund(self, gateway_id: str, *refund_ids: UUID) -> RefundAnswer:
+        """Ask what the gateway knows about these refunds of ours of this payment, and what is left to give back.
+
+        The answer is about the first that failed, or else the first that was not made, or else the last.
+        """
         ...
 
     async def owner(self, gateway_id: str) -> OwnerAnswer:

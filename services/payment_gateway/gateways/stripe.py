@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
+from uuid import UUID
 
 import aiohttp
 import stripe
@@ -40,6 +41,7 @@ CONNECT_SHARE = 0.5
 # Shorter than any server's keepalive. A request that is written to a connection which the server just closed would be in doubt.
 KEEPALIVE_S = 15.0
 PAGE_SIZE = 100  # the largest page of Stripe's lists
+PAGES_MAX = 3  # of the refunds of one payment; nobody gives an invoice back in three hundred parts
 ANSWER_BYTES_MAX = 4 * 1024 * 1024  # far more than a full page of refunds
 
 _KEY = re.compile(r"(?:sk|rk)_(?P<mode>live|test)_\w+$")
@@ -216,22 +218,28 @@ class StripeGateway:
             replace(known, evidence=evidence(reply.evidence, known.evidence)) if isinstance(reply, Rejected) else known
         )
 
-    async def refund(self, gateway_id: str, *, key: str) -> port.RefundAnswer:
-        reply = await self._post(_REFUNDS, key, {"payment_intent": gateway_id})
+    async def refund(self, gateway_id: str, order: port.RefundOrder, *, key: str) -> port.RefundAnswer:
+        """Make one refund. After a refusal the list of refunds tells whether one was made all the same."""
+        amount = to_stripe(order.amount_minor, order.currency)
+        if amount is None:
+            return port.RefundFailed("amount_not_refundable", f"Stripe counts {order.currency} in whole units")
+        metadata = {answers.REFUND_ID: str(order.refund_id), "payment_id": str(order.payment_id)}
+        reply = await self._post(_REFUNDS, key, {"payment_intent": gateway_id, "amount": amount, "metadata": metadata})
         match reply:
             case Accepted(replayed=False):
-                return answers.read_refund(reply.body, reply.evidence)
+                return answers.read_refund(reply.body, amount, reply.evidence)
             case Accepted():
-                return await self.inquire_refund(gateway_id)
+                return await self.inquire_refund(gateway_id, order.refund_id)
             case Rejected():
-                known = await self.inquire_refund(gateway_id)
+                known = await self.inquire_refund(gateway_id, order.refund_id)
+                words = evidence(reply.evidence, known.evidence)
                 if isinstance(known, port.NoRefund):
-                    return port.RefundFailed(reply.code, reply.evidence)
-                return replace(known, evidence=evidence(reply.evidence, known.evidence))
+                    return port.RefundFailed(reply.code, words, left_minor=known.left_minor)
+                return replace(known, evidence=words)
             case _:
                 return reply
 
-    async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
+    async def inquire_refund(self, gateway_id: str, *refund_ids: UUID) -> port.RefundAnswer:
         """Ask for the payment first, then for its refunds. An empty list of refunds only means something if the payment was captured."""
         charge = await self.inquire(gateway_id)
         match charge:
@@ -241,17 +249,29 @@ class StripeGateway:
                 pass
             case _:
                 return port.NoRefund(evidence(charge.evidence, "nothing was captured"))
-        reply = await self._get(_REFUNDS, {"payment_intent": gateway_id, "limit": PAGE_SIZE})
-        match reply:
-            case Accepted():
-                refunds = _objects(reply.body)
-                if refunds is None:
-                    return port.Unknown(evidence(reply.evidence, "the list of refunds is unreadable"))
-                return answers.read_refunds(refunds, to_stripe(charge.amount_minor, charge.currency), reply.evidence)
-            case Rejected():
+        refunds = await self._refunds_of(gateway_id)
+        if not isinstance(refunds, list):
+            return refunds
+        return port.worst([answers.read_refunds(refunds, charge, refund_id) for refund_id in refund_ids])
+
+    async def _refunds_of(self, gateway_id: str) -> list[Mapping[str, Any]] | port.NoAnswer:
+        """All refunds of a payment, newest first. One page missing could hold ours, so a list that is not whole is no answer."""
+        found: list[Mapping[str, Any]] = []
+        params: dict[str, Any] = {"payment_intent": gateway_id, "limit": PAGE_SIZE}
+        for _ in range(PAGES_MAX):
+            reply = await self._get(_REFUNDS, params)
+            if isinstance(reply, Rejected):
                 return port.Unknown(reply.evidence)
-            case _:
+            if not isinstance(reply, Accepted):
                 return reply
+            page = _objects(reply.body)
+            if page is None:
+                return port.Unknown(evidence(reply.evidence, "the list of refunds is unreadable"))
+            found += page
+            if not reply.body.get("has_more"):
+                return found
+            params["starting_after"] = page[-1].get("id") if page else None
+        return port.Unknown(f"more than {PAGES_MAX * PAGE_SIZE} refunds of one payment")
 
     async def page(self, kind: Listed, since: int, until: int | None, after: str | None) -> Page | port.NoAnswer:
         """One page of what was created from `since` until before `until` (Unix seconds), newest first, after the object `after`."""

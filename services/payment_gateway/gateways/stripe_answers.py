@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
+from uuid import UUID
 
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.gateways.stripe_amounts import from_stripe, to_stripe
 from shared.card_data.scan import find_card_number
+from shared.records import replace
 
 _CURRENCY_LETTERS = 3
 _IS_ID = re.compile(r"[A-Za-z0-9_-]{1,255}").fullmatch
@@ -69,7 +71,8 @@ def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> 
     """
     error = body.get("error") if isinstance(body, Mapping) else None
     error = error if isinstance(error, Mapping) else {}
-    code = _text(error.get("decline_code")) or _text(error.get("code")) or _text(error.get("type")) or "unspecified"
+    named = (_text(error.get(name)) for name in ("decline_code", "code", "message_code", "type"))
+    code = next((name for name in named if name), "unspecified")
     advice, param, replayed = _text(error.get("advice_code")), _text(error.get("param")), _replayed(headers)
     words = evidence(
         f"HTTP {status}",
@@ -93,7 +96,7 @@ def read_error(status: int | None, body: object, headers: Mapping[str, str]) -> 
             intent = error.get("payment_intent")
             return Rejected(refused, code, intent if isinstance(intent, Mapping) else None, replayed, words, advice)
         case _:
-            return port.Unknown(words)
+            return port.Unknown(words, key_spent=replayed)
 
 
 def _is_of_another_place(error: Json) -> bool:
@@ -195,8 +198,18 @@ def _unpaid(intent: Json, words: str) -> port.Declined | port.Unconfirmed:
     return port.Declined(code, words if code in words else evidence(words, code), _text(error.get("advice_code")))
 
 
-def read_refund(refund: Json, words: str) -> port.RefundAnswer:
-    """Read one refund. We ask for refunds without an amount, so a refund is of the whole remaining amount."""
+REFUND_ID = "refund_id"
+"""The member of a refund's metadata that holds our id of it."""
+
+
+def read_refund(refund: Json, amount: int, words: str) -> port.RefundAnswer:
+    """Read the refund that we asked for. `amount` is what we asked for, as Stripe counts it. Another amount is not our refund."""
+    if _id(refund, "re_") is None or refund.get("amount") != amount:
+        return port.Unknown(evidence(words, "the answer is not the refund we asked for"))
+    return _refund_state(refund, words)
+
+
+def _refund_state(refund: Json, words: str) -> port.RefundAnswer:
     refund_id = _id(refund, "re_")
     if refund_id is None:
         return port.Unknown(evidence(words, "no refund in the answer"))
@@ -205,33 +218,46 @@ def read_refund(refund: Json, words: str) -> port.RefundAnswer:
         case "succeeded":
             return port.Refunded(refund_id, words)
         case "pending" | "requires_action":
-            return port.RefundPending(refund_id, words)
+            return port.RefundPending(refund_id, evidence(words, _text(refund.get("pending_reason"))))
         case "failed" | "canceled":
-            return port.RefundFailed(_text(refund.get("failure_reason")) or status, words)
+            return port.RefundFailed(_text(refund.get("failure_reason")) or status, words, refund_id)
         case _:
             return port.Unknown(evidence(words, "unexpected refund status", status))
 
 
-def read_refunds(refunds: list[Json], captured: int | None, words: str) -> port.RefundAnswer:
-    """Read all refunds of one payment, newest first: the whole amount is given back, is on its way, or is not.
+def read_refunds(refunds: list[Json], charge: port.Captured, refund_id: UUID) -> port.RefundAnswer:
+    """Read all refunds of one captured payment, newest first: what became of ours, and what is left to give back.
 
-    `captured` is the captured amount as Stripe counts it, like the amounts of the refunds.
+    A refund of ours may have been tried several times. One that succeeded or is pending counts before those that failed.
     """
-    if not refunds:
-        return port.NoRefund(words)
-    answers = [read_refund(refund, words) for refund in refunds]
-    open_ones = [a for a in answers if isinstance(a, port.RefundPending | port.Unknown)]
-    if open_ones:
-        return open_ones[0]
-    returned = [
-        refund.get("amount") for refund, a in zip(refunds, answers, strict=True) if isinstance(a, port.Refunded)
-    ]
-    if not all(_is_amount(amount) for amount in returned):
-        return port.Unknown(evidence(words, "a refund without a readable amount"))
-    total = sum(amount for amount in returned if amount is not None)
-    if captured is None or 0 < total < captured:  # somebody refunded a part by hand, so only a person can decide
-        return port.Unknown(evidence(words, f"partly refunded: {total} of {captured}"))
-    return next((a for a in answers if isinstance(a, port.Refunded)), answers[0])
+    amounts = [refund.get("amount") for refund in refunds if refund.get("status") not in _NOT_GIVEN_BACK]
+    captured = to_stripe(charge.amount_minor, charge.currency)
+    if captured is None or not all(_is_amount(amount) for amount in amounts):
+        return port.Unknown(evidence(charge.evidence, "a refund without a readable amount"))
+    given_back = sum(amount for amount in amounts if amount is not None)
+    left_minor = from_stripe(max(captured - given_back, 0), charge.currency)
+    words = evidence(charge.evidence, f"{len(refunds)} refunds, {given_back} of {captured} given back")
+    ours = [_refund_state(refund, words) for refund in refunds if _our_id(refund) == str(refund_id)]
+    for kind in (port.Refunded, port.RefundPending, port.Unknown):
+        found = next((answer for answer in ours if isinstance(answer, kind)), None)
+        if found is not None:
+            return found
+    if left_minor == 0 and (other := next((refund for refund in refunds if refund.get("status") in _UNDER_WAY), None)):
+        return _refund_state(other, evidence(words, "another refund is under way, and nothing would be left"))
+    failed = next((answer for answer in ours if isinstance(answer, port.RefundFailed)), None)
+    if failed is None:
+        return port.NoRefund(words, left_minor, refund_id)
+    return replace(failed, left_minor=left_minor, about=refund_id)
+
+
+_NOT_GIVEN_BACK = frozenset({"failed", "canceled"})
+_UNDER_WAY = frozenset({"pending", "requires_action"})
+
+
+def _our_id(refund: Json) -> str | None:
+    metadata = refund.get("metadata")
+    value = _text(metadata.get(REFUND_ID)) if isinstance(metadata, Mapping) else None
+    return value.lower() if value else None
 
 
 def _replayed(headers: Mapping[str, str]) -> bool:

@@ -29,7 +29,8 @@ _SCHEMA: Final = """
     CREATE TABLE refunds (
         id TEXT PRIMARY KEY, payment_intent TEXT NOT NULL, amount INTEGER NOT NULL, currency TEXT NOT NULL, status TEXT NOT NULL,
         created INTEGER NOT NULL) STRICT;
-    CREATE INDEX refunds_by_payment ON refunds (payment_intent);"""
+    CREATE INDEX refunds_by_payment ON refunds (payment_intent);
+    CREATE TABLE refund_details (refund TEXT PRIMARY KEY, metadata TEXT NOT NULL) STRICT;"""
 
 _PAYMENTS: Final = """
     SELECT i.id, i.metadata, i.status, i.amount, i.currency, i.disputed,
@@ -73,7 +74,7 @@ class BookedCharge:
 
 @dataclass(frozen=True, slots=True)
 class BookedRefund:
-    """Money that is given back, if its status is `succeeded`."""
+    """Money that is given back, if its status is `succeeded`. `metadata` are the texts that its maker added."""
 
     id: str
     payment_intent: str
@@ -81,6 +82,7 @@ class BookedRefund:
     currency: str
     status: str
     created: int
+    metadata: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,10 @@ class Books:
             connection.executemany(
                 "INSERT INTO refunds VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [(r.id, r.payment_intent, r.amount, r.currency, r.status, r.created) for r in refunds],
+            )
+            connection.executemany(
+                "INSERT INTO refund_details VALUES (?, ?) ON CONFLICT DO NOTHING",
+                [(r.id, orjson.dumps(r.metadata).decode()) for r in refunds],
             )
 
     def pages(self) -> Iterator[list[BookedPayment]]:

@@ -24,7 +24,7 @@ BROKEN = frozenset({Verdict.DIFFERS, Verdict.UNKNOWN_HERE, Verdict.UNKNOWN_THERE
 
 @dataclass(frozen=True, slots=True)
 class OurPayment:
-    """A row of `payments`. `amount_minor` is in the minor unit of ISO 4217."""
+    """A row of `payments`. Amounts are in the minor unit of ISO 4217. `refunded_minor` went back, as far as we know."""
 
     payment_id: UUID
     invoice_id: str
@@ -33,6 +33,7 @@ class OurPayment:
     currency: str | None
     gateway_id: str | None
     decided_by: str | None
+    refunded_minor: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,15 @@ def _is_open(ours: OurPayment) -> bool:
 def _agree(ours: OurPayment, theirs: BookedPayment) -> bool:
     if ours.status not in CHARGED:
         return theirs.status == "canceled" and not theirs.captured
-    amount = to_stripe(ours.amount_minor, ours.currency) if ours.amount_minor and ours.currency else None
-    if (theirs.captured, theirs.currency) != (amount, ours.currency) or theirs.disputed:
+    if (theirs.captured, theirs.currency) != (_counted(ours.amount_minor, ours), ours.currency) or theirs.disputed:
         return False
-    return theirs.refunded == (theirs.captured if ours.status == PaymentStatus.REFUNDED else 0)
+    is_whole = ours.status == PaymentStatus.REFUNDED
+    return theirs.refunded == (theirs.captured if is_whole else _counted(ours.refunded_minor, ours))
+
+
+def _counted(amount_minor: int | None, ours: OurPayment) -> int | None:
+    """An amount of ours, as the gateway counts the currency."""
+    return to_stripe(amount_minor, ours.currency) if amount_minor is not None and ours.currency else None
 
 
 def _words(theirs: BookedPayment) -> str:

@@ -63,12 +63,11 @@ async def _page(
 
 def _intent(thing: Json) -> BookedIntent:
     charge = thing.get("latest_charge")
-    metadata = thing.get("metadata")
     return BookedIntent(
         id=_text(thing, "id"),
         amount=_number(thing, "amount"),
         currency=_text(thing, "currency"),
-        metadata={str(name): str(value) for name, value in metadata.items()} if isinstance(metadata, Mapping) else {},
+        metadata=_metadata(thing),
         status=_text(thing, "status"),
         created=_number(thing, "created"),
         disputed=isinstance(charge, Mapping) and charge.get("disputed") is True,
@@ -102,7 +101,13 @@ def _refund(thing: Json) -> BookedRefund | None:
         currency=_text(thing, "currency"),
         status=_text(thing, "status"),
         created=_number(thing, "created"),
+        metadata=_metadata(thing),
     )
+
+
+def _metadata(thing: Json) -> dict[str, str]:
+    metadata = thing.get("metadata")
+    return {str(name): str(value) for name, value in metadata.items()} if isinstance(metadata, Mapping) else {}
 
 
 def _text(thing: Json, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads our side: the rows of `payments`, without any lock."""
+"""Reads our side: the rows of `payments` with the sums of their refunds, without any lock."""
 
 from collections.abc import AsyncIterator, Collection
 from typing import Final
@@ -8,7 +8,10 @@ from services.payment_gateway.reconcile.books import PAGE, Window
 from services.payment_gateway.reconcile.compare import OurPayment
 from shared.persistence.database import Connection, Record
 
-_COLUMNS: Final = "payment_id, invoice_id, status, amount_minor, currency, gateway_id, decided_by"
+_COLUMNS: Final = """payment_id, invoice_id, status, amount_minor, currency, gateway_id, decided_by,
+    (SELECT coalesce(max(r.by_hand_minor), 0) + coalesce(sum(r.amount_minor) FILTER (WHERE r.status = 'refunded'), 0)
+     FROM refunds r WHERE r.payment_id = payments.payment_id)::bigint AS refunded_minor"""
+"""`refunded_minor` is what `refunds.refunded_minor` computes."""
 
 
 async def payments_of(connection: Connection, payment_ids: Collection[UUID]) -> dict[UUID, OurPayment]:
@@ -49,4 +52,5 @@ def _payment(row: Record) -> OurPayment:
         currency=row["currency"],
         gateway_id=row["gateway_id"],
         decided_by=row["decided_by"],
+        refunded_minor=row["refunded_minor"],
     )

@@ -63,6 +63,8 @@ HEARD_BY = {
     "PaymentDeclined": ("saga.events",),
     "PaymentNotCharged": ("saga.events",),
     "PaymentRefunded": ("saga.events",),
+    "RefundRequested": ("saga.events", "staff.cases"),
+    "Refunded": ("saga.events", "staff.cases"),
 }
 """The queues that receive each message of these books."""
 
@@ -75,6 +77,14 @@ def command(name: str) -> UUID:
 def payment(name: str) -> UUID:
     """The id of a payment in this history."""
     return uuid5(UUID(int=7), f"payment {name}")
+
+
+def refund(name: str) -> UUID:
+    """The id of a refund in this history."""
+    return uuid5(UUID(int=7), f"refund {name}")
+
+
+PART_MINOR = 500
 
 
 @dataclass
@@ -159,7 +169,7 @@ class FinishedBooks:
         if confirmed:
             self.record_delivery("invoice.commands", command(name), b"{}")
 
-    async def event(self, invoice: str, version: int, type_: str, cause: UUID, **data: Any) -> UUID:
+    async def event(self, invoice: str, version: int, type_: str, cause: UUID, /, **data: Any) -> UUID:
         """A stored event; returns the id of the message that publishes it."""
         await self.insert(
             "invoice",
@@ -418,12 +428,18 @@ class FinishedBooks:
             *(charge, intent, amount, method, int(self.now.timestamp())),
         )
 
-    def refund(self, charge: str, intent: str, *, amount: int = 1250) -> None:
+    def refund(self, charge: str, intent: str, *, amount: int = 1250, of: UUID | None = None) -> None:
+        """`of`: the id by which we know it, as its metadata holds it."""
         self.write(
             "INSERT INTO refunds (id, payment_intent, charge, amount, currency, status, created)"
             " VALUES (?, ?, ?, ?, 'eur', 'succeeded', ?)",
             *(f"re_{charge}_{amount}", intent, charge, amount, int(self.now.timestamp())),
         )
+        if of is not None:
+            self.write(
+                "INSERT INTO refund_details VALUES (?, ?, NULL)",
+                *(f"re_{charge}_{amount}", json.dumps({"refund_id": str(of)})),
+            )
 
     def dispute(self, charge: str, intent: str) -> None:
         self.write(
@@ -445,6 +461,69 @@ class FinishedBooks:
             name,
             ("settling", "Captured", captured),
             ("completed", "Paid", paid),
+        )
+
+    async def parted(self, name: str) -> None:
+        """A paid invoice of which upstream asked a part back."""
+        invoice, part = f"INV-{name}", refund(name)
+        requested = await self.request(name)
+        self.charge(f"ch_{name}", f"pi_{name}")
+        captured = await self.outcome(name, 3, "PaymentCaptured", requested)
+        paid = await self.event(invoice, 3, "Paid", uuid5(captured, "0"), **_paid(name))
+        about = {
+            "payment_id": str(payment(name)),
+            "refund_id": str(part),
+            "amount_minor": PART_MINOR,
+            "currency": "EUR",
+        }
+        asked = await self.event(
+            invoice,
+            4,
+            "RefundRequested",
+            await self.send(f"refund {name}", "RefundInvoice", invoice=invoice),
+            **about,
+            reason="damaged",
+            requested_by=None,
+        )
+        make = uuid5(asked, "0")
+        await self.row(name, "captured", 5, make)
+        await self.insert(
+            "payment_gateway",
+            "refunds",
+            payment_id=payment(name),
+            refund_id=part,
+            position=1,
+            reason="damaged",
+            asked_minor=PART_MINOR,
+            status="refunded",
+            amount_minor=PART_MINOR,
+            by_hand_minor=0,
+            version=5,
+            key_number=1,
+            gateway_id=f"re_ch_{name}_{PART_MINOR}",
+            updated_at=self.now,
+        )
+        self.refund(f"ch_{name}", f"pi_{name}", amount=PART_MINOR, of=part)
+        made = await self.outcome(name, 5, "PaymentRefunded", make)
+        recorded = await self.event(
+            invoice, 5, "Refunded", uuid5(made, "0"), **about, refunded_minor=PART_MINOR, version=5
+        )
+        known = {
+            "refund_id": str(part),
+            "asked_minor": PART_MINOR,
+            "status": "refunded",
+            "refunded_minor": PART_MINOR,
+            "version": 5,
+        }
+        paid_by = {"payment_id": payment(name), "receipt_number": f"ch_{name}"}
+        await self.state(invoice, "paid", 5, **paid_by, refunds=[known])
+        await self.saga(
+            name,
+            ("settling", "Captured", captured),
+            ("completed", "Paid", paid),
+            ("completed", "RefundAsked", asked),
+            ("completed", "RefundMade", made),
+            ("completed", "RefundRecorded", recorded),
         )
 
     async def declined(self, name: str) -> None:
@@ -567,6 +646,7 @@ class FinishedBooks:
         await self.decided("decided")
         await self.late("late")
         await self.voided("void")
+        await self.parted("parted")
         self.record("poison")
         await self.dead_letter("poison", command("poison"))
         await self.discarded("discarded")

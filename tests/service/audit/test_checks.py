@@ -33,6 +33,7 @@ from tests.service.audit.books import (
     open_books,
     open_connections,
     payment,
+    refund,
     sources,
     write_books,
 )
@@ -140,6 +141,14 @@ async def captured_twice_and_one_given_back(books: FinishedBooks) -> None:
 
 async def partly_given_back(books: FinishedBooks) -> None:
     books.refund("ch_paid", "pi_paid", amount=500)
+
+
+async def more_given_back_than_captured(books: FinishedBooks) -> None:
+    books.refund("ch_parted", "pi_parted", amount=751)
+
+
+async def one_refund_made_twice(books: FinishedBooks) -> None:
+    books.refund("ch_parted", "pi_parted", amount=499, of=refund("parted"))
 
 
 async def disputed_unseen(books: FinishedBooks) -> None:
@@ -590,6 +599,39 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {
     "captured twice": (captured_twice_and_one_given_back, {"captured_once", "settled_agrees"}),
     "partly refunded": (partly_given_back, {"captured_once", "books_balance", "settled_agrees"}),
     "disputed, and nobody saw it": (disputed_unseen, {"settled_agrees"}),
+    "more refunded than captured": (
+        more_given_back_than_captured,
+        {"captured_once", "books_balance", "settled_agrees"},
+    ),
+    "one refund made twice": (one_refund_made_twice, {"captured_once", "books_balance", "settled_agrees"}),
+    "a refund of another amount here than there": (
+        sql("payment_gateway", f"UPDATE refunds SET amount_minor = 400 {ROW}", payment("parted")),
+        {"captured_once", "paid_when_captured", "settled_agrees"},
+    ),
+    "a refund made there and unknown here": (
+        sql("payment_gateway", f"DELETE FROM refunds {ROW}", payment("parted")),
+        {"captured_once", "paid_when_captured", "settled_agrees"},
+    ),
+    "a refund made here and not there": (
+        ledger("DELETE FROM refund_details WHERE refund = 're_ch_parted_500'"),
+        {"captured_once"},
+    ),
+    "a refund that no invoice asked for": (
+        sql("payment_gateway", f"UPDATE refunds SET refund_id = $2 {ROW}", payment("parted"), uuid4()),
+        {"captured_once", "paid_when_captured"},
+    ),
+    "a refund that a person called made, without evidence": (
+        sql("payment_gateway", f"UPDATE refunds SET decided_by = 'Eve' {ROW}", payment("parted")),
+        {"paid_when_captured"},
+    ),
+    "a refund requested by a person whom the journal does not know": (
+        sql(
+            "invoice",
+            """UPDATE events SET data = data || '{"requested_by": "Eve"}' WHERE stream_id = $1 AND version = 4""",
+            "INV-parted",
+        ),
+        {"caused_by_commands"},
+    ),
     "another method charged": (
         ledger("UPDATE charges SET payment_method = 'pm_other' WHERE id = 'ch_paid'"),
         {"captured_once"},

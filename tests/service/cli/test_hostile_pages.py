@@ -57,8 +57,12 @@ def invocations(letter: str, folder: Path) -> Invocations:
         ("invoice", "issue"): [["INV-new", "--customer", "C-1", *money], [invoice, "--customer", WORDS, *money]],
         ("invoice", "pay"): [["INV-new", "--token", "pm_card_visa", *money], [invoice, "--token", WORDS, *money]],
         ("invoice", "void"): [["INV-new", "--wait", "0", "--reason", "because"], [invoice, "--wait", "0", "--reason", WORDS]],
+        ("invoice", "refund"): [
+            ["INV-new", "--currency", "EUR", "--wait", "0", "--reason", "because"],
+            [invoice, *money, "--reason", WORDS],
+        ],
         ("invoice", "list"): [[]],
-        ("invoice", "show"): [[invoice], [f"INV-decided{WORDS}"], [WORDS]],
+        ("invoice", "show"): [[invoice], [f"INV-parted{WORDS}"], [f"INV-decided{WORDS}"], [WORDS]],
         ("command", "show"): [[str(command("pay void"))], [str(command("poison"))], [str(uuid4())]],
         ("card", "encrypt"): [["--payment-id", str(uuid4()), "--key-file", WORDS]],
         ("card", "keys"): [
@@ -77,6 +81,10 @@ def invocations(letter: str, folder: Path) -> Invocations:
         ("payments", "in-doubt"): [[], ["--all"]],
         ("payments", "show"): [[str(payment("decided"))], [str(payment("waiting"))]],
         ("payments", "ask"): [[str(payment("waiting")), "--who", WORDS], [str(payment("waiting")), "--who", "ann"]],
+        ("payments", "refund"): [
+            [str(payment("waiting")), *why],
+            [str(payment("paid")), "--invoice", WORDS, "--currency", "EUR", "--reason", "because", "--who", "ann"],
+        ],
         ("payments", "resolve"): [
             [str(payment("waiting")), "captured", "--version", "1", "--evidence", WORDS, "--receipt", WORDS, *why],
             [str(payment("waiting")), "captured", "--version", "99", "--evidence", "e", "--reason", "r", "--who", "ann"],

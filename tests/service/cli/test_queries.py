@@ -106,8 +106,8 @@ async def test_no_step_comes_before_its_cause(environment_urls: Environment, wri
 async def test_invoices_are_listed(environment_urls: Environment, written: Path) -> None:
     everything = (await remit("invoice", "list", "--json", environment=environment_urls)).json
     paid = await remit("invoice", "list", "--status", "paid", environment=environment_urls)
-    assert len(everything) == 6
-    assert {line.split()[0] for line in paid.out.splitlines()} == {"invoice", "INV-paid", "INV-decided"}
+    assert len(everything) == 7
+    assert {line.split()[0] for line in paid.out.splitlines()} == {"invoice", "INV-paid", "INV-decided", "INV-parted"}
 
 
 async def test_an_answer_or_a_dead_letter_is_found(environment_urls: Environment, written: Path) -> None:
@@ -153,7 +153,7 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
     base = await remit(
         "audit", "baseline", str(written / "base.json"), "--ledger", str(written / LEDGER), environment=environment_urls
     )
-    assert (base.code, base.err) == (0, f"{written / 'base.json'}: connections of 4 databases, 16 tables\n")
+    assert (base.code, base.err) == (0, f"{written / 'base.json'}: connections of 4 databases, 18 tables\n")
     evidence = ("--tap", str(written / TAP), "--run", str(written / RUN), "--baseline", str(written / "base.json"))
     given = ("--drained", "--complete", *stores, *evidence, "--unacked", str(written / COUNTS))
     holding = await remit("audit", *given, environment=environment_urls)
@@ -199,10 +199,10 @@ async def test_a_rebuild_finds_a_differing_state_and_repairs_it(environment_urls
         assert "permission denied for table invoices" in refused.err
         assert "`remit permissions` shows" in refused.err
     differing = await remit("rebuild", environment=environment_urls)
-    assert (differing.code, differing.out) == (1, "6 streams folded, 1 differ\nINV-void\n")
+    assert (differing.code, differing.out) == (1, "7 streams folded, 1 differ\nINV-void\n")
     repaired = await remit("rebuild", "--repair", "--json", environment=environment_urls)
     same = await remit("rebuild", "--json", environment=environment_urls)
-    assert (same.code, same.json) == (0, {"streams": 6, "differing": [], "repaired": False})
+    assert (same.code, same.json) == (0, {"streams": 7, "differing": [], "repaired": False})
     assert (repaired.code, repaired.json["differing"]) == (0, ["INV-void"])
 
 

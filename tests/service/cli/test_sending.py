@@ -1,4 +1,4 @@
-"""`remit invoice issue|pay|void`: an upstream system at a terminal."""
+"""`remit invoice issue|pay|void|refund`: an upstream system at a terminal."""
 
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -8,6 +8,7 @@ import orjson
 from deploy.cli.output import MISUSED
 from services.invoice.__main__ import assemble
 from shared.card_data.encryption import CardDetails, CardKeyring, generate_keyset
+from shared.ids import derived_id
 from tests.service.cli.remit import Typed, remit
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -50,6 +51,18 @@ async def test_an_invoice_is_voided(environment: Environment, upstream: Upstream
         voided = await remit("invoice", "void", "INV-1", "--reason", "a mistake", environment=environment)
     assert (voided.code, voided.err) == (0, "")
     assert "accepted" in voided.out
+
+
+async def test_a_refund_is_asked_for(environment: Environment, upstream: UpstreamClient) -> None:
+    command_id = str(uuid4())
+    asked = ("invoice", "refund", "INV-1", "--currency", "EUR", "--reason", "returned", "--id", command_id, "--json")
+    async with environment.running("invoice", assemble):
+        await issue(environment)
+        first = await remit(*asked, environment=environment)
+        again = await remit(*asked, "--amount-minor", "5", environment=environment)
+    assert (first.code, first.json["reason"]) == (1, "not_paid")
+    assert first.json["refund_id"] == str(derived_id(UUID(command_id), "refund"))
+    assert (again.code, again.json["reason"]) == (1, "command_id_reused")
 
 
 async def test_a_card_is_read_from_stdin_and_leaves_encrypted(

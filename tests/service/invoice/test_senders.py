@@ -22,6 +22,7 @@ from shared.contracts.invoice import AnswerReason
 from shared.ids import id_of_command
 from shared.persistence.database import Database
 from tests.service.invoice.conftest import ISSUE, OTHER, PAY, VOID
+from tests.service.invoice.test_refund_invoice import REFUND
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import Received, Subscription, UpstreamClient
@@ -110,6 +111,7 @@ async def test_an_invoice_belongs_to_who_issued_it(environment: Environment, sen
         never = await shop.sends(PAY.model_copy(update={"invoice_id": "INV-never"}))
         others = await shop.sends(PAY)
         assert await shop.hears(VOID) == ("rejected", UNKNOWN)
+        assert await shop.hears(REFUND) == ("rejected", UNKNOWN)
         assert await shop.hears(ISSUE) == ("rejected", TAKEN), "ids of invoices are of all senders together"
         assert await billing.hears(PAY) == ("accepted", None)
         assert await shop.hears(PAY) == ("rejected", UNKNOWN), "whatever became of it"

@@ -5,6 +5,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
+from uuid import UUID
 
 from services.payment_gateway.domain import GatewayAnswer, GatewayStep
 from services.payment_gateway.gateways import port
@@ -44,6 +45,7 @@ class ScriptedGateway:
         self.cards: list[port.Card] = []
         self.confirmed: list[str] = []
         self.orders: list[port.Order] = []
+        self.refunds: list[port.RefundOrder] = []
         self.mandates: list[str | None] = []
         self.checks = 0
         self.checked: port.CheckAnswer = port.Usable()
@@ -101,11 +103,14 @@ class ScriptedGateway:
     async def cancel(self, gateway_id: str, *, key: str) -> port.ChargeAnswer:
         return await self._answer(GatewayStep.CANCEL, key, lambda: self.truth.cancel(gateway_id, key=key))
 
-    async def refund(self, gateway_id: str, *, key: str) -> port.RefundAnswer:
-        return await self._answer(GatewayStep.REFUND, key, lambda: self.truth.refund(gateway_id, key=key))
+    async def refund(self, gateway_id: str, order: port.RefundOrder, *, key: str) -> port.RefundAnswer:
+        self.refunds.append(order)
+        return await self._answer(GatewayStep.REFUND, key, lambda: self.truth.refund(gateway_id, order, key=key))
 
-    async def inquire_refund(self, gateway_id: str) -> port.RefundAnswer:
-        return await self._answer(GatewayStep.INQUIRE_REFUND, gateway_id, lambda: self.truth.inquire_refund(gateway_id))
+    async def inquire_refund(self, gateway_id: str, *refund_ids: UUID) -> port.RefundAnswer:
+        return await self._answer(
+            GatewayStep.INQUIRE_REFUND, gateway_id, lambda: self.truth.inquire_refund(gateway_id, *refund_ids)
+        )
 
     async def owner(self, gateway_id: str) -> port.OwnerAnswer:
         return await self.truth.owner(gateway_id)

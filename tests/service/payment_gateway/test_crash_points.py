@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -14,9 +15,11 @@ from shared.card_data.encryption import CardKeyring
 from tests.service.payment_gateway.conftest import Keyset, PaymentGatewayFixture, Start, requested, to_refund
 from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
 from tests.service.payment_gateway.test_cards import with_card
+from tests.service.payment_gateway.test_make_refund import to_make
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
+PART = UUID(int=81)
 AFTER_THE_FAULT_S = 2.0
 """Seconds in which the first instance may go on by itself. One of its tasks may have ended for good; then the second one takes over."""
 
@@ -52,7 +55,7 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     point: str,
 ) -> None:
-    """Two payments. One has an encrypted card, loses its first answers and is refunded; the other is declined."""
+    """Two payments. One has an encrypted card, loses its first answers, and is refunded: a part, then the rest. The other is declined."""
     public, private = keyset
     keyring = CardKeyring.load(private)
     gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True), Say(UNKNOWN, done=True))
@@ -65,6 +68,7 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
         await upstream.send(bad)
         await payments.until(good.payment_id, "captured", "refunding", "refunded")
         await payments.until(bad.payment_id, "declined")
+        await upstream.send(to_make(good.payment_id, PART, 250))
         await upstream.send(to_refund(good.payment_id))
         await payments.until(good.payment_id, "refunded")
 
@@ -85,6 +89,12 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
         await run_to_the_end()
         await payments.outbox_is_empty()
     assert armed.remaining <= 0, "the fault did not fire"
-    captured = [p for p in gateway.truth._payments.values() if p.status.value in {"captured", "refunded"}]
-    assert [p.order.payment_id for p in captured] == [good.payment_id]
+    (captured,) = [p for p in gateway.truth._payments.values() if p.status.value == "captured"]
+    assert captured.order.payment_id == good.payment_id
+    given_back = {refund.refund_id: refund.amount_minor for refund in captured.refunds}
+    assert given_back in ({PART: 250, good.payment_id: 1_000}, {good.payment_id: 1_250}), (
+        "each refund once, and no more"
+    )
+    keys = {key for step, key in gateway.calls if step is GatewayStep.REFUND}
+    assert len(keys) == len(given_back), "no refund was sent under two keys"
     assert len(set(gateway.confirmed)) == 2, "one gateway id was confirmed for each payment"

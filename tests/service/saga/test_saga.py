@@ -55,6 +55,29 @@ REFUND_REJECTED = payment_messages.RefundPayment(
 )
 REFUND_LATE = payment_messages.RefundPayment(**ABOUT, reason="captured after the payment had failed")
 
+PART: dict[str, Any] = {**ABOUT, "refund_id": UUID(int=71)}
+FACTS: dict[str, Any] = {"refund_id": UUID(int=71), "amount_minor": 250}
+PART_ASKED = invoice_messages.InvoiceRefundRequested(**PART, amount_minor=250, currency="EUR", reason="damaged")
+PART_MADE = payment_messages.PaymentRefunded(
+    **ABOUT, amount_minor=250, currency="EUR", version=6, refund={**FACTS, "refunded_minor": 250, "left_minor": 1_000}
+)
+PART_BACK = payment_messages.PaymentRefundFailed(
+    **ABOUT,
+    **MONEY,
+    version=8,
+    reason="lost_or_stolen_card",
+    refund={**FACTS, "refunded_minor": 0, "left_minor": 1_250},
+)
+PART_RECORDED = invoice_messages.InvoiceRefunded(
+    **PART, amount_minor=250, currency="EUR", refunded_minor=250, version=6
+)
+PART_BACK_RECORDED = invoice_messages.InvoiceRefundFailed(
+    **PART, amount_minor=250, currency="EUR", refunded_minor=0, version=8, reason="lost_or_stolen_card"
+)
+MAKE_PART = payment_messages.MakeRefund(**PART, amount_minor=250, currency="EUR", reason="damaged")
+RECORD_PART = invoice_messages.RecordRefund(**PART, amount_minor=250, currency="EUR", version=6)
+RECORD_PART_BACK = invoice_messages.RecordRefundFailure(**PART, reason="lost_or_stolen_card", version=8)
+
 STORIES: dict[str, tuple[list[Contract], Contract, list[Contract], str]] = {
     # given, when, then, and the saga's status at the end
     "an overdue payment is awaited in silence": ([], OVERDUE, [], "awaiting_outcome"),
@@ -95,6 +118,16 @@ STORIES: dict[str, tuple[list[Contract], Contract, list[Contract], str]] = {
     ),
     "a refund ends it": ([OVERDUE, CAPTURED, REJECTED, REFUND_IN_DOUBT], REFUNDED, [], "refunded"),
     "a refund that failed is a case": ([OVERDUE, CAPTURED, REJECTED], REFUND_FAILED, [], "refund_in_doubt"),
+    "a refund that was asked for is made": ([CAPTURED, PAID], PART_ASKED, [MAKE_PART], "completed"),
+    "a refund that was made is recorded": ([CAPTURED, PAID, PART_ASKED], PART_MADE, [RECORD_PART], "completed"),
+    "that it was recorded says nothing": ([PART_ASKED, PART_MADE], PART_RECORDED, [], "completed"),
+    "one that comes back is recorded as failed": (
+        [PART_ASKED, PART_MADE, PART_RECORDED],
+        PART_BACK,
+        [RECORD_PART_BACK],
+        "completed",
+    ),
+    "that this was recorded says nothing": ([PART_ASKED, PART_MADE, PART_BACK], PART_BACK_RECORDED, [], "completed"),
     "a person closes the case": ([CAPTURED, REJECTED, REFUND_FAILED], REFUND_CLOSED, [], "not_refunded"),
 }
 

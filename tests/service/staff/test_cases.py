@@ -15,6 +15,7 @@ from services.staff.actions import ActionRefusal, KeptCase
 from services.staff.decisions import DecisionRepeater
 from services.staff.domain import DECIDE_ANEW_AFTER, REPEAT_AFTER, Case, CaseStatus, DecisionRefusal, GatewaySide
 from shared.amqp.broker_link import BrokerLink
+from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as messages
 from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
@@ -367,6 +368,44 @@ async def test_a_failed_refund_can_be_closed_without_a_refund(
         await tell(upstream, refund_failed(about, 9, decided_by="ann"))
         ended = await case_when(database, about, CaseStatus.NOT_REFUNDED)
     assert (ended.case.decided_by, ended.case.is_open) == ("ann", False)
+
+
+async def test_a_refund_is_asked_for_and_what_becomes_of_it_shows(
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
+) -> None:
+    said = await upstream.tap("settlement.commands")
+    money: dict[str, Any] = {"amount_minor": 250, "currency": "EUR"}
+    refund: dict[str, Any] = {**about, "refund_id": uuid4()}
+    wanted: dict[str, Any] = {"refund_id": refund["refund_id"], "amount_minor": 250, "reason": "damaged", "who": "ann"}
+    unknown = await actions.refund(database, about["payment_id"], **wanted)
+    assert unknown.refusal is ActionRefusal.UNKNOWN, "without a case nobody knows which invoice it paid"
+    async with environment.running("staff", assemble):
+        asked = await actions.refund(database, about["payment_id"], **wanted, invoice_id="INV-1", currency="EUR")
+        command = await said.next()
+        for message in (
+            invoice_messages.InvoiceRefundRequested(**refund, **money, reason="damaged", requested_by="ann"),
+            invoice_messages.InvoiceRefunded(**refund, **money, refunded_minor=250, version=6),
+        ):
+            await upstream.send(message)
+        await tell(upstream, refund_failed(about, 8))
+        kept = await case_when(database, about, CaseStatus.REFUND_FAILED)
+
+        async def told() -> bool:
+            found = await actions.show_case(database, about["payment_id"])
+            return found is not None and [one.version for one in found[0].case.refunds] == [6]
+
+        await until(told, what="the refund")
+        again = await actions.resolve(database, **decision(about, 8, resolution="refund_again", receipt_number=None))
+        retried = await said.next()
+    assert command.content == invoice_messages.RequestRefund(**refund, **money, reason="damaged", requested_by="ann")
+    assert command.event["causationid"] == str(asked.entry)
+    assert kept.case.amount_minor == 1_250, "that of the payment, not of the refund"
+    assert (again.ok, retried.data["resolution"]) == (True, "refund_again")
+    found = await actions.show_case(database, about["payment_id"])
+    assert found is not None
+    (shown,) = found[0].case.refunds
+    assert (shown.status, shown.amount_minor, shown.reason, shown.requested_by) == ("refunded", 250, "damaged", "ann")
+    assert [entry.action for entry in found[1]] == ["refund", "resolve"]
 
 
 async def test_a_payment_without_a_case_is_asked_about_only_by_its_invoice(

@@ -1,6 +1,10 @@
 """One fact of each kind that a saga can receive."""
 
-from services.saga import domain
+from uuid import UUID
+
+from services.saga import domain, refunds
+
+REFUND = UUID(int=71)
 
 
 def facts(version: int = 9, deadline: int = 1) -> tuple[domain.Fact, ...]:
@@ -19,5 +23,10 @@ def facts(version: int = 9, deadline: int = 1) -> tuple[domain.Fact, ...]:
         domain.RefundInDoubt(version),
         domain.RefundFailed(version, closed=False),
         domain.RefundFailed(version, closed=True),
+        refunds.RefundAsked(REFUND, 1, "EUR", "r"),
+        refunds.RefundMade(version, REFUND, 1, "EUR"),
+        refunds.RefundDoubted(version, REFUND),
+        refunds.RefundUnmade(version, REFUND, "r", closed=False),
+        refunds.RefundRecorded(REFUND, version),
         domain.DeadlineFired(deadline),
     )

@@ -13,7 +13,7 @@ import pytest
 from deploy.local.snapshot import path_of
 from services.audit import baseline, expected_messages, invoice_events, payments, sagas
 from services.audit.checks import CHECKS
-from services.audit.invoice_events import FoldedInvoice, fold
+from services.audit.invoice_events import FoldedInvoice, FoldedRefund, fold
 from services.audit.routes import queues_for
 from services.invoice import domain as invoice
 from services.invoice.handlers import announce
@@ -38,7 +38,11 @@ def stored_name(event: invoice.Event) -> str:
 def test_the_audit_folds_every_stored_event(event: invoice.Event) -> None:
     name, data = dump(event)
     plain = {key: str(value) if isinstance(value, UUID) else value for key, value in data.items()}
-    states = [FoldedInvoice(status, 1, payment_id=str(PAYMENT)) for status in invoice.InvoiceStatus]
+    states = [
+        FoldedInvoice(status, 1, payment_id=str(PAYMENT), amount_minor=500, refunds=known)
+        for status in invoice.InvoiceStatus
+        for known in ((), (FoldedRefund(str(data.get("refund_id")), 200),))
+    ]
     assert any(_folds(state, name, plain) for state in states), (
         f"services/audit/invoice_events.py: no status takes {name}"
     )
@@ -53,10 +57,10 @@ def _folds(state: FoldedInvoice, name: str, data: dict[str, Any]) -> bool:
 
 def test_the_audit_knows_the_cause_of_each_stored_event() -> None:
     known, stored = (
-        {*invoice_events.UPSTREAM_COMMANDS, *invoice_events.FROM_SAGA},
+        {*invoice_events.UPSTREAM_COMMANDS, *invoice_events.FROM_SAGA, *invoice_events.FROM_STAFF},
         {stored_name(event) for event in EVENTS},
     )
-    where = "services/audit/invoice_events.py: UPSTREAM_COMMANDS and FROM_SAGA"
+    where = "services/audit/invoice_events.py: UPSTREAM_COMMANDS, FROM_SAGA and FROM_STAFF"
     assert known == stored, f"{where}: {_difference(known, stored)}"
 
 
@@ -113,7 +117,12 @@ def test_the_audit_knows_every_status_of_a_saga() -> None:
 
 
 def _reminder(status: saga.SagaStatus) -> dict[str, Any]:
-    return {"from_status": status.value, "fact": "DeadlineFired", "to_status": status.value}
+    return {
+        "from_status": status.value,
+        "fact": "DeadlineFired",
+        "to_status": status.value,
+        "refunds_asked": False,
+    }
 
 
 MOVES_BY_ITSELF = {

@@ -6,6 +6,8 @@ import pytest
 
 from services.payment_gateway.afterwards import meaning_of
 from services.payment_gateway.domain import GatewayAnswer, PaymentStatus
+from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
+from shared.records import replace
 from tests.unit.books.documents import SERVICES, code_spans, name_of, table
 from tests.unit.payment_gateway.payments import (
     ACTION_REQUIRED,
@@ -14,6 +16,7 @@ from tests.unit.payment_gateway.payments import (
     CAPTURED,
     DECLINED,
     DISPUTED,
+    ID,
     NO_REFUND,
     NOT_FOUND,
     NOT_SENT,
@@ -31,15 +34,21 @@ from tests.unit.payment_gateway.payments import (
 SAID: Final[dict[str, tuple[GatewayAnswer, ...]]] = {
     "captured, as we asked for": (CAPTURED,),
     "captured, another amount or currency": tuple(OF_SOMETHING_ELSE.values()),
-    "captured, and given back in part or whole": (PARTLY_REFUNDED, ALL_REFUNDED),
+    "captured, and more given back than we did": (PARTLY_REFUNDED, ALL_REFUNDED),
+    "captured, and less given back than we did": (CAPTURED,),
     "captured, and disputed": (DISPUTED,),
     "cancelled": (CANCELLED,),
     "declined, unconfirmed, or the customer has to act": (DECLINED, UNCONFIRMED, ACTION_REQUIRED),
     "processing, unknown to it, no answer": (PROCESSING, NOT_FOUND, NOT_SENT, UNKNOWN),
     "refunded": (REFUNDED,),
-    "the refund failed, or there is none": (REFUND_FAILED, NO_REFUND),
-    "the refund is pending, no answer": (REFUND_PENDING, NOT_FOUND, NOT_SENT, UNKNOWN),
+    "a refund failed, or is not there": (REFUND_FAILED, NO_REFUND),
+    "a refund failed, or is not there, and nothing is left": (
+        replace(REFUND_FAILED, left_minor=0),
+        replace(NO_REFUND, left_minor=0),
+    ),
+    "a refund is pending, no answer": (REFUND_PENDING, NOT_FOUND, NOT_SENT, UNKNOWN),
 }
+PART: Final = PaymentRefund(ID, "damaged", 250, PaymentRefundStatus.REFUNDED, 250)
 TOLD: Final = table(SERVICES, "the gateway says later")
 STATUSES: Final = [PaymentStatus(code) for column in TOLD.header[1:] for code in code_spans(column)]
 
@@ -61,5 +70,7 @@ def test_what_the_gateway_says_later_means_what_the_table_says(row: tuple[str, .
     for column, cell in zip(TOLD.header[1:], cells, strict=True):
         for status in map(PaymentStatus, code_spans(column)):
             settled = payment(status, decided_by="ann" if status is PaymentStatus.REFUND_FAILED else None)
+            if "less" in said:
+                settled = replace(settled, refunds=(PART,))
             meanings = {meaning_of(answer, settled).value for answer in SAID[said]}
             assert not cell or meanings == {cell}, f"{name_of(SERVICES)}: {said}, {status}: {sorted(meanings)}"

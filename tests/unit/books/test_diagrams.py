@@ -25,11 +25,14 @@ from tests.unit.books.documents import BEGINNING, SERVICES, Edge, mermaid_blocks
 
 ID, OTHER = UUID(int=1), UUID(int=2)
 BY_NAME: dict[str, tuple[Any, ...]] = {
+    "about": (None,),
     "advice": (None,),
     "amount_minor": (100, 99),
     "currency": ("EUR", "USD"),
     "details": (port.NO_DETAILS,),
     "expected_version": (1, 2),
+    "left_minor": (100, 0),
+    "key_spent": (False,),
     "number": (1,),
     "refunded_minor": (0, 1),
     "retry_after_s": (None,),
@@ -75,7 +78,7 @@ def invoice_edges() -> set[Edge]:
         for command in asked:
             decided = invoice.decide(command, state)
             for event in decided if isinstance(decided, tuple) else ():
-                after = replace(invoice.evolve(state, event), version=0)
+                after = replace(invoice.evolve(state, event), version=0, refunds=())  # refunds leave the status
                 if after.status is not state.status:
                     edges.add((state.status, type(event).__name__, after.status))
                 if after not in seen:
@@ -90,10 +93,20 @@ POLICY = payment.Policy(ladder_s=(1.0,), remind_s=60.0)
 KEY_NUMBERS_TOLD_APART = payment.EXECUTIONS_MAX + 1
 """Above this number a higher one makes no difference."""
 
-PAYMENT_COMMANDS = everything(
-    commands.Command, payment_id=(ID,), amount_minor=(100,), currency=("EUR",), card_jwe=(None,)
-)
-ANSWERS = everything(payment.GatewayAnswer)
+PAYMENT_COMMANDS = [
+    *everything(
+        commands.Request | commands.Inquire | commands.Resolve,
+        payment_id=(ID,),
+        amount_minor=(100,),
+        currency=("EUR",),
+        card_jwe=(None,),
+    ),
+    commands.Refund(ID, "x", ID, "x"),
+    commands.Refund(ID, "x", OTHER, "x", amount_minor=40, currency="EUR"),
+]
+"""Of refunds the one that the saga asks for, and one of a part: of more there is nothing more to see."""
+ABOUT_MONEY = [answer for answer in everything(payment.GatewayAnswer) if isinstance(answer, payment.TELLS_OF_MONEY)]
+"""Answers that count even if they come late. That no other does is tested in tests/unit/payment_gateway."""
 ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
     payment.GatewayStep.TOKENISE: everything(port.TokeniseAnswer),
     payment.GatewayStep.PREPARE: everything(port.PrepareAnswer),
@@ -110,7 +123,8 @@ Happened = tuple[str, payment.PaymentTransition]
 
 
 def effect_of(command: commands.Command, state: payment.Payment | None) -> Iterator[Happened]:
-    with contextlib.suppress(commands.PaymentIdReusedError):  # it becomes a dead letter: the payment does not change
+    # these become dead letters: the payment does not change
+    with contextlib.suppress(commands.PaymentIdReusedError, commands.RefundIdReusedError):
         effect = commands.on_command(state, command)
         if isinstance(effect, payment.PaymentTransition):
             yield type(command).__name__, effect
@@ -124,11 +138,12 @@ def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep 
         return
     for step in {payment.next_step(state), then}:
         if step is None:
+            yield "due", payment.on_due(state)
             continue
         for answer in ANSWERS_TO[step]:
             yield type(answer).__name__, afterwards.on_answer(state, step, answer, POLICY)
-    for answer in ANSWERS:
-        if (found := payment.on_late_answer(state, answer, POLICY)) is not None:
+    for answer in ABOUT_MONEY:
+        if (found := payment.on_late_answer(state, answer, POLICY, asked=state)) is not None:
             yield type(answer).__name__, found
 
 
@@ -144,9 +159,19 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
         method_token=state.method_token or state.gateway_id,
         params_hash=state.params_hash and b"",
         pending=state.pending and replace(state.pending, reason=""),
-        key_number=min(state.key_number, KEY_NUMBERS_TOLD_APART),
+        key_number=1 if state.status in payment.CHARGED else min(state.key_number, KEY_NUMBERS_TOLD_APART),
         rung=min(state.rung, len(POLICY.ladder_s)),
         gateway_side=state.gateway_side and payment.GatewaySide(state.gateway_side.answer),
+        refunds=tuple(
+            replace(
+                refund,
+                version=int(refund.version == state.version),
+                key_number=1,
+                gateway_id=None,
+                decided_by=None,
+            )
+            for refund in state.refunds
+        ),
     )
 
 
@@ -182,7 +207,10 @@ def saga_edges() -> set[Edge]:
             after = saga.transition(state, fact, SCHEDULE).saga
             if after.status is not state.status:
                 edges.add((state.status, type(fact).__name__, after.status))
-            after = replace(after, version=0, deadline=min(after.deadline, 1), repeats=min(after.repeats, 1))
+            # refunds that were asked for do not change the status
+            after = replace(
+                after, version=0, deadline=min(after.deadline, 1), repeats=min(after.repeats, 1), refunds=()
+            )
             if after not in seen:
                 seen.add(after)
                 waiting.append(after)

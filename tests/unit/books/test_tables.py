@@ -114,6 +114,8 @@ OF_A_CASE: Final = {
     payment.OutcomeReason.NOT_CAPTURED,
     payment.OutcomeReason.NOT_REFUNDED,
     payment.OutcomeReason.REOPENED,
+    payment.OutcomeReason.REFUND_TOO_LARGE,
+    payment.OutcomeReason.NOTHING_LEFT,
 }
 """Reasons why an outcome is unknown: staff see these, senders do not."""
 OF_BOTH: Final = {payment.OutcomeReason.GATEWAY_UNAVAILABLE, payment.OutcomeReason.DECIDED}

@@ -18,6 +18,7 @@ from services.invoice.domain import (
     decide,
     replay,
 )
+from services.invoice.refunds import Refunded, RefundFailed, RefundRequested
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
 from tests.support.scenarios import Scenario
@@ -38,6 +39,13 @@ PAID = Paid(THIS, 500, "EUR", "ch_1")
 FAILED = PaymentFailed(THIS, "declined", "insufficient_funds")
 VOIDED = Voided("mistake")
 
+R1, R2 = UUID(int=11), UUID(int=12)
+"""Two refunds."""
+OF_A_PART = RefundRequested(THIS, R1, 200, "EUR", "damaged", None)
+OF_THE_REST = RefundRequested(THIS, R2, None, "EUR", "returned", None)
+PART_BACK = Refunded(THIS, R1, 200, "EUR", 200, version=6)
+PART_LOST = RefundFailed(THIS, R1, 200, "EUR", 0, "lost_or_stolen_card", version=8)
+
 NEVER_ISSUED: History = ()
 OPEN: History = (ISSUED,)
 PENDING: History = (ISSUED, REQUESTED)
@@ -45,6 +53,16 @@ IN_DOUBT: History = (ISSUED, REQUESTED, FLAGGED)
 PAID_BY_THIS: History = (ISSUED, REQUESTED, PAID)
 OPEN_AGAIN: History = (ISSUED, REQUESTED, FAILED)
 VOID: History = (ISSUED, VOIDED)
+PART_ASKED: History = (*PAID_BY_THIS, OF_A_PART)
+PART_REFUNDED: History = (*PART_ASKED, PART_BACK)
+PART_FAILED: History = (*PART_REFUNDED, PART_LOST)
+NOT_PAID: dict[str, History] = {
+    "open": OPEN,
+    "pending": PENDING,
+    "in doubt": IN_DOUBT,
+    "open again": OPEN_AGAIN,
+    "void": VOID,
+}
 
 MONEY: dict[str, Any] = {"amount_minor": 500, "currency": "EUR"}
 CARD = messages.EncryptedCardMethod(jwe="eyJhbGciOiJSU0EtT0FFUC0yNTYifQ.a2V5.aXY.Y2lwaGVydGV4dA.dGFn")

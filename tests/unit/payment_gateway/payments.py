@@ -21,6 +21,7 @@ from services.payment_gateway.domain import (
     is_settled,
 )
 from services.payment_gateway.gateways import port
+from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus, Refunds
 from shared.records import replace
 from tests.support.scenarios import Scenario
 
@@ -54,8 +55,8 @@ ALL_REFUNDED = replace(CAPTURED, refunded_minor=1_250)
 DISPUTED = replace(CAPTURED, disputed=True)
 REFUNDED = port.Refunded("re_1", "succeeded")
 REFUND_PENDING = port.RefundPending("re_1", "pending")
-REFUND_FAILED = port.RefundFailed("expired_card", "failed")
-NO_REFUND = port.NoRefund("none")
+REFUND_FAILED = port.RefundFailed("expired_card", "failed", "re_1", left_minor=1_250)
+NO_REFUND = port.NoRefund("none", left_minor=1_250)
 OF_SOMETHING_ELSE = {
     "another amount": replace(CAPTURED, amount_minor=1),
     "another currency": replace(CAPTURED, currency="USD"),
@@ -89,7 +90,24 @@ def payment(status: PaymentStatus, *, rung: int = 0, decided_by: str | None = No
         was_case=status in CASES,
         rung=rung,
         key_number=key_number,
+        refunds=_refunds(status, decided_by),
     )
+
+
+def _refunds(status: PaymentStatus, decided_by: str | None) -> Refunds:
+    """The refund of the whole payment, if its status is about one."""
+    whole = PaymentRefund(ID, "reason", status=PaymentRefundStatus.AT_WORK, version=3)
+    match status:
+        case PaymentStatus.REFUNDING:
+            return (replace(whole, version=0),)
+        case PaymentStatus.REFUND_FAILED if decided_by:
+            return (replace(whole, status=PaymentRefundStatus.KEPT, decided_by=decided_by),)
+        case PaymentStatus.REFUND_IN_DOUBT | PaymentStatus.REFUND_FAILED:
+            return (whole,)
+        case PaymentStatus.REFUNDED:
+            return (replace(whole, status=PaymentRefundStatus.REFUNDED, amount_minor=1_250, gateway_id="re_1"),)
+        case _:
+            return ()
 
 
 # -- changes of the payment --------------------------------------------------------------------------------------------------------------
@@ -147,7 +165,33 @@ REMINDS = stays(REMIND_S, republish=True)
 IS_CAPTURED = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED, receipt_number="ch_1")
 IS_CAPTURED_LATE = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED_LATE, REMIND_S, receipt_number="ch_1")
 IS_CANCELLED_THERE = becomes(PaymentStatus.NOT_CHARGED, Outcome.NOT_CHARGED, reason="cancelled_at_gateway")
-IS_REFUNDED = becomes(PaymentStatus.REFUNDED, Outcome.REFUNDED, refund_id="re_1")
+
+
+def about_refund(follows: Becomes, **changes: Any) -> Becomes:
+    """The change of a payment, with these changes of its first refund."""
+
+    def also(before: Payment) -> PaymentTransition:
+        after = follows(before)
+        changed = (replace(before.refunds[0], **changes), *before.refunds[1:])
+        return replace(after, payment=replace(after.payment, refunds=changed))
+
+    return also
+
+
+def is_refunded(
+    refund_id: str | None = "re_1", delay_s: float | None = None, *, decided_by: str | None = None
+) -> Becomes:
+    return about_refund(
+        becomes(PaymentStatus.REFUNDED, Outcome.REFUNDED, delay_s, refund_id=refund_id, decided_by=decided_by),
+        status=PaymentRefundStatus.REFUNDED,
+        amount_minor=1_250,
+        version=4,
+        gateway_id=refund_id,
+        decided_by=decided_by,
+    )
+
+
+IS_REFUNDED = is_refunded()
 
 
 def is_cancelled_as(status: PaymentStatus, reason: str, advice: str | None = None) -> Becomes:
@@ -174,12 +218,23 @@ def needs_a_person(reason: str, **changes: Any) -> Becomes:
 
 
 def refund_is_in_doubt(reason: str) -> Becomes:
-    return becomes(PaymentStatus.REFUND_IN_DOUBT, Outcome.REFUND_IN_DOUBT, FIRST_S, reason=reason, rung=1)
+    in_doubt = becomes(PaymentStatus.REFUND_IN_DOUBT, Outcome.REFUND_IN_DOUBT, FIRST_S, reason=reason, rung=1)
+    return about_refund(in_doubt, version=4)
 
 
-def refund_fails(reason: str) -> Becomes:
-    side = None if reason == "gateway_unavailable" else GatewaySide("no_refund")
-    return becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, REMIND_S, reason=reason, gateway_side=side)
+NOT_REFUNDED_THERE = GatewaySide("no_refund")
+
+
+def refund_fails(reason: str, *, side: GatewaySide | None = NOT_REFUNDED_THERE, **changes: Any) -> Becomes:
+    """`side`: what the gateway said. `changes`: of the refund, besides the version of its outcome."""
+    failed = becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, REMIND_S, reason=reason, gateway_side=side)
+    return about_refund(failed, version=4, **changes)
+
+
+IS_TRIED: dict[str, Any] = {"gateway_id": "re_1", "key_number": 2}
+"""What a try that failed leaves of the refund: it is known by its id, and its key is spent."""
+CAME_BACK: dict[str, Any] = {"status": PaymentRefundStatus.AT_WORK, "key_number": 2}
+"""What a refund becomes that was made and came back: it can be made again, under another key."""
 
 
 # -- the specification of one step -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from services.payment_gateway.domain import Outcome, Payment, PaymentStatus
 from services.payment_gateway.handlers import ROUTES, TELLS_ATTEMPTS, announce
 from services.payment_gateway.ledger import GatewayAttempt
+from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
 from shared.contracts import payment_gateway as messages
 from shared.contracts.catalogue import MESSAGES
 from shared.ids import derived_id
@@ -16,7 +17,7 @@ from shared.messaging.codec import BODY_BYTES_MAX, decode, encode
 from shared.messaging.envelope import Cause, Inbound
 from shared.messaging.topology import QUEUES, Binding, ingress_exchange
 
-ID = UUID("018f3c5e-0000-7000-8000-000000000001")
+ID, PART = (UUID(f"018f3c5e-0000-7000-8000-00000000000{number}") for number in (1, 2))
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PAYMENT = Payment(
     ID,
@@ -30,10 +31,15 @@ PAYMENT = Payment(
     receipt_number="ch_1",
     refund_id="re_1",
     was_case=True,
+    refunds=(
+        PaymentRefund(PART, "damaged", 250, PaymentRefundStatus.REFUNDED, 250, version=3, gateway_id="re_0"),
+        PaymentRefund(ID, "void", amount_minor=1_000, version=4, gateway_id="re_1"),
+    ),
 )
 ABOUT = {"invoice_id": "INV-1", "payment_id": ID, "version": 4}
 AMOUNT = {**ABOUT, "amount_minor": 1_250, "currency": "EUR"}
 ATTEMPT = GatewayAttempt(ID, 1, 1, NOW, "inquire", "unknown", "HTTP 504", None)
+REFUND = {"refund_id": ID, "amount_minor": 1_000, "refunded_minor": 250, "left_minor": 1_000}
 CASE = {
     **AMOUNT,
     "reason": "processing",
@@ -47,9 +53,9 @@ EXPECTED = {
     Outcome.NOT_CHARGED: messages.PaymentNotCharged(**ABOUT, reason="processing"),
     Outcome.IN_DOUBT: messages.PaymentInDoubt(**CASE),
     Outcome.NEEDS_DECISION: messages.PaymentNeedsDecision(**CASE),
-    Outcome.REFUNDED: messages.PaymentRefunded(**AMOUNT, refund_id="re_1"),
-    Outcome.REFUND_IN_DOUBT: messages.PaymentRefundInDoubt(**CASE),
-    Outcome.REFUND_FAILED: messages.PaymentRefundFailed(**CASE),
+    Outcome.REFUNDED: messages.PaymentRefunded(**AMOUNT | {"amount_minor": 1_000}, refund_id="re_1", refund=REFUND),
+    Outcome.REFUND_IN_DOUBT: messages.PaymentRefundInDoubt(**CASE, refund=REFUND),
+    Outcome.REFUND_FAILED: messages.PaymentRefundFailed(**CASE, refund=REFUND),
 }
 
 

@@ -22,7 +22,7 @@ KEYS: dict[GatewayStep, str | None] = {
     GatewayStep.EXECUTE: f"{ID}:execute:7",
     GatewayStep.INQUIRE: None,
     GatewayStep.CANCEL: f"{ID}:cancel:7",
-    GatewayStep.REFUND: f"{ID}:refund",
+    GatewayStep.REFUND: f"{ID}:refund:{ID}:1",
     GatewayStep.INQUIRE_REFUND: None,
 }
 
@@ -55,7 +55,8 @@ def test_an_encrypted_card_becomes_a_token_first() -> None:
 
 @pytest.mark.parametrize("step", GatewayStep)
 def test_every_call_that_changes_something_has_a_key(step: GatewayStep) -> None:
-    assert domain.idempotency_key(payment(PaymentStatus.PREPARED, key_number=7), step) == KEYS[step]
+    before = payment(PaymentStatus.REFUNDING if step is GatewayStep.REFUND else PaymentStatus.PREPARED, key_number=7)
+    assert domain.idempotency_key(before, step) == KEYS[step]
 
 
 def test_an_unanswered_call_is_repeated_under_another_key_and_an_unsent_one_under_the_same() -> None:

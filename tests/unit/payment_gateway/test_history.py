@@ -72,7 +72,7 @@ class History:
         commands: dict[str, Command] = {
             "ask": Inquire(ID, "INV-1"),
             "look": Inquire(ID, "INV-1", look=True),
-            "give_back": Refund(ID, "INV-1"),
+            "give_back": Refund(ID, "INV-1", ID, "void"),
             "decide": Resolve(ID, "INV-1", self.resolution, self.row.version, "ann", "R-1"),
             "reopen": Resolve(ID, "INV-1", "reopen", self.row.version, "bob"),
         }

@@ -81,14 +81,16 @@ MOVED_ON: dict[PaymentStatus, tuple[Becomes | None, Becomes | None]] = {  # afte
 def test_money_that_moved_is_never_overlooked(status: PaymentStatus) -> None:
     """The row has changed since the call: then only an answer about money counts."""
     before = payment(status)
-    found = [domain.on_late_answer(before, answer, POLICY) for answer in (CAPTURED, REFUNDED)]
+    found = [domain.on_late_answer(before, answer, POLICY, asked=before) for answer in (CAPTURED, REFUNDED)]
     assert found == [follows(before) if follows else None for follows in MOVED_ON[status]]
-    assert domain.on_late_answer(before, DECLINED, POLICY) is None
+    assert domain.on_late_answer(before, DECLINED, POLICY, asked=before) is None
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=domain.answer_code)
 def test_what_is_looked_at_late_is_what_tells_of_money(answer: domain.GatewayAnswer) -> None:
-    looked_at = any(domain.on_late_answer(payment(status), answer, POLICY) for status in PaymentStatus)
+    looked_at = any(
+        domain.on_late_answer(payment(status), answer, POLICY, asked=payment(status)) for status in PaymentStatus
+    )
     assert isinstance(answer, domain.TELLS_OF_MONEY) == looked_at
 
 
@@ -98,12 +100,15 @@ def test_every_answer_is_looked_at() -> None:
 
 @pytest.mark.parametrize("capture", OF_SOMETHING_ELSE.values(), ids=OF_SOMETHING_ELSE)
 def test_a_capture_of_another_payment_is_not_taken_for_this_one(capture: domain.GatewayAnswer) -> None:
-    assert domain.on_late_answer(payment(PaymentStatus.DECLINED), capture, POLICY) is None
+    assert (
+        domain.on_late_answer(payment(PaymentStatus.DECLINED), capture, POLICY, asked=payment(PaymentStatus.DECLINED))
+        is None
+    )
 
 
 @pytest.mark.parametrize("status", [PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED])
 def test_a_late_capture_is_announced_again_until_it_is_given_back(status: PaymentStatus) -> None:
-    found = domain.on_late_answer(payment(status), CAPTURED, POLICY)
+    found = domain.on_late_answer(payment(status), CAPTURED, POLICY, asked=payment(status))
     assert found is not None
     assert (found.outcome, found.delay_s) == (Outcome.CAPTURED_LATE, REMIND_S)
     reminder = afterwards.on_answer(found.payment, GatewayStep.INQUIRE, CAPTURED, POLICY)
@@ -113,8 +118,9 @@ def test_a_late_capture_is_announced_again_until_it_is_given_back(status: Paymen
     assert asked == PaymentTransition(reminder.payment, republish=True), (
         "an inquiry neither ends the reminders nor makes them more frequent"
     )
-    given_back = on_known(reminder.payment, Refund(ID, "INV-1"))
-    assert given_back == becomes(PaymentStatus.REFUNDING, delay_s=0.0)(reminder.payment)
+    given_back = on_known(reminder.payment, Refund(ID, "INV-1", ID, "late"))
+    begun = becomes(PaymentStatus.REFUNDING, delay_s=0.0, refunds=given_back.payment.refunds)
+    assert given_back == begun(reminder.payment)
 
 
 def test_a_late_capture_that_is_kept_is_settled() -> None:

@@ -40,6 +40,13 @@ def test_both_sides_agree_or_a_person_looks(status: str, theirs: BookedPayment, 
     assert compare(replace(OURS, status=status), theirs).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("there_minor", "verdict"), [(250, Verdict.AGREES), (0, Verdict.DIFFERS), (251, Verdict.DIFFERS)]
+)
+def test_what_went_back_in_parts_is_expected_there(there_minor: int, verdict: Verdict) -> None:
+    assert compare(replace(OURS, refunded_minor=250), replace(THEIRS, refunded=there_minor)).verdict is verdict
+
+
 def test_money_that_a_person_let_stay_is_with_us() -> None:
     kept = replace(OURS, status="refund_failed", decided_by="ann")
     assert compare(kept, THEIRS).verdict is Verdict.AGREES

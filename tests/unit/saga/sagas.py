@@ -29,6 +29,18 @@ from services.saga.domain import (
     SagaStatus,
     SettlementRejected,
 )
+from services.saga.refunds import (
+    AskedRefund,
+    AskedRefundStatus,
+    MakeRefund,
+    RecordRefund,
+    RecordRefundFailure,
+    RefundAsked,
+    RefundDoubted,
+    RefundMade,
+    RefundRecorded,
+    RefundUnmade,
+)
 
 PATIENCE = ReminderSchedule((10.0, 20.0, 60.0))
 FIRST_S, SECOND_S, LAST_S = PATIENCE.ladder_s
@@ -56,6 +68,12 @@ CAPTURED = replace(KNOWN, capture=CAPTURE)
 DECLINED = replace(KNOWN, status=SagaStatus.FAILED, failure=DECLINE)
 REFUNDING = replace(CAPTURED, status=SagaStatus.REFUNDING, failure=DECLINE, failure_recorded=True, refund_reason=LATE)
 
+PART = UUID("6d0c3d1e-0d2f-4a0e-9a35-8a0f4a2b7d12")
+"""A refund that upstream asked for."""
+ASKED = AskedRefund(PART, "damaged", 300, "EUR")
+WAS_MADE = replace(ASKED, status=AskedRefundStatus.MADE, version=VERSION, amount_minor=300, is_recorded=True)
+IS_MADE = AskedRefund(PART, currency="EUR", status=AskedRefundStatus.MADE, version=NEWER, amount_minor=300)
+
 STATES: dict[str, Saga] = {
     "absent": ABSENT,
     "awaiting_outcome": AWAITING,
@@ -69,6 +87,7 @@ STATES: dict[str, Saga] = {
     "refund_in_doubt": replace(REFUNDING, status=SagaStatus.REFUND_IN_DOUBT),
     "refunded": replace(REFUNDING, status=SagaStatus.REFUNDED),
     "not_refunded": replace(REFUNDING, status=SagaStatus.NOT_REFUNDED),
+    "completed, a part refunded": replace(CAPTURED, status=SagaStatus.COMPLETED, refunds=(WAS_MADE,)),
 }
 
 FACTS: dict[str, Fact] = {
@@ -85,6 +104,11 @@ FACTS: dict[str, Fact] = {
     "refund in doubt": RefundInDoubt(NEWER),
     "refund failed": RefundFailed(NEWER, closed=False),
     "refund closed": RefundFailed(NEWER, closed=True),
+    "refund asked": RefundAsked(PART, 300, "EUR", "damaged"),
+    "refund made": RefundMade(NEWER, PART, 300, "EUR"),
+    "refund doubted": RefundDoubted(NEWER, PART),
+    "refund unmade": RefundUnmade(NEWER, PART, "expired_card", closed=False),
+    "refund recorded": RefundRecorded(PART, NEWER),
     "deadline": DeadlineFired(1),
 }
 
@@ -94,4 +118,9 @@ TELL_DECLINE, TELL_NOT_CHARGED = (
     RecordPaymentFailure(Failure("not_charged", "never_sent", "do_not_try_again")),
 )
 TELL_REJECTION, TELL_REFUND = RecordPaymentFailure(REJECTION), RecordPaymentFailure(REFUND)
+MAKE_REFUND, RECORD_REFUND = MakeRefund(ASKED), RecordRefund(IS_MADE)
+RECORD_AGAIN = RecordRefund(replace(WAS_MADE, version=NEWER, is_recorded=False))
+RECORD_UNMADE = RecordRefundFailure(
+    replace(WAS_MADE, status=AskedRefundStatus.UNMADE, version=NEWER, code="expired_card", is_recorded=False)
+)
 REFUND_REJECTED, REFUND_LATE = RefundPayment(REJECTED), RefundPayment(LATE)

@@ -295,7 +295,7 @@ class ModelWorld:
             case ("saga", PaymentRequested() as asked):  # it has another id each time
                 self.advance(asked)
             case ("saga", fact) if fact not in self.heard:
-                assert not isinstance(fact, str | Inquire | RefundPayment | RecordPayment | RecordFailure | Flag)
+                assert isinstance(fact, Fact)
                 self.heard.add(fact)
                 self.advance(fact)
 

@@ -36,9 +36,13 @@ from tests.unit.saga.sagas import (
     FIRST_S,
     FLAG,
     LAST_S,
+    MAKE_REFUND,
     NEWER,
     PATIENCE,
     RECORD,
+    RECORD_AGAIN,
+    RECORD_REFUND,
+    RECORD_UNMADE,
     REFUND_LATE,
     REFUND_REJECTED,
     SECOND_S,
@@ -62,6 +66,25 @@ class Cell:
 
 def to(status: SagaStatus, *says: Command, deadline_s: float | None = None) -> Cell:
     return Cell(status, says, deadline_s)
+
+
+def of_a_paid_invoice(*says: Command) -> dict[str, Cell]:
+    """A refund was asked for, so the invoice is paid. A saga that gives the money back because the invoice could not take it goes on."""
+    first = FIRST_S if says else None
+    return {
+        "absent": to(SagaStatus.COMPLETED, *says, deadline_s=first),
+        "awaiting_outcome": to(SagaStatus.COMPLETED, *says),
+        "in_doubt": to(SagaStatus.COMPLETED, *says),
+        "needs_decision": to(SagaStatus.COMPLETED, *says),
+        "settling": to(SagaStatus.COMPLETED, *says),
+        "completed": to(SagaStatus.COMPLETED, *says, deadline_s=first),
+        "failed, invoice told": to(SagaStatus.COMPLETED, *says),
+        "failed": to(SagaStatus.COMPLETED, *says, deadline_s=first),
+        "refunding": to(SagaStatus.REFUNDING, *says),
+        "refund_in_doubt": to(SagaStatus.REFUND_IN_DOUBT, *says),
+        "refunded": to(SagaStatus.REFUNDED, *says, deadline_s=first),
+        "not_refunded": to(SagaStatus.NOT_REFUNDED, *says, deadline_s=first),
+    }
 
 
 TABLE: dict[str, dict[str, Cell]] = {
@@ -261,6 +284,12 @@ TABLE: dict[str, dict[str, Cell]] = {
         "refunded": to(SagaStatus.NOT_REFUNDED),
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
+    # Upstream or a person asked for a refund: it is made, and recorded on the invoice. Of one that is unknown the request comes again.
+    "refund asked": of_a_paid_invoice(MAKE_REFUND),
+    "refund made": of_a_paid_invoice(RECORD_REFUND),
+    "refund doubted": of_a_paid_invoice(),
+    "refund unmade": of_a_paid_invoice(),
+    "refund recorded": of_a_paid_invoice(),
     # A deadline fired: the last command is sent again, with a longer deadline. A saga that has ended sends nothing.
     "deadline": {
         "absent": to(SagaStatus.ABSENT),
@@ -277,6 +306,14 @@ TABLE: dict[str, dict[str, Cell]] = {
         "not_refunded": to(SagaStatus.NOT_REFUNDED),
     },
 }
+
+PART_REFUNDED = "completed, a part refunded"
+TABLE = {fact: {**row, PART_REFUNDED: to(row["completed"].status)} for fact, row in TABLE.items()}
+TABLE["requested"][PART_REFUNDED] = TABLE["requested"]["completed"]
+TABLE["refund made"][PART_REFUNDED] = to(SagaStatus.COMPLETED, RECORD_AGAIN, deadline_s=FIRST_S)
+TABLE["refund doubted"][PART_REFUNDED] = to(SagaStatus.COMPLETED, deadline_s=FIRST_S)
+TABLE["refund unmade"][PART_REFUNDED] = to(SagaStatus.COMPLETED, RECORD_UNMADE, deadline_s=FIRST_S)
+"""A refund that was made, and that the invoice has recorded, is still heard of: it may come back days later."""
 
 CELLS = [(fact, state) for fact in FACTS for state in STATES]
 ANSWERED = [("requested", state) for state, cell in TABLE["requested"].items() if cell.says]

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from functools import reduce
+from itertools import permutations
 from random import Random
 from uuid import UUID, uuid5
 
@@ -26,6 +27,7 @@ from services.staff.domain import (
     evolve,
     refusal_of,
 )
+from services.staff.refunds import CaseRefundStatus, RefundTold
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
 
@@ -58,6 +60,7 @@ def case_of(*facts: Fact) -> Case:
     return reduce(evolve, facts, BLANK)
 
 
+ASKED = RefundTold(UUID(int=7), CaseRefundStatus.ASKED, 0, 250, "EUR", "damaged", requested_by="ann")
 CaseScenario = Scenario[tuple[Fact, ...], Fact, Case]
 LOOKED_AT = Case(
     PAYMENT,
@@ -93,6 +96,9 @@ SCENARIOS: dict[str, CaseScenario] = {
     ),
     "a refund that failed is a case": Scenario(
         (), doubted(3, CaseStatus.REFUND_FAILED), replace(LOOKED_AT, status=CaseStatus.REFUND_FAILED)
+    ),
+    "a refund that was asked for shows beside the case": Scenario(
+        (doubted(3),), ASKED, replace(LOOKED_AT, refunds=(ASKED,))
     ),
     "a decision leaves a refund in doubt an open case": Scenario(
         (),
@@ -224,3 +230,16 @@ def test_one_decision_at_a_time_until_it_is_refused_or_the_version_changes() -> 
     moved_on = evolve(waiting, doubted(4))
     assert refusal_of(four, moved_on, NOW) is None
     assert refusal_of(four, evolve(moved_on, settled(5)), NOW) is DecisionRefusal.NOTHING_TO_DECIDE
+
+
+def test_what_messages_say_of_a_refund_does_not_depend_on_their_order() -> None:
+    refund, came_back = UUID(int=7), "lost_or_stolen_card"
+    facts: list[Fact] = [
+        ASKED,
+        RefundTold(refund, CaseRefundStatus.REFUNDED, 6, 250, "EUR"),
+        RefundTold(refund, CaseRefundStatus.FAILED, 8, 250, "EUR", code=came_back),
+        RefundTold(refund, CaseRefundStatus.REJECTED, code="refund_id_used", requested_by="ann"),
+    ]
+    for order in permutations(facts):
+        (told,) = case_of(*order).refunds
+        assert told == replace(ASKED, status=CaseRefundStatus.FAILED, version=8, code=came_back)

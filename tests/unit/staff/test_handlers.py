@@ -17,6 +17,8 @@ from services.staff.domain import (
     Settled,
 )
 from services.staff.handlers import ROUTES
+from services.staff.refunds import CaseRefundStatus, RefundTold
+from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as messages
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES
@@ -30,6 +32,15 @@ ABOUT: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": UUID(int=3), "vers
 MONEY: dict[str, Any] = {"amount_minor": 1_250, "currency": "EUR"}
 ATTEMPT = messages.Attempt(at=NOW, step="inquire", answer="unknown", evidence="HTTP 504")
 DOUBT: dict[str, Any] = {**ABOUT, **MONEY, "reason": "silent", "gateway_id": "pi_1", "attempts": (ATTEMPT,)}
+
+
+REFUND: dict[str, Any] = {"invoice_id": "INV-1", "payment_id": UUID(int=3), "refund_id": UUID(int=4)}
+PART = messages.RefundFacts(refund_id=UUID(int=4), amount_minor=1_250, refunded_minor=1_250, left_minor=0)
+OF_A_PART = PART.model_copy(update={"refunded_minor": 1_250, "left_minor": 1})
+
+
+def told(status: CaseRefundStatus) -> RefundTold:
+    return RefundTold(UUID(int=4), status, 4, 1_250, "EUR")
 
 
 def doubted(status: CaseStatus, decided_by: str | None = None) -> Doubted:
@@ -64,6 +75,27 @@ FACTS: dict[Contract, Fact] = {
     ),
     messages.PaymentInquired(**DOUBT, state="captured", number=17): Inquired(
         4, 17, 1_250, "EUR", "pi_1", (CaseAttempt(NOW, "inquire", "unknown", "HTTP 504"),)
+    ),
+    messages.PaymentRefunded(**ABOUT, **MONEY, refund_id="re_1", refund=PART): Settled(
+        4, CaseStatus.REFUNDED, currency="EUR", refund=told(CaseRefundStatus.REFUNDED)
+    ),
+    messages.PaymentRefunded(**ABOUT, **MONEY, refund_id="re_1", refund=OF_A_PART): Settled(
+        4, CaseStatus.CAPTURED, currency="EUR", refund=told(CaseRefundStatus.REFUNDED)
+    ),
+    messages.PaymentRefundFailed(**DOUBT, refund=PART): replace(
+        doubted(CaseStatus.REFUND_FAILED), refund=replace(told(CaseRefundStatus.FAILED), code="silent")
+    ),
+    invoice_messages.InvoiceRefundRequested(**REFUND, **MONEY, reason="damaged", requested_by="ann"): RefundTold(
+        UUID(int=4), CaseRefundStatus.ASKED, 0, 1_250, "EUR", reason="damaged", requested_by="ann"
+    ),
+    invoice_messages.InvoiceRefunded(**REFUND, **MONEY, refunded_minor=1_250, version=4): told(
+        CaseRefundStatus.REFUNDED
+    ),
+    invoice_messages.InvoiceRefundFailed(**REFUND, **MONEY, refunded_minor=0, reason="kept", version=4): replace(
+        told(CaseRefundStatus.FAILED), code="kept"
+    ),
+    invoice_messages.InvoiceRefundRejected(**REFUND, reason="not_paid", requested_by="ann"): RefundTold(
+        UUID(int=4), CaseRefundStatus.REJECTED, code="not_paid", requested_by="ann"
     ),
     messages.PaymentResolutionRefused(
         **ABOUT, reason="version_differs", state="captured", decided_by="bob", resolution="not_charged"

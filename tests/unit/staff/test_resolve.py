@@ -41,7 +41,7 @@ FITTING: dict[CaseStatus, set[str]] = {
     CaseStatus.IN_DOUBT: CHARGE,
     CaseStatus.NEEDS_DECISION: CHARGE,
     CaseStatus.REFUND_IN_DOUBT: REFUND,
-    CaseStatus.REFUND_FAILED: REFUND,
+    CaseStatus.REFUND_FAILED: REFUND | {"refund_again"},
     CaseStatus.CAPTURED: set(),
     CaseStatus.DECLINED: set(),
     CaseStatus.NOT_CHARGED: set(),

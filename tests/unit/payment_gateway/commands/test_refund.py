@@ -1,23 +1,69 @@
-"""Refund: the whole captured amount goes back. If nothing was captured, the current outcome is published again."""
+"""Refund: what is left of a captured payment goes back, or a part of it, one refund after the other.
 
-from services.payment_gateway.commands import NeverSeen, Refund
-from services.payment_gateway.domain import PaymentStatus
+If nothing was captured, the current outcome is published again.
+"""
+
+from uuid import UUID
+
+import pytest
+
+from services.payment_gateway.commands import NeverSeen, Refund, RefundIdReusedError
+from services.payment_gateway.domain import CHARGED, PaymentStatus, PaymentTransition
+from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
+from shared.records import replace
 from tests.support.scenarios import Scenario, each
-from tests.unit.payment_gateway.payments import ID, CommandScenario, becomes, decided, payment, stays
+from tests.unit.payment_gateway.payments import ID, CommandScenario, becomes, decided, on_known, payment, stays
 
-REFUND = Refund(ID, "INV-1")
+PART = UUID("018f3c5e-0000-7000-8000-0000000000a1")
+WHOLE = Refund(ID, "INV-1", ID, "void")
+OF_A_PART = Refund(ID, "INV-1", PART, "damaged", amount_minor=250, currency="EUR")
 CAPTURED = payment(PaymentStatus.CAPTURED)
 TOLD_AGAIN = stays(republish=True)
+BEGUN = PaymentRefund(PART, "damaged", asked_minor=250, status=PaymentRefundStatus.AT_WORK)
+WAITING = replace(BEGUN, status=PaymentRefundStatus.WAITING)
+
+
+def begins(status: PaymentStatus) -> CommandScenario:
+    before = payment(status, decided_by="ann" if status is PaymentStatus.REFUND_FAILED else None)
+    after = becomes(PaymentStatus.REFUNDING, delay_s=0.0, refunds=(*before.refunds, BEGUN))
+    return Scenario(before, OF_A_PART, after(before))
+
+
+def waits(status: PaymentStatus) -> CommandScenario:
+    before = payment(status)
+    return Scenario(before, OF_A_PART, stays(0.0, refunds=(*before.refunds, WAITING))(before))
+
+
+AT_REST = (PaymentStatus.CAPTURED, PaymentStatus.REFUND_FAILED, PaymentStatus.REFUNDED)
+AT_WORK = (PaymentStatus.REFUNDING, PaymentStatus.REFUND_IN_DOUBT, PaymentStatus.REFUND_FAILED)
 
 SCENARIOS: dict[str, CommandScenario] = {
     "a captured payment is refunded at once": Scenario(
-        CAPTURED, REFUND, becomes(PaymentStatus.REFUNDING, delay_s=0.0)(CAPTURED)
+        CAPTURED,
+        WHOLE,
+        becomes(
+            PaymentStatus.REFUNDING,
+            delay_s=0.0,
+            refunds=(PaymentRefund(ID, "void", status=PaymentRefundStatus.AT_WORK),),
+        )(CAPTURED),
     ),
-    "about a payment never seen nothing is said": Scenario(None, REFUND, NeverSeen()),
+    "about a payment never seen nothing is said": Scenario(None, WHOLE, NeverSeen()),
+    **{f"{status}: a part begins": begins(status) for status in AT_REST},
+    **{f"{status}: a part waits for the refund at work": waits(status) for status in AT_WORK},
     **{
-        f"{status}: told again, nothing changes": Scenario(payment(status), REFUND, TOLD_AGAIN(payment(status)))
+        f"{status}: told again, nothing changes": Scenario(payment(status), WHOLE, TOLD_AGAIN(payment(status)))
         for status in PaymentStatus
-        if status is not PaymentStatus.CAPTURED
+        if status not in CHARGED
+    },
+    **{
+        f"{status}: the refund is known, its outcome is told again": Scenario(
+            payment(status),
+            WHOLE,
+            PaymentTransition(
+                payment(status), republish=True, about_version=None if status is PaymentStatus.REFUNDING else 3
+            ),
+        )
+        for status in sorted(CHARGED - {PaymentStatus.CAPTURED})
     },
 }
 
@@ -25,3 +71,14 @@ SCENARIOS: dict[str, CommandScenario] = {
 @each(SCENARIOS)
 def test_refund(scenario: CommandScenario) -> None:
     assert decided(scenario) == scenario.then
+
+
+@pytest.mark.parametrize(
+    "other",
+    [replace(OF_A_PART, amount_minor=251), replace(OF_A_PART, amount_minor=None), replace(OF_A_PART, currency="USD")],
+)
+def test_the_same_id_with_another_amount_is_refused(other: Refund) -> None:
+    begun = on_known(CAPTURED, OF_A_PART).payment
+    assert on_known(begun, OF_A_PART).payment is begun
+    with pytest.raises(RefundIdReusedError):
+        on_known(begun, other)

@@ -3,7 +3,7 @@
 from typing import get_args
 
 from services.payment_gateway import afterwards, domain
-from services.payment_gateway.commands import NeverSeen, Resolve
+from services.payment_gateway.commands import GIVE_BACK, NeverSeen, Resolve
 from services.payment_gateway.domain import (
     GatewayStep,
     Outcome,
@@ -13,6 +13,7 @@ from services.payment_gateway.domain import (
     Resolution,
     ResolutionRefused,
 )
+from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
@@ -22,8 +23,10 @@ from tests.unit.payment_gateway.payments import (
     POLICY,
     Becomes,
     CommandScenario,
+    about_refund,
     becomes,
     decided,
+    is_refunded,
     on_known,
     payment,
 )
@@ -37,19 +40,38 @@ CAPTURED_BY_ANN = becomes(PaymentStatus.CAPTURED, Outcome.CAPTURED, 0.0, receipt
 NOT_CHARGED_BY_ANN = becomes(
     PaymentStatus.NOT_CHARGED, Outcome.NOT_CHARGED, 0.0, reason="decided_by_person", decided_by="ann"
 )
-REFUNDED_BY_ANN = becomes(PaymentStatus.REFUNDED, Outcome.REFUNDED, 0.0, decided_by="ann")
-LEFT_BY_ANN = becomes(
-    PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, 0.0, reason="decided_by_person", decided_by="ann"
+REFUNDED_BY_ANN = is_refunded(None, 0.0, decided_by="ann")
+LEFT_BY_ANN = about_refund(
+    becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, 0.0, reason="decided_by_person", decided_by="ann"),
+    status=PaymentRefundStatus.KEPT,
+    version=4,
+    decided_by="ann",
 )
+MADE_AGAIN = becomes(PaymentStatus.REFUNDING, delay_s=0.0)
 CASE_AGAIN = becomes(PaymentStatus.NEEDS_DECISION, Outcome.NEEDS_DECISION, 0.0, reason="reopened_by_person")
-REFUND_AGAIN = becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, 0.0, reason="reopened_by_person")
+REFUND_AGAIN = about_refund(
+    becomes(PaymentStatus.REFUND_FAILED, Outcome.REFUND_FAILED, 0.0, reason="reopened_by_person"),
+    status=PaymentRefundStatus.AT_WORK,
+    version=4,
+    decided_by=None,
+)
 REOPENED = {
     PaymentStatus.CAPTURED: CASE_AGAIN,
     PaymentStatus.NOT_CHARGED: CASE_AGAIN,
     PaymentStatus.REFUNDED: REFUND_AGAIN,
     PaymentStatus.REFUND_FAILED: REFUND_AGAIN,
 }
-GIVEN_BACK = becomes(PaymentStatus.REFUNDING, delay_s=0.0)
+WHOLE = PaymentRefund(ID, GIVE_BACK)
+GIVEN_BACK = becomes(
+    PaymentStatus.REFUNDING, delay_s=0.0, refunds=(replace(WHOLE, status=PaymentRefundStatus.AT_WORK),)
+)
+WAS_GIVEN_BACK = becomes(
+    PaymentStatus.REFUNDED,
+    Outcome.REFUNDED,
+    0.0,
+    decided_by="ann",
+    refunds=(replace(WHOLE, status=PaymentRefundStatus.REFUNDED, amount_minor=1_250, version=4, decided_by="ann"),),
+)
 
 ACCEPTED: dict[tuple[PaymentStatus, Resolution], Becomes] = {
     (PaymentStatus.IN_DOUBT, "captured"): CAPTURED_BY_ANN,
@@ -60,6 +82,7 @@ ACCEPTED: dict[tuple[PaymentStatus, Resolution], Becomes] = {
     (PaymentStatus.REFUND_IN_DOUBT, "not_refunded"): LEFT_BY_ANN,
     (PaymentStatus.REFUND_FAILED, "refunded"): REFUNDED_BY_ANN,
     (PaymentStatus.REFUND_FAILED, "not_refunded"): LEFT_BY_ANN,
+    (PaymentStatus.REFUND_FAILED, "refund_again"): MADE_AGAIN,
 }
 """In every other state every other decision is refused: there is nothing to decide."""
 
@@ -85,13 +108,13 @@ ABOUT_A_CAPTURE: dict[str, dict[Resolution, Becomes]] = {
     "disputed": {
         "captured": CAPTURED_BY_ANN,
         "not_charged": does_not_fit("not_charged"),
-        "refunded": REFUNDED_BY_ANN,
+        "refunded": WAS_GIVEN_BACK,
         "give_back": GIVEN_BACK,
     },
     "capture_differs": {
         "captured": does_not_fit("captured"),
         "not_charged": does_not_fit("not_charged"),
-        "refunded": REFUNDED_BY_ANN,
+        "refunded": WAS_GIVEN_BACK,
         "give_back": GIVEN_BACK,
     },
 }

@@ -1,11 +1,14 @@
 """Inquire refund: an instance that finds a refund asks for it before it sends one. A refund that waits for a person is only asked for."""
 
-from services.payment_gateway.domain import GatewaySide, GatewayStep, Outcome, PaymentStatus, on_answer
+from services.payment_gateway.domain import GatewaySide, GatewayStep, PaymentStatus, on_answer
+from services.payment_gateway.gateways import port
 from shared.records import replace
-from tests.support.scenarios import each
+from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
+    CAME_BACK,
     FIRST_S,
     IS_REFUNDED,
+    IS_TRIED,
     LAST,
     NO_REFUND,
     NOT_FOUND,
@@ -14,14 +17,14 @@ from tests.unit.payment_gateway.payments import (
     REFUND_FAILED,
     REFUND_PENDING,
     REFUNDED,
-    REMIND_S,
     REMINDS,
     UNKNOWN,
     WAITS,
     StepScenario,
     StepTable,
-    becomes,
+    about_refund,
     follows,
+    is_refunded,
     payment,
     refund_fails,
     refund_is_in_doubt,
@@ -31,20 +34,16 @@ from tests.unit.payment_gateway.payments import (
 
 STEP = GatewayStep.INQUIRE_REFUND
 LOOKED = stays(rung=1)
-IS_NOT_REFUNDED = becomes(
-    PaymentStatus.REFUND_FAILED,
-    Outcome.REFUND_FAILED,
-    REMIND_S,
-    reason="not_refunded",
-    gateway_side=GatewaySide("no_refund"),
-)
-SENDS_IT = stays(then=GatewayStep.REFUND)
+NOTHING_LEFT = port.NoRefund("none", left_minor=0)
+WHOLE = payment(PaymentStatus.REFUNDING)
+A_PART = replace(WHOLE, refunds=(replace(WHOLE.refunds[0], asked_minor=250),))
+SENDS_IT = about_refund(stays(then=GatewayStep.REFUND), amount_minor=1_250)
 
 TABLE: StepTable = {
     payment(PaymentStatus.REFUNDING): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: refund_is_in_doubt("refund_pending"),
-        REFUND_FAILED: refund_fails("expired_card"),
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
         NO_REFUND: SENDS_IT,
         NOT_FOUND: refund_is_in_doubt("unknown_to_gateway"),
         NOT_SENT: WAITS,
@@ -53,12 +52,12 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUNDING, rung=LAST): {
         REFUNDED: IS_REFUNDED,
         NO_REFUND: SENDS_IT,
-        NOT_SENT: refund_fails("gateway_unavailable"),
+        NOT_SENT: refund_fails("gateway_unavailable", side=None),
     },
     payment(PaymentStatus.REFUND_IN_DOUBT): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: WAITS,
-        REFUND_FAILED: refund_fails("expired_card"),
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
         NO_REFUND: SENDS_IT,
         NOT_FOUND: WAITS,
         NOT_SENT: WAITS,
@@ -67,8 +66,8 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUND_IN_DOUBT, rung=LAST): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: REMINDS,
-        REFUND_FAILED: refund_fails("expired_card"),
-        NO_REFUND: REMINDS,  # the gateway may have deleted our key by now, so a second refund could follow
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
+        NO_REFUND: refund_fails("gateway_unavailable"),  # there is no doubt any more, and a person can have it made
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
         UNKNOWN: REMINDS,
@@ -76,7 +75,7 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUND_FAILED): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: REMINDS,
-        REFUND_FAILED: REMINDS,
+        REFUND_FAILED: about_refund(REMINDS, **IS_TRIED),
         NO_REFUND: REMINDS,
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
@@ -86,8 +85,8 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUNDED): {
         REFUNDED: LOOKED,
         REFUND_PENDING: LOOKED,
-        REFUND_FAILED: refund_fails("expired_card"),
-        NO_REFUND: IS_NOT_REFUNDED,
+        REFUND_FAILED: refund_fails("expired_card", **CAME_BACK),
+        NO_REFUND: refund_fails("not_refunded", **CAME_BACK),
         NOT_FOUND: LOOKED,
         NOT_SENT: LOOKED,
         UNKNOWN: LOOKED,
@@ -100,7 +99,22 @@ TABLE: StepTable = {
         UNKNOWN: stays(FIRST_S, rung=1),
     },
 }
-SCENARIOS = scenarios_of(TABLE)
+SCENARIOS: dict[str, StepScenario] = {
+    **scenarios_of(TABLE),
+    "refunding: more than is left": Scenario(
+        A_PART,
+        port.NoRefund("none", left_minor=200),
+        refund_fails("refund_too_large", amount_minor=250, by_hand_minor=1_050)(A_PART),
+    ),
+    **{
+        f"nothing is left there, others gave it back: {name}": Scenario(before, NOTHING_LEFT, after(before))
+        for name, before, after in (
+            ("it was refunded", payment(PaymentStatus.REFUNDED), LOOKED),
+            ("a person kept it", payment(PaymentStatus.REFUND_FAILED, decided_by="ann"), is_refunded(None)),
+        )
+    },
+    "refunding: nothing was captured": Scenario(A_PART, port.NoRefund("none"), refund_fails("nothing_left")(A_PART)),
+}
 
 
 @each(SCENARIOS)

@@ -1,15 +1,18 @@
-"""Refund: the whole amount goes back, at most once: every refund of a payment has the same idempotency key."""
+"""Refund: the amount goes back, at most once: the key stays the same until the gateway has finished with it."""
 
 from services.payment_gateway import domain
-from services.payment_gateway.domain import GatewayStep, PaymentStatus
+from services.payment_gateway.domain import GatewayStep, PaymentStatus, on_answer
+from shared.records import replace
 from tests.support.scenarios import each
 from tests.unit.payment_gateway.payments import (
     ID,
     IS_REFUNDED,
+    IS_TRIED,
     LAST,
     NO_REFUND,
     NOT_FOUND,
     NOT_SENT,
+    POLICY,
     REFUND_FAILED,
     REFUND_PENDING,
     REFUNDED,
@@ -31,7 +34,7 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUNDING): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: refund_is_in_doubt("refund_pending"),
-        REFUND_FAILED: refund_fails("expired_card"),
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
         NO_REFUND: WAITS,
         NOT_FOUND: refund_is_in_doubt("unknown_to_gateway"),
         NOT_SENT: WAITS,
@@ -40,16 +43,16 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUNDING, rung=LAST): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: refund_is_in_doubt("refund_pending"),
-        REFUND_FAILED: refund_fails("expired_card"),
-        NO_REFUND: refund_fails("gateway_unavailable"),
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
+        NO_REFUND: refund_fails("gateway_unavailable", side=None),
         NOT_FOUND: refund_is_in_doubt("unknown_to_gateway"),
-        NOT_SENT: refund_fails("gateway_unavailable"),
+        NOT_SENT: refund_fails("gateway_unavailable", side=None),
         UNKNOWN: refund_is_in_doubt("no_readable_answer"),
     },
     payment(PaymentStatus.REFUND_IN_DOUBT): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: WAITS,
-        REFUND_FAILED: refund_fails("expired_card"),
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
         NO_REFUND: WAITS,
         NOT_FOUND: WAITS,
         NOT_SENT: WAITS,
@@ -58,7 +61,7 @@ TABLE: StepTable = {
     payment(PaymentStatus.REFUND_IN_DOUBT, rung=LAST): {
         REFUNDED: IS_REFUNDED,
         REFUND_PENDING: REMINDS,
-        REFUND_FAILED: refund_fails("expired_card"),
+        REFUND_FAILED: refund_fails("expired_card", **IS_TRIED),
         NO_REFUND: REMINDS,
         NOT_FOUND: REMINDS,
         NOT_SENT: REMINDS,
@@ -73,7 +76,14 @@ def test_refund(scenario: StepScenario) -> None:
     assert follows(STEP, scenario) == scenario.then
 
 
-def test_a_refund_has_one_key_for_ever() -> None:
-    later = payment(PaymentStatus.REFUND_IN_DOUBT, key_number=7)
-    assert domain.idempotency_key(payment(PaymentStatus.REFUNDING), STEP) == f"{ID}:refund"
-    assert domain.idempotency_key(later, STEP) == f"{ID}:refund"
+def test_a_refund_keeps_its_key_while_its_answer_may_still_come() -> None:
+    lost = on_answer(payment(PaymentStatus.REFUNDING), STEP, UNKNOWN, POLICY).payment
+    assert domain.idempotency_key(payment(PaymentStatus.REFUNDING), STEP) == f"{ID}:refund:{ID}:1"
+    assert domain.idempotency_key(lost, STEP) == f"{ID}:refund:{ID}:1"
+
+
+def test_a_key_that_the_gateway_has_finished_with_is_not_used_again() -> None:
+    replayed = replace(UNKNOWN, key_spent=True)
+    spent = on_answer(payment(PaymentStatus.REFUNDING), STEP, replayed, POLICY).payment
+    assert domain.idempotency_key(spent, STEP) == f"{ID}:refund:{ID}:2"
+    assert domain.next_step(spent) is GatewayStep.INQUIRE_REFUND, "the list is asked before anything is sent again"

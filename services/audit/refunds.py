@@ -1,0 +1,110 @@
+"""What must hold of refunds: made once, of no more than was captured, and the same here, on the invoice and at the gateway."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from services.audit.align import StoredRow
+
+_MADE, _KEPT, _AT_WORK = "refunded", "kept", "at_work"
+_RESOLUTION_OF = {_MADE: "refunded", _KEPT: "not_refunded"}
+
+
+def given_back_here(ours: list[StoredRow]) -> int:
+    """What our rows say was given back: by us, and by hand as far as the gateway said."""
+    by_hand: int = max((row["by_hand_minor"] for row in ours), default=0)
+    return by_hand + sum(row["amount_minor"] or 0 for row in ours if row["status"] == _MADE)
+
+
+def miscounted(
+    captured: int, amount: int, ours: list[StoredRow], theirs: list[StoredRow], *, known: bool
+) -> Iterator[str]:
+    """Captures minus refunds are what our rows say is left. `known`: whether our rows were given."""
+    net = captured - sum(refund["amount"] for refund in theirs)
+    if net < 0:
+        yield f"{-net} more was given back than was captured"
+        return
+    under_way = {0, *(row["amount_minor"] or 0 for row in ours if row["status"] == _AT_WORK)}
+    expected = {0, amount, *(amount - given_back_here(ours) - minor for minor in under_way)}
+    if known and net not in expected:
+        yield f"captures minus refunds are {net}, neither 0 nor {amount}, nor what our refunds leave"
+
+
+def made_once(ours: list[StoredRow], theirs: list[StoredRow], *, known: bool) -> Iterator[str]:
+    """Each refund id was given back once, with the amount that our row has."""
+    times = Counter(refund["refund_id"] for refund in theirs if refund["refund_id"])
+    for refund_id, made in times.items():
+        if made > 1:
+            yield f"the refund {refund_id} was made {made} times"
+    rows = {row["refund_id"]: row for row in ours}
+    for refund in theirs:
+        row = rows.get(refund["refund_id"] or "")
+        if known and refund["refund_id"] and row is None:
+            yield f"the gateway made the refund {refund['refund_id']}, and nobody asked for it here"
+        elif row is not None and row["amount_minor"] not in {None, refund["amount"]}:
+            yield f"the refund {refund['refund_id']} is {row['amount_minor']} here and {refund['amount']} there"
+    if known:
+        yield from _not_made(ours, theirs)
+
+
+def _not_made(ours: list[StoredRow], theirs: list[StoredRow]) -> Iterator[str]:
+    """Refunds that were made by our rows, and that the gateway's books lack. Without any books nothing is known."""
+    known_there = {refund["refund_id"] for refund in theirs}
+    whole = {
+        row["refund_id"] for row in ours if row["asked_minor"] is None
+    }  # somebody may have given the rest back by hand
+    for row in ours:
+        if row["status"] == _MADE and not row["decided_by"] and theirs and row["refund_id"] not in known_there | whole:
+            yield f"the refund {row['refund_id']} was made here and not there"
+
+
+def on_invoice(events: list[StoredRow]) -> dict[str, tuple[str, int]]:
+    """Each refund that the invoice knows: its newest event, and what it gave back."""
+    known: dict[str, tuple[str, int]] = {}
+    for event in events:
+        data: dict[str, Any] = event["data"]
+        match event["event"]:
+            case "RefundRequested" | "RefundFailed":
+                known[data["refund_id"]] = (event["event"], 0)
+            case "Refunded":
+                known[data["refund_id"]] = (event["event"], data["amount_minor"])
+            case _:
+                pass
+    return known
+
+
+_ON_INVOICE = {_MADE: {"Refunded"}, _KEPT: {"RefundFailed"}, _AT_WORK: {"RefundRequested", "RefundFailed"}}
+
+
+def disagreeing(
+    payment_id: str, events: list[StoredRow], ours: list[StoredRow]
+) -> Iterator[tuple[str, datetime | None]]:
+    """What the invoice knows of a refund is what the payment gateway service knows. A refund of ours was asked for by the invoice."""
+    known = on_invoice(events)
+    recorded = max((event["recorded_at"] for event in events), default=None)
+    for row in ours:
+        if row["refund_id"] == payment_id:
+            continue  # the saga asked for it, because the invoice could not take the money
+        told, amount = known.pop(row["refund_id"], (None, 0))
+        since = max(row["updated_at"], recorded) if recorded else row["updated_at"]
+        if told is None:
+            yield f"the refund {row['refund_id']} was asked for by no invoice", since
+        elif told not in _ON_INVOICE.get(row["status"], {"RefundRequested"}):
+            yield f"the refund {row['refund_id']} is {row['status']}, and the invoice knows {told}", since
+        elif told == "Refunded" and amount != row["amount_minor"]:
+            yield f"the refund {row['refund_id']} is {row['amount_minor']}, and the invoice knows {amount}", since
+    for refund_id, (told, _) in known.items():
+        yield f"the invoice knows {told} of the refund {refund_id}, and there is none here", recorded
+
+
+def decided_without_evidence(ours: list[StoredRow], decisions: list[StoredRow]) -> Iterator[str]:
+    """A decision about a refund must have recorded its evidence."""
+    for row in ours:
+        if row["decided_by"] and not any(
+            d["resolution"] == _RESOLUTION_OF.get(row["status"])
+            and d["decided_by"] == row["decided_by"]
+            and d["evidence"].strip()
+            for d in decisions
+        ):
+            yield f"the refund {row['refund_id']} is {row['status']} by decision of {row['decided_by']}, without evidence"

@@ -1,0 +1,149 @@
+"""Refunds that upstream or a person asked for: made, recorded, reminded of; and facts about one that come in any order."""
+
+from dataclasses import replace
+from itertools import permutations
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.saga import domain
+from services.saga.domain import Command, DeadlineFired, Fact, Saga, SagaStatus, transition
+from services.saga.handlers import ROUTES, say
+from services.saga.refunds import (
+    REMINDED_MAX,
+    AskedRefundStatus,
+    MakeRefund,
+    RecordRefund,
+    RecordRefundFailure,
+    RefundAsked,
+    RefundDoubted,
+    RefundMade,
+    RefundRecorded,
+    RefundUnmade,
+)
+from shared.contracts import invoice as invoice_messages
+from shared.contracts import payment_gateway as payment_messages
+from tests.unit.saga.sagas import FIRST_S, PART, PATIENCE, SECOND_S, STATES
+
+COMPLETED = STATES["completed"]
+ASKED = RefundAsked(PART, 300, "EUR", "damaged")
+MADE = RefundMade(6, PART, 300, "EUR")
+CAME_BACK = RefundUnmade(8, PART, "lost_or_stolen_card", closed=False)
+MADE_AGAIN = RefundMade(11, PART, 300, "EUR")
+
+
+def after(*facts: Fact, saga: Saga = COMPLETED) -> tuple[Saga, tuple[Command, ...]]:
+    """The saga after these facts, and what it said at the last one."""
+    says: tuple[Command, ...] = ()
+    for fact in facts:
+        step = transition(saga, fact, PATIENCE)
+        saga, says = step.saga, step.says
+    return saga, says
+
+
+def kinds(says: tuple[Command, ...]) -> list[type]:
+    return [type(command) for command in says]
+
+
+def test_a_refund_is_made_recorded_and_then_done() -> None:
+    saga, says = after(ASKED)
+    assert kinds(says) == [MakeRefund]
+    assert (saga.status, saga.deadline_s) == (SagaStatus.COMPLETED, FIRST_S)
+    saga, says = after(MADE, saga=saga)
+    assert kinds(says) == [RecordRefund]
+    saga, says = after(RefundRecorded(PART, 6), saga=saga)
+    assert (says, domain.reminders(saga)) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("facts", "reminder"),
+    [
+        ((ASKED,), MakeRefund),
+        ((ASKED, RefundDoubted(6, PART)), MakeRefund),
+        ((ASKED, RefundUnmade(6, PART, "expired_card", closed=False)), MakeRefund),
+        ((ASKED, MADE), RecordRefund),
+        ((ASKED, MADE, RefundRecorded(PART, 6), CAME_BACK), RecordRefundFailure),
+        ((ASKED, MADE, CAME_BACK, RefundRecorded(PART, 6)), RecordRefundFailure),
+        ((ASKED, RefundUnmade(6, PART, "decided_by_person", closed=True)), RecordRefundFailure),
+    ],
+)
+def test_a_deadline_says_again_what_had_no_effect_yet(facts: tuple[Fact, ...], reminder: type[Command]) -> None:
+    saga, _ = after(*facts)
+    reminded = transition(saga, DeadlineFired(saga.deadline), PATIENCE)
+    assert kinds(reminded.says) == [reminder]
+    assert reminded.deadline_s == SECOND_S
+
+
+def test_a_refund_that_waits_for_a_person_is_not_told_as_failed() -> None:
+    _, says = after(ASKED, RefundUnmade(6, PART, "expired_card", closed=False))
+    assert says == ()
+    _, says = after(
+        ASKED,
+        RefundUnmade(6, PART, "expired_card", closed=False),
+        RefundUnmade(7, PART, "decided_by_person", closed=True),
+    )
+    assert kinds(says) == [RecordRefundFailure]
+
+
+def test_one_that_comes_back_days_later_is_told_and_can_be_made_again() -> None:
+    saga, says = after(ASKED, MADE, RefundRecorded(PART, 6), CAME_BACK)
+    assert kinds(says) == [RecordRefundFailure]
+    saga, says = after(RefundRecorded(PART, 8), MADE_AGAIN, saga=saga)
+    assert kinds(says) == [RecordRefund]
+    assert saga.refunds[0].version == 11
+
+
+@pytest.mark.parametrize("facts", list(permutations((ASKED, MADE, CAME_BACK, MADE_AGAIN))))
+def test_facts_about_a_refund_count_in_any_order(facts: tuple[Fact, ...]) -> None:
+    saga, _ = after(*facts)
+    (refund,) = saga.refunds
+    assert (refund.status, refund.version, refund.amount_minor) == (AskedRefundStatus.MADE, 11, 300)
+    assert (refund.asked_minor, refund.reason) == (300, "damaged")
+
+
+@given(st.lists(st.sampled_from([ASKED, MADE, CAME_BACK, MADE_AGAIN, RefundRecorded(PART, 6)]), max_size=12))
+def test_a_repeated_fact_says_nothing(facts: list[Fact]) -> None:
+    saga, _ = after(*facts)
+    for fact in facts[-1:]:
+        assert after(fact, saga=saga) == (saga, ())
+
+
+def test_a_new_refund_is_not_kept_waiting_by_one_that_waits_for_a_person() -> None:
+    tired = replace(after(ASKED)[0], repeats=domain.REPEATS_MAX, deadline_s=None)
+    saga, says = after(replace(ASKED, refund_id=UUID(int=7)), saga=tired)
+    assert kinds(says) == [MakeRefund]
+    assert (saga.repeats, saga.deadline_s) == (0, FIRST_S)
+
+
+def test_one_deadline_reminds_of_a_few_refunds() -> None:
+    saga, _ = after(*(replace(ASKED, refund_id=UUID(int=number)) for number in range(1, 2 * REMINDED_MAX)))
+    assert len(domain.reminders(saga)) == REMINDED_MAX
+
+
+ABOUT = {"invoice_id": "INV-1", "payment_id": COMPLETED.payment_id}
+EVENT = {**ABOUT, "amount_minor": 300, "currency": "EUR", "version": 6}
+OURS = payment_messages.RefundFacts(refund_id=PART, amount_minor=300, refunded_minor=300, left_minor=0)
+WHOLE = payment_messages.RefundFacts(refund_id=COMPLETED.payment_id, amount_minor=300, refunded_minor=300, left_minor=0)
+
+
+def test_the_refund_of_the_saga_and_one_that_was_asked_for_are_told_apart() -> None:
+    refunded = payment_messages.PaymentRefunded
+    assert ROUTES[refunded](refunded(**EVENT, refund=OURS)) == MADE
+    assert ROUTES[refunded](refunded(**EVENT, refund=WHOLE)) == domain.Refunded(6)
+    assert ROUTES[refunded](refunded(**EVENT)) == domain.Refunded(6), "of a gateway service of the build before"
+
+
+def test_what_the_saga_says_of_a_refund() -> None:
+    (asked,) = after(ASKED)[0].refunds
+    (made,) = after(ASKED, MADE)[0].refunds
+    (back,) = after(ASKED, MADE, CAME_BACK)[0].refunds
+    about = {**ABOUT, "refund_id": PART}
+    assert [say(MakeRefund(asked), COMPLETED), say(RecordRefund(made), COMPLETED)] == [
+        payment_messages.MakeRefund(**about, amount_minor=300, currency="EUR", reason="damaged"),
+        invoice_messages.RecordRefund(**about, amount_minor=300, currency="EUR", version=6),
+    ]
+    assert say(RecordRefundFailure(back), COMPLETED) == invoice_messages.RecordRefundFailure(
+        **about, reason="lost_or_stolen_card", version=8
+    )
