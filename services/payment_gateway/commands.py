@@ -276,8 +276,8 @@ def _shows_capture(payment: Payment) -> bool:
 
 def _reopened(payment: Payment) -> PaymentTransition | ResolutionRefusal:
     """Take a person's decision back. The payment is a case again, and the gateway is asked at once."""
-    if not payment.decided_by:
-        return "nothing_to_decide"
+    if not payment.decided_by or payment.gateway_id is None:
+        return "nothing_to_decide"  # without a gateway id it can never be charged
     decided = next((refund for refund in payment.refunds if refund.version == payment.version), None)
     if decided is None:
         case = move(payment, PaymentStatus.NEEDS_DECISION, reason=OutcomeReason.REOPENED)
