@@ -417,11 +417,15 @@ async def _ids(environment: Environment) -> set[str]:
 async def test_an_invoice_at_rest_gets_a_new_id_everywhere(environment: Environment, tmp_path: Path) -> None:
     await write_books(environment.databases, tmp_path)
     await _rename(environment, "INV-paid", DIGITS)
+    staff, about = environment.databases["staff"], f"""'{{"invoice_id": "{DIGITS}"}}'"""
+    await unguarded(staff, f"UPDATE journal SET details = details || {about} WHERE action = 'resolve'")
     before = await _ids(environment)
     purged = await purge(environment)
     (renamed,) = await _ids(environment) - before
     assert renamed.startswith("purged-")
     assert (await _ids(environment), purged.left) == (before - {DIGITS} | {renamed}, ())
+    (entry,) = await rows(staff, "SELECT details->>'invoice_id' AS id FROM journal WHERE action = 'resolve'")
+    assert entry["id"] == renamed
     assert broken(await report(environment, tmp_path)) == {}
     rebuilt = await remit("rebuild", environment=environment)
     assert rebuilt.code == 0, rebuilt.out

@@ -11,14 +11,15 @@ def upgrade() -> None:
 
 
 SCHEMA = r"""
--- What is left (services/purge/cleaner.py) stands for whatever was there. All the rest of an entry has to be there already, in this order.
+-- What is left (services/purge/cleaner.py), the new id of an invoice among it, stands for whatever was there. All the rest of an entry has
+-- to be there already, in this order.
 CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'UPDATE' AND NEW.salt IS NULL
         AND (NEW.id, NEW.at, NEW.action, NEW.subject, NEW.position, NEW.digest, NEW.hash)
             = (OLD.id, OLD.at, OLD.action, OLD.subject, OLD.position, OLD.digest, OLD.hash)
         AND (SELECT bool_and(before LIKE regexp_replace(regexp_replace(after, '([\\%_])', '\\\1', 'g'),
-                '"\[card data removed\]"|\[card data removed\]|\[card number\]|card-data-removed|\*\*\*', '%', 'g'))
+                '"\[card data removed\]"|\[card data removed\]|\[card number\]|card-data-removed|\*\*\*|purged-[0-9a-f-]{36}', '%', 'g'))
             FROM (VALUES (OLD.who, NEW.who), (OLD.details::text, NEW.details::text)) AS texts (before, after)) THEN
         RETURN NEW;
     END IF;
