@@ -4,6 +4,7 @@ What the services say to each other never waits for the other lanes. On those, w
 sweeper of its own: however much others do not take, it must not hold up what they would.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from shared.amqp.broker_link import BrokerLink
@@ -51,5 +52,4 @@ class Lanes:
 
     async def close(self) -> None:
         """Close all connections of all lanes. Never raises an error of the broker."""
-        for publisher in self._publishers:
-            await publisher.close()
+        await asyncio.gather(*(publisher.close() for publisher in self._publishers))

@@ -48,9 +48,9 @@ class OutboxKeeper:
         The others are released: after an outage of the database, or a stop of this process, somebody else may have published them.
         """
         since = self._clock() - RESERVED_S
-        reserved = [outbox_batch for outbox_batch in held if self._held[outbox_batch.id] > since]
-        self.release(outbox_batch for outbox_batch in held if self._held[outbox_batch.id] <= since)
-        return reserved
+        lost = {outbox_batch.id for outbox_batch in held if self._held.get(outbox_batch.id, since) <= since}
+        self.release(outbox_batch for outbox_batch in held if outbox_batch.id in lost)
+        return [outbox_batch for outbox_batch in held if outbox_batch.id not in lost]
 
     def release(self, outbox_batches: Iterable[OutboxBatch]) -> None:
         """Leave these batches to the sweepers."""

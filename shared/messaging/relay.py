@@ -55,6 +55,8 @@ class Relay:
         routes: Routes | None = None,
         keeper: OutboxKeeper | None = None,
     ) -> None:
+        self.is_answered = True
+        """Whether the broker answered for all messages that were published last: it was no outage."""
         self.keeper: OutboxKeeper = keeper or (outside.keeper if outside is not None else OutboxKeeper(database))
         self._database = database
         self._publisher = publisher
@@ -76,6 +78,7 @@ class Relay:
         left = held
         try:
             published, for_another_lane = await self._publish_messages(held)
+            self.is_answered = not published.failed
             results = [outbox.unpublished_of(outbox_batch, published, for_another_lane) for outbox_batch in held]
             metrics.ANSWERS_DROPPED.inc(sum(len(unpublished.dropped) for unpublished in results))
             self.keeper.delete_soon(unpublished.outbox_batch for unpublished in results if not unpublished.count)

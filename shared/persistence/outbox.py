@@ -215,6 +215,11 @@ async def renew(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     await connection.execute(_RENEW, list(batch_ids), RESERVED_S)
 
 
+async def is_any_overdue(connection: Connection, lane: Lane) -> bool:
+    """Whether a sweeper of this lane has anything to take."""
+    return bool(await connection.fetch("SELECT 1 FROM outbox WHERE lane = $1 AND sweep_after <= now() LIMIT 1", lane))
+
+
 async def take_overdue(tx: Tx, lane: Lane = Lane.INSIDE) -> list[OutboxBatch]:
     """Reserve overdue outbox batches of a lane for `RESERVED_S` seconds and return them, oldest first.
 
@@ -380,8 +385,9 @@ async def quarantined(connection: Connection, *, at_most: int) -> list[Quarantin
     """The quarantined messages, oldest first, at most `at_most`."""
     rows = await connection.fetch(
         """SELECT id, type, exchange, routing_key, lane, losses, created_at FROM outbox_messages
-           WHERE sweep_after = 'infinity' ORDER BY created_at, id LIMIT $1""",
+           WHERE lane = ANY($2) AND sweep_after = 'infinity' ORDER BY created_at, id LIMIT $1""",
         at_most,
+        list(Lane),
     )
     return [QuarantinedMessage(**{**row, "lane": Lane(row["lane"])}) for row in rows]
 
@@ -390,8 +396,9 @@ async def release(connection: Connection, message_ids: Sequence[UUID]) -> list[U
     """Have quarantined messages published again, as if they had never been tried. Returns the ids of those that were quarantined."""
     released = await connection.fetch(
         """UPDATE outbox SET sweep_after = now(), losses = 0, refusals = 0
-           WHERE ids && $1::uuid[] AND sweep_after = 'infinity' RETURNING ids[1] AS id""",
+           WHERE lane = ANY($2) AND sweep_after = 'infinity' AND ids && $1::uuid[] RETURNING ids[1] AS id""",
         list(message_ids),
+        list(Lane),
     )
     return [row["id"] for row in released]
 
@@ -399,8 +406,10 @@ async def release(connection: Connection, message_ids: Sequence[UUID]) -> list[U
 async def drop(connection: Connection, message_ids: Sequence[UUID]) -> list[UUID]:
     """Delete quarantined messages for good. Returns the ids of those that were quarantined."""
     dropped = await connection.fetch(
-        "DELETE FROM outbox WHERE ids && $1::uuid[] AND sweep_after = 'infinity' RETURNING ids[1] AS id",
+        """DELETE FROM outbox
+           WHERE lane = ANY($2) AND sweep_after = 'infinity' AND ids && $1::uuid[] RETURNING ids[1] AS id""",
         list(message_ids),
+        list(Lane),
     )
     return [row["id"] for row in dropped]
 

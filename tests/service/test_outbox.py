@@ -164,6 +164,11 @@ async def test_a_wholly_unpublished_batch_keeps_its_row(environment: Environment
     assert found_ == {"refusals": outbox.REFUSALS_COUNTED_MAX, "late": True}
 
 
+async def due(environment: Environment) -> None:
+    """Make everything due, as two seconds do."""
+    await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
+
+
 # -- the relay, with a scripted broker ---------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +251,25 @@ async def test_a_late_publisher_restores_nothing_that_a_sweeper_published(
 
 async def away(*_: object) -> None:
     raise ConnectionError
+
+
+@pytest.mark.parametrize(("says", "more"), [({"refused": [ONE.id]}, True), ({"failed": [ONE.id]}, False)])
+async def test_a_full_sweep_is_followed_by_another_at_once_unless_the_broker_is_away(
+    environment: Environment,
+    database: Database,
+    broker: ScriptedBroker,
+    sweeper: OutboxSweeper,
+    says: dict[str, list[UUID]],
+    more: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise others who refuse enough would have more waiting than a sweeper gets through."""
+    monkeypatch.setattr(outbox, "SWEEP_MESSAGES_MAX", 1)
+    await stored(database, ONE)
+    await due(environment)
+    broker.says = Published(**says)
+    assert await sweeper.run_once() == (0.0 if more else sweeper.interval_s)
+    assert await sweeper.run_once() == sweeper.interval_s, "nothing is due"
 
 
 async def test_rows_that_could_not_be_deleted_are_deleted_later(
@@ -376,11 +400,6 @@ async def test_what_does_not_fit_into_memory_is_left_to_the_sweeper(
 
 
 # -- whoever has a batch in hand publishes it alone --------------------------------------------------------------------------------------
-
-
-async def due(environment: Environment) -> None:
-    """Make everything due, as two seconds do."""
-    await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
 
 
 @pytest.fixture

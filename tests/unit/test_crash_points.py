@@ -29,6 +29,7 @@ EXEMPT = {
         "shared/messaging/outbox_keeper.py",
         "_renew",
     ): "reserves what this process has in hand: a repetition does the same",
+    ("shared/messaging/outbox_sweeper.py", "_is_any_overdue"): "reads only",
     ("services/payment_gateway/backlog_sampler.py", "run_once"): "reads only",
     ("services/payment_gateway/gateway_watch.py", "_ask"): "changes nothing at the gateway",
     ("services/payment_gateway/reconcile/fetch.py", "_page"): "reads only",
