@@ -253,71 +253,86 @@ async def move(
 
 
 WHERE = {
-    "the exchange for commands": (COMMAND_ENTRY, "any", "invoice"),
-    "the queue of commands": ("", COMMANDS, "invoice"),
-    "another work queue": ("", "invoice.settlement", "invoice"),
-    "the queue it was in": ("", DEAD_LETTERS, "staff"),
-    "the exchange it came by": (DEAD_LETTERS, COMMANDS, "staff"),
+    "the exchange for commands": (COMMAND_ENTRY, "any"),
+    "the queue of commands": ("", COMMANDS),
+    "another work queue": ("", "invoice.settlement"),
+    "the queue it was in": ("", DEAD_LETTERS),
+    "the exchange it came by": (DEAD_LETTERS, COMMANDS),
 }
-UNREADABLE = cloud_event(issue("INV-1"), type="remit.invoice.IssueInvoice.v9", id=str(UUID(int=9)))
+"""Exchange and routing key by which somebody moves a dead letter."""
+IDS = {place: UUID(int=number) for number, place in enumerate(WHERE, start=1)}
+"""A dead letter for each place to which it is moved."""
 
 
-async def letter_of_a_service(environment: Environment, upstream: UpstreamClient) -> None:
-    """A command of a later version. It has no `user_id`, which nobody vouches for once the letter came by the exchange for commands."""
+async def letters_of_a_service(environment: Environment, upstream: UpstreamClient) -> None:
+    """Commands of a later version. They have no `user_id`, which nobody vouches for once a letter came by the exchange for commands."""
     async with environment.running("invoice", assemble):
-        await upstream.send_raw(
-            UNREADABLE,
-            message_id=str(UUID(int=9)),
-            reply_to="nobody",
-            correlation_id="C-1",
-            headers={"ce-note": "n"},
-            named=False,
-        )
-        await until(lambda: upstream.depth(DEAD_LETTERS), what="the dead letter")
+        for id_ in IDS.values():
+            await upstream.send_raw(
+                cloud_event(issue("INV-1"), type="remit.invoice.IssueInvoice.v9", id=str(id_)),
+                message_id=str(id_),
+                reply_to="nobody",
+                correlation_id="C-1",
+                headers={"ce-note": "n"},
+                named=False,
+            )
+        await all_dead(upstream)
 
 
-async def letter_of_the_broker(environment: Environment, upstream: UpstreamClient) -> None:
-    """A command that expired before a service took it."""
-    await send(environment, cloud_event(issue("INV-1"), id=str(UUID(int=9))), expires_s=0.05)
-    await until(lambda: upstream.depth(DEAD_LETTERS), what="the dead letter")
+async def letters_of_the_broker(environment: Environment, upstream: UpstreamClient) -> None:
+    """Commands that expired before a service took them."""
+    for id_ in IDS.values():
+        await send(environment, cloud_event(issue("INV-1"), id=str(id_)), expires_s=0.05)
+    await all_dead(upstream)
 
 
-@pytest.mark.parametrize("dies", [letter_of_a_service, letter_of_the_broker])
-@pytest.mark.parametrize(("exchange", "key", "service"), WHERE.values(), ids=WHERE)
+async def all_dead(upstream: UpstreamClient) -> None:
+    async def there() -> bool:
+        return await upstream.depth(DEAD_LETTERS) == len(IDS)
+
+    await until(there, what="all dead letters")
+
+
+@pytest.mark.parametrize("die", [letters_of_a_service, letters_of_the_broker])
 async def test_a_dead_letter_that_is_moved_is_the_same_dead_letter(
-    environment: Environment, upstream: UpstreamClient, dies: Any, exchange: str, key: str, service: str
+    environment: Environment, upstream: UpstreamClient, die: Any
 ) -> None:
-    await dies(environment, upstream)
-    letter = (await (await upstream.queue(DEAD_LETTERS)).next()).message
-    await move(environment, letter, exchange, key)
-    if service == "invoice":
-        async with environment.running("invoice", assemble):
-            await until(lambda: upstream.depth(DEAD_LETTERS), what="the dead letter, set aside again")
-    await move(environment, letter, DEAD_LETTERS, letter.routing_key or "")  # as it would have arrived
+    await die(environment, upstream)
+    taken = await (await upstream.queue(DEAD_LETTERS)).take(len(IDS))
+    letters = {UUID(one.event["id"]): one.message for one in taken}
+    for place, (exchange, key) in WHERE.items():
+        await move(environment, letters[IDS[place]], exchange, key)
+    async with environment.running("invoice", assemble):
+        await all_dead(upstream)  # those that went to the invoice service are set aside again
+    for letter in letters.values():
+        await move(environment, letter, DEAD_LETTERS, letter.routing_key or "")  # as it would have arrived
 
     async def both() -> list[dict[str, Any]]:
-        return await rows(environment.databases["staff"], "SELECT * FROM dead_letters WHERE seen = 2")
+        found = await rows(environment.databases["staff"], "SELECT * FROM dead_letters WHERE seen = 2")
+        return found if len(found) == len(IDS) else []
 
     async with environment.running("staff", assemble_staff):
-        (kept,) = await until(both, what="one record of two arrivals")
-    came_by_broker = dies is letter_of_the_broker
-    expected = {
-        "origin": "broker" if came_by_broker else "remit",
-        "reason": "broker_expired" if came_by_broker else "unknown_version",
-        "queue": COMMANDS,
-        "exchange": COMMAND_ENTRY,
-        "routing_key": "any",
-        "content_type": STRUCTURED,
-        "status": "open",
-        "tries": 1,
-        "event_id": UUID(int=9),
-        "body_bytes": len(kept["body"]),
-        "reply_to": None if came_by_broker else "nobody",
-        "headers": {} if came_by_broker else {"ce-note": "n"},
-    }
-    assert {name: kept[name] for name in expected} == expected
+        kept = await until(both, what="one record of two arrivals, for each")
+    came_by_broker = die is letters_of_the_broker
+    by_id = {row["event_id"]: row for row in kept}
+    for place, id_ in IDS.items():
+        expected = {
+            "origin": "broker" if came_by_broker else "remit",
+            "reason": "broker_expired" if came_by_broker else "unknown_version",
+            "queue": COMMANDS,
+            "exchange": COMMAND_ENTRY,
+            "routing_key": "any",
+            "content_type": STRUCTURED,
+            "status": "open",
+            "tries": 1,
+            "event_id": id_,
+            "body_bytes": len(by_id[id_]["body"]),
+            "reply_to": None if came_by_broker else "nobody",
+            "headers": {} if came_by_broker else {"ce-note": "n"},
+        }
+        assert {name: by_id[id_][name] for name in expected} == expected, place
     assert await rows(environment.databases["invoice"], "SELECT * FROM answers") == [], "nobody was answered"
-    assert await rows(environment.databases["staff"], "SELECT id FROM dead_letters") == [{"id": kept["id"]}]
+    assert len(await rows(environment.databases["staff"], "SELECT id FROM dead_letters")) == len(IDS)
 
 
 async def test_a_sender_who_forges_our_headers_cannot_have_a_person_replay_to_another_queue(

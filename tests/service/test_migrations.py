@@ -42,6 +42,19 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
         await connection.close()
 
 
+@asynccontextmanager
+async def _changed(connection: Connection, *changes: str) -> AsyncIterator[None]:
+    """These changes hold until the end of the body."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        for change in changes:
+            await connection.execute(change)
+        yield
+    finally:
+        await transaction.rollback()
+
+
 # -- the files ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -141,46 +154,36 @@ async def test_every_statement_fits_the_tables_before_and_after_the_post_steps(s
     )
 
 
-@pytest.mark.parametrize(
-    ("change", "unused"),
-    [
-        ("CREATE TABLE answers (id uuid)", "answers"),
-        ("CREATE TYPE answer_row AS (id uuid)", "answer_row"),
-        ("ALTER TYPE saga_row_3 ADD ATTRIBUTE mood text", "saga_row_3.mood"),
-    ],
-)
-async def test_a_table_or_column_that_no_statement_uses_is_noticed(change: str, unused: str, stack: Stack) -> None:
+UNUSED = {
+    "CREATE TABLE answers (id uuid)": "answers",
+    "CREATE TYPE answer_row AS (id uuid)": "answer_row",
+    "ALTER TYPE saga_row_3 ADD ATTRIBUTE mood text": "saga_row_3.mood",
+}
+"""What no statement uses after this change."""
+MISFITS = {
+    "ALTER TABLE sagas RENAME refund_reason TO why": 'column "refund_reason" of relation "sagas" does not exist',
+    "ALTER TABLE sagas ADD mood text NOT NULL": "it gives sagas no mood",
+    "ALTER TABLE transitions ALTER version TYPE bigint": "(integer) where transitions takes version (bigint)",
+    "ALTER TYPE transition_row RENAME ATTRIBUTE fact TO what": "the rows give what (text) where transitions takes fact",
+    "ALTER TYPE saga_row_3 DROP ATTRIBUTE flagged": 'column "flagged" does not exist',
+    "ALTER TABLE outbox RENAME reply_tos TO askers": "shared/persistence/outbox.py",
+    "DROP TABLE deadlines": 'relation "deadlines" does not exist',
+}
+"""What is said about a statement after this change."""
+
+
+async def test_tables_and_columns_changed_without_the_code_are_noticed(stack: Stack) -> None:
     with _new_database(stack) as url:
         await migrate(url, _folder("saga"), post=True)
         async with _connected(url) as connection:
-            await connection.execute(change)
-            assert _unused(await tables_of(connection), "saga") == [unused]
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ("ALTER TABLE sagas RENAME refund_reason TO why", 'column "refund_reason" of relation "sagas" does not exist'),
-        ("ALTER TABLE sagas ADD mood text NOT NULL", "it gives sagas no mood"),
-        ("ALTER TABLE transitions ALTER version TYPE bigint", "(integer) where transitions takes version (bigint)"),
-        (
-            "ALTER TYPE transition_row RENAME ATTRIBUTE fact TO what",
-            "the rows give what (text) where transitions takes fact",
-        ),
-        ("ALTER TYPE saga_row_3 DROP ATTRIBUTE flagged", 'column "flagged" does not exist'),
-        ("ALTER TABLE outbox RENAME reply_tos TO askers", "shared/persistence/outbox.py"),
-        ("DROP TABLE deadlines", 'relation "deadlines" does not exist'),
-    ],
-)
-async def test_tables_changed_without_the_code_are_noticed(change: str, complaint: str, stack: Stack) -> None:
-    with _new_database(stack) as url:
-        await migrate(url, _folder("saga"), post=True)
-        async with _connected(url) as connection:
-            await connection.execute("DROP VIEW outbox_messages")
-            await connection.execute(change)
-            complaints = await _complaints(connection, "saga")
-    assert any(complaint in one for one in complaints), complaints
-    assert all("services/saga/migrations/<number>_pre_<what>.py" in one for one in complaints)
+            for change, unused in UNUSED.items():
+                async with _changed(connection, change):
+                    assert _unused(await tables_of(connection), "saga") == [unused], change
+            for change, complaint in MISFITS.items():
+                async with _changed(connection, "DROP VIEW outbox_messages", change):
+                    complaints = await _complaints(connection, "saga")
+                assert any(complaint in one for one in complaints), (change, complaints)
+                assert all("services/saga/migrations/<number>_pre_<what>.py" in one for one in complaints), change
 
 
 def test_a_statement_built_from_arguments_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

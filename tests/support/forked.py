@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_LIBRARIES = """aio_pika aiohttp alembic.command asyncpg joserfc.jwe orjson prometheus_client pydantic rich.console rich.table
-    sqlalchemy.ext.asyncio structlog tenacity typer.rich_utils uuid_utils uvloop"""
+_LIBRARIES = """aio_pika aiohttp.web alembic.command asyncpg joserfc.jwe orjson prometheus_client pydantic.type_adapter rich.console
+    rich.table sqlalchemy.ext.asyncio structlog tenacity typer.rich_utils uuid_utils.compat uvloop"""
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(_LIBRARIES.split())
 

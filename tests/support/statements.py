@@ -138,7 +138,8 @@ async def tables_of(connection: Connection) -> Tables:
 async def misfits(connection: Connection, tables: Tables, text: str) -> list[str]:
     """The reasons why a statement does not fit these tables; empty if it fits."""
     try:
-        await connection.prepare(text)
+        async with connection.transaction():  # so that a refusal ends no transaction of the caller
+            await connection.prepare(text)
     except asyncpg.PostgresError as error:
         return [f"PostgreSQL refuses it: {error}"]
     found = []

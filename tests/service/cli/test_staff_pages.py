@@ -79,12 +79,12 @@ async def test_json_for_programs(terminal: Terminal) -> None:
     assert (case["payment_id"], case["version"], case["decisions"]) == (str(PAYMENT), 4, ["captured", "not_charged"])
 
 
-@pytest.mark.parametrize("columns", [80, 140])
-async def test_tables_fit_the_terminal(terminal: Terminal, columns: int) -> None:
+async def test_tables_fit_the_terminal(terminal: Terminal) -> None:
     for arguments in (("dead-letters", "list"), ("payments", "in-doubt"), ("payments", "show", str(PAYMENT))):
-        code, out, _ = await terminal.run(*arguments, columns=columns)
-        assert code == 0
-        assert max(len(line) for line in out.splitlines() if "remit payments" not in line) <= columns
+        for columns in (80, 140):
+            code, out, _ = await terminal.run(*arguments, columns=columns)
+            assert code == 0, arguments
+            assert max(len(line) for line in out.splitlines() if "remit payments" not in line) <= columns, arguments
 
 
 async def test_a_senders_text_does_not_control_the_terminal(terminal: Terminal) -> None:
@@ -162,27 +162,25 @@ async def test_a_payment_is_settled(terminal: Terminal) -> None:
     assert (await terminal.json("payments", "ask", str(PAYMENT)))[0]["ok"] is True
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
-    [
-        (("dead-letters", "replay"), 2, "Say which: IDs, a filter such as --queue, or --all."),
-        (("dead-letters", "replay", "abcd1234", "--all"), 2, "Give either IDs or filters, not both."),
-        (("dead-letters", "discard", "--reason", "x"), 2, "Say which: one or more IDs."),
-        (("dead-letters", "show", "nonsense"), 2, "'nonsense' is no id"),
-        (("dead-letters", "show", "00000000"), 1, "No id begins with 00000000."),
-        (("dead-letters", "show", str(uuid4())), 1, "There is no dead letter of this id."),
-        (("payments", "show", str(uuid4())), 1, "There is no case of this payment."),
-        (("dead-letters", "list", "--older-than", "soon"), 2, "--older-than takes a number and a unit"),
-        (("payments", "resolve", str(PAYMENT), "perhaps"), 2, "captured"),
-    ],
-)
-async def test_mistakes_are_one_sentence(
-    terminal: Terminal, arguments: tuple[str, ...], code: int, sentence: str
-) -> None:
-    got, out, err = await terminal.run(*arguments)
-    assert (got, out) == (code, "")
-    assert sentence in err
-    assert "Traceback" not in err
+MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
+    (("dead-letters", "replay"), 2, "Say which: IDs, a filter such as --queue, or --all."),
+    (("dead-letters", "replay", "abcd1234", "--all"), 2, "Give either IDs or filters, not both."),
+    (("dead-letters", "discard", "--reason", "x"), 2, "Say which: one or more IDs."),
+    (("dead-letters", "show", "nonsense"), 2, "'nonsense' is no id"),
+    (("dead-letters", "show", "00000000"), 1, "No id begins with 00000000."),
+    (("dead-letters", "show", str(uuid4())), 1, "There is no dead letter of this id."),
+    (("payments", "show", str(uuid4())), 1, "There is no case of this payment."),
+    (("dead-letters", "list", "--older-than", "soon"), 2, "--older-than takes a number and a unit"),
+    (("payments", "resolve", str(PAYMENT), "perhaps"), 2, "captured"),
+]
+
+
+async def test_mistakes_are_one_sentence(terminal: Terminal) -> None:
+    for arguments, code, sentence in MISTAKES:
+        got, out, err = await terminal.run(*arguments)
+        assert (got, out) == (code, ""), arguments
+        assert sentence in err, arguments
+        assert "Traceback" not in err, arguments
 
 
 @pytest.mark.parametrize(

@@ -20,32 +20,28 @@ from tests.support.waiting import until
 UNAUTHORISED = port.Misconfigured("HTTP 401 Invalid API Key", otherwise=port.NotSent("HTTP 401 Invalid API Key"))
 
 
-@pytest.mark.parametrize(
-    ("token", "outcome", "reason", "advice"),
-    [
-        ("pm_remit_confirm_refused", "PaymentNotCharged", "charge_not_permitted", None),
-        ("pm_unknown", "PaymentNotCharged", "resource_missing", None),
-        ("pm_card_authenticationRequired", "PaymentDeclined", "authentication_required", None),
-        ("pm_remit_action_required", "PaymentDeclined", "authentication_required", None),
-        ("pm_card_visa_chargeDeclinedInsufficientFunds", "PaymentDeclined", "insufficient_funds", "try_again_later"),
-    ],
-)
+TOLD = {
+    "pm_remit_confirm_refused": ("PaymentNotCharged", "charge_not_permitted", None),
+    "pm_unknown": ("PaymentNotCharged", "resource_missing", None),
+    "pm_card_authenticationRequired": ("PaymentDeclined", "authentication_required", None),
+    "pm_remit_action_required": ("PaymentDeclined", "authentication_required", None),
+    "pm_card_visa_chargeDeclinedInsufficientFunds": ("PaymentDeclined", "insufficient_funds", "try_again_later"),
+}
+"""Outcome, reason and advice that a payment with this token comes to."""
+
+
 async def test_a_refusal_is_told_at_once_with_the_gateways_own_code(
-    environment: Environment,
-    upstream: UpstreamClient,
-    payments: PaymentGatewayFixture,
-    tmp_path: Any,
-    token: str,
-    outcome: str,
-    reason: str,
-    advice: str | None,
+    environment: Environment, upstream: UpstreamClient, payments: PaymentGatewayFixture, tmp_path: Any
 ) -> None:
-    events, asking = await upstream.tap("payment.events"), requested(method=token)
+    events, askings = await upstream.tap("payment.events"), [requested(method=token) for token in TOLD]
     async with Sandbox(tmp_path / "ledger.sqlite") as sandbox, service(environment, sandbox):
-        await upstream.send(asking)
-        told = await events.next()
-    assert (kind(told.type), told.data["reason"], told.data.get("advice")) == (outcome, reason, advice)
-    assert (await payments.row(asking.payment_id))["was_case"] is False, "a refusal is no doubt"
+        for asking in askings:
+            await upstream.send(asking)
+        told = {one.data["payment_id"]: one for one in await events.take(len(TOLD))}
+    for asking, (token, expected) in zip(askings, TOLD.items(), strict=True):
+        one = told[str(asking.payment_id)]
+        assert (kind(one.type), one.data["reason"], one.data.get("advice")) == expected, token
+        assert (await payments.row(asking.payment_id))["was_case"] is False, f"{token}: a refusal is no doubt"
 
 
 async def test_a_refused_confirm_keeps_the_sentence_of_that_call(
@@ -136,19 +132,18 @@ async def test_a_key_that_is_refused_between_prepare_and_execute_leaves_no_doubt
     assert (await payments.row(asking.payment_id))["was_case"] is False
 
 
-@pytest.mark.parametrize("mode", [Mode.UNAUTHORISED, Mode.FORBIDDEN, Mode.ELSEWHERE, Mode.LIVE])
 async def test_payments_wait_for_the_operator_and_go_on(
     environment: Environment,
     upstream: UpstreamClient,
     payments: PaymentGatewayFixture,
     tmp_path: Any,
     monkeypatch: pytest.MonkeyPatch,
-    mode: Mode,
 ) -> None:
-    """The production adapter in front of a gateway whose key, permissions, URL or mode is wrong."""
+    """The production adapter in front of a gateway whose key, permissions, URL or mode is wrong, one after the other."""
     monkeypatch.setattr(gateway_watch.GatewayWatch, "interval_s", 0.05)
-    asking = requested()
-    async with Sandbox(tmp_path / "ledger.sqlite") as sandbox, service(environment, sandbox):
+
+    async def waits_and_goes_on(sandbox: Sandbox, mode: Mode) -> None:
+        asking = requested()
         sandbox.switch(mode)
         await upstream.send(asking)
 
@@ -159,6 +154,10 @@ async def test_payments_wait_for_the_operator_and_go_on(
             await until(told, what="the answer of the other mode recorded")
         else:
             await payments.until(asking.payment_id, "requested")
-        assert (await payments.row(asking.payment_id))["rung"] == 0
+        assert (await payments.row(asking.payment_id))["rung"] == 0, mode
         sandbox.switch(Mode.NORMAL)
         await payments.until(asking.payment_id, "captured")
+
+    async with Sandbox(tmp_path / "ledger.sqlite") as sandbox, service(environment, sandbox):
+        for mode in (Mode.UNAUTHORISED, Mode.FORBIDDEN, Mode.ELSEWHERE, Mode.LIVE):
+            await waits_and_goes_on(sandbox, mode)

@@ -24,7 +24,7 @@ from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.persistence.database import Database
 from shared.persistence.retention import delete_page
 from shared.persistence.writes import WriteBatch
-from tests.support.conversation import contents
+from tests.support.conversation import causes, contents
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -90,25 +90,38 @@ async def unfired(environment: Environment) -> list[UUID]:
     return [row["id"] for row in await rows(environment.databases["saga"], query)]
 
 
-@pytest.mark.parametrize("name", MEANINGS)
 async def test_state_decides_what_a_deadline_means(
-    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances, name: str
+    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
 ) -> None:
-    messages, says = MEANINGS[name]
-    await given(environment, upstream, handled, *messages)
-    before = await sagas(environment)
+    """Each state is that of another payment. The first deadlines of all fire at once."""
+
+    async def stand() -> dict[UUID, dict[str, Any]]:
+        found = await rows(environment.databases["saga"], "SELECT payment_id, status, version, repeats FROM sagas")
+        return {row["payment_id"]: row for row in found}
+
+    payments = {name: UUID(int=number) for number, name in enumerate(MEANINGS, start=1)}
+    async with environment.running("saga", assemble):
+        for name, (messages, _) in MEANINGS.items():
+            for message in messages:
+                of_this = message.model_copy(update={"payment_id": payments[name]})
+                await handled({await upstream.send(of_this, correlationid="flow-1")})
+    before = await stand()
     leaving = await upstream.tap("settlement.commands")
-    assert await instances[0].fire(LATER) == 1
-    received = await leaving.waiting()
-    assert contents(received) == says
-    assert [one.id for one in received] == [str(derived_id(FIRST, position)) for position in range(len(says))]
-    assert {(one.event["causationid"], one.event["correlationid"]) for one in received} <= {(str(FIRST), "flow-1")}
-    after = await sagas(environment)
-    assert after[0]["status"] == before[0]["status"], "a deadline changes no status"
-    assert await unfired(environment) == ([SECOND] if says else []), (
-        "a saga that waits has a deadline, and one that has ended has none"
-    )
-    assert (after != before) == bool(says)
+    assert await instances[0].fire(LATER) == len(MEANINGS)
+    received, after, waiting = await leaving.waiting(), await stand(), await unfired(environment)
+    for name, payment in payments.items():
+        says = [message.model_copy(update={"payment_id": payment}) for message in MEANINGS[name][1]]
+        first, second = deadline_id(payment, 1), deadline_id(payment, 2)
+        said = [one for one in received if one.data["payment_id"] == str(payment)]
+        assert contents(said) == says, name
+        assert [one.id for one in said] == [str(derived_id(first, position)) for position in range(len(says))], name
+        assert causes(said) <= {(first, "flow-1")}, name
+        assert after[payment]["status"] == before[payment]["status"], f"{name}: a deadline changes no status"
+        assert (second in waiting) == bool(says), (
+            f"{name}: a saga that waits has a deadline, one that has ended has none"
+        )
+        assert (after[payment] != before[payment]) == bool(says), name
+    assert len(waiting) == sum(bool(says) for _, says in MEANINGS.values())
 
 
 async def test_a_deadline_fires_once_when_two_instances_fire_at_the_same_time(

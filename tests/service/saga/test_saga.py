@@ -5,14 +5,12 @@ from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
-
 from services.saga.__main__ import assemble
 from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as payment_messages
 from shared.contracts.base import Contract
 from shared.ids import derived_id
-from tests.support.conversation import contents
+from tests.support.conversation import causes, contents
 from tests.support.databases import rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import Received, UpstreamClient
@@ -132,27 +130,31 @@ STORIES: dict[str, tuple[list[Contract], Contract, list[Contract], str]] = {
 }
 
 
-async def statuses(environment: Environment) -> list[str]:
-    return [row["status"] for row in await rows(environment.databases["saga"], "SELECT status FROM sagas")]
+async def statuses(environment: Environment, payment_id: UUID | None = None) -> list[str]:
+    """Of all sagas, or of that of one payment."""
+    query = "SELECT status FROM sagas WHERE $1::uuid IS NULL OR payment_id = $1"
+    return [row["status"] for row in await rows(environment.databases["saga"], query, payment_id)]
 
 
-@pytest.mark.parametrize("name", STORIES)
 async def test_a_message_publishes_exactly_these_messages(
-    environment: Environment, upstream: UpstreamClient, handled: Handled, name: str
+    environment: Environment, upstream: UpstreamClient, handled: Handled
 ) -> None:
-    given, when, then, status = STORIES[name]
+    """Each story is that of another payment."""
+    leaving = await upstream.tap("settlement.commands")
     async with environment.running("saga", assemble):
-        for message in given:
-            await handled({await upstream.send(message)})
-        leaving = await upstream.tap("settlement.commands")
-        to = "saga.events" if when is REQUESTED else None  # no exchange of ours gives it to the saga any more
-        id_ = await upstream.send(when, correlationid="flow-1", queue=to)
-        await handled({id_})
-        received = await leaving.waiting()
-    assert contents(received) == then
-    assert [one.id for one in received] == [str(derived_id(id_, position)) for position in range(len(then))]
-    assert {(one.event["causationid"], one.event["correlationid"]) for one in received} <= {(str(id_), "flow-1")}
-    assert await statuses(environment) == [status]
+        for number, (name, (given, when, then, status)) in enumerate(STORIES.items()):
+            this: dict[str, Any] = {"invoice_id": f"INV-{number}", "payment_id": UUID(int=number)}
+            for message in given:
+                await handled({await upstream.send(message.model_copy(update=this))})
+            await leaving.waiting()
+            to = "saga.events" if when is REQUESTED else None  # no exchange of ours gives it to the saga any more
+            id_ = await upstream.send(when.model_copy(update=this), correlationid="flow-1", queue=to)
+            await handled({id_})
+            received = await leaving.waiting()
+            assert contents(received) == [message.model_copy(update=this) for message in then], name
+            assert [one.id for one in received] == [str(derived_id(id_, nth)) for nth in range(len(then))], name
+            assert causes(received) <= {(id_, "flow-1")}, name
+            assert await statuses(environment, this["payment_id"]) == [status], name
     assert await upstream.depth("dead-letters") == 0
 
 

@@ -312,45 +312,40 @@ async def test_a_decision_that_lost_to_the_gateway_is_shown_on_the_case(
     assert again.ok
 
 
-@pytest.mark.parametrize(
-    ("changes", "refusal", "words"),
-    [
-        (
-            {"expected_version": 3},
-            DecisionRefusal.VERSION_DIFFERS,
-            "it stands at version 4 (needs decision), not 3: look again",
-        ),
-        (
-            {"resolution": "refunded"},
-            DecisionRefusal.DOES_NOT_FIT,
-            "its state is needs decision: it can be decided as captured or not charged",
-        ),
-        (
-            {"receipt_number": None},
-            DecisionRefusal.RECEIPT_NUMBER_REQUIRED,
-            "a captured payment needs the gateway's receipt number",
-        ),
-        ({"evidence": " "}, ActionRefusal.INVALID, "the evidence must not be empty"),
-        ({"reason": ""}, ActionRefusal.INVALID, "the reason must not be empty"),
-        ({"who": ""}, ActionRefusal.INVALID, "the name of who acts must not be empty"),
-        ({"evidence": f"card {CARD}"}, ActionRefusal.CARD_DATA, "the evidence holds card data: leave it out"),
-        ({"payment_id": UUID(int=0)}, ActionRefusal.UNKNOWN, "there is no case of this payment"),
-    ],
-)
+INVALID: list[tuple[dict[str, Any], ActionRefusal | DecisionRefusal, str]] = [
+    (
+        {"expected_version": 3},
+        DecisionRefusal.VERSION_DIFFERS,
+        "it stands at version 4 (needs decision), not 3: look again",
+    ),
+    (
+        {"resolution": "refunded"},
+        DecisionRefusal.DOES_NOT_FIT,
+        "its state is needs decision: it can be decided as captured or not charged",
+    ),
+    (
+        {"receipt_number": None},
+        DecisionRefusal.RECEIPT_NUMBER_REQUIRED,
+        "a captured payment needs the gateway's receipt number",
+    ),
+    ({"evidence": " "}, ActionRefusal.INVALID, "the evidence must not be empty"),
+    ({"reason": ""}, ActionRefusal.INVALID, "the reason must not be empty"),
+    ({"who": ""}, ActionRefusal.INVALID, "the name of who acts must not be empty"),
+    ({"evidence": f"card {CARD}"}, ActionRefusal.CARD_DATA, "the evidence holds card data: leave it out"),
+    ({"payment_id": UUID(int=0)}, ActionRefusal.UNKNOWN, "there is no case of this payment"),
+]
+"""What of a decision is changed, how it is refused, and what is said about it."""
+
+
 async def test_an_invalid_decision_leaves_no_trace(
-    environment: Environment,
-    upstream: UpstreamClient,
-    database: Database,
-    about: About,
-    changes: dict[str, Any],
-    refusal: ActionRefusal | DecisionRefusal,
-    words: str,
+    environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
     async with environment.running("staff", assemble):
         await tell(upstream, needs_decision(about))
         await case_when(database, about, CaseStatus.NEEDS_DECISION)
-        result = await actions.resolve(database, **decision(about, **changes))
-    assert (result.refusal, result.text) == (refusal, words)
+        for changes, refusal, words in INVALID:
+            result = await actions.resolve(database, **decision(about, **changes))
+            assert (result.refusal, result.text) == (refusal, words), changes
     for table in ("journal", "outbox"):
         assert await rows(environment.databases["staff"], f"SELECT * FROM {table}") == []
 
