@@ -368,13 +368,16 @@ def _uuid_or_none(text: str | None) -> UUID | None:
 
 
 async def lock_unheeded(tx: Tx, now: datetime, *, at_most: int) -> list[Case]:
-    """Open cases whose decision was sent, shows neither effect nor refusal, and is to be said again by `now`. They are locked.
+    """Cases whose decision was sent, shows neither effect nor refusal, and is to be said again by `now`. They are locked.
+
+    They are open, or a person takes back the decision that settled them.
 
     Those that another instance has locked are left out.
     """
     rows = await tx.fetch(
         f"""SELECT {_CASE_COLUMNS} FROM cases
-            WHERE status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
+            WHERE (status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
+                   OR details #>> '{{decision,resolution}}' = 'reopen')
               AND (details #>> '{{decision,version}}')::int = version AND NOT {_DECISION_WAITS}
               AND coalesce((details #>> '{{decision,repeat_at}}')::timestamptz <= $1, true)
               AND NOT EXISTS (SELECT FROM jsonb_array_elements(details->'refusals') AS refused
