@@ -134,6 +134,8 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "correlation_id",
                 "traceparent",
                 "details",
+                "settled_as",
+                "gateway_side",
             ),
         ),
         "refunds": Grant(_KEPT, purge=_texts("reason", "status", "gateway_id", "decided_by")),

@@ -1,6 +1,6 @@
 """CloudEvents 1.0 JSON (https://cloudevents.io): structured mode out; structured and binary mode in.
 
-`decode` refuses, before anything is parsed or stored, whatever a later stage would choke on: shared/README.md, "Input", lists why.
+`decode` refuses whatever a later stage would choke on: shared/README.md, "Input", lists why. Card data is refused before JSON is parsed.
 A refusal is a value (`Malformed`); nothing here raises for what a sender did.
 """
 

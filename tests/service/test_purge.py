@@ -211,7 +211,10 @@ async def test_a_number_in_any_column_of_any_table_is_found_and_purged(
             if place not in CHAIN and column["name"] not in keys[column["table"]] and await _plant(url, column):
                 planted.add((name, *place))
     await execute(environment.databases["staff"], "ALTER TABLE journal ENABLE TRIGGER journal_append_only")
-    assert {(name, place.table) for name, places in PLACES.items() for place in places} == {p[:2] for p in planted}
+    only_keys = {("invoice", "refunds")}
+    assert {(name, one.table) for name, places in PLACES.items() for one in places} - only_keys == {
+        p[:2] for p in planted
+    }
 
     seen = {(row.table.database, row.table.name, column) for row in await found(environment) for column in row.members}
     assert seen == planted
@@ -332,7 +335,7 @@ async def test_after_a_purge_every_promise_holds(environment: Environment, tmp_p
     assert (purged.left, purged.under_way) == ((), 0)
     assert broken(await report(environment, tmp_path)) == {}
     rebuilt = await remit("rebuild", environment=environment)
-    assert (rebuilt.code, rebuilt.out) == (0, "6 streams folded, 0 differ\n")
+    assert (rebuilt.code, rebuilt.out) == (0, "7 streams folded, 0 differ\n")
     assert await rows(invoice, states) == before
     (customer,) = await rows(invoice, "SELECT customer_id FROM invoices WHERE invoice_id = 'INV-paid'")
     assert customer["customer_id"] == "card-data-removed", "a name that contracts take"
