@@ -4,7 +4,6 @@ import ast
 import asyncio
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,9 @@ from shared.background import BACK_OFF, JITTER, BackgroundTask, run_every
 from shared.crash_points import InjectedFault
 from shared.records import dataclass, field
 from tests.bench.fast_idle import BACKGROUND_TASKS
+from tests.support.environment import ROOT
+from tests.unit.books.source import nodes, python_files
 
-ROOT = Path(__file__).parents[2]
 NAME = "test_task"
 BUG = KeyError("a bug")
 
@@ -190,9 +190,8 @@ def test_the_long_benchmark_speeds_up_every_background_task() -> None:
     """Otherwise its leak would not show in an hour of rest (`tests.bench.fast_idle`)."""
     classes = {
         (".".join(path.relative_to(ROOT).with_suffix("").parts), node.name)
-        for house in ("shared", "services")
-        for path in (ROOT / house).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path in python_files("shared", "services")
+        for node in nodes(path)
         if isinstance(node, ast.ClassDef) and any(getattr(item, "name", "") == "run_once" for item in node.body)
     }
     assert classes - {("shared.background", "BackgroundTask")} == set(BACKGROUND_TASKS)

@@ -5,12 +5,13 @@ else is counted as McCabe does: https://doi.org/10.1109/TSE.1976.233837.
 """
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.environment import ROOT
+from tests.unit.books.source import nodes, python_files
+
 COMPLEXITY_MAX = 8
 DECISIONS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Match)
 
@@ -22,16 +23,15 @@ def complexity(function: ast.AST) -> int:
     return 1 + sum(isinstance(node, DECISIONS) for node in ast.walk(function))
 
 
-def functions(source: str) -> Iterator[Function]:
-    return (node for node in ast.walk(ast.parse(source)) if isinstance(node, Function))
+def functions(found: Iterable[ast.AST]) -> Iterator[Function]:
+    return (node for node in found if isinstance(node, Function))
 
 
 def test_no_function_has_too_many_decisions() -> None:
     too_complex = [
         f"{path.relative_to(ROOT)}:{function.lineno} {function.name}: {complexity(function)}, at most {COMPLEXITY_MAX}"
-        for house in ("deploy", "services", "shared", "tests")
-        for path in sorted((ROOT / house).rglob("*.py"))
-        for function in functions(path.read_text())
+        for path in python_files("deploy", "services", "shared", "tests")
+        for function in functions(nodes(path))
         if complexity(function) > COMPLEXITY_MAX
     ]
     assert too_complex == [], "divide them, or dispatch with one flat `match`"
@@ -67,11 +67,11 @@ def flat_match(body: str, cases: int = 20) -> str:
     ],
 )
 def test_complexity_counts_decisions_and_a_match_as_one(source: str, expected: int) -> None:
-    (function,) = functions(source)
+    (function,) = functions(ast.walk(ast.parse(source)))
     assert complexity(function) == expected
 
 
 def test_a_flat_match_of_twenty_cases_passes_and_twelve_nested_ifs_fail() -> None:
-    (dispatcher,) = functions(flat_match("return g(x)"))
-    (labyrinth,) = functions(nested("if x:", 12))
+    (dispatcher,) = functions(ast.walk(ast.parse(flat_match("return g(x)"))))
+    (labyrinth,) = functions(ast.walk(ast.parse(nested("if x:", 12))))
     assert complexity(dispatcher) <= COMPLEXITY_MAX < complexity(labyrinth)

@@ -3,7 +3,6 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,14 +11,10 @@ from deploy.cli.crash_points import app
 from shared import crash_points
 from shared.crash_points import NAMES, POINTS
 from shared.settings import ConfigurationError
+from tests.support.environment import ROOT
+from tests.unit.books.source import python_files, tree
 
-ROOT = Path(__file__).parents[2]
-SOURCES = sorted(
-    path
-    for house in ("shared", "services")
-    for path in (ROOT / house).rglob("*.py")
-    if "services/audit" not in str(path)
-)
+SOURCES = [path for path in python_files("shared", "services") if "services/audit" not in str(path)]
 
 EXEMPT = {
     ("shared/batch/retry.py", "_ask_database"): "reads only",
@@ -74,8 +69,8 @@ class Place:
     path: tuple[tuple[list[ast.stmt], int], ...]
 
 
-def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(tree):
+def functions(module: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(module):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -180,7 +175,7 @@ def lacks(place: Place) -> str | None:
 
 def boundaries() -> Iterator[tuple[str, str, Place]]:
     for path in SOURCES:
-        for function in functions(ast.parse(path.read_text())):
+        for function in functions(tree(path)):
             for place in places(function.body):
                 if is_call_boundary(place.node) or opens(place.node, "transaction") or opens(place.node, "connection"):
                     yield str(path.relative_to(ROOT)), function.name, place
@@ -190,7 +185,7 @@ def used() -> list[str]:
     return [
         name
         for path in SOURCES
-        for function in functions(ast.parse(path.read_text()))
+        for function in functions(tree(path))
         for place in places(function.body)
         if (name := point_of(place.node)) is not None
     ]

@@ -4,7 +4,9 @@ import ast
 from collections import defaultdict
 
 from tests.support.environment import ROOT
+from tests.unit.books.source import nodes, python_files, tree
 
+HOUSES = ("shared", "services", "deploy", "tests")
 LAYERS = {
     "shared/contracts/invoice.py",  # on the wire
     "shared/contracts/payment_gateway.py",
@@ -23,11 +25,10 @@ LAYERS = {
 
 def test_a_class_name_means_one_thing() -> None:
     places: dict[str, set[str]] = defaultdict(set)
-    for house in ("shared", "services", "deploy", "tests"):
-        for path in (ROOT / house).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ClassDef):
-                    places[node.name].add(path.relative_to(ROOT).as_posix())
+    for path in python_files(*HOUSES):
+        for node in nodes(path):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].add(path.relative_to(ROOT).as_posix())
     twice = {name: sorted(where) for name, where in places.items() if len(where) > 1 and not where <= LAYERS}
     assert not twice, f"give each a name that says whose it is: {twice}"
 
@@ -36,9 +37,8 @@ def test_a_limit_is_named_with_its_limit_last() -> None:
     """A limit is `X_MAX`, never `MAX_X`."""
     wrong = [
         f"{path.relative_to(ROOT)}: {target.id}"
-        for house in ("shared", "services", "deploy", "tests")
-        for path in (ROOT / house).rglob("*.py")
-        for node in ast.parse(path.read_text()).body
+        for path in python_files(*HOUSES)
+        for node in tree(path).body
         if isinstance(node, ast.Assign | ast.AnnAssign)
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name) and target.id.lstrip("_").startswith(("MAX_", "MIN_"))

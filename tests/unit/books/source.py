@@ -32,12 +32,18 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Everything in that tree."""
+    return tuple(ast.walk(tree(path)))
+
+
 def attributes_of(module: str, paths: list[Path]) -> set[str]:
     """The names that these files take from `module.<name>`."""
     return {
         node.attr
         for path in paths
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == module
     }
 
@@ -50,7 +56,7 @@ def variables_read(paths: list[Path]) -> set[str]:
     constants = {name: value for path in paths for name, value in _constants(path)}
     found: set[str] = set()
     for path in paths:
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             for name in _named(node):
                 found |= _variables(name, constants)
     return found

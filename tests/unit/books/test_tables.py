@@ -45,7 +45,7 @@ from tests.unit.books.documents import (
     table,
     tables,
 )
-from tests.unit.books.source import attributes_of, python_files, tree, variables_read
+from tests.unit.books.source import attributes_of, nodes, python_files, variables_read
 
 
 def assert_same(path: Path, what: str, told: Collection[str], true: Collection[str], *, source: str) -> None:
@@ -232,7 +232,7 @@ def test_every_metric_is_emitted() -> None:
 def imported_from_metrics(path: Path) -> list[str]:
     return [
         name.name
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.module == metrics.__name__
         for name in node.names
     ]
