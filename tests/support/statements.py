@@ -33,16 +33,16 @@ ONE_SERVICE_ONLY = {"shared/persistence/event_store.py": "invoice"}
 """Modules of `shared` whose tables only one service has. All other modules are checked with the database of every service."""
 
 
-OTHER_DATABASES = {"services/payment_gateway/reconcile/books.py"}
-"""Modules whose statements are for SQLite."""
-
-
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A statement; `where` is its file and line."""
 
     where: str
     text: str
+
+
+OF_SQLITE = {"services/payment_gateway/reconcile/books.py"}
+"""Files whose statements are for SQLite. Their tables stand beside them."""
 
 
 def statements_of(service: str) -> list[Statement]:
@@ -52,7 +52,7 @@ def statements_of(service: str) -> list[Statement]:
         statement
         for path in sorted(files)
         if path.parent.name != "migrations"
-        and path.relative_to(ROOT).as_posix() not in OTHER_DATABASES
+        and path.relative_to(ROOT).as_posix() not in OF_SQLITE
         and ONE_SERVICE_ONLY.get(path.relative_to(ROOT).as_posix(), service) == service
         for statement in statements(path)
     ]

@@ -1250,7 +1250,7 @@ async def test_the_stores_are_opened_to_be_read_only(environment_urls: Environme
     ("wrong", "sentence"),
     [
         (lambda folder: Sources({}, ledger=folder / "nowhere"), "there is no ledger file"),
-        (lambda folder: Sources({}, ledger=folder / HISTORY), "is not the ledger of a sandbox gateway"),
+        (lambda folder: Sources({}, ledger=folder / HISTORY), "holds no books of a gateway"),
         (lambda folder: Sources({}, history=folder / "nowhere"), "there is no history file"),
         (lambda _: Sources({"saga": "postgresql://127.0.0.1:1/x"}), "SAGA_DATABASE_URL: the database does not answer"),
         (lambda _: Sources({}, "amqp://127.0.0.1:1/"), "RABBITMQ_URL: the broker does not answer"),

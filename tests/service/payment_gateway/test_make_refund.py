@@ -123,6 +123,7 @@ async def test_a_refund_above_what_is_left_there_is_a_case_and_the_next_one_goes
         await upstream.send(to_make(payment_id, IDS[1]))
         again = await cases.next()
         assert again.id == failed.id, "the gateway was asked once more, and the case is told again"
+        assert kind((await cases.next()).type) == "PaymentInquired"
         await upstream.send(decision(payment_id, "not_refunded", failed.data["version"]))
         kept, rest = await cases.take(2)
     assert (kind(kept.type), kept.data["decided_by"]) == ("PaymentRefundFailed", "ann")
