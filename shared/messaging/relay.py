@@ -243,15 +243,13 @@ class RetryRelay(_RelayOfOthers):
 
         But every public copy is sent at least once, because behind its route there may be queues that take it.
         """
-        untried = {
-            message.id for message in _messages_of([one for one in held if not one.refusals]) if is_event(message)
-        }
+        never_sent = _messages_of([outbox_batch for outbox_batch in held if not outbox_batch.refusals])
+        untried = {message.id for message in never_sent if is_event(message)}
         first, apart, rest = self._routes.to_try(_messages_of(held), untried=untried)
         published = await self._send(first)
         tried = list(first)
-        while apart and not (
-            published.silent or published.failed
-        ):  # who tries a silent queue waits: one a call is enough
+        # Who tries a silent queue waits, so one a call is enough.
+        while apart and not (published.silent or published.failed):
             tried += (group := apart.pop(0))
             published = published.with_others(await self._send(group))
         taken = {*published.confirmed, *published.undeliverable}

@@ -169,6 +169,28 @@ async def due(environment: Environment) -> None:
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
 
 
+async def test_quarantined_messages_of_all_lanes_are_listed_released_and_dropped(
+    environment: Environment, database: Database
+) -> None:
+    for number, lane in enumerate(Lane):
+        batch = await stored(database, replace(ONE, id=UUID(int=number)))
+        await execute(
+            environment.databases["saga"],
+            "UPDATE outbox SET lane = $1, sweep_after = 'infinity', losses = 6 WHERE id = $2",
+            lane,
+            batch.id,
+        )
+    async with database.connection() as connection:
+        listed = await outbox.quarantined(connection, at_most=10)
+        assert {(message.id.int, message.lane) for message in listed} == set(enumerate(Lane))
+        assert await outbox.counts(connection) == (len(Lane), 1)
+        ids = [message.id for message in listed]
+        assert set(await outbox.release(connection, ids[1:])) == set(ids[1:])
+        assert await outbox.drop(connection, ids) == ids[:1]
+        for lane in Lane:
+            assert await outbox.is_any_overdue(connection, lane) is (lane is not listed[0].lane)
+
+
 # -- the relay, with a scripted broker ---------------------------------------------------------------------------------------------------
 
 
