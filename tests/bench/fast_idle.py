@@ -29,7 +29,6 @@ BACKGROUND_TASKS: Final = (
     ("services.saga.deadlines", "DeadlineScheduler"),
     ("services.staff.decisions", "DecisionRepeater"),
     ("services.staff.journal", "JournalHeadLog"),
-    ("services.staff.decisions", "DecisionRepeater"),
     ("services.staff.unreadable", "UnreadableWatch"),
 )
 """All background tasks, by module and class. tests/unit/test_background.py compares this list with the code."""
