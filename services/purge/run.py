@@ -12,6 +12,7 @@ from uuid import UUID
 from services.payment_gateway.commands import Request
 from services.payment_gateway.ledger import AT_REST
 from services.payment_gateway.store import read_details
+from services.purge import hashes
 from services.purge.cleaner import NAME_LEFT, TEXT_LEFT, WITHHELD, Cleaner
 from services.purge.places import CHAIN, HASHES, OUTBOX, PLACES, TextTable
 from services.saga.store import ENDED
@@ -45,9 +46,6 @@ _INVOICES = """
 _PENDING = ("payment_pending", "in_doubt")
 _PAYMENTS_UNDER_WAY = f"SELECT invoice_id FROM payments WHERE invoice_id = ANY($1::text[]) AND NOT ({AT_REST})"  # noqa: S608 - a constant
 _SAGAS_UNDER_WAY = f"SELECT invoice_id FROM sagas WHERE invoice_id = ANY($1::text[]) AND NOT ({ENDED})"  # noqa: S608 - a constant
-_FORGET_HASHES = """
-    UPDATE answers SET content_hash = NULL, outline_hash = CASE WHEN $3 THEN outline_hash END
-    WHERE command_id = (SELECT cause_id FROM events WHERE stream_id = $1 AND version = $2)"""
 _END_SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'remit invoice' AND pid <> pg_backend_pid()"""
@@ -119,6 +117,8 @@ class Purge:
         for _ in range(PASSES_MAX):
             cleaner, under_way = await prepared(self._databases, self._number)
             found = [row async for row in find(self._databases, tables, cleaner)]
+            if found or self._number is not None:  # a number may stand in what is kept nowhere but in a hash
+                await self._forget_contents()
             if not found:
                 return Purged(cleaned, (), under_way)
             for rows in _sets([row for row in found if not await self._is_at_work(row)]):
@@ -136,8 +136,10 @@ class Purge:
     async def _clean(self, rows: Sequence[FoundRow], cleaner: Cleaner) -> list[FoundRow]:
         name = rows[0].table.database
         if name != "staff":
-            async with self._databases["staff"].transaction() as tx:
-                await append_entries(tx, [self._entry(rows, {})])
+            await self._tell(self._entry(rows, {}))
+        if payments := [row.values[0] for row in rows if row.table.name == "payments"]:
+            async with self._databases["invoice"].transaction() as tx:
+                await hashes.forget_commands_of_payments(tx, payments, cleaner)
         has_states = any(row.table.name == "invoices" for row in rows)
         if has_states:  # before anything is changed, so that a role that may not do this fails now
             await _forget_cached_states(self._databases[name])
@@ -151,6 +153,21 @@ class Purge:
             await _forget_cached_states(self._databases[name])
         return done
 
+    async def _forget_contents(self) -> None:
+        """Of all commands with long numbers leave the outlines: in which of them the number stands, their hashes do not say."""
+        invoice, is_told = self._databases["invoice"], False
+        async for commands in hashes.commands_with_long_numbers(invoice):
+            if not is_told:
+                told = {"table": "answers", "key": "commands with long numbers", "members": ["content_hash"]}
+                await self._tell(self._entry_about("invoice", [told]))
+                is_told = True
+            async with invoice.transaction() as tx:
+                await hashes.forget_content(tx, commands)
+
+    async def _tell(self, entry: JournalEntry) -> None:
+        async with self._databases["staff"].transaction() as tx:
+            await append_entries(tx, [entry])
+
     def _entry(self, rows: Sequence[FoundRow], left: Mapping[str, str]) -> JournalEntry:
         """What the journal says of a set of rows. `left`: for entries of the journal itself the hash of what they hold now."""
         told = [
@@ -158,7 +175,10 @@ class Purge:
             | ({"left_sha256": left[row.key]} if row.key in left else {})
             for row in rows
         ]
-        details = {"reason": self._reason, "database": rows[0].table.database, "rows": told}
+        return self._entry_about(rows[0].table.database, told)
+
+    def _entry_about(self, database: str, told: Sequence[Mapping[str, object]]) -> JournalEntry:
+        details = {"reason": self._reason, "database": database, "rows": told}
         return JournalEntry(new_id(), self._clock(), self._who, "purge", self._id, details)
 
 
@@ -335,18 +355,18 @@ def _names(value: Any) -> Iterator[str]:
 
 
 async def _extra_of_answer(
-    _tx: Connection, row: Record, _changed: Mapping[str, Any], cleaner: Cleaner
+    _tx: Connection, row: Record, changed: Mapping[str, Any], cleaner: Cleaner
 ) -> dict[str, Any]:
-    """A hash of what held a card number would give it away. That of the outline does not, so the command is still known if it comes again.
-
-    A verification value may stand in an outline. But what is found without a number is card data for the border, too: there it is refused.
-    """
+    """The hashes of its command, if what was found is a part of that."""
+    if "invoice_id" not in changed:
+        return {}
     return {"content_hash": None, "outline_hash": row["outline_hash"] if cleaner.number is not None else None}
 
 
-async def _extra_of_event(tx: Connection, row: Record, _changed: Mapping[str, Any], cleaner: Cleaner) -> dict[str, Any]:
+async def _extra_of_event(tx: Connection, row: Record, changed: Mapping[str, Any], cleaner: Cleaner) -> dict[str, Any]:
     """The same of the command that caused the event."""
-    await tx.execute(_FORGET_HASHES, row["stream_id"], row["version"], cleaner.number is not None)
+    if {"data", "stream_id"} & changed.keys():
+        await hashes.forget_command_of_event(tx, row["stream_id"], row["version"], cleaner)
     return {}
 
 
