@@ -38,6 +38,7 @@ from shared.persistence import inbox as inbox_table
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database, is_refused
 from shared.persistence.retention import RetentionCleaner, RetentionRule
+from shared.persistence.stalled_sessions import StalledSessions
 from shared.retry_policy import OUTAGE, Sleep
 from shared.settings import ConfigurationError, EnvironmentVariables
 
@@ -249,6 +250,7 @@ def _add_common_tasks(runtime: Runtime) -> None:
         runtime.in_background(task)
     runtime.run_beside("outside_relay", runtime.lanes.outside.run)
     runtime.in_background(RetentionCleaner(runtime.database, runtime.retention_rules))
+    runtime.in_background(StalledSessions(runtime.database))
 
 
 async def _end(tasks: "Collection[asyncio.Task[Any]]") -> None:

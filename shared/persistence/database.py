@@ -44,7 +44,7 @@ STATEMENT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 5
 """Longer than any transaction of ours, and shorter than the statement timeout."""
 IDLE_IN_TRANSACTION_S = 15
-"""A stopped process must not hold locks for ever. After this time the server ends its session."""
+"""A stopped process must not hold locks for ever. After this time the server ends its session, or `stalled_sessions` does."""
 COMMAND_TIMEOUT_S = 15.0
 """The client's own limit for a statement, above the server's. It ends the wait when the network swallows everything."""
 

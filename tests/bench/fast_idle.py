@@ -22,6 +22,7 @@ BACKGROUND_TASKS: Final = (
     ("shared.messaging.outbox_sweeper", "OutboxSweeper"),
     ("shared.messaging.publisher_probe", "PublisherProbe"),
     ("shared.persistence.retention", "RetentionCleaner"),
+    ("shared.persistence.stalled_sessions", "StalledSessions"),
     ("services.invoice.reminders", "RequestReminder"),
     ("services.payment_gateway.backlog_sampler", "BacklogSampler"),
     ("services.payment_gateway.gateway_watch", "GatewayWatch"),

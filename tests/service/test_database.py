@@ -5,9 +5,11 @@ import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from shared.persistence.database import Database
+from shared.persistence.stalled_sessions import StalledSessions
 from tests.support.databases import rows
 from tests.support.environment import Environment
 from tests.support.waiting import until
@@ -88,3 +90,40 @@ async def test_an_idle_connection_that_the_server_ended_is_replaced_and_counted(
     async with database.connection() as connection:
         assert await connection.fetchval("SELECT 1") == 1
     assert database.epoch == 1
+
+
+async def test_a_session_of_a_stopped_process_gives_its_locks_back(environment: Environment) -> None:
+    """It stopped between the preparation of a statement and its execution, where no timeout of PostgreSQL ends it."""
+    url = environment.databases["saga"]
+    stopped = await asyncpg.connect(url, server_settings={"application_name": "stalls"})
+    other = await Database.open(url, name="stalls", connections_max=1)
+    try:
+        await stopped.execute("BEGIN")
+        await stopped.execute("LOCK TABLE inbox")
+        await stopped.prepare("SELECT 1 FROM sagas")
+
+        async def ended() -> bool:
+            await StalledSessions(other, after_s=0.0).run_once()
+            return stopped.is_closed()
+
+        await until(ended, what="the end of the stalled session")
+        async with other.transaction() as tx:
+            await tx.execute("LOCK TABLE inbox NOWAIT")
+    finally:
+        stopped.terminate()
+        await other.close()
+
+
+async def test_a_session_that_works_or_is_idle_is_left_alone(environment: Environment) -> None:
+    url = environment.databases["saga"]
+    at_work, other = [await Database.open(url, name="stalls", connections_max=1) for _ in range(2)]
+    try:
+        async with at_work.transaction() as tx:
+            await tx.fetch("SELECT 1 FROM inbox")
+            await StalledSessions(other, after_s=0.0).run_once()  # between two statements it is idle
+            asleep = asyncio.create_task(tx.fetch("SELECT pg_sleep(0.2)"))
+            await StalledSessions(other, after_s=0.0).run_once()
+            assert await asleep
+    finally:
+        await at_work.close()
+        await other.close()

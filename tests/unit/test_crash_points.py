@@ -20,6 +20,7 @@ EXEMPT = {
     ("shared/batch/retry.py", "_ask_database"): "reads only",
     ("shared/service.py", "_open_migrated"): "reads only",
     ("shared/messaging/outbox_sampler.py", "run_once"): "reads only",
+    ("shared/persistence/stalled_sessions.py", "run_once"): "ends sessions, which a repetition ends again",
     (
         "shared/messaging/outbox_keeper.py",
         "_renew",
