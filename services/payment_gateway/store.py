@@ -18,7 +18,7 @@ from services.payment_gateway.domain import CHARGED, GatewaySide, Payment, Payme
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Connection, Record, Tx
-from shared.persistence.unreadable import UnreadableRowsError, read_rows
+from shared.persistence.unreadable import UnreadableRowsError, read_rows, readable_rows
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, replace
 
@@ -258,7 +258,8 @@ async def claim(connection: Connection, lease: Lease, *, at_most: int, only_begu
         lease.seconds,
         only_begun,
     )
-    return await _with_refunds(connection, [row for row in map(_readable, rows) if row is not None])
+    readable = readable_rows(rows, "payment_id", _row, log=log, event="payment_unreadable")
+    return await _with_refunds(connection, list(readable.values()))
 
 
 async def _with_refunds(tx: Tx, rows: list[PaymentRow]) -> list[PaymentRow]:
@@ -277,18 +278,6 @@ async def _with_refunds(tx: Tx, rows: list[PaymentRow]) -> list[PaymentRow]:
 
 def _may_have_refunds(payment: Payment) -> bool:
     return payment.status in CHARGED or payment.settled_as is not None
-
-
-def _readable(record: Record) -> PaymentRow | None:
-    """The row, or None if this build cannot read it, for instance because a newer build wrote it.
-
-    The lease of an unreadable row runs out, and work on the others goes on.
-    """
-    try:
-        return _row(record)
-    except Exception:  # nothing that is wrong with one row may stop work on the others
-        log.exception("payment_unreadable", payment_id=str(record["payment_id"]))
-        return None
 
 
 async def release(connection: Connection, held: Sequence[tuple[UUID, int]]) -> None:

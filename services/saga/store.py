@@ -1,7 +1,7 @@
 """This service's SQL, set-based: sagas, the journal of their transitions, deadlines."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.persistence.database import Record, Tx
 from shared.persistence.retention import RetentionRule, retention_of_details
-from shared.persistence.unreadable import read_rows
+from shared.persistence.unreadable import read_rows, readable_rows
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
 
@@ -96,13 +96,7 @@ async def load_readable(tx: Tx, payment_ids: Collection[UUID]) -> dict[UUID, Sag
     A newer build may have written such a row.
     """
     rows = await tx.fetch(_SELECT_AND_LOCK, list(payment_ids))
-    sagas: dict[UUID, Saga] = {}
-    for row in rows:
-        try:
-            sagas[row["payment_id"]] = _saga(row)
-        except (ValueError, KeyError):
-            log.exception("saga_unreadable", payment_id=str(row["payment_id"]))
-    return sagas
+    return readable_rows(rows, "payment_id", _saga, log=log, event="saga_unreadable")
 
 
 async def save(writes: WriteBatch, transitions: Sequence[tuple[Cause, SagaTransition]]) -> None:
@@ -248,10 +242,7 @@ def _saga(row: Record) -> Saga:
 
 def _stored_refunds(refunds: AskedRefunds) -> list[dict[str, Any]] | None:
     """The refunds as the row stores them. None if there are none, as in rows of the build before."""
-    names = tuple(field.name for field in fields(AskedRefund))
-    return [
-        {name: getattr(refund, name) for name in names} | {"refund_id": str(refund.refund_id)} for refund in refunds
-    ] or None
+    return [asdict(refund) for refund in refunds] or None
 
 
 def _refund(stored: dict[str, Any]) -> AskedRefund:

@@ -6,13 +6,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition, Withheld
 from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, GatewaySide, SentDecision
 from services.staff.refunds import CaseRefundStatus, RefundTold
 from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
-from shared.persistence.unreadable import read_rows
+from shared.persistence.unreadable import read_rows, readable_rows
+
+log = structlog.get_logger(__name__)
 
 SELECTED_MAX = 10_000
 """Dead letters in one action. The selection is made before the first one is handled, so a message that fails again is not sent again."""
@@ -211,7 +215,7 @@ class KeptCase:
     correlation_id: str
     opened_at: datetime
     updated_at: datetime
-    decision_waits: bool = False
+    decision_waits: bool
 
 
 async def lock_cases(tx: Tx, payment_ids: Iterable[UUID]) -> dict[UUID, Case]:
@@ -239,9 +243,7 @@ async def save_cases(tx: Tx, cases: Sequence[tuple[Case, str]], now: datetime, *
 async def select_cases(connection: Connection, *, open_only: bool, at_most: int) -> list[KeptCase]:
     """Cases, oldest first, because their money has waited longest. At most `at_most`."""
     rows = await connection.fetch(
-        f"""SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits FROM cases
-            WHERE NOT $1 OR status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
-            ORDER BY opened_at, payment_id LIMIT $2""",  # noqa: S608 - a constant
+        f"{_SELECT_KEPT} WHERE NOT $1 OR {_IS_OPEN} ORDER BY opened_at, payment_id LIMIT $2",
         open_only,
         at_most,
     )
@@ -258,7 +260,9 @@ _CASE_COLUMNS = """payment_id, invoice_id, correlation_id, status, version, reas
     attempts_version, details"""
 _KEPT_COLUMNS = f"{_CASE_COLUMNS}, opened_at, updated_at"
 _DECISION_WAITS = "EXISTS (SELECT FROM outbox WHERE (details #>> '{decision,id}')::uuid = ANY(ids))"
-_SELECT_CASE = f"SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits FROM cases WHERE payment_id = $1"  # noqa: S608 - constants
+_IS_OPEN = "status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')"
+_SELECT_KEPT = f"SELECT {_KEPT_COLUMNS}, {_DECISION_WAITS} AS decision_waits FROM cases"  # noqa: S608 - constants
+_SELECT_CASE = f"{_SELECT_KEPT} WHERE payment_id = $1"
 _SELECT_CASE_AND_LOCK = f"{_SELECT_CASE} FOR UPDATE"
 _CASE_UNNESTED = """unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::bigint[], $9::text[],
     $10::text[], $11::int[], $12::jsonb[])"""
@@ -376,8 +380,7 @@ async def lock_unheeded(tx: Tx, now: datetime, *, at_most: int) -> list[Case]:
     """
     rows = await tx.fetch(
         f"""SELECT {_CASE_COLUMNS} FROM cases
-            WHERE (status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
-                   OR details #>> '{{decision,resolution}}' = 'reopen')
+            WHERE ({_IS_OPEN} OR details #>> '{{decision,resolution}}' = 'reopen')
               AND (details #>> '{{decision,version}}')::int = version AND NOT {_DECISION_WAITS}
               AND coalesce((details #>> '{{decision,repeat_at}}')::timestamptz <= $1, true)
               AND NOT EXISTS (SELECT FROM jsonb_array_elements(details->'refusals') AS refused
@@ -386,7 +389,7 @@ async def lock_unheeded(tx: Tx, now: datetime, *, at_most: int) -> list[Case]:
         now,
         at_most,
     )
-    return [_case(row) for row in rows]
+    return list(readable_rows(rows, "payment_id", _case, log=log, event="case_unreadable").values())
 
 
 async def note_repeated(tx: Tx, cases: Sequence[Case]) -> None:

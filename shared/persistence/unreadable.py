@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
+from structlog.typing import FilteringBoundLogger
+
 from shared.persistence.database import Record
 
 T = TypeVar("T")
@@ -14,6 +16,19 @@ class UnreadableRowsError(Exception):
     def __init__(self, keys: Collection[Any]) -> None:
         super().__init__(f"{len(keys)} rows cannot be read")
         self.keys = keys
+
+
+def readable_rows(
+    rows: Iterable[Record], key: str, read: Callable[[Record], T], *, log: FilteringBoundLogger, event: str
+) -> dict[Any, T]:
+    """What each row says, by its column `key`, without those that cannot be read: they are logged as `event`, and hold up no others."""
+    found: dict[Any, T] = {}
+    for row in rows:
+        try:
+            found[row[key]] = read(row)
+        except Exception:  # whatever is wrong with one row
+            log.exception(event, **{key: str(row[key])})
+    return found
 
 
 def read_rows(rows: Iterable[Record], key: str, read: Callable[[Record], T]) -> dict[Any, T]:

@@ -197,14 +197,16 @@ async def test_a_crash_after_the_commit_leaves_the_question_to_the_sweeper(
     assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
 
 
+OF_TOMORROW = ("status = 'of_tomorrow'", """refunds = '[{"of_tomorrow": 1}]'""")
+
+
+@pytest.mark.parametrize("change", OF_TOMORROW)
 async def test_an_unreadable_saga_holds_up_no_other(
-    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances
+    environment: Environment, upstream: UpstreamClient, handled: Handled, instances: Instances, change: str
 ) -> None:
     other = uuid4()
     await given(environment, upstream, handled, OVERDUE, OVERDUE.model_copy(update={"payment_id": other}))
-    await execute(
-        environment.databases["saga"], "UPDATE sagas SET status = 'of_tomorrow' WHERE payment_id = $1", PAYMENT
-    )
+    await execute(environment.databases["saga"], f"UPDATE sagas SET {change} WHERE payment_id = $1", PAYMENT)
     leaving = await upstream.tap("settlement.commands")
     assert await instances[0].fire(LATER) == 2
     assert [one.data["payment_id"] for one in await leaving.waiting()] == [str(other)]
