@@ -30,11 +30,12 @@ _PLAIN = attrgetter(*(name for name in _COLUMNS.split(", ") if name not in {"ref
 _SELECT = f"SELECT {_COLUMNS} FROM invoices WHERE invoice_id = ANY($1::text[]) ORDER BY invoice_id"  # noqa: S608 - our names
 _SELECT_AND_LOCK = f"{_SELECT} FOR UPDATE"
 _INSERT = f"INSERT INTO invoices ({_COLUMNS}, updated_at) SELECT u.*, $2 FROM unnest($1::invoice_row_3[]) u"  # noqa: S608 - our names
-_CHANGED = _COLUMNS.split(", ")[1:-1]  # an invoice keeps its id and its owner
+_CHANGED = _COLUMNS.split(", ")[1:]
+"""An invoice gets its owner when it is issued, which is not its first event if somebody asked about it before."""
 _UPDATE = f"""UPDATE invoices i SET {", ".join(f"{name} = u.{name}" for name in _CHANGED)}, updated_at = $2
     FROM unnest($1::invoice_row_3[]) u WHERE i.invoice_id = u.invoice_id RETURNING i.invoice_id"""  # noqa: S608 - our names
 _UPSERT = f"""{_INSERT} ON CONFLICT (invoice_id) DO UPDATE
-    SET {", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "owner", "updated_at"))}"""  # noqa: S608 - our names
+    SET {", ".join(f"{name} = excluded.{name}" for name in (*_CHANGED, "updated_at"))}"""  # noqa: S608 - our names
 
 ANNOUNCE_AGAIN_ROWS_MAX = 100
 ANNOUNCE_DOUBLINGS_MAX = 8
@@ -163,15 +164,11 @@ async def overdue_refunds(tx: Tx, *, older_than_s: float, announce: Announce) ->
     rows = await refund_store.overdue(
         tx, older_than_s=older_than_s, at_most=ANNOUNCE_AGAIN_ROWS_MAX, doublings_max=ANNOUNCE_DOUBLINGS_MAX
     )
-    streams = await event_store.load(tx, {row["invoice_id"] for row in rows})
-    announced: list[Outgoing] = []
-    for row in rows:
-        try:
-            stored = streams[row["invoice_id"]][row["version"] - 1]
-            announced.append(_announcement(stored, stored_events.load(stored.type, stored.data), None, announce))
-        except Exception:  # as in `overdue_requests`
-            log.exception("refund_unreadable", refund_id=str(row["refund_id"]))
-    return len(rows), announced
+
+    def again(_: Record, stored: StoredEvent, event: Event) -> list[Outgoing]:
+        return [_announcement(stored, event, None, announce)]
+
+    return len(rows), await _again(tx, rows, again, unreadable="refund_unreadable", key="refund_id")
 
 
 async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -> tuple[int, list[Outgoing]]:
@@ -192,19 +189,36 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
         ANNOUNCE_AGAIN_ROWS_MAX,
         ANNOUNCE_DOUBLINGS_MAX,
     )
+
+    def again(row: Record, stored: StoredEvent, event: Event) -> list[Outgoing]:
+        return [
+            _announcement(stored, event, _method(row["method"]), announce),
+            _overdue(stored, row["payment_id"], row["announced"]),
+        ]
+
+    return len(rows), await _again(tx, rows, again, unreadable="request_unreadable", key="payment_id")
+
+
+async def _again(
+    tx: Tx,
+    rows: Sequence[Record],
+    again: Callable[[Record, StoredEvent, Event], list[Outgoing]],
+    *,
+    unreadable: str,
+    key: str,
+) -> list[Outgoing]:
+    """What is said `again` of these rows, each with the invoice id and the version of its event."""
+    if not rows:
+        return []
     streams = await event_store.load(tx, {row["invoice_id"] for row in rows})
     announced: list[Outgoing] = []
     for row in rows:
         try:
             stored = streams[row["invoice_id"]][row["version"] - 1]
-            event = stored_events.load(stored.type, stored.data)
-            announced += [
-                _announcement(stored, event, _method(row["method"]), announce),
-                _overdue(stored, row["payment_id"], row["announced"]),
-            ]
+            announced += again(row, stored, stored_events.load(stored.type, stored.data))
         except Exception:  # a newer build may have written an event that this build cannot read; the others go on
-            log.exception("request_unreadable", payment_id=str(row["payment_id"]))
-    return len(rows), announced
+            log.exception(unreadable, **{key: str(row[key])})
+    return announced
 
 
 async def differing(connection: Connection, invoices: Sequence[Invoice]) -> list[str]:

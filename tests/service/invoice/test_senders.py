@@ -17,6 +17,7 @@ from services.invoice.rebuild import rebuild
 from services.staff.__main__ import assemble as assemble_staff
 from services.staff.actions import Selection, discard, replay
 from shared.clock import system_clock
+from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
 from shared.contracts.invoice import AnswerReason
 from shared.ids import id_of_command
@@ -122,6 +123,32 @@ async def test_an_invoice_belongs_to_who_issued_it(environment: Environment, sen
         {"type": "Issued.1", "owner": billing.name},
         {"type": "PaymentRequested.1", "owner": None},
     ]
+
+
+@pytest.mark.usefixtures("named")
+async def test_an_invoice_that_staff_asked_about_before_belongs_to_who_issued_it(
+    environment: Environment, upstream: UpstreamClient, senders: Two
+) -> None:
+    billing, _ = senders
+    asked = messages.RequestRefund(
+        invoice_id="INV-1", payment_id=uuid4(), refund_id=uuid4(), currency="EUR", reason="a typo", requested_by="ann"
+    )
+    url = environment.databases["invoice"]
+    async with environment.running("invoice", assemble):
+        await upstream.send(asked)
+
+        async def rejected() -> bool:
+            return bool(await rows(url, "SELECT 1 FROM events"))
+
+        await until(rejected, what="the refusal")
+        assert await billing.hears(ISSUE) == ("accepted", None)
+        assert await billing.hears(PAY) == ("accepted", None)
+    assert await rows(url, "SELECT owner FROM invoices") == [{"owner": billing.name}]
+    database = await Database.open(url, name="test", connections_max=4)
+    try:
+        assert (await rebuild(database, system_clock, repair=False)).differing == ()
+    finally:
+        await database.close()
 
 
 def _without_id(answer: Received) -> dict[str, object]:
