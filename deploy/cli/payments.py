@@ -23,7 +23,8 @@ from shared.persistence.database import Database
 
 app = typer.Typer(no_args_is_help=True)
 
-Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "give_back"]
+Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back"]
+"""All of `domain.Resolution` but `reopen`, which is a command of its own."""
 Version = Annotated[int, typer.Option(min=1, help="The version of the case that you looked at: `show` prints it.")]
 PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT_ID", help="The payment's id, or its first characters.")]
 
@@ -255,15 +256,9 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
     if case.refusals:
         parts.append(panel(_refusals(case), "decisions refused", style="red"))
     parts += journal_panel(journal)
-    if not _is_decided(case) and (hint := _hint(case)):
+    if not domain.is_decided(case, system_clock()) and (hint := _hint(case)):
         parts.append(Text(hint, style="dim"))
     return Group(*parts)
-
-
-def _is_decided(case: Case) -> bool:
-    """Whether somebody has decided a short while ago, so that nobody else can."""
-    coming = case.decision_on_its_way
-    return coming is not None and system_clock() < coming.at + domain.DECIDE_ANEW_AFTER
 
 
 def _hint(case: Case) -> str | None:

@@ -305,20 +305,24 @@ class Resolve:
     receipt_number: str | None
 
 
+def is_decided(case: Case, now: datetime) -> bool:
+    """Whether somebody has decided a short while ago, so that nobody else can."""
+    coming = case.decision_on_its_way
+    return coming is not None and now < coming.at + DECIDE_ANEW_AFTER
+
+
 def refusal_of(command: Resolve, case: Case, now: datetime) -> DecisionRefusal | None:
     """Why a decision is not sent, or None if it is.
 
     The payment-gateway service has the last word. This check only saves people from decisions that the service would refuse.
     """
-    if not case.is_open and not (case.decided_by and command.resolution == "reopen"):
+    fits = command.resolution in decisions_for(case)
+    if not case.is_open and not fits:
         return DecisionRefusal.NOTHING_TO_DECIDE
     if command.expected_version != case.version:
         return DecisionRefusal.VERSION_DIFFERS
-    if command.resolution not in decisions_for(case):
+    if not fits:
         return DecisionRefusal.DOES_NOT_FIT
     if command.resolution == "captured" and not (command.receipt_number or "").strip():
         return DecisionRefusal.RECEIPT_NUMBER_REQUIRED
-    coming = case.decision_on_its_way
-    if coming is not None and now < coming.at + DECIDE_ANEW_AFTER:
-        return DecisionRefusal.DECISION_ON_ITS_WAY
-    return None
+    return DecisionRefusal.DECISION_ON_ITS_WAY if is_decided(case, now) else None
