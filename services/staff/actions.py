@@ -15,8 +15,8 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from services.staff import dead_letters, domain, store
-from services.staff.charges import OLD_AFTER, charge_of
+from services.staff import charges, dead_letters, domain, store
+from services.staff.charges import OLD_AFTER
 from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
 from services.staff.domain import DecisionRefusal, Resolution, SentDecision
 from services.staff.store import JournalEntry, KeptCase, Selection
@@ -29,7 +29,7 @@ from shared.contracts.invoice import CloseCommand, InvoicePaymentRequested, Requ
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id, new_id
 from shared.messaging import dead_letter_headers, reply_address
-from shared.messaging.codec import Malformed, decode, encode, field_errors
+from shared.messaging.codec import encode, field_errors
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
 from shared.messaging.failures import text as text_of
@@ -227,8 +227,7 @@ def _replay(
     if letter.queue not in WORK_QUEUE_NAMES:
         text = f"it came from {letter.queue}, which is no work queue of Remit: it cannot be replayed, only discarded"
         return ActionResult(record.id, text, ActionRefusal.NO_SUCH_QUEUE)
-    charge = charge_of(record)
-    if charge is not None and old_after is not None and charge.is_old(now, old_after):
+    if old_after is not None and (charge := charges.charge_of(record)) is not None and charge.is_old(now, old_after):
         amount = in_major_units(charge.amount_minor, charge.currency)
         text = (
             f"it would charge {amount} and was sent at {_shown(charge.since)}: say that it still shall (--charge-old)"
@@ -281,7 +280,7 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
     entry = JournalEntry(
         new_id(), now, who, "discard", record.id, details | {"closes": str(command_id) if command_id else None}
     )
-    read = _read(record)
+    read = charges.read(record)
     if letter.queue == REQUESTS and isinstance(read, Inbound) and isinstance(read.data, InvoicePaymentRequested):
         return _discard_request(after, entry, read, read.data)
     if command_id is None:
@@ -298,7 +297,7 @@ def _discard(record: DeadLetterRecord, who: str, reason: str, now: datetime) -> 
         content_hash=whole.hex() if whole and outline is None else None,
         outline_hash=outline.hex() if outline else None,
     )
-    message = _message(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
+    message = message_of(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
     return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")
 
 
@@ -318,18 +317,9 @@ def _discard_request(
         decided_by=entry.who,
         reason=str(entry.details["reason"]),
     )
-    details = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
-    decision = JournalEntry(new_id(), entry.at, command.decided_by, "resolve", requested.payment_id, details)
+    decision = _decision_entry(command, entry.at)
     text = "discarded; the payment is decided as not charged, unless it was seen already"
-    return _Act(after, entry, (_message(command, decision, read.correlation_id),), text, decision)
-
-
-def _read(record: DeadLetterRecord) -> Inbound | Malformed | None:
-    """The message as it would be read now. None if its body was not kept."""
-    letter = record.letter
-    return (
-        None if letter.body is None else decode(letter.body, content_type=letter.content_type, headers=letter.headers)
-    )
+    return _Act(after, entry, (message_of(command, decision, read.correlation_id),), text, decision)
 
 
 _WITHHELD_WORDS = {
@@ -405,7 +395,7 @@ async def ask(
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
         await store.append_entries(tx, [entry])
         correlation_id = kept.correlation_id if kept else str(payment_id)
-        await outbox.insert(tx, [_message(inquiry, entry, correlation_id)], sweep_after_s=0)
+        await outbox.insert(tx, [message_of(inquiry, entry, correlation_id)], sweep_after_s=0)
         crash_points.reach("staff.ask.before_commit")
     crash_points.reach("staff.ask.after_commit")
     return ActionResult(payment_id, "the gateway is asked; what it answers shows on the case", entry=entry.id)
@@ -450,11 +440,10 @@ async def resolve(
             )
         except ValidationError as error:
             return ActionResult(payment_id, field_errors(error), ActionRefusal.INVALID)
-        details = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
-        entry = JournalEntry(new_id(), now, command.decided_by, "resolve", payment_id, details)
+        entry = _decision_entry(command, now)
         await store.append_entries(tx, [entry])
         told = command.model_copy(update={"journal_head": await store.journal_head(tx)})
-        message = _message(told, entry, kept.correlation_id)
+        message = message_of(told, entry, kept.correlation_id)
         decision = SentDecision(
             message.id, expected_version, resolution, who, entry.at, repeat_at=entry.at + domain.REPEAT_AFTER
         )
@@ -483,7 +472,7 @@ async def refund(
     Invoice and currency are those of the payment's case. Where there is none, both must be given. The invoice service decides whether the
     refund fits the invoice; what it says shows with the payment.
     """
-    if (unfit := _unfit(who=who, reason=reason)) is not None:
+    if (unfit := _unfit(who=who, reason=reason, invoice_id=invoice_id, currency=currency)) is not None:
         return replace(unfit, subject=payment_id)
     async with database.transaction() as tx:
         kept = await store.find_case(tx, payment_id, lock=True)
@@ -507,7 +496,7 @@ async def refund(
         details = command.model_dump(mode="json", exclude={"payment_id", "requested_by"})
         entry = JournalEntry(new_id(), clock(), command.requested_by, "refund", payment_id, details)
         await store.append_entries(tx, [entry])
-        message = _message(command, entry, kept.correlation_id if kept else str(entry.id))
+        message = message_of(command, entry, kept.correlation_id if kept else str(entry.id))
         await outbox.insert(tx, [message], sweep_after_s=0)
         crash_points.reach("staff.refund.before_commit")
     crash_points.reach("staff.refund.after_commit")
@@ -516,8 +505,15 @@ async def refund(
     )
 
 
-def _message(data: Contract, entry: JournalEntry, correlation_id: str) -> Outgoing:
-    return encode(Draft(data), Cause(entry.id, correlation_id, entry.at), 0, source=SOURCE)
+def _decision_entry(command: ResolvePayment, now: datetime) -> JournalEntry:
+    """The journal entry that holds what the decision says, so that the decision can be said again from it (`decisions`)."""
+    details = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
+    return JournalEntry(new_id(), now, command.decided_by, "resolve", command.payment_id, details)
+
+
+def message_of(data: Contract, entry: JournalEntry, correlation_id: str, position: int | str = 0) -> Outgoing:
+    """The message that a journal entry caused. It is the same each time, byte for byte."""
+    return encode(Draft(data), Cause(entry.id, correlation_id, entry.at), position, source=SOURCE)
 
 
 def decision_text(kept: KeptCase) -> str | None:

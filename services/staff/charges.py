@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from services.staff.dead_letters import DeadLetterRecord
 from shared.contracts.invoice import InvoicePaymentRequested, PayInvoice
-from shared.messaging.codec import decode
+from shared.messaging.codec import Malformed, decode
 from shared.messaging.envelope import Inbound
 from shared.records import dataclass
 
@@ -30,11 +30,16 @@ class ReplayedCharge:
 
 def charge_of(record: DeadLetterRecord) -> ReplayedCharge | None:
     """The charge that a replay of this dead letter may cause. None if it can cause none."""
+    found = read(record)
+    if not isinstance(found, Inbound) or not isinstance(found.data, PayInvoice | InvoicePaymentRequested):
+        return None
+    paid = found.data
+    return ReplayedCharge(paid.invoice_id, paid.amount_minor, paid.currency, min(found.time, record.first_seen))
+
+
+def read(record: DeadLetterRecord) -> Inbound | Malformed | None:
+    """The message as it would be read now. None if its body was not kept."""
     letter = record.letter
-    if letter.body is None:
-        return None
-    read = decode(letter.body, content_type=letter.content_type, headers=letter.headers)
-    if not isinstance(read, Inbound) or not isinstance(read.data, PayInvoice | InvoicePaymentRequested):
-        return None
-    paid = read.data
-    return ReplayedCharge(paid.invoice_id, paid.amount_minor, paid.currency, min(read.time, record.first_seen))
+    return (
+        None if letter.body is None else decode(letter.body, content_type=letter.content_type, headers=letter.headers)
+    )

@@ -11,14 +11,14 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from services.staff import store
+from services.staff import actions, store
 from services.staff.domain import Case
 from services.staff.store import JournalEntry
 from shared.clock import Clock
 from shared.contracts.payment_gateway import InquirePayment, ResolvePayment
 from shared.ids import derived_id
-from shared.messaging.codec import encode, field_errors
-from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.messaging.codec import field_errors
+from shared.messaging.envelope import Outgoing
 from shared.messaging.relay import Relay
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
@@ -26,7 +26,6 @@ from shared.records import replace
 
 log = structlog.get_logger(__name__)
 
-SOURCE = "staff"
 REPEATED_MAX = 100
 """Decisions in one transaction. People make far fewer."""
 
@@ -69,9 +68,8 @@ def _again(entry: JournalEntry, head: str, correlation_id: str, coming: Mapping[
     case = coming.get(derived_id(entry.id, 0))
     if case is None or case.decision is None:
         return []  # an earlier decision about the same payment
-    cause = Cause(entry.id, correlation_id, entry.at)
     inquiry = InquirePayment(invoice_id=case.invoice_id, payment_id=case.payment_id)
-    again = [encode(Draft(inquiry), cause, f"inquiry:{case.decision.times}", source=SOURCE)]
+    again = [actions.message_of(inquiry, entry, correlation_id, f"inquiry:{case.decision.times}")]
     try:
         told = ResolvePayment.model_validate(
             {**entry.details, "payment_id": entry.subject, "decided_by": entry.who, "journal_head": head}
@@ -79,4 +77,4 @@ def _again(entry: JournalEntry, head: str, correlation_id: str, coming: Mapping[
     except ValidationError as error:  # a purge may have taken texts out; a person can decide anew
         log.error("decision_unsayable", entry=str(entry.id), problem=field_errors(error))  # noqa: TRY400 - it would show the texts
         return again
-    return [encode(Draft(told), cause, 0, source=SOURCE), *again]
+    return [actions.message_of(told, entry, correlation_id), *again]

@@ -22,7 +22,7 @@ from shared.messaging.relay import Relay
 from shared.messaging.topology import CASE
 from shared.persistence.database import Database
 from shared.records import replace
-from tests.support.databases import rows
+from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
@@ -244,11 +244,14 @@ async def test_one_of_two_people_who_decide_is_told(
     ]
 
 
+SENT_AT = "UPDATE cases SET details = jsonb_set(details, '{decision,at}', to_jsonb($1::text))"
+
+
 async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
     environment: Environment, upstream: UpstreamClient, database: Database, about: About
 ) -> None:
     """It left for the gateway service, which knows nothing of it: a fail-over, or a purged queue. Time is injected."""
-    said = await upstream.tap("settlement.commands")
+    said, url = await upstream.tap("settlement.commands"), environment.databases["staff"]
     async with environment.running("staff", assemble):
         await tell(upstream, needs_decision(about))
         await case_when(database, about, CaseStatus.NEEDS_DECISION)
@@ -271,6 +274,9 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
         again, question = await said.take(2)
         await relay.keeper.delete_confirmed()
         assert await repeater.repeat(NOW + REPEAT_AFTER) == 0
+        await execute(url, SENT_AT, "soon")
+        assert await repeater.repeat(NOW + timedelta(hours=1)) == 0, "what this build cannot read holds up no other"
+        await execute(url, SENT_AT, NOW.isoformat())
     finally:
         await publisher.close()
     assert (again.id, again.message.body) == (first.id, first.message.body)
@@ -286,7 +292,7 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
 
 
 async def _outbox_is_empty(environment: Environment) -> bool:
-    return not await rows(environment.databases["staff"], "SELECT FROM outbox")
+    return not await rows(environment.databases["staff"], "SELECT 1 FROM outbox")
 
 
 async def test_a_decision_that_lost_to_the_gateway_is_shown_on_the_case(
@@ -374,6 +380,9 @@ async def test_a_refund_is_asked_for_and_what_becomes_of_it_shows(
     wanted: dict[str, Any] = {"refund_id": refund["refund_id"], "amount_minor": 250, "reason": "damaged", "who": "ann"}
     unknown = await actions.refund(database, about["payment_id"], **wanted)
     assert unknown.refusal is ActionRefusal.UNKNOWN, "without a case nobody knows which invoice it paid"
+    leaky = await actions.refund(database, about["payment_id"], **wanted, invoice_id="4242424242424242", currency="EUR")
+    assert not leaky.ok
+    assert await rows(environment.databases["staff"], "SELECT 1 FROM journal") == []
     async with environment.running("staff", assemble):
         asked = await actions.refund(database, about["payment_id"], **wanted, invoice_id="INV-1", currency="EUR")
         command = await said.next()
