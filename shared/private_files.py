@@ -14,6 +14,12 @@ class SharedFileError(PermissionError):
     """Somebody else can read or change the file. The text says so of it, and names the way out: `can be ... by others (...): ...`."""
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a new file with secrets. Raises FileExistsError."""
+    path.touch(mode=MODE, exist_ok=False)
+    path.write_text(text, encoding="utf-8")
+
+
 def open_private(path: Path, flags: int = os.O_RDONLY, *, is_of_others: bool = False) -> int:
     """Open a file with secrets; returns its descriptor. A new file gets `MODE`.
 

@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, settings
 from deploy.local.stack import SERVICES, Stack, open_stack
 from deploy.local.system import prepare
 from shared.observability.logs import configure_logs
+from shared.persistence.database import Database
 from tests.faults.proxy import Network, open_network
 from tests.support.databases import truncate
 from tests.support.environment import Environment
+from tests.support.publishing_lanes import PublishingLanes
 from tests.support.upstream_client import UpstreamClient
 
 GIVEN = "REMIT_TEST_GIVEN"
@@ -62,6 +64,18 @@ async def environment(environment_urls: Environment, monkeypatch: pytest.MonkeyP
         await upstream.purge()
     await asyncio.gather(*(truncate(url) for url in environment_urls.databases.values()))
     return environment_urls
+
+
+@pytest.fixture
+async def lanes(environment: Environment) -> AsyncIterator[PublishingLanes]:
+    """The publishing lanes of the invoice service."""
+    database = await Database.open(environment.databases["invoice"], name="test", connections_max=2)
+    opened = PublishingLanes(environment.rabbitmq_url, database)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+        await database.close()
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ async def _purge(number: str | None, *, do: bool, who: str, reason: str) -> "Pur
 
     from deploy.cli.operate import SERVICES_FOLDER  # noqa: PLC0415
     from services.purge.places import PLACES  # noqa: PLC0415
-    from services.purge.run import Purge, Purged, find, prepared, tables_of  # noqa: PLC0415
+    from services.purge.run import Purge, Purged, look, tables_of  # noqa: PLC0415
     from shared.clock import system_clock  # noqa: PLC0415
     from shared.persistence import schema  # noqa: PLC0415
     from shared.persistence.database import AWAY_ERRORS, Database  # noqa: PLC0415
@@ -108,9 +108,8 @@ async def _purge(number: str | None, *, do: bool, who: str, reason: str) -> "Pur
                     raise ConfigurationError(f"{name.upper()}_DATABASE_URL: {problem}.")
             if do:
                 return await Purge(databases, number=number, who=who, reason=reason, clock=system_clock).run()
-            cleaner, under_way = await prepared(databases, number)
-            tables = await tables_of(databases)
-            return Purged((), [row async for row in find(databases, tables, cleaner)], under_way)
+            _, found, under_way = await look(databases, await tables_of(databases), number)
+            return Purged((), found, under_way)
     except AWAY_ERRORS as error:
         from shared.observability.redaction import describe_error  # noqa: PLC0415
 

@@ -11,6 +11,7 @@ from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
 from deploy.local.stack import SERVICES
 from deploy.local.system import System, open_system
+from shared.private_files import write_private
 
 ENVIRONMENT_FILE = ROOT / ".remit" / "env"
 
@@ -44,10 +45,8 @@ def _write_environment(system: System) -> None:
     """Write the variables for other terminals, readable by this user only: they hold passwords."""
     ENVIRONMENT_FILE.parent.mkdir(exist_ok=True)
     ENVIRONMENT_FILE.unlink(missing_ok=True)
-    ENVIRONMENT_FILE.touch(mode=0o600, exist_ok=False)
-    ENVIRONMENT_FILE.write_text(
-        "".join(f"export {name}={shlex.quote(value)}\n" for name, value in system.environment.items())
-    )
+    exports = [f"export {name}={shlex.quote(value)}\n" for name, value in system.environment.items()]
+    write_private(ENVIRONMENT_FILE, "".join(exports))
 
 
 def _say_what_next(system: System) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -232,29 +232,23 @@ class Upstream:
 
     async def outcome(self, payment_id: UUID, *, within_s: float) -> str | None:
         """`paid`, `declined` or `not_charged`; None if a person has to decide, or if none was known within the time."""
-        give_up_at = time.monotonic() + within_s
         news = self.payments[payment_id]
-        while news.outcome is None and not news.needs_decision:
-            left = give_up_at - time.monotonic()
-            if left <= 0:
-                return None
-            self.news.clear()
-            try:
-                async with asyncio.timeout(min(left, 1.0)):
-                    await self.news.wait()
-            except TimeoutError:
-                continue
+        await self._until(lambda: news.outcome is not None or news.needs_decision, within_s)
         return news.outcome
 
     async def refund_outcome(self, refund_id: UUID, *, within_s: float) -> str | None:
         """What became of a refund; None if nothing was known within the time."""
+        await self._until(lambda: refund_id in self.refunds, within_s)
+        return self.refunds.get(refund_id)
+
+    async def _until(self, is_known: Callable[[], bool], within_s: float) -> None:
+        """Wait for news until this is so, or until the time is over."""
         give_up_at = time.monotonic() + within_s
-        while refund_id not in self.refunds and time.monotonic() < give_up_at:
+        while not is_known() and (left := give_up_at - time.monotonic()) > 0:
             self.news.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(min(left, 1.0)):
                     await self.news.wait()
-        return self.refunds.get(refund_id)
 
     async def _on_answer(self, message: AbstractIncomingMessage) -> None:
         data = json.loads(message.body)["data"]

@@ -20,6 +20,7 @@ from deploy.local import debian
 from deploy.local.errors import StackError
 from deploy.local.processes import Command, Processes
 from deploy.local.scratch import Scratch, exclusive_lock
+from shared.private_files import write_private
 
 _NAME: Final = "rabbitmq"
 _PORT_MAPPER: Final = "epmd"
@@ -141,8 +142,7 @@ class PrivateRabbit:
     def import_definitions(self, definitions: str) -> None:
         """Makes virtual hosts, users and permissions of this JSON; raises StackError if that fails."""
         path = self._node.folder / f"definitions-{secrets.token_hex(4)}.json"
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(definitions)
+        write_private(path, definitions)
         self.ctl("import_definitions", str(path))
         path.unlink()
 

@@ -137,20 +137,17 @@ class Stack:
 
         What a service is told only where permissions are set up belongs here, too: a given server knows none of our users.
         """
+        senders = "named" if self.passwords else os.environ.get(SENDERS_VARIABLE) or "trusted"
+        told = {SENDERS_VARIABLE: senders} if who == "invoice" else {}
         if not self.passwords:
-            senders = {SENDERS_VARIABLE: os.environ.get(SENDERS_VARIABLE) or "trusted"}
-            return self.environment() | (senders if who == "invoice" else {})
+            return self.environment() | told
         roles_of: dict[Service, str] = {own: own for own in SERVICES if own == who}
         if who in {OPERATOR, AUDIT}:
             roles_of = dict.fromkeys(SERVICES, AUDIT)
         if who == OPERATOR:
             roles_of["staff"] = "staff"
         urls = {database_variable(service): self.database_url_of(service, role) for service, role in roles_of.items()}
-        return {
-            RABBITMQ_VARIABLE: self.rabbitmq_url_of(who),
-            **urls,
-            **({SENDERS_VARIABLE: "named"} if who == "invoice" else {}),
-        }
+        return {RABBITMQ_VARIABLE: self.rabbitmq_url_of(who), **urls, **told}
 
     def rabbitmq_url_of(self, user: str) -> str:
         """The broker's URL for one of our users; on a given broker the one URL that there is."""

@@ -24,6 +24,7 @@ from deploy.sandbox.process import SandboxProcess, start_sandbox
 from shared.card_data.encryption import generate_keyset
 from shared.messaging.apply import apply_topology
 from shared.persistence.migrate import migrate
+from shared.private_files import write_private
 
 SANDBOX_KEY: Final = "sk_test_remit"
 
@@ -79,7 +80,7 @@ def open_system_on(stack: Stack, **settings: str) -> Iterator[System]:
         folder = fleet.folder
         keys, public_keys = folder / "card-keys.json", folder / "card-keys.public.json"
         public, private = generate_keyset("demo")
-        _write_secret(keys, json.dumps(private))
+        write_private(keys, json.dumps(private))
         public_keys.write_text(json.dumps(public), encoding="utf-8")
         asyncio.run(prepare(stack))
         with start_sandbox(folder / "ledger.sqlite", log=folder / "sandbox.log") as sandbox:
@@ -88,11 +89,6 @@ def open_system_on(stack: Stack, **settings: str) -> Iterator[System]:
             )
             environment = stack.environment_of(OPERATOR) | {"CARD_PUBLIC_KEYS_FILE": str(public_keys)}
             yield System(stack, sandbox, fleet, environment, public, folder)
-
-
-def _write_secret(path: Path, text: str) -> None:
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_text(text, encoding="utf-8")
 
 
 async def prepare(stack: Stack) -> None:

@@ -444,7 +444,7 @@ class SandboxBank:
         row = self._ledger.one("SELECT * FROM refunds WHERE id = ?", refund_id)
         if row is None:
             return replies.missing("refund", refund_id, param="refund")
-        return replies.ok(self._refund_json(self._look_at_refund(row)))
+        return replies.ok(self._looked_at(row))
 
     def list_refunds(self, _: str, params: Params, __: str | None) -> SandboxReply:
         intent_id = params.get("payment_intent")

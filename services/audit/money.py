@@ -22,6 +22,15 @@ from services.audit.stores import LEDGER, LedgerSnapshot, Stores
 CLOCKS_APART_S = 5.0
 """The gateway's clock may differ from ours: a record may seem this much later than the confirm that followed it."""
 
+_BOTH_SIDES = (
+    payments.invoice_events,
+    payments.payment_rows,
+    payments.charges,
+    payments.refunds,
+    payments.our_refunds,
+)
+"""All that is known of the money of a payment, here and at the gateway."""
+
 # -- captured_once ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -31,17 +40,10 @@ async def captured_once(counted: Tally, stores: Stores) -> None:
 
     Amounts that differ are no breach while a person is asked about them, after a person decided, or once all was given back.
     """
-    sources = (
-        payments.invoice_events,
-        payments.payment_rows,
-        payments.charges,
-        payments.refunds,
-        payments.our_refunds,
-    )
     known = stores.has("payment_gateway")
-    async for payment_id, (events, rows, charges, theirs, ours) in align(*(source(stores) for source in sources)):
+    async for payment_id, (events, rows, charges, theirs, ours) in align(*(source(stores) for source in _BOTH_SIDES)):
         counted.look()
-        request = next((event for event in events if event["event"] == "PaymentRequested"), None)
+        request = _first(events, "PaymentRequested")
         asked = None if request is None else request["data"]
         for why in (
             *_miscounted(rows, charges, ours, theirs, known=known),
@@ -61,6 +63,10 @@ def _miscounted(
         amount = rows[0]["amount_minor"] if rows else charges[0]["amount"] if charges else 0
         captured = sum(charge["amount"] for charge in charges)
         yield from refunds.miscounted(captured, amount, ours, theirs, known=known)
+
+
+def _first(events: list[StoredRow], name: str) -> StoredRow | None:
+    return next((event for event in events if event["event"] == name), None)
 
 
 def _net(charges: list[StoredRow], theirs: list[StoredRow]) -> int:
@@ -261,7 +267,7 @@ def _failed_without_outcome(events: list[StoredRow], failures: list[StoredRow]) 
 
 def _requested_and_never_requested(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str]:
     """A payment whose request was only late must not be closed as if nobody had requested it."""
-    request = next((event for event in events if event["event"] == "PaymentRequested"), None)
+    request = _first(events, "PaymentRequested")
     if request is not None and any(row["reason"] == "never_requested" for row in rows):
         yield f"requested on {request['invoice_id']}, and closed as never requested"
 
@@ -274,17 +280,13 @@ def _decided_without_evidence(
     for row in rows:
         if row["decided_by"] in of_refunds:
             continue
-        resolution = _RESOLUTION_OF.get(row["status"])
-        if row["decided_by"] and not any(
-            d["resolution"] == resolution and d["decided_by"] == row["decided_by"] and d["evidence"].strip()
-            for d in decisions
-        ):
+        if refunds.lacks_evidence(row, _RESOLUTION_OF.get(row["status"]), decisions):
             yield f"{row['status']} by decision of {row['decided_by']}, without evidence"
 
 
 def _disagreeing(events: list[StoredRow], rows: list[StoredRow]) -> Iterator[str]:
     requested = any(event["event"] == "PaymentRequested" for event in events)
-    paid = next((event for event in events if event["event"] == "Paid"), None)
+    paid = _first(events, "Paid")
     failed = any(event["event"] == "PaymentFailed" for event in events)
     if not rows:
         if requested or paid:
@@ -322,14 +324,7 @@ async def books_balance(counted: Tally, stores: Stores) -> None:
     """
     if not stores.has("invoice", "payment_gateway", LEDGER):
         return
-    sources = (
-        payments.invoice_events,
-        payments.payment_rows,
-        payments.charges,
-        payments.refunds,
-        payments.our_refunds,
-    )
-    async for payment_id, (events, rows, charges, theirs, ours) in align(*(source(stores) for source in sources)):
+    async for payment_id, (events, rows, charges, theirs, ours) in align(*(source(stores) for source in _BOTH_SIDES)):
         if _is_left_out(stores, rows, charges):
             continue
         if any(counted.is_young(row["updated_at"]) for row in rows):
@@ -339,9 +334,10 @@ async def books_balance(counted: Tally, stores: Stores) -> None:
         here = _sum((e["data"]["currency"], e["data"]["amount_minor"]) for e in events if e["event"] == "Paid")
         there = _sum((charge["currency"], charge["amount"]) for charge in charges)
         there.subtract(_sum((refund["currency"], refund["amount"]) for refund in theirs))
-        if (paid := next((event["data"] for event in events if event["event"] == "Paid"), None)) is not None:
-            here[paid["currency"]] -= sum(amount for _, amount in refunds.on_invoice(events).values())
-            there[paid["currency"]] += max((row["by_hand_minor"] for row in ours), default=0)
+        if (paid := _first(events, "Paid")) is not None:
+            currency = paid["data"]["currency"]
+            here[currency] -= sum(amount for _, amount in refunds.on_invoice(events).values())
+            there[currency] += refunds.by_hand(ours)
         for currency in sorted({*here, *there}):  # for each payment, so that two errors do not balance each other
             if here[currency] != there[currency]:
                 why = f"the gateway holds {there[currency]} {currency}, the invoice has {here[currency]} (minor units)"

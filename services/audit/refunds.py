@@ -11,10 +11,15 @@ _MADE, _KEPT, _AT_WORK = "refunded", "kept", "at_work"
 _RESOLUTION_OF = {_MADE: "refunded", _KEPT: "not_refunded"}
 
 
+def by_hand(ours: list[StoredRow]) -> int:
+    """What people gave back at the gateway themselves, as far as the gateway said."""
+    minor: int = max((row["by_hand_minor"] for row in ours), default=0)
+    return minor
+
+
 def given_back_here(ours: list[StoredRow]) -> int:
     """What our rows say was given back: by us, and by hand as far as the gateway said."""
-    by_hand: int = max((row["by_hand_minor"] for row in ours), default=0)
-    return by_hand + sum(row["amount_minor"] or 0 for row in ours if row["status"] == _MADE)
+    return by_hand(ours) + sum(row["amount_minor"] or 0 for row in ours if row["status"] == _MADE)
 
 
 def miscounted(
@@ -98,13 +103,16 @@ def disagreeing(
         yield f"the invoice knows {told} of the refund {refund_id}, and there is none here", recorded
 
 
+def lacks_evidence(row: StoredRow, resolution: str | None, decisions: list[StoredRow]) -> bool:
+    """Whether a person decided, and no decision of that person for this, with evidence, is known."""
+    return bool(row["decided_by"]) and not any(
+        d["resolution"] == resolution and d["decided_by"] == row["decided_by"] and d["evidence"].strip()
+        for d in decisions
+    )
+
+
 def decided_without_evidence(ours: list[StoredRow], decisions: list[StoredRow]) -> Iterator[str]:
     """A decision about a refund must have recorded its evidence."""
     for row in ours:
-        if row["decided_by"] and not any(
-            d["resolution"] == _RESOLUTION_OF.get(row["status"])
-            and d["decided_by"] == row["decided_by"]
-            and d["evidence"].strip()
-            for d in decisions
-        ):
+        if lacks_evidence(row, _RESOLUTION_OF.get(row["status"]), decisions):
             yield f"the refund {row['refund_id']} is {row['status']} by decision of {row['decided_by']}, without evidence"

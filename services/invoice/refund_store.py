@@ -1,6 +1,7 @@
 """The rows of refunds: which are pending, so that a request for one that gets lost is announced again."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -11,16 +12,7 @@ from shared.persistence.writes import WriteBatch
 
 def dump(refunds: Refunds) -> list[dict[str, Any]] | None:
     """The refunds as the row of an invoice stores them. None if there are none, as in rows of the build before."""
-    return [
-        {
-            "refund_id": str(refund.refund_id),
-            "asked_minor": refund.asked_minor,
-            "status": refund.status,
-            "refunded_minor": refund.refunded_minor,
-            "version": refund.version,
-        }
-        for refund in refunds
-    ] or None
+    return [asdict(refund) for refund in refunds] or None
 
 
 def load(stored: list[dict[str, Any]] | None) -> Refunds:

@@ -137,12 +137,19 @@ def left_minor(refunds: Refunds, paid_minor: int) -> int:
     return paid_minor - given_back_minor(refunds) - sum(amount or 0 for amount in pending)
 
 
+def _news(refunds: Refunds, refund_id: UUID, version: int) -> tuple[InvoiceRefund, int] | None:
+    """The refund that an outcome is about, and the sum of the others that stand. None if it is unknown, or the outcome no news."""
+    known = find(refunds, refund_id)
+    if known is None or version <= known.version:
+        return None
+    return known, given_back_minor(refunds) - known.refunded_minor
+
+
 def record(command: RecordRefund, refunds: Refunds) -> tuple[Refunded, ...]:
     """The event of a refund that was made. One that is unknown, or older than what is known, changes nothing."""
-    known = find(refunds, command.refund_id)
-    if known is None or command.version <= known.version:
+    if (news := _news(refunds, command.refund_id, command.version)) is None:
         return ()
-    others_minor = given_back_minor(refunds) - known.refunded_minor
+    known, others_minor = news
     total_minor = others_minor + command.amount_minor
     return (
         Refunded(
@@ -153,10 +160,9 @@ def record(command: RecordRefund, refunds: Refunds) -> tuple[Refunded, ...]:
 
 def record_failure(command: RecordRefundFailure, refunds: Refunds, currency: str) -> tuple[RefundFailed, ...]:
     """The event of a refund that was not made, or came back. One that is unknown, or older than what is known, changes nothing."""
-    known = find(refunds, command.refund_id)
-    if known is None or command.version <= known.version:
+    if (news := _news(refunds, command.refund_id, command.version)) is None:
         return ()
-    total_minor = given_back_minor(refunds) - known.refunded_minor
+    known, total_minor = news
     return (
         RefundFailed(
             command.payment_id,
@@ -184,9 +190,9 @@ def fold(refunds: Refunds, event: RefundEvent) -> Refunds:
 
 
 def _changed(refunds: Refunds, refund_id: UUID, status: RefundStatus, refunded_minor: int, version: int) -> Refunds:
-    changed: list[InvoiceRefund] = []
-    for refund in refunds:
-        is_it = refund.refund_id == refund_id
-        after = replace(refund, status=status, refunded_minor=refunded_minor, version=version) if is_it else refund
-        changed.append(after)
-    return tuple(changed)
+    return tuple(
+        replace(refund, status=status, refunded_minor=refunded_minor, version=version)
+        if refund.refund_id == refund_id
+        else refund
+        for refund in refunds
+    )

@@ -100,21 +100,21 @@ class Charging:
     _tasks: dict[asyncio.Task[None], PaymentRow] = field(default_factory=dict)
     _calls: asyncio.Semaphore = field(init=False)
     _at_work_max: int = field(init=False)
+    _kept_for_begun: int = field(init=False)
     _silent: set[UUID] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._calls = asyncio.Semaphore(self.calls_in_flight)
-        self._at_work_max = self.calls_in_flight + sum(
-            math.ceil(extra * self.calls_in_flight) for extra in (WAITING_PER_CALL, BEGUN_PER_CALL)
-        )
+        self._kept_for_begun = math.ceil(BEGUN_PER_CALL * self.calls_in_flight)
+        waiting = math.ceil(WAITING_PER_CALL * self.calls_in_flight)
+        self._at_work_max = self.calls_in_flight + waiting + self._kept_for_begun
 
     # -- the payments at work --------------------------------------------------------------------------------------------------------
 
     @property
     def free(self) -> int:
         """How many more payments this instance can begin now, so that each has its turn while its lease is young."""
-        kept = math.ceil(BEGUN_PER_CALL * self.calls_in_flight)
-        return min(self.free_for_begun - kept, self.pace.room(min(AHEAD_S, self._turn_within_s / 2)))
+        return min(self.free_for_begun - self._kept_for_begun, self.pace.room(min(AHEAD_S, self._turn_within_s / 2)))
 
     @property
     def free_for_begun(self) -> int:

@@ -564,7 +564,7 @@ def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, polic
 
 def _given_back_by_hand(payment: Payment, policy: Policy) -> PaymentTransition:
     """The refund of the rest finds nothing left. If somebody gave it back at the gateway, that is this refund."""
-    if refunds.refunded_minor(payment.refunds) >= (captured_minor(payment) or 0):
+    if _status_after(payment, payment.refunds) is PaymentStatus.REFUNDED:
         return _refund_failed(payment, OutcomeReason.NOTHING_LEFT, policy)
     return _refunded(_with_refund(payment, replace(refund_at_work(payment), amount_minor=None)), None, policy)
 

@@ -7,8 +7,9 @@ dies with unrecorded answers loses nothing either: the gateway is asked again wh
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from uuid import UUID
 
 import structlog
 
@@ -65,6 +66,9 @@ class StepResult:
     def is_told(self) -> bool:
         """Whether staff hear what the gateway answered."""
         return self.attempt is not None and domain.is_told_to_staff(self.transition, GatewayStep(self.attempt.step))
+
+
+ShownAttempts = Mapping[UUID, tuple[GatewayAttempt, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +188,10 @@ class GroupCommit:
             told = [result for result in effective if result.is_told]
             effective += await self._store_late_answers(tx, late)
             await refund_store.save(writes, [(r.row.payment, r.transition.payment) for r in effective])
-            outgoing = await ledger.save_outcomes(tx, await _outcomes(writes, effective))
+            attempts = await _shown_attempts(writes, effective, told)
+            outgoing = await ledger.save_outcomes(tx, _outcomes(effective, attempts))
             outgoing += await ledger.outcomes_of(tx, republished(r.transition for r in effective))
-            outgoing += await _answers(writes, told)
+            outgoing += _answers(told, attempts)
             outbox_batches = await outbox.insert(writes, outgoing)
             await writes.flush()
             crash_points.reach("charging.before_record_commit")
@@ -236,25 +241,33 @@ def _with_new_fence(result: StepResult) -> PaymentUpdate:
     return replace(update, row=replace(update.row, fence=update.row.fence + 1), kept=False)
 
 
-async def _outcomes(writes: WriteBatch, effective: Sequence[StepResult]) -> list[PublishedOutcome]:
+async def _shown_attempts(
+    writes: WriteBatch, effective: Sequence[StepResult], told: Sequence[StepResult]
+) -> ShownAttempts:
+    """The last attempts of each payment whose message shows them."""
+    shown = {r.row.payment.payment_id for r in effective if r.transition.outcome in TELLS_ATTEMPTS}
+    shown.update(result.row.payment.payment_id for result in told)
+    if shown:
+        await writes.flush()  # a message shows the attempts of this transaction, too
+    return await ledger.last_attempts(writes, shown)
+
+
+def _outcomes(effective: Sequence[StepResult], attempts: ShownAttempts) -> list[PublishedOutcome]:
     """The outcomes of these results, ready to publish."""
-    with_outcome = [result for result in effective if result.transition.outcome is not None]
-    cases = {r.row.payment.payment_id for r in with_outcome if r.transition.outcome in TELLS_ATTEMPTS}
-    if cases:
-        await writes.flush()  # the outcome of a case shows the attempts of this transaction, too
-    attempts = await ledger.last_attempts(writes, cases)
     return [
-        published_outcome(r.transition, r.row.origin.at(r.at), attempts.get(r.row.payment.payment_id, ()))
-        for r in with_outcome
+        published_outcome(r.transition, r.row.origin.at(r.at), _shown(r, attempts))
+        for r in effective
+        if r.transition.outcome is not None
     ]
 
 
-async def _answers(writes: WriteBatch, told: Sequence[StepResult]) -> list[Outgoing]:
+def _shown(result: StepResult, attempts: ShownAttempts) -> tuple[GatewayAttempt, ...]:
+    is_shown = result.transition.outcome in TELLS_ATTEMPTS
+    return attempts.get(result.row.payment.payment_id, ()) if is_shown else ()
+
+
+def _answers(told: Sequence[StepResult], attempts: ShownAttempts) -> list[Outgoing]:
     """What the gateway answered about payments that staff follow, ready to publish."""
-    if not told:
-        return []
-    await writes.flush()
-    attempts = await ledger.last_attempts(writes, {result.row.payment.payment_id for result in told})
     return [
         encode(
             inquired(result.transition.payment, attempts[result.row.payment.payment_id], number=result.row.fence),

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from services.payment_gateway import store
 from services.payment_gateway.charging import Charging
-from services.payment_gateway.domain import CHARGED, PaymentStatus
+from services.payment_gateway.domain import CHARGED, FAILED
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.stripe_events import (
     ForeignEventError,
@@ -24,6 +24,7 @@ from services.payment_gateway.gateways.stripe_events import (
 )
 from services.payment_gateway.settings import WebhookSettings
 from services.payment_gateway.store import RowState
+from shared.http_server import HttpServer, serve
 from shared.observability import metrics
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.settings import ConfigurationError
@@ -39,9 +40,6 @@ AT_WORK_MAX: Final = 100
 """Events in memory at most. The gateway sends the others again, later."""
 LOOKS_AT_ONCE: Final = 4
 """Connections to the database and to the gateway that events may use. The others are for payments."""
-_BACKLOG: Final = 128
-_SHUTDOWN_S: Final = 1.0
-_NOT_CHARGED: Final = frozenset({PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED})
 
 
 class Seen(StrEnum):
@@ -69,24 +67,20 @@ class Webhooks:
         self._livemode = livemode
         self._at_work = 0
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
-        self._runner: web.AppRunner | None = None
+        self._server = HttpServer(None)
 
     @property
     def listens_on(self) -> int:
-        """The port it listens on, or 0."""
-        addresses = self._runner.addresses if self._runner else []
-        return int(addresses[0][1]) if addresses else 0
+        """The port it listens on."""
+        return self._server.addresses[0][1]
 
     async def listen(self) -> None:
         """Open the port. Raises `ConfigurationError` if that is impossible."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_post(PATH, self._receive)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
-        await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._settings.host, self._settings.port, backlog=_BACKLOG).start()
+            self._server = await serve(app, self._settings.host, self._settings.port)
         except OSError as error:
-            await self._runner.cleanup()
             raise ConfigurationError(f"GATEWAY_WEBHOOK_PORT cannot be opened: {error.strerror}.") from None
 
     async def run(self) -> None:
@@ -94,8 +88,7 @@ class Webhooks:
         try:
             await asyncio.Event().wait()
         finally:
-            if self._runner is not None:
-                await self._runner.cleanup()
+            await self._server.close()
 
     async def _receive(self, request: web.Request) -> web.Response:
         seen = await self._seen(request)
@@ -155,6 +148,6 @@ def what_to_do(shows: Shows, state: RowState | None) -> Seen:
         return Seen.FOREIGN
     if shows is Shows.CAPTURE and (state.is_held or state.status in CHARGED):
         return Seen.NOTHING_NEW
-    if shows is Shows.NO_CAPTURE and (state.is_held or state.status in _NOT_CHARGED):
+    if shows is Shows.NO_CAPTURE and (state.is_held or state.status in FAILED):
         return Seen.NOTHING_NEW
     return Seen.BUSY if state.is_held else Seen.LOOKED

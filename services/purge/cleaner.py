@@ -12,7 +12,7 @@ import orjson
 
 from shared.card_data.encodings import readings
 from shared.card_data.encryption import read_unambiguous
-from shared.card_data.plain import IGNORABLE, as_ascii, is_text, twins_of
+from shared.card_data.plain import IGNORABLE, UUID_IN_TEXT, as_ascii, is_text, twins_of
 from shared.card_data.scan import CARD_PLACEHOLDER, LAYERS, mask_card_numbers
 from shared.card_data.values import has_card_data, scalar_text
 from shared.card_data.verification_values import find_cvv, mask_cvv
@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _LIKE_NAMES = frozenset({"statement_descriptor"})
 """Members that may hold blanks, but no brackets."""
 _SEPARATOR = rb"(?:%b|[^0-9A-Za-z]){0,3}" % re.escape(IGNORABLE)
-_UUID = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
+_UUID = re.compile(UUID_IN_TEXT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,16 +115,15 @@ class Purge:
         cleaned: list[FoundRow] = []
         tables = await tables_of(self._databases)
         for _ in range(PASSES_MAX):
-            cleaner, under_way = await prepared(self._databases, self._number)
-            found = [row async for row in find(self._databases, tables, cleaner)]
+            cleaner, found, under_way = await look(self._databases, tables, self._number)
             if found or self._number is not None:  # a number may stand in what is kept nowhere but in a hash
                 await self._forget_contents()
             if not found:
                 return Purged(cleaned, (), under_way)
             for rows in _sets([row for row in found if not await self._is_at_work(row)]):
                 cleaned += await self._clean(rows, cleaner)
-        cleaner, under_way = await prepared(self._databases, self._number)
-        return Purged(cleaned, [row async for row in find(self._databases, tables, cleaner)], under_way)
+        _, left, under_way = await look(self._databases, tables, self._number)
+        return Purged(cleaned, left, under_way)
 
     async def _is_at_work(self, row: FoundRow) -> bool:
         """Whether an instance of the payment-gateway service works on this payment. It would write back what it has in memory."""
@@ -216,6 +215,14 @@ async def tables_of(databases: Mapping[str, Database]) -> list[ScannedTable]:
                     columns.setdefault(row["table"], {})[row["name"]] = row["type"]
         tables += [ScannedTable(name, place, columns[place.table]) for place in places]
     return tables
+
+
+async def look(
+    databases: Mapping[str, Database], tables: Iterable[ScannedTable], number: str | None
+) -> tuple[Cleaner, list[FoundRow], int]:
+    """What takes card data out, all rows that hold some, and how many invoices wait for the end of a payment. Changes nothing."""
+    cleaner, under_way = await prepared(databases, number)
+    return cleaner, [row async for row in find(databases, tables, cleaner)], under_way
 
 
 async def find(

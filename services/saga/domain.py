@@ -295,8 +295,12 @@ def transition(saga: Saga, fact: Fact, schedule: ReminderSchedule) -> SagaStep:
     after, says = _after(_learn(saga, fact), fact)
     if after == saga:
         return SagaStep(saga)
-    repeats = after.repeats if _waits_for(reminders(after)) is _waits_for(reminders(saga)) else 0
-    return _with_deadline(saga, replace(after, version=saga.version + 1, repeats=repeats), says, schedule)
+    waited_for, waits_for = reminders(saga), reminders(after)
+    repeats = after.repeats if _waits_for(waits_for) is _waits_for(waited_for) else 0
+    after = replace(after, version=saga.version + 1, repeats=repeats)
+    if repeats >= REPEATS_MAX or not waits_for:
+        return SagaStep(after, says)
+    return _with_deadline(after, says, schedule, is_pending=bool(waited_for))
 
 
 def _is_stale(saga: Saga, fact: Fact) -> bool:
@@ -339,15 +343,13 @@ def _newest(saga: Saga, fact: PaymentFact) -> int:
     return max(saga.payment_version, fact.version)
 
 
-def _with_deadline(before: Saga, after: Saga, says: Says, schedule: ReminderSchedule) -> SagaStep:
+def _with_deadline(after: Saga, says: Says, schedule: ReminderSchedule, *, is_pending: bool) -> SagaStep:
     """Set a deadline, unless one is pending that is due no later. So a healthy payment has only one deadline.
 
     Deadlines are never cancelled. When one fires, the state of the saga decides what it does.
     """
-    if after.repeats >= REPEATS_MAX or not reminders(after):
-        return SagaStep(after, says)
     delay_s = schedule.delay_s(after)
-    pending_s = after.deadline_s if reminders(before) else None
+    pending_s = after.deadline_s if is_pending else None
     if pending_s is not None and pending_s <= delay_s:
         return SagaStep(after, says)
     return SagaStep(replace(after, deadline=after.deadline + 1, deadline_s=delay_s), says, delay_s)

@@ -4,15 +4,11 @@ import re
 
 from shared.card_data.brands import DIGITS_MIN
 from shared.card_data.encodings import readings, without_escapes
-from shared.card_data.plain import as_ascii
+from shared.card_data.plain import UUID_IN_TEXT, as_ascii
 from shared.card_data.scan import LAYERS, may_hold_long_number
 
 _MARK = b"#"
-_UUID_OR_LONG_NUMBER = re.compile(
-    rb"((?<![0-9A-Za-z])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9A-Za-z]))|[0-9](?:[^0-9A-Za-z]{0,3}[0-9]){%d,}"
-    % (DIGITS_MIN - 1),
-    re.IGNORECASE,
-)
+_UUID_OR_LONG_NUMBER = re.compile(rb"(%b)|[0-9](?:[^0-9A-Za-z]{0,3}[0-9]){%d,}" % (UUID_IN_TEXT, DIGITS_MIN - 1))
 """As many digits as the shortest card number has, or more, however they are printed, whatever their brand and check digit."""
 
 

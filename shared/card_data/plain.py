@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+UUID_IN_TEXT: Final = rb"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}(?![0-9A-Za-z])"
+"""A pattern: the digits of a UUID are no number, wherever long numbers are looked for."""
 IGNORABLE: Final = b"\x01"
 # Zero-width and direction marks, soft hyphens, variation selectors, combining and enclosing marks: nothing a reader takes for a separator.
 _IGNORED_RANGES: Final = (

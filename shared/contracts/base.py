@@ -27,6 +27,7 @@ def _known_currency(code: str) -> str:
 
 
 AmountMinor = Annotated[int, Field(strict=True, ge=1, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
+AmountOrZero = Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
 Currency = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Z]{3}$"), AfterValidator(_known_currency)]
 Name = Annotated[
     str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=NAME_LENGTH_MAX)
@@ -42,6 +43,7 @@ def added(description: str) -> Any:
 
 
 ADVICE: Any = added("the gateway's code for what can be done about the reason, if it gave one")
+REST: Any = added("how much; absent: all that is left, as the gateway knows it")
 Text = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=TEXT_LENGTH_MAX)]
 LongText = Annotated[
     str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=EVIDENCE_LENGTH_MAX)

@@ -1,18 +1,18 @@
 """The messages that the invoice service owns: the commands it takes, the events it publishes, the answers it gives."""
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
 from shared.contracts.base import (
     ADVICE,
-    AMOUNT_MINOR_MAX,
-    MINOR_UNIT,
+    REST,
     AboutInvoice,
     AboutPayment,
     AmountMinor,
+    AmountOrZero,
     Code,
     Contract,
     Currency,
@@ -82,8 +82,6 @@ class EncryptedCardMethod(Part):
 
 PaymentMethod = Annotated[TokenMethod | EncryptedCardMethod, Field(discriminator="kind")]
 
-REST: Any = added("how much; absent: all that is left, as the gateway knows it")
-
 # -- commands from upstream ------------------------------------------------------------------------------------------------------------
 
 
@@ -99,7 +97,7 @@ class IssueInvoice(UpstreamCommand):
 
     wire_name: ClassVar[str] = "remit.invoice.IssueInvoice.v1"
     customer_id: Name
-    amount_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
+    amount_minor: AmountOrZero
     currency: Currency
 
 
@@ -327,7 +325,7 @@ class InvoiceRefundFailed(AboutPayment):
     reason: Code
     amount_minor: AmountMinor | None = REST
     currency: Currency
-    refunded_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
+    refunded_minor: AmountOrZero
     version: Version
 
 

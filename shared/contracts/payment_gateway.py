@@ -8,10 +8,10 @@ from pydantic import Field, StringConstraints
 
 from shared.contracts.base import (
     ADVICE,
-    AMOUNT_MINOR_MAX,
-    MINOR_UNIT,
+    REST,
     AboutPayment,
     AmountMinor,
+    AmountOrZero,
     Code,
     Currency,
     Kind,
@@ -59,7 +59,7 @@ class MakeRefund(PaymentCommand):
 
     wire_name: ClassVar[str] = "remit.payment_gateway.MakeRefund.v1"
     refund_id: UUID
-    amount_minor: AmountMinor | None = added("how much; absent: all that is left, as the gateway knows it")
+    amount_minor: AmountMinor | None = REST
     currency: Currency
     reason: Text
 
@@ -133,15 +133,12 @@ class Attempt(Part):
     evidence: Annotated[str, Field(max_length=EVIDENCE_SHOWN_MAX)]
 
 
-Shown = Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
-
-
 class GatewaySide(Part):
     """What the gateway says about the payment: the kind of its answer, and, if it shows a capture, the amounts."""
 
     answer: Code
-    captured_minor: Shown | None = None
-    refunded_minor: Shown | None = None
+    captured_minor: AmountOrZero | None = None
+    refunded_minor: AmountOrZero | None = None
     currency: Code | None = None
     disputed: bool = False
 
@@ -176,8 +173,8 @@ class RefundFacts(Part):
 
     refund_id: Annotated[UUID, Field(description="our id; that of the payment if its invoice could not take the money")]
     amount_minor: AmountMinor | None = added("of this refund; absent while nobody knows how much is left")
-    refunded_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
-    left_minor: Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
+    refunded_minor: AmountOrZero
+    left_minor: AmountOrZero
 
 
 REFUND: Any = added(

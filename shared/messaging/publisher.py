@@ -34,7 +34,7 @@ from shared.amqp.transport import FrameTransport
 from shared.messaging import dead_letters
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Lane, Outgoing
-from shared.messaging.reply_address import kind_of
+from shared.messaging.reply_address import direct_kind
 from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, ingress_exchange, is_public
 from shared.observability import metrics
 from shared.observability.health import Readiness
@@ -338,13 +338,16 @@ class Publisher:
         117 + 91 microseconds a message. Frames that are written together cost 12 + 24.
         """
         settled = self._confirms.expect(marks)
-        if self._transport is None:
-            raise _NotSentError("there is no connection")
-        try:
-            self._transport.write(payload)
-        except ConnectionError as error:
-            raise _NotSentError(str(error)) from None
-        return settled
+        problem = "there is no connection"
+        if self._transport is not None:
+            try:
+                self._transport.write(payload)
+            except ConnectionError as error:
+                problem = str(error)
+            else:
+                return settled
+        settled.cancel()  # nobody waits for it
+        raise _NotSentError(problem)
 
     async def _all_confirmed(self, settled: "asyncio.Future[None]") -> None:
         """Wait for the confirms of all written messages. `_confirms.fates` holds them then. Raises one of `BROKER_ERRORS`."""
@@ -537,7 +540,7 @@ def _payload(
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
     is_copy = lane is not Lane.INSIDE and is_public(message.exchange)
     # RabbitMQ 3.10 returns what it delivers by direct reply-to as if nobody had got it.
-    is_direct = not message.exchange and kind_of(message.routing_key) is not None
+    is_direct = direct_kind(message.exchange, message.routing_key) is not None
     return frames.publish(
         channel.number,
         exchange=message.exchange if is_copy else ingress_exchange(message.exchange),

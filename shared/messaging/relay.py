@@ -93,9 +93,7 @@ class Relay:
 
         While the public refuses, that is known before. Otherwise a refusal tells of it, if our own queues then take the message.
         """
-        messages = _messages_of(held)
-        known = [message for message in messages if self._routes.refuses(message)]
-        to_all = [message for message in messages if not self._routes.refuses(message)] if known else messages
+        known, to_all = self._routes.by_refusal(_messages_of(held))
         crash_points.reach("relay.before_publish")
         published = await self._publisher.publish(to_all)
         crash_points.reach("relay.after_confirm")
@@ -214,13 +212,11 @@ class OutsideRelay(_RelayOfOthers):
 
     async def _publish_messages(self, held: Sequence[OutboxBatch]) -> tuple[Published, ForAnotherLane]:
         """Publish messages, except those whose routes refuse. They change their lane, and so do those of which one has a silent queue."""
-        messages = _messages_of(held)
-        unsent = {message.id for message in messages if self._routes.refuses(message)}
-        sent = [message for message in messages if not self._routes.refuses(message)] if unsent else messages
+        refusing, sent = self._routes.by_refusal(_messages_of(held))
         published = await self._send(sent)
         if not published.is_complete:
             self._routes.learn(sent, published)
-        return published, unsent.union(published.unclear)
+        return published, {message.id for message in refusing}.union(published.unclear)
 
 
 class RetryRelay(_RelayOfOthers):

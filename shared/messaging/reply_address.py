@@ -65,6 +65,11 @@ def is_direct(reply_to: str) -> bool:
     return kind_of(reply_to) is not None
 
 
+def direct_kind(exchange: str, routing_key: str) -> str | None:
+    """The kind of direct reply-to by which a message with this exchange and key goes. None if it goes otherwise."""
+    return None if exchange else kind_of(routing_key)
+
+
 @lru_cache(maxsize=4_096)
 def kind_of(reply_to: str) -> str | None:
     """What decides whether the broker can read this address of direct reply-to: the node, and whether its process has a large number.

@@ -20,7 +20,7 @@ import structlog
 
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import Published
-from shared.messaging.reply_address import kind_of
+from shared.messaging.reply_address import direct_kind
 from shared.messaging.topology import MUST_ROUTE, is_public, own_exchange
 from shared.observability import metrics
 from shared.persistence.outbox import Backoff
@@ -95,6 +95,11 @@ class Routes:
             elif message.id in silent or (message.id in poison and _is_direct(message)):
                 self._refuses(message, apart=True, is_to_blame=True)
 
+    def by_refusal(self, messages: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Sequence[Outgoing]]:
+        """Those messages whose routes refuse now, and the others."""
+        refusing = [message for message in messages if self.refuses(message)]
+        return refusing, [message for message in messages if not self.refuses(message)] if refusing else messages
+
     def to_try(
         self, messages: Sequence[Outgoing], *, untried: Collection[UUID]
     ) -> tuple[list[Outgoing], list[list[Outgoing]], list[Outgoing]]:
@@ -160,12 +165,12 @@ def _make_room(routes: dict[Route, Any]) -> None:
 
 
 def _is_direct(message: Outgoing) -> bool:
-    return not message.exchange and kind_of(message.routing_key) is not None
+    return direct_kind(message.exchange, message.routing_key) is not None
 
 
 def route_of(message: Outgoing) -> Route:
     """The route that the message takes. All addresses of direct reply-to of one kind are one route."""
-    return message.exchange, (None if message.exchange else kind_of(message.routing_key)) or message.routing_key
+    return message.exchange, direct_kind(message.exchange, message.routing_key) or message.routing_key
 
 
 def routes_of(messages: Iterable[Outgoing]) -> set[Route]:

@@ -89,13 +89,13 @@ PUBLIC_EXCHANGES: Final = ("invoice.events", "payment.events")
 """The topic exchanges: anybody may bind queues to them."""
 _INGRESS = {name: f"{name}.direct" for name in PUBLIC_EXCHANGES}
 _OWN = {name: f"{name}.own" for name in PUBLIC_EXCHANGES}
-_DEAD_LETTER_INGRESS = f"{DEAD_LETTERS}.direct"
+_ENTRIES = _INGRESS | {DEAD_LETTERS: f"{DEAD_LETTERS}.direct"}
 """Only the broker publishes to the exchange `dead-letters` itself, which the arguments of our queues name."""
 
 
 def ingress_exchange(exchange: str) -> str:
     """Where our own messages for `exchange` enter: its direct exchange if it has one, else the exchange itself."""
-    return _DEAD_LETTER_INGRESS if exchange == DEAD_LETTERS else _INGRESS.get(exchange, exchange)
+    return _ENTRIES.get(exchange, exchange)
 
 
 def is_public(exchange: str) -> bool:

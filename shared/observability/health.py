@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.http_server import HttpServer, serve
 from shared.observability.metrics import READY
 from shared.observability.redaction import redact
 from shared.observability.visible import visible
@@ -16,7 +17,6 @@ from shared.observability.visible import visible
 LOOPBACK: Final = "127.0.0.1"  # probes and metrics are for this machine only, unless HEALTH_HOST says otherwise
 STARTING: Final = "starting"
 _REASON_MAX = 200  # characters: a sentence, for a person who reads a probe's output
-_SHUTDOWN_S = 1.0  # at shutdown, a probe under way still gets its answer, and a stuck one delays nothing
 
 
 class Readiness:
@@ -67,36 +67,9 @@ def health_app(readiness: Readiness) -> web.Application:
     return app
 
 
-class HealthServer:
-    """Answers probes until it is closed."""
-
-    def __init__(self, runner: web.AppRunner | None) -> None:
-        self._runner = runner
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """The host and port pairs it listens on. Empty if it does not listen."""
-        return [(address[0], address[1]) for address in self._runner.addresses] if self._runner else []
-
-    async def close(self) -> None:
-        """Stop listening. A second call does nothing."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-
-async def serve_health(readiness: Readiness, *, host: str = LOOPBACK, port: int) -> HealthServer:
+async def serve_health(readiness: Readiness, *, host: str = LOOPBACK, port: int) -> HttpServer:
     """Start answering probes. `host` is HEALTH_HOST. `port` is HEALTH_PORT, and 0 means that no port is opened.
 
     Raises OSError if it cannot listen there.
     """
-    if port == 0:
-        return HealthServer(None)
-    runner = web.AppRunner(health_app(readiness), access_log=None, shutdown_timeout=_SHUTDOWN_S)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except BaseException:
-        await runner.cleanup()
-        raise
-    return HealthServer(runner)
+    return await serve(health_app(readiness), host, port) if port else HttpServer(None)

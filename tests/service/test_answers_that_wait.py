@@ -1,33 +1,15 @@
 """Queues of askers that take no answers: theirs wait by themselves and are given up, and no other answer waits with them."""
 
-from collections.abc import AsyncIterator
-from uuid import uuid4
-
 import pytest
 
-from shared.messaging.envelope import Lane, Outgoing
-from shared.persistence.database import Database
+from shared.messaging.envelope import Lane
 from shared.persistence.outbox import ANSWER_REFUSALS_MAX
-from tests.support.environment import Environment
-from tests.support.publishing_lanes import PublishingLanes
+from tests.support.publishing_lanes import PublishingLanes, answer
 from tests.support.upstream_client import Subscription, UpstreamClient
-
-
-def answer(address: str) -> Outgoing:
-    return Outgoing(uuid4(), "", address, "t", "c", b"{}", droppable=True)
 
 
 async def ids(subscription: Subscription) -> list[str]:
     return [one.id for one in await subscription.waiting()]
-
-
-@pytest.fixture
-async def lanes(environment: Environment) -> AsyncIterator[PublishingLanes]:
-    database = await Database.open(environment.databases["invoice"], name="test", connections_max=2)
-    opened = PublishingLanes(environment.rabbitmq_url, database)
-    yield opened
-    await opened.close()
-    await database.close()
 
 
 @pytest.fixture

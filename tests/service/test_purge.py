@@ -37,7 +37,6 @@ from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 
-URL_OWNER = re.compile(r"//[^@]*@")
 PAN = "4242 4242 4242 4242"
 DIGITS = PAN.replace(" ", "")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -12,10 +12,9 @@ import pytest
 from shared.messaging import publisher as publishing
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.publisher import CONFIRM_TIMEOUT_S
-from shared.persistence.database import Database
 from shared.persistence.outbox import ANSWER_REFUSALS_MAX
 from tests.support.environment import Environment
-from tests.support.publishing_lanes import PublishingLanes
+from tests.support.publishing_lanes import PublishingLanes, answer
 from tests.support.upstream_client import UpstreamClient
 
 PAID, VOIDED = "remit.invoice.InvoicePaid.v1", "remit.invoice.InvoiceVoided.v1"
@@ -24,10 +23,6 @@ PAID, VOIDED = "remit.invoice.InvoicePaid.v1", "remit.invoice.InvoiceVoided.v1"
 
 def event(type_: str) -> Outgoing:
     return Outgoing(uuid4(), "invoice.events", type_, type_, "c", b"{}")
-
-
-def answer(address: str) -> Outgoing:
-    return Outgoing(uuid4(), "", address, "t", "c", b"{}", droppable=True)
 
 
 @asynccontextmanager
@@ -48,15 +43,6 @@ def shorter_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def lanes(environment: Environment) -> AsyncIterator[PublishingLanes]:
-    database = await Database.open(environment.databases["invoice"], name="test", connections_max=2)
-    opened = PublishingLanes(environment.rabbitmq_url, database)
-    yield opened
-    await opened.close()
-    await database.close()
-
-
-@pytest.fixture
 async def strangers(environment: Environment) -> AsyncIterator[str]:
     """A quorum queue of somebody else."""
     async with await aio_pika.connect(environment.rabbitmq_url, timeout=10) as connection:
@@ -71,8 +57,8 @@ async def test_a_silent_queue_of_somebody_else_holds_up_nobody(
     environment: Environment, lanes: PublishingLanes, upstream: UpstreamClient, strangers: str
 ) -> None:
     asker, saga = await upstream.inbox(), await upstream.queue("saga.events")
-    begun = time.monotonic()
     async with silenced(environment, strangers):
+        begun = time.monotonic()
         # its answers
         await lanes.say(answer(asker.name), answer(strangers))
         assert await lanes.waiting() == [("retry", 0), ("retry", 0)], (
@@ -102,7 +88,7 @@ async def test_a_silent_queue_of_somebody_else_holds_up_nobody(
 
 
 async def test_a_silent_queue_of_ours_costs_less_than_one_full_wait(
-    environment: Environment, lanes: PublishingLanes, upstream: UpstreamClient
+    environment: Environment, lanes: PublishingLanes
 ) -> None:
     async with silenced(environment, "saga.events"):
         begun = time.monotonic()

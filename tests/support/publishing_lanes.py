@@ -1,6 +1,7 @@
 """All lanes of one service without the service: a test commits messages, and sweeps a lane when it wants."""
 
 from collections.abc import Sequence
+from uuid import uuid4
 
 from shared.amqp.broker_link import BrokerLink
 from shared.messaging.envelope import Lane, Outgoing
@@ -11,6 +12,11 @@ from shared.messaging.relay import OutsideRelay, Relay, RetryRelay
 from shared.messaging.routes import Routes
 from shared.persistence import outbox
 from shared.persistence.database import Database
+
+
+def answer(address: str) -> Outgoing:
+    """An answer, which may be given up."""
+    return Outgoing(uuid4(), "", address, "t", "c", b"{}", droppable=True)
 
 
 class PublishingLanes:

@@ -259,33 +259,30 @@ class StripeGateway:
         found: list[Mapping[str, Any]] = []
         params: dict[str, Any] = {"payment_intent": gateway_id, "limit": PAGE_SIZE}
         for _ in range(PAGES_MAX):
-            reply = await self._get(_REFUNDS, params)
-            if isinstance(reply, Rejected):
-                return port.Unknown(reply.evidence)
-            if not isinstance(reply, Accepted):
-                return reply
-            page = _objects(reply.body)
-            if page is None:
-                return port.Unknown(evidence(reply.evidence, "the list of refunds is unreadable"))
-            found += page
-            if not reply.body.get("has_more"):
+            page = await self._list(_REFUNDS, params)
+            if not isinstance(page, Page):
+                return page
+            found += page.things
+            if not page.has_more:
                 return found
-            params["starting_after"] = page[-1].get("id") if page else None
+            params["starting_after"] = page.things[-1].get("id") if page.things else None
         return port.Unknown(f"more than {PAGES_MAX * PAGE_SIZE} refunds of one payment")
 
     async def page(self, kind: Listed, since: int, until: int | None, after: str | None) -> Page | port.NoAnswer:
         """One page of what was created from `since` until before `until` (Unix seconds), newest first, after the object `after`."""
         created = {"gte": since} | ({"lt": until} if until is not None else {})
         expand = {"expand": ["data.latest_charge"]} if kind == "payment_intents" else {}
-        reply = await self._get(
-            f"/v1/{kind}", {"created": created, "limit": PAGE_SIZE} | expand | _given({"starting_after": after})
-        )
+        params = {"created": created, "limit": PAGE_SIZE} | expand | _given({"starting_after": after})
+        return await self._list(f"/v1/{kind}", params)
+
+    async def _list(self, path: str, params: Mapping[str, Any]) -> Page | port.NoAnswer:
+        reply = await self._get(path, params)
         match reply:
             case Accepted():
                 things = _objects(reply.body)
                 if things is None:
                     return port.Unknown(evidence(reply.evidence, "the list is unreadable"))
-                return Page(things, has_more=reply.body.get("has_more") is True)
+                return Page(things, has_more=bool(reply.body.get("has_more")))
             case Rejected():
                 return port.Unknown(reply.evidence)
             case _:

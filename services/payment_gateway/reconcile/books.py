@@ -12,6 +12,8 @@ from uuid import UUID
 
 import orjson
 
+from services.payment_gateway.gateways.stripe_events import payment_id_in
+from shared.private_files import MODE
 from shared.records import dataclass
 
 PAGE: Final = 500
@@ -155,7 +157,7 @@ def _booked(row: sqlite3.Row) -> BookedPayment:
     metadata = orjson.loads(row["metadata"])
     return BookedPayment(
         gateway_id=row["id"],
-        payment_id=_uuid(metadata.get("payment_id")),
+        payment_id=payment_id_in({"metadata": metadata}),
         invoice_id=metadata.get("invoice_id"),
         status=row["status"],
         amount=row["amount"],
@@ -166,17 +168,10 @@ def _booked(row: sqlite3.Row) -> BookedPayment:
     )
 
 
-def _uuid(text: str | None) -> UUID | None:
-    try:
-        return UUID(text) if text else None
-    except ValueError:
-        return None
-
-
 @contextmanager
 def new_books(path: Path) -> Iterator[Books]:
     """Books in a new file. Raises FileExistsError: books of another window are never mixed with these."""
-    path.touch(mode=0o600, exist_ok=False)
+    path.touch(mode=MODE, exist_ok=False)
     connection = sqlite3.connect(path)
     connection.row_factory = sqlite3.Row
     try:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from uuid import UUID
 
-from services.payment_gateway.domain import CHARGED, PaymentStatus
+from services.payment_gateway.domain import CHARGED, SETTLED, PaymentStatus
 from services.payment_gateway.gateways.stripe_amounts import to_stripe
 from services.payment_gateway.reconcile.books import BookedPayment
 from shared.records import dataclass
@@ -73,8 +73,7 @@ def missing(ours: OurPayment) -> Comparison:
 
 def _is_open(ours: OurPayment) -> bool:
     kept = ours.status == PaymentStatus.REFUND_FAILED and ours.decided_by is not None
-    settled = {PaymentStatus.CAPTURED, PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED, PaymentStatus.REFUNDED}
-    return ours.status not in settled and not kept
+    return ours.status not in SETTLED and not kept
 
 
 def _agree(ours: OurPayment, theirs: BookedPayment) -> bool:

@@ -1049,7 +1049,7 @@ async def test_a_person_who_decided_on_what_the_gateway_says_knows_of_it(
     await books.databases["payment_gateway"].execute(
         "UPDATE payments SET settled_as = 'captured', gateway_side = $2 WHERE payment_id = $1", payment("decided"), side
     )
-    findings = [await check.run(books.stores()) for check in CHECKS]
+    findings = await all_findings(books)
     assert broken(findings) == broken_checks, explained(findings)
 
 

@@ -1,7 +1,6 @@
 """An outage of the database of this service alone: it costs time, and no payment."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,7 @@ from services.payment_gateway.settings import ChargingSettings
 from shared.batch.retry import BatchRetry, RetryState
 from shared.service import Runtime
 from tests.faults.frames import Postgres
-from tests.faults.proxy import Network, open_network
+from tests.faults.proxy import Network
 from tests.service.payment_gateway.conftest import PaymentGatewayFixture, asked, requested
 from tests.service.payment_gateway.scripted import ScriptedGateway
 from tests.support.environment import Environment
@@ -23,12 +22,6 @@ PAYMENTS = 20
 SETTINGS = ChargingSettings(
     "memory://", "", 20.0, 20, Policy((0.05,), 3_600.0), None, requests_per_s=10_000, endpoint_requests_per_s=10_000
 )
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with open_network() as opened:
-        yield opened
 
 
 async def test_questions_that_overtake_their_requests_in_an_outage_fail_no_payment(

@@ -27,7 +27,7 @@ from shared.service import Runtime
 from shared.settings import ConfigurationError
 from tests.service.payment_gateway.conftest import PaymentGatewayFixture, requested
 from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
-from tests.support.databases import rows
+from tests.support.databases import execute
 from tests.support.environment import Environment
 from tests.support.localstripe import running_localstripe
 from tests.support.upstream_client import UpstreamClient
@@ -152,18 +152,18 @@ async def test_what_cannot_be_stored_now_is_sent_again_by_the_gateway(
     async with listening() as endpoint:
         payment_id, gateway_id = await in_doubt(upstream, payments, gateway)
         database = payments.url
-        await rows(database, "UPDATE payments SET leased_by = gen_random_uuid(), due_at = now() + interval '1 hour'")
+        await execute(database, "UPDATE payments SET leased_by = gen_random_uuid(), due_at = now() + interval '1 hour'")
         assert await endpoint.tell("charge.refunded", gateway_id) == (503, "busy"), "an instance works on it"
         assert await endpoint.tell("payment_intent.succeeded", gateway_id, payment_id) == (200, "nothing_new")
-        await rows(database, "UPDATE payments SET leased_by = NULL")
-        await rows(database, "ALTER TABLE payments RENAME TO hidden")
+        await execute(database, "UPDATE payments SET leased_by = NULL")
+        await execute(database, "ALTER TABLE payments RENAME TO hidden")
         try:
             assert await endpoint.tell("payment_intent.succeeded", gateway_id, payment_id) == (503, "away")
         finally:
-            await rows(database, "ALTER TABLE hidden RENAME TO payments")
-        monkeypatch.setattr(webhooks, "AT_WORK_MAX", 0)
-        assert await endpoint.tell("payment_intent.succeeded", gateway_id, payment_id) == (503, "busy")
-        monkeypatch.undo()
+            await execute(database, "ALTER TABLE hidden RENAME TO payments")
+        with monkeypatch.context() as patch:
+            patch.setattr(webhooks, "AT_WORK_MAX", 0)
+            assert await endpoint.tell("payment_intent.succeeded", gateway_id, payment_id) == (503, "busy")
         assert await endpoint.tell("payment_intent.succeeded", gateway_id, payment_id) == (200, "looked")
         await payments.until(payment_id, "captured")
 
