@@ -9,6 +9,7 @@ import structlog
 
 from shared import crash_points
 from shared.observability import metrics
+from shared.observability.health import Liveness
 from shared.observability.logs import describe_error
 from shared.persistence.database import Trouble, is_refused, trouble
 from shared.records import dataclass
@@ -38,7 +39,9 @@ class BackgroundTask(Protocol):
         ...
 
 
-async def run_every(task: BackgroundTask, *, first_in_s: float = 0.0, wait: Sleep = asyncio.sleep) -> None:
+async def run_every(
+    task: BackgroundTask, *, first_in_s: float = 0.0, wait: Sleep = asyncio.sleep, liveness: Liveness | None = None
+) -> None:
     """Run `task` until cancelled, for the first time after `first_in_s` seconds. `wait` waits between two runs, and may return early.
 
     An error in `task.retry_on` is logged and counted. The next run follows after the task's interval, or after the back-off if that is
@@ -46,10 +49,12 @@ async def run_every(task: BackgroundTask, *, first_in_s: float = 0.0, wait: Slee
     task may end the service, the task lists `Exception`. An injected fault is always raised.
     """
     failures = _Failures(task.name)
+    liveness = liveness or Liveness()
     await wait(first_in_s)
     while True:
         try:
-            due_in_s = await task.run_once()
+            with liveness.at_work(task.name):
+                due_in_s = await task.run_once()
         except crash_points.InjectedFault:
             raise
         except task.retry_on as error:

@@ -31,7 +31,7 @@ from shared.clock import Clock, clock_of_a_service
 from shared.messaging.consumer import PREFETCH, Consumer
 from shared.messaging.lanes import Lanes
 from shared.messaging.relay import Relay
-from shared.observability.health import Readiness, serve_health
+from shared.observability.health import Liveness, Readiness, serve_health
 from shared.observability.logs import configure_logs, describe_error, error_text
 from shared.observability.visible import visible
 from shared.persistence import inbox as inbox_table
@@ -104,6 +104,7 @@ class Runtime:
     database: Database
     lanes: Lanes
     readiness: Readiness
+    liveness: Liveness
     clock: Clock
     links: list[BrokerLink] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
@@ -139,6 +140,7 @@ class Runtime:
                 relay=self.relay,
                 clock=self.clock,
                 readiness=self.readiness,
+                liveness=self.liveness,
             )
         )
         return consumer
@@ -162,7 +164,7 @@ class Runtime:
 
     def in_background(self, task: BackgroundTask, *, first_in_s: float = 0.0, wait: Sleep = asyncio.sleep) -> None:
         """Run `task` repeatedly beside the consumers, with `shared.background.run_every`."""
-        self.run_beside(task.name, lambda: run_every(task, first_in_s=first_in_s, wait=wait))
+        self.run_beside(task.name, lambda: run_every(task, first_in_s=first_in_s, wait=wait, liveness=self.liveness))
 
     def run_beside(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `run` beside the consumers until the service stops. It is cancelled after the consumers have drained."""
@@ -201,10 +203,10 @@ async def _serve_until_signal(settings: ServiceSettings, migrations: Path, assem
 
 async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble, stopping: asyncio.Event) -> int:
     """Run a service until `stopping` is set, and return its exit code. The caller configures logs. Raises `ConfigurationError`."""
-    readiness = Readiness("started")
+    readiness, liveness = Readiness("started"), Liveness()
     clock = clock_of_a_service(EnvironmentVariables())
     async with AsyncExitStack() as opened:
-        health = await serve_health(readiness, host=settings.health_host, port=settings.health_port)
+        health = await serve_health(readiness, liveness, host=settings.health_host, port=settings.health_port)
         opened.push_async_callback(health.close)
         database = await _or_stop(_open_database(settings, migrations, readiness), stopping)
         if database is None:
@@ -212,7 +214,7 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
         opened.push_async_callback(database.close)
         lanes = Lanes(settings.rabbitmq_url, database, readiness, name=settings.name)
         opened.push_async_callback(lanes.close)
-        runtime = Runtime(settings, database, lanes, readiness, clock)
+        runtime = Runtime(settings, database, lanes, readiness, liveness, clock)
         opened.push_async_callback(runtime.close_links)
         await assemble(runtime)
         return await _run_until_stopped(runtime, stopping)
@@ -233,6 +235,7 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
     failed = [task for task in everything if task is not stop and task.done()]
     for task in failed:
         cause = None if task.cancelled() else task.exception()
+        runtime.liveness.ended(task.get_name(), describe_error(cause) if cause is not None else "ended")
         log.error("part_ended", part=task.get_name(), exc_info=cause)
     try:
         async with asyncio.timeout(DRAIN_TIMEOUT_S):

@@ -40,6 +40,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
         readiness=runtime.readiness,
         lease=lease,
         policy=settings.policy,
+        liveness=runtime.liveness,
     )
     watch = GatewayWatch(gateway, runtime.readiness, timeout_s=settings.timeout_s)
     pace = Pace(settings.requests_per_s, settings.endpoint_requests_per_s)

@@ -25,7 +25,7 @@ from shared.messaging.codec import encode
 from shared.messaging.envelope import Outgoing
 from shared.messaging.relay import Relay
 from shared.observability import metrics
-from shared.observability.health import Readiness
+from shared.observability.health import Liveness, Readiness
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
 from shared.persistence.outbox import OutboxBatch
@@ -80,12 +80,21 @@ class _WaitingResult:
 class GroupCommit:
     """The one writer of results for all payments at work in this process."""
 
-    def __init__(self, *, database: Database, relay: Relay, readiness: Readiness, lease: Lease, policy: Policy) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        relay: Relay,
+        readiness: Readiness,
+        lease: Lease,
+        policy: Policy,
+        liveness: Liveness | None = None,
+    ) -> None:
         self._database = database
         self._relay = relay
         self._lease = lease
         self._policy = policy
-        retry = BatchRetry("charging", database, readiness, tries_max=TRIES_MAX)
+        retry = BatchRetry("charging", database, readiness, tries_max=TRIES_MAX, liveness=liveness)
         self._committing = CommitLoop(self._commit_waiting, give_up=_give_up, retry=retry)
         self._waiting: deque[_WaitingResult] = deque()  # bounded by the payments at work: each waits for its record
         self._arrived = asyncio.Event()

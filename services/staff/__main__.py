@@ -26,7 +26,9 @@ async def assemble(runtime: Runtime) -> None:
     runtime.consume("staff.cases", CaseHandler())
     consumer = runtime.add_consumer(DEAD_LETTERS, prefetch=DEAD_LETTERS_PREFETCH, wary=True)
     user = consumer.link.user
-    intake = Intake(consumer, runtime.database, runtime.clock, runtime.readiness, staff_user=user)
+    intake = Intake(
+        consumer, runtime.database, runtime.clock, runtime.readiness, staff_user=user, liveness=runtime.liveness
+    )
     runtime.workers.append(intake)
     runtime.in_background(UnreadableWatch(runtime.link(UNREADABLE_DEAD_LETTERS)))
     runtime.in_background(JournalHeadLog(runtime.database))

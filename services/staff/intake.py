@@ -35,7 +35,7 @@ from shared.messaging.envelope import Inbound
 from shared.messaging.failures import COUNT_MAX, MessageFailure, death_of, read_arrived, string, text
 from shared.messaging.topology import DEAD_LETTERS
 from shared.observability import metrics
-from shared.observability.health import Readiness
+from shared.observability.health import Liveness, Readiness
 from shared.observability.logs import describe_error
 from shared.observability.redaction import redact_value
 from shared.persistence.database import Database, Trouble, trouble
@@ -199,12 +199,13 @@ class Intake:
         readiness: Readiness,
         *,
         staff_user: str | None = None,
+        liveness: Liveness | None = None,
     ) -> None:
         self._consumer = consumer
         self._staff_user = staff_user
         self._database = database
         self._clock = clock
-        self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer)
+        self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer, liveness=liveness)
         self._committing = CommitLoop(self._commit, give_up=self._remains_or_hold, retry=self._retry)
 
     async def run(self) -> None:

@@ -51,7 +51,8 @@ class CommitLoop(Generic[Item, Result]):
         state = RetryState()
         while items:
             try:
-                result = await self._commit(items, carefully=state.failures > 0)
+                with self._retry.at_work():
+                    result = await self._commit(items, carefully=state.failures > 0)
             except Exception as error:  # noqa: BLE001 - a batch must end somewhere after any error: `BatchRetry` tells them apart
                 if isinstance(error, HandlerErrors) and len(items) > 1:
                     return await self._without(items, error.items)

@@ -8,12 +8,13 @@ import asyncio
 import logging
 import random
 import time
+from contextlib import AbstractContextManager
 
 import structlog
 
 from shared.messaging.consumer import Consumer
 from shared.observability import metrics
-from shared.observability.health import Readiness
+from shared.observability.health import Liveness, Readiness
 from shared.observability.logs import describe_error
 from shared.persistence.database import Database, Trouble, is_refused, is_unique_violation, trouble
 from shared.records import dataclass, field
@@ -68,8 +69,10 @@ class BatchRetry:
         *,
         consumer: Consumer | None = None,
         tries_max: int = TRIES_MAX,
+        liveness: Liveness | None = None,
     ) -> None:
         self._name = name
+        self._liveness = liveness or Liveness()
         self._database = database
         self._readiness = readiness
         self._consumer = consumer
@@ -79,6 +82,10 @@ class BatchRetry:
     def stop(self) -> None:
         """Make every wait raise `Stopped`, both the current and later ones."""
         self._stopping.set()
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Have liveness watch one try. Between two tries it watches nothing, since an outage may be long."""
+        return self._liveness.at_work(f"commit {self._name}")
 
     def succeeded(self) -> None:
         """Tell readiness that the database answers."""

@@ -27,7 +27,7 @@ from shared.messaging.envelope import Outgoing
 from shared.messaging.failures import MOVED_BACK, is_dead_letter
 from shared.messaging.relay import Relay
 from shared.observability import metrics
-from shared.observability.health import Readiness
+from shared.observability.health import Liveness, Readiness
 from shared.observability.logs import describe_error, redact
 from shared.persistence import outbox
 from shared.persistence.database import Database
@@ -58,6 +58,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         relay: Relay,
         clock: Clock,
         readiness: Readiness,
+        liveness: Liveness | None = None,
     ) -> None:
         self._inbox = inbox or MessageInbox()
         self._unit_of_work = UnitOfWork(handler, self._inbox, database=database, clock=clock)
@@ -65,7 +66,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._database = database
         self._relay = relay
         self._clock = clock
-        self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer)
+        self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer, liveness=liveness)
         self._batch_size = metrics.BATCH_SIZE.labels(queue=consumer.queue)
         self._batch_seconds = metrics.BATCH_SECONDS.labels(queue=consumer.queue)
         self._handled = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="handled")

@@ -252,7 +252,7 @@ WORST_BODIES: Final[tuple[bytes, ...]] = (
 
 
 async def worst_bodies(testbed: Testbed, payments: Payments, note: Note) -> None:
-    """As many messages as two batches of each consumer could hold, each as slow to read as can be. `/live` answers all the time."""
+    """As many messages as two batches of each consumer could hold, each as slow to read as can be. `/livez` answers all the time."""
     await testbed.stop("invoice")
     async with Stranger.open(testbed.system.stack.rabbitmq_url) as stranger:
         for number in range(WORST):
@@ -268,13 +268,13 @@ async def worst_bodies(testbed: Testbed, payments: Payments, note: Note) -> None
     note.fired(WORST)
     note.mended()
     took_s, beside_s = max(slowest["invoice"], slowest["staff"]), slowest["saga"]
-    note.remark(f"/live took {took_s:.2f} s at most; that of an idle service beside it {beside_s:.2f} s")
-    assert took_s < LIVE_WITHIN_S + beside_s, f"/live took {took_s:.1f} s; of an idle service {beside_s:.1f} s"
+    note.remark(f"/livez took {took_s:.2f} s at most; that of an idle service beside it {beside_s:.2f} s")
+    assert took_s < LIVE_WITHIN_S + beside_s, f"/livez took {took_s:.1f} s; of an idle service {beside_s:.1f} s"
 
 
 @asynccontextmanager
 async def _asking_live(testbed: Testbed, *names: str) -> AsyncIterator[dict[str, float]]:
-    """Asks for `/live` again and again until the block ends. Yields the longest time that each answer took, in seconds."""
+    """Asks for `/livez` again and again until the block ends. Yields the longest time that each answer took, in seconds."""
     slowest = dict.fromkeys(names, 0.0)
 
     async def ask(name: str) -> None:
@@ -297,7 +297,7 @@ async def _asking_live(testbed: Testbed, *names: str) -> AsyncIterator[dict[str,
 def _is_live(port: int) -> bool:
     """Whether the service answers; False while it does not listen yet."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/live", timeout=EVENTUALLY_S):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=EVENTUALLY_S):
             return True
     except ConnectionError:
         return False

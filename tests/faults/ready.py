@@ -1,4 +1,4 @@
-"""Reads and waits for the `/ready` of services."""
+"""Reads and waits for the `/readyz` of services."""
 
 import asyncio
 import urllib.error
@@ -22,7 +22,7 @@ async def reasons(testbed: Testbed, name: str) -> str | None:
 
 def _reasons(port: int) -> str | None:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=PROBE_TIMEOUT_S):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=PROBE_TIMEOUT_S):
             return None
     except urllib.error.HTTPError as error:
         return error.read().decode()

@@ -10,7 +10,7 @@ from services.invoice.__main__ import assemble
 from services.staff.__main__ import assemble as assemble_staff
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.topology import DEAD_LETTERS
-from shared.observability.health import Readiness, health_app
+from shared.observability.health import Liveness, Readiness, health_app
 from tests.support.databases import rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -33,14 +33,14 @@ async def test_live_answers_while_the_worst_messages_are_handled(
     url = environment.databases["staff"]
     slowest_s = 0.0
     async with (
-        test_utils.TestClient(test_utils.TestServer(health_app(Readiness()))) as probe,
+        test_utils.TestClient(test_utils.TestServer(health_app(Readiness(), Liveness()))) as probe,
         environment.running("invoice", assemble),
         environment.running("staff", assemble_staff),
         asyncio.timeout(DEADLINE_S),
     ):
         while len(await rows(url, "SELECT id FROM dead_letters")) < COUNT // 2:
             asked = time.thread_time()
-            async with probe.get("/live") as answer:
+            async with probe.get("/livez") as answer:
                 assert answer.status == 200
             slowest_s = max(slowest_s, time.thread_time() - asked)
     assert slowest_s < LIVE_WITHIN_S

@@ -1,14 +1,22 @@
 """Readiness reports a dependency that is away as long as it is away (row 17 of the catalogue), even if there is no work."""
 
 import asyncio
+import socket
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, cast
 from uuid import uuid4
 
+import aiohttp
 import pytest
 
+from services.saga.__main__ import MIGRATIONS
 from shared.amqp.broker_link import BROKER_ERRORS, BrokerLink
 from shared.background import run_every
+from shared.batch.commit import CommitLoop
+from shared.batch.retry import BatchRetry, RetryState
 from shared.contracts import invoice
 from shared.messaging import publisher as publishing
 from shared.messaging.codec import encode
@@ -17,8 +25,9 @@ from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Publisher
 from shared.messaging.publisher_probe import PublisherProbe
 from shared.messaging.relay import Relay
-from shared.observability.health import Readiness
+from shared.observability.health import Liveness, Readiness
 from shared.persistence.database import Database
+from shared.service import EXIT_FAILED, Runtime, serve
 from tests.faults.frames import Amqp, FrameEvent, Postgres
 from tests.faults.proxy import SILENCE, Network
 from tests.support.environment import Environment
@@ -33,6 +42,13 @@ def message() -> Outgoing:
 @pytest.fixture
 def readiness() -> Readiness:
     return Readiness()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 async def said(readiness: Readiness, component: str, *, away: bool) -> None:
@@ -124,3 +140,61 @@ async def test_an_idle_service_notices_that_broker_or_database_are_away(
     await asyncio.gather(*running, return_exceptions=True)
     await publisher.close()
     await database.close()
+
+
+async def test_a_service_of_which_a_part_died_is_not_alive_until_it_has_ended(environment: Environment) -> None:
+    settings = replace(environment.settings("saga"), health_port=free_port())
+    was_seen = asyncio.Event()
+
+    async def die() -> None:
+        raise KeyError("a bug")
+
+    async def drain() -> None:
+        await was_seen.wait()
+
+    async def assemble(runtime: Runtime) -> None:
+        runtime.run_beside("clockwork", die)
+        runtime.on_drain(drain)
+
+    serving = asyncio.create_task(serve(settings, MIGRATIONS, assemble, asyncio.Event()))
+    async with aiohttp.ClientSession() as session:
+
+        async def not_alive() -> Any:
+            with suppress(aiohttp.ClientError):
+                async with session.get(f"http://127.0.0.1:{settings.health_port}/livez") as answer:
+                    return await answer.json() if answer.status == 503 else None
+            return None
+
+        said = await until(not_alive, what="liveness to name the part")
+    assert said == {"live": False, "reasons": {"clockwork": "KeyError: 'a bug'"}}
+    was_seen.set()
+    assert await serving == EXIT_FAILED
+
+
+async def test_a_batch_that_waits_for_the_end_of_an_outage_does_not_stand_still(
+    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    liveness = Liveness(monotonic=lambda: now_s)
+    seen: list[dict[str, str]] = []
+
+    async def pause(_: BatchRetry, seconds: float) -> None:
+        nonlocal now_s
+        now_s += 3_600.0
+        seen.append(liveness.reasons)
+
+    async def commit(items: Sequence[int], *, carefully: bool) -> int:
+        nonlocal now_s
+        if not carefully:
+            raise ConnectionError
+        now_s += 3_600.0
+        seen.append(liveness.reasons)
+        return sum(items)
+
+    async def give_up(item: int, error: Exception, _: RetryState) -> None:
+        raise AssertionError(item) from error
+
+    monkeypatch.setattr(BatchRetry, "pause", pause)
+    retry = BatchRetry("saga.events", cast(Database, None), readiness, liveness=liveness)
+    assert await CommitLoop(commit, give_up=give_up, retry=retry).run([1, 2]) == [3]
+    assert seen == [{}, {"commit saga.events": "its work stands still for 3600 s"}]

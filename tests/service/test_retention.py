@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.background import run_every
-from shared.persistence import inbox
+from shared.persistence import inbox, retention
 from shared.persistence.database import Database
 from shared.persistence.retention import RetentionCleaner, RetentionRule, delete_page
 from tests.support.databases import execute, rows
@@ -72,6 +72,20 @@ async def test_pages_follow_until_one_is_not_full_and_a_failure_stops_no_other_r
         await until(
             all_old_gone, what="the deletion of the old rows"
         )  # in the first round: the next one is a minute away
+
+
+async def test_a_rule_with_a_backlog_goes_on_at_once_in_the_next_run(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "PAGES_MAX", 2)
+    await fill(environment, days=31, count=5)
+    database = await Database.open(environment.databases["saga"], name="test", connections_max=1)
+    try:
+        cleaner = RetentionCleaner(database, [replace(inbox.RETENTION, rows_max=2)])
+        due_in_s = [await cleaner.run_once() for _ in range(2)]
+    finally:
+        await database.close()
+    assert (due_in_s, await left(environment)) == ([0.0, cleaner.interval_s], 0)
 
 
 async def test_a_failed_rule_is_tried_again_in_the_next_round(

@@ -10,8 +10,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+from shared.background import run_every
 from shared.observability import metrics
-from shared.observability.health import Readiness, health_app, serve_health
+from shared.observability.health import STANDS_STILL_S, Liveness, Readiness, health_app, serve_health
+from shared.records import dataclass
 
 Client = TestClient[web.Request, web.Application]
 
@@ -21,15 +23,35 @@ def readiness() -> Readiness:
     return Readiness("broker", "database")
 
 
+@dataclass(slots=True)
+class SetClock:
+    """A clock that a test sets."""
+
+    now_s: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 @pytest.fixture
-async def probe(readiness: Readiness) -> AsyncIterator["Client"]:
-    async with TestClient(TestServer(health_app(readiness))) as client:
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def liveness(clock: SetClock) -> Liveness:
+    return Liveness(monotonic=clock)
+
+
+@pytest.fixture
+async def probe(readiness: Readiness, liveness: Liveness) -> AsyncIterator["Client"]:
+    async with TestClient(TestServer(health_app(readiness, liveness))) as client:
         yield client
 
 
 async def test_a_service_is_alive_before_it_is_ready(probe: "Client", readiness: Readiness) -> None:
-    assert (await probe.get("/live")).status == 200
-    answer = await probe.get("/ready")
+    assert (await probe.get("/livez")).status == 200
+    answer = await probe.get("/readyz")
     assert answer.status == 503
     assert await answer.json() == {"ready": False, "reasons": {"broker": "starting", "database": "starting"}}
     assert not readiness.ready
@@ -38,14 +60,65 @@ async def test_a_service_is_alive_before_it_is_ready(probe: "Client", readiness:
 async def test_readiness_follows_the_components(probe: "Client", readiness: Readiness) -> None:
     readiness.set("broker", ok=True)
     readiness.set("database", ok=True, reason="not shown")
-    answer = await probe.get("/ready")
+    answer = await probe.get("/readyz")
     assert answer.status == 200
     assert await answer.json() == {"ready": True, "reasons": {}}
     readiness.set("broker", ok=False, reason="cannot reach amqp://remit:hunter2@127.0.0.1/")
-    answer = await probe.get("/ready")
+    answer = await probe.get("/readyz")
     assert answer.status == 503
     assert await answer.json() == {"ready": False, "reasons": {"broker": "cannot reach amqp://remit:***@127.0.0.1/"}}
-    assert (await probe.get("/live")).status == 200, "a restart would not help"
+    assert (await probe.get("/livez")).status == 200, "a restart would not help"
+
+
+async def test_a_service_of_which_a_part_ended_is_not_alive(probe: "Client", liveness: Liveness) -> None:
+    assert await (await probe.get("/livez")).json() == {"live": True, "reasons": {}}
+    liveness.ended("outbox_sweeper", "KeyError: 'amqp://remit:hunter2@127.0.0.1/'")
+    answer = await probe.get("/livez")
+    assert answer.status == 503
+    reasons = {"outbox_sweeper": "KeyError: 'amqp://remit:***@127.0.0.1/'"}
+    assert await answer.json() == {"live": False, "reasons": reasons}
+
+
+def test_work_that_does_not_end_is_not_alive(liveness: Liveness, clock: SetClock) -> None:
+    with liveness.at_work("commit invoice.commands"):
+        clock.now_s += STANDS_STILL_S - 1.0
+        with liveness.at_work("lease_claimer"):
+            clock.now_s += 1.0
+            assert liveness.reasons == {}
+            clock.now_s += 1.0
+            assert liveness.reasons == {"commit invoice.commands": "its work stands still for 901 s"}
+    assert liveness.reasons == {}, "it ended after all"
+
+
+def test_work_that_fails_has_ended(liveness: Liveness, clock: SetClock) -> None:
+    with pytest.raises(OSError, match="away"), liveness.at_work("outbox_sweeper"):
+        raise OSError("away")
+    clock.now_s += 2 * STANDS_STILL_S
+    assert liveness.reasons == {}
+
+
+async def test_what_a_background_task_is_doing_is_watched(liveness: Liveness, clock: SetClock) -> None:
+    """And it is not while the task waits, however long: between two runs there may be an hour."""
+    seen: list[dict[str, str]] = []
+
+    class Task:
+        name, interval_s = "lease_claimer", 3_600.0
+        retry_on: tuple[type[Exception], ...] = ()
+
+        async def run_once(self) -> float:
+            clock.now_s += 2 * STANDS_STILL_S
+            seen.append(liveness.reasons)
+            return self.interval_s
+
+    async def wait(seconds: float) -> None:
+        clock.now_s += 2 * STANDS_STILL_S
+        seen.append(liveness.reasons)
+        if seconds:
+            raise EOFError
+
+    with pytest.raises(EOFError):
+        await run_every(Task(), wait=wait, liveness=liveness)
+    assert seen == [{}, {"lease_claimer": "its work stands still for 1800 s"}, {}]
 
 
 def test_a_reason_is_always_given() -> None:
@@ -73,7 +146,7 @@ async def test_metrics_are_prometheus_text(probe: "Client", readiness: Readiness
 
 async def test_other_paths_are_unknown(probe: "Client") -> None:
     assert (await probe.get("/")).status == 404
-    assert (await probe.post("/ready")).status == 405
+    assert (await probe.post("/readyz")).status == 405
 
 
 def free_port() -> int:
@@ -85,12 +158,12 @@ def free_port() -> int:
 
 async def test_it_listens_on_the_given_address_until_closed(readiness: Readiness) -> None:
     port = free_port()
-    server = await serve_health(readiness, port=port)
+    server = await serve_health(readiness, Liveness(), port=port)
     assert server.addresses == [("127.0.0.1", port)]
-    async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/live") as answer:
+    async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/livez") as answer:
         assert answer.status == 200
     with pytest.raises(OSError, match="address already in use"):
-        await serve_health(readiness, port=port)
+        await serve_health(readiness, Liveness(), port=port)
     await server.close()
     await server.close()
     with socket.socket() as sock:
@@ -98,7 +171,7 @@ async def test_it_listens_on_the_given_address_until_closed(readiness: Readiness
 
 
 async def test_port_zero_is_off(readiness: Readiness) -> None:
-    server = await serve_health(readiness, port=0)
+    server = await serve_health(readiness, Liveness(), port=0)
     assert server.addresses == []
     await server.close()
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deploy.cli import main as cli
 from deploy.cli.output import say, write_json, write_line
 from deploy.cli.terminal import SafeConsole
-from shared.observability.health import Readiness, health_app
+from shared.observability.health import Liveness, Readiness, health_app
 from shared.observability.logs import _console, _Formatter, _render_json, configure_logs, get_logger
 from shared.observability.redaction import show_uncaught
 from shared.observability.visible import visible, visible_json
@@ -98,10 +98,10 @@ async def test_a_probe_answers_safely(text: str) -> None:
     readiness.set("database", ok=False, reason=text)
     handlers = {
         str(route.resource.canonical): route.handler
-        for route in health_app(readiness).router.routes()
+        for route in health_app(readiness, Liveness()).router.routes()
         if route.resource
     }
-    answer: Any = await handlers["/ready"](None)  # type: ignore[arg-type] # it looks at no request
+    answer: Any = await handlers["/readyz"](None)  # type: ignore[arg-type] # it looks at no request
     assert not controls_in(answer.text)
 
 

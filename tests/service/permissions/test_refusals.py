@@ -140,7 +140,7 @@ async def test_a_service_that_the_database_refuses_waits_and_says_why(
     settings = replace(right, database_url=f"{scheme}://{rest.replace(*wrong)}", health_port=free_port())
     stopping = asyncio.Event()
     serving = asyncio.create_task(serve(settings, MIGRATIONS, assemble, stopping))
-    ready = f"http://127.0.0.1:{settings.health_port}/ready"
+    ready = f"http://127.0.0.1:{settings.health_port}/readyz"
     async with aiohttp.ClientSession() as session:
 
         async def told() -> str | None:
