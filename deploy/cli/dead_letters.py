@@ -3,7 +3,7 @@
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deploy.cli.ids import short_length
 from deploy.cli.output import (
     LISTED,
     LISTED_MAX,
@@ -38,6 +39,9 @@ from services.staff.actions import ActionRefusal, ActionResult, JournalEntry, Se
 from services.staff.charges import OLD_AFTER, charge_of
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
 from shared.clock import system_clock
+from shared.contracts.catalogue import BY_WIRE_NAME
+from shared.messaging.codec import MalformedReason
+from shared.messaging.topology import WORK_QUEUE_NAMES
 from shared.observability.visible import visible
 from shared.persistence.database import Database
 from shared.settings import EnvironmentVariables
@@ -57,10 +61,10 @@ Type = Annotated[
 OlderThan = Annotated[str | None, typer.Option(help="Only those last seen longer ago: `30s`, `15m`, `2h`, `7d`.")]
 NewerThan = Annotated[str | None, typer.Option(help="Only those last seen within: `30s`, `15m`, `2h`, `7d`.")]
 Ids = Annotated[
-    list[str] | None, typer.Option("--id", help="Only this one. Its first characters are enough. Repeatable.")
+    list[str] | None, typer.Option("--id", help="Only this one. Its last characters are enough. Repeatable.")
 ]
-DeadLetterIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids, or their first characters.")]
-DeadLetterId = Annotated[str, typer.Argument(metavar="ID", help="The id, or its first characters.")]
+DeadLetterIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids, or their last characters.")]
+DeadLetterId = Annotated[str, typer.Argument(metavar="ID", help="The id, or its last characters.")]
 
 
 @app.command("list")
@@ -82,7 +86,10 @@ def list_dead_letters(
 
     async def look(database: Database) -> tuple[list[DeadLetterRecord], int]:
         selection = await _with_ids(database, wanted, ids)
-        return await actions.list_dead_letters(database, selection, at_most=limit)
+        found = await actions.list_dead_letters(database, selection, at_most=limit)
+        if not found[0]:
+            await _refuse_unknown_values(database, selection)
+        return found
 
     records, count = run(look)
     if json:
@@ -140,6 +147,8 @@ def replay_dead_letters(
     wanted = _selection(*filters, status=None if given else DeadLetterStatus.OPEN)
     old_after = _old_after()
     asks = not (yes or json)
+    if not given:
+        run(lambda database: _refuse_unknown_values(database, wanted))
     unknown, found = run(lambda database: _found(database, given))
     selection = replace(wanted, ids=found) if given else wanted
     if asks:
@@ -221,6 +230,27 @@ def _selection(
         older_than=_ago("--older-than", older_than),
         newer_than=_ago("--newer-than", newer_than),
     )
+
+
+async def _refuse_unknown_values(database: Database, selection: Selection) -> None:
+    """Raises CliError for a filter whose value neither Remit nor any dead letter has: it is mistyped, and "none" would hide that."""
+    if selection.queue is not None:
+        _refuse_unknown("--queue", selection.queue, WORK_QUEUE_NAMES, await actions.values_of(database, "queue"))
+    if selection.reason is not None:
+        _refuse_unknown("--reason", selection.reason, MalformedReason, await actions.values_of(database, "reason"))
+    if selection.type is not None:
+        there = await actions.values_of(database, "type")
+        names = [*there, *map(short_type, there), *BY_WIRE_NAME]
+        _refuse_unknown("--type", selection.type, map(short_type, BY_WIRE_NAME), names)
+
+
+def _refuse_unknown(option: str, given: str, ours: Iterable[str], there: Sequence[str]) -> None:
+    known = sorted({*ours, *there})
+    if given not in known:
+        fail(
+            f"{option} {given}: no dead letter has that, and none can. Those that there are: {', '.join(known)}.",
+            MISUSED,
+        )
 
 
 def _ago(option: str, text: str | None) -> datetime | None:
@@ -306,11 +336,11 @@ def _table(records: Sequence[DeadLetterRecord], *, wide: bool) -> Table:
         listed.add_column(title, no_wrap=True, justify="right")
     if mixed := any(record.status is not DeadLetterStatus.OPEN for record in records):
         listed.add_column("status", no_wrap=True)
-    now = system_clock()
+    now, length = system_clock(), short_length(record.id for record in records)
     for record in records:
         letter = record.letter
         listed.add_row(
-            id_text(record.id, wide=wide),
+            id_text(record.id, wide=wide, length=length),
             plain(letter.queue),
             plain(short_type(letter.type)),
             plain(letter.reason),

@@ -12,7 +12,19 @@ from typing import Any
 
 import typer
 
-from deploy.cli import audit, card, commands, crash_points, invoice, journal, operate, permissions, purge, reconcile
+from deploy.cli import (
+    audit,
+    card,
+    commands,
+    crash_points,
+    find,
+    invoice,
+    journal,
+    operate,
+    permissions,
+    purge,
+    reconcile,
+)
 from deploy.cli.output import MISUSED, OK, REFUSED, CliError, say
 
 _CONFIGURATION_ERRORS = {"ConfigurationError", "AuditError", "StackError"}
@@ -52,12 +64,14 @@ def build(called: str | None = None) -> typer.Typer:
         help="Invoice payments over RabbitMQ: at most one charge, exactly one answer, never a guess.",
         no_args_is_help=True,
         add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
     )
     operate.register(app)
     audit.register(app)
     purge.register(app)
     reconcile.register(app)
+    find.register(app)
     app.add_typer(invoice.app, name="invoice")
     app.add_typer(commands.app, name="command")
     app.add_typer(card.app, name="card")

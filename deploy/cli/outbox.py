@@ -8,6 +8,7 @@ from uuid import UUID
 import typer
 
 from deploy.cli import staff_pages
+from deploy.cli.ids import one_among, short_length
 from deploy.cli.operate import Service
 from deploy.cli.output import LISTED, LISTED_MAX, REFUSED, Json, Limit, Who, console, fail, say, write_json
 from deploy.cli.staff_pages import person
@@ -25,7 +26,9 @@ T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True)
 
 OfService = Annotated[Service, typer.Argument(help="Whose outbox.", show_default=False)]
-MessageId = Annotated[UUID, typer.Argument(help="The message's whole id.", show_default=False)]
+MessageId = Annotated[
+    str, typer.Argument(metavar="ID", help="The message's id, or its last characters.", show_default=False)
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the journal.", show_default=False)]
 
 
@@ -48,23 +51,28 @@ def list_quarantined(*, limit: Limit = LISTED, json: Json = False) -> None:
 @app.command("release")
 def release(service: OfService, message_id: MessageId, *, reason: Reason, who: Who = "", json: Json = False) -> None:
     """Have a quarantined message published again: the broker, or what stands before it, is repaired."""
-    _noted(message_id, "release", service=service, who=who, reason=reason)
-    done = _on(service, lambda connection: outbox.release(connection, [message_id]))
-    _report(message_id, "it is published again, within a second" if done else "somebody else was faster", json=json)
+    id_ = _noted(message_id, "release", service=service, who=who, reason=reason)
+    done = _on(service, lambda connection: outbox.release(connection, [id_]))
+    _report(id_, "it is published again, within a second" if done else "somebody else was faster", json=json)
 
 
 @app.command("drop")
 def drop(service: OfService, message_id: MessageId, *, reason: Reason, who: Who = "", json: Json = False) -> None:
     """Delete a quarantined message for good: nobody will ever hear of it. The audit goes on reporting what it would have caused."""
-    _noted(message_id, "drop", service=service, who=who, reason=reason)
-    done = _on(service, lambda connection: outbox.drop(connection, [message_id]))
-    _report(message_id, "it is deleted" if done else "somebody else was faster", json=json)
+    id_ = _noted(message_id, "drop", service=service, who=who, reason=reason)
+    done = _on(service, lambda connection: outbox.drop(connection, [id_]))
+    _report(id_, "it is deleted" if done else "somebody else was faster", json=json)
 
 
-def _noted(message_id: UUID, action: "actions.OutboxAction", *, service: Service, who: str, reason: str) -> None:
-    """Note the action in staff's journal. Raises CliError if there is no such message, or a text is not fit for the journal."""
+def _noted(text: str, action: "actions.OutboxAction", *, service: Service, who: str, reason: str) -> UUID:
+    """Note the action on this message in staff's journal, and return its id.
+
+    Raises CliError if there is no such message, or a text is not fit for the journal.
+    """
     found = _on(service, lambda connection: outbox.quarantined(connection, at_most=LISTED_MAX))
-    if message_id not in {message.id for message in found}:
+    quarantined = {message.id for message in found}
+    message_id = one_among(text, quarantined)
+    if message_id not in quarantined:
         fail(f"No message {message_id} is quarantined there.", REFUSED)
     noted: ActionResult = staff_pages.run(
         lambda database: actions.note_outbox_action(
@@ -73,6 +81,7 @@ def _noted(message_id: UUID, action: "actions.OutboxAction", *, service: Service
     )
     if not noted.ok:
         fail(f"{noted.text}.", REFUSED)
+    return message_id
 
 
 def _report(message_id: UUID, text: str, *, json: bool) -> None:
@@ -83,7 +92,9 @@ def _print(found: dict[str, list[QuarantinedMessage]]) -> None:
     terminal = console()
     rows = table()
     rows.add_column("service", no_wrap=True)
-    id_column(rows, "message", wide=True)
+    wide = terminal.width >= WIDE
+    length = short_length(message.id for messages in found.values() for message in messages)
+    id_column(rows, "message", wide=wide)
     for title in ("type", "to", "since", "losses"):
         rows.add_column(title, overflow="fold")
     now = system_clock()
@@ -92,13 +103,13 @@ def _print(found: dict[str, list[QuarantinedMessage]]) -> None:
             to = f"{message.exchange or 'queue'} {message.routing_key}"
             rows.add_row(
                 name,
-                id_text(message.id, wide=True),
+                id_text(message.id, wide=wide, length=length),
                 plain(message.type),
                 plain(to),
                 age(message.created_at, now),
                 str(message.losses),
             )
-    terminal.print(rows, soft_wrap=terminal.width < WIDE)
+    terminal.print(rows)
 
 
 def _on(service: Service, work: Callable[[Connection], Awaitable[T]]) -> T:

@@ -1,5 +1,6 @@
 """How every command reports: results on stdout (one JSON value with `--json`), one sentence for people on stderr, and an exit code."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -35,11 +36,20 @@ class CliError(Exception):
         self.code = code
 
 
+WHOLE = 4_000
+"""Columns of a pipe: more than any row of ours has, and a row of a table is padded to them nowhere."""
+
+
+def is_whole() -> bool:
+    """Whether stdout is a pipe or a file. Then nothing is shortened or wrapped, unless COLUMNS says how wide its reader is."""
+    return not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdecimal()
+
+
 def console(*, stderr: bool = False) -> "SafeConsole":
-    """A console for the terminal; without colours if the output goes to a pipe."""
+    """A console for the terminal; without colours if the output goes to a pipe, and then as wide as what is printed."""
     from deploy.cli.terminal import SafeConsole  # noqa: PLC0415 - rich takes a tenth of a second, which `--help` need not pay
 
-    return SafeConsole(stderr=stderr, highlight=False)
+    return SafeConsole(stderr=stderr, highlight=False, width=WHOLE if is_whole() and not stderr else None)
 
 
 def write_json(value: Any) -> None:

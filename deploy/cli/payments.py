@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deploy.cli.ids import short_length
 from deploy.cli.output import LISTED, REFUSED, Json, Limit, Who, console, fail, say, write_json
 from deploy.cli.staff_pages import journal_panel, one_id, person, report, run
 from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
@@ -26,7 +27,7 @@ app = typer.Typer(no_args_is_help=True)
 Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back"]
 """All of `domain.Resolution` but `reopen`, which is a command of its own."""
 Version = Annotated[int, typer.Option(min=1, help="The version of the case that you looked at: `show` prints it.")]
-PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT_ID", help="The payment's id, or its first characters.")]
+PaymentId = Annotated[str, typer.Argument(metavar="PAYMENT_ID", help="The payment's id, or its last characters.")]
 
 
 @app.command("in-doubt")
@@ -209,11 +210,11 @@ def _table(cases: Sequence[KeptCase], *, wide: bool) -> Table:
     listed.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=3)
     for title in ("version", "since"):
         listed.add_column(title, no_wrap=True, justify="right")
-    now = system_clock()
+    now, length = system_clock(), short_length(kept.case.payment_id for kept in cases)
     for kept in cases:
         case = kept.case
         listed.add_row(
-            id_text(case.payment_id, wide=wide),
+            id_text(case.payment_id, wide=wide, length=length),
             plain(case.invoice_id),
             plain(_amount(case)),
             _state(case),

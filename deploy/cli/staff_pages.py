@@ -1,9 +1,8 @@
-"""What the pages for staff share: the staff database, ids by their first characters, who acts, and reports of actions."""
+"""What the pages for staff share: the staff database, ids by their ends, who acts, and reports of actions."""
 
 import asyncio
 import getpass
 import os
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Literal, TypeVar
@@ -13,6 +12,7 @@ import typer
 from rich.panel import Panel
 from rich.text import Text
 
+from deploy.cli.ids import CANDIDATES_MAX, refuse_unless_end, the_one, whole_id
 from deploy.cli.operate import SERVICES_FOLDER, Service
 from deploy.cli.output import MISUSED, REFUSED, console, fail, say, write_json
 from deploy.cli.tables import panel, plain, table
@@ -27,8 +27,6 @@ from shared.persistence.database import AWAY_ERRORS, Database, is_refused
 from shared.settings import ConfigurationError, EnvironmentVariables
 
 T = TypeVar("T")
-
-PREFIX_MIN = 4
 
 
 def run(work: Callable[[Database], Awaitable[T]], *, of: Service = Service.STAFF) -> T:
@@ -63,17 +61,11 @@ async def _on_database(of: Service, work: Callable[[Database], Awaitable[T]]) ->
 
 
 async def one_id(database: Database, table_name: Literal["dead_letters", "cases"], text: str) -> UUID:
-    """The id that begins with this text. A whole id need not exist. Raises CliError if no id or more than one begins so."""
-    try:
-        return UUID(text)
-    except ValueError:
-        pass
-    if len(text) < PREFIX_MIN or not re.fullmatch(r"[0-9A-Fa-f-]+", text):
-        fail(f"{text!r} is no id: give all of it, or its first characters, at least {PREFIX_MIN}.", MISUSED)
-    found = await actions.ids_like(database, table_name, text)
-    if len(found) != 1:
-        fail(f"{'More than one' if found else 'No'} id begins with {text}.", MISUSED if found else REFUSED)
-    return found[0]
+    """The id that ends with this text. A whole id need not exist. Raises CliError if no id or more than one ends so."""
+    if (whole := whole_id(text)) is not None:
+        return whole
+    refuse_unless_end(text)
+    return the_one(text, await actions.ids_ending(database, table_name, text, at_most=CANDIDATES_MAX + 1))
 
 
 def person(who: str) -> str:

@@ -5,7 +5,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cli.words import SHORT_ID_LENGTH
+from deploy.cli.ids import SHORT_ID_LENGTH
+from deploy.cli.output import is_whole
 from shared.observability.visible import visible
 
 WIDE = 120
@@ -19,8 +20,8 @@ def plain(text: str | None, style: str = "", *, lines: bool = False) -> Text:
 
 
 def table(*, expand: bool = False) -> Table:
-    """A list with column titles; `expand`: as wide as the terminal."""
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=expand)
+    """A list with column titles; `expand`: as wide as the terminal, if there is one."""
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=expand and not is_whole())
 
 
 def id_column(to: Table, title: str, *, wide: bool) -> None:
@@ -41,4 +42,4 @@ def facts(*named: tuple[str, str | None]) -> Table:
 
 def panel(content: RenderableType, title: str, *, style: str = "dim") -> Panel:
     """A part of a page with its title."""
-    return Panel(content, title=title, title_align="left", border_style=style)
+    return Panel(content, title=title, title_align="left", border_style=style, expand=not is_whole())

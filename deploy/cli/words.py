@@ -6,7 +6,6 @@ from uuid import UUID
 
 from shared.contracts.currencies import ISO_4217, in_major_units
 
-SHORT_ID_LENGTH = 8
 SECONDS_IN = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 """Seconds in each unit of a duration."""
 
@@ -24,9 +23,9 @@ def short_type(type_: str | None) -> str:
     return found[1] if found else type_ or "?"
 
 
-def id_text(id_: UUID, *, wide: bool) -> str:
-    """The whole id on a `wide` terminal, else its first characters."""
-    return str(id_) if wide else str(id_)[:SHORT_ID_LENGTH]
+def id_text(id_: UUID, *, wide: bool, length: int) -> str:
+    """The whole id on a `wide` terminal, else its last `length` characters."""
+    return str(id_) if wide else str(id_)[-length:]
 
 
 def time(moment: datetime) -> str:

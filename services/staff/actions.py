@@ -97,10 +97,18 @@ async def show_dead_letter(database: Database, letter_id: UUID) -> tuple[DeadLet
         return (found[0], await store.entries_about(connection, letter_id)) if found else None
 
 
-async def ids_like(database: Database, table: Literal["dead_letters", "cases"], prefix: str) -> list[UUID]:
-    """The ids that begin with `prefix`, at most two."""
+async def ids_ending(
+    database: Database, table: Literal["dead_letters", "cases"], end: str, *, at_most: int
+) -> list[UUID]:
+    """The ids that end with `end`, at most `at_most`."""
     async with database.connection() as connection:
-        return await store.ids_like(connection, table, prefix.lower())
+        return await store.ids_ending(connection, table, end.lower(), at_most=at_most)
+
+
+async def values_of(database: Database, column: Literal["queue", "reason", "type"]) -> list[str]:
+    """Every value that dead letters have in this column."""
+    async with database.connection() as connection:
+        return await store.values_of(connection, column)
 
 
 # -- dead letters: actions -------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import structlog
@@ -83,14 +83,30 @@ async def count(connection: Connection, selection: Selection) -> int:
     )
 
 
-async def ids_like(connection: Connection, table: str, prefix: str) -> list[UUID]:
-    """The ids in `dead_letters` or `cases` that begin with `prefix`, at most two. Two mean that the prefix is ambiguous."""
-    return [row["id"] for row in await connection.fetch(_IDS_LIKE[table], prefix)]
+async def ids_ending(connection: Connection, table: str, end: str, *, at_most: int) -> list[UUID]:
+    """The ids in `dead_letters` or `cases` that end with `end`, in lower case; at most `at_most`. Two mean that the end is ambiguous."""
+    return [row["id"] for row in await connection.fetch(_IDS_ENDING[table], end[::-1], at_most)]
 
 
-_IDS_LIKE = {
-    "dead_letters": "SELECT id FROM dead_letters WHERE id::text LIKE $1 || '%' LIMIT 2",
-    "cases": "SELECT payment_id AS id FROM cases WHERE payment_id::text LIKE $1 || '%' LIMIT 2",
+# A range, and not LIKE: its pattern would be an argument, so the plan could not use the index. `g` comes after all that is in an id.
+_IDS_ENDING = {
+    "dead_letters": """SELECT id FROM dead_letters WHERE reverse(id::text) COLLATE "C" >= $1 AND reverse(id::text) COLLATE "C" < $1 || 'g'
+                       ORDER BY reverse(id::text) COLLATE "C" LIMIT $2""",
+    "cases": """SELECT payment_id AS id FROM cases
+                WHERE reverse(payment_id::text) COLLATE "C" >= $1 AND reverse(payment_id::text) COLLATE "C" < $1 || 'g'
+                ORDER BY reverse(payment_id::text) COLLATE "C" LIMIT $2""",
+}
+
+
+async def values_of(connection: Connection, column: Literal["queue", "reason", "type"]) -> list[str]:
+    """Every value that dead letters have in this column. It reads all of them: only for a person who asked for one that is not there."""
+    return [row["value"] for row in await connection.fetch(_VALUES_OF[column])]
+
+
+_VALUES_OF = {
+    "queue": "SELECT DISTINCT queue AS value FROM dead_letters ORDER BY 1",
+    "reason": "SELECT DISTINCT reason AS value FROM dead_letters ORDER BY 1",
+    "type": "SELECT DISTINCT type AS value FROM dead_letters WHERE type IS NOT NULL ORDER BY 1",
 }
 
 

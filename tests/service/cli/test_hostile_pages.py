@@ -75,6 +75,7 @@ def invocations(letter: str, folder: Path) -> Invocations:
         ("dead-letters", "discard"): [[letter, WORDS, *why], [letter, "--reason", "because", "--who", "ann"]],
         ("journal", "verify"): [[]],
         ("purge",): [["--scan"], ["--scan", "--do", "--reason", WORDS, "--who", WORDS]],
+        ("find",): [[invoice], [letter], [str(payment("paid"))], [str(payment("waiting"))], [str(QUARANTINED)], [WORDS]],
         ("reconcile",): [["--ledger", WORDS], ["--since", WORDS]],
         ("outbox", "list"): [[]],
         ("outbox", "release"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", WORDS, "--who", WORDS]],

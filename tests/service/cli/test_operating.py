@@ -159,14 +159,14 @@ async def test_a_quarantined_message_is_shown_and_released_with_a_reason(environ
     id_ = await quarantine(environment)
     listed = await remit("outbox", "list", environment=environment)
     as_json = await remit("outbox", "list", "--json", environment=environment)
-    act = ("saga", str(id_), "--reason", "the broker is repaired", "--who", "Ada")
+    act = ("saga", str(id_)[-8:], "--reason", "the broker is repaired", "--who", "Ada")
     released = await remit("outbox", "release", *act, environment=environment)
     again = await remit("outbox", "release", *act, environment=environment)
     assert (none.code, none.err) == (0, "No message is quarantined.\n")
-    assert str(id_) in listed.out
+    assert f" {str(id_)[-8:]} " in listed.out
     assert [(one["service"], one["id"], one["losses"]) for one in as_json.json] == [("saga", str(id_), 6)]
     assert (released.code, released.out) == (0, f"{id_}: it is published again, within a second\n")
-    assert (again.code, again.err) == (1, f"remit: No message {id_} is quarantined there.\n")
+    assert (again.code, again.err) == (1, f"remit: No id ends with {str(id_)[-8:]}.\n")
     left = await rows(environment.databases["saga"], "SELECT losses, sweep_after <= now() AS due FROM outbox")
     assert left == [{"losses": 0, "due": True}]
 

@@ -73,7 +73,7 @@ async def test_json_for_programs(terminal: Terminal) -> None:
     assert sorted(letter["message_id"] for letter in listed) == ["0", "1", "2"]
     assert {letter["status"] for letter in listed} == {"open"}
     text = next(letter["id"] for letter in listed if letter["message_id"] == "1")
-    shown = await terminal.json("dead-letters", "show", text[:8])
+    shown = await terminal.json("dead-letters", "show", text[-8:])
     assert (shown["body"], shown["body_encoding"], shown["journal"]) == ("not JSON", "utf-8", [])
     (case,) = await terminal.json("payments", "in-doubt")
     assert (case["payment_id"], case["version"], case["decisions"]) == (str(PAYMENT), 4, ["captured", "not_charged"])
@@ -150,7 +150,7 @@ async def _is_sent(terminal: Terminal) -> bool:
 
 async def test_a_payment_is_settled(terminal: Terminal) -> None:
     words = ["--evidence", "seen", "--reason", "told"]
-    code, _, err = await terminal.run("payments", "resolve", str(PAYMENT)[:8], "captured", "--version", "4", *words)
+    code, _, err = await terminal.run("payments", "resolve", str(PAYMENT)[-8:], "captured", "--version", "4", *words)
     assert (code, "needs the gateway's receipt number" in err) == (1, True)
     code, out, _ = await terminal.run(
         "payments", "resolve", str(PAYMENT), "captured", "--version", "4", "--receipt", "R-1", *words
@@ -167,7 +167,14 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("dead-letters", "replay", "abcd1234", "--all"), 2, "Give either IDs or filters, not both."),
     (("dead-letters", "discard", "--reason", "x"), 2, "Say which: one or more IDs."),
     (("dead-letters", "show", "nonsense"), 2, "'nonsense' is no id"),
-    (("dead-letters", "show", "00000000"), 1, "No id begins with 00000000."),
+    (("dead-letters", "show", "00000000"), 1, "No id ends with 00000000."),
+    (
+        ("dead-letters", "list", "--queue", "saga.evnts"),
+        2,
+        "--queue saga.evnts: no dead letter has that, and none can.",
+    ),
+    (("dead-letters", "list", "--reason", "unknwon"), 2, "unknown, unknown_type"),
+    (("dead-letters", "replay", "--type", "PayInvoce"), 2, "PayInvoice, "),
     (("dead-letters", "show", str(uuid4())), 1, "There is no dead letter of this id."),
     (("payments", "show", str(uuid4())), 1, "There is no case of this payment."),
     (("dead-letters", "list", "--older-than", "soon"), 2, "--older-than takes a number and a unit"),
@@ -207,11 +214,11 @@ async def test_for_an_unmigrated_database_the_remedy_is_printed(environment: Env
 async def test_one_mistyped_id_keeps_nothing_from_the_others(terminal: Terminal) -> None:
     listed = await terminal.json("dead-letters", "list")
     code, out, err = await terminal.run(
-        "dead-letters", "discard", listed[0]["id"], "not an id", "00000000", listed[1]["id"][:13], "--reason", "both"
+        "dead-letters", "discard", listed[0]["id"], "not an id", "00000000", listed[1]["id"][-12:], "--reason", "both"
     )
     assert (code, out.count(": discarded")) == (1, 2)
     assert "'not an id' is no id" in err
-    assert "No id begins with 00000000." in err
+    assert "No id ends with 00000000." in err
     assert [letter["status"] for letter in await terminal.json("dead-letters", "list")] == ["open"]
 
 
