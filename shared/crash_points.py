@@ -58,13 +58,13 @@ POINTS: Final = (
         "relay.after_confirm", "The broker has answered for the messages; their outbox batches still exist.", ALL
     ),
     CrashPoint(
-        "relay.before_own",
-        "The public refused events; they are not sent to our own queues alone.",
+        "relay.before_public",
+        "Our own queues have events; their public copies are not sent.",
         (INVOICE, PAYMENT_GATEWAY),
     ),
     CrashPoint(
-        "relay.after_own",
-        "Our own queues have events that the public refused; their public copies are not put off.",
+        "relay.after_public",
+        "The broker has answered for public copies; their outbox batches still exist.",
         (INVOICE, PAYMENT_GATEWAY),
     ),
     CrashPoint("relay.before_outside", "An outbox batch that depends on others is committed; none of it is sent.", ALL),

@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 DRAIN_OUTSIDE_S = 2.0
-"""How long draining waits for the outside lane. It depends on others, and the outbox keeps what it has not published."""
+"""How long draining waits for the outside lane and for public copies. They depend on others, and the outbox keeps what is left."""
 DRAIN_TIMEOUT_S = 20.0
 """How long draining may take. Kubernetes kills after 30 s. A batch at work takes far less than a second."""
 CANCEL_INTERVAL_S, CANCELS_MAX = 1.0, 5
@@ -252,6 +252,7 @@ def _add_common_tasks(runtime: Runtime) -> None:
     for task in runtime.lanes.background_tasks:
         runtime.in_background(task)
     runtime.run_beside("outside_relay", runtime.lanes.outside.run)
+    runtime.run_beside("public_relay", runtime.lanes.public.run)
     runtime.in_background(RetentionCleaner(runtime.database, runtime.retention_rules))
     runtime.in_background(StalledSessions(runtime.database))
 
@@ -289,9 +290,9 @@ async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
         await finish()
     try:
         async with asyncio.timeout(DRAIN_OUTSIDE_S):
-            await runtime.lanes.outside.all_published()
+            await runtime.lanes.all_published()
     except TimeoutError:
-        log.warning("left_to_the_sweeper", lane="outside")
+        log.warning("left_to_the_sweeper", lanes="outside, public")
     try:
         await runtime.relay.keeper.delete_confirmed()
     except AWAY_ERRORS as error:

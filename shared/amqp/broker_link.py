@@ -184,15 +184,30 @@ class BrokerLink:
         self._closed = True
         await self._drop_connection()
 
+    def abort(self) -> None:
+        """End the connection at once, without a word to the broker. The next channel opens a new one.
+
+        The broker is busy on a channel, say, and does not hear that it is closed. When the socket is closed, it ends the channel within
+        nine seconds, whatever it is at (RabbitMQ 3.10, measured).
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.frame_transport.abort()
+            self._ending = asyncio.ensure_future(_close_quietly(connection))
+
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                async with asyncio.timeout(RPC_TIMEOUT_S):
-                    with losses_as_errors():
-                        await connection.close()
-            except BROKER_ERRORS:
-                return
+            await _close_quietly(connection)
+
+
+async def _close_quietly(connection: _Connection) -> None:
+    try:
+        async with asyncio.timeout(RPC_TIMEOUT_S):
+            with losses_as_errors():
+                await connection.close()
+    except BROKER_ERRORS:
+        return
 
 
 def user_in(url: str) -> str:

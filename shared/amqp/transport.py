@@ -134,6 +134,11 @@ class FrameTransport(TransportFactory):
         if self._listening.get(number) is channel_frames:  # a new channel may have the number already
             del self._listening[number]
 
+    def abort(self) -> None:
+        """End the connection at once. What is still to be written is lost."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
     def write(self, frames: bytes) -> None:
         """Send whole frames at once, ahead of what the library has queued. Raises ConnectionError if the connection is closed."""
         if self._writer is None or self._writer.is_closing():

@@ -14,8 +14,8 @@ class Lane(StrEnum):
     """The lanes on which messages leave a service. Each has a connection, outbox rows and a sweeper of its own, so none waits for another.
 
     Inside goes what the services say to each other. Outside goes whatever carries words or addresses of others: answers, replays, dead
-    letters. What others do not take waits on a lane of its own: messages of the outside lane on `RETRY`, public copies of events on
-    `PUBLIC`. So however much of it waits, nothing that is sent for the first time waits with it.
+    letters. Public copies of events go on `PUBLIC`, once our own queues have the events. What others did not take of the outside lane waits
+    on `RETRY`. Whatever is tried again has a connection of its own: however much of it waits, nothing that is sent for the first time does.
     """
 
     INSIDE = "inside"

@@ -15,14 +15,14 @@ from shared.messaging.outbox_sampler import OutboxSampler
 from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Publisher
 from shared.messaging.publisher_probe import PublisherProbe
-from shared.messaging.relay import OutsideRelay, Relay, RetryRelay
+from shared.messaging.relay import OutsideRelay, PublicRelay, Relay, RetryRelay
 from shared.messaging.routes import Routes
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
 
 
 class Lanes:
-    """All lanes of one service. `relay` publishes what was committed; `outside` has to run beside it.
+    """All lanes of one service. `relay` publishes what was committed; `outside` and `public` have to run beside it.
 
     Only the inside lane is a part of `readiness`, since others can disturb the rest. The gauge of the outside lane tells of it.
     """
@@ -35,20 +35,26 @@ class Lanes:
         outside = publisher("publisher outside", Lane.OUTSIDE)
         retry = publisher("publisher retry", Lane.RETRY)
         public = publisher("publisher public", Lane.PUBLIC)
+        public_retry = publisher("publisher public retry", Lane.PUBLIC)
         routes, keeper = Routes(), OutboxKeeper(database)
         self.outside = OutsideRelay(database, outside, routes=routes, keeper=keeper)
-        self.relay = Relay(database, inside, outside=self.outside, routes=routes)
-        self._publishers = (inside, outside, retry, public)
+        self.public = PublicRelay(database, public, routes=routes, keeper=keeper)
+        self.relay = Relay(database, inside, outside=self.outside, public=self.public)
+        self._publishers = (inside, outside, retry, public, public_retry)
         self.background_tasks: Sequence[BackgroundTask] = (
             PublisherProbe(inside),
             PublisherProbe(outside),
             OutboxSweeper(database, self.relay, readiness),
             OutboxSweeper(database, self.outside),
             OutboxSweeper(database, RetryRelay(database, retry, lane=Lane.RETRY, routes=routes, keeper=keeper)),
-            OutboxSweeper(database, RetryRelay(database, public, lane=Lane.PUBLIC, routes=routes, keeper=keeper)),
+            OutboxSweeper(database, RetryRelay(database, public_retry, lane=Lane.PUBLIC, routes=routes, keeper=keeper)),
             keeper,
             OutboxSampler(database),
         )
+
+    async def all_published(self) -> None:
+        """Wait until everything that was handed to the lanes of others was sent to the broker once."""
+        await asyncio.gather(self.outside.all_published(), self.public.all_published())
 
     async def close(self) -> None:
         """Close all connections of all lanes. Never raises an error of the broker."""

@@ -33,7 +33,9 @@ class OutboxSweeper:
 
     async def run_once(self) -> float:
         """Sweep once. The next sweep follows at once if there may be more to do: this one published messages, or took as many as it may and
-        found the broker."""
+        found the broker. While the relay rests, nothing is swept."""
+        if self._relay.is_resting:
+            return self.interval_s
         try:
             swept = await self.sweep()
         except AWAY_ERRORS as error:

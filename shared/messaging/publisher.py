@@ -35,7 +35,7 @@ from shared.messaging import dead_letters
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.reply_address import direct_kind
-from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, ingress_exchange, is_public
+from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, entry_exchange, is_public
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error, error_text
@@ -43,10 +43,17 @@ from shared.records import dataclass, field
 
 log = structlog.get_logger(__name__)
 
-IN_FLIGHT_MAX = 256
-"""Messages published before we wait for their confirms. 256 messages of 64 KiB are 16 MiB, far below a broker's default memory alarm."""
+IN_FLIGHT_MAX, IN_FLIGHT_PUBLIC_MAX = 256, 64
+"""Messages published before we wait for their confirms. 256 messages of 64 KiB are 16 MiB, far below a broker's default memory alarm. Of
+public copies they are fewer, because others decide what each costs the broker."""
 CONFIRM_TIMEOUT_S = 10.0
 """How long we wait for the confirms of a wave. A broker under an alarm never confirms: the outbox keeps the messages."""
+BEAT_S = 0.25
+"""Waits for confirms are counted in beats of so many seconds. A beat that ends late does not count: this process stood still (it was
+stopped or swapped out, say), and what the broker said meanwhile lies unread in the socket. Of late beats in a row only the first does not
+count, so that a process which is always busy waits no longer than twice."""
+BEAT_LATE_S = BEAT_S / 2
+"""How much later than planned a beat may end. A busy event loop is late by some hundredths of a second."""
 SILENT_AFTER_S = 3.0
 """How long the broker may confirm nothing more of a wave. A quorum queue confirms in milliseconds, and never while it has no leader. Even
 the channel that publishes to such a queue for the first time is blocked then (RabbitMQ 3.10), and with it all that was sent together."""
@@ -59,6 +66,9 @@ ASK_TIMEOUT_S = 3.0
 FRESH_FOR_S = 1.0
 """How long a confirm shows that the broker took messages. A message that ends the connection alone within this time is to blame. On the
 inside lane, where poison is rare and a delay costs more, it has to do so twice."""
+PROMPT_S = 5.0
+"""A message that ends the connection does so at once. After a later loss nobody knows: this process stood still, say, and the broker gave
+its connection up."""
 LOSSES_MAX, LOSSES_INSIDE_MAX = 256, 32
 """Lost waves of one call: one message among 256 costs nine. What is unknown after more is left to the sweeper. A loss takes some 10 ms
 (measured). On the inside lane an acknowledgement waits for the call; on the others only the sweeper's reservation does."""
@@ -79,7 +89,7 @@ class Published:
     carry them. `refused`: the broker nacked them, because a queue is full. `silent`: it takes others, and says nothing about them, because
     their queue has no leader. `unclear`: one of their queues has no leader, and the broker says nothing about messages to several of them.
     `poison`: sent alone, they ended the connection, and the broker could be reached at once. `failed`: nobody knows, because the broker is
-    away.
+    away. `slowest_s` is how many seconds the slowest wave waited for its confirms.
     """
 
     confirmed: list[UUID] = field(default_factory=list)
@@ -90,6 +100,7 @@ class Published:
     unclear: list[UUID] = field(default_factory=list)
     poison: list[UUID] = field(default_factory=list)
     failed: list[UUID] = field(default_factory=list)
+    slowest_s: float = field(default=0.0, init=False)
 
     @property
     def is_complete(self) -> bool:
@@ -98,9 +109,10 @@ class Published:
 
     def with_others(self, other: "Published") -> "Published":
         """This result together with that for other messages."""
-        return Published(
-            **{name: getattr(self, name) + getattr(other, name) for name in self.__slots__}  # each a list of ids
-        )
+        ids = {name: getattr(self, name) + getattr(other, name) for name in self.__slots__ if name != "slowest_s"}
+        both = Published(**ids)
+        both.slowest_s = max(self.slowest_s, other.slowest_s)
+        return both
 
     @property
     def not_taken(self) -> set[UUID]:
@@ -120,8 +132,8 @@ _Wave = dict[str, Outgoing]
 class WaveSize:
     """How many messages are sent together: half as many after a wave was lost, twice as many after one was not."""
 
-    def __init__(self) -> None:
-        self.at_most = IN_FLIGHT_MAX
+    def __init__(self, at_most: int = IN_FLIGHT_MAX) -> None:
+        self.at_most = self._most = at_most
 
     def lost(self, messages: int) -> None:
         """A wave was lost, and the fate of so many of its messages is unknown."""
@@ -129,7 +141,7 @@ class WaveSize:
 
     def passed(self) -> None:
         """A wave was not lost."""
-        self.at_most = min(IN_FLIGHT_MAX, 2 * self.at_most)
+        self.at_most = min(self._most, 2 * self.at_most)
 
 
 class Fate(Enum):
@@ -138,6 +150,42 @@ class Fate(Enum):
     CONFIRMED = "acked: the only proof that the broker has the message"
     RETURNED = "no queue takes it"
     REFUSED = "nacked: a queue is full"
+
+
+class _Patience:
+    """How long a wave may wait for its confirms, counted in beats. `missing` is the number of its messages without a fate."""
+
+    def __init__(self, missing: int) -> None:
+        self._missing = missing
+        self._ends_at = 0.0
+        self._waited_s = self._silent_s = 0.0
+        self._stood_still = False
+        self.timer: asyncio.TimerHandle | None = None
+        """Ends the beat."""
+
+    def end(self) -> None:
+        """The wait is over."""
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def next_beat(self, now: float) -> float:
+        """Begin a beat. Returns when it ends."""
+        self._ends_at = now + BEAT_S
+        return self._ends_at
+
+    def is_over(self, now: float, missing: int) -> bool:
+        """A beat has ended. Returns whether the wait is over."""
+        self._stood_still = not self._stood_still and now - self._ends_at > BEAT_LATE_S
+        if self._stood_still:
+            return False
+        self._waited_s += BEAT_S
+        self._silent_s = self._silent_s + BEAT_S if missing == self._missing else 0.0
+        self._missing = missing
+        return self._silent_s >= SILENT_AFTER_S or self._waited_s >= CONFIRM_TIMEOUT_S
+
+    def waited_s(self, now: float) -> float:
+        """Seconds of the wait up to now, without those in which this process stood still."""
+        return self._waited_s + min(BEAT_S, max(0.0, now - self._ends_at + BEAT_S))
 
 
 class _Confirms:
@@ -151,12 +199,14 @@ class _Confirms:
         self._missing = 0
         self._returned: set[str] = set()
         self._settled: asyncio.Future[None] | None = None
+        self._patience = _Patience(0)
 
     def expect(self, marks: Sequence[str]) -> "asyncio.Future[None]":
         """Expect confirms for the next messages on this channel, given by their marks.
 
         The returned future is done when the fate of each is known. It raises ConnectionError if the channel closes before, and TimeoutError
-        if the broker confirms nothing more for `SILENT_AFTER_S` seconds, or not all in `CONFIRM_TIMEOUT_S`.
+        if the broker confirms nothing more for `SILENT_AFTER_S` seconds, or not all in `CONFIRM_TIMEOUT_S`. Time in which this process
+        stood still does not count.
         """
         self._first_tag += len(self._marks)
         self._marks, self._fates, self._missing = marks, [None] * len(marks), len(marks)
@@ -164,20 +214,27 @@ class _Confirms:
         self._returned.clear()
         loop = asyncio.get_running_loop()
         self._settled = settled = loop.create_future()
-        give_up_at = loop.time() + CONFIRM_TIMEOUT_S
+        self._patience = patience = _Patience(len(marks))
 
-        def look(missing_before: int) -> None:
-            wait_s = min(SILENT_AFTER_S, give_up_at - loop.time())
+        def wait_a_beat() -> None:
+            patience.timer = loop.call_at(patience.next_beat(loop.time()), look)
+
+        def look() -> None:
             if settled.done():
                 return
-            if self._missing < missing_before and wait_s > 0:
-                timer = loop.call_later(wait_s, look, self._missing)
-                settled.add_done_callback(lambda _: timer.cancel())
-            else:
+            if patience.is_over(loop.time(), self._missing):
                 settled.set_exception(TimeoutError("the broker confirms nothing more"))
+            else:
+                wait_a_beat()
 
-        look(len(marks) + 1)
+        wait_a_beat()
+        settled.add_done_callback(lambda _: patience.end())
         return settled
+
+    @property
+    def waited_s(self) -> float:
+        """How long the wave in flight has waited, in seconds."""
+        return self._patience.waited_s(asyncio.get_running_loop().time())
 
     @property
     def fates(self) -> Sequence[Fate | None]:
@@ -240,7 +297,7 @@ class Publisher:
         self._channel: Channel | None = None
         self._transport: FrameTransport | None = None
         self._confirms = _Confirms()
-        self._wave_size = WaveSize()
+        self._wave_size = WaveSize(IN_FLIGHT_PUBLIC_MAX if lane is Lane.PUBLIC else IN_FLIGHT_MAX)
         self._turn = asyncio.Lock()
         self._renewed_at = -RENEW_INTERVAL_S
 
@@ -256,8 +313,10 @@ class Publisher:
         async with self._turn:
             while waiting:
                 wave = _next_wave(waiting, self._wave_size.at_most)
-                is_proof = self._lane is not Lane.INSIDE and time.monotonic() - self._confirmed_at < FRESH_FOR_S
+                sent_at = time.monotonic()
+                is_proof = self._lane is not Lane.INSIDE and sent_at - self._confirmed_at < FRESH_FOR_S
                 unknown, problem = await self._publish_wave(wave, result)
+                is_prompt = time.monotonic() - sent_at < PROMPT_S
                 if problem is None:
                     self._wave_size.passed()
                     continue
@@ -265,10 +324,9 @@ class Publisher:
                 if losses > self._losses_max or not await self._is_answering():
                     self._give_up([*unknown, *waiting], result, problem)
                     break
-                if unknown and not self._decide(
-                    unknown, problem, result, is_proof=is_proof or unknown[0].id in suspects
-                ):
-                    if len(unknown) == 1 and not isinstance(problem, _NotSentError):
+                is_proof = is_prompt and (is_proof or (bool(unknown) and unknown[0].id in suspects))
+                if unknown and not self._decide(unknown, problem, result, is_proof=is_proof):
+                    if is_prompt and len(unknown) == 1 and not isinstance(problem, _NotSentError):
                         suspects.add(unknown[0].id)
                     waiting.extendleft(reversed(unknown))
                     self._wave_size.lost(len(unknown))
@@ -311,6 +369,7 @@ class Publisher:
         if not sendable:
             return [], None
         problem = await self._send(list(sendable), payload)
+        result.slowest_s = max(result.slowest_s, self._confirms.waited_s)
         unknown = self._sort_out(sendable.values(), result)
         if problem is None:
             self._succeeded()
@@ -329,6 +388,8 @@ class Publisher:
         finally:
             if problem is not None:
                 self._drop_channel()
+            if isinstance(problem, TimeoutError):
+                self._link.abort()  # the broker may be at this wave for minutes, and a closed channel does not free it
         return problem
 
     def _write(self, marks: Sequence[str], payload: bytes) -> "asyncio.Future[None]":
@@ -532,7 +593,7 @@ def _payload(
 ) -> bytes:
     """The frames of one message with its mark. Raises ValueError, TypeError or struct.error if AMQP cannot carry it.
 
-    On any lane but the inside one an event is a public copy: it enters behind our own queues, and it is no error if nobody listens.
+    On the inside lane an event goes to our own queues alone. On any other lane it is a public copy, and it is no error if nobody listens.
     `user` is who we are. A message of another sender that is sent again says so: its receiver believes only staff who its sender is.
     """
     if len(message.body) > 2 * BODY_BYTES_MAX:
@@ -543,7 +604,7 @@ def _payload(
     is_direct = direct_kind(message.exchange, message.routing_key) is not None
     return frames.publish(
         channel.number,
-        exchange=message.exchange if is_copy else ingress_exchange(message.exchange),
+        exchange=message.exchange if is_copy else entry_exchange(message.exchange),
         routing_key=message.routing_key,
         mandatory=not is_direct
         and (
@@ -571,7 +632,7 @@ def _report_unroutable(message: Outgoing) -> None:
         "message_unroutable",
         message_id=str(message.id),
         type=message.type,
-        exchange=ingress_exchange(message.exchange),
+        exchange=entry_exchange(message.exchange),
         routing_key=message.routing_key,
         advice="a queue or binding is missing: run `remit topology apply`; the message waits in the outbox",
     )

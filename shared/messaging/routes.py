@@ -1,8 +1,7 @@
 """Which routes refuse messages now. A route is an exchange with a routing key. A queue behind it may be full, or without a leader.
 
-While the public copies of an event are refused, the event goes to our own queues alone. Otherwise each of our queues would get every event
-again with each try. And while somebody's queue refuses answers, further answers to it go to the retry lane unsent, so those to others need
-not share a connection and a sweeper with them.
+While somebody's queue refuses answers or public copies, further ones to it are left to the sweeper of what is refused, unsent. So those to
+others need not share a connection with them.
 
 What refuses is known by exchange and routing key, since others may have bound some events only. It is known in memory only: after a restart
 the next refusal tells of it again.
@@ -21,10 +20,10 @@ import structlog
 from shared.messaging.envelope import Outgoing
 from shared.messaging.publisher import Published
 from shared.messaging.reply_address import direct_kind
-from shared.messaging.topology import MUST_ROUTE, is_public, own_exchange
+from shared.messaging.topology import is_public
 from shared.observability import metrics
-from shared.persistence.outbox import Backoff
-from shared.records import dataclass, replace
+from shared.persistence.outbox import PUBLIC_REFUSED, Backoff
+from shared.records import dataclass
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +31,8 @@ ROUTES_MAX = 10_000
 """Routes that are known to refuse, some megabytes. Senders choose the names of their queues. Beyond this the oldest is forgotten, and its
 next message tells of it again."""
 FAILED = Backoff(2.0, 2)
-"""How long a route is left in peace after a message got no sign, or ended the connection: each try costs time. The longest wait is
-8 s."""
+"""How long a route of answers is left in peace after one got no sign, or ended the connection: each try costs time. The longest wait is
+8 s. Nobody waits for public copies, and theirs is longer."""
 APART_MAX = 50
 """Routes that are tried apart by one call. Each takes milliseconds, and some 20 ms if a message ends the connection."""
 
@@ -154,7 +153,8 @@ class Routes:
         refusal = self._refusing.setdefault(route, _Refusal())
         refusal.apart = apart
         if apart and is_to_blame and self._clock() >= refusal.not_before:  # once, however many were sent together
-            refusal.not_before = self._clock() + FAILED.delay_s(refusal.failures)
+            backoff = PUBLIC_REFUSED if is_event(message) else FAILED
+            refusal.not_before = self._clock() + backoff.delay_s(refusal.failures)
             refusal.failures += 1
 
 
@@ -181,10 +181,3 @@ def routes_of(messages: Iterable[Outgoing]) -> set[Route]:
 def is_event(message: Outgoing) -> bool:
     """Whether the public hears of this message, so that others can make the broker refuse it."""
     return is_public(message.exchange)
-
-
-def for_own_queues(messages: Sequence[Outgoing]) -> list[Outgoing]:
-    """These events with the same ids and bytes, for our own queues alone. Events that none of our queues takes are left out."""
-    return [
-        replace(message, exchange=own_exchange(message.exchange)) for message in messages if message.type in MUST_ROUTE
-    ]

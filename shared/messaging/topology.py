@@ -1,16 +1,16 @@
 """Exchanges, queues and bindings as data: the one registry. `remit topology apply` creates it; services only verify it.
 
 Our own queues are bound by exact key. A topic exchange compares words for every message, which was a sixth of what RabbitMQ 3.10 spent on a
-payment. So commands go to a fanout or a direct exchange, and an event enters through a direct exchange of its own (`ingress_exchange`).
+payment. So commands go to a fanout or a direct exchange, and an event enters through a direct exchange of its own (`entry_exchange`).
 
 What pays goes by a private exchange (`invoice.requests`), to which only the queue of the payment-gateway service is bound.
 
-Every other event also reaches the topic exchange of its name, where anybody may bind any pattern. An event that one of our queues takes is
-bound onwards to the topic exchange. Any other event, for instance one of a later version, gets there because the topic exchange is the
-alternate exchange of the direct one.
+Every other event is published twice: to its own exchange (`own_exchange`), which only our queues are bound to, and as a public copy to the
+topic exchange of its name, where anybody may bind any pattern (`shared.messaging.relay`). One publish would do for both, but a full queue
+that somebody bound makes the broker refuse all of it, and a pattern with many `#` makes it take minutes.
 
-A full queue that somebody bound to the topic exchange makes the broker refuse the whole publish. Then the event goes to its own exchange
-(`own_exchange`), which only our queues are bound to, and its public copy goes to the topic exchange later (`shared.messaging.relay`).
+The build before published to a third exchange (`ingress_exchange`), which gives an event to our queues and on to the topic exchange: by a
+binding, or as its alternate exchange.
 
 Commands of others pass a headers exchange on the way from their fanout exchange to the work queue. What carries `x-death` goes to another
 queue: see `SUSPECT_COMMANDS`. Anything else takes the way of the alternate exchange. The fanout exchange stays in front, because messages
@@ -96,6 +96,11 @@ _ENTRIES = _INGRESS | {DEAD_LETTERS: f"{DEAD_LETTERS}.direct"}
 def ingress_exchange(exchange: str) -> str:
     """Where our own messages for `exchange` enter: its direct exchange if it has one, else the exchange itself."""
     return _ENTRIES.get(exchange, exchange)
+
+
+def entry_exchange(exchange: str) -> str:
+    """Where a message for our own queues enters: an event goes to them alone, whatever others have bound to its public exchange."""
+    return _OWN.get(exchange) or ingress_exchange(exchange)
 
 
 def is_public(exchange: str) -> bool:

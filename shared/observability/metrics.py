@@ -66,11 +66,16 @@ ANSWERS_DROPPED: Final = Counter(
 )
 PUBLIC_COPIES_REFUSED: Final = Counter(
     "remit_public_copies_refused_total",
-    "Public copies of events that were refused, because a queue of others is full, by exchange. They are repeated.",
+    "Public copies of events that were refused, because a queue of others takes none, by exchange. They are repeated.",
     ["exchange"],
 )
+PUBLIC_COPIES_SLOW: Final = Counter(
+    "remit_public_copies_slow_total",
+    "Rests of the public lane, because the broker took long over public copies: over what others have bound.",
+)
 PUBLIC_COPIES_WAITING: Final = Gauge(
-    "remit_public_copies_waiting", "Public copies of events in the outbox, because a queue of others refused them."
+    "remit_public_copies_waiting",
+    "Public copies of events in the outbox, because others refused them or made them slow.",
 )
 OUTBOX_QUARANTINED: Final = Gauge(
     "remit_outbox_quarantined", "Messages in the outbox that end the connection at each try. They wait for a person."

@@ -11,7 +11,7 @@ A row holds a transaction's messages instead of one message, because that is che
 was 8 of the 33 rows a payment costs, and 30 % of PostgreSQL's CPU in a burst (measured).
 
 A row on the inside lane of an event with a public exchange owes the event to our own queues and to the public. On the public lane it owes
-the public copy alone. So an event that our queues have taken becomes a public copy by a change of its lane.
+the public copy alone. So an event that our queues have taken becomes a public copy by a change of its lane, if it does not leave at once.
 """
 
 from collections.abc import Collection, Sequence
@@ -274,11 +274,13 @@ def unpublished_of(
     """What the broker did not take of `outbox_batch`.
 
     An answer is dropped if its receiver's queue is gone, or has long been full, or if it ended several connections.
-    `for_another_lane` are messages that have to leave on another lane: on the inside lane those that our own queues alone have taken, on
-    the outside lane those that were not sent.
+    `for_another_lane` are messages that have to leave otherwise: on the inside lane those that our own queues alone have taken, on the
+    others those that were not sent.
     """
-    if published.is_complete and not for_another_lane:
-        return Unpublished(outbox_batch)
+    is_owed = outbox_batch.lane is Lane.INSIDE
+    if published.is_complete:
+        elsewhere_ = [message for message in outbox_batch.messages if message.id in for_another_lane]
+        return Unpublished(outbox_batch, public=elsewhere_) if is_owed else Unpublished(outbox_batch, unsent=elsewhere_)
     reasons: dict[UUID, str | None] = {
         **dict.fromkeys(published.undeliverable, "unroutable"),
         **dict.fromkeys({*published.not_taken, *published.unclear}, "refused"),
@@ -286,7 +288,7 @@ def unpublished_of(
         **dict.fromkeys(published.failed, "unknown"),
     }
     confirmed = dict.fromkeys(published.confirmed)
-    elsewhere = dict.fromkeys(for_another_lane, "public" if outbox_batch.lane is Lane.INSIDE else "unsent")
+    elsewhere = dict.fromkeys(for_another_lane, "public" if is_owed else "unsent")
     # If a message was sent twice at once, one copy is enough. But the answers to a command that came twice have one id and perhaps two
     # addresses: of two reasons that one counts which loses none of them.
     of_answers, of_others = confirmed | reasons | elsewhere, reasons | confirmed | elsewhere
@@ -337,7 +339,7 @@ def parts_of(unpublished: Unpublished) -> list[WaitingPart]:
         WaitingPart(unpublished.unroutable, lane, once_more, 0, UNROUTABLE.delay_s(batch.refusals)),
         WaitingPart(unpublished.refused, lane, once_more, 0, refused.delay_s(batch.refusals)),
         WaitingPart(unpublished.public, Lane.PUBLIC, 0, 0, 0.0),
-        WaitingPart(unpublished.unsent, Lane.RETRY, batch.refusals, batch.losses, 0.0),
+        WaitingPart(unpublished.unsent, lane, batch.refusals, batch.losses, 0.0),
         *(WaitingPart([message], lane, batch.refusals, losses, poison_s) for message in unpublished.poison),
     ]
     return [part for part in parts if part.messages]

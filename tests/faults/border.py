@@ -18,7 +18,7 @@ import psutil
 
 from deploy.cli.output import REFUSED
 from deploy.demo.scenes import VISA
-from deploy.local.stack import SERVICES
+from deploy.local.stack import LISTENER, SERVICES, Service
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
 from shared.messaging.codec import BODY_BYTES_MAX
@@ -26,6 +26,7 @@ from shared.messaging.topology import DEAD_LETTERS, WORK_QUEUES
 from tests.cards.caught import kinds
 from tests.cards.numbers import USUAL
 from tests.faults.crash import make_dead_letter
+from tests.faults.deadly import PAID, as_fast_as_before
 from tests.faults.network import Line
 from tests.faults.payments import Payments, answers_of, invoice
 from tests.faults.proxy import BlackHole
@@ -167,6 +168,10 @@ async def _until_set_aside(testbed: Testbed, ids: Sequence[UUID], *, within_s: f
 # -- a stranger's full queue -----------------------------------------------------------------------------------------------------------
 
 
+WHO_SAYS: Final[dict[str, Service]] = {"invoice.events": "invoice", "payment.events": "payment_gateway"}
+"""The services by the public exchanges that they publish to."""
+
+
 async def full_queue(testbed: Testbed, payments: Payments, note: Note, *, exchange: str) -> None:
     """A queue that somebody bound refuses all events. Our own queues get each once or twice; that one does when it has room."""
     before = testbed.tap.counts()
@@ -190,6 +195,33 @@ async def full_queue(testbed: Testbed, payments: Payments, note: Note, *, exchan
         late = {message.message_id for message in await take_all(own)}
         assert late, "no public copy came late, so nothing was refused"
         assert late <= set(taken), f"{len(late - set(taken))} public copies never reached the queue that was full"
+
+
+COPIES_WITHIN_S: Final = 300.0
+"""The longest time that the public lane leaves the broker alone, and some more."""
+
+
+async def costly_binding(testbed: Testbed, payments: Payments, note: Note, *, exchange: str) -> None:
+    """The broker computes for minutes over each public copy. Payments go on as before; all listeners hear of them once it is unbound."""
+    service = WHO_SAYS[exchange]
+    log = testbed.log_of(service)
+    before, _ = await payments.settle(PAID)
+    async with Stranger.open(testbed.system.stack.rabbitmq_url_of(LISTENER)) as stranger:
+        costly = await stranger.costly_binding(exchange)
+        beside, first = await payments.settle(PAID)
+        await testbed.until_logged(log, "public_copies_slow")
+        later, second = await payments.settle(PAID_BESIDE)
+        note.fired(len(first) + len(second))
+        await costly.unbind(exchange, "#")
+    note.mended()
+    as_fast_as_before(note, before, [*beside, *later])
+
+    async def heard() -> bool:
+        return not await _waiting(testbed)
+
+    await testbed.until(heard, what="the public copies to be published", within_s=COPIES_WITHIN_S)
+    for command in (*first, *second):
+        await payments.until_paid(command)
 
 
 async def _waiting(testbed: Testbed, lane: str = "") -> int:

@@ -108,7 +108,17 @@ FAULTS: Final[tuple[HostileFault, ...]] = (
             SERVICES,
             estimate_s=40.0,
         )
-        for exchange in ("invoice.events", "payment.events")
+        for exchange in border.WHO_SAYS
+    ),
+    *(
+        HostileFault(
+            f"costly:{exchange}",
+            f"over a binding behind {exchange} the broker computes for minutes, for each event, beside {deadly.PAID} payments",
+            partial(border.costly_binding, exchange=exchange),
+            SERVICES,
+            estimate_s=70.0,
+        )
+        for exchange in border.WHO_SAYS
     ),
     HostileFault("full:answers", "a sender's queue for answers is full", deadly.full_answers),
     HostileFault(

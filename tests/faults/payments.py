@@ -52,14 +52,31 @@ class Payments:
         of them is not paid."""
         return list(await asyncio.gather(*(self._pay() for _ in range(count))))
 
+    async def settle(self, count: int) -> tuple[list[float], list[PayInvoice]]:
+        """Like `pay`, for as long as the public hears nothing: our own books say what is paid. Returns the commands as well."""
+        told = await asyncio.gather(*(self._answered() for _ in range(count)))
+        commands = [command for _, command in told]
+        ids = [command.invoice_id for command in commands]
+        query = "SELECT 1 FROM invoices WHERE invoice_id = ANY($1::text[]) AND status = 'paid'"
+
+        async def all_paid() -> bool:
+            return len(await rows(self._testbed.database("invoice"), query, ids)) == count
+
+        await self._testbed.until(all_paid, what=f"{count} invoices to be paid")
+        return [answered_s for answered_s, _ in told], commands
+
     async def _pay(self) -> float:
+        answered_s, command = await self._answered()
+        await self.until_paid(command)
+        return answered_s
+
+    async def _answered(self) -> tuple[float, PayInvoice]:
         command = await self._command(new_id())
         sent_at = time.monotonic()
         _, answer = await self._testbed.upstream.ask(command)
         answered_s = time.monotonic() - sent_at
         assert answer.answer == "accepted", answer
-        await self.until_paid(command)
-        return answered_s
+        return answered_s, command
 
     async def begin(self, payment_id: UUID) -> PayInvoice:
         """Issue an invoice, and send the payment with this id. Nobody waits for its answer."""

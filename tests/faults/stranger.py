@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
 
 from deploy.permissions.broker import broker_users, definitions
 from shared.amqp.broker_link import user_in
@@ -27,6 +27,8 @@ PART_LENGTH: Final = 8
 """Shorter parts of a secret are found by chance."""
 ROOM: Final = 10
 """Messages that a full queue takes before it refuses the rest."""
+COSTLY: Final = ".".join(["#"] * 100)
+"""A pattern that fits a key of four words in 4.6 million ways. RabbitMQ 3.10 tries each."""
 FULL: Final[dict[str, int | str]] = {"x-max-length": ROOM, "x-overflow": "reject-publish"}
 
 
@@ -90,6 +92,14 @@ class Stranger:
         if exchange:
             await queue.bind(exchange, "#")
         return queue
+
+    async def costly_binding(self, exchange: str) -> AbstractExchange:
+        """An exchange of its own that hears everything of this one. Over the pattern behind it the broker computes for minutes."""
+        own = await self._channel.declare_exchange(self.own_name(), "topic", auto_delete=True)
+        await own.bind(exchange, "#")
+        queue = await self._channel.declare_queue(self.own_name(), exclusive=True)
+        await queue.bind(own, COSTLY)
+        return own
 
     async def queue(self, name: str) -> AbstractQueue:
         """A queue that exists."""

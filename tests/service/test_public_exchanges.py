@@ -63,7 +63,7 @@ async def test_our_own_queues_get_each_event_once_while_a_queue_of_others_is_ful
 ) -> None:
     saga = await upstream.queue("saga.events")
     await lanes.say(first := event())
-    assert set(await ids(saga)) == {str(first.id)}, "the refusal tells of the full queue; its inbox knows the copy"
+    assert await ids(saga) == [str(first.id)]
     told = [event(PAID if number % 2 else VOIDED) for number in range(10)]
     for one in told:
         await lanes.say(one)
@@ -71,7 +71,7 @@ async def test_our_own_queues_get_each_event_once_while_a_queue_of_others_is_ful
     assert {lane for lane, _ in await lanes.waiting()} == {"public"}, "nothing of ours waits"
     for refusals in range(1, 4):
         await lanes.sweep(Lane.PUBLIC)
-        assert await lanes.waiting() == [("public", refusals)] * 11
+        assert await lanes.waiting() == [("public", refusals + 1)] * 2 + [("public", refusals)] * 9, "the first told"
     await lanes.sweep(Lane.INSIDE)
     assert await ids(saga) == [], "what is repeated for others does not reach our queues"
 
@@ -91,7 +91,7 @@ async def test_the_public_copies_leave_once_there_is_room_again(
     assert str(two.id) in await ids(listener)
     await ids(saga)
     await lanes.say(three := event())
-    assert (await ids(saga), await ids(listener)) == ([str(three.id)], [str(three.id)]), "one publish reaches all again"
+    assert (await ids(saga), await ids(listener)) == ([str(three.id)], [str(three.id)])
 
 
 async def test_one_copy_shows_whether_the_public_takes_any_again(
@@ -145,22 +145,22 @@ async def test_the_public_refuses_by_routing_key(lanes: PublishingLanes, upstrea
     listener = await upstream.tap("invoice.events", PAID)
     await lanes.say(paid := event())
     assert await ids(listener) == [str(paid.id)]
-    assert await lanes.waiting() == [("public", 0)]
+    assert await lanes.waiting() == [("public", 1)]
 
 
 async def test_an_event_that_a_queue_of_ours_refuses_waits_on_the_inside(
     lanes: PublishingLanes, environment: Environment, upstream: UpstreamClient
 ) -> None:
     ours = await upstream.queue_that_is_full()
-    for exchange in ("invoice.events.direct", "invoice.events.own"):
-        await ours.bind(exchange, PAID)
+    await ours.bind("invoice.events.own", PAID)
     listener = await upstream.tap("invoice.events", "#")
     await lanes.say(one := event())
     assert await lanes.waiting() == [("inside", 1)]
-    assert await ids(listener) == [str(one.id)]
+    assert await ids(listener) == [], "the public hears of it once our own queues have it"
     await ids(Subscription(ours))
     await lanes.sweep(Lane.INSIDE)
     assert await lanes.waiting() == []
+    assert await ids(listener) == [str(one.id)]
     assert [received.id for received in await Subscription(ours).waiting()] == [str(one.id)]
 
 
@@ -176,7 +176,7 @@ async def test_old_rows_and_what_the_build_before_leaves_are_published_to_all(
     assert (await ids(saga), await ids(listener)) == ([str(one.id)], [str(one.id)])
 
 
-@pytest.mark.parametrize("point", ["relay.before_own", "relay.after_own"])
+@pytest.mark.parametrize("point", ["relay.before_public", "relay.after_public"])
 async def test_a_crash_between_the_lanes_loses_nothing(
     lanes: PublishingLanes, upstream: UpstreamClient, full: Subscription, point: str
 ) -> None:
@@ -187,7 +187,7 @@ async def test_a_crash_between_the_lanes_loses_nothing(
     crash_points.arm("")
     assert await lanes.waiting() == [("inside", 0)]
     await lanes.sweep(Lane.INSIDE)
-    assert await lanes.waiting() == [("public", 0)]
+    assert await lanes.waiting() == [("public", 1)]
     assert set(await ids(saga)) == {str(one.id)}
     await ids(full)
     await lanes.sweep(Lane.PUBLIC)

@@ -1,5 +1,6 @@
 """All lanes of one service without the service: a test commits messages, and sweeps a lane when it wants."""
 
+import asyncio
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -8,10 +9,12 @@ from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.outbox_keeper import OutboxKeeper
 from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Publisher
-from shared.messaging.relay import OutsideRelay, Relay, RetryRelay
+from shared.messaging.relay import OutsideRelay, PublicRelay, Relay, RetryRelay
 from shared.messaging.routes import Routes
 from shared.persistence import outbox
 from shared.persistence.database import Database
+
+COPIES_WITHIN_S = 60.0
 
 
 def answer(address: str) -> Outgoing:
@@ -25,24 +28,43 @@ class PublishingLanes:
     def __init__(self, rabbitmq_url: str, database: Database) -> None:
         self._database = database
         self.now = 0.0
-        """The time by which a route is left alone, in seconds."""
+        """The time by which a route is left alone, or the public lane rests, in seconds."""
         self.publishers = {lane: Publisher(BrokerLink(rabbitmq_url, name=f"test {lane}"), lane=lane) for lane in Lane}
         routes, keeper = Routes(clock=lambda: self.now), OutboxKeeper(database)
-        self.inside = Relay(database, self.publishers[Lane.INSIDE], routes=routes, keeper=keeper)
+        self.public = PublicRelay(
+            database, self.publishers[Lane.PUBLIC], routes=routes, keeper=keeper, clock=lambda: self.now
+        )
+        self.inside = Relay(database, self.publishers[Lane.INSIDE], public=self.public, keeper=keeper)
         self.outside = OutsideRelay(database, self.publishers[Lane.OUTSIDE], routes=routes, keeper=keeper)
         self._relays: dict[Lane, Relay] = {Lane.INSIDE: self.inside, Lane.OUTSIDE: self.outside}
         for lane in (Lane.RETRY, Lane.PUBLIC):
-            self._relays[lane] = RetryRelay(database, self.publishers[lane], lane=lane, routes=routes, keeper=keeper)
+            self._relays[lane] = RetryRelay(
+                database, self.publishers[lane], lane=lane, routes=routes, keeper=keeper, clock=lambda: self.now
+            )
 
     async def say(self, *messages: Outgoing) -> None:
         """Commit these messages in one transaction, and publish them."""
         async with self._database.transaction() as tx:
             outbox_batches = await outbox.insert(tx, messages)
         await self.inside.publish(outbox_batches)
+        await self._publish_copies()
         await self.inside.keeper.delete_confirmed()
         if outside := [outbox_batch for outbox_batch in outbox_batches if outbox_batch.lane is Lane.OUTSIDE]:
             await self.outside.publish(outside)
             await self.outside.keeper.delete_confirmed()
+
+    async def _publish_copies(self) -> None:
+        """Let the public lane publish what was handed over to it. Raises what ended it."""
+        running = asyncio.create_task(self.public.run())
+        published = asyncio.create_task(self.public.all_published())
+        await asyncio.wait({running, published}, timeout=COPIES_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+        assert running.done() or published.done(), "the public copies were not published"
+        for task in (running, published):
+            task.cancel()
+        ended, _ = await asyncio.gather(running, published, return_exceptions=True)
+        if not isinstance(ended, asyncio.CancelledError):
+            assert ended is not None
+            raise ended
 
     async def keep(self, *messages: Outgoing, lane: Lane | None = None) -> None:
         """Store each of these messages in an outbox batch of its own, as if it had waited there, by default on its own lane."""
@@ -59,6 +81,8 @@ class PublishingLanes:
         async with self._database.connection() as connection:
             await connection.execute("UPDATE outbox SET sweep_after = created_at WHERE sweep_after < 'infinity'")
         await OutboxSweeper(self._database, self._relays[lane]).sweep()
+        await self._publish_copies()
+        await self.inside.keeper.delete_confirmed()
 
     async def waiting(self) -> Sequence[tuple[str, int]]:
         """Lane and number of refusals of each message in the outbox."""

@@ -118,7 +118,7 @@ def test_an_answer_with_a_crafted_address_is_dropped_at_its_first_loss() -> None
 @pytest.mark.parametrize("fate", ["refused", "silent", "unclear", "poison", "failed"])
 def test_of_two_answers_with_one_id_none_is_lost(fate: str) -> None:
     """A command came twice at once, with two addresses: one queue took its answer, and the other did not."""
-    published = replace(Published(confirmed=[ANSWER], unroutable=[ANSWER]), **{fate: [ANSWER]})
+    published = Published(**{"confirmed": [ANSWER], "unroutable": [ANSWER], fate: [ANSWER]})
     assert unpublished_of(outbox_batch(ANSWER, ANSWER), published).count == 2
 
 
