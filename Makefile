@@ -16,7 +16,7 @@ PEERS_LOCK := tests/bench/peers/requirements.txt
 PEERS_READY := $(PEERS)/.ready-$(shell sha256sum $(PEERS_LOCK) | cut -c1-16)
 N ?= 200
 
-.PHONY: help demo up test cards check bench bench-peers bench-long faults mutants schema format lock clean
+.PHONY: help demo up test cards check bench bench-peers bench-long faults mutants schema config format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ faults: $(READY) ## inject every crash, cut and duplicate into the real processe
 
 schema: $(READY) ## after a new migration: write the schema that all of them give (services/*/migrations/schema.txt)
 	@$(BIN)/python -m deploy.local.snapshot
+
+config: $(READY) ## after a change of settings: write their reference (deploy/CONFIGURATION.md)
+	@$(BIN)/remit config reference > deploy/CONFIGURATION.md.new && mv deploy/CONFIGURATION.md.new deploy/CONFIGURATION.md
 
 format: $(READY) ## format the source as `make check` requires
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

@@ -5,8 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from shared.settings import EnvironmentVariables
-
 log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
@@ -19,9 +17,8 @@ def system_clock() -> datetime:
     return datetime.now(UTC)  # noqa: TID251 - this is the adapter that the rule sends everyone to
 
 
-def clock_of_a_service(environment: EnvironmentVariables) -> Clock:
-    """The machine's clock. In a fault run, `REMIT_FAULT_CLOCK_S` makes it wrong by that many seconds. Raises `ConfigurationError`."""
-    off_s = environment.seconds("REMIT_FAULT_CLOCK_S", 0.0, least=-OFF_MOST_S, most=OFF_MOST_S)
+def clock_of_a_service(off_s: float) -> Clock:
+    """The machine's clock. In a fault run it is wrong by `off_s` seconds."""
     if not off_s:
         return system_clock
     log.warning("clock_is_off", seconds=off_s)

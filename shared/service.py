@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import structlog
 import uvloop
@@ -27,6 +27,7 @@ from shared.background import BackgroundTask, run_every
 from shared.batch.handler import MessageHandler
 from shared.batch.inbox import Inbox
 from shared.batch.worker import QueueWorker
+from shared.clock import OFF_MOST_S as CLOCK_OFF_MOST_S
 from shared.clock import Clock, clock_of_a_service
 from shared.messaging.consumer import PREFETCH, Consumer
 from shared.messaging.lanes import Lanes
@@ -40,10 +41,21 @@ from shared.persistence.database import AWAY_ERRORS, Database, is_refused
 from shared.persistence.retention import RetentionCleaner, RetentionRule
 from shared.persistence.stalled_sessions import StalledSessions
 from shared.retry_policy import OUTAGE, Sleep
-from shared.settings import ConfigurationError, EnvironmentVariables
+from shared.settings import (
+    FOREIGN_VARIABLES,
+    LOWER_CASE,
+    UPPER_CASE,
+    BrokerSettings,
+    ConfigurationError,
+    DatabaseUrl,
+    EnvironmentVariables,
+    database_variable,
+    variable,
+)
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+S = TypeVar("S", bound="ServiceSettings")
 
 DRAIN_OUTSIDE_S = 2.0
 """How long draining waits for the outside lane and for public copies. They depend on others, and the outbox keeps what is left."""
@@ -55,33 +67,50 @@ CONNECTIONS_MAX = 10
 EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_FORCED = 1, 2, 130
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSettings:
-    """The settings that every service has.
-
-    Environment variables: RABBITMQ_URL, <SERVICE>_DATABASE_URL, LOG_LEVEL, LOG_FORMAT, HEALTH_HOST, HEALTH_PORT.
-    """
+class ServiceSettings(BrokerSettings):
+    """The settings that every service has. Each declares its `database_url`, and what only it has."""
 
     name: str
-    rabbitmq_url: str
-    database_url: str
-    log_level: str
-    log_format: str
-    health_host: str
-    health_port: int
-
-    @classmethod
-    def read(cls, name: str, environment: EnvironmentVariables) -> "ServiceSettings":
-        """The settings of the service `name`. Raises `ConfigurationError`."""
-        return cls(
-            name=name,
-            rabbitmq_url=environment.rabbitmq_url(),
-            database_url=environment.database_url(name),
-            log_level=environment.text("LOG_LEVEL", "INFO"),
-            log_format=environment.text("LOG_FORMAT", "auto"),
-            health_host=environment.text("HEALTH_HOST", "127.0.0.1"),
-            health_port=environment.integer("HEALTH_PORT", 0, least=0, most=65_535),
-        )
+    database_url: DatabaseUrl
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], UPPER_CASE] = variable(
+        "LOG_LEVEL", "INFO", about="The lowest level that is logged."
+    )
+    log_format: Annotated[Literal["auto", "json", "console"], LOWER_CASE] = variable(
+        "LOG_FORMAT", "auto", about="How log lines look; `auto`: `console` on a terminal, else `json`."
+    )
+    health_host: str = variable(
+        "HEALTH_HOST",
+        "127.0.0.1",
+        must="an address of this machine",
+        about="The address where probes and metrics listen.",
+    )
+    health_port: int = variable(
+        "HEALTH_PORT", 0, ge=0, le=65_535, about="The port of [probes](README.md#probes) and metrics; 0: none."
+    )
+    fault: str = variable(
+        "REMIT_FAULT",
+        "",
+        must="a crash point: name:nth:action",
+        unset="none",
+        about="In tests: where the process fails ([all points](../tests/README.md#how-to-inject-a-fault)).",
+    )
+    clock_off_s: float = variable(
+        "REMIT_FAULT_CLOCK_S", 0.0, ge=-CLOCK_OFF_MOST_S, le=CLOCK_OFF_MOST_S, about="In tests: how wrong the clock is."
+    )
+    foreign_variables: str = variable(
+        FOREIGN_VARIABLES,
+        "",
+        must="names of variables, separated by commas",
+        unset="none",
+        about="Variables of other programs whose names look like a slip of one of these.",
+    )
+    stripe_log: Literal[""] = variable(
+        "STRIPE_LOG",
+        "",
+        must="left unset: by it the Stripe SDK prints what it sends, card numbers included",
+        unset="as it must be",
+        about="A variable of the Stripe SDK, by which it prints what it sends.",
+    )
 
 
 class Worker(Protocol):
@@ -112,6 +141,12 @@ class Runtime:
     parts: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     retention_rules: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
+
+    def settings_as(self, kind: type[S]) -> S:
+        """The settings, which are of this kind: those of the service that is assembled. Raises TypeError for another service's."""
+        if not isinstance(self.settings, kind):
+            raise TypeError(f"these are the settings of {self.settings.name}")
+        return self.settings
 
     @property
     def relay(self) -> Relay:
@@ -182,10 +217,11 @@ class Runtime:
 Assemble = Callable[[Runtime], Awaitable[None]]
 
 
-def run_service(name: str, migrations: Path, assemble: Assemble) -> None:
+def run_service(kind: type[ServiceSettings], migrations: Path, assemble: Assemble) -> None:
     """The main function of every service. It ends the process with the service's exit code."""
+    name = str(kind.model_fields["name"].default)
     try:
-        settings = ServiceSettings.read(name, EnvironmentVariables())
+        settings = _read(kind)
         configure_logs(name, level=settings.log_level, format=settings.log_format)
         crash_points.arm_from_environment()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -196,6 +232,13 @@ def run_service(name: str, migrations: Path, assemble: Assemble) -> None:
     sys.exit(code)
 
 
+def _read(kind: type[S]) -> S:
+    environment = EnvironmentVariables()
+    if (slip := environment.misspelled(kind.known_variables())) is not None:
+        raise ConfigurationError(slip)
+    return kind.read(environment)
+
+
 async def _serve_until_signal(settings: ServiceSettings, migrations: Path, assemble: Assemble) -> int:
     _spare_the_garbage_collector()
     return await serve(settings, migrations, assemble, _listen_for_signals())
@@ -204,7 +247,7 @@ async def _serve_until_signal(settings: ServiceSettings, migrations: Path, assem
 async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble, stopping: asyncio.Event) -> int:
     """Run a service until `stopping` is set, and return its exit code. The caller configures logs. Raises `ConfigurationError`."""
     readiness, liveness = Readiness("started"), Liveness()
-    clock = clock_of_a_service(EnvironmentVariables())
+    clock = clock_of_a_service(settings.clock_off_s)
     async with AsyncExitStack() as opened:
         health = await serve_health(readiness, liveness, host=settings.health_host, port=settings.health_port)
         opened.push_async_callback(health.close)
@@ -328,7 +371,7 @@ async def _open_migrated(settings: ServiceSettings, migrations: Path) -> Databas
     if problem is None:
         return database
     await database.close()
-    raise ConfigurationError(f"{settings.name.upper()}_DATABASE_URL: {problem}.")
+    raise ConfigurationError(f"{database_variable(settings.name)}: {problem}.")
 
 
 async def _or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:

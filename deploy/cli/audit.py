@@ -164,7 +164,5 @@ def servers() -> tuple[dict[str, str], str | None]:
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
     environment = EnvironmentVariables()
-    named = {
-        name: environment.database_url(name) for name in DATABASES if os.environ.get(f"{name.upper()}_DATABASE_URL")
-    }
-    return named, environment.rabbitmq_url() if os.environ.get("RABBITMQ_URL") else None
+    named = {name: environment.database_url(name) for name in DATABASES if environment.names_database(name)}
+    return named, environment.rabbitmq_url() if environment.names_broker() else None

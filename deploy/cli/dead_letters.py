@@ -31,12 +31,13 @@ from deploy.cli.output import (
     say,
     write_json,
 )
+from deploy.cli.settings import StaffPagesSettings
 from deploy.cli.staff_pages import journal_panel, one_id, person, report, run
 from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
 from deploy.cli.words import SECONDS_IN, age, id_text, money, short_type, time
 from services.staff import actions
 from services.staff.actions import ActionRefusal, ActionResult, JournalEntry, Selection
-from services.staff.charges import OLD_AFTER, charge_of
+from services.staff.charges import charge_of
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
 from shared.clock import system_clock
 from shared.contracts.catalogue import BY_WIRE_NAME
@@ -44,12 +45,10 @@ from shared.messaging.codec import MalformedReason
 from shared.messaging.topology import WORK_QUEUE_NAMES
 from shared.observability.visible import visible
 from shared.persistence.database import Database
-from shared.settings import EnvironmentVariables
 
 BODY_SHOWN_MAX = 4_000
 """Characters."""
 CHARGES_SHOWN_MAX = 20
-REPLAY_CHARGES_WITHIN_MAX_S = 365 * 86_400
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -264,12 +263,7 @@ def _ago(option: str, text: str | None) -> datetime | None:
 
 def _old_after() -> timedelta:
     """The age from which a person has to say that a message still shall charge. Raises ConfigurationError."""
-    default_s = OLD_AFTER.total_seconds()
-    return timedelta(
-        seconds=EnvironmentVariables().seconds(
-            "REPLAY_CHARGES_WITHIN_S", default_s, least=0, most=REPLAY_CHARGES_WITHIN_MAX_S
-        )
-    )
+    return timedelta(seconds=StaffPagesSettings.read().replay_charges_within_s)
 
 
 def _confirm_charges(records: Sequence[DeadLetterRecord], old_after: timedelta) -> bool:

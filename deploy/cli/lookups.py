@@ -4,7 +4,6 @@ tests/service/cli/test_find.py asks PostgreSQL for the plan of each statement. T
 its service: that would make every step of every payment dearer. Cases have it, and the gateway knows for which payment it made it.
 """
 
-import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -101,13 +100,13 @@ async def find(text: str) -> Lookup:
     """Everything that has this id, number or code, or an id that ends so. Raises CliError if no database is named."""
     if not text or len(text) > TEXT_MAX or not text.isprintable():
         fail(f"an id is a text in one line of at most {TEXT_MAX} characters.", MISUSED)
-    named = [name for name in DATABASES if os.environ.get(f"{name.upper()}_DATABASE_URL")]
+    environment = EnvironmentVariables()
+    named = [name for name in DATABASES if environment.names_database(name)]
     if not named:
         fail(
             f"{DATABASES[0].upper()}_DATABASE_URL is not set, and none of the others: name a database to look into.",
             MISUSED,
         )
-    environment = EnvironmentVariables()
     found: list[Match] = []
     unseen = [f"{name.upper()}_DATABASE_URL is not set" for name in DATABASES if name not in named]
     async with AsyncExitStack() as opened:
@@ -227,12 +226,12 @@ def _show_invoice(invoice_id: str) -> str:
 
 async def _ask_gateway(environment: EnvironmentVariables, gateway_id: str) -> tuple[Match | None, str | None]:
     """The payment for which the gateway made this one; or why that is not known. It reads, and changes nothing."""
-    if not os.environ.get("GATEWAY_URL"):
+    if not environment.text("GATEWAY_URL"):
         return None, "GATEWAY_URL is not set: the gateway was not asked for which payment it made this"
     from services.payment_gateway.gateways.port import MadeFor, NotFound  # noqa: PLC0415 - the gateway's SDK takes half a second
-    from services.payment_gateway.settings import ChargingSettings  # noqa: PLC0415
+    from services.payment_gateway.settings import GatewaySettings  # noqa: PLC0415
 
-    gateway = ChargingSettings.read(environment).open_gateway()
+    gateway = GatewaySettings.read(environment).charging().open_gateway()
     try:
         match await gateway.owner(gateway_id):
             case MadeFor(payment_id=UUID() as payment_id):

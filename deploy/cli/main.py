@@ -16,6 +16,7 @@ from deploy.cli import (
     audit,
     card,
     commands,
+    config,
     crash_points,
     find,
     invoice,
@@ -75,6 +76,7 @@ def build(called: str | None = None) -> typer.Typer:
     app.add_typer(invoice.app, name="invoice")
     app.add_typer(commands.app, name="command")
     app.add_typer(card.app, name="card")
+    app.add_typer(config.app, name="config")
     app.add_typer(journal.app, name="journal")
     app.add_typer(permissions.app, name="permissions")
     app.add_typer(crash_points.app, name="faults")

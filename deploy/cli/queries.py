@@ -1,6 +1,5 @@
 """Reads for people what happened, from the raw stores of all services: read-only, and with a limit on every result."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -159,12 +158,12 @@ async def _answers(invoices: Snapshot, command_id: UUID, sender: str | None) -> 
 
 async def _open(opened: AsyncExitStack, *, required: str) -> dict[str, Snapshot]:
     environment = EnvironmentVariables()
-    if not os.environ.get(f"{required.upper()}_DATABASE_URL"):
+    if not environment.names_database(required):
         fail(f"{required.upper()}_DATABASE_URL is not set.", MISUSED)
     return {
         name: await opened.enter_async_context(snapshot(name, environment.database_url(name)))
         for name in DATABASES
-        if os.environ.get(f"{name.upper()}_DATABASE_URL")
+        if environment.names_database(name)
     }
 
 

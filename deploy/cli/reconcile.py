@@ -102,12 +102,11 @@ async def _run(window: "Window", path: Path, *, look: bool) -> "Reconciliation":
     from services.payment_gateway.reconcile.books import new_books  # noqa: PLC0415
     from services.payment_gateway.reconcile.fetch import ReconcileError, fetch  # noqa: PLC0415
     from services.payment_gateway.reconcile.run import look_at, reconcile  # noqa: PLC0415
-    from services.payment_gateway.settings import ChargingSettings  # noqa: PLC0415
+    from services.payment_gateway.settings import ReconcileSettings  # noqa: PLC0415
     from shared.persistence.database import AWAY_ERRORS, Database  # noqa: PLC0415
-    from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    environment = EnvironmentVariables()
-    url, settings = environment.database_url("payment_gateway"), ChargingSettings.read(environment)
+    declared = ReconcileSettings.read()
+    url, settings = declared.database_url, declared.charging()
     gateway = settings.open_gateway()
     if not isinstance(gateway, StripeGateway):
         fail("GATEWAY_URL: a gateway in memory has no books.", MISUSED)

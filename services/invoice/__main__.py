@@ -8,7 +8,7 @@ from services.invoice.command_inbox import CommandInbox
 from services.invoice.handlers import InvoiceHandler
 from services.invoice.rebuild import rebuild
 from services.invoice.reminders import RequestReminder
-from services.invoice.senders import Senders
+from services.invoice.settings import InvoiceSettings
 from shared.clock import system_clock
 from shared.messaging.topology import COMMANDS, SUSPECT_COMMANDS
 from shared.observability.redaction import describe_error, show_uncaught
@@ -20,20 +20,16 @@ from shared.settings import ConfigurationError, EnvironmentVariables
 NAME = "invoice"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-REMIND_AFTER_S = 30.0
-"""How long a payment may be pending before its request is announced again. Most payments end within a second. From the reminder on, the
-saga watches the payment: its first deadline comes two minutes later."""
-
 
 async def assemble(runtime: Runtime) -> None:
-    """Assemble the service: its queues, and the reminder. Raises `ConfigurationError`."""
-    remind_after_s = EnvironmentVariables().seconds("INVOICE_REMIND_AFTER_S", REMIND_AFTER_S, least=0.1, most=86_400)
-    senders = Senders.read(EnvironmentVariables())
+    """Assemble the service: its queues, and the reminder."""
+    settings = runtime.settings_as(InvoiceSettings)
+    senders = settings.of_senders()
     handler, inbox = InvoiceHandler(senders), CommandInbox(senders)
     runtime.consume(COMMANDS, handler, inbox=inbox)
     runtime.consume(SUSPECT_COMMANDS, handler, inbox=inbox)
     runtime.consume("invoice.settlement", handler)
-    reminder = RequestReminder(runtime.database, runtime.relay, older_than_s=remind_after_s)
+    reminder = RequestReminder(runtime.database, runtime.relay, older_than_s=settings.remind_after_s)
     runtime.in_background(reminder, first_in_s=reminder.interval_s)  # outcomes that wait in our queue are handled first
 
 
@@ -52,7 +48,7 @@ async def _rebuild(*, repair: bool) -> int:
 def main() -> None:
     """Run the service, or rebuild its states from their events."""
     if sys.argv[1:2] != ["rebuild"]:
-        run_service(NAME, MIGRATIONS, assemble)
+        run_service(InvoiceSettings, MIGRATIONS, assemble)
     sys.excepthook = show_uncaught
     try:
         sys.exit(asyncio.run(_rebuild(repair="--repair" in sys.argv)))

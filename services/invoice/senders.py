@@ -14,7 +14,7 @@ from shared.messaging import dead_letter_headers
 from shared.messaging.consumer import Delivery
 from shared.messaging.reply_address import is_of_sender, problem_of
 from shared.records import dataclass, field
-from shared.settings import ConfigurationError, EnvironmentVariables
+from shared.settings import ConfigurationError
 
 STAFF_USER = "staff"
 """The broker's user as whom the staff service connects. What it replays is of the sender that it names."""
@@ -34,20 +34,9 @@ class Senders:
     staff_user: str = STAFF_USER
 
     @classmethod
-    def read(cls, environment: EnvironmentVariables) -> "Senders":
-        """The settings from SENDERS, SENDER_GROUPS, UNOWNED_INVOICES and STAFF_USER. Raises `ConfigurationError`."""
-        mode = environment.text("SENDERS", "")
-        if mode not in {"named", "trusted"}:
-            raise ConfigurationError(
-                "SENDERS must be named, if each sender has a user of its own at the broker, or trusted, "
-                "if each may pay and void the invoices of all."
-            )
-        return cls(
-            are_named=mode == "named",
-            groups=_groups(environment.text("SENDER_GROUPS", "")),
-            unowned=frozenset(_names("UNOWNED_INVOICES", environment.text("UNOWNED_INVOICES", ""))),
-            staff_user=environment.text("STAFF_USER", STAFF_USER),
-        )
+    def of(cls, *, are_named: bool, groups: str, unowned: str, staff_user: str) -> "Senders":
+        """From the texts of SENDER_GROUPS, UNOWNED_INVOICES and STAFF_USER. Raises `ConfigurationError`."""
+        return cls(are_named, _groups(groups), frozenset(_names("UNOWNED_INVOICES", unowned)), staff_user)
 
     def name_of(self, delivery: Delivery) -> str | None:
         """The name of the command's sender. None if nobody vouches for one, or if it cannot be read."""

@@ -11,19 +11,17 @@ from services.payment_gateway.group_commit import GroupCommit
 from services.payment_gateway.handlers import PaymentHandler, RequestHandler
 from services.payment_gateway.lease_claimer import LeaseClaimer
 from services.payment_gateway.pace import Pace
-from services.payment_gateway.settings import ChargingSettings
+from services.payment_gateway.settings import ChargingSettings, PaymentGatewaySettings
 from services.payment_gateway.webhooks import Webhooks
 from shared.ids import new_id
 from shared.service import Runtime, run_service
-from shared.settings import EnvironmentVariables
 
-NAME = "payment_gateway"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def assemble(runtime: Runtime) -> None:
     """Assemble the service with the gateway that its settings name. Raises `ConfigurationError`."""
-    settings = ChargingSettings.read(EnvironmentVariables())
+    settings = runtime.settings_as(PaymentGatewaySettings).charging()
     charging = assemble_with(runtime, settings, settings.open_gateway())
     if settings.webhooks is not None:
         webhooks = Webhooks(settings.webhooks, charging, runtime.database, livemode=settings.mode == "live")
@@ -73,7 +71,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
 
 def main() -> None:
     """Run the service until it is told to stop."""
-    run_service(NAME, MIGRATIONS, assemble)
+    run_service(PaymentGatewaySettings, MIGRATIONS, assemble)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
 """The settings of this service, besides those that every service has."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from services.payment_gateway.domain import Policy
-from services.payment_gateway.gateways.choose import MODES, Mode, open_gateway
+from services.payment_gateway.gateways.choose import Mode, open_gateway
 from services.payment_gateway.gateways.port import Gateway
 from shared.card_data.encryption import CardKeyring, read_unambiguous
 from shared.private_files import SharedFileError, open_private
-from shared.settings import ConfigurationError, EnvironmentVariables
+from shared.service import ServiceSettings
+from shared.settings import BY_COMMAS, ConfigurationError, DatabaseUrl, Settings, database_url, variable
 
 TIMEOUT_S = 10.0
 """Timeout of one request to the gateway. Card payments take one to three seconds. A payment that takes ten is in doubt anyway."""
@@ -49,43 +53,227 @@ LOOKS_MAX = 40
 LOOK_MAX_S = 30 * 86_400.0
 
 
+Ladder = Annotated[tuple[Annotated[float, Field(gt=0, le=RUNG_MAX_S)], ...], BY_COMMAS]
+Looks = Annotated[tuple[Annotated[float, Field(gt=0, le=LOOK_MAX_S)], ...], BY_COMMAS]
+
+
+class GatewaySettings(Settings):
+    """The settings of the gateway and of charging."""
+
+    others: ClassVar[Sequence[str]] = ("ALL_PROXY", "HTTP_PROXY", "all_proxy", "http_proxy", "https_proxy", "no_proxy")
+
+    gateway_url: str = variable(
+        "GATEWAY_URL",
+        must="https://api.stripe.com or another address without a path",
+        about="The gateway. `memory://` is for benchmarks.",
+    )
+    gateway_api_key: str = variable(
+        "GATEWAY_API_KEY",
+        "",
+        secret=True,
+        must="a secret (sk_) or restricted (rk_) key",
+        unset="none, for `memory://`",
+        about="A restricted key of the gateway ([its permissions](README.md#the-key-of-the-gateway)).",
+    )
+    mode: Mode = variable(
+        "GATEWAY_MODE",
+        "test",
+        about="The key, and all that the gateway answers, must be of this mode. `benchmark` is for `memory://`, which charges nobody.",
+    )
+    ca_file: Path | None = variable(
+        "GATEWAY_CA_FILE",
+        None,
+        must="the path of a file with certificates (PEM)",
+        unset="none",
+        about="Certificates to trust besides the usual ones, for a proxy that opens TLS.",
+    )
+    https_proxy: str = variable(
+        "HTTPS_PROXY",
+        "",
+        must="http://host:port",
+        unset="none",
+        about="The proxy to the gateway. The standard library reads it, and `https_proxy` as well.",
+    )
+    no_proxy: str = variable(
+        "NO_PROXY",
+        "",
+        must="hosts, separated by commas",
+        unset="none",
+        about="The hosts that need no proxy. The standard library reads it, and `no_proxy` as well.",
+    )
+    timeout_s: float = variable("GATEWAY_TIMEOUT_S", TIMEOUT_S, ge=0.05, le=120.0, about="Timeout of one request.")
+    calls_in_flight: int = variable(
+        "GATEWAY_CALLS_IN_FLIGHT",
+        CALLS_IN_FLIGHT,
+        ge=1,
+        le=10_000,
+        about="Calls at once, of one instance. What limits payments/s at a slow gateway.",
+    )
+    requests_per_s: int | None = variable(
+        "GATEWAY_REQUESTS_PER_S",
+        None,
+        ge=1,
+        le=REQUESTS_PER_S_MAX,
+        must=f"a whole number from 1 to {REQUESTS_PER_S_MAX}",
+        unset=f"{REQUESTS_PER_S['live']} in live mode, {REQUESTS_PER_S['test']} in test mode",
+        about="Calls a second to all endpoints of the gateway, of one instance ([pace](README.md#the-pace-of-the-calls)).",
+    )
+    endpoint_requests_per_s: int | None = variable(
+        "GATEWAY_ENDPOINT_REQUESTS_PER_S",
+        None,
+        ge=1,
+        le=REQUESTS_PER_S_MAX,
+        must=f"a whole number from 1 to {REQUESTS_PER_S_MAX}",
+        unset=f"{ENDPOINT_REQUESTS_PER_S['live']}",
+        about="Calls a second to each endpoint, of one instance.",
+    )
+    ladder_s: Ladder = variable(
+        "GATEWAY_LADDER_S",
+        LADDER_S,
+        min_length=1,
+        max_length=RUNGS_MAX,
+        about="The waits before each further attempt, by default about 8 h in all.",
+    )
+    lease_margin_s: float = variable(
+        "GATEWAY_LEASE_MARGIN_S",
+        LEASE_MARGIN_S,
+        ge=0.1,
+        le=3_600.0,
+        about="Time that a lease has beyond the longest call. The payments of a crashed instance wait that much longer.",
+    )
+    remind_s: float = variable(
+        "GATEWAY_REMIND_S",
+        REMIND_S,
+        ge=0.1,
+        le=RUNG_MAX_S,
+        about="How often a case that waits for a person, and a late capture, is announced again.",
+    )
+    watch_s: float = variable(
+        "GATEWAY_WATCH_S",
+        WATCH_S,
+        ge=0.1,
+        le=LOOK_MAX_S,
+        about="How often, after the ladder, the gateway is asked whether it agrees with a person's decision, until it does.",
+    )
+    refund_looks_s: Looks = variable(
+        "GATEWAY_REFUND_LOOKS_S",
+        REFUND_LOOKS_S,
+        min_length=1,
+        max_length=LOOKS_MAX,
+        about="The waits before each look at a refund, which a bank may still send back: by default thirty days in all.",
+    )
+    cancel_looks_s: Looks = variable(
+        "GATEWAY_CANCEL_LOOKS_S",
+        CANCEL_LOOKS_S,
+        min_length=1,
+        max_length=LOOKS_MAX,
+        about="The waits before each look at a payment that was cancelled at the gateway.",
+    )
+    capture_looks_s: Looks = variable(
+        "GATEWAY_CAPTURE_LOOKS_S",
+        CAPTURE_LOOKS_S,
+        max_length=LOOKS_MAX,
+        unset="it is looked at only when somebody asks",
+        about="The waits before each look at a capture. Disputes, and refunds in the gateway's dashboard, are found by these looks only; "
+        "each look is one request a payment.",
+    )
+    webhook_port: int = variable(
+        "GATEWAY_WEBHOOK_PORT",
+        0,
+        ge=0,
+        le=65_535,
+        about="Where [events of the gateway](README.md#events-of-the-gateway) arrive; 0: nowhere.",
+    )
+    webhook_host: str = variable(
+        "GATEWAY_WEBHOOK_HOST", "127.0.0.1", must="an address of this machine", about="The address to listen on."
+    )
+    webhook_secrets: str = variable(
+        "GATEWAY_WEBHOOK_SECRETS",
+        "",
+        secret=True,
+        must=f"one or more signing secrets ({SIGNING}...), separated by commas",
+        unset="none, without a port",
+        about="The secrets that sign these events: two while one replaces the other.",
+    )
+    card_keys_file: str = variable(
+        "CARD_KEYS_FILE",
+        "",
+        must="the path of a private JWK set, which nobody else can read or change",
+        unset="encrypted cards are refused",
+        about="The keys for encrypted cards (`remit card keys` makes them). Mode 0600; or 0440 if the file belongs to somebody else and "
+        "to a group of the process, as Kubernetes mounts a secret with `fsGroup` and `defaultMode: 0440`.",
+    )
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for keys and secrets that cannot be used."""
+        self.charging()
+
+    def charging(self) -> "ChargingSettings":
+        """What these settings say about charging; reads the file with the card keys. Raises `ConfigurationError`."""
+        return ChargingSettings(
+            gateway_url=self.gateway_url,
+            gateway_api_key=self.gateway_api_key,
+            timeout_s=self.timeout_s,
+            calls_in_flight=self.calls_in_flight,
+            policy=Policy(
+                self.ladder_s,
+                self.remind_s,
+                self.watch_s,
+                self.refund_looks_s,
+                self.cancel_looks_s,
+                self.capture_looks_s,
+            ),
+            keyring=_keyring(self.card_keys_file),
+            lease_margin_s=self.lease_margin_s,
+            mode=self.mode,
+            ca_file=self.ca_file,
+            webhooks=self._webhooks(),
+            requests_per_s=self.requests_per_s or REQUESTS_PER_S[self.mode],
+            endpoint_requests_per_s=self.endpoint_requests_per_s or ENDPOINT_REQUESTS_PER_S[self.mode],
+        )
+
+    def _webhooks(self) -> "WebhookSettings | None":
+        if not self.webhook_port:
+            return None
+        secrets = tuple(secret.strip() for secret in self.webhook_secrets.split(","))
+        if not all(secret.startswith(SIGNING) and len(secret) > len(SIGNING) for secret in secrets):
+            raise ConfigurationError(
+                f"GATEWAY_WEBHOOK_SECRETS must be one or more signing secrets ({SIGNING}...), separated by commas."
+            )
+        return WebhookSettings(self.webhook_host, self.webhook_port, secrets)
+
+
+class PaymentGatewaySettings(ServiceSettings, GatewaySettings):
+    """The settings of the payment-gateway service."""
+
+    name: str = "payment_gateway"
+    database_url: DatabaseUrl = database_url("payment_gateway")
+
+
+SETTINGS = PaymentGatewaySettings
+
+
+class ReconcileSettings(GatewaySettings):
+    """The settings of `remit reconcile`, which needs no broker."""
+
+    database_url: DatabaseUrl = database_url("payment_gateway")
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
-    """Where webhooks are received, and the secrets that sign them: two while one replaces the other.
-
-    Environment variables: GATEWAY_WEBHOOK_HOST, GATEWAY_WEBHOOK_PORT, GATEWAY_WEBHOOK_SECRETS.
-    """
+    """Where webhooks are received, and the secrets that sign them: two while one replaces the other."""
 
     host: str
     port: int
     secrets: tuple[str, ...] = field(repr=False)
 
-    @classmethod
-    def read(cls, environment: EnvironmentVariables) -> "WebhookSettings | None":
-        """Read the settings; None without a port. Raises `ConfigurationError`."""
-        port = environment.integer("GATEWAY_WEBHOOK_PORT", 0, least=0, most=65_535)
-        if not port:
-            return None
-        secrets = tuple(secret.strip() for secret in environment.text("GATEWAY_WEBHOOK_SECRETS").split(","))
-        if not all(secret.startswith(SIGNING) and len(secret) > len(SIGNING) for secret in secrets):
-            raise ConfigurationError(
-                f"GATEWAY_WEBHOOK_SECRETS must be one or more signing secrets ({SIGNING}...), separated by commas."
-            )
-        return cls(environment.text("GATEWAY_WEBHOOK_HOST", "127.0.0.1"), port, secrets)
-
 
 @dataclass(frozen=True, slots=True)
 class ChargingSettings:
-    """The settings of the gateway and of charging.
-
-    Environment variables: GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_MODE, GATEWAY_CA_FILE, GATEWAY_TIMEOUT_S, GATEWAY_LEASE_MARGIN_S,
-    GATEWAY_CALLS_IN_FLIGHT, GATEWAY_REQUESTS_PER_S, GATEWAY_ENDPOINT_REQUESTS_PER_S, GATEWAY_LADDER_S, GATEWAY_REMIND_S, GATEWAY_WATCH_S,
-    GATEWAY_REFUND_LOOKS_S, GATEWAY_CANCEL_LOOKS_S, GATEWAY_CAPTURE_LOOKS_S, CARD_KEYS_FILE, and those of `WebhookSettings`. The adapter of
-    Stripe reads HTTPS_PROXY and NO_PROXY.
-    """
+    """What charging needs, made of the settings."""
 
     gateway_url: str
-    gateway_api_key: str
+    gateway_api_key: str = field(repr=False)
     timeout_s: float
     calls_in_flight: int
     policy: Policy
@@ -96,29 +284,6 @@ class ChargingSettings:
     webhooks: WebhookSettings | None = None
     requests_per_s: int = REQUESTS_PER_S["test"]
     endpoint_requests_per_s: int = ENDPOINT_REQUESTS_PER_S["test"]
-
-    @classmethod
-    def read(cls, environment: EnvironmentVariables) -> "ChargingSettings":
-        """Read the settings. Raises `ConfigurationError`, which names the variable and never shows a secret."""
-        mode = _mode(environment.text("GATEWAY_MODE", "test"))
-        return cls(
-            gateway_url=environment.text("GATEWAY_URL"),
-            gateway_api_key=environment.text("GATEWAY_API_KEY", ""),
-            timeout_s=environment.seconds("GATEWAY_TIMEOUT_S", TIMEOUT_S, least=0.05, most=120),
-            calls_in_flight=environment.integer("GATEWAY_CALLS_IN_FLIGHT", CALLS_IN_FLIGHT, least=1, most=10_000),
-            policy=_policy(environment),
-            keyring=_keyring(environment.text("CARD_KEYS_FILE", "")),
-            lease_margin_s=environment.seconds("GATEWAY_LEASE_MARGIN_S", LEASE_MARGIN_S, least=0.1, most=3_600),
-            mode=mode,
-            ca_file=Path(ca_file) if (ca_file := environment.text("GATEWAY_CA_FILE", "")) else None,
-            webhooks=WebhookSettings.read(environment),
-            requests_per_s=environment.integer(
-                "GATEWAY_REQUESTS_PER_S", REQUESTS_PER_S[mode], least=1, most=REQUESTS_PER_S_MAX
-            ),
-            endpoint_requests_per_s=environment.integer(
-                "GATEWAY_ENDPOINT_REQUESTS_PER_S", ENDPOINT_REQUESTS_PER_S[mode], least=1, most=REQUESTS_PER_S_MAX
-            ),
-        )
 
     def open_gateway(self) -> Gateway:
         """Open the gateway. Must be called inside the running event loop. Raises `ConfigurationError`."""
@@ -134,25 +299,6 @@ class ChargingSettings:
             )
         except ValueError as error:
             raise ConfigurationError(f"GATEWAY_URL, GATEWAY_API_KEY, GATEWAY_MODE: {error}.") from None
-
-
-def _policy(environment: EnvironmentVariables) -> Policy:
-    looks: dict[str, Any] = {"steps_max": LOOKS_MAX, "most": LOOK_MAX_S}
-    return Policy(
-        ladder_s=environment.ladder_s("GATEWAY_LADDER_S", LADDER_S, steps_max=RUNGS_MAX, most=RUNG_MAX_S),
-        remind_s=environment.seconds("GATEWAY_REMIND_S", REMIND_S, least=0.1, most=RUNG_MAX_S),
-        watch_s=environment.seconds("GATEWAY_WATCH_S", WATCH_S, least=0.1, most=LOOK_MAX_S),
-        refund_looks_s=environment.ladder_s("GATEWAY_REFUND_LOOKS_S", REFUND_LOOKS_S, **looks),
-        cancel_looks_s=environment.ladder_s("GATEWAY_CANCEL_LOOKS_S", CANCEL_LOOKS_S, **looks),
-        capture_looks_s=environment.ladder_s("GATEWAY_CAPTURE_LOOKS_S", CAPTURE_LOOKS_S, **looks),
-    )
-
-
-def _mode(text: str) -> Mode:
-    for mode in MODES:
-        if mode == text:
-            return mode
-    raise ConfigurationError(f"GATEWAY_MODE must be one of {', '.join(MODES)}.")
 
 
 def _keyring(path: str) -> CardKeyring | None:

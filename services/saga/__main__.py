@@ -3,18 +3,18 @@
 from pathlib import Path
 
 from services.saga import store
-from services.saga.deadlines import DeadlineScheduler, read_reminder_schedule
+from services.saga.deadlines import DeadlineScheduler
+from services.saga.domain import ReminderSchedule
 from services.saga.handlers import SagaHandler
+from services.saga.settings import SagaSettings
 from shared.service import Runtime, run_service
-from shared.settings import EnvironmentVariables
 
-NAME = "saga"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Assemble the service: one queue, and the deadlines. Raises `ConfigurationError`."""
-    schedule = read_reminder_schedule(EnvironmentVariables())
+    """Assemble the service: one queue, and the deadlines."""
+    schedule = ReminderSchedule(runtime.settings_as(SagaSettings).deadline_s)
     runtime.consume("saga.events", SagaHandler(schedule))
     runtime.in_background(DeadlineScheduler(runtime.database, runtime.relay, runtime.clock, schedule))
     runtime.add_retention(store.FIRED_RETENTION, store.JOURNAL_RETENTION)
@@ -22,7 +22,7 @@ async def assemble(runtime: Runtime) -> None:
 
 def main() -> None:
     """Run the service until it is told to stop."""
-    run_service(NAME, MIGRATIONS, assemble)
+    run_service(SagaSettings, MIGRATIONS, assemble)
 
 
 if __name__ == "__main__":

@@ -23,28 +23,11 @@ from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Connection, Database, MovedOnError
 from shared.persistence.outbox import OutboxBatch
 from shared.persistence.writes import WriteBatch
-from shared.settings import EnvironmentVariables
 
 log = structlog.get_logger(__name__)
 
 FIRE_ROWS_MAX = 200
 """Deadlines in one transaction: as many as messages in a batch, so that transactions and locks stay short."""
-
-LADDER_S = (120.0, 300.0, 900.0, 3_600.0)
-"""Seconds until each reminder. Most payments end within a second, and the payment gateway has a ladder of its own. So after two minutes a
-message was probably lost."""
-STEP_MIN_S, STEP_MAX_S = 0.1, 86_400.0
-STEPS_MAX = 10
-
-
-def read_reminder_schedule(environment: EnvironmentVariables) -> ReminderSchedule:
-    """The schedule in SAGA_DEADLINE_S: seconds until the first, second ... reminder, ascending. Raises `ConfigurationError`."""
-    return ReminderSchedule(
-        environment.ladder_s(
-            "SAGA_DEADLINE_S", LADDER_S, steps_max=STEPS_MAX, least=STEP_MIN_S, most=STEP_MAX_S, ascending=True
-        )
-    )
-
 
 UNREADABLE_INTERVAL_S = 60.0
 """When the deadline of an unreadable saga fires again, perhaps in a build that can read the saga. Until then it delays no others."""

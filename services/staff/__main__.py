@@ -7,11 +7,11 @@ from services.staff.decisions import DecisionRepeater
 from services.staff.handlers import CaseHandler
 from services.staff.intake import Intake
 from services.staff.journal import JournalHeadLog
+from services.staff.settings import StaffSettings
 from services.staff.unreadable import UnreadableWatch
 from shared.messaging.topology import DEAD_LETTERS, UNREADABLE_DEAD_LETTERS
 from shared.service import Runtime, run_service
 
-NAME = "staff"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 DEAD_LETTERS_PREFETCH = 50
@@ -38,7 +38,7 @@ async def assemble(runtime: Runtime) -> None:
 
 def main() -> None:
     """Run the service until it is told to stop."""
-    run_service(NAME, MIGRATIONS, assemble)
+    run_service(StaffSettings, MIGRATIONS, assemble)
 
 
 if __name__ == "__main__":

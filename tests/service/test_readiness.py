@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
@@ -143,7 +142,7 @@ async def test_an_idle_service_notices_that_broker_or_database_are_away(
 
 
 async def test_a_service_of_which_a_part_died_is_not_alive_until_it_has_ended(environment: Environment) -> None:
-    settings = replace(environment.settings("saga"), health_port=free_port())
+    settings = environment.settings("saga").model_copy(update={"health_port": free_port()})
     was_seen = asyncio.Event()
 
     async def die() -> None:

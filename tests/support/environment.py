@@ -1,17 +1,22 @@
 """The servers that a test uses."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from deploy.cli.config import settings_of
 from deploy.local.stack import RABBITMQ_VARIABLE, SERVICES, Service, Stack, database_variable
 from shared.service import Assemble, ServiceSettings, serve
+from shared.settings import EnvironmentVariables
 
 ROOT = Path(__file__).parents[2]
 STOP_TIMEOUT_S = 25.0
+NO_GATEWAY = {"GATEWAY_URL": "memory://", "GATEWAY_MODE": "benchmark"}
+"""A payment-gateway service of a test is given its gateway as an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +38,13 @@ class Environment:
         )
 
     def settings(self, service: Service) -> ServiceSettings:
+        """The settings of a service with its own user and role. The environment of the test gives the others."""
         own = self.stack.environment_of(service)
-        return ServiceSettings(
-            service,
-            _at_the_address_of(self.rabbitmq_url, own[RABBITMQ_VARIABLE]),
-            _at_the_address_of(self.databases[service], own[database_variable(service)]),
-            "WARNING",
-            "console",
-            "127.0.0.1",
-            0,
-        )
+        addresses = {
+            RABBITMQ_VARIABLE: _at_the_address_of(self.rabbitmq_url, own[RABBITMQ_VARIABLE]),
+            database_variable(service): _at_the_address_of(self.databases[service], own[database_variable(service)]),
+        }
+        return settings_of(service).read(EnvironmentVariables(NO_GATEWAY | dict(os.environ) | addresses))
 
     @asynccontextmanager
     async def running(self, service: Service, assemble: Assemble) -> AsyncIterator[None]:

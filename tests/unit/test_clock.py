@@ -6,24 +6,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.clock import clock_of_a_service, system_clock
-from shared.settings import ConfigurationError, EnvironmentVariables
 
 
 def test_a_service_reads_the_clock_of_its_machine() -> None:
-    assert clock_of_a_service(EnvironmentVariables({})) is system_clock
+    assert clock_of_a_service(0.0) is system_clock
 
 
 @pytest.mark.parametrize("off_s", [3_600, -3_600])
 def test_a_wrong_clock_logs_its_offset(off_s: int) -> None:
     with capture_logs() as logs:
-        clock = clock_of_a_service(EnvironmentVariables({"REMIT_FAULT_CLOCK_S": str(off_s)}))
+        clock = clock_of_a_service(off_s)
     before = system_clock()
     assert timedelta() <= clock() - before - timedelta(seconds=off_s) < timedelta(seconds=60)
     assert [(entry["event"], entry["seconds"], entry["log_level"]) for entry in logs] == [
         ("clock_is_off", off_s, "warning")
     ]
-
-
-def test_more_than_a_day_is_a_mistake() -> None:
-    with pytest.raises(ConfigurationError, match="REMIT_FAULT_CLOCK_S"):
-        clock_of_a_service(EnvironmentVariables({"REMIT_FAULT_CLOCK_S": "90000"}))

@@ -68,6 +68,8 @@ def invocations(letter: str, folder: Path) -> Invocations:
         ("card", "keys"): [
             ["--private", str(folder / f"{WORDS[5:60].replace('/', '')}.key"), "--public", str(folder / "public"), "--kid", WORDS]
         ],
+        ("config", "check"): [[], ["saga"]],
+        ("config", "reference"): [[]],
         ("faults", "list"): [[]],
         ("dead-letters", "list"): [[], ["--all"], ["--queue", WORDS]],
         ("dead-letters", "show"): [[letter]],

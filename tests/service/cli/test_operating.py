@@ -88,7 +88,7 @@ def test_a_pre_step_after_a_post_step_is_refused_with_a_sentence(migrations: Pat
     ("url", "code", "sentence"),
     [
         ("", 2, "remit: SAGA_DATABASE_URL is not set: it must be a URL such as postgresql://"),
-        ("mysql://x", 2, "remit: SAGA_DATABASE_URL is not a URL such as postgresql://"),
+        ("mysql://x", 2, "remit: SAGA_DATABASE_URL must be a URL such as postgresql://"),
         ("postgresql://u:secret@127.0.0.1:1/x", 1, "remit: SAGA_DATABASE_URL: cannot migrate (ConnectionRefusedError"),
     ],
 )

@@ -194,7 +194,7 @@ async def test_mistakes_are_one_sentence(terminal: Terminal) -> None:
     ("url", "sentence"),
     [
         (None, "STAFF_DATABASE_URL is not set"),
-        ("mysql://x", "STAFF_DATABASE_URL is not a URL"),
+        ("mysql://x", "STAFF_DATABASE_URL must be a URL"),
         ("postgresql://u:secret-word@127.0.0.1:1/staff", "The staff database does not answer"),
     ],
 )

@@ -5,7 +5,6 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -137,7 +136,9 @@ async def test_a_service_that_the_database_refuses_waits_and_says_why(
 ) -> None:
     right = environment.settings("saga")
     scheme, _, rest = right.database_url.partition("://")
-    settings = replace(right, database_url=f"{scheme}://{rest.replace(*wrong)}", health_port=free_port())
+    settings = right.model_copy(
+        update={"database_url": f"{scheme}://{rest.replace(*wrong)}", "health_port": free_port()}
+    )
     stopping = asyncio.Event()
     serving = asyncio.create_task(serve(settings, MIGRATIONS, assemble, stopping))
     ready = f"http://127.0.0.1:{settings.health_port}/readyz"

@@ -15,6 +15,7 @@ STAFF: Final = ROOT / "services/staff/README.md"
 SHARED: Final = ROOT / "shared/README.md"
 LANGUAGE: Final = ROOT / "shared/contracts/README.md"
 DEPLOY: Final = ROOT / "deploy/README.md"
+CONFIGURATION: Final = ROOT / "deploy/CONFIGURATION.md"
 TESTS: Final = ROOT / "tests/README.md"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

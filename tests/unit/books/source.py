@@ -1,7 +1,6 @@
 """Reads facts from the source code without running it."""
 
 import ast
-import inspect
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -9,15 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.stack import SERVICES
-from shared.settings import EnvironmentVariables
 from tests.unit.books.documents import ROOT
 
-READERS: Final = {
-    name
-    for name, method in vars(EnvironmentVariables).items()
-    if inspect.isfunction(method) and list(inspect.signature(method).parameters)[1:2] == ["name"]
-}
-"""Methods of the settings reader that take the name of a variable."""
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 DATABASE_URLS: Final = frozenset(f"{service.upper()}_DATABASE_URL" for service in SERVICES)
 
@@ -52,7 +44,7 @@ def attributes_of(module: str, paths: list[Path]) -> set[str]:
 
 
 def variables_read(paths: list[Path]) -> set[str]:
-    """The environment variables that these files read: by the settings reader, by `os.environ`, or as an option of `remit`."""
+    """The environment variables that these files read: by a declaration (`variable`), by `os.environ`, or as an option of `remit`."""
     constants = {name: value for path in paths for name, value in _constants(path)}
     found: set[str] = set()
     for path in paths:
@@ -76,25 +68,16 @@ def _constants(path: Path) -> Iterator[tuple[str, str]]:
 def _named(node: ast.AST) -> list[ast.expr]:
     """The expressions that name an environment variable in this node."""
     match node:
-        case ast.Call(func=ast.Attribute() as function, args=arguments):
-            return _named_by_call(function, arguments)
+        case ast.Call(func=ast.Name(id="variable"), args=[name, *_]):
+            return [name]
+        case ast.Call(func=ast.Attribute(attr="get", value=where), args=[name, *_]) if _is_environment(where):
+            return [name]
         case ast.Subscript(value=where, slice=name, ctx=ast.Load()) if _is_environment(where):
             return [name]
         case ast.keyword(arg="envvar", value=names):
             return names.elts if isinstance(names, ast.List) else [names]
         case _:
             return []
-
-
-def _named_by_call(function: ast.Attribute, arguments: list[ast.expr]) -> list[ast.expr]:
-    if function.attr == "rabbitmq_url":
-        return [ast.Constant("RABBITMQ_URL")]
-    if function.attr == "database_url":
-        return [ast.JoinedStr([ast.Constant("_DATABASE_URL")])]
-    if ast.unparse(function.value) == "self":
-        return []  # this reader gets the name from its own caller
-    reads = function.attr in READERS or (function.attr == "get" and _is_environment(function.value))
-    return arguments[:1] if reads else []
 
 
 def _is_environment(node: ast.expr) -> bool:
@@ -107,8 +90,6 @@ def _variables(name: ast.expr, constants: dict[str, str]) -> set[str]:
             return {text}
         case ast.Name(id=constant) if constant in constants:
             return {constants[constant]}
-        case ast.JoinedStr(values=[*_, ast.Constant(value="_DATABASE_URL")]):
-            return set(DATABASE_URLS)
         case ast.Call(func=ast.Name(id="database_variable")):
             return set(DATABASE_URLS)
         case _:

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
+from deploy.cli.config_reference import reference
 from services.audit.checks import CHECKS
 from services.invoice.domain import SettlementRejectionReason
 from services.payment_gateway import domain as payment
@@ -33,6 +34,7 @@ from shared.observability import metrics
 from shared.persistence import inbox
 from tests.faults.catalogue import ROWS, Elsewhere
 from tests.unit.books.documents import (
+    CONFIGURATION,
     DEPLOY,
     LANGUAGE,
     ROOT,
@@ -45,7 +47,7 @@ from tests.unit.books.documents import (
     table,
     tables,
 )
-from tests.unit.books.source import attributes_of, nodes, python_files, variables_read
+from tests.unit.books.source import DATABASE_URLS, attributes_of, nodes, python_files, variables_read
 
 
 def assert_same(path: Path, what: str, told: Collection[str], true: Collection[str], *, source: str) -> None:
@@ -242,17 +244,25 @@ def imported_from_metrics(path: Path) -> list[str]:
 
 OF_THE_MACHINE: Final = {"PATH"}
 """Variables that every program has."""
-OF_THE_PROXY: Final = {"HTTPS_PROXY", "NO_PROXY"}
-"""Variables that `proxy_for` (gateways/stripe.py) has the standard library read."""
 NOT_OURS: Final = {ROOT / "tests/bench/peers", ROOT / "tests/unit"}
 """Other systems with settings of their own, and made-up variables with which the settings reader is tested."""
 
 
 def test_variables_are_those_that_are_read() -> None:
-    told = [name for path in (DEPLOY, TESTS) for one in tables(path, "variable") for name in one.codes("variable")]
+    """Those of `variable` in CONFIGURATION.md, which is written from the declarations; the others by hand, elsewhere."""
+    told = [
+        name
+        for path in (CONFIGURATION, DEPLOY, TESTS)
+        for one in tables(path, "variable")
+        for name in one.codes("variable")
+    ]
     files = [path for path in python_files("services", "shared", "deploy", "tests") if not NOT_OURS & set(path.parents)]
-    read = variables_read(files) - OF_THE_MACHINE | OF_THE_PROXY
-    assert_same(DEPLOY, f"variables (or {name_of(TESTS)})", told, read, source="the code")
+    read = variables_read(files) - OF_THE_MACHINE | DATABASE_URLS
+    assert_same(DEPLOY, f"variables (or {name_of(CONFIGURATION)}, {name_of(TESTS)})", told, read, source="the code")
+
+
+def test_the_reference_of_settings_is_that_of_the_declarations() -> None:
+    assert CONFIGURATION.read_text() == reference(), f"{name_of(CONFIGURATION)}: run `make config`"
 
 
 UNITS: Final = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "s": 1, "days": 1}

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from services.invoice.senders import Senders
+from services.invoice.settings import InvoiceSettings
 from shared.ids import id_of_command
 from shared.messaging.consumer import Delivery
 from shared.settings import ConfigurationError, EnvironmentVariables
@@ -16,10 +17,11 @@ ID = UUID(int=1)
 DIRECT = f"amq.rabbitmq.reply-to.{b64encode(PROCESS).decode()}.{b64encode(bytes(16)).decode()}"
 """An address as RabbitMQ makes it."""
 NAMED = Senders(are_named=True)
+URLS = {"RABBITMQ_URL": "amqp://localhost", "INVOICE_DATABASE_URL": "postgresql://localhost/invoice"}
 
 
 def read(**variables: str) -> Senders:
-    return Senders.read(EnvironmentVariables(variables))
+    return InvoiceSettings.read(EnvironmentVariables(URLS | variables)).of_senders()
 
 
 def delivery(user_id: str | None, **headers: Any) -> Delivery:
@@ -29,7 +31,7 @@ def delivery(user_id: str | None, **headers: Any) -> Delivery:
 
 def test_senders_are_trusted_only_if_somebody_said_so() -> None:
     assert read(SENDERS="trusted") == Senders()
-    with pytest.raises(ConfigurationError, match=r"SENDERS must be named, .* or trusted, "):
+    with pytest.raises(ConfigurationError, match=r"SENDERS is not set: it must be named, .* or trusted, "):
         read()
 
 

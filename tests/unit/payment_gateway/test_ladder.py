@@ -18,7 +18,7 @@ from services.payment_gateway.domain import (
 )
 from services.payment_gateway.gateways import port
 from services.payment_gateway.settings import LADDER_S, REMIND_S
-from services.saga.deadlines import LADDER_S as REMINDERS_S
+from services.saga.settings import LADDER_S as REMINDERS_S
 from tests.unit.payment_gateway.payments import on_known
 
 ID = UUID("018f3c5e-0000-7000-8000-000000000001")

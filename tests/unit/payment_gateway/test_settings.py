@@ -15,6 +15,7 @@ from services.payment_gateway.settings import (
     REMIND_S,
     WATCH_S,
     ChargingSettings,
+    GatewaySettings,
     WebhookSettings,
 )
 from shared.card_data.encryption import generate_keyset
@@ -25,7 +26,7 @@ MEMORY = {"GATEWAY_URL": "memory://?latency_ms=5", "GATEWAY_MODE": "benchmark"}
 
 
 def read(**variables: str) -> ChargingSettings:
-    return ChargingSettings.read(EnvironmentVariables(MEMORY | variables))
+    return GatewaySettings.read(EnvironmentVariables(MEMORY | variables)).charging()
 
 
 def _key_file(folder: Path, content: bytes, *, mode: int = 0o600) -> Path:

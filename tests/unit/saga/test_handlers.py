@@ -2,14 +2,20 @@
 
 import pytest
 
-from services.saga.deadlines import read_reminder_schedule
 from services.saga.domain import RefundFailed
 from services.saga.handlers import ROUTES
+from services.saga.settings import SagaSettings
 from shared.contracts.catalogue import MESSAGES
 from shared.contracts.invoice import InvoicePaymentRequested
 from shared.contracts.payment_gateway import PaymentRefundFailed
 from shared.messaging.topology import WORK_QUEUES
 from shared.settings import ConfigurationError, EnvironmentVariables
+
+URLS = {"RABBITMQ_URL": "amqp://localhost", "SAGA_DATABASE_URL": "postgresql://localhost/saga"}
+
+
+def read(value: str) -> tuple[float, ...]:
+    return SagaSettings.read(EnvironmentVariables(URLS | {"SAGA_DEADLINE_S": value})).deadline_s
 
 
 def test_every_message_bound_to_the_queue_is_a_fact() -> None:
@@ -38,10 +44,10 @@ def test_a_refund_that_failed_is_closed_if_a_person_decided(decided_by: str | No
     [("", (120, 300, 900, 3600)), ("5", (5,)), ("0.1, 2,2,86400", (0.1, 2, 2, 86_400))],
 )
 def test_the_ladder_is_read_in_seconds(value: str, ladder_s: tuple[float, ...]) -> None:
-    assert read_reminder_schedule(EnvironmentVariables({"SAGA_DEADLINE_S": value})).ladder_s == ladder_s
+    assert read(value) == ladder_s
 
 
 @pytest.mark.parametrize("value", ["soon", "1,", "0", "-1", "nan", "inf", "86401", "20,10", ",".join("1" * 11)])
 def test_a_wrong_ladder_names_its_variable(value: str) -> None:
     with pytest.raises(ConfigurationError, match="SAGA_DEADLINE_S"):
-        read_reminder_schedule(EnvironmentVariables({"SAGA_DEADLINE_S": value}))
+        read(value)

@@ -1,0 +1,48 @@
+"""The reference of all settings in Markdown: deploy/CONFIGURATION.md is what this makes of the declarations (`make config`)."""
+
+from collections.abc import Iterable, Sequence
+
+from deploy.cli.config import settings_of
+from deploy.cli.operate import Service
+from deploy.cli.settings import CardSettings, StaffPagesSettings, TerminalSettings
+from shared.service import ServiceSettings
+from shared.settings import FOREIGN_VARIABLES, Declared
+
+_HEAD = f"""# Settings
+
+Written by `make config` from the declarations in the code. Do not edit it.
+
+Settings are environment variables, read once at the start. A blank variable counts as one that is not set. A value that is not as this
+page says ends the program with exit code 2 and a sentence that names the variable. `remit config check` shows what would be used, and from
+where.
+
+- A variable marked *secret* may be given as a file instead: `NAME_FILE` names it, as Docker and Kubernetes mount secrets. Setting both is a
+  mistake.
+- A variable whose name is nearly one of these is taken for a slip, and ends a service as well. If another program reads it, name it in
+  `{FOREIGN_VARIABLES}`, separated by commas. What Kubernetes sets for its services (`INVOICE_PORT=tcp://...`) is passed over.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    kinds = {service.value: settings_of(service.value) for service in Service}
+    common = {one.name for one in ServiceSettings.declared()}
+    sections = [("Every service", ServiceSettings.declared())]
+    sections += [(name, [one for one in kind.declared() if one.name not in common]) for name, kind in kinds.items()]
+    sections += [("remit", [*StaffPagesSettings.declared(), *CardSettings.declared(), *TerminalSettings.declared()])]
+    return "\n".join([_HEAD, *(_section(title, settings) for title, settings in sections)])
+
+
+def _section(title: str, settings: Sequence[Declared]) -> str:
+    head = "| variable | default | must be | meaning |\n|---|---|---|---|"
+    return f"## {title}\n\n{head}\n{_lines(map(_row, settings))}\n"
+
+
+def _row(one: Declared) -> tuple[str, str, str, str]:
+    meaning = f"{one.about} *Secret.*" if one.is_secret else one.about
+    unset = one.unset if one.is_required or not one.has_plain_default else f"`{one.unset}`"
+    return f"`{one.name}`", unset, one.must, meaning
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,44 @@
+"""The settings of `remit` itself. Typer and the terminal's library read some of them as well; they are declared here for the reference."""
+
+from services.staff.charges import OLD_AFTER
+from shared.settings import Settings, variable
+
+REPLAY_CHARGES_WITHIN_MAX_S = 365 * 86_400.0
+
+
+class StaffPagesSettings(Settings):
+    """The settings of the pages for staff."""
+
+    replay_charges_within_s: float = variable(
+        "REPLAY_CHARGES_WITHIN_S",
+        OLD_AFTER.total_seconds(),
+        ge=0.0,
+        le=REPLAY_CHARGES_WITHIN_MAX_S,
+        about="The age from which a dead letter that charges a card is not replayed unless a person says so.",
+    )
+    who: str = variable("REMIT_WHO", "", must="a name", unset="`USER`", about="Who acts, for the journal.")
+    user: str = variable("USER", "", must="a name", unset="the user of the process", about="See `REMIT_WHO`.")
+
+
+class CardSettings(Settings):
+    """The settings of `remit card`."""
+
+    public_keys_file: str = variable(
+        "CARD_PUBLIC_KEYS_FILE",
+        "",
+        must="the path of a public JWK set",
+        unset="`--key-file` names it",
+        about="The keys that belong to those of `CARD_KEYS_FILE`, for `remit card encrypt`.",
+    )
+
+
+class TerminalSettings(Settings):
+    """The settings of everything that `remit` prints."""
+
+    columns: str = variable(
+        "COLUMNS",
+        "",
+        must="a whole number",
+        unset="the terminal's width; in a pipe or a file as wide as they need",
+        about="How wide the tables of `remit` are.",
+    )
