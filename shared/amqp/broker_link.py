@@ -23,9 +23,12 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
     InvalidFrameError,
     ProbableAuthenticationError,
+    PublishError,
 )
+from pamqp.commands import Basic
 from yarl import URL
 
+from shared.amqp.frames import DIRECT_REPLY_TO
 from shared.amqp.transport import FrameTransport
 
 CONNECT_TIMEOUT_S = 5.0
@@ -184,6 +187,31 @@ class BrokerLink:
         self._closed = True
         await self._drop_connection()
 
+    async def reply_address(self, *, exchange: str, unbound_key: str) -> str | None:
+        """An address of direct reply-to as the node writes it that this link is connected to. Raises one of `BROKER_ERRORS`.
+
+        The broker writes it into a message that asks for an answer, and gives that message back, since no queue takes it from `exchange`
+        under `unbound_key`. None if it came back without one.
+        """
+        channel = await self.channel(confirms=True)
+        with losses_as_errors():
+            await channel.basic_consume(DIRECT_REPLY_TO, _ignore, no_ack=True, timeout=RPC_TIMEOUT_S)
+            asks = Basic.Properties(reply_to=DIRECT_REPLY_TO)
+            try:
+                await channel.basic_publish(
+                    b"",
+                    exchange=exchange,
+                    routing_key=unbound_key,
+                    properties=asks,
+                    mandatory=True,
+                    timeout=RPC_TIMEOUT_S,
+                )
+            except PublishError as returned:
+                return None if returned.message is None else returned.message.header.properties.reply_to
+            finally:
+                await channel.close(timeout=RPC_TIMEOUT_S)
+        return None
+
     def abort(self) -> None:
         """End the connection at once, without a word to the broker. The next channel opens a new one.
 
@@ -199,6 +227,10 @@ class BrokerLink:
         connection, self._connection = self._connection, None
         if connection is not None:
             await _close_quietly(connection)
+
+
+async def _ignore(_: DeliveredMessage) -> None:
+    """Nobody knows the address, so nothing is delivered there."""
 
 
 async def _close_quietly(connection: _Connection) -> None:

@@ -30,6 +30,8 @@ NACK: Final = b"\x00\x3c\x00\x78"
 CONTENT_METHODS: Final = frozenset({DELIVER, RETURN})
 CONFIRM_METHODS: Final = frozenset({ACK, NACK})
 
+DIRECT_REPLY_TO: Final = "amq.rabbitmq.reply-to"
+"""RabbitMQ's name for answers without a queue. Who consumes it may write it as reply address, and the broker replaces it by a true one."""
 SHORT_STRING_BYTES_MAX: Final = 255
 _PERSISTENT: Final = b"\x02"  # delivery mode
 

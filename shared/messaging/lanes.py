@@ -28,15 +28,17 @@ class Lanes:
     """
 
     def __init__(self, rabbitmq_url: str, database: Database, readiness: Readiness, *, name: str) -> None:
+        routes, keeper = Routes(), OutboxKeeper(database)
+
         def publisher(role: str, lane: Lane, said: Readiness | None = None) -> Publisher:
-            return Publisher(BrokerLink(rabbitmq_url, name=f"{name} {role}"), said, lane=lane)
+            tell = routes.trust if lane is Lane.OUTSIDE else None
+            return Publisher(BrokerLink(rabbitmq_url, name=f"{name} {role}"), said, lane=lane, tell_reply_address=tell)
 
         inside = publisher("publisher", Lane.INSIDE, readiness)
         outside = publisher("publisher outside", Lane.OUTSIDE)
         retry = publisher("publisher retry", Lane.RETRY)
         public = publisher("publisher public", Lane.PUBLIC)
         public_retry = publisher("publisher public retry", Lane.PUBLIC)
-        routes, keeper = Routes(), OutboxKeeper(database)
         self.outside = OutsideRelay(database, outside, routes=routes, keeper=keeper)
         self.public = PublicRelay(database, public, routes=routes, keeper=keeper)
         self.relay = Relay(database, inside, outside=self.outside, public=self.public)

@@ -13,7 +13,7 @@ import logging
 import struct
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from uuid import UUID
 
@@ -286,12 +286,15 @@ class Publisher:
         *,
         lane: Lane = Lane.INSIDE,
         probe_after_s: float = PROBE_AFTER_S,
+        tell_reply_address: Callable[[str], None] | None = None,
     ) -> None:
         self._link = link
         self._readiness = readiness or Readiness()
         self._lane = lane
         self._losses_max = LOSSES_INSIDE_MAX if lane is Lane.INSIDE else LOSSES_MAX
         self._probe_after_s = probe_after_s
+        self._tell_reply_address = tell_reply_address
+        self._told_on: FrameTransport | None = None
         self._confirmed_at = time.monotonic()
         self._failing = False
         self._channel: Channel | None = None
@@ -338,7 +341,8 @@ class Publisher:
         """Keep a channel open while nothing is published, so that readiness tells of an outage and of its end at once.
 
         After a failure, and after `probe_after_s` seconds of silence, the broker must also confirm the probe message. The reason is that
-        a broker under an alarm opens channels but confirms nothing. Raises one of `BROKER_ERRORS` if the broker is away.
+        a broker under an alarm opens channels but confirms nothing. `tell_reply_address` is told an address of direct reply-to of each node
+        that we connect to. Raises one of `BROKER_ERRORS` if the broker is away.
         """
         if self._turn.locked():
             return  # a batch is being published, which shows the same
@@ -347,10 +351,20 @@ class Publisher:
                 channel = await self._open_channel()
                 if self._failing or time.monotonic() - self._confirmed_at >= self._probe_after_s:
                     await self._probe(channel)
+                await self._learn_reply_address()
             except BROKER_ERRORS as error:
                 self._failed(error)
                 raise
             self._succeeded()
+
+    async def _learn_reply_address(self) -> None:
+        """Ask each new connection once for an address of direct reply-to, and tell it. Raises one of `BROKER_ERRORS`."""
+        if self._tell_reply_address is None or self._told_on is self._transport:
+            return
+        address = await self._link.reply_address(exchange=entry_exchange(PROBE.exchange), unbound_key=PROBE.routing_key)
+        self._told_on = self._transport
+        if address is not None:
+            self._tell_reply_address(address)
 
     async def close(self) -> None:
         await self._link.close()

@@ -5,7 +5,7 @@ A message to a crafted address can make the broker close the connection. RabbitM
 (`rabbit_direct_reply_to` and `pid_recomposition`, later `rabbit_pid_codec`): two parts in base64, the process id of the channel that
 awaits the answer, and a key of 16 bytes. The process id is in Erlang's external term format, with `reply@` and a hash of the node's name as
 its node. Whether there is a node with that hash, and whether its Erlang can have such a process, only the broker knows. So the first answer
-to each kind of address (`kind_of`) is tried alone, on the retry lane.
+to each kind of address (`kind_of`) is tried alone, on the retry lane. Only of the node that we are connected to the broker says it before.
 """
 
 import re
@@ -14,11 +14,10 @@ from binascii import Error
 from functools import lru_cache
 from typing import Final
 
-from shared.amqp.frames import SHORT_STRING_BYTES_MAX
+from shared.amqp.frames import DIRECT_REPLY_TO, SHORT_STRING_BYTES_MAX
 from shared.messaging.topology import QUEUE_NAMES
 
-DIRECT: Final = "amq.rabbitmq.reply-to"
-"""A sender writes this, and the broker replaces it by an address, if the sender consumes its answers."""
+DIRECT: Final = DIRECT_REPLY_TO
 _ADDRESS: Final = f"{DIRECT}."
 _RESERVED: Final = "amq."
 _NAMED_BY_BROKER: Final = re.compile(r"amq\.gen-[A-Za-z0-9_-]{22}")

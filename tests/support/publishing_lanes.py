@@ -29,8 +29,15 @@ class PublishingLanes:
         self._database = database
         self.now = 0.0
         """The time by which a route is left alone, or the public lane rests, in seconds."""
-        self.publishers = {lane: Publisher(BrokerLink(rabbitmq_url, name=f"test {lane}"), lane=lane) for lane in Lane}
         routes, keeper = Routes(clock=lambda: self.now), OutboxKeeper(database)
+        self.publishers = {
+            lane: Publisher(
+                BrokerLink(rabbitmq_url, name=f"test {lane}"),
+                lane=lane,
+                tell_reply_address=routes.trust if lane is Lane.OUTSIDE else None,
+            )
+            for lane in Lane
+        }
         self.public = PublicRelay(
             database, self.publishers[Lane.PUBLIC], routes=routes, keeper=keeper, clock=lambda: self.now
         )

@@ -129,6 +129,34 @@ def test_direct_reply_to_is_tried_apart_until_one_address_of_a_node_has_shown_th
     assert routes.refuses(to(here)), "the node is gone, say"
 
 
+def test_an_address_that_the_broker_wrote_needs_no_trial(routes: Routes) -> None:
+    routes.trust(direct(1))
+    one, unknown, two = direct(1), direct(2), direct(1)
+    assert tried(routes, one, unknown, two) == ([one, two], [unknown], [])
+    routes.trust("amq.gen-nobody")
+    assert routes.refuses(to(direct(3)))
+
+
+def test_the_address_for_which_most_is_waiting_is_tried_first(routes: Routes) -> None:
+    """Of true nodes there are few, and whoever forges addresses has few messages for each."""
+    true = [direct(1_000) for _ in range(3)]
+    forged = [direct(node) for node in range(2 * APART_MAX)]
+    _, apart, rest = routes.to_try([to(address) for address in (*forged, *true)], untried=())
+    assert [message.routing_key for message in apart[0]] == true[:1]
+    assert (len(apart), len(rest)) == (APART_MAX, len(forged) + len(true) - APART_MAX)
+
+
+def test_forged_addresses_make_no_room_for_themselves_where_a_true_one_is_used(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later brokers than RabbitMQ 3.10 only drop what goes to an unknown node, so each seems harmless."""
+    monkeypatch.setattr(routing, "ROUTES_MAX", 3)
+    routes.trust(direct(0))
+    for node in range(1, 10):
+        learn(routes, direct(node), fate="confirmed")
+        assert not routes.refuses(to(direct(0)))
+
+
 def test_addresses_that_end_the_connection_are_tried_ever_more_rarely(routes: Routes, clock: RouteClock) -> None:
     for losses in range(3):
         one, other = direct(1), direct(1)
