@@ -54,8 +54,9 @@ mutants: $(READY) ## change each rule of the pure cores in turn: a unit test has
 faults: $(READY) ## inject every crash, cut and duplicate into the real processes, then run the audit; ARGS=list shows them
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-schema: $(READY) ## after a new migration: write the schema that all of them give (services/*/migrations/schema.txt)
+schema: $(READY) ## after a change of migrations or contracts: write the schemas (services/*/migrations/schema.txt), and the topology for Kubernetes
 	@$(BIN)/python -m deploy.local.snapshot
+	@$(BIN)/python -m deploy.kubernetes.resources
 
 config: $(READY) ## after a change of settings: write their reference (deploy/CONFIGURATION.md)
 	@$(BIN)/remit config reference > deploy/CONFIGURATION.md.new && mv deploy/CONFIGURATION.md.new deploy/CONFIGURATION.md

@@ -1,4 +1,4 @@
-"""Installing RabbitMQ on Debian and Ubuntu without starting the system's own service.
+"""Installing packages on Debian and Ubuntu without starting a service of theirs.
 
 Debian starts a service as soon as its package is configured. `/usr/sbin/policy-rc.d` is the documented way to forbid that
 (invoke-rc.d(8), exit status 101: "action forbidden by policy"). Afterwards the policy that was there before is put back.
@@ -28,6 +28,16 @@ def can_install() -> bool:
     return os.geteuid() == 0 and Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
 
 
+def install(package: str) -> None:
+    """Installs a package from the configured sources. No service of it is started.
+
+    The caller holds the installation lock. Raises StackError with apt's last lines if it fails.
+    """
+    with _no_service_starts():
+        _apt("update", "-qq", deadline_s=_UPDATE_DEADLINE_S)
+        _apt("install", "-qq", "-y", "--no-install-recommends", package, deadline_s=_INSTALL_DEADLINE_S)
+
+
 def install_rabbitmq(say: Callable[[str], None]) -> None:
     """Installs `rabbitmq-server` from the configured package sources. No part of it runs afterwards.
 
@@ -35,9 +45,7 @@ def install_rabbitmq(say: Callable[[str], None]) -> None:
     """
     had_epmd = shutil.which("epmd") is not None
     say("RabbitMQ is not installed: installing Debian's rabbitmq-server with apt (its system service stays off)")
-    with _no_service_starts():
-        _apt("update", "-qq", deadline_s=_UPDATE_DEADLINE_S)
-        _apt("install", "-qq", "-y", "--no-install-recommends", "rabbitmq-server", deadline_s=_INSTALL_DEADLINE_S)
+    install("rabbitmq-server")
     # It is installed for private nodes only, so it must not start at the next boot either.
     _disable_at_boot("rabbitmq-server.service", *(() if had_epmd else ("epmd.service", "epmd.socket")))
 
@@ -81,7 +89,7 @@ def _apt(*arguments: str, deadline_s: float) -> None:
         raise StackError(f"apt-get {arguments[0]} did not finish within {deadline_s:.0f} s.") from error
     if done.returncode != 0:
         last_lines = " ".join(done.stdout.strip().splitlines()[-3:])
-        raise StackError(f"apt-get {arguments[0]} failed, so rabbitmq-server could not be installed: {last_lines}")
+        raise StackError(f"apt-get {' '.join(arguments)} failed: {last_lines}")
 
 
 def _disable_at_boot(*units: str) -> None:
