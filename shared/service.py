@@ -27,6 +27,7 @@ from shared.background import BackgroundTask, run_every
 from shared.batch.handler import MessageHandler
 from shared.batch.inbox import Inbox
 from shared.batch.worker import QueueWorker
+from shared.build import this_build
 from shared.clock import OFF_MOST_S as CLOCK_OFF_MOST_S
 from shared.clock import Clock, clock_of_a_service
 from shared.messaging.consumer import PREFETCH, Consumer
@@ -103,6 +104,20 @@ class ServiceSettings(BrokerSettings):
         must="names of variables, separated by commas",
         unset="none",
         about="Variables of other programs whose names look like a slip of one of these.",
+    )
+    version: str = variable(
+        "REMIT_VERSION",
+        "",
+        must="a text",
+        unset="that of the installed package",
+        about="The version of the build, which an image says of itself.",
+    )
+    revision: str = variable(
+        "REMIT_REVISION",
+        "",
+        must="a text",
+        unset="that of the repository, if there is one",
+        about="The commit of the build, which an image says of itself.",
     )
     stripe_log: Literal[""] = variable(
         "STRIPE_LOG",
@@ -272,7 +287,8 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
     workers = [asyncio.create_task(worker.run(), name="worker") for worker in runtime.workers]
     stop = asyncio.create_task(stopping.wait(), name="stop signal")
     runtime.readiness.set("started", ok=True)
-    log.info("started", pid=os.getpid())
+    build = this_build()
+    log.info("started", pid=os.getpid(), version=build.version, revision=build.revision, python=build.python)
     everything = {*parts, *consumers, *workers, stop}
     await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in everything if task is not stop and task.done()]

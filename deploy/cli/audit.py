@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.output import REFUSED, Json, console, say, write_json
+from deploy.cli.output import MISUSED, REFUSED, Json, console, fail, say, write_json
 
 if TYPE_CHECKING:
     from services.audit.stores import Sources
@@ -77,9 +77,19 @@ def audit(
             show_default=False,
         ),
     ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LINE,...",
+            help="Lines of the report, such as `captured_once`: one of them that could not be checked counts as broken.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Read all stores and report which of the promises hold. Changes nothing; exit code 1 if one is broken.
+    """Read all stores and report which of the promises hold. Changes nothing; exit code 1 if one is broken, or nothing could be checked.
+
+    The last line names what was not checked; --require makes that a failure.
 
     Looks at every database whose *_DATABASE_URL is set, and at the queues if RABBITMQ_URL is set. With --drained it also takes the
     messages from each queue that has no consumer and gives them back. For each message this counts as one of its hundred deliveries.
@@ -88,12 +98,19 @@ def audit(
         return
     from services.audit.finding import WAIVABLE, Source  # noqa: PLC0415 - quick to import, but for the subcommand only
     from services.audit.run import audit as check  # noqa: PLC0415 - opens databases
-    from services.audit.stores import Sources  # noqa: PLC0415
+    from services.audit.stores import DATABASES, Sources  # noqa: PLC0415
     from shared.clock import system_clock  # noqa: PLC0415
+    from shared.messaging.topology import QUEUE_NAMES  # noqa: PLC0415
 
     if unknown := set(without or ()) - set(WAIVABLE):
         raise typer.BadParameter(f"{min(unknown)} is not one of {', '.join(WAIVABLE)}", param_hint="--without")
+    required = _required(require or [])
+    if strange := sorted(set(lost or ()) - QUEUE_NAMES):
+        fail(f"--lost {strange[0]}: there is no such queue. There are: {', '.join(sorted(QUEUE_NAMES))}.", MISUSED)
     databases, rabbitmq_url = servers()
+    if not databases:
+        names = ", ".join(f"{name.upper()}_DATABASE_URL" for name in DATABASES)
+        fail(f"none of {names} is set: without a database there is nothing to audit.", MISUSED)
     sources = Sources(
         databases=databases,
         rabbitmq_url=rabbitmq_url,
@@ -110,7 +127,9 @@ def audit(
         sender_groups=_sender_groups(),
     )
     report = asyncio.run(
-        check(sources, system_clock(), complete=complete, waived=[Source(one) for one in without or ()])
+        check(
+            sources, system_clock(), complete=complete, waived=[Source(one) for one in without or ()], required=required
+        )
     )
     if json:
         write_json(report.as_json())
@@ -122,6 +141,17 @@ def audit(
         raise typer.Exit(REFUSED)
 
 
+def _required(given: list[str]) -> set[str]:
+    """The names of the checks. Raises CliError for one that does not exist."""
+    from services.audit.checks import CHECKS  # noqa: PLC0415 - as above
+
+    names = {name.strip() for text in given for name in text.split(",") if name.strip()}
+    known = [check.name for check in CHECKS]
+    if unknown := sorted(names - set(known)):
+        fail(f"--require {unknown[0]}: there is no such line. There are: {', '.join(known)}.", MISUSED)
+    return names
+
+
 @app.command("baseline")
 def baseline(
     file: Path,
@@ -130,6 +160,7 @@ def baseline(
     digest: Annotated[
         bool, typer.Option(help="With a digest of every table. Use it only before something that must change nothing.")
     ] = True,
+    json: Json = False,
 ) -> None:
     """Write what the drained system holds, for a later `remit audit --baseline FILE`."""
     from services.audit.stores import Sources  # noqa: PLC0415 - opens databases
@@ -139,6 +170,9 @@ def baseline(
     from services.audit.baseline import write  # noqa: PLC0415
 
     write(content, file)
+    if json:
+        write_json({"file": str(file), "databases": sorted(databases), "tables": len(content.get("digest", ()))})
+        return
     tables = f", {len(content['digest'])} tables" if digest else ""
     say(f"{file}: connections of {len(databases)} databases{tables}")
 

@@ -39,4 +39,9 @@ def _numbers(finding: Finding) -> str:
 def _summary(report: AuditReport) -> Text:
     of = {result: sum(finding.result is result for finding in report.findings) for result in CheckResult}
     words = ", ".join(f"{count} {result.value}" for result, count in of.items() if count)
-    return Text(f"{words}.", style="green" if report.ok else "bold red")
+    summary = Text(f"{words}.", style="green" if report.ok else "bold red")
+    if report.not_checked:
+        failed = sorted(report.required & set(report.not_checked))
+        summary.append(f"\nNot checked: {', '.join(report.not_checked)}.", style="yellow")
+        summary.append(f" Required of these: {', '.join(failed)}." if failed else "", style="bold red")
+    return summary

@@ -4,7 +4,10 @@ Typer's own import takes most of the time of `remit --help`. Everything else is 
 need the staff service for their options. Until one of these pages is called, an empty application with its name and help stands in for it.
 """
 
+import errno
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -25,12 +28,16 @@ from deploy.cli import (
     permissions,
     purge,
     reconcile,
+    version,
 )
-from deploy.cli.output import MISUSED, OK, REFUSED, CliError, say
+from deploy.cli.output import INTERRUPTED, MISUSED, NOBODY_READS, OK, REFUSED, CliError, say
+from deploy.cli.version import is_completing, word_to_complete
 
 _CONFIGURATION_ERRORS = {"ConfigurationError", "AuditError", "StackError"}
 """Names of exception classes, not the classes: importing them would import the modules that raise them."""
 _REFUSALS = {"TopologyError"}
+_CLIENTS = {"asyncpg", "aiormq", "aio_pika", "pamqp", "sqlite3"}
+"""Libraries whose errors tell of a server or a file, not of a bug."""
 
 
 def _dead_letters() -> typer.Typer:
@@ -73,6 +80,7 @@ def build(called: str | None = None) -> typer.Typer:
     purge.register(app)
     reconcile.register(app)
     find.register(app)
+    version.register(app)
     app.add_typer(invoice.app, name="invoice")
     app.add_typer(commands.app, name="command")
     app.add_typer(card.app, name="card")
@@ -101,20 +109,51 @@ def main(arguments: list[str] | None = None) -> None:
     # Log lines of libraries would only repeat the one sentence that is printed below.
     logging.getLogger().addHandler(logging.NullHandler())
     sys.excepthook = _show_bug
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter shows its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = run(arguments)
+        code = _run_and_explain(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _stop_writing()
+    except SystemExit as ended:
+        if not _is_broken_pipe(ended.__context__):
+            raise
+        code = _stop_writing()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _run_and_explain(arguments: list[str]) -> int:
+    """Run one command, and return its exit code. An error that an operator can cause is explained in one sentence; a bug is raised."""
+    try:
+        return run(arguments)
     except typer.Abort:
         say("Aborted.", style="red")
-        code = REFUSED
+        return REFUSED
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if hasattr(error, "format_message"):  # wrong usage, as Typer found it
-            code = _show_misuse(error)
-        elif (known := _code_of(error)) is None:
+            return _show_misuse(error)
+        if (explained := _explained(error)) is None:
             raise
-        else:
-            say(f"remit: {error}", style="red")
-            code = known
-    sys.exit(code)
+        sentence, code = explained
+        say(f"remit: {sentence}", style="red")
+        return code
+
+
+def _is_broken_pipe(error: BaseException | None) -> bool:
+    """Whether this is why Typer ends the process: it handles a broken pipe itself."""
+    return isinstance(error, OSError) and error.errno == errno.EPIPE
+
+
+def _stop_writing() -> int:
+    """Nobody reads what we write: what is still in the buffer goes nowhere, or the interpreter would complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    return NOBODY_READS
 
 
 def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -126,6 +165,11 @@ def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackT
 def run(arguments: list[str]) -> int:
     """Run one command, and return its exit code. The caller handles its errors."""
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if is_completing():
+        from typer._completion_classes import completion_init  # noqa: PLC0415 - only where a shell asks
+
+        completion_init()
+        called = word_to_complete()
     code = build(called)(args=arguments, prog_name="remit", standalone_mode=False)
     return code if isinstance(code, int) else OK
 
@@ -141,12 +185,27 @@ def _show_misuse(error: Any) -> int:
     return int(error.exit_code)
 
 
-def _code_of(error: Exception) -> int | None:
-    """The exit code of an error that is explained in one sentence; None if the error is a bug."""
+def _explained(error: Exception) -> tuple[str, int] | None:
+    """The sentence and the exit code for an error that is no bug; None if it is one."""
     if isinstance(error, CliError):
-        return error.code
-    name = type(error).__name__
-    return MISUSED if name in _CONFIGURATION_ERRORS else REFUSED if name in _REFUSALS else None
+        return str(error), error.code
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & _CONFIGURATION_ERRORS:
+        return str(error), MISUSED
+    if kinds & _REFUSALS:
+        return str(error), REFUSED
+    if isinstance(error, OSError | TimeoutError) or type(error).__module__.partition(".")[0] in _CLIENTS:
+        return _of_the_surroundings(error), REFUSED
+    return None
+
+
+def _of_the_surroundings(error: Exception) -> str:
+    """What is wrong with a file, a server or a right, in one sentence."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    from shared.observability.redaction import describe_error  # noqa: PLC0415 - most commands need it never
+
+    return f"{describe_error(error)}: are the servers up, and are their URLs right? `remit doctor` looks at each."
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.cli import limits
 from deploy.cli.output import REFUSED, CliError, Json, fail, say, write_json, write_line
 
 if TYPE_CHECKING:
@@ -95,10 +96,19 @@ async def _migrate(services: list[Service], *, post: bool) -> "dict[str, Migrate
         except (OSError, TimeoutError) as error:
             raise _away(service, error) from None
         except Exception as error:
-            if type(error).__module__.startswith("asyncpg"):  # a wrong password, or a database that does not exist
-                raise _away(service, error) from None
-            raise
+            if (refused := _of_the_driver(error)) is None:
+                raise
+            raise _away(service, refused) from None
     return migrated
+
+
+def _of_the_driver(error: BaseException | None) -> Exception | None:
+    """The error of the database's client: a wrong password, or a database that does not exist. SQLAlchemy wraps it. None if it is none."""
+    while error is not None:
+        if isinstance(error, Exception) and type(error).__module__.startswith("asyncpg"):
+            return error
+        error = error.__cause__
+    return None
 
 
 def _away(service: Service, error: Exception) -> CliError:
@@ -142,11 +152,28 @@ def _say_all(sentences: list[str]) -> None:
 
 
 @topology.command("prune")
-def prune(*, json: Json = False) -> None:
+def prune(
+    *,
+    connections: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What `rabbitmqctl list_connections client_properties --formatter json` prints; `-`: stdin. Nothing is removed while "
+            "another build is connected.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Remove the bindings and exchanges of earlier versions. Only once none of their instances runs, and no sender publishes there."""
+    from deploy.cli.builds import COMMAND, connected_builds, others  # noqa: PLC0415
     from shared.messaging.apply import prune_topology  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
+    if connections is None:
+        say(f"Which builds are connected was not seen: `{COMMAND} | remit topology prune --connections -` looks first.")
+    elif left := others(connected_builds(connections, tuple(Service))):
+        fail(f"other builds are connected, which may need what this would remove: {', '.join(map(str, left))}.")
     asyncio.run(prune_topology(EnvironmentVariables().rabbitmq_url()))
     if json:
         write_json({"ok": True})
@@ -171,6 +198,9 @@ def check(*, json: Json = False) -> None:
         if not json:
             say("Run `remit topology apply`.")
         raise typer.Exit(REFUSED)
+
+
+limits.register(topology)
 
 
 def rebuild(

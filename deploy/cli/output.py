@@ -1,6 +1,7 @@
 """How every command reports: results on stdout (one JSON value with `--json`), one sentence for people on stderr, and an exit code."""
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -16,6 +17,11 @@ REFUSED: Final = 1
 """The command was understood, and the answer is no: refused, broken or not answered. One such result among several is enough."""
 MISUSED: Final = 2
 """Wrong usage or configuration."""
+
+INTERRUPTED: Final = 130
+"""Ctrl-C, as shells count it."""
+NOBODY_READS: Final = 141
+"""Whoever read the output has gone (`remit ... | head`), as shells count it."""
 
 LISTED: Final = 50
 """Rows that a list shows by default: two screens."""
@@ -56,8 +62,17 @@ def write_json(value: Any) -> None:
     """Write one value to stdout as indented JSON, with times in ISO 8601 and ids as text. It is safe on a terminal as well."""
     import orjson  # noqa: PLC0415 - as above
 
-    text = orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z)
-    sys.stdout.write(f"{visible_json(text.decode())}\n")
+    text = visible_json(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())
+    if not sys.stdout.encoding.lower().startswith("utf"):
+        text = _ascii_json(text)
+    sys.stdout.write(f"{text}\n")
+
+
+def _ascii_json(text: str) -> str:
+    """The same JSON for a terminal that cannot show all letters."""
+    import json  # noqa: PLC0415 - as above
+
+    return re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def write_line(text: str) -> None:

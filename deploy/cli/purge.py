@@ -96,16 +96,19 @@ async def _purge(number: str | None, *, do: bool, who: str, reason: str) -> "Pur
 
     environment = EnvironmentVariables()
     urls = {name: environment.database_url(name) for name in PLACES}  # all of them: a number in one is in others
+    databases: dict[str, Database] = {}
+    opening = ""
     try:
         async with AsyncExitStack() as opened:
-            databases: dict[str, Database] = {}
             for name, url in urls.items():
+                opening = f"{name.upper()}_DATABASE_URL: "
                 databases[name] = await Database.open(url, name="remit purge", connections_max=2)
                 opened.push_async_callback(databases[name].close)
                 async with databases[name].connection() as connection:
                     problem = await schema.pending(connection, SERVICES_FOLDER / name / "migrations")
                 if problem is not None:
                     raise ConfigurationError(f"{name.upper()}_DATABASE_URL: {problem}.")
+            opening = ""
             if do:
                 return await Purge(databases, number=number, who=who, reason=reason, clock=system_clock).run()
             _, found, under_way = await look(databases, await tables_of(databases), number)
@@ -113,7 +116,9 @@ async def _purge(number: str | None, *, do: bool, who: str, reason: str) -> "Pur
     except AWAY_ERRORS as error:
         from shared.observability.redaction import describe_error  # noqa: PLC0415
 
-        fail(f"{describe_error(error)}. What was begun is done completely or not at all: run it again.", MISUSED)
+        fail(
+            f"{opening}{describe_error(error)}. What was begun is done completely or not at all: run it again.", MISUSED
+        )
 
 
 def _as_json(row: "FoundRow") -> dict[str, object]:

@@ -125,6 +125,8 @@ async def _run(window: "Window", path: Path, *, look: bool) -> "Reconciliation":
     except ReconcileError as error:
         fail(str(error)[:1].upper() + str(error)[1:])
     except AWAY_ERRORS as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # a file of ours, not the database
         fail(f"PAYMENT_GATEWAY_DATABASE_URL: the database does not answer ({type(error).__name__}).")
     finally:
         await gateway.close()

@@ -42,3 +42,10 @@ class TerminalSettings(Settings):
         unset="the terminal's width; in a pipe or a file as wide as they need",
         about="How wide the tables of `remit` are.",
     )
+    comp_words: str = variable(
+        "COMP_WORDS",
+        "",
+        must="what a shell says",
+        unset="nothing is completed",
+        about="What is typed so far: a shell sets it while it completes.",
+    )

@@ -13,22 +13,37 @@ from services.audit.stores import Sources, open_stores
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The findings of all checks. Where nothing could be checked, nothing is ok. `complete` demands that everything was checked: in a demo
-    or a test, an unchecked promise proves nothing. `waived`: evidence that this run cannot have, and need not have."""
+    """The findings of all checks. Where nothing could be checked, nothing is ok.
+
+    `complete` demands that everything was checked: in a demo or a test, an unchecked promise proves nothing. `waived`: evidence that this
+    run cannot have, and need not have. `required`: names of checks that must have been checked in any case.
+    """
 
     findings: tuple[Finding, ...]
     complete: bool
     waived: frozenset[Source] = frozenset()
+    required: frozenset[str] = frozenset()
+
+    @property
+    def not_checked(self) -> tuple[str, ...]:
+        """The names of the checks that lacked something."""
+        return tuple(finding.check for finding in self.findings if finding.result is CheckResult.NOT_CHECKED)
 
     @property
     def ok(self) -> bool:
         results = {finding.result for finding in self.findings}
         if CheckResult.BROKEN in results or results == {CheckResult.NOT_CHECKED}:
             return False
+        if self.required & set(self.not_checked):
+            return False
         return not self.complete or all(finding.is_complete(self.waived) for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "checks": [finding.as_json() for finding in self.findings]}
+        return {
+            "ok": self.ok,
+            "not_checked": list(self.not_checked),
+            "checks": [finding.as_json() for finding in self.findings],
+        }
 
 
 RECHECKS_MAX, RECHECK_AFTER_S = 3, 1.0
@@ -38,7 +53,12 @@ it is."""
 
 
 async def audit(
-    sources: Sources, now: datetime, *, complete: bool = False, waived: Collection[Source] = ()
+    sources: Sources,
+    now: datetime,
+    *,
+    complete: bool = False,
+    waived: Collection[Source] = (),
+    required: Collection[str] = (),
 ) -> AuditReport:
     """Run every check. Raises AuditError for a store that cannot be read."""
     findings = await _run(sources, now, CHECKS)
@@ -48,7 +68,7 @@ async def audit(
             break
         await sleep(RECHECK_AFTER_S)
         findings |= await _run(sources, now, broken)
-    return AuditReport(tuple(findings.values()), complete, frozenset(waived))
+    return AuditReport(tuple(findings.values()), complete, frozenset(waived), frozenset(required))
 
 
 async def _run(sources: Sources, now: datetime, checks: Iterable[Check]) -> dict[str, Finding]:

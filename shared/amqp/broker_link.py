@@ -30,6 +30,7 @@ from yarl import URL
 
 from shared.amqp.frames import DIRECT_REPLY_TO
 from shared.amqp.transport import FrameTransport
+from shared.build import this_build
 
 CONNECT_TIMEOUT_S = 5.0
 HEARTBEAT_S = 10
@@ -174,7 +175,7 @@ class BrokerLink:
                 self._url,
                 timeout=CONNECT_TIMEOUT_S,
                 heartbeat=self._heartbeat_s,
-                client_properties={"connection_name": self._name},
+                client_properties={"connection_name": self._name, **this_build().client_properties},
                 connection_class=_Connection,
             )
         below = _below(self._connection)

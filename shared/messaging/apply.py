@@ -1,6 +1,7 @@
 """Creates, verifies or prunes on a broker the topology that `shared.messaging.topology` describes."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -190,8 +191,24 @@ async def _difference(link: BrokerLink, expected: Exchange | Queue) -> str | Non
     except ChannelPreconditionFailed as error:
         if isinstance(expected, Queue) and await _is_former(link, expected):
             return None
-        return f"{what} has other settings: {error}"
+        return _with_advice(f"{what} has other settings: {error}", error)
     return None
+
+
+_LIMIT_DIFFERS = re.compile(
+    r"inequivalent arg 'x-(max-length-bytes|delivery-limit)'.*?received '(\d+)' but current is '(\d+)'"
+)
+
+
+def _with_advice(sentence: str, error: ChannelPreconditionFailed) -> str:
+    """The sentence, and what to do if only a limit of a queue differs: limits can be lowered on a running system."""
+    differs = _LIMIT_DIFFERS.search(str(error))
+    if differs is None:
+        return sentence
+    wanted, current = int(differs[2]), int(differs[3])
+    if wanted < current:
+        return f"{sentence}; it goes on with the higher limit until `remit topology limits` has lowered it by a policy"
+    return f"{sentence}; a limit with which a queue was made can be lowered, not raised: drain it, delete it, and apply again"
 
 
 async def _declare(

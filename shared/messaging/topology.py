@@ -218,6 +218,25 @@ class Queue:
             "dead-letter-strategy": "at-least-once",
         }
 
+    def policy_of(self, *, bytes_max: int | None, delivery_limit: int | None) -> dict[str, str | int]:
+        """The policy that lowers limits of this queue; empty if it lowers none, and the queue needs none.
+
+        A queue of an earlier build goes on needing what `policy` gives it, since only one policy counts for a queue. Raises ValueError for
+        a limit above the queue's own, which would have no effect.
+        """
+        for wanted, own, what in (
+            (bytes_max, QUEUE_BYTES_MAX, "bytes"),
+            (delivery_limit, self.delivery_limit, "deliveries"),
+        ):
+            if wanted is not None and wanted > own:
+                raise ValueError(f"{self.name} was made for at most {own} {what}, and a policy can only set fewer")
+        policy = dict(self.policy) if self.former_delivery_limit is not None else {}
+        if bytes_max is not None:
+            policy["max-length-bytes"] = bytes_max
+        if delivery_limit is not None:
+            policy["delivery-limit"] = delivery_limit
+        return policy
+
     @property
     def retired(self) -> tuple[Binding, ...]:
         """The bindings to topic exchanges that the builds before direct exchanges made. `remit topology prune` removes them.

@@ -8,16 +8,16 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from deploy.cli.config import settings_of
 from deploy.kubernetes import resources
 from deploy.kubernetes.resources import SCALER, dns_name
 from deploy.kubernetes.secrets import ROLES, secrets
 from deploy.permissions.broker import broker_users
 from deploy.permissions.databases import AUDIT, PURGE, SERVICES, owner
-from services.invoice.senders import Senders
-from services.payment_gateway.settings import CALLS_IN_FLIGHT, ChargingSettings
+from services.invoice.settings import InvoiceSettings
+from services.payment_gateway.settings import CALLS_IN_FLIGHT, PaymentGatewaySettings
 from shared import service as shared_service
 from shared.messaging.topology import SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS
-from shared.service import ServiceSettings
 from shared.settings import EnvironmentVariables
 from tests.kubernetes.manifests import (
     EXAMPLE,
@@ -232,8 +232,7 @@ def test_the_monitor_scrapes_the_port_that_answers() -> None:
 
 
 def test_every_variable_is_one_that_the_code_reads() -> None:
-    """The table is itself compared with the code (tests/unit/books)."""
-    read = set(table(FOLDER.parent / "README.md", "variable", "for", "meaning").codes("variable"))
+    read = {one.name for service in SERVICES for one in settings_of(service).declared()}
     told = {name for _, variables in environments(*EXAMPLE) for name in variables}
     assert told - UNREAD <= read, told - UNREAD - read
 
@@ -248,26 +247,24 @@ def test_no_reference_to_a_variable_stays_unanswered() -> None:
 def test_a_service_takes_its_settings(name: str, folder: str) -> None:
     told = dict(environments(folder))[f"{dns_name(name)}/remit"]
     told.pop("CARD_KEYS_FILE", None)  # a file in the pod
-    settings = ServiceSettings.read(name, EnvironmentVariables(told))
+    settings = settings_of(name).read(EnvironmentVariables(told))
     broker, database = urlsplit(settings.rabbitmq_url), urlsplit(settings.database_url)
     assert (broker.hostname, broker.port, unquote(broker.path)) == ("remit-rabbitmq", 5672, f"/{resources.VHOST}")
     assert (database.hostname, database.port, database.path) == ("remit-postgres-rw", 5432, f"/{name}")
     assert broker.username == database.username == name
     assert settings.health_host == "0.0.0.0"  # noqa: S104 - what is under test
-    if name == "invoice":
-        assert Senders.read(EnvironmentVariables(told)).are_named
-    if name == "payment_gateway":
-        charging = ChargingSettings.read(EnvironmentVariables(told))
-        assert charging.mode == ("live" if folder.startswith("example") else "test")
+    if isinstance(settings, InvoiceSettings):
+        assert settings.senders == "named"
+    if isinstance(settings, PaymentGatewaySettings):
+        assert settings.mode == ("live" if folder.startswith("example") else "test")
 
 
 def test_all_instances_together_keep_to_the_pace_of_the_gateway() -> None:
     """Stripe takes 100 calls a second in live mode and 25 in test mode, and 25 to an endpoint (services/payment_gateway/settings.py)."""
     at_most = of_kind("ScaledObject", "services")["payment-gateway"]["spec"]["maxReplicaCount"]
     for folder, limit in (("services", 25), ("example/services", 100)):
-        charging = ChargingSettings.read(
-            EnvironmentVariables(dict(environments(folder))["payment-gateway/remit"] | {"CARD_KEYS_FILE": ""})
-        )
+        told = dict(environments(folder))["payment-gateway/remit"] | {"CARD_KEYS_FILE": ""}
+        charging = PaymentGatewaySettings.read(EnvironmentVariables(told)).charging()
         assert charging.requests_per_s * at_most <= limit
         assert charging.endpoint_requests_per_s * at_most <= 25
 

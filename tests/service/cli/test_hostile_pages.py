@@ -35,66 +35,70 @@ QUARANTINED: Final = UUID(int=99)
 Invocations = Mapping[tuple[str, ...], list[list[str]] | str]
 
 
-def invocations(letter: str, folder: Path) -> Invocations:
+def invocations(letter: str, folder: Path, words: str = WORDS) -> Invocations:
     """How each command is called so that it shows something; or why it is not called here."""
-    invoice = f"INV-paid{WORDS}"
+    invoice = f"INV-paid{words}"
     money = ["--amount-minor", "5", "--currency", "EUR", "--wait", "0"]
     evidence = ["--history", str(folder / HISTORY), "--tap", str(folder / TAP), "--run", str(folder / RUN)]
-    why = ["--reason", WORDS.replace("4242", ""), "--who", "ann"]
+    why = ["--reason", words.replace("4242", ""), "--who", "ann"]
     return {
         ("run",): "it becomes a service, whose logs are tested by themselves",
         ("migrate",): [["saga"]],
         ("rebuild",): [[]],
         ("topology", "apply"): [[]],
         ("topology", "check"): [[]],
-        ("topology", "prune"): [[]],
-        ("permissions",): [[], ["--sender", WORDS], ["--listener", "crm"]],
-        ("permissions", "rabbitmq"): [[], ["--sender", WORDS], ["--vhost", WORDS], ["--definitions", "--passwords", WORDS]],
+        ("topology", "prune"): [[], ["--connections", words], ["--connections", str(folder / HISTORY)]],
+        ("topology", "limits"): [[], [words], ["--bytes", words], ["--vhost", words], ["--bytes", "1GiB", "saga.events"]],
+        ("version",): [[]],
+        ("completion",): [["bash"], [words]],
+        ("permissions",): [[], ["--sender", words], ["--listener", "crm"]],
+        ("permissions", "rabbitmq"): [[], ["--sender", words], ["--vhost", words], ["--definitions", "--passwords", words]],
         ("permissions", "postgresql"): [["saga"]],
         ("permissions", "apply"): [["saga"]],
-        ("audit",): [["--drained", *evidence, "--ledger", str(folder / LEDGER), "--logs", str(folder / LOGS)], [*evidence]],
-        ("audit", "baseline"): [[str(folder / f"base{WORDS[:40].replace('/', '')}.json")]],
-        ("invoice", "issue"): [["INV-new", "--customer", "C-1", *money], [invoice, "--customer", WORDS, *money]],
-        ("invoice", "pay"): [["INV-new", "--token", "pm_card_visa", *money], [invoice, "--token", WORDS, *money]],
-        ("invoice", "void"): [["INV-new", "--wait", "0", "--reason", "because"], [invoice, "--wait", "0", "--reason", WORDS]],
+        ("audit",): [["--drained", *evidence, "--ledger", str(folder / LEDGER), "--logs", str(folder / LOGS)],
+                     [*evidence], ["--require", words], ["--lost", words]],
+        ("audit", "baseline"): [[str(folder / f"base{words[:40].replace('/', '')}.json")]],
+        ("invoice", "issue"): [["INV-new", "--customer", "C-1", *money], [invoice, "--customer", words, *money]],
+        ("invoice", "pay"): [["INV-new", "--token", "pm_card_visa", *money], [invoice, "--token", words, *money]],
+        ("invoice", "void"): [["INV-new", "--wait", "0", "--reason", "because"], [invoice, "--wait", "0", "--reason", words]],
         ("invoice", "refund"): [
             ["INV-new", "--currency", "EUR", "--wait", "0", "--reason", "because"],
-            [invoice, *money, "--reason", WORDS],
+            [invoice, *money, "--reason", words],
         ],
         ("invoice", "list"): [[]],
-        ("invoice", "show"): [[invoice], [f"INV-parted{WORDS}"], [f"INV-decided{WORDS}"], [WORDS]],
+        ("invoice", "show"): [[invoice], [f"INV-parted{words}"], [f"INV-decided{words}"], [words]],
         ("command", "show"): [[str(command("pay void"))], [str(command("poison"))], [str(uuid4())]],
-        ("card", "encrypt"): [["--payment-id", str(uuid4()), "--key-file", WORDS]],
+        ("card", "encrypt"): [["--payment-id", str(uuid4()), "--key-file", words]],
         ("card", "keys"): [
-            ["--private", str(folder / f"{WORDS[5:60].replace('/', '')}.key"), "--public", str(folder / "public"), "--kid", WORDS]
+            ["--private", str(folder / f"{words[5:60].replace('/', '')}.key"), "--public", str(folder / "public"), "--kid", words]
         ],
         ("config", "check"): [[], ["saga"]],
         ("config", "reference"): [[]],
         ("faults", "list"): [[]],
-        ("dead-letters", "list"): [[], ["--all"], ["--queue", WORDS]],
+        ("dead-letters", "list"): [[], ["--all"], ["--queue", words]],
         ("dead-letters", "show"): [[letter]],
-        ("dead-letters", "replay"): [[letter, WORDS, "--who", "ann"], ["--all", "--who", WORDS], ["--all", "--yes", "--who", "ann"]],
-        ("dead-letters", "discard"): [[letter, WORDS, *why], [letter, "--reason", "because", "--who", "ann"]],
+        ("dead-letters", "replay"): [[letter, words, "--who", "ann"], ["--all", "--who", words], ["--all", "--yes", "--who", "ann"]],
+        ("dead-letters", "discard"): [[letter, words, *why], [letter, "--reason", "because", "--who", "ann"]],
         ("journal", "verify"): [[]],
-        ("purge",): [["--scan"], ["--scan", "--do", "--reason", WORDS, "--who", WORDS]],
-        ("find",): [[invoice], [letter], [str(payment("paid"))], [str(payment("waiting"))], [str(QUARANTINED)], [WORDS]],
-        ("reconcile",): [["--ledger", WORDS], ["--since", WORDS]],
+        ("purge",): [["--scan"], ["--scan", "--do", "--reason", words, "--who", words]],
+        ("find",): [[invoice], [letter], [str(payment("paid"))], [str(payment("waiting"))], [str(QUARANTINED)], [words]],
+        ("reconcile",): [["--ledger", words], ["--since", words]],
         ("outbox", "list"): [[]],
-        ("outbox", "release"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", WORDS, "--who", WORDS]],
-        ("outbox", "drop"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", WORDS, "--who", WORDS]],
+        ("outbox", "release"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", words, "--who", words]],
+        ("outbox", "drop"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", words, "--who", words]],
         ("payments", "in-doubt"): [[], ["--all"]],
         ("payments", "show"): [[str(payment("decided"))], [str(payment("waiting"))]],
-        ("payments", "ask"): [[str(payment("waiting")), "--who", WORDS], [str(payment("waiting")), "--who", "ann"]],
+        ("payments", "ask"): [[str(payment("waiting")), "--who", words], [str(payment("waiting")), "--who", "ann"]],
         ("payments", "refund"): [
             [str(payment("waiting")), *why],
-            [str(payment("paid")), "--invoice", WORDS, "--currency", "EUR", "--reason", "because", "--who", "ann"],
+            [str(payment("paid")), "--invoice", words, "--currency", "EUR", "--reason", "because", "--who", "ann"],
         ],
         ("payments", "resolve"): [
-            [str(payment("waiting")), "captured", "--version", "1", "--evidence", WORDS, "--receipt", WORDS, *why],
+            [str(payment("waiting")), "captured", "--version", "1", "--evidence", words, "--receipt", words, *why],
             [str(payment("waiting")), "captured", "--version", "99", "--evidence", "e", "--reason", "r", "--who", "ann"],
         ],
         ("payments", "reopen"): [
-            [str(payment("decided")), "--version", "99", "--evidence", WORDS, *why],
+            [str(payment("decided")), "--version", "99", "--evidence", words, *why],
             [str(payment("waiting")), "--version", "1", "--reason", "r", "--who", "ann"],
         ],
     }  # fmt: skip

@@ -181,11 +181,32 @@ async def test_the_audit_holds_until_a_row_is_changed(environment_urls: Environm
     assert "no --tap given" in waived.out
 
 
-async def test_an_audit_without_stores_is_not_complete() -> None:
-    nothing = await remit("audit")
-    strict = await remit("audit", "--complete")
-    assert (nothing.code, strict.code) == (1, 1), "what could check nothing says so"
-    assert "INVOICE_DATABASE_URL is not set" in nothing.out
+async def test_an_audit_without_a_database_is_misused() -> None:
+    nothing = await remit("audit", "--complete")
+    assert (nothing.code, nothing.out) == (2, "")
+    assert nothing.err.startswith("remit: none of INVOICE_DATABASE_URL, PAYMENT_GATEWAY_DATABASE_URL, ")
+
+
+async def test_a_line_that_was_not_checked_is_named_and_may_be_required(
+    environment_urls: Environment, written: Path
+) -> None:
+    only = {"SAGA_DATABASE_URL": environment_urls.databases["saga"]}
+    without = await remit("audit", environment=None, **only)
+    partly = await remit("audit", environment=environment_urls)
+    wanted = await remit("audit", "--require", "answered_once,books_balance", environment=environment_urls)
+    met = await remit("audit", "--require", "journal_unbroken", environment=environment_urls)
+    strange = await remit("audit", "--require", "luck", environment=environment_urls)
+    lost = await remit("audit", "--lost", "saga.evnts", environment=environment_urls)
+    assert (without.code, partly.code, wanted.code, met.code) == (1, 0, 1, 0)
+    last = " ".join(wanted.out.partition("Not checked: ")[2].split())
+    assert last.startswith("captured_once, ")
+    assert last.endswith("Required of these: answered_once, books_balance.")
+    assert "Required" not in partly.out
+    assert (strange.code, "--require luck: there is no such line. There are: captured_once, " in strange.err) == (
+        2,
+        True,
+    )
+    assert (lost.code, "there is no such queue. There are: dead-letters, " in lost.err) == (2, True)
 
 
 async def test_a_rebuild_finds_a_differing_state_and_repairs_it(environment_urls: Environment, written: Path) -> None:

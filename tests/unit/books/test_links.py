@@ -108,5 +108,5 @@ def test_every_command_of_remit_exists(path: Path) -> None:
             )
             command = subcommands[word]
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        unknown = set(OPTION.findall(line)) - known - {"--help"}
+        unknown = set(OPTION.findall(line[found.start() :])) - known - {"--help"}
         assert not unknown, f"{name_of(path)}: `{line}` has no option {sorted(unknown)}; it has {sorted(known)}"
