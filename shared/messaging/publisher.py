@@ -35,7 +35,7 @@ from shared.messaging import dead_letters
 from shared.messaging.codec import BODY_BYTES_MAX
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.reply_address import direct_kind
-from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, entry_exchange, is_public
+from shared.messaging.topology import DEAD_LETTERS, MUST_ROUTE, entry_exchange, is_for_own_queues, is_public
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error, error_text
@@ -613,7 +613,9 @@ def _payload(
     if len(message.body) > 2 * BODY_BYTES_MAX:
         # The broker would close the channel for an oversized body, and all messages in flight on it would fail.
         raise ValueError(f"a body of {len(message.body)} bytes must not reach the broker")
-    is_copy = lane is not Lane.INSIDE and is_public(message.exchange)
+    is_event = is_public(message.exchange)
+    is_copy = is_event and lane is not Lane.INSIDE
+    is_ours = is_for_own_queues(message.exchange, message.routing_key) if is_event else message.type in MUST_ROUTE
     # RabbitMQ 3.10 returns what it delivers by direct reply-to as if nobody had got it.
     is_direct = direct_kind(message.exchange, message.routing_key) is not None
     return frames.publish(
@@ -621,9 +623,7 @@ def _payload(
         exchange=message.exchange if is_copy else entry_exchange(message.exchange),
         routing_key=message.routing_key,
         mandatory=not is_direct
-        and (
-            message.exchange in {"", DEAD_LETTERS} or (message.type in MUST_ROUTE and not is_copy) or message.droppable
-        ),
+        and (message.exchange in {"", DEAD_LETTERS} or (is_ours and not is_copy) or message.droppable),
         content_type=message.content_type,
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,

@@ -19,7 +19,7 @@ from shared.messaging.outbox_keeper import OutboxKeeper
 from shared.messaging.publisher import Published, Publisher
 from shared.messaging.rest import Rest
 from shared.messaging.routes import Routes, is_event, route_of, routes_of
-from shared.messaging.topology import MUST_ROUTE
+from shared.messaging.topology import is_for_own_queues
 from shared.observability import metrics
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
@@ -116,7 +116,11 @@ class Relay:
         """Publish messages to our own queues, and nothing to the public: a binding of others may refuse an event, or cost the broker
         minutes. Events owe their public copies once our own queues have taken them."""
         messages = _messages_of(held)
-        to_own = [message for message in messages if not is_event(message) or message.type in MUST_ROUTE]
+        to_own = [
+            message
+            for message in messages
+            if not is_event(message) or is_for_own_queues(message.exchange, message.routing_key)
+        ]
         if not to_own:
             return Published(), {message.id for message in messages}
         crash_points.reach("relay.before_publish")

@@ -399,3 +399,11 @@ MUST_ROUTE: frozenset[str] = frozenset(
     if _BOUND.keys() & {Binding(bound_exchange(message.exchange), key) for key in (message.wire_name, ANY_KEY)}
 )
 """Types that one of our queues takes. Other types are for systems that bind queues of their own: it is no error if no queue takes them."""
+_FOR_OWN_QUEUES: frozenset[tuple[str, str]] = frozenset(
+    (topic, binding.routing_key) for topic, own in _OWN.items() for binding in _BOUND if binding.exchange == own
+)
+
+
+def is_for_own_queues(exchange: str, routing_key: str) -> bool:
+    """Whether one of our queues takes events of this public exchange with this key. Of some types it takes only those with a suffix."""
+    return (exchange, routing_key) in _FOR_OWN_QUEUES

@@ -32,8 +32,8 @@ EVERY_S: Final = 0.02
 PAID: Final = 60
 PAID_BESIDE: Final = 20
 LATER_AT_MOST_S: Final = 1.0
-"""How much later than twice the time without poison the last answer may come: less than the wait for a sweep, more than what the
-broker's reports of the connections that it ends cost a busy machine."""
+"""How much later than twice the time without poison the last answer may come: less than the wait for a sweep, more than a busy machine
+needs for the broker's reports of the connections that it ends."""
 RESETS_MIN: Final = 3
 """So often must a message have ended the connection before the healthy payments begin."""
 DELIVERY_LIMIT: Final = 20

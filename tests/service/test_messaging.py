@@ -23,7 +23,7 @@ from shared.messaging import publisher as publishing
 from shared.messaging.apply import apply_topology, check_topology, leftovers, prune_topology
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
-from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.messaging.envelope import Cause, Draft, Lane, Outgoing
 from shared.messaging.publisher import Publisher, mark_of
 from shared.messaging.topology import (
     CASE,
@@ -33,6 +33,7 @@ from shared.messaging.topology import (
     UNREADABLE_DEAD_LETTERS,
     WORK_QUEUES,
     ingress_exchange,
+    is_for_own_queues,
     routing_key,
 )
 from shared.observability.health import Readiness
@@ -128,9 +129,10 @@ HEARD = {
 
 
 @pytest.mark.parametrize("qualified", [False, True])
-async def test_an_event_reaches_its_queues_once_and_every_bound_pattern(
-    publisher: Publisher, upstream: UpstreamClient, qualified: bool
+async def test_an_event_reaches_its_queues_once_and_its_copy_every_bound_pattern(
+    environment: Environment, publisher: Publisher, upstream: UpstreamClient, qualified: bool
 ) -> None:
+    public = Publisher(BrokerLink(environment.rabbitmq_url, name="test public"), lane=Lane.PUBLIC)
     assert {event.wire_name for event in MESSAGES if ingress_exchange(event.exchange) != event.exchange} <= set(HEARD)
     taps = {exchange: await upstream.tap(exchange, "remit.#") for exchange in ("invoice.events", "payment.events")}
     ours = {queue.name: await upstream.queue(queue.name) for queue in WORK_QUEUES}
@@ -141,10 +143,12 @@ async def test_an_event_reaches_its_queues_once_and_every_bound_pattern(
         for name in (*received[qualified], exchange):
             expected[name].append(key)
         sent = Outgoing(uuid4(), exchange, key, wire_name, "c", b"{}")
-        assert (await publisher.publish([sent])).confirmed == [sent.id]
+        for each in (publisher, public) if is_for_own_queues(exchange, key) else (public,):
+            assert (await each.publish([sent])).confirmed == [sent.id]
         assert sorted(queues_for(exchange, key)) == sorted(received[qualified]), (
             "the audit must expect them in the same queues"
         )
+    await public.close()
     came = {name: [one.message.routing_key for one in await tap.waiting()] for name, tap in (ours | taps).items()}
     assert came == expected
 

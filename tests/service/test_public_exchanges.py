@@ -58,6 +58,18 @@ async def test_a_healthy_event_is_published_once(lanes: PublishingLanes, upstrea
     assert await lanes.waiting() == []
 
 
+async def test_an_event_that_our_queues_take_only_with_a_suffix_reaches_them(
+    lanes: PublishingLanes, upstream: UpstreamClient
+) -> None:
+    type_ = "remit.payment_gateway.PaymentInquired.v1"
+    staff, listener = await upstream.queue("staff.cases"), await upstream.tap("payment.events", "#")
+    plain, case = (Outgoing(uuid4(), "payment.events", key, type_, "c", b"{}") for key in (type_, f"{type_}.case"))
+    await lanes.say(plain, case)
+    assert await ids(staff) == [str(case.id)]
+    assert await ids(listener) == [str(plain.id), str(case.id)]
+    assert await lanes.waiting() == []
+
+
 async def test_our_own_queues_get_each_event_once_while_a_queue_of_others_is_full(
     lanes: PublishingLanes, upstream: UpstreamClient, full: Subscription
 ) -> None:
