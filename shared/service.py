@@ -33,14 +33,16 @@ from shared.clock import Clock, clock_of_a_service
 from shared.messaging.consumer import PREFETCH, Consumer
 from shared.messaging.lanes import Lanes
 from shared.messaging.relay import Relay
+from shared.observability import metrics
 from shared.observability.health import Liveness, Readiness, serve_health
 from shared.observability.logs import configure_logs, describe_error, error_text
 from shared.observability.visible import visible
 from shared.persistence import inbox as inbox_table
-from shared.persistence import schema
+from shared.persistence import outbox, schema
 from shared.persistence.database import AWAY_ERRORS, Database, is_refused
 from shared.persistence.retention import RetentionCleaner, RetentionRule
 from shared.persistence.stalled_sessions import StalledSessions
+from shared.persistence.store_sampler import Reading, StoreSampler
 from shared.retry_policy import OUTAGE, Sleep
 from shared.settings import (
     FOREIGN_VARIABLES,
@@ -156,6 +158,7 @@ class Runtime:
     parts: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     retention_rules: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
+    readings: list[Reading] = field(default_factory=lambda: [outbox.READING])
 
     def settings_as(self, kind: type[S]) -> S:
         """The settings, which are of this kind: those of the service that is assembled. Raises TypeError for another service's."""
@@ -224,6 +227,10 @@ class Runtime:
         """Also delete the rows that `rules` describe, as those of the inbox are deleted."""
         self.retention_rules += rules
 
+    def sample(self, *readings: Reading) -> None:
+        """Also show the gauges of `readings`, as those of the outbox are shown."""
+        self.readings += readings
+
     def on_drain(self, finish: Callable[[], Awaitable[None]]) -> None:
         """Await `finish` after the consumers have drained and before anything is closed."""
         self.finishers.append(finish)
@@ -288,6 +295,7 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
     stop = asyncio.create_task(stopping.wait(), name="stop signal")
     runtime.readiness.set("started", ok=True)
     build = this_build()
+    metrics.BUILD_INFO.labels(version=build.version, revision=build.revision).set(1)
     log.info("started", pid=os.getpid(), version=build.version, revision=build.revision, python=build.python)
     everything = {*parts, *consumers, *workers, stop}
     await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
@@ -314,6 +322,7 @@ def _add_common_tasks(runtime: Runtime) -> None:
     runtime.run_beside("public_relay", runtime.lanes.public.run)
     runtime.in_background(RetentionCleaner(runtime.database, runtime.retention_rules))
     runtime.in_background(StalledSessions(runtime.database))
+    runtime.in_background(StoreSampler(runtime.database, runtime.readings))
 
 
 async def _end(tasks: "Collection[asyncio.Task[Any]]") -> None:

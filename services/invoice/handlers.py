@@ -8,6 +8,7 @@ from services.invoice import domain, refunds, store
 from services.invoice.answers import ACCEPTED, CommandResult
 from services.invoice.command_inbox import SOURCE, close_answers
 from services.invoice.senders import Senders
+from services.invoice.stopwatch import PaymentStopwatch
 from services.invoice.store import Loaded, NewEvent
 from shared.batch.handler import Change, Reaction
 from shared.batch.state_cache import StateCache
@@ -217,6 +218,7 @@ class InvoiceHandler:
     senders: Senders = field(default_factory=Senders)
     source: str = SOURCE
     state_cache: StateCache[str, Loaded] = field(default_factory=StateCache)
+    stopwatch: PaymentStopwatch = field(default_factory=PaymentStopwatch)
 
     def key(self, message: Inbound) -> str:
         return message.data.subject()
@@ -304,6 +306,11 @@ class InvoiceHandler:
         await store.save(writes, new_events=events, invoices=invoices)
         outcomes = await store.outcomes_of(writes, republished, announce) if republished else []
         return [*outcomes, *await close_answers(writes, closed, self.senders)]
+
+    def committed(self, changes: Sequence[Change[str, Loaded, Effect]]) -> None:
+        self.stopwatch.happened(
+            effect.event for change in changes for effect in change.reaction.effects if isinstance(effect, NewEvent)
+        )
 
 
 def _republished(command: domain.Command, invoice: domain.Invoice) -> tuple[Effect, ...]:

@@ -241,8 +241,9 @@ def _event(stored: StoredEvent) -> Event:
 
 
 def _announcement(stored: StoredEvent, event: Event, method: PaymentMethod | None, announce: Announce) -> Outgoing:
+    """What told of the event, to be said again: its data were told then."""
     draft = Draft(announce(event, stored.stream_id, method))
-    return encode(draft, _cause_of(stored), stored.cause_position, source="invoice")
+    return replace(encode(draft, _cause_of(stored), stored.cause_position, source="invoice"), data=None)
 
 
 def _overdue(requested: StoredEvent, payment_id: UUID, announced: int) -> Outgoing:

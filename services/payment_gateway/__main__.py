@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from services.payment_gateway import ledger
-from services.payment_gateway.backlog_sampler import BacklogSampler
+from services.payment_gateway import ledger, store
 from services.payment_gateway.charging import Charging, lease_for
 from services.payment_gateway.gateway_watch import GatewayWatch
 from services.payment_gateway.gateways.port import Gateway
@@ -14,6 +13,7 @@ from services.payment_gateway.pace import Pace
 from services.payment_gateway.settings import ChargingSettings, PaymentGatewaySettings
 from services.payment_gateway.webhooks import Webhooks
 from shared.ids import new_id
+from shared.observability import metrics
 from shared.service import Runtime, run_service
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -63,7 +63,8 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     claimer = LeaseClaimer(charging, runtime.database, runtime.readiness)
     runtime.in_background(claimer, wait=claimer.wait)
     runtime.in_background(watch, wait=watch.wait)
-    runtime.in_background(BacklogSampler(runtime.database, pace))
+    runtime.sample(store.DUE, store.IN_DOUBT, store.MONEY)
+    metrics.GATEWAY_PACE.follow(lambda: pace.speed)
     runtime.add_retention(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)
     return charging

@@ -21,6 +21,7 @@ from services.payment_gateway.store import Lease, PaymentRow, PaymentUpdate
 from shared import crash_points
 from shared.batch.commit import CommitLoop
 from shared.batch.retry import BatchRetry, RetryState
+from shared.messaging import facts
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Outgoing
 from shared.messaging.relay import Relay
@@ -40,6 +41,10 @@ TRIES_MAX = 20
 """Tries of a result that is alone in its batch. It gets more of them than a message: the broker would deliver a message again."""
 UNPUBLISHED_MAX = 2_000
 """Messages kept in memory for publishing. Beyond that, outbox batches are left to the sweeper, which reads them from the outbox."""
+
+
+_CHARGE_OUTCOMES = frozenset({Outcome.CAPTURED, Outcome.DECLINED, Outcome.NOT_CHARGED})
+_CONTRADICTING = frozenset({Outcome.NEEDS_DECISION, Outcome.REFUND_FAILED})
 
 
 class UnrecordableError(Exception):
@@ -146,6 +151,7 @@ class GroupCommit:
     def _conclude(
         self, batch: Sequence[_WaitingResult], held: Sequence[bool], outbox_batches: Sequence[OutboxBatch]
     ) -> None:
+        facts.committed(outbox_batches)
         if outbox_batches:
             self._unpublished.extend(outbox_batches)
             while sum(len(outbox_batch.messages) for outbox_batch in self._unpublished) > UNPUBLISHED_MAX:
@@ -180,7 +186,7 @@ class GroupCommit:
             crash_points.reach("charging.at_once.before_commit")
             await writes.flush()
         crash_points.reach("charging.at_once.after_commit")
-        _count_late_captures(results)
+        _measure(results)
         return outbox_batches
 
     async def _commit_in_transaction(self, results: Sequence[StepResult]) -> tuple[list[bool], list[OutboxBatch]]:
@@ -205,7 +211,7 @@ class GroupCommit:
             await writes.flush()
             crash_points.reach("charging.before_record_commit")
         crash_points.reach("charging.after_record_commit")
-        _count_late_captures(effective)
+        _measure(effective)
         return held, outbox_batches
 
     async def _store_late_answers(self, tx: Connection, late: Sequence[StepResult]) -> list[StepResult]:
@@ -240,8 +246,17 @@ def _is_plain(result: StepResult) -> bool:
     return not reads and not writes_more
 
 
-def _count_late_captures(effective: Sequence[StepResult]) -> None:
-    metrics.LATE_CAPTURES.inc(sum(result.transition.outcome is Outcome.CAPTURED_LATE for result in effective))
+def _measure(effective: Sequence[StepResult]) -> None:
+    """Count what became of the payments, and how long a charge took."""
+    for result in effective:
+        outcome, row = result.transition.outcome, result.row
+        if outcome is Outcome.CAPTURED_LATE:
+            metrics.LATE_CAPTURES.inc()
+        elif outcome in _CONTRADICTING and domain.is_settled(row.payment):
+            metrics.CONTRADICTIONS.inc()
+        elif outcome in _CHARGE_OUTCOMES and row.requested_at is not None:
+            took_s = (result.at - row.requested_at).total_seconds()
+            metrics.CHARGE_SECONDS.labels(outcome=outcome.value).observe(max(took_s, 0.0))  # by two clocks
 
 
 def _with_new_fence(result: StepResult) -> PaymentUpdate:

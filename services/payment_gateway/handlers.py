@@ -379,11 +379,12 @@ def republished(transitions: Iterable[PaymentTransition]) -> list[tuple[UUID, in
 
 def _after(state: State, payment: Payment, message: Inbound) -> PaymentRow:
     """The row after a message. A change raises the fence, so that results which were decided on the old state cannot be stored."""
+    origin = Origin(message.id, message.correlation_id, message.traceparent)
     if state is None:
-        return PaymentRow(payment, 1, Origin(message.id, message.correlation_id, message.traceparent))
+        return PaymentRow(payment, 1, origin, message.time)
     if payment is state.payment:
         return state
-    return PaymentRow(payment, state.fence + 1, Origin(message.id, message.correlation_id, message.traceparent))
+    return PaymentRow(payment, state.fence + 1, origin, state.requested_at)
 
 
 def _writes(effects: Sequence[PaymentChange]) -> tuple[list[PaymentRow], list[PaymentUpdate]]:

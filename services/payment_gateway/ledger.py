@@ -14,7 +14,7 @@ from shared.messaging.envelope import Outgoing
 from shared.persistence.database import Record, Tx
 from shared.persistence.retention import retention_of_details
 from shared.persistence.writes import WriteBatch
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
 AT_REST = """due_at IS NULL
         AND (status IN ('captured', 'declined', 'not_charged', 'refunded') OR (status = 'refund_failed' AND decided_by IS NOT NULL))"""
@@ -138,7 +138,8 @@ async def save_outcomes(tx: Tx, outcomes: Sequence[PublishedOutcome]) -> list[Ou
             RETURNING message_id, exchange, routing_key, type, correlation_id, body""",
         list(map(_OUTCOME_ROW, outcomes)),
     )
-    return [_outgoing(row) for row in rows]
+    data = {outcome.message.id: outcome.message.data for outcome in outcomes}
+    return [replace(_outgoing(row), data=data.get(row["message_id"])) for row in rows]
 
 
 async def insert_outcomes(writes: WriteBatch, outcomes: Sequence[PublishedOutcome]) -> None:

@@ -14,10 +14,13 @@ from uuid import UUID
 import structlog
 
 from services.payment_gateway import refund_store
-from services.payment_gateway.domain import CHARGED, GatewaySide, Payment, PaymentStatus, PendingOutcome
+from services.payment_gateway.domain import CASES, CHARGED, GatewaySide, Payment, PaymentStatus, PendingOutcome
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
+from shared.contracts.currencies import ISO_4217
 from shared.messaging.envelope import Cause
+from shared.observability import metrics
 from shared.persistence.database import Connection, Record, Tx
+from shared.persistence.store_sampler import Gauged, Reading
 from shared.persistence.unreadable import UnreadableRowsError, read_rows, readable_rows
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass, replace
@@ -41,11 +44,12 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class PaymentRow:
-    """A payment as stored, with its fence."""
+    """A payment as stored, with its fence. `requested_at` is when it was asked for, to measure how long it takes."""
 
     payment: Payment
     fence: int
     origin: Origin
+    requested_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +85,11 @@ class RowState:
     is_held: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PaymentCounts:
-    """Numbers of payments, for the metrics."""
-
-    due: int
-    in_doubt: int
-    needs_decision: int
-
-
 # -- payments --------------------------------------------------------------------------------------------------------------------------
 
 _ROW = """payment_id, invoice_id, status, version, amount_minor, currency, method_token, card_jwe, params_hash, gateway_id,
     pending_status, pending_reason, pending_advice, reason, advice, receipt_number, refund_id, decided_by, was_case, rung, key_number,
-    details, settled_as, gateway_side,
+    details, settled_as, gateway_side, created_at,
     cause_id, correlation_id, traceparent, fence"""
 """The columns that `_row` reads. They are named, so that this build also runs when the next build has added a column."""
 
@@ -315,16 +310,6 @@ async def hurry(tx: Tx, payment_ids: Sequence[UUID]) -> None:
         )
 
 
-async def counts(connection: Connection) -> PaymentCounts:
-    """Count payments for the metrics. Cases are asked about from time to time, so every open payment has a `due_at`."""
-    row = await connection.fetchrow(
-        """SELECT count(*) FILTER (WHERE due_at <= now()) AS due, count(*) FILTER (WHERE status = 'in_doubt') AS in_doubt,
-                  count(*) FILTER (WHERE status = 'needs_decision') AS needs_decision
-           FROM payments WHERE due_at IS NOT NULL"""
-    )
-    return PaymentCounts(**row) if row is not None else PaymentCounts(0, 0, 0)
-
-
 def _row(row: Record) -> PaymentRow:
     payment = Payment(
         payment_id=row["payment_id"],
@@ -350,7 +335,8 @@ def _row(row: Record) -> PaymentRow:
         settled_as=PaymentStatus(row["settled_as"]) if row["settled_as"] else None,
         gateway_side=_gateway_side(row["gateway_side"]),
     )
-    return PaymentRow(payment, row["fence"], Origin(row["cause_id"], row["correlation_id"], row["traceparent"]))
+    origin = Origin(row["cause_id"], row["correlation_id"], row["traceparent"])
+    return PaymentRow(payment, row["fence"], origin, row["created_at"])
 
 
 _SIDE = tuple(field.name for field in fields(GatewaySide))
@@ -380,3 +366,44 @@ def read_details(stored: dict[str, Any] | None) -> ChargeDetails:
         return NO_DETAILS
     texts = {name: stored[name] for name in _DETAILS if name in stored and name != "metadata"}
     return ChargeDetails(**texts, metadata=tuple(sorted(stored.get("metadata", {}).items())))
+
+
+# -- for the operator ------------------------------------------------------------------------------------------------------------------
+
+DUE_COUNTED_MAX = 100_000
+"""Due payments that are counted for the gauge. They can be as many as there are requests, and counting them must not become a load."""
+DUE = Reading(
+    """SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(due_at)), 0) AS oldest_s
+       FROM (SELECT due_at FROM payments WHERE due_at <= now() ORDER BY due_at LIMIT $1) d""",
+    [Gauged(metrics.PAYMENTS_DUE, "due"), Gauged(metrics.PAYMENTS_DUE_OLDEST, "oldest_s", max)],
+    arguments=(DUE_COUNTED_MAX,),
+)
+_AT_RISK = """status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
+    AND NOT (status = 'refund_failed' AND decided_by IS NOT NULL)"""
+IN_DOUBT = Reading(
+    f"SELECT status AS state, count(*) AS payments FROM payments WHERE {_AT_RISK} GROUP BY status",  # noqa: S608 - a constant
+    [Gauged(metrics.PAYMENTS_IN_DOUBT, "payments")],
+    labels={"state": sorted(CASES)},
+)
+"""Payments at risk. One whose refund failed is none if a person decided that the money stays."""
+MONEY = Reading(
+    f"""SELECT status AS state, currency,
+           sum(coalesce((SELECT coalesce(r.amount_minor, r.asked_minor) FROM refunds r
+                         WHERE r.payment_id = p.payment_id AND r.status = 'at_work' LIMIT 1), p.amount_minor))
+               / power(10, coalesce((SELECT decimals FROM unnest($1::text[], $2::int[]) AS c (code, decimals)
+                                     WHERE code = p.currency), 2)) AS money,
+           max(extract(epoch FROM now() - coalesce((SELECT o.recorded_at FROM outcomes o
+                                                    WHERE o.payment_id = p.payment_id AND o.version = p.version), p.updated_at)))
+               AS oldest_s
+       FROM payments p WHERE {_AT_RISK} GROUP BY status, currency""",  # noqa: S608 - a constant
+    [
+        Gauged(metrics.MONEY_IN_DOUBT, "money"),
+        Gauged(metrics.MONEY_IN_DOUBT_OLDEST, "oldest_s", max),
+    ],
+    labels={"state": sorted(CASES), "currency": ISO_4217},
+    arguments=(list(ISO_4217), list(ISO_4217.values())),
+)
+"""Money at risk. A payment whose refund is in doubt counts with the amount of that refund. Each version of a payment has at most one
+outcome, whose time is that of the present state.
+
+Its subqueries are one a row on purpose: a join would have a plan that depends on the statistics of tables that grow for ever."""

@@ -67,6 +67,9 @@ class Webhooks:
         self._livemode = livemode
         self._at_work = 0
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._counters = {
+            seen: metrics.WEBHOOKS.labels(outcome=seen) for seen in Seen
+        }  # at 0, so that the first one is a rise
         self._server = HttpServer(None)
 
     @property
@@ -92,7 +95,7 @@ class Webhooks:
 
     async def _receive(self, request: web.Request) -> web.Response:
         seen = await self._seen(request)
-        metrics.WEBHOOKS.labels(outcome=seen).inc()
+        self._counters[seen].inc()
         return web.Response(status=_HTTP_STATUS.get(seen, 200), text=f"{seen}\n")
 
     async def _seen(self, request: web.Request) -> Seen:

@@ -17,6 +17,7 @@ async def assemble(runtime: Runtime) -> None:
     schedule = ReminderSchedule(runtime.settings_as(SagaSettings).deadline_s)
     runtime.consume("saga.events", SagaHandler(schedule))
     runtime.in_background(DeadlineScheduler(runtime.database, runtime.relay, runtime.clock, schedule))
+    runtime.sample(store.AT_WORK)
     runtime.add_retention(store.FIRED_RETENTION, store.JOURNAL_RETENTION)
 
 

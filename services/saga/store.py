@@ -12,8 +12,10 @@ from services.saga.domain import Capture, Failure, Saga, SagaStatus
 from services.saga.refunds import AskedRefund, AskedRefunds, AskedRefundStatus
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
+from shared.observability import metrics
 from shared.persistence.database import Record, Tx
 from shared.persistence.retention import RetentionRule, retention_of_details
+from shared.persistence.store_sampler import Gauged, Reading
 from shared.persistence.unreadable import read_rows, readable_rows
 from shared.persistence.writes import WriteBatch
 from shared.records import dataclass
@@ -37,6 +39,7 @@ FIRED_RETENTION = RetentionRule(
 )
 
 
+ENDED_STATUSES = (SagaStatus.COMPLETED, SagaStatus.FAILED, SagaStatus.REFUNDED, SagaStatus.NOT_REFUNDED)
 ENDED = "status IN ('completed', 'failed', 'refunded', 'not_refunded')"
 """A condition on a row of `sagas`, in SQL."""
 JOURNAL_RETENTION_DAYS = 400
@@ -54,6 +57,18 @@ JOURNAL_RETENTION = retention_of_details(
     note="journal_from = version + 1",
 )
 """A journal is deleted as a whole, because its saga has not changed since the last entry."""
+
+
+AT_WORK = Reading(
+    f"""SELECT s.status AS state, count(*) AS sagas,
+            max(extract(epoch FROM now() - coalesce((SELECT t.at FROM transitions t
+                                                     WHERE t.payment_id = s.payment_id AND t.from_status <> t.to_status
+                                                     ORDER BY t.version DESC LIMIT 1), s.updated_at))) AS oldest_s
+        FROM sagas s WHERE NOT {ENDED} GROUP BY s.status""",  # noqa: S608 - a constant
+    [Gauged(metrics.SAGAS, "sagas"), Gauged(metrics.SAGAS_OLDEST, "oldest_s", max)],
+    labels={"state": sorted(set(SagaStatus) - {SagaStatus.ABSENT, *ENDED_STATUSES})},
+)
+"""Sagas that have not ended. The journal tells since when one has been in its state: reminders leave the state as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.in_background(UnreadableWatch(runtime.link(UNREADABLE_DEAD_LETTERS)))
     runtime.in_background(JournalHeadLog(runtime.database))
     runtime.in_background(DecisionRepeater(runtime.database, runtime.relay, runtime.clock))
+    runtime.sample(store.OPEN_LETTERS, store.OPEN_CASES)
     runtime.add_retention(store.BODY_RETENTION)
 
 

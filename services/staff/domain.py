@@ -42,6 +42,30 @@ class CaseStatus(StrEnum):
 
 OPEN = frozenset({CaseStatus.IN_DOUBT, CaseStatus.NEEDS_DECISION, CaseStatus.REFUND_IN_DOUBT, CaseStatus.REFUND_FAILED})
 
+CASE_REASONS = frozenset(
+    {
+        "gateway_unavailable",
+        "not_confirmed",
+        "cancelled_at_gateway",
+        "authentication_required",
+        "decided_by_person",
+        "capture_differs",
+        "refunded_at_gateway",
+        "disputed",
+        "not_captured",
+        "not_refunded",
+        "reopened_by_person",
+        "cancel_unconfirmed",
+        "no_readable_answer",
+        "processing",
+        "unconfirmed",
+        "unknown_to_gateway",
+        "refund_pending",
+        "refund_too_large",
+        "nothing_left",
+    }
+)
+"""The reasons that the payment-gateway service gives of its own. All others are codes of the gateway, of which there is no list."""
 CAPTURED, ANOTHER_AMOUNT = "captured", "capture_differs"
 """The gateway's answer that shows a capture, and the reason of a case whose capture is not of our amount: it cannot be booked as ours."""
 _ABOUT_A_CAPTURE: frozenset[Resolution] = frozenset({"captured", "refunded", "give_back"})

@@ -3,6 +3,7 @@
 import structlog
 
 from services.staff import store
+from shared.observability import metrics
 from shared.persistence.database import AWAY_ERRORS, Database
 
 log = structlog.get_logger(__name__)
@@ -23,10 +24,20 @@ class JournalHeadLog:
         self._logged: str | None = None
 
     async def run_once(self) -> float:
-        """Log the head if it is a new one."""
-        async with self._database.connection() as connection:
-            head = await store.journal_head(connection)
-        if head is not None and head != self._logged:
+        """Log the head if it is a new one. If the one before is gone, the journal was rewritten: that is an error until it is back."""
+        try:
+            async with self._database.connection() as connection:
+                is_intact = self._logged is None or await store.has_journal_head(connection, self._logged)
+                head = await store.journal_head(connection)
+        except AWAY_ERRORS:
+            metrics.JOURNAL_INTACT.hide()
+            raise
+        metrics.JOURNAL_INTACT.show({(): int(is_intact)})
+        if not is_intact:
+            log.error(
+                "journal_broken", head=self._logged, advice="run `remit journal verify` with heads that you trust"
+            )
+        elif head is not None and head != self._logged:
             log.info("journal_head", head=head)
             self._logged = head
         return self.interval_s

@@ -9,11 +9,23 @@ from uuid import UUID
 import structlog
 
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, Disposition, Withheld
-from services.staff.domain import Case, CaseAttempt, CaseStatus, DecisionRefused, GatewaySide, SentDecision
+from services.staff.domain import (
+    CASE_REASONS,
+    OPEN,
+    Case,
+    CaseAttempt,
+    CaseStatus,
+    DecisionRefused,
+    GatewaySide,
+    SentDecision,
+)
 from services.staff.refunds import CaseRefundStatus, RefundTold
+from shared.messaging.failures import FAILURE_REASONS
+from shared.observability import metrics
 from shared.persistence.database import Connection, Tx
 from shared.persistence.database import Record as Row
 from shared.persistence.retention import RetentionRule
+from shared.persistence.store_sampler import Gauged, Reading
 from shared.persistence.unreadable import read_rows, readable_rows
 
 log = structlog.get_logger(__name__)
@@ -459,6 +471,14 @@ async def journal_head(tx: Tx) -> str | None:
     return rows[0]["head"] if rows else None
 
 
+async def has_journal_head(tx: Tx, head: str) -> bool:
+    """Whether the entry that was the last one once still has its position and hash."""
+    position, _, hash_ = head.partition(":")
+    return bool(
+        await tx.fetch("SELECT 1 FROM journal WHERE position = $1 AND hash = decode($2, 'hex')", int(position), hash_)
+    )
+
+
 async def entries_about(connection: Connection, subject: UUID) -> list[JournalEntry]:
     """The actions of people on a dead letter or a payment, in order."""
     rows = await connection.fetch(
@@ -478,3 +498,24 @@ async def sent_decisions(tx: Tx, payment_ids: Sequence[UUID]) -> list[tuple[Jour
 
 
 _ENTRY = tuple(JournalEntry.__dataclass_fields__)
+
+
+# -- for the operator ------------------------------------------------------------------------------------------------------------------
+
+COUNTED_MAX = 100_000
+"""Open dead letters that are counted for the gauges, those that came last. Counting them must not become a load."""
+OPEN_LETTERS = Reading(
+    """SELECT reason, count(*) AS letters, max(extract(epoch FROM now() - first_seen)) AS oldest_s
+       FROM (SELECT reason, first_seen FROM dead_letters WHERE status = 'open' ORDER BY last_seen DESC LIMIT $1) d GROUP BY reason""",
+    [Gauged(metrics.DEAD_LETTERS_OPEN, "letters"), Gauged(metrics.DEAD_LETTERS_OLDEST, "oldest_s", max)],
+    labels={"reason": sorted({*FAILURE_REASONS, Withheld.UNREADABLE, Withheld.UNSTORABLE})},
+    arguments=(COUNTED_MAX,),
+)
+OPEN_CASES = Reading(
+    f"""SELECT status AS state, coalesce(reason, '') AS reason, count(*) AS cases,
+            max(extract(epoch FROM now() - opened_at)) AS oldest_s
+        FROM cases WHERE {_IS_OPEN} GROUP BY 1, 2""",  # noqa: S608 - a constant
+    [Gauged(metrics.CASES_OPEN, "cases"), Gauged(metrics.CASES_OLDEST, "oldest_s", max)],
+    labels={"state": sorted(OPEN), "reason": sorted(CASE_REASONS)},
+)
+"""Cases that are open. One that was settled and is open again has been known since it was opened first."""

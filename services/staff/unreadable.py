@@ -25,6 +25,18 @@ class UnreadableWatch:
 
     async def run_once(self) -> float:
         """Look once. Raises one of `BROKER_ERRORS` if the broker is away or the queue is missing."""
+        try:
+            waiting = await self._count()
+        except BROKER_ERRORS:
+            metrics.DEAD_LETTERS_UNREADABLE.hide()
+            raise
+        metrics.DEAD_LETTERS_UNREADABLE.show({(): waiting})
+        if waiting > self._seen:
+            log.error("dead_letters_unreadable", queue=UNREADABLE_DEAD_LETTERS, messages=waiting)
+        self._seen = waiting
+        return self.interval_s
+
+    async def _count(self) -> int:
         with losses_as_errors():
             channel = await self._link.channel(confirms=False)
             try:
@@ -32,9 +44,4 @@ class UnreadableWatch:
             finally:
                 if not channel.is_closed:
                     await channel.close(timeout=RPC_TIMEOUT_S)
-        waiting = state.message_count or 0
-        metrics.DEAD_LETTERS_UNREADABLE.set(waiting)
-        if waiting > self._seen:
-            log.error("dead_letters_unreadable", queue=UNREADABLE_DEAD_LETTERS, messages=waiting)
-        self._seen = waiting
-        return self.interval_s
+        return state.message_count or 0

@@ -33,7 +33,7 @@ class Item:
 class DeadLettered:
     """A delivery that becomes a dead letter. `reason` is a code for programs, `text` a sentence for people.
 
-    `tries` counts the tries of this process. The broker counts earlier deliveries.
+    `tries` counts the tries of this process. The broker counts earlier deliveries. `message` is None if it could not be read.
     """
 
     delivery: Delivery
@@ -41,6 +41,15 @@ class DeadLettered:
     text: str
     error: BaseException | None = None
     tries: int = 1
+    message: Inbound | None = None
+
+    @property
+    def about(self) -> dict[str, str]:
+        """The ids of the invoice and the payment that the message is about, as far as it could be read and has them."""
+        data = self.message.data if self.message is not None else None
+        return {
+            name: str(id_) for name in ("invoice_id", "payment_id") if (id_ := getattr(data, name, None)) is not None
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class BatchRetry:
         match trouble(error):
             case Trouble.CONFLICT if state.conflicts < CONFLICTS_MAX:
                 state.conflicts += 1
-                metrics.CONFLICTS.labels(queue=self._name).inc()
+                self._count("conflict")
                 await self.pause(random.uniform(0, CONFLICT_PAUSE_S * state.conflicts))
                 return True
             case Trouble.CONFLICT if not is_unique_violation(error):
@@ -111,11 +111,17 @@ class BatchRetry:
                 return True
             case _:
                 state.tries += 1
-                return alone and state.tries < self._tries_max
+                if is_tried_again := alone and state.tries < self._tries_max:
+                    self._count("error")
+                return is_tried_again
+
+    def _count(self, cause: str) -> None:
+        metrics.BATCH_RETRIES.labels(queue=self._name, cause=cause).inc()
 
     async def outlast(self, error: Exception, state: RetryState) -> None:
         """Wait for the database while holding the batch. Raises `Stopped`."""
         state.outages += 1
+        self._count("outage")
         log.log(
             logging.ERROR if is_refused(error) else logging.WARNING,
             "database_away",

@@ -20,11 +20,11 @@ from shared.batch.turns import in_turns
 from shared.card_data.scan import find_card_number
 from shared.card_data.values import APART, place_of_card_data
 from shared.clock import Clock
-from shared.messaging import dead_letters
+from shared.messaging import dead_letters, facts
 from shared.messaging.codec import MalformedReason, decode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Outgoing
-from shared.messaging.failures import MOVED_BACK, is_dead_letter
+from shared.messaging.failures import HANDLER_FAILED, MOVED_BACK, is_dead_letter
 from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.observability.health import Liveness, Readiness
@@ -102,14 +102,18 @@ class QueueWorker(Generic[Key, State, Effect]):
                 return
             log.error("message_failed", message_id=str(item.id), exc_info=error)
             dead_lettered.append(
-                DeadLettered(item.delivery, "handler_failed", describe_error(error), error, tries=TRIES_MAX)
+                DeadLettered(
+                    item.delivery, HANDLER_FAILED, describe_error(error), error, tries=TRIES_MAX, message=item.message
+                )
             )
 
         committing = CommitLoop(self._commit, give_up=give_up, retry=self._retry)
         committed = await committing.run([entry for entry in admitted if isinstance(entry, Item)])
         if dead_lettered:
             committed += await self._dead_letter(dead_lettered)
-        await self._relay.publish([outbox_batch for outbox_batches in committed for outbox_batch in outbox_batches])
+        stored = [outbox_batch for outbox_batches in committed for outbox_batch in outbox_batches]
+        facts.committed(stored)
+        await self._relay.publish(stored)
         self._consumer.postpone(postponed, POSTPONE_S)
         self._postponed.inc(len(postponed))
         crash_points.reach("shell.before_ack")
@@ -149,7 +153,14 @@ class QueueWorker(Generic[Key, State, Effect]):
         for entry in dead_lettered:
             metrics.DEAD_LETTERS.labels(queue=entry.delivery.queue, reason=entry.reason).inc()
             message_id = redact(str(entry.delivery.message_id), max_characters=MESSAGE_ID_SHOWN_MAX)
-            log.warning("dead_letter", queue=entry.delivery.queue, reason=entry.reason, message_id=message_id)
+            log.warning(
+                "dead_lettered",
+                queue=entry.delivery.queue,
+                reason=entry.reason,
+                correlation_id=facts.shown_id(entry.delivery.correlation_id or ""),
+                message_id=message_id,
+                **entry.about,
+            )
         storing = CommitLoop(self._store_dead_letters, give_up=self._strip_or_hold, retry=self._retry)
         return await storing.run(list(letters.values()))
 

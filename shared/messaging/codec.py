@@ -135,6 +135,7 @@ def encode(
         correlation_id=draft.reply_correlation_id or cause.correlation_id,
         body=orjson.dumps(attributes, option=orjson.OPT_UTC_Z),
         droppable=to_sender,
+        data=data,
     )
 
 

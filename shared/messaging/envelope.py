@@ -87,6 +87,8 @@ class Outgoing:
     content_type: str = "application/cloudevents+json"
     message_id: str | None = None
     reply_to: str | None = None
+    data: Contract | None = field(default=None, compare=False, repr=False)
+    """What the message says. It is not stored: only the process that makes the message has it, and only when it first says so."""
 
     @property
     def lane(self) -> Lane:

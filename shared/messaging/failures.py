@@ -14,6 +14,7 @@ from typing import Any
 
 from shared.amqp.frames import SHORT_STRING_BYTES_MAX
 from shared.messaging import dead_letter_headers
+from shared.messaging.codec import MalformedReason
 from shared.messaging.consumer import Delivery
 from shared.messaging.topology import (
     COMMAND_ENTRY,
@@ -29,6 +30,8 @@ from shared.records import dataclass, replace
 
 MOVED_BACK = "moved_back"
 """The reason, if a message has the headers of a dead letter and they do not say why it failed."""
+HANDLER_FAILED = "handler_failed"
+"""The reason, if the handler or the database failed at every try."""
 SHORT_TEXT_BYTES_MAX = SHORT_STRING_BYTES_MAX
 """The longest AMQP short string. A property must fit into one to be sent again."""
 CODE_LENGTH_MAX = 64
@@ -48,6 +51,16 @@ BROKER_REASONS = {
     "maxlen": "its queue was full",
     "delivery_limit": "it was delivered more often than its queue allows",
 }
+FAILURE_REASONS = frozenset(
+    {
+        *map(str, MalformedReason),
+        HANDLER_FAILED,
+        MOVED_BACK,
+        "unknown",
+        *(f"broker_{reason}" for reason in BROKER_REASONS),
+    }
+)
+"""All reasons that we and the broker give. A stranger can write others into a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from shared.amqp.broker_link import BrokerLink
 from shared.background import BackgroundTask
 from shared.messaging.envelope import Lane
 from shared.messaging.outbox_keeper import OutboxKeeper
-from shared.messaging.outbox_sampler import OutboxSampler
 from shared.messaging.outbox_sweeper import OutboxSweeper
 from shared.messaging.publisher import Publisher
 from shared.messaging.publisher_probe import PublisherProbe
@@ -51,7 +50,6 @@ class Lanes:
             OutboxSweeper(database, RetryRelay(database, retry, lane=Lane.RETRY, routes=routes, keeper=keeper)),
             OutboxSweeper(database, RetryRelay(database, public_retry, lane=Lane.PUBLIC, routes=routes, keeper=keeper)),
             keeper,
-            OutboxSampler(database),
         )
 
     async def all_published(self) -> None:

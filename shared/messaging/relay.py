@@ -85,8 +85,11 @@ class Relay:
     async def _publish(self, held: Sequence[OutboxBatch]) -> int:
         """Publish outbox batches that are in hand. What is not confirmed is then handed on, or left to the sweepers."""
         left = held
+        started_s = time.perf_counter()
         try:
             published, for_another_lane = await self._publish_messages(held)
+            metrics.PUBLISH_SECONDS.labels(lane=self.lane).observe(time.perf_counter() - started_s)
+            metrics.MESSAGES_PUBLISHED.labels(lane=self.lane).inc(len(published.confirmed))
             self.is_answered = not published.failed
             results = [outbox.unpublished_of(outbox_batch, published, for_another_lane) for outbox_batch in held]
             metrics.ANSWERS_DROPPED.inc(sum(len(unpublished.dropped) for unpublished in results))

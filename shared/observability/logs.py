@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -29,6 +30,8 @@ __all__ = ["configure_logs", "describe_error", "error_text", "get_logger", "reda
 
 Logger = structlog.stdlib.BoundLogger
 
+SWITCH: Final = ("on", "off")
+FACTS_LOGGER: Final = "facts"
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS: Final = ("auto", "json", "console")  # auto: console on a terminal, else JSON
 
@@ -62,8 +65,9 @@ def configure_logs(
 ) -> None:
     """Send all logs of this process to `stream`, by default stderr, with the name of the service. Can be called again.
 
-    `level` and `format` default to LOG_LEVEL (INFO) and LOG_FORMAT (auto). Raises ConfigurationError for an unknown value. Raises it also
-    if STRIPE_LOG is set, because the Stripe SDK would then print request bodies without redaction.
+    `level` and `format` default to LOG_LEVEL (INFO) and LOG_FORMAT (auto). LOG_FACTS says whether business facts are logged (on). Raises
+    ConfigurationError for an unknown value. Raises it also if STRIPE_LOG is set, because the Stripe SDK would then print request bodies
+    without redaction.
     """
     if os.environ.get("STRIPE_LOG"):
         raise ConfigurationError("STRIPE_LOG must not be set: it makes the Stripe SDK print what it sends, unredacted")
@@ -76,6 +80,8 @@ def configure_logs(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(lowest)
+    is_on = _one_of("LOG_FACTS", (os.environ.get("LOG_FACTS") or "on").lower(), SWITCH) == "on"
+    logging.getLogger(FACTS_LOGGER).setLevel(logging.NOTSET if is_on else logging.CRITICAL)
     _route_libraries(root.level)
     _route_uncaught()
 
@@ -122,6 +128,26 @@ def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
 
 def _log_unraisable(args: Any) -> None:  # `sys.UnraisableHookArgs`, the type of `args`, exists for type checkers only
     get_logger("uncaught").error("exception that could not be raised", exc_info=args.exc_value)
+
+
+# -- business facts --------------------------------------------------------------------------------------------------------------------
+
+
+class _Facts(tuple[Mapping[str, Any], ...]):
+    """The facts of one commit. They need no redaction, and are written together."""
+
+    __slots__ = ()
+
+
+def are_facts_logged() -> bool:
+    """Whether `log_facts` writes anything."""
+    return logging.getLogger(FACTS_LOGGER).isEnabledFor(logging.INFO)
+
+
+def log_facts(facts: Sequence[Mapping[str, Any]]) -> None:
+    """Log business facts, one line each. They are written as they are: the caller gives nothing that would have to be redacted."""
+    logger = logging.getLogger(FACTS_LOGGER)
+    logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, _Facts(facts), (), None))
 
 
 # -- from an event to a redacted record --------------------------------------------------------------------------------
@@ -235,14 +261,23 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
             processors=[self.remove_processors_meta, _in_order(service), render],
             foreign_pre_chain=_TO_REDACTED,
         )
+        self._service, self._render = service, render
 
     def format(self, record: logging.LogRecord) -> str:
         try:
+            if isinstance(record.msg, _Facts):
+                return self._format_facts(record, record.msg)
             return super().format(record)
         except Exception as error:  # noqa: BLE001 - arguments may not fit, and JSON may not know a field's type
             event = record.msg.get("event") if isinstance(record.msg, dict) else record.msg
             fields = {"level": record.levelname.lower(), "logger": record.name, "event": redact(str(event))}
             return visible_json(orjson.dumps({**fields, "log_error": describe_error(error)}).decode())
+
+    def _format_facts(self, record: logging.LogRecord, facts: _Facts) -> str:
+        """One line a fact, without the processors of other lines: they would cost more than the commit."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        common = {"time": time, "level": "info", "service": self._service, "logger": FACTS_LOGGER}
+        return "\n".join(str(self._render(None, "info", {**common, **fact})) for fact in facts)
 
 
 def _in_order(service: str) -> Processor:

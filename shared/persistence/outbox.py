@@ -24,7 +24,9 @@ from shared.ids import new_id
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.reply_address import kind_of
 from shared.messaging.topology import MOVED, is_public
+from shared.observability import metrics
 from shared.persistence.database import Connection, Record, Tx
+from shared.persistence.store_sampler import Gauged, Reading
 from shared.records import dataclass, replace
 
 if TYPE_CHECKING:
@@ -82,11 +84,6 @@ _RENEW = """
 _POSTPONE = f"""
     UPDATE outbox SET lane = $2, refusals = $3, losses = $4, sweep_after = {_due_at(5)} WHERE id = $1"""  # noqa: S608 - constants
 
-_COUNT = """
-    SELECT (SELECT count(*) FROM outbox WHERE lane = ANY($1) AND sweep_after = 'infinity') AS quarantined,
-           (SELECT coalesce(sum(messages), 0) FROM (
-               SELECT cardinality(ids) AS messages FROM outbox WHERE lane = 'public' LIMIT $2) waiting) AS public_copies"""
-
 RESERVED_S = 2.0
 """How long an outbox batch is left to the process that wrote it, or whose sweeper took it. A confirm takes milliseconds. Who needs longer
 renews the reservation (`shared.messaging.outbox_keeper`). If the process dies, its messages are this much later."""
@@ -102,8 +99,25 @@ LOSSES_MAX = 6
 """Connections that any other message may end, in about three minutes, before it is quarantined: only a person can help it then."""
 REFUSALS_COUNTED_MAX = 1_000
 """The count of refusals stops here, so that it never overflows its column."""
-COPIES_COUNTED_MAX = 100_000
-"""Public copies that are counted for the gauge: they can be as many as others like, and counting them must not become a load."""
+COUNTED_MAX = 10_000
+"""Outbox batches of a lane that are counted for the gauges, the longest due ones: they can be as many as others like, and counting them
+must not become a load. Of a larger backlog the gauges tell the least that it can be."""
+READING = Reading(
+    """SELECT l.lane, coalesce(sum(cardinality(w.ids)), 0) AS messages,
+           coalesce(greatest(extract(epoch FROM now() - min(w.created_at)), 0), 0) AS oldest_s,
+           (SELECT count(*) FROM outbox WHERE outbox.lane = l.lane AND sweep_after = 'infinity') AS quarantined
+       FROM unnest($1::text[]) AS l (lane) LEFT JOIN LATERAL (
+           SELECT ids, created_at FROM outbox WHERE outbox.lane = l.lane AND sweep_after < 'infinity' ORDER BY sweep_after LIMIT $2
+       ) w ON true
+       GROUP BY l.lane""",
+    [
+        Gauged(metrics.OUTBOX_MESSAGES, "messages"),
+        Gauged(metrics.OUTBOX_OLDEST, "oldest_s", max),
+        Gauged(metrics.OUTBOX_QUARANTINED, "quarantined"),
+    ],
+    labels={"lane": [str(lane) for lane in Lane]},
+    arguments=([str(lane) for lane in Lane], COUNTED_MAX),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,12 +376,6 @@ async def postpone(tx: Connection, unpublished: Unpublished) -> None:
     for part in parts if deleted else ():
         remaining = OutboxBatch(new_id(), part.messages, part.refusals, part.losses, part.lane)
         await tx.execute(_INSERT_ONE, *_row(remaining, part.delay_s, deleted[0]["created_at"]))
-
-
-async def counts(connection: Connection) -> tuple[int, int]:
-    """How many messages are quarantined, and how many public copies wait, as far as `COPIES_COUNTED_MAX` rows. Both are few as a rule."""
-    (row,) = await connection.fetch(_COUNT, list(Lane), COPIES_COUNTED_MAX)
-    return row["quarantined"], row["public_copies"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,12 @@ QUICKER: Final = 50
 COLLECT_EVERY_S: Final = 1.0
 BACKGROUND_TASKS: Final = (
     ("shared.messaging.outbox_keeper", "OutboxKeeper"),
-    ("shared.messaging.outbox_sampler", "OutboxSampler"),
     ("shared.messaging.outbox_sweeper", "OutboxSweeper"),
     ("shared.messaging.publisher_probe", "PublisherProbe"),
     ("shared.persistence.retention", "RetentionCleaner"),
     ("shared.persistence.stalled_sessions", "StalledSessions"),
+    ("shared.persistence.store_sampler", "StoreSampler"),
     ("services.invoice.reminders", "RequestReminder"),
-    ("services.payment_gateway.backlog_sampler", "BacklogSampler"),
     ("services.payment_gateway.gateway_watch", "GatewayWatch"),
     ("services.payment_gateway.lease_claimer", "LeaseClaimer"),
     ("services.saga.deadlines", "DeadlineScheduler"),

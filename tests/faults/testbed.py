@@ -574,7 +574,7 @@ def counted(text: str) -> "Counter[str]":
 _COUNTED: Final = {
     "remit_messages_handled_total": "duplicates",
     "remit_redeliveries_total": "redeliveries",
-    "remit_batch_conflicts_total": "conflicts",
+    'remit_batch_retries_total{cause="conflict"': "conflicts",
 }
 
 

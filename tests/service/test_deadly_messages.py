@@ -11,6 +11,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 from deploy.local.stack import Stack
 from services.staff.__main__ import assemble
@@ -21,7 +22,6 @@ from shared.messaging import consumer as consuming
 from shared.messaging import losses
 from shared.messaging.consumer import BATCH_BYTES_MAX, PREFETCH, Consumer, Delivery
 from shared.messaging.topology import DEAD_LETTERS, DELIVERY_LIMIT, UNREADABLE_DEAD_LETTERS
-from shared.observability import metrics
 from shared.observability.health import Readiness
 from tests.faults.frames import Amqp, FrameEvent
 from tests.faults.proxy import Network, Proxy, Rule
@@ -150,7 +150,7 @@ async def test_a_message_that_ends_connections_does_not_stop_the_other_queue_of_
     link = BrokerLink(environment.rabbitmq_url, name="test watch")
     await UnreadableWatch(link).run_once()
     await link.close()
-    assert metrics.DEAD_LETTERS_UNREADABLE._value.get() == 1
+    assert REGISTRY.get_sample_value("remit_dead_letters_unreadable") == 1
     (letter,) = await (await upstream.queue(UNREADABLE_DEAD_LETTERS)).take(1)
     assert (letter.message.body, letter.message.routing_key) == (DEADLY, QUEUE), "the queue on which it failed is known"
 

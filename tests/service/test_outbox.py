@@ -183,7 +183,6 @@ async def test_quarantined_messages_of_all_lanes_are_listed_released_and_dropped
     async with database.connection() as connection:
         listed = await outbox.quarantined(connection, at_most=10)
         assert {(message.id.int, message.lane) for message in listed} == set(enumerate(Lane))
-        assert await outbox.counts(connection) == (len(Lane), 1)
         ids = [message.id for message in listed]
         assert set(await outbox.release(connection, ids[1:])) == set(ids[1:])
         assert await outbox.drop(connection, ids) == ids[:1]

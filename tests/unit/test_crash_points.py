@@ -19,14 +19,13 @@ SOURCES = [path for path in python_files("shared", "services") if "services/audi
 EXEMPT = {
     ("shared/batch/retry.py", "_ask_database"): "reads only",
     ("shared/service.py", "_open_migrated"): "reads only",
-    ("shared/messaging/outbox_sampler.py", "run_once"): "reads only",
+    ("shared/persistence/store_sampler.py", "run_once"): "reads only",
     ("shared/persistence/stalled_sessions.py", "run_once"): "ends sessions, which a repetition ends again",
     (
         "shared/messaging/outbox_keeper.py",
         "_renew",
     ): "reserves what this process has in hand: a repetition does the same",
     ("shared/messaging/outbox_sweeper.py", "_is_any_overdue"): "reads only",
-    ("services/payment_gateway/backlog_sampler.py", "run_once"): "reads only",
     ("services/payment_gateway/gateway_watch.py", "_ask"): "changes nothing at the gateway",
     ("services/payment_gateway/reconcile/fetch.py", "_page"): "reads only",
     ("services/payment_gateway/reconcile/run.py", "_asked"): "reads only",

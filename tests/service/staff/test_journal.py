@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from deploy.local.stack import Stack
@@ -246,6 +247,29 @@ async def test_a_new_head_is_logged_once(database: Database) -> None:
         await task.run_once()
         await task.run_once()
     assert [line["head"] for line in logged if line["event"] == "journal_head"] == [head]
+
+
+async def test_a_journal_that_loses_a_head_that_was_seen_is_broken_until_it_has_it_again(
+    database: Database, url: str
+) -> None:
+    def intact() -> float | None:
+        return REGISTRY.get_sample_value("remit_journal_intact")
+
+    async with database.transaction() as tx:
+        await store.append_entries(tx, [entry(), entry()])
+    watch = JournalHeadLog(database)
+    with capture_logs() as logged:
+        await watch.run_once()
+        assert intact() == 1
+        await execute(url, "ALTER TABLE journal DISABLE TRIGGER journal_append_only")
+        await execute(url, "UPDATE journal SET position = -position WHERE position = 2")  # its owner cuts the end off
+        for _ in range(2):
+            await watch.run_once()
+            assert intact() == 0
+        await execute(url, "UPDATE journal SET position = -position WHERE position = -2")
+        await watch.run_once()
+        assert intact() == 1
+    assert [entry_["event"] for entry_ in logged] == ["journal_head", "journal_broken", "journal_broken"]
 
 
 async def test_an_end_that_was_cut_off_is_missed_by_whoever_knows_the_head(database: Database, url: str) -> None:

@@ -31,6 +31,7 @@ from shared.messaging import failures
 from shared.messaging.codec import MalformedReason
 from shared.messaging.topology import EXCHANGES, QUEUES, RoutingSuffix, bound_exchange, routing_key
 from shared.observability import metrics
+from shared.observability.sampled import SampledGauge
 from shared.persistence import inbox
 from tests.faults.catalogue import ROWS, Elsewhere
 from tests.unit.books.documents import (
@@ -203,12 +204,14 @@ def test_reasons_of_rejected_settlements_are_the_invoices() -> None:
 
 # -- metrics -------------------------------------------------------------------------------------------------------------------------------
 
-Metric = Counter | Gauge | Histogram
+Metric = Counter | Gauge | Histogram | SampledGauge
 METRICS: Final[dict[str, Metric]] = {name: one for name, one in vars(metrics).items() if isinstance(one, Metric)}
 
 
 def full_name(metric: Metric) -> str:
     """The name by which a scraper sees it."""
+    if isinstance(metric, SampledGauge):
+        return metric.name
     return f"{metric._name}_total" if isinstance(metric, Counter) else metric._name
 
 
@@ -219,8 +222,11 @@ def test_metrics_are_those_of_the_code() -> None:
     for name, kind, labels, *_ in told.rows:
         metric = by_name[code_spans(name)[0]]
         where = f"{name_of(DEPLOY)}: the row of {full_name(metric)}"
-        assert kind == metric._type, f"{where}: it is a {metric._type}"
-        assert code_spans(labels) == list(metric._labelnames), f"{where}: its labels are {metric._labelnames}"
+        its_kind, its_labels = (
+            (metric.kind, metric.labels) if isinstance(metric, SampledGauge) else (metric._type, metric._labelnames)
+        )
+        assert kind == its_kind, f"{where}: it is a {its_kind}"
+        assert code_spans(labels) == list(its_labels), f"{where}: its labels are {its_labels}"
 
 
 def test_every_metric_is_emitted() -> None:

@@ -27,6 +27,7 @@ def test_the_counters_of_a_service_are_read() -> None:
     metrics.MESSAGES_HANDLED.labels(queue="saga.events", outcome="duplicate").inc(3)
     metrics.MESSAGES_HANDLED.labels(queue="saga.events", outcome="handled").inc(50)
     metrics.REDELIVERIES.labels(queue="saga.events").inc(2)
-    metrics.CONFLICTS.labels(queue="saga.events").inc()
+    metrics.BATCH_RETRIES.labels(queue="saga.events", cause="conflict").inc()
+    metrics.BATCH_RETRIES.labels(queue="saga.events", cause="outage").inc(7)
     after = counted(generate_latest().decode())
     assert after - before == {"duplicates": 3, "redeliveries": 2, "conflicts": 1}

@@ -1,0 +1,15 @@
+"""An index of the sagas that have not ended: they are counted every few seconds, however many have ended."""
+
+from shared.persistence.migrate import run_sql
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    run_sql(SCHEMA)
+
+
+SCHEMA = """
+CREATE INDEX sagas_at_work ON sagas (status) WHERE NOT status IN ('completed', 'failed', 'refunded', 'not_refunded');
+"""

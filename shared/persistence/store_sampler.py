@@ -1,0 +1,91 @@
+"""Reads gauges from the database of a service, for the operator: one statement for each group of gauges.
+
+Every instance reads the whole database, so every instance shows the same. Of several instances one takes the maximum, never the sum.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from shared.observability.sampled import SampledGauge
+from shared.persistence.database import AWAY_ERRORS, Connection, Database, Record
+from shared.records import dataclass, field
+
+OTHER = "other"
+"""The label of whatever is in none of the lists: a row that a newer build or a stranger wrote."""
+SAMPLE_INTERVAL_S = 15.0
+"""As often as Prometheus looks, by our `deploy/prometheus/prometheus.yml`. More often nobody would see."""
+ZEROS_MAX = 32
+"""Gauges with so few possible labels show 0 for each of them. With more, only what was seen is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gauged:
+    """A column of a reading, and the gauge that shows it. `merge` makes one value of those whose labels are all `other`."""
+
+    gauge: SampledGauge
+    column: str
+    merge: Callable[[Sequence[float]], float] = sum
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One statement, and the gauges that show its columns.
+
+    `labels` has the closed list of the values of each label, by the column that holds them: a label is never free text. The statement
+    has to be cheap, however large its tables are: an index finds its rows, or it counts up to a limit.
+    """
+
+    statement: str
+    gauges: Sequence[Gauged]
+    labels: Mapping[str, Collection[str]] = field(default_factory=dict)
+    arguments: Sequence[Any] = ()
+
+    async def read(self, connection: Connection) -> None:
+        """Run the statement, and show what it gives."""
+        rows = await connection.fetch(self.statement, *self.arguments)
+        for gauged in self.gauges:
+            gauged.gauge.show(self._zeros() | self._values(gauged, rows))
+
+    def hide(self) -> None:
+        """Have the gauges show nothing."""
+        for gauged in self.gauges:
+            gauged.gauge.hide()
+
+    def _values(self, gauged: Gauged, rows: Sequence[Record]) -> dict[tuple[str, ...], float]:
+        values: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        for row in rows:
+            labels = tuple(row[label] if row[label] in known else OTHER for label, known in self.labels.items())
+            values[labels].append(float(row[gauged.column]))
+        return {labels: gauged.merge(some) for labels, some in values.items()}
+
+    def _zeros(self) -> dict[tuple[str, ...], float]:
+        combinations = list(product(*self.labels.values()))
+        return dict.fromkeys(combinations, 0.0) if len(combinations) <= ZEROS_MAX else {}
+
+
+class StoreSampler:
+    """Reads all gauges of a service. While the database is away they show nothing, since what they showed may not be true any more."""
+
+    name = "store_sampler"
+    interval_s = SAMPLE_INTERVAL_S
+    retry_on = AWAY_ERRORS
+
+    def __init__(self, database: Database, readings: Sequence[Reading]) -> None:
+        self._database = database
+        self._readings = readings
+
+    async def run_once(self) -> float:
+        """Read once. Raises one of `AWAY_ERRORS` if a statement fails; the gauges of the others are read all the same."""
+        failure: Exception | None = None
+        for reading in self._readings:
+            try:
+                async with self._database.connection() as connection:
+                    await reading.read(connection)
+            except AWAY_ERRORS as error:
+                reading.hide()
+                failure = error
+        if failure is not None:
+            raise failure
+        return self.interval_s
