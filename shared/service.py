@@ -81,6 +81,9 @@ class ServiceSettings(BrokerSettings):
     log_format: Annotated[Literal["auto", "json", "console"], LOWER_CASE] = variable(
         "LOG_FORMAT", "auto", about="How log lines look; `auto`: `console` on a terminal, else `json`."
     )
+    log_facts: Annotated[Literal["on", "off"], LOWER_CASE] = variable(
+        "LOG_FACTS", "on", about="`on`: one line for each [business fact](README.md#logs)."
+    )
     health_host: str = variable(
         "HEALTH_HOST",
         "127.0.0.1",
@@ -244,7 +247,8 @@ def run_service(kind: type[ServiceSettings], migrations: Path, assemble: Assembl
     name = str(kind.model_fields["name"].default)
     try:
         settings = _read(kind)
-        configure_logs(name, level=settings.log_level, format=settings.log_format)
+        with_facts = settings.log_facts == "on"
+        configure_logs(name, level=settings.log_level, format=settings.log_format, with_facts=with_facts)
         crash_points.arm_from_environment()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_serve_until_signal(settings, migrations, assemble))

@@ -30,7 +30,6 @@ __all__ = ["configure_logs", "describe_error", "error_text", "get_logger", "reda
 
 Logger = structlog.stdlib.BoundLogger
 
-SWITCH: Final = ("on", "off")
 FACTS_LOGGER: Final = "facts"
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS: Final = ("auto", "json", "console")  # auto: console on a terminal, else JSON
@@ -61,11 +60,12 @@ def configure_logs(
     *,
     level: str | None = None,
     format: str | None = None,  # noqa: A002 - the operator's word: LOG_FORMAT
+    with_facts: bool = True,
     stream: TextIO | None = None,
 ) -> None:
     """Send all logs of this process to `stream`, by default stderr, with the name of the service. Can be called again.
 
-    `level` and `format` default to LOG_LEVEL (INFO) and LOG_FORMAT (auto). LOG_FACTS says whether business facts are logged (on). Raises
+    `level` and `format` default to LOG_LEVEL (INFO) and LOG_FORMAT (auto). `with_facts` says whether business facts are logged. Raises
     ConfigurationError for an unknown value. Raises it also if STRIPE_LOG is set, because the Stripe SDK would then print request bodies
     without redaction.
     """
@@ -80,8 +80,7 @@ def configure_logs(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(lowest)
-    is_on = _one_of("LOG_FACTS", (os.environ.get("LOG_FACTS") or "on").lower(), SWITCH) == "on"
-    logging.getLogger(FACTS_LOGGER).setLevel(logging.NOTSET if is_on else logging.CRITICAL)
+    logging.getLogger(FACTS_LOGGER).setLevel(logging.NOTSET if with_facts else logging.CRITICAL)
     _route_libraries(root.level)
     _route_uncaught()
 

@@ -124,8 +124,8 @@ async def test_the_scaler_counts_what_the_service_counts(environment: Environmen
     scaler = await asyncpg.connect(for_scaler, timeout=10)
     try:
         async with database.connection() as counting:
-            counted = await store.counts(counting)
-        assert await scaler.fetchval(trigger["metadata"]["query"]) == counted.due == 2
+            counted = await counting.fetchval(store.DUE.statement, *store.DUE.arguments)
+        assert await scaler.fetchval(trigger["metadata"]["query"]) == counted == 2
     finally:
         await scaler.close()
         await database.close()

@@ -23,7 +23,7 @@ NEW_FOLDER = Path(__file__).parent / "rolling_migration"
 PRE, POST = "0002_pre_add_legal_name", "0003_post_drop_name"
 
 
-class Build:
+class RunningBuild:
     """An instance of a build: its statements, on a pool of its own that stays open while the schema changes."""
 
     def __init__(self, database: Database, folder: Path, column: str) -> None:
@@ -35,7 +35,7 @@ class Build:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, url: str, folder: Path, column: str) -> "AsyncIterator[Build]":
+    async def running(cls, url: str, folder: Path, column: str) -> "AsyncIterator[RunningBuild]":
         database = await Database.open(url, name="test", connections_max=1)
         try:
             yield cls(database, folder, column)
@@ -78,7 +78,7 @@ def old_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def _at_work(build: Build) -> None:
+async def _at_work(build: RunningBuild) -> None:
     id_ = await build.add("Ann")
     await build.rename(id_, "Ann Ltd")
     assert await build.name_of(id_) == "Ann Ltd"
@@ -86,7 +86,10 @@ async def _at_work(build: Build) -> None:
 
 async def test_a_column_is_renamed_while_instances_are_at_work(url: str, old_folder: Path) -> None:
     await migrate(url, old_folder)
-    async with Build.running(url, old_folder, "name") as old, Build.running(url, NEW_FOLDER, "legal_name") as new:
+    async with (
+        RunningBuild.running(url, old_folder, "name") as old,
+        RunningBuild.running(url, NEW_FOLDER, "legal_name") as new,
+    ):
         await _at_work(old)
         from_before = await old.add("Bob")
         assert "run `remit migrate`" in (await new.why_not_started() or "")
@@ -123,7 +126,7 @@ async def test_a_pre_step_after_a_post_step_waits_for_it(url: str, old_folder: P
         PostStepFirstError, match=rf"0004_pre_more comes after {POST}: stop all instances of earlier builds"
     ):
         await migrate(url, folder)
-    async with Build.running(url, old_folder, "name") as old:
+    async with RunningBuild.running(url, old_folder, "name") as old:
         await _at_work(old)
     assert [step.revision for step in (await migrate(url, folder, post=True)).applied] == ["0002", "0003", "0004"]
 
