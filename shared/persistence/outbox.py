@@ -20,7 +20,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from shared.ids import new_id
+from shared.ids import derived_id, new_id
 from shared.messaging.envelope import Lane, Outgoing
 from shared.messaging.reply_address import kind_of
 from shared.messaging.topology import MOVED, is_public
@@ -82,7 +82,8 @@ _RENEW = """
     WHERE id = ANY(ARRAY(SELECT id FROM outbox WHERE id = ANY($1::uuid[]) FOR UPDATE SKIP LOCKED))
       AND sweep_after < now() + make_interval(secs => $2)"""
 _POSTPONE = f"""
-    UPDATE outbox SET lane = $2, refusals = $3, losses = $4, sweep_after = {_due_at(5)} WHERE id = $1"""  # noqa: S608 - constants
+    UPDATE outbox SET lane = $2, refusals = $3, losses = $4, sweep_after = {_due_at(5)}
+    WHERE id = $1 AND (lane = $2 OR $2 <> 'public') RETURNING id"""  # noqa: S608 - constants
 
 RESERVED_S = 2.0
 """How long an outbox batch is left to the process that wrote it, or whose sweeper took it. A confirm takes milliseconds. Who needs longer
@@ -363,18 +364,21 @@ async def postpone(tx: Connection, unpublished: Unpublished) -> None:
     """Put off the messages that the broker did not take. They are tried less and less often, so that they delay no others.
 
     If all messages of the batch wait for one reason, its row stays and gets a later time. Otherwise the row is split into batches, each
-    with its own time. If the row is gone, another process has dealt with it. The caller opens a transaction, and postpones several batches
-    in the order of their ids.
+    with its own time. Public copies of an event are a new batch, whose id is derived: the event can be published again to our own queues
+    while its copies wait for others (`insert_again`), and the copies do not pile up. If the row is gone, another process has dealt with it.
+    The caller opens a transaction, and postpones several batches in the order of their ids.
     """
     batch = unpublished.outbox_batch
     parts = parts_of(unpublished)
     if len(parts) == 1 and len(parts[0].messages) == len(batch.messages):
         (part,) = parts
-        await tx.execute(_POSTPONE, batch.id, part.lane, part.refusals, part.losses, part.delay_s)
-        return
-    deleted = await tx.fetch("DELETE FROM outbox WHERE id = $1 RETURNING created_at", batch.id)
-    for part in parts if deleted else ():
-        remaining = OutboxBatch(new_id(), part.messages, part.refusals, part.losses, part.lane)
+        if await tx.fetch(_POSTPONE, batch.id, part.lane, part.refusals, part.losses, part.delay_s):
+            return
+    deleted = await tx.fetch("DELETE FROM outbox WHERE id = $1 RETURNING created_at, lane", batch.id)
+    for number, part in enumerate(parts if deleted else ()):
+        becomes_public = part.lane is Lane.PUBLIC and deleted[0]["lane"] == Lane.INSIDE
+        id_ = derived_id(batch.id, f"public {number}") if becomes_public else new_id()
+        remaining = OutboxBatch(id_, part.messages, part.refusals, part.losses, part.lane)
         await tx.execute(_INSERT_ONE, *_row(remaining, part.delay_s, deleted[0]["created_at"]))
 
 

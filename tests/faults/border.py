@@ -26,7 +26,7 @@ from shared.messaging.topology import DEAD_LETTERS, WORK_QUEUES
 from tests.cards.caught import kinds
 from tests.cards.numbers import USUAL
 from tests.faults.crash import make_dead_letter
-from tests.faults.deadly import PAID, as_fast_as_before
+from tests.faults.deadly import PAID, as_fast_as_without
 from tests.faults.network import Line
 from tests.faults.payments import Payments, answers_of, invoice
 from tests.faults.proxy import BlackHole
@@ -214,7 +214,6 @@ async def costly_binding(testbed: Testbed, payments: Payments, note: Note, *, ex
         note.fired(len(first) + len(second))
         await costly.unbind(exchange, "#")
     note.mended()
-    as_fast_as_before(note, before, [*beside, *later])
 
     async def heard() -> bool:
         return not await _waiting(testbed)
@@ -222,6 +221,8 @@ async def costly_binding(testbed: Testbed, payments: Payments, note: Note, *, ex
     await testbed.until(heard, what="the public copies to be published", within_s=COPIES_WITHIN_S)
     for command in (*first, *second):
         await payments.until_paid(command)
+    after, _ = await payments.settle(PAID)
+    as_fast_as_without(note, [*before, *after], [*beside, *later])
 
 
 async def _waiting(testbed: Testbed, lane: str = "") -> int:
