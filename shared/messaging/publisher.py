@@ -277,6 +277,7 @@ class Publisher:
     """Publishes on one channel, one batch at a time, for one lane.
 
     No two messages with the same mark are in flight together. If they were, the return of one would be counted for the other (measured).
+    `clock` gives seconds that never go back.
     """
 
     def __init__(
@@ -287,7 +288,9 @@ class Publisher:
         lane: Lane = Lane.INSIDE,
         probe_after_s: float = PROBE_AFTER_S,
         tell_reply_address: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._link = link
         self._readiness = readiness or Readiness()
         self._lane = lane
@@ -295,7 +298,7 @@ class Publisher:
         self._probe_after_s = probe_after_s
         self._tell_reply_address = tell_reply_address
         self._told_on: FrameTransport | None = None
-        self._confirmed_at = time.monotonic()
+        self._confirmed_at = self._clock()
         self._failing = False
         self._channel: Channel | None = None
         self._transport: FrameTransport | None = None
@@ -316,10 +319,10 @@ class Publisher:
         async with self._turn:
             while waiting:
                 wave = _next_wave(waiting, self._wave_size.at_most)
-                sent_at = time.monotonic()
+                sent_at = self._clock()
                 is_proof = self._lane is not Lane.INSIDE and sent_at - self._confirmed_at < FRESH_FOR_S
                 unknown, problem = await self._publish_wave(wave, result)
-                is_prompt = time.monotonic() - sent_at < PROMPT_S
+                is_prompt = self._clock() - sent_at < PROMPT_S
                 if problem is None:
                     self._wave_size.passed()
                     continue
@@ -349,7 +352,7 @@ class Publisher:
         async with self._turn:
             try:
                 channel = await self._open_channel()
-                if self._failing or time.monotonic() - self._confirmed_at >= self._probe_after_s:
+                if self._failing or self._clock() - self._confirmed_at >= self._probe_after_s:
                     await self._probe(channel)
                 await self._learn_reply_address()
             except BROKER_ERRORS as error:
@@ -427,7 +430,7 @@ class Publisher:
     async def _all_confirmed(self, settled: "asyncio.Future[None]") -> None:
         """Wait for the confirms of all written messages. `_confirms.fates` holds them then. Raises one of `BROKER_ERRORS`."""
         await settled
-        self._confirmed_at = time.monotonic()
+        self._confirmed_at = self._clock()
 
     async def _probe(self, channel: Channel) -> None:
         """Send the probe message and wait for its confirm. Raises one of `BROKER_ERRORS`."""
@@ -513,7 +516,7 @@ class Publisher:
         log.warning(
             "messages_refused", messages=messages, advice="a queue is full or changes its leader; sent again soon"
         )
-        now = time.monotonic()
+        now = self._clock()
         if now - self._renewed_at >= RENEW_INTERVAL_S:
             self._renewed_at = now
             self._drop_channel()

@@ -1,5 +1,6 @@
 """Messages that end the connection at each try: they are isolated, given up or quarantined, and hold up no neighbour."""
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -30,6 +31,7 @@ from tests.support.waiting import until
 
 DEADLY = b"it ends connections"
 DATABASE = "saga"
+STOPPED_S = 60.0
 
 
 @pytest.fixture
@@ -102,6 +104,23 @@ async def test_after_poison_the_waves_grow_again(publisher: Publisher, broker: D
     published = await publisher.publish([command() for _ in range(1_000)])
     assert (len(published.confirmed), broker.deaths) == (1_000, deaths)
     assert publisher._wave_size.at_most == IN_FLIGHT_MAX
+
+
+@pytest.mark.parametrize("lane", [Lane.INSIDE, Lane.OUTSIDE])
+async def test_a_process_that_stood_still_blames_no_message(broker: DeadlyBroker, lane: Lane) -> None:
+    """While it was stopped, the broker gave its connection up. This looks like a message that ends the connection, each time again."""
+    publisher = Publisher(
+        BrokerLink(broker.url, name="test publisher"),
+        lane=lane,
+        clock=lambda: time.monotonic() + STOPPED_S * broker.deaths,
+    )
+    publisher._losses_max = 3
+    await publisher.keep_open()
+    published = await publisher.publish([cut_off := command(DEADLY)])
+    assert (published.failed, published.poison) == ([cut_off.id], []), "left to the sweeper"
+    broker.deadly.clear()
+    assert (await publisher.publish([cut_off])).confirmed == [cut_off.id]
+    await publisher.close()
 
 
 async def test_what_a_restart_of_the_broker_cuts_off_is_not_to_blame(
