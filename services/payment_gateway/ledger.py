@@ -138,8 +138,13 @@ async def save_outcomes(tx: Tx, outcomes: Sequence[PublishedOutcome]) -> list[Ou
             RETURNING message_id, exchange, routing_key, type, correlation_id, body""",
         list(map(_OUTCOME_ROW, outcomes)),
     )
-    data = {outcome.message.id: outcome.message.data for outcome in outcomes}
-    return [replace(_outgoing(row), data=data.get(row["message_id"])) for row in rows]
+    new = {outcome.message.id: outcome.message for outcome in outcomes}
+    return [
+        replace(_outgoing(row), data=message.data, thread=message.thread)
+        if (message := new.get(row["message_id"])) is not None
+        else _outgoing(row)
+        for row in rows
+    ]
 
 
 async def insert_outcomes(writes: WriteBatch, outcomes: Sequence[PublishedOutcome]) -> None:

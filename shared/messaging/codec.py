@@ -136,6 +136,7 @@ def encode(
         body=orjson.dumps(attributes, option=orjson.OPT_UTC_Z),
         droppable=to_sender,
         data=data,
+        thread=cause.correlation_id,
     )
 
 

@@ -89,6 +89,8 @@ class Outgoing:
     reply_to: str | None = None
     data: Contract | None = field(default=None, compare=False, repr=False)
     """What the message says. It is not stored: only the process that makes the message has it, and only when it first says so."""
+    thread: str = field(default="", compare=False, repr=False)
+    """The correlation id of the business that `data` belongs to. That of an answer to its sender may be another, which the sender chose."""
 
     @property
     def lane(self) -> Lane:

@@ -87,7 +87,7 @@ def fact_of(message: Outgoing) -> dict[str, Any] | None:
     data = message.data
     if data is None or (word := FACTS.get(type(data))) is None:
         return None
-    fact: dict[str, Any] = {"event": word, "correlation_id": shown_id(message.correlation_id)}
+    fact: dict[str, Any] = {"event": word, "correlation_id": shown_id(message.thread)}
     for name in _members_of(type(data)):
         value = getattr(data, name)
         if value is not None:
