@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +25,7 @@ from pydantic.fields import FieldInfo
 
 from shared.misspelled import is_of_kubernetes, misspelled
 from shared.records import dataclass
+from shared.urls import NoUrlError, check_broker_url, check_database_url
 
 SECRET_FILE_BYTES_MAX = 64 * 1024
 """The longest file of a secret: far longer than any URL or key, so that a wrong file is noticed."""
@@ -158,37 +158,8 @@ UPPER_CASE = BeforeValidator(lambda value: value.upper() if isinstance(value, st
 LOWER_CASE = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
-def url_check(*schemes: str) -> AfterValidator:
-    """A check that a text is a URL of one of these schemes, with a host."""
-
-    def check(url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            complete = parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            complete = False
-        if not complete:
-            raise _NotAsDeclared
-        return url
-
-    return AfterValidator(check)
-
-
-def without_password(url: str) -> str:
-    """A URL as it may be shown: whom it connects as, and where. Empty if it is none."""
-    try:
-        parts = urlsplit(url)
-        where = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-    except ValueError:
-        return ""
-    if not parts.scheme or not where or "://" not in url:
-        return ""
-    user = f"{parts.username}@" if parts.username else ""
-    return f"{parts.scheme}://{user}{where}{parts.path}"
-
-
-BrokerUrl = Annotated[str, url_check("amqp", "amqps")]
-DatabaseUrl = Annotated[str, url_check("postgresql", "postgres")]
+BrokerUrl = Annotated[str, AfterValidator(check_broker_url)]
+DatabaseUrl = Annotated[str, AfterValidator(check_database_url)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +230,7 @@ class Settings(BaseModel):
             name, told = str(problem["loc"][0]), problem.get("ctx", {}).get("error")
             if problem["type"] == "missing":
                 sentence = f"{name} is not set: it must be {must[name]}."
-            elif isinstance(told, ValueError) and not isinstance(told, _NotAsDeclared):
+            elif isinstance(told, ValueError) and not isinstance(told, _NotAsDeclared | NoUrlError):
                 sentence = f"{name} {told}."
             else:
                 sentence = f"{name} must be {must[name]}."
@@ -316,8 +287,8 @@ class BrokerSettings(Settings):
 
     rabbitmq_url: BrokerUrl = variable(
         "RABBITMQ_URL",
-        about="The broker, with the user of this process. A `heartbeat=` in it is respected.",
-        must="a URL such as amqp://user:password@host:5672/",
+        about="The broker, with the user of this process ([URLs](README.md#urls)). `amqps://` for TLS.",
+        must="a URL such as amqp://user:password@host:5672/%2F",
         secret=True,
     )
 
@@ -331,7 +302,7 @@ def database_url(service: str) -> Any:
     """The declaration of the URL of a service's database."""
     return variable(
         database_variable(service),
-        about="The database of this service, with the role of this process.",
+        about="The database of this service, with the role of this process ([URLs](README.md#urls)).",
         must=f"a URL such as postgresql://user:password@host:5432/{service}",
         secret=True,
     )

@@ -97,7 +97,7 @@ def _row(declared: "Declared", environment: "EnvironmentVariables") -> dict[str,
 def _shown(declared: "Declared", found: "FoundText") -> str:
     """The value as it may be shown: of a secret nothing, of a URL no password."""
     from shared.observability.redaction import redact  # noqa: PLC0415
-    from shared.settings import without_password  # noqa: PLC0415
+    from shared.urls import without_password  # noqa: PLC0415
 
     if not declared.is_secret:
         return redact(found.text)

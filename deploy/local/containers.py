@@ -135,7 +135,7 @@ def rabbitmq(scratch: Scratch, processes: Processes) -> ContainedServer:
     container.with_kwargs(
         labels={_LABEL: str(scratch.folder)}, hostname="rabbitmq"
     )  # names the node and its data folder
-    url = f"amqp://{user}:{password}@127.0.0.1:{port}/"
+    url = f"amqp://{user}:{password}@127.0.0.1:{port}/%2F"
     return _start(container, f"{scratch.name}-rabbitmq", 5672, url, speaks_amqp, _queues_are_registered, processes)
 
 

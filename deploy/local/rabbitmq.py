@@ -105,7 +105,7 @@ class PrivateRabbit:
         name = f"{scratch.name}{suffix}@localhost"
         environment = _environment(home, scratch.folder / _NAME, name, distribution_port, mapper_port)
         return cls(
-            f"amqp://{_USER}:{password}@127.0.0.1:{port}/",
+            f"amqp://{_USER}:{password}@127.0.0.1:{port}/%2F",
             name,
             _write_control_program(home, programs, environment),
             processes,

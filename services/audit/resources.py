@@ -17,13 +17,13 @@ MEMORY_FACTOR, MEMORY_MIB = 1.5, 64.0
 
 _TRANSACTIONS = """
     SELECT pid, application_name, state, xact_start FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'remit audit'
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name NOT LIKE 'remit audit%'
       AND xact_start < clock_timestamp() - make_interval(secs => $1) AND backend_type = 'client backend'"""
 _PREPARED = "SELECT gid, prepared FROM pg_prepared_xacts WHERE database = current_database()"
 _UNUSED = """
     SELECT pid, application_name, state_change FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'remit %'
-      AND application_name <> 'remit audit' AND state = 'idle' AND state_change < clock_timestamp() - make_interval(secs => $1)"""
+      AND application_name NOT LIKE 'remit audit%' AND state = 'idle' AND state_change < clock_timestamp() - make_interval(secs => $1)"""
 _HIDDEN = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND query = '<insufficient privilege>'"""

@@ -24,6 +24,7 @@ from services.audit.errors import AuditError
 from services.audit.evidence import Evidence, open_tap, read_baseline, read_queue_counts, read_run
 from services.audit.queues import Queues, read_queues
 from shared.observability.redaction import describe_error, error_text
+from shared.urls import database_arguments
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -256,7 +257,6 @@ async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
     """Open the database of the service `name`, read-only. Raises AuditError with the name of its variable."""
     variable = f"{name.upper()}_DATABASE_URL"
     settings = {
-        "application_name": "remit audit",
         "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
         "idle_in_transaction_session_timeout": "0",  # each snapshot waits while the others are read
         "default_transaction_read_only": "on",
@@ -264,7 +264,9 @@ async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
         "jit": "off",
     }
     try:
-        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, server_settings=settings)
+        connection = await asyncpg.connect(
+            **database_arguments(url, name="remit audit", timeout_s=CONNECT_TIMEOUT_S, settings=settings)
+        )
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         what = describe_error(error) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
         raise AuditError(f"{variable}: the database does not answer ({what}).") from None

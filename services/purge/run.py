@@ -48,7 +48,7 @@ _PAYMENTS_UNDER_WAY = f"SELECT invoice_id FROM payments WHERE invoice_id = ANY($
 _SAGAS_UNDER_WAY = f"SELECT invoice_id FROM sagas WHERE invoice_id = ANY($1::text[]) AND NOT ({ENDED})"  # noqa: S608 - a constant
 _END_SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name = 'remit invoice' AND pid <> pg_backend_pid()"""
+    WHERE datname = current_database() AND application_name LIKE 'remit invoice%' AND pid <> pg_backend_pid()"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class BatchRetry:
             case Trouble.CONFLICT if not is_unique_violation(error):
                 await self.outlast(error, state)  # another session holds a lock for long: the messages are fine
                 return True
-            case Trouble.AWAY:
+            case Trouble.AWAY | Trouble.MISTAKE:
                 await self.outlast(error, state)
                 return True
             case _:

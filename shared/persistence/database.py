@@ -1,7 +1,7 @@
 """A pool of PostgreSQL connections with a timeout on every wait, and what a database error asks of the caller."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +10,8 @@ from uuid import UUID
 import asyncpg
 import orjson
 from asyncpg.protocol import protocol as driver
+
+from shared.urls import database_arguments
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -47,6 +49,19 @@ IDLE_IN_TRANSACTION_S = 15
 """A stopped process must not hold locks for ever. After this time the server ends its session, or `stalled_sessions` does."""
 COMMAND_TIMEOUT_S = 15.0
 """The client's own limit for a statement, above the server's. It ends the wait when the network swallows everything."""
+_SETTINGS = {
+    "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+    "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
+    "timezone": "UTC",
+    "jit": "off",
+    # Every statement of ours finds its rows by an index. Without this setting, a plan that is cached while its table is nearly
+    # empty scans the whole table, and goes on doing so (measured: 50 rows read per payment, 15 % of PostgreSQL's CPU).
+    "enable_seqscan": "off",
+    # One plan fits all values of ours, and planning the statement of a batch costs more than running it.
+    "plan_cache_mode": "force_generic_plan",
+}
+"""The settings of each session."""
 
 
 def is_unique_violation(error: BaseException) -> bool:
@@ -61,32 +76,65 @@ class MovedOnError(Exception):
 class Trouble(Enum):
     """What a database error asks of the caller."""
 
-    AWAY = "the database is away or overloaded: keep the work, back off, try again"
+    AWAY = (
+        "the database is away, overloaded or changing, or the session is of no use: keep the work, back off, try again"
+    )
+    MISTAKE = "an operator has to mend something (a password, a right, a table that is missing): as AWAY, and say so"
     CONFLICT = "another writer was faster: load again and decide again"
     DATA = "this data can never be stored: find the message that it comes from and dead-letter it"
     BUG = "the statement itself is wrong: dead-letter the message, as for DATA"
 
 
-_TROUBLE_OF_CLASS = {
+TROUBLE_OF_STATE: Mapping[str, Trouble] = {
+    "03": Trouble.AWAY,  # SQL statement not yet complete
     "08": Trouble.AWAY,  # connection exception
-    "28": Trouble.AWAY,  # invalid authorization: a password being rotated
-    "3D": Trouble.AWAY,  # no such database: being restored
-    "53": Trouble.AWAY,  # insufficient resources: disk full, too many connections
-    "55": Trouble.CONFLICT,  # object not in prerequisite state: lock not available
-    "57": Trouble.AWAY,  # operator intervention: shutdown, statement timeout
-    "58": Trouble.AWAY,  # system error: I/O
-    "25": Trouble.AWAY,  # invalid transaction state: idle timeout, read-only standby after a failover
+    "08P01": Trouble.AWAY,  # protocol violation: what PgBouncer says of its limits and time-outs
+    "0A": Trouble.AWAY,  # feature not supported: by the proxy, the standby or the version that the session has reached
+    "0A000": Trouble.CONFLICT,  # also a cached plan that no longer fits its table: it runs once it is prepared again
+    "21": Trouble.BUG,  # cardinality violation
+    "22": Trouble.DATA,  # data exception
+    "23": Trouble.DATA,  # integrity constraint violation
+    "23505": Trouble.CONFLICT,  # unique violation: loading again shows which key a concurrent writer stored
+    "24": Trouble.AWAY,  # invalid cursor state
+    "25": Trouble.AWAY,  # invalid transaction state: idle timeout; read-only after a fail-over
+    "26": Trouble.AWAY,  # invalid statement name: a prepared statement of another session
+    "28": Trouble.MISTAKE,  # invalid authorization
+    "2B": Trouble.MISTAKE,  # dependent privileges still exist
+    "2D": Trouble.AWAY,  # invalid transaction termination
+    "34": Trouble.AWAY,  # invalid cursor name
+    "3B": Trouble.AWAY,  # savepoint exception
+    "3D": Trouble.MISTAKE,  # no such database
+    "3F": Trouble.MISTAKE,  # no such schema
     "40": Trouble.CONFLICT,  # serialization failure, deadlock
-    "42": Trouble.AWAY,  # undefined table or column, or a right is missing: an operator has to act, and the message is fine
-    "22": Trouble.DATA,
-    "23": Trouble.DATA,
+    "40003": Trouble.AWAY,  # statement completion unknown: the inbox tells
+    "42P03": Trouble.AWAY,  # duplicate cursor: of another session, as 26
+    "42P05": Trouble.AWAY,  # duplicate prepared statement: the same
+    "42": Trouble.MISTAKE,  # undefined table or column, or a right is missing: the message is fine
+    "53": Trouble.AWAY,  # insufficient resources: disk full, too many connections
     "54": Trouble.DATA,  # program limit exceeded
+    "55": Trouble.CONFLICT,  # object not in prerequisite state: lock not available
+    "55000": Trouble.AWAY,  # object not in prerequisite state: a standby, an extension that is not loaded
+    "55P02": Trouble.AWAY,  # cannot change runtime parameter
+    "57": Trouble.AWAY,  # operator intervention: shutdown, starting up, statement timeout
+    "58": Trouble.AWAY,  # system error: I/O
+    "72": Trouble.AWAY,  # snapshot too old
+    "F0": Trouble.MISTAKE,  # configuration file error
+    "HV": Trouble.AWAY,  # foreign data wrapper
     "XX": Trouble.AWAY,  # internal error of the server: the message is fine
 }
-_CACHED_PLAN = "0A000"
-"""A cached plan no longer fits its table, because a migration added a column. The statement runs once it is prepared again."""
-_UNIQUE_VIOLATION = "23505"
-"""A concurrent writer stored the same stream version, payment id or command id. Loading again shows which it was."""
+"""What an SQLSTATE means: by all of it, else by its class (its first two characters), else it is a BUG.
+
+A state that speaks of the connection, the session or the server is never the message's fault.
+Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+_STATES_OF_A_SPENT_SESSION = ("08", "24", "25", "26", "2D", "34", "3B", "42P03", "42P05", "57P", "58", "XX")
+"""After these the session is of no use: it belongs to a primary that no longer is one, or to nobody's transaction. It is closed."""
+_READ_ONLY = "25006"
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """The SQLSTATE of an error of the server; empty for any other error."""
+    return (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
 
 
 def trouble(error: BaseException) -> Trouble:
@@ -97,13 +145,11 @@ def trouble(error: BaseException) -> Trouble:
     """
     if isinstance(error, MovedOnError):
         return Trouble.CONFLICT
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return Trouble.CONFLICT
     if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
-        if state == _UNIQUE_VIOLATION:
-            return Trouble.CONFLICT
-        if isinstance(error, asyncpg.InvalidCachedStatementError) or state == _CACHED_PLAN:
-            return Trouble.CONFLICT
-        return _TROUBLE_OF_CLASS.get(state[:2], Trouble.BUG)
+        state = sqlstate_of(error)
+        return TROUBLE_OF_STATE.get(state) or TROUBLE_OF_STATE.get(state[:2], Trouble.BUG)
     if isinstance(error, asyncpg.exceptions.DataError | asyncpg.UnsupportedClientFeatureError):
         return Trouble.DATA  # asyncpg could not encode an argument
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
@@ -112,9 +158,8 @@ def trouble(error: BaseException) -> Trouble:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether the database is there and refuses our role: its login, or a right that it lacks (42501). An operator has to act."""
-    state = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
-    return state is not None and (state == "42501" or state.startswith("28"))
+    """Whether the database is there, and an operator has to mend something: a login, a right, a table."""
+    return trouble(error) is Trouble.MISTAKE
 
 
 AWAY_ERRORS: tuple[type[Exception], ...] = (
@@ -128,11 +173,18 @@ AWAY_ERRORS: tuple[type[Exception], ...] = (
 
 
 _DISTRUSTED = (
-    asyncpg.InternalServerError,  # its cached types may be of a schema that was replaced by a restore: it would fail for good
     TimeoutError,  # a statement that is given up between parse and execute leaves the session in a transaction
     asyncio.CancelledError,  # the same
 )
-"""Errors after which a connection is not used again, though it is open."""
+"""Errors of ours after which a connection is not used again, though it is open."""
+
+
+def ends_session(error: BaseException) -> bool:
+    """Whether a session is not used again after `error`, though it is open.
+
+    After an internal error its cached types may be of a schema that was replaced by a restore: it would fail for good.
+    """
+    return isinstance(error, _DISTRUSTED) or sqlstate_of(error).startswith(_STATES_OF_A_SPENT_SESSION)
 
 
 async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -176,32 +228,20 @@ class Database:
         """How often a connection was found lost. When it changes, the server may have been restored to an older state."""
         self._idle: list[PoolConnectionProxy[asyncpg.Record]] = []
         self._waiting = 0
+        self._generation = 0
+        """How often all sessions were given up."""
 
     @classmethod
     async def open(cls, url: str, *, name: str, connections_max: int) -> "Database":
         """Connect to the database at `url`. `name` shows in pg_stat_activity. Raises one of `AWAY_ERRORS` if the server is away."""
         pool = await asyncpg.create_pool(
-            url,
+            **database_arguments(url, name=name, timeout_s=ACQUIRE_TIMEOUT_S, settings=_SETTINGS),
             min_size=0,  # asyncpg would restore a minimum in the background, and print a traceback a try while the server is away
             max_size=connections_max,
-            timeout=ACQUIRE_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             max_inactive_connection_lifetime=300,
             init=_prepare,
             reset=_leave_as_it_is,
-            server_settings={
-                "application_name": name,
-                "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
-                "lock_timeout": f"{LOCK_TIMEOUT_S}s",
-                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
-                "timezone": "UTC",
-                "jit": "off",
-                # Every statement of ours finds its rows by an index. Without this setting, a plan that is cached while its table is nearly
-                # empty scans the whole table, and goes on doing so (measured: 50 rows read per payment, 15 % of PostgreSQL's CPU).
-                "enable_seqscan": "off",
-                # One plan fits all values of ours, and planning the statement of a batch costs more than running it.
-                "plan_cache_mode": "force_generic_plan",
-            },
         )
         return cls(pool)
 
@@ -226,21 +266,32 @@ class Database:
         checks it.
         """
         connection = await self._take()
+        generation = self._generation
         try:
             yield connection
         except BaseException as error:
             lost = _is_lost(connection)
-            if isinstance(error, _DISTRUSTED) and not lost:
+            if ends_session(error) and not lost:
                 connection.terminate()
                 lost = True
             self.epoch += lost
             await self._pool.release(connection)
+            if sqlstate_of(error) == _READ_ONLY:
+                await self._forget_sessions()
             raise
-        if self._waiting or _is_lost(connection):
+        if self._waiting or generation != self._generation or _is_lost(connection):
             self.epoch += _is_lost(connection)
             await self._pool.release(connection)
         else:
             self._idle.append(connection)
+
+    async def _forget_sessions(self) -> None:
+        """Use no session again that is open now. One of them turned read-only, so all are of a primary that was, and stay so."""
+        idle, self._idle = self._idle, []
+        self._generation += 1
+        await self._pool.expire_connections()
+        for connection in idle:
+            await self._pool.release(connection)
 
     async def _take(self) -> "PoolConnectionProxy[asyncpg.Record]":
         while self._idle:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import asyncpg
 from alembic import op
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
@@ -21,9 +22,11 @@ from sqlalchemy.pool import NullPool
 
 from shared.persistence.schema import Step, steps
 from shared.records import dataclass
+from shared.urls import check_database_url, database_arguments
 
 LOCK_KEY = 0x52454D4954  # "REMIT"
 MIGRATION_TIMEOUT_S = 300
+CONNECT_TIMEOUT_S = 10.0
 _LOCK = f"SELECT pg_advisory_lock({LOCK_KEY})"
 _UNLOCK = f"SELECT pg_advisory_unlock({LOCK_KEY})"
 
@@ -44,21 +47,18 @@ def _scripts(folder: Path) -> ScriptDirectory:
     return ScriptDirectory(str(folder), version_locations=[str(folder)])
 
 
-def _sqlalchemy_url(url: str) -> str:
-    scheme, rest = url.split("://", 1)
-    if scheme not in {"postgresql", "postgres"}:
-        raise ValueError("a database URL must start with postgresql://")
-    return f"postgresql+asyncpg://{rest}"
-
-
 async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
     """Apply the steps in `folder` that the database does not have: the pre steps, and with `post` also the post steps.
 
     Raises PostStepFirstError, except for an empty database, where no instance can be at work. Raises TimeoutError after
-    `MIGRATION_TIMEOUT_S` seconds, ValueError for a URL that is not of PostgreSQL, and what SQLAlchemy raises.
+    `MIGRATION_TIMEOUT_S` seconds, UrlError for a URL that cannot be used, and what SQLAlchemy raises.
     """
     async with asyncio.timeout(MIGRATION_TIMEOUT_S):
-        engine = create_async_engine(_sqlalchemy_url(url), poolclass=NullPool)
+        arguments = database_arguments(check_database_url(url), name="remit migrate", timeout_s=CONNECT_TIMEOUT_S)
+        # The driver reads the URL, as for a service: SQLAlchemy reads it in its own way, and refuses `sslmode`.
+        engine = create_async_engine(
+            "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(**arguments), poolclass=NullPool
+        )
         try:
             async with engine.connect() as connection:
                 await connection.execute(text(_LOCK))

@@ -20,7 +20,6 @@ from shared.settings import (
     Settings,
     file_variable,
     variable,
-    without_password,
 )
 
 Waits = Annotated[tuple[Annotated[float, Field(gt=0, le=60)], ...], BY_COMMAS]
@@ -134,20 +133,6 @@ def test_a_secret_and_its_file_exclude_each_other(tmp_path: Path) -> None:
 
 def test_a_setting_that_is_no_secret_is_read_from_no_file() -> None:
     assert read(THE_NUMBER_FILE="/nowhere").number == 3
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("amqp://user:pass@host:5672/v", "amqp://user@host:5672/v"),
-        ("postgresql://host/db?password=secret", "postgresql://host/db"),
-        ("amqp://host", "amqp://host"),
-        ("sk_live_1", ""),
-        ("amqp://user:pass@host:x", ""),
-    ],
-)
-def test_of_a_secret_url_only_who_and_where_is_shown(url: str, shown: str) -> None:
-    assert without_password(url) == shown
 
 
 # -- slips --------------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,250 @@
+"""One reading of the URLs of databases and of the broker, for services, migrations and tools.
+
+A URL is checked once, before anything is opened: each parameter has to be one that is obeyed here, and each file that it names has to be
+readable. Errors never show the URL. They are texts that follow the name of a variable.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlsplit
+
+from shared.misspelled import distance
+
+SLIP_MOST = 3
+"""How many letters a parameter may differ from the one that was meant."""
+
+
+class UrlError(ValueError):
+    """A URL that cannot be used. The text follows the name of its variable. It has no full stop and shows no value."""
+
+
+class NoUrlError(UrlError):
+    """It is no such URL at all."""
+
+
+Check = Callable[[str], str | None]
+"""What a value must be; None if it is that."""
+
+
+def _one_of(*words: str) -> Check:
+    return lambda value: None if value in words else f"one of {', '.join(words)}"
+
+
+def _number(least: int, most: int) -> Check:
+    def check(value: str) -> str | None:
+        return None if value.isdecimal() and least <= int(value) <= most else f"a whole number from {least} to {most}"
+
+    return check
+
+
+def _file(value: str) -> str | None:
+    try:
+        with Path(value).open("rb"):
+            return None
+    except (OSError, ValueError):
+        return "a file that can be read"
+
+
+def _text(_value: str) -> None:
+    return None
+
+
+_TLS_VERSION = _one_of("TLSv1.2", "TLSv1.3")
+_OF_DATABASE: Mapping[str, Check] = {
+    "application_name": _text,
+    "channel_binding": _one_of("prefer", "disable"),
+    "client_encoding": _one_of("auto", "utf8", "UTF8", "utf-8"),
+    "connect_timeout": _number(1, 60),
+    "database": _text,
+    "dbname": _text,
+    "gssencmode": _one_of("prefer", "disable"),
+    "host": _text,
+    "keepalives": _text,
+    "keepalives_count": _text,
+    "keepalives_idle": _text,
+    "keepalives_interval": _text,
+    "options": _text,
+    "passfile": _file,
+    "password": _text,
+    "port": _text,
+    "ssl_max_protocol_version": _TLS_VERSION,
+    "ssl_min_protocol_version": _TLS_VERSION,
+    "sslcert": _file,
+    "sslcrl": _file,
+    "sslkey": _file,
+    "sslmode": _one_of("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": _one_of("postgres", "direct"),
+    "sslpassword": _text,
+    "sslrootcert": _file,
+    "target_session_attrs": _one_of("any", "read-write", "primary", "read-only", "standby", "prefer-standby"),
+    "user": _text,
+}
+"""The parameters of libpq that are obeyed here, or that change nothing here, with what their values must be."""
+_NOT_FOR_THE_DRIVER = frozenset(
+    {
+        *("application_name", "channel_binding", "client_encoding", "connect_timeout", "gssencmode"),
+        *("keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval"),
+    }
+)
+"""asyncpg would send them to the server as settings, and the server would refuse them. The first is obeyed by `database_arguments`."""
+_OF_BROKER: Mapping[str, Check] = {
+    "auth": _one_of("plain", "external", "PLAIN", "EXTERNAL"),
+    "cafile": _file,
+    "capath": _text,
+    "certfile": _file,
+    "happy_eyeballs_delay": _text,
+    "heartbeat": _number(0, 3_600),
+    "interleave": _number(0, 1),
+    "keyfile": _file,
+    "name": _text,
+    "no_verify_ssl": _one_of("0", "1"),
+    "timeout": _number(1, 60),
+}
+"""The parameters that aio-pika and aiormq obey."""
+_OTHER_NAMES = {
+    "ssl": "sslmode",
+    "cacertfile": "cafile",
+    "ca_certs": "cafile",
+    "ssl_cafile": "cafile",
+    "connection_timeout": "timeout",
+    "auth_mechanism": "auth",
+    "verify": "no_verify_ssl",
+}
+"""What other clients call some of these."""
+_ESCAPES = "in user and password write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25"
+
+
+def check_database_url(url: str) -> str:
+    """The URL, if it can be used. Raises UrlError."""
+    parts = _split(url, ("postgresql", "postgres"))
+    query = _parameters(parts, _OF_DATABASE)
+    hosts = _hosts(query["host"] if "host" in query else unquote(parts.netloc.rpartition("@")[2]))
+    if not all(host for host, _ in hosts):
+        raise NoUrlError
+    if len([port for port in query.get("port", "").split(",") if port]) > len(hosts):
+        raise UrlError("has more ports than hosts")
+    if query.get("sslmode") in {"verify-ca", "verify-full"} and "sslrootcert" not in query:
+        raise UrlError(
+            f"has sslmode={query['sslmode']} and no sslrootcert: it must name the file with the authority's certificate"
+        )
+    if ("sslkey" in query) and ("sslcert" not in query):
+        raise UrlError("has sslkey and no sslcert: both are needed")
+    return url
+
+
+def check_broker_url(url: str) -> str:
+    """The URL, if it can be used. Raises UrlError."""
+    parts = _split(url, ("amqp", "amqps"))
+    query = _parameters(parts, _OF_BROKER)
+    ((host, _),) = _hosts(parts.netloc.rpartition("@")[2], most=1)
+    if not host:
+        raise NoUrlError
+    if parts.path.count("/") > 1:
+        raise UrlError("has a / in the name of the virtual host: write it as %2F")
+    tls = {"cafile", "capath", "certfile", "keyfile", "no_verify_ssl"} & query.keys()
+    if parts.scheme == "amqp" and tls:
+        raise UrlError(f"has {min(tls)} and begins with amqp://: TLS is spoken where it begins with amqps://")
+    if ("keyfile" in query) != ("certfile" in query):
+        raise UrlError("has only one of certfile and keyfile: both are needed")
+    return url
+
+
+def _split(url: str, schemes: Sequence[str]) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket without its other one
+        raise NoUrlError from None
+    if parts.scheme not in schemes or "://" not in url or any(letter.isspace() for letter in url):
+        raise NoUrlError
+    if parts.fragment or "#" in url or parts.netloc.count("@") > 1:
+        raise UrlError(f"has a # or @ where none may be: {_ESCAPES}")
+    return parts
+
+
+def _parameters(parts: SplitResult, known: Mapping[str, Check]) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise UrlError("has a parameter without a value: write NAME=VALUE, separated by &") from None
+    query = dict(pairs)
+    for name, value in query.items():
+        if name not in known:
+            raise UrlError(_unknown(name, known))
+        if (must := known[name](value)) is not None:
+            raise UrlError(f"has {name}, which must be {must}")
+    return query
+
+
+def _unknown(name: str, known: Mapping[str, Check]) -> str:
+    """The sentence about a parameter that nobody knows. It may be the rest of a password, so it is shown only if it is like a known one."""
+    meant = _OTHER_NAMES.get(name)
+    if meant in known:
+        return f"has the parameter {name}, which is {meant} here"
+    near = min(known, key=lambda one: distance(name, one))
+    if distance(name, near) <= min(SLIP_MOST, len(near) // 2):
+        return f"has the parameter {name}: did you mean {near}"
+    return f"has a parameter that is not known: it may have {', '.join(known)}"
+
+
+def _hosts(text: str, *, most: int = 100) -> list[tuple[str, int | None]]:
+    """The hosts, each with its port; raises UrlError for what is none."""
+    hosts = [_host(one) for one in text.split(",")]
+    if len(hosts) > most:
+        raise UrlError("has more than one host")
+    return hosts
+
+
+def _host(text: str) -> tuple[str, int | None]:
+    if text.startswith("/"):  # the folder of a socket
+        return text, None
+    if text.startswith("["):
+        host, closed, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+        if not closed:
+            raise NoUrlError
+    else:
+        host, _, port = text.partition(":")
+        if ":" in port:
+            raise UrlError(f"has more than one : in its address: write an IPv6 address as [::1], and {_ESCAPES}")
+    if port and not (port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
+        raise NoUrlError
+    return host, int(port) if port else None
+
+
+def database_arguments(
+    url: str, *, name: str, timeout_s: float, settings: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The arguments for `asyncpg.connect` and `asyncpg.create_pool`, made of a URL that was checked.
+
+    `name` shows in pg_stat_activity, with an application_name of the URL behind it. `timeout_s` is the time to connect if the URL has no
+    connect_timeout.
+    """
+    parts = urlsplit(url)
+    given = {one: values[-1] for one, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    kept = "&".join(one for one in parts.query.split("&") if one.partition("=")[0] not in _NOT_FOR_THE_DRIVER)
+    own_name = given.get("application_name")
+    return {
+        "dsn": parts._replace(query=kept).geturl(),
+        "timeout": float(given.get("connect_timeout", timeout_s)),
+        "server_settings": {**(settings or {}), "application_name": f"{name} {own_name}" if own_name else name},
+    }
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown: whom it connects as, and where. Empty if it is none that can be read."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    login, _, hosts = parts.netloc.rpartition("@")
+    if "://" not in url or "@" in login or not parts.scheme:
+        return ""
+    try:
+        for host in unquote(hosts).split(","):
+            _host(host)
+    except UrlError:
+        return ""
+    query = parse_qs(parts.query)
+    user = login.partition(":")[0] or query.get("user", [""])[-1]
+    return f"{parts.scheme}://{user}{'@' if user else ''}{hosts or query.get('host', [''])[-1]}{parts.path}"

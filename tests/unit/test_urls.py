@@ -1,0 +1,154 @@
+"""URLs are read in one way. What a URL asks for is done, or refused with a sentence that shows nothing of it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asyncpg import connect_utils
+
+from shared.urls import NoUrlError, UrlError, check_broker_url, check_database_url, database_arguments, without_password
+
+SECRET = "very-secret"
+
+
+def read_by_the_driver(url: str, **arguments: Any) -> Any:
+    """What asyncpg makes of it: addresses, and the parameters of the connection."""
+    given = database_arguments(check_database_url(url), name="remit", timeout_s=5.0)
+    names = ("host", "port", "user", "password", "passfile", "database", "ssl", "service", "servicefile", "direct_tls")
+    more = ("target_session_attrs", "krbsrvname", "gsslib")
+    none = dict.fromkeys((*names, *more))
+    return connect_utils._parse_connect_dsn_and_args(  # type: ignore[attr-defined]
+        dsn=given["dsn"], server_settings=given["server_settings"], **none, **arguments
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        ("postgresql://u:p@db/invoice", [("db", 5432)]),
+        ("postgres://u@db:6432/invoice", [("db", 6432)]),
+        ("postgresql://u@[::1]:5433/invoice", [("::1", 5433)]),
+        ("postgresql://u@a:1,b:2,c/invoice", [("a", 1), ("b", 2), ("c", 5432)]),
+        ("postgresql://u@a,b/invoice?target_session_attrs=read-write", [("a", 5432), ("b", 5432)]),
+        ("postgresql://u@/invoice?host=/var/run/postgresql", ["/var/run/postgresql/.s.PGSQL.5432"]),
+        ("postgresql://u@%2Fvar%2Frun/invoice", ["/var/run/.s.PGSQL.5432"]),
+        ("postgresql:///invoice?host=db&port=6432&user=u", [("db", 6432)]),
+    ],
+)
+def test_a_database_url_reaches_every_kind_of_address(url: str, addresses: list[Any]) -> None:
+    assert read_by_the_driver(url)[0] == addresses
+
+
+def test_user_and_password_are_percent_encoded() -> None:
+    _, parameters = read_by_the_driver("postgresql://us%40er:p%3A%2F%40%23%25@db/in%20voice")
+    assert (parameters.user, parameters.password, parameters.database) == ("us@er", "p:/@#%", "in voice")
+
+
+def test_parameters_that_the_driver_does_not_know_are_obeyed_or_change_nothing() -> None:
+    url = "postgresql://u@db/x?application_name=blue&connect_timeout=7&keepalives=1&channel_binding=prefer&gssencmode=disable&options=-c%20a.b%3D1"
+    _, parameters = read_by_the_driver(url)
+    assert parameters.server_settings == {"options": "-c a.b=1", "application_name": "remit blue"}
+    assert database_arguments(url, name="remit", timeout_s=5.0)["timeout"] == 7.0
+    assert database_arguments("postgresql://u@db/x", name="remit", timeout_s=5.0)["timeout"] == 5.0
+
+
+@pytest.mark.parametrize("mode", ["disable", "prefer", "require"])
+def test_tls_is_what_the_url_demands(mode: str) -> None:
+    _, parameters = read_by_the_driver(f"postgresql://u@db/x?sslmode={mode}")
+    assert parameters.sslmode.name == mode
+    assert bool(parameters.ssl) is (mode != "disable")
+
+
+@pytest.mark.parametrize(
+    ("rest", "sentence"),
+    [
+        ("db/x?sslmod=require", r"has the parameter sslmod: did you mean sslmode"),
+        ("db/x?ssl=require", r"has the parameter ssl, which is sslmode here"),
+        ("db/x?sslmode=verify_full", r"has sslmode, which must be one of disable, .*verify-full"),
+        ("db/x?sslmode=verify-full", r"has sslmode=verify-full and no sslrootcert: .*"),
+        ("db/x?sslrootcert=/nowhere", r"has sslrootcert, which must be a file that can be read"),
+        ("db/x?connect_timeout=soon", r"has connect_timeout, which must be a whole number from 1 to 60"),
+        ("db/x?target_session_attrs=master", r"has target_session_attrs, which must be one of any, .*"),
+        ("db/x?channel_binding=require", r"has channel_binding, which must be one of prefer, disable"),
+        ("db/x?pgbouncer=true", r"has a parameter that is not known: it may have application_name, .*"),
+        ("db/x?sslmode", r"has a parameter without a value: .*"),
+        ("db/x#y", r"has a # or @ where none may be: in user and password write @ as %40.*"),
+        ("w@rd@db/x", r"has a # or @ where none may be: .*"),
+        ("::1:5432/x", r"has more than one : in its address: .*"),
+        ("a/x?port=1,2", r"has more ports than hosts"),
+    ],
+)
+def test_a_mistake_in_a_database_url_is_told(rest: str, sentence: str) -> None:
+    with pytest.raises(UrlError) as told:
+        check_database_url(f"postgresql://u:{SECRET}@{rest}")
+    assert re.fullmatch(sentence, str(told.value))
+    assert SECRET not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "db",
+        "mysql://db/x",
+        "postgresql:/db/x",
+        "postgresql:///x",
+        "postgresql://db:x/x",
+        "postgresql://[::1/x",
+        "postgresql://a,/x",
+    ],
+)
+def test_what_is_no_database_url_is_refused(url: str) -> None:
+    with pytest.raises(NoUrlError):
+        check_database_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://host",
+        "amqp://u:p@host:5672/",
+        "amqp://u:p@host:5672/%2F?heartbeat=5",
+        "amqp://u:p@[::1]:5672/v",
+        "amqps://u@host/v?auth=external&no_verify_ssl=1",
+    ],
+)
+def test_a_broker_url_may_have_what_the_client_obeys(url: str) -> None:
+    assert check_broker_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("amqp://h/v?hartbeat=5", "has the parameter hartbeat: did you mean heartbeat"),
+        ("amqp://h/v?heartbeat=soon", "has heartbeat, which must be a whole number from 0 to 3600"),
+        ("amqps://h/v?cacertfile=x", "has the parameter cacertfile, which is cafile here"),
+        ("amqps://h/v?cafile=/nowhere", "has cafile, which must be a file that can be read"),
+        ("amqp://h/v?frame_max=100", "has a parameter that is not known: it may have auth, .*"),
+        ("amqp://h/a/b", "has a / in the name of the virtual host: write it as %2F"),
+        ("amqp://h1,h2/v", "has more than one host"),
+        ("amqp://h/v?no_verify_ssl=1", "has no_verify_ssl and begins with amqp://: .*"),
+        ("amqps://h/v?certfile={here}", "has only one of certfile and keyfile: both are needed"),
+    ],
+)
+def test_a_mistake_in_a_broker_url_is_told(url: str, sentence: str) -> None:
+    with pytest.raises(UrlError) as told:
+        check_broker_url(url.format(here=Path(__file__)))
+    assert re.fullmatch(sentence, str(told.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://user:pass@host:5672/v", "amqp://user@host:5672/v"),
+        ("postgresql://u:p@a:1,b:2/db", "postgresql://u@a:1,b:2/db"),
+        ("postgresql:///db?host=/run&user=u&password=secret", "postgresql://u@/run/db"),
+        ("amqp://host", "amqp://host"),
+        ("sk_live_1", ""),
+        ("amqp://user:p@ss@host", ""),
+        ("amqp://user:pass/word@host", ""),
+        ("amqp://user:pass@host:x", ""),
+    ],
+)
+def test_of_a_url_only_who_and_where_is_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown
