@@ -20,7 +20,7 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{40,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
+class RemitBuild:
     """`version` is that of the package, `revision` the commit. Either is "unknown" if nothing tells it."""
 
     version: str
@@ -34,11 +34,11 @@ class Build:
 
 
 @cache
-def this_build() -> Build:
+def this_build() -> RemitBuild:
     """The build that runs: of an image it is what REMIT_VERSION and REMIT_REVISION say, else what the package and its repository say."""
     version = os.environ.get("REMIT_VERSION") or _version_of(_DISTRIBUTION) or UNKNOWN
     revision = os.environ.get("REMIT_REVISION") or _revision(_ROOT) or UNKNOWN
-    return Build(version, revision[:REVISION_LENGTH], platform.python_version())
+    return RemitBuild(version, revision[:REVISION_LENGTH], platform.python_version())
 
 
 def libraries() -> Mapping[str, str]:

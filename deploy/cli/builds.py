@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.cli.output import MISUSED, fail
-from shared.build import UNKNOWN, Build, this_build
+from shared.build import UNKNOWN, RemitBuild, this_build
 
 COMMAND: Final = "rabbitmqctl list_connections client_properties --formatter json"
 CONNECTIONS_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -26,23 +26,27 @@ class ConnectedBuild:
         known = f"{self.version}, revision {self.revision}" if self.version != UNKNOWN else "an earlier build"
         return f"{self.service} ({known})"
 
-    def is_of(self, build: Build) -> bool:
+    def is_of(self, build: RemitBuild) -> bool:
         return (self.version, self.revision) == (build.version, build.revision)
 
 
 def connected_builds(file: Path, services: tuple[str, ...]) -> list[ConnectedBuild]:
     """The builds of our services with a connection, each once. `-` is stdin. Raises CliError if it is not what `COMMAND` prints."""
-    import orjson  # noqa: PLC0415 - `--help` need not pay
-
     try:
         text = sys.stdin.read(CONNECTIONS_BYTES_MAX) if str(file) == "-" else file.read_text(encoding="utf-8")
-        listed = [_properties(row["client_properties"]) for row in orjson.loads(text)]
+        return builds_in(text, services)
     except OSError as error:
         fail(f"{file}: {error.strerror}.", MISUSED)
     except (ValueError, TypeError, KeyError):
         fail(f"{file} is not what `{COMMAND}` prints.", MISUSED)
+
+
+def builds_in(text: str, services: tuple[str, ...]) -> list[ConnectedBuild]:
+    """The builds of our services in what `COMMAND` printed. Raises ValueError, TypeError or KeyError for anything else."""
+    import orjson  # noqa: PLC0415 - `--help` need not pay
+
     found = set()
-    for properties in listed:
+    for properties in [_properties(row["client_properties"]) for row in orjson.loads(text)]:
         service = properties.get("connection_name", "").partition(" ")[0]
         if service in services:
             version, revision = (properties.get(f"remit_{name}", UNKNOWN) for name in ("version", "revision"))

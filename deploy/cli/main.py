@@ -21,6 +21,7 @@ from deploy.cli import (
     commands,
     config,
     crash_points,
+    doctor,
     find,
     invoice,
     journal,
@@ -80,6 +81,7 @@ def build(called: str | None = None) -> typer.Typer:
     purge.register(app)
     reconcile.register(app)
     find.register(app)
+    doctor.register(app)
     version.register(app)
     app.add_typer(invoice.app, name="invoice")
     app.add_typer(commands.app, name="command")

@@ -81,6 +81,7 @@ def invocations(letter: str, folder: Path, words: str = WORDS) -> Invocations:
         ("dead-letters", "discard"): [[letter, words, *why], [letter, "--reason", "because", "--who", "ann"]],
         ("journal", "verify"): [[]],
         ("purge",): [["--scan"], ["--scan", "--do", "--reason", words, "--who", words]],
+        ("doctor",): [[], ["--rabbitmqctl", f"echo {words}"], ["--rabbitmqctl", words]],
         ("find",): [[invoice], [letter], [str(payment("paid"))], [str(payment("waiting"))], [str(QUARANTINED)], [words]],
         ("reconcile",): [["--ledger", words], ["--since", words]],
         ("outbox", "list"): [[]],

@@ -47,12 +47,13 @@ def test_every_command_has_short_help(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def typed(path: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """The exit code and stderr of a command that is called as somebody would."""
+    """The exit code and all output of a command that is called as somebody would."""
     called = invocations("0197b1c4-0000-7000-8000-000000000001", folder, "words")[path]
     assert not isinstance(called, str)
     with pytest.raises(SystemExit) as ended:
         cli.main([*path, *called[0]])
-    return int(ended.value.code or 0), capsys.readouterr().err
+    shown = capsys.readouterr()
+    return int(ended.value.code or 0), shown.out + shown.err
 
 
 @pytest.mark.parametrize("trouble", ["away", "refused"])
@@ -75,7 +76,7 @@ def test_servers_that_are_away_or_refuse_us_are_told_in_a_sentence(
         assert code in CODES - {output.OK}, (path, err)
         assert "Traceback" not in err, (path, err)
         assert "a-secret" not in err, path
-        assert re.search(r"remit: .*(_URL|broker|database|server)", err, re.DOTALL), (path, err)
+        assert re.search("_URL|broker|database|server", err), (path, err)
 
 
 def test_ctrl_c_is_an_exit_code_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

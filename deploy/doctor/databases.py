@@ -1,0 +1,230 @@
+"""The doctor's look at the databases: reachable, of a supported version, migrated, with the right clock, roles and rights, without lag."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, cast, get_args
+
+from deploy.doctor.diagnosis import Diagnosis, broken, look, well
+from deploy.permissions.databases import AUDIT, GRANTS, PURGE, Service, owner
+from services.audit.errors import AuditError
+from services.audit.stores import Snapshot, snapshot
+from shared.clock import Clock
+from shared.persistence import schema
+from shared.persistence.database import Connection
+
+SERVICES_FOLDER: Final = Path(__file__).parents[2] / "services"
+POSTGRESQL_LEAST: Final = 15
+POSTGRESQL_TESTED_MOST: Final = 18
+SKEW_LOOK_S, SKEW_BROKEN_S = 2.0, 60.0
+"""Due times are the database's own, so a skew breaks no promise. Times in messages and logs are a machine's, and a gateway refuses events
+whose signatures are 300 s old."""
+LAG_LOOK_S: Final = 60
+"""The sweeper publishes after two seconds what a publisher left behind."""
+
+
+class _SnapshotConnection:
+    """What `schema.pending` asks of a connection, answered by a snapshot."""
+
+    def __init__(self, snapshot_: Snapshot) -> None:
+        self.fetchval = snapshot_.value
+
+
+async def look_at_database(service: Service, url: str, clock: Clock) -> list[Diagnosis]:
+    """Everything about one service's database. One that cannot be read is one diagnosis."""
+    try:
+        async with snapshot(service, url) as database:
+            return [one async for one in _look(service, database, clock)]
+    except AuditError as error:
+        return [broken(f"{service} database", str(error), f"look at PostgreSQL, and at {service.upper()}_DATABASE_URL")]
+
+
+async def _look(service: Service, database: Snapshot, clock: Clock) -> AsyncIterator[Diagnosis]:
+    what = f"{service} database"
+    yield _version(what, int(await database.value("SELECT current_setting('server_version_num')::int")))
+    yield await _migrations(service, what, database)
+    yield await _clock(what, database, clock)
+    yield await _role(what, database)
+    for one in await _rights(service, what, database):
+        yield one
+    yield await _outbox(what, database)
+    yield await _work(service, what, database)
+
+
+def _version(what: str, number: int) -> Diagnosis:
+    version = number // 10_000
+    if version < POSTGRESQL_LEAST:
+        return broken(
+            what,
+            f"PostgreSQL {version} is older than {POSTGRESQL_LEAST}.",
+            f"upgrade PostgreSQL to {POSTGRESQL_LEAST} or newer",
+        )
+    if version > POSTGRESQL_TESTED_MOST:
+        return look(
+            what,
+            f"PostgreSQL {version} is newer than {POSTGRESQL_TESTED_MOST}, the newest that was tried.",
+            "watch the logs",
+        )
+    return well(what, f"PostgreSQL {version} answers.")
+
+
+async def _migrations(service: Service, what: str, database: Snapshot) -> Diagnosis:
+    folder = SERVICES_FOLDER / service / "migrations"
+    if (problem := await schema.pending(cast(Connection, _SnapshotConnection(database)), folder)) is not None:
+        return broken(what, f"{problem[0].upper()}{problem[1:]}.", f"remit migrate {service}")
+    current = str(await database.value("SELECT version_num FROM alembic_version"))
+    waiting = [step.name for step in schema.steps(folder) if step.is_post and step.revision > current]
+    if waiting:
+        return look(
+            what,
+            f"Post steps wait: {', '.join(waiting)}.",
+            f"remit migrate --post {service}, once no earlier build runs",
+        )
+    newest = schema.steps(folder)[-1].revision
+    if current > newest:
+        return look(what, f"It is at revision {current} of a newer build than this one.", "remit version")
+    return well(what, f"It is migrated to revision {current}.")
+
+
+async def _clock(what: str, database: Snapshot, clock: Clock) -> Diagnosis:
+    before = clock()
+    theirs = await database.value("SELECT clock_timestamp()")
+    skew_s = (theirs - (before + (clock() - before) / 2)).total_seconds()
+    return judge_skew(what, skew_s)
+
+
+def judge_skew(what: str, skew_s: float) -> Diagnosis:
+    """Whether a server's clock agrees with this machine's."""
+    says = f"Its clock is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} this machine's."
+    if abs(skew_s) < SKEW_LOOK_S:
+        return well(what, says)
+    return (broken if abs(skew_s) >= SKEW_BROKEN_S else look)(what, says, "start a time service (NTP) on both machines")
+
+
+async def _role(what: str, database: Snapshot) -> Diagnosis:
+    (row,) = await database.page(
+        "SELECT rolname, rolsuper OR rolcreaterole OR rolcreatedb AS mighty FROM pg_roles WHERE rolname = current_user"
+    )
+    if row["mighty"]:
+        return look(
+            what, f"The role {row['rolname']} of this URL may do far more than Remit needs.", "remit permissions"
+        )
+    return well(what, f"The role is {row['rolname']}.")
+
+
+_PRIVILEGE: Final = re.compile(r"([A-Z]+)(?: \(([^)]*)\))?")
+_GRANTED: Final = """
+    SELECT c.relname, coalesce(r.rolname, 'PUBLIC') AS grantee, a.privilege_type AS privilege, NULL AS attname
+    FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') AND a.grantee <> c.relowner
+    UNION ALL
+    SELECT c.relname, coalesce(r.rolname, 'PUBLIC'), a.privilege_type, t.attname
+    FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped
+    CROSS JOIN LATERAL aclexplode(t.attacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') AND a.grantee <> c.relowner"""
+SHOWN_MAX: Final = 3
+"""Rights that are named; the rest is counted."""
+
+
+async def _rights(service: Service, what: str, database: Snapshot) -> list[Diagnosis]:
+    """What the roles may do, held against the one table of `remit permissions`."""
+    do = f"remit permissions apply {service}"
+    owned_by = await database.value(
+        "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
+    )
+    if owned_by != owner(service):
+        return [look(what, f"It belongs to {owned_by}: services share a role that may do everything.", do)]
+    granted = {
+        (row["relname"], row["grantee"], row["privilege"], row["attname"]) for row in await database.page(_GRANTED)
+    }
+    there = {
+        row["relname"]
+        for row in await database.page("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+    }
+    wanted = {
+        (table, role, privilege, column)
+        for table, grant in GRANTS[service].items()
+        if table in there
+        for role in (service, AUDIT, PURGE)
+        for privilege, column in _privileges(grant.of(role))
+    }
+    found = []
+    if lacking := sorted(wanted - granted, key=str):
+        found.append(broken(what, f"Rights are missing: {_listed(lacking)}.", do))
+    if beyond := sorted(granted - wanted, key=str):
+        found.append(look(what, f"Rights go beyond need: {_listed(beyond)}.", do))
+    return found or [well(what, "Every role may do what it should, and nothing else.")]
+
+
+def _privileges(words: str) -> set[tuple[str, str | None]]:
+    """`SELECT, UPDATE (a, b)` -> SELECT of the table, UPDATE of each of the two columns."""
+    return {
+        (privilege, column.strip() or None)
+        for privilege, columns in _PRIVILEGE.findall(words)
+        for column in columns.split(",")
+    }
+
+
+def _listed(rights: list[tuple[Any, ...]]) -> str:
+    shown = [
+        f"{role} {privilege} {table}{f'.{column}' if column else ''}"
+        for table, role, privilege, column in rights[:SHOWN_MAX]
+    ]
+    more = len(rights) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+async def _outbox(what: str, database: Snapshot) -> Diagnosis:
+    (row,) = await database.page(
+        """SELECT count(*) FILTER (WHERE sweep_after = 'infinity') AS quarantined, count(*) FILTER (WHERE lane <> 'public') AS waiting,
+                  coalesce(clock_timestamp() - min(created_at) FILTER (WHERE lane <> 'public' AND sweep_after <> 'infinity'), '0') AS age
+           FROM outbox"""
+    )
+    if row["quarantined"]:
+        return broken(
+            what, f"{row['quarantined']} messages are quarantined: they are not tried any more.", "remit outbox list"
+        )
+    age_s = cast(timedelta, row["age"]).total_seconds()
+    if age_s > LAG_LOOK_S:
+        says = f"Messages wait in the outbox, the oldest for {age_s:.0f} s."
+        return broken(
+            what, says, "see whether the service runs and reaches the broker: its /readyz and its log say why"
+        )
+    return well(what, f"{row['waiting']} messages wait in the outbox.")
+
+
+_WORK: Final[dict[Service, tuple[str, str, str]]] = {
+    "invoice": (
+        "SELECT count(*) FROM payments WHERE pending AND announced_at < clock_timestamp() - interval '1 hour'",
+        "payments are pending, and were announced more than an hour ago",
+        "remit payments in-doubt",
+    ),
+    "payment_gateway": (
+        "SELECT count(*) FROM payments WHERE due_at < clock_timestamp() - interval '1 minute'",
+        "payments have been due for more than a minute",
+        "see whether payment_gateway runs, and what its /readyz says of the gateway",
+    ),
+    "saga": (
+        "SELECT count(*) FROM deadlines WHERE fired_at IS NULL AND due_at < clock_timestamp() - interval '1 minute'",
+        "deadlines have been due for more than a minute",
+        "see whether saga runs",
+    ),
+    "staff": (
+        "SELECT count(*) FROM dead_letters WHERE status = 'open'",
+        "dead letters are open",
+        "remit dead-letters list",
+    ),
+}
+"""Work that is late, or waits for a person, by service: its number, in words, and what to type."""
+assert _WORK.keys() == set(get_args(Service))  # noqa: S101 - a service more has work, too
+
+
+async def _work(service: Service, what: str, database: Snapshot) -> Diagnosis:
+    statement, words, do = _WORK[service]
+    number = int(await database.value(statement))
+    return (
+        look(what, f"{number} {words}.", do)
+        if number
+        else well(what, f"No {words.partition(' ')[0]} wait for anybody.")
+    )

@@ -1,0 +1,90 @@
+"""The whole look of the doctor: everything that was named, one after the other."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from deploy.doctor.broker import look_at_broker
+from deploy.doctor.certificates import look_at_certificate
+from deploy.doctor.databases import look_at_database
+from deploy.doctor.diagnosis import Diagnosis, broken, look, unseen, well
+from deploy.doctor.gateway import fly_canary, look_at_gateway
+from deploy.doctor.node import look_at_node, runner
+from deploy.permissions.databases import SERVICES
+from shared.build import this_build
+from shared.clock import Clock
+
+PYTHON_LEAST: Final = (3, 11)
+PYTHON_TESTED_MOST: Final = (3, 14)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What was named: databases by their service, the broker, how to run `rabbitmqctl`. `canary`: a payment may be made."""
+
+    databases: Mapping[str, str] = field(repr=False)
+    rabbitmq_url: str | None = field(repr=False)
+    rabbitmqctl: str | None = None
+    canary: bool = False
+
+
+async def examine(around: Surroundings, clock: Clock) -> list[Diagnosis]:
+    """Look at everything. What was not named is said to be not seen."""
+    found = [judge_python(sys.version_info[:2])]
+    for service in SERVICES:
+        if service in around.databases:
+            found += await look_at_database(service, around.databases[service], clock)
+        else:
+            found.append(_unnamed(f"{service} database", f"{service.upper()}_DATABASE_URL"))
+    if around.rabbitmq_url is None:
+        found.append(_unnamed("broker", "RABBITMQ_URL"))
+    else:
+        found += await look_at_broker(around.rabbitmq_url)
+    ctl = None if around.rabbitmqctl is None else runner(around.rabbitmqctl)
+    found += await asyncio.to_thread(look_at_node, ctl, _vhost(around.rabbitmq_url), SERVICES, clock)
+    found.append(await look_at_gateway() if os.environ.get("GATEWAY_URL") else _unnamed("gateway", "GATEWAY_URL"))
+    for variable, url in _urls(around):
+        if (seen := await look_at_certificate(variable, url, clock())) is not None:
+            found.append(seen)
+    found.append(await _canary(around))
+    return found
+
+
+def judge_python(version: tuple[int, ...]) -> Diagnosis:
+    """Whether this Python is one that Remit runs on."""
+    build, text = this_build(), ".".join(map(str, version))
+    if version < PYTHON_LEAST:
+        return broken("build", f"Python {text} is older than 3.11.", "install Python 3.11 or newer")
+    says = f"Remit {build.version}, revision {build.revision}, on Python {text}."
+    return (
+        well("build", says)
+        if version <= PYTHON_TESTED_MOST
+        else look("build", says, "no newer Python than 3.14 was tried")
+    )
+
+
+async def _canary(around: Surroundings) -> Diagnosis:
+    if not around.canary:
+        return unseen("canary", "No payment was tried.", "--canary pays an invoice of its own, by a test card")
+    if around.rabbitmq_url is None or "invoice" not in around.databases:
+        return unseen("canary", "It needs RABBITMQ_URL and INVOICE_DATABASE_URL.", "set both")
+    return await fly_canary(around.rabbitmq_url, around.databases["invoice"])
+
+
+def _urls(around: Surroundings) -> Iterator[tuple[str, str]]:
+    """The variables whose servers may have certificates."""
+    named = {f"{service.upper()}_DATABASE_URL": url for service, url in around.databases.items()}
+    named |= {"RABBITMQ_URL": around.rabbitmq_url or "", "GATEWAY_URL": os.environ.get("GATEWAY_URL", "")}
+    yield from ((variable, url) for variable, url in named.items() if url)
+
+
+def _vhost(url: str | None) -> str:
+    return unquote(urlsplit(url or "").path[1:]) or "/"
+
+
+def _unnamed(what: str, variable: str) -> Diagnosis:
+    return unseen(what, f"{variable} is not set.", f"set {variable}")
