@@ -3,87 +3,39 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import aio_pika
 import pytest
 
-from deploy.demo.scenes import SCENES, Scene, Stage
+from deploy.demo.scenes import Stage
 from deploy.demo.upstream import Upstream
 from deploy.local.stack import SERVICES, UPSTREAM
 from deploy.local.system import System, audit, wait_until_drained
 from shared.messaging.apply import apply_topology
 from tests.support.databases import rows
+from tests.support.mixed_load import play_mix
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
-BY_NAME = {scene.name: scene for scene in SCENES}
-MIX = (
-    "paid by token",
-    "paid by token",
-    "paid by token",
-    "paid by encrypted card",
-    "declined",
-    "command sent three times",
-    "void against pay",
-    "payment id used twice",
-    "paid before issued",
-    "pm_remit_charged_then_timeout",
-    "pm_remit_charged_then_500",
-    "pm_remit_reset_after_charge",
-    "pm_remit_reset_before_charge",
-    "pm_remit_late_success",
-)
-ROUNDS = 4
 LOST: set[str] = set()
 """Queues that a test has deleted with their messages. All tests of this module share one system, so the audit must know of them."""
-AT_ONCE = 14
 HEARTBEAT_S = 2
 """For a process that will be stopped: its messages are redelivered well before anybody gives up on them."""
 
 
-@dataclass(slots=True)
-class SurvivalRun:
-    """A run of scenes, and their unexpected results."""
-
-    total: int
-    surprises: list[str] = field(default_factory=list)
-    played: int = 0
-    some_played: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 def play(system: System, name: str, disturb: Callable[[System], Awaitable[None]] | None = None) -> list[str]:
     """Play the mix, and `disturb` when a quarter of it has been played. Returns what was unexpected."""
-    return asyncio.run(_play(system, name, disturb))
-
-
-async def _play(system: System, name: str, disturb: Callable[[System], Awaitable[None]] | None) -> list[str]:
-    run = SurvivalRun(total=len(MIX) * ROUNDS)
-    turns = asyncio.Semaphore(AT_ONCE)
-    async with Upstream.open(system.stack.rabbitmq_url_of(UPSTREAM), name=name, history=system.history) as upstream:
-        keys = system.public_keys["keys"]
-        assert isinstance(keys, list)
-        stage = Stage(upstream, keys[0])
-
-        async def one(scene: Scene, number: int) -> None:
-            async with turns:
-                played = await scene.play(stage, f"{name}-{number}")
-            run.played += 1
-            if played.result not in scene.results:
-                run.surprises.append(f"{scene.name}: {played.result}")
-            if run.played == run.total // 4:
-                run.some_played.set()
-
-        async def disturbance() -> None:
-            await run.some_played.wait()
-            if disturb is not None:
-                await disturb(system)
-
-        scenes = [BY_NAME[name_] for _ in range(ROUNDS) for name_ in MIX]
-        async with asyncio.timeout(120):
-            await asyncio.gather(disturbance(), *(one(scene, number) for number, scene in enumerate(scenes)))
-    return run.surprises
+    keys = system.public_keys["keys"]
+    assert isinstance(keys, list)
+    mix = play_mix(
+        system.stack.rabbitmq_url_of(UPSTREAM),
+        name=name,
+        history=system.history,
+        public_key=keys[0],
+        disturb=None if disturb is None else lambda: disturb(system),
+    )
+    return asyncio.run(mix)
 
 
 def holds(system: System) -> None:

@@ -1,0 +1,74 @@
+"""A mix of good and bad payments, played by an upstream system while something is done to the processes behind it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.demo.scenes import SCENES, Scene, Stage
+from deploy.demo.upstream import Upstream
+
+BY_NAME = {scene.name: scene for scene in SCENES}
+MIX = (
+    "paid by token",
+    "paid by token",
+    "paid by token",
+    "paid by encrypted card",
+    "declined",
+    "command sent three times",
+    "void against pay",
+    "payment id used twice",
+    "paid before issued",
+    "pm_remit_charged_then_timeout",
+    "pm_remit_charged_then_500",
+    "pm_remit_reset_after_charge",
+    "pm_remit_reset_before_charge",
+    "pm_remit_late_success",
+)
+ROUNDS = 4
+AT_ONCE = 14
+WITHIN_S = 120.0
+
+
+@dataclass(slots=True)
+class MixedRun:
+    """A run of scenes, and their unexpected results."""
+
+    total: int
+    surprises: list[str] = field(default_factory=list)
+    played: int = 0
+    some_played: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def play_mix(
+    url: str,
+    *,
+    name: str,
+    history: Path,
+    public_key: Mapping[str, object],
+    disturb: Callable[[], Awaitable[None]] | None = None,
+) -> list[str]:
+    """Play the mix as the user in `url`, and `disturb` when a quarter of it has been played. Returns what was unexpected."""
+    run = MixedRun(total=len(MIX) * ROUNDS)
+    turns = asyncio.Semaphore(AT_ONCE)
+    async with Upstream.open(url, name=name, history=history) as upstream:
+        stage = Stage(upstream, dict(public_key))
+
+        async def one(scene: Scene, number: int) -> None:
+            async with turns:
+                played = await scene.play(stage, f"{name}-{number}")
+            run.played += 1
+            if played.result not in scene.results:
+                run.surprises.append(f"{scene.name}: {played.result}")
+            if run.played == run.total // 4:
+                run.some_played.set()
+
+        async def disturbance() -> None:
+            await run.some_played.wait()
+            if disturb is not None:
+                await disturb()
+
+        scenes = [BY_NAME[name_] for _ in range(ROUNDS) for name_ in MIX]
+        async with asyncio.timeout(WITHIN_S):
+            await asyncio.gather(disturbance(), *(one(scene, number) for number, scene in enumerate(scenes)))
+    return run.surprises
