@@ -14,9 +14,11 @@ READY := $(VENV)/.ready-$(shell sha256sum $(LOCK) pyproject.toml 2>/dev/null | s
 PEERS := .remit/peers
 PEERS_LOCK := tests/bench/peers/requirements.txt
 PEERS_READY := $(PEERS)/.ready-$(shell sha256sum $(PEERS_LOCK) | cut -c1-16)
+LOCKED = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 N ?= 200
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help demo up test cards check bench bench-peers bench-long faults mutants schema config format lock clean
+.PHONY: help demo up test cards check bench bench-peers bench-long faults mutants schema config images format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -61,15 +63,18 @@ schema: $(READY) ## after a change of migrations or contracts: write the schemas
 config: $(READY) ## after a change of settings: write their reference (deploy/CONFIGURATION.md)
 	@$(BIN)/remit config reference > deploy/CONFIGURATION.md.new && mv deploy/CONFIGURATION.md.new deploy/CONFIGURATION.md
 
+images: ## build the images of the services and of `remit`, with version and revision; TAG=... names them
+	@REMIT_TAG=$(TAG) REMIT_REVISION=$$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null) \
+	  docker compose -f deploy/compose.yaml --profile tools build
+
 format: $(READY) ## format the source as `make check` requires
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
 lock: $(READY) ## lock the requirements again, from pyproject.toml
-	@for group in runtime dev; do \
-	  $(BIN)/uv pip compile pyproject.toml $$([ $$group = dev ] && echo --group dev) --universal --python-version 3.11 \
-	    --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o deploy/requirements/$$group.txt || exit 1; done
-	@$(BIN)/uv pip compile tests/bench/peers/requirements.in --universal --python-version 3.11 \
-	    --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o $(PEERS_LOCK)
+	@$(LOCKED) pyproject.toml --extra tools --group dev -o deploy/requirements/dev.txt
+	@$(LOCKED) pyproject.toml --extra tools -c deploy/requirements/dev.txt -o deploy/requirements/runtime.txt
+	@$(LOCKED) pyproject.toml -c deploy/requirements/dev.txt -o deploy/requirements/service.txt
+	@$(LOCKED) tests/bench/peers/requirements.in -o $(PEERS_LOCK)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .remit *.egg-info

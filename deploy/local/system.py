@@ -117,7 +117,7 @@ def remit(
 DRAINED_WITHIN_S: Final = 60.0
 """Longer than the longest deadline of a saga among the settings above: a service that missed a message asks for it again by then."""
 DRAIN_POLL_S: Final = 0.2
-_UNDER_WAY: Final = dict.fromkeys(SERVICES, "SELECT count(*) FROM outbox") | {
+UNDER_WAY: Final = dict.fromkeys(SERVICES, "SELECT count(*) FROM outbox") | {
     "invoice": """SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM invoices WHERE status = 'payment_pending')""",
     "saga": """SELECT (SELECT count(*) FROM outbox)
                     + (SELECT count(*) FROM sagas WHERE status IN ('awaiting_outcome', 'settling', 'refunding'))""",
@@ -141,7 +141,7 @@ async def _wait_until_drained(system: System) -> None:
 async def _count(system: System, service: Service) -> int:
     connection = await asyncpg.connect(system.stack.database_url_of(service, AUDIT), timeout=10)
     try:
-        return int(await connection.fetchval(_UNDER_WAY[service]))
+        return int(await connection.fetchval(UNDER_WAY[service]))
     finally:
         await connection.close()
 

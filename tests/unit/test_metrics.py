@@ -1,5 +1,6 @@
 """What a service shows an orchestrator and an operator over HTTP."""
 
+import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.background import run_every
 from shared.observability import metrics
 from shared.observability.health import STANDS_STILL_S, Liveness, Readiness, health_app, serve_health
+from shared.observability.probe import probe as container_probe
 from shared.records import dataclass
 
 Client = TestClient[web.Request, web.Application]
@@ -199,3 +201,19 @@ def test_labels_never_carry_ids() -> None:
         for label in s.labels
     }
     assert labels <= known
+
+
+async def test_a_container_asks_its_own_service(
+    readiness: Readiness, liveness: Liveness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 0 is yes. Whatever else is no, and says why."""
+    server = await serve_health(readiness, liveness, port=(port := free_port()))
+    try:
+        assert await asyncio.to_thread(container_probe, "livez", port) == 0
+        assert capsys.readouterr().out == ""
+        assert await asyncio.to_thread(container_probe, "readyz", port) == 1
+        assert "starting" in capsys.readouterr().out
+    finally:
+        await server.close()
+    assert await asyncio.to_thread(container_probe, "livez", port) == 1
+    assert capsys.readouterr().out == f"no answer on port {port}: ConnectionRefusedError\n"

@@ -1,0 +1,83 @@
+"""The first job of deploy/compose.yaml draws what is missing, keeps the rest, and gives each process its own secrets only."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from deploy.compose.draw_secrets import draw
+from deploy.permissions.broker import NameRefusedError
+from deploy.permissions.databases import SERVICES
+
+VOLUMES = ("setup", "rabbitmq", "postgres", *SERVICES, "remit")
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    for name in VOLUMES:
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def drawn(volumes: Path, *upstream: str) -> dict[str, str]:
+    draw(volumes, upstream)
+    return {path.relative_to(volumes).as_posix(): path.read_text() for path in volumes.glob("**/*") if path.is_file()}
+
+
+def passwords_of(files: dict[str, str]) -> dict[str, str]:
+    return dict(line.split("=") for line in files["setup/passwords"].splitlines())
+
+
+def test_what_is_drawn_once_stays(volumes: Path) -> None:
+    """But the broker's hashes, which are salted anew."""
+    first, second = drawn(volumes, "shop"), drawn(volumes, "shop")
+    del first["rabbitmq/definitions.json"], second["rabbitmq/definitions.json"]
+    assert first == second
+    assert set(drawn(volumes, "shop", "crm")) - set(first) == {"rabbitmq/definitions.json", "remit/crm/RABBITMQ_URL"}
+
+
+def test_a_job_that_was_ended_early_goes_on(volumes: Path) -> None:
+    first = drawn(volumes, "shop")
+    for gone in ("payment_gateway/card-keys.json", "staff/RABBITMQ_URL", "postgres/password"):
+        (volumes / gone).unlink()
+    (volumes / "staff" / "RABBITMQ_URL.draft").write_text("amqp:")
+    again = drawn(volumes, "shop")
+    assert {name: again[name] for name in ("staff/RABBITMQ_URL", "postgres/password")} == {
+        name: first[name] for name in ("staff/RABBITMQ_URL", "postgres/password")
+    }
+    (public,) = json.loads(again["remit/card-keys.public.json"])["keys"]
+    (private,) = json.loads(again["payment_gateway/card-keys.json"])["keys"]
+    assert public["n"] == private["n"]
+    assert set(again) == set(first)
+
+
+def test_each_process_sees_its_own_passwords_only(volumes: Path) -> None:
+    files = drawn(volumes, "shop")
+    passwords = passwords_of(files)
+    assert len(set(passwords.values())) == len(passwords)
+    seen = {
+        volume: {
+            name
+            for name, password in passwords.items()
+            if any(password in text for path, text in files.items() if path.startswith(f"{volume}/"))
+        }
+        for volume in VOLUMES
+    }
+    of_services: dict[str, set[str]] = {service: {service} for service in SERVICES}
+    of_operator = {"remit", "remit_audit", "remit_purge", "shop", *SERVICES}
+    others = {"setup": set(passwords), "rabbitmq": set(), "postgres": {"postgres"}, "remit": of_operator}
+    assert seen == of_services | others
+
+
+def test_nobody_else_may_read_them_but_the_servers(volumes: Path) -> None:
+    """The servers run as users of their own, and no other process sees their volumes."""
+    files = drawn(volumes)
+    readable = {name for name in files if stat.S_IMODE((volumes / name).stat().st_mode) != 0o600}
+    assert readable == {"rabbitmq/definitions.json", "postgres/password"}
+
+
+def test_a_name_that_would_own_something_of_ours_is_refused_and_nothing_is_drawn(volumes: Path) -> None:
+    with pytest.raises(NameRefusedError, match="'payment' cannot name a sender"):
+        draw(volumes, ["payment"])
+    assert [path for path in volumes.glob("**/*") if path.is_file()] == []
