@@ -10,7 +10,7 @@ from services.audit.stores import snapshot
 from shared.contracts.invoice import IssueInvoice, PayInvoice
 from shared.ids import derived_id, new_id
 from shared.observability.redaction import redact
-from shared.settings import ConfigurationError, EnvironmentVariables
+from shared.settings import ConfigurationError
 
 CANARY_WITHIN_S: Final = 30.0
 """A payment takes a tenth of a second; a gateway may take some seconds."""
@@ -21,11 +21,11 @@ _POLL_S: Final = 0.1
 async def look_at_gateway() -> Diagnosis:
     """Whether the gateway takes our key: one harmless request of each kind, as the service makes at its start."""
     from services.payment_gateway.gateways.port import Usable  # noqa: PLC0415 - the gateway's SDK takes half a second
-    from services.payment_gateway.settings import ChargingSettings  # noqa: PLC0415
+    from services.payment_gateway.settings import GatewaySettings  # noqa: PLC0415
 
     do = "mend GATEWAY_URL, GATEWAY_API_KEY, its permissions or GATEWAY_MODE"
     try:
-        gateway = ChargingSettings.read(EnvironmentVariables()).open_gateway()
+        gateway = GatewaySettings.read().charging().open_gateway()
     except ConfigurationError as error:
         return broken("gateway", str(error), do)
     try:
