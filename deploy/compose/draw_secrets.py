@@ -1,6 +1,7 @@
 """`python -m deploy.compose.draw_secrets shop,crm`: the first job of `deploy/compose.yaml`. It draws what is missing, and keeps the rest.
 
-The argument names the upstream systems, which send commands and listen to events.
+The first argument names the upstream systems, which send commands and listen to events. With a second one, `yes`, the broker's users may
+also do what those of the build before need (`remit permissions rabbitmq --upgrading`).
 
 Each process of the system finds its own secrets in a volume of its own, one file a variable. So no secret stands in an image, in the
 environment of a container, or in the volume of another process. The drawing is made whole before anything else starts.
@@ -13,6 +14,7 @@ environment of a container, or in the volume of another process. The drawing is 
 """
 
 import json
+import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,12 +40,12 @@ API_KEY: Final = "GATEWAY_API_KEY"
 MISUSED: Final = 2
 
 
-def draw(folder: Path, upstream: Sequence[str]) -> None:
+def draw(folder: Path, upstream: Sequence[str], *, upgrading: bool = False) -> None:
     """Write all secrets below `folder`, which has a folder for each process. `upstream` are the systems that send and listen.
 
     Can be repeated: what is there stays as it is. Raises NameRefusedError, and OSError.
     """
-    users = broker_users(senders=(OPERATOR, *upstream), listeners=(OPERATOR, *upstream))
+    users = broker_users(senders=(OPERATOR, *upstream), listeners=upstream, upgrading=upgrading)
     names = {user.name for user in users} | {role for service in SERVICES for role in roles(service)} | {ADMINISTRATOR}
     passwords = kept_passwords(folder / "setup" / "passwords", sorted(names))
     _write(folder / "postgres" / "password", passwords[ADMINISTRATOR], mode=READABLE)
@@ -82,9 +84,8 @@ def _draw_keys(folder: Path) -> None:
         _write(gateway / API_KEY, f"sk_test_{secrets.token_hex(16)}")
     if not (gateway / PRIVATE_KEY_SET).exists():
         public, private = generate_keyset(None)
-        _write(
-            folder / OPERATOR / PUBLIC_KEY_SET, json.dumps(public)
-        )  # first: a private key without it would never be used
+        # The public one first: with it alone, the next run would draw both anew.
+        _write(folder / OPERATOR / PUBLIC_KEY_SET, json.dumps(public))
         _write(gateway / PRIVATE_KEY_SET, json.dumps(private))
 
 
@@ -94,16 +95,19 @@ def _write(path: Path, text: str, *, mode: int = MODE) -> None:
     draft = path.with_name(f"{path.name}.draft")
     draft.unlink(missing_ok=True)
     draft.touch(mode=MODE, exist_ok=False)
-    draft.write_text(text, encoding="utf-8")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     draft.chmod(mode)
     draft.replace(path)
 
 
 def main() -> int:
     """Returns the exit code."""
-    upstream = [name.strip() for name in sys.argv[1].split(",")]
+    upstream, upgrading = [name.strip() for name in sys.argv[1].split(",")], sys.argv[2:] == ["yes"]
     try:
-        draw(FOLDER, upstream)
+        draw(FOLDER, upstream, upgrading=upgrading)
     except NameRefusedError as error:
         sys.stderr.write(f"UPSTREAM: {error}\n")
         return MISUSED

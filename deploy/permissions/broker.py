@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
+from deploy.permissions import databases
 from deploy.permissions.passwords import rabbitmq_hash
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
@@ -50,6 +51,17 @@ _RESOURCES: Final = frozenset(exchange.name for exchange in EXCHANGES) | frozens
 FORMER_OF_SERVICES: Final = frozenset({DEAD_LETTERS})
 FORMER_OF_SENDERS: Final = frozenset(exchange.name for exchange in FORMER_EXCHANGES)
 """Where the build before publishes, and this one does not. Both are names of queues as well."""
+_TAKEN: Final = frozenset(
+    {
+        "amq",
+        "postgres",
+        *_SERVICES,
+        SETUP,
+        AUDIT,
+        *(role for one in databases.SERVICES for role in databases.roles(one)),
+    }
+)
+"""Names with a meaning. Those of roles are among them, because a user and a role of one name have one password."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _NOTHING: Final = "^$"
 
@@ -196,7 +208,7 @@ def _outside(name: str, *, sends: bool, listens: bool) -> BrokerUser:
             f"{name!r} cannot name a sender or listener: use 1 to 64 letters, digits, `-` and `_`, and no dot."
         )
     ours = sorted(resource for resource in _RESOURCES if resource.startswith(f"{name}."))
-    if ours or name == "amq" or name in (*_SERVICES, SETUP, AUDIT):
+    if ours or name in _TAKEN:
         what = f"it would own {ours[0]}" if ours else "it has a meaning already"
         raise NameRefusedError(f"{name!r} cannot name a sender or listener: {what}.")
     return BrokerUser(

@@ -39,6 +39,8 @@ def kept_passwords(path: Path, names: Iterable[str]) -> dict[str, str]:
         if text and not text.endswith("\n"):
             file.write("\n")
         file.writelines(f"{name}={password}\n" for name, password in missing.items())
+        file.flush()
+        os.fsync(file.fileno())  # a server that has been told a password keeps it, so it must not be lost here
     return kept | missing
 
 

@@ -27,7 +27,7 @@ OFFICIAL_BASE_BYTES = 125_000_000
 FIRST_PAYMENT_WITHIN_S = 180.0
 """From `docker compose up` to the first paid invoice. The goal is a minute, and half of that is what it takes on two idle cores."""
 DRAIN_WITHIN_S = 90.0
-STARTED_WITHIN_S = 20.0
+STARTED_WITHIN_S = 60.0
 """How long an instance may take to start. It is below a second on an idle machine."""
 Disturb = Callable[[], Awaitable[None]]
 TRIED = """
@@ -43,6 +43,7 @@ imported = [name for name in (f"services.{service}.__main__", *unwanted) if work
 written = [folder for folder in ("/app", "/opt/remit", "/tmp", "/run") if works(pathlib.Path(folder, "x").touch)]
 print(json.dumps({"imported": imported, "uid": os.getuid(), "written": written}))
 """
+JOBS = ("secrets", "broker-permissions", "topology", "migrate", "database-permissions")
 LOCKED_IN = ("--read-only", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
 
@@ -144,7 +145,9 @@ async def test_compose_alone_runs_a_system_that_pays_scales_survives_and_upgrade
     async def play(name: str, disturb: Disturb) -> list[str]:
         return await play_mix(url, name=name, history=history, public_key=key, disturb=disturb)
 
-    await asyncio.to_thread(composed.compose, "build", "--quiet", "payment_gateway", tag=f"{composed.name}-next")
+    await asyncio.to_thread(
+        composed.compose, "build", "--quiet", "secrets", "payment_gateway", tag=f"{composed.name}-next"
+    )
     assert await play("fleet", lambda: asyncio.to_thread(disturb_the_fleet, composed)) == []
     assert await play("servers", lambda: asyncio.to_thread(restart_the_servers, composed)) == []
     await drained(composed)
@@ -194,13 +197,17 @@ def setup_passwords(composed: Composed) -> str:
 
 
 def disturb_the_fleet(composed: Composed) -> None:
-    """Three instances of one service; one crashes, and comes back by itself; another service is replaced by its next version."""
+    """Three instances of one service; one crashes, and comes back by itself; another service goes to the next build, as README.md says."""
     composed.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", "invoice=3", "invoice")
     assert len(composed.containers("invoice")) == 3
     victim = composed.containers("invoice")[0]
     docker("exec", victim, "sh", "-c", "kill -9 -1", check=False)
+    servers = composed.containers("rabbitmq") + composed.containers("postgres")
     (before,) = composed.containers("payment_gateway")
+    for job in JOBS:
+        composed.compose("run", "--rm", "--no-deps", "-T", job, tag=f"{composed.name}-next")
     composed.compose("up", "--detach", "--no-deps", "payment_gateway", tag=f"{composed.name}-next")
+    assert servers == composed.containers("rabbitmq") + composed.containers("postgres"), "nothing else is replaced"
     (after,) = composed.containers("payment_gateway")
     assert after != before
     runs = docker("inspect", "--format", "{{.Config.Image}}", after).stdout.strip()

@@ -77,7 +77,30 @@ def test_nobody_else_may_read_them_but_the_servers(volumes: Path) -> None:
     assert readable == {"rabbitmq/definitions.json", "postgres/password"}
 
 
-def test_a_name_that_would_own_something_of_ours_is_refused_and_nothing_is_drawn(volumes: Path) -> None:
-    with pytest.raises(NameRefusedError, match="'payment' cannot name a sender"):
-        draw(volumes, ["payment"])
+@pytest.mark.parametrize("name", ["payment", "postgres", "remit_purge", "invoice_owner", "../x", ""])
+def test_a_name_with_a_meaning_is_refused_and_nothing_is_drawn(volumes: Path, name: str) -> None:
+    """A user and a role of one name have one password."""
+    with pytest.raises(NameRefusedError, match="cannot name a sender"):
+        draw(volumes, ["shop", name])
     assert [path for path in volumes.glob("**/*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("upgrading", [False, True])
+def test_only_for_an_upgrade_senders_may_do_what_the_build_before_needs(volumes: Path, upgrading: bool) -> None:
+    draw(volumes, ["shop"], upgrading=upgrading)
+    granted = json.loads((volumes / "rabbitmq/definitions.json").read_text())["permissions"]
+    (shop,) = [one for one in granted if one["user"] == "shop"]
+    assert ("invoice[.]commands|" in shop["write"]) == upgrading
+
+
+def test_what_a_service_installs_is_locked_as_everywhere_else() -> None:
+    """Three locks of one truth: `make lock` writes them together."""
+    service, runtime, dev = (pins(f"deploy/requirements/{name}.txt") for name in ("service", "runtime", "dev"))
+    assert service < runtime < dev
+    of_tools = {"alembic", "rich", "sqlalchemy", "typer"}
+    assert of_tools <= {pin.partition("==")[0] for pin in runtime - service}
+
+
+def pins(path: str) -> set[str]:
+    lines = (Path(__file__).parents[2] / path).read_text().splitlines()
+    return {line.split(" ")[0] for line in lines if "==" in line}

@@ -122,6 +122,7 @@ def test_only_during_an_upgrade_may_one_write_where_the_build_before_does() -> N
         ("staff", "it would own staff.cases"),
         ("amq", "it has a meaning already"),
         ("remit_setup", "it has a meaning already"),
+        ("remit_purge", "it has a meaning already"),
         ("a.b", "and no dot"),
         ("", "use 1 to 64 letters"),
         ("x" * 65, "use 1 to 64 letters"),
