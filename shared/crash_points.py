@@ -115,6 +115,8 @@ POINTS: Final = (
     # payment gateway: the calls
     CrashPoint("charging.before_tokenise", "A card is decrypted; the gateway has not seen it.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.after_tokenise", "The gateway gave a token; it is not recorded.", (PAYMENT_GATEWAY,)),
+    CrashPoint("charging.before_find", "An old payment is to be looked for at the gateway.", (PAYMENT_GATEWAY,)),
+    CrashPoint("charging.after_find", "The gateway has found a payment, or none; not recorded.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.before_prepare", "The gateway does not know the payment yet.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.after_prepare", "The gateway gave an id; it is not recorded: an orphan.", (PAYMENT_GATEWAY,)),
     CrashPoint("charging.before_execute", "The gateway's id is recorded; nothing is charged.", (PAYMENT_GATEWAY,)),

@@ -50,6 +50,7 @@ class Mode(Enum):
     ELSEWHERE = "elsewhere"  # every request is answered 404: there is no Stripe at this URL
     LENIENT = "lenient"  # a confirm need not say where the customer is, as before API version 2023-08-16
     LIVE = "live"  # everything is done, and answered as from an account in live mode
+    UNSEARCHABLE = "unsearchable"  # every search is answered 500; everything else works
     SLOW = "slow"  # every request waits `delay_ms` before it is acted upon, even if the client no longer waits
 
 
@@ -87,7 +88,7 @@ class Api:
     @mode.setter
     def mode(self, mode: Mode) -> None:
         self._mode = mode
-        self._bank.is_lenient = mode is Mode.LENIENT
+        self._bank.is_lenient, self._bank.is_unsearchable = mode is Mode.LENIENT, mode is Mode.UNSEARCHABLE
 
     def routes(self) -> list[web.RouteDef]:
         bank = self._bank
@@ -98,7 +99,8 @@ class Api:
             web.post("/v1/customers", self._endpoint(bank.create_customer, {"name", "email", "metadata["})),
             web.get("/v1/payment_methods/{id}", self._endpoint(bank.retrieve_payment_method, {"expand["})),
             web.post("/v1/payment_intents", self._endpoint(bank.create_intent, rules.CREATE_INTENT)),
-            web.get("/v1/payment_intents", self._endpoint(bank.list_intents, _LIST_PARAMS | {"expand["})),
+            web.get("/v1/payment_intents", self._endpoint(bank.list_intents, _LIST_PARAMS | {"customer", "expand["})),
+            web.get("/v1/payment_intents/search", self._endpoint(bank.search_intents, {"query", "limit", "page"})),
             web.get("/v1/payment_intents/{id}", self._endpoint(bank.retrieve_intent, {"expand["})),
             web.post("/v1/payment_intents/{id}/confirm", confirm),
             web.post("/v1/payment_intents/{id}/cancel", self._endpoint(bank.cancel, set(), kind="cancel")),

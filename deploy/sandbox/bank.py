@@ -4,6 +4,7 @@ Everything here is synchronous and runs between two turns of the event loop, so 
 https://docs.stripe.com/payments/paymentintents/lifecycle. All faults come from `faults.py`.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,6 +36,8 @@ CONFIRMABLE = frozenset({"requires_confirmation", "requires_payment_method", "re
 CANCELABLE = frozenset({"requires_confirmation", "requires_payment_method", "requires_action"})
 _CANCELABLE_WORDS = "requires_payment_method, requires_capture, requires_confirmation, requires_action, processing"
 
+_METADATA_QUERY = re.compile(r"""metadata\[(['"])(?P<name>\w{1,40})\1\]:(['"])(?P<value>[\w-]{1,100})\3""", re.ASCII)
+
 LATE_FAILURE = "lost_or_stolen_card"
 """Why a refund fails after it had succeeded."""
 _DETAILS = ("customer", "description", "statement_descriptor_suffix")
@@ -58,6 +61,8 @@ class SandboxBank:
         self._ids = ids
         self.is_lenient = False
         """A confirm need not say where the customer is: for builds that confirm as before API version 2023-08-16."""
+        self.is_unsearchable = False
+        """Searches are answered 500."""
 
     # -- payment methods
 
@@ -195,13 +200,40 @@ class SandboxBank:
 
     def list_intents(self, _: str, params: Params, __: str | None) -> SandboxReply:
         """Newest first. Like Stripe, it cannot filter by metadata."""
-        expanded = "data.latest_charge" in _expanded(params)
-        return self._listed("payment_intents", params, lambda row: self._intent_json(row, expanded=expanded))
+        expanded, customer = "data.latest_charge" in _expanded(params), params.get("customer")
+        only = ("id IN (SELECT payment_intent FROM intent_details WHERE customer = ?)", customer) if customer else None
+        return self._listed("payment_intents", params, lambda row: self._intent_json(row, expanded=expanded), only=only)
+
+    def search_intents(self, _: str, params: Params, __: str | None) -> SandboxReply:
+        """Those whose metadata has a value. No other query is understood. The index may lag, as at Stripe."""
+        if self.is_unsearchable:
+            return replies.server_error(saved=False)
+        asked = _METADATA_QUERY.fullmatch(params.get("query", ""))
+        if asked is None:
+            words = "We were unable to parse your search query. Try: metadata['key']:'value'"
+            return replies.invalid(words, param="query")
+        sql = "SELECT * FROM payment_intents WHERE json_extract(metadata, ?) = ? ORDER BY created DESC, seq DESC LIMIT 100"
+        rows = self._ledger.all(sql, f'$."{asked["name"]}"', asked["value"])
+        found = [self._intent_json(row) for row in rows if self._is_indexed(row)]
+        page = _list_json("/v1/payment_intents/search", found, PAGE_MAX)
+        return replies.ok(page | {"object": "search_result", "next_page": None})
+
+    def _is_indexed(self, row: Row) -> bool:
+        """Whether a search finds it. It counts the searches, so that a test needs no clock."""
+        misses = self._of(row).unindexed_searches
+        if not misses:
+            return True
+        self._ledger.write(
+            "INSERT INTO searches VALUES (?, 1) ON CONFLICT (payment_intent) DO UPDATE SET searches = searches + 1",
+            row["id"],
+        )
+        counted = self._ledger.one("SELECT searches FROM searches WHERE payment_intent = ?", row["id"])
+        return counted is not None and counted["searches"] > misses
 
     def _listed(
-        self, table: str, params: Params, shown: Callable[[Row], Json], *, of_payment: str | None = None
+        self, table: str, params: Params, shown: Callable[[Row], Json], *, only: tuple[str, str] | None = None
     ) -> SandboxReply:
-        """A page of what was created in a window, or belongs to a payment, newest first."""
+        """A page of what was created in a window, newest first. `only`: a further condition, and its argument."""
         limit = _integer(params.get("limit", str(DEFAULT_PAGE)))
         if limit is None or not 1 <= limit <= PAGE_MAX:
             return replies.invalid("Invalid limit", code="parameter_invalid_integer", param="limit")
@@ -212,9 +244,9 @@ class SandboxBank:
                 args.append(_integer(params[f"created[{name}]"]))
         if None in args:
             return replies.invalid("Invalid timestamp", code="parameter_invalid_integer", param="created")
-        if of_payment is not None:
-            conditions.append("payment_intent = ?")
-            args.append(of_payment)
+        if only is not None:
+            conditions.append(only[0])
+            args.append(only[1])
         if "starting_after" in params:
             last = self._ledger.one(f"SELECT * FROM {table} WHERE id = ?", params["starting_after"])  # noqa: S608 - our names
             if last is None:
@@ -453,7 +485,9 @@ class SandboxBank:
         row = self._intent(intent_id)
         if row is None:
             return replies.missing("payment_intent", intent_id, param="payment_intent")
-        return _silenced(row, self._of(row)) or self._listed("refunds", params, self._looked_at, of_payment=intent_id)
+        return _silenced(row, self._of(row)) or self._listed(
+            "refunds", params, self._looked_at, only=("payment_intent = ?", intent_id)
+        )
 
     def _looked_at(self, row: Row) -> Json:
         return self._refund_json(self._look_at_refund(row))

@@ -94,6 +94,7 @@ class Behaviour:
     cancelled_at_confirm: bool = False  # somebody cancels it just before the first confirm arrives
     takes_percent: int = 100  # how much of the amount a capture takes
     afterwards: Deed | None = None  # what happens once it has ended, before anybody looks again
+    unindexed_searches: int = 0  # so many searches do not find it yet: the index lags
     keeps_method: bool = False  # Stripe detaches a declined method, so that a second confirm must name one
     refund: RefundBehaviour = RefundBehaviour()
 
@@ -195,6 +196,9 @@ BEHAVIOURS: dict[str, Behaviour] = {
         _DECLINED,
         (Confirm(Effect.DECLINE, decline_code="generic_decline"),),
         afterwards=Deed.CAPTURE,
+    ),
+    "pm_remit_index_lags": Behaviour(
+        "captured; the first search does not find it yet", _CAPTURED, unindexed_searches=1
     ),
     "pm_remit_cancel_crosses": Behaviour(
         "action required; the customer acts as the cancel arrives: captured, cancel refused",

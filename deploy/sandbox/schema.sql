@@ -110,6 +110,12 @@ CREATE TABLE IF NOT EXISTS refund_requests (
     requests INTEGER NOT NULL
 ) STRICT;
 
+-- how often a payment was looked for while the index lagged
+CREATE TABLE IF NOT EXISTS searches (
+    payment_intent TEXT PRIMARY KEY,
+    searches INTEGER NOT NULL
+) STRICT;
+
 -- every confirm and cancel that arrived, whatever its result
 CREATE TABLE IF NOT EXISTS confirms (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -197,8 +197,8 @@ def _confirmed_wrongly(rows: list[StoredRow], confirms: list[StoredRow], prepare
     for confirm in confirms:
         if confirm["payment_intent"] not in recorded:
             yield f"{confirm['payment_intent']} was confirmed and is not recorded"
-        elif attempts_deleted:
-            pass  # the attempts are deleted, so the time of the record is not known any more
+        elif attempts_deleted or any(row["found"] for row in prepared):
+            pass  # the record of that time is deleted, or was lost and the payment was found again
         elif not prepared or confirm["at"] < prepared[0]["at"].timestamp() - CLOCKS_APART_S:
             yield f"{confirm['payment_intent']} was confirmed before the gateway's answer that named it was recorded"
 

@@ -51,7 +51,8 @@ _FAILURES = """
     ORDER BY payment_id, version"""
 
 _PREPARED = """
-    SELECT payment_id, min(recorded_at) AS at FROM attempts WHERE step = 'prepare' AND answer LIKE 'prepared%'
+    SELECT payment_id, min(recorded_at) AS at, bool_or(step = 'find') AS found FROM attempts
+    WHERE (step = 'prepare' AND answer LIKE 'prepared%') OR (step = 'find' AND answer = 'found')
     GROUP BY 1 ORDER BY 1"""
 
 MINOR_UNITS = """CASE WHEN lower(currency) IN ('isk', 'ugx') THEN amount / 100.0
@@ -109,7 +110,7 @@ def failures(stores: Stores) -> Keyed:
 
 
 def prepared(stores: Stores) -> Keyed:
-    """For each payment the time of the first recorded answer in which the gateway gave out an id."""
+    """For each payment the time of the first recorded answer in which the gateway gave out an id, and whether it was found there."""
     return _from(stores, "payment_gateway", _PREPARED)
 
 

@@ -40,6 +40,7 @@ class Meaning(StrEnum):
     KNOWN = "a person knew and decided"
     TELLS_NOTHING = "it tells nothing yet"
     CHARGEABLE = "cancel it again"
+    FOUND = "cancel it"
     CAPTURED_LATE = "a late capture"
     LESS_REFUNDED = "ask about each refund"
     CONTRADICTS = "a case: the charge"
@@ -68,6 +69,10 @@ def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:
             return _compared_capture(answer, payment)
         case port.Cancelled() if payment.status in FAILED:
             return Meaning.AGREES
+        case port.NotFound() if payment.gateway_id is None:
+            return Meaning.AGREES
+        case port.Found() if payment.gateway_id is None:
+            return Meaning.FOUND
         case port.Declined() | port.Unconfirmed() | port.ActionRequired() if payment.status in FAILED:
             return Meaning.CHARGEABLE
         case _ if payment.status is PaymentStatus.CAPTURED and isinstance(answer, NOT_PAID):
@@ -107,6 +112,9 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
             return _look_again(payment, step, answer, policy)
         case Meaning.CHARGEABLE if step is GatewayStep.CANCEL:
             return _look_again(payment, step, answer, policy)
+        case Meaning.FOUND:
+            assert isinstance(answer, port.Found)  # noqa: S101 - the meaning says so
+            return PaymentTransition(domain.adopted(payment, answer.gateway_id), then=GatewayStep.CANCEL)
         case Meaning.CHARGEABLE:
             return PaymentTransition(replace(payment, key_number=payment.key_number + 1), then=GatewayStep.CANCEL)
         case Meaning.CAPTURED_LATE:

@@ -46,7 +46,7 @@ AHEAD_S = 1.0
 JITTER = 0.2
 """A wait is up to so much longer, so that what failed together is not tried again together."""
 STEPS_MAX = 12
-"""Steps in a row for one payment without a wait. The longest path (tokenise, prepare, execute, cancel) has four."""
+"""Steps in a row for one payment without a wait. The longest path (find, tokenise, prepare, execute, cancel) has five."""
 FINISH_TIMEOUT_S = 12.0
 """How long a stopping service waits for calls in flight. The whole drain has 20 s."""
 RELEASE_TIMEOUT_S = 3.0
@@ -177,7 +177,10 @@ class Charging:
 
     async def _work_on(self, row: PaymentRow) -> None:
         """Take step after step while the next one is due at once and the lease is held. Raises RuntimeError after `STEPS_MAX` steps."""
-        step = domain.next_step(row.payment)
+        age_s = (self.clock() - row.requested_at).total_seconds()
+        step = domain.first_step(row.payment, age_s, self.policy)
+        if step is GatewayStep.FIND:
+            row = replace(row, payment=domain.looked_for(row.payment, age_s))
         for seq in range(1, STEPS_MAX + 1):
             result = await self._take_step(step, row, seq)
             if not await self.commit.record(result):
@@ -280,6 +283,10 @@ class Charging:
         match step:
             case GatewayStep.TOKENISE:
                 answer = await self._tokenise(payment, key)
+            case GatewayStep.FIND:
+                crash_points.reach("charging.before_find")
+                answer = await self.gateway.find(domain.sought(payment))
+                crash_points.reach("charging.after_find")
             case GatewayStep.PREPARE:
                 answer = await self._prepare(payment, key)
             case GatewayStep.EXECUTE:

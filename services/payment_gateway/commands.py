@@ -246,8 +246,8 @@ def _charge_decided(command: Resolve, payment: Payment) -> PaymentTransition | R
         return PaymentTransition(decided, Outcome.NOT_CHARGED, delay_s=WATCHED_AT_ONCE_S)
     if command.receipt_number is None:
         return "receipt_number_required"
-    if payment.reason == OutcomeReason.CAPTURE_DIFFERS:
-        return "does_not_fit"
+    if payment.reason == OutcomeReason.CAPTURE_DIFFERS or payment.gateway_id is None:
+        return "does_not_fit"  # another amount cannot be booked, and what nobody has found at the gateway cannot be watched
     captured = move(payment, PaymentStatus.CAPTURED, receipt_number=command.receipt_number, decided_by=by)
     outcome = Outcome.CAPTURED_LATE if is_late(captured) else Outcome.CAPTURED
     return PaymentTransition(captured, outcome, delay_s=WATCHED_AT_ONCE_S)
@@ -276,8 +276,8 @@ def _shows_capture(payment: Payment) -> bool:
 
 def _reopened(payment: Payment) -> PaymentTransition | ResolutionRefusal:
     """Take a person's decision back. The payment is a case again, and the gateway is asked at once."""
-    if not payment.decided_by or payment.gateway_id is None:
-        return "nothing_to_decide"  # without a gateway id it can never be charged
+    if not payment.decided_by:
+        return "nothing_to_decide"
     decided = next((refund for refund in payment.refunds if refund.version == payment.version), None)
     if decided is None:
         case = move(payment, PaymentStatus.NEEDS_DECISION, reason=OutcomeReason.REOPENED)

@@ -4,15 +4,16 @@ How commands change it is in `commands`, and what happens when the gateway says 
 
 Three outcomes differ: declined (the bank said no), not charged (no charge happened), in doubt (nobody knows). These are the rules:
 
-- Only a gateway id that is recorded is ever confirmed. So a row without one is known to be not charged.
+- Only a gateway id that is recorded is ever confirmed. So a row without one is known to be not charged, unless we forgot something.
 - Not charged and declined are recorded only after the gateway confirmed a cancel. If the cancel finds a success, the payment is captured.
 - A payment in doubt is asked about on a ladder of due times. At the end of the ladder a person decides.
+- A payment that may have been begun before we forgot it is looked for at the gateway, and never prepared anew (`first_step`).
 - A capture is always recorded, no matter which instance learned of it and what was recorded before.
 - A late capture, one that contradicts an earlier outcome, is announced again until it is refunded. The saga that waited for the payment has
   ended and does not ask.
 - Nothing is booked as whole that is not: a capture of another amount, one that was given back or one that is disputed is a case.
 
-Every change of status is a new version, and each version publishes at most one outcome.
+Every change of status is a higher version, and each version publishes at most one outcome.
 """
 
 import re
@@ -27,12 +28,14 @@ from shared.card_data.scan import find_card_number
 from shared.records import dataclass, field, replace
 
 EXECUTIONS_MAX = 3
-"""Confirms that are sent before we cancel instead. A gateway that took none of three will not take a fourth."""
+"""Confirms that are answered before we cancel instead. A gateway that took none of three will not take a fourth."""
 LATE_REMINDERS_MAX = 1_000
 """How often a late capture is announced again: hourly for six weeks. There is a limit because a late capture may also be kept. If it is the
 first message that the saga receives about the payment, nobody refunds it."""
 LIMITED_S = 1.0
 """The wait after a 429 that names none. The pace of all calls has slowed by then."""
+VERSION_MAX = 2_000_000_000
+"""The highest version that an age gives: the column has room for changes after it."""
 CODE_LENGTH_MAX = 64
 MASKED_CODE = "masked_card_number"
 """Instead of a code in which a card number stands."""
@@ -40,7 +43,7 @@ RECEIPT_LENGTH_MAX = 255
 
 
 class PaymentStatus(StrEnum):
-    REQUESTED = "requested"  # no gateway id is recorded, so it is known to be not charged
+    REQUESTED = "requested"  # no gateway id is recorded
     PREPARED = "prepared"  # the gateway id is recorded; the row does not tell whether it was confirmed
     CANCELLING = "cancelling"  # its outcome is pending until the gateway confirms the cancel
     IN_DOUBT = "in_doubt"
@@ -70,15 +73,13 @@ CASES = frozenset(
 FAILED = frozenset({PaymentStatus.DECLINED, PaymentStatus.NOT_CHARGED})
 SETTLED = FAILED | {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}
 """The statuses that are outcomes. A refund that failed is settled as well once a person decided that the money stays (`is_settled`)."""
-KEY_SPENT_BY_ANSWER = frozenset({PaymentStatus.REQUESTED, PaymentStatus.CANCELLING, PaymentStatus.NOT_CHARGED})
-"""The statuses in which every answer uses up the idempotency key. Only preparations and cancels are repeated there, and neither charges
-anybody when it is sent with a new key."""
 
 
 class GatewayStep(StrEnum):
     """One call to the gateway."""
 
     TOKENISE = "tokenise"
+    FIND = "find"
     PREPARE = "prepare"
     EXECUTE = "execute"
     INQUIRE = "inquire"
@@ -87,8 +88,10 @@ class GatewayStep(StrEnum):
     INQUIRE_REFUND = "inquire_refund"
 
 
-QUESTIONS = frozenset({GatewayStep.INQUIRE, GatewayStep.INQUIRE_REFUND, GatewayStep.CANCEL})
+QUESTIONS = frozenset({GatewayStep.INQUIRE, GatewayStep.INQUIRE_REFUND, GatewayStep.CANCEL, GatewayStep.FIND})
 """The steps that only ask: a cancel that is repeated asks, too."""
+BEGINS = frozenset({GatewayStep.TOKENISE, GatewayStep.PREPARE})
+"""The steps that begin a payment at the gateway."""
 
 
 class Outcome(StrEnum):
@@ -156,9 +159,10 @@ class GatewaySide:
 class Payment:
     """A payment, as it is stored.
 
-    `version` counts changes of status. `params_hash` is None if the payment was closed before its request was handled: by a person, or by
-    an earlier build, because a command about it came first. `rung` is the next rung of the ladder. `key_number` is part of the idempotency
-    keys: a gateway replays the answer that it saved for a key, even a failure, so a repeated call needs a new one. `reason` says why the
+    `version` grows with each change of status, and more so when it is looked for (`looked_for`). `params_hash` is None if the payment was
+    closed before its request was handled: by a person, or by an earlier build, because a command about it came first. `rung` is the next
+    rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved for a key, even a failure,
+    so a call that is repeated after that needs a new one. `reason` says why the
     payment has its status, and `decided_by` which person decided it. `advice` is the gateway's code for what the sender can do about that
     reason. `was_case` is true once it was a case for staff, or once a person asked about it. `refunds` are all its refunds, in the order in
     which they were asked for; `refund_id` is the gateway's id of the newest.
@@ -199,6 +203,8 @@ class Policy:
     `ladder_s` has the wait before each further attempt. `remind_s` is the interval at which a case that waits for a person is asked about
     at the gateway and announced again. A late capture that waits for its refund is announced again at the same interval.
 
+    A payment that was requested at least `find_after_s` ago is looked for at the gateway before it is begun there (`first_step`).
+
     The others are the waits before each look at a settled payment: `watch_s` at a person's decision, after the ladder, until the gateway
     agrees with it; `refund_looks_s` at a refund; `cancel_looks_s` at one that was cancelled; `capture_looks_s` at a capture.
     """
@@ -209,6 +215,7 @@ class Policy:
     refund_looks_s: tuple[float, ...] = ()
     cancel_looks_s: tuple[float, ...] = ()
     capture_looks_s: tuple[float, ...] = ()
+    find_after_s: float = 3_600.0
 
 
 Resolution = Literal["captured", "not_charged", "refunded", "not_refunded", "refund_again", "give_back", "reopen"]
@@ -257,7 +264,7 @@ def is_told_to_staff(transition: PaymentTransition, step: GatewayStep) -> bool:
     return transition.payment.was_case and is_answer and waits
 
 
-GatewayAnswer = port.TokeniseAnswer | port.PrepareAnswer | port.ExecuteAnswer | port.RefundAnswer
+GatewayAnswer = port.TokeniseAnswer | port.FindAnswer | port.PrepareAnswer | port.ExecuteAnswer | port.RefundAnswer
 TELLS_OF_MONEY = (port.Captured, port.Refunded)
 """Answers that say that money moved. A payment is changed by them even if another instance has changed it since (`on_late_answer`)."""
 
@@ -265,8 +272,34 @@ TELLS_OF_MONEY = (port.Captured, port.Refunded)
 # -- steps -----------------------------------------------------------------------------------------------------------------------------
 
 
+def first_step(payment: Payment, age_s: float, policy: Policy) -> GatewayStep | None:
+    """The first step for a payment that was requested `age_s` seconds ago and was read from its row, or None if there is none.
+
+    We may have forgotten that an old payment was begun: the database was restored from a backup, or the last commits were lost. A payment
+    that the gateway knows is never prepared anew, so it is looked for first. Between them, two things cover all that was ever begun:
+
+    - What was begun less than a day ago comes to light by our idempotency key. The same steps use the same keys, since a key changes only
+      when an answer has used it up, and the gateway replays each answer. It may delete keys after 24 hours.
+    - What was begun longer ago is found. The index that is searched lags by a minute, and in an outage by an hour: far less than a day.
+
+    So nobody looks for a young payment: it costs nothing.
+    """
+    step = next_step(payment)
+    return GatewayStep.FIND if step in BEGINS and age_s >= policy.find_after_s else step
+
+
+def looked_for(payment: Payment, age_s: float) -> Payment:
+    """The payment that is looked for because it is old, with a version above all that we may have forgotten.
+
+    Outcomes are told apart and put in order by their version. A payment changes far less often than once a second.
+    """
+    if payment.status is not PaymentStatus.REQUESTED:
+        return payment
+    return replace(payment, version=max(payment.version, min(int(age_s), VERSION_MAX)))
+
+
 def next_step(payment: Payment) -> GatewayStep | None:
-    """The first step for a payment that was read from its row, or None if there is none.
+    """The next step for a payment that waits, or None if there is none.
 
     A crash may have hidden what was sent. So the gateway is asked before anything that could charge is sent.
     """
@@ -275,6 +308,8 @@ def next_step(payment: Payment) -> GatewayStep | None:
     match payment.status:
         case PaymentStatus.REQUESTED:
             return GatewayStep.TOKENISE if payment.method_token is None else GatewayStep.PREPARE
+        case PaymentStatus.NEEDS_DECISION if payment.gateway_id is None:
+            return GatewayStep.FIND
         case PaymentStatus.PREPARED | PaymentStatus.IN_DOUBT | PaymentStatus.NEEDS_DECISION:
             return GatewayStep.INQUIRE
         case PaymentStatus.CANCELLING:
@@ -282,7 +317,7 @@ def next_step(payment: Payment) -> GatewayStep | None:
         case PaymentStatus.CAPTURED | PaymentStatus.DECLINED:
             return GatewayStep.INQUIRE
         case PaymentStatus.NOT_CHARGED if payment.gateway_id is None:
-            return None  # it never reached the gateway
+            return GatewayStep.FIND if payment.decided_by else None  # else it never reached the gateway
         case PaymentStatus.NOT_CHARGED:
             return GatewayStep.CANCEL if payment.decided_by else GatewayStep.INQUIRE  # a cancel makes a decision safe
         case (
@@ -302,7 +337,7 @@ def idempotency_key(payment: Payment, step: GatewayStep) -> str | None:
     The key of a refund changes only when the gateway has finished with it and the list of refunds shows that none was made.
     """
     match step:
-        case GatewayStep.INQUIRE | GatewayStep.INQUIRE_REFUND:
+        case GatewayStep.FIND | GatewayStep.INQUIRE | GatewayStep.INQUIRE_REFUND:
             return None
         case GatewayStep.REFUND:
             refund = refund_at_work(payment)
@@ -342,8 +377,10 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
         case _:
             pass
     match step:
+        case GatewayStep.FIND:
+            return _after_finding(payment, answer, policy)
         case GatewayStep.TOKENISE | GatewayStep.PREPARE:
-            return _after_preparing(payment, answer, policy)
+            return _after_preparing(payment, step, answer, policy)
         case GatewayStep.EXECUTE | GatewayStep.INQUIRE | GatewayStep.CANCEL:
             return _after_charging(payment, step, answer, policy)
         case GatewayStep.REFUND | GatewayStep.INQUIRE_REFUND:
@@ -379,10 +416,10 @@ def on_late_answer(
             return None
 
 
-# -- preparing: without a recorded gateway id, nothing can be charged ------------------------------------------------------------------
+# -- preparing: without a recorded gateway id, nothing is confirmed -------------------------------------------------------------------
 
 
-def _after_preparing(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+def _after_preparing(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match answer:
         case port.Tokenised(method_token=token):
             return PaymentTransition(replace(payment, method_token=token, card_jwe=None), then=GatewayStep.PREPARE)
@@ -392,9 +429,44 @@ def _after_preparing(payment: Payment, answer: GatewayAnswer, policy: Policy) ->
         case port.Refused(code=code, advice=advice):
             return _not_charged(payment, code_of(code), _advice_of(advice))
         case port.NotSent() | port.Unknown():
+            return _later(_with_fresh_key(payment, step, answer), answer, policy)
+        case _:
+            raise _unexpected(payment, answer)
+
+
+# -- finding: what we may have forgotten -----------------------------------------------------------------------------------------------
+
+
+def sought(payment: Payment) -> port.Sought:
+    """What the gateway is asked to find."""
+    return port.Sought(payment.payment_id, payment.amount_minor, payment.currency, payment.details.customer)
+
+
+def _after_finding(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
+    is_new = payment.status is PaymentStatus.REQUESTED
+    match answer:
+        case port.Found(gateway_id=gateway_id):
+            return PaymentTransition(adopted(payment, gateway_id), then=GatewayStep.INQUIRE)
+        case port.NotFound() if is_new:
+            return PaymentTransition(payment, then=next_step(payment))
+        case port.NotFound():  # nobody expects a charge hours after a person was asked to decide
+            return _not_charged(payment, OutcomeReason.GATEWAY_UNAVAILABLE)
+        case port.Refused(code=code):
+            return _not_charged(payment, code_of(code))
+        case port.NotSent() | port.Unknown() if is_new and payment.rung >= len(policy.ladder_s):
+            # It may have been charged before we forgot it, so not even the end of the ladder can say that it was not.
+            return _needs_decision(replace(payment, card_jwe=None), OutcomeReason.NO_READABLE_ANSWER, policy)
+        case port.NotSent() | port.Unknown():
             return _later(payment, answer, policy)
         case _:
             raise _unexpected(payment, answer)
+
+
+def adopted(payment: Payment, gateway_id: str) -> Payment:
+    """The payment with the id under which the gateway has it. What became of it there is asked next."""
+    if payment.status is not PaymentStatus.REQUESTED:
+        return replace(payment, gateway_id=gateway_id)
+    return move(payment, PaymentStatus.PREPARED, gateway_id=gateway_id, key_number=1, card_jwe=None)
 
 
 # -- charging --------------------------------------------------------------------------------------------------------------------------
@@ -413,7 +485,7 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
         case port.Cancelled():
             return _cancelled(payment, policy)
         case _ if step is GatewayStep.CANCEL:
-            return _later(payment, answer, policy)
+            return _later(_with_fresh_key(payment, step, answer), answer, policy)
         case port.Declined(code=code, advice=advice):
             return _cancel(payment, PendingOutcome(PaymentStatus.DECLINED, code_of(code), _advice_of(advice)))
         case port.Refused(code=code, advice=advice):
@@ -424,7 +496,7 @@ def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, 
         case port.Unconfirmed() if step is GatewayStep.INQUIRE:
             return _execute_again(payment)
         case port.Unconfirmed() | port.Processing() | port.NotFound() | port.NotSent() | port.Unknown():
-            return _doubt(payment, answer, policy)
+            return _doubt(_with_fresh_key(payment, step, answer), answer, policy)
         case _:
             raise _unexpected(payment, answer)
 
@@ -481,8 +553,8 @@ def _execute_again(payment: Payment) -> PaymentTransition:
     match payment.status:
         case PaymentStatus.PREPARED:
             return PaymentTransition(payment, then=GatewayStep.EXECUTE)
-        case PaymentStatus.IN_DOUBT if payment.key_number < EXECUTIONS_MAX:
-            return PaymentTransition(replace(payment, key_number=payment.key_number + 1), then=GatewayStep.EXECUTE)
+        case PaymentStatus.IN_DOUBT if payment.key_number <= EXECUTIONS_MAX:
+            return PaymentTransition(payment, then=GatewayStep.EXECUTE)
         case _:  # also after a person was asked to decide, because nobody expects a charge hours later
             return _cancel(payment, PendingOutcome(PaymentStatus.NOT_CHARGED, OutcomeReason.NOT_CONFIRMED))
 
@@ -700,7 +772,6 @@ def _begin_ladder(payment: Payment, outcome: Outcome, policy: Policy) -> Payment
 
 def _later(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     """Try again on the next rung of the ladder. After the last rung, the ladder is exhausted."""
-    payment = _with_fresh_key(payment, answer)
     if payment.status in {PaymentStatus.NEEDS_DECISION, PaymentStatus.REFUND_FAILED} or payment.rung >= len(
         policy.ladder_s
     ):
@@ -708,15 +779,21 @@ def _later(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTr
     return PaymentTransition(replace(payment, rung=payment.rung + 1), delay_s=policy.ladder_s[payment.rung])
 
 
-def _with_fresh_key(payment: Payment, answer: GatewayAnswer) -> Payment:
-    """Use a new idempotency key after an answer to a preparation or a cancel.
+def _with_fresh_key(payment: Payment, step: GatewayStep, answer: GatewayAnswer) -> Payment:
+    """The payment with the next idempotency key, if this answer used the key of this step up.
 
-    The gateway may have saved that answer under the old key, and would then replay it for ever: a failure, or a refusal ("it is
-    processing") that is no longer true. In other states `key_number` counts the confirms, and stays.
+    The gateway saves an answer under the key, and then replays it for ever: a failure, or a refusal ("it is processing") that is no longer
+    true. A confirm and a cancel are about a payment that exists, and charge once at most under any key. So they get a new one after every
+    answer, and that also counts the confirms. What begins a payment keeps its key as long as it can give another answer (`first_step`).
     """
-    if isinstance(answer, port.NotSent) or payment.status not in KEY_SPENT_BY_ANSWER:
-        return payment
-    return replace(payment, key_number=payment.key_number + 1)
+    match step:
+        case GatewayStep.EXECUTE | GatewayStep.CANCEL:
+            is_used_up = not isinstance(answer, port.NotSent)
+        case GatewayStep.TOKENISE | GatewayStep.PREPARE:
+            is_used_up = isinstance(answer, port.Unknown) and answer.key_spent
+        case _:
+            is_used_up = False
+    return replace(payment, key_number=payment.key_number + 1) if is_used_up else payment
 
 
 def _exhausted(payment: Payment, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
@@ -819,11 +896,12 @@ def next_look_s(payment: Payment, policy: Policy) -> float | None:
     return looks_s[payment.rung] if payment.rung < len(looks_s) else None
 
 
-CAPTURED, GIVEN_BACK, NO_REFUND = "captured", "refunded", "no_refund"
-"""The kinds of answers that show a capture, whatever is wrong with it, that money was given back, and that it was not."""
+CAPTURED, GIVEN_BACK, NO_REFUND, NOT_THERE = "captured", "refunded", "no_refund", "not_found"
+"""The kinds of answers that show a capture, whatever is wrong with it, that money was given back, that it was not, and that the gateway has
+no payment."""
 _AGREEING: dict[PaymentStatus, frozenset[str]] = {
     PaymentStatus.CAPTURED: frozenset({CAPTURED}),
-    PaymentStatus.NOT_CHARGED: frozenset({"cancelled"}),
+    PaymentStatus.NOT_CHARGED: frozenset({"cancelled", NOT_THERE}),
     PaymentStatus.REFUNDED: frozenset({GIVEN_BACK}),
     PaymentStatus.REFUND_FAILED: frozenset({NO_REFUND}),
 }

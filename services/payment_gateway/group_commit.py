@@ -254,7 +254,7 @@ def _measure(effective: Sequence[StepResult]) -> None:
             metrics.LATE_CAPTURES.inc()
         elif outcome in _CONTRADICTING and domain.is_settled(row.payment):
             metrics.CONTRADICTIONS.inc()
-        elif outcome in _CHARGE_OUTCOMES and row.requested_at is not None:
+        elif outcome in _CHARGE_OUTCOMES:
             took_s = (result.at - row.requested_at).total_seconds()
             metrics.CHARGE_SECONDS.labels(outcome=outcome.value).observe(max(took_s, 0.0))  # by two clocks
 

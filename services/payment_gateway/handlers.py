@@ -26,7 +26,7 @@ from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import CASE
 from shared.persistence.database import Tx
 from shared.persistence.writes import WriteBatch
-from shared.records import dataclass, field
+from shared.records import dataclass, field, replace
 
 SOURCE = "payment_gateway"
 EVIDENCE_TOLD_MAX = 300
@@ -315,6 +315,8 @@ class PaymentHandler:
         own = [row for row in new if row.payment.status is PaymentStatus.REQUESTED][: max(self.charger.free, 0)]
         self._own = own
         await store.insert(writes, new, held={row.payment.payment_id for row in own}, lease=self.charger.lease)
+        requested = [(c.time, e.after) for c, e in decided if e.before is None]
+        await store.note_requested(writes, requested)
         await store.update(writes, updates, self.charger.lease)
         await store.note_sides(writes, [update.row for update in updates])
         await refund_store.save(writes, _refunds_changed([effect for _, effect in decided]))
@@ -384,7 +386,7 @@ def _after(state: State, payment: Payment, message: Inbound) -> PaymentRow:
         return PaymentRow(payment, 1, origin, message.time)
     if payment is state.payment:
         return state
-    return PaymentRow(payment, state.fence + 1, origin, state.requested_at)
+    return replace(state, payment=payment, fence=state.fence + 1, origin=origin)
 
 
 def _writes(effects: Sequence[PaymentChange]) -> tuple[list[PaymentRow], list[PaymentUpdate]]:

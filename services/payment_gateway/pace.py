@@ -34,7 +34,11 @@ SLOWEST: Final = 0.01
 RESUME_JITTER: Final = 0.25
 """After a wait that the gateway asked for, each instance resumes up to so much later, so that they do not resume together."""
 
-CHARGING_STEPS: Final = frozenset({GatewayStep.TOKENISE, GatewayStep.PREPARE, GatewayStep.EXECUTE})
+SEARCH_SHARE: Final = 0.75
+"""The pace of searches, as a part of that of an endpoint. Stripe takes 20 searches a second (https://docs.stripe.com/search#rate-limits),
+and 25 requests a second to any other endpoint."""
+
+CHARGING_STEPS: Final = frozenset({GatewayStep.FIND, GatewayStep.TOKENISE, GatewayStep.PREPARE, GatewayStep.EXECUTE})
 _ENDPOINTS: Final = {step: step for step in GatewayStep} | {GatewayStep.INQUIRE_REFUND: GatewayStep.INQUIRE}
 """A step is one endpoint of the gateway. To ask about a refund begins with asking about its payment."""
 
@@ -126,6 +130,7 @@ class Pace:
         """Begin with no turns given."""
         self._all, self._charges = _Limit(self.per_s, next_s), _Limit(self.per_s * (1.0 - INQUIRIES_SHARE), next_s)
         self._endpoints = {endpoint: _Limit(self.endpoint_per_s, next_s) for endpoint in set(_ENDPOINTS.values())}
+        self._endpoints[GatewayStep.FIND] = _Limit(self.endpoint_per_s * SEARCH_SHARE, next_s)
 
     def _limits(self, step: GatewayStep) -> tuple[_Limit, ...]:
         endpoint = self._endpoints[_ENDPOINTS[step]]

@@ -41,6 +41,11 @@ REMIND_S = 3_600.0
 """How often a case that waits for a person is asked about at the gateway and announced again. So a new staff queue, after the old one was
 deleted, gets it within the hour. A late capture is announced again as often, until it is refunded."""
 
+FIND_AFTER_S = 3_600.0
+"""The age of a request from which its payment is first looked for at the gateway. Until then the idempotency keys find what we forgot."""
+FIND_AFTER_MAX_S = 72_000.0
+"""Well below the 24 hours after which a gateway may delete idempotency keys. The rest is for clocks and for waits for a turn."""
+
 WATCH_S = 86_400.0
 """How often the gateway is asked about a person's decision, after the ladder, until it agrees. Decisions are rare, so it costs nothing."""
 REFUND_LOOKS_S = (3_600.0, 86_400.0, 172_800.0, 345_600.0, 604_800.0, 1_382_400.0)
@@ -148,6 +153,13 @@ class GatewaySettings(Settings):
         le=RUNG_MAX_S,
         about="How often a case that waits for a person, and a late capture, is announced again.",
     )
+    find_after_s: float = variable(
+        "GATEWAY_FIND_AFTER_S",
+        FIND_AFTER_S,
+        ge=0.0,
+        le=FIND_AFTER_MAX_S,
+        about="The age of a request from which its payment is first looked for at the gateway: it may have been begun before a restore.",
+    )
     watch_s: float = variable(
         "GATEWAY_WATCH_S",
         WATCH_S,
@@ -216,12 +228,13 @@ class GatewaySettings(Settings):
             timeout_s=self.timeout_s,
             calls_in_flight=self.calls_in_flight,
             policy=Policy(
-                self.ladder_s,
-                self.remind_s,
-                self.watch_s,
-                self.refund_looks_s,
-                self.cancel_looks_s,
-                self.capture_looks_s,
+                ladder_s=self.ladder_s,
+                remind_s=self.remind_s,
+                find_after_s=self.find_after_s,
+                watch_s=self.watch_s,
+                refund_looks_s=self.refund_looks_s,
+                cancel_looks_s=self.cancel_looks_s,
+                capture_looks_s=self.capture_looks_s,
             ),
             keyring=_keyring(self.card_keys_file),
             lease_margin_s=self.lease_margin_s,

@@ -285,6 +285,20 @@ async def test_a_currency_without_decimals_is_counted_as_stripe_does(gateway: Ga
     assert (told.amount_minor, told.currency) == (5_000, "ISK")
 
 
+async def test_a_payment_of_a_saved_card_is_found_by_our_id(gateway: Gateway, strict: ForeignGateway) -> None:
+    """By the list of its customer, which is never outdated. A search is tried at the sandbox only, since its index lags at Stripe."""
+    customer = (await strict.post("/v1/customers"))["id"]
+    token = (await strict.post("/v1/payment_methods/pm_card_visa/attach", customer=customer))["id"]
+    order = replace(ORDER, payment_id=uuid4(), method_token=token, details=port.ChargeDetails(customer=customer))
+    sought = port.Sought(order.payment_id, order.amount_minor, order.currency, customer)
+    assert isinstance(await gateway.find(sought), port.NotFound)
+    answer = await gateway.prepare(order, key=a_key())
+    assert isinstance(answer, port.Prepared), answer
+    found = await gateway.find(sought)
+    assert isinstance(found, port.Found), found
+    assert found.gateway_id == answer.gateway_id
+
+
 async def test_the_gateway_says_for_which_payment_of_ours_a_payment_was_made(gateway: Gateway) -> None:
     assert await gateway.owner(await prepared(gateway)) == port.MadeFor(ORDER.payment_id)
     assert isinstance(await gateway.owner("pi_of_nobody"), port.NotFound)

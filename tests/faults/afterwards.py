@@ -2,8 +2,11 @@
 and people settle it. Days pass in seconds."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from deploy.demo.scenes import Stage
@@ -11,7 +14,7 @@ from deploy.sandbox.faults import Deed
 from shared.contracts.invoice import PayInvoice
 from tests.faults.testbed import Testbed
 from tests.faults.trial import Note, Trial
-from tests.support.databases import rows
+from tests.support.databases import execute, rows
 
 FAMILY: Final = "afterwards"
 LOOKS: Final[dict[str, Any]] = {
@@ -22,6 +25,8 @@ LOOKS: Final[dict[str, Any]] = {
     "GATEWAY_REMIND_S": "2",
 }
 """Settings by which settled payments are looked at after seconds and not after days."""
+LOCKED_S: Final = 10.0
+"""How long the gateway may keep its ledger locked."""
 KILLS: Final = 4
 BETWEEN_KILLS_S: Final = 1.0
 SETTLED_BY: Final = {
@@ -118,17 +123,53 @@ async def asked(testbed: Testbed, note: Note) -> None:
     note.fired()
 
 
+async def forgotten(testbed: Testbed, note: Note) -> None:
+    """The payment-gateway service dies after the card was charged, its database is restored to before that, and the gateway has deleted our
+    idempotency keys. The request comes again, and finds its charge."""
+    await testbed.played()
+    await testbed.restart("payment_gateway", REMIT_FAULT="charging.after_execute:1:stop")
+    payment = await _asked_to_pay(testbed, "pm_card_visa")
+
+    async def charged() -> bool:
+        shown = await asyncio.to_thread(testbed.system.sandbox.show, str(payment.payment_id))
+        return bool(shown["charges"])
+
+    await testbed.until(charged, what="the charge")
+    await testbed.kill("payment_gateway")
+    of_request = "DELETE FROM inbox WHERE message_id IN (SELECT cause_id FROM payments WHERE payment_id = $1)"
+    await execute(testbed.database("payment_gateway"), of_request, payment.payment_id)
+    for table in ("attempts", "outcomes", "payments"):
+        of_payment = f"DELETE FROM {table} WHERE payment_id = $1"
+        await execute(testbed.database("payment_gateway"), of_payment, payment.payment_id)
+    await asyncio.to_thread(_forget_keys, testbed.system.ledger, payment)
+    await testbed.start("payment_gateway", **LOOKS, GATEWAY_FIND_AFTER_S="0")
+    await _until(testbed, payment, "captured")
+    note.fired()
+
+
+def _forget_keys(ledger: Path, payment: PayInvoice) -> None:
+    """The gateway deletes keys after 24 hours."""
+    with closing(sqlite3.connect(ledger, timeout=LOCKED_S)) as connection, connection:
+        connection.execute("DELETE FROM idempotency_keys WHERE key LIKE ?", (f"{payment.payment_id}:%",))
+
+
 # -- steps -------------------------------------------------------------------------------------------------------------------------------
 
 
-async def _pay(testbed: Testbed, token: str) -> PayInvoice:
-    """Pay an invoice with this token, until the payment has an outcome or waits for a person."""
+async def _asked_to_pay(testbed: Testbed, token: str) -> PayInvoice:
+    """Issue an invoice and ask to pay it with this token."""
     keys: Any = testbed.system.public_keys["keys"]
     stage = Stage(testbed.upstream, keys[0])
     invoice_id = f"{testbed.name}-{token}-{testbed.number()}"
     await stage.issue(invoice_id)
     command = stage.pay(invoice_id, token)
     await testbed.upstream.ask(command)
+    return command
+
+
+async def _pay(testbed: Testbed, token: str) -> PayInvoice:
+    """Pay an invoice with this token, until the payment has an outcome or waits for a person."""
+    command = await _asked_to_pay(testbed, token)
 
     async def ended() -> bool:
         query = """SELECT 1 FROM payments WHERE payment_id = $1
@@ -201,6 +242,7 @@ def trials() -> Sequence[Trial]:
         "refund-sent-back": sent_back,
         "decided-while-rotated": rotated,
         "reopened": reopened,
+        "forgotten": forgotten,
         "asked": asked,
     }
     return [_trial(name, run) for name, run in runs.items()]

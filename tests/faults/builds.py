@@ -107,7 +107,7 @@ def _confirmed_before_recorded() -> None:
             step = result.transition.then
             if step is None:
                 return
-            row = PaymentRow(result.transition.payment, row.fence, row.origin)
+            row = replace(row, payment=result.transition.payment)
 
     _put(Charging, "_work_on", work_on)
 

@@ -185,6 +185,7 @@ ROWS: Final[dict[int, CatalogueRow]] = {
             "a capture of something cancelled": "afterwards/captured-after-cancel",
             "a refund that fails days later": "afterwards/refund-sent-back",
             "a wrong decision": "afterwards/decided-while-rotated,afterwards/reopened",
+            "a restored database": "afterwards/forgotten",
         },
     ),
 }

@@ -20,6 +20,7 @@ from shared.records import replace
 from tests.support.hasty_gateway import HASTY_S, PATIENT_S, hasty_gateway
 
 ORDER = port.Order(UUID(int=1), "inv-1", 1250, "EUR", "pm_card_visa")
+SOUGHT = port.Sought(ORDER.payment_id, ORDER.amount_minor, ORDER.currency)
 REFUND = port.RefundOrder(UUID(int=9), UUID(int=1), 250, "EUR")
 CARD = port.Card("4242424242424242", 12, 2030)
 DECLINED = '{"error": {"type": "card_error", "code": "card_declined"}}'
@@ -122,6 +123,8 @@ async def stripe_at(
 async def all_answers(gateway: StripeGateway) -> list[object]:
     return await asyncio.gather(
         gateway.tokenise(CARD, key="k1"),
+        gateway.find(SOUGHT),
+        gateway.find(replace(SOUGHT, customer="cus_1")),
         gateway.prepare(ORDER, key="k2"),
         gateway.execute("pi_1", key="k3"),
         gateway.inquire("pi_1"),
@@ -374,6 +377,55 @@ async def test_a_part_of_a_whole_unit_is_refused_before_sending() -> None:
         answer = await gateway.prepare(order, key="k")
     assert isinstance(answer, port.Refused)
     assert answer.code == "amount_not_chargeable"
+
+
+def intent(status: str, gateway_id: str = "pi_1", **more: object) -> dict[str, object]:
+    metadata = {"payment_id": str(ORDER.payment_id)}
+    return {"id": gateway_id, "status": status, "amount": 1250, "currency": "eur", "metadata": metadata, **more}
+
+
+NOT_OURS = intent("succeeded", "pi_9", metadata={"payment_id": str(UUID(int=2))})
+FOUND_AMONG: dict[str, tuple[list[dict[str, object]], str | type[port.FindAnswer]]] = {
+    "none": ([], port.NotFound),
+    "none of ours": ([NOT_OURS, intent("succeeded", "pi_8", metadata={})], port.NotFound),
+    "a capture before an orphan": ([intent("requires_confirmation", "pi_2"), intent("succeeded")], "pi_1"),
+    "a capture before a cancel": ([intent("canceled", "pi_2"), intent("succeeded")], "pi_1"),
+    "what nobody knows before a cancel": ([intent("canceled", "pi_2"), intent("new_status")], "pi_1"),
+    "a charge under way before a decline": ([intent("requires_payment_method", "pi_2"), intent("processing")], "pi_1"),
+    # What was cancelled had an outcome. The orphan beside it may never be charged.
+    "a cancel before an orphan": ([intent("requires_confirmation", "pi_2"), intent("canceled")], "pi_1"),
+    "an orphan": ([NOT_OURS, intent("requires_confirmation")], "pi_1"),
+    "an orphan of another amount": ([intent("requires_confirmation", amount=1)], port.Refused),
+    "an orphan of another currency": ([intent("requires_confirmation", currency="usd")], port.Refused),
+    "a capture of another amount": ([intent("succeeded", amount=1)], "pi_1"),
+    "a payment without a readable id": ([intent("succeeded", "ch_1")], port.Unknown),
+    "a payment of the other mode": ([intent("succeeded", livemode=True)], port.Misconfigured),
+}
+
+
+@pytest.mark.parametrize("customer", [None, "cus_1"], ids=["searched", "listed"])
+@pytest.mark.parametrize(("listed", "found"), FOUND_AMONG.values(), ids=FOUND_AMONG)
+async def test_of_several_payments_with_our_id_the_one_that_may_hold_money_is_found(
+    listed: list[dict[str, object]], found: str | type[port.FindAnswer], customer: str | None
+) -> None:
+    body = json.dumps({"object": "list", "has_more": False, "data": listed}).encode()
+    async with server(http("200 OK", body)) as far, stripe_at(far.url) as gateway:
+        answer = await gateway.find(replace(SOUGHT, customer=customer))
+    if isinstance(found, str):
+        assert isinstance(answer, port.Found)
+        assert answer.gateway_id == found
+    else:
+        assert isinstance(answer, found)
+
+
+async def test_a_customer_with_more_payments_than_a_page_has_is_searched_for() -> None:
+    body = json.dumps({"object": "list", "has_more": True, "data": [NOT_OURS]}).encode()
+    async with server(http("200 OK", body)) as far, stripe_at(far.url) as gateway:
+        answer = await gateway.find(replace(SOUGHT, customer="cus_1"))
+    lines = [request.partition(b" HTTP")[0] for request in far.requests]
+    assert lines[0] == b"GET /v1/payment_intents?customer=cus_1&limit=100"
+    assert lines[1].startswith(b"GET /v1/payment_intents/search?query=metadata")
+    assert isinstance(answer, port.Unknown), "what is not on this page may be on the next"
 
 
 DETAILS = port.ChargeDetails("cus_1", "mandate_1", "May & June", "ACME 5", (("cost_center", "42"),))

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,13 +12,13 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from shared.amqp.broker_link import user_in
+from shared.clock import system_clock
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.codec import STRUCTURED
 from shared.messaging.topology import COMMAND_ENTRY, QUEUES, RoutingSuffix, ingress_exchange, routing_key
 
 DEADLINE_S = 20.0
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ class UpstreamClient:
             "id": str(id_),
             "type": data.wire_name,
             "source": "/test",
-            "time": NOW.isoformat(),
+            "time": system_clock().isoformat(),
             "data": data.model_dump(mode="json"),
             **extensions,
         }

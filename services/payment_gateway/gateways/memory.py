@@ -65,6 +65,12 @@ class MemoryGateway:
             del self._payments[next(iter(self._payments))]
         return port.Prepared(gateway_id, "memory")
 
+    async def find(self, sought: port.Sought) -> port.FindAnswer:
+        await self._wait()
+        ids = (id_ for id_, payment in self._payments.items() if payment.order.payment_id == sought.payment_id)
+        gateway_id = next(ids, None)
+        return port.NotFound("memory") if gateway_id is None else port.Found(gateway_id, "memory")
+
     async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> port.ExecuteAnswer:  # noqa: ARG002 - the signature is the port's
         await self._wait()
         payment = self._payments.get(gateway_id)

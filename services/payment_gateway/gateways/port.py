@@ -50,6 +50,16 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Sought:
+    """A payment to look for. `amount_minor` and `currency` are those of its order, `customer` too if the order named one."""
+
+    payment_id: UUID
+    amount_minor: int | None
+    currency: str | None
+    customer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """A card in the clear. It exists only in this process, between decryption and `tokenise`. It is never shown and never stored.
 
@@ -151,6 +161,17 @@ class Processing:
 class Cancelled:
     """The payment is cancelled at the gateway for good. No confirm can charge it any more."""
 
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The gateway has a payment with our payment id: that of the id `gateway_id`. If it has several, the one that may hold money.
+
+    It says nothing about the state of the payment, which may be outdated by the time it is found.
+    """
+
+    gateway_id: str
     evidence: str
 
 
@@ -274,6 +295,7 @@ NoAnswer = NotSent | Limited | Unknown | Misconfigured
 """What every call can come to."""
 TokeniseAnswer = Tokenised | Refused | NoAnswer
 PrepareAnswer = Prepared | Refused | NoAnswer
+FindAnswer = Found | NotFound | Refused | NoAnswer
 ChargeAnswer = Captured | Declined | Unconfirmed | ActionRequired | Processing | Cancelled | NotFound | NoAnswer
 ExecuteAnswer = ChargeAnswer | Refused
 RefundAnswer = Refunded | RefundPending | RefundFailed | NoRefund | NotFound | NoAnswer
@@ -294,6 +316,13 @@ class Gateway(Protocol):
 
     async def tokenise(self, card: Card, *, key: str) -> TokeniseAnswer:
         """Exchange a card for the gateway's token."""
+        ...
+
+    async def find(self, sought: Sought) -> FindAnswer:
+        """Look for a payment with our payment id. Whatever the gateway has of it counts, in any state.
+
+        `NotFound` may overlook what was made within the last minutes. `Refused` means that it has one that this service must not confirm.
+        """
         ...
 
     async def prepare(self, order: Order, *, key: str) -> PrepareAnswer:

@@ -29,7 +29,7 @@ from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.gateways.stripe_amounts import to_stripe
 from services.payment_gateway.gateways.stripe_answers import Accepted, Rejected, Reply
-from services.payment_gateway.gateways.stripe_events import payment_id_in
+from services.payment_gateway.gateways.stripe_events import PAYMENT_ID, payment_id_in
 from shared.records import dataclass, replace
 
 _INTENTS = "/v1/payment_intents"
@@ -170,6 +170,30 @@ class StripeGateway:
             case _:
                 return reply
 
+    async def find(self, sought: port.Sought) -> port.FindAnswer:
+        """Look for it among the newest payments of its customer, if it has one, else by our id in the metadata.
+
+        Lists are never outdated, and merchants in India cannot search. The index that is searched lags by less than a minute, and by up to
+        an hour while Stripe has an outage (https://docs.stripe.com/api/payment_intents/search).
+        """
+        if sought.customer is not None:
+            listed = await self._list(_INTENTS, {"customer": sought.customer, "limit": PAGE_SIZE})
+            if not isinstance(listed, Page):
+                return listed
+            if not listed.has_more:
+                return self._found(listed, sought)
+        query = f"metadata['{PAYMENT_ID}']:'{sought.payment_id}'"
+        found = await self._list(f"{_INTENTS}/search", {"query": query, "limit": PAGE_SIZE})
+        return self._found(found, sought) if isinstance(found, Page) else found
+
+    def _found(self, page: "Page", sought: port.Sought) -> port.FindAnswer:
+        ours = [thing for thing in page.things if payment_id_in(thing) == sought.payment_id]
+        for intent in ours:
+            wrong_mode = answers.read_mode(intent, livemode=self._livemode, words="found")
+            if wrong_mode is not None:
+                return wrong_mode
+        return answers.read_found(ours, sought, has_more=page.has_more)
+
     async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> port.ExecuteAnswer:
         """Confirm the payment. A refusal is no doubt, unless the payment has gone on, or is unknown to Stripe."""
         params = {"off_session": True} | ({"mandate": mandate} if mandate else {})
@@ -223,7 +247,7 @@ class StripeGateway:
         amount = to_stripe(order.amount_minor, order.currency)
         if amount is None:
             return port.RefundFailed("amount_not_refundable", f"Stripe counts {order.currency} in whole units")
-        metadata = {answers.REFUND_ID: str(order.refund_id), "payment_id": str(order.payment_id)}
+        metadata = {answers.REFUND_ID: str(order.refund_id), PAYMENT_ID: str(order.payment_id)}
         reply = await self._post(_REFUNDS, key, {"payment_intent": gateway_id, "amount": amount, "metadata": metadata})
         match reply:
             case Accepted(replayed=False):
@@ -323,7 +347,7 @@ class StripeGateway:
 def _order(order: port.Order, amount: int) -> dict[str, Any]:
     """The parameters of a new PaymentIntent. Without `confirm` it takes no `off_session` and no `mandate`: they come with the confirm."""
     details = order.details
-    ours = {"payment_id": str(order.payment_id), "invoice_id": order.invoice_id}
+    ours = {PAYMENT_ID: str(order.payment_id), "invoice_id": order.invoice_id}
     params = {
         "amount": amount,
         "currency": order.currency.lower(),

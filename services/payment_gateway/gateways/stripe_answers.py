@@ -135,6 +135,43 @@ def read_prepared(reply: Accepted, order: port.Order) -> port.PrepareAnswer:
     return port.Prepared(gateway_id, reply.evidence)
 
 
+_MONEY_FIRST = (
+    "succeeded",
+    "requires_capture",
+    "processing",
+    "requires_action",
+    "requires_payment_method",
+    "canceled",
+    "requires_confirmation",
+)
+"""The order in which one of several payments with one id of ours is taken. What was cancelled had an outcome, so it comes before what was
+never confirmed: an id that we asked for and never recorded."""
+_UNCONFIRMED = _MONEY_FIRST[-1]
+
+
+def read_found(intents: list[Json], sought: port.Sought, *, has_more: bool) -> port.FindAnswer:
+    """Read the payments that have our payment id. One that we would confirm must be of our amount and currency."""
+    words = evidence("HTTP 200", f"{len(intents)} payments with our id")
+    if not intents:
+        return port.Unknown(evidence(words, "the list goes on")) if has_more else port.NotFound(words)
+    first = min(intents, key=_rank)
+    gateway_id, status = _id(first, "pi_"), first.get("status")
+    if gateway_id is None:
+        return port.Unknown(evidence(words, "none has a readable id"))
+    if status == _UNCONFIRMED:
+        amount, currency = sought.amount_minor, sought.currency
+        counted = to_stripe(amount, currency) if amount is not None and currency else None
+        if (first.get("amount"), _currency(first)) != (counted, currency):
+            return port.Refused("payment_differs_at_gateway", evidence(words, "of another amount"))
+    return port.Found(gateway_id, evidence(words, status))
+
+
+def _rank(intent: Json) -> int:
+    """Its place in `_MONEY_FIRST`. What nobody knows comes right after a capture."""
+    status = intent.get("status")
+    return _MONEY_FIRST.index(status) if status in _MONEY_FIRST else 1
+
+
 def read_charge(intent: Json, gateway_id: str, words: str) -> port.ChargeAnswer:
     """Read the state of a PaymentIntent. `words` is the evidence so far."""
     if intent.get("id") != gateway_id:

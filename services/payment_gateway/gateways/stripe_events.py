@@ -96,10 +96,14 @@ def _sighting(event: Mapping[str, Any]) -> Sighting:
     return Sighting(gateway_id, payment_id_in(thing) if kind == _INTENT else None, shows)
 
 
+PAYMENT_ID: Final = "payment_id"
+"""The member of the metadata that holds our payment id."""
+
+
 def payment_id_in(intent: Mapping[str, Any]) -> UUID | None:
     """Our payment id in the metadata of a PaymentIntent, or None if we did not make it."""
     metadata = intent.get("metadata")
     try:
-        return UUID(metadata.get("payment_id")) if isinstance(metadata, Mapping) else None
+        return UUID(metadata.get(PAYMENT_ID)) if isinstance(metadata, Mapping) else None
     except (TypeError, ValueError, AttributeError):
         return None

@@ -51,6 +51,22 @@ class PaymentGatewayFixture:
 
         await until(handled, what=f"{len(message_ids)} messages to be handled")
 
+    async def until_attempted(self, payment_id: UUID, number: int) -> None:
+        """Wait until so many answers of the gateway are recorded."""
+
+        async def recorded() -> bool:
+            return len(await self.attempts(payment_id)) >= number
+
+        await until(recorded, what=f"{number} attempts")
+
+    async def until_at_rest(self, payment_id: UUID) -> None:
+        """Wait until nothing is to be done about it any more."""
+
+        async def rests() -> bool:
+            return (await self.row(payment_id))["due_at"] is None
+
+        await until(rests, what=f"{payment_id} at rest")
+
     async def attempts(self, payment_id: UUID) -> list[tuple[str, str]]:
         found = await rows(
             self.url, "SELECT step, answer FROM attempts WHERE payment_id = $1 ORDER BY fence, seq", payment_id

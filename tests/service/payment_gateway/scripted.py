@@ -90,6 +90,9 @@ class ScriptedGateway:
         self.orders.append(order)
         return await self._answer(GatewayStep.PREPARE, key, lambda: self.truth.prepare(order, key=key))
 
+    async def find(self, sought: port.Sought) -> port.FindAnswer:
+        return await self._answer(GatewayStep.FIND, str(sought.payment_id), lambda: self.truth.find(sought))
+
     async def execute(self, gateway_id: str, *, mandate: str | None = None, key: str) -> port.ExecuteAnswer:
         self.confirmed.append(gateway_id)
         self.mandates.append(mandate)

@@ -15,6 +15,7 @@ from shared.card_data.encryption import CardKeyring
 from tests.service.payment_gateway.conftest import Keyset, PaymentGatewayFixture, Start, requested, to_refund
 from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
 from tests.service.payment_gateway.test_cards import with_card
+from tests.service.payment_gateway.test_find import LONG_AGO
 from tests.service.payment_gateway.test_make_refund import to_make
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
@@ -55,7 +56,8 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     point: str,
 ) -> None:
-    """Two payments. One has an encrypted card, loses its first answers, and is refunded: a part, then the rest. The other is declined."""
+    """Two payments. One was requested long ago and is looked for first; it has an encrypted card, loses its first answers, and is
+    refunded: a part, then the rest. The other is declined."""
     public, private = keyset
     keyring = CardKeyring.load(private)
     gateway.then(GatewayStep.EXECUTE, Say(UNKNOWN, done=True), Say(UNKNOWN, done=True))
@@ -64,7 +66,7 @@ async def test_a_crash_here_charges_once_and_loses_nothing(
     monkeypatch.setattr(crash_points, "_armed", armed)
 
     async def run_to_the_end() -> None:
-        await upstream.send(good)
+        await upstream.send(good, time=LONG_AGO.isoformat())
         await upstream.send(bad)
         await payments.until(good.payment_id, "captured", "refunding", "refunded")
         await payments.until(bad.payment_id, "declined")

@@ -78,6 +78,9 @@ class HastyWhereItHangs:
             self._withheld.add(answer.gateway_id)
         return answer
 
+    async def find(self, sought: port.Sought) -> port.FindAnswer:
+        return await self._patient.find(sought)
+
     def _of(self, gateway_id: str) -> StripeGateway:
         return self._hasty if gateway_id in self._withheld else self._patient
 

@@ -32,7 +32,6 @@ from shared.records import replace
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.hostile import HOSTILE
-from tests.support.upstream_client import NOW as UPSTREAM_NOW
 from tests.support.upstream_client import Received, UpstreamClient
 from tests.support.waiting import until
 
@@ -371,6 +370,9 @@ async def test_a_dead_letter_of_a_foreign_queue_is_not_replayed(
     assert result.refusal is ActionRefusal.NO_SUCH_QUEUE
 
 
+SENT_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
 async def test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so(
     environment: Environment, upstream: UpstreamClient, database: Database
 ) -> None:
@@ -378,14 +380,14 @@ async def test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so(
     pay = messages.PayInvoice(**about, method=messages.TokenMethod(token="pm_card_visa"))
     async with environment.running("staff", assemble):
         for message in (pay, messages.VoidInvoice(invoice_id="INV-1", reason="a mistake")):
-            await upstream.send(message, queue="invoice.commands", message_id=uuid4())
+            await upstream.send(message, queue="invoice.commands", message_id=uuid4(), time=SENT_AT.isoformat())
             await reject(upstream, "invoice.commands")
         await letters(environment, 2)
-        young = await actions.replay(database, Selection(type="PayInvoice"), who="ann", clock=lambda: UPSTREAM_NOW)
+        young = await actions.replay(database, Selection(type="PayInvoice"), who="ann", clock=lambda: SENT_AT)
         assert [result.ok for result in young] == [True]
         await reject(upstream, "invoice.commands")
         await letters(environment, 2, "status = 'open'")
-        later = UPSTREAM_NOW + OLD_AFTER + timedelta(seconds=1)
+        later = SENT_AT + OLD_AFTER + timedelta(seconds=1)
         results = await actions.replay(database, Selection(), who="ann", clock=lambda: later)
         (refused,) = (result for result in results if not result.ok)
         assert len(results) == 2, "others are replayed"

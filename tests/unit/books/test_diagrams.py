@@ -89,9 +89,13 @@ def invoice_edges() -> set[Edge]:
 
 # -- the payment ---------------------------------------------------------------------------------------------------------------------------
 
-POLICY = payment.Policy(ladder_s=(1.0,), remind_s=60.0)
+POLICY = payment.Policy(ladder_s=(1.0,) * payment.EXECUTIONS_MAX, remind_s=60.0)
+"""A ladder on which all confirms that may be sent are sent."""
 KEY_NUMBERS_TOLD_APART = payment.EXECUTIONS_MAX + 1
 """Above this number a higher one makes no difference."""
+CONFIRMED_AGAIN = {payment.PaymentStatus.PREPARED, payment.PaymentStatus.IN_DOUBT}
+"""The statuses in which the number decides what follows. In the others only the end of the ladder does."""
+LAST_RUNG = len(POLICY.ladder_s) - 1
 
 PAYMENT_COMMANDS = [
     *everything(
@@ -109,6 +113,7 @@ ABOUT_MONEY = [answer for answer in everything(payment.GatewayAnswer) if isinsta
 """Answers that count even if they come late. That no other does is tested in tests/unit/payment_gateway."""
 ANSWERS_TO: dict[payment.GatewayStep, list[Any]] = {
     payment.GatewayStep.TOKENISE: everything(port.TokeniseAnswer),
+    payment.GatewayStep.FIND: everything(port.FindAnswer),
     payment.GatewayStep.PREPARE: everything(port.PrepareAnswer),
     payment.GatewayStep.EXECUTE: everything(port.ExecuteAnswer),
     payment.GatewayStep.INQUIRE: everything(port.ChargeAnswer),
@@ -136,7 +141,7 @@ def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep 
         yield from effect_of(command, state)
     if state is None:
         return
-    for step in {payment.next_step(state), then}:
+    for step in {payment.first_step(state, age_s, POLICY) for age_s in (0.0, POLICY.find_after_s)} | {then}:
         if step is None:
             yield "due", payment.on_due(state)
             continue
@@ -149,6 +154,7 @@ def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep 
 
 def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
     """The payment without values on which nothing depends, so that there are few states."""
+    counts = state.status in CONFIRMED_AGAIN
     return replace(
         state,
         version=1,
@@ -159,8 +165,8 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
         method_token=state.method_token or state.gateway_id,
         params_hash=state.params_hash and b"",
         pending=state.pending and replace(state.pending, reason=""),
-        key_number=1 if state.status in payment.CHARGED else min(state.key_number, KEY_NUMBERS_TOLD_APART),
-        rung=min(state.rung, len(POLICY.ladder_s)),
+        key_number=min(state.key_number, KEY_NUMBERS_TOLD_APART) if counts else 1,
+        rung=min(max(state.rung, 0 if counts else LAST_RUNG), LAST_RUNG + 1),
         gateway_side=state.gateway_side and payment.GatewaySide(state.gateway_side.answer),
         refunds=tuple(
             replace(

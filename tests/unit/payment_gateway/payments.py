@@ -49,6 +49,8 @@ NOT_FOUND = port.NotFound("404")
 NOT_SENT = port.NotSent("connection refused")
 LIMITED = port.Limited("429", retry_after_s=ASKED_S)
 UNKNOWN = port.Unknown("timeout")
+REPLAYED = port.Unknown("HTTP 500 (replayed)", key_spent=True)
+FOUND = port.Found("pi_1", "succeeded")
 MISCONFIGURED = port.Misconfigured("401", otherwise=NOT_SENT)
 PARTLY_REFUNDED = replace(CAPTURED, refunded_minor=300)
 ALL_REFUNDED = replace(CAPTURED, refunded_minor=1_250)
@@ -209,8 +211,8 @@ def is_not_charged(reason: str, **changes: Any) -> Becomes:
     return becomes(PaymentStatus.NOT_CHARGED, Outcome.NOT_CHARGED, reason=reason, **changes)
 
 
-def is_in_doubt(reason: str) -> Becomes:
-    return becomes(PaymentStatus.IN_DOUBT, Outcome.IN_DOUBT, FIRST_S, reason=reason, rung=1)
+def is_in_doubt(reason: str, **changes: Any) -> Becomes:
+    return becomes(PaymentStatus.IN_DOUBT, Outcome.IN_DOUBT, FIRST_S, reason=reason, rung=1, **changes)
 
 
 def needs_a_person(reason: str, **changes: Any) -> Becomes:
@@ -248,7 +250,7 @@ def scenarios_of(table: StepTable) -> dict[str, StepScenario]:
     of_every_step = {MISCONFIGURED: WAITS_FOR_AN_OPERATOR, LIMITED: WAITS_AS_ASKED}
     rows = {before: {**row, **of_every_step} for before, row in table.items()}
     named = {
-        f"{_name(before)}: {type(answer).__name__}": Scenario(before, answer, follows(before))
+        f"{_name(before)}: {_kind(answer)}": Scenario(before, answer, follows(before))
         for before, row in rows.items()
         for answer, follows in row.items()
     }
@@ -256,11 +258,18 @@ def scenarios_of(table: StepTable) -> dict[str, StepScenario]:
     return named
 
 
+def _kind(answer: GatewayAnswer) -> str:
+    return "replayed" if answer == REPLAYED else type(answer).__name__
+
+
 def _name(payment: Payment) -> str:
     words = [payment.status.replace("_", " ")]
     words += ["behind the last rung"] * (payment.rung == LAST)
     words += [f"under key {payment.key_number}"] * (payment.key_number > 1)
     words += [f"pending {payment.pending.status}"] if payment.pending else []
+    words += (
+        ["without a gateway id"] if payment.gateway_id is None and payment.status is not PaymentStatus.REQUESTED else []
+    )
     words += ["decided by a person"] if payment.decided_by else []
     return ", ".join(words)
 

@@ -10,14 +10,18 @@ from tests.unit.payment_gateway.payments import (
     ACTION_REQUIRED,
     CAPTURED,
     ID,
+    LIMITED,
+    MISCONFIGURED,
     NOT_SENT,
     POLICY,
+    REPLAYED,
     UNKNOWN,
     payment,
 )
 
 KEYS: dict[GatewayStep, str | None] = {
     GatewayStep.TOKENISE: f"{ID}:tokenise:7",
+    GatewayStep.FIND: None,
     GatewayStep.PREPARE: f"{ID}:prepare:7",
     GatewayStep.EXECUTE: f"{ID}:execute:7",
     GatewayStep.INQUIRE: None,
@@ -59,13 +63,16 @@ def test_every_call_that_changes_something_has_a_key(step: GatewayStep) -> None:
     assert domain.idempotency_key(before, step) == KEYS[step]
 
 
-def test_an_unanswered_call_is_repeated_under_another_key_and_an_unsent_one_under_the_same() -> None:
+@pytest.mark.parametrize("step", [GatewayStep.TOKENISE, GatewayStep.PREPARE], ids=str)
+def test_what_begins_a_payment_keeps_its_key_while_that_can_give_another_answer(step: GatewayStep) -> None:
+    """So who has forgotten what was begun finds it again: the gateway replays each answer of the same key."""
     before = payment(PaymentStatus.REQUESTED)
-    unanswered = domain.on_answer(before, GatewayStep.PREPARE, UNKNOWN, POLICY).payment
-    unsent = domain.on_answer(before, GatewayStep.PREPARE, NOT_SENT, POLICY).payment
-    assert domain.idempotency_key(before, GatewayStep.PREPARE) == f"{ID}:prepare:1"
-    assert domain.idempotency_key(unanswered, GatewayStep.PREPARE) == f"{ID}:prepare:2"
-    assert domain.idempotency_key(unsent, GatewayStep.PREPARE) == f"{ID}:prepare:1"
+    keys = {
+        answer: domain.idempotency_key(domain.on_answer(before, step, answer, POLICY).payment, step)
+        for answer in (NOT_SENT, LIMITED, MISCONFIGURED, UNKNOWN, REPLAYED)
+    }
+    one, two = f"{ID}:{step}:1", f"{ID}:{step}:2"
+    assert keys == {NOT_SENT: one, LIMITED: one, MISCONFIGURED: one, UNKNOWN: one, REPLAYED: two}
 
 
 @pytest.mark.parametrize(

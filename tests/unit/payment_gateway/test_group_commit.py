@@ -65,7 +65,7 @@ async def running(commit: GroupCommit) -> AsyncIterator[None]:
 
 def result(payment_id: UUID) -> StepResult:
     payment = Payment(payment_id, "INV-1", PaymentStatus.REQUESTED)
-    return StepResult(PaymentRow(payment, 1, Origin(payment_id, "C-1", None)), PaymentTransition(payment), NOW)
+    return StepResult(PaymentRow(payment, 1, Origin(payment_id, "C-1", None), NOW), PaymentTransition(payment), NOW)
 
 
 @pytest.mark.parametrize(

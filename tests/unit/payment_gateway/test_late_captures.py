@@ -13,6 +13,7 @@ from tests.unit.payment_gateway.payments import (
     CANCELLED,
     CAPTURED,
     DECLINED,
+    FOUND,
     ID,
     IS_CAPTURED,
     IS_CAPTURED_LATE,
@@ -42,6 +43,7 @@ from tests.unit.payment_gateway.payments import (
 
 ANSWERS = (
     TOKENISED,
+    FOUND,
     PREPARED,
     REFUSED,
     CAPTURED,

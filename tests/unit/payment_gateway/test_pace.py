@@ -27,6 +27,7 @@ from shared.records import replace
 from tests.support.virtual_time import run_in_virtual_time
 from tests.unit.payment_gateway.payments import POLICY
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIMIT_PER_S = 25.0
 LATENCY_S = 0.3
 CLAIM_INTERVAL_S = 0.02
@@ -101,7 +102,7 @@ def instance(rows: Rows, gateway: port.Gateway, *, per_s: float, endpoint_per_s:
         database=cast("Database", None),
         commit=cast("GroupCommit", rows),
         readiness=readiness,
-        clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        clock=lambda: NOW,
         watch=GatewayWatch(gateway, readiness, timeout_s=10.0),
         pace=Pace(per_s, endpoint_per_s, asyncio.get_running_loop().time, jitter=lambda: 0.5),
         jitter=lambda: 0.5,
@@ -115,7 +116,7 @@ async def pay_all(payments: int, *, instances: int, retry_after_s: float | None,
     origin = Origin(UUID(int=1), "C-1", None)
     for number in range(payments):
         payment = Payment(UUID(int=number), "INV-1", PaymentStatus.REQUESTED, 1, 1_250, "EUR", "pm_card_visa")
-        rows.put(PaymentRow(payment, 1, origin), 0.0)
+        rows.put(PaymentRow(payment, 1, origin, NOW), 0.0)
     gateway = LimitedGateway(limits, retry_after_s)
 
     async def work(charging: Charging) -> None:
@@ -163,7 +164,7 @@ async def put_back_while_paused(*, stops: bool) -> tuple[float, PaymentStatus]:
     charging = instance(rows, LimitedGateway(limits, None), per_s=80.0, endpoint_per_s=20.0)
     charging.pace.slow_down(sent_s=clock(), retry_after_s=1.0 if stops else 60.0)
     payment = Payment(UUID(int=1), "INV-1", PaymentStatus.REQUESTED, 1, 1_250, "EUR", "pm_card_visa")
-    charging.accept([PaymentRow(payment, 1, Origin(UUID(int=1), "C-1", None))])
+    charging.accept([PaymentRow(payment, 1, Origin(UUID(int=1), "C-1", None), NOW)])
     if stops:
         await asyncio.sleep(0.1)
         charging.is_stopping = True

@@ -102,6 +102,7 @@ def test_captures_are_looked_at_only_if_somebody_chooses_so() -> None:
         ("GATEWAY_LADDER_S", ",".join(["1"] * 41)),
         ("GATEWAY_REMIND_S", "0"),
         ("GATEWAY_WATCH_S", "never"),
+        ("GATEWAY_FIND_AFTER_S", "72001"),
         ("GATEWAY_CAPTURE_LOOKS_S", ","),
         ("GATEWAY_REFUND_LOOKS_S", "0"),
         ("CARD_KEYS_FILE", "/nowhere/keys.json"),

@@ -12,6 +12,7 @@ from tests.unit.payment_gateway.payments import (
     CANCELLED,
     CAPTURED,
     DECLINED,
+    FIRST_S,
     IS_CANCELLED_THERE,
     IS_CAPTURED,
     IS_DECLINED_AFTER_A_CANCEL,
@@ -35,53 +36,56 @@ from tests.unit.payment_gateway.payments import (
     needs_a_person,
     payment,
     scenarios_of,
+    stays,
 )
 
 STEP = GatewayStep.EXECUTE
+WAITS_UNDER_ANOTHER_KEY = stays(FIRST_S, rung=1, key_number=2)
+"""Only an answer counts as a confirm: a 429 or a refused connection uses no key up."""
 
 TABLE: StepTable = {
     payment(PaymentStatus.PREPARED): {
         CAPTURED: IS_CAPTURED,
         DECLINED: IS_DECLINED_AFTER_A_CANCEL,
         REFUSED: IS_REFUSED_AFTER_A_CANCEL,
-        UNCONFIRMED: is_in_doubt("unconfirmed"),
+        UNCONFIRMED: is_in_doubt("unconfirmed", key_number=2),
         ACTION_REQUIRED: IS_DECLINED_FOR_WANT_OF_ACTION,
-        PROCESSING: is_in_doubt("processing"),
+        PROCESSING: is_in_doubt("processing", key_number=2),
         CANCELLED: IS_CANCELLED_THERE,
-        NOT_FOUND: is_in_doubt("unknown_to_gateway"),
+        NOT_FOUND: is_in_doubt("unknown_to_gateway", key_number=2),
         NOT_SENT: WAITS,
-        UNKNOWN: is_in_doubt("no_readable_answer"),
+        UNKNOWN: is_in_doubt("no_readable_answer", key_number=2),
     },
     payment(PaymentStatus.PREPARED, rung=LAST): {
         CAPTURED: IS_CAPTURED,
         DECLINED: IS_DECLINED_AFTER_A_CANCEL,
         REFUSED: IS_REFUSED_AFTER_A_CANCEL,
-        UNKNOWN: is_in_doubt("no_readable_answer"),
+        UNKNOWN: is_in_doubt("no_readable_answer", key_number=2),
         NOT_SENT: is_cancelled_as(PaymentStatus.NOT_CHARGED, "gateway_unavailable"),
     },
     payment(PaymentStatus.IN_DOUBT): {
         CAPTURED: IS_CAPTURED,
         DECLINED: IS_DECLINED_AFTER_A_CANCEL,
         REFUSED: IS_REFUSED_AFTER_A_CANCEL,
-        UNCONFIRMED: WAITS,
+        UNCONFIRMED: WAITS_UNDER_ANOTHER_KEY,
         ACTION_REQUIRED: IS_DECLINED_FOR_WANT_OF_ACTION,
-        PROCESSING: WAITS,
+        PROCESSING: WAITS_UNDER_ANOTHER_KEY,
         CANCELLED: IS_CANCELLED_THERE,
-        NOT_FOUND: WAITS,
+        NOT_FOUND: WAITS_UNDER_ANOTHER_KEY,
         NOT_SENT: WAITS,
-        UNKNOWN: WAITS,
+        UNKNOWN: WAITS_UNDER_ANOTHER_KEY,
     },
     payment(PaymentStatus.IN_DOUBT, rung=LAST): {
         CAPTURED: IS_CAPTURED,
         DECLINED: IS_DECLINED_AFTER_A_CANCEL,
         REFUSED: IS_REFUSED_AFTER_A_CANCEL,
-        UNCONFIRMED: needs_a_person("unconfirmed"),
+        UNCONFIRMED: needs_a_person("unconfirmed", key_number=2),
         ACTION_REQUIRED: IS_DECLINED_FOR_WANT_OF_ACTION,
-        PROCESSING: needs_a_person("processing"),
+        PROCESSING: needs_a_person("processing", key_number=2),
         CANCELLED: IS_CANCELLED_THERE,
-        NOT_FOUND: needs_a_person("unknown_to_gateway"),
+        NOT_FOUND: needs_a_person("unknown_to_gateway", key_number=2),
         NOT_SENT: needs_a_person("gateway_unavailable"),
-        UNKNOWN: needs_a_person("no_readable_answer"),
+        UNKNOWN: needs_a_person("no_readable_answer", key_number=2),
     },
 }
 _AT_WORK = payment(PaymentStatus.PREPARED)

@@ -1,5 +1,7 @@
 """Inquire: an instance that finds a payment asks before it sends anything, because a crash may have hidden a call."""
 
+from collections.abc import Iterator
+
 from services.payment_gateway import domain
 from services.payment_gateway.domain import GatewaySide, GatewayStep, Outcome, PaymentStatus
 from tests.support.scenarios import Scenario, each
@@ -15,6 +17,7 @@ from tests.unit.payment_gateway.payments import (
     IS_DECLINED_AFTER_A_CANCEL,
     IS_DECLINED_FOR_WANT_OF_ACTION,
     LAST,
+    LIMITED,
     NOT_FOUND,
     NOT_SENT,
     OF_SOMETHING_ELSE,
@@ -64,7 +67,7 @@ TABLE: StepTable = {
     payment(PaymentStatus.IN_DOUBT): {
         CAPTURED: IS_CAPTURED,
         DECLINED: IS_DECLINED_AFTER_A_CANCEL,
-        UNCONFIRMED: stays(then=GatewayStep.EXECUTE, key_number=2),
+        UNCONFIRMED: stays(then=GatewayStep.EXECUTE),
         ACTION_REQUIRED: IS_DECLINED_FOR_WANT_OF_ACTION,
         PROCESSING: WAITS,
         CANCELLED: IS_CANCELLED_THERE,
@@ -72,13 +75,13 @@ TABLE: StepTable = {
         NOT_SENT: WAITS,
         UNKNOWN: WAITS,
     },
-    payment(PaymentStatus.IN_DOUBT, key_number=domain.EXECUTIONS_MAX): {
+    payment(PaymentStatus.IN_DOUBT, key_number=domain.EXECUTIONS_MAX + 1): {
         UNCONFIRMED: IS_GIVEN_UP,  # a gateway that accepted none of three confirms will not accept the fourth
     },
     payment(PaymentStatus.IN_DOUBT, rung=LAST): {
         CAPTURED: IS_CAPTURED,
         DECLINED: IS_DECLINED_AFTER_A_CANCEL,
-        UNCONFIRMED: stays(then=GatewayStep.EXECUTE, key_number=2),
+        UNCONFIRMED: stays(then=GatewayStep.EXECUTE),
         ACTION_REQUIRED: IS_DECLINED_FOR_WANT_OF_ACTION,
         PROCESSING: needs_a_person("processing"),
         CANCELLED: IS_CANCELLED_THERE,
@@ -149,12 +152,15 @@ def test_inquire(scenario: StepScenario) -> None:
 
 
 def test_after_the_last_confirm_the_payment_is_cancelled() -> None:
-    at, executions = payment(PaymentStatus.IN_DOUBT), 1
+    at = payment(PaymentStatus.PREPARED)
+    answers: Iterator[domain.GatewayAnswer] = iter([UNKNOWN, *[LIMITED] * 9, *[UNKNOWN] * 9])
+    executions = limited = 0
     while (found := domain.on_answer(at, STEP, UNCONFIRMED, POLICY)).then is GatewayStep.EXECUTE:
-        executions += 1
-        at = found.payment
-    assert executions == domain.EXECUTIONS_MAX
+        answer = next(answers)
+        executions, limited = executions + (answer is UNKNOWN), limited + (answer is LIMITED)
+        at = domain.on_answer(found.payment, GatewayStep.EXECUTE, answer, POLICY).payment
     assert found == IS_GIVEN_UP(at)
+    assert (executions, limited) == (domain.EXECUTIONS_MAX, 9), "a 429 counted as a confirm"
 
 
 def test_the_pending_outcome_is_kept_through_a_case() -> None:

@@ -14,6 +14,7 @@ from tests.unit.payment_gateway.payments import (
     POLICY,
     PREPARED,
     REFUSED,
+    REPLAYED,
     SECOND_S,
     UNKNOWN,
     WAITS,
@@ -35,18 +36,20 @@ TABLE: StepTable = {
         PREPARED: PREPARES,
         REFUSED: is_not_charged("bad_card", advice="do_not_try_again"),
         NOT_SENT: WAITS,
-        UNKNOWN: stays(FIRST_S, rung=1, key_number=2),
+        UNKNOWN: WAITS,
+        REPLAYED: stays(FIRST_S, rung=1, key_number=2),
     },
     payment(PaymentStatus.REQUESTED, rung=1, key_number=2): {
         PREPARED: PREPARES,
         NOT_SENT: stays(SECOND_S, rung=2),
-        UNKNOWN: stays(SECOND_S, rung=2, key_number=3),
+        UNKNOWN: stays(SECOND_S, rung=2),
+        REPLAYED: stays(SECOND_S, rung=2, key_number=3),
     },
     payment(PaymentStatus.REQUESTED, rung=LAST): {
         PREPARED: PREPARES,
         REFUSED: is_not_charged("bad_card", advice="do_not_try_again"),
         NOT_SENT: is_not_charged("gateway_unavailable"),
-        UNKNOWN: is_not_charged("gateway_unavailable", key_number=2),
+        UNKNOWN: is_not_charged("gateway_unavailable"),
     },
 }
 SCENARIOS = scenarios_of(TABLE)

@@ -8,6 +8,7 @@ from tests.unit.payment_gateway.payments import (
     LAST,
     NOT_SENT,
     REFUSED,
+    REPLAYED,
     TOKENISED,
     UNKNOWN,
     WAITS,
@@ -28,11 +29,12 @@ TABLE: StepTable = {
         TOKENISED: stays(then=GatewayStep.PREPARE, method_token="pm_9", card_jwe=None),
         REFUSED: is_not_charged("bad_card", advice="do_not_try_again", card_jwe=None),
         NOT_SENT: WAITS,
-        UNKNOWN: stays(FIRST_S, rung=1, key_number=2),
+        UNKNOWN: WAITS,
+        REPLAYED: stays(FIRST_S, rung=1, key_number=2),
     },
     replace(WITH_CARD, rung=LAST): {
         NOT_SENT: is_not_charged("gateway_unavailable", card_jwe=None),
-        UNKNOWN: is_not_charged("gateway_unavailable", card_jwe=None, key_number=2),
+        UNKNOWN: is_not_charged("gateway_unavailable", card_jwe=None),
     },
 }
 SCENARIOS = scenarios_of(TABLE)
