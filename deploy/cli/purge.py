@@ -74,7 +74,7 @@ def _number() -> str:
 
 def _refuse_unfit(**texts: str) -> None:
     """Fail if who acts or why is missing, or holds what this command is to take out."""
-    from shared.card_data.values import has_card_data  # noqa: PLC0415 - `--help` need not pay
+    from shared.card_data.scan import has_card_data  # noqa: PLC0415 - `--help` need not pay
 
     for name, text in texts.items():
         if not text.strip():

@@ -16,8 +16,7 @@ from services.audit.align import StoredRow
 from services.audit.finding import Tally
 from services.audit.routes import queues_for
 from services.audit.stores import Stores
-from shared.card_data.scan import find_card_number
-from shared.card_data.verification_values import find_cvv
+from shared.card_data.scan import has_card_data
 from shared.contracts.catalogue import BY_WIRE_NAME, PUBLIC_COMMANDS
 from shared.messaging.topology import COMMANDS, RoutingSuffix, routing_key
 
@@ -111,7 +110,7 @@ def _reads_well(body: bytes, content_type: str | None) -> str | None:
         return None
     if body.count(b"{") + body.count(b"[") > BRACKETS_MAX or body.count(b",") > COMMAS_MAX:
         return None
-    if find_card_number(body):
+    if has_card_data(body):
         return None
     try:
         text = body.decode()
@@ -120,7 +119,7 @@ def _reads_well(body: bytes, content_type: str | None) -> str | None:
         )
     except (ValueError, RecursionError, _DoubtfulError):
         return None
-    return None if find_cvv(text) else _type_of(event)
+    return _type_of(event)
 
 
 def _type_of(event: Any) -> str | None:

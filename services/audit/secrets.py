@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote_plus
 
-from shared.card_data.scan import LAYERS, card_number_spans, find_card_number
-from shared.card_data.verification_values import find_cvv
+from shared.card_data.effort import NO_LIMIT, Effort
+from shared.card_data.encodings import LAYERS
+from shared.card_data.scan import CardData, find_card_data, spans
 
 _IDS = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}"  # UUID
@@ -39,8 +40,9 @@ _TO_ASCII = bytes(range(128)) + b"?" * 128
 
 def secret_in(text: str) -> str | None:
     """The kind of secret in this text, without the secret itself; None if there is none."""
-    if find_card_number(text):
-        return "a card number" if card_number_spans(text) else "a card number, encoded"
+    found = find_card_data(text, Effort(NO_LIMIT))
+    if found is CardData.NUMBER:
+        return "a card number" if spans(text, found, Effort(NO_LIMIT)) else "a card number, encoded"
     return _look(text, LAYERS)
 
 
@@ -60,7 +62,7 @@ def _plain(text: str) -> str | None:
         kind = next((kind for pattern, kind in _KEYS if pattern.search(text)), None)
         if kind is not None:
             return kind
-    return "a card security code" if find_cvv(text) else None
+    return "a card security code" if spans(text, CardData.VERIFICATION_VALUE, Effort(NO_LIMIT)) else None
 
 
 def _decoded(text: str) -> Iterator[str]:

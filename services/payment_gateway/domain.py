@@ -24,7 +24,7 @@ from uuid import UUID
 from services.payment_gateway import refunds
 from services.payment_gateway.gateways import port
 from services.payment_gateway.refunds import LACK_OF_BALANCE, PaymentRefund, PaymentRefundStatus, Refunds
-from shared.card_data.scan import find_card_number
+from shared.card_data.scan import has_card_data
 from shared.records import dataclass, field, replace
 
 EXECUTIONS_MAX = 3
@@ -514,7 +514,7 @@ def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | No
 def captured(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
     """Record a capture. If it had another final outcome before, it is announced again and again until it is given back."""
     receipt = _printable(answer.receipt_number, RECEIPT_LENGTH_MAX)
-    if not receipt or find_card_number(receipt):
+    if not receipt or has_card_data(receipt):
         receipt = answer.gateway_id  # every receiver would refuse an event that shows a card number
     side = payment.gateway_side and side_of(answer)
     after = replace(move(payment, PaymentStatus.CAPTURED, receipt_number=receipt), gateway_side=side)
@@ -644,7 +644,7 @@ def _given_back_by_hand(payment: Payment, policy: Policy) -> PaymentTransition:
 def _refunded(payment: Payment, gateway_id: str | None, policy: Policy) -> PaymentTransition:
     """Record that the refund at work was made."""
     shown = _printable(gateway_id or "", RECEIPT_LENGTH_MAX)
-    made = refund_made(payment, gateway_id=None if find_card_number(shown) else shown or None)
+    made = refund_made(payment, gateway_id=None if has_card_data(shown) else shown or None)
     return PaymentTransition(made, Outcome.REFUNDED, delay_s=next_look_s(made, policy))
 
 
@@ -960,9 +960,9 @@ def answer_kind(answer: GatewayAnswer) -> str:
 def code_of(text: str) -> str:
     """Any text as a reason code that the contracts allow, so that no text of a gateway can prevent a record.
 
-    A text with a card number in it is replaced whole, before anything is cut off.
+    A text with card data in it is replaced whole, before anything is cut off.
     """
-    if find_card_number(text):
+    if has_card_data(text):
         return MASKED_CODE
     return re.sub(r"[^A-Za-z0-9_.:-]", "_", text)[:CODE_LENGTH_MAX] or "unspecified"
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 
+from shared.card_data.effort import NO_LIMIT, Effort
 from shared.card_data.encodings import readings
 from shared.card_data.encryption import read_unambiguous
-from shared.card_data.plain import IGNORABLE, UUID_IN_TEXT, as_ascii, is_text, twins_of
-from shared.card_data.scan import CARD_PLACEHOLDER, LAYERS, mask_card_numbers
-from shared.card_data.values import has_card_data, scalar_text
-from shared.card_data.verification_values import find_cvv, mask_cvv
+from shared.card_data.plain import IGNORABLE, is_text, twins_of
+from shared.card_data.scan import CARD_PLACEHOLDER, CardData, find_card_data, has_card_data, mask_card_data
+from shared.card_data.values import scalar_text
 from shared.ids import read_uuid
 from shared.records import dataclass, field
 
@@ -31,7 +31,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _LIKE_NAMES = frozenset({"statement_descriptor"})
 """Members that may hold blanks, but no brackets."""
 _SEPARATOR = rb"(?:%b|[^0-9A-Za-z]){0,3}" % re.escape(IGNORABLE)
-_UUID = re.compile(UUID_IN_TEXT)
+_UUID = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
+"""Its digits are no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Cleaner:
 
     def holds(self, text: str) -> bool:
         """Whether card data stands in this text, as it is or encoded."""
-        return has_card_data(text) if self.number is None else _stands_in(self.number, text)
+        return has_card_data(text, Effort(NO_LIMIT)) if self.number is None else _stands_in(self.number, text)
 
     def text(self, text: str, column: str = "") -> str:
         """What is left of a text. `column`: where it stands, which may say what it is."""
@@ -101,14 +102,14 @@ class Cleaner:
 
     def _masked(self, text: str) -> str:
         if self.number is None:
-            return mask_card_numbers(mask_cvv(text))
+            return mask_card_data(text) or TEXT_LEFT
         for found in reversed(list(_pattern(self.number).finditer(twins_of(text)))):
             text = f"{text[: found.start()]}{CARD_PLACEHOLDER}{text[found.end() :]}"
         return text
 
     def _is_card_data(self, digits: str, name: str) -> bool:
         if len(digits) <= AMOUNT_DIGITS_MAX and digits.isdecimal():
-            return self.number is None and find_cvv(f"{name}: {digits}")
+            return self.number is None and find_card_data(f"{name}: {digits}") is CardData.VERIFICATION_VALUE
         return self.holds(f"{name}: {digits}")
 
     def _holds_more(self, value: Any) -> bool:
@@ -152,9 +153,5 @@ def _pattern(number: str) -> re.Pattern[bytes]:
 
 def _stands_in(number: str, text: str) -> bool:
     """Whether the number stands in the text, or behind as many encodings as the border looks behind."""
-    pattern, layer = _pattern(number), [_UUID.sub(b"-", as_ascii(text))]
-    for _ in range(LAYERS + 1):
-        if any(pattern.search(data) for data in layer):
-            return True
-        layer = [inner for data in layer for inner in readings(data)]
-    return False
+    pattern = _pattern(number)
+    return any(pattern.search(_UUID.sub(b"-", data)) for data in readings(text, Effort(NO_LIMIT)))

@@ -21,7 +21,7 @@ from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disp
 from services.staff.domain import DecisionRefusal, Resolution, SentDecision
 from services.staff.store import JournalEntry, KeptCase, Selection
 from shared import crash_points
-from shared.card_data.values import has_card_data
+from shared.card_data.scan import has_card_data
 from shared.clock import Clock, system_clock
 from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
 from shared.contracts.currencies import in_major_units

@@ -24,7 +24,8 @@ from shared.batch.commit import CommitLoop
 from shared.batch.retry import BatchRetry, RetryState, Stopped
 from shared.batch.turns import in_turns
 from shared.card_data.plain import is_text
-from shared.card_data.values import as_text, has_card_data
+from shared.card_data.scan import has_card_data
+from shared.card_data.values import as_text
 from shared.clock import Clock
 from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letter_headers

@@ -17,8 +17,9 @@ from shared.batch.inbox import DeadLettered, Inbox, Item, MessageInbox
 from shared.batch.retry import TRIES_MAX, BatchRetry, RetryState, Stopped
 from shared.batch.transaction import UnitOfWork
 from shared.batch.turns import in_turns
-from shared.card_data.scan import find_card_number
-from shared.card_data.values import APART, place_of_card_data
+from shared.card_data.plain import APART
+from shared.card_data.scan import find_card_data
+from shared.card_data.values import place_of
 from shared.clock import Clock
 from shared.messaging import dead_letters, facts
 from shared.messaging.codec import MalformedReason, decode
@@ -126,9 +127,9 @@ class QueueWorker(Generic[Key, State, Effect]):
         if delivery.headers and is_dead_letter(delivery):
             return DeadLettered(delivery, MOVED_BACK, "it has the headers of a dead letter")
         texts = delivery.property_texts
-        if texts and find_card_number(APART.join(texts.values())):
-            text = f"a card number in {place_of_card_data(texts) or 'the properties of the message'}"
-            return DeadLettered(delivery, str(MalformedReason.CARD_NUMBER), text)
+        if texts and (found := find_card_data(APART.join(texts.values()))) is not None:
+            text = f"card data in {place_of(found, texts) or 'the properties of the message'}"
+            return DeadLettered(delivery, str(MalformedReason.of(found)), text)
         read = decode(
             delivery.body,
             content_type=delivery.content_type,

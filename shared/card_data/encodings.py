@@ -3,84 +3,189 @@
 import binascii
 import re
 from collections.abc import Iterator
+from typing import Final
 
-from shared.card_data.plain import as_ascii
+from shared.card_data.brands import DIGITS_MIN
+from shared.card_data.effort import Effort
+from shared.card_data.plain import APART, as_ascii
 
-# Digits and their usual separators are the bytes 0x20 to 0x3f. In base64, three of them are a letter from I to P, and three of these sets.
-BASE64_IN_FOLDED = re.compile(rb"I[CDSTijyz][AEIQUYcgkosw0][g-z0]" * 3)
-_BASE64_PLAIN = re.compile(
-    rb"[I-P](?=[CDSTijyz][AEIMQUYcgkosw048][g-z0-9+/][I-P][CDSTijyz][AEIMQUYcgkosw048][g-z0-9+/])"
+LAYERS: Final = 2
+"""Of encodings. Base64 of a URL-encoded body happens by itself; a third layer is somebody who hides."""
+
+_I_TO_P = bytes.maketrans(b"JKLMNOP", b"IIIIIII")
+_BASE64 = re.compile(rb"I[CDSTijyz][AEIMQUYcgkosw048][g-z0-9+/_-]" * 3)
+"""Digits and their usual separators are the bytes 0x20 to 0x3f. In base64, three of them are a letter from I to P, and three of these
+sets."""
+_BASE64_TWINS = {ord("-"): ord("+"), ord("_"): ord("/")}
+_TO_BASE64 = bytes(
+    byte if bytes((byte,)).isalnum() or byte in b"+/" else _BASE64_TWINS.get(byte, ord("A")) for byte in range(256)
 )
-HEX = re.compile(rb"3[0-9](?:[23][0-9A-Fa-f]){11}")
+_LINE_BREAKS = b"\r\n"
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
+_TO_HEX = bytes(byte if byte in _HEX_DIGITS else ord("0") for byte in range(256))
+_IS_HEX = bytes(ord("0") if byte in _HEX_DIGITS else ord("-") for byte in range(256))
+_HEX_OF_A_NUMBER = b"0" * 24
+_HEX = re.compile(rb"3[0-9](?:[2357][0-9A-Fa-f]){11}")
+"""A digit, and what may stand within a number: digits, signs, `_` and `|`."""
+_IS_READABLE = bytes(ord("0") if byte in range(0x20, 0x7F) or byte in b"\t\r\n" else ord("-") for byte in range(256))
+_PIECE = re.compile(b"0" * DIGITS_MIN + b"+")
 
-REFERENCES_MAX = 2_000
-"""A text with more HTML references counts as one that hides a number: to undo one takes half a microsecond."""
 _REFERENCE = re.compile(rb"&#(?:[xX]0*([0-9A-Fa-f]{1,6})[0-9A-Fa-f]*|0*([0-9]{1,7})[0-9]*);?")
 _NAMED_REFERENCE = re.compile(
     rb"&(?=[nethmdspcvlTN])(?:nbsp|ensp|emsp|thinsp|numsp|hairsp|middot|hyphen|dash|ndash|mdash|sol|period|comma|vert|lowbar|Tab|NewLine);?"
 )
 _NAMED_NOTHING = re.compile(rb"&(?=[szlrZN])(?:shy|zwj|zwnj|lrm|rlm|ZeroWidthSpace|NoBreak);?")
-_BASE64_TWINS = {ord("-"): ord("+"), ord("_"): ord("/")}
-_TO_BASE64 = bytes(
-    byte if bytes((byte,)).isalnum() or byte in b"+/" else _BASE64_TWINS.get(byte, ord("A")) for byte in range(256)
+_QUOTED = re.compile(rb"=(?:3[0-9](?:=3[0-9]){3}|(?<=[0-9]=)\r?\n)")
+_SHORT_ESCAPES: Final = tuple(
+    (b"\\" + letter, sign)
+    for letter, sign in (
+        (b"n", b" "),
+        (b"r", b" "),
+        (b"t", b" "),
+        (b"b", b" "),
+        (b"f", b" "),
+        (b"/", b"/"),
+        (b'"', b'"'),
+        (b"'", b"'"),
+    )
 )
-_TO_HEX = bytes(byte if byte in b"0123456789abcdefABCDEF" else ord("0") for byte in range(256))
-_TO_READABLE = bytes(byte if byte in range(0x20, 0x7F) else ord("?") for byte in range(256))
+_BROKEN = re.compile(rb"\\(?:u(?![0-9A-Fa-f]{4})|U(?!00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4}))")
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+
+# What the steps cost, in microseconds: of a byte, unless they are named.
+_PASS_US, _NON_ASCII_US = 0.001, 0.03
+_BACKSLASH_US, _BROKEN_US, _EQUALS_SIGN_US, _AMPERSAND_US, _REFERENCE_US, _I_US, _THREE_US = (
+    0.02,
+    0.3,
+    0.04,
+    0.12,
+    0.6,
+    0.04,
+    0.06,
+)
 
 
-def readings(data: bytes) -> Iterator[bytes]:
-    """What it says behind one encoding, for each that it may be."""
-    yield from decodings(data)
-    plain = without_escapes(data)
-    if plain != data:
-        yield plain
+def readings(text: str | bytes, effort: Effort) -> Iterator[bytes]:
+    """The text as it reads in ASCII, and what it says behind encodings, up to `LAYERS` deep. Bytes are read as UTF-8.
+
+    Encodings: backslash escapes, which do not count as a layer, since all JSON has them; URL encoding, quoted-printable, HTML references,
+    hexadecimal, base64 (both alphabets, at any offset). Raises `TooMuchEffort`.
+    """
+    data = _as_ascii(text, effort)
+    if not _may_be_encoded(data, effort):
+        yield data  # nearly every healthy message
+        return
+    plain = _without_backslashes(data, effort)
+    yield plain
+    layer = [*_behind(plain, effort)]
+    if b"\\x" in data:  # PostgreSQL writes it before hexadecimal, which is no escape of a byte
+        layer += _decodings(data, effort)
+    yield from layer
+    for _ in range(LAYERS - 1):
+        layer = [inner for outer in layer for inner in _behind(outer, effort)]
+        yield from layer
 
 
-def without_escapes(data: bytes) -> bytes:
-    """Behind the escapes of JSON and of a `repr`, once or several times escaped, of URLs and of HTML."""
-    if b"\\" in data:
-        data = without_backslashes(data)
-    if b"%" in data:  # as quoted-printable, but for the sign
-        data = as_ascii(binascii.a2b_qp(data.replace(b"=", b"?").replace(b"%", b"=")))
-    return _without_references(data) if b"&" in data else data
+def _may_be_encoded(data: bytes, effort: Effort) -> bool:
+    return (
+        b"\\" in data
+        or b"%" in data
+        or b"&" in data
+        or b"=" in data
+        or _holds_hex(data, effort)
+        or _BASE64.search(data.translate(_I_TO_P)) is not None
+    )
 
 
-def decodings(data: bytes) -> Iterator[bytes]:
-    """What it says as base64 and in hexadecimal: all of it at once, wherever the tokens stand, so that the price is bounded."""
-    plain = data.translate(_TO_BASE64)
-    for skip in sorted(
-        {found.start() % 4 for found in _BASE64_PLAIN.finditer(plain)}
-    ):  # what stands before a token shifts it
-        whole = plain[skip:] + b"AAA"
-        yield binascii.a2b_base64(whole[: len(whole) // 4 * 4]).translate(_TO_READABLE)
-    for skip in sorted({found.start() % 2 for found in HEX.finditer(data)}):
-        whole = data[skip:].translate(_TO_HEX) + b"0"
-        yield binascii.unhexlify(whole[: len(whole) // 2 * 2]).translate(_TO_READABLE)
-
-
-def without_backslashes(data: bytes) -> bytes:
-    while b"\\\\" in data:
-        data = data.replace(b"\\\\", b"\\")
-    for letter in b"nrtbf/":
-        data = data.replace(b"\\%c" % letter, b" ")
-    data = data.replace(b"\\x", b"\\u00")
-    if b"\\u" not in data and b"\\U" not in data:
-        return data
-    text = data.decode("raw_unicode_escape", "replace")
-    if _HALF.search(text):  # pairs of surrogates are one character
-        text = _ALONE.sub("?", text).encode("utf-16", "surrogatepass").decode("utf-16")
+def _as_ascii(text: str | bytes, effort: Effort) -> bytes:
+    if isinstance(text, bytes) and not text.isascii():
+        text = text.decode("utf-8", "replace")
+    effort.spend(len(text) * (_PASS_US if text.isascii() else _NON_ASCII_US))
     return as_ascii(text)
 
 
-_HALF = re.compile("[\ud800-\udfff]")
-_ALONE = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
+def _behind(data: bytes, effort: Effort) -> Iterator[bytes]:
+    for undone in (_without_escapes(data, effort), _without_quotes(data, effort)):
+        if undone != data:
+            yield undone
+    yield from _decodings(data, effort)
 
 
-def _without_references(data: bytes) -> bytes:
+def _without_escapes(data: bytes, effort: Effort) -> bytes:
+    """Behind the escapes of JSON, URLs and HTML."""
+    data = _without_backslashes(data, effort)
+    if b"%" in data:  # it is quoted-printable, but for the sign
+        effort.spend(len(data) * 2 * _PASS_US)
+        data = _as_ascii(binascii.a2b_qp(data.replace(b"=", b"?").replace(b"%", b"=")), effort)
+    return _without_references(data, effort) if b"&" in data else data
+
+
+def _without_quotes(data: bytes, effort: Effort) -> bytes:
+    """Behind quoted-printable."""
+    effort.spend(len(data) * _PASS_US + data.count(b"=") * _EQUALS_SIGN_US)
+    if b"=" not in data or _QUOTED.search(data) is None:
+        return data
+    effort.spend(len(data) * 2 * _PASS_US)
+    return _as_ascii(binascii.a2b_qp(data), effort)
+
+
+def _without_backslashes(data: bytes, effort: Effort) -> bytes:
+    """Behind the escapes of JSON and of a `repr`, once or several times escaped."""
+    if b"\\" not in data:
+        return data
+    effort.spend(len(data) * 5 * _PASS_US + data.count(b"\\") * _BACKSLASH_US)
+    while b"\\\\" in data:
+        data = data.replace(b"\\\\", b"\\")
+    for letter, sign in _SHORT_ESCAPES:
+        data = data.replace(letter, sign)
+    data = data.replace(b"\\x", b"\\u00")
+    if b"\\u" not in data and b"\\U" not in data:
+        return data
+    effort.spend(len(_BROKEN.findall(data)) * _BROKEN_US)
+    text = data.decode("raw_unicode_escape", "replace")
+    if halves := len(_HALF.findall(data)):
+        effort.spend(halves * _BROKEN_US)
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # a pair is one character
+    return _as_ascii(text, effort)
+
+
+def _without_references(data: bytes, effort: Effort) -> bytes:
+    data = data.replace(b"&amp;", b"&")
+    effort.spend(len(data) * 2 * _PASS_US + data.count(b"&") * _AMPERSAND_US + data.count(b"&#") * _REFERENCE_US)
     data = _NAMED_REFERENCE.sub(b" ", _NAMED_NOTHING.sub(b"", data))
-    return as_ascii(_REFERENCE.sub(_character, data)) if b"&#" in data else data
+    return _as_ascii(_REFERENCE.sub(_character, data), effort) if b"&#" in data else data
 
 
 def _character(found: re.Match[bytes]) -> bytes:
     code = int(found[1], 16) if found[1] else int(found[2])
     return b"?" if 0xD800 <= code < 0xE000 or code > 0x10FFFF else chr(code).encode()  # noqa: PLR2004 - surrogates; the end of Unicode
+
+
+def _decodings(data: bytes, effort: Effort) -> Iterator[bytes]:
+    """What it says as base64 and in hexadecimal: all of it at once, wherever the tokens stand; what stands before a token shifts it."""
+    effort.spend(len(data) * 2 * _PASS_US)
+    folded = data.translate(_I_TO_P)
+    effort.spend(folded.count(b"I") * _I_US)
+    if _BASE64.search(folded):
+        tokens = data.translate(_TO_BASE64, _LINE_BREAKS) + b"AAAAAA"
+        for skip in range(4):
+            yield from _readable(binascii.a2b_base64(tokens[skip : (len(tokens) - skip) // 4 * 4 + skip]), effort)
+    if _holds_hex(data, effort):
+        tokens = data.translate(_TO_HEX) + b"00"
+        for skip in range(2):
+            yield from _readable(binascii.unhexlify(tokens[skip : (len(tokens) - skip) // 2 * 2 + skip]), effort)
+
+
+def _holds_hex(data: bytes, effort: Effort) -> bool:
+    if _HEX_OF_A_NUMBER not in data.translate(_IS_HEX):
+        return False
+    effort.spend(data.count(b"3") * _THREE_US)
+    return _HEX.search(data) is not None
+
+
+def _readable(data: bytes, effort: Effort) -> Iterator[bytes]:
+    """The pieces that are long enough for a number, as one text. The others are noise, and there is much of it."""
+    effort.spend(len(data) * 2 * _PASS_US)
+    places = [found.span() for found in _PIECE.finditer(data.translate(_IS_READABLE))]
+    if places:
+        yield APART.encode().join(data[start:end] for start, end in places)

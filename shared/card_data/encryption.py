@@ -32,7 +32,7 @@ from joserfc.jwk import RSAKey
 from joserfc.registry import HeaderParameter
 
 from shared.card_data.brands import passes_luhn
-from shared.card_data.scan import find_card_number
+from shared.card_data.scan import has_card_data
 from shared.card_data.verification_values import is_cvv_name
 
 BINDING: Final = "remit.payment_id"
@@ -244,7 +244,7 @@ def _with_holder(card: CardDetails | CardRefusal, holder: Mapping[str, Any]) -> 
     if isinstance(card, CardRefusal):
         return card
     texts = [text for text in holder.values() if text is not None]
-    if not all(isinstance(text, str) and not find_card_number(text) for text in texts):
+    if not all(isinstance(text, str) and not has_card_data(text) for text in texts):
         return CardRefusal.UNREADABLE
     try:
         return replace(card, **holder)

@@ -3,12 +3,11 @@
 import re
 from typing import Final
 
-from shared.card_data.brands import DIGITS_MAX, IS_ISSUED
+from shared.card_data.brands import DIGITS_MAX, is_issued
 
-_LOOK_BACK = 48
-_LOOK_AHEAD = 24
-_IDENTIFIER_LENGTH_MAX = 140  # characters of a SHA-512 and what stands around it
-_TELEPHONE_DIGITS_MAX = 15  # ITU-T E.164
+_LOOK_BACK: Final = 48
+_LOOK_AHEAD: Final = 24
+_TELEPHONE_DIGITS_MAX: Final = 15  # ITU-T E.164
 
 _CARD_WORD = re.compile(
     rb"(?i)(?<!dis)card|visa|master|maestro|amex|american express|diners|unionpay|rupay|(?<![a-z])(?:pan|cc|jcb|mir|elo)(?![a-z])"
@@ -31,24 +30,20 @@ _CODE = re.compile(
     rb"[A-Z][A-Z0-9]{0,7}[\-_/#](?:[0-9]{2,6}[\-_/])?|(?i:order|ord|po|so|inv)[\-_/#]?)$"
 )
 
-_IDENTIFIER = re.compile(
-    rb"""
-    (?<![0-9A-Za-z])
-    (?:
-        [0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}        # UUID
-      | [0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}           # W3C traceparent
-      | [0-9a-f]{32}/[0-9]{1,20}                                    # X-Cloud-Trace-Context
-      | (?=[0-9]*[A-Fa-f])                                          # object, span and trace ids, hashes: a letter is in it
-        (?:[0-9A-Fa-f]{16}|[0-9A-Fa-f]{24}|[0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{48}|[0-9A-Fa-f]{56}|[0-9A-Fa-f]{64}
-          |[0-9A-Fa-f]{96}|[0-9A-Fa-f]{128})
-    )
-    (?![0-9A-Za-z])
-    """,
-    re.VERBOSE,
-)
+_TRACE_ID = re.compile(rb"(?<![0-9A-Za-z])[0-9a-f]{32}/$")  # X-Cloud-Trace-Context: the id of a span follows
 _FLOAT = re.compile(rb"(?<![0-9.])[0-9]{1,13}\.[0-9]+(?![0-9]*\.[0-9])")
 
-_IBAN_START = re.compile(rb"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?=[ \-]?[0-9A-Za-z])")
+_HEXADECIMAL: Final = b"0123456789abcdefABCDEF"
+_HASH_LENGTH_MAX: Final = 1_024
+_HASH_LENGTHS: Final = {16, 24, *range(32, _HASH_LENGTH_MAX + 1, 2)}
+"""Span ids, object ids, trace ids and hashes; up to a signature of RSA with 4 096 bits."""
+_DASHED = re.compile(
+    rb"(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}"  # UUID
+    rb"|[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})(?![0-9A-Za-z])"  # W3C traceparent
+)
+_DASHED_LENGTH: Final = 55
+
+_IBAN_START = re.compile(rb"[A-Za-z](?<![0-9A-Za-z].)[A-Za-z][0-9]{2}(?=[ \-]?[0-9A-Za-z])")
 _IBAN_TABLE: Final = """
 AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24 FI18 FK18 FO18
 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24
@@ -58,6 +53,9 @@ ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30
 """Characters by country (the registry that SWIFT keeps for ISO 13616)."""
 _IBAN_LENGTHS: Final = {entry[:2].encode(): int(entry[2:]) for entry in _IBAN_TABLE.split()}
 _IBAN_WRITTEN_MAX = 33 + 33  # with a blank between any two characters
+_BETWEEN_IBAN: Final = b" -"
+_IBAN_DIGITS: Final = str.maketrans({letter: str(int(letter, 36)) for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
+_CREDITOR_REFERENCE = re.compile(rb"RF[0-9]{2}(?:[ \-]?[0-9]){1,21}(?![0-9A-Za-z])")  # ISO 11649
 
 
 def is_meant(data: bytes, start: int, end: int, digits: bytes, *, is_printed: bool) -> bool:
@@ -68,15 +66,15 @@ def is_meant(data: bytes, start: int, end: int, digits: bytes, *, is_printed: bo
             return False
         if _is_named_otherwise(before) and not data[end : end + 1].isalnum():
             return False
-        if not IS_ISSUED.match(digits) and not _speaks_for_a_card(data, before, end):
+        if not is_issued(digits) and not _speaks_for_a_card(data, before, end):
             return False
         if _is_float(data, start, end):
             return False
-    return not _is_identifier(data, start, end)
+    return not (_is_in_hash(data, start, end) or _is_in_uuid(data, start, end) or _is_in_iban(data, start, end))
 
 
 def _is_named_otherwise(before: bytes) -> bool:
-    if _CODE.search(before):
+    if _CODE.search(before) or _TRACE_ID.search(before):
         return True
     found = _NOT_BEFORE_A_CARD.search(before)
     return found is not None and _CARD_WORD.search(before, max(0, found.start() - 8)) is None
@@ -96,28 +94,45 @@ def _is_float(data: bytes, start: int, end: int) -> bool:
     )
 
 
-def _is_identifier(data: bytes, start: int, end: int) -> bool:
-    """Whether any of them are part of a UUID, a hash, a trace id, or an account number with its own check digits."""
-    for one in _IDENTIFIER.finditer(data, max(0, start - _IDENTIFIER_LENGTH_MAX), end + _IDENTIFIER_LENGTH_MAX):
-        if one.start() < end and start < one.end():
-            return True
-    for one in _IBAN_START.finditer(data, max(0, start - _IBAN_WRITTEN_MAX), end):
-        if start < one.start() + _iban_length(data[one.start() : one.start() + _IBAN_WRITTEN_MAX]):
+def _is_in_hash(data: bytes, start: int, end: int) -> bool:
+    """Whether the first or the last of them are part of a number in hexadecimal that has the length of an id or a hash, and a letter."""
+    for at in {start, end - 1}:
+        before, behind = data[max(0, at - _HASH_LENGTH_MAX) : at], data[at : at + _HASH_LENGTH_MAX]
+        first = at - len(before) + len(before.rstrip(_HEXADECIMAL))
+        last = at + len(behind) - len(behind.lstrip(_HEXADECIMAL))
+        is_alone = not data[first - 1 : first].isalnum() and not data[last : last + 1].isalnum()
+        if is_alone and last - first in _HASH_LENGTHS and not data[first:last].isdigit():
             return True
     return False
 
 
+def _is_in_uuid(data: bytes, start: int, end: int) -> bool:
+    """Whether any of them are part of a UUID or of the ids of a trace."""
+    first, last = max(0, start - _DASHED_LENGTH), end + _DASHED_LENGTH
+    if b"-" not in data[start - 1 : end + 1]:
+        return False
+    return any(one.start() < end and start < one.end() for one in _DASHED.finditer(data, first, last))
+
+
+def _is_in_iban(data: bytes, start: int, end: int) -> bool:
+    """Whether any of them are part of an account number, or a creditor's reference, with its own check digits."""
+    return any(
+        start < one.start() + _iban_length(data[one.start() : one.start() + _IBAN_WRITTEN_MAX])
+        for one in _IBAN_START.finditer(data, max(0, start - _IBAN_WRITTEN_MAX), end)
+    )
+
+
 def _iban_length(text: bytes) -> int:
-    """The characters of the IBAN at the beginning of this text, 0 if there is none: of its country's length, and right modulo 97."""
-    length = _IBAN_LENGTHS.get(text[:2].upper(), 0)
-    plain, at = b"", 0
-    while length and len(plain) < length and at < len(text):
-        if text[at : at + 1].isalnum():
-            plain += text[at : at + 1]
-        elif text[at] not in b" -":
-            return 0
-        at += 1
-    if not length or len(plain) < length or text[at : at + 1].isalnum():
+    """The characters of the IBAN at the beginning of this text, as it is written; 0 if there is none: of its country's length, and right
+    modulo 97. A creditor's reference has any length, and mostly digits."""
+    if reference := _CREDITOR_REFERENCE.match(text):
+        length = len(reference[0].translate(None, _BETWEEN_IBAN))
+    else:
+        length = _IBAN_LENGTHS.get(text[:2].upper(), 0)
+    plain = text.translate(None, _BETWEEN_IBAN)[:length]
+    if not length or len(plain) < length or not plain.isalnum():
         return 0
-    turned = (plain[4:] + plain[:4]).decode()
-    return at if int("".join(str(int(character, 36)) for character in turned)) % 97 == 1 else 0
+    if int((plain[4:] + plain[:4]).decode().upper().translate(_IBAN_DIGITS)) % 97 != 1:
+        return 0
+    written = next(at for at in range(length, len(text) + 1) if len(text[:at].translate(None, _BETWEEN_IBAN)) == length)
+    return 0 if text[written : written + 1].isalnum() else written

@@ -5,20 +5,18 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from shared.card_data.brands import DIGITS_MAX
-from shared.card_data.scan import BODY_EFFORT_MAX, find_card_number, mask_card_numbers
-from shared.card_data.verification_values import find_cvv
+from shared.card_data.effort import Effort
+from shared.card_data.plain import APART
+from shared.card_data.scan import CardData, find_card_data, has_card_data, mask_card_data
 
-APART = "\n\n\n\n"
-"""More separators than may stand within a card number."""
 _LEAVES_MAX = 1_000
+_EFFORT_MAX_US = 700
 _PLACE_LENGTH_MAX = 120
 _NAMES = frozenset({"name", "key", "type", "field", "label", "id"})
 _VALUES = frozenset({"value", "val", "content", "data", "text"})
 
-
-def has_card_data(text: str | bytes) -> bool:
-    """Whether a card number or a verification value stands in `text`, as for the body of a message."""
-    return find_card_number(text, BODY_EFFORT_MAX) or find_cvv(text)
+_Line = tuple[tuple[object, ...], str]
+"""The path of a member, and what it says."""
 
 
 def as_text(value: object) -> str:
@@ -26,35 +24,50 @@ def as_text(value: object) -> str:
     return APART.join(line for _, line in _lines(value))
 
 
-def place_of_card_data(value: object) -> str | None:
-    """The path of the first member with a card number or a verification value, as `data.customer_id`; None if there is none among the first
-    thousand. A name that is itself a card number is masked, and nothing else is shown of it than letters, digits and `_-.:`."""
+def place_of(found: CardData, value: object) -> str | None:
+    """The path of the first member in which this was found, as `data.customer_id`; of the longest one, if it was too much. None if it is
+    not among the first thousand, or nobody can say for little effort. A name that is itself card data is masked, and nothing else is shown
+    of it than letters, digits and `_-.:`."""
     lines = list(islice(_lines(value), _LEAVES_MAX))
-    while len(lines) > 1:  # by halves, because a scan costs as much as its text is long
+    if found is CardData.TOO_MUCH:
+        lines.sort(key=lambda line: -len(line[1]))
+    else:
+        lines = _holding(lines, Effort(_EFFORT_MAX_US))
+    shown = _shown(lines[0][0]) if lines else None
+    return None if shown is None or has_card_data(shown) else shown  # the names together could make one
+
+
+def _holding(lines: list[_Line], effort: Effort) -> list[_Line]:
+    """Only the first one with card data, found by halves, because a scan costs as much as its text is long. Empty if nobody can say."""
+    while len(lines) > 1:
         half = lines[: len(lines) // 2]
-        lines = half if has_card_data(APART.join(line for _, line in half)) else lines[len(half) :]
-    if not lines or not has_card_data(lines[0][1]):
-        return None
-    shown = _shown(lines[0][0])
-    return None if find_card_number(shown) else shown  # the names together could make one
+        match find_card_data(APART.join(text for _, text in half), effort):
+            case None:
+                lines = lines[len(half) :]
+            case CardData.TOO_MUCH:
+                return []
+            case _:
+                lines = half
+    return [line for line in lines if find_card_data(line[1], effort) not in {None, CardData.TOO_MUCH}]
 
 
-def _lines(value: object) -> Iterator[tuple[tuple[object, ...], str]]:
-    """Path and `name: value` of each scalar. Depth costs no recursion."""
+def _lines(value: object) -> Iterator[_Line]:
+    """In order, path and `name: value` of each scalar, and path and name of what holds others. Depth costs no recursion."""
     waiting: list[tuple[tuple[object, ...], object]] = [((), value)]
     while waiting:
         path, item = waiting.pop()
         match item:
             case Mapping():
+                yield path, _name(path)
                 named = next((inner for name, inner in item.items() if name in _NAMES and isinstance(inner, str)), None)
                 for name, inner in item.items():
-                    waiting.append(((*path, name), inner))
                     if named is not None and name in _VALUES and not isinstance(inner, Mapping):
                         yield (*path, name), f"{named}: {scalar_text(inner)}"
+                waiting.extend(((*path, name), inner) for name, inner in reversed(list(item.items())))
             case list() | tuple():
-                if len(item) <= _LIST_AS_ONE_MAX:
-                    yield path, f"{_name(path)}: {' '.join(map(scalar_text, item))}"
-                waiting.extend(((*path, at), inner) for at, inner in enumerate(item))
+                together = map(scalar_text, item) if len(item) <= _LIST_AS_ONE_MAX else ()
+                yield path, f"{_name(path)}: {' '.join(together)}"
+                waiting.extend(((*path, at), item[at]) for at in reversed(range(len(item))))
             case _:
                 yield path, f"{_name(path)}: {scalar_text(item)}"
 
@@ -85,5 +98,5 @@ def scalar_text(item: object) -> str:
 
 
 def _shown(path: tuple[object, ...]) -> str:
-    parts = (mask_card_numbers(str(part)) for part in path)
+    parts = (mask_card_data(str(part)) or "?" for part in path)
     return re.sub(r"[^A-Za-z0-9_.:\[\] -]", "?", ".".join(parts))[:_PLACE_LENGTH_MAX]

@@ -1,74 +1,134 @@
 """Finds card verification values, PINs and the tracks of magnetic stripes (PCI DSS 3.3.1): they are known by their names alone."""
 
 import re
+from collections.abc import Iterator
+from typing import Final
 
-from shared.card_data.encodings import without_backslashes
-from shared.card_data.plain import as_ascii, twins_of
+from shared.card_data.effort import Effort
+from shared.card_data.plain import as_ascii
 
-CVV_PLACEHOLDER = "***"
+# -- names, in lower case: any sign stands for a letter that is not ASCII ----------------------------------------------------------------
 
-# In lower case. `cid`, as American Express has it, is not among them: it is somebody's customer id as often. Each alternative begins with
-# a letter, not with a look behind: so the search takes a nanosecond a character.
-_SHORT_NAMES = rb"(?:ccv2?|cvd2?|cvn2?|cav2?|csc|cv2|csv2)"
-_LONG_NAMES = rb"security[_\- ]?(?:code|value|number)|verification[_\- ]?(?:code|value|number)"
-_OF_A_CARD = rb"[_\-. ]?(?:%b|code|%b|verification)" % (_SHORT_NAMES, _LONG_NAMES)
-_SUFFIX = rb"(?:[_\- ]?(?:code|value|number|num|no|nr))?(?![a-z])"
-_SURE_NAME = rb"(?:cvv2?|cvc2?)%b" % _SUFFIX
-_NAME = rb"(?:c(?<![a-z0-9]c)(?:cv2?|vd2?|vn2?|av2?|sc|v2|sv2)|card%b|payment%b|%b)%b" % (
-    _OF_A_CARD,
-    _OF_A_CARD,
-    _LONG_NAMES,
-    _SUFFIX,
-)
-_PIN_NAME = rb"(?:p(?<![a-z0-9]p)in|card[_\-. ]?pin)(?:[_\- ]?(?:block|code))?(?![a-z])"
-_TRACK_NAME = rb"t(?<![a-z0-9]t)rack[_\- ]?[12](?:[_\- ]?data)?(?![a-z])"
+# `cid`, as American Express has it, is not among them: it is somebody's customer id as often.
+_END = rb"(?:[_\- ]?(?:code|value|number|nummer|num|no|nr|data|val|digits|input|field|text))?(?![a-z])"
+_FIRST = rb"(?:(?<![a-z0-9].)|(?<=card.)|(?<=payment.)|(?<=cc.)|(?<=credit.)|(?<=debit.))"
+"""A first letter that begins a word, or stands behind one of these: `cardCsc`."""
 
-_THREE_OR_FOUR = rb"(?:[0-9]{3,4}|[0-9](?:[^0-9a-z]{1,4}[0-9]){2,3})(?![0-9a-z])(?!\.[0-9]*[1-9])"
-_WORD_BETWEEN = rb"(?:(?:is|ist|est|es|was|code|number|nr|no|value|val|content|data|text)[^0-9a-z]{1,16}+)?"
-"""Of a sentence, `CVC is 987`; or of a member: the name is a value itself (`{"name": "cvv", "value": "987"}`), or the value an object."""
-_IS = rb"[^0-9a-z:=>,]{0,4}+(?:(?:is|ist|est)(?![a-z])|[:=>,])[^0-9a-z]{0,16}+%b" % _WORD_BETWEEN
-_PATTERNS = (
-    re.compile(rb"%b[^0-9a-z]{0,16}+%b(%b)" % (_SURE_NAME, _WORD_BETWEEN, _THREE_OR_FOUR)),
-    re.compile(rb"%b%b(%b)" % (_NAME, _IS, _THREE_OR_FOUR)),
-    re.compile(rb"%b%b([0-9]{4,6})(?![0-9a-z])" % (_PIN_NAME, _IS)),
-    re.compile(rb"%b%b([^\"'\\,]{0,20}[0-9]{4}[^\"'\\,]*)" % (_TRACK_NAME, _IS)),
-    re.compile(
-        rb"val(?:ue)?Q\s*:\s*\[?\s*Q(%b)Q\s*\]?\s*,\s*Q(?:name|key|type|field|label|id)Q\s*:\s*Q(?:%b|%b)".replace(
-            b"Q", rb"[\"'\\]{0,8}"
-        )
-        % (_THREE_OR_FOUR, _SURE_NAME, _NAME)
-    ),
-)
-_IS_CVV_NAME = re.compile(
-    rb"(?:[a-z]{0,20}|.*[^a-z])(?:%b)|(?:.*[^a-z0-9])?(?:%b|%b|%b)" % (_SURE_NAME, _NAME, _PIN_NAME, _TRACK_NAME),
+_CVV = rb"cv[vc]2?" + _END
+_SPELT: Final = {
+    b"security": rb"security[_\- ]?(?:code|value|number)(?![a-z])",
+    b"verification": rb"verification[_\- ]?(?:code|value|number)(?![a-z])",
+    b"cryptogramme": rb"cryptogramme",
+    b"code d": rb"code de (?:s.curit|v.rific)[a-z?]{1,6}+",
+    b"digo d": rb"digo de (?:segur|verific)[a-z?]{1,6}+",
+    b"codice d": rb"codice di (?:sicurezza|verifica)",
+    b"sicherheits": rb"sicherheits(?:code|nummer|ziffer|zahl)",
+    b"fziffer": rb"fziffer(?<=pr.fziffer)",
+    b"fnummer": rb"fnummer(?<=pr.fnummer)",
+}
+"""As people spell it, by what it begins with."""
+_ANY_SPELT = b"|".join(_SPELT.values())
+_SHORT = rb"c(?:%b(?:cv2?|vd2?|vn2?|v2|av2?|sc|sv2)|ard[_\-. ]?(?:code|verification))%b" % (_FIRST, _END)
+_PIN = rb"p%bin(?:[_\- ]?block)?(?![a-z])" % _FIRST
+_PIN_CODE = rb"p%bin[_\- ]?code(?![a-z])" % _FIRST
+_TRACK = rb"t%brack[_\- ]?(?:[12]|one|two)(?:[_\- ]?data)?(?![a-z])" % _FIRST
+_IS_NAME = re.compile(
+    rb"(?:[a-z]{0,20}|.*[^a-z])%b|(?:.*[^a-z0-9])?(?:%b|%b|%b|%b|%b)"
+    % (_CVV, _ANY_SPELT, _SHORT, _PIN, _PIN_CODE, _TRACK),
     re.DOTALL,
 )
-_HINT = re.compile(rb"c(?:v[vcnd2]|cv|sv2|sc|av|ode)")
+
+# -- what stands between a name and its value --------------------------------------------------------------------------------------------
+
+_QUOTE = rb"[\"'\\]{0,8}"
+_VERB = rb"(?:is|ist|lautet|est|es|was)(?![a-z])"
+_WORD = rb"(?:(?:%b|code|number|nr|no|value|val|content|data|text)[^0-9a-z]{1,16}+)?" % _VERB
+"""Of a sentence; or of a member, if the value is an object."""
+_NOT_EMPTY = rb"(?!%b\s*:\s*(?:\"\"|'')\s*,)" % _QUOTE
+"""Or what follows would be of the next member."""
+_NEXT = rb"%b[^0-9a-z]{0,16}+%b" % (_NOT_EMPTY, _WORD)
+_SIGN = rb"%b[^0-9a-z:=>,]{0,4}+(?:%b|[:=>,])[^0-9a-z]{0,16}+%b" % (_NOT_EMPTY, _VERB, _WORD)
+_SENTENCE = (
+    rb"(?![a-z ?-]{0,32}(?:check|result|response|match|status|error|fail))[a-z ?-]{1,32}?(?:(?<= )%b|[:=])[^0-9a-z]{1,8}+"
+    % _VERB
+)
+_MEMBER = rb"[\"'\\<][^{}]{1,80}?[^a-z]val(?:ue)?%b\s*[:=>]\s*\[?%b" % (_QUOTE, _QUOTE)
+"""The name is a value itself: `{"name": "cvv", "type": "text", "value": "987"}`."""
+
+# -- values ------------------------------------------------------------------------------------------------------------------------------
+
+_DIGITS = rb"((?:[0-9]{3,4}|[0-9](?:[^0-9a-z]{1,12}[0-9]){2,3})(?![0-9a-z])(?!\.[0-9]*[1-9]))"
+_BEHIND_SURE = rb"(?:%b|%b|%b)%b" % (_NEXT, _SENTENCE, _MEMBER, _DIGITS)
+_BEHIND_SHORT = rb"(?:%b|%b)%b" % (_SIGN, _MEMBER, _DIGITS)
+_BEFORE = (
+    rb"\s*\[?\s*%b%b%b\s*\]?\s*[,<][^{}]{0,80}?(?:name|key|type|field|label|id)%b\s*[:=>]\s*%b(?:%b|%b|%b)(?=[\"'\\<])"
+    % (
+        *(_QUOTE, _DIGITS, _QUOTE, _QUOTE, _QUOTE),
+        *(_CVV, _ANY_SPELT, _SHORT),
+    )
+)
+
+
+class _NamedValue:
+    """A name and how a value stands with it. Each such name begins with one of the hints: a search for them is faster than any pattern."""
+
+    def __init__(self, hints: tuple[bytes, ...], name: bytes, value: bytes) -> None:
+        self._hints = hints
+        self._name = re.compile(name)
+        self._whole = re.compile(rb"(?:%b)%b" % (name, value))
+
+    def find(self, lowered: bytes, effort: Effort) -> Iterator[tuple[int, int] | None]:
+        """Where the values stand; None for a name without one."""
+        for hint in self._hints:
+            at = lowered.find(hint)
+            while at >= 0:
+                effort.spend(_HINT_US)
+                end = at + 1
+                if self._name.match(lowered, at):
+                    effort.spend(_NAME_US)
+                    if found := self._whole.match(lowered, at):
+                        yield found.span(1)
+                        end = found.end()
+                    else:
+                        yield None
+                at = lowered.find(hint, end)
+
+
+_RULES: Final = (
+    _NamedValue((b"cvv", b"cvc"), _CVV, _BEHIND_SURE),
+    *(_NamedValue((hint,), name, _BEHIND_SURE) for hint, name in _SPELT.items()),
+    _NamedValue((b"ccv", b"cvd", b"cvn", b"cav", b"csc", b"cv2", b"csv2", b"card"), _SHORT, _BEHIND_SHORT),
+    _NamedValue((b"pin",), _PIN, _SIGN + rb"([0-9]{4,6})(?![0-9a-z])"),
+    _NamedValue((b"pin",), _PIN_CODE, _SIGN + rb"([0-9]{4,5})(?![0-9a-z])"),  # six digits are a postal code of India
+    _NamedValue((b"track",), _TRACK, _SIGN + rb"([^\"'\\,]{0,20}[0-9]{4}[^\"'\\,]*)"),
+)
+# One of these is in every name. A search for each first letter is faster than one for all of them.
+_C_HINT = re.compile(
+    rb"c(?:v[vcnd2]|cv|sv2|sc|av|ard[_\-. ]?(?:code|ver)|ode d|odice d|.digo d|ryptogramme)", re.DOTALL
+)
+_OTHER_HINTS: Final = (b"pin", b"track", b"security", b"verification", b"sicherheits", b"fziffer", b"fnummer")
+_REVERSED: Final = _NamedValue((b"val",), rb"val(?:ue)?%b\s*[:=>]" % _QUOTE, _BEFORE)
+
+# What the steps cost, in microseconds.
+_BYTE_US, _C_US, _HINT_US, _NAME_US = 0.01, 0.015, 0.6, 3
 
 
 def is_cvv_name(name: str) -> bool:
     """Whether a member or setting of this name holds a card verification value, a PIN or the track of a magnetic stripe."""
-    return _IS_CVV_NAME.fullmatch(as_ascii(name).lower()) is not None
+    return _IS_NAME.fullmatch(as_ascii(name).lower()) is not None
 
 
-def find_cvv(text: str | bytes) -> bool:
-    """Whether a verification value stands in this text behind its name, as JSON, as a setting or in a sentence (PCI DSS 3.3.1.2)."""
-    data = as_ascii(text).lower()
-    if b"\\" in data:
-        data = without_backslashes(data).lower()
-    return _may_name_a_cvv(data) and any(pattern.search(data) for pattern in _PATTERNS)
-
-
-def _may_name_a_cvv(lowered: bytes) -> bool:
-    """One of these is in every name; this looks at every body."""
-    return _HINT.search(lowered) is not None or b"pin" in lowered or b"verif" in lowered or b"track" in lowered
-
-
-def mask_cvv(text: str) -> str:
-    """The text with a placeholder for each verification value behind its name."""
-    data = twins_of(text).lower()
-    if not _may_name_a_cvv(data):
-        return text
-    for start, end in sorted({one.span(1) for pattern in _PATTERNS for one in pattern.finditer(data)}, reverse=True):
-        text = f"{text[:start]}{CVV_PLACEHOLDER}{text[end:]}"
-    return text
+def verification_values(data: bytes, effort: Effort) -> Iterator[tuple[int, int]]:
+    """Where verification values stand in this ASCII text behind their names, as (start, end). Raises `TooMuchEffort`."""
+    lowered = data.lower()
+    effort.spend(len(data) * _BYTE_US + lowered.count(b"c") * _C_US)
+    if _C_HINT.search(lowered) is None and not any(hint in lowered for hint in _OTHER_HINTS):
+        return  # nearly every healthy message
+    has_names = False
+    for rule in _RULES:
+        for place in rule.find(lowered, effort):
+            has_names = True
+            if place is not None:
+                yield place
+    if has_names:
+        yield from filter(None, _REVERSED.find(lowered, effort))

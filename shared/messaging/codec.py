@@ -16,11 +16,11 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
+from shared.card_data.effort import Effort
 from shared.card_data.outline import without_long_numbers
 from shared.card_data.plain import is_text
-from shared.card_data.scan import BODY_EFFORT_MAX, find_card_number
-from shared.card_data.values import as_text, place_of_card_data
-from shared.card_data.verification_values import find_cvv
+from shared.card_data.scan import CardData, find_card_data
+from shared.card_data.values import as_text, place_of
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME, wire_name_without_version
 from shared.ids import read_uuid
@@ -47,10 +47,8 @@ _UNREAD = b"unread:"
 """Before the body in its hash: never the hash of a message that could be read, whatever it says."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
-# The next bracket or comma outside strings. The end of a string is optional and nothing is tried twice: a string that never ends is read
-# once, not again from each quote in it (64 KiB of `\"` took 16 s, found by the fuzzer).
-_MARK = re.compile(rb'[^"\[\]{},]*+(?:"(?:[^"\\]++|\\.)*+"?[^"\[\]{},]*+)*+([\[\]{},]|\Z)', re.DOTALL)
-_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # an odd number of backslashes: `\\u0000` is a healthy text
+_STRING_OR_INTEGER = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(?<![0-9.eE+-])(-?[0-9]{19,}+)(?![.eE])', re.DOTALL)
+_INTEGER_MIN, _INTEGER_END = -(2**63), 10**DIGITS_MAX
 
 
 class MalformedReason(StrEnum):
@@ -72,6 +70,11 @@ class MalformedReason(StrEnum):
     UNKNOWN_TYPE = "unknown_type"
     UNKNOWN_VERSION = "unknown_version"
     INVALID_DATA = "invalid_data"
+
+    @classmethod
+    def of(cls, found: CardData) -> "MalformedReason":
+        """What cannot be looked through counts as what it may hide."""
+        return cls.CVV if found is CardData.VERIFICATION_VALUE else cls.CARD_NUMBER
 
     @property
     def is_card_data(self) -> bool:
@@ -157,7 +160,6 @@ def decode(
     attributes: dict[str, Any] = {}
     try:
         _refuse_large(dropped_bytes or len(body), headers)
-        _refuse_many_values(body)
         _refuse_unreadable(body, headers, content_encoding)
         attributes = _attributes(body, content_type, headers)
         return _typed(attributes)
@@ -212,16 +214,16 @@ def _refuse_large(body_bytes: int, headers: Mapping[str, Any]) -> None:
 
 
 def _refuse_unreadable(body: bytes, headers: Mapping[str, Any], content_encoding: str | None) -> None:
-    if headers and (refusal := _card_data_in_headers(headers)) is not None:
-        raise refusal
+    effort = Effort()
+    senders = {key: value for key, value in headers.items() if key not in _BROKERS_HEADERS}
+    if senders and (found := find_card_data(as_text(senders), effort)) is not None:
+        raise _card_data(found, place_of(found, {"headers": senders}))
     if content_encoding and not _COMPRESSIONS.isdisjoint(re.split(r"[\s,;]+", content_encoding.lower())):
         raise _MalformedError(MalformedReason.CONTENT_ENCODING, "a compressed body is not taken: send it as it is")
     if not body.isascii():
         _refuse_what_is_not_utf8(body)
-    if find_card_number(body, BODY_EFFORT_MAX):
-        raise _card_number(_place_in(body))
-    if find_cvv(body):
-        raise _cvv(_place_in(body))
+    if (found := find_card_data(body, effort)) is not None:
+        raise _card_data(found, _place_in(body, found))
 
 
 _COMPRESSIONS = frozenset(
@@ -237,47 +239,27 @@ def _refuse_what_is_not_utf8(body: bytes) -> None:
         raise _MalformedError(MalformedReason.NOT_JSON, "the body is not UTF-8") from None
 
 
-def _card_data_in_headers(headers: Mapping[str, Any]) -> _MalformedError | None:
-    senders = {key: value for key, value in headers.items() if key not in _BROKERS_HEADERS}
-    text = as_text(senders)
-    if find_card_number(text):
-        return _card_number(place_of_card_data({"headers": senders}))
-    return _cvv(place_of_card_data({"headers": senders})) if find_cvv(text) else None
-
-
 _BROKERS_HEADERS = frozenset({"x-death", "x-delivery-count"})
 
 
-def _card_number(place: str | None) -> _MalformedError:
-    where = f"a card number in the clear{f' in {place}' if place else ''}"
-    return _MalformedError(MalformedReason.CARD_NUMBER, f"{where}: send a gateway token or an encrypted card")
+def _card_data(found: CardData, place: str | None) -> _MalformedError:
+    where = f" in {place}" if place else ""
+    details = {
+        CardData.NUMBER: f"a card number in the clear{where}: send a gateway token or an encrypted card",
+        CardData.VERIFICATION_VALUE: (
+            f"a card verification value{where} is never accepted, not even encrypted (PCI DSS 3.3.1.2)"
+        ),
+        CardData.TOO_MUCH: f"too much{where} looks like card data or is encoded, so nobody can say: send less of it",
+    }
+    return _MalformedError(MalformedReason.of(found), details[found])
 
 
-def _cvv(place: str | None) -> _MalformedError:
-    where = f"a card verification value{f' in {place}' if place else ''}"
-    return _MalformedError(MalformedReason.CVV, f"{where} is never accepted, not even encrypted (PCI DSS 3.3.1.2)")
-
-
-PLACE_BYTES_MAX = 8 * 1024
-"""Of a larger body with card data no path is named: to find it costs several times what the scan does. A command has half a kilobyte."""
-
-
-def _place_in(body: bytes) -> str | None:
+def _place_in(body: bytes, found: CardData) -> str | None:
     """The path of the member, where the body can be read so far."""
-    if len(body) > PLACE_BYTES_MAX:
-        return None
     try:
-        return place_of_card_data(json.loads(body, object_pairs_hook=_all_members))
-    except (ValueError, RecursionError):
+        return place_of(found, parse(body))
+    except _MalformedError:
         return None
-
-
-def _all_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Also of an object that has a key twice: which of them holds the card number, only the sender knows."""
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        members[name] = [members[name], value] if name in members else value
-    return members
 
 
 def _attributes(body: bytes, content_type: str | None, headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -312,132 +294,84 @@ def _binary_mode(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 def parse(body: bytes) -> Any:
     """JSON without what shared/README.md, "Input", warns of. Raises only `_MalformedError`."""
-    value = _parse_plain(body)
-    return _parse_strictly(body) if value is _NOT_PLAIN else value
-
-
-_NOT_PLAIN = object()
-_INTEGER_END = 10**DIGITS_MAX
-_LONG_INTEGER = re.compile(rb"[0-9]{%d}" % (DIGITS_MAX + 1))
-
-
-class _NotPlain(Exception):
-    """A number or a depth that needs a closer look."""
-
-
-def _parse_plain(body: bytes) -> Any:
-    """What most bodies are, several times as fast: JSON without escapes, long numbers, great depth, or the same key twice; `_NOT_PLAIN` for
-    any other, which `_parse_strictly` reads, or names what is wrong with it.
-
-    No key is there twice if every pair of quotes came out as a string: without escapes, no string holds a quote.
-    """
-    if b"\\" in body:
-        return _NOT_PLAIN
     try:
         value = orjson.loads(body)
-        return value if 2 * _strings(value, DEPTH_MAX - 1) == body.count(b'"') else _NOT_PLAIN
-    except (orjson.JSONDecodeError, _NotPlain):
-        return _NOT_PLAIN
-
-
-def _strings(value: Any, depth: int) -> int:
-    """How many strings there are, names of members included. Raises `_NotPlain` for an integer of more than `DIGITS_MAX` digits (beyond 64
-    bits they come as floats), and for what holds more than `depth` levels."""
-    count = 0
-    values: Iterable[Any] = (value,)
-    if type(value) is dict:
-        count, values = len(value), value.values()
-    elif type(value) is list:
-        values = value
-    for inner in values:
-        kind = type(inner)
-        if kind is str:
-            count += 1
-        elif kind is dict or kind is list:
-            if not depth:
-                raise _NotPlain
-            count += _strings(inner, depth - 1)
-        elif inner is not None and (kind is float or not -_INTEGER_END < inner < _INTEGER_END):
-            raise _NotPlain
-    return count
-
-
-def _parse_strictly(body: bytes) -> Any:
-    if body.count(b"{") + body.count(b"[") > DEPTH_MAX and _extent(body)[1] > DEPTH_MAX:
-        raise _MalformedError(MalformedReason.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep")
-    try:
-        value = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_no_duplicates,
-            parse_int=_bounded_int if _LONG_INTEGER.search(body) else None,  # a call for each integer is dear
-            parse_constant=_no_constant,
-        )
-    except UnicodeDecodeError:
-        raise _MalformedError(MalformedReason.NOT_JSON, "the body is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise _MalformedError(
-            MalformedReason.NOT_JSON, f"the body is not JSON: line {error.lineno}, column {error.colno}"
-        ) from None
-    except RecursionError:
-        raise _MalformedError(MalformedReason.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep") from None
-    if b"\\u" in body:  # only an escape can bring in what the raw bytes could not
-        _refuse_escaped(value)
-    return value
-
-
-def _refuse_many_values(body: bytes) -> None:
-    """Before anything else is done with them, because each value costs a microsecond later. What is too deep is refused for that, later."""
-    if len(body) <= VALUES_MAX or body.count(b",") + body.count(b"{") + body.count(b"[") <= VALUES_MAX:
-        return
-    values, depth = _extent(body)
-    if values > VALUES_MAX and depth <= DEPTH_MAX:
-        raise _MalformedError(MalformedReason.TOO_LARGE, f"the body has more than {VALUES_MAX} members and elements")
-
-
-def _extent(body: bytes) -> tuple[int, int]:
-    """How many values there are, and the greatest depth; of more or deeper ones than are taken only the first are counted."""
-    values = depth = deepest = 0
-    for found in _MARK.finditer(body):
-        mark = found[1]
-        if mark in b"}]":
-            depth -= 1
-        elif mark:
-            values += 1
-            if mark != b",":
-                depth += 1
-                deepest = max(deepest, depth)
-        if values > VALUES_MAX or deepest > DEPTH_MAX or depth < 0:
-            break
-    return values, deepest
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _MalformedError(MalformedReason.DUPLICATE_KEY, "an object has the same key twice")
-    return members
-
-
-def _bounded_int(digits: str) -> int:
-    if len(digits.lstrip("-")) > DIGITS_MAX:
-        raise _MalformedError(MalformedReason.NUMBER_TOO_LONG, f"an integer has more than {DIGITS_MAX} digits")
-    return int(digits)
-
-
-def _no_constant(name: str) -> None:
-    raise _MalformedError(MalformedReason.NOT_JSON, f"{name} is not JSON")
-
-
-def _refuse_escaped(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False)
-    if "\\u0000" in text and _ESCAPED_NUL.search(text):
+    except orjson.JSONDecodeError as error:
+        raise _not_json(error) from None
+    extent = _Extent()
+    extent.add((value,), DEPTH_MAX)
+    unescaped = (
+        body.replace(rb"\\", b"") if b"\\" in body else body
+    )  # of the backslashes only those that begin an escape are left
+    if b"\\u0000" in unescaped:
         raise _MalformedError(
             MalformedReason.NUL_CHARACTER, "a string holds the character NUL, which no database takes"
         )
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise _MalformedError(MalformedReason.LONE_SURROGATE, "a string holds half of a surrogate pair") from None
+    if 2 * extent.strings != unescaped.count(b'"') - unescaped.count(rb"\""):
+        raise _MalformedError(MalformedReason.DUPLICATE_KEY, "an object has the same key twice")
+    if extent.has_floats and any(map(_is_too_long, _STRING_OR_INTEGER.findall(body))):
+        raise _too_long()  # orjson makes a float of it
+    return value
+
+
+def _not_json(error: orjson.JSONDecodeError) -> _MalformedError:
+    if "depth" in error.msg:
+        return _too_deep()
+    if "infinity" in error.msg:
+        return _too_long()
+    if "surrogate in string" in error.msg:
+        return _MalformedError(MalformedReason.LONE_SURROGATE, "a string holds half of a surrogate pair")
+    return _MalformedError(MalformedReason.NOT_JSON, f"the body is not JSON: line {error.lineno}, column {error.colno}")
+
+
+class _Extent:
+    """How much there is in a parsed value. Refuses more than `VALUES_MAX` members and elements, and too long integers."""
+
+    def __init__(self) -> None:
+        self.values = 0
+        self.strings = 0  # names of members included
+        self.has_floats = False
+
+    def add(self, values: Iterable[Any], depth: int) -> None:
+        """Refuses what holds more than `depth` levels."""
+        for value in values:
+            kind = type(value)
+            if kind is str:
+                self.strings += 1
+            elif kind is dict:
+                self._enter(len(value), depth)
+                self.strings += len(value)
+                self.add(value.values(), depth - 1)
+            elif kind is list:
+                self._enter(len(value), depth)
+                self.add(value, depth - 1)
+            elif kind is float:
+                self.has_floats = True
+            elif kind is int and value >= _INTEGER_END:
+                raise _too_long()
+
+    def _enter(self, values: int, depth: int) -> None:
+        if not depth:
+            raise _too_deep()
+        self.values += values or 1
+        if self.values > VALUES_MAX:
+            raise _MalformedError(
+                MalformedReason.TOO_LARGE, f"the body has more than {VALUES_MAX} members and elements"
+            )
+
+
+def _is_too_long(integer: bytes) -> bool:
+    return len(integer) > DIGITS_MAX + 1 or not _INTEGER_MIN <= int(integer or b"0") < _INTEGER_END
+
+
+def _too_deep() -> _MalformedError:
+    return _MalformedError(MalformedReason.TOO_DEEP, f"nested more than {DEPTH_MAX} levels deep")
+
+
+def _too_long() -> _MalformedError:
+    return _MalformedError(
+        MalformedReason.NUMBER_TOO_LONG, f"a number is too large: an integer has {DIGITS_MAX} digits at most"
+    )
 
 
 def _typed(attributes: dict[str, Any]) -> Inbound:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from uuid import UUID
 
 from shared.card_data.plain import is_text
-from shared.card_data.values import has_card_data
+from shared.card_data.scan import has_card_data
 from shared.clock import Clock
 from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letter_headers

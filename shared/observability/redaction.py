@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Final
 
 from shared.card_data.fingerprint import fingerprint
-from shared.card_data.scan import CARD_PLACEHOLDER, beginning, find_card_number, hides_card_number, mask_card_numbers
+from shared.card_data.scan import CARD_DATA_ENCODED, CARD_PLACEHOLDER, beginning, has_card_data, mask_card_data
 from shared.card_data.values import scalar_text
-from shared.card_data.verification_values import is_cvv_name, mask_cvv
+from shared.card_data.verification_values import is_cvv_name
 from shared.observability.visible import visible
 
 TEXT_MAX = 4_096  # characters of one value: a page of text says what happened
@@ -29,7 +29,6 @@ _CHAIN_MAX = 8  # exceptions in a chain of causes, and members of a group
 _FRAMES_MAX = 20  # the innermost frames of one traceback
 
 _HIDDEN: Final = "***"
-_ENCODED_CARD: Final = "[text removed: it holds an encoded card number]"
 _UNFIT: Final = "[text removed: it could not be redacted]"
 _JWE_PARTS = 5  # RFC 7516, 7.1
 _JSON_INTEGER_MAX = 2**53  # beyond, readers of JSON lose digits (RFC 8259, 6)
@@ -129,14 +128,12 @@ def _redact(text: str, max_characters: int) -> str:
     for rule in _RULES:
         if rule.hint in lowered:
             text = rule.pattern.sub(rule.replacement, text)
-    text = mask_cvv(text)
-    hides_one = hides_card_number(text)  # before masking, which may take out a part of what is encoded
-    text = mask_card_numbers(text)
-    if hides_one or find_card_number(text):
-        return _ENCODED_CARD
-    if len(text) > max_characters:
-        text = text[: max_characters - 1] + "…"
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+    shown = mask_card_data(text)
+    if shown is None:
+        return CARD_DATA_ENCODED
+    if len(shown) > max_characters:
+        shown = shown[: max_characters - 1] + "…"
+    return shown.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 # -- structures --------------------------------------------------------------------------------------------------------
@@ -169,7 +166,7 @@ def _redact_value(value: object, depth: int) -> object:
 
 
 def _redact_number(number: float) -> object:
-    if find_card_number(scalar_text(number)):
+    if has_card_data(scalar_text(number)):
         return CARD_PLACEHOLDER
     return number if abs(number) < _JSON_INTEGER_MAX else redact(repr(number))
 

@@ -10,6 +10,7 @@ from services.audit.secrets import secret_in
 from services.payment_gateway.domain import MASKED_CODE, code_of
 from services.payment_gateway.gateways.evidence import evidence
 from services.staff import actions, intake
+from shared.card_data.scan import CARD_DATA_ENCODED, CARD_PLACEHOLDER
 from shared.contracts.invoice import VoidInvoice
 from shared.ids import new_id
 from shared.messaging.codec import STRUCTURED, Malformed, decode
@@ -48,7 +49,7 @@ def at_the_command_line(value: Any, name: str = "note") -> bool:
 
 def in_a_gateways_answers(value: Any, name: str = "note") -> bool:
     said = _said(value, name)
-    return "card number" in evidence(said) and code_of(said) == MASKED_CODE
+    return _is_taken_out(evidence(said)) and code_of(said) == MASKED_CODE
 
 
 def in_dead_letters(value: Any, name: str = "note") -> bool:
@@ -70,8 +71,7 @@ def in_dead_letters(value: Any, name: str = "note") -> bool:
 
 
 def in_logs(value: Any, name: str = "note") -> bool:
-    said = redact(_said(value, name))
-    return "card number" in said
+    return _is_taken_out(redact(_said(value, name)))
 
 
 def in_the_audit(value: Any, name: str = "note") -> bool:
@@ -92,6 +92,10 @@ PLACES: dict[str, Callable[..., bool]] = {
 def _said(value: Any, name: str) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if name == "note" else f"{name}: {text}"
+
+
+def _is_taken_out(shown: str) -> bool:
+    return CARD_PLACEHOLDER in shown or shown == CARD_DATA_ENCODED
 
 
 def _refused_for_card_data(decoded: object) -> bool:

@@ -31,7 +31,7 @@ from services.staff.dead_letters import DeadLetter, arrive
 from shared.amqp import frames
 from shared.batch.inbox import DeadLettered, DecidedBatch, Item
 from shared.batch.worker import QueueWorker
-from shared.card_data.scan import find_card_number
+from shared.card_data.scan import has_card_data
 from shared.card_data.values import as_text
 from shared.contracts.catalogue import PUBLIC_COMMANDS
 from shared.messaging import dead_letters
@@ -104,11 +104,11 @@ def codec(
     match decoded:
         case Malformed():
             texts = [decoded.detail, decoded.type or "", decoded.correlation_id or ""]
-            assert not any(find_card_number(text) for text in texts), texts
+            assert not any(has_card_data(text) for text in texts), texts
             assert all(is_storable(text) for text in texts), texts
             assert not (decoded.reason.is_card_data and (decoded.content_hash or decoded.outline_hash)), "a hash of it"
         case Inbound():
-            assert not find_card_number(body)
+            assert not has_card_data(body)
             assert is_storable(decoded.data.model_dump_json())
             assert str(decoded.id).encode() in _lowered(body, headers), "the id must be the one in the message"
     return decoded
@@ -140,9 +140,9 @@ def border(arrived: Delivery) -> Item | DeadLettered:
         admitted = _WORKER._admit(arrived)
         published = _dead_letter_message(admitted) if isinstance(admitted, DeadLettered) else answered(admitted)
     for message in published:
-        assert not find_card_number(message.body), "a card number leaves in a body"
+        assert not has_card_data(message.body), "a card number leaves in a body"
         texts = [message.routing_key, message.type, message.correlation_id, message.message_id or ""]
-        assert not find_card_number(as_text([texts, message.headers])), "a card number leaves in a header"
+        assert not has_card_data(as_text([texts, message.headers])), "a card number leaves in a header"
     return admitted
 
 
@@ -170,7 +170,7 @@ def answered(item: Item) -> list[Outgoing]:
     assert item.message is None or item.message.data.wire_name in PUBLIC_COMMANDS
     for texts in [*map(_texts, answers.values()), *map(_texts, published)]:
         assert all(is_storable(text) for text in texts), texts
-        assert not find_card_number(as_text(list(texts))), texts
+        assert not has_card_data(as_text(list(texts))), texts
     for message in published:
         _payload(mark_of(message), message, _CHANNEL)
     return published
@@ -204,10 +204,10 @@ def dead_letter(arrived: Delivery) -> DeadLetter:
         read = intake.read(arrived)
     arrive(None, read, NOW)
     assert (read.body is None) == (read.withheld is not None)
-    assert read.body is None or not find_card_number(read.body)
+    assert read.body is None or not has_card_data(read.body)
     for text in [*_texts(read), as_text(read.headers)]:
         assert is_storable(text), text
-        assert not find_card_number(text), text
+        assert not has_card_data(text), text
     return read
 
 
@@ -331,7 +331,7 @@ async def _ask(step: GatewayStep) -> port.PrepareAnswer | port.ExecuteAnswer | p
 def _evidence_is_fit(evidence: str) -> None:
     assert len(evidence) <= EVIDENCE_CHARS_MAX
     assert is_storable(evidence), evidence
-    assert not find_card_number(evidence), evidence
+    assert not has_card_data(evidence), evidence
 
 
 def _agrees_with_replies(

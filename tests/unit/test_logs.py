@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from shared.card_data.encryption import CardDetails, encrypt_card, generate_keyset
 from shared.card_data.fingerprint import fingerprint
-from shared.card_data.scan import CARD_PLACEHOLDER, find_card_number
+from shared.card_data.scan import CARD_PLACEHOLDER, has_card_data
 from shared.observability.logs import configure_logs, get_logger
 from shared.observability.redaction import (
     TEXT_MAX,
@@ -101,7 +101,7 @@ def fail(error: Exception) -> None:
 
 def assert_clean(text: str) -> None:
     assert text
-    assert not find_card_number(text)
+    assert not has_card_data(text)
     for form in FORMS.values():
         assert form(CARD) not in text
 
@@ -168,7 +168,7 @@ def test_a_wrong_setting_is_named(variable: str, value: str, monkeypatch: pytest
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_card_in_a_field_does_not_get_out(lines: Lines, form: Callable[[str], str]) -> None:
     planted = form(CARD)
-    assert find_card_number(planted)
+    assert has_card_data(planted)
     log.info("paying", card=planted, nested={"list": [{"deep": f"x {planted}"}], planted: 1}, raw=planted.encode())
     log.info(f"event {planted}")  # noqa: G004 - the plant
     log.info("event %s", planted)
@@ -274,7 +274,7 @@ def test_a_database_error_keeps_its_names_and_loses_its_rows() -> None:
         table="payments",
         constraint="payments_pkey",
     )
-    assert find_card_number(str(error))
+    assert has_card_data(str(error))
     assert "Jane" in str(error)
     text = error_text(error)
     assert text == ('duplicate key value violates unique constraint "payments_pkey" / 23505 / payments / payments_pkey')

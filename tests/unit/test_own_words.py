@@ -16,7 +16,7 @@ from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.handlers import published_outcome
 from services.staff import actions, intake
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, arrive
-from shared.card_data.scan import find_card_number
+from shared.card_data.scan import has_card_data
 from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod
 from shared.messaging.codec import STRUCTURED, encode
 from shared.messaging.consumer import Delivery
@@ -37,7 +37,7 @@ TEXTS = st.sampled_from(sorted(HOSTILE.values())) | st.text(max_size=300)
 
 def sendable(message: Outgoing) -> None:
     _payload(mark_of(message), message, CHANNEL)
-    assert not find_card_number(message.body)
+    assert not has_card_data(message.body)
 
 
 def short(text: str) -> str:

@@ -2,8 +2,7 @@
 
 import re
 
-from shared.card_data.scan import beginning, find_card_number, hides_card_number, mask_card_numbers
-from shared.card_data.verification_values import mask_cvv
+from shared.card_data.scan import CARD_DATA_ENCODED, beginning, mask_card_data
 
 EVIDENCE_CHARS_MAX = 300  # a person reads it in one glance, and a row of `attempts` stays small
 _READ_CHARS_MAX = 4_096  # of one part: an answer may have megabytes, and searching them for card numbers takes seconds
@@ -21,11 +20,10 @@ def evidence(*parts: object) -> str:
     text = " ".join(_shown(part) for part in parts if part not in (None, ""))
     text = _CONTROL.sub(" ", text)
     text = _SECRET_KEY.sub(r"\1_\2_****", text)
-    hides_one = hides_card_number(text)
-    text = mask_card_numbers(mask_cvv(text))
-    if hides_one or find_card_number(text):
-        return "[text removed: it holds an encoded card number]"
-    return text if len(text) <= EVIDENCE_CHARS_MAX else text[: EVIDENCE_CHARS_MAX - 1] + "…"
+    shown = mask_card_data(text)
+    if shown is None:
+        return CARD_DATA_ENCODED
+    return shown if len(shown) <= EVIDENCE_CHARS_MAX else shown[: EVIDENCE_CHARS_MAX - 1] + "…"
 
 
 def _shown(part: object) -> str:

@@ -14,7 +14,7 @@ from uuid import UUID
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.gateways.stripe_amounts import from_stripe, to_stripe
-from shared.card_data.scan import find_card_number
+from shared.card_data.scan import has_card_data
 from shared.records import replace
 
 _CURRENCY_LETTERS = 3
@@ -337,4 +337,4 @@ def _id(thing: Json, prefix: str) -> str | None:
     may not: of a benchmark's ids, one in twenty thousand looked like a card number.
     """
     value = _text(thing.get("id")) or ""
-    return value if value.startswith(prefix) and _IS_ID(value) and not find_card_number(value) else None
+    return value if value.startswith(prefix) and _IS_ID(value) and not has_card_data(value) else None

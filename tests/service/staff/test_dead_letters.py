@@ -22,7 +22,7 @@ from services.staff.charges import OLD_AFTER
 from services.staff.dead_letters import DeadLetter, Withheld
 from shared import crash_points
 from shared.amqp.broker_link import BrokerLink
-from shared.card_data.scan import find_card_number
+from shared.card_data.scan import has_card_data
 from shared.contracts import invoice as messages
 from shared.contracts.payment_gateway import ResolvePayment
 from shared.messaging.codec import STRUCTURED, Malformed, decode
@@ -251,7 +251,7 @@ async def test_no_card_number_reaches_a_table(
     assert [row["withheld"] for row in kept] == ["card_data"] * 2
     for table in ("dead_letters", "journal", "outbox", "inbox"):
         for row in await rows(environment.databases["staff"], f"SELECT t::text AS text FROM {table} t"):
-            assert not find_card_number(row["text"])
+            assert not has_card_data(row["text"])
     assert {result.refusal for result in results} == {ActionRefusal.BODY_WITHHELD}
     assert "it held card data" in results[0].text
 

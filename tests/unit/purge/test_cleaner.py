@@ -15,7 +15,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from services.purge.cleaner import NAME_LEFT, TEXT_LEFT, WITHHELD, Cleaner
-from shared.card_data.values import has_card_data
+from shared.card_data.scan import has_card_data
 from shared.contracts.base import Code, Contract, Name
 from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.contracts.schemas import examples_of

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.staff import intake
 from services.staff.dead_letters import DeadLetter, Withheld
 from services.staff.intake import read
-from shared.card_data.scan import find_card_number
+from shared.card_data.scan import has_card_data
 from shared.messaging.consumer import Delivery
 from shared.messaging.dead_letters import dead_letter, set_aside_again
 from shared.messaging.failures import SHORT_TEXT_BYTES_MAX
@@ -130,7 +130,7 @@ def test_a_card_number_anywhere_is_not_stored(where: dict[str, Any]) -> None:
     where["headers"] = where.get("headers", {}) | x_death()
     letter = read(delivery(**where))
     assert (letter.withheld, letter.body, letter.headers) == (Withheld.CARD_DATA, None, {})
-    assert not find_card_number(repr(letter))
+    assert not has_card_data(repr(letter))
 
 
 def test_a_card_number_in_the_routing_key_is_not_stored() -> None:

@@ -1,0 +1,152 @@
+"""Where card numbers stand in a text of ASCII characters. What counts as one: see `shared.card_data.scan`."""
+
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Final
+
+from shared.card_data.brands import DIGITS_MIN, passes_luhn, published_lengths
+from shared.card_data.effort import Effort
+from shared.card_data.surroundings import is_meant
+
+_DIGITS = b"0123456789"
+_NO_DIGITS = bytes(byte for byte in range(256) if byte not in _DIGITS)
+_SEPARATOR = rb'(?:[^0-9A-Za-z]{1,3}(?:\s*")?)'
+"""Between two groups: up to three signs. White space before a quote does not count: in a JSON list of texts it is lay-out."""
+
+# -- a quick look ------------------------------------------------------------------------------------------------------------------------
+
+_TO_ZEROS = bytes(ord("0") if byte in _DIGITS else byte for byte in range(256))
+_NO_LETTERS_DIGITS = bytes(byte for byte in _NO_DIGITS if not bytes((byte,)).isalpha())
+_NO_LETTERS_DIGITS_COLON = _NO_LETTERS_DIGITS.replace(b":", b"")
+_DIGITS_IN_A_ROW = b"0" * DIGITS_MIN
+_AT_COLON = b"0000:0000"
+"""Colons are not left out, or the times of day in our bodies would seem to have twelve digits in a row."""
+_AROUND_COLON = re.compile(b"0000[^0A-Za-z]{0,2}:[^0A-Za-z]{0,2}0000")
+
+# -- rows, and where a number may begin in them ------------------------------------------------------------------------------------------
+
+_TO_ROWS = bytes(ord("A") if bytes((byte,)).isalpha() else ord("0") for byte in range(256))
+_TO_ROWS_WITHOUT_COLONS = _TO_ROWS[: ord(":")] + b"A" + _TO_ROWS[ord(":") + 1 :]
+_ROW = re.compile(_DIGITS_IN_A_ROW + b"+")
+"""Of a text in which letters are A, and all else is 0."""
+_TO_GROUPS = bytes(byte if byte in _DIGITS else ord(" ") for byte in range(256))
+
+_BRANDS_BEGIN = rb"(?=[46]|[23589](?![0-9])|2[2-7]|3[04-9]|5[0-8]|8[12]|97)"
+# JSON is full of floats. What stands behind the point of one is left out here; `is_meant` knows the other floats.
+_NO_FRACTION = b"".join(rb"(?<![^0-9.][0-9]{%d}[.])" % digits for digits in (1, 2, 3))
+_BARE = rb"(?=[0-9]{12,19}(?![0-9]))" + _NO_FRACTION
+_PRINTED = rb"(?=F(?:S(?:FS?F|[0-9]{6}S|(?:[0-9]{3}S){3})|F(?:SF|FF?S[0-9]{2}))|[0-9]{6}S[0-9]{10})"
+_TYPED = rb"(?=[0-9]++(?P<sign>[ .\-+])[0-9]++(?P=sign)[0-9])(?=(?:[0-9](?P=sign)?+){12})"
+_BEGINNING = re.compile(
+    rb"[^0-9]%b(?![0-9]{20})(?:(?=([0-9]{12,19})(?![0-9]|%b[0-9]))%b|%b|%b|%b)"
+    % (
+        _BRANDS_BEGIN,
+        _SEPARATOR,
+        _NO_FRACTION,
+        _BARE,
+        _PRINTED.replace(b"F", rb"[0-9]{4}").replace(b"S", _SEPARATOR),
+        _TYPED,
+    )
+)
+"""The sign before a group with a brand's first digits, if the group seems to begin one of the forms."""
+_LENGTH_MAX: Final = 56
+"""Of a number with its separators: 19 digits in five groups, in a list of texts on lines of their own."""
+
+# -- forms -------------------------------------------------------------------------------------------------------------------------------
+
+_GROUP = re.compile(rb"[0-9]+")
+_IS_SEPARATOR = re.compile(_SEPARATOR).fullmatch
+_BESIDES_FOURS: Final = ([4, 6, 5], [4, 6, 4], [4, 3, 3, 3], [6, 10], [6, 13])
+"""As some brands print them: American Express and Diners Club, Visa's 13 digits, UnionPay and Maestro."""
+_BETWEEN_TYPED: Final = {b" ", b".", b"-", b"+"}
+_GROUPS_MIN = 3
+
+# What the steps cost, in microseconds.
+_BYTE_US: Final = 0.0015
+_ROW_US: Final = 0.5
+_IN_ROW_US: Final = 0.03
+_GROUP_US: Final = 0.25
+_ALONE_US: Final = 1.6
+_BEGINNING_US: Final = 3.5
+_HIT_US: Final = 20
+
+
+def digits_of(data: bytes) -> bytes:
+    """The ASCII digits in it."""
+    return data.translate(None, _NO_DIGITS)
+
+
+def may_hold_long_number(data: bytes) -> bool:
+    """Whether as many digits as a card number has stand in this ASCII text with no letter between them."""
+    return _DIGITS_IN_A_ROW in data.translate(_TO_ZEROS, _NO_LETTERS_DIGITS)
+
+
+def card_numbers(data: bytes, effort: Effort) -> Iterator[tuple[int, int]]:
+    """Where card numbers stand in this ASCII text, as (start, end); they may overlap. Raises `TooMuchEffort`."""
+    effort.spend(len(data) * _BYTE_US)
+    zeros = data.translate(_TO_ZEROS, _NO_LETTERS_DIGITS_COLON)
+    has_colons = _AT_COLON in zeros and _AROUND_COLON.search(data.translate(_TO_ZEROS)) is not None
+    if not has_colons and _DIGITS_IN_A_ROW not in zeros:
+        return  # nearly every healthy message
+    effort.spend(len(data) * _BYTE_US)
+    data = b"\n" + data
+    for start, end in rows(data, effort, _TO_ROWS if has_colons else _TO_ROWS_WITHOUT_COLONS):
+        for found in _BEGINNING.finditer(data, max(start - 1, 0), end):
+            yield from _at(found, data, end, effort)
+
+
+def rows(data: bytes, effort: Effort, table: bytes = _TO_ROWS) -> Iterator[tuple[int, int]]:
+    """Where as many digits as a card number has stand with no letter between them, as (start, end). Raises `TooMuchEffort`."""
+    for found in _ROW.finditer(data.translate(table)):
+        start, end = found.span()
+        effort.spend(_ROW_US)
+        row = data[start:end]
+        if len(digits_of(row)) >= DIGITS_MIN:
+            effort.spend(len(row) * _IN_ROW_US + len(row.translate(_TO_GROUPS).split()) * _GROUP_US)
+            yield start, end
+
+
+def _at(found: re.Match[bytes], data: bytes, row_end: int, effort: Effort) -> Iterator[tuple[int, int]]:
+    start = found.end()
+    if digits := found[1]:
+        effort.spend(_ALONE_US)
+        ends = {len(digits)}
+    else:
+        effort.spend(_BEGINNING_US)
+        groups = data[start : min(row_end, start + _LENGTH_MAX)].translate(_TO_GROUPS).split()
+        digits, ends = b"".join(groups), set(accumulate(map(len, groups)))
+    for length in ends.intersection(published_lengths(digits)):
+        if passes_luhn(digits[:length]):
+            effort.spend(_HIT_US)
+            end, is_printed = _form(data, start, length)
+            if end and is_meant(data, start, end, digits[:length], is_printed=is_printed):
+                yield start - 1, end - 1
+
+
+def _form(data: bytes, start: int, length: int) -> tuple[int, bool]:
+    """Where so many digits end, and whether they are printed; (0, False) if no card number is written like this."""
+    sizes: list[int] = []
+    separators: set[bytes] = set()
+    end = start
+    for group in _GROUP.finditer(data, start):
+        if sizes:
+            separators.add(data[end : group.start()])
+        end = group.end()
+        sizes.append(end - group.start())
+        if sum(sizes) == length:
+            break
+    if not all(map(_IS_SEPARATOR, separators)):
+        return 0, False
+    if _is_printed(sizes):
+        return end, len(sizes) >= _GROUPS_MIN  # one that is cut only once is hardly more than bare
+    is_typed = len(sizes) >= _GROUPS_MIN and len(separators) == 1 and separators <= _BETWEEN_TYPED
+    return (end, False) if is_typed or len(sizes) == 1 else (0, False)
+
+
+def _is_printed(sizes: list[int]) -> bool:
+    """In groups of four, several in one piece perhaps, and what is left; or in the groups of another brand."""
+    *fours, last = sizes
+    is_in_fours = fours != [] and not any(size % 4 for size in fours)
+    is_before_a_single_digit = len(sizes) < _GROUPS_MIN and last == 1
+    return (is_in_fours and not is_before_a_single_digit) or sizes in _BESIDES_FOURS

@@ -1,0 +1,160 @@
+"""No body of 64 KiB holds the event loop, whatever is in it; and no ordinary large one is refused for the effort it takes."""
+
+import base64
+import html
+import json
+import time
+import urllib.parse
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from shared.card_data.scan import CardData, find_card_data
+from shared.messaging.codec import BODY_BYTES_MAX, STRUCTURED, Malformed, decode
+from tests.cards import passing
+from tests.cards.numbers import USUAL, number
+from tests.cards.places import body_with
+
+CPU_S_MAX = 0.005
+BUSY_FACTOR = 3
+"""Another machine, or one at work, may be so much slower. What is not bounded takes ten to a hundred times as long."""
+TRIES = 3
+
+
+def filled(unit: str) -> bytes:
+    return (unit * BODY_BYTES_MAX).encode("utf-8", "replace")[:BODY_BYTES_MAX].decode("utf-8", "ignore").encode()
+
+
+def scattered(make: Callable[[Random], str]) -> bytes:
+    """The same pieces in every run, each another."""
+    source, text = Random(5), ""
+    while len(text) < BODY_BYTES_MAX:
+        text += make(source)
+    return text.encode()[:BODY_BYTES_MAX].decode("utf-8", "ignore").encode()
+
+
+# Each was the worst one of its kind for one draft of the scanner or another.
+UNITS = (
+    *("4", "34", "3434", "6", "4 ", "4-", "4+4+", "4.2.", "4:4:", "4\t\t\t", "4 2 4 2 4 2 4 2 4 2 4 2 4 2 4 1 "),
+    *("4242424242424241 x ", "4242 4242 4242 4241 x ", "444444444444a", "44444444444444444444 ", "4242.4242424242"),
+    *("4 4 4 4 4 4 4 4 4 4 4 4 4 -- ", "3782 822463 1000", "621234 1234567890", "12:34:56.123456+00:00 "),
+    *("GB82WEST12345698765432 ", "DE89370400440532013000 ", "AA11 ", "00000000-4242-4242-4242-424200000000 "),
+    *("\\u0034", "\\u200b", "\\ud83d", "\\ud83d\\ude00", "\\\\\\\\u0034", "\\x34", "\\n4", "\\", "\\u00"),
+    *("%34", "%2534", "%EF%BC%94", "=34", "=3", "&#52;", "&amp;#52;", "&#x34;", "&#", "&nbsp;4", "&shy;", "&Tab;"),
+    *("NDI0", "NDI0MjQy", "IAAA", "3a", "3a3a3a3a3a3a3a3a3a3a3a4", "0f", "MzAz"),
+    *("\uff14", "\u0664", "4\u200b", "4\u00e9", "\u2463", "4\u6f22", "\U0001d7d2", "\u200b", "\U000e0020", "4\u0332"),
+    *('"cvv":', "cvv ", "cvv,,,,", "pin,pin,", "c", "ccard", "card code ", "code de securit", "digo de seguridad "),
+    *('cvv "value":123,' + "x" * 74, "security code code is ", "track1=1234", "cvv is is ", '"a":{"cvv":"x'),
+    *("{", "[", '{"a":', "[],", "{},", '"",', '"\\""', "1,", "1e5,", "9999999999999999999,", '"a":1,', "-"),
+)
+PIECES: dict[str, Callable[[Random], str]] = {
+    "digits": lambda source: source.choice("0123456789"),
+    "digits and signs": lambda source: source.choice("0123456789 -./"),
+    "hexadecimal": lambda source: source.randbytes(8).hex(),
+    "base64": lambda source: base64.b64encode(source.randbytes(30)).decode(),
+    "base64 of digits": lambda source: base64.b64encode(b"%d" % source.getrandbits(80)).decode(),
+    "base64 of URL encoding": lambda source: base64.b64encode(b"%%3%d" % source.randrange(10)).decode(),
+    "base64 in hexadecimal": lambda source: base64.b64encode(b"%d" % source.getrandbits(60)).hex(),
+    "encodings in turns": lambda source: source.choice(("\\u0034", "%34", "&#52;", "4", "NDI0", "3432")),
+    "escapes": lambda source: f"\\u{source.choice((0x200B, 0x34, 0x20, 0x664, 0xD83D, 0xDE00)):04x}",
+    "scripts in turns": lambda source: source.choice("\uff14\u0664a\u00e94 \u4e00\u200b"),
+    "card numbers of orders": lambda source: f"ORD-{number(source, USUAL[0])} ",
+    "card numbers in UUIDs": lambda source: f"{source.randbytes(4).hex()}-4242-4242-4242-{source.randbytes(6).hex()} ",
+    "card numbers in floats": lambda source: f"0.{number(source, USUAL[0])},",
+    "nearly card numbers": lambda source: f"4{source.randrange(10**14, 10**15)}, ",
+    "floats": lambda source: f'"x":{source.uniform(-180, 180)},',
+    "long integers": lambda source: f"{source.getrandbits(70)},",
+    "members": lambda source: f'"{source.randbytes(2).hex()}":{source.randrange(10)},',
+}
+WORST = {**{repr(unit): filled(unit) for unit in UNITS}, **{name: scattered(make) for name, make in PIECES.items()}}
+
+
+@pytest.mark.parametrize("is_in_a_command", [False, True], ids=["bare", "in a command"])
+@pytest.mark.parametrize("name", WORST)
+def test_no_body_holds_the_loop(name: str, is_in_a_command: bool) -> None:
+    body = WORST[name]
+    if is_in_a_command:
+        room = BODY_BYTES_MAX - len(body_with(""))
+        body = body_with("@").replace(b"@", body[:room].decode("utf-8", "ignore").replace('"', "'").encode())
+    spent_s = []
+    for _ in range(TRIES):
+        started = time.thread_time()
+        decode(body, content_type=STRUCTURED)
+        spent_s.append(time.thread_time() - started)
+    assert min(spent_s) < CPU_S_MAX * BUSY_FACTOR
+
+
+def test_what_takes_too_much_effort_is_refused_with_that_reason() -> None:
+    body = body_with(("4242 4242 4242 4241 x " * 3_000)[:60_000])
+    assert find_card_data(body) is CardData.TOO_MUCH
+    refused = decode(body, content_type=STRUCTURED)
+    assert isinstance(refused, Malformed)
+    assert refused.detail == (
+        "too much in data.note looks like card data or is encoded, so nobody can say: send less of it"
+    )
+
+
+# -- ordinary large bodies ---------------------------------------------------------------------------------------------------------------
+
+WORDS = ("the", "invoice", "was", "issued", "twice", "shipping", "code", "order", "value", "tax", "19", "percent")
+GERMAN = ("Die", "Rechnung", "wurde", "geändert;", "Überweisung", "nach", "Köln.", "Straße", "12,", "19,99", "€")
+KINDS = passing.kinds()
+
+
+def words(source: Random, vocabulary: tuple[str, ...] = WORDS) -> str:
+    return " ".join(source.choices(vocabulary, k=8_000))
+
+
+def many(kind: str) -> Callable[[Random], Any]:
+    """As many as a message may have."""
+    return lambda source: [KINDS[kind].make(source) for _ in range(950)]
+
+
+ORDINARY: dict[str, Callable[[Random], Any]] = {
+    "line items": lambda source: [
+        {
+            "sku": f"SKU-{source.randrange(10**5)}",
+            "name": "Steel bolt M8 x 40",
+            "quantity": 12,
+            "price": 12.5,
+            "id": uuid,
+        }
+        for uuid in many("UUID, version 4")(source)[:160]
+    ],
+    "a file in base64": lambda source: base64.b64encode(source.randbytes(48_000)).decode(),
+    "a file in base64, in lines": lambda source: base64.encodebytes(source.randbytes(46_000)).decode(),
+    "a file in base64url": lambda source: base64.urlsafe_b64encode(source.randbytes(48_000)).decode(),
+    "a text in base64": lambda source: base64.b64encode(words(source)[:48_000].encode()).decode(),
+    "a file in hexadecimal": lambda source: source.randbytes(32_000).hex(),
+    "UUIDs": many("UUID, version 4"),
+    "a text of UUIDs": lambda source: " ".join(many("UUID, version 4")(source) + many("UUID, version 7")(source)),
+    "hashes": many("hash, sha256"),
+    "floats": many("float between 0 and 1"),
+    "amounts": many("amount in minor units"),
+    "places": lambda source: [KINDS["floats, geographical"].make(source) for _ in range(300)],
+    "times": many("time, ISO 8601"),
+    "times in ms": many("time in ms"),
+    "IBANs": many("IBAN, Germany"),
+    "EANs": many("EAN-13"),
+    "order numbers": lambda source: [
+        {"order_number": KINDS["order number of 16 digits, in a member named so"].make(source)} for _ in range(450)
+    ],
+    "prose": words,
+    "German": lambda source: words(source, GERMAN),
+    "Chinese": lambda source: "".join(chr(source.randrange(0x4E00, 0x9FA0)) for _ in range(21_000)),
+    "emoji": lambda _: "ok \U0001f600\ufe0f " * 5_000,
+    "HTML": lambda source: html.escape(f"<p class='a'>{words(source)[:30_000]}</p>"),
+    "a URL": lambda source: urllib.parse.quote(words(source, GERMAN)[:25_000]),
+    "JSON in JSON": lambda source: json.dumps([{"id": one, "price": 12.5} for one in many("UUID, version 4")(source)]),
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_an_ordinary_large_body_passes(name: str) -> None:
+    body = body_with(ORDINARY[name](Random(name)))
+    if len(body) > BODY_BYTES_MAX:
+        text = ORDINARY[name](Random(name))
+        body = body_with(text[: int(len(text) * (BODY_BYTES_MAX - 500) / len(body))])
+    assert find_card_data(body) is None
