@@ -1,4 +1,4 @@
-"""`python -m deploy.kubernetes.secrets | kubectl create -n remit -f -` draws every password that the manifests refer to.
+"""`python -m deploy.kubernetes.secrets | kubectl create -f -` draws every password that the manifests refer to.
 
 Arguments name further users of the broker: senders and listeners. `create` refuses a secret that exists, so a second run changes no
 password. The key of the gateway is yours: see README.md.

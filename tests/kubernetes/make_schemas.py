@@ -29,7 +29,7 @@ MODELS: Final[Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]]] = {
         {
             "apps.v1": ("Deployment",),
             "batch.v1": ("Job",),
-            "core.v1": ("ConfigMap", "Namespace", "Secret"),
+            "core.v1": ("ConfigMap", "Namespace", "Pod", "Secret"),
             "networking.v1": ("NetworkPolicy",),
             "policy.v1": ("PodDisruptionBudget",),
         },

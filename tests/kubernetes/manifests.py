@@ -17,10 +17,9 @@ from deploy.local.scratch import exclusive_lock
 
 FOLDER: Final = Path(__file__).parents[2] / "deploy/kubernetes"
 SCHEMAS: Final = Path(__file__).parent / "schemas"
-RENDERED: Final = ("platform", "setup", "services", "example/platform", "example/setup", "example/services")
-EXAMPLE: Final = ("example/platform", "example/setup", "example/services")
-POD: Final[Mapping[str, tuple[str, ...]]] = {"Deployment": ("spec", "template"), "Job": ("spec", "template")}
-"""The kinds that have pods, and where."""
+BASES: Final = ("platform", "setup", "services", "operator")
+EXAMPLE: Final = tuple(f"example/{name}" for name in BASES)
+RENDERED: Final = (*BASES, *EXAMPLE, "example/after-upgrade")
 
 _KUSTOMIZE_LEAST: Final = 5
 """The version from which on `labels` can be put into templates. Debian 13 has it (kubernetes-client), Debian 12 has not."""
@@ -62,10 +61,10 @@ def of_kind(kind: str, *folders: str) -> dict[str, Resource]:
 
 
 def pods(*folders: str) -> Iterator[tuple[str, Resource]]:
-    """Every template of a pod, with the name of what owns it."""
-    for kind in POD:
+    """Every pod, or template of one, with the name of what owns it."""
+    for kind in ("Deployment", "Job", "Pod"):
         for name, one in of_kind(kind, *folders).items():
-            yield name, one["spec"]["template"]
+            yield name, one["spec"].get("template", one)
 
 
 def containers(pod: Resource) -> Sequence[Resource]:

@@ -18,8 +18,10 @@ from services.invoice.settings import InvoiceSettings
 from services.payment_gateway.settings import CALLS_IN_FLIGHT, PaymentGatewaySettings
 from shared import service as shared_service
 from shared.messaging.topology import SUSPECT_COMMANDS, UNREADABLE_DEAD_LETTERS
+from shared.observability.health import Liveness, Readiness, health_app
 from shared.settings import EnvironmentVariables
 from tests.kubernetes.manifests import (
+    BASES,
     EXAMPLE,
     FOLDER,
     RENDERED,
@@ -34,7 +36,6 @@ from tests.kubernetes.manifests import (
 )
 from tests.unit.books.documents import table
 
-ALL: Final = ("platform", "setup", "services")
 NAMESPACE: Final = "remit"
 GIVEN: Final[Mapping[str, str]] = {"gateway": "api-key", "card-keys": "keys.json"}
 """Secrets that nobody draws, and their key."""
@@ -77,7 +78,7 @@ def test_drawn_secrets_fulfil_their_schema() -> None:
 
 
 KINDS: Final = (
-    *("Namespace", "NetworkPolicy", "Deployment", "Job", "ConfigMap", "PodDisruptionBudget", "ScaledObject"),
+    *("Namespace", "NetworkPolicy", "Deployment", "Job", "Pod", "ConfigMap", "PodDisruptionBudget", "ScaledObject"),
     *("TriggerAuthentication", "PodMonitor", "Cluster", "Database", "RabbitmqCluster", "Exchange", "Queue", "Binding"),
     *("User", "Permission"),
 )
@@ -117,14 +118,14 @@ def _closed_objects(
 
 def test_all_stands_in_one_namespace() -> None:
     outside = [
-        one["metadata"] for folder in ALL for one in render(folder) if one["metadata"].get("namespace") != NAMESPACE
+        one["metadata"] for folder in BASES for one in render(folder) if one["metadata"].get("namespace") != NAMESPACE
     ]
     assert outside == [{"name": NAMESPACE}]  # the namespace itself
 
 
 # -- pods ----------------------------------------------------------------------------------------------------------------------------------
 
-TEMPLATES: Final = ("invoice", "payment-gateway", "saga", "staff", "remit-setup")
+TEMPLATES: Final = ("invoice", "payment-gateway", "saga", "staff", "remit-setup", "remit-operator")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -176,7 +177,7 @@ def test_selectors_select_what_they_are_for() -> None:
 
 
 def test_every_network_policy_selects_something() -> None:
-    labels = [_labels(pod) for _, pod in pods("setup", "services")]
+    labels = [_labels(pod) for _, pod in pods("setup", "services", "operator")]
     labels += [{"app.kubernetes.io/name": name} for name in of_kind("RabbitmqCluster", "platform")]
     labels += [{"cnpg.io/cluster": name} for name in of_kind("Cluster", "platform")]
     policies = of_kind("NetworkPolicy", "platform")
@@ -233,8 +234,9 @@ def test_the_monitor_scrapes_the_port_that_answers() -> None:
 
 def test_every_variable_is_one_that_the_code_reads() -> None:
     read = {one.name for service in SERVICES for one in settings_of(service).declared()}
-    told = {name for _, variables in environments(*EXAMPLE) for name in variables}
-    assert told - UNREAD <= read, told - UNREAD - read
+    for where, variables in environments(*EXAMPLE):
+        assert variables.keys() - UNREAD <= read, where
+        assert EnvironmentVariables(variables).misspelled(sorted(read)) is None, where
 
 
 def test_no_reference_to_a_variable_stays_unanswered() -> None:
@@ -285,16 +287,46 @@ def test_the_job_does_what_the_set_up_is() -> None:
     assert (broker.username, unquote(broker.path)) == ("remit_setup", f"/{resources.VHOST}")
 
 
+def test_after_an_upgrade_the_job_takes_away_what_the_build_before_used() -> None:
+    before = render("example/setup")
+    after = of_kind("Job", "example/after-upgrade")
+    assert after.keys() == {"remit-after-upgrade"}
+    assert {one["metadata"]["name"] for one in before} == {"remit-setup"}
+    pod = dict(pods("example/after-upgrade"))["remit-after-upgrade"]
+    assert [" ".join(one["command"]) for one in containers(pod)] == ["remit migrate --post", "remit topology prune"]
+
+
+def test_who_operates_has_the_roles_of_who_looks_and_of_who_decides() -> None:
+    told = dict(environments("operator"))["remit-operator/operator"]
+    roles = {service: urlsplit(EnvironmentVariables(told).database_url(service)) for service in SERVICES}
+    assert {service: url.username for service, url in roles.items()} == dict.fromkeys(SERVICES, AUDIT) | {
+        "staff": "staff"
+    }
+    assert {service: url.path for service, url in roles.items()} == {service: f"/{service}" for service in SERVICES}
+
+
+def test_probes_ask_for_what_is_answered() -> None:
+    answered = {
+        route.resource.canonical for route in health_app(Readiness(), Liveness()).router.routes() if route.resource
+    }
+    for _, pod in pods("services"):
+        (container,) = pod["spec"]["containers"]
+        asked = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
+        assert asked == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+        assert set(asked.values()) <= answered
+    assert of_kind("PodMonitor", "services")["remit"]["spec"]["podMetricsEndpoints"][0]["path"] in answered
+
+
 def test_a_secret_holds_the_name_that_the_url_says() -> None:
-    for name, pod in pods("setup", "services"):
+    for name, pod in pods("setup", "services", "operator"):
         for container in containers(pod):
-            previous: Mapping[str, Any] = {}
+            secret_of = {
+                one["name"]: one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one
+            }
             for variable in container["env"]:
                 user = re.match(r"\w+://(\w+):\$\((\w+)\)@", variable.get("value", ""))
                 if user is not None:
-                    assert previous["name"] == user[2], name
-                    assert drawn()[previous["valueFrom"]["secretKeyRef"]["name"]] == user[1], name
-                previous = variable
+                    assert drawn()[secret_of[user[2]]["name"]] == user[1], (name, variable["name"])
 
 
 def test_every_address_is_a_service_that_the_operators_make() -> None:
