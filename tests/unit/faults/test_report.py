@@ -7,7 +7,7 @@ from rich.console import Console
 
 from services.audit.checks import CHECKS
 from tests.faults import report
-from tests.faults.run import FaultRun
+from tests.faults.run import FaultRun, judge
 from tests.faults.trial import Note, Trial, TrialResult
 
 HOLDS = dict.fromkeys((check.name for check in CHECKS[:13]), "holds")
@@ -51,6 +51,14 @@ def test_a_slow_recovery_is_a_failure(tmp_path: Path) -> None:
     assert not slow.ok
     assert report.why(slow) == "recovered after 5.1 s, and 5 s are allowed"
     assert "5.1 of 5" in report.html(run(tmp_path, slow))
+
+
+def test_the_audit_judges_a_run_without_any_database(tmp_path: Path) -> None:
+    for fired, verdict in ((1, "holds"), (0, "broken")):
+        judged = run(tmp_path, result(fired=fired))
+        judged.seen.update(duplicates=1, redeliveries=1, in_doubt=1, conflicts=1)
+        report.save(judged)
+        assert judge(judged)["planned_faults_fired"]["verdict"] == verdict
 
 
 def test_an_impossible_trial_is_skipped(tmp_path: Path) -> None:
