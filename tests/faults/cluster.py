@@ -1,4 +1,4 @@
-"""A cluster of three RabbitMQ nodes loses a queue's leader under load: the others elect another, and no confirmed message is lost."""
+"""A cluster of three RabbitMQ nodes loses a queue's leader under load, or is cut off from it: the others elect another, and go on."""
 
 import asyncio
 import time
@@ -69,17 +69,61 @@ async def _leader_killed(testbed: Testbed, note: Note) -> None:
         leader = _leader(cluster.nodes)
         survivors = [node for node in cluster.nodes if node is not leader]
         await asyncio.to_thread(leader.kill)
-        since = time.time()
-        note.fired()
-        testbed.play()
-        await testbed.until(lambda nodes=survivors: _led(nodes), what="another leader")  # type: ignore[misc]
-        took_s = await _handled_again(testbed, since)
-        note.recovered(took_s, within_s=SERVER_WITHIN_S)
+        took_s = await _goes_on(testbed, note, survivors)
         note.remark(f"round {number}: {leader.name} killed; all handle messages again within {took_s:.1f} s")
         await asyncio.to_thread(leader.start)
     note.mended()
     await _until_all_online(testbed, cluster)
     testbed.play()
+
+
+async def _leader_cut_off(testbed: Testbed, note: Note) -> None:
+    """Let a node and the others refuse each other, while clients reach them all.
+
+    The broker pauses a minority, as `deploy/kubernetes` has it: a node that is cut off closes its connections, so its clients go to the
+    others. Without that setting they would stay, and wait.
+    """
+    cluster = testbed.system.stack.broker
+    assert isinstance(cluster, Cluster)
+    for node in cluster.nodes:
+        node.ctl("eval", "application:set_env(rabbit, cluster_partition_handling, pause_minority).")
+    testbed.play()
+    await testbed.until_under_load()
+    await _until_all_online(testbed, cluster)
+    testbed.play()
+    leader = _leader(cluster.nodes)
+    others = [node for node in cluster.nodes if node is not leader]
+    await asyncio.to_thread(_cut_off, leader, others)
+    took_s = await _goes_on(testbed, note, others)
+    note.remark(f"{leader.name} cut off; all handle messages again within {took_s:.1f} s")
+    await asyncio.to_thread(_join_again, leader, others)
+    note.mended()
+    await _until_all_online(testbed, Cluster(others))
+    testbed.play()
+
+
+def _cut_off(node: PrivateRabbit, others: Sequence[PrivateRabbit]) -> None:
+    """Erlang's nodes talk only to nodes that know their cookie. All at once: as long as a node reaches one of two, all may pause."""
+    names = ", ".join(f"'{other.name}'" for other in others)
+    node.ctl(
+        "eval", f"[erlang:set_cookie(N, cut_off) || N <- [{names}]], [erlang:disconnect_node(N) || N <- [{names}]]."
+    )
+
+
+def _join_again(node: PrivateRabbit, others: Sequence[PrivateRabbit]) -> None:
+    for other in others:
+        node.ctl("eval", f"erlang:set_cookie('{other.name}', erlang:get_cookie()).")
+
+
+async def _goes_on(testbed: Testbed, note: Note, survivors: Sequence[PrivateRabbit]) -> float:
+    """Wait until every queue has a leader among the survivors and every service handles messages. Returns how many seconds that took."""
+    since = time.time()
+    note.fired()
+    testbed.play()
+    await testbed.until(lambda: _led(survivors), what="another leader")
+    took_s = await _handled_again(testbed, since)
+    note.recovered(took_s, within_s=SERVER_WITHIN_S)
+    return took_s
 
 
 async def _handled_again(testbed: Testbed, since: float) -> float:
@@ -126,7 +170,7 @@ def _listed(node: PrivateRabbit, column: str) -> dict[str, str]:
 
 
 def trials() -> Sequence[Trial]:
-    """One trial of several rounds, because opening a cluster takes longer than killing its leader."""
+    """The first is of several rounds, because opening a cluster takes longer than killing its leader."""
     return [
         Trial(
             f"{FAMILY}/leader:killed",
@@ -136,5 +180,14 @@ def trials() -> Sequence[Trial]:
             estimate_s=90.0,
             alone=True,
             opens=open_clustered_stack,
-        )
+        ),
+        Trial(
+            f"{FAMILY}/leader:cut_off",
+            FAMILY,
+            f"the node that leads {WATCHED} and the other {NODES - 1} cannot reach each other, while clients reach all",
+            _leader_cut_off,
+            estimate_s=90.0,
+            alone=True,
+            opens=open_clustered_stack,
+        ),
     ]
