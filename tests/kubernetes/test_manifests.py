@@ -229,6 +229,33 @@ def test_the_monitor_scrapes_the_port_that_answers() -> None:
     assert {variables["HEALTH_PORT"] for _, variables in environments("services")} == {"8080"}
 
 
+# -- images --------------------------------------------------------------------------------------------------------------------------------
+
+DOCKERFILE: Final = FOLDER.parent / "Dockerfile"
+IMAGES: Final = {f"remit-{dns_name(service)}" for service in SERVICES} | {"remit-tools"}
+
+
+def test_the_images_are_those_that_are_built() -> None:
+    built = set(re.findall(r"image: (remit-[a-z-]+):", (FOLDER.parent / "compose.yaml").read_text()))
+    used = {container["image"] for _, pod in pods(*BASES) for container in containers(pod)}
+    given = {container["image"] for _, pod in pods(*EXAMPLE) for container in containers(pod)}
+    assert used == built == IMAGES
+    assert given == {f"registry.example/{name}:1.0.0" for name in IMAGES}
+
+
+def test_containers_leave_the_program_to_the_image() -> None:
+    """The image's own entry point hears signals. Only the pod that waits for people has a program of its own."""
+    assert set(re.findall(r"^ENTRYPOINT (.*)$", DOCKERFILE.read_text(), re.MULTILINE)) == {'["python", "/app"]'}
+    assert set(re.findall(r"^USER (.*)$", DOCKERFILE.read_text(), re.MULTILINE)) == {"10001:10001"}
+    told = {
+        container["name"]: container["command"]
+        for _, pod in pods(*BASES)
+        for container in containers(pod)
+        if "command" in container
+    }
+    assert told == {"operator": ["sleep", "infinity"]}
+
+
 # -- settings ------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -273,11 +300,7 @@ def test_all_instances_together_keep_to_the_pace_of_the_gateway() -> None:
 
 def test_the_job_does_what_the_set_up_is() -> None:
     pod = dict(pods("setup"))["remit-setup"]
-    assert [" ".join(one["command"]) for one in containers(pod)] == [
-        "remit migrate",
-        "remit permissions apply",
-        "remit topology apply",
-    ]
+    assert [" ".join(one["args"]) for one in containers(pod)] == ["migrate", "permissions apply", "topology apply"]
     told = dict(environments("setup"))
     for step in ("migrate", "permissions"):
         for service in SERVICES:
@@ -293,7 +316,7 @@ def test_after_an_upgrade_the_job_takes_away_what_the_build_before_used() -> Non
     assert after.keys() == {"remit-after-upgrade"}
     assert {one["metadata"]["name"] for one in before} == {"remit-setup"}
     pod = dict(pods("example/after-upgrade"))["remit-after-upgrade"]
-    assert [" ".join(one["command"]) for one in containers(pod)] == ["remit migrate --post", "remit topology prune"]
+    assert [" ".join(one["args"]) for one in containers(pod)] == ["migrate --post", "topology prune"]
 
 
 def test_who_operates_has_the_roles_of_who_looks_and_of_who_decides() -> None:
