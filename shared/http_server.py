@@ -1,10 +1,16 @@
 """Serves a small web application of a service: its probes, or what others send to it."""
 
+import os
 from typing import Final
 
 from aiohttp import web
 
 _SHUTDOWN_S: Final = 1.0  # at shutdown, a request under way still gets its answer, and a stuck one delays nothing
+
+
+def reason_of(error: OSError) -> str:
+    """Why an address cannot be listened on, in the system's words, without the address that asyncio repeats in them."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or type(error).__name__
 
 
 class HttpServer:

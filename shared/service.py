@@ -8,10 +8,10 @@ ends by itself is a failure: the process exits with 1, and its supervisor starts
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ import structlog
 import uvloop
 
 from shared import crash_points
-from shared.amqp.broker_link import BrokerLink
+from shared.amqp.broker_link import BROKER_ERRORS, AccessRefusedError, BrokerLink, CannotConnectError
 from shared.background import BackgroundTask, run_every
 from shared.batch.handler import MessageHandler
 from shared.batch.inbox import Inbox
@@ -30,16 +30,18 @@ from shared.batch.worker import QueueWorker
 from shared.build import this_build
 from shared.clock import OFF_MOST_S as CLOCK_OFF_MOST_S
 from shared.clock import Clock, clock_of_a_service
+from shared.http_server import HttpServer, reason_of
 from shared.messaging.consumer import PREFETCH, Consumer
 from shared.messaging.lanes import Lanes
 from shared.messaging.relay import Relay
+from shared.messaging.start_check import missing_at
 from shared.observability import metrics
 from shared.observability.health import Liveness, Readiness, serve_health
-from shared.observability.logs import configure_logs, describe_error, error_text
+from shared.observability.logs import configure_logs, describe_error
 from shared.observability.visible import visible
 from shared.persistence import inbox as inbox_table
 from shared.persistence import outbox, schema
-from shared.persistence.database import AWAY_ERRORS, Database, is_refused
+from shared.persistence.database import AWAY_ERRORS, Database, mistake_of
 from shared.persistence.retention import RetentionCleaner, RetentionRule
 from shared.persistence.stalled_sessions import StalledSessions
 from shared.persistence.store_sampler import Reading, StoreSampler
@@ -67,6 +69,9 @@ DRAIN_TIMEOUT_S = 20.0
 CANCEL_INTERVAL_S, CANCELS_MAX = 1.0, 5
 """How often a task that does not end is cancelled again, and how many times."""
 CONNECTIONS_MAX = 10
+MISTAKE_STANDS_S = 5.0
+"""How long a mistake has to stand at the start before it ends the service. Users and virtual hosts that a broker imports at its start, and
+names of containers that start at the same time, are there sooner."""
 EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_FORCED = 1, 2, 130
 
 
@@ -131,6 +136,29 @@ class ServiceSettings(BrokerSettings):
         unset="as it must be",
         about="A variable of the Stripe SDK, by which it prints what it sends.",
     )
+
+
+class Patience:
+    """Decides when a mistake at the start ends the service: once it has stood for a while.
+
+    A broker that starts may not know its users yet, and a name may come a little later: what may go away by itself ends no service. Once
+    the service was connected it waits for ever, since then others are at work on its set-up.
+    """
+
+    def __init__(self, mistake_stands_s: float) -> None:
+        self._stands_s = mistake_stands_s
+        self._since: float | None = None
+
+    def failed(self, mistake: str | None) -> None:
+        """Note a failure: a mistake, as a sentence, or None for an outage. Raises `ConfigurationError` for a mistake that stands."""
+        if mistake is None:
+            self._since = None
+            return
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since >= self._stands_s:
+            raise ConfigurationError(mistake)
+        log.warning("mistake_at_start", detail=mistake, ends_in_s=round(self._since + self._stands_s - now, 1))
 
 
 class Worker(Protocol):
@@ -270,14 +298,24 @@ async def _serve_until_signal(settings: ServiceSettings, migrations: Path, assem
     return await serve(settings, migrations, assemble, _listen_for_signals())
 
 
-async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble, stopping: asyncio.Event) -> int:
-    """Run a service until `stopping` is set, and return its exit code. The caller configures logs. Raises `ConfigurationError`."""
+async def serve(
+    settings: ServiceSettings,
+    migrations: Path,
+    assemble: Assemble,
+    stopping: asyncio.Event,
+    *,
+    mistake_stands_s: float = MISTAKE_STANDS_S,
+) -> int:
+    """Run a service until `stopping` is set, and return its exit code. The caller configures logs.
+
+    Raises `ConfigurationError` for a mistake that stands at the start for `mistake_stands_s` seconds.
+    """
     readiness, liveness = Readiness("started"), Liveness()
     clock = clock_of_a_service(settings.clock_off_s)
     async with AsyncExitStack() as opened:
-        health = await serve_health(readiness, liveness, host=settings.health_host, port=settings.health_port)
+        health = await _serve_health(readiness, liveness, settings)
         opened.push_async_callback(health.close)
-        database = await _or_stop(_open_database(settings, migrations, readiness), stopping)
+        database = await _or_stop(_open_database(settings, migrations, readiness, Patience(mistake_stands_s)), stopping)
         if database is None:
             return 0
         opened.push_async_callback(database.close)
@@ -286,10 +324,18 @@ async def serve(settings: ServiceSettings, migrations: Path, assemble: Assemble,
         runtime = Runtime(settings, database, lanes, readiness, liveness, clock)
         opened.push_async_callback(runtime.close_links)
         await assemble(runtime)
-        return await _run_until_stopped(runtime, stopping)
+        return await _run_until_stopped(runtime, stopping, Patience(mistake_stands_s))
 
 
-async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
+async def _serve_health(readiness: Readiness, liveness: Liveness, settings: ServiceSettings) -> HttpServer:
+    try:
+        return await serve_health(readiness, liveness, host=settings.health_host, port=settings.health_port)
+    except OSError as error:
+        where = f"port {settings.health_port} of {settings.health_host}"
+        raise ConfigurationError(f"HEALTH_PORT: {where} cannot be opened: {reason_of(error)}.") from None
+
+
+async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event, patience: Patience) -> int:
     _add_common_tasks(runtime)
     parts = [asyncio.create_task(run(), name=name) for name, run in runtime.parts]
     consumers = [
@@ -301,8 +347,9 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
     build = this_build()
     metrics.BUILD_INFO.labels(version=build.version, revision=build.revision).set(1)
     log.info("started", pid=os.getpid(), version=build.version, revision=build.revision, python=build.python)
+    check = asyncio.create_task(_check_broker(runtime, patience), name="start check")
     everything = {*parts, *consumers, *workers, stop}
-    await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+    mistake = await _first_end(everything, check)
     failed = [task for task in everything if task is not stop and task.done()]
     for task in failed:
         cause = None if task.cancelled() else task.exception()
@@ -313,9 +360,22 @@ async def _run_until_stopped(runtime: Runtime, stopping: asyncio.Event) -> int:
             await _drain(runtime, workers)
     except TimeoutError:
         log.warning("drain_timed_out", seconds=DRAIN_TIMEOUT_S)
-    await _end(everything)
+    await _end({*everything, check})
     log.info("stopped", failed=bool(failed))
+    if mistake is not None:
+        raise mistake
     return EXIT_FAILED if failed else 0
+
+
+async def _first_end(tasks: "set[asyncio.Task[Any]]", check: "asyncio.Task[None]") -> ConfigurationError | None:
+    """Wait until one of the tasks ends, or until the check finds a mistake, which is returned. That the check ends well, ends nothing."""
+    await asyncio.wait({*tasks, check}, return_when=asyncio.FIRST_COMPLETED)
+    if check.done() and not check.cancelled() and (error := check.exception()) is not None:
+        if isinstance(error, ConfigurationError):
+            return error
+        raise error
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    return None
 
 
 def _add_common_tasks(runtime: Runtime) -> None:
@@ -371,21 +431,28 @@ async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
         log.warning("left_to_the_sweeper", error=type(error).__name__)
 
 
-async def _open_database(settings: ServiceSettings, migrations: Path, readiness: Readiness) -> Database:
-    """Open the database, and wait if it is away or refuses us. Raises `ConfigurationError` if it is not migrated."""
+async def _open_database(
+    settings: ServiceSettings, migrations: Path, readiness: Readiness, patience: Patience
+) -> Database:
+    """Open the database, and wait while it is away. Raises `ConfigurationError` for a mistake, or if the database is not migrated."""
     return await OUTAGE.call(
-        lambda: _open_or_say_why(settings, migrations, readiness), on=AWAY_ERRORS, log=log, event="database_away"
+        lambda: _open_or_say_why(settings, migrations, readiness, patience),
+        on=AWAY_ERRORS,
+        log=log,
+        event="database_away",
     )
 
 
-async def _open_or_say_why(settings: ServiceSettings, migrations: Path, readiness: Readiness) -> Database:
-    """Open the database. If it does not open, readiness says why; if it refuses our role, the log says so, too."""
+async def _open_or_say_why(
+    settings: ServiceSettings, migrations: Path, readiness: Readiness, patience: Patience
+) -> Database:
+    """Open the database. If it does not open, readiness says why. A mistake that stands for long enough is a `ConfigurationError`."""
     try:
         database = await _open_migrated(settings, migrations)
     except AWAY_ERRORS as error:
         readiness.set("database", ok=False, reason=describe_error(error))
-        if is_refused(error):
-            log.log(logging.ERROR, "database_refuses", detail=error_text(error))
+        mistake = mistake_of(error)
+        patience.failed(None if mistake is None else f"{database_variable(settings.name)}: {mistake}")
         raise
     readiness.set("database", ok=True)
     return database
@@ -395,12 +462,38 @@ async def _open_migrated(settings: ServiceSettings, migrations: Path) -> Databas
     database = await Database.open(
         settings.database_url, name=f"remit {settings.name}", connections_max=CONNECTIONS_MAX
     )
-    async with database.connection() as connection:
-        problem = await schema.pending(connection, migrations)
+    try:
+        async with database.connection() as connection:
+            problem = await schema.pending(connection, migrations)
+    except BaseException:
+        await database.close()
+        raise
     if problem is None:
         return database
     await database.close()
     raise ConfigurationError(f"{database_variable(settings.name)}: {problem}.")
+
+
+async def _check_broker(runtime: Runtime, patience: Patience) -> None:
+    """Return once the broker was reached and has what this service needs. Raises `ConfigurationError` for a mistake that stands."""
+    link = BrokerLink(runtime.settings.rabbitmq_url, name=f"{runtime.settings.name} start")
+    queues = [consumer.queue for consumer in runtime.consumers]
+    failures = 0
+    try:
+        while True:
+            try:
+                mistake = await missing_at(link, queues)
+                if mistake is None:
+                    return
+            except (AccessRefusedError, CannotConnectError) as error:
+                mistake = f"{error}."
+            except BROKER_ERRORS:
+                mistake = None
+            patience.failed(mistake)
+            failures += 1
+            await asyncio.sleep(OUTAGE.delay_s(failures))
+    finally:
+        await link.close()
 
 
 async def _or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:

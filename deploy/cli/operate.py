@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli import limits
-from deploy.cli.output import REFUSED, CliError, Json, fail, say, write_json, write_line
+from deploy.cli.output import MISUSED, REFUSED, CliError, Json, fail, say, write_json, write_line
 
 if TYPE_CHECKING:
     from shared.persistence.migrate import Migrated
@@ -81,7 +81,7 @@ def migrate(
 
 
 async def _migrate(services: list[Service], *, post: bool) -> "dict[str, Migrated]":
-    from shared.persistence.migrate import PostStepFirstError  # noqa: PLC0415 - SQLAlchemy and Alembic
+    from shared.persistence.migrate import AnotherServiceError, PostStepFirstError  # noqa: PLC0415 - SQLAlchemy and Alembic
     from shared.persistence.migrate import migrate as migrate_one  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
@@ -93,6 +93,8 @@ async def _migrate(services: list[Service], *, post: bool) -> "dict[str, Migrate
             migrated[service.value] = await migrate_one(url, SERVICES_FOLDER / service.value / "migrations", post=post)
         except PostStepFirstError as error:
             raise CliError(f"{service.value}: {error}.", REFUSED) from None
+        except AnotherServiceError as error:
+            raise CliError(f"{service.value.upper()}_DATABASE_URL: {error}.", MISUSED) from None
         except (OSError, TimeoutError) as error:
             raise _away(service, error) from None
         except Exception as error:
@@ -112,11 +114,13 @@ def _of_the_driver(error: BaseException | None) -> Exception | None:
 
 
 def _away(service: Service, error: Exception) -> CliError:
-    from shared.observability.redaction import redact  # noqa: PLC0415
+    from shared.observability.redaction import describe_error  # noqa: PLC0415
+    from shared.persistence.database import mistake_of  # noqa: PLC0415
 
-    return CliError(
-        f"{service.value.upper()}_DATABASE_URL: cannot migrate ({type(error).__name__}: {redact(str(error))}).", REFUSED
-    )
+    variable = f"{service.value.upper()}_DATABASE_URL"
+    if (mistake := mistake_of(error)) is not None:
+        return CliError(f"{variable}: {mistake}", MISUSED)
+    return CliError(f"{variable}: cannot migrate ({describe_error(error)}).", REFUSED)
 
 
 @topology.command("apply")

@@ -24,7 +24,7 @@ from services.payment_gateway.gateways.stripe_events import (
 )
 from services.payment_gateway.settings import WebhookSettings
 from services.payment_gateway.store import RowState
-from shared.http_server import HttpServer, serve
+from shared.http_server import HttpServer, reason_of, serve
 from shared.observability import metrics
 from shared.persistence.database import AWAY_ERRORS, Database
 from shared.settings import ConfigurationError
@@ -84,7 +84,7 @@ class Webhooks:
         try:
             self._server = await serve(app, self._settings.host, self._settings.port)
         except OSError as error:
-            raise ConfigurationError(f"GATEWAY_WEBHOOK_PORT cannot be opened: {error.strerror}.") from None
+            raise ConfigurationError(f"GATEWAY_WEBHOOK_PORT cannot be opened: {reason_of(error)}.") from None
 
     async def run(self) -> None:
         """Answer events until cancelled."""

@@ -31,11 +31,14 @@ from yarl import URL
 from shared.amqp.frames import DIRECT_REPLY_TO
 from shared.amqp.transport import FrameTransport
 from shared.build import this_build
+from shared.unreachable import why_unreachable
 
 CONNECT_TIMEOUT_S = 5.0
 HEARTBEAT_S = 10
 """A dead peer is noticed after about three times this (measured)."""
 RPC_TIMEOUT_S = 10.0
+PAYLOAD_BYTES_DEFAULT = 128 * 1024 - 8
+"""What RabbitMQ's default `frame_max` leaves of a frame for its payload."""
 
 BROKER_ERRORS: tuple[type[Exception], ...] = (AMQPError, OSError, TimeoutError, RuntimeError)
 """What the client raises when the broker is away. In places aio-pika raises RuntimeError for a closed transport."""
@@ -47,6 +50,7 @@ __all__ = [
     "BROKER_ERRORS",
     "AccessRefusedError",
     "BrokerLink",
+    "CannotConnectError",
     "Channel",
     "ChannelAccessRefused",
     "ChannelNotFoundEntity",
@@ -54,6 +58,7 @@ __all__ = [
     "DeliveredMessage",
     "access_refused",
     "losses_as_errors",
+    "payload_bytes_max",
     "user_in",
 ]
 """Some of these are names of the client library. The rest of the repository takes them from here, and does not import the library."""
@@ -66,6 +71,12 @@ class AccessRefusedError(ConnectionError):
     """
 
 
+class CannotConnectError(ConnectionError):
+    """No connection can be made until somebody changes something (`shared.unreachable`). The text names the variable and says why."""
+
+
+_OUTAGE_OF_VHOST = re.compile(r"is down|limit")
+"""What the broker says of a virtual host that it starts, or that has as many connections as it may."""
 _REFUSED_RESOURCE = re.compile(r"access to (exchange|queue) '([^']*)' in vhost '([^']*)' refused for user '([^']*)'")
 _NEEDED = {"exchange": "write to exchange", "queue": "read from queue"}
 """What a service does with each. Only the set-up does more."""
@@ -79,6 +90,8 @@ def access_refused(error: BaseException) -> AccessRefusedError | None:
         case ProbableAuthenticationError():
             return AccessRefusedError("RABBITMQ_URL: the broker refuses this user name and password")
         case InvalidFrameError() if "Connection.OpenOk" in str(error) and "Connection.Close" in str(error):
+            if _OUTAGE_OF_VHOST.search(str(error)):
+                return None
             return AccessRefusedError(
                 f"RABBITMQ_URL: the virtual host does not exist, or this user may not use it; {ADVICE}"
             )
@@ -89,6 +102,11 @@ def access_refused(error: BaseException) -> AccessRefusedError | None:
             return AccessRefusedError(f"{error}; {ADVICE}")
         case _:
             return None
+
+
+def _cannot_connect(error: BaseException) -> CannotConnectError | None:
+    why = why_unreachable(error)
+    return None if why is None else CannotConnectError(f"RABBITMQ_URL: {why}")
 
 
 @contextmanager
@@ -111,8 +129,8 @@ def losses_as_errors() -> Iterator[None]:
         if _is_cancelled():
             # The client turned the cancellation into an error. Without this the task never ended (found by a crash at a service's start).
             raise asyncio.CancelledError from error
-        if (refused := access_refused(error)) is not None:
-            raise refused from None
+        if (mistake := access_refused(error) or _cannot_connect(error)) is not None:
+            raise mistake from None
         if type(error) is Exception:  # aiormq raises it when a connection is lost while a channel opens
             raise ConnectionError("the connection was lost") from None
         raise
@@ -241,6 +259,11 @@ async def _close_quietly(connection: _Connection) -> None:
                 await connection.close()
     except BROKER_ERRORS:
         return
+
+
+def payload_bytes_max(channel: Channel) -> int:
+    """The largest payload of a frame on this connection, in bytes. A broker may set no limit; then it is as by default."""
+    return channel.max_content_size if channel.max_content_size > 0 else PAYLOAD_BYTES_DEFAULT
 
 
 def user_in(url: str) -> str:

@@ -12,6 +12,7 @@ from shared.amqp.broker_link import (
     RPC_TIMEOUT_S,
     AccessRefusedError,
     BrokerLink,
+    CannotConnectError,
     Channel,
     ChannelAccessRefused,
     ChannelNotFoundEntity,
@@ -251,7 +252,7 @@ async def _link(url: str, name: str) -> AsyncIterator[BrokerLink]:
 async def _channel(link: BrokerLink) -> Channel:
     try:
         return await link.channel(confirms=False)
-    except AccessRefusedError as error:
+    except (AccessRefusedError, CannotConnectError) as error:
         raise TopologyError(f"{error}") from None
     except BROKER_ERRORS as error:
         raise TopologyError(f"the broker does not answer ({type(error).__name__}): {CONNECT_HINT}") from None

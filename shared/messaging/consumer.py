@@ -20,6 +20,7 @@ from shared.amqp.broker_link import (
     RPC_TIMEOUT_S,
     AccessRefusedError,
     BrokerLink,
+    CannotConnectError,
     Channel,
     losses_as_errors,
 )
@@ -283,7 +284,7 @@ class Consumer:
                     renewed = await self._watch()
             except BROKER_ERRORS as error:
                 reason = describe_error(error, max_characters=200)
-                level = logging.ERROR if isinstance(error, AccessRefusedError) else logging.WARNING
+                level = logging.ERROR if isinstance(error, AccessRefusedError | CannotConnectError) else logging.WARNING
                 log.log(level, "consumer_lost", queue=self.queue, reason=reason)
                 self._readiness.set(f"consumer {self.queue}", ok=False, reason=reason)
                 renewed = False

@@ -25,10 +25,12 @@ from shared.amqp.broker_link import (
     BROKER_ERRORS,
     AccessRefusedError,
     BrokerLink,
+    CannotConnectError,
     Channel,
     ChannelNotFoundEntity,
     access_refused,
     losses_as_errors,
+    payload_bytes_max,
 )
 from shared.amqp.transport import FrameTransport
 from shared.messaging import dead_letters
@@ -498,7 +500,7 @@ class Publisher:
         result.failed.extend(message.id for message in wave)
         metrics.PUBLISH_FAILURES.labels(reason=type(error).__name__).inc(len(wave))
         log.log(
-            logging.ERROR if isinstance(error, AccessRefusedError) else logging.WARNING,
+            logging.ERROR if isinstance(error, AccessRefusedError | CannotConnectError) else logging.WARNING,
             "publish_failed",
             messages=len(wave),
             error=type(error).__name__,
@@ -636,7 +638,7 @@ def _payload(
         body=message.body,
         app_id=APP_ID if message.message_id is None else mark,
         user_id=user if message.message_id is not None else None,
-        payload_max=channel.max_content_size,
+        payload_max=payload_bytes_max(channel),
     )
 
 

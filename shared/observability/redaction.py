@@ -227,6 +227,7 @@ _REFUSED_BY_SQLSTATE: Final[dict[str | None, str]] = {
     "42501": "`remit permissions` shows what each role needs",
     "28P01": _LOGIN,
     "28000": _LOGIN,
+    "3D000": "is the name of the database in the URL right?",
 }
 """What an operator does about a database that is there and refuses us."""
 

@@ -11,6 +11,8 @@ import asyncpg
 import orjson
 from asyncpg.protocol import protocol as driver
 
+from shared.observability.redaction import error_text
+from shared.unreachable import why_unreachable
 from shared.urls import database_arguments
 
 if TYPE_CHECKING:
@@ -160,6 +162,36 @@ def trouble(error: BaseException) -> Trouble:
 def is_refused(error: BaseException) -> bool:
     """Whether the database is there, and an operator has to mend something: a login, a right, a table."""
     return trouble(error) is Trouble.MISTAKE
+
+
+def mistake_of(error: BaseException) -> str | None:
+    """What an operator has to mend before there can be a session, as a sentence behind the variable; None if it may be an outage."""
+    told = _mistake_of(error)
+    return told if told is None or told.endswith("?") else f"{told}."
+
+
+def _mistake_of(error: BaseException) -> str | None:
+    if (why := why_unreachable(error)) is not None:
+        return why
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        return error_text(error)
+    if isinstance(error, asyncpg.ProtocolViolationError):
+        return next((advice for words, advice in _OF_PGBOUNCER if words in str(error)), None)
+    return error_text(error) if is_refused(error) else None
+
+
+_OF_PGBOUNCER = (
+    (
+        "unsupported startup parameter",
+        "PgBouncer refuses the settings of our sessions: set its ignore_startup_parameters = "
+        + ", ".join(name for name in _SETTINGS if name != "timezone")
+        + "; or connect to PostgreSQL itself",
+    ),
+    ("no such database", "PgBouncer knows no database of this name"),
+    ("no such user", "PgBouncer knows no user of this name"),
+    ("password authentication failed", "PgBouncer refuses this user and password"),
+)
+"""What PgBouncer says with an SQLSTATE that it uses for everything (08P01)."""
 
 
 AWAY_ERRORS: tuple[type[Exception], ...] = (

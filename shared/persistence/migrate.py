@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from alembic import op
@@ -17,10 +18,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from shared.persistence.schema import Step, steps
+from shared.persistence.schema import Step, another_service, note_of, service_of, steps
 from shared.records import dataclass
 from shared.urls import check_database_url, database_arguments
 
@@ -33,6 +34,10 @@ _UNLOCK = f"SELECT pg_advisory_unlock({LOCK_KEY})"
 
 class PostStepFirstError(Exception):
     """A pre step to apply comes after a post step that was not applied yet. Nothing was changed."""
+
+
+class AnotherServiceError(Exception):
+    """The database is that of another service. Nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,8 @@ def _scripts(folder: Path) -> ScriptDirectory:
 async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
     """Apply the steps in `folder` that the database does not have: the pre steps, and with `post` also the post steps.
 
-    Raises PostStepFirstError, except for an empty database, where no instance can be at work. Raises TimeoutError after
-    `MIGRATION_TIMEOUT_S` seconds, UrlError for a URL that cannot be used, and what SQLAlchemy raises.
+    Raises AnotherServiceError; PostStepFirstError, except for an empty database, where no instance can be at work; TimeoutError after
+    `MIGRATION_TIMEOUT_S` seconds; UrlError for a URL that cannot be used; and what SQLAlchemy raises.
     """
     async with asyncio.timeout(MIGRATION_TIMEOUT_S):
         arguments = database_arguments(check_database_url(url), name="remit migrate", timeout_s=CONNECT_TIMEOUT_S)
@@ -64,12 +69,30 @@ async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
                 await connection.execute(text(_LOCK))
                 await connection.commit()
                 try:
-                    return await connection.run_sync(_upgrade, folder, post=post)
+                    await _refuse_another_service(connection, folder)
+                    migrated = await connection.run_sync(_upgrade, folder, post=post)
+                    await _note_service(connection, folder)
+                    return migrated
                 finally:
                     await connection.execute(text(_UNLOCK))
                     await connection.commit()
         finally:
             await engine.dispose()
+
+
+async def _refuse_another_service(connection: AsyncConnection, folder: Path) -> None:
+    found: Any = (await connection.get_raw_connection()).driver_connection
+    if (other := await another_service(found, folder)) is not None:
+        raise AnotherServiceError(other)
+
+
+async def _note_service(connection: AsyncConnection, folder: Path) -> None:
+    """Have the database say whose it is, once."""
+    own = service_of(folder)
+    noted = await connection.scalar(text("SELECT obj_description('alembic_version'::regclass, 'pg_class')"))
+    if own is not None and noted is None:
+        await connection.execute(text(f"COMMENT ON TABLE alembic_version IS '{note_of(own)}'"))
+        await connection.commit()
 
 
 def _upgrade(connection: SyncConnection, folder: Path, *, post: bool) -> Migrated:

@@ -53,11 +53,32 @@ def needed_revision(folder: Path) -> str:
     return [step for step in steps(folder) if not step.is_post][-1].revision
 
 
+def service_of(folder: Path) -> str | None:
+    """The service whose migrations are in `folder`; None for a folder of a test."""
+    return folder.parent.name if folder.name == "migrations" else None
+
+
+async def another_service(connection: Connection, folder: Path) -> str | None:
+    """A sentence if the database is that of another service; None if it is ours, or empty, or of a build that did not note it."""
+    said = await connection.fetchval("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
+    own = service_of(folder)
+    if own is None or said is None or said == note_of(own):
+        return None
+    return f"this is the database of {said.removeprefix(note_of(''))}, not of {own}: name the right one"
+
+
+def note_of(service: str) -> str:
+    """The comment on the table `alembic_version` by which a database says whose it is."""
+    return f"Remit: {service}"
+
+
 async def pending(connection: Connection, folder: Path) -> str | None:
     """None if this build runs on the database's schema, else one sentence that says what to do.
 
     Post steps may be missing. A newer schema is fine: the pre steps of the next build leave a schema that this build runs on.
     """
+    if (other := await another_service(connection, folder)) is not None:
+        return other
     needed = needed_revision(folder)
     try:
         current = await connection.fetchval("SELECT version_num FROM alembic_version")

@@ -131,7 +131,7 @@ def free_port() -> int:
     ],
     ids=["password", "database of another service"],
 )
-async def test_a_service_that_the_database_refuses_waits_and_says_why(
+async def test_until_a_refusal_has_stood_for_a_while_readiness_says_why(
     wrong: tuple[str, str], says: str, environment: Environment
 ) -> None:
     right = environment.settings("saga")
@@ -140,7 +140,7 @@ async def test_a_service_that_the_database_refuses_waits_and_says_why(
         update={"database_url": f"{scheme}://{rest.replace(*wrong)}", "health_port": free_port()}
     )
     stopping = asyncio.Event()
-    serving = asyncio.create_task(serve(settings, MIGRATIONS, assemble, stopping))
+    serving = asyncio.create_task(serve(settings, MIGRATIONS, assemble, stopping, mistake_stands_s=60))
     ready = f"http://127.0.0.1:{settings.health_port}/readyz"
     async with aiohttp.ClientSession() as session:
 

@@ -1,0 +1,48 @@
+"""What a service asks of the broker at its start: is what it needs there? It is asked until the broker was reached once.
+
+Whatever is missing later is missing while the service runs: it waits, and readiness says for what.
+"""
+
+from collections.abc import Sequence
+
+from shared.amqp.broker_link import (
+    RPC_TIMEOUT_S,
+    AccessRefusedError,
+    BrokerLink,
+    ChannelNotFoundEntity,
+    losses_as_errors,
+    payload_bytes_max,
+)
+from shared.messaging.topology import EXCHANGES
+
+FRAME_BYTES_LEAST = 16 * 1024
+"""The smallest payload of a frame with which a dead letter can always be published: all its headers have to be in one frame."""
+
+
+async def missing_at(link: BrokerLink, queues: Sequence[str]) -> str | None:
+    """What the broker lacks of our exchanges and these queues, as a sentence; None if nothing. Raises one of `BROKER_ERRORS`."""
+    channel = await link.channel(confirms=False)
+    if (payload_bytes := payload_bytes_max(channel)) < FRAME_BYTES_LEAST:
+        return f"RABBITMQ_URL: frames of the broker (its frame_max) hold {payload_bytes} bytes, and {FRAME_BYTES_LEAST} are needed."
+    try:
+        with losses_as_errors():
+            for exchange in EXCHANGES:
+                kind = exchange.type
+                await channel.exchange_declare(exchange.name, exchange_type=kind, passive=True, timeout=RPC_TIMEOUT_S)
+            for queue in queues:
+                await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_S)
+    except ChannelNotFoundEntity as error:
+        return None if _is_down(error) else f"RABBITMQ_URL: {_what(error)}: run `remit topology apply`."
+    except AccessRefusedError:
+        return None  # the part that needs it says which right is missing
+    return None
+
+
+def _is_down(error: ChannelNotFoundEntity) -> bool:
+    """Whether the queue is there and its node is not."""
+    return "down" in str(error)
+
+
+def _what(error: ChannelNotFoundEntity) -> str:
+    """`there is no queue 'q' in vhost '/'`, from the broker's `NOT_FOUND - no queue 'q' in vhost '/'`."""
+    return f"there is {str(error).partition(' - ')[2] or 'something missing'}"
