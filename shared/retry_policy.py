@@ -45,12 +45,17 @@ class RetryPolicy:
     ) -> T:
         """The result of `work`, which is tried again after every error of a type in `on`. Any other error is raised.
 
-        Each failure logs the warning `event`, with the type of the error and the number of the attempt. `sleep` may raise to give up.
+        The first failure, and each of another type than the one before, logs the warning `event`, with the type of the error and the number
+        of the attempt. `sleep` may raise to give up.
         """
+        told: type[BaseException] | None = None
 
         def warn(state: RetryCallState) -> None:
-            error = state.outcome and state.outcome.exception()
-            log.warning(event, error=type(error).__name__, attempt=state.attempt_number)
+            nonlocal told
+            error = state.outcome.exception() if state.outcome is not None else None
+            if error is not None and type(error) is not told:
+                told = type(error)
+                log.warning(event, error=type(error).__name__, attempt=state.attempt_number)
 
         async def attempt() -> T:
             return await work()

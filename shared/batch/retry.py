@@ -41,13 +41,15 @@ class Stopped(Exception):
 class RetryState:
     """How often one batch failed, by kind of failure: conflicts, outages, and `tries` that ended in any other error.
 
-    `since` is the time of the first try, or the time when deliveries were last given back.
+    `since` is the time of the first try, or the time when deliveries were last given back. `told` is the kind of the outage that was
+    logged last: an outage makes one line, and not one at each try.
     """
 
     conflicts: int = 0
     outages: int = 0
     tries: int = 0
     since: float = field(default_factory=time.monotonic)
+    told: type[BaseException] | None = None
 
     @property
     def failures(self) -> int:
@@ -122,13 +124,10 @@ class BatchRetry:
         """Wait for the database while holding the batch. Raises `Stopped`."""
         state.outages += 1
         self._count("outage")
-        log.log(
-            logging.ERROR if is_refused(error) else logging.WARNING,
-            "database_away",
-            waiting=self._name,
-            error=describe_error(error),
-            attempt=state.outages,
-        )
+        if type(error) is not state.told:
+            state.told = type(error)
+            level = logging.ERROR if is_refused(error) else logging.WARNING
+            log.log(level, "database_away", waiting=self._name, error=describe_error(error), attempt=state.outages)
         self._readiness.set(f"database {self._name}", ok=False, reason=describe_error(error))
         if self._consumer is not None and time.monotonic() - state.since > HOLD_MAX_S:
             await self._give_back(self._consumer)

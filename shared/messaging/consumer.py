@@ -10,6 +10,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -147,6 +148,10 @@ class Consumer:
         self._buffer: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._lost = asyncio.Event()
+        self._closed_by: BaseException | None = None
+        """Why the channel was closed. It has the words of the broker, if it said some."""
+        self._told: type[BaseException] | None = None
+        """The kind of the loss that was logged last. An outage makes one line, and not one at each try."""
         self._has_begun = False
         """Whether the broker was asked for deliveries on the channel."""
         self._stopping = False
@@ -279,20 +284,29 @@ class Consumer:
                     await self._open()
                     if not renewed or self._prefetch != prefetch_before:
                         log.info("consuming", queue=self.queue, prefetch=self._prefetch)
+                    self._told = None
                     reason = self._losses.reason
                     self._readiness.set(f"consumer {self.queue}", ok=not reason, reason=reason)
                     renewed = await self._watch()
+                if self._closed_by is not None and not self._stopping:
+                    self._tell_loss(self._closed_by)
             except BROKER_ERRORS as error:
-                reason = describe_error(error, max_characters=200)
-                level = logging.ERROR if isinstance(error, AccessRefusedError | CannotConnectError) else logging.WARNING
-                log.log(level, "consumer_lost", queue=self.queue, reason=reason)
-                self._readiness.set(f"consumer {self.queue}", ok=False, reason=reason)
+                self._readiness.set(f"consumer {self.queue}", ok=False, reason=self._tell_loss(error))
                 renewed = False
             if not self._stopping:
                 await self._drop_channel()
                 self._lost.clear()  # `_drop_channel` has set it, and without this the back-off below would end at once
                 if not renewed and not self._paused:
                     await self._back_off(nothing_came=self._deliveries == seen)
+
+    def _tell_loss(self, error: BaseException) -> str:
+        """Log a loss, unless it is of the kind that was logged last. Returns the reason."""
+        reason = describe_error(error, max_characters=200)
+        if type(error) is not self._told:
+            self._told = type(error)
+            level = logging.ERROR if isinstance(error, AccessRefusedError | CannotConnectError) else logging.WARNING
+            log.log(level, "consumer_lost", queue=self.queue, reason=reason)
+        return reason
 
     async def _back_off(self, *, nothing_came: bool) -> None:
         if self._has_begun:
@@ -313,6 +327,7 @@ class Consumer:
 
     async def _open(self) -> None:
         self._lost.clear()
+        self._closed_by = None
         channel, transport = await self.link.open(confirms=False)
         self._channel, self._transport = channel, transport
         self._generation += 1
@@ -320,7 +335,7 @@ class Consumer:
         self._postponed.clear()
         generation = self._generation
         channel.on_consumer_cancel_callbacks.add(lambda _frame: self._lost.set())
-        channel.closing.add_done_callback(self._on_closed)
+        channel.closing.add_done_callback(partial(self._on_closed, generation))
         self._prefetch = self._losses.prefetch
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT_S)
         await channel.queue_declare(self.queue, passive=True, timeout=RPC_TIMEOUT_S)
@@ -346,9 +361,12 @@ class Consumer:
             self._buffer.append(delivery)
             self._arrived.set()
 
-    def _on_closed(self, closing: "asyncio.Future[None]") -> None:
-        if not closing.cancelled():
-            closing.exception()  # asyncio warns about an exception that nobody reads; `run` reports the loss
+    def _on_closed(self, generation: int, closing: "asyncio.Future[None]") -> None:
+        error = (
+            None if closing.cancelled() else closing.exception()
+        )  # asyncio warns about an exception that nobody reads
+        if generation == self._generation:  # else we have closed it
+            self._closed_by = error
         self._lost.set()
 
     async def _watch(self) -> bool:

@@ -38,6 +38,7 @@ FORMATS: Final = ("auto", "json", "console")  # auto: console on a terminal, els
 _LIBRARY_LEVELS: Final = {
     "aio_pika": logging.WARNING,
     "aiormq": logging.WARNING,
+    "aiormq.connection": logging.CRITICAL,  # each try to connect, and a traceback for each loss: our own lines tell both, once
     "aiohttp.access": logging.WARNING,
     "alembic": logging.INFO,
     "asyncio": logging.WARNING,

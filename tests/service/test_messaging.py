@@ -24,6 +24,7 @@ from shared.messaging.apply import apply_topology, check_topology, leftovers, pr
 from shared.messaging.codec import encode
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.envelope import Cause, Draft, Lane, Outgoing
+from shared.messaging.losses import Losses
 from shared.messaging.publisher import Publisher, mark_of
 from shared.messaging.topology import (
     CASE,
@@ -38,6 +39,8 @@ from shared.messaging.topology import (
 )
 from shared.observability.health import Readiness
 from shared.records import replace
+from tests.faults.frames import Amqp
+from tests.faults.proxy import Network
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
@@ -408,7 +411,7 @@ async def settle_one_by_one(publisher: Publisher, consumer: Consumer, count: int
             await consumer.ack(await consumer.take())
 
 
-async def _some(written: list[bytes]) -> bool:
+async def _some(written: list[Any]) -> bool:
     return bool(written)
 
 
@@ -458,6 +461,48 @@ async def test_a_consumer_that_gets_nothing_is_renewed(
     await link.close()
     assert [delivery.message_id for delivery in (*swallowed, *batch)] == [str(lost.id)] * 2
     assert [entry["event"] for entry in logs] == ["consuming"]
+
+
+async def test_a_loss_is_told_once_with_the_words_of_the_broker(
+    network: Network, environment: Environment, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the consumer tries to connect meanwhile, and whatever the client library says of each try."""
+    tries = 0
+    proxy = network.stand_before(environment.rabbitmq_url, speaks=Amqp)
+    link = BrokerLink(proxy.url, name="test consumer")
+    connect = link.open
+
+    async def counted(*, confirms: bool) -> Any:
+        nonlocal tries
+        tries += 1
+        return await connect(confirms=confirms)
+
+    monkeypatch.setattr(link, "open", counted)
+    monkeypatch.setattr(Losses, "delay_s", lambda _, *, nothing_came: 0.01)  # noqa: ARG005 - the name matters
+    consumer = Consumer(link, "invoice.commands", readiness=Readiness())
+
+    async def consuming_again() -> bool:
+        return [entry["event"] for entry in logs].count("consuming") == 2
+
+    async def tried_often() -> bool:
+        return tries >= 5
+
+    with capture_logs() as logs:
+        task = asyncio.create_task(consumer.run())
+        await until(lambda: _some([e for e in logs if e["event"] == "consuming"]), what="the consumer")
+        proxy.refuse()
+        closing = ("close_all_connections", "--vhost", environment.stack.vhost, "maintenance tonight")
+        await asyncio.to_thread(stack.broker.ctl, *closing)
+        await until(tried_often, what="five tries")
+        proxy.heal()
+        await until(consuming_again, what="the consumer once more")
+        await consumer.stop()
+        await asyncio.wait_for(task, 10)
+    await link.close()
+    told = [(entry["event"], entry.get("reason", "")) for entry in logs]
+    assert [event for event, _ in told] == ["consuming", "consumer_lost", "consumer_lost", "consuming"]
+    assert "maintenance tonight" in told[1][1]
+    assert "maintenance" not in told[2][1], "that one says why it cannot connect"
 
 
 async def test_a_consumer_unknown_to_the_broker_is_replaced(

@@ -62,14 +62,14 @@ async def test_the_result_of_a_first_attempt_costs_no_wait() -> None:
     assert flaky.slept_s == []
 
 
-async def test_an_outage_is_retried_and_each_failure_is_logged() -> None:
-    flaky = Flaky([ConnectionRefusedError(), TimeoutError(), OSError()])
+async def test_an_outage_is_retried_and_each_change_of_it_is_logged() -> None:
+    flaky = Flaky([ConnectionRefusedError(), ConnectionRefusedError(), TimeoutError()])
     with capture_logs() as logged:
         assert await flaky.retried_by(EXACT) == "done"
     assert flaky.slept_s == [0.1, 0.2, 0.4]
     assert logged == [
         {"event": "away", "log_level": "warning", "error": error, "attempt": attempt}
-        for attempt, error in enumerate(("ConnectionRefusedError", "TimeoutError", "OSError"), start=1)
+        for attempt, error in ((1, "ConnectionRefusedError"), (3, "TimeoutError"))
     ]
 
 
