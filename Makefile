@@ -10,15 +10,20 @@ PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, venv; $(NEW_ENOUGH)' 2>
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := deploy/requirements/dev.txt
-READY := $(VENV)/.ready-$(shell sha256sum $(LOCK) pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+# The folder is in it, too: the programs of an environment do not start once it was moved.
+READY := $(VENV)/.ready-$(shell { sha256sum $(LOCK) pyproject.toml; pwd; } 2>/dev/null | sha256sum | cut -c1-16)
 PEERS := .remit/peers
 PEERS_LOCK := tests/bench/peers/requirements.txt
 PEERS_READY := $(PEERS)/.ready-$(shell sha256sum $(PEERS_LOCK) | cut -c1-16)
 LOCKED = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
+SUPPLY := .remit/supply
+SUPPLY_LOCK := deploy/requirements/supply.txt
+SUPPLY_READY := $(SUPPLY)/.ready-$(shell sha256sum $(SUPPLY_LOCK) | cut -c1-16)
+RUNTIME_LOCK := deploy/requirements/runtime.txt
 N ?= 200
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help demo up test cards check bench bench-peers bench-long faults mutants schema config images format lock clean
+.PHONY: help demo up test cards check bench bench-peers bench-long faults mutants schema config images format sbom licences vulnerabilities lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -70,10 +75,22 @@ images: ## build the images of the services and of `remit`, with version and rev
 format: $(READY) ## format the source as `make check` requires
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
+sbom: $(SUPPLY_READY) ## list what the services stand on, from the lock, as CycloneDX: .remit/sbom.json
+	@$(SUPPLY)/bin/cyclonedx-py requirements $(RUNTIME_LOCK) --pyproject pyproject.toml --output-reproducible -o .remit/sbom.json
+	@echo "Wrote .remit/sbom.json"
+
+licences: $(READY) $(SUPPLY_READY) ## list the licences of what the services stand on
+	@$(SUPPLY)/bin/pip-licenses --python $(BIN)/python --from mixed --order license \
+	  --packages $$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' $(RUNTIME_LOCK))
+
+vulnerabilities: $(SUPPLY_READY) ## ask whether anything in the lock has a known vulnerability; skipped where no advisory source answers
+	@$(SUPPLY)/bin/python -m deploy.requirements.vulnerabilities $(SUPPLY)/bin/pip-audit $(RUNTIME_LOCK)
+
 lock: $(READY) ## lock the requirements again, from pyproject.toml
 	@$(LOCKED) pyproject.toml --extra tools --group dev -o deploy/requirements/dev.txt
 	@$(LOCKED) pyproject.toml --extra tools -c deploy/requirements/dev.txt -o deploy/requirements/runtime.txt
 	@$(LOCKED) pyproject.toml -c deploy/requirements/dev.txt -o deploy/requirements/service.txt
+	@$(LOCKED) --group supply -o $(SUPPLY_LOCK)
 	@$(LOCKED) tests/bench/peers/requirements.in -o $(PEERS_LOCK)
 
 clean: ## remove the virtual environment and all caches
@@ -84,13 +101,16 @@ $(READY): $(LOCK) pyproject.toml
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || \
 	  { echo "Remit needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version): name another with PYTHON=..." >&2; exit 1; }
 	@echo "Setting up the virtual environment in $(VENV) with $(PYTHON) (once, until the lock changes)"
-	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@rm -f $(VENV)/.ready-* && touch $@
+	@$(PYTHON) deploy/local/virtual_environment.py $(LOCK) $(VENV) $(notdir $@)
 
 $(PEERS_READY): $(PEERS_LOCK) | $(READY)
 	@echo "Setting up the virtual environment of the peers in $(PEERS) (once, until their lock changes)"
 	@[ -x $(PEERS)/bin/python ] || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r $(PEERS_LOCK)
 	@rm -f $(PEERS)/.ready-* && touch $@
+
+$(SUPPLY_READY): $(SUPPLY_LOCK)
+	@echo "Setting up the tools of the supply chain in $(SUPPLY) (once, until their lock changes)"
+	@[ -x $(SUPPLY)/bin/python ] || $(PYTHON) -m venv $(SUPPLY)
+	@$(SUPPLY)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r $(SUPPLY_LOCK)
+	@rm -f $(SUPPLY)/.ready-* && touch $@

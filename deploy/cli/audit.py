@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.cli.history import HISTORY
 from deploy.cli.output import MISUSED, REFUSED, Json, console, fail, say, write_json
 
 if TYPE_CHECKING:
     from services.audit.stores import Sources
 
-Ledger = Annotated[Path | None, typer.Option(help="The sandbox gateway's ledger (SQLite).", show_default=False)]
+Ledger = Annotated[
+    Path | None,
+    typer.Option(envvar="REMIT_AUDIT_LEDGER", help="The sandbox gateway's ledger (SQLite).", show_default=False),
+]
 
 app = typer.Typer(no_args_is_help=False)
 
@@ -30,11 +34,14 @@ def audit(
     history: Annotated[
         Path | None,
         typer.Option(
+            envvar=HISTORY,
             help='A sender\'s own record, one JSON object a line: {"command_id": ..., "confirmed": true}.',
             show_default=False,
         ),
     ] = None,
-    logs: Annotated[Path | None, typer.Option(help="A folder of log files.", show_default=False)] = None,
+    logs: Annotated[
+        Path | None, typer.Option(envvar="REMIT_AUDIT_LOGS", help="A folder of log files.", show_default=False)
+    ] = None,
     tap: Annotated[
         Path | None,
         typer.Option(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from deploy.cli.config import settings_of
 from deploy.cli.operate import Service
-from deploy.cli.settings import CardSettings, StaffPagesSettings, TerminalSettings
+from deploy.cli.settings import AuditSettings, CardSettings, StaffPagesSettings, TerminalSettings
 from shared.service import ServiceSettings
 from shared.settings import FOREIGN_VARIABLES, Declared
 
@@ -29,7 +29,8 @@ def reference() -> str:
     common = {one.name for one in ServiceSettings.declared()}
     sections = [("Every service", ServiceSettings.declared())]
     sections += [(name, [one for one in kind.declared() if one.name not in common]) for name, kind in kinds.items()]
-    sections += [("remit", [*StaffPagesSettings.declared(), *CardSettings.declared(), *TerminalSettings.declared()])]
+    of_remit = (StaffPagesSettings, CardSettings, AuditSettings, TerminalSettings)
+    sections += [("remit", [one for kind in of_remit for one in kind.declared()])]
     return "\n".join([_HEAD, *(_section(title, settings) for title, settings in sections)])
 
 

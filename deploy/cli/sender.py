@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -11,6 +12,7 @@ import orjson
 from aio_pika.exceptions import DeliveryError
 from pydantic import ValidationError
 
+from deploy.cli.history import HISTORY, note, open_history
 from deploy.cli.output import MISUSED, fail
 from shared.amqp.broker_link import ADVICE, BROKER_ERRORS, ChannelAccessRefused, access_refused, user_in
 from shared.clock import system_clock
@@ -54,6 +56,7 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
     body = _body(command, command_id)
     if isinstance(refused := decode(body, content_type=STRUCTURED), Malformed):
         fail(f"{refused.detail}.", MISUSED)
+    history = open_history(os.environ.get(HISTORY))
     try:
         connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_S)
     except BROKER_ERRORS as error:
@@ -85,10 +88,12 @@ async def send(url: str, command: UpstreamCommand, command_id: UUID, *, wait_s: 
         except DeliveryError:
             fail("no queue takes the command: run `remit topology apply`.")
         except BROKER_ERRORS as error:
+            note(history, command_id, command.wire_name, confirmed=False)
             fail(
                 f"the broker did not confirm the command ({type(error).__name__}); "
                 f"whether it arrived is not known: send it again with --id {command_id}, which is harmless."
             )
+        note(history, command_id, command.wire_name, confirmed=True)
         return await _answer(replies, wait_s) if wait_s > 0 else None
 
 

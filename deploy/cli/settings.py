@@ -49,3 +49,29 @@ class TerminalSettings(Settings):
         unset="nothing is completed",
         about="What is typed so far: a shell sets it while it completes.",
     )
+
+
+class AuditSettings(Settings):
+    """The settings of `remit audit`, and of whom it audits: a sender that notes what it sent."""
+
+    ledger: str = variable(
+        "REMIT_AUDIT_LEDGER",
+        "",
+        must="the path of the sandbox's ledger",
+        unset="`--ledger` names it",
+        about="What the sandbox gateway charged, for `remit audit`.",
+    )
+    logs: str = variable(
+        "REMIT_AUDIT_LOGS",
+        "",
+        must="the path of a folder",
+        unset="`--logs` names it",
+        about="A folder of log files, for `remit audit`.",
+    )
+    history: str = variable(
+        "REMIT_HISTORY",
+        "",
+        must="the path of a file",
+        unset="`--history` names it; `remit invoice` notes nothing",
+        about="A sender's own record, for `remit audit`: a line a command that `remit invoice` sent.",
+    )

@@ -1,19 +1,40 @@
 """`make up`: runs everything until Ctrl-C, and prints what to type next."""
 
+import asyncio
+import fcntl
+import json
+import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import UUID
 
 from rich.text import Text
 
+from deploy.cli.history import HISTORY
 from deploy.cli.terminal import SafeConsole
+from deploy.demo.scenes import reject_one
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
+from deploy.local.rabbitmq import PrivateRabbit
 from deploy.local.stack import SERVICES
 from deploy.local.system import System, open_system
+from shared.contracts.invoice import IssueInvoice
+from shared.ids import new_id
 from shared.private_files import write_private
 
-ENVIRONMENT_FILE = ROOT / ".remit" / "env"
+HOME: Final = ROOT / ".remit"
+ENVIRONMENT_FILE: Final = HOME / "env"
+LOCK_FILE: Final = HOME / "up.lock"
+
+SPOILED: Final = IssueInvoice(invoice_id="INV-3", customer_id="C-1", amount_minor=9_900, currency="EUR")
+"""A good command that waits as a dead letter when everything has started, so that there is one to replay."""
 
 console = SafeConsole()
 
@@ -23,48 +44,151 @@ def main() -> int:
     # Not the handler of SIGINT: a shell lets its background processes ignore SIGINT, and then Python sets no handler for it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with open_system(say=lambda line: console.print(Text(line, "dim"))) as system:
-            for service in SERVICES:
-                system.fleet.start(service)
-            system.fleet.keep_running()
-            _write_environment(system)
-            _say_what_next(system)
-            while True:
-                signal.pause()
+        with only_one_here(LOCK_FILE), open_system(say=lambda line: console.print(Text(line, "dim"))) as system:
+            try:
+                ports = start(system)
+                write_environment(system, ENVIRONMENT_FILE)
+                console.print(page(system, ports, ENVIRONMENT_FILE), soft_wrap=True)
+                while True:
+                    signal.pause()
+            finally:
+                ENVIRONMENT_FILE.unlink(missing_ok=True)
     except StackError as error:
         console.print(Text(str(error), "red"))
         return 1
     except KeyboardInterrupt:
         console.print("stopped; nothing was left running")
         return 0
-    finally:
-        ENVIRONMENT_FILE.unlink(missing_ok=True)
 
 
-def _write_environment(system: System) -> None:
+@contextmanager
+def only_one_here(lock_file: Path) -> Iterator[None]:
+    """Hold this folder's lock: a second one would overwrite the variables of the first. Raises StackError if it is taken."""
+    lock_file.parent.mkdir(exist_ok=True)
+    with lock_file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(
+                f"Remit runs already in this folder: `. {shown(ENVIRONMENT_FILE)}` in another terminal reaches it. Stop that one first, or "
+                "run the second one in a clone of its own."
+            ) from None
+        yield
+
+
+def start(system: System) -> dict[str, int]:
+    """Start the services, and keep them running. Returns the port of each on which it tells its health and metrics."""
+    asyncio.run(_spoil_one(system))
+    ports: dict[str, int] = {service: system.fleet.claim_port() for service in SERVICES}
+    for service, port in ports.items():
+        system.fleet.start(service, HEALTH_PORT=str(port))
+    system.fleet.keep_running()
+    return ports
+
+
+async def _spoil_one(system: System) -> None:
+    """Dead-letter a good command before the services start, as a faulty consumer of an earlier build would."""
+    command_id = new_id()
+    event = {
+        "specversion": "1.0",
+        "id": str(command_id),
+        "type": SPOILED.wire_name,
+        "source": "/remit/up",
+        "data": SPOILED.model_dump(mode="json"),
+    }
+    await reject_one(system.stack.rabbitmq_url, SPOILED, json.dumps(event).encode(), command_id)
+
+
+def write_environment(system: System, file: Path) -> None:
     """Write the variables for other terminals, readable by this user only: they hold passwords."""
-    ENVIRONMENT_FILE.parent.mkdir(exist_ok=True)
-    ENVIRONMENT_FILE.unlink(missing_ok=True)
-    exports = [f"export {name}={shlex.quote(value)}\n" for name, value in system.environment.items()]
-    write_private(ENVIRONMENT_FILE, "".join(exports))
+    evidence = {"REMIT_AUDIT_LEDGER": system.ledger, "REMIT_AUDIT_LOGS": system.folder, HISTORY: system.history}
+    system.history.touch()
+    variables: Mapping[str, object] = {**system.environment, **evidence}
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    write_private(file, "".join(f"export {name}={shlex.quote(str(value))}\n" for name, value in variables.items()))
 
 
-def _say_what_next(system: System) -> None:
-    console.print(
-        f"""
-[bold]Remit runs.[/] In another terminal, in this folder:
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to type, and why."""
 
-  . .remit/env; PATH=$PWD/.venv/bin:$PATH
-  remit invoice issue INV-1 --customer C-1 --amount-minor 12500 --currency EUR
-  remit invoice pay INV-1 --amount-minor 12500 --currency EUR --token pm_card_visa
-  remit invoice show INV-1
-  remit invoice pay INV-1 --amount-minor 12500 --currency EUR --token pm_remit_never_answers
-  remit payments in-doubt
-  remit audit
+    why: str
+    commands: tuple[str, ...]
 
-Other tokens: deploy/sandbox/README.md. Logs: {system.folder}. Ctrl-C stops everything.""",
-        soft_wrap=True,
+
+def steps(payment_id: UUID) -> tuple[Step, ...]:
+    """The way from nothing to the point of it: paid; in doubt, found, asked, settled; a dead letter replayed. tests/system types it."""
+    amount = "--amount-minor 12500 --currency EUR"
+    end = str(payment_id)[-8:]
+    return (
+        Step(
+            "An invoice is paid",
+            (
+                f"remit invoice issue INV-1 --customer C-1 {amount}",
+                f"remit invoice pay INV-1 {amount} --token pm_card_visa",
+                "remit invoice show INV-1",
+            ),
+        ),
+        Step(
+            "A gateway goes silent: nobody knows whether the card was charged. After some seconds a person has to decide (version 4)",
+            (
+                f"remit invoice issue INV-2 --customer C-1 {amount}",
+                f"remit invoice pay INV-2 {amount} --token pm_remit_broken_for_good --payment-id {payment_id}",
+                "remit payments in-doubt",
+                f"remit payments ask {end}",
+                f"remit payments show {end}",
+                f'remit payments resolve {end} not_charged --version 4 --evidence "no charge in the dashboard" --reason "try it out"',
+                "remit invoice show INV-2",
+            ),
+        ),
+        Step(
+            "A message that could not be handled waits for staff: it is replayed, and its invoice is issued",
+            (
+                "remit dead-letters list",
+                "remit dead-letters replay --all --yes",
+                f"remit invoice show {SPOILED.invoice_id}",
+            ),
+        ),
+        Step(
+            "Whether all promises hold, and all is well",
+            ("remit audit", "remit doctor", "remit find INV-2"),
+        ),
     )
+
+
+def page(system: System, ports: Mapping[str, int], environment_file: Path) -> Text:
+    """What to type next, and where everything is."""
+    text = Text("\nRemit runs.", style="bold")
+    text.append(" In another terminal, in this folder:\n\n", style="not bold")
+    text.append(f"  . {shown(environment_file)}; PATH=$PWD/.venv/bin:$PATH\n", style="not bold cyan")
+    for step in steps(new_id()):
+        text.append(f"\n{step.why}:\n\n", style="not bold")
+        for command in step.commands:
+            text.append(f"  {command}\n", style="not bold cyan")
+    urls = [
+        ("broker", system.stack.rabbitmq_url),
+        ("databases", system.stack.postgres_url),
+        ("gateway", system.sandbox.url),
+    ]
+    text.append("\nWhere it is (passwords stand in the file above):\n\n", style="not bold")
+    for name, url in urls:
+        parts = urlsplit(url)
+        address = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+        virtual_host = f", virtual host {system.stack.vhost}" if name == "broker" else ""
+        text.append(f"  {name:<24} {address}{virtual_host}\n", style="not bold")
+    for service, port in ports.items():
+        text.append(f"  {service:<24} http://127.0.0.1:{port}/metrics and /readyz\n", style="not bold")
+    if isinstance(system.stack.broker, PrivateRabbit):
+        text.append(f"  {'rabbitmqctl':<24} {system.stack.broker.control_program}\n", style="not bold")
+    text.append(f"  {'logs':<24} {system.folder}\n", style="not bold")
+    text.append("\nOther tokens: deploy/sandbox/README.md. Ctrl-C stops everything.\n", style="not bold")
+    return text
+
+
+def shown(path: Path) -> str:
+    """The path as one types it in this folder, or else whole."""
+    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from shared.build import this_build
 from shared.clock import Clock
 
 PYTHON_LEAST: Final = (3, 11)
-PYTHON_TESTED_MOST: Final = (3, 14)
+PYTHON_TESTED_MOST: Final = (3, 13)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def judge_python(version: tuple[int, ...]) -> Diagnosis:
     return (
         well("build", says)
         if version <= PYTHON_TESTED_MOST
-        else look("build", says, "no newer Python than 3.14 was tried")
+        else look("build", says, "no newer Python than 3.13 was tried")
     )
 
 

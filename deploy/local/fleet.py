@@ -41,9 +41,12 @@ class Fleet:
         folder: Path,
         environment: Mapping[str, str],
         environment_of: EnvironmentOf,
+        claim_port: Callable[[], int],
         python: str = sys.executable,
     ) -> None:
         self.folder = folder
+        self.claim_port = claim_port
+        """A loopback port that is this fleet's until it ends."""
         self._environment_of = environment_of
         self._python = python
         self._processes = processes
@@ -156,7 +159,7 @@ def open_fleet(
     home = Scratch.create()
     try:
         with Processes(home.folder, home.held_locks) as processes:
-            fleet = Fleet(processes, home.folder, environment, environment_of, python)
+            fleet = Fleet(processes, home.folder, environment, environment_of, home.claim_port, python)
             try:
                 yield fleet
             finally:

@@ -34,7 +34,7 @@ def test_versions_of_the_broker(text: str, condition: Condition) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "condition"), [((3, 10), BROKEN), ((3, 11), WELL), ((3, 14), WELL), ((3, 15), LOOK)], ids=str
+    ("version", "condition"), [((3, 10), BROKEN), ((3, 11), WELL), ((3, 13), WELL), ((3, 14), LOOK)], ids=str
 )
 def test_versions_of_python(version: tuple[int, int], condition: Condition) -> None:
     assert run.judge_python(version).condition is condition

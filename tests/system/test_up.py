@@ -1,0 +1,98 @@
+"""`make up`: what it prints is typed literally, and leads to a paid invoice, a settled doubt and a replayed dead letter."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.demo import up
+from deploy.local.errors import StackError
+from deploy.local.system import System
+from tests.support.environment import ROOT
+from tests.support.waiting import until
+
+DEADLINE_S = 120.0
+
+
+def type_in(command: str, environment_file: Path) -> "subprocess.CompletedProcess[str]":
+    """Type a command in a new terminal, in the folder of the repository."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return subprocess.run(
+        ("bash", "-ec", f". {environment_file}; PATH=$PWD/.venv/bin:$PATH\n{command}"),
+        cwd=ROOT,
+        env=inherited | {"USER": "ann"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(300)  # fifteen programs, one after the other, on a busy machine
+async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    for name in whole_system.fleet.names:
+        whole_system.fleet.stop(name)
+    ports = await asyncio.to_thread(up.start, whole_system)
+    up.write_environment(whole_system, file)
+    printed = up.page(whole_system, ports, file).plain
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert whole_system.stack.rabbitmq_url not in printed, "it holds a password"
+    assert max(len(line) for line in printed.splitlines() if not line.startswith("  ")) <= 130
+    commands = re.findall(r"^  (remit .*)$", printed, re.MULTILINE)
+    (payment,) = re.findall(r"--payment-id (\S+)", printed)
+
+    async def typed(command: str) -> str:
+        done = await asyncio.to_thread(type_in, command, file)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    async def needs_decision() -> bool:
+        cases = json.loads(await typed("remit payments in-doubt --json"))
+        return any(case["payment_id"] == payment and case["status"] == "needs_decision" for case in cases)
+
+    async def shows(invoice: str, status: str) -> bool:
+        return f"{invoice}: {status}," in await typed(f"remit invoice show {invoice}")
+
+    try:
+        for command in commands:
+            match command.split()[1:3]:
+                case ["payments", "in-doubt"]:
+                    await until(needs_decision, what="the case", within_s=DEADLINE_S)
+                case ["payments", "resolve"]:
+                    assert "decided: not charged" in await typed(command)
+                    await until(lambda: shows("INV-2", "open"), what="the doubt settled", within_s=DEADLINE_S)
+                case ["dead-letters", "replay"]:
+                    assert "replayed to invoice.commands" in await typed(command)
+                    await until(lambda: shows("INV-3", "open"), what="the replayed invoice", within_s=DEADLINE_S)
+                case ["invoice", "show"] if command.endswith("INV-1"):
+                    await until(lambda: shows("INV-1", "paid"), what="the paid invoice", within_s=DEADLINE_S)
+                case ["audit"]:
+                    told = await typed(
+                        f"{command} --require captured_once,books_balance,answered_once,no_secrets_leaked || true"
+                    )
+                    assert not re.search(r"Required of these: .*(captured_once|books_balance|answered_once)", told), (
+                        told
+                    )
+                    await typed(command)
+                case _:
+                    await typed(command)
+    finally:
+        whole_system.fleet.stop_keeping()
+
+
+def test_a_second_one_in_the_folder_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / "up.lock"
+    with (
+        up.only_one_here(lock),
+        pytest.raises(StackError, match="Remit runs already in this folder"),
+        up.only_one_here(lock),
+    ):
+        pass
+    with up.only_one_here(lock):  # the first has ended
+        pass
