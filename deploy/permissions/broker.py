@@ -112,7 +112,7 @@ def broker_users(
     outside = [_outside(name, sends=name in senders, listens=name in listeners) for name in sorted(senders | listeners)]
     services = [_service(name) for name in _SERVICES]
     if upgrading:
-        services = [replace(one, write=one.write | FORMER_OF_SERVICES) for one in services]
+        services = [replace(one, write=one.write | _former_of(one)) for one in services]
         outside = [replace(one, write=one.write | FORMER_OF_SENDERS) if one.write else one for one in outside]
     return (
         *services,
@@ -193,7 +193,12 @@ def _entered_by(service: str, message: type[Contract]) -> frozenset[str]:
         return frozenset()
     if not is_public(message.exchange):
         return frozenset({message.exchange})
-    return frozenset({ingress_exchange(message.exchange), own_exchange(message.exchange), message.exchange})
+    return frozenset({own_exchange(message.exchange), message.exchange})
+
+
+def _former_of(service: BrokerUser) -> frozenset[str]:
+    """What this service also writes to in the build before."""
+    return FORMER_OF_SERVICES.union(ingress_exchange(name) for name in service.write if is_public(name))
 
 
 def _reader(queue: str) -> str:

@@ -363,11 +363,17 @@ class Publisher:
             self._succeeded()
 
     async def _learn_reply_address(self) -> None:
-        """Ask each new connection once for an address of direct reply-to, and tell it. Raises one of `BROKER_ERRORS`."""
+        """Ask each new connection once for an address of direct reply-to, and tell it. Without one, each node counts as unknown."""
         if self._tell_reply_address is None or self._told_on is self._transport:
             return
-        address = await self._link.reply_address(exchange=entry_exchange(PROBE.exchange), unbound_key=PROBE.routing_key)
         self._told_on = self._transport
+        try:
+            address = await self._link.reply_address(
+                exchange=entry_exchange(PROBE.exchange), unbound_key=PROBE.routing_key
+            )
+        except BROKER_ERRORS as error:
+            log.info("reply_address_unknown", error=error_text(error))
+            return
         if address is not None:
             self._tell_reply_address(address)
 
