@@ -8,7 +8,7 @@ from services.audit.stores import Snapshot, Stores
 OPEN_S = 5.0
 """Our transactions take milliseconds, so an audit may meet one; a transaction that is open this long was left behind."""
 UNUSED_S = 360.0
-"""A pool closes connections that were not used for 300 seconds (`shared.persistence.database`)."""
+"""A service closes connections that were not used for 120 to 240 seconds (`shared.persistence.database`)."""
 POOL_MAX = 10
 """The number of connections that one instance may keep for that long after a load (`shared.service`): so many more than at the baseline are
 allowed."""

@@ -1,6 +1,7 @@
 """A pool of PostgreSQL connections with a timeout on every wait, and what a database error asks of the caller."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from enum import Enum
@@ -49,6 +50,8 @@ LOCK_TIMEOUT_S = 5
 """Longer than any transaction of ours, and shorter than the statement timeout."""
 IDLE_IN_TRANSACTION_S = 15
 """A stopped process must not hold locks for ever. After this time the server ends its session, or `stalled_sessions` does."""
+UNUSED_S = 120.0
+"""A connection that was not used for so long is closed, after twice this time at the latest. A burst needs more than the rest."""
 COMMAND_TIMEOUT_S = 15.0
 """The client's own limit for a statement, above the server's. It ends the wait when the network swallows everything."""
 _SETTINGS = {
@@ -251,6 +254,26 @@ async def _leave_as_it_is(_connection: "asyncpg.Connection[asyncpg.Record]") -> 
     """
 
 
+class Unused:
+    """Counts connections that were not used for a while: as many as were idle all the time. Times are in seconds that never go back."""
+
+    def __init__(self) -> None:
+        self._least_idle = 0
+        self._counted_from = 0.0
+
+    def taken(self, *, idle: int) -> None:
+        """A connection was taken, and so many are left."""
+        self._least_idle = min(self._least_idle, idle)
+
+    def now(self, now: float, *, idle: int) -> int:
+        """How many connections were not used in the last `UNUSED_S` seconds, once in that time; else 0. So many are idle now."""
+        if now - self._counted_from < UNUSED_S:
+            return 0
+        unused = self._least_idle
+        self._least_idle, self._counted_from = idle - unused, now
+        return unused
+
+
 class Database:
     """One service's own database."""
 
@@ -259,6 +282,8 @@ class Database:
         self.epoch = 0
         """How often a connection was found lost. When it changes, the server may have been restored to an older state."""
         self._idle: list[PoolConnectionProxy[asyncpg.Record]] = []
+        """The connections that nobody uses now. The last one is taken first, so what is not needed stays at the beginning."""
+        self._unused = Unused()
         self._waiting = 0
         self._generation = 0
         """How often all sessions were given up."""
@@ -316,6 +341,20 @@ class Database:
             await self._pool.release(connection)
         else:
             self._idle.append(connection)
+            if unused := self._unused.now(time.monotonic(), idle=len(self._idle)):
+                await self._close_unused(unused)
+
+    async def _close_unused(self, count: int) -> None:
+        """Close the connections that were not used for longest. None of them counts as lost."""
+        while count and self._idle:
+            count -= 1
+            connection = self._idle.pop(0)
+            try:
+                await connection.close(timeout=ACQUIRE_TIMEOUT_S)
+            except AWAY_ERRORS:
+                connection.terminate()
+            finally:
+                await self._pool.release(connection)
 
     async def _forget_sessions(self) -> None:
         """Use no session again that is open now. One of them turned read-only, so all are of a primary that was, and stay so."""
@@ -328,6 +367,7 @@ class Database:
     async def _take(self) -> "PoolConnectionProxy[asyncpg.Record]":
         while self._idle:
             connection = self._idle.pop()
+            self._unused.taken(idle=len(self._idle))
             if not _is_lost(connection):
                 return connection
             self.epoch += 1

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from shared.persistence.database import Database
+from shared.persistence import database as databases
+from shared.persistence.database import UNUSED_S, Database, Unused
 from shared.persistence.stalled_sessions import StalledSessions
 from tests.support.databases import rows
 from tests.support.environment import Environment
@@ -75,6 +77,45 @@ async def test_the_next_statement_has_a_connection_that_works(database: Database
         assert await connection.fetchval("SELECT 2") == 2
 
 
+def test_what_was_idle_all_the_time_is_unused() -> None:
+    unused = Unused()
+    at = 1_000.0
+    assert unused.now(at, idle=8) == 0, "nobody knows yet"
+    for idle in (7, 6, 5, 6):
+        unused.taken(idle=idle)
+    assert unused.now(at + UNUSED_S - 1, idle=8) == 0
+    assert unused.now(at + UNUSED_S, idle=8) == 5
+    assert unused.now(at + 2 * UNUSED_S, idle=3) == 3, "since then none was used"
+
+
+async def test_connections_that_only_a_burst_needed_are_closed(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one burst would keep its sessions for as long as the service runs."""
+    database = await Database.open(environment.databases["saga"], name="a burst", connections_max=4)
+
+    async def use_at_once(count: int) -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(count):
+                await stack.enter_async_context(database.connection())
+
+    await use_at_once(4)
+    monkeypatch.setattr(databases, "UNUSED_S", 0.0)
+    left = []
+    for count in (2, 2, 1, 1):
+        await use_at_once(count)
+        left.append(len(database._idle))
+    assert (left[-1], database.epoch) == (1, 0)
+
+    async def one_is_open() -> bool:
+        open_ = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'a burst'"
+        return len(await rows(environment.databases["saga"], open_)) == 1
+
+    await until(one_is_open, what="the sessions to end")
+    await use_at_once(4)
+    await database.close()
+
+
 async def test_an_idle_connection_that_the_server_ended_is_replaced_and_counted(
     environment: Environment, database: Database
 ) -> None:
@@ -119,9 +160,11 @@ async def test_a_session_that_works_or_is_idle_is_left_alone(environment: Enviro
     at_work, other = [await Database.open(url, name="stalls", connections_max=1) for _ in range(2)]
     try:
         async with at_work.transaction() as tx:
-            await tx.fetch("SELECT 1 FROM inbox")
+            await tx.fetch(
+                "SELECT pg_sleep($1)", 0.0
+            )  # prepared from now on: while it is parsed, it could count as stalled
             await StalledSessions(other, after_s=0.0).run_once()  # between two statements it is idle
-            asleep = asyncio.create_task(tx.fetch("SELECT pg_sleep(0.2)"))
+            asleep = asyncio.create_task(tx.fetch("SELECT pg_sleep($1)", 0.2))
             await StalledSessions(other, after_s=0.0).run_once()
             assert await asleep
     finally:
