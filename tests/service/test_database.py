@@ -160,9 +160,7 @@ async def test_a_session_that_works_or_is_idle_is_left_alone(environment: Enviro
     at_work, other = [await Database.open(url, name="stalls", connections_max=1) for _ in range(2)]
     try:
         async with at_work.transaction() as tx:
-            await tx.fetch(
-                "SELECT pg_sleep($1)", 0.0
-            )  # prepared from now on: while it is parsed, it could count as stalled
+            await tx.fetch("SELECT pg_sleep($1)", 0.0)  # prepared from now on: while parsed, it could count as stalled
             await StalledSessions(other, after_s=0.0).run_once()  # between two statements it is idle
             asleep = asyncio.create_task(tx.fetch("SELECT pg_sleep($1)", 0.2))
             await StalledSessions(other, after_s=0.0).run_once()
@@ -170,32 +168,3 @@ async def test_a_session_that_works_or_is_idle_is_left_alone(environment: Enviro
     finally:
         await at_work.close()
         await other.close()
-
-
-# -- after a fail-over --------------------------------------------------------------------------------------------------------------------
-
-
-async def test_sessions_of_a_primary_that_turned_read_only_are_not_used_again(environment: Environment) -> None:
-    """One refuses to write. The others are given up with it: those that are idle, and one that is in use meanwhile."""
-    database = await Database.open(environment.databases["saga"], name="fails over", connections_max=3)
-    old: set[int] = set()
-
-    async def write() -> None:
-        async with database.connection() as connection:
-            old.add(connection.get_server_pid())
-            await connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
-            await connection.execute(STATEMENT, uuid4())
-
-    try:
-        async with database.connection() as in_use:
-            async with database.connection() as one, database.connection() as two:
-                old |= {connection.get_server_pid() for connection in (one, two, in_use)}
-            with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-                await write()
-        assert len(old) == 3
-        async with database.connection() as one, database.connection() as two, database.connection() as three:
-            new = {connection.get_server_pid() for connection in (one, two, three)}
-            await one.execute(STATEMENT, uuid4())
-    finally:
-        await database.close()
-    assert not new & old
