@@ -50,7 +50,9 @@ def reconcile(
     ] = None,
     look: Annotated[
         bool,
-        typer.Option("--look", help="Have the payments that differ looked at now; what contradicts becomes a case."),
+        typer.Option(
+            "--look", help="Have what differs or is unknown here looked at now; what contradicts becomes a case."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -118,7 +120,9 @@ async def _run(window: "Window", path: Path, *, look: bool) -> "Reconciliation":
                 async with database.connection() as connection:
                     result = await reconcile(connection, gateway, books, window)
                     if look:
-                        await look_at(connection, result)
+                        unfit = await look_at(connection, result, system_clock())
+                        if unfit:
+                            say(f"{unfit} captures cannot become cases: their metadata or amounts are none of ours.")
                     return result
         finally:
             await database.close()

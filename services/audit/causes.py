@@ -165,7 +165,8 @@ def _gateway_actions(
     """Everything that the payment gateway service did was asked for by an invoice, a saga or a person."""
 
     def asked(cause: UUID | None) -> bool:
-        return cause in known.from_invoice or cause in known.from_staff or known.may_be_of_saga(cause)
+        found_there = cause == uuid5(UUID(known.payment_id), "reconcile")  # `remit reconcile` found it at the gateway
+        return found_there or cause in known.from_invoice or cause in known.from_staff or known.may_be_of_saga(cause)
 
     requested = any(event["event"] == "PaymentRequested" for event in events)
     for row in rows:

@@ -120,6 +120,7 @@ class OutcomeReason(StrEnum):
     REFUNDED_AT_GATEWAY = "refunded_at_gateway"
     DISPUTED = "disputed"
     NOT_CAPTURED = "not_captured"
+    UNKNOWN_HERE = "unknown_here"  # the gateway has a capture that no payment of ours has
     NOT_REFUNDED = "not_refunded"
     REOPENED = "reopened_by_person"
     CANCEL_UNCONFIRMED = "cancel_unconfirmed"
@@ -406,6 +407,8 @@ def on_late_answer(
     holder of the row has to ask for itself.
     """
     match answer:
+        case port.Captured() if payment.reason == OutcomeReason.UNKNOWN_HERE:
+            return None
         case port.Captured() if payment.status not in CHARGED and difference_of(answer, payment) is None:
             return captured(payment, answer, policy)
         case port.Refunded() if (now := refunds.at_work(payment.refunds)) is not None:
@@ -474,6 +477,10 @@ def adopted(payment: Payment, gateway_id: str) -> Payment:
 
 def _after_charging(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy: Policy) -> PaymentTransition:
     match answer:
+        case port.Captured() if payment.reason == OutcomeReason.UNKNOWN_HERE:
+            return contradicted(
+                payment, OutcomeReason.UNKNOWN_HERE, answer, policy
+            )  # what it is, only a person can say
         case port.Captured() if (difference := difference_of(answer, payment)) is not None:
             return contradicted(payment, difference, answer, policy)
         case port.Captured():

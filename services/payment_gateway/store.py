@@ -233,6 +233,31 @@ def _updated_row(update: PaymentUpdate) -> tuple[object, ...]:
     )
 
 
+async def insert_strays(connection: Connection, rows: Sequence[PaymentRow]) -> None:
+    """Insert payments that were found at the gateway. They are due, so the service asks about them, and tells staff. A known one stays."""
+    await connection.executemany(
+        """INSERT INTO payments (payment_id, invoice_id, status, version, amount_minor, currency, gateway_id, reason, was_case, rung,
+               key_number, cause_id, correlation_id, fence, due_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, 0, 1, $9, $10, $11, now()) ON CONFLICT DO NOTHING""",
+        [
+            (
+                row.payment.payment_id,
+                row.payment.invoice_id,
+                row.payment.status,
+                row.payment.version,
+                row.payment.amount_minor,
+                row.payment.currency,
+                row.payment.gateway_id,
+                row.payment.reason,
+                row.origin.message_id,
+                row.origin.correlation_id,
+                row.fence,
+            )
+            for row in rows
+        ],
+    )
+
+
 def has_sides(payment: Payment) -> bool:
     """Whether the payment has what `note_sides` stores."""
     return payment.settled_as is not None or payment.gateway_side is not None

@@ -13,6 +13,7 @@ from uuid import UUID
 import orjson
 
 from services.payment_gateway.gateways.stripe_events import payment_id_in
+from shared.ids import derived_id
 from shared.private_files import MODE
 from shared.records import dataclass
 
@@ -35,7 +36,7 @@ _SCHEMA: Final = """
     CREATE TABLE refund_details (refund TEXT PRIMARY KEY, metadata TEXT NOT NULL) STRICT;"""
 
 _PAYMENTS: Final = """
-    SELECT i.id, i.metadata, i.status, i.amount, i.currency, i.disputed,
+    SELECT i.id, i.metadata, i.status, i.amount, i.currency, i.disputed, i.created,
            (SELECT coalesce(sum(c.amount), 0) FROM charges c WHERE c.payment_intent = i.id) AS captured,
            (SELECT coalesce(sum(r.amount), 0) FROM refunds r WHERE r.payment_intent = i.id AND r.status = 'succeeded') AS refunded
     FROM payment_intents i ORDER BY i.created, i.id"""
@@ -100,6 +101,12 @@ class BookedPayment:
     refunded: int
     currency: str
     disputed: bool
+    created: int
+
+    @property
+    def stray_id(self) -> UUID | None:
+        """Our id of it, if it is not the one that the payment of its metadata was charged by; None if it is none of ours."""
+        return derived_id(self.payment_id, self.gateway_id) if self.payment_id else None
 
 
 class Books:
@@ -165,6 +172,7 @@ def _booked(row: sqlite3.Row) -> BookedPayment:
         refunded=row["refunded"],
         currency=row["currency"].upper(),
         disputed=bool(row["disputed"]),
+        created=row["created"],
     )
 
 

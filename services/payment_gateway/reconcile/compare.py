@@ -38,32 +38,34 @@ class OurPayment:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A verdict with both sides in words."""
+    """A verdict with both sides in words. `stray` is a capture of the gateway that no payment of ours has."""
 
     verdict: Verdict
     payment_id: UUID | None
     gateway_id: str
     here: str
     there: str
+    stray: BookedPayment | None = None
 
 
-def compare(ours: OurPayment | None, theirs: BookedPayment) -> Comparison:
-    """The verdict over a payment in the gateway's books. `ours` is the row that its metadata names."""
-    there = _words(theirs)
+def compare(ours: OurPayment | None, theirs: BookedPayment, as_stray: OurPayment | None = None) -> Comparison:
+    """The verdict over a payment in the gateway's books. `ours` is the row that its metadata names, `as_stray` one of its `stray_id`."""
+    there, stray = _words(theirs), None
+    ours = as_stray or ours
     if theirs.payment_id is None:
         return Comparison(Verdict.FOREIGN, None, theirs.gateway_id, "", there)
     here = "unknown" if ours is None else ours.status
     if ours is None:
-        verdict = Verdict.UNKNOWN_HERE
+        verdict, stray = Verdict.UNKNOWN_HERE, theirs if theirs.captured else None
     elif ours.gateway_id != theirs.gateway_id:
         # A crash after the gateway made a payment, and before we recorded its id, leaves one that nobody can confirm any more.
-        verdict = Verdict.DIFFERS if theirs.captured else Verdict.AGREES
+        verdict, stray = (Verdict.DIFFERS, theirs) if theirs.captured else (Verdict.AGREES, None)
         here = f"{here}, as {ours.gateway_id or 'no payment there'}"
     elif _is_open(ours):
         verdict = Verdict.OPEN
     else:
         verdict = Verdict.AGREES if _agree(ours, theirs) else Verdict.DIFFERS
-    return Comparison(verdict, theirs.payment_id, theirs.gateway_id, here, there)
+    return Comparison(verdict, theirs.payment_id, theirs.gateway_id, here, there, stray)
 
 
 def missing(ours: OurPayment) -> Comparison:

@@ -1,17 +1,34 @@
 """Goes through both sides: every payment in the gateway's books, and every payment of ours that should be there."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
 
 from services.payment_gateway import store
+from services.payment_gateway.domain import VERSION_MAX, OutcomeReason, Payment, PaymentStatus
 from services.payment_gateway.gateways import port
-from services.payment_gateway.reconcile.books import Books, Window
+from services.payment_gateway.gateways.stripe_amounts import from_stripe
+from services.payment_gateway.reconcile.books import BookedPayment, Books, Window
 from services.payment_gateway.reconcile.compare import BROKEN, Comparison, OurPayment, Verdict, compare, missing
 from services.payment_gateway.reconcile.fetch import ReconcileError
 from services.payment_gateway.reconcile.ours import at_the_gateway, payments_of
+from services.payment_gateway.store import Origin, PaymentRow
+from shared.card_data.scan import find_card_number
+from shared.contracts.base import AmountMinor, Currency, Name
+from shared.ids import derived_id
 from shared.persistence.database import Connection
 from shared.records import dataclass
+
+CAUSE: Final = "reconcile"
+"""What caused a payment that was found at the gateway: the audit derives the same id from it."""
+_INVOICE_ID: Final = TypeAdapter[str](Name)
+_CURRENCY: Final = TypeAdapter[str](Currency)
+_AMOUNT: Final = TypeAdapter[int](AmountMinor)
 
 SHOWN_MAX = 10_000
 """Comparisons in a report. More than that are one fault, not so many."""
@@ -41,8 +58,7 @@ async def reconcile(connection: Connection, gateway: port.Gateway, books: Books,
     """Compare all payments. `books` must cover the window. Raises ReconcileError, and one of `AWAY_ERRORS`."""
     result = Reconciliation()
     for page in books.pages():
-        ours = await payments_of(connection, [one.payment_id for one in page if one.payment_id is not None])
-        result.add(compare(ours.get(one.payment_id) if one.payment_id else None, one) for one in page)
+        result.add(await _compared(connection, page))
     async for rows in at_the_gateway(connection, window):
         lacking = set(books.lacks([row.gateway_id for row in rows if row.gateway_id is not None]))
         for row in rows:
@@ -51,13 +67,58 @@ async def reconcile(connection: Connection, gateway: port.Gateway, books: Books,
     return result
 
 
-async def look_at(connection: Connection, result: Reconciliation) -> None:
-    """Make those payments due for a look now whose two sides differ. The service makes a case of what contradicts."""
+async def _compared(connection: Connection, page: Sequence[BookedPayment]) -> list[Comparison]:
+    ids = [id_ for one in page for id_ in (one.payment_id, one.stray_id) if id_ is not None]
+    rows = await payments_of(connection, ids)
+    ours: Callable[[UUID | None], OurPayment | None] = lambda id_: rows.get(id_) if id_ else None  # noqa: E731 - typed
+    return [compare(ours(one.payment_id), one, ours(one.stray_id)) for one in page]
+
+
+async def look_at(connection: Connection, result: Reconciliation, now: datetime) -> int:
+    """Have what contradicts looked at now, and the service makes a case of it. Returns how many captures no case can be opened for.
+
+    A payment whose sides differ is due. A capture that no payment of ours has becomes a payment that waits for a person. It has the id that
+    its metadata names; if another capture of that payment is known, an id of its own.
+    """
     differing = [
-        one.payment_id for one in result.found if one.verdict is Verdict.DIFFERS and one.payment_id is not None
+        one.payment_id
+        for one in result.found
+        if one.verdict is Verdict.DIFFERS and one.payment_id is not None and one.stray is None
     ]
+    strays = [(one.verdict, one.stray) for one in result.found if one.stray is not None]
+    cases = [case for verdict, stray in strays if (case := _case_of(verdict, stray, now)) is not None]
     async with connection.transaction():
         await store.hurry(connection, differing)
+        await store.insert_strays(connection, cases)
+    return len(strays) - len(cases)
+
+
+def _case_of(verdict: Verdict, stray: BookedPayment, now: datetime) -> PaymentRow | None:
+    """The row by which staff learn of a capture. None if its metadata or amount cannot be those of a payment of ours."""
+    payment_id = stray.payment_id if verdict is Verdict.UNKNOWN_HERE else stray.stray_id
+    amount_minor = from_stripe(stray.captured, stray.currency)
+    try:
+        invoice_id = _INVOICE_ID.validate_python(stray.invoice_id)
+        _CURRENCY.validate_python(stray.currency)
+        _AMOUNT.validate_python(amount_minor)
+    except ValidationError:
+        return None
+    if payment_id is None or find_card_number(invoice_id):
+        return None
+    age_s = max(int(now.timestamp()) - stray.created, 0)
+    payment = Payment(
+        payment_id,
+        invoice_id,
+        PaymentStatus.NEEDS_DECISION,
+        version=1 + min(age_s, VERSION_MAX),  # above what was told about it before it was forgotten
+        amount_minor=amount_minor,
+        currency=stray.currency,
+        gateway_id=stray.gateway_id,
+        reason=OutcomeReason.UNKNOWN_HERE,
+        was_case=True,
+    )
+    origin = Origin(derived_id(payment_id, CAUSE), CAUSE, None)
+    return PaymentRow(payment, 1, origin, now)
 
 
 async def _asked(gateway: port.Gateway, row: OurPayment) -> list[Comparison]:

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import aiohttp
@@ -13,9 +14,10 @@ from deploy.sandbox.server import Sandbox
 from services.payment_gateway.__main__ import assemble_with
 from services.payment_gateway.domain import Policy
 from services.payment_gateway.settings import ChargingSettings
+from shared.ids import derived_id
 from shared.service import Runtime
 from tests.service.cli.remit import Typed, remit
-from tests.service.payment_gateway.conftest import PaymentGatewayFixture, requested
+from tests.service.payment_gateway.conftest import PaymentGatewayFixture, decision, kind, requested
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
@@ -108,7 +110,52 @@ async def test_every_way_to_disagree_is_told(
     assert page.code == 1
     assert f"differs: {refunded}" in page.out
     due = await _due(database)
-    assert due == {refunded, declined}, "what differs is looked at now"
+    assert due == {refunded, declined, forgotten}, "what differs or is unknown here is looked at now"
+
+
+async def test_money_that_nobody_knows_becomes_a_case_and_can_be_given_back(
+    environment: Environment, sandbox: Sandbox, paid: list[UUID], upstream: UpstreamClient, tmp_path: Path
+) -> None:
+    """One capture whose payment was forgotten, and a second one of a payment that is known."""
+    forgotten, twice = paid[:2]
+    database = environment.databases["payment_gateway"]
+    known = PaymentGatewayFixture(database)
+    for table in ("payments", "attempts", "outcomes"):
+        await execute(database, f"DELETE FROM {table} WHERE payment_id = $1", forgotten)
+    second = await _charged_again(sandbox, twice)
+    foreign = await _charged_again(sandbox, UUID(int=3), invoice_id="no name of an invoice")
+    for _ in range(2):  # the second time both are known
+        page = await reconcile(environment, sandbox, "--look")
+        assert "1 captures cannot become cases" in page.err + page.out, foreign
+    told = await upstream.tap("payment.events")
+    settings = ChargingSettings(sandbox.url, "sk_test_1", 20.0, 20, Policy((0.1,), 3_600.0), None)
+
+    async def assemble(runtime: Runtime) -> None:
+        assemble_with(runtime, settings, settings.open_gateway())
+
+    async with environment.running("payment_gateway", assemble):
+        cases: dict[str, Any] = {}
+        while len(cases) < 2:  # outcomes of the instance before may come first
+            one = await told.next()
+            cases |= {one.data["payment_id"]: one.data} if kind(one.type) == "PaymentNeedsDecision" else {}
+        stray = derived_id(twice, second)
+        assert set(cases) == {str(forgotten), str(stray)}
+        for case in cases.values():
+            assert (case["reason"], case["amount_minor"], case["gateway"]["captured_minor"]) == (
+                "unknown_here",
+                1_250,
+                1_250,
+            )
+            assert [attempt["step"] for attempt in case["attempts"]] == ["inquire"]
+        await upstream.send(decision(stray, "give_back", cases[str(stray)]["version"]))
+        await upstream.send(decision(forgotten, "captured", cases[str(forgotten)]["version"]))
+        await known.until(stray, "refunded")
+        await known.until(forgotten, "captured")
+        await known.until_at_rest(forgotten)
+    refunds = _ledger(tmp_path, "SELECT payment_intent, amount FROM refunds")
+    assert [tuple(map(str, row)) for row in refunds] == [(second, "1250")]
+    after = await reconcile(environment, sandbox, "--json")
+    assert after.json["counts"] == {"agrees": len(paid) + 1, "unknown_here": 1}
 
 
 @pytest.mark.usefixtures("paid")
@@ -156,11 +203,22 @@ async def _refund_by_hand(sandbox: Sandbox, gateway_id: str) -> None:
     await _post(f"{sandbox.url}/v1/refunds", data={"payment_intent": gateway_id})
 
 
+async def _charged_again(sandbox: Sandbox, payment_id: UUID, invoice_id: str = "INV-1") -> str:
+    """A capture for a payment of ours that we did not make."""
+    metadata = {"metadata[payment_id]": str(payment_id), "metadata[invoice_id]": invoice_id}
+    order = {"amount": "1250", "currency": "eur", "payment_method": "pm_card_visa", **metadata}
+    gateway_id = str((await _post(f"{sandbox.url}/v1/payment_intents", data=order))["id"])
+    await _post(f"{sandbox.url}/v1/payment_intents/{gateway_id}/confirm", data={"off_session": "true"})
+    return gateway_id
+
+
 async def _mode(sandbox: Sandbox, mode: str) -> None:
     await _post(f"{sandbox.url}/_sandbox/mode", json={"mode": mode})
 
 
-async def _post(url: str, **body: object) -> None:
+async def _post(url: str, **body: object) -> dict[str, Any]:
     headers = {"Authorization": "Bearer sk_test_1"}
     async with aiohttp.ClientSession(headers=headers) as session, session.post(url, **body) as answer:  # type: ignore[arg-type]
         assert answer.status == 200, await answer.text()
+        told: dict[str, Any] = await answer.json()
+        return told

@@ -11,7 +11,7 @@ from shared.records import replace
 
 PAYMENT = UUID(int=7)
 OURS = OurPayment(PAYMENT, "INV-1", "captured", 1_250, "EUR", "pi_1", None)
-THEIRS = BookedPayment("pi_1", PAYMENT, "INV-1", "succeeded", 1_250, 1_250, 0, "EUR", disputed=False)
+THEIRS = BookedPayment("pi_1", PAYMENT, "INV-1", "succeeded", 1_250, 1_250, 0, "EUR", disputed=False, created=0)
 CANCELLED = replace(THEIRS, status="canceled", captured=0)
 
 
@@ -64,6 +64,16 @@ def test_a_second_payment_there_matters_once_it_is_captured(changed: dict[str, A
 def test_what_nobody_knows_here_is_told_by_whose_it_is() -> None:
     assert compare(None, THEIRS).verdict is Verdict.UNKNOWN_HERE
     assert compare(None, replace(THEIRS, payment_id=None)).verdict is Verdict.FOREIGN
+
+
+def test_a_capture_that_no_payment_of_ours_has_is_a_stray_until_it_is_a_case() -> None:
+    second = replace(THEIRS, gateway_id="pi_2")
+    as_case = replace(OURS, payment_id=UUID(int=8), status="needs_decision", gateway_id="pi_2")
+    assert compare(None, THEIRS).stray == THEIRS
+    assert compare(None, CANCELLED).stray is None, "no money moved"
+    assert compare(OURS, second).stray == second
+    assert compare(OURS, second, as_case).verdict is Verdict.OPEN
+    assert compare(OURS, replace(THEIRS, captured=750)).stray is None, "it is that of our payment"
 
 
 def test_both_sides_are_told_in_words() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from services.payment_gateway import domain
 from services.payment_gateway.domain import GatewaySide, GatewayStep, Outcome, PaymentStatus
+from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
     ACTION_REQUIRED,
@@ -161,6 +162,19 @@ def test_after_the_last_confirm_the_payment_is_cancelled() -> None:
         at = domain.on_answer(found.payment, GatewayStep.EXECUTE, answer, POLICY).payment
     assert found == IS_GIVEN_UP(at)
     assert (executions, limited) == (domain.EXECUTIONS_MAX, 9), "a 429 counted as a confirm"
+
+
+def test_a_capture_that_reconcile_found_waits_for_a_person_with_both_sides() -> None:
+    """It is neither booked nor given back by itself, whoever holds the row by then."""
+    found = replace(payment(PaymentStatus.NEEDS_DECISION), reason="unknown_here", params_hash=None)
+    side = domain.side_of(CAPTURED)
+    told = domain.on_answer(found, STEP, CAPTURED, POLICY)
+    assert told == needs_a_person("unknown_here", gateway_side=side)(found)
+    assert domain.on_answer(told.payment, STEP, CAPTURED, POLICY) == REMINDS(told.payment)
+    disputed = replace(CAPTURED, disputed=True)
+    again = domain.on_answer(told.payment, STEP, disputed, POLICY)
+    assert again == needs_a_person("unknown_here", gateway_side=domain.side_of(disputed))(told.payment)
+    assert domain.on_late_answer(told.payment, CAPTURED, POLICY, asked=told.payment) is None
 
 
 def test_the_pending_outcome_is_kept_through_a_case() -> None:
