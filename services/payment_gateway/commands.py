@@ -37,6 +37,9 @@ from services.payment_gateway.domain import (
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.records import dataclass, field, replace
 
+PURGED_HASH = b""
+"""The hash of a payment whose parameters held card data until `remit purge` took it out. A hash over them would give it away."""
+
 
 class PaymentIdReusedError(Exception):
     """payment_id_reused: an earlier request has this payment id and other parameters.
@@ -159,9 +162,17 @@ def _request(command: Request, payment: Payment | None) -> PaymentTransition:
             details=command.details,
         )
         return PaymentTransition(requested, delay_s=0.0)
-    if payment.params_hash not in {None, command.params_hash}:
+    if not _is_known(command, payment):
         raise PaymentIdReusedError("payment_id_reused: an earlier request has this payment id and other parameters")
     return PaymentTransition(payment, republish=True)
+
+
+def _is_known(command: Request, payment: Payment) -> bool:
+    """Whether the payment was begun by this request, or was closed before any. After a purge only what is left can be compared."""
+    if payment.params_hash == PURGED_HASH:
+        charged = (payment.invoice_id, payment.amount_minor, payment.currency)
+        return charged == (command.invoice_id, command.amount_minor, command.currency)
+    return payment.params_hash in {None, command.params_hash}
 
 
 def _close(command: Resolve) -> PaymentTransition | NeverSeen:

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from services.payment_gateway.commands import Request
+from services.payment_gateway.commands import PURGED_HASH, Request
 from services.payment_gateway.ledger import AT_REST
 from services.payment_gateway.store import read_details
 from services.purge import hashes
@@ -378,15 +378,18 @@ async def _extra_of_event(tx: Connection, row: Record, changed: Mapping[str, Any
 
 
 async def _extra_of_payment(
-    tx: Connection, row: Record, changed: Mapping[str, Any], _cleaner: Cleaner
+    tx: Connection, row: Record, _changed: Mapping[str, Any], _cleaner: Cleaner
 ) -> dict[str, Any]:
-    """The hash of the parameters, over what is left of them, if it is one over what the row holds: that gives a number away."""
+    """No hash of the parameters, if it is one over what the row holds: that gives a number away. Its place says that one was there.
+
+    A request that comes again is then known by what else it says.
+    """
     columns = "payment_id, invoice_id, amount_minor, currency, method_token, card_jwe, details"
     (stored,) = await tx.fetch(f"SELECT {columns}, params_hash FROM payments WHERE payment_id = $1", row["payment_id"])  # noqa: S608
     before = {column: stored[column] for column in columns.split(", ")}
     if stored["params_hash"] is None or _request(before).params_hash != stored["params_hash"]:
         return {}
-    return {"params_hash": _request(before | {k: v for k, v in changed.items() if k in before}).params_hash}
+    return {"params_hash": PURGED_HASH}
 
 
 def _request(stored: Mapping[str, Any]) -> Request:

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from services.payment_gateway.commands import PaymentIdReusedError, Request, on_command
+from services.payment_gateway.commands import PURGED_HASH, PaymentIdReusedError, Request, on_command
 from services.payment_gateway.domain import Payment, PaymentStatus, PaymentTransition
 from services.payment_gateway.gateways.port import ChargeDetails
 from shared.records import replace
@@ -99,6 +99,15 @@ def test_request(scenario: CommandScenario) -> None:
 def test_a_payment_id_with_other_parameters_is_no_outcome(status: PaymentStatus, other: Request) -> None:
     with pytest.raises(PaymentIdReusedError, match="payment_id_reused"):
         on_command(payment(status), other)
+
+
+@pytest.mark.parametrize("request_", [SAVED, CARD], ids=["saved card", "encrypted card"])
+def test_a_request_that_comes_again_after_a_purge_is_known(request_: Request) -> None:
+    purged = replace(payment(PaymentStatus.CAPTURED), params_hash=PURGED_HASH)
+    assert on_command(purged, request_) == TOLD_AGAIN(purged)
+    for other in ({"amount_minor": 1}, {"currency": "USD"}, {"invoice_id": "INV-2"}):
+        with pytest.raises(PaymentIdReusedError):
+            on_command(purged, replace(request_, **other))
 
 
 def test_a_request_without_details_has_the_hash_of_earlier_builds() -> None:
