@@ -48,6 +48,14 @@ def reconcile(
             show_default=False,
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Compare the payments of this balance report of the gateway (CSV), instead of a window of time.",
+            show_default=False,
+        ),
+    ] = None,
     look: Annotated[
         bool,
         typer.Option(
@@ -66,13 +74,15 @@ def reconcile(
     window = Window(_seconds(since, now - timedelta(days=DAYS)), _seconds(until, now - UNSETTLED))
     if window.since >= window.until:
         fail("--since must be before --until.", MISUSED)
+    if report is not None and (since or until or ledger):
+        fail("--report has a time of its own: leave out --since, --until and --ledger.", MISUSED)
     with _file(ledger) as path:
-        result = asyncio.run(_run(window, path, look=look))
+        result = asyncio.run(_run(window, path, report, look=look))
     if json:
+        told = {"report": str(report)} if report else {"since": window.since, "until": window.until}
         write_json(
-            {
-                "since": window.since,
-                "until": window.until,
+            told
+            | {
                 "counts": {verdict.value: count for verdict, count in sorted(result.counts.items())},
                 "found": [asdict(one) for one in result.found],
             }
@@ -99,11 +109,12 @@ def _file(ledger: Path | None) -> Iterator[Path]:
         yield Path(folder) / "books.sqlite"
 
 
-async def _run(window: "Window", path: Path, *, look: bool) -> "Reconciliation":
+async def _run(window: "Window", path: Path, report: Path | None, *, look: bool) -> "Reconciliation":
     from services.payment_gateway.gateways.stripe import StripeGateway  # noqa: PLC0415 - as above
     from services.payment_gateway.reconcile.books import new_books  # noqa: PLC0415
     from services.payment_gateway.reconcile.fetch import ReconcileError, fetch  # noqa: PLC0415
-    from services.payment_gateway.reconcile.run import look_at, reconcile  # noqa: PLC0415
+    from services.payment_gateway.reconcile.report import read_report  # noqa: PLC0415
+    from services.payment_gateway.reconcile.run import look_at, reconcile, reconcile_report  # noqa: PLC0415
     from services.payment_gateway.settings import ReconcileSettings  # noqa: PLC0415
     from shared.persistence.database import AWAY_ERRORS, Database  # noqa: PLC0415
 
@@ -115,15 +126,21 @@ async def _run(window: "Window", path: Path, *, look: bool) -> "Reconciliation":
     try:
         database = await Database.open(url, name="remit reconcile", connections_max=1)
         try:
-            with new_books(path) as books:
-                await fetch(gateway, window, books, livemode=settings.mode == "live")
+            if report is not None:
+                reported = read_report(report)
                 async with database.connection() as connection:
-                    result = await reconcile(connection, gateway, books, window)
-                    if look:
-                        unfit = await look_at(connection, result, system_clock())
-                        if unfit:
-                            say(f"{unfit} captures cannot become cases: their metadata or amounts are none of ours.")
-                    return result
+                    result = await reconcile_report(connection, gateway, reported)
+            else:
+                with new_books(path) as books:
+                    await fetch(gateway, window, books, livemode=settings.mode == "live")
+                    async with database.connection() as connection:
+                        result = await reconcile(connection, gateway, books, window)
+            if look:
+                async with database.connection() as connection:
+                    unfit = await look_at(connection, result, system_clock())
+                if unfit:
+                    say(f"{unfit} captures cannot become cases: their metadata or amounts are none of ours.")
+            return result
         finally:
             await database.close()
     except ReconcileError as error:

@@ -28,6 +28,7 @@ EXEMPT = {
     ("shared/messaging/outbox_sweeper.py", "_is_any_overdue"): "reads only",
     ("services/payment_gateway/gateway_watch.py", "_ask"): "changes nothing at the gateway",
     ("services/payment_gateway/reconcile/fetch.py", "_page"): "reads only",
+    ("services/payment_gateway/reconcile/fetch.py", "fetch_one"): "reads only",
     ("services/payment_gateway/reconcile/run.py", "_asked"): "reads only",
     ("services/payment_gateway/webhooks.py", "_owner"): "reads only",
     (

@@ -212,6 +212,11 @@ class StripeGateway:
         reply = await self._retrieve(gateway_id)
         return port.MadeFor(payment_id_in(reply.body)) if isinstance(reply, Accepted) else reply
 
+    async def show(self, gateway_id: str) -> Mapping[str, Any] | port.NotFound | port.NoAnswer:
+        """The payment with its charge, as Stripe shows it."""
+        reply = await self._retrieve(gateway_id)
+        return reply.body if isinstance(reply, Accepted) else reply
+
     async def _retrieve(self, gateway_id: str) -> Accepted | port.NotFound | port.NoAnswer:
         """The payment together with its charge, which tells of refunds and disputes."""
         reply = await self._get(_intent(gateway_id), {"expand": ["latest_charge"]})

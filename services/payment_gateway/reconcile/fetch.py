@@ -9,7 +9,14 @@ import structlog
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways.stripe import Listed, Page, StripeGateway
 from services.payment_gateway.gateways.stripe_events import payment_id_in
-from services.payment_gateway.reconcile.books import BookedCharge, BookedIntent, BookedRefund, Books, Window
+from services.payment_gateway.reconcile.books import (
+    BookedCharge,
+    BookedIntent,
+    BookedPayment,
+    BookedRefund,
+    Books,
+    Window,
+)
 from shared.retry_policy import OUTAGE, Sleep
 
 log = structlog.get_logger(__name__)
@@ -54,11 +61,40 @@ async def _page(
     failures = 0
     while not isinstance(answer := await gateway.page(kind, since, until, after), Page):
         failures += 1
-        if isinstance(answer, port.Misconfigured) or failures == TRIES_MAX:
-            raise ReconcileError(f"the gateway does not show its books: {answer.evidence}.")
-        asked_s = answer.retry_after_s if isinstance(answer, port.Limited) else None
-        await sleep(asked_s if asked_s is not None else OUTAGE.delay_s(failures))
+        await _wait(answer, failures, sleep)
     return answer
+
+
+async def fetch_one(gateway: StripeGateway, gateway_id: str, *, sleep: Sleep = asyncio.sleep) -> BookedPayment | None:
+    """One payment as the gateway shows it now, or None if the gateway does not know it. Raises ReconcileError."""
+    failures = 0
+    while not isinstance(shown := await gateway.show(gateway_id), Mapping):
+        if isinstance(shown, port.NotFound):
+            return None
+        failures += 1
+        await _wait(shown, failures, sleep)
+    intent, shown_charge = _intent(shown), shown.get("latest_charge")
+    charge = shown_charge if isinstance(shown_charge, Mapping) and shown.get("status") == "succeeded" else None
+    return BookedPayment(
+        gateway_id=intent.id,
+        payment_id=payment_id_in(shown),
+        invoice_id=intent.metadata.get("invoice_id"),
+        status=intent.status,
+        amount=intent.amount,
+        captured=_number(charge, "amount_captured") if charge else 0,
+        refunded=_number(charge, "amount_refunded") if charge else 0,
+        currency=intent.currency.upper(),
+        disputed=intent.disputed,
+        created=intent.created,
+    )
+
+
+async def _wait(answer: port.NoAnswer, failures: int, sleep: Sleep) -> None:
+    """Wait before the gateway is asked again. Raises ReconcileError if that is no use."""
+    if isinstance(answer, port.Misconfigured) or failures == TRIES_MAX:
+        raise ReconcileError(f"the gateway does not show its books: {answer.evidence}.")
+    asked_s = answer.retry_after_s if isinstance(answer, port.Limited) else None
+    await sleep(asked_s if asked_s is not None else OUTAGE.delay_s(failures))
 
 
 def _intent(thing: Json) -> BookedIntent:

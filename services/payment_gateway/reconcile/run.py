@@ -12,11 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from services.payment_gateway import store
 from services.payment_gateway.domain import VERSION_MAX, OutcomeReason, Payment, PaymentStatus
 from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways.stripe import StripeGateway
 from services.payment_gateway.gateways.stripe_amounts import from_stripe
-from services.payment_gateway.reconcile.books import BookedPayment, Books, Window
+from services.payment_gateway.reconcile.books import PAGE, BookedPayment, Books, Window
 from services.payment_gateway.reconcile.compare import BROKEN, Comparison, OurPayment, Verdict, compare, missing
-from services.payment_gateway.reconcile.fetch import ReconcileError
+from services.payment_gateway.reconcile.fetch import ReconcileError, fetch_one
 from services.payment_gateway.reconcile.ours import at_the_gateway, payments_of
+from services.payment_gateway.reconcile.report import Reported
 from services.payment_gateway.store import Origin, PaymentRow
 from shared.card_data.scan import find_card_number
 from shared.contracts.base import AmountMinor, Currency, Name
@@ -64,6 +66,29 @@ async def reconcile(connection: Connection, gateway: port.Gateway, books: Books,
         for row in rows:
             if row.gateway_id in lacking:
                 result.add(await _asked(gateway, row))
+    return result
+
+
+async def reconcile_report(
+    connection: Connection, gateway: StripeGateway, reported: Sequence[Reported]
+) -> Reconciliation:
+    """Compare the payments of a balance report. Those that do not agree by it are asked about. Raises ReconcileError, and `AWAY_ERRORS`."""
+    result = Reconciliation()
+    for start in range(0, len(reported), PAGE):
+        page = reported[start : start + PAGE]
+        ours = await payments_of(connection, [one.payment_id for one in page if one.payment_id is not None])
+        for one in page:
+            row = ours.get(one.payment_id) if one.payment_id else None
+            if row is not None and one.agrees_with(row):
+                result.counts[Verdict.AGREES] += 1
+            elif one.payment_id is None:
+                result.counts[Verdict.FOREIGN] += 1
+            elif (shown := await fetch_one(gateway, one.gateway_id)) is not None:
+                result.add(await _compared(connection, [shown]))
+            else:
+                result.add(
+                    [Comparison(Verdict.UNKNOWN_THERE, one.payment_id, one.gateway_id, "in the report", "unknown")]
+                )
     return result
 
 

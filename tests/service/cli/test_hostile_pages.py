@@ -83,7 +83,7 @@ def invocations(letter: str, folder: Path, words: str = WORDS) -> Invocations:
         ("purge",): [["--scan"], ["--scan", "--do", "--reason", words, "--who", words]],
         ("doctor",): [[], ["--rabbitmqctl", f"echo {words}"], ["--rabbitmqctl", words]],
         ("find",): [[invoice], [letter], [str(payment("paid"))], [str(payment("waiting"))], [str(QUARANTINED)], [words]],
-        ("reconcile",): [["--ledger", words], ["--since", words]],
+        ("reconcile",): [["--ledger", words], ["--since", words], ["--report", words]],
         ("outbox", "list"): [[]],
         ("outbox", "release"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", words, "--who", words]],
         ("outbox", "drop"): [["saga", str(uuid4()), *why], ["invoice", str(QUARANTINED), "--reason", words, "--who", words]],

@@ -158,6 +158,37 @@ async def test_money_that_nobody_knows_becomes_a_case_and_can_be_given_back(
     assert after.json["counts"] == {"agrees": len(paid) + 1, "unknown_here": 1}
 
 
+async def test_a_balance_report_is_compared_and_what_differs_is_asked_about(
+    environment: Environment, sandbox: Sandbox, paid: list[UUID], tmp_path: Path
+) -> None:
+    """One was refunded there after the report, one was forgotten here, and one the gateway does not know."""
+    agreeing, refunded, forgotten, lost, _ = paid
+    held = _ledger(tmp_path, "SELECT json_extract(metadata, '$.payment_id'), id FROM payment_intents")
+    charged = {row[0]: row[1] for row in held}
+    await _refund_by_hand(sandbox, charged[str(refunded)])
+    database = environment.databases["payment_gateway"]
+    await execute(database, "DELETE FROM payments WHERE payment_id = $1", forgotten)
+    lines = [f"charge,12.50,eur,{charged[str(one)]},{one}" for one in (agreeing, forgotten)]
+    lines += [
+        f"charge,12.50,eur,{charged[str(refunded)]},{refunded}",
+        f"refund,-12.50,eur,{charged[str(refunded)]},{refunded}",
+    ]
+    lines += [f"charge,9.99,eur,pi_gone,{lost}", "charge,1.00,eur,pi_foreign,", "fee,-0.10,eur,,"]
+    report = tmp_path / "report.csv"
+    report.write_text(
+        "reporting_category,gross,currency,payment_intent_id,payment_metadata[payment_id]\n" + "\n".join(lines)
+    )
+    gateway = {"GATEWAY_URL": sandbox.url, "GATEWAY_API_KEY": "sk_test_1"}
+    told = await remit("reconcile", "--report", str(report), "--look", "--json", environment=environment, **gateway)
+    assert told.json["counts"] == {"agrees": 1, "differs": 1, "foreign": 1, "unknown_here": 1, "unknown_there": 1}, (
+        told.err
+    )
+    assert told.code == 1
+    assert await _due(database) == {refunded, forgotten}
+    wrong = await reconcile(environment, sandbox, "--report", str(report))
+    assert (wrong.code, "leave out --since, --until and --ledger" in wrong.err) == (2, True)
+
+
 @pytest.mark.usefixtures("paid")
 async def test_a_copy_that_was_not_finished_proves_nothing(
     environment: Environment, sandbox: Sandbox, tmp_path: Path
