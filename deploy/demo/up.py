@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -33,8 +34,8 @@ HOME: Final = ROOT / ".remit"
 ENVIRONMENT_FILE: Final = HOME / "env"
 LOCK_FILE: Final = HOME / "up.lock"
 
-SPOILED: Final = IssueInvoice(invoice_id="INV-3", customer_id="C-1", amount_minor=9_900, currency="EUR")
-"""A good command that waits as a dead letter when everything has started, so that there is one to replay."""
+INVOICES: Final = 3
+"""Invoices of the steps. The last one is issued by a good command that waits as a dead letter when everything has started."""
 
 console = SafeConsole()
 
@@ -44,11 +45,15 @@ def main() -> int:
     # Not the handler of SIGINT: a shell lets its background processes ignore SIGINT, and then Python sets no handler for it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with only_one_here(LOCK_FILE), open_system(say=lambda line: console.print(Text(line, "dim"))) as system:
+        with (
+            only_one_here(LOCK_FILE),
+            open_system(say=lambda line: console.print(Text(line, "dim")), keep=kept_as()) as system,
+        ):
             try:
-                ports = start(system)
+                number = next_number(system)
+                ports = start(system, number)
                 write_environment(system, ENVIRONMENT_FILE)
-                console.print(page(system, ports, ENVIRONMENT_FILE), soft_wrap=True)
+                console.print(page(system, ports, ENVIRONMENT_FILE, number), soft_wrap=True)
                 while True:
                     signal.pause()
             finally:
@@ -57,8 +62,21 @@ def main() -> int:
         console.print(Text(str(error), "red"))
         return 1
     except KeyboardInterrupt:
-        console.print("stopped; nothing was left running")
+        console.print("stopped; nothing was left running" + ("; the data are kept" if kept_as() else ""))
         return 0
+
+
+def kept_as() -> str | None:
+    """The name under which this folder's data are kept; None: they are not (KEEP=1 keeps them)."""
+    return sha256(str(ROOT).encode()).hexdigest()[:8] if os.environ.get("KEEP") == "1" else None
+
+
+def next_number(system: System) -> int:
+    """The number of the first invoice of the steps: invoices of earlier runs are kept."""
+    counter = system.folder / "next-invoice"
+    number = int(counter.read_text()) if counter.exists() else 1
+    counter.write_text(str(number + INVOICES))
+    return number
 
 
 @contextmanager
@@ -76,9 +94,9 @@ def only_one_here(lock_file: Path) -> Iterator[None]:
         yield
 
 
-def start(system: System) -> dict[str, int]:
+def start(system: System, number: int = 1) -> dict[str, int]:
     """Start the services, and keep them running. Returns the port of each on which it tells its health and metrics."""
-    asyncio.run(_spoil_one(system))
+    asyncio.run(_spoil_one(system, f"INV-{number + 2}"))
     ports: dict[str, int] = {service: system.fleet.claim_port() for service in SERVICES}
     for service, port in ports.items():
         system.fleet.start(service, HEALTH_PORT=str(port))
@@ -86,17 +104,18 @@ def start(system: System) -> dict[str, int]:
     return ports
 
 
-async def _spoil_one(system: System) -> None:
+async def _spoil_one(system: System, invoice_id: str) -> None:
     """Dead-letter a good command before the services start, as a faulty consumer of an earlier build would."""
     command_id = new_id()
+    spoiled = IssueInvoice(invoice_id=invoice_id, customer_id="C-1", amount_minor=9_900, currency="EUR")
     event = {
         "specversion": "1.0",
         "id": str(command_id),
-        "type": SPOILED.wire_name,
+        "type": spoiled.wire_name,
         "source": "/remit/up",
-        "data": SPOILED.model_dump(mode="json"),
+        "data": spoiled.model_dump(mode="json"),
     }
-    await reject_one(system.stack.rabbitmq_url, SPOILED, json.dumps(event).encode(), command_id)
+    await reject_one(system.stack.rabbitmq_url, spoiled, json.dumps(event).encode(), command_id)
 
 
 def write_environment(system: System, file: Path) -> None:
@@ -117,29 +136,30 @@ class Step:
     commands: tuple[str, ...]
 
 
-def steps(payment_id: UUID) -> tuple[Step, ...]:
+def steps(payment_id: UUID, number: int) -> tuple[Step, ...]:
     """The way from nothing to the point of it: paid; in doubt, found, asked, settled; a dead letter replayed. tests/system types it."""
     amount = "--amount-minor 12500 --currency EUR"
     end = str(payment_id)[-8:]
+    paid, doubtful, spoiled = (f"INV-{number + one}" for one in range(INVOICES))
     return (
         Step(
             "An invoice is paid",
             (
-                f"remit invoice issue INV-1 --customer C-1 {amount}",
-                f"remit invoice pay INV-1 {amount} --token pm_card_visa",
-                "remit invoice show INV-1",
+                f"remit invoice issue {paid} --customer C-1 {amount}",
+                f"remit invoice pay {paid} {amount} --token pm_card_visa",
+                f"remit invoice show {paid}",
             ),
         ),
         Step(
             "A gateway goes silent: nobody knows whether the card was charged. After some seconds a person has to decide (version 4)",
             (
-                f"remit invoice issue INV-2 --customer C-1 {amount}",
-                f"remit invoice pay INV-2 {amount} --token pm_remit_broken_for_good --payment-id {payment_id}",
+                f"remit invoice issue {doubtful} --customer C-1 {amount}",
+                f"remit invoice pay {doubtful} {amount} --token pm_remit_broken_for_good --payment-id {payment_id}",
                 "remit payments in-doubt",
                 f"remit payments ask {end}",
                 f"remit payments show {end}",
                 f'remit payments resolve {end} not_charged --version 4 --evidence "no charge in the dashboard" --reason "try it out"',
-                "remit invoice show INV-2",
+                f"remit invoice show {doubtful}",
             ),
         ),
         Step(
@@ -147,22 +167,22 @@ def steps(payment_id: UUID) -> tuple[Step, ...]:
             (
                 "remit dead-letters list",
                 "remit dead-letters replay --all --yes",
-                f"remit invoice show {SPOILED.invoice_id}",
+                f"remit invoice show {spoiled}",
             ),
         ),
         Step(
             "Whether all promises hold, and all is well",
-            ("remit audit", "remit doctor", "remit find INV-2"),
+            ("remit audit", "remit doctor", f"remit find {doubtful}"),
         ),
     )
 
 
-def page(system: System, ports: Mapping[str, int], environment_file: Path) -> Text:
+def page(system: System, ports: Mapping[str, int], environment_file: Path, number: int = 1) -> Text:
     """What to type next, and where everything is."""
     text = Text("\nRemit runs.", style="bold")
     text.append(" In another terminal, in this folder:\n\n", style="not bold")
     text.append(f"  . {shown(environment_file)}; PATH=$PWD/.venv/bin:$PATH\n", style="not bold cyan")
-    for step in steps(new_id()):
+    for step in steps(new_id(), number):
         text.append(f"\n{step.why}:\n\n", style="not bold")
         for command in step.commands:
             text.append(f"  {command}\n", style="not bold cyan")

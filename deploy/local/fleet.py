@@ -152,13 +152,17 @@ class Fleet:
 
 @contextmanager
 def open_fleet(
-    environment: Mapping[str, str], *, environment_of: EnvironmentOf = lambda _: {}, python: str = sys.executable
+    environment: Mapping[str, str],
+    *,
+    environment_of: EnvironmentOf = lambda _: {},
+    python: str = sys.executable,
+    keep: str | None = None,
 ) -> Iterator[Fleet]:
     """A fleet with a scratch folder for its logs. All its processes end with the block, or with its owner. `python` runs them; it may be
-    that of another virtual environment."""
-    home = Scratch.create()
+    that of another virtual environment. `keep`: a name under which the folder stays."""
+    home = Scratch.create() if keep is None else Scratch.keep(keep)
     try:
-        with Processes(home.folder, home.held_locks) as processes:
+        with Processes(home.to_remove, home.held_locks) as processes:
             fleet = Fleet(processes, home.folder, environment, environment_of, home.claim_port, python)
             try:
                 yield fleet

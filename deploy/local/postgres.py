@@ -52,13 +52,14 @@ class PrivatePostgres:
     def open(cls, scratch: Scratch, processes: Processes) -> Self:
         """Makes the data folder (initdb), claims a port and starts the server; returns when it accepts sessions."""
         home = scratch.folder / _NAME
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         identity = _unprivileged()
         if identity is not None and not _everyone_may_enter(scratch.folder):
             raise StackError(f"PostgreSQL does not run as root, and {scratch.folder} is closed to others: set TMPDIR.")
         binaries = _binaries(identity)
         data, password_file = home / "data", home / "password"
-        password = secrets.token_hex(16)
+        is_new = not (data / "PG_VERSION").exists()
+        password = secrets.token_hex(16) if is_new else password_file.read_text()
         password_file.write_text(password)
         if identity is not None:
             for path in (home, password_file):
@@ -71,7 +72,8 @@ class PrivatePostgres:
             "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync",
         )  # fmt: skip
         log = home / "log"
-        processes.run("initdb", Command(initdb, environment, home, log, identity), deadline_s=_INITDB_DEADLINE_S)
+        if is_new:
+            processes.run("initdb", Command(initdb, environment, home, log, identity), deadline_s=_INITDB_DEADLINE_S)
         serve = (
             binaries / "postgres", "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1",
             "-c", "unix_socket_directories=", "-c", f"max_connections={CONNECTIONS_MAX}",

@@ -20,6 +20,7 @@ from deploy.local import debian
 from deploy.local.errors import StackError
 from deploy.local.processes import Command, Processes
 from deploy.local.scratch import Scratch, exclusive_lock
+from deploy.permissions.passwords import kept_passwords
 from shared.private_files import write_private
 
 _NAME: Final = "rabbitmq"
@@ -68,9 +69,11 @@ class PrivateRabbit:
     def open_cluster(cls, scratch: Scratch, processes: Processes, *, nodes: int) -> tuple[Self, ...]:
         """Starts a broker of `nodes` nodes with one port mapper, cookie and user; returns when all speak AMQP."""
         home = scratch.folder / _NAME
-        home.mkdir(mode=0o700)
+        home.mkdir(mode=0o700, exist_ok=True)
         mapper_port = scratch.claim_port()
-        password = secrets.token_hex(16)
+        password = kept_passwords(home / "administrator", [_USER])[
+            _USER
+        ]  # the broker takes it once, with its first data
         members = tuple(
             cls._prepared(scratch, processes, number, mapper_port, password) for number in range(1, nodes + 1)
         )

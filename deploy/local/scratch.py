@@ -25,6 +25,8 @@ from deploy.local.errors import StackError
 
 _LOCK_POLL_S: Final = 0.05
 _OWNER_FILE: Final = "owner.lock"
+_KEPT: Final = "kept-"
+"""How a folder begins that stays. The sweep removes others only."""
 _PORTS: Final = range(18_000, 32_000)
 """Below the range from which Linux takes the ports of outgoing connections (32768 and up). Otherwise some connection could get the port of
 a killed server before the server is started again."""
@@ -44,6 +46,27 @@ class Scratch:
     def held_locks(self) -> list[int]:
         """Open descriptors of every claim; the supervisor gets them too."""
         return self._locks
+
+    @property
+    def to_remove(self) -> Path:
+        """What its supervisor removes at the end: all of it, or nothing of one that is kept."""
+        return self.folder / "nothing" if self.name.startswith(_KEPT) else self.folder
+
+    @classmethod
+    def keep(cls, what: str) -> Self:
+        """The folder of this name, which stays when its owner ends; new, or as its last owner left it.
+
+        Processes of an owner that was killed are ended first. Raises StackError if another owner is alive.
+        """
+        base, name = _base_folder(), f"{_KEPT}{what}"
+        folder = base / name
+        with exclusive_lock("scratch", deadline_s=60.0):
+            folder.mkdir(mode=0o711, exist_ok=True)
+            lock = _try_to_take(folder / _OWNER_FILE)
+            if lock is None:
+                raise StackError(f"{folder} is used by another run: stop that one first.")
+            _kill_users_of(folder)
+            return cls(name, folder, base, [lock])
 
     @classmethod
     def create(cls, parent: Path | None = None) -> Self:

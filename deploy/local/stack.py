@@ -10,7 +10,7 @@ Docker engine answers and has (or quickly gets) the images; private processes. R
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ from deploy.local.rabbitmq import PrivateRabbit
 from deploy.local.scratch import Scratch
 from deploy.permissions.broker import broker_users, definitions
 from deploy.permissions.databases import AUDIT, SERVICES, Service, owner, roles, roles_sql
-from deploy.permissions.passwords import new_password
+from deploy.permissions.passwords import kept_passwords
 
 __all__ = [
     "ADMIN_VARIABLE",
@@ -223,31 +223,39 @@ class Stack:
                     self.drop_vhost(name)
 
     def create_service_databases(self, prefix: str) -> dict[Service, str]:
-        """Creates an empty database for each service, named after it behind the prefix, and returns their URLs for their owners."""
-        return {
-            service: self.create_database(f"{prefix}{service}", owner=owner(service) if self.passwords else None)
-            for service in SERVICES
-        }
+        """Creates a database for each service, by its name behind the prefix, unless it is there; returns their URLs for their owners."""
+        there = set(psql(self.postgres_url, "SELECT datname FROM pg_database").split())
+        return {service: self._service_database(f"{prefix}{service}", service, there) for service in SERVICES}
+
+    def _service_database(self, name: str, service: Service, there: Container[str]) -> str:
+        role = owner(service) if self.passwords else None
+        return (
+            self._as(self.database_url(name), role or "") if name in there else self.create_database(name, owner=role)
+        )
 
 
 @contextmanager
-def open_stack(*, say: Say, scratch: Path | None = None) -> Iterator[Stack]:
+def open_stack(*, say: Say, scratch: Path | None = None, keep: str | None = None) -> Iterator[Stack]:
     """Yields a running stack and leaves nothing of it behind. `scratch`: the parent of its folder (default: TMPDIR).
+
+    `keep`: a name under which the data of private servers stay, and are found again the next time.
 
     Raises StackError with one sentence for the user. However the caller ends, what was started here ends with it.
     """
     forced = _forced_kind(os.environ)
     given = _given(os.environ) if forced is None else None
+    if keep is not None and (given is not None or forced == "containers"):
+        raise StackError("KEEP=1 keeps the data of private servers: it goes with neither given ones nor containers.")
     if given is not None:
         yield given
         return
-    kind = forced or ("containers" if containers.are_available() else "private")
+    kind = "private" if keep is not None else forced or ("containers" if containers.are_available() else "private")
     with ExitStack() as to_close:
         # Closed last: its threads wait for servers, and stop waiting once these have ended.
         pool = to_close.enter_context(ThreadPoolExecutor(max_workers=2))
-        home = Scratch.create(scratch)
+        home = Scratch.create(scratch) if keep is None else Scratch.keep(keep)
         to_close.callback(home.release)
-        processes = to_close.enter_context(Processes(home.folder, home.held_locks))
+        processes = to_close.enter_context(Processes(home.to_remove, home.held_locks))
         yield (_open_private if kind == "private" else _open_containers)(home, processes, pool, say)
 
 
@@ -301,7 +309,7 @@ def _open_private(home: Scratch, processes: Processes, pool: ThreadPoolExecutor,
     starting_database = pool.submit(PrivatePostgres.open, home, processes)
     broker = PrivateRabbit.open(home, processes)
     database = starting_database.result()
-    return _set_up(Stack("private", broker.url, database.url, broker, database, {}))
+    return _set_up(Stack("private", broker.url, database.url, broker, database, {}), home)
 
 
 def _open_containers(home: Scratch, processes: Processes, pool: ThreadPoolExecutor, say: Say) -> Stack:
@@ -311,13 +319,13 @@ def _open_containers(home: Scratch, processes: Processes, pool: ThreadPoolExecut
         starting_database = pool.submit(containers.postgresql, home, processes)
         broker = containers.rabbitmq(home, processes)
         database = starting_database.result()
-    return _set_up(Stack("containers", broker.url, database.url, broker, database, {}))
+    return _set_up(Stack("containers", broker.url, database.url, broker, database, {}), home)
 
 
-def _set_up(stack: Stack) -> Stack:
+def _set_up(stack: Stack, home: Scratch) -> Stack:
     """Makes our users and roles, each with a password of its own, and a database for each service; returns the stack."""
     names = {user.name for user in USERS} | {role for service in SERVICES for role in roles(service)}
-    stack = replace(stack, passwords={name: new_password() for name in sorted(names)})
+    stack = replace(stack, passwords=kept_passwords(home.folder / "passwords", sorted(names)))
     stack.permit()
     nobody_else = "REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;"
     psql(stack.postgres_url, "\n".join([nobody_else, *(roles_sql(service, stack.passwords) for service in SERVICES)]))

@@ -64,24 +64,29 @@ class System:
 
 
 @contextmanager
-def open_system(*, say: Callable[[str], None], **settings: str) -> Iterator[System]:
+def open_system(*, say: Callable[[str], None], keep: str | None = None, **settings: str) -> Iterator[System]:
     """Starts broker, databases (migrated), topology and sandbox. The caller starts the services through `fleet`.
 
-    `settings` are added to the services' environment. Everything ends with the block, or with its owner.
+    `settings` are added to the services' environment. Everything ends with the block, or with its owner. `keep`: a name under which all
+    data stay, and are found again the next time.
     """
-    with open_stack(say=say) as stack, open_system_on(stack, **settings) as system:
+    with open_stack(say=say, keep=keep) as stack, open_system_on(stack, keep=keep, **settings) as system:
         yield system
 
 
 @contextmanager
-def open_system_on(stack: Stack, **settings: str) -> Iterator[System]:
+def open_system_on(stack: Stack, *, keep: str | None = None, **settings: str) -> Iterator[System]:
     """Starts the same on a stack that runs already, and that goes on running afterwards."""
-    with open_fleet(IMPATIENT | settings, environment_of=stack.environment_of) as fleet:
+    of_fleet = None if keep is None else f"{keep}-services"
+    with open_fleet(IMPATIENT | settings, environment_of=stack.environment_of, keep=of_fleet) as fleet:
         folder = fleet.folder
         keys, public_keys = folder / "card-keys.json", folder / "card-keys.public.json"
-        public, private = generate_keyset("demo")
-        write_private(keys, json.dumps(private))
-        public_keys.write_text(json.dumps(public), encoding="utf-8")
+        if not public_keys.exists():  # written last
+            public, private = generate_keyset("demo")
+            keys.unlink(missing_ok=True)
+            write_private(keys, json.dumps(private))
+            public_keys.write_text(json.dumps(public), encoding="utf-8")
+        public = json.loads(public_keys.read_text(encoding="utf-8"))
         asyncio.run(prepare(stack))
         with start_sandbox(folder / "ledger.sqlite", log=folder / "sandbox.log") as sandbox:
             fleet.add_to_environment(

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from deploy.local import containers, debian
 from deploy.local.errors import NotOursError, StackError
 from deploy.local.postgres import accepts_sessions, psql
 from deploy.local.processes import Command, Processes
-from deploy.local.rabbitmq import speaks_amqp
+from deploy.local.rabbitmq import PrivateRabbit, speaks_amqp
 from deploy.local.scratch import Scratch, exclusive_lock, shared_folder
 from deploy.local.stack import (
     ADMIN_VARIABLE,
@@ -503,3 +505,33 @@ def test_without_apt_one_sentence_tells_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr(debian, "can_install", lambda: False)
     with pytest.raises(StackError, match="install the package rabbitmq-server"), open_stack(say=_silent):
         pass
+
+
+# -- data that are kept ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)  # two brokers, one after the other
+def test_kept_data_are_there_the_next_time_with_the_same_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (RABBITMQ_VARIABLE, KIND_VARIABLE, *map(database_variable, SERVICES)):
+        monkeypatch.delenv(name, raising=False)
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    folder: Path | None = None
+    passwords = []
+    try:
+        for opened in (1, 2):
+            with open_stack(say=_silent, keep=name) as stack:
+                assert isinstance(stack.broker, PrivateRabbit)
+                folder = stack.broker.control_program.parents[1]
+                passwords.append(stack.passwords)
+                url = stack.service_database_url("saga")
+                if opened == 1:
+                    psql(url, "CREATE TABLE kept (it int); INSERT INTO kept VALUES (42)")
+                    stack.create_vhost("kept")
+                    with pytest.raises(StackError, match="is used by another run"):
+                        Scratch.keep(name)
+                assert psql(url, "SELECT it FROM kept").strip() == "42"
+                assert "kept" in stack.broker.ctl("list_vhosts", "--silent").split()
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder)
+    assert passwords[0] == passwords[1]
