@@ -78,14 +78,16 @@ def _urls(passwords: Mapping[str, str], upstream: Sequence[str]) -> Iterator[tup
 
 
 def _draw_keys(folder: Path) -> None:
-    """The key of the sandbox gateway, and a pair of keys for encrypted cards."""
-    gateway = folder / "payment_gateway"
-    if not (gateway / API_KEY).exists():
-        _write(gateway / API_KEY, f"sk_test_{secrets.token_hex(16)}")
+    """The key of the sandbox gateway, for the service and for `remit reconcile`; and a pair of keys for encrypted cards."""
+    gateway, operator = folder / "payment_gateway", folder / OPERATOR
+    if not (operator / API_KEY).exists():
+        key = f"sk_test_{secrets.token_hex(16)}"
+        _write(gateway / API_KEY, key)
+        _write(operator / API_KEY, key)  # last: with it, both are there
     if not (gateway / PRIVATE_KEY_SET).exists():
         public, private = generate_keyset(None)
         # The public one first: with it alone, the next run would draw both anew.
-        _write(folder / OPERATOR / PUBLIC_KEY_SET, json.dumps(public))
+        _write(operator / PUBLIC_KEY_SET, json.dumps(public))
         _write(gateway / PRIVATE_KEY_SET, json.dumps(private))
 
 

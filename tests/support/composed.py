@@ -21,6 +21,7 @@ COMPOSE_FILE: Final = ROOT / "deploy/compose.yaml"
 BASE_IMAGE: Final = "python:3.13-slim"
 BUILT: Final = ("secrets", *SERVICES)
 """What `compose.yaml` builds. The operator's tools are built for the first job."""
+REVISION: Final = "0123456789abcdef0123456789abcdef01234567"
 COMMAND_WITHIN_S: Final = 240.0
 PORTS: Final = ("RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "SANDBOX_PORT")
 
@@ -77,7 +78,7 @@ class Composed:
         self, *arguments: str, tag: str | None = None, check: bool = True
     ) -> "subprocess.CompletedProcess[str]":
         """Run `docker compose` on this project, with images of `tag`."""
-        variables = {**self.ports, "REMIT_TAG": tag or self.name, "REMIT_WHO": "tests"}
+        variables = {**self.ports, "REMIT_TAG": tag or self.name, "REMIT_REVISION": REVISION, "REMIT_WHO": "tests"}
         files = ("--file", str(COMPOSE_FILE), "--file", str(self._override()))
         return docker("compose", "--project-name", self.name, *files, *arguments, check=check, **variables)
 

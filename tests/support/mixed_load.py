@@ -47,9 +47,11 @@ async def play_mix(
     history: Path,
     public_key: Mapping[str, object],
     disturb: Callable[[], Awaitable[None]] | None = None,
+    rounds: int = ROUNDS,
+    within_s: float = WITHIN_S,
 ) -> list[str]:
-    """Play the mix as the user in `url`, and `disturb` when a quarter of it has been played. Returns what was unexpected."""
-    run = MixedRun(total=len(MIX) * ROUNDS)
+    """Play the mix `rounds` times as the user in `url`, and `disturb` when a quarter of it has been played. Returns what was unexpected."""
+    run = MixedRun(total=len(MIX) * rounds)
     turns = asyncio.Semaphore(AT_ONCE)
     async with Upstream.open(url, name=name, history=history) as upstream:
         stage = Stage(upstream, dict(public_key))
@@ -68,7 +70,7 @@ async def play_mix(
             if disturb is not None:
                 await disturb()
 
-        scenes = [BY_NAME[name_] for _ in range(ROUNDS) for name_ in MIX]
-        async with asyncio.timeout(WITHIN_S):
+        scenes = [BY_NAME[name_] for _ in range(rounds) for name_ in MIX]
+        async with asyncio.timeout(within_s):
             await asyncio.gather(disturbance(), *(one(scene, number) for number, scene in enumerate(scenes)))
     return run.surprises
