@@ -111,7 +111,7 @@ def test_a_service_that_waits_for_its_database_lives_and_ends_at_sigterm(compose
         async def waits() -> bool:
             return any("database_away" in line for line in logged(name))
 
-        asyncio.run(until(waits, what="a service that waits"))
+        asyncio.run(until(waits, within_s=STARTED_WITHIN_S, what="a service that waits"))
         probe = ("exec", name, "python", "-m", "shared.observability.probe")
         assert docker(*probe, "livez").returncode == 0
         unready = docker(*probe, "readyz", check=False)
@@ -275,7 +275,7 @@ async def starts_soon(composed: Composed) -> None:
         lines = [json.loads(line) for line in logged(staff, "--since", began.isoformat()) if '"started"' in line]
         return datetime.fromisoformat(lines[-1]["time"]) if lines else None
 
-    at = await until(started, what="the start")
+    at = await until(started, within_s=STARTED_WITHIN_S, what="the start")
     assert at is not None
     took_s = (at - began).total_seconds()
     print(f"from the start of a container to a started service: {took_s:.2f} s")  # noqa: T201 - a measurement
