@@ -15,6 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import prometheus_client
+import structlog
 
 from shared.contracts import invoice, payment_gateway
 from shared.contracts.base import Contract
@@ -23,6 +24,8 @@ from shared.messaging.envelope import Outgoing
 from shared.observability import metrics
 from shared.observability.logs import are_facts_logged, log_facts, redact
 from shared.persistence.outbox import OutboxBatch
+
+log = structlog.get_logger(__name__)
 
 FACTS: Final[Mapping[type[Contract], str]] = {
     invoice.InvoiceIssued: "issued",
@@ -72,7 +75,14 @@ _LOOKS_LIKE_AN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}").fullmatch
 
 
 def committed(outbox_batches: Iterable[OutboxBatch]) -> None:
-    """Count and log what a commit has stored in the outbox."""
+    """Count and log what a commit has stored in the outbox. Never raises: what is committed has to be published."""
+    try:
+        _tell(outbox_batches)
+    except Exception:
+        log.exception("facts_untold")
+
+
+def _tell(outbox_batches: Iterable[OutboxBatch]) -> None:
     messages = [message for outbox_batch in outbox_batches for message in outbox_batch.messages]
     for type_, count in Counter(message.type for message in messages).items():
         _counter_of(type_ if type_ in BY_WIRE_NAME else "other").inc(count)

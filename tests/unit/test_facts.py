@@ -136,6 +136,15 @@ def test_the_console_shows_a_line_for_people() -> None:
     assert "captured" in stream.getvalue()
 
 
+def test_a_bug_in_telling_stops_nothing(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Outgoing) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(facts, "fact_of", broken)
+    commit(said(CAPTURED))
+    assert [line["event"] for line in lines(log)] == ["facts_untold"]
+
+
 def test_messages_are_counted_by_type(log: io.StringIO) -> None:
     def counted(type_: str) -> float:
         return REGISTRY.get_sample_value("remit_messages_committed_total", {"type": type_}) or 0.0

@@ -20,7 +20,7 @@ from services.payment_gateway.reconcile.fetch import ReconcileError, fetch_one
 from services.payment_gateway.reconcile.ours import at_the_gateway, payments_of
 from services.payment_gateway.reconcile.report import Reported
 from services.payment_gateway.store import Origin, PaymentRow
-from shared.card_data.scan import find_card_number
+from shared.card_data.scan import has_card_data
 from shared.contracts.base import AmountMinor, Currency, Name
 from shared.ids import derived_id
 from shared.persistence.database import Connection
@@ -128,7 +128,7 @@ def _case_of(verdict: Verdict, stray: BookedPayment, now: datetime) -> PaymentRo
         _AMOUNT.validate_python(amount_minor)
     except ValidationError:
         return None
-    if payment_id is None or find_card_number(invoice_id):
+    if payment_id is None or has_card_data(invoice_id):
         return None
     age_s = max(int(now.timestamp()) - stray.created, 0)
     payment = Payment(

@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
-from services.payment_gateway.domain import Payment, PaymentStatus, PaymentTransition, Policy
-from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, StepResult, UnrecordableError
+from services.payment_gateway.domain import Outcome, Payment, PaymentStatus, PaymentTransition, Policy
+from services.payment_gateway.group_commit import TRIES_MAX, GroupCommit, StepResult, UnrecordableError, _measure
 from services.payment_gateway.store import Lease, Origin, PaymentRow
 from shared.batch import retry
 from shared.messaging.relay import Relay
@@ -95,3 +96,29 @@ async def test_only_a_result_that_can_never_be_stored_is_given_up(commit: Failin
     async with running(commit):
         recorded: list[Any] = await asyncio.gather(*(commit.record(result(i)) for i in IDS), return_exceptions=True)
     assert [type(r) for r in recorded] == [bool, bool, UnrecordableError, bool]
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("before", "outcome", "name", "labels", "rise"),
+    [
+        (PaymentStatus.PREPARED, Outcome.CAPTURED, "remit_charge_seconds_sum", {"outcome": "captured"}, 90.0),
+        (PaymentStatus.CANCELLING, Outcome.DECLINED, "remit_charge_seconds_count", {"outcome": "declined"}, 1.0),
+        (PaymentStatus.PREPARED, Outcome.IN_DOUBT, "remit_charge_seconds_count", {"outcome": "in_doubt"}, 0.0),
+        (PaymentStatus.DECLINED, Outcome.CAPTURED_LATE, "remit_late_captures_total", {}, 1.0),
+        (PaymentStatus.CAPTURED, Outcome.NEEDS_DECISION, "remit_contradictions_total", {}, 1.0),
+        (PaymentStatus.IN_DOUBT, Outcome.NEEDS_DECISION, "remit_contradictions_total", {}, 0.0),
+    ],
+    ids=["captured", "declined", "in doubt", "late", "contradiction", "ladder exhausted"],
+)
+def test_what_became_of_a_payment_is_measured(
+    before: PaymentStatus, outcome: Outcome, name: str, labels: dict[str, str], rise: float
+) -> None:
+    payment = Payment(IDS[0], "INV-1", before)
+    row = PaymentRow(payment, 1, Origin(IDS[0], "C-1", None), NOW - timedelta(seconds=90))
+    was = counted(name, **labels)
+    _measure([StepResult(row, PaymentTransition(payment, outcome=outcome), NOW)])
+    assert counted(name, **labels) - was == rise
