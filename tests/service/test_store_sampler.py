@@ -233,6 +233,10 @@ async def test_open_cases_are_counted_by_state_and_reason(environment: Environme
     }
     assert shown(metrics.CASES_OLDEST) == ages
     assert shown(metrics.CASES_OPEN) == dict.fromkeys(ages, 1)
+    await execute(environment.databases["staff"], "DELETE FROM cases")
+    await sample(environment, "staff")
+    labels = {"state": "needs_decision", "reason": "processing"}
+    assert REGISTRY.get_sample_value("remit_cases_open", labels) == 0, "no case waits: known"
 
 
 async def test_what_nobody_knows_is_not_shown(environment: Environment) -> None:
