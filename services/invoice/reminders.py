@@ -5,6 +5,7 @@ import structlog
 from services.invoice import store
 from services.invoice.handlers import announce
 from shared import crash_points
+from shared.messaging import facts
 from shared.messaging.relay import Relay
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
@@ -47,6 +48,7 @@ class RequestReminder:
             outbox_batches = await outbox.insert_again(tx, messages)
             crash_points.reach("invoice.reminder.before_commit")
         crash_points.reach("invoice.reminder.after_commit")
+        facts.committed(outbox_batches)
         await self._relay.publish(outbox_batches)
         log.info("requests_announced_again", payments=payments, refunds=refunds)
         return payments + refunds

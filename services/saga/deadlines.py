@@ -15,6 +15,7 @@ from services.saga.handlers import SOURCE, advance
 from services.saga.store import DueDeadline, SagaTransition
 from shared import crash_points
 from shared.clock import Clock
+from shared.messaging import facts
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Outgoing
 from shared.messaging.relay import Relay
@@ -66,6 +67,7 @@ class DeadlineScheduler:
             outbox_batches = await self._advance(tx, due)
             crash_points.reach("saga.deadlines.before_commit")
         crash_points.reach("saga.deadlines.after_commit")
+        facts.committed(outbox_batches)
         await self._relay.publish(outbox_batches)
         return len(due)
 

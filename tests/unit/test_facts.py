@@ -11,16 +11,18 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import TypeAdapter
 
+from shared.batch.inbox import DeadLettered
 from shared.contracts import invoice, payment_gateway
 from shared.contracts.base import Code, Contract
 from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging import facts
 from shared.messaging.codec import encode
-from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.observability.logs import configure_logs
 from shared.persistence.outbox import OutboxBatch
 from shared.records import replace
 from tests.support.hostile import HOSTILE
+from tests.unit.staff.test_reading import delivery
 
 PAYMENT: Final = UUID(int=7)
 CAUSE: Final = Cause(UUID(int=1), "order-77", datetime(2026, 11, 29, tzinfo=UTC))
@@ -86,6 +88,15 @@ def test_an_answer_belongs_to_the_thread_of_its_command(log: io.StringIO) -> Non
     commit(encode(draft, CAUSE, 0, source="test"))
     (line,) = lines(log)
     assert (line["event"], line["correlation_id"], line["command_id"]) == ("answered", "order-77", str(UUID(int=5)))
+
+
+def test_a_dead_letter_names_what_it_is_about_as_far_as_it_could_be_read() -> None:
+    unread = DeadLettered(delivery(), "not_json", "it is no JSON")
+    read = Inbound(UUID(int=3), CAPTURED, "order-77", CAUSE.time)
+    assert unread.about == {}
+    assert replace(unread, message=read).about == {"invoice_id": "INV-1", "payment_id": str(PAYMENT)}
+    no_payment = invoice.VoidInvoice(invoice_id="INV-2", reason="a duplicate")
+    assert replace(unread, message=replace(read, data=no_payment)).about == {"invoice_id": "INV-2"}
 
 
 def test_what_is_sent_again_is_no_news(log: io.StringIO) -> None:

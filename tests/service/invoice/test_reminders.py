@@ -1,5 +1,7 @@
 """A payment that is pending for too long is announced again, so even a deleted queue loses nothing."""
 
+from prometheus_client import REGISTRY
+
 from services.audit.routes import queues_for
 from services.invoice.reminders import RequestReminder
 from shared.amqp.broker_link import BrokerLink
@@ -11,6 +13,12 @@ from tests.service.invoice.conftest import ISSUE, JWE, PAY, THIS, in_conversatio
 from tests.support.databases import execute
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
+
+
+def requested_and_overdue() -> list[float]:
+    """How many of these messages this process has committed."""
+    types = (messages.InvoicePaymentRequested.wire_name, messages.InvoicePaymentOverdue.wire_name)
+    return [REGISTRY.get_sample_value("remit_messages_committed_total", {"type": type_}) or 0.0 for type_ in types]
 
 
 async def test_a_payment_pending_too_long_is_requested_again_with_the_same_id(
@@ -27,7 +35,9 @@ async def test_a_payment_pending_too_long_is_requested_again_with_the_same_id(
     try:
         relay = Relay(database, publisher)
         reminder = RequestReminder(database, relay, older_than_s=30)
+        before = requested_and_overdue()
         assert await reminder.remind() == 1
+        told = [now - was for now, was in zip(requested_and_overdue(), before, strict=True)]
         again, overdue = await requests.next(), await events.next()
         assert await reminder.remind() == 0, "once in this time is enough"
         await relay.keeper.delete_confirmed()
@@ -38,6 +48,7 @@ async def test_a_payment_pending_too_long_is_requested_again_with_the_same_id(
         await publisher.close()
         await database.close()
     assert (again.id, again.message.body) == (first.id, first.message.body)
+    assert told == [1, 1], "both are counted; only that it is overdue is news for the log"
     assert overdue.content == messages.InvoicePaymentOverdue(invoice_id="INV-1", payment_id=THIS)
     assert once_more.content == overdue.content
     assert once_more.id != overdue.id, "a saga that has handled the first one must hear that the invoice still waits"
