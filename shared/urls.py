@@ -212,9 +212,7 @@ def _host(text: str) -> tuple[str, int | None]:
     return host, int(port) if port else None
 
 
-def database_arguments(
-    url: str, *, name: str, timeout_s: float, settings: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def database_arguments(url: str, *, name: str, timeout_s: float) -> dict[str, Any]:
     """The arguments for `asyncpg.connect` and `asyncpg.create_pool`, made of a URL that was checked.
 
     `name` shows in pg_stat_activity, with an application_name of the URL behind it. `timeout_s` is the time to connect if the URL has no
@@ -227,7 +225,7 @@ def database_arguments(
     return {
         "dsn": parts._replace(query=kept).geturl(),
         "timeout": float(given.get("connect_timeout", timeout_s)),
-        "server_settings": {**(settings or {}), "application_name": f"{name} {own_name}" if own_name else name},
+        "server_settings": {"application_name": f"{name} {own_name}" if own_name else name},
     }
 
 

@@ -252,21 +252,20 @@ def _open_evidence(sources: Sources, opened: AsyncExitStack) -> Evidence:
     )
 
 
+_SET = f"""
+    SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_S}s';
+    SET LOCAL idle_in_transaction_session_timeout = 0; -- each snapshot waits while the others are read
+    SET LOCAL timezone = 'UTC';
+    SET LOCAL jit = off"""
+"""Settings of the transaction. Those of a session would reach other clients, if PgBouncer gives it to them."""
+
+
 @asynccontextmanager
 async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
     """Open the database of the service `name`, read-only. Raises AuditError with the name of its variable."""
     variable = f"{name.upper()}_DATABASE_URL"
-    settings = {
-        "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
-        "idle_in_transaction_session_timeout": "0",  # each snapshot waits while the others are read
-        "default_transaction_read_only": "on",
-        "timezone": "UTC",
-        "jit": "off",
-    }
     try:
-        connection = await asyncpg.connect(
-            **database_arguments(url, name="remit audit", timeout_s=CONNECT_TIMEOUT_S, settings=settings)
-        )
+        connection = await asyncpg.connect(**database_arguments(url, name="remit audit", timeout_s=CONNECT_TIMEOUT_S))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         what = describe_error(error) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
         raise AuditError(f"{variable}: the database does not answer ({what}).") from None
@@ -275,6 +274,7 @@ async def snapshot(name: str, url: str) -> AsyncIterator[Snapshot]:
             "jsonb", schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads
         )
         async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute(_SET)
             if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
                 raise AuditError(f"{variable}: the database is empty: run `remit migrate {name}` first.")
             yield Snapshot(connection)

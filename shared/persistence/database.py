@@ -1,6 +1,7 @@
 """A pool of PostgreSQL connections with a timeout on every wait, and what a database error asks of the caller."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -66,7 +67,14 @@ _SETTINGS = {
     # One plan fits all values of ours, and planning the statement of a batch costs more than running it.
     "plan_cache_mode": "force_generic_plan",
 }
-"""The settings of each session."""
+"""The settings of each session. They are set by a statement: PgBouncer does not let them through when a session starts, or drops them."""
+_SET = ";".join(f"SET {name} = '{value}'" for name, value in _SETTINGS.items())
+_MARK, _MARKS = "remit.session", 3
+"""A setting by which a session is recognised, and how often it is tried whether sessions are mixed up."""
+_SESSIONS_ARE_SHARED = (
+    "sessions are not ours alone: PgBouncer has to be in session mode (pool_mode = session), since settings of a session and prepared "
+    "statements have to outlast a transaction; or connect to PostgreSQL itself"
+)
 
 
 def is_unique_violation(error: BaseException) -> bool:
@@ -178,23 +186,24 @@ def _mistake_of(error: BaseException) -> str | None:
         return why
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
         return error_text(error)
-    if isinstance(error, asyncpg.ProtocolViolationError):
-        return next((advice for words, advice in _OF_PGBOUNCER if words in str(error)), None)
+    if isinstance(error, SharedSessionsError) or sqlstate_of(error) in _STATES_OF_SHARED_SESSIONS:
+        return _SESSIONS_ARE_SHARED
+    if sqlstate_of(error).startswith("08"):
+        return next((advice for words, advice in _OF_PGBOUNCER.items() if words in str(error)), None)
     return error_text(error) if is_refused(error) else None
 
 
-_OF_PGBOUNCER = (
-    (
-        "unsupported startup parameter",
-        "PgBouncer refuses the settings of our sessions: set its ignore_startup_parameters = "
-        + ", ".join(name for name in _SETTINGS if name != "timezone")
-        + "; or connect to PostgreSQL itself",
-    ),
-    ("no such database", "PgBouncer knows no database of this name"),
-    ("no such user", "PgBouncer knows no user of this name"),
-    ("password authentication failed", "PgBouncer refuses this user and password"),
-)
-"""What PgBouncer says with an SQLSTATE that it uses for everything (08P01)."""
+_STATES_OF_SHARED_SESSIONS = ("26000", "42P05")
+_OF_PGBOUNCER = {
+    "unsupported startup parameter": "PgBouncer refuses the `options` of the URL: leave them out, or add them to its "
+    "ignore_startup_parameters",
+    "statement pooling mode": _SESSIONS_ARE_SHARED,
+    "no such database": "PgBouncer knows no database of this name",
+    "does not exist": "PgBouncer knows no database of this name",
+    "no such user": "PgBouncer knows no user of this name",
+    "password authentication failed": "PgBouncer refuses this user and password",
+}
+"""What PgBouncer's words mean. It says nearly everything with the SQLSTATE 08P01."""
 
 
 AWAY_ERRORS: tuple[type[Exception], ...] = (
@@ -222,7 +231,35 @@ def ends_session(error: BaseException) -> bool:
     return isinstance(error, _DISTRUSTED) or sqlstate_of(error).startswith(_STATES_OF_A_SPENT_SESSION)
 
 
+class SharedSessionsError(ConnectionError):
+    """A proxy in front of the database gives the session of one client to another."""
+
+
+async def _refuse_shared_sessions(
+    connection: "asyncpg.Connection[asyncpg.Record]", arguments: Mapping[str, Any]
+) -> None:
+    """Raise SharedSessionsError if a proxy does not keep sessions apart. Without a proxy it costs a round trip.
+
+    It comes before our settings are made, which would else reach other clients. PostgreSQL names the process of a session to its client;
+    a proxy names one of its own. Then two sessions look for a setting that only one of them has made.
+    """
+    if await connection.fetchval("SELECT pg_backend_pid()") == connection.get_server_pid():
+        return
+    other = await asyncpg.connect(**arguments)
+    try:
+        for mark in (secrets.token_hex(8) for _ in range(_MARKS)):
+            await connection.execute(f"SET {_MARK} = '{mark}'")
+            seen = [
+                await session.fetchval(f"SELECT current_setting('{_MARK}', true)") for session in (other, connection)
+            ]
+            if seen[0] == mark or seen[1] != mark:
+                raise SharedSessionsError(_SESSIONS_ARE_SHARED)
+    finally:
+        await other.close(timeout=ACQUIRE_TIMEOUT_S)
+
+
 async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await connection.execute(_SET)
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
@@ -291,13 +328,19 @@ class Database:
     @classmethod
     async def open(cls, url: str, *, name: str, connections_max: int) -> "Database":
         """Connect to the database at `url`. `name` shows in pg_stat_activity. Raises one of `AWAY_ERRORS` if the server is away."""
+        arguments = database_arguments(url, name=name, timeout_s=ACQUIRE_TIMEOUT_S)
+
+        async def prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+            await _refuse_shared_sessions(connection, arguments)
+            await _prepare(connection)
+
         pool = await asyncpg.create_pool(
-            **database_arguments(url, name=name, timeout_s=ACQUIRE_TIMEOUT_S, settings=_SETTINGS),
+            **arguments,
             min_size=0,  # asyncpg would restore a minimum in the background, and print a traceback a try while the server is away
             max_size=connections_max,
             command_timeout=COMMAND_TIMEOUT_S,
             max_inactive_connection_lifetime=300,
-            init=_prepare,
+            init=prepare,
             reset=_leave_as_it_is,
         )
         return cls(pool)

@@ -19,6 +19,7 @@ from tests.support.waiting import until
 STATEMENT = "DELETE FROM inbox WHERE message_id = $1"
 """A statement that is not prepared yet: the server parses it, answers, and waits for the order to execute it."""
 STANDSTILL_S = 0.1
+SLEEP = "SELECT pg_sleep($1)"
 
 
 @pytest.fixture
@@ -160,9 +161,9 @@ async def test_a_session_that_works_or_is_idle_is_left_alone(environment: Enviro
     at_work, other = [await Database.open(url, name="stalls", connections_max=1) for _ in range(2)]
     try:
         async with at_work.transaction() as tx:
-            await tx.fetch("SELECT pg_sleep($1)", 0.0)  # prepared from now on: while parsed, it could count as stalled
+            await tx.fetch(SLEEP, 0.0)  # from now on it is prepared, and runs without another word of the client
             await StalledSessions(other, after_s=0.0).run_once()  # between two statements it is idle
-            asleep = asyncio.create_task(tx.fetch("SELECT pg_sleep($1)", 0.2))
+            asleep = asyncio.create_task(tx.fetch(SLEEP, 0.2))
             await StalledSessions(other, after_s=0.0).run_once()
             assert await asleep
     finally:
