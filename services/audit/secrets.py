@@ -41,13 +41,14 @@ _TO_ASCII = bytes(range(128)) + b"?" * 128
 def secret_in(text: str) -> str | None:
     """The kind of secret in this text, without the secret itself; None if there is none."""
     found = find_card_data(text, Effort(NO_LIMIT))
-    if found is CardData.NUMBER:
-        return "a card number" if spans(text, found, Effort(NO_LIMIT)) else "a card number, encoded"
+    if found is not None:
+        kind = "a card number" if found is CardData.NUMBER else "a card security code"
+        return kind if spans(text, found, Effort(NO_LIMIT)) else f"{kind}, encoded"
     return _look(text, LAYERS)
 
 
 def _look(text: str, layers: int) -> str | None:
-    """Keys and security codes, by their names and beginnings."""
+    """Keys, by their names and beginnings."""
     text = _IDS.sub("#", text)
     if (kind := _plain(text)) is not None or not layers:
         return kind
@@ -58,11 +59,9 @@ def _look(text: str, layers: int) -> str | None:
 
 
 def _plain(text: str) -> str | None:
-    if any(hint in text for hint in _KEY_HINTS):
-        kind = next((kind for pattern, kind in _KEYS if pattern.search(text)), None)
-        if kind is not None:
-            return kind
-    return "a card security code" if spans(text, CardData.VERIFICATION_VALUE, Effort(NO_LIMIT)) else None
+    if not any(hint in text for hint in _KEY_HINTS):
+        return None
+    return next((kind for pattern, kind in _KEYS if pattern.search(text)), None)
 
 
 def _decoded(text: str) -> Iterator[str]:

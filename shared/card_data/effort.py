@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-EFFORT_MAX_US: Final = 3_800
+EFFORT_MAX_US: Final = 3_600
 """For the headers and the body of a message, or for another text. Our own largest body, with times or floats wherever a gateway may write,
 takes a third."""
 NO_LIMIT: Final = math.inf

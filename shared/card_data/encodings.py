@@ -5,17 +5,18 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from shared.card_data.brands import DIGITS_MIN
 from shared.card_data.effort import Effort
 from shared.card_data.plain import APART, as_ascii
 
+READABLE_MIN: Final = len("cvv=987")
+"""The shortest text that holds card data."""
 LAYERS: Final = 2
 """Of encodings. Base64 of a URL-encoded body happens by itself; a third layer is somebody who hides."""
 
 _I_TO_P = bytes.maketrans(b"JKLMNOP", b"IIIIIII")
-_BASE64 = re.compile(rb"I[CDSTijyz][AEIMQUYcgkosw048][g-z0-9+/_-]" * 3)
+_BASE64 = re.compile(rb"I(?:[CDSTijyz][AEIMQUYcgkosw048](?:[g-z0-9+/_-]|(?![0-9A-Za-z]))|[AQgw](?![0-9A-Za-z+/_-]))")
 """Digits and their usual separators are the bytes 0x20 to 0x3f. In base64, three of them are a letter from I to P, and three of these
-sets."""
+sets. A verification value and the sign before it have three, or one or two at the end."""
 _BASE64_TWINS = {ord("-"): ord("+"), ord("_"): ord("/")}
 _TO_BASE64 = bytes(
     byte if bytes((byte,)).isalnum() or byte in b"+/" else _BASE64_TWINS.get(byte, ord("A")) for byte in range(256)
@@ -24,18 +25,18 @@ _LINE_BREAKS = b"\r\n"
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 _TO_HEX = bytes(byte if byte in _HEX_DIGITS else ord("0") for byte in range(256))
 _IS_HEX = bytes(ord("0") if byte in _HEX_DIGITS else ord("-") for byte in range(256))
-_HEX_OF_A_NUMBER = b"0" * 24
-_HEX = re.compile(rb"3[0-9](?:[2357][0-9A-Fa-f]){11}")
-"""A digit, and what may stand within a number: digits, signs, `_` and `|`."""
+_HEX_OF_CARD_DATA = b"0" * 2 * READABLE_MIN
+_HEX = re.compile(rb"3[0-9](?:3[0-9](?=3[0-9])|[2357][0-9A-Fa-f](?:[2357][0-9A-Fa-f]){10})")
+"""The digits of a verification value; or a digit, and what may stand within a number: digits, signs, `_` and `|`."""
 _IS_READABLE = bytes(ord("0") if byte in range(0x20, 0x7F) or byte in b"\t\r\n" else ord("-") for byte in range(256))
-_PIECE = re.compile(b"0" * DIGITS_MIN + b"+")
+_PIECE = re.compile(b"0" * READABLE_MIN + b"+")
 
 _REFERENCE = re.compile(rb"&#(?:[xX]0*([0-9A-Fa-f]{1,6})[0-9A-Fa-f]*|0*([0-9]{1,7})[0-9]*);?")
 _NAMED_REFERENCE = re.compile(
-    rb"&(?=[nethmdspcvlTN])(?:nbsp|ensp|emsp|thinsp|numsp|hairsp|middot|hyphen|dash|ndash|mdash|sol|period|comma|vert|lowbar|Tab|NewLine);?"
+    rb"&(?=[nethmdspcvlqaTN])(?:quot|apos|equals|colon|nbsp|ensp|emsp|thinsp|numsp|hairsp|middot|hyphen|dash|ndash|mdash|sol|period|comma|vert|lowbar|Tab|NewLine);?"
 )
 _NAMED_NOTHING = re.compile(rb"&(?=[szlrZN])(?:shy|zwj|zwnj|lrm|rlm|ZeroWidthSpace|NoBreak);?")
-_QUOTED = re.compile(rb"=(?:3[0-9](?:=3[0-9]){3}|(?<=[0-9]=)\r?\n)")
+_QUOTED = re.compile(rb"=(?:3(?:[AD]|[0-9](?:=3[0-9]){3})|(?<=[0-9]=)\r?\n)")
 _SHORT_ESCAPES: Final = tuple(
     (b"\\" + letter, sign)
     for letter, sign in (
@@ -177,14 +178,14 @@ def _decodings(data: bytes, effort: Effort) -> Iterator[bytes]:
 
 
 def _holds_hex(data: bytes, effort: Effort) -> bool:
-    if _HEX_OF_A_NUMBER not in data.translate(_IS_HEX):
+    if _HEX_OF_CARD_DATA not in data.translate(_IS_HEX):
         return False
     effort.spend(data.count(b"3") * _THREE_US)
     return _HEX.search(data) is not None
 
 
 def _readable(data: bytes, effort: Effort) -> Iterator[bytes]:
-    """The pieces that are long enough for a number, as one text. The others are noise, and there is much of it."""
+    """The pieces that are long enough for card data, as one text. The others are noise, and there is much of it."""
     effort.spend(len(data) * 2 * _PASS_US)
     places = [found.span() for found in _PIECE.finditer(data.translate(_IS_READABLE))]
     if places:

@@ -32,15 +32,23 @@ _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _PIECES_MAX = 200
 
 
+def _twin(character: str) -> bytes:
+    digit = unicodedata.digit(character, None)
+    if digit is not None:
+        return b"%d" % digit
+    category = unicodedata.category(character)
+    if unicodedata.decomposition(character) and (category.startswith(("L", "P", "S"))):
+        base = unicodedata.normalize("NFKD", character)  # a full-width letter or sign, a letter with an accent
+        if base[0].isascii() and (len(base) == 1 or unicodedata.combining(base[1])):
+            return base[0].encode()
+    return _BY_CATEGORY.get(category, b"?")
+
+
 def _make_twins() -> str:
     """By code point: the ASCII character that reads the same to us, `IGNORABLE`, `x` for any other letter, or `?` for any other sign."""
     twins = bytearray(range(128)) + b"?" * (_TAGS.stop - 128)
     for code in range(128, _SCRIPTS_END):
-        character = chr(code)
-        digit = unicodedata.digit(character, None)
-        twins[code : code + 1] = (
-            b"%d" % digit if digit is not None else _BY_CATEGORY.get(unicodedata.category(character), b"?")
-        )
+        twins[code : code + 1] = _twin(chr(code))
     for code in (*_TAGS, *map(ord, _UNSEEN_LETTERS)):
         twins[code : code + 1] = IGNORABLE
     for digits in _OTHER_DIGITS:

@@ -26,9 +26,14 @@ _NOT_BEFORE_A_CARD = re.compile(
     rb"(?i:[_\- ]?(?:id|no|nr|num|number|ref|reference|key|code))?[^0-9A-Za-z]{0,6}$" % _ORDER_WORD
 )
 _CODE = re.compile(
-    rb"(?<![0-9A-Za-z])(?:(?!(?:CARD|PAN|CC|VISA|MC|AMEX|JCB|MIR|ELO|CREDIT|DEBIT|KARTE|CARTE|ACCT|ACCOUNT|KONTO|NO|NR|NUM|NUMBER)[\-_/#])"
-    rb"[A-Z][A-Z0-9]{0,7}[\-_/#](?:[0-9]{2,6}[\-_/])?|(?i:order|ord|po|so|inv)[\-_/#]?)$"
+    rb"(?<![0-9A-Za-z])(?:(?:[A-Z][A-Z0-9]{0,11}[\-_/#]){0,2}[A-Z][A-Z0-9]{0,7}[\-_/#](?:[0-9]{2,6}[\-_/])?"
+    rb"|(?i:order|ord|po|so|inv)[\-_/#]?)$"
 )
+_CODE_OF_A_CARD = re.compile(
+    rb"CARD(?!BOARD)|KART|CARTE|CARTA|TARJ|VISA|MASTERC|MAESTRO|AMEX|DINERS|DISCOVER|UNIONPAY|RUPAY|HIPER|VERVE|CREDI|KREDI|DEBI"
+    rb"|(?<![A-Z0-9])(?=[A-Z])(?:PAN|CC|C|KK|CRD|MC|JCB|MIR|ELO|TROY|CUP|ACCT|ACCOUNT|KONTO)?(?:NO|NR|NUM|NUMBER|NBR)?[0-9]?[\-_/#]"
+)
+"""`CARDNO-` names a card, and `NO-` names nothing."""
 
 _TRACE_ID = re.compile(rb"(?<![0-9A-Za-z])[0-9a-f]{32}/$")  # X-Cloud-Trace-Context: the id of a span follows
 _FLOAT = re.compile(rb"(?<![0-9.])[0-9]{1,13}\.[0-9]+(?![0-9]*\.[0-9])")
@@ -74,7 +79,9 @@ def is_meant(data: bytes, start: int, end: int, digits: bytes, *, is_printed: bo
 
 
 def _is_named_otherwise(before: bytes) -> bool:
-    if _CODE.search(before) or _TRACE_ID.search(before):
+    if (code := _CODE.search(before)) is not None:
+        return _CODE_OF_A_CARD.search(code[0]) is None
+    if _TRACE_ID.search(before):
         return True
     found = _NOT_BEFORE_A_CARD.search(before)
     return found is not None and _CARD_WORD.search(before, max(0, found.start() - 8)) is None

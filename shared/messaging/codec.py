@@ -227,7 +227,8 @@ def _refuse_unreadable(body: bytes, headers: Mapping[str, Any], content_encoding
 
 
 _COMPRESSIONS = frozenset(
-    {"gzip", "x-gzip", "deflate", "zlib", "compress", "x-compress", "br", "zstd", "bzip2", "lz4", "snappy"}
+    {"gzip", "x-gzip", "pack200-gzip", "deflate", "zlib", "compress", "x-compress", "br", "dcb", "dcz", "zstd", "bzip2"}
+    | {"xz", "lzma", "lz4", "snappy", "exi", "aes128gcm"}
 )
 """Other values of content-encoding name none: some clients write `utf-8` there."""
 

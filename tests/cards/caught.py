@@ -2,6 +2,8 @@
 
 import base64
 import json
+import quopri
+import unicodedata
 import urllib.parse
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -109,12 +111,53 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "HTML, no-break spaces": lambda text: text.replace(" ", "&nbsp;"),
     "JSON escapes": lambda text: "".join(f"\\u{ord(character):04x}" for character in text),
     "JSON escapes, escaped": lambda text: "".join(f"\\\\u{ord(character):04x}" for character in text),
+    "quoted-printable": lambda text: quopri.encodestring(f"card={text}".encode()).decode(),
+    "quoted-printable, all of it": lambda text: "".join(f"={byte:02X}" for byte in text.encode()),
     "byte escapes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
+}
+
+
+CODES = (
+    "CARDNO",
+    "CARD-NO",
+    "CARDNUM",
+    "CCNO",
+    "CC-NUM",
+    "CNO",
+    "PAN_NO",
+    "KARTE",
+    "VISA",
+    "AMEX",
+    "NO",
+    "CARD-REF",
+    "CREDITCARD",
+)
+"""Before a card number, with a hyphen: they look like the code of an order, and are none."""
+VERIFICATION_VALUES: dict[str, Callable[[str], str]] = {
+    "a setting": lambda value: f"cvv={value}",
+    "a sentence": lambda value: f"the CVC is {value}",
+    "after a colon": lambda value: f"CVV2: {value}",
+    "a member": lambda value: f'{{"cvv":"{value}"}}',
+    "a member, a number": lambda value: f'{{"cardCode":{int(value)}}}',
+    "a member, a list": lambda value: json.dumps({"csc": list(value)}),
+    "name and value": lambda value: json.dumps({"name": "cvd", "value": value}),
+    "value and name": lambda value: json.dumps({"value": value, "name": "cvv"}),
+    "an object": lambda value: json.dumps({"payment_cvv": {"kind": "text", "value": value}}),
+    "an element of XML": lambda value: f"<cv2>{value}</cv2>",
+    "full-width": lambda value: f"cvv: {value}".translate({ord(" ") + at: 0xFF00 + at for at in range(1, 95)}),
+    "spelt out": lambda value: f"security code: {value}",
+    "a PIN": lambda value: f'{{"pin":"{value}0"}}'[:15],
+    "a track": lambda value: f'{{"track2":";5018{value}=2812101"}}',
 }
 
 
 def kinds() -> dict[str, Kind]:
     """Name and maker of each kind."""
+    return {**numbers(), **dict(_verification_values())}
+
+
+def numbers() -> dict[str, Kind]:
+    """Of the kinds those with a card number."""
     return dict([*_of_brands(), *_with_signs_between(), *_in_company(), *_encoded()])
 
 
@@ -137,6 +180,7 @@ def _with_signs_between() -> Iterator[tuple[str, Kind]]:
         yield f"between groups {name} and a blank", partial(_grouped, f"{mark} {mark}")
     for name, digits in SCRIPTS.items():
         yield f"{name} digits", partial(_in_script, digits)
+    yield "digits of all scripts in turns", _in_scripts
 
 
 def _in_company() -> Iterator[tuple[str, Kind]]:
@@ -145,6 +189,8 @@ def _in_company() -> Iterator[tuple[str, Kind]]:
         yield f"printed, then {name}", partial(_around, " ", "", behind)
     for name, (before, behind) in GLUED.items():
         yield f"glued to {name}", partial(_around, "", before, behind)
+    for code in CODES:
+        yield f"behind {code}-", partial(_around, "", f"{code}-", "")
 
 
 def _encoded() -> Iterator[tuple[str, Kind]]:
@@ -152,6 +198,18 @@ def _encoded() -> Iterator[tuple[str, Kind]]:
         for form, separator in (("bare", ""), ("blanks", " "), ("hyphens", "-")):
             if separator == " " or "no-break" not in name:
                 yield f"{name}: {form}", partial(_behind, encode, separator)
+
+
+def _verification_values() -> Iterator[tuple[str, Kind]]:
+    for name, write in VERIFICATION_VALUES.items():
+        yield f"verification value, {name}", partial(_verification_value, write, str)
+    for name, encode in ENCODINGS.items():
+        if "no-break" not in name:
+            yield f"verification value, {name}", partial(_verification_value, VERIFICATION_VALUES["a setting"], encode)
+            yield (
+                f"verification value in JSON, {name}",
+                partial(_verification_value, VERIFICATION_VALUES["a member"], encode),
+            )
 
 
 def _plain(written: str) -> str:
@@ -183,6 +241,19 @@ def _spread(separator: str, behind: str, source: Random) -> str:
 
 def _in_script(digits: str, source: Random) -> str:
     return _plain(any_number(source).translate({ord("0") + at: digit for at, digit in enumerate(digits)}))
+
+
+_ALL_DIGITS = [
+    [chr(code) for code in range(0x20000) if unicodedata.digit(chr(code), None) == digit] for digit in range(10)
+]
+
+
+def _in_scripts(source: Random) -> str:
+    return _plain("".join(source.choice(_ALL_DIGITS[int(digit)]) for digit in any_number(source)))
+
+
+def _verification_value(write: Callable[[str], str], encode: Callable[[str], str], source: Random) -> str:
+    return _plain(encode(write(str(source.randrange(100, 1_000)))))
 
 
 def _around(separator: str, before: str, behind: str, source: Random) -> str:

@@ -50,6 +50,12 @@ def _identifiers() -> Iterator[tuple[str, Kind]]:
     )
     for name in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512"):
         yield f"hash, {name}", Kind(partial(_digest, name))
+    yield "token of a gateway", Kind(lambda source: f"tok_1{_of(source, BASE62, 23)}")
+    yield "JSON Web Token", Kind(lambda source: ".".join(_url_base64(source, size) for size in (60, 180, 256)))
+    yield (
+        "encrypted card (JWE)",
+        Kind(lambda source: ".".join(_url_base64(source, size) for size in (120, 256, 12, 90, 16))),
+    )
     yield "hash, sha256 in base64", Kind(lambda source: base64.b64encode(source.randbytes(32)).decode())
     yield "commit, abbreviated", Kind(lambda source: _hex(source, source.randrange(7, 16)))
     for header, make in TRACES.items():
@@ -105,6 +111,9 @@ def _numbers_of_business() -> Iterator[tuple[str, Kind]]:
     yield "EAN-13", Kind(lambda source: _gtin(_number(source, 12)))
     yield "EAN-13 that begins with 4", Kind(lambda source: _gtin("4" + _of(source, DIGITS, 11)))
     yield "SSCC-18", Kind(lambda source: _gtin(_of(source, DIGITS, 17)))
+    yield "ISBN-13", Kind(lambda source: _gtin(f"978{_of(source, DIGITS, 9)}"))
+    yield "creditor's reference", Kind(_creditor_reference)
+    yield "postal code of India", Kind(lambda source: str(source.randrange(110_000, 860_000)), name="pincode")
     for country in IBANS:
         yield f"IBAN, {country}", Kind(partial(_iban, country))
         yield f"IBAN, {country}, in groups", Kind(partial(_iban_in_fours, country))
@@ -124,6 +133,10 @@ def _of(source: Random, alphabet: str, length: int) -> str:
 
 def _hex(source: Random, length: int) -> str:
     return f"{source.getrandbits(4 * length):0{length}x}"
+
+
+def _url_base64(source: Random, size: int) -> str:
+    return base64.urlsafe_b64encode(source.randbytes(size)).decode().rstrip("=")
 
 
 def _number(source: Random, length: int) -> str:
@@ -233,6 +246,12 @@ def _iban(country: str, source: Random) -> str:
     account = "".join(source.choice({"d": DIGITS, "A": BASE62[10:36]}[sign]) for sign in pattern)
     remainder = int("".join(str(int(sign, 36)) for sign in f"{account}{code}00")) % 97
     return f"{code}{98 - remainder:02}{account}"
+
+
+def _creditor_reference(source: Random) -> str:
+    """ISO 11649."""
+    reference = _of(source, DIGITS, 21)
+    return f"RF{98 - int(f'{reference}271500') % 97:02}{reference}"
 
 
 def _iban_in_fours(country: str, source: Random) -> str:

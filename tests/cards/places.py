@@ -10,7 +10,7 @@ from services.audit.secrets import secret_in
 from services.payment_gateway.domain import MASKED_CODE, code_of
 from services.payment_gateway.gateways.evidence import evidence
 from services.staff import actions, intake
-from shared.card_data.scan import CARD_DATA_ENCODED, CARD_PLACEHOLDER
+from shared.card_data.scan import CARD_DATA_ENCODED, CARD_PLACEHOLDER, CVV_PLACEHOLDER
 from shared.contracts.invoice import VoidInvoice
 from shared.ids import new_id
 from shared.messaging.codec import STRUCTURED, Malformed, decode
@@ -75,7 +75,7 @@ def in_logs(value: Any, name: str = "note") -> bool:
 
 
 def in_the_audit(value: Any, name: str = "note") -> bool:
-    return (secret_in(_said(value, name)) or "").startswith("a card number")
+    return (secret_in(_said(value, name)) or "").startswith(("a card number", "a card security code"))
 
 
 PLACES: dict[str, Callable[..., bool]] = {
@@ -89,13 +89,33 @@ PLACES: dict[str, Callable[..., bool]] = {
 }
 
 
+def in_an_id(text: str) -> bool:
+    return _refused_for_card_data(decode(body_with("x").replace(ID.encode(), _escaped(text)), content_type=STRUCTURED))
+
+
+def _escaped(text: str) -> bytes:
+    """As it stands within quotes in JSON."""
+    return json.dumps(text, ensure_ascii=False)[1:-1].encode()
+
+
+AROUND: dict[str, Callable[[str], bool]] = {
+    "header": in_a_header,
+    "header's name": lambda text: in_a_header("x", text),
+    "header of bytes": lambda text: in_a_header(text.encode()),
+    "table in a header": lambda text: in_a_header({"deep": [{"deeper": text}]}),
+    "member's name": lambda text: at_the_border("x", text),
+    "id": in_an_id,
+}
+"""Where else of a message it may stand; for what must be caught."""
+
+
 def _said(value: Any, name: str) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if name == "note" else f"{name}: {text}"
 
 
 def _is_taken_out(shown: str) -> bool:
-    return CARD_PLACEHOLDER in shown or shown == CARD_DATA_ENCODED
+    return CARD_PLACEHOLDER in shown or CVV_PLACEHOLDER in shown or shown == CARD_DATA_ENCODED
 
 
 def _refused_for_card_data(decoded: object) -> bool:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from shared.card_data.outline import without_long_numbers
-from tests.cards.caught import INVISIBLE, SEPARATORS, kinds
+from tests.cards.caught import INVISIBLE, SEPARATORS, numbers
 from tests.cards.numbers import any_number
 
 ONE, OTHER = "4242424242424242", "5555555555554444"
@@ -50,12 +50,12 @@ def test_two_numbers_leave_one_outline_however_they_are_written(form: str) -> No
         assert None not in outlines
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", numbers())
 def test_whatever_the_border_would_catch_is_in_no_outline(kind: str) -> None:
     """Also what it would catch once its scan is better: an outline is stored for ever."""
     source = Random(kind)
     for _ in range(5):
-        text = kinds()[kind](source)
+        text = numbers()[kind](source)
         outline = without_long_numbers(content(text))
         assert outline is not None
         assert ONE.encode() not in outline
