@@ -188,6 +188,13 @@ TRIALS: Final[Mapping[str, AlertTrial]] = {
         "A queue of others has refused messages of invoice (public) for 1h 0m 0s.",
         (15, 20, 2 * HOUR + 2),
     ),
+    "ListenerSlows": AlertTrial(
+        _rise("remit_public_copies_slow_total", "invoice"),
+        15,
+        {"severity": "ticket", "job": "invoice"},
+        "What somebody bound to the public events of invoice costs the broker too much: all listeners hear late.",
+        (9, 40),
+    ),
     "OutboxQuarantined": AlertTrial(
         _there("remit_outbox_quarantined", "invoice", 1, lane="inside"),
         15,
