@@ -115,6 +115,7 @@ OF_A_CASE: Final = {
     payment.OutcomeReason.REFUNDED_AT_GATEWAY,
     payment.OutcomeReason.DISPUTED,
     payment.OutcomeReason.NOT_CAPTURED,
+    payment.OutcomeReason.UNKNOWN_HERE,
     payment.OutcomeReason.NOT_REFUNDED,
     payment.OutcomeReason.REOPENED,
     payment.OutcomeReason.REFUND_TOO_LARGE,
