@@ -76,7 +76,8 @@ format: $(READY) ## format the source as `make check` requires
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 
 sbom: $(SUPPLY_READY) ## list what the services stand on, from the lock, as CycloneDX: .remit/sbom.json
-	@$(SUPPLY)/bin/cyclonedx-py requirements $(RUNTIME_LOCK) --pyproject pyproject.toml --output-reproducible -o .remit/sbom.json
+	@$(SUPPLY)/bin/python -W ignore -m cyclonedx_py requirements $(RUNTIME_LOCK) --pyproject pyproject.toml --output-reproducible -o .remit/sbom.json.new
+	@mv .remit/sbom.json.new .remit/sbom.json
 	@echo "Wrote .remit/sbom.json"
 
 licences: $(READY) $(SUPPLY_READY) ## list the licences of what the services stand on
