@@ -34,7 +34,11 @@ FOREIGN_VARIABLES = "FOREIGN_VARIABLES"
 
 
 class ConfigurationError(Exception):
-    """A setting is missing or wrong. The text is one sentence that names the variable and says what to do."""
+    """A setting is missing or wrong. The text has one sentence for each, which names the variable and says what to do."""
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__(" ".join(sentences))
+        self.sentences = sentences
 
 
 # -- where values come from ---------------------------------------------------------------------------------------------------------------
@@ -192,7 +196,7 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate({name: one.text for name, one in found.items() if one is not None})
         except ValidationError as error:
-            raise ConfigurationError(" ".join(cls._sentences(error))) from None
+            raise ConfigurationError(*cls._sentences(error)) from None
         settings.check()
         return settings
 

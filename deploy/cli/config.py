@@ -67,14 +67,14 @@ def settings_of(service: str) -> "type[ServiceSettings]":
     return kind
 
 
-def _mistakes(kind: "type[ServiceSettings]", environment: "EnvironmentVariables") -> list[str]:
+def _mistakes(kind: "type[ServiceSettings]", environment: "EnvironmentVariables") -> Sequence[str]:
     from shared.settings import ConfigurationError  # noqa: PLC0415
 
     try:
         kind.read(environment)
     except ConfigurationError as error:
-        return [str(error)]
-    return []
+        return error.sentences
+    return ()
 
 
 def _rows(kind: "type[ServiceSettings]", environment: "EnvironmentVariables") -> list[dict[str, str]]:

@@ -20,10 +20,10 @@ from deploy.cli.words import time
 from services.staff import actions
 from services.staff.actions import ActionResult, JournalEntry
 from shared import crash_points
-from shared.observability.logs import configure_logs, error_text
+from shared.observability.logs import configure_logs
 from shared.observability.visible import visible
 from shared.persistence import schema
-from shared.persistence.database import AWAY_ERRORS, Database, is_refused
+from shared.persistence.database import AWAY_ERRORS, Database, mistake_of
 from shared.settings import ConfigurationError, EnvironmentVariables
 
 T = TypeVar("T")
@@ -38,8 +38,8 @@ def run(work: Callable[[Database], Awaitable[T]], *, of: Service = Service.STAFF
             crash_points.arm_from_environment()
         return asyncio.run(_on_database(of, work))
     except AWAY_ERRORS as error:
-        if is_refused(error):
-            fail(f"{variable}: {error_text(error)}.", MISUSED)
+        if (mistake := mistake_of(error)) is not None:
+            fail(f"{variable}: {mistake}", MISUSED)
         fail(
             f"The {of.value} database does not answer ({type(error).__name__}): is {variable} right and PostgreSQL up? "
             "What was begun is done completely or not at all; doing it again does nothing twice.",

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from services.invoice.command_inbox import CommandInbox
 from services.invoice.handlers import InvoiceHandler
@@ -13,9 +14,9 @@ from shared.clock import system_clock
 from shared.messaging.topology import COMMANDS, SUSPECT_COMMANDS
 from shared.observability.redaction import describe_error, show_uncaught
 from shared.observability.visible import visible
-from shared.persistence.database import AWAY_ERRORS, Database
-from shared.service import Runtime, run_service
-from shared.settings import ConfigurationError, EnvironmentVariables
+from shared.persistence.database import AWAY_ERRORS, Database, mistake_of
+from shared.service import EXIT_FAILED, EXIT_MISCONFIGURED, Runtime, run_service
+from shared.settings import ConfigurationError, EnvironmentVariables, database_variable
 
 NAME = "invoice"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -53,9 +54,16 @@ def main() -> None:
     try:
         sys.exit(asyncio.run(_rebuild(repair="--repair" in sys.argv)))
     except ConfigurationError as error:
-        sys.exit(visible(f"{NAME}: {error}"))
+        _stop(str(error), EXIT_MISCONFIGURED)
     except AWAY_ERRORS as error:
-        sys.exit(visible(f"{NAME}: {describe_error(error)}"))
+        if (mistake := mistake_of(error)) is not None:
+            _stop(f"{database_variable(NAME)}: {mistake}", EXIT_MISCONFIGURED)
+        _stop(describe_error(error), EXIT_FAILED)
+
+
+def _stop(sentence: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{visible(f'{NAME}: {sentence}')}\n")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

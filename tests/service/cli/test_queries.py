@@ -216,8 +216,8 @@ async def test_a_rebuild_finds_a_differing_state_and_repairs_it(environment_urls
     reads_only = environment_urls.stack.database_url_of("invoice", AUDIT)
     refused = await remit("rebuild", environment=environment_urls, INVOICE_DATABASE_URL=reads_only)
     if environment_urls.stack.passwords:
-        assert (refused.code, refused.out) == (1, "")
-        assert "permission denied for table invoices" in refused.err
+        assert (refused.code, refused.out) == (2, "")
+        assert "INVOICE_DATABASE_URL: permission denied for table invoices" in refused.err
         assert "`remit permissions` shows" in refused.err
     differing = await remit("rebuild", environment=environment_urls)
     assert (differing.code, differing.out) == (1, "7 streams folded, 1 differ\nINV-void\n")
