@@ -129,20 +129,20 @@ def write_environment(system: System, file: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PrintedStep:
     """What to type, and why."""
 
     why: str
     commands: tuple[str, ...]
 
 
-def steps(payment_id: UUID, number: int) -> tuple[Step, ...]:
+def steps(payment_id: UUID, number: int) -> tuple[PrintedStep, ...]:
     """The way from nothing to the point of it: paid; in doubt, found, asked, settled; a dead letter replayed. tests/system types it."""
     amount = "--amount-minor 12500 --currency EUR"
     end = str(payment_id)[-8:]
     paid, doubtful, spoiled = (f"INV-{number + one}" for one in range(INVOICES))
     return (
-        Step(
+        PrintedStep(
             "An invoice is paid",
             (
                 f"remit invoice issue {paid} --customer C-1 {amount}",
@@ -150,7 +150,7 @@ def steps(payment_id: UUID, number: int) -> tuple[Step, ...]:
                 f"remit invoice show {paid}",
             ),
         ),
-        Step(
+        PrintedStep(
             "A gateway goes silent: nobody knows whether the card was charged. After some seconds a person has to decide (version 4)",
             (
                 f"remit invoice issue {doubtful} --customer C-1 {amount}",
@@ -162,7 +162,7 @@ def steps(payment_id: UUID, number: int) -> tuple[Step, ...]:
                 f"remit invoice show {doubtful}",
             ),
         ),
-        Step(
+        PrintedStep(
             "A message that could not be handled waits for staff: it is replayed, and its invoice is issued",
             (
                 "remit dead-letters list",
@@ -170,7 +170,7 @@ def steps(payment_id: UUID, number: int) -> tuple[Step, ...]:
                 f"remit invoice show {spoiled}",
             ),
         ),
-        Step(
+        PrintedStep(
             "Whether all promises hold, and all is well",
             ("remit audit", "remit doctor", f"remit find {doubtful}"),
         ),
