@@ -42,12 +42,12 @@ def this_build() -> RemitBuild:
 
 
 def libraries() -> Mapping[str, str]:
-    """The versions of the libraries that Remit asks for itself, by name. Empty if the package is not installed."""
+    """The versions of the libraries that Remit asks for itself and that are installed, by name. Empty if the package is not installed."""
     try:
         required = metadata.requires(_DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return {}
-    names = sorted({re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in required if "extra ==" not in line})
+    names = sorted({re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in required})
     return {name: found for name in names if (found := _version_of(name)) is not None}
 
 

@@ -124,14 +124,12 @@ def test_a_card_number_as_correlation_id_is_redacted(log: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("level", ["INFO", "WARNING"], ids=str.lower)
-def test_facts_can_be_turned_off(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_can_be_turned_off(level: str) -> None:
     stream = io.StringIO()
-    monkeypatch.setenv("LOG_FACTS", "off" if level == "INFO" else "on")
-    configure_logs("invoice", level=level, format="json", stream=stream)
+    configure_logs("invoice", level=level, format="json", with_facts=level != "INFO", stream=stream)
     try:
         commit(said(CAPTURED))
     finally:
-        monkeypatch.delenv("LOG_FACTS")
         configure_logs("tests")
     assert stream.getvalue() == ""
 

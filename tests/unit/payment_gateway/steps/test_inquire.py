@@ -128,6 +128,8 @@ TABLE: StepTable = {
     },
 }
 _CASE = payment(PaymentStatus.NEEDS_DECISION)
+_FOUND = replace(_CASE, reason="unknown_here", params_hash=None)
+"""A capture that reconcile found, and that no payment of ours had."""
 _PAID = payment(PaymentStatus.CAPTURED)
 SCENARIOS = scenarios_of(TABLE) | {
     "captured: given back by somebody else": Scenario(
@@ -137,6 +139,9 @@ SCENARIOS = scenarios_of(TABLE) | {
     ),
     "captured: disputed": Scenario(
         _PAID, DISPUTED, needs_a_person("disputed", gateway_side=domain.side_of(DISPUTED))(_PAID)
+    ),
+    "needs decision: a capture that reconcile found is told with both sides": Scenario(
+        _FOUND, CAPTURED, needs_a_person("unknown_here", gateway_side=domain.side_of(CAPTURED))(_FOUND)
     ),
     **{
         f"needs decision: a capture of {what} is told anew": Scenario(
