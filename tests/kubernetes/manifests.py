@@ -1,7 +1,6 @@
 """The manifests of `deploy/kubernetes` as `kubectl kustomize` renders them."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -12,8 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from deploy.local import debian
-from deploy.local.scratch import exclusive_lock
+from tests.support.programs import program
 
 FOLDER: Final = Path(__file__).parents[2] / "deploy/kubernetes"
 SCHEMAS: Final = Path(__file__).parent / "schemas"
@@ -24,7 +22,6 @@ RENDERED: Final = (*BASES, *EXAMPLE, "example/after-upgrade")
 _KUSTOMIZE_LEAST: Final = 5
 """The version from which on `labels` can be put into templates. Debian 13 has it (kubernetes-client), Debian 12 has not."""
 _DEADLINE_S: Final = 60
-_INSTALL_LOCK_S: Final = 700.0
 
 Resource = Mapping[str, Any]
 
@@ -32,16 +29,11 @@ Resource = Mapping[str, Any]
 @cache
 def kubectl() -> str:
     """The program that renders. It is installed where we may; where there is none, or one that is too old, the test is skipped."""
-    if shutil.which("kubectl") is None and debian.can_install():
-        with exclusive_lock("install", deadline_s=_INSTALL_LOCK_S):
-            debian.install("kubernetes-client")
-    program = shutil.which("kubectl")
-    if program is None:
-        pytest.skip("kubectl is not installed: install the package kubernetes-client of Debian 13")
-    version = json.loads(_run(program, "version", "--client", "--output=json")).get("kustomizeVersion", "v0")
+    found = program("kubectl", "kubernetes-client")
+    version = json.loads(_run(found, "version", "--client", "--output=json")).get("kustomizeVersion", "v0")
     if int(version.removeprefix("v").partition(".")[0]) < _KUSTOMIZE_LEAST:
         pytest.skip(f"kubectl renders with Kustomize {version}: it needs {_KUSTOMIZE_LEAST} or newer")
-    return program
+    return found
 
 
 @cache

@@ -34,8 +34,10 @@ from tests.kubernetes.manifests import (
     render,
     schemas,
 )
+from tests.support.programs import INSTALLED_WITHIN_S
 from tests.unit.books.documents import table
 
+pytestmark = pytest.mark.timeout(INSTALLED_WITHIN_S)
 NAMESPACE: Final = "remit"
 GIVEN: Final[Mapping[str, str]] = {"gateway": "api-key", "card-keys": "keys.json"}
 """Secrets that nobody draws, and their key."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import asyncpg
+import pytest
 
 from deploy.kubernetes import resources
 from deploy.local.stack import Stack
@@ -19,7 +20,9 @@ from shared.messaging.topology import SUSPECT_COMMANDS
 from shared.persistence.database import Database
 from tests.kubernetes.manifests import Resource, of_kind, render
 from tests.support.environment import Environment
+from tests.support.programs import INSTALLED_WITHIN_S
 
+pytestmark = pytest.mark.timeout(INSTALLED_WITHIN_S)
 LISTED = (
     ("list_exchanges", "name", "type", "durable", "auto_delete", "internal", "arguments"),
     ("list_queues", "name", "durable", "auto_delete", "arguments"),

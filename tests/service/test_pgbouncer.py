@@ -13,9 +13,10 @@ from shared.service import serve
 from shared.settings import ConfigurationError
 from shared.urls import database_arguments
 from tests.support.environment import Environment
-from tests.support.pgbouncer import pgbouncer, program
+from tests.support.pgbouncer import pgbouncer
+from tests.support.programs import INSTALLED_WITHIN_S
 
-pytestmark = pytest.mark.skipif(program() is None, reason="needs PgBouncer: install Debian's package pgbouncer")
+pytestmark = pytest.mark.timeout(INSTALLED_WITHIN_S)
 DEADLINE_S = 30.0
 NEEDED = "SAGA_DATABASE_URL: sessions are not ours alone: PgBouncer has to be in session mode (pool_mode = session)"
 

@@ -1,7 +1,6 @@
 """A real PgBouncer in front of a database."""
 
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -11,14 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from tests.support.programs import program
 from tests.support.waiting import DEADLINE_S, POLL_S
-
-_PROGRAM = "pgbouncer"
-
-
-def program() -> str | None:
-    """The program, if it is installed (Debian's package `pgbouncer`)."""
-    return shutil.which(_PROGRAM, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
 @contextmanager
@@ -37,7 +30,7 @@ def pgbouncer(url: str, mode: str) -> Iterator[str]:
             f"auth_type = plain\nauth_file = {folder / 'users'}\npool_mode = {mode}\n"
         )
         as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
-        command = [program() or _PROGRAM, "-q", *as_nobody, str(folder / "conf")]
+        command = [program("pgbouncer", "pgbouncer"), "-q", *as_nobody, str(folder / "conf")]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 _wait_for(port)

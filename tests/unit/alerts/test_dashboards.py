@@ -11,9 +11,11 @@ from deploy.local.stack import SERVICES
 from shared.observability import metrics
 from shared.observability.sampled import SampledGauge
 from tests.support.environment import ROOT
+from tests.support.programs import INSTALLED_WITHIN_S
 from tests.unit.alerts.known_metrics import exposed, metrics_in, unknown_metrics
 from tests.unit.alerts.promtool import run
 
+pytestmark = pytest.mark.timeout(INSTALLED_WITHIN_S)
 GRAFANA: Final = ROOT / "deploy/grafana"
 DASHBOARDS: Final = sorted((GRAFANA / "dashboards").glob("*.json"))
 UNITS: Final = {"s", "short", "ops", "bytes", "percentunit", "bool_yes_no"}

@@ -10,6 +10,7 @@ import pytest
 
 from shared.messaging.topology import WORK_QUEUES
 from tests.support.environment import ROOT
+from tests.support.programs import INSTALLED_WITHIN_S
 from tests.unit.alerts.known_metrics import metrics_in, unknown_metrics
 from tests.unit.alerts.promtool import check_rules, run
 from tests.unit.books.documents import anchors
@@ -19,6 +20,7 @@ CONFIG: Final = ROOT / "deploy/prometheus/prometheus.yml"
 RUNBOOK: Final = ROOT / "deploy/RUNBOOK.md"
 ALERTS: Final = re.findall(r"^      - alert: (\w+)$", RULES.read_text(), re.MULTILINE)
 
+pytestmark = pytest.mark.timeout(INSTALLED_WITHIN_S)
 HOUR: Final = 60
 Labels = Mapping[str, str]
 
