@@ -42,7 +42,7 @@ class CliError(Exception):
         self.code = code
 
 
-WHOLE = 4_000
+WHOLE = 100_000
 """Columns of a pipe: more than any row of ours has, and a row of a table is padded to them nowhere."""
 
 

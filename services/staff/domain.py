@@ -50,6 +50,7 @@ CASE_REASONS = frozenset(
         "authentication_required",
         "decided_by_person",
         "capture_differs",
+        "unknown_here",
         "refunded_at_gateway",
         "disputed",
         "not_captured",
