@@ -87,6 +87,11 @@ def readings(text: str | bytes, effort: Effort) -> Iterator[bytes]:
         yield from layer
 
 
+def may_be_base64_or_hex(data: bytes) -> bool:
+    """Whether digits may stand in this ASCII text behind one of these encodings."""
+    return _HEX.search(data) is not None or _BASE64.search(data.translate(_I_TO_P)) is not None
+
+
 def _may_be_encoded(data: bytes, effort: Effort) -> bool:
     return (
         b"\\" in data

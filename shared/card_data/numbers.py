@@ -9,18 +9,18 @@ from shared.card_data.brands import DIGITS_MIN, passes_luhn, published_lengths
 from shared.card_data.effort import Effort
 from shared.card_data.surroundings import is_meant
 
-_DIGITS = b"0123456789"
-_NO_DIGITS = bytes(byte for byte in range(256) if byte not in _DIGITS)
+DIGITS: Final = b"0123456789"
+_NO_DIGITS = bytes(byte for byte in range(256) if byte not in DIGITS)
 _SEPARATOR = rb'(?:[^0-9A-Za-z]{1,3}(?:\s*")?)'
 """Between two groups: up to three signs. White space before a quote does not count: in a JSON list of texts it is lay-out."""
 
 # -- a quick look ------------------------------------------------------------------------------------------------------------------------
 
-_TO_ZEROS = bytes(ord("0") if byte in _DIGITS else byte for byte in range(256))
+_TO_ZEROS = bytes(ord("0") if byte in DIGITS else byte for byte in range(256))
 _NO_LETTERS_DIGITS = bytes(byte for byte in _NO_DIGITS if not bytes((byte,)).isalpha())
 _NO_LETTERS_DIGITS_COLON = _NO_LETTERS_DIGITS.replace(b":", b"")
-_DIGITS_IN_A_ROW = b"0" * DIGITS_MIN
-_AT_COLON = b"0000:0000"
+DIGITS_IN_A_ROW: Final = b"0" * DIGITS_MIN
+ZEROS_AT_COLON: Final = b"0000:0000"
 """Colons are not left out, or the times of day in our bodies would seem to have twelve digits in a row."""
 _AROUND_COLON = re.compile(b"0000[^0A-Za-z]{0,2}:[^0A-Za-z]{0,2}0000")
 
@@ -28,9 +28,9 @@ _AROUND_COLON = re.compile(b"0000[^0A-Za-z]{0,2}:[^0A-Za-z]{0,2}0000")
 
 _TO_ROWS = bytes(ord("A") if bytes((byte,)).isalpha() else ord("0") for byte in range(256))
 _TO_ROWS_WITHOUT_COLONS = _TO_ROWS[: ord(":")] + b"A" + _TO_ROWS[ord(":") + 1 :]
-_ROW = re.compile(_DIGITS_IN_A_ROW + b"+")
+_ROW = re.compile(DIGITS_IN_A_ROW + b"+")
 """Of a text in which letters are A, and all else is 0."""
-_TO_GROUPS = bytes(byte if byte in _DIGITS else ord(" ") for byte in range(256))
+_TO_GROUPS = bytes(byte if byte in DIGITS else ord(" ") for byte in range(256))
 
 _BRANDS_BEGIN = rb"(?=[46]|[23589](?![0-9])|2[2-7]|3[04-9]|5[0-8]|8[12]|97)"
 # JSON is full of floats. What stands behind the point of one is left out here; `is_meant` knows the other floats.
@@ -79,15 +79,15 @@ def digits_of(data: bytes) -> bytes:
 
 def may_hold_long_number(data: bytes) -> bool:
     """Whether as many digits as a card number has stand in this ASCII text with no letter between them."""
-    return _DIGITS_IN_A_ROW in data.translate(_TO_ZEROS, _NO_LETTERS_DIGITS)
+    return DIGITS_IN_A_ROW in data.translate(_TO_ZEROS, _NO_LETTERS_DIGITS)
 
 
 def card_numbers(data: bytes, effort: Effort) -> Iterator[tuple[int, int]]:
     """Where card numbers stand in this ASCII text, as (start, end); they may overlap. Raises `TooMuchEffort`."""
     effort.spend(len(data) * _BYTE_US)
     zeros = data.translate(_TO_ZEROS, _NO_LETTERS_DIGITS_COLON)
-    has_colons = _AT_COLON in zeros and _AROUND_COLON.search(data.translate(_TO_ZEROS)) is not None
-    if not has_colons and _DIGITS_IN_A_ROW not in zeros:
+    has_colons = ZEROS_AT_COLON in zeros and _AROUND_COLON.search(data.translate(_TO_ZEROS)) is not None
+    if not has_colons and DIGITS_IN_A_ROW not in zeros:
         return  # nearly every healthy message
     effort.spend(len(data) * _BYTE_US)
     data = b"\n" + data

@@ -6,6 +6,7 @@ from typing import Final
 from shared.card_data.brands import DIGITS_MIN
 from shared.card_data.effort import Effort, TooMuchEffort
 from shared.card_data.encodings import readings
+from shared.card_data.glance import is_without_long_numbers
 from shared.card_data.numbers import digits_of, may_hold_long_number, rows
 
 _EFFORT_MAX_US: Final = 800
@@ -28,6 +29,8 @@ def without_long_numbers(content: bytes) -> bytes | None:
     Two contents that differ in nothing but long numbers have one outline. It cannot be otherwise: whoever can tell one number from another
     by what is stored finds the number by trying all of them.
     """
+    if is_without_long_numbers(content):
+        return None
     effort = Effort(_EFFORT_MAX_US)
     try:
         plain, *behind = readings(content, effort)

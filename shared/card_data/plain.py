@@ -7,7 +7,7 @@ from typing import Final
 APART: Final = "\nx\n"
 """Nothing that may stand within a card number: between texts that are looked at together."""
 IGNORABLE: Final = b"\x01"
-_CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
+CONTROLS: Final = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
 _BY_CATEGORY: Final = {
     **dict.fromkeys(("Cc", "Cf", "Mn", "Me"), IGNORABLE),
     **dict.fromkeys(("Lu", "Ll", "Lt", "Lo"), b"x"),
@@ -60,7 +60,7 @@ def _make_twins() -> str:
 
 
 _TWINS: Final = _make_twins()
-_CONTROLS_IGNORED: Final = bytes(IGNORABLE[0] if byte in _CONTROLS else byte for byte in range(256))
+_CONTROLS_IGNORED: Final = bytes(IGNORABLE[0] if byte in CONTROLS else byte for byte in range(256))
 
 
 def twins_of(text: str) -> bytes:
@@ -77,12 +77,12 @@ def as_ascii(text: str | bytes) -> bytes:
     """The text as it reads: digits of any script as ASCII ones, without what nobody sees. Bytes are read as UTF-8."""
     if not text.isascii():
         text = twins_of(text if isinstance(text, str) else text.decode("utf-8", "replace"))
-    return (text if isinstance(text, bytes) else text.encode()).translate(None, _CONTROLS)
+    return (text if isinstance(text, bytes) else text.encode()).translate(None, CONTROLS)
 
 
 def is_text(body: bytes) -> bool:
     """Whether it can be looked at: UTF-8 without control characters. UTF-16, EBCDIC and what is compressed hide what they hold."""
-    if len(body.translate(None, _CONTROLS)) < len(body):
+    if len(body.translate(None, CONTROLS)) < len(body):
         return False
     try:
         body.decode("utf-8")

@@ -34,6 +34,7 @@ from typing import Final
 
 from shared.card_data.effort import Effort, TooMuchEffort
 from shared.card_data.encodings import readings
+from shared.card_data.glance import is_clean
 from shared.card_data.numbers import card_numbers, digits_of
 from shared.card_data.plain import IGNORABLE, as_ascii, twins_of
 from shared.card_data.verification_values import verification_values
@@ -60,6 +61,8 @@ _FINDERS: Final[dict[CardData, Callable[[bytes, Effort], Iterator[tuple[int, int
 
 def find_card_data(text: str | bytes, effort: Effort | None = None) -> CardData | None:
     """What stands in this text, as it is or encoded: see `readings`. Bytes are read as UTF-8."""
+    if is_clean(text):
+        return None
     effort = effort or Effort()
     try:
         for data in readings(text, effort):

@@ -103,10 +103,26 @@ _C_HINT = re.compile(
     rb"c(?:v[vcnd2]|cv|sv2|sc|av|ard[_\-. ]?(?:code|ver)|ode d|odice d|.digo d|ryptogramme)", re.DOTALL
 )
 _OTHER_HINTS: Final = (b"pin", b"track", b"security", b"verification", b"sicherheits", b"fziffer", b"fnummer")
+_ANY_PIN = re.compile(rb"p%bin(?:[_\- ]?(?:block|code))?(?![a-z])" % _FIRST)
+_ANY_TRACK = re.compile(_TRACK)
 _REVERSED: Final = _NamedValue(b"val", rb"val(?:ue)?%b\s*[:=>]" % _QUOTE, _BEFORE)
 
 # What the steps cost, in microseconds.
 _BYTE_US, _C_US, _HINT_US, _NAME_US = 0.008, 0.025, 0.6, 3
+
+
+def may_name_a_value(lowered: bytes) -> bool:
+    """Whether the name of a verification value, a PIN or a track may stand in this ASCII text in lower case."""
+    return (
+        _C_HINT.search(lowered) is not None
+        or (b"pin" in lowered and _ANY_PIN.search(lowered) is not None)  # not in `shipping`
+        or (b"track" in lowered and _ANY_TRACK.search(lowered) is not None)  # not in `tracking`
+        or b"security" in lowered
+        or b"verification" in lowered
+        or b"sicherheits" in lowered
+        or b"fziffer" in lowered
+        or b"fnummer" in lowered
+    )
 
 
 def is_cvv_name(name: str) -> bool:

@@ -301,14 +301,15 @@ def parse(body: bytes) -> Any:
         raise _not_json(error) from None
     extent = _Extent()
     extent.add((value,), DEPTH_MAX)
-    unescaped = (
-        body.replace(rb"\\", b"") if b"\\" in body else body
-    )  # of the backslashes only those that begin an escape are left
-    if b"\\u0000" in unescaped:
-        raise _MalformedError(
-            MalformedReason.NUL_CHARACTER, "a string holds the character NUL, which no database takes"
-        )
-    if 2 * extent.strings != unescaped.count(b'"') - unescaped.count(rb"\""):
+    quotes = body.count(b'"')
+    if b"\\" in body:
+        unescaped = body.replace(rb"\\", b"")  # of the backslashes only those that begin an escape are left
+        if b"\\u0000" in unescaped:
+            raise _MalformedError(
+                MalformedReason.NUL_CHARACTER, "a string holds the character NUL, which no database takes"
+            )
+        quotes -= unescaped.count(rb"\"")
+    if 2 * extent.strings != quotes:
         raise _MalformedError(MalformedReason.DUPLICATE_KEY, "an object has the same key twice")
     if extent.has_floats and any(map(_is_too_long, _STRING_OR_INTEGER.findall(body))):
         raise _too_long()  # orjson makes a float of it
@@ -335,13 +336,14 @@ class _Extent:
 
     def add(self, values: Iterable[Any], depth: int) -> None:
         """Refuses what holds more than `depth` levels."""
+        strings = 0
         for value in values:
             kind = type(value)
             if kind is str:
-                self.strings += 1
+                strings += 1
             elif kind is dict:
                 self._enter(len(value), depth)
-                self.strings += len(value)
+                strings += len(value)
                 self.add(value.values(), depth - 1)
             elif kind is list:
                 self._enter(len(value), depth)
@@ -350,6 +352,7 @@ class _Extent:
                 self.has_floats = True
             elif kind is int and value >= _INTEGER_END:
                 raise _too_long()
+        self.strings += strings
 
     def _enter(self, values: int, depth: int) -> None:
         if not depth:
