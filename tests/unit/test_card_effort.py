@@ -6,6 +6,7 @@ import json
 import time
 import urllib.parse
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -24,15 +25,20 @@ TRIES = 3
 
 
 def filled(unit: str) -> bytes:
-    return (unit * BODY_BYTES_MAX).encode("utf-8", "replace")[:BODY_BYTES_MAX].decode("utf-8", "ignore").encode()
+    return _cut(unit.encode("utf-8", "replace") * (BODY_BYTES_MAX // len(unit) + 1), BODY_BYTES_MAX)
+
+
+def _cut(text: bytes, size: int) -> bytes:
+    return text[:size].decode("utf-8", "ignore").encode()
 
 
 def scattered(make: Callable[[Random], str]) -> bytes:
     """The same pieces in every run, each another."""
-    source, text = Random(5), ""
-    while len(text) < BODY_BYTES_MAX:
-        text += make(source)
-    return text.encode()[:BODY_BYTES_MAX].decode("utf-8", "ignore").encode()
+    source, pieces, size = Random(5), list[bytes](), 0
+    while size < BODY_BYTES_MAX:
+        pieces.append(make(source).encode("utf-8", "replace"))
+        size += len(pieces[-1])
+    return _cut(b"".join(pieces), BODY_BYTES_MAX)
 
 
 # Each was the worst one of its kind for one draft of the scanner or another.
@@ -68,22 +74,24 @@ PIECES: dict[str, Callable[[Random], str]] = {
     "long integers": lambda source: f"{source.getrandbits(70)},",
     "members": lambda source: f'"{source.randbytes(2).hex()}":{source.randrange(10)},',
 }
-WORST = {**{repr(unit): filled(unit) for unit in UNITS}, **{name: scattered(make) for name, make in PIECES.items()}}
+WORST: dict[str, Callable[[], bytes]] = {
+    **{repr(unit): partial(filled, unit) for unit in UNITS},
+    **{name: partial(scattered, make) for name, make in PIECES.items()},
+}
 
 
-@pytest.mark.parametrize("is_in_a_command", [False, True], ids=["bare", "in a command"])
 @pytest.mark.parametrize("name", WORST)
-def test_no_body_holds_the_loop(name: str, is_in_a_command: bool) -> None:
-    body = WORST[name]
-    if is_in_a_command:
-        room = BODY_BYTES_MAX - len(body_with(""))
-        body = body_with("@").replace(b"@", body[:room].decode("utf-8", "ignore").replace('"', "'").encode())
-    spent_s = []
-    for _ in range(TRIES):
-        started = time.thread_time()
-        decode(body, content_type=STRUCTURED)
-        spent_s.append(time.thread_time() - started)
-    assert min(spent_s) < CPU_S_MAX * BUSY_FACTOR
+def test_no_body_holds_the_loop(name: str) -> None:
+    body, frame = WORST[name](), body_with("@")
+    in_a_command = frame.replace(b"@", _cut(body, BODY_BYTES_MAX - len(frame)).replace(b'"', b"'"))
+    for one in (body, in_a_command):
+        assert any(cpu_s(one) < CPU_S_MAX * BUSY_FACTOR for _ in range(TRIES))
+
+
+def cpu_s(body: bytes) -> float:
+    started = time.thread_time()
+    decode(body, content_type=STRUCTURED)
+    return time.thread_time() - started
 
 
 def test_what_takes_too_much_effort_is_refused_with_that_reason() -> None:
