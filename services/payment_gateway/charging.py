@@ -179,8 +179,7 @@ class Charging:
         """Take step after step while the next one is due at once and the lease is held. Raises RuntimeError after `STEPS_MAX` steps."""
         age_s = (self.clock() - row.requested_at).total_seconds()
         step = domain.first_step(row.payment, age_s, self.policy)
-        if step is GatewayStep.FIND:
-            row = replace(row, payment=domain.looked_for(row.payment, age_s))
+        row = replace(row, payment=domain.aged(row.payment, age_s))
         for seq in range(1, STEPS_MAX + 1):
             result = await self._take_step(step, row, seq)
             if not await self.commit.record(result):

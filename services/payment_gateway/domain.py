@@ -34,6 +34,9 @@ LATE_REMINDERS_MAX = 1_000
 first message that the saga receives about the payment, nobody refunds it."""
 LIMITED_S = 1.0
 """The wait after a 429 that names none. The pace of all calls has slowed by then."""
+FORGETS_AFTER_S = 30.0
+"""From this age on we may have forgotten versions of a payment (`aged`). No fail-over to a database that lacks the last commits is quicker,
+and a healthy payment is long over, so that its versions stay small."""
 VERSION_MAX = 2_000_000_000
 """The highest version that an age gives: the column has room for changes after it."""
 CODE_LENGTH_MAX = 64
@@ -160,11 +163,11 @@ class GatewaySide:
 class Payment:
     """A payment, as it is stored.
 
-    `version` grows with each change of status, and more so when it is looked for (`looked_for`). `params_hash` is None if the payment was
-    closed before its request was handled: by a person, or by an earlier build, because a command about it came first. `rung` is the next
-    rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved for a key, even a failure,
-    so a call that is repeated after that needs a new one. `reason` says why the
-    payment has its status, and `decided_by` which person decided it. `advice` is the gateway's code for what the sender can do about that
+    `version` grows with each change of status, and is at least `version_floor` then, which is not stored (`aged`). `params_hash` is None
+    if the payment was closed before its request was handled: by a person, or by an earlier build, because a command about it came first.
+    `rung` is the next rung of the ladder. `key_number` is part of the idempotency keys: a gateway replays the answer that it saved for a
+    key, even a failure, so a call that is repeated after that needs a new one. `reason` says why the payment has its status, and
+    `decided_by` which person decided it. `advice` is the gateway's code for what the sender can do about that
     reason. `was_case` is true once it was a case for staff, or once a person asked about it. `refunds` are all its refunds, in the order in
     which they were asked for; `refund_id` is the gateway's id of the newest.
 
@@ -195,6 +198,12 @@ class Payment:
     settled_as: PaymentStatus | None = None
     gateway_side: GatewaySide | None = None
     refunds: Refunds = ()
+    version_floor: int = field(default=0, compare=False)
+
+    @property
+    def next_version(self) -> int:
+        """The version after the next change of status."""
+        return max(self.version + 1, self.version_floor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,14 +298,15 @@ def first_step(payment: Payment, age_s: float, policy: Policy) -> GatewayStep | 
     return GatewayStep.FIND if step in BEGINS and age_s >= policy.find_after_s else step
 
 
-def looked_for(payment: Payment, age_s: float) -> Payment:
-    """The payment that is looked for because it is old, with a version above all that we may have forgotten.
+def aged(payment: Payment, age_s: float) -> Payment:
+    """The payment, which was requested `age_s` seconds ago, with a floor under its next version: above all that we may have forgotten.
 
-    Outcomes are told apart and put in order by their version. A payment changes far less often than once a second.
+    Whoever hears of outcomes tells them apart and puts them in order by their version. If a restore or a fail-over took the last versions
+    from us, the next outcome would have a version that others know already, and they would drop it. A payment changes less often than once
+    a second, so its age in seconds is above every version that it had before. Only a change takes the higher version: what was announced
+    stays as it is, and can be said again and decided about.
     """
-    if payment.status is not PaymentStatus.REQUESTED:
-        return payment
-    return replace(payment, version=max(payment.version, min(int(age_s), VERSION_MAX)))
+    return replace(payment, version_floor=min(int(age_s), VERSION_MAX)) if age_s >= FORGETS_AFTER_S else payment
 
 
 def next_step(payment: Payment) -> GatewayStep | None:
@@ -657,7 +667,7 @@ def _refunded(payment: Payment, gateway_id: str | None, policy: Policy) -> Payme
 
 def refund_made(payment: Payment, *, gateway_id: str | None = None, decided_by: str | None = None) -> Payment:
     """The payment after its refund at work was made. If something is left it is captured again, and its next refund begins."""
-    refund, version = refund_at_work(payment), payment.version + 1
+    refund, version = refund_at_work(payment), payment.next_version
     ended = replace(
         refund,
         status=PaymentRefundStatus.REFUNDED,
@@ -678,7 +688,7 @@ def _status_after(payment: Payment, after: Refunds) -> PaymentStatus:
 
 def refund_kept(payment: Payment, *, decided_by: str) -> Payment:
     """A person decided that the money of the refund at work stays. If the invoice took the money, the payment is captured again."""
-    refund, version = refund_at_work(payment), payment.version + 1
+    refund, version = refund_at_work(payment), payment.next_version
     kept = replace(refund, status=PaymentRefundStatus.KEPT, version=version, decided_by=decided_by)
     after, is_of_saga = refunds.changed(payment.refunds, kept), refund.refund_id == payment.payment_id
     status = PaymentStatus.REFUND_FAILED if is_of_saga else _status_after(payment, after)
@@ -942,7 +952,7 @@ def move(
         payment,
         status=status,
         settled_as=payment.status if is_settled(payment) else payment.settled_as,
-        version=payment.version + 1,
+        version=payment.next_version,
         rung=0,
         reason=reason,
         advice=advice,

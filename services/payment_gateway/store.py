@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from services.payment_gateway import refund_store
-from services.payment_gateway.domain import CASES, CHARGED, GatewaySide, Payment, PaymentStatus, PendingOutcome
+from services.payment_gateway.domain import CASES, CHARGED, GatewaySide, Payment, PaymentStatus, PendingOutcome, aged
 from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
 from shared.contracts.currencies import ISO_4217
 from shared.messaging.envelope import Cause
@@ -90,7 +90,8 @@ class RowState:
 _ROW = """payment_id, invoice_id, status, version, amount_minor, currency, method_token, card_jwe, params_hash, gateway_id,
     pending_status, pending_reason, pending_advice, reason, advice, receipt_number, refund_id, decided_by, was_case, rung, key_number,
     details, settled_as, gateway_side,
-    cause_id, correlation_id, traceparent, fence, coalesce(requested_at, created_at) AS requested_at"""
+    cause_id, correlation_id, traceparent, fence, coalesce(requested_at, created_at) AS requested_at,
+    extract(epoch FROM now() - coalesce(requested_at, created_at))::float8 AS age_s"""
 """The columns that `_row` reads. They are named, so that this build also runs when the next build has added a column."""
 
 
@@ -380,7 +381,7 @@ def _row(row: Record) -> PaymentRow:
         gateway_side=_gateway_side(row["gateway_side"]),
     )
     origin = Origin(row["cause_id"], row["correlation_id"], row["traceparent"])
-    return PaymentRow(payment, row["fence"], origin, row["requested_at"])
+    return PaymentRow(aged(payment, row["age_s"]), row["fence"], origin, row["requested_at"])
 
 
 _SIDE = tuple(field.name for field in fields(GatewaySide))

@@ -90,20 +90,33 @@ def test_only_what_we_may_have_forgotten_is_looked_for(before: Payment, age_s: f
 
 
 @pytest.mark.parametrize(
-    ("before", "age_s", "version"),
+    "before", [payment(status) for status in PaymentStatus if status is not PaymentStatus.REFUNDED], ids=str
+)
+@pytest.mark.parametrize(
+    ("age_s", "version"),
     [
-        pytest.param(payment(PaymentStatus.REQUESTED), 7_200.9, 7_200, id="requested"),
-        pytest.param(payment(PaymentStatus.REQUESTED), 1.0, 3, id="requested, and its version is higher already"),
-        pytest.param(
-            payment(PaymentStatus.REQUESTED), 1e12, domain.VERSION_MAX, id="requested, by a clock that is wrong"
-        ),
-        pytest.param(CASE, 7_200.9, 3, id="a case that a person is about to decide"),
+        pytest.param(domain.FORGETS_AFTER_S - 1, 4, id="young"),
+        pytest.param(7_200.9, 7_200, id="old"),
+        pytest.param(1e12, domain.VERSION_MAX, id="by a clock that is wrong"),
     ],
 )
-def test_what_is_looked_for_has_a_version_above_those_that_were_forgotten(
+def test_an_old_payment_changes_to_a_version_above_those_that_were_forgotten(
     before: Payment, age_s: float, version: int
 ) -> None:
-    assert domain.looked_for(before, age_s) == replace(before, version=version)
+    aged = domain.aged(before, age_s)
+    assert aged == before, "what was announced stays as it is"
+    assert domain.move(aged, PaymentStatus.NEEDS_DECISION).version == version
+
+
+def test_a_refund_of_an_old_payment_is_told_at_the_version_of_the_payment() -> None:
+    aged = domain.aged(payment(PaymentStatus.REFUNDING), 7_200.0)
+    for after in (domain.refund_made(aged), domain.refund_kept(aged, decided_by="ann")):
+        assert (after.version, after.refunds[-1].version) == (7_200, 7_200)
+
+
+def test_a_version_that_is_higher_already_goes_on() -> None:
+    aged = domain.aged(replace(payment(PaymentStatus.PREPARED), version=9_000), 7_200.0)
+    assert domain.move(aged, PaymentStatus.IN_DOUBT).version == 9_001
 
 
 def test_an_encrypted_card_with_its_old_payment_is_exchanged_once_none_was_found() -> None:
