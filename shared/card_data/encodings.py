@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from shared.card_data.effort import Effort
-from shared.card_data.plain import APART, as_ascii
+from shared.card_data.plain import APART, as_ascii, as_latin_1
 
 READABLE_MIN: Final = len("cvv=987")
 """The shortest text that holds card data."""
@@ -106,7 +106,8 @@ def _may_be_encoded(data: bytes, effort: Effort) -> bool:
 def _as_ascii(text: str | bytes, effort: Effort) -> bytes:
     if isinstance(text, bytes) and not text.isascii():
         text = text.decode("utf-8", "replace")
-    effort.spend(len(text) * (_PASS_US if text.isascii() else _NON_ASCII_US))
+    is_fast = text.isascii() or (isinstance(text, str) and as_latin_1(text) is not None)
+    effort.spend(len(text) * (_PASS_US if is_fast else _NON_ASCII_US))
     return as_ascii(text)
 
 

@@ -49,9 +49,22 @@ UNITS = (
     *("GB82WEST12345698765432 ", "DE89370400440532013000 ", "AA11 ", "00000000-4242-4242-4242-424200000000 "),
     *("\\u0034", "\\u200b", "\\ud83d", "\\ud83d\\ude00", "\\\\\\\\u0034", "\\x34", "\\n4", "\\", "\\u00"),
     *("%34", "%2534", "%EF%BC%94", "=34", "=3", "&#52;", "&amp;#52;", "&#x34;", "&#", "&nbsp;4", "&shy;", "&Tab;"),
-    *("NDI0", "NDI0MjQy", "IAAA", "3a", "3a3a3a3a3a3a3a3a3a3a3a4", "0f", "MzAz"),
+    *("NDI0", "NDI0MjQy", "IAAA", "3a", "3a3a3a3a3a3a3a3a3a3a3a4", "0f", "MzAz", "0.642424242424242414&nbsp;"),
     *("\uff14", "\u0664", "4\u200b", "4\u00e9", "\u2463", "4\u6f22", "\U0001d7d2", "\u200b", "\U000e0020", "4\u0332"),
-    *('"cvv":', "cvv ", "cvv,,,,", "pin,pin,", "c", "ccard", "card code ", "code de securit", "digo de seguridad "),
+    *(
+        '"cvv":',
+        "cvv ",
+        "cvv,,,,",
+        "pin,pin,",
+        "xpin",
+        "pintpp",
+        "xtrack",
+        "c",
+        "ccard",
+        "card code ",
+        "code de securit",
+        "digo de seguridad ",
+    ),
     *('cvv "value":123,' + "x" * 74, "security code code is ", "track1=1234", "cvv is is ", '"a":{"cvv":"x'),
     *("{", "[", '{"a":', "[],", "{},", '"",', '"\\""', "1,", "1e5,", "9999999999999999999,", '"a":1,', "-"),
 )
@@ -155,6 +168,18 @@ ORDINARY: dict[str, Callable[[Random], Any]] = {
     "emoji": lambda _: "ok \U0001f600\ufe0f " * 5_000,
     "HTML": lambda source: html.escape(f"<p class='a'>{words(source)[:30_000]}</p>"),
     "a URL": lambda source: urllib.parse.quote(words(source, GERMAN)[:25_000]),
+    "a form": lambda source: "&".join(
+        urllib.parse.urlencode({"name": "Jörg Müller", "street": "Hauptstraße 12", "amount": f"{price:.2f}"})
+        for price in (source.uniform(1, 1_000) for _ in range(850))
+    ),
+    "JSON in base64": lambda source: base64.b64encode(
+        json.dumps([{"amount_minor": source.randrange(10**5), "currency": "EUR"} for _ in range(1_000)]).encode()
+    ).decode(),
+    "CSV in base64": lambda source: base64.b64encode(
+        "\r\n".join(
+            f"2026-11-22;INV-{source.randrange(10**6):06};{source.choice(WORDS)}" for _ in range(1_400)
+        ).encode()
+    ).decode(),
     "JSON in JSON": lambda source: json.dumps([{"id": one, "price": 12.5} for one in many("UUID, version 4")(source)]),
 }
 
