@@ -40,7 +40,7 @@ from shared.observability.health import Liveness, Readiness, serve_health
 from shared.observability.logs import configure_logs, describe_error
 from shared.observability.visible import visible
 from shared.persistence import inbox as inbox_table
-from shared.persistence import outbox, schema
+from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database, mistake_of
 from shared.persistence.retention import RetentionCleaner, RetentionRule
 from shared.persistence.stalled_sessions import StalledSessions
@@ -189,7 +189,7 @@ class Runtime:
     parts: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = field(default_factory=list)
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     retention_rules: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
-    readings: list[Reading] = field(default_factory=lambda: [outbox.READING])
+    readings: list[Reading] = field(default_factory=list)
 
     def settings_as(self, kind: type[S]) -> S:
         """The settings, which are of this kind: those of the service that is assembled. Raises TypeError for another service's."""
@@ -386,7 +386,7 @@ def _add_common_tasks(runtime: Runtime) -> None:
     runtime.run_beside("public_relay", runtime.lanes.public.run)
     runtime.in_background(RetentionCleaner(runtime.database, runtime.retention_rules))
     runtime.in_background(StalledSessions(runtime.database))
-    runtime.in_background(StoreSampler(runtime.database, runtime.readings))
+    runtime.in_background(StoreSampler(runtime.database, [runtime.lanes.reading, *runtime.readings]))
 
 
 async def _end(tasks: "Collection[asyncio.Task[Any]]") -> None:

@@ -63,7 +63,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     claimer = LeaseClaimer(charging, runtime.database, runtime.readiness)
     runtime.in_background(claimer, wait=claimer.wait)
     runtime.in_background(watch, wait=watch.wait)
-    runtime.sample(store.DUE, store.IN_DOUBT, store.MONEY)
+    runtime.sample(store.due_reading(claimer.due), store.IN_DOUBT, store.MONEY)
     metrics.GATEWAY_PACE.follow(lambda: pace.speed)
     runtime.add_retention(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)

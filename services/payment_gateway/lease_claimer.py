@@ -7,6 +7,7 @@ from services.payment_gateway.charging import Charging
 from shared import crash_points
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
+from shared.persistence.due_rows import DueWindow
 
 BUSY_INTERVAL_S = 0.02
 """Seconds between two claims while rows are due, or while there is no room for more payments."""
@@ -30,6 +31,7 @@ class LeaseClaimer:
         self._charging = charging
         self._database = database
         self._readiness = readiness
+        self.due = store.due_rows()
         self._pause_s = BUSY_INTERVAL_S
         self._full_looks = 0
 
@@ -68,7 +70,14 @@ class LeaseClaimer:
     async def _lease(self, at_most: int, *, only_begun: bool = False) -> int:
         async with self._database.connection() as connection:
             crash_points.reach("charging.before_claim")
-            rows = await store.claim(connection, self._charging.lease, at_most=at_most, only_begun=only_begun)
+            window = await self.due.look(connection)
+            if window is None:
+                return 0
+            if only_begun:  # they may be anywhere among those that wait
+                window = DueWindow(self.due.since)
+            rows = await store.claim(
+                connection, self._charging.lease, at_most=at_most, only_begun=only_begun, window=window
+            )
         if not rows:
             return 0
         crash_points.reach("charging.after_claim")

@@ -20,6 +20,7 @@ from shared.contracts.currencies import ISO_4217
 from shared.messaging.envelope import Cause
 from shared.observability import metrics
 from shared.persistence.database import Connection, Record, Tx
+from shared.persistence.due_rows import WHENEVER, DueRows, DueWindow
 from shared.persistence.store_sampler import Gauged, Reading
 from shared.persistence.unreadable import UnreadableRowsError, read_rows, readable_rows
 from shared.persistence.writes import WriteBatch
@@ -282,14 +283,32 @@ async def note_sides(tx: Tx, rows: Sequence[PaymentRow]) -> None:
         )
 
 
-async def claim(connection: Connection, lease: Lease, *, at_most: int, only_begun: bool = False) -> list[PaymentRow]:
-    """Lease due rows to the holder of `lease`, and return them, at most `at_most`. With `only_begun`, new payments are passed over.
+_FIRST_DUE = """
+    SELECT now() AS now, (
+        SELECT due_at FROM payments
+        WHERE due_at >= coalesce($1::timestamptz, '-infinity') AND due_at <= least($2::timestamptz, now())
+        ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS first"""
+
+
+def due_rows() -> DueRows:
+    """Finds payments to claim."""
+    return DueRows(_FIRST_DUE)
+
+
+async def claim(
+    connection: Connection, lease: Lease, *, at_most: int, only_begun: bool = False, window: DueWindow = WHENEVER
+) -> list[PaymentRow]:
+    """Lease due rows of `window` to the holder of `lease`, and return them, at most `at_most`. With `only_begun`, new payments are passed
+    over.
 
     Each gets a new fence, so results of an earlier holder cannot be stored any more. Rows of a crashed holder are due when its lease ends.
     """
     rows = await connection.fetch(
         f"""WITH due AS (
-               SELECT payment_id AS due_id FROM payments WHERE due_at <= now() AND (NOT $4::boolean OR status <> 'requested')
+               SELECT payment_id AS due_id FROM payments
+               WHERE due_at >= coalesce($5::timestamptz, '-infinity') AND due_at <= least($6::timestamptz, now())
+                 AND (NOT $4::boolean OR status <> 'requested')
                ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
            UPDATE payments SET fence = fence + 1, leased_by = $2, due_at = now() + make_interval(secs => $3)
            FROM due WHERE payment_id = due_id RETURNING {_ROW}""",  # noqa: S608 - a constant
@@ -297,6 +316,8 @@ async def claim(connection: Connection, lease: Lease, *, at_most: int, only_begu
         lease.holder,
         lease.seconds,
         only_begun,
+        window.since,
+        window.until,
     )
     readable = readable_rows(rows, "payment_id", _row, log=log, event="payment_unreadable")
     return await _with_refunds(connection, list(readable.values()))
@@ -419,10 +440,19 @@ DUE_COUNTED_MAX = 100_000
 """Due payments that are counted for the gauge. They can be as many as there are requests, and counting them must not become a load."""
 DUE = Reading(
     """SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(due_at)), 0) AS oldest_s
-       FROM (SELECT due_at FROM payments WHERE due_at <= now() ORDER BY due_at LIMIT $1) d""",
+       FROM (SELECT due_at FROM payments WHERE due_at >= coalesce($2::timestamptz, '-infinity') AND due_at <= now()
+             ORDER BY due_at LIMIT $1) d""",
     [Gauged(metrics.PAYMENTS_DUE, "due"), Gauged(metrics.PAYMENTS_DUE_OLDEST, "oldest_s", max)],
-    arguments=(DUE_COUNTED_MAX,),
+    arguments=(DUE_COUNTED_MAX, None),
 )
+"""Payments that are due and that no instance holds."""
+
+
+def due_reading(due: DueRows) -> Reading:
+    """The same, read from where the claimer looks."""
+    return replace(DUE, since=lambda: due.since)
+
+
 _AT_RISK = """status IN ('in_doubt', 'needs_decision', 'refund_in_doubt', 'refund_failed')
     AND NOT (status = 'refund_failed' AND decided_by IS NOT NULL)"""
 IN_DOUBT = Reading(

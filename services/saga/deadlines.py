@@ -22,6 +22,7 @@ from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Connection, Database, MovedOnError
+from shared.persistence.due_rows import WHENEVER, DueWindow
 from shared.persistence.outbox import OutboxBatch
 from shared.persistence.writes import WriteBatch
 
@@ -48,20 +49,25 @@ class DeadlineScheduler:
         self._relay = relay
         self._clock = clock
         self._schedule = schedule
+        self._due = store.due_rows()
 
     async def run_once(self) -> float:
-        """Fire one batch of deadlines. The next batch follows at once if this one was full."""
-        fired = await self.fire()
-        return 0.0 if fired == FIRE_ROWS_MAX else self.interval_s
+        """Fire one batch of deadlines. If there were any, there may be more: the next look follows at once."""
+        window = await self._look()
+        return self.interval_s if window is None or not await self.fire(window) else 0.0
 
-    async def fire(self, now: datetime | None = None) -> int:
-        """Fire one batch of the deadlines that are due at `now`, by default the database's time. Returns how many there were.
+    async def _look(self) -> DueWindow | None:
+        async with self._database.connection() as connection:
+            return await self._due.look(connection)
+
+    async def fire(self, window: DueWindow = WHENEVER, now: datetime | None = None) -> int:
+        """Fire one batch of the deadlines of `window` that are due at `now`, by default the database's time. Returns how many there were.
 
         If the reply to the commit is lost, either everything is stored and the sweeper publishes, or nothing is and the deadlines fire
         again. Raises one of `AWAY_ERRORS`, and MovedOnError or a unique violation if another instance changed a saga meanwhile.
         """
         async with self._database.transaction() as tx:
-            due = await store.fire_due(tx, at_most=FIRE_ROWS_MAX, now=now)
+            due = await store.fire_due(tx, at_most=FIRE_ROWS_MAX, window=window, now=now)
             if not due:
                 return 0
             outbox_batches = await self._advance(tx, due)

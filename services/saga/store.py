@@ -14,6 +14,7 @@ from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.observability import metrics
 from shared.persistence.database import Record, Tx
+from shared.persistence.due_rows import WHENEVER, DueRows, DueWindow
 from shared.persistence.retention import RetentionRule, retention_of_details
 from shared.persistence.store_sampler import Gauged, Reading
 from shared.persistence.unreadable import read_rows, readable_rows
@@ -209,18 +210,37 @@ async def _insert_deadlines(writes: WriteBatch, transitions: Sequence[tuple[Caus
     )
 
 
-async def fire_due(tx: Tx, *, at_most: int, now: datetime | None = None) -> list[DueDeadline]:
-    """Mark due deadlines as fired, and return them, earliest first, at most `at_most`.
+_FIRST_DUE = """
+    SELECT now() AS now, (
+        SELECT due_at FROM deadlines
+        WHERE fired_at IS NULL AND due_at >= coalesce($1::timestamptz, '-infinity') AND due_at <= least($2::timestamptz, now())
+        ORDER BY fired_at, due_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS first"""
+
+
+def due_rows() -> DueRows:
+    """Finds deadlines to fire."""
+    return DueRows(_FIRST_DUE)
+
+
+async def fire_due(
+    tx: Tx, *, at_most: int, window: DueWindow = WHENEVER, now: datetime | None = None
+) -> list[DueDeadline]:
+    """Mark due deadlines of `window` as fired, and return them, earliest first, at most `at_most`.
 
     They are due at `now`, by default the database's time. Deadlines that another instance is firing are skipped.
     """
     rows = await tx.fetch(
         """UPDATE deadlines SET fired_at = now() WHERE id IN (
-               SELECT id FROM deadlines WHERE fired_at IS NULL AND due_at <= coalesce($1::timestamptz, now())
+               SELECT id FROM deadlines
+               WHERE fired_at IS NULL AND due_at >= coalesce($3::timestamptz, '-infinity')
+                 AND due_at <= least($4::timestamptz, coalesce($1::timestamptz, now()))
                ORDER BY fired_at, due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
            RETURNING id, payment_id, number, correlation_id, due_at""",
         now,
         at_most,
+        window.since,
+        window.until,
     )
     in_order = sorted(rows, key=lambda row: (row["due_at"], row["number"]))
     return [DueDeadline(row["id"], row["payment_id"], row["number"], row["correlation_id"]) for row in in_order]

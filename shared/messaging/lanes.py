@@ -17,13 +17,15 @@ from shared.messaging.publisher_probe import PublisherProbe
 from shared.messaging.relay import OutsideRelay, PublicRelay, Relay, RetryRelay
 from shared.messaging.routes import Routes
 from shared.observability.health import Readiness
+from shared.persistence import outbox
 from shared.persistence.database import Database
 
 
 class Lanes:
     """All lanes of one service. `relay` publishes what was committed; `outside` and `public` have to run beside it.
 
-    Only the inside lane is a part of `readiness`, since others can disturb the rest. The gauge of the outside lane tells of it.
+    `reading` tells what waits in the outbox. Only the inside lane is a part of `readiness`, since others can disturb the rest. The gauge
+    of the outside lane tells of it.
     """
 
     def __init__(self, rabbitmq_url: str, database: Database, readiness: Readiness, *, name: str) -> None:
@@ -42,15 +44,19 @@ class Lanes:
         self.public = PublicRelay(database, public, routes=routes, keeper=keeper)
         self.relay = Relay(database, inside, outside=self.outside, public=self.public)
         self._publishers = (inside, outside, retry, public, public_retry)
-        self.background_tasks: Sequence[BackgroundTask] = (
-            PublisherProbe(inside),
-            PublisherProbe(outside),
+        sweepers = (
             OutboxSweeper(database, self.relay, readiness),
             OutboxSweeper(database, self.outside),
             OutboxSweeper(database, RetryRelay(database, retry, lane=Lane.RETRY, routes=routes, keeper=keeper)),
             OutboxSweeper(database, RetryRelay(database, public_retry, lane=Lane.PUBLIC, routes=routes, keeper=keeper)),
+        )
+        self.background_tasks: Sequence[BackgroundTask] = (
+            PublisherProbe(inside),
+            PublisherProbe(outside),
+            *sweepers,
             keeper,
         )
+        self.reading = outbox.reading({sweeper.lane: sweeper.overdue for sweeper in sweepers})
 
     async def all_published(self) -> None:
         """Wait until everything that was handed to the lanes of others was sent to the broker once."""

@@ -3,12 +3,14 @@
 import structlog
 
 from shared import crash_points
+from shared.messaging.envelope import Lane
 from shared.messaging.relay import Relay
 from shared.observability import metrics
 from shared.observability.health import Readiness
 from shared.observability.logs import describe_error
 from shared.persistence import outbox
 from shared.persistence.database import AWAY_ERRORS, Database
+from shared.persistence.due_rows import DueWindow
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +31,12 @@ class OutboxSweeper:
         self._database = database
         self._relay = relay
         self._readiness = readiness or Readiness()
+        self.overdue = outbox.overdue_rows(relay.lane)
         self._has_more = False
+
+    @property
+    def lane(self) -> Lane:
+        return self._relay.lane
 
     async def run_once(self) -> float:
         """Sweep once. The next sweep follows at once if there may be more to do: this one published messages, or took as many as it may and
@@ -47,10 +54,11 @@ class OutboxSweeper:
     async def sweep(self) -> int:
         """Publish overdue outbox batches once. Returns how many messages were published."""
         self._has_more = False
-        if not await self._is_any_overdue():
+        window = await self._look()
+        if window is None:
             return 0
         async with self._database.transaction() as tx:
-            overdue = await outbox.take_overdue(tx, self._relay.lane)
+            overdue = await outbox.take_overdue(tx, self._relay.lane, window)
             if not overdue:
                 return 0
             crash_points.reach("relay.before_sweep_commit")
@@ -64,7 +72,7 @@ class OutboxSweeper:
         self._has_more = is_full and self._relay.is_answered
         return published
 
-    async def _is_any_overdue(self) -> bool:
+    async def _look(self) -> DueWindow | None:
         """Look before a transaction begins: that takes one round trip instead of three, and nearly always nothing is overdue."""
         async with self._database.connection() as connection:
-            return await outbox.is_any_overdue(connection, self._relay.lane)
+            return await self.overdue.look(connection)

@@ -3,9 +3,9 @@
 One row is one outbox batch: all messages that one transaction publishes on one lane, in their order. The process that wrote a batch
 publishes it from memory right after its commit. Once the broker has confirmed every message, it deletes the batch by its exact id.
 
-The sweeper publishes what a crash, an outage or a refusal left behind. It reads the rows that exist and remembers no position, because
-rows become visible out of order: a reader that continues behind the last position would skip some. It leaves young rows to the process
-that wrote them. A message that is published twice has the same id and the same bytes both times.
+The sweeper publishes what a crash, an outage or a refusal left behind. It reads the rows that exist. Rows become visible out of order, so
+a reader that only continues behind the last position would skip some: `shared.persistence.due_rows` goes back for them. The sweeper leaves
+young rows to the process that wrote them. A message that is published twice has the same id and the same bytes both times.
 
 A row holds a transaction's messages instead of one message, because that is cheaper. With a row a message, writing and deleting outbox rows
 was 8 of the 33 rows a payment costs, and 30 % of PostgreSQL's CPU in a burst (measured).
@@ -14,7 +14,7 @@ A row on the inside lane of an event with a public exchange owes the event to ou
 the public copy alone. So an event that our queues have taken becomes a public copy by a change of its lane, if it does not leave at once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from shared.messaging.reply_address import kind_of
 from shared.messaging.topology import MOVED, is_public
 from shared.observability import metrics
 from shared.persistence.database import Connection, Record, Tx
+from shared.persistence.due_rows import WHENEVER, DueRows, DueWindow
 from shared.persistence.store_sampler import Gauged, Reading
 from shared.records import dataclass, replace
 
@@ -69,7 +70,8 @@ _INSERT_TWO = (
 )
 _TAKE_OVERDUE = f"""
     WITH due AS (
-        SELECT id, cardinality(ids) AS messages, sweep_after FROM outbox WHERE lane = $3 AND sweep_after <= now()
+        SELECT id, cardinality(ids) AS messages, sweep_after FROM outbox
+        WHERE lane = $3 AND sweep_after >= coalesce($4::timestamptz, '-infinity') AND sweep_after <= least($5::timestamptz, now())
         ORDER BY sweep_after LIMIT $2 FOR UPDATE SKIP LOCKED
     ), counted AS (
         SELECT id, sum(messages) OVER (ORDER BY sweep_after, id) - messages AS before FROM due
@@ -77,6 +79,12 @@ _TAKE_OVERDUE = f"""
     UPDATE outbox SET sweep_after = now() + make_interval(secs => $1)
     WHERE id = ANY(ARRAY(SELECT id FROM counted WHERE before < $2))
     RETURNING id, lane, refusals, losses, created_at, {", ".join(_ARRAYS)}"""  # noqa: S608 - constants
+_FIRST_OVERDUE = """
+    SELECT now() AS now, (
+        SELECT sweep_after FROM outbox
+        WHERE lane = $3 AND sweep_after >= coalesce($1::timestamptz, '-infinity') AND sweep_after <= least($2::timestamptz, now())
+        ORDER BY sweep_after LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS first"""
 _RENEW = """
     UPDATE outbox SET sweep_after = now() + make_interval(secs => $2)
     WHERE id = ANY(ARRAY(SELECT id FROM outbox WHERE id = ANY($1::uuid[]) FOR UPDATE SKIP LOCKED))
@@ -107,8 +115,10 @@ READING = Reading(
     """SELECT l.lane, coalesce(sum(cardinality(w.ids)), 0) AS messages,
            coalesce(greatest(extract(epoch FROM now() - min(w.created_at)), 0), 0) AS oldest_s,
            (SELECT count(*) FROM outbox WHERE outbox.lane = l.lane AND sweep_after = 'infinity') AS quarantined
-       FROM unnest($1::text[]) AS l (lane) LEFT JOIN LATERAL (
-           SELECT ids, created_at FROM outbox WHERE outbox.lane = l.lane AND sweep_after < 'infinity' ORDER BY sweep_after LIMIT $2
+       FROM unnest($1::text[], $3::timestamptz[]) AS l (lane, since) LEFT JOIN LATERAL (
+           SELECT ids, created_at FROM outbox
+           WHERE outbox.lane = l.lane AND sweep_after >= coalesce(l.since, '-infinity') AND sweep_after < 'infinity'
+           ORDER BY sweep_after LIMIT $2
        ) w ON true
        GROUP BY l.lane""",
     [
@@ -117,8 +127,14 @@ READING = Reading(
         Gauged(metrics.OUTBOX_QUARANTINED, "quarantined"),
     ],
     labels={"lane": [str(lane) for lane in Lane]},
-    arguments=([str(lane) for lane in Lane], COUNTED_MAX),
+    arguments=([str(lane) for lane in Lane], COUNTED_MAX, [None for _ in Lane]),
 )
+"""What waits in the outbox, by its lane."""
+
+
+def reading(overdue: Mapping[Lane, DueRows]) -> Reading:
+    """The same, read from where the sweepers of the lanes look."""
+    return replace(READING, since=lambda: [overdue[lane].since for lane in Lane])
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,17 +246,17 @@ async def renew(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     await connection.execute(_RENEW, list(batch_ids), RESERVED_S)
 
 
-async def is_any_overdue(connection: Connection, lane: Lane) -> bool:
-    """Whether a sweeper of this lane has anything to take."""
-    return bool(await connection.fetch("SELECT 1 FROM outbox WHERE lane = $1 AND sweep_after <= now() LIMIT 1", lane))
+def overdue_rows(lane: Lane) -> DueRows:
+    """Finds what a sweeper of this lane has to take."""
+    return DueRows(_FIRST_OVERDUE, lane)
 
 
-async def take_overdue(tx: Tx, lane: Lane = Lane.INSIDE) -> list[OutboxBatch]:
+async def take_overdue(tx: Tx, lane: Lane = Lane.INSIDE, window: DueWindow = WHENEVER) -> list[OutboxBatch]:
     """Reserve overdue outbox batches of a lane for `RESERVED_S` seconds and return them, oldest first.
 
-    The longest overdue are taken first: one batch in any case, then further ones until they hold `SWEEP_MESSAGES_MAX` messages.
+    The longest overdue of `window` are taken first: one batch in any case, then further ones until they hold `SWEEP_MESSAGES_MAX` messages.
     """
-    rows = await tx.fetch(_TAKE_OVERDUE, RESERVED_S, SWEEP_MESSAGES_MAX, lane)
+    rows = await tx.fetch(_TAKE_OVERDUE, RESERVED_S, SWEEP_MESSAGES_MAX, lane, window.since, window.until)
     return [_outbox_batch(row) for row in sorted(rows, key=lambda row: row["created_at"])]
 
 

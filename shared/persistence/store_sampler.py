@@ -41,10 +41,13 @@ class Reading:
     gauges: Sequence[Gauged]
     labels: Mapping[str, Collection[str]] = field(default_factory=dict)
     arguments: Sequence[Any] = ()
+    since: Callable[[], Any] | None = None
+    """Gives the last argument anew for each reading, instead of that in `arguments`: the times from which on there are rows to read."""
 
     async def read(self, connection: Connection) -> None:
         """Run the statement, and show what it gives."""
-        rows = await connection.fetch(self.statement, *self.arguments)
+        arguments = self.arguments if self.since is None else [*self.arguments[:-1], self.since()]
+        rows = await connection.fetch(self.statement, *arguments)
         for gauged in self.gauges:
             gauged.gauge.show(self._zeros() | self._values(gauged, rows))
 

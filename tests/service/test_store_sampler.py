@@ -262,7 +262,9 @@ async def rows_looked_at(connection: Connection, reading: Reading) -> str:
 
 
 def _literal(argument: object) -> str:
-    return f"'{{{','.join(map(str, argument))}}}'" if isinstance(argument, list) else str(argument)
+    if isinstance(argument, list):
+        return f"'{{{','.join(map(_literal, argument))}}}'"
+    return "NULL" if argument is None else str(argument)
 
 
 @pytest.mark.parametrize("service", READINGS)

@@ -107,7 +107,7 @@ async def test_state_decides_what_a_deadline_means(
                 await handled({await upstream.send(of_this, correlationid="flow-1")})
     before = await stand()
     leaving = await upstream.tap("settlement.commands")
-    assert await instances[0].fire(LATER) == len(MEANINGS)
+    assert await instances[0].fire(now=LATER) == len(MEANINGS)
     received, after, waiting = await leaving.waiting(), await stand(), await unfired(environment)
     for name, payment in payments.items():
         says = [message.model_copy(update={"payment_id": payment}) for message in MEANINGS[name][1]]
@@ -133,7 +133,7 @@ async def test_a_deadline_fires_once_when_two_instances_fire_at_the_same_time(
         await handled({await upstream.send(request) for request in requests})
     leaving = await upstream.tap("settlement.commands")
     due = datetime.now(UTC) + timedelta(seconds=200)  # the first deadlines are due then, the second ones are not
-    fired = await asyncio.gather(*(instance.fire(due) for instance in (*instances, *instances)))
+    fired = await asyncio.gather(*(instance.fire(now=due) for instance in (*instances, *instances)))
     assert sum(fired) == len(payments)
     received = await leaving.waiting()
     assert {one.id for one in received} == {str(derived_id(deadline_id(payment, 1), 0)) for payment in payments}
@@ -147,7 +147,7 @@ async def test_a_deadline_and_a_simultaneous_outcome_end_as_if_one_came_first(
     await given(environment, upstream, handled, OVERDUE)
     async with environment.running("saga", assemble):
         captured = await upstream.send(CAPTURED)
-        await asyncio.gather(handled({captured}), instances[0].fire(LATER), instances[1].fire(LATER))
+        await asyncio.gather(handled({captured}), instances[0].fire(now=LATER), instances[1].fire(now=LATER))
         await handled({await upstream.send(PAID)})
     assert [saga["status"] for saga in await sagas(environment)] == ["completed"]
     versions = await rows(environment.databases["saga"], "SELECT version FROM transitions ORDER BY version")
@@ -160,9 +160,9 @@ async def test_a_clock_an_hour_wrong_changes_only_when_questions_are_sent(
     await given(environment, upstream, handled, OVERDUE)
     now = datetime.now(UTC)
     leaving = await upstream.tap("settlement.commands")
-    assert await instances[0].fire(now - timedelta(hours=1)) == 0
+    assert await instances[0].fire(now=now - timedelta(hours=1)) == 0
     assert await instances[0].fire() == 0, "by the database's clock nothing is due yet"
-    assert await instances[0].fire(now + timedelta(hours=1)) == 1
+    assert await instances[0].fire(now=now + timedelta(hours=1)) == 1
     assert [one.type for one in await leaving.waiting()] == [ASK.wire_name]
     async with environment.running("saga", assemble):
         for message in (CAPTURED, PAID):
@@ -178,9 +178,9 @@ async def test_a_crash_before_the_commit_leaves_the_deadline_to_fire_again_with_
     leaving = await upstream.tap("settlement.commands")
     crash_points.arm("saga.deadlines.before_commit:1:raise")
     with pytest.raises(crash_points.InjectedFault):
-        await instances[0].fire(LATER)
+        await instances[0].fire(now=LATER)
     assert (await sagas(environment), await unfired(environment), await leaving.waiting()) == (before, [FIRST], [])
-    assert await instances[1].fire(LATER) == 1
+    assert await instances[1].fire(now=LATER) == 1
     assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
 
 
@@ -191,7 +191,7 @@ async def test_a_crash_after_the_commit_leaves_the_question_to_the_sweeper(
     leaving = await upstream.tap("settlement.commands")
     crash_points.arm("saga.deadlines.after_commit:1:raise")
     with pytest.raises(crash_points.InjectedFault):
-        await instances[0].fire(LATER)
+        await instances[0].fire(now=LATER)
     await execute(environment.databases["saga"], "UPDATE outbox SET sweep_after = now()")
     assert await OutboxSweeper(instances[1]._database, instances[1]._relay).sweep() == 1
     assert [one.id for one in await leaving.waiting()] == [str(derived_id(FIRST, 0))]
@@ -208,7 +208,7 @@ async def test_an_unreadable_saga_holds_up_no_other(
     await given(environment, upstream, handled, OVERDUE, OVERDUE.model_copy(update={"payment_id": other}))
     await execute(environment.databases["saga"], f"UPDATE sagas SET {change} WHERE payment_id = $1", PAYMENT)
     leaving = await upstream.tap("settlement.commands")
-    assert await instances[0].fire(LATER) == 2
+    assert await instances[0].fire(now=LATER) == 2
     assert [one.data["payment_id"] for one in await leaving.waiting()] == [str(other)]
     query = "SELECT id, due_at > now() + interval '30 s' AS later FROM deadlines WHERE fired_at IS NULL AND number = 1"
     assert await rows(environment.databases["saga"], query) == [{"id": FIRST, "later": True}]

@@ -120,7 +120,7 @@ async def test_a_message_repeated_after_its_journal_was_deleted_changes_nothing(
         await handled({await upstream.send(PAID)})
         neighbours = (PAID, OVERDUE.model_copy(update={"payment_id": other}), CAPTURED, PAID)
         await handled({await upstream.send(message) for message in neighbours})
-    assert await instances[0].fire(LATER) > 0
+    assert await instances[0].fire(now=LATER) > 0
     assert (await saga(environment), await journal(environment)) == (before, [])
     assert (await saga(environment, other))["status"] == "awaiting_outcome"
     assert {one.data["payment_id"] for one in await leaving.waiting()} <= {str(other)}

@@ -14,6 +14,7 @@ from services.payment_gateway.lease_claimer import BEGUN_EVERY, BUSY_INTERVAL_S,
 from services.payment_gateway.store import Lease
 from shared.observability.health import Readiness
 from shared.persistence.database import Database
+from shared.persistence.due_rows import WHENEVER, DueRows, DueWindow
 from shared.records import dataclass, field
 
 
@@ -60,7 +61,11 @@ def due(monkeypatch: pytest.MonkeyPatch) -> list[list[Any] | Exception]:
     """The result of each look; nothing is due once the list is empty."""
     looks: list[list[Any] | Exception] = []
 
-    async def claim(*_: object, at_most: int, only_begun: bool) -> list[Any]:
+    async def look(*_: object) -> DueWindow:
+        return WHENEVER
+
+    async def claim(*_: object, at_most: int, only_begun: bool, window: DueWindow) -> list[Any]:
+        assert window == WHENEVER
         if only_begun:
             return ["begun"]
         found = looks.pop(0) if looks else []
@@ -68,6 +73,7 @@ def due(monkeypatch: pytest.MonkeyPatch) -> list[list[Any] | Exception]:
             raise found
         return found[:at_most]
 
+    monkeypatch.setattr(DueRows, "look", look)
     monkeypatch.setattr(store, "claim", claim)
     return looks
 
