@@ -248,10 +248,11 @@ def read_strictly(body: bytes) -> str | None:
         value = json.loads(
             body.decode(), object_pairs_hook=_members_once, parse_int=_of_64_bits, parse_constant=_no_number
         )
-        json.dumps(value, ensure_ascii=False).encode()
+        said = json.dumps(value, ensure_ascii=False)
+        said.encode()
     except ValueError:
         return None
-    return repr(value)
+    return None if "\\u0000" in said.replace(r"\\", "") else repr(value)
 
 
 def _members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -277,6 +278,8 @@ def _no_number(name: str) -> float:
 @example('["9999999999999999999999", 0.5, "\\\\"]')
 @example('[0.55555555555555555555555, 1e10, "\\"-1", "\ud83d\ude00"]')
 @example("[11111111111111111111]")
+@example('"\\u0000"')
+@example('"\\\\u0000"')
 def test_json_is_read_as_by_a_strict_reader(text: str) -> None:
     """orjson takes a repeated key, and makes floats of long integers; how it is known that there are any is our own."""
     body = text.encode("utf-8", "surrogatepass")
