@@ -119,7 +119,7 @@ class _Known:
 
 
 def _positions(event: StoredRow) -> Iterator[str]:
-    """The positions of the messages about an event: of the event itself, and of what was said while its payment was overdue."""
+    """The positions of the messages about an event: of the event itself, and of what was said while its payment or refund was overdue."""
     position = event["cause_position"]
     yield str(position)
     yield f"overdue:{position}"  # by builds before, the same each time
@@ -142,7 +142,7 @@ def _steps(known: _Known, events: Iterable[StoredRow], transitions: Iterable[Sto
             )
     for event in events:
         if event["event"] in FROM_STAFF and event["data"][BY_PERSON] is not None:
-            if event["cause_id"] not in known.from_staff:
+            if event["cause_id"] not in known.from_staff and not _is_of_the_gateway(known, event):
                 yield (
                     event["invoice_id"],
                     f"{event['event']} of {known.payment_id} names a person, and has no cause in the journal",
@@ -157,6 +157,11 @@ def _steps(known: _Known, events: Iterable[StoredRow], transitions: Iterable[Sto
                 f"{event['event']} of {known.payment_id} has no cause among the steps of its saga",
                 event["recorded_at"],
             )
+
+
+def _is_of_the_gateway(known: _Known, event: StoredRow) -> bool:
+    """Whether people gave the money back at the gateway, and one of them decided that: the saga tells the invoice."""
+    return event["event"] == "RefundRequested" and known.may_be_of_saga(event["cause_id"])
 
 
 def _gateway_actions(

@@ -93,6 +93,8 @@ def disagreeing(
             continue  # the saga asked for it, because the invoice could not take the money
         told, amount = known.pop(row["refund_id"], (None, 0))
         since = max(row["updated_at"], recorded) if recorded else row["updated_at"]
+        if told is None and row["status"] == _AT_WORK:
+            continue  # a person gives back what is not as it should be: the invoice hears of it once it is made
         if told is None:
             yield f"the refund {row['refund_id']} was asked for by no invoice", since
         elif told not in _ON_INVOICE.get(row["status"], {"RefundRequested"}):

@@ -261,7 +261,7 @@ def decide(command: Command, invoice: Invoice) -> tuple[Event, ...] | RejectionR
         case Refund():
             return _refund(command, invoice)
         case RecordRefund():
-            return refunds.record(command, invoice.refunds)
+            return _record_refund(command, invoice)
         case RecordRefundFailure():
             return refunds.record_failure(command, invoice.refunds, invoice.currency)
         case _:
@@ -407,6 +407,15 @@ def _unfit_refund(command: Refund, invoice: Invoice) -> RejectionReason | None:
         if command.amount_minor % CHARGEABLE_STEPS.get(command.currency, 1):
             return RejectionReason.AMOUNT_NOT_CHARGEABLE
     return None
+
+
+def _record_refund(command: RecordRefund, invoice: Invoice) -> tuple[Event, ...]:
+    """Record a refund of what paid the invoice. One that it did not ask for was made by people at the gateway, and is told as any other."""
+    is_known = refunds.find(invoice.refunds, command.refund_id) is not None
+    if is_known or invoice.status is not InvoiceStatus.PAID or invoice.payment_id != command.payment_id:
+        return refunds.record(command, invoice.refunds)
+    requested = refunds.record_unasked(command)
+    return (requested, *refunds.record(command, refunds.fold(invoice.refunds, requested)))
 
 
 # -- evolve ----------------------------------------------------------------------------------------------------------------------------

@@ -65,7 +65,12 @@ def _request_refund(message: messages.RequestRefund, _: Loaded) -> domain.Comman
 
 def _record_refund(message: messages.RecordRefund, _: Loaded) -> domain.Command:
     return refunds.RecordRefund(
-        message.payment_id, message.refund_id, message.amount_minor, message.currency, message.version
+        message.payment_id,
+        message.refund_id,
+        message.amount_minor,
+        message.currency,
+        message.version,
+        message.decided_by,
     )
 
 

@@ -47,13 +47,17 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class RecordRefund:
-    """Note that a refund was made. `version` is that of the payment: an older one than is known changes nothing."""
+    """Note that a refund was made. `version` is that of the payment: an older one than is known changes nothing.
+
+    `decided_by` is the person who decided that it was made, if one did.
+    """
 
     payment_id: UUID
     refund_id: UUID
     amount_minor: int
     currency: str
     version: int
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,19 @@ def _news(refunds: Refunds, refund_id: UUID, version: int) -> tuple[InvoiceRefun
     if known is None or version <= known.version:
         return None
     return known, given_back_minor(refunds) - known.refunded_minor
+
+
+GIVEN_BACK_THERE = "the money was given back at the gateway"
+"""The reason of a refund that the invoice did not ask for."""
+STAFF = "staff"
+"""Who asked for such a refund, if no person is named."""
+
+
+def record_unasked(command: RecordRefund) -> RefundRequested:
+    """The event before the refund of money that people gave back at the gateway, so that it is told like any other."""
+    who = command.decided_by or STAFF
+    about = (command.payment_id, command.refund_id, command.amount_minor, command.currency)
+    return RefundRequested(*about, GIVEN_BACK_THERE, who)
 
 
 def record(command: RecordRefund, refunds: Refunds) -> tuple[Refunded, ...]:

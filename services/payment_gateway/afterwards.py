@@ -54,9 +54,20 @@ def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
     is_contradiction = meaning in {Meaning.CONTRADICTS, Meaning.NOT_REFUNDED}
     if is_contradiction and payment.decided_by and payment.gateway_side is not None:
         shown = payment.gateway_side
-        lost_a_dispute = shown.disputed and meaning is Meaning.NOT_REFUNDED  # the money went back, and not by a refund
-        return Meaning.KNOWN if shown == domain.side_of(answer) or lost_a_dispute else meaning
+        # The money went back, and not by a refund: by a dispute, or it never came.
+        is_gone = meaning is Meaning.NOT_REFUNDED and (shown.disputed or _never_came(answer, payment))
+        return Meaning.KNOWN if shown == domain.side_of(answer) or is_gone else meaning
     return meaning
+
+
+def _never_came(answer: GatewayAnswer, payment: Payment) -> bool:
+    """Whether a person called given back what the gateway says it never captured."""
+    known = payment.gateway_side is not None and payment.gateway_side.answer in _NEVER_CAPTURED
+    return known and isinstance(answer, port.NoRefund) and answer.left_minor is None
+
+
+_NEVER_CAPTURED = frozenset({"cancelled", "declined", "unconfirmed", "action_required"})
+"""What the gateway answers of a payment that it has, and did not capture: the kinds of `NOT_PAID`."""
 
 
 def _compared(answer: GatewayAnswer, payment: Payment) -> Meaning:

@@ -9,7 +9,7 @@ charged.
 
 from hashlib import sha256
 from typing import assert_never
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from services.payment_gateway import refunds
 from services.payment_gateway.domain import (
@@ -24,6 +24,8 @@ from services.payment_gateway.domain import (
     ResolutionRefusal,
     ResolutionRefused,
     begin_refund,
+    captured_minor,
+    given_back_by_hand_minor,
     is_late,
     is_settled,
     move,
@@ -118,8 +120,8 @@ class Resolve:
 
 Command = Request | Inquire | Refund | Resolve
 
-GIVE_BACK = "staff gave back what is left"
-"""The reason of the refund that a decision about a capture makes."""
+GIVE_BACK, WENT_BACK = "staff gave back what is left", "the money was given back at the gateway"
+"""The reasons of the refunds that a decision about a capture makes, or finds made."""
 WATCHED_AT_ONCE_S = 0.0
 """When the gateway is first asked whether it agrees with a decision."""
 
@@ -203,17 +205,20 @@ def _look(payment: Payment) -> PaymentTransition:
 
 
 def _refund(command: Refund, payment: Payment) -> PaymentTransition:
-    """Begin a refund of a charged payment, after the one at work. If nothing is captured, the known outcome is published again."""
+    """Begin a refund of a charged payment, after the one at work. If nothing is captured, the known outcome is published again.
+
+    If a person has to decide whether what was told as captured is, the refund waits for the decision, and the gateway is asked now.
+    """
     known = refunds.find(payment.refunds, command.refund_id)
     wrong_currency = command.currency is not None and payment.currency not in {None, command.currency}
     if wrong_currency or (known is not None and known.asked_minor != command.amount_minor):
         raise RefundIdReusedError("refund_id_reused: a refund has this id and another amount, or the currency differs")
     if known is not None:
         return PaymentTransition(payment, republish=True, about_version=known.version or None)
-    if payment.status not in CHARGED:
+    if payment.status not in CHARGED and not _was_told_as_captured(payment):
         return PaymentTransition(payment, republish=True)
     refund = refunds.PaymentRefund(command.refund_id, command.reason, asked_minor=command.amount_minor)
-    if refunds.at_work(payment.refunds) is None:
+    if payment.status in CHARGED and refunds.at_work(payment.refunds) is None:
         return PaymentTransition(begin_refund(payment, refund), delay_s=0.0)
     return PaymentTransition(replace(payment, refunds=(*payment.refunds, refund)), delay_s=0.0)
 
@@ -247,10 +252,13 @@ def _resolved(command: Resolve, payment: Payment) -> PaymentTransition | Resolut
 
 
 def _charge_decided(command: Resolve, payment: Payment) -> PaymentTransition | ResolutionRefusal:
-    """A person says whether the card was charged. If the gateway shows a capture it was; one of another amount cannot be booked as ours."""
+    """A person says whether the card was charged. If the gateway shows a capture it was; one of another amount cannot be booked as ours.
+
+    What was told as captured has paid an invoice. No word undoes that but a refund, so it never becomes not charged.
+    """
     by = command.decided_by
     if command.resolution == "not_charged":
-        if _shows_capture(payment):
+        if _shows_capture(payment) or _was_told_as_captured(payment):
             return "does_not_fit"
         decided = move(payment, PaymentStatus.NOT_CHARGED, reason=OutcomeReason.DECIDED, decided_by=by)
         # It is due at once, so that it is also cancelled at the gateway for good, if that is possible.
@@ -265,20 +273,42 @@ def _charge_decided(command: Resolve, payment: Payment) -> PaymentTransition | R
 
 
 def _decided_about_a_difference(command: Resolve, payment: Payment) -> PaymentTransition | ResolutionRefusal:
-    """The gateway shows a capture that is not as it should be: it was given back already, or it is given back now."""
-    if not _shows_capture(payment):
+    """A capture is not as it should be: it was given back already, or it is given back now.
+
+    What was told as captured, and never came, is called given back as well: then the invoice's sum is right.
+    """
+    is_made = command.resolution == "refunded"
+    left_minor = (captured_minor(payment) or 0) - refunds.refunded_minor(payment.refunds)
+    if left_minor <= 0 or not (_shows_capture(payment) or (is_made and _was_told_as_captured(payment))):
         return "does_not_fit"
-    known = refunds.find(payment.refunds, payment.payment_id) or refunds.whole(payment.payment_id, GIVE_BACK)
-    rest = replace(known, amount_minor=None)
-    if command.resolution == "refunded":
-        made = refund_made(put_to_work(payment, rest), decided_by=command.decided_by)
+    refund = _refund_of_difference(payment, is_made=is_made)
+    if is_made:
+        made = refund_made(put_to_work(payment, refund), decided_by=command.decided_by)
         return _refund_decided(made, Outcome.REFUNDED)
-    return PaymentTransition(begin_refund(payment, rest), delay_s=0.0)
+    return PaymentTransition(begin_refund(payment, refund), delay_s=0.0)
+
+
+def _refund_of_difference(payment: Payment, *, is_made: bool) -> refunds.PaymentRefund:
+    """The refund that a person found made, or has made.
+
+    If the payment was told as captured, the refund has an id of its own, like one that the invoice asked for: so the invoice hears of it.
+    Else it is that of the saga, since no invoice took the money.
+    """
+    known = refunds.find(payment.refunds, payment.payment_id)
+    if known is None and _was_told_as_captured(payment):
+        refund_id = uuid5(payment.payment_id, f"decided:{payment.version}")
+        minor = given_back_by_hand_minor(payment) if is_made else None
+        return refunds.PaymentRefund(refund_id, WENT_BACK if is_made else GIVE_BACK, asked_minor=minor)
+    return replace(known or refunds.whole(payment.payment_id, GIVE_BACK), amount_minor=None)
 
 
 def _refund_decided(payment: Payment, outcome: Outcome) -> PaymentTransition:
     """The next refund begins at once, or else the gateway is asked whether it agrees."""
     return PaymentTransition(payment, outcome, delay_s=WATCHED_AT_ONCE_S)
+
+
+def _was_told_as_captured(payment: Payment) -> bool:
+    return payment.settled_as is PaymentStatus.CAPTURED
 
 
 def _shows_capture(payment: Payment) -> bool:

@@ -749,6 +749,15 @@ def captured_minor(payment: Payment) -> int | None:
     return payment.amount_minor
 
 
+def given_back_by_hand_minor(payment: Payment) -> int | None:
+    """What others gave back at the gateway, as it showed when it contradicted us. None if it showed nothing, or all that is left."""
+    side, known_minor = payment.gateway_side, refunds.refunded_minor(payment.refunds)
+    if side is None or side.refunded_minor is None or side.currency != payment.currency:
+        return None
+    left_minor, by_hand_minor = (captured_minor(payment) or 0) - known_minor, side.refunded_minor - known_minor
+    return by_hand_minor if 0 < by_hand_minor < left_minor else None
+
+
 def _with_refund(payment: Payment, refund: PaymentRefund) -> Payment:
     return replace(payment, refunds=refunds.changed(payment.refunds, refund))
 

@@ -581,7 +581,8 @@ def _refund_fact(saga: Saga, fact: RefundFact) -> tuple[Saga, Says]:
     paid, _ = _paid(saga)
     after, says = refunds.after(paid.refunds, fact)
     if after is paid.refunds:
-        return paid, ()
+        again = refunds.said_before(after, fact) if paid.repeats < REPEATS_MAX else ()
+        return (replace(paid, repeats=paid.repeats + 1), again) if again else (paid, ())
     return replace(paid, refunds=after, repeats=0 if says else paid.repeats), says
 
 

@@ -61,7 +61,7 @@ def _needs_decision(message: payment_messages.PaymentNeedsDecision) -> Fact:
 def _refunded(message: payment_messages.PaymentRefunded) -> Fact:
     if (refund_id := _asked_for(message)) is None:
         return domain.Refunded(message.version)
-    return refunds.RefundMade(message.version, refund_id, message.amount_minor, message.currency)
+    return refunds.RefundMade(message.version, refund_id, message.amount_minor, message.currency, message.decided_by)
 
 
 def _refund_in_doubt(message: payment_messages.PaymentRefundInDoubt) -> Fact:
@@ -163,7 +163,11 @@ def _say_of_refund(command: refunds.RefundCommand, saga: Saga) -> Contract:
             )
         case refunds.RecordRefund():
             return invoice_messages.RecordRefund(
-                **about, amount_minor=refund.amount_minor, currency=refund.currency, version=refund.version
+                **about,
+                amount_minor=refund.amount_minor,
+                currency=refund.currency,
+                version=refund.version,
+                decided_by=refund.decided_by,
             )
         case refunds.RecordRefundFailure():
             return invoice_messages.RecordRefundFailure(**about, reason=refund.code, version=refund.version)

@@ -27,7 +27,7 @@ class AskedRefund:
     """One refund. `asked_minor` is None for all that is left, `amount_minor` what was given back.
 
     `version` is that of the payment in the newest fact about it. `is_recorded` says that the invoice has recorded the present outcome.
-    `code` says why it is unmade.
+    `code` says why it is unmade. `decided_by` is the person who decided that it was made, if one did.
     """
 
     refund_id: UUID
@@ -39,6 +39,7 @@ class AskedRefund:
     amount_minor: int | None = None
     code: str | None = None
     is_recorded: bool = False
+    decided_by: str | None = None
 
 
 AskedRefunds = tuple[AskedRefund, ...]
@@ -66,12 +67,13 @@ class RefundRecorded:
 
 @dataclass(frozen=True, slots=True)
 class RefundMade:
-    """The refund was made."""
+    """The refund was made. It may be one that nobody asked for: people gave the money back at the gateway."""
 
     version: int
     refund_id: UUID
     amount_minor: int
     currency: str
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,15 @@ def after(refunds: AskedRefunds, fact: RefundFact) -> tuple[AskedRefunds, tuple[
     return (others if known else (*refunds, changed)), (() if is_silent else says)
 
 
+def said_before(refunds: AskedRefunds, fact: RefundFact) -> tuple[RefundCommand, ...]:
+    """What the invoice has recorded and asks for again: it has lost its last commit. No deadline says it any more."""
+    if not isinstance(fact, RefundAsked):
+        return ()
+    return reminders(
+        tuple(replace(r, is_recorded=False) for r in refunds if r.refund_id == fact.refund_id and r.is_recorded)
+    )
+
+
 def _after(known: AskedRefund | None, fact: RefundFact) -> AskedRefund | None:
     match fact:
         case RefundAsked():
@@ -158,7 +169,7 @@ def _outcome(before: AskedRefund, fact: RefundOutcome) -> AskedRefund:
     match fact:
         case RefundMade():
             made = replace(newer, status=AskedRefundStatus.MADE, amount_minor=fact.amount_minor)
-            return replace(made, currency=fact.currency)
+            return replace(made, currency=fact.currency, decided_by=fact.decided_by)
         case RefundDoubted():
             return replace(newer, status=AskedRefundStatus.IN_DOUBT)
         case RefundUnmade():

@@ -1,7 +1,7 @@
 """This service's SQL, set-based: sagas, the journal of their transitions, deadlines."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -277,12 +277,23 @@ def _saga(row: Record) -> Saga:
 
 def _stored_refunds(refunds: AskedRefunds) -> list[dict[str, Any]] | None:
     """The refunds as the row stores them. None if there are none, as in rows of the build before."""
-    return [asdict(refund) for refund in refunds] or None
+    return [_stored_refund(asdict(refund)) for refund in refunds] or None
+
+
+def _stored_refund(refund: dict[str, Any]) -> dict[str, Any]:
+    """The refund without a person who decided, if none did: the build before cannot read a row that names one."""
+    return {name: value for name, value in refund.items() if name != "decided_by" or value is not None}
 
 
 def _refund(stored: dict[str, Any]) -> AskedRefund:
-    status = AskedRefundStatus(stored["status"])
-    return AskedRefund(**stored | {"refund_id": UUID(stored["refund_id"]), "status": status})
+    """A refund as stored. A member that a newer build added is left out."""
+    known = {name: stored[name] for name in _REFUND if name in stored}
+    return AskedRefund(
+        **known | {"refund_id": UUID(stored["refund_id"]), "status": AskedRefundStatus(stored["status"])}
+    )
+
+
+_REFUND = tuple(field.name for field in fields(AskedRefund))
 
 
 def _capture(row: Record) -> Capture | None:

@@ -547,6 +547,11 @@ def _why_not(refusal: DecisionRefusal, wanted: domain.Resolve, kept: KeptCase) -
         case DecisionRefusal.VERSION_DIFFERS:
             return f"it stands at version {case.version} ({_words(case.status)}), not {wanted.expected_version}: look again"
         case DecisionRefusal.DOES_NOT_FIT:
+            if wanted.resolution == "not_charged" and case.settled_as == domain.CAPTURED:
+                return (
+                    "the invoice was told that it is paid, so this cannot become not charged: if the money is not there, "
+                    "resolve it as refunded, and the invoice gives it back in its books"
+                )
             fitting = " or ".join(_words(resolution) for resolution in sorted(domain.decisions_for(case)))
             return f"its state is {_words(case.status)}: it can be decided as {fitting}"
         case DecisionRefusal.RECEIPT_NUMBER_REQUIRED:

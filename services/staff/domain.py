@@ -68,7 +68,10 @@ CASE_REASONS = frozenset(
 )
 """The reasons that the payment-gateway service gives of its own. All others are codes of the gateway, of which there is no list."""
 CAPTURED, ANOTHER_AMOUNT = "captured", "capture_differs"
-"""The gateway's answer that shows a capture, and the reason of a case whose capture is not of our amount: it cannot be booked as ours."""
+"""The gateway's answer that shows a capture, as our outcome is called, too; and the reason of a case whose capture is not of our amount: it
+cannot be booked as ours."""
+_TOLD_AS_CAPTURED: frozenset[Resolution] = frozenset({"captured", "refunded"})
+"""Its invoice is paid, and only a refund puts the sums right. So it cannot become not charged."""
 _ABOUT_A_CAPTURE: frozenset[Resolution] = frozenset({"captured", "refunded", "give_back"})
 _ABOUT_ANOTHER_AMOUNT: frozenset[Resolution] = frozenset({"refunded", "give_back"})
 _DECISIONS: dict[CaseStatus, frozenset[Resolution]] = {
@@ -318,6 +321,8 @@ def decisions_for(case: Case) -> frozenset[Resolution]:
         return frozenset({"reopen"}) if case.decided_by else frozenset()
     if case.status is CaseStatus.NEEDS_DECISION and case.gateway is not None and case.gateway.answer == CAPTURED:
         return _ABOUT_ANOTHER_AMOUNT if case.reason == ANOTHER_AMOUNT else _ABOUT_A_CAPTURE
+    if case.status is CaseStatus.NEEDS_DECISION and case.settled_as == CAPTURED:
+        return _TOLD_AS_CAPTURED
     return _DECISIONS[case.status]
 
 

@@ -173,13 +173,17 @@ class RequestRefund(AboutPayment):
 
 
 class RecordRefund(PaymentAmount):
-    """Note that a refund was made. `version` is that of the payment at the payment-gateway service: what is older changes nothing."""
+    """Note that a refund was made. `version` is that of the payment at the payment-gateway service: what is older changes nothing.
+
+    If the invoice did not ask for it, people gave the money back at the gateway.
+    """
 
     wire_name: ClassVar[str] = "remit.invoice.RecordRefund.v1"
     kind: ClassVar[Kind] = "command"
     exchange: ClassVar[str] = "settlement.commands"
     refund_id: UUID
     version: Version
+    decided_by: Text | None = added("who decided that it was made, if a person did")
 
 
 class RecordRefundFailure(AboutPayment):
@@ -286,7 +290,10 @@ class InvoiceSettlementRejected(AboutPayment):
 
 
 class InvoiceRefundRequested(AboutPayment):
-    """Upstream or a person asked for a refund, and it will be made. It can come several times, with the same id."""
+    """Upstream or a person asked for a refund, and it will be made. It comes again, also with other ids, while the refund is overdue.
+
+    It also comes, right before `InvoiceRefunded`, if a person gave money back at the gateway: then it tells who found that.
+    """
 
     wire_name: ClassVar[str] = "remit.invoice.InvoiceRefundRequested.v1"
     kind: ClassVar[Kind] = "event"

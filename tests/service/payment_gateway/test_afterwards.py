@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -101,6 +101,33 @@ async def test_what_the_gateway_changes_afterwards_becomes_a_case_with_both_side
     back = await told(events, differ, "PaymentRefunded")
     for payment_id, (token, _) in differ.items():
         assert back[payment_id].data["amount_minor"] == CONTRADICTED[token][2]["captured_minor"]
+
+
+async def test_what_was_given_back_in_the_dashboard_is_told_as_a_refund_of_the_invoice(
+    sandbox: Sandbox, upstream: UpstreamClient, payments: PaymentGatewayFixture
+) -> None:
+    """A refund that is asked for meanwhile is kept, and begins with the decision."""
+    assert sandbox.url
+    events, asking = await upstream.tap("payment.events"), requested(method="pm_remit_partly_refunded_there")
+    wanted = {asking.payment_id: None}
+    await upstream.send(asking)
+    case = (await told(events, wanted, "PaymentNeedsDecision"))[asking.payment_id].data
+    refund_id = uuid4()
+    make = messages.MakeRefund(
+        invoice_id="INV-1", payment_id=asking.payment_id, refund_id=refund_id, currency="EUR", reason="returned"
+    )
+    await payments.until_handled(await upstream.send(make))
+    kept = await rows(payments.url, "SELECT refund_id, status FROM refunds")
+    assert [tuple(row.values()) for row in kept] == [(refund_id, "waiting")]
+    await upstream.send(decision(asking.payment_id, "not_charged", case["version"]))
+    await told(events, wanted, "PaymentResolutionRefused")
+    await upstream.send(decision(asking.payment_id, "refunded", case["version"]))
+    by_hand = (await told(events, wanted, "PaymentRefunded"))[asking.payment_id].data
+    rest = (await told(events, wanted, "PaymentRefunded"))[asking.payment_id].data
+    assert (by_hand["amount_minor"], by_hand["decided_by"]) == (625, "ann")
+    assert by_hand["refund"]["refund_id"] not in {str(asking.payment_id), str(refund_id)}
+    assert (rest["amount_minor"], rest["refund"]["refund_id"]) == (625, str(refund_id))
+    assert (await payments.row(asking.payment_id))["status"] == "refunded"
 
 
 async def test_a_bank_that_sends_a_refund_back_and_a_capture_after_a_cancel_are_found(

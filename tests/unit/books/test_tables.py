@@ -184,7 +184,11 @@ def test_decisions_are_those_that_a_case_allows() -> None:
         words = set(code_spans(resolutions)) - {"--receipt"}
         for status in code_spans(stands):
             case = staff.Case(
-                UUID(int=1), "INV-1", staff.CaseStatus(status), gateway=SHOWN if "shows" in stands else None
+                UUID(int=1),
+                "INV-1",
+                staff.CaseStatus(status),
+                gateway=SHOWN if "shows" in stands else None,
+                settled_as="captured" if "was told" in stands else None,
             )
             allowed = staff.decisions_for(case)
             assert words == allowed, f"{name_of(STAFF)}: a case {status} can be resolved as {sorted(allowed)}"

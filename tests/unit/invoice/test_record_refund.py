@@ -1,6 +1,6 @@
 """RecordRefund: a refund was made. What is older than the newest outcome of the refund changes nothing."""
 
-from services.invoice.refunds import RecordRefund, Refunded
+from services.invoice.refunds import RecordRefund, Refunded, RefundRequested
 from shared.contracts import invoice as messages
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
@@ -9,6 +9,7 @@ from tests.unit.invoice.invoices import (
     NOT_PAID,
     NOTHING,
     OF_THE_REST,
+    OTHER,
     PAID_BY_THIS,
     PART_ASKED,
     PART_BACK,
@@ -25,6 +26,11 @@ from tests.unit.invoice.invoices import (
 
 MADE = RecordRefund(THIS, R1, 200, "EUR", version=6)
 REST_MADE = RecordRefund(THIS, R2, 300, "EUR", version=9)
+
+
+def made_there(who: str) -> RefundRequested:
+    return RefundRequested(THIS, R1, 200, "EUR", "the money was given back at the gateway", who)
+
 
 EVENTS = (
     EventSpecification(
@@ -60,7 +66,22 @@ SCENARIOS: Specification = {
     ),
     "repeated: nothing happens": Scenario(PART_REFUNDED, MADE, NOTHING),
     "older than its failure: nothing happens": Scenario(PART_FAILED, MADE, NOTHING),
-    "of a refund that nobody asked for: nothing happens": Scenario(PAID_BY_THIS, MADE, NOTHING),
+    "of a refund that nobody asked for: people made it at the gateway, and it is told like any other": Scenario(
+        PAID_BY_THIS, replace(MADE, decided_by="ann"), (made_there("ann"), PART_BACK)
+    ),
+    "of one that nobody asked for, and nobody is named": Scenario(PAID_BY_THIS, MADE, (made_there("staff"), PART_BACK)),
+    "of one that nobody asked for, beside another: the sum grows": Scenario(
+        PART_REFUNDED,
+        replace(REST_MADE, decided_by="ann"),
+        (
+            replace(made_there("ann"), refund_id=R2, amount_minor=300),
+            Refunded(THIS, R2, 300, "EUR", 500, version=9),
+        ),
+    ),
+    "of one that nobody asked for, repeated: nothing happens": Scenario(
+        (*PAID_BY_THIS, made_there("ann"), PART_BACK), replace(MADE, decided_by="ann"), NOTHING
+    ),
+    "of another payment than paid: nothing happens": Scenario(PAID_BY_THIS, replace(MADE, payment_id=OTHER), NOTHING),
     "of an invoice that was never issued: nothing happens": Scenario(NEVER_ISSUED, MADE, NOTHING),
     **{f"not paid ({name}): nothing happens": Scenario(history, MADE, NOTHING) for name, history in NOT_PAID.items()},
 }

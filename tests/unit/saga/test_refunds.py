@@ -107,7 +107,34 @@ def test_facts_about_a_refund_count_in_any_order(facts: tuple[Fact, ...]) -> Non
 def test_a_repeated_fact_says_nothing(facts: list[Fact]) -> None:
     saga, _ = after(*facts)
     for fact in facts[-1:]:
-        assert after(fact, saga=saga) == (saga, ())
+        if fact is not ASKED or not saga.refunds[0].is_recorded:
+            assert after(fact, saga=saga) == (saga, ())
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [((ASKED, MADE), RecordRefund), ((ASKED, RefundUnmade(6, PART, "kept", closed=True)), RecordRefundFailure)],
+)
+def test_an_invoice_that_lost_its_last_commit_and_asks_again_is_told_again(
+    facts: tuple[Fact, ...], said: type[Command]
+) -> None:
+    saga, _ = after(*facts, RefundRecorded(PART, 6))
+    assert domain.reminders(saga) == ()
+    for _ in range(2):
+        saga, says = after(ASKED, saga=saga)
+        assert kinds(says) == [said]
+    assert saga.deadline_s == after(*facts)[0].deadline_s, "only the invoice asks; no deadline does"
+
+
+def test_a_refund_that_people_made_at_the_gateway_is_recorded_with_the_person_who_found_it() -> None:
+    saga, says = after(replace(MADE, decided_by="ann"))
+    assert kinds(says) == [RecordRefund]
+    assert say(says[0], saga) == invoice_messages.RecordRefund(
+        **ABOUT, refund_id=PART, amount_minor=300, currency="EUR", version=6, decided_by="ann"
+    )
+    told = RefundAsked(PART, 300, "EUR", "the money was given back at the gateway")
+    saga, says = after(RefundRecorded(PART, 6), told, saga=saga)
+    assert (says, domain.reminders(saga)) == ((), ())
 
 
 def test_a_new_refund_is_not_kept_waiting_by_one_that_waits_for_a_person() -> None:

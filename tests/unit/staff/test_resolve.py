@@ -151,6 +151,14 @@ def test_what_the_gateway_shows_as_captured_is_not_told_as_not_charged_and_anoth
     assert refusal_of(wanted, OF_ANOTHER_AMOUNT, NOW) is (SENT if booked else DecisionRefusal.DOES_NOT_FIT)
 
 
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_what_paid_an_invoice_does_not_become_not_charged(resolution: Resolution) -> None:
+    reopened = replace(WAITING, reason="reopened_by_person", settled_as="captured")
+    fits = resolution in {"captured", "refunded"}
+    refused = refusal_of(Resolve(resolution, 3, "R-1"), reopened, NOW)
+    assert refused is (SENT if fits else DecisionRefusal.DOES_NOT_FIT)
+
+
 SETTLED_BY_ANN = replace(case(CaseStatus.NOT_CHARGED), decided_by="ann")
 REOPENING = replace(SETTLED_BY_ANN, decision=replace(DECISION, resolution="reopen"))
 

@@ -7,12 +7,23 @@ from uuid import UUID
 
 import pytest
 
-from services.payment_gateway.commands import NeverSeen, Refund, RefundIdReusedError
-from services.payment_gateway.domain import CHARGED, PaymentStatus, PaymentTransition
+from services.payment_gateway import afterwards, domain
+from services.payment_gateway.commands import NeverSeen, Refund, RefundIdReusedError, Resolve
+from services.payment_gateway.domain import CHARGED, GatewayStep, PaymentStatus, PaymentTransition, Resolution
 from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
-from tests.unit.payment_gateway.payments import ID, CommandScenario, becomes, decided, on_known, payment, stays
+from tests.unit.payment_gateway.payments import (
+    DISPUTED,
+    ID,
+    POLICY,
+    CommandScenario,
+    becomes,
+    decided,
+    on_known,
+    payment,
+    stays,
+)
 
 PART = UUID("018f3c5e-0000-7000-8000-0000000000a1")
 WHOLE = Refund(ID, "INV-1", ID, "void")
@@ -66,6 +77,24 @@ SCENARIOS: dict[str, CommandScenario] = {
         for status in sorted(CHARGED - {PaymentStatus.CAPTURED})
     },
 }
+
+
+@pytest.mark.parametrize("decided_as", ["captured", "give_back"])
+@pytest.mark.parametrize("asked", [WHOLE, OF_A_PART], ids=["by the saga", "by the invoice"])
+def test_a_refund_waits_while_a_person_decides_about_a_capture(asked: Refund, decided_as: Resolution) -> None:
+    """It is kept at once: whoever asked need not ask again, and it begins with the decision."""
+    disputed = afterwards.on_answer(CAPTURED, GatewayStep.INQUIRE, DISPUTED, POLICY).payment
+    kept = on_known(disputed, asked)
+    assert (kept.payment.status, kept.delay_s, kept.outcome) == (PaymentStatus.NEEDS_DECISION, 0.0, None)
+    assert domain.next_step(kept.payment) is GatewayStep.INQUIRE, "the gateway is asked now"
+    again = on_known(kept.payment, asked)
+    assert (again.payment, again.republish) == (kept.payment, True)
+    decided = on_known(
+        kept.payment, Resolve(ID, "INV-1", decided_as, kept.payment.version, "ann", receipt_number="R-1")
+    )
+    begun = domain.on_due(decided.payment) if decided_as == "captured" else decided
+    assert begun.payment.status is PaymentStatus.REFUNDING
+    assert asked.refund_id in {refund.refund_id for refund in begun.payment.refunds}
 
 
 @each(SCENARIOS)

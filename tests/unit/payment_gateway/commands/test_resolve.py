@@ -1,10 +1,14 @@
 """Resolve: a person decides about a payment with unknown outcome, on the version that the person saw."""
 
 from typing import get_args
+from uuid import uuid5
+
+import pytest
 
 from services.payment_gateway import afterwards, domain
 from services.payment_gateway.commands import GIVE_BACK, NeverSeen, Resolve
 from services.payment_gateway.domain import (
+    GatewayAnswer,
     GatewayStep,
     Outcome,
     Payment,
@@ -13,14 +17,19 @@ from services.payment_gateway.domain import (
     Resolution,
     ResolutionRefused,
 )
+from services.payment_gateway.gateways import port
 from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
 from shared.records import replace
 from tests.support.scenarios import Scenario, each
 from tests.unit.payment_gateway.payments import (
+    ACTION_REQUIRED,
+    CANCELLED,
     CAPTURED,
+    DECLINED,
     DISPUTED,
     ID,
     POLICY,
+    UNCONFIRMED,
     Becomes,
     CommandScenario,
     about_refund,
@@ -119,6 +128,73 @@ ABOUT_A_CAPTURE: dict[str, dict[Resolution, Becomes]] = {
     },
 }
 """Nothing is booked as whole that is not, and nothing that the gateway shows as captured is told as not charged."""
+PAID = replace(CASE, settled_as=PaymentStatus.CAPTURED, reason="reopened_by_person")
+"""Told as captured, so its invoice is paid."""
+DECIDED_REFUND = uuid5(ID, f"decided:{PAID.version}")
+
+
+def told_to_the_invoice(status: PaymentStatus, amount_minor: int, asked_minor: int | None = None) -> Becomes:
+    """A refund with an id of its own, as of one that the invoice asked for."""
+
+    def after(before: Payment) -> PaymentTransition:
+        made = PaymentRefund(
+            DECIDED_REFUND,
+            "the money was given back at the gateway",
+            asked_minor=asked_minor,
+            status=PaymentRefundStatus.REFUNDED,
+            amount_minor=amount_minor,
+            version=before.version + 1,
+            decided_by="ann",
+        )
+        moved = domain.move(before, status, decided_by="ann", refunds=(made,))
+        return PaymentTransition(moved, Outcome.REFUNDED, delay_s=0.0)
+
+    return after
+
+
+def given_back_now(before: Payment) -> PaymentTransition:
+    begun = PaymentRefund(DECIDED_REFUND, "staff gave back what is left", status=PaymentRefundStatus.AT_WORK)
+    return PaymentTransition(domain.move(before, PaymentStatus.REFUNDING, refunds=(begun,)), delay_s=0.0)
+
+
+GIVEN_BACK_THERE = replace(PAID, reason="refunded_at_gateway", gateway_side=domain.side_of(CAPTURED))
+OF_A_PAID_INVOICE: dict[str, CommandScenario] = {
+    "its invoice is paid: not_charged would leave it so": Scenario(
+        PAID, resolve("not_charged"), does_not_fit("not_charged")(PAID)
+    ),
+    "its invoice is paid, and the money never came": Scenario(
+        PAID, resolve("refunded"), told_to_the_invoice(PaymentStatus.REFUNDED, 1_250)(PAID)
+    ),
+    "its invoice is paid, and nothing shows that there is something to give back": Scenario(
+        PAID, resolve("give_back"), does_not_fit("give_back")(PAID)
+    ),
+    **{
+        f"people gave back {by_hand_minor} of 1250 at the gateway": Scenario(
+            before, resolve("refunded"), told_to_the_invoice(status, by_hand_minor, asked_minor)(before)
+        )
+        for by_hand_minor, status, asked_minor in [
+            (1_250, PaymentStatus.REFUNDED, None),
+            (400, PaymentStatus.CAPTURED, 400),
+        ]
+        for before in [
+            replace(
+                GIVEN_BACK_THERE,
+                gateway_side=domain.side_of(replace(CAPTURED, refunded_minor=by_hand_minor)),
+            )
+        ]
+    },
+    "its invoice is paid, and what is left goes back": Scenario(
+        GIVEN_BACK_THERE, resolve("give_back"), given_back_now(GIVEN_BACK_THERE)
+    ),
+    "all of it went back before": Scenario(
+        ALL_BACK := replace(
+            GIVEN_BACK_THERE,
+            refunds=(PaymentRefund(ID, "void", status=PaymentRefundStatus.REFUNDED, amount_minor=1_250),),
+        ),
+        resolve("refunded"),
+        does_not_fit("refunded")(ALL_BACK),
+    ),
+}
 GIVEN_UP = payment(PaymentStatus.REFUND_FAILED, decided_by="ann")
 
 SCENARIOS: dict[str, CommandScenario] = {
@@ -164,6 +240,7 @@ SCENARIOS: dict[str, CommandScenario] = {
         for resolution, follows in resolutions.items()
         for before in [replace(CASE, reason=reason, gateway_side=domain.side_of(DISPUTED))]
     },
+    **OF_A_PAID_INVOICE,
     "captured after it had been told as not charged: it is late": Scenario(
         TOLD, resolve("captured"), replace(CAPTURED_BY_ANN(TOLD), outcome=Outcome.CAPTURED_LATE)
     ),
@@ -182,6 +259,22 @@ SCENARIOS: dict[str, CommandScenario] = {
 @each(SCENARIOS)
 def test_resolve(scenario: CommandScenario) -> None:
     assert decided(scenario) == scenario.then
+
+
+@pytest.mark.parametrize(
+    "answer", [CANCELLED, DECLINED, UNCONFIRMED, ACTION_REQUIRED], ids=lambda answer: type(answer).__name__
+)
+def test_money_that_never_came_is_given_back_once_in_the_books(answer: GatewayAnswer) -> None:
+    """The gateway has nothing to give back, and the person knew that."""
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, answer, POLICY).payment
+    assert (case.status, case.reason) == (PaymentStatus.NEEDS_DECISION, "not_captured")
+    decided = on_known(case, resolve("refunded", version=case.version)).payment
+    assert domain.next_step(decided) is GatewayStep.INQUIRE_REFUND
+    nothing = port.NoRefund("nothing was captured")
+    assert afterwards.on_answer(decided, GatewayStep.INQUIRE_REFUND, nothing, POLICY) == PaymentTransition(decided)
+    there = replace(nothing, left_minor=1_250)
+    again = afterwards.on_answer(decided, GatewayStep.INQUIRE_REFUND, there, POLICY)
+    assert again.payment.reason == "not_refunded", "now it has the money after all"
 
 
 def test_a_payment_not_charged_by_a_person_is_still_cancelled() -> None:
