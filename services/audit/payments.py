@@ -15,9 +15,12 @@ TRACES_KEPT_DAYS = 400
 _INVOICE_EVENTS = """
     SELECT (e.data->>'payment_id')::uuid AS payment_id, e.stream_id AS invoice_id, split_part(e.type, '.', 1) AS event, e.data,
            e.recorded_at, e.cause_id, e.cause_position,
-           (i.data->>'amount_minor')::bigint AS issued_minor, i.data->>'currency' AS issued_currency, p.announced
+           (i.data->>'amount_minor')::bigint AS issued_minor, i.data->>'currency' AS issued_currency,
+           coalesce(p.announced, r.announced) AS announced
     FROM events e LEFT JOIN events i ON i.stream_id = e.stream_id AND i.type LIKE 'Issued.%' AND e.type LIKE 'PaymentRequested.%'
                   LEFT JOIN payments p ON p.payment_id = (e.data->>'payment_id')::uuid AND e.type LIKE 'PaymentRequested.%'
+                  LEFT JOIN refunds r ON r.invoice_id = e.stream_id AND r.refund_id = (e.data->>'refund_id')::uuid
+                       AND e.type LIKE 'RefundRequested.%'
     WHERE e.data ? 'payment_id' ORDER BY 1, e.version"""
 
 _ROWS = """

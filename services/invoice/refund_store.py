@@ -54,7 +54,7 @@ async def overdue(tx: Tx, *, older_than_s: float, at_most: int, doublings_max: i
                    WHERE pending AND announced_at < now() - make_interval(secs => $1)
                      AND announced_at < now() - make_interval(secs => $1 * power(2, least(announced - 1, $3)))
                    ORDER BY announced_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-               RETURNING refund_id, invoice_id, version""",
+               RETURNING refund_id, invoice_id, version, announced""",
             older_than_s,
             at_most,
             doublings_max,

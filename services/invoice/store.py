@@ -160,13 +160,19 @@ async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID, UUID | None]],
 
 
 async def overdue_refunds(tx: Tx, *, older_than_s: float, announce: Announce) -> tuple[int, list[Outgoing]]:
-    """The number of refunds that have been pending for too long, and their requests, with the same ids and bytes as the first time."""
+    """The number of refunds that have been pending for too long, and their requests, with the same ids and bytes as the first time.
+
+    Each request also goes out with another id each time, so that a saga that has handled the first one hears that this invoice still waits.
+    """
     rows = await refund_store.overdue(
         tx, older_than_s=older_than_s, at_most=ANNOUNCE_AGAIN_ROWS_MAX, doublings_max=ANNOUNCE_DOUBLINGS_MAX
     )
 
-    def again(_: Record, stored: StoredEvent, event: Event) -> list[Outgoing]:
-        return [_announcement(stored, event, None, announce)]
+    def again(row: Record, stored: StoredEvent, event: Event) -> list[Outgoing]:
+        draft = Draft(announce(event, stored.stream_id, None))
+        position = _overdue_position(stored, row["announced"])
+        anew = replace(encode(draft, _cause_of(stored), position, source="invoice"), data=None)
+        return [_announcement(stored, event, None, announce), anew]
 
     return len(rows), await _again(tx, rows, again, unreadable="refund_unreadable", key="refund_id")
 
@@ -248,8 +254,12 @@ def _announcement(stored: StoredEvent, event: Event, method: PaymentMethod | Non
 
 def _overdue(requested: StoredEvent, payment_id: UUID, announced: int) -> Outgoing:
     draft = Draft(InvoicePaymentOverdue(invoice_id=requested.stream_id, payment_id=payment_id))
-    position = f"overdue:{requested.cause_position}:{announced}"
-    return encode(draft, _cause_of(requested), position, source="invoice")
+    return encode(draft, _cause_of(requested), _overdue_position(requested, announced), source="invoice")
+
+
+def _overdue_position(requested: StoredEvent, announced: int) -> str:
+    """From which a reminder has its id: another one each time."""
+    return f"overdue:{requested.cause_position}:{announced}"
 
 
 def _cause_of(stored: StoredEvent) -> Cause:

@@ -112,19 +112,39 @@ async def test_a_refund_pending_too_long_is_requested_again_with_the_same_id(
     try:
         reminder = RequestReminder(database, Relay(database, publisher), older_than_s=30)
         assert await reminder.remind() == 1, "the other one has its outcome"
-        again = await events.next()
+        again, anew = await events.next(), await events.next()
         assert await reminder.remind() == 0, "once in this time is enough"
         await execute(url, "UPDATE refunds SET announced_at = now() - interval '1 hour'")
         assert await reminder.remind() == 1
         assert (await events.next()).id == again.id, "although its public copy waits, because nobody publishes it here"
+        once_more = await events.next()
         waiting = await rows(url, "SELECT lane FROM outbox")
-        assert waiting == [{"lane": "public"}], "once"
+        assert waiting == [{"lane": "public"}] * 3, "each id once"
     finally:
         await publisher.close()
         await database.close()
     assert (again.id, again.message.body) == (first.id, first.message.body)
+    assert anew.content == once_more.content == first.content
+    assert len({first.id, anew.id, once_more.id}) == 3, (
+        "a saga that has handled the first must hear that it still waits"
+    )
     heard_by = queues_for("invoice.events", str(again.message.routing_key))
     assert heard_by == ("saga.events", "staff.cases")
+
+
+async def test_a_refund_that_people_made_at_the_gateway_is_told_like_any_other_with_who_found_it(
+    environment: Environment, invoice: InvoiceConversation
+) -> None:
+    await invoice.given(ISSUE, PAY, RECORD)
+    found = MADE.model_copy(update={"decided_by": "ann"})
+    requested, refunded = await invoice.when(found, reply_to=None)
+    assert requested.content == REQUESTED.model_copy(
+        update={"reason": "the money was given back at the gateway", "requested_by": "ann"}
+    )
+    assert refunded.content == REFUNDED
+    assert await rows(environment.databases["invoice"], "SELECT pending FROM refunds") == [{"pending": False}]
+    again = await invoice.when(found, reply_to=None)
+    assert [one.id for one in again] == [refunded.id], "it is told once"
 
 
 async def test_the_state_is_rebuilt_from_the_events(environment: Environment, invoice: InvoiceConversation) -> None:
