@@ -110,6 +110,12 @@ def _refund(status: str, amount: int = 1250, *, of: UUID | None = REFUND_ID, **m
             port.RefundPending("re_pending", "seen 2 refunds, 1250 of 1250 given back insufficient_funds"),
         ),
         (
+            [_refund("requires_action")],
+            port.RefundPending(
+                "re_requires_action", "seen 1 refunds, 1250 of 1250 given back the customer has to act on the refund"
+            ),
+        ),
+        (
             [_refund("failed", failure_reason="declined"), _refund("succeeded", 250, of=OTHER_ID)],
             port.RefundFailed("declined", "seen 2 refunds, 250 of 1250 given back", "re_failed", 1000, REFUND_ID),
         ),

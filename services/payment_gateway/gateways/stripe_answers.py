@@ -255,7 +255,8 @@ def _refund_state(refund: Json, words: str) -> port.RefundAnswer:
         case "succeeded":
             return port.Refunded(refund_id, words)
         case "pending" | "requires_action":
-            return port.RefundPending(refund_id, evidence(words, _text(refund.get("pending_reason"))))
+            acts = "the customer has to act on the refund" if status == "requires_action" else None
+            return port.RefundPending(refund_id, evidence(words, _text(refund.get("pending_reason")), acts))
         case "failed" | "canceled":
             return port.RefundFailed(_text(refund.get("failure_reason")) or status, words, refund_id)
         case _:
