@@ -57,6 +57,7 @@ from shared.settings import (
     database_variable,
     variable,
 )
+from shared.urls import has_one_host
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -451,7 +452,7 @@ async def _open_or_say_why(
         database = await _open_migrated(settings, migrations)
     except AWAY_ERRORS as error:
         readiness.set("database", ok=False, reason=describe_error(error))
-        mistake = mistake_of(error)
+        mistake = mistake_of(error, is_only_host=has_one_host(settings.database_url))
         patience.failed(None if mistake is None else f"{database_variable(settings.name)}: {mistake}")
         raise
     readiness.set("database", ok=True)

@@ -31,15 +31,18 @@ _TLS = {
 _CHAIN_MAX = 10
 
 
-def why_unreachable(error: BaseException) -> str | None:
-    """Why the connection failed, as a text without a full stop; None if it may go away by itself."""
+def why_unreachable(error: BaseException, *, is_only_host: bool = True) -> str | None:
+    """Why the connection failed, as a text without a full stop; None if it may go away by itself.
+
+    `is_only_host`: the URL names one host. Of several, one that is unknown for now does not keep us from the others.
+    """
     for link in _chain(error):
         match link:
             case ssl.SSLCertVerificationError():
                 return f"the server's certificate is refused ({link.verify_message.rstrip('.')})"
             case ssl.SSLError() if (reason := getattr(link, "reason", None)) in _TLS:  # some have none
                 return _TLS[reason]
-            case socket.gaierror() if link.errno in _UNKNOWN_HOST:
+            case socket.gaierror() if is_only_host and link.errno in _UNKNOWN_HOST:
                 return "there is no host of this name"
             case ConnectionError() if "rejected SSL upgrade" in str(link):  # asyncpg says so in words only
                 return "the URL demands TLS and the server speaks none"

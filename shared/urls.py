@@ -133,6 +133,12 @@ def check_database_url(url: str) -> str:
     return url
 
 
+def has_one_host(url: str) -> bool:
+    """Whether a database URL that was checked names one host, and not several of which one is the primary."""
+    parts = urlsplit(url)
+    return "," not in unquote(parts.netloc.rpartition("@")[2]) + "".join(parse_qs(parts.query).get("host", ()))
+
+
 def check_broker_url(url: str) -> str:
     """The URL, if it can be used. Raises UrlError."""
     parts = _split(url, ("amqp", "amqps"))
@@ -157,7 +163,7 @@ def _split(url: str, schemes: Sequence[str]) -> SplitResult:
         raise NoUrlError from None
     if parts.scheme not in schemes or "://" not in url or any(letter.isspace() for letter in url):
         raise NoUrlError
-    if parts.fragment or "#" in url or parts.netloc.count("@") > 1:
+    if parts.fragment or "#" in url or parts.netloc.count("@") > 1 or "@" in parts.path:
         raise UrlError(f"has a # or @ where none may be: {_ESCAPES}")
     return parts
 
@@ -236,8 +242,8 @@ def without_password(url: str) -> str:
     except ValueError:
         return ""
     login, _, hosts = parts.netloc.rpartition("@")
-    if "://" not in url or "@" in login or not parts.scheme:
-        return ""
+    if "://" not in url or "@" in login + parts.path + parts.fragment or not parts.scheme:
+        return ""  # what stands before an @ may be a password with a sign that is not escaped
     try:
         for host in unquote(hosts).split(","):
             _host(host)

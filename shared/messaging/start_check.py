@@ -32,15 +32,17 @@ async def missing_at(link: BrokerLink, queues: Sequence[str]) -> str | None:
             for queue in queues:
                 await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_S)
     except ChannelNotFoundEntity as error:
-        return None if _is_down(error) else f"RABBITMQ_URL: {_what(error)}: run `remit topology apply`."
+        return f"RABBITMQ_URL: {_what(error)}: run `remit topology apply`." if _is_missing(error) else None
     except AccessRefusedError:
         return None  # the part that needs it says which right is missing
     return None
 
 
-def _is_down(error: ChannelNotFoundEntity) -> bool:
-    """Whether the queue is there and its node is not."""
-    return "down" in str(error)
+def _is_missing(error: ChannelNotFoundEntity) -> bool:
+    """Whether it is not there. The broker answers so as well for a queue whose node is down, that has crashed, or that does not answer in
+    time: such a thing may go away by itself."""
+    text = str(error)
+    return ("no queue" in text or "no exchange" in text) and "down" not in text
 
 
 def _what(error: ChannelNotFoundEntity) -> str:

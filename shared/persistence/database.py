@@ -175,14 +175,17 @@ def is_refused(error: BaseException) -> bool:
     return trouble(error) is Trouble.MISTAKE
 
 
-def mistake_of(error: BaseException) -> str | None:
-    """What an operator has to mend before there can be a session, as a sentence behind the variable; None if it may be an outage."""
-    told = _mistake_of(error)
+def mistake_of(error: BaseException, *, is_only_host: bool = True) -> str | None:
+    """What an operator has to mend before there can be a session, as a sentence behind the variable; None if it may be an outage.
+
+    `is_only_host`: the URL names one host.
+    """
+    told = _mistake_of(error, is_only_host=is_only_host)
     return told if told is None or told.endswith("?") else f"{told}."
 
 
-def _mistake_of(error: BaseException) -> str | None:
-    if (why := why_unreachable(error)) is not None:
+def _mistake_of(error: BaseException, *, is_only_host: bool) -> str | None:
+    if (why := why_unreachable(error, is_only_host=is_only_host)) is not None:
         return why
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
         return error_text(error)

@@ -1,13 +1,24 @@
 """URLs are read in one way. What a URL asks for is done, or refused with a sentence that shows nothing of it."""
 
 import re
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asyncpg import connect_utils
 
-from shared.urls import NoUrlError, UrlError, check_broker_url, check_database_url, database_arguments, without_password
+from shared.persistence.database import mistake_of
+from shared.urls import (
+    NoUrlError,
+    UrlError,
+    check_broker_url,
+    check_database_url,
+    database_arguments,
+    has_one_host,
+    without_password,
+)
 
 SECRET = "very-secret"
 
@@ -77,6 +88,7 @@ def test_tls_is_what_the_url_demands(mode: str) -> None:
         ("w@rd@db/x", r"has a # or @ where none may be: .*"),
         ("::1:5432/x", r"has more than one : in its address: .*"),
         ("a/x?port=1,2", r"has more ports than hosts"),
+        ("db/x@y", r"has a # or @ where none may be: .*"),
     ],
 )
 def test_a_mistake_in_a_database_url_is_told(rest: str, sentence: str) -> None:
@@ -137,6 +149,28 @@ def test_a_mistake_in_a_broker_url_is_told(url: str, sentence: str) -> None:
     assert re.fullmatch(sentence, str(told.value))
 
 
+@pytest.mark.parametrize("check", [check_database_url, check_broker_url], ids=["database", "broker"])
+def test_a_password_that_reads_as_a_port_and_a_path_is_refused(check: Callable[[str], str]) -> None:
+    scheme = "amqp" if check is check_broker_url else "postgresql"
+    with pytest.raises(UrlError, match="where none may be"):
+        check(f"{scheme}://saga:7/secret@host:5432/saga")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_one"),
+    [
+        ("postgresql://u@a:1/db", True),
+        ("postgresql://u@a:1,b/db", False),
+        ("postgresql:///db?host=a,b", False),
+        ("postgresql://u:p,q@[::1]/db", True),
+    ],
+)
+def test_of_several_hosts_one_may_be_unknown_for_now(url: str, is_one: bool) -> None:
+    assert has_one_host(url) is is_one
+    unknown = socket.gaierror(socket.EAI_NONAME, "unknown")
+    assert (mistake_of(unknown, is_only_host=has_one_host(url)) is not None) is is_one
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -147,6 +181,8 @@ def test_a_mistake_in_a_broker_url_is_told(url: str, sentence: str) -> None:
         ("sk_live_1", ""),
         ("amqp://user:p@ss@host", ""),
         ("amqp://user:pass/word@host", ""),
+        ("amqp://user:12/secret@host", ""),
+        ("postgresql://saga:7/secret@postgres:5432/saga", ""),
         ("amqp://user:pass@host:x", ""),
     ],
 )

@@ -51,7 +51,8 @@ class Comparison:
 def compare(ours: OurPayment | None, theirs: BookedPayment, as_stray: OurPayment | None = None) -> Comparison:
     """The verdict over a payment in the gateway's books. `ours` is the row that its metadata names, `as_stray` one of its `stray_id`."""
     there, stray = _words(theirs), None
-    ours = as_stray or ours
+    if as_stray is not None and (ours is None or ours.gateway_id != theirs.gateway_id):
+        ours = as_stray
     if theirs.payment_id is None:
         return Comparison(Verdict.FOREIGN, None, theirs.gateway_id, "", there)
     here = "unknown" if ours is None else ours.status
@@ -59,7 +60,8 @@ def compare(ours: OurPayment | None, theirs: BookedPayment, as_stray: OurPayment
         verdict, stray = Verdict.UNKNOWN_HERE, theirs if theirs.captured else None
     elif ours.gateway_id != theirs.gateway_id:
         # A crash after the gateway made a payment, and before we recorded its id, leaves one that nobody can confirm any more.
-        verdict, stray = (Verdict.DIFFERS, theirs) if theirs.captured else (Verdict.AGREES, None)
+        verdict = Verdict.DIFFERS if theirs.captured else Verdict.AGREES
+        stray = theirs if theirs.captured and not _looks_for_itself(ours) else None
         here = f"{here}, as {ours.gateway_id or 'no payment there'}"
     elif _is_open(ours):
         verdict = Verdict.OPEN
@@ -76,6 +78,11 @@ def missing(ours: OurPayment) -> Comparison:
 def _is_open(ours: OurPayment) -> bool:
     kept = ours.status == PaymentStatus.REFUND_FAILED and ours.decided_by is not None
     return ours.status not in SETTLED and not kept
+
+
+def _looks_for_itself(ours: OurPayment) -> bool:
+    """Whether the service finds the capture by itself once the payment is due. A case besides would be about the same money."""
+    return ours.gateway_id is None and (_is_open(ours) or ours.decided_by is not None)
 
 
 def _agree(ours: OurPayment, theirs: BookedPayment) -> bool:

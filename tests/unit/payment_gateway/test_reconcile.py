@@ -76,6 +76,29 @@ def test_a_capture_that_no_payment_of_ours_has_is_a_stray_until_it_is_a_case() -
     assert compare(OURS, replace(THEIRS, captured=750)).stray is None, "it is that of our payment"
 
 
+@pytest.mark.parametrize(
+    ("status", "decided_by", "is_stray"),
+    [
+        ("requested", None, False),
+        ("needs_decision", None, False),
+        ("not_charged", "ann", False),
+        ("not_charged", None, True),
+    ],
+)
+def test_what_the_payment_finds_by_itself_is_no_second_case(
+    status: str, decided_by: str | None, is_stray: bool
+) -> None:
+    """After a restore its gateway id is gone. A case about the same money would give back the one capture."""
+    forgotten = replace(OURS, status=status, gateway_id=None, decided_by=decided_by)
+    told = compare(forgotten, THEIRS)
+    assert (told.verdict, told.stray is not None) == (Verdict.DIFFERS, is_stray)
+
+
+def test_a_case_hides_no_payment_that_has_found_the_same_capture() -> None:
+    as_case = replace(OURS, payment_id=UUID(int=8), status="needs_decision")
+    assert compare(OURS, THEIRS, as_case).verdict is Verdict.AGREES
+
+
 def test_both_sides_are_told_in_words() -> None:
     told = compare(OURS, replace(THEIRS, captured=750, refunded=250, disputed=True))
     assert (told.here, told.there) == ("captured", "succeeded, captured 750 of 1250 EUR, refunded 250, disputed")
