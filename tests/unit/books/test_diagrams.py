@@ -171,6 +171,8 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
         refunds=tuple(
             replace(
                 refund,
+                # one that a person decided goes on like that of the whole payment
+                refund_id=OTHER if refund.refund_id == OTHER else ID,
                 version=int(refund.version == state.version),
                 key_number=1,
                 gateway_id=None,
