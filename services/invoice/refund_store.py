@@ -7,6 +7,7 @@ from uuid import UUID
 
 from services.invoice.refunds import InvoiceRefund, Refunded, RefundFailed, RefundRequested, Refunds
 from shared.persistence.database import Record, Tx
+from shared.persistence.due_rows import WALK_INTERVAL_S, DueRows, DueWindow
 from shared.persistence.writes import WriteBatch
 
 
@@ -45,18 +46,36 @@ async def save(writes: WriteBatch, events: Sequence[tuple[str, int, object]]) ->
         )
 
 
-async def overdue(tx: Tx, *, older_than_s: float, at_most: int, doublings_max: int) -> list[Record]:
+_FIRST_OVERDUE = """
+    SELECT now() - make_interval(secs => $3) AS now, (
+        SELECT announced_at FROM refunds
+        WHERE pending AND announced_at >= coalesce($1::timestamptz, '-infinity')
+          AND announced_at <= least($2::timestamptz, now() - make_interval(secs => $3))
+          AND announced_at < now() - make_interval(secs => $3 * power(2, least(announced - 1, $4)))
+        ORDER BY announced_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS first"""
+
+
+def overdue_rows(older_than_s: float, *, doublings_max: int) -> DueRows:
+    """Finds refunds that have been pending for too long, by the time when they were announced last."""
+    return DueRows(_FIRST_OVERDUE, older_than_s, doublings_max, walk_interval_s=min(older_than_s, WALK_INTERVAL_S))
+
+
+async def overdue(tx: Tx, *, older_than_s: float, window: DueWindow, at_most: int, doublings_max: int) -> list[Record]:
     """The refunds that have been pending for too long, with invoice id and version of the request. Notes that they are announced."""
     return list(
         await tx.fetch(
             """UPDATE refunds SET announced_at = now(), announced = announced + 1 WHERE (invoice_id, refund_id) IN (
                    SELECT invoice_id, refund_id FROM refunds
-                   WHERE pending AND announced_at < now() - make_interval(secs => $1)
+                   WHERE pending AND announced_at >= coalesce($4::timestamptz, '-infinity')
+                     AND announced_at <= least($5::timestamptz, now() - make_interval(secs => $1))
                      AND announced_at < now() - make_interval(secs => $1 * power(2, least(announced - 1, $3)))
                    ORDER BY announced_at LIMIT $2 FOR UPDATE SKIP LOCKED)
                RETURNING refund_id, invoice_id, version, announced""",
             older_than_s,
             at_most,
             doublings_max,
+            window.since,
+            window.until,
         )
     )

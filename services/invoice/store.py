@@ -16,6 +16,7 @@ from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.persistence import event_store
 from shared.persistence.database import Connection, Record, Tx
+from shared.persistence.due_rows import WALK_INTERVAL_S, DueRows, DueWindow
 from shared.persistence.event_store import StoredEvent
 from shared.persistence.unreadable import UnreadableRowsError, read_rows
 from shared.persistence.writes import WriteBatch
@@ -159,13 +160,42 @@ async def outcomes_of(tx: Tx, payments: Sequence[tuple[str, UUID, UUID | None]],
     return published
 
 
-async def overdue_refunds(tx: Tx, *, older_than_s: float, announce: Announce) -> tuple[int, list[Outgoing]]:
+_FIRST_OVERDUE = """
+    SELECT now() - make_interval(secs => $3) AS now, (
+        SELECT announced_at FROM payments
+        WHERE pending AND announced_at >= coalesce($1::timestamptz, '-infinity')
+          AND announced_at <= least($2::timestamptz, now() - make_interval(secs => $3))
+          AND announced_at < now() - make_interval(secs => $3 * power(2, least(announced - 1, $4)))
+        ORDER BY announced_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS first"""
+
+
+def overdue_rows(older_than_s: float) -> tuple[DueRows, DueRows]:
+    """Find payments and refunds that have been pending for too long, by the time when they were announced last.
+
+    What was announced once is overdue `older_than_s` seconds later, in this order. What waits longer is found by the walks back.
+    """
+    return (
+        DueRows(
+            _FIRST_OVERDUE, older_than_s, ANNOUNCE_DOUBLINGS_MAX, walk_interval_s=min(older_than_s, WALK_INTERVAL_S)
+        ),
+        refund_store.overdue_rows(older_than_s, doublings_max=ANNOUNCE_DOUBLINGS_MAX),
+    )
+
+
+async def overdue_refunds(
+    tx: Tx, *, older_than_s: float, window: DueWindow, announce: Announce
+) -> tuple[int, list[Outgoing]]:
     """The number of refunds that have been pending for too long, and their requests, with the same ids and bytes as the first time.
 
     Each request also goes out with another id each time, so that a saga that has handled the first one hears that this invoice still waits.
     """
     rows = await refund_store.overdue(
-        tx, older_than_s=older_than_s, at_most=ANNOUNCE_AGAIN_ROWS_MAX, doublings_max=ANNOUNCE_DOUBLINGS_MAX
+        tx,
+        older_than_s=older_than_s,
+        window=window,
+        at_most=ANNOUNCE_AGAIN_ROWS_MAX,
+        doublings_max=ANNOUNCE_DOUBLINGS_MAX,
     )
 
     def again(row: Record, stored: StoredEvent, event: Event) -> list[Outgoing]:
@@ -177,7 +207,9 @@ async def overdue_refunds(tx: Tx, *, older_than_s: float, announce: Announce) ->
     return len(rows), await _again(tx, rows, again, unreadable="refund_unreadable", key="refund_id")
 
 
-async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -> tuple[int, list[Outgoing]]:
+async def overdue_requests(
+    tx: Tx, *, older_than_s: float, window: DueWindow, announce: Announce
+) -> tuple[int, list[Outgoing]]:
     """The number of payments that have been pending for too long, at most `ANNOUNCE_AGAIN_ROWS_MAX`, and what is announced about them.
 
     It notes that they are announced. The request goes out again with the same id and bytes as the first time. Beside it everybody hears
@@ -187,13 +219,16 @@ async def overdue_requests(tx: Tx, *, older_than_s: float, announce: Announce) -
     rows = await tx.fetch(
         """UPDATE payments SET announced_at = now(), announced = announced + 1 WHERE payment_id IN (
                SELECT payment_id FROM payments
-               WHERE pending AND announced_at < now() - make_interval(secs => $1)
+               WHERE pending AND announced_at >= coalesce($4::timestamptz, '-infinity')
+                 AND announced_at <= least($5::timestamptz, now() - make_interval(secs => $1))
                  AND announced_at < now() - make_interval(secs => $1 * power(2, least(announced - 1, $3)))
                ORDER BY announced_at LIMIT $2 FOR UPDATE SKIP LOCKED)
            RETURNING payment_id, invoice_id, version, method, announced""",
         older_than_s,
         ANNOUNCE_AGAIN_ROWS_MAX,
         ANNOUNCE_DOUBLINGS_MAX,
+        window.since,
+        window.until,
     )
 
     def again(row: Record, stored: StoredEvent, event: Event) -> list[Outgoing]:

@@ -35,7 +35,7 @@ SPAN = timedelta(seconds=60)
 STEP_MIN_S = 1.0
 """The shortest step: even if the machine stood still during the one before, the walk goes on."""
 FORGET_AFTER_S = 60.0
-"""After a pause as long as this, much may have come and gone. Then the walk reads it, in steps."""
+"""If no look succeeded for so long, much may have come and gone. Then the walk reads it, in steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,20 @@ class DueRows:
     """Where the rows of one kind are that are due and that nobody has locked. Each process remembers its own.
 
     `first` is a statement that gives the database's time as `now`, and as `first` the earliest due time of such a row from $1 until $2,
-    where NULL has no end. `arguments` follow as $3 and so on. `clock` gives seconds that never go back.
+    where NULL has no end. `arguments` follow as $3 and so on. `walk_interval_s` is the time between two walks back. `clock` gives seconds
+    that never go back.
     """
 
-    def __init__(self, first: str, *arguments: Any, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        first: str,
+        *arguments: Any,
+        walk_interval_s: float = WALK_INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._first = first
         self._arguments = arguments
+        self._walk_interval_s = walk_interval_s
         self._clock = clock
         self._forget()
 
@@ -68,7 +76,7 @@ class DueRows:
         self._looked_at = self._clock()
         self._floor: datetime | None = None
         """What is due before it is left to the walk. None: nobody has looked yet."""
-        self._walk = _WalkBack(self._clock)
+        self._walk = _WalkBack(self._walk_interval_s, self._clock)
 
     @property
     def since(self) -> datetime | None:
@@ -82,12 +90,11 @@ class DueRows:
         """The range of due times to deal with next, or None if no row is due. The earliest row of the range is not locked."""
         if self._clock() > self._looked_at + FORGET_AFTER_S:
             self._forget()
-        self._looked_at = self._clock()
         if self._floor is None:
             now, _ = await self._ask(connection, _NEVER)
             self._floor = now - LATE
         now, first = await self._ask(connection, DueWindow(self._floor))
-        self._floor = min(first or now, now - LATE)
+        self._floor, self._looked_at = min(first or now, now - LATE), self._clock()
         found = await self._step_back(connection, self._floor)
         if found is not None:
             return found
@@ -100,7 +107,7 @@ class DueRows:
         began_at = self._clock()
         try:
             _, first = await self._ask(connection, step)
-        except asyncpg.QueryCanceledError:  # at the statement timeout: the step was too long
+        except asyncpg.QueryCanceledError:  # by the statement timeout: the step was too long
             self._walk.shorten(self._clock() - began_at)
             return None
         self._walk.saw(step, first, self._clock() - began_at)
@@ -114,7 +121,8 @@ class DueRows:
 class _WalkBack:
     """Goes back through all times before the floor, again and again. Where a row is due it stays until that is dealt with."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
+        self._interval_s = interval_s
         self._clock = clock
         self._next_at = clock()
         self._until: datetime | None = None
@@ -135,9 +143,10 @@ class _WalkBack:
         return DueWindow(None if is_last else self._until - timedelta(seconds=self._step_s), self._until)
 
     def shorten(self, seconds: float) -> None:
-        """The last step took so many seconds, which was too long."""
+        """The last step took so many seconds, or was ended before: the next one is at most half as long."""
         self._next_at = self._clock() + STEP_INTERVAL_S
-        self._step_s = max(min(self._step_s, STEP_MAX_S) * STEP_TAKES_S / seconds, STEP_MIN_S)
+        shorter = STEP_TAKES_S / max(seconds, 2 * STEP_TAKES_S)
+        self._step_s = max(min(self._step_s, STEP_MAX_S) * shorter, STEP_MIN_S)
         self._shortest_s = min(self._shortest_s, self._step_s)
 
     def saw(self, step: DueWindow, first: datetime | None, seconds: float) -> None:
@@ -146,10 +155,9 @@ class _WalkBack:
             self.shorten(seconds)
         self.found = first
         if first is not None:
-            self._next_at = self._clock()
             return
         if seconds <= STEP_TAKES_S:
             self._step_s *= 2
         self.has_ended = self.has_ended or step.since is None
         self._until = step.since
-        self._next_at = self._clock() + (WALK_INTERVAL_S if step.since is None else STEP_INTERVAL_S)
+        self._next_at = self._clock() + (self._interval_s if step.since is None else STEP_INTERVAL_S)

@@ -7,7 +7,10 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
+from services.invoice import store as invoices
+from services.invoice.handlers import announce
 from services.payment_gateway import store as payments
 from services.saga import store as sagas
 from shared.messaging.envelope import Lane
@@ -48,17 +51,27 @@ class CountsPages:
         return await self._connection.fetch(statement, *arguments)
 
 
-async def _sweep(connection: Connection, window: DueWindow) -> list[UUID]:
-    return [batch.id for batch in await outbox.take_overdue(connection, Lane.INSIDE, window)]
+async def _sweep(connection: Connection, window: DueWindow) -> int:
+    return len(await outbox.take_overdue(connection, Lane.INSIDE, window))
 
 
-async def _claim(connection: Connection, window: DueWindow) -> list[UUID]:
-    rows = await payments.claim(connection, payments.Lease(HOLDER, 30.0, 20.0), at_most=200, window=window)
-    return [row.payment.payment_id for row in rows]
+async def _claim(connection: Connection, window: DueWindow) -> int:
+    return len(await payments.claim(connection, payments.Lease(HOLDER, 30.0, 20.0), at_most=200, window=window))
 
 
-async def _fire(connection: Connection, window: DueWindow) -> list[UUID]:
-    return [deadline.id for deadline in await sagas.fire_due(connection, at_most=200, window=window)]
+async def _fire(connection: Connection, window: DueWindow) -> int:
+    return len(await sagas.fire_due(connection, at_most=200, window=window))
+
+
+async def _remind(connection: Connection, window: DueWindow) -> int:
+    """There is no event to announce again, so this only counts and logs."""
+    with capture_logs():
+        return (await invoices.overdue_requests(connection, older_than_s=30.0, window=window, announce=announce))[0]
+
+
+async def _remind_of_refunds(connection: Connection, window: DueWindow) -> int:
+    with capture_logs():
+        return (await invoices.overdue_refunds(connection, older_than_s=30.0, window=window, announce=announce))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,7 @@ class DueKind:
     insert: str
     end: str
     due_rows: Callable[[], DueRows]
-    take: Callable[[Connection, DueWindow], Awaitable[list[UUID]]]
+    take: Callable[[Connection, DueWindow], Awaitable[int]]
     reading: Callable[[DueRows], Reading] | None = None
 
 
@@ -109,6 +122,25 @@ KINDS = [
         sagas.due_rows,
         _fire,
     ),
+    DueKind(
+        "invoice",
+        "payments",
+        f"""INSERT INTO payments (payment_id, invoice_id, version, pending, announced_at, announced)
+            SELECT gen_random_uuid(), 'INV-1', 1, true, {_DUE} - interval '30 s', 1 FROM generate_series(0, $2::int - 1) n""",
+        "UPDATE payments SET pending = false WHERE pending",
+        lambda: invoices.overdue_rows(30.0)[0],
+        _remind,
+    ),
+    DueKind(
+        "invoice",
+        "refunds",
+        f"""INSERT INTO refunds (invoice_id, refund_id, payment_id, version, pending, announced_at, announced)
+            SELECT 'INV-1', gen_random_uuid(), gen_random_uuid(), 1, true, {_DUE} - interval '30 s', 1
+            FROM generate_series(0, $2::int - 1) n""",
+        "UPDATE refunds SET pending = false WHERE pending",
+        lambda: invoices.overdue_rows(30.0)[1],
+        _remind_of_refunds,
+    ),
 ]
 
 
@@ -123,7 +155,7 @@ async def snapshot_held(url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.table)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.service}-{kind.table}")
 async def test_dead_rows_that_a_snapshot_holds_are_not_read_again(kind: DueKind, environment: Environment) -> None:
     url, elapsed_s = environment.databases[kind.service], [0.0]
     made = kind.due_rows()
@@ -145,18 +177,18 @@ async def test_dead_rows_that_a_snapshot_holds_are_not_read_again(kind: DueKind,
                 assert counting.pages() < FEW_PAGES
 
             await connection.execute(kind.insert, 0.0, 1)
-            assert len(await _taken(kind, due, asking)) == 1
+            assert await _taken(kind, due, asking) == 1
             assert counting.pages() < FEW_PAGES
 
             await connection.execute(kind.insert, 1_800.0, 1)
-            assert await _taken(kind, due, asking) == [], "it became visible too late for anybody but the walk"
+            assert await _taken(kind, due, asking) == 0, "it became visible too late for anybody but the walk"
             counting.pages()
             elapsed_s[0] += WALK_INTERVAL_S
             window = await due.look(asking)
             assert window is not None
             walked = counting.pages()
             assert walked > ALL_PAGES / 2
-            assert len(await kind.take(asking, window)) == 1
+            assert await kind.take(asking, window) == 1
             assert counting.pages() < walked / 4, "of all dead rows those of one minute"
     finally:
         await database.close()
@@ -164,12 +196,12 @@ async def test_dead_rows_that_a_snapshot_holds_are_not_read_again(kind: DueKind,
     assert await rows(url, f"SELECT pg_relation_size('{kind.table}') AS bytes") == [{"bytes": 0}]
 
 
-async def _taken(kind: DueKind, due: DueRows, connection: Connection) -> list[UUID]:
+async def _taken(kind: DueKind, due: DueRows, connection: Connection) -> int:
     window = await due.look(connection)
-    return [] if window is None else await kind.take(connection, window)
+    return 0 if window is None else await kind.take(connection, window)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.table)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.service}-{kind.table}")
 async def test_a_row_that_somebody_has_locked_hides_no_other(kind: DueKind, environment: Environment) -> None:
     url = environment.databases[kind.service]
     database, due = await Database.open(url, name="test", connections_max=1), kind.due_rows()
@@ -180,7 +212,7 @@ async def test_a_row_that_somebody_has_locked_hides_no_other(kind: DueKind, envi
             await holder.execute(f"BEGIN; SELECT 1 FROM {kind.table} FOR UPDATE")
             assert await due.look(connection) is None
             await connection.execute(kind.insert, 0.0, 1)
-            assert len(await _taken(kind, due, connection)) == 1
+            assert await _taken(kind, due, connection) == 1
             assert await due.look(connection) is None
     finally:
         await holder.close()

@@ -27,6 +27,7 @@ EXEMPT = {
     ): "reserves what this process has in hand: a repetition does the same",
     ("shared/messaging/outbox_sweeper.py", "_look"): "reads only",
     ("services/saga/deadlines.py", "_look"): "reads only",
+    ("services/invoice/reminders.py", "_look"): "reads only",
     ("services/payment_gateway/gateway_watch.py", "_ask"): "changes nothing at the gateway",
     ("services/payment_gateway/reconcile/fetch.py", "_page"): "reads only",
     ("services/payment_gateway/reconcile/fetch.py", "fetch_one"): "reads only",

@@ -38,12 +38,16 @@ class FakeTable:
     dead_a_second: float = 0.0
     asked: list[DueWindow] = field(default_factory=list)
     took_s: list[float] = field(default_factory=list)
+    ends_next_step: bool = False
 
     def clock(self) -> float:
         return self.elapsed_s
 
     async def fetch(self, _: str, since: datetime | None, until: datetime | None) -> list[dict[str, Any]]:
         self.asked.append(DueWindow(since, until))
+        if until is not None and self.ends_next_step:
+            self.ends_next_step = False
+            raise asyncpg.QueryCanceledError
         now = self.elapsed_s
         begin = -1e9 if since is None else (since - START).total_seconds()
         end = now if until is None else min((until - START).total_seconds(), now)
@@ -103,6 +107,8 @@ async def test_the_first_look_finds_what_is_due_longest(table: FakeTable, due_ro
         window = await look(due_rows, table)
         assert window is not None
         assert window.since == at(-max(age for age in ages if -age in table.due))
+        assert window.until is not None
+        assert window.until <= window.since + SPAN, "behind it there may be dead rows only"
         found = [*found, *table.deal_with(window)]
         if not table.due:
             break
@@ -197,6 +203,15 @@ async def test_gauges_read_everything_until_the_first_walk_has_ended(table: Fake
     assert due_rows.since == at(5.0), "then from the earliest row that a look has found"
 
 
+async def test_a_walk_of_several_steps_has_ended_with_the_last_one(table: FakeTable, due_rows: DueRows) -> None:
+    table.dead_from, table.dead_until, table.dead_a_second = -DAY_S, 0.0, 20_000_000 / DAY_S
+    while due_rows.since is None:
+        await look(due_rows, table)
+        table.elapsed_s += 0.5
+    assert table.asked[-1].since is None
+    assert len([window for window in table.asked if window.until is not None]) > 10
+
+
 async def test_after_a_long_pause_the_walk_reads_what_came_and_went(table: FakeTable, due_rows: DueRows) -> None:
     await look(due_rows, table)
     table.elapsed_s = FORGET_AFTER_S + 1.0
@@ -207,3 +222,31 @@ async def test_after_a_long_pause_the_walk_reads_what_came_and_went(table: FakeT
         DueWindow(at(FORGET_AFTER_S + 1.0) - LATE),
         DueWindow(None, at(FORGET_AFTER_S + 1.0) - LATE),
     ]
+
+
+async def test_looks_that_read_too_much_do_not_fail_for_ever(table: FakeTable, due_rows: DueRows) -> None:
+    """A row stayed due for an hour, and behind it are more dead rows than a statement can read."""
+    await look(due_rows, table)
+    table.due = {1.0}
+    await found_nothing_for(due_rows, table, 3_600.0)
+    table.due.clear()
+    table.dead_from, table.dead_until, table.dead_a_second = 1.0, 3_600.0, 10_000.0
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await look(due_rows, table)
+    table.elapsed_s += FORGET_AFTER_S
+    table.due = {2.0}
+    assert await found_within(due_rows, table, 1_800.0) == [2.0]
+
+
+async def found_nothing_for(due_rows: DueRows, table: FakeTable, seconds: float) -> None:
+    """Looks whose rows nobody can deal with."""
+    give_up_at = table.elapsed_s + seconds
+    while table.elapsed_s < give_up_at:
+        await look(due_rows, table)
+        table.elapsed_s += 30.0
+
+
+async def test_a_step_that_a_person_ended_at_once_is_repeated(table: FakeTable, due_rows: DueRows) -> None:
+    table.due, table.ends_next_step = {-50_000.0}, True
+    assert await look(due_rows, table) is None
+    assert await found_within(due_rows, table, 30.0) == [-50_000.0]
