@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 import structlog
 import uvloop
@@ -26,6 +26,7 @@ from shared.amqp.broker_link import BROKER_ERRORS, AccessRefusedError, BrokerLin
 from shared.background import BackgroundTask, run_every
 from shared.batch.handler import MessageHandler
 from shared.batch.inbox import Inbox
+from shared.batch.tracing import QueueTracing
 from shared.batch.worker import QueueWorker
 from shared.build import this_build
 from shared.clock import OFF_MOST_S as CLOCK_OFF_MOST_S
@@ -38,6 +39,7 @@ from shared.messaging.start_check import missing_at
 from shared.observability import metrics
 from shared.observability.health import Liveness, Readiness, serve_health
 from shared.observability.logs import configure_logs, describe_error
+from shared.observability.traces import TraceSettings, open_tracer
 from shared.observability.visible import visible
 from shared.persistence import inbox as inbox_table
 from shared.persistence import schema
@@ -59,6 +61,9 @@ from shared.settings import (
 )
 from shared.urls import has_one_host
 
+if TYPE_CHECKING:
+    from shared.observability.spans import Tracer
+
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 S = TypeVar("S", bound="ServiceSettings")
@@ -76,7 +81,7 @@ names of containers that start at the same time, are there sooner."""
 EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_FORCED = 1, 2, 130
 
 
-class ServiceSettings(BrokerSettings):
+class ServiceSettings(BrokerSettings, TraceSettings):
     """The settings that every service has. Each declares its `database_url`, and what only it has."""
 
     name: str
@@ -184,6 +189,7 @@ class Runtime:
     readiness: Readiness
     liveness: Liveness
     clock: Clock
+    tracer: "Tracer | None" = None
     links: list[BrokerLink] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
@@ -226,6 +232,7 @@ class Runtime:
                 clock=self.clock,
                 readiness=self.readiness,
                 liveness=self.liveness,
+                tracing=None if self.tracer is None else QueueTracing(self.tracer, queue),
             )
         )
         return consumer
@@ -313,7 +320,10 @@ async def serve(
     """
     readiness, liveness = Readiness("started"), Liveness()
     clock = clock_of_a_service(settings.clock_off_s)
+    tracer = open_tracer(settings, settings.name)
     async with AsyncExitStack() as opened:
+        if tracer is not None:
+            opened.push_async_callback(tracer.close)
         health = await _serve_health(readiness, liveness, settings)
         opened.push_async_callback(health.close)
         database = await _or_stop(_open_database(settings, migrations, readiness, Patience(mistake_stands_s)), stopping)
@@ -322,7 +332,7 @@ async def serve(
         opened.push_async_callback(database.close)
         lanes = Lanes(settings.rabbitmq_url, database, readiness, name=settings.name)
         opened.push_async_callback(lanes.close)
-        runtime = Runtime(settings, database, lanes, readiness, liveness, clock)
+        runtime = Runtime(settings, database, lanes, readiness, liveness, clock, tracer)
         opened.push_async_callback(runtime.close_links)
         await assemble(runtime)
         return await _run_until_stopped(runtime, stopping, Patience(mistake_stands_s))

@@ -26,6 +26,8 @@ POLL_S: Final = 0.05
 RESTART_POLL_S: Final = 0.2
 
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "VIRTUAL_ENV")
+_INHERITED_OF: Final = "OTEL_"
+"""Variables with this beginning are inherited as well: traces are switched on by them."""
 
 
 EnvironmentOf = Callable[[str], Mapping[str, str]]
@@ -50,7 +52,7 @@ class Fleet:
         self._environment_of = environment_of
         self._python = python
         self._processes = processes
-        self._environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(environment)
+        self._environment = _inherited() | dict(environment)
         self._running: dict[str, tuple[int, Command]] = {}
         self._guard = threading.RLock()
         self._keeper_stops = threading.Event()
@@ -170,3 +172,7 @@ def open_fleet(
                 fleet.stop_keeping()
     finally:
         home.release()
+
+
+def _inherited() -> dict[str, str]:
+    return {name: text for name, text in os.environ.items() if name in _INHERITED or name.startswith(_INHERITED_OF)}

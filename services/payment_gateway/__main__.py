@@ -11,6 +11,7 @@ from services.payment_gateway.handlers import PaymentHandler, RequestHandler
 from services.payment_gateway.lease_claimer import LeaseClaimer
 from services.payment_gateway.pace import Pace
 from services.payment_gateway.settings import ChargingSettings, PaymentGatewaySettings
+from services.payment_gateway.tracing import GatewayTracing
 from services.payment_gateway.webhooks import Webhooks
 from shared.ids import new_id
 from shared.observability import metrics
@@ -55,6 +56,7 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
         clock=runtime.clock,
         watch=watch,
         pace=pace,
+        tracing=None if runtime.tracer is None else GatewayTracing(runtime.tracer, settings.gateway_url),
     )
     runtime.consume("payment_gateway.requests", RequestHandler(charging))
     runtime.consume("payment_gateway.commands", PaymentHandler(charging))

@@ -25,6 +25,7 @@ from services.payment_gateway.group_commit import GroupCommit, StepResult
 from services.payment_gateway.ledger import GatewayAttempt
 from services.payment_gateway.pace import Pace
 from services.payment_gateway.store import Lease, PaymentRow
+from services.payment_gateway.tracing import GatewayTracing
 from shared import crash_points
 from shared.card_data.encryption import CardKeyring, CardRefusal
 from shared.clock import Clock
@@ -93,6 +94,7 @@ class Charging:
     clock: Clock
     watch: GatewayWatch
     pace: Pace
+    tracing: GatewayTracing | None = None
     jitter: Callable[[], float] = random.random
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when this instance made rows due, so that the lease claimer looks for them at once."""
@@ -199,7 +201,7 @@ class Charging:
             later = PaymentTransition(row.payment, delay_s=self._with_jitter(self.pace.wait_s(step)))
             return StepResult(row, later, self.clock())
         key = domain.idempotency_key(row.payment, step)
-        answer = await self._limited_call(step, row.payment, key or "")
+        answer = await self._limited_call(step, row, seq, key or "")
         at = self.clock()
         attempt = GatewayAttempt(
             payment_id=row.payment.payment_id,
@@ -234,19 +236,21 @@ class Charging:
                 return not self.is_stopping
         return False
 
-    async def _limited_call(self, step: GatewayStep, payment: Payment, key: str) -> GatewayAnswer:
+    async def _limited_call(self, step: GatewayStep, row: PaymentRow, seq: int, key: str) -> GatewayAnswer:
         """One call to the gateway, measured. No more than `calls_in_flight` run at once, although more payments may be at work."""
         async with self._calls:
             started, sent_s = time.perf_counter(), self.pace.clock()
-            answer = await self._guarded_call(step, payment, key)
+            answer = await self._guarded_call(step, row.payment, key)
         if isinstance(answer, port.Misconfigured):
             answer = await self.watch.meaning(answer)
         if isinstance(answer, port.Limited):
             self.pace.slow_down(sent_s=sent_s, retry_after_s=answer.retry_after_s)
         calls, seconds = _measures(step, type(answer).__name__)
         calls.inc()
-        seconds.observe(time.perf_counter() - started)
-        self._note(payment, answer)
+        seconds.observe(took_s := time.perf_counter() - started)
+        if self.tracing is not None:
+            self.tracing.record(step, row, seq, answer, seconds=took_s)
+        self._note(row.payment, answer)
         return answer
 
     def _note(self, payment: Payment, answer: GatewayAnswer) -> None:

@@ -50,8 +50,8 @@ class UnitOfWork(Generic[Key, State, Effect]):
         self._database = database
         self._clock = clock
 
-    async def commit(self, items: Sequence[Item], *, carefully: bool) -> tuple[list[OutboxBatch], int]:
-        """Decide and store the batch. Returns the outbox batches to publish, and how many of the items were new.
+    async def commit(self, items: Sequence[Item], *, carefully: bool) -> tuple[list[OutboxBatch], Sequence[Item]]:
+        """Decide and store the batch. Returns the outbox batches to publish, and those of the items that were new.
 
         `carefully` is true if this batch failed before. Raises `HandlerErrors`, and what the database raises. Then nothing is stored, or,
         if the reply to the commit was lost, nobody knows.
@@ -60,7 +60,7 @@ class UnitOfWork(Generic[Key, State, Effect]):
             if self._optimistic is not None and not (carefully or _may_be_repeated(items)):
                 batches = await self._commit_at_once(self._optimistic, items)
                 if batches is not None:
-                    return batches, len(items)
+                    return batches, items
             return await self._commit_in_transaction(items)
         except Exception:
             if self._state_cache is not None:
@@ -126,7 +126,7 @@ class UnitOfWork(Generic[Key, State, Effect]):
             states = await handler.load_unlocked(connection, messages, cached) if messages else {}
         return None if states is None else self._react(items, dict(states), now)
 
-    async def _commit_in_transaction(self, items: Sequence[Item]) -> tuple[list[OutboxBatch], int]:
+    async def _commit_in_transaction(self, items: Sequence[Item]) -> tuple[list[OutboxBatch], Sequence[Item]]:
         """Store the batch in a transaction with locks.
 
         If the reply to a commit was lost, the batch is repeated here. If that commit succeeded, every item is found handled and nothing new
@@ -145,7 +145,7 @@ class UnitOfWork(Generic[Key, State, Effect]):
             crash_points.reach("shell.before_commit")
         crash_points.reach("shell.after_commit")
         self._committed(changes)
-        return batches, len(fresh)
+        return batches, fresh
 
     @contextmanager
     def _blaming(self, items: Sequence[Item]) -> Iterator[None]:

@@ -15,6 +15,7 @@ from shared.batch.commit import CommitLoop
 from shared.batch.handler import Effect, Key, MessageHandler, State
 from shared.batch.inbox import DeadLettered, Inbox, Item, MessageInbox
 from shared.batch.retry import TRIES_MAX, BatchRetry, RetryState, Stopped
+from shared.batch.tracing import QueueTracing
 from shared.batch.transaction import UnitOfWork
 from shared.batch.turns import in_turns
 from shared.card_data.plain import APART
@@ -60,6 +61,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         clock: Clock,
         readiness: Readiness,
         liveness: Liveness | None = None,
+        tracing: QueueTracing | None = None,
     ) -> None:
         self._inbox = inbox or MessageInbox()
         self._unit_of_work = UnitOfWork(handler, self._inbox, database=database, clock=clock)
@@ -68,6 +70,7 @@ class QueueWorker(Generic[Key, State, Effect]):
         self._relay = relay
         self._clock = clock
         self._retry = BatchRetry(consumer.queue, database, readiness, consumer=consumer, liveness=liveness)
+        self._tracing = tracing
         self._batch_size = metrics.BATCH_SIZE.labels(queue=consumer.queue)
         self._batch_seconds = metrics.BATCH_SECONDS.labels(queue=consumer.queue)
         self._handled = metrics.MESSAGES_HANDLED.labels(queue=consumer.queue, outcome="handled")
@@ -92,7 +95,9 @@ class QueueWorker(Generic[Key, State, Effect]):
     async def handle(self, batch: Sequence[Delivery]) -> None:
         """Settle these deliveries: store, publish, dead-letter, acknowledge. Raises `Stopped` if the service stops in an outage."""
         started = time.perf_counter()
-        admitted = await in_turns(self._admit, batch)
+        admitted: Sequence[Item | DeadLettered] = await in_turns(self._admit, batch)
+        if self._tracing is not None:
+            admitted = self._tracing.enter(admitted)
         dead_lettered = [entry for entry in admitted if isinstance(entry, DeadLettered)]
         postponed: list[Delivery] = []
 
@@ -121,7 +126,10 @@ class QueueWorker(Generic[Key, State, Effect]):
         await self._consumer.ack([delivery for delivery in batch if delivery not in postponed])
         crash_points.reach("shell.after_ack")
         self._batch_size.observe(len(batch))
-        self._batch_seconds.observe(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._batch_seconds.observe(seconds)
+        if self._tracing is not None:
+            self._tracing.record(dead_lettered, size=len(batch), seconds=seconds)
 
     def _admit(self, delivery: Delivery) -> Item | DeadLettered:
         if delivery.headers and is_dead_letter(delivery):
@@ -141,8 +149,10 @@ class QueueWorker(Generic[Key, State, Effect]):
 
     async def _commit(self, items: Sequence[Item], *, carefully: bool) -> list[OutboxBatch]:
         outbox_batches, fresh = await self._unit_of_work.commit(items, carefully=carefully)
-        self._handled.inc(fresh)
-        self._duplicates.inc(len(items) - fresh)
+        self._handled.inc(len(fresh))
+        self._duplicates.inc(len(items) - len(fresh))
+        if self._tracing is not None:
+            self._tracing.handled(fresh)
         return outbox_batches
 
     async def _dead_letter(self, dead_lettered: Sequence[DeadLettered]) -> list[list[OutboxBatch]]:

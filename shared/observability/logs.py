@@ -43,8 +43,10 @@ _LIBRARY_LEVELS: Final = {
     "alembic": logging.INFO,
     "asyncio": logging.WARNING,
     "asyncpg": logging.WARNING,
+    "opentelemetry": logging.CRITICAL,  # each try to send, and each span that was dropped: `spans` tells once
     "sqlalchemy": logging.WARNING,
     "stripe": logging.WARNING,
+    "urllib3": logging.WARNING,
 }
 _FIRST_FIELDS: Final = ("time", "level", "service", "logger", "event")
 _STRUCTLOG_OWN: Final = frozenset({"_record", "_from_structlog"})
