@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 from pydantic import AfterValidator
 
+from shared.observability.redaction import describe_error
 from shared.records import dataclass
 from shared.settings import LOWER_CASE, ConfigurationError, Settings, variable
 
@@ -132,7 +133,7 @@ def open_tracer(settings: TraceSettings, service: str) -> "Tracer | None":
         )
     except Exception as error:  # whatever the libraries say of their variables
         raise ConfigurationError(
-            f"OTEL_...: traces cannot be sent with these variables ({type(error).__name__}): see OpenTelemetry's reference."
+            f"OTEL_...: traces cannot be sent with these variables ({describe_error(error)}): see OpenTelemetry's reference."
         ) from error
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from opentelemetry.sdk import environment_variables
 from opentelemetry.trace import SpanKind
 
 from services.payment_gateway.domain import GatewayStep, Payment, PaymentStatus
@@ -227,7 +228,10 @@ def test_a_missing_package_is_a_mistake_with_a_sentence(monkeypatch: pytest.Monk
 
 def test_a_variable_that_the_libraries_refuse_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "-1")
-    with pytest.raises(ConfigurationError, match="traces cannot be sent with these variables"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"these variables \(ValueError: schedule_delay_millis must be",
+    ):
         open_tracer(settings(**ENDPOINT), "saga")
 
 
@@ -362,3 +366,12 @@ async def test_a_call_without_an_answer_is_an_error_and_a_refusal_of_the_bank_is
     }
     assert unknown.span_id != processing.span_id
     assert {span.parent_id for span in collector.spans} == {"b" * 16}
+
+
+def test_no_standard_variable_is_taken_for_a_slip_of_another() -> None:
+    standard = {name for name in vars(environment_variables) if name.startswith("OTEL_")}
+    assert len(standard) > 40
+    variables = EnvironmentVariables(dict.fromkeys(standard, "1"))
+    assert variables.misspelled(TraceSettings.known_variables()) is None
+    slip = EnvironmentVariables({"OTEL_EXPORTER_OTLP_ENDPOIN": "http://c:4318"})
+    assert "did you mean OTEL_EXPORTER_OTLP_ENDPOINT?" in str(slip.misspelled(TraceSettings.known_variables()))
