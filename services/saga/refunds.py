@@ -185,6 +185,8 @@ def reminders(refunds: AskedRefunds) -> tuple[RefundCommand, ...]:
     says: list[RefundCommand] = []
     for refund in refunds:
         match refund.status:
+            case AskedRefundStatus.IN_DOUBT | AskedRefundStatus.FAILED if not refund.reason:
+                pass  # nobody asked for it here: people made it at the gateway, and the gateway service tells what becomes of it
             case AskedRefundStatus.ASKED | AskedRefundStatus.IN_DOUBT | AskedRefundStatus.FAILED:
                 says.append(MakeRefund(refund))
             case AskedRefundStatus.MADE if not refund.is_recorded:

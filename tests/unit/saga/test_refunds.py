@@ -174,3 +174,12 @@ def test_what_the_saga_says_of_a_refund() -> None:
     assert say(RecordRefundFailure(back), COMPLETED) == invoice_messages.RecordRefundFailure(
         **about, reason="lost_or_stolen_card", version=8
     )
+
+
+def test_what_people_made_at_the_gateway_is_never_made_anew() -> None:
+    """Nobody asked for it, so there is no reason to give; what becomes of it the gateway service tells by itself."""
+    saga, says = after(MADE)
+    assert kinds(says) == [RecordRefund]
+    for doubt in (RefundDoubted(8, PART), RefundUnmade(8, PART, "lost_or_stolen_card", closed=False)):
+        _, reminded = after(doubt, DeadlineFired(1), saga=saga)
+        assert MakeRefund not in kinds(reminded)
