@@ -62,11 +62,11 @@ def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
 
 def _never_came(answer: GatewayAnswer, payment: Payment) -> bool:
     """Whether a person called given back what the gateway says it never captured."""
-    known = payment.gateway_side is not None and payment.gateway_side.answer in _NEVER_CAPTURED
+    known = payment.gateway_side is not None and payment.gateway_side.answer in NEVER_CAPTURED
     return known and isinstance(answer, port.NoRefund) and answer.left_minor is None
 
 
-_NEVER_CAPTURED = frozenset({"cancelled", "declined", "unconfirmed", "action_required"})
+NEVER_CAPTURED = frozenset({"cancelled", "declined", "unconfirmed", "action_required"})
 """What the gateway answers of a payment that it has, and did not capture: the kinds of `NOT_PAID`."""
 
 

@@ -30,8 +30,9 @@ STEP_TAKES_S = 0.05
 """What a step should take: the time of some 10 000 dead rows."""
 STEP_MAX_S = 86_400.0
 """The longest step, except for the one that reads all of the past."""
-SPAN = timedelta(seconds=60)
+SPAN_S = 60.0
 """The range of due times that is dealt with at once. Behind the first row that is due there may be nothing but dead ones."""
+_SPAN = timedelta(seconds=SPAN_S)
 STEP_MIN_S = 1.0
 """The shortest step: even if the machine stood still during the one before, the walk goes on."""
 FORGET_AFTER_S = 60.0
@@ -98,7 +99,7 @@ class DueRows:
         found = await self._step_back(connection, self._floor)
         if found is not None:
             return found
-        return None if first is None else DueWindow(first, first + SPAN)
+        return None if first is None else DueWindow(first, first + _SPAN)
 
     async def _step_back(self, connection: Connection, floor: datetime) -> DueWindow | None:
         step = self._walk.step(floor)
@@ -111,7 +112,7 @@ class DueRows:
             self._walk.shorten(self._clock() - began_at)
             return None
         self._walk.saw(step, first, self._clock() - began_at)
-        return None if first is None or step.until is None else DueWindow(first, min(first + SPAN, step.until))
+        return None if first is None or step.until is None else DueWindow(first, min(first + _SPAN, step.until))
 
     async def _ask(self, connection: Connection, window: DueWindow) -> tuple[datetime, datetime | None]:
         (row,) = await connection.fetch(self._first, window.since, window.until, *self._arguments)

@@ -16,8 +16,10 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from asyncpg.exceptions import LockNotAvailableError
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -26,9 +28,13 @@ from shared.records import dataclass
 from shared.urls import check_database_url, database_arguments
 
 LOCK_KEY = 0x52454D4954  # "REMIT"
-MIGRATION_TIMEOUT_S = 300
+MIGRATION_TIMEOUT_S = 3_600
+"""Far longer than any step needs: nobody waits for an index that is being made, and on a large table that takes minutes."""
 CONNECT_TIMEOUT_S = 10.0
-_LOCK = f"SELECT pg_advisory_lock({LOCK_KEY})"
+LOCK_TIMEOUT_S = 3
+"""A change of a table waits no longer for its lock, because whatever comes after it waits as well. Then it is tried again."""
+AGAIN_IN_S = 1.0
+_LOCK = f"SELECT pg_try_advisory_lock({LOCK_KEY})"
 _UNLOCK = f"SELECT pg_advisory_unlock({LOCK_KEY})"
 
 
@@ -66,11 +72,10 @@ async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
         )
         try:
             async with engine.connect() as connection:
-                await connection.execute(text(_LOCK))
-                await connection.commit()
+                await _lock(connection)
                 try:
                     await _refuse_another_service(connection, folder)
-                    migrated = await connection.run_sync(_upgrade, folder, post=post)
+                    migrated = await _until_locked(connection, folder, post=post)
                     await _note_service(connection, folder)
                     return migrated
                 finally:
@@ -78,6 +83,29 @@ async def migrate(url: str, folder: Path, *, post: bool = False) -> Migrated:
                     await connection.commit()
         finally:
             await engine.dispose()
+
+
+async def _lock(connection: AsyncConnection) -> None:
+    """Wait for our turn. A statement that waits would hold a snapshot, for which the index of the other one would wait in turn."""
+    while not await connection.scalar(text(_LOCK)):
+        await connection.commit()
+        await asyncio.sleep(AGAIN_IN_S)
+    await connection.commit()
+
+
+async def _until_locked(connection: AsyncConnection, folder: Path, *, post: bool) -> Migrated:
+    """Apply the steps. One that does not get its lock soon is tried again; those before it are done."""
+    planned: list[Migrated] = []
+    while True:
+        try:
+            await connection.run_sync(_upgrade, folder, planned, post=post)
+        except DBAPIError as error:
+            await connection.rollback()
+            if getattr(error.orig, "sqlstate", None) != LockNotAvailableError.sqlstate:
+                raise
+            await asyncio.sleep(AGAIN_IN_S)
+        else:
+            return planned[0]  # of the first try: the later ones had less to do
 
 
 async def _refuse_another_service(connection: AsyncConnection, folder: Path) -> None:
@@ -95,16 +123,15 @@ async def _note_service(connection: AsyncConnection, folder: Path) -> None:
         await connection.commit()
 
 
-def _upgrade(connection: SyncConnection, folder: Path, *, post: bool) -> Migrated:
+def _upgrade(connection: SyncConnection, folder: Path, planned: list[Migrated], *, post: bool) -> None:
+    """Apply the steps, and add them to `planned` before."""
     scripts = _scripts(folder)
-    done = Migrated((), ())
 
     def plan(heads: tuple[str, ...], _context: MigrationContext) -> list[object]:
-        nonlocal done
         current = max(heads, default=None)
         new = [step for step in steps(folder) if current is None or step.revision > current]
         todo = new if post else _up_to_needed(new, is_at_work=current is not None)
-        done = Migrated(todo, new[len(todo) :])
+        planned.append(Migrated(todo, new[len(todo) :]))
         if not todo:
             return []
         return list(scripts._upgrade_revs(todo[-1].revision, heads))  # type: ignore[arg-type] # noqa: SLF001 - as Alembic's own env.py
@@ -114,7 +141,6 @@ def _upgrade(connection: SyncConnection, folder: Path, *, post: bool) -> Migrate
         with environment.begin_transaction():
             environment.run_migrations()
     connection.commit()
-    return done
 
 
 def _up_to_needed(new: Sequence[Step], *, is_at_work: bool) -> Sequence[Step]:
@@ -136,6 +162,26 @@ def run_sql(script: str) -> None:
 
     A statement ends with a semicolon at the end of a line. The body of a function stands between `$$` and `$$`.
     """
-    for statement in _STATEMENT.findall(script):
-        if statement.strip():
-            op.execute(text(statement.replace(":", "\\:")))
+    _run(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
+    for statement in _statements(script):
+        _run(statement)
+
+
+def make_indexes(script: str) -> None:
+    """Inside a revision: make the indexes of `script`, outside of a transaction, while services go on writing to their tables.
+
+    Each waits for the transactions that are open. What an earlier try has left of it is dropped first.
+    """
+    with op.get_context().autocommit_block():
+        for statement in _statements(script):
+            name = statement.partition("CREATE INDEX ")[2].split()[0]
+            _run(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            _run(statement.replace("CREATE INDEX ", "CREATE INDEX CONCURRENTLY ", 1))
+
+
+def _statements(script: str) -> Sequence[str]:
+    return [statement for statement in _STATEMENT.findall(script) if statement.strip()]
+
+
+def _run(statement: str) -> None:
+    op.execute(text(statement.replace(":", "\\:")))

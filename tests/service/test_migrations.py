@@ -1,11 +1,14 @@
 """The migrations of a service, the schema that they give, and whether the code's SQL fits that schema."""
 
+import asyncio
 import difflib
 import re
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -13,11 +16,13 @@ from alembic.script import ScriptDirectory
 
 from deploy.local.snapshot import migrated_snapshot, path_of
 from deploy.local.stack import SERVICES, Stack
+from shared.persistence import migrate as migrations
 from shared.persistence.database import Connection, Database
 from shared.persistence.migrate import migrate
 from shared.persistence.schema import needed_revision, pending, steps
 from tests.support.environment import ROOT
 from tests.support.statements import Tables, misfits, statements, statements_of, tables_of
+from tests.support.waiting import DEADLINE_S, until
 
 
 def _folder(service: str) -> Path:
@@ -93,6 +98,74 @@ async def test_an_empty_database_is_refused_until_it_is_migrated(stack: Stack) -
         async with database.connection() as connection:
             assert await pending(connection, folder) is None
         await database.close()
+
+
+async def _started_from(stack_url: str, folder: Path, service: str, revision: str) -> None:
+    """Migrate to this revision only, as the build before did."""
+    before = folder / service / "migrations"
+    before.mkdir(parents=True)
+    for path in _folder(service).glob("*.py"):
+        if path.stem == "__init__" or path.stem <= f"{revision}_~":
+            shutil.copy(path, before)
+    await migrate(stack_url, before, post=True)
+
+
+async def test_a_change_of_a_table_holds_nobody_up_behind_its_lock(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup reads the table for long: the change gives its place in the queue up, and tries again."""
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(migrations, "AGAIN_IN_S", 0.01)
+    tries = 0
+
+    def counted(*arguments: Any, **named: Any) -> None:
+        nonlocal tries
+        tries += 1
+        upgrade(*arguments, **named)
+
+    upgrade = migrations._upgrade
+    monkeypatch.setattr(migrations, "_upgrade", counted)
+    with _new_database(stack) as url:
+        await _started_from(url, tmp_path, "payment_gateway", "0010")
+        tries = 0
+
+        async def tried_again() -> bool:
+            return tries > 2
+
+        async with _connected(url) as reader:
+            async with reader.transaction():
+                await reader.execute("SELECT FROM payments")
+                migrating = asyncio.create_task(migrate(url, _folder("payment_gateway")))
+                await until(tried_again, what="the change to be tried again")
+            async with asyncio.timeout(DEADLINE_S):
+                assert [step.revision for step in (await migrating).applied][:1] == ["0011"]
+
+
+async def test_an_index_is_made_while_services_write_and_by_one_of_two(stack: Stack, tmp_path: Path) -> None:
+    """It waits for the transactions that are open, and nobody waits for it."""
+    with _new_database(stack) as url:
+        await _started_from(url, tmp_path, "saga", "0006")
+
+        async def waits() -> bool:
+            return bool(
+                await writer.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%CREATE INDEX CONCURRENTLY%' "
+                    "AND wait_event_type = 'Lock'"
+                )
+            )
+
+        async with _connected(url) as writer, _connected(url) as other:
+            transaction = other.transaction()
+            await transaction.start()
+            await other.execute("UPDATE sagas SET version = version")
+            migrating = asyncio.gather(*(migrate(url, _folder("saga")) for _ in range(2)))
+            await until(waits, what="the index to wait for the open transaction")
+            async with asyncio.timeout(DEADLINE_S):
+                await writer.execute("UPDATE sagas SET version = version")
+                await transaction.commit()
+                applied = sorted(len(one.applied) for one in await migrating)
+            assert applied[0] == 0, "one of them finds nothing to do"
+            assert applied[1] >= 1
 
 
 # -- the schema they give ----------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from shared.persistence.database import STATEMENT_TIMEOUT_S, Connection
 from shared.persistence.due_rows import (
     FORGET_AFTER_S,
     LATE,
-    SPAN,
+    SPAN_S,
     STEP_INTERVAL_S,
     STEP_TAKES_S,
     WALK_INTERVAL_S,
@@ -108,7 +108,7 @@ async def test_the_first_look_finds_what_is_due_longest(table: FakeTable, due_ro
         assert window is not None
         assert window.since == at(-max(age for age in ages if -age in table.due))
         assert window.until is not None
-        assert window.until <= window.since + SPAN, "behind it there may be dead rows only"
+        assert window.until <= window.since + timedelta(seconds=SPAN_S), "behind it there may be dead rows only"
         found = [*found, *table.deal_with(window)]
         if not table.due:
             break
@@ -130,10 +130,12 @@ async def test_a_row_that_is_due_stays_in_sight_until_it_is_dealt_with(table: Fa
     table.due = {1.0, 30.0, 80.0}
     for second in range(1, 50):
         table.elapsed_s = second
-        assert await look(due_rows, table) == DueWindow(at(1.0), at(1.0) + SPAN)
-    assert table.deal_with(DueWindow(at(1.0), at(1.0) + SPAN)) == [1.0, 30.0]
+        assert await look(due_rows, table) == DueWindow(at(1.0), at(1.0) + timedelta(seconds=SPAN_S))
+    assert table.deal_with(DueWindow(at(1.0), at(1.0) + timedelta(seconds=SPAN_S))) == [1.0, 30.0]
     table.elapsed_s = 81.0
-    assert await look(due_rows, table) == DueWindow(at(80.0), at(80.0) + SPAN), "behind what lay in between"
+    assert await look(due_rows, table) == DueWindow(at(80.0), at(80.0) + timedelta(seconds=SPAN_S)), (
+        "behind what lay in between"
+    )
 
 
 async def test_what_became_visible_too_late_is_found_by_the_next_walk(table: FakeTable, due_rows: DueRows) -> None:

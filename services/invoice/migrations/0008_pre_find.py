@@ -1,13 +1,13 @@
 """`remit find` looks up by an index: commands by the ids of their senders, receipts, codes of failed payments, refunds."""
 
-from shared.persistence.migrate import run_sql
+from shared.persistence.migrate import make_indexes
 
 revision = "0008"
 down_revision = "0007"
 
 
 def upgrade() -> None:
-    run_sql(SCHEMA)
+    make_indexes(SCHEMA)
 
 
 SCHEMA = """

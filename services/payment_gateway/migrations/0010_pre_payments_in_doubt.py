@@ -1,13 +1,13 @@
 """An index of the payments in doubt alone: money at risk is counted every few seconds, however many payments there are."""
 
-from shared.persistence.migrate import run_sql
+from shared.persistence.migrate import make_indexes
 
 revision = "0010"
 down_revision = "0009"
 
 
 def upgrade() -> None:
-    run_sql(SCHEMA)
+    make_indexes(SCHEMA)
 
 
 SCHEMA = """

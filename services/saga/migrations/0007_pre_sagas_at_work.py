@@ -1,13 +1,13 @@
 """An index of the sagas that have not ended: they are counted every few seconds, however many have ended."""
 
-from shared.persistence.migrate import run_sql
+from shared.persistence.migrate import make_indexes
 
 revision = "0007"
 down_revision = "0006"
 
 
 def upgrade() -> None:
-    run_sql(SCHEMA)
+    make_indexes(SCHEMA)
 
 
 SCHEMA = """

@@ -1,13 +1,13 @@
 """What people look up is found by an index: dead letters and cases by the ends of their ids, and by the ids of others that they hold."""
 
-from shared.persistence.migrate import run_sql
+from shared.persistence.migrate import make_indexes
 
 revision = "0007"
 down_revision = "0006"
 
 
 def upgrade() -> None:
-    run_sql(SCHEMA)
+    make_indexes(SCHEMA)
 
 
 SCHEMA = """

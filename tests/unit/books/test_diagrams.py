@@ -135,21 +135,31 @@ def effect_of(command: commands.Command, state: payment.Payment | None) -> Itera
             yield type(command).__name__, effect
 
 
-def payment_happenings(state: payment.Payment | None, then: payment.GatewayStep | None) -> Iterator[Happened]:
-    """Everything that can happen to the payment, by name."""
+def payment_happenings(state: payment.Payment | None) -> Iterator[Happened]:
+    """Everything that can happen to a payment that is read from its row, by name."""
     for command in PAYMENT_COMMANDS:
         yield from effect_of(command, state)
     if state is None:
         return
-    for step in {payment.first_step(state, age_s, POLICY) for age_s in (0.0, POLICY.find_after_s)} | {then}:
-        if step is None:
-            yield "due", payment.on_due(state)
-            continue
-        for answer in ANSWERS_TO[step]:
-            yield type(answer).__name__, afterwards.on_answer(state, step, answer, POLICY)
+    for step in first_steps(state):
+        yield from answered(state, step)
     for answer in ABOUT_MONEY:
         if (found := payment.on_late_answer(state, answer, POLICY, asked=state)) is not None:
             yield type(answer).__name__, found
+
+
+def first_steps(state: payment.Payment) -> set[payment.GatewayStep | None]:
+    """The step of a young payment, and that of an old one."""
+    return {payment.first_step(state, age_s, POLICY) for age_s in (0.0, POLICY.find_after_s)}
+
+
+def answered(state: payment.Payment, step: payment.GatewayStep | None) -> Iterator[Happened]:
+    """Every answer to a step; without one the payment is due."""
+    if step is None:
+        yield "due", payment.on_due(state)
+        return
+    for answer in ANSWERS_TO[step]:
+        yield type(answer).__name__, afterwards.on_answer(state, step, answer, POLICY)
 
 
 def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
@@ -167,7 +177,7 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
         pending=state.pending and replace(state.pending, reason=""),
         key_number=min(state.key_number, KEY_NUMBERS_TOLD_APART) if counts else 1,
         rung=min(max(state.rung, 0 if counts else LAST_RUNG), LAST_RUNG + 1),
-        gateway_side=state.gateway_side and payment.GatewaySide(state.gateway_side.answer),
+        gateway_side=state.gateway_side and payment.GatewaySide(_alike(state.gateway_side.answer)),
         refunds=tuple(
             replace(
                 refund,
@@ -183,13 +193,26 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
     )
 
 
+def _alike(answer: str) -> str:
+    """One of the answers that mean the same if they are the last that was shown."""
+    never_captured = sorted(afterwards.NEVER_CAPTURED)
+    return never_captured[0] if answer in never_captured else answer
+
+
 def payment_edges() -> set[Edge]:
     edges: set[Edge] = set()
     seen, waiting = set[At](), list[At]([(None, None)])
+    read = set[payment.Payment | None]()
     while waiting:
         state, then = waiting.pop()
         before = BEGINNING if state is None else state.status.value
-        for what, transition in payment_happenings(state, then):
+        happenings: list[Happened] = []
+        if state not in read:
+            read.add(state)
+            happenings += payment_happenings(state)
+        if state is not None and then is not None and then not in first_steps(state):
+            happenings += answered(state, then)
+        for what, transition in happenings:
             after = transition.payment.status.value
             if after != before:
                 edges.add((before, what, after))
