@@ -21,7 +21,7 @@ from deploy.demo.scenes import VISA
 from deploy.local.stack import LISTENER, SERVICES, Service
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
-from shared.messaging.codec import BODY_BYTES_MAX
+from shared.messaging.codec import BODY_BYTES_MAX, MalformedReason
 from shared.messaging.topology import DEAD_LETTERS, WORK_QUEUES
 from tests.cards.caught import kinds
 from tests.cards.numbers import USUAL
@@ -528,13 +528,16 @@ async def card_data(testbed: Testbed, payments: Payments, note: Note) -> None:
     note.mended()
 
 
+CARD_REASONS: Final = [reason.value for reason in MalformedReason if reason.is_card_data]
+
+
 async def _refused_for_card_data(testbed: Testbed, ids: Sequence[UUID]) -> tuple[set[UUID], list[UUID]]:
     """Those of these commands that were answered so, or are dead letters for that reason; and the ids of all such dead letters."""
     answered = await answers_of(testbed, ids)
-    query = "SELECT id, message_id FROM dead_letters WHERE reason = 'clear_card_number' AND status = 'open'"
-    letters = await rows(testbed.database("staff"), query)
+    query = "SELECT id, message_id FROM dead_letters WHERE reason = ANY($1) AND status = 'open'"
+    letters = await rows(testbed.database("staff"), query, CARD_REASONS)
     named = {str(id_): id_ for id_ in ids}
-    refused = {id_ for id_, reason in answered.items() if reason == "clear_card_number"}
+    refused = {id_ for id_, reason in answered.items() if reason in CARD_REASONS}
     refused |= {named[row["message_id"]] for row in letters if row["message_id"] in named}
     return refused, [row["id"] for row in letters]
 
