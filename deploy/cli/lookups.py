@@ -17,7 +17,7 @@ from deploy.cli.words import money, short_type, time
 from services.audit.align import StoredRow
 from services.audit.stores import DATABASES, Snapshot, snapshot
 from shared.ids import id_of_card_refusal
-from shared.settings import EnvironmentVariables
+from shared.settings import EnvironmentVariables, database_variable
 
 TEXT_MAX: Final = 300
 """Characters. No id of ours or of others is longer."""
@@ -104,11 +104,11 @@ async def find(text: str) -> Lookup:
     named = [name for name in DATABASES if environment.names_database(name)]
     if not named:
         fail(
-            f"{DATABASES[0].upper()}_DATABASE_URL is not set, and none of the others: name a database to look into.",
+            f"{database_variable(DATABASES[0])} is not set, and none of the others: name a database to look into.",
             MISUSED,
         )
     found: list[Match] = []
-    unseen = [f"{name.upper()}_DATABASE_URL is not set" for name in DATABASES if name not in named]
+    unseen = [f"{database_variable(name)} is not set" for name in DATABASES if name not in named]
     async with AsyncExitStack() as opened:
         for name in named:
             database = await opened.enter_async_context(snapshot(name, environment.database_url(name)))

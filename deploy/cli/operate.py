@@ -83,7 +83,7 @@ def migrate(
 async def _migrate(services: list[Service], *, post: bool) -> "dict[str, Migrated]":
     from shared.persistence.migrate import AnotherServiceError, PostStepFirstError  # noqa: PLC0415 - SQLAlchemy and Alembic
     from shared.persistence.migrate import migrate as migrate_one  # noqa: PLC0415
-    from shared.settings import EnvironmentVariables  # noqa: PLC0415
+    from shared.settings import EnvironmentVariables, database_variable  # noqa: PLC0415
 
     environment = EnvironmentVariables()
     urls = {service: environment.database_url(service.value) for service in services}  # fails before any work
@@ -94,7 +94,7 @@ async def _migrate(services: list[Service], *, post: bool) -> "dict[str, Migrate
         except PostStepFirstError as error:
             raise CliError(f"{service.value}: {error}.", REFUSED) from None
         except AnotherServiceError as error:
-            raise CliError(f"{service.value.upper()}_DATABASE_URL: {error}.", MISUSED) from None
+            raise CliError(f"{database_variable(service.value)}: {error}.", MISUSED) from None
         except (OSError, TimeoutError) as error:
             raise _away(service, error) from None
         except Exception as error:
@@ -116,8 +116,9 @@ def _of_the_driver(error: BaseException | None) -> Exception | None:
 def _away(service: Service, error: Exception) -> CliError:
     from shared.observability.redaction import describe_error  # noqa: PLC0415
     from shared.persistence.database import mistake_of  # noqa: PLC0415
+    from shared.settings import database_variable  # noqa: PLC0415
 
-    variable = f"{service.value.upper()}_DATABASE_URL"
+    variable = database_variable(service.value)
     if (mistake := mistake_of(error)) is not None:
         return CliError(f"{variable}: {mistake}", MISUSED)
     return CliError(f"{variable}: cannot migrate ({describe_error(error)}).", REFUSED)

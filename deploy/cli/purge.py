@@ -92,7 +92,7 @@ async def _purge(number: str | None, *, do: bool, who: str, reason: str) -> "Pur
     from shared.clock import system_clock  # noqa: PLC0415
     from shared.persistence import schema  # noqa: PLC0415
     from shared.persistence.database import AWAY_ERRORS, Database  # noqa: PLC0415
-    from shared.settings import ConfigurationError, EnvironmentVariables  # noqa: PLC0415
+    from shared.settings import ConfigurationError, EnvironmentVariables, database_variable  # noqa: PLC0415
 
     environment = EnvironmentVariables()
     urls = {name: environment.database_url(name) for name in PLACES}  # all of them: a number in one is in others
@@ -101,13 +101,13 @@ async def _purge(number: str | None, *, do: bool, who: str, reason: str) -> "Pur
     try:
         async with AsyncExitStack() as opened:
             for name, url in urls.items():
-                opening = f"{name.upper()}_DATABASE_URL: "
+                opening = f"{database_variable(name)}: "
                 databases[name] = await Database.open(url, name="remit purge", connections_max=2)
                 opened.push_async_callback(databases[name].close)
                 async with databases[name].connection() as connection:
                     problem = await schema.pending(connection, SERVICES_FOLDER / name / "migrations")
                 if problem is not None:
-                    raise ConfigurationError(f"{name.upper()}_DATABASE_URL: {problem}.")
+                    raise ConfigurationError(f"{database_variable(name)}: {problem}.")
             opening = ""
             if do:
                 return await Purge(databases, number=number, who=who, reason=reason, clock=system_clock).run()

@@ -16,7 +16,7 @@ from services.audit.causes import COMMANDS_AT_ONCE_MAX
 from services.audit.payments import TRACES_KEPT_DAYS
 from services.audit.stores import DATABASES, Snapshot, snapshot
 from shared.ids import id_of_card_refusal, id_of_command
-from shared.settings import EnvironmentVariables
+from shared.settings import EnvironmentVariables, database_variable
 
 ROWS_MAX = 2_000
 """Rows of each table in one story. An invoice has tens."""
@@ -94,7 +94,7 @@ async def story(invoice_id: str) -> InvoiceStory | None:
         if "staff" in databases:
             commands = [answer["sent_id"] or answer["command_id"] for answer in answers]
             steps += await _staff_steps(databases["staff"], payments, commands)
-    closed = [f"{name.upper()}_DATABASE_URL is not set" for name in DATABASES if name not in databases]
+    closed = [f"{database_variable(name)} is not set" for name in DATABASES if name not in databases]
     return InvoiceStory(
         invoice_id, dict(_items(current[0])) if current else None, _in_order(steps), (*closed, *deleted)
     )
@@ -159,7 +159,7 @@ async def _answers(invoices: Snapshot, command_id: UUID, sender: str | None) -> 
 async def _open(opened: AsyncExitStack, *, required: str) -> dict[str, Snapshot]:
     environment = EnvironmentVariables()
     if not environment.names_database(required):
-        fail(f"{required.upper()}_DATABASE_URL is not set.", MISUSED)
+        fail(f"{database_variable(required)} is not set.", MISUSED)
     return {
         name: await opened.enter_async_context(snapshot(name, environment.database_url(name)))
         for name in DATABASES

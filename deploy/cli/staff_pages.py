@@ -24,14 +24,14 @@ from shared.observability.logs import configure_logs
 from shared.observability.visible import visible
 from shared.persistence import schema
 from shared.persistence.database import AWAY_ERRORS, Database, mistake_of
-from shared.settings import ConfigurationError, EnvironmentVariables
+from shared.settings import ConfigurationError, EnvironmentVariables, database_variable
 
 T = TypeVar("T")
 
 
 def run(work: Callable[[Database], Awaitable[T]], *, of: Service = Service.STAFF) -> T:
     """Do the work on a service's database. Raises ConfigurationError, or CliError if the database does not answer or refuses us."""
-    variable = f"{of.value.upper()}_DATABASE_URL"
+    variable = database_variable(of.value)
     try:
         if "REMIT_FAULT" in os.environ:
             configure_logs("remit", level="WARNING")
@@ -54,7 +54,7 @@ async def _on_database(of: Service, work: Callable[[Database], Awaitable[T]]) ->
     try:
         async with database.connection() as connection:
             if (problem := await schema.pending(connection, SERVICES_FOLDER / of.value / "migrations")) is not None:
-                raise ConfigurationError(f"{of.value.upper()}_DATABASE_URL: {problem}.")
+                raise ConfigurationError(f"{database_variable(of.value)}: {problem}.")
         return await work(database)
     finally:
         await database.close()

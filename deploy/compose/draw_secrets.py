@@ -26,6 +26,7 @@ from deploy.permissions.databases import PURGE, SERVICES, roles
 from deploy.permissions.passwords import kept_passwords
 from shared.card_data.encryption import generate_keyset
 from shared.private_files import MODE
+from shared.settings import database_variable
 
 FOLDER: Final = Path("/secrets")
 ADMINISTRATOR: Final = "postgres"
@@ -69,7 +70,7 @@ def _urls(passwords: Mapping[str, str], upstream: Sequence[str]) -> Iterator[tup
     for user in (OPERATOR, AUDIT, *upstream):
         yield f"{OPERATOR}/{user}/RABBITMQ_URL", broker(user)
     for service in SERVICES:
-        variable = f"{service.upper()}_DATABASE_URL"
+        variable = database_variable(service)
         yield f"setup/{variable}", database(service, ADMINISTRATOR)
         yield f"{service}/RABBITMQ_URL", broker(service)
         yield f"{service}/{variable}", database(service, service)

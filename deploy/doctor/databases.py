@@ -13,6 +13,7 @@ from services.audit.stores import Snapshot, snapshot
 from shared.clock import Clock
 from shared.persistence import schema
 from shared.persistence.database import Connection
+from shared.settings import database_variable
 
 SERVICES_FOLDER: Final = Path(__file__).parents[2] / "services"
 POSTGRESQL_LEAST: Final = 15
@@ -37,7 +38,7 @@ async def look_at_database(service: Service, url: str, clock: Clock) -> list[Dia
         async with snapshot(service, url) as database:
             return [one async for one in _look(service, database, clock)]
     except AuditError as error:
-        return [broken(f"{service} database", str(error), f"look at PostgreSQL, and at {service.upper()}_DATABASE_URL")]
+        return [broken(f"{service} database", str(error), f"look at PostgreSQL, and at {database_variable(service)}")]
 
 
 async def _look(service: Service, database: Snapshot, clock: Clock) -> AsyncIterator[Diagnosis]:

@@ -17,6 +17,7 @@ from deploy.doctor.node import look_at_node, runner
 from deploy.permissions.databases import SERVICES
 from shared.build import this_build
 from shared.clock import Clock
+from shared.settings import database_variable
 
 PYTHON_LEAST: Final = (3, 11)
 PYTHON_TESTED_MOST: Final = (3, 13)
@@ -39,7 +40,7 @@ async def examine(around: Surroundings, clock: Clock) -> list[Diagnosis]:
         if service in around.databases:
             found += await look_at_database(service, around.databases[service], clock)
         else:
-            found.append(_unnamed(f"{service} database", f"{service.upper()}_DATABASE_URL"))
+            found.append(_unnamed(f"{service} database", database_variable(service)))
     if around.rabbitmq_url is None:
         found.append(_unnamed("broker", "RABBITMQ_URL"))
     else:
@@ -77,7 +78,7 @@ async def _canary(around: Surroundings) -> Diagnosis:
 
 def _urls(around: Surroundings) -> Iterator[tuple[str, str]]:
     """The variables whose servers may have certificates."""
-    named = {f"{service.upper()}_DATABASE_URL": url for service, url in around.databases.items()}
+    named = {database_variable(service): url for service, url in around.databases.items()}
     named |= {"RABBITMQ_URL": around.rabbitmq_url or "", "GATEWAY_URL": os.environ.get("GATEWAY_URL", "")}
     yield from ((variable, url) for variable, url in named.items() if url)
 

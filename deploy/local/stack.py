@@ -28,6 +28,7 @@ from deploy.local.scratch import Scratch
 from deploy.permissions.broker import broker_users, definitions
 from deploy.permissions.databases import AUDIT, SERVICES, Service, owner, roles, roles_sql
 from deploy.permissions.passwords import kept_passwords
+from shared.settings import database_variable
 
 __all__ = [
     "ADMIN_VARIABLE",
@@ -65,11 +66,6 @@ ADMIN_VARIABLE: Final = "POSTGRES_URL"
 SENDERS_VARIABLE: Final = "SENDERS"
 """A setting of the invoice service: whether it can tell senders apart."""
 KIND_VARIABLE: Final = "REMIT_STACK"
-
-
-def database_variable(service: Service) -> str:
-    """The environment variable that names a service's database."""
-    return f"{service.upper()}_DATABASE_URL"
 
 
 class DatabaseServer(Protocol):

@@ -1,7 +1,6 @@
 """Readiness reports a dependency that is away as long as it is away (row 17 of the catalogue), even if there is no work."""
 
 import asyncio
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -31,6 +30,7 @@ from shared.service import EXIT_FAILED, Runtime, serve
 from tests.faults.frames import Amqp, FrameEvent, Postgres
 from tests.faults.proxy import SILENCE, Network
 from tests.support.environment import Environment
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 
@@ -42,13 +42,6 @@ def message() -> Outgoing:
 @pytest.fixture
 def readiness() -> Readiness:
     return Readiness()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def said(readiness: Readiness, component: str, *, away: bool) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from tests.support.ports import free_port
 from tests.support.programs import program
 from tests.support.waiting import DEADLINE_S, POLL_S
 
@@ -18,8 +19,7 @@ from tests.support.waiting import DEADLINE_S, POLL_S
 def pgbouncer(url: str, mode: str) -> Iterator[str]:
     """Run it in this pool mode, otherwise as it is by default, in front of the database at `url`. Yields the URL that leads through it."""
     parts = urlsplit(url)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="remit-pgbouncer-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # as root it becomes `nobody`

@@ -19,6 +19,7 @@ from shared.observability.health import STANDS_STILL_S, Liveness, Readiness, hea
 from shared.observability.probe import probe as container_probe
 from shared.observability.sampled import SampledGauge
 from shared.records import dataclass
+from tests.support.ports import free_port
 
 Client = TestClient[web.Request, web.Application]
 
@@ -152,13 +153,6 @@ async def test_metrics_are_prometheus_text(probe: "Client", readiness: Readiness
 async def test_other_paths_are_unknown(probe: "Client") -> None:
     assert (await probe.get("/")).status == 404
     assert (await probe.post("/readyz")).status == 405
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def test_it_listens_on_the_given_address_until_closed(readiness: Readiness) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from shared.observability.health import Readiness
 from shared.service import Runtime, serve
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
+from tests.support.ports import free_port
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 
@@ -114,13 +114,6 @@ async def test_only_the_set_up_applies_the_topology(environment: Environment) ->
 
 
 # -- the database ------------------------------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(
