@@ -35,10 +35,11 @@ from deploy.cli.settings import StaffPagesSettings
 from deploy.cli.staff_pages import journal_panel, one_id, person, report, run
 from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
 from deploy.cli.words import SECONDS_IN, age, id_text, money, short_type, time
-from services.staff import actions
-from services.staff.actions import ActionRefusal, ActionResult, JournalEntry, Selection
+from services.staff.actions import dead_letters as dead_letter_actions
+from services.staff.actions.results import ActionRefusal, ActionResult
 from services.staff.charges import charge_of
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus
+from services.staff.store import JournalEntry, Selection
 from shared.clock import system_clock
 from shared.contracts.catalogue import BY_WIRE_NAME
 from shared.messaging.codec import MalformedReason
@@ -85,7 +86,7 @@ def list_dead_letters(
 
     async def look(database: Database) -> tuple[list[DeadLetterRecord], int]:
         selection = await _with_ids(database, wanted, ids)
-        found = await actions.list_dead_letters(database, selection, at_most=limit)
+        found = await dead_letter_actions.list_dead_letters(database, selection, at_most=limit)
         if not found[0]:
             await _refuse_unknown_values(database, selection)
         return found
@@ -106,7 +107,9 @@ def show_dead_letter(dead_letter_id: DeadLetterId, *, json: Json = False) -> Non
     """Everything about one dead letter: why it failed, where it came from, its body, and what people did."""
 
     async def look(database: Database) -> tuple[DeadLetterRecord, list[JournalEntry]] | None:
-        return await actions.show_dead_letter(database, await one_id(database, "dead_letters", dead_letter_id))
+        return await dead_letter_actions.show_dead_letter(
+            database, await one_id(database, "dead_letters", dead_letter_id)
+        )
 
     found = run(look)
     if found is None:
@@ -151,13 +154,15 @@ def replay_dead_letters(
     unknown, found = run(lambda database: _found(database, given))
     selection = replace(wanted, ids=found) if given else wanted
     if asks:
-        records, count = run(lambda database: actions.list_dead_letters(database, selection, at_most=LISTED_MAX))
+        records, count = run(
+            lambda database: dead_letter_actions.list_dead_letters(database, selection, at_most=LISTED_MAX)
+        )
         if not given:
             _confirm(records, count)
         charge_old = charge_old or _confirm_charges(records, old_after)
 
     async def act(database: Database) -> list[ActionResult]:
-        return unknown + await actions.replay(
+        return unknown + await dead_letter_actions.replay(
             database, selection, who=person(who), old_after=None if charge_old else old_after
         )
 
@@ -180,7 +185,9 @@ def discard_dead_letters(
 
     async def act(database: Database) -> list[ActionResult]:
         unknown, found = await _found(database, given)
-        return unknown + await actions.discard(database, Selection(ids=found), who=person(who), reason=reason)
+        return unknown + await dead_letter_actions.discard(
+            database, Selection(ids=found), who=person(who), reason=reason
+        )
 
     report(run(act), json=json, done="discarded")
 
@@ -234,11 +241,15 @@ def _selection(
 async def _refuse_unknown_values(database: Database, selection: Selection) -> None:
     """Raises CliError for a filter whose value neither Remit nor any dead letter has: it is mistyped, and "none" would hide that."""
     if selection.queue is not None:
-        _refuse_unknown("--queue", selection.queue, WORK_QUEUE_NAMES, await actions.values_of(database, "queue"))
+        _refuse_unknown(
+            "--queue", selection.queue, WORK_QUEUE_NAMES, await dead_letter_actions.values_of(database, "queue")
+        )
     if selection.reason is not None:
-        _refuse_unknown("--reason", selection.reason, MalformedReason, await actions.values_of(database, "reason"))
+        _refuse_unknown(
+            "--reason", selection.reason, MalformedReason, await dead_letter_actions.values_of(database, "reason")
+        )
     if selection.type is not None:
-        there = await actions.values_of(database, "type")
+        there = await dead_letter_actions.values_of(database, "type")
         names = [*there, *map(short_type, there), *BY_WIRE_NAME]
         _refuse_unknown("--type", selection.type, map(short_type, BY_WIRE_NAME), names)
 

@@ -14,8 +14,9 @@ from deploy.cli.output import LISTED, LISTED_MAX, REFUSED, Json, Limit, Who, con
 from deploy.cli.staff_pages import person
 from deploy.cli.tables import WIDE, id_column, plain, table
 from deploy.cli.words import age, id_text
-from services.staff import actions
-from services.staff.actions import ActionResult
+from services.staff.actions import outboxes as outbox_actions
+from services.staff.actions.outboxes import OutboxAction
+from services.staff.actions.results import ActionResult
 from shared.clock import system_clock
 from shared.persistence import outbox
 from shared.persistence.database import Connection, Database
@@ -64,7 +65,7 @@ def drop(service: OfService, message_id: MessageId, *, reason: Reason, who: Who 
     _report(id_, "it is deleted" if done else "somebody else was faster", json=json)
 
 
-def _noted(text: str, action: "actions.OutboxAction", *, service: Service, who: str, reason: str) -> UUID:
+def _noted(text: str, action: OutboxAction, *, service: Service, who: str, reason: str) -> UUID:
     """Note the action on this message in staff's journal, and return its id.
 
     Raises CliError if there is no such message, or a text is not fit for the journal.
@@ -75,7 +76,7 @@ def _noted(text: str, action: "actions.OutboxAction", *, service: Service, who: 
     if message_id not in quarantined:
         fail(f"No message {message_id} is quarantined there.", REFUSED)
     noted: ActionResult = staff_pages.run(
-        lambda database: actions.note_outbox_action(
+        lambda database: outbox_actions.note_outbox_action(
             database, message_id, action, service=service.value, who=person(who), reason=reason
         )
     )

@@ -15,9 +15,11 @@ from deploy.cli.output import LISTED, REFUSED, Json, Limit, Who, console, fail, 
 from deploy.cli.staff_pages import journal_panel, one_id, person, report, run
 from deploy.cli.tables import WIDE, facts, id_column, panel, plain, table
 from deploy.cli.words import age, id_text, money, time
-from services.staff import actions, domain
-from services.staff.actions import ActionResult, JournalEntry, KeptCase
+from services.staff import domain
+from services.staff.actions import payments as payment_actions
+from services.staff.actions.results import ActionResult
 from services.staff.domain import Case
+from services.staff.store import JournalEntry, KeptCase
 from shared.clock import system_clock
 from shared.ids import new_id
 from shared.persistence.database import Database
@@ -38,7 +40,7 @@ def list_payments(
     json: Json = False,
 ) -> None:
     """Payments whose outcome is unknown, or that wait for a decision; the oldest first."""
-    cases = run(lambda database: actions.list_cases(database, open_only=not everything, at_most=limit))
+    cases = run(lambda database: payment_actions.list_cases(database, open_only=not everything, at_most=limit))
     if json:
         write_json([_as_json(kept) for kept in cases])
     elif not cases:
@@ -54,7 +56,7 @@ def show_payment(payment_id: PaymentId, *, json: Json = False) -> None:
     """Everything known about one payment: every attempt, every answer of the gateway, and what people did."""
 
     async def look(database: Database) -> tuple[KeptCase, list[JournalEntry]] | None:
-        return await actions.show_case(database, await one_id(database, "cases", payment_id))
+        return await payment_actions.show_case(database, await one_id(database, "cases", payment_id))
 
     found = run(look)
     if found is None:
@@ -81,7 +83,7 @@ def ask_payment(
 
     async def act(database: Database) -> list[ActionResult]:
         id_ = await one_id(database, "cases", payment_id)
-        return [await actions.ask(database, id_, who=person(who), invoice_id=invoice)]
+        return [await payment_actions.ask(database, id_, who=person(who), invoice_id=invoice)]
 
     report(run(act), json=json, done="asked")
 
@@ -103,7 +105,7 @@ def resolve_payment(
     """Settle a payment in doubt. It fails if the case is no longer at the version that you looked at."""
 
     async def act(database: Database) -> list[ActionResult]:
-        result = await actions.resolve(
+        result = await payment_actions.resolve(
             database,
             await one_id(database, "cases", payment_id),
             resolution=resolution,
@@ -131,7 +133,7 @@ def reopen_payment(
     """Take a wrong decision back. The payment is a case again, and the gateway is asked about it."""
 
     async def act(database: Database) -> list[ActionResult]:
-        result = await actions.resolve(
+        result = await payment_actions.resolve(
             database,
             await one_id(database, "cases", payment_id),
             resolution="reopen",
@@ -170,7 +172,7 @@ def refund_payment(
     """Give back what paid an invoice, or a part of it."""
 
     async def act(database: Database) -> list[ActionResult]:
-        result = await actions.refund(
+        result = await payment_actions.refund(
             database,
             await one_id(database, "cases", payment_id),
             refund_id=id_ or new_id(),
@@ -247,7 +249,7 @@ def _page(kept: KeptCase, journal: Sequence[JournalEntry]) -> RenderableType:
         ("correlation", kept.correlation_id),
         ("open since", time(kept.opened_at)),
         ("last news", time(kept.updated_at)),
-        ("decision", actions.decision_text(kept)),
+        ("decision", payment_actions.decision_text(kept)),
     )
     parts: list[RenderableType] = [panel(named, f"payment {case.payment_id}")]
     if case.attempts:

@@ -17,8 +17,10 @@ from deploy.cli.operate import SERVICES_FOLDER, Service
 from deploy.cli.output import MISUSED, REFUSED, console, fail, say, write_json
 from deploy.cli.tables import panel, plain, table
 from deploy.cli.words import time
-from services.staff import actions
-from services.staff.actions import ActionResult, JournalEntry
+from services.staff.actions import dead_letters as dead_letter_actions
+from services.staff.actions.results import ActionResult
+from services.staff.people import Actor, at_terminal
+from services.staff.store import JournalEntry
 from shared import crash_points
 from shared.observability.logs import configure_logs
 from shared.observability.visible import visible
@@ -65,15 +67,15 @@ async def one_id(database: Database, table_name: Literal["dead_letters", "cases"
     if (whole := whole_id(text)) is not None:
         return whole
     refuse_unless_end(text)
-    return the_one(text, await actions.ids_ending(database, table_name, text, at_most=CANDIDATES_MAX + 1))
+    return the_one(text, await dead_letter_actions.ids_ending(database, table_name, text, at_most=CANDIDATES_MAX + 1))
 
 
-def person(who: str) -> str:
+def person(who: str) -> Actor:
     """Who acts: the name that was given, or the user of this process. Raises CliError if there is neither."""
     if who.strip():
-        return who.strip()
+        return at_terminal(who.strip())
     try:
-        return getpass.getuser()
+        return at_terminal(getpass.getuser())
     except (KeyError, OSError):
         fail("Your user name is not known: give --who NAME.", MISUSED)
 

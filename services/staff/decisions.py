@@ -11,7 +11,8 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from services.staff import actions, store
+from services.staff import store
+from services.staff.actions import results
 from services.staff.domain import Case
 from services.staff.store import JournalEntry
 from shared.clock import Clock
@@ -69,7 +70,7 @@ def _again(entry: JournalEntry, head: str, correlation_id: str, coming: Mapping[
     if case is None or case.decision is None:
         return []  # an earlier decision about the same payment
     inquiry = InquirePayment(invoice_id=case.invoice_id, payment_id=case.payment_id)
-    again = [actions.message_of(inquiry, entry, correlation_id, f"inquiry:{case.decision.times}")]
+    again = [results.message_of(inquiry, entry, correlation_id, f"inquiry:{case.decision.times}")]
     try:
         told = ResolvePayment.model_validate(
             {**entry.details, "payment_id": entry.subject, "decided_by": entry.who, "journal_head": head}
@@ -77,4 +78,4 @@ def _again(entry: JournalEntry, head: str, correlation_id: str, coming: Mapping[
     except ValidationError as error:  # a purge may have taken texts out; a person can decide anew
         log.error("decision_unsayable", entry=str(entry.id), problem=field_errors(error))  # noqa: TRY400 - it would show the texts
         return again
-    return [actions.message_of(told, entry, correlation_id), *again]
+    return [results.message_of(told, entry, correlation_id), *again]

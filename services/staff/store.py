@@ -19,6 +19,7 @@ from services.staff.domain import (
     GatewaySide,
     SentDecision,
 )
+from services.staff.people import Actor
 from services.staff.refunds import CaseRefundStatus, RefundTold
 from shared.messaging.failures import FAILURE_REASONS
 from shared.observability import metrics
@@ -443,6 +444,15 @@ class JournalEntry:
     action: str
     subject: UUID
     details: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, who: Actor, at: datetime, action: str, subject: UUID, details: Mapping[str, object] | None = None
+    ) -> "JournalEntry":
+        """What `who` did to `subject`. The details say by which door, and so the chain of the journal covers that, too."""
+        return cls(
+            who.entry_id(action, subject), at, who.name, action, subject, {**(details or {}), "via": who.via.value}
+        )
 
 
 async def append_entries(tx: Tx, entries: Sequence[JournalEntry]) -> None:

@@ -9,7 +9,8 @@ from deploy.cli import sender
 from services.audit.secrets import secret_in
 from services.payment_gateway.domain import MASKED_CODE, code_of
 from services.payment_gateway.gateways.evidence import evidence
-from services.staff import actions, intake
+from services.staff import intake
+from services.staff.actions import results
 from shared.card_data.scan import CARD_DATA_ENCODED, CARD_PLACEHOLDER, CVV_PLACEHOLDER
 from shared.contracts.invoice import VoidInvoice
 from shared.ids import new_id
@@ -37,8 +38,8 @@ def in_a_header(value: Any, name: str = "note") -> bool:
 
 
 def in_staffs_texts(value: Any, name: str = "note") -> bool:
-    refused = actions._unfit(reason=_said(value, name))
-    return refused is not None and refused.refusal is actions.ActionRefusal.CARD_DATA
+    refused = results.unfit(reason=_said(value, name))
+    return refused is not None and refused.refusal is results.ActionRefusal.CARD_DATA
 
 
 def at_the_command_line(value: Any, name: str = "note") -> bool:

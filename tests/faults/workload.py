@@ -7,8 +7,9 @@ from uuid import UUID
 
 from deploy.demo.scenes import SCENES, Play, Played, Scene, Stage
 from deploy.sandbox.faults import Deed
-from services.staff import actions
+from services.staff.actions import payments as payment_actions
 from services.staff.domain import DecisionRefusal
+from services.staff.people import at_terminal
 from shared.persistence.database import Database
 from tests.support.databases import rows
 from tests.support.waiting import until
@@ -108,14 +109,14 @@ async def resolve(testbed: "Testbed", payment_id: UUID, version: int) -> None:
     async def decide() -> bool:
         database = await Database.open(testbed.database("staff"), name="faults", connections_max=1)
         try:
-            done = await actions.resolve(
+            done = await payment_actions.resolve(
                 database,
                 payment_id,
                 resolution="not_charged",
                 expected_version=version,
                 evidence="the bank's statement shows nothing",
                 reason="fault run",
-                who="faults",
+                who=at_terminal("faults"),
             )
         finally:
             await database.close()

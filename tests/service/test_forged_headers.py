@@ -15,9 +15,10 @@ from aio_pika.abc import AbstractChannel
 
 from deploy.local.stack import OPERATOR
 from services.invoice.__main__ import assemble
-from services.staff import actions
 from services.staff.__main__ import assemble as assemble_staff
-from services.staff.actions import Selection
+from services.staff.actions import dead_letters as dead_letter_actions
+from services.staff.people import at_terminal
+from services.staff.store import Selection
 from shared.amqp.broker_link import user_in
 from shared.contracts.invoice import IssueInvoice
 from shared.messaging.apply import apply_topology, check_topology, leftovers, prune_topology
@@ -185,7 +186,7 @@ async def test_a_command_with_a_forged_death_is_set_aside_and_its_replay_is_hand
             return found if len(found) == len(FORGED) else []
 
         letters = await until(set_aside, what="the dead letters")
-        results = await actions.replay(staff, Selection(), who="ann")
+        results = await dead_letter_actions.replay(staff, Selection(), who=at_terminal("ann"))
 
         async def issued() -> bool:
             return len(await rows(environment.databases["invoice"], "SELECT 1 FROM invoices")) == 1 + len(FORGED)

@@ -47,10 +47,10 @@ COLUMNS = """
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind NOT IN ('i', 'v', 'c') AND a.attnum > 0 AND NOT a.attisdropped
       AND c.relname <> 'alembic_version' ORDER BY c.relname, a.attnum"""
-CHECKED_WORDS = """
+CHECKED_WORDS = r"""
     SELECT c.conrelid::regclass::text AS table, a.attname AS name FROM pg_constraint c
     JOIN pg_attribute a ON a.attrelid = c.conrelid AND ARRAY[a.attnum] = c.conkey
-    WHERE c.contype = 'c' AND pg_get_constraintdef(c.oid) LIKE '%= ANY (ARRAY[%'"""
+    WHERE c.contype = 'c' AND pg_get_constraintdef(c.oid) ~ '= ANY \(ARRAY\[|\^\[a-z_\]'"""
 IN_NEW_OUTBOX_ROW = """
     INSERT INTO outbox (id, ids, exchanges, routing_keys, types, correlation_ids, content_types, headers, droppable, bodies, message_ids,
         reply_tos, created_at, sweep_after, refusals)

@@ -14,7 +14,9 @@ from services.payment_gateway.gateways.evidence import evidence
 from services.payment_gateway.settings import ChargingSettings
 from services.saga.__main__ import assemble as assemble_saga
 from services.staff.__main__ import assemble as assemble_staff
-from services.staff.actions import Selection, replay
+from services.staff.actions.dead_letters import replay
+from services.staff.people import at_terminal
+from services.staff.store import Selection
 from shared.amqp.broker_link import BrokerLink
 from shared.card_data.encryption import CardDetails, CardKeyring, encrypt_card, generate_keyset
 from shared.contracts import invoice as messages
@@ -200,7 +202,7 @@ async def dead_letter(environment: Environment, *, seen: int) -> None:
 async def replayed(environment: Environment) -> None:
     database = await Database.open(environment.databases["staff"], name="test", connections_max=2)
     try:
-        (result,) = await replay(database, Selection(), who="kim")
+        (result,) = await replay(database, Selection(), who=at_terminal("kim"))
     finally:
         await database.close()
     assert result.ok, result.text

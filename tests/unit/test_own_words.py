@@ -14,8 +14,11 @@ from services.payment_gateway.domain import GatewayStep, PaymentStatus
 from services.payment_gateway.gateways import port
 from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.handlers import published_outcome
-from services.staff import actions, intake
+from services.staff import intake
+from services.staff.actions import dead_letters as dead_letter_actions
+from services.staff.actions import results
 from services.staff.dead_letters import DeadLetter, DeadLetterRecord, DeadLetterStatus, arrive
+from services.staff.people import at_terminal
 from shared.card_data.scan import has_card_data
 from shared.contracts.invoice import InvoicePaymentRequested, TokenMethod
 from shared.messaging.codec import STRUCTURED, encode
@@ -29,6 +32,7 @@ from tests.support.hostile import HOSTILE
 from tests.unit.payment_gateway.payments import CAPTURED, POLICY, REFUNDED, payment
 from tests.unit.staff.test_reading import delivery, x_death
 
+ANN = at_terminal("ann")
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ID = UUID(int=7)
 CHANNEL = cast("Any", SimpleNamespace(number=1, max_content_size=131_064))
@@ -48,12 +52,16 @@ def short(text: str) -> str:
 def acted_on(letter: DeadLetter) -> None:
     """A person can discard this dead letter, and replay it if it has a body."""
     record = arrive(None, letter, NOW)
-    discarded = actions._decided(lambda one, now: actions._discard(one, "ann", "because", now), record, NOW)
-    assert isinstance(discarded, actions._Act), discarded
-    replayed = actions._decided(lambda one, now: actions._replay(one, "ann", None, None, now), record, NOW)
-    assert isinstance(replayed, actions._Act) or letter.body is None
+    discarded = dead_letter_actions._decided(
+        lambda one, now: dead_letter_actions._discard(one, ANN, "because", now), record, NOW
+    )
+    assert isinstance(discarded, dead_letter_actions._Act), discarded
+    replayed = dead_letter_actions._decided(
+        lambda one, now: dead_letter_actions._replay(one, ANN, None, None, now), record, NOW
+    )
+    assert isinstance(replayed, dead_letter_actions._Act) or letter.body is None
     for act in (discarded, replayed):
-        for message in act.says if isinstance(act, actions._Act) else ():
+        for message in act.says if isinstance(act, dead_letter_actions._Act) else ():
             sendable(message)
 
 
@@ -108,25 +116,31 @@ def test_the_row_of_an_earlier_build_can_be_discarded(text: str) -> None:
         headers={text * 300: text, "x-remit-queue": "invoice.commands"},
     )
     record = DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW)
-    discarded = actions._decided(lambda one, now: actions._discard(one, "ann", "because", now), record, NOW)
-    assert isinstance(discarded, actions._Act), discarded
+    discarded = dead_letter_actions._decided(
+        lambda one, now: dead_letter_actions._discard(one, ANN, "because", now), record, NOW
+    )
+    assert isinstance(discarded, dead_letter_actions._Act), discarded
     sendable(discarded.says[0])
 
 
 @pytest.mark.parametrize("header", ["CC", "BCC", "x-death", "x-remit-queue", "n" * 300])
 def test_a_replay_has_no_header_that_acts_on_the_broker(header: str) -> None:
     row = DeadLetter(ID, "saga.events", "broker", "unknown", body=b"{}", headers={header: "text", "note": "kept"})
-    replayed = actions._replay(DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), "ann", None, None, NOW)
-    assert isinstance(replayed, actions._Act)
+    replayed = dead_letter_actions._replay(
+        DeadLetterRecord(row, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), ANN, None, None, NOW
+    )
+    assert isinstance(replayed, dead_letter_actions._Act)
     assert replayed.says[0].headers == {"note": "kept", "x-remit-replays": 1}
 
 
 def test_what_a_contract_refuses_is_one_result_of_a_selection() -> None:
     letter = DeadLetter(ID, "invoice.commands", "broker", "unknown", event_id=ID)
     record = DeadLetterRecord(letter, 0, 1, DeadLetterStatus.OPEN, NOW, NOW)
-    refused = actions._decided(lambda one, now: actions._discard(one, "ann", " ", now), record, NOW)
-    assert isinstance(refused, actions.ActionResult)
-    assert (refused.subject, refused.refusal) == (ID, actions.ActionRefusal.INVALID)
+    refused = dead_letter_actions._decided(
+        lambda one, now: dead_letter_actions._discard(one, ANN, " ", now), record, NOW
+    )
+    assert isinstance(refused, results.ActionResult)
+    assert (refused.subject, refused.refusal) == (ID, results.ActionRefusal.INVALID)
     assert refused.text.startswith("it cannot be said: reason: ")
 
 
@@ -178,6 +192,8 @@ def test_a_request_on_a_queue_that_others_reach_decides_nothing_about_its_paymen
     )
     body = encode(Draft(request), Cause(ID, "C-1", NOW), 0, source="invoice").body
     letter = DeadLetter(ID, queue, "broker", "unknown", event_id=ID, content_type=STRUCTURED, body=body)
-    discarded = actions._discard(DeadLetterRecord(letter, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), "ann", "why", NOW)
-    assert isinstance(discarded, actions._Act)
+    discarded = dead_letter_actions._discard(
+        DeadLetterRecord(letter, 0, 1, DeadLetterStatus.OPEN, NOW, NOW), ANN, "why", NOW
+    )
+    assert isinstance(discarded, dead_letter_actions._Act)
     assert (discarded.decision is not None) is decides

@@ -26,7 +26,7 @@ from services.payment_gateway.gateways import port
 from services.saga import domain as saga
 from services.saga import handlers as saga_handlers
 from services.staff import domain as staff
-from services.staff.actions import ActionRefusal
+from services.staff.actions.results import ActionRefusal
 from shared.contracts.base import Contract
 from shared.contracts.invoice import AnswerReason, CloseCommand
 from shared.contracts.schemas import examples_of

@@ -183,9 +183,8 @@ async def test_a_quarantined_message_is_dropped_only_with_a_reason_for_the_journ
     assert dropped.code == 0, dropped.err
     assert await rows(environment.databases["saga"], "SELECT 1 FROM outbox") == []
     noted = await rows(environment.databases["staff"], "SELECT who, action, subject, details FROM journal")
-    assert noted == [
-        {"who": "Ada", "action": "drop", "subject": id_, "details": {"reason": "nobody needs it", "service": "saga"}}
-    ]
+    details = {"reason": "nobody needs it", "service": "saga", "via": "terminal"}
+    assert noted == [{"who": "Ada", "action": "drop", "subject": id_, "details": details}]
 
 
 async def test_keys_are_made_once_and_the_private_one_is_private(tmp_path: Path) -> None:

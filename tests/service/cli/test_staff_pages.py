@@ -138,7 +138,10 @@ async def test_the_second_person_is_told_who_was_first(terminal: Terminal) -> No
     code, _, err = await terminal.run("dead-letters", "discard", letter_id, "--reason", "too late")
     assert (code, "already replayed by bea at " in err) == (1, True)
     shown = await terminal.json("dead-letters", "show", letter_id)
-    assert [(entry["who"], entry["action"]) for entry in shown["journal"]] == [("bea", "replay")]
+    assert [(entry["who"], entry["action"]) for entry in shown["journal"]] == [
+        ("bea", "replay"),
+        ("ann", "refused"),
+    ]
 
 
 async def _is_sent(terminal: Terminal) -> bool:

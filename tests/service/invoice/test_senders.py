@@ -15,7 +15,9 @@ from deploy.permissions.broker import broker_users, definitions
 from services.invoice.__main__ import assemble
 from services.invoice.rebuild import rebuild
 from services.staff.__main__ import assemble as assemble_staff
-from services.staff.actions import Selection, discard, replay
+from services.staff.actions.dead_letters import discard, replay
+from services.staff.people import at_terminal
+from services.staff.store import Selection
 from shared.clock import system_clock
 from shared.contracts import invoice as messages
 from shared.contracts.base import Contract
@@ -249,7 +251,7 @@ async def test_a_replayed_command_is_still_that_of_its_sender(environment: Envir
             await sender.client.send(ISSUE, message_id=id_, reply_to=sender.inbox.name, type=unknown)
         kept = await letters(environment, 2)
         assert {row["sender"] for row in kept} == {billing.name, shop.name}
-        assert all(result.ok for result in await replay(database, Selection(), who="kim"))
+        assert all(result.ok for result in await replay(database, Selection(), who=at_terminal("kim")))
         again = await letters(environment, 2, seen=2)
         assert [row["sender"] for row in again] == [row["sender"] for row in kept], (
             "it failed again, as the same dead letter"
@@ -262,9 +264,9 @@ async def test_a_replayed_command_is_still_that_of_its_sender(environment: Envir
         )
         first, second = (Selection(ids=(row["id"],)) for row in kept)  # type: ignore[arg-type]
         of_billing, of_shop = (first, second) if kept[0]["sender"] == billing.name else (second, first)
-        assert (await replay(database, of_billing, who="kim"))[0].ok
+        assert (await replay(database, of_billing, who=at_terminal("kim")))[0].ok
         answer = await billing.inbox.next()
-        assert (await discard(database, of_shop, who="kim", reason="a test"))[0].ok
+        assert (await discard(database, of_shop, who=at_terminal("kim"), reason="a test"))[0].ok
         discarded = await shop.inbox.next()
         assert await billing.hears(PAY) == ("accepted", None), "the invoice is that of the sender, not of staff"
         assert await shop.hears(ISSUE_2, id_) == ("rejected", AnswerReason.COMMAND_ID_REUSED.value)

@@ -9,11 +9,14 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from services.staff import actions, store
+from services.staff import store
 from services.staff.__main__ import assemble
-from services.staff.actions import ActionRefusal, KeptCase
+from services.staff.actions import payments as payment_actions
+from services.staff.actions.results import ActionRefusal
 from services.staff.decisions import DecisionRepeater
 from services.staff.domain import DECIDE_ANEW_AFTER, REPEAT_AFTER, Case, CaseStatus, DecisionRefusal, GatewaySide
+from services.staff.people import at_terminal
+from services.staff.store import KeptCase
 from shared.amqp.broker_link import BrokerLink
 from shared.contracts import invoice as invoice_messages
 from shared.contracts import payment_gateway as messages
@@ -102,7 +105,7 @@ async def tell(upstream: UpstreamClient, data: messages.PaymentEvent, **extensio
 
 async def case_when(database: Database, about: About, status: CaseStatus, version: int | None = None) -> KeptCase:
     async def there() -> KeptCase | None:
-        found = await actions.show_case(database, about["payment_id"])
+        found = await payment_actions.show_case(database, about["payment_id"])
         if found is None or found[0].case.status is not status or version not in {None, found[0].case.version}:
             return None
         return found[0]
@@ -116,7 +119,7 @@ async def until_answered(database: Database, about: About, answer: str) -> KeptC
     """The case once the gateway's last answer on it is this one."""
 
     async def there() -> KeptCase | None:
-        found = await actions.show_case(database, about["payment_id"])
+        found = await payment_actions.show_case(database, about["payment_id"])
         is_last = found is not None and found[0].case.attempts and found[0].case.attempts[-1].answer == answer
         return found[0] if found is not None and is_last else None
 
@@ -133,7 +136,7 @@ def decision(about: About, version: int = 4, **changes: Any) -> dict[str, Any]:
         "receipt_number": "R-1",
         "evidence": "the gateway's page shows it captured",
         "reason": "the customer was charged",
-        "who": "ann",
+        "who": at_terminal("ann"),
     } | changes
 
 
@@ -151,7 +154,7 @@ async def test_messages_in_any_order_and_twice_make_one_case(
             return len(await rows(environment.databases["staff"], "SELECT 1 FROM inbox")) == len(told)
 
         await until(all_taken, what="all messages")
-    case = (await actions.list_cases(database, at_most=10))[0].case
+    case = (await payment_actions.list_cases(database, at_most=10))[0].case
     assert (case.version, case.amount_minor, case.currency, case.gateway_id) == (7, 1_250, "EUR", "pi_1")
     assert kept.case.is_open
     assert await upstream.depth("dead-letters") == 0
@@ -168,8 +171,8 @@ async def test_a_case_ends_with_its_outcome(
         await tell(upstream, captured(about))
         ended = (await case_when(database, about, CaseStatus.CAPTURED)).case
     assert (ended.decided_by, ended.is_open) == ("ann", False)
-    assert await actions.list_cases(database, at_most=10) == []
-    assert len(await actions.list_cases(database, open_only=False, at_most=10)) == 1
+    assert await payment_actions.list_cases(database, at_most=10) == []
+    assert len(await payment_actions.list_cases(database, open_only=False, at_most=10)) == 1
 
 
 async def test_a_healthy_payment_is_no_case(
@@ -181,10 +184,10 @@ async def test_a_healthy_payment_is_no_case(
         await tell(upstream, needs_decision({"invoice_id": "INV-2", "payment_id": uuid4()}))
 
         async def one_case() -> bool:
-            return len(await actions.list_cases(database, open_only=False, at_most=10)) == 1
+            return len(await payment_actions.list_cases(database, open_only=False, at_most=10)) == 1
 
         await until(one_case, what="the case of the other payment")
-    assert await actions.show_case(database, about["payment_id"]) is None
+    assert await payment_actions.show_case(database, about["payment_id"]) is None
 
 
 async def test_a_decision_leaves_as_an_ordinary_command(
@@ -194,7 +197,7 @@ async def test_a_decision_leaves_as_an_ordinary_command(
     async with environment.running("staff", assemble):
         await tell(upstream, needs_decision(about), correlationid="C-7")
         await case_when(database, about, CaseStatus.NEEDS_DECISION)
-        result = await actions.resolve(database, **decision(about))
+        result = await payment_actions.resolve(database, **decision(about))
         command = await said.next()
     assert result.ok, result.text
     assert command.type == messages.ResolvePayment.wire_name
@@ -230,8 +233,10 @@ async def test_one_of_two_people_who_decide_is_told(
         await tell(upstream, needs_decision(about))
         await case_when(database, about, CaseStatus.NEEDS_DECISION)
         both = await asyncio.gather(
-            actions.resolve(database, **decision(about, who="ann")),
-            actions.resolve(database, **decision(about, who="bea", resolution="not_charged", receipt_number=None)),
+            payment_actions.resolve(database, **decision(about, who=at_terminal("ann"))),
+            payment_actions.resolve(
+                database, **decision(about, who=at_terminal("bea"), resolution="not_charged", receipt_number=None)
+            ),
         )
         await said.next()
     (won,) = (result for result in both if result.ok)
@@ -239,9 +244,11 @@ async def test_one_of_two_people_who_decide_is_told(
     assert lost.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
     assert lost.text.endswith("without an effect, it can be decided anew 5 minutes after that")
     assert await said.waiting() == []
-    assert [entry["id"] for entry in await rows(environment.databases["staff"], "SELECT id FROM journal")] == [
-        won.entry
-    ]
+    assert [
+        entry["id"]
+        for entry in await rows(environment.databases["staff"], "SELECT id FROM journal WHERE action = 'resolve'")
+    ] == [won.entry]
+    assert await refusals(environment) == [("resolve", "decision_on_its_way")]
 
 
 SENT_AT = "UPDATE cases SET details = jsonb_set(details, '{decision,at}', to_jsonb($1::text))"
@@ -255,10 +262,10 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
     async with environment.running("staff", assemble):
         await tell(upstream, needs_decision(about))
         await case_when(database, about, CaseStatus.NEEDS_DECISION)
-    decided = await actions.resolve(database, **decision(about), clock=lambda: NOW)
-    waiting = await actions.show_case(database, about["payment_id"])
+    decided = await payment_actions.resolve(database, **decision(about), clock=lambda: NOW)
+    waiting = await payment_actions.show_case(database, about["payment_id"])
     assert waiting is not None
-    assert actions.decision_text(waiting[0]) == (
+    assert payment_actions.decision_text(waiting[0]) == (
         "ann decided captured at 2026-11-22 12:00:00 UTC: it waits for the staff service, which sends it"
     )
     publisher = Publisher(BrokerLink(environment.rabbitmq_url, name="test"))
@@ -282,13 +289,13 @@ async def test_a_decision_that_was_lost_is_said_again_and_can_be_made_anew(
     assert (again.id, again.message.body) == (first.id, first.message.body)
     assert question.type == messages.InquirePayment.wire_name
     assert question.event["causationid"] == str(decided.entry)
-    shown = await actions.show_case(database, about["payment_id"])
+    shown = await payment_actions.show_case(database, about["payment_id"])
     assert shown is not None
-    assert str(actions.decision_text(shown[0])).endswith("it is on its way, sent 2 times")
-    other = decision(about, who="bea", resolution="not_charged", receipt_number=None)
-    early = await actions.resolve(database, **other, clock=lambda: NOW + timedelta(minutes=4))
+    assert str(payment_actions.decision_text(shown[0])).endswith("it is on its way, sent 2 times")
+    other = decision(about, who=at_terminal("bea"), resolution="not_charged", receipt_number=None)
+    early = await payment_actions.resolve(database, **other, clock=lambda: NOW + timedelta(minutes=4))
     assert early.refusal is DecisionRefusal.DECISION_ON_ITS_WAY
-    assert (await actions.resolve(database, **other, clock=lambda: NOW + DECIDE_ANEW_AFTER)).ok
+    assert (await payment_actions.resolve(database, **other, clock=lambda: NOW + DECIDE_ANEW_AFTER)).ok
 
 
 async def _outbox_is_empty(environment: Environment) -> bool:
@@ -302,7 +309,7 @@ async def test_a_decision_that_lost_to_the_gateway_is_shown_on_the_case(
     async with environment.running("staff", assemble):
         await tell(upstream, needs_decision(about))
         await case_when(database, about, CaseStatus.NEEDS_DECISION)
-        await actions.resolve(database, **decision(about))
+        await payment_actions.resolve(database, **decision(about))
         command = await said.next()
         refused = messages.PaymentResolutionRefused(
             **about, version=5, reason="version_differs", state="in_doubt", decided_by="ann", resolution="captured"
@@ -310,11 +317,11 @@ async def test_a_decision_that_lost_to_the_gateway_is_shown_on_the_case(
         await tell(upstream, refused, causationid=command.id)
 
         async def told() -> bool:
-            found = await actions.show_case(database, about["payment_id"])
+            found = await payment_actions.show_case(database, about["payment_id"])
             return found is not None and bool(found[0].case.refusals)
 
         await until(told, what="the refusal on the case")
-        again = await actions.resolve(database, **decision(about, who="bea"))
+        again = await payment_actions.resolve(database, **decision(about, who=at_terminal("bea")))
     assert again.ok
 
 
@@ -336,11 +343,20 @@ INVALID: list[tuple[dict[str, Any], ActionRefusal | DecisionRefusal, str]] = [
     ),
     ({"evidence": " "}, ActionRefusal.INVALID, "the evidence must not be empty"),
     ({"reason": ""}, ActionRefusal.INVALID, "the reason must not be empty"),
-    ({"who": ""}, ActionRefusal.INVALID, "the name of who acts must not be empty"),
+    ({"who": at_terminal("")}, ActionRefusal.INVALID, "the name of who acts must not be empty"),
     ({"evidence": f"card {CARD}"}, ActionRefusal.CARD_DATA, "the evidence holds card data: leave it out"),
     ({"payment_id": UUID(int=0)}, ActionRefusal.UNKNOWN, "there is no case of this payment"),
 ]
 """What of a decision is changed, how it is refused, and what is said about it."""
+
+
+async def refusals(environment: Environment) -> list[tuple[str, str]]:
+    """What the journal says of acts that were refused: the action and the code, and no text of the act."""
+    entries = await rows(
+        environment.databases["staff"], "SELECT details FROM journal WHERE action = 'refused' ORDER BY position"
+    )
+    assert all(set(entry["details"]) == {"action", "code", "via"} for entry in entries)
+    return [(entry["details"]["action"], entry["details"]["code"]) for entry in entries]
 
 
 async def test_an_invalid_decision_leaves_no_trace(
@@ -350,10 +366,11 @@ async def test_an_invalid_decision_leaves_no_trace(
         await tell(upstream, needs_decision(about))
         await case_when(database, about, CaseStatus.NEEDS_DECISION)
         for changes, refusal, words in INVALID:
-            result = await actions.resolve(database, **decision(about, **changes))
+            result = await payment_actions.resolve(database, **decision(about, **changes))
             assert (result.refusal, result.text) == (refusal, words), changes
-    for table in ("journal", "outbox"):
-        assert await rows(environment.databases["staff"], f"SELECT * FROM {table}") == []
+    assert await rows(environment.databases["staff"], "SELECT * FROM outbox") == []
+    noted = [refusal.value for changes, refusal, _ in INVALID if "who" not in changes]
+    assert await refusals(environment) == [("resolve", code) for code in noted], "a name that is not fit is not stored"
 
 
 async def test_a_failed_refund_can_be_closed_without_a_refund(
@@ -364,7 +381,7 @@ async def test_a_failed_refund_can_be_closed_without_a_refund(
         await tell(upstream, refund_failed(about, 8))
         await case_when(database, about, CaseStatus.REFUND_FAILED)
         wanted = decision(about, 8, resolution="not_refunded", receipt_number=None)
-        assert (await actions.resolve(database, **wanted)).ok
+        assert (await payment_actions.resolve(database, **wanted)).ok
         assert (await said.next()).data["resolution"] == "not_refunded"
         await tell(upstream, refund_failed(about, 9, decided_by="ann"))
         ended = await case_when(database, about, CaseStatus.NOT_REFUNDED)
@@ -377,14 +394,19 @@ async def test_a_refund_is_asked_for_and_what_becomes_of_it_shows(
     said = await upstream.tap("settlement.commands")
     money: dict[str, Any] = {"amount_minor": 250, "currency": "EUR"}
     refund: dict[str, Any] = {**about, "refund_id": uuid4()}
-    wanted: dict[str, Any] = {"refund_id": refund["refund_id"], "amount_minor": 250, "reason": "damaged", "who": "ann"}
-    unknown = await actions.refund(database, about["payment_id"], **wanted)
+    wanted: dict[str, Any] = {"refund_id": refund["refund_id"], "amount_minor": 250, "reason": "damaged"}
+    wanted["who"] = at_terminal("ann")
+    unknown = await payment_actions.refund(database, about["payment_id"], **wanted)
     assert unknown.refusal is ActionRefusal.UNKNOWN, "without a case nobody knows which invoice it paid"
-    leaky = await actions.refund(database, about["payment_id"], **wanted, invoice_id="4242424242424242", currency="EUR")
+    leaky = await payment_actions.refund(
+        database, about["payment_id"], **wanted, invoice_id="4242424242424242", currency="EUR"
+    )
     assert not leaky.ok
-    assert await rows(environment.databases["staff"], "SELECT 1 FROM journal") == []
+    assert await refusals(environment) == [("refund", "unknown"), ("refund", "card_data")]
     async with environment.running("staff", assemble):
-        asked = await actions.refund(database, about["payment_id"], **wanted, invoice_id="INV-1", currency="EUR")
+        asked = await payment_actions.refund(
+            database, about["payment_id"], **wanted, invoice_id="INV-1", currency="EUR"
+        )
         command = await said.next()
         for message in (
             invoice_messages.InvoiceRefundRequested(**refund, **money, reason="damaged", requested_by="ann"),
@@ -395,21 +417,23 @@ async def test_a_refund_is_asked_for_and_what_becomes_of_it_shows(
         kept = await case_when(database, about, CaseStatus.REFUND_FAILED)
 
         async def told() -> bool:
-            found = await actions.show_case(database, about["payment_id"])
+            found = await payment_actions.show_case(database, about["payment_id"])
             return found is not None and [one.version for one in found[0].case.refunds] == [6]
 
         await until(told, what="the refund")
-        again = await actions.resolve(database, **decision(about, 8, resolution="refund_again", receipt_number=None))
+        again = await payment_actions.resolve(
+            database, **decision(about, 8, resolution="refund_again", receipt_number=None)
+        )
         retried = await said.next()
     assert command.content == invoice_messages.RequestRefund(**refund, **money, reason="damaged", requested_by="ann")
     assert command.event["causationid"] == str(asked.entry)
     assert kept.case.amount_minor == 1_250, "that of the payment, not of the refund"
     assert (again.ok, retried.data["resolution"]) == (True, "refund_again")
-    found = await actions.show_case(database, about["payment_id"])
+    found = await payment_actions.show_case(database, about["payment_id"])
     assert found is not None
     (shown,) = found[0].case.refunds
     assert (shown.status, shown.amount_minor, shown.reason, shown.requested_by) == ("refunded", 250, "damaged", "ann")
-    assert [entry.action for entry in found[1]] == ["refund", "resolve"]
+    assert [entry.action for entry in found[1] if entry.action != "refused"] == ["refund", "resolve"]
 
 
 async def test_a_payment_without_a_case_is_asked_about_only_by_its_invoice(
@@ -419,11 +443,11 @@ async def test_a_payment_without_a_case_is_asked_about_only_by_its_invoice(
     async with environment.running("staff", assemble):
         await tell(upstream, in_doubt(about))
         await case_when(database, about, CaseStatus.IN_DOUBT)
-        asked = await actions.ask(database, about["payment_id"], who="ann")
+        asked = await payment_actions.ask(database, about["payment_id"], who=at_terminal("ann"))
         question = await said.next()
         healthy = uuid4()
-        assert (await actions.ask(database, healthy, who="ann")).refusal is ActionRefusal.UNKNOWN
-        assert (await actions.ask(database, healthy, who="ann", invoice_id="INV-9")).ok
+        assert (await payment_actions.ask(database, healthy, who=at_terminal("ann"))).refusal is ActionRefusal.UNKNOWN
+        assert (await payment_actions.ask(database, healthy, who=at_terminal("ann"), invoice_id="INV-9")).ok
         assert (await said.next()).data["invoice_id"] == "INV-9"
     assert (question.type, question.data["payment_id"]) == (messages.InquirePayment.wire_name, str(about["payment_id"]))
     assert question.event["causationid"] == str(asked.entry)
@@ -454,10 +478,10 @@ async def test_a_persons_decision_is_taken_back(
     async with environment.running("staff", assemble):
         await tell(upstream, captured(about, 6))
         await case_when(database, about, CaseStatus.CAPTURED)
-        assert (await actions.resolve(database, **reopening)).ok
+        assert (await payment_actions.resolve(database, **reopening)).ok
         sent = await said.next()
         assert (sent.data["resolution"], sent.data["expected_version"]) == ("reopen", 6)
-        assert (await actions.resolve(database, **reopening)).refusal is DecisionRefusal.DECISION_ON_ITS_WAY
+        assert (await payment_actions.resolve(database, **reopening)).refusal is DecisionRefusal.DECISION_ON_ITS_WAY
         await tell(upstream, needs_decision(about, 7))
         reopened = await case_when(database, about, CaseStatus.NEEDS_DECISION)
     assert (reopened.case.version, reopened.case.decided_by) == (7, None)
@@ -477,6 +501,6 @@ async def test_a_case_that_another_instance_stored_meanwhile_is_not_overwritten(
 
     with pytest.raises(asyncpg.UniqueViolationError):
         await slower()
-    found = await actions.show_case(database, case.payment_id)
+    found = await payment_actions.show_case(database, case.payment_id)
     assert found is not None
     assert (found[0].case.version, found[0].correlation_id) == (4, "theirs")

@@ -15,11 +15,14 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from services.staff import actions, dead_letters, store
+from services.staff import dead_letters, store
 from services.staff.__main__ import assemble
-from services.staff.actions import ActionRefusal, ActionResult, Selection
+from services.staff.actions import dead_letters as dead_letter_actions
+from services.staff.actions.results import ActionRefusal, ActionResult
 from services.staff.charges import OLD_AFTER
 from services.staff.dead_letters import DeadLetter, Withheld
+from services.staff.people import at_terminal
+from services.staff.store import Selection
 from shared import crash_points
 from shared.amqp.broker_link import BrokerLink
 from shared.card_data.scan import has_card_data
@@ -94,7 +97,7 @@ async def next_on(upstream: UpstreamClient, queue: str = QUEUE) -> Received:
 
 
 async def replay_all(database: Database, who: str = "ann") -> list[ActionResult]:
-    return await actions.replay(database, Selection(), who=who)
+    return await dead_letter_actions.replay(database, Selection(), who=at_terminal(who))
 
 
 # -- intake ------------------------------------------------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ async def test_a_record_that_another_instance_stored_meanwhile_is_not_overwritte
 
     with pytest.raises(asyncpg.UniqueViolationError):
         await slower()
-    found = await actions.show_dead_letter(database, record.id)
+    found = await dead_letter_actions.show_dead_letter(database, record.id)
     assert found is not None
     assert found[0].seen == 7
 
@@ -284,7 +287,9 @@ async def test_one_of_two_people_who_replay_is_told(
         for number in range(20):
             await upstream.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id=str(number))
         ids = tuple(row["id"] for row in await letters(environment, 20))
-        both = await asyncio.gather(*(actions.replay(database, Selection(ids=ids), who=who) for who in ("ann", "bea")))
+        both = await asyncio.gather(
+            *(dead_letter_actions.replay(database, Selection(ids=ids), who=at_terminal(who)) for who in ("ann", "bea"))
+        )
         tap = await upstream.queue(QUEUE)
         again = await tap.take(20)
     per_letter: dict[UUID | None, list[ActionResult]] = {}
@@ -297,7 +302,7 @@ async def test_one_of_two_people_who_replay_is_told(
         assert told.text.startswith(("already replayed by ann at 20", "already replayed by bea at 20"))
     assert sorted(received.id for received in again) == sorted(str(number) for number in range(20))
     assert await tap.waiting() == []
-    assert len(await rows(environment.databases["staff"], "SELECT * FROM journal")) == 20
+    assert len(await rows(environment.databases["staff"], "SELECT * FROM journal WHERE action = 'replay'")) == 20
 
 
 @pytest.mark.parametrize("point", ["staff.replay.after_journal", "staff.replay.before_commit"])
@@ -352,12 +357,14 @@ async def test_a_filter_replays_only_matching_dead_letters(
         for queue in (QUEUE, "payment_gateway.requests"):
             await upstream.send_raw(b"x", exchange="dead-letters", key=queue, message_id=queue)
         await letters(environment, 2)
-        results = await actions.replay(database, Selection(queue=QUEUE, reason="unknown"), who="ann")
+        results = await dead_letter_actions.replay(
+            database, Selection(queue=QUEUE, reason="unknown"), who=at_terminal("ann")
+        )
         assert (await next_on(upstream)).id == QUEUE
     assert [result.ok for result in results] == [True]
     stands = await rows(environment.databases["staff"], "SELECT queue, status FROM dead_letters ORDER BY queue")
     assert [row["status"] for row in stands] == ["open", "replayed"]
-    assert await actions.replay(database, Selection(queue="no.such"), who="ann") == []
+    assert await dead_letter_actions.replay(database, Selection(queue="no.such"), who=at_terminal("ann")) == []
 
 
 async def test_a_dead_letter_of_a_foreign_queue_is_not_replayed(
@@ -383,15 +390,19 @@ async def test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so(
             await upstream.send(message, queue="invoice.commands", message_id=uuid4(), time=SENT_AT.isoformat())
             await reject(upstream, "invoice.commands")
         await letters(environment, 2)
-        young = await actions.replay(database, Selection(type="PayInvoice"), who="ann", clock=lambda: SENT_AT)
+        young = await dead_letter_actions.replay(
+            database, Selection(type="PayInvoice"), who=at_terminal("ann"), clock=lambda: SENT_AT
+        )
         assert [result.ok for result in young] == [True]
         await reject(upstream, "invoice.commands")
         await letters(environment, 2, "status = 'open'")
         later = SENT_AT + OLD_AFTER + timedelta(seconds=1)
-        results = await actions.replay(database, Selection(), who="ann", clock=lambda: later)
+        results = await dead_letter_actions.replay(database, Selection(), who=at_terminal("ann"), clock=lambda: later)
         (refused,) = (result for result in results if not result.ok)
         assert len(results) == 2, "others are replayed"
-        (confirmed,) = await actions.replay(database, Selection(), who="ann", old_after=None, clock=lambda: later)
+        (confirmed,) = await dead_letter_actions.replay(
+            database, Selection(), who=at_terminal("ann"), old_after=None, clock=lambda: later
+        )
     assert (refused.refusal, confirmed.ok) == (ActionRefusal.OLD_CHARGE, True)
     assert refused.text == (
         "it would charge 12.50 EUR and was sent at 2026-11-22 12:00:00 UTC: say that it still shall (--charge-old)"
@@ -400,7 +411,7 @@ async def test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so(
 
 async def test_an_unknown_id_is_reported(database: Database) -> None:
     unknown = uuid4()
-    (result,) = await actions.replay(database, Selection(ids=(unknown,)), who="ann")
+    (result,) = await dead_letter_actions.replay(database, Selection(ids=(unknown,)), who=at_terminal("ann"))
     assert (result.subject, result.refusal) == (unknown, ActionRefusal.UNKNOWN)
 
 
@@ -418,7 +429,7 @@ async def test_a_discarded_request_is_decided_as_not_charged(
     async with environment.running("staff", assemble):
         (kept,) = await letters(environment)
         wanted = Selection(ids=(kept["id"],))
-        (result,) = await actions.discard(database, wanted, who="ann", reason="paid otherwise")
+        (result,) = await dead_letter_actions.discard(database, wanted, who=at_terminal("ann"), reason="paid otherwise")
         decided = await said.next()
     assert result.ok
     assert decided.content == ResolvePayment(
@@ -453,10 +464,12 @@ async def test_a_discarded_command_is_answered_once(
         await upstream.send_raw(body, reply_to=answers.name, correlation_id="C-1")
         (kept,) = await letters(environment)
         wanted = Selection(ids=(kept["id"],))
-        (result,) = await actions.discard(database, wanted, who="ann", reason="sent by mistake")
+        (result,) = await dead_letter_actions.discard(
+            database, wanted, who=at_terminal("ann"), reason="sent by mistake"
+        )
         answer = await answers.next()
-        (again,) = await actions.discard(database, wanted, who="bea", reason="me too")
-        (replayed,) = await actions.replay(database, wanted, who="bea")
+        (again,) = await dead_letter_actions.discard(database, wanted, who=at_terminal("bea"), reason="me too")
+        (replayed,) = await dead_letter_actions.replay(database, wanted, who=at_terminal("bea"))
     assert result.ok
     assert (kept["event_id"], kept["type"]) == (command_id, "remit.invoice.PayInvoice.v9")
     assert (answer.data["command_id"], answer.data["answer"], answer.data["reason"]) == (
@@ -483,7 +496,9 @@ async def test_the_closing_command_has_the_journal_entry_as_its_cause(
     async with environment.running("staff", assemble):
         await upstream.send_raw(CARD.encode(), exchange="dead-letters", key="invoice.commands", message_id=str(uuid4()))
         (kept,) = await letters(environment)
-        (result,) = await actions.discard(database, Selection(), who="ann", reason="a card in the clear")
+        (result,) = await dead_letter_actions.discard(
+            database, Selection(), who=at_terminal("ann"), reason="a card in the clear"
+        )
         closing = await told.next()
     assert closing.type == messages.CloseCommand.wire_name
     assert closing.event["causationid"] == str(result.entry)
@@ -497,7 +512,9 @@ async def test_a_dead_letter_that_is_no_command_is_discarded_without_an_answer(
     async with environment.running("staff", assemble):
         await upstream.send_raw(b"x", exchange="dead-letters", key=QUEUE, message_id=str(uuid4()))
         await letters(environment)
-        (result,) = await actions.discard(database, Selection(), who="ann", reason="not needed")
+        (result,) = await dead_letter_actions.discard(
+            database, Selection(), who=at_terminal("ann"), reason="not needed"
+        )
     assert result.text == "discarded"
     assert await told.waiting() == []
     assert await rows(environment.databases["staff"], "SELECT * FROM outbox") == []
@@ -505,7 +522,7 @@ async def test_a_dead_letter_that_is_no_command_is_discarded_without_an_answer(
 
 @pytest.mark.parametrize("reason", ["", "  ", f"his card is {CARD}", "x" * 1_001, "\x1b[2J"])
 async def test_reasons_that_must_not_be_stored_are_refused(database: Database, reason: str) -> None:
-    (result,) = await actions.discard(database, Selection(), who="ann", reason=reason)
+    (result,) = await dead_letter_actions.discard(database, Selection(), who=at_terminal("ann"), reason=reason)
     assert result.refusal in {ActionRefusal.INVALID, ActionRefusal.CARD_DATA}
     assert CARD not in result.text
 
@@ -527,7 +544,7 @@ async def test_the_journal_cannot_be_changed(
     assert entry == {
         "who": "ann",
         "action": "replay",
-        "details": {"queue": QUEUE, "message_id": "1", "replays": 1, "reason": None},
+        "details": {"queue": QUEUE, "message_id": "1", "replays": 1, "reason": None, "via": "terminal"},
     }
 
 
@@ -543,7 +560,9 @@ async def test_bodies_are_erased_long_after_they_were_settled(
             await reject(upstream, QUEUE)
         await letters(environment, 2)
     (settled,) = await letters(environment, where="body = 'settled'")
-    await actions.discard(database, Selection(ids=(settled["id"],)), who="ann", reason="nobody needs it")
+    await dead_letter_actions.discard(
+        database, Selection(ids=(settled["id"],)), who=at_terminal("ann"), reason="nobody needs it"
+    )
     erased: list[int] = []
     async with database.connection() as connection:
         for days in (29, 31):
@@ -586,7 +605,7 @@ async def test_any_texts_of_a_command_are_closed_with_all_the_others_of_a_select
             )
         await letters(environment, len(HOSTILE))
         await execute(environment.databases["staff"], "UPDATE dead_letters SET type = ' ' WHERE type IS NOT NULL")
-        results = await actions.discard(database, Selection(), who="ann", reason="hostile")
+        results = await dead_letter_actions.discard(database, Selection(), who=at_terminal("ann"), reason="hostile")
         closed = [await next_on(upstream, "invoice.settlement") for _ in HOSTILE]
     assert [result.refusal for result in results] == [None] * len(HOSTILE)
     assert {one.type for one in closed} == {messages.CloseCommand.wire_name}
@@ -603,7 +622,7 @@ async def test_a_dead_letter_that_the_database_refuses_keeps_no_other_from_being
     url = environment.databases["staff"]
     await execute(url, "ALTER TABLE dead_letters ADD CONSTRAINT odd CHECK (message_id <> '3' OR status = 'open')")
     try:
-        results = await actions.discard(database, Selection(), who="ann", reason="because")
+        results = await dead_letter_actions.discard(database, Selection(), who=at_terminal("ann"), reason="because")
     finally:
         await execute(url, "ALTER TABLE dead_letters DROP CONSTRAINT odd")
     assert sorted(str(result.refusal) for result in results) == ["None"] * 4 + ["invalid"]

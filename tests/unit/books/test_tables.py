@@ -20,7 +20,7 @@ from services.saga import domain as saga
 from services.saga import store as saga_store
 from services.staff import domain as staff
 from services.staff import store as staff_store
-from services.staff.actions import ActionRefusal
+from services.staff.actions.results import ActionRefusal
 from services.staff.dead_letters import Withheld
 from services.staff.domain import DecisionRefusal
 from shared.card_data.encryption import CardRefusal
@@ -166,7 +166,7 @@ def test_each_reason_why_a_body_is_missing_is_explained() -> None:
 def test_refusals_of_staff_are_those_of_the_actions() -> None:
     told = table(STAFF, "refusal", "meaning").codes("refusal")
     true = {*ActionRefusal, *DecisionRefusal}
-    assert_same(STAFF, "refusals", told, true, source="services/staff/actions.py and services/staff/domain.py")
+    assert_same(STAFF, "refusals", told, true, source="services/staff/actions/results.py and services/staff/domain.py")
 
 
 def test_refusals_of_decisions_are_those_of_the_payment_gateway() -> None:

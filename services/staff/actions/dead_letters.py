@@ -1,0 +1,331 @@
+"""What people do with dead letters: look, replay, discard."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+
+from services.staff import charges, dead_letters, store
+from services.staff.actions.results import (
+    ActionRefusal,
+    ActionResult,
+    decision_entry,
+    journals_refusals,
+    message_of,
+    moment_text,
+    unfit,
+)
+from services.staff.charges import OLD_AFTER
+from services.staff.dead_letters import DeadLetterRecord, DeadLetterStatus, Disposition
+from services.staff.people import Actor
+from services.staff.store import JournalEntry, Selection
+from shared import crash_points
+from shared.clock import Clock, system_clock
+from shared.contracts.currencies import in_major_units
+from shared.contracts.invoice import CloseCommand, InvoicePaymentRequested
+from shared.contracts.payment_gateway import ResolvePayment
+from shared.ids import derived_id
+from shared.messaging import dead_letter_headers, reply_address
+from shared.messaging.codec import field_errors
+from shared.messaging.envelope import Inbound, Outgoing
+from shared.messaging.failures import SHORT_TEXT_BYTES_MAX, of_the_sender
+from shared.messaging.failures import text as text_of
+from shared.messaging.topology import COMMANDS, WORK_QUEUE_NAMES
+from shared.persistence import outbox
+from shared.persistence.database import Database, Trouble, trouble
+from shared.records import dataclass, replace
+
+log = structlog.get_logger(__name__)
+
+CHUNK_MAX = 100
+"""Dead letters in one transaction. Their bodies have at most 6 MiB together, and locks stay short."""
+REQUESTS = "payment_gateway.requests"
+"""The queue to which only the invoice service writes. What claims to be a request elsewhere may be anybody's."""
+ROUTING_HEADERS = frozenset({"CC", "BCC"})
+"""Headers by which RabbitMQ routes a message to further queues. If one holds anything but a list, the broker closes the channel."""
+
+
+# -- queries -------------------------------------------------------------------------------------------------------------
+
+
+async def list_dead_letters(
+    database: Database, selection: Selection, *, at_most: int
+) -> tuple[list[DeadLetterRecord], int]:
+    """The selected dead letters, latest first, at most `at_most`, and the number of all that are selected."""
+    async with database.connection() as connection:
+        return await store.select(connection, selection, at_most=at_most), await store.count(connection, selection)
+
+
+async def show_dead_letter(database: Database, letter_id: UUID) -> tuple[DeadLetterRecord, list[JournalEntry]] | None:
+    """The record of a dead letter, and the actions of people on it. None if there is no such dead letter."""
+    async with database.connection() as connection:
+        found = await store.select(connection, Selection(ids=(letter_id,)), at_most=1)
+        return (found[0], await store.entries_about(connection, letter_id)) if found else None
+
+
+async def ids_ending(
+    database: Database, table: Literal["dead_letters", "cases"], end: str, *, at_most: int
+) -> list[UUID]:
+    """The ids that end with `end`, at most `at_most`."""
+    async with database.connection() as connection:
+        return await store.ids_ending(connection, table, end.lower(), at_most=at_most)
+
+
+async def values_of(database: Database, column: Literal["queue", "reason", "type"]) -> list[str]:
+    """Every value that dead letters have in this column."""
+    async with database.connection() as connection:
+        return await store.values_of(connection, column)
+
+
+# -- actions -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """An action on one record: the record afterwards, its journal entry, the messages to publish, and the sentence for the person."""
+
+    record: DeadLetterRecord
+    entry: JournalEntry
+    says: tuple[Outgoing, ...]
+    text: str
+    decision: JournalEntry | None = None
+    """What the same person decides about a payment with it."""
+
+
+_Decide = Callable[[DeadLetterRecord, datetime], _Act | ActionResult]
+
+
+@journals_refusals("replay")
+async def replay(
+    database: Database,
+    selection: Selection,
+    *,
+    who: Actor,
+    reason: str | None = None,
+    old_after: timedelta | None = OLD_AFTER,
+    clock: Clock = system_clock,
+) -> list[ActionResult]:
+    """Send the selected messages again to the queues they came from, each with its own id, properties and body.
+
+    If the selection has neither a status nor ids, only open dead letters are replayed. There is one result for each dead letter. What may
+    charge a card and is older than `old_after` is refused. None: `who` has said that it still shall charge.
+    """
+    if (refused := unfit(who=who.name, reason=reason)) is not None:
+        return [refused]
+    return await _on_each(
+        database, _open_only(selection), clock, lambda record, now: _replay(record, who, reason, old_after, now)
+    )
+
+
+@journals_refusals("discard")
+async def discard(
+    database: Database, selection: Selection, *, who: Actor, reason: str, clock: Clock = system_clock
+) -> list[ActionResult]:
+    """Discard the selected messages. The sender of a discarded command is answered `rejected: discarded`.
+
+    If the selection has neither a status nor ids, only open dead letters are discarded. There is one result for each dead letter.
+    """
+    if (refused := unfit(who=who.name, reason=reason)) is not None:
+        return [refused]
+    return await _on_each(
+        database, _open_only(selection), clock, lambda record, now: _discard(record, who, reason, now)
+    )
+
+
+def _open_only(selection: Selection) -> Selection:
+    return (
+        selection if selection.status or selection.ids is not None else replace(selection, status=DeadLetterStatus.OPEN)
+    )
+
+
+async def _on_each(database: Database, selection: Selection, clock: Clock, decide: _Decide) -> list[ActionResult]:
+    async with database.connection() as connection:
+        found = await store.select_ids(connection, selection)
+    known = set(found)
+    results = [_unknown(id_) for id_ in _in_order(selection.ids or ()) if id_ not in known]
+    for start in range(0, len(found), CHUNK_MAX):
+        results += await _on_chunk_or_each(database, found[start : start + CHUNK_MAX], clock, decide)
+    return results
+
+
+async def _on_chunk_or_each(
+    database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide
+) -> list[ActionResult]:
+    """Act on all of them at once. If the database refuses what one of them would store, act on each alone: the others are done."""
+    try:
+        return await _on_chunk(database, ids, clock, decide)
+    except Exception as error:
+        if trouble(error) is not Trouble.DATA:
+            raise
+        log.error("action_unstorable", dead_letters=len(ids), exc_info=error)  # noqa: TRY400 - the error is redacted there
+        if len(ids) == 1:
+            text = f"the database refuses it ({type(error).__name__}): nothing was done"
+            return [ActionResult(ids[0], text, ActionRefusal.INVALID)]
+    return [result for id_ in ids for result in await _on_chunk_or_each(database, [id_], clock, decide)]
+
+
+async def _on_chunk(database: Database, ids: Sequence[UUID], clock: Clock, decide: _Decide) -> list[ActionResult]:
+    async with database.transaction() as tx:
+        records = await store.lock_letters(tx, ids)
+        now = clock()
+        decided = [_decided(decide, records[id_], now) for id_ in ids if id_ in records]
+        acts = [act for act in decided if isinstance(act, _Act)]
+        await store.append_entries(
+            tx, [entry for act in acts for entry in (act.entry, act.decision) if entry is not None]
+        )
+        crash_points.reach("staff.replay.after_journal")
+        await store.save_letters(tx, [act.record for act in acts], locked=records)
+        await outbox.insert(tx, [message for act in acts for message in act.says], sweep_after_s=0)
+        crash_points.reach("staff.replay.before_commit")
+    crash_points.reach("staff.replay.after_commit")
+    return [
+        ActionResult(act.record.id, act.text, entry=act.entry.id) if isinstance(act, _Act) else act for act in decided
+    ]
+
+
+def _decided(decide: _Decide, record: DeadLetterRecord, now: datetime) -> _Act | ActionResult:
+    """The decision about one record. If a contract refuses what it would say, only this record is refused, not the rest of a selection."""
+    try:
+        return decide(record, now)
+    except ValidationError as error:
+        return ActionResult(record.id, f"it cannot be said: {field_errors(error)}", ActionRefusal.INVALID)
+
+
+def _replay(
+    record: DeadLetterRecord, who: Actor, reason: str | None, old_after: timedelta | None, now: datetime
+) -> _Act | ActionResult:
+    letter = record.letter
+    if (settled := _already_settled(record)) is not None:
+        return settled
+    if letter.body is None:
+        text = f"its body was not kept ({_WITHHELD_WORDS[letter.withheld]}): it cannot be replayed, only discarded"
+        return ActionResult(record.id, text, ActionRefusal.BODY_WITHHELD)
+    if letter.queue not in WORK_QUEUE_NAMES:
+        text = f"it came from {letter.queue}, which is no work queue of Remit: it cannot be replayed, only discarded"
+        return ActionResult(record.id, text, ActionRefusal.NO_SUCH_QUEUE)
+    if old_after is not None and (charge := charges.charge_of(record)) is not None and charge.is_old(now, old_after):
+        amount = in_major_units(charge.amount_minor, charge.currency)
+        text = f"it would charge {amount} and was sent at {moment_text(charge.since)}: say that it still shall (--charge-old)"
+        return ActionResult(record.id, text, ActionRefusal.OLD_CHARGE)
+    after = dead_letters.settle(record, DeadLetterStatus.REPLAYED, Disposition(who.name, now, reason))
+    details = {"queue": letter.queue, "message_id": letter.message_id, "replays": after.replays, "reason": reason}
+    entry = JournalEntry.of(who, now, "replay", record.id, details)
+    return _Act(after, entry, (_replayed(after, entry.id),), f"replayed to {letter.queue}")
+
+
+def _replayed(record: DeadLetterRecord, entry_id: UUID) -> Outgoing:
+    """The message as it first came, with a header that counts its replays, and one with the name of its sender.
+
+    A message without an id gets the id of its record, so that its next failure is recognised. In the outbox each replay has its own id,
+    because the same message may wait there for two queues at once.
+    """
+    letter = record.letter
+    headers: dict[str, str | int] = {
+        name: value
+        for name, value in of_the_sender(letter.headers).items()
+        if isinstance(value, str | int)
+        and name not in ROUTING_HEADERS
+        and len(name.encode()) <= SHORT_TEXT_BYTES_MAX  # redaction can make it longer
+    }
+    headers[dead_letter_headers.REPLAYS] = record.replays
+    if letter.sender is not None:
+        headers[dead_letter_headers.SENDER] = letter.sender
+    return Outgoing(
+        id=derived_id(entry_id, 0),
+        exchange="",
+        routing_key=letter.queue,
+        type=letter.type or "",
+        correlation_id=letter.correlation_id or "",
+        body=letter.body or b"",
+        headers=headers,
+        content_type=letter.content_type or "",
+        message_id=letter.message_id or str(record.id),
+        reply_to=None if letter.reply_to == reply_address.DIRECT else letter.reply_to,
+    )
+
+
+def _discard(record: DeadLetterRecord, who: Actor, reason: str, now: datetime) -> _Act | ActionResult:
+    if (settled := _already_settled(record)) is not None:
+        return settled
+    letter = record.letter
+    after = dead_letters.settle(record, DeadLetterStatus.DISCARDED, Disposition(who.name, now, reason))
+    command_id = letter.event_id if letter.queue == COMMANDS else None
+    details: dict[str, object] = {"queue": letter.queue, "message_id": letter.message_id, "reason": reason}
+    closes = {"closes": str(command_id) if command_id else None}
+    entry = JournalEntry.of(who, now, "discard", record.id, details | closes)
+    read = charges.read(record)
+    if letter.queue == REQUESTS and isinstance(read, Inbound) and isinstance(read.data, InvoicePaymentRequested):
+        return _discard_request(after, entry, who, read, read.data)
+    if command_id is None:
+        text = "discarded; no id of a command can be read, so nobody is answered"
+        return _Act(after, entry, (), text if letter.queue == COMMANDS else "discarded")
+    whole, outline = (read.content_hash, read.outline_hash) if read is not None else (None, None)
+    closing = CloseCommand(
+        command_id=command_id,
+        command_type=text_of(letter.type) or "unread",
+        reply_to=text_of(letter.reply_to),
+        reply_correlation_id=text_of(letter.correlation_id),
+        reason=reason,
+        sender=letter.sender,
+        content_hash=whole.hex() if whole and outline is None else None,
+        outline_hash=outline.hex() if outline else None,
+    )
+    message = message_of(closing, entry, (read.correlation_id if read is not None else None) or str(command_id))
+    return _Act(after, entry, (message,), "discarded; the command is answered `rejected: discarded`")
+
+
+def _discard_request(
+    after: DeadLetterRecord, entry: JournalEntry, who: Actor, read: Inbound, requested: InvoicePaymentRequested
+) -> _Act:
+    """Discard the request of a payment: it will never be charged, and its invoice must not wait for it.
+
+    If the payment-gateway service has seen the payment after all, it refuses the decision.
+    """
+    command = ResolvePayment(
+        invoice_id=requested.invoice_id,
+        payment_id=requested.payment_id,
+        resolution="not_charged",
+        expected_version=1,
+        evidence=f"its request was discarded as dead letter {after.id}",
+        decided_by=entry.who,
+        reason=str(entry.details["reason"]),
+    )
+    decision = decision_entry(command, who, entry.at)
+    text = "discarded; the payment is decided as not charged, unless it was seen already"
+    return _Act(after, entry, (message_of(command, decision, read.correlation_id),), text, decision)
+
+
+_WITHHELD_WORDS = {
+    None: "unknown why",
+    dead_letters.Withheld.CARD_DATA: "it held card data",
+    dead_letters.Withheld.TOO_LARGE: "it was too large",
+    dead_letters.Withheld.HEADERS_TOO_LARGE: "its headers were too large",
+    dead_letters.Withheld.UNSTORABLE: "the database could not take it",
+    dead_letters.Withheld.UNREADABLE: "reading it failed",
+    dead_letters.Withheld.NOT_TEXT: "it was compressed or no UTF-8 text",
+    dead_letters.Withheld.ERASED: "it was erased, long after it was settled",
+}
+
+
+def _already_settled(record: DeadLetterRecord) -> ActionResult | None:
+    settled = record.settlement
+    if record.status is DeadLetterStatus.OPEN or settled is None:
+        return None
+    text = f"already {record.status} by {settled.by} at {moment_text(settled.at)}"
+    refusal = (
+        ActionRefusal.ALREADY_REPLAYED
+        if record.status is DeadLetterStatus.REPLAYED
+        else ActionRefusal.ALREADY_DISCARDED
+    )
+    return ActionResult(record.id, text, refusal)
+
+
+def _unknown(letter_id: UUID) -> ActionResult:
+    return ActionResult(letter_id, "there is no dead letter of this id", ActionRefusal.UNKNOWN)
+
+
+def _in_order(ids: Iterable[UUID]) -> list[UUID]:
+    return list(dict.fromkeys(ids))

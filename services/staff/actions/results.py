@@ -1,0 +1,136 @@
+"""What all actions have in common: their results, refusals that are journalled, texts of people, the messages that an entry causes."""
+
+import unicodedata
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast
+from uuid import UUID
+
+from services.staff import store
+from services.staff.domain import DecisionRefusal
+from services.staff.people import Actor
+from services.staff.store import JournalEntry
+from shared.card_data.scan import has_card_data
+from shared.clock import Clock, system_clock
+from shared.contracts.base import EVIDENCE_LENGTH_MAX, TEXT_LENGTH_MAX, Contract
+from shared.contracts.payment_gateway import ResolvePayment
+from shared.messaging.codec import encode
+from shared.messaging.envelope import Cause, Draft, Outgoing
+from shared.persistence.database import Database
+from shared.records import dataclass
+
+SOURCE = "staff"
+
+
+class ActionRefusal(StrEnum):
+    """Why an action was not done: a code for programs. `DecisionRefusal` has the reasons that come from the case itself."""
+
+    UNKNOWN = "unknown"
+    ALREADY_REPLAYED = "already_replayed"
+    ALREADY_DISCARDED = "already_discarded"
+    BODY_WITHHELD = "body_withheld"
+    NO_SUCH_QUEUE = "no_such_queue"
+    INVALID = "invalid"
+    CARD_DATA = "card_data"
+    OLD_CHARGE = "old_charge"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """The result of an action. `text` is a sentence for people. If the action was done, `refusal` is None and `entry` its journal entry."""
+
+    subject: UUID | None
+    text: str
+    refusal: ActionRefusal | DecisionRefusal | None = None
+    entry: UUID | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.refusal is None
+
+
+# -- refusals are journalled, too ------------------------------------------------------------------------------------------------------
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=ActionResult | list[ActionResult])
+
+
+def journals_refusals(action: str) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Have the refusals of an action noted in the journal, after its transaction. The action takes the database first, and `who` by name.
+
+    A refusal changed nothing. So one that is not noted because the process died is no harm.
+    """
+
+    def decorate(act: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        @wraps(act)
+        async def acted(*args: P.args, **kwargs: P.kwargs) -> R:
+            result = await act(*args, **kwargs)
+            clock = cast(Clock, kwargs.get("clock", system_clock))
+            results = [result] if isinstance(result, ActionResult) else result
+            await note_refusals(cast(Database, args[0]), action, cast(Actor, kwargs["who"]), results, clock())
+            return result
+
+        return acted
+
+    return decorate
+
+
+async def note_refusals(
+    database: Database, action: str, who: Actor, results: Sequence[ActionResult], now: datetime
+) -> None:
+    """Note in the journal what was refused, with the code, and without any text that was refused."""
+    refused = {result.subject: result.refusal for result in results if result.refusal and result.subject}
+    if not refused or unfit(who=who.name) is not None:
+        return
+    entries = [
+        JournalEntry.of(who, now, "refused", subject, {"action": action, "code": code.value})
+        for subject, code in refused.items()
+    ]
+    async with database.transaction() as tx:
+        await store.append_entries(tx, entries)
+
+
+# -- messages --------------------------------------------------------------------------------------------------------------------------
+
+
+def message_of(data: Contract, entry: JournalEntry, correlation_id: str, position: int | str = 0) -> Outgoing:
+    """The message that a journal entry caused. It is the same each time, byte for byte."""
+    return encode(Draft(data), Cause(entry.id, correlation_id, entry.at), position, source=SOURCE)
+
+
+def decision_entry(command: ResolvePayment, who: Actor, now: datetime) -> JournalEntry:
+    """The journal entry that holds what the decision says, so that the decision can be said again from it (`decisions`)."""
+    details = command.model_dump(mode="json", exclude={"payment_id", "decided_by", "journal_head"})
+    return JournalEntry.of(who, now, "resolve", command.payment_id, details)
+
+
+# -- texts of people -------------------------------------------------------------------------------------------------------------------
+
+
+def unfit(**texts: str | None) -> ActionResult | None:
+    """The refusal if one of these texts must not be stored, because it is empty or too long, or has card data or control characters."""
+    for name, text in texts.items():
+        if text is None:
+            continue
+        label = "name of who acts" if name == "who" else words(name)
+        if has_card_data(text):
+            return ActionResult(None, f"the {label} holds card data: leave it out", ActionRefusal.CARD_DATA)
+        if not text.strip():
+            return ActionResult(None, f"the {label} must not be empty", ActionRefusal.INVALID)
+        if len(text) > (longest := EVIDENCE_LENGTH_MAX if name == "evidence" else TEXT_LENGTH_MAX):
+            return ActionResult(None, f"the {label} is longer than {longest} characters", ActionRefusal.INVALID)
+        if any(unicodedata.category(c) in {"Cc", "Cs"} and c not in "\n\r\t" for c in text):
+            return ActionResult(None, f"the {label} holds control characters", ActionRefusal.INVALID)
+    return None
+
+
+def words(code: str) -> str:
+    """A code in words."""
+    return code.replace("_", " ")
+
+
+def moment_text(moment: datetime) -> str:
+    """A moment in UTC, to the second."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
