@@ -72,10 +72,9 @@ class Routes:
         return self._refusal_of(message) is not None
 
     def has_refused(self, message: Outgoing) -> bool:
-        """Whether that was the fault of this route: it is not only under suspicion. An answer by direct reply-to is under suspicion by its
-        own fault: nobody else could have written its address."""
+        """Whether this route refused a message, and is not only under suspicion. An address that nobody has tried yet refused nothing."""
         refusal = self._refusal_of(message)
-        return refusal is not None and (refusal.failures > 0 or not refusal.apart or _is_direct(message))
+        return refusal is not None and (refusal.failures > 0 or not refusal.apart)
 
     def learn(self, messages: Sequence[Outgoing], published: Published) -> None:
         """Note what became of these messages when they were sent. A route that did not take one of them refuses."""
@@ -109,7 +108,8 @@ class Routes:
 
         Of messages to one route that refuses, one is tried, if it is time, and with it those in `untried`. Of the routes apart, the least
         suspect is the first, and of those the one for which most is waiting: many wait for an answer from a true address, and whoever
-        forges as many for each address has few.
+        forges as many for each address has few. Half of the places are for those that came first, so that nobody waits for ever behind
+        fresh ones, however many somebody forges.
         """
         now = self._clock()
         together: list[Outgoing] = []
@@ -129,15 +129,14 @@ class Routes:
             if refusal is not None:
                 shown.add(route)
         wait_there = Counter(route_of(message) for message in rest)
-        suspicion = [
-            group
-            for _, (_, group) in sorted(
-                apart.items(),
-                key=lambda tried: (tried[1][0].failures > 0, -wait_there[tried[0]], tried[1][0].not_before),
-            )
-        ]
-        rest += (message for group in suspicion[APART_MAX:] for message in group)
-        return together, suspicion[:APART_MAX], rest
+        place = {route: number for number, route in enumerate(apart)}
+        ranked = sorted(
+            apart, key=lambda route: ((refusal := apart[route][0]).failures > 0, -wait_there[route], refusal.not_before)
+        )
+        half = APART_MAX // 2
+        ranked[half:] = sorted(ranked[half:], key=lambda route: (apart[route][0].failures > 0, place[route]))
+        rest += (message for route in ranked[APART_MAX:] for message in apart[route][1])
+        return together, [apart[route][1] for route in ranked[:APART_MAX]], rest
 
     def _refusal_of(self, message: Outgoing) -> _Refusal | None:
         """Why the route of this message refuses; None if it does not."""

@@ -16,6 +16,7 @@ from shared.messaging.publisher import Publisher
 from shared.messaging.reply_address import DIRECT, kind_of, problem_of
 from shared.messaging.routes import APART_MAX
 from shared.persistence.database import Database
+from shared.persistence.outbox import ANSWER_REFUSALS_MAX
 from tests.support.environment import Environment
 from tests.support.publishing_lanes import PublishingLanes
 from tests.support.upstream_client import UpstreamClient
@@ -196,5 +197,28 @@ async def test_forged_addresses_beside_every_answer_harm_none(
     for _ in range(-(-FORGED // APART_MAX)):
         await lanes.sweep(Lane.RETRY)
     assert await lanes.waiting() == [], "each is given up at its first loss"
+    await lanes.close()
+    await database.close()
+
+
+async def test_an_answer_that_was_never_tried_is_given_up_by_nobody(environment: Environment, answers: Answers) -> None:
+    """Fresh forged addresses come before it in every sweep, more than are tried at once."""
+    database = await Database.open(environment.databases["invoice"], name="test", connections_max=2)
+    lanes = PublishingLanes(environment.rabbitmq_url, database)
+    numbers = iter(range(1_000, 10_000))
+    for _ in range(ANSWER_REFUSALS_MAX + 2):
+        await lanes.keep(*(answer_to(of_unknown_node(next(numbers))) for _ in range(APART_MAX)), lane=Lane.RETRY)
+    await lanes.keep(answer_to(answers.address), lane=Lane.RETRY)
+    for _ in range(ANSWER_REFUSALS_MAX + 1):
+        await lanes.sweep(Lane.RETRY)
+        assert answers.ids == []
+        assert ("retry", 0) in await lanes.waiting()
+    for _ in range(2):
+        await lanes.sweep(Lane.RETRY)
+
+    async def came() -> bool:
+        return len(answers.ids) == 1
+
+    await until(came, what="the answer by direct reply-to")
     await lanes.close()
     await database.close()

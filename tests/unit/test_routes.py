@@ -146,6 +146,21 @@ def test_the_address_for_which_most_is_waiting_is_tried_first(routes: Routes) ->
     assert (len(apart), len(rest)) == (APART_MAX, len(forged) + len(true) - APART_MAX)
 
 
+def test_a_true_address_has_refused_nothing_while_forged_ones_are_tried(routes: Routes) -> None:
+    """Each sweep brings more fresh forged kinds than are tried at once, and they even come in pairs. The true one has its turn, too."""
+    true, forged = to(direct(1_000)), list[Outgoing]()
+    for sweep in range(3):
+        forged = [to(direct(100 * sweep + node)) for node in range(2 * APART_MAX) for _ in range(2)]
+        _, apart, rest = routes.to_try([*forged, true], untried=())
+        assert true in rest
+        sent = [group[0] for group in apart]
+        routes.learn(sent, Published(poison=[message.id for message in sent]))
+        assert routes.has_refused(sent[0])
+        assert not routes.has_refused(true)
+    _, apart, _ = routes.to_try([true, *forged], untried=())
+    assert [true] in apart, "the oldest are tried, whoever else waits"
+
+
 def test_forged_addresses_make_no_room_for_themselves_where_a_true_one_is_used(
     routes: Routes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
