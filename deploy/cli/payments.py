@@ -286,8 +286,15 @@ def _gateway_side(case: Case) -> str | None:
         side.answer == domain.CAPTURED
     )
     words += [f"given back {money(side.refunded_minor, side.currency)}"] * bool(side.refunded_minor)
-    words += ["disputed"] * side.disputed
+    words += [_dispute(side.dispute) if side.dispute else "disputed"] * side.disputed
     return ", ".join(words)
+
+
+def _dispute(dispute: domain.Dispute) -> str:
+    """How a dispute stands, in words: its status and reason, the amount, and by when evidence has to be there."""
+    due_at = f"evidence by {time(dispute.evidence_due_at)}" if dispute.evidence_due_at and dispute.is_open else None
+    parts = (dispute.status, dispute.reason, money(dispute.amount_minor, dispute.currency), due_at)
+    return "disputed (" + ", ".join(part.replace("_", " ") for part in parts if part) + ")"
 
 
 def _attempts(case: Case) -> Table:

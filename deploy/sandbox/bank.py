@@ -521,8 +521,8 @@ class SandboxBank:
                 self._capture(row)
             case Deed.CANCEL, _:
                 return self._cancel_by_hand(row)
-            case Deed.DISPUTE, "succeeded":
-                self._dispute(row)
+            case ((Deed.DISPUTE | Deed.WARN | Deed.WIN_DISPUTE | Deed.LOSE_DISPUTE), "succeeded"):
+                self._dispute(row, _DISPUTED[deed])
             case ((Deed.REFUND | Deed.REFUND_PART), "succeeded"):
                 return self._refund_by_hand(row, share=1 if deed is Deed.REFUND else 2)
             case Deed.FAIL_REFUNDS, "succeeded":
@@ -542,12 +542,24 @@ class SandboxBank:
         )
         return True
 
-    def _dispute(self, row: Row) -> None:
-        self._ledger.write(
-            "INSERT INTO disputes VALUES (?, ?, ?, ?, ?, 'needs_response', ?)",
-            *(self._ids("du"), row["latest_charge"], row["id"], self._captured(row), row["currency"]),
-            int(self._clock()),
-        )
+    def _dispute(self, row: Row, status: str) -> None:
+        """The charge has a dispute, which stands so now. A bank's question that is settled for us is closed, and not won."""
+        known = self._ledger.one("SELECT * FROM disputes WHERE payment_intent = ?", row["id"])
+        if known is None:
+            self._ledger.write(
+                "INSERT INTO disputes VALUES (?, ?, ?, ?, ?, ?, ?)",
+                *(self._ids("du"), row["latest_charge"], row["id"], self._captured(row), row["currency"], status),
+                int(self._clock()),
+            )
+            return
+        status = "warning_closed" if known["status"].startswith("warning") and status == "won" else status
+        self._ledger.write("UPDATE disputes SET status = ? WHERE id = ?", status, known["id"])
+
+    def list_disputes(self, _: str, params: Params, __: str | None) -> SandboxReply:
+        """The disputes of one payment: the only list of them that is asked for."""
+        intent_id = params.get("payment_intent", "")
+        rows = self._ledger.all("SELECT * FROM disputes WHERE payment_intent = ? ORDER BY created DESC, id", intent_id)
+        return replies.ok(_list_json("/v1/disputes", [_dispute_json(row) for row in rows], PAGE_MAX))
 
     def _refund_by_hand(self, row: Row, *, share: int) -> bool:
         """Give a share (1: all, 2: half) of what is left back. Such a refund has none of our ids."""
@@ -701,6 +713,23 @@ def _unmade(script: RefundBehaviour) -> SandboxReply:
             return replies.server_error(saved=True)
         case manner:
             return SandboxReply(200, {}, manner, saved=False)
+
+
+_DISPUTED = {
+    Deed.DISPUTE: "needs_response",
+    Deed.WARN: "warning_needs_response",
+    Deed.WIN_DISPUTE: "won",
+    Deed.LOSE_DISPUTE: "lost",
+}
+"""The status that a dispute has after each deed."""
+_EVIDENCE_WITHIN_S = 7 * 86_400
+
+
+def _dispute_json(row: Row) -> Json:
+    names = ("id", "charge", "payment_intent", "amount", "currency", "status", "created")
+    details = {"due_by": row["created"] + _EVIDENCE_WITHIN_S, "has_evidence": False}
+    shown = {"object": "dispute", "reason": "fraudulent", "evidence_details": details}
+    return shown | {name: row[name] for name in names} | _TEST_MODE
 
 
 def _list_json(url: str, found: list[Json], limit: int) -> Json:

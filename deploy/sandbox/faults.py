@@ -47,6 +47,9 @@ class Deed(Enum):
     SETTLE = "settle"  # a payment that is processing is captured
     HEAL = "heal"  # a payment that stopped answering answers again
     DISPUTE = "dispute"  # the customer disputes the charge
+    WARN = "warn"  # the customer's bank asks about the charge, which can become a dispute
+    WIN_DISPUTE = "win-dispute"  # the bank decides for us
+    LOSE_DISPUTE = "lose-dispute"  # the bank decides for the customer, and the money goes back
     REFUND = "refund"  # somebody gives back all that is left
     REFUND_PART = "refund-part"  # somebody gives back a part
     CANCEL = "cancel"  # somebody cancels a payment that is not captured
@@ -191,6 +194,17 @@ BEHAVIOURS: dict[str, Behaviour] = {
         "captured; then somebody gives half of it back in the dashboard", _CAPTURED, afterwards=Deed.REFUND_PART
     ),
     "pm_remit_disputed": Behaviour("captured; then the customer disputes it", _CAPTURED, afterwards=Deed.DISPUTE),
+    "pm_remit_inquired_about": Behaviour(
+        "captured; then the customer's bank asks about it, and nobody has disputed it yet",
+        _CAPTURED,
+        afterwards=Deed.WARN,
+    ),
+    "pm_remit_dispute_won": Behaviour(
+        "captured; then the customer disputes it, and we win", _CAPTURED, afterwards=Deed.WIN_DISPUTE
+    ),
+    "pm_remit_dispute_lost": Behaviour(
+        "captured; then the customer disputes it, and the money goes back", _CAPTURED, afterwards=Deed.LOSE_DISPUTE
+    ),
     "pm_remit_captured_after_cancel": Behaviour(
         "declined and cancelled; the next look finds it captured",
         _DECLINED,

@@ -164,6 +164,7 @@ _RESOURCES = {
     "refunds": "refunds",
     "payment_methods": "methods",
     "customers": "customers",
+    "disputes": "disputes",
 }
 """Resources, by the path of their endpoints: the word with which a restricted key of the sandbox names its permission."""
 

@@ -91,7 +91,7 @@ CREATE TABLE IF NOT EXISTS disputes (
     payment_intent TEXT NOT NULL,
     amount INTEGER NOT NULL CHECK (amount > 0),
     currency TEXT NOT NULL,
-    status TEXT NOT NULL,                -- needs_response
+    status TEXT NOT NULL,                -- warning_needs_response | warning_closed | needs_response | won | lost
     created INTEGER NOT NULL
 ) STRICT;
 

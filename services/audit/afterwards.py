@@ -31,19 +31,24 @@ async def settled_agrees(counted: Tally, stores: Stores) -> None:
 def _differences(
     row: StoredRow, charges: list[StoredRow], theirs: list[StoredRow], disputes: list[StoredRow], back_here: int
 ) -> Iterator[str]:
-    """What differs. Whether there is a charge at all is judged by `captured_here_and_there`."""
-    taken, back, status = _sum(charges), _sum(theirs), row["status"]
+    """What differs. Whether there is a charge at all is judged by `captured_here_and_there`. What a lost dispute took was given back."""
+    lost = [one for one in disputes if one["status"] == "lost"]
+    taken, back, status = _sum(charges), _sum(theirs) + _sum(lost), row["status"]
     if status == "captured":
         if charges and taken != row["amount_minor"]:
             yield f"captured here with {row['amount_minor']}, and there with {taken}"
         if back != back_here:
             yield f"captured here and {back_here} of it given back, and there {back} was"
-        if disputes:
+        if any(one["status"] not in _JUDGED for one in disputes):
             yield "captured here, and disputed there"
     elif status == "refunded" and back != taken:
         yield f"refunded here, and there {back} of {taken} was given back"
     elif status == "refund_failed" and back != back_here:
         yield f"kept here but for {back_here}, and {back} was given back there"
+
+
+_JUDGED = frozenset({"won", "warning_closed", "lost"})
+"""The statuses of a dispute that say whose the money is."""
 
 
 def _is_decided_on(

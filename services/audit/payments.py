@@ -79,9 +79,9 @@ _OUR_REFUNDS = """
     FROM refunds ORDER BY payment_id, position"""
 _HAS_DISPUTES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'disputes'"
 """A ledger of an earlier sandbox has none."""
-_DISPUTES = """
-    SELECT lower(json_extract(i.metadata, '$.payment_id')), d.id, d.created
-    FROM disputes d LEFT JOIN payment_intents i ON i.id = d.payment_intent ORDER BY 1, d.id"""
+_DISPUTES = f"""
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), d.id, d.created, d.status, d.minor AS amount
+    FROM (SELECT *, {MINOR_UNITS} AS minor FROM disputes) d LEFT JOIN payment_intents i ON i.id = d.payment_intent ORDER BY 1, d.id"""  # noqa: S608 - a constant
 
 _CONFIRMS = """
     SELECT lower(json_extract(i.metadata, '$.payment_id')), f.payment_intent, min(f.at) AS at
@@ -133,7 +133,7 @@ def our_refunds(stores: Stores) -> Keyed:
 
 
 def disputes(stores: Stores) -> Keyed:
-    """Charges in the gateway's books that the customer disputes."""
+    """Disputes in the gateway's books, however they stand."""
     if stores.ledger is None or not list(stores.ledger.rows(_HAS_DISPUTES)):
         return nothing()
     return _from_ledger(stores, _DISPUTES)

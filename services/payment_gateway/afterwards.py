@@ -4,6 +4,7 @@ A gateway may change its mind, and so may people in its dashboard. So a settled 
 answer is compared with what we have settled (`meaning_of`). Which are looked at when, and why (`domain.next_look_s`):
 
 - A person's decision: on the ladder, then once a day, until the gateway agrees. Decisions are rare, and a wrong one costs the whole amount.
+  One about a capture that is disputed is looked at until the dispute is won or lost.
 - A refund, of the whole or of a part: six times in thirty days. The card's bank may send it back for as long. Refunds are rare, too.
 - What was cancelled: once, a day later. A cancel is final by the gateway's own word, so this only finds what that word is worth.
 - A capture: not by itself. Looking at every capture would cost more requests than charging it. What happens to one later, a dispute or a
@@ -21,6 +22,7 @@ from services.payment_gateway.domain import (
     FAILED,
     NOT_PAID,
     GatewayAnswer,
+    GatewaySide,
     GatewayStep,
     OutcomeReason,
     Payment,
@@ -56,8 +58,14 @@ def meaning_of(answer: GatewayAnswer, payment: Payment) -> Meaning:
         shown = payment.gateway_side
         # The money went back, and not by a refund: by a dispute, or it never came.
         is_gone = meaning is Meaning.NOT_REFUNDED and (shown.disputed or _never_came(answer, payment))
-        return Meaning.KNOWN if shown == domain.side_of(answer) or is_gone else meaning
+        return Meaning.KNOWN if is_gone or _as_shown(shown, domain.side_of(answer)) else meaning
     return meaning
+
+
+def _as_shown(shown: GatewaySide, side: GatewaySide) -> bool:
+    """Whether the gateway says what it showed before. A dispute that goes on is no news, until somebody has won or lost it."""
+    both_open = domain.is_dispute_open(shown) and domain.is_dispute_open(side)
+    return replace(shown, dispute=side.dispute) == side if both_open else shown == side
 
 
 def _never_came(answer: GatewayAnswer, payment: Payment) -> bool:
@@ -98,7 +106,7 @@ def _compared_capture(answer: port.Captured, payment: Payment) -> Meaning:
     """The capture is ours, and as much of it went back as we know of. If it is less, a refund came back: one of ours, or of others."""
     if domain.difference_of(answer, payment) is not None:
         return Meaning.CONTRADICTS
-    is_less = answer.refunded_minor < refunded_minor(payment.refunds)
+    is_less = answer.gone_minor < refunded_minor(payment.refunds)
     return Meaning.LESS_REFUNDED if is_less and made(payment.refunds) else Meaning.AGREES
 
 
@@ -118,7 +126,8 @@ def on_answer(payment: Payment, step: GatewayStep, answer: GatewayAnswer, policy
         case Meaning.AGREES:
             return _confirmed(payment, answer, policy)
         case Meaning.KNOWN:
-            return _next_look(payment, policy) if domain.is_late(payment) else PaymentTransition(payment)
+            goes_on = domain.is_late(payment) or domain.is_dispute_open(payment.gateway_side)
+            return _next_look(payment, policy) if goes_on else PaymentTransition(payment)
         case Meaning.TELLS_NOTHING:
             return _look_again(payment, step, answer, policy)
         case Meaning.CHARGEABLE if step is GatewayStep.CANCEL:

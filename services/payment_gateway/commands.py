@@ -26,6 +26,7 @@ from services.payment_gateway.domain import (
     begin_refund,
     captured_minor,
     given_back_by_hand_minor,
+    is_dispute_open,
     is_late,
     is_settled,
     move,
@@ -278,6 +279,8 @@ def _decided_about_a_difference(command: Resolve, payment: Payment) -> PaymentTr
     What was told as captured, and never came, is called given back as well: then the invoice's sum is right.
     """
     is_made = command.resolution == "refunded"
+    if is_made and is_dispute_open(payment.gateway_side) and given_back_by_hand_minor(payment) is None:
+        return "does_not_fit"  # the money is ours again if the dispute is won
     left_minor = (captured_minor(payment) or 0) - refunds.refunded_minor(payment.refunds)
     if left_minor <= 0 or not (_shows_capture(payment) or (is_made and _was_told_as_captured(payment))):
         return "does_not_fit"

@@ -149,7 +149,8 @@ class PendingOutcome:
 class GatewaySide:
     """What the gateway says about a payment, beside what we have settled. `answer` is the kind of its answer, such as `captured`.
 
-    The amounts are in the minor unit of `currency`, or None if it says none, or one that cannot be an amount.
+    The amounts are in the minor unit of `currency`, or None if it says none, or one that cannot be an amount. `lost_minor` was lost in
+    disputes. `disputed` is true even after a dispute that we won; `dispute` says how it stands, and is None if nobody can say.
     """
 
     answer: str
@@ -157,6 +158,8 @@ class GatewaySide:
     refunded_minor: int | None = None
     currency: str | None = None
     disputed: bool = False
+    dispute: port.Dispute | None = None
+    lost_minor: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,9 +526,9 @@ def difference_of(answer: port.Captured, payment: Payment) -> OutcomeReason | No
     captured = (answer.gateway_id, answer.amount_minor, answer.currency.upper())
     if captured != (payment.gateway_id, payment.amount_minor, payment.currency):
         return OutcomeReason.CAPTURE_DIFFERS
-    if answer.refunded_minor > refunds.refunded_minor(payment.refunds):
-        return OutcomeReason.REFUNDED_AT_GATEWAY
-    return OutcomeReason.DISPUTED if answer.disputed else None
+    if answer.gone_minor > refunds.refunded_minor(payment.refunds):
+        return OutcomeReason.DISPUTED if answer.lost_minor else OutcomeReason.REFUNDED_AT_GATEWAY
+    return OutcomeReason.DISPUTED if answer.is_contested else None
 
 
 def captured(payment: Payment, answer: port.Captured, policy: Policy) -> PaymentTransition:
@@ -750,11 +753,13 @@ def captured_minor(payment: Payment) -> int | None:
 
 
 def given_back_by_hand_minor(payment: Payment) -> int | None:
-    """What others gave back at the gateway, as it showed when it contradicted us. None if it showed nothing, or all that is left."""
+    """What others gave back at the gateway, or disputes took, as it showed when it contradicted us. None if it showed nothing, or all that
+    is left."""
     side, known_minor = payment.gateway_side, refunds.refunded_minor(payment.refunds)
     if side is None or side.refunded_minor is None or side.currency != payment.currency:
         return None
-    left_minor, by_hand_minor = (captured_minor(payment) or 0) - known_minor, side.refunded_minor - known_minor
+    gone_minor = side.refunded_minor + side.lost_minor
+    left_minor, by_hand_minor = (captured_minor(payment) or 0) - known_minor, gone_minor - known_minor
     return by_hand_minor if 0 < by_hand_minor < left_minor else None
 
 
@@ -892,7 +897,18 @@ def side_of(answer: GatewayAnswer) -> GatewaySide:
         _shown_amount(answer.refunded_minor),
         code_of(answer.currency.upper()),
         answer.disputed,
+        _shown_dispute(answer.dispute),
+        answer.lost_minor,
     )
+
+
+def _shown_dispute(dispute: port.Dispute | None) -> port.Dispute | None:
+    if dispute is None:
+        return None
+    amount_minor = None if dispute.amount_minor is None else _shown_amount(dispute.amount_minor)
+    reason = code_of(dispute.reason) if dispute.reason else None
+    currency = code_of(dispute.currency) if dispute.currency else None
+    return replace(dispute, status=code_of(dispute.status), reason=reason, amount_minor=amount_minor, currency=currency)
 
 
 def _shown_amount(amount_minor: int) -> int | None:
@@ -936,7 +952,14 @@ _AGREEING: dict[PaymentStatus, frozenset[str]] = {
 
 def _agreed(payment: Payment) -> bool:
     side = payment.gateway_side
-    return side is not None and side.answer in _AGREEING.get(payment.status, frozenset())
+    if side is None or is_dispute_open(side):
+        return False
+    return side.answer in _AGREEING.get(payment.status, frozenset())
+
+
+def is_dispute_open(side: GatewaySide | None) -> bool:
+    """Whether the gateway's side shows a dispute that goes on, so that nobody can say yet whose the money will be."""
+    return side is not None and side.dispute is not None and side.dispute.status in port.DISPUTE_OPEN
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any, Protocol, assert_never
 from uuid import UUID
 
@@ -207,8 +208,23 @@ def _case(payment: Payment, attempts: Sequence[GatewayAttempt]) -> dict[str, Any
         "gateway_id": payment.gateway_id,
         "attempts": shown,
         "settled_as": payment.settled_as,
-        "gateway": messages.GatewaySide(**asdict(side)) if side else None,
+        "gateway": _side(side) if side else None,
     }
+
+
+def _side(side: domain.GatewaySide) -> messages.GatewaySide:
+    told, dispute = asdict(side), side.dispute
+    told |= {"lost_minor": side.lost_minor or None, "dispute": None}
+    if dispute is not None:
+        due_at = datetime.fromtimestamp(dispute.due_by, UTC) if dispute.due_by is not None else None
+        told["dispute"] = messages.Dispute(
+            status=dispute.status,
+            reason=dispute.reason,
+            amount_minor=dispute.amount_minor,
+            currency=dispute.currency,
+            evidence_due_at=due_at,
+        )
+    return messages.GatewaySide(**told)
 
 
 def _ascii(evidence: str) -> str:

@@ -15,7 +15,7 @@ import structlog
 
 from services.payment_gateway import refund_store
 from services.payment_gateway.domain import CASES, CHARGED, GatewaySide, Payment, PaymentStatus, PendingOutcome, aged
-from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails
+from services.payment_gateway.gateways.port import NO_DETAILS, ChargeDetails, Dispute
 from shared.contracts.currencies import ISO_4217
 from shared.messaging.envelope import Cause
 from shared.observability import metrics
@@ -406,11 +406,17 @@ def _row(row: Record) -> PaymentRow:
 
 
 _SIDE = tuple(field.name for field in fields(GatewaySide))
+_DISPUTE = tuple(field.name for field in fields(Dispute))
 
 
 def _gateway_side(stored: dict[str, Any] | None) -> GatewaySide | None:
     """The gateway's side as stored. A member that a newer build added is left out."""
-    return GatewaySide(**{name: stored[name] for name in _SIDE if name in stored}) if stored else None
+    if not stored:
+        return None
+    side = GatewaySide(**{name: stored[name] for name in _SIDE if name in stored})
+    if (dispute := stored.get("dispute")) is None:
+        return side
+    return replace(side, dispute=Dispute(**{name: dispute[name] for name in _DISPUTE if name in dispute}))
 
 
 def _pending_outcome(row: Record) -> PendingOutcome:

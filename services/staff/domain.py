@@ -106,6 +106,22 @@ class CaseAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Dispute:
+    """How a dispute of the charge stands, in the gateway's words. Evidence has to be there by `evidence_due_at`, if that is known."""
+
+    status: str
+    reason: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    evidence_due_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody can say yet whose the money will be."""
+        return self.status.endswith(("_response", "_review"))
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySide:
     """What the gateway says about the payment. `answer` is the kind of its answer; the amounts are in the minor unit of `currency`."""
 
@@ -114,6 +130,8 @@ class GatewaySide:
     refunded_minor: int | None = None
     currency: str | None = None
     disputed: bool = False
+    dispute: Dispute | None = None
+    lost_minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,10 +338,16 @@ def decisions_for(case: Case) -> frozenset[Resolution]:
     if not case.is_open:
         return frozenset({"reopen"}) if case.decided_by else frozenset()
     if case.status is CaseStatus.NEEDS_DECISION and case.gateway is not None and case.gateway.answer == CAPTURED:
-        return _ABOUT_ANOTHER_AMOUNT if case.reason == ANOTHER_AMOUNT else _ABOUT_A_CAPTURE
+        fitting = _ABOUT_ANOTHER_AMOUNT if case.reason == ANOTHER_AMOUNT else _ABOUT_A_CAPTURE
+        return fitting - {"refunded"} if _may_be_won(case.gateway) else fitting
     if case.status is CaseStatus.NEEDS_DECISION and case.settled_as == CAPTURED:
         return _TOLD_AS_CAPTURED
     return _DECISIONS[case.status]
+
+
+def _may_be_won(side: GatewaySide) -> bool:
+    """Whether a dispute goes on and nothing was given back, so that the money may stay ours."""
+    return side.dispute is not None and side.dispute.is_open and not (side.refunded_minor or side.lost_minor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,12 @@ def _attempts(data: messages.CaseEvent) -> tuple[domain.CaseAttempt, ...]:
 
 def _side(data: messages.CaseEvent) -> domain.GatewaySide | None:
     side = data.gateway
-    return domain.GatewaySide(**side.model_dump()) if side else None
+    if side is None:
+        return None
+    dispute = domain.Dispute(**side.dispute.model_dump()) if side.dispute else None
+    return domain.GatewaySide(
+        **side.model_dump(exclude={"dispute", "lost_minor"}), dispute=dispute, lost_minor=side.lost_minor
+    )
 
 
 _REFUND_STATUS = {

@@ -16,6 +16,7 @@ from services.staff.domain import (
     CaseAttempt,
     CaseStatus,
     DecisionRefused,
+    Dispute,
     GatewaySide,
     SentDecision,
 )
@@ -374,7 +375,7 @@ def _case(row: Row) -> Case:
         else None,
         inquiry=details.get("inquiry", 0),
         settled_as=details.get("settled_as"),
-        gateway=GatewaySide(**_known(GatewaySide, side)) if (side := details.get("gateway")) else None,
+        gateway=_side(details.get("gateway")),
         refunds=tuple(
             RefundTold(
                 **_known(RefundTold, r) | {"refund_id": UUID(r["refund_id"]), "status": CaseRefundStatus(r["status"])}
@@ -385,8 +386,21 @@ def _case(row: Row) -> Case:
     )
 
 
+def _side(told: Mapping[str, Any] | None) -> GatewaySide | None:
+    if not told:
+        return None
+    known, dispute = _known(GatewaySide, told), told.get("dispute")
+    if dispute:
+        due_at = dispute.get("evidence_due_at")
+        known["dispute"] = Dispute(
+            **_known(Dispute, dispute) | {"evidence_due_at": _moment(due_at) if due_at else None}
+        )
+    return GatewaySide(**known)
+
+
 def _known(
-    kind: type[CaseAttempt | DecisionRefused | SentDecision | GatewaySide | RefundTold], members: Mapping[str, Any]
+    kind: type[CaseAttempt | DecisionRefused | SentDecision | Dispute | GatewaySide | RefundTold],
+    members: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The members that this build knows. A newer build may have written more."""
     return {name: members[name] for name in kind.__dataclass_fields__ if name in members}

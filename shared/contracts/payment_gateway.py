@@ -133,14 +133,29 @@ class Attempt(Part):
     evidence: Annotated[str, Field(max_length=EVIDENCE_SHOWN_MAX)]
 
 
+class Dispute(Part):
+    """How a dispute of the charge stands, in the gateway's words, such as `needs_response`, `won` or `lost`."""
+
+    status: Code
+    reason: Code | None = None
+    amount_minor: AmountOrZero | None = None
+    currency: Code | None = None
+    evidence_due_at: datetime | None = Field(default=None, description="by when the bank has to have our evidence")
+
+
 class GatewaySide(Part):
-    """What the gateway says about the payment: the kind of its answer, and, if it shows a capture, the amounts."""
+    """What the gateway says about the payment: the kind of its answer, and, if it shows a capture, the amounts.
+
+    `disputed` stays true after a dispute that was won.
+    """
 
     answer: Code
     captured_minor: AmountOrZero | None = None
     refunded_minor: AmountOrZero | None = None
     currency: Code | None = None
     disputed: bool = False
+    dispute: Dispute | None = added("how the dispute stands; absent if there is none, or nobody can say")
+    lost_minor: AmountOrZero | None = added("what was lost in disputes, and so went back to the customer")
 
 
 class CaseEvent(PaymentEvent, PaymentAmount):

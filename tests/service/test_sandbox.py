@@ -17,7 +17,7 @@ import pytest
 import deploy.sandbox
 from deploy.sandbox import bank
 from deploy.sandbox.app import SandboxSettings
-from deploy.sandbox.faults import BEHAVIOURS, CARDS, REFUNDS, Behaviour, Ending, Manner, behaviour_of, luhn_holds
+from deploy.sandbox.faults import BEHAVIOURS, CARDS, REFUNDS, Behaviour, Deed, Ending, Manner, behaviour_of, luhn_holds
 from deploy.sandbox.process import start_sandbox
 from deploy.sandbox.server import Sandbox
 from services.payment_gateway.gateways import port
@@ -80,6 +80,13 @@ class SandboxClient:
             where = {"params": data} if method == "GET" else {"data": data}
             async with session.request(method, self.sandbox.url + path, **where) as answer:  # type: ignore[arg-type]
                 return answer.status, await answer.json(), "Idempotent-Replayed" in answer.headers
+
+    async def do(self, deed: Deed, gateway_id: str) -> None:
+        """Do to a payment what others may do beside the API."""
+        async with aiohttp.ClientSession() as session:
+            url = f"{self.sandbox.admin_url}/_sandbox/payments/{gateway_id}/{deed.value}"
+            async with session.post(url) as answer:
+                assert answer.status == 200
 
     async def mode(self, mode: str, **more: Any) -> None:
         async with aiohttp.ClientSession() as session:
@@ -808,3 +815,34 @@ async def test_the_permissions_of_the_readme_are_needed_and_suffice(
         assert isinstance(await gateway.refund(prepared.gateway_id, REFUND, key="r"), port.Refunded)
     await gateway.close()
     assert bench.rows("SELECT count(*) FROM payment_intents") == [(int(usable),)], "a check creates nothing"
+
+
+@pytest.mark.parametrize(
+    ("key", "may_read"), [("sk_test_1", True), ("rk_test_intents_readdisputes", True), ("rk_test_intents", False)]
+)
+async def test_a_disputed_charge_tells_how_its_dispute_stands(bench: SandboxClient, key: str, may_read: bool) -> None:
+    """Without the permission to read disputes, it is known that there is one, and no more."""
+    gateway = open_gateway(bench.sandbox.url, api_key=key, timeout_s=PATIENT_S, connections=1)
+    gateway_id = await bench.prepared("pm_card_visa")
+    assert isinstance(await gateway.execute(gateway_id, key="e"), port.Captured)
+    told = []
+    for deed in (None, Deed.WARN, Deed.WIN_DISPUTE, Deed.DISPUTE, Deed.WIN_DISPUTE, Deed.LOSE_DISPUTE):
+        if deed:
+            await bench.do(deed, gateway_id)
+        known = await gateway.inquire(gateway_id)
+        assert isinstance(known, port.Captured)
+        told.append((known.dispute.status if known.dispute else None, known.is_contested, known.gone_minor))
+    await gateway.close()
+    unread = [(None, False, 0), *[(None, True, 0)] * 5]
+    assert told == (
+        [
+            (None, False, 0),
+            ("warning_needs_response", True, 0),
+            ("warning_closed", False, 0),
+            ("needs_response", True, 0),
+            ("won", False, 0),
+            ("lost", False, 1_250),
+        ]
+        if may_read
+        else unread
+    )

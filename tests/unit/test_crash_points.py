@@ -31,6 +31,7 @@ EXEMPT = {
     ("services/payment_gateway/gateway_watch.py", "_ask"): "changes nothing at the gateway",
     ("services/payment_gateway/reconcile/fetch.py", "_page"): "reads only",
     ("services/payment_gateway/reconcile/fetch.py", "fetch_one"): "reads only",
+    ("services/payment_gateway/reconcile/fetch.py", "_disputes"): "reads only",
     ("services/payment_gateway/reconcile/run.py", "_asked"): "reads only",
     ("services/payment_gateway/webhooks.py", "_owner"): "reads only",
     (

@@ -107,12 +107,43 @@ class Refused:
     advice: str | None = None
 
 
+DISPUTE_LOST = "lost"
+DISPUTE_OPEN = frozenset(
+    {
+        "warning_needs_response",
+        "warning_under_review",
+        "needs_response",
+        "under_review",
+        "appeal_needs_response",
+        "appeal_under_review",
+    }
+)
+"""The statuses of a dispute, in Stripe's words, that do not say yet whose the money will be."""
+DISPUTE_OVER = frozenset({"won", "warning_closed"})
+"""The statuses of a dispute after which the money is ours. `lost` means that it went back. What any other status means a person decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """How a dispute of a charge stands. `amount_minor` is in the minor unit of `currency`, and None if it cannot be read.
+
+    `due_by` is when evidence has to be there, in Unix seconds, or None if the bank takes none, or nothing is known about it.
+    """
+
+    status: str
+    reason: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    due_by: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Captured:
     """The card was charged. `amount_minor` is in the minor unit of `currency`, as the gateway reports it.
 
     `refunded_minor` of it was given back since, by whomever. `disputed` means that the customer disputes the charge, or did so: the gateway
-    may have taken the money back. An answer to `execute` or `cancel` may tell neither.
+    may have taken the money back. `dispute` is the dispute that matters most, or None if nobody can say how it stands. `lost_minor` was
+    lost in disputes, as far as its currency is that of the charge. An answer to `execute` or `cancel` may tell none of these.
     """
 
     gateway_id: str
@@ -122,6 +153,20 @@ class Captured:
     evidence: str
     refunded_minor: int = 0
     disputed: bool = False
+    dispute: Dispute | None = None
+    lost_minor: int = 0
+
+    @property
+    def gone_minor(self) -> int:
+        """What was given back, or lost."""
+        return self.refunded_minor + self.lost_minor
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether a dispute may still take the money, or took nobody knows how much of it."""
+        if not self.disputed or (self.dispute is not None and self.dispute.status in DISPUTE_OVER):
+            return False
+        return self.dispute is None or self.dispute.status != DISPUTE_LOST or self.lost_minor == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from shared.records import dataclass, replace
 _INTENTS = "/v1/payment_intents"
 _REFUNDS = "/v1/refunds"
 _METHODS = "/v1/payment_methods"
+_DISPUTES = "/v1/disputes"
 CONNECT_TIMEOUT_S = 3.0  # a handshake that takes longer is an outage
 # Connecting may take this share of the whole timeout. A timeout while connecting means "not sent", a later one means "in doubt".
 CONNECT_SHARE = 0.5
@@ -206,7 +207,24 @@ class StripeGateway:
 
     async def inquire(self, gateway_id: str) -> port.ChargeAnswer:
         reply = await self._retrieve(gateway_id)
-        return answers.read_charge(reply.body, gateway_id, reply.evidence) if isinstance(reply, Accepted) else reply
+        if not isinstance(reply, Accepted):
+            return reply
+        answer = answers.read_charge(reply.body, gateway_id, reply.evidence)
+        if not isinstance(answer, port.Captured) or not answer.disputed:
+            return answer
+        disputes = await self.disputes(gateway_id)
+        return answers.read_disputes(disputes, answer) if isinstance(disputes, list) else disputes
+
+    async def disputes(self, gateway_id: str) -> list[Mapping[str, Any]] | port.NoAnswer:
+        """All disputes of a payment, newest first; none if this key may not read them. A charge has a few at most."""
+        reply = await self._get(_DISPUTES, {"payment_intent": gateway_id, "limit": PAGE_SIZE})
+        match reply:
+            case Accepted():
+                return _objects(reply.body) or []
+            case Rejected() | port.Misconfigured():
+                return []
+            case _:
+                return reply
 
     async def owner(self, gateway_id: str) -> port.OwnerAnswer:
         reply = await self._retrieve(gateway_id)

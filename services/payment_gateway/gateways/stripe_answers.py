@@ -214,6 +214,43 @@ def _captured(intent: Json, gateway_id: str, words: str) -> port.Captured | port
     return port.Captured(gateway_id, amount_minor, currency, receipt, words, refunded_minor, disputed)
 
 
+def read_disputes(disputes: list[Json], charge: port.Captured) -> port.Captured:
+    """The capture with what its disputes say: the one that matters most, and what was lost. None is known if the list is empty."""
+    read = [dispute for dispute in map(_dispute, disputes) if dispute is not None]
+    if not read:
+        return charge
+    dispute = min(read, key=_rank_of_dispute)
+    lost = (one for one in read if one.status == port.DISPUTE_LOST and one.currency == charge.currency)
+    lost_minor = min(sum(one.amount_minor or 0 for one in lost), max(charge.amount_minor - charge.refunded_minor, 0))
+    words = evidence(charge.evidence, dispute.status, dispute.reason)
+    return replace(charge, dispute=dispute, lost_minor=lost_minor, evidence=words)
+
+
+def _dispute(thing: Json) -> port.Dispute | None:
+    status, currency, amount = _text(thing.get("status")), _currency(thing), thing.get("amount")
+    if status is None:
+        return None
+    details = thing.get("evidence_details")
+    due_by = details.get("due_by") if isinstance(details, Mapping) else None
+    return port.Dispute(
+        status,
+        _text(thing.get("reason")),
+        from_stripe(amount, currency) if currency and _is_amount(amount) else None,
+        currency,
+        due_by if _is_amount(due_by) and due_by <= _TIME_MAX else None,
+    )
+
+
+def _rank_of_dispute(dispute: port.Dispute) -> int:
+    """Its place among several. What is open comes first, and what is over comes last."""
+    ranks = (port.DISPUTE_OPEN, None, frozenset({port.DISPUTE_LOST}), port.DISPUTE_OVER)
+    return next((rank for rank, statuses in enumerate(ranks) if statuses and dispute.status in statuses), 1)
+
+
+_TIME_MAX = 2**32
+"""The latest time that is read as one, in Unix seconds: the year 2106."""
+
+
 def _receipt(intent: Json) -> str | None:
     """The receipt number of a capture: the id of the charge.
 
@@ -273,7 +310,8 @@ def read_refunds(refunds: list[Json], charge: port.Captured, refund_id: UUID) ->
     if captured is None or not all(_is_amount(amount) for amount in amounts):
         return port.Unknown(evidence(charge.evidence, "a refund without a readable amount"))
     given_back = sum(amount for amount in amounts if amount is not None)
-    left_minor = from_stripe(max(captured - given_back, 0), charge.currency)
+    left = from_stripe(max(captured - given_back, 0), charge.currency)
+    left_minor = None if left is None else max(left - charge.lost_minor, 0)  # what a dispute took cannot be given back
     words = evidence(charge.evidence, f"{len(refunds)} refunds, {given_back} of {captured} given back")
     ours = [_refund_state(refund, words) for refund in refunds if _our_id(refund) == str(refund_id)]
     for kind in (port.Refunded, port.RefundPending, port.Unknown):

@@ -52,7 +52,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class BookedIntent:
-    """A payment at the gateway. `metadata` are the texts that its maker added."""
+    """A payment at the gateway. `metadata` are the texts that its maker added. `disputed`: a dispute may still take the money."""
 
     id: str
     amount: int
@@ -77,7 +77,7 @@ class BookedCharge:
 
 @dataclass(frozen=True, slots=True)
 class BookedRefund:
-    """Money that is given back, if its status is `succeeded`. `metadata` are the texts that its maker added."""
+    """Money that is given back, if its status is `succeeded`, or that a dispute took. `metadata` are the texts that its maker added."""
 
     id: str
     payment_intent: str

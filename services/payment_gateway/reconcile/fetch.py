@@ -7,7 +7,9 @@ from typing import Any, Final
 import structlog
 
 from services.payment_gateway.gateways import port
+from services.payment_gateway.gateways import stripe_answers as answers
 from services.payment_gateway.gateways.stripe import Listed, Page, StripeGateway
+from services.payment_gateway.gateways.stripe_amounts import to_stripe
 from services.payment_gateway.gateways.stripe_events import payment_id_in
 from services.payment_gateway.reconcile.books import (
     BookedCharge,
@@ -17,6 +19,7 @@ from services.payment_gateway.reconcile.books import (
     Books,
     Window,
 )
+from shared.records import dataclass
 from shared.retry_policy import OUTAGE, Sleep
 
 log = structlog.get_logger(__name__)
@@ -36,8 +39,14 @@ async def fetch(
 ) -> None:
     """Copy all payments that were created in the window, and all refunds since its beginning. Raises ReconcileError."""
     async for page in _pages(gateway, "payment_intents", window.since, window.until, sleep):
-        intents = [_intent(thing) for thing in page.things]
-        books.add(intents=intents, charges=[charge for thing in page.things if (charge := _charge(thing)) is not None])
+        disputes = [await _disputes(gateway, thing, sleep) for thing in page.things]
+        books.add(
+            intents=[
+                _intent(thing, is_contested=of.is_contested) for thing, of in zip(page.things, disputes, strict=True)
+            ],
+            charges=[charge for thing in page.things if (charge := _charge(thing)) is not None],
+            refunds=[_lost(thing, of.lost) for thing, of in zip(page.things, disputes, strict=True) if of.lost],
+        )
     async for page in _pages(gateway, "refunds", window.since, None, sleep):
         books.add(refunds=[refund for thing in page.things if (refund := _refund(thing)) is not None])
     books.cover(window, livemode=livemode)
@@ -73,7 +82,8 @@ async def fetch_one(gateway: StripeGateway, gateway_id: str, *, sleep: Sleep = a
             return None
         failures += 1
         await _wait(shown, failures, sleep)
-    intent, shown_charge = _intent(shown), shown.get("latest_charge")
+    disputes, shown_charge = await _disputes(gateway, shown, sleep), shown.get("latest_charge")
+    intent = _intent(shown, is_contested=disputes.is_contested)
     charge = shown_charge if isinstance(shown_charge, Mapping) and shown.get("status") == "succeeded" else None
     return BookedPayment(
         gateway_id=intent.id,
@@ -82,7 +92,7 @@ async def fetch_one(gateway: StripeGateway, gateway_id: str, *, sleep: Sleep = a
         status=intent.status,
         amount=intent.amount,
         captured=_number(charge, "amount_captured") if charge else 0,
-        refunded=_number(charge, "amount_refunded") if charge else 0,
+        refunded=_number(charge, "amount_refunded") + disputes.lost if charge else 0,
         currency=intent.currency.upper(),
         disputed=intent.disputed,
         created=intent.created,
@@ -97,8 +107,37 @@ async def _wait(answer: port.NoAnswer, failures: int, sleep: Sleep) -> None:
     await sleep(asked_s if asked_s is not None else OUTAGE.delay_s(failures))
 
 
-def _intent(thing: Json) -> BookedIntent:
+@dataclass(frozen=True, slots=True)
+class _Disputes:
+    """What the disputes of a payment mean: whether one may still take the money, and what went back by them, as the gateway counts it."""
+
+    is_contested: bool = False
+    lost: int = 0
+
+
+async def _disputes(gateway: StripeGateway, thing: Json, sleep: Sleep) -> _Disputes:
+    """Ask how the disputes of a payment stand, if it has any. Without the permission to ask each counts as open."""
     charge = thing.get("latest_charge")
+    if not isinstance(charge, Mapping) or charge.get("disputed") is not True:
+        return _Disputes()
+    captured = answers.read_charge(thing, _text(thing, "id"), "")
+    if not isinstance(captured, port.Captured):
+        return _Disputes(is_contested=True)
+    failures = 0
+    while not isinstance(disputes := await gateway.disputes(captured.gateway_id), list):
+        failures += 1
+        await _wait(disputes, failures, sleep)
+    captured = answers.read_disputes(disputes, captured)
+    return _Disputes(captured.is_contested, to_stripe(captured.lost_minor, captured.currency) or 0)
+
+
+def _lost(thing: Json, amount: int) -> BookedRefund:
+    """Money that a lost dispute took: it went back to the customer as if it had been refunded."""
+    id_, currency, created = _text(thing, "id"), _text(thing, "currency"), _number(thing, "created")
+    return BookedRefund(f"lost_{id_}", id_, amount, currency, "succeeded", created, {})
+
+
+def _intent(thing: Json, *, is_contested: bool) -> BookedIntent:
     return BookedIntent(
         id=_text(thing, "id"),
         amount=_number(thing, "amount"),
@@ -106,7 +145,7 @@ def _intent(thing: Json) -> BookedIntent:
         metadata=_metadata(thing),
         status=_text(thing, "status"),
         created=_number(thing, "created"),
-        disputed=isinstance(charge, Mapping) and charge.get("disputed") is True,
+        disputed=is_contested,
     )
 
 

@@ -113,6 +113,28 @@ async def test_every_way_to_disagree_is_told(
     assert due == {refunded, declined, forgotten}, "what differs or is unknown here is looked at now"
 
 
+async def test_a_dispute_differs_until_it_is_won(
+    environment: Environment, sandbox: Sandbox, paid: list[UUID], tmp_path: Path
+) -> None:
+    sql = "SELECT json_extract(metadata, '$.payment_id'), id FROM payment_intents"
+    held = {UUID(row[0]): row[1] for row in _ledger(tmp_path, sql)}
+    won, lost, asked = paid[:3]
+    for payment_id, deed in ((won, "dispute"), (won, "win-dispute"), (lost, "lose-dispute"), (asked, "warn")):
+        await _do(sandbox, held[payment_id], deed)
+    books = tmp_path / "books.sqlite"
+    told = await reconcile(environment, sandbox, "--json", "--ledger", str(books))
+    captured = "succeeded, captured 1250 of 1250 EUR"
+    assert {(one["verdict"], one["payment_id"], one["there"]) for one in told.json["found"]} == {
+        ("differs", str(lost), f"{captured}, refunded 1250"),
+        ("differs", str(asked), f"{captured}, disputed"),
+    }
+    assert (await _audited(environment, books))["settled_agrees"][0] == "broken"
+    assert (await _audited(environment, tmp_path / "ledger.sqlite"))["settled_agrees"][0] == "broken"
+    await _do(sandbox, held[asked], "win-dispute")
+    told = await reconcile(environment, sandbox, "--json")
+    assert [one["payment_id"] for one in told.json["found"]] == [str(lost)]
+
+
 async def test_money_that_nobody_knows_becomes_a_case_and_can_be_given_back(
     environment: Environment, sandbox: Sandbox, paid: list[UUID], upstream: UpstreamClient, tmp_path: Path
 ) -> None:
@@ -232,6 +254,10 @@ def _ledger(folder: Path, sql: str) -> list[tuple[str, ...]]:
 
 async def _refund_by_hand(sandbox: Sandbox, gateway_id: str) -> None:
     await _post(f"{sandbox.url}/v1/refunds", data={"payment_intent": gateway_id})
+
+
+async def _do(sandbox: Sandbox, gateway_id: str, deed: str) -> None:
+    await _post(f"{sandbox.url}/_sandbox/payments/{gateway_id}/{deed}", data={})
 
 
 async def _charged_again(sandbox: Sandbox, payment_id: UUID, invoice_id: str = "INV-1") -> str:

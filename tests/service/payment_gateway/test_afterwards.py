@@ -68,12 +68,19 @@ async def told(events: Subscription, payment_ids: dict[UUID, Any], wanted: str) 
 SIDE = {"answer": "captured", "captured_minor": 1_250, "refunded_minor": 0, "currency": "EUR", "disputed": False}
 CONTRADICTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "pm_remit_disputed": ("disputed", "captured", SIDE | {"disputed": True}),
+    "pm_remit_inquired_about": ("disputed", "captured", SIDE | {"disputed": True}),
+    "pm_remit_dispute_lost": ("disputed", "captured", SIDE | {"disputed": True, "lost_minor": 1_250}),
     "pm_remit_refunded_there": ("refunded_at_gateway", "captured", SIDE | {"refunded_minor": 1_250}),
     "pm_remit_partly_refunded_there": ("refunded_at_gateway", "captured", SIDE | {"refunded_minor": 625}),
     "pm_remit_partial_capture": ("capture_differs", None, SIDE | {"captured_minor": 750}),
     "pm_remit_over_capture": ("capture_differs", None, SIDE | {"captured_minor": 1_375}),
 }
-"""For each token: the reason of its case, what it had been settled as, and what the gateway says."""
+"""For each token: the reason of its case, what it had been settled as, and what the gateway says, beside how its dispute stands."""
+STANDS: dict[str, str] = {
+    "pm_remit_disputed": "needs_response",
+    "pm_remit_inquired_about": "warning_needs_response",
+    "pm_remit_dispute_lost": "lost",
+}
 
 
 async def test_what_the_gateway_changes_afterwards_becomes_a_case_with_both_sides(
@@ -88,6 +95,12 @@ async def test_what_the_gateway_changes_afterwards_becomes_a_case_with_both_side
     for payment_id, (token, asking) in asked.items():
         reason, settled_as, side = CONTRADICTED[token]
         shown = cases[payment_id].data
+        dispute = shown["gateway"].pop("dispute", {})
+        assert dispute.get("status") == STANDS.get(token)
+        assert (
+            not dispute or {"reason": "fraudulent", "amount_minor": 1_250, "currency": "EUR"}.items() <= dispute.items()
+        )
+        assert bool(dispute) is ("evidence_due_at" in dispute)
         assert (shown["reason"], shown.get("settled_as"), shown["gateway"]) == (reason, settled_as, side), token
         assert shown["amount_minor"] == asking.amount_minor
     differ = {i: asked[i] for i, (token, _) in asked.items() if CONTRADICTED[token][0] == "capture_differs"}

@@ -6,6 +6,7 @@ import pytest
 
 from services.payment_gateway.afterwards import meaning_of
 from services.payment_gateway.domain import GatewayAnswer, PaymentStatus
+from services.payment_gateway.gateways.port import Dispute
 from services.payment_gateway.refunds import PaymentRefund, PaymentRefundStatus
 from shared.records import replace
 from tests.unit.books.documents import SERVICES, code_spans, name_of, table
@@ -36,7 +37,8 @@ SAID: Final[dict[str, tuple[GatewayAnswer, ...]]] = {
     "captured, another amount or currency": tuple(OF_SOMETHING_ELSE.values()),
     "captured, and more given back than we did": (PARTLY_REFUNDED, ALL_REFUNDED),
     "captured, and less given back than we did": (CAPTURED,),
-    "captured, and disputed": (DISPUTED,),
+    "captured, and disputed": (DISPUTED, replace(DISPUTED, dispute=Dispute("needs_response"))),
+    "captured, and a dispute was lost": (replace(DISPUTED, dispute=Dispute("lost"), lost_minor=500),),
     "cancelled": (CANCELLED,),
     "declined, unconfirmed, or the customer has to act": (DECLINED, UNCONFIRMED, ACTION_REQUIRED),
     "processing, unknown to it, no answer": (PROCESSING, NOT_FOUND, NOT_SENT, UNKNOWN),

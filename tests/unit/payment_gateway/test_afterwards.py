@@ -278,6 +278,68 @@ def test_after_a_lost_dispute_nobody_expects_a_refund() -> None:
     assert afterwards.on_answer(lost, GatewayStep.INQUIRE_REFUND, NO_REFUND, POLICY) == PaymentTransition(lost)
 
 
+def standing(status: str, *, lost_minor: int = 0) -> port.Captured:
+    """The capture while its dispute stands so."""
+    dispute = port.Dispute(status, "fraudulent", 1_250, "EUR", 1_772_366_400)
+    return replace(DISPUTED, dispute=dispute, lost_minor=lost_minor)
+
+
+LOST: Final = standing("lost", lost_minor=1_250)
+STANDINGS: Final[dict[str, tuple[port.Captured, str]]] = {
+    "nobody can say": (DISPUTED, "needs_decision: disputed"),
+    **{status: (standing(status), "needs_decision: disputed") for status in sorted(port.DISPUTE_OPEN)},
+    "prevented": (standing("prevented"), "needs_decision: disputed"),
+    "a status of next year": (standing("mediated"), "needs_decision: disputed"),
+    "lost": (LOST, "needs_decision: disputed"),
+    "lost, nobody knows how much": (standing("lost"), "needs_decision: disputed"),
+    "won": (standing("won"), SAME),
+    "warning_closed": (standing("warning_closed"), SAME),
+}
+
+
+@pytest.mark.parametrize("status", STANDINGS)
+def test_a_dispute_is_a_case_unless_we_have_won_it(status: str) -> None:
+    answer, happens = STANDINGS[status]
+    before = payment(PaymentStatus.CAPTURED)
+    assert what_happens(before, answer) == happens
+    case = afterwards.on_answer(before, GatewayStep.INQUIRE, DISPUTED, POLICY).payment
+    over = afterwards.on_answer(case, GatewayStep.INQUIRE, answer, POLICY)
+    assert over.payment.status is (PaymentStatus.CAPTURED if happens == SAME else PaymentStatus.NEEDS_DECISION)
+    assert (over.payment.gateway_side or domain.GatewaySide("")).dispute == answer.dispute
+
+
+def test_a_person_says_that_money_went_back_only_once_the_dispute_is_lost() -> None:
+    shown = afterwards.on_answer(
+        payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, standing("under_review"), POLICY
+    ).payment
+    refused = on_known(shown, Resolve(ID, "INV-1", "refunded", shown.version, "ann")).refused
+    assert (refused and refused.reason) == "does_not_fit"
+    lost = afterwards.on_answer(shown, GatewayStep.INQUIRE, LOST, POLICY).payment
+    back = on_known(lost, Resolve(ID, "INV-1", "refunded", lost.version, "ann")).payment
+    assert (back.status, back.refunds[0].amount_minor) == (PaymentStatus.REFUNDED, 1_250)
+    nothing_left = replace(NO_REFUND, left_minor=0)
+    assert afterwards.meaning_of(nothing_left, back) is afterwards.Meaning.AGREES
+
+
+def test_a_dispute_about_a_part_takes_that_part() -> None:
+    part = standing("lost", lost_minor=500)
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, part, POLICY).payment
+    back = on_known(case, Resolve(ID, "INV-1", "refunded", case.version, "ann")).payment
+    assert (back.status, back.refunds[0].amount_minor) == (PaymentStatus.CAPTURED, 500)
+    assert afterwards.meaning_of(part, back) is afterwards.Meaning.AGREES
+    assert afterwards.meaning_of(LOST, back) is afterwards.Meaning.CONTRADICTS
+
+
+@pytest.mark.parametrize(("ends", "happens"), [("won", SAME), ("lost", "needs_decision: disputed")])
+def test_a_capture_that_stands_while_it_is_disputed_is_watched_until_the_dispute_ends(ends: str, happens: str) -> None:
+    opened = standing("needs_response")
+    case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, opened, POLICY).payment
+    stands = on_known(case, Resolve(ID, "INV-1", "captured", case.version, "ann", "R-1")).payment
+    looked = [at_s / 86_400 for at_s in looks_s(stands, standing("under_review"), days=3)]
+    assert len(looked) == len(LADDER_S) + 1 + 2, "on the ladder, and then every day, however the dispute goes on"
+    assert what_happens(stands, LOST if ends == "lost" else standing(ends)) == happens
+
+
 def test_a_case_whose_difference_grows_is_a_new_version() -> None:
     """Nobody decides on a version that shows less than the gateway says by now."""
     case = afterwards.on_answer(payment(PaymentStatus.CAPTURED), GatewayStep.INQUIRE, PARTLY_REFUNDED, POLICY).payment
