@@ -16,6 +16,7 @@ from services.invoice import domain as invoice
 from services.payment_gateway import afterwards, commands
 from services.payment_gateway import domain as payment
 from services.payment_gateway.gateways import port
+from services.payment_gateway.refunds import PaymentRefundStatus
 from services.saga import domain as saga
 from shared.contracts.catalogue import MESSAGES, wire_name_without_version
 from shared.records import replace
@@ -96,6 +97,8 @@ KEY_NUMBERS_TOLD_APART = payment.EXECUTIONS_MAX + 1
 CONFIRMED_AGAIN = {payment.PaymentStatus.PREPARED, payment.PaymentStatus.IN_DOUBT}
 """The statuses in which the number decides what follows. In the others only the end of the ladder does."""
 LAST_RUNG = len(POLICY.ladder_s) - 1
+NO_AMOUNT = {PaymentRefundStatus.WAITING, PaymentRefundStatus.KEPT}
+"""The amount of such a refund counts nowhere: it is measured again before it is sent."""
 
 PAYMENT_COMMANDS = [
     *everything(
@@ -183,6 +186,8 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
                 refund,
                 # one that a person decided goes on like that of the whole payment
                 refund_id=OTHER if refund.refund_id == OTHER else ID,
+                reason="",
+                amount_minor=None if refund.status in NO_AMOUNT else refund.amount_minor,
                 version=int(refund.version == state.version),
                 key_number=1,
                 gateway_id=None,
@@ -213,6 +218,8 @@ def payment_edges() -> set[Edge]:
         if state is not None and then is not None and then not in first_steps(state):
             happenings += answered(state, then)
         for what, transition in happenings:
+            if transition.payment is state and transition.then is None:
+                continue  # refused, or nothing new: the state was read already
             after = transition.payment.status.value
             if after != before:
                 edges.add((before, what, after))

@@ -339,10 +339,15 @@ class RefundHistory:
         return transition
 
     def decide(self, resolution: domain.Resolution) -> PaymentTransition:
+        before = {one.refund_id for one in self.at.refunds}
         at_work = {one.refund_id for one in self.at.refunds if one.status is PaymentRefundStatus.AT_WORK}
         transition = self.command(Resolve(ID, "INV-1", resolution, self.at.version, "ann"))
         if resolution == "refunded" and transition.refused is None:
-            self.decided |= at_work
+            by_hand = {
+                one.refund_id: one.asked_minor for one in transition.payment.refunds if one.refund_id not in before
+            }
+            self.decided |= at_work | by_hand.keys()  # what was given back by hand becomes a refund of its own
+            self.amounts |= by_hand
         return transition
 
     def step(self, move: str) -> PaymentTransition | None:
