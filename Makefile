@@ -3,6 +3,8 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+# Processes start in half the time if Python may keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 # The distribution's interpreter if it is new enough: it is built with profile-guided optimisation, and by default pyenv's is not.
 # PYTHON=... names another one.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))

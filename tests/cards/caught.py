@@ -6,7 +6,7 @@ import quopri
 import unicodedata
 import urllib.parse
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from random import Random
 
 from tests.cards.numbers import RARE, USUAL, Range, any_number, number, printed
@@ -243,13 +243,17 @@ def _in_script(digits: str, source: Random) -> str:
     return _plain(any_number(source).translate({ord("0") + at: digit for at, digit in enumerate(digits)}))
 
 
-_ALL_DIGITS = [
-    [chr(code) for code in range(0x20000) if unicodedata.digit(chr(code), None) == digit] for digit in range(10)
-]
+@cache
+def _digits_of_all_scripts() -> dict[int, list[str]]:
+    scripts: dict[int, list[str]] = {digit: [] for digit in range(10)}
+    for one in map(chr, range(0x20000)):
+        if (digit := unicodedata.digit(one, None)) is not None:
+            scripts[digit].append(one)
+    return scripts
 
 
 def _in_scripts(source: Random) -> str:
-    return _plain("".join(source.choice(_ALL_DIGITS[int(digit)]) for digit in any_number(source)))
+    return _plain("".join(source.choice(_digits_of_all_scripts()[int(digit)]) for digit in any_number(source)))
 
 
 def _verification_value(write: Callable[[str], str], encode: Callable[[str], str], source: Random) -> str:

@@ -18,7 +18,7 @@ from services.staff.actions.dead_letters import replay
 from services.staff.people import at_terminal
 from services.staff.store import Selection
 from shared.amqp.broker_link import BrokerLink
-from shared.card_data.encryption import CardDetails, CardKeyring, encrypt_card, generate_keyset
+from shared.card_data.encryption import CardDetails, CardKeyring, encrypt_card
 from shared.contracts import invoice as messages
 from shared.contracts.invoice import EncryptedCardMethod, PaymentMethod, TokenMethod
 from shared.messaging.envelope import Outgoing
@@ -29,6 +29,7 @@ from shared.persistence import outbox
 from shared.persistence.database import Database
 from shared.service import Assemble, Runtime
 from tests.service.payment_gateway.scripted import Say, ScriptedGateway
+from tests.support.card_keys import card_keys
 from tests.support.databases import execute, rows
 from tests.support.environment import Environment
 from tests.support.upstream_client import Received, Subscription, UpstreamClient
@@ -39,7 +40,6 @@ PART = 8
 """So many characters in a row give a value away."""
 TOKEN = "pm_1Qx7ZkVictimsTokenB4hT9u"
 PUBLIC = [exchange.name for exchange in EXCHANGES if exchange.type == "topic"]
-PUBLIC_KEYS, PRIVATE_KEYS = generate_keyset()
 POLICY = Policy(ladder_s=(0.05, 0.05), remind_s=0.1)
 
 
@@ -55,7 +55,7 @@ def of_a_token(_: UUID) -> PaymentMethod:
 def of_a_card(payment_id: UUID) -> PaymentMethod:
     return EncryptedCardMethod(
         jwe=encrypt_card(
-            CardDetails("4242424242424242", 12, 2030), payment_id=payment_id, public_key_jwk=PUBLIC_KEYS["keys"][0]
+            CardDetails("4242424242424242", 12, 2030), payment_id=payment_id, public_key_jwk=card_keys()[0]["keys"][0]
         )
     )
 
@@ -69,7 +69,7 @@ def parts(method: PaymentMethod) -> set[str]:
 
 @asynccontextmanager
 async def everything(environment: Environment, gateway: ScriptedGateway) -> AsyncIterator[None]:
-    settings = ChargingSettings("memory://", "", 20.0, 20, POLICY, CardKeyring.load(PRIVATE_KEYS), 10.0)
+    settings = ChargingSettings("memory://", "", 20.0, 20, POLICY, CardKeyring.load(card_keys()[1]), 10.0)
 
     async def assemble_gateway(runtime: Runtime) -> None:
         assemble_with(runtime, settings, gateway)

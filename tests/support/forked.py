@@ -30,6 +30,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, 
 
 
 def _become_remit(arguments: tuple[str, ...], environment: dict[str, str], folder: Path) -> None:
+    sys.dont_write_bytecode = False  # else each command compiles what is ours, whatever the tests were started with
     os.environ.clear()
     os.environ.update(environment)
     for number, (name, flags) in enumerate(

@@ -30,11 +30,12 @@ from shared.card_data.encryption import (
 )
 from shared.card_data.fingerprint import fingerprint
 from shared.card_data.scan import has_card_data
+from tests.support.card_keys import card_keys
 
 PAYMENT = UUID("6f9619ff-8b86-4d01-b42d-00cf4fc964ff")
 ANOTHER_PAYMENT = UUID("6f9619ff-8b86-4d01-b42d-00cf4fc964fe")
 CARD = CardDetails("4242424242424242", 12, 2030)
-PUBLIC, PRIVATE = generate_keyset()  # one for all tests: finding a key takes up to a second
+PUBLIC, PRIVATE = card_keys()
 NEXT_PUBLIC, NEXT_PRIVATE = generate_keyset("2026-07")
 KEY: dict[str, Any] = PUBLIC["keys"][0]
 KEYRING = CardKeyring.load(PRIVATE)

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.card_data.encryption import CardDetails, encrypt_card, generate_keyset
+from shared.card_data.encryption import CardDetails, encrypt_card
 from shared.card_data.fingerprint import fingerprint
 from shared.card_data.scan import CARD_PLACEHOLDER, has_card_data
 from shared.observability.logs import configure_logs, get_logger
@@ -35,6 +35,7 @@ from shared.observability.redaction import (
     traceback_text,
 )
 from shared.settings import ConfigurationError
+from tests.support.card_keys import card_keys
 
 CARD = "4242424242424242"
 FORMS: dict[str, Callable[[str], str]] = {
@@ -351,7 +352,7 @@ def test_fields_named_as_secrets_are_hidden(lines: Lines) -> None:
 
 
 def test_a_jwe_is_named_by_its_fingerprint() -> None:
-    public, _ = generate_keyset()
+    public, _ = card_keys()
     jwe = encrypt_card(CardDetails(CARD, 12, 2030), payment_id=UUID(int=1), public_key_jwk=public["keys"][0])
     assert redact(f'{{"card":"{jwe}"}}') == f'{{"card":"[jwe {fingerprint(jwe)[:12]}]"}}'
 

@@ -87,9 +87,10 @@ def bodies() -> Iterator[tuple[str, bytes]]:
         '"\\u0061%d":"\\n"',
         '"m%d":{"a":{"b":[1]}}',
     ):
-        members: list[str] = []
-        while len(",".join(members[-1:])) + sum(map(len, members)) + len(members) < BODY_BYTES_MAX - 60:
+        members, size = list[str](), 0
+        while size < BODY_BYTES_MAX - 60:
             members.append(member % len(members))
+            size += len(members[-1]) + 1
         yield f"members like {member}", ("{" + ",".join(members) + "}").encode()
 
 

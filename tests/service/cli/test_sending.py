@@ -7,9 +7,10 @@ import orjson
 
 from deploy.cli.output import MISUSED
 from services.invoice.__main__ import assemble
-from shared.card_data.encryption import CardDetails, CardKeyring, generate_keyset
+from shared.card_data.encryption import CardDetails, CardKeyring
 from shared.ids import derived_id
 from tests.service.cli.remit import Typed, remit
+from tests.support.card_keys import card_keys
 from tests.support.environment import Environment
 from tests.support.upstream_client import UpstreamClient
 
@@ -68,7 +69,7 @@ async def test_a_refund_is_asked_for(environment: Environment, upstream: Upstrea
 async def test_a_card_is_read_from_stdin_and_leaves_encrypted(
     environment: Environment, upstream: UpstreamClient, tmp_path: Path
 ) -> None:
-    public, private = generate_keyset()
+    public, private = card_keys()
     keys = tmp_path / "public.json"
     keys.write_bytes(orjson.dumps(public))
     events = await upstream.tap("invoice.requests")

@@ -10,10 +10,11 @@ import pytest
 from services.payment_gateway.__main__ import assemble_with
 from services.payment_gateway.domain import Policy
 from services.payment_gateway.settings import ChargingSettings
-from shared.card_data.encryption import CardKeyring, generate_keyset
+from shared.card_data.encryption import CardKeyring
 from shared.contracts import invoice, payment_gateway
 from shared.service import Runtime
 from tests.service.payment_gateway.scripted import ScriptedGateway
+from tests.support.card_keys import Keyset, card_keys
 from tests.support.databases import rows
 from tests.support.environment import Environment
 from tests.support.waiting import until
@@ -80,13 +81,9 @@ class PaymentGatewayFixture:
         await until(empty, what="an empty outbox")
 
 
-Keyset = tuple[dict[str, Any], dict[str, Any]]
-
-
 @pytest.fixture(scope="session")
 def keyset() -> Keyset:
-    """One key set for all tests: making a key takes longer than a test."""
-    return generate_keyset()
+    return card_keys()
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from uuid import uuid4
 from services.payment_gateway.domain import GatewayStep
 from shared.card_data.encryption import CardDetails, CardKeyring, CardRefusal, encrypt_card, generate_keyset
 from shared.contracts import invoice
-from tests.service.payment_gateway.conftest import Keyset, PaymentGatewayFixture, Start, kind
+from tests.service.payment_gateway.conftest import PaymentGatewayFixture, Start, kind
 from tests.service.payment_gateway.scripted import Hold, ScriptedGateway
+from tests.support.card_keys import Keyset
 from tests.support.databases import rows
 from tests.support.upstream_client import UpstreamClient
 

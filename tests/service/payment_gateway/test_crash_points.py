@@ -12,11 +12,12 @@ from services.payment_gateway import charging
 from services.payment_gateway.domain import GatewayStep
 from shared import crash_points
 from shared.card_data.encryption import CardKeyring
-from tests.service.payment_gateway.conftest import Keyset, PaymentGatewayFixture, Start, requested, to_refund
+from tests.service.payment_gateway.conftest import PaymentGatewayFixture, Start, requested, to_refund
 from tests.service.payment_gateway.scripted import UNKNOWN, Say, ScriptedGateway
 from tests.service.payment_gateway.test_cards import with_card
 from tests.service.payment_gateway.test_find import LONG_AGO
 from tests.service.payment_gateway.test_make_refund import to_make
+from tests.support.card_keys import Keyset
 from tests.support.upstream_client import UpstreamClient
 from tests.support.waiting import until
 

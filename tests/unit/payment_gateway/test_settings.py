@@ -18,10 +18,9 @@ from services.payment_gateway.settings import (
     GatewaySettings,
     WebhookSettings,
 )
-from shared.card_data.encryption import generate_keyset
 from shared.settings import ConfigurationError, EnvironmentVariables
+from tests.support.card_keys import card_keys
 
-PRIVATE_KEYS = orjson.dumps(generate_keyset()[1])
 MEMORY = {"GATEWAY_URL": "memory://?latency_ms=5", "GATEWAY_MODE": "benchmark"}
 
 
@@ -123,7 +122,7 @@ def test_a_wrong_key_file_is_refused_without_showing_it(tmp_path: Path, content:
 
 
 def test_a_key_file_opens_cards(tmp_path: Path) -> None:
-    file = _key_file(tmp_path, PRIVATE_KEYS)
+    file = _key_file(tmp_path, orjson.dumps(card_keys()[1]))
     link = tmp_path / "link"
     link.symlink_to(file)  # as Kubernetes mounts a secret
     assert read(CARD_KEYS_FILE=str(file)).keyring is not None
@@ -132,7 +131,7 @@ def test_a_key_file_opens_cards(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o660, 0o604, 0o602, 0o610, 0o644, 0o777])
 def test_keys_that_others_can_read_are_refused_with_the_way_out(tmp_path: Path, mode: int) -> None:
-    file = _key_file(tmp_path, PRIVATE_KEYS, mode=mode)
+    file = _key_file(tmp_path, orjson.dumps(card_keys()[1]), mode=mode)
     link = tmp_path / "link"
     link.symlink_to(file)
     for path in (file, link):
@@ -153,7 +152,7 @@ def test_keys_that_others_can_read_are_refused_with_the_way_out(tmp_path: Path, 
 def test_a_secret_of_kubernetes_is_read_through_the_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, group: str, *, is_refused: bool
 ) -> None:
-    file = _key_file(tmp_path, PRIVATE_KEYS, mode=mode)
+    file = _key_file(tmp_path, orjson.dumps(card_keys()[1]), mode=mode)
     of_file = file.stat()
     monkeypatch.setattr(os, "geteuid", lambda: of_file.st_uid + 1)
     monkeypatch.setattr(os, "getegid", lambda: of_file.st_gid + 1)
@@ -166,7 +165,7 @@ def test_a_secret_of_kubernetes_is_read_through_the_group(
 
 
 def test_a_key_file_with_a_member_twice_is_refused(tmp_path: Path) -> None:
-    file = _key_file(tmp_path, PRIVATE_KEYS[:-1] + b', "keys": []}')
+    file = _key_file(tmp_path, orjson.dumps(card_keys()[1])[:-1] + b', "keys": []}')
     with pytest.raises(ConfigurationError, match=r"^CARD_KEYS_FILE is not JSON"):
         read(CARD_KEYS_FILE=str(file))
 
