@@ -44,6 +44,8 @@ _PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME_ON_CHANNEL_0: Final = b"\x01\x00\x00"
 _CONNECTION_START: Final = b"\x00\x0a\x00\x0a"
 _LOOPBACK: Final = "-kernel inet_dist_use_interface {127,0,0,1}"
+_NO_BUSY_WAITING: Final = "+sbwt none +sbwtdcpu none +sbwtdio none"
+"""Threads of Erlang that find nothing to do leave the CPU to others on this machine (rabbitmq.com/docs/runtime)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,12 @@ class PrivateRabbit:
         self.ctl("import_definitions", str(path))
         path.unlink()
 
+    def enable(self, plugin: str) -> None:
+        """Turns on a plugin of the running broker. It is on again after each start."""
+        file = self._node.folder / "enabled_plugins"
+        file.write_text(f"[{plugin}].\n")
+        self.ctl("eval", f'rabbit_plugins:ensure("{file}").')
+
     def ctl(self, *arguments: str) -> str:
         """Runs rabbitmqctl against this node and returns its output; raises StackError if it fails."""
         command = Command((self.control_program, *arguments), {"PATH": os.defpath}, self._node.folder, self._node.log)
@@ -223,7 +231,7 @@ def _environment(
         ),  # otherwise /etc/rabbitmq/rabbitmq-env.conf is read
         "RABBITMQ_NODENAME": name,
         "RABBITMQ_DIST_PORT": str(distribution_port),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false {_NO_BUSY_WAITING}",
         "RABBITMQ_CTL_ERL_ARGS": f"{_LOOPBACK} -start_epmd false",
         "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),

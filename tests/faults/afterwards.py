@@ -89,7 +89,7 @@ async def rotated(testbed: Testbed, note: Note) -> None:
     await asyncio.to_thread(testbed.system.sandbox.mode, "unauthorised")
     await _decide(testbed, payment, "not_charged", version)
     await _until(testbed, payment, "not_charged")
-    await asyncio.to_thread(_answer_again, testbed, payment)
+    await asyncio.to_thread(answer_again, testbed, payment)
     await asyncio.to_thread(testbed.system.sandbox.mode, "normal")
     await _until(testbed, payment, "refunded")
     note.fired()
@@ -104,7 +104,7 @@ async def reopened(testbed: Testbed, note: Note) -> None:
     done = await (await testbed.remit("payments", "reopen", str(payment.payment_id), *words)).result()
     assert done.code == 0, done
     await _decide(testbed, payment, "captured", await _case(testbed, payment, "needs_decision"))
-    await asyncio.to_thread(_answer_again, testbed, payment)
+    await asyncio.to_thread(answer_again, testbed, payment)
     await _until(testbed, payment, "refunded")
     note.fired()
 
@@ -226,7 +226,7 @@ async def _until(testbed: Testbed, payment: PayInvoice, status: str) -> None:
 _OPEN: Final = ("in_doubt", "needs_decision", "refund_in_doubt", "refund_failed")
 
 
-def _answer_again(testbed: Testbed, payment: PayInvoice) -> None:
+def answer_again(testbed: Testbed, payment: PayInvoice) -> None:
     """The gateway answers again about this payment."""
     for intent in testbed.system.sandbox.show(str(payment.payment_id))["payment_intents"]:
         testbed.system.sandbox.do(Deed.HEAL, intent["id"])

@@ -112,9 +112,7 @@ async def cycle_inside(testbed: Testbed, payments: Payments, note: Note) -> None
     stack = testbed.system.stack
     await testbed.stop("invoice")
     async with Stranger.open(stack.rabbitmq_url) as administrator:
-        headers = FORGED_DEATHS[0]
-        body = event_of(invoice(testbed), new_id(), type=FUTURE)
-        await administrator.publish(body, exchange="", key=COMMANDS, headers=headers, expiration=AT_ONCE_S)
+        await stuck_message(testbed, administrator)
         await testbed.start("invoice")
         await payments.pay(PAID_BESIDE)
         note.fired()
@@ -127,6 +125,12 @@ async def cycle_inside(testbed: Testbed, payments: Payments, note: Note) -> None
     await testbed.apply_topology()
     note.mended()
     await until_ready(testbed, "invoice")
+
+
+async def stuck_message(testbed: Testbed, administrator: Stranger) -> None:
+    """Put a message right into our queue that the broker never gives out, and never drops."""
+    body = event_of(invoice(testbed), new_id(), type=FUTURE)
+    await administrator.publish(body, exchange="", key=COMMANDS, headers=FORGED_DEATHS[0], expiration=AT_ONCE_S)
 
 
 async def _until_told(testbed: Testbed) -> None:

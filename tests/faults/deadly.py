@@ -185,7 +185,7 @@ async def deadly_answer(testbed: Testbed, payments: Payments, note: Note) -> Non
     """An answer that ends the connection at each try. It is given up, and nothing waits for it."""
     async with Stranger.open(testbed.system.stack.rabbitmq_url) as stranger:
         address = stranger.own_name()
-        async with _publishing(testbed, "invoice", address) as rule:
+        async with publishing(testbed, "invoice", address) as rule:
             command = invoice(testbed)
             testbed.note_sent(await stranger.send(command, reply_to=address), command.wire_name)
             await _until_reset(testbed, rule)
@@ -198,11 +198,11 @@ async def deadly_answer(testbed: Testbed, payments: Payments, note: Note) -> Non
 async def deadly_event(testbed: Testbed, payments: Payments, note: Note) -> None:
     """An event that ends the connection at each try. It is kept for a person, who releases it when the broker is mended."""
     customer = f"deadly-{new_id()}"
-    async with _publishing(testbed, "invoice", customer) as rule:
+    async with publishing(testbed, "invoice", customer) as rule:
         await testbed.upstream.ask(invoice(testbed, customer_id=customer))
         await _until_reset(testbed, rule)
         await payments.pay(PAID_BESIDE)
-        await _until_quarantined(testbed, "invoice")
+        await until_quarantined(testbed, "invoice")
         note.fired(rule.fired)
     await release(testbed, "invoice")
     note.mended()
@@ -211,11 +211,11 @@ async def deadly_event(testbed: Testbed, payments: Payments, note: Note) -> None
 async def deadly_outcome(testbed: Testbed, payments: Payments, note: Note, *, service: Service) -> None:
     """What a service says about one payment ends its connection at each try. All others are paid meanwhile, and this one afterwards."""
     payment_id = new_id()
-    async with _publishing(testbed, service, str(payment_id)) as rule:
+    async with publishing(testbed, service, str(payment_id)) as rule:
         command = await payments.begin(payment_id)
         await _until_reset(testbed, rule)
         await payments.pay(PAID_BESIDE)
-        await _until_quarantined(testbed, service)
+        await until_quarantined(testbed, service)
         note.fired(rule.fired)
     await release(testbed, service)
     note.mended()
@@ -229,7 +229,7 @@ async def deadly_replay(testbed: Testbed, payments: Payments, note: Note) -> Non
     deadly, other = [
         UUID((await rows(testbed.database("staff"), query, letter))[0]["message_id"]) for letter in letters
     ]
-    async with _publishing(testbed, "staff", str(deadly)) as rule:
+    async with publishing(testbed, "staff", str(deadly)) as rule:
         words = ("dead-letters", "replay", *map(str, letters), "--yes", "--who", "faults")
         done = await (await testbed.remit(*words)).result()
         assert done.code == 0, done
@@ -237,7 +237,7 @@ async def deadly_replay(testbed: Testbed, payments: Payments, note: Note) -> Non
         testbed.play(LATE_SUCCESS)
         await _until_answered(testbed, other)
         await payments.pay(PAID_BESIDE)
-        await _until_quarantined(testbed, "staff")
+        await until_quarantined(testbed, "staff")
         await testbed.played()
         note.fired(rule.fired)
     await release(testbed, "staff")
@@ -253,7 +253,7 @@ async def _until_answered(testbed: Testbed, command_id: UUID) -> None:
 
 
 @asynccontextmanager
-async def _publishing(testbed: Testbed, service: Service, text: str) -> AsyncIterator[Rule]:
+async def publishing(testbed: Testbed, service: Service, text: str) -> AsyncIterator[Rule]:
     """Reset the service's connection whenever it publishes this text, until the block ends."""
     line = await Line.lay(testbed, service, "broker")
     try:
@@ -279,7 +279,7 @@ async def _until_given_up(testbed: Testbed, address: str) -> None:
     await testbed.until(given_up, what="the answer to be given up")
 
 
-async def _until_quarantined(testbed: Testbed, service: Service) -> None:
+async def until_quarantined(testbed: Testbed, service: Service) -> None:
     """Wait until a message of this service is kept for a person, and logged. Its next try comes at once, and not after minutes."""
     log = testbed.log_of(service)
 

@@ -24,6 +24,7 @@ FAMILIES: Final = (
     "fleet",
     "cluster",
     "versions",
+    "alerts",
     "planted",
 )
 
