@@ -64,6 +64,7 @@ faults: $(READY) ## inject every crash, cut and duplicate into the real processe
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 schema: $(READY) ## after a change of migrations or contracts: write the schemas (services/*/migrations/schema.txt), and the topology for Kubernetes
+	@$(BIN)/python -m shared.contracts.schemas
 	@$(BIN)/python -m deploy.local.snapshot
 	@$(BIN)/python -m deploy.kubernetes.resources
 

@@ -11,6 +11,9 @@ from uuid import UUID
 import uuid_utils.compat
 from asyncpg.pgproto import pgproto
 
+_UNIDENTIFIED = pgproto.UUID("4c1f7a0e-6f0b-5d57-9b5e-2c8a35d1e7f4")
+"""A namespace of our own."""
+
 
 def derived_id(cause: UUID, position: int | str) -> UUID:
     """The id of the message at `position` among those that `cause` caused: UUIDv5 (RFC 9562) in the cause's namespace."""
@@ -29,6 +32,11 @@ def id_of_card_refusal(command_id: UUID) -> UUID:
 def id_of_command(sender: str | None, command_id: UUID) -> UUID:
     """Under which a command of a sender with a name is kept: the same id from another sender is another command."""
     return derived_id(command_id, f"sender:{sender or ''}")
+
+
+def id_of_unidentified(*marks: str | None) -> UUID:
+    """Under which the refusal of a command is kept that came without an id. The same marks give the same id: it is answered once."""
+    return derived_id(_UNIDENTIFIED, repr(marks))
 
 
 def new_id() -> UUID:

@@ -221,7 +221,8 @@ def _quarantined(service: str, row: StoredRow) -> Match:
 def _show_invoice(invoice_id: str) -> str:
     from shlex import quote  # noqa: PLC0415 - as above
 
-    return f"remit invoice show {quote(invoice_id)}"
+    option_like = "-- " if invoice_id.startswith("-") else ""
+    return f"remit invoice show {option_like}{quote(invoice_id)}"
 
 
 async def _ask_gateway(environment: EnvironmentVariables, gateway_id: str) -> tuple[Match | None, str | None]:

@@ -17,7 +17,7 @@ from services.invoice.senders import Senders
 from shared.batch.inbox import DeadLettered, DecidedBatch, Item
 from shared.contracts.catalogue import BY_WIRE_NAME, EVENTS, PUBLIC_COMMANDS
 from shared.contracts.invoice import AnswerReason, CloseCommand, CommandAnswered, InvoiceCommandRejected
-from shared.ids import derived_id, id_of_card_refusal, read_uuid
+from shared.ids import derived_id, id_of_card_refusal, id_of_unidentified, read_uuid
 from shared.messaging.codec import Malformed, MalformedReason, encode
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
@@ -126,14 +126,12 @@ class CommandInbox:
     def _refuse_malformed(
         self, delivery: Delivery, malformed: Malformed, sender: str | None, reply_to: str | None
     ) -> RefusedCommand | DeadLettered:
-        """Reject a command that can never be read, if its id is known: its own id, or that of AMQP.
+        """Reject a command that can never be read, if there is anybody to tell.
 
         As a dead letter it would wait for a person who can only discard it, because the same bytes fail again. A message is a dead letter
-        if a later version may be able to read it, or if its id is unknown, since then nobody can be answered.
+        if a later version may be able to read it, or if it has neither an id nor an address for the answer.
         """
-        command_id = read_uuid(delivery.message_id)
-        if malformed.id is not None and not malformed.reason.is_card_data:
-            command_id = malformed.id  # nothing of a body with card data is used, not even its id
+        command_id = _id_of_malformed(delivery, malformed, sender, reply_to)
         if command_id is None or not malformed.reason.is_permanent:
             return DeadLettered(delivery, str(malformed.reason), malformed.detail)
         kept_as, other_id = self.senders.ids_of(command_id, sender)
@@ -145,7 +143,7 @@ class CommandInbox:
             answer="rejected",
             correlation_id=malformed.correlation_id or str(command_id),
             reason=str(malformed.reason),
-            detail=malformed.detail,
+            detail=COMMANDS_KNOWN if malformed.reason is MalformedReason.UNKNOWN_TYPE else malformed.detail,
             content_hash=malformed.content_hash,
             outline_hash=malformed.outline_hash,
             sender=sender,
@@ -154,6 +152,23 @@ class CommandInbox:
         return RefusedCommand(kept_as, delivery, None, command_id, sender, other_id, reply_to, answer)
 
 
+def _id_of_malformed(delivery: Delivery, malformed: Malformed, sender: str | None, reply_to: str | None) -> UUID | None:
+    """The command's own id, or that of AMQP, or one of ours if there is an address for the answer. None if nobody can be told.
+
+    Nothing of a body with card data is used, not even its id.
+    """
+    if malformed.id is not None and not malformed.reason.is_card_data:
+        return malformed.id
+    said = read_uuid(delivery.message_id)
+    if said is not None or reply_to is None:
+        return said
+    content = malformed.content_hash or malformed.outline_hash
+    return id_of_unidentified(
+        sender, reply_to, delivery.correlation_id, delivery.message_id, content.hex() if content else None
+    )
+
+
+COMMANDS_KNOWN = f"no message of this type is known here; the commands are {', '.join(sorted(PUBLIC_COMMANDS))}"
 _CARD_DATA = {reason.value for reason in MalformedReason if reason.is_card_data}
 
 
@@ -248,6 +263,7 @@ async def close_answers(
             "rejected",
             cause.correlation_id,
             reason=AnswerReason.DISCARDED.value,
+            detail=close.reason,
             content_hash=bytes.fromhex(close.content_hash) if close.content_hash else None,
             outline_hash=bytes.fromhex(close.outline_hash) if close.outline_hash else None,
             sender=close.sender,
@@ -334,5 +350,8 @@ def _to_sender(answer: StoredAnswer, cause: Cause, reply_to: str, correlation_id
 
 
 def _correlation(item: Item) -> str | None:
-    """The correlation id by which the sender recognises its answer."""
-    return item.delivery.correlation_id or (item.message.correlation_id if item.message is not None else None)
+    """The correlation id by which the sender knows its answer: its own, else that of the event, else the id of a message without one."""
+    delivery = item.delivery
+    if delivery.correlation_id or item.message is not None:
+        return delivery.correlation_id or (item.message.correlation_id if item.message is not None else None)
+    return delivery.message_id if read_uuid(delivery.message_id) is None else None

@@ -15,7 +15,9 @@ AMOUNT_MINOR_MAX = 999_999_999_999
 """Ten thousand million in a currency with two decimals. A bigint holds the sum of 9 million such invoices, and a card number is longer."""
 
 MINOR_UNIT = "in the minor unit of the currency"
-NAME_LENGTH_MAX = 64
+NAME_LENGTH_MAX = 255
+"""In characters. An e-mail address has at most 254."""
+CODE_LENGTH_MAX = 64
 TEXT_LENGTH_MAX = 1_000
 EVIDENCE_LENGTH_MAX = 4_000
 
@@ -30,10 +32,19 @@ AmountMinor = Annotated[int, Field(strict=True, ge=1, le=AMOUNT_MINOR_MAX, descr
 AmountOrZero = Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MINOR_MAX, description=MINOR_UNIT)]
 Currency = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Z]{3}$"), AfterValidator(_known_currency)]
 Name = Annotated[
-    str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=NAME_LENGTH_MAX)
+    str,
+    StringConstraints(
+        strict=True,
+        pattern=r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]+$",
+        max_length=NAME_LENGTH_MAX,
+    ),
 ]
-"""An identifier that another system chose: an invoice number, a customer number."""
-Code = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:-]+$", max_length=NAME_LENGTH_MAX)]
+"""An identifier that another system chose: an invoice number such as `INV/2026/00001` or `#1001`, a customer such as an e-mail address.
+
+It is compared as it is. Control characters, line breaks, and what turns the direction of writing are refused: nobody chose them, and on a
+screen they show another identifier than the one that is stored.
+"""
+Code = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:-]+$", max_length=CODE_LENGTH_MAX)]
 """A code for programs: a reason code, a decline code."""
 
 

@@ -1,5 +1,6 @@
 """Every message by its wire name. The messages are found in the modules of the services that own them."""
 
+import re
 from types import ModuleType
 
 from shared.contracts import invoice, payment_gateway
@@ -30,3 +31,15 @@ PUBLIC_COMMANDS: frozenset[str] = frozenset(
 def wire_name_without_version(wire_name: str) -> str:
     """`remit.invoice.PayInvoice.v1` -> `remit.invoice.PayInvoice`."""
     return wire_name.rpartition(".v")[0]
+
+
+def is_later_version(wire_name: str) -> bool:
+    """Whether this is a later version of a message that is known here. Any other unknown name is a mistake in writing."""
+    name, _, version = wire_name.rpartition(".v")
+    return bool(_VERSION.fullmatch(version)) and int(version) > _LATEST.get(name, VERSION_MAX)
+
+
+VERSION_MAX = 999
+_VERSION = re.compile(r"[1-9][0-9]{0,2}")
+_LATEST = {wire_name_without_version(name): int(name.rpartition(".v")[2]) for name in sorted(BY_WIRE_NAME)}
+"""The latest version of each message."""

@@ -399,6 +399,7 @@ class AnswerReason(StrEnum):
     INVALID_DATA = "invalid_data"
     NOT_JSON = "not_json"
     NOT_A_CLOUD_EVENT = "not_a_cloud_event"
+    UNKNOWN_TYPE = "unknown_type"
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
     UNSUPPORTED_CONTENT_ENCODING = "unsupported_content_encoding"
     TOO_LARGE = "too_large"

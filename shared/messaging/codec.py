@@ -22,7 +22,7 @@ from shared.card_data.plain import is_text
 from shared.card_data.scan import CardData, find_card_data
 from shared.card_data.values import as_text, place_of
 from shared.contracts.base import Contract
-from shared.contracts.catalogue import BY_WIRE_NAME, wire_name_without_version
+from shared.contracts.catalogue import BY_WIRE_NAME, is_later_version
 from shared.ids import read_uuid
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import routing_key
@@ -82,8 +82,8 @@ class MalformedReason(StrEnum):
 
     @property
     def is_permanent(self) -> bool:
-        """Whether no later version of ours could read it either: sent again as it is, it would be refused again."""
-        return self not in {MalformedReason.UNKNOWN_TYPE, MalformedReason.UNKNOWN_VERSION}
+        """Whether it cannot be meant for a later version of ours: sent again as it is, it would be refused again."""
+        return self is not MalformedReason.UNKNOWN_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,8 +408,7 @@ def _typed(attributes: dict[str, Any]) -> Inbound:
 
 
 def _unknown(type_: str) -> _MalformedError:
-    known = {wire_name_without_version(name) for name in BY_WIRE_NAME}
-    if wire_name_without_version(type_) in known:
+    if is_later_version(type_):
         return _MalformedError(MalformedReason.UNKNOWN_VERSION, "this version of the type is not known here")
     return _MalformedError(MalformedReason.UNKNOWN_TYPE, "no message of this type is known here")
 

@@ -26,7 +26,9 @@ async def test_the_sender_is_answered(environment: Environment, invoice: Invoice
     )
     answer, rejected = await invoice.when(close)
     discarded = AnswerReason.DISCARDED.value
-    assert answer.content == CommandAnswered(command_id=command_id, answer="rejected", reason=discarded)
+    assert answer.content == CommandAnswered(
+        command_id=command_id, answer="rejected", reason=discarded, detail="a test"
+    )
     assert answer.message.correlation_id == "mine"
     assert rejected.content == InvoiceCommandRejected(
         command_id=command_id, command_type="remit.invoice.PayInvoice.v9", invoice_id=None, reason=discarded

@@ -1,11 +1,12 @@
 """Commands that are answered at the border of the public queue and reach no invoice: they cannot be read, or may not be sent.
 
-The answer goes to the command's own id. If that cannot be read or must not be used, it goes to the AMQP message id.
+The answer goes to the command's own id. If that cannot be read or must not be used, it goes to the AMQP message id, and where there
+is none, to one that is made of what came.
 """
 
 import gzip
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ from services.invoice.command_inbox import (
     ReceivedCommand,
     RefusedCommand,
     _answer_again,
+    _correlation,
     announce_answer,
 )
 from services.invoice.senders import Senders
@@ -201,17 +203,54 @@ ADMISSIONS: list[tuple[str, Sent, Admitted]] = [
         BecomesDeadLetter("unknown_version"),
     ),
     (
-        "an unknown type is a dead letter for a person",
-        Sent(event(ISSUE, type="remit.invoice.BurnInvoice.v1")),
-        BecomesDeadLetter("unknown_type"),
+        "a type that is misspelt",
+        Sent(event(ISSUE, type="remit.invoice.IsueInvoice.v1")),
+        AnsweredRejected(OWN, AnswerReason.UNKNOWN_TYPE),
     ),
-    ("no id to answer", Sent(b"PAY ME", message_id="17"), BecomesDeadLetter("not_json")),
+    *(
+        (
+            f"a type whose version is `{version}`",
+            Sent(event(ISSUE, type=f"remit.invoice.IssueInvoice{version}")),
+            AnsweredRejected(OWN, AnswerReason.UNKNOWN_TYPE),
+        )
+        for version in ("", ".v0", ".v", ".v02", ".v1.1", ".v1000", ".v٢")
+    ),
+    ("neither an id nor an address", Sent(b"PAY ME", message_id="17", reply_to=None), BecomesDeadLetter("not_json")),
+    (
+        "an address that is not answered",
+        Sent(b"PAY ME", message_id="17", reply_to="invoice.commands"),
+        BecomesDeadLetter("not_json"),
+    ),
 ]
 
 
 @pytest.mark.parametrize(("sent", "then"), [row[1:] for row in ADMISSIONS], ids=[name for name, *_ in ADMISSIONS])
 def test_admission(sent: Sent, then: Admitted) -> None:
     assert admitted(sent) == then
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        Sent(event(ISSUE, id="order 17"), message_id=None),
+        Sent(event(ISSUE, id=17), message_id="order 17"),
+        Sent(b"PAY ME", message_id="order 17"),
+        Sent(HEALTHY.replace(b'"C-1"', b'"C-1", "cvv": "123"'), message_id=None),
+    ],
+    ids=["the event's id is no UUID", "nor is that of AMQP", "no JSON", "a CVV"],
+)
+def test_a_command_without_a_uuid_is_answered_where_it_wants_to_be(sent: Sent) -> None:
+    """Under an id that Remit makes of it: always the same one, and another one for another sender or address."""
+    refused, again = admit(sent), admit(sent)
+    assert isinstance(refused, RefusedCommand)
+    assert isinstance(again, RefusedCommand)
+    assert (refused.reply_to, refused.answer.answer) == ("mine", "rejected")
+    assert refused.id == again.id
+    others = [admit(replace(sent, reply_to="theirs")), admit(replace(sent, user_id="billing"))]
+    assert len({refused.id, *(other.id for other in others if isinstance(other, RefusedCommand))}) == 3
+    cause = Cause(refused.id, refused.answer.correlation_id, datetime(2026, 11, 22, tzinfo=UTC))
+    (_, told) = announce_answer(refused.answer, cause, reply_to="mine", correlation_id=_correlation(refused))
+    assert told.correlation_id == (sent.message_id or str(refused.command_id))
 
 
 @pytest.mark.parametrize("added", [b'"note": "%b"' % PAN.encode(), b'"cvv": "123"'])
