@@ -94,11 +94,14 @@ def test_only_for_an_upgrade_senders_may_do_what_the_build_before_needs(volumes:
 
 
 def test_what_a_service_installs_is_locked_as_everywhere_else() -> None:
-    """Three locks of one truth: `make lock` writes them together."""
-    service, runtime, dev = (pins(f"deploy/requirements/{name}.txt") for name in ("service", "runtime", "dev"))
-    assert service < runtime < dev
-    of_tools = {"alembic", "rich", "sqlalchemy", "typer"}
-    assert of_tools <= {pin.partition("==")[0] for pin in runtime - service}
+    """Four locks of one truth: `make lock` writes them together."""
+    service, desk, runtime, dev = (
+        pins(f"deploy/requirements/{name}.txt") for name in ("service", "desk", "runtime", "dev")
+    )
+    assert service < desk < runtime < dev
+    of_desk, of_tools = {"argon2-cffi", "authlib", "fastapi", "uvicorn"}, {"alembic", "rich", "sqlalchemy", "typer"}
+    assert of_desk <= {pin.partition("==")[0] for pin in desk - service}
+    assert of_tools <= {pin.partition("==")[0] for pin in runtime - desk}
 
 
 def pins(path: str) -> set[str]:
