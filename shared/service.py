@@ -56,7 +56,6 @@ from shared.settings import (
     ConfigurationError,
     DatabaseUrl,
     EnvironmentVariables,
-    database_variable,
     variable,
 )
 from shared.urls import has_one_host
@@ -67,6 +66,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 S = TypeVar("S", bound="ServiceSettings")
+P = TypeVar("P", bound="ProcessSettings")
 
 DRAIN_OUTSIDE_S = 2.0
 """How long draining waits for the outside lane and for public copies. They depend on others, and the outbox keeps what is left."""
@@ -81,8 +81,8 @@ names of containers that start at the same time, are there sooner."""
 EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_FORCED = 1, 2, 130
 
 
-class ServiceSettings(BrokerSettings, TraceSettings):
-    """The settings that every service has. Each declares its `database_url`, and what only it has."""
+class ProcessSettings(TraceSettings):
+    """The settings that every process of ours has which stays: services, and the staff desk. Each declares its `database_url`."""
 
     name: str
     database_url: DatabaseUrl
@@ -142,6 +142,15 @@ class ServiceSettings(BrokerSettings, TraceSettings):
         unset="as it must be",
         about="A variable of the Stripe SDK, by which it prints what it sends.",
     )
+
+    @property
+    def database_variable(self) -> str:
+        """The variable that has the URL of its database."""
+        return str(type(self).model_fields["database_url"].alias)
+
+
+class ServiceSettings(ProcessSettings, BrokerSettings):
+    """The settings that every service has. Each declares its `database_url`, and what only it has."""
 
 
 class Patience:
@@ -280,6 +289,11 @@ Assemble = Callable[[Runtime], Awaitable[None]]
 
 def run_service(kind: type[ServiceSettings], migrations: Path, assemble: Assemble) -> None:
     """The main function of every service. It ends the process with the service's exit code."""
+    run_process(kind, lambda settings, stopping: serve(settings, migrations, assemble, stopping))
+
+
+def run_process(kind: type[P], serve: Callable[[P, asyncio.Event], Awaitable[int]]) -> None:
+    """Read the settings, run `serve` until the event is set by a signal, and end the process with the exit code that it returns."""
     name = str(kind.model_fields["name"].default)
     try:
         settings = _read(kind)
@@ -287,23 +301,23 @@ def run_service(kind: type[ServiceSettings], migrations: Path, assemble: Assembl
         configure_logs(name, level=settings.log_level, format=settings.log_format, with_facts=with_facts)
         crash_points.arm_from_environment()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_serve_until_signal(settings, migrations, assemble))
+            code = runner.run(_serve_until_signal(settings, serve))
     except ConfigurationError as error:
         sys.stderr.write(f"{visible(f'{name}: {error}')}\n")
         code = EXIT_MISCONFIGURED
     sys.exit(code)
 
 
-def _read(kind: type[S]) -> S:
+def _read(kind: type[P]) -> P:
     environment = EnvironmentVariables()
     if (slip := environment.misspelled(kind.known_variables())) is not None:
         raise ConfigurationError(slip)
     return kind.read(environment)
 
 
-async def _serve_until_signal(settings: ServiceSettings, migrations: Path, assemble: Assemble) -> int:
+async def _serve_until_signal(settings: P, serve: Callable[[P, asyncio.Event], Awaitable[int]]) -> int:
     _spare_the_garbage_collector()
-    return await serve(settings, migrations, assemble, _listen_for_signals())
+    return await serve(settings, _listen_for_signals())
 
 
 async def serve(
@@ -324,9 +338,9 @@ async def serve(
     async with AsyncExitStack() as opened:
         if tracer is not None:
             opened.push_async_callback(tracer.close)
-        health = await _serve_health(readiness, liveness, settings)
+        health = await open_probes(readiness, liveness, settings)
         opened.push_async_callback(health.close)
-        database = await _or_stop(_open_database(settings, migrations, readiness, Patience(mistake_stands_s)), stopping)
+        database = await or_stop(open_database(settings, migrations, readiness, Patience(mistake_stands_s)), stopping)
         if database is None:
             return 0
         opened.push_async_callback(database.close)
@@ -338,7 +352,8 @@ async def serve(
         return await _run_until_stopped(runtime, stopping, Patience(mistake_stands_s))
 
 
-async def _serve_health(readiness: Readiness, liveness: Liveness, settings: ServiceSettings) -> HttpServer:
+async def open_probes(readiness: Readiness, liveness: Liveness, settings: ProcessSettings) -> HttpServer:
+    """Start answering probes, as the settings say. Raises `ConfigurationError` if it cannot listen there."""
     try:
         return await serve_health(readiness, liveness, host=settings.health_host, port=settings.health_port)
     except OSError as error:
@@ -442,8 +457,8 @@ async def _drain(runtime: Runtime, workers: "list[asyncio.Task[None]]") -> None:
         log.warning("left_to_the_sweeper", error=type(error).__name__)
 
 
-async def _open_database(
-    settings: ServiceSettings, migrations: Path, readiness: Readiness, patience: Patience
+async def open_database(
+    settings: ProcessSettings, migrations: Path, readiness: Readiness, patience: Patience
 ) -> Database:
     """Open the database, and wait while it is away. Raises `ConfigurationError` for a mistake, or if the database is not migrated."""
     return await OUTAGE.call(
@@ -455,7 +470,7 @@ async def _open_database(
 
 
 async def _open_or_say_why(
-    settings: ServiceSettings, migrations: Path, readiness: Readiness, patience: Patience
+    settings: ProcessSettings, migrations: Path, readiness: Readiness, patience: Patience
 ) -> Database:
     """Open the database. If it does not open, readiness says why. A mistake that stands for long enough is a `ConfigurationError`."""
     try:
@@ -463,13 +478,13 @@ async def _open_or_say_why(
     except AWAY_ERRORS as error:
         readiness.set("database", ok=False, reason=describe_error(error))
         mistake = mistake_of(error, is_only_host=has_one_host(settings.database_url))
-        patience.failed(None if mistake is None else f"{database_variable(settings.name)}: {mistake}")
+        patience.failed(None if mistake is None else f"{settings.database_variable}: {mistake}")
         raise
     readiness.set("database", ok=True)
     return database
 
 
-async def _open_migrated(settings: ServiceSettings, migrations: Path) -> Database:
+async def _open_migrated(settings: ProcessSettings, migrations: Path) -> Database:
     database = await Database.open(
         settings.database_url, name=f"remit {settings.name}", connections_max=CONNECTIONS_MAX
     )
@@ -482,7 +497,7 @@ async def _open_migrated(settings: ServiceSettings, migrations: Path) -> Databas
     if problem is None:
         return database
     await database.close()
-    raise ConfigurationError(f"{database_variable(settings.name)}: {problem}.")
+    raise ConfigurationError(f"{settings.database_variable}: {problem}.")
 
 
 async def _check_broker(runtime: Runtime, patience: Patience) -> None:
@@ -507,7 +522,7 @@ async def _check_broker(runtime: Runtime, patience: Patience) -> None:
         await link.close()
 
 
-async def _or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
+async def or_stop(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
     """The result of `work`, or None if the service was told to stop before `work` ended."""
     task, stop = asyncio.create_task(work), asyncio.create_task(stopping.wait())
     await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
