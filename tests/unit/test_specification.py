@@ -33,6 +33,7 @@ from shared.contracts.schemas import examples_of
 from tests.service.invoice import test_close_command as close_command_served
 from tests.service.invoice import test_pay_invoice as pay_invoice_served
 from tests.service.saga.test_saga import STORIES
+from tests.service.staff import test_accounts as accounts_served
 from tests.service.staff import test_cases as cases_served
 from tests.service.staff import test_dead_letters as dead_letters_served
 from tests.support.scenarios import Scenario
@@ -245,6 +246,9 @@ REFUSED_BY: dict[ActionRefusal | staff.DecisionRefusal, Callable[..., object]] =
     ActionRefusal.INVALID: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
     ActionRefusal.CARD_DATA: dead_letters_served.test_reasons_that_must_not_be_stored_are_refused,
     ActionRefusal.OLD_CHARGE: dead_letters_served.test_what_charges_and_is_old_is_replayed_only_if_a_person_says_so,
+    ActionRefusal.NAME_TAKEN: accounts_served.test_a_name_is_given_once_whatever_its_case,
+    ActionRefusal.LAST_ADMIN: accounts_served.test_the_last_admin_stays_one,
+    ActionRefusal.NOT_LOCAL: accounts_served.test_what_the_provider_says_is_not_changed_here,
     staff.DecisionRefusal.NOTHING_TO_DECIDE: cases_served.test_an_invalid_decision_leaves_no_trace,
     staff.DecisionRefusal.DOES_NOT_FIT: cases_served.test_an_invalid_decision_leaves_no_trace,
     staff.DecisionRefusal.VERSION_DIFFERS: cases_served.test_an_invalid_decision_leaves_no_trace,

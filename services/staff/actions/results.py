@@ -19,7 +19,7 @@ from shared.contracts.payment_gateway import ResolvePayment
 from shared.messaging.codec import encode
 from shared.messaging.envelope import Cause, Draft, Outgoing
 from shared.persistence.database import Database
-from shared.records import dataclass
+from shared.records import dataclass, replace
 
 SOURCE = "staff"
 
@@ -35,6 +35,9 @@ class ActionRefusal(StrEnum):
     INVALID = "invalid"
     CARD_DATA = "card_data"
     OLD_CHARGE = "old_charge"
+    NAME_TAKEN = "name_taken"
+    LAST_ADMIN = "last_admin"
+    NOT_LOCAL = "not_local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +83,15 @@ def journals_refusals(action: str) -> Callable[[Callable[P, Awaitable[R]]], Call
 async def note_refusals(
     database: Database, action: str, who: Actor, results: Sequence[ActionResult], now: datetime
 ) -> None:
-    """Note in the journal what was refused, with the code, and without any text that was refused."""
+    """Note in the journal what was refused, with the code, and without any text that was refused.
+
+    An entry has an id of its own, whatever the request: the same may be refused twice, and done at last.
+    """
     refused = {result.subject: result.refusal for result in results if result.refusal and result.subject}
     if not refused or unfit(who=who.name) is not None:
         return
     entries = [
-        JournalEntry.of(who, now, "refused", subject, {"action": action, "code": code.value})
+        JournalEntry.of(replace(who, request=None), now, "refused", subject, {"action": action, "code": code.value})
         for subject, code in refused.items()
     ]
     async with database.transaction() as tx:
