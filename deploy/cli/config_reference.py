@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from deploy.cli.config import settings_of
 from deploy.cli.operate import Service
 from deploy.cli.settings import AuditSettings, CardSettings, StaffPagesSettings, TerminalSettings
+from services.staff.desk.settings import DeskSettings
 from shared.service import ServiceSettings
-from shared.settings import FOREIGN_VARIABLES, Declared
+from shared.settings import FOREIGN_VARIABLES, Declared, database_variable
 
 _HEAD = f"""# Settings
 
@@ -29,6 +30,8 @@ def reference() -> str:
     common = {one.name for one in ServiceSettings.declared()}
     sections = [("Every service", ServiceSettings.declared())]
     sections += [(name, [one for one in kind.declared() if one.name not in common]) for name, kind in kinds.items()]
+    known = common | {database_variable("staff")}
+    sections += [("desk", [one for one in DeskSettings.declared() if one.name not in known])]
     of_remit = (StaffPagesSettings, CardSettings, AuditSettings, TerminalSettings)
     sections += [("remit", [one for kind in of_remit for one in kind.declared()])]
     return "\n".join([_HEAD, *(_section(title, settings) for title, settings in sections)])

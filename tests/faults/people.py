@@ -11,14 +11,14 @@ from deploy.demo.scenes import AMOUNT_MINOR, CURRENCY, reject_one
 from shared.contracts.invoice import IssueInvoice
 from shared.ids import new_id
 from tests.faults.crash import a_case, make_dead_letter
-from tests.faults.testbed import Done, Testbed
+from tests.faults.testbed import CommandDone, Testbed
 from tests.faults.trial import Note, Trial
 from tests.support.databases import rows
 
 FAMILY: Final = "people"
 
 
-async def _at_once(testbed: Testbed, *commands: tuple[str, ...]) -> list[Done]:
+async def _at_once(testbed: Testbed, *commands: tuple[str, ...]) -> list[CommandDone]:
     """Run these commands of `remit`, all at the same time."""
     running = [await testbed.remit(*command) for command in commands]
     return list(await asyncio.gather(*(one.result() for one in running)))
@@ -34,7 +34,7 @@ def _resolve(payment_id: UUID, version: int, who: str) -> tuple[str, ...]:
     return "payments", "resolve", str(payment_id), "not_charged", "--version", str(version), *words
 
 
-def _one_was_first(done: Sequence[Done]) -> None:
+def _one_was_first(done: Sequence[CommandDone]) -> None:
     codes = sorted(one.code for one in done)
     assert codes == [0, *[REFUSED] * (len(done) - 1)], f"one does it and the others are told, and not {done}"
 

@@ -500,7 +500,7 @@ class LogMark:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class CommandDone:
     """The end of a command: its exit code and output."""
 
     code: int
@@ -520,9 +520,9 @@ class Remit:
             return psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
         return False
 
-    async def result(self) -> Done:
+    async def result(self) -> CommandDone:
         stdout, stderr = await self.process.communicate()
-        return Done(self.process.returncode or 0, stdout.decode(), stderr.decode())
+        return CommandDone(self.process.returncode or 0, stdout.decode(), stderr.decode())
 
 
 # -- small things ----------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,106 @@
+"""What went wrong, told to people and programs: refusals, and errors with a number. For a program it is a problem of RFC 9457."""
+
+import secrets
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+
+_LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"  # without those that are misheard or misread
+_NUMBER_LENGTH = 6
+
+
+class RefusedRequest(Exception):
+    """Somebody asked for what cannot be done. `sentence` says what to do instead; `field` is the field of the form at fault."""
+
+    def __init__(self, code: str, sentence: str, status: int = HTTPStatus.CONFLICT, field: str | None = None) -> None:
+        super().__init__(code)
+        self.code, self.sentence, self.status, self.field = code, sentence, int(status), field
+
+
+Refused = RefusedRequest
+"""Its short name, for pages."""
+
+
+class Mistaken(RefusedRequest):
+    """What was typed cannot be taken: a sentence for each field."""
+
+    def __init__(self, mistakes: Mapping[str, str]) -> None:
+        first = next(iter(mistakes))
+        super().__init__("invalid", mistakes[first], HTTPStatus.UNPROCESSABLE_ENTITY, first)
+        self.mistakes = dict(mistakes)
+
+
+class Problem(BaseModel):
+    """A problem as programs get it (`application/problem+json`)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    sentence: str
+    detail: str
+    field: str | None = None
+    mistakes: dict[str, str] | None = None
+    number: str | None = None
+
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem_of(refused: RefusedRequest) -> Problem:
+    """A refusal as a program gets it."""
+    return Problem(
+        title=title_of(refused.status),
+        status=refused.status,
+        code=refused.code,
+        sentence=refused.sentence,
+        detail=refused.sentence,
+        field=refused.field,
+        mistakes=refused.mistakes if isinstance(refused, Mistaken) else None,
+    )
+
+
+def title_of(status: int) -> str:
+    """The name of a status."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Problem"
+
+
+def error_number() -> str:
+    """A number by which somebody on the telephone names an error, and the log has it."""
+    return "REQ-" + "".join(secrets.choice(_LETTERS) for _ in range(_NUMBER_LENGTH))
+
+
+def sentence_of(error: Mapping[str, Any], label: str) -> str:
+    """A mistake that pydantic found, as a sentence that begins with the label of the field."""
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "missing" | "string_too_short" | "uuid_parsing" if error.get("input") in (None, ""):
+            return f"{label}: fill it in."
+        case "string_too_short":
+            return f"{label}: fill it in."
+        case "string_too_long":
+            length = len(error["input"]) if isinstance(error.get("input"), str) else 0
+            return f"{label}: longer than {_grouped(context['max_length'])} characters ({_grouped(length)})."
+        case "literal_error" | "enum":
+            return f"{label}: choose one of these."
+        case "value_error":
+            return f"{label}: {context.get('error', error['msg'])}".rstrip(".") + "."
+        case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
+            return f"{label}: {error['msg'].removeprefix('Input should be ')}."
+        case "int_parsing" | "int_type" | "int_from_float":
+            return f"{label}: a whole number."
+        case "datetime_from_date_parsing" | "date_from_datetime_parsing" | "datetime_parsing" | "date_parsing":
+            return f"{label}: a day such as 2026-11-28."
+        case "extra_forbidden":
+            return f"{label}: there is no such field."
+        case _:
+            return f"{label}: {error['msg'][:200]}."
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", " ")

@@ -1,0 +1,95 @@
+"""Signing in and out: who gets in, for how long, and what stays of a form that was sent too late."""
+
+import pytest
+
+from services.staff.desk.passwords import hashed
+from services.staff.people import Role
+from tests.support.desk_browser import DeskUnderTest, open_desk
+from tests.support.environment import Environment
+
+PASSWORD = "correct horse battery"
+HASH = hashed(PASSWORD)
+
+
+async def test_somebody_signs_in_and_out(desk: DeskUnderTest) -> None:
+    await desk.account("ann.resolver", Role.RESOLVER, password=HASH)
+    browser = await desk.browser()
+    asked = await browser.open("/words")
+    page = await browser.submit(asked, "/sign-in", username="Ann.Resolver", password=PASSWORD)
+    assert page.address == "/words"
+    assert "ann.resolver" in page.text
+    away = await browser.submit(page, "/sign-out")
+    assert away.address == "/sign-in"
+    assert (await browser.open("/words")).address.startswith("/sign-in")
+    async with desk.desk.database.connection() as connection:
+        actions = await connection.fetch("SELECT who, action, details FROM journal ORDER BY position")
+    assert [(row["who"], row["action"]) for row in actions] == [
+        ("ann.resolver", "sign_in"),
+        ("ann.resolver", "sign_out"),
+    ]
+    assert actions[0]["details"] == {"how": "password", "via": "desk"}
+
+
+@pytest.mark.parametrize("name", ["ann.resolver", "nobody", "", "<script>"])
+async def test_a_wrong_password_does_not_tell_what_is_wrong(desk: DeskUnderTest, name: str) -> None:
+    await desk.account("ann.resolver", Role.RESOLVER, password=HASH)
+    page = await (await desk.browser()).sign_in(name, "wrong")
+    assert page.status == 401
+    assert "Name or password is wrong." in page.text
+    assert "wrong" not in page.form("/sign-in").fields.get("password", [])
+    async with desk.desk.database.connection() as connection:
+        noted = await connection.fetch("SELECT who FROM journal WHERE action = 'refused'")
+    assert [row["who"] for row in noted] == (["ann.resolver"] if name == "ann.resolver" else [])
+
+
+async def test_guesses_are_slowed_down(desk: DeskUnderTest) -> None:
+    await desk.account("ann.resolver", Role.RESOLVER, password=HASH)
+    browser = await desk.browser()
+    pages = [await browser.sign_in("ann.resolver", f"guess {number}") for number in range(6)]
+    assert [page.status for page in pages] == [401] * 5 + [429]
+    assert "Too many tries. Again in 12 seconds." in pages[-1].text
+    assert (await browser.sign_in("ann.resolver", PASSWORD)).status == 429
+    desk.clock.forward(seconds=12)
+    assert (await browser.sign_in("ann.resolver", PASSWORD)).status != 429
+
+
+async def test_a_session_ends_after_half_an_hour_without_a_click(desk: DeskUnderTest) -> None:
+    browser = await desk.browser("ann", Role.VIEWER)
+    for _ in range(3):
+        desk.clock.forward(minutes=29)
+        assert (await browser.open("/words")).status == 200
+    desk.clock.forward(minutes=30)
+    assert (await browser.open("/words")).address.startswith("/sign-in")
+
+
+async def test_a_session_ends_after_a_shift_whatever_one_does(desk: DeskUnderTest) -> None:
+    browser = await desk.browser("ann", Role.VIEWER)
+    for _ in range(12 * 60 // 29):
+        desk.clock.forward(minutes=29)
+        assert (await browser.open("/words")).address == "/words"
+    desk.clock.forward(minutes=25)
+    assert (await browser.open("/words")).address.startswith("/sign-in")
+
+
+@pytest.mark.parametrize("page", ["//evil.example", "https://evil.example", "/\\evil.example", "/sign-in?page=/x"])
+async def test_nobody_is_sent_to_another_site(desk: DeskUnderTest, page: str) -> None:
+    browser = await desk.browser()
+    asked = await browser.open(f"/sign-in?page={page}")
+    assert asked.form("/sign-in").fields["page"] == ["/"]
+
+
+async def test_the_cookie_is_for_this_host_and_no_script(environment: Environment) -> None:
+    async with open_desk(environment.databases["staff"], url="https://desk.example.com") as desk:
+        await desk.account("ann", Role.VIEWER, password=HASH)
+        browser = await desk.browser()
+        asked = await browser.open("/sign-in")
+        assert "strict-transport-security" in asked.headers
+        answer = await browser.client.post(
+            "/sign-in",
+            data={**asked.form("/sign-in").fields, "username": "ann", "password": PASSWORD},
+            follow_redirects=False,
+        )
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("__Host-remit-session=")
+    assert {"HttpOnly", "Path=/", "SameSite=lax", "Secure"} <= set(cookie.split("; "))
+    assert "Domain" not in cookie

@@ -1,0 +1,41 @@
+"""How often something may be tried."""
+
+from services.staff.desk import limits
+from services.staff.desk.limits import Limiter
+from tests.support.desk_browser import DeskClock
+
+
+def test_a_burst_then_one_after_the_other() -> None:
+    clock = DeskClock()
+    limiter = Limiter(burst=3, every_s=10, clock=clock)
+    assert [limiter.wait_s("ann") for _ in range(5)] == [0, 0, 0, 10, 10]
+    assert limiter.wait_s("ben") == 0
+    clock.forward(seconds=4)
+    assert limiter.wait_s("ann") == 6
+    clock.forward(seconds=6)
+    assert [limiter.wait_s("ann"), limiter.wait_s("ann")] == [0, 10]
+    clock.forward(seconds=1000)
+    assert [limiter.wait_s("ann") for _ in range(4)] == [0, 0, 0, 10]
+
+
+def test_who_is_let_go_may_try_again() -> None:
+    limiter = Limiter(burst=1, every_s=60, clock=DeskClock())
+    assert [limiter.wait_s("ann"), limiter.wait_s("ann")] == [0, 60]
+    limiter.forget("ann")
+    assert limiter.wait_s("ann") == 0
+
+
+def test_a_clock_that_jumps_back_locks_nobody_out() -> None:
+    clock = DeskClock()
+    limiter = Limiter(burst=2, every_s=10, clock=clock)
+    assert [limiter.wait_s("ann") for _ in range(2)] == [0, 0]
+    clock.forward(days=-3)
+    assert 0 < limiter.wait_s("ann") <= 10
+
+
+def test_so_many_are_remembered() -> None:
+    limiter = Limiter(burst=1, every_s=60, clock=DeskClock())
+    for number in range(limits.KEYS_MAX + 1):
+        limiter.wait_s(str(number))
+    assert limiter.wait_s("0") == 0
+    assert limiter.wait_s(str(limits.KEYS_MAX)) == 60
