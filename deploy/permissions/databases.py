@@ -138,7 +138,7 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "gateway_side",
             ),
         ),
-        "refunds": Grant(_KEPT, purge=_texts("reason", "status", "gateway_id", "decided_by")),
+        "refunds": Grant(_KEPT, purge=_texts("reason", "status", "gateway_id", "decided_by", "asked_by")),
     },
     "saga": {
         **_EVERYWHERE,

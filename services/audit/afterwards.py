@@ -31,9 +31,8 @@ async def settled_agrees(counted: Tally, stores: Stores) -> None:
 def _differences(
     row: StoredRow, charges: list[StoredRow], theirs: list[StoredRow], disputes: list[StoredRow], back_here: int
 ) -> Iterator[str]:
-    """What differs. Whether there is a charge at all is judged by `captured_here_and_there`. What a lost dispute took was given back."""
-    lost = [one for one in disputes if one["status"] == "lost"]
-    taken, back, status = _sum(charges), _sum(theirs) + _sum(lost), row["status"]
+    """What differs. Whether there is a charge at all is judged by `captured_here_and_there`."""
+    taken, back, status = _sum(charges), _sum(theirs), row["status"]
     if status == "captured":
         if charges and taken != row["amount_minor"]:
             yield f"captured here with {row['amount_minor']}, and there with {taken}"
@@ -58,7 +57,8 @@ def _is_decided_on(
     side = row["gateway_side"]
     if row["decided_by"] is None or side is None:
         return False
-    shown = (side["captured_minor"], side["refunded_minor"], side["disputed"])
+    back_minor = (side["refunded_minor"] or 0) + side.get("lost_minor", 0)
+    shown = (side["captured_minor"], back_minor, side["disputed"])
     return side["answer"] != "captured" or shown == (_sum(charges), _sum(theirs), bool(disputes))
 
 

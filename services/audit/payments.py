@@ -67,21 +67,26 @@ _CHARGES = f"""
            c.payment_method, c.created
     FROM (SELECT *, {MINOR_UNITS} AS minor FROM charges) c LEFT JOIN payment_intents i ON i.id = c.payment_intent ORDER BY 1, c.id"""  # noqa: S608 - a constant
 
-_REFUNDS = f"""
+_MADE_THERE = "SELECT id, payment_intent, amount, currency, created FROM refunds WHERE status = 'succeeded'"
+_LOST_THERE = "SELECT id, payment_intent, amount, currency, created FROM disputes WHERE status = 'lost'"
+
+
+def _refunds(given_back: str) -> str:
+    return f"""
     SELECT lower(json_extract(i.metadata, '$.payment_id')), r.id, r.minor AS amount, upper(r.currency) AS currency, r.created,
            lower(json_extract(d.metadata, '$.refund_id')) AS refund_id
-    FROM (SELECT *, {MINOR_UNITS} AS minor FROM refunds) r LEFT JOIN payment_intents i ON i.id = r.payment_intent
-    LEFT JOIN refund_details d ON d.refund = r.id
-    WHERE r.status = 'succeeded' ORDER BY 1, r.id"""  # noqa: S608 - a constant
+    FROM (SELECT *, {MINOR_UNITS} AS minor FROM ({given_back})) r LEFT JOIN payment_intents i ON i.id = r.payment_intent
+    LEFT JOIN refund_details d ON d.refund = r.id ORDER BY 1, r.id"""  # noqa: S608 - constants
+
 
 _OUR_REFUNDS = """
     SELECT payment_id, refund_id::text AS refund_id, status, asked_minor, amount_minor, by_hand_minor, decided_by, updated_at
     FROM refunds ORDER BY payment_id, position"""
 _HAS_DISPUTES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'disputes'"
 """A ledger of an earlier sandbox has none."""
-_DISPUTES = f"""
-    SELECT lower(json_extract(i.metadata, '$.payment_id')), d.id, d.created, d.status, d.minor AS amount
-    FROM (SELECT *, {MINOR_UNITS} AS minor FROM disputes) d LEFT JOIN payment_intents i ON i.id = d.payment_intent ORDER BY 1, d.id"""  # noqa: S608 - a constant
+_DISPUTES = """
+    SELECT lower(json_extract(i.metadata, '$.payment_id')), d.id, d.created, d.status
+    FROM disputes d LEFT JOIN payment_intents i ON i.id = d.payment_intent ORDER BY 1, d.id"""
 
 _CONFIRMS = """
     SELECT lower(json_extract(i.metadata, '$.payment_id')), f.payment_intent, min(f.at) AS at
@@ -123,8 +128,9 @@ def charges(stores: Stores) -> Keyed:
 
 
 def refunds(stores: Stores) -> Keyed:
-    """Successful refunds in the gateway's books."""
-    return _from_ledger(stores, _REFUNDS)
+    """Successful refunds in the gateway's books, and what disputes took: it went back, too."""
+    both = f"{_MADE_THERE} UNION ALL {_LOST_THERE}"
+    return _from_ledger(stores, _refunds(both if _has_disputes(stores) else _MADE_THERE))
 
 
 def our_refunds(stores: Stores) -> Keyed:
@@ -134,9 +140,11 @@ def our_refunds(stores: Stores) -> Keyed:
 
 def disputes(stores: Stores) -> Keyed:
     """Disputes in the gateway's books, however they stand."""
-    if stores.ledger is None or not list(stores.ledger.rows(_HAS_DISPUTES)):
-        return nothing()
-    return _from_ledger(stores, _DISPUTES)
+    return _from_ledger(stores, _DISPUTES) if _has_disputes(stores) else nothing()
+
+
+def _has_disputes(stores: Stores) -> bool:
+    return stores.ledger is not None and bool(list(stores.ledger.rows(_HAS_DISPUTES)))
 
 
 def confirms(stores: Stores) -> Keyed:

@@ -54,13 +54,20 @@ def made_once(ours: list[StoredRow], theirs: list[StoredRow], *, known: bool) ->
 
 
 def _not_made(ours: list[StoredRow], theirs: list[StoredRow]) -> Iterator[str]:
-    """Refunds that were made by our rows, and that the gateway's books lack. Without any books nothing is known."""
+    """Refunds that were made by our rows, and that the gateway's books lack. Without any books nothing is known.
+
+    What others gave back there has none of our ids, and a row here once it was told: as many as the books have room for.
+    """
     known_there = {refund["refund_id"] for refund in theirs}
+    by_others = sum(refund["amount"] for refund in theirs if not refund["refund_id"])
     whole = {
         row["refund_id"] for row in ours if row["asked_minor"] is None
     }  # somebody may have given the rest back by hand
     for row in ours:
         if row["status"] == _MADE and not row["decided_by"] and theirs and row["refund_id"] not in known_there | whole:
+            by_others -= row["amount_minor"] or 0
+            if by_others >= 0:
+                continue
             yield f"the refund {row['refund_id']} was made here and not there"
 
 

@@ -49,7 +49,7 @@ class Refund:
 class RecordRefund:
     """Note that a refund was made. `version` is that of the payment: an older one than is known changes nothing.
 
-    `decided_by` is the person who decided that it was made, if one did.
+    `decided_by` is the person who decided that it was made, or had it made, if one did.
     """
 
     payment_id: UUID

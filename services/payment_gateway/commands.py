@@ -15,6 +15,7 @@ from services.payment_gateway import refunds
 from services.payment_gateway.domain import (
     CAPTURED,
     CHARGED,
+    WENT_BACK,
     Outcome,
     OutcomeReason,
     Payment,
@@ -121,8 +122,8 @@ class Resolve:
 
 Command = Request | Inquire | Refund | Resolve
 
-GIVE_BACK, WENT_BACK = "staff gave back what is left", "the money was given back at the gateway"
-"""The reasons of the refunds that a decision about a capture makes, or finds made."""
+GIVE_BACK = "staff gave back what is left"
+"""The reason of a refund that a decision about a capture makes."""
 WATCHED_AT_ONCE_S = 0.0
 """When the gateway is first asked whether it agrees with a decision."""
 
@@ -288,7 +289,7 @@ def _decided_about_a_difference(command: Resolve, payment: Payment) -> PaymentTr
     if is_made:
         made = refund_made(put_to_work(payment, refund), decided_by=command.decided_by)
         return _refund_decided(made, Outcome.REFUNDED)
-    return PaymentTransition(begin_refund(payment, refund), delay_s=0.0)
+    return PaymentTransition(begin_refund(payment, replace(refund, asked_by=command.decided_by)), delay_s=0.0)
 
 
 def _refund_of_difference(payment: Payment, *, is_made: bool) -> refunds.PaymentRefund:

@@ -19,7 +19,7 @@ Every change of status is a higher version, and each version publishes at most o
 import re
 from enum import StrEnum
 from typing import Literal, assert_never
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from services.payment_gateway import refunds
 from services.payment_gateway.gateways import port
@@ -34,11 +34,15 @@ LATE_REMINDERS_MAX = 1_000
 first message that the saga receives about the payment, nobody refunds it."""
 LIMITED_S = 1.0
 """The wait after a 429 that names none. The pace of all calls has slowed by then."""
+CLOCKS_APART_S = 60.0
+"""Clocks of ours that are not wrong differ by less."""
 FORGETS_AFTER_S = 30.0
 """From this age on we may have forgotten versions of a payment (`aged`). No fail-over to a database that lacks the last commits is quicker,
 and a healthy payment is long over, so that its versions stay small."""
 VERSION_MAX = 2_000_000_000
 """The highest version that an age gives: the column has room for changes after it."""
+WENT_BACK = "the money was given back at the gateway"
+"""The reason of a refund that others made there, by which the invoice hears of it."""
 CODE_LENGTH_MAX = 64
 MASKED_CODE = "masked_card_number"
 """Instead of a code in which a card number stands."""
@@ -295,14 +299,19 @@ def first_step(payment: Payment, age_s: float, policy: Policy) -> GatewayStep | 
       when an answer has used it up, and the gateway replays each answer. It may delete keys after 24 hours.
     - What was begun longer ago is found. The index that is searched lags by a minute, and in an outage by an hour: far less than a day.
 
-    So nobody looks for a young payment: it costs nothing.
+    So nobody looks for a young payment: it costs nothing. The age is by two clocks of ours, that of the invoice service and this one, which
+    may differ by what is left of the day. A request from the future shows that one is wrong, so its payment is looked for.
     """
     step = next_step(payment)
-    return GatewayStep.FIND if step in BEGINS and age_s >= policy.find_after_s else step
+    is_young = -CLOCKS_APART_S <= age_s < policy.find_after_s
+    return step if is_young or step not in BEGINS else GatewayStep.FIND
 
 
 def aged(payment: Payment, age_s: float) -> Payment:
     """The payment, which was requested `age_s` seconds ago, with a floor under its next version: above all that we may have forgotten.
+
+    A fail-over that is quicker and loses commits can make a version be used twice (deploy/README.md says what to do then). A floor under
+    the versions of younger payments, too, would be above those of healthy ones.
 
     Whoever hears of outcomes tells them apart and puts them in order by their version. If a restore or a fail-over took the last versions
     from us, the next outcome would have a version that others know already, and they would drop it. A payment changes less often than once
@@ -647,11 +656,31 @@ def _not_made(payment: Payment, answer: port.NoRefund | port.RefundFailed, polic
     if before.takes_rest and answer.left_minor == 0:
         return _given_back_by_hand(payment, policy)
     refund = refunds.measured(before, payment.refunds, captured_minor(payment) or 0, answer.left_minor)
+    if refund.by_hand_minor and refunds.find(payment.refunds, payment.payment_id) is None:
+        return _tell_given_back_by_hand(payment, refund.by_hand_minor)
     if refund.amount_minor is None or refund.amount_minor > answer.left_minor:
         return _refund_failed(_with_refund(payment, refund), OutcomeReason.REFUND_TOO_LARGE, policy, side_of(answer))
     if before.amount_minor not in {None, refund.amount_minor}:
         refund = replace(refund, key_number=before.key_number + 1)  # a key always comes with the same parameters
     return PaymentTransition(_with_refund(payment, refund), then=GatewayStep.REFUND)
+
+
+def _tell_given_back_by_hand(payment: Payment, minor: int) -> PaymentTransition:
+    """Others gave a part back at the gateway, and the invoice does not know: it is told like a refund that was made. Then ours goes on.
+
+    Where the invoice has never taken the money, nobody needs to be told.
+    """
+    after = replace(move(payment, payment.status, reason=payment.reason), rung=payment.rung)
+    told_as = refunds.PaymentRefund(
+        uuid5(payment.payment_id, f"by hand:{after.version}"),
+        WENT_BACK,
+        asked_minor=minor,
+        status=PaymentRefundStatus.REFUNDED,
+        amount_minor=minor,
+        version=after.version,
+    )
+    after = replace(after, refunds=refunds.told_by_hand(payment.refunds, told_as))
+    return PaymentTransition(after, Outcome.REFUNDED, then=GatewayStep.INQUIRE_REFUND)
 
 
 def _given_back_by_hand(payment: Payment, policy: Policy) -> PaymentTransition:

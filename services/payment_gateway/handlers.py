@@ -141,6 +141,7 @@ def _contract(outcome: Outcome, payment: Payment, attempts: Sequence[GatewayAtte
                 currency=payment.currency,
                 refund_id=refund.gateway_id,
                 decided_by=refund.decided_by,
+                asked_by=refund.asked_by,
                 refund=_refund_facts(refund, payment),
             )
         case Outcome.REFUND_IN_DOUBT:

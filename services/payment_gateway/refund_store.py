@@ -24,7 +24,11 @@ _CHANGED = ["status", "amount_minor", "by_hand_minor", "version", "key_number", 
 _UPSERT = f"""INSERT INTO refunds ({_COLUMNS}) SELECT {_COLUMNS} FROM unnest($1::refund_row[])
     ON CONFLICT (payment_id, refund_id) DO UPDATE
     SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGED)}, updated_at = now()"""  # noqa: S608 - our names
-_SELECT = f"SELECT {_COLUMNS} FROM refunds WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id, position"  # noqa: S608 - our names
+_ASKED_BY = """UPDATE refunds r SET asked_by = u.asked_by
+    FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS u (payment_id, refund_id, asked_by)
+    WHERE r.payment_id = u.payment_id AND r.refund_id = u.refund_id"""
+"""Few refunds have it, so it is no part of the other statement."""
+_SELECT = f"SELECT {_COLUMNS}, asked_by FROM refunds WHERE payment_id = ANY($1::uuid[]) ORDER BY payment_id, position"  # noqa: S608 - our names
 
 OF_BUILD_BEFORE = "the invoice could not take the money"
 """The reason of a refund that a build before this one began: it did not keep the saga's words."""
@@ -48,15 +52,19 @@ async def attach(tx: Tx, payments: Mapping[UUID, Payment]) -> dict[UUID, Payment
 
 async def save(writes: WriteBatch | Tx, changes: Iterable[tuple[Payment, Payment]]) -> None:
     """Store the refunds that differ between a payment before and after. The payment's row is locked, or its fence was checked."""
-    rows = [
-        _row(after, position, refund)
+    changed = [
+        (after, position, refund)
         for before, after in changes
         if after.refunds is not before.refunds
         for position, refund in enumerate(after.refunds, start=1)
         if refund != find(before.refunds, refund.refund_id)
     ]
-    if rows:
-        await writes.execute(_UPSERT, rows)
+    if changed:
+        await writes.execute(_UPSERT, [_row(*one) for one in changed])
+    asked = [(after.payment_id, refund) for after, _, refund in changed if refund.asked_by]
+    if asked:
+        ids = [payment_id for payment_id, _ in asked], [refund.refund_id for _, refund in asked]
+        await writes.execute(_ASKED_BY, *ids, [refund.asked_by for _, refund in asked])
 
 
 def _row(payment: Payment, position: int, refund: PaymentRefund) -> tuple[object, ...]:
@@ -82,6 +90,7 @@ def _refund(row: Record) -> PaymentRefund:
         status=PaymentRefundStatus(row["status"]),
         gateway_id=row["gateway_id"],
         decided_by=row["decided_by"],
+        asked_by=row["asked_by"],
         **{name: row[name] for name in names},
     )
 

@@ -27,7 +27,7 @@ class PaymentRefund:
     `asked_minor` is None for all that is left. `amount_minor` is known once the gateway said what is left. `by_hand_minor` is what others
     had given back of the payment by then. `version` is the payment's version at the newest outcome of this refund, or 0. `key_number` is
     part of the idempotency key. `gateway_id` is the gateway's id of its newest try, once we know of it.
-    `decided_by` is the person who decided what became of it, if one did.
+    `decided_by` is the person who decided what became of it, if one did, and `asked_by` the person who had it made.
     """
 
     refund_id: UUID
@@ -40,6 +40,7 @@ class PaymentRefund:
     key_number: int = 1
     gateway_id: str | None = None
     decided_by: str | None = None
+    asked_by: str | None = None
 
     @property
     def takes_rest(self) -> bool:
@@ -89,6 +90,11 @@ def refunded_minor(refunds: Refunds) -> int:
 
 def _ours_minor(refunds: Refunds) -> int:
     return sum(refund.amount_minor or 0 for refund in made(refunds))
+
+
+def told_by_hand(refunds: Refunds, told: PaymentRefund) -> Refunds:
+    """The refunds with `told`, which is what others had given back: from now on it counts like one of ours."""
+    return (*(replace(refund, by_hand_minor=0) for refund in refunds), told)
 
 
 def measured(refund: PaymentRefund, refunds: Refunds, captured_minor: int, left_minor: int) -> PaymentRefund:

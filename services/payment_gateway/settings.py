@@ -44,7 +44,7 @@ deleted, gets it within the hour. A late capture is announced again as often, un
 FIND_AFTER_S = 3_600.0
 """The age of a request from which its payment is first looked for at the gateway. Until then the idempotency keys find what we forgot."""
 FIND_AFTER_MAX_S = 72_000.0
-"""Well below the 24 hours after which a gateway may delete idempotency keys. The rest is for clocks and for waits for a turn."""
+"""Well below the 24 hours after which a gateway may delete idempotency keys. The rest is for clocks that differ, and waits for a turn."""
 
 WATCH_S = 86_400.0
 """How often the gateway is asked about a person's decision, after the ladder, until it agrees. Decisions are rare, so it costs nothing."""
@@ -158,7 +158,8 @@ class GatewaySettings(Settings):
         FIND_AFTER_S,
         ge=0.0,
         le=FIND_AFTER_MAX_S,
-        about="The age of a request from which its payment is first looked for at the gateway: it may have been begun before a restore.",
+        about="The age of a request from which its payment is first looked for at the gateway: it may have been begun before a restore. "
+        "The clocks of invoice and payment_gateway may differ by a day less this time: 23 hours by default.",
     )
     watch_s: float = variable(
         "GATEWAY_WATCH_S",

@@ -61,7 +61,8 @@ def _needs_decision(message: payment_messages.PaymentNeedsDecision) -> Fact:
 def _refunded(message: payment_messages.PaymentRefunded) -> Fact:
     if (refund_id := _asked_for(message)) is None:
         return domain.Refunded(message.version)
-    return refunds.RefundMade(message.version, refund_id, message.amount_minor, message.currency, message.decided_by)
+    who = message.decided_by or message.asked_by
+    return refunds.RefundMade(message.version, refund_id, message.amount_minor, message.currency, who)
 
 
 def _refund_in_doubt(message: payment_messages.PaymentRefundInDoubt) -> Fact:

@@ -27,7 +27,7 @@ class AskedRefund:
     """One refund. `asked_minor` is None for all that is left, `amount_minor` what was given back.
 
     `version` is that of the payment in the newest fact about it. `is_recorded` says that the invoice has recorded the present outcome.
-    `code` says why it is unmade. `decided_by` is the person who decided that it was made, if one did.
+    `code` says why it is unmade. `decided_by` is the person who decided that it was made, or had it made, if one did.
     """
 
     refund_id: UUID

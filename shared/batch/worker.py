@@ -42,7 +42,8 @@ ALONE_AFTER_TRIES = 3
 """A message with more earlier deliveries than this gets a batch of its own. If it kills the process, no other message is affected."""
 POSTPONE_S = 30.0
 """When a message about a row that this build cannot read is taken again. By then a newer build may have gone on with the row, or this
-instance may have been replaced: the broker gives its messages to another one."""
+instance may have been replaced: the broker gives its messages to another one. The broker's consumer timeout (30 minutes) closes the channel
+meanwhile and counts a delivery, so the limit is reached after two days. An outage of the database counts once, however long it is."""
 MESSAGE_ID_SHOWN_MAX = 64
 """Characters, of a text that a sender chose."""
 

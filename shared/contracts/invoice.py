@@ -183,7 +183,7 @@ class RecordRefund(PaymentAmount):
     exchange: ClassVar[str] = "settlement.commands"
     refund_id: UUID
     version: Version
-    decided_by: Text | None = added("who decided that it was made, if a person did")
+    decided_by: Text | None = added("who decided that it was made, or had it made, if a person did")
 
 
 class RecordRefundFailure(AboutPayment):

@@ -202,7 +202,8 @@ class PaymentRefunded(PaymentEvent, PaymentAmount):
 
     wire_name: ClassVar[str] = "remit.payment_gateway.PaymentRefunded.v1"
     refund_id: Text | None = Field(default=None, description="the gateway's id of the refund")
-    decided_by: Text | None = None
+    decided_by: Text | None = Field(default=None, description="who decided that it was made, if a person did")
+    asked_by: Text | None = added("who had it given back, because the capture was not as it should be")
     refund: RefundFacts | None = REFUND
 
 

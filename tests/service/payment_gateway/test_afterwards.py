@@ -114,6 +114,7 @@ async def test_what_the_gateway_changes_afterwards_becomes_a_case_with_both_side
     back = await told(events, differ, "PaymentRefunded")
     for payment_id, (token, _) in differ.items():
         assert back[payment_id].data["amount_minor"] == CONTRADICTED[token][2]["captured_minor"]
+        assert (back[payment_id].data["decided_by"], back[payment_id].data["asked_by"]) == (None, "ann")
 
 
 async def test_what_was_given_back_in_the_dashboard_is_told_as_a_refund_of_the_invoice(

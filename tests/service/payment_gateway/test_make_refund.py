@@ -108,8 +108,9 @@ async def test_the_same_id_with_another_amount_is_a_dead_letter_and_changes_noth
 async def test_a_refund_above_what_is_left_there_is_a_case_and_the_next_one_goes_on(
     start: Start, upstream: UpstreamClient, payments: PaymentGatewayFixture, gateway: ScriptedGateway
 ) -> None:
-    """A colleague has given 1 000 back in the gateway's dashboard."""
+    """A colleague has given 1 000 back in the gateway's dashboard, and the invoice is told so first."""
     cases, asking = await upstream.queue("staff.cases"), requested()
+    events = await upstream.tap("payment.events")
     payment_id = asking.payment_id
     async with start():
         await upstream.send(asking)
@@ -117,6 +118,9 @@ async def test_a_refund_above_what_is_left_there_is_a_case_and_the_next_one_goes
         by_hand = port.RefundOrder(uuid4(), payment_id, 1_000, "EUR")
         await gateway.truth.refund(captured["gateway_id"], by_hand, key="by hand")
         await upstream.send(to_make(payment_id, IDS[0], 300))
+        _, told = await events.take(2)
+        assert (kind(told.type), told.data["amount_minor"], told.data["decided_by"]) == ("PaymentRefunded", 1_000, None)
+        assert told.data["refund"] == facts(UUID(told.data["refund"]["refund_id"]), 1_000, 1_000)
         failed = await cases.next()
         assert (kind(failed.type), failed.data["reason"]) == ("PaymentRefundFailed", "refund_too_large")
         assert failed.data["refund"] == facts(IDS[0], 300, 1_000)
@@ -129,7 +133,7 @@ async def test_a_refund_above_what_is_left_there_is_a_case_and_the_next_one_goes
     assert (kind(kept.type), kept.data["decided_by"]) == ("PaymentRefundFailed", "ann")
     assert rest.data["refund"] == facts(IDS[1], 250, 1_250)
     assert [order.amount_minor for order in gateway.refunds] == [250]
-    assert await refunds_of(payments, payment_id) == [("kept", 300), ("refunded", 250)]
+    assert await refunds_of(payments, payment_id) == [("kept", 300), ("refunded", 1_000), ("refunded", 250)]
 
 
 async def test_a_person_has_a_refund_made_again(

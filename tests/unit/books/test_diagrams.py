@@ -192,8 +192,12 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
                 key_number=1,
                 gateway_id=None,
                 decided_by=None,
+                asked_by=None,
+                reason="",
             )
             for refund in state.refunds
+            # what others gave back, and was told, has ended
+            if refund.reason != payment.WENT_BACK or refund.decided_by
         ),
     )
 

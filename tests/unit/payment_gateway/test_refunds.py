@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from services.payment_gateway import afterwards, domain
 from services.payment_gateway.commands import Command, Refund, Resolve
-from services.payment_gateway.domain import GatewayStep, Outcome, Payment, PaymentStatus, PaymentTransition
+from services.payment_gateway.domain import (
+    WENT_BACK,
+    GatewayStep,
+    Outcome,
+    Payment,
+    PaymentStatus,
+    PaymentTransition,
+)
 from services.payment_gateway.gateways import port
 from services.payment_gateway.refunds import LACK_OF_BALANCE, PaymentRefundStatus, refunded_minor
 from shared.records import replace
@@ -71,17 +78,33 @@ def test_refunds_follow_each_other() -> None:
 def test_no_more_is_sent_than_the_gateway_says_is_left(
     amount_minor: int | None, left_minor: int, sent_minor: int | None
 ) -> None:
-    """300 were given back by hand."""
-    known = answered(asked(refund(0, amount_minor)), (INQUIRE, port.NoRefund("", left_minor)))
+    """300 or more were given back by hand, which is told first."""
+    known = answered(asked(refund(0, amount_minor)), *[(INQUIRE, port.NoRefund("", left_minor))] * 2)
     if sent_minor is None:
         assert (known.outcome, known.payment.reason) == (Outcome.REFUND_FAILED, "refund_too_large")
     else:
         assert (known.then, domain.refund_order(known.payment).amount_minor) == (SEND, sent_minor)
 
 
-def test_what_was_given_back_by_hand_is_known() -> None:
-    sent = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", 950)), (SEND, port.Refunded("re_1", "")))
+@pytest.mark.parametrize("amount_minor", [None, 250])
+def test_what_was_given_back_by_hand_meanwhile_is_told_as_a_refund_of_its_own(amount_minor: int | None) -> None:
+    told = answered(asked(refund(0, amount_minor)), (INQUIRE, port.NoRefund("", 950)))
+    ours, theirs = told.payment.refunds
+    assert (told.outcome, told.then, told.payment.status) == (Outcome.REFUNDED, INQUIRE, PaymentStatus.REFUNDING)
+    assert (theirs.amount_minor, theirs.reason, theirs.version) == (300, WENT_BACK, told.payment.version)
+    assert theirs.refund_id not in {ID, ours.refund_id}
+    sent = answered(told.payment, (INQUIRE, port.NoRefund("", 950)), (SEND, port.Refunded("re_1", "")))
+    given_back = {one.refund_id: one.amount_minor for one in sent.payment.refunds}
+    assert given_back == {ours.refund_id: amount_minor or 950, theirs.refund_id: 300}
+    assert refunded_minor(sent.payment.refunds) == 300 + (amount_minor or 950)
+    assert sent.payment.status is (PaymentStatus.CAPTURED if amount_minor else PaymentStatus.REFUNDED)
+
+
+def test_what_was_given_back_of_money_that_no_invoice_took_is_told_to_none() -> None:
+    whole = on_known(CAPTURED, Refund(ID, "INV-1", ID, "the invoice could not take it")).payment
+    sent = answered(whole, (INQUIRE, port.NoRefund("", 950)), (SEND, port.Refunded("re_1", "")))
     assert (sent.payment.status, refunded_minor(sent.payment.refunds)) == (PaymentStatus.REFUNDED, CAPTURED_MINOR)
+    assert len(sent.payment.refunds) == 1
 
 
 def test_a_refund_of_the_rest_that_was_made_by_hand_is_made() -> None:
@@ -99,7 +122,7 @@ def test_the_rest_of_nothing_is_a_case() -> None:
 
 def test_the_rest_changes_its_key_with_its_amount() -> None:
     lost = answered(asked(refund(0)), (INQUIRE, port.NoRefund("", CAPTURED_MINOR)), (SEND, UNKNOWN)).payment
-    same, less = (answered(lost, (INQUIRE, port.NoRefund("", left))).payment for left in (CAPTURED_MINOR, 950))
+    same, less = (answered(lost, *[(INQUIRE, port.NoRefund("", left))] * 2).payment for left in (CAPTURED_MINOR, 950))
     assert domain.idempotency_key(same, SEND) == domain.idempotency_key(lost, SEND)
     assert domain.idempotency_key(less, SEND) != domain.idempotency_key(lost, SEND)
 
@@ -370,13 +393,18 @@ class RefundHistory:
         # The rest may have been given back by hand.
         rest = {one.refund_id for one in self.at.refunds if one.takes_rest}
         ever_made = {refund_id for refund_id, _ in self.bank.by_key.values()}
-        assert told <= {*ever_made, *self.decided, *rest}, "told as made, and it was not"
+        by_hand = {one.refund_id: one.amount_minor or 0 for one in self.at.refunds if one.reason == WENT_BACK}
+        assert told <= {*ever_made, *self.decided, *rest, *by_hand}, "told as made, and it was not"
+        kept = {one.refund_id for one in self.at.refunds if one.status is PaymentRefundStatus.KEPT}
+        kept_minor = sum(amount for refund_id, amount in self.bank.by_key.values() if refund_id in kept)
+        assert sum(by_hand.values()) <= self.bank.by_hand_minor + kept_minor, "more is told than others gave back"
 
     def check_end(self) -> None:
         """Once everything was looked at, a refund that came back is a case."""
         if domain.is_settled(self.at) and not self.decided:
             standing = {*self.bank.made, *(one.refund_id for one in self.at.refunds if one.takes_rest)}
             made = {one.refund_id for one in self.at.refunds if one.status is PaymentRefundStatus.REFUNDED}
+            made -= {one.refund_id for one in self.at.refunds if one.reason == WENT_BACK}
             assert made <= standing or self.bank.left_minor == 0, "it came back, and nobody was told"
 
 
@@ -396,5 +424,6 @@ def test_no_history_gives_back_more_than_was_captured_or_one_refund_twice(moves:
             assert is_of_charge or any(one.version == history.at.version for one in history.at.refunds)
         history.check()
     history.check_end()
-    known = {one.refund_id: one.asked_minor for one in history.at.refunds if one.refund_id != ID}
+    asked_for = [one for one in history.at.refunds if one.refund_id != ID and one.reason != WENT_BACK]
+    known = {one.refund_id: one.asked_minor for one in asked_for}
     assert known.items() <= history.amounts.items(), "each refund that was asked for is known, with its amount"

@@ -72,7 +72,7 @@ REOPENED = {
 }
 WHOLE = PaymentRefund(ID, GIVE_BACK)
 GIVEN_BACK = becomes(
-    PaymentStatus.REFUNDING, delay_s=0.0, refunds=(replace(WHOLE, status=PaymentRefundStatus.AT_WORK),)
+    PaymentStatus.REFUNDING, delay_s=0.0, refunds=(replace(WHOLE, status=PaymentRefundStatus.AT_WORK, asked_by="ann"),)
 )
 WAS_GIVEN_BACK = becomes(
     PaymentStatus.REFUNDED,
@@ -153,7 +153,8 @@ def told_to_the_invoice(status: PaymentStatus, amount_minor: int, asked_minor: i
 
 
 def given_back_now(before: Payment) -> PaymentTransition:
-    begun = PaymentRefund(DECIDED_REFUND, "staff gave back what is left", status=PaymentRefundStatus.AT_WORK)
+    words, at_work = "staff gave back what is left", PaymentRefundStatus.AT_WORK
+    begun = PaymentRefund(DECIDED_REFUND, words, status=at_work, asked_by="ann")
     return PaymentTransition(domain.move(before, PaymentStatus.REFUNDING, refunds=(begun,)), delay_s=0.0)
 
 

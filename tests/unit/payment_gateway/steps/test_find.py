@@ -3,7 +3,7 @@
 import pytest
 
 from services.payment_gateway import domain
-from services.payment_gateway.domain import GatewaySide, GatewayStep, Payment, PaymentStatus, first_step
+from services.payment_gateway.domain import CLOCKS_APART_S, GatewaySide, GatewayStep, Payment, PaymentStatus, first_step
 from shared.records import replace
 from tests.support.scenarios import each
 from tests.unit.payment_gateway.payments import (
@@ -80,6 +80,10 @@ def test_find(scenario: StepScenario) -> None:
         pytest.param(WITH_CARD, POLICY.find_after_s, STEP, id="old, with an encrypted card"),
         pytest.param(payment(PaymentStatus.REQUESTED), POLICY.find_after_s - 1, GatewayStep.PREPARE, id="young"),
         pytest.param(WITH_CARD, POLICY.find_after_s - 1, GatewayStep.TOKENISE, id="young, with an encrypted card"),
+        pytest.param(
+            payment(PaymentStatus.REQUESTED), -CLOCKS_APART_S, GatewayStep.PREPARE, id="by a clock that is ahead"
+        ),
+        pytest.param(payment(PaymentStatus.REQUESTED), -CLOCKS_APART_S - 1, STEP, id="by a clock that is wrong"),
         pytest.param(payment(PaymentStatus.PREPARED), 1e9, GatewayStep.INQUIRE, id="old, and its id is known"),
         pytest.param(CASE, 0.0, STEP, id="a case without a gateway id"),
         pytest.param(DECIDED, 0.0, STEP, id="decided without a gateway id"),
