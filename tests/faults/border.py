@@ -345,7 +345,8 @@ def _is_live(port: int) -> bool:
 
 
 HUGE: Final = 60
-HUGE_BYTES: Final = 4 * 1024**2
+HUGE_BYTES: Final = 16 * 1024**2 - 64 * 1024
+"""As large as RabbitMQ 4 takes a message."""
 RESIDENT_MIB_MAX: Final = 150
 
 

@@ -129,9 +129,9 @@ FAULTS: Final[tuple[HostileFault, ...]] = (
     ),
     HostileFault(
         "bodies:huge",
-        f"{border.HUGE} messages of {border.HUGE_BYTES // 1024**2} MiB while the database is away",
+        f"{border.HUGE} messages of {border.HUGE_BYTES / 1024**2:.0f} MiB while the database is away",
         border.huge_bodies,
-        estimate_s=40.0,
+        estimate_s=60.0,
     ),
     HostileFault(
         "texts",
