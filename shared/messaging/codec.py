@@ -206,7 +206,7 @@ def _refuse_large(body_bytes: int, headers: Mapping[str, Any]) -> None:
         raise _MalformedError(
             MalformedReason.TOO_LARGE, f"the body has {body_bytes} bytes; at most {BODY_BYTES_MAX} are taken"
         )
-    if headers_too_large(headers):
+    if headers and headers_too_large(headers):
         raise _MalformedError(
             MalformedReason.HEADERS_TOO_LARGE,
             f"at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together are taken",
@@ -214,16 +214,22 @@ def _refuse_large(body_bytes: int, headers: Mapping[str, Any]) -> None:
 
 
 def _refuse_unreadable(body: bytes, headers: Mapping[str, Any], content_encoding: str | None) -> None:
-    effort = Effort()
-    senders = {key: value for key, value in headers.items() if key not in _BROKERS_HEADERS}
-    if senders and (found := find_card_data(as_text(senders), effort)) is not None:
-        raise _card_data(found, place_of(found, {"headers": senders}))
+    effort = _look_through_headers(headers) if headers else None
     if content_encoding and not _COMPRESSIONS.isdisjoint(re.split(r"[\s,;]+", content_encoding.lower())):
         raise _MalformedError(MalformedReason.CONTENT_ENCODING, "a compressed body is not taken: send it as it is")
     if not body.isascii():
         _refuse_what_is_not_utf8(body)
     if (found := find_card_data(body, effort)) is not None:
         raise _card_data(found, _place_in(body, found))
+
+
+def _look_through_headers(headers: Mapping[str, Any]) -> Effort:
+    """Refuse card data in what the sender wrote into headers. Returns what is left to be spent on the body: they share one account."""
+    effort = Effort()
+    senders = {key: value for key, value in headers.items() if key not in _BROKERS_HEADERS}
+    if senders and (found := find_card_data(as_text(senders), effort)) is not None:
+        raise _card_data(found, place_of(found, {"headers": senders}))
+    return effort
 
 
 _COMPRESSIONS = frozenset(
