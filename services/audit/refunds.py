@@ -7,6 +7,8 @@ from typing import Any
 
 from services.audit.align import StoredRow
 
+_BY_OTHERS = "the money was given back at the gateway"
+"""The reason of a refund that others made there, and that was told here."""
 _MADE, _KEPT, _AT_WORK = "refunded", "kept", "at_work"
 _RESOLUTION_OF = {_MADE: "refunded", _KEPT: "not_refunded"}
 
@@ -56,7 +58,7 @@ def made_once(ours: list[StoredRow], theirs: list[StoredRow], *, known: bool) ->
 def _not_made(ours: list[StoredRow], theirs: list[StoredRow]) -> Iterator[str]:
     """Refunds that were made by our rows, and that the gateway's books lack. Without any books nothing is known.
 
-    What others gave back there has none of our ids, and a row here once it was told: as many as the books have room for.
+    What others gave back there has none of our ids, and a row here once it was told: of no more than the books have.
     """
     known_there = {refund["refund_id"] for refund in theirs}
     by_others = sum(refund["amount"] for refund in theirs if not refund["refund_id"])
@@ -65,8 +67,7 @@ def _not_made(ours: list[StoredRow], theirs: list[StoredRow]) -> Iterator[str]:
     }  # somebody may have given the rest back by hand
     for row in ours:
         if row["status"] == _MADE and not row["decided_by"] and theirs and row["refund_id"] not in known_there | whole:
-            by_others -= row["amount_minor"] or 0
-            if by_others >= 0:
+            if row["reason"] == _BY_OTHERS and (by_others := by_others - row["amount_minor"]) >= 0:
                 continue
             yield f"the refund {row['refund_id']} was made here and not there"
 

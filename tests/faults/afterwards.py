@@ -31,6 +31,7 @@ KILLS: Final = 4
 BETWEEN_KILLS_S: Final = 1.0
 SETTLED_BY: Final = {
     "pm_remit_disputed": ("captured", "captured"),
+    "pm_remit_dispute_lost": ("refunded", "refunded"),
     "pm_remit_refunded_there": ("refunded", "refunded"),
     "pm_remit_partly_refunded_there": ("captured", "captured"),
 }

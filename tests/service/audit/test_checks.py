@@ -1053,6 +1053,24 @@ async def test_a_person_who_decided_on_what_the_gateway_says_knows_of_it(
     assert broken(findings) == broken_checks, explained(findings)
 
 
+@pytest.mark.parametrize(("status", "broken_checks"), [("won", set()), ("lost", {"books_balance", "settled_agrees"})])
+async def test_a_dispute_counts_as_the_bank_has_judged_it(
+    books: FinishedBooks, status: str, broken_checks: set[str]
+) -> None:
+    books.dispute("ch_paid", "pi_paid")
+    books.write("UPDATE disputes SET status = ? WHERE payment_intent = 'pi_paid'", status)
+    findings = await all_findings(books)
+    assert broken(findings) == broken_checks, explained(findings)
+
+
+async def test_what_others_gave_back_and_was_told_has_none_of_our_ids_there(books: FinishedBooks) -> None:
+    await ledger("DELETE FROM refund_details WHERE refund = 're_ch_parted_500'")(books)
+    told = f"UPDATE refunds SET reason = 'the money was given back at the gateway', gateway_id = NULL {ROW}"
+    await sql("payment_gateway", told, payment("parted"))(books)
+    findings = await all_findings(books)
+    assert not broken(findings), explained(findings)
+
+
 async def test_what_is_looked_at_again_is_under_way(books: FinishedBooks) -> None:
     await disputed_unseen(books)
     soon = "UPDATE payments SET due_at = now() + interval '1 hour' WHERE payment_id = $1"
