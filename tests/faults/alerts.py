@@ -38,6 +38,8 @@ EUR_MINOR: Final = 1_500_000
 """A payment above the limit of money in doubt."""
 UNANSWERED: Final = 3
 """So many payments without an answer in a row, and the gateway counts as silent."""
+SLOW_LADDER_S: Final = "0.2,20,20,20,20,20"
+"""With this ladder a payment is in doubt for half an hour, here: the saga has it asked meanwhile, and each time is a rung."""
 AGAIN_S: Final = 1.0
 SECRET: Final = "whsec_fault_run"
 ANOTHER_BUILD: Final[dict[str, Any]] = {"REMIT_REVISION": "f" * 40}
@@ -68,7 +70,7 @@ def often(service: str) -> dict[str, Any]:
 @asynccontextmanager
 async def unanswered(testbed: Testbed) -> AsyncIterator[None]:
     """The gateway never answers about large payments: they are in doubt, and in the end wait for a person, who has it asked."""
-    await testbed.restart("payment_gateway", GATEWAY_LADDER_S="0.2,45,0.2", **often("payment_gateway"))
+    await testbed.restart("payment_gateway", GATEWAY_LADDER_S=SLOW_LADDER_S, **often("payment_gateway"))
     payments = [await _pay_much(testbed) for _ in range(UNANSWERED)]
     yield
     for payment in payments:

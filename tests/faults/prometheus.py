@@ -21,7 +21,7 @@ from tests.support.programs import installed
 
 RULES: Final = ROOT / "deploy" / "prometheus" / "rules.yml"
 FASTER: Final = 60
-EVERY: Final = "250ms"
+EVERY: Final = "1s"
 """How often Prometheus scrapes, and evaluates the rules."""
 READY_WITHIN_S: Final = 60.0
 PLUGIN: Final = "rabbitmq_prometheus"

@@ -91,8 +91,12 @@ def test_an_image_is_labelled_and_small(composed: Composed, service: str) -> Non
     assert told["Config"]["User"] == "10001:10001"
     ours = told["Size"] - size(BASE_IMAGE)
     print(f"{name}: {ours / 1e6:.0f} MB besides its base of {size(BASE_IMAGE) / 1e6:.0f} MB")  # noqa: T201 - a measurement
-    if service != "tools":  # with the libraries of the set-up it is somewhat larger
-        assert ours + OFFICIAL_BASE_BYTES < IMAGE_BYTES_MAX
+    assert ours + OFFICIAL_BASE_BYTES < IMAGE_BYTES_MAX
+
+
+def test_remit_is_called_by_its_name_in_its_image(composed: Composed) -> None:
+    done = docker("run", "--rm", *LOCKED_IN, "--entrypoint", "remit", image(composed, "tools"), "version")
+    assert composed.name in done.stdout
 
 
 def test_a_service_without_settings_says_what_it_needs(composed: Composed) -> None:
