@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 import typer.main
+from rich.cells import cell_len
 
 from deploy.cli import main as cli
 from shared.messaging.envelope import Outgoing
@@ -122,6 +123,25 @@ COMMANDS: Final = {
 }
 
 
+IN_LINES: Final = {
+    ("audit", "baseline"),
+    ("card", "keys"),
+    ("completion",),
+    ("config", "reference"),
+    ("journal", "verify"),
+    ("payments", "ask"),
+    ("payments", "refund"),
+    ("payments", "reopen"),
+    ("payments", "resolve"),
+    ("permissions", "postgresql"),
+    ("permissions", "rabbitmq"),
+    ("purge",),
+    ("rebuild",),
+    ("topology", "limits"),
+}
+"""Commands that print lines for programs, or one for each thing that was asked for: never wrapped. All other pages fit 80 columns."""
+
+
 @pytest.fixture(scope="module")
 def hostile(environment_urls: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stores in which every text that somebody else could have chosen ends with hostile words, and such evidence for the audit."""
@@ -228,6 +248,8 @@ def test_nothing_that_a_command_shows_acts_on_the_terminal(
             out, err = run([*path, *arguments], capsys)
             assert not controls_in(out), out
             assert not controls_in(err), err
+            if columns == "80" and path not in IN_LINES:
+                assert max(map(cell_len, out.splitlines()), default=0) <= 80, out
         if takes_json:
             out, err = run([*path, *arguments, "--json"], capsys)
             assert not controls_in(out + err)
