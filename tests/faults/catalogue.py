@@ -188,6 +188,14 @@ ROWS: Final[dict[int, CatalogueRow]] = {
             "a restored database": "afterwards/forgotten",
         },
     ),
+    20: CatalogueRow(
+        "whoever watches",
+        {
+            "money and the gateway": "alerts/unanswered,alerts/refusing,alerts/limited,alerts/forged,alerts/contradicting",
+            "messages": "alerts/*-listener,alerts/quarantined,alerts/dead-letters,alerts/stuck,alerts/alarm",
+            "services": "alerts/away,alerts/without-a-right,alerts/two-builds,alerts/changed-journal",
+        },
+    ),
 }
 
 
