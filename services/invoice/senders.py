@@ -12,7 +12,7 @@ from shared.amqp.frames import SHORT_STRING_BYTES_MAX
 from shared.ids import id_of_command
 from shared.messaging import dead_letter_headers
 from shared.messaging.consumer import Delivery
-from shared.messaging.reply_address import is_of_sender, problem_of
+from shared.messaging.reply_address import is_of_sender, problem_of, queue_of
 from shared.records import dataclass, field
 from shared.settings import ConfigurationError
 
@@ -65,18 +65,18 @@ class Senders:
 
     def answers_to(self, reply_to: str | None, sender: str | None) -> str | None:
         """The address of the answer, or None if there is none, or none that may be answered."""
-        return reply_to if reply_to and self.problem_of(reply_to, sender) is None else None
+        return queue_of(reply_to) if reply_to and self.problem_of(reply_to, sender) is None else None
 
     def problem_of(self, reply_to: str, sender: str | None) -> str | None:
         """Why this address of the sender is not answered, as a sentence. None if it is answered."""
-        if self.are_named and not is_of_sender(reply_to, sender):
+        if self.are_named and not is_of_sender(queue_of(reply_to), sender):
             return problem_of(reply_to) or "reply_to does not begin with the name of its sender and a dot"
         return problem_of(reply_to)
 
 
 def _is_name(name: str) -> bool:
-    """Whether the name can be read. A `?` stands for what cannot (`shared.amqp.lenient_decoding`), so it could be of two users."""
-    return bool(name) and name.isprintable() and "?" not in name
+    """Whether the name can be read. What cannot is marked (`shared.amqp.lenient_decoding`), and a mark is not printable."""
+    return bool(name) and name.isprintable()
 
 
 def _groups(text: str) -> dict[str, frozenset[str]]:

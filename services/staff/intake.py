@@ -29,7 +29,7 @@ from shared.card_data.values import as_text
 from shared.clock import Clock
 from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letter_headers
-from shared.messaging.codec import BODY_BYTES_MAX, decode, headers_too_large
+from shared.messaging.codec import BODY_BYTES_MAX, attribute_of, decode, headers_too_large
 from shared.messaging.consumer import Consumer, Delivery
 from shared.messaging.dead_letters import NAMESPACE
 from shared.messaging.envelope import Inbound
@@ -172,9 +172,7 @@ def _identity(failure: MessageFailure, withheld: Withheld | None, delivery: Deli
 
 def _event_headers(headers: Mapping[str, object]) -> bytes:
     """The CloudEvents attributes of a message in binary mode. They are part of its content."""
-    attributes = {
-        name: string(value) for name, value in headers.items() if name.startswith(("ce-", "ce_", "cloudEvents"))
-    }
+    attributes = {name: string(value) for name, value in headers.items() if attribute_of(name) is not None}
     return json.dumps(attributes, sort_keys=True).encode()
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from pamqp import encode as pamqp_encode
 
-from shared.amqp.lenient_decoding import UNREADABLE, read_table, readable
+from shared.amqp.lenient_decoding import UNREADABLE, as_it_came, read_table, readable
 
 METHOD, HEADER, BODY = 1, 2, 3
 KINDS: Final = frozenset({METHOD, HEADER, BODY, 8})
@@ -119,7 +119,7 @@ def _publish_method(channel: int, exchange: str, routing_key: str, mandatory: bo
 
 
 def _short(text: str) -> bytes:
-    data = text.encode()
+    data = as_it_came(text)
     if len(data) > SHORT_STRING_BYTES_MAX:
         raise ValueError("a text in the properties of a message has at most 255 bytes")
     return bytes((len(data),)) + data

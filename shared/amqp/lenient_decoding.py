@@ -9,6 +9,7 @@ They read a view of the frame and copy only texts. One frame can hold an array o
 each field stopped the event loop for half a second (found by the fuzzer).
 """
 
+import re
 import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -31,14 +32,33 @@ _UNREADABLE_ERRORS = (ValueError, OverflowError, OSError)
 
 
 def readable(text: bytes) -> str:
-    """The text of a short string, with a `?` for each byte that cannot be read.
+    """The text of a short string, with a mark for each byte that cannot be read, so that `as_it_came` gives the same bytes back.
 
-    One `?` a byte means that the text still fits into a short string, so an answer can go back under an unreadable correlation id. NUL is
-    replaced as well: PostgreSQL does not take it, and a `reply_to` with a NUL would make a healthy command fail.
+    NUL is marked as well, since PostgreSQL does not take it. The marks are characters for private use, which no screen shows and
+    `str.isprintable` refuses. Bytes that spell such a character are marked, too: otherwise two texts would read alike.
     """
     if text.isascii() and b"\0" not in text:
         return text.decode("ascii")
-    return text.decode("utf-8", "replace").replace("\ufffd", "?").replace("\0", "?")
+    read = text.decode("utf-8", "surrogateescape")
+    return _MARKS.sub(_as_escapes, read).translate(_MARK_OF)
+
+
+def as_it_came(text: str) -> bytes:
+    """The bytes behind a `readable` text. A text that holds no mark is UTF-8."""
+    if text.isascii():
+        return text.encode("ascii")
+    return text.translate(_BEHIND_MARK).encode("utf-8", "surrogateescape")
+
+
+_FIRST_MARK: Final = 0xE100
+_FIRST_ESCAPE: Final = 0xDC00  # of Python's `surrogateescape`, which begins at 0x80
+_MARKS: Final = re.compile("[\ue100\ue180-\ue1ff]")
+_MARK_OF: Final = {0: _FIRST_MARK} | {_FIRST_ESCAPE + byte: _FIRST_MARK + byte for byte in range(0x80, 0x100)}
+_BEHIND_MARK: Final = {mark: code for code, mark in _MARK_OF.items()}
+
+
+def _as_escapes(mark: re.Match[str]) -> str:
+    return mark[0].encode().decode("ascii", "surrogateescape")
 
 
 def _short_string(value: bytes | memoryview) -> tuple[int, str]:

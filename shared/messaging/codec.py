@@ -6,6 +6,7 @@ A refusal is a value (`Malformed`); nothing here raises for what a sender did.
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,6 +25,7 @@ from shared.card_data.values import as_text, place_of
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import BY_WIRE_NAME, is_later_version
 from shared.ids import read_uuid
+from shared.messaging.dead_letter_headers import ADDED_BY_REPLAY
 from shared.messaging.envelope import Cause, Draft, Inbound, Outgoing
 from shared.messaging.topology import routing_key
 from shared.records import dataclass
@@ -197,8 +199,12 @@ def _whatever_is_readable(
 
 
 def headers_too_large(headers: Mapping[str, Any]) -> bool:
-    """Whether a message has more than `HEADERS_MAX` headers, or together more than `HEADER_BYTES_MAX`."""
-    return len(headers) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in headers.items()) > HEADER_BYTES_MAX
+    """Whether a message has more than `HEADERS_MAX` headers, or together more than `HEADER_BYTES_MAX`. Those that a replay adds do not
+    count: what was taken once is taken again."""
+    of_sender = {name: value for name, value in headers.items() if name not in ADDED_BY_REPLAY}
+    return (
+        len(of_sender) > HEADERS_MAX or sum(len(str(k)) + len(str(v)) for k, v in of_sender.items()) > HEADER_BYTES_MAX
+    )
 
 
 def _refuse_large(body_bytes: int, headers: Mapping[str, Any]) -> None:
@@ -275,8 +281,8 @@ def _attributes(body: bytes, content_type: str | None, headers: Mapping[str, Any
         attributes = parse(body)
         if not isinstance(attributes, dict):
             raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "the body is not a JSON object")
-        return attributes
-    if media_type == JSON_DATA:
+        return _data_of(attributes)
+    if media_type == JSON_DATA or (not media_type and any(map(attribute_of, headers))):
         attributes = _binary_mode(headers)
         attributes["data"] = parse(body)
         return attributes
@@ -285,18 +291,46 @@ def _attributes(body: bytes, content_type: str | None, headers: Mapping[str, Any
     )
 
 
+def attribute_of(header: str) -> str | None:
+    """The CloudEvents attribute that an AMQP header holds, or None.
+
+    The binding for AMQP (3.1.3.1) writes `cloudEvents:` or `cloudEvents_` before its name, that for HTTP `ce-`, in letters of any case.
+    """
+    found = _CLOUD_EVENT_HEADER.match(header)
+    return header[found.end() :].lower() if found else None
+
+
+_CLOUD_EVENT_HEADER = re.compile(r"(?:ce[-_]|cloudevents[:_])(?=.)", re.IGNORECASE)
+
+
 def _binary_mode(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """CloudEvents AMQP binding 3.1: attributes in headers; the prefix is `cloudEvents:` or `cloudEvents_` there, `ce-` in HTTP's manner."""
-    attributes = {}
-    for key, value in headers.items():
-        for prefix in ("ce-", "ce_", "cloudEvents:", "cloudEvents_"):
-            if key.startswith(prefix):
-                attributes[key.removeprefix(prefix)] = (
-                    value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-                )
+    attributes: dict[str, Any] = {}
+    for header, value in headers.items():
+        if (name := attribute_of(header)) is None:
+            continue
+        said = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if attributes.setdefault(name, said) != said:
+            raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "an attribute is in two headers, with two values")
+    if type(time := attributes.get("time")) is int:
+        attributes["time"] = _milliseconds(time)
     if not attributes:
         raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, f"content type {JSON_DATA} needs ce- headers")
     return attributes
+
+
+def _data_of(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a structured event, with the data that it holds in base64 in its place."""
+    if "data_base64" not in attributes:
+        return attributes
+    if "data" in attributes:
+        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "it has both data and data_base64")
+    try:
+        data = b64decode(attributes["data_base64"], validate=True)
+    except (TypeError, ValueError):
+        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "data_base64 is not base64") from None
+    if not is_text(data):
+        raise _MalformedError(MalformedReason.NOT_JSON, "data_base64 does not hold JSON in UTF-8")
+    return attributes | {"data": parse(data)}
 
 
 def parse(body: bytes) -> Any:
@@ -470,13 +504,33 @@ def _canonical(type_: str, data: Any) -> bytes:
 
 
 def _time(value: Any) -> datetime:
+    """When the sender says that it was, in UTC. Optional in CloudEvents; nothing of ours depends on a sender's clock."""
     if value is None:
-        return datetime(1970, 1, 1, tzinfo=UTC)  # optional in CloudEvents; nothing of ours depends on a sender's clock
+        return datetime(1970, 1, 1, tzinfo=UTC)
     try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        moment = value if isinstance(value, datetime) else _moment(value)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError):
         raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "time is not RFC 3339") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _milliseconds(count: int) -> datetime:
+    """A time as AMQP 1.0 counts it, and the CloudEvents SDK for Python with it: in milliseconds since 1970."""
+    try:
+        return datetime.fromtimestamp(count / 1_000, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise _MalformedError(MalformedReason.NOT_A_CLOUD_EVENT, "time is out of range") from None
+
+
+def _moment(text: str) -> datetime:
+    """RFC 3339 in all its forms. A leap second counts as the second before it."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.fromisoformat(_LEAP_SECOND.sub(":59", text.upper()))
+
+
+_LEAP_SECOND = re.compile(r"(?<=T[0-9]{2}:[0-9]{2}):60(?=[.Z+-])")
 
 
 def _is_short_text(value: str) -> bool:

@@ -1,9 +1,10 @@
 """The headers of a dead letter: why a message was dead-lettered, and what it was before. Services write them, staff reads them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shared.messaging.consumer import Delivery
+if TYPE_CHECKING:
+    from shared.messaging.consumer import Delivery
 
 REASON = "x-remit-reason"
 ERROR_TYPE = "x-remit-error-type"
@@ -26,6 +27,7 @@ REPLAYS = "x-remit-replays"
 
 SENDER = "x-remit-sender"
 """The name of the sender of a message that staff replayed: only the staff service's user may say it."""
+ADDED_BY_REPLAY = frozenset({REPLAYS, SENDER})
 USER = "x-remit-user"
 """The name of the user who published the message that became a dead letter."""
 
@@ -46,7 +48,7 @@ def sender_of(user: str | None, said: str | None, *, staff_user: str | None) -> 
     return said if user is not None and user == staff_user else user
 
 
-def replays(delivery: Delivery) -> int:
+def replays(delivery: "Delivery") -> int:
     """How often staff replayed the message of this delivery. 0 if the header is missing or not a plausible number."""
     count = delivery.headers.get(REPLAYS, 0)
     return count if isinstance(count, int) and 0 <= count < 2**31 else 0

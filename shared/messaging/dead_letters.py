@@ -11,7 +11,7 @@ from shared.card_data.scan import has_card_data
 from shared.clock import Clock
 from shared.ids import derived_id, read_uuid
 from shared.messaging import dead_letter_headers
-from shared.messaging.codec import BODY_BYTES_MAX
+from shared.messaging.codec import BODY_BYTES_MAX, HEADERS_MAX, attribute_of
 from shared.messaging.consumer import Delivery
 from shared.messaging.envelope import Outgoing
 from shared.messaging.failures import (
@@ -28,7 +28,6 @@ from shared.records import replace
 
 TYPE = "remit.DeadLetter.v1"
 TEXT_LENGTH_MAX = 1_000
-CE_HEADERS_MAX = 24
 NAMESPACE = UUID("6f0f4b3c-2f9e-5a51-9a43-0d2a7f1c6b10")
 
 
@@ -164,19 +163,14 @@ def _claimed_withheld(why: str) -> str:
 
 
 def _ce_headers(delivery: Delivery) -> dict[str, str | int]:
-    """CloudEvents attributes of a binary-mode message: without them it could not be replayed. The standard knows a dozen; more than
-    `CE_HEADERS_MAX` are not kept, so that a dead letter can always be published."""
+    """CloudEvents attributes of a binary-mode message: without them it could not be replayed. More than `HEADERS_MAX` are not kept: such a
+    message is refused anyway, and a dead letter can always be published."""
     kept: dict[str, str | int] = {}
     for name, value in delivery.headers.items():
         key, text = _without_nul(name), _without_nul(string(value))
-        if (
-            key.startswith(("ce-", "ce_", "cloudEvents"))
-            and _is_short(key)
-            and _is_short(text)
-            and not has_card_data(f"{key}: {text}")
-        ):
+        if attribute_of(key) is not None and _is_short(key) and _is_short(text) and not has_card_data(f"{key}: {text}"):
             kept[key] = text
-        if len(kept) == CE_HEADERS_MAX:
+        if len(kept) == HEADERS_MAX:
             break
     return kept
 

@@ -31,8 +31,8 @@ log = structlog.get_logger(__name__)
 HANDED_OVER_BYTES_MAX = 16 * 1024**2
 """Messages of one lane that are kept in memory: about 1 900 answers, or 200 dead letters of the largest kind. What comes beyond that is
 left to the sweeper."""
-PROPERTIES_BYTES = 8 * 1024
-"""What a message takes besides its body, at most about: a dead letter may have no body and 24 headers."""
+PROPERTIES_BYTES = 12 * 1024
+"""What a message takes besides its body, at most about: a dead letter may have no body, 8 KiB of its sender's headers, and ours."""
 AT_ONCE_MAX = 50
 """Outbox batches that were handed over and are published by one call, so that those which are confirmed are settled soon."""
 ForAnotherLane = set[UUID]

@@ -13,6 +13,7 @@ from base64 import b64decode
 from binascii import Error
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 from shared.amqp.frames import DIRECT_REPLY_TO, SHORT_STRING_BYTES_MAX
 from shared.messaging.topology import QUEUE_NAMES
@@ -33,8 +34,10 @@ _EVERY_SERIAL_MAX: Final = 2**13 - 1
 """The largest numbers of a process that every Erlang can have. With Erlang/OTP 25 RabbitMQ ends the connection over larger ones
 (measured)."""
 _KEY_BYTES: Final = 16
-_REPLACED: Final = "\ufffd"
-"""Stands where a byte of the sender could not be read. So the address is not what the sender wrote."""
+_QUEUES: Final = "/queues/"
+"""Before the name of a queue in an address of RabbitMQ 4 (version 2 of its addresses), percent-encoded."""
+_NOT_A_QUEUE: Final = ("/exchanges/", "/queue/", "/exchange/", "/topic/", "/amq/")
+"""How other addresses begin: to an exchange, or of version 1."""
 
 
 @lru_cache(maxsize=4_096)
@@ -44,13 +47,22 @@ def problem_of(reply_to: str) -> str | None:
         return "reply_to names a queue of Remit"
     if len(reply_to.encode("utf-8", "replace")) > SHORT_STRING_BYTES_MAX:
         return f"reply_to is longer than {SHORT_STRING_BYTES_MAX} bytes"
-    if not reply_to.isprintable() or _REPLACED in reply_to:
+    if reply_to.startswith(_QUEUES):
+        return problem_of(queue_of(reply_to)) if queue_of(reply_to) else "reply_to names no queue"
+    if reply_to.startswith(_NOT_A_QUEUE):
+        return "reply_to names no queue: write its name, or /queues/ and its name"
+    if not reply_to.isprintable():
         return "reply_to holds characters that no name of a queue has"
     if reply_to.startswith(_ADDRESS):
         return None if is_direct(reply_to) else "reply_to is no address of direct reply-to"
     if reply_to.startswith(_RESERVED) and _NAMED_BY_BROKER.fullmatch(reply_to) is None:
         return "reply_to begins with amq., which the broker reserves"
     return None
+
+
+def queue_of(reply_to: str) -> str:
+    """The name by which the address is published to: `my queue` for `/queues/my%20queue`, else the address itself."""
+    return unquote(reply_to.removeprefix(_QUEUES)) if reply_to.startswith(_QUEUES) else reply_to
 
 
 def is_of_sender(reply_to: str, sender: str | None) -> bool:

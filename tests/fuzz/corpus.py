@@ -36,7 +36,7 @@ class Poison:
 
     @property
     def upgradable(self) -> bool:
-        return self.reason in {MalformedReason.UNKNOWN_TYPE, MalformedReason.UNKNOWN_VERSION}
+        return not self.reason.is_permanent
 
 
 def event(**changes: Any) -> bytes:

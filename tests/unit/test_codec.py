@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,12 +10,23 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from cloudevents.core.bindings import amqp, rabbitmq
+from cloudevents.core.v1.event import CloudEvent
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.contracts import invoice
 from shared.messaging import codec
-from shared.messaging.codec import BODY_BYTES_MAX, JSON_DATA, STRUCTURED, Malformed, MalformedReason, decode, encode
+from shared.messaging.codec import (
+    BODY_BYTES_MAX,
+    HEADERS_MAX,
+    JSON_DATA,
+    STRUCTURED,
+    Malformed,
+    MalformedReason,
+    decode,
+    encode,
+)
 from shared.messaging.envelope import Cause, Draft, Inbound
 
 ID = "0190a5c4-0000-7000-8000-000000000001"
@@ -54,6 +66,93 @@ def test_binary_mode(prefix: str) -> None:
     decoded = decode(json.dumps(DATA).encode(), content_type=JSON_DATA, headers=headers)
     structured = decode(body(), content_type=f"{STRUCTURED}; charset=utf-8")
     assert decoded == structured
+
+
+@pytest.mark.parametrize("prefix", ["Ce-", "CE-", "cloudevents:", "CLOUDEVENTS_"])
+def test_binary_mode_in_letters_of_any_case(prefix: str) -> None:
+    headers = {f"{prefix}{key.title()}": value for key, value in EVENT.items() if key != "data"}
+    decoded = decode(json.dumps(DATA).encode(), content_type=JSON_DATA, headers=headers)
+    assert decoded == decode(body(), content_type=STRUCTURED)
+
+
+def test_an_attribute_that_is_said_twice_is_refused_unless_it_is_the_same() -> None:
+    headers = {f"ce-{key}": value for key, value in EVENT.items() if key != "data"}
+    raw = json.dumps(DATA).encode()
+    assert isinstance(decode(raw, content_type=JSON_DATA, headers=headers | {"cloudEvents:id": ID}), Inbound)
+    assert reason(raw, JSON_DATA, headers | {"cloudEvents:id": "other"}) is MalformedReason.NOT_A_CLOUD_EVENT
+
+
+def time_of(time: Any) -> datetime | MalformedReason:
+    headers = {f"ce-{key}": value for key, value in (EVENT | {"time": time}).items() if key != "data"}
+    decoded = decode(json.dumps(DATA).encode(), content_type=JSON_DATA, headers=headers)
+    return decoded.time if isinstance(decoded, Inbound) else decoded.reason
+
+
+NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
+TIMES: list[tuple[Any, datetime | MalformedReason]] = [
+    (NOON, NOON),
+    (NOON.replace(tzinfo=None), NOON),
+    (int(NOON.timestamp() * 1_000) + 250, NOON.replace(microsecond=250_000)),
+    ("2026-11-28T12:00:00Z", NOON),
+    ("2026-11-28t12:00:00z", NOON),
+    ("2026-11-28 12:00:00+00:00", NOON),
+    ("2026-11-28T12:00:00-00:00", NOON),
+    ("2026-11-28T17:30:00+05:30", NOON),
+    ("2026-11-28T12:00:00.123456789Z", NOON.replace(microsecond=123_456)),
+    ("2026-11-28t12:00:60.5z", NOON.replace(second=59, microsecond=500_000)),
+    ("0001-01-01T00:00:00+23:59", MalformedReason.NOT_A_CLOUD_EVENT),
+    ("yesterday", MalformedReason.NOT_A_CLOUD_EVENT),
+    (10**18, MalformedReason.NOT_A_CLOUD_EVENT),
+    (True, MalformedReason.NOT_A_CLOUD_EVENT),
+    (1.5, MalformedReason.NOT_A_CLOUD_EVENT),
+]
+
+
+@pytest.mark.parametrize(("time", "expected"), TIMES, ids=[str(time) for time, _ in TIMES])
+def test_time_in_every_form(time: Any, expected: datetime | MalformedReason) -> None:
+    assert time_of(time) == expected
+
+
+def test_data_in_base64() -> None:
+    encoded = b64encode(json.dumps(DATA).encode()).decode()
+    decoded = decode(body(data=None, data_base64=encoded), content_type=STRUCTURED)
+    assert decoded == decode(body(), content_type=STRUCTURED)
+    for wrong in ("%%%", b64encode(b"\xff\xfe").decode(), b64encode(b"{").decode(), 7, ["a"]):
+        refused = reason(body(data=None, data_base64=wrong))
+        assert refused in {MalformedReason.NOT_A_CLOUD_EVENT, MalformedReason.NOT_JSON}, wrong
+    assert reason(body(data_base64=encoded)) is MalformedReason.NOT_A_CLOUD_EVENT, "which of the two counts?"
+    card = b64encode(json.dumps(DATA | {"customer_id": PAN}).encode()).decode()
+    assert reason(body(data=None, data_base64=card)) is MalformedReason.CARD_NUMBER
+
+
+def test_the_official_sdk_is_understood_in_both_modes_of_both_bindings() -> None:
+    """And understands us."""
+    event = CloudEvent(
+        {name: value for name, value in EVENT.items() if name not in {"data", "time"}}
+        | {"time": datetime(2026, 11, 22, 12, tzinfo=UTC), "retries": 3, "datacontenttype": JSON_DATA},
+        DATA,
+    )
+    expected = decode(body(), content_type=STRUCTURED)
+    for binding in (rabbitmq.to_binary_event(event), rabbitmq.to_structured_event(event)):
+        assert decode(binding.body, content_type=binding.content_type, headers=binding.headers) == expected
+    for said in (amqp.to_binary_event(event), amqp.to_structured_event(event)):
+        headers = said.application_properties
+        assert decode(said.application_data, content_type=said.properties["content-type"], headers=headers) == expected
+    assert isinstance(expected, Inbound)
+    ours = encode(Draft(expected.data), Cause(UUID(ID), "C-1", NOON), 0, source="invoice")
+    read = rabbitmq.from_structured_event(rabbitmq.RabbitMQMessage({}, ours.content_type, ours.body))
+    assert (read.get_id(), read.get_data()) == (str(ours.id), DATA)
+
+
+def test_what_a_replay_adds_counts_for_no_limit() -> None:
+    headers: dict[str, Any] = {f"ce-{key}": value for key, value in EVENT.items() if key != "data"}
+    headers |= {f"ce-ext{number}": "x" for number in range(HEADERS_MAX - len(headers))}
+    headers["ce-long"] = headers.pop("ce-ext0") * 4_000
+    raw = json.dumps(DATA).encode()
+    assert isinstance(decode(raw, content_type=JSON_DATA, headers=headers), Inbound)
+    replayed = headers | {"x-remit-replays": 1, "x-remit-sender": "s" * 255}
+    assert isinstance(decode(raw, content_type=JSON_DATA, headers=replayed), Inbound)
+    assert reason(raw, JSON_DATA, headers | {"ce-more": "x"}) is MalformedReason.HEADERS_TOO_LARGE
 
 
 REFUSED = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp import commands, heartbeat
 from pamqp.body import ContentBody
@@ -15,7 +15,7 @@ from pamqp.frame import marshal, unmarshal
 from pamqp.header import ContentHeader
 
 from shared.amqp import frames
-from shared.amqp.lenient_decoding import FIELDS_MAX, UNREADABLE, readable
+from shared.amqp.lenient_decoding import FIELDS_MAX, UNREADABLE, as_it_came, readable
 from shared.amqp.transport import _ChannelFrames, _Reader
 
 SHORT = st.text(max_size=60)
@@ -115,6 +115,21 @@ def published(body: bytes, *, message_id: str = "1", correlation_id: str = "c") 
         app_id="remit",
         payload_max=PAYLOAD_MAX,
     )
+
+
+@given(st.binary(max_size=255), st.binary(max_size=255))
+@example(b"\xff\xfe\x00", b"")
+@example("\ue1ff".encode(), b"\xff")
+@example("\ue100".encode(), b"\x00")
+@example(b"m\xfcnchen", "m\u00fcnchen".encode())
+def test_what_cannot_be_read_goes_back_as_it_came(text: bytes, other: bytes) -> None:
+    assert as_it_came(readable(text)) == text
+    assert (readable(text) == readable(other)) is (text == other)
+    assert "\0" not in readable(text)
+    readable(text).encode()  # PostgreSQL takes it
+    if text:
+        frame = published(b"{}", correlation_id=readable(text))
+        assert bytes((len(text),)) + text in frame
 
 
 @pytest.mark.parametrize("correlation_id", ["c" * 256, "é" * 128, "c" * 200])

@@ -6,7 +6,7 @@ from base64 import b64encode
 
 import pytest
 
-from shared.messaging.reply_address import DIRECT, is_direct, kind_of, problem_of
+from shared.messaging.reply_address import DIRECT, is_direct, kind_of, problem_of, queue_of
 
 # As RabbitMQ 3.10 and 4.x write them; the first is of a public example of RabbitMQ's.
 WRITTEN_BY_RABBITMQ = (
@@ -53,7 +53,13 @@ def test_what_the_broker_can_carry_is_answered(reply_to: str) -> None:
         ("a\nb", "characters"),
         ("\x1b[2J", "characters"),
         ("a\u202eb", "characters"),
-        ("was no UTF-8: \ufffd", "characters"),
+        ("was no UTF-8: \ue1ff", "characters"),
+        ("/queues/", "no queue"),
+        ("/queues/invoice.commands", "a queue of Remit"),
+        ("/queues/invoice%2Ecommands", "a queue of Remit"),
+        ("/queues/amq.direct", "reserves"),
+        ("/exchanges/orders/paid", "/queues/ and its name"),
+        ("/queue/mine", "/queues/ and its name"),
         (DIRECT, "reserves"),
         ("amq.", "reserves"),
         ("amq.rabbitmq.trace", "reserves"),
@@ -109,3 +115,16 @@ def test_addresses_of_one_node_are_of_one_kind_unless_the_number_is_large() -> N
     kinds = small | large | {kind_of(of_process(0, node=b"reply@2"))}
     assert (len(kinds), None in kinds) == (3, False)
     assert [kind_of(text) for text in ("billing.answers", DIRECT, f"{DIRECT}.AAAA.BBBB", "")] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("address", "queue"),
+    [
+        ("billing.answers", "billing.answers"),
+        ("/queues/billing.answers", "billing.answers"),
+        ("/queues/my%20answers%2F2026", "my answers/2026"),
+        ("/queues/caf%C3%A9", "café"),
+    ],
+)
+def test_addresses_of_rabbitmq_4_are_names_of_queues(address: str, queue: str) -> None:
+    assert (problem_of(address), queue_of(address)) == (None, queue)

@@ -86,7 +86,8 @@ def test_an_invoice_belongs_to_who_issued_it(sender: str | None, owner: str | No
         (delivery("billing", x_remit_sender="shop", x_remit_replays=1), "billing", None),
         (delivery(None, x_remit_sender="shop", x_remit_replays=1), None, None),
         (delivery("bad\x1bname"), None, None),
-        (delivery("b?d"), None, None),
+        (delivery("b\ue1ffd"), None, None),
+        (delivery("b?d"), "b?d", "b?d"),
         (delivery(""), None, None),
     ],
 )
@@ -137,3 +138,9 @@ def test_an_answer_goes_to_its_sender(reply_to: str | None, sender: str | None, 
 def test_a_trusted_sender_is_answered_anywhere_but_on_our_queues() -> None:
     assert Senders().answers_to("anywhere", None) == "anywhere"
     assert Senders().answers_to("saga.events", None) is None
+
+
+def test_an_address_of_rabbitmq_4_belongs_to_the_sender_whose_queue_it_names() -> None:
+    assert NAMED.answers_to("/queues/billing.answers", "billing") == "billing.answers"
+    assert NAMED.answers_to("/queues/billing.answers", "shop") is None
+    assert NAMED.answers_to("/queues/billing%2Eanswers", "shop") is None
