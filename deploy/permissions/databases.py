@@ -191,6 +191,12 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
         ),
         # A trigger lets a purge only take words out, and the salt.
         "journal": Grant(_APPENDED, purge=f"INSERT, {_texts('who', 'details', 'salt')}"),
+        "people": Grant(_KEPT),
+        "requests": Grant(_AGED, purge=_texts("result")),
+        "sessions": Grant(f"{_AGED}, UPDATE", purge=_texts("kept")),
+        "settings": Grant(_KEPT),
+        "sign_ins": Grant(_AGED),
+        "tokens": Grant(_KEPT),
     },
 }
 """Tables and views, by service. `payments` and `dead_letters` lose bodies and cards by UPDATE; no row of theirs is ever deleted."""

@@ -22,6 +22,28 @@ from shared.ids import new_id
 from shared.persistence.database import Database
 
 ORIGIN = "http://127.0.0.1:8600"
+BLOCKS = frozenset(
+    (
+        "a",
+        "br",
+        "code",
+        "dd",
+        "div",
+        "dt",
+        "h1",
+        "h2",
+        "h3",
+        "legend",
+        "li",
+        "option",
+        "p",
+        "section",
+        "summary",
+        "td",
+        "th",
+    )
+)
+"""Elements before which a person sees a gap."""
 NOW = datetime(2026, 11, 28, 2, 14, 7, tzinfo=UTC)
 
 
@@ -65,6 +87,8 @@ class _PageReader(HTMLParser):
         found = {name: value or "" for name, value in attrs}
         if "id" in found:
             self.ids.append(found["id"])
+        if tag in BLOCKS or found.get("class") == "sub":
+            self.texts.append(" ")
         match tag:
             case "form":
                 self._form = DrawnForm(found.get("action", ""), found.get("method", "get"))

@@ -23,7 +23,7 @@ from services.staff.people import Role
 from shared.clock import Clock
 from shared.ids import read_uuid
 from shared.persistence.database import AWAY_ERRORS
-from shared.records import dataclass, field
+from shared.records import dataclass, field, replace
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
@@ -288,10 +288,12 @@ async def render(
     *,
     visitor: Visitor | None,
     typed: TypedForm | None = None,
+    done: Done | None = None,
     status: int = 200,
 ) -> HTMLResponse:
-    """A page in its frame. `view` is what the page's handler found, and is `view` in the template."""
+    """A page in its frame. `view` is what the page's handler found, and is `view` in the template. `done`: what was just done."""
     frame = await frame_of(desk, request, visitor)
+    frame = frame if done is None else replace(frame, done=done)
     page = ENVIRONMENT.get_template(template).render(view=view, frame=frame, typed=typed or TypedForm())
     return HTMLResponse(page, status)
 

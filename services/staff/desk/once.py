@@ -25,7 +25,7 @@ class Act(BaseModel):
 class Done(BaseModel):
     """An act that was done: a sentence about it, the page to show then, and its entry in the journal.
 
-    `undo` is the address of the act that takes it back, until `undo_until`.
+    `undo` is the address of the act that takes it back, until `undo_until`. `secret` is shown once and kept nowhere.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +34,7 @@ class Done(BaseModel):
     entry: UUID | None = None
     undo: str | None = None
     undo_until: datetime | None = None
+    secret: str | None = None
 
 
 class AtWork:
@@ -75,7 +76,7 @@ async def perform(
             if (known := await _known(desk, once, who, act)) is not None:
                 return known
             raise
-        record = RequestRecord(once, desk.clock(), who, act, done.model_dump(mode="json"))
+        record = RequestRecord(once, desk.clock(), who, act, done.model_dump(mode="json", exclude={"secret"}))
         async with desk.database.connection() as connection:
             await people_store.keep_request(connection, record)
         return done

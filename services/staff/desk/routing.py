@@ -48,6 +48,7 @@ ACTS_BURST, ACTS_EVERY_S = 60, 1.0
 KEPT_CHARACTERS_MAX = 64 * 1024
 GIVEN = frozenset({"desk", "viewer", "actor", "visitor", "request"})
 FORM_KEY = "form_key"
+PASSWORD = "password"  # noqa: S105 - the beginning of the names of fields that are never kept and never shown again
 Handler = Callable[..., Awaitable[Any]]
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": "A sentence says what to do."}
@@ -342,6 +343,9 @@ class FormAct:
             done = await self.done(request, desk, visitor, self._form(sent))
         except Refused as refused:
             return await self._again(request, desk, visitor, sent, page, refused)
+        if done.secret is not None and page is not None:
+            view = await page.view(request, desk, visitor, request.path_params)
+            return await render(desk, request, page.template, view, visitor=visitor, done=done)
         return RedirectResponse(_with_done(done, sent), HTTPStatus.SEE_OTHER)
 
     def _form(self, sent: FormData) -> Act:
@@ -423,7 +427,7 @@ async def _sign_in_first(
         typed = {
             name: [_with_line_feeds(text) for text in sent.getlist(name) if isinstance(text, str)]
             for name in sent
-            if name not in ("once", FORM_KEY)
+            if name not in ("once", FORM_KEY) and not name.startswith(PASSWORD)
         }
         if sum(len(text) for texts in typed.values() for text in texts) <= KEPT_CHARACTERS_MAX:
             async with desk.database.connection() as connection:
