@@ -47,6 +47,12 @@ def _dead_letters() -> typer.Typer:
     return app
 
 
+def _desk() -> typer.Typer:
+    from deploy.cli.desk import app  # noqa: PLC0415 - as above
+
+    return app
+
+
 def _outbox() -> typer.Typer:
     from deploy.cli.outbox import app  # noqa: PLC0415 - as above
 
@@ -61,6 +67,7 @@ def _payments() -> typer.Typer:
 
 _FOR_STAFF: dict[str, tuple[Callable[[], typer.Typer], str]] = {
     "dead-letters": (_dead_letters, "Messages that could not be handled: look, replay, discard."),
+    "desk": (_desk, "Accounts of people who sign in at the staff desk."),
     "outbox": (_outbox, "Messages that end the broker's connection at each try: look, release, drop."),
     "payments": (_payments, "Payments whose outcome is unknown: look, ask, settle."),
 }
