@@ -26,6 +26,7 @@ from rich.text import Text
 from deploy.cli.terminal import SafeConsole
 from deploy.demo.scenes import PART_MINOR, SCENES, Played, Scene, Stage, UnexpectedError, programme, reject_one
 from deploy.demo.upstream import Upstream
+from deploy.local.desk import start_desk
 from deploy.local.errors import StackError
 from deploy.local.stack import SERVICES, UPSTREAM
 from deploy.local.system import System, audit, open_system, remit, wait_until_drained
@@ -111,6 +112,7 @@ def _demonstrate(system: System, invoices: int) -> int:
         pid = system.fleet.start(service)
         console.print(f"[dim]{service} runs as process {pid}[/]")
     system.fleet.keep_running()
+    console.print(f"the staff desk, as long as this runs: {start_desk(system).sentence}", soft_wrap=True)
     show = asyncio.run(_play_all(system, invoices))
     _print_results(show, system)
     _act_as_staff(system)
@@ -122,6 +124,7 @@ def _demonstrate(system: System, invoices: int) -> int:
     console.print(
         f"{time.monotonic() - show.started:.0f} s in all; services that had to be started again: {system.fleet.restarts}"
     )
+    console.print("`make up` keeps everything running, with the staff desk and something to try there")
     for surprise in show.surprises:
         console.print(Text(str(surprise), "red"))
     return 1 if show.surprises else audited.returncode

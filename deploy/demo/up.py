@@ -21,6 +21,7 @@ from rich.text import Text
 from deploy.cli.history import HISTORY
 from deploy.cli.terminal import SafeConsole
 from deploy.demo.scenes import reject_one
+from deploy.local.desk import DESK, LocalDesk, start_desk
 from deploy.local.errors import StackError
 from deploy.local.fleet import ROOT
 from deploy.local.rabbitmq import PrivateRabbit
@@ -52,8 +53,9 @@ def main() -> int:
             try:
                 number = next_number(system)
                 ports = start(system, number)
+                desk = start_desk(system, health_port=ports[DESK])
                 write_environment(system, ENVIRONMENT_FILE)
-                console.print(page(system, ports, ENVIRONMENT_FILE, number), soft_wrap=True)
+                console.print(page(system, ports, desk, ENVIRONMENT_FILE, number), soft_wrap=True)
                 while True:
                     signal.pause()
             finally:
@@ -101,7 +103,7 @@ def start(system: System, number: int = 1) -> dict[str, int]:
     for service, port in ports.items():
         system.fleet.start(service, HEALTH_PORT=str(port))
     system.fleet.keep_running()
-    return ports
+    return {**ports, DESK: system.fleet.claim_port()}
 
 
 async def _spoil_one(system: System, invoice_id: str) -> None:
@@ -177,7 +179,7 @@ def steps(payment_id: UUID, number: int) -> tuple[PrintedStep, ...]:
     )
 
 
-def page(system: System, ports: Mapping[str, int], environment_file: Path, number: int = 1) -> Text:
+def page(system: System, ports: Mapping[str, int], desk: LocalDesk, environment_file: Path, number: int = 1) -> Text:
     """What to type next, and where everything is."""
     text = Text("\nRemit runs.", style="bold")
     text.append(" In another terminal, in this folder:\n\n", style="not bold")
@@ -186,6 +188,8 @@ def page(system: System, ports: Mapping[str, int], environment_file: Path, numbe
         text.append(f"\n{step.why}:\n\n", style="not bold")
         for command in step.commands:
             text.append(f"  {command}\n", style="not bold cyan")
+    text.append("\nThe same and more in a browser, on the staff desk:\n\n", style="not bold")
+    text.append(f"  {desk.sentence}\n", style="not bold cyan")
     urls = [
         ("broker", system.stack.rabbitmq_url),
         ("databases", system.stack.postgres_url),

@@ -129,12 +129,16 @@ class Stack:
         return {RABBITMQ_VARIABLE: self.rabbitmq_url, **services, ADMIN_VARIABLE: self.postgres_url}
 
     def environment_of(self, who: str) -> dict[str, str]:
-        """The variables with the servers' addresses for one service, the `OPERATOR` or the `AUDIT`: each has a user and roles of its own.
+        """The variables with the servers' addresses for a service, the `OPERATOR` or the `AUDIT`: each has a user and roles of its own.
+
+        The staff desk, `desk`, has those of the staff service, without the broker.
 
         What a service is told only where permissions are set up belongs here, too: a given server knows none of our users.
         """
         senders = "named" if self.passwords else os.environ.get(SENDERS_VARIABLE) or "trusted"
         told = {SENDERS_VARIABLE: senders} if who == "invoice" else {}
+        if who == "desk":
+            return {database_variable("staff"): self.database_url_of("staff", "staff")}
         if not self.passwords:
             return self.environment() | told
         roles_of: dict[Service, str] = {own: own for own in SERVICES if own == who}

@@ -7,11 +7,14 @@ import re
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy.demo import up
+from deploy.local.desk import DESK, start_desk
 from deploy.local.errors import StackError
 from deploy.local.system import System
+from tests.support.desk_browser import seen
 from tests.support.environment import ROOT
 from tests.support.waiting import until
 
@@ -32,6 +35,24 @@ def type_in(command: str, environment_file: Path) -> "subprocess.CompletedProces
     )
 
 
+async def sign_in_as_printed(printed: str) -> None:
+    """Sign in at the desk with the words that the page has, as each of the people that it names."""
+    (address, names, password) = re.findall(r"^  (http\S+), as (.*) with the password (\S+)$", printed, re.MULTILINE)[0]
+    for name in names.split(" or "):
+        async with httpx.AsyncClient(base_url=address, follow_redirects=True) as browser:
+
+            async def answers(browser: httpx.AsyncClient = browser) -> bool:
+                try:
+                    return (await browser.get("/sign-in")).status_code == httpx.codes.OK
+                except httpx.TransportError:
+                    return False
+
+            await until(answers, what="the desk", within_s=DEADLINE_S)
+            form = seen(await browser.get("/sign-in?page=/words")).form("/sign-in").fields
+            page = seen(await browser.post("/sign-in", data={**form, "username": name, "password": password}))
+            assert (page.address, name in page.text) == ("/words", True)
+
+
 @pytest.mark.timeout(300)  # fifteen programs, one after the other, on a busy machine
 async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path) -> None:
     file = tmp_path / "env"
@@ -39,7 +60,9 @@ async def test_what_is_printed_can_be_typed(whole_system: System, tmp_path: Path
         whole_system.fleet.stop(name)
     ports = await asyncio.to_thread(up.start, whole_system)
     up.write_environment(whole_system, file)
-    printed = up.page(whole_system, ports, file).plain
+    desk = await asyncio.to_thread(start_desk, whole_system, health_port=ports[DESK])
+    printed = up.page(whole_system, ports, desk, file).plain
+    await sign_in_as_printed(printed)
     assert file.stat().st_mode & 0o777 == 0o600
     assert whole_system.stack.rabbitmq_url not in printed, "it holds a password"
     assert max(len(line) for line in printed.splitlines() if not line.startswith("  ")) <= 130
