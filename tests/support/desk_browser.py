@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 
 from services.staff import people_store
 from services.staff.actions import accounts
@@ -169,7 +169,7 @@ def seen(response: httpx.Response) -> SeenPage:
 class DeskBrowser:
     """One browser with its cookies."""
 
-    def __init__(self, app: ASGIApp, origin: str = ORIGIN) -> None:
+    def __init__(self, app: FastAPI, origin: str = ORIGIN) -> None:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
         self.client = httpx.AsyncClient(transport=transport, base_url=origin, follow_redirects=True, timeout=30)
         self._origin = origin
@@ -199,7 +199,7 @@ class DeskUnderTest:
 
     desk: Desk
     clock: DeskClock
-    app: ASGIApp
+    app: FastAPI
 
     async def account(self, name: str, *roles: Role, password: str | None = None) -> UUID:
         """Make a local account. Without `password` nobody can sign in with one, which saves the time of hashing."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from services.staff import people_store
 from services.staff.desk.app import make_app
@@ -60,7 +61,8 @@ async def serve_desk(settings: DeskSettings, stopping: asyncio.Event) -> int:
             return 0
         opened.push_async_callback(database.close)
         listener = opened.enter_context(_listen(settings.host, settings.port))
-        server = _Server(_config(settings, Desk(database, settings, clock)))
+        app = make_app(Desk(database, settings, clock))
+        server = _Server(_config(settings, app))
         cleaner = RetentionCleaner(database, RETENTION)
         tasks = {
             asyncio.create_task(server.serve(sockets=[listener]), name="desk"),
@@ -71,6 +73,7 @@ async def serve_desk(settings: DeskSettings, stopping: asyncio.Event) -> int:
         stop = asyncio.create_task(_until(stopping), name="stop signal")
         await asyncio.wait({*tasks, stop}, return_when=asyncio.FIRST_COMPLETED)
         readiness.set("started", ok=False, reason="stopping")
+        await app.state.live.close()
         return await _end(server, tasks, stop)
 
 
@@ -78,9 +81,9 @@ async def _until(stopping: asyncio.Event) -> None:
     await stopping.wait()
 
 
-def _config(settings: DeskSettings, desk: Desk) -> uvicorn.Config:
+def _config(settings: DeskSettings, app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        make_app(desk),
+        app,
         lifespan="off",
         loop="none",
         http="httptools",

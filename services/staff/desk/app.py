@@ -20,6 +20,7 @@ from services.staff.desk import pages
 from services.staff.desk.desk import Desk
 from services.staff.desk.frame import STATIC, STATIC_VERSION, MenuCounts, render
 from services.staff.desk.limits import Limiter
+from services.staff.desk.live import Live
 from services.staff.desk.once import AtWork
 from services.staff.desk.problems import MEDIA_TYPE, Problem, Refused, error_number, problem_of, sentence_of, title_of
 from services.staff.desk.routing import ACTS_BURST, ACTS_EVERY_S, API, Room, desk_of, routes_of
@@ -41,7 +42,7 @@ def rooms_of_pages() -> list[Room]:
     return [import_module(f"{pages.__name__}.{name}").room for name in names]
 
 
-def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> ASGIApp:
+def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> FastAPI:
     """The application of this desk, with all its rooms or those that a test names."""
     rooms = rooms_of_pages() if rooms is None else rooms
     app = FastAPI(title="The staff desk of Remit", openapi_url=f"{API}/openapi.json", docs_url=None, redoc_url=None)
@@ -53,7 +54,9 @@ def make_app(desk: Desk, rooms: Sequence[Room] | None = None) -> ASGIApp:
     )
     sign_in = SignIn(desk)
     app.state.sign_in_view = sign_in.view
-    app.router.routes.extend([*static_routes(), *sign_in.routes()])
+    app.state.live = Live(desk, [region for room in rooms for region in room.regions], app.state.menu_counts)
+    live = Route("/live", app.state.live.answer, methods=["GET"])
+    app.router.routes.extend([*static_routes(), *sign_in.routes(), live, Route(f"{API}/live", live.endpoint)])
     for room in rooms:
         app.include_router(routes_of(room))
     for kind in CAUGHT:

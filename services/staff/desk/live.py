@@ -1,0 +1,217 @@
+"""Live numbers: parts of pages that are sent anew to browsers when they change, by server-sent events.
+
+Each second one round reads every part that somebody looks at, once for all browsers, and sends it to those to whom it looks different. So
+a part is sent at most once a second, and the cost does not grow with the number of browsers. A browser that goes away is forgotten; a
+round that fails is tried again a second later, and browsers say meanwhile since when they are not live.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from services.staff.desk.desk import Desk
+from services.staff.desk.frame import MenuCounts, PageFrame, frame_of, render_part
+from services.staff.desk.problems import Refused
+from services.staff.desk.routing import Region, desk_of
+from services.staff.desk.sessions import Visitor, is_open, session_of, visitor_of
+from services.staff.desk.shown import count_short
+from shared.persistence.database import AWAY_ERRORS
+from shared.records import dataclass, replace
+
+log = structlog.get_logger(__name__)
+
+EVERY_S = 1.0
+PING_S = 15.0
+"""How often something is sent when nothing changes, so that both ends notice when the connection is gone."""
+CHECK_S = 30.0
+"""How often it is asked whether the session of a stream still holds."""
+TELL_EVERY_S = 5.0
+REGIONS_MAX = 20
+"""Regions of one page."""
+STREAMS_MAX = 500
+WAITING_MAX = 60
+"""Messages that wait for one browser. One that reads nothing for so long is cut off; it comes again by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What makes one part look different for two people."""
+
+    zone: str
+    roles: frozenset[str]
+    name: str
+
+
+class Stream:
+    """One browser: what it looks at, what it has, and what waits to be sent to it."""
+
+    def __init__(self, keys: Collection[str], visitor: Visitor, frame: PageFrame) -> None:
+        self.keys, self.visitor, self.frame = keys, visitor, frame
+        self.has: dict[str, int] = {}
+        self.told: object = None
+        self.told_at = 0.0
+        self.waiting: asyncio.Queue[str | None] = asyncio.Queue(WAITING_MAX)
+
+    @property
+    def look(self) -> Look:
+        roles = frozenset(role.value for role in self.frame.roles)
+        return Look(self.frame.zone_text, roles, self.visitor.actor.name)
+
+    def send(self, event: str) -> None:
+        """Have this sent. A browser that does not read is cut off."""
+        try:
+            self.waiting.put_nowait(event)
+        except asyncio.QueueFull:
+            self.end()
+
+    def end(self) -> None:
+        """End the stream, after what waits already."""
+        while True:
+            try:
+                self.waiting.put_nowait(None)
+            except asyncio.QueueFull:
+                self.waiting.get_nowait()
+            else:
+                return
+
+
+class Live:
+    """All streams of this process, and the rounds that feed them."""
+
+    def __init__(self, desk: Desk, regions: Collection[Region], counts: MenuCounts) -> None:
+        self._desk, self._counts = desk, counts
+        self._regions: Mapping[str, Region] = {region.name: region for region in regions}
+        self._streams: set[Stream] = set()
+        self._rounds: asyncio.Task[None] | None = None
+
+    # -- one browser -------------------------------------------------------------------------------------------------------------------
+
+    async def answer(self, request: Request) -> StreamingResponse:
+        """The stream of the regions that `on` names, separated by commas. Raises `Refused`."""
+        desk = desk_of(request)
+        visitor = await visitor_of(desk, request, by_click=False)
+        keys = [key for key in request.query_params.get("on", "").split(",") if key]
+        if len(keys) > REGIONS_MAX:
+            raise Refused("invalid", f"A page has at most {REGIONS_MAX} live parts.", 422)
+        if len(self._streams) >= STREAMS_MAX:
+            raise Refused("too_often", "Too many pages are live. Refresh it by hand.", 429)
+        known = [key for key in keys if key.partition(":")[0] in self._regions]
+        frame = replace(await frame_of(desk, request, visitor), done=None)
+        events = self._events(Stream(known, visitor, frame), request)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+    async def _events(self, stream: Stream, request: Request) -> AsyncIterator[str]:
+        self._streams.add(stream)
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.create_task(self._run(), name="live rounds")
+        checked_at = time.monotonic()
+        try:
+            yield "retry: 3000\n\n"
+            while True:
+                try:
+                    event = await asyncio.wait_for(stream.waiting.get(), PING_S)
+                except TimeoutError:
+                    event = ": ping\n\n"
+                if event is None:
+                    return
+                if time.monotonic() - checked_at > CHECK_S:
+                    checked_at = time.monotonic()
+                    if not await self._still_holds(request):
+                        yield _event("signed-out", {})
+                        return
+                yield event
+        finally:
+            self._streams.discard(stream)
+
+    async def _still_holds(self, request: Request) -> bool:
+        """Whether somebody is still signed in. To look at live numbers is no click."""
+        if request.headers.get("authorization") is not None:
+            return True
+        try:
+            session = await session_of(self._desk, request)
+        except AWAY_ERRORS:
+            return True
+        return session is not None and is_open(session, self._desk)
+
+    # -- the rounds --------------------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """A round a second, as long as somebody looks."""
+        while self._streams:
+            begun = time.monotonic()
+            try:
+                await self.round()
+            except AWAY_ERRORS as error:
+                log.warning("not_live", error=type(error).__name__)
+            except Exception as error:
+                log.exception("live_round_failed", error=type(error).__name__)
+            await asyncio.sleep(max(EVERY_S - (time.monotonic() - begun), EVERY_S / 10))
+
+    async def round(self) -> None:
+        """Read every part that somebody looks at, and send it to those who have another one. Without a change only the moment is sent."""
+        now = self._desk.clock()
+        counts = await self._counts.now(self._desk)
+        told = {key: [count_short(one.number), one.kind, one.word] for key, one in counts.items()}
+        views = await self._views()
+        drawn: dict[tuple[str, Look], str] = {}
+        for stream in list(self._streams):
+            frame = replace(stream.frame, as_of=now, counts=counts)
+            for key in stream.keys:
+                digest, view = views[key]
+                if stream.has.get(key) == digest:
+                    continue
+                stream.has[key] = digest
+                if (key, stream.look) not in drawn:
+                    drawn[key, stream.look] = self._drawn(key, view, frame)
+                stream.send(drawn[key, stream.look])
+            self._tell_moment(stream, frame, told)
+
+    @staticmethod
+    def _tell_moment(stream: Stream, frame: PageFrame, counts: Mapping[str, object]) -> None:
+        """Tell of which moment the page is, and the counts of the menu: when they change, and every few seconds."""
+        now_s = time.monotonic()
+        if stream.told == counts and now_s - stream.told_at < TELL_EVERY_S:
+            return
+        stream.told, stream.told_at = counts, now_s
+        clock = f"{frame.as_of.astimezone(frame.zone):%H:%M:%S}"
+        stream.send(_event("now", {"at": frame.as_of.isoformat(), "clock": clock, "counts": counts}))
+
+    async def _views(self) -> dict[str, tuple[int, Any]]:
+        """The view of each part, with a digest by which a change is noticed. It is the same for all who look at the part."""
+        found: dict[str, tuple[int, Any]] = {}
+        for stream in list(self._streams):
+            for key in stream.keys:
+                if key not in found:
+                    name, _, of = key.partition(":")
+                    view = await self._view(self._regions[name], of, stream)
+                    found[key] = hash(None if view is None else view.model_dump_json()), view
+        return found
+
+    async def _view(self, region: Region, of: str, stream: Stream) -> Any:
+        try:
+            return await region.load(key=of, desk=self._desk, viewer=stream.visitor.actor)
+        except Refused:  # there is no such thing any more
+            return None
+
+    def _drawn(self, key: str, view: Any, frame: PageFrame) -> str:
+        region = self._regions[key.partition(":")[0]]
+        html = "" if view is None else render_part(region.template, view, frame)
+        return _event("part", {"key": key, "html": html})
+
+    async def close(self) -> None:
+        """End all streams, so that the desk can stop."""
+        for stream in list(self._streams):
+            stream.end()
+        if self._rounds is not None:
+            self._rounds.cancel()
+            await asyncio.gather(self._rounds, return_exceptions=True)
+
+
+def _event(name: str, data: Mapping[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
