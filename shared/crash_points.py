@@ -24,8 +24,8 @@ REMIT: Final = "remit"
 """The command line. An action of a person runs there, in a transaction of its own."""
 
 ALL: Final = (INVOICE, PAYMENT_GATEWAY, SAGA, STAFF)
-AT_ONCE: Final = (INVOICE, PAYMENT_GATEWAY, SAGA)
-"""Services with a queue whose writes are all checked by unique keys or versions (`shared.batch.handler.OptimisticHandler`)."""
+AT_ONCE: Final = ALL
+"""Services with a queue whose writes are checked by unique keys or versions, or are merges (`shared.batch.handler.OptimisticHandler`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,13 @@ POINTS: Final = (
     CrashPoint("staff.intake.after_commit", "Dead letters are recorded; none is acknowledged.", (STAFF,)),
     CrashPoint("staff.intake.before_ack", "Recorded dead letters are to be acknowledged.", (STAFF,)),
     CrashPoint("staff.intake.after_ack", "Recorded dead letters are settled; the broker hears of it soon.", (STAFF,)),
+    # staff: what it hears
+    CrashPoint("staff.weeks.before_commit", "Partitions of messages are made or dropped; not committed.", (STAFF,)),
+    CrashPoint("staff.weeks.after_commit", "Partitions of messages are made or dropped.", (STAFF,)),
+    CrashPoint(
+        "staff.queues.before_commit", "What the broker counted of our queues is written; not committed.", (STAFF,)
+    ),
+    CrashPoint("staff.queues.after_commit", "What the broker counted of our queues is stored.", (STAFF,)),
     # staff: actions of a person
     CrashPoint(
         "staff.replay.after_journal",

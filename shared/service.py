@@ -31,9 +31,12 @@ from shared.batch.worker import QueueWorker
 from shared.build import this_build
 from shared.clock import OFF_MOST_S as CLOCK_OFF_MOST_S
 from shared.clock import Clock, clock_of_a_service
+from shared.heartbeat import HeartbeatSender, Vitals
 from shared.http_server import HttpServer, reason_of
 from shared.messaging.consumer import PREFETCH, Consumer
 from shared.messaging.lanes import Lanes
+from shared.messaging.optional_queues import HeartbeatSettings
+from shared.messaging.publisher import Publisher
 from shared.messaging.relay import Relay
 from shared.messaging.start_check import missing_at
 from shared.observability import metrics
@@ -149,7 +152,7 @@ class ProcessSettings(TraceSettings):
         return str(type(self).model_fields["database_url"].alias)
 
 
-class ServiceSettings(ProcessSettings, BrokerSettings):
+class ServiceSettings(ProcessSettings, BrokerSettings, HeartbeatSettings):
     """The settings that every service has. Each declares its `database_url`, and what only it has."""
 
 
@@ -206,6 +209,7 @@ class Runtime:
     finishers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     retention_rules: list[RetentionRule] = field(default_factory=lambda: [inbox_table.RETENTION])
     readings: list[Reading] = field(default_factory=list)
+    vitals: Vitals = field(default_factory=Vitals)
 
     def settings_as(self, kind: type[S]) -> S:
         """The settings, which are of this kind: those of the service that is assembled. Raises TypeError for another service's."""
@@ -413,6 +417,21 @@ def _add_common_tasks(runtime: Runtime) -> None:
     runtime.in_background(RetentionCleaner(runtime.database, runtime.retention_rules))
     runtime.in_background(StalledSessions(runtime.database))
     runtime.in_background(StoreSampler(runtime.database, [runtime.lanes.reading, *runtime.readings]))
+    if runtime.settings.heartbeats == "on":
+        _add_heartbeat(runtime)
+
+
+def _add_heartbeat(runtime: Runtime) -> None:
+    sender = HeartbeatSender(
+        runtime.settings.name,
+        Publisher(runtime.link("heartbeats")),
+        database=runtime.database,
+        readiness=runtime.readiness,
+        vitals=runtime.vitals,
+        clock=runtime.clock,
+    )
+    runtime.in_background(sender)
+    runtime.on_drain(sender.say_goodbye)
 
 
 async def _end(tasks: "Collection[asyncio.Task[Any]]") -> None:

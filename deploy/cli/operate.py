@@ -138,11 +138,13 @@ def apply(
 ) -> None:
     """Create what is missing. A queue whose settings differ is reported, never deleted: it holds messages."""
     from shared.messaging.apply import apply_topology, leftovers  # noqa: PLC0415 - loads the contracts and the client
+    from shared.messaging.optional_queues import OptionalQueueSettings  # noqa: PLC0415
     from shared.messaging.topology import EXCHANGES, QUEUES  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
-    url = EnvironmentVariables().rabbitmq_url()
-    asyncio.run(apply_topology(url, replace=replace))
+    variables = EnvironmentVariables()
+    url, unbound = variables.rabbitmq_url(), OptionalQueueSettings.read(variables).unbound
+    asyncio.run(apply_topology(url, replace=replace, unbound=unbound))
     notes = asyncio.run(leftovers(url))
     if json:
         write_json({"exchanges": [e.name for e in EXCHANGES], "queues": [q.name for q in QUEUES], "notes": notes})
@@ -173,13 +175,16 @@ def prune(
     """Remove the bindings and exchanges of earlier versions. Only once none of their instances runs, and no sender publishes there."""
     from deploy.cli.builds import COMMAND, connected_builds, others  # noqa: PLC0415
     from shared.messaging.apply import prune_topology  # noqa: PLC0415
+    from shared.messaging.optional_queues import OptionalQueueSettings  # noqa: PLC0415
     from shared.settings import EnvironmentVariables  # noqa: PLC0415
 
     if connections is None:
         say(f"Which builds are connected was not seen: `{COMMAND} | remit topology prune --connections -` looks first.")
     elif left := others(connected_builds(connections, tuple(Service))):
         fail(f"other builds are connected, which may need what this would remove: {', '.join(map(str, left))}.")
-    asyncio.run(prune_topology(EnvironmentVariables().rabbitmq_url()))
+    variables = EnvironmentVariables()
+    unbound = OptionalQueueSettings.read(variables).unbound
+    asyncio.run(prune_topology(variables.rabbitmq_url(), unbound=unbound))
     if json:
         write_json({"ok": True})
     else:

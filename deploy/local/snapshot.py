@@ -23,7 +23,8 @@ _RELATIONS: Final = """
     SELECT c.oid, c.relname AS name, c.relkind::text AS kind, c.relpersistence = 'u' AS is_unlogged,
         c.reloptions AS options, t.reloptions AS toast_options
     FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind <> 'i' AND c.relname <> 'alembic_version' ORDER BY c.relname COLLATE "C"
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind NOT IN ('i', 'I')
+        AND c.relname <> 'alembic_version' ORDER BY c.relname COLLATE "C"
 """
 _COLUMNS: Final = """
     SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS is_not_null,
@@ -55,7 +56,12 @@ _OTHER_TYPES: Final = """
     SELECT typname FROM pg_type
     WHERE typnamespace = 'public'::regnamespace AND typtype <> 'c' AND NOT (typtype = 'b' AND typcategory = 'A') ORDER BY typname
 """
-_KINDS: Final = {"r": "TABLE", "v": "VIEW", "c": "TYPE"}
+_PARTITIONS: Final = """
+    SELECT 'PARTITION BY ' || pg_get_partkeydef(c.oid) FROM pg_class c WHERE c.oid = $1 AND c.relkind = 'p'
+    UNION ALL SELECT 'PARTITION OF ' || i.inhparent::regclass || ' ' || pg_get_expr(c.relpartbound, c.oid)
+    FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid WHERE c.oid = $1 AND c.relispartition
+"""
+_KINDS: Final = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "c": "TYPE"}
 _STORAGES: Final = {"p": "PLAIN", "e": "EXTERNAL", "x": "EXTENDED", "m": "MAIN"}
 _COMPRESSIONS: Final = {"p": "pglz", "l": "lz4"}
 _IDENTITIES: Final = {"a": "ALWAYS", "d": "BY DEFAULT"}
@@ -91,6 +97,7 @@ async def _relation(connection: Connection, relation: asyncpg.Record) -> str:
     lines += [_column(column) for column in await connection.fetch(_COLUMNS, oid)]
     for query in (_CONSTRAINTS, _INDEXES, _TRIGGERS):
         lines += [row[0] for row in await connection.fetch(query, oid)]
+    lines += [row[0] for row in await connection.fetch(_PARTITIONS, oid)]
     lines += [f"WITH {option}" for option in relation["options"] or ()]
     lines += [f"WITH toast.{option}" for option in relation["toast_options"] or ()]
     if kind == "v":

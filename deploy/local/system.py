@@ -23,8 +23,10 @@ from deploy.permissions.databases import AUDIT, grants_sql
 from deploy.sandbox.process import SandboxProcess, start_sandbox
 from shared.card_data.encryption import generate_keyset
 from shared.messaging.apply import apply_topology
+from shared.messaging.optional_queues import OptionalQueueSettings
 from shared.persistence.migrate import migrate
 from shared.private_files import write_private
+from shared.settings import EnvironmentVariables
 
 SANDBOX_KEY: Final = "sk_test_remit"
 
@@ -98,7 +100,8 @@ def open_system_on(stack: Stack, *, keep: str | None = None, **settings: str) ->
 
 async def prepare(stack: Stack) -> None:
     """The set-up: topology, migrations, permissions."""
-    await apply_topology(stack.rabbitmq_url_of(SETUP))
+    unbound = OptionalQueueSettings.read(EnvironmentVariables()).unbound
+    await apply_topology(stack.rabbitmq_url_of(SETUP), unbound=unbound)
     for service in SERVICES:
         await migrate(stack.service_database_url(service), ROOT / "services" / service / "migrations")
         if stack.passwords:

@@ -18,6 +18,7 @@ from typing import Final, Literal, get_args
 
 from deploy.permissions import databases
 from deploy.permissions.passwords import rabbitmq_hash
+from shared.contracts import operations
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES, PUBLIC_COMMANDS
 from shared.messaging.topology import (
@@ -189,6 +190,8 @@ def _entered_by(service: str, message: type[Contract]) -> frozenset[str]:
         return frozenset()
     if message.kind == "command":
         return frozenset({message.exchange}) if service in ISSUERS else frozenset()
+    if message.__module__ == operations.__name__:
+        return frozenset({message.exchange})
     if message.__module__.rpartition(".")[2] != service:
         return frozenset()
     if not is_public(message.exchange):

@@ -189,6 +189,20 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
                 "sender",
             ),
         ),
+        "commands": Grant("SELECT, INSERT, UPDATE, DELETE", purge=_texts("type", "invoice_id", "answer", "reason")),
+        "instances": Grant("SELECT, INSERT, UPDATE, DELETE", purge=_texts("instance", "service", "state")),
+        "invoices": Grant(
+            "SELECT, INSERT, UPDATE, DELETE", purge=_texts("invoice_id", "customer_id", "currency", "status")
+        ),
+        # A function of the owner's deletes them by the week.
+        "messages": Grant(_APPENDED, purge=_texts("invoice_id", "facts")),
+        "payments": Grant(
+            "SELECT, INSERT, UPDATE, DELETE",
+            purge=_texts(
+                "invoice_id", "currency", "status", "receipt_number", "reference_code", "gateway_id", "correlation_id"
+            ),
+        ),
+        "queues": Grant("SELECT, INSERT, UPDATE", purge=_texts("name")),
         # A trigger lets a purge only take words out, and the salt.
         "journal": Grant(_APPENDED, purge=f"INSERT, {_texts('who', 'details', 'salt')}"),
         "people": Grant(_KEPT),
@@ -201,7 +215,9 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
 }
 """Tables and views, by service. `payments` and `dead_letters` lose bodies and cards by UPDATE; no row of theirs is ever deleted."""
 
-FUNCTIONS: Final[Mapping[Service, tuple[str, ...]]] = {"staff": ("journal_digest", "journal_hash")}
+FUNCTIONS: Final[Mapping[Service, tuple[str, ...]]] = {
+    "staff": ("journal_digest", "journal_hash", "keep_weeks_of_messages")
+}
 """Functions that a service's role and the purge may run: a trigger runs them as whoever writes. PostgreSQL checks no right to the trigger's
 own function."""
 
@@ -305,8 +321,13 @@ BEGIN
   END IF;
   FOR one IN
     SELECT format('TABLE %s', oid::regclass) FROM pg_class
-      WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')
+      WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
         AND pg_get_userbyid(relowner) <> ours
+    UNION ALL SELECT format('TABLE %s', oid::regclass) FROM pg_class
+      WHERE relnamespace = to_regnamespace('weeks') AND relkind = 'r'
+        AND pg_get_userbyid(relowner) <> ours
+    UNION ALL SELECT format('SCHEMA %I', nspname) FROM pg_namespace
+      WHERE nspname = 'weeks' AND pg_get_userbyid(nspowner) <> ours
     UNION ALL SELECT format('TYPE %s', reltype::regtype) FROM pg_class
       WHERE relnamespace = 'public'::regnamespace AND relkind = 'c'
         AND pg_get_userbyid(relowner) <> ours
@@ -317,7 +338,7 @@ BEGIN
     EXECUTE format('ALTER %s OWNER TO %I', one, ours);
   END LOOP;
 END $$;"""
-"""A database that was migrated by another role changes hands. A sequence of a column follows its table."""
+"""A database that was migrated by another role changes hands. A sequence of a column follows its table. In `weeks` are partitions."""
 
 _CONNECT: Final = """\
 DO $$ BEGIN

@@ -54,6 +54,10 @@ DIGESTED: dict[str, dict[str, str]] = {
                            FROM dead_letters""",
         "cases": "SELECT payment_id, invoice_id, status, version, decided_by, amount_minor, currency FROM cases",
         "journal": "SELECT * FROM journal",
+        "invoices": "SELECT invoice_id, customer_id, amount_minor, currency, status FROM invoices",
+        "payments": """SELECT payment_id, invoice_id, amount_minor, currency, status, version, receipt_number, reference_code, gateway_id
+                       FROM payments""",
+        "commands": "SELECT command_id, type, invoice_id, answer, reason FROM commands",
     },
 }
 """What recovery and replay must not change. Columns and rows that change with time alone are left out: reminders are counted, deadlines of

@@ -13,12 +13,20 @@ from services.audit.expected_messages import KEPT_DAYS, ExpectedMessage, command
 from services.audit.finding import Source, Tally
 from services.audit.routes import SERVICE_OF
 from services.audit.stores import DATABASES, Stores
-from shared.messaging.topology import COMMANDS, DEAD_LETTERS, PUBLIC_EXCHANGES, UNREADABLE_DEAD_LETTERS
+from shared.messaging.topology import (
+    COMMANDS,
+    DEAD_LETTERS,
+    HEARTBEATS,
+    JOURNAL,
+    PUBLIC_EXCHANGES,
+    UNREADABLE_DEAD_LETTERS,
+)
 
 PAGE = 2_000
 """The number of messages that are looked up at a time."""
 
 _HANDLED = "SELECT message_id FROM inbox WHERE message_id = ANY($1::uuid[])"
+_HEARD = "SELECT id FROM messages WHERE id = ANY($1::uuid[])"
 _DEAD_LETTERS = """
     SELECT event_id, message_id FROM dead_letters
     WHERE queue = $1 AND (event_id = ANY($2::uuid[]) OR message_id = ANY($3::text[]))"""
@@ -127,7 +135,7 @@ async def _check_tapped(counted: Tally, stores: Stores, tap: TapRecording) -> No
     for page in pages(tap.messages(), PAGE):
         for queue, tapped in _by_queue(page):
             counted.look(len(tapped))
-            if queue in SERVICE_OF:
+            if queue in SERVICE_OF and queue != HEARTBEATS:
                 unnamed += await _ended(counted, books, queue, tapped)
     if unnamed:
         counted.missing(f"{unnamed} commands came without an id of their own: what happened to them", Source.TAP)
@@ -208,6 +216,8 @@ class _Books:
 
     async def handled(self, queue: str, ids: Sequence[UUID]) -> set[UUID]:
         database = self.stores.databases[SERVICE_OF[queue]]
+        if queue == JOURNAL:
+            return {row["id"] for row in await database.page(_HEARD, list(ids))}
         if queue != COMMANDS:
             return {row["message_id"] for row in await database.page(_HANDLED, list(ids))}
         return await answered(database, ids)

@@ -16,7 +16,7 @@ _COLUMNS = """
            array_agg(t.typname IN ('bytea', '_bytea') ORDER BY a.attnum) AS is_bytea
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
     JOIN pg_type t ON t.oid = a.atttypid
-    WHERE c.relkind IN ('r', 'm') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+    WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
       AND a.attnum > 0 AND NOT a.attisdropped
       AND (t.typcategory IN ('S', 'A', 'X') OR t.typname IN ('bytea', 'json', 'jsonb', 'xml', 'int8', 'numeric'))
     GROUP BY c.oid ORDER BY 1"""

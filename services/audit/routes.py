@@ -12,10 +12,13 @@ _FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.type ==
 
 @lru_cache(maxsize=1_000)
 def queues_for(exchange: str, routing_key: str) -> tuple[str, ...]:
-    """The work queues that the broker copies such a message to: by exact key, or through an exchange that ignores keys."""
+    """The work queues that the broker copies such a message to: by exact key, or through an exchange that ignores keys.
+
+    Without those that may be unbound, and drop what they have no room for.
+    """
     entered = bound_exchange(exchange)
     bound = Binding(entered, ANY_KEY if entered in _FANOUTS else routing_key)
-    return tuple(queue.name for queue in WORK_QUEUES if bound in queue.bindings)
+    return tuple(queue.name for queue in WORK_QUEUES if bound in queue.bindings and not queue.is_optional)
 
 
 def kept_as(command_id: UUID, *senders: str | None) -> tuple[UUID, ...]:

@@ -66,6 +66,8 @@ def assemble_with(runtime: Runtime, settings: ChargingSettings, gateway: Gateway
     runtime.in_background(claimer, wait=claimer.wait)
     runtime.in_background(watch, wait=watch.wait)
     runtime.sample(store.due_reading(claimer.due), store.IN_DOUBT, store.MONEY)
+    runtime.vitals.count_overdue = store.count_overdue
+    runtime.vitals.leases_held = charging.at_work
     metrics.GATEWAY_PACE.follow(lambda: pace.speed)
     runtime.add_retention(ledger.ATTEMPTS_RETENTION)
     runtime.on_drain(charging.finish)

@@ -128,6 +128,10 @@ class Charging:
         """How long a payment may wait for its turn. The rest of its lease is for the call."""
         return self.lease.seconds - self.lease.renew_below_s
 
+    def at_work(self) -> int:
+        """How many payments are leased to this instance."""
+        return len(self._tasks)
+
     def accept(self, rows: Sequence[PaymentRow]) -> None:
         """Work on these payments, which are leased to this instance."""
         for row in rows:

@@ -454,6 +454,17 @@ DUE = Reading(
 """Payments that are due and that no instance holds."""
 
 
+async def count_overdue(connection: Connection, for_s: int, at_most: int) -> int:
+    """How many payments have been due for longer than `for_s` seconds and no instance holds them; counted up to `at_most`."""
+    return int(
+        await connection.fetchval(
+            "SELECT count(*) FROM (SELECT FROM payments WHERE due_at < now() - make_interval(secs => $1) ORDER BY due_at LIMIT $2) d",
+            for_s,
+            at_most,
+        )
+    )
+
+
 def due_reading(due: DueRows) -> Reading:
     """The same, read from where the claimer looks."""
     return replace(DUE, since=lambda: due.since)

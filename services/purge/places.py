@@ -35,6 +35,12 @@ PLACES: dict[str, tuple[TextTable, ...]] = {
         TextTable("dead_letters", ("id",)),
         TextTable("cases", ("payment_id",)),
         TextTable("journal", ("id",)),
+        TextTable("messages", ("id", "at")),
+        TextTable("invoices", ("invoice_id",)),
+        TextTable("payments", ("payment_id",)),
+        TextTable("commands", ("command_id",)),
+        TextTable("instances", ("instance",)),
+        TextTable("queues", ("name",)),
         OUTBOX,
     ),
     "invoice": (

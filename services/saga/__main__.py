@@ -18,6 +18,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.consume("saga.events", SagaHandler(schedule))
     runtime.in_background(DeadlineScheduler(runtime.database, runtime.relay, runtime.clock, schedule))
     runtime.sample(store.AT_WORK)
+    runtime.vitals.count_overdue = store.count_overdue
     runtime.add_retention(store.FIRED_RETENTION, store.JOURNAL_RETENTION)
 
 

@@ -13,7 +13,7 @@ from services.saga.refunds import AskedRefund, AskedRefunds, AskedRefundStatus
 from shared.ids import derived_id
 from shared.messaging.envelope import Cause
 from shared.observability import metrics
-from shared.persistence.database import Record, Tx
+from shared.persistence.database import Connection, Record, Tx
 from shared.persistence.due_rows import WHENEVER, DueRows, DueWindow
 from shared.persistence.retention import RetentionRule, retention_of_details
 from shared.persistence.store_sampler import Gauged, Reading
@@ -95,6 +95,18 @@ class DueDeadline:
 def deadline_id(payment_id: UUID, number: int) -> UUID:
     """The id of a deadline. The messages that the deadline causes derive their ids from it."""
     return derived_id(payment_id, f"deadline:{number}")
+
+
+async def count_overdue(connection: Connection, for_s: int, at_most: int) -> int:
+    """How many deadlines have been due for longer than `for_s` seconds and have not fired; counted up to `at_most`."""
+    return int(
+        await connection.fetchval(
+            """SELECT count(*) FROM (SELECT FROM deadlines WHERE fired_at IS NULL AND due_at < now() - make_interval(secs => $1)
+               ORDER BY due_at LIMIT $2) d""",
+            for_s,
+            at_most,
+        )
+    )
 
 
 async def load(tx: Tx, payment_ids: Collection[UUID], *, lock: bool = True) -> dict[UUID, Saga]:

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from services.staff import store
+from services.staff import store, story_store
 from services.staff.decisions import DecisionRepeater
 from services.staff.handlers import CaseHandler
+from services.staff.instances import HeartbeatHandler, QueueWatch
 from services.staff.intake import Intake
 from services.staff.journal import JournalHeadLog
+from services.staff.listening import JournalHandler, NoInbox, WeekKeeper
 from services.staff.settings import StaffSettings
 from services.staff.unreadable import UnreadableWatch
-from shared.messaging.topology import DEAD_LETTERS, UNREADABLE_DEAD_LETTERS
+from shared.messaging.topology import DEAD_LETTERS, HEARTBEATS, JOURNAL, UNREADABLE_DEAD_LETTERS
 from shared.service import Runtime, run_service
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -34,7 +36,14 @@ async def assemble(runtime: Runtime) -> None:
     runtime.in_background(JournalHeadLog(runtime.database))
     runtime.in_background(DecisionRepeater(runtime.database, runtime.relay, runtime.clock))
     runtime.sample(store.OPEN_LETTERS, store.OPEN_CASES)
-    runtime.add_retention(store.BODY_RETENTION)
+    runtime.add_retention(store.BODY_RETENTION, *story_store.RETENTION)
+    runtime.in_background(WeekKeeper(runtime.database))
+    settings = runtime.settings_as(StaffSettings)
+    if settings.heartbeats == "on":
+        runtime.consume(HEARTBEATS, HeartbeatHandler(), inbox=NoInbox())
+        runtime.in_background(QueueWatch(runtime.link("queues"), runtime.database))
+    if settings.staff_journal == "on":
+        runtime.consume(JOURNAL, JournalHandler(), inbox=NoInbox())
 
 
 def main() -> None:

@@ -3,11 +3,11 @@
 import re
 from types import ModuleType
 
-from shared.contracts import invoice, payment_gateway
+from shared.contracts import invoice, operations, payment_gateway
 from shared.contracts.base import Contract
 
-MODULES = (invoice, payment_gateway)
-"""One module for each service that owns messages."""
+MODULES = (invoice, payment_gateway, operations)
+"""One module for each service that owns messages, and one for those that every service says."""
 
 
 def _messages(module: ModuleType) -> list[type[Contract]]:

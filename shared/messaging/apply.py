@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,8 +36,10 @@ class TopologyError(Exception):
     """The topology could not be applied or checked. The text is one sentence that tells an operator what to do."""
 
 
-async def apply_topology(url: str, *, replace: bool = False) -> None:
+async def apply_topology(url: str, *, replace: bool = False, unbound: Collection[str] = ()) -> None:
     """Create exchanges, queues and bindings. Those that exist with the same settings are left alone.
+
+    Optional queues in `unbound` lose their bindings, and are left with what they hold.
 
     Raises `TopologyError` if one exists with other settings. A queue holds messages, so no queue is ever deleted here, and one that an
     earlier build made is left as it is (`leftovers` names it). An exchange holds none: with `replace` it is deleted and created again.
@@ -49,7 +51,7 @@ async def apply_topology(url: str, *, replace: bool = False) -> None:
             await _create_queue(link, queue)
         former = {one: successor for one, successor in FORMER_EXCHANGES.items() if await _is_there(link, one)}
         for exchange in (*EXCHANGES, *former):
-            await _create_exchange(link, exchange, replace=replace)
+            await _create_exchange(link, exchange, replace=replace, unbound=unbound)
         channel = await _channel(link)
         for exchange in EXCHANGES:
             for binding in exchange.bindings:
@@ -58,6 +60,12 @@ async def apply_topology(url: str, *, replace: bool = False) -> None:
             await channel.exchange_bind(successor, exchange.name, ANY_KEY, timeout=RPC_TIMEOUT_S)
         for name, replaced in PAST_THE_SCREEN.items():
             await _unbind(channel, name, replaced)
+        for queue in _named(unbound):
+            await _unbind(channel, queue.name, queue.bindings)
+
+
+def _named(names: Collection[str]) -> list[Queue]:
+    return [queue for queue in QUEUES if queue.name in names]
 
 
 async def _create_queue(link: BrokerLink, queue: Queue) -> None:
@@ -71,7 +79,7 @@ async def _create_queue(link: BrokerLink, queue: Queue) -> None:
         ) from None
 
 
-async def _create_exchange(link: BrokerLink, exchange: Exchange, *, replace: bool) -> None:
+async def _create_exchange(link: BrokerLink, exchange: Exchange, *, replace: bool, unbound: Collection[str]) -> None:
     """Create the exchange and bind our queues to it, without delay: a message that comes before the binding finds no queue."""
     channel = await _channel(link)
     try:
@@ -86,11 +94,11 @@ async def _create_exchange(link: BrokerLink, exchange: Exchange, *, replace: boo
         await channel.exchange_delete(exchange.name, timeout=RPC_TIMEOUT_S)
         await _declare(channel, exchange)
     for queue in QUEUES:
-        await _bind(channel, queue, only=exchange.name)
+        await _bind(channel, queue, only=exchange.name, unbound=unbound)
 
 
-async def _bind(channel: Channel, queue: Queue, *, only: str | None = None) -> None:
-    for binding in queue.bindings:
+async def _bind(channel: Channel, queue: Queue, *, only: str | None = None, unbound: Collection[str] = ()) -> None:
+    for binding in () if queue.name in unbound else queue.bindings:
         if only is None or binding.exchange == only:
             arguments: dict[str, Any] = {**binding.arguments}
             await channel.queue_bind(
@@ -104,8 +112,10 @@ async def _unbind(channel: Channel, queue: str, bindings: Sequence[Binding]) -> 
         await channel.queue_unbind(queue, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
 
 
-async def prune_topology(url: str) -> None:
+async def prune_topology(url: str, *, unbound: Collection[str] = ()) -> None:
     """Remove the bindings and exchanges that earlier versions made, after making those that replace them. Raises `TopologyError`.
+
+    Queues in `unbound` are not bound: see `apply_topology`.
 
     From then on, messages of an instance of such an earlier version no longer reach our queues, and the broker refuses commands of a sender
     that publishes to such an exchange.
@@ -114,7 +124,7 @@ async def prune_topology(url: str) -> None:
         for queue in QUEUES:
             channel = await _channel(link)
             try:
-                await _bind(channel, queue)
+                await _bind(channel, queue, unbound=unbound)
             except ChannelNotFoundEntity as error:
                 raise TopologyError(f"{error}: run `remit topology apply` first") from None
             await _unbind(channel, queue.name, queue.retired)

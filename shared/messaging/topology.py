@@ -9,6 +9,9 @@ Every other event is published twice: to its own exchange (`own_exchange`), whic
 topic exchange of its name, where anybody may bind any pattern (`shared.messaging.relay`). One publish would do for both, but a full queue
 that somebody bound makes the broker refuse all of it, and a pattern with many `#` makes it take minutes.
 
+Some queues only feed views of staff (`Queue.is_optional`). They get what others of ours get, or public copies, so nothing is published for
+them, and they never refuse a message: when they are full, they drop the oldest.
+
 The build before published to a third exchange (`ingress_exchange`), which gives an event to our queues and on to the topic exchange: by a
 binding, or as its alternate exchange.
 
@@ -28,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from shared.contracts import invoice, payment_gateway
+from shared.contracts import invoice, operations, payment_gateway
 from shared.contracts.base import Contract
 from shared.contracts.catalogue import MESSAGES
 
@@ -68,6 +71,15 @@ message that ends connections is gone after a minute or two."""
 SUSPECT_DELIVERY_LIMIT = 1_000
 """Beyond this limit the broker drops a suspect command. It comes that far only if it also ends connections: then nobody can read it, and
 the broker must not dead-letter it."""
+JOURNAL = "staff.journal"
+"""The queue from which staff hear what happened, for the stories of invoices. What pays never comes here: neither commands of others nor
+the requests of payments."""
+JOURNAL_BYTES_MAX = 1024**3
+"""About a million messages. Beyond them the oldest are dropped: a story is a copy, and no payment may wait for it."""
+HEARTBEATS = "staff.heartbeats"
+"""The queue from which staff hear which instances run."""
+HEARTBEATS_BYTES_MAX = 4 * 1024**2
+"""About four thousand heartbeats. Beyond them the oldest are dropped: only the newest of an instance is of use."""
 LAST_DELIVERY_LIMIT = 1_000_000
 """Beyond this limit the broker drops a message, since its queue has no dead-letter exchange. It is for a queue that nobody consumes, and a
 person who looks into it never reaches the limit."""
@@ -185,6 +197,15 @@ class Queue:
     dead_letters_to: str | None = DEAD_LETTERS
     delivery_limit: int = DELIVERY_LIMIT
     former_delivery_limit: int | None = None
+    overflow: Literal["reject-publish", "drop-head"] = "reject-publish"
+    """What the broker does beyond `bytes_max`: it refuses what is published, or drops the oldest message. It drops only where nothing but
+    a view of staff is lost."""
+    bytes_max: int = QUEUE_BYTES_MAX
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether everything works without its bindings, because only views of staff need it. No sender minds if it is not bound."""
+        return self.overflow == "drop-head"
 
     @property
     def arguments(self) -> dict[str, str | int]:
@@ -200,8 +221,8 @@ class Queue:
         return {
             "x-queue-type": "quorum",
             "x-delivery-limit": delivery_limit,
-            "x-overflow": "reject-publish",
-            "x-max-length-bytes": QUEUE_BYTES_MAX,
+            "x-overflow": self.overflow,
+            "x-max-length-bytes": self.bytes_max,
         }
 
     @property
@@ -225,7 +246,7 @@ class Queue:
         a limit above the queue's own, which would have no effect.
         """
         for wanted, own, what in (
-            (bytes_max, QUEUE_BYTES_MAX, "bytes"),
+            (bytes_max, self.bytes_max, "bytes"),
             (delivery_limit, self.delivery_limit, "deliveries"),
         ):
             if wanted is not None and wanted > own:
@@ -243,6 +264,8 @@ class Queue:
 
         Those builds bound a type with any suffix (`type.#`), or a type with one suffix. A queue that has both bindings still gets every
         message once. The requests of payments came by the exchange of all events."""
+        if self.is_optional:
+            return ()
         keys = {binding.routing_key for binding in self.bindings}
         found = list(_RETIRED.get(self.name, ()))
         for topic, direct in _INGRESS.items():
@@ -283,7 +306,7 @@ _DOUBTS = (
     payment_gateway.PaymentRefundFailed,
 )
 
-WORK_QUEUES = (
+_OF_SERVICES = (
     Queue(COMMANDS, (Binding(ACCEPTED_COMMANDS, ANY_KEY),)),
     Queue(
         "invoice.settlement",
@@ -325,6 +348,43 @@ WORK_QUEUES = (
         + _bind(*_OUTCOMES, payment_gateway.PaymentInquired, routing_suffixes=[CASE]),
     ),
 )
+"""The queues without which no payment goes on."""
+_NEEDED = frozenset(binding for queue in _OF_SERVICES for binding in queue.bindings)
+
+
+def _listen(*messages: type[Contract]) -> tuple[Binding, ...]:
+    """The bindings by which staff hear `messages` too: where another queue of ours gets them, else among the public copies.
+
+    So no sender publishes anything more for the sake of it, whether these bindings are there or not.
+    """
+    bindings = dict.fromkeys(_bind(*messages))
+    taken = [binding for binding in bindings if binding in _NEEDED]
+    keys = {binding.routing_key for binding in taken}
+    public = dict.fromkeys(
+        Binding(message.exchange, key)
+        for message in messages
+        if is_public(message.exchange)
+        for key in (routing_key(message.wire_name, suffix) for suffix in get_args(RoutingSuffix))
+        if key not in keys
+    )
+    return (*taken, *public)
+
+
+JOURNALLED: Final = tuple(
+    message for message in MESSAGES if is_public(message.exchange) or message.exchange == "settlement.commands"
+)
+"""What staff hear of an invoice and its payments: all public events, and the commands between services."""
+WORK_QUEUES = (
+    *_OF_SERVICES,
+    Queue(JOURNAL, _listen(*JOURNALLED), dead_letters_to=None, overflow="drop-head", bytes_max=JOURNAL_BYTES_MAX),
+    Queue(
+        HEARTBEATS,
+        (Binding(operations.Heartbeat.exchange, operations.Heartbeat.wire_name),),
+        dead_letters_to=None,
+        overflow="drop-head",
+        bytes_max=HEARTBEATS_BYTES_MAX,
+    ),
+)
 
 QUEUES = (
     *WORK_QUEUES,
@@ -362,7 +422,7 @@ def work_queue_of(queue: str) -> str:
     return COMMANDS if queue == SUSPECT_COMMANDS else queue
 
 
-_BOUND = dict.fromkeys(binding for queue in QUEUES for binding in queue.bindings)
+_BOUND = dict.fromkeys(binding for queue in QUEUES if not queue.is_optional for binding in queue.bindings)
 
 EXCHANGES = (
     Exchange(COMMAND_ENTRY, type="fanout"),
@@ -375,6 +435,7 @@ EXCHANGES = (
     ),
     Exchange("settlement.commands", type="direct"),
     Exchange(_REQUESTED.exchange, type="direct"),
+    Exchange(operations.Heartbeat.exchange, type="direct"),
     *(Exchange(direct, type="direct", alternate=topic) for topic, direct in _INGRESS.items()),
     *(Exchange(own, type="direct") for own in _OWN.values()),
     *(

@@ -40,6 +40,10 @@ class SampledGauge(Collector):
         """Show nothing: nobody knows the values now."""
         self._read = dict
 
+    def values(self) -> Values:
+        """What is shown at present."""
+        return dict(self._read())
+
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The values at present, for the registry."""
         family = GaugeMetricFamily(self.name, self._documentation, labels=self.labels)

@@ -23,12 +23,15 @@ BACKGROUND_TASKS: Final = (
     ("shared.persistence.retention", "RetentionCleaner"),
     ("shared.persistence.stalled_sessions", "StalledSessions"),
     ("shared.persistence.store_sampler", "StoreSampler"),
+    ("shared.heartbeat", "HeartbeatSender"),
     ("services.invoice.reminders", "RequestReminder"),
     ("services.payment_gateway.gateway_watch", "GatewayWatch"),
     ("services.payment_gateway.lease_claimer", "LeaseClaimer"),
     ("services.saga.deadlines", "DeadlineScheduler"),
     ("services.staff.decisions", "DecisionRepeater"),
+    ("services.staff.instances", "QueueWatch"),
     ("services.staff.journal", "JournalHeadLog"),
+    ("services.staff.listening", "WeekKeeper"),
     ("services.staff.unreadable", "UnreadableWatch"),
 )
 """All background tasks, by module and class. tests/unit/test_background.py compares this list with the code."""

@@ -111,10 +111,10 @@ _TABLES = """
     SELECT c.relname AS table, a.attname AS name, format_type(a.atttypid, NULL) AS type,
         a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS is_required
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'c') AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'c') AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY c.relname, a.attnum"""
 _INSERT = re.compile(
-    r"INSERT INTO (?P<table>\w+)(?: \((?P<columns>[^()]*)\)"
+    r"INSERT INTO (?P<table>\w+)(?: AS \w+)?(?: \((?P<columns>[^()]*)\)"
     r"(?:\s+SELECT (?:\w+\.)?\*[^()]* FROM unnest\((?P<rows>[^()]*)\))?)?"
 )
 _ROW_TYPE = re.compile(r"\$\d+::(\w+)\[\]")

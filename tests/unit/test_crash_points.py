@@ -60,6 +60,8 @@ EXEMPT = {
     ("services/staff/desk/routing.py", "_sign_in_first"): "keeps what was typed: the form is still in the browser",
     ("services/staff/desk/sessions.py", "visitor_of"): "when somebody clicked last: a later click says it again",
     ("services/staff/desk/sessions.py", "_program"): "when a token was used last: a later request says it again",
+    ("shared/heartbeat.py", "_overdue"): "reads only",
+    ("shared/heartbeat.py", "run_once"): "a heartbeat that is lost is followed by the next",
     ("services/invoice/rebuild.py", "rebuild"): "reads only",
     ("services/purge/run.py", "_rows"): "reads only",
     ("services/purge/run.py", "_forget_cached_states"): "ends sessions, which a repetition ends again",

@@ -345,6 +345,68 @@ class FinishedBooks:
             updated_at=self.now,
         )
 
+    async def heard(self, name: str) -> None:
+        """What staff heard of a payment, of an instance and of a queue."""
+        about = {"invoice_id": f"INV-{name}"}
+        await self.insert(
+            "staff",
+            "messages",
+            id=command(f"heard {name}"),
+            at=self.now,
+            type=18,
+            payment_id=payment(name),
+            cause=command(name),
+            facts={"amount_minor": 1_250, "currency": "EUR", "reason": "no_readable_answer"},
+            **about,
+        )
+        await self.insert(
+            "staff",
+            "invoices",
+            customer_id="C-1",
+            amount_minor=1_250,
+            currency="EUR",
+            status="in_doubt",
+            issued_at=self.now,
+            changed_at=self.now,
+            **about,
+        )
+        await self.insert(
+            "staff",
+            "payments",
+            payment_id=payment(name),
+            amount_minor=1_250,
+            currency="EUR",
+            status="needs_decision",
+            version=1,
+            receipt_number="ch_1",
+            reference_code="PF-7KQ2MX9D",
+            gateway_id="pi_1",
+            correlation_id="c",
+            requested_at=self.now,
+            **about,
+        )
+        await self.insert(
+            "staff",
+            "commands",
+            command_id=command(name),
+            type="remit.invoice.IssueInvoice.v1",
+            answer="rejected",
+            reason="already_issued",
+            at=self.now,
+            **about,
+        )
+        await self.insert(
+            "staff",
+            "instances",
+            instance="host:1",
+            service="saga",
+            said_at=self.now,
+            heard_at=self.now,
+            first_at=self.now,
+            state={"version": "1", "not_ready": {}},
+        )
+        await self.insert("staff", "queues", name="saga.events", messages=0, consumers=1, seen_at=self.now)
+
     async def dead_letter(self, name: str, message_id: UUID, **changes: Any) -> None:
         values: dict[str, Any] = {
             "queue": "invoice.commands",
@@ -558,6 +620,7 @@ class FinishedBooks:
         await self.state(f"INV-{name}", "in_doubt", 3, payment_id=payment(name))
         await self.saga(name, ("in_doubt", "InDoubt", doubt), ("needs_decision", "NeedsDecision", needs), fired=False)
         await self.case(name, "needs_decision")
+        await self.heard(name)
 
     async def decided(self, name: str) -> None:
         """A person saw the money, and decided."""

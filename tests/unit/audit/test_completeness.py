@@ -129,6 +129,9 @@ MOVES_BY_ITSELF = {
     "inbox": "a message that is delivered again is recorded again",
     "outbox": "empty once all has been published",
     "deadlines": "a saga that waits always sets its next one",
+    "messages": "what a deadline says again is another message",
+    "instances": "an instance that starts is another one",
+    "queues": "messages come and go",
 }
 """Tables that recovery and replay may change, each with the reason."""
 

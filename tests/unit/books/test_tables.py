@@ -69,13 +69,13 @@ def short_name(message: type[Contract]) -> str:
 
 def queues_of(message: type[Contract]) -> set[str]:
     """Our queues that receive messages of this type, with any routing suffix."""
-    exchange = bound_exchange(message.exchange)
+    exchanges = {bound_exchange(message.exchange), message.exchange}
     keys = {"", *(routing_key(message.wire_name, suffix) for suffix in get_args(RoutingSuffix))}
     return {
         queue.name
         for queue in QUEUES
         for binding in queue.bindings
-        if binding.exchange == exchange and binding.routing_key in keys
+        if binding.exchange in exchanges and binding.routing_key in keys
     }
 
 

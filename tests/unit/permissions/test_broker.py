@@ -39,7 +39,10 @@ def test_services_write_what_they_say_and_read_their_queues() -> None:
     found = {
         name: (sorted(user.write), sorted(user.read)) for name, user in USERS.items() if name in ("saga", "invoice")
     }
-    assert found["saga"] == (["dead-letters.direct", "settlement.commands"], ["saga.events"])
+    assert found["saga"] == (
+        ["dead-letters.direct", "operations.heartbeats", "settlement.commands"],
+        ["saga.events"],
+    )
     writes, reads = found["invoice"]
     assert {"amq.default", "dead-letters.direct", "invoice.events", "invoice.events.own"} <= set(writes)
     assert not {name for name in writes if name.startswith(("payment", "settlement", "invoice.commands"))}
@@ -96,7 +99,7 @@ def test_few_may_have_one_exchange_of_ours_pass_on_what_another_gets() -> None:
         *(("invoice", to, "invoice.commands") for to in USERS["invoice"].write & {*exchanges}),
         *(
             ("staff", to, source)
-            for to in ("settlement.commands", "dead-letters.direct")
+            for to in ("settlement.commands", "dead-letters.direct", "operations.heartbeats")
             for source in ("dead-letters", "dead-letters.unreadable")
         ),
     }

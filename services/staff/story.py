@@ -1,0 +1,501 @@
+"""The story of an invoice: what happened, in which order, and why. Pure. `standing` says how it stands, `picture` draws its causes.
+
+It is told from what staff heard (`heard`), from cases, failed messages and the journal of people. What staff do not hear is not guessed:
+the request of a payment, and single calls to the gateway of healthy payments.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from services.staff.heard import CommandHeard, InvoiceHeard, MessageHeard, PaymentHeard
+from shared.records import dataclass, field, replace
+
+# -- words that are shown in their own way ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """An amount of money, in minor units."""
+
+    amount_minor: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Theirs:
+    """A text or code of a sender, of the gateway or of a person."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An id that can be copied, and the page about it if there is one."""
+
+    id: str
+    kind: Literal["invoice", "payment", "receipt", "reference", "refund", "letter", "customer"]
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A moment."""
+
+    at: datetime
+
+
+Words = tuple[str | Amount | Theirs | Named | When, ...]
+"""A sentence, whose parts are shown each in its own way."""
+
+
+def plain(words: Words) -> str:
+    """The words as a text for programs and tests."""
+    return "".join(_plain(word) for word in words)
+
+
+def _plain(word: str | Amount | Theirs | Named | When) -> str:
+    match word:
+        case str():
+            return word
+        case Amount(amount_minor, currency):
+            return f"{amount_minor} {currency}"
+        case Theirs(text):
+            return text
+        case Named(id_, _):
+            return id_
+        case When(at):
+            return at.isoformat()
+
+
+# -- what it is told from ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTold:
+    """A case as the story needs it. `decided`: a decision that is on its way, by whom and when."""
+
+    payment_id: UUID
+    status: str
+    is_open: bool
+    reason: str | None
+    opened_at: datetime
+    decided: tuple[str, str, datetime] | None = None
+    """Who decided, what, and when."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterTold:
+    """A failed message about the invoice or one of its payments."""
+
+    id: UUID
+    type: str | None
+    queue: str
+    reason: str
+    status: str
+    at: datetime
+    settled_by: str | None = None
+    settled_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryTold:
+    """What a person did about one of the payments or failed messages: an entry of the journal."""
+
+    id: UUID
+    at: datetime
+    who: str
+    action: str
+    subject: UUID
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Everything that is known about one invoice."""
+
+    invoice_id: str
+    invoice: InvoiceHeard | None = None
+    payments: tuple[PaymentHeard, ...] = ()
+    commands: tuple[CommandHeard, ...] = ()
+    messages: tuple[MessageHeard, ...] = ()
+    cases: tuple[CaseTold, ...] = ()
+    letters: tuple[LetterTold, ...] = ()
+    entries: tuple[EntryTold, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever heard of such an invoice."""
+        return not (self.invoice or self.payments or self.commands or self.messages or self.cases or self.letters)
+
+
+# -- the steps --------------------------------------------------------------------------------------------------------------------------
+
+SENDER, INVOICE, SAGA, GATEWAY_SERVICE, GATEWAY, PEOPLE, DESK = (
+    "Sender",
+    "Invoice",
+    "Saga",
+    "Payment gateway",
+    "Card gateway",
+    "People",
+    "Staff desk",
+)
+PARTIES: Final = (SENDER, INVOICE, SAGA, GATEWAY_SERVICE, GATEWAY, PEOPLE, DESK)
+"""The columns of the picture, from left to right."""
+Kind = Literal["", "act", "look", "work", "hand", "done"]
+PAUSE: Final = timedelta(minutes=1)
+"""A longer wait is shown if the gateway was asked in it."""
+STEPS_MAX: Final = 500
+"""Steps that a page shows. A payment has a dozen; one that is asked about for weeks has more."""
+ORDER_TRIES_MAX: Final = 64
+"""Links of causes that are followed. A healthy story has about ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happened. `number` counts from 1 in the order of the story; `cause` is the number of the step that brought it about.
+
+    `against` is the number of a step that it contradicts. `who` is the name of the person, else the party. `delay` is the time since its
+    cause, or since the step that it contradicts; None if there is none.
+    """
+
+    at: datetime
+    party: str
+    title: str
+    text: Words = ()
+    kind: Kind = ""
+    number: int = 0
+    cause: int | None = None
+    against: int | None = None
+    who: str = ""
+    delay: timedelta | None = None
+    pause: tuple[timedelta, int] | None = None
+    """The wait before this step, and how often the gateway was asked in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A step that has no number yet. `id` is that of its message or entry, `cause` that of what caused it."""
+
+    id: UUID
+    step: Step
+    cause: UUID | None = None
+    against: UUID | None = None
+
+
+def steps_of(told: Told) -> tuple[Step, ...]:
+    """The steps of the story, the earliest first, each after its cause. Clocks of servers differ a little: causes decide, then times."""
+    drafts = _in_order(_drafts(told))[:STEPS_MAX]
+    numbers = {draft.id: number for number, draft in enumerate(drafts, start=1)}
+    at = {draft.id: draft.step.at for draft in drafts}
+    asked = _questions(told.messages)
+    steps: list[Step] = []
+    for number, draft in enumerate(drafts, start=1):
+        origin = draft.cause if draft.cause in numbers else draft.against
+        steps.append(
+            replace(
+                draft.step,
+                number=number,
+                cause=numbers.get(draft.cause) if draft.cause is not None else None,
+                against=numbers.get(draft.against) if draft.against is not None else None,
+                who=draft.step.who or draft.step.party,
+                delay=max(timedelta(), draft.step.at - at[origin]) if origin in at else None,
+                pause=_pause(steps[-1].at, draft.step.at, asked) if steps else None,
+            )
+        )
+    return tuple(steps)
+
+
+def _drafts(told: Told) -> list[_Draft]:
+    drafts = [_of_message(message, told) for message in told.messages]
+    heard = {message.cause for message in told.messages}
+    drafts += [_of_entry(entry) for entry in told.entries if entry.id not in heard]
+    drafts += [_of_letter(letter) for letter in told.letters]
+    in_doubt = {message.payment_id for message in told.messages if message.name in _OF_CASES}
+    drafts += [_of_case(case) for case in told.cases if case.payment_id not in in_doubt]
+    return list({draft.id: draft for draft in drafts}.values())
+
+
+_OF_CASES: Final = frozenset({"PaymentInDoubt", "PaymentNeedsDecision", "PaymentRefundInDoubt", "PaymentRefundFailed"})
+
+
+def _in_order(drafts: Sequence[_Draft]) -> list[_Draft]:
+    by_id = {draft.id: draft for draft in drafts}
+
+    def place(draft: _Draft) -> tuple[datetime, int]:
+        at, depth = draft.step.at, 0
+        cause = by_id.get(draft.cause) if draft.cause is not None else None
+        while cause is not None and depth < ORDER_TRIES_MAX:
+            at, depth = max(at, cause.step.at), depth + 1
+            cause = by_id.get(cause.cause) if cause.cause is not None else None
+        return at, depth
+
+    places = {draft.id: place(draft) for draft in drafts}
+    return sorted(drafts, key=lambda draft: (*places[draft.id], draft.id))
+
+
+def _questions(messages: Iterable[MessageHeard]) -> list[datetime]:
+    """When the gateway was asked, as far as cases tell."""
+    found = {
+        datetime.fromisoformat(attempt["at"])
+        for message in messages
+        for attempt in message.facts.get("attempts", ())
+        if attempt.get("step") == "inquire"
+    }
+    return sorted(found)
+
+
+def _pause(before: datetime, at: datetime, asked: Sequence[datetime]) -> tuple[timedelta, int] | None:
+    if at - before < PAUSE:
+        return None
+    number = sum(before < one < at for one in asked)
+    return (at - before, number) if number else None
+
+
+# -- a step for each kind of message ----------------------------------------------------------------------------------------------------
+
+Teller = Callable[[MessageHeard, Told], Step]
+
+
+def _of_message(message: MessageHeard, told: Told) -> _Draft:
+    teller = _TELLERS.get(message.name, _unknown)
+    against = _contradicted(message, told) if message.facts.get("late") else None
+    return _Draft(message.id, teller(message, told), message.cause, against)
+
+
+def _contradicted(message: MessageHeard, told: Told) -> UUID | None:
+    """The outcome that a late capture contradicts."""
+    before = [
+        one
+        for one in told.messages
+        if one.payment_id == message.payment_id and one.name in ("PaymentNotCharged", "PaymentDeclined")
+    ]
+    return max(before, key=lambda one: one.facts.get("version", 0)).id if before else None
+
+
+def _money(facts: Mapping[str, Any]) -> Words:
+    amount, currency = facts.get("amount_minor"), facts.get("currency")
+    return (Amount(amount, currency),) if isinstance(amount, int) and isinstance(currency, str) else ()
+
+
+def _theirs(value: object, before: str = "") -> Words:
+    return (before, Theirs(str(value))) if value else ()
+
+
+def _simple(party: str, title: str, kind: Kind = "") -> Teller:
+    def tell(message: MessageHeard, _: Told) -> Step:
+        return Step(message.at, party, title, (), kind)
+
+    return tell
+
+
+def _with_reason(party: str, title: str, kind: Kind = "") -> Teller:
+    def tell(message: MessageHeard, _: Told) -> Step:
+        return Step(message.at, party, title, _theirs(message.facts.get("reason")), kind)
+
+    return tell
+
+
+def _issued(message: MessageHeard, _: Told) -> Step:
+    customer = message.facts.get("customer_id")
+    text: Words = ("Invoice of ", *_money(message.facts))
+    if customer:
+        text = (*text, " for customer ", Named(str(customer), "customer"))
+    return Step(message.at, SENDER, "IssueInvoice, accepted", text)
+
+
+def _rejected(message: MessageHeard, _: Told) -> Step:
+    name = str(message.facts.get("command_type", "")).rpartition(".v")[0].rpartition(".")[2] or "A command"
+    return Step(
+        message.at, SENDER, f"{name}, rejected", _theirs(message.facts.get("reason"), "The sender was told "), "look"
+    )
+
+
+def _captured(message: MessageHeard, told: Told) -> Step:
+    facts = message.facts
+    text: Words = ("receipt ", Named(str(facts.get("receipt_number")), "receipt"))
+    against = _contradicted(message, told) if facts.get("late") else None
+    if facts.get("late"):
+        text = (
+            *text,
+            ". The payment had another outcome before" if against is None else ". It contradicts an earlier outcome",
+        )
+        return Step(message.at, GATEWAY, "Found charged, late", text, "act")
+    title = "Charged (decided)" if facts.get("decided_by") else "Charged"
+    return Step(message.at, GATEWAY_SERVICE, title, (*text, ", ", *_money(facts)), "done")
+
+
+def _not_charged(message: MessageHeard, _: Told) -> Step:
+    decided = message.facts.get("decided_by")
+    title = "Not charged (decided)" if decided else "Not charged"
+    return Step(message.at, GATEWAY_SERVICE, title, () if decided else _theirs(message.facts.get("reason")), "done")
+
+
+def _needs_decision(message: MessageHeard, _: Told) -> Step:
+    asked = sum(attempt.get("step") == "inquire" for attempt in message.facts.get("attempts", ()))
+    reason = _theirs(message.facts.get("reason"))
+    text: Words = (*reason, f", after {asked} {'question' if asked == 1 else 'questions'}") if asked else reason
+    return Step(message.at, GATEWAY_SERVICE, "Needs a decision", text, "act")
+
+
+def _refunded(message: MessageHeard, _: Told) -> Step:
+    refund = message.facts.get("refund_id")
+    text: Words = (*_money(message.facts), " given back")
+    if refund:
+        text = (*text, ", refund ", Named(str(refund), "refund"))
+    return Step(message.at, GATEWAY, "Given back", text, "done")
+
+
+def _refund_failed(message: MessageHeard, _: Told) -> Step:
+    decided = message.facts.get("decided_by")
+    if decided:
+        return Step(message.at, GATEWAY_SERVICE, "The money is kept (decided)", ("by ", Theirs(str(decided))), "done")
+    return Step(message.at, GATEWAY, "The refund was refused", _theirs(message.facts.get("reason")), "act")
+
+
+def _inquired(message: MessageHeard, _: Told) -> Step:
+    attempts = message.facts.get("attempts") or [{}]
+    return Step(message.at, GATEWAY, "The gateway was asked", _theirs(attempts[-1].get("answer"), "it says "), "work")
+
+
+def _failed(message: MessageHeard, _: Told) -> Step:
+    facts = message.facts
+    outcome = "declined by the bank" if facts.get("outcome") == "declined" else "not charged"
+    text: Words = (outcome, ", reference ", Named(str(facts.get("reference_code")), "reference"))
+    return Step(message.at, INVOICE, "Open again; sender told", text, "done")
+
+
+def _refund_asked(message: MessageHeard, _: Told) -> Step:
+    person = message.facts.get("requested_by")
+    if person:
+        return Step(message.at, INVOICE, "Refund taken on", ("asked for by ", Theirs(str(person))), "")
+    return Step(message.at, SENDER, "RefundInvoice, accepted", _money(message.facts))
+
+
+def _resolved(message: MessageHeard, _: Told) -> Step:
+    facts = message.facts
+    says = RESOLUTIONS.get(str(facts.get("resolution")), str(facts.get("resolution")))
+    return Step(
+        message.at,
+        PEOPLE,
+        f"Says: {says}",
+        _theirs(facts.get("evidence"), "Saw: "),
+        "hand",
+        who=str(facts.get("decided_by") or PEOPLE),
+    )
+
+
+def _asked_for_a_refund(message: MessageHeard, _: Told) -> Step:
+    facts = message.facts
+    who = str(facts.get("requested_by") or PEOPLE)
+    return Step(message.at, PEOPLE, "Asks for a refund", _theirs(facts.get("reason")), "hand", who=who)
+
+
+def _refused(message: MessageHeard, _: Told) -> Step:
+    says = RESOLUTIONS.get(str(message.facts.get("resolution")), "")
+    text: Words = (f"{says}: " if says else "", Theirs(str(message.facts.get("reason"))))
+    return Step(message.at, GATEWAY_SERVICE, "The decision was refused", text, "look")
+
+
+def _asks(message: MessageHeard, told: Told) -> Step:
+    entry = next((one for one in told.entries if one.id == message.cause), None)
+    if entry is not None:
+        return Step(message.at, PEOPLE, "Has the gateway asked", (), "hand", who=entry.who)
+    return Step(message.at, SAGA, "Asks what is known", (), "work")
+
+
+def _unknown(message: MessageHeard, _: Told) -> Step:
+    return Step(message.at, DESK, f"A message of a newer build ({message.name})", (), "look")
+
+
+RESOLUTIONS: Final[Mapping[str, str]] = {
+    "captured": "charged",
+    "not_charged": "not charged",
+    "refunded": "given back",
+    "not_refunded": "kept",
+    "refund_again": "give it back again",
+    "give_back": "give it back",
+    "reopen": "that decision was wrong",
+}
+"""What a decision is called on the desk."""
+_TELLERS: Final[Mapping[str, Teller]] = {
+    "InvoiceIssued": _issued,
+    "InvoiceCommandRejected": _rejected,
+    "InvoicePaymentOverdue": _simple(INVOICE, "Still waits for its payment", "work"),
+    "InvoicePaid": _simple(INVOICE, "Paid; sender told", "done"),
+    "InvoicePaymentFailed": _failed,
+    "InvoicePaymentInDoubt": _simple(INVOICE, "In doubt; sender told", "look"),
+    "InvoiceVoided": _with_reason(SENDER, "VoidInvoice, accepted"),
+    "InvoiceSettlementRejected": _with_reason(INVOICE, "Cannot take the payment", "look"),
+    "InvoiceRefundRequested": _refund_asked,
+    "InvoiceRefunded": _simple(INVOICE, "Refund noted; sender told", "done"),
+    "InvoiceRefundFailed": _with_reason(INVOICE, "Refund failed; sender told", "look"),
+    "InvoiceRefundRejected": _with_reason(INVOICE, "Refund does not fit the invoice", "look"),
+    "PaymentCaptured": _captured,
+    "PaymentDeclined": _with_reason(GATEWAY_SERVICE, "Declined by the bank", "done"),
+    "PaymentNotCharged": _not_charged,
+    "PaymentInDoubt": _with_reason(GATEWAY_SERVICE, "In doubt: charged or not, nobody knows", "look"),
+    "PaymentNeedsDecision": _needs_decision,
+    "PaymentRefunded": _refunded,
+    "PaymentRefundInDoubt": _with_reason(GATEWAY_SERVICE, "Refund unclear", "look"),
+    "PaymentRefundFailed": _refund_failed,
+    "PaymentInquired": _inquired,
+    "PaymentResolutionRefused": _refused,
+    "RecordPayment": _simple(SAGA, "Records the payment"),
+    "RecordPaymentFailure": _simple(SAGA, "Records the failure"),
+    "FlagPaymentInDoubt": _simple(SAGA, "Flags the invoice"),
+    "RecordRefund": _simple(SAGA, "Records the refund"),
+    "RecordRefundFailure": _simple(SAGA, "Records that the refund failed"),
+    "RequestRefund": _asked_for_a_refund,
+    "CloseCommand": _with_reason(DESK, "A command was given up; sender told", "hand"),
+    "InquirePayment": _asks,
+    "RefundPayment": _simple(SAGA, "Asks for a refund"),
+    "MakeRefund": _simple(SAGA, "Asks for a refund"),
+    "ResolvePayment": _resolved,
+}
+TOLD_NAMES: Final = frozenset(_TELLERS)
+"""The messages that the story has words for."""
+
+_ENTRIES: Final[Mapping[str, str]] = {
+    "replay": "Replayed a failed message",
+    "discard": "Gave a failed message up",
+    "undo": "Took a replay back",
+    "restore": "Brought a failed message back",
+    "edit": "Edited and replayed a failed message",
+    "ask": "Has the gateway asked",
+    "resolve": "Decided",
+    "refund": "Asked for a refund",
+    "propose": "Proposed a decision",
+    "agree": "Agrees",
+    "refuse": "Does not agree",
+    "withdraw": "Took the proposal back",
+    "note": "Wrote a note",
+    "claim": "Takes care of the case",
+    "release": "Leaves the case to others",
+    "noted": "Took note",
+}
+
+
+def _of_entry(entry: EntryTold) -> _Draft:
+    details = entry.details
+    says = RESOLUTIONS.get(str(details.get("resolution")))
+    title = _ENTRIES.get(entry.action, entry.action.replace("_", " ").capitalize())
+    if details.get("outcome") == "refused":
+        title = f"{title}: refused"
+    saw = details.get("evidence") or details.get("saw") or details.get("note") or details.get("reason")
+    step = Step(entry.at, PEOPLE, f"{title}: {says}" if says else title, _theirs(saw), "hand", who=entry.who or PEOPLE)
+    return _Draft(entry.id, step)
+
+
+def _of_letter(letter: LetterTold) -> _Draft:
+    name = (letter.type or "").rpartition(".v")[0].rpartition(".")[2] or "A message"
+    text: Words = (Theirs(letter.reason), f" on {letter.queue}, ", Named(str(letter.id), "letter"))
+    if letter.status != "open" and letter.settled_by and letter.settled_at:
+        text = (*text, f", {letter.status} by ", Theirs(letter.settled_by), " ", When(letter.settled_at))
+    title = f"{name} could not be handled" + (", and waits" if letter.status == "open" else "")
+    return _Draft(letter.id, Step(letter.at, DESK, title, text, "look" if letter.status == "open" else ""))
+
+
+def _of_case(case: CaseTold) -> _Draft:
+    step = Step(case.opened_at, DESK, "A case", _theirs(case.reason), "look" if case.is_open else "")
+    return _Draft(case.payment_id, step)
