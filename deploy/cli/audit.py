@@ -42,6 +42,10 @@ def audit(
     logs: Annotated[
         Path | None, typer.Option(envvar="REMIT_AUDIT_LOGS", help="A folder of log files.", show_default=False)
     ] = None,
+    seals: Annotated[
+        Path | None,
+        typer.Option(envvar="STAFF_SEALS_FILE", help="The file of seals of staff's journal.", show_default=False),
+    ] = None,
     tap: Annotated[
         Path | None,
         typer.Option(
@@ -129,6 +133,7 @@ def audit(
         run=run,
         baselines=tuple(baseline or ()),
         logs=logs,
+        seals=seals,
         lost=frozenset(lost or ()),
         unacked=unacked,
         sender_groups=_sender_groups(),

@@ -211,6 +211,8 @@ GRANTS: Final[Mapping[Service, Mapping[str, Grant]]] = {
         "settings": Grant(_KEPT),
         "sign_ins": Grant(_AGED),
         "tokens": Grant(_KEPT),
+        "journal_check": Grant(_KEPT, purge="SELECT"),
+        "seals": Grant(_APPENDED, purge="SELECT"),
     },
 }
 """Tables and views, by service. `payments` and `dead_letters` lose bodies and cards by UPDATE; no row of theirs is ever deleted."""

@@ -135,7 +135,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         journal_unbroken,
-        "No entry of staff's journal was changed, put in or taken out; it goes on from every head that was seen elsewhere",
+        "No entry of staff's journal was changed, put in or taken out; it goes on from every seal and every head that was seen elsewhere",
         ("staff", "payment_gateway"),
     ),
     Check(

@@ -120,6 +120,7 @@ class Evidence:
     run: FaultRunReport | None = None
     baselines: tuple[Baseline, ...] = ()
     logs: Path | None = None
+    seals: Path | None = None
     lost: frozenset[str] = frozenset()
     unacked: Mapping[str, int] | None = None
     stuck: Mapping[str, int] | None = None

@@ -1,7 +1,8 @@
 """The journal of staff: its chain is whole, it ends where others saw it end, and it says the same as the decisions that took effect.
 
 The chain is computed here once more, from what the columns say. A head (`POSITION:HASH`) that was seen elsewhere proves all entries up to
-its position: the payment-gateway service stores one with each decision, the staff service logs one a minute, and a person may keep one.
+its position: the payment-gateway service stores one with each decision, the staff service logs one a minute, and keeps one an hour as a
+seal, in a row and in a line of a file, and a person may keep one.
 """
 
 import re
@@ -26,6 +27,7 @@ _CHAIN = """
            jsonb_build_array(who, details)::text AS content, CASE WHEN action = 'purge' THEN details END AS purge
     FROM journal ORDER BY position"""
 _HEAD_NOW = "SELECT position || ':' || encode(hash, 'hex') FROM journal ORDER BY position DESC LIMIT 1"
+_SEALS = "SELECT position || ':' || encode(hash, 'hex') AS head FROM seals"
 _HEADS = "SELECT message_id, journal_head FROM decisions WHERE journal_head IS NOT NULL"
 _JOURNAL = """
     SELECT subject, id, at, who, details, position || ':' || encode(hash, 'hex') AS head FROM journal
@@ -39,6 +41,7 @@ _NOT_DECIDED = """
 _SNAPSHOT_TAKEN = "SELECT now()"
 
 _HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}")
+_SEAL_LINE = re.compile(rf"\S+ ({_HEAD.pattern})")
 _LOGGED: Final = {"service": "staff", "logger": "services.staff.journal", "event": "journal_head"}
 """What says that a log line is the staff service's own about a head. Any other line may quote what somebody else wrote."""
 
@@ -125,7 +128,9 @@ def _purged_by(details: dict[str, Any] | None) -> dict[str, str]:
 
 
 async def _known_heads(stores: Stores) -> dict[str, str]:
-    heads: dict[str, str] = {}
+    heads = {row["head"]: "a seal" for row in await stores.databases["staff"].page(_SEALS)}
+    if stores.evidence.seals is not None:
+        heads |= dict.fromkeys(sealed_heads(stores.evidence.seals), stores.evidence.seals.name)
     if stores.evidence.logs is not None:
         taken = await stores.databases["staff"].value(_SNAPSHOT_TAKEN)
         heads |= logged_heads(stores.evidence.logs, before=taken)
@@ -133,6 +138,13 @@ async def _known_heads(stores: Stores) -> dict[str, str]:
         async for row in stores.databases["payment_gateway"].rows(_HEADS):
             heads[row["journal_head"]] = f"decision {row['message_id']}"
     return heads
+
+
+def sealed_heads(path: Path) -> Iterator[str]:
+    """The heads in a file of seals. A line that a crash left unfinished is passed over."""
+    for line in _lines(path):
+        if seal := _SEAL_LINE.fullmatch(line.rstrip("\r\n")):
+            yield seal[1]
 
 
 def logged_heads(folder: Path, *, before: datetime) -> dict[str, str]:

@@ -71,6 +71,7 @@ class Sources:
     run: Path | None = None
     baselines: tuple[Path, ...] = ()
     logs: Path | None = None
+    seals: Path | None = None
     lost: frozenset[str] = frozenset()
     unacked: Path | None = None
     sender_groups: tuple[frozenset[str], ...] = ()
@@ -240,12 +241,15 @@ async def open_stores(sources: Sources, now: datetime) -> AsyncIterator[Stores]:
 def _open_evidence(sources: Sources, opened: AsyncExitStack) -> Evidence:
     if sources.logs is not None and not sources.logs.is_dir():
         raise AuditError(f"there is no folder of logs {sources.logs}.")
+    if sources.seals is not None and not sources.seals.is_file():
+        raise AuditError(f"there is no file of seals {sources.seals}.")
     unacked, stuck = read_queue_counts(sources.unacked) if sources.unacked is not None else (None, None)
     return Evidence(
         tap=opened.enter_context(open_tap(sources.tap)) if sources.tap is not None else None,
         run=read_run(sources.run) if sources.run is not None else None,
         baselines=tuple(read_baseline(path) for path in sources.baselines),
         logs=sources.logs,
+        seals=sources.seals,
         lost=sources.lost,
         unacked=unacked,
         stuck=stuck,

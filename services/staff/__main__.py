@@ -7,7 +7,8 @@ from services.staff.decisions import DecisionRepeater
 from services.staff.handlers import CaseHandler
 from services.staff.instances import HeartbeatHandler, QueueWatch
 from services.staff.intake import Intake
-from services.staff.journal import JournalHeadLog
+from services.staff.journal import JournalSeals
+from services.staff.journal_check import JournalCheck
 from services.staff.listening import JournalHandler, NoInbox, WeekKeeper
 from services.staff.settings import StaffSettings
 from services.staff.unreadable import UnreadableWatch
@@ -33,7 +34,9 @@ async def assemble(runtime: Runtime) -> None:
     )
     runtime.workers.append(intake)
     runtime.in_background(UnreadableWatch(runtime.link(UNREADABLE_DEAD_LETTERS)))
-    runtime.in_background(JournalHeadLog(runtime.database))
+    seals_file = runtime.settings_as(StaffSettings).seals_file
+    runtime.in_background(JournalSeals(runtime.database, runtime.relay, runtime.clock, seals_file))
+    runtime.in_background(JournalCheck(runtime.database, runtime.clock, seals_file))
     runtime.in_background(DecisionRepeater(runtime.database, runtime.relay, runtime.clock))
     runtime.sample(store.OPEN_LETTERS, store.OPEN_CASES)
     runtime.add_retention(store.BODY_RETENTION, *story_store.RETENTION)

@@ -3,10 +3,10 @@
 import re
 from types import ModuleType
 
-from shared.contracts import invoice, operations, payment_gateway
+from shared.contracts import invoice, operations, payment_gateway, staff
 from shared.contracts.base import Contract
 
-MODULES = (invoice, payment_gateway, operations)
+MODULES = (invoice, payment_gateway, staff, operations)
 """One module for each service that owns messages, and one for those that every service says."""
 
 

@@ -97,7 +97,7 @@ def routing_key(wire_name: str, routing_suffix: RoutingSuffix = "") -> str:
     return f"{wire_name}.{routing_suffix}" if routing_suffix else wire_name
 
 
-PUBLIC_EXCHANGES: Final = ("invoice.events", "payment.events")
+PUBLIC_EXCHANGES: Final = ("invoice.events", "payment.events", "staff.events")
 """The topic exchanges: anybody may bind queues to them."""
 _INGRESS = {name: f"{name}.direct" for name in PUBLIC_EXCHANGES}
 _OWN = {name: f"{name}.own" for name in PUBLIC_EXCHANGES}
@@ -371,9 +371,9 @@ def _listen(*messages: type[Contract]) -> tuple[Binding, ...]:
 
 
 JOURNALLED: Final = tuple(
-    message for message in MESSAGES if is_public(message.exchange) or message.exchange == "settlement.commands"
+    message for message in MESSAGES if message.exchange in {"invoice.events", "payment.events", "settlement.commands"}
 )
-"""What staff hear of an invoice and its payments: all public events, and the commands between services."""
+"""What staff hear of an invoice and its payments: their public events, and the commands between services."""
 WORK_QUEUES = (
     *_OF_SERVICES,
     Queue(JOURNAL, _listen(*JOURNALLED), dead_letters_to=None, overflow="drop-head", bytes_max=JOURNAL_BYTES_MAX),

@@ -30,7 +30,8 @@ BACKGROUND_TASKS: Final = (
     ("services.saga.deadlines", "DeadlineScheduler"),
     ("services.staff.decisions", "DecisionRepeater"),
     ("services.staff.instances", "QueueWatch"),
-    ("services.staff.journal", "JournalHeadLog"),
+    ("services.staff.journal", "JournalSeals"),
+    ("services.staff.journal_check", "JournalCheck"),
     ("services.staff.listening", "WeekKeeper"),
     ("services.staff.unreadable", "UnreadableWatch"),
 )

@@ -19,11 +19,11 @@ from services.audit.finding import Finding, Tally
 from services.audit.journal import check_chain
 from services.audit.stores import snapshot
 from services.staff import store
-from services.staff.journal import JournalHeadLog
 from services.staff.store import JournalEntry
 from shared.persistence.database import Database
 from shared.persistence.migrate import migrate
 from shared.persistence.schema import steps
+from tests.service.staff.conftest import Sealing
 from tests.support.databases import execute, rows
 from tests.support.environment import ROOT, Environment
 from tests.support.waiting import until
@@ -237,8 +237,8 @@ async def test_a_purge_takes_words_out(database: Database, url: str, who: str, d
 # -- heads that stand elsewhere ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_new_head_is_logged_once(database: Database) -> None:
-    task = JournalHeadLog(database)
+async def test_a_new_head_is_logged_once(database: Database, sealing: Sealing) -> None:
+    task = sealing()
     with capture_logs() as logged:
         await task.run_once()
         async with database.transaction() as tx:
@@ -250,14 +250,14 @@ async def test_a_new_head_is_logged_once(database: Database) -> None:
 
 
 async def test_a_journal_that_loses_a_head_that_was_seen_is_broken_until_it_has_it_again(
-    database: Database, url: str
+    database: Database, url: str, sealing: Sealing
 ) -> None:
     def intact() -> float | None:
         return REGISTRY.get_sample_value("remit_journal_intact")
 
     async with database.transaction() as tx:
         await store.append_entries(tx, [entry(), entry()])
-    watch = JournalHeadLog(database)
+    watch = sealing()
     with capture_logs() as logged:
         await watch.run_once()
         assert intact() == 1

@@ -132,6 +132,8 @@ MOVES_BY_ITSELF = {
     "messages": "what a deadline says again is another message",
     "instances": "an instance that starts is another one",
     "queues": "messages come and go",
+    "seals": "the journal is sealed once an hour, whatever else is done",
+    "journal_check": "the staff service looks through the journal once an hour",
 }
 """Tables that recovery and replay may change, each with the reason."""
 

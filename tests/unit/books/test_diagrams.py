@@ -193,7 +193,6 @@ def _same_for_all_that_follows(state: payment.Payment) -> payment.Payment:
                 gateway_id=None,
                 decided_by=None,
                 asked_by=None,
-                reason="",
             )
             for refund in state.refunds
             # what others gave back, and was told, has ended

@@ -14,7 +14,7 @@ from deploy.permissions.broker import (
     commands,
     definitions,
 )
-from shared.messaging.topology import EXCHANGES, FORMER_EXCHANGES, QUEUES
+from shared.messaging.topology import EXCHANGES, FORMER_EXCHANGES, PUBLIC_EXCHANGES, QUEUES
 
 PERMISSIONS: tuple[Permission, ...] = ("configure", "write", "read")
 USERS = {user.name: user for user in broker_users(senders=("shop", "both"), listeners=("crm", "both"))}
@@ -95,11 +95,17 @@ def test_few_may_have_one_exchange_of_ours_pass_on_what_another_gets() -> None:
         if name != SETUP and user.may("write", to) and user.may("read", source)
     }
     assert found == {
-        *(("both", "invoice.commands.entry", topic) for topic in ("invoice.events", "payment.events")),
+        *(("both", "invoice.commands.entry", topic) for topic in PUBLIC_EXCHANGES),
         *(("invoice", to, "invoice.commands") for to in USERS["invoice"].write & {*exchanges}),
         *(
             ("staff", to, source)
-            for to in ("settlement.commands", "dead-letters.direct", "operations.heartbeats")
+            for to in (
+                "settlement.commands",
+                "dead-letters.direct",
+                "operations.heartbeats",
+                "staff.events",
+                "staff.events.own",
+            )
             for source in ("dead-letters", "dead-letters.unreadable")
         ),
     }
@@ -113,7 +119,7 @@ def test_only_during_an_upgrade_may_one_write_where_the_build_before_does() -> N
         "invoice": {"dead-letters", "invoice.events.direct"},
         "payment_gateway": {"dead-letters", "payment.events.direct"},
         "saga": {"dead-letters"},
-        "staff": {"dead-letters"},
+        "staff": {"dead-letters", "staff.events.direct"},
         "shop": {"invoice.commands"},
     }
     assert [(one.configure, one.read) for one in during] == [(one.configure, one.read) for one in after]

@@ -1,0 +1,227 @@
+"""The SQL of seals, of the look at the chain, and of what people read in the journal."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from shared.persistence.database import Connection, Record, Tx
+from shared.records import dataclass
+
+# -- seals -----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """The head of the journal as it was at a moment: the number of its last entry, and that entry's hash (SHA-256)."""
+
+    position: int
+    hash: bytes
+    at: datetime
+
+    @property
+    def head(self) -> str:
+        """As people and logs write it: `POSITION:HASH`."""
+        return f"{self.position}:{self.hash.hex()}"
+
+
+async def head_now(connection: Connection, now: datetime) -> Seal | None:
+    """The head of the journal. None if the journal is empty."""
+    row = await connection.fetchrow("SELECT position, hash FROM journal ORDER BY position DESC LIMIT 1")
+    return Seal(row["position"], row["hash"], now) if row is not None else None
+
+
+async def last_seal(connection: Connection) -> Seal | None:
+    """The newest seal. None if there is none yet."""
+    row = await connection.fetchrow("SELECT position, hash, at FROM seals ORDER BY position DESC LIMIT 1")
+    return Seal(**row) if row is not None else None
+
+
+async def add_seal(tx: Tx, seal: Seal) -> bool:
+    """Keep a seal. False if another instance has sealed the same entry."""
+    added = await tx.fetch(
+        "INSERT INTO seals (position, hash, at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING 1",
+        seal.position,
+        seal.hash,
+        seal.at,
+    )
+    return bool(added)
+
+
+async def seals_after(connection: Connection, position: int, *, at_most: int) -> list[Seal]:
+    """The seals of entries after `position`, in their order."""
+    rows = await connection.fetch(
+        "SELECT position, hash, at FROM seals WHERE position > $1 ORDER BY position LIMIT $2", position, at_most
+    )
+    return [Seal(**row) for row in rows]
+
+
+async def seals_between(connection: Connection, after: int, until: int) -> dict[int, bytes]:
+    """The hashes of the seals of the entries after `after` and up to `until`, by the entries' numbers."""
+    rows = await connection.fetch(
+        "SELECT position, hash FROM seals WHERE position > $1 AND position <= $2", after, until
+    )
+    return {row["position"]: row["hash"] for row in rows}
+
+
+# -- the look at the chain ---------------------------------------------------------------------------------------------------------------
+
+
+class Difference(StrEnum):
+    """In what an entry is not as it was written."""
+
+    GAP = "gap"
+    CONTENT = "content"
+    CHAIN = "chain"
+    PURGE = "purge"
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of the chain: how many entries, the last one's number and hash, and the first that is not as it was written."""
+
+    entries: int
+    position: int
+    hash: bytes
+    differs_at: int | None
+    difference: Difference | None
+
+
+async def look_at(connection: Connection, after: int, hash_before: bytes, *, at_most: int) -> Stretch:
+    """Compute the next entries of the chain again, those after entry `after`, whose hash is `hash_before`.
+
+    The database computes, so that no entry has to be sent, and by PostgreSQL's own functions alone: whoever changed the journal may have
+    changed the functions that wrote it.
+    """
+    row = await connection.fetchrow(_LOOK, after, hash_before, at_most)
+    if row is None or not row["entries"]:
+        return Stretch(0, after, hash_before, None, None)
+    difference = Difference(row["difference"]) if row["difference"] is not None else None
+    return Stretch(row["entries"], row["position"], row["hash"], row["differs_at"], difference)
+
+
+_FIRST = -(2**63)
+_LOOK = f"""
+    WITH page AS (
+        SELECT id, position, at, who, action, subject, details, salt, digest, hash FROM journal
+        WHERE position > CASE WHEN $1 = 0 THEN {_FIRST} ELSE $1::bigint END ORDER BY position LIMIT $3
+    ), beside AS (
+        SELECT page.*, lag(position, 1, $1::bigint) OVER chain AS last, lag(hash, 1, $2::bytea) OVER chain AS hash_before
+        FROM page WINDOW chain AS (ORDER BY position)
+    ), compared AS (
+        SELECT position, hash, CASE
+            WHEN position <> last + 1 THEN 'gap'
+            WHEN salt IS NOT NULL
+                AND digest <> sha256(salt || convert_to(jsonb_build_array(who, details)::text, 'UTF8')) THEN 'content'
+            WHEN hash <> sha256(hash_before || convert_to(concat_ws('|', position, id,
+                (extract(epoch FROM at) * 1000000)::bigint, action, subject, encode(digest, 'hex')), 'UTF8')) THEN 'chain'
+            WHEN salt IS NULL AND NOT EXISTS (
+                SELECT FROM journal purge WHERE purge.action = 'purge' AND purge.position > beside.position
+                AND purge.details->'rows' @> jsonb_build_array(jsonb_build_object('table', 'journal', 'key', beside.id::text))) THEN 'purge'
+        END AS difference FROM beside
+    )
+    SELECT count(*) AS entries, max(position) AS position, (array_agg(hash ORDER BY position DESC))[1] AS hash,
+        min(position) FILTER (WHERE difference IS NOT NULL) AS differs_at,
+        (array_agg(difference ORDER BY position) FILTER (WHERE difference IS NOT NULL))[1] AS difference
+    FROM compared"""  # noqa: S608 - a constant
+
+
+async def hashes_of(connection: Connection, positions: Sequence[int]) -> dict[int, bytes]:
+    """The hashes of these entries, by their numbers, as far as there are such entries."""
+    rows = await connection.fetch(
+        "SELECT position, hash FROM journal WHERE position = ANY($1::bigint[])", list(positions)
+    )
+    return {row["position"]: row["hash"] for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class ChainLook:
+    """How far the present look at the chain has come: `position` and `hash` of the last entry that it found whole.
+
+    `begun_at` is None if none goes on. `seals`: with how many it was compared, of which `seals_outside` stand outside of the database.
+    """
+
+    asked_at: datetime | None
+    begun_at: datetime | None
+    position: int
+    hash: bytes
+    seals: int
+    seals_outside: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainResult:
+    """How the last look at the chain ended. `checked_at` is None if none ever ended.
+
+    `broken_at` is the first entry that is not as it was, and `broken_why` says in what; both are None if the chain is whole.
+    The others tell of the last time when it was: `entries` is how many there were, `head` the hash of the last one, `sealed` how many seals
+    they were compared with, and `sealed_outside` how many of these stand outside of the database.
+    """
+
+    checked_at: datetime | None
+    entries: int
+    head: bytes
+    sealed: int
+    sealed_outside: int
+    broken_at: int | None
+    broken_why: str | None
+
+
+async def lock_look(tx: Tx) -> tuple[ChainLook, ChainResult] | None:
+    """The look at the chain and how the last one ended. None if another instance is at it."""
+    await tx.execute(_MAKE_LOOK)
+    rows = await tx.fetch("SELECT * FROM journal_check FOR UPDATE SKIP LOCKED")
+    return (_look(rows[0]), _result(rows[0])) if rows else None
+
+
+async def chain_result(connection: Connection) -> tuple[ChainLook, ChainResult]:
+    """The look at the chain, and how the last one ended."""
+    row = await connection.fetchrow("SELECT * FROM journal_check")
+    if row is None:
+        return ChainLook(None, None, 0, b"", 0, 0), ChainResult(None, 0, b"", 0, 0, None, None)
+    return _look(row), _result(row)
+
+
+async def ask_for_look(tx: Tx, now: datetime) -> None:
+    """Have the chain looked at from its beginning as soon as the service comes to it."""
+    await tx.execute(_MAKE_LOOK)
+    await tx.execute("UPDATE journal_check SET asked_at = $1", now)
+
+
+_MAKE_LOOK = "INSERT INTO journal_check DEFAULT VALUES ON CONFLICT DO NOTHING"
+
+
+async def note_look(tx: Tx, look: ChainLook) -> None:
+    """Store how far the look has come."""
+    await tx.execute(
+        """UPDATE journal_check
+           SET asked_at = $1, begun_at = $2, position = $3, hash = $4, seals = $5, seals_outside = $6""",
+        look.asked_at,
+        look.begun_at,
+        look.position,
+        look.hash,
+        look.seals,
+        look.seals_outside,
+    )
+
+
+async def note_result(tx: Tx, result: ChainResult) -> None:
+    """Store how the look has ended."""
+    await tx.execute(
+        """UPDATE journal_check SET checked_at = $1, entries = $2, head = $3, sealed = $4, sealed_outside = $5,
+           broken_at = $6, broken_why = $7""",
+        result.checked_at,
+        result.entries,
+        result.head,
+        result.sealed,
+        result.sealed_outside,
+        result.broken_at,
+        result.broken_why,
+    )
+
+
+def _look(row: Record) -> ChainLook:
+    return ChainLook(**{name: row[name] for name in ChainLook.__dataclass_fields__})
+
+
+def _result(row: Record) -> ChainResult:
+    return ChainResult(**{name: row[name] for name in ChainResult.__dataclass_fields__})
