@@ -25,7 +25,7 @@ ENTRIES_A_STEP: Final = 10_000
 PAUSE_S: Final = 0.25
 """Between two steps, so that a look takes a third of one of the database's cores at most, and half a minute for a million entries."""
 LOOK_EVERY: Final = timedelta(hours=1)
-BEYOND_ALL: Final = 2**63 - 1
+
 
 WORDS: Mapping[Difference, str] = {
     Difference.GAP: "it does not follow the entry before: what was between them is gone",
@@ -84,7 +84,7 @@ class JournalCheck:
         self, tx: Connection, look: ChainLook, last: ChainResult, stretch: Stretch, *, is_last: bool
     ) -> tuple[ChainBreak | None, ChainLook]:
         """The first entry of the stretch that differs from what was chained or sealed, and how far the look has come with it."""
-        until = BEYOND_ALL if is_last else stretch.position
+        until = journal_store.BEYOND_ALL if is_last else stretch.position
         inside = await journal_store.seals_between(tx, look.position, until)
         outside = (
             await asyncio.to_thread(seals_file.between, self._file, look.position, until)

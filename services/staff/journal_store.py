@@ -1,8 +1,10 @@
 """The SQL of seals, of the look at the chain, and of what people read in the journal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
+from uuid import UUID
 
 from shared.persistence.database import Connection, Record, Tx
 from shared.records import dataclass
@@ -225,3 +227,149 @@ def _look(row: Record) -> ChainLook:
 
 def _result(row: Record) -> ChainResult:
     return ChainResult(**{name: row[name] for name in ChainResult.__dataclass_fields__})
+
+
+# -- what people read --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEntry:
+    """An entry with its place in the chain. `is_purged`: words were taken out of it."""
+
+    position: int
+    id: UUID
+    at: datetime
+    who: str
+    action: str
+    subject: UUID
+    details: Mapping[str, Any]
+    hash: bytes
+    is_purged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Which entries: those that pass all that is given. Empty `actions` or `subjects` pass none; None passes all.
+
+    `about` is a text that entries name themselves, such as the number of a run. `day` is a span of time, its end not included.
+    """
+
+    who: str | None = None
+    actions: Sequence[str] | None = None
+    subjects: Sequence[UUID] | None = None
+    about: str | None = None
+    day: tuple[datetime, datetime] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Between which places of the chain to look. Both are left out."""
+
+    after: int
+    before: int
+
+
+async def read_entries(
+    connection: Connection, filter_: EntryFilter, *, after: int = 0, before: int | None = None, at_most: int
+) -> list[ReadEntry]:
+    """Entries before the place `before`, the latest first; without `before` those after the place `after`, the earliest first."""
+    if filter_.actions is not None and not filter_.actions:
+        return []
+    places = _Places(after, BEYOND_ALL if before is None else before)
+    if filter_.day is not None:
+        places = await _within(connection, places, *filter_.day)
+    statement, arguments = _reading(filter_, places, at_most, is_backward=before is not None)
+    return [ReadEntry(**row) for row in await connection.fetch(statement, *arguments)]
+
+
+async def _within(connection: Connection, places: _Places, since: datetime, until: datetime) -> _Places:
+    """The places at which there are entries of this time. Entries are about in the order of time, so between them are few others."""
+    row = await connection.fetchrow(
+        "SELECT min(position) AS first, max(position) AS last FROM journal WHERE at >= $1 AND at < $2", since, until
+    )
+    if row is None or row["first"] is None:
+        return _Places(0, 0)
+    return _Places(max(places.after, row["first"] - 1), min(places.before, row["last"] + 1))
+
+
+BEYOND_ALL = 2**63 - 1
+_ENTRY = "position, id, at, who, action, subject, details, hash, salt IS NULL AS is_purged"
+_PLACED = "position > $1 AND position < $2"
+
+
+def _reading(filter_: EntryFilter, places: _Places, at_most: int, *, is_backward: bool) -> tuple[str, list[object]]:
+    """The statement and its arguments. Each action has a part of its own, which an index gives in the order of the chain."""
+    arguments: list[object] = [places.after, places.before, at_most]
+    conditions = [_PLACED]
+
+    def add(condition: str, argument: object) -> None:
+        arguments.append(argument)
+        conditions.append(condition.format(f"${len(arguments)}"))
+
+    if filter_.who is not None:
+        add("who = {}", filter_.who)
+    if filter_.subjects is not None or filter_.about is not None:
+        arguments += [list(filter_.subjects or ()), filter_.about]
+        subject, about = len(arguments) - 1, len(arguments)
+        conditions.append(
+            f"(subject = ANY(${subject}::uuid[]) OR (details ? 'about' AND details->>'about' = ${about}))"
+        )
+    if filter_.day is not None:
+        add("at >= {}", filter_.day[0])
+        add("at < {}", filter_.day[1])
+    order = f"ORDER BY position {'DESC' if is_backward else ''} LIMIT $3"
+    parts = []
+    for action in (None,) if filter_.actions is None else filter_.actions:
+        of_action = [] if action is None else [f"action = ${len(arguments) + 1}"]
+        arguments += [] if action is None else [action]
+        parts.append(f"(SELECT {_ENTRY} FROM journal WHERE {' AND '.join(conditions + of_action)} {order})")  # noqa: S608 - constants
+    return (parts[0] if len(parts) == 1 else f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS part {order}"), arguments  # noqa: S608
+
+
+async def read_entry(connection: Connection, position: int) -> ReadEntry | None:
+    """The entry at this place. None if there is none."""
+    row = await connection.fetchrow(f"SELECT {_ENTRY} FROM journal WHERE position = $1", position)  # noqa: S608 - a constant
+    return ReadEntry(**row) if row is not None else None
+
+
+async def names_in(connection: Connection, column: str, *, at_most: int) -> list[str]:
+    """The different values of the column `who` or `action`, in their order. An index is asked for the next one again and again."""
+    if column not in ("who", "action"):
+        raise ValueError(column)
+    rows = await connection.fetch(
+        f"""WITH RECURSIVE names (name) AS (
+                (SELECT {column} FROM journal ORDER BY {column} LIMIT 1)
+                UNION ALL
+                SELECT (SELECT {column} FROM journal WHERE {column} > name ORDER BY {column} LIMIT 1) FROM names WHERE name IS NOT NULL)
+            SELECT name FROM names WHERE name IS NOT NULL LIMIT $1""",  # noqa: S608 - one of two constants
+        at_most,
+    )
+    return [row["name"] for row in rows]
+
+
+async def subjects_ending(connection: Connection, end: str, *, at_most: int) -> list[UUID]:
+    """What entries are about, of which the id ends so: hexadecimal digits, in small letters."""
+    rows = await connection.fetch(
+        """SELECT DISTINCT subject FROM (SELECT subject FROM journal
+           WHERE reverse(subject::text) COLLATE "C" >= $1 AND reverse(subject::text) COLLATE "C" < $1 || 'g'
+           ORDER BY reverse(subject::text) COLLATE "C" LIMIT $2) AS ending""",
+        end[::-1],
+        at_most,
+    )
+    return [row["subject"] for row in rows]
+
+
+async def payments_of(connection: Connection, invoice_id: str, *, at_most: int) -> list[UUID]:
+    """The payments of an invoice that were cases."""
+    rows = await connection.fetch("SELECT payment_id FROM cases WHERE invoice_id = $1 LIMIT $2", invoice_id, at_most)
+    return [row["payment_id"] for row in rows]
+
+
+async def what_they_are(connection: Connection, subjects: Sequence[UUID]) -> dict[UUID, tuple[str, str | None]]:
+    """Of these ids, those of cases and of dead letters: which of both, and the invoice of a case."""
+    rows = await connection.fetch(
+        """SELECT payment_id AS id, 'case' AS kind, invoice_id FROM cases WHERE payment_id = ANY($1::uuid[])
+           UNION ALL SELECT id, 'dead_letter', NULL FROM dead_letters WHERE id = ANY($1::uuid[])""",
+        list(subjects),
+    )
+    return {row["id"]: (row["kind"], row["invoice_id"]) for row in rows}

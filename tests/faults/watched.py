@@ -4,7 +4,7 @@ import runpy
 import sys
 from typing import Final
 
-from services.staff.journal import JournalHeadLog
+from services.staff.journal import JournalSeals
 from services.staff.unreadable import UnreadableWatch
 from shared.persistence.store_sampler import StoreSampler
 
@@ -13,7 +13,7 @@ EVERY_S: Final = 0.5
 
 def main() -> None:
     """Change how often it looks, and nothing else; then run the service."""
-    for task in (StoreSampler, UnreadableWatch, JournalHeadLog):
+    for task in (StoreSampler, UnreadableWatch, JournalSeals):
         assert task.interval_s > EVERY_S
         task.interval_s = EVERY_S
     sys.argv = sys.argv[1:]

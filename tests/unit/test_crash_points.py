@@ -58,6 +58,8 @@ EXEMPT = {
     ("services/staff/actions/payments.py", "list_cases"): "reads only",
     ("services/staff/actions/payments.py", "show_case"): "reads only",
     ("services/staff/actions/results.py", "note_refusals"): "a note; what was refused changed nothing",
+    ("services/staff/actions/log.py", "note_export"): "a note; a download that comes again is noted again",
+    ("services/staff/actions/log.py", "ask_for_check"): "a check that is asked for again is made once more",
     ("services/staff/actions/outboxes.py", "note_outbox_action"): "a note; done again, it is noted again",
     ("services/staff/actions/accounts.py", "_store"): "an account or a session: who tries again is told how it is",
     ("services/staff/desk/desk.py", "read"): "reads only",

@@ -265,6 +265,8 @@ class DeskPage:
     def model(self) -> Any:
         """What the API answers with: the view, without the responses that a page may give in its place."""
         kinds = typing.get_args(self.parameters.returns) or (self.parameters.returns,)
+        if all(isinstance(kind, type) and issubclass(kind, Response) for kind in kinds):
+            return None  # a file
         models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         return models[0] if len(models) == 1 else self.parameters.returns
 
